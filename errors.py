@@ -1,0 +1,99 @@
+"""The errors a client can meet: each has one code and one HTTP status.
+
+They are plain picklable exceptions, so a runner process can return one for a single item of
+a batch. The message is shown to the client: say what was got, what is allowed, what to do,
+and nothing about our insides.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import ClassVar
+
+
+class VisionLoopError(Exception):
+    """Our own fault, unless a subclass says otherwise."""
+
+    code: ClassVar[str] = "PROCESSING_ERROR"
+    status: ClassVar[int] = 500
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message, retry_after)
+        self.message = message
+        self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        return self.message
+
+    def to_json(self) -> dict[str, str]:
+        """The body every error answer has."""
+        return error_body(self.status, self.code, self.message)
+
+
+def error_body(status: int, code: str, message: str) -> dict[str, str]:
+    return {
+        "error": HTTPStatus(status).phrase,
+        "code": code,
+        "message": message,
+        "detail": message,
+    }
+
+
+class ValidationFailed(VisionLoopError):
+    code, status = "VALIDATION_ERROR", 400
+
+
+class NoFileUploaded(VisionLoopError):
+    code, status = "NO_FILE_UPLOADED", 400
+
+
+class InvalidImage(VisionLoopError):
+    code, status = "INVALID_IMAGE_FORMAT", 400
+
+
+class DatasetInvalid(VisionLoopError):
+    code, status = "DATASET_INVALID", 400
+
+
+class InvalidModelFile(VisionLoopError):
+    code, status = "INVALID_MODEL_FILE", 400
+
+
+class Unauthorized(VisionLoopError):
+    code, status = "UNAUTHORIZED", 401
+
+
+class Forbidden(VisionLoopError):
+    code, status = "FORBIDDEN", 403
+
+
+class NotFound(VisionLoopError):
+    code, status = "NOT_FOUND", 404
+
+
+class ModelNotFound(NotFound):
+    code = "MODEL_NOT_FOUND"
+
+
+class MethodNotAllowed(VisionLoopError):
+    code, status = "METHOD_NOT_ALLOWED", 405
+
+
+class Conflict(VisionLoopError):
+    code, status = "CONFLICT", 409
+
+
+class PayloadTooLarge(VisionLoopError):
+    code, status = "PAYLOAD_TOO_LARGE", 413
+
+
+class RateLimited(VisionLoopError):
+    code, status = "RATE_LIMITED", 429
+
+
+class BackendUnavailable(VisionLoopError):
+    code, status = "BACKEND_UNAVAILABLE", 503
+
+
+class BackendTimeout(VisionLoopError):
+    code, status = "BACKEND_TIMEOUT", 504

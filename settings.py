@@ -1,0 +1,96 @@
+"""Everything that can be configured, read from environment variables named `VISIONLOOP_*`."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+Folders = Annotated[tuple[Path, ...], NoDecode]
+Words = Annotated[tuple[str, ...], NoDecode]
+
+
+class Settings(BaseSettings):
+    """Typed settings with their defaults; the README lists them in one table.
+
+    Lists are comma-separated in the environment. An unusable value stops the start with a
+    message that names the variable.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="VISIONLOOP_", env_ignore_empty=True, frozen=True)
+
+    home: Path = Field(Path("~/.visionloop"), description="Database, jobs, datasets, uploads")
+    database_url: str | None = Field(
+        None, description="SQLAlchemy URL; default: SQLite in VISIONLOOP_HOME"
+    )
+    data_roots: Folders = Field(
+        (), description="Folders that clients may name paths in, besides VISIONLOOP_HOME/datasets"
+    )
+
+    token: SecretStr | None = Field(None, description="Token for use; unset: open")
+    admin_token: SecretStr | None = Field(
+        None,
+        description="Token for training, import, activation, deletion; unset: `token` is enough",
+    )
+    cors_origins: Words = Field((), description="Browser origins allowed to call; `*` for all")
+    rate_limit: float = Field(0, ge=0, description="Requests a second per client; 0: no limit")
+
+    max_body_mb: float = Field(32, gt=0, description="Largest request body, in MiB")
+    max_pixels: int = Field(50_000_000, gt=0, description="Largest image, in pixels")
+    image_url: Literal["off", "public"] = Field(
+        "off", description="Fetch images by URL: never, or from public addresses"
+    )
+    image_url_timeout: float = Field(10, gt=0, description="Seconds for one fetch")
+
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where models run")
+    queue_length: int = Field(128, gt=0, description="Requests waiting for a batch before 503")
+    max_batch: int = Field(0, ge=0, description="Items a batch; 0: 2 on a CPU, 32 on a GPU")
+    sessions: int = Field(
+        0, ge=0, description="One-thread CPU sessions side by side; 0: one a core"
+    )
+    model_cache: int = Field(4, gt=0, description="Models kept loaded by a runner")
+    request_timeout: float = Field(60, gt=0, description="Seconds before a request answers 504")
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @field_validator("home")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().resolve()
+
+    @field_validator("data_roots", mode="before")
+    @classmethod
+    def _split_folders(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(Path(part).expanduser().resolve() for part in value.split(",") if part)
+        return value
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _split_words(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @property
+    def sqlalchemy_url(self) -> str:
+        return self.database_url or f"sqlite:///{self.home / 'visionloop.db'}"
+
+    @property
+    def max_body_bytes(self) -> int:
+        return int(self.max_body_mb * 1024 * 1024)
+
+    def masked(self) -> dict[str, str]:
+        """Setting names and printable values, secrets hidden."""
+        return {
+            name: "(set)" if isinstance(value, SecretStr) else str(value) for name, value in self
+        }
+
+
+@lru_cache(maxsize=1)
+def get_settings() -> Settings:
+    """The settings of this process; tests call `get_settings.cache_clear()`."""
+    return Settings()
