@@ -1,0 +1,34 @@
+"""The plain way: FastAPI around `YOLO.predict`. `python -m … WEIGHTS.pt PORT`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import cv2
+import numpy as np
+import uvicorn
+from fastapi import FastAPI, File
+from ultralytics import YOLO
+
+
+def build(weights: str) -> FastAPI:
+    model = YOLO(weights)
+    model.predict(np.zeros((640, 640, 3), np.uint8), verbose=False)
+    app = FastAPI()
+
+    @app.get("/health")
+    async def health() -> str:
+        return "ok"
+
+    @app.post("/infer")
+    def infer(image: Annotated[bytes, File()]) -> dict[str, Any]:
+        picture = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR)
+        result = model.predict(picture, imgsz=640, rect=False, verbose=False)[0]
+        return {"predictions": result.summary()}
+
+    return app
+
+
+if __name__ == "__main__":
+    uvicorn.run(build(sys.argv[1]), host="127.0.0.1", port=int(sys.argv[2]), log_level="warning")
