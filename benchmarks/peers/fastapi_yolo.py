@@ -24,8 +24,8 @@ def build(weights: str) -> FastAPI:
     @app.post("/infer")
     def infer(image: Annotated[bytes, File()]) -> dict[str, Any]:
         picture = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR)
-        result = model.predict(picture, imgsz=640, rect=False, verbose=False)[0]
-        return {"predictions": result.summary()}
+        results: Any = model.predict(picture, imgsz=640, rect=False, verbose=False)
+        return {"predictions": results[0].summary()}
 
     return app
 

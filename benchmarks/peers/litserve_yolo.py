@@ -25,7 +25,8 @@ class DetectAPI(litserve.LitAPI):
         return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
 
     def predict(self, pictures: list[Any]) -> list[Any]:
-        return self.model.predict(list(pictures), imgsz=640, rect=False, verbose=False)
+        results: Any = self.model.predict(list(pictures), imgsz=640, rect=False, verbose=False)
+        return results
 
     def encode_response(self, result: Any) -> dict[str, Any]:
         return {"predictions": result.summary()}
