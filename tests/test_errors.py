@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+import errors
+
+ALL = [
+    value
+    for value in vars(errors).values()
+    if isinstance(value, type) and issubclass(value, errors.VisionLoopError)
+]
+
+
+@pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.__name__)
+def test_survives_the_hop_from_a_runner(kind: type[errors.VisionLoopError]) -> None:
+    error = pickle.loads(pickle.dumps(kind("No model 'x'.", retry_after=2.5)))
+    assert type(error) is kind
+    assert (error.message, error.retry_after, str(error)) == ("No model 'x'.", 2.5, "No model 'x'.")
+
+
+@pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.__name__)
+def test_body_has_the_four_fields(kind: type[errors.VisionLoopError]) -> None:
+    body = kind("what happened").to_json()
+    assert body["code"] == kind.code
+    assert body["detail"] == body["message"] == "what happened"
+    assert body["error"]
+
+
+def test_codes_are_unique() -> None:
+    assert len({kind.code for kind in ALL}) == len(ALL)
