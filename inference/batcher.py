@@ -1,0 +1,217 @@
+"""The gateway's queue before a runner: work-conserving batches, no timers, bounded.
+
+While all slots are busy, arrivals queue; the moment one is free, what has queued leaves as one
+list call. So an idle system adds no wait, and a busy one batches by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+import uuid
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import aiohttp
+
+from errors import BackendTimeout, BackendUnavailable, VisionLoopError
+from inference.prediction import InferenceItem, ItemResult
+
+log = logging.getLogger("visionloop.batcher")
+
+Call = Callable[[list[InferenceItem]], Awaitable[list[ItemResult]]]
+
+_SMOOTHING = 0.2  # weight of the newest call in the estimate of throughput
+_OVERLOADED = {429, 502, 503}
+
+
+@dataclass(slots=True)
+class BatcherStats:
+    """Counters since the start, and gauges of now; for `/metrics`."""
+
+    items: int = 0
+    calls: int = 0
+    rejected: int = 0
+    dropped: int = 0
+    timeouts: int = 0
+    failed_calls: int = 0
+    queued: int = 0
+    running_calls: int = 0
+    items_per_second: float = 0.0
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    item: InferenceItem
+    future: asyncio.Future[ItemResult]
+    since: float = field(default_factory=time.monotonic)
+
+
+class Batcher:
+    """Feeds one runner. For use within one event loop.
+
+    Args:
+        call: The runner's list call: as many results as items, in order.
+        slots: List calls in flight at most.
+        max_batch: Items in one call at most.
+        queue_length: Items that may wait; the next one is refused.
+        timeout: Seconds an item may take, waiting included.
+        observe: Called with each finished call's item count and seconds, for histograms.
+    """
+
+    def __init__(
+        self,
+        call: Call,
+        slots: int,
+        max_batch: int,
+        queue_length: int,
+        timeout: float = 60.0,
+        observe: Callable[[int, float], None] | None = None,
+    ) -> None:
+        self._call = call
+        self._slots = slots
+        self._max_batch = max_batch
+        self._queue_length = queue_length
+        self._timeout = timeout
+        self._observe = observe
+        self._queue: deque[_Waiting] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._dispatch_due = False
+        self._closed = False
+        self._stats = BatcherStats()
+
+    async def submit(self, item: InferenceItem) -> ItemResult:
+        """The runner's result for `item`; its error, if it has one, is in there.
+
+        Raises:
+            BackendUnavailable: the queue is full, or the runner cannot be reached.
+            BackendTimeout: no answer within `timeout`.
+            VisionLoopError: the call failed through a fault of ours.
+        """
+        if self._closed:
+            raise BackendUnavailable("The service is shutting down.", retry_after=5)
+        if len(self._queue) >= self._queue_length:
+            self._stats.rejected += 1
+            raise BackendUnavailable(
+                f"{self._queue_length} requests are waiting already. Try again later.",
+                retry_after=self._seconds_to_drain(),
+            )
+        waiting = _Waiting(item, asyncio.get_running_loop().create_future())
+        self._queue.append(waiting)
+        self._dispatch_soon()
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await waiting.future
+        except TimeoutError:
+            self._stats.timeouts += 1
+            raise BackendTimeout(f"No answer within {self._timeout:g} seconds.") from None
+        finally:
+            if not waiting.future.done():
+                waiting.future.cancel()
+            self._forget(waiting)
+
+    async def close(self) -> None:
+        """Refuse new items and those that wait; let calls in flight finish."""
+        self._closed = True
+        while self._queue:
+            waiting = self._queue.popleft()
+            if not waiting.future.done():
+                error = BackendUnavailable("The service is shutting down.", retry_after=5)
+                waiting.future.set_exception(error)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    @property
+    def stats(self) -> BatcherStats:
+        self._stats.queued = len(self._queue)
+        self._stats.running_calls = len(self._tasks)
+        return self._stats
+
+    def _forget(self, waiting: _Waiting) -> None:
+        """Take an item whose caller went away out of the queue, if it is still there."""
+        try:
+            self._queue.remove(waiting)
+        except ValueError:
+            return
+        self._stats.dropped += 1
+
+    def _seconds_to_drain(self) -> float:
+        rate = self._stats.items_per_second
+        if not rate:
+            return 1.0
+        return float(min(60, max(1, math.ceil(len(self._queue) / rate))))
+
+    def _dispatch_soon(self) -> None:
+        """Dispatch after the callbacks that are due, so that what arrives together, leaves so."""
+        if not self._dispatch_due:
+            self._dispatch_due = True
+            asyncio.get_running_loop().call_soon(self._dispatch)
+
+    def _dispatch(self) -> None:
+        self._dispatch_due = False
+        while self._queue and len(self._tasks) < self._slots:
+            free = self._slots - len(self._tasks)
+            size = min(self._max_batch, -(-len(self._queue) // free))  # evenly, none idle
+            popped = (self._queue.popleft() for _ in range(size))
+            batch = [waiting for waiting in popped if not waiting.future.done()]
+            if not batch:  # their callers went away in this very moment
+                continue
+            task = asyncio.get_running_loop().create_task(self._run(batch))
+            self._tasks.add(task)
+            task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not self._closed:
+            self._dispatch()
+
+    async def _run(self, batch: list[_Waiting]) -> None:
+        start = time.monotonic()
+        self._stats.calls += 1
+        self._stats.items += len(batch)
+        try:
+            # a hung call would hold its slot for ever; its callers have given up by then
+            async with asyncio.timeout(self._timeout):
+                results = await self._call([waiting.item for waiting in batch])
+            if len(results) != len(batch):
+                raise RuntimeError(f"{len(results)} results for {len(batch)} items")
+        except Exception as error:
+            self._stats.failed_calls += 1
+            for waiting in batch:
+                if not waiting.future.done():
+                    waiting.future.set_exception(_as_client_error(error, self._timeout))
+            return
+        except asyncio.CancelledError:  # the loop is shutting down
+            for waiting in batch:
+                waiting.future.cancel()
+            raise
+        seconds = time.monotonic() - start
+        self._measure(len(batch), seconds)
+        for waiting, result in zip(batch, results, strict=True):
+            if not waiting.future.done():
+                waiting.future.set_result(result)
+
+    def _measure(self, items: int, seconds: float) -> None:
+        """Throughput if every running call were like this one."""
+        rate = items * len(self._tasks) / max(seconds, 1e-3)
+        known = self._stats.items_per_second
+        self._stats.items_per_second = known + _SMOOTHING * (rate - known) if known else rate
+        if self._observe:
+            self._observe(items, seconds)
+
+
+def _as_client_error(error: Exception, timeout: float) -> VisionLoopError:
+    if isinstance(error, VisionLoopError):
+        return error
+    if isinstance(error, TimeoutError):  # aiohttp's are of this kind as well
+        return BackendTimeout(f"No answer within {timeout:g} seconds.")
+    # BentoML raises its own exceptions, with the status that the runner answered
+    overloaded = getattr(error, "error_code", None) in _OVERLOADED
+    if overloaded or isinstance(error, (aiohttp.ClientError, OSError)):
+        log.warning("Runner not reachable: %r", error)
+        return BackendUnavailable("The model runner is starting again. Try again.", retry_after=1)
+    number = uuid.uuid4().hex[:12]
+    log.error("Runner call failed (%s)", number, exc_info=error)
+    return VisionLoopError(f"The prediction failed through a fault of ours. Its log id: {number}.")

@@ -1,0 +1,96 @@
+"""Which device this machine serves from, found out without importing torch."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+from settings import Settings
+
+Device = Literal["cpu", "cuda"]
+
+GPU_BATCH = 32
+GPU_SLOTS = 3  # one batch is decoded and one drawn while the device runs the third
+CPU_BATCH = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How a gateway feeds one runner: `slots` list calls in flight of at most `max_batch` items."""
+
+    slots: int
+    max_batch: int
+
+
+def device(settings: Settings) -> Device:
+    """The device that `settings.device` means on this machine.
+
+    Raises:
+        RuntimeError: `cuda` was asked for and no CUDA device answers.
+    """
+    if settings.device == "cpu":
+        return "cpu"
+    if cuda_devices() > 0:
+        return "cuda"
+    if settings.device == "cuda":
+        raise RuntimeError(
+            "VISIONLOOP_DEVICE is 'cuda', but no CUDA device was found (driver missing, or "
+            "CUDA_VISIBLE_DEVICES hides it). Use 'auto' or 'cpu'."
+        )
+    return "cpu"
+
+
+def limits(settings: Settings) -> Limits:
+    """Slots and batch size that keep a runner busy without queueing inside it for long.
+
+    On a CPU items are independent, so small lists suffice: one list more than the sessions
+    need, so that none waits for the answer to travel. Measured, see `benchmarks`.
+    """
+    if device(settings) == "cuda":
+        return Limits(GPU_SLOTS, settings.max_batch or GPU_BATCH)
+    batch = settings.max_batch or CPU_BATCH
+    sessions = cpu_sessions(settings)
+    return Limits(max(2, -(-sessions // batch) + 1), batch)
+
+
+def cpu_sessions(settings: Settings) -> int:
+    """How many pictures a CPU runner works on at once, each with one thread."""
+    return settings.sessions or cpu_count()
+
+
+@lru_cache(maxsize=1)
+def cuda_devices() -> int:
+    """The number of visible CUDA devices, asked of the driver itself."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1" if os.name == "posix" else "nvcuda.dll")
+    except OSError:
+        return 0
+    count = ctypes.c_int(0)
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
+        return 0
+    return count.value
+
+
+@lru_cache(maxsize=1)
+def cpu_count() -> int:
+    """Cores this process may use: its affinity, and the quota of its control group."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return max(1, min(cores, _quota(Path("/sys/fs/cgroup")) or cores))
+
+
+def _quota(root: Path) -> int | None:
+    """The whole cores a container may use (cgroup v2, then v1); None: no limit."""
+    try:
+        if (root / "cpu.max").exists():
+            quota, period = (root / "cpu.max").read_text().split()
+        else:
+            quota = (root / "cpu/cpu.cfs_quota_us").read_text()
+            period = (root / "cpu/cpu.cfs_period_us").read_text()
+        return max(1, round(int(quota) / int(period))) if int(quota) > 0 else None
+    except (OSError, ValueError):  # "max": no quota
+        return None

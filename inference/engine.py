@@ -1,0 +1,116 @@
+"""What runs a network: one protocol, and the choice of the fastest backend present."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from inference.device import device, limits
+from inference.onnx_engine import OnnxEngine
+from inference.prediction import Float
+from models_store.description import ModelDescription
+from settings import Settings
+
+log = logging.getLogger("visionloop.inference")
+
+# How far a GPU backend may be from the fp32 ONNX: 99 % of the box numbers, in input pixels, and
+# every score. Half precision of YOLOv8n is at 0.3 pixels.
+PIXELS_TOLERANCE = 2.0
+SCORES_TOLERANCE = 0.02
+
+
+class Engine(Protocol):
+    """A loaded network. `run` may be called from several threads at once.
+
+    Attributes:
+        backend: What `status` shows, such as `onnxruntime-cpu`.
+        batched: Whether many pictures in one `run` are faster than one at a time.
+    """
+
+    backend: str
+    batched: bool
+
+    def run(self, pixels: NDArray[np.uint8], wide: bool = False) -> tuple[Float, ...]:
+        """Outputs, as `models_store.export` lists them, of prepared pictures.
+
+        Args:
+            pixels: (n, s, s, 3) RGB uint8, see `preprocess.prepare`.
+            wide: Nothing else is running: use the whole device for this one call.
+
+        Returns:
+            float32 arrays, each with n rows.
+        """
+        ...
+
+
+def load_engine(folder: Path, settings: Settings) -> tuple[Engine, ModelDescription]:
+    """The fastest engine for the model in `folder` that this machine has.
+
+    On a CPU that is ONNX Runtime. On a GPU it is TensorRT if installed, else PyTorch, in half
+    precision if that agrees with the fp32 ONNX on the CPU, else in single precision.
+    """
+    description = ModelDescription.load(folder)
+    reference = OnnxEngine(folder, description, settings)
+    if device(settings) == "cpu":
+        return reference, description
+    for name, make in _cuda_engines(folder, description, settings):
+        try:
+            engine = make()
+        except Exception:  # a driver, a build or a missing library: the next one may work
+            log.exception("%s: %s cannot be used", folder.name, name)
+            continue
+        reason = disagreement(engine, reference, description)
+        if reason is None:
+            return engine, description
+        log.warning("%s: %s is not used: %s", folder.name, name, reason)
+    log.warning("%s: no GPU backend works for it; it runs on the CPU", folder.name)
+    return reference, description
+
+
+def _cuda_engines(
+    folder: Path, description: ModelDescription, settings: Settings
+) -> Iterator[tuple[str, Callable[[], Engine]]]:
+    from inference.torch_engine import TorchEngine
+
+    if importlib.util.find_spec("tensorrt") is not None:
+        from inference.tensorrt_engine import TensorRTEngine
+
+        yield (
+            "TensorRT",
+            lambda: TensorRTEngine(
+                folder, description, settings.home / "engines", limits(settings).max_batch
+            ),
+        )
+    yield "PyTorch fp16", lambda: TorchEngine(folder, "cuda", half=True)
+    yield "PyTorch fp32", lambda: TorchEngine(folder, "cuda", half=False)
+
+
+def disagreement(engine: Engine, reference: Engine, description: ModelDescription) -> str | None:
+    """Why `engine` may not stand in for `reference`; None if it may.
+
+    Both run one fixed picture of soft random blobs.
+    """
+    blobs = np.random.default_rng(0).integers(0, 256, (1, 12, 12, 3), np.uint8)[0]
+    size = description.imgsz
+    picture = cv2.resize(blobs, (size, size), interpolation=cv2.INTER_CUBIC)[None].astype(np.uint8)
+    got, wanted = engine.run(picture)[0], reference.run(picture)[0]
+    if got.shape != wanted.shape:
+        return f"its output is {got.shape}, not {wanted.shape}"
+    off = np.abs(got - wanted)[0]
+    if description.task == "classify":
+        scores, places = off, off[:0]
+    else:
+        nc = len(description.names)
+        scores, places = off[4 : 4 + nc], off[:4]
+    worst_score = float(scores.max())
+    worst_place = float(np.percentile(places, 99)) if places.size else 0.0
+    if worst_score <= SCORES_TOLERANCE and worst_place <= PIXELS_TOLERANCE:  # false for NaN
+        return None
+    return f"scores differ by {worst_score:.3g}, boxes by {worst_place:.3g} pixels"

@@ -1,0 +1,73 @@
+"""Non-maximum suppression in NumPy, equal to Ultralytics' with torchvision's kernel."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inference.prediction import Float, Int
+
+MAX_WH = 7680  # offset between classes, so that boxes of different classes never overlap
+MAX_NMS = 30000  # candidates that are looked at, the best ones
+
+
+def non_max_suppression(
+    output: Float, nc: int, conf: float = 0.25, iou: float = 0.7, max_det: int = 300
+) -> tuple[Float, Float, Int, Float]:
+    """The best of overlapping candidates of one picture.
+
+    The same arithmetic in the same precision as `ultralytics.utils.nms.non_max_suppression`
+    (best class per box, class-aware) followed by `torchvision.ops.nms`. Unlike there, candidates
+    with a coordinate that is not finite are dropped.
+
+    Args:
+        output: (4 + nc + extra, anchors) float32: xywh, class probabilities, extra channels.
+        nc: Number of classes.
+        conf: Candidates need a higher score than this.
+        iou: Boxes that overlap a better one of their class by more than this are dropped.
+        max_det: How many to keep at most.
+
+    Returns:
+        Boxes (n, 4) xyxy, scores (n,) descending, class ids (n,), extra channels (n, extra).
+    """
+    with np.errstate(invalid="ignore"):
+        best = output[4 : 4 + nc].max(axis=0)
+        candidates = np.flatnonzero(best > conf)
+    scores = best[candidates]
+    if len(candidates) > MAX_NMS:
+        chosen = np.argsort(-scores, kind="stable")[:MAX_NMS]
+        candidates, scores = candidates[chosen], scores[chosen]
+
+    rows = np.ascontiguousarray(output[:, candidates].T)
+    with np.errstate(invalid="ignore", over="ignore"):
+        half = rows[:, 2:4] / np.float32(2)
+        boxes = np.concatenate((rows[:, :2] - half, rows[:, :2] + half), axis=1)
+    finite = np.isfinite(boxes).all(axis=1) & np.isfinite(scores)
+    if not finite.all():
+        rows, boxes, scores = rows[finite], boxes[finite], scores[finite]
+
+    class_ids = rows[:, 4 : 4 + nc].argmax(axis=1)
+    apart = boxes + (class_ids.astype(np.float32) * np.float32(MAX_WH))[:, None]
+    keep = suppress(apart, scores, iou, max_det)
+    return boxes[keep], scores[keep], class_ids[keep], rows[keep, 4 + nc :]
+
+
+def suppress(boxes: Float, scores: Float, iou: float, max_det: int) -> NDArray[np.intp]:
+    """Indices of the boxes (n, 4) xyxy to keep, best first, at most `max_det`."""
+    order = np.argsort(-scores, kind="stable")
+    boxes = boxes[order]
+    threshold = np.float64(iou)  # compared in double precision, as torchvision does
+    keep: list[int] = []
+    with np.errstate(all="ignore"):
+        areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+        left = np.arange(len(boxes))
+        while len(left) and len(keep) < max_det:
+            first, left = left[0], left[1:]
+            keep.append(first)
+            others = boxes[left]
+            low = np.maximum(boxes[first, :2], others[:, :2])
+            size = np.maximum(np.minimum(boxes[first, 2:], others[:, 2:]) - low, 0)
+            inter = size[:, 0] * size[:, 1]
+            overlap = inter / (areas[first] + areas[left] - inter)
+            left = left[~(overlap > threshold)]
+    return order[keep] if keep else order[:0]

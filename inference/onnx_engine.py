@@ -1,0 +1,48 @@
+"""ONNX Runtime on the CPU, the default wherever there is no GPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from inference.device import cpu_sessions
+from inference.prediction import Float
+from inference.preprocess import normalise
+from models_store.description import ONNX_FILE, ModelDescription
+from settings import Settings
+
+
+class OnnxEngine:
+    """Two sessions of one model: narrow for many pictures at once, wide for a lone one.
+
+    The narrow session has one thread, the caller's, and is called from as many threads as there
+    are cores: the throughput of that many sessions with one copy of the weights. The wide one
+    spreads a single picture over the cores. Both give bitwise the same answer, because ONNX
+    Runtime splits outputs among threads and never sums. Their threads do not spin
+    while they wait: that would take the cores from the pictures being decoded.
+    """
+
+    backend = "onnxruntime-cpu"
+    batched = False
+
+    def __init__(self, folder: Path, description: ModelDescription, settings: Settings) -> None:
+        self._preprocessing = description.preprocessing
+        self._narrow = _session(folder / ONNX_FILE, 1)
+        cores = cpu_sessions(settings)
+        self._wide = _session(folder / ONNX_FILE, cores) if cores > 1 else self._narrow
+
+    def run(self, pixels: NDArray[np.uint8], wide: bool = False) -> tuple[Float, ...]:
+        session = self._wide if wide else self._narrow
+        return tuple(session.run(None, {"images": normalise(pixels, self._preprocessing)}))
+
+
+def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3  # its warnings are about graph details
+    return onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])

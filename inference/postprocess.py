@@ -1,0 +1,185 @@
+"""Raw network output of one picture to a `Prediction`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from inference.nms import non_max_suppression
+from inference.prediction import Float, Prediction
+from inference.preprocess import Letterbox
+from models_store.description import ModelDescription
+
+MAX_DET = 300  # detections a picture, unless the request says otherwise
+TOP_CLASSES = 5  # classes a classifier answers with
+
+MASK_SCALE_MAX = 16  # times the resolution of the prototypes; 2560 at a network input of 640
+MASK_PIXELS = 64_000_000  # all masks of a picture together
+SIMPLIFY = 0.002  # Douglas–Peucker tolerance, of the contour's length
+SPECK = 0.01  # parts smaller than this share of the largest part are noise
+
+Outputs = Sequence[Float]
+
+
+def postprocess(
+    outputs: Outputs,
+    description: ModelDescription,
+    width: int,
+    height: int,
+    *,
+    confidence: float | None = None,
+    iou: float | None = None,
+    max_det: int | None = None,
+) -> Prediction:
+    """What `outputs`, without their batch dimension, say of a picture of `width` × `height`.
+
+    A threshold of None means the model's default. Classification answers its `max_det` best
+    classes (default 5), filtered by `confidence` only when that is given.
+    """
+    if description.task == "classify":
+        return _classify(outputs[0], description, width, height, confidence or 0.0, max_det)
+
+    nc = len(description.names)
+    boxes, scores, class_ids, extra = non_max_suppression(
+        outputs[0],
+        nc,
+        description.confidence if confidence is None else confidence,
+        description.iou if iou is None else iou,
+        MAX_DET if max_det is None else max_det,
+    )
+    place = Letterbox(width, height, description.imgsz)
+    polygons, keypoints = None, None
+    if description.task == "segment":
+        polygons = mask_polygons(outputs[1], extra, boxes, place)
+        seen = np.array([bool(parts) for parts in polygons], bool)  # as Ultralytics: no mask, out
+        boxes, scores, class_ids = boxes[seen], scores[seen], class_ids[seen]
+        polygons = tuple(parts for parts in polygons if parts)
+    elif description.task == "pose":
+        keypoints = _keypoints(extra, description, place)
+    return Prediction(
+        task=description.task,
+        names=description.names,
+        width=width,
+        height=height,
+        class_ids=class_ids,
+        scores=scores,
+        boxes=place.boxes_to_image(boxes),
+        polygons=polygons,
+        keypoints=keypoints,
+        keypoint_names=description.keypoint_names if keypoints is not None else None,
+    )
+
+
+def _classify(
+    probabilities: Float,
+    description: ModelDescription,
+    width: int,
+    height: int,
+    confidence: float,
+    max_det: int | None,
+) -> Prediction:
+    best = np.argsort(-probabilities, kind="stable")[: max_det or TOP_CLASSES]
+    best = best[probabilities[best] >= confidence]
+    return Prediction(
+        task="classify",
+        names=description.names,
+        width=width,
+        height=height,
+        class_ids=best,
+        scores=probabilities[best],
+        boxes=np.zeros((0, 4), np.float32),
+    )
+
+
+def _keypoints(extra: Float, description: ModelDescription, place: Letterbox) -> Float:
+    """(n, k·d) in the square to (n, k, 3) in the picture; without visibility it is 1."""
+    if description.keypoint_shape is None:
+        raise ValueError("A pose model's description needs keypoint_shape.")
+    points = extra.reshape(len(extra), *description.keypoint_shape)
+    xy = place.points_to_image(points[..., :2])
+    visible = points[..., 2:3] if points.shape[-1] == 3 else np.ones_like(points[..., :1])
+    return np.concatenate((xy, visible), axis=-1)
+
+
+def mask_polygons(
+    protos: Float, coefficients: Float, boxes: Float, place: Letterbox
+) -> tuple[tuple[Float, ...], ...]:
+    """The outlines of each instance's mask, in pixels of the picture.
+
+    As Ultralytics' `process_mask(upsample=True)`: prototypes weighted by the coefficients, scaled
+    up bilinearly, positive inside the box. Each mask is scaled within its box only, to about the
+    picture's own resolution, bounded by MASK_SCALE_MAX and MASK_PIXELS. Holes are not kept.
+
+    Args:
+        protos: (nm, s/4, s/4).
+        coefficients: (n, nm).
+        boxes: (n, 4) xyxy in the square.
+        place: Where the picture lies in the square.
+
+    Returns:
+        Per instance its parts, the largest first; none if the mask is empty.
+    """
+    if not len(boxes):
+        return ()
+    rows, columns = protos.shape[1:]
+    logits = (coefficients @ protos.reshape(len(protos), -1)).reshape(-1, rows, columns)
+    cells = place.imgsz / columns  # input pixels of a prototype cell
+    limits = np.array((columns, rows, columns, rows), np.float32)
+    spans = np.clip(boxes / np.float32(cells), 0, limits)
+    areas = (spans[:, 2] - spans[:, 0]) * (spans[:, 3] - spans[:, 1])
+    scale = _mask_scale(max(place.width, place.height) / max(rows, columns), float(areas.sum()))
+    return tuple(
+        _outlines(instance, span, scale, cells, place)
+        for instance, span in zip(logits, spans, strict=True)
+    )
+
+
+def _mask_scale(wanted: float, area: float) -> int:
+    """The whole factor to scale prototypes by; `area` is that of all boxes, in their cells."""
+    affordable = math.sqrt(MASK_PIXELS / max(area, 1))
+    return int(max(4, min(math.ceil(wanted), MASK_SCALE_MAX, affordable)))
+
+
+def _outlines(
+    logits: Float, span: Float, scale: int, cells: float, place: Letterbox
+) -> tuple[Float, ...]:
+    rows, columns = logits.shape
+    x1, y1, x2, y2 = (float(value) for value in span)
+    # whole cells around the box, and one more for the interpolation at its edges
+    left, top = max(int(x1) - 1, 0), max(int(y1) - 1, 0)
+    right, bottom = min(math.ceil(x2) + 1, columns), min(math.ceil(y2) + 1, rows)
+    if right <= left or bottom <= top:
+        return ()
+    size = (right - left) * scale, (bottom - top) * scale
+    window = np.ascontiguousarray(logits[top:bottom, left:right])
+    mask = (cv2.resize(window, size, interpolation=cv2.INTER_LINEAR) > 0).astype(np.uint8)
+    # pixel i is inside when x1 <= i < x2, as in Ultralytics' crop_mask
+    mask[:, : max(math.ceil((x1 - left) * scale), 0)] = 0
+    mask[:, max(math.ceil((x2 - left) * scale), 0) :] = 0
+    mask[: max(math.ceil((y1 - top) * scale), 0)] = 0
+    mask[max(math.ceil((y2 - top) * scale), 0) :] = 0
+
+    contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    parts = sorted(((cv2.contourArea(c), c) for c in contours), key=lambda p: -p[0])
+    corner = np.array((left, top), np.float32)
+    return tuple(
+        place.points_to_image((_simplify(part) / np.float32(scale) + corner) * np.float32(cells))
+        for area, part in parts
+        if area >= SPECK * parts[0][0] and (area > 0 or part is parts[0][1])
+    )
+
+
+def _simplify(contour: np.ndarray) -> Float:
+    """A contour (m, 1, 2) of pixel indices as fewer points (k, 2), at least three.
+
+    Half a pixel is added, because contours run through the centres of pixels.
+    """
+    kept = cv2.approxPolyDP(contour, SIMPLIFY * cv2.arcLength(contour, True), True)
+    if len(kept) < 3:  # a dot or a line: the rectangle of its pixels
+        x, y, width, height = cv2.boundingRect(contour)
+        right, bottom = x + width, y + height
+        return np.array(((x, y), (right, y), (right, bottom), (x, bottom)), np.float32)
+    return kept.reshape(-1, 2).astype(np.float32) + np.float32(0.5)

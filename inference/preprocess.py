@@ -1,0 +1,136 @@
+"""Pictures to network input and back: the resizing of each family, and its inverse for boxes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from inference.images import Pixels
+from inference.prediction import Float
+from models_store.description import Preprocessing
+
+PAD = 114  # grey of Ultralytics' letterbox
+_LONG = 16  # sides of the crop that a scaled picture may be long
+
+_CV2 = {"nearest": cv2.INTER_NEAREST, "bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}
+_PILLOW = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Letterbox:
+    """Where a picture lies in the square network input.
+
+    As `LetterBox(auto=False, center=True)` and `scale_boxes` of Ultralytics compute it: each side
+    is rounded (at least one pixel) and so has a gain of its own.
+    """
+
+    width: int
+    height: int
+    imgsz: int
+
+    @property
+    def resized(self) -> tuple[int, int]:
+        """Width and height of the picture inside the square."""
+        gain = min(self.imgsz / self.height, self.imgsz / self.width)
+        return max(round(self.width * gain), 1), max(round(self.height * gain), 1)
+
+    @property
+    def offset(self) -> tuple[int, int]:
+        """Columns and rows of padding before the picture."""
+        width, height = self.resized
+        return round((self.imgsz - width) / 2 - 0.1), round((self.imgsz - height) / 2 - 0.1)
+
+    def apply(self, pixels: Pixels) -> Pixels:
+        """The picture (h, w, 3), scaled bilinearly and padded to (imgsz, imgsz, 3)."""
+        width, height = self.resized
+        left, top = self.offset
+        canvas = np.full((self.imgsz, self.imgsz, 3), PAD, np.uint8)
+        inner = canvas[top : top + height, left : left + width]
+        if (self.width, self.height) == (width, height):
+            inner[:] = pixels
+        else:
+            inner[:] = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR)
+        return canvas
+
+    def points_to_image(self, points: Float) -> Float:
+        """Points (..., 2) xy of the square as points of the picture, clipped to it."""
+        width, height = self.resized
+        gain = np.array((width / self.width, height / self.height), np.float32)
+        moved = (points - np.array(self.offset, np.float32)) / gain
+        limit = np.array((self.width, self.height), np.float32)
+        return np.clip(moved, 0, limit).astype(np.float32, copy=False)
+
+    def boxes_to_image(self, boxes: Float) -> Float:
+        """Boxes (n, 4) xyxy of the square as boxes of the picture, clipped to it."""
+        return self.points_to_image(boxes.reshape(-1, 2, 2)).reshape(-1, 4)
+
+
+def prepare(pixels: Pixels, how: Preprocessing) -> Pixels:
+    """An RGB picture (h, w, 3) as (imgsz, imgsz, 3) uint8; `normalise` makes it the input."""
+    height, width = pixels.shape[:2]
+    size = how.imgsz
+    if how.resize == "letterbox":
+        return Letterbox(width, height, size).apply(pixels)
+    if how.resize == "squash":
+        return _resize(pixels, (size, size), how)
+    short = how.resize_to or size
+    # torchvision's Resize: the longer side is cut to whole pixels, not rounded
+    scaled = (
+        (short, int(short * height / width))
+        if width <= height
+        else (int(short * width / height), short)
+    )
+    return _centre_crop(pixels, scaled, how)
+
+
+def normalise(pixels: NDArray[np.uint8], how: Preprocessing) -> Float:
+    """(n, s, s, 3) uint8 RGB as (n, 3, s, s) float32: divided by 255, then mean and std."""
+    out = np.empty((len(pixels), 3, *pixels.shape[1:3]), np.float32)
+    np.divide(pixels.transpose(0, 3, 1, 2), np.float32(255), out=out)
+    if any(how.mean) or any(value != 1 for value in how.std):
+        out -= np.array(how.mean, np.float32)[:, None, None]
+        out /= np.array(how.std, np.float32)[:, None, None]
+    return out
+
+
+def _resize(pixels: Pixels, size: tuple[int, int], how: Preprocessing) -> Pixels:
+    """`size` is (width, height). Antialiasing is Pillow's, as torchvision has it for pictures."""
+    if (pixels.shape[1], pixels.shape[0]) == size:
+        return pixels
+    if how.antialias:
+        return np.asarray(Image.fromarray(pixels).resize(size, _PILLOW[how.interpolation]))
+    return cv2.resize(pixels, size, interpolation=_CV2[how.interpolation]).astype(np.uint8)
+
+
+def _centre_crop(pixels: Pixels, scaled: tuple[int, int], how: Preprocessing) -> Pixels:
+    """The central square of the picture scaled to `scaled`, padded with black if smaller.
+
+    As torchvision's `Resize` and `CenterCrop`. Of very long pictures only the part that is kept
+    is resized: 8000 × 8 would be 224000 × 224 on the way.
+    """
+    size = how.imgsz
+    left, top = (round((side - size) / 2) for side in scaled)
+    if max(scaled) <= _LONG * size:
+        whole = _resize(pixels, scaled, how)
+        part = whole[max(top, 0) : max(top, 0) + size, max(left, 0) : max(left, 0) + size]
+    else:
+        x1, y1 = max(left, 0), max(top, 0)
+        x2, y2 = min(x1 + size, scaled[0]), min(y1 + size, scaled[1])
+        x, y = pixels.shape[1] / scaled[0], pixels.shape[0] / scaled[1]
+        source = (x1 * x, y1 * y, x2 * x, y2 * y)
+        image = Image.fromarray(pixels)
+        part = np.asarray(image.resize((x2 - x1, y2 - y1), _PILLOW[how.interpolation], box=source))
+    if part.shape[:2] == (size, size):
+        return np.ascontiguousarray(part)
+    canvas = np.zeros((size, size, 3), np.uint8)
+    above, before = (size - part.shape[0]) // 2, (size - part.shape[1]) // 2
+    canvas[above : above + part.shape[0], before : before + part.shape[1]] = part
+    return canvas

@@ -1,0 +1,105 @@
+"""Predictions drawn on their picture."""
+
+from __future__ import annotations
+
+import colorsys
+import io
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from inference.images import Pixels
+from inference.prediction import Prediction
+
+Colour = tuple[int, int, int]
+
+QUALITY = 90
+MASK_OPACITY = 0.4
+VISIBLE = 0.5  # key points less certain than this are not drawn
+
+
+def draw(pixels: Pixels, prediction: Prediction) -> bytes:
+    """A JPEG of the picture (h, w, 3) with boxes, labels, outlines, key points or classes."""
+    image = Image.fromarray(pixels)
+    if prediction.polygons is not None:
+        image = _fill_masks(image, prediction)
+    canvas = ImageDraw.Draw(image)
+    side = min(image.size) if min(image.size) * 4 > max(image.size) else max(image.size) // 4
+    line = max(1, round(side / 250))
+    font = ImageFont.load_default(max(10, round(side / 36)))
+    if prediction.task == "classify":
+        _draw_classes(canvas, prediction, font)
+    # the best last, on top of the others
+    for i in reversed(range(len(prediction.boxes))):
+        colour = class_colour(int(prediction.class_ids[i]))
+        if prediction.keypoints is not None:
+            for x, y, certainty in prediction.keypoints[i].tolist():
+                if certainty >= VISIBLE:
+                    canvas.circle((x, y), 1.5 * line + 1, fill=colour, outline="white")
+        if prediction.polygons is not None:
+            for part in prediction.polygons[i]:
+                canvas.polygon(
+                    [tuple(point) for point in part.tolist()], outline=colour, width=line
+                )
+        x1, y1, x2, y2 = prediction.boxes[i].tolist()
+        canvas.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=colour, width=line)
+        _draw_label(canvas, (x1, y1), _caption(prediction, i), colour, font)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=QUALITY)
+    return buffer.getvalue()
+
+
+def class_colour(class_id: int) -> Colour:
+    """A strong colour; neighbouring ids are far apart in hue (golden ratio)."""
+    hue = (0.02 + class_id * 0.618034) % 1
+    red, green, blue = colorsys.hsv_to_rgb(hue, 0.85, 0.9 if class_id % 2 else 0.7)
+    return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def _caption(prediction: Prediction, i: int) -> str:
+    return f"{prediction.names[prediction.class_ids[i]]} {prediction.scores[i]:.2f}"
+
+
+def _fill_masks(image: Image.Image, prediction: Prediction) -> Image.Image:
+    veil = image.copy()
+    canvas = ImageDraw.Draw(veil)
+    for class_id, parts in zip(prediction.class_ids, prediction.polygons or (), strict=True):
+        for part in parts:
+            points = [tuple(point) for point in part.tolist()]
+            canvas.polygon(points, fill=class_colour(int(class_id)))
+    return Image.blend(image, veil, MASK_OPACITY)
+
+
+def _draw_label(
+    canvas: ImageDraw.ImageDraw,
+    corner: tuple[float, float],
+    text: str,
+    colour: Colour,
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+) -> float:
+    """Text on a plate of `colour`, above `corner` or, at the picture's edge, inside it.
+
+    Returns the plate's lower edge.
+    """
+    left, top, right, bottom = canvas.textbbox((0, 0), text, font=font)
+    width, height = right - left + 4, bottom - top + 4
+    limits = canvas.im.size
+    x = max(0, min(corner[0], limits[0] - width))
+    y = corner[1] - height if corner[1] >= height else corner[1]
+    y = max(0, min(y, limits[1] - height))
+    canvas.rectangle((x, y, x + width, y + height), fill=colour)
+    luminance = np.dot(colour, (0.299, 0.587, 0.114))
+    canvas.text(
+        (x + 2 - left, y + 2 - top), text, fill="black" if luminance > 150 else "white", font=font
+    )
+    return y + height
+
+
+def _draw_classes(
+    canvas: ImageDraw.ImageDraw,
+    prediction: Prediction,
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+) -> None:
+    y = 0.0
+    for i, class_id in enumerate(prediction.class_ids):
+        y = _draw_label(canvas, (0, y), _caption(prediction, i), class_colour(int(class_id)), font)

@@ -1,0 +1,267 @@
+"""The models of one runner process, and the way of a mixed batch through them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+import uuid
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import cv2
+import numpy as np
+
+from errors import ModelNotFound, VisionLoopError
+from inference.device import cpu_count, cpu_sessions, device, limits
+from inference.engine import Engine, load_engine
+from inference.images import Pixels, decode
+from inference.postprocess import Outputs, postprocess
+from inference.prediction import Float, InferenceItem, ItemResult, Prediction
+from inference.preprocess import prepare
+from inference.render import draw
+from models_store.description import DESCRIPTION_FILE, ModelDescription
+from settings import Settings
+
+log = logging.getLogger("visionloop.inference")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A loaded model."""
+
+    folder: Path
+    description: ModelDescription
+    engine: Engine
+
+
+@dataclass(slots=True)
+class Work:
+    """An item on its way: what is known of it so far."""
+
+    item: InferenceItem
+    model: Model
+    pixels: Pixels
+    prepared: Pixels
+    times: dict[str, float]
+
+
+class ModelRuntime:
+    """Loads models by tag, keeps the last used ones, and predicts batches that mix them.
+
+    On a CPU every picture goes alone through decoding, network and drawing in one of as many
+    threads as there are sessions; a picture that is alone in the process gets all cores for its
+    network. On a GPU pictures are decoded in parallel, and each model of the batch runs once.
+    A picture's answer does not depend on the others.
+    """
+
+    def __init__(self, locate: Callable[[str], Path], settings: Settings) -> None:
+        """`locate` finds the folder of an exact `name:version`, or raises ModelNotFound."""
+        cv2.setNumThreads(1)  # pictures are the unit of parallelism
+        self._locate = locate
+        self._settings = settings
+        self._device = device(settings)
+        threads = cpu_sessions(settings) if self._device == "cpu" else cpu_count()
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="predict")
+        self._loader = ThreadPoolExecutor(2, thread_name_prefix="load")
+        self._models: OrderedDict[str, asyncio.Task[Model]] = OrderedDict()
+        self._busy = 0  # steps in the pool, waiting or running
+        self._busy_lock = threading.Lock()
+
+    async def predict_batch(self, items: Sequence[InferenceItem]) -> list[ItemResult]:
+        """One result per item, in order; a failed item is its own error, and raises nothing."""
+        groups: dict[str, list[int]] = {}
+        for index, item in enumerate(items):
+            groups.setdefault(item.model, []).append(index)
+        answers = await asyncio.gather(
+            *(self._predict_group(tag, [items[i] for i in group]) for tag, group in groups.items())
+        )
+        by_index: dict[int, ItemResult] = {}
+        for group, results in zip(groups.values(), answers, strict=True):
+            by_index.update(zip(group, results, strict=True))
+        return [by_index[index] for index in range(len(items))]
+
+    async def warm(self, tag: str) -> None:
+        """Load a model, and let it see one empty picture.
+
+        Raises:
+            ModelNotFound: there is no such model.
+        """
+        model = await self._model(tag)
+        size = model.description.imgsz
+        empty = np.zeros((1, size, size, 3), np.uint8)
+        await asyncio.get_running_loop().run_in_executor(self._loader, model.engine.run, empty)
+
+    async def unload(self, tag: str) -> bool:
+        """Forget a model; predictions that are under way finish. Whether it was loaded."""
+        return self._models.pop(tag, None) is not None
+
+    def status(self) -> dict[str, Any]:
+        """Device, loaded engines by tag, and how many list calls of what size to send."""
+        loaded = {
+            tag: task.result().engine.backend
+            for tag, task in self._models.items()
+            if task.done() and not task.cancelled() and task.exception() is None
+        }
+        bounds = limits(self._settings)
+        return {
+            "device": self._device,
+            "engines": loaded,
+            "slots": bounds.slots,
+            "max_batch": bounds.max_batch,
+        }
+
+    def close(self) -> None:
+        """Let go of the threads; what is under way finishes."""
+        self._models.clear()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._loader.shutdown(wait=False, cancel_futures=True)
+
+    # -- models
+
+    async def _model(self, tag: str) -> Model:
+        """The loaded model. Callers that want it at the same time share one load."""
+        task = self._models.get(tag)
+        if task is None:
+            task = asyncio.create_task(self._load(tag))
+            self._models[tag] = task
+        self._models.move_to_end(tag)
+        try:
+            model = await asyncio.shield(task)
+            # a stat of a file: a deleted model is gone at once, in every runner
+            if not (model.folder / DESCRIPTION_FILE).exists():
+                raise ModelNotFound(f"No model '{tag}': it has been deleted.")
+        except Exception:
+            if self._models.get(tag) is task:
+                del self._models[tag]
+            raise
+        while len(self._models) > self._settings.model_cache:
+            self._models.popitem(last=False)
+        return model
+
+    async def _load(self, tag: str) -> Model:
+        def load() -> Model:
+            start = time.perf_counter()
+            folder = self._locate(tag)
+            engine, description = load_engine(folder, self._settings)
+            seconds = time.perf_counter() - start
+            log.info("Loaded %s on %s in %.1f s", tag, engine.backend, seconds)
+            return Model(folder, description, engine)
+
+        return await asyncio.get_running_loop().run_in_executor(self._loader, load)
+
+    # -- pictures
+
+    async def _predict_group(self, tag: str, items: list[InferenceItem]) -> list[ItemResult]:
+        try:
+            model = await self._model(tag)
+            if not model.engine.batched:
+                return await asyncio.gather(
+                    *(self._in_thread(self._predict_apart, model, item) for item in items)
+                )
+            size = limits(self._settings).max_batch
+            parts = [items[start : start + size] for start in range(0, len(items), size)]
+            answers = await asyncio.gather(*(self._predict_together(model, p) for p in parts))
+            return [answer for part in answers for answer in part]
+        except Exception as error:
+            return [ItemResult(error=_as_client_error(error)) for _ in items]
+
+    def _predict_apart(self, model: Model, item: InferenceItem) -> ItemResult:
+        """One item, from bytes to answer, in the calling thread."""
+        try:
+            work = self._prepare(model, item)
+            start = time.perf_counter()
+            outputs = model.engine.run(work.prepared[None], wide=self._busy == 1)
+            work.times["inference"] = _since(start)
+            return self._finish(work, [output[0] for output in outputs])
+        except Exception as error:
+            return ItemResult(error=_as_client_error(error))
+
+    async def _predict_together(self, model: Model, items: list[InferenceItem]) -> list[ItemResult]:
+        """Decoding and finishing in parallel, the network once; its time is the batch's."""
+
+        def prepare_one(item: InferenceItem) -> Work | ItemResult:
+            try:
+                return self._prepare(model, item)
+            except Exception as error:
+                return ItemResult(error=_as_client_error(error))
+
+        def run(works: list[Work]) -> tuple[Float, ...]:
+            start = time.perf_counter()
+            outputs = model.engine.run(np.stack([work.prepared for work in works]))
+            for work in works:
+                work.times["inference"] = _since(start)
+            return outputs
+
+        def finish_one(work: Work, outputs: Outputs) -> ItemResult:
+            try:
+                return self._finish(work, outputs)
+            except Exception as error:
+                return ItemResult(error=_as_client_error(error))
+
+        prepared = await asyncio.gather(*(self._in_thread(prepare_one, item) for item in items))
+        works = [work for work in prepared if isinstance(work, Work)]
+        outputs = await self._in_thread(run, works) if works else ()
+        finished = iter(
+            await asyncio.gather(
+                *(
+                    self._in_thread(finish_one, work, [output[row] for output in outputs])
+                    for row, work in enumerate(works)
+                )
+            )
+        )
+        return [next(finished) if isinstance(work, Work) else work for work in prepared]
+
+    async def _in_thread(self, function: Callable[..., T], *args: Any) -> T:
+        """`function` in the pool, counted as busy from now, so while it waits too."""
+        with self._busy_lock:
+            self._busy += 1
+        future = self._pool.submit(function, *args)
+        future.add_done_callback(self._done)
+        return await asyncio.wrap_future(future)
+
+    def _done(self, _: object) -> None:
+        with self._busy_lock:
+            self._busy -= 1
+
+    def _prepare(self, model: Model, item: InferenceItem) -> Work:
+        start = time.perf_counter()
+        pixels = decode(item.image, self._settings.max_pixels)
+        prepared = prepare(pixels, model.description.preprocessing)
+        return Work(item, model, pixels, prepared, {"preprocess": _since(start)})
+
+    def _finish(self, work: Work, outputs: Outputs) -> ItemResult:
+        start = time.perf_counter()
+        height, width = work.pixels.shape[:2]
+        prediction: Prediction = postprocess(
+            outputs,
+            work.model.description,
+            width,
+            height,
+            confidence=work.item.confidence,
+            iou=work.item.iou,
+            max_det=work.item.max_det,
+        )
+        work.times["postprocess"] = _since(start)
+        drawn = draw(work.pixels, prediction) if work.item.draw else None
+        return ItemResult(prediction=prediction, drawn=drawn, times=work.times)
+
+
+def _since(start: float) -> float:
+    return (time.perf_counter() - start) * 1000
+
+
+def _as_client_error(error: Exception) -> VisionLoopError:
+    """An error that a client may see; ours are logged under an id that it is told."""
+    if isinstance(error, VisionLoopError):
+        return error
+    number = uuid.uuid4().hex[:12]
+    log.error("Prediction failed (%s)", number, exc_info=error)
+    return VisionLoopError(f"The prediction failed through a fault of ours. Its log id: {number}.")

@@ -1,0 +1,113 @@
+"""TensorRT: an fp16 engine built from the ONNX file, once per GPU model and TensorRT version.
+
+Written against TensorRT 10.16 (`requirements-tensorrt.txt`). torch supplies the device memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+import threading
+from pathlib import Path
+
+import numpy as np
+import tensorrt as trt
+import torch
+from filelock import FileLock
+from numpy.typing import NDArray
+
+from inference.prediction import Float
+from inference.torch_engine import to_device
+from models_store.description import ONNX_FILE, ModelDescription
+
+log = logging.getLogger("visionloop.inference")
+
+WORKSPACE = 4 << 30  # bytes the builder may use
+INPUT = "images"
+
+
+class TensorRTEngine:
+    """One execution context; one call at a time runs on the device."""
+
+    backend = "tensorrt-cuda-fp16"
+    batched = True
+
+    def __init__(
+        self, folder: Path, description: ModelDescription, cache: Path, max_batch: int
+    ) -> None:
+        self._preprocessing = description.preprocessing
+        self._max_batch = max_batch
+        self._logger = trt.Logger(trt.Logger.WARNING)
+        plan = self._plan(folder / ONNX_FILE, description.imgsz, cache)
+        self._runtime = trt.Runtime(self._logger)
+        self._engine = self._runtime.deserialize_cuda_engine(plan)
+        if self._engine is None:
+            raise RuntimeError("TensorRT could not load the engine it built")
+        self._context = self._engine.create_execution_context()
+        self._outputs = [
+            name
+            for name in map(self._engine.get_tensor_name, range(self._engine.num_io_tensors))
+            if self._engine.get_tensor_mode(name) == trt.TensorIOMode.OUTPUT
+        ]
+        self._stream = torch.cuda.Stream()
+        self._lock = threading.Lock()
+
+    def run(self, pixels: NDArray[np.uint8], wide: bool = False) -> tuple[Float, ...]:
+        parts = [
+            self._run(pixels[start : start + self._max_batch])
+            for start in range(0, len(pixels), self._max_batch)
+        ]
+        return tuple(np.concatenate(outputs) for outputs in zip(*parts, strict=True))
+
+    def _run(self, pixels: NDArray[np.uint8]) -> list[Float]:
+        with self._lock, torch.inference_mode(), torch.cuda.stream(self._stream):
+            device = torch.device("cuda")
+            # the engine's input is fp32, rows first; only its layers are half precision
+            images = to_device(pixels, self._preprocessing, device, torch.float32).contiguous()
+            self._context.set_input_shape(INPUT, tuple(images.shape))
+            self._context.set_tensor_address(INPUT, images.data_ptr())
+            outputs = []
+            for name in self._outputs:
+                shape = tuple(self._context.get_tensor_shape(name))
+                outputs.append(torch.empty(shape, dtype=torch.float32, device=device))
+                self._context.set_tensor_address(name, outputs[-1].data_ptr())
+            if not self._context.execute_async_v3(self._stream.cuda_stream):
+                raise RuntimeError("TensorRT refused the batch")
+            self._stream.synchronize()
+            return [output.cpu().numpy() for output in outputs]
+
+    def _plan(self, onnx: Path, imgsz: int, cache: Path) -> bytes:
+        """The serialised engine, from the cache or built now, which takes minutes."""
+        digest = hashlib.sha256(onnx.read_bytes()).hexdigest()[:16]
+        gpu = re.sub(r"\W+", "-", torch.cuda.get_device_name())
+        path = cache / f"{digest}-{gpu}-trt{trt.__version__}-b{self._max_batch}.engine"
+        cache.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{path}.lock"):  # the other runner wants the same file
+            if not path.exists():
+                log.info("Building the TensorRT engine of %s", onnx.parent.name)
+                temporary = path.with_suffix(f".{os.getpid()}")
+                temporary.write_bytes(self._build(onnx, imgsz))
+                temporary.replace(path)
+            return path.read_bytes()
+
+    def _build(self, onnx: Path, imgsz: int) -> bytes:
+        builder = trt.Builder(self._logger)
+        network = builder.create_network(0)
+        parser = trt.OnnxParser(network, self._logger)
+        if not parser.parse_from_file(str(onnx)):
+            errors = [str(parser.get_error(i)) for i in range(parser.num_errors)]
+            raise RuntimeError(f"TensorRT cannot read {onnx.name}: {'; '.join(errors)}")
+        config = builder.create_builder_config()
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE)
+        config.set_flag(trt.BuilderFlag.FP16)
+        profile = builder.create_optimization_profile()
+        picture = (3, imgsz, imgsz)
+        usual = max(1, self._max_batch // 2)
+        profile.set_shape(INPUT, (1, *picture), (usual, *picture), (self._max_batch, *picture))
+        config.add_optimization_profile(profile)
+        plan = builder.build_serialized_network(network, config)
+        if plan is None:
+            raise RuntimeError(f"TensorRT could not build an engine from {onnx.name}")
+        return bytes(plan)
