@@ -20,6 +20,7 @@ TYPES: dict[Task, str] = {
 DESCRIPTION_FILE = "model.json"
 WEIGHTS_FILE = "model.safetensors"
 ONNX_FILE = "model.onnx"
+ENGINES_FILE = "engines.json"  # per engine, how far it is from PyTorch; written by export
 
 
 class Preprocessing(BaseModel):
@@ -61,6 +62,9 @@ class ModelDescription(BaseModel):
     preprocessing: Preprocessing
     channels: int = 3
     stride: int = 32
+    norm_eps: float | None = Field(
+        None, gt=0, description="Epsilon of every BatchNorm; None: the architecture's own"
+    )
     keypoint_shape: tuple[int, int] | None = None
     keypoint_names: tuple[str, ...] | None = None
     confidence: float = Field(0.25, ge=0, le=1, description="Default serving confidence")
@@ -77,8 +81,32 @@ class ModelDescription(BaseModel):
         return self.preprocessing.imgsz
 
     def save(self, folder: Path) -> None:
-        (folder / DESCRIPTION_FILE).write_text(self.model_dump_json(indent=1))
+        text = self.model_dump_json(indent=1)
+        (folder / DESCRIPTION_FILE).write_text(text, encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> ModelDescription:
-        return cls.model_validate_json((folder / DESCRIPTION_FILE).read_text())
+        return cls.model_validate_json((folder / DESCRIPTION_FILE).read_text(encoding="utf-8"))
+
+
+def class_names(names: object, count: int) -> tuple[str, ...]:
+    """Class names as checkpoints and data sets have them, one per class id.
+
+    A list or a dict of id → name, possibly with gaps, text ids or repeated names. A missing
+    name becomes `class 7`; a repeated one gets its id: `sign`, `sign (7)`.
+
+    Examples:
+        >>> class_names({0: "stop", "2": "stop"}, 3)
+        ('stop', 'class 1', 'stop (2)')
+    """
+    by_id: dict[int, str] = {}
+    if isinstance(names, dict):
+        pairs = [(str(key), value) for key, value in names.items()]
+        by_id = {int(key): str(value) for key, value in pairs if key.isdecimal()}
+    elif isinstance(names, list | tuple):
+        by_id = {i: str(name) for i, name in enumerate(names)}
+    result: list[str] = []
+    for i in range(count):
+        name = by_id.get(i, "").strip()[:200] or f"class {i}"
+        result.append(name if name not in result else f"{name} ({i})")
+    return tuple(result)

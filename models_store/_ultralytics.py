@@ -1,0 +1,98 @@
+"""Ultralytics without its side effects: call `prepare()` before importing it.
+
+Seen in 8.4.190. It probes the network, installs packages, fetches fonts, writes settings into
+the user's home, reports usage and hooks itself into mlflow, ClearML, Comet, DVC and Ray; and it
+sets one OMP thread at import. Everything is switched off here, in one place.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import sys
+import uuid
+from pathlib import Path
+
+from settings import get_settings
+
+FONTS = ("Arial.ttf", "Arial.Unicode.ttf")  # the two names it looks for before downloading
+
+
+def environment(home: Path | None = None, threads: int | None = None) -> dict[str, str]:
+    """The variables that a process needs before it imports ultralytics.
+
+    Args:
+        home: VisionLoop's home; default: the settings'.
+        threads: OMP threads; default: one a core.
+    """
+    folder = (home or get_settings().home) / "ultralytics"
+    return {
+        "YOLO_OFFLINE": "1",
+        "YOLO_AUTOINSTALL": "false",
+        "YOLO_CONFIG_DIR": str(folder),
+        "YOLO_VERBOSE": "false",
+        "ULTRALYTICS_SAFE_LOAD": "1",
+        "OMP_NUM_THREADS": str(threads or os.cpu_count() or 1),
+        "MPLCONFIGDIR": str(folder / "matplotlib"),
+        "MPLBACKEND": "agg",
+        "NO_ALBUMENTATIONS_UPDATE": "1",
+    }
+
+
+def prepare(home: Path | None = None, threads: int | None = None) -> None:
+    """Set the environment and write the settings and fonts that keep ultralytics quiet.
+
+    Harmless to call again. `YOLO_CONFIG_DIR`, `OMP_NUM_THREADS` and `MPLCONFIGDIR` keep the
+    value they have; the switches that guard against code and network are always set.
+
+    Raises:
+        RuntimeError: ultralytics was imported before, with other switches.
+    """
+    guards = {"YOLO_OFFLINE", "YOLO_AUTOINSTALL", "ULTRALYTICS_SAFE_LOAD"}
+    late = "ultralytics" in sys.modules
+    for name, value in environment(home, threads).items():
+        if late and name in guards and os.environ.get(name) != value:
+            raise RuntimeError(f"ultralytics was imported before prepare() could set {name}.")
+        if name in guards or not os.environ.get(name):
+            os.environ[name] = value
+    if not late:
+        _write_configuration(Path(os.environ["YOLO_CONFIG_DIR"]) / "Ultralytics")
+
+
+def _write_configuration(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = folder / "settings.json"
+    if not settings.exists():
+        _replace(settings, json.dumps(_settings(folder), indent=2).encode())
+    if all((folder / name).exists() for name in FONTS):
+        return
+    matplotlib = importlib.util.find_spec("matplotlib")
+    if matplotlib is None or not matplotlib.submodule_search_locations:
+        return
+    root = Path(matplotlib.submodule_search_locations[0])
+    font = root / "mpl-data/fonts/ttf/DejaVuSans.ttf"
+    if font.exists():
+        for name in FONTS:
+            _replace(folder / name, font.read_bytes())
+
+
+def _settings(folder: Path) -> dict[str, object]:
+    off = ("sync", "clearml", "comet", "dvc", "mlflow", "raytune", "tensorboard", "wandb")
+    return {
+        "settings_version": "0.0.8",
+        "datasets_dir": str(folder / "datasets"),
+        "weights_dir": str(folder / "weights"),
+        "runs_dir": str(folder / "runs"),
+        "uuid": uuid.uuid4().hex * 2,
+        "api_key": "",
+        "openai_api_key": "",
+        **dict.fromkeys((*off, "vscode_msg", "openvino_msg"), False),
+    }
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Two processes may start at once: write aside, then rename."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    temporary.write_bytes(data)
+    os.replace(temporary, path)
