@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from inference.device import device, limits
 from inference.onnx_engine import OnnxEngine
 from inference.prediction import Float
+from inference.preprocess import prepare
 from models_store.description import ModelDescription
 from settings import Settings
 
@@ -41,7 +42,7 @@ class Engine(Protocol):
         """Outputs, as `models_store.export` lists them, of prepared pictures.
 
         Args:
-            pixels: (n, s, s, 3) RGB uint8, see `preprocess.prepare`.
+            pixels: (n, s, s, channels) RGB uint8, see `preprocess.prepare`.
             wide: Nothing else is running: use the whole device for this one call.
 
         Returns:
@@ -97,9 +98,8 @@ def disagreement(engine: Engine, reference: Engine, description: ModelDescriptio
 
     Both run one fixed picture of soft random blobs.
     """
-    blobs = np.random.default_rng(0).integers(0, 256, (1, 12, 12, 3), np.uint8)[0]
-    size = description.imgsz
-    picture = cv2.resize(blobs, (size, size), interpolation=cv2.INTER_CUBIC)[None].astype(np.uint8)
+    blobs = np.random.default_rng(0).integers(0, 256, (12, 12, 3), np.uint8)
+    picture = prepare(cv2.resize(blobs, (640, 480)).astype(np.uint8), description)[None]
     got, wanted = engine.run(picture)[0], reference.run(picture)[0]
     if got.shape != wanted.shape:
         return f"its output is {got.shape}, not {wanted.shape}"

@@ -17,8 +17,10 @@ MAX_DET = 300  # detections a picture, unless the request says otherwise
 TOP_CLASSES = 5  # classes a classifier answers with
 
 MASK_SCALE_MAX = 16  # times the resolution of the prototypes; 2560 at a network input of 640
+MASK_SIDE = 512  # pixels that a mask's longer side has at least, if the maximum allows
 MASK_PIXELS = 64_000_000  # all masks of a picture together
-SIMPLIFY = 0.002  # Douglas–Peucker tolerance, of the contour's length
+SIMPLIFY = 0.001  # Douglas–Peucker tolerance, of the contour's length,
+SIMPLIFY_PIXELS = 0.3  # and at least this, in pixels of the picture
 SPECK = 0.01  # parts smaller than this share of the largest part are noise
 
 Outputs = Sequence[Float]
@@ -132,7 +134,7 @@ def mask_polygons(
     areas = (spans[:, 2] - spans[:, 0]) * (spans[:, 3] - spans[:, 1])
     scale = _mask_scale(max(place.width, place.height) / max(rows, columns), float(areas.sum()))
     return tuple(
-        _outlines(instance, span, scale, cells, place)
+        _outlines(instance, span, max(scale, _fine_scale(span)), cells, place)
         for instance, span in zip(logits, spans, strict=True)
     )
 
@@ -141,6 +143,12 @@ def _mask_scale(wanted: float, area: float) -> int:
     """The whole factor to scale prototypes by; `area` is that of all boxes, in their cells."""
     affordable = math.sqrt(MASK_PIXELS / max(area, 1))
     return int(max(4, min(math.ceil(wanted), MASK_SCALE_MAX, affordable)))
+
+
+def _fine_scale(span: Float) -> int:
+    """What makes a small instance MASK_SIDE pixels long: half a pixel of 15 would be missed."""
+    side = max(float(span[2] - span[0]), float(span[3] - span[1]), 1.0)
+    return int(min(MASK_SIDE / side, MASK_SCALE_MAX))
 
 
 def _outlines(
@@ -165,19 +173,23 @@ def _outlines(
     contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     parts = sorted(((cv2.contourArea(c), c) for c in contours), key=lambda p: -p[0])
     corner = np.array((left, top), np.float32)
+    pixel = scale / cells * place.resized[0] / place.width  # of the picture, in those of the mask
     return tuple(
-        place.points_to_image((_simplify(part) / np.float32(scale) + corner) * np.float32(cells))
+        place.points_to_image(
+            (_simplify(part, pixel) / np.float32(scale) + corner) * np.float32(cells)
+        )
         for area, part in parts
         if area >= SPECK * parts[0][0] and (area > 0 or part is parts[0][1])
     )
 
 
-def _simplify(contour: np.ndarray) -> Float:
+def _simplify(contour: np.ndarray, pixel: float) -> Float:
     """A contour (m, 1, 2) of pixel indices as fewer points (k, 2), at least three.
 
     Half a pixel is added, because contours run through the centres of pixels.
     """
-    kept = cv2.approxPolyDP(contour, SIMPLIFY * cv2.arcLength(contour, True), True)
+    tolerance = max(SIMPLIFY * cv2.arcLength(contour, True), SIMPLIFY_PIXELS * pixel)
+    kept = cv2.approxPolyDP(contour, tolerance, True)
     if len(kept) < 3:  # a dot or a line: the rectangle of its pixels
         x, y, width, height = cv2.boundingRect(contour)
         right, bottom = x + width, y + height

@@ -11,7 +11,7 @@ from PIL import Image
 
 from inference.images import Pixels
 from inference.prediction import Float
-from models_store.description import Preprocessing
+from models_store.description import ModelDescription, Preprocessing
 
 PAD = 114  # grey of Ultralytics' letterbox
 _LONG = 16  # sides of the crop that a scaled picture may be long
@@ -73,8 +73,15 @@ class Letterbox:
         return self.points_to_image(boxes.reshape(-1, 2, 2)).reshape(-1, 4)
 
 
-def prepare(pixels: Pixels, how: Preprocessing) -> Pixels:
-    """An RGB picture (h, w, 3) as (imgsz, imgsz, 3) uint8; `normalise` makes it the input."""
+def prepare(pixels: Pixels, description: ModelDescription) -> Pixels:
+    """An RGB picture (h, w, 3) as (imgsz, imgsz, channels) uint8; `normalise` makes it the input."""
+    prepared = _square(pixels, description.preprocessing)
+    if description.channels == 1:
+        return cv2.cvtColor(prepared, cv2.COLOR_RGB2GRAY).astype(np.uint8)[..., None]
+    return prepared
+
+
+def _square(pixels: Pixels, how: Preprocessing) -> Pixels:
     height, width = pixels.shape[:2]
     size = how.imgsz
     if how.resize == "letterbox":
@@ -92,12 +99,13 @@ def prepare(pixels: Pixels, how: Preprocessing) -> Pixels:
 
 
 def normalise(pixels: NDArray[np.uint8], how: Preprocessing) -> Float:
-    """(n, s, s, 3) uint8 RGB as (n, 3, s, s) float32: divided by 255, then mean and std."""
-    out = np.empty((len(pixels), 3, *pixels.shape[1:3]), np.float32)
+    """(n, s, s, c) uint8 as (n, c, s, s) float32: divided by 255, then mean and std."""
+    out = np.empty((len(pixels), pixels.shape[3], *pixels.shape[1:3]), np.float32)
     np.divide(pixels.transpose(0, 3, 1, 2), np.float32(255), out=out)
     if any(how.mean) or any(value != 1 for value in how.std):
-        out -= np.array(how.mean, np.float32)[:, None, None]
-        out /= np.array(how.std, np.float32)[:, None, None]
+        channels = pixels.shape[3]
+        out -= np.array(how.mean[:channels], np.float32)[:, None, None]
+        out /= np.array(how.std[:channels], np.float32)[:, None, None]
     return out
 
 

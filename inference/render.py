@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import colorsys
+import contextlib
+import importlib.util
 import io
+from functools import lru_cache
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -15,6 +18,14 @@ Colour = tuple[int, int, int]
 
 QUALITY = 90
 MASK_OPACITY = 0.4
+_FONTS = (  # of many scripts; Pillow looks in the system's font folders
+    "NotoSansCJK-Regular.ttc",
+    "NotoSansSC-Regular.otf",
+    "wqy-zenhei.ttc",
+    "msyh.ttc",
+    "PingFang.ttc",
+    "Arial Unicode.ttf",
+)
 VISIBLE = 0.5  # key points less certain than this are not drawn
 
 
@@ -26,7 +37,7 @@ def draw(pixels: Pixels, prediction: Prediction) -> bytes:
     canvas = ImageDraw.Draw(image)
     side = min(image.size) if min(image.size) * 4 > max(image.size) else max(image.size) // 4
     line = max(1, round(side / 250))
-    font = ImageFont.load_default(max(10, round(side / 36)))
+    font = _font("".join(prediction.names), max(10, round(side / 36)))
     if prediction.task == "classify":
         _draw_classes(canvas, prediction, font)
     # the best last, on top of the others
@@ -47,6 +58,21 @@ def draw(pixels: Pixels, prediction: Prediction) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=QUALITY)
     return buffer.getvalue()
+
+
+@lru_cache(maxsize=64)
+def _font(text: str, size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Pillow's own font, which has Latin letters only, or one of the machine's for others."""
+    if all(ord(letter) < 0x250 for letter in text):
+        return ImageFont.load_default(size)
+    for name in _FONTS:
+        with contextlib.suppress(OSError):
+            return ImageFont.truetype(name, size)
+    matplotlib = importlib.util.find_spec("matplotlib")  # comes with Ultralytics
+    for root in (matplotlib.submodule_search_locations or []) if matplotlib else []:
+        with contextlib.suppress(OSError):  # Cyrillic, Greek, Arabic; no Chinese
+            return ImageFont.truetype(f"{root}/mpl-data/fonts/ttf/DejaVuSans.ttf", size)
+    return ImageFont.load_default(size)
 
 
 def class_colour(class_id: int) -> Colour:

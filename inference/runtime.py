@@ -95,8 +95,8 @@ class ModelRuntime:
             ModelNotFound: there is no such model.
         """
         model = await self._model(tag)
-        size = model.description.imgsz
-        empty = np.zeros((1, size, size, 3), np.uint8)
+        description = model.description
+        empty = np.zeros((1, description.imgsz, description.imgsz, description.channels), np.uint8)
         await asyncio.get_running_loop().run_in_executor(self._loader, model.engine.run, empty)
 
     async def unload(self, tag: str) -> bool:
@@ -234,7 +234,7 @@ class ModelRuntime:
     def _prepare(self, model: Model, item: InferenceItem) -> Work:
         start = time.perf_counter()
         pixels = decode(item.image, self._settings.max_pixels)
-        prepared = prepare(pixels, model.description.preprocessing)
+        prepared = prepare(pixels, model.description)
         return Work(item, model, pixels, prepared, {"preprocess": _since(start)})
 
     def _finish(self, work: Work, outputs: Outputs) -> ItemResult:

@@ -40,7 +40,7 @@ class TensorRTEngine:
         self._preprocessing = description.preprocessing
         self._max_batch = max_batch
         self._logger = trt.Logger(trt.Logger.WARNING)
-        plan = self._plan(folder / ONNX_FILE, description.imgsz, cache)
+        plan = self._plan(folder / ONNX_FILE, description, cache)
         self._runtime = trt.Runtime(self._logger)
         self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
@@ -78,7 +78,7 @@ class TensorRTEngine:
             self._stream.synchronize()
             return [output.cpu().numpy() for output in outputs]
 
-    def _plan(self, onnx: Path, imgsz: int, cache: Path) -> bytes:
+    def _plan(self, onnx: Path, description: ModelDescription, cache: Path) -> bytes:
         """The serialised engine, from the cache or built now, which takes minutes."""
         digest = hashlib.sha256(onnx.read_bytes()).hexdigest()[:16]
         gpu = re.sub(r"\W+", "-", torch.cuda.get_device_name())
@@ -88,11 +88,11 @@ class TensorRTEngine:
             if not path.exists():
                 log.info("Building the TensorRT engine of %s", onnx.parent.name)
                 temporary = path.with_suffix(f".{os.getpid()}")
-                temporary.write_bytes(self._build(onnx, imgsz))
+                temporary.write_bytes(self._build(onnx, description))
                 temporary.replace(path)
             return path.read_bytes()
 
-    def _build(self, onnx: Path, imgsz: int) -> bytes:
+    def _build(self, onnx: Path, description: ModelDescription) -> bytes:
         builder = trt.Builder(self._logger)
         network = builder.create_network(0)
         parser = trt.OnnxParser(network, self._logger)
@@ -103,7 +103,7 @@ class TensorRTEngine:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE)
         config.set_flag(trt.BuilderFlag.FP16)
         profile = builder.create_optimization_profile()
-        picture = (3, imgsz, imgsz)
+        picture = (description.channels, description.imgsz, description.imgsz)
         usual = max(1, self._max_batch // 2)
         profile.set_shape(INPUT, (1, *picture), (usual, *picture), (self._max_batch, *picture))
         config.add_optimization_profile(profile)

@@ -49,11 +49,11 @@ class TorchEngine:
 def to_device(
     pixels: NDArray[np.uint8], how: Preprocessing, device: torch.device, dtype: Any
 ) -> torch.Tensor:
-    """(n, s, s, 3) uint8 on the host as normalised (n, 3, s, s) on the device."""
+    """(n, s, s, c) uint8 on the host as normalised (n, c, s, s) on the device."""
     images = torch.from_numpy(np.ascontiguousarray(pixels)).to(device).permute(0, 3, 1, 2)
     images = images.to(torch.float32).div_(255)
     if any(how.mean) or any(value != 1 for value in how.std):
-        mean = torch.tensor(how.mean, device=device).view(3, 1, 1)
-        std = torch.tensor(how.std, device=device).view(3, 1, 1)
+        mean = torch.tensor(how.mean[: images.shape[1]], device=device).view(-1, 1, 1)
+        std = torch.tensor(how.std[: images.shape[1]], device=device).view(-1, 1, 1)
         images = images.sub_(mean).div_(std)
     return images.to(dtype, memory_format=torch.channels_last)
