@@ -1,0 +1,228 @@
+"""Every error answer is the same JSON object, whoever raised it: we, FastAPI or BentoML."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import math
+import reprlib
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from starlette.datastructures import MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.exchange import exchange
+from errors import (
+    BackendTimeout,
+    BackendUnavailable,
+    Conflict,
+    Forbidden,
+    MethodNotAllowed,
+    NotFound,
+    PayloadTooLarge,
+    RateLimited,
+    Unauthorized,
+    ValidationFailed,
+    VisionLoopError,
+)
+
+log = logging.getLogger("visionloop")
+
+RETRY_AFTER = 5.0  # seconds, where an error that asks to come again names none
+CLIENT_GONE = 499  # nobody reads it; it keeps BentoML's TimeoutMiddleware from waiting on
+
+_BY_STATUS: dict[int, type[VisionLoopError]] = {
+    kind.status: kind
+    for kind in (
+        ValidationFailed,
+        Unauthorized,
+        Forbidden,
+        NotFound,
+        MethodNotAllowed,
+        Conflict,
+        PayloadTooLarge,
+        RateLimited,
+        BackendUnavailable,
+        BackendTimeout,
+    )
+}
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def answer(scope: Scope, error: VisionLoopError, headers: Mapping[str, str] = {}) -> Response:
+    """The response for an error, noted in the exchange as ours."""
+    exchange(scope).code = error.code
+    response = JSONResponse(error.to_json(), error.status, dict(headers))
+    if isinstance(error, (BackendUnavailable, RateLimited)):
+        seconds = RETRY_AFTER if error.retry_after is None else error.retry_after
+        response.headers["Retry-After"] = str(max(1, math.ceil(seconds)))
+    if isinstance(error, Unauthorized):
+        response.headers["WWW-Authenticate"] = 'Bearer realm="VisionLoop"'
+    return response
+
+
+def our_fault(error: BaseException | None, scope: Scope) -> VisionLoopError:
+    """A message without internals, and its id beside the traceback in the log."""
+    number = secrets.token_hex(4)
+    log.error("[%s] %s %s failed", number, scope["method"], scope["path"], exc_info=error)
+    return VisionLoopError(
+        f"Something went wrong on our side. The log has it under the id {number}."
+    )
+
+
+def from_status(status: int, message: str) -> VisionLoopError | None:
+    """The error of ours that fits a foreign answer; None where it is our own fault."""
+    if status in _BY_STATUS:
+        return _BY_STATUS[status](message)
+    return ValidationFailed(message) if status < 500 else None
+
+
+def explain(errors: Sequence[Mapping[str, Any]], legal: Mapping[str, str] = {}) -> str:
+    """Pydantic's errors as sentences that name the field and, where known, its legal values."""
+    return " ".join(_sentence(error, legal) for error in errors[:3]) or "The request is not valid."
+
+
+def _sentence(error: Mapping[str, Any], legal: Mapping[str, str]) -> str:
+    path = [str(part) for part in error["loc"]]
+    name = ".".join(path[1:] if path[:1] in (["body"], ["query"], ["path"], ["header"]) else path)
+    if error["type"] == "json_invalid":
+        reason = error.get("ctx", {}).get("error", "")
+        return f"The body is not valid JSON: {reason}."
+    if not name:
+        return f"The body is not valid: {error['msg']}."
+    if error["type"] == "missing":
+        return f"'{name}' is required."
+    got = f"; got {reprlib.repr(error['input'])}" if "input" in error else ""
+    if name in legal:
+        return f"'{name}' must be {legal[name]}{got}."
+    return f"'{name}': {error['msg']}{got}."
+
+
+def check(model: type[Model], values: Any) -> Model:
+    """`values` (a mapping, or bytes of JSON) as a `model`, or `ValidationFailed`.
+
+    A field's description reads as what it must be: "a number from 0 to 1".
+    """
+    legal = {name: field.description or "" for name, field in model.model_fields.items()}
+    try:
+        if isinstance(values, (bytes, bytearray)):
+            return model.model_validate_json(values)
+        return model.model_validate(values)
+    except ValidationError as error:
+        found = error.errors(include_url=False)
+        raise ValidationFailed(explain(found, {k: v for k, v in legal.items() if v})) from None
+
+
+class Errors:
+    """ASGI layer that always answers, and only with our error object.
+
+    It turns exceptions of the layers below into answers, rewrites error answers that FastAPI's
+    or BentoML's own code made, and ends a request that took longer than `timeout` seconds to
+    begin its answer. `longer` names paths that have a limit of their own.
+    """
+
+    def __init__(
+        self, app: ASGIApp, timeout: float, longer: Mapping[str, float] | None = None
+    ) -> None:
+        self.app = app
+        self.timeout = timeout
+        self.longer = longer or {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        reply = _Reply(scope, send)
+        seconds = self.longer.get(scope["path"], self.timeout)
+        error: VisionLoopError | None = None
+        cause: Exception | None = None
+        try:
+            async with asyncio.timeout(seconds) as reply.timer:
+                await self.app(scope, receive, reply)
+        except VisionLoopError as raised:
+            error, cause = raised, raised
+        except TimeoutError as raised:
+            cause = raised
+            if reply.timer is not None and reply.timer.expired():
+                error = BackendTimeout(f"The request took longer than {seconds:g} s.")
+        except ClientDisconnect as raised:
+            cause = raised
+            exchange(scope).code = "CLIENT_GONE"
+            if not reply.started:
+                await Response(status_code=CLIENT_GONE)(scope, receive, send)
+            return
+        except Exception as raised:
+            cause = raised
+        if reply.started:
+            if cause is not None:  # too late to answer: the broken connection tells the client
+                raise cause
+            return
+        if error is None:
+            error = reply.foreign_error() if cause is None else None
+        if error is None:
+            error = our_fault(cause, scope)
+        await answer(scope, error, reply.kept_headers())(scope, receive, send)
+
+
+class _Reply:
+    """A `send` that lets our answers through and holds back foreign error answers."""
+
+    def __init__(self, scope: Scope, send: Send) -> None:
+        self.scope = scope
+        self.send = send
+        self.started = False
+        self.timer: asyncio.Timeout | None = None
+        self.held: Message | None = None
+        self.body = b""
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start" and not self.started:
+            if message["status"] >= 400 and exchange(self.scope).code is None:
+                self.held = message
+                return
+            self.started = True
+            if self.timer is not None:
+                self.timer.reschedule(None)  # an answer may stream for as long as it likes
+        if self.held is not None:
+            self.body += message.get("body", b"")
+            return
+        await self.send(message)
+
+    def foreign_error(self) -> VisionLoopError | None:
+        if self.held is None:
+            return None
+        status = self.held["status"]
+        return from_status(status, _message(status, self.body, self.scope))
+
+    def kept_headers(self) -> dict[str, str]:
+        """Headers of the held answer that still hold."""
+        if self.held is None:
+            return {}
+        headers = MutableHeaders(raw=list(self.held.get("headers", [])))
+        return {name: headers[name] for name in ("Allow", "Retry-After") if name in headers}
+
+
+def _message(status: int, body: bytes, scope: Scope) -> str:
+    """What a foreign error answer says. BentoML writes a list, a string or pydantic's errors."""
+    if status == NotFound.status:
+        return f"There is no '{scope['path']}' here. /docs lists what there is."
+    if status == MethodNotAllowed.status:
+        return f"'{scope['path']}' does not take {scope['method']}."
+    try:
+        content = json.loads(body)
+    except ValueError:
+        return body.decode("utf-8", "replace").strip() or "The request is not valid."
+    if isinstance(content, list) and content:
+        content = content[0]
+    if not isinstance(content, dict):
+        return str(content)
+    if isinstance(content.get("detail"), list):
+        return explain(content["detail"])
+    return str(content.get("detail") or content.get("error") or "The request is not valid.")

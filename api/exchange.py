@@ -1,0 +1,33 @@
+"""What the layers around a request tell one another about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from starlette.types import Scope
+
+KEY = "visionloop"
+
+USE, ADMIN = "use", "admin"
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One request and its answer; lives in the ASGI scope, which inner layers may copy.
+
+    Attributes:
+        scopes: What the caller's token allows.
+        client: Whom the rate limit counts, the token's holder or an address.
+        code: The error code that was answered, set by whoever wrote the answer.
+    """
+
+    scopes: frozenset[str] = field(default_factory=frozenset)
+    client: str = ""
+    code: str | None = None
+
+
+def exchange(scope: Scope) -> Exchange:
+    found: Exchange | None = scope.get(KEY)
+    if found is None:
+        found = scope[KEY] = Exchange()
+    return found

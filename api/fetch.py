@@ -1,0 +1,133 @@
+"""Fetching an image by URL without becoming a way into somebody's network."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+
+import httpx
+
+from errors import BackendTimeout, Forbidden, PayloadTooLarge, ValidationFailed
+from settings import Settings
+
+Address = IPv4Address | IPv6Address
+Resolve = Callable[[str, int], Awaitable[list[str]]]
+
+REDIRECTS = 3
+LONGEST = 8192  # characters of a URL
+
+# IPv6 ranges that carry an IPv4 address inside: where they lead is not for us to guess.
+_CARRIERS = tuple(
+    map(IPv6Network, ("::/96", "::ffff:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48", "2002::/16"))
+)
+# Protocol assignments and 6to4 relays, which Python calls global (3.11.7).
+_ASSIGNED = tuple(map(IPv4Network, ("192.0.0.0/24", "192.88.99.0/24")))
+
+
+async def resolve(host: str, port: int) -> list[str]:
+    """Every address of a host name, as the system resolves it."""
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [str(info[4][0]) for info in found]
+
+
+def is_public(address: Address) -> bool:
+    """Whether it is an address of the open Internet and nothing else."""
+    if isinstance(address, IPv6Address):
+        if address.scope_id or any(address in network for network in _CARRIERS):
+            return False
+        if address.is_site_local:
+            return False
+    elif any(address in network for network in _ASSIGNED):
+        return False
+    return address.is_global and not (
+        address.is_multicast or address.is_reserved or address.is_unspecified
+    )
+
+
+async def fetch(
+    url: str,
+    settings: Settings,
+    resolve: Resolve = resolve,
+    transport: httpx.AsyncBaseTransport | None = None,
+) -> bytes:
+    """The body at `url`, if the policy allows it and it is an answer of the public Internet.
+
+    Each hop's host is resolved once, every address it has must be public, and the connection
+    goes to the address that was checked. Proxies of the environment are not used.
+
+    Raises:
+        Forbidden: fetching is off, or the address is not public.
+        ValidationFailed: no http(s) URL, or it did not deliver.
+        PayloadTooLarge: more than the largest body.
+        BackendTimeout: it took longer than `settings.image_url_timeout`.
+    """
+    if settings.image_url == "off":
+        raise Forbidden(
+            "Fetching images by URL is off here. Upload the image, or have the operator set "
+            "VISIONLOOP_IMAGE_URL=public."
+        )
+    try:
+        async with (
+            asyncio.timeout(settings.image_url_timeout),
+            httpx.AsyncClient(trust_env=False, timeout=None, transport=transport) as client,
+        ):
+            for _ in range(REDIRECTS + 1):
+                request = await _pinned(client, url, resolve)
+                response = await client.send(request, stream=True)
+                try:
+                    target = response.headers.get("location")
+                    if response.is_redirect and target:
+                        url = str(httpx.URL(url).join(target))
+                        continue
+                    return await _body(response, settings.max_body_bytes)
+                finally:
+                    await response.aclose()
+            raise ValidationFailed(f"'image_url' redirects more than {REDIRECTS} times.")
+    except TimeoutError:
+        raise BackendTimeout(
+            f"'image_url' did not deliver within {settings.image_url_timeout:g} s."
+        ) from None
+    except (httpx.HTTPError, httpx.InvalidURL, OSError, UnicodeError, ValueError):
+        raise ValidationFailed("'image_url' could not be fetched.") from None
+
+
+async def _pinned(client: httpx.AsyncClient, url: str, resolve: Resolve) -> httpx.Request:
+    """A request for `url` that connects to one checked address, under the URL's own name."""
+    parsed = httpx.URL(url)
+    if len(url) > LONGEST or parsed.scheme not in ("http", "https") or not parsed.host:
+        raise ValidationFailed("'image_url' must be an http:// or https:// address.")
+    if parsed.userinfo:
+        raise ValidationFailed("'image_url' must not carry a user name or password.")
+    host = parsed.raw_host.decode("ascii").strip("[]")
+    port = parsed.port or (443 if parsed.scheme == "https" else 80)
+    addresses = await resolve(host, port)
+    if not addresses or not all(is_public(ip_address(address)) for address in addresses):
+        raise Forbidden("'image_url' must lead to a public address.")
+    request = client.build_request(
+        "GET",
+        parsed.copy_with(host=addresses[0]),
+        headers={
+            "Host": parsed.netloc.decode("ascii"),
+            "Accept": "image/*",
+            "Accept-Encoding": "identity",
+            "User-Agent": "VisionLoop",
+        },
+    )
+    request.extensions["sni_hostname"] = host
+    return request
+
+
+async def _body(response: httpx.Response, limit: int) -> bytes:
+    if response.status_code != 200:
+        raise ValidationFailed(f"'image_url' answered with status {response.status_code}.")
+    body = bytearray()
+    async for chunk in response.aiter_raw():
+        body += chunk
+        if len(body) > limit:
+            raise PayloadTooLarge(
+                f"'image_url' leads to more than the {limit / 2**20:g} MiB allowed."
+            )
+    return bytes(body)

@@ -1,0 +1,128 @@
+"""How much a caller may send, and how often."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Mapping
+from fractions import Fraction
+from time import time
+
+from limits import RateLimitItemPerSecond
+from limits.storage import MemoryStorage
+from limits.strategies import MovingWindowRateLimiter
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.errors import answer
+from api.exchange import exchange
+from errors import PayloadTooLarge, RateLimited, ValidationFailed
+
+PROBES = frozenset({"/livez", "/readyz", "/healthz"})
+LINGER = 2.0  # seconds that a refused upload may go on, so that its sender reads the refusal
+
+
+class BodyLimit:
+    """ASGI layer that refuses a body above `limit` bytes, counted while it arrives.
+
+    `larger` names paths that have a limit of their own. A length the client announces is
+    believed only when it is too large.
+    """
+
+    def __init__(self, app: ASGIApp, limit: int, larger: Mapping[str, int] | None = None) -> None:
+        self.app = app
+        self.limit = limit
+        self.larger = larger or {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        limit = self.larger.get(scope["path"], self.limit)
+        refusal = PayloadTooLarge(
+            f"The request body is larger than the {limit / 2**20:g} MiB allowed."
+        )
+        length = Headers(scope=scope).get("content-length", "0")
+        if not (length.isascii() and length.isdigit()):
+            error = ValidationFailed("'Content-Length' must be a whole number of bytes.")
+            await answer(scope, error, {"Connection": "close"})(scope, receive, send)
+            return
+        if int(length) > limit:
+            await _refuse(scope, receive, send, refusal)
+            return
+
+        seen = 0
+        started = exceeded = False
+
+        async def counted() -> Message:
+            nonlocal seen, exceeded
+            message = await receive()
+            seen += len(message.get("body", b""))
+            if seen > limit:
+                exceeded = True
+                raise refusal
+            return message
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            if exceeded and not started:  # whatever the application made of the broken body
+                return
+            started = True
+            await send(message)
+
+        try:
+            await self.app(scope, counted, watched)
+        except Exception:
+            if not exceeded or started:
+                raise
+        if exceeded and not started:
+            await _refuse(scope, receive, send, refusal)
+
+
+async def _refuse(scope: Scope, receive: Receive, send: Send, error: PayloadTooLarge) -> None:
+    """Answer at once, then let the sender finish its sentence: closing would reset the
+    connection, and it would never read the answer."""
+
+    async def lingering(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            await send({**message, "more_body": True})
+            try:
+                async with asyncio.timeout(LINGER):
+                    while (await receive()).get("more_body"):
+                        pass
+            except TimeoutError:
+                pass
+            message = {"type": "http.response.body", "body": b""}
+        await send(message)
+
+    await answer(scope, error, {"Connection": "close"})(scope, receive, lingering)
+
+
+class RateLimit:
+    """ASGI layer that allows each caller `rate` requests a second; 0 allows any number."""
+
+    def __init__(self, app: ASGIApp, rate: float) -> None:
+        self.app = app
+        self.rate = rate
+        share = Fraction(rate).limit_denominator(60) if rate >= 1 else Fraction(1, _seconds(rate))
+        self.item = RateLimitItemPerSecond(share.numerator, share.denominator)
+        self.limiter = MovingWindowRateLimiter(MemoryStorage())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not self.rate or scope["path"] in PROBES:
+            await self.app(scope, receive, send)
+            return
+        client = exchange(scope).client
+        if self.limiter.hit(self.item, client):
+            await self.app(scope, receive, send)
+            return
+        wait = self.limiter.get_window_stats(self.item, client).reset_time - time()
+        error = RateLimited(
+            f"More than {self.rate:g} requests a second came from you. Slow down.", max(wait, 1)
+        )
+        await answer(scope, error)(scope, receive, send)
+
+
+def _seconds(rate: float) -> int:
+    """The whole seconds in which one request is allowed."""
+    return math.ceil(1 / rate) if rate else 1

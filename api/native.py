@@ -1,0 +1,55 @@
+"""BentoML's own way in, for `bentoml.SyncHTTPClient`: the same answers and errors as `/infer`."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from _bentoml_impl.serde import MultipartSerde
+from bentoml.exceptions import BadInput
+from starlette.datastructures import UploadFile
+from starlette.responses import Response
+
+from errors import VisionLoopError
+
+if TYPE_CHECKING:
+    from api.gateway import Gateway
+
+
+async def _only_files(part: str | UploadFile) -> UploadFile:
+    """BentoML 1.4.39 fetches the URL that comes in place of a file (`ensure_file`), whatever
+    our policy, and makes the file name part of a path, however long it is. Neither happens."""
+    if not isinstance(part, UploadFile):
+        raise BadInput("'image' must be a file.")
+    part.filename = None
+    return part
+
+
+MultipartSerde.ensure_file = staticmethod(_only_files)
+
+
+async def predict(gateway: Gateway, image: Path, **options: Any) -> Any:
+    """The answer of `/infer`, or the response of its error: BentoML would make it a bare 500."""
+    from api import infer
+    from api.errors import check
+    from api.schemas import InferOptions
+
+    try:
+        data = await asyncio.to_thread(image.read_bytes)
+        return await infer.predict(gateway, data, check(InferOptions, options))
+    except VisionLoopError as error:
+        return _Raised(error)
+
+
+class _Raised(Response):
+    """A response that raises when it is sent, so that our outer layer writes the answer."""
+
+    def __init__(self, error: VisionLoopError) -> None:
+        super().__init__(status_code=error.status)
+        self.error = error
+
+    async def __call__(self, *_: Any) -> None:
+        if self.background is not None:  # closes the uploaded file
+            await self.background()
+        raise self.error

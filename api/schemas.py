@@ -1,0 +1,179 @@
+"""What requests and answers look like, for validation and for the OpenAPI document."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+import errors as kinds
+
+Unit = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+MODEL_EXAMPLE = "traffic_signs_yolov8n:k3xq7w2a"
+
+
+class ErrorAnswer(BaseModel):
+    """Every error has this form."""
+
+    error: str = Field(examples=["Not Found"])
+    code: str = Field(examples=["MODEL_NOT_FOUND"])
+    message: str = Field(examples=["No model 'x'. Known: a, b."])
+    detail: str = Field(description="the same text as `message`")
+
+
+def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI's `responses` for error statuses, with the codes each can carry."""
+    listed: dict[int | str, dict[str, Any]] = {}
+    for status in statuses:
+        codes = [kind.code for kind in vars(kinds).values() if _has_status(kind, status)]
+        listed[status] = {"model": ErrorAnswer, "description": ", ".join(sorted(set(codes)))}
+    return listed
+
+
+def _has_status(kind: Any, status: int) -> bool:
+    return isinstance(kind, type) and getattr(kind, "status", None) == status
+
+
+class _Wire(BaseModel):
+    model_config = ConfigDict(protected_namespaces=())
+
+
+class ModelChoice(_Wire):
+    model_id: str = Field(
+        min_length=1,
+        max_length=200,
+        description="a model's id (name:version) or name",
+        examples=[MODEL_EXAMPLE],
+    )
+
+
+class Source(_Wire):
+    kind: str = Field(description="`starter`, `import` or `train`")
+    job_id: str | None = None
+    parent: str | None = None
+
+
+class Model(_Wire):
+    """A version of a model."""
+
+    model_config = ConfigDict(extra="allow", protected_namespaces=())
+
+    id: str = Field(examples=[MODEL_EXAMPLE])
+    name: str
+    description: str
+    type: Literal["detection", "segmentation", "pose", "classification"]
+    family: Literal["yolo", "mobilenet"]
+    version: str
+    classes: list[str]
+    active: bool
+    promoted: bool
+    created_at: datetime
+    size_bytes: int
+    metrics: dict[str, Any] | None
+    source: dict[str, Any]
+    engine: str | None = Field(None, description="the backend that runs it, where it is loaded")
+
+
+class Models(_Wire):
+    models: list[Model]
+
+
+class ActiveModel(_Wire):
+    active_model: Model
+
+
+class Activated(ActiveModel):
+    message: str
+
+
+class InferOptions(_Wire):
+    """How to predict. Empty strings and nulls mean "not given"."""
+
+    model_config = ConfigDict(extra="ignore", protected_namespaces=())
+
+    model_id: str = Field(
+        "",
+        max_length=200,
+        description="a model's id (name:version) or name; empty: the active model",
+    )
+    draw_boxes: bool = Field(False, description="true or false")
+    confidence: Unit | None = Field(None, description="a number from 0 to 1")
+    iou: Unit | None = Field(None, description="a number from 0 to 1")
+    max_det: int | None = Field(
+        None, ge=1, le=1000, description="a whole number from 1 to 1000", examples=[100]
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_empty(cls, values: Any) -> Any:
+        if isinstance(values, dict):
+            return {name: value for name, value in values.items() if value not in ("", None)}
+        return values
+
+
+class InferForm(InferOptions):
+    image: str | None = Field(
+        None, description="The image file", json_schema_extra={"format": "binary"}
+    )
+    image_url: str | None = Field(
+        None, description="its address instead, where the operator allows it", max_length=8192
+    )
+
+
+class InferBase64(InferOptions):
+    image_base64: str | None = Field(
+        None,
+        description="base64 text, with or without 'data:image/…;base64,' before it",
+        examples=["data:image/png;base64,iVBORw0KGgo…"],
+    )
+
+
+class Size(_Wire):
+    width: int
+    height: int
+
+
+class Box(_Wire):
+    x1: float
+    y1: float
+    x2: float
+    y2: float
+
+
+class Keypoint(_Wire):
+    name: str
+    x: float
+    y: float
+    confidence: float
+
+
+class Seen(_Wire):
+    """One object, or one class of a classification. Pixels after EXIF rotation."""
+
+    label: str
+    class_id: int
+    confidence: float
+    bounding_box: Box | None = None
+    polygon: list[tuple[float, float]] | None = None
+    keypoints: list[Keypoint] | None = None
+
+
+class InferAnswer(_Wire):
+    model_id: str
+    model_version: str
+    image: Size
+    predictions: list[Seen]
+    inference_time: float = Field(description="milliseconds in the network")
+    image_result: str | None = Field(None, description="data URI, only with `draw_boxes`")
+
+
+class ModelMetrics(_Wire):
+    model_id: str
+    model_name: str
+    metrics: dict[str, Any] = Field(description="empty while never evaluated")
+
+
+class AllMetrics(_Wire):
+    models_metrics: list[ModelMetrics]

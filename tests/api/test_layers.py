@@ -1,0 +1,234 @@
+"""The layers in front of everything: whatever lies behind, there is an answer of our form."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+from bentoml.exceptions import BentoMLException
+from starlette.responses import JSONResponse, PlainTextResponse, StreamingResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.app import layered
+from errors import BackendUnavailable, ModelNotFound, VisionLoopError
+from settings import Settings
+
+Call = Callable[..., httpx.Response]
+
+
+def raising(error: Exception) -> ASGIApp:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        raise error
+
+    return app
+
+
+async def reading(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers the length of the body."""
+    length = 0
+    more = True
+    while more:
+        message = await receive()
+        length += len(message.get("body", b""))
+        more = message.get("more_body", False)
+    await PlainTextResponse(str(length))(scope, receive, send)
+
+
+def behind(app: ASGIApp, **settings: Any) -> ASGIApp:
+    return layered(app, Settings.model_validate(settings))
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code", "message"),
+    [
+        (ModelNotFound("No model 'x'."), 404, "MODEL_NOT_FOUND", "No model 'x'."),
+        (BackendUnavailable("Wait.", 2.2), 503, "BACKEND_UNAVAILABLE", "Wait."),
+        (VisionLoopError("Log id: 1."), 500, "PROCESSING_ERROR", "Log id: 1."),
+        (KeyError("secret"), 500, "PROCESSING_ERROR", None),
+        (BentoMLException("secret"), 500, "PROCESSING_ERROR", None),
+    ],
+)
+def test_what_is_raised_is_answered(
+    call: Call, error: Exception, status: int, code: str, message: str | None
+) -> None:
+    answer = call(behind(raising(error)), "GET", "/x")
+    body = answer.json()
+    assert (answer.status_code, body["code"]) == (status, code)
+    assert body["error"] == httpx.codes.get_reason_phrase(status)
+    assert body["detail"] == body["message"]
+    assert "secret" not in body["message"]
+    if message is not None:
+        assert body["message"] == message
+    if status == 503:
+        assert answer.headers["Retry-After"] == "3"
+
+
+def test_our_own_fault_has_an_id_that_stands_in_the_log(
+    call: Call, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.ERROR):
+        message = call(behind(raising(RuntimeError("boom"))), "GET", "/x").json()["message"]
+    number = message.rstrip(".").split()[-1]
+    assert number in caplog.text
+    assert "RuntimeError: boom" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("foreign", "status", "code", "message"),
+    [
+        (PlainTextResponse("Not Found", 404), 404, "NOT_FOUND", "There is no '/x' here."),
+        (
+            PlainTextResponse("", 405, {"Allow": "GET"}),
+            405,
+            "METHOD_NOT_ALLOWED",
+            "'/x' does not take POST.",
+        ),
+        (JSONResponse([{"error": "bad input"}], 400), 400, "VALIDATION_ERROR", "bad input"),
+        (
+            JSONResponse(
+                {
+                    "error": "1 validation error for Input",
+                    "detail": [{"type": "missing", "loc": ["image"], "msg": "Field required"}],
+                },
+                400,
+            ),
+            400,
+            "VALIDATION_ERROR",
+            "'image' is required.",
+        ),
+        (
+            JSONResponse(
+                {
+                    "detail": [
+                        {"type": "json_invalid", "loc": ["body", 1], "ctx": {"error": "EOF"}},
+                    ]
+                },
+                422,
+            ),
+            400,
+            "VALIDATION_ERROR",
+            "The body is not valid JSON: EOF.",
+        ),
+        (JSONResponse({"error": "no pickles"}, 415), 400, "VALIDATION_ERROR", "no pickles"),
+        (JSONResponse({"error": "secret"}, 500), 500, "PROCESSING_ERROR", None),
+        (PlainTextResponse("starting", 503), 503, "BACKEND_UNAVAILABLE", "starting"),
+    ],
+)
+def test_errors_of_others_take_our_form(
+    call: Call, foreign: ASGIApp, status: int, code: str, message: str | None
+) -> None:
+    answer = call(behind(foreign), "POST", "/x")
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    assert "secret" not in answer.text
+    assert answer.json()["message"].startswith(message or "Something went wrong")
+    assert status != 405 or answer.headers["Allow"] == "GET"
+    assert status != 503 or int(answer.headers["Retry-After"]) > 0
+
+
+def test_a_request_that_takes_too_long_is_answered(call: Call) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.sleep(9)
+
+    answer = call(behind(app, request_timeout=0.05), "GET", "/x")
+    assert (answer.status_code, answer.json()["code"]) == (504, "BACKEND_TIMEOUT")
+
+
+def test_an_answer_that_has_begun_may_take_its_time(call: Call) -> None:
+    async def drops() -> Any:
+        for drop in "abc":
+            yield drop
+            await asyncio.sleep(0.05)
+
+    answer = call(behind(StreamingResponse(drops()), request_timeout=0.06), "GET", "/x")
+    assert answer.text == "abc"
+
+
+def talk(app: ASGIApp, chunks: int, headers: list[tuple[bytes, bytes]]) -> tuple[int, int, bytes]:
+    """Status, number of chunks of 64 KiB that were taken, and body of one upload."""
+    sent: list[Message] = []
+    taken = 0
+
+    async def receive() -> Message:
+        nonlocal taken
+        taken += 1
+        return {"type": "http.request", "body": b"\0" * 65536, "more_body": taken < chunks}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope: Scope = {"type": "http", "method": "POST", "path": "/infer", "headers": headers}
+    asyncio.run(app(scope, receive, send))  # type: ignore[arg-type]
+    return sent[0]["status"], taken, b"".join(m.get("body", b"") for m in sent)
+
+
+def test_a_body_within_the_limit_passes() -> None:
+    assert talk(behind(reading, max_body_mb=1), 16, []) == (200, 16, b"1048576")
+
+
+def test_an_announced_length_above_the_limit_is_refused_before_the_application() -> None:
+    app = behind(raising(AssertionError("reached")), max_body_mb=1)
+    status, _, body = talk(app, 2, [(b"content-length", b"1048577")])
+    assert status == 413
+    assert b"1 MiB" in body
+
+
+@pytest.mark.parametrize("headers", [[], [(b"content-length", b"5")]])
+def test_a_body_is_counted_while_it_arrives(headers: list[tuple[bytes, bytes]]) -> None:
+    swallowed = 0
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        """Reads on after errors, and reports them in a way of its own, as BentoML does."""
+        nonlocal swallowed
+        try:
+            await reading(scope, receive, send)
+        except Exception:
+            swallowed += 1
+            await PlainTextResponse("traceback", 500)(scope, receive, send)
+
+    status, _, body = talk(behind(app, max_body_mb=1), 40, headers)
+    assert (status, swallowed) == (413, 1)
+    assert b"PAYLOAD_TOO_LARGE" in body
+    assert b"traceback" not in body
+
+
+def test_a_length_that_is_no_number_is_refused() -> None:
+    assert talk(behind(reading), 1, [(b"content-length", b"-1")])[0] == 400
+
+
+def test_a_caller_above_the_rate_waits_and_others_do_not(call: Call) -> None:
+    app = behind(PlainTextResponse("ok"), rate_limit=2, token="t", admin_token="a")
+    mine = {"Authorization": "Bearer t"}
+    assert [call(app, "GET", "/x", headers=mine).status_code for _ in range(3)] == [200, 200, 429]
+    refused = call(app, "GET", "/x", headers=mine)
+    assert refused.json()["code"] == "RATE_LIMITED"
+    assert int(refused.headers["Retry-After"]) >= 1
+    assert call(app, "GET", "/x", headers={"Authorization": "Bearer a"}).status_code == 200
+    assert call(app, "GET", "/readyz", headers=mine).status_code == 200
+
+
+@pytest.mark.parametrize(("rate", "allowed"), [(0.5, 1), (2.5, 5), (0.001, 1)])
+def test_rates_need_not_be_whole(call: Call, rate: float, allowed: int) -> None:
+    app = behind(PlainTextResponse("ok"), rate_limit=rate)
+    statuses = [call(app, "GET", "/x").status_code for _ in range(allowed + 1)]
+    assert statuses == [200] * allowed + [429]
+
+
+def test_browsers_of_allowed_origins_may_call_and_read_errors(call: Call) -> None:
+    app = behind(PlainTextResponse("ok"), cors_origins="https://a.example", token="t")
+    asking = {
+        "Origin": "https://a.example",
+        "Access-Control-Request-Method": "DELETE",
+        "Access-Control-Request-Headers": "authorization",
+    }
+    asked = call(app, "OPTIONS", "/models/x", headers=asking)
+    assert asked.status_code == 200
+    assert "DELETE" in asked.headers["Access-Control-Allow-Methods"]
+    refused = call(app, "GET", "/models", headers={"Origin": "https://a.example"})
+    assert refused.status_code == 401
+    assert refused.headers["Access-Control-Allow-Origin"] == "https://a.example"
+    other = call(app, "GET", "/models", headers={"Origin": "https://b.example"})
+    assert "Access-Control-Allow-Origin" not in other.headers
