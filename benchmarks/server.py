@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +45,12 @@ def free_port() -> int:
 
 @contextmanager
 def serving(
-    command: list[str], port: int, log: Path, ready: str, timeout: float = 300, **env: str
+    command: list[str],
+    port: int,
+    log: Path,
+    ready: str,
+    env: Mapping[str, str],
+    timeout: float = 300,
 ) -> Iterator[Server]:
     """Run `command` until the block ends; yields once `ready` (a path) answers 200.
 

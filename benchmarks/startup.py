@@ -30,7 +30,7 @@ def main() -> None:
             port = free_port()
             command = [PYTHON, "-m", "bentoml", "serve", "service:VisionLoop"]
             command += ["--port", str(port)]
-            with serving(command, port, home / "log.txt", "/readyz", **env) as server:
+            with serving(command, port, home / "log.txt", "/readyz", env) as server:
                 ready = time.perf_counter() - server.started
                 answer = httpx.post(server.url + "/infer", files={"image": image}, timeout=60)
                 answered = time.perf_counter() - server.started

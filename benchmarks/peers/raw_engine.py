@@ -1,0 +1,58 @@
+"""The engine without a server: one thread a core, each from JPEG bytes to boxes, over and over.
+
+The limit of what serving can reach. `python -m … MODEL_ID FOLDER_OF_JPEGS SECONDS` prints
+images a second.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from pathlib import Path
+
+import cv2
+
+from inference.device import cpu_sessions
+from inference.engine import load_engine
+from inference.images import decode
+from inference.postprocess import postprocess
+from inference.preprocess import prepare
+from models_store.store import locate
+from settings import get_settings
+
+
+def main(model_id: str, images: Path, seconds: float) -> None:
+    cv2.setNumThreads(1)
+    settings = get_settings()
+    engine, description = load_engine(locate(model_id), settings)
+    pictures = [path.read_bytes() for path in sorted(images.glob("*.jpg"))]
+    threads = cpu_sessions(settings)
+    done = [0] * threads
+
+    def loop(number: int, until: float) -> None:
+        while time.perf_counter() < until:
+            picture = pictures[(done[number] * threads + number) % len(pictures)]
+            pixels = decode(picture, settings.max_pixels)
+            outputs = engine.run(prepare(pixels, description)[None])
+            postprocess(
+                [output[0] for output in outputs], description, pixels.shape[1], pixels.shape[0]
+            )
+            done[number] += 1
+
+    def rate(duration: float) -> float:
+        done[:] = [0] * threads
+        start = time.perf_counter()
+        loops = [threading.Thread(target=loop, args=(i, start + duration)) for i in range(threads)]
+        for each in loops:
+            each.start()
+        for each in loops:
+            each.join()
+        return sum(done) / (time.perf_counter() - start)
+
+    rate(min(3.0, seconds))  # warm-up
+    print(f"{rate(seconds):.3f}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]), float(sys.argv[3]))

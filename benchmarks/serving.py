@@ -1,0 +1,191 @@
+"""Images a second, p50 and p99 of this service beside others, and beside its own engine alone.
+
+Same weights, same pictures, same load generator, one after the other on the same machine, in
+`--rounds` interleaved rounds of which each way's median counts.
+`python -m benchmarks.serving [--weights FILE.pt] [--images FOLDER]`
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import statistics
+import subprocess
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from benchmarks.http_load import drive, form
+from benchmarks.server import PYTHON, ROOT, free_port, serving
+
+STARTER = "traffic_signs_yolov8n"
+CONCURRENCY = (1, 16)
+
+
+@dataclass(frozen=True)
+class Way:
+    """One server: its name in the table, how to start it, when it is ready, what to call."""
+
+    name: str
+    command: list[str]
+    ready: str
+    path: str
+    field: str = "image"
+
+
+def ways(weights: Path, port: int) -> list[Way]:
+    bento = [PYTHON, "-m", "bentoml", "serve"]
+    peer = [str(weights), str(port)]
+    return [
+        Way("VisionLoop", [*bento, "service:VisionLoop", "--port", str(port)], "/readyz", "/infer"),
+        Way(
+            "BentoML batchable=True, our engine",
+            [*bento, "service:Detector", "--port", str(port)],
+            "/readyz",
+            "/predict",
+        ),
+        Way(
+            "FastAPI + YOLO.predict",
+            [PYTHON, "-m", "benchmarks.peers.fastapi_yolo", *peer],
+            "/health",
+            "/infer",
+        ),
+        Way(
+            "LitServe, batches of 8, YOLO.predict",
+            [PYTHON, "-m", "benchmarks.peers.litserve_yolo", *peer],
+            "/health",
+            "/infer",
+        ),
+    ]
+
+
+def pictures(folder: Path | None) -> list[bytes]:
+    """JPEGs to send: those of `folder`, else 32 drawn street scenes of 640×480."""
+    if folder is not None:
+        found = sorted(p for p in folder.iterdir() if p.suffix.lower() in (".jpg", ".jpeg"))
+        if not found:
+            raise SystemExit(f"No .jpg in {folder}.")
+        return [path.read_bytes() for path in found[:64]]
+    from training.scenes import draw_scene
+
+    rng = np.random.default_rng(0)
+    scenes = (draw_scene(rng, 640, 480)[0] for _ in range(32))
+    return [cv2.imencode(".jpg", scene[..., ::-1])[1].tobytes() for scene in scenes]
+
+
+def prepare(weights: Path | None, home: Path, env: dict[str, str]) -> Path:
+    """Seed or import the model into the temporary registry; returns a .pt for the others."""
+
+    def run(*words: str) -> str:
+        return subprocess.run(
+            [PYTHON, "-m", *words], cwd=ROOT, env=env, check=True, capture_output=True, text=True
+        ).stdout
+
+    run("models_store", "seed")
+    if weights is not None:
+        run("models_store", "import", str(weights), "--name", "benchmark")
+        run("models_store", "activate", "benchmark")
+        return weights
+    model = json.loads(run("models_store", "show", STARTER, "--json"))
+    checkpoint = home / "starter.pt"
+    run("benchmarks.peers.as_checkpoint", model["id"], str(checkpoint))
+    return checkpoint
+
+
+def raw_rate(images: Path, seconds: float, env: dict[str, str]) -> float:
+    """Images a second of the engine in a loop of threads: what serving could reach at most."""
+    out = subprocess.run(
+        [PYTHON, "-m", "benchmarks.peers.raw_engine", str(images), str(seconds)],
+        cwd=ROOT,
+        env=env,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    return float(out.split()[-1])
+
+
+def measure(
+    way: Way, port: int, log: Path, bodies: list[bytes], seconds: float, env: dict
+) -> Iterator:  # type: ignore[type-arg]
+    with serving(way.command, port, log, way.ready, env) as server:
+        url = server.url + way.path
+        for concurrency in CONCURRENCY:
+            asyncio.run(drive(url, bodies, concurrency, min(5.0, seconds)))  # warm-up
+            result = asyncio.run(drive(url, bodies, concurrency, seconds))
+            if result.errors:
+                raise SystemExit(f"{way.name}: {len(result.errors)} errors: {result.errors[0]}")
+            yield concurrency, (result.rate, result.percentile(50), result.percentile(99))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--weights", type=Path, help="a YOLO .pt; default: the starter model")
+    parser.add_argument("--images", type=Path, help="folder of JPEGs; default: drawn scenes")
+    parser.add_argument("--seconds", type=float, default=20, help="per measurement")
+    parser.add_argument("--rounds", type=int, default=3)
+    args = parser.parse_args()
+
+    with tempfile.TemporaryDirectory(prefix="visionloop-serving-") as folder:
+        home = Path(folder)
+        for name in ("home", "bento", "ultralytics", "images"):
+            (home / name).mkdir()
+        env = {
+            **os.environ,
+            "VISIONLOOP_HOME": str(home / "home"),
+            "BENTOML_HOME": str(home / "bento"),
+            "YOLO_CONFIG_DIR": str(home / "ultralytics"),
+            "YOLO_OFFLINE": "1",
+            "YOLO_AUTOINSTALL": "false",
+        }
+        weights = prepare(args.weights, home, env)
+        images = pictures(args.images)
+        for i, data in enumerate(images):
+            (home / "images" / f"{i:03}.jpg").write_bytes(data)
+        bodies = [form(data) for data in images]
+
+        raw: list[float] = []
+        rows: dict[tuple[str, int], list[tuple[float, float, float]]] = defaultdict(list)
+        for turn in range(args.rounds):
+            raw.append(raw_rate(home / "images", args.seconds, env))
+            port = free_port()
+            for way in ways(weights, port):
+                for concurrency, row in measure(
+                    way, port, home / "log.txt", bodies, args.seconds, env
+                ):
+                    rows[way.name, concurrency].append(row)
+                    print(
+                        f"round {turn + 1}: {way.name}, {concurrency}: {row[0]:.1f}/s", flush=True
+                    )
+    report(raw, rows)
+
+
+def report(raw: list[float], rows: dict[tuple[str, int], list[tuple[float, float, float]]]) -> None:
+    """A Markdown table of medians over the rounds, and the two ratios."""
+    print("\n| | concurrency | images/s | p50 ms | p99 ms |\n|---|--:|--:|--:|--:|")
+    best = statistics.median(raw)
+    print(f"| engine alone, one loop a core | | {best:.1f} | | |")
+    rates: dict[tuple[str, int], float] = {}
+    for (name, concurrency), values in rows.items():
+        rate, p50, p99 = (statistics.median(column) for column in zip(*values, strict=True))
+        rates[name, concurrency] = rate
+        print(f"| {name} | {concurrency} | {rate:.1f} | {p50:.0f} | {p99:.0f} |")
+    top = CONCURRENCY[-1]
+    ours = rates["VisionLoop", top]
+    rival, other = max(
+        ((n, r) for (n, c), r in rates.items() if c == top and n != "VisionLoop"),
+        key=lambda pair: pair[1],
+    )
+    print(f"\nserved / raw engine: {ours / best:.2f}")
+    print(f"served / best of the others ({rival}): {ours / other:.2f}")
+
+
+if __name__ == "__main__":
+    main()
