@@ -1,0 +1,151 @@
+"""The whole way from file to prediction gives what Ultralytics' own `predict` gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from inference.engine import disagreement
+from inference.images import decode
+from inference.onnx_engine import OnnxEngine
+from inference.postprocess import postprocess
+from inference.prediction import Prediction
+from inference.preprocess import prepare
+from models_store.description import ModelDescription
+from settings import Settings
+from tests.inference.conftest import encoded, scene
+
+SIZES = [(320, 240), (97, 211), (640, 31), (160, 160), (2, 300)]
+
+
+def ours(folder: Path, data: bytes, **thresholds: Any) -> Prediction:
+    description = ModelDescription.load(folder)
+    pixels = decode(data, 10_000_000)
+    engine = OnnxEngine(folder, description, Settings(device="cpu"))
+    outputs = engine.run(prepare(pixels, description)[None])
+    height, width = pixels.shape[:2]
+    return postprocess([o[0] for o in outputs], description, width, height, **thresholds)
+
+
+def theirs(folder: Path, file: Path, **options: Any) -> Any:
+    from ultralytics import YOLO
+
+    from models_store.weights import load_model
+
+    module, description = load_model(folder)
+    suffix = {"detect": "", "segment": "-seg", "pose": "-pose", "classify": "-cls"}
+    model = YOLO(f"yolov8n{suffix[description.task]}.yaml", task=description.task)
+    model.model = module
+    return model.predict(
+        file, imgsz=description.imgsz, rect=False, verbose=False, device="cpu", **options
+    )[0]
+
+
+@pytest.mark.parametrize("kind", ["detect", "segment", "pose", "pose2"])
+@pytest.mark.parametrize("size", SIZES)
+def test_detections_are_those_of_ultralytics(
+    kind: str, size: tuple[int, int], model_folder: Callable[[str], Path], tmp_path: Path
+) -> None:
+    file = tmp_path / "scene.jpg"
+    file.write_bytes(encoded(scene(*size, seed=3)))
+    folder = model_folder(kind)
+    got = ours(folder, file.read_bytes(), confidence=0.3)
+    wanted = theirs(folder, file, conf=0.3, iou=0.7, retina_masks=True)
+
+    assert len(got) == len(wanted.boxes)
+    assert len(got) > 0 or min(size) < 50
+    assert got.class_ids.tolist() == wanted.boxes.cls.int().tolist()
+    np.testing.assert_allclose(got.scores, wanted.boxes.conf.numpy(), atol=1e-3)
+    np.testing.assert_allclose(got.boxes, wanted.boxes.xyxy.numpy(), atol=0.5)
+    if kind.startswith("pose") and len(got):
+        assert got.keypoints is not None
+        points = wanted.keypoints.data.numpy()
+        np.testing.assert_allclose(got.keypoints[..., :2], points[..., :2], atol=0.5)
+        if kind == "pose":
+            np.testing.assert_allclose(got.keypoints[..., 2], points[..., 2], atol=1e-3)
+    if kind == "segment" and len(got):
+        assert got.polygons is not None
+        masks = wanted.masks.data.numpy().astype(bool)
+        overlaps = [
+            overlap(filled(parts, got.width, got.height), mask)
+            for parts, mask in zip(got.polygons, masks, strict=True)
+            if mask.sum() > 400 and not has_holes(mask)
+        ]
+        # not more: random weights make ragged masks, whose smallest specks are left out
+        assert all(value > 0.85 for value in overlaps), overlaps
+
+
+@pytest.mark.parametrize("size", [(320, 240), (97, 211), (700, 31), (160, 160)])
+def test_classes_are_those_of_ultralytics(
+    size: tuple[int, int], model_folder: Callable[[str], Path], tmp_path: Path
+) -> None:
+    file = tmp_path / "scene.png"
+    file.write_bytes(encoded(scene(*size, seed=1), "PNG"))
+    got = ours(model_folder("classify"), file.read_bytes())
+    wanted = theirs(model_folder("classify"), file).probs
+    assert got.class_ids.tolist() == wanted.top5
+    np.testing.assert_allclose(got.scores, wanted.top5conf.numpy(), atol=1e-3)
+    assert got.scores[0] > got.scores[-1] + 0.01
+
+
+@pytest.mark.parametrize("kind", ["detect", "segment", "pose", "classify", "mobilenet"])
+def test_pytorch_engine_agrees_with_onnx(kind: str, model_folder: Callable[[str], Path]) -> None:
+    from inference.torch_engine import TorchEngine
+
+    folder = model_folder(kind)
+    description = ModelDescription.load(folder)
+    onnx = OnnxEngine(folder, description, Settings(device="cpu"))
+    torch = TorchEngine(folder, "cpu", half=False)
+    assert disagreement(torch, onnx, description) is None
+    picture = prepare(scene(200, 100), description)[None]
+    for one, other in zip(torch.run(picture), onnx.run(picture), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3)
+
+
+def test_engine_that_differs_is_found_out(model_folder: Callable[[str], Path]) -> None:
+    folder = model_folder("detect")
+    description = ModelDescription.load(folder)
+    onnx = OnnxEngine(folder, description, Settings(device="cpu"))
+
+    class Broken(OnnxEngine):
+        def run(self, pixels: Any, wide: bool = False) -> Any:
+            outputs = super().run(pixels, wide)
+            outputs[0][:, 5] = np.nan
+            return outputs
+
+    broken = Broken(folder, description, Settings(device="cpu"))
+    assert disagreement(onnx, onnx, description) is None
+    assert "scores differ" in (disagreement(broken, onnx, description) or "")
+
+
+def test_wide_and_narrow_sessions_answer_the_same_bits(
+    model_folder: Callable[[str], Path],
+) -> None:
+    folder = model_folder("segment")
+    description = ModelDescription.load(folder)
+    engine = OnnxEngine(folder, description, Settings(device="cpu", sessions=2))
+    picture = prepare(scene(200, 100), description)[None]
+    for narrow, wide in zip(engine.run(picture), engine.run(picture, wide=True), strict=True):
+        np.testing.assert_array_equal(narrow, wide)
+
+
+def filled(parts: Any, width: int, height: int) -> Any:
+    """Polygons as a mask; drawn four times as large, because corners lie between pixels."""
+    canvas = np.zeros((height * 4, width * 4), np.uint8)
+    for part in parts:
+        cv2.fillPoly(canvas, [np.round(part * 4 - 0.5).astype(np.int32)], 1)
+    return cv2.resize(canvas * 255, (width, height), interpolation=cv2.INTER_AREA) > 127
+
+
+def has_holes(mask: Any) -> bool:
+    _, tree = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    return bool((tree[0, :, 3] >= 0).any())
+
+
+def overlap(one: Any, other: Any) -> float:
+    return float((one & other).sum() / (one | other).sum())
