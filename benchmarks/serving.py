@@ -80,8 +80,8 @@ def pictures(folder: Path | None) -> list[bytes]:
     return [cv2.imencode(".jpg", scene[..., ::-1])[1].tobytes() for scene in scenes]
 
 
-def prepare(weights: Path | None, home: Path, env: dict[str, str]) -> Path:
-    """Seed or import the model into the temporary registry; returns a .pt for the others."""
+def prepare(weights: Path | None, home: Path, env: dict[str, str]) -> tuple[str, Path]:
+    """Seed or import the model into the temporary registry: its id, and a .pt for the others."""
 
     def run(*words: str) -> str:
         return subprocess.run(
@@ -89,20 +89,21 @@ def prepare(weights: Path | None, home: Path, env: dict[str, str]) -> Path:
         ).stdout
 
     run("models_store", "seed")
+    name = STARTER
     if weights is not None:
-        run("models_store", "import", str(weights), "--name", "benchmark")
-        run("models_store", "activate", "benchmark")
-        return weights
-    model = json.loads(run("models_store", "show", STARTER, "--json"))
-    checkpoint = home / "starter.pt"
-    run("benchmarks.peers.as_checkpoint", model["id"], str(checkpoint))
-    return checkpoint
+        name = "benchmark"
+        run("models_store", "import", str(weights), "--name", name)
+        run("models_store", "activate", name)
+    model_id: str = json.loads(run("models_store", "show", name, "--json"))["id"]
+    checkpoint = home / "model.pt"
+    run("benchmarks.peers.as_checkpoint", model_id, str(checkpoint))
+    return model_id, checkpoint
 
 
-def raw_rate(images: Path, seconds: float, env: dict[str, str]) -> float:
+def raw_rate(model_id: str, images: Path, seconds: float, env: dict[str, str]) -> float:
     """Images a second of the engine in a loop of threads: what serving could reach at most."""
     out = subprocess.run(
-        [PYTHON, "-m", "benchmarks.peers.raw_engine", str(images), str(seconds)],
+        [PYTHON, "-m", "benchmarks.peers.raw_engine", model_id, str(images), str(seconds)],
         cwd=ROOT,
         env=env,
         check=True,
@@ -113,8 +114,8 @@ def raw_rate(images: Path, seconds: float, env: dict[str, str]) -> float:
 
 
 def measure(
-    way: Way, port: int, log: Path, bodies: list[bytes], seconds: float, env: dict
-) -> Iterator:  # type: ignore[type-arg]
+    way: Way, port: int, log: Path, bodies: list[bytes], seconds: float, env: dict[str, str]
+) -> Iterator[tuple[int, tuple[float, float, float]]]:
     with serving(way.command, port, log, way.ready, env) as server:
         url = server.url + way.path
         for concurrency in CONCURRENCY:
@@ -145,7 +146,7 @@ def main() -> None:
             "YOLO_OFFLINE": "1",
             "YOLO_AUTOINSTALL": "false",
         }
-        weights = prepare(args.weights, home, env)
+        model_id, weights = prepare(args.weights, home, env)
         images = pictures(args.images)
         for i, data in enumerate(images):
             (home / "images" / f"{i:03}.jpg").write_bytes(data)
@@ -154,7 +155,7 @@ def main() -> None:
         raw: list[float] = []
         rows: dict[tuple[str, int], list[tuple[float, float, float]]] = defaultdict(list)
         for turn in range(args.rounds):
-            raw.append(raw_rate(home / "images", args.seconds, env))
+            raw.append(raw_rate(model_id, home / "images", args.seconds, env))
             port = free_port()
             for way in ways(weights, port):
                 for concurrency, row in measure(
