@@ -1,0 +1,173 @@
+"""The database: one engine per URL, one declarative base, one schema version.
+
+Every table of the project is declared on `Base`; new ones are made at the next start. A change
+to an existing table raises `SCHEMA_VERSION` and adds a step to `MIGRATIONS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from filelock import FileLock
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Connection,
+    Engine,
+    Integer,
+    String,
+    Text,
+    create_engine,
+    event,
+    select,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from errors import VisionLoopError
+from settings import Settings
+
+SCHEMA_VERSION = 1
+MIGRATIONS: dict[int, Callable[[Connection], None]] = {}
+"""Schema version → what leads to it from the one before."""
+
+BUSY_TIMEOUT = 30  # seconds that a SQLite writer waits for another
+
+
+def now() -> str:
+    """The time as it is stored and shown: ISO 8601, UTC, sortable as text."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+class Base(DeclarativeBase):
+    type_annotation_map = {dict[str, Any]: JSON}  # noqa: RUF012
+
+
+class Counter(Base):
+    """Named numbers and pointers: `schema`, `generation`, `active`."""
+
+    __tablename__ = "state"
+
+    key: Mapped[str] = mapped_column(String(64), primary_key=True)
+    number: Mapped[int] = mapped_column(Integer, default=0)
+    text: Mapped[str | None] = mapped_column(String(200), default=None)
+
+
+class PublishedModel(Base):
+    """A version that is visible. Without this row its folder does not count."""
+
+    __tablename__ = "models"
+
+    name: Mapped[str] = mapped_column(String(63), primary_key=True)
+    version: Mapped[str] = mapped_column(String(63), primary_key=True)
+    created_at: Mapped[str] = mapped_column(String(40))
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    description: Mapped[str] = mapped_column(Text)  # ModelDescription as JSON
+    source: Mapped[dict[str, Any]]
+    metrics: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    content: Mapped[str] = mapped_column(String(64))  # hash of description and weights
+
+
+class Promotion(Base):
+    """The promoted version of a name."""
+
+    __tablename__ = "promotions"
+
+    name: Mapped[str] = mapped_column(String(63), primary_key=True)
+    version: Mapped[str] = mapped_column(String(63))
+    promoted_at: Mapped[str] = mapped_column(String(40), default=now)
+
+
+class Database:
+    """Engine and sessions of one database; safe to share between threads."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.engine = _engine(settings)
+        with _schema_lock(settings):
+            self._ensure_schema()
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """A transaction that commits at the end; it waits for other writers."""
+        with Session(self.engine, expire_on_commit=False) as session, session.begin():
+            session.connection(execution_options={"visionloop_write": True})
+            yield session
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """A consistent view; never blocked by writers."""
+        with Session(self.engine, expire_on_commit=False) as session:
+            yield session
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+    def _ensure_schema(self) -> None:
+        Base.metadata.create_all(self.engine)
+        with self.write() as session:
+            row = session.get(Counter, "schema")
+            if row is None:
+                row = Counter(key="schema", number=SCHEMA_VERSION)
+                session.add(row)
+            if row.number > SCHEMA_VERSION:
+                raise VisionLoopError(
+                    f"The database has schema version {row.number}, this program knows "
+                    f"{SCHEMA_VERSION}: it was used by a newer VisionLoop. Use that one, or "
+                    "another VISIONLOOP_HOME."
+                )
+            for version in range(row.number + 1, SCHEMA_VERSION + 1):
+                MIGRATIONS[version](session.connection())
+            row.number = SCHEMA_VERSION
+            if session.get(Counter, "generation") is None:
+                session.add(Counter(key="generation", number=1))
+
+
+def generation(session: Session) -> int:
+    """The number that every change of the registry raises."""
+    number = session.scalar(select(Counter.number).where(Counter.key == "generation"))
+    return number or 0
+
+
+def raise_generation(session: Session) -> None:
+    row = session.get(Counter, "generation", with_for_update=True)
+    if row is None:
+        session.add(Counter(key="generation", number=1))
+    else:
+        row.number += 1
+
+
+def _engine(settings: Settings) -> Engine:
+    url = settings.sqlalchemy_url
+    if not url.startswith("sqlite"):
+        return create_engine(url, pool_pre_ping=True)
+    settings.home.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT})
+
+    @event.listens_for(engine, "connect")
+    def _connected(connection: Any, _: ConnectionPoolEntry) -> None:
+        # The driver's own transactions begin too late (SQLAlchemy: "SQLite transactions").
+        connection.isolation_level = None
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")
+        connection.execute("PRAGMA foreign_keys=ON")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        # A writer takes its lock at once: upgrading a reader's fails when another wrote.
+        write = connection.get_execution_options().get("visionloop_write")
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+    return engine
+
+
+@contextmanager
+def _schema_lock(settings: Settings) -> Iterator[None]:
+    if settings.database_url and not settings.database_url.startswith("sqlite"):
+        yield
+        return
+    settings.home.mkdir(parents=True, exist_ok=True)
+    with FileLock(settings.home / "schema.lock", timeout=BUSY_TIMEOUT):
+        yield

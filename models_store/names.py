@@ -1,0 +1,51 @@
+"""Names and tags: `name:version` as BentoML allows them, and as people type them."""
+
+from __future__ import annotations
+
+import re
+
+from errors import ModelNotFound, ValidationFailed
+
+NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
+RESERVED = frozenset({"active", "latest", "promoted"})  # `/models/active` is a route
+
+
+def check_name(name: str) -> str:
+    """The name of a model to be published, or a sentence on what names look like.
+
+    Raises:
+        ValidationFailed: It is not usable as a BentoML tag.
+    """
+    if not NAME.fullmatch(name) or ".." in name:
+        raise ValidationFailed(
+            f"{name[:80]!r} is no usable model name. Names have 1 to 63 characters: lower-case "
+            "letters a-z, digits, '.', '_' and '-', beginning and ending with a letter or digit."
+        )
+    if name in RESERVED:
+        raise ValidationFailed(f"{name!r} is reserved; choose another model name.")
+    return name
+
+
+def suggest_name(text: str) -> str:
+    """The nearest usable name to a free text such as a file's stem.
+
+    Examples:
+        >>> suggest_name("My Model (v2)")
+        'my-model-v2'
+    """
+    name = re.sub(r"[^a-z0-9._-]+", "-", text.lower())
+    name = re.sub(r"\.\.+", ".", name).strip("-._")[:63].strip("-._")
+    return f"{name}-model"[:63] if name in RESERVED or not name else name
+
+
+def split_tag(tag: str) -> tuple[str, str | None]:
+    """`name:version` or `name`, lower-cased, as its two parts.
+
+    Raises:
+        ModelNotFound: No model can have such a name; also what looks like a path.
+    """
+    name, colon, version = tag.strip().lower().partition(":")
+    valid = NAME.fullmatch(name) and ".." not in name
+    if not valid or (colon and (not NAME.fullmatch(version) or ".." in version)):
+        raise ModelNotFound(f"No model {tag[:80]!r}: a model id is name:version or name.")
+    return name, version or None

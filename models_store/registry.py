@@ -1,0 +1,331 @@
+"""The models this service has: versions, which one is promoted, which one is active.
+
+A version is visible when its row is there; the row is written after its folder is complete, in
+the Bento model store. Reads come from a snapshot in memory that follows other processes' changes
+within a second.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from sqlalchemy import select
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
+
+from errors import Conflict, InvalidModelFile, ModelNotFound, ValidationFailed
+from models_store.database import (
+    Counter,
+    Database,
+    Promotion,
+    PublishedModel,
+    generation,
+    now,
+    raise_generation,
+)
+from models_store.description import DESCRIPTION_FILE, WEIGHTS_FILE, ModelDescription
+from models_store.names import check_name, split_tag
+from models_store.store import ModelStore, StoredModel, new_version
+from models_store.upkeep import as_row, reindex, set_promoted, sweep
+from models_store.versions import SHOWN_NAMES, ModelVersion, Snapshot, load_snapshot
+from settings import Settings
+
+log = logging.getLogger(__name__)
+
+REFRESH_SECONDS = 1.0
+Sentences = list[str]
+
+
+class Registry:
+    """Reads and changes the models; safe to share between threads and between processes."""
+
+    def __init__(self, settings: Settings, store: ModelStore | None = None) -> None:
+        self.settings = settings
+        self.store = store or ModelStore()
+        self.database = Database(settings)
+        self._lock = threading.Lock()
+        self._snapshot: Snapshot | None = None
+        self._checked = -REFRESH_SECONDS
+
+    def close(self) -> None:
+        self.database.close()
+
+    # --- reading
+
+    def list(self) -> list[ModelVersion]:
+        """Every version: by name, the newest first."""
+        return list(self._current().all)
+
+    def get(self, model_id: str) -> ModelVersion:
+        """`name:version`, or `name` for its promoted version, else its newest.
+
+        Raises:
+            ModelNotFound: There is none; the message lists what there is.
+        """
+        snapshot = self._current()
+        found = snapshot.find(*split_tag(model_id))
+        if found is None:
+            raise ModelNotFound(f"No model {model_id.strip()!r}. {snapshot.known()}")
+        return found
+
+    def active(self) -> ModelVersion:
+        """The model that answers requests naming none.
+
+        Raises:
+            ModelNotFound: None was activated, or it is gone.
+        """
+        snapshot = self._current()
+        if snapshot.active is None:
+            raise ModelNotFound(
+                f"No model is active. {snapshot.known()} Activate one with "
+                "`python -m models_store activate NAME` or POST /models/active."
+            )
+        found = snapshot.find(*split_tag(snapshot.active))
+        if found is None:
+            raise ModelNotFound(f"The active model {snapshot.active!r} is gone. {snapshot.known()}")
+        return found
+
+    def active_pointer(self) -> str | None:
+        """What was activated: a name (follows promotions) or name:version (pinned)."""
+        return self._current().active
+
+    def resolve(self, model_id: str | None) -> ModelVersion:
+        """`get`, or the active model for None and the empty string."""
+        return self.get(model_id) if model_id and model_id.strip() else self.active()
+
+    def refresh(self) -> None:
+        """See other processes' changes now instead of within a second."""
+        self._checked = -REFRESH_SECONDS
+        self._current()
+
+    # --- changing
+
+    def publish(
+        self,
+        folder: Path,
+        name: str,
+        source: Mapping[str, Any],
+        metrics: Mapping[str, Any] | None = None,
+        promote: bool = False,
+        unless_present: bool = False,
+    ) -> ModelVersion:
+        """Copy a complete model folder into the store and make it visible.
+
+        Args:
+            folder: With model.json, model.safetensors and model.onnx.
+            name: Of the model; a new version is made.
+            source: `kind` (starter, import, train), `job_id`, `parent`, and what else is known.
+            metrics: Of its evaluation.
+            promote: Make it the promoted version of its name.
+            unless_present: Return the version of this name with the same weights and
+                description instead, if there is one.
+
+        Raises:
+            ValidationFailed: The name is not usable.
+            InvalidModelFile: The folder is incomplete.
+        """
+        check_name(name)
+        try:
+            description = ModelDescription.load(folder)
+            content = content_hash(folder)
+        except FileNotFoundError as error:
+            missing = Path(str(error.filename)).name
+            raise InvalidModelFile(f"The model folder lacks {missing}.") from error
+        except ValidationError as error:
+            raise InvalidModelFile(f"{DESCRIPTION_FILE} is not valid: {error}") from error
+        with self.store.lock():
+            if unless_present and (known := self._with_content(name, content)):
+                return known
+            version, created_at = new_version(), now()
+            metadata = {
+                "type": description.type,
+                "created_at": created_at,
+                "source": dict(source),
+                "metrics": dict(metrics) if metrics is not None else None,
+                "content": content,
+            }
+            try:
+                path = self.store.add(folder, name, version, metadata)
+                with self.database.write() as session:
+                    session.add(
+                        as_row(StoredModel(name, version, path, metadata, True), description)
+                    )
+                    if promote:
+                        set_promoted(session, name, version)
+                    raise_generation(session)
+            except BaseException:
+                if not self._row_exists(name, version):  # a commit may fail after the fact
+                    self.store.clear_staging()
+                    self.store.remove(name, version)
+                raise
+            self.store.mark_published(name, version)
+            if promote:
+                self.store.write_promoted(name, version)
+        self.refresh()
+        return self.get(f"{name}:{version}")
+
+    def activate(self, model_id: str) -> ModelVersion:
+        """Serve this model to requests that name none.
+
+        A bare name follows its promotions from now on, `name:version` stays as it is.
+        """
+        self.refresh()
+        found = self.get(model_id)
+        pointer = found.id if split_tag(model_id)[1] else found.name
+        with self.database.write() as session:
+            if session.get(PublishedModel, (found.name, found.version)) is None:
+                raise ModelNotFound(f"No model {found.id!r}: it was deleted.")
+            row = session.get(Counter, "active")
+            if row is None:
+                session.add(Counter(key="active", text=pointer))
+            else:
+                row.text = pointer
+            raise_generation(session)
+        self.refresh()
+        return self.get(found.id)
+
+    def promote(self, model_id: str) -> ModelVersion:
+        """Make this version the promoted one of its name; a bare name means its newest."""
+        self.refresh()
+        name, version = split_tag(model_id)
+        found = self.get(model_id)
+        if version is None:
+            found = self._current().versions[name][0]
+        with self.store.lock():
+            with self.database.write() as session:
+                if session.get(PublishedModel, (found.name, found.version)) is None:
+                    raise ModelNotFound(f"No model {found.id!r}: it was deleted.")
+                set_promoted(session, found.name, found.version)
+                raise_generation(session)
+            self.store.write_promoted(found.name, found.version)
+        self.refresh()
+        return self.get(found.id)
+
+    def set_metrics(self, model_id: str, metrics: Mapping[str, Any]) -> ModelVersion:
+        """Note an evaluation's result on a version."""
+        self.refresh()
+        found = self.get(model_id)
+        with self.store.lock():
+            with self.database.write() as session:
+                row = session.get(PublishedModel, (found.name, found.version))
+                if row is None:
+                    raise ModelNotFound(f"No model {found.id!r}: it was deleted.")
+                row.metrics = dict(metrics)
+                raise_generation(session)
+            metadata = {
+                "type": found.description.type,
+                "created_at": found.created_at,
+                "source": found.source,
+                "metrics": dict(metrics),
+                "content": found.content,
+            }
+            self.store.write_metadata(found.name, found.version, metadata)
+        self.refresh()
+        return self.get(found.id)
+
+    def delete(self, model_id: str) -> ModelVersion:
+        """Remove a version: it becomes invisible first, then its files go.
+
+        Raises:
+            Conflict: It is the active model.
+            ValidationFailed: A bare name with several versions.
+        """
+        self.refresh()
+        found = self.get(model_id)
+        versions = self._current().versions[found.name]
+        if split_tag(model_id)[1] is None and len(versions) > 1:
+            ids = ", ".join(v.id for v in versions[:SHOWN_NAMES])
+            raise ValidationFailed(f"{found.name!r} has several versions; name one of: {ids}.")
+        with self.store.lock():
+            with self.database.write() as session:
+                self._refuse_active(session, found)
+                row = session.get(PublishedModel, (found.name, found.version))
+                if row is None:
+                    raise ModelNotFound(f"No model {found.id!r}: it was deleted.")
+                # Marked before the row goes: a crash in between leaves nothing to re-adopt.
+                self.store.mark_unpublished(found.name, found.version)
+                session.delete(row)
+                promotion = session.get(Promotion, found.name)
+                demoted = promotion is not None and promotion.version == found.version
+                if demoted:
+                    session.delete(promotion)
+                raise_generation(session)
+            if demoted:
+                self.store.write_promoted(found.name, None)
+            self.store.remove(found.name, found.version)
+        self.refresh()
+        return found
+
+    def sweep(self) -> Sentences:
+        """Finish or undo what interrupted writers left; at start. Returns what was done."""
+        with self.store.lock():
+            return sweep(self.store, self.database)
+
+    def reindex(self) -> Sentences:
+        """Make the rows agree with the store's folders. Returns a sentence for each change."""
+        with self.store.lock():
+            done = reindex(self.store, self.database)
+        self.refresh()
+        return done
+
+    # --- inside
+
+    def _row_exists(self, name: str, version: str) -> bool:
+        with self.database.read() as session:
+            return session.get(PublishedModel, (name, version)) is not None
+
+    def _with_content(self, name: str, content: str) -> ModelVersion | None:
+        self.refresh()
+        versions = self._current().versions.get(name, ())
+        return next((version for version in versions if version.content == content), None)
+
+    def _refuse_active(self, session: Session, model: ModelVersion) -> None:
+        row = session.get(Counter, "active")
+        if row is None or row.text is None:
+            return
+        name, version = split_tag(row.text)
+        if name != model.name:
+            return
+        if version is None:  # a name: its promoted version, else its newest
+            promotion = session.get(Promotion, name)
+            newest = select(PublishedModel.version).where(PublishedModel.name == name)
+            newest = newest.order_by(
+                PublishedModel.created_at.desc(), PublishedModel.version.desc()
+            )
+            version = promotion.version if promotion else session.scalar(newest)
+        if version == model.version:
+            raise Conflict(
+                f"{model.id} is the active model. Activate or promote another one, then delete it."
+            )
+
+    def _current(self) -> Snapshot:
+        snapshot = self._snapshot
+        if snapshot is not None and time.monotonic() - self._checked < REFRESH_SECONDS:
+            return snapshot
+        with self._lock:
+            started = time.monotonic()
+            try:
+                with self.database.read() as session:
+                    if self._snapshot is None or generation(session) != self._snapshot.generation:
+                        self._snapshot = load_snapshot(session, self.store.models)
+            except OperationalError:
+                if self._snapshot is None:
+                    raise
+                log.exception("The database cannot be read; going on with what is known")
+            self._checked = started
+            return self._snapshot
+
+
+def content_hash(folder: Path) -> str:
+    """A hash of what makes a model: its description and its weights."""
+    digest = hashlib.sha256()
+    for name in (DESCRIPTION_FILE, WEIGHTS_FILE):
+        digest.update((folder / name).read_bytes())
+    return digest.hexdigest()

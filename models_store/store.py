@@ -1,0 +1,255 @@
+"""The folders of the Bento model store: written whole or not at all, read tolerantly.
+
+The layout is BentoML's own (`BENTOML_HOME/models/NAME/VERSION/model.yaml`, and `latest`), so
+`bentoml models list`, `get` and `export` work on it. `bentoml.models.create` is not used: it makes
+the final folder first and copies into it afterwards, so that a reader meets half a model and a
+crash breaks `bentoml models list` for good (seen in 1.4.39). No database and no torch here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import secrets
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version as installed
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock, Timeout
+
+from errors import BackendUnavailable, InvalidModelFile, ModelNotFound
+from models_store.description import DESCRIPTION_FILE, ONNX_FILE, WEIGHTS_FILE
+from models_store.names import split_tag
+
+MANIFEST = "model.yaml"  # BentoML's description of a version
+UNPUBLISHED = ".unpublished"  # a folder with this mark is visible only if it has a row
+REQUIRED = (DESCRIPTION_FILE, WEIGHTS_FILE, ONNX_FILE)
+LOCK_TIMEOUT = 120  # seconds
+METADATA_KEY = "visionloop"
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """A version's folder and what we noted in BentoML's manifest."""
+
+    name: str
+    version: str
+    path: Path
+    metadata: dict[str, Any]
+    unpublished: bool
+
+
+def bento_home() -> Path:
+    """BentoML's home, found the way BentoML finds it, without importing it."""
+    home = os.environ.get("BENTOML_HOME", "~/bentoml")
+    return Path(os.path.expandvars(home)).expanduser().resolve()
+
+
+def locate(tag: str) -> Path:
+    """The folder of an exact `name:version`.
+
+    Raises:
+        ModelNotFound: There is none, or its files are gone.
+    """
+    name, version = split_tag(tag)
+    if version is None:
+        raise ModelNotFound(f"{tag!r} names no version; write name:version.")
+    folder = bento_home() / "models" / name / version
+    if not all((folder / file).is_file() for file in REQUIRED):
+        raise ModelNotFound(f"No model '{name}:{version}' in the model store.")
+    return folder
+
+
+def new_version() -> str:
+    """A short, unique, lower-case version id that sorts by time (milliseconds, then chance)."""
+    digits = "0123456789abcdefghjkmnpqrstvwxyz"
+    number = (time.time_ns() // 1_000_000 << 20) | secrets.randbits(20)
+    text = ""
+    for _ in range(13):
+        number, digit = divmod(number, 32)
+        text = digits[digit] + text
+    return text.lstrip("0")
+
+
+class ModelStore:
+    """Writing access to the store; every change happens under one lock per `BENTOML_HOME`."""
+
+    def __init__(self, home: Path | None = None) -> None:
+        self.home = home or bento_home()
+        self.models = self.home / "models"
+        self._staging = self.home / "visionloop-staging"
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Held by whoever writes; waits for other processes.
+
+        Raises:
+            BackendUnavailable: It could not be had in two minutes.
+        """
+        self.models.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self.home / "visionloop-models.lock", timeout=LOCK_TIMEOUT):
+                yield
+        except Timeout as error:
+            raise BackendUnavailable("The model store is busy; try again.", 10) from error
+
+    def folder(self, name: str, version: str) -> Path:
+        return self.models / name / version
+
+    def add(self, source: Path, name: str, version: str, metadata: Mapping[str, Any]) -> Path:
+        """Copy a model folder into the store, marked unpublished. The lock is held.
+
+        Raises:
+            InvalidModelFile: A required file is missing, or something is no plain file.
+        """
+        missing = [file for file in REQUIRED if not (source / file).is_file()]
+        if missing:
+            raise InvalidModelFile(f"The model folder lacks {', '.join(missing)}.")
+        staged = self._staging / f"{name}-{version}"
+        staged.mkdir(parents=True)
+        for file in sorted(source.rglob("*")):
+            target = staged / file.relative_to(source)
+            if file.is_symlink() or not (file.is_dir() or file.is_file()):
+                raise InvalidModelFile(f"{file.name} in the model folder is no plain file.")
+            if file.is_dir():
+                target.mkdir()
+            elif not file.name.startswith("."):
+                shutil.copyfile(file, target)
+                _sync(target)
+        (staged / UNPUBLISHED).touch()
+        self._write_manifest(staged, name, version, metadata)
+        _sync(staged)
+        target = self.folder(name, version)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.rename(staged, target)
+        _sync(target.parent)
+        return target
+
+    def mark_published(self, name: str, version: str) -> None:
+        (self.folder(name, version) / UNPUBLISHED).unlink(missing_ok=True)
+        _write(self.models / name / "latest", version)
+
+    def mark_unpublished(self, name: str, version: str) -> None:
+        folder = self.folder(name, version)
+        if folder.is_dir():
+            (folder / UNPUBLISHED).touch()
+
+    def remove(self, name: str, version: str) -> None:
+        """Take a version's folder away; its absence is no error. The lock is held."""
+        folder = self.folder(name, version)
+        if folder.is_dir():
+            # Renamed first: a reader meets the whole folder or none.
+            trash = self._staging / f"deleted-{name}-{version}-{secrets.token_hex(4)}"
+            trash.parent.mkdir(parents=True, exist_ok=True)
+            os.rename(folder, trash)
+            shutil.rmtree(trash, ignore_errors=True)
+        self._repair_name(name)
+
+    def write_metadata(self, name: str, version: str, metadata: Mapping[str, Any]) -> None:
+        """Replace what is noted about a version. The lock is held."""
+        self._write_manifest(self.folder(name, version), name, version, metadata)
+
+    def write_promoted(self, name: str, version: str | None) -> None:
+        """Note the promoted version beside BentoML's `latest`, for `reindex`."""
+        path = self.models / name / "promoted"
+        if version is None:
+            path.unlink(missing_ok=True)
+        elif path.parent.is_dir():
+            _write(path, version)
+
+    def read_promoted(self, name: str) -> str | None:
+        try:
+            return (self.models / name / "promoted").read_text(encoding="utf-8").strip()
+        except OSError:
+            return None
+
+    def scan(self) -> tuple[list[StoredModel], list[str]]:
+        """Every version of ours in the store, and a sentence for each unusable folder.
+
+        Models that other programs keep in the same store are passed over in silence.
+        """
+        found: list[StoredModel] = []
+        problems: list[str] = []
+        for folder in sorted(self.models.glob("*/*/")):
+            name, version = folder.parent.name, folder.name
+            try:
+                manifest = yaml.safe_load((folder / MANIFEST).read_text(encoding="utf-8"))
+                note = manifest["metadata"].get(METADATA_KEY)
+                if note is None:
+                    continue
+                metadata = json.loads(note)
+                missing = [file for file in REQUIRED if not (folder / file).is_file()]
+                if not isinstance(metadata, dict) or missing:
+                    raise ValueError(f"lacks {', '.join(missing) or 'its metadata'}")
+            except FileNotFoundError:
+                problems.append(f"{name}:{version} is incomplete: no {MANIFEST}.")
+            except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError) as e:
+                problems.append(f"{name}:{version} is unusable: {e}")
+            else:
+                marked = (folder / UNPUBLISHED).exists()
+                found.append(StoredModel(name, version, folder, metadata, marked))
+        return found, problems
+
+    def clear_staging(self) -> int:
+        """Remove what interrupted writers left; the lock is held, so nobody is writing."""
+        leftovers = list(self._staging.glob("*"))
+        for path in leftovers:
+            shutil.rmtree(path, ignore_errors=True)
+        return len(leftovers)
+
+    def _repair_name(self, name: str) -> None:
+        """Let `latest` name an existing version, or remove the name with its last one."""
+        folder = self.models / name
+        if not folder.is_dir():
+            return
+        versions = sorted(path.name for path in folder.glob("*/") if (path / MANIFEST).is_file())
+        if versions:
+            _write(folder / "latest", versions[-1])
+        elif not any(path.is_dir() for path in folder.iterdir()):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _write_manifest(
+        self, folder: Path, name: str, version: str, metadata: Mapping[str, Any]
+    ) -> None:
+        manifest = {
+            "name": name,
+            "version": version,
+            "module": "",
+            "labels": {"visionloop": str(metadata.get("type", ""))},
+            "options": {},
+            # One JSON text, because BentoML's metadata takes no None.
+            "metadata": {METADATA_KEY: json.dumps(metadata, sort_keys=True)},
+            "context": {
+                "framework_name": "",
+                "framework_versions": {},
+                "bentoml_version": installed("bentoml"),
+                "python_version": platform.python_version(),
+            },
+            "signatures": {},
+            "api_version": "v1",
+            "creation_time": metadata.get("created_at") or datetime.now(UTC).isoformat(),
+        }
+        _write(folder / MANIFEST, yaml.safe_dump(manifest, sort_keys=False, allow_unicode=True))
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    _sync(temporary)
+    os.replace(temporary, path)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

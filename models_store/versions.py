@@ -1,0 +1,128 @@
+"""A published version, and the picture of all of them that reads are answered from."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from models_store.database import Counter, Promotion, PublishedModel, generation
+from models_store.description import ModelDescription
+from models_store.names import split_tag
+
+log = logging.getLogger(__name__)
+
+SOURCE_KEYS = ("kind", "job_id", "parent")
+SHOWN_NAMES = 8
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """One published version, as it was when it was asked for."""
+
+    name: str
+    version: str
+    description: ModelDescription
+    created_at: str
+    size_bytes: int
+    source: dict[str, Any]
+    metrics: dict[str, Any] | None
+    content: str
+    path: Path
+    promoted: bool = False
+    active: bool = False
+
+    @property
+    def id(self) -> str:
+        return f"{self.name}:{self.version}"
+
+    def to_json(self) -> dict[str, Any]:
+        """The `Model` of the REST API."""
+        return {
+            "id": self.id,
+            "name": self.name,
+            "description": self.description.description,
+            "type": self.description.type,
+            "family": self.description.family,
+            "version": self.version,
+            "classes": list(self.description.names),
+            "imgsz": self.description.imgsz,
+            "active": self.active,
+            "promoted": self.promoted,
+            "created_at": self.created_at,
+            "size_bytes": self.size_bytes,
+            "metrics": self.metrics,
+            "source": dict.fromkeys(SOURCE_KEYS) | self.source,
+        }
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    generation: int
+    versions: Mapping[str, tuple[ModelVersion, ...]]  # by name, the newest first
+    active: str | None  # as it was set: a name or name:version
+
+    @cached_property
+    def all(self) -> list[ModelVersion]:
+        return [version for name in sorted(self.versions) for version in self.versions[name]]
+
+    def find(self, name: str, version: str | None) -> ModelVersion | None:
+        """An exact version; without one the promoted, else the newest."""
+        candidates = self.versions.get(name, ())
+        if version is None:
+            promoted = next((v for v in candidates if v.promoted), None)
+            return promoted or (candidates[0] if candidates else None)
+        return next((v for v in candidates if v.version == version), None)
+
+    def known(self) -> str:
+        """A sentence on which names there are, for messages."""
+        names = sorted(self.versions)
+        if not names:
+            return "The registry is empty. Import one with `python -m models_store import FILE`."
+        more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+        return f"Known: {', '.join(names[:SHOWN_NAMES])}{more}."
+
+
+def load_snapshot(session: Session, models: Path) -> Snapshot:
+    """All rows of the registry; `models` is the folder of the Bento model store."""
+    number = generation(session)
+    promotions = {row.name: row.version for row in session.scalars(select(Promotion))}
+    pointer = session.get(Counter, "active")
+    versions: dict[str, list[ModelVersion]] = {}
+    order = (PublishedModel.created_at.desc(), PublishedModel.version.desc())
+    for row in session.scalars(select(PublishedModel).order_by(*order)):
+        try:
+            model = _version(row, models, promotions.get(row.name) == row.version)
+        except ValidationError:
+            log.exception("Model %s:%s has an unusable description", row.name, row.version)
+            continue
+        versions.setdefault(row.name, []).append(model)
+    by_name = {name: tuple(found) for name, found in versions.items()}
+    snapshot = Snapshot(number, by_name, pointer.text if pointer else None)
+    active = snapshot.find(*split_tag(snapshot.active)) if snapshot.active else None
+    if active is None:
+        return snapshot
+    marked = tuple(replace(v, active=v.version == active.version) for v in by_name[active.name])
+    return replace(snapshot, versions={**by_name, active.name: marked})
+
+
+def _version(row: PublishedModel, models: Path, promoted: bool) -> ModelVersion:
+    return ModelVersion(
+        name=row.name,
+        version=row.version,
+        description=ModelDescription.model_validate_json(row.description),
+        created_at=row.created_at,
+        size_bytes=row.size_bytes,
+        source=row.source,
+        metrics=row.metrics,
+        content=row.content,
+        path=models / row.name / row.version,
+        promoted=promoted,
+    )
