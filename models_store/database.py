@@ -46,12 +46,12 @@ class Base(DeclarativeBase):
     type_annotation_map = {dict[str, Any]: JSON}  # noqa: RUF012
 
 
-class Counter(Base):
-    """Named numbers and pointers: `schema`, `generation`, `active`."""
+class State(Base):
+    """Named numbers and texts: `schema`, `generation`, `active`, `seeded:NAME`."""
 
     __tablename__ = "state"
 
-    key: Mapped[str] = mapped_column(String(64), primary_key=True)
+    key: Mapped[str] = mapped_column(String(80), primary_key=True)
     number: Mapped[int] = mapped_column(Integer, default=0)
     text: Mapped[str | None] = mapped_column(String(200), default=None)
 
@@ -108,9 +108,9 @@ class Database:
     def _ensure_schema(self) -> None:
         Base.metadata.create_all(self.engine)
         with self.write() as session:
-            row = session.get(Counter, "schema")
+            row = session.get(State, "schema")
             if row is None:
-                row = Counter(key="schema", number=SCHEMA_VERSION)
+                row = State(key="schema", number=SCHEMA_VERSION)
                 session.add(row)
             if row.number > SCHEMA_VERSION:
                 raise VisionLoopError(
@@ -121,20 +121,20 @@ class Database:
             for version in range(row.number + 1, SCHEMA_VERSION + 1):
                 MIGRATIONS[version](session.connection())
             row.number = SCHEMA_VERSION
-            if session.get(Counter, "generation") is None:
-                session.add(Counter(key="generation", number=1))
+            if session.get(State, "generation") is None:
+                session.add(State(key="generation", number=1))
 
 
 def generation(session: Session) -> int:
     """The number that every change of the registry raises."""
-    number = session.scalar(select(Counter.number).where(Counter.key == "generation"))
+    number = session.scalar(select(State.number).where(State.key == "generation"))
     return number or 0
 
 
 def raise_generation(session: Session) -> None:
-    row = session.get(Counter, "generation", with_for_update=True)
+    row = session.get(State, "generation", with_for_update=True)
     if row is None:
-        session.add(Counter(key="generation", number=1))
+        session.add(State(key="generation", number=1))
     else:
         row.number += 1
 

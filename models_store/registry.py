@@ -22,10 +22,10 @@ from sqlalchemy.orm import Session
 
 from errors import Conflict, InvalidModelFile, ModelNotFound, ValidationFailed
 from models_store.database import (
-    Counter,
     Database,
     Promotion,
     PublishedModel,
+    State,
     generation,
     now,
     raise_generation,
@@ -182,9 +182,9 @@ class Registry:
         with self.database.write() as session:
             if session.get(PublishedModel, (found.name, found.version)) is None:
                 raise ModelNotFound(f"No model {found.id!r}: it was deleted.")
-            row = session.get(Counter, "active")
+            row = session.get(State, "active")
             if row is None:
-                session.add(Counter(key="active", text=pointer))
+                session.add(State(key="active", text=pointer))
             else:
                 row.text = pointer
             raise_generation(session)
@@ -287,7 +287,7 @@ class Registry:
         return next((version for version in versions if version.content == content), None)
 
     def _refuse_active(self, session: Session, model: ModelVersion) -> None:
-        row = session.get(Counter, "active")
+        row = session.get(State, "active")
         if row is None or row.text is None:
             return
         name, version = split_tag(row.text)

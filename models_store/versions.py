@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from models_store.database import Counter, Promotion, PublishedModel, generation
+from models_store.database import Promotion, PublishedModel, State, generation
 from models_store.description import ModelDescription
 from models_store.names import split_tag
 
@@ -94,7 +94,7 @@ def load_snapshot(session: Session, models: Path) -> Snapshot:
     """All rows of the registry; `models` is the folder of the Bento model store."""
     number = generation(session)
     promotions = {row.name: row.version for row in session.scalars(select(Promotion))}
-    pointer = session.get(Counter, "active")
+    pointer = session.get(State, "active")
     versions: dict[str, list[ModelVersion]] = {}
     order = (PublishedModel.created_at.desc(), PublishedModel.version.desc())
     for row in session.scalars(select(PublishedModel).order_by(*order)):

@@ -1,0 +1,143 @@
+"""First start: the starter models that the project ships become versions of the registry."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock
+
+from errors import ModelNotFound, VisionLoopError
+from models_store.children import ChildTimeout, run_module
+from models_store.database import State
+from models_store.description import DESCRIPTION_FILE, WEIGHTS_FILE
+from models_store.registry import Registry, content_hash
+
+log = logging.getLogger(__name__)
+
+STARTERS = Path(__file__).parent / "starter"
+FIRST_ACTIVE = "traffic_signs_yolov8n"
+EXPORT_TIMEOUT = 600.0  # seconds, for all of them
+
+
+@dataclass(frozen=True)
+class Starter:
+    """A folder with model.json and model.safetensors; its name is the model's name."""
+
+    name: str
+    folder: Path
+    content: str
+
+
+def starters(folder: Path = STARTERS) -> list[Starter]:
+    """The complete starter models in a folder."""
+    folders = sorted(path.parent for path in folder.glob(f"*/{DESCRIPTION_FILE}"))
+    return [
+        Starter(path.name, path, content_hash(path))
+        for path in folders
+        if (path / WEIGHTS_FILE).is_file()
+    ]
+
+
+def seed(registry: Registry, folder: Path = STARTERS, again: bool = False) -> list[str]:
+    """Publish the starter models that are not there, and make one active if none is.
+
+    Safe to call at every start and from several processes. Shipped weights that changed become a
+    new version, promoted only where a starter was. A starter that somebody deleted stays away.
+
+    Args:
+        registry: Where to.
+        folder: Holds one folder per starter.
+        again: Bring back deleted starters too.
+
+    Returns:
+        A sentence for each thing done.
+
+    Raises:
+        VisionLoopError: The serving engines could not be made.
+    """
+    shipped = starters(folder)
+    if not _wanted(registry, shipped, again) and registry.active_pointer() is not None:
+        return []
+    done: list[str] = []
+    with FileLock(registry.settings.home / "seed.lock"):  # the second process waits, then finds
+        registry.refresh()
+        if wanted := _wanted(registry, shipped, again):
+            done += _publish(registry, wanted)
+        if registry.active_pointer() is None:
+            done += _activate(registry, shipped)
+    return done
+
+
+def _wanted(registry: Registry, shipped: list[Starter], again: bool) -> list[Starter]:
+    present = {(model.name, model.content) for model in registry.list()}
+    absent = [starter for starter in shipped if (starter.name, starter.content) not in present]
+    if again:
+        return absent
+    return [starter for starter in absent if _seeded(registry, starter.name) != starter.content]
+
+
+def _publish(registry: Registry, wanted: list[Starter]) -> list[str]:
+    started = time.monotonic()
+    done = []
+    with tempfile.TemporaryDirectory(prefix="seed-", dir=registry.settings.home) as temporary:
+        copies = [Path(temporary) / starter.name for starter in wanted]
+        for starter, copy in zip(wanted, copies, strict=True):
+            copy.mkdir()
+            for file in (DESCRIPTION_FILE, WEIGHTS_FILE):
+                shutil.copyfile(starter.folder / file, copy / file)
+        _export(copies)
+        for starter, copy in zip(wanted, copies, strict=True):
+            model = registry.publish(
+                copy,
+                starter.name,
+                {"kind": "starter"},
+                promote=_starter_is_promoted(registry, starter.name),
+                unless_present=True,
+            )
+            _remember(registry, starter)
+            done.append(f"Added the starter model {model.id}.")
+    log.info("Seeded %d starter model(s) in %.1f s", len(done), time.monotonic() - started)
+    return done
+
+
+def _export(folders: list[Path]) -> None:
+    log.info("Preparing %d starter model(s) for serving; only at the first start", len(folders))
+    try:
+        child = run_module("models_store.export", folders, EXPORT_TIMEOUT)
+    except ChildTimeout as error:
+        raise VisionLoopError(f"The starter models could not be prepared: {error}.") from error
+    if child.returncode != 0:
+        reason = child.stderr.strip().splitlines()[-1:] or [f"exit code {child.returncode}"]
+        raise VisionLoopError(f"The starter models could not be prepared: {reason[0]}")
+
+
+def _starter_is_promoted(registry: Registry, name: str) -> bool:
+    """Whether a new starter may take the promotion: there is none, or an older starter has it."""
+    promoted = [model for model in registry.list() if model.name == name and model.promoted]
+    return all(model.source.get("kind") == "starter" for model in promoted)
+
+
+def _activate(registry: Registry, shipped: list[Starter]) -> list[str]:
+    names = [starter.name for starter in shipped]
+    for name in sorted(names, key=lambda name: name != FIRST_ACTIVE):
+        try:
+            return [f"Made {registry.activate(name).name} the active model."]
+        except ModelNotFound:  # deleted by somebody
+            continue
+    return []
+
+
+def _seeded(registry: Registry, name: str) -> str | None:
+    with registry.database.read() as session:
+        row = session.get(State, f"seeded:{name}")
+        return row.text if row else None
+
+
+def _remember(registry: Registry, starter: Starter) -> None:
+    with registry.database.write() as session:
+        session.merge(State(key=f"seeded:{starter.name}", number=0, text=starter.content))
