@@ -93,10 +93,10 @@ def _sentence(error: Mapping[str, Any], legal: Mapping[str, str]) -> str:
     path = [str(part) for part in error["loc"]]
     name = ".".join(path[1:] if path[:1] in (["body"], ["query"], ["path"], ["header"]) else path)
     if error["type"] == "json_invalid":
-        reason = error.get("ctx", {}).get("error", "")
+        reason = error.get("ctx", {}).get("error") or error["msg"]
         return f"The body is not valid JSON: {reason}."
     if not name:
-        return f"The body is not valid: {error['msg']}."
+        return "The body must be a JSON object."
     if error["type"] == "missing":
         return f"'{name}' is required."
     got = f"; got {reprlib.repr(error['input'])}" if "input" in error else ""

@@ -14,6 +14,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram, M
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.exchange import exchange
@@ -78,6 +79,22 @@ def record(model: str, times: dict[str, float]) -> None:
         STAGE.labels(model, stage).observe(milliseconds / 1000)
 
 
+class _Ordered(MultiProcessCollector):
+    """Buckets before count and sum, as OpenMetrics asks; prometheus_client 0.26 has them after."""
+
+    def collect(self) -> Iterable[Metric]:
+        for metric in super().collect():
+            if metric.type == "histogram":
+                metric.samples.sort(key=_place)
+            yield metric
+
+
+def _place(sample: Sample) -> tuple[list[tuple[str, str]], bool, float, str]:
+    others = sorted((k, v) for k, v in sample.labels.items() if k != "le")
+    bound = float(sample.labels.get("le", "inf"))
+    return others, not sample.name.endswith("_bucket"), bound, sample.name
+
+
 class _Moment(Collector):
     def __init__(self, metrics: Iterable[Metric]) -> None:
         self.metrics = list(metrics)
@@ -90,7 +107,7 @@ def exposition(accept: str, gauges: Iterable[Metric]) -> tuple[bytes, str]:
     """Everything in the format `accept` asks for, with its content type. Reads files."""
     registry = CollectorRegistry()
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
-        MultiProcessCollector(registry)
+        _Ordered(registry)
     else:
         registry.register(REGISTRY)
     registry.register(_Moment(gauges))

@@ -1,0 +1,113 @@
+"""The FastAPI application and the layers in front of everything the server answers."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from api.auth import Auth
+from api.errors import Errors, answer
+from api.limits import BodyLimit, RateLimit
+from errors import MethodNotAllowed, VisionLoopError
+from settings import Settings
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from api.gateway import Gateway
+
+IMPORT = "/models/import"
+
+
+class Door:
+    """What BentoML mounts at `/`: the application, once `open` has made it.
+
+    Not a Starlette application, so that BentoML's mount hands over every path no route of
+    its own has (`PassiveMount`, 1.4.39), and its index page and tracker are never reached.
+    Building late keeps FastAPI out of the runner processes, which import the same module.
+    """
+
+    def __init__(self, native: frozenset[str] = frozenset()) -> None:
+        """`native` are the paths of BentoML's own routes, which take POST only."""
+        self.app: ASGIApp | None = None
+        self.native = native
+
+    def open(self, gateway: Gateway) -> None:
+        self.app = create_app(gateway)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        assert self.app is not None, "BentoML runs the startup hooks first"
+        if scope["path"] in self.native:
+            await _not_allowed(scope, ["POST"])(scope, receive, send)
+            return
+        await self.app(scope, receive, send)
+
+
+def create_app(gateway: Gateway) -> FastAPI:
+    """The REST surface, without the layers of `layered`."""
+    from fastapi import FastAPI
+
+    from api import docs, index, infer, metrics, models
+
+    app = FastAPI(
+        title="VisionLoop",
+        version="1.0",
+        description="Image recognition: annotate, train, evaluate, promote, serve.",
+        openapi_url=docs.DOCUMENT,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.gateway = gateway
+    app.add_exception_handler(VisionLoopError, _answer)
+    routers = [module.router for module in (index, docs, models, infer, metrics)]
+    for router in routers:
+        app.include_router(router)
+    routes = [route for router in routers for route in router.routes if isinstance(route, Route)]
+
+    async def not_allowed(request: Request, error: Exception) -> Response:
+        """With every method of the path; Starlette's names those of one of its routes."""
+        path = request.scope["path"]
+        found = [route.methods or set() for route in routes if route.path_regex.match(path)]
+        return _not_allowed(request.scope, sorted(set().union(*found)))
+
+    app.add_exception_handler(MethodNotAllowed.status, not_allowed)
+    docs.mount_assets(app)
+    app.openapi = partial(docs.document, app)  # type: ignore[method-assign]
+    return app
+
+
+def _not_allowed(scope: Scope, methods: list[str]) -> Response:
+    allowed = ", ".join(methods)
+    error = MethodNotAllowed(f"'{scope['path']}' takes {allowed}, not {scope['method']}.")
+    return answer(scope, error, {"Allow": allowed})
+
+
+async def _answer(request: Request, error: Exception) -> Response:
+    assert isinstance(error, VisionLoopError)
+    return answer(request.scope, error)
+
+
+def layered(app: ASGIApp, settings: Settings) -> ASGIApp:
+    """`app` behind our layers, BentoML's own routes included; the first line is innermost."""
+    from api.telemetry import Measured
+
+    app = BodyLimit(app, settings.max_body_bytes)
+    app = RateLimit(app, settings.rate_limit)
+    app = Auth(app, settings)
+    app = Errors(app, settings.request_timeout, {IMPORT: settings.request_timeout + 110})
+    if settings.cors_origins:
+        app = CORSMiddleware(
+            app,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
+            allow_headers=["*"],
+            expose_headers=["Retry-After"],
+        )
+    return Measured(app)

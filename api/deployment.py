@@ -1,0 +1,113 @@
+"""What happens around a server's life: its locks, its first start, its processes' end."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+from bentoml._internal.configuration.containers import BentoMLContainer
+from filelock import FileLock, Timeout
+
+from errors import VisionLoopError
+from settings import Settings
+
+LOCK = ".visionloop-server.lock"
+_PR_SET_PDEATHSIG = 1
+
+_held: dict[Path, FileLock] = {}
+
+
+def prepare(settings: Settings) -> None:
+    """Before the processes of a server start, in the supervisor: lock, announce, seed.
+
+    Ends the program with one sentence where another server uses the same folders.
+    """
+    hold(settings.home, "VISIONLOOP_HOME")
+    hold(bento_home(), "BENTOML_HOME")
+    shutil.rmtree(metrics_folder(settings), ignore_errors=True)
+    metrics_folder(settings).mkdir(parents=True)
+    announce(settings)
+
+    fill(settings)
+
+
+def fill(settings: Settings) -> None:
+    """Tidy the model store after a crash, and put the starter models in at the first start."""
+    from models_store.registry import Registry
+    from models_store.seed import seed
+
+    print("Looking through the models; the first start prepares the starters ...", flush=True)
+    registry = Registry(settings)
+    try:
+        for sentence in registry.sweep() + seed(registry):
+            print(sentence, flush=True)
+    except VisionLoopError as error:  # what is there already can still serve
+        print(f"The starter models are not complete: {error.message}", flush=True)
+    finally:
+        registry.close()
+
+
+def bento_home() -> Path:
+    return Path(BentoMLContainer.bentoml_home.get())
+
+
+def hold(folder: Path, variable: str) -> None:
+    """Take the server lock of a folder until this process ends; asking again is harmless."""
+    folder = folder.resolve()
+    if folder in _held:
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / LOCK)
+        lock.acquire(blocking=False)
+    except Timeout:
+        sys.exit(
+            f"Another VisionLoop server is using {folder}. Stop it, or set {variable} to "
+            "another folder."
+        )
+    except OSError as error:
+        sys.exit(f"{variable} cannot be used: {error.strerror}: {folder}")
+    _held[folder] = lock
+
+
+def metrics_folder(settings: Settings) -> Path:
+    """Where the processes of one server leave their Prometheus values.
+
+    Not BentoML's own folder: `bentoml serve` 1.4.39 empties that before any hook of ours can
+    refuse, so a second server would take the first one's values away.
+    """
+    return settings.home / "run" / "metrics"
+
+
+def announce(settings: Settings) -> None:
+    """Print the settings once, secrets masked, and what needs a token."""
+    print("Settings:", ", ".join(f"{name}={value}" for name, value in settings.masked().items()))
+    if settings.token:
+        print("Every call needs a token.", flush=True)
+    elif settings.admin_token:
+        print("Open for use; administration needs the admin token.", flush=True)
+    else:
+        print(
+            "Open to whoever reaches the port. Set VISIONLOOP_TOKEN to ask for a token.",
+            flush=True,
+        )
+
+
+def settle() -> None:
+    """What every server process does once it is set up.
+
+    Ends it with its supervisor, even a killed one (Linux), so that no orphan keeps the port;
+    and keeps start-up objects out of garbage collection, which cuts the worst latencies.
+    """
+    if sys.platform == "linux":
+        parent = os.getppid()
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:
+            os.kill(os.getpid(), signal.SIGTERM)
+    gc.collect()
+    gc.freeze()

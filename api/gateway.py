@@ -1,0 +1,95 @@
+"""What the handlers work with: settings, models, and the way to the runners."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import Annotated, Any
+
+from fastapi import Depends, Request
+from models_store.registry import ModelVersion, Registry
+
+from api.runners import Runner
+from errors import BackendUnavailable, VisionLoopError
+from settings import Settings
+
+log = logging.getLogger("visionloop")
+
+
+class Gateway:
+    """One per gateway process. `runners` are the inner services by name."""
+
+    def __init__(self, settings: Settings, registry: Registry, runners: dict[str, Runner]) -> None:
+        self.settings = settings
+        self.registry = registry
+        self.runners = runners
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def detector(self) -> Runner:
+        return self.runners["detector"]
+
+    @classmethod
+    def open(cls, settings: Settings, runners: dict[str, Runner]) -> Gateway:
+        """A gateway at work: it waits for its runners and warms the active model."""
+        gateway = cls(settings, Registry(settings), runners)
+        gateway._start()
+        return gateway
+
+    def _start(self) -> None:
+        for runner in self.runners.values():
+            runner.start()
+        task = asyncio.create_task(self._warm_active())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        for runner in self.runners.values():
+            await runner.stop()
+
+    async def check_ready(self) -> None:
+        """Raises BackendUnavailable unless the runners answer and a model can serve."""
+        await asyncio.gather(*(runner.status() for runner in self.runners.values()))
+        try:
+            self.registry.active()
+        except VisionLoopError as error:
+            raise BackendUnavailable(f"No model can serve: {error.message}") from None
+
+    async def activate(self, model_id: str) -> ModelVersion:
+        """Make a model the one that answers requests which name none."""
+        model = self.registry.get(model_id)
+        with contextlib.suppress(BackendUnavailable):  # it will load it when it is back
+            await self.detector.warm(model.id)
+        return await asyncio.to_thread(self.registry.activate, model_id)
+
+    async def delete(self, model_id: str) -> None:
+        """Delete a version and forget it in every runner."""
+        model = self.registry.get(model_id)
+        await asyncio.to_thread(self.registry.delete, model.id)
+        for runner in self.runners.values():
+            with contextlib.suppress(VisionLoopError):  # a runner without it has nothing to drop
+                await runner.unload(model.id)
+
+    async def engine_of(self, model: ModelVersion) -> str | None:
+        """The backend that serves a model; None while it is not loaded."""
+        with contextlib.suppress(BackendUnavailable):
+            found: str | None = (await self.detector.status())["engines"].get(model.id)
+            return found
+        return None
+
+    async def _warm_active(self) -> None:
+        await self.detector.wait_until_up()
+        try:
+            await self.detector.warm(self.registry.active().id)
+        except VisionLoopError as error:
+            log.warning("The active model could not be loaded: %s", error)
+
+
+def _of(request: Request) -> Any:
+    return request.app.state.gateway
+
+
+Wired = Annotated[Gateway, Depends(_of)]

@@ -1,0 +1,192 @@
+"""`/infer`: what a model sees in one picture."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from fastapi import APIRouter, Request, Response
+from pydantic_core import to_json
+from python_multipart.exceptions import ParseError
+from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive
+
+from api import schemas, telemetry
+from api.errors import check
+from api.fetch import fetch
+from api.gateway import Gateway, Wired
+from api.schemas import InferBase64, InferForm, InferOptions, errors
+from errors import InvalidImage, NoFileUploaded, ValidationFailed
+from inference.images import check_header
+from inference.prediction import InferenceItem
+
+router = APIRouter(tags=["Inference"])
+
+T = TypeVar("T")
+
+FIELDS, FILES = 32, 4  # parts of a form
+LONGEST_FIELD = 64 * 1024
+
+
+class JSON(Response):
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        return to_json(content, inf_nan_mode="null")
+
+
+def _body(kind: str, model: type[InferOptions]) -> dict[str, Any]:
+    schema = model.model_json_schema()
+    return {"requestBody": {"required": True, "content": {kind: {"schema": schema}}}}
+
+
+@router.post(
+    "/infer",
+    response_model=schemas.InferAnswer,
+    responses=errors(400, 403, 404, 413, 503, 504),
+    openapi_extra=_body("multipart/form-data", InferForm),
+)
+async def infer(request: Request, gateway: Wired) -> Response:
+    """Predict from an uploaded file, or from an address where the operator allows it."""
+    form = await _form(request, gateway.settings.max_body_bytes)
+    options = check(
+        InferForm, {k: v for k, v in form.items() if isinstance(v, str) and k != "image"}
+    )
+    image = _uploaded(form)
+    if image is not None and options.image_url:
+        raise ValidationFailed("Send 'image' or 'image_url', not both.")
+    if options.image_url:
+        image = await fetch(options.image_url, gateway.settings)
+    if image is None:
+        raise NoFileUploaded("Send the picture as the form's file 'image'.")
+    return JSON(await unless_gone(request.receive, predict(gateway, image, options)))
+
+
+@router.post(
+    "/infer/base64",
+    response_model=schemas.InferAnswer,
+    responses=errors(400, 404, 413, 503, 504),
+    openapi_extra=_body("application/json", InferBase64),
+)
+async def infer_base64(request: Request, gateway: Wired) -> Response:
+    """Predict from an image inside the JSON body."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise ValidationFailed(f"'Content-Type' must be application/json; got {kind!r:.60}.")
+    options = check(InferBase64, await request.body() or b"{}")
+    if not options.image_base64:
+        raise NoFileUploaded("Send the picture as 'image_base64'.")
+    image = from_base64(options.image_base64)
+    return JSON(await unless_gone(request.receive, predict(gateway, image, options)))
+
+
+async def predict(gateway: Gateway, image: bytes, options: InferOptions) -> dict[str, Any]:
+    """The answer of `/infer`: made by the model that is meant when the request comes in."""
+    model = gateway.registry.resolve(options.model_id)
+    check_header(image, gateway.settings.max_pixels)
+    result = await gateway.detector.predict(
+        InferenceItem(
+            image,
+            model.id,
+            confidence=options.confidence,
+            iou=options.iou,
+            max_det=options.max_det,
+            draw=options.draw_boxes,
+        )
+    )
+    if result.prediction is None:
+        raise result.error or RuntimeError("A runner answered neither prediction nor error.")
+    telemetry.record(model.id, result.times)
+    answer = {
+        "model_id": model.id,
+        "model_version": model.version,
+        "image": {"width": result.prediction.width, "height": result.prediction.height},
+        "predictions": result.prediction.to_json(),
+        "inference_time": result.times.get("inference", 0.0),
+    }
+    if options.draw_boxes and result.drawn is not None:
+        answer["image_result"] = f"data:image/jpeg;base64,{base64.b64encode(result.drawn).decode()}"
+    return answer
+
+
+async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work`, which ends where the client hangs up: nobody would read it."""
+    task = asyncio.create_task(work)
+    gone = asyncio.create_task(_disconnected(receive))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientDisconnect
+        return task.result()
+    finally:
+        task.cancel()
+        gone.cancel()
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _form(request: Request, limit: int) -> FormData:
+    """The form, held in memory up to the body limit rather than spooled to disk from 1 MB."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "application/x-www-form-urlencoded":
+        return await request.form(max_fields=FIELDS)
+    if kind != "multipart/form-data":
+        if not kind and not await request.body():
+            raise NoFileUploaded("Send the picture as the form's file 'image'.")
+        raise ValidationFailed(
+            f"'Content-Type' must be multipart/form-data; got {kind!r:.60}. "
+            "For JSON there is /infer/base64."
+        )
+    parser = MultiPartParser(
+        request.headers,
+        request.stream(),
+        max_files=FILES,
+        max_fields=FIELDS,
+        max_part_size=LONGEST_FIELD,
+    )
+    parser.spool_max_size = limit
+    try:
+        return await parser.parse()
+    except MultiPartException as error:
+        raise ValidationFailed(f"The form cannot be read: {error.message}") from None
+    except (ParseError, UnicodeError, KeyError):
+        raise ValidationFailed("The form cannot be read: its parts are damaged.") from None
+
+
+def _uploaded(form: FormData) -> bytes | None:
+    """The bytes of the file 'image'. Browsers send a nameless empty one where none was chosen."""
+    images = form.getlist("image")
+    if len(images) > 1:
+        raise ValidationFailed(f"Send one 'image'; got {len(images)}.")
+    if not images or images[0] == "":
+        return None
+    upload = images[0]
+    if not isinstance(upload, UploadFile):
+        raise NoFileUploaded("'image' is text, not a file. With curl: -F image=@photo.jpg")
+    data = upload.file.read()
+    return data if data or upload.filename else None
+
+
+def from_base64(text: str) -> bytes:
+    """The bytes in a base64 text or a `data:` URI; both alphabets, padding optional.
+
+    Raises:
+        InvalidImage: it is not base64.
+    """
+    if text[:5].lower() == "data:":
+        head, comma, text = text.partition(",")
+        if not comma or not head.lower().endswith(";base64"):
+            raise InvalidImage("'image_base64' is a data URI without ';base64,'.")
+    packed = "".join(text.split()).replace("-", "+").replace("_", "/").rstrip("=")
+    try:
+        return base64.b64decode(packed + "=" * (-len(packed) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        raise InvalidImage("'image_base64' is not base64 text.") from None

@@ -1,0 +1,60 @@
+"""`/models`: what can serve, and which one does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Depends, Response
+
+from api import schemas
+from api.auth import require_admin
+from api.gateway import Wired
+from api.schemas import errors
+
+router = APIRouter(tags=["Models"])
+
+
+@router.get("/models", response_model=schemas.Models)
+async def list_models(gateway: Wired) -> Any:
+    """Every model version."""
+    return {"models": [model.to_json() for model in gateway.registry.list()]}
+
+
+@router.get("/models/active", response_model=schemas.ActiveModel, responses=errors(404))
+async def active_model(gateway: Wired) -> Any:
+    """The model that answers requests which name none."""
+    return {"active_model": gateway.registry.active().to_json()}
+
+
+@router.post(
+    "/models/active",
+    response_model=schemas.Activated,
+    responses=errors(400, 403, 404),
+    dependencies=[Depends(require_admin)],
+)
+async def activate_model(choice: schemas.ModelChoice, gateway: Wired) -> Any:
+    """Switch the active model. A name follows its promotions, `name:version` is pinned.
+
+    Requests that are under way finish on the model they began with.
+    """
+    model = await gateway.activate(choice.model_id)
+    return {"message": f"'{model.id}' is active.", "active_model": model.to_json()}
+
+
+@router.get("/models/{model_id}", response_model=schemas.Model, responses=errors(404))
+async def get_model(model_id: str, gateway: Wired) -> Any:
+    """One version, by `name:version`, or a name's promoted or newest."""
+    model = gateway.registry.get(model_id)
+    return model.to_json() | {"engine": await gateway.engine_of(model)}
+
+
+@router.delete(
+    "/models/{model_id}",
+    status_code=204,
+    responses=errors(403, 404, 409),
+    dependencies=[Depends(require_admin)],
+)
+async def delete_model(model_id: str, gateway: Wired) -> Response:
+    """Delete one version. The active one is refused."""
+    await gateway.delete(model_id)
+    return Response(status_code=204)

@@ -1,0 +1,133 @@
+"""The Bento: its services and how they are wired."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import bentoml
+
+from api import deployment, native
+from api.app import Door, layered
+from api.parcel import Parcel
+from inference.device import device
+from inference.runtime import ModelRuntime
+from models_store.store import locate
+from settings import get_settings
+
+settings = get_settings()
+os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(deployment.metrics_folder(settings))
+door = Door(native=frozenset({"/predict"}))
+
+# The two runners share one GPU; BentoML would give the second of two whole ones none.
+RUNNER: dict[str, Any] = {
+    "workers": 1,
+    "resources": {"gpu": 0.5} if device(settings) == "cuda" else {"cpu": 1},
+    "traffic": {"timeout": settings.request_timeout + 30},
+    "logging": {"access": {"enabled": False}},  # the gateway's says it all
+    # BentoML 1.4.39 closes the session after 100 requests, calls in flight included.
+    "runner_connection": {"max_requests": 10**9, "max_age": 1e9},
+}
+
+
+class ModelRunner:
+    """Holds models by tag, and predicts lists of pictures with them."""
+
+    def __init__(self) -> None:
+        self.runtime = ModelRuntime(locate, settings)
+
+    @bentoml.on_startup
+    def settle(self) -> None:
+        deployment.settle()
+
+    @bentoml.api
+    async def predict_batch(self, items: Any) -> Any:
+        """A Parcel of InferenceItems in, a Parcel of as many ItemResults out."""
+        return Parcel(await self.runtime.predict_batch(items.content))
+
+    @bentoml.api(batchable=True, max_batch_size=32, max_latency_ms=60_000)
+    async def predict(self, items: list[Any]) -> list[Any]:
+        """The same, gathered by BentoML: for a runner that is served alone or scaled apart."""
+        results = await self.runtime.predict_batch([item.content for item in items])
+        return [Parcel(result) for result in results]
+
+    @bentoml.api
+    async def warm(self, tag: str) -> None:
+        await self.runtime.warm(tag)
+
+    @bentoml.api
+    async def unload(self, tag: str) -> bool:
+        return await self.runtime.unload(tag)
+
+    @bentoml.api
+    async def status(self) -> dict[str, Any]:
+        return self.runtime.status()
+
+
+@bentoml.service(**RUNNER)
+class Detector(ModelRunner):
+    """Interactive inference."""
+
+
+@bentoml.service(**RUNNER)
+class Annotator(ModelRunner):
+    """Annotation, apart from the Detector so that bulk work never slows a user."""
+
+
+@bentoml.asgi_app(door, path="/")
+@bentoml.service(
+    workers=1,
+    http={"host": "127.0.0.1", "port": 3000},
+    metrics={"enabled": False},
+    runner_probe={"enabled": False},
+    traffic={"timeout": settings.request_timeout + 120},  # ours are shorter, see api/errors.py
+)
+class VisionLoop:
+    """The gateway: everything that is reached from outside."""
+
+    detector = bentoml.depends(Detector)
+    annotator = bentoml.depends(Annotator)
+
+    @bentoml.on_deployment
+    @staticmethod
+    def prepare() -> None:
+        deployment.prepare(settings)
+
+    @bentoml.on_startup
+    async def open(self) -> None:
+        from api.gateway import Gateway
+        from api.runners import Runner
+
+        runners = {
+            "detector": Runner("detector", self.detector, settings),
+            "annotator": Runner("annotator", self.annotator, settings),
+        }
+        self.gateway = Gateway.open(settings, runners)
+        door.open(self.gateway)
+        deployment.settle()
+
+    @bentoml.on_shutdown
+    async def close(self) -> None:
+        await self.gateway.stop()
+
+    async def __is_ready__(self) -> bool:
+        await self.gateway.check_ready()
+        return True
+
+    @bentoml.api
+    async def predict(
+        self,
+        image: Path,
+        model_id: str = "",
+        draw_boxes: bool = False,
+        confidence: float | None = None,
+        iou: float | None = None,
+        max_det: int | None = None,
+    ) -> dict[str, Any]:
+        """What `/infer` answers, for BentoML's own clients."""
+        options = {"model_id": model_id, "draw_boxes": draw_boxes, "confidence": confidence}
+        return await native.predict(self.gateway, image, **options, iou=iou, max_det=max_det)
+
+
+VisionLoop.add_asgi_middleware(layered, settings=settings)  # type: ignore[attr-defined]
