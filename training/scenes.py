@@ -23,6 +23,11 @@ from training.signs import CLASS_NAMES, draw_face
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
+# Signs of right of way stand at most corners: scenes have them more often than the others.
+_COMMON = {"stop": 3.0, "yield": 2.0, "priority road": 1.5, "no entry": 1.5}
+_FREQUENCY = np.array([_COMMON.get(name, 1.0) for name in CLASS_NAMES])
+_FREQUENCY /= _FREQUENCY.sum()
+
 
 def _view(rng: Generator, x: float, y: float, diameter: float, turn: float) -> Floats:
     """Where the corners of a face land: turned in its plane, away from and nearer to the eye."""
@@ -215,7 +220,7 @@ def draw_scene(rng: Generator, width: int, height: int) -> tuple[Pixels, Floats,
         if rng.random() < 0.8:
             draw_pole(rng, image, x, y - 0.6 * diameter, diameter * rng.uniform(0.06, 0.14), height)
         for i in range(stack):
-            class_id = int(rng.integers(len(CLASS_NAMES)))
+            class_id = int(rng.choice(len(CLASS_NAMES), p=_FREQUENCY))
             placed = place_sign(rng, image, class_id, (x, y + gap * i), diameter)
             if placed is not None:
                 boxes.append(placed[0])

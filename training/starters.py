@@ -33,7 +33,7 @@ from training.signs import CLASS_NAMES
 CROP = 64  # side of the classifier's input, pixels
 MEAN = STD = 0.5  # classifier input: (x / 255 - MEAN) / STD
 SMALL_SCENES = 12_000  # the detector's first scenes are small
-SMALL_SIDES, SIDES = (128, 160, 192), (160, 192, 224, 256, 320)  # sides of scenes, pixels
+SMALL_SIDES, SIDES = (128, 160, 192), (160, 192, 256, 384)  # sides of scenes, pixels
 FOLDERS = {"classifier": "traffic_signs_mobilenet_v2", "detector": "traffic_signs_yolov8n"}
 SAVE_EVERY = 60.0  # seconds
 
