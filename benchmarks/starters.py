@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from inference.postprocess import postprocess
 from inference.prediction import Prediction
 from inference.preprocess import prepare
+from inference.render import draw
 from inference.torch_engine import TorchEngine
 from models_store.description import ModelDescription
 from training.scenes import draw_scene, draw_sign_crop
@@ -173,6 +174,12 @@ def stop_signs(model: Model, folder: Path, split: str) -> tuple[Floats, NDArray[
     return np.concatenate(scores), np.concatenate(right), signs
 
 
+def street_picture(model: Model, seed: int) -> bytes:
+    """A drawn street scene with what the detector sees in it, as a JPEG of 960 x 600 pixels."""
+    image, _, _ = draw_scene(np.random.default_rng((SEED, 2, seed)), 960, 600)
+    return draw(image, model.predict(image))
+
+
 def main() -> None:
     """Command line: prints the figures that the README quotes."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.starters", description=__doc__)
@@ -183,6 +190,8 @@ def main() -> None:
     parser.add_argument("--split", default="val", help="split of --roadsigns (val)")
     parser.add_argument("--crops", type=int, default=1700, help="drawn close-ups (1700)")
     parser.add_argument("--scenes", type=int, default=200, help="drawn scenes (200)")
+    parser.add_argument("--picture", type=Path, help="write a street scene with its boxes (JPEG)")
+    parser.add_argument("--picture-seed", type=int, default=0)
     args = parser.parse_args()
 
     if (args.models / FOLDERS["classifier"]).exists():
@@ -199,6 +208,8 @@ def main() -> None:
                 print(f"  {n:3} x {CLASS_NAMES[actual]} taken for {CLASS_NAMES[predicted]}")
     if (args.models / FOLDERS["detector"]).exists():
         model = Model(args.models / FOLDERS["detector"])
+        if args.picture:
+            args.picture.write_bytes(street_picture(model, args.picture_seed))
         if args.scenes:
             map50, map50_95 = mean_average_precision(model, args.scenes, 640)
             print(
