@@ -1,0 +1,344 @@
+"""Reading a foreign `.pt` without running any of it.
+
+A checkpoint is a pickle, and a pickle is a program. This reader gives every class and function
+that it names an inert stand-in (name, arguments, state), so nothing of it runs, whatever it
+says; and names that are not on the list below refuse the file. Tensors are references into the
+archive until `Checkpoint.tensor` reads them. No torch here.
+"""
+
+from __future__ import annotations
+
+import collections
+import io
+import math
+import pickle
+import re
+import struct
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from errors import InvalidModelFile
+
+LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # begins the format before torch 1.6
+MAX_PICKLE = 256 * 1024**2  # bytes; a YOLO checkpoint's is 0.1 MB
+MAX_TENSOR = 2 * 1024**3  # bytes
+
+DTYPES = {
+    "FloatStorage": "<f4",
+    "HalfStorage": "<f2",
+    "DoubleStorage": "<f8",
+    "BFloat16Storage": "bf16",
+    "LongStorage": "<i8",
+    "IntStorage": "<i4",
+    "ShortStorage": "<i2",
+    "CharStorage": "i1",
+    "ByteStorage": "u1",
+    "BoolStorage": "?",
+}
+
+ALLOWED = re.compile(
+    r"torch\.nn\.(modules\.\w+\.\w+|Module|parameter\.\w+)"
+    r"|torch\.(Size|device|dtype|float16|float32|float64|int64|storage\.\w+|Tensor|Generator)"
+    r"|torch\._utils\._rebuild_(tensor(_v2)?|parameter(_with_state)?)|torch\._tensor\.\w+"
+    r"|torch\.serialization\._get_layout|torch\.strided"
+    r"|torchvision\.(transforms\.(v2\.)?\w+\.\w+|ops\.misc\.\w+|models\.mobilenetv2\.\w+)"
+    r"|torchvision\.models\.mobilenet\.\w+"
+    r"|ultralytics\.nn\.(modules(\.\w+)?\.\w+|tasks\.\w+|autobackend\.\w+)"
+    r"|ultralytics\.(yolo\.)?utils\.(IterableSimpleNamespace|loss\.\w+|tal\.\w+|ops\.\w+)"
+    r"|ultralytics\.(yolo\.)?data\.augment\.\w+|ultralytics\.yolo\.v8\.\w+\.train\.\w+"
+    r"|collections\.(OrderedDict|defaultdict|Counter)|pathlib(\._local)?\.\w*Path"
+    r"|(numpy|numpy\._?core\.multiarray)\.(dtype|scalar|_reconstruct|ndarray)"
+    r"|numpy\.dtypes\.\w+|_codecs\.encode|types\.SimpleNamespace|argparse\.Namespace"
+    r"|(builtins|__builtin__)\.(set|frozenset|dict|list|tuple|int|float|str|bool|bytes|bytearray"
+    r"|complex|slice|range|getattr|object)"
+    r"|functools\.partial|copyreg\._reconstructor|copy_reg\._reconstructor|dill\._dill\._load_type"
+)
+
+
+class Inert:
+    """Stands for any class or function a pickle names: remembers, and does nothing.
+
+    Attributes:
+        args: What it was called with.
+        state: What was set on it.
+    """
+
+    qualified = "?"
+    args: tuple[Any, ...]
+    items: list[Any]
+    state: Any
+    __slots__ = ("args", "items", "state")
+
+    def __new__(cls, *args: Any, **_: Any) -> Inert:
+        made = super().__new__(cls)
+        made.args, made.state, made.items = args, {}, []
+        return made
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        if isinstance(state, tuple) and len(state) == 2:  # (attributes, slots)
+            state = {**(state[0] or {}), **(state[1] or {})}
+        self.state = state
+
+    def append(self, item: Any) -> None:
+        self.items.append(item)
+
+    def extend(self, items: Any) -> None:
+        self.items.extend(items)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.items.append((key, value))
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """An attribute that the pickle set."""
+        return self.state.get(name, default) if isinstance(self.state, dict) else default
+
+    @property
+    def kind(self) -> str:
+        """The class's name without its module."""
+        return self.qualified.rpartition(".")[2]
+
+
+@dataclass(frozen=True)
+class TensorReference:
+    """Where in the archive a tensor lies; sizes in elements."""
+
+    storage: StorageReference
+    offset: int
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+
+    def __setstate__(self, state: Any) -> None:
+        raise pickle.UnpicklingError("a tensor with a state")
+
+
+@dataclass(frozen=True)
+class StorageReference:
+    key: str
+    dtype: str
+    elements: int
+
+    def __setstate__(self, state: Any) -> None:
+        raise pickle.UnpicklingError("a storage with a state")
+
+
+class _Function:
+    """A stand-in for one of torch's rebuild functions; cannot be altered by the pickle."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: Callable[..., Any]) -> None:
+        self._call = call
+
+    def __call__(self, *args: Any) -> Any:
+        return self._call(*args)
+
+    def __setstate__(self, state: Any) -> None:
+        raise pickle.UnpicklingError("a function with a state")
+
+
+def _rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> TensorReference:
+    if not isinstance(storage, StorageReference):
+        raise pickle.UnpicklingError("a tensor without storage")
+    numbers = (offset, *size, *stride)
+    if not all(isinstance(n, int) and 0 <= n < 2**40 for n in numbers) or len(size) != len(stride):
+        raise pickle.UnpicklingError("a tensor of impossible shape")
+    return TensorReference(storage, offset, tuple(size), tuple(stride))
+
+
+REAL: dict[str, Any] = {
+    "collections.OrderedDict": collections.OrderedDict,
+    "builtins.set": set,
+    "__builtin__.set": set,
+    "torch._utils._rebuild_tensor": _Function(_rebuild_tensor),
+    "torch._utils._rebuild_tensor_v2": _Function(_rebuild_tensor),
+    "torch._utils._rebuild_parameter": _Function(lambda data, *_: data),
+    "torch._utils._rebuild_parameter_with_state": _Function(lambda data, *_: data),
+    "torch.Size": _Function(lambda size=(): tuple(size)),
+}
+"""The few names that stand for something that works."""
+
+
+def inert_class(qualified: str) -> type[Inert]:
+    return type(qualified.rpartition(".")[2], (Inert,), {"__slots__": (), "qualified": qualified})
+
+
+REAL["dill._dill._load_type"] = _Function(lambda name: inert_class(f"builtins.{name}"))
+
+
+class _Reader(pickle.Unpickler):
+    """Unpickles into inert stand-ins."""
+
+    def __init__(self, file: io.BufferedIOBase) -> None:
+        super().__init__(file)
+        self._classes: dict[str, Any] = dict(REAL)
+
+    def find_class(self, module: str, name: str) -> Any:
+        qualified = f"{module}.{name}"
+        if qualified not in self._classes:
+            storage = name if module in ("torch", "torch.cuda") and name in DTYPES else None
+            if storage is None and not ALLOWED.fullmatch(qualified):
+                raise _refusal(module, name)
+            self._classes[qualified] = inert_class(qualified)
+        return self._classes[qualified]
+
+    def persistent_load(self, pid: Any) -> StorageReference:
+        _, kind, key, _, elements, *_ = pid
+        name = kind.__name__ if isinstance(kind, type) else ""
+        if name not in DTYPES or not isinstance(elements, int):
+            raise InvalidModelFile(f"The checkpoint holds tensors of an unsupported type {name!r}.")
+        return StorageReference(str(key), DTYPES[name], elements)
+
+
+def _refusal(module: str, name: str) -> InvalidModelFile:
+    top = module.split(".")[0]
+    if top in ("models", "yolov5") and module not in ("models.mobilenet",):
+        return InvalidModelFile(
+            f"A YOLOv5-format checkpoint (it names {module}.{name}). It only works with the "
+            "original YOLOv5 code; train a YOLOv8 or newer model, or use Ultralytics' 'yolov5nu'."
+        )
+    if module.startswith("ultralytics.models.sam") or top in ("segment_anything", "sam2"):
+        return InvalidModelFile("A SAM checkpoint. Segment-anything models cannot be imported.")
+    return InvalidModelFile(
+        f"Refused: the checkpoint names {f'{module}.{name}'[:120]!r}, which is not part of a plain "
+        "YOLO or MobileNet model and could run code. Nothing of it was run."
+    )
+
+
+@dataclass
+class Checkpoint:
+    """The content of a `.pt` file, inert, and the bytes of its tensors."""
+
+    root: Any
+    _storages: Callable[[StorageReference], bytes]
+    _cache: dict[str, bytes] = field(default_factory=dict)
+
+    def array(self, reference: TensorReference) -> np.ndarray:
+        """A copy of a tensor's values; bfloat16 as float32.
+
+        Raises:
+            InvalidModelFile: It reaches beyond its storage.
+        """
+        storage = reference.storage
+        width = 2 if storage.dtype == "bf16" else np.dtype(storage.dtype).itemsize
+        count = math.prod(reference.size)
+        steps = zip(reference.size, reference.stride, strict=True)
+        last = reference.offset + sum((size - 1) * stride for size, stride in steps)
+        if count and (last >= storage.elements or count > storage.elements):
+            raise InvalidModelFile("The checkpoint is damaged: a tensor exceeds its storage.")
+        if storage.elements * width > MAX_TENSOR:
+            raise InvalidModelFile("The checkpoint holds a tensor of more than 2 GiB.")
+        if storage.key not in self._cache:
+            self._cache = {storage.key: self._storages(storage)}  # the last one: often shared
+        data = self._cache[storage.key]
+        if len(data) < storage.elements * width:
+            raise InvalidModelFile("The checkpoint is cut off: tensor data is missing.")
+        if not count:
+            return np.zeros(reference.size, np.float32)
+        dtype = "<u2" if storage.dtype == "bf16" else storage.dtype
+        flat = np.frombuffer(data, dtype, storage.elements)[reference.offset :]
+        strides = tuple(step * flat.itemsize for step in reference.stride)
+        view = np.lib.stride_tricks.as_strided(flat, reference.size, strides)
+        if storage.dtype == "bf16":
+            return (view.astype(np.uint32) << 16).view(np.float32)
+        return np.ascontiguousarray(view).reshape(reference.size).copy()
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read a file that `torch.save` wrote.
+
+    Raises:
+        InvalidModelFile: It is damaged, or names something that is not on the list.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(4)
+        return _read_zip(path) if head == b"PK\x03\x04" else _read_legacy(path)
+    except InvalidModelFile:
+        raise
+    except MemoryError:
+        raise InvalidModelFile("The checkpoint needs too much memory to be read.") from None
+    except Exception as error:  # a damaged pickle can raise anything
+        detail = f"{type(error).__name__}: {error}"[:160]
+        raise InvalidModelFile(f"The checkpoint is damaged and cannot be read ({detail}).") from (
+            error
+        )
+
+
+def _read_zip(path: Path) -> Checkpoint:
+    archive = zipfile.ZipFile(path)
+    names = archive.namelist()
+    pickles = [name for name in names if name.endswith("/data.pkl") and name.count("/") == 1]
+    if len(pickles) != 1:
+        raise InvalidModelFile("A zip archive, but not a PyTorch checkpoint.")
+    folder = pickles[0].removesuffix("data.pkl")
+    if f"{folder}constants.pkl" in names:
+        raise InvalidModelFile(
+            "A TorchScript archive. Import the original .pt checkpoint that it was exported from."
+        )
+    if archive.getinfo(pickles[0]).file_size > MAX_PICKLE:
+        raise InvalidModelFile("The checkpoint's description is unreasonably large.")
+    if f"{folder}byteorder" in names and archive.read(f"{folder}byteorder") != b"little":
+        raise InvalidModelFile("The checkpoint was saved on a big-endian machine.")
+    root = _Reader(io.BytesIO(archive.read(pickles[0]))).load()
+
+    def storage(reference: StorageReference) -> bytes:
+        try:
+            info = archive.getinfo(f"{folder}data/{reference.key}")
+        except KeyError:
+            raise InvalidModelFile("The checkpoint lacks the data of some tensors.") from None
+        if info.file_size > MAX_TENSOR:
+            raise InvalidModelFile("The checkpoint holds a tensor of more than 2 GiB.")
+        return archive.read(info)
+
+    return Checkpoint(root, storage)
+
+
+def _read_legacy(path: Path) -> Checkpoint:
+    with path.open("rb") as file:
+        if _Reader(file).load() != LEGACY_MAGIC:
+            raise InvalidModelFile("A pickle file, but not a PyTorch checkpoint.")
+        for _ in ("protocol", "system"):
+            _Reader(file).load()
+        reader = _Reader(file)
+        root = reader.load()
+        keys = _Reader(file).load()
+        widths = {ref.key: ref for ref in references(root)}
+        storages: dict[str, bytes] = {}
+        for key in keys:
+            (elements,) = struct.unpack("<q", file.read(8))
+            reference = widths.get(str(key))
+            if reference is None:
+                raise InvalidModelFile("The checkpoint's old format holds unknown data.")
+            width = 2 if reference.dtype == "bf16" else np.dtype(reference.dtype).itemsize
+            if not 0 <= elements * width <= MAX_TENSOR:
+                raise InvalidModelFile("The checkpoint is damaged: a tensor of impossible size.")
+            storages[str(key)] = file.read(elements * width)
+    return Checkpoint(root, lambda reference: storages[reference.key])
+
+
+def references(value: Any) -> Iterator[StorageReference]:
+    """Every storage that something read from a pickle refers to."""
+    stack, seen = [value], set()
+    while stack:
+        item = stack.pop()
+        if isinstance(item, TensorReference):
+            yield item.storage
+        elif id(item) not in seen:
+            seen.add(id(item))
+            if isinstance(item, dict):
+                stack.extend(item.values())
+            elif isinstance(item, list | tuple | set):
+                stack.extend(item)
+            elif isinstance(item, Inert):
+                stack.extend((item.state, item.args, item.items))

@@ -1,0 +1,314 @@
+"""From a foreign checkpoint to a model folder: the child process behind `importer`.
+
+`python -m models_store.convert JSON`: reads the file inertly, rebuilds the network from the
+architecture it carries with our own classes, compares the two layer by layer, writes model.json,
+model.safetensors and model.onnx. Prints one JSON object: what it was, or the error.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from errors import InvalidModelFile, ValidationFailed, VisionLoopError
+from models_store.architecture import FOREIGN_HEADS
+from models_store.checkpoint import Checkpoint, Inert, TensorReference, read_checkpoint
+from models_store.children import limit_self
+from models_store.description import ModelDescription, Preprocessing
+from models_store.export import export_onnx
+from models_store.transforms import preprocessing_of
+from models_store.weights import (
+    build_model,
+    describe_mobilenet,
+    describe_yolo,
+    fill,
+    save_model,
+)
+
+REFUSED_EXIT = 3  # the error is in the printed JSON
+COMPARED = (  # what changes a layer's output besides its weights
+    "stride", "padding", "dilation", "groups", "kernel_size", "output_size", "scale_factor",
+    "mode", "negative_slope", "ceil_mode", "align_corners", "num_heads", "add",
+)  # fmt: skip
+SAME_KIND = {"Silence": "Identity", "v10DetectionModel": "DetectionModel"}
+
+
+def convert(
+    path: Path,
+    folder: Path,
+    *,
+    family: str | None = None,
+    names: list[str] | None = None,
+    imgsz: int | None = None,
+    description: str = "",
+) -> dict[str, Any]:
+    """Convert a checkpoint into an empty folder.
+
+    Args:
+        path: The foreign file.
+        folder: Gets model.json, model.safetensors, model.onnx, engines.json.
+        family: `yolo` or `mobilenet`; None: as the file says.
+        names: Class names in place of the file's.
+        imgsz: Input side in place of the file's.
+        description: Free text.
+
+    Returns:
+        What is worth noting of the file's origin.
+
+    Raises:
+        InvalidModelFile: It is not one that can be served; says why.
+    """
+    checkpoint = read_checkpoint(path)
+    module, state = _model_of(checkpoint.root)
+    mobilenet = _looks_like_mobilenet(state)
+    if family == "mobilenet" and not mobilenet:
+        raise InvalidModelFile("The file holds no torchvision mobilenet_v2.")
+    if family == "yolo" and (module is None or mobilenet):
+        raise InvalidModelFile("The file holds no Ultralytics YOLO model.")
+    weights = {name: _tensor(checkpoint, reference) for name, reference in state.items()}
+    if mobilenet:
+        count = len(weights["classifier.1.weight"])
+        width = weights["features.0.0.weight"].shape[0] / 32
+        described = describe_mobilenet(
+            count, imgsz or 224, names=_names(names, count), width=width, description=description
+        )
+        origin: dict[str, Any] = {}
+    else:
+        assert module is not None
+        weights = {k: v for k, v in weights.items() if k.startswith("model.")}
+        described = _describe(checkpoint, module, names, imgsz, description)
+        origin = _origin(checkpoint.root, module)
+    model = build_model(described)
+    if module is not None:
+        _compare(module, model)
+    fill(model, weights)
+    save_model(folder, model, described)
+    export_onnx(folder)
+    return origin
+
+
+def _model_of(root: Any) -> tuple[Inert | None, dict[str, TensorReference]]:
+    """The module in a checkpoint, if it is one, and its state dict."""
+    candidate = root
+    if isinstance(root, dict):
+        for key in ("ema", "model", "model_state_dict", "state_dict", "net"):
+            if root.get(key):
+                candidate = root[key]
+                break
+    if isinstance(candidate, Inert) and not candidate.get("_modules"):
+        candidate = candidate.get("model") or candidate
+    if isinstance(candidate, Inert):
+        if candidate.kind == "RTDETRDetectionModel":
+            raise InvalidModelFile(
+                "An RT-DETR checkpoint. Supported are YOLO models for detection, segmentation, "
+                "pose and classification, and MobileNetV2."
+            )
+        state = dict(_state_dict(candidate))
+        if not state:
+            raise InvalidModelFile(f"The checkpoint holds a {candidate.kind}, not a model.")
+        return candidate, state
+    if isinstance(candidate, dict) and candidate:
+        state = {
+            str(name).removeprefix("module."): value
+            for name, value in candidate.items()
+            if isinstance(value, TensorReference)
+        }
+        if state and _looks_like_mobilenet(state):
+            return None, state
+        if any(name.startswith(("image_encoder.", "sam_", "memory_")) for name in state):
+            raise InvalidModelFile("A SAM checkpoint. Segment-anything models cannot be imported.")
+        if state:
+            raise InvalidModelFile(
+                "The file holds weights without an architecture (a bare state dict). Save the "
+                "whole checkpoint, as Ultralytics' training does; only torchvision's "
+                "mobilenet_v2 can be imported from its state dict."
+            )
+    raise InvalidModelFile("A PyTorch file, but it holds no model.")
+
+
+def _state_dict(module: Inert, prefix: str = "") -> Iterator[tuple[str, TensorReference]]:
+    transient = module.get("_non_persistent_buffers_set") or ()
+    for kind in ("_parameters", "_buffers"):
+        for name, value in (module.get(kind) or {}).items():
+            if isinstance(value, TensorReference) and name not in transient:
+                yield prefix + name, value
+    for name, child in (module.get("_modules") or {}).items():
+        if isinstance(child, Inert):
+            yield from _state_dict(child, f"{prefix}{name}.")
+
+
+def _looks_like_mobilenet(state: Mapping[str, TensorReference]) -> bool:
+    return "features.0.0.weight" in state and "classifier.1.weight" in state
+
+
+def _tensor(checkpoint: Checkpoint, reference: TensorReference) -> Tensor:
+    tensor = torch.from_numpy(checkpoint.array(reference))
+    return tensor.float() if tensor.is_floating_point() else tensor
+
+
+def _describe(
+    checkpoint: Checkpoint,
+    module: Inert,
+    names: list[str] | None,
+    imgsz: int | None,
+    description: str,
+) -> ModelDescription:
+    root = checkpoint.root if isinstance(checkpoint.root, dict) else {}
+    yaml = module.get("yaml")
+    layers = (module.get("_modules") or {}).get("model")
+    if not isinstance(yaml, dict) or not isinstance(layers, Inert):
+        raise InvalidModelFile(
+            f"The checkpoint holds a {module.kind} without a model yaml; not an Ultralytics "
+            "YOLOv8 or newer model, and not torchvision's mobilenet_v2."
+        )
+    if root.get("modelopt"):
+        raise InvalidModelFile("The model is quantised (ModelOpt); import the original weights.")
+    head = list(layers.get("_modules", {}).values())[-1]
+    if isinstance(head, Inert) and head.kind in FOREIGN_HEADS:
+        yaml = {**yaml, "head": [[-1, 1, head.kind, []]]}  # so that its task is named
+    if module.get("kpt_shape"):
+        yaml = {**yaml, "kpt_shape": list(module.get("kpt_shape"))}
+    classify = isinstance(head, Inert) and head.kind == "Classify"
+    arguments = _plain(
+        checkpoint.root.get("train_args") if isinstance(checkpoint.root, dict) else None
+    )
+    arguments = arguments or _plain(module.get("args"))
+    size = imgsz or _size(arguments.get("imgsz")) or (224 if classify else 640)
+    strides = module.get("stride")
+    stride = 32
+    if isinstance(strides, TensorReference) and not classify:
+        stride = int(checkpoint.array(strides).max())
+    preprocessing: Preprocessing | None = None
+    transforms = module.get("transforms")
+    if classify and isinstance(transforms, Inert) and imgsz is None:
+        preprocessing = preprocessing_of(transforms, lambda value: checkpoint.array(value).tolist())
+        size = preprocessing.imgsz
+    described = describe_yolo(
+        yaml,
+        imgsz=size,
+        names=_names(names, yaml.get("nc")) or module.get("names"),
+        stride=max(stride, 1),
+        norm_eps=_norm_eps(module),
+        preprocessing=preprocessing,
+        keypoint_names=_keypoint_names(module),
+        description=description,
+    )
+    if described.channels != 3:
+        raise InvalidModelFile(
+            f"The model takes pictures of {described.channels} channels; only RGB is supported."
+        )
+    return described
+
+
+def _names(names: list[str] | None, count: object) -> list[str] | None:
+    if names is not None and len(names) != count:
+        raise ValidationFailed(f"{len(names)} class names were given; the model has {count}.")
+    return names
+
+
+def _plain(value: Any) -> dict[str, Any]:
+    """Training arguments: a dict today, a namespace object in 8.0."""
+    if isinstance(value, Inert):
+        value = value.state
+    return value if isinstance(value, dict) else {}
+
+
+def _size(value: object) -> int | None:
+    if isinstance(value, list | tuple) and value:
+        value = max(value)
+    return value if isinstance(value, int) and 16 <= value <= 4096 else None
+
+
+def _keypoint_names(module: Inert) -> tuple[str, ...] | None:
+    names = module.get("kpt_names")
+    if isinstance(names, dict) and names:
+        names = next(iter(names.values()))
+    shape = module.get("kpt_shape")
+    if isinstance(names, list | tuple) and shape and len(names) == next(iter(shape)):
+        return tuple(map(str, names))
+    return None
+
+
+def _modules(module: Inert, path: str = "") -> Iterator[tuple[str, Inert]]:
+    yield path, module
+    for name, child in (module.get("_modules") or {}).items():
+        if isinstance(child, Inert):
+            yield from _modules(child, f"{path}.{name}" if path else str(name))
+
+
+def _norm_eps(module: Inert) -> float | None:
+    """The one epsilon of all BatchNorms; None when there is none."""
+    values = {m.get("eps") for _, m in _modules(module) if m.kind == "BatchNorm2d"}
+    if len(values) > 1:
+        raise InvalidModelFile("The model's BatchNorm layers have different epsilons.")
+    value = values.pop() if values else None
+    return float(value) if isinstance(value, float) and 0 < value < 1 else None
+
+
+def _compare(foreign: Inert, own: nn.Module) -> None:
+    """Refuse a network whose layers are not what its yaml says: it would answer differently."""
+    modules = dict(own.named_modules())
+    for path, theirs in _modules(foreign):
+        ours = modules.get(path)
+        if ours is None or not path:
+            continue
+        kind = SAME_KIND.get(theirs.kind, theirs.kind)
+        if kind != type(ours).__name__:
+            raise InvalidModelFile(
+                f"The model's layer {path} is a {theirs.kind}, but its yaml makes it a "
+                f"{type(ours).__name__}: changed after it was built, which cannot be rebuilt."
+            )
+        for name in COMPARED:
+            mine, value = getattr(ours, name, None), theirs.get(name)
+            plain = int | float | str | bool | tuple | list
+            if isinstance(value, plain) and isinstance(mine, plain) and not _equal(value, mine):
+                raise InvalidModelFile(
+                    f"The model's layer {path} has {name} {value!r}, but its yaml makes it "
+                    f"{mine!r}: changed after it was built, which cannot be rebuilt."
+                )
+
+
+def _equal(a: Any, b: Any) -> bool:
+    """Equal, where 2 and (2, 2) are the same."""
+    a, b = (set(x) if isinstance(x, list | tuple) and len(set(x)) == 1 else x for x in (a, b))
+    a, b = (next(iter(x)) if isinstance(x, set) else x for x in (a, b))
+    return (list(a) if isinstance(a, tuple) else a) == (list(b) if isinstance(b, tuple) else b)
+
+
+def _origin(root: Any, module: Inert) -> dict[str, Any]:
+    noted = {}
+    if isinstance(root, dict):
+        noted = {key: root[key] for key in ("version", "date") if isinstance(root.get(key), str)}
+    yaml_file = (module.get("yaml") or {}).get("yaml_file")
+    if isinstance(yaml_file, str):
+        noted["architecture"] = yaml_file.replace("\\", "/").rpartition("/")[2]
+    return {key: value[:100] for key, value in noted.items()}
+
+
+def main() -> int:
+    logging.disable(logging.INFO)
+    request = json.loads(sys.argv[1])
+    limit_self(cpu_seconds=request.pop("cpu_seconds", None))
+    path, folder = Path(request.pop("path")), Path(request.pop("folder"))
+    try:
+        origin = convert(path, folder, **request)
+    except VisionLoopError as error:
+        print(json.dumps({"error": error.message, "code": error.code}), flush=True)
+        return REFUSED_EXIT
+    except (MemoryError, RecursionError):
+        message = "The model needs more memory to be converted than is allowed."
+        print(json.dumps({"error": message, "code": InvalidModelFile.code}), flush=True)
+        return REFUSED_EXIT
+    print(json.dumps({"origin": origin}), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,113 @@
+"""Somebody's `.pt` file becomes a version of the registry.
+
+The file is converted once, in a child process with bounded memory and time, by a reader that
+runs nothing of it (`checkpoint`). This module needs no torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from errors import InvalidModelFile, ValidationFailed
+from models_store.children import ChildTimeout, run_module
+from models_store.names import check_name, suggest_name
+from models_store.registry import Registry
+from models_store.sniff import check_checkpoint
+from models_store.versions import ModelVersion
+
+log = logging.getLogger(__name__)
+
+TIMEOUT = 600.0  # seconds for one conversion
+MAX_FILE = 4 * 1024**3  # bytes
+IMGSZ = range(32, 4097)
+
+
+def import_model(
+    registry: Registry,
+    path: Path,
+    *,
+    name: str | None = None,
+    family: Literal["yolo", "mobilenet"] | None = None,
+    names: Sequence[str] | None = None,
+    imgsz: int | None = None,
+    description: str = "",
+    promote: bool = False,
+    parent: str | None = None,
+    timeout: float = TIMEOUT,
+) -> ModelVersion:
+    """Import a checkpoint: Ultralytics YOLO (four tasks), or torchvision's MobileNetV2.
+
+    Args:
+        registry: Where to.
+        path: The file.
+        name: Model name; default: made from the file's name.
+        family: Refuse the file unless it is of this family; default: as the file says.
+        names: Class names in place of the file's.
+        imgsz: Input side in pixels in place of the file's.
+        description: Free text shown with the model.
+        promote: Make it the promoted version of its name.
+        parent: A model id to note as its origin.
+        timeout: Seconds that the conversion may take.
+
+    Raises:
+        InvalidModelFile: The file is refused; the message says why, in one sentence.
+        ValidationFailed: The name, class names or size are not usable.
+    """
+    name = check_name(name if name is not None else suggest_name(path.stem))
+    if imgsz is not None and imgsz not in IMGSZ:
+        raise ValidationFailed(f"imgsz is {imgsz}; allowed is {IMGSZ[0]} to {IMGSZ[-1]}.")
+    if names is not None and (not names or not all(text.strip() for text in names)):
+        raise ValidationFailed("Class names must not be empty.")
+    check_checkpoint(path)
+    if path.stat().st_size > MAX_FILE:
+        raise InvalidModelFile(f"The file is larger than {MAX_FILE // 1024**3} GiB.")
+    request = {
+        "path": str(path.resolve()),
+        "family": family,
+        "names": list(names) if names is not None else None,
+        "imgsz": imgsz,
+        "description": description,
+    }
+    registry.settings.home.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="import-", dir=registry.settings.home) as folder:
+        origin = _convert(request | {"folder": folder}, timeout)
+        source = {"kind": "import", "parent": parent, "file": path.name[:200]}
+        source |= {"sha256": _sha256(path), **({"origin": origin} if origin else {})}
+        return registry.publish(Path(folder), name, source, promote=promote)
+
+
+def _convert(request: dict[str, Any], timeout: float) -> dict[str, Any]:
+    request |= {"cpu_seconds": int(timeout) * 4}
+    try:
+        child = run_module("models_store.convert", [json.dumps(request)], timeout)
+    except ChildTimeout:
+        raise InvalidModelFile(
+            f"The model could not be converted within {timeout:.0f} seconds."
+        ) from None
+    lines = child.stdout.strip().splitlines()
+    try:
+        answer = json.loads(lines[-1]) if lines else {}
+    except ValueError:
+        answer = {}
+    if child.returncode == 0 and "origin" in answer:
+        return answer["origin"]
+    if "error" in answer:
+        kind = ValidationFailed if answer.get("code") == ValidationFailed.code else InvalidModelFile
+        raise kind(answer["error"])
+    log.error("The conversion ended with %d:\n%s", child.returncode, child.stderr[-4000:])
+    if child.returncode < 0:
+        reason = f"was ended by signal {-child.returncode}; it may need too much memory or time"
+    else:
+        reason = "failed unexpectedly; the log has the details"
+    raise InvalidModelFile(f"The model could not be converted: the conversion {reason}.")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

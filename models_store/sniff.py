@@ -1,0 +1,80 @@
+"""What a file that is no checkpoint is instead, told from its first bytes."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+from errors import InvalidModelFile
+
+LFS = b"version https://git-lfs"
+SIGNATURES = {
+    b"\x1f\x8b": "a gzip archive",
+    b"\x89PNG": "a PNG picture",
+    b"\xff\xd8\xff": "a JPEG picture",
+    b"%PDF": "a PDF document",
+    b"\x89HDF": "an HDF5 file (Keras?)",
+    b"7z\xbc\xaf": "a 7-zip archive",
+    b"Rar!": "a RAR archive",
+    b"\x7fELF": "a program",
+}
+
+
+def check_checkpoint(path: Path) -> None:
+    """Refuse what cannot be a PyTorch checkpoint, with a sentence on what it is.
+
+    Raises:
+        InvalidModelFile: Always a different reason: empty, LFS pointer, cut off, text, …
+    """
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            head = file.read(4096)
+    except OSError as error:
+        raise InvalidModelFile(f"The file cannot be read: {error.strerror or error}.") from error
+    if size == 0:
+        raise InvalidModelFile("The file is empty (0 bytes). Download or copy it again.")
+    if head.startswith(LFS):
+        raise InvalidModelFile(
+            "A Git LFS pointer, not the weights themselves. Fetch them with `git lfs pull`."
+        )
+    if head.startswith(b"PK\x03\x04"):
+        _check_zip(path, size)
+    elif head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
+        return  # a pickle: torch's format before 1.6, or nothing of torch's
+    else:
+        raise InvalidModelFile(f"Not a PyTorch checkpoint: the file is {_kind(head)}.")
+
+
+def _check_zip(path: Path, size: int) -> None:
+    try:
+        names = zipfile.ZipFile(path).namelist()
+    except (zipfile.BadZipFile, OSError, ValueError):
+        raise InvalidModelFile(
+            f"The checkpoint is cut off: its end is missing after {size:,} bytes. "
+            "Download or copy it again."
+        ) from None
+    if "manifest.json" in names and "model.safetensors" in names:
+        raise InvalidModelFile("An exported model archive; use import-archive for it.")
+    if not any(name.endswith("data.pkl") for name in names):
+        raise InvalidModelFile("Not a PyTorch checkpoint: the file is an ordinary zip archive.")
+
+
+def _kind(head: bytes) -> str:
+    for signature, kind in SIGNATURES.items():
+        if head.startswith(signature):
+            return kind
+    if head[8:10] == b'{"':
+        return "safetensors (weights without an architecture)"
+    if head[:1] == b"\x08" and any(word in head for word in (b"pytorch", b"onnx", b"ONNX")):
+        return "an ONNX model; import the .pt checkpoint that it was exported from"
+    lowered = head.lstrip().lower()
+    if lowered.startswith((b"<!doctype html", b"<html")):
+        return "a web page (a failed download?)"
+    if head[257:262] == b"ustar":
+        return "a tar archive"
+    try:
+        head[:4090].decode("utf-8")
+    except UnicodeDecodeError:
+        return "of an unknown format"
+    return "a text file"
