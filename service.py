@@ -39,7 +39,7 @@ class ModelRunner:
 
     @bentoml.on_startup
     def settle(self) -> None:
-        deployment.settle()
+        deployment.settle(settings)
 
     @bentoml.api
     async def predict_batch(self, items: Any) -> Any:
@@ -105,7 +105,7 @@ class VisionLoop:
         }
         self.gateway = Gateway.open(settings, runners)
         door.open(self.gateway)
-        deployment.settle()
+        deployment.settle(settings)
 
     @bentoml.on_shutdown
     async def close(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import logging
 import os
 import shutil
 import signal
@@ -98,12 +99,13 @@ def announce(settings: Settings) -> None:
         )
 
 
-def settle() -> None:
-    """What every server process does once it is set up.
+def settle(settings: Settings) -> None:
+    """What every server process does once it is set up: logs as much as asked for.
 
     Ends it with its supervisor, even a killed one (Linux), so that no orphan keeps the port;
     and keeps start-up objects out of garbage collection, which cuts the worst latencies.
     """
+    logging.getLogger("visionloop").setLevel(settings.log_level)
     if sys.platform == "linux":
         parent = os.getppid()
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

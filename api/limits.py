@@ -19,7 +19,7 @@ from api.exchange import exchange
 from errors import PayloadTooLarge, RateLimited, ValidationFailed
 
 PROBES = frozenset({"/livez", "/readyz", "/healthz"})
-LINGER = 2.0  # seconds that a refused upload may go on, so that its sender reads the refusal
+LINGER = 2.0  # seconds that a refused upload may go on
 
 
 class BodyLimit:
@@ -48,7 +48,7 @@ class BodyLimit:
             await answer(scope, error, {"Connection": "close"})(scope, receive, send)
             return
         if int(length) > limit:
-            await _refuse(scope, receive, send, refusal)
+            await _refuse(scope, receive, send, refusal, limit)
             return
 
         seen = 0
@@ -76,20 +76,27 @@ class BodyLimit:
             if not exceeded or started:
                 raise
         if exceeded and not started:
-            await _refuse(scope, receive, send, refusal)
+            await _refuse(scope, receive, send, refusal, limit)
 
 
-async def _refuse(scope: Scope, receive: Receive, send: Send, error: PayloadTooLarge) -> None:
-    """Answer at once, then let the sender finish its sentence: closing would reset the
-    connection, and it would never read the answer."""
+async def _refuse(
+    scope: Scope, receive: Receive, send: Send, error: PayloadTooLarge, limit: int
+) -> None:
+    """Answer at once, then throw away as much again: most clients read the answer only when
+    they have sent everything, and a connection closed before that is reset, answer and all."""
+    left = limit
 
     async def lingering(message: Message) -> None:
+        nonlocal left
         if message["type"] == "http.response.body":
             await send({**message, "more_body": True})
             try:
                 async with asyncio.timeout(LINGER):
-                    while (await receive()).get("more_body"):
-                        pass
+                    more = True
+                    while more and left > 0:
+                        dropped = await receive()
+                        left -= len(dropped.get("body", b""))
+                        more = dropped.get("more_body", False)
             except TimeoutError:
                 pass
             message = {"type": "http.response.body", "body": b""}

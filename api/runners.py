@@ -20,17 +20,19 @@ from settings import Settings
 
 log = logging.getLogger("visionloop")
 
-POLL = 0.3  # seconds between two questions whether a runner is back
-PROBE = 3.0  # seconds in which a living runner says so
+BEAT = 2.0  # seconds between two questions whether a runner is there
+POLL = 0.3  # the same for one that is not
+PROBE = 3.0  # seconds in which a living runner answers
+LOST = (aiohttp.ClientError, OSError)
 RESTART = 10.0  # seconds that BentoML takes to notice a dead runner and start another
 
 
 class Runner:
     """Gathers pictures into batches for one runner service, and knows whether it is there.
 
-    A runner's socket belongs to the supervisor: while the process is dead, calls would queue
-    in the socket until another is up, 8 to 20 seconds later. So after a lost connection this
-    refuses at once, and asks in the background until the runner answers again.
+    A runner's socket belongs to the supervisor: while the process is dead, calls queue in the
+    socket until another one is up, 8 to 20 seconds later. So this asks the runner regularly,
+    and refuses at once while it does not answer.
 
     `proxy` is what `bentoml.depends` gives. Its methods appear only after the start-up hooks
     (1.4.39), so they are called by name.
@@ -46,8 +48,8 @@ class Runner:
         self.batcher = Batcher(self._predict, bounds.slots, bounds.max_batch, settings.queue_length)
 
     def start(self) -> None:
-        """Begin to wait for the runner. Needs a running event loop."""
-        self._watch = asyncio.create_task(self._watch_for())
+        """Begin to watch the runner. Needs a running event loop."""
+        self._watch = asyncio.create_task(self._watch_on())
 
     async def stop(self) -> None:
         """Let calls in flight finish, refuse the rest."""
@@ -76,13 +78,17 @@ class Runner:
         return await self.batcher.submit(item)
 
     async def status(self) -> dict[str, Any]:
-        """Device, loaded engines, slots; BackendUnavailable within seconds where none comes."""
+        """Device, loaded engines, slots.
+
+        Raises:
+            BackendUnavailable: none came within seconds.
+        """
         try:
             async with asyncio.timeout(PROBE):
                 found: dict[str, Any] = await self._call("status")
                 return found
         except TimeoutError:
-            raise self._lost() from None
+            raise self._absent() from None
 
     async def warm(self, tag: str) -> None:
         """Load a model, so that the first request need not."""
@@ -101,12 +107,22 @@ class Runner:
 
     async def _call(self, method: str, *args: Any) -> Any:
         try:
-            return await self.proxy.call(method, *args)
+            try:
+                return await self.proxy.call(method, *args)
+            except TimeoutError:  # an OSError, but not a lost connection
+                raise
+            except LOST:
+                if not await self._answers():
+                    raise
+                # It was a connection that the runner had just closed for being idle (uvicorn,
+                # after 5 s); aiohttp sends no POST twice by itself.
+                return await self.proxy.call(method, *args)
         except TimeoutError:
             raise BackendTimeout(f"The {self.name} did not answer in time.") from None
-        except (aiohttp.ClientError, OSError) as error:
+        except LOST as error:
             log.warning("%s: connection lost (%s)", self.name, type(error).__name__)
-            raise self._lost() from None
+            self._up.clear()
+            raise self._absent() from None
         except BentoMLException as error:
             if error.error_code == 503:
                 raise self._absent() from None
@@ -114,25 +130,27 @@ class Runner:
                 raise BackendTimeout(f"The {self.name} did not answer in time.") from None
             raise RuntimeError(f"The {self.name} failed: {error}") from error
 
+    async def _answers(self) -> bool:
+        try:
+            async with asyncio.timeout(PROBE):
+                await self.proxy.call("status")
+        except (TimeoutError, *LOST, BentoMLException):
+            return False
+        return True
+
     def _absent(self) -> BackendUnavailable:
         if self._was_up:
             return BackendUnavailable(f"The {self.name} is being restarted.", RESTART)
         return BackendUnavailable(f"The {self.name} is still starting.", 2.0)
 
-    def _lost(self) -> BackendUnavailable:
-        if self.up:
-            self._up.clear()
-            self.start()
-        return self._absent()
-
-    async def _watch_for(self) -> None:
-        while not self.up:
-            try:
-                async with asyncio.timeout(60):
-                    await self.proxy.call("status")
-            except (TimeoutError, aiohttp.ClientError, OSError, BentoMLException):
-                await asyncio.sleep(POLL)
-            else:
+    async def _watch_on(self) -> None:
+        while True:
+            answers = await self._answers()
+            if answers and not self.up:
                 self._was_up = True
                 self._up.set()
                 log.info("%s: ready", self.name)
+            elif self.up and not answers:
+                self._up.clear()
+                log.warning("%s: does not answer", self.name)
+            await asyncio.sleep(BEAT if self.up else POLL)
