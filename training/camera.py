@@ -54,10 +54,10 @@ class Camera:
                 grain = cv2.GaussianBlur(grain, (0, 0), rng.uniform(0.4, 0.9))
             picture = picture + grain * sigma
         result = np.clip(picture * 255, 0, 255).astype(np.uint8)
-        if rng.random() < 0.2:
+        if rng.random() < 0.12:
             result = _halve(rng, result)
         if rng.random() < 0.3:
-            quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 92))]
+            quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(35, 92))]
             _, encoded = cv2.imencode(".jpg", result, quality)
             result = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
         assert result.shape == (height, width, 3)
@@ -83,8 +83,8 @@ class Camera:
         sigma = limit * rng.random() ** 2
         if sigma > 0.3:
             picture = cv2.GaussianBlur(picture, (0, 0), sigma)
-        if rng.random() < 0.2:
-            length = max(2, round(rng.uniform(1, 5) * limit))
+        if rng.random() < 0.12:
+            length = max(2, round(rng.uniform(1, 4) * limit))
             picture = cv2.filter2D(picture, -1, _motion(length, rng.uniform(0, np.pi)))
         return picture
 
@@ -110,7 +110,7 @@ def _sharpen(rng: Generator, picture: Floats) -> Floats:
 def _halve(rng: Generator, image: Pixels) -> Pixels:
     """Loses resolution: down and up again with varying interpolation."""
     height, width = image.shape[:2]
-    factor = rng.uniform(0.4, 0.9)
+    factor = rng.uniform(0.5, 0.9)
     small = (max(8, round(width * factor)), max(8, round(height * factor)))
     ways = (cv2.INTER_LINEAR, cv2.INTER_NEAREST, cv2.INTER_AREA, cv2.INTER_CUBIC)
     reduced = cv2.resize(image, small, interpolation=ways[rng.integers(4)])
@@ -120,6 +120,6 @@ def _halve(rng: Generator, image: Pixels) -> Pixels:
 
 
 # Close-ups cut from a car's video: often far too dark, blurred or bleached.
-VIDEO = Camera(darkest=0.05, brightest=2.2, ordinary=0.35, blur=0.045, noise=0.10, swapped=0.25)
+VIDEO = Camera(darkest=0.05, brightest=2.2, ordinary=0.35, blur=0.035, noise=0.07, swapped=0.25)
 # Photographs of streets.
 STREET = Camera(darkest=0.2, brightest=1.6, ordinary=0.7, blur=0.007, noise=0.06, swapped=0.03)

@@ -49,11 +49,11 @@ def exclamation(canvas: Canvas, rng: Generator, ink: Colour) -> None:
 
 def crossroads(canvas: Canvas, rng: Generator, ink: Colour) -> None:
     """A thick arrow upwards over a thin bar: right of way at the next crossing."""
-    w, bar = rng.uniform(0.13, 0.2), rng.uniform(0.08, 0.14)
+    w, bar = rng.uniform(0.13, 0.26), rng.uniform(0.07, 0.14)
     canvas.polygon([(-w, 0.6), (0, 0.5), (w, 0.6), (w, -0.4), (-w, -0.4)], ink)
     shoulder = w + rng.uniform(0.02, 0.16)
     canvas.polygon([(-shoulder, -0.36), (0, -0.86), (shoulder, -0.36)], ink)
-    reach, y = rng.uniform(0.45, 0.6), rng.uniform(-0.1, 0.12)
+    reach, y = rng.uniform(0.38, 0.58), rng.uniform(-0.1, 0.16)
     canvas.box(-reach, y - bar, reach, y + bar, ink)
 
 
@@ -68,24 +68,26 @@ def bumps(canvas: Canvas, rng: Generator, ink: Colour) -> None:
 
 
 def skidding_car(canvas: Canvas, rng: Generator, ink: Colour) -> None:
-    """A tilted car from behind over two crossing wavy tracks."""
-    x, y = rng.uniform(-0.08, 0.1), rng.uniform(-0.3, -0.2)
-    tilt = np.radians(rng.uniform(-4, 14))
+    """A small tilted car from behind over two wavy tracks that cross."""
+    x, y, scale = rng.uniform(-0.12, 0.12), rng.uniform(-0.3, -0.12), rng.uniform(0.85, 1.1)
+    tilt = np.radians(rng.uniform(2, 20))
 
     def turned(points: Points) -> Points:
-        c, s = float(np.cos(tilt)), float(np.sin(tilt))
+        c, s = float(np.cos(tilt)) * scale, float(np.sin(tilt)) * scale
         return [(x + px * c - py * s, y + px * s + py * c) for px, py in points]
 
-    canvas.polygon(turned([(-0.42, 0.2), (-0.44, -0.04), (0.44, -0.04), (0.42, 0.2)]), ink)
-    roof = turned([(-0.36, 0.0), (-0.24, -0.32), (0.24, -0.32), (0.36, 0.0)])
+    canvas.polygon(turned([(-0.42, 0.17), (-0.44, -0.05), (0.44, -0.05), (0.42, 0.17)]), ink)
+    roof = turned([(-0.36, 0.0), (-0.24, -0.26), (0.24, -0.26), (0.36, 0.0)])
     canvas.stroke(roof, 0.09, ink)
+    if rng.random() < 0.5:
+        canvas.polygon(roof, ink)
     for side in (-1, 1):
-        canvas.stroke(turned([(side * 0.3, 0.2), (side * 0.3, 0.34)]), 0.14, ink)
+        canvas.stroke(turned([(side * 0.3, 0.16), (side * 0.3, 0.27)]), 0.13, ink)
     t = np.linspace(0, 1, 16)
-    bend = rng.uniform(0.13, 0.2)
+    wave, drift = rng.uniform(0.1, 0.22), rng.uniform(0.0, 0.35)
     for side in (-1, 1):
-        wave = x + side * (0.24 - 0.2 * t) + bend * side * np.sin(t * 2 * np.pi) + 0.1 * t
-        canvas.stroke(list(zip(wave, 0.2 + 0.46 * t, strict=True)), 0.075, ink)
+        xs = x + side * (0.3 - 0.1 * t) + wave * side * np.sin(t * 2 * np.pi) + drift * t
+        canvas.stroke(list(zip(xs, y + 0.28 + 0.36 * t, strict=True)), 0.075, ink)
 
 
 def worker(canvas: Canvas, rng: Generator, ink: Colour) -> None:
@@ -103,7 +105,7 @@ def worker(canvas: Canvas, rng: Generator, ink: Colour) -> None:
 
 def traffic_light(canvas: Canvas, rng: Generator, inks: tuple[Colour, Colour, Colour]) -> None:
     """Three discs, red over yellow over green; some makers outline them."""
-    pitch, radius = rng.uniform(0.38, 0.43), rng.uniform(0.14, 0.185)
+    pitch, radius = rng.uniform(0.38, 0.46), rng.uniform(0.14, 0.2)
     boxed = rng.random() < 0.35
     if boxed:
         canvas.box(-0.23, -0.8, 0.23, 0.55, (30, 30, 30))
@@ -116,7 +118,7 @@ def traffic_light(canvas: Canvas, rng: Generator, inks: tuple[Colour, Colour, Co
 
 def _runner(canvas: Canvas, rng: Generator, height: float, ink: Colour) -> None:
     """A figure running to the left, feet at y = 0, `height` tall."""
-    limb = height * rng.uniform(0.1, 0.13)
+    limb = height * rng.uniform(0.075, 0.11)
     lean = height * rng.uniform(0.04, 0.14)
     hip, neck = -height * 0.45, -height * 0.78
     canvas.disc(-lean * 1.4, -height * 0.9, height * 0.1, ink)
@@ -138,8 +140,8 @@ def _runner(canvas: Canvas, rng: Generator, height: float, ink: Colour) -> None:
 
 def children(canvas: Canvas, rng: Generator, ink: Colour) -> None:
     """A small and a tall child running side by side."""
-    _runner(canvas.at(-0.3, 0.52, 1), rng, rng.uniform(0.72, 0.86), ink)
-    _runner(canvas.at(0.26, 0.52, 1), rng, rng.uniform(1.0, 1.18), ink)
+    _runner(canvas.at(-0.38, 0.54, 1), rng, rng.uniform(0.7, 0.88), ink)
+    _runner(canvas.at(0.28, 0.54, 1), rng, rng.uniform(1.0, 1.2), ink)
 
 
 def pedestrian(canvas: Canvas, rng: Generator, ink: Colour) -> None:

@@ -163,7 +163,7 @@ def draw_sign_crop(rng: Generator, class_id: int, size: int, camera: Camera = VI
     """
     native = int(np.clip(np.exp(rng.normal(np.log(46), 0.55)), 16, 160))
     image = surface(rng, native, native)
-    diameter = native * rng.uniform(0.64, 0.98)
+    diameter = native * rng.uniform(0.52, 0.94)
     x, y = native * (0.5 + rng.normal(0, 0.035, 2))
     if rng.random() < 0.5:
         draw_pole(rng, image, x, y - native * rng.choice((0, 1)), native * 0.08, native)

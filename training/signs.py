@@ -98,7 +98,7 @@ def _speed_limit(canvas: Canvas, rng: Generator, paint: Palette, limit: str) -> 
     width = rng.uniform(0.92, 1.14) if len(limit) == 2 else rng.uniform(1.1, 1.28)
     view = canvas.at(rng.normal(0, 0.02), rng.normal(0, 0.02), 1)
     if rng.random() < 0.72:
-        weight = rng.uniform(0.105, 0.155) * (1 if len(limit) == 2 else 0.85)
+        weight = rng.uniform(0.085, 0.145) * (1 if len(limit) == 2 else 0.85)
         write_strokes(view, limit, width, height, weight, paint.black)
     else:
         write_font(view, limit, width * 0.95, height, FONTS[rng.integers(2)], paint.black)
