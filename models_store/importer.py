@@ -77,7 +77,7 @@ def import_model(
     registry.settings.home.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="import-", dir=registry.settings.home) as folder:
         origin = _convert(request | {"folder": folder}, timeout)
-        source = {"kind": "import", "parent": parent, "file": path.name[:200]}
+        source: dict[str, Any] = {"kind": "import", "parent": parent, "file": path.name[:200]}
         source |= {"sha256": _sha256(path), **({"origin": origin} if origin else {})}
         return registry.publish(Path(folder), name, source, promote=promote)
 

@@ -58,8 +58,6 @@ def _assemble(
     exact = isinstance(resize, tuple) and crop in (None, resize, resize[0])
     whole = resize is None or (isinstance(resize, int) and resize >= (square or 0))
     centred = crop is not None and whole
-        resize is None or (isinstance(resize, int) and resize >= square)
-    )
     if not square or not (exact or centred):
         raise InvalidModelFile(
             f"The classifier's preprocessing (resize {resize}, crop {crop}) does not end in a "
