@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from errors import VisionLoopError
+from models_store.children import limit_self
 from models_store.description import ENGINES_FILE, ONNX_FILE, ModelDescription
 from models_store.weights import load_model
 
@@ -188,8 +189,10 @@ def parity(
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m models_store.export", description=__doc__)
     parser.add_argument("folder", type=Path, nargs="+", help="folder with model.json")
+    folders = parser.parse_args(arguments).folder
+    limit_self()
     failed = 0
-    for folder in parser.parse_args(arguments).folder:
+    for folder in folders:
         try:
             entry = export_onnx(folder)
             print(json.dumps({"folder": str(folder), "onnx": entry}), flush=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +17,7 @@ from errors import InvalidModelFile, ValidationFailed
 from models_store.children import ChildTimeout, run_module
 from models_store.names import check_name, suggest_name
 from models_store.registry import Registry
+from models_store.scratch import scratch
 from models_store.sniff import check_checkpoint
 from models_store.versions import ModelVersion
 
@@ -74,12 +74,11 @@ def import_model(
         "imgsz": imgsz,
         "description": description,
     }
-    registry.settings.home.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="import-", dir=registry.settings.home) as folder:
-        origin = _convert(request | {"folder": folder}, timeout)
+    with scratch(registry.settings.home) as folder:
+        origin = _convert(request | {"folder": str(folder)}, timeout)
         source: dict[str, Any] = {"kind": "import", "parent": parent, "file": path.name[:200]}
         source |= {"sha256": _sha256(path), **({"origin": origin} if origin else {})}
-        return registry.publish(Path(folder), name, source, promote=promote)
+        return registry.publish(folder, name, source, promote=promote)
 
 
 def _convert(request: dict[str, Any], timeout: float) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from models_store.database import (
 )
 from models_store.description import DESCRIPTION_FILE, WEIGHTS_FILE, ModelDescription
 from models_store.names import check_name, split_tag
+from models_store.scratch import clear_scratch
 from models_store.store import ModelStore, StoredModel, new_version
 from models_store.upkeep import as_row, reindex, set_promoted, sweep
 from models_store.versions import SHOWN_NAMES, ModelVersion, Snapshot, load_snapshot
@@ -265,11 +266,13 @@ class Registry:
 
     def sweep(self) -> Sentences:
         """Finish or undo what interrupted writers left; at start. Returns what was done."""
+        clear_scratch(self.settings.home)
         with self.store.lock():
             return sweep(self.store, self.database)
 
     def reindex(self) -> Sentences:
         """Make the rows agree with the store's folders. Returns a sentence for each change."""
+        clear_scratch(self.settings.home)
         with self.store.lock():
             done = reindex(self.store, self.database)
         self.refresh()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from models_store.children import ChildTimeout, run_module
 from models_store.database import State
 from models_store.description import DESCRIPTION_FILE, WEIGHTS_FILE
 from models_store.registry import Registry, content_hash
+from models_store.scratch import scratch
 
 log = logging.getLogger(__name__)
 
@@ -84,8 +84,8 @@ def _wanted(registry: Registry, shipped: list[Starter], again: bool) -> list[Sta
 def _publish(registry: Registry, wanted: list[Starter]) -> list[str]:
     started = time.monotonic()
     done = []
-    with tempfile.TemporaryDirectory(prefix="seed-", dir=registry.settings.home) as temporary:
-        copies = [Path(temporary) / starter.name for starter in wanted]
+    with scratch(registry.settings.home) as folder:
+        copies = [folder / starter.name for starter in wanted]
         for starter, copy in zip(wanted, copies, strict=True):
             copy.mkdir()
             for file in (DESCRIPTION_FILE, WEIGHTS_FILE):

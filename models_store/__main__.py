@@ -1,0 +1,254 @@
+"""`python -m models_store …`: the registry from the command line, also while the server runs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from sqlalchemy.exc import SQLAlchemyError
+
+from errors import ValidationFailed, VisionLoopError
+from models_store.registry import Registry
+from models_store.versions import ModelVersion
+from settings import Settings, get_settings
+
+EPILOG = """examples:
+  python -m models_store import best.pt --name street_signs --promote
+  python -m models_store import mobilenet.pth --family mobilenet --names stop,yield,other
+  python -m models_store activate street_signs
+  python -m models_store export-archive street_signs ./street_signs.zip
+
+A MODEL is NAME:VERSION, or NAME for its promoted version (else its newest). A running server on the
+same VISIONLOOP_HOME and BENTOML_HOME sees every change within a second.
+
+exit codes: 0 done, 1 refused (the reason is on stderr), 2 wrong arguments"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level="WARNING", format="%(message)s", stream=sys.stderr)
+    if not options.verbose:
+        logging.disable(logging.ERROR)
+    try:
+        registry = Registry(_settings())
+        try:
+            options.run(registry, options)
+        finally:
+            registry.close()
+    except VisionLoopError as error:
+        print(f"error: {error.message}", file=sys.stderr)
+        return 1
+    except SQLAlchemyError as error:
+        reason = str(getattr(error, "orig", None) or error).splitlines()[0]
+        print(f"error: the database cannot be used: {reason}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _settings() -> Settings:
+    try:
+        return get_settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "VISIONLOOP_" + "_".join(map(str, first["loc"])).upper()
+        raise ValidationFailed(f"{name} is not usable: {first['msg']}.") from error
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--json", action="store_true", help="print JSON instead of text")
+    common.add_argument("--verbose", action="store_true", help="show the log")
+    parser = argparse.ArgumentParser(
+        prog="python -m models_store",
+        description="The models of this VisionLoop: list, import, activate, promote, delete.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
+
+    def command(name: str, run: Any, text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text, parents=[common])
+        sub.set_defaults(run=run)
+        return sub
+
+    command("list", _list, "All versions, by name, the newest first.")
+    show = command("show", _show, "One version in full.")
+    show.add_argument("model", metavar="MODEL")
+    imported = command("import", _import, "Import a PyTorch checkpoint (.pt, .pth).")
+    imported.add_argument("file", type=Path, metavar="FILE")
+    imported.add_argument("--name", help="model name; default: from the file's name")
+    imported.add_argument("--family", choices=("yolo", "mobilenet"), help="refuse any other")
+    imported.add_argument(
+        "--names", help="class names: comma-separated, or @FILE with one a line, in id order"
+    )
+    imported.add_argument("--imgsz", type=int, help="input side in pixels; default: the file's")
+    imported.add_argument("--description", default="", help="free text shown with the model")
+    imported.add_argument("--promote", action="store_true", help="promote it at once")
+    activate = command(
+        "activate", _activate, "Serve this model to requests that name none. A NAME follows its "
+        "promotions, NAME:VERSION stays."
+    )  # fmt: skip
+    activate.add_argument("model", metavar="MODEL")
+    promote = command("promote", _promote, "Make a version the promoted one of its name.")
+    promote.add_argument("model", metavar="MODEL", help="a bare NAME means its newest version")
+    delete = command("delete", _delete, "Remove a version and its files.")
+    delete.add_argument("model", metavar="MODEL")
+    exported = command("export-archive", _export_archive, "Write a version to one .zip file.")
+    exported.add_argument("model", metavar="MODEL")
+    exported.add_argument("path", type=Path, nargs="?", default=Path(), help="file or folder")
+    exported.add_argument("--force", action="store_true", help="overwrite the file")
+    arrived = command("import-archive", _import_archive, "Publish a version from such a file.")
+    arrived.add_argument("file", type=Path, metavar="FILE")
+    arrived.add_argument("--name", help="model name; default: the archive's")
+    arrived.add_argument("--promote", action="store_true", help="promote it at once")
+    command("reindex", _reindex, "Rebuild the rows from the model store; clear leftovers.")
+    command("seed", _seed, "Put the starter models (back) in; activate one if none is active.")
+    return parser
+
+
+def _list(registry: Registry, options: argparse.Namespace) -> None:
+    models = registry.list()
+    if options.json:
+        _json({"models": [model.to_json() for model in models]})
+    elif not models:
+        print("No models. `python -m models_store seed` puts the starter models in.")
+    else:
+        heading = ("MODEL", "TYPE", "FAMILY", "CLASSES", "MB", "CREATED", "")
+        _table([heading, *map(_row, models)])
+
+
+def _row(model: ModelVersion) -> tuple[str, ...]:
+    marks = [word for word in ("active", "promoted") if getattr(model, word)]
+    return (
+        model.id,
+        model.description.type,
+        model.description.family,
+        str(len(model.description.names)),
+        f"{model.size_bytes / 1e6:.1f}",
+        model.created_at[:16].replace("T", " "),
+        ", ".join(marks),
+    )
+
+
+def _show(registry: Registry, options: argparse.Namespace) -> None:
+    _print(registry.get(options.model), options, full=True)
+
+
+def _import(registry: Registry, options: argparse.Namespace) -> None:
+    from models_store.importer import import_model
+
+    model = import_model(
+        registry,
+        options.file,
+        name=options.name,
+        family=options.family,
+        names=_class_names(options.names),
+        imgsz=options.imgsz,
+        description=options.description,
+        promote=options.promote,
+    )
+    _print(model, options)
+
+
+def _class_names(text: str | None) -> list[str] | None:
+    if text is None:
+        return None
+    if text.startswith("@"):
+        lines = Path(text[1:]).read_text(encoding="utf-8").splitlines()
+        return [line.strip() for line in lines if line.strip()]
+    return [name.strip() for name in text.split(",")]
+
+
+def _activate(registry: Registry, options: argparse.Namespace) -> None:
+    _print(registry.activate(options.model), options)
+
+
+def _promote(registry: Registry, options: argparse.Namespace) -> None:
+    _print(registry.promote(options.model), options)
+
+
+def _delete(registry: Registry, options: argparse.Namespace) -> None:
+    model = registry.delete(options.model)
+    _json({"deleted": model.id}) if options.json else print(f"Deleted {model.id}.")
+
+
+def _export_archive(registry: Registry, options: argparse.Namespace) -> None:
+    from models_store.archive import export_archive
+
+    path = export_archive(registry.get(options.model), options.path, options.force)
+    _json({"path": str(path)}) if options.json else print(path)
+
+
+def _import_archive(registry: Registry, options: argparse.Namespace) -> None:
+    from models_store.archive import import_archive
+
+    model = import_archive(registry, options.file, name=options.name, promote=options.promote)
+    _print(model, options)
+
+
+def _reindex(registry: Registry, options: argparse.Namespace) -> None:
+    _sentences(registry.reindex(), "Nothing to do.", options)
+
+
+def _seed(registry: Registry, options: argparse.Namespace) -> None:
+    from models_store.seed import seed
+
+    _sentences(seed(registry, again=True), "The starter models are there.", options)
+
+
+def _print(model: ModelVersion, options: argparse.Namespace, full: bool = False) -> None:
+    if options.json:
+        _json(model.to_json())
+    elif not full:
+        _table([_row(model)])
+    else:
+        description = model.description
+        metrics = model.metrics or {}
+        _table(
+            [
+                *((key, str(value)) for key, value in model.to_json().items() if key not in _LONG),
+                ("classes", ", ".join(description.names)),
+                ("input", description.preprocessing.model_dump_json()),
+                ("source", json.dumps(model.source, ensure_ascii=False)),
+                *((f"metric {key}", str(value)) for key, value in metrics.items()),
+                ("folder", str(model.path)),
+            ]
+        )
+
+
+_LONG = ("classes", "source", "metrics")
+
+
+def _sentences(done: list[str], nothing: str, options: argparse.Namespace) -> None:
+    if options.json:
+        _json({"done": done})
+    else:
+        print("\n".join(done) or nothing)
+
+
+def _json(value: Any) -> None:
+    print(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def _table(rows: Sequence[Sequence[str]]) -> None:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        print("  ".join(cells).rstrip())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,221 @@
+"""A version as one file, to carry it to another machine.
+
+A zip of the version's plain files and `manifest.json` with their SHA-256 and what the registry
+knows of it. No pickle, no compression of consequence (weights do not compress), so reading one
+is bounded by its declared sizes; every file is checked against the manifest, by name, size and
+hash, before anything is published.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from errors import Conflict, InvalidModelFile, VisionLoopError
+from models_store.architecture import checked
+from models_store.children import ChildTimeout, run_module
+from models_store.description import (
+    DESCRIPTION_FILE,
+    ENGINES_FILE,
+    ONNX_FILE,
+    WEIGHTS_FILE,
+    ModelDescription,
+)
+from models_store.names import check_name
+from models_store.registry import Registry
+from models_store.scratch import scratch
+from models_store.versions import ModelVersion
+
+MANIFEST = "manifest.json"
+PORTABLE = (DESCRIPTION_FILE, WEIGHTS_FILE)
+"""What travels. The serving engine is made again on arrival: it is code of a kind, and checking
+that it does what the weights say costs as much as making it."""
+MAX_BYTES = 4 * 1024**3
+MAX_MANIFEST = 1024**2
+EXPORT_TIMEOUT = 600.0
+CHUNK = 1024**2
+
+
+class FileEntry(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    bytes: int = Field(ge=0, le=MAX_BYTES)
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+
+class Manifest(BaseModel):
+    """What an archive says of itself."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: Literal["visionloop-model"] = "visionloop-model"
+    format_version: Literal[1] = 1
+    name: str
+    version: str
+    created_at: str
+    source: dict[str, Any]
+    metrics: dict[str, Any] | None = None
+    files: dict[str, FileEntry]
+
+
+def export_archive(model: ModelVersion, path: Path, overwrite: bool = False) -> Path:
+    """Write a version to `path` (a file, or a folder to put NAME-VERSION.zip into).
+
+    Raises:
+        Conflict: The file exists already.
+    """
+    if path.is_dir():
+        path = path / f"{model.name}-{model.version}.zip"
+    if path.exists() and not overwrite:
+        raise Conflict(f"{path} exists already.")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    files = {name: _entry(model.path / name) for name in PORTABLE}
+    manifest = Manifest(
+        name=model.name,
+        version=model.version,
+        created_at=model.created_at,
+        source=model.source,
+        metrics=model.metrics,
+        files=files,
+    )
+    try:
+        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+            archive.writestr(MANIFEST, manifest.model_dump_json(indent=1))
+            for name in PORTABLE:
+                archive.write(model.path / name, name)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def import_archive(
+    registry: Registry, path: Path, *, name: str | None = None, promote: bool = False
+) -> ModelVersion:
+    """Publish the version in an archive under its own or another name.
+
+    It becomes a new version here; its origin notes the id that it had. A version with the same
+    weights and description that is already there under this name is returned instead.
+
+    Raises:
+        InvalidModelFile: It is no such archive, is damaged, or was altered.
+    """
+    with _opened(path) as archive:
+        manifest = _manifest(archive)
+        name = check_name(name if name is not None else manifest.name)
+        with scratch(registry.settings.home) as folder:
+            for file, entry in manifest.files.items():
+                _extract(archive, file, entry, folder / file)
+            _check_description(folder)
+            _export(folder)
+            source = {
+                "kind": "import",
+                "file": path.name[:200],
+                "origin": {
+                    "id": f"{manifest.name}:{manifest.version}",
+                    "created_at": manifest.created_at,
+                    "source": manifest.source,
+                },
+            }
+            return registry.publish(
+                folder, name, source, manifest.metrics, promote=promote, unless_present=True
+            )
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    try:
+        archive = zipfile.ZipFile(path)
+    except OSError as error:
+        raise InvalidModelFile(f"The file cannot be read: {error.strerror or error}.") from error
+    except (zipfile.BadZipFile, ValueError) as error:
+        raise InvalidModelFile("Not a model archive: no readable zip (cut off?).") from error
+    with archive:
+        yield archive
+
+
+def _manifest(archive: zipfile.ZipFile) -> Manifest:
+    try:
+        info = archive.getinfo(MANIFEST)
+        if info.file_size > MAX_MANIFEST:
+            raise InvalidModelFile("The archive's manifest is unreasonably large.")
+        manifest = Manifest.model_validate_json(_read(archive, info, MAX_MANIFEST))
+    except KeyError:
+        raise InvalidModelFile(f"Not a model archive: it has no {MANIFEST}.") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or MANIFEST
+        message = f"The archive's manifest is wrong at {where}: {first['msg']}."
+        raise InvalidModelFile(message) from error
+    if set(manifest.files) != set(PORTABLE):
+        raise InvalidModelFile(
+            f"The archive's manifest lists {', '.join(sorted(manifest.files)) or 'nothing'}; "
+            f"expected {', '.join(PORTABLE)}."
+        )
+    if foreign := [name for name in archive.namelist() if name not in (MANIFEST, *PORTABLE)]:
+        raise InvalidModelFile(f"The archive holds something foreign: {foreign[0][:100]!r}.")
+    if len(archive.namelist()) != len(PORTABLE) + 1:
+        raise InvalidModelFile("The archive holds a file twice or lacks one.")
+    return manifest
+
+
+def _extract(archive: zipfile.ZipFile, name: str, entry: FileEntry, target: Path) -> None:
+    """Copy one file out, at most as long as the manifest says, and check its hash."""
+    digest, total = hashlib.sha256(), 0
+    try:
+        with archive.open(name) as source, target.open("wb") as file:
+            while chunk := source.read(CHUNK):
+                total += len(chunk)
+                if total > entry.bytes:
+                    break
+                digest.update(chunk)
+                file.write(chunk)
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, OSError) as error:
+        raise InvalidModelFile(f"The archive is damaged at {name}.") from error
+    if total != entry.bytes or digest.hexdigest() != entry.sha256:
+        raise InvalidModelFile(f"{name} in the archive is not what its manifest says: altered.")
+
+
+def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo, most: int) -> bytes:
+    try:
+        with archive.open(info) as source:
+            data = source.read(most + 1)
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+        raise InvalidModelFile(f"The archive is damaged at {info.filename}.") from error
+    if len(data) > most:
+        raise InvalidModelFile(f"{info.filename} in the archive is unreasonably large.")
+    return data
+
+
+def _check_description(folder: Path) -> None:
+    try:
+        description = ModelDescription.load(folder)
+    except ValidationError as error:
+        raise InvalidModelFile(f"The archive's {DESCRIPTION_FILE} is not valid.") from error
+    if description.family == "yolo":
+        checked(description.architecture)
+
+
+def _export(folder: Path) -> None:
+    """Make the engine, which also proves that the weights fit the description."""
+    try:
+        child = run_module("models_store.export", [folder], EXPORT_TIMEOUT)
+    except ChildTimeout as error:
+        raise VisionLoopError(f"The model could not be prepared for serving: {error}.") from error
+    made = all((folder / name).is_file() for name in (ONNX_FILE, ENGINES_FILE))
+    if child.returncode != 0 or not made:
+        lines = child.stderr.strip().splitlines() or [f"exit code {child.returncode}"]
+        reason = lines[-1].removeprefix(f"{folder.name}: ")[:300]
+        raise InvalidModelFile(f"The archive's model cannot be served: {reason}")
+
+
+def _entry(path: Path) -> FileEntry:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return FileEntry(bytes=path.stat().st_size, sha256=digest)
