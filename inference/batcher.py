@@ -93,7 +93,8 @@ class Batcher:
         """
         if self._closed:
             raise BackendUnavailable("The service is shutting down.", retry_after=5)
-        if len(self._queue) >= self._queue_length:
+        free = (self._slots - len(self._tasks)) * self._max_batch  # they leave in this very turn
+        if len(self._queue) >= self._queue_length + free:
             self._stats.rejected += 1
             raise BackendUnavailable(
                 f"{self._queue_length} requests are waiting already. Try again later.",

@@ -47,14 +47,14 @@ def device(settings: Settings) -> Device:
 def limits(settings: Settings) -> Limits:
     """Slots and batch size that keep a runner busy without queueing inside it for long.
 
-    On a CPU items are independent, so small lists suffice: one list more than the sessions
-    need, so that none waits for the answer to travel. Measured, see `benchmarks`.
+    On a CPU items are independent, so small lists suffice: two lists more than the sessions
+    need, so that none idles while an answer travels or a list waits for its slower item.
     """
     if device(settings) == "cuda":
         return Limits(GPU_SLOTS, settings.max_batch or GPU_BATCH)
     batch = settings.max_batch or CPU_BATCH
     sessions = cpu_sessions(settings)
-    return Limits(max(2, -(-sessions // batch) + 1), batch)
+    return Limits(-(-sessions // batch) + 2, batch)
 
 
 def cpu_sessions(settings: Settings) -> int:

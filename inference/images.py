@@ -50,7 +50,8 @@ def check_header(data: bytes, max_pixels: int) -> tuple[int, int]:
         width, height = image.size
         # a PNG's own getexif would decode the picture to look for EXIF behind it
         exif = Image.Image.getexif(image) if image.format == "PNG" else image.getexif()
-        turned = exif.get(ORIENTATION) in _SIDEWAYS
+        # Pillow has turned a TIFF's size already
+        turned = image.format != "TIFF" and exif.get(ORIENTATION) in _SIDEWAYS
         return (height, width) if turned else (width, height)
 
 
@@ -103,7 +104,8 @@ class _refusing:
 def _open_checked(data: bytes, max_pixels: int) -> Image.Image:
     if not data:
         raise InvalidImage("The image file is empty.")
-    Image.MAX_IMAGE_PIXELS = max_pixels  # for what plugins allocate beyond the header's size
+    # Pillow's own limit, for what plugins allocate beyond the header's size, must not be in the way
+    Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, max_pixels)
     image = _open(io.BytesIO(data), formats=FORMATS)
     pixels = image.width * image.height
     if pixels > max_pixels:

@@ -112,8 +112,9 @@ def mask_polygons(
     """The outlines of each instance's mask, in pixels of the picture.
 
     As Ultralytics' `process_mask(upsample=True)`: prototypes weighted by the coefficients, scaled
-    up bilinearly, positive inside the box. Each mask is scaled within its box only, to about the
-    picture's own resolution, bounded by MASK_SCALE_MAX and MASK_PIXELS. Holes are not kept.
+    up bilinearly, positive inside the box and the picture. Each mask is scaled within its box
+    only, to about the picture's own resolution, bounded by MASK_SCALE_MAX and MASK_PIXELS.
+    Holes are not kept.
 
     Args:
         protos: (nm, s/4, s/4).
@@ -129,8 +130,8 @@ def mask_polygons(
     rows, columns = protos.shape[1:]
     logits = (coefficients @ protos.reshape(len(protos), -1)).reshape(-1, rows, columns)
     cells = place.imgsz / columns  # input pixels of a prototype cell
-    limits = np.array((columns, rows, columns, rows), np.float32)
-    spans = np.clip(boxes / np.float32(cells), 0, limits)
+    picture = (*place.offset, *np.add(place.offset, place.resized))  # without the padding
+    spans = np.clip(boxes, np.tile(picture[:2], 2), np.tile(picture[2:], 2)) / np.float32(cells)
     areas = (spans[:, 2] - spans[:, 0]) * (spans[:, 3] - spans[:, 1])
     scale = _mask_scale(max(place.width, place.height) / max(rows, columns), float(areas.sum()))
     return tuple(
@@ -173,7 +174,7 @@ def _outlines(
     contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     parts = sorted(((cv2.contourArea(c), c) for c in contours), key=lambda p: -p[0])
     corner = np.array((left, top), np.float32)
-    pixel = scale / cells * place.resized[0] / place.width  # of the picture, in those of the mask
+    pixel = scale / cells * place.resized[0] / place.width  # one of the picture's, in the mask
     return tuple(
         place.points_to_image(
             (_simplify(part, pixel) / np.float32(scale) + corner) * np.float32(cells)

@@ -74,7 +74,7 @@ class Letterbox:
 
 
 def prepare(pixels: Pixels, description: ModelDescription) -> Pixels:
-    """An RGB picture (h, w, 3) as (imgsz, imgsz, channels) uint8; `normalise` makes it the input."""
+    """An RGB picture (h, w, 3) as (imgsz, imgsz, channels) uint8, which `normalise` takes."""
     prepared = _square(pixels, description.preprocessing)
     if description.channels == 1:
         return cv2.cvtColor(prepared, cv2.COLOR_RGB2GRAY).astype(np.uint8)[..., None]

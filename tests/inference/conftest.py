@@ -103,8 +103,6 @@ def _make_model(kind: str, folder: Path) -> None:
             if name.endswith(("linear.weight", "classifier.1.weight")):
                 parameter.mul_(8)
             if ".cv2." in name and name.endswith(".2.weight"):
-                parameter.mul_(4)
-            if ".cv4." in name and name.endswith(".2.weight"):
-                parameter.mul_(4)
+                parameter.mul_(2)
     save_model(folder, module, description)
     export_onnx(folder)

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from inference import device as module
+from inference.device import Limits, cpu_count, cpu_sessions, device, limits
+from settings import Settings
+
+
+def test_cpu_can_be_asked_for() -> None:
+    assert device(Settings(device="cpu")) == "cpu"
+
+
+@pytest.mark.parametrize(("devices", "expected"), [(0, "cpu"), (2, "cuda")])
+def test_auto_takes_a_gpu_that_is_there(
+    devices: int, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "cuda_devices", lambda: devices)
+    assert device(Settings(device="auto")) == expected
+
+
+def test_a_gpu_that_is_not_there_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "cuda_devices", lambda: 0)
+    with pytest.raises(RuntimeError, match="VISIONLOOP_DEVICE"):
+        device(Settings(device="cuda"))
+
+
+def test_limits_follow_the_device_and_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert limits(Settings(device="cpu", sessions=2)) == Limits(slots=3, max_batch=2)
+    assert limits(Settings(device="cpu", sessions=16)) == Limits(slots=10, max_batch=2)
+    assert limits(Settings(device="cpu", sessions=1, max_batch=5)) == Limits(3, 5)
+    monkeypatch.setattr(module, "cuda_devices", lambda: 1)
+    assert limits(Settings(device="cuda")) == Limits(slots=3, max_batch=32)
+    assert limits(Settings(device="cuda", max_batch=8)).max_batch == 8
+
+
+def test_sessions_default_to_the_cores() -> None:
+    assert cpu_sessions(Settings()) == cpu_count() >= 1
+    assert cpu_sessions(Settings(sessions=5)) == 5
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"cpu.max": "200000 100000\n"}, 2),
+        ({"cpu.max": "50000 100000\n"}, 1),
+        ({"cpu.max": "max 100000\n"}, None),
+        ({"cpu/cpu.cfs_quota_us": "400000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 4),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
+        ({}, None),
+    ],
+)
+def test_a_containers_quota_counts(
+    files: dict[str, str], expected: int | None, tmp_path: Path
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert module._quota(tmp_path) == expected

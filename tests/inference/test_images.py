@@ -1,0 +1,252 @@
+from __future__ import annotations
+
+import io
+import struct
+import tracemalloc
+import zlib
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from errors import InvalidImage, PayloadTooLarge
+from inference.images import ORIENTATION, check_header, decode
+from tests.inference.conftest import encoded, scene
+
+MAX = 1_000_000
+SCENE = scene(120, 80)
+
+
+def close(got: np.ndarray, wanted: np.ndarray, tolerance: float) -> bool:
+    return got.shape == wanted.shape and np.abs(got.astype(int) - wanted).mean() <= tolerance
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "tolerance"),
+    [
+        ("PNG", {}, 0),
+        ("BMP", {}, 0),
+        ("TIFF", {}, 0),
+        ("TIFF", {"compression": "tiff_lzw"}, 0),
+        ("PPM", {}, 0),
+        ("GIF", {}, 8),
+        ("WEBP", {"lossless": True}, 0),
+        ("WEBP", {"quality": 90}, 5),
+        ("AVIF", {"quality": 90}, 5),
+        ("JPEG2000", {}, 1),
+        ("JPEG", {"quality": 95, "subsampling": 0}, 3),
+        ("JPEG", {"quality": 95, "subsampling": 0, "progressive": True}, 3),
+    ],
+)
+def test_every_format_shows_the_scene(kind: str, options: dict[str, Any], tolerance: float) -> None:
+    data = encoded(SCENE, kind, **options)
+    pixels = decode(data, MAX)
+    assert pixels.dtype == np.uint8
+    assert pixels.flags.c_contiguous
+    assert close(pixels, SCENE, tolerance)
+    assert check_header(data, MAX) == (120, 80)
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}])
+def test_jpeg_pixels_are_those_of_opencv_on_either_path(options: dict[str, Any]) -> None:
+    data = encoded(SCENE, "JPEG", **options)
+    wanted = np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB))
+    np.testing.assert_array_equal(decode(data, MAX), wanted)
+    np.testing.assert_array_equal(decode(data + b"trailing zip", MAX), wanted)  # Pillow's
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_is_applied(kind: str, orientation: int) -> None:
+    upright = Image.fromarray(SCENE)
+    stored = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
+    image = upright.transpose(stored[orientation]) if orientation in stored else upright
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    options: dict[str, dict[str, Any]] = {
+        "WEBP": {"lossless": True},
+        "JPEG": {"quality": 95, "subsampling": 0},
+    }
+    data = encoded(image, kind, exif=exif, **options.get(kind, {}))
+    assert close(decode(data, MAX), SCENE, 3 if kind == "JPEG" else 0)
+    assert check_header(data, MAX) == (120, 80)
+
+
+def grey() -> Image.Image:
+    return Image.fromarray(SCENE).convert("L")
+
+
+def deep(values: np.ndarray, kind: str = "PNG") -> bytes:
+    return encoded(Image.fromarray(values), kind)
+
+
+def test_modes_become_rgb() -> None:
+    wanted = np.repeat(np.asarray(grey())[..., None], 3, axis=2)
+    sixteen = np.asarray(grey()).astype(np.uint16) * 257
+    assert close(decode(encoded(grey(), "PNG"), MAX), wanted, 0)
+    assert close(decode(encoded(grey(), "JPEG"), MAX), wanted, 2)
+    assert close(decode(deep(sixteen), MAX), wanted, 0)
+    assert close(decode(deep(sixteen, "TIFF"), MAX), wanted, 0)
+    assert close(decode(deep(sixteen.astype(np.int32), "TIFF"), MAX), wanted, 0)
+    assert close(decode(deep(sixteen.astype(np.float32) / 65535, "TIFF"), MAX), wanted, 0)
+    assert close(decode(deep(np.asarray(grey()).astype(np.float32), "TIFF"), MAX), wanted, 0)
+    bilevel = decode(encoded(grey().convert("1"), "PNG"), MAX)
+    assert set(np.unique(bilevel)) == {0, 255}
+
+
+def test_sixteen_bit_colour_keeps_its_high_byte() -> None:
+    ok, data = cv2.imencode(".png", SCENE[..., ::-1].astype(np.uint16) * 256 + 17)
+    assert ok
+    assert close(decode(data.tobytes(), MAX), SCENE, 0)
+
+
+def test_cmyk_jpeg_has_the_right_colours() -> None:
+    data = encoded(Image.fromarray(SCENE).convert("CMYK"), "JPEG", quality=95)
+    assert close(decode(data, MAX), SCENE, 6)
+
+
+def test_palette_shows_its_colours() -> None:
+    image = Image.fromarray(SCENE).quantize(256)
+    assert close(decode(encoded(image, "PNG"), MAX), np.asarray(image.convert("RGB")), 0)
+    assert close(
+        decode(encoded(image, "PNG", transparency=bytes(range(256))), MAX),
+        np.asarray(image.convert("RGB")),
+        0,
+    )
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
+def test_alpha_is_dropped_as_opencv_does(kind: str) -> None:
+    alpha = np.linspace(0, 255, 120).astype(np.uint8)[None, :].repeat(80, axis=0)
+    image = Image.fromarray(np.dstack((SCENE, alpha)))
+    options: dict[str, Any] = {"lossless": True, "exact": True} if kind == "WEBP" else {}
+    assert close(decode(encoded(image, kind, **options), MAX), SCENE, 0)
+    la = Image.fromarray(np.dstack((np.asarray(grey()), alpha)), "LA")
+    assert close(decode(encoded(la, "PNG"), MAX), np.asarray(grey().convert("RGB")), 0)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF"])
+def test_first_frame_of_an_animation(kind: str) -> None:
+    frames = [Image.fromarray(scene(60, 40, seed)) for seed in range(3)]
+    options = {"lossless": True} if kind == "WEBP" else {}
+    data = encoded(frames[0], kind, save_all=True, append_images=frames[1:], **options)
+    assert close(decode(data, MAX), np.asarray(frames[0]), 8 if kind == "GIF" else 0)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM", "AVIF"])
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.7, 0.95])
+def test_truncated_files_are_refused(kind: str, share: float) -> None:
+    data = encoded(scene(200, 150), kind)
+    with pytest.raises(InvalidImage) as caught:
+        decode(data[: int(len(data) * share)], MAX)
+    assert caught.value.message.endswith(".")
+    assert "/" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"hello",
+        b"\xff\xd8",
+        b"\xff\xd8\xff\xd9",
+        b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+        b"%PDF-1.4\n",
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n",
+        b"GIF89a",
+        b"\x89PNG\r\n\x1a\n",
+        b"<html></html>",
+    ],
+)
+def test_what_is_no_picture_is_refused(data: bytes) -> None:
+    with pytest.raises(InvalidImage):
+        decode(data, MAX)
+    with pytest.raises(InvalidImage):
+        check_header(data, MAX)
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that claims a size and has no pixels."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        crc = struct.pack(">I", zlib.crc32(kind + body))
+        return struct.pack(">I", len(body)) + kind + body + crc
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    pixels = chunk(b"IDAT", zlib.compress(b"\0" * 1000))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + pixels + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("size", [(1001, 1000), (1500, 1000), (50_000, 50_000), (2**31 - 1, 1)])
+def test_too_many_pixels_are_refused_before_decoding(size: tuple[int, int]) -> None:
+    data = png_header(*size)
+    tracemalloc.start()
+    try:
+        for read in (decode, check_header):
+            with pytest.raises(PayloadTooLarge, match="pixels"):
+                read(data, MAX)
+        assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_bilevel_bomb_is_refused() -> None:
+    data = encoded(Image.new("1", (3000, 3000)), "PNG")
+    assert len(data) < 5000
+    with pytest.raises(PayloadTooLarge):
+        decode(data, MAX)
+    assert decode(data, 9_000_000).shape == (3000, 3000, 3)
+
+
+def test_jpeg_with_absurdly_many_scans_is_refused() -> None:
+    data = encoded(scene(900, 900), "JPEG", progressive=True)
+    start = data.rindex(b"\xff\xda")
+    end = data.rindex(b"\xff\xd9")
+    repeated = data[:end] + data[start:end] * 5000 + data[end:]
+    with pytest.raises(InvalidImage, match="scans"):
+        decode(repeated, MAX)
+
+
+def test_thin_pictures() -> None:
+    assert decode(encoded(scene(1, 3000), "PNG"), MAX).shape == (3000, 1, 3)
+    assert decode(encoded(scene(8000, 8), "JPEG"), MAX).shape == (8, 8000, 3)
+
+
+@given(
+    kind=st.sampled_from(["JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "PPM", "AVIF", "JPEG2000"]),
+    changes=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), min_size=1, max_size=20),
+    cut=st.floats(0.5, 1),
+)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_damaged_files_give_a_picture_or_our_error(
+    kind: str, changes: list[tuple[float, int]], cut: float
+) -> None:
+    data = bytearray(encoded(scene(40, 30), kind))
+    for place, value in changes:
+        data[int(place * (len(data) - 1))] = value
+    damaged = bytes(data[: int(len(data) * cut)])
+    try:
+        pixels = decode(damaged, MAX)
+    except (InvalidImage, PayloadTooLarge):
+        return
+    assert pixels.ndim == 3
+    assert pixels.shape[2] == 3
+    assert pixels.dtype == np.uint8
+
+
+def test_png_header_is_read_without_decoding() -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(scene(900, 900)).save(buffer, "PNG")
+    assert check_header(buffer.getvalue()[:2000], MAX) == (900, 900)

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from inference.preprocess import Letterbox, normalise, prepare
+from models_store.description import ModelDescription, Preprocessing
+from tests.inference.conftest import scene
+
+SIZES = [(640, 480), (480, 640), (64, 64), (65, 64), (1, 300), (300, 1), (2000, 7), (33, 1000)]
+
+
+def described(**preprocessing: Any) -> ModelDescription:
+    return ModelDescription(
+        task="classify",
+        family="mobilenet",
+        names=("a",),
+        architecture={},
+        preprocessing=Preprocessing(**preprocessing),
+    )
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_letterbox_is_that_of_ultralytics(size: tuple[int, int]) -> None:
+    from ultralytics.data.augment import LetterBox
+
+    pixels = scene(*size)
+    wanted = np.asarray(LetterBox((64, 64), auto=False, scaleup=True)(image=pixels[..., ::-1]))
+    np.testing.assert_array_equal(Letterbox(*size, 64).apply(pixels), wanted[..., ::-1])
+
+
+@given(
+    width=st.integers(1, 5000),
+    height=st.integers(1, 5000),
+    imgsz=st.sampled_from([64, 320, 640, 1280]),
+    boxes=st.lists(st.lists(st.floats(-100, 1400, width=32), min_size=4, max_size=4), max_size=5),
+)
+@settings(max_examples=150, deadline=None)
+def test_boxes_go_back_as_with_ultralytics(
+    width: int, height: int, imgsz: int, boxes: list[list[float]]
+) -> None:
+    from ultralytics.utils.ops import scale_boxes
+
+    array = np.array(boxes, np.float32).reshape(-1, 4)
+    wanted = scale_boxes((imgsz, imgsz), array.copy(), (height, width))
+    got = Letterbox(width, height, imgsz).boxes_to_image(array)
+    np.testing.assert_allclose(got, wanted, atol=0.01, rtol=1e-5)
+    assert got.dtype == np.float32
+    assert (got >= 0).all()
+    assert (got <= np.array((width, height, width, height))).all()
+
+
+@given(width=st.integers(1, 4000), height=st.integers(1, 4000))
+@settings(max_examples=50, deadline=None)
+def test_letterbox_corners_map_to_the_pictures_corners(width: int, height: int) -> None:
+    place = Letterbox(width, height, 640)
+    corners = np.array((place.offset, np.add(place.offset, place.resized)), np.float32)
+    np.testing.assert_allclose(
+        place.points_to_image(corners), ((0, 0), (width, height)), rtol=1e-4, atol=1e-3
+    )
+
+
+@pytest.mark.parametrize("size", [s for s in SIZES if max(s) / min(s) < 10])
+@pytest.mark.parametrize(("imgsz", "resize_to"), [(64, 64), (48, 64), (80, 64)])
+def test_centre_crop_is_that_of_torchvision(
+    size: tuple[int, int], imgsz: int, resize_to: int
+) -> None:
+    from torchvision import transforms
+
+    pixels = scene(*size)
+    wanted = transforms.Compose([transforms.Resize(resize_to), transforms.CenterCrop(imgsz)])(
+        Image.fromarray(pixels)
+    )
+    how = described(resize="centre_crop", imgsz=imgsz, resize_to=resize_to, antialias=True)
+    np.testing.assert_array_equal(prepare(pixels, how), np.asarray(wanted))
+
+
+@pytest.mark.parametrize("size", [(3000, 20), (20, 3000), (2000, 1), (1, 2000)])
+def test_centre_crop_of_long_pictures_is_as_good_without_the_long_way(
+    size: tuple[int, int],
+) -> None:
+    from torchvision import transforms
+
+    pixels = scene(*size)
+    wanted = transforms.Compose([transforms.Resize(48), transforms.CenterCrop(48)])(
+        Image.fromarray(pixels)
+    )
+    how = described(resize="centre_crop", imgsz=48, resize_to=48, antialias=True)
+    difference = np.abs(prepare(pixels, how).astype(int) - np.asarray(wanted))
+    assert difference.max() <= 2
+
+
+def test_centre_crop_of_a_strip_of_a_million_pixels_stays_small() -> None:
+    pixels = np.full((1, 1_000_000, 3), 200, np.uint8)
+    how = described(resize="centre_crop", imgsz=224, resize_to=256, antialias=True)
+    assert (prepare(pixels, how) == 200).all()
+
+
+def test_squash_is_that_of_torchvision() -> None:
+    from torchvision import transforms
+
+    pixels = scene(97, 201)
+    wanted = transforms.Resize((64, 64))(Image.fromarray(pixels))
+    got = prepare(pixels, described(resize="squash", imgsz=64, antialias=True))
+    np.testing.assert_array_equal(got, np.asarray(wanted))
+
+
+def test_normalisation_is_that_of_torchvision() -> None:
+    from torchvision import transforms
+
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    pixels = scene(32, 32)
+    wanted = transforms.Compose([transforms.ToTensor(), transforms.Normalize(mean, std)])(
+        pixels.copy()
+    )
+    how = Preprocessing(resize="squash", imgsz=32, mean=mean, std=std)
+    np.testing.assert_allclose(normalise(pixels[None], how)[0], wanted.numpy(), atol=1e-6)
+    plain = normalise(pixels[None], Preprocessing(resize="squash", imgsz=32))
+    np.testing.assert_array_equal(plain[0], pixels.transpose(2, 0, 1).astype(np.float32) / 255)
+
+
+def test_one_channel_models_get_grey() -> None:
+    how = described(resize="letterbox", imgsz=64).model_copy(update={"channels": 1})
+    prepared = prepare(scene(100, 50), how)
+    assert prepared.shape == (64, 64, 1)
+    assert normalise(prepared[None], how.preprocessing).shape == (1, 1, 64, 64)

@@ -1,0 +1,369 @@
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from errors import InvalidImage, ModelNotFound, PayloadTooLarge, VisionLoopError
+from inference import runtime as module
+from inference.engine import Engine
+from inference.prediction import InferenceItem, ItemResult
+from inference.runtime import ModelRuntime
+from models_store.description import ModelDescription
+from settings import Settings
+from tests.inference.conftest import encoded, scene
+
+KINDS = ("detect", "segment", "pose", "classify", "mobilenet")
+
+
+@pytest.fixture
+def locate(model_folder: Callable[[str], Path]) -> Callable[[str], Path]:
+    folders = {kind: model_folder(kind) for kind in KINDS}
+
+    def find(tag: str) -> Path:
+        if tag not in folders:
+            raise ModelNotFound(f"No model '{tag}'.")
+        return folders[tag]
+
+    return find
+
+
+@contextmanager
+def running(locate: Callable[[str], Path], **settings: Any) -> Iterator[ModelRuntime]:
+    given: dict[str, Any] = {"device": "cpu", "sessions": 2, "max_pixels": 1_000_000}
+    runtime = ModelRuntime(locate, Settings(**(given | settings)))
+    yield runtime
+    runtime.close()
+
+
+def photo(seed: int = 0, width: int = 300, height: int = 200) -> bytes:
+    return encoded(scene(width, height, seed))
+
+
+def same(one: ItemResult, other: ItemResult) -> bool:
+    a, b = one.prediction, other.prediction
+    assert a is not None
+    assert b is not None
+    pairs: list[tuple[Any, Any]] = [
+        (a.class_ids, b.class_ids),
+        (a.scores, b.scores),
+        (a.boxes, b.boxes),
+    ]
+    if a.keypoints is not None and b.keypoints is not None:
+        pairs.append((a.keypoints, b.keypoints))
+    if a.polygons is not None and b.polygons is not None:
+        pairs += [
+            (x, y)
+            for p, q in zip(a.polygons, b.polygons, strict=True)
+            for x, y in zip(p, q, strict=True)
+        ]
+    return all(np.array_equal(x, y) for x, y in pairs)
+
+
+def test_mixed_batch_answers_what_each_item_gets_alone(locate: Callable[[str], Path]) -> None:
+    items = [
+        InferenceItem(photo(seed), kind, confidence, draw=draw)
+        for seed, (kind, confidence, draw) in enumerate(
+            [(k, c, d) for k in KINDS for c, d in [(None, False), (0.4, True)]]
+        )
+    ]
+
+    async def story() -> None:
+        with running(locate) as runtime:
+            together = await runtime.predict_batch(items)
+            for item, result in zip(items, together, strict=True):
+                (alone,) = await runtime.predict_batch([item])
+                assert alone.error is None
+                assert same(alone, result)
+                assert (result.drawn is not None) == item.draw
+                assert set(result.times) == {"preprocess", "inference", "postprocess"}
+                assert all(value > 0 for value in result.times.values())
+            assert sum(len(r.prediction or ()) for r in together) > 20
+
+    asyncio.run(story())
+
+
+def test_a_bad_item_is_its_own_error(locate: Callable[[str], Path]) -> None:
+    items = [
+        InferenceItem(photo(1), "detect"),
+        InferenceItem(photo(1)[:2000], "detect"),
+        InferenceItem(photo(1), "unknown:1"),
+        InferenceItem(photo(1, 2000, 1000), "detect"),
+        InferenceItem(b"", "classify"),
+        InferenceItem(photo(1), "classify"),
+    ]
+
+    async def story() -> None:
+        with running(locate) as runtime:
+            results = await runtime.predict_batch(items)
+            kinds = [type(result.error) for result in results]
+            none = type(None)
+            assert kinds == [none, InvalidImage, ModelNotFound, PayloadTooLarge, InvalidImage, none]
+            (alone,) = await runtime.predict_batch(items[:1])
+            assert same(results[0], alone)
+            assert await runtime.predict_batch([]) == []
+
+    asyncio.run(story())
+
+
+def test_our_own_fault_is_logged_under_the_id_that_the_client_gets(
+    locate: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def broken(*args: Any, **kwargs: Any) -> None:
+        raise ZeroDivisionError("secret")
+
+    monkeypatch.setattr(module, "postprocess", broken)
+
+    async def story() -> None:
+        with running(locate) as runtime:
+            (result,) = await runtime.predict_batch([InferenceItem(photo(), "detect")])
+            assert type(result.error) is VisionLoopError
+            assert result.error.code == "PROCESSING_ERROR"
+            assert "secret" not in result.error.message
+            number = result.error.message.rstrip(".").split()[-1]
+            assert number in caplog.text
+            assert "secret" in caplog.text
+
+    asyncio.run(story())
+
+
+class Loads:
+    """Counts and delays loading."""
+
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, gate: threading.Event | None = None
+    ) -> None:
+        self.tags: list[str] = []
+        self.real = module.load_engine
+        self.gate = gate
+        monkeypatch.setattr(module, "load_engine", self)
+
+    def __call__(self, folder: Path, settings: Settings) -> tuple[Engine, ModelDescription]:
+        self.tags.append(folder.name)
+        if self.gate and folder.name == "segment":
+            assert self.gate.wait(20)
+        return self.real(folder, settings)
+
+
+def test_a_model_is_loaded_once_however_many_ask(
+    locate: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads = Loads(monkeypatch)
+
+    async def story() -> None:
+        with running(locate) as runtime:
+            one = [InferenceItem(photo(), "detect")]
+            await asyncio.gather(
+                runtime.warm("detect"), *(runtime.predict_batch(one) for _ in range(5))
+            )
+            assert loads.tags == ["detect"]
+            assert runtime.status()["engines"] == {"detect": "onnxruntime-cpu"}
+
+    asyncio.run(story())
+
+
+def test_loading_one_model_does_not_hold_up_another(
+    locate: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = threading.Event()
+    Loads(monkeypatch, gate)
+
+    async def story() -> None:
+        with running(locate) as runtime:
+            slow = asyncio.create_task(runtime.predict_batch([InferenceItem(photo(), "segment")]))
+            for _ in range(3):
+                (quick,) = await runtime.predict_batch([InferenceItem(photo(), "detect")])
+                assert quick.error is None
+            assert not slow.done()
+            assert list(runtime.status()["engines"]) == ["detect"]
+            gate.set()
+            assert (await slow)[0].error is None
+
+    asyncio.run(story())
+
+
+def test_the_least_recently_used_model_is_forgotten(
+    locate: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads = Loads(monkeypatch)
+
+    async def story() -> None:
+        with running(locate, model_cache=2) as runtime:
+            for tag in ("detect", "classify", "detect", "mobilenet", "detect", "classify"):
+                (result,) = await runtime.predict_batch([InferenceItem(photo(), tag)])
+                assert result.error is None
+            assert loads.tags == ["detect", "classify", "mobilenet", "classify"]
+            assert set(runtime.status()["engines"]) == {"detect", "classify"}
+            assert await runtime.unload("detect") is True
+            assert await runtime.unload("detect") is False
+            assert set(runtime.status()["engines"]) == {"classify"}
+
+    asyncio.run(story())
+
+
+def test_more_models_in_one_batch_than_are_kept(locate: Callable[[str], Path]) -> None:
+    async def story() -> None:
+        with running(locate, model_cache=1) as runtime:
+            results = await runtime.predict_batch([InferenceItem(photo(), k) for k in KINDS])
+            assert [result.error for result in results] == [None] * len(KINDS)
+            assert len(runtime.status()["engines"]) == 1
+
+    asyncio.run(story())
+
+
+def test_a_deleted_model_is_gone_and_a_failed_load_can_be_repeated(
+    locate: Callable[[str], Path], tmp_path: Path
+) -> None:
+    async def story() -> None:
+        copy = tmp_path / "copy"
+        with running(lambda tag: copy) as runtime:
+            (missing,) = await runtime.predict_batch([InferenceItem(photo(), "copy")])
+            assert missing.error is not None
+            copy.mkdir()
+            for file in locate("detect").iterdir():
+                (copy / file.name).write_bytes(file.read_bytes())
+            (there,) = await runtime.predict_batch([InferenceItem(photo(), "copy")])
+            assert there.error is None
+            for file in copy.iterdir():
+                file.unlink()
+            (gone,) = await runtime.predict_batch([InferenceItem(photo(), "copy")])
+            assert isinstance(gone.error, ModelNotFound)
+
+    asyncio.run(story())
+
+
+def test_a_caller_that_leaves_while_its_model_loads_spoils_nothing(
+    locate: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = threading.Event()
+    loads = Loads(monkeypatch, gate)
+
+    async def story() -> None:
+        with running(locate) as runtime:
+            item = InferenceItem(photo(), "segment")
+            leaving = asyncio.create_task(runtime.predict_batch([item]))
+            staying = asyncio.create_task(runtime.predict_batch([item]))
+            await asyncio.sleep(0.05)
+            leaving.cancel()
+            gate.set()
+            assert (await staying)[0].error is None
+            assert loads.tags == ["segment"]
+
+    asyncio.run(story())
+
+
+def test_the_event_loop_stays_free(locate: Callable[[str], Path]) -> None:
+    async def story() -> None:
+        with running(locate) as runtime:
+            await runtime.warm("detect")
+            items = [InferenceItem(photo(i, 900, 900), "detect", draw=True) for i in range(12)]
+            work = asyncio.create_task(runtime.predict_batch(items))
+            turns = 0
+            start = time.perf_counter()
+            while not work.done():
+                await asyncio.sleep(0.001)
+                turns += 1
+            average = (time.perf_counter() - start) / turns
+            assert turns > 5
+            assert average < 0.05
+
+    asyncio.run(story())
+
+
+def test_a_batching_engine_runs_once_for_its_pictures(
+    locate: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The way of a GPU runner, with PyTorch on the CPU."""
+    from inference.torch_engine import TorchEngine
+
+    sizes: list[int] = []
+
+    class Counting(TorchEngine):
+        def run(self, pixels: Any, wide: bool = False) -> Any:
+            sizes.append(len(pixels))
+            return super().run(pixels, wide)
+
+    def load(folder: Path, settings: Settings) -> tuple[Engine, ModelDescription]:
+        return Counting(folder, "cpu", half=False), ModelDescription.load(folder)
+
+    # without suppression, which two nearly equal overlaps would decide by chance
+    items = [InferenceItem(photo(seed), "detect", iou=1.0) for seed in range(4)]
+    items.insert(2, InferenceItem(b"no", "detect"))
+
+    async def story() -> None:
+        with running(locate) as runtime:
+            alone = [(await runtime.predict_batch([item]))[0] for item in items]
+        monkeypatch.setattr(module, "load_engine", load)
+        with running(locate, max_batch=3) as runtime:
+            together = await runtime.predict_batch(items)
+        assert sorted(sizes) == [2, 2]  # 3 + 2 items, one of them unreadable
+        for one, other in zip(alone, together, strict=True):
+            assert (one.error is None) == (other.error is None)
+            if one.prediction and other.prediction:
+                best, again = one.prediction.scores[:20], other.prediction.scores[:20]
+                assert len(best) > 3
+                np.testing.assert_allclose(best, again, atol=1e-3)
+
+    asyncio.run(story())
+
+
+def test_a_failing_device_fails_its_batch_with_our_error(
+    locate: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken:
+        backend, batched = "broken", True
+
+        def run(self, pixels: Any, wide: bool = False) -> Any:
+            raise RuntimeError("CUDA error: /secret")
+
+    monkeypatch.setattr(
+        module, "load_engine", lambda folder, _: (Broken(), ModelDescription.load(folder))
+    )
+
+    async def story() -> None:
+        with running(locate) as runtime:
+            results = await runtime.predict_batch([InferenceItem(photo(), "detect")] * 2)
+            assert [type(r.error) for r in results] == [VisionLoopError] * 2
+            assert all("secret" not in r.error.message for r in results if r.error)
+
+    asyncio.run(story())
+
+
+def test_a_cpu_runner_never_imports_torch(locate: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = locate("detect")
+    picture = tmp_path / "photo.jpg"
+    picture.write_bytes(photo())
+    script = f"""
+import asyncio, sys
+from pathlib import Path
+from inference.device import limits
+from inference.prediction import InferenceItem
+from inference.runtime import ModelRuntime
+from settings import Settings
+
+settings = Settings(device="cpu")
+limits(settings)
+runtime = ModelRuntime(lambda tag: Path({str(folder)!r}), settings)
+item = InferenceItem(Path({str(picture)!r}).read_bytes(), "detect:1", draw=True)
+(result,) = asyncio.run(runtime.predict_batch([item]))
+assert result.error is None and result.drawn
+heavy = [name for name in ("torch", "torchvision", "ultralytics") if name in sys.modules]
+print("imported:", heavy)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True, text=True, timeout=60, cwd=Path(__file__).parents[2], check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "imported: []"
