@@ -54,12 +54,19 @@ class Settings(BaseSettings):
     model_cache: int = Field(4, gt=0, description="Models kept loaded by a runner")
     request_timeout: float = Field(60, gt=0, description="Seconds before a request answers 504")
 
+    pretrained: Path | None = Field(
+        None, description="Folder of pretrained weights (yolov8n.pt, …) that trainings start from"
+    )
+    allow_download: bool = Field(
+        False, description="Fetch pretrained weights from Ultralytics when they are not at hand"
+    )
+
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
-    @field_validator("home")
+    @field_validator("home", "pretrained")
     @classmethod
-    def _absolute(cls, value: Path) -> Path:
-        return value.expanduser().resolve()
+    def _absolute(cls, value: Path | None) -> Path | None:
+        return value.expanduser().resolve() if value else None
 
     @field_validator("data_roots", mode="before")
     @classmethod

@@ -1,0 +1,138 @@
+"""The training parameters that clients may set, their legal values, and for which models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from errors import ValidationFailed
+from models_store.description import Family, Task
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number within bounds, both included."""
+
+    low: float
+    high: float
+    whole: bool = False
+
+    def check(self, value: object) -> float | int | None:
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
+            return None
+        try:
+            number = float(value)
+        except ValueError:
+            return None
+        if not self.low <= number <= self.high or (self.whole and number != int(number)):
+            return None
+        return int(number) if self.whole else number
+
+    def __str__(self) -> str:
+        return f"{'a whole' if self.whole else 'a'} number from {self.low:g} to {self.high:g}"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of some words."""
+
+    words: tuple[str, ...]
+
+    def check(self, value: object) -> str | None:
+        return next((word for word in self.words if str(value).lower() == word.lower()), None)
+
+    def __str__(self) -> str:
+        return f"one of {', '.join(self.words)}"
+
+
+@dataclass(frozen=True)
+class Switch:
+    """True or false."""
+
+    def check(self, value: object) -> bool | None:
+        return {"true": True, "1": True, "false": False, "0": False}.get(str(value).lower())
+
+    def __str__(self) -> str:
+        return "true or false"
+
+
+Kind = Number | Choice | Switch
+
+EVERY: dict[str, Kind] = {
+    "lr0": Number(1e-6, 1),
+    "lrf": Number(1e-6, 1),
+    "weight_decay": Number(0, 1),
+    "warmup_epochs": Number(0, 1000),
+    "hsv_h": Number(0, 0.5),
+    "hsv_s": Number(0, 1),
+    "hsv_v": Number(0, 1),
+    "degrees": Number(0, 180),
+    "translate": Number(0, 1),
+    "scale": Number(0, 1),
+    "fliplr": Number(0, 1),
+    "flipud": Number(0, 1),
+    "erasing": Number(0, 0.9),
+    "dropout": Number(0, 0.9),
+    "bn_momentum": Number(0.001, 1),
+    "workers": Number(0, 64, whole=True),
+    "seed": Number(0, 2**31 - 1, whole=True),
+}
+MOBILENET: dict[str, Kind] = EVERY | {"label_smoothing": Number(0, 0.5)}
+YOLO: dict[str, Kind] = EVERY | {
+    "optimizer": Choice(("auto", "SGD", "Adam", "AdamW", "NAdam", "RAdam", "RMSProp", "MuSGD")),
+    "momentum": Number(0, 1),
+    "warmup_momentum": Number(0, 1),
+    "warmup_bias_lr": Number(0, 1),
+    "nbs": Number(1, 1024, whole=True),
+    "cos_lr": Switch(),
+    "amp": Switch(),
+    "plots": Switch(),
+    "cache": Choice(("false", "ram")),  # "disk" would write into the data set
+    "fraction": Number(0.001, 1),
+}
+BOXES: dict[str, Kind] = {
+    "box": Number(0, 100),
+    "cls": Number(0, 100),
+    "dfl": Number(0, 100),
+    "pose": Number(0, 100),
+    "kobj": Number(0, 100),
+    "shear": Number(0, 180),
+    "perspective": Number(0, 0.001),
+    "mosaic": Number(0, 1),
+    "mixup": Number(0, 1),
+    "copy_paste": Number(0, 1),
+    "close_mosaic": Number(0, 10_000, whole=True),
+    "multi_scale": Number(0, 0.9),
+    "cls_pw": Number(0, 1),
+}
+CLASSIFY: dict[str, Kind] = {
+    "auto_augment": Choice(("randaugment", "autoaugment", "augmix", "none")),
+}
+
+
+def check_hyperparameters(given: Mapping[str, Any], family: Family, task: Task) -> dict[str, Any]:
+    """The parameters with their right types; None and empty texts are left out.
+
+    Raises:
+        ValidationFailed: A name is unknown for this kind of model, or a value is out of range.
+    """
+    if family == "mobilenet":
+        known = MOBILENET
+    else:
+        known = YOLO | (CLASSIFY if task == "classify" else BOXES)
+    checked = {}
+    for name, value in given.items():
+        if value is None or value == "":
+            continue
+        kind = known.get(name)
+        if kind is None:
+            raise ValidationFailed(
+                f"Unknown training parameter {name[:40]!r} for {family} {task}. "
+                f"Known: {', '.join(sorted(known))}."
+            )
+        result = kind.check(value)
+        if result is None:
+            raise ValidationFailed(f"{name} is {str(value)[:40]!r}; allowed is {kind}.")
+        checked[name] = result
+    return checked
