@@ -48,6 +48,7 @@ def convert(
     names: list[str] | None = None,
     imgsz: int | None = None,
     description: str = "",
+    serving: bool = True,
 ) -> dict[str, Any]:
     """Convert a checkpoint into an empty folder.
 
@@ -58,6 +59,7 @@ def convert(
         names: Class names in place of the file's.
         imgsz: Input side in place of the file's.
         description: Free text.
+        serving: Make the engine that it is served from.
 
     Returns:
         What is worth noting of the file's origin.
@@ -90,7 +92,8 @@ def convert(
         _compare(module, model)
     fill(model, weights)
     save_model(folder, model, described)
-    export_onnx(folder)
+    if serving:
+        export_onnx(folder)
     return origin
 
 

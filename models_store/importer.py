@@ -68,20 +68,36 @@ def import_model(
     if path.stat().st_size > MAX_FILE:
         raise InvalidModelFile(f"The file is larger than {MAX_FILE // 1024**3} GiB.")
     request = {
-        "path": str(path.resolve()),
         "family": family,
         "names": list(names) if names is not None else None,
         "imgsz": imgsz,
         "description": description,
     }
     with scratch(registry.settings.home) as folder:
-        origin = _convert(request | {"folder": str(folder)}, timeout)
+        origin = convert_checkpoint(path, folder, timeout=timeout, **request)
         source: dict[str, Any] = {"kind": "import", "parent": parent, "file": path.name[:200]}
         source |= {"sha256": _sha256(path), **({"origin": origin} if origin else {})}
         return registry.publish(folder, name, source, promote=promote)
 
 
-def _convert(request: dict[str, Any], timeout: float) -> dict[str, Any]:
+def convert_checkpoint(
+    path: Path, folder: Path, *, timeout: float = TIMEOUT, **options: Any
+) -> dict[str, Any]:
+    """Convert a checkpoint into a model folder, without publishing it, in a child process.
+
+    Args:
+        path: The foreign file.
+        folder: Exists and is empty.
+        timeout: Seconds that it may take.
+        options: As `models_store.convert.convert` has them.
+
+    Returns:
+        What is worth noting of the file's origin.
+
+    Raises:
+        InvalidModelFile, ValidationFailed: As `import_model`.
+    """
+    request = {"path": str(path.resolve()), "folder": str(folder), **options}
     request |= {"cpu_seconds": int(timeout) * 4}
     try:
         child = run_module("models_store.convert", [json.dumps(request)], timeout)
