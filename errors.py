@@ -75,6 +75,10 @@ class ModelNotFound(NotFound):
     code = "MODEL_NOT_FOUND"
 
 
+class JobNotFound(NotFound):
+    code = "JOB_NOT_FOUND"
+
+
 class MethodNotAllowed(VisionLoopError):
     code, status = "METHOD_NOT_ALLOWED", 405
 

@@ -61,6 +61,16 @@ class Settings(BaseSettings):
         False, description="Fetch pretrained weights from Ultralytics when they are not at hand"
     )
 
+    train_slots: int = Field(
+        0, ge=0, description="Jobs that run at once; 0: one a GPU, one on a CPU"
+    )
+    train_threads: int = Field(
+        0, ge=0, description="CPU threads of all jobs together; 0: leave the service a quarter"
+    )
+    train_attempts: int = Field(
+        3, gt=0, description="Crashes in a row, without a new checkpoint, that end a job"
+    )
+
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     @field_validator("home", "pretrained")
