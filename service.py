@@ -36,15 +36,18 @@ class ModelRunner:
 
     def __init__(self) -> None:
         self.runtime = ModelRuntime(locate, settings)
+        self.drain = deployment.Drain()
 
     @bentoml.on_startup
-    def settle(self) -> None:
+    async def settle(self) -> None:
+        self.drain.arm()
         deployment.settle(settings)
 
     @bentoml.api
     async def predict_batch(self, items: Any) -> Any:
         """A Parcel of InferenceItems in, a Parcel of as many ItemResults out."""
-        return Parcel(await self.runtime.predict_batch(items.content))
+        with self.drain:
+            return Parcel(await self.runtime.predict_batch(items.content))
 
     @bentoml.api(batchable=True, max_batch_size=32, max_latency_ms=60_000)
     async def predict(self, items: list[Any]) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import gc
 import logging
@@ -9,7 +10,12 @@ import os
 import shutil
 import signal
 import sys
+import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 from bentoml._internal.configuration.containers import BentoMLContainer
 from filelock import FileLock, Timeout
@@ -19,6 +25,8 @@ from settings import Settings
 
 LOCK = ".visionloop-server.lock"
 _PR_SET_PDEATHSIG = 1
+
+Stop = Callable[[int, FrameType | None], Any]
 
 _held: dict[Path, FileLock] = {}
 
@@ -113,3 +121,50 @@ def settle(settings: Settings) -> None:
             os.kill(os.getpid(), signal.SIGTERM)
     gc.collect()
     gc.freeze()
+
+
+class Drain:
+    """Lets a runner outlast the gateway at a stop: a context around each of its predictions.
+
+    The supervisor stops all processes at once (circus), and uvicorn drops idle connections with
+    the first signal, so a gateway with requests left would find nobody. Armed, this passes the
+    signal on only when nothing was predicted for `QUIET` seconds.
+    """
+
+    QUIET = 0.5
+    LONGEST = 60.0
+
+    def __init__(self) -> None:
+        self._running = 0
+        self._last = 0.0
+        self._began: float | None = None
+
+    def __enter__(self) -> None:
+        self._running += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._running -= 1
+        self._last = time.monotonic()
+
+    def arm(self) -> None:
+        """Stand before uvicorn's handlers; in its event loop, after it has set them."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            stop = signal.getsignal(number)
+            if callable(stop):
+                signal.signal(number, partial(self._asked, loop, stop))
+
+    def _asked(
+        self, loop: asyncio.AbstractEventLoop, stop: Stop, number: int, frame: FrameType | None
+    ) -> None:
+        if self._began is None:
+            self._began = self._last = time.monotonic()
+            loop.call_soon_threadsafe(self._wait, loop, partial(stop, number, frame))
+
+    def _wait(self, loop: asyncio.AbstractEventLoop, stop: Callable[[], Any]) -> None:
+        now = time.monotonic()
+        quiet = self._running == 0 and now - self._last > self.QUIET
+        if quiet or now - (self._began or now) > self.LONGEST:
+            stop()
+        else:
+            loop.call_later(0.1, self._wait, loop, stop)

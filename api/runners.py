@@ -22,6 +22,7 @@ log = logging.getLogger("visionloop")
 
 BEAT = 2.0  # seconds between two questions whether a runner is there
 POLL = 0.3  # the same for one that is not
+TURN = 0.05  # seconds between two attempts at one of few connections
 PROBE = 3.0  # seconds in which a living runner answers
 LOST = (aiohttp.ClientError, OSError)
 RESTART = 10.0  # seconds that BentoML takes to notice a dead runner and start another
@@ -107,16 +108,7 @@ class Runner:
 
     async def _call(self, method: str, *args: Any) -> Any:
         try:
-            try:
-                return await self.proxy.call(method, *args)
-            except TimeoutError:  # an OSError, but not a lost connection
-                raise
-            except LOST:
-                if not await self._answers():
-                    raise
-                # It was a connection that the runner had just closed for being idle (uvicorn,
-                # after 5 s); aiohttp sends no POST twice by itself.
-                return await self.proxy.call(method, *args)
+            return await self._through_a_stop(method, *args)
         except TimeoutError:
             raise BackendTimeout(f"The {self.name} did not answer in time.") from None
         except LOST as error:
@@ -130,10 +122,33 @@ class Runner:
                 raise BackendTimeout(f"The {self.name} did not answer in time.") from None
             raise RuntimeError(f"The {self.name} failed: {error}") from error
 
+    async def _through_a_stop(self, method: str, *args: Any) -> Any:
+        """A call that tries again where the connection, not the runner, is at fault.
+
+        aiohttp sends no POST twice by itself. A stopping supervisor takes the socket's file away
+        at once; then only open connections are left, and their turn comes.
+        """
+        again = False
+        while True:
+            try:
+                return await self.proxy.call(method, *args)
+            except TimeoutError:  # an OSError, but not a lost connection
+                raise
+            except aiohttp.ClientConnectorError:
+                if not self.up:
+                    raise
+                await asyncio.sleep(TURN)
+            except LOST:  # perhaps just closed for being idle (uvicorn, after 5 s)
+                if again or not await self._answers():
+                    raise
+                again = True
+
     async def _answers(self) -> bool:
         try:
             async with asyncio.timeout(PROBE):
                 await self.proxy.call("status")
+        except aiohttp.ClientConnectorError:
+            return self.up and self.batcher.stats.running_calls > 0
         except (TimeoutError, *LOST, BentoMLException):
             return False
         return True

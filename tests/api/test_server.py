@@ -14,10 +14,11 @@ import bentoml
 import httpx
 import pytest
 from bentoml.exceptions import NotFound
-from conftest import Server
 from PIL import Image
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as plain
+
+from tests.api.serving import Server
 
 DETECTOR = "traffic_signs_yolov8n"
 CLASSIFIER = "traffic_signs_mobilenet_v2"
@@ -225,15 +226,10 @@ def test_an_endless_upload_is_refused_on_the_way(server: Server) -> None:
             sent += 1
             yield b"\0" * 65536
 
-    with httpx.Client(base_url=server.url, timeout=30) as client, pytest.raises(httpx.WriteError):
-        client.post("/infer", content=chunks())
-    assert 64 <= sent < 1000  # 4 MiB are allowed, as much again is thrown away, some is buffered
-
-
-def test_a_refused_upload_that_is_not_much_too_large_reads_why(server: Server) -> None:
     with httpx.Client(base_url=server.url, timeout=30) as client:
-        answer = client.post("/infer", content=(b"\0" * 65536 for _ in range(100)))
+        answer = client.post("/infer", content=chunks())
     assert answer.json()["code"] == "PAYLOAD_TOO_LARGE"
+    assert 64 <= sent < 1000  # 4 MiB are allowed, as much again is thrown away, some is buffered
 
 
 def test_models_are_listed_and_found_by_name_and_id(client: httpx.Client) -> None:
@@ -271,7 +267,7 @@ def test_metrics_speak_to_prometheus_and_to_people(client: httpx.Client, picture
     assert one in listed
 
     text = client.get("/metrics", headers={"Accept": "text/plain;version=0.0.4"})
-    assert text.headers["Vary"] == "Accept"
+    assert "Accept" in text.headers["Vary"].split(", ")
     assert text.headers["Content-Type"].startswith("text/plain")
     families = {family.name: family for family in plain(text.text)}
     routes = {sample.labels["route"] for sample in families["visionloop_requests"].samples}
