@@ -35,7 +35,7 @@ def suggest_name(text: str) -> str:
     """
     name = re.sub(r"[^a-z0-9._-]+", "-", text.lower())
     name = re.sub(r"\.\.+", ".", name).strip("-._")[:63].strip("-._")
-    return f"{name}-model"[:63] if name in RESERVED or not name else name
+    return f"{name}-model".lstrip("-") if name in RESERVED or not name else name
 
 
 def split_tag(tag: str) -> tuple[str, str | None]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import ValidationError
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from models_store.database import Database, Promotion, PublishedModel, now, raise_generation
 from models_store.description import ModelDescription
-from models_store.store import ModelStore, StoredModel
+from models_store.store import MANIFEST, UNPUBLISHED, ModelStore, StoredModel
 
 
 def sweep(store: ModelStore, database: Database) -> list[str]:
@@ -79,7 +81,7 @@ def as_row(model: StoredModel, description: ModelDescription) -> PublishedModel:
         name=model.name,
         version=model.version,
         created_at=model.metadata["created_at"],
-        size_bytes=sum(file.stat().st_size for file in model.path.rglob("*") if file.is_file()),
+        size_bytes=_size(model.path),
         description=description.model_dump_json(),
         source=model.metadata["source"],
         metrics=model.metadata["metrics"],
@@ -94,3 +96,9 @@ def set_promoted(session: Session, name: str, version: str) -> None:
         session.add(Promotion(name=name, version=version))
     else:
         row.version, row.promoted_at = version, now()
+
+
+def _size(folder: Path) -> int:
+    """Bytes of a version's own files, without BentoML's manifest and our mark."""
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    return sum(file.stat().st_size for file in files if file.name not in (MANIFEST, UNPUBLISHED))

@@ -19,4 +19,4 @@ os.environ["BENTOML_DO_NOT_TRACK"] = "True"
 
 from models_store import _ultralytics  # noqa: E402
 
-os.environ.update(_ultralytics.environment(HOME))
+os.environ.update(_ultralytics.environment(HOME, threads=1))  # small models: no gain from two
