@@ -69,8 +69,8 @@ def bumps(canvas: Canvas, rng: Generator, ink: Colour) -> None:
 
 def skidding_car(canvas: Canvas, rng: Generator, ink: Colour) -> None:
     """A small tilted car from behind over two wavy tracks that cross."""
-    x, y, scale = rng.uniform(-0.12, 0.12), rng.uniform(-0.3, -0.12), rng.uniform(0.85, 1.1)
-    tilt = np.radians(rng.uniform(2, 20))
+    x, y, scale = rng.uniform(-0.1, 0.12), rng.uniform(-0.26, 0.0), rng.uniform(0.75, 1.05)
+    tilt = np.radians(rng.uniform(4, 24))
 
     def turned(points: Points) -> Points:
         c, s = float(np.cos(tilt)) * scale, float(np.sin(tilt)) * scale
@@ -79,15 +79,15 @@ def skidding_car(canvas: Canvas, rng: Generator, ink: Colour) -> None:
     canvas.polygon(turned([(-0.42, 0.17), (-0.44, -0.05), (0.44, -0.05), (0.42, 0.17)]), ink)
     roof = turned([(-0.36, 0.0), (-0.24, -0.26), (0.24, -0.26), (0.36, 0.0)])
     canvas.stroke(roof, 0.09, ink)
-    if rng.random() < 0.5:
+    if rng.random() < 0.3:
         canvas.polygon(roof, ink)
     for side in (-1, 1):
         canvas.stroke(turned([(side * 0.3, 0.16), (side * 0.3, 0.27)]), 0.13, ink)
-    t = np.linspace(0, 1, 16)
-    wave, drift = rng.uniform(0.1, 0.22), rng.uniform(0.0, 0.35)
+    t = np.linspace(0, 1, 18)
+    wave, drift, drop = rng.uniform(0.1, 0.22), rng.uniform(0.0, 0.5), rng.uniform(0.2, 0.36)
     for side in (-1, 1):
-        xs = x + side * (0.3 - 0.1 * t) + wave * side * np.sin(t * 2 * np.pi) + drift * t
-        canvas.stroke(list(zip(xs, y + 0.28 + 0.36 * t, strict=True)), 0.075, ink)
+        xs = x + side * (0.3 - 0.1 * t) + wave * side * np.sin(t * 2 * np.pi) + drift * t**2
+        canvas.stroke(list(zip(xs, y + 0.3 + drop * t, strict=True)), 0.065, ink)
 
 
 def worker(canvas: Canvas, rng: Generator, ink: Colour) -> None:
@@ -105,13 +105,13 @@ def worker(canvas: Canvas, rng: Generator, ink: Colour) -> None:
 
 def traffic_light(canvas: Canvas, rng: Generator, inks: tuple[Colour, Colour, Colour]) -> None:
     """Three discs, red over yellow over green; some makers outline them."""
-    pitch, radius = rng.uniform(0.38, 0.46), rng.uniform(0.14, 0.2)
-    boxed = rng.random() < 0.35
+    pitch, radius = rng.uniform(0.38, 0.46), rng.uniform(0.15, 0.21)
+    boxed = rng.random() < 0.08
     if boxed:
         canvas.box(-0.23, -0.8, 0.23, 0.55, (30, 30, 30))
     for i, ink in enumerate(inks):
         y = -0.12 + (i - 1) * pitch
-        if not boxed and rng.random() < 0.5:
+        if not boxed and rng.random() < 0.6:
             canvas.disc(0, y, radius + 0.03, (40, 40, 40))
         canvas.disc(0, y, radius, ink)
 

@@ -46,7 +46,7 @@ class Palette:
             black=paint(24, 24, 26, 8),
             blue=paint(*blue, 12),
             yellow=paint(246, 172, 22, 14),
-            green=paint(20, 150, 95, 14),
+            green=paint(20, 125, 95, 18),
         )
 
 
@@ -178,7 +178,9 @@ def _warn(
 
 def _traffic_signals(canvas: Canvas, rng: Generator, paint: Palette) -> None:
     view = _warning(canvas, rng, paint)
-    pictograms.traffic_light(view, rng, (paint.red, paint.yellow, paint.green))
+    dim = rng.uniform(0.5, 1.0)  # the red disc is often nearly as dark as black
+    red = int(paint.red[0] * dim), int(paint.red[1] * dim), int(paint.red[2] * dim)
+    pictograms.traffic_light(view, rng, (red, paint.yellow, paint.green))
 
 
 def _arrows(

@@ -33,7 +33,7 @@ from training.signs import CLASS_NAMES
 CROP = 64  # side of the classifier's input, pixels
 MEAN = STD = 0.5  # classifier input: (x / 255 - MEAN) / STD
 SMALL_SCENES = 12_000  # the detector's first scenes are small
-SMALL_SIDES, SIDES = (128, 160, 192), (160, 192, 256, 384)  # sides of scenes, pixels
+SMALL_SIDES, SIDES = (128, 160, 192), (160, 192, 224, 320)  # sides of scenes, pixels
 FOLDERS = {"classifier": "traffic_signs_mobilenet_v2", "detector": "traffic_signs_yolov8n"}
 SAVE_EVERY = 60.0  # seconds
 
@@ -355,10 +355,12 @@ def main() -> None:
         epilog="Interrupted? The same command goes on from the checkpoint in --work.",
     )
     parser.add_argument("model", choices=("classifier", "detector"))
-    parser.add_argument("--steps", type=int, help="batches to train (8000; detector 5000)")
+    parser.add_argument("--steps", type=int, help="batches to train (6000; detector 8000)")
     parser.add_argument("--minutes", type=float, help="train for this time instead")
     parser.add_argument("--workers", type=int, default=1, help="processes that draw (1)")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument(
+        "--threads", type=int, default=torch.get_num_threads(), help="of the training process"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path, default=Path("runs/starters"), help="checkpoints")
     parser.add_argument(
@@ -366,7 +368,7 @@ def main() -> None:
     )
     args = parser.parse_args()
     checkpoint = args.work / f"{args.model}.pt"
-    steps = args.steps or (8000 if args.model == "classifier" else 5000)
+    steps = args.steps or (6000 if args.model == "classifier" else 8000)
     budget = Budget(steps, args.minutes)
     recipe = train_classifier if args.model == "classifier" else train_detector
     torch.set_num_threads(args.threads)
