@@ -17,7 +17,7 @@ from PIL import (  # the plugins register themselves; Pillow would look for all 
     ImageOps,
     Jpeg2KImagePlugin,  # noqa: F401
     JpegImagePlugin,  # noqa: F401
-    PngImagePlugin,  # noqa: F401
+    PngImagePlugin,
     PpmImagePlugin,  # noqa: F401
     TiffImagePlugin,  # noqa: F401
     UnidentifiedImageError,
@@ -35,6 +35,8 @@ ORIENTATION = 0x0112
 _SIDEWAYS = {5, 6, 7, 8}
 _SCAN_BUDGET = 3e9  # pixels times scans of a JPEG; an ordinary progressive one has ten scans
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # refused below
+PngImagePlugin.MAX_TEXT_MEMORY = 8 << 20  # bytes of comments unpacked while reading a header
 _open = Image.open  # before Ultralytics, if it is imported later, replaces it (utils/patches.py)
 
 
@@ -72,6 +74,8 @@ def decode(data: bytes, max_pixels: int) -> Pixels:
             scans = data.count(b"\xff\xda")
             if scans * image.width * image.height > _SCAN_BUDGET:
                 raise InvalidImage(f"This JPEG has {scans} scans for its size: not a photograph.")
+            if len(data) * 8 * 64 < image.width * image.height:  # a block takes a bit at least
+                raise InvalidImage("The image file is truncated: send it again, complete.")
             if _is_plain_jpeg(image, data):
                 return _decode_jpeg(data)
         ImageOps.exif_transpose(image, in_place=True)

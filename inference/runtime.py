@@ -89,15 +89,20 @@ class ModelRuntime:
         return [by_index[index] for index in range(len(items))]
 
     async def warm(self, tag: str) -> None:
-        """Load a model, and let it see one empty picture.
+        """Load a model, and let it see an empty picture.
 
         Raises:
             ModelNotFound: there is no such model.
         """
         model = await self._model(tag)
-        description = model.description
-        empty = np.zeros((1, description.imgsz, description.imgsz, description.channels), np.uint8)
-        await asyncio.get_running_loop().run_in_executor(self._loader, model.engine.run, empty)
+        size, channels = model.description.imgsz, model.description.channels
+        empty = np.zeros((1, size, size, channels), np.uint8)
+
+        def run() -> None:
+            model.engine.run(empty)
+            model.engine.run(empty, wide=True)
+
+        await asyncio.get_running_loop().run_in_executor(self._loader, run)
 
     async def unload(self, tag: str) -> bool:
         """Forget a model; predictions that are under way finish. Whether it was loaded."""

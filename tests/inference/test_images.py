@@ -177,13 +177,13 @@ def test_what_is_no_picture_is_refused(data: bytes) -> None:
         check_header(data, MAX)
 
 
+def chunk(kind: bytes, body: bytes) -> bytes:
+    crc = struct.pack(">I", zlib.crc32(kind + body))
+    return struct.pack(">I", len(body)) + kind + body + crc
+
+
 def png_header(width: int, height: int) -> bytes:
     """A PNG that claims a size and has no pixels."""
-
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        crc = struct.pack(">I", zlib.crc32(kind + body))
-        return struct.pack(">I", len(body)) + kind + body + crc
-
     head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     pixels = chunk(b"IDAT", zlib.compress(b"\0" * 1000))
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + pixels + chunk(b"IEND", b"")
@@ -217,6 +217,23 @@ def test_jpeg_with_absurdly_many_scans_is_refused() -> None:
     repeated = data[:end] + data[start:end] * 5000 + data[end:]
     with pytest.raises(InvalidImage, match="scans"):
         decode(repeated, MAX)
+
+
+def test_jpeg_with_a_lying_header_is_refused() -> None:
+    small = encoded(scene(64, 64), "JPEG")
+    lying = small.replace(b"\x00\x40\x00\x40", b"\x1b\x58\x1b\x58")  # 7000 × 7000
+    assert check_header(lying, 50_000_000) == (7000, 7000)
+    with pytest.raises(InvalidImage):
+        decode(lying, 50_000_000)
+    assert decode(encoded(Image.new("RGB", (3000, 3000)), "JPEG"), 9_000_000).max() == 0
+
+
+def test_png_bomb_of_comments_is_refused() -> None:
+    data = encoded(scene(20, 20), "PNG")
+    comment = chunk(b"zTXt", b"key\0\0" + zlib.compress(b"a" * 1_000_000))
+    assert decode(data[:33] + comment + data[33:], MAX).shape == (20, 20, 3)
+    with pytest.raises(InvalidImage):
+        check_header(data[:33] + comment * 50 + data[33:], MAX)
 
 
 def test_thin_pictures() -> None:
