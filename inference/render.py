@@ -15,6 +15,7 @@ from inference.images import Pixels
 from inference.prediction import Prediction
 
 Colour = tuple[int, int, int]
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 QUALITY = 90
 MASK_OPACITY = 0.4
@@ -61,7 +62,7 @@ def draw(pixels: Pixels, prediction: Prediction) -> bytes:
 
 
 @lru_cache(maxsize=64)
-def _font(text: str, size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def _font(text: str, size: int) -> Font:
     """Pillow's own font, which has Latin letters only, or one of the machine's for others."""
     if all(ord(letter) < 0x250 for letter in text):
         return ImageFont.load_default(size)
@@ -101,9 +102,10 @@ def _draw_label(
     corner: tuple[float, float],
     text: str,
     colour: Colour,
-    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+    font: Font,
+    above: bool = True,
 ) -> float:
-    """Text on a plate of `colour`, above `corner` or, at the picture's edge, inside it.
+    """Text on a plate of `colour`, above or below `corner`, but never outside the picture.
 
     Returns the plate's lower edge.
     """
@@ -111,21 +113,18 @@ def _draw_label(
     width, height = right - left + 4, bottom - top + 4
     limits = canvas.im.size
     x = max(0, min(corner[0], limits[0] - width))
-    y = corner[1] - height if corner[1] >= height else corner[1]
+    y = corner[1] - height if above and corner[1] >= height else corner[1]
     y = max(0, min(y, limits[1] - height))
     canvas.rectangle((x, y, x + width, y + height), fill=colour)
     luminance = np.dot(colour, (0.299, 0.587, 0.114))
-    canvas.text(
-        (x + 2 - left, y + 2 - top), text, fill="black" if luminance > 150 else "white", font=font
-    )
+    ink = "black" if luminance > 150 else "white"
+    canvas.text((x + 2 - left, y + 2 - top), text, fill=ink, font=font)
     return y + height
 
 
-def _draw_classes(
-    canvas: ImageDraw.ImageDraw,
-    prediction: Prediction,
-    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
-) -> None:
+def _draw_classes(canvas: ImageDraw.ImageDraw, prediction: Prediction, font: Font) -> None:
+    """The classes as a list in the upper left corner, the best first."""
     y = 0.0
     for i, class_id in enumerate(prediction.class_ids):
-        y = _draw_label(canvas, (0, y), _caption(prediction, i), class_colour(int(class_id)), font)
+        colour = class_colour(int(class_id))
+        y = _draw_label(canvas, (0, y), _caption(prediction, i), colour, font, above=False)
