@@ -22,6 +22,7 @@ from models_store.names import suggest_name
 from models_store.registry import Registry
 from models_store.sniff import check_checkpoint
 from settings import Settings
+from training.data_roots import data_roots, is_inside, real_path
 
 SCALES = ("n", "s", "m", "l", "x")
 SUFFIXES: dict[Task, str] = {"detect": "", "segment": "-seg", "pose": "-pose", "classify": "-cls"}
@@ -242,16 +243,15 @@ def _of_registry(text: str, task: Task | None, registry: Registry) -> Base:
 
 def _confined(text: str, settings: Settings) -> Path:
     """A weights file under the allowed roots."""
-    path = Path(text).expanduser()
-    roots = [*settings.data_roots, settings.home / "datasets"]
+    roots = data_roots(settings)
     if settings.pretrained:
-        roots.append(settings.pretrained)
-    resolved = path.resolve()
-    if not path.is_absolute() or not any(resolved.is_relative_to(r.resolve()) for r in roots):
+        roots = (*roots, real_path(settings.pretrained))
+    path = real_path(text)
+    if not is_inside(path, roots):
         raise Forbidden(
-            f"The weights {text[:200]!r} lie outside the allowed folders. Move them under one of "
-            "VISIONLOOP_DATA_ROOTS, or import them as a model."
+            f"The weights {text[:200]!r} are outside the folders this server may read. Move them "
+            "under one of VISIONLOOP_DATA_ROOTS, or import them as a model and give its id."
         )
-    if not resolved.is_file():
+    if not path.is_file():
         raise InvalidModelFile(f"There is no weights file {text[:200]!r}.")
-    return resolved
+    return path

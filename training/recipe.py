@@ -18,6 +18,7 @@ from models_store.names import check_name
 from models_store.registry import Registry
 from settings import Settings
 from training.base_models import Base, choose_base
+from training.data_roots import data_roots
 from training.hyperparameters import check_hyperparameters
 
 Mode = Literal["regular", "freeze_strategy", "incremental", "distillation"]
@@ -132,7 +133,7 @@ def plan(
     hyper = check_hyperparameters(request.hyper, base.family, task)
     name = check_name((request.name or "").strip() or base.default_name)
     path = datasets.resolve((request.data or "").strip())
-    check(path, task, allowed_roots(settings))
+    check(path, task, data_roots(settings))
     imgsz, notes = _imgsz(request.imgsz, base)
     notes = (base.sentence, *notes)
     stage = request.min_epochs_per_stage
@@ -156,11 +157,6 @@ def plan(
         hyper=hyper,
         notes=notes,
     )
-
-
-def allowed_roots(settings: Settings) -> tuple[Path, ...]:
-    """The folders that data sets and weights may be named in."""
-    return (*settings.data_roots, settings.home / "datasets")
 
 
 def _check_mode(mode: Mode) -> None:

@@ -1,0 +1,169 @@
+"""Staged unfreezing: the head learns first, then the neck with it, then everything.
+
+For start weights that know something worth keeping: layers are released from the output
+backwards (Howard and Ruder 2018, section 3.3), so that the large errors of a fresh head never
+reach a good backbone. Each stage lasts at least `min_epochs_per_stage`, and ends when its metric
+stalls or when the later stages need the epochs that are left. One optimiser and one learning
+rate curve go through all stages; the best checkpoint of all of them is kept.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from settings import get_settings
+from training import yolo
+from training.data_roots import data_roots
+from training.datasets import check
+from training.publication import Trained
+from training.recipe import Recipe
+from training.start_weights import load_start
+
+if TYPE_CHECKING:
+    from training.worker import JobHandle
+
+
+def train(recipe: Recipe, job: JobHandle) -> Trained:
+    """Train a YOLO model in stages; plainly with `use_freeze_strategy` false.
+
+    Raises:
+        VisionLoopError: The data set, the start weights or the settings do not work out.
+        JobCancelled: A stop was asked for.
+    """
+    settings = get_settings()
+    job.report(fraction=0.0, epoch=0, epochs=recipe.epochs)
+    for note in recipe.notes:
+        job.log(note)
+
+    dataset = check(recipe.dataset, recipe.task, data_roots(settings))
+    job.check()
+    start = load_start(recipe.base, job.folder / "base", settings)
+    job.check()
+
+    run = yolo.Run(recipe, job, dataset, start)
+    if not recipe.use_freeze_strategy:
+        job.log("use_freeze_strategy is false: all layers train from the start.")
+        return yolo.train(run)
+    if start.model is None:
+        job.log(
+            "From scratch, the frozen layers are random: expect less than from a regular "
+            "training until the last stage. Start from weights to gain from freezing."
+        )
+    parts = parts_of(start.architecture)
+    stages = Stages(
+        count=len(parts),
+        epochs=recipe.epochs,
+        least=recipe.min_epochs_per_stage,
+        stall=stall_epochs(recipe),
+    )
+    unfreezing = _Unfreezing(run, parts, stages)
+    run.hooks = {"on_train_epoch_start": unfreezing.enter}
+    return yolo.train(run)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Layers that are released together: `model.FIRST` up to, without, `model.END`."""
+
+    name: str
+    first: int
+    end: int
+
+
+def parts_of(architecture: dict[str, Any]) -> tuple[Part, ...]:
+    """Head, neck and backbone of a model yaml, in the order they are released.
+
+    The head is the last layer, the neck what the yaml has before it under `head`; a classifier
+    has no neck.
+    """
+    backbone, rest = len(architecture["backbone"]), len(architecture["head"])
+    last = backbone + rest - 1
+    head, neck = Part("head", last, last + 1), Part("neck", backbone, last)
+    parts = (head, neck, Part("backbone", 0, backbone))
+    return tuple(part for part in parts if part.end > part.first)
+
+
+def stall_epochs(recipe: Recipe) -> int:
+    """Epochs without a better metric after which a stage is over: a third of its least length."""
+    least = recipe.min_epochs_per_stage
+    return max(2, min(recipe.patience or least, least) // 3)
+
+
+@dataclass(frozen=True)
+class Stages:
+    """When each stage begins: decided by the metric's history alone, so a resumed job agrees.
+
+    Attributes:
+        count: Stages.
+        epochs: Of the whole training.
+        least: Epochs that a stage lasts at least.
+        stall: A stage ends after so many epochs without a better metric in it.
+    """
+
+    count: int
+    epochs: int
+    least: int
+    stall: int
+
+    def starts(self, history: Sequence[float]) -> tuple[int, ...]:
+        """The first epochs (from 0) of the stages reached, the next epoch's included.
+
+        Args:
+            history: The metric after each finished epoch; larger is better.
+
+        Examples:
+            >>> Stages(count=2, epochs=9, least=2, stall=2).starts([0.1, 0.3, 0.3, 0.2])
+            (0, 4)
+        """
+        starts = [0]
+        best, best_epoch = -math.inf, 0
+        for epoch, value in enumerate(history):
+            if len(starts) == self.count:
+                break
+            if value > best:
+                best, best_epoch = value, epoch
+            done = epoch + 1
+            later = self.least * (self.count - len(starts))  # epochs the later stages need
+            if done - starts[-1] < self.least:
+                continue
+            if epoch - best_epoch >= self.stall or self.epochs - done <= later:
+                starts.append(done)
+                best = -math.inf
+        return tuple(starts)
+
+
+class _Unfreezing:
+    """Sets which layers learn, at the start of each epoch."""
+
+    def __init__(self, run: yolo.Run, parts: tuple[Part, ...], stages: Stages) -> None:
+        self.run = run
+        self.parts = parts
+        self.stages = stages
+        self._stage = -1
+
+    def enter(self, trainer: Any) -> None:
+        starts = self.stages.starts(self.run.fitness[: trainer.epoch])
+        stage = len(starts) - 1
+        last = stage == len(self.parts) - 1
+        # Only the last stage may end the training early, counted from its own start.
+        trainer.stopper.patience = (self.run.recipe.patience or math.inf) if last else math.inf
+        if last:
+            trainer.stopper.best_epoch = max(trainer.stopper.best_epoch, starts[-1])
+        if stage == self._stage:
+            return
+        self._stage = stage
+        self._freeze(trainer, stage)
+        learning = " and ".join(part.name for part in reversed(self.parts[: stage + 1]))
+        self.run.job.log(f"Stage {stage + 1} of {len(self.parts)}: {learning} learning.")
+        self.run.extra |= {"stage": float(stage + 1), "stages": float(len(self.parts))}
+
+    def _freeze(self, trainer: Any, stage: int) -> None:
+        frozen = [i for part in self.parts[stage + 1 :] for i in range(part.first, part.end)]
+        # ".dfl" is a fixed sum; Ultralytics keeps its BatchNorms by these names in eval mode too.
+        trainer.freeze_layer_names = [f"model.{i}." for i in frozen] + [".dfl"]
+        for name, parameter in trainer.model.named_parameters():
+            held = any(part in name for part in trainer.freeze_layer_names)
+            parameter.requires_grad = not held and parameter.dtype.is_floating_point

@@ -1,0 +1,96 @@
+"""From a finished training to a version of the registry: whole, checked, or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from errors import VisionLoopError
+from models_store.children import ChildTimeout, run_module
+from models_store.database import now
+from models_store.registry import Registry
+from models_store.versions import ModelVersion
+from training.failures import explained
+from training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from training.worker import JobHandle
+
+EXPORT_TIMEOUT = 1800.0  # seconds; an x model takes a minute on two cores
+SCORES = (
+    "accuracy", "precision", "recall", "f1_score", "mAP50", "mAP50_95", "mask_mAP50",
+    "mask_mAP50_95", "pose_mAP50", "pose_mAP50_95", "inference_time",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a trainer hands over: the best checkpoint as a model folder.
+
+    Attributes:
+        folder: model.json and model.safetensors.
+        metrics: Of the best epoch, on the val split.
+        dataset_fingerprint: What it was trained on.
+    """
+
+    folder: Path
+    metrics: dict[str, float]
+    dataset_fingerprint: str
+
+
+def publish(trained: Trained, recipe: Recipe, job: JobHandle, registry: Registry) -> ModelVersion:
+    """Make the serving engine, check it, publish the folder as a new version.
+
+    A job that was ended just after publishing finds its version again.
+
+    Raises:
+        VisionLoopError: The engine could not be made, or the disk is full. Nothing is published.
+    """
+    if (known := _published(job.id, registry)) is not None:
+        return known
+    with explained(recipe):
+        job.log("Making the serving engine (ONNX) and comparing it with PyTorch.")
+        _export(trained.folder)
+        job.check()
+        source: dict[str, Any] = {
+            "kind": "train",
+            "job_id": job.id,
+            "parent": recipe.parent,
+            "mode": recipe.mode,
+            "base": recipe.base.shown,
+            "dataset": Path(recipe.dataset).parent.name,
+            "dataset_fingerprint": trained.dataset_fingerprint,
+        }
+        scores = {key: trained.metrics[key] for key in SCORES if key in trained.metrics}
+        metrics: dict[str, Any] = {**scores, "split": "val", "last_updated": now()}
+        version = registry.publish(trained.folder, recipe.name, source, metrics)
+    job.log(f"Published {version.id}.")
+    return version
+
+
+def _published(job_id: str, registry: Registry) -> ModelVersion | None:
+    registry.refresh()
+    return next((m for m in registry.list() if m.source.get("job_id") == job_id), None)
+
+
+def _export(folder: Path) -> None:
+    try:
+        child = run_module("models_store.export", [folder], EXPORT_TIMEOUT)
+    except ChildTimeout as error:
+        raise VisionLoopError(
+            f"The serving engine could not be made within {EXPORT_TIMEOUT:.0f} seconds."
+        ) from error
+    if child.returncode != 0:
+        lines = child.stderr.strip().splitlines()
+        reason = lines[-1] if lines else f"the export ended with code {child.returncode}"
+        raise VisionLoopError(f"The serving engine could not be made: {reason}")
+
+
+def clear(job_folder: Path) -> None:
+    """Remove what a published job no longer needs; results.csv and the log stay."""
+    for name in ("checkpoints", "data", "base", "model"):
+        with contextlib.suppress(OSError):
+            shutil.rmtree(job_folder / name)

@@ -1,0 +1,145 @@
+"""Loads what a recipe's base names: the network's yaml, and weights where there are any."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+from torch import nn
+
+from errors import BackendUnavailable, InvalidModelFile
+from models_store.description import DESCRIPTION_FILE, Family, ModelDescription, Task
+from models_store.importer import convert_checkpoint
+from models_store.store import locate
+from models_store.weights import load_model
+from settings import Settings
+from training.base_models import MOBILENET, Base, architecture_yaml
+
+ASSETS = "https://github.com/ultralytics/assets/releases/download/v8.4.0/"
+DOWNLOAD_TIMEOUT = 60.0  # seconds without a byte
+MAX_DOWNLOAD = 1024**3  # bytes
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a training starts.
+
+    Attributes:
+        architecture: Ultralytics' model yaml as a dict, or the description of a MobileNet.
+        model: A network with weights, and `names`; None: from scratch.
+        names: The classes it knows.
+    """
+
+    architecture: dict[str, Any]
+    model: nn.Module | None = None
+    names: tuple[str, ...] = ()
+
+
+def load_start(base: Base, folder: Path, settings: Settings) -> Start:
+    """Load the start weights of a recipe.
+
+    Args:
+        base: What was chosen.
+        folder: A foreign file's converted form is kept here, for a resumed job.
+        settings: VisionLoop's home, where downloads are kept.
+
+    Raises:
+        InvalidModelFile: The weights cannot be used for this task, or not at all.
+        ModelNotFound: The registry's model was deleted in the meantime.
+        BackendUnavailable: The download failed.
+    """
+    if base.kind == "scratch":
+        if base.family == "mobilenet":
+            return Start({"torchvision": MOBILENET, "width_mult": 1.0})
+        return Start(architecture_yaml(base.value))
+    if base.kind == "model":
+        source = locate(base.value)
+    elif base.kind == "download":
+        source = _converted(_download(base.value, settings.home / "pretrained"), folder, base)
+    else:
+        source = _converted(Path(base.value), folder, base)
+    model, description = load_model(source)
+    _check(description, base.task, base.family, base.shown)
+    return Start(description.architecture, model, description.names)
+
+
+def _converted(path: Path, folder: Path, base: Base) -> Path:
+    """A foreign checkpoint as a model folder, converted once, in a child process."""
+    if (folder / DESCRIPTION_FILE).is_file():
+        return folder
+    if not path.is_file():
+        raise InvalidModelFile(f"The weights {path.name} are gone.")
+    temporary = folder.with_name(f"{folder.name}.converting")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    convert_checkpoint(path, temporary, family=base.family, serving=False)
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(temporary, folder)
+    return folder
+
+
+def _check(description: ModelDescription, task: Task, family: Family, shown: str) -> None:
+    if description.family != family:
+        raise InvalidModelFile(f"{shown} is a {description.family} model, not a {family} one.")
+    if description.task != task:
+        raise InvalidModelFile(f"{shown} is a model for {description.task}, but task is {task}.")
+
+
+def _download(name: str, folder: Path, address: str = ASSETS) -> Path:
+    """One of Ultralytics' released files, fetched once."""
+    target = folder / name
+    if target.is_file():
+        return target
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".{name}.{os.getpid()}"
+    try:
+        with (
+            httpx.stream(
+                "GET", address + name, follow_redirects=True, timeout=DOWNLOAD_TIMEOUT
+            ) as answer,
+            temporary.open("wb") as file,
+        ):
+            answer.raise_for_status()
+            for chunk in answer.iter_bytes():
+                file.write(chunk)
+                if file.tell() > MAX_DOWNLOAD:
+                    raise InvalidModelFile(f"{name} is larger than {MAX_DOWNLOAD:,} bytes.")
+        os.replace(temporary, target)
+    except httpx.HTTPError as error:
+        raise BackendUnavailable(
+            f"{name} could not be downloaded ({error}). Put the file into VISIONLOOP_PRETRAINED "
+            "instead, or unset VISIONLOOP_ALLOW_DOWNLOAD to train from scratch."
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return target
+
+
+def keep_rows(
+    new: nn.Linear, old: nn.Linear, new_names: tuple[str, ...], old_names: tuple[str, ...]
+) -> int:
+    """Copy the rows of a classifier's last layer for the classes that both know, by name.
+
+    Names are compared without regard to case and outer blanks, as Ultralytics does it for boxes.
+    Rows of other classes keep their fresh values.
+
+    Returns:
+        How many classes were found again.
+    """
+    import torch
+
+    plain: Callable[[str], str] = lambda text: text.strip().lower()  # noqa: E731
+    rows = {plain(name): row for row, name in enumerate(old_names)}
+    pairs = [(i, rows[plain(n)]) for i, n in enumerate(new_names) if plain(n) in rows]
+    if new.in_features != old.in_features:
+        return 0
+    with torch.no_grad():
+        for i, row in pairs:
+            new.weight[i] = old.weight[row]
+            new.bias[i] = old.bias[row]
+    return len(pairs)

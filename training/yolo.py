@@ -1,0 +1,347 @@
+"""What the YOLO training modes share: an Ultralytics trainer that belongs to a job.
+
+It reports progress to the batch, ends when the job is cancelled, writes checkpoints that a power
+cut cannot spoil, and goes on from them. The modes add hooks; see `regular.py` for the plain one.
+Seams of Ultralytics 8.4.190 used: `get_model`, `save_model`, `final_eval` and callbacks.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from errors import VisionLoopError
+from models_store._ultralytics import prepare
+from models_store.weights import build_model, describe, fill, save_model
+from training.failures import explained
+from training.publication import Trained
+from training.recipe import Recipe
+from training.start_weights import Start, keep_rows
+from training.yolo_arguments import arguments, bn_momentum
+from training.yolo_metrics import losses, scores
+
+if TYPE_CHECKING:
+    from training.datasets import Dataset
+    from training.worker import JobHandle
+
+TRAINING_SHARE = 0.97  # of a job's progress; the rest is publication
+TRAIN_COST, VAL_COST = 3, 1  # a picture's cost in training and in validation, for progress
+LIVE_SECONDS = 0.5  # between live losses: reading them waits for the GPU
+
+Hook = Callable[[Any], None]  # gets the trainer
+
+
+@dataclass
+class Run:
+    """One job's training: what it needs, and what must outlive the process."""
+
+    recipe: Recipe
+    job: JobHandle
+    dataset: Dataset
+    start: Start
+    hooks: Mapping[str, Hook] = field(default_factory=dict)  # Ultralytics' events
+    extra: dict[str, float] = field(default_factory=dict)  # reported beside the metrics
+    fitness: list[float] = field(default_factory=list)  # of each finished epoch
+    best: dict[str, float] = field(default_factory=dict)  # metrics of the best epoch
+    finished: bool = False
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.job.folder / "checkpoints"
+
+    def save(self) -> None:
+        state = {"fitness": self.fitness, "best": self.best, "finished": self.finished}
+        temporary = self.checkpoints / "state.json.writing"
+        temporary.write_text(json.dumps(state))
+        os.replace(temporary, self.checkpoints / "state.json")
+
+    def load(self) -> None:
+        """What an earlier attempt noted, if it did."""
+        try:
+            state = json.loads((self.checkpoints / "state.json").read_text())
+        except (OSError, ValueError):
+            return
+        self.fitness, self.best, self.finished = (
+            state["fitness"],
+            state["best"],
+            state["finished"],
+        )
+
+
+def train(run: Run) -> Trained:
+    """Train, or go on training, and leave the best checkpoint as a model folder.
+
+    Raises:
+        VisionLoopError: Something users can do something about; the message says what.
+        JobCancelled: A stop was asked for.
+    """
+    recipe, job = run.recipe, run.job
+    prepare()
+    threads = torch.get_num_threads()
+    run.checkpoints.mkdir(parents=True, exist_ok=True)
+    run.load()
+    with explained(recipe):
+        last = newest_checkpoint(run.checkpoints) if run.fitness else None
+        if run.finished:
+            job.log("The training had finished; only its publication is left.")
+        else:
+            device = "cpu"
+            if torch.cuda.is_available() and os.environ.get("VISIONLOOP_DEVICE") != "cpu":
+                device = "0"
+            job.check()
+            overrides = arguments(
+                recipe,
+                images=len(run.dataset.splits["train"]),
+                names=run.dataset.names,
+                data=run.dataset.materialise(job.folder / "data"),
+                folder=job.folder,
+                device=device,
+                cores=os.cpu_count() or 1,
+            )
+            if last is not None:
+                overrides["resume"] = str(last)
+            else:
+                run.fitness, run.best = [], {}
+            trainer = trainer_class(run)(overrides=overrides)
+            torch.set_num_threads(threads)  # select_device changes it
+            trainer.train()
+        return _collect(run)
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint that can be read, of the last two."""
+    from ultralytics.nn.tasks import load_checkpoint
+
+    for name in ("last.pt", "previous.pt"):
+        path = folder / name
+        if not path.is_file():
+            continue
+        try:
+            load_checkpoint(path)
+        except Exception:  # whatever a damaged file provokes
+            continue
+        return path
+    return None
+
+
+def trainer_class(run: Run) -> type:
+    """Ultralytics' trainer of the recipe's task, belonging to a job."""
+    from ultralytics.models import yolo
+
+    bases: dict[str, Any] = {
+        "detect": yolo.detect.DetectionTrainer,
+        "segment": yolo.segment.SegmentationTrainer,
+        "pose": yolo.pose.PoseTrainer,
+        "classify": yolo.classify.ClassificationTrainer,
+    }
+    return type("JobTrainer", (_JobTrainer, bases[run.recipe.task]), {"run": run})
+
+
+class _JobTrainer:
+    """Mixed into one of Ultralytics' trainers, whose attributes it uses."""
+
+    run: Run
+
+    def __init__(self: Any, overrides: dict[str, Any]) -> None:
+        _forget_git()
+        super().__init__(overrides=overrides)
+        self.wdir = self.run.checkpoints
+        self.last, self.best = self.wdir / "last.pt", self.wdir / "best.pt"
+        progress = Progress(self.run)
+        for event, callback in {
+            "on_train_start": self._settle,
+            "on_train_batch_start": lambda _: self.run.job.check(),
+            "on_train_batch_end": progress.trained,
+            "on_val_batch_start": progress.validated,
+            "on_fit_epoch_end": progress.finished_epoch,
+        }.items():
+            self.add_callback(event, callback)
+        for event, hook in self.run.hooks.items():
+            self.add_callback(event, hook)
+
+    def get_model(self: Any, cfg: Any = None, weights: Any = None, verbose: bool = True) -> Any:
+        """From the start weights; when resuming, from the checkpoint that Ultralytics gives."""
+        if self.resume:
+            return super().get_model(cfg=cfg, weights=weights, verbose=False)  # type: ignore[misc]
+        start = self.run.start
+        architecture = copy.deepcopy(start.architecture)
+        if self.run.recipe.task != "classify":
+            model = super().get_model(cfg=architecture, weights=start.model, verbose=False)  # type: ignore[misc]
+        else:
+            model = super().get_model(cfg=architecture, weights=None, verbose=False)  # type: ignore[misc]
+            if start.model is not None:
+                _load_classifier(model, start, tuple(self.data["names"].values()))
+        if start.model is not None:
+            _same_norm_eps(start.model, model)
+            kept = {name.strip().lower() for name in start.names} & {
+                name.strip().lower() for name in self.data["names"].values()
+            }
+            self.run.job.log(
+                f"Start weights know {len(kept)} of the {len(self.data['names'])} classes by name."
+            )
+        return model
+
+    def save_model(self: Any) -> bool:
+        """As Ultralytics, but written aside and renamed, keeping the one before."""
+        run, last, best = self.run, self.last, self.best
+        run.fitness = [*run.fitness[: self.epoch], float(self.fitness)]
+        self.last, self.best = last.with_name("last.writing"), best.with_name("best.writing")
+        try:
+            saved = bool(super().save_model())  # type: ignore[misc]
+            if self.best.exists():
+                run.best = scores(self.metrics, run.recipe.task, self.validator.speed)
+                run.best |= {"epoch": float(self.epoch + 1), "fitness": float(self.fitness)}
+                os.replace(self.best, best)
+            run.save()
+            if last.exists():
+                previous = last.with_name("previous.writing")
+                previous.unlink(missing_ok=True)
+                os.link(last, previous)
+                os.replace(previous, last.with_name("previous.pt"))
+            os.replace(self.last, last)
+        finally:
+            self.last, self.best = last, best
+        run.job.checkpointed(self.epoch + 1)
+        return saved
+
+    def final_eval(self) -> None:
+        """Nothing: the best epoch's metrics are noted, and last.pt stays resumable."""
+        self.run.finished = True
+        self.run.save()
+
+    def _settle(self: Any, _: Any) -> None:
+        run = self.run
+        momentum = bn_momentum(run.recipe, len(run.dataset.splits["train"]))
+        for module in self.model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = momentum
+        counts = [len(loader.dataset) for loader in (self.train_loader, self.test_loader)]
+        where = f"from epoch {self.start_epoch + 1}" if self.start_epoch else "from the start"
+        run.job.log(
+            f"Training {where} to epoch {self.epochs} on {self.device}: {counts[0]} pictures, "
+            f"{counts[1]} for validation, batch {self.batch_size}, imgsz {self.args.imgsz}, "
+            f"{self.args.optimizer} with lr0 {self.args.lr0:g}, nbs {self.args.nbs}, "
+            f"batch-norm momentum {momentum:g}, {torch.get_num_threads()} threads."
+        )
+
+
+class Progress:
+    """Reports a run's progress, to the batch; ends it when the job is cancelled."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self._trainer: Any = None
+        self._batches = 0  # trained in this epoch
+        self._validated = 0
+        self._epoch = -1
+        self._live = 0.0
+
+    def trained(self, trainer: Any) -> None:
+        if trainer.epoch != self._epoch:
+            self._epoch, self._batches, self._validated = trainer.epoch, 0, 0
+        self._trainer = trainer
+        self._batches += 1
+        metrics: dict[str, float] = {}
+        if time.monotonic() - self._live > LIVE_SECONDS:
+            self._live = time.monotonic()
+            metrics = losses(trainer.tloss)
+        self._report(metrics)
+
+    def validated(self, _: Any) -> None:
+        self._validated += 1
+        if self._trainer is not None:
+            self._report({})
+
+    def finished_epoch(self, trainer: Any) -> None:
+        run = self.run
+        metrics = losses(trainer.tloss)
+        metrics |= scores(trainer.metrics, run.recipe.task, trainer.validator.speed)
+        metrics["fitness"] = float(trainer.fitness)
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+        run.job.log(f"Epoch {trainer.epoch + 1}/{trainer.epochs}: {shown}")
+        self._batches = len(trainer.train_loader)
+        self._validated = len(trainer.test_loader)
+        self._report(metrics)
+
+    def _report(self, metrics: Mapping[str, float]) -> None:
+        trainer, run = self._trainer, self.run
+        train = len(trainer.train_loader) * TRAIN_COST
+        val = len(trainer.test_loader) * 2 * VAL_COST  # its batches are twice as large
+        done = min(train, self._batches * TRAIN_COST) + min(val, self._validated * 2 * VAL_COST)
+        epochs = int(trainer.epochs)
+        fraction = TRAINING_SHARE * (trainer.epoch + done / (train + val)) / epochs
+        run.job.report(
+            fraction=fraction,
+            epoch=trainer.epoch + 1,
+            epochs=epochs,
+            metrics={**metrics, **run.extra} if metrics else {},
+        )
+        run.job.check()
+
+
+def _load_classifier(model: Any, start: Start, names: tuple[str, ...]) -> None:
+    """Ultralytics would copy the last layer by position; names decide."""
+    head = model.model[-1].linear
+    fresh = copy.deepcopy(head.state_dict())
+    model.load(start.model, verbose=False)
+    head.load_state_dict(fresh)
+    known: Any = start.model
+    keep_rows(head, known.model[-1].linear, names, start.names)
+
+
+def _same_norm_eps(source: nn.Module, model: nn.Module) -> None:
+    values = {m.eps for m in source.modules() if isinstance(m, nn.BatchNorm2d)}
+    if len(values) == 1:
+        eps = values.pop()
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eps = eps
+
+
+def _forget_git() -> None:
+    """Ultralytics notes the repository that it runs in, in every checkpoint."""
+    from ultralytics.engine import trainer
+
+    trainer.GIT = SimpleNamespace(root=None, branch=None, commit=None, message=None, origin=None)
+
+
+def _collect(run: Run) -> Trained:
+    """The best checkpoint, stripped to what the registry keeps."""
+    from ultralytics.nn.tasks import load_checkpoint
+
+    best = run.checkpoints / "best.pt"
+    if not best.is_file():
+        raise VisionLoopError("The training ended without a checkpoint.")
+    model, _ = load_checkpoint(best)
+    network: Any = model
+    points = getattr(network, "kpt_names", None) if run.recipe.task == "pose" else None
+    labels = tuple(next(iter(points.values()))) if points else None
+    description = describe(
+        model,
+        run.recipe.imgsz,
+        names=run.dataset.names,
+        keypoint_names=labels if labels and not all(n.isdecimal() for n in labels) else None,
+        description=f"Trained from {run.recipe.base.shown}.",
+    )
+    folder = run.job.folder / "model"
+    folder.mkdir(exist_ok=True)
+    rebuilt = build_model(description)
+    fill(rebuilt, model.state_dict())
+    save_model(folder, rebuilt, description)
+    run.job.log(f"Best epoch {run.best.get('epoch', 0):.0f}: {_shown(run.best)}.")
+    return Trained(folder, run.best, run.dataset.fingerprint)
+
+
+def _shown(metrics: Mapping[str, float]) -> str:
+    chosen = ("accuracy", "mAP50", "mAP50_95", "mask_mAP50", "pose_mAP50")
+    return ", ".join(f"{name} {metrics[name]:.3f}" for name in chosen if name in metrics)
