@@ -73,7 +73,7 @@ def test_classes_are_listed_and_nothing_found_is_the_picture() -> None:
     grey = np.full((480, 640, 3), 128, np.uint8)
     three = {"class_ids": np.array([2, 0, 1]), "scores": np.array([0.7, 0.2, 0.1], np.float32)}
     listed = drawn(grey, prediction("classify", 640, 480, names=("a", "b", "c"), **three))
-    column = listed[:, 3]
+    column = listed[:, 0]
     rows = [np.flatnonzero([near(pixel, class_colour(i)) for pixel in column]) for i in (2, 0, 1)]
     assert all(len(found) > 8 for found in rows)
     assert rows[0].max() < rows[1].min() + 3
