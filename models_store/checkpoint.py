@@ -187,7 +187,7 @@ class _Reader(pickle.Unpickler):
         qualified = f"{module}.{name}"
         if qualified not in self._classes:
             storage = name if module in ("torch", "torch.cuda") and name in DTYPES else None
-            if storage is None and not ALLOWED.fullmatch(qualified):
+            if storage is None and ("." in name or not ALLOWED.fullmatch(qualified)):
                 raise _refusal(module, name)
             self._classes[qualified] = inert_class(qualified)
         return self._classes[qualified]
@@ -324,6 +324,8 @@ def _read_legacy(path: Path) -> Checkpoint:
             if not 0 <= elements * width <= MAX_TENSOR:
                 raise InvalidModelFile("The checkpoint is damaged: a tensor of impossible size.")
             storages[str(key)] = file.read(elements * width)
+            if len(storages[str(key)]) < elements * width:
+                raise InvalidModelFile("The checkpoint is cut off: tensor data is missing.")
     return Checkpoint(root, lambda reference: storages[reference.key])
 
 
