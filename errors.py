@@ -79,6 +79,10 @@ class JobNotFound(NotFound):
     code = "JOB_NOT_FOUND"
 
 
+class DatasetNotFound(NotFound):
+    code = "DATASET_NOT_FOUND"
+
+
 class MethodNotAllowed(VisionLoopError):
     code, status = "METHOD_NOT_ALLOWED", 405
 

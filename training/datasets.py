@@ -1,0 +1,322 @@
+"""Data sets, checked before anything trains on them.
+
+`check` reads the description and every label; `Dataset.materialise` then also looks at every
+picture and makes the folder that one job really trains on.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from errors import DatasetInvalid, DatasetNotFound
+from models_store.description import Task
+from training import class_folders, dataset_view, dataset_yaml, fingerprint
+from training.data_roots import confine
+from training.dataset_yaml import Keypoints
+from training.findings import Finding, Findings
+from training.fingerprint import Picture
+from training.image_files import match_labels, walk
+from training.label_tally import guess_task, judge, read_labels, shown, without_keypoints
+from training.labels import Form
+
+SMALLEST = 10  # pixels a side; Ultralytics leaves smaller pictures out
+
+Splits = Mapping[str, tuple[Path, ...]]
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What reading every picture added."""
+
+    splits: Splits  # without the unreadable ones
+    pictures: Mapping[Path, Picture]
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set as found on disk.
+
+    Attributes:
+        root: The folder of its description.
+        names: Class names in order of id.
+        splits: `train`, `val` and perhaps `test` → images.
+        labels: Image → its label file, where there is one. Empty for `classify`.
+        classes: Image → class id. For `classify` only.
+        rewritten: Labels whose text is not what is trained on.
+        counts: Split → class id → objects (images for `classify`).
+        digests: Label file → SHA-256.
+        found: What was found without looking at the pictures.
+    """
+
+    root: Path
+    task: Task
+    names: tuple[str, ...]
+    splits: Splits
+    labels: Mapping[Path, Path] = field(default_factory=dict)
+    classes: Mapping[Path, int] = field(default_factory=dict)
+    keypoints: Keypoints | None = None
+    rewritten: frozenset[Path] = frozenset()
+    counts: Mapping[str, Counter[int]] = field(default_factory=dict)
+    digests: Mapping[Path, str] = field(default_factory=dict)
+    found: tuple[Finding, ...] = ()
+
+    @property
+    def form(self) -> Form:
+        return Form(self.task, len(self.names), self.keypoints.shape if self.keypoints else None)
+
+    @cached_property
+    def looked(self) -> Looked:
+        """Reads and decodes every picture: seconds per thousand, the first time."""
+        return _look(self)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Identifies the content: names, pictures, labels, classes. Looks at the pictures."""
+        pictures = self.looked.pictures
+        parts = []
+        for split, images in self.splits.items():
+            for image in images:
+                label = self.digests.get(self.labels.get(image, image), "")
+                name = os.path.relpath(image, self.root)
+                parts.append((f"{split}\0{name}", f"{pictures[image].digest} {label}"))
+        return fingerprint.fingerprint(parts, [self.names, self.keypoints])
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """All that is known so far, fatal ones first."""
+        looked = self.looked.findings if "looked" in self.__dict__ else ()
+        return tuple(sorted((*self.found, *looked), key=lambda finding: not finding.fatal))
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """The findings as sentences."""
+        return tuple(finding.message for finding in self.findings)
+
+    def require_usable(self) -> None:
+        """Raises DatasetInvalid with everything that stands in the way of training."""
+        if fatal := [finding.message for finding in self.findings if finding.fatal]:
+            raise DatasetInvalid(" ".join(fatal[:3]))
+
+    def materialise(self, folder: Path) -> Path:
+        """Make the private view that one job trains on: links to the pictures, and labels.
+
+        Caches that trainers leave beside labels stay in it, so jobs on one data set never meet,
+        and nothing is written into the user's folder. `folder` is made anew.
+
+        Returns:
+            The data.yaml, or the class root for `classify`.
+
+        Raises:
+            DatasetInvalid: The pictures are not enough.
+        """
+        self.looked  # noqa: B018  # may find more that is fatal
+        self.require_usable()
+        return dataset_view.write(self, folder)
+
+
+def check(path: Path | str, task: Task, roots: Sequence[Path]) -> Dataset:
+    """The data set at a data.yaml or folder, if `task` can be trained on it.
+
+    Reads the labels, not the pictures (about a second per 10,000 label files); call it off the
+    event loop all the same.
+
+    Raises:
+        DatasetInvalid: It cannot be used; the message says what is wrong and where.
+        DatasetNotFound: There is nothing at `path`.
+        Forbidden: `path`, or something it leads to, is outside `roots`.
+    """
+    dataset = inspect(path, task, roots)
+    dataset.require_usable()
+    return dataset
+
+
+def inspect(path: Path | str, task: Task | None, roots: Sequence[Path]) -> Dataset:
+    """The same, with fatal findings listed rather than raised where there is more to tell.
+
+    Without a task the one that fits the labels is taken.
+
+    Raises:
+        DatasetInvalid: There is no data set to speak of.
+        DatasetNotFound, Forbidden: As for `check`.
+    """
+    real = confine(path, roots)
+    if not real.exists():
+        raise DatasetNotFound(f"There is nothing at '{path}' on this server.")
+    findings = Findings()
+    if real.is_file() and real.suffix.lower() == ".zip":
+        raise DatasetInvalid(f"'{real.name}' is packed: upload it with POST /api/datasets.")
+    if real.is_file() and real.suffix.lower() not in (".yaml", ".yml"):
+        raise DatasetInvalid(f"'{real.name}' is neither a data.yaml nor a folder.")
+    file = real if real.is_file() else None
+    if file is None and (task != "classify" or not class_folders.is_class_tree(real)):
+        file = dataset_yaml.find_yaml(real)
+    if task == "classify" or (task is None and _is_classified(real, file)):
+        return _classified(real, file, roots, findings)
+    return _labelled(real, file, task, roots, findings)
+
+
+def _is_classified(root: Path, file: Path | None) -> bool:
+    if file is None and (root / "classes.txt").is_file():
+        return False
+    folder = root if file is None else file.parent
+    if file is not None and any((folder / name).is_dir() for name in ("labels", "images")):
+        return False
+    return class_folders.is_class_tree(folder)
+
+
+def _classified(
+    root: Path, file: Path | None, roots: Sequence[Path], findings: Findings
+) -> Dataset:
+    if file is None:
+        names, found = class_folders.read(root, roots, findings)
+    else:
+        root = file.parent
+        described = dataset_yaml.describe(file, roots, findings)
+        names, found = class_folders.read_splits(described.sources, roots, findings)
+    if not found.get("val"):
+        _say_held_out(findings, "val" in found)
+        found["val"] = {}
+        groups: dict[str, list[str]] = {}
+        paths = {os.path.relpath(image, root): image for image in found["train"]}
+        for name, image in paths.items():
+            groups.setdefault(found["train"][image], []).append(name)
+        for name in class_folders.hold_out(groups):
+            found["val"][paths[name]] = found["train"].pop(paths[name])
+    ids = {name: i for i, name in enumerate(names)}
+    classes = {image: ids[name] for images in found.values() for image, name in images.items()}
+    splits = {split: tuple(images) for split, images in found.items() if images}
+    _require_val(splits)
+    counts = {split: Counter(classes[image] for image in splits[split]) for split in splits}
+    return Dataset(
+        root, "classify", names, splits, classes=classes, counts=counts, found=findings.result()
+    )
+
+
+def _labelled(
+    root: Path, file: Path | None, task: Task | None, roots: Sequence[Path], findings: Findings
+) -> Dataset:
+    if file is not None:
+        root = file.parent
+        described = dataset_yaml.describe(file, roots, findings)
+        names, keypoints = described.names, described.keypoints
+        found = dataset_yaml.images(described, roots, findings)
+    else:
+        names, keypoints, found = _plain(root, task, roots, findings)
+    if not found["train"]:
+        raise DatasetInvalid("train has no images." + _hint(root))
+    if "val" not in found:
+        _say_held_out(findings, False)
+        paths = {os.path.relpath(image, root): image for image in found["train"]}
+        val = {paths[name] for name in class_folders.hold_out({"": paths})}
+        found["val"] = [image for image in found["train"] if image in val]
+        found["train"] = [image for image in found["train"] if image not in val]
+    splits = {split: tuple(images) for split, images in found.items() if images or split == "val"}
+    _require_val(splits)
+    every = list(dict.fromkeys(image for images in splits.values() for image in images))
+    labels = match_labels(every, roots, findings)
+    if not labels:
+        raise DatasetInvalid(
+            "No label files: none is beside the images, nor in a folder 'labels' in place of "
+            "'images'." + _hint(root)
+        )
+    task = task or ("pose" if keypoints else guess_task(labels.values()))
+    if task == "pose" and keypoints is None:
+        raise DatasetInvalid(without_keypoints(labels.values()))
+    form = Form(task, len(names), keypoints.shape if keypoints else None)
+    tally = read_labels(splits, labels, form, root, findings)
+    judge(tally, form, names, findings)
+    return Dataset(
+        root,
+        task,
+        names,
+        splits,
+        labels,
+        keypoints=keypoints,
+        rewritten=frozenset(tally.rewritten),
+        counts=tally.counts,
+        digests=tally.digests,
+        found=findings.result(),
+    )
+
+
+def _plain(
+    root: Path, task: Task | None, roots: Sequence[Path], findings: Findings
+) -> tuple[tuple[str, ...], Keypoints | None, dict[str, list[Path]]]:
+    """A folder as Label Studio exports it: images, labels and a classes.txt with the names."""
+    classes = root / "classes.txt"
+    if not classes.is_file():
+        raise DatasetInvalid(
+            f"'{root.name}' holds no data.yaml (nor folders with images of a class each, for the "
+            "task classify). Give the data.yaml, or the folder it is in."
+        )
+    confine(classes, roots)
+    text = classes.read_bytes()[: dataset_yaml.BIGGEST].decode("utf-8-sig", "replace")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    names = dataset_yaml.class_names(lines, len(lines))
+    top = root / "images" if (root / "images").is_dir() else root
+    folders = class_folders.split_folders(top)
+    if "train" not in folders:
+        return names, None, {"train": list(walk(top, roots, findings))}
+    return (
+        names,
+        None,
+        {split: list(walk(folder, roots, findings)) for split, folder in folders.items()},
+    )
+
+
+def _look(dataset: Dataset) -> Looked:
+    findings = Findings()
+    every = list(dict.fromkeys(image for images in dataset.splits.values() for image in images))
+    pictures = fingerprint.look(every, dataset.root)
+    usable: dict[str, tuple[Path, ...]] = {}
+    trained: dict[str, Path] = {}
+    for split, images in dataset.splits.items():
+        kept = []
+        for image in images:
+            picture, where = pictures[image], shown(image, dataset.root)
+            if picture.problem:
+                findings.add("corrupt_image", f"{where}: {picture.problem}")
+                continue
+            if min(picture.width, picture.height) < SMALLEST:
+                findings.add("small_image", f"{where}: {picture.width} × {picture.height}")
+                continue
+            kept.append(image)
+            twin = trained.get(picture.digest)
+            if split == "train":
+                if twin is not None:
+                    findings.add("duplicate_train", where)
+                trained.setdefault(picture.digest, image)
+            elif twin is not None:
+                findings.add("duplicate_split", f"{where} is {shown(twin, dataset.root)}")
+        usable[split] = tuple(kept)
+        if not kept and split != "test":
+            findings.note("empty", f"No image of {split} can be read.", fatal=True)
+    return Looked(usable, pictures, findings.result())
+
+
+def _require_val(splits: Splits) -> None:
+    if not splits.get("val"):
+        raise DatasetInvalid(
+            "val has no images: training needs some to measure itself on. Put a tenth to a fifth "
+            "of the images there, or leave the key out to have a fifth of train held out."
+        )
+
+
+def _say_held_out(findings: Findings, empty: bool) -> None:
+    findings.note(
+        "held_out",
+        f"There is no val split{' with images' if empty else ''}: a fifth of train is held out "
+        "for it, always the same files.",
+    )
+
+
+def _hint(root: Path) -> str:
+    if any(root.glob("*.json")) or any(root.glob("annotations/*.json")):
+        return " There are .json files: COCO annotations must be converted to YOLO text first."
+    return ""

@@ -1,0 +1,89 @@
+"""What a look through a data set found: counted, with a few places, fatal or not."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+EXAMPLES = 5
+
+# What is counted while scanning. Fatal ones make training refuse the data set.
+HEADLINES = {
+    "missing_label": "Images without a label file, trained as background",
+    "orphan_label": "Label files without an image, ignored",
+    "malformed_line": "Label lines that cannot be read, left out",
+    "class_id": "Label lines with a class id out of range",
+    "wrong_form": "Label lines of another task, left out",
+    "outside": "Label lines far outside the picture, left out",
+    "degenerate": "Label lines without an area, left out",
+    "clipped": "Label lines that reach over the picture's edge, clipped",
+    "box_as_polygon": "Boxes among the polygons, trained as rectangles",
+    "confidence": "Label lines with a confidence, which is ignored",
+    "repeated_line": "Repeated label lines, left out",
+    "corrupt_image": "Images that cannot be read, left out",
+    "small_image": "Images under 10 pixels, left out",
+    "duplicate_split": "Images that are in train and in another split too",
+    "duplicate_train": "Images that are in train more than once",
+    "unlisted_format": "Files of a format that training cannot read, ignored",
+    "missing_file": "Listed images that do not exist, ignored",
+}
+FATAL = frozenset({"class_id"})
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One kind of problem. `message` is a sentence for people, with file and line."""
+
+    kind: str
+    message: str
+    count: int = 1
+    examples: tuple[str, ...] = ()
+    fatal: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "kind": self.kind,
+            "message": self.message,
+            "count": self.count,
+            "examples": list(self.examples),
+            "fatal": self.fatal,
+        }
+
+
+class Findings:
+    """Collects while a data set is looked through."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self._examples: dict[str, list[str]] = {}
+        self._notes: list[Finding] = []
+
+    def add(self, kind: str, where: str, count: int = 1) -> None:
+        """Count one of HEADLINES' kinds, and remember where."""
+        self.counts[kind] += count
+        examples = self._examples.setdefault(kind, [])
+        if len(examples) < EXAMPLES:
+            examples.append(where)
+
+    def note(self, kind: str, message: str, fatal: bool = False) -> None:
+        """A sentence about the data set as a whole."""
+        finding = Finding(kind, message, fatal=fatal)
+        if finding not in self._notes:
+            self._notes.append(finding)
+
+    def result(self) -> tuple[Finding, ...]:
+        """Fatal ones first."""
+        counted = [
+            Finding(
+                kind,
+                f"{HEADLINES[kind]}: {self.counts[kind]} ({'; '.join(self._examples[kind])}"
+                f"{'; …' if self.counts[kind] > len(self._examples[kind]) else ''}).",
+                self.counts[kind],
+                tuple(self._examples[kind]),
+                kind in FATAL,
+            )
+            for kind in HEADLINES
+            if self.counts[kind]
+        ]
+        return tuple(sorted([*self._notes, *counted], key=lambda finding: not finding.fatal))

@@ -1,0 +1,188 @@
+"""Image files of a data set on disk, and the label files that belong to them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PureWindowsPath
+
+from errors import DatasetInvalid, Forbidden
+from training.data_roots import confine, is_inside, real_path
+from training.findings import Findings
+
+# What Ultralytics trains on (data/utils.py, 8.4.190), less what we cannot decode.
+TRAINABLE = frozenset(
+    {".avif", ".bmp", ".jp2", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp"}
+)
+CONVERTED = frozenset({".ppm", ".pgm", ".gif", ".jfif"})  # written as PNG into a job's view
+UNREADABLE = frozenset({".dng", ".heic", ".heif", ".svg", ".psd", ".raw", ".cr2", ".nef"})
+SUFFIXES = TRAINABLE | CONVERTED
+
+JUNK = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini", "$RECYCLE.BIN"})
+MOST_IMAGES = 2_000_000
+BIGGEST_LIST = 256 * 2**20  # bytes of a list of images
+DEPTH = 24
+_NOT_LABELS = frozenset({"classes", "labels", "notes", "train", "val", "valid", "test"})
+
+
+def is_junk(name: str) -> bool:
+    """Whether a file or folder is an operating system's own, or hidden."""
+    return name.startswith(".") or name in JUNK
+
+
+def walk(folder: Path, roots: Sequence[Path], findings: Findings) -> Iterator[Path]:
+    """Every image below a folder, in order of name.
+
+    Links are followed as long as they stay inside `roots`.
+
+    Raises:
+        Forbidden: A link leads out of them.
+        DatasetInvalid: A folder cannot be read, or there are over two million images.
+    """
+    for count, path in enumerate(_walk(folder, roots, findings, frozenset()), 1):
+        if count > MOST_IMAGES:
+            raise DatasetInvalid(f"'{folder}' holds over {MOST_IMAGES:,} images.")
+        yield path
+
+
+def _walk(
+    folder: Path, roots: Sequence[Path], findings: Findings, above: frozenset[Path]
+) -> Iterator[Path]:
+    real = real_path(folder)
+    if real in above or len(above) > DEPTH:  # a link to a folder above
+        return
+    for entry in entries(folder):
+        if is_junk(entry.name):
+            continue
+        if entry.is_symlink():
+            confine(entry.path, roots)
+        if entry.is_dir():
+            yield from _walk(Path(entry.path), roots, findings, above | {real})
+            continue
+        suffix = os.path.splitext(entry.name)[1].lower()
+        if suffix in SUFFIXES and entry.is_file():
+            yield Path(entry.path)
+        elif suffix in UNREADABLE:
+            findings.add("unlisted_format", entry.name)
+
+
+def entries(folder: Path) -> list[os.DirEntry[str]]:
+    """What is in a folder, by name.
+
+    Raises:
+        DatasetInvalid: It cannot be read.
+    """
+    try:
+        with os.scandir(folder) as found:
+            return sorted(found, key=lambda entry: entry.name)
+    except OSError as error:
+        raise DatasetInvalid(f"'{folder}' cannot be read: {error.strerror}.") from None
+
+
+def listed(file: Path, base: Path, roots: Sequence[Path], findings: Findings) -> Iterator[Path]:
+    """The images that a text file names, one a line.
+
+    Relative names count from the list's folder, else from `base`.
+
+    Raises:
+        Forbidden: A name leads out of `roots`.
+        DatasetInvalid: The file cannot be used.
+    """
+    try:
+        if file.stat().st_size > BIGGEST_LIST:
+            raise DatasetInvalid(f"'{file}' is no list of images: it is over 256 MiB.")
+        lines = file.read_bytes().decode("utf-8-sig", "replace").splitlines()
+    except OSError as error:
+        raise DatasetInvalid(f"'{file}' cannot be read: {error.strerror}.") from None
+    inside: dict[str, bool] = {}  # folders are asked once, links each
+    for number, line in enumerate(lines, 1):
+        name = line.strip().replace("\\", "/")
+        if not name or "\0" in name or os.path.splitext(name)[1].lower() not in SUFFIXES:
+            continue
+        found = None
+        for start in (file.parent, base):
+            path = os.path.join(start, name)
+            folder = os.path.dirname(path)
+            if folder not in inside:
+                inside[folder] = is_inside(real_path(folder), roots)
+            if not inside[folder] or (os.path.islink(path) and not _linked(path, roots)):
+                raise Forbidden(
+                    f"{file.name} line {number}: '{name}' is outside the folders this server "
+                    "may read. Allow the folder with VISIONLOOP_DATA_ROOTS."
+                )
+            if os.path.isfile(path):
+                found = Path(os.path.normpath(path))
+                break
+        if found is None:
+            findings.add("missing_file", f"{file.name} line {number}: {name}")
+        else:
+            yield found
+
+
+def _linked(path: str, roots: Sequence[Path]) -> bool:
+    return is_inside(real_path(path), roots)
+
+
+def match_labels(
+    images: Sequence[Path], roots: Sequence[Path], findings: Findings
+) -> dict[Path, Path]:
+    """The label file of each image that has one.
+
+    Looked for where Ultralytics has them (`…/images/…` → `…/labels/…`), then beside the images
+    and in a `labels` folder near them. The first folder that fits any image of a folder is used
+    for all of it.
+
+    Raises:
+        Forbidden: A label is a link out of `roots`.
+    """
+    found: dict[Path, Path] = {}
+    folders: dict[Path, list[Path]] = {}
+    for image in images:
+        folders.setdefault(image.parent, []).append(image)
+    for folder, members in folders.items():
+        stems = {image.name.rpartition(".")[0] for image in members}
+        for candidate in label_folders(folder):
+            labels = _texts(candidate, roots)
+            if stems.isdisjoint(labels):
+                continue
+            for image in members:
+                label = labels.get(image.name.rpartition(".")[0])
+                if label is not None:
+                    found[image] = label
+            if candidate != folder:
+                for stem in sorted(labels.keys() - stems - _NOT_LABELS):
+                    findings.add("orphan_label", f"{candidate.name}/{stem}.txt")
+            break
+    return found
+
+
+def label_folders(folder: Path) -> Iterator[Path]:
+    """Where the labels of a folder of images may be, likeliest first."""
+    for i in reversed(range(len(folder.parts))):
+        if folder.parts[i].lower() == "images":
+            labels = "Labels" if folder.parts[i] == "Images" else "labels"
+            yield Path(*folder.parts[:i], labels, *folder.parts[i + 1 :])
+            break
+    yield folder
+    yield folder / "labels"
+    yield folder.parent / "labels" / folder.name
+    yield folder.parent / "labels"
+
+
+def _texts(folder: Path, roots: Sequence[Path]) -> dict[str, Path]:
+    if not is_inside(real_path(folder), roots) or not folder.is_dir():
+        return {}
+    texts = {}
+    for entry in entries(folder):
+        if entry.name.endswith(".txt") and not is_junk(entry.name):
+            if entry.is_symlink():
+                confine(entry.path, roots)
+            texts[entry.name[:-4]] = Path(entry.path)
+    return texts
+
+
+def foreign(text: str) -> str:
+    """A path as written on any system, with forward slashes and without a drive."""
+    path = text.strip().replace("\\", "/")
+    drive = PureWindowsPath(path).drive
+    return path[len(drive) :] if drive else path

@@ -1,0 +1,138 @@
+"""Every label file of a data set read once: objects per class, and what is wrong."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+from errors import DatasetInvalid
+from models_store.description import Task
+from training.findings import Findings
+from training.labels import Form, parse, shape_of
+
+TOO_MANY = 0.2  # share of unusable lines that is no accident any more
+SAMPLE = 200  # label files from which a task is guessed
+
+
+@dataclass
+class Tally:
+    """What the label files hold."""
+
+    counts: dict[str, Counter[int]] = field(default_factory=dict)  # split → class id → objects
+    digests: dict[Path, str] = field(default_factory=dict)
+    rewritten: set[Path] = field(default_factory=set)
+    lines: int = 0
+
+
+def read_labels(
+    splits: Mapping[str, Sequence[Path]],
+    labels: Mapping[Path, Path],
+    form: Form,
+    root: Path,
+    findings: Findings,
+) -> Tally:
+    """Parse every label file.
+
+    Raises:
+        DatasetInvalid: One cannot be opened.
+    """
+    tally = Tally()
+    for split, images in splits.items():
+        counts = tally.counts[split] = Counter()
+        for image in images:
+            label = labels.get(image)
+            if label is None:
+                findings.add("missing_label", shown(image, root))
+                continue
+            try:
+                data = label.read_bytes()
+            except OSError as error:
+                raise DatasetInvalid(f"'{label}' cannot be read: {error.strerror}.") from None
+            parsed = parse(data, form)
+            counts.update(row.cls for row in parsed.rows)
+            tally.lines += parsed.lines
+            tally.digests[label] = hashlib.sha256(data).hexdigest()
+            if parsed.rewritten:
+                tally.rewritten.add(label)
+            for issue in parsed.issues:
+                where = f" line {issue.line}" if issue.line else ""
+                findings.add(issue.kind, f"{shown(label, root)}{where}: {issue.reason}")
+    return tally
+
+
+def judge(tally: Tally, form: Form, names: Sequence[str], findings: Findings) -> None:
+    """What the numbers say about the whole."""
+    seen = findings.counts
+    many = TOO_MANY * max(tally.lines, 1)
+    if seen["outside"] > many:
+        findings.note(
+            "coordinates",
+            f"{seen['outside']} of {tally.lines} label lines lie outside the picture: coordinates "
+            "must be fractions of its width and height, 0 to 1; these may be pixels.",
+            fatal=True,
+        )
+    if seen["malformed_line"] > many:
+        findings.note(
+            "labels",
+            f"{seen['malformed_line']} of {tally.lines} label lines cannot be read.",
+            fatal=True,
+        )
+    boxes = seen["box_as_polygon"] > tally.lines / 2
+    if seen["wrong_form"] > many or boxes:
+        findings.note("task", _wrong_task(form), fatal=True)
+    if seen["class_id"]:  # the rest would follow from it
+        return
+    for split in ("train", "val"):
+        if not tally.counts.get(split):
+            findings.note("empty", f"No usable object is labelled in {split}.", fatal=True)
+    unused = [name for i, name in enumerate(names) if not tally.counts["train"][i]]
+    if tally.counts["train"] and unused:
+        some = ", ".join(unused[:5]) + (", …" if len(unused) > 5 else "")
+        findings.note("unused", f"Classes without an object in train: {len(unused)} ({some}).")
+
+
+def _wrong_task(form: Form) -> str:
+    if form.task == "segment":
+        need, hint = "polygons (class x1 y1 x2 y2 x3 y3 …)", "Boxes are for task detect."
+    else:
+        count, size = form.keypoints or (0, 0)
+        need = f"{5 + count * size} columns a line for kpt_shape [{count}, {size}]"
+        hint = "Correct kpt_shape, or train with the task the labels are for."
+    return f"Task {form.task} needs {need}, and these labels have something else. {hint}"
+
+
+def guess_task(labels: Iterable[Path]) -> Task:
+    """Segment where polygons prevail, else detect."""
+    shapes = Counter(shape_of(columns) for columns in _columns(labels))
+    return "segment" if shapes["polygon"] > shapes["box"] else "detect"
+
+
+def without_keypoints(labels: Iterable[Path]) -> str:
+    """What to say about pose labels whose yaml has no kpt_shape."""
+    common = Counter(_columns(labels)).most_common(1)
+    rest = common[0][0] - 5 if common else 0
+    fitting = [f"[{rest // size}, {size}]" for size in (3, 2) if rest > 0 and rest % size == 0]
+    guess = f" Lines of {rest + 5} columns would fit {' or '.join(fitting)}." if fitting else ""
+    return (
+        "Task pose needs kpt_shape in data.yaml: [how many key points, 2 or 3 numbers each]."
+        f"{guess}"
+    )
+
+
+def _columns(labels: Iterable[Path]) -> Iterator[int]:
+    """How many columns the lines of the first label files have."""
+    for label in islice(labels, SAMPLE):
+        with label.open("rb") as file:
+            for line in file.read(2**20).splitlines():
+                if columns := len(line.split()):
+                    yield columns
+
+
+def shown(path: Path, root: Path) -> str:
+    """A path for a message: relative where it can be."""
+    return os.path.relpath(path, root) if path.is_relative_to(root) else str(path)
