@@ -28,11 +28,14 @@ class TorchEngine:
     batched = True
 
     def __init__(self, folder: Path, device: Literal["cpu", "cuda"], half: bool) -> None:
+        module: Any
         module, description = load_model(folder)
         self.backend = f"pytorch-{device}-{'fp16' if half else 'fp32'}"
         self._device = torch.device(device)
         self._dtype = torch.float16 if half else torch.float32
         self._preprocessing = description.preprocessing
+        if description.family == "yolo":
+            module.fuse(verbose=False)  # normalisation into the convolutions before it
         serving = ServingModule(module, description).eval()
         self._module = serving.to(self._device, self._dtype).to(memory_format=torch.channels_last)
         self._lock = threading.Lock()
