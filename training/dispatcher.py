@@ -1,0 +1,336 @@
+"""Takes jobs from the table and has worker processes do them; runs in the Trainer service.
+
+The table is all it remembers: a new dispatcher takes over what an earlier one left, whether that
+was stopped or killed. One dispatcher works per home, held by a file lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from inference.device import cpu_count, cuda_devices, device
+from models_store._ultralytics import environment
+from settings import Settings
+from training.jobs import Job, JobStore
+from training.logs import LogWriter
+from training.processes import (
+    MARK,
+    end_group,
+    kill,
+    marked,
+    out_of_memory_kills,
+    started_at,
+)
+
+log = logging.getLogger("visionloop")
+
+ROOT = Path(__file__).resolve().parents[1]
+POLL = 0.5  # seconds between two looks at the table
+REAP = 0.1  # seconds between two looks at a process
+RETRY = 2.0  # seconds until the database is asked again
+DRAIN = 2.0  # seconds for the last words in the pipe
+
+DISK_FULL = 28  # exit code of a worker that could not even say so (ENOSPC)
+KILLED = "The service was killed while this job ran."
+
+
+def slots(settings: Settings) -> int:
+    """How many jobs run at once."""
+    gpus = cuda_devices() if device(settings) == "cuda" else 0
+    return settings.train_slots or max(1, gpus)
+
+
+def threads(settings: Settings) -> int:
+    """CPU threads of one job: on a CPU the service keeps room to answer."""
+    cores = cpu_count()
+    total = settings.train_threads or max(1, cores - max(1, cores // 4))
+    return max(1, total // slots(settings))
+
+
+def worker_command(job: Job) -> list[str]:
+    return [sys.executable, "-m", "training.worker", job.id, "--parent", str(os.getpid())]
+
+
+@dataclass(eq=False)
+class Running:
+    """A worker that this dispatcher started."""
+
+    job: Job
+    process: subprocess.Popen[bytes]
+    log: LogWriter
+    drain: threading.Thread
+    gpu: str | None
+    kills: int  # of the kernel, before it started
+    epoch: int = 0
+    ending: asyncio.Task[None] | None = None
+    watch: asyncio.Task[None] | None = field(default=None, repr=False)
+
+
+class Dispatcher:
+    """Claims queued jobs in the order of submission, watches their workers, settles their rows.
+
+    Args:
+        store: The job table.
+        settings: Slots, threads, attempts.
+        command: What to run for a job.
+        published: The model a job has published, if any: asked when a worker died, because it
+            may have died between the publication and its last word.
+        on_epoch: Told the mode and the seconds of a finished epoch.
+    """
+
+    def __init__(
+        self,
+        store: JobStore,
+        settings: Settings,
+        *,
+        command: Callable[[Job], Sequence[str]] = worker_command,
+        published: Callable[[str], str | None] = lambda _: None,
+        on_epoch: Callable[[str, float], None] = lambda *_: None,
+    ) -> None:
+        self.store = store
+        self.settings = settings
+        self.slots = slots(settings)
+        self._command = command
+        self._published = published
+        self._on_epoch = on_epoch
+        self._running: dict[str, Running] = {}
+        self._wake = asyncio.Event()
+        self._leaving = asyncio.Event()
+        self._lock = FileLock(settings.home / "dispatcher.lock", thread_local=False)
+        self._task: asyncio.Task[None] | None = None
+        self._gone = asyncio.Event()
+
+    def start(self) -> None:
+        """Begin to work, in the running event loop.
+
+        Its thread starts the workers, so it must live as long as they may: the kernel ends a
+        worker with the *thread* that started it.
+        """
+        self._task = asyncio.create_task(self._work())
+
+    def wake(self) -> None:
+        """Look at the table now."""
+        self._wake.set()
+
+    async def finished(self, job_id: str) -> Job:
+        """The job's row once it is final; or as it is when this dispatcher stops."""
+        self.wake()
+        while True:
+            job = await asyncio.to_thread(self.store.get, job_id)
+            if job.is_final or self._leaving.is_set():
+                return job
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._leaving.wait(), POLL)
+
+    async def stop(self) -> None:
+        """End the workers; their jobs go on from their checkpoints at the next start."""
+        if not self._leaving.is_set():
+            self._leaving.set()
+            self.wake()
+            watches = [running.watch for running in self._running.values() if running.watch]
+            for running in list(self._running.values()):
+                self._end(running)
+            await asyncio.gather(*watches, return_exceptions=True)
+            if self._task is not None:
+                self._task.cancel()
+                await asyncio.gather(self._task, return_exceptions=True)
+            self._lock.release()
+            self._gone.set()
+        await self._gone.wait()
+
+    # --- the loop
+
+    async def _work(self) -> None:
+        await self._own()
+        await self._insist(self._take_over)
+        while not self._leaving.is_set():
+            try:
+                await self._look()
+            except Exception:
+                log.exception("The job table could not be read; trying again")
+                await asyncio.sleep(RETRY)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), POLL)
+            self._wake.clear()
+
+    async def _own(self) -> None:
+        """Wait until no other dispatcher works on this home."""
+        while True:
+            try:
+                self._lock.acquire(blocking=False)
+                return
+            except Timeout:
+                await asyncio.sleep(POLL)
+
+    async def _insist(self, step: Callable[[], None]) -> None:
+        """Do something with the database until it works."""
+        while True:
+            try:
+                await asyncio.to_thread(step)
+                return
+            except Exception:
+                log.exception("The job table could not be changed; trying again")
+                await asyncio.sleep(RETRY)
+
+    def _take_over(self) -> None:
+        """Settle what an earlier life left; none of its workers may still be at work."""
+        left = marked()
+        for job in self.store.list(None, "queued", "running", "stopping"):
+            kill(left.get(job.id, []))
+        for job in self.store.list(None, "running", "stopping"):
+            self._settle(job.id, KILLED, LogWriter(self.store.log(job.id)))
+
+    async def _look(self) -> None:
+        for running in list(self._running.values()):
+            job = await asyncio.to_thread(self.store.get, running.job.id)
+            if job.status == "stopping":
+                self._end(running)
+            if job.current_epoch > running.epoch and job.epoch_seconds is not None:
+                self._on_epoch(job.mode or job.kind, job.epoch_seconds)
+            running.epoch = job.current_epoch
+        free = self.slots - len(self._running)
+        if free <= 0 or self._leaving.is_set():
+            return
+        for job in await asyncio.to_thread(self.store.queued, self.slots):
+            if job.id not in self._running and free > 0 and not self._leaving.is_set():
+                free -= self._launch(job)
+
+    # --- one worker
+
+    def _launch(self, job: Job) -> bool:
+        """Start a worker, from the event loop's own thread."""
+        writer = LogWriter(self.store.log(job.id))
+        gpu = self._free_gpu()
+        reading, writing = os.pipe()
+        try:
+            process = subprocess.Popen(
+                self._command(job),
+                cwd=ROOT,
+                env=self._environment(job, gpu),
+                stdin=subprocess.DEVNULL,
+                stdout=writing,
+                stderr=writing,
+                start_new_session=True,
+            )
+        except OSError as error:  # no memory, no process left: later perhaps
+            os.close(reading)
+            writer.say(f"The worker could not be started: {error.strerror}. Trying again.")
+            return False
+        finally:
+            os.close(writing)
+        again = f", attempt {job.attempts + 1}" if job.attempts else ""
+        writer.say(f"Process {process.pid} started{again}.")
+        kills = out_of_memory_kills()
+        running = Running(job, process, writer, writer.drain(reading), gpu, kills)
+        running.epoch = job.current_epoch
+        self._running[job.id] = running
+        running.watch = asyncio.create_task(self._watch(running))
+        return True
+
+    def _environment(self, job: Job, gpu: str | None) -> dict[str, str]:
+        path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+        ours = {MARK: job.id, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+        if gpu is not None:
+            ours["CUDA_VISIBLE_DEVICES"] = gpu
+        inherited = {k: v for k, v in os.environ.items() if k != "PROMETHEUS_MULTIPROC_DIR"}
+        hardened = environment(self.settings.home, threads(self.settings))
+        return inherited | hardened | ours
+
+    def _free_gpu(self) -> str | None:
+        """The least used GPU's name in CUDA_VISIBLE_DEVICES; None where there is no choice."""
+        count = cuda_devices() if device(self.settings) == "cuda" else 0
+        if count < 2:
+            return None
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))
+        used = [running.gpu for running in self._running.values()]
+        return min(visible.split(","), key=used.count)
+
+    def _end(self, running: Running) -> None:
+        if running.ending is None:
+            running.ending = asyncio.create_task(end_group(running.process.pid))
+
+    async def _watch(self, running: Running) -> None:
+        """Call a job running, now that it has a process; see that to its end; settle the row."""
+        job_id, process = running.job.id, running.process
+        try:
+            if not await self._started(running):  # cancelled a moment ago
+                self._end(running)
+            while (code := process.poll()) is None:  # noqa: ASYNC110 (nobody else reaps it)
+                await asyncio.sleep(REAP)
+            await asyncio.to_thread(self._clear, running)
+            reason = death(code, out_of_memory_kills() > running.kills)
+            await self._insist(lambda: self._settle(job_id, reason, running.log, code))
+        finally:
+            del self._running[job_id]
+            self.wake()
+
+    async def _started(self, running: Running) -> bool:
+        pid = running.process.pid
+        try:
+            return await asyncio.to_thread(self.store.start, running.job.id, pid, started_at(pid))
+        except Exception:
+            log.exception("Job %s could not be marked as running", running.job.id)
+            return False
+
+    def _clear(self, running: Running) -> None:
+        """End what a worker left behind: loaders, exports."""
+        kill(marked().get(running.job.id, []))
+        running.drain.join(DRAIN)
+
+    def _settle(self, job_id: str, reason: str, writer: LogWriter, code: int | None = None) -> None:
+        """Bring the row of a job without a process to where it belongs."""
+        job = self.store.get(job_id)
+        if job.is_final or job.status == "queued":
+            if job.is_final:
+                writer.say("Stopped before it began.")
+            return
+        model_id = job.model_id or self._published(job_id)
+        if model_id or job.outcome == "completed":
+            writer.say(f"Completed{f': {model_id}' if model_id else ''}.")
+            self.store.finish(job_id, "completed", model_id=model_id)
+        elif job.status == "stopping":
+            writer.say("Stopped, as asked for.")
+            self.store.finish(job_id, "stopped")
+        elif job.outcome == "failed" or code == DISK_FULL:
+            error = job.error or "The disk is full."
+            writer.say(f"Failed: {error}")
+            self.store.finish(job_id, "failed", error)
+        elif self._leaving.is_set():
+            writer.say(f"The service stops; the job goes on {_from(job)} at its next start.")
+            self.store.requeue(job_id, crashed=False)
+        elif job.crashes + 1 >= self.settings.train_attempts:
+            error = f"{reason} Given up after {job.crashes + 1} attempts that got no further."
+            writer.say(f"Failed: {error}")
+            self.store.finish(job_id, "failed", error, crashes=job.crashes + 1)
+        else:
+            writer.say(f"{reason} The job goes on {_from(job)}.")
+            self.store.requeue(job_id, crashed=True)
+
+
+def _from(job: Job) -> str:
+    return f"from the checkpoint of epoch {job.checkpoint}" if job.checkpoint else "from zero"
+
+
+def death(code: int, memory: bool) -> str:
+    """A sentence on how a process ended that did not say so itself."""
+    if code >= 0:
+        return f"The worker ended with exit code {code} and no result."
+    name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+    if memory:
+        return (
+            f"The worker was ended by the system for want of memory ({name}). Use a smaller "
+            "batch or imgsz."
+        )
+    return f"The worker was ended by {name}."

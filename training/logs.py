@@ -1,0 +1,109 @@
+"""A job's log: lines with time stamps in one file, written by the dispatcher, read by anyone."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+
+LIMIT = 32 * 2**20  # bytes of a log; the last words of a job are written beyond it
+LONGEST_LINE = 8192  # bytes
+CHUNK = 256 * 1024  # bytes that are read at once
+
+_TERMINAL = re.compile(rb"\x1b(\[[0-9;?]*[ -/]*[@-~]|\][^\x07]*\x07|[@-_])")
+_UNPRINTED = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]")
+
+
+class LogWriter:
+    """Appends to a log. A full disk loses lines, it never stops a job."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        self._full = False
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._full = path.exists() and path.stat().st_size >= LIMIT
+
+    def say(self, message: str) -> None:
+        """Lines of our own."""
+        self._write([line.encode() for line in message.splitlines() or [""]])
+
+    def drain(self, descriptor: int) -> threading.Thread:
+        """Log everything that comes out of a pipe, until its last writer is gone.
+
+        Returns:
+            The thread that does it; it closes the descriptor.
+        """
+        thread = threading.Thread(target=self._drain, args=(descriptor,), daemon=True)
+        thread.start()
+        return thread
+
+    def _drain(self, descriptor: int) -> None:
+        rest = b""
+        with open(descriptor, "rb", buffering=0) as pipe:
+            while chunk := pipe.read(65536):
+                *lines, rest = (rest + chunk).split(b"\n")
+                if len(rest) > LONGEST_LINE:  # a progress bar that never ends its line
+                    rest = rest.rpartition(b"\r")[2][:LONGEST_LINE]
+                self._keep([clean(line) for line in lines])
+            if rest:
+                self._keep([clean(rest)])
+
+    def _keep(self, lines: list[bytes]) -> None:
+        if not self._full:
+            self._write([line for line in lines if line])
+            with contextlib.suppress(OSError):
+                self._full = self.path.stat().st_size >= LIMIT
+            if self._full:
+                self.say(f"This log has reached {LIMIT >> 20} MiB; no more output is kept.")
+
+    def _write(self, lines: list[bytes]) -> None:
+        stamp = datetime.now(UTC).strftime("[%Y-%m-%d %H:%M:%S] ").encode()
+        data = b"".join(stamp + line[:LONGEST_LINE] + b"\n" for line in lines)
+        with self._lock, contextlib.suppress(OSError), self.path.open("ab") as file:
+            file.write(data)
+
+
+def clean(line: bytes) -> bytes:
+    """What a terminal would show in the end: without colours, the last state of a progress bar."""
+    parts = [part for part in _TERMINAL.sub(b"", line).split(b"\r") if part.strip()]
+    return _UNPRINTED.sub(b"", parts[-1]).rstrip() if parts else b""
+
+
+def read_lines(path: Path, offset: int = 0, limit: int = CHUNK) -> list[tuple[int, str]]:
+    """The whole lines from a byte offset on, each with the offset behind it.
+
+    No log yet is no lines. An offset that is not in the file means its beginning.
+    """
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            file.seek(offset if 0 <= offset <= size else 0)
+            behind = file.tell()
+            data = file.read(limit)
+    except FileNotFoundError:
+        return []
+    lines = []
+    for line in data.split(b"\n")[:-1]:
+        behind += len(line) + 1
+        lines.append((behind, line.decode("utf-8", "replace")))
+    return lines
+
+
+def read_all(path: Path) -> list[str]:
+    return [line for _, line in read_lines(path, 0, 2 * LIMIT)]
+
+
+def read_last(path: Path, count: int) -> list[str]:
+    """At most the last `count` lines."""
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError:
+        return []
+    start = max(0, size - count * 200)
+    lines = [line for _, line in read_lines(path, start, LIMIT)]
+    return lines[1 if start else 0 :][-count:]

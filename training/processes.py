@@ -1,0 +1,96 @@
+"""The processes of jobs: which there are, whether they live, and ending them.
+
+A worker and everything it starts carry the job's id in their environment, so a job's processes
+are found even when their parent, their group or the server that started them is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import psutil
+
+MARK = "VISIONLOOP_JOB"  # environment variable
+
+TERM_GRACE = 2.0  # seconds from SIGTERM to SIGKILL
+KILL_GRACE = 2.0  # seconds that a killed process may take to go (a device driver can hold it)
+STEP = 0.05
+CLOCK = 2.0  # seconds that two readings of one start time may differ (the clock was set)
+
+
+def started_at(pid: int) -> float:
+    """When a process began; with its pid it names a process for good. 0.0 if it is gone."""
+    try:
+        return float(psutil.Process(pid).create_time())
+    except psutil.Error:
+        return 0.0
+
+
+def is_alive(pid: int | None, started: float | None) -> bool:
+    """Whether this very process still runs (a zombie does not)."""
+    if pid is None or started is None:
+        return False
+    try:
+        process = psutil.Process(pid)
+        same = abs(process.create_time() - started) < CLOCK
+        return same and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def marked() -> dict[str, list[psutil.Process]]:
+    """Every living process that belongs to a job, by the job's id."""
+    found: dict[str, list[psutil.Process]] = {}
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            job = process.environ().get(MARK)
+            if job and process.status() != psutil.STATUS_ZOMBIE:
+                found.setdefault(job, []).append(process)
+    return found
+
+
+async def end_group(pid: int) -> None:
+    """SIGTERM to a process group, SIGKILL to what is left of it after the grace."""
+    for number, grace in ((signal.SIGTERM, TERM_GRACE), (signal.SIGKILL, KILL_GRACE)):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, number)
+        for _ in range(round(grace / STEP)):
+            if not _members(pid):
+                return
+            await asyncio.sleep(STEP)
+
+
+def _members(group: int) -> list[int]:
+    """The pids of a process group, zombies left out."""
+    found = []
+    for pid in psutil.pids():
+        with contextlib.suppress(OSError, psutil.Error):
+            if os.getpgid(pid) == group and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+                found.append(pid)
+    return found
+
+
+def kill(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
+    """SIGKILL, and wait until they are gone. Returns those that are not."""
+    listed = list(processes)
+    for process in listed:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    return list(psutil.wait_procs(listed, timeout=KILL_GRACE)[1])
+
+
+def out_of_memory_kills() -> int:
+    """How often the kernel has ended a process for want of memory since the machine started."""
+    if sys.platform != "linux":
+        return 0
+    try:
+        lines = Path("/proc/vmstat").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)

@@ -1,0 +1,256 @@
+"""One job in a process of its own: `python -m training.worker JOB_ID`, started by the dispatcher.
+
+It leaves SIGTERM at its default, which ends it anywhere, in the middle of a convolution too:
+checkpoints are renamed into place, a model counts only once its row is written, so there is
+nothing to tidy. Everything it prints becomes the job's log.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ctypes
+import errno
+import faulthandler
+import math
+import os
+import resource
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from errors import VisionLoopError
+from models_store import _ultralytics
+from models_store.registry import Registry
+from settings import Settings, get_settings
+from training.dispatcher import DISK_FULL
+from training.jobs import Job, JobCancelled, JobStore
+from training.publication import clear, publish
+
+NICE = 10
+INTERVAL = 0.25  # seconds between two writes of progress
+OURS = 15.0  # seconds in which the row must name this process
+FULL = (errno.ENOSPC, errno.EDQUOT)
+TRIES = 5
+
+
+class JobHandle(Protocol):
+    """What a trainer sees of its job.
+
+    Attributes:
+        id: The job's.
+        folder: For checkpoints and runs; outlives the process.
+        resuming: An earlier attempt left a checkpoint.
+    """
+
+    id: str
+    folder: Path
+    resuming: bool
+
+    def report(
+        self, *, fraction: float, epoch: int, epochs: int, metrics: Mapping[str, float] = {}
+    ) -> None:
+        """Say how far the job is; as often as you like, four times a second it is written.
+
+        Args:
+            fraction: 0 to 1, of the whole job; it never falls within an attempt.
+            epoch: The current one, from 1.
+            epochs: How many there are at most.
+            metrics: Losses and figures by name; earlier ones of other names stay.
+        """
+
+    def log(self, message: str) -> None:
+        """A line of the job's log."""
+
+    def check(self) -> None:
+        """Raises JobCancelled where a stop was asked for."""
+
+    def checkpointed(self, epoch: int) -> None:
+        """A resumable checkpoint with `epoch` whole epochs lies in the folder."""
+
+
+class WorkerJob:
+    """The handle that writes to the job's row."""
+
+    def __init__(self, store: JobStore, job: Job) -> None:
+        self.id = job.id
+        self.folder = store.folder(job.id)
+        self.resuming = job.checkpoint > 0
+        self._store = store
+        self._pid = os.getpid()
+        self._epoch = job.current_epoch
+        self._epoch_began: float | None = None
+        self._metrics: dict[str, float | None] = dict(job.metrics)
+        self._pending: dict[str, Any] = {}
+        self._fraction = 0.0
+        self._written = 0.0
+        self._stopping = False
+
+    def report(
+        self, *, fraction: float, epoch: int, epochs: int, metrics: Mapping[str, float] = {}
+    ) -> None:
+        self._fraction = max(self._fraction, min(1.0, fraction))
+        for name, value in metrics.items():
+            self._metrics[name] = float(value) if math.isfinite(value) else None
+        self._pending |= {
+            "progress": round(100 * self._fraction, 2),
+            "current_epoch": epoch,
+            "total_epochs": epochs,
+            "metrics": dict(self._metrics),
+        }
+        now = time.monotonic()
+        if epoch != self._epoch:
+            if self._epoch_began is not None:
+                self._pending["epoch_seconds"] = now - self._epoch_began
+            self._epoch, self._epoch_began = epoch, now
+        if now - self._written >= INTERVAL:
+            self._write()
+
+    def log(self, message: str) -> None:
+        print(message, flush=True)
+
+    def check(self) -> None:
+        if self._stopping:
+            raise JobCancelled
+
+    def checkpointed(self, epoch: int) -> None:
+        self._pending |= {"checkpoint": epoch, "crashes": 0}
+        self._write()
+
+    def _write(self) -> None:
+        self._written = time.monotonic()
+        try:
+            status = self._store.note(self.id, self._pid, **self._pending)
+        except SQLAlchemyError as error:  # progress is not worth a training
+            print(f"Progress could not be written: {error}", file=sys.stderr, flush=True)
+            return
+        self._pending = {}
+        self._stopping = status != "running"
+
+    def conclude(self, **outcome: Any) -> None:
+        """Note how it ended. Raises SQLAlchemyError where that cannot be written."""
+        for left in reversed(range(TRIES)):
+            try:
+                self._store.note(self.id, self._pid, **self._pending, **outcome)
+                return
+            except SQLAlchemyError:
+                if not left:
+                    raise
+                time.sleep(1)
+
+
+def work(job: WorkerJob, row: Job, registry: Registry) -> dict[str, Any]:
+    """Do the job. Returns what to note about its outcome."""
+    if row.kind == "training":
+        from training.modes import trainer
+        from training.recipe import Recipe
+
+        recipe = Recipe.model_validate(row.recipe)
+        trained = trainer(recipe)(recipe, job)
+        job.check()
+        return {"model_id": publish(trained, recipe, job, registry).id}
+    raise VisionLoopError(f"There are no jobs of kind {row.kind!r}.")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m training.worker", description=__doc__)
+    parser.add_argument("job_id")
+    parser.add_argument("--parent", type=int, help="pid of the dispatcher; end with it")
+    arguments = parser.parse_args()
+    settle(arguments.parent)
+    settings = get_settings()
+    _ultralytics.prepare(settings.home)
+    store = JobStore(settings)
+    row = claimed(store, arguments.job_id)
+    if row is None:
+        print("This process was not called to the job; it ends.", flush=True)
+        return 1
+    return run(WorkerJob(store, row), row, settings)
+
+
+def run(job: WorkerJob, row: Job, settings: Settings) -> int:
+    """The job and its outcome. Returns the exit code."""
+    try:
+        try:
+            outcome = work(job, row, Registry(settings))
+            job.conclude(outcome="completed", **outcome)
+            clear(job.folder)
+        except JobCancelled:
+            return 128 + signal.SIGTERM
+        except SQLAlchemyError as error:
+            traceback.print_exc()
+            if is_disk_full(error):
+                return DISK_FULL
+            job.conclude(outcome="failed", error=explain(error))
+        except Exception as error:
+            if not isinstance(error, VisionLoopError):
+                traceback.print_exc()
+            job.conclude(outcome="failed", error=explain(error))
+            return 1
+    except SQLAlchemyError as error:  # not even the outcome could be written
+        traceback.print_exc()
+        return DISK_FULL if is_disk_full(error) else 1
+    return 0
+
+
+def claimed(store: JobStore, job_id: str) -> Job | None:
+    """The row, once it says that it runs in this process."""
+    deadline = time.monotonic() + OURS
+    while time.monotonic() < deadline:
+        row = store.get(job_id)
+        if row.status == "running" and row.pid == os.getpid():
+            return row
+        if row.status != "queued":
+            return None
+        time.sleep(0.05)
+    return None
+
+
+def settle(parent: int | None) -> None:
+    """Be a considerate process: end with the dispatcher, give way to the service."""
+    faulthandler.enable()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        with contextlib.suppress(OSError):  # where memory runs out, this goes before the service
+            Path("/proc/self/oom_score_adj").write_text("500")
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    if parent is not None and os.getppid() != parent:  # it went before we could ask
+        os._exit(1)
+    with contextlib.suppress(OSError):
+        os.nice(NICE)
+
+
+def is_disk_full(error: BaseException) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in FULL
+    return isinstance(error, SQLAlchemyError) and "disk is full" in str(error)
+
+
+def explain(error: Exception) -> str:
+    """The reason that the job's row shows."""
+    if isinstance(error, VisionLoopError):
+        return error.message
+    text = str(error).strip().partition("\n")[0][:300]
+    if is_disk_full(error):
+        return "The disk is full. Make room under VISIONLOOP_HOME and BENTOML_HOME; start again."
+    memory = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate")
+    if isinstance(error, MemoryError) or any(word in text.lower() for word in memory):
+        return f"Out of memory: use a smaller batch or imgsz. ({text[:120]})"
+    return f"{type(error).__name__}: {text} (the job's log has the details)"
+
+
+if __name__ == "__main__":
+    code = main()
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)  # no thread, no loader may keep it
