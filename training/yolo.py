@@ -59,6 +59,11 @@ class Run:
     def checkpoints(self) -> Path:
         return self.job.folder / "checkpoints"
 
+    @property
+    def images(self) -> int:
+        """Training pictures, without unreadable ones."""
+        return len(self.dataset.looked.splits["train"])
+
     def save(self) -> None:
         state = {"fitness": self.fitness, "best": self.best, "finished": self.finished}
         temporary = self.checkpoints / "state.json.writing"
@@ -98,12 +103,13 @@ def train(run: Run) -> Trained:
             device = "cpu"
             if torch.cuda.is_available() and os.environ.get("VISIONLOOP_DEVICE") != "cpu":
                 device = "0"
+            data = run.dataset.materialise(job.folder / "data")
             job.check()
             overrides = arguments(
                 recipe,
-                images=len(run.dataset.splits["train"]),
+                images=run.images,
                 names=run.dataset.names,
-                data=run.dataset.materialise(job.folder / "data"),
+                data=data,
                 folder=job.folder,
                 device=device,
                 cores=os.cpu_count() or 1,
@@ -221,7 +227,7 @@ class _JobTrainer:
 
     def _settle(self: Any, _: Any) -> None:
         run = self.run
-        momentum = bn_momentum(run.recipe, len(run.dataset.splits["train"]))
+        momentum = bn_momentum(run.recipe, run.images)
         for module in self.model.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = momentum
@@ -323,14 +329,11 @@ def _collect(run: Run) -> Trained:
     if not best.is_file():
         raise VisionLoopError("The training ended without a checkpoint.")
     model, _ = load_checkpoint(best)
-    network: Any = model
-    points = getattr(network, "kpt_names", None) if run.recipe.task == "pose" else None
-    labels = tuple(next(iter(points.values()))) if points else None
+    points = run.dataset.keypoints
     description = describe(
         model,
         run.recipe.imgsz,
-        names=run.dataset.names,
-        keypoint_names=labels if labels and not all(n.isdecimal() for n in labels) else None,
+        keypoint_names=points.names if points else None,
         description=f"Trained from {run.recipe.base.shown}.",
     )
     folder = run.job.folder / "model"
