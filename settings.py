@@ -39,6 +39,11 @@ class Settings(BaseSettings):
     rate_limit: float = Field(0, ge=0, description="Requests a second per client; 0: no limit")
 
     max_body_mb: float = Field(32, gt=0, description="Largest request body, in MiB")
+    max_model_mb: float = Field(1024, gt=0, description="Largest model file to import, in MiB")
+    import_timeout: float = Field(
+        180, gt=20, description="Seconds in which a model must be imported"
+    )
+    max_upload_mb: float = Field(2048, gt=0, description="Largest data set upload, in MiB")
     max_pixels: int = Field(50_000_000, gt=0, description="Largest image, in pixels")
     image_url: Literal["off", "public"] = Field(
         "off", description="Fetch images by URL: never, or from public addresses"
@@ -99,6 +104,14 @@ class Settings(BaseSettings):
     @property
     def max_body_bytes(self) -> int:
         return int(self.max_body_mb * 1024 * 1024)
+
+    @property
+    def max_model_bytes(self) -> int:
+        return int(self.max_model_mb * 1024 * 1024)
+
+    @property
+    def max_upload_bytes(self) -> int:
+        return int(self.max_upload_mb * 1024 * 1024)
 
     def masked(self) -> dict[str, str]:
         """Setting names and printable values, secrets hidden."""

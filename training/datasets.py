@@ -51,6 +51,7 @@ class Dataset:
         rewritten: Labels whose text is not what is trained on.
         counts: Split → class id → objects (images for `classify`).
         digests: Label file → SHA-256.
+        labelled: The label files that hold an object.
         found: What was found without looking at the pictures.
     """
 
@@ -64,6 +65,7 @@ class Dataset:
     rewritten: frozenset[Path] = frozenset()
     counts: Mapping[str, Counter[int]] = field(default_factory=dict)
     digests: Mapping[Path, str] = field(default_factory=dict)
+    labelled: frozenset[Path] = frozenset()
     found: tuple[Finding, ...] = ()
 
     @property
@@ -241,6 +243,7 @@ def _labelled(
         rewritten=frozenset(tally.rewritten),
         counts=tally.counts,
         digests=tally.digests,
+        labelled=frozenset(tally.labelled),
         found=findings.result(),
     )
 

@@ -41,7 +41,7 @@ def walk(folder: Path, roots: Sequence[Path], findings: Findings) -> Iterator[Pa
     """
     for count, path in enumerate(_walk(folder, roots, findings, frozenset()), 1):
         if count > MOST_IMAGES:
-            raise DatasetInvalid(f"'{folder}' holds over {MOST_IMAGES:,} images.")
+            raise DatasetInvalid(f"'{folder.name}' holds over {MOST_IMAGES:,} images.")
         yield path
 
 
@@ -76,7 +76,7 @@ def entries(folder: Path) -> list[os.DirEntry[str]]:
         with os.scandir(folder) as found:
             return sorted(found, key=lambda entry: entry.name)
     except OSError as error:
-        raise DatasetInvalid(f"'{folder}' cannot be read: {error.strerror}.") from None
+        raise DatasetInvalid(f"'{folder.name}' cannot be read: {error.strerror}.") from None
 
 
 def listed(file: Path, base: Path, roots: Sequence[Path], findings: Findings) -> Iterator[Path]:
@@ -90,10 +90,10 @@ def listed(file: Path, base: Path, roots: Sequence[Path], findings: Findings) ->
     """
     try:
         if file.stat().st_size > BIGGEST_LIST:
-            raise DatasetInvalid(f"'{file}' is no list of images: it is over 256 MiB.")
+            raise DatasetInvalid(f"'{file.name}' is no list of images: it is over 256 MiB.")
         lines = file.read_bytes().decode("utf-8-sig", "replace").splitlines()
     except OSError as error:
-        raise DatasetInvalid(f"'{file}' cannot be read: {error.strerror}.") from None
+        raise DatasetInvalid(f"'{file.name}' cannot be read: {error.strerror}.") from None
     inside: dict[str, bool] = {}  # folders are asked once, links each
     for number, line in enumerate(lines, 1):
         name = line.strip().replace("\\", "/")

@@ -26,6 +26,7 @@ class Tally:
     counts: dict[str, Counter[int]] = field(default_factory=dict)  # split → class id → objects
     digests: dict[Path, str] = field(default_factory=dict)
     rewritten: set[Path] = field(default_factory=set)
+    labelled: set[Path] = field(default_factory=set)  # those with a usable line
     lines: int = 0
 
 
@@ -52,11 +53,13 @@ def read_labels(
             try:
                 data = label.read_bytes()
             except OSError as error:
-                raise DatasetInvalid(f"'{label}' cannot be read: {error.strerror}.") from None
+                raise DatasetInvalid(f"'{label.name}' cannot be read: {error.strerror}.") from None
             parsed = parse(data, form)
             counts.update(row.cls for row in parsed.rows)
             tally.lines += parsed.lines
             tally.digests[label] = hashlib.sha256(data).hexdigest()
+            if parsed.rows:
+                tally.labelled.add(label)
             if parsed.rewritten:
                 tally.rewritten.add(label)
             for issue in parsed.issues:

@@ -1,0 +1,185 @@
+"""Uploaded data sets: each a folder of VISIONLOOP_HOME/datasets, there as a whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+from errors import DatasetInvalid, DatasetNotFound, ValidationFailed
+from models_store.description import Task
+from settings import Settings
+from training import archive, fingerprint
+from training.class_folders import is_class_tree
+from training.data_roots import confine, data_roots
+from training.dataset_report import report
+from training.dataset_yaml import find_yaml
+from training.datasets import Dataset, inspect
+
+CARD = "dataset.json"
+DATA = "data"
+ABANDONED = 24 * 3600.0  # seconds after which an unfinished upload is cleared away
+_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,60}")
+_ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"
+
+
+class DatasetStore:
+    """All methods read or write files: call them off the event loop."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.folder = settings.home / "datasets"
+        self.staging = settings.home / "uploads"
+        self.max_upload = settings.max_upload_bytes
+        self.roots = data_roots(settings)
+
+    def add(self, file: Path | IO[bytes], name: str, task: Task | None = None) -> dict[str, Any]:
+        """Unpack an uploaded zip, check it and give it an id.
+
+        Without a task, the one that fits is taken.
+
+        Raises:
+            DatasetInvalid, PayloadTooLarge: Nothing of it stays.
+        """
+        self.staging.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._clear_abandoned()
+        name = name.strip()[:100] or "dataset"
+        staged = Path(tempfile.mkdtemp(prefix="dataset-", dir=self.staging))
+        try:
+            (staged / DATA).mkdir()
+            unpacked = archive.unpack(file, staged / DATA, self.max_upload)
+            top = _description(unpacked.root)
+            dataset = inspect(top, task, [staged])
+            new_id = self._new_id(name)
+            card: dict[str, Any] = {
+                "id": new_id,
+                "name": name,
+                "created_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+                "size_bytes": unpacked.size,
+                "files": unpacked.files,
+                "skipped_files": unpacked.skipped,
+                "description": os.path.relpath(top, staged),
+            } | report(dataset)
+            fingerprint.forget(dataset.root)
+            (staged / CARD).write_text(json.dumps(card, indent=1), encoding="utf-8")
+            staged.chmod(0o755)
+            staged.rename(self.folder / new_id)
+        except BaseException:
+            shutil.rmtree(staged, ignore_errors=True)
+            raise
+        return card
+
+    def list(self) -> list[dict[str, Any]]:
+        """The cards of all uploads, newest first."""
+        cards = [card for folder in self._folders() if (card := _card(folder))]
+        return sorted(cards, key=lambda card: card["created_at"], reverse=True)
+
+    def get(self, dataset_id: str) -> dict[str, Any]:
+        """The card of an upload: id, name, what was found in it.
+
+        Raises:
+            DatasetNotFound: There is none of that id.
+        """
+        card = _card(self.folder / dataset_id) if _ID.fullmatch(dataset_id) else None
+        if card is None:
+            known = ", ".join(card["id"] for card in self.list()[:10]) or "none yet"
+            raise DatasetNotFound(f"No data set '{dataset_id[:80]}'. Known: {known}.")
+        return card
+
+    def delete(self, dataset_id: str) -> None:
+        """Remove an upload.
+
+        Raises:
+            DatasetNotFound: There is none of that id.
+        """
+        card = self.get(dataset_id)
+        gone = self.staging / f"deleted-{dataset_id}-{secrets.token_hex(4)}"
+        self.staging.mkdir(parents=True, exist_ok=True)
+        try:
+            (self.folder / dataset_id).rename(gone)  # gone for everybody at once
+        except FileNotFoundError:
+            raise DatasetNotFound(f"No data set '{dataset_id}'.") from None
+        fingerprint.forget((self.folder / dataset_id / card["description"]).parent)
+        shutil.rmtree(gone, ignore_errors=True)
+
+    def resolve(self, reference: str) -> Path:
+        """The data.yaml or folder that an id or a path means, inside the allowed roots.
+
+        A relative path counts from each root in turn.
+
+        Raises:
+            DatasetNotFound: There is no such thing.
+            Forbidden: It lies outside the roots.
+            ValidationFailed: It is empty.
+        """
+        reference = reference.strip()
+        if not reference:
+            raise ValidationFailed("Give a data.yaml, a folder, or the id of a data set.")
+        if _ID.fullmatch(reference) and (card := _card(self.folder / reference)):
+            return confine(self.folder / reference / card["description"], self.roots)
+        if os.path.isabs(reference):
+            path = confine(reference, self.roots)
+            if path.exists():
+                return path
+        else:
+            for root in self.roots:
+                path = confine(root / reference, self.roots)
+                if path.exists():
+                    return path
+        raise DatasetNotFound(
+            f"No data set '{reference[:200]}': neither an id nor a path on this server. Upload "
+            "the data to /api/datasets, or put it under VISIONLOOP_DATA_ROOTS."
+        )
+
+    def open(self, reference: str, task: Task | None = None) -> Dataset:
+        """The data set that an id or a path means, inspected."""
+        if task is None and _ID.fullmatch(reference) and (card := _card(self.folder / reference)):
+            task = card["task"]
+        return inspect(self.resolve(reference), task, self.roots)
+
+    def _folders(self) -> Iterator[Path]:
+        with contextlib.suppress(OSError):
+            yield from self.folder.iterdir()
+
+    def _new_id(self, name: str) -> str:
+        slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40] or "dataset"
+        return f"{slug}-{''.join(secrets.choice(_ALPHABET) for _ in range(8))}"
+
+    def _clear_abandoned(self) -> None:
+        """What a killed server left half unpacked or half deleted."""
+        for folder in self.staging.iterdir():
+            with contextlib.suppress(OSError):
+                old = time.time() - folder.stat().st_mtime > ABANDONED
+                if old and folder.name.startswith(("dataset-", "deleted-")):
+                    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _card(folder: Path) -> dict[str, Any] | None:
+    try:
+        card = json.loads((folder / CARD).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return card if isinstance(card, dict) and "created_at" in card else None
+
+
+def _description(root: Path) -> Path:
+    """The data.yaml in an unpacked folder, else the folder itself."""
+    places = [root, *sorted(path for path in root.iterdir() if path.is_dir())]
+    for place in places:
+        if found := find_yaml(place):
+            return found
+    if is_class_tree(root) or (root / "classes.txt").is_file():
+        return root
+    raise DatasetInvalid(
+        "The zip holds neither a data.yaml, nor one folder of images per class, nor images and "
+        "labels with a classes.txt."
+    )
