@@ -18,15 +18,11 @@ Trainer = Callable[[Recipe, "JobHandle"], Trained]
 def trainer(recipe: Recipe) -> Trainer:
     """The trainer of a recipe. Imports torch."""
     if recipe.family == "mobilenet":
-        from training import mobilenet
-
-        return mobilenet.train
-    if recipe.mode == "regular":
-        from training import regular
-
-        return regular.train
-    if recipe.mode == "freeze_strategy":
-        from training import freeze
-
-        return freeze.train
-    raise ValidationFailed(f"There is no trainer for mode {recipe.mode!r} yet.")
+        from training.mobilenet import train
+    elif recipe.mode == "regular":
+        from training.regular import train
+    elif recipe.mode == "freeze_strategy":
+        from training.freeze import train
+    else:
+        raise ValidationFailed(f"There is no trainer for mode {recipe.mode!r} yet.")
+    return train

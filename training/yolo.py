@@ -160,7 +160,7 @@ class _JobTrainer:
 
     def __init__(self: Any, overrides: dict[str, Any]) -> None:
         _forget_git()
-        super().__init__(overrides=overrides)
+        super().__init__(overrides=overrides)  # type: ignore[call-arg]
         self.wdir = self.run.checkpoints
         self.last, self.best = self.wdir / "last.pt", self.wdir / "best.pt"
         progress = Progress(self.run)
@@ -318,7 +318,8 @@ def _forget_git() -> None:
     """Ultralytics notes the repository that it runs in, in every checkpoint."""
     from ultralytics.engine import trainer
 
-    trainer.GIT = SimpleNamespace(root=None, branch=None, commit=None, message=None, origin=None)
+    nothing: Any = SimpleNamespace(root=None, branch=None, commit=None, message=None, origin=None)
+    trainer.GIT = nothing
 
 
 def _collect(run: Run) -> Trained:
