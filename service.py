@@ -84,7 +84,7 @@ class Annotator(ModelRunner):
     http={"host": "127.0.0.1", "port": 3000},
     metrics={"enabled": False},
     runner_probe={"enabled": False},
-    traffic={"timeout": settings.request_timeout + 120},  # ours are shorter, see api/errors.py
+    traffic={"timeout": deployment.longest(settings)},
 )
 class VisionLoop:
     """The gateway: everything that is reached from outside."""

@@ -53,7 +53,7 @@ def create_app(gateway: Gateway) -> FastAPI:
     """The REST surface, without the layers of `layered`."""
     from fastapi import FastAPI
 
-    from api import docs, index, infer, metrics, models
+    from api import docs, imports, index, infer, metrics, models
 
     app = FastAPI(
         title="VisionLoop",
@@ -66,7 +66,7 @@ def create_app(gateway: Gateway) -> FastAPI:
     )
     app.state.gateway = gateway
     app.add_exception_handler(VisionLoopError, _answer)
-    routers = [module.router for module in (index, docs, models, infer, metrics)]
+    routers = [module.router for module in (index, docs, imports, models, infer, metrics)]
     for router in routers:
         app.include_router(router)
     routes = [route for router in routers for route in router.routes if isinstance(route, Route)]
@@ -98,10 +98,10 @@ def layered(app: ASGIApp, settings: Settings) -> ASGIApp:
     """`app` behind our layers, BentoML's own routes included; the first line is innermost."""
     from api.telemetry import Measured
 
-    app = BodyLimit(app, settings.max_body_bytes)
+    app = BodyLimit(app, settings.max_body_bytes, {IMPORT: settings.max_model_bytes})
     app = RateLimit(app, settings.rate_limit)
     app = Auth(app, settings)
-    app = Errors(app, settings.request_timeout, {IMPORT: settings.request_timeout + 110})
+    app = Errors(app, settings.request_timeout, {IMPORT: settings.import_timeout})
     if settings.cors_origins:
         app = CORSMiddleware(
             app,

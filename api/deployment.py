@@ -61,6 +61,11 @@ def fill(settings: Settings) -> None:
         registry.close()
 
 
+def longest(settings: Settings) -> float:
+    """Seconds for BentoML's own limit, above all of ours: its 504 is not our error object."""
+    return max(settings.request_timeout, settings.import_timeout) + 30
+
+
 def bento_home() -> Path:
     return Path(BentoMLContainer.bentoml_home.get())
 

@@ -8,10 +8,11 @@ import logging
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
-from models_store.registry import ModelVersion, Registry
 
 from api.runners import Runner
 from errors import BackendUnavailable, VisionLoopError
+from models_store.registry import Registry
+from models_store.versions import ModelVersion
 from settings import Settings
 
 log = logging.getLogger("visionloop")

@@ -10,17 +10,16 @@ from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request, Response
 from pydantic_core import to_json
-from python_multipart.exceptions import ParseError
 from starlette.datastructures import FormData, UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
 from api import schemas, telemetry
 from api.errors import check
 from api.fetch import fetch
+from api.forms import content_type, fields, read_form
 from api.gateway import Gateway, Wired
-from api.schemas import InferBase64, InferForm, InferOptions, errors
+from api.schemas import InferBase64, InferForm, InferOptions, errors, form_body, json_body
 from errors import InvalidImage, NoFileUploaded, ValidationFailed
 from inference.images import check_header
 from inference.prediction import InferenceItem
@@ -29,8 +28,7 @@ router = APIRouter(tags=["Inference"])
 
 T = TypeVar("T")
 
-FIELDS, FILES = 32, 4  # parts of a form
-LONGEST_FIELD = 64 * 1024
+HINT = " For JSON there is /infer/base64."
 
 
 class JSON(Response):
@@ -40,23 +38,19 @@ class JSON(Response):
         return to_json(content, inf_nan_mode="null")
 
 
-def _body(kind: str, model: type[InferOptions]) -> dict[str, Any]:
-    schema = model.model_json_schema()
-    return {"requestBody": {"required": True, "content": {kind: {"schema": schema}}}}
-
-
 @router.post(
     "/infer",
     response_model=schemas.InferAnswer,
     responses=errors(400, 403, 404, 413, 503, 504),
-    openapi_extra=_body("multipart/form-data", InferForm),
+    openapi_extra=form_body(InferForm),
 )
 async def infer(request: Request, gateway: Wired) -> Response:
     """Predict from an uploaded file, or from an address where the operator allows it."""
-    form = await _form(request, gateway.settings.max_body_bytes)
-    options = check(
-        InferForm, {k: v for k, v in form.items() if isinstance(v, str) and k != "image"}
-    )
+    if not content_type(request) and not await request.body():
+        raise NoFileUploaded("Send the picture as the form's file 'image'.")
+    # In memory up to the body limit: spooling to disk from 1 MB on costs more than it saves.
+    form = await read_form(request, gateway.settings.max_body_bytes, HINT)
+    options = check(InferForm, fields(form))
     image = _uploaded(form)
     if image is not None and options.image_url:
         raise ValidationFailed("Send 'image' or 'image_url', not both.")
@@ -71,11 +65,11 @@ async def infer(request: Request, gateway: Wired) -> Response:
     "/infer/base64",
     response_model=schemas.InferAnswer,
     responses=errors(400, 404, 413, 503, 504),
-    openapi_extra=_body("application/json", InferBase64),
+    openapi_extra=json_body(InferBase64),
 )
 async def infer_base64(request: Request, gateway: Wired) -> Response:
     """Predict from an image inside the JSON body."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = content_type(request)
     if kind != "application/json":
         raise ValidationFailed(f"'Content-Type' must be application/json; got {kind!r:.60}.")
     options = check(InferBase64, await request.body() or b"{}")
@@ -131,34 +125,6 @@ async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
 async def _disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-async def _form(request: Request, limit: int) -> FormData:
-    """The form, held in memory up to the body limit rather than spooled to disk from 1 MB."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind == "application/x-www-form-urlencoded":
-        return await request.form(max_fields=FIELDS)
-    if kind != "multipart/form-data":
-        if not kind and not await request.body():
-            raise NoFileUploaded("Send the picture as the form's file 'image'.")
-        raise ValidationFailed(
-            f"'Content-Type' must be multipart/form-data; got {kind!r:.60}. "
-            "For JSON there is /infer/base64."
-        )
-    parser = MultiPartParser(
-        request.headers,
-        request.stream(),
-        max_files=FILES,
-        max_fields=FIELDS,
-        max_part_size=LONGEST_FIELD,
-    )
-    parser.spool_max_size = limit
-    try:
-        return await parser.parse()
-    except MultiPartException as error:
-        raise ValidationFailed(f"The form cannot be read: {error.message}") from None
-    except (ParseError, UnicodeError, KeyError):
-        raise ValidationFailed("The form cannot be read: its parts are damaged.") from None
 
 
 def _uploaded(form: FormData) -> bytes | None:

@@ -15,7 +15,7 @@ from api import schemas, telemetry
 from api.gateway import Gateway, Wired
 from api.schemas import errors
 from errors import BackendUnavailable
-from models_store.registry import ModelVersion
+from models_store.versions import ModelVersion
 
 router = APIRouter(tags=["Metrics"])
 

@@ -36,6 +36,20 @@ def _has_status(kind: Any, status: int) -> bool:
     return isinstance(kind, type) and getattr(kind, "status", None) == status
 
 
+def form_body(model: type[BaseModel]) -> dict[str, Any]:
+    """OpenAPI's description of a form that the handler reads itself."""
+    return _body("multipart/form-data", model)
+
+
+def json_body(model: type[BaseModel]) -> dict[str, Any]:
+    return _body("application/json", model)
+
+
+def _body(kind: str, model: type[BaseModel]) -> dict[str, Any]:
+    schema = model.model_json_schema()
+    return {"requestBody": {"required": True, "content": {kind: {"schema": schema}}}}
+
+
 class _Wire(BaseModel):
     model_config = ConfigDict(protected_namespaces=())
 
@@ -88,10 +102,21 @@ class Activated(ActiveModel):
     message: str
 
 
-class InferOptions(_Wire):
-    """How to predict. Empty strings and nulls mean "not given"."""
+class _Options(_Wire):
+    """Empty strings and nulls mean "not given"."""
 
     model_config = ConfigDict(extra="ignore", protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_empty(cls, values: Any) -> Any:
+        if isinstance(values, dict):
+            return {name: value for name, value in values.items() if value not in ("", None)}
+        return values
+
+
+class InferOptions(_Options):
+    """How to predict."""
 
     model_id: str = Field(
         "",
@@ -104,13 +129,6 @@ class InferOptions(_Wire):
     max_det: int | None = Field(
         None, ge=1, le=1000, description="a whole number from 1 to 1000", examples=[100]
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _drop_empty(cls, values: Any) -> Any:
-        if isinstance(values, dict):
-            return {name: value for name, value in values.items() if value not in ("", None)}
-        return values
 
 
 class InferForm(InferOptions):
@@ -127,6 +145,28 @@ class InferBase64(InferOptions):
         None,
         description="base64 text, with or without 'data:image/…;base64,' before it",
         examples=["data:image/png;base64,iVBORw0KGgo…"],
+    )
+
+
+class ImportOptions(_Options):
+    """What a model file does not say, or says wrongly."""
+
+    name: str | None = Field(None, max_length=63, description="a model name of at most 63 letters")
+    family: Literal["yolo", "mobilenet"] | None = Field(None, description="yolo or mobilenet")
+    names: str | None = Field(None, max_length=60_000, description="class names, by commas")
+    imgsz: int | None = Field(None, ge=32, le=4096, description="a whole number from 32 to 4096")
+    description: str = Field("", max_length=2000, description="text of at most 2000 letters")
+    promote: bool = Field(False, description="true or false")
+
+    @property
+    def class_names(self) -> list[str] | None:
+        return [name.strip() for name in self.names.split(",")] if self.names else None
+
+
+class ImportForm(ImportOptions):
+    file: str = Field(
+        description="The weights: .pt, .pth, or a .zip archive of ours",
+        json_schema_extra={"format": "binary"},
     )
 
 
