@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from errors import DatasetInvalid, Forbidden, InvalidModelFile, ModelNotFound, ValidationFailed
+from models_store.description import ModelDescription, Preprocessing, Task
+from models_store.registry import Registry
+from models_store.store import ModelStore
+from settings import Settings
+from tests.drawn_data import write_shapes
+from training.base_models import choose_base, find_architecture
+from training.hyperparameters import check_hyperparameters
+from training.recipe import Recipe, TrainingRequest, plan
+
+
+class Paths:
+    def resolve(self, reference: str) -> Path:
+        return Path(reference)
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    home = tmp_path_factory.mktemp("home").resolve()
+    (home / "pretrained").mkdir()
+    return Settings(home=home / "home", data_roots=(home / "data",), pretrained=home / "pretrained")
+
+
+@pytest.fixture(scope="module")
+def data(settings: Settings) -> Path:
+    return write_shapes(settings.data_roots[0] / "shapes", "detect", train=4, val=2, imgsz=32)
+
+
+@pytest.fixture(scope="module")
+def registry(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    registry = Registry(settings, ModelStore(tmp_path_factory.mktemp("bento")))
+    for name, task in (("signs", "detect"), ("leaves", "classify"), ("yolov8m", "detect")):
+        folder = tmp_path_factory.mktemp(name)
+        description(task).save(folder)  # type: ignore[arg-type]
+        for file in ("model.safetensors", "model.onnx"):
+            (folder / file).write_bytes(name.encode())
+        registry.publish(folder, name, {"kind": "import"})
+    yield registry
+    registry.close()
+
+
+def description(task: Task) -> ModelDescription:
+    return ModelDescription(
+        task=task,
+        family="yolo",
+        names=("a", "b"),
+        architecture={"backbone": [1], "head": [1]},
+        preprocessing=Preprocessing(resize="letterbox", imgsz=320),
+    )
+
+
+def planned(registry: Registry, settings: Settings, data: Path | None, **fields: Any) -> Recipe:
+    request = TrainingRequest(data=str(data) if data else None, **fields)
+    return plan(request, registry, Paths(), settings)
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, {"task": "detect", "name": "detect_yolov8s", "imgsz": 640, "parent": None}),
+        ({"model": "n", "task": "detect"}, {"name": "detect_yolov8n"}),
+        ({"model": "yolo11n"}, {"name": "detect_yolo11n", "family": "yolo"}),
+        ({"model": "signs"}, {"name": "signs", "imgsz": 320}),
+        ({"model": "signs", "imgsz": 100, "name": "mine"}, {"name": "mine", "imgsz": 128}),
+        ({"model": "n", "weights": "signs"}, {"name": "signs"}),
+        ({"model": "m"}, {"name": "detect_yolov8m"}),  # pretrained, in the registry
+        ({"epochs": 1, "batch": 1, "patience": 0}, {"epochs": 1, "batch": 1, "patience": 0}),
+        (
+            {"hyper": {"lr0": "0.01", "mosaic": 0, "seed": ""}},
+            {"hyper": {"lr0": 0.01, "mosaic": 0}},
+        ),
+        ({"mode": "freeze_strategy"}, {"min_epochs_per_stage": 15}),
+        ({"mode": "freeze_strategy", "epochs": 10}, {"min_epochs_per_stage": 3}),
+        (
+            {"mode": "freeze_strategy", "epochs": 10, "use_freeze_strategy": False},
+            {"min_epochs_per_stage": 15},
+        ),
+    ],
+)
+def test_a_request_becomes_a_recipe(
+    registry: Registry, settings: Settings, data: Path, fields: Any, expected: dict[str, Any]
+) -> None:
+    recipe = planned(registry, settings, data, **fields)
+    assert {name: getattr(recipe, name) for name in expected} == expected
+    assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "words"),
+    [
+        ({"data": None}, ValidationFailed, "data_path"),
+        ({"task": "obb"}, ValidationFailed, "detect, segment, classify, pose"),
+        ({"epochs": 0}, ValidationFailed, "epochs is 0; allowed is 1"),
+        ({"batch": -1}, ValidationFailed, "batch"),
+        ({"imgsz": 31}, ValidationFailed, "imgsz"),
+        ({"patience": -1}, ValidationFailed, "patience"),
+        ({"min_epochs_per_stage": 0}, ValidationFailed, "min_epochs_per_stage"),
+        ({"mode": "incremental"}, ValidationFailed, "not available yet"),
+        ({"model": "nothing"}, ModelNotFound, "Known: leaves"),
+        ({"model": "yolo11q"}, ValidationFailed, "no 'yolo11q'"),
+        ({"model": "leaves", "task": "detect"}, ValidationFailed, "for classify"),
+        ({"model": "yolov8n-seg", "task": "detect"}, ValidationFailed, "is for segment"),
+        ({"model": "mobilenet", "task": "detect"}, ValidationFailed, "classifies"),
+        ({"mode": "freeze_strategy", "model": "mobilenet"}, ValidationFailed, "regular"),
+        ({"name": "Not OK!"}, ValidationFailed, "no usable model name"),
+        ({"hyper": {"exec": 1}}, ValidationFailed, "Known: amp"),
+        ({"hyper": {"lr0": 5}}, ValidationFailed, "lr0 is '5'"),
+        ({"weights": "/etc/passwd"}, Forbidden, "VISIONLOOP_DATA_ROOTS"),
+        ({"weights": "../best.pt"}, Forbidden, "VISIONLOOP_DATA_ROOTS"),
+        ({"task": "classify"}, DatasetInvalid, ""),
+    ],
+)
+def test_a_wrong_request_is_refused_with_its_remedy(
+    registry: Registry,
+    settings: Settings,
+    data: Path,
+    fields: dict[str, Any],
+    error: type[Exception],
+    words: str,
+) -> None:
+    request: dict[str, Any] = {"data": data} | fields
+    with pytest.raises(error) as caught:
+        planned(registry, settings, **request)
+    assert words in str(caught.value)
+
+
+def test_weights_of_a_scale_come_from_registry_then_folder_then_nowhere(
+    registry: Registry, settings: Settings
+) -> None:
+    assert settings.pretrained is not None
+    folder = settings.pretrained
+
+    def base(scale: str, **changed: Any) -> tuple[str, str]:
+        found = choose_base(scale, None, None, registry, settings.model_copy(update=changed))
+        return found.kind, found.shown
+
+    (folder / "yolov8s.pt").write_bytes(b"")
+    (folder / "yolov8m.pt").write_bytes(b"")
+    assert base("m") == ("model", registry.get("yolov8m").id)
+    assert base("s") == ("file", "yolov8s.pt")
+    assert base("s", pretrained=None) == ("scratch", "yolov8s")
+    assert base("l", allow_download=True) == ("download", "yolov8l.pt")
+    scratch = choose_base("x", None, None, registry, settings)
+    assert scratch.kind == "scratch"
+    assert "from scratch" in scratch.sentence
+    assert "VISIONLOOP_PRETRAINED" in scratch.sentence
+
+
+def test_a_weights_file_is_looked_at_before_the_job_waits(
+    registry: Registry, settings: Settings
+) -> None:
+    file = settings.data_roots[0] / "weights.pt"
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(b"version https://git-lfs.github.com/spec/v1")
+    with pytest.raises(InvalidModelFile, match="Git LFS"):
+        choose_base("n", str(file), "detect", registry, settings)
+
+
+@pytest.mark.parametrize(
+    ("text", "task", "expected"),
+    [
+        ("n", None, "yolov8n"),
+        ("X", "segment", "yolov8x-seg"),
+        ("yolov8n-pose", None, "yolov8n-pose"),
+        ("yolov8n.pt", None, "yolov8n"),
+        ("yolo11s", "classify", "yolo11s-cls"),
+        ("yolo26n", "pose", "yolo26n-pose"),
+        ("yolov10b", "detect", "yolov10b"),
+        ("yolov9c", "segment", "yolov9c-seg"),
+        ("mobilenetv2", None, "mobilenet_v2"),
+        ("traffic_signs_yolov8n", None, None),
+        ("best.pt", None, None),
+    ],
+)
+def test_architectures_by_name(text: str, task: Task | None, expected: str | None) -> None:
+    found = find_architecture(text, task)
+    assert (found.name if found else None) == expected
+
+
+@pytest.mark.parametrize(
+    ("family", "task", "given", "expected"),
+    [
+        ("yolo", "detect", {"lr0": "1e-3"}, {"lr0": 0.001}),
+        ("yolo", "detect", {"optimizer": "adamw"}, {"optimizer": "AdamW"}),
+        ("yolo", "detect", {"workers": 2.0, "cos_lr": "true"}, {"workers": 2, "cos_lr": True}),
+        ("yolo", "classify", {"auto_augment": "none"}, {"auto_augment": "none"}),
+        ("yolo", "classify", {"mosaic": 1}, None),
+        ("yolo", "detect", {"cache": "disk"}, None),
+        ("yolo", "detect", {"seed": 1.5}, None),
+        ("yolo", "detect", {"lr0": "nan"}, None),
+        ("yolo", "detect", {"workers": True}, None),
+        ("mobilenet", "classify", {"label_smoothing": 0.1}, {"label_smoothing": 0.1}),
+        ("mobilenet", "classify", {"optimizer": "SGD"}, None),
+    ],
+)
+def test_hyperparameters(
+    family: Any, task: Any, given: dict[str, Any], expected: dict[str, Any] | None
+) -> None:
+    if expected is None:
+        with pytest.raises(ValidationFailed, match=next(iter(given))):
+            check_hyperparameters(given, family, task)
+    else:
+        assert check_hyperparameters(given, family, task) == expected
