@@ -41,7 +41,7 @@ class Settings(BaseSettings):
     max_body_mb: float = Field(32, gt=0, description="Largest request body, in MiB")
     max_model_mb: float = Field(1024, gt=0, description="Largest model file to import, in MiB")
     import_timeout: float = Field(
-        180, gt=20, description="Seconds in which a model must be imported"
+        180, gt=20, description="Seconds in which a model or data set must be imported"
     )
     max_upload_mb: float = Field(2048, gt=0, description="Largest data set upload, in MiB")
     max_pixels: int = Field(50_000_000, gt=0, description="Largest image, in pixels")

@@ -11,9 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api.auth import Auth
 from api.errors import Errors, answer
-from api.limits import BodyLimit, RateLimit
 from errors import MethodNotAllowed, VisionLoopError
 from settings import Settings
 
@@ -22,7 +20,7 @@ if TYPE_CHECKING:
 
     from api.gateway import Gateway
 
-IMPORT = "/models/import"
+IMPORT, UPLOAD, CHECK = "/models/import", "/api/datasets", "/api/datasets/check"
 
 
 class Door:
@@ -53,7 +51,7 @@ def create_app(gateway: Gateway) -> FastAPI:
     """The REST surface, without the layers of `layered`."""
     from fastapi import FastAPI
 
-    from api import docs, imports, index, infer, metrics, models
+    from api import datasets, docs, imports, index, infer, local_files, metrics, models
 
     app = FastAPI(
         title="VisionLoop",
@@ -66,7 +64,8 @@ def create_app(gateway: Gateway) -> FastAPI:
     )
     app.state.gateway = gateway
     app.add_exception_handler(VisionLoopError, _answer)
-    routers = [module.router for module in (index, docs, imports, models, infer, metrics)]
+    modules = (index, docs, imports, models, infer, metrics, datasets, local_files)
+    routers = [module.router for module in modules]
     for router in routers:
         app.include_router(router)
     routes = [route for router in routers for route in router.routes if isinstance(route, Route)]
@@ -96,12 +95,16 @@ async def _answer(request: Request, error: Exception) -> Response:
 
 def layered(app: ASGIApp, settings: Settings) -> ASGIApp:
     """`app` behind our layers, BentoML's own routes included; the first line is innermost."""
+    from api.auth import Auth
+    from api.limits import BodyLimit, RateLimit
     from api.telemetry import Measured
 
-    app = BodyLimit(app, settings.max_body_bytes, {IMPORT: settings.max_model_bytes})
+    larger = {IMPORT: settings.max_model_bytes, UPLOAD: settings.max_upload_bytes}
+    app = BodyLimit(app, settings.max_body_bytes, larger)
     app = RateLimit(app, settings.rate_limit)
     app = Auth(app, settings)
-    app = Errors(app, settings.request_timeout, {IMPORT: settings.import_timeout})
+    longer = dict.fromkeys((IMPORT, UPLOAD, CHECK), settings.import_timeout)
+    app = Errors(app, settings.request_timeout, longer)
     if settings.cors_origins:
         app = CORSMiddleware(
             app,

@@ -14,6 +14,7 @@ from errors import BackendUnavailable, VisionLoopError
 from models_store.registry import Registry
 from models_store.versions import ModelVersion
 from settings import Settings
+from training.dataset_store import DatasetStore
 
 log = logging.getLogger("visionloop")
 
@@ -25,6 +26,7 @@ class Gateway:
         self.settings = settings
         self.registry = registry
         self.runners = runners
+        self.datasets = DatasetStore(settings)
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property

@@ -34,13 +34,15 @@ def is_inside(real: Path, roots: Sequence[Path]) -> bool:
     return any(real.is_relative_to(root) for root in roots)
 
 
-def confine(path: Path | str, roots: Sequence[Path]) -> Path:
+def confine(path: Path | str, roots: Sequence[Path], said: str = "") -> Path:
     """`path` resolved, links followed; whether it exists is not told about the outside.
+
+    `said` is how the client wrote it.
 
     Raises:
         Forbidden: It leads out of `roots`.
     """
     real = real_path(path)
     if not is_inside(real, roots):
-        raise Forbidden(f"'{path}' is outside the folders this server may read. {REMEDY}")
+        raise Forbidden(f"'{said or path}' is outside the folders this server may read. {REMEDY}")
     return real

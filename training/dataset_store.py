@@ -127,12 +127,12 @@ class DatasetStore:
         if _ID.fullmatch(reference) and (card := _card(self.folder / reference)):
             return confine(self.folder / reference / card["description"], self.roots)
         if os.path.isabs(reference):
-            path = confine(reference, self.roots)
+            path = confine(reference, self.roots, reference)
             if path.exists():
                 return path
         else:
             for root in self.roots:
-                path = confine(root / reference, self.roots)
+                path = confine(root / reference, self.roots, reference)
                 if path.exists():
                     return path
         raise DatasetNotFound(

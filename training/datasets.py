@@ -253,6 +253,11 @@ def _plain(
 ) -> tuple[tuple[str, ...], Keypoints | None, dict[str, list[Path]]]:
     """A folder as Label Studio exports it: images, labels and a classes.txt with the names."""
     classes = root / "classes.txt"
+    if not classes.is_file() and class_folders.is_class_tree(root):
+        raise DatasetInvalid(
+            f"'{root.name}' has a folder of images per class: train it with the task classify. "
+            f"For {task or 'boxes'} a data.yaml is needed."
+        )
     if not classes.is_file():
         raise DatasetInvalid(
             f"'{root.name}' holds no data.yaml (nor folders with images of a class each, for the "
