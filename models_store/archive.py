@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,6 +42,7 @@ MAX_BYTES = 4 * 1024**3
 MAX_MANIFEST = 1024**2
 EXPORT_TIMEOUT = 600.0
 CHUNK = 1024**2
+DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
 
 
 class FileEntry(BaseModel):
@@ -162,6 +164,9 @@ def _manifest(archive: zipfile.ZipFile) -> Manifest:
         raise InvalidModelFile(f"The archive holds something foreign: {foreign[0][:100]!r}.")
     if len(archive.namelist()) != len(PORTABLE) + 1:
         raise InvalidModelFile("The archive holds a file twice or lacks one.")
+    usual = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+    if any(info.compress_type not in usual for info in archive.infolist()):
+        raise InvalidModelFile("The archive uses an unusual compression.")
     return manifest
 
 
@@ -176,7 +181,7 @@ def _extract(archive: zipfile.ZipFile, name: str, entry: FileEntry, target: Path
                     break
                 digest.update(chunk)
                 file.write(chunk)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, OSError) as error:
+    except DAMAGE as error:
         raise InvalidModelFile(f"The archive is damaged at {name}.") from error
     if total != entry.bytes or digest.hexdigest() != entry.sha256:
         raise InvalidModelFile(f"{name} in the archive is not what its manifest says: altered.")
@@ -186,7 +191,7 @@ def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo, most: int) -> bytes:
     try:
         with archive.open(info) as source:
             data = source.read(most + 1)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+    except DAMAGE as error:
         raise InvalidModelFile(f"The archive is damaged at {info.filename}.") from error
     if len(data) > most:
         raise InvalidModelFile(f"{info.filename} in the archive is unreasonably large.")

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import os
 import resource
+import runpy
 import signal
 import subprocess
 import sys
@@ -34,7 +35,7 @@ def run_module(
     """
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     process = subprocess.Popen(
-        [sys.executable, "-m", module, *map(str, arguments)],
+        [sys.executable, "-m", __name__, str(os.getpid()), module, *map(str, arguments)],
         cwd=ROOT,
         env=environment() | os.environ | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1"},
         stdin=subprocess.DEVNULL,
@@ -57,7 +58,7 @@ def run_module(
 
 
 def limit_self(memory: int = MEMORY, cpu_seconds: int | None = None) -> None:
-    """Called by the child: bounds on memory, time and files, and an end with its parent."""
+    """Called by the child: bounds on memory, time and files."""
     for kind, amount in (
         (resource.RLIMIT_AS, memory),
         (resource.RLIMIT_FSIZE, FILE_SIZE),
@@ -68,13 +69,23 @@ def limit_self(memory: int = MEMORY, cpu_seconds: int | None = None) -> None:
         if hard != resource.RLIM_INFINITY:
             amount = min(amount, hard)
         resource.setrlimit(kind, (amount, hard))
-    end_with_parent()
 
 
-def end_with_parent() -> None:
+def end_with_parent(parent: int) -> None:
     """Have the kernel end this process when the thread that started it is gone (Linux)."""
     if sys.platform == "linux":
-        parent = os.getppid()
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-        if os.getppid() != parent:  # it went in between
+        if os.getppid() != parent:  # it went before
             os._exit(1)
+
+
+def main() -> None:
+    """`python -m models_store.children PARENT MODULE ARGUMENTS…`: before the long imports."""
+    _, parent, module, *arguments = sys.argv
+    end_with_parent(int(parent))
+    sys.argv = [module, *arguments]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 Task = Literal["detect", "segment", "pose", "classify"]
 Family = Literal["yolo", "mobilenet"]
+Positive = Annotated[float, Field(gt=0)]
 
 TYPES: dict[Task, str] = {
     "detect": "detection",
@@ -34,15 +35,15 @@ class Preprocessing(BaseModel):
     Values are then divided by 255, and `(x - mean) / std` is taken per RGB channel.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     resize: Literal["letterbox", "squash", "centre_crop"]
-    imgsz: int = Field(gt=0, multiple_of=1)
-    resize_to: int | None = None
+    imgsz: int = Field(ge=8, le=8192)
+    resize_to: int | None = Field(None, ge=8, le=8192)
     interpolation: Literal["nearest", "bilinear", "bicubic"] = "bilinear"
     antialias: bool = False
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    std: tuple[Positive, Positive, Positive] = (1.0, 1.0, 1.0)
 
 
 class ModelDescription(BaseModel):

@@ -1,0 +1,116 @@
+"""`python -m models_store`: text, JSON, exit codes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from models_store import archive
+from models_store.__main__ import main
+from models_store.export import export_onnx
+from models_store.registry import Registry
+
+Publish = Callable[..., str]
+ROOT = Path(__file__).parents[2]
+
+
+def test_a_story(
+    registry: Registry,
+    publish: Publish,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(archive, "_export", export_onnx)  # not in a child: torch is here already
+
+    def run(*arguments: str) -> str:
+        assert main(arguments) == 0
+        return capsys.readouterr().out
+
+    assert "No models" in run("list")
+    first, second = publish(), publish()
+    lines = run("list").splitlines()
+    assert lines[0].split() == ["MODEL", "TYPE", "FAMILY", "CLASSES", "MB", "CREATED"]
+    assert [line.split()[0] for line in lines[1:]] == [second, first]
+    assert first in run("promote", first)
+    assert "active, promoted" in run("activate", "signs")
+    registry.refresh()
+    assert registry.active().id == first
+    shown = run("show", "signs")
+    assert "round, square, star" in shown
+    assert json.loads(run("show", "--json", "signs"))["id"] == first
+    assert [m["id"] for m in json.loads(run("list", "--json"))["models"]] == [second, first]
+    path = run("export-archive", second, str(tmp_path)).strip()
+    assert Path(path).is_file()
+    assert json.loads(run("import-archive", path, "--json"))["id"] == second
+    assert run("delete", second) == f"Deleted {second}.\n"
+    assert "Nothing to do" in run("reindex")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["show", "cats"], "No model 'cats'"),
+        (["activate", "cats:1"], "No model 'cats:1'"),
+        (["delete", "../x"], "a model id is"),
+        (["import", "/no/such/file.pt"], "cannot be read: No such file"),
+        (["import", __file__], "the file is a text file"),
+        (["import", __file__, "--name", "A"], "no usable model name"),
+        (["import", __file__, "--names", "@/no/such"], "No such file"),
+        (["import-archive", __file__], "no readable zip"),
+        (["export-archive", "cats"], "No model 'cats'"),
+    ],
+)
+def test_a_refusal_is_one_sentence_and_exit_code_1(
+    homes: Path, arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 1
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.startswith("error: ")
+    assert output.err.count("\n") == 1
+    assert sentence in output.err
+
+
+def test_wrong_arguments_are_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in ([], ["nonsense"], ["show"], ["import", "x", "--family", "resnet"]):
+        with pytest.raises(SystemExit) as caught:
+            main(arguments)
+        assert caught.value.code == 2
+    with pytest.raises(SystemExit) as caught:
+        main(["--help"])
+    assert caught.value.code == 0
+    assert "exit codes" in capsys.readouterr().out
+
+
+def test_a_database_that_is_none_is_one_sentence(
+    homes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (homes / "home").mkdir()
+    (homes / "home" / "visionloop.db").write_bytes(b"no database" * 100)
+    assert main(["list"]) == 1
+    assert capsys.readouterr().err == (
+        "error: the database cannot be used: file is not a database\n"
+    )
+
+
+def test_a_wrong_setting_is_named(
+    homes: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("VISIONLOOP_MAX_BATCH", "many")
+    assert main(["list"]) == 1
+    assert "VISIONLOOP_MAX_BATCH is not usable" in capsys.readouterr().err
+
+
+def test_listing_imports_neither_torch_nor_bentoml(homes: Path) -> None:
+    code = (
+        "import sys; from models_store.__main__ import main; main(['list']); main(['reindex']);"
+        "print([m for m in ('torch', 'ultralytics', 'bentoml', 'onnxruntime') if m in sys.modules])"
+    )
+    output = subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True)
+    assert output.splitlines()[-1] == "[]"
