@@ -94,10 +94,6 @@ def read_lines(path: Path, offset: int = 0, limit: int = CHUNK) -> list[tuple[in
     return lines
 
 
-def read_all(path: Path) -> list[str]:
-    return [line for _, line in read_lines(path, 0, 2 * LIMIT)]
-
-
 def read_last(path: Path, count: int) -> list[str]:
     """At most the last `count` lines."""
     try:

@@ -1,0 +1,215 @@
+"""The job table: who may change what, and that what has ended stays as it ended."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import inspect, text
+
+from errors import Conflict, JobNotFound, VisionLoopError
+from models_store.database import Base, Database, PublishedModel, State
+from settings import Settings
+from training.jobs import FINAL, Job, JobStore, Status
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(home=tmp_path)
+
+
+@pytest.fixture
+def store(settings: Settings) -> Iterator[JobStore]:
+    store = JobStore(settings)
+    yield store
+    store.close()
+
+
+def submit(store: JobStore, **values: Any) -> Job:
+    return store.create("training", config={"epochs": 3}, recipe={}, **values)
+
+
+def bring(store: JobStore, status: Status) -> Job:
+    """A job in this status."""
+    job = submit(store)
+    if status != "queued":
+        store.start(job.id, 7, 1.0)
+    if status in FINAL:
+        store.finish(job.id, status, "because" if status == "failed" else None)
+    elif status == "stopping":
+        store.request_cancel(job.id)
+    found = store.get(job.id)
+    assert found.status == status
+    return found
+
+
+def test_jobs_wait_in_the_order_they_came(store: JobStore) -> None:
+    ids = [submit(store).id for _ in range(5)]
+    store.request_cancel(ids[1])
+    assert [job.id for job in store.queued(3)] == [ids[0], ids[2], ids[3]]
+    assert [job.id for job in store.list("training")] == ids[::-1]
+    assert store.list("evaluation") == []
+    assert store.counts() == {("training", "queued"): 4, ("training", "stopped"): 1}
+
+
+def test_a_job_that_was_interrupted_goes_before_those_behind_it(store: JobStore) -> None:
+    first, second = submit(store), submit(store)
+    store.start(first.id, 7, 1.0)
+    assert [job.id for job in store.queued(9)] == [second.id]
+    store.requeue(first.id, crashed=True)
+    assert [job.id for job in store.queued(9)] == [first.id, second.id]
+
+
+@pytest.mark.parametrize(
+    ("origin", "action", "result"),
+    [
+        ("queued", "start", "running"),
+        ("running", "start", "running"),
+        ("stopping", "start", "stopping"),
+        ("running", "requeue", "queued"),
+        ("stopping", "requeue", "stopping"),
+        ("queued", "cancel", "stopped"),
+        ("running", "cancel", "stopping"),
+        ("stopping", "cancel", "stopping"),
+        ("running", "complete", "completed"),
+        ("stopping", "complete", "completed"),
+        ("running", "fail", "failed"),
+        *[
+            (final, action, final)
+            for final in FINAL
+            for action in ("start", "requeue", "complete", "fail", "stop", "note")
+        ],
+    ],
+)
+def test_transitions(store: JobStore, origin: Status, action: str, result: str) -> None:
+    job = bring(store, origin)
+    match action:
+        case "start":
+            assert store.start(job.id, 8, 2.0) == (origin == "queued")
+        case "requeue":
+            assert store.requeue(job.id, crashed=True) == (origin == "running")
+        case "cancel":
+            assert store.request_cancel(job.id).status == result
+        case "note":
+            assert store.note(job.id, 7, progress=1.0, model_id="x:1") is None
+        case _:
+            ending: dict[str, Status] = {
+                "complete": "completed",
+                "fail": "failed",
+                "stop": "stopped",
+            }
+            assert store.finish(job.id, ending[action]) == (origin not in FINAL)
+    after = store.get(job.id)
+    assert after.status == result
+    if origin in FINAL:
+        columns = [column.key for column in inspect(Job).column_attrs]
+        assert {c: getattr(after, c) for c in columns} == {c: getattr(job, c) for c in columns}
+
+
+@pytest.mark.parametrize("final", FINAL)
+def test_what_has_ended_cannot_be_cancelled(store: JobStore, final: Status) -> None:
+    with pytest.raises(Conflict, match=final):
+        store.request_cancel(bring(store, final).id)
+
+
+def test_an_unknown_job(store: JobStore) -> None:
+    with pytest.raises(JobNotFound, match="No job 'x'"):
+        store.get("x")
+    with pytest.raises(JobNotFound):
+        store.request_cancel("x")
+
+
+def test_only_the_process_that_runs_a_job_may_note_its_progress(store: JobStore) -> None:
+    job = bring(store, "running")
+    assert store.note(job.id, 8, progress=50.0) is None
+    assert store.note(job.id, 7, progress=10.0, metrics={"loss": 1.5}) == "running"
+    store.request_cancel(job.id)
+    assert store.note(job.id, 7, progress=20.0) == "stopping"
+    store.finish(job.id, "stopped")
+    assert store.note(job.id, 7, progress=30.0) is None
+    found = store.get(job.id)
+    assert (found.progress, found.metrics, found.pid) == (20.0, {"loss": 1.5}, None)
+
+
+def test_a_new_checkpoint_forgives_crashes(store: JobStore) -> None:
+    job = bring(store, "running")
+    store.requeue(job.id, crashed=True)
+    store.start(job.id, 7, 1.0)
+    assert store.get(job.id).crashes == 1
+    store.note(job.id, 7, checkpoint=1, crashes=0)
+    store.requeue(job.id, crashed=False)
+    found = store.get(job.id)
+    assert (found.crashes, found.attempts, found.started_at is not None) == (0, 2, True)
+
+
+CLAIM = """
+import sys
+from settings import Settings
+from training.jobs import JobStore
+store = JobStore(Settings(home=sys.argv[1]))
+print(sum(store.start(job.id, 7, 1.0) for job in reversed(store.queued(100))))
+"""
+
+
+def test_two_processes_that_claim_at_once_never_get_the_same_job(
+    store: JobStore, settings: Settings
+) -> None:
+    for _ in range(30):
+        submit(store)
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", CLAIM, str(settings.home)],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    claimed = [int(process.communicate(timeout=60)[0]) for process in processes]
+    assert sum(claimed) == 30
+    assert all(job.attempts == 1 for job in store.list())
+
+
+def test_a_database_from_before_the_jobs_keeps_its_rows(settings: Settings) -> None:
+    database = Database(settings)
+    row = {"name": "a", "version": "1", "created_at": "2026", "size_bytes": 1, "source": {}}
+    with database.write() as session:
+        session.add(PublishedModel(**row, description="{}", content="", metrics=None))
+        session.add(State(key="active", text="a"))
+    with database.write() as session:
+        session.execute(text("DROP TABLE jobs"))
+    database.close()
+
+    store = JobStore(settings)
+    job = submit(store)
+    with store.database.read() as session:
+        kept = session.get(PublishedModel, ("a", "1"))
+        assert kept is not None
+        assert kept.created_at == "2026"
+    assert store.get(job.id).status == "queued"
+    store.close()
+
+
+def test_a_database_of_a_newer_program_is_refused(settings: Settings) -> None:
+    store = JobStore(settings)
+    with store.database.write() as session:
+        row = session.get(State, "schema")
+        assert row is not None
+        row.number += 1
+    store.close()
+    with pytest.raises(VisionLoopError, match="newer VisionLoop"):
+        JobStore(settings)
+
+
+def test_every_column_has_a_type_that_other_databases_take() -> None:
+    from sqlalchemy.dialects import mysql, postgresql
+    from sqlalchemy.schema import CreateTable
+
+    for dialect in (postgresql.dialect(), mysql.dialect()):
+        assert "jobs" in str(CreateTable(Base.metadata.tables["jobs"]).compile(dialect=dialect))
