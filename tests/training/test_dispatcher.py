@@ -252,7 +252,7 @@ def test_what_an_earlier_life_left_is_taken_over(store: JobStore) -> None:
         store.request_cancel(stopping.id)
         store.note(failed.id, 2**22 + 1, outcome="failed", error="It broke.")
         store.note(done.id, 2**22 + 1, outcome="completed", model_id="m:2")
-        subprocess.run(
+        subprocess.run(  # noqa: ASYNC221
             ["sh", "-c", "sleep 100 > /dev/null 2>&1 &"],
             env={**os.environ, "VISIONLOOP_JOB": running_.id},
             check=True,
