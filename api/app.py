@@ -51,7 +51,19 @@ def create_app(gateway: Gateway) -> FastAPI:
     """The REST surface, without the layers of `layered`."""
     from fastapi import FastAPI
 
-    from api import datasets, docs, imports, index, infer, local_files, metrics, models
+    from api import (
+        datasets,
+        docs,
+        imports,
+        index,
+        infer,
+        jobs,
+        local_files,
+        metrics,
+        models,
+        train,
+        training,
+    )
 
     app = FastAPI(
         title="VisionLoop",
@@ -65,7 +77,7 @@ def create_app(gateway: Gateway) -> FastAPI:
     app.state.gateway = gateway
     app.add_exception_handler(VisionLoopError, _answer)
     modules = (index, docs, imports, models, infer, metrics, datasets, local_files)
-    routers = [module.router for module in modules]
+    routers = [module.router for module in (*modules, jobs, train, training)]
     for router in routers:
         app.include_router(router)
     routes = [route for router in routers for route in router.routes if isinstance(route, Route)]

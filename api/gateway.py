@@ -9,12 +9,15 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
+from api.leaving import on_leaving
 from api.runners import Runner
+from api.trainer import TrainerLink
 from errors import BackendUnavailable, VisionLoopError
 from models_store.registry import Registry
 from models_store.versions import ModelVersion
 from settings import Settings
 from training.dataset_store import DatasetStore
+from training.jobs import JobStore
 
 log = logging.getLogger("visionloop")
 
@@ -22,11 +25,20 @@ log = logging.getLogger("visionloop")
 class Gateway:
     """One per gateway process. `runners` are the inner services by name."""
 
-    def __init__(self, settings: Settings, registry: Registry, runners: dict[str, Runner]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        registry: Registry,
+        runners: dict[str, Runner],
+        trainer: TrainerLink | None = None,
+    ) -> None:
         self.settings = settings
         self.registry = registry
         self.runners = runners
         self.datasets = DatasetStore(settings)
+        self.jobs = JobStore(settings)
+        self.trainer = trainer
+        self.leaving = asyncio.Event()  # what streams for as long as it likes, ends now
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -34,13 +46,16 @@ class Gateway:
         return self.runners["detector"]
 
     @classmethod
-    def open(cls, settings: Settings, runners: dict[str, Runner]) -> Gateway:
+    def open(
+        cls, settings: Settings, runners: dict[str, Runner], trainer: TrainerLink | None = None
+    ) -> Gateway:
         """A gateway at work: it waits for its runners and warms the active model."""
-        gateway = cls(settings, Registry(settings), runners)
+        gateway = cls(settings, Registry(settings), runners, trainer)
         gateway._start()
         return gateway
 
     def _start(self) -> None:
+        on_leaving(self.leaving.set)
         for runner in self.runners.values():
             runner.start()
         task = asyncio.create_task(self._warm_active())
@@ -52,6 +67,8 @@ class Gateway:
             task.cancel()
         for runner in self.runners.values():
             await runner.stop()
+        if self.trainer is not None:
+            await self.trainer.close()
 
     async def check_ready(self) -> None:
         """Raises BackendUnavailable unless the runners answer and a model can serve."""

@@ -13,6 +13,7 @@ from prometheus_client.core import GaugeMetricFamily
 
 from api import schemas, telemetry
 from api.gateway import Gateway, Wired
+from api.jobs import gauges
 from api.schemas import errors
 from errors import BackendUnavailable
 from models_store.versions import ModelVersion
@@ -98,4 +99,4 @@ async def _gauges(gateway: Gateway) -> Iterable[Metric]:
         flying.add_metric([name], runner.batcher.stats.running_calls)
         for model, engine in engines.items():
             loaded.add_metric([name, model, engine], 1)
-    return up, waiting, flying, loaded
+    return up, waiting, flying, loaded, *await asyncio.to_thread(gauges, gateway)

@@ -37,6 +37,13 @@ BATCH_SIZE = Histogram(
     "visionloop_batch_size", "Pictures a call", ["runner"], buckets=(1, 2, 4, 8, 16, 32, 64)
 )
 
+EPOCH = Histogram(
+    "visionloop_epoch_seconds",
+    "Time of a training epoch",
+    ["mode"],
+    buckets=(1, 3, 10, 30, 60, 180, 600, 1800, 3600, 10800),
+)
+
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 UNMATCHED = "unmatched"
 

@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 
 from inference.device import cpu_count, cuda_devices, device
 from models_store._ultralytics import environment
+from models_store.registry import Registry
 from settings import Settings
 from training.jobs import Job, JobStore
 from training.logs import LogWriter
@@ -57,6 +58,18 @@ def threads(settings: Settings) -> int:
     cores = cpu_count()
     total = settings.train_threads or max(1, cores - max(1, cores // 4))
     return max(1, total // slots(settings))
+
+
+def dispatcher_of(settings: Settings, on_epoch: Callable[[str, float], None]) -> Dispatcher:
+    """A dispatcher on the tables of these settings."""
+    registry = Registry(settings)
+
+    def version(job_id: str) -> str | None:
+        registry.refresh()
+        made = (m.id for m in registry.list() if m.source.get("job_id") == job_id)
+        return next(made, None)
+
+    return Dispatcher(JobStore(settings), settings, published=version, on_epoch=on_epoch)
 
 
 def worker_command(job: Job) -> list[str]:
@@ -110,6 +123,7 @@ class Dispatcher:
         self._leaving = asyncio.Event()
         self._lock = FileLock(settings.home / "dispatcher.lock", thread_local=False)
         self._task: asyncio.Task[None] | None = None
+        self._stop: asyncio.Future[None] | None = None  # kept from being collected
         self._gone = asyncio.Event()
 
     def start(self) -> None:
@@ -133,6 +147,10 @@ class Dispatcher:
                 return job
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._leaving.wait(), POLL)
+
+    def leave(self) -> None:
+        """Begin to stop, without waiting."""
+        self._stop = asyncio.ensure_future(self.stop())
 
     async def stop(self) -> None:
         """End the workers; their jobs go on from their checkpoints at the next start."""

@@ -1,0 +1,202 @@
+"""`/jobs`: everything that runs for minutes, of every kind; and what its views share."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any, Literal, TypeVar
+
+from fastapi import APIRouter, Depends, Query, Request
+from prometheus_client import Metric
+from prometheus_client.core import GaugeMetricFamily
+from pydantic import BaseModel, ConfigDict, Field
+
+from api import job_logs
+from api.auth import require_admin
+from api.errors import check
+from api.gateway import Gateway, Wired
+from api.schemas import errors
+from errors import JobNotFound, ValidationFailed
+from training.jobs import KINDS, STATUSES, Job, Kind
+from training.logs import LogWriter
+from training.processes import is_alive
+from training.recipe import TrainingRequest, plan, shown_config
+
+router = APIRouter(tags=["Jobs"])
+
+PATIENCE = 5.0  # seconds in which a cancelled job is gone
+ORPHANED = 1.5  # seconds after which a dead process whose dispatcher is dead too is noticed
+STEP = 0.1
+
+Body = TypeVar("Body", bound=BaseModel)
+
+
+class JobView(BaseModel):
+    model_config = ConfigDict(protected_namespaces=())
+
+    job_id: str
+    kind: Literal["training", "evaluation", "export", "annotation"]
+    mode: str | None
+    task: str | None
+    status: Literal["queued", "running", "stopping", "stopped", "completed", "failed"]
+    progress: float = Field(description="0 to 100; moves within an epoch")
+    current_epoch: int
+    total_epochs: int
+    metrics: dict[str, Any]
+    config: dict[str, Any] = Field(description="as sent; `resolved` is what was made of it")
+    base_model: str | None
+    model_name: str | None
+    model_id: str | None = Field(description="the version it produced")
+    error: str | None
+    attempts: int
+    created_at: str
+    started_at: str | None
+    finished_at: str | None
+    updated_at: str
+
+
+class JobViews(BaseModel):
+    jobs: list[JobView]
+
+
+class Logs(BaseModel):
+    logs: list[str]
+
+
+def status_of(job: Job) -> str:
+    """The job's status; never `running` without a process.
+
+    While a dead worker or Trainer is being noticed, its row lags behind: the job is queued.
+    """
+    if job.status == "running" and job.outcome is None and not is_alive(job.pid, job.pid_started):
+        return "queued"
+    return job.status
+
+
+def view(job: Job) -> dict[str, Any]:
+    fields = ("kind", "mode", "task", "progress", "current_epoch", "total_epochs", "metrics")
+    more = ("config", "base_model", "model_name", "model_id", "error", "attempts")
+    times = ("created_at", "started_at", "finished_at", "updated_at")
+    shown = {name: getattr(job, name) for name in (*fields, *more, *times)}
+    return {"job_id": job.id, "status": status_of(job)} | shown
+
+
+@router.get("/jobs", response_model=JobViews, responses=errors(400))
+async def list_jobs(
+    gateway: Wired, kind: str = Query("", description=f"one of: {', '.join(KINDS)}")
+) -> Any:
+    """The jobs of every kind, or of one, the newest first."""
+    if kind and kind not in KINDS:
+        raise ValidationFailed(f"'kind' must be one of {', '.join(KINDS)}; got {kind!r:.60}.")
+    jobs = await asyncio.to_thread(gateway.jobs.list, kind or None)
+    return {"jobs": [view(job) for job in jobs]}
+
+
+@router.get("/jobs/{job_id}", response_model=JobView, responses=errors(404))
+async def get_job(job_id: str, gateway: Wired) -> Any:
+    """One job."""
+    return view(await find(gateway, job_id))
+
+
+@router.get("/jobs/{job_id}/logs", response_model=Logs, responses=errors(404) | job_logs.STREAMED)
+async def get_job_logs(request: Request, job_id: str, gateway: Wired, follow: bool = False) -> Any:
+    """The job's log; with `follow=true` as server-sent events until the job ends."""
+    job = await find(gateway, job_id)
+    return await job_logs.answer(request, gateway, job, follow, status_of)
+
+
+@router.post(
+    "/jobs/{job_id}/cancel",
+    response_model=JobView,
+    responses=errors(403, 404, 409),
+    dependencies=[Depends(require_admin)],
+)
+async def cancel_job(job_id: str, gateway: Wired) -> Any:
+    """End a job; answers when its process is gone."""
+    return view(await cancel(gateway, job_id, PATIENCE))
+
+
+async def find(gateway: Gateway, job_id: str, kind: Kind | None = None) -> Job:
+    """Raises JobNotFound where there is none of this kind."""
+    job = await asyncio.to_thread(gateway.jobs.get, job_id)
+    if kind is not None and job.kind != kind:
+        raise JobNotFound(f"No {kind} job {job_id[:80]!r}. It is an {job.kind}: GET /jobs.")
+    return job
+
+
+async def cancel(gateway: Gateway, job_id: str, patience: float = 0) -> Job:
+    """Ask a job to end, and wait up to `patience` seconds for that.
+
+    Raises:
+        JobNotFound, Conflict: There is none, or it has ended.
+    """
+    job = await asyncio.to_thread(gateway.jobs.request_cancel, job_id)
+    began = time.monotonic()
+    while not job.is_final and time.monotonic() - began < patience:
+        await asyncio.sleep(STEP)
+        job = await asyncio.to_thread(gateway.jobs.get, job_id)
+        if time.monotonic() - began > ORPHANED and not is_alive(job.pid, job.pid_started):
+            await asyncio.to_thread(gateway.jobs.finish, job_id, "stopped")
+    return job
+
+
+async def submit(
+    gateway: Gateway, wanted: TrainingRequest, sent: dict[str, Any], base_model: str
+) -> Job:
+    """Check a training, put it into the queue, wake the Trainer.
+
+    Raises:
+        VisionLoopError: What `training.recipe.plan` raises.
+    """
+    job = await asyncio.to_thread(_enqueue, gateway, wanted, sent, base_model)
+    if gateway.trainer is not None:
+        gateway.trainer.submit(job.id)
+    return job
+
+
+def _enqueue(
+    gateway: Gateway, wanted: TrainingRequest, sent: dict[str, Any], base_model: str
+) -> Job:
+    recipe = plan(wanted, gateway.registry, gateway.datasets, gateway.settings)
+    job = gateway.jobs.create(
+        "training",
+        config=sent | {"resolved": dict(shown_config(recipe))},
+        recipe=recipe.model_dump(mode="json"),
+        mode=recipe.mode,
+        task=recipe.task,
+        base_model=base_model,
+        model_name=recipe.name,
+        total_epochs=recipe.epochs,
+    )
+    LogWriter(gateway.jobs.log(job.id)).say(f"Queued: {recipe.mode}, {recipe.task}.")
+    return job
+
+
+async def json_body(request: Request, model: type[Body]) -> Body:
+    """The body as a `model`. Only JSON: a browser sends that to other origins only when allowed.
+
+    Raises:
+        ValidationFailed: It is something else, or a field is wrong.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise ValidationFailed(f"'Content-Type' must be application/json; got {kind!r:.60}.")
+    return check(model, await request.body() or b"{}")
+
+
+def json_schema(model: type[BaseModel]) -> dict[str, Any]:
+    """For the OpenAPI document, of a route that reads its body with `json_body`."""
+    content = {"application/json": {"schema": model.model_json_schema()}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def gauges(gateway: Gateway) -> list[Metric]:
+    """For Prometheus: how many jobs there are, and how many wait. Reads the table."""
+    counts = gateway.jobs.counts()
+    jobs = GaugeMetricFamily("visionloop_jobs", "Jobs in the table", labels=["kind", "status"])
+    for kind in KINDS:
+        for status in STATUSES:
+            jobs.add_metric([kind, status], counts.get((kind, status), 0))
+    waiting = sum(count for (_, status), count in counts.items() if status == "queued")
+    queue = GaugeMetricFamily("visionloop_job_queue_length", "Jobs waiting for a slot", waiting)
+    return [jobs, queue]
