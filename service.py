@@ -78,6 +78,38 @@ class Annotator(ModelRunner):
     """Annotation, apart from the Detector so that bulk work never slows a user."""
 
 
+@bentoml.service(
+    workers=1,
+    http={"host": "127.0.0.1", "port": 3000},
+    logging={"access": {"enabled": False}},
+    traffic={"timeout": settings.request_timeout + 30},
+)
+class Trainer:
+    """Has the jobs of the table done, by worker processes; the tasks wake it and wait."""
+
+    @bentoml.on_startup
+    async def open(self) -> None:
+        from api.leaving import on_leaving
+        from api.telemetry import EPOCH
+        from training.dispatcher import dispatcher_of
+
+        self.dispatcher = dispatcher_of(
+            settings, lambda mode, seconds: EPOCH.labels(mode).observe(seconds)
+        )
+        self.dispatcher.start()
+        on_leaving(self.dispatcher.leave)
+        deployment.settle(settings)
+
+    @bentoml.on_shutdown
+    async def close(self) -> None:
+        await self.dispatcher.stop()
+
+    @bentoml.task
+    async def train(self, job_id: str) -> str:
+        """The status in which the job ended."""
+        return (await self.dispatcher.finished(job_id)).status
+
+
 @bentoml.asgi_app(door, path="/")
 @bentoml.service(
     workers=1,
@@ -91,6 +123,7 @@ class VisionLoop:
 
     detector = bentoml.depends(Detector)
     annotator = bentoml.depends(Annotator)
+    trainer = bentoml.depends(Trainer)
 
     @bentoml.on_deployment
     @staticmethod
@@ -101,12 +134,15 @@ class VisionLoop:
     async def open(self) -> None:
         from api.gateway import Gateway
         from api.runners import Runner
+        from api.trainer import TrainerLink
 
         runners = {
             "detector": Runner("detector", self.detector, settings),
             "annotator": Runner("annotator", self.annotator, settings),
         }
-        self.gateway = Gateway.open(settings, runners)
+        trainer = TrainerLink(Trainer)
+        await trainer.open()
+        self.gateway = Gateway.open(settings, runners, trainer)
         door.open(self.gateway)
         deployment.settle(settings)
 
