@@ -101,9 +101,11 @@ def narrow_network(registry: Registry, task: Task, names: tuple[str, ...] = ()) 
 def narrow_mobilenet(registry: Registry, names: tuple[str, ...]) -> str:
     """The id of a MobileNetV2 of a quarter of the width, with fresh weights."""
     from models_store.weights import build_model, describe_mobilenet, save_model
+    from training.mobilenet import open_residuals
 
     description = describe_mobilenet(len(names), 64, names=names, width=0.25)
     model = build_model(description)
+    open_residuals(model)
     return _publish(registry, model, description, "narrow-mobilenet", save_model)
 
 
