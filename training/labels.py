@@ -106,7 +106,7 @@ def parse_line(line: str, form: Form) -> tuple[Row, Shape, list[tuple[str, str]]
     if cls != int(cls):
         raise BadLine("malformed_line", f"class id {cls:g} is no whole number")
     if not 0 <= cls < form.classes:
-        raise BadLine("class_id", f"class id {int(cls)}, but the ids are 0 to {form.classes - 1}")
+        raise BadLine("class_id", f"class id {cls:g}, but the ids are 0 to {form.classes - 1}")
     shape = _shape(len(values), form)
     notes: list[tuple[str, str]] = []
     if shape == "box" and len(values) == 6:
