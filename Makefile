@@ -17,7 +17,7 @@ $(READY): requirements.txt requirements-dev.txt
 	@command -v uv >/dev/null || test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv
 	@echo "Installing requirements (about 6 GB the first time) ..."
 	@if command -v uv >/dev/null; then uv=uv; else uv=$(BIN)/uv; fi; \
-	  $$uv pip install --quiet --python $(BIN)/python -r requirements-dev.txt
+	  $$uv pip install --quiet --compile-bytecode --python $(BIN)/python -r requirements-dev.txt
 	@touch $@
 
 serve: $(READY)  ## Serve on 127.0.0.1:3000 (PORT= for another), starter models seeded
