@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from api.gateway import Gateway
 
 IMPORT, UPLOAD, CHECK = "/models/import", "/api/datasets", "/api/datasets/check"
+MODES = ("regular", "incremental", "distillation", "freeze-strategy")
+TRAIN = ("/train", *(f"/api/training/{mode}" for mode in MODES))  # they read the data set
 
 
 class Door:
@@ -115,7 +117,7 @@ def layered(app: ASGIApp, settings: Settings) -> ASGIApp:
     app = BodyLimit(app, settings.max_body_bytes, larger)
     app = RateLimit(app, settings.rate_limit)
     app = Auth(app, settings)
-    longer = dict.fromkeys((IMPORT, UPLOAD, CHECK), settings.import_timeout)
+    longer = dict.fromkeys((IMPORT, UPLOAD, CHECK, *TRAIN), settings.import_timeout)
     app = Errors(app, settings.request_timeout, longer)
     if settings.cors_origins:
         app = CORSMiddleware(

@@ -1,0 +1,270 @@
+"""`python -m training …`: start, watch and cancel jobs of a running server, without curl."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+URL = "http://127.0.0.1:3000"
+MODES = ("regular", "freeze-strategy", "incremental", "distillation")
+SILENCE = 40.0  # seconds without a heartbeat; then the log is asked for again
+STEP = 0.5
+
+EPILOG = """examples:
+  python -m training start regular --data shapes/data.yaml --model n --epochs 30
+  python -m training start freeze-strategy --data signs/ --task classify --model my_model --no-watch
+  python -m training watch 3f6c…
+
+The server is found at --url or VISIONLOOP_URL (http://127.0.0.1:3000), the token in
+VISIONLOOP_ADMIN_TOKEN or VISIONLOOP_TOKEN. A JOB may be shortened to its first characters.
+
+exit codes: 0 done, 1 refused or the job did not complete, 2 wrong arguments, 130 interrupted
+(the job goes on)"""
+
+
+class Refused(Exception):
+    """The server said no, or there is none."""
+
+
+class Server:
+    """The HTTP side of the commands."""
+
+    def __init__(self, url: str, token: str | None) -> None:
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self.url = url
+        self.client = httpx.Client(base_url=url, headers=headers, timeout=SILENCE)
+
+    def ask(self, method: str, path: str, **options: Any) -> Any:
+        """The JSON of an answer. Raises Refused with the server's reason."""
+        try:
+            answer = self.client.request(method, path, **options)
+        except httpx.TimeoutException:
+            raise Refused(f"{self.url} did not answer in {SILENCE:g} s.") from None
+        except httpx.TransportError as error:
+            raise Refused(f"No server at {self.url} ({error}). Start one: make serve") from None
+        try:
+            content = answer.json()
+        except ValueError:
+            raise Refused(f"{self.url} is no VisionLoop server.") from None
+        if answer.is_error:
+            raise Refused(str(content.get("message", content)))
+        return content
+
+    def jobs(self) -> list[dict[str, Any]]:
+        return list(self.ask("GET", "/jobs")["jobs"])
+
+    def find(self, start: str) -> str:
+        """The id of the one job that begins so."""
+        found = [job["job_id"] for job in self.jobs() if job["job_id"].startswith(start)]
+        if len(found) == 1:
+            return str(found[0])
+        raise Refused(
+            f"{len(found) or 'No'} jobs begin with {start!r}. See: python -m training list"
+        )
+
+    def follow(self, job_id: str) -> Iterator[str]:
+        """The lines of the log until the job ends, over connections that break."""
+        last = ""
+        while True:
+            try:
+                with self.client.stream(
+                    "GET",
+                    f"/jobs/{job_id}/logs",
+                    params={"follow": "true"},
+                    headers={"Last-Event-ID": last} if last else {},
+                ) as answer:
+                    if answer.status_code != 200:  # 204: nothing more will come
+                        return
+                    ended = False
+                    for line in answer.iter_lines():
+                        name, _, value = line.partition(": ")
+                        if name == "id":
+                            last = value
+                        elif line == "event: end":
+                            ended = True
+                        elif name == "data" and not ended:
+                            yield value
+                    if ended:
+                        return
+            except httpx.TransportError:
+                pass
+            time.sleep(STEP)
+
+
+def start(server: Server, options: argparse.Namespace) -> int:
+    """Start a training, and watch it unless told not to."""
+    path = Path(options.data)
+    given = ("task", "epochs", "imgsz", "batch", "patience", "name", "min_epochs_per_stage")
+    body: dict[str, Any] = {name: getattr(options, name) for name in given}
+    body |= {"data_path": str(path.resolve()) if path.exists() else options.data}
+    body |= {"model_type": options.model, "resume_weights": options.weights}
+    body |= {"base_model_path": options.base_model, "teacher_model_path": options.teacher}
+    body["hyper"] = dict(options.hyper)
+    sent = {name: value for name, value in body.items() if value not in (None, {})}
+    answer = server.ask("POST", f"/api/training/{options.mode}", json=sent)
+    print(f"{answer['message']} Job {answer['task_id']}")
+    return watch_job(server, answer["task_id"]) if options.watch else 0
+
+
+def watch(server: Server, options: argparse.Namespace) -> int:
+    """Show a job's log and progress until it ends."""
+    return watch_job(server, server.find(options.job))
+
+
+def watch_job(server: Server, job_id: str) -> int:
+    """Returns the exit code: 0 only for a completed job."""
+    console = Console(highlight=False)
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:5.1f}%"))
+    with Progress(*columns, TimeElapsedColumn(), console=console) as bar:
+        task = bar.add_task("waiting", total=100.0)
+        done = threading.Event()
+        poll = threading.Thread(target=_poll, args=(server, job_id, bar, task, done), daemon=True)
+        poll.start()
+        for line in server.follow(job_id):
+            console.print(line, markup=False, soft_wrap=True)
+        done.set()
+        poll.join()
+    job = server.ask("GET", f"/jobs/{job_id}")
+    result = f" {job['model_id']}" if job["model_id"] else ""
+    reason = f" {job['error']}" if job["error"] else ""
+    print(f"Job {job_id} is {job['status']}.{result}{reason}")
+    return 0 if job["status"] == "completed" else 1
+
+
+def _poll(server: Server, job_id: str, bar: Progress, task: TaskID, done: threading.Event) -> None:
+    last = False
+    while not last:
+        last = done.wait(STEP)
+        try:
+            job = server.ask("GET", f"/jobs/{job_id}")
+        except Refused:  # being restarted; the log's connection knows too
+            continue
+        epoch = f" epoch {job['current_epoch']}/{job['total_epochs']}" * bool(job["current_epoch"])
+        loss = job["metrics"].get("loss")
+        shown = f" loss {loss:.3g}" if isinstance(loss, (int, float)) else ""
+        bar.update(task, completed=job["progress"], description=job["status"] + epoch + shown)
+
+
+def list_jobs(server: Server, options: argparse.Namespace) -> int:
+    """List the jobs, the newest first."""
+    jobs = server.jobs()
+    if options.json:
+        print(json.dumps(jobs, indent=2))
+        return 0
+    if not jobs:
+        print("No jobs yet. Start one: python -m training start regular --data …")
+    for job in jobs:
+        what = " ".join(filter(None, (job["mode"] or job["kind"], job["task"])))
+        result = job["model_id"] or job["error"] or ""
+        print(
+            f"{job['job_id'][:8]}  {job['status']:9}  {job['progress']:5.1f}%  "
+            f"{job['created_at'][:19]}  {what:22}  {result}"
+        )
+    return 0
+
+
+def logs(server: Server, options: argparse.Namespace) -> int:
+    """Print a job's log."""
+    job_id = server.find(options.job)
+    lines = server.follow(job_id) if options.follow else server.ask("GET", f"/jobs/{job_id}/logs")
+    for line in lines["logs"] if isinstance(lines, dict) else lines:
+        print(line, flush=True)
+    return 0
+
+
+def cancel(server: Server, options: argparse.Namespace) -> int:
+    """End a job."""
+    job = server.ask("POST", f"/jobs/{server.find(options.job)}/cancel")
+    print(f"Job {job['job_id']} is {job['status']}.")
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--url", default=os.environ.get("VISIONLOOP_URL") or URL)
+    parser = argparse.ArgumentParser(
+        prog="python -m training",
+        description="Training jobs of a running VisionLoop server.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
+
+    def command(
+        name: str, run: Callable[[Server, argparse.Namespace], int]
+    ) -> argparse.ArgumentParser:
+        text = (run.__doc__ or "").strip()
+        made = commands.add_parser(name, parents=[common], help=text, description=text)
+        made.set_defaults(run=run)
+        return made
+
+    started = command("start", start)
+    started.add_argument("mode", choices=MODES)
+    started.add_argument("--data", required=True, help="data.yaml, class folder, or data set id")
+    started.add_argument("--task", choices=("detect", "segment", "classify", "pose"))
+    started.add_argument("--model", help="scale n s m l x, a model id, or yolo11n, mobilenet, …")
+    started.add_argument("--weights", help="path or model id to start from")
+    started.add_argument("--base-model", help="incremental: the model to extend")
+    started.add_argument("--teacher", help="distillation: the model to learn from")
+    started.add_argument("--name", help="of the model that is made")
+    for name in ("epochs", "imgsz", "batch", "patience", "min-epochs-per-stage"):
+        started.add_argument(f"--{name}", type=int)
+    started.add_argument(
+        "--hyper",
+        action="append",
+        default=[],
+        type=_pair,
+        metavar="NAME=VALUE",
+        help="e.g. lr0=1e-3",
+    )
+    started.add_argument(
+        "--watch", action=argparse.BooleanOptionalAction, default=True, help="until it ends"
+    )
+    command("watch", watch).add_argument("job", metavar="JOB")
+    command("list", list_jobs).add_argument("--json", action="store_true", help="print JSON")
+    shown = command("logs", logs)
+    shown.add_argument("job", metavar="JOB")
+    shown.add_argument("--follow", action="store_true", help="until the job ends")
+    command("cancel", cancel).add_argument("job", metavar="JOB")
+    return parser
+
+
+def _pair(text: str) -> tuple[str, Any]:
+    """`lr0=0.01` as its two parts; a value that is no JSON is a text."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    options = parser().parse_args(arguments)
+    token = os.environ.get("VISIONLOOP_ADMIN_TOKEN") or os.environ.get("VISIONLOOP_TOKEN")
+    try:
+        code: int = options.run(Server(options.url.rstrip("/"), token), options)
+    except Refused as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("The job goes on; see: python -m training list", file=sys.stderr)
+        return 130
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
