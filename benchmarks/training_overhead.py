@@ -1,0 +1,201 @@
+"""What a job costs beside the same training run bare: `python -m benchmarks.training_overhead`.
+
+Draws a data set, then trains on it in turn as a job (checks, private view, progress into the
+database, cancel checks, checkpoints that a crash cannot spoil) and as `YOLO.train` with the very
+arguments of the job. Each run is a fresh process; its start is stated apart. The bare run
+validates its best checkpoint once more at the end, which a job does not: given with and without.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.server import PYTHON, ROOT
+
+TASKS = ("detect", "segment", "pose", "classify")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--task", choices=TASKS, default="detect")
+    parser.add_argument("--model", default="n")
+    parser.add_argument("--images", type=int, default=96)
+    parser.add_argument("--imgsz", type=int, default=320)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--side", choices=("job", "bare"), help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.side:
+        run = run_job if arguments.side == "job" else run_bare
+        print(json.dumps(run(arguments.folder)))
+        return
+    with tempfile.TemporaryDirectory(prefix="visionloop-overhead-") as folder:
+        compare(arguments, Path(folder))
+
+
+def compare(options: argparse.Namespace, folder: Path) -> None:
+    from tests.drawn_data import write_shapes
+
+    data = write_shapes(
+        folder / "home" / "datasets" / "shapes",
+        options.task,
+        train=options.images,
+        val=max(8, options.images // 4),
+        imgsz=options.imgsz,
+    )
+    fields = {
+        name: getattr(options, name) for name in ("task", "model", "imgsz", "batch", "epochs")
+    }
+    (folder / "request.json").write_text(json.dumps({**fields, "data": str(data), "patience": 0}))
+    print(
+        f"{options.task} {options.model}, {options.images} pictures @{options.imgsz}, batch "
+        f"{options.batch}, {options.epochs} epochs, {os.cpu_count()} cores; seconds"
+    )
+    print(f"{'':8}{'start':>8}{'prepare':>9}{'train':>8}{'last val':>10}{'in all':>8}")
+    found: dict[str, list[dict[str, float]]] = {"job": [], "bare": []}
+    for _ in range(options.rounds):
+        for side, runs in found.items():
+            runs.append(_child(side, folder))
+            times = runs[-1]
+            cells = (times[name] for name in ("start", "prepare", "train", "last", "all"))
+            print(f"{side:8}" + "{:8.2f}{:9.2f}{:8.2f}{:10.2f}{:8.2f}".format(*cells), flush=True)
+    middle = {
+        side: {name: statistics.median(run[name] for run in runs) for name in runs[0]}
+        for side, runs in found.items()
+    }
+    job, bare = middle["job"], middle["bare"]
+    print(
+        f"medians: job / bare {job['all'] / bare['all']:.3f}; without bare's last validation "
+        f"{job['all'] / (bare['all'] - bare['last']):.3f}; epochs alone "
+        f"{job['train'] / bare['train']:.3f}; process start {job['start']:.1f} s and "
+        f"{bare['start']:.1f} s"
+    )
+
+
+def _child(side: str, folder: Path) -> dict[str, float]:
+    env = os.environ | {
+        "VISIONLOOP_HOME": str(folder / "home"),
+        "BENTOML_HOME": str(folder / "bento"),
+        "PYTHONPATH": str(ROOT),
+    }
+    command = [PYTHON, "-m", "benchmarks.training_overhead", "--side", side]
+    began = time.perf_counter()
+    child = subprocess.run(
+        [*command, "--folder", str(folder)], cwd=ROOT, env=env, capture_output=True, text=True
+    )
+    whole = time.perf_counter() - began
+    if child.returncode != 0:
+        sys.exit(child.stderr[-3000:])
+    times: dict[str, float] = json.loads(child.stdout.strip().splitlines()[-1])
+    return times | {"start": whole - times["all"]}
+
+
+def run_job(folder: Path) -> dict[str, float]:
+    """The job's trainer on a real row of the job table."""
+    from models_store import _ultralytics
+
+    _ultralytics.prepare()
+    from models_store.registry import Registry
+    from settings import get_settings
+    from training import regular, yolo
+    from training.jobs import JobStore
+    from training.recipe import TrainingRequest, plan
+    from training.worker import WorkerJob
+
+    settings = get_settings()
+    request = TrainingRequest.model_validate_json((folder / "request.json").read_text())
+    recipe = plan(request, Registry(settings), _Paths(), settings)
+    store = JobStore(settings)
+    row = store.create("training", config={}, recipe=recipe.model_dump(mode="json"))
+    store.start(row.id, os.getpid(), 0.0)
+    times = _Times()
+    build, hooks = yolo.trainer_class, {"on_train_start": times.begin, "on_train_end": times.end}
+
+    def noted(run: yolo.Run) -> Any:
+        run.hooks = hooks
+        return build(run)
+
+    yolo.trainer_class = noted
+    save = yolo.arguments
+
+    def kept(*positional: Any, **named: Any) -> dict[str, Any]:
+        chosen = save(*positional, **named)
+        (folder / "arguments.json").write_text(json.dumps(chosen))
+        return chosen
+
+    yolo.arguments = kept
+    began = time.perf_counter()
+    regular.train(recipe, WorkerJob(store, row))
+    return times.result(began, time.perf_counter())
+
+
+def run_bare(folder: Path) -> dict[str, float]:
+    """`YOLO.train` with the arguments that the last job had, on the data view it had."""
+    from models_store import _ultralytics
+
+    _ultralytics.prepare()
+    import torch
+    from ultralytics import YOLO
+
+    chosen = json.loads((folder / "arguments.json").read_text())
+    request = json.loads((folder / "request.json").read_text())
+    suffix = {"detect": "", "segment": "-seg", "pose": "-pose", "classify": "-cls"}
+    architecture = f"yolov8{request['model']}{suffix[request['task']]}.yaml"
+    with tempfile.TemporaryDirectory(dir=folder) as project:
+        chosen |= {"project": project, "model": architecture}
+        times = _Times()
+        threads = torch.get_num_threads()
+        began = time.perf_counter()
+        model = YOLO(architecture)
+        model.add_callback("on_pretrain_routine_start", lambda _: torch.set_num_threads(threads))
+        model.add_callback("on_train_start", times.begin)
+        model.add_callback("on_fit_epoch_end", times.epoch)
+        model.add_callback("on_train_end", times.end)
+        model.train(**{k: v for k, v in chosen.items() if k not in ("mode", "task")})
+        return times.result(began, time.perf_counter())
+
+
+class _Times:
+    """When the epochs began and ended; the last of Ultralytics' events is not an epoch's."""
+
+    def __init__(self) -> None:
+        self.began = self.ended = 0.0
+        self.epochs: list[float] = []
+
+    def begin(self, _: Any) -> None:
+        self.began = time.perf_counter()
+
+    def epoch(self, _: Any) -> None:
+        self.epochs.append(time.perf_counter())
+
+    def end(self, _: Any) -> None:
+        self.ended = time.perf_counter()
+
+    def result(self, began: float, ended: float) -> dict[str, float]:
+        over = self.epochs[-2] if self.epochs else self.ended
+        return {
+            "prepare": self.began - began,
+            "train": over - self.began,
+            "last": self.ended - over,
+            "all": ended - began,
+        }
+
+
+class _Paths:
+    def resolve(self, reference: str) -> Path:
+        return Path(reference)
+
+
+if __name__ == "__main__":
+    main()
