@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from errors import DatasetInvalid
+from training.data_roots import confine
 from training.findings import Findings
 from training.image_files import SUFFIXES, entries, is_junk, walk
 
@@ -70,6 +71,7 @@ def read_splits(
     for split, tops in folders.items():
         splits[split] = {}
         for top in tops:
+            confine(top, roots)
             for entry in entries(top) if top.is_dir() else []:
                 if is_junk(entry.name) or not entry.is_dir():
                     continue

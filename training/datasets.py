@@ -158,6 +158,8 @@ def inspect(path: Path | str, task: Task | None, roots: Sequence[Path]) -> Datas
     file = real if real.is_file() else None
     if file is None and (task != "classify" or not class_folders.is_class_tree(real)):
         file = dataset_yaml.find_yaml(real)
+        if file is not None:
+            confine(file, roots)
     if task == "classify" or (task is None and _is_classified(real, file)):
         return _classified(real, file, roots, findings)
     return _labelled(real, file, task, roots, findings)

@@ -39,6 +39,7 @@ def walk(folder: Path, roots: Sequence[Path], findings: Findings) -> Iterator[Pa
         Forbidden: A link leads out of them.
         DatasetInvalid: A folder cannot be read, or there are over two million images.
     """
+    confine(folder, roots)
     for count, path in enumerate(_walk(folder, roots, findings, frozenset()), 1):
         if count > MOST_IMAGES:
             raise DatasetInvalid(f"'{folder.name}' holds over {MOST_IMAGES:,} images.")

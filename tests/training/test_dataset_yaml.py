@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
-from errors import DatasetInvalid, Forbidden, VisionLoopError
+from errors import DatasetInvalid, Forbidden, ValidationFailed, VisionLoopError
 from training.dataset_yaml import Described, describe, find_yaml, images, load
 from training.findings import Findings
 
@@ -193,6 +197,26 @@ def test_folders_are_walked_without_junk_and_without_end(tree: Tree) -> None:
     _, splits, _ = found(file)
     assert "images/train/deep/er/d.JPG" in splits["train"]
     assert not any("._a" in name for name in splits["train"])
+
+
+texts = st.text("ab./\\:0123[]{}&*!|>- \n", max_size=12) | st.sampled_from(["..", "C:\\a", "\0"])
+values = st.recursive(
+    texts | st.none() | st.integers() | st.floats() | st.booleans() | st.dates(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=6,
+)
+keys = ("path", "train", "val", "test", "names", "nc", "kpt_shape", "flip_idx", "channels")
+
+
+@given(st.dictionaries(st.sampled_from(keys), values), st.binary(max_size=40))
+def test_any_description_is_read_or_refused_with_one_of_our_errors(
+    tmp_path_factory: pytest.TempPathFactory, content: dict[str, object], noise: bytes
+) -> None:
+    file = tmp_path_factory.mktemp("any") / "data.yaml"
+    for data in (yaml.safe_dump(content, allow_unicode=True).encode(), noise):
+        file.write_bytes(data)
+        with contextlib.suppress(DatasetInvalid, Forbidden, ValidationFailed):
+            found(file)
 
 
 def test_an_alias_bomb_is_refused_at_once(tree: Tree) -> None:

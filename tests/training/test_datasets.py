@@ -361,6 +361,25 @@ def test_what_lies_outside_is_forbidden_and_what_is_not_there_not_found(
         checked(folder)
 
 
+@pytest.mark.parametrize("link", ["train", "train/circle", "train/circle/0000.jpg"])
+def test_links_out_of_a_class_tree_are_forbidden(shapes: Shapes, tmp_path: Path, link: str) -> None:
+    folder = shapes("classify", 9, 3)
+    outside = tmp_path / "outside"
+    (folder / link).rename(outside)
+    (folder / link).symlink_to(outside)
+    with pytest.raises(Forbidden):
+        checked(folder, "classify")
+
+
+def test_a_description_that_is_a_link_out_is_forbidden(shapes: Shapes, tmp_path: Path) -> None:
+    folder = shapes()
+    (folder / "data.yaml").rename(tmp_path / "data.yaml")
+    (folder / "data.yaml").symlink_to(tmp_path / "data.yaml")
+    for path in (folder, folder / "data.yaml"):
+        with pytest.raises(Forbidden):
+            check(path, "detect", [folder.resolve()])
+
+
 def test_a_task_is_guessed_from_what_is_there(tmp_path: Path) -> None:
     tasks: tuple[Task, ...] = ("detect", "segment", "pose", "classify")
     for task in tasks:
