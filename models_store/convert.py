@@ -29,6 +29,7 @@ from models_store.weights import (
     describe_mobilenet,
     describe_yolo,
     fill,
+    head_width,
     save_model,
 )
 
@@ -86,6 +87,9 @@ def convert(
         assert module is not None
         weights = {k: v for k, v in weights.items() if k.startswith("model.")}
         described = _describe(checkpoint, module, names, imgsz, description)
+        shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+        width = head_width(shapes, len(described.names))
+        described = described.model_copy(update={"head_width": width})
         origin = _origin(checkpoint.root, module)
     model = build_model(described)
     if module is not None:

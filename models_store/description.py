@@ -66,6 +66,13 @@ class ModelDescription(BaseModel):
     norm_eps: float | None = Field(
         None, gt=0, description="Epsilon of every BatchNorm; None: the architecture's own"
     )
+    head_width: int | None = Field(
+        None,
+        ge=1,
+        le=100,
+        description="Channels of the class branch's hidden layers where a fine-tuned head kept "
+        "those of its start weights; None: the architecture's own",
+    )
     keypoint_shape: tuple[int, int] | None = None
     keypoint_names: tuple[str, ...] | None = None
     confidence: float = Field(0.25, ge=0, le=1, description="Default serving confidence")

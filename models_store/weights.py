@@ -6,7 +6,8 @@ Imports torch; only export and import children, training, and GPU runners import
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -118,11 +119,47 @@ def _build_yolo(description: ModelDescription) -> nn.Module:
         raise
     except Exception as error:  # whatever a wrong yaml provokes in parse_model or the layers
         raise InvalidModelFile(f"The model's architecture cannot be built: {error}") from error
+    if description.head_width is not None:
+        width = description.head_width
+        donor = classes[description.task](
+            architecture, ch=description.channels, nc=width, verbose=False
+        )
+        _take_class_branch(model.model[-1], donor.model[-1])
     model.names = dict(enumerate(description.names))
     model.task = description.task
     if hasattr(model.model[-1], "end2end"):
         model.model[-1].end2end = False
     return model
+
+
+def _take_class_branch(head: nn.Module, donor: nn.Module) -> None:
+    """Give a head the class branch of one with as many classes as its hidden layers are wide.
+
+    Ultralytics 8.4.190 derives that width from the number of classes, but keeps the start
+    weights' when it fine-tunes to another number (`BaseModel.load`).
+    """
+    for attribute in ("cv3", "one2one_cv3"):
+        branches: Any = getattr(donor, attribute, None)
+        if branches is None:
+            continue
+        for branch, own in zip(branches, getattr(head, attribute), strict=True):
+            branch[-1] = nn.Conv2d(branch[-1].in_channels, own[-1].out_channels, 1)
+        setattr(head, attribute, branches)
+
+
+def head_width(shapes: Mapping[str, Sequence[int]], classes: int) -> int | None:
+    """The width of the class branch, if it is not what Ultralytics makes for so many classes.
+
+    Args:
+        shapes: Of a YOLO network's state dict.
+        classes: How many it tells apart.
+    """
+    for name, shape in shapes.items():
+        if match := re.fullmatch(r"(model\.\d+)\.cv3\.0\.2\.weight", name):
+            inputs = shapes.get(f"{match[1]}.cv2.0.0.conv.weight")
+            usual = max(inputs[1], min(classes, 100)) if inputs and len(inputs) > 1 else None
+            return shape[1] if usual not in (None, shape[1]) and shape[1] <= 100 else None
+    return None
 
 
 def load_model(folder: Path) -> tuple[nn.Module, ModelDescription]:
@@ -199,6 +236,7 @@ def describe(
             names=names if names is not None else network.names,
             stride=int(max(network.stride)),
             norm_eps=_norm_eps(model),
+            head_width=head_width({k: v.shape for k, v in model.state_dict().items()}, yaml["nc"]),
             preprocessing=preprocessing,
             keypoint_names=keypoint_names,
             description=description,
@@ -217,6 +255,7 @@ def describe_yolo(
     names: object,
     stride: int = 32,
     norm_eps: float | None = None,
+    head_width: int | None = None,
     preprocessing: Preprocessing | None = None,
     keypoint_names: tuple[str, ...] | None = None,
     description: str = "",
@@ -243,6 +282,7 @@ def describe_yolo(
         channels=architecture["channels"],
         stride=stride,
         norm_eps=norm_eps,
+        head_width=head_width,
         keypoint_shape=shape,
         keypoint_names=keypoint_names,
         description=description,
