@@ -19,16 +19,16 @@ class TrainerLink:
     """
 
     def __init__(self, service: Any) -> None:
-        self._client = bentoml.AsyncHTTPClient(service.url, service=service, server_ready_timeout=0)
+        self._service = service
+        self._client: bentoml.AsyncHTTPClient | None = None
+        self._opening = asyncio.Lock()
         self._calls: set[asyncio.Task[None]] = set()
-
-    async def open(self) -> None:
-        await self._client.__aenter__()
 
     async def close(self) -> None:
         for call in self._calls:
             call.cancel()
-        await self._client.close()
+        if self._client is not None:
+            await self._client.close()
 
     def submit(self, job_id: str) -> None:
         """Wake the Trainer for a job, without waiting for it."""
@@ -38,6 +38,15 @@ class TrainerLink:
 
     async def _submit(self, job_id: str) -> None:
         try:
-            await self._client.train.submit(job_id=job_id)
+            client = await self._open()
+            await client.train.submit(job_id=job_id)
         except Exception as error:
             log.info("The Trainer will find job %s by itself: %s", job_id, error)
+
+    async def _open(self) -> bentoml.AsyncHTTPClient:
+        """The client, once it has read the Trainer's schema: a while after this process began."""
+        async with self._opening:
+            if self._client is None:
+                client = bentoml.AsyncHTTPClient(self._service.url, server_ready_timeout=0)
+                self._client = await client.__aenter__()
+            return self._client
