@@ -140,9 +140,7 @@ class VisionLoop:
             "detector": Runner("detector", self.detector, settings),
             "annotator": Runner("annotator", self.annotator, settings),
         }
-        trainer = TrainerLink(Trainer)
-        await trainer.open()
-        self.gateway = Gateway.open(settings, runners, trainer)
+        self.gateway = Gateway.open(settings, runners, TrainerLink(Trainer))
         door.open(self.gateway)
         deployment.settle(settings)
 
