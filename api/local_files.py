@@ -21,7 +21,7 @@ from api.gateway import Wired
 from api.schemas import errors
 from errors import NotFound
 from training.data_roots import confine, data_roots, is_inside, real_path
-from training.image_files import is_junk
+from training.image_files import is_folder, is_junk
 
 router = APIRouter(prefix="/api/training", tags=["Data sets"])
 
@@ -98,7 +98,7 @@ def listing(folder: str, file_type: FileType, roots: Sequence[Path]) -> dict[str
     real = confine(folder, roots)
     try:
         with os.scandir(real) as found:
-            every = sorted(found, key=lambda entry: (not entry.is_dir(), entry.name.lower()))
+            every = sorted(found, key=lambda entry: (not is_folder(entry), entry.name.lower()))
     except OSError:
         raise NotFound(f"There is no folder '{folder}' that can be read.") from None
     entries = []

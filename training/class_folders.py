@@ -10,7 +10,7 @@ from typing import TypeVar
 from errors import DatasetInvalid
 from training.data_roots import confine
 from training.findings import Findings
-from training.image_files import SUFFIXES, entries, is_junk, walk
+from training.image_files import SUFFIXES, entries, is_folder, is_junk, walk
 
 HELD_OUT = 0.2  # of the images, where a data set has no val split
 SPLIT_NAMES = {
@@ -25,7 +25,7 @@ Key = TypeVar("Key")
 def split_folders(root: Path) -> dict[str, Path]:
     """The folders below `root` that are named as splits, in any case."""
     found = {}
-    folders = {entry.name.lower(): Path(entry.path) for entry in entries(root) if entry.is_dir()}
+    folders = {entry.name.lower(): Path(entry.path) for entry in entries(root) if is_folder(entry)}
     for split, names in SPLIT_NAMES.items():
         for name in names:
             if name in folders:
@@ -38,7 +38,11 @@ def is_class_tree(root: Path) -> bool:
     """Whether `root`, or its train folder, has folders that hold images directly."""
     top = split_folders(root).get("train", root)
     for entry in entries(top):
-        if not entry.is_dir() or is_junk(entry.name) or entry.name.lower() in ("images", "labels"):
+        if (
+            not is_folder(entry)
+            or is_junk(entry.name)
+            or entry.name.lower() in ("images", "labels")
+        ):
             continue
         if any(Path(inner.name).suffix.lower() in SUFFIXES for inner in entries(Path(entry.path))):
             return True
@@ -73,7 +77,7 @@ def read_splits(
         for top in tops:
             confine(top, roots)
             for entry in entries(top) if top.is_dir() else []:
-                if is_junk(entry.name) or not entry.is_dir():
+                if is_junk(entry.name) or not is_folder(entry):
                     continue
                 found = dict.fromkeys(walk(Path(entry.path), roots, findings), entry.name)
                 splits[split].update(found)

@@ -126,15 +126,13 @@ class DatasetStore:
             raise ValidationFailed("Give a data.yaml, a folder, or the id of a data set.")
         if _ID.fullmatch(reference) and (card := _card(self.folder / reference)):
             return confine(self.folder / reference / card["description"], self.roots)
-        if os.path.isabs(reference):
-            path = confine(reference, self.roots, reference)
+        places = [""] if os.path.isabs(reference) else self.roots
+        for place in places:
+            path = confine(os.path.join(place, reference), self.roots, reference)
+            if card := _card(path):  # an upload's folder
+                return confine(path / card["description"], self.roots)
             if path.exists():
                 return path
-        else:
-            for root in self.roots:
-                path = confine(root / reference, self.roots, reference)
-                if path.exists():
-                    return path
         raise DatasetNotFound(
             f"No data set '{reference[:200]}': neither an id nor a path on this server. Upload "
             "the data to /api/datasets, or put it under VISIONLOOP_DATA_ROOTS."

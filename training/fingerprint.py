@@ -47,14 +47,14 @@ def look(paths: Sequence[Path], root: Path, threads: int = 0) -> dict[Path, Pict
     Args:
         paths: The image files.
         root: Names the cache; paths below it are remembered relative to it.
-        threads: That read and decode; 0: one a core, at most 8.
+        threads: That read and decode; 0: one for two cores, so that inference keeps its own.
     """
     cache = _Cache(root)
     known = cache.read()
     found: dict[Path, Picture] = {}
     changed = False
     limit = get_settings().max_pixels
-    with ThreadPoolExecutor(threads or min(os.cpu_count() or 1, 8)) as pool:
+    with ThreadPoolExecutor(threads or max(1, (os.cpu_count() or 1) // 2)) as pool:
         for start in range(0, len(paths), _AT_A_TIME):
             some = paths[start : start + _AT_A_TIME]
             keys = [_key(path, root) for path in some]

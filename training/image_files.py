@@ -57,11 +57,11 @@ def _walk(
             continue
         if entry.is_symlink():
             confine(entry.path, roots)
-        if entry.is_dir():
+        if is_folder(entry):
             yield from _walk(Path(entry.path), roots, findings, above | {real})
             continue
         suffix = os.path.splitext(entry.name)[1].lower()
-        if suffix in SUFFIXES and entry.is_file():
+        if suffix in SUFFIXES and os.path.isfile(entry.path):
             yield Path(entry.path)
         elif suffix in UNREADABLE:
             findings.add("unlisted_format", entry.name)
@@ -78,6 +78,14 @@ def entries(folder: Path) -> list[os.DirEntry[str]]:
             return sorted(found, key=lambda entry: entry.name)
     except OSError as error:
         raise DatasetInvalid(f"'{folder.name}' cannot be read: {error.strerror}.") from None
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder, or a link to one; not so a link to itself."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def listed(file: Path, base: Path, roots: Sequence[Path], findings: Findings) -> Iterator[Path]:

@@ -194,9 +194,11 @@ def test_folders_are_walked_without_junk_and_without_end(tree: Tree) -> None:
     files = (*USUAL, "images/train/deep/er/d.JPG", "images/train/._a.jpg", "images/train/n.txt")
     file = tree("train: images/train\nval: images/val\nnames: [a]\n", files)
     (file.parent / "images/train/loop").symlink_to(file.parent / "images")
+    (file.parent / "images/train/self").symlink_to("self")
+    (file.parent / "images/train/gone.jpg").symlink_to("nowhere.jpg")
     _, splits, _ = found(file)
     assert "images/train/deep/er/d.JPG" in splits["train"]
-    assert not any("._a" in name for name in splits["train"])
+    assert not any("._a" in name or "gone" in name for name in splits["train"])
 
 
 texts = st.text("ab./\\:0123[]{}&*!|>- \n", max_size=12) | st.sampled_from(["..", "C:\\a", "\0"])

@@ -188,6 +188,7 @@ def test_a_data_set_in_use_stays(
 ) -> None:
     card = upload(call, app, zipped()).json()
     path = store.resolve(card["id"])
+    assert store.resolve(str(store.folder / card["id"])) == path
     jobs.append(SimpleNamespace(id="j1", recipe={"dataset": str(path)}))
     assert code(call(app, "DELETE", f"/api/datasets/{card['id']}")) == (409, "CONFLICT")
     jobs.clear()
@@ -236,6 +237,7 @@ def test_files_are_listed_from_the_roots_down(call: Call, app: ASGIApp, tmp_path
     (data / "signs" / "best.pt").write_bytes(b"12")
     (data / "signs" / ".hidden.yaml").touch()
     (data / "out").symlink_to("/etc")
+    (data / "self").symlink_to("self")
 
     def listed(**query: str) -> dict[str, Any]:
         return dict(call(app, "GET", local_files.SELECT, params=query).json())
