@@ -23,6 +23,7 @@ door = Door(native=frozenset({"/predict"}))
 # The two runners share one GPU; BentoML would give the second of two whole ones none.
 RUNNER: dict[str, Any] = {
     "workers": 1,
+    "http": {"host": "127.0.0.1", "port": 3000},
     "resources": {"gpu": 0.5} if device(settings) == "cuda" else {"cpu": 1},
     "traffic": {"timeout": settings.request_timeout + 30},
     "logging": {"access": {"enabled": False}},  # the gateway's says it all
@@ -50,10 +51,9 @@ class ModelRunner:
             return Parcel(await self.runtime.predict_batch(items.content))
 
     @bentoml.api(batchable=True, max_batch_size=32, max_latency_ms=60_000)
-    async def predict(self, items: list[Any]) -> list[Any]:
-        """The same, gathered by BentoML: for a runner that is served alone or scaled apart."""
-        results = await self.runtime.predict_batch([item.content for item in items])
-        return [Parcel(result) for result in results]
+    async def predict(self, image: list[Path]) -> list[dict[str, Any]]:
+        """Pictures gathered by BentoML, for a runner that is served alone or scaled apart."""
+        return await native.predict_alone(self.runtime, image)
 
     @bentoml.api
     async def warm(self, tag: str) -> None:

@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
 from api import schemas, telemetry
+from api.answers import infer_answer
 from api.errors import check
 from api.fetch import fetch
 from api.forms import content_type, fields, read_form
@@ -93,18 +94,8 @@ async def predict(gateway: Gateway, image: bytes, options: InferOptions) -> dict
             draw=options.draw_boxes,
         )
     )
-    if result.prediction is None:
-        raise result.error or RuntimeError("A runner answered neither prediction nor error.")
+    answer = infer_answer(model.id, result)
     telemetry.record(model.id, result.times)
-    answer = {
-        "model_id": model.id,
-        "model_version": model.version,
-        "image": {"width": result.prediction.width, "height": result.prediction.height},
-        "predictions": result.prediction.to_json(),
-        "inference_time": result.times.get("inference", 0.0),
-    }
-    if options.draw_boxes and result.drawn is not None:
-        answer["image_result"] = f"data:image/jpeg;base64,{base64.b64encode(result.drawn).decode()}"
     return answer
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +13,15 @@ from bentoml.exceptions import BadInput
 from starlette.datastructures import UploadFile
 from starlette.responses import Response
 
+from api.answers import infer_answer
 from errors import VisionLoopError
+from inference.prediction import InferenceItem
+from settings import get_settings
 
 if TYPE_CHECKING:
     from api.gateway import Gateway
+    from inference.runtime import ModelRuntime
+    from models_store.registry import Registry
 
 
 async def _only_files(part: str | UploadFile) -> UploadFile:
@@ -40,6 +47,29 @@ async def predict(gateway: Gateway, image: Path, **options: Any) -> Any:
         return await infer.predict(gateway, data, check(InferOptions, options))
     except VisionLoopError as error:
         return _Raised(error)
+
+
+async def predict_alone(runtime: ModelRuntime, images: Sequence[Path]) -> list[dict[str, Any]]:
+    """Answers of a runner that is served without the gateway: by the active model.
+
+    An item's error stands in its place, because an exception would fail the whole batch.
+    """
+    model = (await asyncio.to_thread(_registry)).active().id
+    items = [InferenceItem(await asyncio.to_thread(p.read_bytes), model) for p in images]
+    answers = []
+    for result in await runtime.predict_batch(items):
+        try:
+            answers.append(infer_answer(model, result))
+        except VisionLoopError as error:
+            answers.append(error.to_json())
+    return answers
+
+
+@lru_cache(maxsize=1)
+def _registry() -> Registry:
+    from models_store.registry import Registry
+
+    return Registry(get_settings())
 
 
 class _Raised(Response):
