@@ -27,7 +27,7 @@ _POINTS = ((255, 90, 90), (90, 230, 90), (110, 150, 255), (250, 220, 80), (230, 
 
 
 def draw(dataset: Dataset, split: str = "train", count: int = 24) -> bytes:
-    """A PNG with `count` pictures of a split, always the same ones, rare classes first.
+    """A PNG with `count` pictures of a split, always the same ones, each class early.
 
     Raises:
         DatasetNotFound: The data set has no such split.

@@ -268,6 +268,8 @@ def _plain(
     confine(classes, roots)
     text = classes.read_bytes()[: dataset_yaml.BIGGEST].decode("utf-8-sig", "replace")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if not 0 < len(lines) <= dataset_yaml.MOST_CLASSES:
+        raise DatasetInvalid("classes.txt must have the name of a class on each line.")
     names = dataset_yaml.class_names(lines, len(lines))
     top = root / "images" if (root / "images").is_dir() else root
     folders = class_folders.split_folders(top)
