@@ -88,8 +88,8 @@ def convert(
         weights = {k: v for k, v in weights.items() if k.startswith("model.")}
         described = _describe(checkpoint, module, names, imgsz, description)
         shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-        width = head_width(shapes, len(described.names))
-        described = described.model_copy(update={"head_width": width})
+        own = head_width(shapes, len(described.names))
+        described = described.model_copy(update={"head_width": own})
         origin = _origin(checkpoint.root, module)
     model = build_model(described)
     if module is not None:

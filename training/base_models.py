@@ -185,10 +185,10 @@ def _pretrained(architecture: Architecture, registry: Registry, settings: Settin
     if settings.allow_download and DOWNLOADABLE.fullmatch(name):
         sentence = f"Starts from the pretrained weights {name}.pt, downloaded from Ultralytics."
         return Base(kind="download", value=f"{name}.pt", sentence=sentence, **base)
-    where = f" or in {settings.pretrained}" if settings.pretrained else ""
     sentence = (
-        f"Trains {name} from scratch: no pretrained weights of that name in the registry{where}. "
-        f"Import {name}.pt as {name!r}, or put it into VISIONLOOP_PRETRAINED, to start from them."
+        f"Trains {name} from scratch: no pretrained weights of that name in the registry or in "
+        f"VISIONLOOP_PRETRAINED. Import {name}.pt as {name!r}, or put it into that folder, to "
+        "start from them."
     )
     return Base(kind="scratch", value=name, sentence=sentence, **base)
 

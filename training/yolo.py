@@ -23,6 +23,7 @@ from torch import nn
 from errors import VisionLoopError
 from models_store._ultralytics import prepare
 from models_store.weights import build_model, describe, fill, save_model
+from settings import get_settings
 from training.failures import explained
 from training.publication import Trained
 from training.recipe import Recipe
@@ -97,12 +98,10 @@ def train(run: Run) -> Trained:
     run.load()
     with explained(recipe):
         last = newest_checkpoint(run.checkpoints) if run.fitness else None
-        if run.finished:
+        if run.finished or len(run.fitness) >= recipe.epochs:
             job.log("The training had finished; only its publication is left.")
         else:
-            device = "cpu"
-            if torch.cuda.is_available() and os.environ.get("VISIONLOOP_DEVICE") != "cpu":
-                device = "0"
+            gpu = torch.cuda.is_available() and get_settings().device != "cpu"
             data = run.dataset.materialise(job.folder / "data")
             job.check()
             overrides = arguments(
@@ -111,8 +110,9 @@ def train(run: Run) -> Trained:
                 names=run.dataset.names,
                 data=data,
                 folder=job.folder,
-                device=device,
+                device="0" if gpu else "cpu",
                 cores=os.cpu_count() or 1,
+                bf16=gpu and torch.cuda.is_bf16_supported(including_emulation=False),
             )
             if last is not None:
                 overrides["resume"] = str(last)

@@ -68,6 +68,7 @@ def arguments(
     folder: Path,
     device: str,
     cores: int,
+    bf16: bool = False,
 ) -> dict[str, Any]:
     """The overrides that an Ultralytics trainer gets.
 
@@ -79,6 +80,7 @@ def arguments(
         folder: Where `run/` is made: results.csv, plots.
         device: `cpu` or a CUDA index.
         cores: CPU cores that loading may use.
+        bf16: Whether the device computes in bfloat16 itself.
     """
     amount = amount_of(recipe, images)
     chosen: dict[str, Any] = {
@@ -94,7 +96,7 @@ def arguments(
         "device": device,
         "workers": 0 if device == "cpu" else max(0, min(8, cores - 2)),
         "cache": "ram" if images * recipe.imgsz**2 * 3 <= CACHE else False,
-        "amp": False if device == "cpu" else "bf16",  # fp16 would fetch weights to check itself
+        "amp": "bf16" if bf16 else False,  # fp16 would fetch weights to check itself
         "deterministic": False,
         "plots": False,
         "verbose": False,

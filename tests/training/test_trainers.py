@@ -1,60 +1,27 @@
-"""Every trainer on drawn data, for real: it learns, reports, ends, goes on, publishes."""
+"""Every trainer on drawn data, for real: it learns, reports, keeps what it knew, publishes."""
 
 from __future__ import annotations
 
-import errno
-import os
-import shutil
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from errors import DatasetInvalid, InvalidModelFile, ValidationFailed, VisionLoopError
 from models_store.description import Task
 from models_store.registry import Registry
 from models_store.weights import load_model
-from settings import get_settings
 from tests.training.trainer_job import (
     RecordingJob,
     drawn,
     narrow_mobilenet,
     narrow_network,
     recipe,
+    run,
 )
-from training import mobilenet, publication
-from training.modes import trainer
-from training.publication import Trained, clear, publish
-from training.recipe import Recipe
+from training.publication import clear, publish
 
-ROOT = Path(__file__).parents[2]
 FAST: dict[str, Any] = {"mosaic": 0}  # whole pictures at once: seconds instead of a minute
-
-
-class Stopped(BaseException):
-    """Stands for JobCancelled."""
-
-
-@pytest.fixture(scope="module")
-def registry() -> Iterator[Registry]:
-    registry = Registry(get_settings())
-    yield registry
-    registry.close()
-
-
-@pytest.fixture
-def job(tmp_path: Path) -> RecordingJob:
-    return RecordingJob(tmp_path / "job")
-
-
-def run(recipe: Recipe, job: RecordingJob) -> Trained:
-    return trainer(recipe)(recipe, job)
 
 
 def test_yolov8n_from_scratch_finds_shapes_and_is_published(
@@ -147,6 +114,15 @@ def test_class_names_decide_which_weights_are_kept(
     assert "know 2 of the 3 classes" in job.text
 
 
+def test_a_head_of_the_start_weights_width_is_kept(registry: Registry, job: RecordingJob) -> None:
+    many = ("square", *(f"thing {i}" for i in range(47)))  # hidden layers 48 wide, not 32
+    base = narrow_network(registry, "detect", many)
+    run(recipe(registry, "detect", model=base, epochs=1, hyper={"optimizer": "SGD"}), job)
+    _, description = load_model(job.folder / "model")
+    assert description.head_width == 48
+    assert len(description.names) == 3
+
+
 def test_freezing_shows_its_stages_and_holds_the_layers(
     registry: Registry, job: RecordingJob
 ) -> None:
@@ -194,178 +170,5 @@ def test_without_the_strategy_all_layers_learn_at_once(
     assert not any(line.startswith("Stage") for line in job.lines)
 
 
-@pytest.mark.parametrize("where", ["batch", "validation"])
-def test_cancel_ends_an_epoch_at_once_and_leaves_a_checkpoint(
-    registry: Registry, job: RecordingJob, where: str
-) -> None:
-    plan = recipe(registry, "classify", model=narrow_network(registry, "classify"), epochs=5)
-    reports = {"batch": 14, "validation": 19}[where]  # of the second epoch; one came before
-
-    def stop(job: RecordingJob) -> BaseException | None:
-        return Stopped() if len(job.fractions) >= reports else None
-
-    job.stop_when = stop
-    with pytest.raises(Stopped):
-        run(plan, job)
-    assert len(job.fractions) == reports
-    assert job.checkpoints == [1]
-    job.stop_when = lambda _: None
-    run(plan, job)
-    assert job.checkpoints == [1, 2, 3, 4, 5]
-    assert "Training from epoch 2 to epoch 5" in job.text
-
-
-CHILD = """
-import sys
-sys.path.insert(0, {root!r})
-from pathlib import Path
-from tests.training.trainer_job import RecordingJob
-from training.modes import trainer
-from training.recipe import Recipe
-recipe = Recipe.model_validate_json(Path({recipe!r}).read_text())
-trainer(recipe)(recipe, RecordingJob(Path({folder!r})))
-"""
-
-
-@pytest.mark.parametrize("family", ["yolo", "mobilenet"])
-def test_a_killed_training_goes_on_where_it_was(
-    registry: Registry, job: RecordingJob, tmp_path: Path, family: str
-) -> None:
-    names = ("circle", "square", "triangle")
-    base = (
-        narrow_network(registry, "classify")
-        if family == "yolo"
-        else narrow_mobilenet(registry, names)
-    )
-    plan = recipe(registry, "classify", model=base, epochs=40, patience=0)
-    (tmp_path / "recipe.json").write_text(plan.model_dump_json())
-    code = CHILD.format(
-        root=str(ROOT), recipe=str(tmp_path / "recipe.json"), folder=str(job.folder)
-    )
-    child = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.DEVNULL)
-    last = job.folder / "checkpoints" / "last.pt"
-    deadline = time.monotonic() + 60
-    while epochs_in(last) < 3:
-        assert child.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    os.kill(child.pid, signal.SIGKILL)
-    child.wait()
-    done = epochs_in(last)
-
-    shorter = plan.model_copy(update={"epochs": plan.epochs})
-    job.stop_when = lambda job: Stopped() if len(job.checkpoints) == 2 else None
-    with pytest.raises(Stopped):
-        run(shorter, job)
-    assert f"Training from epoch {done + 1} to epoch 40" in job.text
-    assert job.checkpoints == [done + 1, done + 2]
-    assert epochs_in(last) == done + 2
-
-
-def test_a_damaged_checkpoint_is_replaced_by_the_one_before(
-    registry: Registry, job: RecordingJob
-) -> None:
-    plan = recipe(registry, "classify", model=narrow_network(registry, "classify"), epochs=4)
-    job.stop_when = lambda job: Stopped() if len(job.checkpoints) == 3 else None
-    with pytest.raises(Stopped):
-        run(plan, job)
-    last = job.folder / "checkpoints" / "last.pt"
-    last.write_bytes(last.read_bytes()[:5000])
-    job.checkpoints.clear()
-    job.stop_when = lambda _: None
-    run(plan, job)
-    assert job.checkpoints == [3, 4]
-
-
-def test_a_finished_training_is_only_collected(registry: Registry, job: RecordingJob) -> None:
-    plan = recipe(registry, "classify", model=narrow_network(registry, "classify"), epochs=1)
-    first = run(plan, job)
-    again = run(plan, job)
-    assert job.checkpoints == [1]
-    assert again.metrics == first.metrics
-    assert again.dataset_fingerprint == first.dataset_fingerprint
-
-
-def test_a_full_disk_fails_with_the_remedy_and_publishes_nothing(
-    registry: Registry, job: RecordingJob, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    plan = recipe(registry, "classify", model=narrow_mobilenet(registry, ("a", "b", "c")), epochs=1)
-    count = len(registry.list())
-
-    def full(*_: Any, **__: Any) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(mobilenet.torch, "save", full)
-    with pytest.raises(VisionLoopError, match="disk is full"):
-        run(plan, job)
-    monkeypatch.undo()
-    trained = run(plan, job)
-    for broken in ("shutil.copyfile", "training.publication.run_module"):
-        monkeypatch.setattr(broken, full)
-        with pytest.raises(VisionLoopError, match="disk is full"):
-            publish(trained, plan, job, registry)
-        monkeypatch.undo()
-    registry.refresh()
-    assert len(registry.list()) == count
-    assert registry.sweep() == []
-
-
-def test_a_failed_export_fails_the_job_with_its_reason(
-    registry: Registry, job: RecordingJob, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    plan = recipe(registry, "classify", model="n", epochs=1)
-    count = len(registry.list())
-    folder = job.folder / "model"
-    shutil.copytree(registry.get(narrow_network(registry, "classify")).path, folder)
-    (folder / "model.safetensors").write_bytes(b"damaged")
-    count = len(registry.list())
-    with pytest.raises(VisionLoopError, match="weights file is damaged"):
-        publish(Trained(folder, {}, "x"), plan, job, registry)
-    monkeypatch.setattr(publication, "EXPORT_TIMEOUT", 0.01)
-    with pytest.raises(VisionLoopError, match="within"):
-        publish(Trained(folder, {}, "x"), plan, job, registry)
-    assert len(registry.list()) == count
-
-
-def test_out_of_memory_names_the_settings(
-    registry: Registry, job: RecordingJob, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    plan = recipe(registry, "classify", model=narrow_network(registry, "classify"), epochs=1)
-
-    def hungry(*_: Any, **__: Any) -> None:
-        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9e9")
-
-    monkeypatch.setattr("ultralytics.engine.trainer.BaseTrainer.optimizer_step", hungry)
-    with pytest.raises(ValidationFailed, match="batch 8 at imgsz 64"):
-        run(plan, job)
-
-
-def test_weights_of_another_task_and_vanished_data_are_told(
-    registry: Registry, job: RecordingJob, tmp_path: Path
-) -> None:
-    folder = get_settings().home / "datasets" / "vanishing"
-    shutil.copytree(drawn("classify"), folder)
-    plan = recipe(
-        registry, "classify", model=narrow_network(registry, "classify"), data=str(folder), epochs=1
-    )
-    shutil.rmtree(folder / "val")
-    shutil.rmtree(folder / "train")
-    with pytest.raises(DatasetInvalid):
-        run(plan, job)
-    base = plan.base.model_copy(update={"value": narrow_network(registry, "detect")})
-    wrong = plan.model_copy(update={"base": base, "dataset": str(drawn("classify"))})
-    with pytest.raises(InvalidModelFile, match="for detect"):
-        run(wrong, job)
-
-
 def listing(folder: Path) -> list[Path]:
     return sorted(folder.rglob("*"))
-
-
-def epochs_in(checkpoint: Path) -> int:
-    """Whole epochs in a checkpoint; 0 without one."""
-    try:
-        saved = torch.load(checkpoint, weights_only=False)
-    except (OSError, RuntimeError, EOFError):
-        return 0
-    return saved["epoch"] + 1 if "epoch" in saved else saved["state"]["epoch"]

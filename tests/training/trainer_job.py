@@ -13,6 +13,8 @@ from settings import get_settings
 from tests.drawn_data import write_shapes
 from training.base_models import SUFFIXES, architecture_yaml
 from training.datasets import check
+from training.modes import trainer
+from training.publication import Trained
 from training.recipe import Recipe, TrainingRequest, plan
 
 NARROW = [0.33, 0.125, 1024]  # half of yolov8n's channels: twice as fast
@@ -78,6 +80,11 @@ def recipe(registry: Registry, task: Task, **fields: Any) -> Recipe:
     defaults = {"task": task, "data": str(drawn(task)), "imgsz": size, "batch": 8}
     request = TrainingRequest.model_validate(defaults | fields)
     return plan(request, registry, Paths(), get_settings())
+
+
+def run(recipe: Recipe, job: RecordingJob) -> Trained:
+    """What the worker does with a recipe, without publishing. Imports torch."""
+    return trainer(recipe)(recipe, job)
 
 
 def narrow_network(registry: Registry, task: Task, names: tuple[str, ...] = ()) -> str:

@@ -1,0 +1,209 @@
+"""Trainings that are cancelled, killed, or fail: what they leave, and how they go on."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from errors import DatasetInvalid, InvalidModelFile, ValidationFailed, VisionLoopError
+from models_store.registry import Registry
+from settings import get_settings
+from tests.training.trainer_job import (
+    RecordingJob,
+    drawn,
+    narrow_mobilenet,
+    narrow_network,
+    recipe,
+    run,
+)
+from training import mobilenet, publication
+from training.publication import Trained, publish
+
+ROOT = Path(__file__).parents[2]
+
+
+class Stopped(BaseException):
+    """Stands for JobCancelled."""
+
+
+@pytest.mark.parametrize("where", ["batch", "validation"])
+def test_cancel_ends_an_epoch_at_once_and_leaves_a_checkpoint(
+    registry: Registry, job: RecordingJob, where: str
+) -> None:
+    plan = recipe(registry, "classify", model=narrow_network(registry, "classify"), epochs=5)
+    reports = {"batch": 14, "validation": 19}[where]  # of the second epoch; one came before
+
+    def stop(job: RecordingJob) -> BaseException | None:
+        return Stopped() if len(job.fractions) >= reports else None
+
+    job.stop_when = stop
+    with pytest.raises(Stopped):
+        run(plan, job)
+    assert len(job.fractions) == reports
+    assert job.checkpoints == [1]
+    job.stop_when = lambda _: None
+    run(plan, job)
+    assert job.checkpoints == [1, 2, 3, 4, 5]
+    assert "Training from epoch 2 to epoch 5" in job.text
+
+
+CHILD = """
+import sys
+sys.path.insert(0, {root!r})
+from pathlib import Path
+from tests.training.trainer_job import RecordingJob
+from training.modes import trainer
+from training.recipe import Recipe
+recipe = Recipe.model_validate_json(Path({recipe!r}).read_text())
+trainer(recipe)(recipe, RecordingJob(Path({folder!r})))
+"""
+
+
+@pytest.mark.parametrize("family", ["yolo", "mobilenet"])
+def test_a_killed_training_goes_on_where_it_was(
+    registry: Registry, job: RecordingJob, tmp_path: Path, family: str
+) -> None:
+    names = ("circle", "square", "triangle")
+    base = (
+        narrow_network(registry, "classify")
+        if family == "yolo"
+        else narrow_mobilenet(registry, names)
+    )
+    plan = recipe(registry, "classify", model=base, epochs=40, patience=0)
+    (tmp_path / "recipe.json").write_text(plan.model_dump_json())
+    code = CHILD.format(
+        root=str(ROOT), recipe=str(tmp_path / "recipe.json"), folder=str(job.folder)
+    )
+    child = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.DEVNULL)
+    last = job.folder / "checkpoints" / "last.pt"
+    deadline = time.monotonic() + 60
+    while epochs_in(last) < 3:
+        assert child.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    done = epochs_in(last)
+
+    shorter = plan.model_copy(update={"epochs": plan.epochs})
+    job.stop_when = lambda job: Stopped() if len(job.checkpoints) == 2 else None
+    with pytest.raises(Stopped):
+        run(shorter, job)
+    assert f"Training from epoch {done + 1} to epoch 40" in job.text
+    assert job.checkpoints == [done + 1, done + 2]
+    assert epochs_in(last) == done + 2
+
+
+def test_a_damaged_checkpoint_is_replaced_by_the_one_before(
+    registry: Registry, job: RecordingJob
+) -> None:
+    plan = recipe(registry, "classify", model=narrow_network(registry, "classify"), epochs=4)
+    job.stop_when = lambda job: Stopped() if len(job.checkpoints) == 3 else None
+    with pytest.raises(Stopped):
+        run(plan, job)
+    last = job.folder / "checkpoints" / "last.pt"
+    last.write_bytes(last.read_bytes()[:5000])
+    job.checkpoints.clear()
+    job.stop_when = lambda _: None
+    run(plan, job)
+    assert job.checkpoints == [3, 4]
+
+
+def test_a_finished_training_is_only_collected(registry: Registry, job: RecordingJob) -> None:
+    plan = recipe(registry, "classify", model=narrow_network(registry, "classify"), epochs=1)
+    first = run(plan, job)
+    again = run(plan, job)
+    assert job.checkpoints == [1]
+    assert again.metrics == first.metrics
+    assert again.dataset_fingerprint == first.dataset_fingerprint
+
+
+def test_a_full_disk_fails_with_the_remedy_and_publishes_nothing(
+    registry: Registry, job: RecordingJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = recipe(registry, "classify", model=narrow_mobilenet(registry, ("a", "b", "c")), epochs=1)
+    count = len(registry.list())
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(mobilenet.torch, "save", full)
+    with pytest.raises(VisionLoopError, match="disk is full"):
+        run(plan, job)
+    monkeypatch.undo()
+    trained = run(plan, job)
+    for broken in ("shutil.copyfile", "training.publication.run_module"):
+        monkeypatch.setattr(broken, full)
+        with pytest.raises(VisionLoopError, match="disk is full"):
+            publish(trained, plan, job, registry)
+        monkeypatch.undo()
+    registry.refresh()
+    assert len(registry.list()) == count
+    assert registry.sweep() == []
+
+
+def test_a_failed_export_fails_the_job_with_its_reason(
+    registry: Registry, job: RecordingJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = recipe(registry, "classify", model="n", epochs=1)
+    count = len(registry.list())
+    folder = job.folder / "model"
+    shutil.copytree(registry.get(narrow_network(registry, "classify")).path, folder)
+    (folder / "model.safetensors").write_bytes(b"damaged")
+    count = len(registry.list())
+    with pytest.raises(VisionLoopError, match="weights file is damaged"):
+        publish(Trained(folder, {}, "x"), plan, job, registry)
+    monkeypatch.setattr(publication, "EXPORT_TIMEOUT", 0.01)
+    with pytest.raises(VisionLoopError, match="within"):
+        publish(Trained(folder, {}, "x"), plan, job, registry)
+    assert len(registry.list()) == count
+
+
+def test_out_of_memory_names_the_settings(
+    registry: Registry, job: RecordingJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = recipe(registry, "classify", model=narrow_network(registry, "classify"), epochs=1)
+
+    def hungry(*_: Any, **__: Any) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9e9")
+
+    monkeypatch.setattr("ultralytics.engine.trainer.BaseTrainer.optimizer_step", hungry)
+    with pytest.raises(ValidationFailed, match="batch 8 at imgsz 64"):
+        run(plan, job)
+
+
+def test_weights_of_another_task_and_vanished_data_are_told(
+    registry: Registry, job: RecordingJob, tmp_path: Path
+) -> None:
+    folder = get_settings().home / "datasets" / "vanishing"
+    shutil.copytree(drawn("classify"), folder)
+    plan = recipe(
+        registry, "classify", model=narrow_network(registry, "classify"), data=str(folder), epochs=1
+    )
+    shutil.rmtree(folder / "val")
+    shutil.rmtree(folder / "train")
+    with pytest.raises(DatasetInvalid):
+        run(plan, job)
+    base = plan.base.model_copy(update={"value": narrow_network(registry, "detect")})
+    wrong = plan.model_copy(update={"base": base, "dataset": str(drawn("classify"))})
+    with pytest.raises(InvalidModelFile, match="for detect"):
+        run(wrong, job)
+
+
+def epochs_in(checkpoint: Path) -> int:
+    """Whole epochs in a checkpoint; 0 without one."""
+    try:
+        saved = torch.load(checkpoint, weights_only=False)
+    except (OSError, RuntimeError, EOFError):
+        return 0
+    return saved["epoch"] + 1 if "epoch" in saved else saved["state"]["epoch"]
