@@ -17,20 +17,26 @@ from models_store.weights import IMAGENET_MEAN, IMAGENET_STD, describe_mobilenet
 from settings import get_settings
 from training.recipe import Recipe
 
-CACHE = 1024**3  # bytes of pictures kept in memory
+CACHE = 1024**3  # bytes of pictures kept in memory, of all loading processes together
 LARGE = 3  # a picture whose shorter side is so many times the input's is kept smaller
 
 
 class Training(Dataset[tuple[Tensor, int]]):
     """Augmented pictures by index: float32 (3, imgsz, imgsz), normalised, and the class id."""
 
-    def __init__(self, images: Sequence[Path], classes: Mapping[Path, int], recipe: Recipe) -> None:
+    def __init__(
+        self,
+        images: Sequence[Path],
+        classes: Mapping[Path, int],
+        recipe: Recipe,
+        cache: int = CACHE,
+    ) -> None:
         self.images = tuple(images)
         self.classes = classes
         self.transform = augmentation(recipe)
         self._large = LARGE * recipe.imgsz
         self._kept: dict[int, Image.Image] = {}
-        self._free = CACHE
+        self._free = cache
 
     def __len__(self) -> int:
         return len(self.images)
@@ -52,12 +58,18 @@ class Training(Dataset[tuple[Tensor, int]]):
 class Validation(Dataset[tuple[Tensor, int]]):
     """Pictures exactly as serving prepares them."""
 
-    def __init__(self, images: Sequence[Path], classes: Mapping[Path, int], imgsz: int) -> None:
+    def __init__(
+        self,
+        images: Sequence[Path],
+        classes: Mapping[Path, int],
+        imgsz: int,
+        cache: int = CACHE,
+    ) -> None:
         self.images = tuple(images)
         self.classes = classes
         self.transform = evaluation(imgsz)
         self._kept: dict[int, Tensor] = {}
-        self._free = CACHE
+        self._free = cache
 
     def __len__(self) -> int:
         return len(self.images)

@@ -45,10 +45,10 @@ def explained(recipe: Recipe) -> Iterator[None]:
                 "The training diverged: its loss became infinite or NaN and stayed so. Use a "
                 "smaller lr0 and check the labels."
             ) from error
-        if "final batch=1" in known:
+        if "final batch=1" in known or "more than 1 value per channel" in known:
             raise ValidationFailed(
-                f"With batch {recipe.batch} the last batch holds a single picture, too little for "
-                f"imgsz {recipe.imgsz}. Change batch by one, or use a larger imgsz."
+                f"With batch {recipe.batch} a batch holds a single picture, too little for imgsz "
+                f"{recipe.imgsz}. Use another batch, or a larger imgsz."
             ) from error
         if isinstance(error, RuntimeError) and known.startswith("dataset"):
             raise DatasetInvalid(text.replace("❌", "").strip()) from error

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +25,7 @@ from models_store.weights import build_model, describe, describe_mobilenet, save
 from settings import get_settings
 from training.average import Average
 from training.confusion import classifier_scores
-from training.crops import Training, Validation
+from training.crops import CACHE, Training, Validation
 from training.data_roots import data_roots
 from training.datasets import Dataset, check
 from training.failures import explained
@@ -89,22 +90,26 @@ class Session:
         hyper = recipe.hyper
         images, classes = dataset.looked.splits, dataset.classes
         self.amount: Amount = amount_of(recipe, len(images["train"]))
-        train = Training(images["train"], classes, recipe)
-        val = Validation(images["val"], classes, recipe.imgsz)
-        if len(train) < 2:
-            raise ValidationFailed("Training needs at least two pictures.")
         cores = os.cpu_count() or 1
         workers = int(hyper.get("workers", 0 if cores <= 2 else min(8, cores - 2)))
+        cache = CACHE // max(1, workers)
+        train = Training(images["train"], classes, recipe, cache)
+        val = Validation(images["val"], classes, recipe.imgsz, cache)
+        if len(train) < 2:
+            raise ValidationFailed("Training needs at least two pictures.")
         self.generator = torch.Generator().manual_seed(recipe.seed)
         self.loader: DataLoader[Any] = DataLoader(
             train,
             batch_size=recipe.batch,
             shuffle=True,
             num_workers=workers,
+            persistent_workers=workers > 0,
             generator=self.generator,
             drop_last=len(train) > recipe.batch and len(train) % recipe.batch == 1,
         )
-        self.val_loader: DataLoader[Any] = DataLoader(val, recipe.batch * 2, num_workers=workers)
+        self.val_loader: DataLoader[Any] = DataLoader(
+            val, recipe.batch * 2, num_workers=workers, persistent_workers=workers > 0
+        )
         self.model = model.to(device).train()
         momentum = float(hyper.get("bn_momentum", max(0.05, self.amount.bn_momentum)))
         for module in self.model.modules():
@@ -174,17 +179,21 @@ class Session:
         """Measures the average, and notes whether it is the best so far."""
         count = len(self.dataset.names)
         matrix = torch.zeros(count, count, dtype=torch.long)
-        total = 0.0
+        total = seconds = 0.0
         for index, (images, classes) in enumerate(self.val_loader):
             self.job.check()
+            began = time.perf_counter()
             output = self.average.model(images.to(self.device)).float().cpu()
+            seconds += time.perf_counter() - began
             total += nn.functional.cross_entropy(output, classes, reduction="sum").item()
             matrix += torch.bincount(
                 classes * count + output.argmax(1), minlength=count * count
             ).view(count, count)
             self._report(len(self.loader), index + 1, {})
         metrics = classifier_scores(matrix.numpy())
-        metrics |= {"loss": self.loss, "val_loss": total / int(matrix.sum())}
+        seen = int(matrix.sum())
+        metrics |= {"loss": self.loss, "val_loss": total / seen}
+        metrics["inference_time"] = round(1000 * seconds / seen, 3)  # ms a picture
         state = self.state
         state.epoch += 1
         ranked = (metrics["accuracy"], -metrics["val_loss"])

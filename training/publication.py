@@ -61,7 +61,7 @@ def publish(trained: Trained, recipe: Recipe, job: JobHandle, registry: Registry
             "parent": recipe.parent,
             "mode": recipe.mode,
             "base": recipe.base.shown,
-            "dataset": Path(recipe.dataset).parent.name,
+            "dataset": _name(Path(recipe.dataset)),
             "dataset_fingerprint": trained.dataset_fingerprint,
         }
         scores = {key: trained.metrics[key] for key in SCORES if key in trained.metrics}
@@ -74,6 +74,11 @@ def publish(trained: Trained, recipe: Recipe, job: JobHandle, registry: Registry
 def _published(job_id: str, registry: Registry) -> ModelVersion | None:
     registry.refresh()
     return next((m for m in registry.list() if m.source.get("job_id") == job_id), None)
+
+
+def _name(dataset: Path) -> str:
+    """Of a data set: its folder's, without where that is."""
+    return dataset.parent.name if dataset.suffix.lower() in (".yaml", ".yml") else dataset.name
 
 
 def _export(folder: Path) -> None:

@@ -19,7 +19,7 @@ from training.recipe import Recipe
 LONG = 10_000  # iterations from which Ultralytics' own choice of optimiser is taken
 ENOUGH_STEPS = 1_500  # optimiser steps wanted before batches are added up to 64 pictures
 CACHE = 512 * 1024**2  # bytes of decoded pictures kept in memory
-SIDED = re.compile(r"left|right|links|rechts|gauche|droite|izquierd|derech", re.IGNORECASE)
+SIDED = re.compile(r"(?<![a-z])(left|right|links|rechts|gauche|droite|izquierd|derech)", re.I)
 
 
 @dataclass(frozen=True)
