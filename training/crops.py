@@ -13,11 +13,17 @@ from torch.utils.data import Dataset
 from torchvision.transforms import InterpolationMode, v2
 
 from inference.images import decode
-from models_store.weights import IMAGENET_MEAN, IMAGENET_STD, describe_mobilenet
+from models_store.description import Preprocessing
+from models_store.weights import describe_mobilenet
 from settings import get_settings
 from training.recipe import Recipe
 
 CACHE = 1024**3  # bytes of pictures kept in memory, of all loading processes together
+_BY_NAME = {
+    "nearest": InterpolationMode.NEAREST,
+    "bilinear": InterpolationMode.BILINEAR,
+    "bicubic": InterpolationMode.BICUBIC,
+}
 LARGE = 3  # a picture whose shorter side is so many times the input's is kept smaller
 
 
@@ -29,11 +35,12 @@ class Training(Dataset[tuple[Tensor, int]]):
         images: Sequence[Path],
         classes: Mapping[Path, int],
         recipe: Recipe,
+        how: Preprocessing,
         cache: int = CACHE,
     ) -> None:
         self.images = tuple(images)
         self.classes = classes
-        self.transform = augmentation(recipe)
+        self.transform = augmentation(recipe, how)
         self._large = LARGE * recipe.imgsz
         self._kept: dict[int, Image.Image] = {}
         self._free = cache
@@ -62,12 +69,12 @@ class Validation(Dataset[tuple[Tensor, int]]):
         self,
         images: Sequence[Path],
         classes: Mapping[Path, int],
-        imgsz: int,
+        how: Preprocessing,
         cache: int = CACHE,
     ) -> None:
         self.images = tuple(images)
         self.classes = classes
-        self.transform = evaluation(imgsz)
+        self.transform = evaluation(how)
         self._kept: dict[int, Tensor] = {}
         self._free = cache
 
@@ -85,7 +92,7 @@ class Validation(Dataset[tuple[Tensor, int]]):
         return picture, self.classes[path]
 
 
-def augmentation(recipe: Recipe) -> v2.Compose:
+def augmentation(recipe: Recipe, how: Preprocessing) -> v2.Compose:
     """Random crops, small turns, colours, a patch left out. Mirrored only when asked for.
 
     A mirrored traffic sign, letter or tool is often another class.
@@ -110,25 +117,35 @@ def augmentation(recipe: Recipe) -> v2.Compose:
             v2.RandomHorizontalFlip(float(hyper.get("fliplr", 0.0))),
             v2.RandomVerticalFlip(float(hyper.get("flipud", 0.0))),
             v2.ColorJitter(value, value, saturation, float(hyper.get("hsv_h", 0.015))),
-            *_to_tensor(),
+            *_to_tensor(how),
             v2.RandomErasing(float(hyper.get("erasing", 0.1)), scale=(0.02, 0.2)),
         ]
     )
 
 
-def evaluation(imgsz: int) -> v2.Compose:
-    """What `describe_mobilenet` says that serving does."""
-    how = describe_mobilenet(1, imgsz).preprocessing
-    return v2.Compose(
-        [v2.Resize(how.resize_to, antialias=True), v2.CenterCrop(how.imgsz), *_to_tensor()]
-    )
+def evaluation(how: Preprocessing) -> v2.Compose:
+    """What serving does, for a `squash` or a `centre_crop`."""
+    if how.resize == "squash":
+        sizes: list[Any] = [v2.Resize((how.imgsz, how.imgsz), _BY_NAME[how.interpolation])]
+    else:
+        short = how.resize_to or how.imgsz
+        sizes = [v2.Resize(short, _BY_NAME[how.interpolation]), v2.CenterCrop(how.imgsz)]
+    return v2.Compose([*sizes, *_to_tensor(how)])
 
 
-def _to_tensor() -> list[Any]:
+def preprocessing_for(imgsz: int, known: Preprocessing | None) -> Preprocessing:
+    """How pictures are prepared: as the start weights saw them, or as ImageNet's are."""
+    if known is None or known.resize == "letterbox":
+        return describe_mobilenet(1, imgsz).preprocessing
+    short = known.resize_to and round(known.resize_to * imgsz / known.imgsz)
+    return known.model_copy(update={"imgsz": imgsz, "resize_to": short, "antialias": True})
+
+
+def _to_tensor(how: Preprocessing) -> list[Any]:
     return [
         v2.PILToTensor(),
         v2.ToDtype(torch.float32, scale=True),
-        v2.Normalize(IMAGENET_MEAN, IMAGENET_STD),
+        v2.Normalize(how.mean, how.std),
     ]
 
 

@@ -25,7 +25,7 @@ from models_store.weights import build_model, describe, describe_mobilenet, save
 from settings import get_settings
 from training.average import Average
 from training.confusion import classifier_scores
-from training.crops import CACHE, Training, Validation
+from training.crops import CACHE, Training, Validation, preprocessing_for
 from training.data_roots import data_roots
 from training.datasets import Dataset, check
 from training.failures import explained
@@ -84,17 +84,18 @@ class Session:
     """One job's training: the network, the optimiser, how far they are."""
 
     def __init__(
-        self, recipe: Recipe, job: JobHandle, dataset: Dataset, model: nn.Module, device: Any
+        self, recipe: Recipe, job: JobHandle, dataset: Dataset, start: Start, device: Any
     ) -> None:
         self.recipe, self.job, self.dataset, self.device = recipe, job, dataset, device
+        self.how = preprocessing_for(recipe.imgsz, start.preprocessing)
         hyper = recipe.hyper
         images, classes = dataset.looked.splits, dataset.classes
         self.amount: Amount = amount_of(recipe, len(images["train"]))
         cores = os.cpu_count() or 1
         workers = int(hyper.get("workers", 0 if cores <= 2 else min(8, cores - 2)))
         cache = CACHE // max(1, workers)
-        train = Training(images["train"], classes, recipe, cache)
-        val = Validation(images["val"], classes, recipe.imgsz, cache)
+        train = Training(images["train"], classes, recipe, self.how, cache)
+        val = Validation(images["val"], classes, self.how, cache)
         if len(train) < 2:
             raise ValidationFailed("Training needs at least two pictures.")
         self.generator = torch.Generator().manual_seed(recipe.seed)
@@ -110,7 +111,7 @@ class Session:
         self.val_loader: DataLoader[Any] = DataLoader(
             val, recipe.batch * 2, num_workers=workers, persistent_workers=workers > 0
         )
-        self.model = model.to(device).train()
+        self.model = network(recipe, dataset, start, job).to(device).train()
         momentum = float(hyper.get("bn_momentum", max(0.05, self.amount.bn_momentum)))
         for module in self.model.modules():
             if isinstance(module, nn.BatchNorm2d):
@@ -131,7 +132,7 @@ class Session:
     ) -> Session:
         """A new training, or the one that the checkpoint holds."""
         torch.manual_seed(recipe.seed)
-        session = cls(recipe, job, dataset, network(recipe, dataset, start, job), device)
+        session = cls(recipe, job, dataset, start, device)
         session.checkpoints.mkdir(parents=True, exist_ok=True)
         resumed = session.load()
         where = f"from epoch {session.state.epoch + 1}" if resumed else "from the start"
@@ -254,6 +255,7 @@ class Session:
             model,
             self.recipe.imgsz,
             names=self.dataset.names,
+            preprocessing=self.how,
             description=f"Trained from {self.recipe.base.shown}.",
         )
         save_model(folder, model, described)

@@ -13,7 +13,13 @@ import httpx
 from torch import nn
 
 from errors import BackendUnavailable, InvalidModelFile
-from models_store.description import DESCRIPTION_FILE, Family, ModelDescription, Task
+from models_store.description import (
+    DESCRIPTION_FILE,
+    Family,
+    ModelDescription,
+    Preprocessing,
+    Task,
+)
 from models_store.importer import convert_checkpoint
 from models_store.store import locate
 from models_store.weights import load_model
@@ -33,11 +39,13 @@ class Start:
         architecture: Ultralytics' model yaml as a dict, or the description of a MobileNet.
         model: A network with weights, and `names`; None: from scratch.
         names: The classes it knows.
+        preprocessing: How it saw its pictures.
     """
 
     architecture: dict[str, Any]
     model: nn.Module | None = None
     names: tuple[str, ...] = ()
+    preprocessing: Preprocessing | None = None
 
 
 def load_start(base: Base, folder: Path, settings: Settings) -> Start:
@@ -65,7 +73,7 @@ def load_start(base: Base, folder: Path, settings: Settings) -> Start:
         source = _converted(Path(base.value), folder, base)
     model, description = load_model(source)
     _check(description, base.task, base.family, base.shown)
-    return Start(description.architecture, model, description.names)
+    return Start(description.architecture, model, description.names, description.preprocessing)
 
 
 def _converted(path: Path, folder: Path, base: Base) -> Path:
