@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test lint format bench starters build clean
+.PHONY: help setup serve test lint format bench stress starters build clean
 
 help:  ## Show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -37,6 +37,9 @@ format: $(READY)  ## Format the code
 
 bench: $(READY)  ## Run the serving benchmark that the README quotes
 	@$(BIN)/python -m benchmarks.serving
+
+stress: $(READY)  ## Kill and cancel training jobs at random moments, half an hour
+	@$(BIN)/python -m benchmarks.stress_jobs
 
 starters: $(READY)  ## Draw the training pictures and train both starter models again
 	@$(BIN)/python -m training.starters classifier && $(BIN)/python -m training.starters detector

@@ -1,0 +1,275 @@
+"""Kill and cancel training jobs at random moments, and see that none is lost, stuck or spoiled.
+
+Starts the service on a fresh temporary home and submits a small drawn training a round. In each
+round SIGKILL hits, at a random moment, the job's worker, the Trainer's process, or every process
+of the server, which is then started again; the job must end completed, published once, with a
+model that answers. Further rounds cancel instead: the job must be stopped, with no process left,
+in under five seconds. `python -m benchmarks.stress_jobs [--rounds 20] [--cancels 10]`
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+from benchmarks.server import PYTHON, ROOT, free_port
+from training.processes import marked
+
+FINAL = ("stopped", "completed", "failed")
+KILLS = ("worker", "trainer", "everything")
+READY = 180.0  # seconds for a start, on a busy machine
+DONE = 300.0  # seconds for a job, restarts included
+CANCELLED = 5.0  # seconds
+
+
+class Failed(Exception):
+    """The service broke a promise."""
+
+
+@dataclass
+class Round:
+    what: str
+    moment: float  # seconds after the submission
+    job_id: str = ""
+    reached: str = ""
+    ended: str = ""
+    attempts: int = 0
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        return (
+            f"{self.what:11}{self.moment:7.1f} s  {self.reached:24}{self.ended:11}"
+            f"{self.attempts:3}{self.seconds:8.1f} s"
+        )
+
+
+@dataclass
+class Service:
+    """The server, which may be killed and started again."""
+
+    home: Path
+    port: int = field(default_factory=free_port)
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        env = {"VISIONLOOP_HOME": str(self.home / "home"), "VISIONLOOP_DEVICE": "cpu"}
+        env |= {"BENTOML_HOME": str(self.home / "bento"), "BENTOML_DO_NOT_TRACK": "true"}
+        env |= {"VISIONLOOP_DATA_ROOTS": str(self.home / "data")}
+        command = [PYTHON, "-m", "bentoml", "serve", "service:VisionLoop"]
+        with (self.home / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [*command, "--port", str(self.port)],
+                cwd=ROOT,
+                env={**os.environ, **env},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        until(self._ready, READY, "the server is ready")
+
+    def _ready(self) -> bool:
+        try:
+            return httpx.get(self.url + "/readyz", timeout=5).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    def ask(self, method: str, path: str, **options: Any) -> Any:
+        """An answer's JSON; asks again while the server is being restarted."""
+        for _ in range(20):
+            try:
+                answer = httpx.request(method, self.url + path, timeout=30, **options)
+            except httpx.HTTPError:
+                time.sleep(0.5)
+                continue
+            if answer.status_code in (200, 409):
+                return answer.json()
+            if answer.status_code != 503:
+                raise Failed(f"{method} {path}: {answer.status_code} {answer.text[:300]}")
+            time.sleep(0.5)
+        raise Failed(f"{method} {path}: no answer")
+
+    def family(self) -> list[psutil.Process]:
+        """The server's processes, workers included."""
+        if self.process is None or self.process.poll() is not None:
+            return []
+        top = psutil.Process(self.process.pid)
+        return [top, *top.children(recursive=True)]
+
+    def kill(self, what: str, job_id: str) -> None:
+        """SIGKILL to the job's worker, to the Trainer, or to everything."""
+        for process in self.family():
+            try:
+                line = process.cmdline()
+            except psutil.Error:
+                continue
+            worker = "training.worker" in line and job_id in line
+            trainer = "--service-name" in line and "Trainer" in line
+            if what == "everything" or (worker if what == "worker" else trainer):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+        if what == "everything" and self.process is not None:
+            self.process.wait(30)
+            self.start()
+
+    def stop(self) -> None:
+        """End everything that was started here."""
+        family = self.family()
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+        _, alive = psutil.wait_procs(family, timeout=20)
+        for process in alive:
+            process.kill()
+        if self.process is not None:
+            self.process.wait(10)
+
+
+def until(found: Callable[[], Any], seconds: float, what: str) -> Any:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if result := found():
+            return result
+        time.sleep(0.1)
+    raise Failed(f"Not within {seconds:g} s: {what}.")
+
+
+def submit(service: Service, data: Path, epochs: int) -> str:
+    hyper = {"workers": 0, "mosaic": 0, "optimizer": "AdamW", "lr0": 2e-3, "warmup_epochs": 1}
+    body = {"task": "classify", "model_type": "n", "data_path": str(data), "imgsz": 64}
+    body |= {"epochs": epochs, "batch": 8, "patience": 0, "name": "stressed", "hyper": hyper}
+    return str(service.ask("POST", "/api/training/regular", json=body)["task_id"])
+
+
+def ended(service: Service, job_id: str) -> dict[str, Any]:
+    def final() -> Any:
+        job = service.ask("GET", f"/jobs/{job_id}")
+        return job if job["status"] in FINAL else None
+
+    job: dict[str, Any] = until(final, DONE, f"job {job_id} ends")
+    return job
+
+
+def check_completed(service: Service, job: dict[str, Any], image: bytes) -> None:
+    """Completed, published exactly once, and its model answers."""
+    if job["status"] != "completed":
+        raise Failed(f"Job {job['job_id']} is {job['status']}: {job['error']}")
+    models = service.ask("GET", "/models")["models"]
+    made = [model["id"] for model in models if model["source"]["job_id"] == job["job_id"]]
+    if made != [job["model_id"]]:
+        raise Failed(f"Job {job['job_id']} says {job['model_id']}, the registry has {made}.")
+    sent = {"files": {"image": image}, "data": {"model_id": job["model_id"]}}
+    if not service.ask("POST", "/infer", **sent)["predictions"]:
+        raise Failed(f"{job['model_id']} predicts nothing.")
+
+
+def play(service: Service, data: Path, epochs: int, this: Round, image: bytes) -> None:
+    """One round."""
+    began = time.monotonic()
+    this.job_id = submit(service, data, epochs)
+    time.sleep(this.moment)
+    job = service.ask("GET", f"/jobs/{this.job_id}")
+    this.reached = f"{job['status']} {job['progress']:.0f} % epoch {job['current_epoch']}"
+    if this.what == "cancel":
+        asked = time.monotonic()
+        service.ask("POST", f"/jobs/{this.job_id}/cancel")
+        job = ended(service, this.job_id)
+        took = time.monotonic() - asked
+        if took > CANCELLED or this.job_id in marked():
+            raise Failed(f"Cancelling job {this.job_id} took {took:.1f} s, or left a process.")
+        if job["status"] not in ("stopped", "completed"):
+            raise Failed(f"The cancelled job {this.job_id} is {job['status']}: {job['error']}")
+        this.seconds = took
+    else:
+        service.kill(this.what, this.job_id)
+        job = ended(service, this.job_id)
+        check_completed(service, job, image)
+        this.seconds = time.monotonic() - began
+    this.ended, this.attempts = job["status"], job["attempts"]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").split("\n\n")[1],
+        epilog="Exit code 1: a promise was broken; the log of the server is shown.",
+    )
+    parser.add_argument("--rounds", type=int, default=20, help="with a kill (20)")
+    parser.add_argument("--cancels", type=int, default=10, help="rounds with a cancel (10)")
+    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument("--minutes", type=float, default=60, help="stop after this time (60)")
+    options = parser.parse_args()
+    seed = options.seed if options.seed is not None else random.randrange(10**6)
+    with tempfile.TemporaryDirectory(prefix="visionloop-stress-") as folder:
+        service = Service(Path(folder))
+        try:
+            return run(service, options, random.Random(seed), seed)
+        except Failed as error:
+            log = (service.home / "log").read_text(errors="replace")
+            print(f"{log[-3000:]}\nBROKEN (seed {seed}): {error}", file=sys.stderr)
+            return 1
+        finally:
+            service.stop()
+
+
+def run(service: Service, options: argparse.Namespace, chance: random.Random, seed: int) -> int:
+    from tests.drawn_data import write_shapes
+
+    deadline = time.monotonic() + 60 * options.minutes
+    data = write_shapes(service.home / "data" / "shapes", "classify", 48, 12, 64)
+    image = sorted((data / "val").rglob("*.jpg"))[0].read_bytes()
+    service.start()
+    began = time.monotonic()
+    undisturbed = ended(service, submit(service, data, options.epochs))
+    check_completed(service, undisturbed, image)
+    whole = time.monotonic() - began
+    print(f"seed {seed}; an undisturbed job takes {whole:.1f} s", flush=True)
+    print(f"{'what':11}{'moment':>9}  {'reached':24}{'ended':11}att{'seconds':>10}")
+    plan = [KILLS[number % len(KILLS)] for number in range(options.rounds)]
+    plan += ["cancel"] * options.cancels
+    chance.shuffle(plan)
+    played: list[Round] = []
+    for what in plan:
+        if time.monotonic() > deadline:
+            print(f"The {options.minutes:g} minutes are over; {len(plan) - len(played)} are left.")
+            break
+        this = Round(what, chance.uniform(0, whole))
+        played.append(this)
+        play(service, data, options.epochs, this, image)
+        print(this, flush=True)
+    jobs = {job["job_id"]: job["status"] for job in service.ask("GET", "/jobs")["jobs"]}
+    lost = [this.job_id for this in played if jobs.get(this.job_id) not in FINAL]
+    left = sorted(marked().keys() & jobs.keys())
+    if lost or left:
+        raise Failed(f"Lost or stuck: {lost}; processes left of: {left}")
+    kills = [this for this in played if this.what != "cancel"]
+    resumed = sum(this.attempts > 1 for this in kills)
+    slowest = max((this.seconds for this in played if this.what == "cancel"), default=0.0)
+    print(
+        f"{len(kills)} kills: all completed, {resumed} after another attempt. "
+        f"{len(played) - len(kills)} cancels: the slowest took {slowest:.2f} s. "
+        "No job lost, none stuck, no process left."
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    sys.exit(main())
