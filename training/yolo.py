@@ -150,10 +150,12 @@ def trainer_class(run: Run) -> type:
         "pose": yolo.pose.PoseTrainer,
         "classify": yolo.classify.ClassificationTrainer,
     }
-    return type("JobTrainer", (_JobTrainer, bases[run.recipe.task]), {"run": run})
+    # Not named "…Trainer": to those Ultralytics adds the uploads to its platform, which start
+    # wherever ULTRALYTICS_API_KEY is set (8.4.190, utils/callbacks/base.py).
+    return type("JobRun", (_JobRun, bases[run.recipe.task]), {"run": run})
 
 
-class _JobTrainer:
+class _JobRun:
     """Mixed into one of Ultralytics' trainers, whose attributes it uses."""
 
     run: Run

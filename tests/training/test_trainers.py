@@ -170,5 +170,19 @@ def test_without_the_strategy_all_layers_learn_at_once(
     assert not any(line.startswith("Stage") for line in job.lines)
 
 
+def test_nothing_is_uploaded_where_ultralytics_finds_a_key(
+    registry: Registry, job: RecordingJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ultralytics.utils.callbacks import platform
+
+    called: list[Any] = []
+    monkeypatch.setenv("ULTRALYTICS_API_KEY", "key")
+    for event in platform.callbacks:
+        monkeypatch.setitem(platform.callbacks, event, called.append)
+    run(recipe(registry, "classify", model=narrow_network(registry, "classify"), epochs=1), job)
+    assert called == []
+    monkeypatch.undo()
+
+
 def listing(folder: Path) -> list[Path]:
     return sorted(folder.rglob("*"))
