@@ -65,6 +65,14 @@ class Run:
         """Training pictures, without unreadable ones."""
         return len(self.dataset.looked.splits["train"])
 
+    @property
+    def decoded(self) -> int:
+        """Bytes of the pictures in memory: a classifier's are kept in full, others scaled."""
+        pictures, imgsz = self.dataset.looked.pictures.values(), self.recipe.imgsz
+        if self.recipe.task == "classify":
+            return sum(picture.width * picture.height * 3 for picture in pictures)
+        return len(pictures) * imgsz * imgsz * 3
+
     def save(self) -> None:
         state = {"fitness": self.fitness, "best": self.best, "finished": self.finished}
         temporary = self.checkpoints / "state.json.writing"
@@ -107,6 +115,7 @@ def train(run: Run) -> Trained:
             overrides = arguments(
                 recipe,
                 images=run.images,
+                decoded=run.decoded,
                 names=run.dataset.names,
                 data=data,
                 folder=job.folder,

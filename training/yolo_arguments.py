@@ -63,6 +63,7 @@ def arguments(
     recipe: Recipe,
     *,
     images: int,
+    decoded: int,
     names: Sequence[str],
     data: Path,
     folder: Path,
@@ -75,6 +76,7 @@ def arguments(
     Args:
         recipe: What was asked for; its hyperparameters go before everything here.
         images: Training pictures.
+        decoded: Bytes of all pictures as Ultralytics would keep them in memory.
         names: Class names.
         data: The data.yaml or class root that is really read.
         folder: Where `run/` is made: results.csv, plots.
@@ -95,7 +97,7 @@ def arguments(
         "seed": recipe.seed,
         "device": device,
         "workers": 0 if device == "cpu" else max(0, min(8, cores - 2)),
-        "cache": "ram" if images * recipe.imgsz**2 * 3 <= CACHE else False,
+        "cache": "ram" if decoded <= CACHE else False,
         "amp": "bf16" if bf16 else False,  # fp16 would fetch weights to check itself
         "deterministic": False,
         "plots": False,

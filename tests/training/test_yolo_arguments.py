@@ -16,6 +16,7 @@ def chosen(
     *,
     kind: Any = "scratch",
     images: int = 64,
+    decoded: int = 10**6,
     epochs: int = 10,
     names: tuple[str, ...] = ("a", "b"),
     device: str = "cpu",
@@ -41,6 +42,7 @@ def chosen(
     return arguments(
         recipe,
         images=images,
+        decoded=decoded,
         names=names,
         data=Path("/view/data.yaml"),
         folder=Path("/jobs/1"),
@@ -64,7 +66,7 @@ def chosen(
         ({"nbs": 32, "seed": 3}, {"nbs": 32, "seed": 3}),
         ({"cache": "false", "workers": 2}, {"cache": False, "workers": 2}),
         ({}, {"cache": "ram", "workers": 0, "amp": False, "plots": False}),
-        ({"images": 10**6}, {"cache": False}),
+        ({"decoded": 10**9}, {"cache": False}),
         ({"device": "0", "bf16": True}, {"workers": 8, "amp": "bf16", "device": "0"}),
         ({"device": "0", "bf16": True, "amp": False}, {"amp": False}),
         ({"amp": True}, {"amp": False}),  # a CPU has none
