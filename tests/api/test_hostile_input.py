@@ -13,7 +13,7 @@ from schemathesis.generation import GenerationMode
 
 from tests.api.serving import Server
 
-EXAMPLES = 20  # for each operation and kind
+EXAMPLES = 8  # for each operation and kind
 
 
 def test_no_request_breaks_the_service(server: Server) -> None:

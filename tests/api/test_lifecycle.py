@@ -16,6 +16,7 @@ import httpx
 import pytest
 from bentoml.exceptions import BentoMLException
 
+from models_store.archive import export_archive
 from models_store.registry import Registry
 from models_store.store import ModelStore
 from settings import Settings
@@ -95,8 +96,7 @@ def test_a_second_server_is_refused_and_the_first_is_none_the_worse(guarded: Ser
 def test_a_deleted_model_is_gone_and_a_hurrying_request_is_told(
     guarded: Server, picture: Picture
 ) -> None:
-    settings = Settings.model_validate({"home": guarded.home / "home"})
-    registry = Registry(settings, ModelStore(guarded.home / "bento"))
+    registry = _registry(guarded)
     folder = registry.get(CLASSIFIER).path
     copied = Path(shutil.copytree(folder, guarded.home / "copy"))
     model = registry.publish(copied, "short_lived", {"kind": "import"})
@@ -124,6 +124,43 @@ def test_a_deleted_model_is_gone_and_a_hurrying_request_is_told(
             assert (answer.status_code, answer.json()["code"]) == (404, "MODEL_NOT_FOUND")
     assert infer(guarded, image, model_id=model.id).status_code == 404
     assert not model.path.exists()
+
+
+def test_importing_needs_the_admin_token_and_a_whole_file(guarded: Server, tmp_path: Path) -> None:
+    registry = _registry(guarded)
+    known = registry.get(CLASSIFIER)
+    archive = export_archive(known, tmp_path / "carried.zip").read_bytes()
+    registry.close()
+    with httpx.Client(base_url=guarded.url, timeout=120) as client:
+
+        def send(
+            file: str, content: bytes, headers: dict[str, str] = ADMIN, **options: str
+        ) -> httpx.Response:
+            files = {"file": (file, content)}
+            return client.post("/models/import", files=files, data=options, headers=headers)
+
+        assert send("a.zip", archive, USE).status_code == 403
+        for file, content in (
+            ("a.pt", b"version https://git-lfs.github.com/spec/v1\n"),
+            ("a.pt", b""),
+            ("a.zip", archive[:-1000]),
+        ):
+            answer = send(file, content)
+            assert (answer.status_code, answer.json()["code"]) == (400, "INVALID_MODEL_FILE")
+        assert send("a.exe", archive).json()["code"] == "VALIDATION_ERROR"
+        assert send("a.zip", archive, name="not a name").json()["code"] == "VALIDATION_ERROR"
+        assert client.post("/models/import", headers=ADMIN).json()["code"] == "VALIDATION_ERROR"
+
+        arrived = send("a.zip", archive, name="carried")
+        assert arrived.status_code == 201, arrived.text
+        model = arrived.json()
+        assert (model["name"], model["source"]["kind"]) == ("carried", "import")
+        assert client.delete(f"/models/{model['id']}", headers=ADMIN).status_code == 204
+
+
+def _registry(server: Server) -> Registry:
+    settings = Settings.model_validate({"home": server.home / "home"})
+    return Registry(settings, ModelStore(server.home / "bento"))
 
 
 def test_a_killed_runner_comes_back_and_nobody_hangs(guarded: Server, picture: Picture) -> None:
