@@ -14,9 +14,8 @@ from api.parcel import Parcel
 from inference.device import device
 from inference.runtime import ModelRuntime
 from models_store.store import locate
-from settings import get_settings
 
-settings = get_settings()
+settings = deployment.usable_settings()
 os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(deployment.metrics_folder(settings))
 door = Door(native=frozenset({"/predict"}))
 

@@ -19,9 +19,11 @@ from typing import Any
 
 from bentoml._internal.configuration.containers import BentoMLContainer
 from filelock import FileLock, Timeout
+from pydantic import ValidationError
 
 from errors import VisionLoopError
-from settings import Settings
+from inference.device import device
+from settings import Settings, get_settings
 
 LOCK = ".visionloop-server.lock"
 _PR_SET_PDEATHSIG = 1
@@ -29,6 +31,22 @@ _PR_SET_PDEATHSIG = 1
 Stop = Callable[[int, FrameType | None], Any]
 
 _held: dict[Path, FileLock] = {}
+
+
+def usable_settings() -> Settings:
+    """The settings, or the end of the program with a sentence for each that is not usable."""
+    try:
+        settings = get_settings()
+        device(settings)
+    except ValidationError as error:
+        sentences = [
+            f"VISIONLOOP_{'_'.join(map(str, found['loc'])).upper()}: {found['msg']}."
+            for found in error.errors()
+        ]
+        sys.exit("\n".join(sentences))
+    except RuntimeError as error:
+        sys.exit(str(error))
+    return settings
 
 
 def prepare(settings: Settings) -> None:

@@ -13,7 +13,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.staticfiles import StaticFiles
 from starlette.responses import HTMLResponse
 
-from api.schemas import errors
+from api.schemas import NativeForm, errors, form_body
 
 ASSETS = Path(str(files(fastapi_offline) / "static"))
 DOCUMENT = "/openapi.json"
@@ -23,6 +23,14 @@ POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data:; worker-src 'self' blob:; frame-ancestors 'none'"
 )
+
+PREDICT_ERRORS = {
+    status: listed["description"] for status, listed in errors(400, 404, 413, 503, 504).items()
+}
+PROBES = {
+    "/livez": ("Whether the process lives", ""),
+    "/readyz": ("Whether the runners answer and a model can serve", "BACKEND_UNAVAILABLE"),
+}
 
 router = APIRouter(include_in_schema=False)
 
@@ -70,6 +78,7 @@ def document(app: FastAPI) -> dict[str, Any]:
             description=app.description,
             routes=app.routes,
         )
+        schema["paths"] |= _bentomls_own()
         components = schema.setdefault("components", {})
         components["securitySchemes"] = {
             "bearer": {"type": "http", "scheme": "bearer"},
@@ -84,10 +93,42 @@ def document(app: FastAPI) -> dict[str, Any]:
     return app.openapi_schema
 
 
+def _bentomls_own() -> dict[str, Any]:
+    """What FastAPI does not know of: the native route and the probes."""
+    answer = {"schema": {"$ref": "#/components/schemas/InferAnswer"}}
+    predict = {
+        "tags": ["Inference"],
+        "summary": "Predict",
+        "description": "`/infer` for `bentoml.SyncHTTPClient(url).predict(image=Path(...))`.",
+        "operationId": "predict",
+        **form_body(NativeForm),
+        "responses": {
+            "200": {"description": "Predictions", "content": {"application/json": answer}},
+            **{str(status): {"description": text} for status, text in PREDICT_ERRORS.items()},
+        },
+    }
+    paths: dict[str, Any] = {"/predict": {"post": predict}}
+    for path, (summary, refusal) in PROBES.items():
+        ok = {"200": {"description": "Yes"}}
+        no = {"503": {"description": refusal}} if refusal else {}
+        paths[path] = {
+            "get": {
+                "tags": ["Probes"],
+                "summary": summary,
+                "operationId": path.strip("/"),
+                "responses": ok | no,
+            }
+        }
+    return paths
+
+
 def _name_errors(responses: dict[str, Any]) -> None:
     """Our form of errors everywhere; FastAPI's own 422 does not happen here."""
     responses.pop("422", None)
     reference = {"schema": {"$ref": "#/components/schemas/ErrorAnswer"}}
+    for number, response in responses.items():
+        if number >= "400":
+            response.setdefault("content", {"application/json": reference})
     for status, listed in errors(401, 429, 500).items():
         content = {"application/json": reference}
         responses.setdefault(

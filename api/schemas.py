@@ -140,6 +140,10 @@ class InferForm(InferOptions):
     )
 
 
+class NativeForm(InferOptions):
+    image: str = Field(description="The image file", json_schema_extra={"format": "binary"})
+
+
 class InferBase64(InferOptions):
     image_base64: str | None = Field(
         None,
