@@ -43,6 +43,8 @@ class Door:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert self.app is not None, "BentoML runs the startup hooks first"
+        if scope["method"] == "HEAD":  # as GET; a copy, so that uvicorn knows to send no body
+            scope = {**scope, "method": "GET"}
         if scope["path"] in self.native:
             await _not_allowed(scope, ["POST"])(scope, receive, send)
             return
