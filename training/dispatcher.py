@@ -34,6 +34,7 @@ from training.processes import (
     out_of_memory_kills,
     started_at,
 )
+from training.publication import clear
 
 log = logging.getLogger("visionloop")
 
@@ -318,23 +319,29 @@ class Dispatcher:
         if model_id or job.outcome == "completed":
             writer.say(f"Completed{f': {model_id}' if model_id else ''}.")
             self.store.finish(job_id, "completed", model_id=model_id)
+            clear(self.store.folder(job_id))
         elif job.status == "stopping":
             writer.say("Stopped, as asked for.")
+            clear(self.store.folder(job_id))
             self.store.finish(job_id, "stopped")
         elif job.outcome == "failed" or code == DISK_FULL:
-            error = job.error or "The disk is full."
-            writer.say(f"Failed: {error}")
-            self.store.finish(job_id, "failed", error)
+            self._fail(job, job.error or "The disk is full.", writer)
         elif self._leaving.is_set():
             writer.say(f"The service stops; the job goes on {_from(job)} at its next start.")
             self.store.requeue(job_id, crashed=False)
         elif job.crashes + 1 >= self.settings.train_attempts:
-            error = f"{reason} Given up after {job.crashes + 1} attempts that got no further."
-            writer.say(f"Failed: {error}")
-            self.store.finish(job_id, "failed", error, crashes=job.crashes + 1)
+            attempts = job.crashes + 1
+            self._fail(
+                job, f"{reason} Given up after {attempts} attempts that got no further.", writer
+            )
         else:
             writer.say(f"{reason} The job goes on {_from(job)}.")
             self.store.requeue(job_id, crashed=True)
+
+    def _fail(self, job: Job, error: str, writer: LogWriter) -> None:
+        clear(self.store.folder(job.id))  # first: where the disk is full, the row needs the room
+        writer.say(f"Failed: {error}")
+        self.store.finish(job.id, "failed", error)
 
 
 def _from(job: Job) -> str:

@@ -20,6 +20,7 @@ from sqlalchemy import (
     String,
     Text,
     Update,
+    case,
     func,
     select,
     update,
@@ -216,8 +217,17 @@ class JobStore:
 
     def requeue(self, job_id: str, crashed: bool) -> bool:
         """A running job whose process is gone goes back to its place in the queue."""
-        values = {"status": "queued", "pid": None, "pid_started": None, "updated_at": now()}
-        return self._move(job_id, ("running",), values | {"crashes": Job.crashes + crashed})
+        resumes = Job.checkpoint > 0
+        values = {
+            "status": "queued",
+            "pid": None,
+            "pid_started": None,
+            "crashes": Job.crashes + crashed,
+            "progress": case((resumes, Job.progress), else_=0.0),
+            "current_epoch": case((resumes, Job.current_epoch), else_=0),
+            "updated_at": now(),
+        }
+        return self._move(job_id, ("running",), values)
 
     def finish(self, job_id: str, status: Status, error: str | None = None, **values: Any) -> bool:
         """End a job; False if it had ended before, which nothing changes."""

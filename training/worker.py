@@ -31,7 +31,7 @@ from models_store.registry import Registry
 from settings import Settings, get_settings
 from training.dispatcher import DISK_FULL
 from training.jobs import Job, JobCancelled, JobStore
-from training.publication import clear, publish
+from training.publication import publish
 
 NICE = 10
 INTERVAL = 0.25  # seconds between two writes of progress
@@ -59,7 +59,8 @@ class JobHandle(Protocol):
         """Say how far the job is; as often as you like, four times a second it is written.
 
         Args:
-            fraction: 0 to 1, of the whole job; it never falls within an attempt.
+            fraction: 0 to 1, of the whole job; what is shown never falls, after a resumption
+                neither.
             epoch: The current one, from 1.
             epochs: How many there are at most.
             metrics: Losses and figures by name; earlier ones of other names stay.
@@ -84,11 +85,11 @@ class WorkerJob:
         self.resuming = job.checkpoint > 0
         self._store = store
         self._pid = os.getpid()
-        self._epoch = job.current_epoch
+        self._epoch = self._first = job.checkpoint
         self._epoch_began: float | None = None
         self._metrics: dict[str, float | None] = dict(job.metrics)
         self._pending: dict[str, Any] = {}
-        self._fraction = 0.0
+        self._fraction = job.progress / 100 if self.resuming else 0.0
         self._written = 0.0
         self._stopping = False
 
@@ -96,6 +97,7 @@ class WorkerJob:
         self, *, fraction: float, epoch: int, epochs: int, metrics: Mapping[str, float] = {}
     ) -> None:
         self._fraction = max(self._fraction, min(1.0, fraction))
+        epoch = max(self._first, epoch)
         for name, value in metrics.items():
             self._metrics[name] = float(value) if math.isfinite(value) else None
         self._pending |= {
@@ -180,7 +182,6 @@ def run(job: WorkerJob, row: Job, settings: Settings) -> int:
         try:
             outcome = work(job, row, Registry(settings))
             job.conclude(outcome="completed", **outcome)
-            clear(job.folder)
         except JobCancelled:
             return 128 + signal.SIGTERM
         except SQLAlchemyError as error:

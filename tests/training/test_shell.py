@@ -1,0 +1,159 @@
+"""`python -m training` against a small stand-in for the server."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from training.__main__ import main
+
+JOB = {
+    "job_id": "a1" * 16,
+    "kind": "training",
+    "mode": "regular",
+    "task": "detect",
+    "status": "completed",
+    "progress": 100.0,
+    "current_epoch": 3,
+    "total_epochs": 3,
+    "metrics": {"loss": 0.5},
+    "model_id": "m:1",
+    "error": None,
+    "created_at": "2026-11-21T10:00:00.000+00:00",
+}
+
+
+class Handler(BaseHTTPRequestHandler):
+    asked: list[tuple[str, str, Any, str | None]]  # method, path, body, token
+    streams: int
+
+    def do_GET(self) -> None:
+        self._note(None)
+        if self.path == f"/jobs/{JOB['job_id']}/logs?follow=true":
+            self._stream()
+        elif self.path == "/jobs":
+            self._answer(200, {"jobs": [JOB, JOB | {"job_id": "b2" * 16, "status": "failed"}]})
+        elif self.path.endswith("/logs"):
+            self._answer(200, {"logs": ["[2026-11-21 10:00:00] one"]})
+        else:
+            self._answer(200, JOB)
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self._note(json.loads(body) if body else None)
+        if self.path.endswith("/cancel"):
+            self._answer(409, {"message": "It has ended.", "code": "CONFLICT"})
+        else:
+            self._answer(200, {"task_id": JOB["job_id"], "status": "pending", "message": "Queued."})
+
+    def _stream(self) -> None:
+        """The first connection breaks after a line; the second goes on from there."""
+        type(self).streams += 1
+        self.send_response(200)
+        self.end_headers()
+        if self.streams == 1:
+            self.wfile.write(b": the log\n\nid: 10\ndata: [t] one\n\n")
+        elif self.headers.get("Last-Event-ID") == "10":
+            self.wfile.write(b'id: 20\ndata: [t] two: 2\n\nevent: end\ndata: {"status": "x"}\n\n')
+
+    def _note(self, body: Any) -> None:
+        self.asked.append((self.command, self.path, body, self.headers.get("Authorization")))
+
+    def _answer(self, status: int, content: Any) -> None:
+        data = json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def handler(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Handler]]:
+    made = type("Made", (Handler,), {"asked": [], "streams": 0})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), made)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    monkeypatch.setenv("VISIONLOOP_URL", f"http://127.0.0.1:{server.server_address[1]}")
+    yield made
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_start_sends_what_was_given(
+    handler: type[Handler],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("VISIONLOOP_TOKEN", "use")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data.yaml").touch()
+    command = "start freeze-strategy --data data.yaml --model n --epochs 3 --no-watch"
+    command += " --hyper lr0=1e-3 --hyper optimizer=AdamW --min-epochs-per-stage 2"
+    assert main(command.split()) == 0
+    body = {
+        "data_path": str(tmp_path / "data.yaml"),
+        "model_type": "n",
+        "epochs": 3,
+        "min_epochs_per_stage": 2,
+        "hyper": {"lr0": 0.001, "optimizer": "AdamW"},
+    }
+    assert handler.asked == [("POST", "/api/training/freeze-strategy", body, "Bearer use")]
+    assert capsys.readouterr().out == f"Queued. Job {JOB['job_id']}\n"
+
+
+def test_watch_goes_on_after_a_broken_connection(
+    handler: type[Handler], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["watch", "a1"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("[t] one\n") == 1
+    assert shown.count("[t] two: 2\n") == 1
+    assert shown.endswith(f"Job {JOB['job_id']} is completed. m:1\n")
+    assert handler.streams == 2
+
+
+def test_list_and_logs(handler: type[Handler], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list"]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.split()[:3] == ["a1a1a1a1", "completed", "100.0%"]
+    assert second.split()[:2] == ["b2b2b2b2", "failed"]
+    assert main(["list", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0] == JOB
+    assert main(["logs", "a1"]) == 0
+    assert capsys.readouterr().out == "[2026-11-21 10:00:00] one\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("cancel a1", "error: It has ended."),
+        ("cancel c3", "No jobs begin with 'c3'"),
+        ("watch ''", "2 jobs begin with"),
+        ("list --url http://127.0.0.1:9", "No server at http://127.0.0.1:9"),
+    ],
+)
+def test_refusals_are_one_line(
+    handler: type[Handler], capsys: pytest.CaptureFixture[str], command: str, words: str
+) -> None:
+    assert main([word.strip("'") for word in command.split()]) == 1
+    error = capsys.readouterr().err
+    assert words in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["", "start", "start regular", "start magic --data x"])
+def test_wrong_arguments(command: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(command.split())
+    assert ended.value.code == 2
