@@ -10,8 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from _bentoml_impl.serde import MultipartSerde
 from bentoml.exceptions import BadInput
+from python_multipart.exceptions import ParseError
 from starlette.datastructures import UploadFile
-from starlette.responses import Response
+from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 
 from api.answers import infer_answer
 from errors import VisionLoopError
@@ -33,7 +37,19 @@ async def _only_files(part: str | UploadFile) -> UploadFile:
     return part
 
 
+_parse_request = MultipartSerde.parse_request
+
+
+async def _parse_form(serde: MultipartSerde, request: Request, cls: Any) -> Any:
+    """BentoML 1.4.39 takes a form that cannot be read for a fault of its own, with a 500."""
+    try:
+        return await _parse_request(serde, request, cls)
+    except (MultiPartException, HTTPException, ParseError, UnicodeError, KeyError):
+        raise BadInput("The form cannot be read: its parts are damaged.") from None
+
+
 MultipartSerde.ensure_file = staticmethod(_only_files)
+MultipartSerde.parse_request = _parse_form
 
 
 async def predict(gateway: Gateway, image: Path, **options: Any) -> Any:

@@ -152,6 +152,23 @@ JSON = {"Content-Type": "application/json"}
             "INVALID_IMAGE_FORMAT",
         ),
         ("POST", "/predict", {}, 400, "VALIDATION_ERROR"),
+        (
+            "POST",
+            "/predict",
+            {
+                "content": b"--x\r\n[]--x--\r\n",
+                "headers": {"Content-Type": "multipart/form-data; boundary=x"},
+            },
+            400,
+            "VALIDATION_ERROR",
+        ),
+        (
+            "POST",
+            "/predict",
+            {"files": {"image": JPEG, "model_id": b"\xff\xfe\xfd"}},
+            400,
+            "VALIDATION_ERROR",
+        ),
         ("POST", "/predict", {"data": {"image": "http://x"}}, 400, "VALIDATION_ERROR"),
         ("POST", "/predict", {"json": {"image": "/etc/passwd"}}, 400, "VALIDATION_ERROR"),
         ("POST", "/predict", {"files": {"image": JPEG}}, 400, "INVALID_IMAGE_FORMAT"),
@@ -304,6 +321,13 @@ def test_the_document_describes_what_there_is(client: httpx.Client) -> None:
             error = operation["responses"]["500"]["content"]["application/json"]["schema"]
             assert error == {"$ref": "#/components/schemas/ErrorAnswer"}
     assert {"bearer", "basic", "token"} <= set(document["components"]["securitySchemes"])
+
+
+def test_head_is_answered_like_get_without_a_body(client: httpx.Client) -> None:
+    answer = client.head("/models")
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert int(answer.headers["Content-Length"]) == len(client.get("/models").content)
+    assert client.head("/infer").status_code == 405
 
 
 def test_probes(client: httpx.Client) -> None:
