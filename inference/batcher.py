@@ -110,9 +110,9 @@ class Batcher:
             self._stats.timeouts += 1
             raise BackendTimeout(f"No answer within {self._timeout:g} seconds.") from None
         finally:
-            if not waiting.future.done():
+            if waiting.future.cancelled() or not waiting.future.done():
                 waiting.future.cancel()
-            self._forget(waiting)
+                self._forget(waiting)
 
     async def close(self) -> None:
         """Refuse new items and those that wait; let calls in flight finish."""

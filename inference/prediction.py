@@ -82,7 +82,7 @@ class InferenceItem:
     `model` is the exact `name:version`. A threshold of None means the model's default.
     """
 
-    image: bytes
+    image: bytes = field(repr=False)  # megabytes: an error that quotes an item stays short
     model: str
     confidence: float | None = None
     iou: float | None = None
