@@ -165,5 +165,10 @@ class VisionLoop:
         options = {"model_id": model_id, "draw_boxes": draw_boxes, "confidence": confidence}
         return await native.predict(self.gateway, image, **options, iou=iou, max_det=max_det)
 
+    @bentoml.task(route="/tasks/train")
+    async def train(self, parameters: dict[str, Any]) -> dict[str, Any]:
+        """A training as a BentoML task; `parameters` as `/train` has them, with `data_path`."""
+        return await native.train(self.gateway, parameters)
+
 
 VisionLoop.add_asgi_middleware(layered, settings=settings)  # type: ignore[attr-defined]

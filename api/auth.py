@@ -21,6 +21,7 @@ from settings import Settings
 # What a browser or a probe opens before it can send a token; none of it tells about models.
 OPEN = frozenset({"/", "/livez", "/readyz", "/healthz", "/docs", "/redoc", "/openapi.json"})
 OPEN_FOLDER = "/static/"
+ADMIN_FOLDER = "/tasks/"  # BentoML's own routes; ours say so themselves
 
 EVERYTHING = frozenset({USE, ADMIN})
 
@@ -57,6 +58,12 @@ class Auth:
         if USE not in state.scopes and path not in OPEN and not path.startswith(OPEN_FOLDER):
             await answer(scope, _unauthorized(scope))(scope, receive, send)
             return
+        if path.startswith(ADMIN_FOLDER):
+            try:
+                require_admin(Request(scope))
+            except VisionLoopError as error:
+                await answer(scope, error)(scope, receive, send)
+                return
         await self.app(scope, receive, send)
 
     def _identify(self, scope: Scope) -> tuple[frozenset[str], str]:

@@ -8,7 +8,7 @@ import logging
 import math
 import reprlib
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -82,6 +82,24 @@ def from_status(status: int, message: str) -> VisionLoopError | None:
     if status in _BY_STATUS:
         return _BY_STATUS[status](message)
     return ValidationFailed(message) if status < 500 else None
+
+
+def ours(body: bytes) -> VisionLoopError | None:
+    """The error that a body in our form tells of: a task's stored answer."""
+    try:
+        content = json.loads(body)
+    except ValueError:
+        return None
+    if not isinstance(content, dict) or not content.keys() >= {"error", "code", "message"}:
+        return None
+    kind = next((kind for kind in _all(VisionLoopError) if kind.code == content["code"]), None)
+    return kind(str(content["message"])) if kind else None
+
+
+def _all(kind: type[VisionLoopError]) -> Iterator[type[VisionLoopError]]:
+    yield kind
+    for narrower in kind.__subclasses__():
+        yield from _all(narrower)
 
 
 def explain(errors: Sequence[Mapping[str, Any]], legal: Mapping[str, str] = {}) -> str:
@@ -199,7 +217,7 @@ class _Reply:
         if self.held is None:
             return None
         status = self.held["status"]
-        return from_status(status, _message(status, self.body, self.scope))
+        return ours(self.body) or from_status(status, _message(status, self.body, self.scope))
 
     def kept_headers(self) -> dict[str, str]:
         """Headers of the held answer that still hold."""

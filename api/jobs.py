@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from typing import Any, Literal, TypeVar
 
@@ -27,6 +28,7 @@ router = APIRouter(tags=["Jobs"])
 PATIENCE = 5.0  # seconds in which a cancelled job is gone
 ORPHANED = 1.5  # seconds after which a dead process whose dispatcher is dead too is noticed
 STEP = 0.1
+LOOK = 1.0  # seconds between two looks at a job that is waited for
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -135,15 +137,31 @@ async def cancel(gateway: Gateway, job_id: str, patience: float = 0) -> Job:
     while not job.is_final and time.monotonic() - began < patience:
         await asyncio.sleep(STEP)
         job = await asyncio.to_thread(gateway.jobs.get, job_id)
-        if time.monotonic() - began > ORPHANED and not is_alive(job.pid, job.pid_started):
+        orphaned = job.outcome is None and not is_alive(job.pid, job.pid_started)
+        if orphaned and time.monotonic() - began > ORPHANED:
             await asyncio.to_thread(gateway.jobs.finish, job_id, "stopped")
     return job
 
 
+async def ended(gateway: Gateway, job_id: str) -> Job:
+    """A job once it is final, or as it is when this server stops."""
+    while True:
+        job = await asyncio.to_thread(gateway.jobs.get, job_id)
+        if job.is_final or gateway.leaving.is_set():
+            return job
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(gateway.leaving.wait(), LOOK)
+
+
 async def submit(
-    gateway: Gateway, wanted: TrainingRequest, sent: dict[str, Any], base_model: str
+    gateway: Gateway,
+    wanted: TrainingRequest,
+    sent: dict[str, Any],
+    base_model: str | None = None,
 ) -> Job:
     """Check a training, put it into the queue, wake the Trainer.
+
+    `base_model` is what the first family shows as the job's `model_id`.
 
     Raises:
         VisionLoopError: What `training.recipe.plan` raises.
@@ -155,7 +173,7 @@ async def submit(
 
 
 def _enqueue(
-    gateway: Gateway, wanted: TrainingRequest, sent: dict[str, Any], base_model: str
+    gateway: Gateway, wanted: TrainingRequest, sent: dict[str, Any], base_model: str | None
 ) -> Job:
     recipe = plan(wanted, gateway.registry, gateway.datasets, gateway.settings)
     job = gateway.jobs.create(
@@ -164,7 +182,7 @@ def _enqueue(
         recipe=recipe.model_dump(mode="json"),
         mode=recipe.mode,
         task=recipe.task,
-        base_model=base_model,
+        base_model=base_model or recipe.parent or recipe.name,
         model_name=recipe.name,
         total_epochs=recipe.epochs,
     )

@@ -65,6 +65,21 @@ async def predict(gateway: Gateway, image: Path, **options: Any) -> Any:
         return _Raised(error)
 
 
+async def train(gateway: Gateway, parameters: dict[str, Any]) -> Any:
+    """`/tasks/train`: the job as `/jobs` shows it once it has ended, or the error's answer."""
+    from api import jobs
+    from api.errors import check
+    from api.train import Parameters
+
+    try:
+        fields = check(Parameters, parameters)
+        wanted = fields.request(fields.mode)
+        job = await jobs.submit(gateway, wanted, fields.model_dump())
+        return jobs.view(await jobs.ended(gateway, job.id))
+    except VisionLoopError as error:
+        return JSONResponse(error.to_json(), error.status)
+
+
 async def predict_alone(runtime: ModelRuntime, images: Sequence[Path]) -> list[dict[str, Any]]:
     """Answers of a runner that is served without the gateway: by the active model.
 

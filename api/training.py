@@ -37,7 +37,7 @@ LISTED_LINES, SHOWN_LINES = 5, 200  # of the log, inside a task
 class Fields(BaseModel):
     """Unknown keys are ignored, empty strings and nulls mean "not given"."""
 
-    model_config = ConfigDict(protected_namespaces=())
+    model_config = ConfigDict(protected_namespaces=(), allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
@@ -164,7 +164,7 @@ def _route(path: str, mode: Mode, summary: str) -> None:
     async def start(request: Request, gateway: Wired) -> Any:
         fields = await json_body(request, TrainingFields)
         sent = fields.model_dump()
-        job = await submit(gateway, fields.request(mode), sent, fields.model_type)
+        job = await submit(gateway, fields.request(mode), sent)
         message = f"Training '{job.model_name}' is queued."
         return {"task_id": job.id, "status": "pending", "message": message}
 

@@ -152,7 +152,7 @@ def until(found: Callable[[], Any], seconds: float, what: str) -> Any:
 
 
 def submit(service: Service, data: Path, epochs: int) -> str:
-    hyper = {"workers": 0, "mosaic": 0, "optimizer": "AdamW", "lr0": 2e-3, "warmup_epochs": 1}
+    hyper = {"workers": 0, "optimizer": "AdamW", "lr0": 2e-3, "warmup_epochs": 1}
     body = {"task": "classify", "model_type": "n", "data_path": str(data), "imgsz": 64}
     body |= {"epochs": epochs, "batch": 8, "patience": 0, "name": "stressed", "hyper": hyper}
     return str(service.ask("POST", "/api/training/regular", json=body)["task_id"])

@@ -255,14 +255,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     options = parser().parse_args(arguments)
     token = os.environ.get("VISIONLOOP_ADMIN_TOKEN") or os.environ.get("VISIONLOOP_TOKEN")
+    server = Server(options.url.rstrip("/"), token)
     try:
-        code: int = options.run(Server(options.url.rstrip("/"), token), options)
+        code: int = options.run(server, options)
     except Refused as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("The job goes on; see: python -m training list", file=sys.stderr)
         return 130
+    finally:
+        server.client.close()
     return code
 
 

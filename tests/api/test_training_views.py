@@ -384,6 +384,8 @@ def test_starting_and_cancelling_need_the_admin_token(service: Service) -> None:
         ("DELETE", f"/train/{job.id}", None),
         ("POST", f"/api/training/tasks/{job.id}/cancel", None),
         ("POST", f"/jobs/{job.id}/cancel", None),
+        ("POST", "/tasks/train/submit", {}),
+        ("GET", "/tasks/train/get", None),
     ]
     use, admin = ({"Authorization": f"Bearer {token}"} for token in ("use", "admin"))
     for method, path, sent in changing:
