@@ -309,6 +309,8 @@ def _look(dataset: Dataset) -> Looked:
         usable[split] = tuple(kept)
         if not kept and split != "test":
             findings.note("empty", f"No image of {split} can be read.", fatal=True)
+    if findings.counts["duplicate_split"] > sum(map(len, usable.values())) / 10:
+        findings.note("leak", "Much of val or test is in train too: its metrics will flatter.")
     return Looked(usable, pictures, findings.result())
 
 

@@ -219,6 +219,15 @@ def test_what_is_wrong_is_counted_and_placed(shapes: Shapes, what: str, said: st
     assert found[what].fatal == (what == "class_id")
 
 
+def test_a_val_that_is_train_is_told(shapes: Shapes) -> None:
+    folder = shapes()
+    content = yaml.safe_load((folder / "data.yaml").read_text())
+    (folder / "data.yaml").write_text(yaml.safe_dump(content | {"val": "images/train"}))
+    dataset = checked(folder)
+    assert dataset.looked
+    assert kinds(dataset) == {"leak": 1, "duplicate_split": 6}
+
+
 def test_a_job_trains_on_what_is_sound(shapes: Shapes, tmp_path: Path) -> None:
     folder = shapes()
     for what in ("malformed_line", "corrupt_image", "small_image"):
