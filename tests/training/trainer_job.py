@@ -26,7 +26,7 @@ class RecordingJob:
     resuming = False
 
     def __init__(self, folder: Path) -> None:
-        self.id = folder.name
+        self.id = uuid.uuid4().hex
         self.folder = folder
         self.lines: list[str] = []
         self.fractions: list[float] = []
