@@ -250,7 +250,7 @@ def run(service: Service, options: argparse.Namespace, chance: random.Random, se
         if time.monotonic() > deadline:
             print(f"The {options.minutes:g} minutes are over; {len(plan) - len(played)} are left.")
             break
-        this = Round(what, chance.uniform(0, whole))
+        this = Round(what, chance.uniform(0, 0.9 * whole))
         played.append(this)
         play(service, data, options.epochs, this, image)
         print(this, flush=True)
