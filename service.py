@@ -10,10 +10,8 @@ import bentoml
 
 from api import deployment, native
 from api.app import Door, layered
-from api.parcel import Parcel
+from api.model_runner import ModelRunner
 from inference.device import device
-from inference.runtime import ModelRuntime
-from models_store.store import locate
 
 settings = deployment.usable_settings()
 os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(deployment.metrics_folder(settings))
@@ -29,42 +27,6 @@ RUNNER: dict[str, Any] = {
     # BentoML 1.4.39 closes the session after 100 requests, calls in flight included.
     "runner_connection": {"max_requests": 10**9, "max_age": 1e9},
 }
-
-
-class ModelRunner:
-    """Holds models by tag, and predicts lists of pictures with them."""
-
-    def __init__(self) -> None:
-        self.runtime = ModelRuntime(locate, settings)
-        self.drain = deployment.Drain()
-
-    @bentoml.on_startup
-    async def settle(self) -> None:
-        self.drain.arm()
-        deployment.settle(settings)
-
-    @bentoml.api
-    async def predict_batch(self, items: Any) -> Any:
-        """A Parcel of InferenceItems in, a Parcel of as many ItemResults out."""
-        with self.drain:
-            return Parcel(await self.runtime.predict_batch(items.content))
-
-    @bentoml.api(batchable=True, max_batch_size=32, max_latency_ms=60_000)
-    async def predict(self, image: list[Path]) -> list[dict[str, Any]]:
-        """Pictures gathered by BentoML, for a runner that is served alone or scaled apart."""
-        return await native.predict_alone(self.runtime, image)
-
-    @bentoml.api
-    async def warm(self, tag: str) -> None:
-        await self.runtime.warm(tag)
-
-    @bentoml.api
-    async def unload(self, tag: str) -> bool:
-        return await self.runtime.unload(tag)
-
-    @bentoml.api
-    async def status(self) -> dict[str, Any]:
-        return self.runtime.status()
 
 
 @bentoml.service(**RUNNER)

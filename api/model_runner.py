@@ -1,0 +1,50 @@
+"""What the Detector and the Annotator are: holders of models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import bentoml
+
+from api import deployment, native
+from api.parcel import Parcel
+from inference.runtime import ModelRuntime
+from models_store.store import locate
+from settings import get_settings
+
+
+class ModelRunner:
+    """Holds models by tag, and predicts lists of pictures with them."""
+
+    def __init__(self) -> None:
+        self.runtime = ModelRuntime(locate, get_settings())
+        self.drain = deployment.Drain()
+
+    @bentoml.on_startup
+    async def settle(self) -> None:
+        self.drain.arm()
+        deployment.settle(get_settings())
+
+    @bentoml.api
+    async def predict_batch(self, items: Any) -> Any:
+        """A Parcel of InferenceItems in, a Parcel of as many ItemResults out."""
+        with self.drain:
+            return Parcel(await self.runtime.predict_batch(items.content))
+
+    @bentoml.api(batchable=True, max_batch_size=32, max_latency_ms=60_000)
+    async def predict(self, image: list[Path]) -> list[dict[str, Any]]:
+        """Pictures gathered by BentoML, for a runner that is served alone or scaled apart."""
+        return await native.predict_alone(self.runtime, image)
+
+    @bentoml.api
+    async def warm(self, tag: str) -> None:
+        await self.runtime.warm(tag)
+
+    @bentoml.api
+    async def unload(self, tag: str) -> bool:
+        return await self.runtime.unload(tag)
+
+    @bentoml.api
+    async def status(self) -> dict[str, Any]:
+        return self.runtime.status()
