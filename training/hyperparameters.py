@@ -23,7 +23,7 @@ class Number:
             return None
         try:
             number = float(value)
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
         if not self.low <= number <= self.high or (self.whole and number != int(number)):
             return None
