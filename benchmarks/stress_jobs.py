@@ -64,6 +64,7 @@ class Service:
     home: Path
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
+    client: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=30))
 
     @property
     def url(self) -> str:
@@ -88,7 +89,7 @@ class Service:
 
     def _ready(self) -> bool:
         try:
-            return httpx.get(self.url + "/readyz", timeout=5).status_code == 200
+            return self.client.get(self.url + "/readyz", timeout=5).status_code == 200
         except httpx.HTTPError:
             return False
 
@@ -96,7 +97,7 @@ class Service:
         """An answer's JSON; asks again while the server is being restarted."""
         for _ in range(20):
             try:
-                answer = httpx.request(method, self.url + path, timeout=30, **options)
+                answer = self.client.request(method, self.url + path, **options)
             except httpx.HTTPError:
                 time.sleep(0.5)
                 continue
@@ -140,6 +141,7 @@ class Service:
             process.kill()
         if self.process is not None:
             self.process.wait(10)
+        self.client.close()
 
 
 def until(found: Callable[[], Any], seconds: float, what: str) -> Any:
@@ -147,7 +149,7 @@ def until(found: Callable[[], Any], seconds: float, what: str) -> Any:
     while time.monotonic() < deadline:
         if result := found():
             return result
-        time.sleep(0.1)
+        time.sleep(0.2)
     raise Failed(f"Not within {seconds:g} s: {what}.")
 
 
