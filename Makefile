@@ -3,6 +3,8 @@ PORT ?= 3000
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.installed
+# No usage reports to BentoML.
+export BENTOML_DO_NOT_TRACK ?= true
 
 .DEFAULT_GOAL := help
 .PHONY: help setup serve test lint format bench stress starters build clean
@@ -13,8 +15,14 @@ help:  ## Show this list
 setup: $(READY)  ## Create .venv and install everything
 
 $(READY): requirements.txt requirements-dev.txt
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@command -v uv >/dev/null || test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "VisionLoop needs Python 3.11 or newer; name one: make PYTHON=python3.12 ..."; exit 1; }
+	@if command -v uv >/dev/null; then \
+	  test -x $(BIN)/python || uv venv --quiet --python $(PYTHON) .venv; \
+	else \
+	  test -x $(BIN)/python || $(PYTHON) -m venv .venv; \
+	  test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv; \
+	fi
 	@echo "Installing requirements (about 6 GB the first time) ..."
 	@if command -v uv >/dev/null; then uv=uv; else uv=$(BIN)/uv; fi; \
 	  $$uv pip install --quiet --compile-bytecode --python $(BIN)/python -r requirements-dev.txt
