@@ -113,12 +113,14 @@ def layered(app: ASGIApp, settings: Settings) -> ASGIApp:
     """`app` behind our layers, BentoML's own routes included; the first line is innermost."""
     from api.auth import Auth
     from api.limits import BodyLimit, RateLimit
+    from api.origins import Origins
     from api.telemetry import Measured
 
     larger = {IMPORT: settings.max_model_bytes, UPLOAD: settings.max_upload_bytes}
     app = BodyLimit(app, settings.max_body_bytes, larger)
     app = RateLimit(app, settings.rate_limit)
     app = Auth(app, settings)
+    app = Origins(app, settings)
     longer = dict.fromkeys((IMPORT, UPLOAD, CHECK, *TRAIN), settings.import_timeout)
     app = Errors(app, settings.request_timeout, longer)
     if settings.cors_origins:
