@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from errors import Conflict, InvalidModelFile, VisionLoopError
+from errors import BackendTimeout, Conflict, InvalidModelFile
 from models_store.architecture import checked
 from models_store.children import ChildTimeout, run_module
 from models_store.description import (
@@ -40,7 +41,7 @@ PORTABLE = (DESCRIPTION_FILE, WEIGHTS_FILE)
 that it does what the weights say costs as much as making it."""
 MAX_BYTES = 4 * 1024**3
 MAX_MANIFEST = 1024**2
-EXPORT_TIMEOUT = 600.0
+TIMEOUT = 600.0
 CHUNK = 1024**2
 DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
 
@@ -98,16 +99,30 @@ def export_archive(model: ModelVersion, path: Path, overwrite: bool = False) -> 
 
 
 def import_archive(
-    registry: Registry, path: Path, *, name: str | None = None, promote: bool = False
+    registry: Registry,
+    path: Path,
+    *,
+    name: str | None = None,
+    promote: bool = False,
+    timeout: float = TIMEOUT,
 ) -> ModelVersion:
     """Publish the version in an archive under its own or another name.
 
     It becomes a new version here; its origin notes the id that it had. A version with the same
     weights and description that is already there under this name is returned instead.
 
+    Args:
+        registry: Where to.
+        path: The archive.
+        name: Model name; default: the archive's.
+        promote: Make it the promoted version of its name.
+        timeout: Seconds in which it must be ready for publishing.
+
     Raises:
         InvalidModelFile: It is no such archive, is damaged, or was altered.
+        BackendTimeout: It was not ready in time; nothing was published.
     """
+    deadline = time.monotonic() + timeout
     with _opened(path) as archive:
         manifest = _manifest(archive)
         name = check_name(name if name is not None else manifest.name)
@@ -115,7 +130,12 @@ def import_archive(
             for file, entry in manifest.files.items():
                 _extract(archive, file, entry, folder / file)
             _check_description(folder)
-            _export(folder)
+            try:
+                _export(folder, deadline - time.monotonic())
+            except ChildTimeout:
+                raise BackendTimeout(
+                    f"The model could not be prepared for serving within {timeout:.3g} seconds."
+                ) from None
             source = {
                 "kind": "import",
                 "file": path.name[:200],
@@ -207,12 +227,9 @@ def _check_description(folder: Path) -> None:
         checked(description.architecture)
 
 
-def _export(folder: Path) -> None:
+def _export(folder: Path, timeout: float) -> None:
     """Make the engine, which also proves that the weights fit the description."""
-    try:
-        child = run_module("models_store.export", [folder], EXPORT_TIMEOUT)
-    except ChildTimeout as error:
-        raise VisionLoopError(f"The model could not be prepared for serving: {error}.") from error
+    child = run_module("models_store.export", [folder], timeout)
     made = all((folder / name).is_file() for name in (ONNX_FILE, ENGINES_FILE))
     if child.returncode != 0 or not made:
         lines = child.stderr.strip().splitlines() or [f"exit code {child.returncode}"]

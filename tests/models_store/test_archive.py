@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from errors import Conflict, InvalidModelFile, ValidationFailed
+from errors import BackendTimeout, Conflict, InvalidModelFile, ValidationFailed
 from models_store import archive
 from models_store.archive import export_archive, import_archive
 from models_store.export import export_onnx
@@ -22,6 +22,8 @@ from models_store.sniff import check_checkpoint
 
 Publish = Callable[..., str]
 Files = dict[str, bytes]
+
+export_in_child = archive._export
 
 
 @pytest.fixture
@@ -35,7 +37,7 @@ def exported(registry: Registry, model_folder: Path, tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """The engine is made here instead of in a child that has to import torch."""
-    monkeypatch.setattr(archive, "_export", export_onnx)
+    monkeypatch.setattr(archive, "_export", lambda folder, _: export_onnx(folder))
 
 
 def test_round_trip(registry: Registry, exported: Path) -> None:
@@ -51,6 +53,16 @@ def test_round_trip(registry: Registry, exported: Path) -> None:
     assert carried.source["origin"]["source"] == {"kind": "train", "job_id": "7"}
     for name in ("model.json", "model.safetensors", "model.onnx"):
         assert (carried.path / name).read_bytes() == (original.path / name).read_bytes()
+
+
+def test_what_is_not_ready_in_time_is_never_published(
+    registry: Registry, exported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archive, "_export", export_in_child)
+    with pytest.raises(BackendTimeout, match=r"within 0\.2 seconds"):
+        import_archive(registry, exported, name="carried", timeout=0.2)
+    registry.refresh()
+    assert [model.name for model in registry.list()] == ["signs"]
 
 
 def test_an_existing_file_is_not_overwritten(registry: Registry, exported: Path) -> None:
