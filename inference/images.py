@@ -36,6 +36,7 @@ _SIDEWAYS = {5, 6, 7, 8}
 _SCAN_BUDGET = 3e9  # pixels times scans of a JPEG; an ordinary progressive one has ten scans
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # refused below
+_MAX_READS = 20_000  # of a file, and one more a KiB; a photograph's header takes a few dozen
 PngImagePlugin.MAX_TEXT_MEMORY = 8 << 20  # bytes of comments unpacked while reading a header
 _open = Image.open  # before Ultralytics, if it is imported later, replaces it (utils/patches.py)
 
@@ -105,12 +106,30 @@ class _refusing:
         raise InvalidImage("The image file is damaged and cannot be decoded.") from None
 
 
+class _Pieces(io.BytesIO):
+    """The file, as long as Pillow takes it in reasonable pieces.
+
+    It walks JPEG markers, PNG chunks and the like one by one, in Python and without a limit.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self.reads = 0
+        self._most = _MAX_READS + len(data) // 1024
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.reads += 1
+        if self.reads > self._most:
+            raise InvalidImage("The image file consists of too many tiny pieces: not a photograph.")
+        return super().read(size)
+
+
 def _open_checked(data: bytes, max_pixels: int) -> Image.Image:
     if not data:
         raise InvalidImage("The image file is empty.")
     # Pillow's own limit, for what plugins allocate beyond the header's size, must not be in the way
     Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, max_pixels)
-    image = _open(io.BytesIO(data), formats=FORMATS)
+    image = _open(_Pieces(data), formats=FORMATS)
     pixels = image.width * image.height
     if pixels > max_pixels:
         raise PayloadTooLarge(

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from errors import InvalidImage, PayloadTooLarge
+from inference import images
 from inference.images import ORIENTATION, check_header, decode
 from tests.inference.conftest import encoded, scene
 
@@ -234,6 +235,47 @@ def test_png_bomb_of_comments_is_refused() -> None:
     assert decode(data[:33] + comment + data[33:], MAX).shape == (20, 20, 3)
     with pytest.raises(InvalidImage):
         check_header(data[:33] + comment * 50 + data[33:], MAX)
+
+
+JPEG, PNG = encoded(SCENE, "JPEG"), encoded(SCENE, "PNG")
+MANY = 300_000
+BOMBS = {
+    "empty comments": JPEG[:2] + b"\xff\xfe\0\2" * MANY + JPEG[2:],
+    "empty APP3": JPEG[:2] + b"\xff\xe3\0\2" * MANY + JPEG[2:],
+    "fill bytes": JPEG[:2] + b"\xff" * 3 * MANY + JPEG[2:],
+    "empty chunks": PNG[:33] + chunk(b"prVt", b"") * MANY + PNG[33:],
+    "a line": b"P6 #" + b"x" * 3 * MANY + b"\n1 1 255 abc",
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_file_of_tiny_pieces_is_refused_after_few_reads(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[Any] = []
+    monkeypatch.setattr(
+        images,
+        "_open",
+        lambda file, formats: (opened.append(file), Image.open(file, "r", formats))[1],
+    )
+    for read in (check_header, decode):
+        with pytest.raises(InvalidImage, match="tiny pieces"):
+            read(BOMBS[name], MAX)
+    assert [file.reads <= 25_000 for file in opened] == [True, True]
+
+
+def test_tiny_pieces_behind_the_picture_are_refused_too() -> None:
+    assert decode(PNG[:-12] + chunk(b"prVt", b"") * 1000 + PNG[-12:], MAX).shape == SCENE.shape
+    with pytest.raises(InvalidImage, match="tiny pieces"):
+        decode(PNG[:-12] + chunk(b"prVt", b"") * MANY + PNG[-12:], MAX)
+
+
+def test_a_large_picture_in_ordinary_pieces_is_read() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (1500, 1500, 3), dtype=np.uint8)
+    ok, data = cv2.imencode(".png", noise)  # in pieces of 8 KiB
+    assert ok
+    assert data.tobytes().count(b"IDAT") > 500
+    assert decode(data.tobytes(), 3_000_000).shape == noise.shape
 
 
 def test_thin_pictures() -> None:
