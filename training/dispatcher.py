@@ -45,6 +45,7 @@ RETRY = 2.0  # seconds until the database is asked again
 DRAIN = 2.0  # seconds for the last words in the pipe
 
 DISK_FULL = 28  # exit code of a worker that could not even say so (ENOSPC)
+NO_ROOM = "The disk is full. Make room under VISIONLOOP_HOME and BENTOML_HOME; start again."
 KILLED = "The service was killed while this job ran."
 
 
@@ -325,7 +326,7 @@ class Dispatcher:
             clear(self.store.folder(job_id))
             self.store.finish(job_id, "stopped")
         elif job.outcome == "failed" or code == DISK_FULL:
-            self._fail(job, job.error or "The disk is full.", writer)
+            self._fail(job, job.error or NO_ROOM, writer)
         elif self._leaving.is_set():
             writer.say(f"The service stops; the job goes on {_from(job)} at its next start.")
             self.store.requeue(job_id, crashed=False)

@@ -29,7 +29,7 @@ from errors import VisionLoopError
 from models_store import _ultralytics
 from models_store.registry import Registry
 from settings import Settings, get_settings
-from training.dispatcher import DISK_FULL
+from training.dispatcher import DISK_FULL, NO_ROOM
 from training.jobs import Job, JobCancelled, JobStore
 from training.publication import publish
 
@@ -242,7 +242,7 @@ def explain(error: Exception) -> str:
         return error.message
     text = str(error).strip().partition("\n")[0][:300]
     if is_disk_full(error):
-        return "The disk is full. Make room under VISIONLOOP_HOME and BENTOML_HOME; start again."
+        return NO_ROOM
     memory = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate")
     if isinstance(error, MemoryError) or any(word in text.lower() for word in memory):
         return f"Out of memory: use a smaller batch or imgsz. ({text[:120]})"
