@@ -77,9 +77,15 @@ def log_of(store: JobStore, job: Job) -> str:
     return path.read_text() if path.exists() else ""
 
 
-def story(body: Callable[[], Awaitable[None]]) -> None:
+def left(store: JobStore) -> list[psutil.Process]:
+    """The processes of this store's jobs."""
+    found = marked()
+    return [process for job in store.list() for process in found.get(job.id, [])]
+
+
+def story(store: JobStore, body: Callable[[], Awaitable[None]]) -> None:
     asyncio.run(asyncio.wait_for(_awaited(body), 30))
-    assert not marked()
+    assert not left(store)
 
 
 async def _awaited(body: Callable[[], Awaitable[None]]) -> None:
@@ -103,7 +109,7 @@ def test_jobs_run_one_after_the_other_in_the_order_they_came(store: JobStore) ->
         assert "] working\n" in log_of(store, jobs[0])
         assert f"] Completed: m:{jobs[0].number}.\n" in log_of(store, jobs[0])
 
-    story(body)
+    story(store, body)
 
 
 def test_slots_bound_how_many_run_at_once(store: JobStore) -> None:
@@ -116,7 +122,7 @@ def test_slots_bound_how_many_run_at_once(store: JobStore) -> None:
             assert statuses == ["running", "running", "queued", "queued"]
         assert [store.get(job.id).status for job in jobs] == ["queued"] * 4
 
-    story(body)
+    story(store, body)
 
 
 @pytest.mark.parametrize("script", ["sleep 100", STUBBORN, SCATTERED])
@@ -131,10 +137,10 @@ def test_cancel_leaves_no_process_within_five_seconds(store: JobStore, script: s
             assert store.request_cancel(job.id).status == "stopping"
             assert (await dispatcher.finished(job.id)).status == "stopped"
             assert time.monotonic() - began < 5
-            assert not marked()
+            assert not left(store)
         assert log_of(store, job).endswith("] Stopped, as asked for.\n")
 
-    story(body)
+    story(store, body)
 
 
 def test_a_job_that_is_cancelled_while_its_worker_starts(
@@ -152,9 +158,9 @@ def test_a_job_that_is_cancelled_while_its_worker_starts(
         async with dispatching(store, "exec sleep 100"):
             await until(lambda: "Stopped before it began" in log_of(store, job))
             assert store.get(job.id).status == "stopped"
-            assert not marked()
+            assert not left(store)
 
-    story(body)
+    story(store, body)
 
 
 def test_a_killed_worker_is_started_again_but_not_for_ever(store: JobStore) -> None:
@@ -168,7 +174,7 @@ def test_a_killed_worker_is_started_again_but_not_for_ever(store: JobStore) -> N
         )
         assert "goes on from zero" in log_of(store, job)
 
-    story(body)
+    story(store, body)
 
 
 def test_a_worker_that_gets_further_each_time_is_never_given_up(store: JobStore) -> None:
@@ -190,7 +196,7 @@ def test_a_worker_that_gets_further_each_time_is_never_given_up(store: JobStore)
             await dispatcher.finished(job.id)
         assert "goes on from the checkpoint of epoch 5" in log_of(store, job)
 
-    story(body)
+    story(store, body)
 
 
 @pytest.mark.parametrize(
@@ -209,7 +215,7 @@ def test_a_worker_that_ends_without_a_word(store: JobStore, code: int, error: st
         assert ended.status == "failed"
         assert error in (ended.error or "")
 
-    story(body)
+    story(store, body)
 
 
 def test_a_worker_that_says_why_it_failed_is_not_started_again(store: JobStore) -> None:
@@ -223,7 +229,7 @@ def test_a_worker_that_says_why_it_failed_is_not_started_again(store: JobStore) 
             ended = await dispatcher.finished(job.id)
         assert (ended.status, ended.error, ended.attempts) == ("failed", "No pictures.", 1)
 
-    story(body)
+    story(store, body)
 
 
 def test_a_stop_of_the_service_sends_its_jobs_back_to_the_queue(store: JobStore) -> None:
@@ -237,11 +243,11 @@ def test_a_stop_of_the_service_sends_its_jobs_back_to_the_queue(store: JobStore)
         assert (interrupted.status, interrupted.crashes) == ("queued", 0)
         assert store.get(second.id).status == "stopped"
         assert "at its next start" in log_of(store, first)
-        assert not marked()
+        assert not left(store)
         async with dispatching(store, "exec sleep 100"):
             assert (await running(store, first)).attempts == 2
 
-    story(body)
+    story(store, body)
 
 
 def test_what_an_earlier_life_left_is_taken_over(store: JobStore) -> None:
@@ -270,7 +276,7 @@ def test_what_an_earlier_life_left_is_taken_over(store: JobStore) -> None:
         assert [job.status for job in ended] == ["stopped", "completed", "failed", "completed"]
         assert [job.model_id for job in ended] == [None, "m:1", None, "m:2"]
 
-    story(body)
+    story(store, body)
 
 
 def test_a_second_dispatcher_of_one_home_waits_for_the_first(store: JobStore) -> None:
@@ -283,7 +289,7 @@ def test_a_second_dispatcher_of_one_home_waits_for_the_first(store: JobStore) ->
                 await asyncio.sleep(0.7)
                 assert len(marked()[job.id]) == 1
 
-    story(body)
+    story(store, body)
 
 
 def test_a_dispatcher_survives_a_database_that_does_not_answer(
@@ -307,7 +313,7 @@ def test_a_dispatcher_survives_a_database_that_does_not_answer(
         async with dispatching(store, f"exit {DISK_FULL}") as dispatcher:
             assert (await dispatcher.finished(job.id)).status == "failed"
 
-    story(body)
+    story(store, body)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the parent-death signal is Linux's")
