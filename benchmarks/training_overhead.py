@@ -4,6 +4,7 @@ Draws a data set, then trains on it in turn as a job (checks, private view, prog
 database, cancel checks, checkpoints that a crash cannot spoil) and as `YOLO.train` with the very
 arguments of the job. Each run is a fresh process; its start is stated apart. The bare run
 validates its best checkpoint once more at the end, which a job does not: given with and without.
+`cpu` is the processor time of all that, which other work on the machine disturbs less.
 """
 
 from __future__ import annotations
@@ -62,14 +63,15 @@ def compare(options: argparse.Namespace, folder: Path) -> None:
         f"{options.task} {options.model}, {options.images} pictures @{options.imgsz}, batch "
         f"{options.batch}, {options.epochs} epochs, {os.cpu_count()} cores; seconds"
     )
-    print(f"{'':8}{'start':>8}{'prepare':>9}{'train':>8}{'last val':>10}{'in all':>8}")
+    print(f"{'':8}{'start':>8}{'prepare':>9}{'train':>8}{'last val':>10}{'in all':>8}{'cpu':>8}")
     found: dict[str, list[dict[str, float]]] = {"job": [], "bare": []}
     for _ in range(options.rounds):
         for side, runs in found.items():
             runs.append(_child(side, folder))
             times = runs[-1]
-            cells = (times[name] for name in ("start", "prepare", "train", "last", "all"))
-            print(f"{side:8}" + "{:8.2f}{:9.2f}{:8.2f}{:10.2f}{:8.2f}".format(*cells), flush=True)
+            cells = (times[name] for name in ("start", "prepare", "train", "last", "all", "cpu"))
+            row = "{:8.2f}{:9.2f}{:8.2f}{:10.2f}{:8.2f}{:8.2f}".format(*cells)
+            print(f"{side:8}{row}", flush=True)
     middle = {
         side: {name: statistics.median(run[name] for run in runs) for name in runs[0]}
         for side, runs in found.items()
@@ -78,7 +80,8 @@ def compare(options: argparse.Namespace, folder: Path) -> None:
     print(
         f"medians: job / bare {job['all'] / bare['all']:.3f}; without bare's last validation "
         f"{job['all'] / (bare['all'] - bare['last']):.3f}; epochs alone "
-        f"{job['train'] / bare['train']:.3f}; process start {job['start']:.1f} s and "
+        f"{job['train'] / bare['train']:.3f}; processor time {job['cpu'] / bare['cpu']:.3f}; "
+        f"process start {job['start']:.1f} s and "
         f"{bare['start']:.1f} s"
     )
 
@@ -135,9 +138,9 @@ def run_job(folder: Path) -> dict[str, float]:
         return chosen
 
     yolo.arguments = kept
-    began = time.perf_counter()
+    began, spent = time.perf_counter(), time.process_time()
     regular.train(recipe, WorkerJob(store, row))
-    return times.result(began, time.perf_counter())
+    return times.result(began, time.perf_counter()) | {"cpu": time.process_time() - spent}
 
 
 def run_bare(folder: Path) -> dict[str, float]:
@@ -156,14 +159,14 @@ def run_bare(folder: Path) -> dict[str, float]:
         chosen |= {"project": project, "model": architecture}
         times = _Times()
         threads = torch.get_num_threads()
-        began = time.perf_counter()
+        began, spent = time.perf_counter(), time.process_time()
         model = YOLO(architecture)
         model.add_callback("on_pretrain_routine_start", lambda _: torch.set_num_threads(threads))
         model.add_callback("on_train_start", times.begin)
         model.add_callback("on_fit_epoch_end", times.epoch)
         model.add_callback("on_train_end", times.end)
         model.train(**{k: v for k, v in chosen.items() if k not in ("mode", "task")})
-        return times.result(began, time.perf_counter())
+        return times.result(began, time.perf_counter()) | {"cpu": time.process_time() - spent}
 
 
 class _Times:
