@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import time
 from pathlib import Path, PurePath
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request
-from starlette.datastructures import UploadFile
+from starlette.datastructures import FormData, UploadFile
 
 from api import schemas
 from api.auth import require_admin
@@ -16,7 +17,7 @@ from api.errors import check
 from api.forms import fields, read_form
 from api.gateway import Gateway, Wired
 from api.schemas import ImportForm, ImportOptions, errors, form_body
-from errors import BackendUnavailable, ValidationFailed
+from errors import BackendTimeout, BackendUnavailable, ValidationFailed
 from models_store.archive import import_archive
 from models_store.importer import import_model
 from models_store.names import suggest_name
@@ -45,26 +46,35 @@ async def import_weights(request: Request, gateway: Wired) -> Any:
 
     Nothing in the file is run: what is no plain data is refused.
     """
+    deadline = time.monotonic() + gateway.settings.import_timeout - MARGIN
+    form = await read_form(request, IN_MEMORY)
     if _one.locked():
+        await form.close()
         raise BackendUnavailable("Another model is being imported. Try again.", 30)
-    async with _one:
-        form = await read_form(request, IN_MEMORY)
-        try:
-            upload = form.get("file")
-            options = check(ImportOptions, fields(form))
-            if not isinstance(upload, UploadFile):
-                raise ValidationFailed("'file' is required: the weights, as a file of the form.")
-            suffix = PurePath(upload.filename or "").suffix.lower()
-            if suffix not in SUFFIXES:
-                raise ValidationFailed(f"'file' must be named {' or '.join(SUFFIXES)}.")
-            model = await asyncio.to_thread(_import, gateway, upload, suffix, options)
-        finally:
-            await form.close()
+    await _one.acquire()  # at once, as nobody has it
+    work = asyncio.create_task(_import_alone(gateway, form, deadline))
+    model = await asyncio.shield(work)  # a thread goes on when its request ends
     return model.to_json()
 
 
+async def _import_alone(gateway: Gateway, form: FormData, deadline: float) -> ModelVersion:
+    """With the lock, which is given back when nothing goes on any more."""
+    try:
+        upload = form.get("file")
+        options = check(ImportOptions, fields(form))
+        if not isinstance(upload, UploadFile):
+            raise ValidationFailed("'file' is required: the weights, as a file of the form.")
+        suffix = PurePath(upload.filename or "").suffix.lower()
+        if suffix not in SUFFIXES:
+            raise ValidationFailed(f"'file' must be named {' or '.join(SUFFIXES)}.")
+        return await asyncio.to_thread(_import, gateway, upload, suffix, options, deadline)
+    finally:
+        _one.release()
+        await form.close()
+
+
 def _import(
-    gateway: Gateway, upload: UploadFile, suffix: str, options: ImportOptions
+    gateway: Gateway, upload: UploadFile, suffix: str, options: ImportOptions, deadline: float
 ) -> ModelVersion:
     registry = gateway.registry
     stem = suggest_name(PurePath(upload.filename or "").stem)
@@ -72,8 +82,13 @@ def _import(
         path = Path(folder, stem + suffix)
         with path.open("wb") as file:
             shutil.copyfileobj(upload.file, file)
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise BackendTimeout("The upload left no time for the import.")
         if suffix == ".zip":
-            return import_archive(registry, path, name=options.name, promote=options.promote)
+            return import_archive(
+                registry, path, name=options.name, promote=options.promote, timeout=left
+            )
         return import_model(
             registry,
             path,
@@ -83,5 +98,5 @@ def _import(
             imgsz=options.imgsz,
             description=options.description,
             promote=options.promote,
-            timeout=gateway.settings.import_timeout - MARGIN,
+            timeout=left,
         )
