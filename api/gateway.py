@@ -12,7 +12,7 @@ from fastapi import Depends, Request
 from api.leaving import on_leaving
 from api.runners import Runner
 from api.trainer import TrainerLink
-from errors import BackendUnavailable, VisionLoopError
+from errors import BackendUnavailable, Conflict, VisionLoopError
 from models_store.registry import Registry
 from models_store.versions import ModelVersion
 from settings import Settings
@@ -86,12 +86,23 @@ class Gateway:
         return await asyncio.to_thread(self.registry.activate, model_id)
 
     async def delete(self, model_id: str) -> None:
-        """Delete a version and forget it in every runner."""
-        model = self.registry.get(model_id)
-        await asyncio.to_thread(self.registry.delete, model.id)
+        """Delete a version and forget it in every runner.
+
+        Raises:
+            Conflict: It is active, or a job starts from it.
+            ValidationFailed: A bare name with several versions.
+        """
+        model = await asyncio.to_thread(self._delete, model_id)
         for runner in self.runners.values():
             with contextlib.suppress(VisionLoopError):  # a runner without it has nothing to drop
                 await runner.unload(model.id)
+
+    def _delete(self, model_id: str) -> ModelVersion:
+        found = self.registry.get(model_id)
+        for job in self.jobs.list(None, "queued", "running", "stopping"):
+            if (job.recipe.get("base") or {}).get("value") == found.id:
+                raise Conflict(f"The job {job.id} needs '{found.id}'. Cancel it, or wait for it.")
+        return self.registry.delete(model_id)
 
     async def engine_of(self, model: ModelVersion) -> str | None:
         """The backend that serves a model; None while it is not loaded."""

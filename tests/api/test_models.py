@@ -1,0 +1,118 @@
+"""`/models` in this process: a registry of small models, and runners that only take notes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from starlette.types import ASGIApp
+
+from api.app import create_app, layered
+from api.gateway import Gateway
+from models_store.registry import Registry
+from models_store.store import ModelStore
+from settings import Settings
+from tests.small_models import make_model
+
+Call = Callable[..., httpx.Response]
+
+
+class Notes:
+    """What a runner was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str]] = []
+        self.error: Exception | None = None
+        self.engines: dict[str, str] = {}
+
+    async def warm(self, tag: str) -> None:
+        self.asked.append(("warm", tag))
+        if self.error is not None:
+            raise self.error
+
+    async def unload(self, tag: str) -> None:
+        self.asked.append(("unload", tag))
+
+    async def status(self) -> dict[str, Any]:
+        self.asked.append(("status", ""))
+        return {"engines": self.engines}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    found = tmp_path_factory.mktemp("models") / "detect"
+    make_model(found, "detect", 32)
+    return found
+
+
+@pytest.fixture
+def notes() -> Notes:
+    return Notes()
+
+
+@pytest.fixture
+def gateway(tmp_path: Path, notes: Notes) -> Iterator[Gateway]:
+    settings = Settings(home=tmp_path / "home", request_timeout=1)
+    registry = Registry(settings, ModelStore(tmp_path / "bento"))
+    runners: Any = {"detector": notes, "annotator": notes}
+    found = Gateway(settings, registry, runners)
+    yield found
+    registry.close()
+    found.jobs.close()
+
+
+@pytest.fixture
+def app(gateway: Gateway) -> ASGIApp:
+    return layered(create_app(gateway), gateway.settings)
+
+
+@pytest.fixture
+def ids(gateway: Gateway, folder: Path) -> list[str]:
+    """The active model, then two versions of another; the first is promoted."""
+    source = {"kind": "import"}
+    used = gateway.registry.publish(folder, "used", source).id
+    first = gateway.registry.publish(folder, "other", source, promote=True).id
+    second = gateway.registry.publish(folder, "other", source).id
+    gateway.registry.activate(used)
+    return [used, first, second]
+
+
+def code(answer: httpx.Response) -> tuple[int, str]:
+    return answer.status_code, answer.json()["code"]
+
+
+def test_a_name_of_several_versions_deletes_none(call: Call, app: ASGIApp, ids: list[str]) -> None:
+    answer = call(app, "DELETE", "/models/other")
+    assert code(answer) == (400, "VALIDATION_ERROR")
+    assert ids[1] in answer.json()["message"]
+    assert len(call(app, "GET", "/models").json()["models"]) == 3
+
+
+def test_a_deleted_version_is_dropped_by_every_runner(
+    call: Call, app: ASGIApp, ids: list[str], notes: Notes
+) -> None:
+    assert call(app, "DELETE", f"/models/{ids[2]}").status_code == 204
+    assert notes.asked == [("unload", ids[2])] * 2
+    assert call(app, "GET", f"/models/{ids[2]}").status_code == 404
+
+
+@pytest.mark.parametrize("final", [False, True])
+def test_a_model_that_a_job_starts_from_stays(
+    call: Call, app: ASGIApp, gateway: Gateway, ids: list[str], final: bool
+) -> None:
+    recipe = {"base": {"kind": "model", "value": ids[1]}}
+    job = gateway.jobs.create("training", config={}, recipe=recipe)
+    if final:
+        gateway.jobs.finish(job.id, "stopped")
+        assert call(app, "DELETE", f"/models/{ids[1]}").status_code == 204
+    else:
+        answer = call(app, "DELETE", f"/models/{ids[1]}")
+        assert code(answer) == (409, "CONFLICT")
+        assert job.id in answer.json()["message"]
+
+
+def test_an_active_model_is_not_deleted(call: Call, app: ASGIApp, ids: list[str]) -> None:
+    assert code(call(app, "DELETE", f"/models/{ids[0]}")) == (409, "CONFLICT")
