@@ -43,7 +43,8 @@ class Failed(Exception):
 @dataclass
 class Round:
     what: str
-    moment: float  # seconds after the submission
+    progress: float | None  # percent to wait for; None: not, the worker may still be starting
+    pause: float  # seconds, after the submission or that progress
     job_id: str = ""
     reached: str = ""
     ended: str = ""
@@ -51,8 +52,9 @@ class Round:
     seconds: float = 0.0
 
     def __str__(self) -> str:
+        moment = f"{self.pause:.1f} s" if self.progress is None else f"{self.progress:.0f} %"
         return (
-            f"{self.what:11}{self.moment:7.1f} s  {self.reached:24}{self.ended:11}"
+            f"{self.what:11}{moment:>9}  {self.reached:24}{self.ended:11}"
             f"{self.attempts:3}{self.seconds:8.1f} s"
         )
 
@@ -169,6 +171,11 @@ def ended(service: Service, job_id: str) -> dict[str, Any]:
     return job
 
 
+def reached(service: Service, this: Round) -> bool:
+    job = service.ask("GET", f"/jobs/{this.job_id}")
+    return bool(job["status"] in FINAL or job["progress"] >= (this.progress or 0))
+
+
 def check_completed(service: Service, job: dict[str, Any], image: bytes) -> None:
     """Completed, published exactly once, and its model answers."""
     if job["status"] != "completed":
@@ -182,11 +189,20 @@ def check_completed(service: Service, job: dict[str, Any], image: bytes) -> None
         raise Failed(f"{job['model_id']} predicts nothing.")
 
 
+def at_random(what: str, chance: random.Random) -> Round:
+    """A moment in the start of the worker, in the training, or in the publication."""
+    if chance.random() < 0.3:
+        return Round(what, None, chance.uniform(0, 10))
+    return Round(what, chance.uniform(0, 97), chance.uniform(0, 1))
+
+
 def play(service: Service, data: Path, epochs: int, this: Round, image: bytes) -> None:
     """One round."""
     began = time.monotonic()
     this.job_id = submit(service, data, epochs)
-    time.sleep(this.moment)
+    if this.progress is not None:
+        until(lambda: reached(service, this), DONE, f"{this.progress:.0f} % are reached")
+    time.sleep(this.pause)
     job = service.ask("GET", f"/jobs/{this.job_id}")
     this.reached = f"{job['status']} {job['progress']:.0f} % epoch {job['current_epoch']}"
     if this.what == "cancel":
@@ -252,7 +268,7 @@ def run(service: Service, options: argparse.Namespace, chance: random.Random, se
         if time.monotonic() > deadline:
             print(f"The {options.minutes:g} minutes are over; {len(plan) - len(played)} are left.")
             break
-        this = Round(what, chance.uniform(0, 0.9 * whole))
+        this = at_random(what, chance)
         played.append(this)
         play(service, data, options.epochs, this, image)
         print(this, flush=True)
