@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, field_validator
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 Folders = Annotated[tuple[Path, ...], NoDecode]
 Words = Annotated[tuple[str, ...], NoDecode]
+
+DRIVERS = {"psycopg": "'psycopg[binary]'", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
+"""Packages that are named otherwise than the module in them."""
 
 
 class Settings(BaseSettings):
@@ -20,7 +24,9 @@ class Settings(BaseSettings):
     message that names the variable.
     """
 
-    model_config = SettingsConfigDict(env_prefix="VISIONLOOP_", env_ignore_empty=True, frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="VISIONLOOP_", env_ignore_empty=True, frozen=True, hide_input_in_errors=True
+    )
 
     home: Path = Field(Path("~/.visionloop"), description="Database, jobs, datasets, uploads")
     database_url: str | None = Field(
@@ -97,6 +103,13 @@ class Settings(BaseSettings):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
+    @field_validator("database_url")
+    @classmethod
+    def _usable_database(cls, value: str | None) -> str | None:
+        if value and (fault := _database_fault(value)):
+            raise PydanticCustomError("database_url", "{fault}", {"fault": fault})
+        return value
+
     @property
     def sqlalchemy_url(self) -> str:
         return self.database_url or f"sqlite:///{self.home / 'visionloop.db'}"
@@ -115,9 +128,33 @@ class Settings(BaseSettings):
 
     def masked(self) -> dict[str, str]:
         """Setting names and printable values, secrets hidden."""
-        return {
+        values = {
             name: "(set)" if isinstance(value, SecretStr) else str(value) for name, value in self
         }
+        if self.database_url:
+            from sqlalchemy.engine import make_url
+
+            values["database_url"] = make_url(self.database_url).render_as_string()
+        return values
+
+
+def _database_fault(text: str) -> str | None:
+    """Why this cannot be the database, without showing its password; None when it can."""
+    from sqlalchemy.engine import make_url  # only where it is needed: it takes a moment
+    from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+
+    example = "write postgresql+psycopg://USER:PASSWORD@HOST/NAME or sqlite:////PATH"
+    try:
+        url = make_url(text)
+        url.get_dialect().import_dbapi()
+    except NoSuchModuleError:
+        return f"There is no such kind of database; {example}"
+    except ModuleNotFoundError as error:
+        package = DRIVERS.get(str(error.name), error.name)
+        return f"The driver for {url.drivername} is missing: pip install {package}"
+    except (ArgumentError, ValueError):
+        return f"This is not a database URL; {example}"
+    return None
 
 
 @lru_cache(maxsize=1)

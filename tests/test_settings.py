@@ -53,3 +53,29 @@ def test_secrets_are_masked() -> None:
     assert "hunter2" not in repr(settings)
     assert settings.sqlalchemy_url == "sqlite:////srv/home/visionloop.db"
     assert settings.max_body_bytes == 32 * 1024 * 1024
+
+
+def test_the_password_in_a_database_url_is_masked() -> None:
+    settings = Settings.model_construct(database_url="postgresql+psycopg://me:hunter2@db/signs")
+    assert settings.masked()["database_url"] == "postgresql+psycopg://me:***@db/signs"
+
+
+@pytest.mark.parametrize(
+    ("url", "sentence"),
+    [
+        ("hunter2", "not a database URL"),
+        ("postgresql://me:hunter2@db:port/signs", "not a database URL"),
+        ("hunter2://db/signs", "no such kind of database"),
+        ("postgresql://me:hunter2@db/signs", r"pip install 'psycopg\[binary\]'"),
+        ("mysql+pymysql://me:hunter2@db/signs", "pip install pymysql"),
+        ("mysql://me:hunter2@db/signs", "pip install mysqlclient"),
+    ],
+)
+def test_a_database_url_that_cannot_work_is_told_without_its_password(
+    monkeypatch: pytest.MonkeyPatch, url: str, sentence: str
+) -> None:
+    monkeypatch.setenv("VISIONLOOP_DATABASE_URL", url)
+    with pytest.raises(ValidationError, match=sentence) as caught:
+        Settings()
+    assert all("hunter2" not in found["msg"] for found in caught.value.errors())
+    assert "hunter2" not in str(caught.value)
