@@ -2,7 +2,7 @@
 
 A version is visible when its row is there; the row is written after its folder is complete, in
 the Bento model store. Reads come from a snapshot in memory that follows other processes' changes
-within a second.
+within a second, and at once where somebody asks for a model that it lacks.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from settings import Settings
 log = logging.getLogger(__name__)
 
 REFRESH_SECONDS = 1.0
+MISS_SECONDS = 0.05  # a model that is not known is looked for in the database this often
 Sentences = list[str]
 
 
@@ -72,6 +73,10 @@ class Registry:
         """
         snapshot = self._current()
         found = snapshot.find(*split_tag(model_id))
+        if found is None and time.monotonic() - self._checked >= MISS_SECONDS:
+            self.refresh()
+            snapshot = self._current()
+            found = snapshot.find(*split_tag(model_id))
         if found is None:
             raise ModelNotFound(f"No model {model_id.strip()!r}. {snapshot.known()}")
         return found
@@ -143,7 +148,9 @@ class Registry:
             raise InvalidModelFile(f"{DESCRIPTION_FILE} is not valid: {error}") from error
         with self.store.lock():
             if unless_present and (known := self._with_content(name, content)):
-                return known
+                if promote:
+                    self._promote(known)
+                return self.get(known.id)
             version, created_at = new_version(), now()
             metadata = {
                 "type": description.type,
@@ -200,13 +207,7 @@ class Registry:
         if version is None:
             found = self._current().versions[name][0]
         with self.store.lock():
-            with self.database.write() as session:
-                if session.get(PublishedModel, (found.name, found.version)) is None:
-                    raise ModelNotFound(f"No model {found.id!r}: it was deleted.")
-                set_promoted(session, found.name, found.version)
-                raise_generation(session)
-            self.store.write_promoted(found.name, found.version)
-        self.refresh()
+            self._promote(found)
         return self.get(found.id)
 
     def set_metrics(self, model_id: str, metrics: Mapping[str, Any]) -> ModelVersion:
@@ -279,6 +280,16 @@ class Registry:
         return done
 
     # --- inside
+
+    def _promote(self, model: ModelVersion) -> None:
+        """The store's lock is held."""
+        with self.database.write() as session:
+            if session.get(PublishedModel, (model.name, model.version)) is None:
+                raise ModelNotFound(f"No model {model.id!r}: it was deleted.")
+            set_promoted(session, model.name, model.version)
+            raise_generation(session)
+        self.store.write_promoted(model.name, model.version)
+        self.refresh()
 
     def _row_exists(self, name: str, version: str) -> bool:
         with self.database.read() as session:

@@ -101,7 +101,6 @@ def test_a_deleted_model_is_gone_and_a_hurrying_request_is_told(
     copied = Path(shutil.copytree(folder, guarded.home / "copy"))
     model = registry.publish(copied, "short_lived", {"kind": "import"})
     registry.close()
-    time.sleep(1.1)  # the server looks at most once a second
 
     image = picture()
     assert infer(guarded, image, model_id="short_lived").json()["model_id"] == model.id

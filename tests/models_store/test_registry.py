@@ -11,7 +11,7 @@ import pytest
 
 from errors import Conflict, InvalidModelFile, ModelNotFound, ValidationFailed
 from models_store.names import suggest_name
-from models_store.registry import REFRESH_SECONDS, Registry
+from models_store.registry import MISS_SECONDS, REFRESH_SECONDS, Registry
 from models_store.store import ModelStore, locate, new_version
 from settings import Settings
 
@@ -110,6 +110,32 @@ def test_another_process_sees_a_change_within_a_second(
     server.close()
 
 
+def test_a_version_just_published_by_another_process_is_found_at_once(
+    registry: Registry, publish: Publish
+) -> None:
+    server = Registry(Settings())
+    assert server.list() == []
+    published = publish()
+    time.sleep(MISS_SECONDS)
+    assert server.get(published).id == published
+    server.close()
+
+
+def test_asking_for_what_is_not_there_does_not_flood_the_database(
+    registry: Registry, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish()
+    looks = []
+    read = registry.database.read
+    monkeypatch.setattr(registry.database, "read", lambda: (looks.append(1), read())[1])
+    time.sleep(MISS_SECONDS)
+    start = time.monotonic()
+    for _ in range(200):
+        with pytest.raises(ModelNotFound):
+            registry.get("cats")
+    assert 1 <= len(looks) <= 2 + (time.monotonic() - start) / MISS_SECONDS
+
+
 def test_reads_between_two_looks_at_the_database_cost_no_query(
     registry: Registry, publish: Publish, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -199,6 +225,16 @@ def test_the_same_model_is_published_once_when_asked(
     again = registry.publish(model_folder, "signs", {}, unless_present=True)
     other = registry.publish(other_folder, "signs", {}, unless_present=True)
     assert first.id == again.id != other.id
+
+
+def test_a_promotion_asked_for_reaches_the_version_that_is_there(
+    registry: Registry, model_folder: Path, other_folder: Path
+) -> None:
+    first = registry.publish(model_folder, "signs", {})
+    registry.publish(other_folder, "signs", {}, promote=True)
+    again = registry.publish(model_folder, "signs", {}, promote=True, unless_present=True)
+    assert (again.id, again.promoted) == (first.id, True)
+    assert registry.get("signs").id == first.id
 
 
 def test_rows_and_promotions_come_back_after_the_database_is_lost(
