@@ -7,8 +7,12 @@ and nothing about our insides.
 
 from __future__ import annotations
 
+import logging
+import secrets
 from http import HTTPStatus
 from typing import ClassVar
+
+log = logging.getLogger("visionloop")
 
 
 class VisionLoopError(Exception):
@@ -28,6 +32,15 @@ class VisionLoopError(Exception):
     def to_json(self) -> dict[str, str]:
         """The body every error answer has."""
         return error_body(self.status, self.code, self.message)
+
+
+def our_fault(error: BaseException | None, what: str) -> VisionLoopError:
+    """A message without internals, and its id beside the traceback in the log."""
+    number = secrets.token_hex(4)
+    log.error("[%s] %s failed", number, what, exc_info=error)
+    return VisionLoopError(
+        f"Something went wrong on our side. The log has it under the id {number}."
+    )
 
 
 def error_body(status: int, code: str, message: str) -> dict[str, str]:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import math
 import reprlib
-import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -30,9 +28,8 @@ from errors import (
     Unauthorized,
     ValidationFailed,
     VisionLoopError,
+    our_fault,
 )
-
-log = logging.getLogger("visionloop")
 
 RETRY_AFTER = 5.0  # seconds, where an error that asks to come again names none
 CLIENT_GONE = 499  # nobody reads it; it keeps BentoML's TimeoutMiddleware from waiting on
@@ -66,15 +63,6 @@ def answer(scope: Scope, error: VisionLoopError, headers: Mapping[str, str] = {}
     if isinstance(error, Unauthorized):
         response.headers["WWW-Authenticate"] = 'Bearer realm="VisionLoop"'
     return response
-
-
-def our_fault(error: BaseException | None, scope: Scope) -> VisionLoopError:
-    """A message without internals, and its id beside the traceback in the log."""
-    number = secrets.token_hex(4)
-    log.error("[%s] %s %s failed", number, scope["method"], scope["path"], exc_info=error)
-    return VisionLoopError(
-        f"Something went wrong on our side. The log has it under the id {number}."
-    )
 
 
 def from_status(status: int, message: str) -> VisionLoopError | None:
@@ -185,7 +173,7 @@ class Errors:
         if error is None:
             error = reply.foreign_error() if cause is None else None
         if error is None:
-            error = our_fault(cause, scope)
+            error = our_fault(cause, f"{scope['method']} {scope['path']}")
         await answer(scope, error, reply.kept_headers())(scope, receive, send)
 
 

@@ -10,14 +10,13 @@ import asyncio
 import logging
 import math
 import time
-import uuid
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 import aiohttp
 
-from errors import BackendTimeout, BackendUnavailable, VisionLoopError
+from errors import BackendTimeout, BackendUnavailable, VisionLoopError, our_fault
 from inference.prediction import InferenceItem, ItemResult
 
 log = logging.getLogger("visionloop.batcher")
@@ -213,6 +212,4 @@ def _as_client_error(error: Exception, timeout: float) -> VisionLoopError:
     if overloaded or isinstance(error, (aiohttp.ClientError, OSError)):
         log.warning("Runner not reachable: %r", error)
         return BackendUnavailable("The model runner is starting again. Try again.", retry_after=1)
-    number = uuid.uuid4().hex[:12]
-    log.error("Runner call failed (%s)", number, exc_info=error)
-    return VisionLoopError(f"The prediction failed through a fault of ours. Its log id: {number}.")
+    return our_fault(error, "The call of a runner")

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import threading
 import time
-import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +16,7 @@ from typing import Any, TypeVar
 import cv2
 import numpy as np
 
-from errors import ModelNotFound, VisionLoopError
+from errors import ModelNotFound, VisionLoopError, our_fault
 from inference.device import cpu_count, cpu_sessions, device, limits
 from inference.engine import Engine, load_engine
 from inference.images import Pixels, decode
@@ -264,9 +263,5 @@ def _since(start: float) -> float:
 
 
 def _as_client_error(error: Exception) -> VisionLoopError:
-    """An error that a client may see; ours are logged under an id that it is told."""
-    if isinstance(error, VisionLoopError):
-        return error
-    number = uuid.uuid4().hex[:12]
-    log.error("Prediction failed (%s)", number, exc_info=error)
-    return VisionLoopError(f"The prediction failed through a fault of ours. Its log id: {number}.")
+    """An error that a client may see."""
+    return error if isinstance(error, VisionLoopError) else our_fault(error, "A prediction")

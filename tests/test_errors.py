@@ -30,3 +30,14 @@ def test_body_has_the_four_fields(kind: type[errors.VisionLoopError]) -> None:
 
 def test_codes_are_unique() -> None:
     assert len({kind.code for kind in ALL}) == len(ALL)
+
+
+def test_our_own_fault_is_logged_under_the_id_that_is_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    told = errors.our_fault(ZeroDivisionError("secret"), "POST /infer")
+    assert told.code == "PROCESSING_ERROR"
+    assert "secret" not in told.message
+    number = told.message.rstrip(".").split()[-1]
+    assert f"[{number}] POST /infer failed" in caplog.text
+    assert "ZeroDivisionError: secret" in caplog.text
