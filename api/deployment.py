@@ -17,12 +17,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from bentoml._internal.configuration.containers import BentoMLContainer
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from errors import VisionLoopError
 from inference.device import device
+from models_store.store import bento_home
 from settings import Settings, get_settings
 
 LOCK = ".visionloop-server.lock"
@@ -82,10 +82,6 @@ def fill(settings: Settings) -> None:
 def longest(settings: Settings) -> float:
     """Seconds for BentoML's own limit, above all of ours: its 504 is not our error object."""
     return max(settings.request_timeout, settings.import_timeout) + 30
-
-
-def bento_home() -> Path:
-    return Path(BentoMLContainer.bentoml_home.get())
 
 
 def hold(folder: Path, variable: str) -> None:
