@@ -10,11 +10,11 @@ import bentoml
 
 from api import deployment, native
 from api.app import Door, layered
-from api.model_runner import ModelRunner
+from api.model_runner import ModelRunner, guarded
 from inference.device import device
 
 settings = deployment.usable_settings()
-os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(deployment.metrics_folder(settings))
+os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(deployment.open_metrics(settings))
 door = Door(native=frozenset({"/predict"}))
 
 # The two runners share one GPU; BentoML would give the second of two whole ones none.
@@ -133,4 +133,6 @@ class VisionLoop:
         return await native.train(self.gateway, parameters)
 
 
+for runner in (Detector, Annotator, Trainer):  # each can be served alone
+    runner.add_asgi_middleware(guarded, settings=settings)  # type: ignore[attr-defined]
 VisionLoop.add_asgi_middleware(layered, settings=settings)  # type: ignore[attr-defined]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import gc
 import logging
@@ -110,6 +111,14 @@ def metrics_folder(settings: Settings) -> Path:
     refuse, so a second server would take the first one's values away.
     """
     return settings.home / "run" / "metrics"
+
+
+def open_metrics(settings: Settings) -> Path:
+    """`metrics_folder`, made where that is possible: a start that cannot go on says so later."""
+    folder = metrics_folder(settings)
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def announce(settings: Settings) -> None:

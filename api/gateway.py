@@ -12,7 +12,7 @@ from fastapi import Depends, Request
 from api.leaving import on_leaving
 from api.runners import Runner
 from api.trainer import TrainerLink
-from errors import BackendUnavailable, Conflict, VisionLoopError
+from errors import BackendTimeout, BackendUnavailable, Conflict, VisionLoopError
 from models_store.registry import Registry
 from models_store.versions import ModelVersion
 from settings import Settings
@@ -20,6 +20,8 @@ from training.dataset_store import DatasetStore
 from training.jobs import JobStore
 
 log = logging.getLogger("visionloop")
+
+WARMING = 0.8  # of the time a request may take
 
 
 class Gateway:
@@ -81,8 +83,10 @@ class Gateway:
     async def activate(self, model_id: str) -> ModelVersion:
         """Make a model the one that answers requests which name none."""
         model = self.registry.get(model_id)
-        with contextlib.suppress(BackendUnavailable):  # it will load it when it is back
-            await self.detector.warm(model.id)
+        # without time or a runner it is loaded by the first request
+        with contextlib.suppress(BackendUnavailable, BackendTimeout, TimeoutError):
+            async with asyncio.timeout(WARMING * self.settings.request_timeout):
+                await self.detector.warm(model.id)
         return await asyncio.to_thread(self.registry.activate, model_id)
 
     async def delete(self, model_id: str) -> None:
@@ -104,12 +108,13 @@ class Gateway:
                 raise Conflict(f"The job {job.id} needs '{found.id}'. Cancel it, or wait for it.")
         return self.registry.delete(model_id)
 
-    async def engine_of(self, model: ModelVersion) -> str | None:
-        """The backend that serves a model; None while it is not loaded."""
-        with contextlib.suppress(BackendUnavailable):
-            found: str | None = (await self.detector.status())["engines"].get(model.id)
-            return found
-        return None
+    async def engines(self) -> dict[str, str]:
+        """The backends that serve the models which are loaded, by their ids."""
+        if self.detector.up:
+            with contextlib.suppress(VisionLoopError):
+                found: dict[str, str] = (await self.detector.status())["engines"]
+                return found
+        return {}
 
     async def _warm_active(self) -> None:
         await self.detector.wait_until_up()

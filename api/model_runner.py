@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import bentoml
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api import deployment, native
+from api.app import layered
 from api.parcel import Parcel
+from errors import VisionLoopError
 from inference.runtime import ModelRuntime
 from models_store.store import locate
-from settings import get_settings
+from settings import Settings, get_settings
 
 
 class ModelRunner:
@@ -38,8 +41,13 @@ class ModelRunner:
         return await native.predict_alone(self.runtime, image)
 
     @bentoml.api
-    async def warm(self, tag: str) -> None:
-        await self.runtime.warm(tag)
+    async def warm(self, tag: str) -> Any:
+        """A Parcel of the error, if there is one: BentoML would make it a bare 500."""
+        try:
+            await self.runtime.warm(tag)
+        except VisionLoopError as error:
+            return Parcel(error)
+        return Parcel(None)
 
     @bentoml.api
     async def unload(self, tag: str) -> bool:
@@ -48,3 +56,17 @@ class ModelRunner:
     @bentoml.api
     async def status(self) -> dict[str, Any]:
         return self.runtime.status()
+
+
+def guarded(app: ASGIApp, settings: Settings) -> ASGIApp:
+    """A runner behind our layers for whoever comes over the network.
+
+    The gateway comes through the socket's file, so without an address, and needs no token.
+    """
+    outside = layered(app, settings)
+
+    async def choose(scope: Scope, receive: Receive, send: Send) -> None:
+        inside = scope["type"] == "lifespan" or scope.get("client") is None
+        await (app if inside else outside)(scope, receive, send)
+
+    return choose

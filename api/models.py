@@ -8,8 +8,9 @@ from fastapi import APIRouter, Depends, Response
 
 from api import schemas
 from api.auth import require_admin
-from api.gateway import Wired
+from api.gateway import Gateway, Wired
 from api.schemas import errors
+from models_store.versions import ModelVersion
 
 router = APIRouter(tags=["Models"])
 
@@ -17,13 +18,14 @@ router = APIRouter(tags=["Models"])
 @router.get("/models", response_model=schemas.Models)
 async def list_models(gateway: Wired) -> Any:
     """Every model version."""
-    return {"models": [model.to_json() for model in gateway.registry.list()]}
+    return {"models": await _shown(gateway, *gateway.registry.list())}
 
 
 @router.get("/models/active", response_model=schemas.ActiveModel, responses=errors(404))
 async def active_model(gateway: Wired) -> Any:
     """The model that answers requests which name none."""
-    return {"active_model": gateway.registry.active().to_json()}
+    [model] = await _shown(gateway, gateway.registry.active())
+    return {"active_model": model}
 
 
 @router.post(
@@ -38,14 +40,15 @@ async def activate_model(choice: schemas.ModelChoice, gateway: Wired) -> Any:
     Requests that are under way finish on the model they began with.
     """
     model = await gateway.activate(choice.model_id)
-    return {"message": f"'{model.id}' is active.", "active_model": model.to_json()}
+    [shown] = await _shown(gateway, model)
+    return {"message": f"'{model.id}' is active.", "active_model": shown}
 
 
 @router.get("/models/{model_id}", response_model=schemas.Model, responses=errors(404))
 async def get_model(model_id: str, gateway: Wired) -> Any:
     """One version, by `name:version`, or a name's promoted or newest."""
-    model = gateway.registry.get(model_id)
-    return model.to_json() | {"engine": await gateway.engine_of(model)}
+    [model] = await _shown(gateway, gateway.registry.get(model_id))
+    return model
 
 
 @router.delete(
@@ -55,6 +58,12 @@ async def get_model(model_id: str, gateway: Wired) -> Any:
     dependencies=[Depends(require_admin)],
 )
 async def delete_model(model_id: str, gateway: Wired) -> Response:
-    """Delete one version. The active one is refused."""
+    """Delete one version. The active one is refused, and one that a job starts from."""
     await gateway.delete(model_id)
     return Response(status_code=204)
+
+
+async def _shown(gateway: Gateway, *models: ModelVersion) -> list[dict[str, Any]]:
+    """With the engine of those that are loaded."""
+    engines = await gateway.engines()
+    return [model.to_json() | {"engine": engines.get(model.id)} for model in models]

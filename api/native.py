@@ -85,7 +85,10 @@ async def predict_alone(runtime: ModelRuntime, images: Sequence[Path]) -> list[d
 
     An item's error stands in its place, because an exception would fail the whole batch.
     """
-    model = (await asyncio.to_thread(_registry)).active().id
+    try:
+        model = (await asyncio.to_thread(_registry)).active().id
+    except VisionLoopError as error:
+        return [error.to_json() for _ in images]
     items = [InferenceItem(await asyncio.to_thread(p.read_bytes), model) for p in images]
     answers = []
     for result in await runtime.predict_batch(items):

@@ -46,7 +46,14 @@ class Runner:
         self._was_up = False
         self._watch: asyncio.Task[None] | None = None
         bounds = limits(settings)
-        self.batcher = Batcher(self._predict, bounds.slots, bounds.max_batch, settings.queue_length)
+        self.batcher = Batcher(
+            self._predict,
+            bounds.slots,
+            bounds.max_batch,
+            settings.queue_length,
+            settings.request_timeout,
+            observe=lambda items, _: telemetry.BATCH_SIZE.labels(name).observe(items),
+        )
 
     def start(self) -> None:
         """Begin to watch the runner. Needs a running event loop."""
@@ -92,8 +99,14 @@ class Runner:
             raise self._absent() from None
 
     async def warm(self, tag: str) -> None:
-        """Load a model, so that the first request need not."""
-        await self._call("warm", tag)
+        """Load a model, so that the first request need not.
+
+        Raises:
+            ModelNotFound: the runner does not find it.
+        """
+        answer: Parcel = await self._call("warm", tag)
+        if answer.content is not None:
+            raise answer.content
 
     async def unload(self, tag: str) -> None:
         await self._call("unload", tag)
@@ -101,7 +114,6 @@ class Runner:
     async def _predict(self, items: list[InferenceItem]) -> list[ItemResult]:
         if not self.up:  # it died while they waited
             raise self._absent()
-        telemetry.BATCH_SIZE.labels(self.name).observe(len(items))
         answer: Parcel = await self._call("predict_batch", Parcel(items))
         results: list[ItemResult] = answer.content
         return results
@@ -160,12 +172,17 @@ class Runner:
 
     async def _watch_on(self) -> None:
         while True:
-            answers = await self._answers()
-            if answers and not self.up:
-                self._was_up = True
-                self._up.set()
-                log.info("%s: ready", self.name)
-            elif self.up and not answers:
-                self._up.clear()
-                log.warning("%s: does not answer", self.name)
+            try:
+                self._note(await self._answers())
+            except Exception:
+                log.exception("%s: cannot be watched", self.name)
             await asyncio.sleep(BEAT if self.up else POLL)
+
+    def _note(self, answers: bool) -> None:
+        if answers and not self.up:
+            self._was_up = True
+            self._up.set()
+            log.info("%s: ready", self.name)
+        elif self.up and not answers:
+            self._up.clear()
+            log.warning("%s: does not answer", self.name)

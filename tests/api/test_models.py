@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from starlette.types import ASGIApp
 
 from api.app import create_app, layered
 from api.gateway import Gateway
+from errors import BackendTimeout, BackendUnavailable, ModelNotFound
 from models_store.registry import Registry
 from models_store.store import ModelStore
 from settings import Settings
@@ -23,13 +25,17 @@ Call = Callable[..., httpx.Response]
 class Notes:
     """What a runner was asked for."""
 
+    up = True
+
     def __init__(self) -> None:
         self.asked: list[tuple[str, str]] = []
         self.error: Exception | None = None
+        self.seconds = 0.0
         self.engines: dict[str, str] = {}
 
     async def warm(self, tag: str) -> None:
         self.asked.append(("warm", tag))
+        await asyncio.sleep(self.seconds)
         if self.error is not None:
             raise self.error
 
@@ -116,3 +122,38 @@ def test_a_model_that_a_job_starts_from_stays(
 
 def test_an_active_model_is_not_deleted(call: Call, app: ASGIApp, ids: list[str]) -> None:
     assert code(call(app, "DELETE", f"/models/{ids[0]}")) == (409, "CONFLICT")
+
+
+@pytest.mark.parametrize("error", [None, BackendUnavailable("Starting."), BackendTimeout("Slow.")])
+def test_a_model_is_activated_even_when_the_runner_has_no_time_for_it(
+    call: Call, app: ASGIApp, ids: list[str], notes: Notes, error: Exception | None
+) -> None:
+    notes.error = error
+    notes.seconds = 0 if error else 5
+    answer = call(app, "POST", "/models/active", json={"model_id": ids[1]})
+    assert (answer.status_code, answer.json()["active_model"]["id"]) == (200, ids[1])
+    assert call(app, "GET", "/models/active").json()["active_model"]["id"] == ids[1]
+
+
+def test_a_model_that_the_runner_does_not_find_is_not_activated(
+    call: Call, app: ASGIApp, ids: list[str], notes: Notes
+) -> None:
+    notes.error = ModelNotFound("No model: it has been deleted.")
+    answer = call(app, "POST", "/models/active", json={"model_id": ids[1]})
+    assert code(answer) == (404, "MODEL_NOT_FOUND")
+    assert call(app, "GET", "/models/active").json()["active_model"]["id"] == ids[0]
+
+
+def test_engines_are_shown_and_asked_for_once(
+    call: Call, app: ASGIApp, ids: list[str], notes: Notes
+) -> None:
+    notes.engines = {ids[0]: "onnxruntime"}
+    listed = call(app, "GET", "/models").json()["models"]
+    assert {model["id"]: model["engine"] for model in listed} == {
+        ids[0]: "onnxruntime",
+        ids[1]: None,
+        ids[2]: None,
+    }
+    assert notes.asked == [("status", "")]
+    active = call(app, "GET", "/models/active").json()["active_model"]
+    assert active["engine"] == call(app, "GET", "/models/used").json()["engine"] == "onnxruntime"
