@@ -5,14 +5,15 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.errors import Errors, answer
-from errors import MethodNotAllowed, VisionLoopError
+from errors import MethodNotAllowed, ValidationFailed, VisionLoopError
 from settings import Settings
 
 if TYPE_CHECKING:
@@ -43,12 +44,16 @@ class Door:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert self.app is not None, "BentoML runs the startup hooks first"
+        inner = scope
         if scope["method"] == "HEAD":  # as GET; a copy, so that uvicorn knows to send no body
-            scope = {**scope, "method": "GET"}
+            inner = {**scope, "method": "GET"}
         if scope["path"] in self.native:
-            await _not_allowed(scope, ["POST"])(scope, receive, send)
+            await _not_allowed(inner, ["POST"])(inner, receive, send)
             return
-        await self.app(scope, receive, send)
+        try:
+            await self.app(inner, receive, send)
+        finally:  # for those who count
+            scope["route"] = inner.get("route")
 
 
 def create_app(gateway: Gateway) -> FastAPI:
@@ -109,6 +114,18 @@ async def _answer(request: Request, error: Exception) -> Response:
     return answer(request.scope, error)
 
 
+class _CORS(CORSMiddleware):
+    """Starlette's, whose refusals of preflights take our form."""
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        response = super().preflight_response(request_headers)
+        if response.status_code < 400:
+            return response
+        error = ValidationFailed(f"{bytes(response.body).decode()}.")
+        kept = {n: v for n, v in response.headers.items() if not n.startswith("content-")}
+        return JSONResponse(error.to_json(), error.status, kept)
+
+
 def layered(app: ASGIApp, settings: Settings) -> ASGIApp:
     """`app` behind our layers, BentoML's own routes included; the first line is innermost."""
     from api.auth import Auth
@@ -118,13 +135,13 @@ def layered(app: ASGIApp, settings: Settings) -> ASGIApp:
 
     larger = {IMPORT: settings.max_model_bytes, UPLOAD: settings.max_upload_bytes}
     app = BodyLimit(app, settings.max_body_bytes, larger)
-    app = RateLimit(app, settings.rate_limit)
-    app = Auth(app, settings)
+    limit = RateLimit(app, settings.rate_limit)
+    app = Auth(limit, settings, limit)
     app = Origins(app, settings)
     longer = dict.fromkeys((IMPORT, UPLOAD, CHECK, *TRAIN), settings.import_timeout)
     app = Errors(app, settings.request_timeout, longer)
     if settings.cors_origins:
-        app = CORSMiddleware(
+        app = _CORS(
             app,
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.errors import answer
 from api.exchange import ADMIN, USE, exchange
+from api.limits import RateLimit
 from errors import Forbidden, Unauthorized, VisionLoopError
 from settings import Settings
 
@@ -30,11 +31,13 @@ class Auth:
     """ASGI layer that finds out what a caller may do, and answers 401 when that is nothing.
 
     With no token set the service is open. `VISIONLOOP_TOKEN` alone allows everything;
-    once `VISIONLOOP_ADMIN_TOKEN` is set as well, it no longer allows administration.
+    once `VISIONLOOP_ADMIN_TOKEN` is set as well, it no longer allows administration. Refusals
+    are counted by `limit`, so that nobody can try many tokens.
     """
 
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, limit: RateLimit) -> None:
         self.app = app
+        self.limit = limit
         self.allowed = {}
         if settings.token:
             scopes = frozenset({USE}) if settings.admin_token else EVERYTHING
@@ -56,7 +59,8 @@ class Auth:
         state.scopes, state.client = self._identify(scope)
         path = scope["path"]
         if USE not in state.scopes and path not in OPEN and not path.startswith(OPEN_FOLDER):
-            await answer(scope, _unauthorized(scope))(scope, receive, send)
+            refusal = self.limit.count(state.client) or _unauthorized(scope)
+            await answer(scope, refusal)(scope, receive, send)
             return
         if path.startswith(ADMIN_FOLDER):
             try:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from html import escape
+
+from fastapi import APIRouter, Request
 from starlette.responses import HTMLResponse
 
 router = APIRouter(include_in_schema=False)
@@ -18,7 +20,7 @@ pre { background: #8882; padding: 1rem; overflow-x: auto }
 </style>
 <h1>VisionLoop</h1>
 <p>Image recognition: annotate, train, evaluate, promote, serve.</p>
-<pre>curl -F image=@photo.jpg http://localhost:3000/infer</pre>
+<pre>curl -F image=@photo.jpg {base}infer</pre>
 <ul>
 <li><a href="/docs">Try the API</a> (Swagger UI)</li>
 <li><a href="/redoc">Read the API</a> (ReDoc)</li>
@@ -29,6 +31,7 @@ pre { background: #8882; padding: 1rem; overflow-x: auto }
 
 
 @router.get("/")
-async def index() -> HTMLResponse:
+async def index(request: Request) -> HTMLResponse:
+    page = PAGE.replace("{base}", escape(str(request.base_url)))
     policy = "default-src 'none'; style-src 'unsafe-inline'"
-    return HTMLResponse(PAGE, headers={"Content-Security-Policy": policy})
+    return HTMLResponse(page, headers={"Content-Security-Policy": policy})

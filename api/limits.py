@@ -16,9 +16,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import answer
 from api.exchange import exchange
-from errors import PayloadTooLarge, RateLimited, ValidationFailed
+from errors import (
+    BackendUnavailable,
+    PayloadTooLarge,
+    RateLimited,
+    ValidationFailed,
+    VisionLoopError,
+)
 
 PROBES = frozenset({"/livez", "/readyz", "/healthz"})
+TOGETHER = 512 * 1024**2  # bytes of bodies in memory
 LINGER = 2.0  # seconds that a refused upload may go on
 
 
@@ -26,13 +33,22 @@ class BodyLimit:
     """ASGI layer that refuses a body above `limit` bytes, counted while it arrives.
 
     `larger` names paths that have a limit of their own. A length the client announces is
-    believed only when it is too large.
+    believed only when it is too large. All other bodies are kept in memory while their requests
+    last: at most `together` bytes of them, or twice the limit.
     """
 
-    def __init__(self, app: ASGIApp, limit: int, larger: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        limit: int,
+        larger: Mapping[str, int] | None = None,
+        together: int = TOGETHER,
+    ) -> None:
         self.app = app
         self.limit = limit
         self.larger = larger or {}
+        self.together = max(together, 2 * limit)
+        self.held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -52,15 +68,22 @@ class BodyLimit:
             return
 
         seen = 0
-        started = exceeded = False
+        started = False
+        exceeded: VisionLoopError | None = None
+        in_memory = scope["path"] not in self.larger
 
         async def counted() -> Message:
             nonlocal seen, exceeded
             message = await receive()
-            seen += len(message.get("body", b""))
+            length = len(message.get("body", b""))
+            seen += length
+            self.held += length * in_memory
             if seen > limit:
-                exceeded = True
-                raise refusal
+                exceeded = refusal
+            elif self.held > self.together:
+                exceeded = BackendUnavailable("Too many uploads at once. Try again.", 2)
+            if exceeded:
+                raise exceeded
             return message
 
         async def watched(message: Message) -> None:
@@ -75,12 +98,14 @@ class BodyLimit:
         except Exception:
             if not exceeded or started:
                 raise
+        finally:
+            self.held -= seen * in_memory
         if exceeded and not started:
-            await _refuse(scope, receive, send, refusal, limit)
+            await _refuse(scope, receive, send, exceeded, limit)
 
 
 async def _refuse(
-    scope: Scope, receive: Receive, send: Send, error: PayloadTooLarge, limit: int
+    scope: Scope, receive: Receive, send: Send, error: VisionLoopError, limit: int
 ) -> None:
     """Answer at once, then throw away as much again: most clients read the answer only when
     they have sent everything, and a connection closed before that is reset, answer and all."""
@@ -119,15 +144,20 @@ class RateLimit:
         if scope["type"] != "http" or not self.rate or scope["path"] in PROBES:
             await self.app(scope, receive, send)
             return
-        client = exchange(scope).client
-        if self.limiter.hit(self.item, client):
+        error = self.count(exchange(scope).client)
+        if error is None:
             await self.app(scope, receive, send)
-            return
+        else:
+            await answer(scope, error)(scope, receive, send)
+
+    def count(self, client: str) -> VisionLoopError | None:
+        """One more request of `client`; the error where that is one too many."""
+        if not self.rate or self.limiter.hit(self.item, client):
+            return None
         wait = self.limiter.get_window_stats(self.item, client).reset_time - time()
-        error = RateLimited(
+        return RateLimited(
             f"More than {self.rate:g} requests a second came from you. Slow down.", max(wait, 1)
         )
-        await answer(scope, error)(scope, receive, send)
 
 
 def _seconds(rate: float) -> int:

@@ -5,15 +5,22 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 from bentoml.exceptions import BentoMLException
+from fastapi import FastAPI
+from prometheus_client import REGISTRY
+from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.app import layered
+from api.app import Door, create_app, layered
+from api.limits import BodyLimit
+from api.telemetry import UNMATCHED
 from errors import BackendUnavailable, ModelNotFound, VisionLoopError
 from settings import Settings
 
@@ -232,3 +239,89 @@ def test_browsers_of_allowed_origins_may_call_and_read_errors(call: Call) -> Non
     assert refused.headers["Access-Control-Allow-Origin"] == "https://a.example"
     other = call(app, "GET", "/models", headers={"Origin": "https://b.example"})
     assert "Access-Control-Allow-Origin" not in other.headers
+
+
+@pytest.mark.parametrize(
+    ("asking", "told"),
+    [
+        ({"Origin": "https://b.example", "Access-Control-Request-Method": "GET"}, "origin"),
+        ({"Origin": "https://a.example", "Access-Control-Request-Method": "TRACE"}, "method"),
+    ],
+)
+def test_a_refused_preflight_has_our_form(call: Call, asking: dict[str, str], told: str) -> None:
+    app = behind(PlainTextResponse("ok"), cors_origins="https://a.example")
+    answer = call(app, "OPTIONS", "/models", headers=asking)
+    assert (answer.status_code, answer.json()["code"]) == (400, "VALIDATION_ERROR")
+    assert told in answer.json()["message"]
+    allowed = answer.headers.get("Access-Control-Allow-Origin")
+    assert allowed == (asking["Origin"] if told == "method" else None)
+
+
+def test_who_guesses_tokens_is_counted_too(call: Call) -> None:
+    app = behind(PlainTextResponse("ok"), rate_limit=2, token="t")
+    wrong = {"Authorization": "Bearer x"}
+    statuses = [call(app, "GET", "/x", headers=wrong).status_code for _ in range(3)]
+    assert statuses == [401, 401, 429]
+    assert call(app, "GET", "/x", headers={"Authorization": "Bearer t"}).status_code == 200
+
+
+def test_head_is_measured_under_its_route(call: Call) -> None:
+    def counted(route: str) -> float:
+        labels = {"route": route, "method": "HEAD", "status": "200"}
+        return REGISTRY.get_sample_value("visionloop_requests_total", labels) or 0
+
+    async def page(request: Request) -> PlainTextResponse:
+        return PlainTextResponse("ok")
+
+    app = FastAPI()
+    app.get("/page/{name}")(page)
+    door = Door()
+    door.app = app
+    before = counted("/page/{name}"), counted(UNMATCHED)
+    assert call(behind(door), "HEAD", "/page/a").status_code == 200
+    assert (counted("/page/{name}"), counted(UNMATCHED)) == (before[0] + 1, before[1])
+
+
+def test_the_front_page_names_the_address_it_was_reached_at(call: Call, tmp_path: Path) -> None:
+    app = create_app(SimpleNamespace(settings=Settings(home=tmp_path)))  # type: ignore[arg-type]
+    text = call(app, "GET", "/", headers={"Host": "localhost:8123"}).text
+    assert "http://localhost:8123/infer" in text
+    text = call(app, "GET", "/", headers={"Host": "<b>"}).text
+    assert "<b>" not in text
+
+
+def test_bodies_that_would_take_too_much_memory_together_are_refused() -> None:
+    go_on = asyncio.Event()
+
+    async def holding(scope: Scope, receive: Receive, send: Send) -> None:
+        await reading(scope, receive, send)
+        if scope["path"] == "/held":
+            await go_on.wait()
+
+    app = BodyLimit(holding, 100, {"/spooled": 1000}, together=200)
+
+    async def upload(path: str, size: int = 80) -> list[Message]:
+        sent: list[Message] = []
+
+        async def receive() -> Message:
+            return {"type": "http.request", "body": b"x" * size, "more_body": False}
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+
+        await app({"type": "http", "method": "POST", "path": path, "headers": []}, receive, send)
+        return sent
+
+    async def run() -> None:
+        held = [asyncio.create_task(upload("/held")) for _ in range(2)]
+        await asyncio.sleep(0.01)
+        refused, *_ = await upload("/infer")
+        assert refused["status"] == 503
+        assert b"retry-after" in dict(refused["headers"])
+        assert (await upload("/infer", 30))[0]["status"] == 200
+        assert (await upload("/spooled", 500))[0]["status"] == 200  # goes to a file
+        go_on.set()
+        assert [(await one)[0]["status"] for one in held] == [200, 200]
+        assert (await upload("/infer"))[0]["status"] == 200
+
+    asyncio.run(run())
