@@ -40,6 +40,10 @@ class Model:
     description: ModelDescription
     engine: Engine
 
+    def is_deleted(self) -> bool:
+        """A stat of a file: a deleted model is gone at once, in every runner."""
+        return not (self.folder / DESCRIPTION_FILE).exists()
+
 
 @dataclass(slots=True)
 class Work:
@@ -109,11 +113,7 @@ class ModelRuntime:
 
     def status(self) -> dict[str, Any]:
         """Device, loaded engines by tag, and how many list calls of what size to send."""
-        loaded = {
-            tag: task.result().engine.backend
-            for tag, task in self._models.items()
-            if task.done() and not task.cancelled() and task.exception() is None
-        }
+        loaded = {tag: model.engine.backend for tag, model in self._loaded().items()}
         bounds = limits(self._settings)
         return {
             "device": self._device,
@@ -130,6 +130,13 @@ class ModelRuntime:
 
     # -- models
 
+    def _loaded(self) -> dict[str, Model]:
+        return {
+            tag: task.result()
+            for tag, task in self._models.items()
+            if task.done() and not task.cancelled() and task.exception() is None
+        }
+
     async def _model(self, tag: str) -> Model:
         """The loaded model. Callers that want it at the same time share one load."""
         task = self._models.get(tag)
@@ -139,13 +146,15 @@ class ModelRuntime:
         self._models.move_to_end(tag)
         try:
             model = await asyncio.shield(task)
-            # a stat of a file: a deleted model is gone at once, in every runner
-            if not (model.folder / DESCRIPTION_FILE).exists():
+            if model.is_deleted():
                 raise ModelNotFound(f"No model '{tag}': it has been deleted.")
         except Exception:
             if self._models.get(tag) is task:
                 del self._models[tag]
             raise
+        for other, loaded in self._loaded().items():
+            if loaded.is_deleted():
+                del self._models[other]
         while len(self._models) > self._settings.model_cache:
             self._models.popitem(last=False)
         return model

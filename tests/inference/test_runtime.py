@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import subprocess
 import sys
 import threading
@@ -239,6 +240,22 @@ def test_a_deleted_model_is_gone_and_a_failed_load_can_be_repeated(
                 file.unlink()
             (gone,) = await runtime.predict_batch([InferenceItem(photo(), "copy")])
             assert isinstance(gone.error, ModelNotFound)
+
+    asyncio.run(story())
+
+
+def test_a_deleted_model_is_forgotten_at_the_next_prediction_of_another(
+    locate: Callable[[str], Path], tmp_path: Path
+) -> None:
+    async def story() -> None:
+        copy = Path(shutil.copytree(locate("detect"), tmp_path / "copy"))
+        with running(lambda tag: copy if tag == "copy" else locate(tag)) as runtime:
+            await runtime.predict_batch([InferenceItem(photo(), k) for k in ("copy", "detect")])
+            assert set(runtime.status()["engines"]) == {"copy", "detect"}
+            shutil.rmtree(copy)
+            (result,) = await runtime.predict_batch([InferenceItem(photo(), "detect")])
+            assert result.error is None
+            assert set(runtime.status()["engines"]) == {"detect"}
 
     asyncio.run(story())
 
