@@ -134,5 +134,5 @@ class VisionLoop:
 
 
 for runner in (Detector, Annotator, Trainer):  # each can be served alone
-    runner.add_asgi_middleware(guarded, settings=settings)  # type: ignore[attr-defined]
+    runner.add_asgi_middleware(guarded, settings=settings)  # type: ignore[union-attr]
 VisionLoop.add_asgi_middleware(layered, settings=settings)  # type: ignore[attr-defined]
