@@ -253,11 +253,12 @@ def test_a_file_of_tiny_pieces_is_refused_after_few_reads(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[Any] = []
-    monkeypatch.setattr(
-        images,
-        "_open",
-        lambda file, formats: (opened.append(file), Image.open(file, "r", formats))[1],
-    )
+
+    def remember(file: Any, formats: Any) -> Image.Image:
+        opened.append(file)
+        return Image.open(file, "r", formats)
+
+    monkeypatch.setattr(images, "_open", remember)
     for read in (check_header, decode):
         with pytest.raises(InvalidImage, match="tiny pieces"):
             read(BOMBS[name], MAX)

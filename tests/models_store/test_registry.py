@@ -5,9 +5,11 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
+from sqlalchemy.orm import Session
 
 from errors import Conflict, InvalidModelFile, ModelNotFound, ValidationFailed
 from models_store.names import suggest_name
@@ -127,7 +129,12 @@ def test_asking_for_what_is_not_there_does_not_flood_the_database(
     publish()
     looks = []
     read = registry.database.read
-    monkeypatch.setattr(registry.database, "read", lambda: (looks.append(1), read())[1])
+
+    def counted() -> AbstractContextManager[Session]:
+        looks.append(1)
+        return read()
+
+    monkeypatch.setattr(registry.database, "read", counted)
     time.sleep(MISS_SECONDS)
     start = time.monotonic()
     for _ in range(200):
