@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from _bentoml_impl.serde import MultipartSerde
 from bentoml.exceptions import BadInput
+from pydantic import ValidationError
 from python_multipart.exceptions import ParseError
-from starlette.datastructures import UploadFile
+from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from api.answers import infer_answer
+from api.errors import check, explain
+from api.schemas import InferOptions
 from errors import VisionLoopError
 from inference.prediction import InferenceItem
 from settings import get_settings
@@ -26,6 +29,9 @@ if TYPE_CHECKING:
     from api.gateway import Gateway
     from inference.runtime import ModelRuntime
     from models_store.registry import Registry
+
+
+LEGAL = {name: field.description or "" for name, field in InferOptions.model_fields.items()}
 
 
 async def _only_files(part: str | UploadFile) -> UploadFile:
@@ -41,11 +47,18 @@ _parse_request = MultipartSerde.parse_request
 
 
 async def _parse_form(serde: MultipartSerde, request: Request, cls: Any) -> Any:
-    """BentoML 1.4.39 takes a form that cannot be read for a fault of its own, with a 500."""
+    """As `/infer` does: empty means not given, and errors name the legal values.
+
+    BentoML 1.4.39 takes a form that cannot be read for a fault of its own, with a 500.
+    """
     try:
+        given = [(name, part) for name, part in (await request.form()).multi_items() if part != ""]
+        request._form = FormData(given)
         return await _parse_request(serde, request, cls)
     except (MultiPartException, HTTPException, ParseError, UnicodeError, KeyError):
         raise BadInput("The form cannot be read: its parts are damaged.") from None
+    except ValidationError as error:
+        raise BadInput(explain(error.errors(include_url=False), LEGAL)) from None
 
 
 MultipartSerde.ensure_file = staticmethod(_only_files)
@@ -55,8 +68,6 @@ MultipartSerde.parse_request = _parse_form
 async def predict(gateway: Gateway, image: Path, **options: Any) -> Any:
     """The answer of `/infer`, or the response of its error: BentoML would make it a bare 500."""
     from api import infer
-    from api.errors import check
-    from api.schemas import InferOptions
 
     try:
         data = await asyncio.to_thread(image.read_bytes)
@@ -68,7 +79,6 @@ async def predict(gateway: Gateway, image: Path, **options: Any) -> Any:
 async def train(gateway: Gateway, parameters: dict[str, Any]) -> Any:
     """`/tasks/train`: the job as `/jobs` shows it once it has ended, or the error's answer."""
     from api import jobs
-    from api.errors import check
     from api.train import Parameters
 
     try:

@@ -7,7 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import bentoml
+import httpx
 import pytest
+from _bentoml_impl.serde import MultipartSerde
+from bentoml.exceptions import BadInput
+from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 
 from api import deployment, native, runners
@@ -143,3 +148,36 @@ def test_the_folder_for_measurements_is_made(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path / "home")
     assert deployment.metrics_folder(settings).is_dir() is False
     assert deployment.open_metrics(settings).is_dir()
+
+
+class Native:
+    @bentoml.api
+    async def predict(
+        self, confidence: float | None = None, max_det: int | None = None
+    ) -> None: ...
+
+
+def parse(**fields: str) -> Any:
+    """A form as BentoML's own route reads it."""
+    made = httpx.Request("POST", "http://localhost", data=fields)
+    body, headers = made.read(), [(name.lower(), value) for name, value in made.headers.raw]
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    request = Request({"type": "http", "method": "POST", "headers": headers}, receive)
+    method: Any = Native.predict
+    return asyncio.run(MultipartSerde().parse_request(request, method.input_spec))
+
+
+def test_empty_means_not_given_on_bentomls_own_route_too() -> None:
+    found = parse(confidence="", max_det="")
+    assert (found.confidence, found.max_det) == (None, None)
+    assert parse(confidence="0.5").confidence == 0.5
+
+
+def test_its_errors_name_the_legal_values_too() -> None:
+    with pytest.raises(BadInput, match="'confidence' must be a number from 0 to 1; got 'much'"):
+        parse(confidence="much")
+    with pytest.raises(BadInput, match="'max_det' must be a whole number from 1 to 1000"):
+        parse(max_det="1.5")
