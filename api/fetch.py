@@ -5,12 +5,17 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 import httpx
 
 from errors import BackendTimeout, Forbidden, PayloadTooLarge, ValidationFailed
 from settings import Settings
+
+# A name server may take its time, and threads of the common pool do everybody's work.
+_resolvers = ThreadPoolExecutor(8, thread_name_prefix="resolve")
 
 Address = IPv4Address | IPv6Address
 Resolve = Callable[[str, int], Awaitable[list[str]]]
@@ -28,8 +33,8 @@ _ASSIGNED = tuple(map(IPv4Network, ("192.0.0.0/24", "192.88.99.0/24")))
 
 async def resolve(host: str, port: int) -> list[str]:
     """Every address of a host name, as the system resolves it."""
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    look_up = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+    found = await asyncio.get_running_loop().run_in_executor(_resolvers, look_up)
     return [str(info[4][0]) for info in found]
 
 

@@ -83,7 +83,7 @@ async def infer_base64(request: Request, gateway: Wired) -> Response:
 async def predict(gateway: Gateway, image: bytes, options: InferOptions) -> dict[str, Any]:
     """The answer of `/infer`: made by the model that is meant when the request comes in."""
     model = gateway.registry.resolve(options.model_id)
-    check_header(image, gateway.settings.max_pixels)
+    await asyncio.to_thread(check_header, image, gateway.settings.max_pixels)
     result = await gateway.detector.predict(
         InferenceItem(
             image,

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import threading
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_address
 
 import httpx
 import pytest
 
 from api.fetch import fetch, is_public
+from api.fetch import resolve as system_resolve
 from errors import (
     BackendTimeout,
     Forbidden,
@@ -195,3 +199,25 @@ def test_a_slow_server_times_out() -> None:
 def test_an_answer_that_is_no_image_is_named_by_its_status(status: int) -> None:
     with pytest.raises(ValidationFailed, match=str(status)):
         get("http://example.org/", lambda _: httpx.Response(status))
+
+
+def test_slow_name_servers_keep_nobody_else_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    answered = threading.Event()
+
+    def look_up(*_: object, **__: object) -> list[tuple[object, ...]]:
+        assert answered.wait(10)
+        return [(0, 0, 0, "", (PUBLIC, 80))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+
+    async def run() -> None:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2))
+        asked = [asyncio.create_task(system_resolve("slow.example", 80)) for _ in range(3)]
+        await asyncio.sleep(0.05)
+        try:
+            assert await asyncio.wait_for(asyncio.to_thread(lambda: 7), 1) == 7
+        finally:
+            answered.set()
+        assert await asyncio.gather(*asked) == [[PUBLIC]] * 3
+
+    asyncio.run(run())

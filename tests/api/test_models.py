@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ import httpx
 import pytest
 from starlette.types import ASGIApp
 
+from api import infer
 from api.app import create_app, layered
 from api.gateway import Gateway
-from errors import BackendTimeout, BackendUnavailable, ModelNotFound
+from errors import BackendTimeout, BackendUnavailable, InvalidImage, ModelNotFound
 from models_store.registry import Registry
 from models_store.store import ModelStore
 from settings import Settings
@@ -157,3 +159,18 @@ def test_engines_are_shown_and_asked_for_once(
     assert notes.asked == [("status", "")]
     active = call(app, "GET", "/models/active").json()["active_model"]
     assert active["engine"] == call(app, "GET", "/models/used").json()["engine"] == "onnxruntime"
+
+
+def test_a_header_that_takes_long_to_read_keeps_the_event_loop_free(
+    call: Call, app: ASGIApp, ids: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = []
+
+    def check_header(*_: object) -> None:
+        threads.append(threading.current_thread())
+        raise InvalidImage("No picture.")
+
+    monkeypatch.setattr(infer, "check_header", check_header)
+    answer = call(app, "POST", "/infer", files={"image": b"x"})
+    assert code(answer) == (400, "INVALID_IMAGE_FORMAT")
+    assert threads and threads[0] is not threading.main_thread()
