@@ -102,8 +102,14 @@ def test_a_deleted_model_is_gone_and_a_hurrying_request_is_told(
     model = registry.publish(copied, "short_lived", {"kind": "import"})
     registry.close()
 
+    def loaded() -> str:
+        headers = USE | {"Accept": "text/plain"}
+        text = httpx.get(f"{guarded.url}/metrics", headers=headers, timeout=30).text
+        return "\n".join(line for line in text.splitlines() if "_model_loaded{" in line)
+
     image = picture()
     assert infer(guarded, image, model_id="short_lived").json()["model_id"] == model.id
+    assert f'model="{model.id}"' in loaded()
 
     async def race() -> list[httpx.Response]:
         async with httpx.AsyncClient(base_url=guarded.url, headers=USE, timeout=60) as client:
@@ -123,6 +129,7 @@ def test_a_deleted_model_is_gone_and_a_hurrying_request_is_told(
             assert (answer.status_code, answer.json()["code"]) == (404, "MODEL_NOT_FOUND")
     assert infer(guarded, image, model_id=model.id).status_code == 404
     assert not model.path.exists()
+    assert f'model="{model.id}"' not in loaded()
 
 
 def test_importing_needs_the_admin_token_and_a_whole_file(guarded: Server, tmp_path: Path) -> None:
@@ -206,6 +213,7 @@ def test_a_stop_lets_running_requests_finish(guarded: Server, picture: Picture) 
                 for _ in range(8)
             ]
             await asyncio.sleep(0.3)
+            assert not all(task.done() for task in asked)
             await asyncio.to_thread(guarded.stop)
             return [answer.status_code for answer in await asyncio.gather(*asked)]
 

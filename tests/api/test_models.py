@@ -173,4 +173,5 @@ def test_a_header_that_takes_long_to_read_keeps_the_event_loop_free(
     monkeypatch.setattr(infer, "check_header", check_header)
     answer = call(app, "POST", "/infer", files={"image": b"x"})
     assert code(answer) == (400, "INVALID_IMAGE_FORMAT")
-    assert threads and threads[0] is not threading.main_thread()
+    assert threads
+    assert threads[0] is not threading.main_thread()
