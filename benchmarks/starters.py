@@ -174,10 +174,11 @@ def stop_signs(model: Model, folder: Path, split: str) -> tuple[Floats, NDArray[
     return np.concatenate(scores), np.concatenate(right), signs
 
 
-def street_picture(model: Model, seed: int) -> bytes:
-    """A drawn street scene with what the detector sees in it, as a JPEG of 960 x 600 pixels."""
+def street_pictures(model: Model, seed: int, path: Path) -> None:
+    """Write a drawn street scene of 960 x 600 pixels, and beside it what the detector sees."""
     image, _, _ = draw_scene(np.random.default_rng((SEED, 2, seed)), 960, 600)
-    return draw(image, model.predict(image))
+    cv2.imwrite(str(path), image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
+    path.with_stem(path.stem + "_boxes").write_bytes(draw(image, model.predict(image)))
 
 
 def main() -> None:
@@ -190,7 +191,7 @@ def main() -> None:
     parser.add_argument("--split", default="val", help="split of --roadsigns (val)")
     parser.add_argument("--crops", type=int, default=1700, help="drawn close-ups (1700)")
     parser.add_argument("--scenes", type=int, default=200, help="drawn scenes (200)")
-    parser.add_argument("--picture", type=Path, help="write a street scene with its boxes (JPEG)")
+    parser.add_argument("--picture", type=Path, help="write a street scene (.jpg), and its boxes")
     parser.add_argument("--picture-seed", type=int, default=0)
     args = parser.parse_args()
 
@@ -209,7 +210,7 @@ def main() -> None:
     if (args.models / FOLDERS["detector"]).exists():
         model = Model(args.models / FOLDERS["detector"])
         if args.picture:
-            args.picture.write_bytes(street_picture(model, args.picture_seed))
+            street_pictures(model, args.picture_seed, args.picture)
         if args.scenes:
             map50, map50_95 = mean_average_precision(model, args.scenes, 640)
             print(
