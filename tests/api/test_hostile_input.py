@@ -42,5 +42,5 @@ def test_no_request_breaks_the_service(server: Server) -> None:
 
             with suppress(Unsatisfiable):  # GET /models takes nothing that could be wrong
                 attack()
-            attacked.add(operation.label)
+                attacked.add(operation.label)
     assert {"POST /infer", "POST /infer/base64", "DELETE /models/{model_id}"} <= attacked

@@ -222,6 +222,7 @@ def test_a_bad_option_is_named_with_its_legal_values(
     answers = [
         infer(client, picture(), **{field: value}),
         client.post("/infer/base64", json={"image_base64": text, field: value}),
+        client.post("/predict", files={"image": picture()}, data={field: value}),
     ]
     for answer in answers:
         assert answer.status_code == 400
