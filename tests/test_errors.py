@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import pickle
 
 import pytest
@@ -33,8 +34,11 @@ def test_codes_are_unique() -> None:
 
 
 def test_our_own_fault_is_logged_under_the_id_that_is_told(
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # a server started by another test has configured logging in this process
+    monkeypatch.setattr(errors, "log", logging.Logger("visionloop", logging.ERROR))
+    errors.log.addHandler(caplog.handler)
     told = errors.our_fault(ZeroDivisionError("secret"), "POST /infer")
     assert told.code == "PROCESSING_ERROR"
     assert "secret" not in told.message
