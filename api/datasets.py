@@ -8,14 +8,14 @@ from pathlib import Path, PurePath
 from typing import Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.datastructures import UploadFile
 
 from api.auth import require_admin
 from api.errors import check
 from api.forms import fields, read_form
 from api.gateway import Gateway, Wired
-from api.schemas import errors, form_body
+from api.schemas import EmptyIsAbsent, errors, form_body
 from errors import Conflict, NoFileUploaded
 from models_store.description import Task
 from training import contact_sheet
@@ -29,18 +29,11 @@ TASKS = "detect, segment, pose or classify; empty: what fits the labels"
 _one = asyncio.Lock()  # unpacking and checking at a time; other uploads wait
 
 
-class Options(BaseModel):
+class Options(EmptyIsAbsent):
     """Empty strings and nulls mean "not given"."""
 
     name: str = Field("", max_length=100, description="a name of at most 100 characters")
     task: Task | None = Field(None, description=TASKS)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _drop_empty(cls, values: Any) -> Any:
-        if isinstance(values, dict):
-            return {name: value for name, value in values.items() if value not in ("", None)}
-        return values
 
 
 class UploadForm(Options):

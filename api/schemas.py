@@ -102,10 +102,8 @@ class Activated(ActiveModel):
     message: str
 
 
-class _Options(_Wire):
+class EmptyIsAbsent(BaseModel):
     """Empty strings and nulls mean "not given"."""
-
-    model_config = ConfigDict(extra="ignore", protected_namespaces=())
 
     @model_validator(mode="before")
     @classmethod
@@ -113,6 +111,10 @@ class _Options(_Wire):
         if isinstance(values, dict):
             return {name: value for name, value in values.items() if value not in ("", None)}
         return values
+
+
+class _Options(EmptyIsAbsent):
+    model_config = ConfigDict(extra="ignore", protected_namespaces=())
 
 
 class InferOptions(_Options):

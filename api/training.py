@@ -6,13 +6,13 @@ import asyncio
 from typing import Any, Literal
 
 from fastapi import APIRouter, Depends, Request
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from api import job_logs
 from api.auth import require_admin
 from api.gateway import Gateway, Wired
 from api.jobs import PATIENCE, Logs, cancel, find, json_body, json_schema, status_of, submit
-from api.schemas import errors
+from api.schemas import EmptyIsAbsent, errors
 from errors import ModelNotFound
 from inference.device import device
 from models_store.names import suggest_name
@@ -34,17 +34,10 @@ STATUSES = {
 LISTED_LINES, SHOWN_LINES = 5, 200  # of the log, inside a task
 
 
-class Fields(BaseModel):
+class Fields(EmptyIsAbsent):
     """Unknown keys are ignored, empty strings and nulls mean "not given"."""
 
     model_config = ConfigDict(protected_namespaces=(), allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _drop_empty(cls, values: Any) -> Any:
-        if isinstance(values, dict):
-            return {name: value for name, value in values.items() if value not in ("", None)}
-        return values
 
 
 class TrainingFields(Fields):
