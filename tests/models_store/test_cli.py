@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,13 @@ from models_store.registry import Registry
 
 Publish = Callable[..., str]
 ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Iterator[None]:
+    """The command silences its own process, which here is that of all tests."""
+    yield
+    logging.disable(logging.NOTSET)
 
 
 def test_a_story(
