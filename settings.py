@@ -65,6 +65,11 @@ class Settings(BaseSettings):
     model_cache: int = Field(4, gt=0, description="Models kept loaded by a runner")
     request_timeout: float = Field(60, gt=0, description="Seconds before a request answers 504")
 
+    keep_below: float = Field(
+        0, ge=0, le=1, description="Keep pictures of answers less confident than this; 0: none"
+    )
+    keep_mb: float = Field(512, gt=0, description="Room for kept pictures, in MiB; oldest go first")
+
     pretrained: Path | None = Field(
         None, description="Folder of pretrained weights (yolov8n.pt, …) that trainings start from"
     )

@@ -72,6 +72,12 @@ class Dataset:
     def form(self) -> Form:
         return Form(self.task, len(self.names), self.keypoints.shape if self.keypoints else None)
 
+    @property
+    def class_counts(self) -> dict[str, int]:
+        """Class name → objects in train (pictures, for `classify`)."""
+        counted = self.counts.get("train", Counter())
+        return {name: counted[class_id] for class_id, name in enumerate(self.names)}
+
     @cached_property
     def looked(self) -> Looked:
         """Reads and decodes every picture: seconds per thousand, the first time."""

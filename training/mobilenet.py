@@ -261,7 +261,7 @@ class Session:
         save_model(folder, model, described)
         metrics = self.state.metrics
         self.job.log(f"Best epoch {self.state.best_epoch}: accuracy {metrics['accuracy']:.3f}.")
-        return Trained(folder, metrics, self.dataset.fingerprint)
+        return Trained(folder, metrics, self.dataset.fingerprint, self.dataset.class_counts)
 
     def _rate(self, step: int) -> float:
         """Linear warm-up, then a cosine."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,11 +35,13 @@ class Trained:
         folder: model.json and model.safetensors.
         metrics: Of the best epoch, on the val split.
         dataset_fingerprint: What it was trained on.
+        class_counts: Class name → objects (pictures, for classify) in train.
     """
 
     folder: Path
     metrics: dict[str, float]
     dataset_fingerprint: str
+    class_counts: Mapping[str, int] = field(default_factory=dict)
 
 
 def publish(trained: Trained, recipe: Recipe, job: JobHandle, registry: Registry) -> ModelVersion:
@@ -63,6 +66,7 @@ def publish(trained: Trained, recipe: Recipe, job: JobHandle, registry: Registry
             "base": recipe.base.shown,
             "dataset": _name(Path(recipe.dataset)),
             "dataset_fingerprint": trained.dataset_fingerprint,
+            "class_counts": dict(trained.class_counts),
         }
         scores = {key: trained.metrics[key] for key in SCORES if key in trained.metrics}
         metrics: dict[str, Any] = {**scores, "split": "val", "last_updated": now()}

@@ -50,6 +50,8 @@ def test_yolov8n_from_scratch_finds_shapes_and_is_published(
     assert version.source["kind"] == "train"
     assert version.source["job_id"] == job.id
     assert version.source["dataset_fingerprint"] == trained.dataset_fingerprint
+    assert set(version.source["class_counts"]) == {"circle", "square", "triangle"}
+    assert min(version.source["class_counts"].values()) > 0
     assert version.metrics is not None
     assert version.metrics["mAP50"] == trained.metrics["mAP50"]
     assert publish(trained, plan, job, registry).id == version.id  # once, however often it runs
