@@ -97,8 +97,11 @@ async def start(request: Request, gateway: Wired) -> Any:
         known = ", ".join(sorted(Parameters.model_fields))
         raise ValidationFailed(f"'parameters' has no field {unknown[0]!r}. Known: {known}.")
     fields = check(Parameters, body.parameters)
-    named = {"epochs": body.epochs, "batch": body.batch_size}
-    wanted = fields.request(fields.mode).model_copy(
+    named: dict[str, Any] = {"epochs": body.epochs, "batch": body.batch_size}
+    wanted = fields.request(fields.mode)
+    if wanted.mode == "incremental" and wanted.base_model is None:
+        named["base_model"] = body.model_id  # it is what goes on learning
+    wanted = wanted.model_copy(
         update={"model": body.model_id, "data": body.dataset_path}
         | {name: value for name, value in named.items() if value is not None}
     )

@@ -17,6 +17,8 @@ from errors import ModelNotFound
 from inference.device import device
 from models_store.names import suggest_name
 from training.dispatcher import slots
+from training.distillation_options import DistillationOptions
+from training.incremental_options import IncrementalOptions
 from training.jobs import Job
 from training.logs import read_last
 from training.recipe import Mode, TrainingRequest
@@ -68,8 +70,12 @@ class TrainingFields(Fields):
     use_freeze_strategy: bool = Field(True, description="true or false")
     min_epochs_per_stage: int = Field(15, ge=1, le=10_000, description="a whole number from 1")
     base_model_path: str | None = Field(None, max_length=4096, description="a path or model id")
-    new_classes: list[str] | str = Field([], description="a list of class names")
-    old_data_path: str | None = Field(None, max_length=4096, description="a path")
+    new_classes: list[str] | str = Field(
+        [], max_length=100_000, description="class names, a list or one text with commas between"
+    )
+    old_data_path: str | None = Field(
+        None, max_length=4096, description="a data.yaml, class folder or data set's id"
+    )
     replay_ratio: float = Field(0.2, ge=0, le=1, description="a number from 0 to 1")
     max_replay_samples: int = Field(1000, ge=0, description="a whole number from 0")
     teacher_model_path: str | None = Field(None, max_length=4096, description="a path or model id")
@@ -101,8 +107,40 @@ class TrainingFields(Fields):
             patience=self.patience,
             use_freeze_strategy=self.use_freeze_strategy,
             min_epochs_per_stage=self.min_epochs_per_stage,
+            base_model=self.base_model_path,
             hyper=self.hyper,
+            incremental=self.incremental() if mode == "incremental" else None,
+            distillation=self.distillation() if mode == "distillation" else None,
         )
+
+    def incremental(self) -> IncrementalOptions:
+        given = self.new_classes
+        names = given.split(",") if isinstance(given, str) else given
+        return IncrementalOptions(
+            new_classes=tuple(name.strip() for name in names if name.strip()), **self._replay()
+        )
+
+    def distillation(self) -> DistillationOptions:
+        return DistillationOptions(
+            teacher=self.teacher_model_path,
+            temperature=self.distill_temperature,
+            cls_weight=self.distill_cls_weight,
+            reg_weight=self.distill_reg_weight,
+            feat_weight=self.distill_feat_weight,
+            mask_weight=self.distill_mask_weight,
+            enable_consistency=self.enable_consistency,
+            consistency_weight=self.consistency_weight,
+            pseudo_conf_threshold=self.pseudo_conf_threshold,
+            replay_distill_boost=self.replay_distill_boost,
+            **self._replay(),
+        )
+
+    def _replay(self) -> dict[str, Any]:
+        return {
+            "old_data": self.old_data_path,
+            "replay_ratio": self.replay_ratio,
+            "max_replay_samples": self.max_replay_samples,
+        }
 
 
 class TaskStarted(BaseModel):

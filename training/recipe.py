@@ -8,21 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from errors import ValidationFailed
+from errors import ValidationFailed, VisionLoopError
 from models_store.description import Family, Task
 from models_store.names import check_name
 from models_store.registry import Registry
 from settings import Settings
 from training.base_models import Base, choose_base
 from training.data_roots import data_roots
+from training.distillation_options import DistillationOptions
 from training.hyperparameters import check_hyperparameters
+from training.incremental_options import IncrementalOptions
+from training.replay_options import ReplayOptions
 
 Mode = Literal["regular", "freeze_strategy", "incremental", "distillation"]
-AVAILABLE: tuple[Mode, ...] = ("regular", "freeze_strategy")
 TASKS: tuple[Task, ...] = ("detect", "segment", "classify", "pose")
 
 EPOCHS = range(1, 100_001)
@@ -47,6 +49,7 @@ class TrainingRequest(BaseModel):
     task: str | None = None
     model: str = "s"
     weights: str | None = None  # resume_weights: start from these instead of `model`
+    base_model: str | None = None  # base_model_path: what learns on, or the student
     data: str | None = None  # path, or the id of an uploaded data set
     name: str | None = None  # of the published model
     epochs: int = 50
@@ -57,6 +60,8 @@ class TrainingRequest(BaseModel):
     min_epochs_per_stage: int = 15
     promote: bool = False
     hyper: dict[str, Any] = Field(default_factory=dict)
+    incremental: IncrementalOptions | None = None  # of that mode; None: its defaults
+    distillation: DistillationOptions | None = None
 
 
 class Recipe(BaseModel):
@@ -78,6 +83,9 @@ class Recipe(BaseModel):
     min_epochs_per_stage: int = 15
     promote: bool = False
     hyper: dict[str, Any] = Field(default_factory=dict)  # only what was asked for
+    incremental: IncrementalOptions | None = None  # in that mode only
+    distillation: DistillationOptions | None = None  # in that mode only
+    teacher: Base | None = None  # of a distillation
     notes: tuple[str, ...] = ()  # sentences for the log and the answer's config
 
     @property
@@ -112,7 +120,6 @@ def plan(
     """
     from training.datasets import check
 
-    _check_mode(request.mode)
     task = _task(request.task)
     for field, allowed in {"epochs": EPOCHS, "batch": BATCH, "patience": PATIENCE}.items():
         _in_range(field, getattr(request, field), allowed)
@@ -124,7 +131,7 @@ def plan(
             "data_path (dataset_path) is missing: give a data.yaml, a folder with one folder per "
             "class, or the id of an uploaded data set."
         )
-    base = choose_base(request.model, request.weights, task, registry, settings)
+    base, notes = _base(request, task, registry, settings)
     task = base.task
     if base.family == "mobilenet" and request.mode != "regular":
         raise ValidationFailed(
@@ -133,9 +140,16 @@ def plan(
     hyper = check_hyperparameters(request.hyper, base.family, task)
     name = check_name((request.name or "").strip() or base.default_name)
     path = datasets.resolve((request.data or "").strip())
+    incremental = distillation = teacher = None
+    if request.mode == "incremental":
+        incremental = _replay(request.incremental or IncrementalOptions(), task, datasets, settings)
+    elif request.mode == "distillation":
+        distillation = request.distillation or DistillationOptions()
+        teacher = _teacher(distillation, task, registry, settings)
+        distillation = _replay(distillation, task, datasets, settings)
     check(path, task, data_roots(settings))
-    imgsz, notes = _imgsz(request.imgsz, base)
-    notes = (base.sentence, *notes)
+    imgsz, more = _imgsz(request.imgsz, base)
+    notes = (base.sentence, *notes, *more)
     stage = request.min_epochs_per_stage
     if request.mode == "freeze_strategy" and request.use_freeze_strategy:
         stage, more = _stage_epochs(stage, request.epochs)
@@ -155,15 +169,70 @@ def plan(
         min_epochs_per_stage=stage,
         promote=request.promote,
         hyper=hyper,
+        incremental=incremental,
+        distillation=distillation,
+        teacher=teacher,
         notes=notes,
     )
 
 
-def _check_mode(mode: Mode) -> None:
-    if mode not in AVAILABLE:
+def _base(
+    request: TrainingRequest, task: Task | None, registry: Registry, settings: Settings
+) -> tuple[Base, tuple[str, ...]]:
+    """What is trained on; in the learning modes `base_model` goes before the other fields."""
+    wanted = (request.base_model or "").strip()
+    if request.mode == "incremental":
+        if not wanted:
+            raise ValidationFailed(
+                "base_model_path is missing: incremental training goes on from a model. Give its "
+                f"id ({_known(registry)}) or the path of a weights file."
+            )
+        notes: tuple[str, ...] = ()
+        if (request.weights or "").strip():
+            notes = ("resume_weights is not used: incremental starts from base_model_path.",)
+        return choose_base(None, wanted, task, registry, settings), notes
+    if request.mode == "distillation" and wanted:
+        return choose_base(request.model, wanted, task, registry, settings), ()
+    return choose_base(request.model, request.weights, task, registry, settings), ()
+
+
+def _teacher(
+    options: DistillationOptions, task: Task, registry: Registry, settings: Settings
+) -> Base:
+    wanted = (options.teacher or "").strip()
+    if not wanted:
         raise ValidationFailed(
-            f"training mode {mode!r} is not available yet; available: {', '.join(AVAILABLE)}."
+            "teacher_model_path is missing: distillation follows a teacher. Give the id of a "
+            f"larger model ({_known(registry)}) or the path of a weights file."
         )
+    teacher = choose_base(None, wanted, task, registry, settings)
+    if teacher.family == "mobilenet":
+        raise ValidationFailed(f"teacher_model_path: {teacher.shown} is no YOLO model.")
+    return teacher
+
+
+def _known(registry: Registry) -> str:
+    names = sorted({version.name for version in registry.list()})
+    return f"GET /models has {', '.join(names[:8])}" if names else "GET /models lists them"
+
+
+Options = TypeVar("Options", bound=ReplayOptions)
+
+
+def _replay(options: Options, task: Task, datasets: Datasets, settings: Settings) -> Options:
+    """With the old data's path found and its content checked."""
+    from training.datasets import check
+
+    if options.replay_ratio == 1:
+        raise ValidationFailed("replay_ratio is 1; allowed is 0 up to, not with, 1.")
+    if not (old := (options.old_data or "").strip()):
+        return options.model_copy(update={"old_data": None})
+    path = datasets.resolve(old)
+    try:
+        check(path, task, data_roots(settings))
+    except VisionLoopError as error:
+        raise type(error)(f"old_data_path: {error.message}") from error
+    return options.model_copy(update={"old_data": str(path)})
 
 
 def _task(text: str | None) -> Task | None:
@@ -204,5 +273,9 @@ def _stage_epochs(wanted: int, epochs: int) -> tuple[int, tuple[str, ...]]:
 
 def shown_config(recipe: Recipe) -> Mapping[str, Any]:
     """The recipe as clients are shown it: what was decided, without paths of base models."""
-    config = recipe.model_dump(mode="json", exclude={"base"})
-    return config | {"base": {"kind": recipe.base.kind, "from": recipe.base.shown}}
+    hidden = {"base", "teacher"} | ({"incremental", "distillation"} - {recipe.mode})
+    config = recipe.model_dump(mode="json", exclude=hidden)
+    config["base"] = {"kind": recipe.base.kind, "from": recipe.base.shown}
+    if recipe.teacher is not None:
+        config["teacher"] = {"kind": recipe.teacher.kind, "from": recipe.teacher.shown}
+    return config

@@ -14,7 +14,7 @@ from settings import Settings
 from tests.drawn_data import write_shapes
 from training.base_models import choose_base, find_architecture
 from training.hyperparameters import check_hyperparameters
-from training.recipe import Recipe, TrainingRequest, plan
+from training.recipe import Recipe, TrainingRequest, plan, shown_config
 
 
 class Paths:
@@ -93,6 +93,40 @@ def test_a_request_becomes_a_recipe(
     assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
 
 
+def test_the_learning_modes_resolve_what_they_learn_from(
+    registry: Registry, settings: Settings, data: Path
+) -> None:
+    options = {"old_data": str(data), "new_classes": ("tram",), "max_replay_samples": 5}
+    recipe = planned(
+        registry, settings, data, mode="incremental", base_model="signs", incremental=options
+    )
+    assert recipe.parent == registry.get("signs").id
+    assert (recipe.name, recipe.teacher, recipe.distillation) == ("signs", None, None)
+    assert recipe.incremental is not None
+    assert recipe.incremental.replays
+    assert recipe.incremental.new_classes == ("tram",)
+
+    student = planned(
+        registry,
+        settings,
+        data,
+        mode="distillation",
+        model="n",
+        distillation={"teacher": "yolov8m", "old_data": " "},
+    )
+    assert student.teacher is not None
+    assert student.teacher.value == registry.get("yolov8m").id
+    assert student.base.kind == "scratch"
+    assert student.distillation is not None
+    assert student.distillation.old_data is None
+    shown = shown_config(student)
+    assert shown["teacher"] == {"kind": "model", "from": student.teacher.value}
+    assert shown["distillation"]["temperature"] == 2.0
+    assert "incremental" not in shown
+    for made in (recipe, student):
+        assert Recipe.model_validate_json(made.model_dump_json()) == made
+
+
 @pytest.mark.parametrize(
     ("fields", "error", "words"),
     [
@@ -103,7 +137,35 @@ def test_a_request_becomes_a_recipe(
         ({"imgsz": 31}, ValidationFailed, "imgsz"),
         ({"patience": -1}, ValidationFailed, "patience"),
         ({"min_epochs_per_stage": 0}, ValidationFailed, "min_epochs_per_stage"),
-        ({"mode": "incremental"}, ValidationFailed, "not available yet"),
+        ({"mode": "incremental"}, ValidationFailed, "base_model_path is missing"),
+        ({"mode": "incremental", "base_model": "nothing"}, ModelNotFound, "Known: leaves"),
+        ({"mode": "incremental", "base_model": "/etc/x.pt"}, Forbidden, "VISIONLOOP_DATA_ROOTS"),
+        (
+            {"mode": "incremental", "base_model": "leaves", "task": "detect"},
+            ValidationFailed,
+            "for classify",
+        ),
+        (
+            {"mode": "incremental", "base_model": "signs", "incremental": {"old_data": "/gone"}},
+            Forbidden,
+            "old_data_path: ",
+        ),
+        (
+            {"mode": "incremental", "base_model": "signs", "incremental": {"replay_ratio": 1}},
+            ValidationFailed,
+            "replay_ratio is 1",
+        ),
+        ({"mode": "distillation"}, ValidationFailed, "teacher_model_path is missing"),
+        (
+            {"mode": "distillation", "distillation": {"teacher": "nothing"}},
+            ModelNotFound,
+            "Known: leaves",
+        ),
+        (
+            {"mode": "distillation", "distillation": {"teacher": "leaves"}},
+            ValidationFailed,
+            "for classify",
+        ),
         ({"model": "nothing"}, ModelNotFound, "Known: leaves"),
         ({"model": "yolo11q"}, ValidationFailed, "no 'yolo11q'"),
         ({"model": "leaves", "task": "detect"}, ValidationFailed, "for classify"),

@@ -1,0 +1,16 @@
+"""What a request says about incremental learning."""
+
+from __future__ import annotations
+
+from training.replay_options import ReplayOptions
+
+
+class IncrementalOptions(ReplayOptions):
+    """New classes, new data, or both, for a model that is to keep what it knows.
+
+    Attributes:
+        new_classes: Names of the classes to add, in order; empty: those of the new data that the
+            base model does not know.
+    """
+
+    new_classes: tuple[str, ...] = ()
