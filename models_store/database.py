@@ -22,7 +22,9 @@ from sqlalchemy import (
     Text,
     create_engine,
     event,
+    inspect,
     select,
+    text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -30,8 +32,21 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from errors import VisionLoopError
 from settings import Settings
 
-SCHEMA_VERSION = 1
-MIGRATIONS: dict[int, Callable[[Connection], None]] = {}
+SCHEMA_VERSION = 2
+
+
+def _batch_of_checkpoint(connection: Connection) -> None:
+    """Jobs whose checkpoint lies within an epoch. A registry used alone has no jobs yet."""
+    inspector = inspect(connection)
+    if not inspector.has_table("jobs"):
+        return
+    if "checkpoint_batch" not in {column["name"] for column in inspector.get_columns("jobs")}:
+        connection.execute(
+            text("ALTER TABLE jobs ADD COLUMN checkpoint_batch INTEGER NOT NULL DEFAULT 0")
+        )
+
+
+MIGRATIONS: dict[int, Callable[[Connection], None]] = {2: _batch_of_checkpoint}
 """Schema version → what leads to it from the one before."""
 
 BUSY_TIMEOUT = 30  # seconds that a SQLite writer waits for another

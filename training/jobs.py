@@ -79,6 +79,7 @@ class Job(Base):
     attempts: Mapped[int] = mapped_column(Integer, default=0)
     crashes: Mapped[int] = mapped_column(Integer, default=0)  # since the last new checkpoint
     checkpoint: Mapped[int] = mapped_column(Integer, default=0)  # epochs in the newest one
+    checkpoint_batch: Mapped[int] = mapped_column(Integer, default=0)  # and batches of the next
 
     created_at: Mapped[str] = mapped_column(String(40), default=now)
     started_at: Mapped[str | None] = mapped_column(String(40))
@@ -88,6 +89,11 @@ class Job(Base):
     @property
     def is_final(self) -> bool:
         return self.status in FINAL
+
+    @property
+    def resumable(self) -> bool:
+        """Whether there is a checkpoint to go on from."""
+        return self.checkpoint > 0 or self.checkpoint_batch > 0
 
 
 class JobStore:
@@ -217,7 +223,7 @@ class JobStore:
 
     def requeue(self, job_id: str, crashed: bool) -> bool:
         """A running job whose process is gone goes back to its place in the queue."""
-        resumes = Job.checkpoint > 0
+        resumes = (Job.checkpoint > 0) | (Job.checkpoint_batch > 0)
         values = {
             "status": "queued",
             "pid": None,

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import inspect, text
 
 from errors import Conflict, JobNotFound, VisionLoopError
-from models_store.database import Base, Database, PublishedModel, State
+from models_store.database import MIGRATIONS, Base, Database, PublishedModel, State
 from settings import Settings
 from training.jobs import FINAL, Job, JobStore, Status
 
@@ -112,6 +112,15 @@ def test_transitions(store: JobStore, origin: Status, action: str, result: str) 
         assert {c: getattr(after, c) for c in columns} == {c: getattr(job, c) for c in columns}
 
 
+def test_a_checkpoint_within_the_first_epoch_keeps_the_progress(store: JobStore) -> None:
+    job = bring(store, "running")
+    store.note(job.id, 7, progress=4.0, current_epoch=1, checkpoint_batch=3)
+    store.requeue(job.id, crashed=False)
+    found = store.get(job.id)
+    assert found.resumable
+    assert (found.progress, found.current_epoch) == (4.0, 1)
+
+
 @pytest.mark.parametrize("final", FINAL)
 def test_what_has_ended_cannot_be_cancelled(store: JobStore, final: Status) -> None:
     with pytest.raises(Conflict, match=final):
@@ -193,6 +202,33 @@ def test_a_database_from_before_the_jobs_keeps_its_rows(settings: Settings) -> N
         assert kept is not None
         assert kept.created_at == "2026"
     assert store.get(job.id).status == "queued"
+    store.close()
+
+
+def test_jobs_of_the_first_schema_are_kept(settings: Settings) -> None:
+    store = JobStore(settings)
+    job = submit(store)
+    with store.database.write() as session:
+        session.execute(text("ALTER TABLE jobs DROP COLUMN checkpoint_batch"))
+        row = session.get(State, "schema")
+        assert row is not None
+        row.number = 1
+    store.close()
+    for _ in range(2):  # the second start finds it done
+        store = JobStore(settings)
+        found = store.get(job.id)
+        assert (found.status, found.checkpoint_batch) == ("queued", 0)
+        store.close()
+
+
+def test_a_registry_without_jobs_is_brought_to_the_newest_schema(settings: Settings) -> None:
+    database = Database(settings)
+    with database.write() as session:
+        session.execute(text("DROP TABLE jobs"))
+        MIGRATIONS[2](session.connection())
+    database.close()
+    store = JobStore(settings)
+    assert not store.get(submit(store).id).resumable
     store.close()
 
 
