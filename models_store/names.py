@@ -7,7 +7,7 @@ import re
 from errors import ModelNotFound, ValidationFailed
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
-RESERVED = frozenset({"active", "latest", "promoted", "shadow"})  # `/models/active` is a route
+RESERVED = frozenset({"active", "compare", "latest", "promoted", "shadow"})  # some are routes
 
 
 def check_name(name: str) -> str:

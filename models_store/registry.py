@@ -11,7 +11,7 @@ import hashlib
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from models_store.database import (
     now,
     raise_generation,
 )
+from models_store.decisions import COMMAND, Decision, Why, decisions, record, step_back
 from models_store.description import DESCRIPTION_FILE, WEIGHTS_FILE, ModelDescription
 from models_store.names import check_name, split_tag
 from models_store.scratch import clear_scratch
@@ -149,7 +150,7 @@ class Registry:
         with self.store.lock():
             if unless_present and (known := self._with_content(name, content)):
                 if promote:
-                    self._promote(known)
+                    self._promote(known, Why(by=str(source.get("kind"))))
                 return self.get(known.id)
             version, created_at = new_version(), now()
             metadata = {
@@ -166,6 +167,8 @@ class Registry:
                         as_row(StoredModel(name, version, path, metadata, True), description)
                     )
                     if promote:
+                        why = Why(by=str(source.get("kind")), job_id=source.get("job_id"))
+                        record(session, "promoted", name, version, why)
                         set_promoted(session, name, version)
                     raise_generation(session)
             except BaseException:
@@ -199,16 +202,54 @@ class Registry:
         self.refresh()
         return self.get(found.id)
 
-    def promote(self, model_id: str) -> ModelVersion:
-        """Make this version the promoted one of its name; a bare name means its newest."""
+    def candidate(self, model_id: str) -> ModelVersion:
+        """Whom a promotion is about: `name:version`, or the newest version of a bare name."""
         self.refresh()
         name, version = split_tag(model_id)
         found = self.get(model_id)
-        if version is None:
-            found = self._current().versions[name][0]
+        return found if version else self._current().versions[name][0]
+
+    def promoted(self, name: str) -> ModelVersion | None:
+        """The promoted version of a name, if there is one."""
+        return next((v for v in self._current().versions.get(name, ()) if v.promoted), None)
+
+    def promote(self, model_id: str, why: Why = COMMAND, over: str | None = None) -> ModelVersion:
+        """Make this version the promoted one of its name; a bare name means its newest.
+
+        Args:
+            model_id: `candidate` finds it.
+            why: Is recorded with the decision.
+            over: The version that it was found better than; the empty string: none.
+
+        Raises:
+            Conflict: Another version than `over` has been promoted since.
+        """
+        found = self.candidate(model_id)
         with self.store.lock():
-            self._promote(found)
+            self._promote(found, why, over)
         return self.get(found.id)
+
+    def refuse(self, model_id: str, why: Why) -> None:
+        """Record that a version was not promoted."""
+        found = self.candidate(model_id)
+        with self.database.write() as session:
+            record(session, "refused", found.name, found.version, why)
+
+    def rollback(self, name: str, why: Why = COMMAND) -> ModelVersion:
+        """Promote the version before the present one again; raises what `step_back` raises."""
+        self.refresh()
+        name = self.get(name).name
+        with self.store.lock():
+            with self.database.write() as session:
+                version = step_back(session, name, why)
+            self.store.write_promoted(name, version)
+        self.refresh()
+        return self.get(f"{name}:{version}")
+
+    def decisions(self, name: str) -> Sequence[Decision]:
+        """What was decided about promotions of a name, the newest first."""
+        with self.database.read() as session:
+            return decisions(session, self.get(name).name)
 
     def set_metrics(self, model_id: str, metrics: Mapping[str, Any]) -> ModelVersion:
         """Note an evaluation's result on a version."""
@@ -232,7 +273,7 @@ class Registry:
         self.refresh()
         return self.get(found.id)
 
-    def delete(self, model_id: str) -> ModelVersion:
+    def delete(self, model_id: str, why: Why = COMMAND) -> ModelVersion:
         """Remove a version: it becomes invisible first, then its files go.
 
         Raises:
@@ -257,6 +298,7 @@ class Registry:
                 promotion = session.get(Promotion, found.name)
                 demoted = promotion is not None and promotion.version == found.version
                 if demoted:
+                    record(session, "deleted", found.name, found.version, why)
                     session.delete(promotion)
                 raise_generation(session)
             if demoted:
@@ -281,11 +323,18 @@ class Registry:
 
     # --- inside
 
-    def _promote(self, model: ModelVersion) -> None:
+    def _promote(self, model: ModelVersion, why: Why, over: str | None = None) -> None:
         """The store's lock is held."""
         with self.database.write() as session:
             if session.get(PublishedModel, (model.name, model.version)) is None:
                 raise ModelNotFound(f"No model {model.id!r}: it was deleted.")
+            row = session.get(Promotion, model.name)
+            if over is not None and over != (row.version if row else ""):
+                raise Conflict(
+                    f"The promoted version of {model.name!r} has changed since {model.id} was "
+                    "compared with it. Ask again."
+                )
+            record(session, "promoted", model.name, model.version, why)
             set_promoted(session, model.name, model.version)
             raise_generation(session)
         self.store.write_promoted(model.name, model.version)
