@@ -35,6 +35,11 @@ class ModelRunner:
         with self.drain:
             return Parcel(await self.runtime.predict_batch(items.content))
 
+    @bentoml.api
+    async def compare(self, asked: Any) -> Any:
+        """A Parcel of an InferenceItem and a live Prediction in, a Parcel of a Comparison out."""
+        return Parcel(await self.runtime.compare(*asked.content))
+
     @bentoml.api(batchable=True, max_batch_size=32, max_latency_ms=60_000)
     async def predict(self, image: list[Path]) -> list[dict[str, Any]]:
         """Pictures gathered by BentoML, for a runner that is served alone or scaled apart."""

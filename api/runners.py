@@ -13,9 +13,10 @@ from bentoml.exceptions import BentoMLException
 from api import telemetry
 from api.parcel import Parcel
 from errors import BackendTimeout, BackendUnavailable
+from inference.agreement import Comparison
 from inference.batcher import Batcher
 from inference.device import limits
-from inference.prediction import InferenceItem, ItemResult
+from inference.prediction import InferenceItem, ItemResult, Prediction
 from settings import Settings
 
 log = logging.getLogger("visionloop")
@@ -84,6 +85,19 @@ class Runner:
         if not self.up:
             raise self._absent()
         return await self.batcher.submit(item)
+
+    async def compare(self, item: InferenceItem, live: Prediction) -> Comparison:
+        """The item's model beside a live answer, at low priority and outside every batch.
+
+        Raises:
+            BackendUnavailable: the runner is not there.
+            BackendTimeout: it did not answer in time.
+        """
+        if not self.up:
+            raise self._absent()
+        answer: Parcel = await self._call("compare", Parcel((item, live)))
+        comparison: Comparison = answer.content
+        return comparison
 
     async def status(self) -> dict[str, Any]:
         """Device, loaded engines, slots.

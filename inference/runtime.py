@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import os
+import sys
 import threading
 import time
 from collections import OrderedDict
@@ -17,6 +20,7 @@ import cv2
 import numpy as np
 
 from errors import ModelNotFound, VisionLoopError, our_fault
+from inference.agreement import Comparison, compare
 from inference.device import cpu_count, cpu_sessions, device, limits
 from inference.engine import Engine, load_engine
 from inference.images import Pixels, decode
@@ -30,6 +34,8 @@ from settings import Settings
 log = logging.getLogger("visionloop.inference")
 
 T = TypeVar("T")
+
+LOWEST = 19  # nice
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +80,7 @@ class ModelRuntime:
         threads = cpu_sessions(settings) if self._device == "cpu" else cpu_count()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="predict")
         self._loader = ThreadPoolExecutor(2, thread_name_prefix="load")
+        self._quiet = ThreadPoolExecutor(1, "quiet", initializer=_give_way)
         self._models: OrderedDict[str, asyncio.Task[Model]] = OrderedDict()
         self._busy = 0  # steps in the pool, waiting or running
         self._busy_lock = threading.Lock()
@@ -90,6 +97,25 @@ class ModelRuntime:
         for group, results in zip(groups.values(), answers, strict=True):
             by_index.update(zip(group, results, strict=True))
         return [by_index[index] for index in range(len(items))]
+
+    async def compare(self, item: InferenceItem, live: Prediction) -> Comparison:
+        """What this item's model makes of a picture that another model has answered.
+
+        In one thread of the lowest priority, so that whatever else the machine does goes first;
+        only the model's first load is as any other.
+        """
+        try:
+            model = await self._model(item.model)
+        except Exception as error:
+            return Comparison(error=_as_client_error(error))
+
+        def run() -> Comparison:
+            result = self._predict_apart(model, item, alone=False)
+            if result.prediction is None:
+                return Comparison(error=result.error)
+            return Comparison(compare(live, result.prediction), times=result.times)
+
+        return await asyncio.get_running_loop().run_in_executor(self._quiet, run)
 
     async def warm(self, tag: str) -> None:
         """Load a model, and let it see an empty picture.
@@ -127,6 +153,7 @@ class ModelRuntime:
         self._models.clear()
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._loader.shutdown(wait=False, cancel_futures=True)
+        self._quiet.shutdown(wait=False, cancel_futures=True)
 
     # -- models
 
@@ -186,12 +213,18 @@ class ModelRuntime:
         except Exception as error:
             return [ItemResult(error=_as_client_error(error)) for _ in items]
 
-    def _predict_apart(self, model: Model, item: InferenceItem) -> ItemResult:
-        """One item, from bytes to answer, in the calling thread."""
+    def _predict_apart(
+        self, model: Model, item: InferenceItem, alone: bool | None = None
+    ) -> ItemResult:
+        """One item, from bytes to answer, in the calling thread.
+
+        `alone` says whether its network may have all cores; None: where nothing else runs.
+        """
         try:
             work = self._prepare(model, item)
             start = time.perf_counter()
-            outputs = model.engine.run(work.prepared[None], wide=self._busy == 1)
+            wide = self._busy == 1 if alone is None else alone
+            outputs = model.engine.run(work.prepared[None], wide=wide)
             work.times["inference"] = _since(start)
             return self._finish(work, [output[0] for output in outputs])
         except Exception as error:
@@ -265,6 +298,17 @@ class ModelRuntime:
         work.times["postprocess"] = _since(start)
         drawn = draw(work.pixels, prediction) if work.item.draw else None
         return ItemResult(prediction=prediction, drawn=drawn, times=work.times)
+
+
+def _give_way() -> None:
+    """Let the calling thread run only on what others leave. Linux has priorities by thread.
+
+    Not the whole process: its other threads answer people who annotate.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST)
 
 
 def _since(start: float) -> float:

@@ -1,0 +1,89 @@
+"""How far two models see the same thing in one picture."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from errors import VisionLoopError
+from inference.prediction import Float, Prediction
+
+SAME_PLACE = 0.5  # IoU from which two boxes of a class are one object
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """Objects by class name: of either model, and those that both see.
+
+    A classification counts as one object, of its best class.
+    """
+
+    live: Counter[str]
+    candidate: Counter[str]
+    matched: Counter[str]
+
+    @property
+    def score(self) -> float:
+        """F1 of the candidate against the live answer: 2·matched / (live + candidate), 0 to 1.
+
+        Two empty answers agree. For a classification it is 1 or 0.
+        """
+        seen = self.live.total() + self.candidate.total()
+        return 2 * self.matched.total() / seen if seen else 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One live answer beside the candidate's; `error` where the candidate had none.
+
+    Times are milliseconds by stage.
+    """
+
+    agreement: Agreement | None = None
+    error: VisionLoopError | None = None
+    times: dict[str, float] = field(default_factory=dict)
+
+
+def compare(live: Prediction, candidate: Prediction) -> Agreement:
+    """What of `live` the candidate sees too. Classes are joined by name, not by id.
+
+    Boxes match one to one where their classes are equal and their IoU is at least 0.5, pairs of
+    higher IoU first. Polygons and key points are not looked at.
+    """
+    if live.task == "classify":
+        best = [Counter(_labels(prediction)[:1]) for prediction in (live, candidate)]
+        return Agreement(best[0], best[1], best[0] & best[1])
+    ours, theirs = _labels(live), _labels(candidate)
+    overlap = box_iou(live.boxes, candidate.boxes)
+    number = {name: i for i, name in enumerate({*ours, *theirs})}
+    rows, columns = (np.array([number[name] for name in found], int) for found in (ours, theirs))
+    pairs = np.argwhere((rows[:, None] == columns) & (overlap >= SAME_PLACE))
+    order = np.argsort(-overlap[pairs[:, 0], pairs[:, 1]], kind="stable")
+    taken: tuple[set[int], set[int]] = (set(), set())
+    matched: Counter[str] = Counter()
+    for i, j in pairs[order].tolist():
+        if i not in taken[0] and j not in taken[1]:
+            taken[0].add(i)
+            taken[1].add(j)
+            matched[ours[i]] += 1
+    return Agreement(Counter(ours), Counter(theirs), matched)
+
+
+def box_iou(a: Float, b: Float) -> NDArray[np.float64]:
+    """Intersection over union of boxes (n, 4) and (m, 4) xyxy, as (n, m); 0 for empty boxes."""
+    a, b = a.astype(np.float64)[:, None], b.astype(np.float64)[None]
+    low, high = np.maximum(a[..., :2], b[..., :2]), np.minimum(a[..., 2:], b[..., 2:])
+    inter = np.clip(high - low, 0, None).prod(axis=2)
+    union = _area(a) + _area(b) - inter
+    return np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)
+
+
+def _area(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(np.clip(boxes[..., 2:] - boxes[..., :2], 0, None).prod(axis=2))
+
+
+def _labels(prediction: Prediction) -> list[str]:
+    return [prediction.names[class_id] for class_id in prediction.class_ids]
