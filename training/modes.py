@@ -23,6 +23,8 @@ def trainer(recipe: Recipe) -> Trainer:
         from training.regular import train
     elif recipe.mode == "freeze_strategy":
         from training.freeze import train
+    elif recipe.mode == "distillation":
+        from training.distillation import train
     else:
         raise ValidationFailed(f"There is no trainer for mode {recipe.mode!r} yet.")
     return train

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from training.worker import JobHandle
 
 EXPORT_TIMEOUT = 1800.0  # seconds; an x model takes a minute on two cores
+KEPT = (".csv", ".png", ".jpg")
 SCORES = (
     "accuracy", "precision", "recall", "f1_score", "mAP50", "mAP50_95", "mask_mAP50",
     "mask_mAP50_95", "pose_mAP50", "pose_mAP50_95", "inference_time",
@@ -64,6 +65,7 @@ def publish(trained: Trained, recipe: Recipe, job: JobHandle, registry: Registry
             "parent": recipe.parent,
             "mode": recipe.mode,
             "base": recipe.base.shown,
+            "teacher": recipe.teacher.shown if recipe.teacher else None,
             "dataset": _name(Path(recipe.dataset)),
             "dataset_fingerprint": trained.dataset_fingerprint,
             "class_counts": dict(trained.class_counts),
@@ -100,6 +102,6 @@ def _export(folder: Path) -> None:
 
 def clear(job_folder: Path) -> None:
     """Remove what a published job no longer needs; results.csv and the log stay."""
-    for name in ("checkpoints", "data", "base", "model"):
+    for name in ("checkpoints", "data", "base", "teacher", "model"):
         with contextlib.suppress(OSError):
             shutil.rmtree(job_folder / name)
