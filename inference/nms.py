@@ -12,13 +12,18 @@ MAX_NMS = 30000  # candidates that are looked at, the best ones
 
 
 def non_max_suppression(
-    output: Float, nc: int, conf: float = 0.25, iou: float = 0.7, max_det: int = 300
+    output: Float,
+    nc: int,
+    conf: float = 0.25,
+    iou: float = 0.7,
+    max_det: int = 300,
+    multi_label: bool = False,
 ) -> tuple[Float, Float, Int, Float]:
     """The best of overlapping candidates of one picture.
 
     The same arithmetic in the same precision as `ultralytics.utils.nms.non_max_suppression`
-    (best class per box, class-aware) followed by `torchvision.ops.nms`. Unlike there, candidates
-    with a coordinate that is not finite are dropped.
+    (class-aware) followed by `torchvision.ops.nms`. Unlike there, candidates with a coordinate
+    that is not finite are dropped.
 
     Args:
         output: (4 + nc + extra, anchors) float32: xywh, class probabilities, extra channels.
@@ -26,17 +31,23 @@ def non_max_suppression(
         conf: Candidates need a higher score than this.
         iou: Boxes that overlap a better one of their class by more than this are dropped.
         max_det: How many to keep at most.
+        multi_label: Every class above `conf` makes a candidate, not only a box's best one: how
+            Ultralytics' validation counts.
 
     Returns:
         Boxes (n, 4) xyxy, scores (n,) descending, class ids (n,), extra channels (n, extra).
     """
+    scored = output[4 : 4 + nc]
     with np.errstate(invalid="ignore"):
-        best = output[4 : 4 + nc].max(axis=0)
-        candidates = np.flatnonzero(best > conf)
-    scores = best[candidates]
+        if multi_label:
+            candidates, class_ids = np.nonzero(np.greater(scored.T, conf))
+        else:
+            candidates = np.flatnonzero(scored.max(axis=0) > conf)
+            class_ids = scored[:, candidates].argmax(axis=0)
+    scores = scored[class_ids, candidates]
     if len(candidates) > MAX_NMS:
         chosen = np.argsort(-scores, kind="stable")[:MAX_NMS]
-        candidates, scores = candidates[chosen], scores[chosen]
+        candidates, class_ids, scores = candidates[chosen], class_ids[chosen], scores[chosen]
 
     rows = np.ascontiguousarray(output[:, candidates].T)
     with np.errstate(invalid="ignore", over="ignore"):
@@ -45,8 +56,8 @@ def non_max_suppression(
     finite = np.isfinite(boxes).all(axis=1) & np.isfinite(scores)
     if not finite.all():
         rows, boxes, scores = rows[finite], boxes[finite], scores[finite]
+        class_ids = class_ids[finite]
 
-    class_ids = rows[:, 4 : 4 + nc].argmax(axis=1)
     apart = boxes + (class_ids.astype(np.float32) * np.float32(MAX_WH))[:, None]
     keep = suppress(apart, scores, iou, max_det)
     return boxes[keep], scores[keep], class_ids[keep], rows[keep, 4 + nc :]

@@ -68,6 +68,12 @@ class Letterbox:
         limit = np.array((self.width, self.height), np.float32)
         return np.clip(moved, 0, limit).astype(np.float32, copy=False)
 
+    def points_to_square(self, points: Float) -> Float:
+        """Points (..., 2) xy of the picture as points of the square."""
+        width, height = self.resized
+        gain = np.array((width / self.width, height / self.height), np.float32)
+        return (points * gain + np.array(self.offset, np.float32)).astype(np.float32, copy=False)
+
     def boxes_to_image(self, boxes: Float) -> Float:
         """Boxes (n, 4) xyxy of the square as boxes of the picture, clipped to it."""
         return self.points_to_image(boxes.reshape(-1, 2, 2)).reshape(-1, 4)

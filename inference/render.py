@@ -30,8 +30,11 @@ _FONTS = (  # of many scripts; Pillow looks in the system's font folders
 VISIBLE = 0.5  # key points less certain than this are not drawn
 
 
-def draw(pixels: Pixels, prediction: Prediction) -> bytes:
-    """A JPEG of the picture (h, w, 3) with boxes, labels, outlines, key points or classes."""
+def draw(pixels: Pixels, prediction: Prediction, scored: bool = True) -> bytes:
+    """A JPEG of the picture (h, w, 3) with boxes, labels, outlines, key points or classes.
+
+    `scored` says whether labels carry their score; the truth of an annotation has none.
+    """
     image = Image.fromarray(pixels)
     if prediction.polygons is not None:
         image = _fill_masks(image, prediction)
@@ -40,7 +43,7 @@ def draw(pixels: Pixels, prediction: Prediction) -> bytes:
     line = max(1, round(side / 250))
     font = _font("".join(prediction.names), max(10, round(side / 36)))
     if prediction.task == "classify":
-        _draw_classes(canvas, prediction, font)
+        _draw_classes(canvas, prediction, font, scored)
     # the best last, on top of the others
     for i in reversed(range(len(prediction.boxes))):
         colour = class_colour(int(prediction.class_ids[i]))
@@ -55,7 +58,7 @@ def draw(pixels: Pixels, prediction: Prediction) -> bytes:
                 )
         x1, y1, x2, y2 = prediction.boxes[i].tolist()
         canvas.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=colour, width=line)
-        _draw_label(canvas, (x1, y1), _caption(prediction, i), colour, font)
+        _draw_label(canvas, (x1, y1), _caption(prediction, i, scored), colour, font)
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=QUALITY)
     return buffer.getvalue()
@@ -83,8 +86,9 @@ def class_colour(class_id: int) -> Colour:
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
-def _caption(prediction: Prediction, i: int) -> str:
-    return f"{prediction.names[prediction.class_ids[i]]} {prediction.scores[i]:.2f}"
+def _caption(prediction: Prediction, i: int, scored: bool) -> str:
+    name = prediction.names[prediction.class_ids[i]]
+    return f"{name} {prediction.scores[i]:.2f}" if scored else name
 
 
 def _fill_masks(image: Image.Image, prediction: Prediction) -> Image.Image:
@@ -122,9 +126,12 @@ def _draw_label(
     return y + height
 
 
-def _draw_classes(canvas: ImageDraw.ImageDraw, prediction: Prediction, font: Font) -> None:
+def _draw_classes(
+    canvas: ImageDraw.ImageDraw, prediction: Prediction, font: Font, scored: bool
+) -> None:
     """The classes as a list in the upper left corner, the best first."""
     y = 0.0
     for i, class_id in enumerate(prediction.class_ids):
         colour = class_colour(int(class_id))
-        y = _draw_label(canvas, (0, y), _caption(prediction, i), colour, font, above=False)
+        text = _caption(prediction, i, scored)
+        y = _draw_label(canvas, (0, y), text, colour, font, above=False)

@@ -12,10 +12,10 @@ from models_store.description import ModelDescription, Task
 from models_store.registry import Registry
 from models_store.versions import ModelVersion
 from settings import Settings
-from training.class_union import key_of
 from training.data_roots import data_roots
 from training.datasets import Dataset, check
 from training.jobs import JobStore
+from training.joined_classes import key_of
 from training.recipe import Datasets
 
 SPLITS = ("train", "val", "test")
