@@ -86,6 +86,23 @@ class Settings(BaseSettings):
     train_attempts: int = Field(
         3, gt=0, description="Crashes in a row, without a new checkpoint, that end a job"
     )
+    train_stall_minutes: float = Field(
+        60, ge=0, description="Without progress or output a job's process is hung; 0: never"
+    )
+
+    gate: bool = Field(
+        False, description="Hold every promotion against the gate below, unless it brings its own"
+    )
+    gate_dataset: str | None = Field(
+        None, description="Data set to compare on; default: what the new version was trained with"
+    )
+    gate_metric: str | None = Field(
+        None, description="Figure that must not fall; default: accuracy of classifiers, else mAP"
+    )
+    gate_min_gain: float = Field(0.0, ge=-1, le=1, description="The least gain of that figure")
+    gate_max_class_drop: float = Field(
+        0.05, ge=0, le=1, description="What a single class may lose, from 0 to 1"
+    )
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 

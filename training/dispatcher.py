@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,10 +25,13 @@ from inference.device import cpu_count, cuda_devices, device
 from models_store._ultralytics import environment
 from models_store.registry import Registry
 from settings import Settings
-from training.jobs import Job, JobStore
+from training.jobs import FINAL, Job, JobStore
 from training.logs import LogWriter
 from training.processes import (
+    LEAVE,
     MARK,
+    TERM_GRACE,
+    death,
     end_group,
     kill,
     marked,
@@ -43,6 +47,7 @@ POLL = 0.5  # seconds between two looks at the table
 REAP = 0.1  # seconds between two looks at a process
 RETRY = 2.0  # seconds until the database is asked again
 DRAIN = 2.0  # seconds for the last words in the pipe
+SAVING = 6.0  # seconds in which a worker may save at a stop; `docker stop` kills after ten
 
 DISK_FULL = 28  # exit code of a worker that could not even say so (ENOSPC)
 NO_ROOM = "The disk is full. Make room under VISIONLOOP_HOME and BENTOML_HOME; start again."
@@ -89,6 +94,9 @@ class Running:
     gpu: str | None
     kills: int  # of the kernel, before it started
     epoch: int = 0
+    sign: object = None  # of life, the last one
+    seen: float = field(default_factory=time.monotonic)  # when that was
+    stalled: str = ""  # why it is ended
     ending: asyncio.Task[None] | None = None
     watch: asyncio.Task[None] | None = field(default=None, repr=False)
 
@@ -155,13 +163,13 @@ class Dispatcher:
         self._stop = asyncio.ensure_future(self.stop())
 
     async def stop(self) -> None:
-        """End the workers; their jobs go on from their checkpoints at the next start."""
+        """End the workers, which save first; their jobs go on from there at the next start."""
         if not self._leaving.is_set():
             self._leaving.set()
             self.wake()
             watches = [running.watch for running in self._running.values() if running.watch]
             for running in list(self._running.values()):
-                self._end(running)
+                self._end(running, LEAVE, SAVING)
             await asyncio.gather(*watches, return_exceptions=True)
             if self._task is not None:
                 self._task.cancel()
@@ -211,12 +219,15 @@ class Dispatcher:
             kill(left.get(job.id, []))
         for job in self.store.list(None, "running", "stopping"):
             self._settle(job.id, KILLED, LogWriter(self.store.log(job.id)))
+        for job in self.store.list(None, *FINAL):  # it may have died before it tidied
+            clear(self.store.folder(job.id))
 
     async def _look(self) -> None:
         for running in list(self._running.values()):
             job = await asyncio.to_thread(self.store.get, running.job.id)
             if job.status == "stopping":
                 self._end(running)
+            self._mind(running, job)
             if job.current_epoch > running.epoch and job.epoch_seconds is not None:
                 self._on_epoch(job.mode or job.kind, job.epoch_seconds)
             running.epoch = job.current_epoch
@@ -277,9 +288,24 @@ class Dispatcher:
         used = [running.gpu for running in self._running.values()]
         return min(visible.split(","), key=used.count)
 
-    def _end(self, running: Running) -> None:
+    def _mind(self, running: Running, job: Job) -> None:
+        """End a worker that hangs: neither progress nor output for too long."""
+        sign, now = (job.updated_at, running.log.heard), time.monotonic()
+        if sign != running.sign:
+            running.sign, running.seen = sign, now
+        limit = self.settings.train_stall_minutes
+        if limit and now - running.seen > 60 * limit and running.ending is None:
+            running.stalled = (
+                f"The worker gave no sign of life for {limit:g} minutes "
+                "(VISIONLOOP_TRAIN_STALL_MINUTES) and was ended."
+            )
+            self._end(running, signal.SIGABRT, TERM_GRACE)  # it logs where it hangs
+
+    def _end(
+        self, running: Running, ask: signal.Signals | None = None, patience: float = 0.0
+    ) -> None:
         if running.ending is None:
-            running.ending = asyncio.create_task(end_group(running.process.pid))
+            running.ending = asyncio.create_task(end_group(running.process.pid, ask, patience))
 
     async def _watch(self, running: Running) -> None:
         """Call a job running, now that it has a process; see that to its end; settle the row."""
@@ -290,7 +316,7 @@ class Dispatcher:
             while (code := process.poll()) is None:  # noqa: ASYNC110 (nobody else reaps it)
                 await asyncio.sleep(REAP)
             await asyncio.to_thread(self._clear, running)
-            reason = death(code, out_of_memory_kills() > running.kills)
+            reason = running.stalled or death(code, out_of_memory_kills() > running.kills)
             await self._insist(lambda: self._settle(job_id, reason, running.log, code))
         finally:
             del self._running[job_id]
@@ -315,6 +341,7 @@ class Dispatcher:
         if job.is_final or job.status == "queued":
             if job.is_final:
                 writer.say("Stopped before it began.")
+                clear(self.store.folder(job_id))
             return
         model_id = job.model_id or self._published(job_id)
         if model_id or job.outcome == "completed":
@@ -346,17 +373,6 @@ class Dispatcher:
 
 
 def _from(job: Job) -> str:
+    if job.checkpoint_batch:
+        return f"from batch {job.checkpoint_batch + 1} of epoch {job.checkpoint + 1}"
     return f"from the checkpoint of epoch {job.checkpoint}" if job.checkpoint else "from zero"
-
-
-def death(code: int, memory: bool) -> str:
-    """A sentence on how a process ended that did not say so itself."""
-    if code >= 0:
-        return f"The worker ended with exit code {code} and no result."
-    name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
-    if memory:
-        return (
-            f"The worker was ended by the system for want of memory ({name}). Use a smaller "
-            "batch or imgsz."
-        )
-    return f"The worker was ended by {name}."

@@ -22,6 +22,7 @@ class LogWriter:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.heard = 0  # pieces of output so far: a sign of life, where it ends no line too
         self._lock = threading.Lock()
         self._full = False
         with contextlib.suppress(OSError):
@@ -46,6 +47,7 @@ class LogWriter:
         rest = b""
         with open(descriptor, "rb", buffering=0) as pipe:
             while chunk := pipe.read(65536):
+                self.heard += 1
                 *lines, rest = (rest + chunk).split(b"\n")
                 if len(rest) > LONGEST_LINE:  # a progress bar that never ends its line
                     rest = rest.rpartition(b"\r")[2][:LONGEST_LINE]

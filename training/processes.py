@@ -18,9 +18,12 @@ import psutil
 
 MARK = "VISIONLOOP_JOB"  # environment variable
 
+LEAVE = signal.SIGUSR1  # to a worker: save what there is and end; by default it just ends
+
 TERM_GRACE = 2.0  # seconds from SIGTERM to SIGKILL
 KILL_GRACE = 2.0  # seconds that a killed process may take to go (a device driver can hold it)
 STEP = 0.05
+COUNTERS = Path("/proc/vmstat")  # the kernel's
 CLOCK = 2.0  # seconds that two readings of one start time may differ (the clock was set)
 
 
@@ -55,8 +58,21 @@ def marked() -> dict[str, list[psutil.Process]]:
     return found
 
 
-async def end_group(pid: int) -> None:
-    """SIGTERM to a process group, SIGKILL to what is left of it after the grace."""
+async def end_group(pid: int, ask: signal.Signals | None = None, patience: float = 0.0) -> None:
+    """SIGTERM to a process group, SIGKILL to what is left of it after the grace.
+
+    Args:
+        pid: The group's first process.
+        ask: A signal that only that process gets, before.
+        patience: Seconds in which it may follow that signal.
+    """
+    if ask is not None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, ask)
+        for _ in range(round(patience / STEP)):
+            if not _lives(pid):
+                break
+            await asyncio.sleep(STEP)
     for number, grace in ((signal.SIGTERM, TERM_GRACE), (signal.SIGKILL, KILL_GRACE)):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(pid, number)
@@ -70,10 +86,17 @@ def _members(group: int) -> list[int]:
     """The pids of a process group, zombies left out."""
     found = []
     for pid in psutil.pids():
-        with contextlib.suppress(OSError, psutil.Error):
-            if os.getpgid(pid) == group and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+        with contextlib.suppress(OSError):
+            if os.getpgid(pid) == group and _lives(pid):
                 found.append(pid)
     return found
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False
 
 
 def kill(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
@@ -90,7 +113,20 @@ def out_of_memory_kills() -> int:
     if sys.platform != "linux":
         return 0
     try:
-        lines = Path("/proc/vmstat").read_text().splitlines()
+        lines = COUNTERS.read_text().splitlines()
     except OSError:
         return 0
     return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
+
+
+def death(code: int, memory: bool) -> str:
+    """A sentence on how a process ended that did not say so itself."""
+    if code >= 0:
+        return f"The worker ended with exit code {code} and no result."
+    name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+    if memory:
+        return (
+            f"The worker was ended by the system for want of memory ({name}). Use a smaller "
+            "batch or imgsz."
+        )
+    return f"The worker was ended by {name}."

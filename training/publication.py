@@ -21,7 +21,11 @@ if TYPE_CHECKING:
     from training.worker import JobHandle
 
 EXPORT_TIMEOUT = 1800.0  # seconds; an x model takes a minute on two cores
-KEPT = (".csv", ".png", ".jpg")
+LEFT = (
+    "checkpoints", "data", "data.partial", "base", "base.converting", "teacher",
+    "teacher.converting", "model",
+)  # fmt: skip
+KEPT = (".csv", ".png", ".jpg")  # in a run
 SCORES = (
     "accuracy", "precision", "recall", "f1_score", "mAP50", "mAP50_95", "mask_mAP50",
     "mask_mAP50_95", "pose_mAP50", "pose_mAP50_95", "inference_time",
@@ -101,7 +105,15 @@ def _export(folder: Path) -> None:
 
 
 def clear(job_folder: Path) -> None:
-    """Remove what a published job no longer needs; results.csv and the log stay."""
-    for name in ("checkpoints", "data", "base", "teacher", "model"):
-        with contextlib.suppress(OSError):
-            shutil.rmtree(job_folder / name)
+    """Remove what a job that has ended no longer needs.
+
+    Its log stays, and of its run results.csv and the plots, where they were asked for.
+    """
+    for name in LEFT:
+        shutil.rmtree(job_folder / name, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        for path in (job_folder / "run").iterdir():
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.suffix not in KEPT:
+                path.unlink()

@@ -2,7 +2,8 @@
 
 It leaves SIGTERM at its default, which ends it anywhere, in the middle of a convolution too:
 checkpoints are renamed into place, a model counts only once its row is written, so there is
-nothing to tidy. Everything it prints becomes the job's log.
+nothing to tidy. Where the service stops, a trainer that can saves within its epoch first (LEAVE).
+Everything it prints becomes the job's log.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,6 +33,7 @@ from models_store.registry import Registry
 from settings import Settings, get_settings
 from training.dispatcher import DISK_FULL, NO_ROOM
 from training.jobs import Job, JobCancelled, JobStore
+from training.processes import LEAVE
 from training.publication import publish
 
 NICE = 10
@@ -47,11 +50,17 @@ class JobHandle(Protocol):
         id: The job's.
         folder: For checkpoints and runs; outlives the process.
         resuming: An earlier attempt left a checkpoint.
+        leaving: The service stops: save, say so with `checkpointed`, raise JobCancelled.
     """
 
     id: str
     folder: Path
     resuming: bool
+    leaving: bool
+
+    def saving(self) -> AbstractContextManager[None]:
+        """Within it, a stop of the service makes the job `leaving`, and the process is given a
+        few seconds; outside it, the process ends at once."""
 
     def report(
         self, *, fraction: float, epoch: int, epochs: int, metrics: Mapping[str, float] = {}
@@ -72,8 +81,9 @@ class JobHandle(Protocol):
     def check(self) -> None:
         """Raises JobCancelled where a stop was asked for."""
 
-    def checkpointed(self, epoch: int) -> None:
-        """A resumable checkpoint with `epoch` whole epochs lies in the folder."""
+    def checkpointed(self, epoch: int, batch: int = 0) -> None:
+        """A resumable checkpoint lies in the folder, with `epoch` whole epochs and `batch`
+        batches of the next."""
 
 
 class WorkerJob:
@@ -82,7 +92,8 @@ class WorkerJob:
     def __init__(self, store: JobStore, job: Job) -> None:
         self.id = job.id
         self.folder = store.folder(job.id)
-        self.resuming = job.checkpoint > 0
+        self.resuming = job.resumable
+        self.leaving = False
         self._store = store
         self._pid = os.getpid()
         self._epoch = self._first = job.checkpoint
@@ -121,9 +132,20 @@ class WorkerJob:
         if self._stopping:
             raise JobCancelled
 
-    def checkpointed(self, epoch: int) -> None:
-        self._pending |= {"checkpoint": epoch, "crashes": 0}
+    def checkpointed(self, epoch: int, batch: int = 0) -> None:
+        self._pending |= {"checkpoint": epoch, "checkpoint_batch": batch, "crashes": 0}
         self._write()
+
+    @contextmanager
+    def saving(self) -> Iterator[None]:
+        def asked(*_: object) -> None:
+            self.leaving = True
+
+        signal.signal(LEAVE, asked)
+        try:
+            yield
+        finally:
+            signal.signal(LEAVE, signal.SIG_DFL)
 
     def _write(self) -> None:
         self._written = time.monotonic()
@@ -216,7 +238,8 @@ def claimed(store: JobStore, job_id: str) -> Job | None:
 def settle(parent: int | None) -> None:
     """Be a considerate process: end with the dispatcher, give way to the service."""
     faulthandler.enable()
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number in (signal.SIGTERM, LEAVE):  # ignored signals are inherited
+        signal.signal(number, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG

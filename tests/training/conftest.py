@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from models_store.registry import Registry
-from settings import get_settings
+from settings import Settings, get_settings
 from tests.training.trainer_job import RecordingJob
+from training.jobs import JobStore
 
 
 @pytest.fixture(scope="module")
@@ -20,3 +21,10 @@ def registry() -> Iterator[Registry]:
 @pytest.fixture
 def job(tmp_path: Path) -> RecordingJob:
     return RecordingJob(tmp_path / "job")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[JobStore]:
+    store = JobStore(Settings(home=tmp_path))
+    yield store
+    store.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ class RecordingJob:
     """Keeps what a trainer reports. `stop_when` is asked at every check."""
 
     resuming = False
+    leaving = False
 
     def __init__(self, folder: Path) -> None:
         self.id = uuid.uuid4().hex
@@ -33,6 +35,7 @@ class RecordingJob:
         self.epochs: list[int] = []
         self.metrics: list[dict[str, float]] = []
         self.checkpoints: list[int] = []
+        self.batches: list[tuple[int, int]] = []  # checkpoints within an epoch
         self.stop_when: Callable[[RecordingJob], BaseException | None] = lambda _: None
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -51,8 +54,14 @@ class RecordingJob:
         if (reason := self.stop_when(self)) is not None:
             raise reason
 
-    def checkpointed(self, epoch: int) -> None:
-        self.checkpoints.append(epoch)
+    def checkpointed(self, epoch: int, batch: int = 0) -> None:
+        if batch:
+            self.batches.append((epoch, batch))
+        else:
+            self.checkpoints.append(epoch)
+
+    def saving(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     @property
     def text(self) -> str:

@@ -1,0 +1,188 @@
+"""Stops, hangs, and what an earlier life left: jobs go on, folders are tidied."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import time
+
+import pytest
+
+from tests.training.dispatching import (
+    SCATTERED,
+    WAIT,
+    dispatching,
+    left,
+    left_of,
+    log_of,
+    running,
+    story,
+    submit,
+    until,
+)
+from training.jobs import JobStore, Status
+from training.processes import marked
+
+SAVES = "trap 'sleep 0.5; touch saved; exit 143' USR1; touch ready; while true; do sleep 0.05; done"
+
+
+def test_a_stop_of_the_service_sends_its_jobs_back_to_the_queue(store: JobStore) -> None:
+    async def body() -> None:
+        first, second = submit(store), submit(store)
+        async with dispatching(store, SCATTERED, slots=2):
+            await running(store, first)
+            await running(store, second)
+            store.request_cancel(second.id)
+        interrupted = store.get(first.id)
+        assert (interrupted.status, interrupted.crashes) == ("queued", 0)
+        assert store.get(second.id).status == "stopped"
+        assert "at its next start" in log_of(store, first)
+        assert not left(store)
+        async with dispatching(store, "exec sleep 100"):
+            assert (await running(store, first)).attempts == 2
+
+    story(store, body)
+
+
+def test_a_stop_of_the_service_lets_a_worker_save_what_it_has(store: JobStore) -> None:
+    async def body() -> None:
+        job = submit(store)
+        async with dispatching(store, SAVES):
+            started = await running(store, job)
+            await until((store.folder(job.id) / "ready").exists)
+            assert started.pid is not None
+            store.note(job.id, started.pid, checkpoint_batch=3, progress=7.0)
+        assert (store.folder(job.id) / "saved").exists()
+        found = store.get(job.id)
+        assert (found.status, found.progress) == ("queued", 7.0)
+        assert "goes on from batch 4 of epoch 1 at its next start" in log_of(store, job)
+
+    story(store, body)
+
+
+def test_a_worker_that_takes_too_long_to_save_is_ended(
+    store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.dispatcher.SAVING", 0.3)
+
+    async def body() -> None:
+        job = submit(store)
+        async with dispatching(store, "trap '' USR1; touch ready; while true; do sleep 1; done"):
+            await running(store, job)
+            await until((store.folder(job.id) / "ready").exists)
+            began = time.monotonic()
+        assert time.monotonic() - began < 3
+        assert store.get(job.id).status == "queued"
+        assert "goes on from zero" in log_of(store, job)
+
+    story(store, body)
+
+
+@pytest.mark.parametrize("script", ["kill -STOP $$", "exec sleep 100"])
+def test_a_worker_that_hangs_is_ended_and_in_the_end_given_up(
+    store: JobStore, monkeypatch: pytest.MonkeyPatch, script: str
+) -> None:
+    for place in ("dispatcher", "processes"):
+        monkeypatch.setattr(f"training.{place}.TERM_GRACE", 0.1)
+
+    async def body() -> None:
+        job = submit(store)
+        more = {"train_stall_minutes": 0.3 / 60, "train_attempts": 2}
+        async with dispatching(store, script, settings=more) as dispatcher:
+            ended = await dispatcher.finished(job.id)
+        assert (ended.status, ended.attempts) == ("failed", 2)
+        assert (ended.error or "").startswith("The worker gave no sign of life for 0.005 minutes")
+
+    story(store, body)
+
+
+@pytest.mark.parametrize("sign", ["output", "half a line", "progress"])
+def test_a_worker_that_gives_a_sign_of_life_is_let_be(store: JobStore, sign: str) -> None:
+    script = {
+        "output": "while true; do echo alive; sleep 0.1; done",
+        "half a line": "while true; do printf .; sleep 0.1; done",
+        "progress": "exec sleep 100",
+    }[sign]
+
+    async def body() -> None:
+        job = submit(store)
+        more = {"train_stall_minutes": 1.2 / 60}
+        async with dispatching(store, script, settings=more):
+            started = await running(store, job)
+            assert started.pid is not None
+            for step in range(5):
+                await asyncio.sleep(0.5)
+                if sign == "progress":
+                    store.note(job.id, started.pid, progress=float(step))
+            assert store.get(job.id).attempts == 1
+
+    story(store, body)
+
+
+@pytest.mark.parametrize("ending", ["stopped", "failed", "completed"])
+def test_what_has_ended_keeps_only_its_log_and_figures(store: JobStore, ending: Status) -> None:
+    async def body() -> None:
+        job, old = submit(store), submit(store)
+        store.finish(old.id, ending)  # by a dispatcher that was killed before it tidied
+        for folder in (store.folder(job.id), store.folder(old.id)):
+            for name in ("checkpoints/last.pt", "data/x", "model/m", "run/args.yaml"):
+                (folder / name).parent.mkdir(exist_ok=True)
+                (folder / name).touch()
+            (folder / "run" / "results.csv").touch()
+        async with dispatching(store, WAIT) as dispatcher:
+            started = await running(store, job)
+            assert started.pid is not None
+            if ending == "stopped":
+                store.request_cancel(job.id)
+            else:
+                store.note(job.id, started.pid, outcome=ending)
+                (store.folder(job.id) / "go").touch()
+            assert (await dispatcher.finished(job.id)).status == ending
+            await until(lambda: not (store.folder(job.id) / "checkpoints").exists())
+        assert left_of(store, old) == ["run/results.csv"]
+        assert set(left_of(store, job)) - {"go"} == {"log", "run/results.csv"}
+
+    story(store, body)
+
+
+def test_what_an_earlier_life_left_is_taken_over(store: JobStore) -> None:
+    async def body() -> None:
+        stopping, running_, published, failed, done = (submit(store) for _ in range(5))
+        for job in (stopping, running_, published, failed, done):
+            store.start(job.id, 2**22 + 1, 1.0)
+        store.request_cancel(stopping.id)
+        store.note(failed.id, 2**22 + 1, outcome="failed", error="It broke.")
+        store.note(done.id, 2**22 + 1, outcome="completed", model_id="m:2")
+        subprocess.run(  # noqa: ASYNC221
+            ["sh", "-c", "sleep 100 > /dev/null 2>&1 &"],
+            env={**os.environ, "VISIONLOOP_JOB": running_.id},
+            check=True,
+        )
+        (orphan,) = marked()[running_.id]
+
+        def model_of(job_id: str) -> str | None:
+            return "m:1" if job_id == published.id else None
+
+        async with dispatching(store, "exec sleep 100", published=model_of):
+            await until(lambda: store.get(running_.id).attempts == 2)
+            await running(store, running_)
+            assert orphan not in marked()[running_.id]
+        ended = [store.get(job.id) for job in (stopping, published, failed, done)]
+        assert [job.status for job in ended] == ["stopped", "completed", "failed", "completed"]
+        assert [job.model_id for job in ended] == [None, "m:1", None, "m:2"]
+
+    story(store, body)
+
+
+def test_a_second_dispatcher_of_one_home_waits_for_the_first(store: JobStore) -> None:
+    async def body() -> None:
+        async with dispatching(store, "exec sleep 100"):
+            await asyncio.sleep(0.1)
+            async with dispatching(store, "exec sleep 100"):
+                job = submit(store)
+                await running(store, job)
+                await asyncio.sleep(0.7)
+                assert len(marked()[job.id]) == 1
+
+    story(store, body)
