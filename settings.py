@@ -13,6 +13,11 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 Folders = Annotated[tuple[Path, ...], NoDecode]
 Words = Annotated[tuple[str, ...], NoDecode]
 
+Figure = Literal[
+    "accuracy", "accuracy_top5", "precision", "recall", "f1_score", "mAP50", "mAP50_95",
+    "mask_mAP50", "mask_mAP50_95", "pose_mAP50", "pose_mAP50_95",
+]  # fmt: skip
+
 DRIVERS = {"psycopg": "'psycopg[binary]'", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
 """Packages that are named otherwise than the module in them."""
 
@@ -96,7 +101,7 @@ class Settings(BaseSettings):
     gate_dataset: str | None = Field(
         None, description="Data set to compare on; default: what the new version was trained with"
     )
-    gate_metric: str | None = Field(
+    gate_metric: Figure | None = Field(
         None, description="Figure that must not fall; default: accuracy of classifiers, else mAP"
     )
     gate_min_gain: float = Field(0.0, ge=-1, le=1, description="The least gain of that figure")

@@ -1,0 +1,213 @@
+"""Two evaluations on the same images, side by side.
+
+`python -m training.comparison FOLDER_A FOLDER_B FILE` compares whole folders and writes JSON:
+resampling takes seconds, which the gateway spends in a child process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from errors import Conflict
+from training.bootstrap import Interval, Matches, map_intervals, share_intervals
+from training.evaluations import PREDICTIONS, REPORT
+
+LISTED = 200  # images that are named, of those fixed and of those broken
+TIMES = ("preprocess", "inference", "postprocess")
+KINDS = {"tp": "", "tp_mask": "mask_", "tp_pose": "pose_"}
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+def compare_reports(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures of both and what the second has more than the first. Nothing is resampled.
+
+    Classes are joined by name; `instances` is how many objects (images of a classifier) the
+    split has of one.
+
+    Raises:
+        Conflict: They are of different data or splits, or of different kinds of models.
+    """
+    for key in ("fingerprint", "split"):
+        if a["dataset"][key] != b["dataset"][key]:
+            raise Conflict(
+                f"{a['model']['id']} and {b['model']['id']} were evaluated on different data."
+            )
+    if a["model"]["type"] != b["model"]["type"]:
+        raise Conflict(
+            f"{a['model']['id']} is a {a['model']['type']} model, {b['model']['id']} a "
+            f"{b['model']['type']} model: they cannot be compared."
+        )
+    return {
+        "a": _head(a),
+        "b": _head(b),
+        "dataset": dict(b["dataset"]),
+        "figures": _beside(a["figures"], b["figures"]),
+        "classes": _classes(a, b),
+        "speed": _beside(a["speed"], b["speed"], TIMES),
+        "notes": _notes(a, b),
+    }
+
+
+def compare(folder_a: Path, folder_b: Path) -> dict[str, Any]:
+    """`compare_reports`, the images that changed, and how sure the differences are.
+
+    Raises:
+        Conflict: As there.
+        OSError: A file is gone.
+    """
+    a, b = (json.loads((folder / REPORT).read_bytes()) for folder in (folder_a, folder_b))
+    compared = compare_reports(a, b)
+    with (
+        np.load(folder_a / PREDICTIONS, allow_pickle=False) as first,
+        np.load(folder_b / PREDICTIONS, allow_pickle=False) as second,
+    ):
+        one, other = dict(first), dict(second)
+    began = time.perf_counter()
+    compared["images"] = changed_images(one, other)
+    found = intervals(one, other)
+    compared["intervals"] = {name: interval.to_json() for name, interval in found.items()}
+    compared["seconds"] = round(time.perf_counter() - began, 2)
+    return compared
+
+
+def changed_images(a: Arrays, b: Arrays) -> dict[str, Any]:
+    """Images in which the second model makes fewer mistakes, and more: the greatest change first.
+
+    A mistake is an object that is missed, a detection that is wrong, or a wrong class.
+    """
+    gain = a["errors"].astype(int) - b["errors"].astype(int)
+    order = np.argsort(-np.abs(gain), kind="stable")
+
+    def listed(which: NDArray[np.bool_]) -> list[dict[str, Any]]:
+        some = [i for i in order if which[i]][:LISTED]
+        return [
+            {
+                "image": str(b["images"][i]),
+                "errors_a": int(a["errors"][i]),
+                "errors_b": int(b["errors"][i]),
+            }
+            for i in some
+        ]
+
+    return {
+        "total": len(gain),
+        "fixed": int((gain > 0).sum()),
+        "broken": int((gain < 0).sum()),
+        "unchanged": int((gain == 0).sum()),
+        "fixed_images": listed(gain > 0),
+        "broken_images": listed(gain < 0),
+    }
+
+
+def intervals(a: Arrays, b: Arrays) -> dict[str, Interval]:
+    """Of the accuracy of classifiers, of the mean average precisions of the others."""
+    images = len(b["images"])
+    if "tp" not in a:
+        shares = {"accuracy": (a["errors"] == 0, b["errors"] == 0)}
+        if "in_top5" in a and "in_top5" in b:
+            shares["accuracy_top5"] = (a["in_top5"], b["in_top5"])
+        return share_intervals(shares, images)
+    found: dict[str, Interval] = {}
+    for key, prefix in KINDS.items():
+        if key in a and key in b:
+            both = map_intervals(_matches(a, key), _matches(b, key), images)
+            found |= {f"{prefix}{name}": interval for name, interval in both.items()}
+    return found
+
+
+def _matches(arrays: Arrays, kind: str) -> Matches:
+    return Matches(
+        image=arrays["image"],
+        confidence=arrays["confidence"],
+        class_id=arrays["class_id"],
+        tp=arrays[kind],
+        target_image=arrays["target_image"],
+        target_class=arrays["target_class"],
+    )
+
+
+def _head(report: Mapping[str, Any]) -> dict[str, Any]:
+    thresholds = {"thresholds": report["thresholds"], "imgsz": report["imgsz"]}
+    times = {"engine": report["engine"], "created_at": report["created_at"]}
+    return {"model_id": report["model"]["id"]} | thresholds | times
+
+
+def _beside(
+    a: Mapping[str, Any], b: Mapping[str, Any], names: tuple[str, ...] | None = None
+) -> dict[str, dict[str, float]]:
+    shared = [name for name in names or a if _is_number(a.get(name)) and _is_number(b.get(name))]
+    return {
+        name: {"a": a[name], "b": b[name], "delta": round(b[name] - a[name], 6)} for name in shared
+    }
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _classes(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """In the data set's order; of a class that one of them lacks only the other's figures."""
+    first = {entry["name"]: entry for entry in a["classes"]}
+    second = {entry["name"]: entry for entry in b["classes"]}
+    rows = []
+    for name in dict.fromkeys([*first, *second]):
+        one, other = first.get(name, {}), second.get(name, {})
+        known = one or other
+        mine, theirs = _figures(one), _figures(other)
+        rows.append(
+            {
+                "name": name,
+                "images": known.get("images"),
+                "instances": known.get("instances", 0),
+                "a": mine,
+                "b": theirs,
+                "delta": {k: round(theirs[k] - mine[k], 6) for k in mine.keys() & theirs.keys()},
+            }
+        )
+    return rows
+
+
+def _figures(entry: Mapping[str, Any]) -> dict[str, float]:
+    counts = ("class_id", "images", "instances")
+    return {k: v for k, v in entry.items() if k not in counts and _is_number(v)}
+
+
+def _notes(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+    """What makes the two less alike than they look."""
+    notes = []
+    for key, what in (
+        ("engine", "engines"),
+        ("imgsz", "image sizes"),
+        ("thresholds", "thresholds"),
+    ):
+        if a[key] != b[key]:
+            notes.append(f"They were evaluated with different {what}: {a[key]} and {b[key]}.")
+    return notes
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m training.comparison", description=__doc__)
+    parser.add_argument("a", type=Path)
+    parser.add_argument("b", type=Path)
+    parser.add_argument("file", type=Path)
+    options = parser.parse_args()
+    content = json.dumps(compare(options.a, options.b), ensure_ascii=False)
+    temporary = options.file.with_name(f".{options.file.name}.{os.getpid()}")
+    temporary.write_text(content, encoding="utf-8")
+    os.replace(temporary, options.file)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
