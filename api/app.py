@@ -67,9 +67,11 @@ def create_app(gateway: Gateway) -> FastAPI:
         index,
         infer,
         jobs,
+        live,
         local_files,
         metrics,
         models,
+        shadow,
         train,
         training,
     )
@@ -85,7 +87,7 @@ def create_app(gateway: Gateway) -> FastAPI:
     )
     app.state.gateway = gateway
     app.add_exception_handler(VisionLoopError, _answer)
-    modules = (index, docs, imports, models, infer, metrics, datasets, local_files)
+    modules = (index, docs, imports, shadow, models, live, infer, metrics, datasets, local_files)
     routers = [module.router for module in (*modules, jobs, train, training)]
     for router in routers:
         app.include_router(router)

@@ -5,14 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
+from api.exchange import afterwards
 from api.leaving import on_leaving
+from api.live_traffic import LiveTraffic
 from api.runners import Runner
+from api.shadowing import Shadowing
 from api.trainer import TrainerLink
 from errors import BackendTimeout, BackendUnavailable, Conflict, VisionLoopError
+from inference.prediction import InferenceItem, ItemResult
 from models_store.registry import Registry
 from models_store.versions import ModelVersion
 from settings import Settings
@@ -39,6 +44,8 @@ class Gateway:
         self.runners = runners
         self.datasets = DatasetStore(settings)
         self.jobs = JobStore(settings)
+        self.live = LiveTraffic(registry)
+        self.shadow = Shadowing(registry, runners["detector"], runners["annotator"])
         self.trainer = trainer
         self.leaving = asyncio.Event()  # what streams for as long as it likes, ends now
         self._tasks: set[asyncio.Task[None]] = set()
@@ -60,6 +67,8 @@ class Gateway:
         on_leaving(self.leaving.set)
         for runner in self.runners.values():
             runner.start()
+        self.live.start()
+        self.shadow.start()
         task = asyncio.create_task(self._warm_active())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -67,10 +76,24 @@ class Gateway:
     async def stop(self) -> None:
         for task in self._tasks:
             task.cancel()
+        await self.shadow.stop()
         for runner in self.runners.values():
             await runner.stop()
+        await self.live.stop()
         if self.trainer is not None:
             await self.trainer.close()
+
+    def answered(
+        self, model: ModelVersion, item: InferenceItem, result: ItemResult, answer: dict[str, Any]
+    ) -> None:
+        """Take note of a live answer; what takes longer than a moment follows when it is sent."""
+        if result.prediction is None:
+            return
+        self.live.note(model, result.prediction)
+        if (confidence := self.live.doubt(model, result.prediction)) is not None:
+            afterwards(partial(self.live.keep, item.image, answer, confidence))
+        if self.shadow.fits(model):
+            afterwards(partial(self.shadow.offer, item, result))
 
     async def check_ready(self) -> None:
         """Raises BackendUnavailable unless the runners answer and a model can serve."""
@@ -87,7 +110,9 @@ class Gateway:
         with contextlib.suppress(BackendUnavailable, BackendTimeout, TimeoutError):
             async with asyncio.timeout(WARMING * self.settings.request_timeout):
                 await self.detector.warm(model.id)
-        return await asyncio.to_thread(self.registry.activate, model_id)
+        model = await asyncio.to_thread(self.registry.activate, model_id)
+        await self.shadow.look()
+        return model
 
     async def delete(self, model_id: str) -> None:
         """Delete a version and forget it in every runner.
@@ -100,6 +125,7 @@ class Gateway:
         for runner in self.runners.values():
             with contextlib.suppress(VisionLoopError):  # a runner without it has nothing to drop
                 await runner.unload(model.id)
+        await self.shadow.look()
 
     def _delete(self, model_id: str) -> ModelVersion:
         found = self.registry.get(model_id)

@@ -84,18 +84,18 @@ async def predict(gateway: Gateway, image: bytes, options: InferOptions) -> dict
     """The answer of `/infer`: made by the model that is meant when the request comes in."""
     model = gateway.registry.resolve(options.model_id)
     await asyncio.to_thread(check_header, image, gateway.settings.max_pixels)
-    result = await gateway.detector.predict(
-        InferenceItem(
-            image,
-            model.id,
-            confidence=options.confidence,
-            iou=options.iou,
-            max_det=options.max_det,
-            draw=options.draw_boxes,
-        )
+    item = InferenceItem(
+        image,
+        model.id,
+        confidence=options.confidence,
+        iou=options.iou,
+        max_det=options.max_det,
+        draw=options.draw_boxes,
     )
+    result = await gateway.detector.predict(item)
     answer = infer_answer(model.id, result)
     telemetry.record(model.id, result.times)
+    gateway.answered(model, item, result, answer)
     return answer
 
 

@@ -99,4 +99,6 @@ async def _gauges(gateway: Gateway) -> Iterable[Metric]:
         flying.add_metric([name], runner.batcher.stats.running_calls)
         for model, engine in engines.items():
             loaded.add_metric([name, model, engine], 1)
-    return up, waiting, flying, loaded, *await asyncio.to_thread(gauges, gateway)
+    await gateway.live.flush()
+    seen = await asyncio.to_thread(gateway.live.gauges)
+    return up, waiting, flying, loaded, *await asyncio.to_thread(gauges, gateway), *seen

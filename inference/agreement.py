@@ -74,10 +74,10 @@ def compare(live: Prediction, candidate: Prediction) -> Agreement:
 
 def box_iou(a: Float, b: Float) -> NDArray[np.float64]:
     """Intersection over union of boxes (n, 4) and (m, 4) xyxy, as (n, m); 0 for empty boxes."""
-    a, b = a.astype(np.float64)[:, None], b.astype(np.float64)[None]
-    low, high = np.maximum(a[..., :2], b[..., :2]), np.minimum(a[..., 2:], b[..., 2:])
-    inter = np.clip(high - low, 0, None).prod(axis=2)
-    union = _area(a) + _area(b) - inter
+    one, other = a.astype(np.float64)[:, None], b.astype(np.float64)[None]
+    low, high = np.maximum(one[..., :2], other[..., :2]), np.minimum(one[..., 2:], other[..., 2:])
+    inter: NDArray[np.float64] = np.clip(high - low, 0, None).prod(axis=2)
+    union = _area(one) + _area(other) - inter
     return np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)
 
 

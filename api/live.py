@@ -1,0 +1,158 @@
+"""`/models/{id}/live`: what a model sees in live traffic, and whether that has drifted."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import numpy as np
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, ConfigDict, Field
+
+from api.gateway import Gateway, Wired
+from api.live_traffic import drift, training_counts
+from api.schemas import errors
+from inference.tally import BINS, LOW_BINS, Tally
+from models_store.versions import ModelVersion
+from training.live_quality import KEPT_HOURS, total
+
+router = APIRouter(tags=["Metrics"])
+
+
+class Confidence(BaseModel):
+    edges: list[float] = Field(description="of the bins, one more than counts")
+    counts: list[int]
+    low: int = Field(description="predictions below 0.5")
+    low_share: float | None
+
+
+class ClassShare(BaseModel):
+    class_id: int
+    name: str
+    count: int
+    share: float | None
+    training_count: int | None
+    training_share: float | None
+
+
+class Drift(BaseModel):
+    index: float | None = Field(description="population stability index; null: see `message`")
+    by_chance: float | None = Field(description="what it stays below in 19 of 20 undrifted cases")
+    verdict: str | None
+    message: str
+
+
+class LiveHour(BaseModel):
+    hour: str = Field(examples=["2026-11-21T10"], description="UTC")
+    images: int
+    predictions: int
+
+
+class Kept(BaseModel):
+    images: int
+    size_bytes: int
+    below: float = Field(description="0: none is kept")
+
+
+class Live(BaseModel):
+    """Boxes count from the model's serving confidence on; of a classification the best class."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    model_id: str
+    hours: int
+    images: int
+    images_without_predictions: int
+    predictions: int
+    predictions_per_image: float | None
+    confidence: Confidence
+    classes: list[ClassShare]
+    drift: Drift
+    by_hour: list[LiveHour]
+    kept: Kept
+
+
+@router.get("/models/{model_id}/live", response_model=Live, responses=errors(400, 404))
+async def live(
+    model_id: str,
+    gateway: Wired,
+    hours: int = Query(24, ge=1, le=KEPT_HOURS, description="this hour and those before it"),
+) -> Any:
+    """Traffic, confidences and classes of one model version, counted by the hour."""
+    model = gateway.registry.get(model_id)
+    await gateway.live.flush()
+    return await asyncio.to_thread(_report, gateway, model, hours)
+
+
+def _report(gateway: Gateway, model: ModelVersion, hours: int) -> dict[str, Any]:
+    by_hour = gateway.live.store.hours(model.id, hours)
+    tally = total(by_hour.values(), len(model.description.names))
+    kept = gateway.live.kept.list(model.id)
+    return {
+        "model_id": model.id,
+        "hours": hours,
+        "images": tally.images,
+        "images_without_predictions": tally.empty,
+        "predictions": tally.predictions,
+        "predictions_per_image": _share(tally.predictions, tally.images),
+        "confidence": {
+            "edges": np.round(np.linspace(0, 1, BINS + 1), 2).tolist(),
+            "counts": tally.confidence.tolist(),
+            "low": int(tally.confidence[:LOW_BINS].sum()),
+            "low_share": _share(tally.low, tally.predictions),
+        },
+        "classes": _classes(model, tally),
+        "drift": _drift(model, tally),
+        "by_hour": [
+            {"hour": hour, "images": found.images, "predictions": found.predictions}
+            for hour, found in by_hour.items()
+        ],
+        "kept": {
+            "images": len(kept),
+            "size_bytes": sum(image.size_bytes for image in kept),
+            "below": gateway.settings.keep_below,
+        },
+    }
+
+
+def _classes(model: ModelVersion, tally: Tally) -> list[dict[str, Any]]:
+    trained = training_counts(model)
+    return [
+        {
+            "class_id": class_id,
+            "name": name,
+            "count": int(tally.classes[class_id]),
+            "share": _share(int(tally.classes[class_id]), tally.predictions),
+            "training_count": trained[class_id] if trained else None,
+            "training_share": _share(trained[class_id], sum(trained)) if trained else None,
+        }
+        for class_id, name in enumerate(model.description.names)
+    ]
+
+
+def _drift(model: ModelVersion, tally: Tally) -> dict[str, Any]:
+    found = drift(model, tally)
+    if found is not None:
+        return {
+            "index": round(found.index, 4),
+            "by_chance": round(found.by_chance, 4),
+            "verdict": found.verdict,
+            "message": (
+                f"{tally.predictions} live predictions against what the model was trained on: "
+                f"{found.verdict}."
+            ),
+        }
+    if training_counts(model) is None:
+        message = (
+            "What this model was trained on is not known: it was imported, or trained before "
+            "class counts were kept."
+        )
+    elif len(model.description.names) < 2:
+        message = "With one class there is no distribution of classes."
+    else:
+        message = "The model has seen nothing in these hours."
+    return {"index": None, "by_chance": None, "verdict": None, "message": message}
+
+
+def _share(part: int, whole: int) -> float | None:
+    return round(part / whole, 4) if whole else None
