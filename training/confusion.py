@@ -1,30 +1,57 @@
-"""Figures of a classifier from its confusion matrix."""
+"""Figures of a classifier from its confusion matrix, equal to scikit-learn's report."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ClassScores:
+    """Per class (c,); 0 where a figure is not defined, as scikit-learn has it."""
+
+    precision: Array
+    recall: Array
+    f1: Array
+    support: NDArray[np.int64]  # pictures of the class
+    occurs: NDArray[np.bool_]  # as the truth or as a prediction
+
+
+def class_scores(matrix: NDArray[np.integer]) -> ClassScores:
+    """Precision, recall and F1 of each class.
+
+    Args:
+        matrix: (c, c) counts: rows are true classes, columns predicted ones.
+    """
+    right = np.diag(matrix).astype(np.float64)
+    truth, predicted = matrix.sum(1), matrix.sum(0)
+    return ClassScores(
+        precision=_share(right, predicted),
+        recall=_share(right, truth),
+        f1=_share(2 * right, truth + predicted),
+        support=truth.astype(np.int64),
+        occurs=(truth + predicted) > 0,
+    )
 
 
 def classifier_scores(matrix: NDArray[np.integer]) -> dict[str, float]:
     """Accuracy, and precision, recall and F1 averaged over the classes that occur.
 
-    Args:
-        matrix: (n, n) counts: rows are true classes, columns predicted ones.
-
     Examples:
         >>> classifier_scores(np.array([[3, 1], [0, 4]]))["accuracy"]
         0.875
     """
-    right = np.diag(matrix).astype(np.float64)
-    truth, predicted = matrix.sum(1), matrix.sum(0)
-    occurs = truth > 0
-    recall = right[occurs] / truth[occurs]
-    precision = right[occurs] / np.maximum(predicted[occurs], 1)
-    f1 = 2 * right[occurs] / (truth[occurs] + predicted[occurs])
-    return {
-        "accuracy": float(right.sum() / max(1, matrix.sum())),
-        "precision": float(precision.mean()),
-        "recall": float(recall.mean()),
-        "f1_score": float(f1.mean()),
+    scores = class_scores(matrix)
+    means = {"precision": scores.precision, "recall": scores.recall, "f1_score": scores.f1}
+    some = bool(scores.occurs.any())
+    return {"accuracy": float(np.trace(matrix) / max(1, matrix.sum()))} | {
+        name: float(values[scores.occurs].mean()) if some else 0.0 for name, values in means.items()
     }
+
+
+def _share(part: Array, whole: NDArray[np.integer]) -> Array:
+    return part / np.maximum(whole, 1)

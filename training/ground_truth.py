@@ -28,12 +28,15 @@ class GroundTruth:
     """The annotated objects of one picture, in its pixels.
 
     Attributes:
-        class_ids: (m,) ids of the union of classes.
+        width, height: Of the picture.
+        class_ids: (m,) ids of the joined classes.
         boxes: (m, 4) xyxy.
         polygons: m outlines (k, 2); None unless segmentation.
         keypoints: (m, k, 3) x, y, visibility; None unless pose.
     """
 
+    width: int
+    height: int
     class_ids: Ids
     boxes: Float
     polygons: tuple[Float, ...] | None = None
@@ -50,22 +53,20 @@ class GroundTruth:
         label = dataset.labels.get(image)
         rows = parse(label.read_bytes(), dataset.form).rows if label is not None else ()
         size = np.array((width, height), np.float32)
-        class_ids = (
-            classes.from_dataset[[row.cls for row in rows]] if rows else np.zeros(0, np.int64)
-        )
+        class_ids = classes.from_dataset[np.array([row.cls for row in rows], np.int64)]
         values = [np.array(row.values, np.float32) for row in rows]
         if dataset.task == "segment":
             polygons = tuple(v.reshape(-1, 2) * size for v in values)
             corners = [np.concatenate((p.min(0), p.max(0))) for p in polygons]
-            return cls(class_ids, _rows(corners, 4), polygons)
+            return cls(width, height, class_ids, _rows(corners, 4), polygons)
         boxes = _rows([_corners(v[:4], size) for v in values], 4)
         if dataset.task != "pose" or dataset.keypoints is None:
-            return cls(class_ids, boxes)
+            return cls(width, height, class_ids, boxes)
         count, numbers = dataset.keypoints.shape
         points = _rows([v[4:] for v in values], count * numbers).reshape(-1, count, numbers)
         visible = points[..., 2:] if numbers == 3 else _stated(points)
         keypoints = np.concatenate((points[..., :2] * size, visible), axis=-1)
-        return cls(class_ids, boxes, keypoints=keypoints.astype(np.float32))
+        return cls(width, height, class_ids, boxes, keypoints=keypoints.astype(np.float32))
 
     def boxes_in(self, place: Letterbox) -> Float:
         """The boxes (m, 4) in the network's square."""
@@ -96,19 +97,21 @@ class GroundTruth:
             np.maximum(layers, filled[i] * layer, out=layers)
         masks = layers[None] == np.arange(1, len(order) + 1)[:, None, None]
         ranked = GroundTruth(
-            self.class_ids[order], self.boxes[order], tuple(self.polygons[i] for i in order)
+            self.width,
+            self.height,
+            self.class_ids[order],
+            self.boxes[order],
+            tuple(self.polygons[i] for i in order),
         )
         return ranked, masks
 
-    def as_prediction(
-        self, dataset: Dataset, classes: JoinedClasses, width: int, height: int
-    ) -> Prediction:
+    def as_prediction(self, dataset: Dataset, classes: JoinedClasses) -> Prediction:
         """The truth in the form of a perfect prediction, to be drawn."""
         return Prediction(
             task=dataset.task,
             names=classes.names,
-            width=width,
-            height=height,
+            width=self.width,
+            height=self.height,
             class_ids=self.class_ids,
             scores=np.ones(len(self), np.float32),
             boxes=self.boxes,

@@ -1,0 +1,180 @@
+"""The plots of an evaluation's report, as PNG files."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib import font_manager
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+MOST_LINES = 12  # classes with a line of their own
+MOST_CELLS = 20  # classes whose confusion is written into the cells
+MOST_BARS = 40  # classes with bars
+LONGEST = 24  # letters of a class name
+FONTS = ("DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Zen Hei")
+BLUE, GREY = "#1f5fa8", "#b4bcc6"
+
+Report = Mapping[str, Any]
+
+
+def write_plots(report: Report, folder: Path) -> list[str]:
+    """Draw what the report has figures for; returns the names of the plots, without `.png`."""
+    kinds: dict[str, Callable[[Report], Figure]] = {"confusion": confusion}
+    if "reliability" in report["curves"]:
+        kinds |= {"reliability": reliability, "classes": class_bars}
+    else:
+        for kind in report["curves"]:
+            prefix = "" if kind == "box" else f"{kind}_"
+            kinds[f"{prefix}precision_recall"] = _of_kind(precision_recall, kind)
+            kinds[f"{prefix}f1_confidence"] = _of_kind(f1_confidence, kind)
+        kinds["classes"] = class_bars
+    known = set(font_manager.get_font_names())
+    style: Any = {"font.family": [name for name in FONTS if name in known], "font.size": 10}
+    with matplotlib.rc_context(style), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # letters that no font here has
+        for name, make in kinds.items():
+            make(report).savefig(folder / f"{name}.png", dpi=110)
+    return list(kinds)
+
+
+def confusion(report: Report) -> Figure:
+    """Rows are the truth, each summing to 100 %; at most as many classes as can be read."""
+    labels, matrix = _busiest(report["confusion"])
+    count = len(labels)
+    side = float(np.clip(0.42 * count + 3, 5, 16))
+    figure = Figure(figsize=(side + 1, side), layout="constrained")
+    axes = figure.subplots()
+    share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    picture = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    figure.colorbar(picture, ax=axes, shrink=0.8, label="share of the row")
+    small = max(4.0, min(9.0, 260 / max(count, 1)))
+    axes.set_xticks(range(count), labels, rotation=90 if count > 4 else 0, fontsize=small)
+    axes.set_yticks(range(count), labels, fontsize=small)
+    if count <= MOST_CELLS:
+        for row, column in zip(*np.nonzero(matrix), strict=True):
+            ink = "white" if share[row, column] > 0.55 else "black"
+            text = str(int(matrix[row, column]))
+            axes.text(column, row, text, ha="center", va="center", color=ink, fontsize=small)
+    confidence = report["confusion"]["confidence"]
+    at = f" at confidence {confidence:g}" if confidence is not None else ""
+    axes.set(xlabel="predicted", ylabel="truth", title=f"Confusion matrix{at}")
+    return figure
+
+
+def precision_recall(report: Report, kind: str) -> Figure:
+    """Precision over recall at IoU 0.5; the area under the line is the average precision."""
+    curves = report["curves"][kind]
+    name = "mAP50" if kind == "box" else f"{kind}_mAP50"
+    figure, axes = _frame(f"Precision and recall ({kind})", "recall", "precision")
+    best = {row["name"]: row[name] for row in report["classes"] if row[name] is not None}
+    _class_lines(axes, curves, "precision_at_recall", best)
+    if curves["mean"]["precision_at_recall"]:
+        label = f"all classes {report['figures'][name]:.3f} {name}"
+        axes.plot(curves["x"], curves["mean"]["precision_at_recall"], BLUE, lw=3, label=label)
+    return _with_legend(figure, axes)
+
+
+def f1_confidence(report: Report, kind: str) -> Figure:
+    """F1 over confidence: where to put the threshold."""
+    curves = report["curves"][kind]
+    figure, axes = _frame(f"F1 and confidence ({kind})", "confidence", "F1")
+    _class_lines(axes, curves, "f1_score", {})
+    mean = curves["mean"]["f1_score"]
+    if mean:
+        peak = f"{max(mean):.2f} at {curves['x'][int(np.argmax(mean))]:.2f}"
+        axes.plot(curves["x"], mean, BLUE, lw=3, label=f"all classes {peak}")
+    serving = report["thresholds"]["confidence"]
+    axes.axvline(serving, color="black", ls="--", lw=1, label=f"served from {serving:g}")
+    return _with_legend(figure, axes)
+
+
+def class_bars(report: Report) -> Figure:
+    """Per class its main figures, the weakest at the top."""
+    detection = "reliability" not in report["curves"]
+    first = "mAP50_95" if detection else "f1_score"
+    rows = [row for row in report["classes"] if row["instances"]]
+    rows = sorted(rows, key=lambda row: row[first])[:MOST_BARS]
+    figure = Figure(figsize=(8, max(2.5, 0.42 * len(rows) + 1.6)), layout="constrained")
+    axes = figure.subplots()
+    names = ("mAP50_95", "mAP50", "recall") if detection else ("f1_score", "precision", "recall")
+    places = np.arange(len(rows))
+    for i, (name, colour) in enumerate(zip(names, (BLUE, "#6fa8dc", GREY), strict=True)):
+        values = [row[name] for row in rows]
+        axes.barh(places + (i - 1) * 0.27, values, 0.25, color=colour, label=name)
+    labels = [f"{_short(row['name'])} ({row['instances']})" for row in rows]
+    axes.set_yticks(places, labels)
+    axes.invert_yaxis()
+    more = f", the weakest {MOST_BARS}" if len(report["classes"]) > MOST_BARS else ""
+    axes.set(xlim=(0, 1), title=f"Classes (objects){more}")
+    axes.grid(axis="x", alpha=0.3)
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
+
+
+def reliability(report: Report) -> Figure:
+    """Whether a confidence of 0.8 is right in 80 % of cases, and how often it is given."""
+    found = report["curves"]["reliability"]
+    edges = np.array(found["edges"])
+    centres, width = (edges[:-1] + edges[1:]) / 2, edges[1] - edges[0]
+    figure = Figure(figsize=(7, 6), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
+    shares = [share if share is not None else 0.0 for share in found["accuracy"]]
+    upper.bar(centres, shares, width * 0.92, color=BLUE)
+    upper.plot((0, 1), (0, 1), color="black", ls="--", lw=1, label="as sure as it is right")
+    upper.set(ylim=(0, 1), ylabel="share that is right", title="Confidence and being right")
+    upper.legend(loc="upper left")
+    lower.bar(centres, found["images"], width * 0.92, color=GREY)
+    lower.set(xlim=(0, 1), xlabel="confidence of the best class", ylabel="pictures")
+    return figure
+
+
+def _of_kind(make: Callable[[Report, str], Figure], kind: str) -> Callable[[Report], Figure]:
+    return lambda report: make(report, kind)
+
+
+def _frame(title: str, x: str, y: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(8.5, 5.2), layout="constrained")
+    axes = figure.subplots()
+    axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel=x, ylabel=y, title=title)
+    axes.grid(alpha=0.3)
+    return figure, axes
+
+
+def _class_lines(axes: Axes, curves: Mapping[str, Any], name: str, best: dict[str, float]) -> None:
+    """A line a class; named where they are few enough to be told apart."""
+    few = len(curves["classes"]) <= MOST_LINES
+    for class_name, lines in curves["classes"].items():
+        figure = f" {best[class_name]:.3f}" if class_name in best else ""
+        label = f"{_short(class_name)}{figure}" if few else None
+        colour: dict[str, Any] = {} if few else {"color": GREY, "alpha": 0.6}
+        axes.plot(curves["x"], lines[name], lw=1.2, label=label, **colour)
+
+
+def _with_legend(figure: Figure, axes: Axes) -> Figure:
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), fontsize=9)
+    return figure
+
+
+def _busiest(found: Mapping[str, Any]) -> tuple[list[str], NDArray[np.float64]]:
+    """Labels and counts of the classes that occur, and the background."""
+    labels, matrix = list(found["labels"]), np.array(found["matrix"], np.float64)
+    background = len(matrix) - 1 if found["confidence"] is not None else -1
+    busy = (matrix.sum(0) + matrix.sum(1)) > 0
+    if len(labels) <= MOST_CELLS:
+        busy[:] = True
+    if background >= 0:
+        busy[background] = True
+    kept = np.flatnonzero(busy)
+    return [_short(labels[i]) for i in kept], matrix[np.ix_(kept, kept)]
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"

@@ -1,0 +1,95 @@
+"""The pictures of an evaluation that a model does worst on, drawn beside their truth."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from inference.images import Pixels, decode
+from inference.prediction import Prediction
+from inference.render import draw
+
+KEPT = 24
+SIDE = 480  # pixels that the longer side of a panel has at most
+GAP = 8
+TITLE = 16  # rows above a panel
+QUALITY = 85
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One picture: how bad, which, why, and what to draw."""
+
+    badness: tuple[float, ...]
+    path: Path
+    row: Mapping[str, Any]
+    truth: Prediction
+    prediction: Prediction
+
+
+class WorstImages:
+    """Keeps the worst of those it is offered; among equals the first."""
+
+    def __init__(self) -> None:
+        self._entries: list[Entry] = []
+
+    def offer(self, entry: Entry) -> None:
+        self._entries.append(entry)
+        if len(self._entries) >= 4 * KEPT:
+            self._cut()
+
+    def write(self, folder: Path, max_pixels: int) -> list[dict[str, Any]]:
+        """Draw them into `folder`; returns their rows for the report, the worst first."""
+        self._cut()
+        folder.mkdir(exist_ok=True)
+        rows = []
+        for number, entry in enumerate(self._entries):
+            pixels = decode(entry.path.read_bytes(), max_pixels)
+            file = folder / f"{number:02}.jpg"
+            file.write_bytes(side_by_side(pixels, entry.truth, entry.prediction))
+            rows.append({**entry.row, "file": f"{folder.name}/{file.name}"})
+        return rows
+
+    def _cut(self) -> None:
+        self._entries.sort(key=lambda entry: entry.badness, reverse=True)
+        del self._entries[KEPT:]
+
+
+def side_by_side(pixels: Pixels, truth: Prediction, prediction: Prediction) -> bytes:
+    """A JPEG with the truth to the left and the prediction to the right."""
+    panels = [_panel(draw(pixels, truth, scored=False)), _panel(draw(pixels, prediction))]
+    width, height = panels[0].size
+    sheet = Image.new("RGB", (2 * width + GAP, height + TITLE), "white")
+    canvas = ImageDraw.Draw(sheet)
+    for i, (title, panel) in enumerate(zip(("truth", "prediction"), panels, strict=True)):
+        left = i * (width + GAP)
+        canvas.text((left + 2, 1), title, fill="black")
+        sheet.paste(panel, (left, TITLE))
+    buffer = io.BytesIO()
+    sheet.save(buffer, "JPEG", quality=QUALITY)
+    return buffer.getvalue()
+
+
+def _panel(jpeg: bytes) -> Image.Image:
+    image = Image.fromarray(decode(jpeg, 10**12))
+    image.thumbnail((SIDE, SIDE))
+    return image
+
+
+def class_panel(name_id: int, names: tuple[str, ...], size: tuple[int, int]) -> Prediction:
+    """The true class of a picture of `size` (width, height), in the form of a prediction."""
+    return Prediction(
+        task="classify",
+        names=names,
+        width=size[0],
+        height=size[1],
+        class_ids=np.array([name_id], np.int64),
+        scores=np.ones(1, np.float32),
+        boxes=np.zeros((0, 4), np.float32),
+    )
