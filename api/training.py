@@ -21,7 +21,7 @@ from training.distillation_options import DistillationOptions
 from training.incremental_options import IncrementalOptions
 from training.jobs import Job
 from training.logs import read_last
-from training.recipe import Mode, TrainingRequest
+from training.recipe import Mode, Promote, TrainingRequest
 
 router = APIRouter(prefix="/api/training", tags=["Training, second client family"])
 
@@ -88,6 +88,9 @@ class TrainingFields(Fields):
     consistency_weight: float = Field(1.0, ge=0, description="a number from 0")
     pseudo_conf_threshold: float = Field(0.7, ge=0, le=1, description="a number from 0 to 1")
     replay_distill_boost: float = Field(1.0, ge=0, description="a number from 0")
+    promote: Promote = Field(
+        "never", description="never, or auto: at its end, if it passes the gate of the settings"
+    )
     hyper: dict[str, Any] = Field(
         {}, description="an object with Ultralytics' hyperparameters", examples=[{"lr0": 0.01}]
     )
@@ -108,6 +111,7 @@ class TrainingFields(Fields):
             use_freeze_strategy=self.use_freeze_strategy,
             min_epochs_per_stage=self.min_epochs_per_stage,
             base_model=self.base_model_path,
+            promote=self.promote,
             hyper=self.hyper,
             incremental=self.incremental() if mode == "incremental" else None,
             distillation=self.distillation() if mode == "distillation" else None,

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Annotated, Any, Literal, Protocol, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from errors import ValidationFailed, VisionLoopError
 from models_store.description import Family, Task
@@ -25,6 +25,10 @@ from training.incremental_options import IncrementalOptions
 from training.replay_options import ReplayOptions
 
 Mode = Literal["regular", "freeze_strategy", "incremental", "distillation"]
+Promote = Annotated[
+    Literal["never", "auto"],
+    BeforeValidator(lambda value: "never" if value is False else value),  # of older jobs
+]
 TASKS: tuple[Task, ...] = ("detect", "segment", "classify", "pose")
 
 EPOCHS = range(1, 100_001)
@@ -58,7 +62,7 @@ class TrainingRequest(BaseModel):
     patience: int = 15
     use_freeze_strategy: bool = True
     min_epochs_per_stage: int = 15
-    promote: bool = False
+    promote: Promote = "never"
     hyper: dict[str, Any] = Field(default_factory=dict)
     incremental: IncrementalOptions | None = None  # of that mode; None: its defaults
     distillation: DistillationOptions | None = None
@@ -81,7 +85,7 @@ class Recipe(BaseModel):
     patience: int
     use_freeze_strategy: bool = True
     min_epochs_per_stage: int = 15
-    promote: bool = False
+    promote: Promote = "never"
     hyper: dict[str, Any] = Field(default_factory=dict)  # only what was asked for
     incremental: IncrementalOptions | None = None  # in that mode only
     distillation: DistillationOptions | None = None  # in that mode only
