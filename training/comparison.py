@@ -21,9 +21,13 @@ from numpy.typing import NDArray
 from errors import Conflict
 from training.bootstrap import Interval, Matches, map_intervals, share_intervals
 from training.evaluations import PREDICTIONS, REPORT
+from training.joined_classes import key_of
 
 LISTED = 200  # images that are named, of those fixed and of those broken
+NICE = 10
+SERVED = ("confidence", "iou")
 TIMES = ("preprocess", "inference", "postprocess")
+COUNTS = ("class_id", "images", "instances")
 KINDS = {"tp": "", "tp_mask": "mask_", "tp_pose": "pose_"}
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -32,8 +36,8 @@ Arrays = Mapping[str, NDArray[Any]]
 def compare_reports(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
     """The figures of both and what the second has more than the first. Nothing is resampled.
 
-    Classes are joined by name; `instances` is how many objects (images of a classifier) the
-    split has of one.
+    Classes are joined by name, as an evaluation joins them; `instances` is how many objects
+    (images of a classifier) the split has of one.
 
     Raises:
         Conflict: They are of different data or splits, or of different kinds of models.
@@ -73,6 +77,8 @@ def compare(folder_a: Path, folder_b: Path) -> dict[str, Any]:
         np.load(folder_b / PREDICTIONS, allow_pickle=False) as second,
     ):
         one, other = dict(first), dict(second)
+    if one["images"].tolist() != other["images"].tolist():
+        raise Conflict("The two evaluations list different images; evaluate both again.")
     began = time.perf_counter()
     compared["images"] = changed_images(one, other)
     found = intervals(one, other)
@@ -86,18 +92,14 @@ def changed_images(a: Arrays, b: Arrays) -> dict[str, Any]:
 
     A mistake is an object that is missed, a detection that is wrong, or a wrong class.
     """
-    gain = a["errors"].astype(int) - b["errors"].astype(int)
+    before, after = _mistakes(a), _mistakes(b)
+    gain = before - after
     order = np.argsort(-np.abs(gain), kind="stable")
 
     def listed(which: NDArray[np.bool_]) -> list[dict[str, Any]]:
-        some = [i for i in order if which[i]][:LISTED]
+        some = [int(i) for i in order if which[i]][:LISTED]
         return [
-            {
-                "image": str(b["images"][i]),
-                "errors_a": int(a["errors"][i]),
-                "errors_b": int(b["errors"][i]),
-            }
-            for i in some
+            {"image": str(b["images"][i]), "a": int(before[i]), "b": int(after[i])} for i in some
         ]
 
     return {
@@ -113,27 +115,35 @@ def changed_images(a: Arrays, b: Arrays) -> dict[str, Any]:
 def intervals(a: Arrays, b: Arrays) -> dict[str, Interval]:
     """Of the accuracy of classifiers, of the mean average precisions of the others."""
     images = len(b["images"])
-    if "tp" not in a:
-        shares = {"accuracy": (a["errors"] == 0, b["errors"] == 0)}
-        if "in_top5" in a and "in_top5" in b:
-            shares["accuracy_top5"] = (a["in_top5"], b["in_top5"])
-        return share_intervals(shares, images)
+    if "tp" not in b:
+        shares = {"accuracy": (_mistakes(a) == 0, _mistakes(b) == 0)}
+        return share_intervals(shares | {"accuracy_top5": (a["top5"], b["top5"])}, images)
     found: dict[str, Interval] = {}
+    names = {key_of(str(name)): i for i, name in enumerate((*a["class_names"], *b["class_names"]))}
     for key, prefix in KINDS.items():
         if key in a and key in b:
-            both = map_intervals(_matches(a, key), _matches(b, key), images)
+            both = map_intervals(_matches(a, key, names), _matches(b, key, names), images)
             found |= {f"{prefix}{name}": interval for name, interval in both.items()}
     return found
 
 
-def _matches(arrays: Arrays, kind: str) -> Matches:
+def _mistakes(arrays: Arrays) -> NDArray[np.int64]:
+    """(images,) how many there are in each."""
+    if "tp" in arrays:
+        return np.asarray(arrays["false"] + arrays["missed"], np.int64)
+    return (arrays["true"] != arrays["pred"]).astype(np.int64)
+
+
+def _matches(arrays: Arrays, kind: str, names: Mapping[str, int]) -> Matches:
+    """With class ids that both models share."""
+    ids = np.array([names[key_of(str(name))] for name in arrays["class_names"]], np.int64)
     return Matches(
         image=arrays["image"],
-        confidence=arrays["confidence"],
-        class_id=arrays["class_id"],
+        confidence=arrays["conf"],
+        class_id=ids[arrays["pred"]],
         tp=arrays[kind],
         target_image=arrays["target_image"],
-        target_class=arrays["target_class"],
+        target_class=ids[arrays["target"]],
     )
 
 
@@ -157,17 +167,17 @@ def _is_number(value: object) -> bool:
 
 
 def _classes(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """In the data set's order; of a class that one of them lacks only the other's figures."""
-    first = {entry["name"]: entry for entry in a["classes"]}
-    second = {entry["name"]: entry for entry in b["classes"]}
+    """In the second's order; of a class that one of them lacks only the other's figures."""
+    first = {key_of(entry["name"]): entry for entry in a["classes"]}
+    second = {key_of(entry["name"]): entry for entry in b["classes"]}
     rows = []
-    for name in dict.fromkeys([*first, *second]):
-        one, other = first.get(name, {}), second.get(name, {})
-        known = one or other
+    for key in dict.fromkeys([*second, *first]):
+        one, other = first.get(key, {}), second.get(key, {})
+        known = other or one
         mine, theirs = _figures(one), _figures(other)
         rows.append(
             {
-                "name": name,
+                "name": known["name"],
                 "images": known.get("images"),
                 "instances": known.get("instances", 0),
                 "a": mine,
@@ -179,20 +189,22 @@ def _classes(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[dict[str, Any]]
 
 
 def _figures(entry: Mapping[str, Any]) -> dict[str, float]:
-    counts = ("class_id", "images", "instances")
-    return {k: v for k, v in entry.items() if k not in counts and _is_number(v)}
+    return {k: v for k, v in entry.items() if k not in COUNTS and _is_number(v)}
 
 
 def _notes(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
     """What makes the two less alike than they look."""
     notes = []
-    for key, what in (
-        ("engine", "engines"),
-        ("imgsz", "image sizes"),
-        ("thresholds", "thresholds"),
-    ):
-        if a[key] != b[key]:
-            notes.append(f"They were evaluated with different {what}: {a[key]} and {b[key]}.")
+    if a["engine"] != b["engine"]:
+        notes.append(f"The engines differ: {a['engine']} and {b['engine']}.")
+    if a["imgsz"] != b["imgsz"]:
+        notes.append(f"The image sizes differ: {a['imgsz']} and {b['imgsz']}.")
+    served = [[report["thresholds"].get(key) for key in SERVED] for report in (a, b)]
+    if served[0] != served[1]:
+        notes.append(
+            "The serving thresholds (confidence, IoU) differ, on which accuracy and the changed "
+            f"images depend: {served[0]} and {served[1]}."
+        )
     return notes
 
 
@@ -202,6 +214,7 @@ def main() -> int:
     parser.add_argument("b", type=Path)
     parser.add_argument("file", type=Path)
     options = parser.parse_args()
+    os.nice(NICE)  # the service goes first
     content = json.dumps(compare(options.a, options.b), ensure_ascii=False)
     temporary = options.file.with_name(f".{options.file.name}.{os.getpid()}")
     temporary.write_text(content, encoding="utf-8")
