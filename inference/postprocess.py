@@ -7,8 +7,10 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from inference.nms import non_max_suppression
+from inference.polygons import Outline, area, contours, offset
 from inference.prediction import Float, Prediction
 from inference.preprocess import Letterbox
 from models_store.description import ModelDescription
@@ -21,9 +23,10 @@ MASK_SIDE = 512  # pixels that a mask's longer side has at least, if the maximum
 MASK_PIXELS = 64_000_000  # all masks of a picture together
 SIMPLIFY = 0.001  # Douglas–Peucker tolerance, of the contour's length,
 SIMPLIFY_PIXELS = 0.3  # and at least this, in pixels of the picture
-SPECK = 0.01  # parts smaller than this share of the largest part are noise
+SPECK = 0.01  # parts and holes smaller than this share of the largest part are noise
 
 Outputs = Sequence[Float]
+Contour = NDArray[np.int32]
 
 
 def postprocess(
@@ -53,12 +56,13 @@ def postprocess(
         MAX_DET if max_det is None else max_det,
     )
     place = Letterbox(width, height, description.imgsz)
-    polygons, keypoints = None, None
+    polygons, holes, keypoints = None, None, None
     if description.task == "segment":
-        polygons = mask_polygons(outputs[1], extra, boxes, place)
-        seen = np.array([bool(parts) for parts in polygons], bool)  # as Ultralytics: no mask, out
+        masks = mask_outlines(outputs[1], extra, boxes, place)
+        seen = np.array([bool(parts) for parts in masks], bool)  # as Ultralytics: no mask, out
         boxes, scores, class_ids = boxes[seen], scores[seen], class_ids[seen]
-        polygons = tuple(parts for parts in polygons if parts)
+        polygons = tuple(tuple(part.outer for part in parts) for parts in masks if parts)
+        holes = tuple(tuple(part.holes for part in parts) for parts in masks if parts)
     elif description.task == "pose":
         keypoints = _keypoints(extra, description, place)
     return Prediction(
@@ -70,6 +74,7 @@ def postprocess(
         scores=scores,
         boxes=place.boxes_to_image(boxes),
         polygons=polygons,
+        holes=holes,
         keypoints=keypoints,
         keypoint_names=description.keypoint_names if keypoints is not None else None,
     )
@@ -106,15 +111,14 @@ def _keypoints(extra: Float, description: ModelDescription, place: Letterbox) ->
     return np.concatenate((xy, visible), axis=-1)
 
 
-def mask_polygons(
+def mask_outlines(
     protos: Float, coefficients: Float, boxes: Float, place: Letterbox
-) -> tuple[tuple[Float, ...], ...]:
+) -> tuple[tuple[Outline, ...], ...]:
     """The outlines of each instance's mask, in pixels of the picture.
 
     As Ultralytics' `process_mask(upsample=True)`: prototypes weighted by the coefficients, scaled
     up bilinearly, positive inside the box and the picture. Each mask is scaled within its box
     only, to about the picture's own resolution, bounded by MASK_SCALE_MAX and MASK_PIXELS.
-    Holes are not kept.
 
     Args:
         protos: (nm, s/4, s/4).
@@ -154,7 +158,7 @@ def _fine_scale(span: Float) -> int:
 
 def _outlines(
     logits: Float, span: Float, scale: int, cells: float, place: Letterbox
-) -> tuple[Float, ...]:
+) -> tuple[Outline, ...]:
     rows, columns = logits.shape
     x1, y1, x2, y2 = (float(value) for value in span)
     # whole cells around the box, and one more for the interpolation at its edges
@@ -171,23 +175,35 @@ def _outlines(
     mask[: max(math.ceil((y1 - top) * scale), 0)] = 0
     mask[max(math.ceil((y2 - top) * scale), 0) :] = 0
 
-    contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    parts = sorted(((cv2.contourArea(c), c) for c in contours), key=lambda p: -p[0])
     corner = np.array((left, top), np.float32)
     pixel = scale / cells * place.resized[0] / place.width  # one of the picture's, in the mask
+
+    def in_picture(contour: Contour, outwards: float) -> Float:
+        points = _simplify(contour, pixel, outwards)
+        return place.points_to_image((points / np.float32(scale) + corner) * np.float32(cells))
+
+    pieces = [(cv2.contourArea(outer), outer, inner) for outer, inner in contours(mask)]
+    pieces.sort(key=lambda piece: -piece[0])
+    largest = pieces[0][0] if pieces else 0.0
     return tuple(
-        place.points_to_image(
-            (_simplify(part, pixel) / np.float32(scale) + corner) * np.float32(cells)
+        Outline(
+            in_picture(outer, 0.5),
+            tuple(
+                in_picture(hole, -0.5)
+                for hole in inner
+                if len(hole) >= 3 and cv2.contourArea(hole) >= SPECK * largest
+            ),
         )
-        for area, part in parts
-        if area >= SPECK * parts[0][0] and (area > 0 or part is parts[0][1])
+        for size_of, outer, inner in pieces
+        if size_of >= SPECK * largest and (size_of > 0 or outer is pieces[0][1])
     )
 
 
-def _simplify(contour: np.ndarray, pixel: float) -> Float:
+def _simplify(contour: Contour, pixel: float, outwards: float) -> Float:
     """A contour (m, 1, 2) of pixel indices as fewer points (k, 2), at least three.
 
-    Half a pixel is added, because contours run through the centres of pixels.
+    Contours run through the centres of pixels: half a pixel is added, and the ring moved
+    `outwards` by the half pixel to the edge.
     """
     tolerance = max(SIMPLIFY * cv2.arcLength(contour, True), SIMPLIFY_PIXELS * pixel)
     kept = cv2.approxPolyDP(contour, tolerance, True)
@@ -195,4 +211,5 @@ def _simplify(contour: np.ndarray, pixel: float) -> Float:
         x, y, width, height = cv2.boundingRect(contour)
         right, bottom = x + width, y + height
         return np.array(((x, y), (right, y), (right, bottom), (x, bottom)), np.float32)
-    return kept.reshape(-1, 2).astype(np.float32) + np.float32(0.5)
+    points = kept.reshape(-1, 2).astype(np.float32) + np.float32(0.5)
+    return offset(points, outwards) if area(points) else points

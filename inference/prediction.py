@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from errors import VisionLoopError
+from inference.annotations import ABSENT, Annotation, Annotations, Keypoint, Part, ring
+from inference.polygons import Outline, simplify
 from models_store.description import Task
 
 Float = NDArray[np.float32]
 Int = NDArray[np.int64]
+
+KEYPOINT_SEEN = 0.5  # certainty from which a key point counts as there
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,7 @@ class Prediction:
         boxes: (n, 4) float32 xyxy; (0, 4) from classification.
         polygons: Per instance its parts, the largest first, each (m, 2) float32 xy;
             None unless segmentation.
+        holes: Per instance and part the outlines of its holes, likewise; None: there are none.
         keypoints: (n, k, 3) float32 of x, y, confidence; None unless pose.
         keypoint_names: k names; None unless pose.
     """
@@ -44,6 +49,7 @@ class Prediction:
     polygons: tuple[tuple[Float, ...], ...] | None = None
     keypoints: Float | None = None
     keypoint_names: tuple[str, ...] | None = None
+    holes: tuple[tuple[tuple[Float, ...], ...], ...] | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -51,6 +57,7 @@ class Prediction:
     def to_json(self) -> list[dict[str, Any]]:
         """The `predictions` array of the REST answers."""
         rows: list[dict[str, Any]] = []
+        holes = self.holes or ((),) * len(self)
         for i, (class_id, score) in enumerate(zip(self.class_ids, self.scores, strict=True)):
             row: dict[str, Any] = {
                 "label": self.names[class_id],
@@ -65,14 +72,76 @@ class Prediction:
                 row["polygon"] = parts[0] if parts else []
                 if len(parts) > 1:
                     row["polygon_parts"] = parts
+                if any(holes[i]):
+                    row["polygon_holes"] = [[r.tolist() for r in rings] for rings in holes[i]]
             if self.keypoints is not None:
-                names = self.keypoint_names or tuple(map(str, range(self.keypoints.shape[1])))
+                names = self.point_names
                 row["keypoints"] = [
                     {"name": name, "x": float(x), "y": float(y), "confidence": float(c)}
                     for name, (x, y, c) in zip(names, self.keypoints[i], strict=True)
                 ]
             rows.append(row)
         return rows
+
+    @property
+    def point_names(self) -> tuple[str, ...]:
+        """The key points' names, or their numbers where they have none."""
+        count = 0 if self.keypoints is None else self.keypoints.shape[1]
+        return self.keypoint_names or tuple(map(str, range(count)))
+
+    def outlines(self, i: int) -> tuple[Outline, ...]:
+        """The parts of an instance with their holes."""
+        parts = self.polygons[i] if self.polygons is not None else ()
+        holes = self.holes[i] if self.holes is not None else ((),) * len(parts)
+        return tuple(map(Outline, parts, holes))
+
+    def simplified(self) -> Prediction:
+        """With polygons that a person can edit, see `polygons.simplify`."""
+        if self.polygons is None:
+            return self
+        holes = None
+        if self.holes is not None:
+            holes = tuple(
+                tuple(tuple(map(simplify, rings)) for rings in parts) for parts in self.holes
+            )
+        polygons = tuple(tuple(map(simplify, parts)) for parts in self.polygons)
+        return replace(self, polygons=polygons, holes=holes)
+
+    def to_annotations(self, image: str = "") -> Annotations:
+        """As pre-labels: everything found, of a classification the best class.
+
+        A key point that is less certain than KEYPOINT_SEEN is absent.
+        """
+        rows = []
+        for i, (class_id, score) in enumerate(zip(self.class_ids, self.scores, strict=True)):
+            made = Annotation(self.names[class_id], score=round(float(score), 6))
+            if self.task == "classify":
+                rows.append(made)
+                break
+            parts = tuple(
+                Part(ring(part.outer), tuple(ring(hole) for hole in part.holes))
+                for part in self.outlines(i)
+            )
+            x1, y1, x2, y2 = (float(value) for value in self.boxes[i])
+            rows.append(
+                replace(
+                    made,
+                    box=None if parts else (x1, y1, x2, y2),
+                    parts=parts,
+                    keypoints=self._points(i),
+                )
+            )
+        return Annotations(image, self.width, self.height, tuple(rows))
+
+    def _points(self, i: int) -> tuple[Keypoint, ...]:
+        if self.keypoints is None:
+            return ()
+        return tuple(
+            Keypoint(name, float(x), float(y), score=round(float(certainty), 6))
+            if certainty >= KEYPOINT_SEEN
+            else Keypoint(name, visibility=ABSENT)
+            for name, (x, y, certainty) in zip(self.point_names, self.keypoints[i], strict=True)
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from inference.images import Pixels
-from inference.prediction import Prediction
+from inference.polygons import fill_parts
+from inference.prediction import KEYPOINT_SEEN, Prediction
 
 Colour = tuple[int, int, int]
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -27,7 +28,6 @@ _FONTS = (  # of many scripts; Pillow looks in the system's font folders
     "PingFang.ttc",
     "Arial Unicode.ttf",
 )
-VISIBLE = 0.5  # key points less certain than this are not drawn
 
 
 def draw(pixels: Pixels, prediction: Prediction, scored: bool = True) -> bytes:
@@ -49,13 +49,13 @@ def draw(pixels: Pixels, prediction: Prediction, scored: bool = True) -> bytes:
         colour = class_colour(int(prediction.class_ids[i]))
         if prediction.keypoints is not None:
             for x, y, certainty in prediction.keypoints[i].tolist():
-                if certainty >= VISIBLE:
+                if certainty >= KEYPOINT_SEEN:
                     canvas.circle((x, y), 1.5 * line + 1, fill=colour, outline="white")
         if prediction.polygons is not None:
-            for part in prediction.polygons[i]:
-                canvas.polygon(
-                    [tuple(point) for point in part.tolist()], outline=colour, width=line
-                )
+            for part in prediction.outlines(i):
+                for ring in (part.outer, *part.holes):
+                    points = [tuple(point) for point in ring.tolist()]
+                    canvas.polygon(points, outline=colour, width=line)
         x1, y1, x2, y2 = prediction.boxes[i].tolist()
         canvas.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=colour, width=line)
         _draw_label(canvas, (x1, y1), _caption(prediction, i, scored), colour, font)
@@ -93,10 +93,15 @@ def _caption(prediction: Prediction, i: int, scored: bool) -> str:
 
 def _fill_masks(image: Image.Image, prediction: Prediction) -> Image.Image:
     veil = image.copy()
-    canvas = ImageDraw.Draw(veil)
-    for class_id, parts in zip(prediction.class_ids, prediction.polygons or (), strict=True):
+    for i, class_id in enumerate(prediction.class_ids):
+        parts = prediction.outlines(i)
+        if any(part.holes for part in parts):
+            stencil = Image.fromarray(fill_parts(parts, *image.size))
+            veil.paste(class_colour(int(class_id)), mask=stencil)
+            continue
+        canvas = ImageDraw.Draw(veil)
         for part in parts:
-            points = [tuple(point) for point in part.tolist()]
+            points = [tuple(point) for point in part.outer.tolist()]
             canvas.polygon(points, fill=class_colour(int(class_id)))
     return Image.blend(image, veil, MASK_OPACITY)
 

@@ -8,11 +8,12 @@ import pytest
 import torch
 from ultralytics.utils import ops
 
-from inference.postprocess import mask_polygons, postprocess
+from inference.polygons import area, fill_parts
+from inference.postprocess import mask_outlines, postprocess
 from inference.prediction import Float
 from inference.preprocess import Letterbox
 from models_store.description import ModelDescription, Preprocessing, Task
-from tests.inference.test_equality import filled, has_holes, overlap
+from tests.inference.test_equality import overlap
 
 
 def described(task: Task, names: int = 3, imgsz: int = 160, **given: Any) -> ModelDescription:
@@ -50,15 +51,16 @@ def test_outlines_enclose_the_masks_of_ultralytics(size: tuple[int, int]) -> Non
         torch.from_numpy(in_picture),
         (size[1], size[0]),
     ).numpy()
-    outlines = mask_polygons(protos, coefficients, boxes, place)
+    outlines = mask_outlines(protos, coefficients, boxes, place)
     overlaps = [
-        overlap(filled(parts, *size), mask.astype(bool))
+        overlap(fill_parts(parts, *size), mask.astype(bool))
         for parts, mask in zip(outlines, wanted, strict=True)
-        if mask.mean() > 0.005 and not has_holes(mask)
+        if mask.mean() > 0.005
     ]
     assert len(overlaps) >= 5
     assert min(overlaps) > 0.87, overlaps
-    assert np.median(overlaps) > 0.96, overlaps
+    # of the smallest, a pixel is a hundredth, and Ultralytics cuts at corners of pixels
+    assert np.median(overlaps) > (0.975 if max(size) > 160 else 0.94), overlaps
 
 
 def test_parts_come_largest_first_and_specks_are_left_out() -> None:
@@ -67,23 +69,42 @@ def test_parts_come_largest_first_and_specks_are_left_out() -> None:
     logits[0, 20:35, 15:35] = 1
     logits[0, 38, 38] = 0.01
     everything = np.array([[0, 0, 160, 160]], np.float32)
-    (parts,) = mask_polygons(
+    (parts,) = mask_outlines(
         logits, np.ones((1, 1), np.float32), everything, Letterbox(320, 320, 160)
     )
     assert len(parts) == 2
-    areas = [cv2.contourArea(part) for part in parts]
+    areas = [abs(area(part.outer)) for part in parts]
     assert areas[0] == pytest.approx(15 * 20 * 64, rel=0.1)
     assert areas[1] == pytest.approx(5 * 5 * 64, rel=0.2)
-    assert all(part.dtype == np.float32 and len(part) >= 3 for part in parts)
+    assert all(part.outer.dtype == np.float32 and len(part.outer) >= 3 for part in parts)
+
+
+def test_holes_are_kept_and_islands_in_them_are_parts() -> None:
+    logits = np.full((1, 40, 40), -1, np.float32)
+    logits[0, 5:35, 5:35] = 1
+    logits[0, 10:30, 10:30] = -1
+    logits[0, 16:24, 16:24] = 1
+    everything = np.array([[0, 0, 160, 160]], np.float32)
+    ((frame, island),) = mask_outlines(
+        logits, np.ones((1, 1), np.float32), everything, Letterbox(320, 320, 160)
+    )
+    assert [abs(area(ring)) for ring in (frame.outer, *frame.holes, island.outer)] == (
+        pytest.approx([(30 * 8) ** 2, (20 * 8) ** 2, (8 * 8) ** 2], rel=0.05)
+    )
+    assert not island.holes
 
 
 def test_masks_are_cut_at_the_box_and_at_the_picture() -> None:
     logits = np.ones((1, 40, 40), np.float32)
     boxes = np.array([[40, 60, 80, 100], [-50, -50, 500, 500]], np.float32)
     place = Letterbox(320, 160, 160)  # rows 40 to 120 of the square
-    inner, outer = mask_polygons(logits, np.ones((2, 1), np.float32), boxes, place)
-    np.testing.assert_allclose([inner[0].min(0), inner[0].max(0)], [[80, 40], [160, 120]], atol=1)
-    np.testing.assert_allclose([outer[0].min(0), outer[0].max(0)], [[0, 0], [320, 160]], atol=1)
+    inner, outer = mask_outlines(logits, np.ones((2, 1), np.float32), boxes, place)
+    np.testing.assert_allclose(
+        [inner[0].outer.min(0), inner[0].outer.max(0)], [[80, 40], [160, 120]], atol=1
+    )
+    np.testing.assert_allclose(
+        [outer[0].outer.min(0), outer[0].outer.max(0)], [[0, 0], [320, 160]], atol=1
+    )
 
 
 def test_an_instance_without_mask_is_left_out() -> None:
@@ -102,7 +123,7 @@ def test_three_hundred_masks_of_a_large_picture_stay_affordable() -> None:
     protos = blobs(0, 4, 160)
     coefficients = np.random.default_rng(0).normal(size=(300, 4)).astype(np.float32)
     boxes = np.tile(np.array((0, 0, 640, 640), np.float32), (300, 1))
-    outlines = mask_polygons(protos, coefficients, boxes, Letterbox(8000, 6000, 640))
+    outlines = mask_outlines(protos, coefficients, boxes, Letterbox(8000, 6000, 640))
     assert sum(bool(parts) for parts in outlines) > 250
 
 
