@@ -248,7 +248,7 @@ class Shadowing:
 
     async def _note_figures(self) -> None:
         row, figures = self._running, self._figures
-        if row is None or not figures.seen:
+        if row is None or figures == Figures():
             return
         self._figures = Figures()
         try:
