@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -81,7 +81,13 @@ class Dataset:
     @cached_property
     def looked(self) -> Looked:
         """Reads and decodes every picture: seconds per thousand, the first time."""
-        return _look(self)
+        return _look(self, lambda *_: None)
+
+    def look(self, seen: Callable[[int, int], None]) -> Looked:
+        """The same, telling `seen` now and then how many of how many were looked at."""
+        if "looked" not in self.__dict__:
+            self.__dict__["looked"] = _look(self, seen)
+        return self.looked
 
     @cached_property
     def fingerprint(self) -> str:
@@ -128,8 +134,10 @@ class Dataset:
         return dataset_view.write(self, folder)
 
 
-def check(path: Path | str, task: Task, roots: Sequence[Path]) -> Dataset:
+def check(path: Path | str, task: Task, roots: Sequence[Path], fewest: int = 2) -> Dataset:
     """The data set at a data.yaml or folder, if `task` can be trained on it.
+
+    `fewest` is how many classes a classifier's data must have.
 
     Reads the labels, not the pictures (about a second per 10,000 label files); call it off the
     event loop all the same.
@@ -139,12 +147,12 @@ def check(path: Path | str, task: Task, roots: Sequence[Path]) -> Dataset:
         DatasetNotFound: There is nothing at `path`.
         Forbidden: `path`, or something it leads to, is outside `roots`.
     """
-    dataset = inspect(path, task, roots)
+    dataset = inspect(path, task, roots, fewest)
     dataset.require_usable()
     return dataset
 
 
-def inspect(path: Path | str, task: Task | None, roots: Sequence[Path]) -> Dataset:
+def inspect(path: Path | str, task: Task | None, roots: Sequence[Path], fewest: int = 2) -> Dataset:
     """The same, with fatal findings listed rather than raised where there is more to tell.
 
     Without a task the one that fits the labels is taken.
@@ -167,7 +175,7 @@ def inspect(path: Path | str, task: Task | None, roots: Sequence[Path]) -> Datas
         if file is not None:
             confine(file, roots)
     if task == "classify" or (task is None and _is_classified(real, file)):
-        return _classified(real, file, roots, findings)
+        return _classified(real, file, roots, findings, fewest)
     return _labelled(real, file, task, roots, findings)
 
 
@@ -181,14 +189,14 @@ def _is_classified(root: Path, file: Path | None) -> bool:
 
 
 def _classified(
-    root: Path, file: Path | None, roots: Sequence[Path], findings: Findings
+    root: Path, file: Path | None, roots: Sequence[Path], findings: Findings, fewest: int
 ) -> Dataset:
     if file is None:
-        names, found = class_folders.read(root, roots, findings)
+        names, found = class_folders.read(root, roots, findings, fewest)
     else:
         root = file.parent
         described = dataset_yaml.describe(file, roots, findings)
-        names, found = class_folders.read_splits(described.sources, roots, findings)
+        names, found = class_folders.read_splits(described.sources, roots, findings, fewest)
     if not found.get("val"):
         _say_held_out(findings, "val" in found)
         found["val"] = {}
@@ -288,10 +296,10 @@ def _plain(
     )
 
 
-def _look(dataset: Dataset) -> Looked:
+def _look(dataset: Dataset, seen: Callable[[int, int], None]) -> Looked:
     findings = Findings()
     every = list(dict.fromkeys(image for images in dataset.splits.values() for image in images))
-    pictures = fingerprint.look(every, dataset.root)
+    pictures = fingerprint.look(every, dataset.root, seen=seen)
     usable: dict[str, tuple[Path, ...]] = {}
     trained: dict[str, Path] = {}
     for split, images in dataset.splits.items():

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -41,13 +41,19 @@ class Picture(NamedTuple):
     problem: str
 
 
-def look(paths: Sequence[Path], root: Path, threads: int = 0) -> dict[Path, Picture]:
+def look(
+    paths: Sequence[Path],
+    root: Path,
+    threads: int = 0,
+    seen: Callable[[int, int], None] = lambda *_: None,
+) -> dict[Path, Picture]:
     """Read every picture, or remember it from last time.
 
     Args:
         paths: The image files.
         root: Names the cache; paths below it are remembered relative to it.
         threads: That read and decode; 0: one for two cores, so that inference keeps its own.
+        seen: Told now and then how many of how many were looked at; what it raises ends it.
     """
     cache = _Cache(root)
     known = cache.read()
@@ -67,6 +73,7 @@ def look(paths: Sequence[Path], root: Path, threads: int = 0) -> dict[Path, Pict
                 if picture is not before:
                     known[key] = picture
                     changed = True
+            seen(len(found), len(paths))
     if changed:
         cache.write(known, {_key(path, root) for path in paths})
     return found

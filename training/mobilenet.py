@@ -1,8 +1,9 @@
 """MobileNetV2 for classification, with a loop of our own (Sandler et al. 2018, torchvision's net).
 
 AdamW with warm-up and a cosine to nearly nothing, smoothed labels, an average of the weights that
-is what is validated and published, early stopping, a checkpoint after each epoch that holds
-everything a resumed training needs to go on as if nothing had happened.
+is what is validated and published, early stopping. A checkpoint after each epoch, and between two
+batches where the service stops, holds all that a resumed training needs to go on as if nothing
+had happened.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 from torchvision.models.mobilenetv2 import InvertedResidual
 
 from errors import ValidationFailed
@@ -29,6 +31,9 @@ from training.crops import CACHE, Training, Validation, preprocessing_for
 from training.data_roots import data_roots
 from training.datasets import Dataset, check
 from training.failures import explained
+from training.inspection import look_through
+from training.jobs import JobCancelled
+from training.partial_epoch import EVERY
 from training.publication import Trained
 from training.recipe import Recipe
 from training.start_weights import Start, keep_rows, load_start
@@ -62,11 +67,13 @@ def train(recipe: Recipe, job: JobHandle) -> Trained:
 
     with explained(recipe):
         device = torch.device("cuda" if gpu else "cpu")
+        look_through(dataset, job)
         session = Session.begin(recipe, job, dataset, start, device)
-        while not session.is_over:
-            session.train_epoch()
-            session.validate()
-            session.save()
+        with job.saving():
+            while not session.is_over:
+                session.train_epoch()
+                session.validate()
+                session.save()
         return session.collect()
 
 
@@ -75,9 +82,20 @@ class State:
     """What a checkpoint holds besides tensors."""
 
     epoch: int = 0  # finished ones
+    batch: int = 0  # trained of the next one
     best_epoch: int = 0
     best: tuple[float, float] = (-1.0, -math.inf)  # accuracy, then minus the loss
     metrics: dict[str, float] = field(default_factory=dict)  # of the best epoch
+
+
+class Batches(BatchSampler):
+    """Batches of indices; the next pass leaves out its first `skip`, which are trained."""
+
+    skip = 0
+
+    def __iter__(self) -> Iterator[list[int]]:
+        skip, self.skip = self.skip, 0
+        return islice(super().__iter__(), skip, None)
 
 
 class Session:
@@ -99,14 +117,16 @@ class Session:
         if len(train) < 2:
             raise ValidationFailed("Training needs at least two pictures.")
         self.generator = torch.Generator().manual_seed(recipe.seed)
+        self.batches = Batches(
+            RandomSampler(train, generator=self.generator),
+            recipe.batch,
+            drop_last=len(train) > recipe.batch and len(train) % recipe.batch == 1,
+        )
         self.loader: DataLoader[Any] = DataLoader(
             train,
-            batch_size=recipe.batch,
-            shuffle=True,
+            batch_sampler=self.batches,
             num_workers=workers,
             persistent_workers=workers > 0,
-            generator=self.generator,
-            drop_last=len(train) > recipe.batch and len(train) % recipe.batch == 1,
         )
         self.val_loader: DataLoader[Any] = DataLoader(
             val, recipe.batch * 2, num_workers=workers, persistent_workers=workers > 0
@@ -125,6 +145,8 @@ class Session:
         self.rate = float(hyper.get("lr0", SCRATCH_RATE if scratch else FINE_RATE))
         self.state = State()
         self.loss = 0.0
+        self.shuffle = self.generator.get_state()  # before the epoch
+        self.saved = time.monotonic()
 
     @classmethod
     def begin(
@@ -136,6 +158,9 @@ class Session:
         session.checkpoints.mkdir(parents=True, exist_ok=True)
         resumed = session.load()
         where = f"from epoch {session.state.epoch + 1}" if resumed else "from the start"
+        if session.state.batch:
+            place = f"{session.state.batch + 1} of {len(session.loader)}"
+            where = f"from batch {place} in epoch {session.state.epoch + 1}"
         counts = [len(dataset.looked.splits[split]) for split in ("train", "val")]
         job.log(
             f"Training {where} to epoch {recipe.epochs} on {device}: {counts[0]} pictures, "
@@ -157,7 +182,9 @@ class Session:
     def train_epoch(self) -> None:
         self.model.train()
         total = seen = 0.0
-        for index, (images, classes) in enumerate(self.loader):
+        self.shuffle = self.generator.get_state()
+        self.batches.skip = self.state.batch
+        for index, (images, classes) in enumerate(self.loader, self.state.batch):
             self.job.check()
             step = self.state.epoch * len(self.loader) + index
             for group in self.optimizer.param_groups:
@@ -173,7 +200,10 @@ class Session:
             self.loss = total / seen
             if not math.isfinite(self.loss):
                 raise ValidationFailed("The training diverged (NaN loss). Use a smaller lr0.")
+            self.state.batch = index + 1
             self._report(index + 1, 0, {"loss": self.loss})
+            if self.job.leaving or time.monotonic() - self.saved > EVERY:
+                self.save()
 
     @torch.inference_mode()
     def validate(self) -> None:
@@ -191,12 +221,14 @@ class Session:
                 classes * count + output.argmax(1), minlength=count * count
             ).view(count, count)
             self._report(len(self.loader), index + 1, {})
+            if self.job.leaving:
+                self.save()
         metrics = classifier_scores(matrix.numpy())
         seen = int(matrix.sum())
         metrics |= {"loss": self.loss, "val_loss": total / seen}
         metrics["inference_time"] = round(1000 * seconds / seen, 3)  # ms a picture
         state = self.state
-        state.epoch += 1
+        state.epoch, state.batch = state.epoch + 1, 0
         ranked = (metrics["accuracy"], -metrics["val_loss"])
         if ranked > state.best:
             state.best, state.best_epoch = ranked, state.epoch
@@ -206,8 +238,13 @@ class Session:
         self._report(0, 0, metrics)
 
     def save(self) -> None:
-        """The checkpoint: written aside and renamed; the best average in a file of its own."""
-        if self.state.best_epoch == self.state.epoch:
+        """The checkpoint: written aside and renamed; the best average in a file of its own.
+
+        Raises:
+            JobCancelled: The service stops.
+        """
+        state, count = self.state, len(self.loader)
+        if state.best_epoch == state.epoch and not state.batch:
             _write(self.checkpoints / "best.pt", self.average.model.state_dict())
         _write(
             self.checkpoints / "last.pt",
@@ -215,23 +252,30 @@ class Session:
                 "model": self.model.state_dict(),
                 "average": self.average.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
-                "state": vars(self.state),
+                "state": vars(state),
                 "loss": self.loss,
                 "random": torch.get_rng_state(),
-                "shuffle": self.generator.get_state(),
+                "shuffle": self.shuffle if state.batch else self.generator.get_state(),
             },
         )
-        self.job.checkpointed(self.state.epoch)
+        self.saved = time.monotonic()
+        self.job.checkpointed(state.epoch, state.batch)
+        if state.batch:
+            self.job.log(f"Saved after batch {state.batch} of {count} in epoch {state.epoch + 1}.")
+        if self.job.leaving:
+            raise JobCancelled
 
     def load(self) -> bool:
         """Go on from the checkpoint, if there is a readable one."""
         path = self.checkpoints / "last.pt"
-        if not path.is_file() or not (self.checkpoints / "best.pt").is_file():
+        if not path.is_file():
             return False
         try:
             saved = torch.load(path, map_location=self.device, weights_only=True)
         except Exception as error:  # whatever a damaged file provokes
             self.job.log(f"The checkpoint cannot be read ({error}); training starts again.")
+            return False
+        if saved["state"]["best_epoch"] and not (self.checkpoints / "best.pt").is_file():
             return False
         self.model.load_state_dict(saved["model"])
         self.average.load_state_dict(saved["average"])

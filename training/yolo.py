@@ -1,8 +1,10 @@
 """What the YOLO training modes share: an Ultralytics trainer that belongs to a job.
 
 It reports progress to the batch, ends when the job is cancelled, writes checkpoints that a power
-cut cannot spoil, and goes on from them. The modes add hooks; see `regular.py` for the plain one.
-Seams of Ultralytics 8.4.190 used: `get_model`, `save_model`, `final_eval` and callbacks.
+cut cannot spoil, and goes on from them, within an epoch too. The modes add hooks; see
+`regular.py` for the plain one.
+Seams of Ultralytics 8.4.190 used: `get_model`, `resume_training`, `save_model`, `final_eval` and
+callbacks.
 """
 
 from __future__ import annotations
@@ -10,7 +12,6 @@ from __future__ import annotations
 import copy
 import json
 import os
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,20 +25,19 @@ from errors import VisionLoopError
 from models_store._ultralytics import prepare
 from models_store.weights import build_model, describe, fill, save_model
 from settings import get_settings
+from training import partial_epoch
 from training.failures import explained
+from training.inspection import look_through
 from training.publication import Trained
 from training.recipe import Recipe
 from training.start_weights import Start, keep_rows
 from training.yolo_arguments import arguments, bn_momentum
-from training.yolo_metrics import losses, scores
+from training.yolo_metrics import scores
+from training.yolo_progress import Progress
 
 if TYPE_CHECKING:
     from training.datasets import Dataset
     from training.worker import JobHandle
-
-TRAINING_SHARE = 0.97  # of a job's progress; the rest is publication
-TRAIN_COST, VAL_COST = 3, 1  # a picture's cost in training and in validation, for progress
-LIVE_SECONDS = 0.5  # between live losses: reading them waits for the GPU
 
 Hook = Callable[[Any], None]  # gets the trainer
 
@@ -51,10 +51,13 @@ class Run:
     dataset: Dataset
     start: Start
     hooks: Mapping[str, Hook] = field(default_factory=dict)  # Ultralytics' events
+    extensions: tuple[type, ...] = ()  # mixed in before Ultralytics' trainer
+    samples: int | None = None  # in an epoch; None: each training picture once
     extra: dict[str, float] = field(default_factory=dict)  # reported beside the metrics
     fitness: list[float] = field(default_factory=list)  # of each finished epoch
     best: dict[str, float] = field(default_factory=dict)  # metrics of the best epoch
     finished: bool = False
+    done: int = 0  # batches of the first epoch that an earlier process trained
 
     @property
     def checkpoints(self) -> Path:
@@ -62,8 +65,8 @@ class Run:
 
     @property
     def images(self) -> int:
-        """Training pictures, without unreadable ones."""
-        return len(self.dataset.looked.splits["train"])
+        """Training pictures of an epoch, without unreadable ones."""
+        return self.samples or len(self.dataset.looked.splits["train"])
 
     @property
     def decoded(self) -> int:
@@ -110,6 +113,7 @@ def train(run: Run) -> Trained:
             job.log("The training had finished; only its publication is left.")
         else:
             gpu = torch.cuda.is_available() and get_settings().device != "cpu"
+            look_through(run.dataset, job)
             data = run.dataset.materialise(job.folder / "data")
             job.check()
             overrides = arguments(
@@ -129,7 +133,8 @@ def train(run: Run) -> Trained:
                 run.fitness, run.best = [], {}
             trainer = trainer_class(run)(overrides=overrides)
             torch.set_num_threads(threads)  # select_device changes it
-            trainer.train()
+            with job.saving():
+                trainer.train()
         return _collect(run)
 
 
@@ -161,7 +166,7 @@ def trainer_class(run: Run) -> type:
     }
     # Not named "…Trainer": to those Ultralytics adds the uploads to its platform, which start
     # wherever ULTRALYTICS_API_KEY is set (8.4.190, utils/callbacks/base.py).
-    return type("JobRun", (_JobRun, bases[run.recipe.task]), {"run": run})
+    return type("JobRun", (_JobRun, *run.extensions, bases[run.recipe.task]), {"run": run})
 
 
 class _JobRun:
@@ -208,6 +213,13 @@ class _JobRun:
             )
         return model
 
+    def resume_training(self: Any, ckpt: Any) -> None:
+        """From the last whole epoch, and from within the one after it where that was saved."""
+        super().resume_training(ckpt)  # type: ignore[misc]
+        self.run.done = partial_epoch.restore(self, self.wdir)
+        if self.run.done:
+            self.train_loader = partial_epoch.Remaining(self.train_loader, self.run.done)
+
     def save_model(self: Any) -> bool:
         """As Ultralytics, but written aside and renamed, keeping the one before."""
         run, last, best = self.run, self.last, self.best
@@ -228,6 +240,7 @@ class _JobRun:
             os.replace(self.last, last)
         finally:
             self.last, self.best = last, best
+        partial_epoch.forget(self.wdir)
         run.job.checkpointed(self.epoch + 1)
         return saved
 
@@ -244,66 +257,15 @@ class _JobRun:
                 module.momentum = momentum
         counts = [len(loader.dataset) for loader in (self.train_loader, self.test_loader)]
         where = f"from epoch {self.start_epoch + 1}" if self.start_epoch else "from the start"
+        if run.done:
+            batches = len(self.train_loader)
+            where = f"from batch {run.done + 1} of {batches} in epoch {self.start_epoch + 1}"
         run.job.log(
             f"Training {where} to epoch {self.epochs} on {self.device}: {counts[0]} pictures, "
             f"{counts[1]} for validation, batch {self.batch_size}, imgsz {self.args.imgsz}, "
             f"{self.args.optimizer} with lr0 {self.args.lr0:g}, nbs {self.args.nbs}, "
             f"batch-norm momentum {momentum:g}, {torch.get_num_threads()} threads."
         )
-
-
-class Progress:
-    """Reports a run's progress, to the batch; ends it when the job is cancelled."""
-
-    def __init__(self, run: Run) -> None:
-        self.run = run
-        self._trainer: Any = None
-        self._batches = 0  # trained in this epoch
-        self._validated = 0
-        self._epoch = -1
-        self._live = 0.0
-
-    def trained(self, trainer: Any) -> None:
-        if trainer.epoch != self._epoch:
-            self._epoch, self._batches, self._validated = trainer.epoch, 0, 0
-        self._trainer = trainer
-        self._batches += 1
-        metrics: dict[str, float] = {}
-        if time.monotonic() - self._live > LIVE_SECONDS:
-            self._live = time.monotonic()
-            metrics = losses(trainer.tloss)
-        self._report(metrics)
-
-    def validated(self, _: Any) -> None:
-        self._validated += 1
-        if self._trainer is not None:
-            self._report({})
-
-    def finished_epoch(self, trainer: Any) -> None:
-        run = self.run
-        metrics = losses(trainer.tloss)
-        metrics |= scores(trainer.metrics, run.recipe.task, trainer.validator.speed)
-        metrics["fitness"] = float(trainer.fitness)
-        shown = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
-        run.job.log(f"Epoch {trainer.epoch + 1}/{trainer.epochs}: {shown}")
-        self._batches = len(trainer.train_loader)
-        self._validated = len(trainer.test_loader)
-        self._report(metrics)
-
-    def _report(self, metrics: Mapping[str, float]) -> None:
-        trainer, run = self._trainer, self.run
-        train = len(trainer.train_loader) * TRAIN_COST
-        val = len(trainer.test_loader) * 2 * VAL_COST  # its batches are twice as large
-        done = min(train, self._batches * TRAIN_COST) + min(val, self._validated * 2 * VAL_COST)
-        epochs = int(trainer.epochs)
-        fraction = TRAINING_SHARE * (trainer.epoch + done / (train + val)) / epochs
-        run.job.report(
-            fraction=fraction,
-            epoch=trainer.epoch + 1,
-            epochs=epochs,
-            metrics={**metrics, **run.extra} if metrics else {},
-        )
-        run.job.check()
 
 
 def _load_classifier(model: Any, start: Start, names: tuple[str, ...]) -> None:

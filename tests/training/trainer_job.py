@@ -22,10 +22,10 @@ NARROW = [0.33, 0.125, 1024]  # half of yolov8n's channels: twice as fast
 
 
 class RecordingJob:
-    """Keeps what a trainer reports. `stop_when` is asked at every check."""
+    """Keeps what a trainer reports. `stop_when` is asked at every check, `leave_when` after every
+    batch."""
 
     resuming = False
-    leaving = False
 
     def __init__(self, folder: Path) -> None:
         self.id = uuid.uuid4().hex
@@ -37,6 +37,7 @@ class RecordingJob:
         self.checkpoints: list[int] = []
         self.batches: list[tuple[int, int]] = []  # checkpoints within an epoch
         self.stop_when: Callable[[RecordingJob], BaseException | None] = lambda _: None
+        self.leave_when: Callable[[RecordingJob], bool] = lambda _: False
         folder.mkdir(parents=True, exist_ok=True)
 
     def report(
@@ -62,6 +63,10 @@ class RecordingJob:
 
     def saving(self) -> AbstractContextManager[None]:
         return nullcontext()
+
+    @property
+    def leaving(self) -> bool:
+        return self.leave_when(self)
 
     @property
     def text(self) -> str:
