@@ -50,9 +50,11 @@ def is_class_tree(root: Path) -> bool:
 
 
 def read(
-    root: Path, roots: Sequence[Path], findings: Findings
+    root: Path, roots: Sequence[Path], findings: Findings, fewest: int = 2
 ) -> tuple[tuple[str, ...], dict[str, dict[Path, str]]]:
     """The class names in order of id, and per split the class of each image.
+
+    `fewest` classes must be there: one is enough to teach a model that knows others.
 
     Raises:
         DatasetInvalid: There is no such tree.
@@ -63,11 +65,12 @@ def read(
         if "val" in folders or "test" in folders:
             raise DatasetInvalid(f"'{root.name}' has val or test, but no folder 'train'.")
         folders = {"train": root}
-    return read_splits({split: [folder] for split, folder in folders.items()}, roots, findings)
+    tops = {split: [folder] for split, folder in folders.items()}
+    return read_splits(tops, roots, findings, fewest)
 
 
 def read_splits(
-    folders: dict[str, list[Path]], roots: Sequence[Path], findings: Findings
+    folders: dict[str, list[Path]], roots: Sequence[Path], findings: Findings, fewest: int = 2
 ) -> tuple[tuple[str, ...], dict[str, dict[Path, str]]]:
     """The same, for named folders per split."""
     splits: dict[str, dict[Path, str]] = {}
@@ -86,9 +89,10 @@ def read_splits(
     names = sorted({name for images in splits.values() for name in images.values()})
     if gone := sorted(empty - set(names)):
         findings.note("empty_class", f"Folders without images, ignored: {', '.join(gone[:5])}.")
-    if len(names) < 2:
+    if len(names) < fewest:
+        amount = "two classes" if fewest == 2 else "one class"
         raise DatasetInvalid(
-            "Classification needs a folder of images for each of two classes or more, as in "
+            f"Classification needs a folder of images for each of {amount} or more, as in "
             f"train/<class>/… and val/<class>/…; found {len(names)}: {', '.join(names) or 'none'}."
         )
     trained = set(splits["train"].values())

@@ -1,62 +1,85 @@
-"""The classes of a model and of a data set as one list, joined by name."""
+"""The classes of a model and of new data together: old ids stay, new ones follow."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
+from errors import ValidationFailed
 
-Ids = NDArray[np.int64]
+SHOWN = 8  # names in a message
 
 
 @dataclass(frozen=True)
 class ClassUnion:
-    """All classes that either side has: first the model's, then those only the data has.
+    """Class names in order of id; the first `old` ones are the model's, unchanged.
 
-    Attributes:
-        names: Of all; an id is an index into it.
-        known: How many the model has; its own ids are kept.
-        from_dataset: (d,) the data set's ids as ids of the union.
+    Names decide which classes are the same, without regard to case and outer blanks.
     """
 
     names: tuple[str, ...]
-    known: int
-    from_dataset: Ids
+    old: int
 
-    @classmethod
-    def of(cls, model: Sequence[str], dataset: Sequence[str]) -> ClassUnion:
-        """Joined by the exact name, else regardless of case and blanks.
+    @property
+    def added(self) -> tuple[str, ...]:
+        return self.names[self.old :]
+
+    def ids(self, names: Sequence[str]) -> tuple[int | None, ...]:
+        """Where the classes of a data set are in the union; None: nowhere.
 
         Examples:
-            >>> ClassUnion.of(["Stop", "yield"], ["yield", "stop ", "tram"]).names
-            ('Stop', 'yield', 'tram')
+            >>> ClassUnion(("stop", "yield", "tram"), old=2).ids(("Tram", "stop ", "bus"))
+            (2, 0, None)
         """
-        names = list(model)
-        exact = {name: i for i, name in reversed(list(enumerate(model)))}
-        loose = {key_of(name): i for i, name in reversed(list(enumerate(model)))}
-        ids: list[int] = []
-        for name in dataset:
-            found = exact.get(name, loose.get(key_of(name)))
-            if found is None:
-                found = loose[key_of(name)] = len(names)
-                names.append(name)
-            ids.append(found)
-        return cls(tuple(names), len(model), np.array(ids, np.int64))
-
-    @property
-    def unknown(self) -> tuple[str, ...]:
-        """What the model cannot find, because it does not know it."""
-        return self.names[self.known :]
-
-    @property
-    def absent(self) -> tuple[str, ...]:
-        """What the data set has no name for."""
-        present = set(self.from_dataset.tolist())
-        return tuple(name for i, name in enumerate(self.names[: self.known]) if i not in present)
+        known = {plain(name): i for i, name in enumerate(self.names)}
+        return tuple(known.get(plain(name)) for name in names)
 
 
-def key_of(name: str) -> str:
-    """What two spellings of a class name have in common."""
-    return "".join(name.lower().split())
+def plain(name: str) -> str:
+    """As Ultralytics compares class names."""
+    return name.strip().lower()
+
+
+def unite(
+    old: Sequence[str],
+    new: Sequence[str],
+    objects: Mapping[int, int],
+    asked: Sequence[str] = (),
+) -> ClassUnion:
+    """The union of a model's classes and those that new data teaches.
+
+    Args:
+        old: The model's names.
+        new: The new data's names.
+        objects: New data's class id → objects (images) to train on; a class with none of them is
+            not added.
+        asked: `new_classes`: exactly these are added, in this order; empty: all that are new.
+
+    Raises:
+        ValidationFailed: `new_classes` and the new data do not agree.
+    """
+    known = {plain(name) for name in old}
+    taught = {
+        plain(name): name.strip()
+        for i, name in enumerate(new)
+        if objects.get(i) and plain(name) not in known
+    }
+    if not asked:
+        return ClassUnion((*old, *taught.values()), len(old))
+    wanted = {plain(name): name.strip() for name in asked if plain(name) not in known}
+    if unknown := [name for key, name in wanted.items() if key not in taught]:
+        raise ValidationFailed(
+            f"new_classes has {_listed(unknown)}, of which data_path has nothing to train on. It "
+            f"teaches: {_listed(list(taught.values())) or 'no class that the model does not know'}."
+        )
+    if left := [name for key, name in taught.items() if key not in wanted]:
+        raise ValidationFailed(
+            f"data_path has objects of {_listed(left)}, which neither the base model nor "
+            "new_classes has. Add them to new_classes, or leave it empty to learn all that is new."
+        )
+    return ClassUnion((*old, *wanted.values()), len(old))
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(repr(name) for name in names[:SHOWN])
+    return f"{shown} and {len(names) - SHOWN} more" if len(names) > SHOWN else shown

@@ -46,7 +46,7 @@ def _write_classes(dataset: Dataset, folder: Path) -> None:
             target = folder / split / dataset.names[cls]  # every class everywhere: ids stay
             target.mkdir(parents=True)
             for image, name in _unique(members):
-                _link(image, target / name)
+                link(image, target / name)
 
 
 def _write_labelled(dataset: Dataset, folder: Path, final: Path) -> None:
@@ -55,7 +55,7 @@ def _write_labelled(dataset: Dataset, folder: Path, final: Path) -> None:
         pictures.mkdir(parents=True)
         labels.mkdir(parents=True)
         for image, name in _unique(images):
-            _link(image, pictures / name)
+            link(image, pictures / name)
             label = dataset.labels.get(image)
             target = labels / f"{name.rpartition('.')[0]}.txt"
             if label is None:
@@ -66,12 +66,13 @@ def _write_labelled(dataset: Dataset, folder: Path, final: Path) -> None:
             else:
                 target.symlink_to(label)
     (folder / "data.yaml").write_text(
-        yaml.safe_dump(_description(dataset, final), sort_keys=False, allow_unicode=True),
+        yaml.safe_dump(description(dataset, final), sort_keys=False, allow_unicode=True),
         encoding="utf-8",
     )
 
 
-def _description(dataset: Dataset, folder: Path) -> dict[str, Any]:
+def description(dataset: Dataset, folder: Path) -> dict[str, Any]:
+    """The data.yaml of a view that will lie in `folder`."""
     content: dict[str, Any] = {"path": str(folder.absolute())}
     content |= {split: f"images/{split}" for split in dataset.looked.splits}
     content["names"] = dict(enumerate(dataset.names))
@@ -99,7 +100,8 @@ def _unique(images: Iterable[Path]) -> Iterator[tuple[Path, str]]:
         yield image, f"{name}{suffix}"
 
 
-def _link(image: Path, target: Path) -> None:
+def link(image: Path, target: Path) -> None:
+    """A link to the picture, or its pixels as PNG where trainers cannot read the format."""
     if image.suffix.lower() in CONVERTED:
         pixels = decode(image.read_bytes(), get_settings().max_pixels)
         Image.fromarray(pixels).save(target)

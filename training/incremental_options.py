@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from training.rehearsal import Criterion
 from training.replay_options import ReplayOptions
 
 
@@ -11,6 +12,8 @@ class IncrementalOptions(ReplayOptions):
     Attributes:
         new_classes: Names of the classes to add, in order; empty: those of the new data that the
             base model does not know.
+        rehearsal: By what the old samples are chosen; see `training.rehearsal`.
     """
 
     new_classes: tuple[str, ...] = ()
+    rehearsal: Criterion = "herding"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from errors import ValidationFailed
 from training.publication import Trained
 from training.recipe import Recipe
 
@@ -23,8 +22,8 @@ def trainer(recipe: Recipe) -> Trainer:
         from training.regular import train
     elif recipe.mode == "freeze_strategy":
         from training.freeze import train
-    elif recipe.mode == "distillation":
-        from training.distillation import train
+    elif recipe.mode == "incremental":
+        from training.incremental import train
     else:
-        raise ValidationFailed(f"There is no trainer for mode {recipe.mode!r} yet.")
+        from training.distillation import train
     return train

@@ -18,6 +18,7 @@ from models_store.names import check_name
 from models_store.registry import Registry
 from settings import Settings
 from training.base_models import Base, choose_base
+from training.class_union import unite
 from training.data_roots import data_roots
 from training.distillation_options import DistillationOptions
 from training.hyperparameters import check_hyperparameters
@@ -151,7 +152,10 @@ def plan(
         distillation = request.distillation or DistillationOptions()
         teacher = _teacher(distillation, task, registry, settings)
         distillation = _replay(distillation, task, datasets, settings)
-    check(path, task, data_roots(settings))
+    found = check(path, task, data_roots(settings), 1 if incremental else 2)
+    if incremental is not None and base.kind == "model":  # of a file, only loading tells
+        known = registry.get(base.value).description.names
+        unite(known, found.names, found.counts["train"], incremental.new_classes)
     imgsz, more = _imgsz(request.imgsz, base)
     notes = (base.sentence, *notes, *more)
     stage = request.min_epochs_per_stage
@@ -233,7 +237,7 @@ def _replay(options: Options, task: Task, datasets: Datasets, settings: Settings
         return options.model_copy(update={"old_data": None})
     path = datasets.resolve(old)
     try:
-        check(path, task, data_roots(settings))
+        check(path, task, data_roots(settings), fewest=1)
     except VisionLoopError as error:
         raise type(error)(f"old_data_path: {error.message}") from error
     return options.model_copy(update={"old_data": str(path)})

@@ -1,0 +1,224 @@
+"""Incremental learning: new classes or new data for a model that keeps what it knows.
+
+The head gets rows for the new classes and is otherwise unchanged (`expansion`). A fixed share of
+each epoch is drawn from a memory of old pictures (`replay`, chosen by `rehearsal`), and the old
+model fills in what the labels leave open (`old_knowledge`); without old pictures it is the only
+one who remembers. At the end both models are measured on old and new data (`forgetting`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from errors import ValidationFailed
+from settings import Settings, get_settings
+from training import yolo
+from training.class_union import ClassUnion, unite
+from training.data_roots import data_roots
+from training.datasets import Dataset, check
+from training.expansion import expand, imprint
+from training.incremental_options import IncrementalOptions
+from training.labels import Row
+from training.old_knowledge import DenseMemory, PictureMemory, Strength
+from training.old_model import OldModel, Seen
+from training.publication import Trained
+from training.recipe import Recipe
+from training.replay import Replaying, objects, remember, share
+from training.start_weights import Start, load_start
+from training.teacher import Teacher
+from training.union_dataset import Part, UnionDataset, unite_data
+
+if TYPE_CHECKING:
+    from training.worker import JobHandle
+
+WITH_REPLAY = Strength()
+ALONE = Strength()
+IMPRINTED = 50  # pictures of a new class whose features its row starts from
+
+
+def train(recipe: Recipe, job: JobHandle) -> Trained:
+    """Teach a YOLO model further classes or data, without losing the old ones.
+
+    Raises:
+        VisionLoopError: The data sets, the base model or the settings do not work out.
+        JobCancelled: A stop was asked for.
+    """
+    settings = get_settings()
+    job.report(fraction=0.0, epoch=0, epochs=recipe.epochs)
+    for note in recipe.notes:
+        job.log(note)
+
+    task = lesson(recipe, job, settings)
+    run = yolo.Run(recipe, job, task.dataset, task.start, samples=task.samples)
+    run.extensions = (task.replaying,)
+    run.hooks = {"on_pretrain_routine_end": task.hold_on, "on_train_batch_start": keep_statistics}
+    return yolo.train(run)
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What is learned, from which start, beside which memory.
+
+    Attributes:
+        start: The old network with rows for the new classes.
+        old: The old network.
+        dataset: New pictures and the memory.
+        memory: How many old pictures are in it.
+        samples: In an epoch.
+        ratio: Share of the memory in an epoch.
+        strength: Of the old model's hold.
+    """
+
+    recipe: Recipe
+    start: Start
+    old: Start
+    dataset: UnionDataset
+    memory: int
+    samples: int
+    ratio: float
+    strength: Strength
+
+    @property
+    def replaying(self) -> type:
+        return type("Replay", (Replaying,), {"ratio": self.ratio})
+
+    def hold_on(self, trainer: Any) -> None:
+        """Give the old model its say in the loss, once the network is there."""
+        teacher = Teacher(self.old, self.recipe.task)
+        teacher.to(trainer.device)
+        network = trainer.model
+        if self.recipe.task == "classify":
+            network.criterion = PictureMemory(teacher, self.prior, self.strength)
+            return
+        task_loss = network.init_criterion()
+        strides = [int(stride) for stride in network.model[-1].stride]
+        network.criterion = DenseMemory(task_loss, teacher, strides, self.strength)
+
+    @property
+    def prior(self) -> torch.Tensor | None:
+        """Share of each class in an epoch; None without a memory."""
+        if not self.memory:
+            return None
+        amount = np.full(len(self.dataset.names), 1.0)  # a class that is never drawn is no zero
+        for _, part in self.dataset.parts:
+            images = part.splits["train"]
+            counts = objects(part, images, len(amount)).sum(axis=0)
+            draws = self.samples - self.ratio * self.samples
+            if part is self.dataset.replayed:
+                draws = self.ratio * self.samples
+            amount += counts / max(1, counts.sum()) * draws
+        return torch.from_numpy(amount / amount.sum()).float()
+
+
+def lesson(recipe: Recipe, job: JobHandle, settings: Settings) -> Lesson:
+    """Read both data sets, let the network grow, choose the memory."""
+    options = recipe.incremental or IncrementalOptions()
+    roots = data_roots(settings)
+    new = check(recipe.dataset, recipe.task, roots, fewest=1)
+    old = check(options.old_data, recipe.task, roots, fewest=1) if options.old_data else None
+    job.check()
+    before = load_start(recipe.base, job.folder / "base", settings)
+    union = unite(before.names, new.names, new.counts["train"], options.new_classes)
+    start = expand(before, union)
+    added = f"{len(union.added)} new ones: {', '.join(union.added)}" if union.added else "no new"
+    job.log(f"{union.old} classes of {recipe.base.shown} are kept; {added}.")
+    job.check()
+
+    assert before.model is not None
+    gpu = torch.cuda.is_available() and settings.device != "cpu"
+    eye = OldModel(before.model, recipe.task, recipe.imgsz, torch.device("cuda" if gpu else "cpu"))
+    memory: tuple[Path, ...] = ()
+    if old is not None:
+        ids = union.ids(old.names)
+        if not any(i is not None for i in ids):
+            raise ValidationFailed(
+                "old_data_path has no class that the base model knows: "
+                f"{', '.join(old.names[:8])}. Names decide; give the data that it was trained on."
+            )
+        if options.replays:
+            memory = _memory(recipe, options, job, old, ids, eye)
+    if recipe.task == "classify" and union.added:
+        _imprint(start, union, new, eye, job)
+    dataset = unite_data(union, new, old, memory)
+    amount = len(dataset.new.splits["train"]) if dataset.new else 0
+    ratio = options.replay_ratio if memory else 0.0
+    samples = amount + share(amount, ratio)
+    return Lesson(
+        recipe=recipe,
+        start=start,
+        old=before,
+        dataset=dataset,
+        memory=len(memory),
+        samples=samples,
+        ratio=ratio,
+        strength=WITH_REPLAY if memory else ALONE,
+    )
+
+
+def _memory(
+    recipe: Recipe,
+    options: IncrementalOptions,
+    job: JobHandle,
+    old: Dataset,
+    ids: Sequence[int | None],
+    eye: OldModel,
+) -> tuple[Path, ...]:
+    part = Part(old, {}, tuple(ids))
+
+    def look(images: Sequence[Path]) -> Seen:
+        job.log(f"The old model looks at {len(images)} old pictures, to choose among them.")
+        truth = {image: _truth(part, image) for image in images}
+        return eye.look(images, truth, job.check)
+
+    memory = remember(
+        job.folder,
+        old,
+        ids,
+        options.max_replay_samples,
+        options.rehearsal,
+        recipe.seed,
+        look,
+    )
+    pool = len(old.looked.splits["train"])
+    job.log(
+        f"{len(memory)} of {pool} old pictures are kept for replay, {options.replay_ratio:.0%} "
+        f"of each epoch (max_replay_samples {options.max_replay_samples}, {options.rehearsal})."
+    )
+    return memory
+
+
+def _truth(part: Part, image: Path) -> tuple[Row, ...]:
+    if part.dataset.task != "classify":
+        return part.rows(image)
+    return tuple(Row(cls, ()) for cls in part.classes(image))
+
+
+def _imprint(start: Start, union: ClassUnion, new: Dataset, eye: OldModel, job: JobHandle) -> None:
+    """Rows of new classes start from the old network's features of their pictures."""
+    ids = union.ids(new.names)
+    chosen: dict[int, list[Path]] = {}
+    for image in new.looked.splits["train"]:
+        cls = ids[new.classes[image]]
+        if cls is not None and cls >= union.old and len(chosen.setdefault(cls, [])) < IMPRINTED:
+            chosen[cls].append(image)
+    images = [image for some in chosen.values() for image in some]
+    classes = [cls for cls, some in chosen.items() for _ in some]
+    seen = eye.look(images, dict.fromkeys(images, ()), job.check)
+    model: Any = start.model
+    imprint(
+        model.model[-1].linear, torch.from_numpy(seen.features), torch.tensor(classes), union.old
+    )
+
+
+def keep_statistics(trainer: Any) -> None:
+    """Normalise as the old model did: statistics of mostly new pictures would not fit the old."""
+    for module in trainer.model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()

@@ -1,0 +1,206 @@
+"""Losses that let a network learn new classes and keep the old ones.
+
+The frozen old model looks at each augmented picture too (Li and Hoiem 2017, "Learning without
+Forgetting"). What the labels leave open, it answers: old classes are not labelled in new
+pictures, and without its answer they would be taught as background. What nobody can answer is
+left out: new classes are not labelled in replayed pictures.
+
+Each takes the place of Ultralytics' criterion while the network trains.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from training.distillation_losses import BoxDistillation, MaskDistillation, SoftmaxDistillation
+from training.teacher import Outputs, Teacher, relative_boxes
+from training.union_dataset import is_replayed
+
+Items = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Strength:
+    """How strongly the old model holds on; measured by `python -m benchmarks.learning incremental`.
+
+    Attributes:
+        box, mask: Weights of its boxes and masks, beside Ultralytics' own gains.
+        scores: Weight of a classifier's softened old scores.
+        logits: Weight of a classifier's distance to its old logits.
+        temperature: Of the softened scores.
+        confident: Score from which the old model's answer counts as an object.
+        believed: Score from which the network's own answer for a new class, on an unlabelled
+            place of a replayed picture, is not held against it.
+        meets: Overlap with a label from which the label alone speaks.
+    """
+
+    box: float = 1.0
+    mask: float = 1.0
+    scores: float = 1.0
+    logits: float = 0.0
+    temperature: float = 2.0
+    confident: float = 0.25
+    believed: float = 0.5
+    meets: float = 0.5
+
+
+class CompletedTargets:
+    """Binary cross-entropy in which the old model fills in what labels leave open.
+
+    Takes the place of the `bce` of Ultralytics' detection losses (utils/loss.py, 8.4.190).
+
+    Args:
+        taught: The old model's probabilities of the old classes (B, A, K); zero where it is not
+            asked.
+        replayed: Which pictures are old (B,).
+        strength: See there.
+    """
+
+    def __init__(self, taught: Tensor, replayed: Tensor, strength: Strength) -> None:
+        self.taught, self.replayed, self.strength = taught, replayed, strength
+
+    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Losses (B, A, C).
+
+        Where an anchor has no label, the target of an old class is what the old model says, and
+        in a replayed picture a new class that the network itself is sure of is left out. The sum
+        is on the scale of the labels alone: the caller divides by these.
+
+        Args:
+            logits: (B, A, C), the first K of C old classes.
+            targets: (B, A, C), 0 where nothing is labelled.
+        """
+        old = self.taught.shape[-1]
+        open_ = targets.amax(-1, keepdim=True) <= 0  # (B, A, 1)
+        taught = self.taught.to(targets.dtype) * open_
+        completed = torch.cat([torch.maximum(targets[..., :old], taught), targets[..., old:]], -1)
+        losses = F.binary_cross_entropy_with_logits(logits, completed, reduction="none")
+        sure = logits.detach()[..., old:].sigmoid() > self.strength.believed
+        unknown = sure & open_ & self.replayed[:, None, None]
+        kept = torch.cat([torch.ones_like(taught), (~unknown).to(taught.dtype)], -1)
+        labelled = targets.sum().clamp(min=1)
+        added = (taught * (taught > self.strength.confident)).sum()
+        return losses * kept * (labelled / (labelled + added))
+
+
+class DenseMemory:
+    """For detection, segmentation and pose heads.
+
+    Args:
+        task_loss: Ultralytics' criterion of the network.
+        teacher: The old model.
+        strides: Of the head's levels.
+        strength: See there.
+    """
+
+    def __init__(
+        self, task_loss: Any, teacher: Teacher, strides: list[int], strength: Strength
+    ) -> None:
+        self.task_loss, self.teacher = task_loss, teacher
+        self.strides, self.strength = strides, strength
+        self.boxes, self.masks = BoxDistillation(1.0), MaskDistillation(1.0)
+
+    def __deepcopy__(self, _: dict[int, Any]) -> None:
+        """A copy of the network, like its average, has no old model."""
+
+    def update(self) -> None:
+        """Ultralytics calls this after each epoch; end-to-end heads shift weights then."""
+        if hasattr(self.task_loss, "update"):
+            self.task_loss.update()
+
+    def __call__(self, preds: Any, batch: dict[str, Any]) -> tuple[Tensor, Items]:
+        images = batch["img"]
+        replayed = torch.tensor(
+            [is_replayed(file) for file in batch["im_file"]], device=images.device
+        )
+        old = self.teacher(images)
+        boxes = relative_boxes(old, self.strides, (images.shape[2], images.shape[3]))
+        open_ = ~replayed[:, None] & ~meets_label(boxes, batch, self.strength.meets)
+        taught = old.scores.sigmoid() * open_[..., None]
+        targets = CompletedTargets(taught, replayed, self.strength)
+        for loss in (self.task_loss, *map(self._branch, ("one2many", "one2one"))):
+            if hasattr(loss, "bce"):
+                loss.bce = targets
+        loss, items = self.task_loss(preds, batch)
+        terms = self._terms(Outputs.of_head(preds), old, boxes, taught)
+        if not terms:
+            return loss, items
+        added = torch.stack(list(terms.values())).float()
+        shown = {name: value.detach() for name, value in terms.items()}
+        return torch.cat([loss.reshape(-1), added * len(images)]), {**items, **shown}
+
+    def _branch(self, name: str) -> Any:
+        return getattr(self.task_loss, name, None)
+
+    def _terms(self, new: Outputs, old: Outputs, boxes: Tensor, taught: Tensor) -> Items:
+        sure = taught.amax(-1)
+        sure = sure * (sure > self.strength.confident)  # (B, A)
+        amount = sure.sum().clamp(min=1)
+        terms: Items = {}
+        if self.strength.box and new.boxes is not None and old.boxes is not None:
+            value = self.boxes(new.boxes, old.boxes, sure, amount)
+            terms["old_box"] = self.strength.box * value
+        if self.strength.mask and new.masks is not None and old.masks is not None:
+            value = self.masks(new.masks, old.masks, boxes, sure, amount)
+            terms["old_mask"] = self.strength.mask * value
+        return terms
+
+
+def meets_label(boxes: Tensor, batch: dict[str, Any], overlap: float) -> Tensor:
+    """Which boxes overlap a labelled one by at least so much, (B, A).
+
+    Args:
+        boxes: xyxy (B, A, 4), relative to the picture.
+        batch: Ultralytics': `bboxes` xywh (N, 4), relative, and `batch_idx` (N,).
+        overlap: Intersection over union.
+    """
+    from torchvision.ops import box_convert, box_iou
+
+    met = torch.zeros(boxes.shape[:2], dtype=torch.bool, device=boxes.device)
+    labels = box_convert(batch["bboxes"].to(boxes), "cxcywh", "xyxy")
+    pictures = batch["batch_idx"].to(boxes.device).long()
+    for index in pictures.unique().tolist():
+        met[index] = (box_iou(boxes[index], labels[pictures == index]) >= overlap).any(1)
+    return met
+
+
+class PictureMemory:
+    """For classifiers.
+
+    With replay, logits are shifted by the logarithm of how often each class is drawn while they
+    are compared with the labels (Menon et al. 2021, "Long-tail learning via logit adjustment"):
+    replayed classes are rare in an epoch, and without it the network learns that they are rare.
+
+    Args:
+        teacher: The old model.
+        prior: Share of each class in an epoch (C,); None: no adjustment.
+        strength: See there.
+    """
+
+    def __init__(self, teacher: Teacher, prior: Tensor | None, strength: Strength) -> None:
+        self.teacher, self.prior, self.strength = teacher, prior, strength
+        self.scores = SoftmaxDistillation(strength.temperature)
+
+    def __deepcopy__(self, _: dict[int, Any]) -> None:
+        """A copy of the network, like its average, has no old model."""
+
+    def __call__(self, preds: Any, batch: dict[str, Any]) -> tuple[Tensor, Items]:
+        logits = preds[1] if isinstance(preds, list | tuple) else preds
+        shift = self.prior.log().to(logits) if self.prior is not None else 0.0
+        loss = F.cross_entropy(logits + shift, batch["cls"])
+        items = {"loss": loss.detach()}
+        taught = self.teacher(batch["img"]).scores
+        said = logits[:, : taught.shape[1]]
+        if self.strength.scores:
+            weight = said.new_ones(len(said))
+            value = self.strength.scores * self.scores(said, taught, weight)
+            loss, items["old_scores"] = loss + value, value.detach()
+        if self.strength.logits:
+            value = self.strength.logits * F.mse_loss(said, taught)
+            loss, items["old_logits"] = loss + value, value.detach()
+        return loss, items
