@@ -53,8 +53,6 @@ class Run:
     hooks: Mapping[str, Hook] = field(default_factory=dict)  # Ultralytics' events
     extensions: tuple[type, ...] = ()  # mixed in before Ultralytics' trainer
     samples: int | None = None  # in an epoch; None: each training picture once
-    extensions: tuple[type, ...] = ()  # mixed in before Ultralytics' trainer
-    samples: int | None = None  # in an epoch; None: each training picture once
     extra: dict[str, float] = field(default_factory=dict)  # reported beside the metrics
     fitness: list[float] = field(default_factory=list)  # of each finished epoch
     best: dict[str, float] = field(default_factory=dict)  # metrics of the best epoch
