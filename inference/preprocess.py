@@ -79,9 +79,14 @@ class Letterbox:
         return self.points_to_image(boxes.reshape(-1, 2, 2)).reshape(-1, 4)
 
 
-def prepare(pixels: Pixels, description: ModelDescription) -> Pixels:
-    """An RGB picture (h, w, 3) as (imgsz, imgsz, channels) uint8, which `normalise` takes."""
-    prepared = _square(pixels, description.preprocessing)
+def prepare(
+    pixels: Pixels, description: ModelDescription, place: Letterbox | None = None
+) -> Pixels:
+    """An RGB picture (h, w, 3) as (imgsz, imgsz, channels) uint8, which `normalise` takes.
+
+    `place` is where to put it; None: as the description says.
+    """
+    prepared = place.apply(pixels) if place else _square(pixels, description.preprocessing)
     if description.channels == 1:
         return cv2.cvtColor(prepared, cv2.COLOR_RGB2GRAY).astype(np.uint8)[..., None]
     return prepared

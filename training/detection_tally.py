@@ -52,13 +52,19 @@ class DetectionTally:
         self._unjudged = [i for i in range(classes.known) if classes.names[i] in names]
 
     def add(
-        self, name: str, outputs: Outputs, truth: GroundTruth, prediction: Prediction
+        self,
+        name: str,
+        outputs: Outputs,
+        place: Letterbox,
+        truth: GroundTruth,
+        prediction: Prediction,
     ) -> tuple[tuple[float, ...], str]:
         """Count one picture.
 
         Args:
             name: Of the picture.
-            outputs: The network's, without a batch dimension.
+            outputs: The network's for the curve, without a batch dimension.
+            place: Where the picture lay in the network's square for those.
             truth: Its objects.
             prediction: What is served.
 
@@ -66,12 +72,8 @@ class DetectionTally:
             How bad it is, to be sorted by, and why in words; empty if nothing is wrong.
         """
         self._names.append(name)
-        self._add_curve(outputs, truth, Letterbox(truth.width, truth.height, self.imgsz))
+        self._add_curve(outputs, truth, place)
         return self._add_served(truth, prediction)
-
-    @property
-    def imgsz(self) -> int:
-        return self.description.imgsz
 
     def _add_curve(self, outputs: Outputs, truth: GroundTruth, place: Letterbox) -> None:
         nc = len(self.description.names)
@@ -81,7 +83,7 @@ class DetectionTally:
         overlaps = {}
         if "mask" in self._tp:
             truth, masks = truth.by_area(place, outputs[1].shape[1:])
-            found = mask_predictions(outputs[1], extra, boxes, self.imgsz)
+            found = mask_predictions(outputs[1], extra, boxes, place.imgsz)
             overlaps["mask"] = mask_iou(masks, found)
         objects = truth.boxes_in(place)
         overlaps["box"] = box_iou(objects, boxes)

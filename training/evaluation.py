@@ -20,7 +20,7 @@ from errors import ValidationFailed
 from inference.engine import Engine, load_engine
 from inference.images import decode
 from inference.postprocess import MAX_DET, postprocess
-from inference.preprocess import prepare
+from inference.preprocess import Letterbox, prepare
 from models_store.database import now
 from models_store.description import ModelDescription
 from settings import Settings
@@ -32,6 +32,7 @@ from training.evaluations import PLOTS, PREDICTIONS, REPORT, WORST
 from training.ground_truth import GroundTruth
 from training.joined_classes import JoinedClasses
 from training.matching import PAIRED
+from training.validation_letterbox import ValidationLetterbox
 from training.worst_images import Entry, WorstImages, class_panel
 
 STEPS = ("preprocess", "inference", "postprocess")
@@ -203,7 +204,11 @@ class _Measured:
         else:
             objects = GroundTruth.read(self.dataset, image, self.classes, width, height)
             truth = objects.as_prediction(self.dataset, self.classes)
-            badness, reason = self.tally.add(name, outputs, objects, prediction)
+            place = ValidationLetterbox(width, height, self.description.imgsz)
+            if place.resized != Letterbox(width, height, self.description.imgsz).resized:
+                again = prepare(pixels, self.description, place)[None]
+                outputs = [output[0] for output in self.engine.run(again, wide=True)]
+            badness, reason = self.tally.add(name, outputs, place, objects, prediction)
         if reason:
             row = {"image": name, "score": badness[0], "reason": reason}
             self.worst.offer(Entry(badness, image, row, truth, prediction))

@@ -1,0 +1,151 @@
+"""Our figures beside Ultralytics' own `val()`: same weights, data, image size and thresholds.
+
+    python -m benchmarks.evaluation_equality --data coco/data.yaml --weights yolov8n.pt
+    python -m benchmarks.evaluation_equality            # the starter detector on drawn scenes
+
+Ours are measured with the ONNX engine that serves on a CPU, and with PyTorch. Theirs is the
+checkpoint itself, `rect=False`, everything else at its default. Ends with code 1 where a mean
+average precision differs by more than 0.001.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+TOLERANCE = 0.001
+DRAWN = 300  # scenes, of which a fifth is val
+KEYS = {"B": "", "M": "mask_", "P": "pose_"}
+NAMES = {
+    "precision": "precision",
+    "recall": "recall",
+    "mAP50": "mAP50",
+    "mAP50_95": "mAP50-95",
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.evaluation_equality",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--data", type=Path, help="data.yaml; default: drawn scenes")
+    parser.add_argument("--weights", type=Path, help="a .pt; default: the starter detector")
+    parser.add_argument("--imgsz", type=int, default=640)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="evaluation-equality-") as scratch:
+        os.environ |= {"VISIONLOOP_HOME": f"{scratch}/home", "BENTOML_HOME": f"{scratch}/bento"}
+        return compare(options, Path(scratch))
+
+
+def compare(options: argparse.Namespace, scratch: Path) -> int:
+    """Prints the table; returns the exit code."""
+    from models_store import _ultralytics
+
+    _ultralytics.prepare()
+    from inference.onnx_engine import OnnxEngine
+    from inference.torch_engine import TorchEngine
+    from models_store.description import ModelDescription
+    from settings import Settings
+    from training.datasets import check
+    from training.evaluation import evaluate
+
+    folder, theirs = model_of(options, scratch)
+    description = ModelDescription.load(folder)
+    data = options.data or drawn(scratch)
+    dataset = check(data, description.task, [data.resolve().parent])
+    settings = Settings(device="cpu")
+    engines: dict[str, Any] = {
+        "ONNX Runtime": OnnxEngine(folder, description, settings),
+        "PyTorch": TorchEngine(folder, "cpu", half=False),
+    }
+    columns: dict[str, dict[str, float]] = {}
+    for name, engine in engines.items():
+        output = scratch / engine.backend
+        output.mkdir()
+        began = time.perf_counter()
+        found = evaluate(
+            folder,
+            dataset,
+            "val",
+            settings,
+            output=output,
+            progress=lambda *_: None,
+            loaded=(engine, description),
+        )
+        columns[name] = found.figures
+        print(f"{name}: {time.perf_counter() - began:.1f} s", file=sys.stderr)
+    columns["Ultralytics"] = validated(theirs, dataset.materialise(scratch / "view"), options.imgsz)
+    print(f"{description.task}, {len(dataset.splits['val'])} pictures, imgsz {description.imgsz}")
+    return table(columns)
+
+
+def model_of(options: argparse.Namespace, scratch: Path) -> tuple[Path, Any]:
+    """Our model folder with its ONNX, and Ultralytics' model of the same weights."""
+    import shutil
+
+    from ultralytics import YOLO
+
+    from models_store.export import export_onnx
+    from models_store.importer import convert_checkpoint
+    from models_store.weights import load_model
+    from training.starters import FOLDERS
+
+    folder = scratch / "model"
+    if options.weights is not None:
+        folder.mkdir()
+        convert_checkpoint(options.weights, folder, imgsz=options.imgsz)
+        return folder, YOLO(options.weights)
+    starter = Path(__file__).resolve().parents[1] / "models_store/starter" / FOLDERS["detector"]
+    shutil.copytree(starter, folder)
+    export_onnx(folder)
+    theirs: Any = YOLO("yolov8n.yaml", task="detect")
+    theirs.model, _ = load_model(folder)
+    return folder, theirs
+
+
+def drawn(scratch: Path) -> Path:
+    from training.scenes import write_detection_set
+
+    return write_detection_set(scratch / "drawn", DRAWN, seed=7, size=640)
+
+
+def validated(model: Any, data: Path, imgsz: int) -> dict[str, float]:
+    """Ultralytics' figures under our names."""
+    found = model.val(
+        data=str(data), imgsz=imgsz, rect=False, device="cpu", plots=False, verbose=False, workers=0
+    ).results_dict
+    return {
+        prefix + ours: float(found[f"metrics/{name}({letter})"])
+        for letter, prefix in KEYS.items()
+        for ours, name in NAMES.items()
+        if f"metrics/{name}({letter})" in found
+    }
+
+
+def table(columns: dict[str, dict[str, float]]) -> int:
+    """Figures side by side, with the difference to Ultralytics."""
+    theirs = columns.pop("Ultralytics")
+    worst = 0.0
+    heads = "".join(f"{name:>16}{'difference':>12}" for name in columns)
+    print(f"{'':18}{'Ultralytics':>12}{heads}")
+    for key, value in theirs.items():
+        cells = ""
+        for figures in columns.values():
+            difference = figures[key] - value
+            cells += f"{figures[key]:16.5f}{difference:+12.5f}"
+            if "mAP" in key:
+                worst = max(worst, abs(difference))
+        print(f"{key:18}{value:12.5f}{cells}")
+    print(f"largest difference of a mean average precision: {worst:.5f} (allowed: {TOLERANCE})")
+    return int(worst > TOLERANCE)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
