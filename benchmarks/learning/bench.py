@@ -1,0 +1,156 @@
+"""Where a benchmark's runs are kept, and how one training is run and measured."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from models_store.registry import Registry
+from settings import Settings, get_settings
+from training.datasets import Dataset
+from training.publication import Trained, publish
+from training.recipe import Recipe, TrainingRequest, plan
+
+Figures = dict[str, Any]
+
+
+@dataclass
+class BenchJob:
+    """A job handle without a table: its log is a file."""
+
+    folder: Path
+    resuming: bool = False
+    leaving: bool = False
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    def report(
+        self, *, fraction: float, epoch: int, epochs: int, metrics: Mapping[str, float] = {}
+    ) -> None:
+        """Nobody watches."""
+
+    def log(self, message: str) -> None:
+        with (self.folder / "log").open("a", encoding="utf-8") as file:
+            print(message, file=file)
+
+    def check(self) -> None:
+        """Nobody cancels."""
+
+    def checkpointed(self, epoch: int, batch: int = 0) -> None:
+        """Resumed by hand: the run is started again from its folder."""
+
+    def saving(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+
+class Bench:
+    """The runs of one benchmark, each a JSON file in `folder/runs`."""
+
+    def __init__(self, folder: Path) -> None:
+        from models_store import _ultralytics
+
+        _ultralytics.prepare()
+        self.folder = folder
+        (folder / "runs").mkdir(parents=True, exist_ok=True)
+
+    @cached_property
+    def settings(self) -> Settings:
+        return get_settings()
+
+    @cached_property
+    def registry(self) -> Registry:
+        return Registry(self.settings)
+
+    def run(self, key: str, work: Callable[[Path], Figures]) -> Figures:
+        """The figures of a run: those on file, or what `work(scratch folder)` answers now."""
+        if (known := self.known(key)) is not None:
+            return known
+        print(f"{datetime.now(UTC):%H:%M:%S} {key} …", flush=True)
+        scratch = self.folder / "scratch" / key
+        scratch.mkdir(parents=True, exist_ok=True)
+        began = time.perf_counter()
+        figures = work(scratch) | {
+            "key": key,
+            "wall_seconds": round(time.perf_counter() - began, 1),
+            "machine": machine(),
+            "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        temporary = self._file(key).with_suffix(".writing")
+        temporary.write_text(json.dumps(figures, indent=1))
+        os.replace(temporary, self._file(key))
+        shutil.rmtree(scratch, ignore_errors=True)
+        print(f"{datetime.now(UTC):%H:%M:%S} {key}: {shown(figures)}", flush=True)
+        return figures
+
+    def known(self, key: str) -> Figures | None:
+        """What is on file of a run."""
+        try:
+            found: Figures = json.loads(self._file(key).read_text())
+        except (OSError, ValueError):
+            return None
+        return found
+
+    def plan(self, request: TrainingRequest) -> Recipe:
+        return plan(request, self.registry, _Paths(), self.settings)
+
+    def train(
+        self, recipe: Recipe, folder: Path, trainer: Callable[[Recipe, Any], Trained] | None = None
+    ) -> tuple[str, float]:
+        """Train and publish. Returns the version's id, and the seconds of the training alone."""
+        from training import modes
+
+        job = BenchJob(folder)
+        began = time.perf_counter()
+        trained = (trainer or modes.trainer(recipe))(recipe, job)
+        seconds = time.perf_counter() - began
+        version = publish(trained, recipe, job, self.registry)
+        return version.id, seconds
+
+    def measure(self, model_id: str, dataset: Dataset, split: str, folder: Path) -> dict[str, Any]:
+        """The report of `training.evaluation` on a split."""
+        from training.evaluation import evaluate
+
+        output = folder / f"evaluation-{uuid.uuid4().hex[:6]}"
+        output.mkdir(parents=True)
+        version = self.registry.get(model_id)
+        return evaluate(
+            version.path,
+            dataset,
+            split,
+            self.settings,
+            output=output,
+            progress=lambda *_: None,
+            model_id=version.id,
+        ).report
+
+    def _file(self, key: str) -> Path:
+        return self.folder / "runs" / f"{key}.json"
+
+
+class _Paths:
+    def resolve(self, reference: str) -> Path:
+        return Path(reference)
+
+
+def machine() -> str:
+    """Processor and GPU, for the table's footer."""
+    import torch
+
+    if torch.cuda.is_available() and get_settings().device != "cpu":
+        return str(torch.cuda.get_device_name())
+    return f"{os.cpu_count()} cores {platform.machine()}"
+
+
+def shown(figures: Figures) -> str:
+    numbers = {k: v for k, v in figures.items() if isinstance(v, int | float)}
+    return "  ".join(f"{name} {value:.4g}" for name, value in numbers.items())

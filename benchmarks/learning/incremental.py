@@ -1,0 +1,217 @@
+"""Learning further classes: how much of the old ones is left, how much of the new ones comes.
+
+The classes are cut into old and new (`phases`); a base model learns the old ones, then each arm
+goes on from it for the same number of epochs. Measured is the val split with all labels, with the
+engine that serves: mAP50-95 (top-1 accuracy for classify) averaged over the old and over the new
+classes. Arms:
+
+  plain    fine-tuning on the new data
+  frozen   the same with a frozen backbone
+  random   a fifth of each epoch is old pictures, chosen at random
+  ours     mode incremental with the same replay
+  alone    mode incremental without old pictures
+  joint    all data at once: the upper bound
+
+    python -m benchmarks.learning incremental --task classify --data GTSRB --old 15
+    python -m benchmarks.learning incremental --data roadsigns/data.yaml --old 2 --model n
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.learning.bench import Bench, Figures
+from benchmarks.learning.phases import Phases, cut
+from benchmarks.learning.tables import mean_and_spread, table, write_bars
+from training.recipe import Recipe, TrainingRequest
+
+ARMS = ("plain", "frozen", "random", "ours", "alone", "joint")
+REHEARSALS = ("herding", "k_centre", "hardness")  # further arms: ours with another memory
+RATIO = 0.2
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--name", default="", help="of the setting; default: made of the data's")
+    parser.add_argument("--old", default="2", help="how many of the first classes, or names")
+    parser.add_argument("--model", default="n", help="scale or model to train the base from")
+    parser.add_argument("--weights", default="", help="a file that the base starts from")
+    parser.add_argument("--imgsz", type=int, default=0, help="pixels (64 classify, 320 others)")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--base-epochs", type=int, default=0)
+    parser.add_argument("--epochs", type=int, default=0)
+    parser.add_argument("--memory", type=int, default=0, help="max_replay_samples (a fifth)")
+    parser.add_argument("--arms", default=",".join(ARMS))
+    parser.add_argument("--lr0", type=float, help="of the arms; default: the trainers' own")
+
+
+def run(options: argparse.Namespace) -> None:
+    setting = Setting(options)
+    if not options.report:
+        for seed in range(options.seeds):
+            for arm in options.arms.split(","):
+                setting.arm(arm, seed)
+    print(setting.report())
+
+
+class Setting:
+    """One data set, cut, and the arms on it."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.task = options.task
+        source = options.data.resolve() if options.data else None
+        stem = (source.parent if source and source.is_file() else source or Path("drawn")).name
+        self.name = options.name or f"{stem}-{self.task}"
+        self.bench = Bench(options.out / "incremental" / self.name)
+        old = int(options.old) if options.old.isdecimal() else options.old.split(",")
+        self.imgsz = options.imgsz or (64 if self.task == "classify" else 320)
+        source = source or drawn(self.task, self.bench.folder / "drawn", self.imgsz, options.full)
+        self.phases: Phases = cut(source, self.task, old, self.bench.folder / "phases")
+        self.base_epochs = options.base_epochs or (100 if options.full else 30)
+        self.epochs = options.epochs or (60 if options.full else 20)
+
+    def base(self, seed: int) -> Figures:
+        """The model that knows the old classes."""
+
+        def work(folder: Path) -> Figures:
+            recipe = self._recipe("old", seed, self.options.model, epochs=self.base_epochs)
+            return self._train(recipe, folder)
+
+        return self.bench.run(f"base-s{seed}", work)
+
+    def arm(self, arm: str, seed: int) -> Figures:
+        """One way to go on from the base."""
+        base = self.base(seed)["model"]
+
+        def work(folder: Path) -> Figures:
+            kind, _, detail = arm.partition("-")
+            if kind == "joint":
+                return self._train(self._recipe("all", seed, base), folder)
+            replays = kind in ("random", "ours")
+            options: dict[str, Any] = {
+                "old_data": str(self.phases.path("old")) if replays else None,
+                "replay_ratio": RATIO,
+                "max_replay_samples": self.memory,
+            }
+            if kind == "random" or detail:
+                options["rehearsal"] = detail or "random"
+            recipe = self._recipe(
+                "new", seed, base_model=base, mode="incremental", incremental=options
+            )
+            baselines = {"plain": plain, "frozen": frozen, "random": plain}
+            return self._train(recipe, folder, baselines.get(kind))
+
+        return self.bench.run(f"{arm}-s{seed}", work)
+
+    @property
+    def memory(self) -> int:
+        pictures = len(self.phases.read("old").splits["train"])
+        return int(self.options.memory) or max(2, pictures // 5)
+
+    def _recipe(self, phase: str, seed: int, model: str = "n", **fields: Any) -> Recipe:
+        fields = {"epochs": self.epochs} | fields
+        hyper: dict[str, Any] = {"seed": seed}
+        if self.options.lr0 and model != self.options.model:
+            hyper["lr0"] = self.options.lr0
+        weights = self.options.weights if model == self.options.model else ""
+        request = TrainingRequest(
+            task=self.task,
+            model=model,
+            weights=weights or None,
+            data=str(self.phases.path(phase)),
+            name=f"{self.name}".lower().replace("_", "-"),
+            imgsz=self.imgsz,
+            batch=self.options.batch,
+            patience=0,
+            hyper=hyper,
+            **fields,
+        )
+        return self.bench.plan(request)
+
+    def _train(
+        self, recipe: Recipe, folder: Path, trainer: Callable[..., Any] | None = None
+    ) -> Figures:
+        model, seconds = self.bench.train(recipe, folder, trainer)
+        report = self.bench.measure(model, self.phases.read("all"), "val", folder)
+        name = "accuracy" if self.task == "classify" else "mAP50_95"
+        classes = {row["name"]: row.get(name) or 0.0 for row in report["classes"]}
+        figures: Figures = {"model": model, "seconds": round(seconds, 1), "classes": classes}
+        for kind, names in (("old", self.phases.old_names), ("new", self.phases.new_names)):
+            figures[kind] = sum(classes.get(n, 0.0) for n in names) / len(names)
+        return figures
+
+    def report(self) -> str:
+        """The table of all runs on file, written beside a plot."""
+        seeds = range(100)
+        rows, groups = [], {}
+        names = ["base", *ARMS, *(f"ours-{how}" for how in REHEARSALS)]
+        for arm in names:
+            runs = [found for seed in seeds if (found := self.bench.known(f"{arm}-s{seed}"))]
+            if not runs:
+                continue
+            old, new = [run["old"] for run in runs], [run["new"] for run in runs]
+            seconds = [run["seconds"] for run in runs]
+            cells = [mean_and_spread(old), mean_and_spread(new)]
+            rows.append([arm, *cells, mean_and_spread(seconds, 1.0, 0), str(len(runs))])
+            groups[arm] = {"old classes": old, "new classes": new}
+            where = runs[-1]["machine"]
+        metric = "accuracy" if self.task == "classify" else "mAP50-95"
+        text = (
+            f"### {self.name}: {len(self.phases.old_names)} + {len(self.phases.new_names)} "
+            f"classes\n\n{metric} on val, memory {self.memory} pictures, {where}\n\n"
+        )
+        text += table(["arm", "old classes", "new classes", "seconds", "runs"], rows)
+        (self.bench.folder / "incremental.md").write_text(text)
+        write_bars(self.bench.folder / "incremental.png", self.name, groups, f"{metric}, %")
+        return text
+
+
+def plain(recipe: Recipe, job: Any) -> Any:
+    """The head grows and replays as in mode incremental; the old model has no say."""
+    from settings import get_settings
+    from training import yolo
+    from training.incremental import lesson
+
+    task = lesson(recipe, job, get_settings())
+    run = yolo.Run(recipe, job, task.dataset, task.start, samples=task.samples)
+    run.extensions = (task.replaying,)
+    return yolo.train(run)
+
+
+def frozen(recipe: Recipe, job: Any) -> Any:
+    """The same, and the backbone does not learn."""
+    from settings import get_settings
+    from training import yolo
+    from training.incremental import lesson
+
+    task = lesson(recipe, job, get_settings())
+    run = yolo.Run(recipe, job, task.dataset, task.start, samples=task.samples)
+    layers = len(task.start.architecture["backbone"])
+
+    def freeze(trainer: Any) -> None:
+        trainer.freeze_layer_names = [*(f"model.{i}." for i in range(layers)), ".dfl"]
+        for name, parameter in trainer.model.named_parameters():
+            held = any(part in name for part in trainer.freeze_layer_names)
+            parameter.requires_grad = not held and parameter.dtype.is_floating_point
+
+    run.hooks = {"on_pretrain_routine_end": freeze}
+    run.extensions = (task.replaying,)
+    return yolo.train(run)
+
+
+def drawn(task: str, folder: Path, imgsz: int, full: bool) -> Path:
+    """The project's drawn pictures: traffic signs in streets, or cut out."""
+    from training.scenes import write_classification_set, write_detection_set
+
+    done = folder / "done"
+    images = 4000 if full else 400
+    if not done.is_file():
+        if task == "classify":
+            write_classification_set(folder, images, seed=0, size=imgsz)
+        else:
+            write_detection_set(folder, images, seed=0, size=imgsz)
+        done.touch()
+    return folder if task == "classify" else folder / "data.yaml"
