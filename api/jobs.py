@@ -8,6 +8,7 @@ import time
 from typing import Any, Literal, TypeVar
 
 from fastapi import APIRouter, Depends, Query, Request
+from filelock import Timeout
 from prometheus_client import Metric
 from prometheus_client.core import GaugeMetricFamily
 from pydantic import BaseModel, ConfigDict, Field
@@ -21,7 +22,9 @@ from errors import JobNotFound, ValidationFailed
 from training.jobs import KINDS, STATUSES, Job, Kind
 from training.logs import LogWriter
 from training.processes import is_alive
+from training.publication import clear
 from training.recipe import TrainingRequest, plan, shown_config
+from training.settlement import Settlement, dispatcher_lock, published_in
 
 router = APIRouter(tags=["Jobs"])
 
@@ -133,14 +136,25 @@ async def cancel(gateway: Gateway, job_id: str, patience: float = 0) -> Job:
         JobNotFound, Conflict: There is none, or it has ended.
     """
     job = await asyncio.to_thread(gateway.jobs.request_cancel, job_id)
+    if job.is_final:  # it waited, perhaps with what an earlier process had done
+        await asyncio.to_thread(clear, gateway.jobs.folder(job_id))
     began = time.monotonic()
     while not job.is_final and time.monotonic() - began < patience:
         await asyncio.sleep(STEP)
         job = await asyncio.to_thread(gateway.jobs.get, job_id)
-        orphaned = job.outcome is None and not is_alive(job.pid, job.pid_started)
-        if orphaned and time.monotonic() - began > ORPHANED:
-            await asyncio.to_thread(gateway.jobs.finish, job_id, "stopped")
+        gone = not job.is_final and not is_alive(job.pid, job.pid_started)
+        if gone and time.monotonic() - began > ORPHANED:
+            await asyncio.to_thread(_take, gateway, job_id)
+            job = await asyncio.to_thread(gateway.jobs.get, job_id)
     return job
+
+
+def _take(gateway: Gateway, job_id: str) -> None:
+    """Settle a job whose Trainer is dead; while one lives, that does it."""
+    settings = gateway.settings
+    with contextlib.suppress(Timeout), dispatcher_lock(settings).acquire(blocking=False):
+        published = published_in(gateway.registry)
+        Settlement(gateway.jobs, settings.train_attempts, published).take(job_id)
 
 
 async def ended(gateway: Gateway, job_id: str) -> Job:

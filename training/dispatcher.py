@@ -19,7 +19,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
+from sqlalchemy.exc import SQLAlchemyError
 
 from inference.device import cpu_count, cuda_devices, device
 from models_store._ultralytics import environment
@@ -39,19 +40,17 @@ from training.processes import (
     started_at,
 )
 from training.publication import clear
+from training.settlement import KILLED, Settlement, dispatcher_lock, published_in
 
 log = logging.getLogger("visionloop")
 
 ROOT = Path(__file__).resolve().parents[1]
 POLL = 0.5  # seconds between two looks at the table
 REAP = 0.1  # seconds between two looks at a process
+AGAIN = 3.0  # seconds between two looks at a job that is awaited, and may be cancelled elsewhere
 RETRY = 2.0  # seconds until the database is asked again
 DRAIN = 2.0  # seconds for the last words in the pipe
 SAVING = 6.0  # seconds in which a worker may save at a stop; `docker stop` kills after ten
-
-DISK_FULL = 28  # exit code of a worker that could not even say so (ENOSPC)
-NO_ROOM = "The disk is full. Make room under VISIONLOOP_HOME and BENTOML_HOME; start again."
-KILLED = "The service was killed while this job ran."
 
 
 def slots(settings: Settings) -> int:
@@ -69,14 +68,8 @@ def threads(settings: Settings) -> int:
 
 def dispatcher_of(settings: Settings, on_epoch: Callable[[str, float], None]) -> Dispatcher:
     """A dispatcher on the tables of these settings."""
-    registry = Registry(settings)
-
-    def version(job_id: str) -> str | None:
-        registry.refresh()
-        made = (m.id for m in registry.list() if m.source.get("job_id") == job_id)
-        return next(made, None)
-
-    return Dispatcher(JobStore(settings), settings, published=version, on_epoch=on_epoch)
+    published = published_in(Registry(settings))
+    return Dispatcher(JobStore(settings), settings, published=published, on_epoch=on_epoch)
 
 
 def worker_command(job: Job) -> list[str]:
@@ -126,12 +119,13 @@ class Dispatcher:
         self.settings = settings
         self.slots = slots(settings)
         self._command = command
-        self._published = published
+        self._settlement = Settlement(store, settings.train_attempts, published)
         self._on_epoch = on_epoch
         self._running: dict[str, Running] = {}
+        self._awaited: dict[str, asyncio.Event] = {}
         self._wake = asyncio.Event()
         self._leaving = asyncio.Event()
-        self._lock = FileLock(settings.home / "dispatcher.lock", thread_local=False)
+        self._lock = dispatcher_lock(settings)
         self._task: asyncio.Task[None] | None = None
         self._stop: asyncio.Future[None] | None = None  # kept from being collected
         self._gone = asyncio.Event()
@@ -151,12 +145,15 @@ class Dispatcher:
     async def finished(self, job_id: str) -> Job:
         """The job's row once it is final; or as it is when this dispatcher stops."""
         self.wake()
+        ended = self._awaited.setdefault(job_id, asyncio.Event())
         while True:
+            ended.clear()
             job = await asyncio.to_thread(self.store.get, job_id)
             if job.is_final or self._leaving.is_set():
+                self._awaited.pop(job_id, None)
                 return job
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._leaving.wait(), POLL)
+                await asyncio.wait_for(ended.wait(), AGAIN)
 
     def leave(self) -> None:
         """Begin to stop, without waiting."""
@@ -167,6 +164,8 @@ class Dispatcher:
         if not self._leaving.is_set():
             self._leaving.set()
             self.wake()
+            for ended in self._awaited.values():
+                ended.set()
             watches = [running.watch for running in self._running.values() if running.watch]
             for running in list(self._running.values()):
                 self._end(running, LEAVE, SAVING)
@@ -218,7 +217,7 @@ class Dispatcher:
         for job in self.store.list(None, "queued", "running", "stopping"):
             kill(left.get(job.id, []))
         for job in self.store.list(None, "running", "stopping"):
-            self._settle(job.id, KILLED, LogWriter(self.store.log(job.id)))
+            self._settlement.settle(job.id, KILLED)
         for job in self.store.list(None, *FINAL):  # it may have died before it tidied
             clear(self.store.folder(job.id))
 
@@ -228,9 +227,7 @@ class Dispatcher:
             if job.status == "stopping":
                 self._end(running)
             self._mind(running, job)
-            if job.current_epoch > running.epoch and job.epoch_seconds is not None:
-                self._on_epoch(job.mode or job.kind, job.epoch_seconds)
-            running.epoch = job.current_epoch
+            self._observe(running, job)
         free = self.slots - len(self._running)
         if free <= 0 or self._leaving.is_set():
             return
@@ -265,7 +262,7 @@ class Dispatcher:
         writer.say(f"Process {process.pid} started{again}.")
         kills = out_of_memory_kills()
         running = Running(job, process, writer, writer.drain(reading), gpu, kills)
-        running.epoch = job.current_epoch
+        running.epoch = job.checkpoint
         self._running[job.id] = running
         running.watch = asyncio.create_task(self._watch(running))
         return True
@@ -287,6 +284,13 @@ class Dispatcher:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))
         used = [running.gpu for running in self._running.values()]
         return min(visible.split(","), key=used.count)
+
+    def _observe(self, running: Running, job: Job) -> None:
+        """Report the epochs finished since the last look."""
+        for _ in range(job.checkpoint - running.epoch):
+            if job.epoch_seconds is not None:
+                self._on_epoch(job.mode or job.kind, job.epoch_seconds)
+        running.epoch = job.checkpoint
 
     def _mind(self, running: Running, job: Job) -> None:
         """End a worker that hangs: neither progress nor output for too long."""
@@ -317,10 +321,17 @@ class Dispatcher:
                 await asyncio.sleep(REAP)
             await asyncio.to_thread(self._clear, running)
             reason = running.stalled or death(code, out_of_memory_kills() > running.kills)
-            await self._insist(lambda: self._settle(job_id, reason, running.log, code))
+            leaving = self._leaving.is_set()
+            await self._insist(
+                lambda: self._settlement.settle(job_id, reason, code=code, leaving=leaving)
+            )
+            with contextlib.suppress(SQLAlchemyError):
+                self._observe(running, await asyncio.to_thread(self.store.get, job_id))
         finally:
             del self._running[job_id]
             self.wake()
+            if job_id in self._awaited:
+                self._awaited[job_id].set()
 
     async def _started(self, running: Running) -> bool:
         pid = running.process.pid
@@ -334,45 +345,3 @@ class Dispatcher:
         """End what a worker left behind: loaders, exports."""
         kill(marked().get(running.job.id, []))
         running.drain.join(DRAIN)
-
-    def _settle(self, job_id: str, reason: str, writer: LogWriter, code: int | None = None) -> None:
-        """Bring the row of a job without a process to where it belongs."""
-        job = self.store.get(job_id)
-        if job.is_final or job.status == "queued":
-            if job.is_final:
-                writer.say("Stopped before it began.")
-                clear(self.store.folder(job_id))
-            return
-        model_id = job.model_id or self._published(job_id)
-        if model_id or job.outcome == "completed":
-            writer.say(f"Completed{f': {model_id}' if model_id else ''}.")
-            self.store.finish(job_id, "completed", model_id=model_id)
-            clear(self.store.folder(job_id))
-        elif job.status == "stopping":
-            writer.say("Stopped, as asked for.")
-            clear(self.store.folder(job_id))
-            self.store.finish(job_id, "stopped")
-        elif job.outcome == "failed" or code == DISK_FULL:
-            self._fail(job, job.error or NO_ROOM, writer)
-        elif self._leaving.is_set():
-            writer.say(f"The service stops; the job goes on {_from(job)} at its next start.")
-            self.store.requeue(job_id, crashed=False)
-        elif job.crashes + 1 >= self.settings.train_attempts:
-            attempts = job.crashes + 1
-            self._fail(
-                job, f"{reason} Given up after {attempts} attempts that got no further.", writer
-            )
-        else:
-            writer.say(f"{reason} The job goes on {_from(job)}.")
-            self.store.requeue(job_id, crashed=True)
-
-    def _fail(self, job: Job, error: str, writer: LogWriter) -> None:
-        clear(self.store.folder(job.id))  # first: where the disk is full, the row needs the room
-        writer.say(f"Failed: {error}")
-        self.store.finish(job.id, "failed", error)
-
-
-def _from(job: Job) -> str:
-    if job.checkpoint_batch:
-        return f"from batch {job.checkpoint_batch + 1} of epoch {job.checkpoint + 1}"
-    return f"from the checkpoint of epoch {job.checkpoint}" if job.checkpoint else "from zero"

@@ -31,10 +31,10 @@ from errors import VisionLoopError
 from models_store import _ultralytics
 from models_store.registry import Registry
 from settings import Settings, get_settings
-from training.dispatcher import DISK_FULL, NO_ROOM
 from training.jobs import Job, JobCancelled, JobStore
 from training.processes import LEAVE
 from training.publication import publish
+from training.settlement import DISK_FULL, NO_ROOM
 
 NICE = 10
 INTERVAL = 0.25  # seconds between two writes of progress
@@ -50,13 +50,15 @@ class JobHandle(Protocol):
         id: The job's.
         folder: For checkpoints and runs; outlives the process.
         resuming: An earlier attempt left a checkpoint.
-        leaving: The service stops: save, say so with `checkpointed`, raise JobCancelled.
     """
 
     id: str
     folder: Path
     resuming: bool
-    leaving: bool
+
+    @property
+    def leaving(self) -> bool:
+        """Whether the service stops: save, say so with `checkpointed`, raise JobCancelled."""
 
     def saving(self) -> AbstractContextManager[None]:
         """Within it, a stop of the service makes the job `leaving`, and the process is given a
@@ -96,7 +98,8 @@ class WorkerJob:
         self.leaving = False
         self._store = store
         self._pid = os.getpid()
-        self._epoch = self._first = job.checkpoint
+        self._first = job.checkpoint
+        self._whole = job.checkpoint_batch == 0  # the epoch that comes first is not cut
         self._epoch_began: float | None = None
         self._metrics: dict[str, float | None] = dict(job.metrics)
         self._pending: dict[str, Any] = {}
@@ -118,10 +121,8 @@ class WorkerJob:
             "metrics": dict(self._metrics),
         }
         now = time.monotonic()
-        if epoch != self._epoch:
-            if self._epoch_began is not None:
-                self._pending["epoch_seconds"] = now - self._epoch_began
-            self._epoch, self._epoch_began = epoch, now
+        if epoch > self._first and self._epoch_began is None:
+            self._epoch_began = now
         if now - self._written >= INTERVAL:
             self._write()
 
@@ -134,6 +135,11 @@ class WorkerJob:
 
     def checkpointed(self, epoch: int, batch: int = 0) -> None:
         self._pending |= {"checkpoint": epoch, "checkpoint_batch": batch, "crashes": 0}
+        if not batch:
+            now = time.monotonic()
+            whole = self._whole and self._epoch_began is not None
+            self._pending["epoch_seconds"] = now - (self._epoch_began or now) if whole else None
+            self._whole, self._epoch_began = True, now
         self._write()
 
     @contextmanager

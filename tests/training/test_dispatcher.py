@@ -19,9 +19,9 @@ from tests.training.dispatching import (
     submit,
     until,
 )
-from training.dispatcher import DISK_FULL
 from training.jobs import Job, JobStore
 from training.processes import is_alive, marked
+from training.settlement import DISK_FULL
 
 STUBBORN = "trap '' TERM; (trap '' TERM; sleep 100) & while true; do sleep 0.05; done"
 

@@ -23,6 +23,7 @@ from tests.training.dispatching import (
 )
 from training.jobs import JobStore, Status
 from training.processes import marked
+from training.settlement import Settlement
 
 SAVES = "trap 'sleep 0.5; touch saved; exit 143' USR1; touch ready; while true; do sleep 0.05; done"
 
@@ -184,5 +185,51 @@ def test_a_second_dispatcher_of_one_home_waits_for_the_first(store: JobStore) ->
                 await running(store, job)
                 await asyncio.sleep(0.7)
                 assert len(marked()[job.id]) == 1
+
+    story(store, body)
+
+
+def test_kills_of_the_service_use_up_no_attempts(store: JobStore) -> None:
+    async def body() -> None:
+        job = submit(store)
+        for life in range(5):
+            store.start(job.id, 2**22 + 1, 1.0)
+            async with dispatching(store, "exec sleep 100"):
+                while store.get(job.id).attempts < 2 * life + 2:
+                    await asyncio.sleep(0.02)
+                await running(store, job)
+            found = store.get(job.id)
+            assert (found.status, found.crashes) == ("queued", 0)
+
+    story(store, body)
+
+
+def test_a_job_that_brings_the_service_down_each_time_is_given_up(store: JobStore) -> None:
+    job = submit(store)
+    settlement = Settlement(store, 1, lambda _: None)
+    for life in range(1, 11):
+        assert store.get(job.id).status == "queued", life
+        store.start(job.id, 2**22 + 1, 1.0)
+        settlement.take(job.id)
+    assert store.get(job.id).status == "failed"
+
+
+def test_every_epoch_is_observed_once(store: JobStore) -> None:
+    async def body() -> None:
+        job = submit(store)
+        seen: list[tuple[str, float]] = []
+        async with dispatching(
+            store, WAIT, on_epoch=lambda *epoch: seen.append(epoch)
+        ) as dispatcher:
+            started = await running(store, job)
+            assert started.pid is not None
+            store.note(job.id, started.pid, checkpoint=2, epoch_seconds=1.5)
+            await until(lambda: len(seen) == 2)
+            last = {"checkpoint": 3, "epoch_seconds": 2.5, "outcome": "completed"}
+            store.note(job.id, started.pid, **last)
+            (store.folder(job.id) / "go").touch()
+            await dispatcher.finished(job.id)
+            await until(lambda: len(seen) == 3)
+        assert seen == [("training", 1.5), ("training", 1.5), ("training", 2.5)]
 
     story(store, body)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import math
 import os
+import signal
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +17,9 @@ from sqlalchemy.exc import OperationalError
 from errors import DatasetInvalid
 from settings import Settings
 from training import worker
-from training.dispatcher import DISK_FULL
 from training.jobs import Job, JobCancelled, JobStore
+from training.processes import LEAVE
+from training.settlement import DISK_FULL
 from training.worker import WorkerJob, claimed, run
 
 
@@ -86,6 +88,34 @@ def test_a_resumed_job_shows_what_it_had_reached(store: JobStore, row: Job) -> N
     again.report(fraction=0.0, epoch=0, epochs=10)
     found = store.get(row.id)
     assert (found.progress, found.current_epoch) == (45.0, 4)
+
+
+def test_each_epoch_is_timed_the_last_one_too_but_none_that_was_cut(
+    store: JobStore, row: Job
+) -> None:
+    job = WorkerJob(store, row)
+    for epoch in (1, 2):
+        job.report(fraction=0.1, epoch=epoch, epochs=2)
+        job.checkpointed(epoch)
+        assert (store.get(row.id).epoch_seconds or -1.0) >= 0
+    job.checkpointed(2, 5)
+    again = WorkerJob(store, store.get(row.id))
+    again.report(fraction=0.1, epoch=3, epochs=4)
+    again.checkpointed(3)
+    assert store.get(row.id).epoch_seconds is None
+    again.checkpointed(4)
+    assert store.get(row.id).epoch_seconds is not None
+
+
+def test_a_stop_of_the_service_is_noticed_while_there_is_something_to_save(
+    store: JobStore, row: Job
+) -> None:
+    job = WorkerJob(store, row)
+    with job.saving():
+        assert not job.leaving
+        os.kill(os.getpid(), LEAVE)
+        assert job.leaving
+    assert signal.getsignal(LEAVE) == signal.SIG_DFL
 
 
 def test_a_job_that_starts_again_from_zero_shows_zero(store: JobStore, row: Job) -> None:

@@ -1,0 +1,118 @@
+"""What becomes of a job whose process is gone: the one place that ends jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from filelock import FileLock
+
+from models_store.registry import Registry
+from settings import Settings
+from training.jobs import Job, JobStore
+from training.logs import LogWriter
+from training.processes import kill, marked
+from training.publication import clear
+
+DISK_FULL = 28  # exit code of a worker that could not even say so (ENOSPC)
+NO_ROOM = "The disk is full. Make room under VISIONLOOP_HOME and BENTOML_HOME; start again."
+KILLED = "The service was killed while this job ran."
+KILLS = 10  # of the service, for each crash that a job may have
+
+Published = Callable[[str], str | None]
+
+
+def dispatcher_lock(settings: Settings) -> FileLock:
+    """Held by the dispatcher of a home; free where there is none."""
+    return FileLock(settings.home / "dispatcher.lock", thread_local=False)
+
+
+def published_in(registry: Registry) -> Published:
+    """Which model a job has published, if any."""
+
+    def version(job_id: str) -> str | None:
+        registry.refresh()
+        made = (m.id for m in registry.list() if m.source.get("job_id") == job_id)
+        return next(made, None)
+
+    return version
+
+
+@dataclass(frozen=True)
+class Settlement:
+    """Brings the rows of jobs without a process to where they belong.
+
+    Attributes:
+        store: The job table.
+        attempts: Crashes without a new checkpoint that end a job.
+        published: The model a job has published, if any: a worker may have died between the
+            publication and its last word.
+    """
+
+    store: JobStore
+    attempts: int
+    published: Published
+
+    def take(self, job_id: str) -> None:
+        """Settle a job whose dispatcher is gone, after what is left of its processes.
+
+        Hold the dispatcher's lock.
+        """
+        kill(marked().get(job_id, []))
+        self.settle(job_id, KILLED)
+
+    def settle(
+        self, job_id: str, reason: str, *, code: int | None = None, leaving: bool = False
+    ) -> None:
+        """End a job, or put it back into the queue.
+
+        Args:
+            job_id: The job.
+            reason: How its process ended.
+            code: The exit code, where somebody was there to see it.
+            leaving: The service stops.
+        """
+        writer = LogWriter(self.store.log(job_id))
+        job = self.store.get(job_id)
+        if job.is_final or job.status == "queued":
+            if job.is_final:
+                writer.say("Stopped before it began.")
+                clear(self.store.folder(job_id))
+            return
+        model_id = job.model_id or self.published(job_id)
+        if model_id or job.outcome == "completed":
+            writer.say(f"Completed{f': {model_id}' if model_id else ''}.")
+            self.store.finish(job_id, "completed", model_id=model_id)
+            clear(self.store.folder(job_id))
+        elif job.status == "stopping":
+            writer.say("Stopped, as asked for.")
+            clear(self.store.folder(job_id))
+            self.store.finish(job_id, "stopped")
+        elif job.outcome == "failed" or code == DISK_FULL:
+            self._fail(job, job.error or NO_ROOM, writer)
+        elif leaving:
+            writer.say(f"The service stops; the job goes on {place(job)} at its next start.")
+            self.store.requeue(job_id, crashed=False)
+        elif code is None and job.attempts < KILLS * self.attempts:
+            writer.say(f"{reason} The job goes on {place(job)}.")
+            self.store.requeue(job_id, crashed=False)
+        elif job.crashes + 1 >= self.attempts:
+            attempts = job.crashes + 1
+            self._fail(
+                job, f"{reason} Given up after {attempts} attempts that got no further.", writer
+            )
+        else:
+            writer.say(f"{reason} The job goes on {place(job)}.")
+            self.store.requeue(job_id, crashed=True)
+
+    def _fail(self, job: Job, error: str, writer: LogWriter) -> None:
+        clear(self.store.folder(job.id))  # first: where the disk is full, the row needs the room
+        writer.say(f"Failed: {error}")
+        self.store.finish(job.id, "failed", error)
+
+
+def place(job: Job) -> str:
+    """From where a job goes on."""
+    if job.checkpoint_batch:
+        return f"from batch {job.checkpoint_batch + 1} of epoch {job.checkpoint + 1}"
+    return f"from the checkpoint of epoch {job.checkpoint}" if job.checkpoint else "from zero"
