@@ -84,6 +84,7 @@ class Shadowing:
         self._figures = Figures()
         self._queue: deque[_Copy] = deque()
         self._filled = asyncio.Event()
+        self._table = asyncio.Lock()  # held from reading a row until it is followed
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -190,11 +191,12 @@ class Shadowing:
         with contextlib.suppress(VisionLoopError, TimeoutError):
             async with asyncio.timeout(self.registry.settings.request_timeout / 2):
                 await self._annotator.warm(candidate.id)
-        await self._note_figures()
-        row = await asyncio.to_thread(
-            self.store.begin, candidate.id, against or None, fraction, candidate.promoted
-        )
-        self._follow(row)
+        async with self._table:
+            await self._note_figures()
+            row = await asyncio.to_thread(
+                self.store.begin, candidate.id, against or None, fraction, candidate.promoted
+            )
+            self._follow(row)
         return row
 
     async def end(self, because: Ending = "stopped") -> ShadowRow:
@@ -203,12 +205,13 @@ class Shadowing:
         Raises:
             NotFound: None does.
         """
-        await self._note_figures()
-        row = await asyncio.to_thread(self.store.newest)
-        if row is None or row.ended_at is not None:
-            raise NotFound("No shadow runs. Start one: POST /models/shadow.")
-        row = await asyncio.to_thread(self.store.end, row.number, because)
-        self._follow(row)
+        async with self._table:
+            await self._note_figures()
+            row = await asyncio.to_thread(self.store.newest)
+            if row is None or row.ended_at is not None:
+                raise NotFound("No shadow runs. Start one: POST /models/shadow.")
+            row = await asyncio.to_thread(self.store.end, row.number, because)
+            self._follow(row)
         return row
 
     async def newest(self) -> ShadowRow | None:
@@ -219,12 +222,13 @@ class Shadowing:
 
     async def look(self) -> None:
         """See what became of the shadow: the table may have changed, and the candidate."""
-        row = await asyncio.to_thread(self.store.newest)
-        if row is not None and row.ended_at is None and (because := self._over(row)):
-            await self._note_figures()
-            row = await asyncio.to_thread(self.store.end, row.number, because)
-            log.info("The shadow of %s has ended: %s", row.model_id, because)
-        self._follow(row)
+        async with self._table:
+            row = await asyncio.to_thread(self.store.newest)
+            if row is not None and row.ended_at is None and (because := self._over(row)):
+                await self._note_figures()
+                row = await asyncio.to_thread(self.store.end, row.number, because)
+                log.info("The shadow of %s has ended: %s", row.model_id, because)
+            self._follow(row)
 
     def _over(self, row: ShadowRow) -> Ending | None:
         try:

@@ -1,0 +1,309 @@
+"""What a shadow costs the live traffic: nothing that waits, and nothing when there is no time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from api import shadowing
+from api.exchange import afterwards
+from api.shadowing import Shadowing
+from api.telemetry import Measured
+from errors import BackendUnavailable, NotFound, ValidationFailed
+from inference.agreement import Agreement, Comparison
+from inference.batcher import BatcherStats
+from inference.prediction import InferenceItem, ItemResult, Prediction
+from models_store.registry import Registry
+from models_store.store import ModelStore
+from settings import Settings
+from tests.small_models import NAMES, make_model
+
+ITEM = InferenceItem(b"picture", "live:1", confidence=0.4, draw=True)
+SEEN = ItemResult(
+    Prediction(
+        "detect",
+        NAMES,
+        64,
+        64,
+        np.array([0], np.int64),
+        np.array([0.9], np.float32),
+        np.array([[0, 0, 9, 9]], np.float32),
+    ),
+    times={"inference": 4.0, "preprocess": 1.0},
+)
+AGREED = Comparison(Agreement(Counter(a=1), Counter(a=1), Counter(a=1)), times={"inference": 7.0})
+
+
+class Runner:
+    """Detector and Annotator in one: as busy as `stats` says, slow while `gate` is closed."""
+
+    def __init__(self) -> None:
+        self.stats = BatcherStats()
+        self.batcher = self
+        self.asked: list[InferenceItem] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.answer: Comparison | Exception = AGREED
+
+    async def warm(self, tag: str) -> None:
+        pass
+
+    async def compare(self, item: InferenceItem, live: Prediction) -> Comparison:
+        self.asked.append(item)
+        await self.gate.wait()
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    found = tmp_path_factory.mktemp("models") / "detect"
+    make_model(found, "detect", 32)
+    return found
+
+
+@pytest.fixture
+def registry(tmp_path: Path, folder: Path) -> Iterator[Registry]:
+    """`live` is active; `candidate` has two versions."""
+    settings = Settings(home=tmp_path / "home", device="cpu", sessions=2)
+    found = Registry(settings, ModelStore(tmp_path / "bento"))
+    for name in ("live", "candidate", "candidate"):
+        found.publish(folder, name, {"kind": "import"})
+    found.activate("live")
+    yield found
+    found.close()
+
+
+Story = Callable[[Shadowing, Runner], Coroutine[Any, Any, None]]
+
+
+@pytest.fixture
+def play(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> Callable[[Story], None]:
+    monkeypatch.setattr(shadowing, "TICK", 0.05)
+
+    def run(story: Story) -> None:
+        async def whole() -> None:
+            runner: Any = Runner()
+            shadow = Shadowing(registry, runner, runner)
+            shadow.start()
+            try:
+                await story(shadow, runner)
+            finally:
+                runner.gate.set()
+                await shadow.stop()
+
+        asyncio.run(asyncio.wait_for(whole(), 20))
+
+    return run
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    for _ in range(500):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("It did not come to that within 5 seconds.")
+
+
+async def figures(shadow: Shadowing, **wanted: int) -> dict[str, Any]:
+    """The stored figures, once they are as wanted."""
+    while True:
+        row = await shadow.newest()
+        assert row is not None
+        if all(row.figures.get(name, 0) == count for name, count in wanted.items()):
+            return row.figures
+        await asyncio.sleep(0.02)
+
+
+def test_copies_are_compared_with_the_same_thresholds_and_undrawn(
+    play: Callable[[Story], None], registry: Registry
+) -> None:
+    async def story(shadow: Shadowing, runner: Runner) -> None:
+        await shadow.begin("candidate", 1.0, None)
+        for _ in range(3):
+            shadow.offer(ITEM, SEEN)
+        found = await figures(shadow, seen=3, run=3)
+        assert found["classes"] == {side: {"a": 3} for side in ("live", "candidate", "matched")}
+        assert (found["agreement"], found["live_ms"], found["candidate_ms"]) == (3, 15, 21)
+        [item] = set(runner.asked)
+        assert item.model == registry.get("candidate").id
+        assert (item.image, item.confidence, item.draw) == (b"picture", 0.4, False)
+
+    play(story)
+
+
+@pytest.mark.parametrize(("queued", "calls"), [(1, 3), (1, 0), (0, 3)])
+def test_a_busy_detector_has_every_copy_dropped(
+    play: Callable[[Story], None], queued: int, calls: int
+) -> None:
+    async def story(shadow: Shadowing, runner: Runner) -> None:
+        await shadow.begin("candidate", 1.0, None)
+        runner.stats.queued, runner.stats.running_calls = queued, calls
+        for _ in range(5):
+            shadow.offer(ITEM, SEEN)
+        await figures(shadow, seen=5, dropped=5, run=0)
+        assert runner.asked == []
+
+    play(story)
+
+
+def test_copies_that_wait_are_few_and_are_dropped_when_the_detector_gets_busy(
+    play: Callable[[Story], None],
+) -> None:
+    async def story(shadow: Shadowing, runner: Runner) -> None:
+        await shadow.begin("candidate", 1.0, None)
+        runner.gate.clear()
+        shadow.offer(ITEM, SEEN)
+        await asyncio.sleep(0.01)
+        assert len(runner.asked) == 1
+        for _ in range(shadowing.QUEUE + 3):
+            shadow.offer(ITEM, SEEN)
+        await figures(shadow, dropped=3)
+        runner.stats.queued = 1
+        runner.gate.set()
+        await figures(shadow, run=1, dropped=3 + shadowing.QUEUE)
+
+    play(story)
+
+
+def test_failures_are_counted_and_the_next_copy_has_its_turn(
+    play: Callable[[Story], None],
+) -> None:
+    async def story(shadow: Shadowing, runner: Runner) -> None:
+        await shadow.begin("candidate", 1.0, None)
+        runner.answer = BackendUnavailable("The annotator is being restarted.")
+        shadow.offer(ITEM, SEEN)
+        await figures(shadow, failed=1)
+        runner.answer = AGREED
+        shadow.offer(ITEM, SEEN)
+        await figures(shadow, failed=1, run=1)
+
+    play(story)
+
+
+def test_a_fraction_is_chosen_by_chance(
+    play: Callable[[Story], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chances = iter([0.1, 0.24, 0.25, 0.9])
+    monkeypatch.setattr(shadowing.random, "random", lambda: next(chances))
+
+    async def story(shadow: Shadowing, runner: Runner) -> None:
+        await shadow.begin("candidate", 0.25, None)
+        for _ in range(4):
+            shadow.offer(ITEM, SEEN)
+        await figures(shadow, seen=4, run=2, dropped=0)
+
+    play(story)
+
+
+def test_whose_answers_fit(play: Callable[[Story], None], registry: Registry) -> None:
+    first, second = (model for model in registry.list() if model.name == "candidate")
+    live = registry.get("live")
+
+    async def story(shadow: Shadowing, runner: Runner) -> None:
+        def fit() -> list[bool]:
+            return [shadow.fits(model) for model in (live, first, second)]
+
+        assert fit() == [False] * 3
+        await shadow.begin(first.id, 1, None)
+        assert fit() == [True, False, True]
+        await shadow.begin(first.id, 1, "live")
+        assert fit() == [True, False, False]
+        await shadow.begin(first.id, 1, second.id)
+        assert fit() == [False, False, True]
+        await shadow.end()
+        assert fit() == [False] * 3
+        with pytest.raises(NotFound):
+            await shadow.end()
+        with pytest.raises(ValidationFailed, match="already"):
+            await shadow.begin("live", 1, None)
+
+    play(story)
+
+
+@pytest.mark.parametrize(
+    ("change", "because"),
+    [
+        (lambda registry, model: registry.delete(model), "deleted"),
+        (lambda registry, model: registry.promote(model), "promoted"),
+        (lambda registry, model: registry.activate(model), "activated"),
+    ],
+    ids=["deleted", "promoted", "activated"],
+)
+def test_a_candidate_that_is_none_any_more_ends_the_shadow(
+    play: Callable[[Story], None],
+    registry: Registry,
+    change: Callable[[Registry, str], Any],
+    because: str,
+) -> None:
+    model = registry.get("candidate").id
+
+    async def story(shadow: Shadowing, runner: Runner) -> None:
+        row = await shadow.begin(model, 1.0, None)
+        shadow.offer(ITEM, SEEN)
+        await figures(shadow, run=1)
+        await asyncio.to_thread(change, registry, model)
+        await until(lambda: not shadow.fits(registry.get("live")))  # by itself
+        ended = await shadow.newest()
+        assert ended is not None
+        assert (ended.number, ended.ended_because, ended.figures["run"]) == (row.number, because, 1)
+
+    play(story)
+
+
+def test_a_promoted_candidate_stays_where_it_was_promoted_before(
+    play: Callable[[Story], None], registry: Registry
+) -> None:
+    model = registry.promote("candidate").id
+
+    async def story(shadow: Shadowing, runner: Runner) -> None:
+        await shadow.begin(model, 1.0, None)
+        await shadow.look()
+        assert shadow.fits(registry.get("live"))
+
+    play(story)
+
+
+def test_it_goes_on_after_a_restart(play: Callable[[Story], None], registry: Registry) -> None:
+    async def before(shadow: Shadowing, runner: Runner) -> None:
+        await shadow.begin("candidate", 1.0, None)
+        shadow.offer(ITEM, SEEN)
+        await until(lambda: bool(runner.asked))
+
+    async def after(shadow: Shadowing, runner: Runner) -> None:
+        await until(lambda: shadow.fits(registry.get("live")))
+        shadow.offer(ITEM, SEEN)
+        await figures(shadow, seen=2, run=2)
+
+    play(before)
+    play(after)
+
+
+def test_what_follows_an_answer_waits_for_its_last_byte() -> None:
+    order: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        async def handler() -> None:
+            afterwards(lambda: order.append("afterwards"))
+
+        await asyncio.create_task(handler())
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body"})
+
+    async def send(message: Any) -> None:
+        order.append(message["type"])
+
+    async def run() -> None:
+        scope: Any = {"type": "http", "method": "GET", "path": "/"}
+        await Measured(app)(scope, None, send)  # type: ignore[arg-type]
+        await asyncio.create_task(app(scope, None, send))  # its own context: none to wait for
+
+    asyncio.run(run())
+    assert order[:3] == ["http.response.start", "http.response.body", "afterwards"]
