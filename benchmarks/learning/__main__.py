@@ -53,7 +53,7 @@ def settle(options: argparse.Namespace) -> None:
     os.environ["BENTOML_HOME"] = str(options.out / "bento")
     roots = [str(options.data.expanduser().resolve())] if options.data else []
     roots = [os.path.dirname(root) if os.path.isfile(root) else root for root in roots]
-    os.environ["VISIONLOOP_DATA_ROOTS"] = os.pathsep.join([*roots, str(options.out)])
+    os.environ["VISIONLOOP_DATA_ROOTS"] = ",".join([*roots, str(options.out)])
     if options.device:
         os.environ["VISIONLOOP_DEVICE"] = options.device
 
