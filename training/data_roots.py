@@ -46,3 +46,11 @@ def confine(path: Path | str, roots: Sequence[Path], said: str = "") -> Path:
     if not is_inside(real, roots):
         raise Forbidden(f"'{said or path}' is outside the folders this server may read. {REMEDY}")
     return real
+
+
+def shown_name(path: Path, settings: Settings) -> str:
+    """A data set's name for people: an upload's id, else its folder's, without where that is."""
+    uploads = real_path(settings.home / "datasets")
+    if path != uploads and path.is_relative_to(uploads):
+        return path.relative_to(uploads).parts[0]
+    return path.parent.name if path.suffix.lower() in (".yaml", ".yml") else path.name

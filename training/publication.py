@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from errors import VisionLoopError
 from models_store.children import ChildTimeout, run_module
-from models_store.database import now
 from models_store.registry import Registry
 from models_store.versions import ModelVersion
+from training.data_roots import shown_name
 from training.failures import explained
 from training.recipe import Recipe
 
@@ -23,13 +23,9 @@ if TYPE_CHECKING:
 EXPORT_TIMEOUT = 1800.0  # seconds; an x model takes a minute on two cores
 LEFT = (
     "checkpoints", "data", "data.partial", "base", "base.converting", "teacher",
-    "teacher.converting", "model",
+    "teacher.converting", "model", "evaluation",
 )  # fmt: skip
 KEPT = (".csv", ".png", ".jpg")  # in a run
-SCORES = (
-    "accuracy", "precision", "recall", "f1_score", "mAP50", "mAP50_95", "mask_mAP50",
-    "mask_mAP50_95", "pose_mAP50", "pose_mAP50_95", "inference_time",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -57,7 +53,7 @@ def publish(trained: Trained, recipe: Recipe, job: JobHandle, registry: Registry
     Raises:
         VisionLoopError: The engine could not be made, or the disk is full. Nothing is published.
     """
-    if (known := _published(job.id, registry)) is not None:
+    if (known := published(job.id, registry)) is not None:
         return known
     with explained(recipe):
         job.log("Making the serving engine (ONNX) and comparing it with PyTorch.")
@@ -70,25 +66,19 @@ def publish(trained: Trained, recipe: Recipe, job: JobHandle, registry: Registry
             "mode": recipe.mode,
             "base": recipe.base.shown,
             "teacher": recipe.teacher.shown if recipe.teacher else None,
-            "dataset": _name(Path(recipe.dataset)),
+            "dataset": shown_name(Path(recipe.dataset), registry.settings),
             "dataset_fingerprint": trained.dataset_fingerprint,
             "class_counts": dict(trained.class_counts),
         }
-        scores = {key: trained.metrics[key] for key in SCORES if key in trained.metrics}
-        metrics: dict[str, Any] = {**scores, "split": "val", "last_updated": now()}
-        version = registry.publish(trained.folder, recipe.name, source, metrics)
+        version = registry.publish(trained.folder, recipe.name, source)
     job.log(f"Published {version.id}.")
     return version
 
 
-def _published(job_id: str, registry: Registry) -> ModelVersion | None:
+def published(job_id: str, registry: Registry) -> ModelVersion | None:
+    """What a job has published before it was ended, if anything."""
     registry.refresh()
     return next((m for m in registry.list() if m.source.get("job_id") == job_id), None)
-
-
-def _name(dataset: Path) -> str:
-    """Of a data set: its folder's, without where that is."""
-    return dataset.parent.name if dataset.suffix.lower() in (".yaml", ".yml") else dataset.name
 
 
 def _export(folder: Path) -> None:

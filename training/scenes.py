@@ -8,6 +8,7 @@ Everything is a function of a `numpy.random.Generator`, so a seed gives the same
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -237,24 +238,39 @@ def _overlap(a: NDArray[np.floating], b: NDArray[np.floating]) -> bool:
     return bool(a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3])
 
 
-def write_detection_set(out: Path, images: int, seed: int, size: int = 640) -> Path:
+def every_fifth(number: int) -> bool:
+    """Whether the picture of this number, from 0, goes to `val`."""
+    return number % 5 == 4
+
+
+def write_detection_set(
+    out: Path,
+    images: int,
+    seed: int,
+    size: int = 640,
+    is_val: Callable[[int], bool] = every_fifth,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Path:
     """Writes drawn scenes in YOLO's layout: `images/`, `labels/`, `data.yaml`, split train/val.
 
     Args:
         out: Folder; made when missing.
-        images: How many scenes; every fifth goes to `val`.
+        images: How many scenes.
         seed: Picture i depends on (seed, i) only.
         size: Longer side of a picture in pixels.
+        is_val: Asked with the number of a scene.
+        progress: Told how many scenes are done; may raise to end it.
 
     Returns:
         The path of the data.yaml.
     """
     for i in range(images):
+        progress(i)
         rng = np.random.default_rng((seed, i))
         shape = rng.choice(((1.0, 0.75), (0.75, 1.0), (1.0, 1.0)))
         width, height = (int(size * side) for side in shape)
         image, boxes, class_ids = draw_scene(rng, width, height)
-        name = f"{'val' if i % 5 == 4 else 'train'}/{i:06d}"
+        name = f"{'val' if is_val(i) else 'train'}/{i:06d}"
         _write_picture(out / "images" / f"{name}.jpg", image)
         label = out / "labels" / f"{name}.txt"
         label.parent.mkdir(parents=True, exist_ok=True)
@@ -265,22 +281,32 @@ def write_detection_set(out: Path, images: int, seed: int, size: int = 640) -> P
     return data
 
 
-def write_classification_set(out: Path, images: int, seed: int, size: int = 96) -> Path:
+def write_classification_set(
+    out: Path,
+    images: int,
+    seed: int,
+    size: int = 96,
+    is_val: Callable[[int], bool] = every_fifth,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Path:
     """Writes drawn close-ups in class folders, `train/<name>/` and `val/<name>/`.
 
     Args:
         out: Folder; made when missing.
-        images: How many pictures; classes in turn, every fifth of a class goes to `val`.
+        images: How many pictures; classes in turn.
         seed: Picture i depends on (seed, i) only.
         size: Side of a picture in pixels.
+        is_val: Asked with the number of a picture within its class.
+        progress: Told how many pictures are done; may raise to end it.
 
     Returns:
         The folder.
     """
     for i in range(images):
+        progress(i)
         class_id, nth = i % len(CLASS_NAMES), i // len(CLASS_NAMES)
         image = draw_sign_crop(np.random.default_rng((seed, i)), class_id, size)
-        split = "val" if nth % 5 == 4 else "train"
+        split = "val" if is_val(nth) else "train"
         _write_picture(out / split / CLASS_NAMES[class_id] / f"{i:06d}.jpg", image)
     return out
 

@@ -80,7 +80,9 @@ class Settlement:
                 clear(self.store.folder(job_id))
             return
         model_id = job.model_id or self.published(job_id)
-        if model_id or job.outcome == "completed":
+        if job.outcome == "completed" or (model_id and self._is_over(job, code, leaving)):
+            if job.outcome != "completed":
+                writer.say("The model is published; its evaluation was not finished.")
             writer.say(f"Completed{f': {model_id}' if model_id else ''}.")
             self.store.finish(job_id, "completed", model_id=model_id)
             clear(self.store.folder(job_id))
@@ -91,19 +93,29 @@ class Settlement:
         elif job.outcome == "failed" or code == DISK_FULL:
             self._fail(job, job.error or NO_ROOM, writer)
         elif leaving:
-            writer.say(f"The service stops; the job goes on {place(job)} at its next start.")
+            where = place(job, model_id)
+            writer.say(f"The service stops; the job goes on {where} at its next start.")
             self.store.requeue(job_id, crashed=False)
-        elif code is None and job.attempts < KILLS * self.attempts:
-            writer.say(f"{reason} The job goes on {place(job)}.")
-            self.store.requeue(job_id, crashed=False)
-        elif job.crashes + 1 >= self.attempts:
+        elif self._is_given_up(job, code):
             attempts = job.crashes + 1
             self._fail(
                 job, f"{reason} Given up after {attempts} attempts that got no further.", writer
             )
         else:
-            writer.say(f"{reason} The job goes on {place(job)}.")
-            self.store.requeue(job_id, crashed=True)
+            writer.say(f"{reason} The job goes on {place(job, model_id)}.")
+            self.store.requeue(job_id, crashed=not self._is_free(job, code))
+
+    def _is_over(self, job: Job, code: int | None, leaving: bool) -> bool:
+        """Whether a job whose model is published, but not evaluated, ends with that."""
+        ended = job.outcome is not None or job.status == "stopping" or code == DISK_FULL
+        return ended or (not leaving and self._is_given_up(job, code))
+
+    def _is_given_up(self, job: Job, code: int | None) -> bool:
+        return not self._is_free(job, code) and job.crashes + 1 >= self.attempts
+
+    def _is_free(self, job: Job, code: int | None) -> bool:
+        """Whether this end costs no attempt: nobody saw it, so the service was killed too."""
+        return code is None and job.attempts < KILLS * self.attempts
 
     def _fail(self, job: Job, error: str, writer: LogWriter) -> None:
         clear(self.store.folder(job.id))  # first: where the disk is full, the row needs the room
@@ -111,8 +123,10 @@ class Settlement:
         self.store.finish(job.id, "failed", error)
 
 
-def place(job: Job) -> str:
-    """From where a job goes on."""
+def place(job: Job, model_id: str | None = None) -> str:
+    """From where a job goes on; a published model is only evaluated."""
+    if model_id:
+        return f"with the evaluation of {model_id}"
     if job.checkpoint_batch:
         return f"from batch {job.checkpoint_batch + 1} of epoch {job.checkpoint + 1}"
     return f"from the checkpoint of epoch {job.checkpoint}" if job.checkpoint else "from zero"

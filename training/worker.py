@@ -30,10 +30,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from errors import VisionLoopError
 from models_store import _ultralytics
 from models_store.registry import Registry
+from models_store.versions import ModelVersion
 from settings import Settings, get_settings
 from training.jobs import Job, JobCancelled, JobStore
 from training.processes import LEAVE
-from training.publication import publish
+from training.publication import publish, published
 from training.settlement import DISK_FULL, NO_ROOM
 
 NICE = 10
@@ -77,6 +78,9 @@ class JobHandle(Protocol):
             metrics: Losses and figures by name; earlier ones of other names stay.
         """
 
+    def advance(self, fraction: float, metrics: Mapping[str, float] = {}) -> None:
+        """As `report`, where there are no epochs, or no more."""
+
     def log(self, message: str) -> None:
         """A line of the job's log."""
 
@@ -110,20 +114,19 @@ class WorkerJob:
     def report(
         self, *, fraction: float, epoch: int, epochs: int, metrics: Mapping[str, float] = {}
     ) -> None:
-        self._fraction = max(self._fraction, min(1.0, fraction))
         epoch = max(self._first, epoch)
+        self._pending |= {"current_epoch": epoch, "total_epochs": epochs}
+        if epoch > self._first and self._epoch_began is None:
+            self._epoch_began = time.monotonic()
+        self.advance(fraction, metrics)
+
+    def advance(self, fraction: float, metrics: Mapping[str, float] = {}) -> None:
+        self._fraction = max(self._fraction, min(1.0, fraction))
         for name, value in metrics.items():
             self._metrics[name] = float(value) if math.isfinite(value) else None
-        self._pending |= {
-            "progress": round(100 * self._fraction, 2),
-            "current_epoch": epoch,
-            "total_epochs": epochs,
-            "metrics": dict(self._metrics),
-        }
-        now = time.monotonic()
-        if epoch > self._first and self._epoch_began is None:
-            self._epoch_began = now
-        if now - self._written >= INTERVAL:
+        progress = round(100 * self._fraction, 2)
+        self._pending |= {"progress": progress, "metrics": dict(self._metrics)}
+        if time.monotonic() - self._written >= INTERVAL:
             self._write()
 
     def log(self, message: str) -> None:
@@ -178,14 +181,31 @@ class WorkerJob:
 def work(job: WorkerJob, row: Job, registry: Registry) -> dict[str, Any]:
     """Do the job. Returns what to note about its outcome."""
     if row.kind == "training":
-        from training.modes import trainer
-        from training.recipe import Recipe
+        return {"model_id": train(job, row, registry).id}
+    if row.kind == "evaluation":
+        from training.evaluating import run_evaluation
+        from training.evaluation_recipe import EvaluationRecipe
 
-        recipe = Recipe.model_validate(row.recipe)
+        run_evaluation(EvaluationRecipe.model_validate(row.recipe), job, registry)
+        return {}
+    raise VisionLoopError(f"There are no jobs of kind {row.kind!r}.")
+
+
+def train(job: WorkerJob, row: Job, registry: Registry) -> ModelVersion:
+    """Train, publish, evaluate; from where an earlier attempt was ended."""
+    from training.evaluating import evaluate_training
+    from training.recipe import Recipe
+
+    recipe = Recipe.model_validate(row.recipe)
+    version = published(job.id, registry)
+    if version is None:
+        from training.modes import trainer
+
         trained = trainer(recipe)(recipe, job)
         job.check()
-        return {"model_id": publish(trained, recipe, job, registry).id}
-    raise VisionLoopError(f"There are no jobs of kind {row.kind!r}.")
+        version = publish(trained, recipe, job, registry)
+    evaluate_training(version, recipe, job, registry)
+    return version
 
 
 def main() -> int:

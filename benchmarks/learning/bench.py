@@ -39,6 +39,9 @@ class BenchJob:
     ) -> None:
         """Nobody watches."""
 
+    def advance(self, fraction: float, metrics: Mapping[str, float] = {}) -> None:
+        """Nobody watches."""
+
     def log(self, message: str) -> None:
         with (self.folder / "log").open("a", encoding="utf-8") as file:
             print(message, file=file)

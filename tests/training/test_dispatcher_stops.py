@@ -153,6 +153,7 @@ def test_what_an_earlier_life_left_is_taken_over(store: JobStore) -> None:
         for job in (stopping, running_, published, failed, done):
             store.start(job.id, 2**22 + 1, 1.0)
         store.request_cancel(stopping.id)
+        store.request_cancel(published.id)
         store.note(failed.id, 2**22 + 1, outcome="failed", error="It broke.")
         store.note(done.id, 2**22 + 1, outcome="completed", model_id="m:2")
         subprocess.run(  # noqa: ASYNC221
@@ -172,6 +173,21 @@ def test_what_an_earlier_life_left_is_taken_over(store: JobStore) -> None:
         ended = [store.get(job.id) for job in (stopping, published, failed, done)]
         assert [job.status for job in ended] == ["stopped", "completed", "failed", "completed"]
         assert [job.model_id for job in ended] == [None, "m:1", None, "m:2"]
+
+    story(store, body)
+
+
+def test_a_published_model_is_evaluated_again_but_not_for_ever(store: JobStore) -> None:
+    """A worker that dies between publication and its last word: the model stays, whatever."""
+
+    async def body() -> None:
+        job = submit(store)
+        async with dispatching(store, "kill -9 $$", published=lambda _: "m:1") as dispatcher:
+            ended = await dispatcher.finished(job.id)
+        assert (ended.status, ended.model_id, ended.attempts) == ("completed", "m:1", 3)
+        log = log_of(store, job)
+        assert log.count("The job goes on with the evaluation of m:1.") == 2
+        assert "The model is published; its evaluation was not finished.\n" in log
 
     story(store, body)
 

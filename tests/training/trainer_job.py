@@ -48,6 +48,11 @@ class RecordingJob:
         if metrics:
             self.metrics.append(dict(metrics))
 
+    def advance(self, fraction: float, metrics: Mapping[str, float] = {}) -> None:
+        self.fractions.append(fraction)
+        if metrics:
+            self.metrics.append(dict(metrics))
+
     def log(self, message: str) -> None:
         self.lines.append(message)
 

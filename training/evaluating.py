@@ -1,0 +1,164 @@
+"""Evaluations as jobs do them: measured, kept, noted on the model."""
+
+from __future__ import annotations
+
+import shutil
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from errors import VisionLoopError
+from models_store.database import now
+from models_store.registry import Registry
+from models_store.versions import ModelVersion
+from training.data_roots import data_roots, shown_name
+from training.datasets import Dataset, check
+from training.evaluation import evaluate
+from training.evaluation_recipe import EvaluationRecipe
+from training.evaluations import EvaluationRow, EvaluationStore
+from training.recipe import Recipe
+from training.starter_sets import NAME, drawn_set
+
+if TYPE_CHECKING:
+    from training.worker import JobHandle
+
+EVALUATION_BEGINS = 0.97  # of a training's progress
+DRAWING_SHARE = 0.6  # of an evaluation's progress, where its pictures are drawn first
+SHOWN = ("accuracy", "precision", "recall", "f1_score", "mAP50", "mAP50_95", "mask_mAP50_95",
+         "pose_mAP50_95", "accuracy_top5", "inference_time")  # fmt: skip
+
+
+def run_evaluation(
+    recipe: EvaluationRecipe,
+    job: JobHandle,
+    registry: Registry,
+    share: tuple[float, float] = (0.0, 1.0),
+) -> EvaluationRow:
+    """Do what a recipe says, from the start.
+
+    Args:
+        recipe: What `plan_evaluation` decided.
+        job: Told of the progress; asked whether to end.
+        registry: Has the model, whose metrics become the figures, and the settings.
+        share: From where to where this moves the job's progress, 0 to 1.
+
+    Raises:
+        VisionLoopError: The model or the data is gone, or cannot be used.
+        JobCancelled: A stop was asked for.
+    """
+    settings = registry.settings
+    version = registry.get(recipe.model_id)
+    begin, end = share
+    notes: list[str] = []
+    if recipe.dataset is None:
+        middle = begin + DRAWING_SHARE * (end - begin)
+        job.log(f"{version.id} is measured on drawn pictures.")
+        path = drawn_set(recipe.task, settings, _Progress(job, begin, middle))
+        dataset = check(path, recipe.task, [path.parent, path])
+        begin, name = middle, NAME
+    else:
+        path = Path(recipe.dataset)
+        dataset = check(path, recipe.task, data_roots(settings), fewest=1)
+        name = shown_name(path, settings)
+        if recipe.trained_on not in (None, dataset.fingerprint):
+            notes.append("The data set has changed since the model was trained on it.")
+    return measure(version, dataset, path, name, recipe.split, job, registry, (begin, end), notes)
+
+
+def evaluate_training(
+    version: ModelVersion, recipe: Recipe, job: JobHandle, registry: Registry
+) -> EvaluationRow | None:
+    """The evaluation that ends a training, on the val split it was trained with.
+
+    The model is published by now and stays, whatever happens here. A job that was ended just
+    after its evaluation finds it again.
+
+    Raises:
+        JobCancelled: A stop was asked for.
+    """
+    try:
+        store = EvaluationStore(registry.settings)
+        try:
+            row = store.of_job(job.id)
+        finally:
+            store.close()
+        if row is not None and row.model_id == version.id:
+            _note(version, row, registry)
+            return row
+        evaluation = EvaluationRecipe(
+            model_id=version.id,
+            task=recipe.task,
+            dataset=recipe.dataset,
+            trained_on=version.source.get("dataset_fingerprint"),
+        )
+        return run_evaluation(evaluation, job, registry, (EVALUATION_BEGINS, 1.0))
+    except Exception as error:
+        if not isinstance(error, VisionLoopError):
+            traceback.print_exc()
+        reason = str(error).strip().partition("\n")[0][:300] or type(error).__name__
+        job.log(
+            f"The evaluation failed: {reason} The model {version.id} is published all the same."
+        )
+        registry.set_metrics(version.id, {"evaluation_error": reason, "last_updated": now()})
+        return None
+
+
+def measure(
+    version: ModelVersion,
+    dataset: Dataset,
+    path: Path,
+    name: str,
+    split: str,
+    job: JobHandle,
+    registry: Registry,
+    share: tuple[float, float] = (0.0, 1.0),
+    notes: Sequence[str] = (),
+) -> EvaluationRow:
+    """Measure a version, keep the evaluation, make its figures the version's metrics."""
+    job.log(f"Evaluating {version.id} on {split} of {name}.")
+    output = job.folder / "evaluation"
+    shutil.rmtree(output, ignore_errors=True)
+    output.mkdir(parents=True)
+    found = evaluate(
+        version.path,
+        dataset,
+        split,
+        registry.settings,
+        output=output,
+        progress=_Progress(job, *share),
+        model_id=version.id,
+        dataset_name=name,
+        job_id=job.id,
+        notes=notes,
+    )
+    store = EvaluationStore(registry.settings)
+    try:
+        row = store.add(
+            version.id, name, path, dataset.fingerprint, split, output, found.figures, job.id
+        )
+    finally:
+        store.close()
+    _note(version, row, registry)
+    job.advance(share[1], found.figures)
+    for note in found.report["notes"]:
+        job.log(note)
+    shown = ", ".join(f"{k} {found.figures[k]:.4g}" for k in SHOWN if k in found.figures)
+    job.log(f"Evaluated on {len(dataset.looked.splits[split])} pictures: {shown}.")
+    return row
+
+
+def _note(version: ModelVersion, row: EvaluationRow, registry: Registry) -> None:
+    metrics: dict[str, Any] = {**row.figures, "split": row.split, "dataset": row.dataset}
+    registry.set_metrics(version.id, metrics | {"last_updated": row.created_at})
+
+
+class _Progress:
+    """Moves a job's progress from `begin` to `end`, and ends it when it is cancelled."""
+
+    def __init__(self, job: JobHandle, begin: float, end: float) -> None:
+        self.job, self.begin, self.end = job, begin, end
+
+    def __call__(self, done: int, total: int) -> None:
+        self.job.advance(self.begin + (self.end - self.begin) * done / max(1, total))
+        self.job.check()
