@@ -19,8 +19,14 @@ def report(
     )
     name, _, version = model_id.partition(":")
     return {
-        "model": {"id": model_id, "name": name, "version": version, "type": kind},
-        "dataset": {"name": "drawn", "fingerprint": "f", "split": "val", "images": 10},
+        "model": {"id": model_id, "name": name, "version": version, "type": kind, "family": "yolo"},
+        "dataset": {
+            "name": "drawn",
+            "fingerprint": "f",
+            "split": "val",
+            "images": 10,
+            "instances": 10,
+        },
         "engine": "onnxruntime",
         "imgsz": 64,
         "thresholds": {"confidence": 0.25, "iou": 0.7, "max_det": 300},
