@@ -148,7 +148,9 @@ class Prediction:
 class InferenceItem:
     """One picture to predict, as the gateway sends it to a runner.
 
-    `model` is the exact `name:version`. A threshold of None means the model's default.
+    `model` is the exact `name:version`. A threshold of None means the model's default. `tiles`
+    along the longer side are looked at besides the whole picture (1: none, 0: as many as fit).
+    `editable` asks for polygons with few vertices.
     """
 
     image: bytes = field(repr=False)  # megabytes: an error that quotes an item stays short
@@ -157,6 +159,8 @@ class InferenceItem:
     iou: float | None = None
     max_det: int | None = None
     draw: bool = False
+    tiles: int = 1
+    editable: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,11 +20,12 @@ import cv2
 import numpy as np
 
 from errors import ModelNotFound, VisionLoopError, our_fault
+from inference import tiles
 from inference.agreement import Comparison, compare
 from inference.device import cpu_count, cpu_sessions, device, limits
 from inference.engine import Engine, load_engine
 from inference.images import Pixels, decode
-from inference.postprocess import Outputs, postprocess
+from inference.postprocess import MAX_DET, Outputs, postprocess
 from inference.prediction import Float, InferenceItem, ItemResult, Prediction
 from inference.preprocess import prepare
 from inference.render import draw
@@ -87,11 +88,14 @@ class ModelRuntime:
 
     async def predict_batch(self, items: Sequence[InferenceItem]) -> list[ItemResult]:
         """One result per item, in order; a failed item is its own error, and raises nothing."""
-        groups: dict[str, list[int]] = {}
+        groups: dict[tuple[str, bool], list[int]] = {}
         for index, item in enumerate(items):
-            groups.setdefault(item.model, []).append(index)
+            groups.setdefault((item.model, item.tiles != tiles.OFF), []).append(index)
         answers = await asyncio.gather(
-            *(self._predict_group(tag, [items[i] for i in group]) for tag, group in groups.items())
+            *(
+                self._predict_group(tag, [items[i] for i in group], tiled)
+                for (tag, tiled), group in groups.items()
+            )
         )
         by_index: dict[int, ItemResult] = {}
         for group, results in zip(groups.values(), answers, strict=True):
@@ -199,9 +203,13 @@ class ModelRuntime:
 
     # -- pictures
 
-    async def _predict_group(self, tag: str, items: list[InferenceItem]) -> list[ItemResult]:
+    async def _predict_group(
+        self, tag: str, items: list[InferenceItem], tiled: bool
+    ) -> list[ItemResult]:
         try:
             model = await self._model(tag)
+            if tiled and model.description.task != "classify":
+                return await asyncio.gather(*(self._predict_tiled(model, item) for item in items))
             if not model.engine.batched:
                 return await asyncio.gather(
                     *(self._in_thread(self._predict_apart, model, item) for item in items)
@@ -265,6 +273,46 @@ class ModelRuntime:
         )
         return [next(finished) if isinstance(work, Work) else work for work in prepared]
 
+    async def _predict_tiled(self, model: Model, item: InferenceItem) -> ItemResult:
+        """A picture in views, side by side; what the network sees in them is merged."""
+        try:
+            times = {}
+            start = time.perf_counter()
+            pixels = await self._in_thread(decode, item.image, self._settings.max_pixels)
+            times["preprocess"] = _since(start)
+            height, width = pixels.shape[:2]
+            views = tiles.views(width, height, model.description.imgsz, item.tiles)
+            size = limits(self._settings).max_batch if model.engine.batched else 1
+            parts = [views[first : first + size] for first in range(0, len(views), size)]
+            start = time.perf_counter()
+            seen = await asyncio.gather(
+                *(self._in_thread(self._look, model, item, pixels, part) for part in parts)
+            )
+            times["inference"] = _since(start)
+            most = MAX_DET if item.max_det is None else item.max_det
+            found = list(zip(views, (p for part in seen for p in part), strict=True))
+            start = time.perf_counter()
+            prediction = await self._in_thread(tiles.merge, found, most)
+            times["postprocess"] = _since(start)
+            return await self._in_thread(self._result, item, pixels, prediction, times)
+        except Exception as error:
+            return ItemResult(error=_as_client_error(error))
+
+    def _look(
+        self, model: Model, item: InferenceItem, pixels: Pixels, views: list[tiles.View]
+    ) -> list[Prediction]:
+        """What the network sees in some views, each in its own pixels."""
+        works = [
+            Work(item, model, part, prepare(part, model.description), {})
+            for part in (np.ascontiguousarray(view.cut(pixels)) for view in views)
+        ]
+        wide = len(works) == 1 and self._busy == 1
+        outputs = model.engine.run(np.stack([work.prepared for work in works]), wide=wide)
+        return [
+            self._predicted(work, [output[row] for output in outputs])
+            for row, work in enumerate(works)
+        ]
+
     async def _in_thread(self, function: Callable[..., T], *args: Any) -> T:
         """`function` in the pool, counted as busy from now, so while it waits too."""
         with self._busy_lock:
@@ -285,8 +333,13 @@ class ModelRuntime:
 
     def _finish(self, work: Work, outputs: Outputs) -> ItemResult:
         start = time.perf_counter()
+        prediction = self._predicted(work, outputs)
+        work.times["postprocess"] = _since(start)
+        return self._result(work.item, work.pixels, prediction, work.times)
+
+    def _predicted(self, work: Work, outputs: Outputs) -> Prediction:
         height, width = work.pixels.shape[:2]
-        prediction: Prediction = postprocess(
+        return postprocess(
             outputs,
             work.model.description,
             width,
@@ -295,9 +348,14 @@ class ModelRuntime:
             iou=work.item.iou,
             max_det=work.item.max_det,
         )
-        work.times["postprocess"] = _since(start)
-        drawn = draw(work.pixels, prediction) if work.item.draw else None
-        return ItemResult(prediction=prediction, drawn=drawn, times=work.times)
+
+    def _result(
+        self, item: InferenceItem, pixels: Pixels, prediction: Prediction, times: dict[str, float]
+    ) -> ItemResult:
+        if item.editable:
+            prediction = prediction.simplified()
+        drawn = draw(pixels, prediction) if item.draw else None
+        return ItemResult(prediction=prediction, drawn=drawn, times=times)
 
 
 def _give_way() -> None:

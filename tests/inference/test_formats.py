@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
+from pycocotools import mask as mask_tools
+from pycocotools.coco import COCO
 
 from errors import ValidationFailed
 from inference import rle
@@ -110,18 +112,16 @@ def test_coco_keeps_holes_to_the_pixel(found: Annotations) -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_run_lengths_are_those_of_pycocotools(seed: int) -> None:
-    tools = pytest.importorskip("pycocotools.mask")
     random = np.random.default_rng(seed)
     mask = random.random((7 + seed, 11)) < (0.1, 0.5, 0.9, 1.0)[seed]
-    theirs = tools.encode(np.asfortranarray(mask.astype(np.uint8)))
+    theirs = mask_tools.encode(np.asfortranarray(mask.astype(np.uint8)))
     np.testing.assert_array_equal(rle.decode(theirs), mask)
     np.testing.assert_array_equal(rle.decode(rle.encode(mask)), mask)
-    ours = tools.frPyObjects(rle.encode(mask), *mask.shape)
-    np.testing.assert_array_equal(tools.decode(ours), mask)
+    ours = mask_tools.frPyObjects(rle.encode(mask), *mask.shape)
+    np.testing.assert_array_equal(mask_tools.decode(ours), mask)
 
 
 def test_pycocotools_loads_what_is_written(tmp_path: Path) -> None:
-    coco = pytest.importorskip("pycocotools.coco")
     square = ((10.0, 10.0), (50.0, 10.0), (50.0, 50.0), (10.0, 50.0))
     hole = ((20.0, 20.0), (20.0, 40.0), (40.0, 40.0), (40.0, 20.0))
     found = Annotations(
@@ -142,7 +142,7 @@ def test_pycocotools_loads_what_is_written(tmp_path: Path) -> None:
     file = tmp_path / "instances.json"
     file.write_text(json.dumps(to_coco([found, replace(found, image="b.jpg")], NAMES, POINTS)))
     with redirect_stdout(io.StringIO()):
-        loaded = coco.COCO(str(file))
+        loaded = COCO(str(file))
     assert len(loaded.getImgIds()) == 2
     assert [row["name"] for row in loaded.loadCats(loaded.getCatIds())] == list(NAMES)
     rows = loaded.loadAnns(loaded.getAnnIds(imgIds=[2]))
