@@ -1,55 +1,37 @@
 """Distillation: a small network learns from the labels and from what a large one says.
 
-The student trains as it would alone (`training.yolo`); its loss gets further terms, each a class
-of `distillation_losses`: the teacher's class scores, its box distributions, its features, its
-masks, and with `enable_consistency` its pseudo-labels on disturbed pictures (`consistency`).
-Teacher and student may differ in scale and in the order of their classes: names join them, and
-classes that the teacher does not know are left to the labels.
+The student trains as it would alone (`training.yolo`); its loss gets further terms
+(`distillation_criteria`), each a class of `distillation_losses`: the teacher's class scores, its
+box distributions, its features, its masks, and with `enable_consistency` its pseudo-labels on
+disturbed pictures (`consistency`). Teacher and student may differ in scale and in the order of
+their classes: names join them, and classes that the teacher does not know are left to the labels.
 """
 
 from __future__ import annotations
 
-import math
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
 
 from errors import ValidationFailed
-from settings import get_settings
+from settings import Settings, get_settings
 from training import yolo
-from training.consistency import (
-    DenseConsistency,
-    PictureConsistency,
-    ramp,
-    strong_view,
-    unchanged_statistics,
-)
+from training.class_union import unite
 from training.data_roots import data_roots
-from training.datasets import check
-from training.distillation_losses import (
-    BernoulliDistillation,
-    BoxDistillation,
-    FeatureDistillation,
-    MaskDistillation,
-    SoftmaxDistillation,
-)
+from training.datasets import Dataset, check
+from training.distillation_criteria import TUNING, DenseCriterion, PictureCriterion, Tuning
+from training.distillation_losses import FeatureDistillation
 from training.distillation_options import DistillationOptions
+from training.old_model import Seen
 from training.publication import Trained
 from training.recipe import Recipe
+from training.replay import Replaying, remember, share
 from training.start_weights import load_start
-from training.teacher import (
-    Captured,
-    Outputs,
-    Teacher,
-    check_fit,
-    has_same_bins,
-    relative_boxes,
-    shared_classes,
-)
+from training.teacher import Captured, Teacher, check_fit, shared_classes
+from training.union_dataset import unite_data
 
 if TYPE_CHECKING:
     from training.worker import JobHandle
@@ -72,8 +54,7 @@ def train(recipe: Recipe, job: JobHandle) -> Trained:
     for note in recipe.notes:
         job.log(note)
 
-    dataset = check(recipe.dataset, recipe.task, data_roots(settings))
-    job.check()
+    dataset, replayed = with_old_data(recipe, options, job, settings)
     start = load_start(recipe.base, job.folder / "base", settings)
     teacher = Teacher(load_start(named, job.folder / "teacher", settings), recipe.task)
     ours, theirs = shared_classes(dataset.names, teacher.names)
@@ -81,6 +62,10 @@ def train(recipe: Recipe, job: JobHandle) -> Trained:
     job.check()
 
     run = yolo.Run(recipe, job, dataset, start)
+    if replayed:
+        fresh = len(dataset.looked.splits["train"]) - replayed
+        run.samples = fresh + share(fresh, options.replay_ratio)
+        run.extensions = (type("Replay", (Marking, Replaying), {"ratio": options.replay_ratio}),)
     lesson = Lesson(run, options, teacher, (ours, theirs))
     run.hooks = {
         "on_pretrain_routine_end": lesson.begin,
@@ -92,25 +77,54 @@ def train(recipe: Recipe, job: JobHandle) -> Trained:
     return yolo.train(run)
 
 
-@dataclass(frozen=True)
-class Tuning:
-    """What weights of 1 mean; measured by `python -m benchmarks.learning distillation --study`.
+def with_old_data(
+    recipe: Recipe, options: DistillationOptions, job: JobHandle, settings: Settings
+) -> tuple[Dataset, int]:
+    """The data set, together with a memory of old pictures where that was asked for.
 
-    Attributes:
-        cls, box, feat, mask: Factors that bring each term to the scale of Ultralytics' losses.
-        picture: The same for the class term of a classifier.
-        last: Share of the terms' strength that is left in the last epoch, after a cosine.
+    Returns:
+        What to train on, and how many old pictures are in it.
     """
+    roots = data_roots(settings)
+    dataset = check(recipe.dataset, recipe.task, roots)
+    job.check()
+    if not options.replays:
+        return dataset, 0
+    old = check(str(options.old_data), recipe.task, roots, fewest=1)
+    union = unite(dataset.names, old.names, old.counts["train"])
+    memory = remember(
+        job.folder,
+        old,
+        union.ids(old.names),
+        options.max_replay_samples,
+        "random",
+        recipe.seed,
+        _unseen,
+    )
+    extra = f", which adds the classes {', '.join(union.added)}" if union.added else ""
+    job.log(
+        f"{len(memory)} old pictures are replayed, {options.replay_ratio:.0%} of each epoch{extra}."
+    )
+    return unite_data(union, dataset, old, memory), len(memory)
 
-    cls: float = 0.5
-    box: float = 0.5
-    feat: float = 0.5
-    mask: float = 1.0
-    picture: float = 0.5
-    last: float = 0.1
+
+def _unseen(_: Sequence[Path]) -> Seen:
+    raise AssertionError("pictures that chance chooses are not looked at")
 
 
-TUNING = Tuning()
+class Marking:
+    """Mixed into a classifier's trainer: batches say which files they are of, as others do."""
+
+    def build_dataset(self: Any, img_path: Any, mode: str = "train", batch: Any = None) -> Any:
+        dataset = super().build_dataset(img_path, mode, batch)  # type: ignore[misc]
+        if mode == "train" and hasattr(dataset, "samples"):
+            kind = type(dataset)
+
+            def item(self: Any, index: int) -> dict[str, Any]:
+                return {**kind.__getitem__(self, index), "im_file": self.samples[index][0]}
+
+            dataset.__class__ = type("Marked", (kind,), {"__getitem__": item})
+        return dataset
 
 
 class Lesson:
@@ -195,140 +209,3 @@ def channels(model: Any) -> list[int]:
     if hasattr(head, "cv2"):
         return [branch[0].conv.in_channels for branch in head.cv2]
     return [head.conv.conv.in_channels]
-
-
-class _Criterion:
-    """Takes the place of Ultralytics' criterion while the student trains.
-
-    Attributes:
-        progress: Share of the epochs that is done.
-    """
-
-    def __init__(self, lesson: Lesson, student: nn.Module, task_loss: Any) -> None:
-        self.lesson = lesson
-        self.student = student
-        self.task_loss = task_loss
-        self.progress = 0.0
-        self.ours, self.theirs = lesson.classes
-
-    def __deepcopy__(self, _: dict[int, Any]) -> None:
-        """A copy of the student, like its average, has no teacher."""
-
-    def update(self) -> None:
-        """Ultralytics calls this after each epoch; end-to-end heads shift weights then."""
-        if hasattr(self.task_loss, "update"):
-            self.task_loss.update()
-
-    @property
-    def strength(self) -> float:
-        """From 1 down to `Tuning.last`: in the end the labels decide (as in YOLOv6 3.0)."""
-        last = self.lesson.tuning.last
-        return last + (1 - last) * (1 + math.cos(math.pi * self.progress)) / 2
-
-    def sum(self, terms: dict[str, tuple[float, Tensor]]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Weighted terms added up, and each of them to be shown."""
-        strength = self.strength
-        scaled = {name: factor * strength * value for name, (factor, value) in terms.items()}
-        total = torch.stack([value.float() for value in scaled.values()]).sum()
-        return total, {name: value.detach() for name, value in scaled.items()}
-
-
-class DenseCriterion(_Criterion):
-    """For detection and segmentation heads."""
-
-    def __init__(self, lesson: Lesson, student: Any, task_loss: Any) -> None:
-        super().__init__(lesson, student, task_loss)
-        options = lesson.options
-        self.scores = BernoulliDistillation(options.temperature)
-        self.boxes = BoxDistillation(options.temperature)
-        self.masks = MaskDistillation(options.temperature)
-        self.consistency = DenseConsistency(options.pseudo_conf_threshold)
-        self.has_bins = has_same_bins(student, lesson.teacher)
-        self.strides = [int(stride) for stride in student.model[-1].stride]
-        if options.reg_weight and not self.has_bins:
-            lesson.run.job.log(
-                "The box term is left out: the heads do not describe boxes by the same bins."
-            )
-
-    def __call__(self, preds: Any, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
-        loss, items = self.task_loss(preds, batch)
-        student, images = Outputs.of_head(preds), batch["img"]
-        teacher = self.lesson.teacher(images)
-        weight = images.new_ones(len(images))
-        terms = self._terms(student, teacher, images, weight)
-        if terms:
-            added, shown = self.sum(terms)
-            loss, items = torch.cat([loss, added[None] * len(images)]), {**items, **shown}
-        return loss, items
-
-    def _terms(
-        self, student: Outputs, teacher: Outputs, images: Tensor, weight: Tensor
-    ) -> dict[str, tuple[float, Tensor]]:
-        options, tuning = self.lesson.options, self.lesson.tuning
-        said, taught = student.scores[..., self.ours], teacher.scores[..., self.theirs]
-        confidence = taught.sigmoid().amax(-1)
-        anchors, amount = confidence * weight[:, None], confidence.sum().clamp(min=1)
-        terms = {}
-        if options.cls_weight:
-            value = self.scores(said, taught, anchors, amount)
-            terms["distill_cls"] = (options.cls_weight * tuning.cls, value)
-        if options.reg_weight and self.has_bins:
-            assert student.boxes is not None
-            assert teacher.boxes is not None
-            value = self.boxes(student.boxes, teacher.boxes, anchors, amount)
-            terms["distill_box"] = (options.reg_weight * tuning.box, value)
-        if self.lesson.features is not None:
-            value = self.lesson.features(student.features, teacher.features, weight)
-            terms["distill_feat"] = (options.feat_weight * tuning.feat, value)
-        if options.mask_weight and student.masks is not None and teacher.masks is not None:
-            height, width = images.shape[2:]
-            boxes = relative_boxes(teacher, self.strides, (height, width))
-            value = self.masks(student.masks, teacher.masks, boxes, anchors, amount)
-            terms["distill_mask"] = (options.mask_weight * tuning.mask, value)
-        if options.enable_consistency:
-            with unchanged_statistics(self.student):
-                strong = Outputs.of_head(self.student(strong_view(images)))
-            bins = self.has_bins
-            value = self.consistency(
-                Outputs(strong.scores[..., self.ours], boxes=strong.boxes if bins else None),
-                Outputs(taught, boxes=teacher.boxes if bins else None),
-                weight,
-            )
-            factor = options.consistency_weight * tuning.cls * ramp(self.progress)
-            terms["consistency"] = (factor, value)
-        return terms
-
-
-class PictureCriterion(_Criterion):
-    """For classifiers."""
-
-    def __init__(self, lesson: Lesson, student: Any, task_loss: Any) -> None:
-        super().__init__(lesson, student, task_loss)
-        self.scores = SoftmaxDistillation(lesson.options.temperature)
-        self.consistency = PictureConsistency(lesson.options.pseudo_conf_threshold)
-
-    def __call__(self, preds: Tensor, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
-        loss, items = self.task_loss(preds, batch)
-        lesson, images = self.lesson, batch["img"]
-        options, tuning = lesson.options, lesson.tuning
-        teacher = lesson.teacher(images)
-        known = torch.isin(batch["cls"], batch["cls"].new_tensor(self.ours))
-        weight = images.new_ones(len(images))
-        taught = Outputs(teacher.scores[:, self.theirs])
-        terms = {}
-        if options.cls_weight:
-            value = self.scores(preds[:, self.ours], taught.scores, weight * known)
-            terms["distill_cls"] = (options.cls_weight * tuning.picture, value)
-        if lesson.features is not None:
-            value = lesson.features(lesson.captured.features, teacher.features, weight)
-            terms["distill_feat"] = (options.feat_weight * tuning.feat, value)
-        if options.enable_consistency:
-            with unchanged_statistics(self.student):
-                strong = Outputs(self.student(strong_view(images))[:, self.ours])
-            value = self.consistency(strong, taught, weight * known)
-            factor = options.consistency_weight * ramp(self.progress)
-            terms["consistency"] = (factor, value)
-        if terms:
-            added, shown = self.sum(terms)
-            loss, items = loss + added, {**items, **shown}
-        return loss, items

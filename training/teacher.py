@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -86,7 +87,9 @@ class Teacher:
     def __init__(self, start: Start, task: Task) -> None:
         if start.model is None:
             raise ValidationFailed("A teacher without weights has nothing to teach.")
-        self.model: Any = start.model.eval().requires_grad_(False)
+        self.model: Any = copy.deepcopy(start.model).eval().requires_grad_(False)
+        if self.is_yolo:
+            self.model.fuse(verbose=False)  # with channels last, a quarter less time on a CPU
         self.names = start.names
         self.task = task
         how = start.preprocessing
@@ -98,13 +101,14 @@ class Teacher:
         return hasattr(self.model, "yaml")
 
     def to(self, device: torch.device) -> None:
-        self.model.to(device)
+        self.model.to(device, memory_format=torch.channels_last)
         self._mean, self._std = self._mean.to(device), self._std.to(device)
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Outputs:
         """Answers for RGB pictures (B, 3, H, W), 0 to 1, as Ultralytics' trainers have them."""
         images = (images - self._mean) / self._std
+        images = images.contiguous(memory_format=torch.channels_last)
         if self.task != "classify":
             return Outputs.of_head(self.model(images))
         captured = Captured()

@@ -1,0 +1,177 @@
+"""A student with a teacher, for real and small: every task, resumed, published, with old data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from errors import ValidationFailed
+from models_store.description import Task
+from models_store.registry import Registry
+from models_store.weights import build_model, load_model
+from tests.training.trainer_job import (
+    RecordingJob,
+    drawn,
+    narrow_mobilenet,
+    narrow_network,
+    recipe,
+    run,
+)
+from training.distillation import STATE
+from training.distillation_options import DistillationOptions
+from training.publication import publish
+from training.recipe import Recipe
+
+TERMS = {
+    "detect": {"distill_cls", "distill_box", "distill_feat"},
+    "segment": {"distill_cls", "distill_box", "distill_feat", "distill_mask"},
+    "classify": {"distill_cls", "distill_feat"},
+}
+FAST: dict[str, Any] = {"mosaic": 0}
+
+
+class Stopped(BaseException):
+    """Stands for JobCancelled."""
+
+
+def lesson(
+    registry: Registry, task: Task, epochs: int, teacher: str | None = None, **options: Any
+) -> Recipe:
+    return recipe(
+        registry,
+        task,
+        mode="distillation",
+        model=narrow_network(registry, task),
+        epochs=epochs,
+        hyper={} if task == "classify" else FAST,
+        distillation=DistillationOptions(
+            teacher=teacher or narrow_network(registry, task), **options
+        ),
+    )
+
+
+@pytest.mark.parametrize("task", ["detect", "segment", "classify"])
+def test_a_student_learns_is_resumed_and_stays_a_plain_network(
+    registry: Registry, job: RecordingJob, task: Task
+) -> None:
+    plan = lesson(registry, task, epochs=2, enable_consistency=True)
+    job.stop_when = lambda job: Stopped() if job.checkpoints else None
+    with pytest.raises(Stopped):
+        run(plan, job)
+    folder = job.folder / "checkpoints"
+    first = torch.load(folder / STATE, weights_only=True)
+    average = torch.load(folder / "last.pt", weights_only=False)["ema"]
+    assert not any("projector" in name or "teacher" in name for name in average.state_dict())
+
+    job.stop_when = lambda _: None
+    trained = run(plan, job)
+    assert job.checkpoints == [1, 2]
+    assert "Training from epoch 2" in job.text
+    assert "afresh" not in job.text
+    assert set(job.metrics[-1]) >= TERMS[task] | {"consistency"}
+    second = torch.load(folder / STATE, weights_only=True)
+    steps = [state["optimizer"]["state"][0]["step"] for state in (first, second)]
+    assert steps[1] == 2 * steps[0]
+    assert all(steps)
+
+    model, description = load_model(trained.folder)
+    assert description.names == ("circle", "square", "triangle")
+    assert list(model.state_dict()) == list(build_model(description).state_dict())
+    assert not any("projector" in name for name in model.state_dict())
+
+
+def test_a_good_teacher_is_worth_having(registry: Registry, tmp_path: Path) -> None:
+    """The same few epochs, without and with somebody who knows."""
+    alone = recipe(
+        registry, "classify", model=narrow_network(registry, "classify"), epochs=8, hyper={}
+    )
+    able = run(alone, RecordingJob(tmp_path / "teacher"))
+    assert able.metrics["accuracy"] > 0.9
+    name = publish_quickly(registry, able.folder)
+    job = RecordingJob(tmp_path / "student")
+    plan = lesson(registry, "classify", 3, teacher=name)
+    taught = run(plan, job)
+    student = recipe(registry, "classify", model=plan.base.value, epochs=3)
+    untaught = run(student, RecordingJob(tmp_path / "alone"))
+    assert taught.metrics["val_loss"] < untaught.metrics["val_loss"], job.text
+    assert "knows 3 of the 3 classes" in job.text
+
+
+def publish_quickly(registry: Registry, folder: Path) -> str:
+    (folder / "model.onnx").write_bytes(b"never served")
+    return registry.publish(folder, "able", {"kind": "import"}).id
+
+
+def test_the_published_model_names_its_teacher(registry: Registry, job: RecordingJob) -> None:
+    plan = lesson(registry, "classify", 1)
+    assert plan.teacher is not None
+    version = publish(run(plan, job), plan, job, registry)
+    assert version.source["mode"] == "distillation"
+    assert version.source["teacher"] == plan.teacher.value
+    assert version.source["parent"] == plan.base.value
+
+
+def test_classes_that_the_teacher_does_not_know_are_left_to_the_labels(
+    registry: Registry, job: RecordingJob
+) -> None:
+    teacher = narrow_network(registry, "detect", ("lamp", "Square"))
+    run(lesson(registry, "detect", 1, teacher=teacher), job)
+    assert "knows 1 of the 3 classes" in job.text
+    stranger = narrow_network(registry, "detect", ("lamp", "tree"))
+    with pytest.raises(ValidationFailed, match="knows none of the classes"):
+        run(lesson(registry, "detect", 1, teacher=stranger), RecordingJob(job.folder / "other"))
+
+
+def test_weights_of_zero_leave_terms_out(registry: Registry, job: RecordingJob) -> None:
+    plan = lesson(registry, "detect", 1, feat_weight=0, reg_weight=0)
+    run(plan, job)
+    assert "distill_cls" in job.metrics[-1]
+    assert not {"distill_feat", "distill_box", "consistency"} & set(job.metrics[-1])
+    assert not (job.folder / "checkpoints" / STATE).exists()
+
+
+@pytest.mark.parametrize("task", ["detect", "classify"])
+def test_old_pictures_are_replayed_and_count_as_asked(
+    registry: Registry, job: RecordingJob, task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from training.distillation_criteria import Criterion
+
+    old = drawn(task, train=24)
+    weights: list[float] = []
+    asked = Criterion.importance
+
+    def noted(self: Any, batch: dict[str, Any]) -> torch.Tensor:
+        found = asked(self, batch)
+        weights.extend(found.tolist())
+        return found
+
+    monkeypatch.setattr(Criterion, "importance", noted)
+    options = {"old_data": str(old), "replay_ratio": 0.2, "replay_distill_boost": 3.0}
+    run(lesson(registry, task, 1, max_replay_samples=12, **options), job)
+    assert "12 old pictures are replayed, 20% of each epoch" in job.text
+    assert len(weights) == 80
+    assert weights.count(3.0) == 16
+    assert weights.count(1.0) == 64
+
+
+def test_a_mobilenet_may_teach_a_classifier(registry: Registry, job: RecordingJob) -> None:
+    teacher = narrow_mobilenet(registry, ("square", "lamp", "circle"))
+    run(lesson(registry, "classify", 1, teacher=teacher), job)
+    assert "knows 2 of the 3 classes" in job.text
+
+
+def test_damaged_projectors_do_not_end_a_resumed_training(
+    registry: Registry, job: RecordingJob
+) -> None:
+    plan = lesson(registry, "classify", 2)
+    job.stop_when = lambda job: Stopped() if job.checkpoints else None
+    with pytest.raises(Stopped):
+        run(plan, job)
+    (job.folder / "checkpoints" / STATE).write_bytes(b"cut off")
+    job.stop_when = lambda _: None
+    run(plan, job)
+    assert "projectors start afresh" in job.text
+    assert job.checkpoints == [1, 2]
