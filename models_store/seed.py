@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
@@ -21,6 +23,7 @@ log = logging.getLogger(__name__)
 
 STARTERS = Path(__file__).parent / "starter"
 FIRST_ACTIVE = "traffic_signs_yolov8n"
+SOURCE_FILE = "source.json"  # beside the model: `class_counts`, in proportion to what is drawn
 EXPORT_TIMEOUT = 600.0  # seconds, for all of them
 
 
@@ -95,7 +98,7 @@ def _publish(registry: Registry, wanted: list[Starter]) -> list[str]:
             model = registry.publish(
                 copy,
                 starter.name,
-                {"kind": "starter"},
+                {"kind": "starter", **_source(starter)},
                 promote=_starter_is_promoted(registry, starter.name),
                 unless_present=True,
             )
@@ -103,6 +106,11 @@ def _publish(registry: Registry, wanted: list[Starter]) -> list[str]:
             done.append(f"Added the starter model {model.id}.")
     log.info("Seeded %d starter model(s) in %.1f s", len(done), time.monotonic() - started)
     return done
+
+
+def _source(starter: Starter) -> dict[str, Any]:
+    path = starter.folder / SOURCE_FILE
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
 
 def _export(folders: list[Path]) -> None:

@@ -7,14 +7,17 @@ import shutil
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from errors import VisionLoopError
 from models_store import seed as seeding
+from models_store.description import ModelDescription
 from models_store.export import export_onnx
 from models_store.registry import Registry
 from models_store.seed import FIRST_ACTIVE, seed, starters
 from settings import Settings
+from training.scenes import _FREQUENCY
 
 OTHER = "a_classifier"
 
@@ -27,6 +30,7 @@ def shipped(tmp_path: Path, model_folder: Path) -> Path:
         folder.mkdir(parents=True)
         for file in ("model.json", "model.safetensors"):
             shutil.copyfile(model_folder / file, folder / file)
+    (tmp_path / "starter" / OTHER / "source.json").write_text('{"class_counts": {"round": 5}}')
     (tmp_path / "starter" / "half").mkdir()
     (tmp_path / "starter" / "half" / "model.json").write_text("{}")
     return tmp_path / "starter"
@@ -61,6 +65,7 @@ def test_the_first_start_seeds_through_one_child_and_the_second_does_nothing(
         (FIRST_ACTIVE, True),
     ]
     assert all(model.source["kind"] == "starter" for model in models)
+    assert [model.source.get("class_counts") for model in models] == [{"round": 5}, None]
     assert registry.active().name == registry.active_pointer() == FIRST_ACTIVE
     assert seed(registry, shipped) == []
     assert registry.list() == models
@@ -130,3 +135,13 @@ def test_starters_that_cannot_be_prepared_are_an_error_that_says_so(
         seed(registry, shipped)
     assert registry.list() == []
     assert list((registry.settings.home / "scratch").iterdir()) == []
+
+
+def test_the_shipped_starters_tell_how_often_their_classes_are_drawn() -> None:
+    drawn = {"detect": _FREQUENCY, "classify": np.full(34, 1 / 34)}
+    for starter in starters():
+        description = ModelDescription.load(starter.folder)
+        counts = seeding._source(starter)["class_counts"]
+        assert tuple(counts) == description.names
+        shares = np.array(list(counts.values())) / sum(counts.values())
+        assert shares == pytest.approx(drawn[description.task])
