@@ -70,6 +70,11 @@ class Trainer:
         """The status in which the job ended."""
         return (await self.dispatcher.finished(job_id)).status
 
+    @bentoml.task
+    async def evaluate(self, job_id: str) -> str:
+        """The same, for a model that is measured."""
+        return (await self.dispatcher.finished(job_id)).status
+
 
 @bentoml.asgi_app(door, path="/")
 @bentoml.service(
@@ -131,6 +136,11 @@ class VisionLoop:
     async def train(self, parameters: dict[str, Any]) -> dict[str, Any]:
         """A training as a BentoML task; `parameters` as `/train` has them, with `data_path`."""
         return await native.train(self.gateway, parameters)
+
+    @bentoml.task(route="/tasks/evaluate")
+    async def evaluate(self, parameters: dict[str, Any]) -> dict[str, Any]:
+        """An evaluation as a BentoML task: `model_id`, and perhaps `dataset_path`, `split`."""
+        return await native.evaluate(self.gateway, parameters)
 
 
 for runner in (Detector, Annotator, Trainer):  # each can be served alone

@@ -21,7 +21,7 @@ from starlette.responses import JSONResponse, Response
 from api.answers import infer_answer
 from api.errors import check, explain
 from api.schemas import InferOptions
-from errors import VisionLoopError
+from errors import ValidationFailed, VisionLoopError
 from inference.prediction import InferenceItem
 from settings import get_settings
 
@@ -85,6 +85,21 @@ async def train(gateway: Gateway, parameters: dict[str, Any]) -> Any:
         fields = check(Parameters, parameters)
         wanted = fields.request(fields.mode)
         job = await jobs.submit(gateway, wanted, fields.model_dump())
+        return jobs.view(await jobs.ended(gateway, job.id))
+    except VisionLoopError as error:
+        return JSONResponse(error.to_json(), error.status)
+
+
+async def evaluate(gateway: Gateway, parameters: dict[str, Any]) -> Any:
+    """`/tasks/evaluate`: the job as `/jobs` shows it once it has ended, or the error's answer."""
+    from api import evaluations, jobs
+
+    try:
+        model_id = parameters.get("model_id")
+        if not isinstance(model_id, str) or not model_id.strip():
+            raise ValidationFailed("'model_id' is missing: the id of the model to measure.")
+        fields = check(evaluations.Evaluate, parameters)
+        job = await evaluations.submit(gateway, model_id, fields)
         return jobs.view(await jobs.ended(gateway, job.id))
     except VisionLoopError as error:
         return JSONResponse(error.to_json(), error.status)

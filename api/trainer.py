@@ -30,16 +30,17 @@ class TrainerLink:
         if self._client is not None:
             await self._client.close()
 
-    def submit(self, job_id: str) -> None:
+    def submit(self, job_id: str, kind: str = "training") -> None:
         """Wake the Trainer for a job, without waiting for it."""
-        call = asyncio.get_running_loop().create_task(self._submit(job_id))
+        call = asyncio.get_running_loop().create_task(self._submit(job_id, kind))
         self._calls.add(call)
         call.add_done_callback(self._calls.discard)
 
-    async def _submit(self, job_id: str) -> None:
+    async def _submit(self, job_id: str, kind: str) -> None:
         try:
             client = await self._open()
-            await client.train.submit(job_id=job_id)
+            task = client.evaluate if kind == "evaluation" else client.train
+            await task.submit(job_id=job_id)
         except Exception as error:
             log.info("The Trainer will find job %s by itself: %s", job_id, error)
 
