@@ -1,4 +1,4 @@
-"""A network that knows more classes than it did: old outputs stay as they were, to the bit.
+"""A network that knows more classes than it did: old outputs stay as they were.
 
 Only the layer that makes the class scores grows. Its old rows are copied, hidden layers keep
 their width (which Ultralytics would derive from the number of classes), and the new rows start

@@ -96,7 +96,11 @@ def test_a_request_becomes_a_recipe(
 def test_the_learning_modes_resolve_what_they_learn_from(
     registry: Registry, settings: Settings, data: Path
 ) -> None:
-    options = {"old_data": str(data), "new_classes": ("tram",), "max_replay_samples": 5}
+    options = {
+        "old_data": str(data),
+        "new_classes": ("circle", "square", "triangle"),
+        "max_replay_samples": 5,
+    }
     recipe = planned(
         registry, settings, data, mode="incremental", base_model="signs", incremental=options
     )
@@ -104,7 +108,7 @@ def test_the_learning_modes_resolve_what_they_learn_from(
     assert (recipe.name, recipe.teacher, recipe.distillation) == ("signs", None, None)
     assert recipe.incremental is not None
     assert recipe.incremental.replays
-    assert recipe.incremental.new_classes == ("tram",)
+    assert recipe.incremental.new_classes[0] == "circle"
 
     student = planned(
         registry,
@@ -154,6 +158,11 @@ def test_the_learning_modes_resolve_what_they_learn_from(
             {"mode": "incremental", "base_model": "signs", "incremental": {"replay_ratio": 1}},
             ValidationFailed,
             "replay_ratio is 1",
+        ),
+        (
+            {"mode": "incremental", "base_model": "signs", "incremental": {"new_classes": ["bus"]}},
+            ValidationFailed,
+            "new_classes has 'bus'",
         ),
         ({"mode": "distillation"}, ValidationFailed, "teacher_model_path is missing"),
         (
