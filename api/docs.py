@@ -11,8 +11,10 @@ from fastapi import APIRouter, FastAPI
 from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
 from fastapi.openapi.utils import get_openapi
 from fastapi.staticfiles import StaticFiles
+from pydantic import BaseModel
 from starlette.responses import HTMLResponse
 
+from api.annotate import NativeAnnotateForm
 from api.schemas import NativeForm, errors, form_body
 
 ASSETS = Path(str(files(fastapi_offline) / "static"))
@@ -95,19 +97,12 @@ def document(app: FastAPI) -> dict[str, Any]:
 
 def _bentomls_own() -> dict[str, Any]:
     """What FastAPI does not know of: the native route and the probes."""
-    answer = {"schema": {"$ref": "#/components/schemas/InferAnswer"}}
-    predict = {
-        "tags": ["Inference"],
-        "summary": "Predict",
-        "description": "`/infer` for `bentoml.SyncHTTPClient(url).predict(image=Path(...))`.",
-        "operationId": "predict",
-        **form_body(NativeForm),
-        "responses": {
-            "200": {"description": "Predictions", "content": {"application/json": answer}},
-            **{str(status): {"description": text} for status, text in PREDICT_ERRORS.items()},
-        },
+    paths: dict[str, Any] = {
+        "/predict": _native("predict", "Inference", "/infer", NativeForm, "InferAnswer"),
+        "/annotate": _native(
+            "annotate", "Annotation", "/api/auto_annotate", NativeAnnotateForm, "AnnotateAnswer"
+        ),
     }
-    paths: dict[str, Any] = {"/predict": {"post": predict}}
     for path, (summary, refusal) in PROBES.items():
         ok = {"200": {"description": "Yes"}}
         no = {"503": {"description": refusal}} if refusal else {}
@@ -120,6 +115,23 @@ def _bentomls_own() -> dict[str, Any]:
             }
         }
     return paths
+
+
+def _native(name: str, tag: str, like: str, form: type[BaseModel], answer: str) -> dict[str, Any]:
+    """BentoML's own route for what another one answers."""
+    schema = {"schema": {"$ref": f"#/components/schemas/{answer}"}}
+    operation = {
+        "tags": [tag],
+        "summary": name.capitalize(),
+        "description": f"`{like}` for `bentoml.SyncHTTPClient(url).{name}(image=Path(...))`.",
+        "operationId": name,
+        **form_body(form),
+        "responses": {
+            "200": {"description": "As there", "content": {"application/json": schema}},
+            **{str(status): {"description": text} for status, text in PREDICT_ERRORS.items()},
+        },
+    }
+    return {"post": operation}
 
 
 def _name_errors(responses: dict[str, Any]) -> None:

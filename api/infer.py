@@ -6,7 +6,9 @@ import asyncio
 import base64
 import binascii
 from collections.abc import Coroutine
+from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Request, Response
 from pydantic_core import to_json
@@ -20,7 +22,7 @@ from api.errors import check
 from api.fetch import fetch
 from api.forms import content_type, fields, read_form
 from api.gateway import Gateway, Wired
-from api.schemas import InferBase64, InferForm, InferOptions, errors, form_body, json_body
+from api.schemas import FromUrl, InferBase64, InferForm, InferOptions, errors, form_body, json_body
 from errors import InvalidImage, NoFileUploaded, ValidationFailed
 from inference.images import check_header
 from inference.prediction import InferenceItem
@@ -28,6 +30,7 @@ from inference.prediction import InferenceItem
 router = APIRouter(tags=["Inference"])
 
 T = TypeVar("T")
+Form = TypeVar("Form", bound=FromUrl)
 
 HINT = " For JSON there is /infer/base64."
 
@@ -47,18 +50,7 @@ class JSON(Response):
 )
 async def infer(request: Request, gateway: Wired) -> Response:
     """Predict from an uploaded file, or from an address where the operator allows it."""
-    if not content_type(request) and not await request.body():
-        raise NoFileUploaded("Send the picture as the form's file 'image'.")
-    # In memory up to the body limit: spooling to disk from 1 MB on costs more than it saves.
-    form = await read_form(request, gateway.settings.max_body_bytes, HINT)
-    options = check(InferForm, fields(form))
-    image = _uploaded(form)
-    if image is not None and options.image_url:
-        raise ValidationFailed("Send 'image' or 'image_url', not both.")
-    if options.image_url:
-        image = await fetch(options.image_url, gateway.settings)
-    if image is None:
-        raise NoFileUploaded("Send the picture as the form's file 'image'.")
+    image, _, options = await picture_form(request, gateway, InferForm, HINT)
     return JSON(await unless_gone(request.receive, predict(gateway, image, options)))
 
 
@@ -78,6 +70,31 @@ async def infer_base64(request: Request, gateway: Wired) -> Response:
         raise NoFileUploaded("Send the picture as 'image_base64'.")
     image = from_base64(options.image_base64)
     return JSON(await unless_gone(request.receive, predict(gateway, image, options)))
+
+
+async def picture_form(
+    request: Request, gateway: Gateway, form_of: type[Form], hint: str = ""
+) -> tuple[bytes, str, Form]:
+    """The picture of a form, its file name, and the form's other fields.
+
+    Raises:
+        NoFileUploaded: Neither 'image' nor 'image_url' is there.
+        ValidationFailed: Both are, or a field has no legal value.
+    """
+    if not content_type(request) and not await request.body():
+        raise NoFileUploaded("Send the picture as the form's file 'image'.")
+    # In memory up to the body limit: spooling to disk from 1 MB on costs more than it saves.
+    form = await read_form(request, gateway.settings.max_body_bytes, hint)
+    options = check(form_of, fields(form))
+    image, name = _uploaded(form)
+    if image is not None and options.image_url:
+        raise ValidationFailed("Send 'image' or 'image_url', not both.")
+    if options.image_url:
+        image = await fetch(options.image_url, gateway.settings)
+        name = PurePosixPath(urlsplit(options.image_url).path).name
+    if image is None:
+        raise NoFileUploaded("Send the picture as the form's file 'image'.")
+    return image, name, options
 
 
 async def predict(gateway: Gateway, image: bytes, options: InferOptions) -> dict[str, Any]:
@@ -118,18 +135,21 @@ async def _disconnected(receive: Receive) -> None:
         pass
 
 
-def _uploaded(form: FormData) -> bytes | None:
-    """The bytes of the file 'image'. Browsers send a nameless empty one where none was chosen."""
+def _uploaded(form: FormData) -> tuple[bytes | None, str]:
+    """The bytes of the file 'image', and its name.
+
+    Browsers send a nameless empty one where none was chosen.
+    """
     images = form.getlist("image")
     if len(images) > 1:
         raise ValidationFailed(f"Send one 'image'; got {len(images)}.")
     if not images or images[0] == "":
-        return None
+        return None, ""
     upload = images[0]
     if not isinstance(upload, UploadFile):
         raise NoFileUploaded("'image' is text, not a file. With curl: -F image=@photo.jpg")
-    data = upload.file.read()
-    return data if data or upload.filename else None
+    data, name = upload.file.read(), upload.filename or ""
+    return (data if data or name else None), PureWindowsPath(name).name
 
 
 def from_base64(text: str) -> bytes:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from _bentoml_impl.serde import MultipartSerde
 from bentoml.exceptions import BadInput
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 from python_multipart.exceptions import ParseError
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
@@ -32,6 +32,33 @@ if TYPE_CHECKING:
 
 
 LEGAL = {name: field.description or "" for name, field in InferOptions.model_fields.items()}
+LEGAL |= {"return_annotated_image": "0 or 1"}
+
+
+class Predict(BaseModel):
+    """What `/predict` takes: the fields of `/infer`."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    image: Path
+    model_id: str = ""
+    draw_boxes: bool = False
+    confidence: float | None = None
+    iou: float | None = None
+    max_det: int | None = None
+
+
+class Annotate(BaseModel):
+    """What `/annotate` takes: the fields of `/api/auto_annotate`, which checks them."""
+
+    image: Path
+    tool: str
+    model: str = ""
+    confidence: float | None = None
+    iou: float | None = None
+    return_annotated_image: bool = False
+    format: str = ""
+    tiles: str = ""
 
 
 async def _only_files(part: str | UploadFile) -> UploadFile:
@@ -72,6 +99,17 @@ async def predict(gateway: Gateway, image: Path, **options: Any) -> Any:
     try:
         data = await asyncio.to_thread(image.read_bytes)
         return await infer.predict(gateway, data, check(InferOptions, options))
+    except VisionLoopError as error:
+        return _Raised(error)
+
+
+async def annotate(gateway: Gateway, image: Path, **options: Any) -> Any:
+    """The answer of `/api/auto_annotate`, or the response of its error."""
+    from api import annotate as route
+
+    try:
+        data = await asyncio.to_thread(image.read_bytes)
+        return await route.annotate(gateway, data, check(route.AnnotateOptions, options))
     except VisionLoopError as error:
         return _Raised(error)
 

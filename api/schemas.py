@@ -133,13 +133,19 @@ class InferOptions(_Options):
     )
 
 
-class InferForm(InferOptions):
+class FromUrl(BaseModel):
+    """A form with a picture, or its address."""
+
     image: str | None = Field(
         None, description="The image file", json_schema_extra={"format": "binary"}
     )
     image_url: str | None = Field(
         None, description="its address instead, where the operator allows it", max_length=8192
     )
+
+
+class InferForm(InferOptions, FromUrl):
+    """What `/infer` takes."""
 
 
 class NativeForm(InferOptions):

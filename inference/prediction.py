@@ -95,6 +95,10 @@ class Prediction:
         holes = self.holes[i] if self.holes is not None else ((),) * len(parts)
         return tuple(map(Outline, parts, holes))
 
+    def boxes_only(self) -> Prediction:
+        """Without polygons and key points."""
+        return replace(self, polygons=None, holes=None, keypoints=None)
+
     def simplified(self) -> Prediction:
         """With polygons that a person can edit, see `polygons.simplify`."""
         if self.polygons is None:
@@ -150,7 +154,8 @@ class InferenceItem:
 
     `model` is the exact `name:version`. A threshold of None means the model's default. `tiles`
     along the longer side are looked at besides the whole picture (1: none, 0: as many as fit).
-    `editable` asks for polygons with few vertices.
+    `boxes_only` leaves polygons and key points out, `editable` asks for polygons with few
+    vertices.
     """
 
     image: bytes = field(repr=False)  # megabytes: an error that quotes an item stays short
@@ -160,6 +165,7 @@ class InferenceItem:
     max_det: int | None = None
     draw: bool = False
     tiles: int = 1
+    boxes_only: bool = False
     editable: bool = False
 
 

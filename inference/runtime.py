@@ -352,6 +352,8 @@ class ModelRuntime:
     def _result(
         self, item: InferenceItem, pixels: Pixels, prediction: Prediction, times: dict[str, float]
     ) -> ItemResult:
+        if item.boxes_only:
+            prediction = prediction.boxes_only()
         if item.editable:
             prediction = prediction.simplified()
         drawn = draw(pixels, prediction) if item.draw else None

@@ -1,0 +1,227 @@
+"""`/api/auto_annotate`: pre-labels of one picture, in the form of the tool that shows them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from api.answers import data_uri, prediction_of
+from api.gateway import Gateway, Wired
+from api.infer import JSON, picture_form, unless_gone
+from api.schemas import EmptyIsAbsent, FromUrl, Size, Unit, errors, form_body
+from errors import ModelNotFound, ValidationFailed
+from inference import tiles
+from inference.annotations import Annotations
+from inference.coco import to_coco
+from inference.images import check_header
+from inference.label_studio import to_label_studio, to_task
+from inference.labelme import to_labelme
+from inference.prediction import InferenceItem, ItemResult
+from inference.tools import TOOLS, Tool, ToolName
+from inference.yolo_labels import to_yolo
+from models_store.description import TYPES
+from models_store.registry import Registry
+from models_store.versions import ModelVersion
+
+router = APIRouter(prefix="/api", tags=["Annotation"])
+
+Format = Literal["label_studio", "yolo", "coco", "labelme"]
+TILES = {"auto": tiles.AUTO, "off": tiles.OFF}
+
+
+class AnnotateOptions(EmptyIsAbsent):
+    """What to mark, and how to answer."""
+
+    model_config = ConfigDict(extra="ignore", protected_namespaces=(), coerce_numbers_to_str=True)
+
+    tool: ToolName = Field(description="one of: " + ", ".join(TOOLS))
+    model: str = Field(
+        "",
+        max_length=200,
+        description="a model's id (name:version) or name; empty: the active model if its type "
+        "fits, else the newest promoted one that does",
+    )
+    confidence: Unit | None = Field(None, description="a number from 0 to 1")
+    iou: Unit | None = Field(None, description="a number from 0 to 1")
+    return_annotated_image: bool = Field(False, description="0 or 1")
+    format: Format = Field(
+        "label_studio", description="label_studio, yolo, coco or labelme", examples=["yolo"]
+    )
+    tiles: Annotated[str, Field(pattern=rf"^(auto|off|[2-{tiles.MOST}])$")] = Field(
+        "auto", description=f"auto, off or how many along the longer side, 2 to {tiles.MOST}"
+    )
+
+
+class AnnotateForm(AnnotateOptions, FromUrl):
+    """What the form takes."""
+
+
+class NativeAnnotateForm(AnnotateOptions):
+    image: str = Field(description="The image file", json_schema_extra={"format": "binary"})
+
+
+class DatabaseInfo(BaseModel):
+    image_id: int = Field(description="the same file has the same id")
+    annotation_count: int = Field(description="objects that were found")
+
+
+class AnnotateAnswer(BaseModel):
+    model_config = ConfigDict(protected_namespaces=())
+
+    annotations: list[Any] = Field(
+        description="Label Studio's regions (percent), COCO's annotations, LabelMe's shapes "
+        "(pixels), or YOLO's lines (fractions)"
+    )
+    annotated_image: str | None = Field(description="data URI, where it was asked for")
+    database_info: DatabaseInfo
+    model_id: str
+    tool: str
+    format: str
+    image: Size
+    document: Any = Field(description="the same as the whole file that the tool imports")
+    inference_time: float = Field(description="milliseconds in the network")
+
+
+class ToolAnswer(BaseModel):
+    value: str
+    label: str
+
+
+@router.get("/tools", response_model=list[ToolAnswer])
+async def list_tools() -> Any:
+    """What `tool` can be."""
+    return [{"value": tool.value, "label": tool.label} for tool in TOOLS.values()]
+
+
+@router.post(
+    "/auto_annotate",
+    response_model=AnnotateAnswer,
+    responses=errors(400, 403, 404, 413, 503, 504),
+    openapi_extra=form_body(AnnotateForm),
+)
+async def auto_annotate(request: Request, gateway: Wired) -> Response:
+    """Boxes, polygons, key points or the class of a picture, as pre-labels to correct."""
+    image, name, options = await picture_form(request, gateway, AnnotateForm)
+    work = annotate(gateway, image, options, name)
+    return JSON(await unless_gone(request.receive, work))
+
+
+async def annotate(
+    gateway: Gateway, image: bytes, options: AnnotateOptions, name: str = ""
+) -> dict[str, Any]:
+    """The answer of `/api/auto_annotate`. `name` is the file's, for the documents."""
+    tool = TOOLS[options.tool]
+    if options.format == "coco" and tool.task == "classify":
+        raise ValidationFailed(
+            "COCO has no form for the class of a picture. 'format' must be label_studio, yolo "
+            "or labelme for image_classification."
+        )
+    model = choose_model(gateway.registry, tool, options.model)
+    result, found = await prelabel(gateway, image, options, model, name)
+    image_id = await asyncio.to_thread(
+        gateway.prelabels.add, image, found, tool.value, model.id, options.confidence
+    )
+    annotations, document = written(found, options.format, model)
+    return {
+        "annotations": annotations,
+        "annotated_image": data_uri(result.drawn) if result.drawn else None,
+        "database_info": {"image_id": image_id, "annotation_count": len(found)},
+        "model_id": model.id,
+        "tool": tool.value,
+        "format": options.format,
+        "image": {"width": found.width, "height": found.height},
+        "document": document,
+        "inference_time": result.times.get("inference", 0.0),
+    }
+
+
+async def prelabel(
+    gateway: Gateway,
+    image: bytes,
+    options: AnnotateOptions,
+    model: ModelVersion,
+    name: str = "",
+) -> tuple[ItemResult, Annotations]:
+    """What the model marks in a picture, by the Annotator and its queue.
+
+    Raises:
+        InvalidImage, PayloadTooLarge: The picture cannot be read, or is too large.
+        BackendUnavailable, BackendTimeout: The Annotator is not there, busy, or slow.
+    """
+    await asyncio.to_thread(check_header, image, gateway.settings.max_pixels)
+    tool = TOOLS[options.tool]
+    item = InferenceItem(
+        image,
+        model.id,
+        confidence=options.confidence,
+        iou=options.iou,
+        draw=options.return_annotated_image,
+        tiles=TILES[options.tiles] if options.tiles in TILES else int(options.tiles),
+        boxes_only=tool.task == "detect",
+        editable=True,
+    )
+    result = await gateway.runners["annotator"].predict(item)
+    prediction = prediction_of(result)
+    return result, await asyncio.to_thread(prediction.to_annotations, name)
+
+
+def choose_model(registry: Registry, tool: Tool, model_id: str = "") -> ModelVersion:
+    """The model that is meant; without a name the active one, else the newest promoted one.
+
+    Raises:
+        ModelNotFound: There is none, or the one that is named cannot serve the tool.
+    """
+    wanted = TYPES[tool.task]
+    if model_id.strip():
+        model = registry.get(model_id)
+        if not tool.fits(model.description.task):
+            raise ModelNotFound(
+                f"'{model.id}' is a {model.description.type} model; {tool.value} needs a {wanted} "
+                f"model. {_known(registry, wanted)}"
+            )
+        return model
+    fitting = [model for model in registry.list() if model.description.type == wanted]
+    active = next((model for model in fitting if model.active), None)
+    promoted = sorted((m for m in fitting if m.promoted), key=lambda m: m.created_at)
+    if active is None and not promoted:
+        raise ModelNotFound(
+            f"No {wanted} model is active or promoted, which {tool.value} needs. "
+            f"{_known(registry, wanted)}"
+        )
+    return active or promoted[-1]
+
+
+def _known(registry: Registry, wanted: str) -> str:
+    names = dict.fromkeys(m.name for m in registry.list() if m.description.type == wanted)
+    if not names:
+        return f"There is none of type {wanted}: import or train one."
+    return f"Of type {wanted}: {', '.join(list(names)[:8])}."
+
+
+def written(found: Annotations, form: Format, model: ModelVersion) -> tuple[list[Any], Any]:
+    """What was found in a tool's form, one entry per mark, and the file that the tool imports."""
+    names = model.description.names
+    points = point_names(model)
+    if form == "yolo":
+        text = to_yolo(found, names, points)
+        document = {"labels": text, "names": list(names), "keypoint_names": list(points)}
+        return text.splitlines(), document
+    if form == "coco":
+        coco = to_coco([found], names, points)
+        return coco["annotations"], coco
+    if form == "labelme":
+        labelme = to_labelme(found)
+        flags = [{"flags": labelme["flags"]}] if labelme["flags"] else []
+        return [*labelme["shapes"], *flags], labelme
+    regions = to_label_studio(found)
+    return regions, to_task(found, regions, model.id)
+
+
+def point_names(model: ModelVersion) -> tuple[str, ...]:
+    """The key points' names, or their numbers; empty where the model has none."""
+    shape = model.description.keypoint_shape
+    count = shape[0] if shape else 0
+    return model.description.keypoint_names or tuple(map(str, range(count)))

@@ -1,0 +1,36 @@
+"""What people annotate with, and the models that fit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from models_store.description import Task
+
+ToolName = Literal[
+    "object_detection", "image_segmentation", "image_classification", "keypoint_detection"
+]
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A way to annotate: what a client sends, what people read, and the task of its models."""
+
+    value: ToolName
+    label: str
+    task: Task
+
+    def fits(self, task: Task) -> bool:
+        """Whether a model of `task` can serve: the boxes of masks and of poses are boxes too."""
+        return task == self.task or (self.task == "detect" and task in ("segment", "pose"))
+
+
+TOOLS: dict[str, Tool] = {
+    tool.value: tool
+    for tool in (
+        Tool("object_detection", "Object detection", "detect"),
+        Tool("image_segmentation", "Image segmentation", "segment"),
+        Tool("image_classification", "Image classification", "classify"),
+        Tool("keypoint_detection", "Key point detection", "pose"),
+    )
+}
