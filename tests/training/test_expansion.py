@@ -83,6 +83,7 @@ def test_the_trainer_starts_from_the_very_same_network(task: Task, tmp_path: Any
     else:  # as Ultralytics' trainers do it
         model.names = names
         model.load(grown.model, verbose=False)
+    assert grown.model is not None
     _same_norm_eps(grown.model, model)
     images = torch.rand(2, 3, 64, 64)
     before, _ = logits(start.model, task, images)

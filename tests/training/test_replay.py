@@ -63,7 +63,8 @@ def test_the_memory_is_kept_with_the_job(old: Dataset, tmp_path: Path) -> None:
 
     def look(images: Any) -> Seen:
         asked.append(len(images))
-        return Seen(np.random.default_rng(0).normal(size=(len(images), 8)), np.ones(len(images)))
+        features = np.random.default_rng(0).normal(size=(len(images), 8)).astype(np.float32)
+        return Seen(features, np.ones(len(images), np.float32))
 
     ids = (0, 1, None)  # the triangle is nobody's class
     memory = remember(tmp_path, old, ids, 5, "herding", 0, look)

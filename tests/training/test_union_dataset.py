@@ -64,7 +64,8 @@ def test_a_classifiers_folders_keep_the_order_of_the_union(tmp_path: Path) -> No
     view = unite_data(UNION, new, None, ()).materialise(tmp_path / "view")
     described = check_cls_dataset(str(view))
     assert described["names"] == dict(enumerate(UNION.names))
-    found: Any = ClassificationDataset(view / "train", get_cfg(), names=described["names"])
+    arguments: Any = get_cfg()
+    found: Any = ClassificationDataset(view / "train", arguments, names=described["names"])
     classes = {Path(file).resolve().parent.name: cls for file, cls, *_ in found.samples}
     assert classes == {"circle": 2, "triangle": 0}  # the squares are left out
 
