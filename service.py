@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 import bentoml
@@ -15,7 +14,7 @@ from inference.device import device
 
 settings = deployment.usable_settings()
 os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(deployment.open_metrics(settings))
-door = Door(native=frozenset({"/predict"}))
+door = Door(native=frozenset({"/predict", "/annotate"}))
 
 # The two runners share one GPU; BentoML would give the second of two whole ones none.
 RUNNER: dict[str, Any] = {
@@ -118,19 +117,15 @@ class VisionLoop:
         await self.gateway.check_ready()
         return True
 
-    @bentoml.api
-    async def predict(
-        self,
-        image: Path,
-        model_id: str = "",
-        draw_boxes: bool = False,
-        confidence: float | None = None,
-        iou: float | None = None,
-        max_det: int | None = None,
-    ) -> dict[str, Any]:
+    @bentoml.api(input_spec=native.Predict)
+    async def predict(self, **options: Any) -> dict[str, Any]:
         """What `/infer` answers, for BentoML's own clients."""
-        options = {"model_id": model_id, "draw_boxes": draw_boxes, "confidence": confidence}
-        return await native.predict(self.gateway, image, **options, iou=iou, max_det=max_det)
+        return await native.predict(self.gateway, **options)
+
+    @bentoml.api(input_spec=native.Annotate)
+    async def annotate(self, **options: Any) -> dict[str, Any]:
+        """What `/api/auto_annotate` answers, for BentoML's own clients."""
+        return await native.annotate(self.gateway, **options)
 
     @bentoml.task(route="/tasks/train")
     async def train(self, parameters: dict[str, Any]) -> dict[str, Any]:
