@@ -1,0 +1,121 @@
+"""What a shadow costs the live answers: `python -m benchmarks.shadow`.
+
+One server, the starter detector, drawn street scenes, and a copy of the detector as the
+candidate that sees every answer. Rounds without and with the shadow alternate, so that what else
+the machine does falls on both: one request at a time, then as many as keep the Detector full.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from benchmarks.http_load import LoadResult, drive, form
+from benchmarks.server import PYTHON, ROOT, free_port, serving
+from benchmarks.serving import STARTER, pictures
+
+SATURATING = 16
+WARM = 4.0  # seconds
+CODE = """
+from models_store.registry import Registry
+from settings import Settings
+registry = Registry(Settings())
+print(registry.publish(registry.get("{live}").path, "candidate", {{"kind": "import"}}).id)
+"""
+
+
+Rows = dict[tuple[int, bool], tuple[list[LoadResult], list[dict[str, Any]]]]
+"""Concurrency and whether there was a shadow → the rounds, and what the shadow told of each."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--seconds", type=float, default=20, help="of each round (20)")
+    parser.add_argument("--rounds", type=int, default=3, help="without and with, each (3)")
+    parser.add_argument("--images", type=Path, help="folder of JPEGs; default: drawn scenes")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="visionloop-shadow-") as folder:
+        measure(options, Path(folder))
+
+
+def measure(options: argparse.Namespace, folder: Path) -> None:
+    bodies = [form(picture) for picture in pictures(options.images)]
+    env = {"VISIONLOOP_HOME": str(folder / "home"), "BENTOML_HOME": str(folder / "bento")}
+    env |= {"BENTOML_DO_NOT_TRACK": "true"}
+    whole = {**os.environ, **env}
+    for words in (["-m", "models_store", "seed"], ["-c", CODE.format(live=STARTER)]):
+        subprocess.run([PYTHON, *words], cwd=ROOT, env=whole, check=True, capture_output=True)
+    port = free_port()
+    command = [PYTHON, "-m", "bentoml", "serve", "service:VisionLoop", "--port", str(port)]
+    with serving(command, port, folder / "log.txt", "/readyz", env) as server:
+        rows: Rows = {}
+        for concurrency in (1, SATURATING):
+            load(server.url, bodies, concurrency, WARM)
+            for turn in range(options.rounds):
+                for shadowed in (turn % 2 == 0, turn % 2 == 1):  # neither always the first
+                    shadow = switch(server.url, shadowed)
+                    found = load(server.url, bodies, concurrency, options.seconds)
+                    known = rows.setdefault((concurrency, shadowed), ([], []))
+                    known[0].append(found)
+                    known[1].append(ended(server.url) if shadow else {})
+    report(rows)
+
+
+def load(url: str, bodies: list[bytes], concurrency: int, seconds: float) -> LoadResult:
+    return asyncio.run(drive(f"{url}/infer", bodies, concurrency, seconds))
+
+
+def switch(url: str, shadowed: bool) -> bool:
+    """Begin a shadow, or see that none runs."""
+    if shadowed:
+        choice = {"model_id": "candidate", "fraction": 1.0}
+        httpx.post(f"{url}/models/shadow", json=choice, timeout=60).raise_for_status()
+    time.sleep(1)
+    return shadowed
+
+
+def ended(url: str) -> dict[str, Any]:
+    answer = httpx.delete(f"{url}/models/shadow", timeout=60)
+    answer.raise_for_status()
+    return dict(answer.json()["shadow"])
+
+
+def merged(results: list[LoadResult]) -> LoadResult:
+    return LoadResult(
+        sum(result.seconds for result in results),
+        [latency for result in results for latency in result.latencies],
+        [error for result in results for error in result.errors],
+    )
+
+
+def report(rows: Rows) -> None:
+    """A Markdown table over all rounds, and the ratios."""
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[1]:.1f}")
+    print("\n| concurrency | shadow | requests/s | p50 ms | p99 ms | errors | run | dropped |")
+    print("|--:|---|--:|--:|--:|--:|--:|--:|")
+    totals = {key: merged(results) for key, (results, _) in rows.items()}
+    for (concurrency, shadowed), row in sorted(totals.items()):
+        shadows = rows[concurrency, shadowed][1]
+        counts = [sum(shadow.get(name, 0) for shadow in shadows) for name in ("run", "dropped")]
+        shown = " | ".join(str(count) if shadowed else "" for count in counts)
+        print(
+            f"| {concurrency} | {'all traffic' if shadowed else 'none'} | {row.rate:.1f} | "
+            f"{row.percentile(50):.0f} | {row.percentile(99):.0f} | {len(row.errors)} | {shown} |"
+        )
+    for concurrency in (1, SATURATING):
+        off, on = totals[concurrency, False], totals[concurrency, True]
+        p50, p99 = (on.percentile(q) / off.percentile(q) for q in (50, 99))
+        rate = on.rate / off.rate
+        print(f"\nwith / without, {concurrency}: p50 {p50:.2f}, p99 {p99:.2f}, rate {rate:.2f}")
+
+
+if __name__ == "__main__":
+    main()
