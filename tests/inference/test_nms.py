@@ -31,6 +31,19 @@ def assert_equal(output: Float, nc: int, conf: float, iou: float, max_det: int =
     return len(boxes)
 
 
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("nc", "extra"), [(1, 0), (3, 0), (80, 5)])
+def test_several_labels_a_box_as_validation_counts_them(seed: int, nc: int, extra: int) -> None:
+    output = random_output(seed, 300, nc, extra)
+    tensor = torch.from_numpy(output.copy())[None]
+    (wanted,) = nms.non_max_suppression(tensor, 0.2, 0.6, nc=nc, multi_label=True)
+    boxes, scores, class_ids, more = non_max_suppression(output, nc, 0.2, 0.6, multi_label=True)
+    np.testing.assert_array_equal(boxes, wanted[:, :4])
+    np.testing.assert_array_equal(scores, wanted[:, 4])
+    np.testing.assert_array_equal(class_ids, wanted[:, 5])
+    np.testing.assert_array_equal(more, wanted[:, 6:])
+
+
 def random_output(seed: int, anchors: int, nc: int, extra: int = 0, spread: float = 600) -> Float:
     random = np.random.default_rng(seed)
     output = np.empty((4 + nc + extra, anchors), np.float32)

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from training.base_models import architecture_yaml
-from training.confusion import classifier_scores
 from training.freeze import Stages, parts_of
 from training.yolo_arguments import Amount
 from training.yolo_metrics import detection_accuracy, losses, scores
@@ -114,12 +113,3 @@ def test_figures_have_the_names_that_clients_read() -> None:
     assert losses({"box_loss": 1, "cls_loss": 2}) == {"loss": 3, "box_loss": 1, "cls_loss": 2}
     assert losses(None) == {}
     assert scores({"metrics/accuracy_top1": 0.9}, "classify", {})["accuracy"] == 0.9
-
-
-def test_classifier_scores() -> None:
-    matrix = np.array([[3, 1, 0], [0, 4, 0], [0, 0, 0]])
-    found = classifier_scores(matrix)
-    assert found["accuracy"] == 7 / 8
-    assert found["recall"] == pytest.approx((3 / 4 + 1) / 2)  # the third class never occurs
-    assert found["precision"] == pytest.approx((1 + 4 / 5) / 2)
-    assert found["f1_score"] == pytest.approx((6 / 7 + 8 / 9) / 2)
