@@ -1,0 +1,257 @@
+"""What an incremental training kept, lost and learned: each class before and after.
+
+Both models are measured as they are served. Old classes are measured on the old data's val split
+where there is one, else on the new data's, as far as it has labels of them; what cannot be
+measured is said.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from errors import VisionLoopError
+from models_store.description import ONNX_FILE, ModelDescription, Task
+from models_store.registry import Registry
+from models_store.versions import ModelVersion
+from training.data_roots import data_roots, shown_name
+from training.datasets import Dataset, check
+from training.evaluation import evaluate
+from training.evaluations import PLOTS, REPORT, EvaluationRow, EvaluationStore
+from training.joined_classes import key_of
+from training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from training.worker import JobHandle
+
+FILE = "forgetting.json"  # beside the evaluation's report
+PLOT = "forgetting"
+METRICS: dict[Task, str] = {
+    "detect": "mAP50_95",
+    "segment": "mask_mAP50_95",
+    "pose": "pose_mAP50_95",
+    "classify": "accuracy",
+}
+
+Report = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Forgetting:
+    """The comparison of a base model and what became of it.
+
+    Attributes:
+        metric: What is compared, 0 to 1.
+        base, model: Ids; the base's file name where it is none of the registry.
+        classes: A row each: name, kind (`old` or `new`), objects, on (`old` or `new` data),
+            before (None for new classes) and after.
+        unmeasured: Old classes without a labelled object in any val split at hand.
+    """
+
+    metric: str
+    base: str
+    model: str
+    classes: tuple[Mapping[str, Any], ...]
+    unmeasured: tuple[str, ...]
+
+    def mean(self, kind: str, moment: str) -> float | None:
+        """Over the classes that were measured."""
+        values = [
+            row[moment] for row in self.classes if row["kind"] == kind and row[moment] is not None
+        ]
+        return fmean(values) if values else None
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """The summary: means of the old classes before and after, and of the new ones."""
+        found = {
+            "old_classes_before": self.mean("old", "before"),
+            "old_classes": self.mean("old", "after"),
+            "new_classes": self.mean("new", "after"),
+        }
+        return {name: value for name, value in found.items() if value is not None}
+
+    @property
+    def sentence(self) -> str:
+        """The summary for the log."""
+        figures, parts = self.figures, []
+        if "old_classes" in figures:
+            before, after = figures["old_classes_before"], figures["old_classes"]
+            parts.append(f"old classes {before:.3f} before, {after:.3f} after")
+        if "new_classes" in figures:
+            parts.append(f"new classes {figures['new_classes']:.3f}")
+        if self.unmeasured:
+            some = ", ".join(self.unmeasured[:5]) + (", …" if len(self.unmeasured) > 5 else "")
+            parts.append(
+                f"{len(self.unmeasured)} old classes could not be measured, as no val split "
+                f"given has objects of them ({some}): give old_data_path"
+            )
+        return f"Mean {self.metric}: {'; '.join(parts)}."
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "metric": self.metric,
+            "base": self.base,
+            "model": self.model,
+            **self.figures,
+            "classes": [dict(row) for row in self.classes],
+            "unmeasured": list(self.unmeasured),
+        }
+
+
+def compare(
+    task: Task,
+    old_names: Sequence[str],
+    before: Mapping[str, Report],
+    after: Mapping[str, Report],
+    base: str = "",
+    model: str = "",
+) -> Forgetting:
+    """Put the reports of `training.evaluation` side by side.
+
+    Args:
+        task: Of both models.
+        old_names: The classes that the base model knows.
+        before: `old`, `new` → the base model's report on that data's val split.
+        after: The same of what became of it.
+        base, model: Their ids.
+    """
+    metric = METRICS[task]
+    known = {key_of(name) for name in old_names}
+    rows = []
+    for name in (*old_names, *_added(after, known)):
+        is_old = key_of(name) in known
+        for data in ("old", "new") if is_old else ("new", "old"):
+            found = _row(after.get(data), name)
+            earlier = _row(before.get(data), name)
+            if found is None or (is_old and earlier is None):
+                continue
+            row = {"name": name, "kind": "old" if is_old else "new", "on": data}
+            row |= {"objects": found["instances"], "after": found[metric]}
+            rows.append(row | {"before": earlier[metric] if is_old and earlier else None})
+            break
+    measured = {row["name"] for row in rows}
+    unmeasured = tuple(name for name in old_names if name not in measured)
+    return Forgetting(metric, base, model, tuple(rows), unmeasured)
+
+
+def report_forgetting(
+    version: ModelVersion, row: EvaluationRow, recipe: Recipe, job: JobHandle, registry: Registry
+) -> Forgetting | None:
+    """Measure the base model and the new version, and keep the comparison with its evaluation.
+
+    The model is published by now and stays, whatever happens here.
+
+    Args:
+        version: The new version.
+        row: Its evaluation on the new data's val split.
+        recipe: Of mode incremental.
+        job: Told; asked whether to end.
+        registry: Has both models.
+
+    Raises:
+        JobCancelled: A stop was asked for.
+    """
+    try:
+        store = EvaluationStore(registry.settings)
+        try:
+            kept = store.folder(row)
+        finally:
+            store.close()
+        if (kept / FILE).is_file():
+            return None
+        found = _measure(version, kept, recipe, job, registry)
+        _keep(found, kept)
+        registry.set_metrics(version.id, {**(version.metrics or {}), **found.figures})
+        job.advance(1.0, found.figures)
+        job.log(found.sentence)
+        return found
+    except Exception as error:
+        if not isinstance(error, VisionLoopError):
+            traceback.print_exc()
+        reason = str(error).strip().partition("\n")[0][:300] or type(error).__name__
+        job.log(f"What was forgotten could not be measured: {reason}")
+        return None
+
+
+def _measure(
+    version: ModelVersion, kept: Path, recipe: Recipe, job: JobHandle, registry: Registry
+) -> Forgetting:
+    settings = registry.settings
+    roots = data_roots(settings)
+    paths = {"new": recipe.dataset}
+    if recipe.incremental is not None and recipe.incremental.old_data:
+        paths["old"] = recipe.incremental.old_data
+    data: dict[str, Dataset] = {
+        name: check(path, recipe.task, roots, fewest=1) for name, path in paths.items()
+    }
+    base = job.folder / "base"
+    if recipe.base.kind == "model":
+        base = registry.get(recipe.base.value).path
+    after = {"new": json.loads((kept / REPORT).read_text())}
+    before: dict[str, Report] = {}
+    for name, dataset in data.items():
+        job.log(f"Measuring what was known before on {shown_name(Path(paths[name]), settings)}.")
+        before[name] = _evaluate(base, dataset, job, registry)
+        if name not in after:
+            after[name] = _evaluate(version.path, dataset, job, registry)
+    names = ModelDescription.load(base).names
+    return compare(recipe.task, names, before, after, recipe.base.shown, version.id)
+
+
+def _evaluate(folder: Path, dataset: Dataset, job: JobHandle, registry: Registry) -> Report:
+    """The report on val; with the engine that serves, or PyTorch where nothing was exported."""
+    loaded = None
+    if not (folder / ONNX_FILE).is_file():
+        from inference.device import device
+        from inference.torch_engine import TorchEngine
+
+        where = device(registry.settings)
+        description = ModelDescription.load(folder)
+        loaded = (TorchEngine(folder, "cpu" if where == "cpu" else "cuda", False), description)
+    output = job.folder / "evaluation"
+    output.mkdir(parents=True, exist_ok=True)
+    return evaluate(
+        folder,
+        dataset,
+        "val",
+        registry.settings,
+        output=output,
+        progress=lambda *_: job.check(),
+        loaded=loaded,
+    ).report
+
+
+def _keep(found: Forgetting, folder: Path) -> None:
+    """Beside the evaluation, and in its report; the file that says it is done comes last."""
+    from training.forgetting_plot import write_plot
+
+    write_plot(found, folder / PLOTS / f"{PLOT}.png")
+    report = json.loads((folder / REPORT).read_text())
+    report["forgetting"] = found.to_json()
+    report["plots"] = [*(name for name in report["plots"] if name != PLOT), PLOT]
+    for name, content in ((REPORT, report), (FILE, found.to_json())):
+        temporary = folder / f"{name}.writing"
+        temporary.write_text(json.dumps(content, allow_nan=False), encoding="utf-8")
+        os.replace(temporary, folder / name)
+
+
+def _row(report: Report | None, name: str) -> Mapping[str, Any] | None:
+    """The class's row, if it has objects there."""
+    for row in report["classes"] if report else ():
+        if key_of(row["name"]) == key_of(name) and row["instances"]:
+            return dict(row)
+    return None
+
+
+def _added(after: Mapping[str, Report], known: set[str]) -> list[str]:
+    """Names of measured classes that the base model does not know, in order of id."""
+    rows = [row for report in after.values() for row in report["classes"]]
+    rows.sort(key=lambda row: row["class_id"])
+    return list(dict.fromkeys(row["name"] for row in rows if key_of(row["name"]) not in known))
