@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from api.gateway import Gateway
 
 IMPORT, UPLOAD, CHECK = "/models/import", "/api/datasets", "/api/datasets/check"
+COMPARE = "/metrics/compare"
 MODES = ("regular", "incremental", "distillation", "freeze-strategy")
 TRAIN = ("/train", *(f"/api/training/{mode}" for mode in MODES))  # they read the data set
 
@@ -61,8 +62,10 @@ def create_app(gateway: Gateway) -> FastAPI:
     from fastapi import FastAPI
 
     from api import (
+        comparison,
         datasets,
         docs,
+        evaluations,
         imports,
         index,
         infer,
@@ -71,6 +74,7 @@ def create_app(gateway: Gateway) -> FastAPI:
         local_files,
         metrics,
         models,
+        promotion,
         shadow,
         train,
         training,
@@ -87,7 +91,9 @@ def create_app(gateway: Gateway) -> FastAPI:
     )
     app.state.gateway = gateway
     app.add_exception_handler(VisionLoopError, _answer)
-    modules = (index, docs, imports, shadow, models, live, infer, metrics, datasets, local_files)
+    changing = (imports, shadow, models, promotion, live)
+    measuring = (comparison, evaluations, metrics)
+    modules = (index, docs, *changing, infer, *measuring, datasets, local_files)
     routers = [module.router for module in (*modules, jobs, train, training)]
     for router in routers:
         app.include_router(router)
@@ -140,7 +146,7 @@ def layered(app: ASGIApp, settings: Settings) -> ASGIApp:
     limit = RateLimit(app, settings.rate_limit)
     app = Auth(limit, settings, limit)
     app = Origins(app, settings)
-    longer = dict.fromkeys((IMPORT, UPLOAD, CHECK, *TRAIN), settings.import_timeout)
+    longer = dict.fromkeys((IMPORT, UPLOAD, CHECK, COMPARE, *TRAIN), settings.import_timeout)
     app = Errors(app, settings.request_timeout, longer)
     if settings.cors_origins:
         app = _CORS(

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
+from starlette.requests import Request
 from starlette.types import Scope
 
 KEY = "visionloop"
@@ -33,6 +34,12 @@ def exchange(scope: Scope) -> Exchange:
     if found is None:
         found = scope[KEY] = Exchange()
     return found
+
+
+def caller(request: Request) -> str:
+    """Who asks, as records have it: the beginning of the token's digest, or an address."""
+    kind, _, name = exchange(request.scope).client.partition(" ")
+    return f"API, {kind} {name[:8] if kind == 'token' else name}".strip()
 
 
 _afterwards: ContextVar[list[Callable[[], None]] | None] = ContextVar("afterwards", default=None)

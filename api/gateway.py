@@ -18,10 +18,12 @@ from api.shadowing import Shadowing
 from api.trainer import TrainerLink
 from errors import BackendTimeout, BackendUnavailable, Conflict, VisionLoopError
 from inference.prediction import InferenceItem, ItemResult
+from models_store.decisions import COMMAND, Why
 from models_store.registry import Registry
 from models_store.versions import ModelVersion
 from settings import Settings
 from training.dataset_store import DatasetStore
+from training.evaluations import EvaluationStore
 from training.jobs import JobStore
 
 log = logging.getLogger("visionloop")
@@ -44,6 +46,7 @@ class Gateway:
         self.runners = runners
         self.datasets = DatasetStore(settings)
         self.jobs = JobStore(settings)
+        self.evaluations = EvaluationStore(settings)
         self.live = LiveTraffic(registry)
         self.shadow = Shadowing(registry, runners["detector"], runners["annotator"])
         self.trainer = trainer
@@ -105,34 +108,53 @@ class Gateway:
 
     async def activate(self, model_id: str) -> ModelVersion:
         """Make a model the one that answers requests which name none."""
-        model = self.registry.get(model_id)
-        # without time or a runner it is loaded by the first request
-        with contextlib.suppress(BackendUnavailable, BackendTimeout, TimeoutError):
-            async with asyncio.timeout(WARMING * self.settings.request_timeout):
-                await self.detector.warm(model.id)
+        await self._warm(self.registry.get(model_id))
         model = await asyncio.to_thread(self.registry.activate, model_id)
         await self.shadow.look()
         return model
 
-    async def delete(self, model_id: str) -> None:
-        """Delete a version and forget it in every runner.
+    async def promote(self, model: ModelVersion, why: Why, over: str | None = None) -> ModelVersion:
+        """Let requests that send the name have this version; see `Registry.promote`."""
+        await self._warm(model)
+        model = await asyncio.to_thread(self.registry.promote, model.id, why, over)
+        await self.shadow.look()
+        return model
+
+    async def rollback(self, name: str, why: Why) -> ModelVersion:
+        """Promote the version before the present one again; see `Registry.rollback`."""
+        await self._warm(await asyncio.to_thread(self.registry.previous, name))
+        model = await asyncio.to_thread(self.registry.rollback, name, why)
+        await self.shadow.look()
+        return model
+
+    async def _warm(self, model: ModelVersion) -> None:
+        """Have it loaded before requests need it, if there is a runner and time for that."""
+        with contextlib.suppress(BackendUnavailable, BackendTimeout, TimeoutError):
+            async with asyncio.timeout(WARMING * self.settings.request_timeout):
+                await self.detector.warm(model.id)
+
+    async def delete(self, model_id: str, why: Why = COMMAND) -> None:
+        """Delete a version with its evaluations, and forget it in every runner.
 
         Raises:
-            Conflict: It is active, or a job starts from it.
+            Conflict: It is active, or a job needs it.
             ValidationFailed: A bare name with several versions.
         """
-        model = await asyncio.to_thread(self._delete, model_id)
+        model = await asyncio.to_thread(self._delete, model_id, why)
         for runner in self.runners.values():
             with contextlib.suppress(VisionLoopError):  # a runner without it has nothing to drop
                 await runner.unload(model.id)
         await self.shadow.look()
 
-    def _delete(self, model_id: str) -> ModelVersion:
+    def _delete(self, model_id: str, why: Why) -> ModelVersion:
         found = self.registry.get(model_id)
         for job in self.jobs.list(None, "queued", "running", "stopping"):
-            if (job.recipe.get("base") or {}).get("value") == found.id:
+            base = job.recipe.get("base") or {}
+            if found.id in (base.get("value"), job.recipe.get("model_id")):
                 raise Conflict(f"The job {job.id} needs '{found.id}'. Cancel it, or wait for it.")
-        return self.registry.delete(model_id)
+        deleted = self.registry.delete(model_id, why)
+        self.evaluations.delete_for(deleted.id)
+        return deleted
 
     async def engines(self) -> dict[str, str]:
         """The backends that serve the models which are loaded, by their ids."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Depends, Request, Response
 
 from api import schemas
 from api.auth import require_admin
+from api.exchange import caller
 from api.gateway import Gateway, Wired
 from api.schemas import errors
+from models_store.decisions import Why
 from models_store.versions import ModelVersion
 
 router = APIRouter(tags=["Models"])
@@ -57,9 +59,12 @@ async def get_model(model_id: str, gateway: Wired) -> Any:
     responses=errors(403, 404, 409),
     dependencies=[Depends(require_admin)],
 )
-async def delete_model(model_id: str, gateway: Wired) -> Response:
-    """Delete one version. The active one is refused, and one that a job starts from."""
-    await gateway.delete(model_id)
+async def delete_model(request: Request, model_id: str, gateway: Wired) -> Response:
+    """Delete one version with its evaluations. The active one is refused, and one that a job needs.
+
+    It can no longer be rolled back to.
+    """
+    await gateway.delete(model_id, Why(caller(request)))
     return Response(status_code=204)
 
 

@@ -106,10 +106,10 @@ def decisions(session: Session, name: str) -> list[Decision]:
     return list(session.scalars(query.order_by(Decision.number.desc()).limit(LISTED)))
 
 
-def step_back(session: Session, name: str, why: Why) -> str:
-    """Promote the version again that was promoted before the present one; returns it.
+def before(session: Session, name: str) -> str:
+    """The version that a rollback of `name` leads to: the one promoted before the present one.
 
-    Stepping back again leads further back; a promotion in between begins a new way from there.
+    Rolling back again leads further back; a promotion in between begins a new way from there.
 
     Raises:
         Conflict: Nothing was promoted before, or that version was deleted.
@@ -130,10 +130,16 @@ def step_back(session: Session, name: str, why: Why) -> str:
             f"The version promoted before, '{name}:{path[-1]}', was deleted. Promote another one "
             f"by its id: POST /models/{name}:VERSION/promote."
         )
-    record(session, "rolled_back", name, path[-1], why)
-    set_promoted(session, name, path[-1])
-    raise_generation(session)
     return path[-1]
+
+
+def step_back(session: Session, name: str, why: Why) -> str:
+    """Promote the version again that `before` finds; returns it."""
+    version = before(session, name)
+    record(session, "rolled_back", name, version, why)
+    set_promoted(session, name, version)
+    raise_generation(session)
+    return version
 
 
 def _path(session: Session, name: str) -> list[str]:

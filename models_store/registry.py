@@ -30,7 +30,7 @@ from models_store.database import (
     now,
     raise_generation,
 )
-from models_store.decisions import COMMAND, Decision, Why, decisions, record, step_back
+from models_store.decisions import COMMAND, Decision, Why, before, decisions, record, step_back
 from models_store.description import DESCRIPTION_FILE, WEIGHTS_FILE, ModelDescription
 from models_store.names import check_name, split_tag
 from models_store.scratch import clear_scratch
@@ -234,6 +234,11 @@ class Registry:
         found = self.candidate(model_id)
         with self.database.write() as session:
             record(session, "refused", found.name, found.version, why)
+
+    def previous(self, name: str) -> ModelVersion:
+        """Where `rollback` would lead; raises what that raises."""
+        with self.database.read() as session:
+            return self.get(f"{name}:{before(session, self.get(name).name)}")
 
     def rollback(self, name: str, why: Why = COMMAND) -> ModelVersion:
         """Promote the version before the present one again; raises what `step_back` raises."""

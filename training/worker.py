@@ -183,10 +183,14 @@ def work(job: WorkerJob, row: Job, registry: Registry) -> dict[str, Any]:
     if row.kind == "training":
         return {"model_id": train(job, row, registry).id}
     if row.kind == "evaluation":
+        from training import promotion
         from training.evaluating import run_evaluation
         from training.evaluation_recipe import EvaluationRecipe
 
-        run_evaluation(EvaluationRecipe.model_validate(row.recipe), job, registry)
+        if row.mode == promotion.GATE:
+            promotion.run(promotion.PromotionRecipe.model_validate(row.recipe), job, registry)
+        else:
+            run_evaluation(EvaluationRecipe.model_validate(row.recipe), job, registry)
         return {}
     raise VisionLoopError(f"There are no jobs of kind {row.kind!r}.")
 
@@ -204,7 +208,15 @@ def train(job: WorkerJob, row: Job, registry: Registry) -> ModelVersion:
         trained = trainer(recipe)(recipe, job)
         job.check()
         version = publish(trained, recipe, job, registry)
-    evaluate_training(version, recipe, job, registry)
+    measured = evaluate_training(version, recipe, job, registry)
+    if recipe.mode == "incremental" and measured is not None:
+        from training.forgetting import report_forgetting
+
+        report_forgetting(registry.get(version.id), measured, recipe, job, registry)
+    if recipe.promote == "auto":
+        from training.promotion import after_training
+
+        after_training(version, recipe, job, registry)
     return version
 
 

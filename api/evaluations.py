@@ -1,0 +1,252 @@
+"""`/metrics/{id}/…`: evaluations as jobs, and their reports."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse
+
+from api.auth import require_admin
+from api.errors import check
+from api.gateway import Gateway, Wired
+from api.jobs import json_body, json_schema
+from api.schemas import EmptyIsAbsent, errors
+from errors import NotFound, VisionLoopError
+from training.evaluation_page import page
+from training.evaluation_recipe import EvaluationRecipe, plan_evaluation
+from training.evaluations import PLOTS, WORST, EvaluationRow
+from training.jobs import Job
+from training.logs import LogWriter
+
+router = APIRouter(prefix="/metrics", tags=["Metrics"])
+
+# Nothing but what is in the page, should a browser be asked for more.
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'"
+PNG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": {}}}}
+REPORTED: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"application/json": {"schema": {"type": "object"}}}}
+}
+JPEG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/jpeg": {}}}}
+
+
+class Evaluate(EmptyIsAbsent):
+    """Other keys are ignored, empty texts mean "not given"."""
+
+    model_config = ConfigDict(extra="ignore", protected_namespaces=())
+
+    dataset_path: str | None = Field(
+        None,
+        max_length=4096,
+        description="a data.yaml, a folder with one folder per class, or a data set's id; empty: "
+        "what the model was trained with",
+    )
+    split: str | None = Field(None, max_length=20, description="train, val or test (val)")
+
+
+class EvaluationStarted(BaseModel):
+    status: str = Field(examples=["success"])
+    message: str
+    job_id: str
+
+
+class ListedEvaluation(BaseModel):
+    evaluation: str
+    dataset: str
+    split: str
+    fingerprint: str = Field(description="of the data set's content")
+    metrics: dict[str, Any]
+    created_at: str
+    job_id: str | None
+
+
+class History(BaseModel):
+    model_config = ConfigDict(protected_namespaces=())
+
+    model_id: str
+    evaluations: list[ListedEvaluation] = Field(description="the newest first")
+
+
+@router.post(
+    "/{model_id}/evaluate",
+    status_code=202,
+    response_model=EvaluationStarted,
+    responses=errors(400, 403, 404),
+    openapi_extra=json_schema(Evaluate),
+    dependencies=[Depends(require_admin)],
+)
+async def evaluate(request: Request, model_id: str, gateway: Wired) -> Any:
+    """Measure a model on a split, as a job; without a body on the val split of its training."""
+    empty = not (await request.body()).strip()
+    fields = check(Evaluate, {}) if empty else await json_body(request, Evaluate)
+    job = await submit(gateway, model_id, fields)
+    message = f"The evaluation of {job.base_model} is queued."
+    return {"status": "success", "message": message, "job_id": job.id}
+
+
+async def submit(gateway: Gateway, model_id: str, fields: Evaluate) -> Job:
+    """Check an evaluation, put it into the queue, wake the Trainer.
+
+    Raises:
+        VisionLoopError: What `plan_evaluation` raises.
+    """
+    recipe = await asyncio.to_thread(plan, gateway, model_id, fields.dataset_path, fields.split)
+    return await enqueue(gateway, recipe, fields.model_dump(), recipe.model_dump(mode="json"))
+
+
+def plan(
+    gateway: Gateway, model_id: str, dataset: str | None, split: str | None
+) -> EvaluationRecipe:
+    return plan_evaluation(
+        model_id,
+        dataset,
+        split,
+        gateway.registry,
+        gateway.datasets,
+        gateway.jobs,
+        gateway.settings,
+    )
+
+
+async def enqueue(
+    gateway: Gateway,
+    evaluation: EvaluationRecipe,
+    sent: dict[str, Any],
+    recipe: dict[str, Any],
+    mode: str | None = None,
+) -> Job:
+    """A job of kind evaluation; `mode` tells what else it does."""
+
+    def create() -> Job:
+        job = gateway.jobs.create(
+            "evaluation",
+            config=sent | {"resolved": evaluation.model_dump(mode="json")},
+            recipe=recipe,
+            mode=mode,
+            task=evaluation.task,
+            base_model=evaluation.model_id,
+            model_name=evaluation.model_id.partition(":")[0],
+        )
+        LogWriter(gateway.jobs.log(job.id)).say(f"Queued: {mode or 'evaluation'}.")
+        return job
+
+    job = await asyncio.to_thread(create)
+    if gateway.trainer is not None:
+        gateway.trainer.submit(job.id, job.kind)
+    return job
+
+
+@router.get("/{model_id}/history", response_model=History, responses=errors(404))
+async def history(model_id: str, gateway: Wired) -> Any:
+    """Every evaluation of a model version."""
+    model = gateway.registry.get(model_id)
+    rows = await asyncio.to_thread(gateway.evaluations.history, model.id)
+    return {"model_id": model.id, "evaluations": [_listed(row) for row in rows]}
+
+
+class Wanted(BaseModel):
+    """Which evaluation; without any of these the newest."""
+
+    evaluation: str = Field("", max_length=32, description="its id, of the history")
+    dataset: str = Field("", max_length=4096, description="name, path, id or fingerprint")
+    split: str = Field("", max_length=20)
+
+
+Choice = Annotated[Wanted, Query()]
+
+
+@router.get("/{model_id}/report", response_model=None, responses=errors(404) | REPORTED)
+async def report(model_id: str, gateway: Wired, wanted: Choice) -> Any:
+    """Everything that an evaluation found: figures, classes, confusion, curves, worst images."""
+    row = await asyncio.to_thread(find, gateway, model_id, wanted)
+    found = await asyncio.to_thread(_report, gateway, row)
+    return JSONResponse({"evaluation": row.id} | found)
+
+
+@router.get("/{model_id}/report.html", response_class=HTMLResponse, responses=errors(404))
+async def report_page(model_id: str, gateway: Wired, wanted: Choice) -> HTMLResponse:
+    """The same as one page with plots and pictures inside, to be looked at, kept or printed."""
+
+    def make() -> str:
+        row = find(gateway, model_id, wanted)
+        return page(_report(gateway, row), gateway.evaluations.folder(row), row.id)
+
+    text = await asyncio.to_thread(make)
+    return HTMLResponse(text, headers={"Content-Security-Policy": POLICY})
+
+
+@router.get(
+    "/{model_id}/plots/{name}.png", response_class=FileResponse, responses=errors(404) | PNG
+)
+async def plot(model_id: str, name: str, gateway: Wired, wanted: Choice) -> FileResponse:
+    """One plot of an evaluation; a name that is not there is answered with those that are."""
+    row = await asyncio.to_thread(find, gateway, model_id, wanted)
+    names = (await asyncio.to_thread(_report, gateway, row)).get("plots", [])
+    return _file(gateway, row, f"{PLOTS}/{name}.png", [f"{PLOTS}/{known}.png" for known in names])
+
+
+@router.get(
+    "/{model_id}/worst/{number}.jpg", response_class=FileResponse, responses=errors(404) | JPEG
+)
+async def worst(model_id: str, number: str, gateway: Wired, wanted: Choice) -> FileResponse:
+    """One of the worst images, its truth and prediction drawn side by side."""
+    row = await asyncio.to_thread(find, gateway, model_id, wanted)
+    rows = (await asyncio.to_thread(_report, gateway, row)).get("worst", [])
+    return _file(gateway, row, f"{WORST}/{number}.jpg", [entry["file"] for entry in rows])
+
+
+def find(gateway: Gateway, model_id: str, wanted: Wanted) -> EvaluationRow:
+    """The newest evaluation of a model that is meant.
+
+    Raises:
+        ModelNotFound, NotFound: There is no such model, or no such evaluation of it.
+    """
+    model = gateway.registry.get(model_id)
+    rows = gateway.evaluations.history(model.id)
+    for row in rows:
+        meant = wanted.evaluation in ("", row.id) and wanted.split in ("", row.split)
+        if meant and is_of(gateway, row, wanted.dataset):
+            return row
+    if not rows:
+        raise NotFound(
+            f"{model.id} was never evaluated. Start it: POST /metrics/{model.id}/evaluate."
+        )
+    raise NotFound(
+        f"No such evaluation of {model.id}; it has {len(rows)}: GET /metrics/{model.id}/history."
+    )
+
+
+def is_of(gateway: Gateway, row: EvaluationRow, dataset: str) -> bool:
+    """Whether an evaluation is of the data that a client names; the empty name means any."""
+    if not dataset or dataset in (row.dataset, row.dataset_path, row.fingerprint):
+        return True
+    try:
+        return str(gateway.datasets.resolve(dataset)) == row.dataset_path
+    except VisionLoopError:
+        return False
+
+
+def _listed(row: EvaluationRow) -> dict[str, Any]:
+    fields = ("dataset", "split", "fingerprint", "created_at", "job_id")
+    shown = {name: getattr(row, name) for name in fields}
+    return {"evaluation": row.id, "metrics": row.figures} | shown
+
+
+def _report(gateway: Gateway, row: EvaluationRow) -> dict[str, Any]:
+    try:
+        return gateway.evaluations.report(row)
+    except OSError:
+        raise NotFound(
+            f"The report of this evaluation is gone. Evaluate {row.model_id} again."
+        ) from None
+
+
+def _file(gateway: Gateway, row: EvaluationRow, name: str, known: list[str]) -> FileResponse:
+    """One of the files that a report names; no other name can lead anywhere."""
+    path = gateway.evaluations.folder(row) / name
+    if name not in known or not path.is_file():
+        listed = ", ".join(known) or "none"
+        raise NotFound(f"No {name[:80]!r} of {row.model_id}. There is: {listed}.")
+    return FileResponse(path, headers={"Cache-Control": "no-cache"})
