@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 STATE = "distillation.pt"  # beside last.pt: what only the training needs
 
 
-def train(recipe: Recipe, job: JobHandle) -> Trained:
+def train(recipe: Recipe, job: JobHandle, tuning: Tuning = TUNING) -> Trained:
     """Train a YOLO student with a teacher, from its start weights to its best epoch.
 
     Raises:
@@ -66,7 +66,7 @@ def train(recipe: Recipe, job: JobHandle) -> Trained:
         fresh = len(dataset.looked.splits["train"]) - replayed
         run.samples = fresh + share(fresh, options.replay_ratio)
         run.extensions = (type("Replay", (Marking, Replaying), {"ratio": options.replay_ratio}),)
-    lesson = Lesson(run, options, teacher, (ours, theirs))
+    lesson = Lesson(run, options, teacher, (ours, theirs), tuning)
     run.hooks = {
         "on_pretrain_routine_end": lesson.begin,
         "on_train_epoch_start": lesson.enter_epoch,

@@ -87,7 +87,8 @@ class Teacher:
     def __init__(self, start: Start, task: Task) -> None:
         if start.model is None:
             raise ValidationFailed("A teacher without weights has nothing to teach.")
-        self.model: Any = copy.deepcopy(start.model).eval().requires_grad_(False)
+        network: Any = copy.deepcopy(start.model)
+        self.model = network.eval().requires_grad_(False)
         if self.is_yolo:
             self.model.fuse(verbose=False)  # with channels last, a quarter less time on a CPU
         self.names = start.names

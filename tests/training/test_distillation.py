@@ -149,7 +149,7 @@ def test_old_pictures_are_replayed_and_count_as_asked(
         return found
 
     monkeypatch.setattr(Criterion, "importance", noted)
-    options = {"old_data": str(old), "replay_ratio": 0.2, "replay_distill_boost": 3.0}
+    options: dict[str, Any] = {"old_data": str(old), "replay_ratio": 0.2, "replay_distill_boost": 3.0}
     run(lesson(registry, task, 1, max_replay_samples=12, **options), job)
     assert "12 old pictures are replayed, 20% of each epoch" in job.text
     assert len(weights) == 80

@@ -1,0 +1,237 @@
+"""A small student alone, with Ultralytics' `distill_model`, and with mode distillation.
+
+All arms start from the same fresh weights of a seed and train for the same epochs on the same
+pictures. Measured is a test split of its own, with the engine that serves: mAP50-95 (top-1
+accuracy for classify). Differences are given with a paired bootstrap over the test pictures, of
+the mean over the seeds.
+
+  alone    no teacher
+  builtin  Ultralytics' distill_model with its own weight (not for classify)
+  ours     mode distillation with its defaults
+
+`ours:KEY=VALUE:…` is ours with another `Tuning` or option, as `ours:last=1:cls_weight=0`; `--study`
+runs those that the defaults were chosen from. The default teachers are the starter models (drawn
+traffic signs), which know far more pictures than the student gets; for segment one is trained.
+
+    python -m benchmarks.learning distillation --seeds 3
+    python -m benchmarks.learning distillation --task classify --seeds 3
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from dataclasses import fields, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks.learning.bench import Bench, Figures
+from benchmarks.learning.pooled import Pair, pooled_interval
+from benchmarks.learning.students import builtin, drawn, narrow
+from benchmarks.learning.tables import mean_and_spread, table, write_bars
+from models_store.seed import seed as seed_starters
+from training.distillation_criteria import TUNING, Tuning
+from training.distillation_options import DistillationOptions
+from training.evaluations import PREDICTIONS
+from training.recipe import Recipe, TrainingRequest
+
+ARMS = ("alone", "builtin", "ours")
+STUDY = (
+    "alone",
+    "ours",
+    "ours:last=1",
+    "ours:reg_weight=0:feat_weight=0",
+    "ours:cls_weight=0:feat_weight=0",
+    "ours:cls_weight=0:reg_weight=0",
+    "ours:feat_weight=0",
+    "ours:cls=2",
+    "ours:box=2",
+    "ours:feat=2",
+    "ours:temperature=1",
+    "ours:temperature=4",
+    "ours:enable_consistency=1",
+)
+TEACHERS = {"detect": "traffic_signs_yolov8n", "classify": "traffic_signs_mobilenet_v2"}
+RATE = 2e-3  # of a student from fresh weights
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--name", default="", help="of the setting; default: made of the data's")
+    parser.add_argument("--teacher", default="", help="a model id or a weights file")
+    parser.add_argument("--width", type=float, default=0.125, help="of the student (yolov8n: 0.25)")
+    parser.add_argument("--images", type=int, default=0, help="drawn ones to train on")
+    parser.add_argument("--test-images", type=int, default=1200, help="drawn ones to measure on")
+    parser.add_argument("--imgsz", type=int, default=0)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--epochs", type=int, default=0)
+    parser.add_argument("--teacher-epochs", type=int, default=0, help="of a teacher made here")
+    parser.add_argument("--arms", default=",".join(ARMS))
+    parser.add_argument("--study", action="store_true", help="the arms the defaults come from")
+
+
+def run(options: argparse.Namespace) -> None:
+    setting = Setting(options)
+    arms = STUDY if options.study else options.arms.split(",")
+    if not options.report:
+        for seed in range(options.seeds):
+            for arm in arms:
+                if arm != "builtin" or options.task != "classify":
+                    setting.arm(arm, seed)
+    print(setting.report())
+
+
+class Setting:
+    """One data set, one teacher, and the students on it."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options, self.task = options, options.task
+        self.imgsz = options.imgsz or {"classify": 64, "segment": 96, "detect": 160}[self.task]
+        self.epochs = options.epochs or (60 if options.full else 15)
+        source = options.data.resolve() if options.data else None
+        stem = (source.parent if source and source.is_file() else source or Path("drawn")).name
+        name = options.name or f"{stem}-{self.task}-{self.imgsz}px-{self.epochs}e"
+        self.bench = Bench(options.out / "distillation" / name)
+        self.name = name
+        images = options.images or (8000 if options.full else 1000)
+        counts = {"train": images, "val": max(64, images // 20), "test": options.test_images}
+        self.source = source or drawn(self.task, self.bench.folder / "drawn", self.imgsz, counts)
+
+    @property
+    def metric(self) -> str:
+        return {"classify": "accuracy", "segment": "mask_mAP50_95"}.get(self.task, "mAP50_95")
+
+    @property
+    def teacher(self) -> str:
+        """The id or path of the teacher; the default ones are made where they are missing."""
+        if self.options.teacher:
+            return str(self.options.teacher)
+        if self.task in TEACHERS:
+            seed_starters(self.bench.registry)
+            return TEACHERS[self.task]
+
+        def work(folder: Path) -> Figures:
+            epochs = self.options.teacher_epochs or 4 * self.epochs
+            recipe = self._recipe(model="s" if self.options.full else "n", epochs=epochs, seed=99)
+            return self._train(recipe, folder, "teacher")
+
+        return str(self.bench.run("teacher", work)["model"])
+
+    def arm(self, arm: str, seed: int) -> Figures:
+        """One student."""
+
+        def work(folder: Path) -> Figures:
+            student = narrow(self.bench, self.task, self._names, self.options.width, seed)
+            if arm == "alone":
+                return self._train(self._recipe(student, seed), folder, f"{arm}-s{seed}")
+            tuning, options = asked(arm)
+            options = options.model_copy(update={"teacher": self.teacher})
+            recipe = self._recipe(student, seed, mode="distillation", distillation=options)
+            from training import distillation
+
+            trainer = builtin if arm == "builtin" else partial(distillation.train, tuning=tuning)
+            return self._train(recipe, folder, f"{arm}-s{seed}", trainer)
+
+        return self.bench.run(f"{arm}-s{seed}", work)
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        return self._dataset.names
+
+    @property
+    def _dataset(self) -> Any:
+        from training.datasets import check
+
+        return check(self.source, self.task, [Path("/")])
+
+    def _recipe(self, model: str, seed: int, **given: Any) -> Recipe:
+        hyper: dict[str, Any] = {"seed": seed, "optimizer": "AdamW", "lr0": RATE, "momentum": 0.9}
+        if self.task != "classify":
+            hyper["mosaic"] = 0.0 if not self.options.full else 1.0
+        return self.bench.plan(
+            TrainingRequest.model_validate(
+                {
+                    "task": self.task,
+                    "model": model,
+                    "data": str(self.source),
+                    "name": "bench-student",
+                    "imgsz": self.imgsz,
+                    "epochs": self.epochs,
+                    "batch": self.options.batch,
+                    "patience": 0,
+                    "hyper": hyper,
+                    **given,
+                }
+            )
+        )
+
+    def _train(self, recipe: Recipe, folder: Path, key: str, trainer: Any = None) -> Figures:
+        model, seconds = self.bench.train(recipe, folder, trainer)
+        splits = self._dataset.splits
+        split = "test" if "test" in splits else "val"
+        report = self.bench.measure(model, self._dataset, split, folder)
+        kept = self.bench.folder / "predictions"
+        kept.mkdir(exist_ok=True)
+        (made,) = folder.glob(f"evaluation-*/{PREDICTIONS}")
+        shutil.copy(made, kept / f"{key}.npz")
+        figures = {k: v for k, v in report["figures"].items() if isinstance(v, int | float)}
+        return {"model": model, "seconds": round(seconds, 1), "split": split, "figures": figures}
+
+    def report(self) -> str:
+        """The table of all runs on file, written beside a plot."""
+        rows, groups, where, images = [], {}, "", 0
+        for arm in self._arms():
+            runs = {s: found for s in range(100) if (found := self.bench.known(f"{arm}-s{s}"))}
+            values = [run["figures"][self.metric] for run in runs.values()]
+            seconds = [run["seconds"] for run in runs.values()]
+            rows.append([arm, mean_and_spread(values), *self._gains(arm, list(runs))])
+            rows[-1] += [mean_and_spread(seconds, 1.0, 0), str(len(runs))]
+            groups[arm] = {self.metric: values}
+            where = next(iter(runs.values()))["machine"]
+            images = round(next(iter(runs.values()))["figures"].get("images", 0))
+        known = self.bench.known("teacher")
+        said = f", teacher {100 * known['figures'][self.metric]:.1f}" if known else ""
+        text = (
+            f"### {self.name}: student of width {self.options.width:g}\n\n{self.metric} on "
+            f"{images} test pictures in percent{said}; gains in points with 95 % intervals of a "
+            f"paired bootstrap; {where}\n\n"
+        )
+        header = ["arm", self.metric, "over alone", "over builtin", "seconds", "runs"]
+        text += table(header, rows)
+        (self.bench.folder / "distillation.md").write_text(text)
+        if groups:
+            write_bars(self.bench.folder / "distillation.png", self.name, groups, "%")
+        return text
+
+    def _arms(self) -> list[str]:
+        """Those with runs, the three first."""
+        files = sorted((self.bench.folder / "runs").glob("*-s*.json"))
+        arms = dict.fromkeys(file.stem.rpartition("-s")[0] for file in files)
+        return [*(a for a in ARMS if a in arms), *(a for a in arms if a not in ARMS)]
+
+    def _gains(self, arm: str, seeds: list[int]) -> list[str]:
+        cells = []
+        for other in ("alone", "builtin"):
+            files = [
+                (self._predictions(other, seed), self._predictions(arm, seed)) for seed in seeds
+            ]
+            pairs: list[Pair] = [pair for pair in files if all(file.is_file() for file in pair)]
+            if not pairs or arm == other:
+                cells.append("")
+                continue
+            mean, low, high = (100 * x for x in pooled_interval(pairs, self.metric))
+            cells.append(f"{mean:+.2f} ({low:+.2f} … {high:+.2f})")
+        return cells
+
+    def _predictions(self, arm: str, seed: int) -> Path:
+        return self.bench.folder / "predictions" / f"{arm}-s{seed}.npz"
+
+
+def asked(arm: str) -> tuple[Tuning, DistillationOptions]:
+    """What `ours:KEY=VALUE:…` means."""
+    tuned = {field.name for field in fields(Tuning)}
+    pairs = [text.split("=") for text in arm.split(":")[1:]]
+    tuning = replace(TUNING, **{key: float(value) for key, value in pairs if key in tuned})
+    given = {key: json.loads(value) for key, value in pairs if key not in tuned}
+    return tuning, DistillationOptions.model_validate(given)

@@ -1,0 +1,126 @@
+"""What the distillation benchmark needs: small students, drawn pictures, the built-in way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.learning.bench import Bench
+from models_store.description import ONNX_FILE, Task
+from training.base_models import SUFFIXES, architecture_yaml
+from training.publication import Trained
+from training.recipe import Recipe
+
+SPLITS = ("train", "val", "test")
+
+
+def narrow(bench: Bench, task: Task, names: Sequence[str], width: float, seed: int) -> str:
+    """The id of a YOLOv8 of any width with the fresh weights of a seed."""
+    import torch
+
+    from models_store.weights import build_model, describe_yolo, save_model
+
+    yaml: dict[str, Any] = dict(architecture_yaml(f"yolov8n{SUFFIXES[task]}"))
+    yaml |= {"scales": {"t": [0.33, width, 1024]}, "scale": "t", "nc": len(names)}
+    torch.manual_seed(seed)
+    description = describe_yolo(yaml, imgsz=640, names=tuple(names))
+    folder = bench.folder / "scratch" / f"student-{task}-{width:g}-{seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    save_model(folder, build_model(description), description)
+    (folder / ONNX_FILE).write_bytes(b"a start, never served")
+    source = {"kind": "import"}
+    return bench.registry.publish(folder, f"fresh-{task}", source, unless_present=True).id
+
+
+def drawn(task: Task, folder: Path, imgsz: int, counts: Mapping[str, int]) -> Path:
+    """Drawn pictures in three splits: traffic signs, for `segment` plain shapes."""
+    from tests.drawn_data import write_shapes
+    from training.scenes import draw_scene, draw_sign_crop
+    from training.signs import CLASS_NAMES
+
+    target = folder if task == "classify" else folder / "data.yaml"
+    done = folder / "done"
+    if done.is_file():
+        return target
+    if task == "segment":
+        write_shapes(folder, task, train=counts["train"], val=counts["val"], imgsz=imgsz)
+        test = write_shapes(folder / "more", task, train=counts["test"], val=0, imgsz=imgsz, seed=1)
+        (test.parent / "images" / "train").rename(folder / "images" / "test")
+        (test.parent / "labels" / "train").rename(folder / "labels" / "test")
+        target.write_text(target.read_text() + "test: images/test\n")
+        done.touch()
+        return target
+    for number, split in enumerate(SPLITS):
+        for i in range(counts[split]):
+            rng = np.random.default_rng((31, number, i))
+            if task == "classify":
+                class_id = i % len(CLASS_NAMES)
+                picture = draw_sign_crop(rng, class_id, imgsz)
+                _save(folder / split / CLASS_NAMES[class_id] / f"{i:05}.jpg", picture)
+                continue
+            scene, boxes, class_ids = draw_scene(rng, imgsz, imgsz)
+            _save(folder / "images" / split / f"{i:05}.jpg", scene)
+            centres, sizes = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
+            rows = np.concatenate([centres, sizes], 1) / imgsz
+            label = folder / "labels" / split / f"{i:05}.txt"
+            label.parent.mkdir(parents=True, exist_ok=True)
+            label.write_text(
+                "".join(
+                    f"{cls} {' '.join(f'{value:.6f}' for value in row)}\n"
+                    for cls, row in zip(class_ids, rows, strict=True)
+                )
+            )
+    if task != "classify":
+        names = "\n".join(f"  {i}: {name}" for i, name in enumerate(CLASS_NAMES))
+        splits = "".join(f"{split}: images/{split}\n" for split in SPLITS)
+        target.write_text(f"{splits}names:\n{names}\n")
+    done.touch()
+    return target
+
+
+def _save(path: Path, picture: Any) -> None:
+    import cv2
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not cv2.imwrite(str(path), picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92]):
+        raise SystemExit(f"Cannot write {path}.")
+
+
+def builtin(recipe: Recipe, job: Any) -> Trained:
+    """The same training with Ultralytics' own distillation in place of ours."""
+    import torch
+    from ultralytics.cfg import get_cfg
+
+    from settings import get_settings
+    from training import yolo
+    from training.datasets import check
+    from training.start_weights import load_start
+
+    assert recipe.teacher is not None
+    settings = get_settings()
+    dataset = check(recipe.dataset, recipe.task, [Path("/")])
+    teacher: Any = load_start(recipe.teacher, job.folder / "teacher", settings).model
+    teacher.args = get_cfg()
+    file = job.folder / "teacher.pt"
+    torch.save({"model": teacher, "train_args": {}}, file)
+    run = yolo.Run(recipe, job, dataset, load_start(recipe.base, job.folder / "base", settings))
+
+    class BuiltIn:
+        def __init__(self, overrides: dict[str, Any]) -> None:
+            super().__init__(overrides=overrides | {"distill_model": str(file)})  # type: ignore[call-arg]
+
+    run.extensions = (BuiltIn,)
+    run.hooks = {"on_train_end": _unwrap}
+    return yolo.train(run)
+
+
+def _unwrap(trainer: Any) -> None:
+    """Leave the student alone in the best checkpoint, as Ultralytics' last step would."""
+    import torch
+
+    saved = torch.load(trainer.best, weights_only=False)
+    saved["ema"] = saved["ema"].student_model
+    torch.save(saved, trainer.best)
