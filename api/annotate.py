@@ -29,6 +29,7 @@ from models_store.versions import ModelVersion
 router = APIRouter(prefix="/api", tags=["Annotation"])
 
 Format = Literal["label_studio", "yolo", "coco", "labelme"]
+MOST = tiles.MOST  # a field hides the module's name
 TILES = {"auto": tiles.AUTO, "off": tiles.OFF}
 
 
@@ -50,8 +51,8 @@ class AnnotateOptions(EmptyIsAbsent):
     format: Format = Field(
         "label_studio", description="label_studio, yolo, coco or labelme", examples=["yolo"]
     )
-    tiles: Annotated[str, Field(pattern=rf"^(auto|off|[2-{tiles.MOST}])$")] = Field(
-        "auto", description=f"auto, off or how many along the longer side, 2 to {tiles.MOST}"
+    tiles: Annotated[str, Field(pattern=rf"^(auto|off|[2-{MOST}])$")] = Field(
+        "auto", description=f"auto, off or how many along the longer side, 2 to {MOST}"
     )
 
 
