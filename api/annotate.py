@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -13,13 +13,13 @@ from api.gateway import Gateway, Wired
 from api.infer import JSON, picture_form, unless_gone
 from api.schemas import EmptyIsAbsent, FromUrl, Size, Unit, errors, form_body
 from errors import ModelNotFound, ValidationFailed
-from inference import tiles
 from inference.annotations import Annotations
 from inference.coco import to_coco
 from inference.images import check_header
 from inference.label_studio import to_label_studio, to_task
 from inference.labelme import to_labelme
 from inference.prediction import InferenceItem, ItemResult
+from inference.tiles import AUTO, MOST, OFF
 from inference.tools import TOOLS, Tool, ToolName
 from inference.yolo_labels import to_yolo
 from models_store.description import TYPES
@@ -29,8 +29,8 @@ from models_store.versions import ModelVersion
 router = APIRouter(prefix="/api", tags=["Annotation"])
 
 Format = Literal["label_studio", "yolo", "coco", "labelme"]
-MOST = tiles.MOST  # a field hides the module's name
-TILES = {"auto": tiles.AUTO, "off": tiles.OFF}
+MOST = MOST  # a field hides the module's name
+TILES = {"auto": AUTO, "off": OFF}
 
 
 class AnnotateOptions(EmptyIsAbsent):
@@ -51,8 +51,10 @@ class AnnotateOptions(EmptyIsAbsent):
     format: Format = Field(
         "label_studio", description="label_studio, yolo, coco or labelme", examples=["yolo"]
     )
-    tiles: Annotated[str, Field(pattern=rf"^(auto|off|[2-{MOST}])$")] = Field(
-        "auto", description=f"auto, off or how many along the longer side, 2 to {MOST}"
+    tiles: str = Field(
+        "auto",
+        pattern=rf"^(auto|off|[2-{MOST}])$",
+        description=f"auto, off or how many along the longer side, 2 to {MOST}",
     )
 
 
