@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import getpass
 import json
 import logging
 import sys
@@ -14,6 +16,7 @@ from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
 from errors import ValidationFailed, VisionLoopError
+from models_store.decisions import COMMAND, Why
 from models_store.registry import Registry
 from models_store.versions import ModelVersion
 from settings import Settings, get_settings
@@ -102,8 +105,15 @@ def _parser() -> argparse.ArgumentParser:
         "promotions, NAME:VERSION stays."
     )  # fmt: skip
     activate.add_argument("model", metavar="MODEL")
-    promote = command("promote", _promote, "Make a version the promoted one of its name.")
+    promote = command("promote", _promote, "Make a version the promoted one of its name; no gate.")
     promote.add_argument("model", metavar="MODEL", help="a bare NAME means its newest version")
+    rollback = command(
+        "rollback", _rollback, "Promote the version again that was promoted before; again: further "
+        "back."
+    )  # fmt: skip
+    rollback.add_argument("name", metavar="NAME")
+    listed = command("decisions", _decisions, "Who was promoted, refused, rolled back, and why.")
+    listed.add_argument("name", metavar="NAME")
     delete = command("delete", _delete, "Remove a version and its files.")
     delete.add_argument("model", metavar="MODEL")
     exported = command("export-archive", _export_archive, "Write a version to one .zip file.")
@@ -177,11 +187,33 @@ def _activate(registry: Registry, options: argparse.Namespace) -> None:
 
 
 def _promote(registry: Registry, options: argparse.Namespace) -> None:
-    _print(registry.promote(options.model), options)
+    _print(registry.promote(options.model, _why()), options)
+
+
+def _rollback(registry: Registry, options: argparse.Namespace) -> None:
+    _print(registry.rollback(options.name, _why()), options)
+
+
+def _decisions(registry: Registry, options: argparse.Namespace) -> None:
+    rows = registry.decisions(options.name)
+    if options.json:
+        _json({"decisions": [row.to_json() for row in rows]})
+        return
+    for row in rows:
+        forced = ", forced" if row.forced else ""
+        print(f"{row.at[:16].replace('T', ' ')}  {row.name}:{row.version}  {row.action}{forced}")
+        print(f"  by {row.by}", *row.reasons, sep="\n  ")
+
+
+def _why() -> Why:
+    """The shell's user, as far as that can be told."""
+    with contextlib.suppress(KeyError, OSError):
+        return Why(by=f"command line, {getpass.getuser()}")
+    return COMMAND
 
 
 def _delete(registry: Registry, options: argparse.Namespace) -> None:
-    model = registry.delete(options.model)
+    model = registry.delete(options.model, _why())
     _json({"deleted": model.id}) if options.json else print(f"Deleted {model.id}.")
 
 

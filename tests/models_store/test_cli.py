@@ -54,6 +54,16 @@ def test_a_story(
     assert "round, square, star" in shown
     assert json.loads(run("show", "--json", "signs"))["id"] == first
     assert [m["id"] for m in json.loads(run("list", "--json"))["models"]] == [second, first]
+    run("promote", second)
+    assert first in run("rollback", "signs")
+    told = run("decisions", "signs").splitlines()
+    assert [line.split()[3] for line in told if not line.startswith(" ")] == [
+        "rolled_back",
+        "promoted",
+        "promoted",
+    ]
+    assert told[1].startswith("  by command line")
+    assert json.loads(run("decisions", "--json", "signs"))["decisions"][0]["model_id"] == first
     path = run("export-archive", second, str(tmp_path)).strip()
     assert Path(path).is_file()
     assert json.loads(run("import-archive", path, "--json"))["id"] == second
@@ -72,6 +82,8 @@ def test_a_story(
         (["import", __file__, "--name", "A"], "no usable model name"),
         (["import", __file__, "--names", "@/no/such"], "No such file"),
         (["import-archive", __file__], "no readable zip"),
+        (["rollback", "cats"], "No model 'cats'"),
+        (["decisions", "cats"], "No model 'cats'"),
         (["export-archive", "cats"], "No model 'cats'"),
     ],
 )
