@@ -21,20 +21,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.learning.bench import Bench, Figures
-from benchmarks.learning.pooled import Pair, pooled_interval
+from benchmarks.learning.pooled import gain, measured, metric_of
 from benchmarks.learning.students import builtin, drawn, narrow
 from benchmarks.learning.tables import mean_and_spread, table, write_bars
 from models_store.seed import seed as seed_starters
 from training.distillation_criteria import TUNING, Tuning
 from training.distillation_options import DistillationOptions
-from training.evaluations import PREDICTIONS
 from training.recipe import Recipe, TrainingRequest
 
 ARMS = ("alone", "builtin", "ours")
@@ -87,6 +85,7 @@ class Setting:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options, self.task = options, options.task
+        self.metric = metric_of(self.task)
         self.imgsz = options.imgsz or {"classify": 64, "segment": 96, "detect": 160}[self.task]
         self.epochs = options.epochs or (60 if options.full else 15)
         source = options.data.resolve() if options.data else None
@@ -97,10 +96,6 @@ class Setting:
         images = options.images or (8000 if options.full else 1000)
         counts = {"train": images, "val": max(64, images // 20), "test": options.test_images}
         self.source = source or drawn(self.task, self.bench.folder / "drawn", self.imgsz, counts)
-
-    @property
-    def metric(self) -> str:
-        return {"classify": "accuracy", "segment": "mask_mAP50_95"}.get(self.task, "mAP50_95")
 
     @property
     def teacher(self) -> str:
@@ -168,15 +163,8 @@ class Setting:
 
     def _train(self, recipe: Recipe, folder: Path, key: str, trainer: Any = None) -> Figures:
         model, seconds = self.bench.train(recipe, folder, trainer)
-        splits = self._dataset.splits
-        split = "test" if "test" in splits else "val"
-        report = self.bench.measure(model, self._dataset, split, folder)
-        kept = self.bench.folder / "predictions"
-        kept.mkdir(exist_ok=True)
-        (made,) = folder.glob(f"evaluation-*/{PREDICTIONS}")
-        shutil.copy(made, kept / f"{key}.npz")
-        figures = {k: v for k, v in report["figures"].items() if isinstance(v, int | float)}
-        return {"model": model, "seconds": round(seconds, 1), "split": split, "figures": figures}
+        figures = measured(self.bench, model, self._dataset, folder, key)
+        return {**figures, "seconds": round(seconds, 1)}
 
     def report(self) -> str:
         """The table of all runs on file, written beside a plot."""
@@ -185,7 +173,9 @@ class Setting:
             runs = {s: found for s in range(100) if (found := self.bench.known(f"{arm}-s{s}"))}
             values = [run["figures"][self.metric] for run in runs.values()]
             seconds = [run["seconds"] for run in runs.values()]
-            rows.append([arm, mean_and_spread(values), *self._gains(arm, list(runs))])
+            others = ("alone", "builtin")
+            gains = [gain(self.bench, arm, other, list(runs), self.metric) for other in others]
+            rows.append([arm, mean_and_spread(values), *gains])
             rows[-1] += [mean_and_spread(seconds, 1.0, 0), str(len(runs))]
             groups[arm] = {self.metric: values}
             where = next(iter(runs.values()))["machine"]
@@ -209,23 +199,6 @@ class Setting:
         files = sorted((self.bench.folder / "runs").glob("*-s*.json"))
         arms = dict.fromkeys(file.stem.rpartition("-s")[0] for file in files)
         return [*(a for a in ARMS if a in arms), *(a for a in arms if a not in ARMS)]
-
-    def _gains(self, arm: str, seeds: list[int]) -> list[str]:
-        cells = []
-        for other in ("alone", "builtin"):
-            files = [
-                (self._predictions(other, seed), self._predictions(arm, seed)) for seed in seeds
-            ]
-            pairs: list[Pair] = [pair for pair in files if all(file.is_file() for file in pair)]
-            if not pairs or arm == other:
-                cells.append("")
-                continue
-            mean, low, high = (100 * x for x in pooled_interval(pairs, self.metric))
-            cells.append(f"{mean:+.2f} ({low:+.2f} … {high:+.2f})")
-        return cells
-
-    def _predictions(self, arm: str, seed: int) -> Path:
-        return self.bench.folder / "predictions" / f"{arm}-s{seed}.npz"
 
 
 def asked(arm: str) -> tuple[Tuning, DistillationOptions]:

@@ -1,20 +1,55 @@
-"""How sure a gain is that several seeds show on the same test pictures."""
+"""Measured on a test split, predictions kept: how sure a gain is that several seeds show."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.learning.bench import Bench, Figures
 from training.bootstrap import Matches, Weighted, mean_ap
+from training.datasets import Dataset
+from training.evaluations import PREDICTIONS
 
 Pair = tuple[Path, Path]  # predictions.npz of the two arms, with the same seed
 Weigh = Callable[[NDArray[np.int64]], float]
 
 RESAMPLES = 1000
 KINDS = {"mAP50_95": "tp", "mask_mAP50_95": "tp_mask"}
+
+
+def metric_of(task: str) -> str:
+    """The figure that a task's models are compared by."""
+    return {"classify": "accuracy", "segment": "mask_mAP50_95"}.get(task, "mAP50_95")
+
+
+def measured(bench: Bench, model: str, dataset: Dataset, folder: Path, key: str) -> Figures:
+    """A model's figures on the test split (val where there is none); predictions are kept."""
+    split = "test" if "test" in dataset.splits else "val"
+    report = bench.measure(model, dataset, split, folder)
+    kept = predictions(bench, key)
+    kept.parent.mkdir(exist_ok=True)
+    (made,) = folder.glob(f"evaluation-*/{PREDICTIONS}")
+    shutil.copy(made, kept)
+    figures = {k: v for k, v in report["figures"].items() if isinstance(v, int | float)}
+    return {"model": model, "split": split, "figures": figures}
+
+
+def predictions(bench: Bench, key: str) -> Path:
+    return bench.folder / "predictions" / f"{key}.npz"
+
+
+def gain(bench: Bench, arm: str, other: str, seeds: Sequence[int], metric: str) -> str:
+    """`+1.20 (+0.50 … +1.90)`: points of `arm` over `other`, seeds that both have."""
+    files = [[predictions(bench, f"{a}-s{seed}") for a in (other, arm)] for seed in seeds]
+    pairs = [(a, b) for a, b in files if a.is_file() and b.is_file()]
+    if not pairs or arm == other:
+        return ""
+    mean, low, high = (100 * x for x in pooled_interval(pairs, metric))
+    return f"{mean:+.2f} ({low:+.2f} … {high:+.2f})"
 
 
 def pooled_interval(pairs: Sequence[Pair], metric: str) -> tuple[float, float, float]:
@@ -31,16 +66,16 @@ def pooled_interval(pairs: Sequence[Pair], metric: str) -> tuple[float, float, f
     models = [tuple(_figure(file, metric) for file in pair) for pair in pairs]
     images = models[0][0][1]
 
-    def gain(weights: NDArray[np.int64]) -> float:
+    def difference(weights: NDArray[np.int64]) -> float:
         return float(np.mean([b[0](weights) - a[0](weights) for a, b in models]))
 
     chance = np.random.default_rng(0)
     drawn = [
-        gain(np.bincount(chance.integers(images, size=images), minlength=images))
+        difference(np.bincount(chance.integers(images, size=images), minlength=images))
         for _ in range(RESAMPLES)
     ]
     low, high = np.percentile(drawn, [2.5, 97.5])
-    return gain(np.ones(images, np.int64)), float(low), float(high)
+    return difference(np.ones(images, np.int64)), float(low), float(high)
 
 
 def _figure(file: Path, metric: str) -> tuple[Weigh, int]:

@@ -35,24 +35,40 @@ def narrow(bench: Bench, task: Task, names: Sequence[str], width: float, seed: i
     return bench.registry.publish(folder, f"fresh-{task}", source, unless_present=True).id
 
 
-def drawn(task: Task, folder: Path, imgsz: int, counts: Mapping[str, int]) -> Path:
-    """Drawn pictures in three splits: traffic signs, for `segment` plain shapes."""
-    from tests.drawn_data import write_shapes
-    from training.scenes import draw_scene, draw_sign_crop
-    from training.signs import CLASS_NAMES
-
+def drawn(
+    task: Task, folder: Path, imgsz: int, counts: Mapping[str, int], shapes: bool = False
+) -> Path:
+    """Drawn pictures in three splits: traffic signs; for `segment`, or if asked, plain shapes."""
     target = folder if task == "classify" else folder / "data.yaml"
     done = folder / "done"
     if done.is_file():
         return target
-    if task == "segment":
-        write_shapes(folder, task, train=counts["train"], val=counts["val"], imgsz=imgsz)
-        test = write_shapes(folder / "more", task, train=counts["test"], val=0, imgsz=imgsz, seed=1)
-        (test.parent / "images" / "train").rename(folder / "images" / "test")
-        (test.parent / "labels" / "train").rename(folder / "labels" / "test")
-        target.write_text(target.read_text() + "test: images/test\n")
-        done.touch()
-        return target
+    if task == "segment" or shapes:
+        _draw_shapes(task, folder, imgsz, counts)
+    else:
+        _draw_signs(task, folder, imgsz, counts)
+    done.touch()
+    return target
+
+
+def _draw_shapes(task: Task, folder: Path, imgsz: int, counts: Mapping[str, int]) -> None:
+    from tests.drawn_data import write_shapes
+
+    path = write_shapes(folder, task, train=counts["train"], val=counts["val"], imgsz=imgsz)
+    more = folder.with_name(f"{folder.name}-test")
+    write_shapes(more, task, train=counts["test"], val=0, imgsz=imgsz, seed=1)
+    if task == "classify":
+        (more / "train").rename(folder / "test")
+        return
+    for kind in ("images", "labels"):
+        (more / kind / "train").rename(folder / kind / "test")
+    path.write_text(path.read_text() + "test: images/test\n")
+
+
+def _draw_signs(task: Task, folder: Path, imgsz: int, counts: Mapping[str, int]) -> None:
+    from training.scenes import draw_scene, draw_sign_crop
+    from training.signs import CLASS_NAMES
+
     for number, split in enumerate(SPLITS):
         for i in range(counts[split]):
             rng = np.random.default_rng((31, number, i))
@@ -76,9 +92,7 @@ def drawn(task: Task, folder: Path, imgsz: int, counts: Mapping[str, int]) -> Pa
     if task != "classify":
         names = "\n".join(f"  {i}: {name}" for i, name in enumerate(CLASS_NAMES))
         splits = "".join(f"{split}: images/{split}\n" for split in SPLITS)
-        target.write_text(f"{splits}names:\n{names}\n")
-    done.touch()
-    return target
+        (folder / "data.yaml").write_text(f"{splits}names:\n{names}\n")
 
 
 def _save(path: Path, picture: Any) -> None:

@@ -1,0 +1,140 @@
+"""Staged unfreezing against training all layers at once, from the same start weights.
+
+Arms, for the same epochs and from the same weights:
+
+  full     mode regular
+  staged   mode freeze_strategy: head, then neck, then backbone
+
+`staged:KEY=VALUE:…` is staged with another field of the request, as
+`staged:min_epochs_per_stage=5`. Measured is a test split (val where there is none) with the engine
+that serves, and the seconds of the training. The default data are drawn shapes, learned from the
+starter detector, which knows traffic signs.
+
+    python -m benchmarks.learning freeze --seeds 3
+    python -m benchmarks.learning freeze --data roadsigns/data.yaml --weights yolov8n.pt --imgsz 320
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from benchmarks.learning.bench import Bench, Figures
+from benchmarks.learning.pooled import gain, measured, metric_of
+from benchmarks.learning.students import drawn
+from benchmarks.learning.tables import mean_and_spread, table, write_bars
+from models_store.seed import seed as seed_starters
+from training.recipe import Recipe, TrainingRequest
+
+ARMS = ("full", "staged")
+STARTS = {"detect": "traffic_signs_yolov8n"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--name", default="", help="of the setting; default: made of the data's")
+    parser.add_argument("--weights", default="", help="a model id or a weights file to start from")
+    parser.add_argument("--images", type=int, default=96, help="drawn ones to train on (96)")
+    parser.add_argument("--test-images", type=int, default=1000, help="drawn ones to measure on")
+    parser.add_argument("--imgsz", type=int, default=0, help="pixels (64 classify, 128 others)")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=0, help="(30; 100 with --full)")
+    parser.add_argument("--stage", type=int, default=0, help="min_epochs_per_stage (a sixth)")
+    parser.add_argument("--arms", default=",".join(ARMS))
+
+
+def run(options: argparse.Namespace) -> None:
+    setting = Setting(options)
+    if not options.report:
+        for seed in range(options.seeds):
+            for arm in options.arms.split(","):
+                setting.arm(arm, seed)
+    print(setting.report())
+
+
+class Setting:
+    """One data set, one start, and the ways to go on from it."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options, self.task = options, options.task
+        self.metric = metric_of(self.task)
+        self.imgsz = options.imgsz or (64 if self.task == "classify" else 128)
+        self.epochs = options.epochs or (100 if options.full else 30)
+        self.stage = options.stage or max(1, self.epochs // 6)
+        source = options.data.resolve() if options.data else None
+        stem = (source.parent if source and source.is_file() else source or Path("shapes")).name
+        self.name = options.name or f"{stem}-{self.task}-{self.imgsz}px-{self.epochs}e"
+        self.bench = Bench(options.out / "freeze" / self.name)
+        counts = {"train": options.images, "val": 64, "test": options.test_images}
+        folder = self.bench.folder / "drawn"
+        self.source = source or drawn(self.task, folder, self.imgsz, counts, shapes=True)
+
+    @property
+    def start(self) -> str:
+        if self.options.weights:
+            return str(self.options.weights)
+        if self.task not in STARTS:
+            raise SystemExit(f"Give --weights: no starter model is for {self.task}.")
+        seed_starters(self.bench.registry)
+        return STARTS[self.task]
+
+    def arm(self, arm: str, seed: int) -> Figures:
+        """One training."""
+        kind, *pairs = arm.split(":")
+        given = {key: json.loads(value) for key, value in (pair.split("=") for pair in pairs)}
+        staged = {"mode": "freeze_strategy", "min_epochs_per_stage": self.stage}
+
+        def work(folder: Path) -> Figures:
+            fields = (staged if kind == "staged" else {}) | given
+            return self._train(self._recipe(seed, fields), folder, f"{arm}-s{seed}")
+
+        return self.bench.run(f"{arm}-s{seed}", work)
+
+    def _recipe(self, seed: int, fields: dict[str, Any]) -> Recipe:
+        asked = {
+            "task": self.task,
+            "model": "n",
+            "weights": self.start,
+            "data": str(self.source),
+            "name": "bench-freeze",
+            "imgsz": self.imgsz,
+            "epochs": self.epochs,
+            "batch": self.options.batch,
+            "patience": 0,
+            "hyper": {"seed": seed},
+        }
+        return self.bench.plan(TrainingRequest.model_validate(asked | fields))
+
+    def _train(self, recipe: Recipe, folder: Path, key: str) -> Figures:
+        from training.datasets import check
+
+        model, seconds = self.bench.train(recipe, folder)
+        dataset = check(self.source, self.task, [Path("/")])
+        return {**measured(self.bench, model, dataset, folder, key), "seconds": round(seconds, 1)}
+
+    def report(self) -> str:
+        """The table of all runs on file, written beside a plot."""
+        files = sorted((self.bench.folder / "runs").glob("*-s*.json"))
+        arms = list(dict.fromkeys(file.stem.rpartition("-s")[0] for file in files))
+        rows, groups, footer = [], {}, ""
+        for arm in arms:
+            runs = {s: found for s in range(100) if (found := self.bench.known(f"{arm}-s{s}"))}
+            values = [run["figures"][self.metric] for run in runs.values()]
+            seconds = [run["seconds"] for run in runs.values()]
+            over = gain(self.bench, arm, "full", list(runs), self.metric)
+            spent = mean_and_spread(seconds, 1.0, 0)
+            rows.append([arm, mean_and_spread(values), over, spent, str(len(runs))])
+            groups[arm] = {self.metric: values}
+            first = next(iter(runs.values()))
+            footer = f"{first['figures'].get('images', 0):.0f} pictures of {first['split']}"
+            footer += f", {first['machine']}"
+        text = (
+            f"### {self.name}\n\n{self.metric} in percent on {footer}; gains in points with 95 % "
+            "intervals of a paired bootstrap\n\n"
+        )
+        text += table(["arm", self.metric, "over full", "seconds", "runs"], rows)
+        (self.bench.folder / "freeze.md").write_text(text)
+        if groups:
+            write_bars(self.bench.folder / "freeze.png", self.name, groups, "%")
+        return text
