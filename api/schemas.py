@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 import errors as kinds
 
@@ -111,6 +118,15 @@ class EmptyIsAbsent(BaseModel):
         if isinstance(values, dict):
             return {name: value for name, value in values.items() if value not in ("", None)}
         return values
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        """`true` is no 1, though pydantic takes it for one."""
+        wanted = cls.model_fields[info.field_name or ""].annotation
+        if isinstance(value, bool) and not {bool, Any} & {wanted, *get_args(wanted)}:
+            raise ValueError("true and false are no numbers")
+        return value
 
 
 class _Options(EmptyIsAbsent):

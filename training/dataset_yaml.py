@@ -51,6 +51,11 @@ def describe(file: Path, roots: Sequence[Path], findings: Findings) -> Described
         Forbidden: A path in it leads out of `roots`.
     """
     content = load(file)
+    if content.get("download"):
+        raise DatasetInvalid(
+            f"{file.name} has the key 'download': this server never fetches data, nor runs what "
+            "a yaml says. Put the data in place yourself and remove the key."
+        )
     root = file.parent
     base = _base(content, root, roots)
     sources = {}
@@ -58,21 +63,11 @@ def describe(file: Path, roots: Sequence[Path], findings: Findings) -> Described
         key = next((key for key in keys if content.get(key)), None)
         if key is not None:
             values = content[key] if isinstance(content[key], list) else [content[key]]
-            try:
-                sources[split] = [
-                    _find(file, key, value, [base, root], roots, findings) for value in values
-                ]
-            except DatasetInvalid as error:
-                if not content.get("download"):
-                    raise
-                raise DatasetInvalid(
-                    f"{error.message} A 'download' in a yaml is never run here: fetch the data "
-                    "yourself and put it in place."
-                ) from None
+            sources[split] = [
+                _find(file, key, value, [base, root], roots, findings) for value in values
+            ]
     if "train" not in sources:
         raise DatasetInvalid(f"{file.name}: the key 'train' is missing: a folder of images.")
-    if content.get("download"):
-        findings.note("download", f"{file.name}: 'download' is never run; the data is here.")
     if (channels := content.get("channels")) not in (None, "", "3"):
         raise DatasetInvalid(f"{file.name}: channels is {_shown(channels)}; only 3 (RGB) work.")
     return Described(root, _names(file, content, findings), _keypoints(file, content), sources)

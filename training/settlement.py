@@ -12,7 +12,7 @@ from settings import Settings
 from training.jobs import Job, JobStore
 from training.logs import LogWriter
 from training.processes import kill, marked
-from training.publication import clear
+from training.publication import clear, published
 
 DISK_FULL = 28  # exit code of a worker that could not even say so (ENOSPC)
 NO_ROOM = "The disk is full. Make room under VISIONLOOP_HOME and BENTOML_HOME; start again."
@@ -31,9 +31,8 @@ def published_in(registry: Registry) -> Published:
     """Which model a job has published, if any."""
 
     def version(job_id: str) -> str | None:
-        registry.refresh()
-        made = (m.id for m in registry.list() if m.source.get("job_id") == job_id)
-        return next(made, None)
+        made = published(job_id, registry)
+        return made.id if made else None
 
     return version
 

@@ -15,7 +15,13 @@ import pytest
 from PIL import Image
 from starlette.types import ASGIApp
 
+from api.app import create_app, layered
+from api.gateway import Gateway
+from models_store.registry import Registry
+from settings import Settings
 from tests.api.serving import ROOT, Server, environment
+from tests.api.training_app import Service
+from tests.drawn_data import write_shapes
 
 Call = Callable[..., httpx.Response]
 
@@ -80,3 +86,20 @@ def picture() -> Callable[..., bytes]:
         return buffer.getvalue()
 
     return draw
+
+
+@pytest.fixture(scope="module")
+def drawn_yaml(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_shapes(tmp_path_factory.mktemp("data") / "shapes", "detect", 6, 2, 64)
+
+
+@pytest.fixture
+def service(tmp_path: Path, drawn_yaml: Path, call: Call) -> Iterator[Service]:
+    settings = Settings(
+        home=tmp_path / "home", data_roots=(drawn_yaml.parent.parent,), device="cpu"
+    )
+    nobody: Any = {"detector": None, "annotator": None}
+    gateway = Gateway(settings, Registry(settings), nobody)
+    yield Service(layered(create_app(gateway), settings), gateway, drawn_yaml, call)
+    gateway.registry.close()
+    gateway.jobs.close()

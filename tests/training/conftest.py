@@ -5,8 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from models_store.description import Task
 from models_store.registry import Registry
 from settings import Settings, get_settings
+from tests.drawn_data import write_shapes
+from tests.training.data_sets import Shapes
 from tests.training.trainer_job import RecordingJob
 from training.jobs import JobStore
 
@@ -28,3 +31,14 @@ def store(tmp_path: Path) -> Iterator[JobStore]:
     store = JobStore(Settings(home=tmp_path))
     yield store
     store.close()
+
+
+@pytest.fixture
+def shapes(tmp_path: Path) -> Shapes:
+    """A small data set under `tmp_path / "data"`; answers its folder."""
+
+    def make(task: Task = "detect", train: int = 6, val: int = 3) -> Path:
+        write_shapes(tmp_path / "data", task, train, val, imgsz=48)
+        return tmp_path / "data"
+
+    return make

@@ -1,0 +1,82 @@
+"""The logs of jobs: listed, followed, ended."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from api import job_logs
+from tests.api.training_app import Service
+from training.logs import LogWriter
+
+
+async def collect(service: Service, job_id: str, offset: int = 0) -> str:
+    text = ""
+    async for piece in job_logs.events(service.gateway, job_id, offset, lambda job: job.status):
+        text += piece
+    return text
+
+
+def test_logs_are_listed_with_their_times(service: Service) -> None:
+    job = service.start()
+    LogWriter(service.jobs.log(job.id)).say("Epoch 1/50")
+    for path in (f"/api/training/tasks/{job.id}/logs", f"/jobs/{job.id}/logs"):
+        *_, last = service.get(path)["logs"]
+        assert last.startswith("[20")
+        assert last.endswith("] Epoch 1/50")
+
+
+def test_followed_logs_come_whole_and_end_with_the_job(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_logs, "HEARTBEAT", 0.0)
+    monkeypatch.setattr(job_logs, "LOOK", 0.02)
+    job = service.start()
+    writer = LogWriter(service.jobs.log(job.id))
+
+    async def story() -> str:
+        following = asyncio.create_task(collect(service, job.id))
+        for number in range(20):
+            await asyncio.sleep(0.01)
+            writer.say(f"line {number}")
+        await asyncio.sleep(0.1)
+        assert not following.done()
+        writer.say("the last word")
+        service.jobs.finish(job.id, "failed", "It broke.")
+        return await asyncio.wait_for(following, 5)
+
+    text = asyncio.run(story())
+    lines = [line.partition("] ")[2] for line in text.splitlines() if line.startswith("data: [")]
+    assert lines[1:] == [f"line {number}" for number in range(20)] + ["the last word"]
+    assert text.endswith('event: end\ndata: {"status": "failed"}\n\n')
+    assert ": still there\n\n" in text
+    ids = [int(line[4:]) for line in text.splitlines() if line.startswith("id: ")]
+    assert ids[-1] == writer.path.stat().st_size
+    assert asyncio.run(collect(service, job.id, ids[-2])).count("data: [") == 1
+
+
+def test_a_follower_that_has_everything_is_told_not_to_come_again(service: Service) -> None:
+    job = service.start()
+    service.jobs.finish(job.id, "stopped")
+    path = f"/api/training/tasks/{job.id}/logs?follow=true"
+    answer = service.call(service.app, "GET", path)
+    assert answer.headers["Content-Type"].startswith("text/event-stream")
+    assert 'data: {"status": "cancelled"}' in answer.text
+    size = str(service.jobs.log(job.id).stat().st_size)
+    again = service.call(service.app, "GET", path, headers={"Last-Event-ID": size})
+    assert again.status_code == 204
+    odd = service.call(service.app, "GET", path, headers={"Last-Event-ID": "-3; DROP"})
+    assert odd.text == answer.text
+
+
+def test_a_stream_ends_when_the_server_does(service: Service) -> None:
+    job = service.start()
+
+    async def story() -> str:
+        following = asyncio.create_task(collect(service, job.id))
+        await asyncio.sleep(0.1)
+        service.gateway.leaving.set()
+        return await asyncio.wait_for(following, 2)
+
+    assert "event: end" not in asyncio.run(story())

@@ -1,0 +1,103 @@
+"""What is wrong with a request for a training is said, and nothing is queued."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.api.training_app import Service
+
+
+def _second(**fields: Any) -> tuple[str, dict[str, Any]]:
+    return "/api/training/regular", {"data_path": "DATA"} | fields
+
+
+def _first(**fields: Any) -> tuple[str, dict[str, Any]]:
+    return "/train", {"model_id": "n", "dataset_path": "DATA"} | fields
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "words"),
+    [
+        (("/api/training/regular", {}), 400, "data_path"),
+        (_second(data_path=""), 400, "data_path"),
+        (_second(data_path="DATA/../nowhere.yaml"), 404, "nowhere"),
+        (_second(data_path="/etc/passwd"), 403, "VISIONLOOP_DATA_ROOTS"),
+        (_second(data_path="DATA/../../../../../../../etc/hosts"), 403, "VISIONLOOP_DATA_ROOTS"),
+        (_second(data_path="no_such_dataset"), 404, "no_such_dataset"),
+        (_second(task="fly"), 400, "detect, segment, classify, pose"),
+        (_second(epochs=0), 400, "'epochs' must be a whole number from 1"),
+        (_second(epochs=1.5), 400, "'epochs'"),
+        (_second(epochs=True), 400, "'epochs' must be a whole number"),
+        (_second(distill_temperature=True), 400, "'distill_temperature' must be"),
+        (_second(hyper={"lr0": True}), 400, "lr0"),
+        (_first(batch_size=True), 400, "'batch_size' must be"),
+        (_second(epochs="many"), 400, "'epochs'"),
+        (_second(epochs=10**9), 400, "'epochs'"),
+        (_second(imgsz=8), 400, "from 32"),
+        (_second(batch=0), 400, "'batch' must be"),
+        (_second(patience=-1), 400, "'patience' must be"),
+        (_second(min_epochs_per_stage=0), 400, "'min_epochs_per_stage'"),
+        (_second(use_freeze_strategy="perhaps"), 400, "true or false"),
+        (_second(model_type="no_such_model"), 404, "no_such_model"),
+        (_second(model_type="yolov8q"), 400, "yolov8q"),
+        (_second(resume_weights="/etc/passwd"), 403, ""),
+        (_second(hyper={"save_dir": "/"}), 400, "save_dir"),
+        (_second(hyper={"lr0": "x"}), 400, "lr0"),
+        (_second(hyper={"lr0": 10**400}), 400, "lr0"),
+        (_second(data_path="a\0b"), 400, "is not a path"),
+        (_second(resume_weights="\0"), 404, ""),
+        (("/api/training/regular", []), 400, "JSON object"),
+        (("/api/training/incremental", {"data_path": "DATA"}), 400, "base_model_path is missing"),
+        (("/api/training/distillation", {"data_path": "DATA"}), 400, "teacher_model_path"),
+        (_first(parameters={"mode": "distillation"}), 400, "teacher_model_path"),
+        (_first(model_id="no_such", parameters={"mode": "incremental"}), 404, "no_such"),
+        (("/train", {}), 400, "'model_id' is required"),
+        (("/train", {"model_id": "n"}), 400, "'dataset_path' is required"),
+        (_first(model_id=""), 400, "'model_id' is required"),
+        (_first(dataset_path=""), 400, "'dataset_path' is required"),
+        (_first(dataset_path="/etc"), 403, "VISIONLOOP_DATA_ROOTS"),
+        (_first(model_id="no_such_model"), 404, "no_such_model"),
+        (_first(epochs=0), 400, "'epochs' must be a whole number from 1"),
+        (_first(batch_size=0), 400, "'batch_size' must be"),
+        (_first(parameters=[]), 400, "'parameters' must be an object"),
+        (_first(parameters={"imgz": 64}), 400, "no field 'imgz'. Known: "),
+        (_first(parameters={"imgsz": "big"}), 400, "'imgsz' must be"),
+        (_first(parameters={"mode": "magic"}), 400, "'mode' must be"),
+    ],
+)
+def test_what_is_wrong_is_said_and_nothing_is_queued(
+    service: Service, request_: tuple[str, Any], status: int, words: str
+) -> None:
+    path, body = request_
+    if isinstance(body, dict):
+        body = {
+            name: value.replace("DATA", str(service.data)) if isinstance(value, str) else value
+            for name, value in body.items()
+        }
+    answer = service.post(path, body)
+    assert answer.status_code == status, answer.text
+    assert words in answer.json()["message"]
+    assert service.jobs.list() == []
+
+
+def test_a_body_that_is_not_json(service: Service) -> None:
+    text = service.call(service.app, "POST", "/train", content=b"{}")
+    assert (text.status_code, text.json()["code"]) == (400, "VALIDATION_ERROR")
+    headers = {"Content-Type": "application/json"}
+    broken = service.call(service.app, "POST", "/train", content=b"{", headers=headers)
+    assert "not valid JSON" in broken.json()["message"]
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_yaml_that_would_download_is_refused_with_the_remedy(
+    service: Service, there: bool
+) -> None:
+    text = service.data.read_text() if there else "train: nowhere\nval: nowhere\nnames: [a]\n"
+    evil = service.data.with_name("evil.yaml")
+    evil.write_text(text + "download: https://x/evil.sh\n")
+    answer = service.post("/api/training/regular", {"data_path": str(evil)})
+    assert (answer.status_code, answer.json()["code"]) == (400, "DATASET_INVALID")
+    assert "Put the data in place yourself and remove the key" in answer.json()["message"]
+    assert service.jobs.list() == []
