@@ -1,0 +1,180 @@
+"""Label Studio's labelling configuration: which controls a project has, and their labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+from xml.etree import ElementTree
+
+from errors import ValidationFailed
+
+Kind = Literal["rectanglelabels", "polygonlabels", "keypointlabels", "choices"]
+
+KINDS: dict[str, Kind] = {
+    "rectanglelabels": "rectanglelabels",
+    "polygonlabels": "polygonlabels",
+    "keypointlabels": "keypointlabels",
+    "choices": "choices",
+}
+OTHERS = (  # controls of pictures that no model here can fill
+    "labels", "brushlabels", "ellipselabels", "vectorlabels", "bitmasklabels", "brush", "ellipse",
+    "rectangle", "polygon", "keypoint", "taxonomy", "magicwand", "rating", "textarea",
+)  # fmt: skip
+LONGEST = 1 << 20  # characters
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A label that people choose.
+
+    Attributes:
+        value: As it stands in regions: the alias where there is one.
+        classes: Of models, that it stands for: `predicted_values`, else alias and value.
+        point: `model_index`: the number of the key point that it stands for.
+    """
+
+    value: str
+    classes: tuple[str, ...]
+    point: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """A tag that regions name as `from_name`; it marks the picture `to_name`.
+
+    `model` and `confidence` are what the tag itself asks for (`model`, `model_score_threshold`).
+    """
+
+    kind: Kind
+    name: str
+    to_name: str
+    labels: tuple[Label, ...]
+    model: str = ""
+    confidence: float | None = None
+
+    def label_of(self, name: str) -> str | None:
+        """The label that stands for a model's class, in any case; None: there is none."""
+        wanted = plain(name)
+        for label in self.labels:
+            if wanted in map(plain, label.classes):
+                return label.value
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class LabelConfig:
+    """The controls of the first picture of a configuration.
+
+    Attributes:
+        controls: Those that models can fill, in order.
+        image_name: The picture's tag.
+        image_key: Where its address stands in a task's data.
+        others: Further controls, as `<BrushLabels name="…">`, for messages.
+    """
+
+    controls: tuple[Control, ...]
+    image_name: str
+    image_key: str
+    others: tuple[str, ...] = ()
+
+    def of(self, kind: Kind) -> Control | None:
+        """The first control of a kind."""
+        return next((control for control in self.controls if control.kind == kind), None)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Every label once."""
+        return tuple(dict.fromkeys(label.value for c in self.controls for label in c.labels))
+
+
+def plain(name: str) -> str:
+    """A class name as it is compared: without case and outer blanks."""
+    return " ".join(name.split()).casefold()
+
+
+def parse_label_config(text: str) -> LabelConfig:
+    """Read a configuration that a stranger may have written: no entities, no DTD.
+
+    Raises:
+        ValidationFailed: It is no XML, has a DTD, or shows no picture.
+    """
+    root = _root(text)
+    image = next(_tags(root, "image"), None)
+    if image is None:
+        raise ValidationFailed(
+            "The labelling configuration has no <Image>: only pictures are predicted here."
+        )
+    name = image.get("name", "image")
+    controls, others = [], []
+    for element in root.iter():
+        tag = _tag(element)
+        if name not in element.get("toName", "").split(","):
+            continue
+        per_region = element.get("perRegion", "false").lower() == "true"
+        if tag in KINDS and not per_region:
+            controls.append(_control(element, KINDS[tag], name))
+        elif tag in OTHERS:
+            others.append(f'<{element.tag} name="{element.get("name", "")}">')
+    key = image.get("value", "").strip().lstrip("$") or "image"
+    return LabelConfig(tuple(controls), name, key, tuple(others))
+
+
+class _NoDoctype(ElementTree.TreeBuilder):
+    """Ends at a DTD, which is where entities and outside addresses are declared."""
+
+    def doctype(self, *_: object) -> None:
+        raise ValidationFailed("The labelling configuration must not have a DOCTYPE.")
+
+
+def _root(text: str) -> ElementTree.Element:
+    if len(text) > LONGEST:
+        raise ValidationFailed("The labelling configuration is longer than a million characters.")
+    parser = ElementTree.XMLParser(target=_NoDoctype())  # see _NoDoctype
+    try:
+        parser.feed(text)
+        root = parser.close()
+    except (ElementTree.ParseError, ValueError) as error:
+        raise ValidationFailed(f"The labelling configuration is no valid XML: {error}.") from None
+    assert isinstance(root, ElementTree.Element)
+    return root
+
+
+def _tag(element: ElementTree.Element) -> str:
+    return element.tag.lower() if isinstance(element.tag, str) else ""
+
+
+def _tags(root: ElementTree.Element, name: str) -> Iterator[ElementTree.Element]:
+    return (element for element in root.iter() if _tag(element) == name)
+
+
+def _control(element: ElementTree.Element, kind: Kind, image: str) -> Control:
+    tag = "choice" if kind == "choices" else "label"
+    return Control(
+        kind,
+        element.get("name", "tag"),
+        image,
+        tuple(_label(child) for child in _tags(element, tag)),
+        element.get("model", "").strip(),
+        _number(element.get("model_score_threshold")),
+    )
+
+
+def _label(element: ElementTree.Element) -> Label:
+    value, alias = element.get("value", "").strip(), element.get("alias", "").strip()
+    given = element.get("predicted_values", "").split(",")
+    classes = tuple(name.strip() for name in given if name.strip())
+    index = element.get("model_index", "")
+    return Label(
+        alias or value,
+        classes or tuple(dict.fromkeys(name for name in (alias, value) if name)),
+        int(index) if index.isascii() and index.isdigit() else None,
+    )
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        value = float(text) if text else None
+    except ValueError:
+        return None
+    return value if value is not None and 0 <= value <= 1 else None
