@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -92,6 +93,12 @@ def samples(client: httpx.Client, family: str) -> dict[tuple[str, ...], float]:
     }
 
 
+def niceness(pid: int) -> list[int]:
+    """Of each thread (Linux)."""
+    stats = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return [int(stat.rpartition(")")[2].split()[16]) for stat in stats]
+
+
 def test_no_shadow_at_first(client: httpx.Client) -> None:
     assert client.get("/models/shadow").json() == {"shadow": None}
     assert client.delete("/models/shadow").status_code == 404
@@ -142,6 +149,9 @@ def test_a_twin_in_the_shadow_agrees(
     assert samples(client, "visionloop_shadow_images") == {("_total", ids["twin"], "run"): 8}
     agreed = samples(client, "visionloop_shadow_agreement_ratio")
     assert agreed["_count", ids["twin"]] == 8
+    ours = os.nice(0)
+    assert sorted(niceness(live_server.workers()["Annotator"].pid))[-2:] == [ours, 19]
+    assert set(niceness(live_server.workers()["Detector"].pid)) == {ours}
 
 
 def test_another_model_in_its_place_agrees_less(
