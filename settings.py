@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
@@ -60,6 +61,12 @@ class Settings(BaseSettings):
         "off", description="Fetch images by URL: never, or from public addresses"
     )
     image_url_timeout: float = Field(10, gt=0, description="Seconds for one fetch")
+    label_studio_url: str | None = Field(
+        None, description="Address of your Label Studio: its pictures are fetched from there"
+    )
+    label_studio_token: SecretStr | None = Field(
+        None, description="Access token of Label Studio, personal or legacy, for its pictures"
+    )
 
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where models run")
     queue_length: int = Field(128, gt=0, description="Requests waiting for a batch before 503")
@@ -129,6 +136,15 @@ class Settings(BaseSettings):
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
+
+    @field_validator("label_studio_url")
+    @classmethod
+    def _web_address(cls, value: str | None) -> str | None:
+        if value and not re.fullmatch(r"https?://[^/\s?#@]+(/[^\s?#@]*)?", value):
+            raise PydanticCustomError(
+                "label_studio_url", "This is no address such as http://labels.example:8080"
+            )
+        return value.rstrip("/") if value else None
 
     @field_validator("database_url")
     @classmethod
