@@ -103,12 +103,15 @@ class Prediction:
         """With polygons that a person can edit, see `polygons.simplify`."""
         if self.polygons is None:
             return self
-        holes = None
-        if self.holes is not None:
-            holes = tuple(
-                tuple(tuple(map(simplify, rings)) for rings in parts) for parts in self.holes
-            )
-        polygons = tuple(tuple(map(simplify, parts)) for parts in self.polygons)
+        size = np.array((self.width, self.height), np.float32)
+
+        def simple(points: Float) -> Float:
+            return np.clip(simplify(points), 0, size)
+
+        holes = self.holes
+        if holes is not None:
+            holes = tuple(tuple(tuple(map(simple, rings)) for rings in parts) for parts in holes)
+        polygons = tuple(tuple(map(simple, parts)) for parts in self.polygons)
         return replace(self, polygons=polygons, holes=holes)
 
     def to_annotations(self, image: str = "") -> Annotations:

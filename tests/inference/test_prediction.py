@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from inference.annotations import Annotation, Annotations, Keypoint, Part, ring
 from inference.prediction import InferenceItem, Prediction
 from models_store.description import Task
 
@@ -54,3 +55,57 @@ def test_json_has_the_fields_of_its_task(made: Prediction, row: dict[str, object
 
 def test_an_item_is_described_without_its_picture() -> None:
     assert len(repr(InferenceItem(image=b"x" * 1_000_000, model="a:1"))) < 200
+
+
+def around(side: float, corners: int = 90) -> np.ndarray:
+    turns = np.linspace(0, 2 * np.pi, corners, endpoint=False)
+    circle = np.stack((np.cos(turns), np.sin(turns)), axis=1)
+    return (circle * side / 2 + np.array((32, 24))).astype(np.float32)
+
+
+def test_polygons_to_edit_have_few_vertices_and_stay_in_the_picture() -> None:
+    """Widened to the area they had, corners at the edge would lie outside."""
+    wide = np.clip(around(60), 0, (64, 48)).astype(np.float32)
+    found = prediction("segment", polygons=((wide,),), holes=(((around(20),),),))
+    simple = found.simplified()
+    assert simple.polygons is not None
+    assert simple.holes is not None
+    for points in (simple.polygons[0][0], simple.holes[0][0][0]):
+        assert 3 <= len(points) < 30
+        assert (points >= 0).all()
+        assert (points <= (64, 48)).all()
+    boxes = found.boxes_only()
+    assert (boxes.polygons, boxes.holes) == (None, None)
+    assert "polygon_holes" in found.to_json()[0]
+
+
+@pytest.mark.parametrize(
+    ("made", "annotation"),
+    [
+        (prediction("detect"), Annotation("yield", box=(1, 2, 3, 4), score=0.5)),
+        (prediction("classify"), Annotation("yield", score=0.5)),
+        (
+            prediction("segment", polygons=((SMALL, SMALL + 5),), holes=(((), (SMALL,)),)),
+            Annotation(
+                "yield",
+                parts=(Part(ring(SMALL)), Part(ring(SMALL + 5), (ring(SMALL),))),
+                score=0.5,
+            ),
+        ),
+        (
+            prediction(
+                "pose",
+                keypoints=np.array([[[7, 8, 0.75], [9, 9, 0.25]]], np.float32),
+                keypoint_names=("tip", "tail"),
+            ),
+            Annotation(
+                "yield",
+                box=(1, 2, 3, 4),
+                keypoints=(Keypoint("tip", 7, 8, score=0.75), Keypoint("tail", visibility=0)),
+                score=0.5,
+            ),
+        ),
+    ],
+)
+def test_a_prediction_becomes_annotations(made: Prediction, annotation: Annotation) -> None:
+    assert made.to_annotations("a.jpg") == Annotations("a.jpg", 64, 48, (annotation,))
