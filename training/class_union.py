@@ -80,6 +80,26 @@ def unite(
     return ClassUnion((*old, *wanted.values()), len(old))
 
 
+def shared_classes(student: Sequence[str], teacher: Sequence[str]) -> tuple[list[int], list[int]]:
+    """The ids, on either side, of the classes that both know by name.
+
+    Raises:
+        ValidationFailed: There are none.
+
+    Examples:
+        >>> shared_classes(("stop", "yield"), ("Yield", "tree", "Stop"))
+        ([0, 1], [2, 0])
+    """
+    theirs = {plain(name): i for i, name in enumerate(teacher)}
+    pairs = [(i, theirs[plain(name)]) for i, name in enumerate(student) if plain(name) in theirs]
+    if not pairs:
+        raise ValidationFailed(
+            f"The teacher knows none of the classes: it has {_listed(teacher)}, the data set has "
+            f"{_listed(student)}. Names decide; choose a teacher that was trained on them."
+        )
+    return [ours for ours, _ in pairs], [their for _, their in pairs]
+
+
 def _listed(names: Sequence[str]) -> str:
     shown = ", ".join(repr(name) for name in names[:SHOWN])
     return f"{shown} and {len(names) - SHOWN} more" if len(names) > SHOWN else shown

@@ -19,7 +19,7 @@ import torch
 from errors import ValidationFailed
 from settings import Settings, get_settings
 from training import yolo
-from training.class_union import unite
+from training.class_union import shared_classes, unite
 from training.data_roots import data_roots
 from training.datasets import Dataset, check
 from training.distillation_criteria import TUNING, DenseCriterion, PictureCriterion, Tuning
@@ -30,7 +30,7 @@ from training.publication import Trained
 from training.recipe import Recipe
 from training.replay import Replaying, remember, share
 from training.start_weights import load_start
-from training.teacher import Captured, Teacher, check_fit, shared_classes
+from training.teacher import Captured, Teacher, check_fit
 from training.union_dataset import unite_data
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from models_store.names import check_name
 from models_store.registry import Registry
 from settings import Settings
 from training.base_models import Base, choose_base
-from training.class_union import unite
+from training.class_union import shared_classes, unite
 from training.data_roots import data_roots
 from training.distillation_options import DistillationOptions
 from training.hyperparameters import check_hyperparameters
@@ -156,6 +156,8 @@ def plan(
     if incremental is not None and base.kind == "model":  # of a file, only loading tells
         known = registry.get(base.value).description.names
         unite(known, found.names, found.counts["train"], incremental.new_classes)
+    if teacher is not None and teacher.kind == "model":
+        shared_classes(found.names, registry.get(teacher.value).description.names)
     imgsz, more = _imgsz(request.imgsz, base)
     notes = (base.sentence, *notes, *more)
     stage = request.min_epochs_per_stage
@@ -207,6 +209,11 @@ def _base(
 def _teacher(
     options: DistillationOptions, task: Task, registry: Registry, settings: Settings
 ) -> Base:
+    if task == "pose":
+        raise ValidationFailed(
+            "Distillation is for detect, segment and classify, not for pose. Train with mode "
+            "regular, which may start from the larger model's weights."
+        )
     wanted = (options.teacher or "").strip()
     if not wanted:
         raise ValidationFailed(

@@ -121,32 +121,6 @@ class Teacher:
         return Outputs(self.model(images)[1], captured.features)
 
 
-def shared_classes(student: Sequence[str], teacher: Sequence[str]) -> tuple[list[int], list[int]]:
-    """The ids, in both networks, of the classes that both know by name.
-
-    Names are compared without regard to case and outer blanks.
-
-    Raises:
-        ValidationFailed: There are none.
-
-    Examples:
-        >>> shared_classes(("stop", "yield"), ("Yield", "tree", "Stop"))
-        ([0, 1], [2, 0])
-    """
-    theirs = {name.strip().lower(): i for i, name in enumerate(teacher)}
-    pairs = [
-        (i, theirs[name.strip().lower()])
-        for i, name in enumerate(student)
-        if name.strip().lower() in theirs
-    ]
-    if not pairs:
-        raise ValidationFailed(
-            f"The teacher knows none of the classes: it has {_some(teacher)}, the data set has "
-            f"{_some(student)}. Names decide; choose a teacher that was trained on them."
-        )
-    return [ours for ours, _ in pairs], [their for _, their in pairs]
-
-
 def check_fit(student: Any, teacher: Teacher) -> None:
     """Whether the anchors of both detection heads are the same places.
 
@@ -180,15 +154,11 @@ def relative_boxes(outputs: Outputs, strides: Sequence[int], imgsz: tuple[int, i
     """
     from ultralytics.utils.tal import dist2bbox, make_anchors
 
-    boxes = outputs.boxes
-    assert boxes is not None
+    assert outputs.boxes is not None
+    boxes = outputs.boxes.float()  # bfloat16 would move corners by whole pixels
     anchors, stride = make_anchors(list(outputs.features), strides, 0.5)
     bins = torch.arange(boxes.shape[-1], device=boxes.device, dtype=boxes.dtype)
     distances = boxes.softmax(-1) @ bins if len(bins) > 1 else boxes.squeeze(-1)
     height, width = imgsz
     scale = boxes.new_tensor([width, height, width, height])
     return dist2bbox(distances, anchors, xywh=False) * stride / scale
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -120,9 +120,16 @@ def test_classes_that_the_teacher_does_not_know_are_left_to_the_labels(
     teacher = narrow_network(registry, "detect", ("lamp", "Square"))
     run(lesson(registry, "detect", 1, teacher=teacher), job)
     assert "knows 1 of the 3 classes" in job.text
+
+
+def test_teachers_that_cannot_teach_are_told_before_the_job_is_queued(registry: Registry) -> None:
     stranger = narrow_network(registry, "detect", ("lamp", "tree"))
     with pytest.raises(ValidationFailed, match="knows none of the classes"):
-        run(lesson(registry, "detect", 1, teacher=stranger), RecordingJob(job.folder / "other"))
+        lesson(registry, "detect", 1, teacher=stranger)
+    with pytest.raises(ValidationFailed, match="a model for detect, but task is classify"):
+        lesson(registry, "classify", 1, teacher=stranger)
+    with pytest.raises(ValidationFailed, match="not for pose"):
+        lesson(registry, "pose", 1)
 
 
 def test_weights_of_zero_leave_terms_out(registry: Registry, job: RecordingJob) -> None:
@@ -149,7 +156,11 @@ def test_old_pictures_are_replayed_and_count_as_asked(
         return found
 
     monkeypatch.setattr(Criterion, "importance", noted)
-    options: dict[str, Any] = {"old_data": str(old), "replay_ratio": 0.2, "replay_distill_boost": 3.0}
+    options: dict[str, Any] = {
+        "old_data": str(old),
+        "replay_ratio": 0.2,
+        "replay_distill_boost": 3.0,
+    }
     run(lesson(registry, task, 1, max_replay_samples=12, **options), job)
     assert "12 old pictures are replayed, 20% of each epoch" in job.text
     assert len(weights) == 80

@@ -51,7 +51,7 @@ def description(task: Task) -> ModelDescription:
     return ModelDescription(
         task=task,
         family="yolo",
-        names=("a", "b"),
+        names=("a", "circle"),
         architecture={"backbone": [1], "head": [1]},
         preprocessing=Preprocessing(resize="letterbox", imgsz=320),
     )
