@@ -16,6 +16,7 @@ from api.errors import check
 from api.forms import fields, read_form
 from api.gateway import Gateway, Wired
 from api.schemas import EmptyIsAbsent, errors, form_body
+from api.slow_work import slow_work
 from errors import Conflict, NoFileUploaded
 from models_store.description import Task
 from training import contact_sheet
@@ -116,7 +117,8 @@ async def upload(request: Request, gateway: Wired) -> Any:
             raise NoFileUploaded("Send the zip as the form's file 'file'.")
         name = options.name or PurePath(file.filename or "").stem
         async with _one:
-            return await asyncio.to_thread(gateway.datasets.add, file.file, name, options.task)
+            add = partial(gateway.datasets.add, file.file, name, options.task)
+            return await slow_work.run(add)
     finally:
         await form.close()
 
@@ -135,7 +137,7 @@ async def list_datasets(gateway: Wired) -> Any:
 )
 async def check_dataset(choice: Choice, gateway: Wired) -> Any:
     """What is in a data set on the server, named as for training. Nothing is changed."""
-    return await asyncio.to_thread(_check, gateway, choice)
+    return await slow_work.run(partial(_check, gateway, choice))
 
 
 @router.get("/{dataset_id}", response_model=Dataset, responses=errors(404))
@@ -157,7 +159,7 @@ async def sheet(
 ) -> Response:
     """Thumbnails with their labels drawn in."""
     draw = partial(_sheet, gateway, dataset_id, split, count)
-    return Response(await asyncio.to_thread(draw), media_type="image/png")
+    return Response(await slow_work.run(draw), media_type="image/png")
 
 
 @router.delete(

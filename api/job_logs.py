@@ -39,7 +39,7 @@ async def answer(
         lines = await asyncio.to_thread(read_last, gateway.jobs.log(job.id), LISTED)
         return {"logs": lines}
     last = request.headers.get("last-event-id", "")
-    offset = int(last) if last.isascii() and last.isdigit() else 0
+    offset = int(last) if len(last) < 16 and last.isascii() and last.isdigit() else 0
     if offset and job.is_final:
         rest = await asyncio.to_thread(read_lines, gateway.jobs.log(job.id), offset)
         if not rest:  # tells an EventSource that there is no need to come again

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -18,7 +19,8 @@ from api.auth import require_admin
 from api.errors import check
 from api.gateway import Gateway, Wired
 from api.schemas import errors
-from errors import JobNotFound, ValidationFailed
+from api.slow_work import slow_work
+from errors import BackendTimeout, JobNotFound, ValidationFailed
 from training.jobs import KINDS, STATUSES, Job, Kind
 from training.logs import LogWriter
 from training.processes import is_alive
@@ -180,16 +182,24 @@ async def submit(
     Raises:
         VisionLoopError: What `training.recipe.plan` raises.
     """
-    job = await asyncio.to_thread(_enqueue, gateway, wanted, sent, base_model)
+    until = time.monotonic() + gateway.settings.import_timeout  # then it is a 504
+    enqueue = partial(_enqueue, gateway, wanted, sent, base_model, until)
+    job = await slow_work.run(enqueue)
     if gateway.trainer is not None:
         gateway.trainer.submit(job.id)
     return job
 
 
 def _enqueue(
-    gateway: Gateway, wanted: TrainingRequest, sent: dict[str, Any], base_model: str | None
+    gateway: Gateway,
+    wanted: TrainingRequest,
+    sent: dict[str, Any],
+    base_model: str | None,
+    until: float,
 ) -> Job:
     recipe = plan(wanted, gateway.registry, gateway.datasets, gateway.settings)
+    if time.monotonic() > until:  # the client was told that it failed, and may have asked again
+        raise BackendTimeout("The data set could not be looked through in time.")
     job = gateway.jobs.create(
         "training",
         config=sent | {"resolved": dict(shown_config(recipe))},

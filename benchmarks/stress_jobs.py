@@ -28,12 +28,14 @@ import psutil
 
 from benchmarks.server import PYTHON, ROOT, free_port
 from training.processes import marked
+from training.publication import LEFT
 
 FINAL = ("stopped", "completed", "failed")
 KILLS = ("worker", "trainer", "everything")
 READY = 180.0  # seconds for a start, on a busy machine
 DONE = 300.0  # seconds for a job, restarts included
 CANCELLED = 5.0  # seconds
+SLOW = 3.0  # times an undisturbed job, from which a round's log is shown
 
 
 class Failed(Exception):
@@ -181,7 +183,7 @@ def check_completed(service: Service, job: dict[str, Any], image: bytes) -> None
     if job["status"] != "completed":
         raise Failed(f"Job {job['job_id']} is {job['status']}: {job['error']}")
     models = service.ask("GET", "/models")["models"]
-    made = [model["id"] for model in models if model["source"]["job_id"] == job["job_id"]]
+    made = [model["id"] for model in models if model["source"].get("job_id") == job["job_id"]]
     if made != [job["model_id"]]:
         raise Failed(f"Job {job['job_id']} says {job['model_id']}, the registry has {made}.")
     sent = {"files": {"image": image}, "data": {"model_id": job["model_id"]}}
@@ -214,6 +216,13 @@ def play(service: Service, data: Path, epochs: int, this: Round, image: bytes) -
             raise Failed(f"Cancelling job {this.job_id} took {took:.1f} s, or left a process.")
         if job["status"] not in ("stopped", "completed"):
             raise Failed(f"The cancelled job {this.job_id} is {job['status']}: {job['error']}")
+        models = service.ask("GET", "/models")["models"]
+        made = [m["id"] for m in models if m["source"].get("job_id") == this.job_id]
+        if made != ([job["model_id"]] if job["status"] == "completed" else []):
+            raise Failed(f"Job {this.job_id} is {job['status']}, the registry has {made}.")
+        folder = service.home / "home" / "jobs" / this.job_id
+        if left := [name for name in LEFT if (folder / name).exists()]:
+            raise Failed(f"The cancelled job {this.job_id} left {', '.join(left)}.")
         this.seconds = took
     else:
         service.kill(this.what, this.job_id)
@@ -272,6 +281,9 @@ def run(service: Service, options: argparse.Namespace, chance: random.Random, se
         played.append(this)
         play(service, data, options.epochs, this, image)
         print(this, flush=True)
+        if this.what != "cancel" and this.seconds > SLOW * whole:
+            lines = service.ask("GET", f"/jobs/{this.job_id}/logs")["logs"]
+            print("\n".join(f"    {line[:150]}" for line in lines), flush=True)
     jobs = {job["job_id"]: job["status"] for job in service.ask("GET", "/jobs")["jobs"]}
     lost = [this.job_id for this in played if jobs.get(this.job_id) not in FINAL]
     left = sorted(marked().keys() & jobs.keys())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import lzma
 import os
 import shutil
 import stat
@@ -18,6 +19,7 @@ from training.image_files import SUFFIXES, is_junk
 
 KEPT = SUFFIXES | {".txt", ".yaml", ".yml", ".json", ".csv"}  # nothing that any code would run
 
+DAMAGED = "The file is not a zip, or it is damaged. Pack it again."
 MOST_ENTRIES = 500_000
 MOST_RATIO = 200  # unpacked to packed bytes of an entry over 1 MiB; pictures hardly shrink
 RATIO_FROM = 2**20
@@ -53,8 +55,12 @@ def unpack(file: Path | IO[bytes], folder: Path, max_upload: int) -> Unpacked:
             wanted, skipped = _wanted(archive)
             _check_room(sum(info.file_size for info, _ in wanted), folder, max_upload)
             size = _extract(archive, wanted, folder, MOST_GROWTH * max_upload)
-    except (zipfile.BadZipFile, zlib.error, EOFError, UnicodeError, ValueError):
-        raise DatasetInvalid("The file is not a zip, or it is damaged. Pack it again.") from None
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, UnicodeError, ValueError):
+        raise DatasetInvalid(DAMAGED) from None
+    except OSError as error:
+        if error.errno is None:  # how bz2 says it
+            raise DatasetInvalid(DAMAGED) from None
+        raise
     except (NotImplementedError, RuntimeError):
         raise DatasetInvalid("The zip is packed in an unusual way. Use the ordinary one.") from None
     if not wanted:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -21,12 +22,14 @@ import cv2
 import numpy as np
 
 from errors import VisionLoopError
+from inference.device import cpu_count
 from inference.images import check_header, decode
 from settings import get_settings
 
 FORMAT = 1
 MOST_CACHES = 64  # data sets remembered
 BIGGEST = 512 * 2**20  # bytes of one picture
+KEEP = 60.0  # seconds after which what was found is kept, lest a crash cost all of it
 _AT_A_TIME = 512  # files handed to the threads; between them a check can be interrupted
 
 
@@ -58,9 +61,9 @@ def look(
     cache = _Cache(root)
     known = cache.read()
     found: dict[Path, Picture] = {}
-    changed = False
+    changed, kept = False, time.monotonic()
     limit = get_settings().max_pixels
-    with ThreadPoolExecutor(threads or max(1, (os.cpu_count() or 1) // 2)) as pool:
+    with ThreadPoolExecutor(threads or max(1, cpu_count() // 2)) as pool:
         for start in range(0, len(paths), _AT_A_TIME):
             some = paths[start : start + _AT_A_TIME]
             keys = [_key(path, root) for path in some]
@@ -74,6 +77,9 @@ def look(
                     known[key] = picture
                     changed = True
             seen(len(found), len(paths))
+            if changed and time.monotonic() - kept > KEEP:
+                cache.write(known, {_key(path, root) for path in paths})
+                kept, changed = time.monotonic(), False
     if changed:
         cache.write(known, {_key(path, root) for path in paths})
     return found

@@ -102,6 +102,10 @@ def read_last(path: Path, count: int) -> list[str]:
         size = path.stat().st_size
     except FileNotFoundError:
         return []
-    start = max(0, size - count * 200)
-    lines = [line for _, line in read_lines(path, start, LIMIT)]
-    return lines[1 if start else 0 :][-count:]
+    window = count * 200
+    while True:
+        start = max(0, size - window)
+        lines = [line for _, line in read_lines(path, start, window + CHUNK)]
+        if start == 0 or len(lines) > count:  # the first may be cut
+            return lines[1 if start else 0 :][-count:]
+        window *= 4

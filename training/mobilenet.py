@@ -23,6 +23,7 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 from torchvision.models.mobilenetv2 import InvertedResidual
 
 from errors import ValidationFailed
+from inference.device import cpu_count
 from models_store.weights import build_model, describe, describe_mobilenet, save_model
 from settings import get_settings
 from training.average import Average
@@ -109,7 +110,7 @@ class Session:
         hyper = recipe.hyper
         images, classes = dataset.looked.splits, dataset.classes
         self.amount: Amount = amount_of(recipe, len(images["train"]))
-        cores = os.cpu_count() or 1
+        cores = cpu_count()
         workers = int(hyper.get("workers", 0 if cores <= 2 else min(8, cores - 2)))
         cache = CACHE // max(1, workers)
         train = Training(images["train"], classes, recipe, self.how, cache)
@@ -158,7 +159,9 @@ class Session:
         session.checkpoints.mkdir(parents=True, exist_ok=True)
         resumed = session.load()
         where = f"from epoch {session.state.epoch + 1}" if resumed else "from the start"
-        if session.state.batch:
+        if session.state.batch == len(session.loader):
+            where = f"from the validation of epoch {session.state.epoch + 1}"
+        elif session.state.batch:
             place = f"{session.state.batch + 1} of {len(session.loader)}"
             where = f"from batch {place} in epoch {session.state.epoch + 1}"
         counts = [len(dataset.looked.splits[split]) for split in ("train", "val")]

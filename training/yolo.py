@@ -22,6 +22,7 @@ import torch
 from torch import nn
 
 from errors import VisionLoopError
+from inference.device import cpu_count
 from models_store._ultralytics import prepare
 from models_store.weights import build_model, describe, fill, save_model
 from settings import get_settings
@@ -124,7 +125,7 @@ def train(run: Run) -> Trained:
                 data=data,
                 folder=job.folder,
                 device="0" if gpu else "cpu",
-                cores=os.cpu_count() or 1,
+                cores=cpu_count(),
                 bf16=gpu and torch.cuda.is_bf16_supported(including_emulation=False),
             )
             if last is not None:

@@ -80,3 +80,13 @@ def test_a_stream_ends_when_the_server_does(service: Service) -> None:
         return await asyncio.wait_for(following, 2)
 
     assert "event: end" not in asyncio.run(story())
+
+
+@pytest.mark.parametrize("last", ["9" * 5000, "-1", "x", "٣"])
+def test_a_strange_place_to_go_on_from_is_the_beginning(service: Service, last: str) -> None:
+    job = service.start()
+    service.jobs.finish(job.id, "stopped")
+    path = f"/jobs/{job.id}/logs?follow=true"
+    headers = {"Last-Event-ID": last.encode()}
+    answer = service.call(service.app, "GET", path, headers=headers)
+    assert answer.text.count("data: [") == 1

@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from errors import DatasetInvalid, PayloadTooLarge
@@ -160,6 +160,7 @@ def test_a_name_is_refused_or_stays_below_its_folder(name: str, utf8: bool) -> N
     assert "\0" not in str(target)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=400), st.integers(0, 200))
 def test_mangled_zips_are_refused_with_one_of_our_errors(
     tmp_path_factory: pytest.TempPathFactory, noise: bytes, at: int
@@ -170,3 +171,16 @@ def test_mangled_zips_are_refused_with_one_of_our_errors(
         unpack(io.BytesIO(data[:at] + noise + data[at + len(noise) :]), folder, LIMIT)
     for path in folder.rglob("*"):
         assert path.is_relative_to(folder)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_zip_of_a_rarer_kind_that_is_damaged_is_refused(tmp_path: Path, method: int) -> None:
+    file = tmp_path / "x.zip"
+    with zipfile.ZipFile(file, "w", method) as archive:
+        archive.writestr("images/train/a.txt", bytes(range(256)) * 40)
+    data = bytearray(file.read_bytes())
+    data[60:90] = b"\xff" * 30
+    file.write_bytes(data)
+    (tmp_path / "out").mkdir()
+    with pytest.raises(DatasetInvalid, match="damaged"):
+        unpack(file, tmp_path / "out", 2**20)

@@ -97,3 +97,12 @@ def test_the_last_lines_of_a_long_log(tmp_path: Path) -> None:
     assert read_last(path, 3) == ["line 9997", "line 9998", "line 9999"]
     assert len(read_last(path, 20_000)) == 10_000
     assert read_last(tmp_path / "none", 3) == []
+
+
+@pytest.mark.parametrize("long", [10, 3000, 500_000])
+def test_the_last_lines_are_found_however_long_they_are(tmp_path: Path, long: int) -> None:
+    path = tmp_path / "log"
+    lines = [f"line {number}" for number in range(100)] + ["x" * long, "end"]
+    path.write_text("".join(f"{line}\n" for line in lines))
+    for count in (1, 2, 5, 200):
+        assert read_last(path, count) == lines[-count:]

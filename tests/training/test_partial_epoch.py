@@ -55,6 +55,8 @@ def test_a_stop_within_an_epoch_loses_no_batch(
     job.leave_when = lambda _: False
     trained = run(plan, job)
     where = f"from batch {kept + 1} of {BATCHES} in epoch {epoch + 1} to epoch 3"
+    if kept == BATCHES:
+        where = f"from the validation of epoch {epoch + 1} to epoch 3"
     assert f"Training {where}" in job.text
     assert job.checkpoints == [1, 2, 3]
     resumed = [fraction for fraction in job.fractions[reports:] if fraction > 0]
