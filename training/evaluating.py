@@ -80,10 +80,10 @@ def evaluate_training(
     try:
         store = EvaluationStore(registry.settings)
         try:
-            row = store.of_job(job.id)
+            row = store.of_job(job.id, version.id)
         finally:
             store.close()
-        if row is not None and row.model_id == version.id:
+        if row is not None:
             _note(version, row, registry)
             return row
         evaluation = EvaluationRecipe(
@@ -94,12 +94,11 @@ def evaluate_training(
         )
         return run_evaluation(evaluation, job, registry, (EVALUATION_BEGINS, 1.0))
     except Exception as error:
+        reason = str(error)
         if not isinstance(error, VisionLoopError):
             traceback.print_exc()
-        reason = str(error).strip().partition("\n")[0][:300] or type(error).__name__
-        job.log(
-            f"The evaluation failed: {reason} The model {version.id} is published all the same."
-        )
+            reason = f"{type(error).__name__}; the job's log has the details."
+        job.log(f"The evaluation failed: {reason} The model {version.id} stays published.")
         registry.set_metrics(version.id, {"evaluation_error": reason, "last_updated": now()})
         return None
 

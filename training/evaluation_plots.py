@@ -86,10 +86,8 @@ def f1_confidence(report: Report, kind: str) -> Figure:
     curves = report["curves"][kind]
     figure, axes = _frame(f"F1 and confidence ({kind})", "confidence", "F1")
     _class_lines(axes, curves, "f1_score", {})
-    mean = curves["mean"]["f1_score"]
-    if mean:
-        peak = f"{max(mean):.2f} at {curves['x'][int(np.argmax(mean))]:.2f}"
-        axes.plot(curves["x"], mean, BLUE, lw=3, label=f"all classes {peak}")
+    if mean := curves["mean"]["f1_score"]:
+        axes.plot(curves["x"], mean, BLUE, lw=3, label=f"all classes, up to {max(mean):.2f}")
     serving = report["thresholds"]["confidence"]
     axes.axvline(serving, color="black", ls="--", lw=1, label=f"served from {serving:g}")
     return _with_legend(figure, axes)
@@ -110,7 +108,7 @@ def class_bars(report: Report) -> Figure:
         axes.barh(places + (i - 1) * 0.27, values, 0.25, color=colour, label=name)
     labels = [f"{_short(row['name'])} ({row['instances']})" for row in rows]
     axes.set_yticks(places, labels)
-    axes.invert_yaxis()
+    axes.set_ylim(len(rows) - 0.4, -0.6)
     more = f", the weakest {MOST_BARS}" if len(report["classes"]) > MOST_BARS else ""
     axes.set(xlim=(0, 1), title=f"Classes (objects){more}")
     axes.grid(axis="x", alpha=0.3)

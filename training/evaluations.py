@@ -127,11 +127,9 @@ class EvaluationStore:
         with self.database.read() as session:
             return list(session.scalars(query))
 
-    def of_job(self, job_id: str) -> EvaluationRow | None:
-        """The newest one that a job made."""
-        query = select(EvaluationRow).where(EvaluationRow.job_id == job_id)
-        with self.database.read() as session:
-            return session.scalars(query.order_by(EvaluationRow.number.desc())).first()
+    def of_job(self, job_id: str, model_id: str) -> EvaluationRow | None:
+        """The newest one that a job made of a model."""
+        return next((row for row in self.history(model_id) if row.job_id == job_id), None)
 
     def folder(self, row: EvaluationRow) -> Path:
         """Its report.json, plots/, worst/ and predictions.npz."""

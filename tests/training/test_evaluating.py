@@ -1,0 +1,239 @@
+"""Evaluations as jobs: at the end of a training, asked for, of a starter, ended, failed."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from errors import ValidationFailed
+from models_store.description import Task
+from models_store.registry import Registry
+from settings import get_settings
+from tests.drawn_data import write_shapes
+from tests.small_models import NAMES, make_model
+from tests.training.trainer_job import Paths, RecordingJob, drawn, narrow_network, recipe
+from training import evaluating, starter_sets
+from training.evaluation_recipe import EvaluationRecipe, plan_evaluation
+from training.evaluations import EvaluationStore
+from training.jobs import JobStore
+from training.signs import CLASS_NAMES
+from training.worker import train
+
+
+@pytest.fixture
+def evaluations() -> Iterator[EvaluationStore]:
+    store = EvaluationStore(get_settings())
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def jobs() -> Iterator[JobStore]:
+    store = JobStore(get_settings())
+    yield store
+    store.close()
+
+
+def published(
+    registry: Registry, folder: Path, name: str, names: tuple[str, ...] = NAMES, **source: Any
+) -> str:
+    """The id of a small detector that has learned nothing."""
+    make_model(folder, "detect")
+    text = (folder / "model.json").read_text()
+    for old, new in zip(NAMES, names, strict=True):
+        text = text.replace(f'"{old}"', f'"{new}"')
+    (folder / "model.json").write_text(text)
+    return registry.publish(folder, name, {"kind": "import"} | source).id
+
+
+def data(name: str, task: Task = "detect") -> Path:
+    folder = get_settings().home / "datasets" / name
+    return write_shapes(folder, task, train=4, val=3, imgsz=64)
+
+
+def planned(
+    registry: Registry, jobs: JobStore, model_id: str, dataset: str | None, split: str | None = None
+) -> EvaluationRecipe:
+    return plan_evaluation(model_id, dataset, split, registry, Paths(), jobs, get_settings())
+
+
+def test_a_training_ends_with_an_evaluation_equal_to_ultralytics(
+    registry: Registry, job: RecordingJob, evaluations: EvaluationStore, tmp_path: Path
+) -> None:
+    hyper = {"mosaic": 0.0, "fliplr": 0.0, "workers": 0, "lr0": 0.004}
+    plan = recipe(
+        registry,
+        "segment",
+        model=narrow_network(registry, "segment"),
+        epochs=5,
+        name="trained-shapes",
+        hyper=hyper,
+    )
+    row: Any = SimpleNamespace(recipe=plan.model_dump(mode="json"))
+    version = train(job, row, registry)  # type: ignore[arg-type]
+    found = evaluations.of_job(job.id, version.id)
+    assert found is not None
+    metrics = registry.get(version.id).metrics or {}
+    assert metrics["mask_mAP50"] == found.figures["mask_mAP50"] > 0.2, job.text
+    assert (metrics["split"], metrics["last_updated"]) == ("val", found.created_at)
+    assert job.metrics[-1] == found.figures
+    assert job.fractions[-1] == 1.0
+    assert "Evaluated on 16 pictures: accuracy 0." in job.text
+    assert evaluations.report(found)["model"]["id"] == version.id
+    assert not (job.folder / "evaluation").exists()
+
+    wanted = validated(version.path, tmp_path)
+    for prefix, metric in (("", wanted.box), ("mask_", wanted.seg)):
+        assert found.figures[f"{prefix}mAP50"] == pytest.approx(metric.map50, abs=1e-4)
+        assert found.figures[f"{prefix}mAP50_95"] == pytest.approx(metric.map, abs=1e-4)
+        assert found.figures[f"{prefix}precision"] == pytest.approx(metric.mp, abs=1e-3)
+        assert found.figures[f"{prefix}recall"] == pytest.approx(metric.mr, abs=1e-3)
+
+    # killed after that: neither trained, published nor evaluated again
+    registry.set_metrics(version.id, {})
+    lines = len(job.lines)
+    assert train(job, row, registry).id == version.id  # type: ignore[arg-type]
+    assert len(job.lines) == lines
+    assert [row.id for row in evaluations.history(version.id)] == [found.id]
+    assert (registry.get(version.id).metrics or {})["mAP50"] == found.figures["mAP50"]
+
+
+def validated(folder: Path, tmp_path: Path) -> Any:
+    from ultralytics import YOLO
+
+    from models_store.weights import load_model
+    from training.datasets import check
+
+    dataset = check(drawn("segment"), "segment", [get_settings().home])
+    model: Any = YOLO("yolov8n-seg.yaml", task="segment")
+    model.model, _ = load_model(folder)
+    options = {"rect": False, "plots": False, "verbose": False, "workers": 0, "device": "cpu"}
+    view = dataset.materialise(tmp_path / "view")
+    return model.val(data=str(view), imgsz=96, project=str(tmp_path / "runs"), **options)
+
+
+def test_an_evaluation_that_fails_does_not_lose_the_model(
+    registry: Registry, job: RecordingJob, evaluations: EvaluationStore
+) -> None:
+    model_id = narrow_network(registry, "detect")  # its ONNX is none
+    version = registry.get(model_id)
+    plan = recipe(registry, "detect", model=model_id, name="fails")
+    assert evaluating.evaluate_training(version, plan, job, registry) is None
+    metrics = registry.get(model_id).metrics or {}
+    assert set(metrics) == {"evaluation_error", "last_updated"}
+    assert metrics["evaluation_error"] == "InvalidProtobuf; the job's log has the details."
+    assert f"The model {model_id} stays published." in job.text
+    assert evaluations.history(model_id) == []
+
+
+def test_an_evaluation_that_was_asked_for(
+    registry: Registry,
+    job: RecordingJob,
+    jobs: JobStore,
+    evaluations: EvaluationStore,
+    tmp_path: Path,
+) -> None:
+    names = ("circle", "Square", "star")
+    model_id = published(registry, tmp_path / "model", "asked", names)
+    path = data("asked")
+    plan = planned(registry, jobs, "asked", str(path), "TRAIN")
+    assert plan == EvaluationRecipe(
+        model_id=model_id, task="detect", dataset=str(path), split="train"
+    )
+    row = evaluating.run_evaluation(plan, job, registry)
+    assert (row.dataset, row.split, row.job_id) == ("asked", "train", job.id)
+    assert row.figures["images"] == 4.0
+    report = evaluations.report(row)
+    assert report["unknown_classes"] == ["triangle"]
+    assert "does not know triangle" in job.text
+    again = evaluating.run_evaluation(plan, job, registry)
+    assert [r.id for r in evaluations.history(model_id)] == [again.id, row.id]
+    assert evaluations.latest(model_id, row.fingerprint, "train") is not None
+    assert evaluations.latest(model_id, split="val") is None
+
+    folders = [evaluations.folder(r) for r in (row, again)]
+    assert all((folder / "predictions.npz").is_file() for folder in folders)
+    assert evaluations.delete_for(model_id) == 2
+    assert not any(folder.exists() for folder in folders)
+    assert evaluations.history(model_id) == []
+
+
+def test_cancelling_leaves_no_evaluation(
+    registry: Registry,
+    job: RecordingJob,
+    jobs: JobStore,
+    evaluations: EvaluationStore,
+    tmp_path: Path,
+) -> None:
+    class Cancelled(BaseException):
+        pass
+
+    model_id = published(registry, tmp_path / "model", "cancelled", ("circle", "b", "c"))
+    plan = planned(registry, jobs, model_id, str(data("cancelled")))
+    job.stop_when = lambda job: Cancelled() if len(job.fractions) > 2 else None
+    with pytest.raises(Cancelled):
+        evaluating.run_evaluation(plan, job, registry)
+    assert evaluations.history(model_id) == []
+    assert registry.get(model_id).metrics is None
+
+
+def test_what_it_was_trained_with_is_taken_unless_told_otherwise(
+    registry: Registry, job: RecordingJob, jobs: JobStore, tmp_path: Path
+) -> None:
+    path = data("trained-with")
+    made = jobs.create("training", config={}, recipe={"dataset": str(path)})
+    source = {"job_id": made.id, "dataset_fingerprint": "another", "dataset": "trained-with"}
+    names = ("circle", "square", "triangle")
+    model_id = published(registry, tmp_path / "model", "taught", names, **source)
+    plan = planned(registry, jobs, model_id, None)
+    assert (plan.dataset, plan.split, plan.trained_on) == (str(path), "val", "another")
+    row = evaluating.run_evaluation(plan, job, registry)
+    assert "The data set has changed since the model was trained on it." in job.text
+    assert row.dataset == "trained-with"
+
+    with pytest.raises(ValidationFailed, match=r"split is 'test'; this data set has train, val\."):
+        planned(registry, jobs, model_id, None, "test")
+    shutil.rmtree(path.parent)
+    with pytest.raises(ValidationFailed, match=r"\(trained-with\) is gone.*dataset_path"):
+        planned(registry, jobs, model_id, None)
+
+
+def test_models_of_unknown_origin_need_a_data_set_of_their_classes(
+    registry: Registry, jobs: JobStore, tmp_path: Path
+) -> None:
+    model_id = published(registry, tmp_path / "model", "foreign")
+    with pytest.raises(ValidationFailed, match=r"not known on what data foreign:.*dataset_path"):
+        planned(registry, jobs, model_id, "")
+    written = (data("foreign").read_text()).replace("square", "b").replace("circle", "a")
+    (get_settings().home / "datasets/foreign/data.yaml").write_text(written)
+    with pytest.raises(ValidationFailed, match="no class in common: the model knows round, square"):
+        planned(registry, jobs, model_id, str(get_settings().home / "datasets/foreign/data.yaml"))
+
+
+def test_starters_draw_their_pictures_once(
+    registry: Registry,
+    job: RecordingJob,
+    jobs: JobStore,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(starter_sets, "SCENES", 2)
+    monkeypatch.setattr(starter_sets, "TRAIN", 1)
+    names = CLASS_NAMES[:3]
+    model_id = published(registry, tmp_path / "model", "starting", names, kind="starter")
+    plan = planned(registry, jobs, model_id, None)
+    assert plan.dataset is None
+    row = evaluating.run_evaluation(plan, job, registry)
+    assert (row.dataset, row.figures["images"]) == ("drawn traffic signs", 2.0)
+    assert job.fractions == sorted(job.fractions)
+    drawn_at = Path(row.dataset_path).stat().st_mtime_ns
+    again = evaluating.run_evaluation(plan, job, registry)
+    assert again.fingerprint == row.fingerprint
+    assert Path(row.dataset_path).stat().st_mtime_ns == drawn_at
+    with pytest.raises(ValidationFailed, match="this data set has val"):
+        planned(registry, jobs, model_id, None, "train")
