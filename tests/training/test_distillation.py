@@ -168,6 +168,27 @@ def test_old_pictures_are_replayed_and_count_as_asked(
     assert weights.count(1.0) == 64
 
 
+def test_another_family_follows_where_its_head_allows(
+    registry: Registry, job: RecordingJob
+) -> None:
+    """YOLO26 has two branches, and boxes without bins."""
+    plan = recipe(
+        registry,
+        "detect",
+        mode="distillation",
+        model="yolo26n",
+        epochs=1,
+        hyper=FAST,
+        distillation=DistillationOptions(teacher=narrow_network(registry, "detect")),
+    )
+    trained = run(plan, job)
+    assert "box term is left out" in job.text
+    assert {"distill_cls", "distill_feat"} <= set(job.metrics[-1])
+    assert "distill_box" not in job.metrics[-1]
+    model, description = load_model(trained.folder)
+    assert list(model.state_dict()) == list(build_model(description).state_dict())
+
+
 def test_a_mobilenet_may_teach_a_classifier(registry: Registry, job: RecordingJob) -> None:
     teacher = narrow_mobilenet(registry, ("square", "lamp", "circle"))
     run(lesson(registry, "classify", 1, teacher=teacher), job)
