@@ -323,6 +323,12 @@ def _look(dataset: Dataset, seen: Callable[[int, int], None]) -> Looked:
         usable[split] = tuple(kept)
         if not kept and split != "test":
             findings.note("empty", f"No image of {split} can be read.", fatal=True)
+    if dataset.classes and usable["train"]:
+        learned = {dataset.classes[image] for image in usable["train"]}
+        lost = {dataset.classes[image] for image in dataset.splits["train"]} - learned
+        if names := ", ".join(dataset.names[i] for i in sorted(lost)[:5]):
+            message = f"Classes without a readable image to train on: {names}."
+            findings.note("untrained_class", message, fatal=True)
     if findings.counts["duplicate_split"] > sum(map(len, usable.values())) / 10:
         findings.note("leak", "Much of val or test is in train too: its metrics will flatter.")
     return Looked(usable, pictures, findings.result())
