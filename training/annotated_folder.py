@@ -1,0 +1,302 @@
+"""The folder that trains: what people annotated, written as a data set of one task.
+
+A folder is a revision: it never changes once it is there, and stays for as long as a job or an
+evaluation names it. The pictures in it are hard links to those that the data set keeps.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock
+
+from errors import DatasetInvalid, VisionLoopError
+from inference.annotations import Annotation, Annotations, Part
+from inference.yolo_labels import to_yolo
+from models_store.database import now
+from models_store.description import Task
+from training.annotated_dataset import AnnotatedDataset, AnnotatedDatasets, AnnotatedPicture
+from training.dataset_report import report
+from training.dataset_store import CARD
+from training.datasets import inspect
+
+REVISIONS = "revisions"
+HELD_OUT = 5  # one of so many pictures, by their content, is of the val split
+YOUNG = 3600.0  # seconds for which an older revision stays though nothing names it
+LONGEST_NAME = 200
+
+Relabel = Callable[[Annotations], Annotations]
+
+
+def build(
+    store: AnnotatedDatasets,
+    dataset: AnnotatedDataset,
+    *,
+    relabel: Relabel = lambda found: found,
+    task: Task | None = None,
+    names: Sequence[str] = (),
+    keypoint_names: Sequence[str] = (),
+    used: Iterable[str] = (),
+) -> dict[str, Any]:
+    """Write the newest revision of a data set and its card, by which it is found.
+
+    Args:
+        store: Holds what was annotated.
+        dataset: Which one.
+        relabel: From the tool's names of classes and key points to those to train with.
+        task: What to train; default: what `task_of` says.
+        names: An order of the classes; those that occur and are not in it follow.
+        keypoint_names: The same for key points.
+        used: Paths that jobs and evaluations name: their revisions stay.
+
+    Returns:
+        The card, as `GET /api/datasets` shows it.
+
+    Raises:
+        DatasetInvalid: Nothing is annotated yet.
+    """
+    folder = store.folder(dataset.id)
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.parent / f".{dataset.id}.lock", timeout=300):
+        dataset = store.get(dataset.id)  # the changes that are in, at least
+        pictures = [
+            replace(picture, annotations=relabel(picture.annotations))
+            for picture in store.pictures(dataset.id)
+        ]
+        if not pictures:
+            raise DatasetInvalid(f"'{dataset.name}' has no annotated picture yet.")
+        task = task or task_of(picture.annotations for picture in pictures)
+        revision = _next(folder)
+        partial = Path(tempfile.mkdtemp(prefix=".revision-", dir=folder))
+        try:
+            _write(partial, pictures, task, names, keypoint_names)
+            partial.chmod(0o755)
+            final = folder / REVISIONS / f"{revision:06}"
+            final.parent.mkdir(exist_ok=True)
+            os.replace(partial, final)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        card = _card(dataset, final, revision, pictures, task)
+        card["waiting"] = len(store.waiting(dataset.id))
+        _replace_file(folder / CARD, json.dumps(card, indent=1))
+        store.note_built(dataset.id, dataset.changes)
+        _prune(folder / REVISIONS, final, tuple(used))
+    return card
+
+
+def task_of(found: Iterable[Annotations]) -> Task:
+    """Pose where there are key points, segment where polygons prevail, detect where there are
+    boxes; else classify."""
+    kinds: Counter[str] = Counter()
+    for marked in found:
+        for thing in marked.objects:
+            kinds["points"] += bool(thing.keypoints)
+            kinds["polygons"] += bool(thing.parts)
+            kinds["boxes"] += thing.box is not None and not thing.parts
+    if kinds["points"]:
+        return "pose"
+    if kinds["polygons"] > kinds["boxes"]:
+        return "segment"
+    return "detect" if kinds["polygons"] + kinds["boxes"] else "classify"
+
+
+def held_out(contents: Iterable[str]) -> set[str]:
+    """The pictures of the val split, by their SHA-256 alone, so that none ever changes sides.
+
+    While there are so few that this gives none, the first by content is taken; at least one of
+    several stays to train on.
+    """
+    ordered = sorted(contents)
+    chosen = {content for content in ordered if int(content[:8], 16) % HELD_OUT == 0}
+    if not chosen and len(ordered) > 1:
+        chosen = {ordered[0]}
+    if len(chosen) == len(ordered) and chosen:
+        chosen.discard(ordered[-1])
+    return chosen
+
+
+def _write(
+    folder: Path,
+    pictures: Sequence[AnnotatedPicture],
+    task: Task,
+    names: Sequence[str],
+    keypoint_names: Sequence[str],
+) -> None:
+    if task == "classify":
+        _write_classes(folder, pictures)
+        return
+    made = [replace(p, annotations=_fitting(p.annotations, task)) for p in pictures]
+    objects = [thing for picture in made for thing in picture.annotations.objects]
+    classes = _ordered(names, (thing.label for thing in objects))
+    points: tuple[str, ...] = ()
+    if task == "pose":
+        points = _ordered(keypoint_names, (p.name for thing in objects for p in thing.keypoints))
+    val = held_out(picture.content for picture in made)
+    for split in ("train", "val"):
+        (folder / "images" / split).mkdir(parents=True)
+        (folder / "labels" / split).mkdir(parents=True)
+    for picture in made:
+        split = "val" if picture.content in val else "train"
+        _link(picture.file, folder / "images" / split / picture.file.name)
+        text = to_yolo(picture.annotations, classes, points)
+        (folder / "labels" / split / f"{picture.content}.txt").write_text(text, encoding="utf-8")
+    description: dict[str, Any] = {"path": ".", "train": "images/train", "val": "images/val"}
+    description["names"] = dict(enumerate(classes))
+    if task == "pose":
+        description |= {"kpt_shape": [len(points), 3], "kpt_names": {0: list(points)}}
+        if flip := _mirrored(points):
+            description["flip_idx"] = flip
+    text = yaml.safe_dump(description, sort_keys=False, allow_unicode=True)
+    (folder / "data.yaml").write_text(text, encoding="utf-8")
+
+
+def _write_classes(folder: Path, pictures: Sequence[AnnotatedPicture]) -> None:
+    """One folder per class; a picture without a class is left out."""
+    classes: dict[str, list[AnnotatedPicture]] = {}
+    for picture in pictures:
+        if picture.annotations.objects:
+            classes.setdefault(picture.annotations.objects[0].label, []).append(picture)
+    for name, members in classes.items():
+        val = held_out(picture.content for picture in members)
+        for picture in members:
+            split = "val" if picture.content in val else "train"
+            target = folder / split / _folder_name(name)
+            target.mkdir(parents=True, exist_ok=True)
+            _link(picture.file, target / picture.file.name)
+
+
+def _folder_name(label: str) -> str:
+    """A class name that can be a folder's, visible."""
+    name = "".join("_" if c == "/" or ord(c) < 32 else c for c in label.strip())[:LONGEST_NAME]
+    return f"_{name[1:]}" if name.startswith(".") else name or "_"
+
+
+def _fitting(found: Annotations, task: Task) -> Annotations:
+    """Without what the task has no form for; for segment a box becomes its rectangle."""
+    objects = []
+    for thing in found.objects:
+        if thing.bounds is None or (task == "pose" and not thing.keypoints):
+            continue
+        kept = thing
+        if task == "detect":
+            kept = Annotation(thing.label, box=thing.bounds)
+        elif task == "segment":
+            parts = thing.parts or (Part(_rectangle(thing)),)
+            kept = Annotation(thing.label, parts=parts)
+        elif thing.parts:  # pose: a box and its points
+            kept = Annotation(thing.label, box=thing.bounds, keypoints=thing.keypoints)
+        objects.append(kept)
+    return replace(found, objects=tuple(objects))
+
+
+def _rectangle(thing: Annotation) -> tuple[tuple[float, float], ...]:
+    assert thing.bounds is not None
+    x1, y1, x2, y2 = thing.bounds
+    return (x1, y1), (x2, y1), (x2, y2), (x1, y2)
+
+
+def _ordered(names: Sequence[str], seen: Iterable[str]) -> tuple[str, ...]:
+    """Those that were seen, in the order of `names`, the others after them by name."""
+    occurring = set(seen)
+    first = [name for name in dict.fromkeys(names) if name in occurring]
+    return (*first, *sorted(occurring - set(first)))
+
+
+def _mirrored(points: Sequence[str]) -> list[int] | None:
+    """Which key point each becomes in a mirror, where `left` and `right` in names tell it."""
+    index = {name.casefold(): i for i, name in enumerate(points)}
+    if not any("left" in name for name in index):
+        return None
+    flip = []
+    for name in index:
+        other = name.replace("left", "\0").replace("right", "left").replace("\0", "right")
+        if other not in index:
+            return None
+        flip.append(index[other])
+    return flip if sorted(flip) == list(range(len(points))) else None
+
+
+def _card(
+    dataset: AnnotatedDataset,
+    revision_folder: Path,
+    revision: int,
+    pictures: Sequence[AnnotatedPicture],
+    task: Task,
+) -> dict[str, Any]:
+    folder = revision_folder.parent.parent
+    top = revision_folder if task == "classify" else revision_folder / "data.yaml"
+    card: dict[str, Any] = {
+        "id": dataset.id,
+        "name": dataset.name,
+        "created_at": dataset.created_at,
+        "updated_at": now(),
+        "size_bytes": sum(picture.file.stat().st_size for picture in pictures),
+        "files": len(pictures),
+        "skipped_files": 0,
+        "description": os.path.relpath(top, folder),
+        "revision": revision,
+        "source": dataset.source,
+    }
+    try:
+        return card | report(inspect(top, task, [folder], fewest=1))
+    except VisionLoopError as error:  # too little yet
+        return card | _unusable(task, pictures, error.message)
+
+
+def _unusable(task: Task, pictures: Sequence[AnnotatedPicture], why: str) -> dict[str, Any]:
+    labels = sorted({thing.label for p in pictures for thing in p.annotations.objects})
+    problem = {"kind": "empty", "message": why, "count": 1, "examples": [], "fatal": True}
+    return {
+        "task": task,
+        "usable": False,
+        "classes": labels,
+        "splits": {},
+        "class_counts": [],
+        "image_size": None,
+        "unlabelled_share": 0.0,
+        "keypoints": None,
+        "fingerprint": "",
+        "problems": [problem],
+    }
+
+
+def _next(folder: Path) -> int:
+    made = [path.name for path in (folder / REVISIONS).glob("*") if path.name.isdigit()]
+    last = 0
+    with suppress(OSError, ValueError):
+        last = int(json.loads((folder / CARD).read_bytes()).get("revision", 0))
+    return max([last, *map(int, made)]) + 1
+
+
+def _prune(revisions: Path, newest: Path, used: Sequence[str]) -> None:
+    for folder in revisions.iterdir():
+        with suppress(OSError):
+            young = time.time() - folder.stat().st_mtime < YOUNG
+            named = any(Path(path).is_relative_to(folder) for path in used)
+            if folder != newest and not young and not named:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without them
+        shutil.copyfile(source, target)
+
+
+def _replace_file(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
