@@ -22,6 +22,7 @@ from training.incremental_options import IncrementalOptions
 from training.jobs import Job
 from training.logs import read_last
 from training.recipe import Mode, Promote, TrainingRequest
+from training.rehearsal import CRITERIA, Criterion
 
 router = APIRouter(prefix="/api/training", tags=["Training, second client family"])
 
@@ -78,6 +79,9 @@ class TrainingFields(Fields):
     )
     replay_ratio: float = Field(0.2, ge=0, le=1, description="a number from 0 to 1")
     max_replay_samples: int = Field(1000, ge=0, description="a whole number from 0")
+    rehearsal: Criterion = Field(
+        "herding", description=f"what old samples are chosen by: {', '.join(CRITERIA)}"
+    )
     teacher_model_path: str | None = Field(None, max_length=4096, description="a path or model id")
     distill_temperature: float = Field(2.0, gt=0, le=100, description="a number above 0")
     distill_cls_weight: float = Field(1.0, ge=0, description="a number from 0")
@@ -121,7 +125,9 @@ class TrainingFields(Fields):
         given = self.new_classes
         names = given.split(",") if isinstance(given, str) else given
         return IncrementalOptions(
-            new_classes=tuple(name.strip() for name in names if name.strip()), **self._replay()
+            new_classes=tuple(name.strip() for name in names if name.strip()),
+            rehearsal=self.rehearsal,
+            **self._replay(),
         )
 
     def distillation(self) -> DistillationOptions:

@@ -62,6 +62,7 @@ def draw(found: Forgetting) -> Figure:
         bars = axes.barh(places[news], later, 0.5, color=NEW, label="new class")
         axes.bar_label(bars, fmt="%.3f", padding=3, fontsize=8)
     axes.set_yticks(places, labels)
+    axes.margins(y=0.02)
     axes.invert_yaxis()
     metric = TITLES.get(found.metric, found.metric.replace("_", " "))
     axes.set(xlim=(0, 1.1), xlabel=metric, title="What was kept and what was learned")

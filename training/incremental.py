@@ -25,6 +25,7 @@ from training.data_roots import data_roots
 from training.datasets import Dataset, check
 from training.expansion import expand, imprint
 from training.incremental_options import IncrementalOptions
+from training.inspection import look_through
 from training.labels import Row
 from training.old_knowledge import DenseMemory, PictureMemory, Strength
 from training.old_model import OldModel, Seen
@@ -123,8 +124,12 @@ def lesson(recipe: Recipe, job: JobHandle, settings: Settings) -> Lesson:
     roots = data_roots(settings)
     new = check(recipe.dataset, recipe.task, roots, fewest=1)
     old = check(options.old_data, recipe.task, roots, fewest=1) if options.old_data else None
-    job.check()
+    for dataset in (new, old):
+        if dataset is not None:
+            look_through(dataset, job)
     before = load_start(recipe.base, job.folder / "base", settings)
+    for dataset in (new, old):
+        _check_keypoints(dataset, before)
     union = unite(before.names, new.names, new.counts["train"], options.new_classes)
     start = expand(before, union)
     added = f"{len(union.added)} new ones: {', '.join(union.added)}" if union.added else "no new"
@@ -137,7 +142,7 @@ def lesson(recipe: Recipe, job: JobHandle, settings: Settings) -> Lesson:
     memory: tuple[Path, ...] = ()
     if old is not None:
         ids = union.ids(old.names)
-        if not any(i is not None for i in ids):
+        if not any(i is not None and i < union.old for i in ids):
             raise ValidationFailed(
                 "old_data_path has no class that the base model knows: "
                 f"{', '.join(old.names[:8])}. Names decide; give the data that it was trained on."
@@ -160,6 +165,18 @@ def lesson(recipe: Recipe, job: JobHandle, settings: Settings) -> Lesson:
         ratio=ratio,
         strength=WITH_REPLAY if memory else ALONE,
     )
+
+
+def _check_keypoints(dataset: Dataset | None, before: Start) -> None:
+    """Raises ValidationFailed where the points are other ones than the model's."""
+    if dataset is None or dataset.keypoints is None:
+        return
+    known = tuple(before.architecture.get("kpt_shape") or ())
+    if known != dataset.keypoints.shape:
+        raise ValidationFailed(
+            f"kpt_shape of the data is {list(dataset.keypoints.shape)}, of the base model "
+            f"{list(known)}: further classes must have the same key points."
+        )
 
 
 def _memory(

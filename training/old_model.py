@@ -101,7 +101,9 @@ class OldModel:
 
     def _split(self, output: Any) -> Tensor:
         """(pictures, classes) or (pictures, 4 + classes + …, anchors)."""
-        found: Tensor = (output[0] if isinstance(output, list | tuple) else output).float().cpu()
+        while isinstance(output, list | tuple):  # decoded first, what the losses need behind
+            output = output[0]
+        found: Tensor = output.float().cpu()
         return found
 
     def _hardness(self, path: Path, output: Tensor, rows: Sequence[Row], box: Letterbox) -> float:

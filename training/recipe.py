@@ -6,7 +6,8 @@ name, sizes. A recipe is stored as JSON in the job's row; the trainers read noth
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, TypeVar
 
@@ -200,9 +201,11 @@ def _base(
         notes: tuple[str, ...] = ()
         if (request.weights or "").strip():
             notes = ("resume_weights is not used: incremental starts from base_model_path.",)
-        return choose_base(None, wanted, task, registry, settings), notes
+        with _about("base_model_path"):
+            return choose_base(None, wanted, task, registry, settings), notes
     if request.mode == "distillation" and wanted:
-        return choose_base(request.model, wanted, task, registry, settings), ()
+        with _about("base_model_path"):
+            return choose_base(request.model, wanted, task, registry, settings), ()
     return choose_base(request.model, request.weights, task, registry, settings), ()
 
 
@@ -220,7 +223,17 @@ def _teacher(
             "teacher_model_path is missing: distillation follows a teacher. Give the id of a "
             f"larger model ({_known(registry)}) or the path of a weights file."
         )
-    return choose_base(None, wanted, task, registry, settings)
+    with _about("teacher_model_path"):
+        return choose_base(None, wanted, task, registry, settings)
+
+
+@contextmanager
+def _about(field: str) -> Iterator[None]:
+    """Say of which field an error speaks."""
+    try:
+        yield
+    except VisionLoopError as error:
+        raise type(error)(f"{field}: {error.message}") from error
 
 
 def _known(registry: Registry) -> str:
@@ -239,11 +252,9 @@ def _replay(options: Options, task: Task, datasets: Datasets, settings: Settings
         raise ValidationFailed("replay_ratio is 1; allowed is 0 up to, not with, 1.")
     if not (old := (options.old_data or "").strip()):
         return options.model_copy(update={"old_data": None})
-    path = datasets.resolve(old)
-    try:
+    with _about("old_data_path"):
+        path = datasets.resolve(old)
         check(path, task, data_roots(settings), fewest=1)
-    except VisionLoopError as error:
-        raise type(error)(f"old_data_path: {error.message}") from error
     return options.model_copy(update={"old_data": str(path)})
 
 

@@ -1,0 +1,119 @@
+"""Incremental learning for real: tiny trainings of every task, one all the way to its report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from errors import ValidationFailed
+from models_store.description import Task
+from models_store.export import export_onnx
+from models_store.registry import Registry
+from models_store.weights import load_model
+from settings import get_settings
+from tests.drawn_data import write_shapes
+from tests.training.trainer_job import RecordingJob, narrow_network, recipe, run
+from training.evaluations import EvaluationStore
+from training.jobs import Job
+from training.replay import FILE
+from training.worker import train as work
+
+
+def shapes(task: Task, seed: int, **changed: Any) -> str:
+    """A small drawn data set of its own; `changed` goes into its data.yaml."""
+    folder = get_settings().home / "datasets" / f"small-{task}-{seed}"
+    if not folder.exists():
+        write_shapes(folder, task, train=12, val=4, imgsz=96, seed=seed)
+    if task == "classify":
+        return str(folder)
+    content = yaml.safe_load((folder / "data.yaml").read_text()) | changed
+    target = folder / f"{'-'.join(changed) or 'plain'}.yaml"
+    target.write_text(yaml.safe_dump(content))
+    return str(target)
+
+
+def planned(registry: Registry, task: Task, base: str, **fields: Any) -> Any:
+    options = {"old_data": shapes(task, 1), "max_replay_samples": 4}
+    hyper = {} if task == "classify" else {"mosaic": 0.5}
+    defaults = {"mode": "incremental", "base_model": base, "data": shapes(task, 2), "epochs": 1}
+    return recipe(registry, task, **({**defaults, "incremental": options, "hyper": hyper} | fields))
+
+
+@pytest.mark.parametrize("task", ["segment", "pose", "classify"])
+def test_every_task_learns_on(registry: Registry, job: RecordingJob, task: Task) -> None:
+    known = ("arrow",) if task == "pose" else ("Triangle", "lamp")
+    base = narrow_network(registry, task, known)
+    data = shapes(task, 2, names={0: "dart"}) if task == "pose" else shapes(task, 2)
+    trained = run(planned(registry, task, base, data=data), job)
+    model, description = load_model(trained.folder)
+    added = ("dart",) if task == "pose" else ("circle", "square")
+    assert description.names == (*known, *added)
+    assert f"{len(known)} classes of" in job.text
+    assert "4 of 12 old pictures are kept for replay, 20% of each epoch" in job.text
+    assert set(trained.class_counts) == {*known, *added}
+    assert model is not None
+
+
+def test_a_job_learns_on_and_reports_what_it_forgot(registry: Registry, job: RecordingJob) -> None:
+    base = narrow_network(registry, "detect", ("Triangle", "lamp"))
+    export_onnx(registry.get(base).path)
+    plan = planned(registry, "detect", base, epochs=2, name="more-shapes")
+    memory: list[str] = []
+
+    class Stopped(BaseException):
+        """Stands for JobCancelled."""
+
+    job.stop_when = lambda job: Stopped() if len(job.checkpoints) == 1 else None
+    row = Job(recipe=plan.model_dump(mode="json"))
+    with pytest.raises(Stopped):
+        work(job, row, registry)  # type: ignore[arg-type]
+    memory.append((job.folder / FILE).read_text())
+    job.stop_when = lambda _: None
+    version = work(job, row, registry)  # type: ignore[arg-type]
+    memory.append((job.folder / FILE).read_text())
+    assert memory[0] == memory[1]
+    assert "Training from epoch 2 to epoch 2" in job.text
+
+    assert version.description.names == ("Triangle", "lamp", "circle", "square")
+    assert version.source["parent"] == base
+    assert version.source["mode"] == "incremental"
+    store = EvaluationStore(registry.settings)
+    kept = store.folder(store.history(version.id)[0])
+    store.close()
+    found = json.loads((kept / "forgetting.json").read_text())
+    assert found["metric"] == "mAP50_95"
+    kinds = {row["name"]: row["kind"] for row in found["classes"]}
+    assert kinds == {"Triangle": "old", "circle": "new", "square": "new"}
+    assert found["unmeasured"] == ["lamp"]
+    assert (kept / "plots" / "forgetting.png").is_file()
+    assert "forgetting" in json.loads((kept / "report.json").read_text())["plots"]
+    metrics = registry.get(version.id).metrics or {}
+    assert {"old_classes_before", "old_classes", "new_classes", "mAP50"} <= set(metrics)
+    assert {"old_classes", "new_classes"} <= set(job.metrics[-1])
+    assert "Mean mAP50_95: old classes" in job.text
+
+
+def test_one_new_class_alone_and_no_old_pictures(registry: Registry, job: RecordingJob) -> None:
+    base = narrow_network(registry, "classify", ("circle", "square"))
+    folder = Path(shapes("classify", 3))
+    for split in ("train", "val"):
+        for name in ("circle", "square"):
+            for file in (folder / split / name).glob("*.jpg"):
+                file.unlink()
+    plan = planned(registry, "classify", base, data=str(folder), incremental=None)
+    trained = run(plan, job)
+    _, description = load_model(trained.folder)
+    assert description.names == ("circle", "square", "triangle")
+    assert "1 new ones: triangle" in job.text
+    assert "replay" not in job.text
+
+
+def test_old_data_of_other_classes_is_refused(registry: Registry, job: RecordingJob) -> None:
+    base = narrow_network(registry, "detect", ("lamp",))
+    plan = planned(registry, "detect", base)
+    with pytest.raises(ValidationFailed, match="old_data_path has no class"):
+        run(plan, job)
