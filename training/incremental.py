@@ -51,15 +51,20 @@ def train(recipe: Recipe, job: JobHandle) -> Trained:
         VisionLoopError: The data sets, the base model or the settings do not work out.
         JobCancelled: A stop was asked for.
     """
-    settings = get_settings()
     job.report(fraction=0.0, epoch=0, epochs=recipe.epochs)
     for note in recipe.notes:
         job.log(note)
+    return learn(lesson(recipe, job, get_settings()), job)
 
-    task = lesson(recipe, job, settings)
-    run = yolo.Run(recipe, job, task.dataset, task.start, samples=task.samples)
+
+def learn(task: Lesson, job: JobHandle) -> Trained:
+    """Train as the lesson says."""
+    run = yolo.Run(task.recipe, job, task.dataset, task.start, samples=task.samples)
     run.extensions = (task.replaying,)
-    run.hooks = {"on_pretrain_routine_end": task.hold_on, "on_train_batch_start": keep_statistics}
+    hooks: dict[str, yolo.Hook] = {"on_pretrain_routine_end": task.hold_on}
+    if task.strength.statistics:
+        hooks["on_train_batch_start"] = keep_statistics
+    run.hooks = hooks
     return yolo.train(run)
 
 

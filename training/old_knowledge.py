@@ -33,6 +33,8 @@ class Strength:
         scores: Weight of a classifier's softened old scores.
         logits: Weight of a classifier's distance to its old logits.
         temperature: Of the softened scores.
+        adjust: Of the logarithm of how often a class is drawn, for classifiers with a memory.
+        statistics: Whether the old normalisation statistics stay.
         confident: Score from which the old model's answer counts as an object.
         believed: Score from which the network's own answer for a new class, on an unlabelled
             place of a replayed picture, is not held against it.
@@ -44,6 +46,8 @@ class Strength:
     scores: float = 1.0
     logits: float = 0.0
     temperature: float = 2.0
+    adjust: float = 1.0
+    statistics: bool = True
     confident: float = 0.25
     believed: float = 0.5
     meets: float = 0.5
@@ -191,7 +195,7 @@ class PictureMemory:
 
     def __call__(self, preds: Any, batch: dict[str, Any]) -> tuple[Tensor, Items]:
         logits = preds[1] if isinstance(preds, list | tuple) else preds
-        shift = self.prior.log().to(logits) if self.prior is not None else 0.0
+        shift = 0.0 if self.prior is None else self.strength.adjust * self.prior.log().to(logits)
         loss = F.cross_entropy(logits + shift, batch["cls"])
         items = {"loss": loss.detach()}
         taught = self.teacher(batch["img"]).scores

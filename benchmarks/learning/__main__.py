@@ -52,7 +52,8 @@ def settle(options: argparse.Namespace) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     os.environ["VISIONLOOP_HOME"] = str(options.out / "home")
     os.environ["BENTOML_HOME"] = str(options.out / "bento")
-    roots = [str(options.data.expanduser().resolve())] if options.data else []
+    named = [options.data, getattr(options, "weights", None), getattr(options, "teacher", None)]
+    roots = [os.path.realpath(os.path.expanduser(path)) for path in named if path]
     roots = [os.path.dirname(root) if os.path.isfile(root) else root for root in roots]
     os.environ["VISIONLOOP_DATA_ROOTS"] = ",".join([*roots, str(options.out)])
     if options.device:

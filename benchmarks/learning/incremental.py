@@ -12,6 +12,9 @@ classes. Arms:
   alone    mode incremental without old pictures
   joint    all data at once: the upper bound
 
+Further arms are for studies: `ours-random`, `ours-k_centre`, `ours-hardness` choose the memory
+otherwise, `ours+scores=0.5+statistics=0` changes fields of `old_knowledge.Strength`.
+
     python -m benchmarks.learning incremental --task classify --data GTSRB --old 15
     python -m benchmarks.learning incremental --data roadsigns/data.yaml --old 2 --model n
 """
@@ -19,7 +22,9 @@ classes. Arms:
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +34,6 @@ from benchmarks.learning.tables import mean_and_spread, table, write_bars
 from training.recipe import Recipe, TrainingRequest
 
 ARMS = ("plain", "frozen", "random", "ours", "alone", "joint")
-REHEARSALS = ("herding", "k_centre", "hardness")  # further arms: ours with another memory
 RATIO = 0.2
 
 
@@ -87,7 +91,8 @@ class Setting:
         base = self.base(seed)["model"]
 
         def work(folder: Path) -> Figures:
-            kind, _, detail = arm.partition("-")
+            named, *changes = arm.split("+")
+            kind, _, detail = named.partition("-")
             if kind == "joint":
                 return self._train(self._recipe("all", seed, base), folder)
             replays = kind in ("random", "ours")
@@ -102,7 +107,8 @@ class Setting:
                 "new", seed, base_model=base, mode="incremental", incremental=options
             )
             baselines = {"plain": plain, "frozen": frozen, "random": plain}
-            return self._train(recipe, folder, baselines.get(kind))
+            changed = partial(ours, changes=changes) if changes else None
+            return self._train(recipe, folder, baselines.get(kind, changed))
 
         return self.bench.run(f"{arm}-s{seed}", work)
 
@@ -147,7 +153,9 @@ class Setting:
         """The table of all runs on file, written beside a plot."""
         seeds = range(100)
         rows, groups = [], {}
-        names = ["base", *ARMS, *(f"ours-{how}" for how in REHEARSALS)]
+        files = sorted((self.bench.folder / "runs").glob("*-s*.json"))
+        studied = {file.stem.rpartition("-s")[0]: None for file in files}
+        names = [*dict.fromkeys(["base", *ARMS, *studied])]
         for arm in names:
             runs = [found for seed in seeds if (found := self.bench.known(f"{arm}-s{seed}"))]
             if not runs:
@@ -179,6 +187,17 @@ def plain(recipe: Recipe, job: Any) -> Any:
     run = yolo.Run(recipe, job, task.dataset, task.start, samples=task.samples)
     run.extensions = (task.replaying,)
     return yolo.train(run)
+
+
+def ours(recipe: Recipe, job: Any, changes: Sequence[str]) -> Any:
+    """Mode incremental with other strengths."""
+    from settings import get_settings
+    from training.incremental import learn, lesson
+
+    task = lesson(recipe, job, get_settings())
+    pairs = (change.split("=") for change in changes)
+    given = {name: float(value) for name, value in pairs}
+    return learn(replace(task, strength=replace(task.strength, **given)), job)  # type: ignore[arg-type]
 
 
 def frozen(recipe: Recipe, job: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What both client families say about incremental learning and distillation arrives in the recipe."""
+"""What both client families ask of the learning modes arrives in the recipe."""
 
 from __future__ import annotations
 
