@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import time
 from functools import partial
 from typing import Any, Literal, TypeVar
@@ -33,6 +34,7 @@ router = APIRouter(tags=["Jobs"])
 PATIENCE = 5.0  # seconds in which a cancelled job is gone
 ORPHANED = 1.5  # seconds after which a dead process whose dispatcher is dead too is noticed
 STEP = 0.1
+KEPT_BODY = 256 * 1024  # bytes of a request that a job's `config` holds
 LOOK = 1.0  # seconds between two looks at a job that is waited for
 
 Body = TypeVar("Body", bound=BaseModel)
@@ -224,6 +226,17 @@ async def json_body(request: Request, model: type[Body]) -> Body:
     if kind != "application/json":
         raise ValidationFailed(f"'Content-Type' must be application/json; got {kind!r:.60}.")
     return check(model, await request.body() or b"{}")
+
+
+async def as_sent(request: Request, fields: BaseModel) -> dict[str, Any]:
+    """The JSON object of a body that `json_body` accepted, unknown keys included.
+
+    An enormous one is kept as its known fields.
+    """
+    body = await request.body() or b"{}"
+    if len(body) > KEPT_BODY:
+        return fields.model_dump()
+    return dict(json.loads(body, parse_constant=str))  # NaN is no JSON
 
 
 def json_schema(model: type[BaseModel]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from api.auth import require_admin
 from api.errors import check
 from api.gateway import Wired
-from api.jobs import cancel, find, json_body, json_schema, status_of, submit
+from api.jobs import as_sent, cancel, find, json_body, json_schema, status_of, submit
 from api.schemas import MODEL_EXAMPLE, errors
 from api.training import Fields, TrainingFields
 from errors import ValidationFailed
@@ -105,7 +105,7 @@ async def start(request: Request, gateway: Wired) -> Any:
         update={"model": body.model_id, "data": body.dataset_path}
         | {name: value for name, value in named.items() if value is not None}
     )
-    job = await submit(gateway, wanted, body.model_dump(), body.model_id)
+    job = await submit(gateway, wanted, await as_sent(request, body), body.model_id)
     return {"status": "queued", "job_id": job.id, "model_id": body.model_id}
 
 

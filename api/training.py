@@ -11,7 +11,17 @@ from pydantic import BaseModel, ConfigDict, Field
 from api import job_logs
 from api.auth import require_admin
 from api.gateway import Gateway, Wired
-from api.jobs import PATIENCE, Logs, cancel, find, json_body, json_schema, status_of, submit
+from api.jobs import (
+    PATIENCE,
+    Logs,
+    as_sent,
+    cancel,
+    find,
+    json_body,
+    json_schema,
+    status_of,
+    submit,
+)
 from api.schemas import EmptyIsAbsent, errors
 from errors import ModelNotFound
 from inference.device import device
@@ -204,7 +214,7 @@ def _route(path: str, mode: Mode, summary: str) -> None:
     )
     async def start(request: Request, gateway: Wired) -> Any:
         fields = await json_body(request, TrainingFields)
-        sent = fields.model_dump()
+        sent = await as_sent(request, fields)
         job = await submit(gateway, fields.request(mode), sent)
         message = f"Training '{job.model_name}' is queued."
         return {"task_id": job.id, "status": "pending", "message": message}
@@ -247,7 +257,11 @@ async def stop(task_id: str, gateway: Wired) -> Any:
     """End a training job; answers when its process is gone."""
     await find(gateway, task_id, "training")
     job = await cancel(gateway, task_id, PATIENCE)
-    ended = "was cancelled" if job.status == "stopped" else "is being cancelled"
+    ended = {
+        "stopped": "was cancelled",
+        "completed": "was completed before it could be cancelled",
+        "failed": "failed before it could be cancelled",
+    }.get(job.status, "is being cancelled")
     return {"task_id": task_id, "status": _status(job), "message": f"Task {task_id} {ended}."}
 
 

@@ -42,11 +42,11 @@ class Case:
 
 
 CASES = (
-    Case("detect", "detect", "mAP50", 14, 96),
-    Case("segment", "segment", "mask_mAP50", 16, 96),
-    Case("pose", "pose", "pose_mAP50", 12, 96),
-    Case("classify", "classify", "accuracy", 14, 64),
-    Case("mobilenet", "classify", "accuracy", 14, 64, "mobilenet"),
+    Case("detect", "detect", "mAP50", 10, 96),
+    Case("segment", "segment", "mask_mAP50", 12, 96),
+    Case("pose", "pose", "pose_mAP50", 10, 96),
+    Case("classify", "classify", "accuracy", 10, 64),
+    Case("mobilenet", "classify", "accuracy", 10, 64, "mobilenet"),
 )
 
 

@@ -33,6 +33,7 @@ def test_the_form_is_taken_as_it_is(service: Service, path: str, training_type: 
     }
     assert {name: task[name] for name in expected} == expected
     sent, resolved = task["config"], task["config"]["resolved"]
+    assert sent == FORM | {"data_path": str(service.data), "resolved": resolved}
     assert (sent["epochs"], sent["imgsz"], sent["batch"], sent["patience"]) == (50, 640, 8, 15)
     assert resolved["name"] == "detect_yolov8n"
     assert "from scratch" in " ".join(resolved["notes"])
@@ -68,6 +69,8 @@ def test_the_first_family_starts_watches_and_stops(service: Service) -> None:
     assert answer.status_code == 200, answer.text
     job_id = answer.json()["job_id"]
     assert answer.json() == {"status": "queued", "job_id": job_id, "model_id": "n"}
+    config = service.jobs.get(job_id).config
+    assert {name: config[name] for name in body} == body
     recipe = service.jobs.get(job_id).recipe
     expected = {"epochs": 3, "batch": 4, "imgsz": 96, "patience": 15, "hyper": {"lr0": 0.01}}
     assert {name: recipe[name] for name in expected} == expected
