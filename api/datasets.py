@@ -185,9 +185,17 @@ def _sheet(gateway: Gateway, dataset_id: str, split: str, count: int) -> bytes:
 
 def _delete(gateway: Gateway, dataset_id: str) -> None:
     gateway.datasets.get(dataset_id)
-    folder = gateway.datasets.folder / dataset_id
+    folder = (gateway.datasets.folder / dataset_id).resolve()
     for job in gateway.jobs.list(None, "queued", "running", "stopping"):
-        used = job.recipe.get("dataset")
-        if used and Path(used).is_relative_to(folder):
+        if _names(job.recipe, folder):
             raise Conflict(f"The job {job.id} needs '{dataset_id}'. Cancel it, or wait for it.")
     gateway.datasets.delete(dataset_id)
+
+
+def _names(value: Any, folder: Path) -> bool:
+    """Whether a path in a recipe, however deep, lies in a folder."""
+    if isinstance(value, dict):
+        return any(_names(part, folder) for part in value.values())
+    if isinstance(value, list):
+        return any(_names(part, folder) for part in value)
+    return isinstance(value, str) and value[:1] == "/" and Path(value).is_relative_to(folder)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -236,7 +237,7 @@ class _JobRun:
             if last.exists():
                 previous = last.with_name("previous.writing")
                 previous.unlink(missing_ok=True)
-                os.link(last, previous)
+                _twin(last, previous)
                 os.replace(previous, last.with_name("previous.pt"))
             os.replace(self.last, last)
         finally:
@@ -267,6 +268,14 @@ class _JobRun:
             f"{self.args.optimizer} with lr0 {self.args.lr0:g}, nbs {self.args.nbs}, "
             f"batch-norm momentum {momentum:g}, {torch.get_num_threads()} threads."
         )
+
+
+def _twin(path: Path, other: Path) -> None:
+    """A second name for a file, or a copy where the file system has no such thing."""
+    try:
+        os.link(path, other)
+    except OSError:
+        shutil.copyfile(path, other)
 
 
 def _load_classifier(model: Any, start: Start, names: tuple[str, ...]) -> None:

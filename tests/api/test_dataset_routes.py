@@ -183,13 +183,26 @@ def test_what_a_killed_server_left_is_cleared_away(
     assert sorted(os.listdir(store.staging)) == ["dataset-new", "mine"]
 
 
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        lambda path: {"dataset": path},
+        lambda path: {"dataset": "/elsewhere", "incremental": {"old_data": path}},
+        lambda path: {"dataset": "/elsewhere", "more": [{"data": path}]},
+    ],
+)
 def test_a_data_set_in_use_stays(
-    call: Call, app: ASGIApp, store: DatasetStore, jobs: list[Any], zipped: Callable[..., bytes]
+    call: Call,
+    app: ASGIApp,
+    store: DatasetStore,
+    jobs: list[Any],
+    zipped: Callable[..., bytes],
+    recipe: Callable[[str], dict[str, Any]],
 ) -> None:
     card = upload(call, app, zipped()).json()
     path = store.resolve(card["id"])
     assert store.resolve(str(store.folder / card["id"])) == path
-    jobs.append(SimpleNamespace(id="j1", recipe={"dataset": str(path)}))
+    jobs.append(SimpleNamespace(id="j1", recipe=recipe(str(path))))
     assert code(call(app, "DELETE", f"/api/datasets/{card['id']}")) == (409, "CONFLICT")
     jobs.clear()
     assert call(app, "DELETE", f"/api/datasets/{card['id']}").status_code == 204

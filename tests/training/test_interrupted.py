@@ -104,9 +104,16 @@ def test_a_killed_training_goes_on_where_it_was(
     assert epochs_in(last) == done + 2
 
 
+@pytest.mark.parametrize("links", [True, False])
 def test_a_damaged_checkpoint_is_replaced_by_the_one_before(
-    registry: Registry, job: RecordingJob
+    registry: Registry, job: RecordingJob, monkeypatch: pytest.MonkeyPatch, links: bool
 ) -> None:
+    if not links:  # a file system without hard links
+
+        def refused(*_: Any) -> None:
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+
+        monkeypatch.setattr(os, "link", refused)
     plan = recipe(registry, "classify", model=narrow_network(registry, "classify"), epochs=4)
     job.stop_when = lambda job: Stopped() if len(job.checkpoints) == 3 else None
     with pytest.raises(Stopped):
