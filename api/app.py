@@ -62,6 +62,7 @@ def create_app(gateway: Gateway) -> FastAPI:
     from fastapi import FastAPI
 
     from api import (
+        annotate,
         comparison,
         datasets,
         docs,
@@ -93,7 +94,7 @@ def create_app(gateway: Gateway) -> FastAPI:
     app.add_exception_handler(VisionLoopError, _answer)
     changing = (imports, shadow, models, promotion, live)
     measuring = (comparison, evaluations, metrics)
-    modules = (index, docs, *changing, infer, *measuring, datasets, local_files)
+    modules = (index, docs, *changing, infer, annotate, *measuring, datasets, local_files)
     routers = [module.router for module in (*modules, jobs, train, training)]
     for router in routers:
         app.include_router(router)

@@ -25,6 +25,7 @@ from settings import Settings
 from training.dataset_store import DatasetStore
 from training.evaluations import EvaluationStore
 from training.jobs import JobStore
+from training.prelabels import PrelabelStore
 
 log = logging.getLogger("visionloop")
 
@@ -46,6 +47,7 @@ class Gateway:
         self.runners = runners
         self.datasets = DatasetStore(settings)
         self.jobs = JobStore(settings)
+        self.prelabels = PrelabelStore(settings)
         self.evaluations = EvaluationStore(settings)
         self.live = LiveTraffic(registry)
         self.shadow = Shadowing(registry, runners["detector"], runners["annotator"])
