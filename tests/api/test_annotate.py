@@ -265,7 +265,12 @@ def test_bentomls_client_gets_the_same(
 ) -> None:
     file = tmp_path / "a.jpg"
     file.write_bytes(picture())
-    options = {"tool": "object_detection", "format": "yolo", "confidence": 0.0001, "tiles": "2"}
+    options: dict[str, Any] = {
+        "tool": "object_detection",
+        "format": "yolo",
+        "confidence": 0.0001,
+        "tiles": "2",
+    }
     with bentoml.SyncHTTPClient(annotating.url) as native:
         mine = native.annotate(image=file, **options)
         with pytest.raises(BentoMLException, match="MODEL_NOT_FOUND"):
