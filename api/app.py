@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 IMPORT, UPLOAD, CHECK = "/models/import", "/api/datasets", "/api/datasets/check"
 COMPARE = "/metrics/compare"
+TASKS = "/label-studio/predict"  # as many as somebody selects; Label Studio waits 100 s
+TASKS_TIMEOUT = 95.0  # seconds
 MODES = ("regular", "incremental", "distillation", "freeze-strategy")
 TRAIN = ("/train", *(f"/api/training/{mode}" for mode in MODES))  # they read the data set
 
@@ -64,6 +66,7 @@ def create_app(gateway: Gateway) -> FastAPI:
     from api import (
         annotate,
         comparison,
+        cvat,
         datasets,
         docs,
         evaluations,
@@ -71,6 +74,7 @@ def create_app(gateway: Gateway) -> FastAPI:
         index,
         infer,
         jobs,
+        label_studio,
         live,
         local_files,
         metrics,
@@ -79,6 +83,7 @@ def create_app(gateway: Gateway) -> FastAPI:
         shadow,
         train,
         training,
+        xanylabeling,
     )
 
     app = FastAPI(
@@ -94,7 +99,8 @@ def create_app(gateway: Gateway) -> FastAPI:
     app.add_exception_handler(VisionLoopError, _answer)
     changing = (imports, shadow, models, promotion, live)
     measuring = (comparison, evaluations, metrics)
-    modules = (index, docs, *changing, infer, annotate, *measuring, datasets, local_files)
+    tools = (annotate, label_studio, xanylabeling, cvat)
+    modules = (index, docs, *changing, infer, *tools, *measuring, datasets, local_files)
     routers = [module.router for module in (*modules, jobs, train, training)]
     for router in routers:
         app.include_router(router)
@@ -148,6 +154,7 @@ def layered(app: ASGIApp, settings: Settings) -> ASGIApp:
     app = Auth(limit, settings, limit)
     app = Origins(app, settings)
     longer = dict.fromkeys((IMPORT, UPLOAD, CHECK, COMPARE, *TRAIN), settings.import_timeout)
+    longer[TASKS] = max(settings.request_timeout, TASKS_TIMEOUT)
     app = Errors(app, settings.request_timeout, longer)
     if settings.cors_origins:
         app = _CORS(

@@ -20,7 +20,8 @@ from errors import Forbidden, Unauthorized, VisionLoopError
 from settings import Settings
 
 # What a browser or a probe opens before it can send a token; none of it tells about models.
-OPEN = frozenset({"/", "/livez", "/readyz", "/healthz", "/docs", "/redoc", "/openapi.json"})
+PROBES = frozenset({"/livez", "/readyz", "/healthz", "/health"})  # the last is X-AnyLabeling's
+OPEN = PROBES | {"/", "/docs", "/redoc", "/openapi.json"}
 OPEN_FOLDER = "/static/"
 ADMIN_FOLDER = "/tasks/"  # BentoML's own routes; ours say so themselves
 

@@ -21,6 +21,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
+from api.app import TASKS_TIMEOUT
 from errors import VisionLoopError
 from inference.device import device
 from models_store.store import bento_home
@@ -82,7 +83,7 @@ def fill(settings: Settings) -> None:
 
 def longest(settings: Settings) -> float:
     """Seconds for BentoML's own limit, above all of ours: its 504 is not our error object."""
-    return max(settings.request_timeout, settings.import_timeout) + 30
+    return max(settings.request_timeout, settings.import_timeout, TASKS_TIMEOUT) + 30
 
 
 def hold(folder: Path, variable: str) -> None:

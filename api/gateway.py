@@ -10,11 +10,13 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
+from api.annotation_inbox import AnnotationInbox
 from api.exchange import afterwards
 from api.leaving import on_leaving
 from api.live_traffic import LiveTraffic
 from api.runners import Runner
 from api.shadowing import Shadowing
+from api.tool_images import ToolImages
 from api.trainer import TrainerLink
 from errors import BackendTimeout, BackendUnavailable, Conflict, VisionLoopError
 from inference.prediction import InferenceItem, ItemResult
@@ -22,6 +24,7 @@ from models_store.decisions import COMMAND, Why
 from models_store.registry import Registry
 from models_store.versions import ModelVersion
 from settings import Settings
+from training.annotated_dataset import AnnotatedDatasets
 from training.dataset_store import DatasetStore
 from training.evaluations import EvaluationStore
 from training.jobs import JobStore
@@ -49,6 +52,10 @@ class Gateway:
         self.jobs = JobStore(settings)
         self.prelabels = PrelabelStore(settings)
         self.evaluations = EvaluationStore(settings)
+        self.annotated = AnnotatedDatasets(settings)
+        self.inbox = AnnotationInbox(
+            self.annotated, ToolImages(settings), registry, self.jobs, self.evaluations
+        )
         self.live = LiveTraffic(registry)
         self.shadow = Shadowing(registry, runners["detector"], runners["annotator"])
         self.trainer = trainer
@@ -73,6 +80,7 @@ class Gateway:
         for runner in self.runners.values():
             runner.start()
         self.live.start()
+        self.inbox.start()
         self.shadow.start()
         task = asyncio.create_task(self._warm_active())
         self._tasks.add(task)
@@ -82,6 +90,7 @@ class Gateway:
         for task in self._tasks:
             task.cancel()
         await self.shadow.stop()
+        await self.inbox.stop()
         for runner in self.runners.values():
             await runner.stop()
         await self.live.stop()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 from collections.abc import Coroutine
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any, TypeVar
@@ -22,8 +20,9 @@ from api.errors import check
 from api.fetch import fetch
 from api.forms import content_type, fields, read_form
 from api.gateway import Gateway, Wired
+from api.inline_images import from_base64
 from api.schemas import FromUrl, InferBase64, InferForm, InferOptions, errors, form_body, json_body
-from errors import InvalidImage, NoFileUploaded, ValidationFailed
+from errors import NoFileUploaded, ValidationFailed
 from inference.images import check_header
 from inference.prediction import InferenceItem
 
@@ -150,20 +149,3 @@ def _uploaded(form: FormData) -> tuple[bytes | None, str]:
         raise NoFileUploaded("'image' is text, not a file. With curl: -F image=@photo.jpg")
     data, name = upload.file.read(), upload.filename or ""
     return (data if data or name else None), PureWindowsPath(name).name
-
-
-def from_base64(text: str) -> bytes:
-    """The bytes in a base64 text or a `data:` URI; both alphabets, padding optional.
-
-    Raises:
-        InvalidImage: it is not base64.
-    """
-    if text[:5].lower() == "data:":
-        head, comma, text = text.partition(",")
-        if not comma or not head.lower().endswith(";base64"):
-            raise InvalidImage("'image_base64' is a data URI without ';base64,'.")
-    packed = "".join(text.split()).replace("-", "+").replace("_", "/").rstrip("=")
-    try:
-        return base64.b64decode(packed + "=" * (-len(packed) % 4), validate=True)
-    except (binascii.Error, ValueError):
-        raise InvalidImage("'image_base64' is not base64 text.") from None

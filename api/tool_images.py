@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 import httpx
 
 from api.fetch import LONGEST, REDIRECTS, fetch
-from api.infer import from_base64
+from api.inline_images import from_base64
 from errors import BackendTimeout, Forbidden, PayloadTooLarge, ValidationFailed
 from settings import Settings
 
@@ -45,7 +45,7 @@ class ToolImages:
             InvalidImage: A `data:` URI that is not base64.
         """
         if address[:5].lower() == "data:":
-            return from_base64(address)
+            return from_base64(address, "image")
         if address.startswith("/") and not address.startswith("//"):
             return await self._own(self._joined(address))
         if self.base is not None and self._is_own(address):

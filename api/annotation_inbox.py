@@ -1,0 +1,215 @@
+"""What annotation tools send in, made into data sets: pictures are fetched after the answer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from sqlalchemy import select
+
+from api.tool_images import ToolImages
+from errors import ValidationFailed, VisionLoopError
+from inference.images import check_header
+from inference.label_config import LabelConfig, parse_label_config
+from inference.label_names import training_names
+from inference.label_studio import TYPES, from_label_studio
+from inference.preannotation import Preannotation, plan
+from models_store.description import Task
+from models_store.registry import Registry
+from models_store.versions import ModelVersion
+from training.annotated_dataset import AnnotatedDataset, AnnotatedDatasets, AnnotationEntry
+from training.annotated_folder import build, task_of
+from training.evaluations import EvaluationRow, EvaluationStore
+from training.jobs import Job, JobStore
+
+log = logging.getLogger("visionloop")
+
+QUIET = 3.0  # seconds without an arrival, after which the folder is made anew
+AGAIN = 300.0  # seconds until a picture that could not be fetched is asked for again
+CONFIG = "label_config"  # in a data set's options
+
+
+class AnnotationInbox:
+    """One per gateway. Rows wait in the database, so nothing is lost when it stops."""
+
+    def __init__(
+        self,
+        store: AnnotatedDatasets,
+        images: ToolImages,
+        registry: Registry,
+        jobs: JobStore,
+        evaluations: EvaluationStore,
+    ) -> None:
+        self.store = store
+        self.images = images
+        self.registry = registry
+        self.jobs = jobs
+        self.evaluations = evaluations
+        self._arrived = asyncio.Event()
+        self._tried: dict[tuple[str, str, int], float] = {}
+        self._one = asyncio.Lock()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin with what the last server left. Needs a running event loop."""
+        self._arrived.set()
+        self._task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    def wake(self) -> None:
+        """Something has arrived."""
+        self._arrived.set()
+
+    async def bring(self, dataset_id: str | None = None, again: bool = False) -> None:
+        """Fetch the pictures that are waited for; `again`: those that failed, too."""
+        async with self._one:
+            for entry in await asyncio.to_thread(self.store.waiting, dataset_id):
+                key = (entry.dataset_id, entry.key, entry.number)
+                if again or time.monotonic() - self._tried.get(key, -AGAIN) >= AGAIN:
+                    self._tried[key] = time.monotonic()
+                    await self._bring(entry)
+                    if len(self._tried) > 100_000:
+                        self._tried.clear()
+
+    async def build(self, dataset: AnnotatedDataset, task: Task | None = None) -> dict[str, Any]:
+        """Make the data set's newest folder; its card.
+
+        Raises:
+            DatasetInvalid: Nothing is annotated yet.
+        """
+        return await asyncio.to_thread(self._build, dataset, task)
+
+    def project(self, dataset: AnnotatedDataset) -> Preannotation | None:
+        """How the project of a data set is pre-annotated; None where it cannot be read."""
+        try:
+            config = parse_label_config(str(dataset.options.get(CONFIG) or ""))
+        except ValidationFailed:
+            return None
+        return self.preannotation(config, dataset.options.get("model"))
+
+    def preannotation(self, config: LabelConfig, wanted: str | None = None) -> Preannotation:
+        """Which models fill a configuration now; `wanted` is one that goes first."""
+        return plan(config, self.candidates(config, wanted), wanted)
+
+    def candidates(self, config: LabelConfig, wanted: str | None = None) -> list[ModelVersion]:
+        """The models that may pre-annotate: those asked for, the active, the promoted ones."""
+        found: list[ModelVersion] = []
+        for name in (wanted, *(control.model for control in config.controls)):
+            with contextlib.suppress(VisionLoopError):
+                if name:
+                    found.append(self.registry.get(name))
+        listed = sorted(self.registry.list(), key=lambda model: model.created_at, reverse=True)
+        found += [model for model in listed if model.active]
+        found += [model for model in listed if model.promoted]
+        return list({model.id: model for model in found}.values())
+
+    def base(self, dataset: AnnotatedDataset, task: Task) -> ModelVersion | None:
+        """The model of a task that the project uses, else the active or newest promoted one."""
+        project = self.project(dataset)
+        used = [share.model for share in project.shares] if project else []
+        more = self.candidates(project.config) if project else []
+        return next((m for m in (*used, *more) if m.description.task == task), None)
+
+    # --- inside
+
+    async def _run(self) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._arrived.wait(), AGAIN)
+            self._arrived.clear()
+            try:
+                await self.bring()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._arrived.wait(), QUIET)
+                    continue
+                for dataset in await asyncio.to_thread(self.store.changed):
+                    await self._try_build(dataset)
+            except Exception:
+                log.exception("Annotations cannot be taken in")
+                await asyncio.sleep(QUIET)
+
+    async def _try_build(self, dataset: AnnotatedDataset) -> None:
+        try:
+            await self.build(dataset)
+        except VisionLoopError as error:
+            log.info("Data set %s: %s", dataset.id, error)
+            await asyncio.to_thread(self.store.note_built, dataset.id, dataset.changes)
+
+    async def _bring(self, entry: AnnotationEntry) -> None:
+        try:
+            picture = await asyncio.to_thread(
+                self.store.picture_of, entry.dataset_id, entry.address
+            )
+            picture = picture or await self.images.get(entry.address)
+            await asyncio.to_thread(self._settle, entry, picture)
+        except VisionLoopError as error:
+            log.warning("Annotation %s of %s waits: %s", entry.key, entry.dataset_id, error)
+            await asyncio.to_thread(self.store.fail, entry, str(error))
+
+    def _settle(self, entry: AnnotationEntry, picture: bytes) -> None:
+        size = check_header(picture, self.store.max_pixels)
+        regions, left = readable(entry.document.get("regions") or [])
+        if left:
+            log.warning("Annotation %s of %s: %s", entry.key, entry.dataset_id, left)
+        found = from_label_studio(regions, entry.address[-200:], size)
+        self.store.settle(entry, picture, found)
+
+    def _build(self, dataset: AnnotatedDataset, task: Task | None) -> dict[str, Any]:
+        task = task or task_of(p.annotations for p in self.store.pictures(dataset.id))
+        base = self.base(dataset, task)
+        known = base.description.names if base else ()
+        points = (base.description.keypoint_names if base else None) or ()
+        project = self.project(dataset)
+        if project is None:
+            return build(self.store, dataset, task=task, names=known, used=self._used())
+        names = training_names(project.config, known, points)
+        return build(
+            self.store,
+            dataset,
+            relabel=names.apply,
+            task=task,
+            names=tuple(names.classes.values()),
+            keypoint_names=tuple(names.points.values()),
+            used=self._used(),
+        )
+
+    def _used(self) -> set[str]:
+        """The paths that jobs and evaluations name."""
+        with self.jobs.database.read() as session:
+            used = {
+                text for recipe in session.scalars(select(Job.recipe)) for text in _texts(recipe)
+            }
+        with self.evaluations.database.read() as session:
+            used |= set(session.scalars(select(EvaluationRow.dataset_path)))
+        return {text for text in used if text.startswith("/")}
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in a JSON value."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _texts(part)
+
+
+def readable(regions: list[Any]) -> tuple[list[Mapping[str, Any]], str]:
+    """The regions that data sets can hold, and a sentence about the others."""
+    kept, left = [], []
+    for region in regions:
+        kind = region.get("type") if isinstance(region, Mapping) else None
+        if kind in TYPES and not region.get("image_rotation"):
+            kept.append(region)
+        elif kind != "relation":
+            left.append("turned picture" if kind in TYPES else str(kind)[:40])
+    names = ", ".join(sorted(set(left)))
+    return kept, f"{len(left)} regions are left out ({names})." if left else ""
