@@ -17,6 +17,7 @@ from inference.render import draw
 
 KEPT = 24
 SIDE = 480  # pixels that the longer side of a panel has at most
+SMALLEST = 360  # and of a picture that is classified, at least
 GAP = 8
 TITLE = 16  # rows above a panel
 QUALITY = 85
@@ -51,6 +52,8 @@ class WorstImages:
         rows = []
         for number, entry in enumerate(self._entries):
             pixels = decode(entry.path.read_bytes(), max_pixels)
+            if entry.truth.task == "classify":
+                pixels = _enlarged(pixels)
             file = folder / f"{number:02}.jpg"
             file.write_bytes(side_by_side(pixels, entry.truth, entry.prediction))
             rows.append({**entry.row, "file": f"{folder.name}/{file.name}"})
@@ -74,6 +77,15 @@ def side_by_side(pixels: Pixels, truth: Prediction, prediction: Prediction) -> b
     buffer = io.BytesIO()
     sheet.save(buffer, "JPEG", quality=QUALITY)
     return buffer.getvalue()
+
+
+def _enlarged(pixels: Pixels) -> Pixels:
+    """A close-up large enough for the names of classes beside what they name."""
+    factor = -(-SMALLEST // max(pixels.shape[:2]))
+    if factor <= 1:
+        return pixels
+    size = pixels.shape[1] * factor, pixels.shape[0] * factor
+    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
 
 
 def _panel(jpeg: bytes) -> Image.Image:
