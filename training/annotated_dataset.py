@@ -11,7 +11,6 @@ import re
 import secrets
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from inference.annotations import Annotations
 from inference.images import check_header
 from models_store.database import Base, Database, now
 from settings import Settings
+from training.annotated_picture import CORRECTION_RANK, AnnotatedPicture, Said, picture_of
 
 PICTURES = "pictures"
 SIGNATURES = (
@@ -78,15 +78,6 @@ class AnnotationEntry(Base):
     updated_at: Mapped[str] = mapped_column(String(40), default=now)
 
 
-@dataclass(frozen=True)
-class AnnotatedPicture:
-    """A picture and what counts as its truth."""
-
-    content: str
-    file: Path
-    annotations: Annotations
-
-
 class AnnotatedDatasets:
     """Reads and changes them; safe to share between threads and between processes."""
 
@@ -103,23 +94,29 @@ class AnnotatedDatasets:
 
     # --- data sets
 
-    def ensure(self, source: str, name: str, options: Mapping[str, Any]) -> AnnotatedDataset:
+    def ensure(
+        self, source: str, name: str, options: Mapping[str, Any], dataset_id: str = ""
+    ) -> AnnotatedDataset:
         """The data set of a source, made where there is none; its options are brought up to date.
 
-        Options that are not given stay as they are.
+        Options that are not given stay as they are. A new one has the id, if one is given.
         """
         try:
-            return self._ensure(source, name, options)
+            return self._ensure(source, name, options, dataset_id)
         except IntegrityError:  # a database with several writers: another one was first
-            return self._ensure(source, name, options)
+            return self._ensure(source, name, options, dataset_id)
 
-    def _ensure(self, source: str, name: str, options: Mapping[str, Any]) -> AnnotatedDataset:
+    def _ensure(
+        self, source: str, name: str, options: Mapping[str, Any], dataset_id: str
+    ) -> AnnotatedDataset:
         with self.database.write() as session:
             found = session.scalar(
                 select(AnnotatedDataset).where(AnnotatedDataset.source == source)
             )
             if found is None:
-                found = AnnotatedDataset(id=_new_id(name), source=source, name=name, options={})
+                found = AnnotatedDataset(
+                    id=dataset_id or _new_id(name), source=source, name=name, options={}
+                )
                 session.add(found)
             merged = found.options | dict(options)
             if merged != found.options:
@@ -213,7 +210,7 @@ class AnnotatedDatasets:
         if entry is None or entry.content is None:
             return None
         try:
-            return self._file(dataset_id, entry.content, entry.suffix).read_bytes()
+            return self.file(dataset_id, entry.content, entry.suffix).read_bytes()
         except OSError:
             return None
 
@@ -223,7 +220,7 @@ class AnnotatedDatasets:
         Returns:
             False where the entry has changed or gone since it was read.
         """
-        content, suffix = self._keep(entry.dataset_id, picture)
+        content, suffix = self.keep(entry.dataset_id, picture)
         values = {
             "content": content,
             "suffix": suffix,
@@ -284,17 +281,47 @@ class AnnotatedDatasets:
             AnnotationEntry.dataset_id == dataset_id, AnnotationEntry.annotations.is_not(None)
         )
         order = (AnnotationEntry.rank, AnnotationEntry.stamp, AnnotationEntry.updated_at)
+        entries: dict[str, list[AnnotationEntry]] = {}
         with self.database.read() as session:
-            best = {row.content: row for row in session.scalars(query.order_by(*order))}
+            dataset = session.get(AnnotatedDataset, dataset_id)
+            for row in session.scalars(query.order_by(*order)):
+                entries.setdefault(row.content or "", []).append(row)
+        accept = (dataset.options.get("bands") or {}).get("accept", 0.0) if dataset else 0.0
         return [
-            AnnotatedPicture(
-                content,
-                self._file(dataset_id, content, row.suffix),
-                Annotations.from_json(row.annotations),
+            picture_of(
+                [_said(row) for row in rows],
+                self.file(dataset_id, content, rows[-1].suffix),
+                accept,
             )
-            for content, row in sorted((c, r) for c, r in best.items() if c is not None)
-            if row.annotations is not None
+            for content, rows in sorted(entries.items())
+            if content
         ]
+
+    def add_first(self, dataset_id: str, rows: Iterable[AnnotationEntry]) -> None:
+        """Take what models or the original say of pictures that `keep` has stored; no change
+        that would have the folder made anew."""
+        with self.database.write() as session:
+            for row in rows:
+                row.dataset_id, row.number = dataset_id, 1
+                session.merge(row)
+
+    def correct(
+        self, dataset_id: str, found: Mapping[str, Annotations], suffixes: Mapping[str, str]
+    ) -> None:
+        """Take what a person says of pictures that are here, by their content; all or nothing."""
+        with self.database.write() as session:
+            for content, annotations in found.items():
+                key = f"person:{content}"
+                entry = session.get(AnnotationEntry, (dataset_id, key))
+                if entry is None:
+                    entry = AnnotationEntry(dataset_id=dataset_id, key=key, number=0)
+                    session.add(entry)
+                entry.rank, entry.document = CORRECTION_RANK, {}
+                entry.content, entry.suffix = content, suffixes[content]
+                entry.annotations, entry.error = annotations.to_json(), None
+                entry.number += 1
+                entry.updated_at = now()
+            _touch(session, dataset_id)
 
     # --- inside
 
@@ -311,10 +338,17 @@ class AnnotatedDatasets:
                 _touch(session, entry.dataset_id)
         return changed
 
-    def _keep(self, dataset_id: str, picture: bytes) -> tuple[str, str]:
-        """Write the file where it is new; the same content is the same file."""
+    def keep(self, dataset_id: str, picture: bytes) -> tuple[str, str]:
+        """Write a picture's file where it is new; the same content is the same file.
+
+        Returns:
+            Its SHA-256, and the suffix of its format.
+
+        Raises:
+            InvalidImage: Trainers do not read the format.
+        """
         content, suffix = sha256(picture).hexdigest(), suffix_of(picture)
-        target = self._file(dataset_id, content, suffix)
+        target = self.file(dataset_id, content, suffix)
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
             handle, partial = tempfile.mkstemp(dir=target.parent, prefix=".partial-")
@@ -328,8 +362,12 @@ class AnnotatedDatasets:
                 raise
         return content, suffix
 
-    def _file(self, dataset_id: str, content: str, suffix: str) -> Path:
+    def file(self, dataset_id: str, content: str, suffix: str) -> Path:
         return self.folder(dataset_id) / PICTURES / f"{content}{suffix}"
+
+
+def _said(row: AnnotationEntry) -> Said:
+    return Said(row.content or "", row.rank, row.document, row.annotations or {})
 
 
 def suffix_of(picture: bytes) -> str:

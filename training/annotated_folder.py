@@ -26,12 +26,13 @@ from inference.annotations import Annotation, Annotations, Part
 from inference.yolo_labels import to_yolo
 from models_store.database import now
 from models_store.description import Task
-from training.annotated_dataset import AnnotatedDataset, AnnotatedDatasets, AnnotatedPicture
+from training.annotated_dataset import AnnotatedDataset, AnnotatedDatasets
+from training.annotated_picture import AnnotatedPicture
 from training.dataset_report import report
 from training.dataset_store import CARD
 from training.datasets import inspect
+from training.revisions import REVISIONS, Known, Revision, is_kept
 
-REVISIONS = "revisions"
 HELD_OUT = 5  # one of so many pictures, by their content, is of the val split
 YOUNG = 3600.0  # seconds for which an older revision stays though nothing names it
 LONGEST_NAME = 200
@@ -48,6 +49,7 @@ def build(
     names: Sequence[str] = (),
     keypoint_names: Sequence[str] = (),
     used: Iterable[str] = (),
+    keep: bool = False,
 ) -> dict[str, Any]:
     """Write the newest revision of a data set and its card, by which it is found.
 
@@ -59,6 +61,7 @@ def build(
         names: An order of the classes; those that occur and are not in it follow.
         keypoint_names: The same for key points.
         used: Paths that jobs and evaluations name: their revisions stay.
+        keep: This revision stays for as long as the data set does.
 
     Returns:
         The card, as `GET /api/datasets` shows it.
@@ -80,7 +83,9 @@ def build(
         revision = _next(folder)
         partial = Path(tempfile.mkdtemp(prefix=".revision-", dir=folder))
         try:
-            _write(partial, pictures, task, names, keypoint_names)
+            known = Known(tuple(names), tuple(keypoint_names), every="names" in dataset.options)
+            _write(partial, [p for p in pictures if p.trains], task, known)
+            Revision.of(revision, pictures, task, known, keep).write(partial, pictures)
             partial.chmod(0o755)
             final = folder / REVISIONS / f"{revision:06}"
             final.parent.mkdir(exist_ok=True)
@@ -131,28 +136,31 @@ def _write(
     folder: Path,
     pictures: Sequence[AnnotatedPicture],
     task: Task,
-    names: Sequence[str],
-    keypoint_names: Sequence[str],
+    known: Known,
 ) -> None:
     if task == "classify":
         _write_classes(folder, pictures)
         return
     made = [replace(p, annotations=_fitting(p.annotations, task)) for p in pictures]
     objects = [thing for picture in made for thing in picture.annotations.objects]
-    classes = _ordered(names, (thing.label for thing in objects))
+    classes = known.classes(thing.label for thing in objects)
     points: tuple[str, ...] = ()
     if task == "pose":
-        points = _ordered(keypoint_names, (p.name for thing in objects for p in thing.keypoints))
+        points = known.points(p.name for thing in objects for p in thing.keypoints)
     val = held_out(picture.content for picture in made)
     for split in ("train", "val"):
         (folder / "images" / split).mkdir(parents=True)
         (folder / "labels" / split).mkdir(parents=True)
+    test = any(picture.split == "test" for picture in made)
     for picture in made:
-        split = "val" if picture.content in val else "train"
+        split = picture.split or ("val" if picture.content in val else "train")
+        for kind in ("images", "labels"):
+            (folder / kind / split).mkdir(parents=True, exist_ok=True)
         _link(picture.file, folder / "images" / split / picture.file.name)
         text = to_yolo(picture.annotations, classes, points)
         (folder / "labels" / split / f"{picture.content}.txt").write_text(text, encoding="utf-8")
     description: dict[str, Any] = {"path": ".", "train": "images/train", "val": "images/val"}
+    description |= {"test": "images/test"} if test else {}
     description["names"] = dict(enumerate(classes))
     if task == "pose":
         description |= {"kpt_shape": [len(points), 3], "kpt_names": {0: list(points)}}
@@ -171,7 +179,7 @@ def _write_classes(folder: Path, pictures: Sequence[AnnotatedPicture]) -> None:
     for name, members in classes.items():
         val = held_out(picture.content for picture in members)
         for picture in members:
-            split = "val" if picture.content in val else "train"
+            split = picture.split or ("val" if picture.content in val else "train")
             target = folder / split / _folder_name(name)
             target.mkdir(parents=True, exist_ok=True)
             _link(picture.file, target / picture.file.name)
@@ -205,13 +213,6 @@ def _rectangle(thing: Annotation) -> tuple[tuple[float, float], ...]:
     assert thing.bounds is not None
     x1, y1, x2, y2 = thing.bounds
     return (x1, y1), (x2, y1), (x2, y2), (x1, y2)
-
-
-def _ordered(names: Sequence[str], seen: Iterable[str]) -> tuple[str, ...]:
-    """Those that were seen, in the order of `names`, the others after them by name."""
-    occurring = set(seen)
-    first = [name for name in dict.fromkeys(names) if name in occurring]
-    return (*first, *sorted(occurring - set(first)))
 
 
 def _mirrored(points: Sequence[str]) -> list[int] | None:
@@ -248,6 +249,7 @@ def _card(
         "description": os.path.relpath(top, folder),
         "revision": revision,
         "source": dataset.source,
+        "to_review": sum(not picture.trains for picture in pictures),
     }
     try:
         return card | report(inspect(top, task, [folder], fewest=1))
@@ -284,7 +286,7 @@ def _prune(revisions: Path, newest: Path, used: Sequence[str]) -> None:
     for folder in revisions.iterdir():
         with suppress(OSError):
             young = time.time() - folder.stat().st_mtime < YOUNG
-            named = any(Path(path).is_relative_to(folder) for path in used)
+            named = any(Path(path).is_relative_to(folder) for path in used) or is_kept(folder)
             if folder != newest and not young and not named:
                 shutil.rmtree(folder, ignore_errors=True)
 

@@ -1,0 +1,188 @@
+"""The revisions of a data set: what was said of every picture at a time, for good.
+
+A revision's folder trains as it is; beside that it keeps everything that its annotations say,
+of which training labels hold a part.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from errors import NotFound
+from inference.annotations import Annotations
+from models_store.database import now
+from models_store.description import Task
+from training.annotated_picture import PERSON, AnnotatedPicture
+from training.annotation_diff import Tally, add_up, compare
+
+REVISIONS = "revisions"  # in a data set's folder
+NOTE = "revision.json"
+RECORDS = "annotations.jsonl"
+
+
+@dataclass(frozen=True)
+class Known:
+    """An order of class and key point names.
+
+    Attributes:
+        names, keypoint_names: In order.
+        every: Also those that do not occur, so that class ids stay what they are.
+    """
+
+    names: tuple[str, ...] = ()
+    keypoint_names: tuple[str, ...] = ()
+    every: bool = False
+
+    def classes(self, seen: Iterable[str]) -> tuple[str, ...]:
+        return _ordered(self.names, seen, self.every)
+
+    def points(self, seen: Iterable[str]) -> tuple[str, ...]:
+        return _ordered(self.keypoint_names, seen, self.every)
+
+
+@dataclass(frozen=True)
+class Revision:
+    """What a revision is.
+
+    Attributes:
+        number: From 1; 0 is an upload as it came.
+        task: What its folder trains.
+        names, keypoint_names: In the order of their ids.
+        pictures: How many there are.
+        annotated: Of these, by people.
+        to_review: Of these, left out of training until a person has looked.
+        objects: Marked in all of them.
+        kept: Stays for as long as the data set does.
+        corrections: Per model, what people changed of what it said.
+    """
+
+    number: int
+    task: Task
+    names: tuple[str, ...]
+    keypoint_names: tuple[str, ...]
+    pictures: int
+    annotated: int
+    to_review: int
+    objects: int
+    kept: bool
+    created_at: str
+    corrections: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        number: int,
+        pictures: Sequence[AnnotatedPicture],
+        task: Task,
+        known: Known,
+        kept: bool,
+    ) -> Revision:
+        """The revision of these pictures, made now."""
+        objects = [thing for picture in pictures for thing in picture.annotations.objects]
+        return cls(
+            number=number,
+            task=task,
+            names=known.classes(thing.label for thing in objects),
+            keypoint_names=known.points(p.name for o in objects for p in o.keypoints),
+            pictures=len(pictures),
+            annotated=sum(picture.by == PERSON for picture in pictures),
+            to_review=sum(not picture.trains for picture in pictures),
+            objects=len(objects),
+            kept=kept,
+            created_at=now(),
+            corrections={
+                model: tally.to_json() for model, tally in corrections_of(pictures).items()
+            },
+        )
+
+    def write(self, folder: Path, pictures: Sequence[AnnotatedPicture]) -> None:
+        """Into the revision's folder."""
+        with (folder / RECORDS).open("w", encoding="utf-8") as file:
+            for picture in pictures:
+                row = asdict(picture) | {"file": picture.file.name}
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        (folder / NOTE).write_text(json.dumps(asdict(self)), encoding="utf-8")
+
+
+def corrections_of(pictures: Iterable[AnnotatedPicture]) -> dict[str, Tally]:
+    """What people changed, by who spoke before them: a model, or the original."""
+    tallies: dict[str, Tally] = {}
+    for picture in pictures:
+        if picture.before is not None:
+            found = compare(picture.before, picture.annotations)
+            add_up(tallies.setdefault(picture.before_by, Tally()), found)
+    return tallies
+
+
+def list_revisions(dataset: Path) -> list[Revision]:
+    """Those of a data set's folder, the newest first."""
+    folders = sorted((dataset / REVISIONS).glob("[0-9]*"), reverse=True)
+    return [found for folder in folders if (found := _read(folder)) is not None]
+
+
+def revision_folder(dataset: Path, number: int) -> Path:
+    """The folder of a revision.
+
+    Raises:
+        NotFound: It is not there, or no longer.
+    """
+    folder = dataset / REVISIONS / f"{number:06}"
+    if not 0 < number < 10**6 or not (folder / NOTE).is_file():
+        known = [str(revision.number) for revision in list_revisions(dataset)[:10]]
+        raise NotFound(
+            f"'{dataset.name}' has no revision {number}. "
+            f"There are: {', '.join(known) or 'none yet'}."
+        )
+    return folder
+
+
+def get_revision(dataset: Path, number: int) -> Revision:
+    """Raises NotFound."""
+    found = _read(revision_folder(dataset, number))
+    if found is None:
+        raise NotFound(f"Revision {number} of '{dataset.name}' cannot be read any more.")
+    return found
+
+
+def records(dataset: Path, number: int) -> Iterator[AnnotatedPicture]:
+    """The pictures of a revision, one by one. Raises NotFound."""
+    from training.annotated_dataset import PICTURES
+
+    with (revision_folder(dataset, number) / RECORDS).open(encoding="utf-8") as lines:
+        for line in lines:
+            row = json.loads(line)
+            before = row["before"]
+            yield AnnotatedPicture(
+                **row
+                | {
+                    "file": dataset / PICTURES / row["file"],
+                    "annotations": Annotations.from_json(row["annotations"]),
+                    "before": Annotations.from_json(before) if before else None,
+                }
+            )
+
+
+def is_kept(folder: Path) -> bool:
+    """Whether a revision stays though nothing names it."""
+    found = _read(folder)
+    return found is not None and found.kept
+
+
+def _read(folder: Path) -> Revision | None:
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        row = json.loads((folder / NOTE).read_bytes())
+        names = {key: tuple(row[key]) for key in ("names", "keypoint_names")}
+        return Revision(**row | names)
+    return None
+
+
+def _ordered(names: Sequence[str], seen: Iterable[str], every: bool) -> tuple[str, ...]:
+    """Those that were seen, or all, in the order of `names`; the others after them by name."""
+    occurring = set(seen)
+    first = [name for name in dict.fromkeys(names) if every or name in occurring]
+    return (*first, *sorted(occurring - set(first)))
