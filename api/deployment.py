@@ -69,6 +69,7 @@ def fill(settings: Settings) -> None:
     """Tidy the model store after a crash, and put the starter models in at the first start."""
     from models_store.registry import Registry
     from models_store.seed import seed
+    from training.evaluations import EvaluationStore
 
     print("Looking through the models; the first start prepares the starters ...", flush=True)
     registry = Registry(settings)
@@ -78,6 +79,9 @@ def fill(settings: Settings) -> None:
     except VisionLoopError as error:  # what is there already can still serve
         print(f"The starter models are not complete: {error.message}", flush=True)
     finally:
+        evaluations = EvaluationStore(settings)
+        evaluations.keep_only([model.id for model in registry.list()])
+        evaluations.close()
         registry.close()
 
 

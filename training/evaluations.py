@@ -11,7 +11,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +149,13 @@ class EvaluationStore:
         for row in rows:
             shutil.rmtree(self.folder(row), ignore_errors=True)
         return len(rows)
+
+    def keep_only(self, models: Collection[str]) -> int:
+        """Remove the evaluations of models that are gone, as the command line deletes them."""
+        query = select(EvaluationRow.name, EvaluationRow.version).distinct()
+        with self.database.read() as session:
+            known = {f"{name}:{version}" for name, version in session.execute(query)}
+        return sum(self.delete_for(model_id) for model_id in known - set(models))
 
     def _clear_abandoned(self) -> None:
         """Folders that a killed worker moved here without writing their row."""

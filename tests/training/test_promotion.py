@@ -177,6 +177,17 @@ def test_evaluations_on_hand_are_of_the_same_images_and_split(scene: Scene) -> N
     assert promotion.on_hand(*models, Gate(), scene.evaluations, changed) is None
 
 
+def test_evaluations_of_models_that_the_command_line_deleted_go_at_the_next_start(
+    scene: Scene,
+) -> None:
+    kept, gone = scene.publish(BEFORE), scene.publish(BETTER)
+    rows = [scene.measure(scene.recipe(model).evaluation) for model in (kept, gone)]
+    scene.registry.delete(gone)
+    assert scene.evaluations.keep_only([model.id for model in scene.registry.list()]) == 1
+    assert [scene.evaluations.folder(row).exists() for row in rows] == [True, False]
+    assert scene.evaluations.history(gone) == []
+
+
 @pytest.mark.parametrize("error", [DatasetInvalid("It is gone."), ValidationFailed("No class.")])
 def test_a_training_whose_model_cannot_be_compared_is_not_failed(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, error: Exception
