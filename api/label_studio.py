@@ -218,6 +218,9 @@ async def _predictions(gateway: Gateway, project: Preannotation, body: Predict) 
     results: list[dict[str, Any] | VisionLoopError] = [
         done.result() if done.done() and not done.cancelled() else late for done in work
     ]
+    for task, fault in zip(body.tasks, results, strict=True):
+        if isinstance(fault, VisionLoopError):
+            log.warning("Label Studio task %s: %s", task.get("id"), fault)
     faults = [result for result in results if isinstance(result, VisionLoopError)]
     if faults and len(faults) == len(results):  # nothing that Label Studio should keep
         raise faults[0]
@@ -225,9 +228,6 @@ async def _predictions(gateway: Gateway, project: Preannotation, body: Predict) 
         _empty(FAILED, str(result)) if isinstance(result, VisionLoopError) else result
         for result in results
     ]
-    for task, fault in zip(body.tasks, results, strict=True):
-        if isinstance(fault, VisionLoopError):
-            log.warning("Label Studio task %s: %s", task.get("id"), fault)
     return {"results": rows} | _head(project, message)
 
 

@@ -102,7 +102,11 @@ def remember(gateway: Gateway, source: str, options: dict[str, Any]) -> None:
     """Keep what a connection asks for; most times it is known already."""
     dataset = gateway.inbox.store.find(source)
     if dataset is None or any(dataset.options.get(k) != v for k, v in options.items()):
-        name = dataset.name if dataset else f"Label Studio project {source[len(SOURCE) :]}"
+        name = (
+            dataset.name
+            if dataset
+            else f"Label Studio project {source[len(SOURCE) :].partition('.')[0]}"
+        )
         gateway.inbox.store.ensure(source, name, options)
 
 

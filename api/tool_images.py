@@ -119,7 +119,7 @@ class ToolImages:
             )
 
     async def _headers(self, client: httpx.AsyncClient) -> dict[str, str]:
-        headers = {"Accept": "image/*", "User-Agent": "VisionLoop"}
+        headers = {"User-Agent": "VisionLoop"}  # it answers 406 to those who accept images only
         secret = self.settings.label_studio_token
         if secret is None:
             return headers
