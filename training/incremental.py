@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ from training.expansion import expand, imprint
 from training.incremental_options import IncrementalOptions
 from training.inspection import look_through
 from training.labels import Row
-from training.old_knowledge import DenseMemory, PictureMemory, Strength
+from training.old_knowledge import DenseMemory, PictureMemory, StandIns, Strength
 from training.old_model import OldModel, Seen
 from training.publication import Trained
 from training.recipe import Recipe
@@ -101,11 +102,24 @@ class Lesson:
         teacher.to(trainer.device)
         network = trainer.model
         if self.recipe.task == "classify":
-            network.criterion = PictureMemory(teacher, self.prior, self.strength)
+            alone = self.memory == 0 and len(self.start.names) > len(self.old.names)
+            stand_ins = self._stand_ins(network, trainer.device) if alone else None
+            network.criterion = PictureMemory(teacher, self.prior, self.strength, stand_ins)
             return
         task_loss = network.init_criterion()
         strides = [int(stride) for stride in network.model[-1].stride]
         network.criterion = DenseMemory(task_loss, teacher, strides, self.strength)
+
+    def _stand_ins(self, network: Any, device: torch.device) -> StandIns:
+        """Without old pictures: something that stands for them; perhaps only new rows learn."""
+        known: Any = self.old.model
+        linear, old = network.model[-1].linear, known.model[-1].linear.to(device)
+        if self.strength.rows:
+            for parameter in network.parameters():
+                parameter.requires_grad = parameter is linear.weight or parameter is linear.bias
+            for parameter in (linear.weight, linear.bias):
+                parameter.register_hook(partial(_only_from, old.out_features))
+        return StandIns(linear, old, self.strength.margin)
 
     @property
     def prior(self) -> torch.Tensor | None:
@@ -237,6 +251,13 @@ def _imprint(start: Start, union: ClassUnion, new: Dataset, eye: OldModel, job: 
     imprint(
         model.model[-1].linear, torch.from_numpy(seen.features), torch.tensor(classes), union.old
     )
+
+
+def _only_from(first: int, gradient: torch.Tensor) -> torch.Tensor:
+    """The gradient without its first rows."""
+    kept = gradient.clone()
+    kept[:first] = 0
+    return kept
 
 
 def keep_statistics(trainer: Any) -> None:

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training.distillation_losses import BoxDistillation, MaskDistillation, SoftmaxDistillation
 from training.teacher import Outputs, Teacher, relative_boxes
+from training.translation import Translation
 from training.union_dataset import is_replayed
 
 Items = dict[str, Tensor]
@@ -35,6 +36,8 @@ class Strength:
         temperature: Of the softened scores.
         adjust: Of the logarithm of how often a class is drawn, for classifiers with a memory.
         statistics: Whether the old normalisation statistics stay.
+        rows: Whether only the rows of new classes learn, in a classifier without a memory.
+        margin: Of features translated into old classes, there; see `Translation`.
         confident: Score from which the old model's answer counts as an object.
         believed: Score from which the network's own answer for a new class, on an unlabelled
             place of a replayed picture, is not held against it.
@@ -48,6 +51,8 @@ class Strength:
     temperature: float = 2.0
     adjust: float = 1.0
     statistics: bool = True
+    rows: bool = True
+    margin: float = 1.0
     confident: float = 0.25
     believed: float = 0.5
     meets: float = 0.5
@@ -173,6 +178,36 @@ def meets_label(boxes: Tensor, batch: dict[str, Any], overlap: float) -> Tensor:
     return met
 
 
+class StandIns:
+    """Old classes' share in the loss of a classifier that has no old pictures.
+
+    Args:
+        linear: The last layer of the network that learns; its inputs are watched.
+        old: The old model's last layer.
+        margin: See `Translation`.
+    """
+
+    def __init__(self, linear: nn.Linear, old: nn.Linear, margin: float) -> None:
+        self.linear, self.old = linear, old.out_features
+        self.translation = Translation(old, margin)
+        self.features: Tensor | None = None
+        linear.register_forward_pre_hook(self._watch)
+
+    def _watch(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if self.linear.training:
+            self.features = inputs[0].detach()
+
+    def loss(self) -> tuple[Tensor, float]:
+        """Cross-entropy of this batch's features as old classes, and its share in the whole."""
+        assert self.features is not None
+        new = self.linear.out_features - self.old
+        again = max(1, round(self.old / new))  # so that each class has about as many
+        features = self.features.float().repeat(again, 1)
+        classes = torch.randint(self.old, (len(features),), device=features.device)
+        value = F.cross_entropy(self.linear(self.translation(features, classes)), classes)
+        return value, again / (again + 1)
+
+
 class PictureMemory:
     """For classifiers.
 
@@ -180,14 +215,25 @@ class PictureMemory:
     are compared with the labels (Menon et al. 2021, "Long-tail learning via logit adjustment"):
     replayed classes are rare in an epoch, and without it the network learns that they are rare.
 
+    Without, features of the new pictures stand for old ones (`Translation`): as many for each old
+    class as a new one has, so that new rows learn where to stay low.
+
     Args:
         teacher: The old model.
         prior: Share of each class in an epoch (C,); None: no adjustment.
         strength: See there.
+        stand_ins: For old pictures; None with a memory.
     """
 
-    def __init__(self, teacher: Teacher, prior: Tensor | None, strength: Strength) -> None:
+    def __init__(
+        self,
+        teacher: Teacher,
+        prior: Tensor | None,
+        strength: Strength,
+        stand_ins: StandIns | None = None,
+    ) -> None:
         self.teacher, self.prior, self.strength = teacher, prior, strength
+        self.stand_ins = stand_ins
         self.scores = SoftmaxDistillation(strength.temperature)
 
     def __deepcopy__(self, _: dict[int, Any]) -> None:
@@ -198,6 +244,10 @@ class PictureMemory:
         shift = 0.0 if self.prior is None else self.strength.adjust * self.prior.log().to(logits)
         loss = F.cross_entropy(logits + shift, batch["cls"])
         items = {"loss": loss.detach()}
+        if self.stand_ins is not None and logits.requires_grad:
+            value, share = self.stand_ins.loss()
+            loss = (1 - share) * loss + share * value
+            items["stand_ins"] = value.detach()
         taught = self.teacher(batch["img"]).scores
         said = logits[:, : taught.shape[1]]
         if self.strength.scores:
