@@ -32,8 +32,8 @@ def measured(bench: Bench, model: str, dataset: Dataset, folder: Path, key: str)
     report = bench.measure(model, dataset, split, folder)
     kept = predictions(bench, key)
     kept.parent.mkdir(exist_ok=True)
-    (made,) = folder.glob(f"evaluation-*/{PREDICTIONS}")
-    shutil.copy(made, kept)
+    made = folder.glob(f"evaluation-*/{PREDICTIONS}")  # an interrupted run may have left others
+    shutil.copy(max(made, key=lambda file: file.stat().st_mtime), kept)
     figures = {k: v for k, v in report["figures"].items() if isinstance(v, int | float)}
     return {"model": model, "split": split, "figures": figures}
 

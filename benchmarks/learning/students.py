@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,8 @@ def drawn(
     done = folder / "done"
     if done.is_file():
         return target
+    for begun in (folder, _beside(folder)):
+        shutil.rmtree(begun, ignore_errors=True)
     if task == "segment" or shapes:
         _draw_shapes(task, folder, imgsz, counts)
     else:
@@ -55,7 +58,7 @@ def _draw_shapes(task: Task, folder: Path, imgsz: int, counts: Mapping[str, int]
     from tests.drawn_data import write_shapes
 
     path = write_shapes(folder, task, train=counts["train"], val=counts["val"], imgsz=imgsz)
-    more = folder.with_name(f"{folder.name}-test")
+    more = _beside(folder)
     write_shapes(more, task, train=counts["test"], val=0, imgsz=imgsz, seed=1)
     if task == "classify":
         (more / "train").rename(folder / "test")
@@ -63,6 +66,10 @@ def _draw_shapes(task: Task, folder: Path, imgsz: int, counts: Mapping[str, int]
     for kind in ("images", "labels"):
         (more / kind / "train").rename(folder / kind / "test")
     path.write_text(path.read_text() + "test: images/test\n")
+
+
+def _beside(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}-test")
 
 
 def _draw_signs(task: Task, folder: Path, imgsz: int, counts: Mapping[str, int]) -> None:
