@@ -204,8 +204,9 @@ class StandIns:
         again = max(1, round(self.old / new))  # so that each class has about as many
         features = self.features.float().repeat(again, 1)
         classes = torch.randint(self.old, (len(features),), device=features.device)
-        value = F.cross_entropy(self.linear(self.translation(features, classes)), classes)
-        return value, again / (again + 1)
+        moved, arrived = self.translation(features, classes)
+        losses = F.cross_entropy(self.linear(moved), classes, reduction="none")
+        return (losses * arrived).sum() / arrived.sum().clamp(min=1), again / (again + 1)
 
 
 class PictureMemory:

@@ -12,6 +12,10 @@ import torch
 from torch import Tensor, nn
 
 
+STEPS = 4
+LEAST_GAIN = 0.1  # of |r|², a step
+
+
 class Translation:
     """Moves features into old classes.
 
@@ -25,20 +29,24 @@ class Translation:
         self.rows = self.weight - self.weight.mean(0)
         self.margin = margin
 
-    def __call__(self, features: Tensor, classes: Tensor) -> Tensor:
-        """Features (n, d) moved into the old classes (n,); the ones there already stay.
+    def __call__(self, features: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (n, d) moved into the old classes (n,), and which of them arrived (n,).
+
+        Those that are there already stay where they are.
 
         A step along the class's centred row r raises its logit ahead of the mean of all by
         |r|² a step; the rival's own row is taken into account by moving on until it is behind.
         """
         moved = features.detach()
         rows = self.rows[classes]
-        for _ in range(4):  # each rival that turns up needs a step of its own
+        least = LEAST_GAIN * rows.square().sum(1)  # else a rival alike would send it far off
+        for _ in range(STEPS):  # each rival that turns up needs a step of its own
             logits = moved @ self.weight.T + self.bias
             own = logits.gather(1, classes[:, None])[:, 0]
             others = logits.scatter(1, classes[:, None], -torch.inf)
             rival = others.argmax(1)
             behind = (others.amax(1) + self.margin - own).clamp(min=0)
             gain = (rows * (self.weight[classes] - self.weight[rival])).sum(1)
-            moved = moved + (behind / gain.clamp(min=1e-3))[:, None] * rows
-        return moved
+            moved = moved + (behind / torch.maximum(gain, least))[:, None] * rows
+        logits = moved @ self.weight.T + self.bias
+        return moved, logits.argmax(1) == classes

@@ -106,16 +106,16 @@ def test_without_a_memory_labels_are_compared_as_they_are() -> None:
 
 def test_new_features_stand_for_old_classes() -> None:
     torch.manual_seed(0)
-    old, linear = torch.nn.Linear(4, 6), torch.nn.Linear(4, 8)
+    old, linear = torch.nn.Linear(32, 6), torch.nn.Linear(32, 8)
     with torch.no_grad():
         linear.weight[:6], linear.bias[:6] = old.weight, old.bias
         linear.weight[6:], linear.bias[6:] = 0.0, -100.0  # rows that say no to everything
     stand_ins = StandIns(linear, old, margin=30.0)
-    linear(torch.randn(5, 4))
+    linear(torch.randn(5, 32))
     value, share = stand_ins.loss()
     assert value.item() < 1e-3  # moved by so much, each is its old class
     assert share == 3 / 4  # six old classes beside two new ones
     with torch.no_grad():
         linear.bias[6:] = 1000.0
-    linear(torch.randn(5, 4))
+    linear(torch.randn(5, 32))
     assert stand_ins.loss()[0].item() > 500  # new rows that take them pay for it

@@ -17,7 +17,8 @@ def test_features_move_until_the_old_class_is_ahead() -> None:
     linear = layer()
     features = torch.tensor([[0.0, 3.0], [5.0, 0.0], [0.0, 0.0]])
     classes = torch.tensor([0, 0, 2])
-    moved = Translation(linear, margin=1.0)(features, classes)
+    moved, arrived = Translation(linear, margin=1.0)(features, classes)
+    assert arrived.all()
     logits = linear(moved)
     for row, cls in zip(logits, classes.tolist(), strict=True):
         others = [value for i, value in enumerate(row.tolist()) if i != cls]
