@@ -1,0 +1,391 @@
+"""The real Label Studio against this service: `python -m benchmarks.label_studio`.
+
+Installs Label Studio into a cache folder, starts it and a server on loopback with folders of
+their own, and goes the whole way: two projects, one of boxes and one of polygons, our backend
+connected through Label Studio's API with a token, predictions retrieved and compared with /infer,
+an annotation submitted that arrives in a data set, a training started that publishes a model,
+and, where there is Chromium, a picture of the editor. Ends by itself; exits 1 if a check fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import cv2
+import httpx
+import numpy as np
+
+from benchmarks.label_studio_browser import screenshot
+from benchmarks.server import PYTHON, ROOT, free_port, serving
+from inference.label_studio import from_label_studio
+from inference.polygons import as_outlines, fill_parts, overlap
+from tests.drawn_data import write_shapes
+from training.scenes import draw_scene
+
+VERSION = "1.23.2"
+CACHE = Path.home() / ".cache" / "visionloop" / f"label-studio-{VERSION}"
+TOKEN = "loopback-token"
+USER = {"email": "annotator@example.com", "password": secrets.token_urlsafe(12)}
+
+BOXES = """<View><Image name="photo" value="$image"/>
+<RectangleLabels name="sign" toName="photo">{labels}</RectangleLabels></View>"""
+POLYGONS = """<View><Image name="picture" value="$image"/>
+<PolygonLabels name="shape" toName="picture"><Label value="Disc" predicted_values="circle"/>
+<Label value="square" background="green"/><Label value="triangle" background="blue"/>
+</PolygonLabels></View>"""
+WRONG = """<View><Image name="photo" value="$image"/><RectangleLabels name="box" toName="photo">
+<Label value="Automobile"/></RectangleLabels></View>"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--pictures", type=int, default=12, help="in each project (12)")
+    parser.add_argument("--epochs", type=int, default=40, help="of the polygon model (40)")
+    parser.add_argument("--out", type=Path, default=Path("."), help="folder of the screenshots")
+    parser.add_argument("--executable", type=Path, help="an installed label-studio")
+    options = parser.parse_args()
+    executable = options.executable or installed(CACHE)
+    checks = Checks()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="label-studio-")))
+        studio = stack.enter_context(label_studio(executable, folder / "studio"))
+        tool = Studio(studio.url)
+        env = {
+            "VISIONLOOP_HOME": str(folder / "home"),
+            "BENTOML_HOME": str(folder / "bento"),
+            "BENTOML_DO_NOT_TRACK": "true",
+            "VISIONLOOP_DEVICE": "cpu",
+            "VISIONLOOP_TOKEN": TOKEN,
+            "VISIONLOOP_LABEL_STUDIO_URL": studio.url,
+            "VISIONLOOP_LABEL_STUDIO_TOKEN": tool.personal_token(),
+        }
+        port = free_port()
+        command = [PYTHON, "-m", "bentoml", "serve", "service:VisionLoop", "--port", str(port)]
+        ours = stack.enter_context(serving(command, port, folder / "log", "/readyz", env))
+        client = stack.enter_context(
+            httpx.Client(
+                base_url=ours.url, timeout=120, headers={"Authorization": f"Bearer {TOKEN}"}
+            )
+        )
+        try:
+            walk(options, checks, tool, client, ours.url, folder)
+        except Exception:
+            print((folder / "log").read_text(errors="replace")[-4000:], file=sys.stderr)
+            raise
+    sys.exit(checks.report())
+
+
+class Checks:
+    """What was found, and whether all of it is right."""
+
+    def __init__(self) -> None:
+        self.failed = 0
+
+    def see(self, right: bool, what: str) -> None:
+        self.failed += not right
+        print(f"{'ok  ' if right else 'FAIL'}  {what}", flush=True)
+
+    def report(self) -> int:
+        print(f"{self.failed} checks failed" if self.failed else "all checks passed")
+        return int(self.failed > 0)
+
+
+def walk(
+    options: argparse.Namespace,
+    checks: Checks,
+    tool: Studio,
+    client: httpx.Client,
+    url: str,
+    folder: Path,
+) -> None:
+    """All of it, in the order in which a person does it."""
+    teach_polygons(client, folder / "shapes", options.epochs)
+    names = client.get("/models/traffic_signs_yolov8n").json()["classes"]
+    labels = "".join(f'<Label value="{name}"/>' for name in names)
+    projects = [
+        ("Street signs", BOXES.format(labels=labels), scenes(options.pictures), 0.98),
+        ("Shapes", POLYGONS, shapes(folder / "shapes", options.pictures), 0.95),
+    ]
+    for title, config, pictures, least in projects:
+        project = tool.project(title, config)
+        extra = {"epochs": 2, "imgsz": 160, "batch": 4}
+        backend = tool.connect(project, url, extra)
+        checks.see(backend["state"] == "CO", f"{title}: connected, {backend['model_version']}")
+        tasks = tool.upload(project, pictures)
+        began = time.perf_counter()
+        found = tool.predictions(project)
+        seconds = time.perf_counter() - began
+        checks.see(len(found) == len(tasks), f"{title}: {len(found)} predictions, {seconds:.1f} s")
+        compare(checks, client, title, tasks, found, least, backend["model_version"])
+        task = max(tasks, key=lambda task: len(found[task]["result"]))
+        picture = options.out / f"label-studio-{title.lower().replace(' ', '-')}.png"
+        if screenshot(tool.url, USER, project, task, picture):
+            print(f"      look at {picture}")
+        submit(checks, tool, client, title, project, tasks, found)
+        train(checks, tool, client, title, backend["id"])
+    project = tool.project("Cars", WRONG)
+    backend = tool.connect(project, url, {})
+    tool.upload(project, scenes(1))
+    answer = tool.test_request(backend["id"])
+    message = answer["response"][0]["message"]
+    checks.see("Automobile" in message and not answer["response"][0]["result"], message)
+    checks.see(backend["model_version"] == "no model fits", "Cars: shown as 'no model fits'")
+
+
+def compare(
+    checks: Checks,
+    client: httpx.Client,
+    title: str,
+    tasks: dict[int, bytes],
+    found: dict[int, dict[str, Any]],
+    least: float,
+    model: str,
+) -> None:
+    """Every region beside the object that /infer sees there."""
+    worst, regions, missed = 1.0, 0, 0
+    for task, picture in tasks.items():
+        answer = client.post("/infer", files={"image": picture}, data={"model_id": model}).json()
+        size = answer["image"]["width"], answer["image"]["height"]
+        marked = from_label_studio(found[task]["result"], size=size)
+        missed += len(answer["predictions"]) - len(marked)
+        for thing, seen in zip(marked.objects, answer["predictions"], strict=False):
+            regions += 1
+            if thing.parts:
+                rings = seen.get("polygon_parts") or [seen["polygon"]]
+                parts = fill_parts(as_outlines(thing.parts), *size)
+                truth = np.zeros((size[1], size[0]), np.uint8)
+                cv2.fillPoly(truth, [np.rint(ring).astype(np.int32) for ring in rings], 1)
+                worst = min(worst, overlap(parts, truth.astype(bool)))
+            else:
+                assert thing.box is not None
+                worst = min(worst, box_iou(thing.box, tuple(seen["bounding_box"].values())))
+    checks.see(
+        regions > 0 and missed == 0 and worst >= least,
+        f"{title}: {regions} regions where /infer sees them, the least IoU {worst:.3f}",
+    )
+
+
+def box_iou(a: tuple[float, ...], b: tuple[float, ...]) -> float:
+    width = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
+    height = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+    shared = width * height
+    whole = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared
+    return shared / whole if whole else 1.0
+
+
+def submit(
+    checks: Checks,
+    tool: Studio,
+    client: httpx.Client,
+    title: str,
+    project: int,
+    tasks: dict[int, bytes],
+    found: dict[int, dict[str, Any]],
+) -> None:
+    """Accept the predictions as they are, change one, delete one; all of it arrives."""
+    keys = {}
+    for task in tasks:
+        regions = found[task]["result"]
+        body = {"result": regions, "prediction": found[task]["id"]}
+        keys[task] = tool.post(f"/api/tasks/{task}/annotations/", body)["id"]
+    first, last = min(keys), max(keys)
+    tool.patch(f"/api/annotations/{keys[first]}/", {"result": found[first]["result"][:1]})
+    tool.delete(f"/api/annotations/{keys[last]}/")
+    kept = [task for task in tasks if task != last]
+    expected = sum(len(found[task]["result"]) for task in kept if task != first)
+    expected += len(found[first]["result"][:1])
+
+    def arrived() -> dict[str, Any] | None:
+        listed = client.get("/api/datasets").json()["datasets"]
+        card = next((card for card in listed if card["name"] == title), None)
+        if card is None:
+            return None
+        images = sum(split["images"] for split in card["splits"].values())
+        objects = sum(split["objects"] for split in card["splits"].values())
+        return card if (images, objects) == (len(kept), expected) else None
+
+    began = time.perf_counter()
+    card = until(arrived, 60)
+    checks.see(
+        card is not None,
+        f"{title}: {len(kept)} pictures with {expected} objects in the data set "
+        f"{card['id'] if card else '?'} after {time.perf_counter() - began:.1f} s",
+    )
+
+
+def train(checks: Checks, tool: Studio, client: httpx.Client, title: str, backend: int) -> None:
+    known = {job["job_id"] for job in client.get("/jobs").json()["jobs"]}
+    tool.post(f"/api/ml/{backend}/train", {})
+
+    def ended() -> dict[str, Any] | None:
+        jobs = client.get("/jobs?kind=training").json()["jobs"]
+        new = [job for job in jobs if job["job_id"] not in known]
+        return new[0] if new and new[0]["finished_at"] else None
+
+    job = until(ended, 600) or {}
+    published = job.get("model_id") or ""
+    models = [model["id"] for model in client.get("/models").json()["models"]]
+    checks.see(
+        published in models,
+        f"{title}: {job.get('mode')} training {job.get('status')} on {job.get('base_model')}, "
+        f"published {published} {job.get('error') or ''}",
+    )
+
+
+def until(look: Callable[[], Any], seconds: float) -> Any:
+    """What `look` finds; None where it finds nothing in time."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if (found := look()) is not None:
+            return found
+        time.sleep(0.5)
+    return None
+
+
+def teach_polygons(client: httpx.Client, folder: Path, epochs: int) -> None:
+    """Train a small segmentation model on drawn shapes, and promote it."""
+    write_shapes(folder, "segment", 120, 24, imgsz=128)
+    packed = shutil.make_archive(str(folder), "zip", folder)
+    with open(packed, "rb") as file:
+        answer = client.post("/api/datasets", files={"file": ("shapes.zip", file)})
+    body = {"task": "segment", "model_type": "n", "data_path": answer.json()["id"]}
+    body |= {"epochs": epochs, "imgsz": 128, "batch": 16, "patience": 0, "name": "shapes"}
+    task = client.post("/api/training/regular", json=body).json()["task_id"]
+    began = time.monotonic()
+
+    def ended() -> dict[str, Any] | None:
+        found: dict[str, Any] = client.get(f"/api/training/tasks/{task}").json()
+        return found if found["status"] in ("completed", "failed") else None
+
+    done = until(ended, 1200)
+    assert done is not None
+    assert done["status"] == "completed", done
+    client.post(f"/models/{done['model_id']}/promote", json={}).raise_for_status()
+    print(f"      trained {done['model_id']} in {time.monotonic() - began:.0f} s", flush=True)
+
+
+def scenes(count: int) -> list[bytes]:
+    return [encoded(draw_scene(np.random.default_rng(100 + i), 640, 480)[0]) for i in range(count)]
+
+
+def shapes(folder: Path, count: int) -> list[bytes]:
+    return [path.read_bytes() for path in sorted((folder / "images/val").glob("*.jpg"))[:count]]
+
+
+def encoded(pixels: np.ndarray) -> bytes:
+    return cv2.imencode(".jpg", pixels[..., ::-1])[1].tobytes()
+
+
+def installed(cache: Path) -> Path:
+    """Label Studio's command, in a virtual environment of its own."""
+    command = cache / "bin" / "label-studio"
+    if not command.exists():
+        print(f"      installing Label Studio {VERSION} into {cache} ...", flush=True)
+        subprocess.run([sys.executable, "-m", "venv", str(cache)], check=True)
+        pip = [str(cache / "bin" / "pip"), "install", "--quiet", f"label-studio=={VERSION}"]
+        subprocess.run(pip, check=True)
+    return command
+
+
+def label_studio(executable: Path, folder: Path) -> Any:
+    """A running Label Studio with a user, reachable from loopback and allowed to reach it."""
+    folder.mkdir(parents=True)
+    port = free_port()
+    env = {
+        "HOME": str(folder),
+        "LABEL_STUDIO_BASE_DATA_DIR": str(folder),
+        "COLLECT_ANALYTICS": "false",
+        "LATEST_VERSION_CHECK": "false",
+        "SENTRY_DSN": "",
+        "FRONTEND_SENTRY_DSN": "",
+        "SSRF_PROTECTION_ENABLED": "false",  # or it sends no webhook to a private address
+        "ML_BLOCK_LOCAL_IP": "false",  # or it connects no backend there
+        "WEBHOOK_TIMEOUT": "10",  # for a machine that is busy; its own is 1
+    }
+    command = ["nice", "-n", "10", str(executable), "start", "--no-browser"]
+    command += ["--internal-host", "127.0.0.1", "--port", str(port), "--data-dir", str(folder)]
+    command += ["--username", USER["email"], "--password", USER["password"]]
+    return serving(command, port, folder.with_suffix(".log"), "/health", env, 600)
+
+
+class Studio:
+    """Label Studio's API, as its own pages use it: with a session."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.client = httpx.Client(base_url=url, timeout=120, follow_redirects=True)
+        self.client.get("/user/login/")
+        form = USER | {"csrfmiddlewaretoken": self.client.cookies["csrftoken"]}
+        self.client.post("/user/login/", data=form, headers={"Referer": url}).raise_for_status()
+
+    def request(self, method: str, path: str, **content: Any) -> Any:
+        headers = {"X-CSRFToken": self.client.cookies["csrftoken"], "Referer": self.url}
+        answer = self.client.request(method, path, headers=headers, **content)
+        if answer.status_code >= 400:
+            raise RuntimeError(f"{method} {path}: {answer.status_code} {answer.text[:500]}")
+        return answer.json() if answer.content else None
+
+    def post(self, path: str, body: Any) -> Any:
+        return self.request("POST", path, json=body)
+
+    def patch(self, path: str, body: Any) -> Any:
+        return self.request("PATCH", path, json=body)
+
+    def delete(self, path: str) -> None:
+        self.request("DELETE", path)
+
+    def personal_token(self) -> str:
+        return str(self.post("/api/token/", {})["token"])
+
+    def project(self, title: str, config: str) -> int:
+        return int(self.post("/api/projects/", {"title": title, "label_config": config})["id"])
+
+    def connect(self, project: int, url: str, extra: dict[str, Any]) -> Any:
+        """Our backend with Basic authentication, and the token for the webhook it makes."""
+        body = {"url": f"{url}/label-studio", "project": project, "title": "VisionLoop"}
+        body |= {"auth_method": "BASIC_AUTH", "basic_auth_user": "visionloop"}
+        body |= {"basic_auth_pass": TOKEN, "extra_params": extra}
+        backend = self.post("/api/ml", body)
+        (hook,) = self.request("GET", f"/api/webhooks/?project={project}")
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        self.patch(f"/api/webhooks/{hook['id']}/", {"headers": headers})
+        return backend
+
+    def upload(self, project: int, pictures: list[bytes]) -> dict[int, bytes]:
+        """The tasks' ids and their pictures."""
+        files = [(f"f{i}", (f"{i:04}.jpg", data)) for i, data in enumerate(pictures)]
+        self.request("POST", f"/api/projects/{project}/import", files=files)
+        listed = self.request("GET", f"/api/tasks?project={project}&page_size=500")["tasks"]
+        by_name = {t["data"]["image"].rpartition("-")[2]: t["id"] for t in listed}
+        return {by_name[f"{i:04}.jpg"]: data for i, data in enumerate(pictures)}
+
+    def predictions(self, project: int) -> dict[int, dict[str, Any]]:
+        """Retrieve them as the Data Manager's action does; by task."""
+        action = f"/api/dm/actions?id=retrieve_tasks_predictions&project={project}"
+        every = {"conjunction": "and", "items": []}
+        chosen = {"selectedItems": {"all": True, "excluded": []}, "filters": every, "ordering": []}
+        self.post(action, chosen)
+        rows = self.request("GET", f"/api/predictions?project={project}")
+        return {row["task"]: row for row in rows}
+
+    def test_request(self, backend: int) -> Any:
+        """What 'Send Test Request' shows."""
+        return self.post(f"/api/ml/{backend}/predict/test?random=true", {})
+
+
+if __name__ == "__main__":
+    os.chdir(ROOT)
+    print(json.dumps({"label_studio": VERSION}))
+    main()
