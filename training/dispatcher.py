@@ -29,6 +29,8 @@ from settings import Settings
 from training.jobs import FINAL, Job, JobStore
 from training.logs import LogWriter
 from training.processes import (
+    END,
+    END_GRACE,
     LEAVE,
     MARK,
     TERM_GRACE,
@@ -306,7 +308,7 @@ class Dispatcher:
             self._end(running, signal.SIGABRT, TERM_GRACE)  # it logs where it hangs
 
     def _end(
-        self, running: Running, ask: signal.Signals | None = None, patience: float = 0.0
+        self, running: Running, ask: signal.Signals = END, patience: float = END_GRACE
     ) -> None:
         if running.ending is None:
             running.ending = asyncio.create_task(end_group(running.process.pid, ask, patience))

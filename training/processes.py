@@ -19,6 +19,9 @@ import psutil
 MARK = "VISIONLOOP_JOB"  # environment variable
 
 LEAVE = signal.SIGUSR1  # to a worker: save what there is and end; by default it just ends
+END = signal.SIGHUP  # to a worker: end at once, whatever it does
+
+END_GRACE = 0.5  # seconds in which a worker follows that
 
 TERM_GRACE = 2.0  # seconds from SIGTERM to SIGKILL
 KILL_GRACE = 2.0  # seconds that a killed process may take to go (a device driver can hold it)

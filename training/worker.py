@@ -1,9 +1,9 @@
 """One job in a process of its own: `python -m training.worker JOB_ID`, started by the dispatcher.
 
-It leaves SIGTERM at its default, which ends it anywhere, in the middle of a convolution too:
+It leaves SIGHUP at its default, which ends it anywhere, in the middle of a convolution too:
 checkpoints are renamed into place, a model counts only once its row is written, so there is
-nothing to tidy. Where the service stops, a trainer that can saves within its epoch first (LEAVE).
-Everything it prints becomes the job's log.
+nothing to tidy. Where the service stops (SIGUSR1, SIGTERM), a trainer that can saves within its
+epoch first. Everything it prints becomes the job's log.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from models_store.registry import Registry
 from models_store.versions import ModelVersion
 from settings import Settings, get_settings
 from training.jobs import Job, JobCancelled, JobStore
-from training.processes import LEAVE
+from training.processes import END, LEAVE
 from training.publication import publish, published
 from training.settlement import DISK_FULL, NO_ROOM
 
@@ -150,11 +150,14 @@ class WorkerJob:
         def asked(*_: object) -> None:
             self.leaving = True
 
-        signal.signal(LEAVE, asked)
+        # BentoML's supervisor sends its SIGTERM to the Trainer's children too (1.4.39).
+        for number in (LEAVE, signal.SIGTERM):
+            signal.signal(number, asked)
         try:
             yield
         finally:
-            signal.signal(LEAVE, signal.SIG_DFL)
+            for number in (LEAVE, signal.SIGTERM):
+                signal.signal(number, signal.SIG_DFL)
 
     def _write(self) -> None:
         self._written = time.monotonic()
@@ -191,6 +194,12 @@ def work(job: WorkerJob, row: Job, registry: Registry) -> dict[str, Any]:
             promotion.run(promotion.PromotionRecipe.model_validate(row.recipe), job, registry)
         else:
             run_evaluation(EvaluationRecipe.model_validate(row.recipe), job, registry)
+        return {}
+    if row.kind == "annotation":
+        from training.annotating import run_annotation
+        from training.annotation_recipe import AnnotationRecipe
+
+        run_annotation(AnnotationRecipe.model_validate(row.recipe), job, registry)
         return {}
     raise VisionLoopError(f"There are no jobs of kind {row.kind!r}.")
 
@@ -276,7 +285,7 @@ def claimed(store: JobStore, job_id: str) -> Job | None:
 def settle(parent: int | None) -> None:
     """Be a considerate process: end with the dispatcher, give way to the service."""
     faulthandler.enable()
-    for number in (signal.SIGTERM, LEAVE):  # ignored signals are inherited
+    for number in (signal.SIGTERM, LEAVE, END):  # ignored signals are inherited
         signal.signal(number, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if sys.platform == "linux":

@@ -57,6 +57,12 @@ def until(client: httpx.Client, job_id: str, done: Callable[[dict[str, Any]], bo
     raise AssertionError(f"not within {LONG:g} s: {job}")
 
 
+def classes(data: Path) -> Path:
+    """A drawn tree of classes, made once."""
+    root = data / "classify"
+    return root if root.exists() else write_shapes(root, "classify", 64, 16, 64)
+
+
 def asking(client: httpx.Client, model_id: str) -> Found:
     def ask(image: bytes) -> list[dict[str, Any]]:
         answer = client.post("/infer", files={"image": image}, data={"model_id": model_id})
@@ -122,7 +128,7 @@ def test_a_detector_is_trained_watched_and_used(
 
 
 def test_a_killed_worker_goes_on_from_its_checkpoint(client: httpx.Client, data: Path) -> None:
-    root = write_shapes(data / "classify", "classify", 64, 16, 64)
+    root = classes(data)
     body = {
         "model_id": "n",
         "dataset_path": str(root),
@@ -188,7 +194,7 @@ def test_bentomls_tasks_are_a_way_to_the_same_jobs(client: httpx.Client, data: P
     refused = result(submit(data_path=str(data), model_type="no_such_model"))
     assert (refused.status_code, refused.json()["code"]) == (404, "MODEL_NOT_FOUND")
 
-    task_id = submit(task="classify", model_type="n", data_path=str(data / "classify"))
+    task_id = submit(task="classify", model_type="n", data_path=str(classes(data)))
     jobs = client.get("/jobs").json()["jobs"]
     while jobs[0]["status"] not in ("queued", "running"):
         jobs = client.get("/jobs").json()["jobs"]
@@ -200,7 +206,7 @@ def test_bentomls_tasks_are_a_way_to_the_same_jobs(client: httpx.Client, data: P
 def test_a_restarted_server_goes_on_within_the_epoch(
     server: Server, client: httpx.Client, data: Path
 ) -> None:
-    root = data / "classify"
+    root = classes(data)
     body = {"task": "classify", "model_type": "mobilenet", "data_path": str(root), "imgsz": 64}
     body |= {"epochs": 10, "batch": 8, "patience": 0, "name": "small", "hyper": {"workers": 0}}
     job_id = client.post("/api/training/regular", json=body).json()["task_id"]

@@ -23,7 +23,7 @@ from training.jobs import Job, JobStore
 from training.processes import is_alive, marked
 from training.settlement import DISK_FULL
 
-STUBBORN = "trap '' TERM; (trap '' TERM; sleep 100) & while true; do sleep 0.05; done"
+STUBBORN = "trap '' TERM HUP; (trap '' TERM HUP; sleep 100) & while true; do sleep 0.05; done"
 
 
 def test_jobs_run_one_after_the_other_in_the_order_they_came(store: JobStore) -> None:

@@ -62,6 +62,21 @@ def test_a_stop_of_the_service_lets_a_worker_save_what_it_has(store: JobStore) -
     story(store, body)
 
 
+def test_a_cancel_does_not_wait_for_a_worker_that_could_save(store: JobStore) -> None:
+    async def body() -> None:
+        job = submit(store)
+        script = "trap '' TERM USR1; touch ready; while true; do sleep 0.05; done"
+        async with dispatching(store, script) as dispatcher:
+            await running(store, job)
+            await until((store.folder(job.id) / "ready").exists)
+            store.request_cancel(job.id)
+            began = time.monotonic()
+            assert (await dispatcher.finished(job.id)).status == "stopped"
+            assert time.monotonic() - began < 2
+
+    story(store, body)
+
+
 def test_a_worker_that_takes_too_long_to_save_is_ended(
     store: JobStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -107,15 +107,16 @@ def test_each_epoch_is_timed_the_last_one_too_but_none_that_was_cut(
     assert store.get(row.id).epoch_seconds is not None
 
 
+@pytest.mark.parametrize("number", [LEAVE, signal.SIGTERM])  # ours, and the supervisor's
 def test_a_stop_of_the_service_is_noticed_while_there_is_something_to_save(
-    store: JobStore, row: Job
+    store: JobStore, row: Job, number: signal.Signals
 ) -> None:
     job = WorkerJob(store, row)
     with job.saving():
         assert not job.leaving
-        os.kill(os.getpid(), LEAVE)
+        os.kill(os.getpid(), number)
         assert job.leaving
-    assert signal.getsignal(LEAVE) == signal.SIG_DFL
+    assert signal.getsignal(number) == signal.SIG_DFL
 
 
 def test_a_job_that_starts_again_from_zero_shows_zero(store: JobStore, row: Job) -> None:
