@@ -100,6 +100,6 @@ def _svg(points: Sequence[str]) -> str:
         circles.append(
             f'<circle r="1.5" stroke="black" fill="#b3b3b3" cx="{x:.2f}" cy="{y:.2f}" '
             f'stroke-width="0.1" data-type="element node" data-element-id="{i}" '
-            f'data-node-id="{i}" data-label-id="{i}" data-label-name={quoteattr(name)}></circle>'
+            f'data-node-id="{i}" data-label-name={quoteattr(name)}></circle>'
         )
     return "".join(circles)
