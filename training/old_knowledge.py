@@ -52,7 +52,7 @@ class Strength:
     adjust: float = 1.0
     statistics: bool = True
     rows: bool = True
-    margin: float = 1.0
+    margin: float = 1.5
     confident: float = 0.25
     believed: float = 0.5
     meets: float = 0.5

@@ -11,7 +11,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-
 STEPS = 4
 LEAST_GAIN = 0.1  # of |r|², a step
 
