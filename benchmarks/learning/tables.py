@@ -55,6 +55,6 @@ def write_bars(
     axes.set_ylabel(unit)
     axes.set_title(title)
     axes.margins(y=0.12)
-    axes.legend(loc="lower right")
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
     figure.savefig(file, dpi=120)
     pyplot.close(figure)
