@@ -19,19 +19,15 @@ from sqlalchemy import JSON, ForeignKey, Integer, String, Text, delete, select, 
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from errors import DatasetNotFound, InvalidImage
+from errors import DatasetNotFound
 from inference.annotations import Annotations
 from inference.images import check_header
 from models_store.database import Base, Database, now
 from settings import Settings
 from training.annotated_picture import CORRECTION_RANK, AnnotatedPicture, Said, picture_of
+from training.picture_suffix import suffix_of
 
 PICTURES = "pictures"
-SIGNATURES = (
-    (rb"\xff\xd8\xff", ".jpg"), (rb"\x89PNG\r\n", ".png"), (rb"BM", ".bmp"),
-    (rb"RIFF....WEBP", ".webp"), (rb"II\*\0|MM\0\*", ".tif"),
-    (rb"....ftypavi[fs]", ".avif"), (rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51", ".jp2"),
-)  # fmt: skip
 
 
 class AnnotatedDataset(Base):
@@ -94,29 +90,23 @@ class AnnotatedDatasets:
 
     # --- data sets
 
-    def ensure(
-        self, source: str, name: str, options: Mapping[str, Any], dataset_id: str = ""
-    ) -> AnnotatedDataset:
+    def ensure(self, source: str, name: str, options: Mapping[str, Any]) -> AnnotatedDataset:
         """The data set of a source, made where there is none; its options are brought up to date.
 
-        Options that are not given stay as they are. A new one has the id, if one is given.
+        Options that are not given stay as they are.
         """
         try:
-            return self._ensure(source, name, options, dataset_id)
+            return self._ensure(source, name, options)
         except IntegrityError:  # a database with several writers: another one was first
-            return self._ensure(source, name, options, dataset_id)
+            return self._ensure(source, name, options)
 
-    def _ensure(
-        self, source: str, name: str, options: Mapping[str, Any], dataset_id: str
-    ) -> AnnotatedDataset:
+    def _ensure(self, source: str, name: str, options: Mapping[str, Any]) -> AnnotatedDataset:
         with self.database.write() as session:
             found = session.scalar(
                 select(AnnotatedDataset).where(AnnotatedDataset.source == source)
             )
             if found is None:
-                found = AnnotatedDataset(
-                    id=dataset_id or _new_id(name), source=source, name=name, options={}
-                )
+                found = AnnotatedDataset(id=_new_id(name), source=source, name=name, options={})
                 session.add(found)
             merged = found.options | dict(options)
             if merged != found.options:
@@ -124,6 +114,24 @@ class AnnotatedDatasets:
                 found.changes = (found.changes or 0) + 1
             found.name = name[:100] or found.name
         return found
+
+    def ensure_with(
+        self,
+        source: str,
+        name: str,
+        options: Mapping[str, Any],
+        dataset_id: str,
+        rows: Iterable[AnnotationEntry],
+    ) -> AnnotatedDataset:
+        """A new data set together with what is known of its pictures: both, or neither."""
+        with self.database.write() as session:
+            made = AnnotatedDataset(id=dataset_id, source=source, name=name, options=dict(options))
+            session.add(made)
+            session.flush()
+            for row in rows:
+                row.dataset_id, row.number = dataset_id, 1
+                session.merge(row)
+        return made
 
     def find(self, source: str) -> AnnotatedDataset | None:
         with self.database.read() as session:
@@ -139,7 +147,9 @@ class AnnotatedDatasets:
 
     def changed(self) -> list[AnnotatedDataset]:
         """Those whose folder is older than what they hold."""
-        query = select(AnnotatedDataset).where(AnnotatedDataset.built < AnnotatedDataset.changes)
+        row = AnnotatedDataset
+        own = row.source.like("batch:%") | row.source.like("upload:%")  # by who changes them
+        query = select(row).where(row.built < row.changes, ~own)
         with self.database.read() as session:
             return list(session.scalars(query))
 
@@ -305,6 +315,14 @@ class AnnotatedDatasets:
                 row.dataset_id, row.number = dataset_id, 1
                 session.merge(row)
 
+    def first(self, dataset_id: str) -> list[AnnotationEntry]:
+        """What models, or the original, said of its pictures."""
+        query = select(AnnotationEntry).where(
+            AnnotationEntry.dataset_id == dataset_id, AnnotationEntry.rank < 0
+        )
+        with self.database.read() as session:
+            return list(session.scalars(query))
+
     def correct(
         self, dataset_id: str, found: Mapping[str, Annotations], suffixes: Mapping[str, str]
     ) -> None:
@@ -368,18 +386,6 @@ class AnnotatedDatasets:
 
 def _said(row: AnnotationEntry) -> Said:
     return Said(row.content or "", row.rank, row.document, row.annotations or {})
-
-
-def suffix_of(picture: bytes) -> str:
-    """The suffix by which trainers know the format.
-
-    Raises:
-        InvalidImage: They do not.
-    """
-    for signature, suffix in SIGNATURES:
-        if re.match(signature, picture[:16], re.DOTALL):
-            return suffix
-    raise InvalidImage("Pictures to train on must be JPEG, PNG, WebP, BMP, TIFF or AVIF files.")
 
 
 def _touch(session: Session, dataset_id: str) -> None:

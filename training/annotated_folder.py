@@ -141,7 +141,7 @@ def _write(
     if task == "classify":
         _write_classes(folder, pictures)
         return
-    made = [replace(p, annotations=_fitting(p.annotations, task)) for p in pictures]
+    made = [replace(p, annotations=fitting(p.annotations, task)) for p in pictures]
     objects = [thing for picture in made for thing in picture.annotations.objects]
     classes = known.classes(thing.label for thing in objects)
     points: tuple[str, ...] = ()
@@ -159,6 +159,12 @@ def _write(
         _link(picture.file, folder / "images" / split / picture.file.name)
         text = to_yolo(picture.annotations, classes, points)
         (folder / "labels" / split / f"{picture.content}.txt").write_text(text, encoding="utf-8")
+    text = describe(task, classes, points, test)
+    (folder / "data.yaml").write_text(text, encoding="utf-8")
+
+
+def describe(task: Task, classes: Sequence[str], points: Sequence[str], test: bool) -> str:
+    """The data.yaml of a folder with images/ and labels/; `test`: it has that split, too."""
     description: dict[str, Any] = {"path": ".", "train": "images/train", "val": "images/val"}
     description |= {"test": "images/test"} if test else {}
     description["names"] = dict(enumerate(classes))
@@ -166,8 +172,7 @@ def _write(
         description |= {"kpt_shape": [len(points), 3], "kpt_names": {0: list(points)}}
         if flip := _mirrored(points):
             description["flip_idx"] = flip
-    text = yaml.safe_dump(description, sort_keys=False, allow_unicode=True)
-    (folder / "data.yaml").write_text(text, encoding="utf-8")
+    return yaml.safe_dump(description, sort_keys=False, allow_unicode=True)
 
 
 def _write_classes(folder: Path, pictures: Sequence[AnnotatedPicture]) -> None:
@@ -180,18 +185,18 @@ def _write_classes(folder: Path, pictures: Sequence[AnnotatedPicture]) -> None:
         val = held_out(picture.content for picture in members)
         for picture in members:
             split = picture.split or ("val" if picture.content in val else "train")
-            target = folder / split / _folder_name(name)
+            target = folder / split / folder_name(name)
             target.mkdir(parents=True, exist_ok=True)
             _link(picture.file, target / picture.file.name)
 
 
-def _folder_name(label: str) -> str:
+def folder_name(label: str) -> str:
     """A class name that can be a folder's, visible."""
     name = "".join("_" if c == "/" or ord(c) < 32 else c for c in label.strip())[:LONGEST_NAME]
     return f"_{name[1:]}" if name.startswith(".") else name or "_"
 
 
-def _fitting(found: Annotations, task: Task) -> Annotations:
+def fitting(found: Annotations, task: Task) -> Annotations:
     """Without what the task has no form for; for segment a box becomes its rectangle."""
     objects = []
     for thing in found.objects:

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-from errors import DatasetInvalid, DatasetNotFound, ValidationFailed
+from errors import DatasetInvalid, DatasetNotFound, NotFound, ValidationFailed
 from models_store.description import Task
 from settings import Settings
 from training import archive, fingerprint
@@ -24,11 +24,14 @@ from training.data_roots import confine, data_roots
 from training.dataset_report import report
 from training.dataset_yaml import find_yaml
 from training.datasets import Dataset, inspect
+from training.revisions import get_revision, revision_folder
 
 CARD = "dataset.json"
+FIRST_CARD = "original.json"  # an upload's card, once revisions have others
 DATA = "data"
 ABANDONED = 24 * 3600.0  # seconds after which an unfinished upload is cleared away
 _ID = re.compile(r"[a-z0-9][a-z0-9-]{0,60}")
+_REVISION = re.compile(r"([a-z0-9][a-z0-9-]{0,60})@([0-9]{1,6})")
 _ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"
 
 
@@ -114,7 +117,8 @@ class DatasetStore:
     def resolve(self, reference: str) -> Path:
         """The data.yaml or folder that an id or a path means, inside the allowed roots.
 
-        A relative path counts from each root in turn.
+        `id@3` is its third revision, `id@0` an upload as it came. A relative path counts from
+        each root in turn.
 
         Raises:
             DatasetNotFound: There is no such thing.
@@ -126,6 +130,8 @@ class DatasetStore:
             raise ValidationFailed("Give a data.yaml, a folder, or the id of a data set.")
         if _ID.fullmatch(reference) and (card := _card(self.folder / reference)):
             return confine(self.folder / reference / card["description"], self.roots)
+        if named := _REVISION.fullmatch(reference):
+            return confine(self._revision(named[1], int(named[2]))[0], self.roots)
         places = [""] if os.path.isabs(reference) else self.roots
         for place in places:
             path = confine(os.path.join(place, reference), self.roots, reference)
@@ -142,7 +148,24 @@ class DatasetStore:
         """The data set that an id or a path means, inspected."""
         if task is None and _ID.fullmatch(reference) and (card := _card(self.folder / reference)):
             task = card["task"]
+        if task is None and (named := _REVISION.fullmatch(reference)):
+            task = self._revision(named[1], int(named[2]))[1]
         return inspect(self.resolve(reference), task, self.roots)
+
+    def _revision(self, dataset_id: str, number: int) -> tuple[Path, Task]:
+        """The description of a revision, and its task. Raises DatasetNotFound."""
+        card, folder = self.get(dataset_id), self.folder / dataset_id
+        if number == 0:
+            card = _card(folder, FIRST_CARD) or card
+            if "revision" in card:
+                raise DatasetNotFound(f"'{dataset_id}' was not uploaded: its revisions begin at 1.")
+            return folder / card["description"], card["task"]
+        try:
+            revision = get_revision(folder, number)
+        except NotFound as error:
+            raise DatasetNotFound(error.message) from None
+        top = revision_folder(folder, number)
+        return top if revision.task == "classify" else top / "data.yaml", revision.task
 
     def _folders(self) -> Iterator[Path]:
         with contextlib.suppress(OSError):
@@ -161,9 +184,9 @@ class DatasetStore:
                     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _card(folder: Path) -> dict[str, Any] | None:
+def _card(folder: Path, name: str = CARD) -> dict[str, Any] | None:
     try:
-        card = json.loads((folder / CARD).read_bytes())
+        card = json.loads((folder / name).read_bytes())
     except (OSError, ValueError):
         return None
     return card if isinstance(card, dict) and "created_at" in card else None

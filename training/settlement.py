@@ -126,6 +126,8 @@ def place(job: Job, model_id: str | None = None) -> str:
     """From where a job goes on; a published model is only evaluated."""
     if model_id:
         return f"with the evaluation of {model_id}"
+    if job.kind == "annotation":  # pictures count as batches
+        return f"after {job.checkpoint_batch} pictures" if job.checkpoint_batch else "from zero"
     if job.checkpoint_batch:
         return f"from batch {job.checkpoint_batch + 1} of epoch {job.checkpoint + 1}"
     return f"from the checkpoint of epoch {job.checkpoint}" if job.checkpoint else "from zero"

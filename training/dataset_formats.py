@@ -1,0 +1,230 @@
+"""A data set in the form of a tool: the files of its zip."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, get_args
+from xml.sax.saxutils import quoteattr
+
+from errors import ValidationFailed
+from inference.annotations import Annotations
+from inference.coco import to_coco
+from inference.label_studio import to_label_studio
+from inference.labelme import to_labelme
+from inference.yolo_labels import to_yolo
+from models_store.description import Task
+from training.annotated_folder import describe, fitting, folder_name, held_out
+from training.annotated_picture import PERSON, AnnotatedPicture
+
+Format = Literal["label_studio", "yolo", "coco", "labelme"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+
+CHUNK = 2**18
+NAMES = {
+    "rectanglelabels": "box",
+    "polygonlabels": "polygon",
+    "keypointlabels": "point",
+    "choices": "class",
+}  # of the controls in label_config.xml
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file of the zip: its path there, and its content or where that lies."""
+
+    path: str
+    content: bytes | Path
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What is exported.
+
+    Attributes:
+        task: That it trains.
+        names, keypoint_names: In the order of their ids.
+        pictures: With what counts for them.
+    """
+
+    task: Task
+    names: tuple[str, ...]
+    keypoint_names: tuple[str, ...]
+    pictures: Sequence[AnnotatedPicture]
+
+
+def entries(data: Exported, form: Format, images: bool = True) -> Iterator[Entry]:
+    """The files of a data set in a format, with the pictures or without them.
+
+    Raises:
+        ValidationFailed: COCO, which has no form for classes of pictures, was asked for them.
+    """
+    if form == "coco" and data.task == "classify":
+        raise ValidationFailed(
+            "COCO has no form for the class of a picture. 'format' must be label_studio, yolo or "
+            "labelme for this data set."
+        )
+    placed = _placed(data.pictures)
+    if form == "yolo" and data.task == "classify" and images:
+        return _class_folders(placed)
+    writers = {"yolo": _yolo, "coco": _coco, "labelme": _labelme, "label_studio": _label_studio}
+    return writers[form](data, placed, images)
+
+
+def zipped(files: Iterator[Entry]) -> Iterator[bytes]:
+    """A zip of them, piece by piece. Pictures are stored, texts packed."""
+    sink = _Sink()
+    with zipfile.ZipFile(sink, "w") as archive:
+        for entry in files:
+            info = zipfile.ZipInfo(entry.path)
+            info.external_attr = 0o644 << 16
+            if isinstance(entry.content, bytes):
+                info.compress_type = zipfile.ZIP_DEFLATED
+                archive.writestr(info, entry.content)
+                yield sink.take()
+                continue
+            with entry.content.open("rb") as source, archive.open(info, "w") as target:
+                while chunk := source.read(CHUNK):
+                    target.write(chunk)
+                    yield sink.take()
+    yield sink.take()
+
+
+class _Sink(io.RawIOBase):
+    """Keeps what is written until it is taken; cannot seek."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._parts.append(bytes(data))
+        return len(data)
+
+    def take(self) -> bytes:
+        taken = b"".join(self._parts)
+        self._parts.clear()
+        return taken
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """A picture with its split and a name that is unique in it."""
+
+    picture: AnnotatedPicture
+    split: str
+    name: str
+
+    @property
+    def image(self) -> str:
+        return f"images/{self.split}/{self.name}"
+
+    @property
+    def found(self) -> Annotations:
+        return replace(self.picture.annotations, image=self.name)
+
+
+def _placed(pictures: Sequence[AnnotatedPicture]) -> list[_Placed]:
+    val = held_out(picture.content for picture in pictures)
+    taken: set[tuple[str, str]] = set()
+    placed = []
+    for picture in pictures:
+        split = picture.split or ("val" if picture.content in val else "train")
+        name = PurePosixPath(picture.name).name or picture.file.name
+        stem = PurePosixPath(name).stem  # labels are named by it alone
+        if (split, stem) in taken:
+            name = f"{stem}_{picture.content[:12]}{PurePosixPath(name).suffix}"
+        taken.add((split, PurePosixPath(name).stem))
+        placed.append(_Placed(picture, split, name))
+    return placed
+
+
+def _pictures(placed: Sequence[_Placed], images: bool) -> Iterator[Entry]:
+    if images:
+        for one in placed:
+            yield Entry(one.image, one.picture.file)
+
+
+def _yolo(data: Exported, placed: Sequence[_Placed], images: bool) -> Iterator[Entry]:
+    splits = {one.split for one in placed} | {"train", "val"}
+    text = describe(data.task, data.names, data.keypoint_names, "test" in splits)
+    yield Entry("data.yaml", text.encode())
+    for one in placed:
+        found = one.found if data.task == "classify" else fitting(one.found, data.task)
+        lines = to_yolo(found, data.names, data.keypoint_names)
+        path = PurePosixPath("labels", one.split, one.name).with_suffix(".txt")
+        yield Entry(str(path), lines.encode())
+    yield from _pictures(placed, images)
+
+
+def _class_folders(placed: Sequence[_Placed]) -> Iterator[Entry]:
+    """One folder per class; pictures without a class are left out."""
+    for one in placed:
+        if one.found.objects:
+            label = folder_name(one.found.objects[0].label)
+            yield Entry(f"{one.split}/{label}/{one.name}", one.picture.file)
+
+
+def _coco(data: Exported, placed: Sequence[_Placed], images: bool) -> Iterator[Entry]:
+    for split in dict.fromkeys(one.split for one in placed):
+        found = [one.found for one in placed if one.split == split]
+        document = to_coco(found, data.names, data.keypoint_names)
+        yield _json(f"annotations/instances_{split}.json", document)
+    yield from _pictures(placed, images)
+
+
+def _labelme(data: Exported, placed: Sequence[_Placed], images: bool) -> Iterator[Entry]:
+    for one in placed:
+        path = PurePosixPath(one.image).with_suffix(".json")
+        yield _json(str(path), to_labelme(one.found))
+    yield from _pictures(placed, images)
+
+
+def _label_studio(data: Exported, placed: Sequence[_Placed], images: bool) -> Iterator[Entry]:
+    tasks = []
+    for number, one in enumerate(placed, 1):
+        regions = to_label_studio(one.found, NAMES)
+        by = one.picture.by
+        task: dict[str, Any] = {
+            "id": number,
+            "data": {"image": one.image},
+            "meta": {"content": one.picture.content, "split": one.split},
+        }
+        if by == PERSON or not one.picture.by.count(":"):
+            task["annotations"] = [{"result": regions}]
+        else:
+            scores = [o.score for o in one.found.objects if o.score is not None]
+            score = sum(scores) / len(scores) if scores else 0.0
+            task["predictions"] = [{"model_version": by, "score": score, "result": regions}]
+        tasks.append(task)
+    yield Entry("label_config.xml", _config(data).encode())
+    yield _json("tasks.json", tasks)
+    yield from _pictures(placed, images)
+
+
+def _config(data: Exported) -> str:
+    """A labelling configuration in which the regions find their controls."""
+    tags = {
+        "detect": ("RectangleLabels",),
+        "segment": ("PolygonLabels", "RectangleLabels"),
+        "pose": ("RectangleLabels", "KeyPointLabels"),
+        "classify": ("Choices",),
+    }[data.task]
+    lines = ["<View>", '  <Image name="img" value="$image"/>']
+    for tag in tags:
+        child = "Choice" if tag == "Choices" else "Label"
+        labels = data.keypoint_names if tag == "KeyPointLabels" else data.names
+        lines.append(f'  <{tag} name="{NAMES[tag.lower()]}" toName="img">')
+        lines += [f"    <{child} value={quoteattr(label)}/>" for label in labels]
+        lines.append(f"  </{tag}>")
+    return "\n".join([*lines, "</View>", ""])
+
+
+def _json(path: str, document: Any) -> Entry:
+    return Entry(path, json.dumps(document, ensure_ascii=False).encode())
