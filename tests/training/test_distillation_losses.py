@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -116,21 +117,22 @@ def picture(ours: Tensor, theirs: Tensor) -> Tensor:
 
 
 def boxes(ours: Tensor, theirs: Tensor) -> Tensor:
-    sides = [x.unflatten(2, (4, 3)) for x in (ours, theirs)]
-    return BoxDistillation(2)(*sides, torch.rand(2, 5), ONE)
+    student, teacher = (x.unflatten(2, (4, 3)) for x in (ours, theirs))
+    return BoxDistillation(2)(student, teacher, torch.rand(2, 5), ONE)
 
 
 def features(ours: Tensor, theirs: Tensor) -> Tensor:
     loss = FeatureDistillation([12], [12])
-    torch.nn.init.dirac_(loss.projectors[0].weight)  # type: ignore[arg-type]
+    projector: Any = loss.projectors[0]
+    torch.nn.init.dirac_(projector.weight)
     maps = [x.transpose(1, 2).unflatten(2, (1, 5)) for x in (ours, theirs)]
-    return loss(maps[:1], maps[1:], torch.rand(2))  # type: ignore[no-any-return]
+    return loss(maps[:1], maps[1:], torch.rand(2))
 
 
 def masks(ours: Tensor, theirs: Tensor) -> Tensor:
     prototypes, where = torch.rand(2, 12, 4, 4), torch.tensor([0.0, 0, 1, 1]).expand(2, 5, 4)
-    pairs = [(x, prototypes) for x in (ours, theirs)]
-    return MaskDistillation(2)(*pairs, where, torch.rand(2, 5), ONE)
+    student, teacher = (ours, prototypes), (theirs, prototypes)
+    return MaskDistillation(2)(student, teacher, where, torch.rand(2, 5), ONE)
 
 
 @pytest.mark.parametrize("term", [classes, picture, boxes, features, masks])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -68,7 +69,7 @@ def test_outputs_are_those_that_the_network_decodes(tmp_path: Path, task: Task) 
 
 
 def test_of_two_branches_the_served_one_is_taken() -> None:
-    one = {"boxes": torch.rand(1, 4, 6), "scores": torch.rand(1, 2, 6), "feats": []}
+    one: dict[str, Any] = {"boxes": torch.rand(1, 4, 6), "scores": torch.rand(1, 2, 6), "feats": []}
     raw = {"one2many": one, "one2one": {}}
     assert Outputs.of_head(raw).scores.equal(one["scores"].transpose(1, 2))
     boxes = Outputs.of_head((None, raw)).boxes
