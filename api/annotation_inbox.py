@@ -80,13 +80,15 @@ class AnnotationInbox:
                     if len(self._tried) > 100_000:
                         self._tried.clear()
 
-    async def build(self, dataset: AnnotatedDataset, task: Task | None = None) -> dict[str, Any]:
-        """Make the data set's newest folder; its card.
+    async def build(
+        self, dataset: AnnotatedDataset, task: Task | None = None, keep: bool = False
+    ) -> dict[str, Any]:
+        """Make the data set's newest folder, to stay if `keep`; its card.
 
         Raises:
             DatasetInvalid: Nothing is annotated yet.
         """
-        return await asyncio.to_thread(self._build, dataset, task)
+        return await asyncio.to_thread(self.build_now, dataset, task, keep)
 
     def project(self, dataset: AnnotatedDataset) -> Preannotation | None:
         """How the project of a data set is pre-annotated; None where it cannot be read."""
@@ -163,14 +165,18 @@ class AnnotationInbox:
         found = from_label_studio(regions, entry.address[-200:], size)
         self.store.settle(entry, picture, found)
 
-    def _build(self, dataset: AnnotatedDataset, task: Task | None) -> dict[str, Any]:
+    def build_now(
+        self, dataset: AnnotatedDataset, task: Task | None = None, keep: bool = False
+    ) -> dict[str, Any]:
+        """The same in the calling thread."""
         task = task or task_of(p.annotations for p in self.store.pictures(dataset.id))
         base = self.base(dataset, task)
         known = base.description.names if base else ()
         points = (base.description.keypoint_names if base else None) or ()
         project = self.project(dataset)
         if project is None:
-            return build(self.store, dataset, task=task, names=known, used=self._used())
+            used = self._used()
+            return build(self.store, dataset, task=task, names=known, used=used, keep=keep)
         names = training_names(project.config, known, points)
         return build(
             self.store,
@@ -180,6 +186,7 @@ class AnnotationInbox:
             names=tuple(names.classes.values()),
             keypoint_names=tuple(names.points.values()),
             used=self._used(),
+            keep=keep,
         )
 
     def _used(self) -> set[str]:
@@ -205,9 +212,13 @@ def _texts(value: Any) -> Iterator[str]:
 def readable(regions: list[Any]) -> tuple[list[Mapping[str, Any]], str]:
     """The regions that data sets can hold, and a sentence about the others."""
     kept, left = [], []
-    for region in regions:
-        kind = region.get("type") if isinstance(region, Mapping) else None
-        if kind in TYPES and not region.get("image_rotation"):
+    rows = [region for region in regions if isinstance(region, Mapping)]
+    drawn = {row.get("id") for row in rows if row.get("type") in TYPES and row["type"] != "choices"}
+    for region in rows:
+        kind = region.get("type")
+        if kind == "choices" and region.get("id") in drawn:
+            left.append("choices of a region")
+        elif kind in TYPES and not region.get("image_rotation"):
             kept.append(region)
         elif kind != "relation":
             left.append("turned picture" if kind in TYPES else str(kind)[:40])

@@ -164,7 +164,7 @@ def _project(gateway: Gateway, event: Incoming, source: str) -> AnnotatedDataset
 def _receive(
     gateway: Gateway, dataset: AnnotatedDataset, annotation: dict[str, Any], task: dict[str, Any]
 ) -> None:
-    store, key = gateway.inbox.store, str(annotation.get("id") or "")
+    store, key = gateway.inbox.store, _id(annotation.get("id"))
     regions = annotation.get("result")
     if not key or not isinstance(regions, list):
         raise ValidationFailed("An annotation needs its 'id' and its 'result', a list of regions.")
@@ -176,7 +176,7 @@ def _receive(
         dataset.id,
         key,
         {"regions": regions, "by": annotation.get("completed_by")},
-        task=str(task.get("id") or annotation.get("task") or ""),
+        task=_id(task.get("id", annotation.get("task"))),
         address=address_of(task, config.image_key),
         rank=int(bool(annotation.get("ground_truth"))),
         stamp=str(annotation.get("updated_at") or ""),
@@ -266,6 +266,10 @@ def _taken(
 def _many(value: Any) -> list[dict[str, Any]]:
     rows = value if isinstance(value, list) else [value]
     return [row for row in rows if isinstance(row, dict)]
+
+
+def _id(value: Any) -> str:
+    return "" if value is None else str(value)
 
 
 def _ids(value: Any) -> list[str]:

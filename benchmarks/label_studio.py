@@ -30,7 +30,7 @@ import numpy as np
 from benchmarks.label_studio_browser import screenshot
 from benchmarks.server import PYTHON, ROOT, free_port, serving
 from inference.label_studio import from_label_studio
-from inference.polygons import as_outlines, fill_parts, overlap
+from inference.polygons import Outline, as_outlines, fill_parts, overlap
 from tests.drawn_data import write_shapes
 from training.scenes import draw_scene
 
@@ -165,9 +165,8 @@ def compare(
             if thing.parts:
                 rings = seen.get("polygon_parts") or [seen["polygon"]]
                 parts = fill_parts(as_outlines(thing.parts), *size)
-                truth = np.zeros((size[1], size[0]), np.uint8)
-                cv2.fillPoly(truth, [np.rint(ring).astype(np.int32) for ring in rings], 1)
-                worst = min(worst, overlap(parts, truth.astype(bool)))
+                truth = fill_parts([Outline(np.array(r, np.float32)) for r in rings], *size)
+                worst = min(worst, overlap(parts, truth))
             else:
                 assert thing.box is not None
                 worst = min(worst, box_iou(thing.box, tuple(seen["bounding_box"].values())))

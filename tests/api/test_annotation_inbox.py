@@ -1,0 +1,171 @@
+"""Annotations that came in: their pictures follow, whatever happens in between."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from api.annotation_inbox import AnnotationInbox, readable
+from errors import ValidationFailed
+from models_store.registry import Registry
+from models_store.store import ModelStore
+from settings import Settings
+from training.annotated_dataset import AnnotatedDataset, AnnotatedDatasets
+from training.dataset_store import DatasetStore
+from training.evaluations import EvaluationStore
+from training.jobs import JobStore
+
+Picture = Callable[..., bytes]
+
+CONFIG = """<View><Image name="i" value="$image"/><RectangleLabels name="r" toName="i">
+<Label value="Disc"/><Label value="box"/></RectangleLabels></View>"""
+
+
+class Images:
+    """Pictures by address; each is counted when it is asked for."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, bytes] = {}
+        self.asked: list[str] = []
+
+    async def get(self, address: str) -> bytes:
+        self.asked.append(address)
+        if address not in self.known:
+            raise ValidationFailed("It is not there yet.")
+        return self.known[address]
+
+
+@pytest.fixture
+def images() -> Images:
+    return Images()
+
+
+@pytest.fixture
+def inbox(tmp_path: Path, images: Images) -> Iterator[AnnotationInbox]:
+    settings = Settings(home=tmp_path / "home")
+    store, jobs = AnnotatedDatasets(settings), JobStore(settings)
+    evaluations = EvaluationStore(settings)
+    registry = Registry(settings, ModelStore(tmp_path / "bento"))
+    kept: Any = images
+    yield AnnotationInbox(store, kept, registry, jobs, evaluations)
+    for closing in (store, jobs, evaluations, registry):
+        closing.close()
+
+
+@pytest.fixture
+def dataset(inbox: AnnotationInbox) -> AnnotatedDataset:
+    return inbox.store.ensure("label_studio:1.2", "Shapes", {"label_config": CONFIG})
+
+
+def region(label: str, **more: Any) -> dict[str, Any]:
+    value = {"x": 10, "y": 20, "width": 50, "height": 40, "rectanglelabels": [label]}
+    return {"id": label, "type": "rectanglelabels", "value": value} | more
+
+
+def receive(inbox: AnnotationInbox, dataset: AnnotatedDataset, key: str, *labels: str) -> None:
+    document = {"regions": [region(label) for label in labels]}
+    inbox.store.receive(dataset.id, key, document, task=key, address=f"/data/{key}.jpg")
+
+
+def objects(inbox: AnnotationInbox, dataset: AnnotatedDataset) -> list[list[str]]:
+    pictures = inbox.store.pictures(dataset.id)
+    return sorted([thing.label for thing in p.annotations.objects] for p in pictures)
+
+
+def test_a_picture_that_is_not_there_is_asked_for_again(
+    inbox: AnnotationInbox, images: Images, dataset: AnnotatedDataset, picture: Picture
+) -> None:
+    receive(inbox, dataset, "1", "box")
+    asyncio.run(inbox.bring())
+    (waiting,) = inbox.store.waiting()
+    assert waiting.error == "It is not there yet."
+    images.known["/data/1.jpg"] = picture(200, 100)
+    asyncio.run(inbox.bring())  # too early
+    assert images.asked == ["/data/1.jpg"]
+    asyncio.run(inbox.bring(dataset.id, again=True))
+    assert inbox.store.waiting() == []
+    (found,) = inbox.store.pictures(dataset.id)
+    assert found.annotations.objects[0].box == (20, 20, 120, 60)
+
+
+def test_an_annotation_that_changes_does_not_fetch_its_picture_again(
+    inbox: AnnotationInbox, images: Images, dataset: AnnotatedDataset, picture: Picture
+) -> None:
+    images.known["/data/1.jpg"] = picture()
+    for labels in (("box",), ("box", "Disc"), ()):
+        receive(inbox, dataset, "1", *labels)
+        asyncio.run(inbox.bring())
+        assert objects(inbox, dataset) == [list(labels)]
+    assert images.asked == ["/data/1.jpg"]
+
+
+def test_a_turned_picture_is_measured_upright(
+    inbox: AnnotationInbox, images: Images, dataset: AnnotatedDataset
+) -> None:
+    image = Image.new("RGB", (100, 60))
+    exif = image.getexif()
+    exif[0x0112] = 6
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", exif=exif)
+    images.known["/data/1.jpg"] = buffer.getvalue()
+    receive(inbox, dataset, "1", "box")
+    asyncio.run(inbox.bring())
+    (found,) = inbox.store.pictures(dataset.id)
+    assert (found.annotations.width, found.annotations.height) == (60, 100)
+
+
+def test_what_came_in_becomes_a_data_set_that_its_id_finds(
+    inbox: AnnotationInbox, images: Images, dataset: AnnotatedDataset, picture: Picture
+) -> None:
+    for number in range(8):
+        key = str(number)
+        images.known[f"/data/{key}.jpg"] = picture(64, 64, seed=number)
+        receive(inbox, dataset, key, "box" if number % 2 else "Disc")
+
+    async def run() -> None:
+        inbox.start()
+        for _ in range(400):
+            await asyncio.sleep(0.05)
+            if (inbox.store.folder(dataset.id) / "dataset.json").exists():
+                break
+        await inbox.stop()
+
+    asyncio.run(asyncio.wait_for(run(), 30))
+    store = DatasetStore(Settings(home=inbox.store.folder("x").parent.parent))
+    (card,) = store.list()
+    assert (card["id"], card["name"], card["task"]) == (dataset.id, "Shapes", "detect")
+    found = store.open(dataset.id)
+    assert found.problems == ()
+    assert found.names == ("Disc", "box")  # as the configuration has them
+
+
+def test_a_picture_that_is_none_waits_with_the_reason(
+    inbox: AnnotationInbox, images: Images, dataset: AnnotatedDataset
+) -> None:
+    images.known["/data/1.jpg"] = b"<html>"
+    receive(inbox, dataset, "1", "box")
+    asyncio.run(inbox.bring())
+    (waiting,) = inbox.store.waiting(dataset.id)
+    assert "not an image" in (waiting.error or "")
+
+
+def test_regions_that_no_data_set_can_hold_are_left_out_and_told() -> None:
+    rows: list[Any] = [
+        region("box"),
+        region("Disc", image_rotation=90),
+        {"id": "box", "type": "choices", "value": {"choices": ["blurred"]}},  # of that region
+        {"id": "z", "type": "choices", "value": {"choices": ["night"]}},
+        {"type": "relation", "from_id": "a", "to_id": "b"},
+        {"id": "b", "type": "brushlabels", "value": {}},
+        "nonsense",
+    ]
+    kept, left = readable(rows)
+    assert [row["id"] for row in kept] == ["box", "z"]
+    assert left == "3 regions are left out (brushlabels, choices of a region, turned picture)."
+    assert readable([]) == ([], "")
