@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 IMPORT, UPLOAD, CHECK = "/models/import", "/api/datasets", "/api/datasets/check"
 COMPARE = "/metrics/compare"
+BATCH, CORRECT = "/api/auto_annotate/batch", "/api/datasets/*/annotations"
+READ = ("/api/datasets/*/export", "/api/datasets/*/diff", "/api/annotation/queue")
 TASKS = "/label-studio/predict"  # as many as somebody selects; Label Studio waits 100 s
 TASKS_TIMEOUT = 95.0  # seconds
 MODES = ("regular", "incremental", "distillation", "freeze-strategy")
@@ -65,6 +67,8 @@ def create_app(gateway: Gateway) -> FastAPI:
 
     from api import (
         annotate,
+        annotation_queue,
+        batch_annotation,
         comparison,
         cvat,
         datasets,
@@ -80,6 +84,7 @@ def create_app(gateway: Gateway) -> FastAPI:
         metrics,
         models,
         promotion,
+        revisions,
         shadow,
         train,
         training,
@@ -100,7 +105,8 @@ def create_app(gateway: Gateway) -> FastAPI:
     changing = (imports, shadow, models, promotion, live)
     measuring = (comparison, evaluations, metrics)
     tools = (annotate, label_studio, xanylabeling, cvat)
-    modules = (index, docs, *changing, infer, *tools, *measuring, datasets, local_files)
+    data = (annotation_queue, batch_annotation, revisions, datasets)
+    modules = (index, docs, *changing, infer, *tools, *measuring, *data, local_files)
     routers = [module.router for module in (*modules, jobs, train, training)]
     for router in routers:
         app.include_router(router)
@@ -146,14 +152,17 @@ def layered(app: ASGIApp, settings: Settings) -> ASGIApp:
     from api.auth import Auth
     from api.limits import BodyLimit, RateLimit
     from api.origins import Origins
+    from api.path_table import PathTable
     from api.telemetry import Measured
 
-    larger = {IMPORT: settings.max_model_bytes, UPLOAD: settings.max_upload_bytes}
+    uploads = dict.fromkeys((UPLOAD, BATCH, CORRECT), settings.max_upload_bytes)
+    larger = PathTable({IMPORT: settings.max_model_bytes} | uploads)
     app = BodyLimit(app, settings.max_body_bytes, larger)
     limit = RateLimit(app, settings.rate_limit)
     app = Auth(limit, settings, limit)
     app = Origins(app, settings)
-    longer = dict.fromkeys((IMPORT, UPLOAD, CHECK, COMPARE, *TRAIN), settings.import_timeout)
+    slow = (IMPORT, UPLOAD, CHECK, COMPARE, BATCH, CORRECT, *READ, *TRAIN)
+    longer = PathTable(dict.fromkeys(slow, settings.import_timeout))
     longer[TASKS] = max(settings.request_timeout, TASKS_TIMEOUT)
     app = Errors(app, settings.request_timeout, longer)
     if settings.cors_origins:

@@ -90,6 +90,11 @@ class Dataset(Report):
     size_bytes: int
     files: int
     skipped_files: int = Field(description="files of the zip that are no data")
+    revision: int = Field(0, description="the newest one; 0: as uploaded")
+    to_review: int = Field(0, description="pictures left out until a person has looked")
+    annotation: dict[str, Any] | None = Field(
+        None, description="of a batch annotation: objects by class and band, problems"
+    )
 
 
 class Datasets(BaseModel):
@@ -190,6 +195,7 @@ def _delete(gateway: Gateway, dataset_id: str) -> None:
         if _names(job.recipe, folder):
             raise Conflict(f"The job {job.id} needs '{dataset_id}'. Cancel it, or wait for it.")
     gateway.datasets.delete(dataset_id)
+    gateway.annotated.forget(dataset_id)
 
 
 def _names(value: Any, folder: Path) -> bool:

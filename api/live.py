@@ -15,6 +15,7 @@ from api.schemas import errors
 from inference.tally import BINS, LOW_BINS, Tally
 from models_store.versions import ModelVersion
 from training.live_quality import KEPT_HOURS, total
+from training.revisions import live_corrections
 
 router = APIRouter(tags=["Metrics"])
 
@@ -70,6 +71,10 @@ class Live(BaseModel):
     drift: Drift
     by_hour: list[LiveHour]
     kept: Kept
+    corrections: dict[str, Any] | None = Field(
+        description="what annotators made of its pre-labels in the newest revisions: counts, "
+        "precision and recall, also by class; null: nobody has corrected any"
+    )
 
 
 @router.get("/models/{model_id}/live", response_model=Live, responses=errors(400, 404))
@@ -112,6 +117,7 @@ def _report(gateway: Gateway, model: ModelVersion, hours: int) -> dict[str, Any]
             "size_bytes": sum(image.size_bytes for image in kept),
             "below": gateway.settings.keep_below,
         },
+        "corrections": live_corrections(gateway.datasets.folder, model.id),
     }
 
 

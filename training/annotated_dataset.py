@@ -315,18 +315,14 @@ class AnnotatedDatasets:
                 row.dataset_id, row.number = dataset_id, 1
                 session.merge(row)
 
-    def first(self, dataset_id: str) -> list[AnnotationEntry]:
-        """What models, or the original, said of its pictures."""
-        query = select(AnnotationEntry).where(
-            AnnotationEntry.dataset_id == dataset_id, AnnotationEntry.rank < 0
-        )
-        with self.database.read() as session:
-            return list(session.scalars(query))
-
     def correct(
-        self, dataset_id: str, found: Mapping[str, Annotations], suffixes: Mapping[str, str]
+        self,
+        dataset_id: str,
+        found: Mapping[str, Annotations],
+        suffixes: Mapping[str, str],
+        names: Mapping[str, str],
     ) -> None:
-        """Take what a person says of pictures that are here, by their content; all or nothing."""
+        """Take what a person says of pictures by their content; all or nothing."""
         with self.database.write() as session:
             for content, annotations in found.items():
                 key = f"person:{content}"
@@ -334,7 +330,9 @@ class AnnotatedDatasets:
                 if entry is None:
                     entry = AnnotationEntry(dataset_id=dataset_id, key=key, number=0)
                     session.add(entry)
-                entry.rank, entry.document = CORRECTION_RANK, {}
+                entry.rank = CORRECTION_RANK
+                if content in names or not entry.document:
+                    entry.document = {"name": names.get(content, "")}
                 entry.content, entry.suffix = content, suffixes[content]
                 entry.annotations, entry.error = annotations.to_json(), None
                 entry.number += 1

@@ -255,6 +255,7 @@ def _card(
         "revision": revision,
         "source": dataset.source,
         "to_review": sum(not picture.trains for picture in pictures),
+        "annotation": dataset.options.get("annotation"),
     }
     try:
         return card | report(inspect(top, task, [folder], fewest=1))

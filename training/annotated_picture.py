@@ -63,7 +63,7 @@ def picture_of(voices: Sequence[Said], file: Path, accept: float) -> AnnotatedPi
     found = Annotations.from_json(last.annotations)
     sure = len(found) > 0 and all((thing.score or 0.0) >= accept for thing in found.objects)
     if first.rank >= 0:  # nobody but people
-        return AnnotatedPicture(last.content, file, found)
+        return AnnotatedPicture(last.content, file, found, str(last.origin.get("name") or ""))
     by = str(first.origin.get("by") or ORIGINAL)
     corrected = last.rank >= 0
     return AnnotatedPicture(

@@ -23,6 +23,7 @@ from training.annotated_folder import build
 from training.annotated_picture import PRELABEL_RANK
 from training.annotation_queue import Doubt, doubt_of, look_of, pack
 from training.annotation_recipe import AnnotationRecipe, pictures
+from training.annotation_waiting import first_words
 from training.bands import BANDS
 from training.dataset_store import CARD
 from training.labelling import Labelled, Labeller
@@ -143,7 +144,8 @@ class _Annotating:
             job.check()
             try:
                 data = _read(path)
-                entry = done.get(sha256(data).hexdigest()) or self._label(data, name, split)
+                content = sha256(data).hexdigest()
+                entry = done[content] = done.get(content) or self._label(data, name, split)
                 self._count(entry, seen)
             except (VisionLoopError, OSError) as error:
                 self._problem(name, error)
@@ -154,7 +156,7 @@ class _Annotating:
         return self.figures
 
     def _done(self) -> dict[str, AnnotationEntry]:
-        rows = self.store.first(self.recipe.dataset_id)
+        rows = first_words(self.store, self.recipe.dataset_id)
         return {row.content: row for row in rows if row.content}
 
     def _label(self, data: bytes, name: str, split: str) -> AnnotationEntry:

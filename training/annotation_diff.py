@@ -7,8 +7,9 @@ many as they are that he would have drawn elsewhere himself, and misses what a m
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -17,13 +18,13 @@ import numpy as np
 from inference.annotations import Annotation, Annotations
 from inference.polygons import as_outlines, fill_parts, overlap
 from training.bands import BANDS, Bands
-from training.matching import box_iou, keypoint_similarity
+from training.matching import box_iou
 
 Kind = Literal["accepted", "moved", "relabelled", "added", "removed"]
 KINDS: tuple[Kind, ...] = ("accepted", "moved", "relabelled", "added", "removed")
 
 PAIRED = 0.5  # IoU from which a pre-label and a mark are the same object
-ACCEPTED = 0.9  # IoU, or OKS, from which it has not been moved
+ACCEPTED = 0.9  # IoU from which it has not been moved
 FRAME = 256  # pixels of the longer side that masks are compared at
 
 
@@ -93,6 +94,21 @@ class Tally:
             found["bands"] = [_band(self.scores, band, bands) for band in BANDS[:2]]
         return found
 
+    @classmethod
+    def sum(cls, documents: Iterable[Mapping[str, Any]]) -> Tally:
+        """Of what `to_json` wrote, without the scores."""
+        total = cls()
+        for document in documents:
+            total.pictures += document["pictures"]
+            total.untouched += document["untouched"]
+            for row in document["classes"]:
+                counts = Counter({kind: row[kind] for kind in KINDS})
+                total.by_class.setdefault(row["name"], Counter()).update(counts)
+                total.lost[row["name"]] += row["relabelled_away"]
+            for pair in document["relabelled_pairs"]:
+                total.relabelled[pair["from"], pair["to"]] += pair["count"]
+        return total
+
 
 def compare(before: Annotations, after: Annotations, accepted: float = ACCEPTED) -> list[Change]:
     """What became of every object of one picture.
@@ -100,7 +116,8 @@ def compare(before: Annotations, after: Annotations, accepted: float = ACCEPTED)
     Args:
         before: What the model said.
         after: What the person says.
-        accepted: IoU (of key points OKS) from which an object counts as left where it was.
+        accepted: IoU from which an object counts as left where it was; its key points must be
+            as near, see `_points`.
     """
     placed = [o for o in before.objects if o.bounds], [o for o in after.objects if o.bounds]
     changes = _of_places(*placed, accepted)
@@ -128,6 +145,7 @@ def _figures(counts: Mapping[str, int], lost: int) -> dict[str, Any]:
     said = right + counts.get("removed", 0) + lost
     true = right + counts.get("relabelled", 0) + counts.get("added", 0)
     return {kind: counts.get(kind, 0) for kind in KINDS} | {
+        "relabelled_away": lost,
         "precision": round(right / said, 4) if said else None,
         "recall": round(right / true, 4) if true else None,
     }
@@ -207,18 +225,17 @@ def _mask_iou(one: Annotation, other: Annotation) -> float:
 
 
 def _points(one: Annotation, other: Annotation) -> float:
-    """How near the key points are that both have (OKS); 1 where there are none, 0 where one
-    side has points that the other has not."""
+    """How near the key points are: one minus the farthest distance between two of a name, in
+    diagonals of the box. 1 where there are none, 0 where one side has others."""
     here = {p.name: p for p in one.keypoints if p.visibility}
     there = {p.name: p for p in other.keypoints if p.visibility}
     if not here and not there:
         return 1.0
     if here.keys() != there.keys():
         return 0.0
-    names = sorted(here)
-    rows = [
-        np.array([[[side[name].x, side[name].y, 1.0] for name in names]], np.float32)
-        for side in (there, here)
-    ]
-    box = np.array([other.bounds], np.float32)
-    return float(keypoint_similarity(rows[0], rows[1], box)[0, 0])
+    assert other.bounds is not None
+    x1, y1, x2, y2 = other.bounds
+    farthest = max(
+        math.hypot(here[name].x - there[name].x, here[name].y - there[name].y) for name in here
+    )
+    return 1 - farthest / max(math.hypot(x2 - x1, y2 - y1), 1e-6)

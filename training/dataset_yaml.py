@@ -101,6 +101,21 @@ def load(file: Path) -> dict[str, Any]:
     return {key: value for key, value in content.items() if isinstance(key, str)}
 
 
+def names_in(file: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The class names of a description, and its key points' names or numbers.
+
+    Raises:
+        DatasetInvalid: It has none.
+    """
+    content = load(file)
+    points = _keypoints(file, content)
+    if points is None:
+        return _names(file, content, Findings()), ()
+    return _names(file, content, Findings()), points.names or tuple(
+        str(number) for number in range(points.shape[0])
+    )
+
+
 def find_yaml(folder: Path) -> Path | None:
     """The description in a folder: data.yaml, dataset.yaml, or the only yaml with names."""
     for name in ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml"):

@@ -46,14 +46,8 @@ def point_names(dataset: Dataset) -> tuple[str, ...]:
     return dataset.keypoints.names or tuple(map(str, range(dataset.keypoints.shape[0])))
 
 
-def adopt(
-    store: AnnotatedDatasets, datasets: DatasetStore, dataset_id: str
-) -> AnnotatedDataset | None:
-    """The row by which an upload grows, made where there is none; its files stay untouched.
-
-    Returns:
-        None where the upload cannot be read.
-    """
+def adopt(store: AnnotatedDatasets, datasets: DatasetStore, dataset_id: str) -> AnnotatedDataset:
+    """The row by which an upload grows, made where there is none; its files stay untouched."""
     folder = datasets.folder / dataset_id
     with FileLock(datasets.folder / f".{dataset_id}.adopt.lock", timeout=300):
         found = store.find(f"{SOURCE}{dataset_id}")

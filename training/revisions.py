@@ -167,6 +167,21 @@ def records(dataset: Path, number: int) -> Iterator[AnnotatedPicture]:
             )
 
 
+def live_corrections(datasets: Path, model_id: str) -> dict[str, Any] | None:
+    """What people changed of a model's pre-labels, in the newest revisions of all data sets.
+
+    Returns:
+        `Tally.to_json`; None where nobody has corrected any.
+    """
+    found = []
+    for folder in sorted(datasets.glob("*")):
+        newest = max((folder / REVISIONS).glob("[0-9]*"), default=None)
+        revision = _read(newest) if newest is not None else None
+        if revision is not None and model_id in revision.corrections:
+            found.append(revision.corrections[model_id])
+    return Tally.sum(found).to_json() if found else None
+
+
 def is_kept(folder: Path) -> bool:
     """Whether a revision stays though nothing names it."""
     found = _read(folder)

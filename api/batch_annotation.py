@@ -1,0 +1,204 @@
+"""`/api/auto_annotate/batch`: pre-labels of many pictures, as a job that makes a data set."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+import tempfile
+from functools import partial
+from pathlib import Path, PurePath
+from typing import IO, Any
+
+from fastapi import APIRouter, Depends, Request
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from starlette.datastructures import UploadFile
+
+from api.annotate import MOST, TILES, choose_model
+from api.auth import require_admin
+from api.errors import check
+from api.forms import MULTIPART, content_type, fields, read_form
+from api.gateway import Gateway, Wired
+from api.jobs import json_body
+from api.schemas import EmptyIsAbsent, Unit, errors
+from api.slow_work import slow_work
+from errors import NoFileUploaded
+from inference.tools import TOOLS, ToolName
+from training import archive
+from training.annotation_leftovers import UPLOADED, clear_leftovers
+from training.annotation_recipe import AnnotationRequest, plan_annotation
+from training.bands import Bands
+from training.dataset_formats import FORMATS, Format
+from training.jobs import Job
+from training.logs import LogWriter
+
+router = APIRouter(prefix="/api", tags=["Annotation"])
+
+IN_MEMORY = 1024 * 1024
+
+
+class Batch(EmptyIsAbsent):
+    """Other keys are ignored, empty texts mean "not given"."""
+
+    model_config = ConfigDict(extra="ignore", protected_namespaces=(), coerce_numbers_to_str=True)
+
+    tool: ToolName = Field(description="one of: " + ", ".join(TOOLS))
+    model: str = Field(
+        "",
+        max_length=200,
+        description="a model's id (name:version) or name; empty: the active model if its type "
+        "fits, else the newest promoted one that does",
+    )
+    bands: Bands = Field(
+        default_factory=Bands,
+        description="an object {accept, review} of numbers from 0 to 1, review not above accept",
+    )
+    confidence: Unit | None = Field(
+        None,
+        description="a number from 0 to 1, at most bands.review (0.4 of that): what scores less "
+        "is not looked at, what lies between is discarded, but counts as doubt",
+    )
+    iou: Unit | None = Field(None, description="a number from 0 to 1")
+    tiles: str = Field(
+        "auto",
+        pattern=rf"^(auto|off|[2-{MOST}])$",
+        description=f"auto, off or how many along the longer side, 2 to {MOST}",
+    )
+    format: Format = Field(
+        "label_studio", description=f"one of: {', '.join(FORMATS)}; what exports have by default"
+    )
+    name: str = Field("", max_length=100, description="a name of at most 100 characters")
+
+    @field_validator("bands", mode="before")
+    @classmethod
+    def _of_a_form(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            try:
+                return json.loads(value)
+            except ValueError:
+                raise ValueError("no JSON object") from None
+        return value
+
+
+class BatchOnServer(Batch):
+    dataset: str = Field(
+        min_length=1,
+        max_length=4096,
+        description="a data set's id, or a folder of pictures on this server",
+    )
+
+
+class BatchForm(Batch):
+    file: str = Field(description="a zip of pictures", json_schema_extra={"format": "binary"})
+
+
+class BatchStarted(BaseModel):
+    model_config = ConfigDict(protected_namespaces=())
+
+    status: str = Field(examples=["queued"])
+    message: str
+    job_id: str
+    dataset_id: str = Field(description="of the data set that is there when the job is completed")
+    model_id: str
+
+
+@router.post(
+    "/auto_annotate/batch",
+    status_code=202,
+    response_model=BatchStarted,
+    responses=errors(400, 403, 404, 413, 503),
+    dependencies=[Depends(require_admin)],
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {"schema": BatchOnServer.model_json_schema()},
+                MULTIPART: {"schema": BatchForm.model_json_schema()},
+            },
+        }
+    },
+)
+async def auto_annotate_batch(request: Request, gateway: Wired) -> Any:
+    """Pre-label a data set, a folder of the server, or an uploaded zip of pictures, as a job.
+
+    It makes a data set: what is sure is in its labels, what is less sure waits in the queue.
+    """
+    if content_type(request) != MULTIPART:
+        asked = await json_body(request, BatchOnServer)
+        start = partial(_start, gateway, asked, asked.dataset, None, "")
+        return await _queued(gateway, await slow_work.run(start))
+    form = await read_form(request, IN_MEMORY)
+    try:
+        options = check(Batch, fields(form))
+        file = form.get("file")
+        if not isinstance(file, UploadFile):
+            raise NoFileUploaded("Send a zip of pictures as the form's file 'file'.")
+        name = PurePath(file.filename or "").stem
+        start = partial(_start, gateway, options, "", file.file, name)
+        return await _queued(gateway, await slow_work.run(start))
+    finally:
+        await form.close()
+
+
+async def _queued(gateway: Gateway, job: Job) -> dict[str, Any]:
+    if gateway.trainer is not None:
+        gateway.trainer.submit(job.id, job.kind)
+    return {
+        "status": "queued",
+        "message": f"The annotation by {job.base_model} is queued.",
+        "job_id": job.id,
+        "dataset_id": job.recipe["dataset_id"],
+        "model_id": job.base_model,
+    }
+
+
+def _start(
+    gateway: Gateway, asked: Batch, reference: str, file: IO[bytes] | None, name: str
+) -> Job:
+    """Unpack, check, put into the queue. What is refused leaves nothing."""
+    model = choose_model(gateway.registry, TOOLS[asked.tool], asked.model)
+    clear_leftovers(gateway.annotated, gateway.jobs, gateway.settings)
+    source = gateway.datasets.resolve(reference) if file is None else _unpacked(gateway, file)
+    try:
+        tiles = TILES[asked.tiles] if asked.tiles in TILES else int(asked.tiles)
+        wanted = AnnotationRequest(
+            source=source,
+            temporary=file is not None,
+            tool=asked.tool,
+            name=asked.name or name,
+            confidence=asked.confidence,
+            iou=asked.iou,
+            tiles=tiles,
+            bands=asked.bands,
+            format=asked.format,
+        )
+        number = secrets.token_hex(8)
+        recipe = plan_annotation(wanted, model, gateway.annotated, gateway.settings, number)
+        resolved = recipe.model_dump(mode="json", exclude={"dataset"} if file else set())
+        job = gateway.jobs.create(
+            "annotation",
+            config=asked.model_dump(mode="json") | {"resolved": resolved},
+            recipe=recipe.model_dump(mode="json"),
+            mode=asked.tool,
+            task=recipe.task,
+            base_model=model.id,
+            model_name=model.name,
+        )
+    except BaseException:
+        if file is not None:
+            shutil.rmtree(source, ignore_errors=True)
+        raise
+    LogWriter(gateway.jobs.log(job.id)).say(f"Queued: {asked.tool} by {model.id}.")
+    return job
+
+
+def _unpacked(gateway: Gateway, file: IO[bytes]) -> Path:
+    uploads = gateway.settings.home / "uploads"
+    uploads.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=UPLOADED, dir=uploads))
+    try:
+        archive.unpack(file, folder, gateway.settings.max_upload_bytes)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return folder
