@@ -115,6 +115,9 @@ class Settings(BaseSettings):
     gate_max_class_drop: float = Field(
         0.05, ge=0, le=1, description="What a single class may lose, from 0 to 1"
     )
+    gate_allow_unmeasured: bool = Field(
+        False, description="Promote although some known class has no object in the data"
+    )
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from errors import Conflict
 from training.bootstrap import Interval, Matches, map_intervals, share_intervals
 from training.evaluations import PREDICTIONS, REPORT
-from training.joined_classes import key_of
+from training.joined_classes import paired
 
 LISTED = 200  # images that are named, of those fixed and of those broken
 NICE = 10
@@ -119,10 +119,13 @@ def intervals(a: Arrays, b: Arrays) -> dict[str, Interval]:
         shares = {"accuracy": (_mistakes(a) == 0, _mistakes(b) == 0)}
         return share_intervals(shares | {"accuracy_top5": (a["top5"], b["top5"])}, images)
     found: dict[str, Interval] = {}
-    names = {key_of(str(name)): i for i, name in enumerate((*a["class_names"], *b["class_names"]))}
+    first, second = (arrays["class_names"].tolist() for arrays in (a, b))
+    same = paired(first, second)
+    ids = {name: i for i, name in enumerate(dict.fromkeys(first))}
+    others = {name: ids.get(same.get(name, ""), len(ids) + i) for i, name in enumerate(second)}
     for key, prefix in KINDS.items():
         if key in a and key in b:
-            both = map_intervals(_matches(a, key, names), _matches(b, key, names), images)
+            both = map_intervals(_matches(a, key, ids), _matches(b, key, others), images)
             found |= {f"{prefix}{name}": interval for name, interval in both.items()}
     return found
 
@@ -136,7 +139,7 @@ def _mistakes(arrays: Arrays) -> NDArray[np.int64]:
 
 def _matches(arrays: Arrays, kind: str, names: Mapping[str, int]) -> Matches:
     """With class ids that both models share."""
-    ids = np.array([names[key_of(str(name))] for name in arrays["class_names"]], np.int64)
+    ids = np.array([names[name] for name in arrays["class_names"].tolist()], np.int64)
     return Matches(
         image=arrays["image"],
         confidence=arrays["conf"],
@@ -168,11 +171,14 @@ def _is_number(value: object) -> bool:
 
 def _classes(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[dict[str, Any]]:
     """In the second's order; of a class that one of them lacks only the other's figures."""
-    first = {key_of(entry["name"]): entry for entry in a["classes"]}
-    second = {key_of(entry["name"]): entry for entry in b["classes"]}
+    first = {entry["name"]: entry for entry in a["classes"]}
+    second = {entry["name"]: entry for entry in b["classes"]}
+    same = paired(list(first), list(second))
+    pairs = [(first.get(same.get(name, ""), {}), entry) for name, entry in second.items()]
+    only = first.keys() - same.values()
+    pairs += [(entry, {}) for name, entry in first.items() if name in only]
     rows = []
-    for key in dict.fromkeys([*second, *first]):
-        one, other = first.get(key, {}), second.get(key, {})
+    for one, other in pairs:
         known = other or one
         mine, theirs = _figures(one), _figures(other)
         rows.append(

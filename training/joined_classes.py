@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -55,6 +56,28 @@ class JoinedClasses:
         """What the data set has no name for."""
         present = set(self.from_dataset.tolist())
         return tuple(name for i, name in enumerate(self.names[: self.known]) if i not in present)
+
+
+def paired(first: Sequence[str], second: Sequence[str]) -> dict[str, str]:
+    """Which names of two models mean the same class: second → first.
+
+    By the exact name; regardless of case and blanks only where that is clear on both sides, as
+    to a reader of letters `A` and `a` are two classes.
+
+    Examples:
+        >>> paired(["Stop", "A", "a"], ["stop", "a", "A", "tram"])
+        {'stop': 'Stop', 'a': 'a', 'A': 'A'}
+    """
+    alike = Counter(key_of(name) for name in set(first)), Counter(key_of(n) for n in set(second))
+    loose = {key_of(name): name for name in first}
+    found = {}
+    for name in second:
+        key = key_of(name)
+        if name in first:
+            found[name] = name
+        elif alike[0][key] == alike[1][key] == 1:
+            found[name] = loose[key]
+    return found
 
 
 def key_of(name: str) -> str:

@@ -159,3 +159,19 @@ def test_whole_folders_are_compared_by_a_child_process(tmp_path: Path) -> None:
 def test_a_comparison_needs_no_torch() -> None:
     child = run_module("tests.training.imported_without_torch", ["training.comparison"], 60)
     assert (child.returncode, child.stdout.strip()) == (0, "[]"), child.stderr
+
+
+def test_spellings_that_are_classes_of_their_own_stay_apart() -> None:
+    """A reader of letters knows `A` and `a`; `Stop` and `stop` of two models are one class."""
+    before = report("letters:1", {"A": 0.9, "a": 0.1, "Stop": 0.5})
+    after = report("letters:2", {"a": 0.9, "A": 0.1, "stop": 0.6})
+    rows = comparison.compare_reports(before, after)["classes"]
+    assert {row["name"]: row["delta"]["mAP50"] for row in rows} == pytest.approx(
+        {"a": 0.8, "A": -0.8, "stop": 0.1}
+    )
+    right = {0: 0.9, 1: 0.9, 2: 0.9, 3: 0.9}
+    one, other = detections(("A", "a"), right), detections(("a", "A"), right)
+    assert comparison.intervals(one, other)["mAP50"].difference == 0.0
+    mixed = {"target": np.array([0, 0, 1, 1]), "pred": np.array([0, 0, 1, 1])}
+    worse = mixed | {"pred": np.array([0, 0, 0, 0])}
+    assert comparison.intervals(one | mixed, one | worse)["mAP50"].difference < 0

@@ -21,7 +21,7 @@ def changed(**classes: float) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("candidate", "gate", "promote", "sentences"),
     [
-        (changed(stop=0.95), {}, True, ["+0.017", "No class fell."]),
+        (changed(stop=0.95), {}, True, ["+0.017", "No class fell, of 3 that have objects."]),
         (changed(), {}, True, ["+0.000; no loss is allowed"]),
         (changed(stop=0.89), {}, False, ["from 0.800 to 0.797", "no loss"]),
         (changed(stop=0.89, merge=0.8), {}, True, ["'stop' fell most, by 0.010"]),
@@ -78,6 +78,59 @@ def test_a_class_that_does_not_occur_in_the_split_says_nothing() -> None:
     assert decide(candidate, promoted, Gate(min_gain=-1)).promote
 
 
+@pytest.mark.parametrize("allowed", [False, True])
+def test_a_class_without_objects_in_the_data_is_named_and_has_to_be_allowed(allowed: bool) -> None:
+    known = ("Stop", "yield", "merge", "tram", "bus")
+    better, gate = changed(stop=0.95), Gate(allow_unmeasured=allowed)
+    verdict = decide(better, report("signs:a", BEFORE), gate, known)
+    assert verdict.promote is allowed
+    assert "Not measured, as the data has no object of them: tram, bus." in verdict.reasons[-1]
+    assert ("allow_unmeasured" in verdict.reasons[-1]) is not allowed
+    assert decide(better, report("signs:a", BEFORE), gate, known[:3]).promote
+
+
+def test_spellings_that_are_classes_of_their_own_are_measured_one_by_one() -> None:
+    letters = {"A": 0.9, "a": 0.5}
+    candidate = report("signs:b", {"A": 0.1, "a": 1.0})
+    verdict = decide(candidate, report("signs:a", letters), Gate(min_gain=-1), ("A", "a"))
+    assert [reason.split(" in ")[0] for reason in verdict.reasons] == [
+        "'A' fell from 0.900 to 0.100"
+    ]
+    one = report("signs:a", {"A": 0.9})
+    assert not decide(one, one, Gate(), ("A", "a")).promote
+
+
+@pytest.mark.parametrize(
+    ("old", "promote", "sentence"),
+    [
+        ({"stop": 0.9, "merge": 0.7}, True, "On the old data mAP50_95 went from 0.800 to 0.800"),
+        ({"stop": 0.88, "merge": 0.7}, True, "a loss of 0.05 is allowed"),
+        ({"stop": 0.9, "merge": 0.5}, False, "'merge' fell from 0.700 to 0.500"),
+        ({"stop": 0.0, "merge": 0.0}, False, "On the old data mAP50_95 went from 0.800 to 0.000"),
+        ({"stop": 0.85, "merge": 0.64}, False, "'merge' fell from 0.700 to 0.640"),
+    ],
+)
+def test_what_was_learned_before_must_not_be_lost(
+    old: dict[str, float], promote: bool, sentence: str
+) -> None:
+    """On the new data alone, a model that has forgotten all else is a great gain."""
+    learned = report("signs:b", {"tram": 0.8}), report("signs:a", {"tram": 0.0})
+    kept = report("signs:b", old), report("signs:a", {"stop": 0.9, "merge": 0.7})
+    verdict = decide(*learned, Gate(), ("stop", "merge"), kept)
+    assert verdict.promote is promote, verdict.reasons
+    assert sentence in " ".join(verdict.reasons)
+    assert verdict.comparison is not None
+    assert verdict.comparison["old_data"]["figures"]["mAP50_95"]["a"] == pytest.approx(0.8)
+    alone = decide(*learned, Gate(), ("stop", "merge"))
+    assert not alone.promote
+    assert "Not measured, as the data has no object of them: stop, merge." in alone.reasons[0]
+
+
+@pytest.mark.parametrize(("sent", "split"), [(" VAL ", "val"), ("", None), (None, None)])
+def test_a_split_is_written_in_many_ways(sent: str | None, split: str | None) -> None:
+    assert Gate.model_validate({"split": sent}).split == split
+
+
 def test_the_worst_classes_are_named_and_the_rest_counted() -> None:
     names = [f"sign {i}" for i in range(9)]
     promoted = report("signs:a", dict.fromkeys(names, 0.9))
@@ -109,6 +162,7 @@ def test_different_data_cannot_be_compared() -> None:
 
 
 def test_the_settings_have_a_gate() -> None:
-    settings = Settings(gate_metric="recall", gate_min_gain=0.1, gate_max_class_drop=0.2)
-    expected = Gate(metric="recall", min_gain=0.1, max_class_drop=0.2)
+    given = {"metric": "recall", "min_gain": 0.1, "max_class_drop": 0.2, "allow_unmeasured": True}
+    settings = Settings.model_validate({f"gate_{name}": value for name, value in given.items()})
+    expected = Gate.model_validate(given)
     assert default_gate(settings) == expected
