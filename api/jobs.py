@@ -25,8 +25,8 @@ from errors import BackendTimeout, JobNotFound, ValidationFailed
 from training.jobs import KINDS, STATUSES, Job, Kind
 from training.logs import LogWriter
 from training.processes import is_alive
-from training.publication import clear
 from training.recipe import TrainingRequest, plan, shown_config
+from training.remains import clear, kept_by
 from training.settlement import Settlement, dispatcher_lock, published_in
 
 router = APIRouter(tags=["Jobs"])
@@ -141,7 +141,7 @@ async def cancel(gateway: Gateway, job_id: str, patience: float = 0) -> Job:
     """
     job = await asyncio.to_thread(gateway.jobs.request_cancel, job_id)
     if job.is_final:  # it waited, perhaps with what an earlier process had done
-        await asyncio.to_thread(clear, gateway.jobs.folder(job_id))
+        await asyncio.to_thread(_tidy, gateway, job)
     began = time.monotonic()
     while not job.is_final and time.monotonic() - began < patience:
         await asyncio.sleep(STEP)
@@ -151,6 +151,13 @@ async def cancel(gateway: Gateway, job_id: str, patience: float = 0) -> Job:
             await asyncio.to_thread(_take, gateway, job_id)
             job = await asyncio.to_thread(gateway.jobs.get, job_id)
     return job
+
+
+def _tidy(gateway: Gateway, job: Job) -> None:
+    """What a job that was cancelled in the queue leaves of an earlier attempt."""
+    folder = gateway.jobs.folder(job.id)
+    clear(folder, completed=False)
+    LogWriter(gateway.jobs.log(job.id)).say(f"Stopped in the queue.{kept_by(job, folder)}")
 
 
 def _take(gateway: Gateway, job_id: str) -> None:

@@ -76,7 +76,9 @@ class TrainingFields(Fields):
     name: str | None = Field(None, max_length=200, description="a name for the new model")
     project: str | None = Field(None, description="text; has no effect here")
     resume_weights: str | None = Field(
-        None, max_length=4096, description="a path or model id with weights to start from"
+        None,
+        max_length=4096,
+        description="weights to start from: a path, a model id, or the id of a job that failed",
     )
     use_freeze_strategy: bool = Field(True, description="true or false")
     min_epochs_per_stage: int = Field(15, ge=1, le=10_000, description="a whole number from 1")

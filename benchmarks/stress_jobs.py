@@ -28,7 +28,7 @@ import psutil
 
 from benchmarks.server import PYTHON, ROOT, free_port
 from training.processes import marked
-from training.publication import LEFT
+from training.remains import LEFT
 
 FINAL = ("stopped", "completed", "failed")
 KILLS = ("worker", "trainer", "everything")

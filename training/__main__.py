@@ -214,7 +214,7 @@ def parser() -> argparse.ArgumentParser:
     started.add_argument("--data", required=True, help="data.yaml, class folder, or data set id")
     started.add_argument("--task", choices=("detect", "segment", "classify", "pose"))
     started.add_argument("--model", help="scale n s m l x, a model id, or yolo11n, mobilenet, …")
-    started.add_argument("--weights", help="path or model id to start from")
+    started.add_argument("--weights", help="path, model id, or failed job's id to start from")
     started.add_argument("--base-model", help="incremental: the model to extend")
     started.add_argument("--teacher", help="distillation: the model to learn from")
     started.add_argument("--name", help="of the model that is made")

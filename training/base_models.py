@@ -23,6 +23,8 @@ from models_store.registry import Registry
 from models_store.sniff import check_checkpoint
 from settings import Settings
 from training.data_roots import data_roots, is_inside, real_path
+from training.jobs import JOB_ID, JobStore
+from training.remains import best_weights
 
 SCALES = ("n", "s", "m", "l", "x")
 SUFFIXES: dict[Task, str] = {"detect": "", "segment": "-seg", "pose": "-pose", "classify": "-cls"}
@@ -37,23 +39,26 @@ DOWNLOADABLE = re.compile(r"yolo(v8|11|12|26)[nsmlx](-seg|-pose|-cls)?")
 class Base(BaseModel):
     """What a training starts from.
 
-    `value` is a model id (`model`), an absolute path (`file`), the name of a file to be fetched
-    (`download`), or an architecture's name (`scratch`).
+    `value` is a model id (`model`), an absolute path (`file`), the id of a job that came to no
+    model (`job`), the name of a file to be fetched (`download`), or an architecture's name
+    (`scratch`).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Literal["scratch", "model", "file", "download"]
+    kind: Literal["scratch", "model", "file", "job", "download"]
     value: str
     family: Family
     task: Task
     default_name: str  # of the model to be published
     sentence: str  # for the log and the job's config
-    imgsz: int | None = None  # of the registry's model
+    imgsz: int | None = None  # of the registry's model, of the job
 
     @property
     def shown(self) -> str:
         """`value` without folders."""
+        if self.kind == "job":
+            return f"job {self.value}"
         return Path(self.value).name if self.kind == "file" else self.value
 
 
@@ -82,14 +87,14 @@ def choose_base(
 
     Args:
         model: A scale (`s`), an architecture (`yolo11n`, `mobilenet`), a model id, or a path.
-        weights: A path or model id that goes before `model`.
+        weights: A path, model id or job id that goes before `model`.
         task: None: as the model says, else detect.
         registry: Its models are looked at first.
         settings: Allowed roots, the folder of pretrained weights, whether to download.
 
     Raises:
         ValidationFailed: No such architecture, or the model is for another task.
-        ModelNotFound, Forbidden, InvalidModelFile: The named weights are not usable.
+        ModelNotFound, JobNotFound, Forbidden, InvalidModelFile: The named weights are not usable.
     """
     model = (model or "").strip() or "s"
     if weights := (weights or "").strip():
@@ -204,7 +209,9 @@ def _pretrained_file(architecture: Architecture, folder: Path | None) -> Path | 
 def _given(
     text: str, task: Task | None, family: Family, registry: Registry, settings: Settings
 ) -> Base:
-    """A model id or a path."""
+    """A model id, a job id or a path."""
+    if JOB_ID.fullmatch(text):
+        return _of_job(text, task, settings)
     if not (any(c in text for c in "/\\") or text.lower().endswith(WEIGHT_FILES)):
         return _of_registry(text, task, registry)
     path = _confined(text, settings)
@@ -219,6 +226,41 @@ def _given(
         task=task or ("classify" if family == "mobilenet" else "detect"),
         default_name=suggest_name(stem),
         sentence=f"Starts from the weights {path.name}; their architecture is kept.",
+    )
+
+
+def _of_job(job_id: str, task: Task | None, settings: Settings) -> Base:
+    """The best weights of a training that failed or was cancelled."""
+    store = JobStore(settings)
+    try:
+        job = store.get(job_id)
+    finally:
+        store.close()
+    if job.kind != "training":
+        raise ValidationFailed(f"Job {job_id} is no training: it has no weights to start from.")
+    if job.status == "completed":
+        raise ValidationFailed(f"Job {job_id} is completed: start from its model {job.model_id}.")
+    if not job.is_final:
+        raise ValidationFailed(
+            f"Job {job_id} is {job.status}: it goes on by itself. Its weights can be used once it "
+            "has failed or was cancelled, its model once it is completed."
+        )
+    best = best_weights(store.folder(job_id))
+    if best is None:
+        raise ValidationFailed(
+            f"Job {job_id} left no weights: it ended before its first epoch was over. Start anew, "
+            "without naming it."
+        )
+    if task and task != job.task:
+        raise ValidationFailed(f"Job {job_id} trained for {job.task}, but task is {task}.")
+    return Base(
+        kind="job",
+        value=job_id,
+        family=job.recipe["family"],
+        task=job.recipe["task"],
+        default_name=job.recipe["name"],
+        sentence=f"Starts from the best weights of job {job_id}, of its epoch {best.epoch}.",
+        imgsz=job.recipe["imgsz"],
     )
 
 

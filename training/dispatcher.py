@@ -41,7 +41,7 @@ from training.processes import (
     out_of_memory_kills,
     started_at,
 )
-from training.publication import clear
+from training.remains import clear
 from training.settlement import KILLED, Settlement, dispatcher_lock, published_in
 
 log = logging.getLogger("visionloop")
@@ -221,7 +221,7 @@ class Dispatcher:
         for job in self.store.list(None, "running", "stopping"):
             self._settlement.settle(job.id, KILLED)
         for job in self.store.list(None, *FINAL):  # it may have died before it tidied
-            clear(self.store.folder(job.id))
+            clear(self.store.folder(job.id), completed=job.status == "completed")
 
     async def _look(self) -> None:
         for running in list(self._running.values()):

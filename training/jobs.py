@@ -7,6 +7,7 @@ what it sees of the process; the worker notes progress and outcome in between.
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,6 +40,7 @@ STATUSES: tuple[Status, ...] = ("queued", "running", "stopping", "stopped", "com
 LIVE: tuple[Status, ...] = ("running", "stopping")  # they have, or had, a process
 FINAL: tuple[Status, ...] = ("stopped", "completed", "failed")
 
+JOB_ID = re.compile(r"[0-9a-f]{32}")
 LISTED = 1000  # jobs a listing answers, the newest
 LONGEST_ERROR = 2000  # characters
 

@@ -24,6 +24,7 @@ from torchvision.models.mobilenetv2 import InvertedResidual
 
 from errors import ValidationFailed
 from inference.device import cpu_count
+from models_store.description import ModelDescription
 from models_store.weights import build_model, describe, describe_mobilenet, save_model
 from settings import get_settings
 from training.average import Average
@@ -37,6 +38,7 @@ from training.jobs import JobCancelled
 from training.partial_epoch import EVERY
 from training.publication import Trained
 from training.recipe import Recipe
+from training.remains import BEST, CHECKPOINTS, note_best
 from training.start_weights import Start, keep_rows, load_start
 from training.yolo_arguments import Amount, amount_of
 
@@ -174,7 +176,7 @@ class Session:
 
     @property
     def checkpoints(self) -> Path:
-        return self.job.folder / "checkpoints"
+        return self.job.folder / CHECKPOINTS
 
     @property
     def is_over(self) -> bool:
@@ -248,7 +250,10 @@ class Session:
         """
         state, count = self.state, len(self.loader)
         if state.best_epoch == state.epoch and not state.batch:
-            _write(self.checkpoints / "best.pt", self.average.model.state_dict())
+            described = self.describe().model_dump_json()
+            weights = self.average.model.state_dict()
+            _write(self.checkpoints / BEST, {"model": weights, "description": described})
+            note_best(self.checkpoints, state.epoch)
         _write(
             self.checkpoints / "last.pt",
             {
@@ -278,7 +283,7 @@ class Session:
         except Exception as error:  # whatever a damaged file provokes
             self.job.log(f"The checkpoint cannot be read ({error}); training starts again.")
             return False
-        if saved["state"]["best_epoch"] and not (self.checkpoints / "best.pt").is_file():
+        if saved["state"]["best_epoch"] and not (self.checkpoints / BEST).is_file():
             return False
         self.model.load_state_dict(saved["model"])
         self.average.load_state_dict(saved["average"])
@@ -290,22 +295,23 @@ class Session:
         self.generator.set_state(saved["shuffle"].cpu())
         return True
 
-    def collect(self) -> Trained:
-        """The best epoch's average as a model folder."""
-        model = self.average.model.cpu()
-        model.load_state_dict(
-            torch.load(self.checkpoints / "best.pt", map_location="cpu", weights_only=True)
-        )
-        folder = self.job.folder / "model"
-        folder.mkdir(exist_ok=True)
-        described = describe(
-            model,
+    def describe(self) -> ModelDescription:
+        return describe(
+            self.average.model,
             self.recipe.imgsz,
             names=self.dataset.names,
             preprocessing=self.how,
             description=f"Trained from {self.recipe.base.shown}.",
         )
-        save_model(folder, model, described)
+
+    def collect(self) -> Trained:
+        """The best epoch's average as a model folder."""
+        model = self.average.model.cpu()
+        best = torch.load(self.checkpoints / BEST, map_location="cpu", weights_only=True)
+        model.load_state_dict(best["model"])
+        folder = self.job.folder / "model"
+        folder.mkdir(exist_ok=True)
+        save_model(folder, model, self.describe())
         metrics = self.state.metrics
         self.job.log(f"Best epoch {self.state.best_epoch}: accuracy {metrics['accuracy']:.3f}.")
         return Trained(folder, metrics, self.dataset.fingerprint, self.dataset.class_counts)

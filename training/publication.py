@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,11 +19,6 @@ if TYPE_CHECKING:
     from training.worker import JobHandle
 
 EXPORT_TIMEOUT = 1800.0  # seconds; an x model takes a minute on two cores
-LEFT = (
-    "checkpoints", "data", "data.partial", "base", "base.converting", "teacher",
-    "teacher.converting", "model", "evaluation",
-)  # fmt: skip
-KEPT = (".csv", ".png", ".jpg")  # in a run
 
 
 @dataclass(frozen=True)
@@ -92,18 +85,3 @@ def _export(folder: Path) -> None:
         lines = child.stderr.strip().splitlines()
         reason = lines[-1] if lines else f"the export ended with code {child.returncode}"
         raise VisionLoopError(f"The serving engine could not be made: {reason}")
-
-
-def clear(job_folder: Path) -> None:
-    """Remove what a job that has ended no longer needs.
-
-    Its log stays, and of its run results.csv and the plots, where they were asked for.
-    """
-    for name in LEFT:
-        shutil.rmtree(job_folder / name, ignore_errors=True)
-    with contextlib.suppress(OSError):
-        for path in (job_folder / "run").iterdir():
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            elif path.suffix not in KEPT:
-                path.unlink()

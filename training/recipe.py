@@ -24,6 +24,7 @@ from training.data_roots import data_roots
 from training.distillation_options import DistillationOptions
 from training.hyperparameters import check_hyperparameters
 from training.incremental_options import IncrementalOptions
+from training.jobs import JOB_ID
 from training.replay_options import ReplayOptions
 
 Mode = Literal["regular", "freeze_strategy", "incremental", "distillation"]
@@ -54,7 +55,7 @@ class TrainingRequest(BaseModel):
     mode: Mode = "regular"
     task: str | None = None
     model: str = "s"
-    weights: str | None = None  # resume_weights: start from these instead of `model`
+    weights: str | None = None  # resume_weights: a path, model or job, instead of `model`
     base_model: str | None = None  # base_model_path: what learns on, or the student
     data: str | None = None  # path, or the id of an uploaded data set
     name: str | None = None  # of the published model
@@ -120,7 +121,8 @@ def plan(
 
     Raises:
         ValidationFailed: A field is missing or out of range; the message names it.
-        ModelNotFound, InvalidModelFile: The base model is not there, or cannot be one.
+        ModelNotFound, JobNotFound, InvalidModelFile: The base model is not there, or cannot be
+            one.
         DatasetInvalid, DatasetNotFound, Forbidden: The data set is not there, wrong, or outside
             the allowed roots.
     """
@@ -199,11 +201,14 @@ def _base(
                 f"id ({_known(registry)}) or the path of a weights file."
             )
         notes: tuple[str, ...] = ()
-        if (request.weights or "").strip():
+        resumed = (request.weights or "").strip()
+        if JOB_ID.fullmatch(resumed):  # an interrupted lesson goes on
+            return choose_base(None, resumed, task, registry, settings), ()
+        if resumed:
             notes = ("resume_weights is not used: incremental starts from base_model_path.",)
         with _about("base_model_path"):
             return choose_base(None, wanted, task, registry, settings), notes
-    if request.mode == "distillation" and wanted:
+    if request.mode == "distillation" and wanted and not (request.weights or "").strip():
         with _about("base_model_path"):
             return choose_base(request.model, wanted, task, registry, settings), ()
     return choose_base(request.model, request.weights, task, registry, settings), ()

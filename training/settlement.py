@@ -9,10 +9,11 @@ from filelock import FileLock
 
 from models_store.registry import Registry
 from settings import Settings
-from training.jobs import Job, JobStore
+from training.jobs import LONGEST_ERROR, Job, JobStore
 from training.logs import LogWriter
 from training.processes import kill, marked
-from training.publication import clear, published
+from training.publication import published
+from training.remains import clear, kept_by
 
 DISK_FULL = 28  # exit code of a worker that could not even say so (ENOSPC)
 NO_ROOM = "The disk is full. Make room under VISIONLOOP_HOME and BENTOML_HOME; start again."
@@ -75,8 +76,7 @@ class Settlement:
         job = self.store.get(job_id)
         if job.is_final or job.status == "queued":
             if job.is_final:
-                writer.say("Stopped before it began.")
-                clear(self.store.folder(job_id))
+                writer.say(f"Stopped before it began.{self._tidy(job)}")
             return
         model_id = job.model_id or self.published(job_id)
         if job.outcome == "completed" or (model_id and self._is_over(job, code, leaving)):
@@ -84,10 +84,9 @@ class Settlement:
                 writer.say("The model is published; its evaluation was not finished.")
             writer.say(f"Completed{f': {model_id}' if model_id else ''}.")
             self.store.finish(job_id, "completed", model_id=model_id)
-            clear(self.store.folder(job_id))
+            clear(self.store.folder(job_id), completed=True)
         elif job.status == "stopping":
-            writer.say("Stopped, as asked for.")
-            clear(self.store.folder(job_id))
+            writer.say(f"Stopped, as asked for.{self._tidy(job)}")
             self.store.finish(job_id, "stopped")
         elif job.outcome == "failed" or code == DISK_FULL:
             self._fail(job, job.error or NO_ROOM, writer)
@@ -117,9 +116,16 @@ class Settlement:
         return code is None and job.attempts < KILLS * self.attempts
 
     def _fail(self, job: Job, error: str, writer: LogWriter) -> None:
-        clear(self.store.folder(job.id))  # first: where the disk is full, the row needs the room
+        kept = self._tidy(job)  # first: where the disk is full, the row needs the room
+        error = error[: LONGEST_ERROR - len(kept)] + kept
         writer.say(f"Failed: {error}")
         self.store.finish(job.id, "failed", error)
+
+    def _tidy(self, job: Job) -> str:
+        """Clear the folder of a job without a model. Returns what is kept of it, for people."""
+        folder = self.store.folder(job.id)
+        clear(folder, completed=False)
+        return kept_by(job, folder)
 
 
 def place(job: Job, model_id: str | None = None) -> str:

@@ -22,9 +22,10 @@ from models_store.description import (
 )
 from models_store.importer import convert_checkpoint
 from models_store.store import locate
-from models_store.weights import load_model
+from models_store.weights import build_model, describe, fill, load_model, save_model
 from settings import Settings
 from training.base_models import MOBILENET, Base, architecture_yaml
+from training.remains import best_weights
 
 ASSETS = "https://github.com/ultralytics/assets/releases/download/v8.4.0/"
 DOWNLOAD_TIMEOUT = 60.0  # seconds without a byte
@@ -53,7 +54,7 @@ def load_start(base: Base, folder: Path, settings: Settings) -> Start:
 
     Args:
         base: What was chosen.
-        folder: A foreign file's converted form is kept here, for a resumed job.
+        folder: The converted form of a file or of a job's weights is kept here, for a resumed job.
         settings: VisionLoop's home, where downloads are kept.
 
     Raises:
@@ -69,6 +70,8 @@ def load_start(base: Base, folder: Path, settings: Settings) -> Start:
         source = locate(base.value)
     elif base.kind == "download":
         source = _converted(_download(base.value, settings.home / "pretrained"), folder, base)
+    elif base.kind == "job":
+        source = _rebuilt(settings.home / "jobs" / base.value, folder, base)
     else:
         source = _converted(Path(base.value), folder, base)
     model, description = load_model(source)
@@ -89,6 +92,46 @@ def _converted(path: Path, folder: Path, base: Base) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(temporary, folder)
     return folder
+
+
+def _rebuilt(job_folder: Path, folder: Path, base: Base) -> Path:
+    """The best weights of a job that came to no model, as a model folder, made once."""
+    if (folder / DESCRIPTION_FILE).is_file():
+        return folder
+    best = best_weights(job_folder)
+    if best is None:
+        raise InvalidModelFile(f"The weights of the {base.shown} are gone.")
+    if base.family == "mobilenet":
+        model, description = _mobilenet(best.path)
+    else:
+        model, description = _yolo(best.path, base.imgsz or 640)
+    temporary = folder.with_name(f"{folder.name}.converting")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    save_model(temporary, model, description)
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(temporary, folder)
+    return folder
+
+
+def _yolo(checkpoint: Path, imgsz: int) -> tuple[nn.Module, ModelDescription]:
+    from ultralytics.nn.tasks import load_checkpoint
+
+    found, _ = load_checkpoint(checkpoint)
+    description = describe(found, imgsz)
+    model = build_model(description)
+    fill(model, found.state_dict())
+    return model, description
+
+
+def _mobilenet(checkpoint: Path) -> tuple[nn.Module, ModelDescription]:
+    import torch
+
+    saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    description = ModelDescription.model_validate_json(saved["description"])
+    model = build_model(description)
+    model.load_state_dict(saved["model"])
+    return model, description
 
 
 def _check(description: ModelDescription, task: Task, family: Family, shown: str) -> None:

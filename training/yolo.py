@@ -32,6 +32,7 @@ from training.failures import explained
 from training.inspection import look_through
 from training.publication import Trained
 from training.recipe import Recipe
+from training.remains import BEST, CHECKPOINTS, note_best
 from training.start_weights import Start, keep_rows
 from training.yolo_arguments import arguments, bn_momentum
 from training.yolo_metrics import scores
@@ -63,7 +64,7 @@ class Run:
 
     @property
     def checkpoints(self) -> Path:
-        return self.job.folder / "checkpoints"
+        return self.job.folder / CHECKPOINTS
 
     @property
     def images(self) -> int:
@@ -180,7 +181,7 @@ class _JobRun:
         _forget_git()
         super().__init__(overrides=overrides)  # type: ignore[call-arg]
         self.wdir = self.run.checkpoints
-        self.last, self.best = self.wdir / "last.pt", self.wdir / "best.pt"
+        self.last, self.best = self.wdir / "last.pt", self.wdir / BEST
         progress = Progress(self.run)
         for event, callback in {
             "on_train_start": self._settle,
@@ -233,6 +234,7 @@ class _JobRun:
                 run.best = scores(self.metrics, run.recipe.task, self.validator.speed)
                 run.best |= {"epoch": float(self.epoch + 1), "fitness": float(self.fitness)}
                 os.replace(self.best, best)
+                note_best(self.wdir, self.epoch + 1)
             run.save()
             if last.exists():
                 previous = last.with_name("previous.writing")
@@ -309,7 +311,7 @@ def _collect(run: Run) -> Trained:
     """The best checkpoint, stripped to what the registry keeps."""
     from ultralytics.nn.tasks import load_checkpoint
 
-    best = run.checkpoints / "best.pt"
+    best = run.checkpoints / BEST
     if not best.is_file():
         raise VisionLoopError("The training ended without a checkpoint.")
     model, _ = load_checkpoint(best)

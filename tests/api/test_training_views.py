@@ -8,6 +8,7 @@ from api.app import create_app, layered
 from api.jobs import gauges
 from settings import Settings
 from tests.api.training_app import FORM, TASK, UNKNOWN, Service
+from training.remains import note_best
 from training.settlement import dispatcher_lock
 
 
@@ -171,12 +172,34 @@ def test_a_cancelled_job_that_had_published_is_completed(
     assert (answer["status"], answer["model_id"]) == ("completed", "shapes:1")
 
 
-def test_a_cancelled_job_leaves_no_checkpoint_of_an_earlier_attempt(service: Service) -> None:
+@pytest.mark.parametrize("epochs", [0, 4])
+def test_a_job_cancelled_in_the_queue_leaves_the_best_of_an_earlier_attempt(
+    service: Service, epochs: int
+) -> None:
     job = service.start()
     folder = service.jobs.folder(job.id)
-    (folder / "checkpoints").mkdir()
+    checkpoints = folder / "checkpoints"
+    checkpoints.mkdir()
+    (checkpoints / "last.pt").touch()
+    if epochs:
+        (checkpoints / "best.pt").touch()
+        note_best(checkpoints, epochs)
     assert service.post(f"/jobs/{job.id}/cancel").json()["status"] == "stopped"
-    assert [path.name for path in folder.iterdir()] == ["log"]
+    assert sorted(path.name for path in folder.iterdir()) == ["checkpoints", "log"][not epochs :]
+    assert not (checkpoints / "last.pt").exists()
+    body = FORM | {"data_path": str(service.data), "resume_weights": job.id}
+    first = {"model_id": "n", "dataset_path": str(service.data)}
+    first["parameters"] = {"resume_weights": job.id}  # type: ignore[assignment]
+    for path, sent in (("/api/training/regular", body), ("/train", first)):
+        answer = service.post(path, sent)
+        if not epochs:
+            assert answer.status_code == 400
+            assert "left no weights" in answer.json()["message"]
+            continue
+        started = answer.json().get("task_id") or answer.json()["job_id"]
+        recipe = service.jobs.get(started).recipe
+        assert (recipe["base"]["kind"], recipe["base"]["value"]) == ("job", job.id)
+        assert recipe["name"] == job.recipe["name"]
 
 
 def test_kinds_are_kept_apart(service: Service) -> None:

@@ -23,6 +23,7 @@ from tests.training.dispatching import (
 )
 from training.jobs import JobStore, Status
 from training.processes import marked
+from training.remains import note_best
 from training.settlement import Settlement
 
 SAVES = "trap 'sleep 0.5; touch saved; exit 143' USR1; touch ready; while true; do sleep 0.05; done"
@@ -137,7 +138,9 @@ def test_a_worker_that_gives_a_sign_of_life_is_let_be(store: JobStore, sign: str
 
 
 @pytest.mark.parametrize("ending", ["stopped", "failed", "completed"])
-def test_what_has_ended_keeps_only_its_log_and_figures(store: JobStore, ending: Status) -> None:
+def test_what_has_ended_keeps_its_log_its_figures_and_best_weights_without_a_model(
+    store: JobStore, ending: Status
+) -> None:
     async def body() -> None:
         job, old = submit(store), submit(store)
         store.finish(old.id, ending)  # by a dispatcher that was killed before it tidied
@@ -146,6 +149,8 @@ def test_what_has_ended_keeps_only_its_log_and_figures(store: JobStore, ending: 
                 (folder / name).parent.mkdir(exist_ok=True)
                 (folder / name).touch()
             (folder / "run" / "results.csv").touch()
+            (folder / "checkpoints" / "best.pt").touch()
+            note_best(folder / "checkpoints", 7)
         async with dispatching(store, WAIT) as dispatcher:
             started = await running(store, job)
             assert started.pid is not None
@@ -155,9 +160,13 @@ def test_what_has_ended_keeps_only_its_log_and_figures(store: JobStore, ending: 
                 store.note(job.id, started.pid, outcome=ending)
                 (store.folder(job.id) / "go").touch()
             assert (await dispatcher.finished(job.id)).status == ending
-            await until(lambda: not (store.folder(job.id) / "checkpoints").exists())
-        assert left_of(store, old) == ["run/results.csv"]
-        assert set(left_of(store, job)) - {"go"} == {"log", "run/results.csv"}
+            await until(lambda: not (store.folder(job.id) / "checkpoints" / "last.pt").exists())
+        best = [] if ending == "completed" else ["checkpoints/best.json", "checkpoints/best.pt"]
+        assert left_of(store, old) == [*best, "run/results.csv"]
+        assert set(left_of(store, job)) - {"go"} == {"log", "run/results.csv", *best}
+        advice = f"Its best weights (epoch 7) are kept: give resume_weights={job.id}."
+        assert (advice in log_of(store, job)) == bool(best)
+        assert (advice in (store.get(job.id).error or "")) == (ending == "failed")
 
     story(store, body)
 

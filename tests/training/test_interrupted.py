@@ -27,7 +27,9 @@ from tests.training.trainer_job import (
     run,
 )
 from training import mobilenet, publication
+from training.jobs import JobStore
 from training.publication import Trained, publish
+from training.remains import clear
 
 ROOT = Path(__file__).parents[2]
 
@@ -133,6 +135,38 @@ def test_a_finished_training_is_only_collected(registry: Registry, job: Recordin
     assert job.checkpoints == [1]
     assert again.metrics == first.metrics
     assert again.dataset_fingerprint == first.dataset_fingerprint
+
+
+@pytest.mark.parametrize("family", ["yolo", "mobilenet"])
+def test_another_training_starts_from_the_best_weights_of_one_that_failed(
+    registry: Registry, job: RecordingJob, tmp_path: Path, family: str
+) -> None:
+    names = ("circle", "square", "triangle")
+    start = (
+        narrow_network(registry, "classify")
+        if family == "yolo"
+        else narrow_mobilenet(registry, names)
+    )
+    store = JobStore(get_settings())
+    first = recipe(registry, "classify", model=start, epochs=9, patience=0, name="kinds")
+    row = store.create("training", config={}, recipe=first.model_dump(), task="classify")
+    failed = RecordingJob(store.folder(row.id))
+    failed.stop_when = lambda job: Stopped() if len(job.checkpoints) == 6 else None
+    with pytest.raises(Stopped):
+        run(first, failed)
+    store.finish(row.id, "failed")
+    clear(failed.folder, completed=False)
+    store.close()
+    assert len(list((failed.folder / "checkpoints").iterdir())) == 2
+
+    again = recipe(registry, "classify", weights=row.id, epochs=1, name="kinds")
+    trained = run(again, job)
+    assert f"Starts from the best weights of job {row.id}" in again.notes[0]
+    assert "Start weights know 3 of the 3 classes by name." in job.text
+    assert trained.metrics["accuracy"] >= failed.metrics[-1]["accuracy"] - 0.2
+    clear(failed.folder, completed=True)
+    with pytest.raises(InvalidModelFile, match="are gone"):
+        run(again, RecordingJob(tmp_path / "late"))
 
 
 def test_a_full_disk_fails_with_the_remedy_and_publishes_nothing(

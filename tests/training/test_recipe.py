@@ -6,7 +6,14 @@ from typing import Any
 
 import pytest
 
-from errors import DatasetInvalid, Forbidden, InvalidModelFile, ModelNotFound, ValidationFailed
+from errors import (
+    DatasetInvalid,
+    Forbidden,
+    InvalidModelFile,
+    JobNotFound,
+    ModelNotFound,
+    ValidationFailed,
+)
 from models_store.description import ModelDescription, Preprocessing, Task
 from models_store.registry import Registry
 from models_store.store import ModelStore
@@ -14,7 +21,9 @@ from settings import Settings
 from tests.drawn_data import write_shapes
 from training.base_models import choose_base, find_architecture
 from training.hyperparameters import check_hyperparameters
+from training.jobs import JobStore, Kind
 from training.recipe import Recipe, TrainingRequest, plan, shown_config
+from training.remains import note_best
 
 
 class Paths:
@@ -185,6 +194,7 @@ def test_the_learning_modes_resolve_what_they_learn_from(
         ({"hyper": {"exec": 1}}, ValidationFailed, "Known: amp"),
         ({"hyper": {"lr0": 5}}, ValidationFailed, "lr0 is '5'"),
         ({"weights": "/etc/passwd"}, Forbidden, "VISIONLOOP_DATA_ROOTS"),
+        ({"weights": "0" * 32}, JobNotFound, "No job"),
         ({"weights": "../best.pt"}, Forbidden, "VISIONLOOP_DATA_ROOTS"),
         ({"task": "classify"}, DatasetInvalid, ""),
     ],
@@ -201,6 +211,66 @@ def test_a_wrong_request_is_refused_with_its_remedy(
     with pytest.raises(error) as caught:
         planned(registry, settings, **request)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "epoch", "task", "words"),
+    [
+        ("training", "failed", 3, None, None),
+        ("training", "stopped", 3, "classify", None),
+        ("training", "failed", 0, None, "left no weights"),
+        ("training", "completed", 3, None, "start from its model m:1"),
+        ("training", "queued", 3, None, "is queued"),
+        ("evaluation", "failed", 3, None, "no training"),
+        ("training", "failed", 3, "detect", "trained for classify"),
+    ],
+)
+def test_a_job_that_came_to_no_model_can_be_started_from(
+    registry: Registry,
+    settings: Settings,
+    kind: Kind,
+    status: Any,
+    epoch: int,
+    task: Task | None,
+    words: str | None,
+) -> None:
+    store = JobStore(settings)
+    recipe = {"family": "mobilenet", "task": "classify", "name": "leaves", "imgsz": 96}
+    job = store.create(kind, config={}, recipe=recipe, task="classify")
+    if epoch:
+        checkpoints = store.folder(job.id) / "checkpoints"
+        checkpoints.mkdir()
+        (checkpoints / "best.pt").touch()
+        note_best(checkpoints, epoch)
+    if status != "queued":
+        store.finish(job.id, status, model_id="m:1" if status == "completed" else None)
+    store.close()
+    if words is None:
+        base = choose_base("n", job.id, task, registry, settings)
+        assert (base.kind, base.family, base.default_name) == ("job", "mobilenet", "leaves")
+        assert (base.imgsz, base.shown) == (96, f"job {job.id}")
+        assert f"job {job.id}, of its epoch {epoch}" in base.sentence
+    else:
+        with pytest.raises(ValidationFailed, match=words):
+            choose_base("n", job.id, task, registry, settings)
+
+
+def test_an_interrupted_lesson_goes_on_from_its_job(
+    registry: Registry, settings: Settings, data: Path
+) -> None:
+    store = JobStore(settings)
+    recipe = {"family": "yolo", "task": "detect", "name": "signs", "imgsz": 96}
+    job = store.create("training", config={}, recipe=recipe, task="detect")
+    checkpoints = store.folder(job.id) / "checkpoints"
+    checkpoints.mkdir()
+    (checkpoints / "best.pt").touch()
+    note_best(checkpoints, 2)
+    store.finish(job.id, "failed")
+    store.close()
+    for mode in ("incremental", "distillation"):
+        fields: dict[str, Any] = {"mode": mode, "base_model": "signs", "weights": job.id}
+        fields |= {"distillation": {"teacher": "yolov8m"}} if mode == "distillation" else {}
+        assert planned(registry, settings, data, **fields).base.value == job.id
 
 
 def test_weights_of_a_scale_come_from_registry_then_folder_then_nowhere(

@@ -19,7 +19,8 @@ from tests.training.trainer_job import (
     recipe,
     run,
 )
-from training.publication import clear, publish
+from training.publication import publish
+from training.remains import clear
 
 FAST: dict[str, Any] = {"mosaic": 0}  # whole pictures at once: seconds instead of a minute
 
@@ -55,7 +56,7 @@ def test_yolov8n_from_scratch_finds_shapes_and_is_published(
     assert version.metrics is not None
     assert version.metrics["mAP50"] == trained.metrics["mAP50"]
     assert publish(trained, plan, job, registry).id == version.id  # once, however often it runs
-    clear(job.folder)
+    clear(job.folder, completed=True)
     assert sorted(path.name for path in job.folder.iterdir()) == ["run"]
 
 
