@@ -137,14 +137,6 @@ def test_wide_and_narrow_sessions_answer_the_same_bits(
         np.testing.assert_array_equal(narrow, wide)
 
 
-def filled(parts: Any, width: int, height: int) -> Any:
-    """Polygons as a mask; drawn four times as large, because corners lie between pixels."""
-    canvas = np.zeros((height * 4, width * 4), np.uint8)
-    for part in parts:
-        cv2.fillPoly(canvas, [np.round(part * 4 - 0.5).astype(np.int32)], 1)
-    return cv2.resize(canvas * 255, (width, height), interpolation=cv2.INTER_AREA) > 127
-
-
 def has_holes(mask: Any) -> bool:
     _, tree = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     return bool((tree[0, :, 3] >= 0).any())
