@@ -5,10 +5,11 @@ Pixels. A rectangle has its four corners; parts and key points of an object shar
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from inference.annotations import OCCLUDED, Annotation, Annotations, Point
+from inference.annotations import OCCLUDED, Annotation, Annotations, Point, Ring
 from inference.polygons import bridge
 
 Shape = dict[str, Any]
@@ -32,7 +33,7 @@ def description(found: Annotations) -> str:
 
 
 def _shapes(thing: Annotation, number: int) -> list[Shape]:
-    rings = [bridge((part.outline, *part.holes)) for part in thing.parts]
+    rings = [_opened(bridge((part.outline, *part.holes))) for part in thing.parts]
     group = number if len(rings) > 1 or thing.keypoints else None
     shapes = [_shape(thing.label, "polygon", ring, thing.score, group) for ring in rings]
     if not rings and thing.box is not None:
@@ -45,6 +46,13 @@ def _shapes(thing: Annotation, number: int) -> list[Shape]:
             shape = _shape(point.name, "point", ((point.x, point.y),), score, group)
             shapes.append(shape | {"difficult": point.visibility == OCCLUDED})
     return shapes
+
+
+def _opened(points: Ring) -> Ring:
+    """From a vertex that comes once: at the first one, met again, the client ends the shape."""
+    counts = Counter(points)
+    start = next((i for i, point in enumerate(points) if counts[point] == 1), 0)
+    return (*points[start:], *points[:start])
 
 
 def _shape(

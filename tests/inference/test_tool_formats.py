@@ -58,6 +58,7 @@ def test_parts_and_key_points_share_a_group() -> None:
     assert first["group_id"] == second["group_id"] == 1
     ring = tuple((x, y) for x, y in first["points"])
     assert [len(part.holes) for part in unbridge(ring)] == [1]
+    assert ring.count(ring[0]) == 1  # the client ends a shape at its first point
     assert {s["group_id"] for s in (box, nose, right)} == {2}
     assert (nose["label"], nose["shape_type"], nose["points"]) == ("nose", "point", [[20, 21]])
     assert (nose["score"], nose["difficult"], right["difficult"]) == (0.7, False, True)
