@@ -9,7 +9,7 @@ import time
 from functools import partial
 from typing import Any, Literal, TypeVar
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Query, Request, Response
 from filelock import Timeout
 from prometheus_client import Metric
 from prometheus_client.core import GaugeMetricFamily
@@ -22,7 +22,7 @@ from api.gateway import Gateway, Wired
 from api.schemas import errors
 from api.slow_work import slow_work
 from errors import BackendTimeout, JobNotFound, ValidationFailed
-from training.jobs import KINDS, STATUSES, Job, Kind
+from training.jobs import KINDS, LISTED, STATUSES, Job, Kind
 from training.logs import LogWriter
 from training.processes import is_alive
 from training.recipe import TrainingRequest, plan, shown_config
@@ -62,6 +62,7 @@ class JobView(BaseModel):
     started_at: str | None
     finished_at: str | None
     updated_at: str
+    log_path: str = Field(description="on the server; /jobs/{job_id}/logs shows it")
 
 
 class JobViews(BaseModel):
@@ -82,29 +83,34 @@ def status_of(job: Job) -> str:
     return job.status
 
 
-def view(job: Job) -> dict[str, Any]:
+def view(gateway: Gateway, job: Job) -> dict[str, Any]:
     fields = ("kind", "mode", "task", "progress", "current_epoch", "total_epochs", "metrics")
     more = ("config", "base_model", "model_name", "model_id", "error", "attempts")
     times = ("created_at", "started_at", "finished_at", "updated_at")
     shown = {name: getattr(job, name) for name in (*fields, *more, *times)}
+    shown["log_path"] = str(gateway.jobs.log(job.id))
     return {"job_id": job.id, "status": status_of(job)} | shown
 
 
-@router.get("/jobs", response_model=JobViews, responses=errors(400))
+@router.get("/jobs", response_model=JobViews, responses=errors(400, 404))
 async def list_jobs(
-    gateway: Wired, kind: str = Query("", description=f"one of: {', '.join(KINDS)}")
+    gateway: Wired,
+    kind: str = Query("", description=f"one of: {', '.join(KINDS)}"),
+    limit: int = Query(LISTED, ge=1, le=LISTED, description=f"a whole number from 1 to {LISTED}"),
+    before: str = Query("", description="a job's id: those older than it"),
 ) -> Any:
-    """The jobs of every kind, or of one, the newest first."""
+    """The jobs of every kind, or of one, the newest first, a page of them."""
     if kind and kind not in KINDS:
         raise ValidationFailed(f"'kind' must be one of {', '.join(KINDS)}; got {kind!r:.60}.")
-    jobs = await asyncio.to_thread(gateway.jobs.list, kind or None)
-    return {"jobs": [view(job) for job in jobs]}
+    look = partial(gateway.jobs.list, kind or None, limit=limit, before=before or None)
+    jobs = await asyncio.to_thread(look)
+    return {"jobs": [view(gateway, job) for job in jobs]}
 
 
 @router.get("/jobs/{job_id}", response_model=JobView, responses=errors(404))
 async def get_job(job_id: str, gateway: Wired) -> Any:
     """One job."""
-    return view(await find(gateway, job_id))
+    return view(gateway, await find(gateway, job_id))
 
 
 @router.get("/jobs/{job_id}/logs", response_model=Logs, responses=errors(404) | job_logs.STREAMED)
@@ -122,7 +128,19 @@ async def get_job_logs(request: Request, job_id: str, gateway: Wired, follow: bo
 )
 async def cancel_job(job_id: str, gateway: Wired) -> Any:
     """End a job; answers when its process is gone."""
-    return view(await cancel(gateway, job_id, PATIENCE))
+    return view(gateway, await cancel(gateway, job_id, PATIENCE))
+
+
+@router.delete(
+    "/jobs/{job_id}",
+    status_code=204,
+    responses=errors(403, 404, 409),
+    dependencies=[Depends(require_admin)],
+)
+async def delete_job(job_id: str, gateway: Wired) -> Response:
+    """Delete a job that has ended, its log and its folder; a model that it made stays."""
+    await asyncio.to_thread(gateway.jobs.delete, job_id)
+    return Response(status_code=204)
 
 
 async def find(gateway: Gateway, job_id: str, kind: Kind | None = None) -> Job:

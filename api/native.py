@@ -123,7 +123,7 @@ async def train(gateway: Gateway, parameters: dict[str, Any]) -> Any:
         fields = check(Parameters, parameters)
         wanted = fields.request(fields.mode)
         job = await jobs.submit(gateway, wanted, fields.model_dump())
-        return jobs.view(await jobs.ended(gateway, job.id))
+        return jobs.view(gateway, await jobs.ended(gateway, job.id))
     except VisionLoopError as error:
         return JSONResponse(error.to_json(), error.status)
 
@@ -138,7 +138,7 @@ async def evaluate(gateway: Gateway, parameters: dict[str, Any]) -> Any:
             raise ValidationFailed("'model_id' is missing: the id of the model to measure.")
         fields = check(evaluations.Evaluate, parameters)
         job = await evaluations.submit(gateway, model_id, fields)
-        return jobs.view(await jobs.ended(gateway, job.id))
+        return jobs.view(gateway, await jobs.ended(gateway, job.id))
     except VisionLoopError as error:
         return JSONResponse(error.to_json(), error.status)
 

@@ -18,6 +18,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 URL = "http://127.0.0.1:3000"
 MODES = ("regular", "freeze-strategy", "incremental", "distillation")
+FULL = 32  # characters of a job's id
 SILENCE = 40.0  # seconds without a heartbeat; then the log is asked for again
 STEP = 0.5
 
@@ -53,6 +54,8 @@ class Server:
             raise Refused(f"{self.url} did not answer in {SILENCE:g} s.") from None
         except httpx.TransportError as error:
             raise Refused(f"No server at {self.url} ({error}). Start one: make serve") from None
+        if answer.status_code == 204:
+            return None
         try:
             content = answer.json()
         except ValueError:
@@ -62,10 +65,16 @@ class Server:
         return content
 
     def jobs(self) -> list[dict[str, Any]]:
-        return list(self.ask("GET", "/jobs")["jobs"])
+        """All of them, the newest first."""
+        found: list[dict[str, Any]] = []
+        while page := self.ask("GET", "/jobs", params=_older(found))["jobs"]:
+            found += page
+        return found
 
     def find(self, start: str) -> str:
         """The id of the one job that begins so."""
+        if len(start) == FULL:
+            return start
         found = [job["job_id"] for job in self.jobs() if job["job_id"].startswith(start)]
         if len(found) == 1:
             return str(found[0])
@@ -100,6 +109,10 @@ class Server:
             except httpx.TransportError:
                 pass
             time.sleep(STEP)
+
+
+def _older(jobs: Sequence[dict[str, Any]]) -> dict[str, str]:
+    return {"before": jobs[-1]["job_id"]} if jobs else {}
 
 
 def start(server: Server, options: argparse.Namespace) -> int:
@@ -190,6 +203,14 @@ def cancel(server: Server, options: argparse.Namespace) -> int:
     return 0
 
 
+def delete(server: Server, options: argparse.Namespace) -> int:
+    """Delete a job that has ended: its log and what is kept of it; its model stays."""
+    job_id = server.find(options.job)
+    server.ask("DELETE", f"/jobs/{job_id}")
+    print(f"Job {job_id} is deleted.")
+    return 0
+
+
 def parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--url", default=os.environ.get("VISIONLOOP_URL") or URL)
@@ -237,6 +258,7 @@ def parser() -> argparse.ArgumentParser:
     shown.add_argument("job", metavar="JOB")
     shown.add_argument("--follow", action="store_true", help="until the job ends")
     command("cancel", cancel).add_argument("job", metavar="JOB")
+    command("delete", delete).add_argument("job", metavar="JOB")
     return parser
 
 

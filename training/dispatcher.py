@@ -22,6 +22,7 @@ from pathlib import Path
 from filelock import Timeout
 from sqlalchemy.exc import SQLAlchemyError
 
+from errors import JobNotFound
 from inference.device import cpu_count, cuda_devices, device
 from models_store._ultralytics import environment
 from models_store.registry import Registry
@@ -327,7 +328,7 @@ class Dispatcher:
             await self._insist(
                 lambda: self._settlement.settle(job_id, reason, code=code, leaving=leaving)
             )
-            with contextlib.suppress(SQLAlchemyError):
+            with contextlib.suppress(SQLAlchemyError, JobNotFound):
                 self._observe(running, await asyncio.to_thread(self.store.get, job_id))
         finally:
             del self._running[job_id]

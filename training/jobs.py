@@ -8,6 +8,7 @@ what it sees of the process; the worker notes progress and outcome in between.
 from __future__ import annotations
 
 import re
+import shutil
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -122,14 +123,26 @@ class JobStore:
         with self.database.read() as session:
             return _row(session, job_id)
 
-    def list(self, kind: str | None = None, *statuses: str) -> list[Job]:
-        """The newest first."""
-        query = select(Job).order_by(Job.number.desc()).limit(LISTED)
+    def list(
+        self,
+        kind: str | None = None,
+        *statuses: str,
+        limit: int = LISTED,
+        before: str | None = None,
+    ) -> list[Job]:
+        """The newest first; with `before` a job's id, those that are older than it.
+
+        Raises:
+            JobNotFound: There is no job `before`.
+        """
+        query = select(Job).order_by(Job.number.desc()).limit(limit)
         if kind is not None:
             query = query.where(Job.kind == kind)
         if statuses:
             query = query.where(Job.status.in_(statuses))
         with self.database.read() as session:
+            if before is not None:
+                query = query.where(Job.number < _row(session, before).number)
             return list(session.scalars(query))
 
     def queued(self, limit: int) -> tuple[Job, ...]:
@@ -194,6 +207,26 @@ class JobStore:
                 job.status = "stopping"
             job.updated_at = now()
         return job
+
+    def delete(self, job_id: str) -> None:
+        """Remove a job that has ended: its row, its log, its folder. Its model stays.
+
+        Raises:
+            JobNotFound: There is none.
+            Conflict: It has not ended, or another job is to start from its weights.
+        """
+        with self.database.write() as session:
+            job = _row(session, job_id)
+            if not job.is_final:
+                raise Conflict(f"Job '{job_id}' is {job.status}. Cancel it first, or wait for it.")
+            waiting = select(Job).where(Job.status.in_(("queued", *LIVE)))
+            for other in session.scalars(waiting):
+                base = other.recipe.get("base") or {}
+                if (base.get("kind"), base.get("value")) == ("job", job_id):
+                    raise Conflict(f"Job '{other.id}' starts from its weights. Wait for that one.")
+            # Within the transaction: what is killed in between can be deleted again.
+            shutil.rmtree(self.folder(job_id), ignore_errors=True)
+            session.delete(job)
 
     # --- noted by the worker
 

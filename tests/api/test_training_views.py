@@ -202,6 +202,31 @@ def test_a_job_cancelled_in_the_queue_leaves_the_best_of_an_earlier_attempt(
         assert recipe["name"] == job.recipe["name"]
 
 
+def test_a_job_that_has_ended_can_be_deleted_whatever_its_kind(service: Service) -> None:
+    training = service.start()
+    other = service.jobs.create("annotation", config={}, recipe={})
+    for job in (training, other):
+        answer = service.call(service.app, "DELETE", f"/jobs/{job.id}")
+        assert (answer.status_code, answer.json()["code"]) == (409, "CONFLICT")
+        assert service.post(f"/jobs/{job.id}/cancel").json()["log_path"].endswith(f"{job.id}/log")
+        assert service.call(service.app, "DELETE", f"/jobs/{job.id}").status_code == 204
+        assert not service.jobs.folder(job.id).exists()
+        assert service.call(service.app, "DELETE", f"/jobs/{job.id}").status_code == 404
+    assert service.get("/jobs") == {"jobs": []}
+
+
+def test_a_long_list_comes_in_pages(service: Service) -> None:
+    ids = [service.jobs.create("export", config={}, recipe={}).id for _ in range(5)][::-1]
+    pages, before = [], ""
+    while page := service.get(f"/jobs?limit=2&before={before}")["jobs"]:
+        pages.append([job["job_id"] for job in page])
+        before = pages[-1][-1]
+    assert pages == [ids[:2], ids[2:4], ids[4:]]
+    for wrong in ("limit=0", "limit=1001"):
+        assert service.call(service.app, "GET", f"/jobs?{wrong}").status_code == 400
+    assert service.call(service.app, "GET", f"/jobs?before={UNKNOWN}").status_code == 404
+
+
 def test_kinds_are_kept_apart(service: Service) -> None:
     training = service.start()
     other = service.jobs.create("evaluation", config={}, recipe={})
@@ -226,6 +251,7 @@ def test_kinds_are_kept_apart(service: Service) -> None:
         ("GET", "/jobs/{}"),
         ("GET", "/jobs/{}/logs"),
         ("POST", "/jobs/{}/cancel"),
+        ("DELETE", "/jobs/{}"),
     ],
 )
 def test_an_unknown_job(service: Service, method: str, path: str) -> None:
@@ -250,6 +276,7 @@ def test_starting_and_cancelling_need_the_admin_token(service: Service) -> None:
         ("DELETE", f"/train/{job.id}", None),
         ("POST", f"/api/training/tasks/{job.id}/cancel", None),
         ("POST", f"/jobs/{job.id}/cancel", None),
+        ("DELETE", f"/jobs/{job.id}", None),
         ("POST", "/tasks/train/submit", {}),
         ("GET", "/tasks/train/get", None),
     ]

@@ -14,7 +14,7 @@ from sqlalchemy import inspect, text
 from errors import Conflict, JobNotFound, VisionLoopError
 from models_store.database import MIGRATIONS, Base, Database, PublishedModel, State
 from settings import Settings
-from training.jobs import FINAL, Job, JobStore, Status
+from training.jobs import FINAL, STATUSES, Job, JobStore, Status
 
 ROOT = Path(__file__).parents[2]
 
@@ -249,3 +249,39 @@ def test_every_column_has_a_type_that_other_databases_take() -> None:
 
     for dialect in (postgresql.dialect(), mysql.dialect()):
         assert "jobs" in str(CreateTable(Base.metadata.tables["jobs"]).compile(dialect=dialect))
+
+
+def test_jobs_are_listed_in_pages(store: JobStore) -> None:
+    ids = [submit(store).id for _ in range(5)][::-1]
+    assert [job.id for job in store.list(limit=2)] == ids[:2]
+    assert [job.id for job in store.list(limit=2, before=ids[1])] == ids[2:4]
+    assert [job.id for job in store.list(before=ids[3])] == ids[4:]
+    with pytest.raises(JobNotFound):
+        store.list(before="x")
+
+
+@pytest.mark.parametrize("status", STATUSES)
+def test_only_what_has_ended_can_be_deleted(store: JobStore, status: Status) -> None:
+    job, other = bring(store, status), submit(store)
+    (store.folder(job.id) / "log").touch()
+    if status in FINAL:
+        store.delete(job.id)
+        assert not store.folder(job.id).exists()
+        assert [found.id for found in store.list()] == [other.id]
+        with pytest.raises(JobNotFound):
+            store.delete(job.id)
+    else:
+        with pytest.raises(Conflict, match=f"is {status}"):
+            store.delete(job.id)
+        assert store.log(job.id).exists()
+
+
+def test_weights_that_another_job_waits_for_stay(store: JobStore) -> None:
+    failed = bring(store, "failed")
+    waiting = store.create(
+        "training", config={}, recipe={"base": {"kind": "job", "value": failed.id}}
+    )
+    with pytest.raises(Conflict, match=waiting.id):
+        store.delete(failed.id)
+    store.request_cancel(waiting.id)
+    store.delete(failed.id)

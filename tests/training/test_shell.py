@@ -39,10 +39,19 @@ class Handler(BaseHTTPRequestHandler):
             self._stream()
         elif self.path == "/jobs":
             self._answer(200, {"jobs": [JOB, JOB | {"job_id": "b2" * 16, "status": "failed"}]})
+        elif self.path == f"/jobs?before={'b2' * 16}":
+            self._answer(200, {"jobs": [JOB | {"job_id": "c3" * 16}]})
+        elif self.path.startswith("/jobs?"):
+            self._answer(200, {"jobs": []})
         elif self.path.endswith("/logs"):
             self._answer(200, {"logs": ["[2026-11-21 10:00:00] one"]})
         else:
             self._answer(200, JOB)
+
+    def do_DELETE(self) -> None:
+        self._note(None)
+        self.send_response(204)
+        self.end_headers()
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
@@ -125,7 +134,7 @@ def test_watch_goes_on_after_a_broken_connection(
 
 def test_list_and_logs(handler: type[Handler], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list"]) == 0
-    first, second = capsys.readouterr().out.splitlines()
+    first, second, _ = capsys.readouterr().out.splitlines()
     assert first.split()[:3] == ["a1a1a1a1", "completed", "100.0%"]
     assert second.split()[:2] == ["b2b2b2b2", "failed"]
     assert main(["list", "--json"]) == 0
@@ -157,3 +166,14 @@ def test_wrong_arguments(command: str) -> None:
     with pytest.raises(SystemExit) as ended:
         main(command.split())
     assert ended.value.code == 2
+
+
+def test_a_job_of_an_older_page_is_found_and_deleted(
+    handler: type[Handler], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["delete", "c3"]) == 0
+    assert capsys.readouterr().out == f"Job {'c3' * 16} is deleted.\n"
+    assert handler.asked[-1][:2] == ("DELETE", f"/jobs/{'c3' * 16}")
+    handler.asked.clear()
+    assert main(["delete", "d4" * 16]) == 0  # nothing to look up
+    assert len(handler.asked) == 1
