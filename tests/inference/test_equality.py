@@ -13,6 +13,7 @@ import pytest
 from inference.engine import disagreement
 from inference.images import decode
 from inference.onnx_engine import OnnxEngine
+from inference.polygons import fill_parts
 from inference.postprocess import postprocess
 from inference.prediction import Prediction
 from inference.preprocess import prepare
