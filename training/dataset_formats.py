@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -131,17 +132,17 @@ class _Placed:
 
 
 def _placed(pictures: Sequence[AnnotatedPicture]) -> list[_Placed]:
+    """Pictures that share their name, whatever their splits, are named by their content, so that
+    annotations that come back without pictures find theirs."""
     val = held_out(picture.content for picture in pictures)
-    taken: set[tuple[str, str]] = set()
+    names = [PurePosixPath(picture.name).name or picture.file.name for picture in pictures]
+    stems = Counter(PurePosixPath(name).stem for name in names)  # labels are named by it alone
     placed = []
-    for picture in pictures:
+    for picture, name in zip(pictures, names, strict=True):
         split = picture.split or ("val" if picture.content in val else "train")
-        name = PurePosixPath(picture.name).name or picture.file.name
-        stem = PurePosixPath(name).stem  # labels are named by it alone
-        if (split, stem) in taken:
-            name = f"{stem}_{picture.content[:12]}{PurePosixPath(name).suffix}"
-        taken.add((split, PurePosixPath(name).stem))
-        placed.append(_Placed(picture, split, name))
+        path = PurePosixPath(name)
+        unique = name if stems[path.stem] == 1 else f"{picture.content}{path.suffix}"
+        placed.append(_Placed(picture, split, unique))
     return placed
 
 
