@@ -134,7 +134,8 @@ class AnnotationInbox:
                     await asyncio.wait_for(self._arrived.wait(), QUIET)
                     continue
                 for dataset in await asyncio.to_thread(self.store.changed):
-                    await self._try_build(dataset)
+                    if CONFIG in dataset.options:  # whoever corrects another makes its folder
+                        await self._try_build(dataset)
             except Exception:
                 log.exception("Annotations cannot be taken in")
                 await asyncio.sleep(QUIET)
