@@ -6,10 +6,9 @@ import shutil
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from errors import VisionLoopError
-from models_store.database import now
+from errors import ModelNotFound, VisionLoopError
 from models_store.registry import Registry
 from models_store.versions import ModelVersion
 from training.data_roots import data_roots, shown_name
@@ -27,6 +26,10 @@ EVALUATION_BEGINS = 0.97  # of a training's progress
 DRAWING_SHARE = 0.6  # of an evaluation's progress, where its pictures are drawn first
 SHOWN = ("accuracy", "precision", "recall", "f1_score", "mAP50", "mAP50_95", "mask_mAP50_95",
          "pose_mAP50_95", "accuracy_top5", "inference_time")  # fmt: skip
+KEPT = ("old_classes_before", "old_classes", "new_classes")  # metrics of an incremental training
+
+# Of a model's own data, asked for on some data, or made beside something else.
+Standing = Literal["own", "asked", "aside"]
 
 
 def run_evaluation(
@@ -34,14 +37,16 @@ def run_evaluation(
     job: JobHandle,
     registry: Registry,
     share: tuple[float, float] = (0.0, 1.0),
+    aside: bool = False,
 ) -> EvaluationRow:
     """Do what a recipe says, from the start.
 
     Args:
         recipe: What `plan_evaluation` decided.
         job: Told of the progress; asked whether to end.
-        registry: Has the model, whose metrics become the figures, and the settings.
+        registry: Has the model, and the settings.
         share: From where to where this moves the job's progress, 0 to 1.
+        aside: Only the history gets the figures.
 
     Raises:
         VisionLoopError: The model or the data is gone, or cannot be used.
@@ -51,7 +56,9 @@ def run_evaluation(
     version = registry.get(recipe.model_id)
     begin, end = share
     notes: list[str] = []
+    own = recipe.trained_on is not None and recipe.split == "val"
     if recipe.dataset is None:
+        own = version.source.get("kind") == "starter"
         middle = begin + DRAWING_SHARE * (end - begin)
         job.log(f"{version.id} is measured on drawn pictures.")
         path = drawn_set(recipe.task, settings, _Progress(job, begin, middle))
@@ -63,7 +70,10 @@ def run_evaluation(
         name = shown_name(path, settings)
         if recipe.trained_on not in (None, dataset.fingerprint):
             notes.append("The data set has changed since the model was trained on it.")
-    return measure(version, dataset, path, name, recipe.split, job, registry, (begin, end), notes)
+    standing: Standing = "aside" if aside else "own" if own else "asked"
+    return measure(
+        version, dataset, path, name, recipe.split, job, registry, (begin, end), notes, standing
+    )
 
 
 def evaluate_training(
@@ -72,7 +82,7 @@ def evaluate_training(
     """The evaluation that ends a training, on the val split it was trained with.
 
     The model is published by now and stays, whatever happens here. A job that was ended just
-    after its evaluation finds it again.
+    after its evaluation finds it again. Why one failed is in the job's log.
 
     Raises:
         JobCancelled: A stop was asked for.
@@ -84,7 +94,7 @@ def evaluate_training(
         finally:
             store.close()
         if row is not None:
-            _note(version, row, registry)
+            _note(version, row, registry, "own")
             return row
         evaluation = EvaluationRecipe(
             model_id=version.id,
@@ -99,7 +109,6 @@ def evaluate_training(
             traceback.print_exc()
             reason = f"{type(error).__name__}; the job's log has the details."
         job.log(f"The evaluation failed: {reason} The model {version.id} stays published.")
-        registry.set_metrics(version.id, {"evaluation_error": reason, "last_updated": now()})
         return None
 
 
@@ -113,8 +122,13 @@ def measure(
     registry: Registry,
     share: tuple[float, float] = (0.0, 1.0),
     notes: Sequence[str] = (),
+    standing: Standing = "asked",
 ) -> EvaluationRow:
-    """Measure a version, keep the evaluation, make its figures the version's metrics."""
+    """Measure a version, keep the evaluation; perhaps its figures become the version's metrics.
+
+    Those stay on one data set: val of what the version was trained with; of an imported one the
+    newest that was asked for.
+    """
     job.log(f"Evaluating {version.id} on {split} of {name}.")
     output = job.folder / "evaluation"
     shutil.rmtree(output, ignore_errors=True)
@@ -136,10 +150,14 @@ def measure(
         row = store.add(
             version.id, name, path, dataset.fingerprint, split, output, found.figures, job.id
         )
+        try:
+            _note(version, row, registry, standing)
+        except ModelNotFound:  # deleted meanwhile
+            store.delete_for(version.id)
+            raise
     finally:
         store.close()
-    _note(version, row, registry)
-    job.advance(share[1], found.figures)
+    job.advance(share[1], found.figures if standing != "aside" else {})
     for note in found.report["notes"]:
         job.log(note)
     shown = ", ".join(f"{k} {found.figures[k]:.4g}" for k in SHOWN if k in found.figures)
@@ -147,8 +165,20 @@ def measure(
     return row
 
 
-def _note(version: ModelVersion, row: EvaluationRow, registry: Registry) -> None:
-    metrics: dict[str, Any] = {**row.figures, "split": row.split, "dataset": row.dataset}
+def _note(
+    version: ModelVersion, row: EvaluationRow, registry: Registry, standing: Standing
+) -> None:
+    """Make the figures the version's metrics, where these are to be of this data."""
+    registry.refresh()
+    known = registry.get(version.id)
+    present = known.metrics or {}
+    if standing != "own":
+        same = (row.dataset, row.split) == (present.get("dataset"), present.get("split"))
+        foreign = known.source.get("kind") == "import" and row.split != "train"
+        if not (same or (standing == "asked" and (foreign or "split" not in present))):
+            return
+    metrics: dict[str, Any] = {name: present[name] for name in KEPT if name in present}
+    metrics |= {**row.figures, "split": row.split, "dataset": row.dataset, "evaluation": row.id}
     registry.set_metrics(version.id, metrics | {"last_updated": row.created_at})
 
 

@@ -1,6 +1,7 @@
 """The evaluations that were made: a row each, and a folder with the report, plots and matches.
 
-History is kept: evaluating again adds a row. A model's evaluations go with the model.
+History is kept: evaluating again adds a row. A model's evaluations go with the model; with one
+that the command line deletes, at the server's next start.
 """
 
 from __future__ import annotations
@@ -108,11 +109,13 @@ class EvaluationStore:
     def latest(
         self, model_id: str, fingerprint: str | None = None, split: str | None = None
     ) -> EvaluationRow | None:
-        """The newest one of an exact `name:version`, on this data and split if they are given."""
+        """The newest whole one of an exact `name:version`, on this data and split if given."""
         found = (
             row
             for row in self.history(model_id)
-            if fingerprint in (None, row.fingerprint) and split in (None, row.split)
+            if fingerprint in (None, row.fingerprint)
+            and split in (None, row.split)
+            and self.is_whole(row)
         )
         return next(found, None)
 
@@ -128,8 +131,13 @@ class EvaluationStore:
             return list(session.scalars(query))
 
     def of_job(self, job_id: str, model_id: str) -> EvaluationRow | None:
-        """The newest one that a job made of a model."""
-        return next((row for row in self.history(model_id) if row.job_id == job_id), None)
+        """The first one that a job made of a model: what the job was there for."""
+        rows = [row for row in self.history(model_id) if row.job_id == job_id]
+        return rows[-1] if rows else None
+
+    def is_whole(self, row: EvaluationRow) -> bool:
+        """Whether its report is there still."""
+        return (self.folder(row) / REPORT).is_file()
 
     def folder(self, row: EvaluationRow) -> Path:
         """Its report.json, plots/, worst/ and predictions.npz."""
@@ -151,7 +159,11 @@ class EvaluationStore:
         return len(rows)
 
     def keep_only(self, models: Collection[str]) -> int:
-        """Remove the evaluations of models that are gone, as the command line deletes them."""
+        """Remove the evaluations of models that are gone, as the command line deletes them.
+
+        Args:
+            models: Every `name:version` that is there, those that cannot be read included.
+        """
         query = select(EvaluationRow.name, EvaluationRow.version).distinct()
         with self.database.read() as session:
             known = {f"{name}:{version}" for name, version in session.execute(query)}

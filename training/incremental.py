@@ -9,7 +9,7 @@ one who remembers. At the end both models are measured on old and new data (`for
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,7 +66,7 @@ def learn(task: Lesson, job: JobHandle) -> Trained:
     if task.strength.statistics:
         hooks["on_train_batch_start"] = keep_statistics
     run.hooks = hooks
-    return yolo.train(run)
+    return replace(yolo.train(run), class_counts=task.dataset.learned_counts)
 
 
 @dataclass(frozen=True)

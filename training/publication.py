@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from errors import VisionLoopError
+from errors import Conflict, ModelNotFound, VisionLoopError
 from models_store.children import ChildTimeout, run_module
+from models_store.decisions import Why
 from models_store.registry import Registry
 from models_store.versions import ModelVersion
 from training.data_roots import shown_name
@@ -28,8 +30,9 @@ class Trained:
     Attributes:
         folder: model.json and model.safetensors.
         metrics: Of the best epoch, on the val split.
-        dataset_fingerprint: What it was trained on.
-        class_counts: Class name → objects (pictures, for classify) in train.
+        dataset_fingerprint: What it was trained on; without old data that was replayed.
+        class_counts: Class name → objects (pictures, for classify) in train; of an incremental
+            training in the new data alone.
     """
 
     folder: Path
@@ -61,11 +64,42 @@ def publish(trained: Trained, recipe: Recipe, job: JobHandle, registry: Registry
             "teacher": recipe.teacher.shown if recipe.teacher else None,
             "dataset": shown_name(Path(recipe.dataset), registry.settings),
             "dataset_fingerprint": trained.dataset_fingerprint,
-            "class_counts": dict(trained.class_counts),
+            "class_counts": _class_counts(trained, recipe, registry),
         }
+        _hold(recipe.name, registry)
         version = registry.publish(trained.folder, recipe.name, source)
     job.log(f"Published {version.id}.")
     return version
+
+
+def _hold(name: str, registry: Registry) -> None:
+    """Promote what a name means while no version of it is promoted.
+
+    Otherwise it would mean the new version as soon as that is there, measured or not.
+    """
+    registry.refresh()
+    versions = [version for version in registry.list() if version.name == name]
+    if versions and not any(version.promoted for version in versions):
+        reason = f"{versions[0].id} answered for {name!r} before a training made a newer version."
+        with contextlib.suppress(Conflict, ModelNotFound):  # somebody was quicker
+            registry.promote(versions[0].id, Why("training", (reason,)), over="")
+
+
+def _class_counts(trained: Trained, recipe: Recipe, registry: Registry) -> dict[str, int]:
+    """What live traffic is held against; empty where it is not known for every class.
+
+    A model that goes on learning has seen what its parent saw, too.
+    """
+    counts = dict(trained.class_counts)
+    if recipe.mode != "incremental":
+        return counts
+    try:
+        before = registry.get(recipe.parent or "").source.get("class_counts")
+    except ModelNotFound:
+        before = None
+    if not before:
+        return {}
+    return {name: count + int(before.get(name, 0)) for name, count in counts.items()}
 
 
 def published(job_id: str, registry: Registry) -> ModelVersion | None:

@@ -73,6 +73,18 @@ class UnionDataset(Dataset):
             if part is not None:
                 yield prefix, part
 
+    @property
+    def learned(self) -> Dataset:
+        return self.new.dataset if self.new else self
+
+    @property
+    def learned_counts(self) -> dict[str, int]:
+        """As `class_counts`, of the new pictures alone, under the names of the union."""
+        counts = Counter[int]()
+        for image in self.new.splits["train"] if self.new else ():
+            counts.update(self.new.classes(image) if self.new else ())
+        return {name: counts[class_id] for class_id, name in enumerate(self.names)}
+
     @cached_property
     def looked(self) -> Looked:
         splits = {

@@ -328,7 +328,7 @@ def _collect(run: Run) -> Trained:
     fill(rebuilt, model.state_dict())
     save_model(folder, rebuilt, description)
     run.job.log(f"Best epoch {run.best.get('epoch', 0):.0f}: {_shown(run.best)}.")
-    return Trained(folder, run.best, run.dataset.fingerprint, run.dataset.class_counts)
+    return Trained(folder, run.best, run.dataset.learned.fingerprint, run.dataset.class_counts)
 
 
 def _shown(metrics: Mapping[str, float]) -> str:

@@ -124,11 +124,66 @@ def test_an_evaluation_that_fails_does_not_lose_the_model(
     version = registry.get(model_id)
     plan = recipe(registry, "detect", model=model_id, name="fails")
     assert evaluating.evaluate_training(version, plan, job, registry) is None
-    metrics = registry.get(model_id).metrics or {}
-    assert set(metrics) == {"evaluation_error", "last_updated"}
-    assert metrics["evaluation_error"] == "InvalidProtobuf; the job's log has the details."
+    assert registry.get(model_id).metrics is None
+    assert "The evaluation failed: InvalidProtobuf; the job's log has the details." in job.text
     assert f"The model {model_id} stays published." in job.text
     assert evaluations.history(model_id) == []
+
+
+def test_a_version_that_is_deleted_while_it_is_measured_leaves_nothing(
+    registry: Registry, job: RecordingJob, evaluations: EvaluationStore, tmp_path: Path
+) -> None:
+    model_id = published(registry, tmp_path / "model", "vanishing", ("circle", "b", "c"))
+    version = registry.get(model_id)
+    plan = recipe(registry, "detect", model=narrow_network(registry, "detect"), name="vanishing")
+
+    def delete(job: RecordingJob) -> None:
+        if registry.list() and model_id in [model.id for model in registry.list()]:
+            registry.delete(model_id)
+
+    folders = get_settings().home / "evaluations"
+    before = set(folders.glob("*"))
+    job.stop_when = delete
+    assert evaluating.evaluate_training(version, plan, job, registry) is None
+    assert evaluations.history(model_id) == []
+    assert set(folders.glob("*")) == before
+
+
+def test_metrics_stay_on_the_data_that_a_model_was_trained_with(
+    registry: Registry, job: RecordingJob, tmp_path: Path
+) -> None:
+    names = ("circle", "square", "triangle")
+    source = {"kind": "train", "dataset_fingerprint": "as-it-was"}
+    taught = published(registry, tmp_path / "taught", "taught", names, **source)
+    foreign = published(registry, tmp_path / "foreign", "foreign", names)
+    own, other = data("own-data"), data("other-data")
+
+    def measure(model_id: str, path: Path, split: str = "val", **fields: Any) -> tuple[str, str]:
+        aside = fields.pop("aside", False)
+        plan = EvaluationRecipe(
+            model_id=model_id, task="detect", dataset=str(path), split=split, **fields
+        )
+        evaluating.run_evaluation(plan, job, registry, aside=aside)
+        metrics = registry.get(model_id).metrics or {}
+        return metrics.get("dataset", ""), metrics.get("split", "")
+
+    assert measure(taught, own, aside=True) == ("", "")
+    assert measure(taught, own, trained_on="as-it-was") == ("own-data", "val")
+    registry.set_metrics(
+        taught, {**(registry.get(taught).metrics or {}), "old_classes": 0.5, "mAP50": 9.0}
+    )
+    assert measure(taught, other) == ("own-data", "val")
+    assert measure(taught, own, "train", trained_on="as-it-was") == ("own-data", "val")
+    assert (registry.get(taught).metrics or {})["mAP50"] == 9.0
+    assert measure(taught, own) == ("own-data", "val")
+    again = registry.get(taught).metrics or {}
+    assert (again["old_classes"], again["mAP50"] <= 1) == (0.5, True)
+
+    assert measure(foreign, own, "train") == ("own-data", "train")
+    assert measure(foreign, own) == ("own-data", "val")
+    assert measure(foreign, other, "train") == ("own-data", "val")
+    assert measure(foreign, other, aside=True) == ("own-data", "val")
+    assert measure(foreign, other) == ("other-data", "val")
 
 
 def test_an_evaluation_that_was_asked_for(

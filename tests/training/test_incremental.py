@@ -82,7 +82,16 @@ def test_a_job_learns_on_and_reports_what_it_forgot(registry: Registry, job: Rec
     assert version.source["parent"] == base
     assert version.source["mode"] == "incremental"
     store = EvaluationStore(registry.settings)
-    kept = store.folder(store.history(version.id)[0])
+    row_of_new = store.of_job(job.id, version.id)
+    assert row_of_new is not None
+    kept = store.folder(row_of_new)
+    assert [row.dataset for row in store.history(version.id)] == [
+        Path(shapes("detect", 1)).parent.name,
+        row_of_new.dataset,
+    ]
+    assert len(store.history(base)) == 2  # the gate need not measure again
+    assert registry.get(base).metrics is None
+    assert not any("has changed since" in note for note in store.report(row_of_new)["notes"])
     store.close()
     found = json.loads((kept / "forgetting.json").read_text())
     assert found["metric"] == "mAP50_95"
@@ -91,7 +100,9 @@ def test_a_job_learns_on_and_reports_what_it_forgot(registry: Registry, job: Rec
     assert found["unmeasured"] == ["lamp"]
     assert (kept / "plots" / "forgetting.png").is_file()
     assert "forgetting" in json.loads((kept / "report.json").read_text())["plots"]
+    assert version.source["class_counts"] == {}  # what the base model was trained on is not known
     metrics = registry.get(version.id).metrics or {}
+    assert metrics["evaluation"] == row_of_new.id
     assert {"old_classes_before", "old_classes", "new_classes", "mAP50"} <= set(metrics)
     assert {"old_classes", "new_classes"} <= set(job.metrics[-1])
     assert "Mean mAP50_95: old classes" in job.text

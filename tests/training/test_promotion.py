@@ -18,7 +18,7 @@ from settings import get_settings
 from tests.small_models import small_description
 from tests.training.made_reports import report
 from tests.training.trainer_job import RecordingJob
-from training import evaluating, promotion
+from training import evaluating, promotion, publication
 from training.evaluation_recipe import EvaluationRecipe
 from training.evaluations import REPORT, EvaluationRow, EvaluationStore
 from training.gate import Gate
@@ -46,13 +46,15 @@ class Scene:
     def fingerprint(self) -> str:
         return self.contents[0] if len(self.contents) == 1 else self.contents.pop(0)
 
-    def publish(self, figures: dict[str, float], promote: bool = False) -> str:
+    def publish(self, figures: dict[str, float], promote: bool = False, **source: Any) -> str:
         made = self.folder / f"model-{len(self.figures)}"
         made.mkdir()
         small_description("detect").save(made)
         for name in (WEIGHTS_FILE, ONNX_FILE):
             (made / name).write_bytes(b"never loaded")
-        model = self.registry.publish(made, "signs", {"kind": "import"}, promote=promote).id
+        model = self.registry.publish(
+            made, "signs", {"kind": "import"} | source, promote=promote
+        ).id
         self.figures[model] = figures
         return model
 
@@ -225,3 +227,38 @@ def test_a_training_request_says_whether_to_promote() -> None:
     assert TrainingFields(data_path="d").request("regular").promote == "never"
     older = TrainingRequest.model_validate({"promote": False})  # as it was stored before
     assert older.promote == "never"
+
+
+def test_a_training_does_not_take_the_name_of_a_model_that_was_never_promoted(
+    scene: Scene,
+) -> None:
+    """A name means its newest version while none is promoted: the gate would come too late."""
+    publication._hold("signs", scene.registry)  # nothing is there yet
+    first, second = scene.publish(BEFORE), scene.publish(BEFORE)
+    publication._hold("signs", scene.registry)
+    trained = scene.publish(WORSE)
+    assert scene.registry.get("signs").id == second
+    assert not scene.run(trained)
+    publication._hold("signs", scene.registry)
+    [refused, held] = scene.registry.decisions("signs")
+    assert (held.action, held.by, held.previous) == ("promoted", "training", None)
+    assert "answered for 'signs' before" in held.reasons[0]
+    assert refused.action == "refused"
+    assert first != second
+
+
+@pytest.mark.parametrize(
+    ("mode", "parent", "expected"),
+    [
+        ("regular", {"stop": 5}, {"stop": 1, "tram": 9}),
+        ("incremental", {"stop": 5, "yield": 7}, {"stop": 6, "tram": 9}),
+        ("incremental", None, {}),
+    ],
+)
+def test_a_model_that_goes_on_learning_has_seen_what_its_parent_saw(
+    scene: Scene, mode: str, parent: dict[str, int] | None, expected: dict[str, int]
+) -> None:
+    base = scene.publish(BEFORE, class_counts=parent)
+    trained: Any = type("Trained", (), {"class_counts": {"stop": 1, "tram": 9}})()
+    recipe: Any = type("Recipe", (), {"mode": mode, "parent": base})()
+    assert publication._class_counts(trained, recipe, scene.registry) == expected

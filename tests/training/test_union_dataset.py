@@ -52,6 +52,11 @@ def test_labels_get_the_ids_of_the_union(tmp_path: Path) -> None:
     assert len(list((tmp_path / "view/images/val").iterdir())) == 4 + 4
     counted = sum(len(rows(file)) for file in (tmp_path / "view/labels/train").iterdir())
     assert sum(union.class_counts.values()) == counted
+    assert (union.learned, union.learned.fingerprint) == (new, new.fingerprint)
+    assert union.fingerprint != new.fingerprint
+    counts = new.class_counts
+    expected = {"Triangle": counts["triangle"], "lamp": 0, "circle": counts["circle"]}
+    assert union.learned_counts == expected
 
 
 def test_a_classifiers_folders_keep_the_order_of_the_union(tmp_path: Path) -> None:
