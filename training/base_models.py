@@ -7,6 +7,7 @@ what was chosen, in the worker.
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 from dataclasses import dataclass
 from functools import lru_cache
@@ -284,16 +285,18 @@ def _of_registry(text: str, task: Task | None, registry: Registry) -> Base:
 
 
 def _confined(text: str, settings: Settings) -> Path:
-    """A weights file under the allowed roots."""
+    """A weights file under the allowed roots; a relative path counts from each of them in turn."""
     roots = data_roots(settings)
     if settings.pretrained:
         roots = (*roots, real_path(settings.pretrained))
-    path = real_path(text)
-    if not is_inside(path, roots):
-        raise Forbidden(
-            f"The weights {text[:200]!r} are outside the folders this server may read. Move them "
-            "under one of VISIONLOOP_DATA_ROOTS, or import them as a model and give its id."
-        )
-    if not path.is_file():
-        raise InvalidModelFile(f"There is no weights file {text[:200]!r}.")
-    return path
+    for place in [""] if os.path.isabs(text) else roots:
+        path = real_path(os.path.join(place, text))
+        if not is_inside(path, roots):
+            raise Forbidden(
+                f"The weights {text[:200]!r} are outside the folders this server may read. Move "
+                "them under one of VISIONLOOP_DATA_ROOTS, or import them as a model and give its "
+                "id."
+            )
+        if path.is_file():
+            return path
+    raise InvalidModelFile(f"There is no weights file {text[:200]!r}.")

@@ -125,6 +125,7 @@ class Dispatcher:
         self._settlement = Settlement(store, settings.train_attempts, published)
         self._on_epoch = on_epoch
         self._running: dict[str, Running] = {}
+        self._refused: set[str] = set()  # jobs for which the system gave no process
         self._awaited: dict[str, asyncio.Event] = {}
         self._wake = asyncio.Event()
         self._leaving = asyncio.Event()
@@ -243,9 +244,10 @@ class Dispatcher:
     def _launch(self, job: Job) -> bool:
         """Start a worker, from the event loop's own thread."""
         writer = LogWriter(self.store.log(job.id))
-        gpu = self._free_gpu()
+        gpu, kills = self._free_gpu(), out_of_memory_kills()
         reading, writing = os.pipe()
         try:
+            drain = writer.drain(reading)
             process = subprocess.Popen(
                 self._command(job),
                 cwd=ROOT,
@@ -255,16 +257,17 @@ class Dispatcher:
                 stderr=writing,
                 start_new_session=True,
             )
-        except OSError as error:  # no memory, no process left: later perhaps
-            os.close(reading)
-            writer.say(f"The worker could not be started: {error.strerror}. Trying again.")
+        except (OSError, RuntimeError) as error:  # no memory, no process left: later perhaps
+            if job.id not in self._refused:  # said once, tried at every look
+                self._refused.add(job.id)
+                writer.say(f"The worker cannot be started yet: {error}.")
             return False
         finally:
-            os.close(writing)
+            os.close(writing)  # which ends the drain where there is no worker
+        self._refused.discard(job.id)
         again = f", attempt {job.attempts + 1}" if job.attempts else ""
         writer.say(f"Process {process.pid} started{again}.")
-        kills = out_of_memory_kills()
-        running = Running(job, process, writer, writer.drain(reading), gpu, kills)
+        running = Running(job, process, writer, drain, gpu, kills)
         running.epoch = job.checkpoint
         self._running[job.id] = running
         running.watch = asyncio.create_task(self._watch(running))

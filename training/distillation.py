@@ -26,6 +26,7 @@ from training.distillation_criteria import TUNING, DenseCriterion, PictureCriter
 from training.distillation_losses import FeatureDistillation
 from training.distillation_options import DistillationOptions
 from training.old_model import Seen
+from training.opening import announce
 from training.publication import Trained
 from training.recipe import Recipe
 from training.replay import Replaying, remember, share
@@ -50,9 +51,7 @@ def train(recipe: Recipe, job: JobHandle, tuning: Tuning = TUNING) -> Trained:
     options, named = recipe.distillation, recipe.teacher
     if options is None or named is None:
         raise ValidationFailed("teacher_model_path is missing: give a model id or a path.")
-    job.report(fraction=0.0, epoch=0, epochs=recipe.epochs)
-    for note in recipe.notes:
-        job.log(note)
+    announce(recipe, job)
 
     dataset, replayed = with_old_data(recipe, options, job, settings)
     start = load_start(recipe.base, job.folder / "base", settings)

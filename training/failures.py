@@ -1,4 +1,4 @@
-"""Turns what can go wrong inside a training into a sentence with a remedy."""
+"""Turns what can go wrong inside a job into a sentence with a remedy."""
 
 from __future__ import annotations
 
@@ -9,8 +9,20 @@ from contextlib import contextmanager
 from errors import DatasetInvalid, ValidationFailed, VisionLoopError
 from training.recipe import Recipe
 
-NO_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "alloc_failed")
-NO_SPACE = ("no space left", "disk quota", "os error 28", "enforce fail at inline_container")
+DISK_FULL = 28  # exit code of a worker that could not even say so (ENOSPC)
+NO_ROOM = (
+    "The disk is full. Free space on the disk of VISIONLOOP_HOME (and of BENTOML_HOME), then start "
+    "the job again."
+)
+FULL = (errno.ENOSPC, errno.EDQUOT)
+NO_SPACE = (
+    "no space left", "disk quota", "disk is full", "os error 28",
+    "enforce fail at inline_container",
+)  # fmt: skip
+NO_MEMORY = (
+    "out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory",
+    "alloc_failed",
+)  # fmt: skip
 DIVERGED = ("nan persisted", "corrupted with nan", "nan/inf detected but")
 
 
@@ -25,45 +37,51 @@ def explained(recipe: Recipe) -> Iterator[None]:
     """
     try:
         yield
-    except VisionLoopError:
-        raise
-    except MemoryError as error:
-        raise _no_memory(recipe) from error
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise _no_space() from error
-        raise
     except Exception as error:
-        text = str(error)
-        known = text.lower()
-        if any(word in known for word in NO_MEMORY):
-            raise _no_memory(recipe) from error
-        if any(word in known for word in NO_SPACE):
-            raise _no_space() from error
-        if any(word in known for word in DIVERGED):
-            raise ValidationFailed(
-                "The training diverged: its loss became infinite or NaN and stayed so. Use a "
-                "smaller lr0 and check the labels."
-            ) from error
-        if "final batch=1" in known or "more than 1 value per channel" in known:
-            raise ValidationFailed(
-                f"With batch {recipe.batch} a batch holds a single picture, too little for imgsz "
-                f"{recipe.imgsz}. Use another batch, or a larger imgsz."
-            ) from error
-        if isinstance(error, RuntimeError) and known.startswith("dataset"):
-            raise DatasetInvalid(text.replace("❌", "").strip()) from error
-        raise
+        known = translated(error, recipe)
+        if known is None or known is error:
+            raise
+        raise known from error
 
 
-def _no_memory(recipe: Recipe) -> VisionLoopError:
-    return ValidationFailed(
-        f"Out of memory with batch {recipe.batch} at imgsz {recipe.imgsz}. "
-        "Reduce batch or imgsz, or choose a smaller model."
-    )
+def translated(error: Exception, recipe: Recipe | None = None) -> VisionLoopError | None:
+    """The error with a remedy that another one means; None where there is none to give."""
+    if isinstance(error, VisionLoopError):
+        return error
+    text = str(error)
+    said = text.lower()
+    if isinstance(error, MemoryError) or any(word in said for word in NO_MEMORY):
+        where = f" with batch {recipe.batch} at imgsz {recipe.imgsz}" if recipe else ""
+        return ValidationFailed(
+            f"Out of memory{where}. Reduce batch or imgsz, or choose a smaller model."
+        )
+    if is_disk_full(error):
+        return VisionLoopError(NO_ROOM)
+    if any(word in said for word in DIVERGED):
+        return ValidationFailed(
+            "The training diverged: its loss became infinite or NaN and stayed so. Use a smaller "
+            "lr0 and check the labels."
+        )
+    if recipe and ("final batch=1" in said or "more than 1 value per channel" in said):
+        return ValidationFailed(
+            f"With batch {recipe.batch} a batch holds a single picture, too little for imgsz "
+            f"{recipe.imgsz}. Use another batch, or a larger imgsz."
+        )
+    if isinstance(error, RuntimeError) and said.startswith("dataset"):
+        return DatasetInvalid(text.replace("❌", "").strip())
+    return None
 
 
-def _no_space() -> VisionLoopError:
-    return VisionLoopError(
-        "The disk is full. Free space on the disk of VISIONLOOP_HOME (and of BENTOML_HOME), then "
-        "start the job again."
-    )
+def reason(error: Exception) -> str:
+    """What a failed job's row says."""
+    if (known := translated(error)) is not None:
+        return known.message
+    text = str(error).strip().partition("\n")[0][:300]
+    return f"{type(error).__name__}: {text} (the job's log has the details)"
+
+
+def is_disk_full(error: Exception) -> bool:
+    """Whether the operating system, SQLite, torch or safetensors says so."""
+    if isinstance(error, OSError) and error.errno in FULL:
+        return True
+    return any(word in str(error).lower() for word in NO_SPACE)

@@ -14,13 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from settings import get_settings
 from training import yolo
-from training.data_roots import data_roots
-from training.datasets import check
+from training.opening import open_training
 from training.publication import Trained
 from training.recipe import Recipe
-from training.start_weights import load_start
 
 if TYPE_CHECKING:
     from training.worker import JobHandle
@@ -33,16 +30,7 @@ def train(recipe: Recipe, job: JobHandle) -> Trained:
         VisionLoopError: The data set, the start weights or the settings do not work out.
         JobCancelled: A stop was asked for.
     """
-    settings = get_settings()
-    job.report(fraction=0.0, epoch=0, epochs=recipe.epochs)
-    for note in recipe.notes:
-        job.log(note)
-
-    dataset = check(recipe.dataset, recipe.task, data_roots(settings))
-    job.check()
-    start = load_start(recipe.base, job.folder / "base", settings)
-    job.check()
-
+    dataset, start = open_training(recipe, job)
     run = yolo.Run(recipe, job, dataset, start)
     if not recipe.use_freeze_strategy:
         job.log("use_freeze_strategy is false: all layers train from the start.")

@@ -38,9 +38,16 @@ class LogWriter:
 
         Returns:
             The thread that does it; it closes the descriptor.
+
+        Raises:
+            RuntimeError: The system starts no more threads. The descriptor is closed.
         """
-        thread = threading.Thread(target=self._drain, args=(descriptor,), daemon=True)
-        thread.start()
+        try:
+            thread = threading.Thread(target=self._drain, args=(descriptor,), daemon=True)
+            thread.start()
+        except RuntimeError:
+            os.close(descriptor)
+            raise
         return thread
 
     def _drain(self, descriptor: int) -> None:

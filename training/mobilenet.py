@@ -30,16 +30,16 @@ from settings import get_settings
 from training.average import Average
 from training.confusion import classifier_scores
 from training.crops import CACHE, Training, Validation, preprocessing_for
-from training.data_roots import data_roots
-from training.datasets import Dataset, check
+from training.datasets import Dataset
 from training.failures import explained
 from training.inspection import look_through
 from training.jobs import JobCancelled
+from training.opening import open_training
 from training.partial_epoch import EVERY
 from training.publication import Trained
 from training.recipe import Recipe
 from training.remains import BEST, CHECKPOINTS, note_best
-from training.start_weights import Start, keep_rows, load_start
+from training.start_weights import Start, keep_rows
 from training.yolo_arguments import Amount, amount_of
 
 if TYPE_CHECKING:
@@ -58,15 +58,8 @@ def train(recipe: Recipe, job: JobHandle) -> Trained:
         VisionLoopError: The data set, the start weights or the settings do not work out.
         JobCancelled: A stop was asked for.
     """
-    settings = get_settings()
-    job.report(fraction=0.0, epoch=0, epochs=recipe.epochs)
-    for note in recipe.notes:
-        job.log(note)
-
-    dataset = check(recipe.dataset, recipe.task, data_roots(settings))
-    job.check()
-    start = load_start(recipe.base, job.folder / "base", settings)
-    gpu = torch.cuda.is_available() and settings.device != "cpu"
+    dataset, start = open_training(recipe, job)
+    gpu = torch.cuda.is_available() and get_settings().device != "cpu"
 
     with explained(recipe):
         device = torch.device("cuda" if gpu else "cpu")

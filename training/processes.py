@@ -26,7 +26,8 @@ END_GRACE = 0.5  # seconds in which a worker follows that
 TERM_GRACE = 2.0  # seconds from SIGTERM to SIGKILL
 KILL_GRACE = 2.0  # seconds that a killed process may take to go (a device driver can hold it)
 STEP = 0.05
-COUNTERS = Path("/proc/vmstat")  # the kernel's
+COUNTERS = Path("/proc/vmstat")  # the kernel's, of the whole machine
+GROUP, GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 CLOCK = 2.0  # seconds that two readings of one start time may differ (the clock was set)
 
 
@@ -112,14 +113,24 @@ def kill(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
 
 
 def out_of_memory_kills() -> int:
-    """How often the kernel has ended a process for want of memory since the machine started."""
+    """How often the kernel has ended a process for want of memory: one of this control group
+    (a container, a systemd unit), else of the whole machine."""
     if sys.platform != "linux":
         return 0
     try:
-        lines = COUNTERS.read_text().splitlines()
+        lines = _counters().read_text().splitlines()
     except OSError:
         return 0
     return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
+
+
+def _counters() -> Path:
+    try:
+        found = [line[3:] for line in GROUP.read_text().splitlines() if line.startswith("0::")]
+    except OSError:
+        return COUNTERS
+    events = [GROUPS / path.lstrip("/") / "memory.events" for path in found]
+    return next((path for path in events if path.is_file()), COUNTERS)
 
 
 def death(code: int, memory: bool) -> str:

@@ -39,7 +39,8 @@ IMGSZ = range(32, 4097)
 BATCH = range(1, 1025)
 PATIENCE = range(10_001)  # 0: never stop early
 STAGE_EPOCHS = range(1, 10_001)
-STAGES = 3  # of the freeze strategy: head, neck, backbone
+STAGES: dict[Task, int] = dict.fromkeys(TASKS, 3) | {"classify": 2}
+"""Of the freeze strategy: head, neck, backbone; a classifier has no neck."""
 
 
 class TrainingRequest(BaseModel):
@@ -165,7 +166,7 @@ def plan(
     notes = (base.sentence, *notes, *more)
     stage = request.min_epochs_per_stage
     if request.mode == "freeze_strategy" and request.use_freeze_strategy:
-        stage, more = _stage_epochs(stage, request.epochs)
+        stage, more = _stage_epochs(stage, request.epochs, STAGES[task])
         notes += more
     return Recipe(
         mode=request.mode,
@@ -288,13 +289,13 @@ def _imgsz(wanted: int | None, base: Base) -> tuple[int, tuple[str, ...]]:
     return rounded, (f"imgsz {size} was rounded up to {rounded}, a multiple of the stride 32.",)
 
 
-def _stage_epochs(wanted: int, epochs: int) -> tuple[int, tuple[str, ...]]:
-    """Three stages must fit in."""
-    possible = max(1, min(wanted, epochs // STAGES))
+def _stage_epochs(wanted: int, epochs: int, stages: int) -> tuple[int, tuple[str, ...]]:
+    """All stages must fit in."""
+    possible = max(1, min(wanted, epochs // stages))
     if possible == wanted:
         return wanted, ()
     return possible, (
-        f"min_epochs_per_stage was lowered from {wanted} to {possible}, so that {STAGES} stages "
+        f"min_epochs_per_stage was lowered from {wanted} to {possible}, so that {stages} stages "
         f"fit into {epochs} epochs.",
     )
 

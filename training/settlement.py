@@ -9,14 +9,13 @@ from filelock import FileLock
 
 from models_store.registry import Registry
 from settings import Settings
+from training.failures import DISK_FULL, NO_ROOM
 from training.jobs import LONGEST_ERROR, Job, JobStore
 from training.logs import LogWriter
 from training.processes import kill, marked
 from training.publication import published
 from training.remains import clear, kept_by
 
-DISK_FULL = 28  # exit code of a worker that could not even say so (ENOSPC)
-NO_ROOM = "The disk is full. Make room under VISIONLOOP_HOME and BENTOML_HOME; start again."
 KILLED = "The service was killed while this job ran."
 KILLS = 10  # of the service, for each crash that a job may have
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ctypes
-import errno
 import faulthandler
 import math
 import os
@@ -32,15 +31,14 @@ from models_store import _ultralytics
 from models_store.registry import Registry
 from models_store.versions import ModelVersion
 from settings import Settings, get_settings
+from training.failures import DISK_FULL, is_disk_full, reason
 from training.jobs import Job, JobCancelled, JobStore
 from training.processes import END, LEAVE
 from training.publication import publish, published
-from training.settlement import DISK_FULL, NO_ROOM
 
 NICE = 10
 INTERVAL = 0.25  # seconds between two writes of progress
 OURS = 15.0  # seconds in which the row must name this process
-FULL = (errno.ENOSPC, errno.EDQUOT)
 TRIES = 5
 
 
@@ -234,7 +232,7 @@ def main() -> int:
     parser.add_argument("job_id")
     parser.add_argument("--parent", type=int, help="pid of the dispatcher; end with it")
     arguments = parser.parse_args()
-    settle(arguments.parent)
+    give_way(arguments.parent)
     settings = get_settings()
     _ultralytics.prepare(settings.home)
     store = JobStore(settings)
@@ -257,11 +255,11 @@ def run(job: WorkerJob, row: Job, settings: Settings) -> int:
             traceback.print_exc()
             if is_disk_full(error):
                 return DISK_FULL
-            job.conclude(outcome="failed", error=explain(error))
+            job.conclude(outcome="failed", error=reason(error))
         except Exception as error:
             if not isinstance(error, VisionLoopError):
                 traceback.print_exc()
-            job.conclude(outcome="failed", error=explain(error))
+            job.conclude(outcome="failed", error=reason(error))
             return 1
     except SQLAlchemyError as error:  # not even the outcome could be written
         traceback.print_exc()
@@ -282,7 +280,7 @@ def claimed(store: JobStore, job_id: str) -> Job | None:
     return None
 
 
-def settle(parent: int | None) -> None:
+def give_way(parent: int | None) -> None:
     """Be a considerate process: end with the dispatcher, give way to the service."""
     faulthandler.enable()
     for number in (signal.SIGTERM, LEAVE, END):  # ignored signals are inherited
@@ -298,25 +296,6 @@ def settle(parent: int | None) -> None:
         os._exit(1)
     with contextlib.suppress(OSError):
         os.nice(NICE)
-
-
-def is_disk_full(error: BaseException) -> bool:
-    if isinstance(error, OSError):
-        return error.errno in FULL
-    return isinstance(error, SQLAlchemyError) and "disk is full" in str(error)
-
-
-def explain(error: Exception) -> str:
-    """The reason that the job's row shows."""
-    if isinstance(error, VisionLoopError):
-        return error.message
-    text = str(error).strip().partition("\n")[0][:300]
-    if is_disk_full(error):
-        return NO_ROOM
-    memory = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate")
-    if isinstance(error, MemoryError) or any(word in text.lower() for word in memory):
-        return f"Out of memory: use a smaller batch or imgsz. ({text[:120]})"
-    return f"{type(error).__name__}: {text} (the job's log has the details)"
 
 
 if __name__ == "__main__":

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,9 +21,9 @@ from tests.training.dispatching import (
     submit,
     until,
 )
+from training.failures import DISK_FULL
 from training.jobs import Job, JobStore
 from training.processes import is_alive, marked
-from training.settlement import DISK_FULL
 
 STUBBORN = "trap '' TERM HUP; (trap '' TERM HUP; sleep 100) & while true; do sleep 0.05; done"
 
@@ -202,5 +204,38 @@ def test_a_dispatcher_survives_a_database_that_does_not_answer(
         monkeypatch.setattr(store, "finish", broken)
         async with dispatching(store, f"exit {DISK_FULL}") as dispatcher:
             assert (await dispatcher.finished(job.id)).status == "failed"
+
+    story(store, body)
+
+
+@pytest.mark.parametrize("broken", ["process", "thread"])
+def test_a_worker_that_the_system_does_not_start_is_started_later(
+    store: JobStore, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    left = 3
+
+    def refused(*_: Any, **__: Any) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            monkeypatch.undo()
+        raise (OSError if broken == "process" else RuntimeError)("can't start it")
+
+    async def body() -> None:
+        async with dispatching(store, WAIT) as dispatcher:
+            if broken == "process":
+                monkeypatch.setattr("training.dispatcher.subprocess.Popen", refused)
+            else:
+                threads = SimpleNamespace(Lock=threading.Lock, Thread=refused)
+                monkeypatch.setattr("training.logs.threading", threads)
+            job = submit(store)
+            started = await running(store, job)
+            assert started.pid is not None
+            store.note(job.id, started.pid, outcome="completed")
+            (store.folder(job.id) / "go").touch()
+            await dispatcher.finished(job.id)
+        log = log_of(store, job)
+        assert log.count("The worker cannot be started yet: can't start it.") == 1
+        assert log.count(f"Process {started.pid} started.") == 1
 
     story(store, body)

@@ -22,7 +22,21 @@ def test_the_kernels_count_of_ended_processes_is_read(
     if text is not None:
         (tmp_path / "vmstat").write_text(text)
     monkeypatch.setattr("training.processes.COUNTERS", tmp_path / "vmstat")
+    monkeypatch.setattr("training.processes.GROUP", tmp_path / "cgroup")
     assert out_of_memory_kills() == (count if sys.platform == "linux" else 0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="control groups are Linux's")
+def test_what_other_containers_lose_is_not_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "vmstat").write_text("oom_kill 9\n")
+    (tmp_path / "cgroup").write_text("1:cpu:/x\n0::/unit\n")
+    (tmp_path / "unit").mkdir()
+    (tmp_path / "unit" / "memory.events").write_text("oom 5\noom_kill 2\noom_group_kill 7\n")
+    for name, path in {"COUNTERS": "vmstat", "GROUP": "cgroup", "GROUPS": ""}.items():
+        monkeypatch.setattr(f"training.processes.{name}", tmp_path / path)
+    assert out_of_memory_kills() == 2
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the parent-death signal is Linux's")
@@ -30,7 +44,7 @@ def test_a_worker_dies_with_its_killed_dispatcher(tmp_path: Path) -> None:
     code = (
         "import subprocess, sys, os, time\n"
         "command = [sys.executable, '-c', 'import os, sys; sys.path.insert(0, os.getcwd());"
-        "from training.worker import settle; settle(%d); print(1, flush=True);"
+        "from training.worker import give_way; give_way(%d); print(1, flush=True);"
         "import time; time.sleep(100)' % os.getpid()]\n"
         "child = subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE)\n"
         "child.stdout.readline()\n"

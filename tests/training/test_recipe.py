@@ -89,6 +89,10 @@ def planned(registry: Registry, settings: Settings, data: Path | None, **fields:
         ({"mode": "freeze_strategy"}, {"min_epochs_per_stage": 15}),
         ({"mode": "freeze_strategy", "epochs": 10}, {"min_epochs_per_stage": 3}),
         (
+            {"mode": "freeze_strategy", "epochs": 10, "task": "classify", "data": "classes"},
+            {"min_epochs_per_stage": 5},
+        ),
+        (
             {"mode": "freeze_strategy", "epochs": 10, "use_freeze_strategy": False},
             {"min_epochs_per_stage": 15},
         ),
@@ -97,7 +101,9 @@ def planned(registry: Registry, settings: Settings, data: Path | None, **fields:
 def test_a_request_becomes_a_recipe(
     registry: Registry, settings: Settings, data: Path, fields: Any, expected: dict[str, Any]
 ) -> None:
-    recipe = planned(registry, settings, data, **fields)
+    if fields.get("data") == "classes":
+        fields = fields | {"data": write_shapes(data.parent.parent / "kinds", "classify", 6, 3, 32)}
+    recipe = planned(registry, settings, **{"data": data} | fields)
     assert {name: getattr(recipe, name) for name in expected} == expected
     assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
 
@@ -301,8 +307,11 @@ def test_a_weights_file_is_looked_at_before_the_job_waits(
     file = settings.data_roots[0] / "weights.pt"
     file.parent.mkdir(exist_ok=True)
     file.write_bytes(b"version https://git-lfs.github.com/spec/v1")
-    with pytest.raises(InvalidModelFile, match="Git LFS"):
-        choose_base("n", str(file), "detect", registry, settings)
+    for named in (str(file), "weights.pt"):  # a relative path counts from the roots
+        with pytest.raises(InvalidModelFile, match="Git LFS"):
+            choose_base("n", named, "detect", registry, settings)
+    with pytest.raises(InvalidModelFile, match=r"no weights file 'sub/weights.pt'"):
+        choose_base("n", "sub/weights.pt", "detect", registry, settings)
 
 
 @pytest.mark.parametrize(

@@ -147,8 +147,8 @@ def test_list_and_logs(handler: type[Handler], capsys: pytest.CaptureFixture[str
     ("command", "words"),
     [
         ("cancel a1", "error: It has ended."),
-        ("cancel c3", "No jobs begin with 'c3'"),
-        ("watch ''", "2 jobs begin with"),
+        ("cancel f9", "No jobs begin with 'f9'"),
+        ("watch ''", "3 jobs begin with"),
         ("list --url http://127.0.0.1:9", "No server at http://127.0.0.1:9"),
     ],
 )

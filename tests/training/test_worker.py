@@ -17,9 +17,9 @@ from sqlalchemy.exc import OperationalError
 from errors import DatasetInvalid
 from settings import Settings
 from training import worker
+from training.failures import DISK_FULL
 from training.jobs import Job, JobCancelled, JobStore
 from training.processes import LEAVE
-from training.settlement import DISK_FULL
 from training.worker import WorkerJob, claimed, run
 
 
@@ -168,7 +168,7 @@ FULL = OperationalError("UPDATE", {}, sqlite3.OperationalError("database or disk
         (DatasetInvalid("No pictures in /x."), 1, "failed", "No pictures in /x."),
         (OSError(errno.ENOSPC, "No space left"), 1, "failed", "The disk is full."),
         (MemoryError(), 1, "failed", "Out of memory"),
-        (RuntimeError("CUDA out of memory. Tried to"), 1, "failed", "smaller batch or imgsz"),
+        (RuntimeError("CUDA out of memory. Tried to"), 1, "failed", "Reduce batch or imgsz"),
         (ValueError("odd\nmore"), 1, "failed", "ValueError: odd (the job's log has the details)"),
         (JobCancelled(), 143, None, None),
         (FULL, DISK_FULL, None, None),
