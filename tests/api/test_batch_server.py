@@ -134,8 +134,8 @@ def test_an_uploaded_zip_is_annotated_and_can_be_cancelled(
         for index, data in enumerate(scenes):
             archive.writestr(f"in/{index}.jpg", data)
     files = {"file": ("street.zip", buffer.getvalue())}
-    data = {"tool": "object_detection", "bands": '{"accept": 0.5, "review": 0.2}'}
-    started = client.post("/api/auto_annotate/batch", data=data, files=files)
+    form = {"tool": "object_detection", "bands": '{"accept": 0.5, "review": 0.2}'}
+    started = client.post("/api/auto_annotate/batch", data=form, files=files)
     assert started.status_code == 202, started.text
     job_id = started.json()["job_id"]
     cancelled = client.post(f"/jobs/{job_id}/cancel")

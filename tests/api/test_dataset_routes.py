@@ -23,6 +23,7 @@ from errors import DatasetNotFound, Forbidden, ValidationFailed
 from models_store.description import Task
 from settings import Settings
 from tests.drawn_data import write_shapes
+from training.annotated_dataset import AnnotatedDatasets
 from training.dataset_store import ABANDONED, DatasetStore
 
 Call = Callable[..., httpx.Response]
@@ -48,7 +49,9 @@ def jobs() -> list[Any]:
 @pytest.fixture
 def app(settings: Settings, store: DatasetStore, jobs: list[Any]) -> ASGIApp:
     listing = SimpleNamespace(list=lambda *_: jobs)
-    gateway: Any = SimpleNamespace(settings=settings, datasets=store, jobs=listing)
+    gateway: Any = SimpleNamespace(
+        settings=settings, datasets=store, jobs=listing, annotated=AnnotatedDatasets(settings)
+    )
     return layered(create_app(gateway), settings)
 
 

@@ -6,6 +6,7 @@ import io
 import json
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -345,6 +346,25 @@ def test_the_queue_shrinks_as_people_annotate_and_the_model_is_judged(service: S
     assert scores == {"0.png": 0.9, "1.png": 0.6, "2.png": 0.4}
     bare = export(service, dataset, format="coco", images=False)
     assert all(name.startswith("annotations/") for name in bare.namelist())
+
+
+def test_corrections_that_come_together_all_arrive(service: Service, tmp_path: Path) -> None:
+    dataset = upload(service, tmp_path)
+
+    def send(index: int) -> httpx.Response:
+        labels = {f"images/train/{index:04}.jpg": f"{index % 3} 0.5 0.5 0.25 0.25\n"}
+        return service.post(f"/api/datasets/{dataset}/annotations", {"labels": labels})
+
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(send, range(6)))
+    assert {answer.status_code for answer in answers} == {201}, [a.text for a in answers]
+    assert sorted(answer.json()["revision"] for answer in answers) == [1, 2, 3, 4, 5, 6]
+    newest = service.gateway.datasets.open(dataset)
+    texts = [path.read_text() for path in newest.labels.values()]
+    for index in range(3):
+        assert texts.count(f"{index} 0.5 0.5 0.25 0.25\n") == 2
+    assert service.call(service.app, "DELETE", f"/api/datasets/{dataset}").status_code == 204
+    assert service.gateway.annotated.find(f"upload:{dataset}") is None
 
 
 def test_only_admins_change_and_see_traffic(service: Service, tmp_path: Path) -> None:

@@ -137,7 +137,12 @@ def test_a_killed_job_goes_on_with_the_next_picture(
     assert recipe.dataset_id not in {row.id for row in annotated.changed()}
 
     again: list[int] = []
-    monkeypatch.setattr(Labeller, "label", lambda s, d: again.append(len(d)) or label(s, d))
+
+    def noted(labeller: Labeller, data: bytes) -> object:
+        again.append(len(data))
+        return label(labeller, data)
+
+    monkeypatch.setattr(Labeller, "label", noted)
     run_annotation(recipe, job, registry)
     assert "3 of them are done already." in job.text
     assert len(again) == 4  # the other three and the torn one

@@ -1,0 +1,92 @@
+"""Whether the annotation queue helps: errors in its first pictures, beside random ones.
+
+    python -m benchmarks.annotation_queue
+    python -m benchmarks.annotation_queue --data ../shared/data/coco/data.yaml --model yolov8n
+
+A model pre-labels pictures whose truth is known. An error is a pre-label that an annotator would
+relabel, remove or add; those that he would only move do not count.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from inference.annotations import Annotation, Annotations
+from models_store.registry import Registry
+from settings import get_settings
+from training.annotation_diff import compare
+from training.annotation_queue import Candidate, doubt_of, look_of, order
+from training.bands import Bands
+from training.datasets import check
+from training.labelling import Labeller
+from training.originals import originals
+from training.scenes import draw_scene
+from training.signs import CLASS_NAMES
+
+WRONG = ("relabelled", "removed", "added")
+
+
+def drawn(count: int) -> Iterator[tuple[bytes, Annotations]]:
+    """Street scenes with their signs."""
+    for seed in range(count):
+        pixels, boxes, ids = draw_scene(np.random.default_rng([7, seed]), 640, 480)
+        marks = tuple(
+            Annotation(CLASS_NAMES[i], box=tuple(map(float, box)))  # type: ignore[arg-type]
+            for i, box in zip(ids, boxes, strict=True)
+        )
+        data = cv2.imencode(".jpg", pixels[..., ::-1])[1].tobytes()
+        yield data, Annotations(str(seed), 640, 480, marks)
+
+
+def of_data(path: Path, count: int) -> Iterator[tuple[bytes, Annotations]]:
+    """Pictures of a data set for detection."""
+    found = check(path, "detect", [path.resolve().parent])
+    for picture in list(originals(found))[:count]:
+        yield picture.file.read_bytes(), picture.annotations
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="traffic_signs_yolov8n")
+    parser.add_argument("--data", type=Path, help="a data.yaml; default: drawn street scenes")
+    parser.add_argument("--images", type=int, default=200)
+    parser.add_argument("--first", type=int, nargs="*", default=[10, 20, 40])
+    arguments = parser.parse_args()
+    bands = Bands()
+    registry = Registry(get_settings())
+    version = registry.get(arguments.model)
+    confidence = 0.4 * bands.review
+    labeller = Labeller(version.path, get_settings(), confidence=confidence, boxes_only=True)
+    source = of_data(arguments.data, arguments.images) if arguments.data else drawn(
+        arguments.images
+    )  # fmt: skip
+    candidates, errors = [], []
+    for number, (data, truth) in enumerate(source):
+        labelled = labeller.label(data)
+        found = labelled.prediction.to_annotations().above(bands.review)
+        changes = compare(found, truth)
+        errors.append(sum(change.kind in WRONG for change in changes))
+        doubt = doubt_of(labelled.prediction, bands).value
+        candidates.append(Candidate(str(number), doubt, look_of(labelled.pixels)))
+    chosen = [int(one.key) for one in order(candidates, [], max(arguments.first))]
+    total = np.array(errors)
+    print(f"{version.id}: {len(errors)} pictures, {total.sum()} errors, {total.mean():.2f} each")
+    random = np.random.default_rng(0)
+    for first in arguments.first:
+        draws = [random.choice(total, first, replace=False).sum() for _ in range(2000)]
+        low, high = np.percentile(draws, (2.5, 97.5))
+        mine = total[chosen[:first]].sum()
+        print(
+            f"first {first}: {mine} errors; {np.mean(draws):.1f} in as many random pictures "
+            f"(95 %: {low:.0f} to {high:.0f}): {mine / np.mean(draws):.2f} times as many"
+        )
+    registry.close()
+
+
+if __name__ == "__main__":
+    main()
