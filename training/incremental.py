@@ -30,6 +30,7 @@ from training.inspection import look_through
 from training.labels import Row
 from training.old_knowledge import DenseMemory, PictureMemory, StandIns, Strength
 from training.old_model import OldModel, Seen
+from training.opening import announce
 from training.publication import Trained
 from training.recipe import Recipe
 from training.replay import Replaying, objects, remember, share
@@ -52,9 +53,7 @@ def train(recipe: Recipe, job: JobHandle) -> Trained:
         VisionLoopError: The data sets, the base model or the settings do not work out.
         JobCancelled: A stop was asked for.
     """
-    job.report(fraction=0.0, epoch=0, epochs=recipe.epochs)
-    for note in recipe.notes:
-        job.log(note)
+    announce(recipe, job)
     return learn(lesson(recipe, job, get_settings()), job)
 
 

@@ -184,7 +184,7 @@ class _JobRun:
         self.last, self.best = self.wdir / "last.pt", self.wdir / BEST
         progress = Progress(self.run)
         for event, callback in {
-            "on_train_start": self._settle,
+            "on_train_start": self._begin,
             "on_train_batch_start": lambda _: self.run.job.check(),
             "on_train_batch_end": progress.trained,
             "on_val_batch_start": progress.validated,
@@ -253,7 +253,7 @@ class _JobRun:
         self.run.finished = True
         self.run.save()
 
-    def _settle(self: Any, _: Any) -> None:
+    def _begin(self: Any, _: Any) -> None:
         run = self.run
         momentum = bn_momentum(run.recipe, run.images)
         for module in self.model.modules():
