@@ -92,6 +92,15 @@ class BatchForm(Batch):
     file: str = Field(description="a zip of pictures", json_schema_extra={"format": "binary"})
 
 
+def _schema(model: type[Batch]) -> dict[str, Any]:
+    """With the bands written out: a reference would lead out of the request's own schema."""
+    schema = model.model_json_schema()
+    schema.pop("$defs")
+    said = schema["properties"]["bands"]["description"]
+    schema["properties"]["bands"] = Bands.model_json_schema() | {"description": said}
+    return schema
+
+
 class BatchStarted(BaseModel):
     model_config = ConfigDict(protected_namespaces=())
 
@@ -112,8 +121,8 @@ class BatchStarted(BaseModel):
         "requestBody": {
             "required": True,
             "content": {
-                "application/json": {"schema": BatchOnServer.model_json_schema()},
-                MULTIPART: {"schema": BatchForm.model_json_schema()},
+                "application/json": {"schema": _schema(BatchOnServer)},
+                MULTIPART: {"schema": _schema(BatchForm)},
             },
         }
     },

@@ -115,7 +115,11 @@ async def list_revisions(dataset_id: str, gateway: Wired) -> Any:
     return {"dataset_id": dataset_id, "revisions": rows}
 
 
-@router.get("/{dataset_id}/revisions/{revision}/diff", response_model=Diff, responses=errors(404))
+@router.get(
+    "/{dataset_id}/revisions/{revision}/diff",
+    response_model=Diff,
+    responses=errors(400, 404, 503),
+)
 async def show_diff(
     dataset_id: str,
     revision: int,
