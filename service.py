@@ -129,7 +129,7 @@ class VisionLoop:
 
     @bentoml.task(route="/tasks/train")
     async def train(self, parameters: dict[str, Any]) -> dict[str, Any]:
-        """A training as a BentoML task; `parameters` as `/train` has them, with `data_path`."""
+        """A training as a BentoML task: a body of `/train`, or its `parameters` alone."""
         return await native.train(self.gateway, parameters)
 
     @bentoml.task(route="/tasks/evaluate")

@@ -111,7 +111,7 @@ def _sentence(error: Mapping[str, Any], legal: Mapping[str, str]) -> str:
     return f"'{name}': {error['msg']}{got}."
 
 
-def check(model: type[Model], values: Any) -> Model:
+def check(model: type[Model], values: Any, context: Any = None) -> Model:
     """`values` (a mapping, or bytes of JSON) as a `model`, or `ValidationFailed`.
 
     A field's description reads as what it must be: "a number from 0 to 1".
@@ -119,8 +119,8 @@ def check(model: type[Model], values: Any) -> Model:
     legal = {name: field.description or "" for name, field in model.model_fields.items()}
     try:
         if isinstance(values, (bytes, bytearray)):
-            return model.model_validate_json(values)
-        return model.model_validate(values)
+            return model.model_validate_json(values, context=context)
+        return model.model_validate(values, context=context)
     except ValidationError as error:
         found = error.errors(include_url=False)
         raise ValidationFailed(explain(found, {k: v for k, v in legal.items() if v})) from None

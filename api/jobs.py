@@ -241,7 +241,7 @@ def _enqueue(
     return job
 
 
-async def json_body(request: Request, model: type[Body]) -> Body:
+async def json_body(request: Request, model: type[Body], context: Any = None) -> Body:
     """The body as a `model`. Only JSON: a browser sends that to other origins only when allowed.
 
     Raises:
@@ -250,7 +250,7 @@ async def json_body(request: Request, model: type[Body]) -> Body:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise ValidationFailed(f"'Content-Type' must be application/json; got {kind!r:.60}.")
-    return check(model, await request.body() or b"{}")
+    return check(model, await request.body() or b"{}", context)
 
 
 async def as_sent(request: Request, fields: BaseModel) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from api.auth import require_admin
 from api.gateway import Wired
 from api.schemas import errors
 from errors import NotFound
+from training.base_models import WEIGHT_FILES
 from training.data_roots import confine, data_roots, is_inside, real_path
 from training.image_files import is_folder, is_junk
 
@@ -32,8 +33,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 FileType = Literal["model", "dataset"]
 SUFFIXES: dict[str, tuple[str, ...]] = {
-    "model": (".pt", ".pth", ".safetensors", ".zip"),
-    "dataset": (".yaml", ".yml", ".zip"),
+    "model": WEIGHT_FILES,
+    "dataset": (".yaml", ".yml"),  # a tree of class folders is chosen by its folder
 }
 
 _one = asyncio.Lock()  # dialog at a time
@@ -127,9 +128,12 @@ def _entry(name: str, path: Path, directory: bool, size: int | None) -> dict[str
 
 
 def is_local(request: Request) -> bool:
-    """Whether the caller is on this machine, and not behind a proxy on it."""
+    """Whether the caller is on this machine, not behind a proxy on it, and no page of another
+    site that somebody at this machine has opened."""
     headers = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
     if request.client is None or any(name in request.headers for name in headers):
+        return False
+    if request.headers.get("sec-fetch-site") == "cross-site":
         return False
     try:
         return ip_address(request.client.host).is_loopback

@@ -115,14 +115,19 @@ async def annotate(gateway: Gateway, image: Path, **options: Any) -> Any:
 
 
 async def train(gateway: Gateway, parameters: dict[str, Any]) -> Any:
-    """`/tasks/train`: the job as `/jobs` shows it once it has ended, or the error's answer."""
+    """`/tasks/train`: the job as `/jobs` shows it once it has ended, or the error's answer.
+
+    `parameters` are a body of `/train`, or the second family's fields with a `mode`.
+    """
     from api import jobs
-    from api.train import Parameters
+    from api.train import Train, wanted_by, wanted_with
 
     try:
-        fields = check(Parameters, parameters)
-        wanted = fields.request(fields.mode)
-        job = await jobs.submit(gateway, wanted, fields.model_dump())
+        if {"model_id", "dataset_path"} & set(parameters):
+            body = check(Train, parameters)
+            job = await jobs.submit(gateway, wanted_by(body), parameters, body.model_id)
+        else:
+            job = await jobs.submit(gateway, wanted_with(parameters), parameters)
         return jobs.view(gateway, await jobs.ended(gateway, job.id))
     except VisionLoopError as error:
         return JSONResponse(error.to_json(), error.status)

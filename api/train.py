@@ -16,6 +16,7 @@ from api.schemas import MODEL_EXAMPLE, errors
 from api.training import Fields, TrainingFields
 from errors import ValidationFailed
 from training.jobs import Job
+from training.recipe import TrainingRequest
 
 router = APIRouter(prefix="/train", tags=["Training, first client family"])
 
@@ -93,20 +94,38 @@ class JobStopping(BaseModel):
 async def start(request: Request, gateway: Wired) -> Any:
     """Train a new version of `model_id`'s name."""
     body = await json_body(request, Train)
-    if unknown := sorted(set(body.parameters) - set(Parameters.model_fields)):
-        known = ", ".join(sorted(Parameters.model_fields))
-        raise ValidationFailed(f"'parameters' has no field {unknown[0]!r}. Known: {known}.")
-    fields = check(Parameters, body.parameters)
+    sent = await as_sent(request, body)
+    job = await submit(gateway, wanted_by(body), sent, body.model_id)
+    return {"status": "queued", "job_id": job.id, "model_id": body.model_id}
+
+
+def wanted_by(body: Train) -> TrainingRequest:
+    """What a body of `/train` asks for.
+
+    Raises:
+        ValidationFailed: One of its parameters is unknown or wrong.
+    """
+    wanted = wanted_with(body.parameters)
     named: dict[str, Any] = {"epochs": body.epochs, "batch": body.batch_size}
-    wanted = fields.request(fields.mode)
     if wanted.mode == "incremental" and wanted.base_model is None:
         named["base_model"] = body.model_id  # it is what goes on learning
-    wanted = wanted.model_copy(
+    return wanted.model_copy(
         update={"model": body.model_id, "data": body.dataset_path}
         | {name: value for name, value in named.items() if value is not None}
     )
-    job = await submit(gateway, wanted, await as_sent(request, body), body.model_id)
-    return {"status": "queued", "job_id": job.id, "model_id": body.model_id}
+
+
+def wanted_with(parameters: dict[str, Any]) -> TrainingRequest:
+    """What `parameters` alone ask for, which may name everything.
+
+    Raises:
+        ValidationFailed: One of them is unknown or wrong.
+    """
+    if unknown := sorted(set(parameters) - set(Parameters.model_fields)):
+        known = ", ".join(sorted(Parameters.model_fields))
+        raise ValidationFailed(f"'parameters' has no field {unknown[0]!r:.60}. Known: {known}.")
+    fields = check(Parameters, parameters)
+    return fields.request(fields.mode)
 
 
 @router.get("", response_model=ListedJobs)

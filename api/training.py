@@ -6,7 +6,7 @@ import asyncio
 from typing import Any, Literal
 
 from fastapi import APIRouter, Depends, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
 from api import job_logs
 from api.auth import require_admin
@@ -47,6 +47,22 @@ STATUSES = {
 LISTED_LINES, SHOWN_LINES = 5, 200  # of the log, inside a task
 
 
+_REPLAY = frozenset({"base_model_path", "old_data_path", "replay_ratio", "max_replay_samples"})
+_DISTILLATION = frozenset(
+    {
+        "teacher_model_path", "distill_temperature", "distill_cls_weight", "distill_reg_weight",
+        "distill_feat_weight", "distill_mask_weight", "enable_consistency", "consistency_weight",
+        "pseudo_conf_threshold", "replay_distill_boost",
+    }
+)  # fmt: skip
+OWN: dict[str, frozenset[str]] = {
+    "freeze_strategy": frozenset({"use_freeze_strategy", "min_epochs_per_stage"}),
+    "incremental": _REPLAY | {"new_classes", "rehearsal"},
+    "distillation": _REPLAY | _DISTILLATION,
+}
+"""Fields that mean something in some modes only."""
+
+
 class Fields(EmptyIsAbsent):
     """Unknown keys are ignored, empty strings and nulls mean "not given"."""
 
@@ -54,7 +70,10 @@ class Fields(EmptyIsAbsent):
 
 
 class TrainingFields(Fields):
-    """The one flat object that all modes take."""
+    """The one flat object that all modes take; what belongs to other modes only is not looked at.
+
+    The mode is the validation's context, else the field `mode` of a subclass.
+    """
 
     task: str | None = Field(
         None, max_length=40, description="detect, segment, classify or pose (detect)"
@@ -74,7 +93,7 @@ class TrainingFields(Fields):
     batch: int = Field(8, ge=1, le=1024, description="a whole number from 1 to 1024")
     patience: int = Field(15, ge=0, le=10_000, description="a whole number from 0 to 10000")
     name: str | None = Field(None, max_length=200, description="a name for the new model")
-    project: str | None = Field(None, description="text; has no effect here")
+    project: Any = Field(None, description="anything; has no effect here")
     resume_weights: str | None = Field(
         None,
         max_length=4096,
@@ -110,6 +129,15 @@ class TrainingFields(Fields):
     hyper: dict[str, Any] = Field(
         {}, description="an object with Ultralytics' hyperparameters", examples=[{"lr0": 0.01}]
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_other_modes(cls, values: Any, info: ValidationInfo) -> Any:
+        if not isinstance(values, dict):
+            return values
+        mode = info.context or values.get("mode") or "regular"
+        others = set().union(*OWN.values()) - OWN.get(mode, frozenset())
+        return {name: value for name, value in values.items() if name not in others}
 
     def request(self, mode: Mode) -> TrainingRequest:
         """The same under neutral names."""
@@ -191,7 +219,7 @@ class Task(BaseModel):
     logs: list[str] = Field(description="the last lines")
 
 
-class Service(BaseModel):
+class TrainingStatus(BaseModel):
     """How busy the training is."""
 
     pending: int
@@ -215,7 +243,7 @@ def _route(path: str, mode: Mode, summary: str) -> None:
         name=mode,
     )
     async def start(request: Request, gateway: Wired) -> Any:
-        fields = await json_body(request, TrainingFields)
+        fields = await json_body(request, TrainingFields, mode)
         sent = await as_sent(request, fields)
         job = await submit(gateway, fields.request(mode), sent)
         message = f"Training '{job.model_name}' is queued."
@@ -267,7 +295,7 @@ async def stop(task_id: str, gateway: Wired) -> Any:
     return {"task_id": task_id, "status": _status(job), "message": f"Task {task_id} {ended}."}
 
 
-@router.get("/status", response_model=Service)
+@router.get("/status", response_model=TrainingStatus)
 async def status(gateway: Wired) -> Any:
     """How many training jobs there are, on what they run, how many wait."""
     counts = dict.fromkeys(STATUSES.values(), 0)

@@ -313,6 +313,8 @@ def test_a_dialog_answers_the_path_if_it_may(
         ("::1", {}, True),
         ("10.0.0.5", {}, False),
         ("127.0.0.1", {"x-forwarded-for": "10.0.0.5"}, False),
+        ("127.0.0.1", {"sec-fetch-site": "same-site"}, True),
+        ("127.0.0.1", {"sec-fetch-site": "cross-site"}, False),
         ("localhost.example", {}, False),
     ],
 )

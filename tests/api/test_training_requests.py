@@ -13,6 +13,10 @@ def _second(**fields: Any) -> tuple[str, dict[str, Any]]:
     return "/api/training/regular", {"data_path": "DATA"} | fields
 
 
+def _staged(**fields: Any) -> tuple[str, dict[str, Any]]:
+    return "/api/training/freeze-strategy", {"data_path": "DATA"} | fields
+
+
 def _first(**fields: Any) -> tuple[str, dict[str, Any]]:
     return "/train", {"model_id": "n", "dataset_path": "DATA"} | fields
 
@@ -30,7 +34,11 @@ def _first(**fields: Any) -> tuple[str, dict[str, Any]]:
         (_second(epochs=0), 400, "'epochs' must be a whole number from 1"),
         (_second(epochs=1.5), 400, "'epochs'"),
         (_second(epochs=True), 400, "'epochs' must be a whole number"),
-        (_second(distill_temperature=True), 400, "'distill_temperature' must be"),
+        (
+            ("/api/training/distillation", {"data_path": "DATA", "distill_temperature": True}),
+            400,
+            "'distill_temperature' must be",
+        ),
         (_second(hyper={"lr0": True}), 400, "lr0"),
         (_first(batch_size=True), 400, "'batch_size' must be"),
         (_second(epochs="many"), 400, "'epochs'"),
@@ -38,8 +46,13 @@ def _first(**fields: Any) -> tuple[str, dict[str, Any]]:
         (_second(imgsz=8), 400, "from 32"),
         (_second(batch=0), 400, "'batch' must be"),
         (_second(patience=-1), 400, "'patience' must be"),
-        (_second(min_epochs_per_stage=0), 400, "'min_epochs_per_stage'"),
-        (_second(use_freeze_strategy="perhaps"), 400, "true or false"),
+        (_staged(min_epochs_per_stage=0), 400, "'min_epochs_per_stage'"),
+        (_staged(use_freeze_strategy="perhaps"), 400, "true or false"),
+        (
+            _first(parameters={"mode": "freeze_strategy", "min_epochs_per_stage": 0}),
+            400,
+            "'min_epochs_per_stage'",
+        ),
         (_second(model_type="no_such_model"), 404, "no_such_model"),
         (_second(model_type="yolov8q"), 400, "yolov8q"),
         (_second(resume_weights="/etc/passwd"), 403, ""),
@@ -80,6 +93,17 @@ def test_what_is_wrong_is_said_and_nothing_is_queued(
     assert answer.status_code == status, answer.text
     assert words in answer.json()["message"]
     assert service.jobs.list() == []
+
+
+@pytest.mark.parametrize("path", ["/api/training/regular", "/train"])
+def test_what_belongs_to_other_modes_is_not_looked_at(service: Service, path: str) -> None:
+    foreign = {"min_epochs_per_stage": 0, "distill_temperature": 0, "replay_ratio": "x"}
+    foreign |= {"new_classes": 7, "project": 12}
+    body: dict[str, Any] = {"data_path": str(service.data), **foreign}
+    if path == "/train":
+        body = {"model_id": "n", "dataset_path": str(service.data), "parameters": foreign}
+    assert service.post(path, body).status_code == 200
+    assert service.jobs.list()[0].recipe["min_epochs_per_stage"] == 15
 
 
 def test_a_body_that_is_not_json(service: Service) -> None:
