@@ -28,7 +28,7 @@ import psutil
 
 from benchmarks.server import PYTHON, ROOT, free_port
 from training.processes import marked
-from training.remains import LEFT
+from training.remains import BEST, CHECKPOINTS, LEFT, NOTE
 
 FINAL = ("stopped", "completed", "failed")
 KILLS = ("worker", "trainer", "everything")
@@ -221,7 +221,9 @@ def play(service: Service, data: Path, epochs: int, this: Round, image: bytes) -
         if made != ([job["model_id"]] if job["status"] == "completed" else []):
             raise Failed(f"Job {this.job_id} is {job['status']}, the registry has {made}.")
         folder = service.home / "home" / "jobs" / this.job_id
-        if left := [name for name in LEFT if (folder / name).exists()]:
+        left = [name for name in LEFT if (folder / name).exists()]
+        left += [p.name for p in (folder / CHECKPOINTS).glob("*") if p.name not in (BEST, NOTE)]
+        if left:
             raise Failed(f"The cancelled job {this.job_id} left {', '.join(left)}.")
         this.seconds = took
     else:

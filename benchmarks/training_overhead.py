@@ -5,6 +5,10 @@ database, cancel checks, checkpoints that a crash cannot spoil) and as `YOLO.tra
 arguments of the job. Each run is a fresh process; its start is stated apart. The bare run
 validates its best checkpoint once more at the end, which a job does not: given with and without.
 `cpu` is the processor time of all that, which other work on the machine disturbs less.
+
+Neither side gives way to other processes, as real jobs do (nice, SCHED_BATCH), and neither has the
+dispatcher, the log's pipe, the publication (export and comparison) and the evaluation that follow:
+`benchmarks.training_tasks` times those, on real jobs.
 """
 
 from __future__ import annotations

@@ -3,7 +3,9 @@
 Starts the service on a fresh temporary home. Five jobs, alternately as the first and the second
 client family asks for them, YOLOv8n and MobileNetV2 from scratch: each must rise in progress,
 stream its log to the end, complete, publish a version whose figure is above 0.8, and that version
-must find at least 0.8 of what stands in the validation pictures, asked over `/infer`.
+must find at least 0.8 of what stands in the validation pictures, asked over `/infer`. Where a
+job's time went, is told by the stamps of its log: start (process, imports, data set), epochs,
+publication (export, comparison with PyTorch), evaluation.
 `python -m benchmarks.training_tasks [--only detect …]`
 """
 
@@ -15,6 +17,8 @@ import tempfile
 import threading
 import time
 from dataclasses import dataclass
+from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +31,16 @@ from tests.drawn_truth import share_found
 LEAST = 0.8
 DONE = 900.0  # seconds for a job
 HYPER = {"workers": 0, "optimizer": "AdamW", "lr0": 2e-3, "warmup_epochs": 1}
+
+
+PARTS = {
+    "start": "Process ",
+    "epochs": "Training from ",
+    "publication": "Making the serving engine",
+    "evaluation": "Evaluating ",
+    "": "Completed: ",
+}
+"""The line of a log with which each part of a job begins."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +95,16 @@ class Follower(threading.Thread):
                 self.ended |= line == "event: end"
 
 
+def parts_of(lines: list[str]) -> str:
+    """Where a job's time went, in whole seconds."""
+    began = []
+    for words in PARTS.values():
+        line = next(line for line in lines if line.partition("] ")[2].startswith(words))
+        began.append(datetime.strptime(line[1:20], "%Y-%m-%d %H:%M:%S"))
+    spent = [(end - begin).seconds for begin, end in pairwise(began)]
+    return " + ".join(f"{name} {took}" for name, took in zip(PARTS, spent, strict=False))
+
+
 def play(service: Service, case: Case, data: Path, first: bool) -> str:
     """One training. Returns a line for the table."""
     began = time.monotonic()
@@ -116,6 +140,7 @@ def play(service: Service, case: Case, data: Path, first: bool) -> str:
         f"{case.name:10}{'first' if first else 'second':8}{case.epochs:7}{took:9.1f} s"
         f"   {case.figure} {figure:.3f}{found:11.2f}"
     )
+    line += f"   {parts_of(service.ask('GET', f'/jobs/{job_id}/logs')['logs'])}"
     if min(figure, found) < LEAST:
         raise Failed(line)
     return line
@@ -131,7 +156,8 @@ def main() -> int:
         try:
             service.start()
             print(
-                f"{'task':10}{'family':8}{'epochs':>7}{'wall':>11}   figure      found", flush=True
+                f"{'task':10}{'family':8}{'epochs':>7}{'wall':>11}   figure      found   seconds",
+                flush=True,
             )
             for number, case in enumerate(CASES):
                 if case.name in options.only:
