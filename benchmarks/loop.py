@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import sys
 import tempfile
 import time
@@ -116,24 +115,21 @@ class Service:
             found = as_annotations(known, answer["predictions"])
             add_up(seen.tally, compare(found, known))
             seen.by.add(answer["model_id"])
-            seen.times.append(answer["inference_time"])
         return seen
 
 
 @dataclass
 class Seen:
-    """Answers of `/infer`, who gave them, and in how many milliseconds of the network."""
+    """Answers of `/infer`: how right they are, and who gave them."""
 
     tally: Tally = field(default_factory=Tally)
     by: set[str] = field(default_factory=set)
-    times: list[float] = field(default_factory=list)
 
     def figures(self) -> dict[str, float]:
         found = self.tally.to_json()
         precision, recall = found["precision"] or 0.0, found["recall"] or 0.0
         f1 = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
-        time_ms = statistics.median(self.times)
-        return {"precision": precision, "recall": recall, "f1_score": f1, "inference_time": time_ms}
+        return {"precision": precision, "recall": recall, "f1_score": f1}
 
 
 def as_annotations(picture: Annotations, predictions: list[dict[str, Any]]) -> Annotations:
@@ -167,7 +163,7 @@ def walk(service: Service, drawn: Drawn, options: argparse.Namespace) -> bool:
     dataset = started["dataset_id"]
     clock.say(
         f"pre-labelled {counts['pictures']:.0f} pictures: {counts['objects_accept']:.0f} objects "
-        f"accepted, {counts['objects_review']:.0f} to review; data set {dataset}"
+        f"sure, {counts['objects_review']:.0f} to review; data set {dataset}"
     )
     queue = service.call("GET", "/api/annotation/queue", params={"dataset": dataset, "limit": 3})
     for entry in queue["queue"]:
@@ -238,8 +234,7 @@ def table(figures: list[dict[str, float]], before: Seen, after: Seen, pictures: 
     rows += [(f"/infer: {name}", asked[0][name], asked[1][name]) for name in asked[0]]
     lines = [f"{pictures} held-out pictures         weak       new      gain"]
     for name, a, b in rows:
-        digits = 1 if name.endswith("time") else 3
-        lines.append(f"{name:24}{a:10.{digits}f}{b:10.{digits}f}{b - a:+10.{digits}f}")
+        lines.append(f"{name:24}{a:10.3f}{b:10.3f}{b - a:+10.3f}")
     return "\n".join(lines)
 
 
@@ -280,7 +275,7 @@ def main() -> int:
             print(f"{error}\n{(folder / 'log').read_text(errors='replace')[-2000:]}")
             better = False
         if options.keep:
-            print(f"{folder} is kept. Look: VISIONLOOP_HOME={folder}/home make serve")
+            print(f"Look: VISIONLOOP_HOME={folder}/home BENTOML_HOME={folder}/bento make serve")
     print("The loop made the model better." if better else "The loop did NOT make it better.")
     return 0 if better else 1
 
