@@ -260,7 +260,13 @@ def _card(
     try:
         return card | report(inspect(top, task, [folder], fewest=1))
     except VisionLoopError as error:  # too little yet
-        return card | _unusable(task, pictures, error.message)
+        waiting = ""
+        if card["to_review"]:
+            waiting = (
+                f"{card['to_review']} of {len(pictures)} pictures wait for a person: GET "
+                f"/api/annotation/queue?dataset={dataset.id}. "
+            )
+        return card | _unusable(task, pictures, f"{waiting}{error.message}")
 
 
 def _unusable(task: Task, pictures: Sequence[AnnotatedPicture], why: str) -> dict[str, Any]:

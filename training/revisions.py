@@ -21,7 +21,7 @@ from training.annotated_picture import PERSON, AnnotatedPicture
 from training.annotation_diff import Tally, add_up, compare
 
 REVISIONS = "revisions"  # in a data set's folder
-NOTE = "revision.json"
+NOTE = "revision.jsonl"  # a line; a folder with .json files is taken for COCO's
 RECORDS = "annotations.jsonl"
 
 

@@ -241,3 +241,19 @@ def test_only_what_is_sure_trains(annotated: AnnotatedDatasets) -> None:
     annotated.add_first(dataset.id, rows)
     trains = {picture.name: picture.trains for picture in annotated.pictures(dataset.id)}
     assert trains == {"[0.9, 0.8]": True, "[0.9, 0.5]": False, "[]": False}
+
+
+def test_a_data_set_that_waits_for_people_says_so(
+    registry: Registry,
+    model: ModelVersion,
+    annotated: AnnotatedDatasets,
+    folder: Path,
+    job: RecordingJob,
+) -> None:
+    recipe = planned(annotated, model, folder, "waits", Bands(accept=1.0, review=0.3))
+    run_annotation(recipe, job, registry)
+    card = DatasetStore(get_settings()).get(recipe.dataset_id)
+    assert (card["usable"], card["to_review"]) == (False, 6)
+    (problem,) = card["problems"]
+    assert problem["message"].startswith("6 of 6 pictures wait for a person: GET /api/annotation")
+    assert "COCO" not in problem["message"]
