@@ -125,7 +125,9 @@ def _against(
 
 
 def _row(picture: AnnotatedPicture, by: str, changes: list[Change]) -> dict[str, Any]:
-    counts: dict[str, Any] = {kind: sum(change.kind == kind for change in changes) for kind in KINDS}
+    counts: dict[str, Any] = {
+        kind: sum(change.kind == kind for change in changes) for kind in KINDS
+    }
     return {
         "image": picture.name or picture.file.name,
         "content": picture.content,
