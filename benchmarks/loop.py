@@ -207,9 +207,8 @@ def as_annotators_see(seen: dict[str, Any]) -> str:
     for row in (*seen["classes"], seen | {"name": "all"}):
         counts = (row[kind] for kind in ("accepted", "moved", "relabelled", "added", "removed"))
         shown = "".join(f"{n:{w}}" for n, w in zip(counts, (8, 7, 12, 7, 9), strict=True))
-        figures = "".join(
-            f"{row[key] or 0.0:{w}.3f}" for key, w in (("precision", 11), ("recall", 8))
-        )
+        shares = ((row["precision"], 11), (row["recall"], 8))
+        figures = "".join(f"{'-' if v is None else f'{v:.3f}':>{w}}" for v, w in shares)
         lines.append(f"      {row['name']:12}{shown}{figures}")
     for band in seen["bands"]:
         share = "-" if band["precision"] is None else f"{band['precision']:.3f}"
