@@ -14,6 +14,7 @@ import json
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -55,7 +56,11 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=40, help="of the polygon model (40)")
     parser.add_argument("--out", type=Path, default=Path("."), help="folder of the screenshots")
     parser.add_argument("--executable", type=Path, help="an installed label-studio")
+    parser.add_argument("--minutes", type=int, default=40, help="after which it gives up (40)")
     options = parser.parse_args()
+    for end in (signal.SIGTERM, signal.SIGALRM):  # so that what was started ends, too
+        signal.signal(end, lambda *_: sys.exit("It was ended before it was done."))
+    signal.alarm(60 * options.minutes)
     executable = options.executable or installed(CACHE)
     checks = Checks()
     with ExitStack() as stack:
