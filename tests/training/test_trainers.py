@@ -53,8 +53,7 @@ def test_yolov8n_from_scratch_finds_shapes_and_is_published(
     assert version.source["dataset_fingerprint"] == trained.dataset_fingerprint
     assert set(version.source["class_counts"]) == {"circle", "square", "triangle"}
     assert min(version.source["class_counts"].values()) > 0
-    assert version.metrics is not None
-    assert version.metrics["mAP50"] == trained.metrics["mAP50"]
+    assert version.metrics is None  # until it is evaluated, with the engine that serves it
     assert publish(trained, plan, job, registry).id == version.id  # once, however often it runs
     clear(job.folder, completed=True)
     assert sorted(path.name for path in job.folder.iterdir()) == ["run"]
