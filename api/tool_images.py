@@ -46,11 +46,21 @@ class ToolImages:
         """
         if address[:5].lower() == "data:":
             return from_base64(address, "image")
-        if address.startswith("/") and not address.startswith("//"):
-            return await self._own(self._joined(address))
-        if self.base is not None and self._is_own(address):
-            return await self._own(httpx.URL(address))
-        if urlsplit(address).scheme not in ("http", "https"):
+        if len(address) > LONGEST:
+            raise ValidationFailed(
+                f"The address {address[:80]!r}… has {len(address)} characters; allowed are {LONGEST}."
+            )
+        try:
+            if address.startswith("/") and not address.startswith("//"):
+                own = self._joined(address)
+            else:
+                own = httpx.URL(address) if self._is_own(address) else None
+                scheme = urlsplit(address).scheme
+        except (httpx.InvalidURL, ValueError) as error:
+            raise ValidationFailed(f"{address[:80]!r} is no address: {error}.") from None
+        if own is not None:
+            return await self._own(own)
+        if scheme not in ("http", "https"):
             raise ValidationFailed(
                 f"{address[:80]!r} cannot be fetched. Allowed are data: URIs, http(s) addresses "
                 "and Label Studio's own paths; of cloud storage let Label Studio make the "
@@ -141,7 +151,13 @@ class ToolImages:
                     f"Label Studio refuses VISIONLOOP_LABEL_STUDIO_TOKEN (status "
                     f"{answer.status_code}): make a new access token in its account settings."
                 )
-            token = str(answer.json()["access"])
+            try:
+                token = str(answer.json()["access"])
+            except (ValueError, KeyError, TypeError):
+                raise ValidationFailed(
+                    f"{url} answers without an access token: VISIONLOOP_LABEL_STUDIO_URL must be "
+                    "Label Studio's own address, not that of a page to log in."
+                ) from None
             self._access = token, time.monotonic() + ACCESS
             return token
 

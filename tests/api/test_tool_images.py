@@ -199,3 +199,24 @@ def test_a_slow_or_absent_host_is_told() -> None:
 def test_an_unusable_address_of_the_tool_stops_the_start(url: str) -> None:
     with pytest.raises(ValueError, match="label_studio_url"):
         Settings.model_validate({"label_studio_url": url})
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "/data/upload/a\nb.jpg",
+        "https://[x/y.png",
+        f"{HOST}/data/\x00.jpg",
+        "/data/" + "a" * 70_000,
+        "http://elsewhere.example/" + "a" * 70_000,
+    ],
+)
+def test_an_odd_address_is_refused_like_any_other(address: str) -> None:
+    with pytest.raises((Forbidden, ValidationFailed)):
+        get(images(picture), address)
+
+
+@pytest.mark.parametrize("page", ["<html>Log in</html>", "[]", "{}"])
+def test_a_page_in_place_of_a_token_is_told(page: str) -> None:
+    with pytest.raises(ValidationFailed, match="VISIONLOOP_LABEL_STUDIO_URL"):
+        get(images(lambda _: httpx.Response(200, text=page), PERSONAL), "/data/a.jpg")
