@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -13,16 +14,20 @@ from pydantic import BaseModel, Field
 from api.evaluations import is_of
 from api.gateway import Gateway, Wired
 from api.schemas import MODEL_EXAMPLE, errors
-from errors import BackendTimeout, Conflict
+from errors import BackendTimeout, BackendUnavailable, Conflict, NotFound, VisionLoopError
 from models_store.children import ChildTimeout, run_module
 from models_store.versions import ModelVersion
-from training.evaluations import EvaluationRow
+from training.evaluation_recipe import DRAWN
+from training.evaluations import REPORT, EvaluationRow
 
 router = APIRouter(tags=["Metrics"])
 
 COMPARING = 170.0  # seconds; 5,000 images of 80 classes need 47 of a core
 
+WAITING = 4  # comparisons that wait for their turn
+
 _one = asyncio.Lock()  # one at a time: it needs a core
+_under_way: dict[Path, asyncio.Task[None]] = {}  # by the file that is made
 
 
 class Beside(BaseModel):
@@ -78,7 +83,7 @@ class Comparison(BaseModel):
     seconds: float = Field(description="that the resampling took")
 
 
-@router.get("/metrics/compare", response_model=Comparison, responses=errors(404, 409, 504))
+@router.get("/metrics/compare", response_model=Comparison, responses=errors(404, 409, 503, 504))
 async def compare(
     gateway: Wired,
     a: str = Query(max_length=200, description="a model's id or name", examples=[MODEL_EXAMPLE]),
@@ -93,8 +98,7 @@ async def compare(
     """
     models = gateway.registry.get(a), gateway.registry.get(b)
     rows = await asyncio.to_thread(_common, gateway, *models, dataset, split)
-    work = asyncio.create_task(_compared(gateway, *rows))
-    return await asyncio.shield(work)  # whoever asks again finds it done
+    return await _compared(gateway, *rows)
 
 
 def _common(
@@ -115,18 +119,32 @@ def _common(
     wanted = f" on {dataset!r}" if dataset else ""
     raise Conflict(
         f"{a.id} and {b.id} were not evaluated on the same images{wanted}. "
-        f"{_missing(a, first, b, second)}"
+        f"{_missing(gateway, a, first, b, second)}"
     )
 
 
+def _sendable(gateway: Gateway, row: EvaluationRow) -> str:
+    """What names the data set in a call: a name of ours, the id of an upload, else its path."""
+    if row.dataset == DRAWN:
+        return DRAWN
+    with contextlib.suppress(VisionLoopError):
+        if str(gateway.datasets.resolve(row.dataset)) == row.dataset_path:
+            return row.dataset
+    return row.dataset_path
+
+
 def _missing(
-    a: ModelVersion, first: list[EvaluationRow], b: ModelVersion, second: list[EvaluationRow]
+    gateway: Gateway,
+    a: ModelVersion,
+    first: list[EvaluationRow],
+    b: ModelVersion,
+    second: list[EvaluationRow],
 ) -> str:
     """Which evaluation to start."""
     for done, lacking in ((first, b), (second, a)):
         if done:
             row = done[0]
-            body = {"dataset_path": row.dataset_path, "split": row.split}
+            body = {"dataset_path": _sendable(gateway, row), "split": row.split}
             return (
                 f"{row.model_id} was on {row.dataset!r}: POST /metrics/{lacking.id}/evaluate "
                 f"{json.dumps(body, ensure_ascii=False)}."
@@ -138,15 +156,29 @@ def _missing(
 
 
 async def _compared(gateway: Gateway, a: EvaluationRow, b: EvaluationRow) -> Any:
-    """From the file that an earlier request left, else from a child process."""
+    """From the file that an earlier request left, else from a child process.
+
+    Raises:
+        BackendUnavailable: Too many wait for theirs.
+    """
     one, other = (gateway.evaluations.folder(row) for row in (a, b))
     file = other / f"compared-{a.id}.json"
-    async with _one:
-        if not file.is_file():
-            await asyncio.to_thread(_compare, one, other, file)
+    if not await asyncio.to_thread(file.is_file):
+        work = _under_way.get(file)
+        if work is None:
+            if len(_under_way) > WAITING:
+                raise BackendUnavailable(f"{WAITING} comparisons wait already. Try again.", 30)
+            work = _under_way[file] = asyncio.create_task(_make(one, other, file))
+            work.add_done_callback(lambda _: _under_way.pop(file))
+        await asyncio.shield(work)  # goes on without its client: whoever asks again finds it done
     found = json.loads(await asyncio.to_thread(file.read_bytes))
     found["a"]["evaluation"], found["b"]["evaluation"] = a.id, b.id
     return found
+
+
+async def _make(a: Path, b: Path, file: Path) -> None:
+    async with _one:
+        await asyncio.to_thread(_compare, a, b, file)
 
 
 def _compare(a: Path, b: Path, file: Path) -> None:
@@ -157,4 +189,6 @@ def _compare(a: Path, b: Path, file: Path) -> None:
     if child.returncode != 0:
         reason = (child.stderr.strip().splitlines() or [f"exit code {child.returncode}"])[-1]
         kind, _, message = reason.partition(": ")
+        if not all((folder / REPORT).is_file() for folder in (a, b)):
+            raise NotFound("The report of an evaluation is gone. Evaluate both models again.")
         raise Conflict(message) if kind == "errors.Conflict" else RuntimeError(reason)

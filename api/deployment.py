@@ -69,18 +69,23 @@ def fill(settings: Settings) -> None:
     """Tidy the model store after a crash, and put the starter models in at the first start."""
     from models_store.registry import Registry
     from models_store.seed import seed
+    from models_store.upkeep import present
     from training.evaluations import EvaluationStore
 
     print("Looking through the models; the first start prepares the starters ...", flush=True)
     registry = Registry(settings)
+    evaluations = EvaluationStore(settings)
     try:
-        for sentence in registry.sweep() + seed(registry):
+        swept = registry.sweep()
+        if there := present(
+            registry.store, registry.database
+        ):  # none: perhaps the models' disk is not mounted
+            evaluations.keep_only(there)
+        for sentence in swept + seed(registry):
             print(sentence, flush=True)
     except VisionLoopError as error:  # what is there already can still serve
         print(f"The starter models are not complete: {error.message}", flush=True)
     finally:
-        evaluations = EvaluationStore(settings)
-        evaluations.keep_only([model.id for model in registry.list()])
         evaluations.close()
         registry.close()
 

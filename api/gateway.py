@@ -18,8 +18,9 @@ from api.runners import Runner
 from api.shadowing import Shadowing
 from api.tool_images import ToolImages
 from api.trainer import TrainerLink
-from errors import BackendTimeout, BackendUnavailable, Conflict, VisionLoopError
+from errors import BackendTimeout, BackendUnavailable, Conflict, NotFound, VisionLoopError
 from inference.prediction import InferenceItem, ItemResult
+from models_store import coming
 from models_store.decisions import COMMAND, Why
 from models_store.registry import Registry
 from models_store.versions import ModelVersion
@@ -29,10 +30,12 @@ from training.dataset_store import DatasetStore
 from training.evaluations import EvaluationStore
 from training.jobs import JobStore
 from training.prelabels import PrelabelStore
+from training.promotion import GATE
 
 log = logging.getLogger("visionloop")
 
 WARMING = 0.8  # of the time a request may take
+TICK = 1.0  # seconds between two looks for versions that jobs are about to promote
 
 
 class Gateway:
@@ -82,9 +85,10 @@ class Gateway:
         self.live.start()
         self.inbox.start()
         self.shadow.start()
-        task = asyncio.create_task(self._warm_active())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        for work in (self._warm_active(), self._warm_coming()):
+            task = asyncio.create_task(work)
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     async def stop(self) -> None:
         for task in self._tasks:
@@ -161,10 +165,18 @@ class Gateway:
         found = self.registry.get(model_id)
         for job in self.jobs.list(None, "queued", "running", "stopping"):
             base = job.recipe.get("base") or {}
-            if found.id in (base.get("value"), job.recipe.get("model_id")):
+            needed = (base.get("value"), job.recipe.get("model_id"))
+            made = found.source.get("job_id") == job.id  # published, and being evaluated
+            judged = (
+                job.mode == GATE and found.promoted and str(needed[1]).startswith(f"{found.name}:")
+            )
+            if found.id in needed or made or judged:
                 raise Conflict(f"The job {job.id} needs '{found.id}'. Cancel it, or wait for it.")
         deleted = self.registry.delete(model_id, why)
         self.evaluations.delete_for(deleted.id)
+        for image in self.live.kept.list(deleted.id):
+            with contextlib.suppress(NotFound):  # it made room for newer ones
+                self.live.kept.remove(image.id)
         return deleted
 
     async def engines(self) -> dict[str, str]:
@@ -174,6 +186,19 @@ class Gateway:
                 found: dict[str, str] = (await self.detector.status())["engines"]
                 return found
         return {}
+
+    async def _warm_coming(self) -> None:
+        """Load what jobs are about to promote, so that requests need not wait for it."""
+        database = self.registry.database
+        while True:
+            try:
+                for model_id in await asyncio.to_thread(coming.coming, database):
+                    with contextlib.suppress(VisionLoopError):
+                        await self._warm(self.registry.get(model_id))
+                    await asyncio.to_thread(coming.loaded, database, model_id)
+            except Exception:
+                log.exception("Versions that are about to be promoted cannot be loaded")
+            await asyncio.sleep(TICK)
 
     async def _warm_active(self) -> None:
         await self.detector.wait_until_up()

@@ -14,15 +14,19 @@ from starlette.datastructures import FormData, UploadFile
 from api import schemas
 from api.auth import require_admin
 from api.errors import check
+from api.exchange import caller
 from api.forms import fields, read_form
 from api.gateway import Gateway, Wired
+from api.promotion import decide_promotion
 from api.schemas import ImportForm, ImportOptions, errors, form_body
-from errors import BackendTimeout, BackendUnavailable, ValidationFailed
+from errors import BackendTimeout, BackendUnavailable, ValidationFailed, VisionLoopError
 from models_store.archive import import_archive
+from models_store.decisions import Why
 from models_store.importer import import_model
 from models_store.names import suggest_name
 from models_store.scratch import scratch
 from models_store.versions import ModelVersion
+from training.gate import default_gate
 
 router = APIRouter(tags=["Models"])
 
@@ -44,7 +48,8 @@ _one = asyncio.Lock()  # a conversion may take gigabytes
 async def import_weights(request: Request, gateway: Wired) -> Any:
     """Import a `.pt` checkpoint (YOLO, MobileNetV2), or an archive of `export-archive`.
 
-    Nothing in the file is run: what is no plain data is refused.
+    Nothing in the file is run: what is no plain data is refused. With `promote` it is promoted as
+    `/promote` does it: with VISIONLOOP_GATE on perhaps later, by a job, or not; see `promoted`.
     """
     deadline = time.monotonic() + gateway.settings.import_timeout - MARGIN
     form = await read_form(request, IN_MEMORY)
@@ -52,12 +57,12 @@ async def import_weights(request: Request, gateway: Wired) -> Any:
         await form.close()
         raise BackendUnavailable("Another model is being imported. Try again.", 30)
     await _one.acquire()  # at once, as nobody has it
-    work = asyncio.create_task(_import_alone(gateway, form, deadline))
+    work = asyncio.create_task(_import_alone(gateway, form, deadline, caller(request)))
     model = await asyncio.shield(work)  # a thread goes on when its request ends
     return model.to_json()
 
 
-async def _import_alone(gateway: Gateway, form: FormData, deadline: float) -> ModelVersion:
+async def _import_alone(gateway: Gateway, form: FormData, deadline: float, by: str) -> ModelVersion:
     """With the lock, which is given back when nothing goes on any more."""
     try:
         upload = form.get("file")
@@ -67,10 +72,24 @@ async def _import_alone(gateway: Gateway, form: FormData, deadline: float) -> Mo
         suffix = PurePath(upload.filename or "").suffix.lower()
         if suffix not in SUFFIXES:
             raise ValidationFailed(f"'file' must be named {' or '.join(SUFFIXES)}.")
-        return await asyncio.to_thread(_import, gateway, upload, suffix, options, deadline)
+        model = await asyncio.to_thread(_import, gateway, upload, suffix, options, deadline)
+        if options.promote:
+            await _promote(gateway, model, by)
+        return gateway.registry.get(model.id)
     finally:
         _one.release()
         await form.close()
+
+
+async def _promote(gateway: Gateway, model: ModelVersion, by: str) -> None:
+    """As a call of `/promote` does it. The import has succeeded, whatever the gate says."""
+    gate = default_gate(gateway.settings) if gateway.settings.gate else None
+    try:
+        await decide_promotion(gateway, model, gate, by)
+    except VisionLoopError as error:
+        asked = gate.model_dump() if gate else None
+        why = Why(by, (f"It was not compared: {error.message}",), asked)
+        await asyncio.to_thread(gateway.registry.refuse, model.id, why)
 
 
 def _import(
@@ -86,9 +105,7 @@ def _import(
         if left <= 0:
             raise BackendTimeout("The upload left no time for the import.")
         if suffix == ".zip":
-            return import_archive(
-                registry, path, name=options.name, promote=options.promote, timeout=left
-            )
+            return import_archive(registry, path, name=options.name, timeout=left)
         return import_model(
             registry,
             path,
@@ -97,6 +114,5 @@ def _import(
             names=options.class_names,
             imgsz=options.imgsz,
             description=options.description,
-            promote=options.promote,
             timeout=left,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,16 +15,25 @@ from api import schemas
 from api.auth import require_admin
 from api.errors import check
 from api.evaluations import enqueue, plan
-from api.exchange import caller
+from api.exchange import ADMIN, caller, exchange
 from api.gateway import Gateway, Wired
 from api.jobs import json_body, json_schema
 from api.schemas import EmptyIsAbsent, errors
-from errors import ModelNotFound
+from errors import JobNotFound, ModelNotFound, ValidationFailed, VisionLoopError
 from models_store.decisions import Why
 from models_store.versions import ModelVersion
 from settings import Settings
+from training.data_roots import shown_name
 from training.gate import Gate, Verdict, default_gate
-from training.promotion import GATE, Judged, PromotionRecipe, judge, on_hand
+from training.promotion import (
+    GATE,
+    Judged,
+    Pair,
+    PromotionRecipe,
+    judge,
+    old_data,
+    on_hand,
+)
 
 router = APIRouter(tags=["Models"])
 
@@ -107,46 +117,103 @@ async def promote(request: Request, model_id: str, gateway: Wired) -> Any:
     wanted = check(Promote, {}) if empty else await json_body(request, Promote)
     candidate = await asyncio.to_thread(gateway.registry.candidate, model_id)
     gate = _gate(wanted, gateway.settings)
+    answer = await decide_promotion(gateway, candidate, gate, caller(request), wanted.force)
+    return JSONResponse(answer, 202) if isinstance(answer, dict) else answer.to_json(gateway)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a promotion."""
+
+    model: ModelVersion
+    verdict: Verdict
+    gate: Gate | None
+    forced: bool = False
+
+    def to_json(self, gateway: Gateway) -> dict[str, Any]:
+        promoted = self.verdict.promote or self.forced
+        return {
+            "status": "promoted" if promoted else "refused",
+            "promoted": promoted,
+            "forced": self.forced,
+            "model_id": self.model.id,
+            "reasons": list(self.verdict.reasons),
+            "gate": self.gate,
+            "comparison": self.verdict.comparison,
+            "active_model": _active(gateway),
+        }
+
+
+async def decide_promotion(
+    gateway: Gateway, candidate: ModelVersion, gate: Gate | None, by: str, force: bool = False
+) -> Outcome | dict[str, Any]:
+    """Promote, or refuse, or have a job evaluate what is missing for that: its answer then.
+
+    Forced is what the gate refuses, and also what it cannot judge, whatever the reason.
+
+    Raises:
+        VisionLoopError: What the gate asks for cannot be had.
+    """
     if gate is None:
-        why = Why(caller(request), forced=wanted.force)
-        promoted = await gateway.promote(candidate, why)
-        return _answer(gateway, promoted, Verdict(True, ()), None)
-    judged = await asyncio.to_thread(_judge, gateway, candidate, gate)
-    if judged is None and not wanted.force:
-        return await _evaluate(gateway, candidate, gate, caller(request))
+        promoted = await gateway.promote(candidate, Why(by, forced=force))
+        return Outcome(promoted, Verdict(True, ()), None)
+    try:
+        judged = await asyncio.to_thread(_judge, gateway, candidate, gate)
+        if judged is None and not force:
+            return await _evaluate(gateway, candidate, gate, by)
+        missing = "evaluations are missing."
+    except VisionLoopError as error:
+        if not force:
+            raise
+        judged, missing = None, error.message
     if judged is None:
-        said = Verdict(False, ("It was not compared: evaluations are missing.",))
-        judged = Judged(said, gate, None, None)
-    forced = wanted.force and not judged.verdict.promote
-    why = judged.why(caller(request), forced=forced)
+        judged = Judged(Verdict(False, (f"It was not compared: {missing}",)), gate, (), None)
+    forced = force and not judged.verdict.promote
+    why = judged.why(by, forced=forced)
     if not (judged.verdict.promote or forced):
         await asyncio.to_thread(gateway.registry.refuse, candidate.id, why)
     elif judged.over != candidate.version:
         await gateway.promote(candidate, why, judged.over)
-    return _answer(gateway, candidate, judged.verdict, gate, forced)
+    return Outcome(candidate, judged.verdict, gate, forced)
 
 
 @router.post(
     "/models/{name}/rollback",
     response_model=RolledBack,
-    responses=errors(403, 404, 409),
+    responses=errors(400, 403, 404, 409),
     dependencies=[Depends(require_admin)],
 )
 async def rollback(request: Request, name: str, gateway: Wired) -> Any:
     """Promote the version again that was promoted before; again leads further back.
 
-    409 where there is none, or it was deleted. Requests under way finish where they began.
+    Only of a name: which version it leads to follows from the decisions. 409 where there is none,
+    or it was deleted. Requests under way finish where they began.
     """
+    if ":" in name:
+        raise ValidationFailed(
+            f"A rollback is of a name, not of a version: {name[:140]!r}. To go to a version, "
+            f"promote it: POST /models/{name[:140]}/promote."
+        )
     model = await gateway.rollback(name, Why(caller(request)))
     message = f"'{model.name}' is {model.id} again."
     return {"message": message, "model": model.to_json(), "active_model": _active(gateway)}
 
 
 @router.get("/models/{name}/decisions", response_model=Decisions, responses=errors(404))
-async def list_decisions(name: str, gateway: Wired) -> Any:
-    """Who was promoted, refused and rolled back, by whom and why."""
+async def list_decisions(request: Request, name: str, gateway: Wired) -> Any:
+    """Who was promoted, refused and rolled back, by whom and why.
+
+    Callers' addresses and paths of data sets are for the admin token.
+    """
     rows = await asyncio.to_thread(gateway.registry.decisions, name)
-    return {"decisions": [row.to_json() for row in rows]}
+    found = [row.to_json() for row in rows]
+    if ADMIN not in exchange(request.scope).scopes:
+        for row in found:
+            row["by"] = row["by"].partition(",")[0]
+            if (row["gate"] or {}).get("dataset"):
+                name = shown_name(Path(row["gate"]["dataset"]), gateway.settings)
+                row["gate"] = row["gate"] | {"dataset": name}
+    return {"decisions": found}
 
 
 def _gate(wanted: Promote, settings: Settings) -> Gate | None:
@@ -159,18 +226,31 @@ def _gate(wanted: Promote, settings: Settings) -> Gate | None:
 def _judge(gateway: Gateway, candidate: ModelVersion, gate: Gate) -> Judged | None:
     """The verdict on what was evaluated; None where something is missing for it."""
     promoted = gateway.registry.promoted(candidate.name)
-    pair = None
+    pairs: tuple[Pair, ...] | None = ()
     if promoted is not None and promoted.id != candidate.id:
-        dataset = None
+        dataset = old = None
         if gate.dataset:
             path = gateway.datasets.resolve(gate.dataset)
             if not _measured_on(gateway, path, candidate, promoted):
                 return None
             dataset = gateway.datasets.open(gate.dataset, candidate.description.task)
-        pair = on_hand(candidate, promoted, gate, gateway.evaluations, dataset)
-        if pair is None:
-            return None
-    return judge(candidate, promoted, pair, gate, gateway.evaluations)
+        else:
+            old = _old_data(gateway, candidate)
+        pairs = on_hand(candidate, promoted, gate, gateway.evaluations, dataset, old)
+    return None if pairs is None else judge(candidate, promoted, pairs, gate, gateway.evaluations)
+
+
+def _old_data(gateway: Gateway, candidate: ModelVersion) -> str | None:
+    """What it knew before it went on learning, if that was said, and is there still.
+
+    Where it is gone, the classes that only it has count as not measured.
+    """
+    try:
+        recipe = gateway.jobs.get(str(candidate.source.get("job_id"))).recipe
+    except JobNotFound:
+        return None
+    path = old_data(recipe)
+    return path if path and Path(path).exists() else None
 
 
 def _measured_on(gateway: Gateway, path: Path, *models: ModelVersion) -> bool:
@@ -179,35 +259,28 @@ def _measured_on(gateway: Gateway, path: Path, *models: ModelVersion) -> bool:
     return all(any(row.dataset_path == str(path) for row in rows) for rows in histories)
 
 
-async def _evaluate(gateway: Gateway, candidate: ModelVersion, gate: Gate, by: str) -> JSONResponse:
-    """Have a job evaluate what is missing and decide."""
-    evaluation = await asyncio.to_thread(plan, gateway, candidate.id, gate.dataset, gate.split)
-    recipe = PromotionRecipe(model_id=candidate.id, gate=gate, evaluation=evaluation, by=by)
-    sent = {"gate": gate.model_dump()}
-    job = await enqueue(gateway, evaluation, sent, recipe.model_dump(mode="json"), GATE)
-    message = f"What is missing is evaluated, then it is decided: GET /jobs/{job.id}."
-    answer = {"status": "evaluating", "promoted": False, "message": message, "job_id": job.id}
-    return JSONResponse(answer, 202)
-
-
-def _answer(
-    gateway: Gateway,
-    model: ModelVersion,
-    verdict: Verdict,
-    gate: Gate | None,
-    forced: bool = False,
+async def _evaluate(
+    gateway: Gateway, candidate: ModelVersion, gate: Gate, by: str
 ) -> dict[str, Any]:
-    promoted = verdict.promote or forced
-    return {
-        "status": "promoted" if promoted else "refused",
-        "promoted": promoted,
-        "forced": forced,
-        "model_id": model.id,
-        "reasons": list(verdict.reasons),
-        "gate": gate,
-        "comparison": verdict.comparison,
-        "active_model": _active(gateway),
-    }
+    """Have a job evaluate what is missing and decide; one that does that already will do."""
+    evaluation = await asyncio.to_thread(plan, gateway, candidate.id, gate.dataset, gate.split)
+    known = None if gate.dataset else await asyncio.to_thread(_old_data, gateway, candidate)
+    old = evaluation.model_copy(update={"dataset": known, "split": "val", "trained_on": None})
+    recipe = PromotionRecipe(
+        model_id=candidate.id,
+        gate=gate,
+        evaluation=evaluation,
+        by=by,
+        old=old if known else None,
+    ).model_dump(mode="json")
+    active = await asyncio.to_thread(gateway.jobs.list, "evaluation", "queued", "running")
+    same = (job.id for job in active if job.mode == GATE and job.recipe | {"by": by} == recipe)
+    job_id = next(same, None)
+    if job_id is None:
+        sent = {"gate": gate.model_dump()}
+        job_id = (await enqueue(gateway, evaluation, sent, recipe, GATE)).id
+    message = f"What is missing is evaluated, then it is decided: GET /jobs/{job_id}."
+    return {"status": "evaluating", "promoted": False, "message": message, "job_id": job_id}
 
 
 def _active(gateway: Gateway) -> dict[str, Any] | None:

@@ -75,6 +75,15 @@ def _reindex_promotions(store: ModelStore, session: Session) -> list[str]:
     return done
 
 
+def present(store: ModelStore, database: Database) -> set[str]:
+    """Every `name:version` that has a row or a folder, whether it can be used or not."""
+    with database.read() as session:
+        rows = session.execute(select(PublishedModel.name, PublishedModel.version))
+        found = {f"{name}:{version}" for name, version in rows}
+    folders = (path for path in store.models.glob("*/*") if path.is_dir())
+    return found | {f"{path.parent.name}:{path.name}" for path in folders}
+
+
 def as_row(model: StoredModel, description: ModelDescription) -> PublishedModel:
     """The row of a version, from its folder and what is noted there."""
     return PublishedModel(

@@ -28,6 +28,7 @@ NICE = 10
 SERVED = ("confidence", "iou")
 TIMES = ("preprocess", "inference", "postprocess")
 COUNTS = ("class_id", "images", "instances")
+SPEEDS = "The speeds were measured one after the other, beside whatever the service did then."
 KINDS = {"tp": "", "tp_mask": "mask_", "tp_pose": "pose_"}
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -200,7 +201,7 @@ def _figures(entry: Mapping[str, Any]) -> dict[str, float]:
 
 def _notes(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
     """What makes the two less alike than they look."""
-    notes = []
+    notes = [SPEEDS]
     if a["engine"] != b["engine"]:
         notes.append(f"The engines differ: {a['engine']} and {b['engine']}.")
     if a["imgsz"] != b["imgsz"]:

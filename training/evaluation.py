@@ -1,7 +1,7 @@
 """Measuring a model on a split of a data set, with the engine that serves it.
 
-Every picture goes the way a request's does: decoded, put into the network's square, run alone
-on the whole device, postprocessed. Needs no torch unless the engine does.
+Every picture goes the way a request's does: decoded, put into the network's square, run alone,
+postprocessed. Needs no torch unless the engine does.
 """
 
 from __future__ import annotations
@@ -53,6 +53,8 @@ DETECTION = {
     "confusion": "Rows are the truth, columns what is served. Detections and objects are paired "
     f"by an IoU above {PAIRED}, whatever their class; the last row and column are for those "
     "without a partner.",
+    "masks, poses": "accuracy, at_serving and confusion are about the boxes; the figures of masks "
+    "and poses are mask_… and pose_….",
 }
 CLASSIFICATION = {
     "accuracy": "Share of pictures whose best class is right (top-1).",
@@ -62,7 +64,8 @@ CLASSIFICATION = {
     "confusion": "Rows are the truth, columns the best class.",
 }
 TIMES = {
-    "inference_time": "Median milliseconds a picture, one at a time on the otherwise idle device; "
+    "inference_time": "Median milliseconds a picture, one at a time, in a process of low priority "
+    "beside the service: two evaluations compare only where the machine was as busy. "
     "preprocess_time is from file bytes to network input, postprocess_time to the answer."
 }
 

@@ -17,6 +17,7 @@ from training.datasets import Dataset, check
 from training.jobs import JobStore
 from training.joined_classes import key_of
 from training.recipe import Datasets
+from training.signs import CLASS_NAMES
 
 SPLITS = ("train", "val", "test")
 DRAWN = "drawn traffic signs"  # the data set's name
@@ -58,7 +59,8 @@ def plan_evaluation(
 
     Args:
         model_id: `name:version`, or a name.
-        dataset: Path or id; None or empty: what the model was trained with; starters draw theirs.
+        dataset: Path or id, or DRAWN; None or empty: what the model was trained with; starters
+            draw theirs.
         split: train, val or test; None or empty: val.
 
     Raises:
@@ -70,8 +72,10 @@ def plan_evaluation(
     model = registry.get(model_id)
     task, wanted = model.description.task, (split or "").strip().lower() or "val"
     reference = (dataset or "").strip()
-    if not reference and model.source.get("kind") == "starter":
+    starter = not reference and model.source.get("kind") == "starter"
+    if starter or reference == DRAWN:
         _check_split(wanted, ("val",))
+        check_names(model.description, CLASS_NAMES)
         return EvaluationRecipe(model_id=model.id, task=task, dataset=None)
     path = datasets.resolve(reference) if reference else _trained_with(model, datasets, jobs)
     found = check(path, task, data_roots(settings))
@@ -88,16 +92,20 @@ def plan_evaluation(
 
 def check_fit(description: ModelDescription, dataset: Dataset) -> None:
     """Raises ValidationFailed where a model cannot be measured on this data at all."""
-    known = {key_of(name) for name in description.names}
-    if not known & {key_of(name) for name in dataset.names}:
-        raise ValidationFailed(
-            "The model and the data set have no class in common: the model knows "
-            f"{_listed(description.names)}; the data set has {_listed(dataset.names)}."
-        )
+    check_names(description, dataset.names)
     points = dataset.keypoints.shape[0] if dataset.keypoints else None
     if description.keypoint_shape and points not in (None, description.keypoint_shape[0]):
         raise ValidationFailed(
             f"The data set has {points} key points, the model {description.keypoint_shape[0]}."
+        )
+
+
+def check_names(description: ModelDescription, names: Sequence[str]) -> None:
+    """Raises ValidationFailed where none of the data's classes is one of the model's."""
+    if not {key_of(name) for name in description.names} & {key_of(name) for name in names}:
+        raise ValidationFailed(
+            "The model and the data set have no class in common: the model knows "
+            f"{_listed(description.names)}; the data set has {_listed(names)}."
         )
 
 

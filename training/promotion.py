@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import traceback
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
-from errors import Conflict, VisionLoopError
+from errors import Conflict, ModelNotFound, VisionLoopError
+from models_store.coming import await_loading
 from models_store.decisions import Why
 from models_store.registry import Registry
 from models_store.versions import ModelVersion
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
 
 GATE = "gate"  # mode of the jobs that decide
 TRIES = 3  # where others promote, or change the data, while this is at work
+PATIENCE = 45.0  # seconds that the Detector has for loading what is about to be promoted
 
 
 class PromotionRecipe(BaseModel):
@@ -37,6 +42,7 @@ class PromotionRecipe(BaseModel):
         gate: What is asked of it.
         evaluation: Of the new version; the promoted one is measured on the same.
         by: Who asked.
+        old: The same, on what the new version knew before it went on learning.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
@@ -45,6 +51,7 @@ class PromotionRecipe(BaseModel):
     gate: Gate
     evaluation: EvaluationRecipe
     by: str
+    old: EvaluationRecipe | None = None
 
 
 @dataclass(frozen=True)
@@ -61,20 +68,30 @@ class Judged:
 
     Attributes:
         verdict: Of the gate.
-        pair: The evaluations; None where no version was promoted.
+        pairs: The evaluations, on old data last; none where no version was promoted.
         over: The version that was promoted then; empty: none; None: whichever.
     """
 
     verdict: Verdict
     gate: Gate
-    pair: Pair | None
+    pairs: Sequence[Pair]
     over: str | None
 
     def why(self, by: str, job_id: str | None = None, forced: bool = False) -> Why:
         """What is recorded of it."""
-        pair, gate = self.pair, self.gate.model_dump()
-        rows = {"candidate": pair.candidate.id, "promoted": pair.promoted.id} if pair else None
-        return Why(by, self.verdict.reasons, gate, rows, forced, job_id)
+        rows: dict[str, str] = {}
+        for pair, kind in zip(self.pairs, ("", "_on_old_data"), strict=False):
+            rows |= {f"candidate{kind}": pair.candidate.id, f"promoted{kind}": pair.promoted.id}
+        gate = self.gate.model_dump()
+        return Why(by, self.verdict.reasons, gate, rows or None, forced, job_id)
+
+
+def old_data(recipe: Mapping[str, Any]) -> str | None:
+    """The path of what a model knew before the training with this recipe, if it was told."""
+    for mode in ("incremental", "distillation"):
+        if path := (recipe.get(mode) or {}).get("old_data"):
+            return str(path)
+    return None
 
 
 def on_hand(
@@ -83,7 +100,8 @@ def on_hand(
     gate: Gate,
     evaluations: EvaluationStore,
     dataset: Dataset | None = None,
-) -> Pair | None:
+    old: str | None = None,
+) -> tuple[Pair, ...] | None:
     """The newest evaluations of both on one split, if there are such.
 
     Args:
@@ -91,20 +109,39 @@ def on_hand(
         gate: Names the split.
         evaluations: Where to look.
         dataset: What they must be of, as it is now; None: any that both were measured on.
+        old: Path of a data set on whose val split both must have been measured besides.
     """
-    split, fingerprint = gate.split or "val", dataset.fingerprint if dataset else None
-    for row in evaluations.history(candidate.id):
-        if row.split == split and fingerprint in (None, row.fingerprint):
-            other = evaluations.latest(promoted.id, row.fingerprint, split)
-            if other is not None:
-                return Pair(row, other)
+    fingerprint = dataset.fingerprint if dataset else None
+    rows = [row for row in evaluations.history(candidate.id) if evaluations.is_whole(row)]
+    fitting = [
+        row
+        for row in rows
+        if row.split == (gate.split or "val")
+        and fingerprint in (None, row.fingerprint)
+        and (dataset is not None or row.dataset_path != old)
+    ]
+    wanted = [fitting]
+    if old is not None:
+        wanted.append([row for row in rows if (row.dataset_path, row.split) == (old, "val")])
+    pairs = [_paired(some, promoted, evaluations) for some in wanted]
+    found = tuple(pair for pair in pairs if pair is not None)
+    return found if len(found) == len(wanted) else None
+
+
+def _paired(
+    rows: Sequence[EvaluationRow], promoted: ModelVersion, evaluations: EvaluationStore
+) -> Pair | None:
+    for row in rows:
+        other = evaluations.latest(promoted.id, row.fingerprint, row.split)
+        if other is not None:
+            return Pair(row, other)
     return None
 
 
 def judge(
     candidate: ModelVersion,
     promoted: ModelVersion | None,
-    pair: Pair | None,
+    pairs: Sequence[Pair],
     gate: Gate,
     evaluations: EvaluationStore,
 ) -> Judged:
@@ -117,14 +154,21 @@ def judge(
     over = promoted.version if promoted else ""
     if promoted is not None and promoted.id == candidate.id:
         said = Verdict(True, (f"{candidate.id} is the promoted version already.",))
-        return Judged(said, gate, None, over)
-    if promoted is None or pair is None:
-        return Judged(decide({"model": {"name": candidate.name}}, None, gate), gate, None, over)
+        return Judged(said, gate, (), over)
+    if promoted is None or not pairs:
+        return Judged(decide({"model": {"name": candidate.name}}, None, gate), gate, (), over)
     try:
-        mine, theirs = evaluations.report(pair.candidate), evaluations.report(pair.promoted)
+        reports = [
+            (evaluations.report(pair.candidate), evaluations.report(pair.promoted))
+            for pair in pairs
+        ]
     except OSError as error:
-        raise Conflict(f"The report of an evaluation of {candidate.name!r} is gone.") from error
-    return Judged(decide(mine, theirs, gate), gate, pair, over)
+        raise Conflict(
+            f"The report of an evaluation of {candidate.name!r} has gone this moment. Ask again."
+        ) from error
+    known = promoted.description.names
+    verdict = decide(*reports[0], gate, known, reports[1] if len(reports) > 1 else None)
+    return Judged(verdict, gate, tuple(pairs), over)
 
 
 def run(recipe: PromotionRecipe, job: JobHandle, registry: Registry) -> Verdict:
@@ -139,13 +183,13 @@ def run(recipe: PromotionRecipe, job: JobHandle, registry: Registry) -> Verdict:
         for left in reversed(range(TRIES)):
             candidate = registry.candidate(recipe.model_id)
             promoted = registry.promoted(candidate.name)
-            pair = None
-            if promoted is not None and promoted.id != candidate.id:
-                pair = _evaluated(recipe, promoted, job, registry, evaluations)
-            judged = judge(candidate, promoted, pair, recipe.gate, evaluations)
             try:
+                pairs: list[Pair] = []
+                if promoted is not None and promoted.id != candidate.id:
+                    pairs = _evaluated(recipe, promoted, job, registry, evaluations)
+                judged = judge(candidate, promoted, pairs, recipe.gate, evaluations)
                 _carry_out(judged, candidate, recipe, job, registry)
-            except Conflict as error:
+            except (Conflict, ModelNotFound) as error:  # perhaps of the promoted one
                 if not left:
                     raise
                 job.log(f"{error.message} Comparing again.")
@@ -163,24 +207,32 @@ def after_training(
 
     A decision that cannot be made is a refusal; the training has succeeded all the same.
     """
-    gate = default_gate(registry.settings)
-    evaluation = EvaluationRecipe(
-        model_id=version.id, task=recipe.task, dataset=recipe.dataset, split=gate.split or "val"
-    )
-    by = "training"
+    gate, by = default_gate(registry.settings), "training"
     try:
+        evaluation = EvaluationRecipe(
+            model_id=version.id, task=recipe.task, dataset=recipe.dataset, split=gate.split or "val"
+        )
+        old = None
         if gate.dataset:
             path = DatasetStore(registry.settings).resolve(gate.dataset)
             evaluation = evaluation.model_copy(update={"dataset": str(path)})
+        elif known := old_data(recipe.model_dump(mode="json")):
+            old = evaluation.model_copy(update={"dataset": known, "split": "val"})
         run(
-            PromotionRecipe(model_id=version.id, gate=gate, evaluation=evaluation, by=by),
+            PromotionRecipe(model_id=version.id, gate=gate, evaluation=evaluation, by=by, old=old),
             job,
             registry,
         )
-    except VisionLoopError as error:
-        reason = f"It could not be compared with the promoted version: {error.message}"
+    except Exception as error:
+        said = f"{type(error).__name__}; the job's log has the details."
+        if isinstance(error, VisionLoopError):
+            said = error.message
+        else:
+            traceback.print_exc()
+        reason = f"It could not be compared with the promoted version: {said}"
         job.log(f"{version.id} is not promoted. {reason}")
-        registry.refuse(version.id, Why(by, (reason,), gate.model_dump(), job_id=job.id))
+        with contextlib.suppress(ModelNotFound):  # deleted meanwhile
+            registry.refuse(version.id, Why(by, (reason,), gate.model_dump(), job_id=job.id))
 
 
 def _carry_out(
@@ -199,6 +251,8 @@ def _carry_out(
     if not judged.verdict.promote:
         registry.refuse(candidate.id, why)
     elif judged.over != candidate.version:
+        if not await_loading(registry.database, candidate, PATIENCE, job.check):
+            job.log(f"{candidate.id} could not be loaded ahead of the requests.")
         registry.promote(candidate.id, why, judged.over)
     done = "is promoted" if judged.verdict.promote else "is refused"
     job.log(" ".join((f"{candidate.id} {done}.", *judged.verdict.reasons)))
@@ -210,22 +264,42 @@ def _evaluated(
     job: JobHandle,
     registry: Registry,
     evaluations: EvaluationStore,
+) -> list[Pair]:
+    """Evaluations of both on what the data sets hold now, made where they are missing."""
+    asked = [recipe.evaluation, *([recipe.old] if recipe.old else [])]
+    return [
+        _measured(
+            mine, promoted, job, registry, evaluations, (i / len(asked), 1 / len(asked)), i > 0
+        )
+        for i, mine in enumerate(asked)
+    ]
+
+
+def _measured(
+    mine: EvaluationRecipe,
+    promoted: ModelVersion,
+    job: JobHandle,
+    registry: Registry,
+    evaluations: EvaluationStore,
+    part: tuple[float, float],
+    aside: bool,
 ) -> Pair:
-    """Evaluations of both on what the data set holds now, made where they are missing.
+    """Both on one data set; `part` is where this begins in the job's progress, and its share.
 
     Raises:
-        Conflict: It changes all the time.
+        Conflict: The data changes all the time.
     """
     from training.evaluating import run_evaluation  # draws plots
 
-    mine = recipe.evaluation
     theirs = mine.model_copy(update={"model_id": promoted.id, "trained_on": None})
+    first, share = part
+    middle = first + share / 2
     for _ in range(TRIES):
         dataset = _dataset(mine, job, registry.settings)
         rows = [
             evaluations.latest(asked.model_id, dataset.fingerprint, asked.split)
-            or run_evaluation(asked, job, registry, share)
-            for asked, share in ((mine, (0.0, 0.5)), (theirs, (0.5, 1.0)))
+            or run_evaluation(asked, job, registry, moves, aside)
+            for asked, moves in ((mine, (first, middle)), (theirs, (middle, first + share)))
         ]
         if rows[0].fingerprint == rows[1].fingerprint:
             return Pair(*rows)

@@ -6,8 +6,11 @@ made for, not how well they do in the street.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +24,7 @@ SEED = 20_261_122  # the trainings draw from others
 SCENES = 200  # in val
 CLOSE_UPS = 10  # of each class, in val
 TRAIN = 2  # scenes, or close-ups of a class: a data set needs some
+ABANDONED = 3600.0  # seconds without a change
 FORMAT = 1  # to be raised where the drawings change
 
 
@@ -35,8 +39,9 @@ def drawn_set(task: Task, settings: Settings, progress: Callable[[int, int], Non
     kind = "close-ups" if task == "classify" else "scenes"
     folder = settings.home / "starter-sets" / f"{kind}-{FORMAT}"
     if not folder.exists():
-        partial = folder.with_name(f"{folder.name}.{os.getpid()}")
-        partial.mkdir(parents=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _clear_abandoned(folder.parent)
+        partial = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
         try:
             _draw(task, partial, progress)
             os.replace(partial, folder)
@@ -45,6 +50,14 @@ def drawn_set(task: Task, settings: Settings, progress: Callable[[int, int], Non
             if not folder.exists():  # another process may have drawn it meanwhile
                 raise
     return folder if task == "classify" else folder / "data.yaml"
+
+
+def _clear_abandoned(parent: Path) -> None:
+    """What processes left that were ended while they drew."""
+    for path in parent.glob("*-*.*"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > ABANDONED:
+                shutil.rmtree(path)
 
 
 def _draw(task: Task, folder: Path, progress: Callable[[int, int], None]) -> None:

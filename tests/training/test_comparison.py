@@ -121,7 +121,7 @@ def test_figures_and_speed_stand_side_by_side() -> None:
     assert found["figures"]["mAP50"] == {"a": 0.5, "b": 0.25, "delta": -0.25}
     assert found["speed"] == {"inference": {"a": 5.0, "b": 2.0, "delta": -3.0}}
     assert (found["a"]["model_id"], found["b"]["model_id"]) == ("m:a", "m:b")
-    assert found["notes"] == ["The image sizes differ: 64 and 128."]
+    assert found["notes"] == [comparison.SPEEDS, "The image sizes differ: 64 and 128."]
 
 
 @pytest.mark.parametrize(

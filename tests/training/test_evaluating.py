@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -283,8 +284,12 @@ def test_starters_draw_their_pictures_once(
     model_id = published(registry, tmp_path / "model", "starting", names, kind="starter")
     plan = planned(registry, jobs, model_id, None)
     assert plan.dataset is None
+    left = get_settings().home / "starter-sets" / f"scenes-1.{os.getpid()}"
+    left.mkdir(parents=True)
+    os.utime(left, (0, 0))
     row = evaluating.run_evaluation(plan, job, registry)
     assert (row.dataset, row.figures["images"]) == ("drawn traffic signs", 2.0)
+    assert [path.name for path in left.parent.iterdir()] == ["scenes-1"]
     assert job.fractions == sorted(job.fractions)
     drawn_at = Path(row.dataset_path).stat().st_mtime_ns
     again = evaluating.run_evaluation(plan, job, registry)

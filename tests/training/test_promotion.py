@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from sqlalchemy import delete
 
 from api.training import TrainingFields
 from errors import Conflict, DatasetInvalid, ValidationFailed
+from models_store.coming import coming, loaded
+from models_store.database import PublishedModel, raise_generation
 from models_store.decisions import Why
 from models_store.description import ONNX_FILE, WEIGHTS_FILE
 from models_store.registry import Registry
+from models_store.upkeep import present
 from settings import get_settings
 from tests.small_models import small_description
 from tests.training.made_reports import report
@@ -25,9 +30,16 @@ from training.gate import Gate
 from training.promotion import PromotionRecipe
 from training.recipe import TrainingRequest
 
-BEFORE = {"stop": 0.9, "yield": 0.5}
-BETTER = {"stop": 0.9, "yield": 0.6}
-WORSE = {"stop": 0.5, "yield": 0.9}
+BEFORE = {"round": 0.9, "square": 0.5, "star": 0.7}
+BETTER = {"round": 0.9, "square": 0.6, "star": 0.7}
+WORSE = {"round": 0.5, "square": 0.9, "star": 0.8}
+OLD = "/old"  # path of a data set that was learned before
+
+
+def recipe_of(mode: str = "regular", **options: Any) -> Any:
+    """What a training's recipe says that matters here."""
+    fields = {"mode": mode, "task": "detect", "dataset": "/d", mode: options or None}
+    return SimpleNamespace(**fields, model_dump=lambda **_: fields)
 
 
 class Scene:
@@ -39,6 +51,7 @@ class Scene:
         self.evaluations = EvaluationStore(get_settings())
         self.job = RecordingJob(folder / "job")
         self.figures: dict[str, dict[str, float]] = {}
+        self.before: dict[str, dict[str, float]] = {}  # figures on OLD
         self.measured: list[str] = []
         self.contents = ["f"]  # fingerprints of the data set as time goes by; the last one stays
 
@@ -63,12 +76,20 @@ class Scene:
         self.measured.append(recipe.model_id)
         output = self.folder / f"evaluation-{len(self.measured)}"
         output.mkdir()
-        content = self.fingerprint
-        made = report(recipe.model_id, self.figures[recipe.model_id])
+        old = recipe.dataset == OLD
+        content = "o" if old else self.fingerprint
+        made = report(recipe.model_id, (self.before if old else self.figures)[recipe.model_id])
         made["dataset"]["fingerprint"] = content
         (output / REPORT).write_text(json.dumps(made))
         return self.evaluations.add(
-            recipe.model_id, "d", "/d", content, recipe.split, output, made["figures"], None
+            recipe.model_id,
+            "d",
+            str(recipe.dataset),
+            content,
+            recipe.split,
+            output,
+            made["figures"],
+            None,
         )
 
     def recipe(self, model: str, **gate: Any) -> PromotionRecipe:
@@ -89,7 +110,9 @@ def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
     get_settings.cache_clear()
     made = Scene(tmp_path)
     monkeypatch.setattr(evaluating, "run_evaluation", made.measure)
-    monkeypatch.setattr(promotion, "_dataset", lambda *_: made)
+    monkeypatch.setattr(promotion, "PATIENCE", 0.0)
+    old = SimpleNamespace(fingerprint="o")
+    monkeypatch.setattr(promotion, "_dataset", lambda to, *_: old if to.dataset == OLD else made)
     yield made
     made.evaluations.close()
     made.registry.close()
@@ -123,8 +146,8 @@ def test_a_refusal_is_recorded_with_its_reasons(scene: Scene) -> None:
     assert scene.registry.get("signs").id == old
     decision = scene.registry.decisions("signs")[0]
     assert decision.action == "refused"
-    assert "'stop' fell from 0.900 to 0.500" in decision.reasons[0]
-    assert f"{new} is refused. 'stop' fell" in scene.job.text
+    assert "'round' fell from 0.900 to 0.500" in decision.reasons[0]
+    assert f"{new} is refused. 'round' fell" in scene.job.text
 
 
 def test_what_is_promoted_already_is_left_alone(scene: Scene) -> None:
@@ -137,7 +160,7 @@ def test_another_promotion_in_between_is_compared_with_anew(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scene.publish(BEFORE, promote=True)
-    best, new = scene.publish({"stop": 1.0, "yield": 1.0}), scene.publish(BETTER)
+    best, new = scene.publish({"round": 1.0, "square": 1.0, "star": 1.0}), scene.publish(BETTER)
     carry_out = promotion._carry_out
     calls: list[tuple[Any, ...]] = []
 
@@ -172,8 +195,7 @@ def test_evaluations_on_hand_are_of_the_same_images_and_split(scene: Scene) -> N
     scene.measure(evaluation.model_copy(update={"model_id": old, "split": "test"}))
     assert promotion.on_hand(*models, Gate(), scene.evaluations) is None
     second = scene.measure(evaluation.model_copy(update={"model_id": old}))
-    pair = promotion.on_hand(*models, Gate(), scene.evaluations)
-    assert pair is not None
+    [pair] = promotion.on_hand(*models, Gate(), scene.evaluations) or ()
     assert (pair.candidate.id, pair.promoted.id) == (first.id, second.id)
     changed: Any = type("Changed", (), {"fingerprint": "other"})()
     assert promotion.on_hand(*models, Gate(), scene.evaluations, changed) is None
@@ -185,12 +207,111 @@ def test_evaluations_of_models_that_the_command_line_deleted_go_at_the_next_star
     kept, gone = scene.publish(BEFORE), scene.publish(BETTER)
     rows = [scene.measure(scene.recipe(model).evaluation) for model in (kept, gone)]
     scene.registry.delete(gone)
-    assert scene.evaluations.keep_only([model.id for model in scene.registry.list()]) == 1
+    damage(scene.registry, kept)
+    assert scene.registry.list() == []
+    there = present(scene.registry.store, scene.registry.database)
+    assert scene.evaluations.keep_only(there) == 1
     assert [scene.evaluations.folder(row).exists() for row in rows] == [True, False]
     assert scene.evaluations.history(gone) == []
+    with scene.registry.database.write() as session:  # as `reindex` does with a damaged one
+        session.execute(delete(PublishedModel))
+    assert present(scene.registry.store, scene.registry.database) == {kept}
 
 
-@pytest.mark.parametrize("error", [DatasetInvalid("It is gone."), ValidationFailed("No class.")])
+def damage(registry: Registry, model_id: str) -> None:
+    """As a newer program may leave it: a description that this one cannot read."""
+    name, _, version = model_id.partition(":")
+    with registry.database.write() as session:
+        row = session.get(PublishedModel, (name, version))
+        assert row is not None
+        row.description = row.description.replace("{", '{"colour": 1,', 1)
+        raise_generation(session)
+    registry.refresh()
+
+
+@pytest.mark.parametrize(
+    ("old", "kept", "promote"),
+    [
+        (None, BEFORE, False),
+        (OLD, {"round": 0.9, "square": 0.8, "star": 0.7}, True),
+        (OLD, {"round": 0.0, "square": 0.0, "star": 0.0}, False),
+    ],
+)
+def test_a_training_that_goes_on_from_a_model_must_not_have_forgotten(
+    scene: Scene, old: str | None, kept: dict[str, float], promote: bool
+) -> None:
+    """New data tells nothing of old classes: without data of them it is a refusal."""
+    known = {"round": 0.9, "square": 0.8, "star": 0.7}
+    base, new = scene.publish({"tram": 0.0}, promote=True), scene.publish({"tram": 0.8})
+    scene.before = {base: known, new: kept}
+    recipe = recipe_of("incremental", old_data=old)
+    version = scene.registry.get(new)
+    promotion.after_training(version, recipe, scene.job, scene.registry)
+    decision = scene.registry.decisions("signs")[0]
+    assert (decision.action == "promoted") is promote, decision.reasons
+    said = " ".join(decision.reasons)
+    if old is None:
+        assert "Not measured, as the data has no object of them: round, square, star" in said
+        return
+    assert "On the old data mAP50_95 went from 0.800" in said
+    assert len(decision.evaluations or {}) == 4
+    models = version, scene.registry.get(base)
+    pairs = promotion.on_hand(*models, Gate(), scene.evaluations, None, old)
+    assert [pair.candidate.dataset_path for pair in pairs or ()] == ["/d", OLD]
+    assert promotion.on_hand(*models, Gate(split="test"), scene.evaluations, None, old) is None
+
+
+def test_a_lost_report_is_measured_again(scene: Scene) -> None:
+    old, new = scene.publish(BEFORE, promote=True), scene.publish(BETTER)
+    lost = scene.measure(scene.recipe(new).evaluation)
+    (scene.evaluations.folder(lost) / REPORT).unlink()
+    models = scene.registry.get(new), scene.registry.get(old)
+    assert promotion.on_hand(*models, Gate(), scene.evaluations) is None
+    assert scene.run(new)
+    assert scene.measured == [new, new, old]
+
+
+def test_the_promoted_version_that_is_deleted_meanwhile_is_no_reason_to_fail(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = scene.publish(BEFORE, promote=True), scene.publish(BETTER)
+
+    def measure(recipe: EvaluationRecipe, *rest: Any) -> EvaluationRow:
+        if recipe.model_id == old:
+            scene.registry.delete(old)
+        scene.registry.get(recipe.model_id)
+        return scene.measure(recipe, *rest)
+
+    monkeypatch.setattr(evaluating, "run_evaluation", measure)
+    assert scene.run(new)
+    assert scene.registry.get("signs").id == new
+
+
+def test_what_is_promoted_is_loaded_first(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gateway sees what comes, and says when it is loaded."""
+    monkeypatch.setattr(promotion, "PATIENCE", 20.0)
+    model = scene.publish(BEFORE)
+    seen: list[tuple[list[str], bool]] = []
+
+    def look(job: RecordingJob) -> None:
+        expected = coming(scene.registry.database)
+        seen.append((expected, scene.registry.get(model).promoted))
+        for model_id in expected:
+            loaded(scene.registry.database, model_id)
+
+    scene.job.stop_when = look
+    assert scene.run(model)
+    assert seen == [([model], False)]
+    assert "ahead of the requests" not in scene.job.text
+    monkeypatch.setattr(promotion, "PATIENCE", 0.0)
+    assert scene.run(scene.publish(BETTER))
+    assert "could not be loaded ahead of the requests" in scene.job.text
+    assert coming(scene.registry.database) == []
+
+
+@pytest.mark.parametrize(
+    "error", [DatasetInvalid("It is gone."), ValidationFailed("No class."), MemoryError()]
+)
 def test_a_training_whose_model_cannot_be_compared_is_not_failed(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
@@ -200,11 +321,14 @@ def test_a_training_whose_model_cannot_be_compared_is_not_failed(
     scene.publish(BEFORE, promote=True)
     new = scene.publish(BETTER)
     monkeypatch.setattr(evaluating, "run_evaluation", fail)
-    recipe: Any = type("Recipe", (), {"task": "detect", "dataset": "/d"})()
-    promotion.after_training(scene.registry.get(new), recipe, scene.job, scene.registry)
+    version = scene.registry.get(new)
+    promotion.after_training(version, recipe_of(), scene.job, scene.registry)
     decision = scene.registry.decisions("signs")[0]
     assert (decision.action, decision.by) == ("refused", "training")
-    assert str(error) in decision.reasons[0]
+    assert (str(error) or "MemoryError; the job's log") in decision.reasons[0]
+    scene.registry.delete(new)
+    promotion.after_training(version, recipe_of(), scene.job, scene.registry)
+    assert len(scene.registry.decisions("signs")) == 2
 
 
 def test_a_training_is_promoted_by_the_gate_of_the_settings(
@@ -212,7 +336,7 @@ def test_a_training_is_promoted_by_the_gate_of_the_settings(
 ) -> None:
     scene.publish(BEFORE, promote=True)
     new = scene.publish(WORSE)
-    recipe: Any = type("Recipe", (), {"task": "detect", "dataset": "/d"})()
+    recipe = recipe_of()
     promotion.after_training(scene.registry.get(new), recipe, scene.job, scene.registry)
     assert scene.decided() == ["promoted", "refused"]
     generous = scene.registry.settings.model_copy(update={"gate_max_class_drop": 0.5})
@@ -250,8 +374,8 @@ def test_a_training_does_not_take_the_name_of_a_model_that_was_never_promoted(
 @pytest.mark.parametrize(
     ("mode", "parent", "expected"),
     [
-        ("regular", {"stop": 5}, {"stop": 1, "tram": 9}),
-        ("incremental", {"stop": 5, "yield": 7}, {"stop": 6, "tram": 9}),
+        ("regular", {"round": 5}, {"round": 1, "tram": 9}),
+        ("incremental", {"round": 5, "square": 7}, {"round": 6, "tram": 9}),
         ("incremental", None, {}),
     ],
 )
@@ -259,6 +383,6 @@ def test_a_model_that_goes_on_learning_has_seen_what_its_parent_saw(
     scene: Scene, mode: str, parent: dict[str, int] | None, expected: dict[str, int]
 ) -> None:
     base = scene.publish(BEFORE, class_counts=parent)
-    trained: Any = type("Trained", (), {"class_counts": {"stop": 1, "tram": 9}})()
-    recipe: Any = type("Recipe", (), {"mode": mode, "parent": base})()
+    trained: Any = SimpleNamespace(class_counts={"round": 1, "tram": 9})
+    recipe: Any = SimpleNamespace(mode=mode, parent=base)
     assert publication._class_counts(trained, recipe, scene.registry) == expected
