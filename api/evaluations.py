@@ -147,7 +147,7 @@ async def history(model_id: str, gateway: Wired) -> Any:
 
 
 class Wanted(BaseModel):
-    """Which evaluation; without any of these the newest."""
+    """Which evaluation; without any of these the one whose figures are the model's metrics."""
 
     evaluation: str = Field("", max_length=32, description="its id, of the history")
     dataset: str = Field("", max_length=4096, description="name, path, id or fingerprint")
@@ -198,13 +198,16 @@ async def worst(model_id: str, number: str, gateway: Wired, wanted: Choice) -> F
 
 
 def find(gateway: Gateway, model_id: str, wanted: Wanted) -> EvaluationRow:
-    """The newest evaluation of a model that is meant.
+    """The newest evaluation of a model that is meant; that of its metrics where none is named.
 
     Raises:
         ModelNotFound, NotFound: There is no such model, or no such evaluation of it.
     """
     model = gateway.registry.get(model_id)
     rows = gateway.evaluations.history(model.id)
+    noted = (model.metrics or {}).get("evaluation")
+    if wanted == Wanted() and any(row.id == noted for row in rows):
+        wanted = Wanted(evaluation=noted)
     for row in rows:
         meant = wanted.evaluation in ("", row.id) and wanted.split in ("", row.split)
         if meant and is_of(gateway, row, wanted.dataset):

@@ -75,7 +75,8 @@ async def _import_alone(gateway: Gateway, form: FormData, deadline: float, by: s
         model = await asyncio.to_thread(_import, gateway, upload, suffix, options, deadline)
         if options.promote:
             await _promote(gateway, model, by)
-        return gateway.registry.get(model.id)
+            model = gateway.registry.get(model.id)
+        return model
     finally:
         _one.release()
         await form.close()

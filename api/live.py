@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 import numpy as np
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, ConfigDict, Field
 
+from api.auth import require_admin
 from api.gateway import Gateway, Wired
 from api.live_traffic import drift, training_counts
 from api.schemas import errors
+from errors import NotFound
 from inference.tally import BINS, LOW_BINS, Tally
 from models_store.versions import ModelVersion
 from training.live_quality import KEPT_HOURS, total
@@ -75,6 +78,58 @@ class Live(BaseModel):
         description="what annotators made of its pre-labels in the newest revisions: counts, "
         "precision and recall, also by class; null: nobody has corrected any"
     )
+
+
+class KeptPicture(BaseModel):
+    model_config = ConfigDict(protected_namespaces=())
+
+    id: str
+    model_id: str
+    kept_at: str
+    confidence: float = Field(description="the lowest of the answer's predictions")
+    size_bytes: int
+    url: str = Field(description="of the picture")
+
+
+class KeptPictures(BaseModel):
+    kept: list[KeptPicture] = Field(description="the newest first")
+
+
+@router.get(
+    "/models/{model_id}/live/kept",
+    response_model=KeptPictures,
+    responses=errors(403, 404),
+    dependencies=[Depends(require_admin)],
+)
+async def list_kept(model_id: str, gateway: Wired) -> Any:
+    """The pictures of live traffic that were kept of a model version."""
+    model = gateway.registry.get(model_id)
+    found = await asyncio.to_thread(gateway.live.kept.list, model.id)
+    fields = ("id", "model_id", "kept_at", "confidence", "size_bytes")
+    rows = [{name: getattr(image, name) for name in fields} for image in found]
+    return {"kept": [row | {"url": f"/api/annotation/kept/{row['id']}"} for row in rows]}
+
+
+@router.delete(
+    "/models/{model_id}/live/kept",
+    status_code=204,
+    responses=errors(403, 404),
+    dependencies=[Depends(require_admin)],
+)
+async def delete_kept(
+    model_id: str,
+    gateway: Wired,
+    image: str = Query("", max_length=80, description="its id; empty: all of the model's"),
+) -> None:
+    """Delete a kept picture, or all of a model version."""
+    model = gateway.registry.get(model_id)
+    found = await asyncio.to_thread(gateway.live.kept.list, model.id)
+    ids = [kept.id for kept in found if image in ("", kept.id)]
+    if image and not ids:
+        raise NotFound(f"No kept picture {image!r} of {model.id}.")
+    for kept in ids:
+        with contextlib.suppress(NotFound):  # it made room for newer ones
+            await asyncio.to_thread(gateway.live.kept.remove, kept)
 
 
 @router.get("/models/{model_id}/live", response_model=Live, responses=errors(400, 404))

@@ -14,7 +14,7 @@ from api import telemetry
 from api.runners import Runner
 from errors import BackendTimeout, ModelNotFound, NotFound, ValidationFailed, VisionLoopError
 from inference.agreement import Agreement
-from inference.device import limits
+from inference.device import device, limits
 from inference.prediction import InferenceItem, ItemResult, Prediction
 from models_store.names import split_tag
 from models_store.registry import Registry
@@ -78,7 +78,8 @@ class Shadowing:
         self.store = ShadowStore(registry.database)
         self._detector = detector
         self._annotator = annotator
-        self._slots = limits(registry.settings).slots
+        gpu = device(registry.settings) != "cpu"  # kernels know no priority: only where it is idle
+        self._slots = 1 if gpu else limits(registry.settings).slots
         self._running: ShadowRow | None = None
         self._candidate: ModelVersion | None = None
         self._figures = Figures()

@@ -215,7 +215,8 @@ class DetectionTally:
             for kind, found in self.curves.items():
                 row |= _class_figures(found, i, "" if kind == "box" else f"{kind}_")
             missed = instances[i] - right
-            row |= {"accuracy": _counted(right, false, missed)["accuracy"]}
+            served = _counted(right, false, missed)
+            row |= {"accuracy": served.pop("accuracy"), "at_serving": served}
             row |= {"true_positives": right, "false_positives": false, "missed": missed}
             rows.append(row)
         return rows
