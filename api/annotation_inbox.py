@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import select
 
 from api.tool_images import ToolImages
-from errors import ValidationFailed, VisionLoopError
+from errors import ValidationFailed, VisionLoopError, our_fault
 from inference.images import check_header
 from inference.label_config import LabelConfig, parse_label_config
 from inference.label_names import training_names
@@ -29,8 +29,14 @@ from training.jobs import Job, JobStore
 log = logging.getLogger("visionloop")
 
 QUIET = 3.0  # seconds without an arrival, after which the folder is made anew
+SHARE = 20  # a folder is made anew after so many times what its last making took, at the earliest
+LATEST = 60.0  # seconds for which arrivals can put that off
 AGAIN = 300.0  # seconds until a picture that could not be fetched is asked for again
 CONFIG = "label_config"  # in a data set's options
+# Types of results that draw nothing.
+NO_OBJECTS = frozenset(
+    ["relation", "textarea", "rating", "number", "datetime", "taxonomy", "pairwise", "ranker"]
+)
 
 
 class AnnotationInbox:
@@ -51,6 +57,7 @@ class AnnotationInbox:
         self.evaluations = evaluations
         self._arrived = asyncio.Event()
         self._tried: dict[tuple[str, str, int], float] = {}
+        self._next: dict[str, float] = {}  # data set → when its folder may be made anew
         self._one = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
 
@@ -124,45 +131,66 @@ class AnnotationInbox:
     # --- inside
 
     async def _run(self) -> None:
+        pause, arrived = AGAIN, 0.0
         while True:
+            woken = False
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._arrived.wait(), AGAIN)
+                woken = await asyncio.wait_for(self._arrived.wait(), pause)
             self._arrived.clear()
             try:
                 await self.bring()
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._arrived.wait(), QUIET)
+                arrived = arrived or time.monotonic()
+                if woken and time.monotonic() - arrived < LATEST:
+                    pause = QUIET
                     continue
-                for dataset in await asyncio.to_thread(self.store.changed):
-                    if CONFIG in dataset.options:  # whoever corrects another makes its folder
-                        await self._try_build(dataset)
+                arrived, pause = 0.0, await self._build_changed()
             except Exception:
                 log.exception("Annotations cannot be taken in")
-                await asyncio.sleep(QUIET)
+                pause = QUIET
+
+    async def _build_changed(self) -> float:
+        """Make the folders that are old. Returns seconds until the next can be due."""
+        pause = AGAIN
+        for dataset in await asyncio.to_thread(self.store.changed):
+            if CONFIG not in dataset.options:  # whoever corrects it makes its folder
+                continue
+            due = self._next.get(dataset.id, 0.0) - time.monotonic()
+            if due > 0:
+                pause = min(pause, due)
+            else:
+                await self._try_build(dataset)
+        return max(pause, QUIET)
 
     async def _try_build(self, dataset: AnnotatedDataset) -> None:
+        began = time.monotonic()
         try:
             await self.build(dataset)
         except VisionLoopError as error:
             log.info("Data set %s: %s", dataset.id, error)
             await asyncio.to_thread(self.store.note_built, dataset.id, dataset.changes)
+        except Exception as error:  # that of one must not keep the others from theirs
+            our_fault(error, f"Data set {dataset.id}")
+        self._next[dataset.id] = time.monotonic() + SHARE * (time.monotonic() - began)
 
     async def _bring(self, entry: AnnotationEntry) -> None:
         try:
+            regions = whole(entry.document.get("regions") or [])
             picture = await asyncio.to_thread(
                 self.store.picture_of, entry.dataset_id, entry.address
             )
             picture = picture or await self.images.get(entry.address)
-            await asyncio.to_thread(self._settle, entry, picture)
+            await asyncio.to_thread(self._settle, entry, picture, regions)
         except VisionLoopError as error:
             log.warning("Annotation %s of %s waits: %s", entry.key, entry.dataset_id, error)
             await asyncio.to_thread(self.store.fail, entry, str(error))
+        except Exception as error:  # whatever a tool sent, the others must not wait for it
+            fault = our_fault(error, f"Annotation {entry.key} of {entry.dataset_id}")
+            await asyncio.to_thread(self.store.fail, entry, str(fault))
 
-    def _settle(self, entry: AnnotationEntry, picture: bytes) -> None:
+    def _settle(
+        self, entry: AnnotationEntry, picture: bytes, regions: list[Mapping[str, Any]]
+    ) -> None:
         size = check_header(picture, self.store.max_pixels)
-        regions, left = readable(entry.document.get("regions") or [])
-        if left:
-            log.warning("Annotation %s of %s: %s", entry.key, entry.dataset_id, left)
         found = from_label_studio(regions, entry.address[-200:], size)
         self.store.settle(entry, picture, found)
 
@@ -210,18 +238,30 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(part)
 
 
-def readable(regions: list[Any]) -> tuple[list[Mapping[str, Any]], str]:
-    """The regions that data sets can hold, and a sentence about the others."""
-    kept, left = [], []
+def whole(regions: list[Any]) -> list[Mapping[str, Any]]:
+    """The regions that mark objects or the picture, if data sets can hold all of them.
+
+    What says more about a region or a picture (its texts, ratings, choices of a region) marks
+    none and is passed over.
+
+    Raises:
+        ValidationFailed: An object would be missing, and its picture train as one without.
+    """
     rows = [region for region in regions if isinstance(region, Mapping)]
     drawn = {row.get("id") for row in rows if row.get("type") in TYPES and row["type"] != "choices"}
-    for region in rows:
-        kind = region.get("type")
-        if kind == "choices" and region.get("id") in drawn:
-            left.append("choices of a region")
-        elif kind in TYPES and not region.get("image_rotation"):
-            kept.append(region)
-        elif kind != "relation":
-            left.append("turned picture" if kind in TYPES else str(kind)[:40])
-    names = ", ".join(sorted(set(left)))
-    return kept, f"{len(left)} regions are left out ({names})." if left else ""
+    kept: list[Mapping[str, Any]] = []
+    lost: list[str] = []
+    for row in rows:
+        kind = row.get("type")
+        if kind in NO_OBJECTS or (kind == "choices" and row.get("id") in drawn):
+            continue
+        if kind in TYPES and not row.get("image_rotation"):
+            kept.append(row)
+        else:
+            lost.append("in a turned picture" if kind in TYPES else str(kind)[:40])
+    if lost:
+        raise ValidationFailed(
+            f"{len(lost)} of {len(rows)} regions cannot be held ({', '.join(sorted(set(lost)))}), "
+            f"so the picture is left out. Held are {', '.join(TYPES)} of upright pictures."
+        )
+    return kept

@@ -30,7 +30,7 @@ from api.label_studio_project import (
     train,
 )
 from api.schemas import errors
-from errors import BackendTimeout, ValidationFailed, VisionLoopError
+from errors import BackendTimeout, ValidationFailed, VisionLoopError, our_fault
 from inference.annotations import Annotations
 from inference.label_config import parse_label_config
 from inference.label_studio import Region
@@ -251,6 +251,8 @@ async def _guarded(
             return await _one(gateway, project, task, drawn)
         except VisionLoopError as error:
             return error
+        except Exception as error:  # that of one task is not that of the others
+            return our_fault(error, f"Label Studio task {task.get('id')}")
 
 
 async def _one(

@@ -34,7 +34,8 @@ from training.datasets import inspect
 from training.revisions import REVISIONS, Known, Revision, is_kept
 
 HELD_OUT = 5  # one of so many pictures, by their content, is of the val split
-YOUNG = 3600.0  # seconds for which an older revision stays though nothing names it
+YOUNG = 60.0  # seconds for which an older revision stays though nothing names it
+LAST = 3  # revisions that stay though nothing names them
 LONGEST_NAME = 200
 
 Relabel = Callable[[Annotations], Annotations]
@@ -295,7 +296,7 @@ def _next(folder: Path) -> int:
 
 
 def _prune(revisions: Path, newest: Path, used: Sequence[str]) -> None:
-    for folder in revisions.iterdir():
+    for folder in sorted(revisions.iterdir())[:-LAST]:
         with suppress(OSError):
             young = time.time() - folder.stat().st_mtime < YOUNG
             named = any(Path(path).is_relative_to(folder) for path in used) or is_kept(folder)

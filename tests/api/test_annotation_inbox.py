@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from api.annotation_inbox import AnnotationInbox, readable
+from api.annotation_inbox import AnnotationInbox, whole
 from errors import ValidationFailed
 from models_store.registry import Registry
 from models_store.store import ModelStore
@@ -155,17 +155,111 @@ def test_a_picture_that_is_none_waits_with_the_reason(
     assert "not an image" in (waiting.error or "")
 
 
-def test_regions_that_no_data_set_can_hold_are_left_out_and_told() -> None:
+def test_what_says_more_about_a_region_is_passed_over() -> None:
     rows: list[Any] = [
         region("box"),
-        region("Disc", image_rotation=90),
         {"id": "box", "type": "choices", "value": {"choices": ["blurred"]}},  # of that region
+        {"id": "box", "type": "textarea", "value": {"text": ["a note"]}},
         {"id": "z", "type": "choices", "value": {"choices": ["night"]}},
         {"type": "relation", "from_id": "a", "to_id": "b"},
-        {"id": "b", "type": "brushlabels", "value": {}},
         "nonsense",
     ]
-    kept, left = readable(rows)
-    assert [row["id"] for row in kept] == ["box", "z"]
-    assert left == "3 regions are left out (brushlabels, choices of a region, turned picture)."
-    assert readable([]) == ([], "")
+    assert [row["id"] for row in whole(rows)] == ["box", "z"]
+    assert whole([]) == []
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        {"id": "b", "type": "brushlabels", "value": {"brushlabels": ["box"], "rle": []}},
+        {"id": "b", "type": "ellipselabels", "value": {"ellipselabels": ["box"]}},
+        {"id": "b", "type": "rectangle", "value": {"x": 1, "y": 1, "width": 2, "height": 2}},
+    ],
+)
+@pytest.mark.parametrize("others", [(), ("Disc",)])
+def test_a_picture_whose_objects_cannot_be_held_is_no_background(
+    inbox: AnnotationInbox,
+    images: Images,
+    dataset: AnnotatedDataset,
+    picture: Picture,
+    lost: dict[str, Any],
+    others: tuple[str, ...],
+) -> None:
+    images.known["/data/1.jpg"] = picture()
+    document = {"regions": [lost, *map(region, others)]}
+    inbox.store.receive(dataset.id, "1", document, task="1", address="/data/1.jpg")
+    asyncio.run(inbox.bring())
+    assert inbox.store.pictures(dataset.id) == []
+    (waiting,) = inbox.store.waiting(dataset.id)
+    assert str(lost["type"]) in (waiting.error or "")
+
+
+def test_one_entry_that_breaks_does_not_keep_the_others(
+    inbox: AnnotationInbox, images: Images, dataset: AnnotatedDataset, picture: Picture
+) -> None:
+    images.known["/data/2.jpg"] = picture()
+    receive(inbox, dataset, "1", "box")
+    receive(inbox, dataset, "2", "box")
+    get = images.get
+
+    async def breaks(address: str) -> bytes:
+        if address == "/data/1.jpg":
+            raise RuntimeError("a fault of ours")
+        return await get(address)
+
+    images.get = breaks  # type: ignore[method-assign]
+    asyncio.run(inbox.bring())
+    (waiting,) = inbox.store.waiting(dataset.id)
+    assert waiting.key == "1"
+    assert "log has it" in (waiting.error or "")
+    assert objects(inbox, dataset) == [["box"]]
+
+
+def test_arrivals_without_a_pause_do_not_put_the_folder_off_for_ever(
+    inbox: AnnotationInbox,
+    images: Images,
+    dataset: AnnotatedDataset,
+    picture: Picture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("api.annotation_inbox.LATEST", 0.2)
+    images.known["/data/1.jpg"] = picture()
+    receive(inbox, dataset, "1", "box")
+    made = inbox.store.folder(dataset.id) / "dataset.json"
+
+    async def run() -> None:
+        inbox.start()
+        for _ in range(400):
+            inbox.wake()
+            await asyncio.sleep(0.01)
+            if made.exists():
+                break
+        await inbox.stop()
+
+    asyncio.run(asyncio.wait_for(run(), 30))
+    assert made.exists()
+
+
+def test_a_folder_that_takes_long_is_not_made_for_every_annotation(
+    inbox: AnnotationInbox,
+    images: Images,
+    dataset: AnnotatedDataset,
+    picture: Picture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("api.annotation_inbox.QUIET", 0.02)
+    monkeypatch.setattr("api.annotation_inbox.SHARE", 100_000)
+    revisions = inbox.store.folder(dataset.id) / "revisions"
+
+    async def run() -> None:
+        inbox.start()
+        for number in range(5):
+            key = str(number)
+            images.known[f"/data/{key}.jpg"] = picture(64, 64, seed=number)
+            receive(inbox, dataset, key, "box")
+            inbox.wake()
+            await asyncio.sleep(0.3)
+        await inbox.stop()
+
+    asyncio.run(asyncio.wait_for(run(), 30))
+    assert len(list(revisions.iterdir())) == 1

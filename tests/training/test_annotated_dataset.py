@@ -160,6 +160,18 @@ def test_a_folder_trains_as_it_is(
     assert first.exists()  # a job may be training on it
 
 
+def test_revisions_that_nothing_names_make_room(
+    store: AnnotatedDatasets, dataset: AnnotatedDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.annotated_folder.YOUNG", -1.0)
+    store.put(dataset.id, "1", picture(1), marked(BOX))
+    revisions = store.folder(dataset.id) / "revisions"
+    used = {str(revisions / "000002" / "data.yaml")}
+    for number in range(1, 8):
+        build(store, dataset, used=used, keep=number == 1)
+    assert sorted(int(path.name) for path in revisions.iterdir()) == [1, 2, 5, 6, 7]
+
+
 def test_a_data_set_without_pictures_cannot_be_built(
     store: AnnotatedDatasets, dataset: AnnotatedDataset
 ) -> None:
