@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from errors import ValidationFailed
 from inference import rle
 from inference.annotations import (
@@ -22,7 +24,7 @@ from inference.annotations import (
     in_order,
     ring,
 )
-from inference.polygons import Outline, as_outlines, fill_parts, outlines
+from inference.polygons import Outline, area, as_outlines, fill_parts, outlines
 
 Json = dict[str, Any]
 
@@ -67,11 +69,13 @@ def from_coco(document: Mapping[str, Any]) -> list[Annotations]:
     """
     try:
         categories = {int(row["id"]): row for row in document["categories"]}
-        objects: dict[int, list[Annotation]] = {int(row["id"]): [] for row in document["images"]}
+        sizes = {int(r["id"]): (int(r["width"]), int(r["height"])) for r in document["images"]}
+        objects: dict[int, list[Annotation]] = {image_id: [] for image_id in sizes}
         for row in document["annotations"]:
             if not row.get("iscrowd"):
                 category = categories[int(row["category_id"])]
-                objects[int(row["image_id"])].append(_annotation(row, category))
+                image_id = int(row["image_id"])
+                objects[image_id].append(_annotation(row, category, sizes[image_id]))
         return [
             Annotations(
                 str(row["file_name"]),
@@ -85,12 +89,6 @@ def from_coco(document: Mapping[str, Any]) -> list[Annotations]:
         raise ValidationFailed(
             f"This is not a COCO document of instances: {type(error).__name__} {error!s:.80}."
         ) from None
-
-
-def class_names(document: Mapping[str, Any]) -> tuple[str, ...]:
-    """The categories' names, by id."""
-    rows = sorted(document.get("categories", ()), key=lambda row: int(row["id"]))
-    return tuple(str(row["name"]) for row in rows)
 
 
 def _row(
@@ -117,14 +115,7 @@ def _row(
         "segmentation": [],
     }
     if annotation.parts:
-        mask = fill_parts(as_outlines(annotation.parts), found.width, found.height)
-        row["area"] = float(mask.sum())
-        if any(part.holes for part in annotation.parts):
-            row["segmentation"] = rle.encode(mask)
-        else:
-            row["segmentation"] = [
-                [value for point in part.outline for value in point] for part in annotation.parts
-            ]
+        row |= _segmentation(annotation.parts, found)
     if annotation.keypoints:
         points = in_order(annotation.keypoints, keypoint_names)
         if keypoint_names and len(points) > len(keypoint_names):
@@ -138,8 +129,30 @@ def _row(
     return row
 
 
-def _annotation(row: Mapping[str, Any], category: Mapping[str, Any]) -> Annotation:
-    parts = _parts(row.get("segmentation"))
+def _segmentation(parts: Sequence[Part], found: Annotations) -> Json:
+    """`segmentation` and `area`; pixels are drawn within the object's box only."""
+    pieces = as_outlines(parts)
+    polygons = [[value for point in part.outline for value in point] for part in parts]
+    if len(pieces) == 1 and not pieces[0].holes:
+        return {"segmentation": polygons, "area": abs(area(pieces[0].outer))}
+    corners = np.concatenate([piece.outer for piece in pieces])
+    size = np.array((found.width, found.height))
+    low = np.clip(np.floor(corners.min(axis=0)), 0, size).astype(np.int64)
+    width, height = np.clip(np.ceil(corners.max(axis=0)), low, size).astype(np.int64) - low
+    shift = low.astype(np.float32)
+    moved = [Outline(p.outer - shift, tuple(hole - shift for hole in p.holes)) for p in pieces]
+    mask = fill_parts(moved, int(width), int(height))
+    covered = float(np.count_nonzero(mask))
+    if not any(piece.holes for piece in pieces):
+        return {"segmentation": polygons, "area": covered}
+    code = rle.encode(mask, int(low[0]), int(low[1]), (found.width, found.height))
+    return {"segmentation": code, "area": covered}
+
+
+def _annotation(
+    row: Mapping[str, Any], category: Mapping[str, Any], size: tuple[int, int]
+) -> Annotation:
+    parts = _parts(row.get("segmentation"), size)
     return Annotation(
         str(category["name"]),
         box=None if parts else _box(row["bbox"]),
@@ -154,9 +167,9 @@ def _box(values: Sequence[float]) -> Box:
     return x, y, x + w, y + h
 
 
-def _parts(segmentation: Any) -> tuple[Part, ...]:
+def _parts(segmentation: Any, size: tuple[int, int]) -> tuple[Part, ...]:
     if isinstance(segmentation, Mapping):
-        found: Sequence[Outline] = outlines(rle.decode(segmentation))
+        found: Sequence[Outline] = outlines(rle.decode(segmentation, size))
         return tuple(Part(ring(p.outer), tuple(ring(hole) for hole in p.holes)) for p in found)
     rings = [list(map(float, values)) for values in segmentation or ()]
     return tuple(

@@ -22,6 +22,7 @@ Mask = NDArray[np.bool_]
 FRAME = 384  # pixels that the longer side of a ring is drawn with, to measure its IoU
 COARSEST, FINEST, STEPS = 0.3, 0.0008, 32  # Douglas–Peucker tolerances, of the longer side
 UNION_FRAME = 1024
+PAIRS = 2**20  # of vertices that are compared at once
 
 KEPT_IOU = 0.985  # of a ring with the one that it simplifies
 MOST_VERTICES = 40  # of a ring, which come first
@@ -112,12 +113,15 @@ def outlines(mask: Mask) -> list[Outline]:
 
     The largest first.
     """
-    # Four times as large, every contour pixel lies nearest to the corner that is meant.
-    large = np.repeat(np.repeat(mask.astype(np.uint8), 4, axis=0), 4, axis=1)
-    found, tree = cv2.findContours(large, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    if tree is None:
+    columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
+    if not len(rows):
         return []
-    rings = [_corners(np.rint((c.reshape(-1, 2) + 0.5) / 4)) for c in found]
+    low = np.array((columns[0], rows[0]), np.float32)
+    drawn = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].astype(np.uint8)
+    # Four times as large, every contour pixel lies nearest to the corner that is meant.
+    large = np.repeat(np.repeat(drawn, 4, axis=0), 4, axis=1)
+    found, tree = cv2.findContours(large, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    rings = [_corners(np.rint((c.reshape(-1, 2) + 0.5) / 4)) + low for c in found]
     holes: dict[int, list[Points]] = {}
     for index, (_, _, _, parent) in enumerate(tree[0]):
         if parent >= 0:
@@ -234,22 +238,64 @@ def bridge(rings: Sequence[Ring]) -> Ring:
 
     By the even-odd rule it encloses the same area; `unbridge` finds the rings again.
     """
-    joined, rest = list(rings[0]), list(rings[1:])
-    while rest:
-        options = [(_nearest(joined, points), points) for points in rest]
-        (_, here, there), nearest = min(options, key=lambda option: option[0][0])
-        rest.remove(nearest)
+    joined = list(rings[0])
+    if len(rings) == 1:
+        return tuple(joined)
+    points = np.concatenate([np.array(each, np.float64) for each in rings[1:]])
+    starts = np.cumsum([0, *map(len, rings[1:])])
+    owner = np.repeat(np.arange(len(rings) - 1), np.diff(starts))
+    best, here = _nearest(rings[0], points)
+    while np.isfinite(best).any():  # as Prim's tree grows: only what was joined last is compared
+        chosen = int(best.argmin())
+        number, at = int(owner[chosen]), int(here[chosen])
+        nearest, there = rings[number + 1], chosen - int(starts[number])
         around = (*nearest[there:], *nearest[: there + 1])
-        joined = [*joined[: here + 1], *around, *joined[here:]]
+        joined[at + 1 : at + 1] = (*around, joined[at])
+        here[here > at] += len(around) + 1
+        best[owner == number] = np.inf
+        left = np.flatnonzero(np.isfinite(best))
+        distances, vertices = _nearest(around, points[left])
+        nearer = distances < best[left]
+        best[left[nearer]] = distances[nearer]
+        here[left[nearer]] = at + 1 + vertices[nearer]
     return tuple(joined)
 
 
-def _nearest(one: Sequence[Point], other: Sequence[Point]) -> tuple[float, int, int]:
-    """The distance of the nearest two vertices, squared, and their indices."""
-    a, b = np.array(one, np.float64), np.array(other, np.float64)
-    distances = ((a[:, None] - b[None]) ** 2).sum(axis=2)
-    here, there = np.unravel_index(int(distances.argmin()), distances.shape)
-    return float(distances[here, there]), int(here), int(there)
+def _nearest(
+    vertices: Sequence[Point], points: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Of each point the squared distance to the nearest vertex, and that vertex's index."""
+    best = np.full(len(points), np.inf)
+    index = np.zeros(len(points), np.int64)
+    step = max(PAIRS // max(len(points), 1), 1)
+    array = np.array(vertices, np.float64)
+    for start in range(0, len(array), step):
+        some = array[start : start + step]
+        distances = (some[:, :1] - points[:, 0]) ** 2 + (some[:, 1:] - points[:, 1]) ** 2
+        found = distances.argmin(axis=0)
+        least = distances[found, np.arange(len(points))]
+        nearer = least < best
+        best[nearer], index[nearer] = least[nearer], start + found[nearer]
+    return best, index
+
+
+def clip(points: Ring, width: float, height: float) -> Ring:
+    """The part of a ring that lies in a picture, by Sutherland and Hodgman; empty: none.
+
+    Pieces that the picture's edge separates stay joined along it.
+    """
+    for axis, limit, keep in ((0, 0.0, 1), (0, width, -1), (1, 0.0, 1), (1, height, -1)):
+        kept: list[Point] = []
+        for before, point in pairwise((*points[-1:], *points)):
+            inside = (point[axis] - limit) * keep >= 0
+            if inside != ((before[axis] - limit) * keep >= 0):
+                share = (limit - before[axis]) / (point[axis] - before[axis])
+                other = before[1 - axis] + share * (point[1 - axis] - before[1 - axis])
+                kept.append((other, limit) if axis else (limit, other))
+            if inside:
+                kept.append(point)
+        points = tuple(kept)
+    return points if len(points) >= 3 else ()
 
 
 def unbridge(points: Sequence[Point]) -> tuple[Part, ...]:

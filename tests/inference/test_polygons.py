@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import time
+
 import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inference.annotations import Part
+from inference.annotations import Part, ring
 from inference.polygons import (
     Outline,
     area,
     bridge,
+    clip,
     contours,
     fill,
     fill_parts,
@@ -81,6 +84,34 @@ def test_one_ring_along_all_parts_and_holes_encloses_the_same(found: tuple[Part,
     assert sorted(len(part.holes) for part in again) == sorted(len(part.holes) for part in found)
     corners = {point for ring in rings for point in ring}
     assert {p for part in again for r in (part.outline, *part.holes) for p in r} == corners
+
+
+def test_many_parts_are_bridged_at_once() -> None:
+    turns = np.linspace(0, 2 * np.pi, 40, endpoint=False)
+    round_ = np.stack((np.cos(turns), np.sin(turns)), axis=1) * 4
+    rings = [ring(round_ + np.array((x * 10, y * 10))) for x in range(10) for y in range(10)]
+    began = time.perf_counter()
+    joined = bridge(rings)
+    assert time.perf_counter() - began < 2
+    assert {frozenset(part.outline) for part in unbridge(joined)} == set(map(frozenset, rings))
+
+
+@pytest.mark.parametrize(
+    ("points", "kept"),
+    [
+        ([(10, 10), (20, 10), (20, 20)], {(10, 10), (20, 10), (20, 20)}),
+        ([(-50, 0), (50, 0), (50, 100)], {(0, 0), (50, 0), (50, 100), (0, 50)}),
+        (
+            [(-9, -9), (110, -9), (110, 110), (-9, 110)],
+            {(0, 0), (100, 0), (100, 100), (0, 100)},
+        ),
+        ([(-20, 10), (-10, 10), (-10, 20)], set()),
+    ],
+)  # fmt: skip
+def test_what_leads_out_of_the_picture_is_cut_at_its_edge(
+    points: list[tuple[float, float]], kept: set[tuple[float, float]]
+) -> None:
+    assert set(clip(ring(points), 100, 100)) == kept
 
 
 def test_a_ring_with_a_spike_stays_one_ring() -> None:
