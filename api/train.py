@@ -41,6 +41,9 @@ class Train(Fields):
     batch_size: int | None = Field(
         None, ge=1, le=1024, description="a whole number from 1 to 1024 (8)"
     )
+    promote: Literal["never", "auto"] | None = Field(
+        None, description="auto: promote the new version if the gate lets it pass (never)"
+    )
     parameters: dict[str, Any] = Field(
         {}, description="an object with further fields: those of /api/training/regular"
     )
@@ -107,6 +110,7 @@ def wanted_by(body: Train) -> TrainingRequest:
     """
     wanted = wanted_with(body.parameters)
     named: dict[str, Any] = {"epochs": body.epochs, "batch": body.batch_size}
+    named["promote"] = body.promote
     if wanted.mode == "incremental" and wanted.base_model is None:
         named["base_model"] = body.model_id  # it is what goes on learning
     return wanted.model_copy(

@@ -61,7 +61,9 @@ def test_incremental_of_the_first_family_goes_on_from_model_id(
         "dataset_path": str(service.data),
         "parameters": {"mode": "incremental", "replay_ratio": 0.5},
     }
+    body |= {"promote": "auto"}  # beside `parameters`, too
     job = service.jobs.get(service.post("/train", body).json()["job_id"])
+    assert job.recipe["promote"] == "auto"
     assert (job.mode, job.recipe["base"]["value"]) == ("incremental", signs)
     assert job.recipe["incremental"]["replay_ratio"] == 0.5
     assert job.recipe["incremental"]["old_data"] is None

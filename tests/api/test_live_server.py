@@ -219,6 +219,15 @@ def test_low_confidence_pictures_are_kept_once(
     shown = client.get(f"/models/{ids['used']}/live").json()["kept"]
     assert shown["images"] == len(kept.list(ids["used"]))
     assert shown["below"] == 0.999
+    path = f"/models/{ids['used']}/live/kept"
+    listed = client.get(path).json()["kept"]
+    assert found.id in [row["id"] for row in listed]
+    assert client.get(listed[-1]["url"]).status_code == 200
+    assert client.delete(path, params={"image": "none"}).status_code == 404
+    assert client.delete(path, params={"image": found.id}).status_code == 204
+    assert found.id not in [row["id"] for row in client.get(path).json()["kept"]]
+    assert client.delete(path).status_code == 204
+    assert client.get(path).json() == {"kept": []}
 
 
 def test_counts_and_the_shadow_outlive_a_restart(
