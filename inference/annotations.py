@@ -110,10 +110,11 @@ class Annotations:
         kept = (o for o in self.objects if o.score is None or o.score >= score)
         return replace(self, objects=tuple(kept))
 
-    def relabelled(self, labels: Mapping[str, str]) -> Annotations:
-        """With other class names; objects whose class has none are left out."""
-        kept = (replace(o, label=labels[o.label]) for o in self.objects if o.label in labels)
-        return replace(self, objects=tuple(kept))
+    @property
+    def mean_score(self) -> float:
+        """Of the objects that a model gave a score; 0 without any."""
+        scores = [o.score for o in self.objects if o.score is not None]
+        return sum(scores) / len(scores) if scores else 0.0
 
     def to_json(self) -> dict[str, Any]:
         """Everything, for our own table."""

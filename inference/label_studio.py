@@ -9,9 +9,9 @@ into its part's ring.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from errors import ValidationFailed
 from inference.annotations import (
@@ -29,8 +29,19 @@ from inference.polygons import bridge, unbridge
 Region = dict[str, Any]
 
 TYPES = ("rectanglelabels", "polygonlabels", "keypointlabels", "choices")
+PASSED_OVER = frozenset(  # results that mark nothing
+    ["relation", "textarea", "rating", "number", "datetime", "taxonomy", "pairwise", "ranker"]
+)
 POINT_WIDTH = 0.5  # of a drawn key point, percent of the picture's width
 NOTE = "occluded"
+
+# From a picture that is turned clockwise by so many degrees, w × h as seen, to the upright one.
+TURNS: dict[int, Callable[[float, float, float, float], tuple[float, float]]] = {
+    0: lambda x, y, w, h: (x, y),
+    90: lambda x, y, w, h: (y, w - x),
+    180: lambda x, y, w, h: (w - x, h - y),
+    270: lambda x, y, w, h: (h - y, x),
+}
 
 
 def to_label_studio(
@@ -65,10 +76,9 @@ def to_label_studio(
 
 def to_task(found: Annotations, regions: list[Region], model_version: str) -> dict[str, Any]:
     """A task with a prediction, as Label Studio imports it."""
-    scores = [annotation.score for annotation in found.objects if annotation.score is not None]
     prediction = {
         "model_version": model_version,
-        "score": sum(scores) / len(scores) if scores else 0.0,
+        "score": found.mean_score,
         "result": regions,
     }
     return {"data": {"image": found.image}, "predictions": [prediction]}
@@ -82,8 +92,10 @@ def from_label_studio(
 ) -> Annotations:
     """What regions say, of an annotation or a prediction.
 
-    A turned rectangle becomes a polygon of its corners. A key point without parent is an
-    object of its own, with its own name as class. Relations between regions are passed over.
+    A turned rectangle becomes a polygon of its corners, and what was drawn in a turned picture
+    is turned back. A key point without parent is an object of its own, with its own name as
+    class. A region with several labels, and a picture of several classes, is an object of each.
+    Relations, and what says more about a region (its choices, texts, ratings), are passed over.
 
     Args:
         regions: The `result` array.
@@ -94,48 +106,51 @@ def from_label_studio(
     Raises:
         ValidationFailed: A region of another type or without its values; no size is known.
     """
-    rows = [row for row in regions if row.get("type") != "relation"]
+    rows = [row for row in regions if row.get("type") not in PASSED_OVER]
+    drawn = {row.get("id") for row in rows if row.get("type") != "choices"}
+    rows = [row for row in rows if row.get("type") != "choices" or row.get("id") not in drawn]
     width, height = size or _size(rows)
-    read = [(row, _annotation(row, width, height)) for row in rows]
-    by_id: dict[str, Annotation] = {}
-    roots: list[str] = []
-    children: list[tuple[str, Mapping[str, Any], Annotation]] = []
-    for index, (row, annotation) in enumerate(read):
-        key = annotation.id or f"#{index}"
-        parent = str(row.get("parentID") or "")
-        if _belongs(row, annotation, parent, read):
-            children.append((parent, row, annotation))
+    read = [
+        _Read(row, annotation) for row in rows for annotation in _annotations(row, width, height)
+    ]
+    places: dict[str, int] = {}  # ids need not be unique: the first of one is the parent
+    for index, region in enumerate(read):
+        places.setdefault(region.annotation.id, index)
+    objects: dict[int, Annotation] = {}
+    children: list[tuple[int, _Read]] = []
+    for index, region in enumerate(read):
+        parent = places.get(str(region.row.get("parentID") or ""), index)
+        if region.belongs_to(read[parent]):
+            children.append((parent, region))
         else:
-            by_id[key] = annotation
-            roots.append(key)
-    for parent, row, child in children:
-        whole = by_id[parent]
-        if row["type"] == "keypointlabels":
-            by_id[parent] = replace(whole, keypoints=whole.keypoints + child.keypoints)
-        else:
-            by_id[parent] = replace(whole, parts=whole.parts + child.parts)
-    objects = [by_id[key] for key in roots]
+            objects[index] = region.annotation
+    for parent, region in children:
+        whole, child = objects[parent], region.annotation
+        objects[parent] = replace(
+            whole, keypoints=whole.keypoints + child.keypoints, parts=whole.parts + child.parts
+        )
     ordered = tuple(
         replace(o, keypoints=in_order(o.keypoints, keypoint_names)) if o.keypoints else o
-        for o in objects
+        for o in objects.values()
     )
     return Annotations(image, width, height, ordered)
 
 
-def _belongs(
-    row: Mapping[str, Any],
-    annotation: Annotation,
-    parent: str,
-    read: Sequence[tuple[Mapping[str, Any], Annotation]],
-) -> bool:
-    """Whether a region is a key point or a further part of its parent, itself a root."""
-    above = next(((r, a) for r, a in read if a.id == parent), None) if parent else None
-    if above is None or above[0].get("parentID") or above[0]["type"] == "choices":
-        return False
-    if row["type"] == "keypointlabels":
-        return above[0]["type"] != "keypointlabels"
-    both = row["type"] == above[0]["type"] == "polygonlabels"
-    return both and annotation.label == above[1].label
+class _Read(NamedTuple):
+    """A region, and what it says as an object of its own."""
+
+    row: Mapping[str, Any]
+    annotation: Annotation
+
+    def belongs_to(self, other: _Read) -> bool:
+        """Whether it is a key point or a further part of another one, itself a root."""
+        kind, above = self.row["type"], other.row["type"]
+        if other is self or other.row.get("parentID") or above == "choices":
+            return False
+        if kind == "keypointlabels":
+            return above != "keypointlabels"
+        both = kind == above == "polygonlabels"
+        return both and self.annotation.label == other.annotation.label
 
 
 def _regions(annotation: Annotation, key: str, found: Annotations) -> list[Region]:
@@ -194,36 +209,61 @@ def _size(rows: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
     )
 
 
-def _annotation(row: Mapping[str, Any], width: int, height: int) -> Annotation:
-    """One region as an object of its own."""
+def _annotations(row: Mapping[str, Any], width: int, height: int) -> list[Annotation]:
+    """One region as an object of its own, for each of its labels."""
     kind, value = row.get("type"), row.get("value")
     if kind not in TYPES:
         raise ValidationFailed(
             f"Label Studio's {kind!r:.60} regions are not read. Allowed: {', '.join(TYPES)}."
         )
+    turned = row.get("image_rotation") or 0
+    if turned not in TURNS:
+        raise ValidationFailed(
+            f"'image_rotation' of a region is {turned!r:.40}; it must be 0, 90, 180 or 270."
+        )
     try:
         assert isinstance(value, Mapping)
-        label = str(value[kind][0])
+        labels = list(map(str, value[kind]))
+        label = labels[0]
         score = float(row["score"]) if row.get("score") is not None else None
         made = Annotation(label, score=score, id=str(row.get("id") or ""))
-        scale = width / 100, height / 100
-        if kind == "choices":
-            return made
-        if kind == "polygonlabels":
-            points = tuple((float(x) * scale[0], float(y) * scale[1]) for x, y in value["points"])
-            return replace(made, parts=_parts(points))
-        x, y = float(value["x"]) * scale[0], float(value["y"]) * scale[1]
-        if kind == "keypointlabels":
+        if kind != "choices":
             note = (row.get("meta") or {}).get("text") or []
-            visibility = OCCLUDED if NOTE in note else VISIBLE
-            return replace(made, keypoints=(Keypoint(label, x, y, visibility, score),))
-        w, h = float(value["width"]) * scale[0], float(value["height"]) * scale[1]
-        turn = math.radians(float(value.get("rotation") or 0))
+            made = _placed(made, str(kind), value, (width, height, int(turned)))
+            if NOTE in note:
+                points = (replace(point, visibility=OCCLUDED) for point in made.keypoints)
+                made = replace(made, keypoints=tuple(points))
     except (AssertionError, KeyError, IndexError, TypeError, ValueError):
         raise ValidationFailed(f"A {kind} region lacks its values: {str(value)[:120]}.") from None
-    if turn:
-        return replace(made, parts=(Part(_turned(x, y, w, h, turn)),))
-    return replace(made, box=(x, y, x + w, y + h))
+    if kind == "keypointlabels":
+        return [made]
+    return [made, *(replace(made, label=other, id="") for other in labels[1:])]
+
+
+def _placed(
+    made: Annotation, kind: str, value: Mapping[str, Any], frame: tuple[int, int, int]
+) -> Annotation:
+    """With its place in the picture. `frame`: width and height, and how far the picture was
+    turned clockwise when the region was drawn."""
+    width, height, turned = frame
+    wide, high = (height, width) if turned in (90, 270) else (width, height)
+
+    def upright(points: Iterable[tuple[float, float]]) -> Ring:
+        return tuple(TURNS[turned](x, y, wide, high) for x, y in points)
+
+    scale = wide / 100, high / 100
+    if kind == "polygonlabels":
+        outline = ((float(x) * scale[0], float(y) * scale[1]) for x, y in value["points"])
+        return replace(made, parts=_parts(upright(outline)))
+    x, y = float(value["x"]) * scale[0], float(value["y"]) * scale[1]
+    if kind == "keypointlabels":
+        ((x, y),) = upright([(x, y)])
+        return replace(made, keypoints=(Keypoint(made.label, x, y, VISIBLE, made.score),))
+    w, h = float(value["width"]) * scale[0], float(value["height"]) * scale[1]
+    if turn := math.radians(float(value.get("rotation") or 0)):
+        return replace(made, parts=(Part(upright(_turned(x, y, w, h, turn))),))
+    (x1, y1), (x2, y2) = upright([(x, y), (x + w, y + h)])
+    return replace(made, box=(min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)))
 
 
 def _parts(points: Ring) -> tuple[Part, ...]:

@@ -213,6 +213,9 @@ def region(kind: str, identity: str, parent: str = "", **value: Any) -> dict[str
     return {"id": identity, "type": kind, "value": value, **size, **linked}
 
 
+TURNED_ASKEW = {"image_rotation": 45}
+
+
 def test_what_people_do_in_label_studio_is_read() -> None:
     corners = [[0, 0], [10, 0], [10, 10]]
     read = from_label_studio(
@@ -237,10 +240,57 @@ def test_what_people_do_in_label_studio_is_read() -> None:
     assert turned.bounds == pytest.approx((40, 50, 50, 70))
 
 
+@pytest.mark.parametrize("turned", [0, 90, 180, 270])
+def test_what_was_drawn_in_a_turned_picture_is_turned_back(turned: int) -> None:
+    """A picture of 200 × 100 that lies on its side is 100 × 200; the corner moves round."""
+    wide, high = (100, 200) if turned in (90, 270) else (200, 100)
+    x, y = {0: (20, 10), 90: (70, 20), 180: (150, 70), 270: (10, 150)}[turned]  # as it is seen
+    w, h = (30, 20) if turned in (0, 180) else (20, 30)
+    place: dict[str, Any] = {"x": x / wide * 100, "y": y / high * 100}
+    box = region(
+        "rectanglelabels", "b", rectanglelabels=["Cat"], rotation=0,
+        width=w / wide * 100, height=h / high * 100, **place,
+    )  # fmt: skip
+    corners = [(x, y), (x + w, y), (x + w, y + h)]
+    percent = [[a / wide * 100, b / high * 100] for a, b in corners]
+    shape = region("polygonlabels", "p", polygonlabels=["Cat"], points=percent)
+    point = region("keypointlabels", "k", keypointlabels=["nose"], width=1, **place)
+    turns = [one | {"image_rotation": turned} for one in (box, shape, point)]
+    cat, shape_read, nose = from_label_studio(turns, "", (200, 100)).objects
+    assert cat.box == pytest.approx((20, 10, 50, 30))
+    assert {(round(a), round(b)) for a, b in shape_read.parts[0].outline} < {
+        (20, 10), (50, 10), (50, 30), (20, 30)
+    }  # fmt: skip
+    first = {0: (20, 10), 90: (20, 30), 180: (50, 30), 270: (50, 10)}[turned]
+    assert (nose.keypoints[0].x, nose.keypoints[0].y) == pytest.approx(first)
+
+
+def test_several_labels_are_as_many_objects_and_ids_need_not_be_unique() -> None:
+    box: dict[str, Any] = {"x": 0, "y": 0, "width": 10, "height": 20}
+    found = from_label_studio(
+        [
+            region("choices", "c", choices=["cat", "dog"]),
+            region("rectanglelabels", "a", rectanglelabels=["car", "taxi"], **box),
+            region("choices", "a", choices=["dirty"]),  # of the region, whose id it has
+            region("textarea", "a", text=["seen twice"]),
+            region("rectanglelabels", "a", rectanglelabels=["bus"], **box),
+        ],
+        "",
+        (100, 100),
+    )
+    assert [(thing.label, thing.box is not None) for thing in found.objects] == [
+        ("cat", False), ("dog", False), ("car", True), ("taxi", True), ("bus", True)
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("read", "message"),
     [
         (lambda: from_label_studio([region("brushlabels", "b", rle=[1])]), "'brushlabels'"),
+        (
+            lambda: from_label_studio([region("choices", "b", choices=["a"]) | TURNED_ASKEW]),
+            "must be 0, 90, 180 or 270",
+        ),
         (lambda: from_label_studio([region("rectanglelabels", "b", x=1)]), "lacks its values"),
         (lambda: from_label_studio([{"type": "choices", "value": {}}]), "how large"),
         (lambda: from_coco({"images": []}), "not a COCO document"),
