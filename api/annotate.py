@@ -29,7 +29,6 @@ from models_store.versions import ModelVersion
 router = APIRouter(prefix="/api", tags=["Annotation"])
 
 Format = Literal["label_studio", "yolo", "coco", "labelme"]
-MOST = MOST  # a field hides the module's name
 TILES = {"auto": AUTO, "off": OFF}
 
 
@@ -127,7 +126,7 @@ async def annotate(
     image_id = await asyncio.to_thread(
         gateway.prelabels.add, image, found, tool.value, model.id, options.confidence
     )
-    annotations, document = written(found, options.format, model)
+    annotations, document = await asyncio.to_thread(written, found, options.format, model)
     return {
         "annotations": annotations,
         "annotated_image": data_uri(result.drawn) if result.drawn else None,
@@ -172,12 +171,14 @@ async def prelabel(
 
 
 def choose_model(registry: Registry, tool: Tool, model_id: str = "") -> ModelVersion:
-    """The model that is meant; without a name the active one, else the newest promoted one.
+    """The model that is meant; without a name the active one if it fits, else the newest
+    promoted version, one of exactly the tool's type before one that fits as well.
 
     Raises:
         ModelNotFound: There is none, or the one that is named cannot serve the tool.
     """
     wanted = TYPES[tool.task]
+    known = registry.list()
     if model_id.strip():
         model = registry.get(model_id)
         if not tool.fits(model.description.task):
@@ -186,15 +187,16 @@ def choose_model(registry: Registry, tool: Tool, model_id: str = "") -> ModelVer
                 f"model. {_known(registry, wanted)}"
             )
         return model
-    fitting = [model for model in registry.list() if model.description.type == wanted]
-    active = next((model for model in fitting if model.active), None)
-    promoted = sorted((m for m in fitting if m.promoted), key=lambda m: m.created_at)
-    if active is None and not promoted:
+    fitting = [model for model in known if tool.fits(model.description.task)]
+    if active := next((model for model in fitting if model.active), None):
+        return active
+    promoted = [model for model in fitting if model.promoted]
+    if not promoted:
         raise ModelNotFound(
             f"No {wanted} model is active or promoted, which {tool.value} needs. "
             f"{_known(registry, wanted)}"
         )
-    return active or promoted[-1]
+    return max(promoted, key=lambda m: (m.description.task == tool.task, m.created_at))
 
 
 def _known(registry: Registry, wanted: str) -> str:

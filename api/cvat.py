@@ -21,14 +21,13 @@ from api.jobs import json_body, json_schema
 from api.schemas import EmptyIsAbsent, Unit, errors
 from errors import ModelNotFound, NoFileUploaded, ValidationFailed
 from inference.cvat import label_spec, to_cvat
-from inference.tools import TOOLS
+from inference.tools import TOOL_OF
 from models_store.registry import Registry
 from models_store.versions import ModelVersion
 
 router = APIRouter(prefix="/api", tags=["Annotation tools"])
 
 SKELETON = ".skeleton"
-TOOL_OF = {tool.task: tool for tool in TOOLS.values()}
 
 
 class Metadata(BaseModel):
@@ -117,7 +116,7 @@ async def invoke(
         await asyncio.to_thread(
             gateway.prelabels.add, image, found, tool.value, model.id, asked.threshold
         )
-        return to_cvat(found, skeletons)
+        return await asyncio.to_thread(to_cvat, found, skeletons)
 
     return JSON(await unless_gone(request.receive, work()))
 

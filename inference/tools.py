@@ -34,3 +34,5 @@ TOOLS: dict[str, Tool] = {
         Tool("keypoint_detection", "Key point detection", "pose"),
     )
 }
+
+TOOL_OF: dict[Task, Tool] = {tool.task: tool for tool in TOOLS.values()}

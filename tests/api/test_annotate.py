@@ -67,12 +67,16 @@ A = Known("active", "detect", 1, promoted=True, active=True)
 OLD = Known("old", "segment", 2, promoted=True)
 NEW = Known("new", "segment", 3, promoted=True)
 NEWEST = Known("newest", "segment", 4)
+ACTIVE_MASKS = Known("masks", "segment", active=True)
 
 
 @pytest.mark.parametrize(
     ("tool", "model", "models", "chosen"),
     [
         ("object_detection", "", (NEW, A), "active"),
+        ("object_detection", "", (ACTIVE_MASKS,), "masks"),  # masks have boxes, unnamed too
+        ("object_detection", "", (ACTIVE_MASKS, Known("d", "detect", promoted=True)), "masks"),
+        ("object_detection", "", (OLD, NEW), "new"),
         ("image_segmentation", "", (A, OLD, NEW, NEWEST), "new"),
         ("image_segmentation", " ", (A, OLD), "old"),
         ("image_segmentation", "newest", (A, NEW, NEWEST), "newest"),
