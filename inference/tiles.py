@@ -23,6 +23,8 @@ OVERLAP = 0.2  # of a tile with the next
 SAME = 0.45  # IoU, within what both views see, from which two boxes of a class are one object
 WITHIN = 0.8  # share of a cut box that lies in an uncut one of its class, whose piece it is then
 STRIP = 512  # pixels that what two views share is drawn with, to compare masks
+MOST_SEEN = 2000  # predictions of all views that are compared, the best
+MOST_ASLANT = 8  # neighbours whose masks are compared with a cut one's, those that share most
 EDGE = 0.01  # of a tile's side: a box that ends as near to a seam as this is cut by it
 
 
@@ -52,7 +54,7 @@ def views(width: int, height: int, imgsz: int, tiles: int) -> list[View]:
         width, height: Of the picture.
         imgsz: Side of the network's input.
         tiles: Along the longer side, 2 to MOST. OFF: none. AUTO: as many as show the picture
-            at its own resolution, where that is LARGE.
+            at its own resolution, but MOST, where that is LARGE.
     """
     whole = View(0, 0, width, height)
     longer = max(width, height)
@@ -90,6 +92,8 @@ def merge(seen: Sequence[tuple[View, Prediction]], max_det: int) -> Prediction:
     Args:
         seen: Views with what was found in them, in their own pixels.
         max_det: How many objects to keep at most.
+
+    Of more than MOST_SEEN predictions the best are looked at.
     """
     moved = [_moved(prediction, view, seen[0][0]) for view, prediction in seen]
     every = _joined(moved)
@@ -97,6 +101,9 @@ def merge(seen: Sequence[tuple[View, Prediction]], max_det: int) -> Prediction:
         return every
     frames = np.repeat(np.stack([view.box for view, _ in seen]), list(map(len, moved)), axis=0)
     origin = np.repeat(np.arange(len(seen)), list(map(len, moved)))
+    if len(every) > MOST_SEEN:
+        best = np.sort(np.argsort(-every.scores, kind="stable")[:MOST_SEEN])
+        every, frames, origin = _chosen(every, best), frames[best], origin[best]
     cut = _cut(every.boxes, frames, seen[0][0])
     objects = _group(every, frames, origin, cut)
     made = _joined([_made(every, members, cut) for members in objects])
@@ -112,43 +119,43 @@ def _group(
     Found greedily: those that no seam cuts before the others, better ones first.
     """
     objects: list[list[int]] = []
-    placed: list[int] = []
-    owner: list[int] = []
-    for index in map(int, np.lexsort((-every.scores, cut))):
-        others = np.array(placed, np.int64)
-        alike = every.class_ids[others] == every.class_ids[index]
-        alike &= origin[others] != origin[index]
-        match = _match(index, others, alike, every, frames, cut)
-        if match is None:
-            objects.append([])
-        owner.append(len(objects) - 1 if match is None else owner[match])
-        objects[owner[-1]].append(index)
-        placed.append(index)
+    owner = np.zeros(len(every), np.int64)
+    order = np.lexsort((-every.scores, cut))
+    for cls in np.unique(every.class_ids):
+        placed = order[every.class_ids[order] == cls]
+        for count, index in enumerate(map(int, placed)):
+            others = placed[:count]
+            others = others[origin[others] != origin[index]]
+            match = _match(index, others, every, frames, cut)
+            if match is None:
+                objects.append([])
+            owner[index] = len(objects) - 1 if match is None else owner[match]
+            objects[owner[index]].append(index)
     return objects
 
 
 def _match(
     index: int,
     others: np.ndarray,
-    alike: np.ndarray,
     every: Prediction,
     frames: Float,
     cut: np.ndarray,
 ) -> int | None:
-    """The place among `others` of one that shows the same object; None: it is a new one."""
-    if not alike.any():
-        return None
-    overlaps = np.where(alike, _overlaps(index, others, every.boxes, frames), 0)
-    if overlaps.max() >= SAME or not cut[index]:
-        return int(overlaps.argmax()) if overlaps.max() >= SAME else None
+    """The one of `others`, of its class, that shows the same object; None: it is a new one."""
     inter = _area(_intersection(every.boxes[[index]], every.boxes[others]))
+    others, inter = others[inter > 0], inter[inter > 0]
+    if not len(others):
+        return None
+    overlaps = _overlaps(index, others, every.boxes, frames)
+    if overlaps.max() >= SAME or not cut[index]:
+        return int(others[overlaps.argmax()]) if overlaps.max() >= SAME else None
     within = inter / max(float(_area(every.boxes[[index]])[0]), 1e-9)
-    within = np.where(alike & ~cut[others], within, 0)
+    within = np.where(cut[others], 0, within)
     if within.max() >= WITHIN:
-        return int(within.argmax())
-    for place in np.flatnonzero(alike & (inter > 0)) if every.polygons is not None else ():
+        return int(others[within.argmax()])
+    for place in np.argsort(-inter)[:MOST_ASLANT] if every.polygons is not None else ():
         if _mask_overlap(every, frames, index, int(others[place])) >= SAME:
-            return int(place)
+            return int(others[place])
     return None
 
 

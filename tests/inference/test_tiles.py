@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -257,6 +258,30 @@ def test_other_classes_are_never_joined_and_the_best_are_kept() -> None:
     views_of = [(WHOLE, nothing(first)), (LEFT, first), (RIGHT, second)]
     assert merge(views_of, MAX_DET).class_ids.tolist() == [1, 0]
     assert merge(views_of, 1).class_ids.tolist() == [1]
+
+
+@pytest.mark.parametrize("classes", [1, 80])
+def test_however_much_is_seen_it_is_merged_soon(classes: int) -> None:
+    """65 views of 300 boxes each, as with 8 tiles and without a confidence."""
+    chance = np.random.default_rng(0)
+    found = []
+    for view in views(4000, 4000, 640, 8):
+        low = chance.random((300, 2)) * (view.width - 60)
+        made = seen([0, 0, 1, 1], 0.5)
+        boxes = np.concatenate((low, low + chance.random((300, 2)) * 50 + 5), axis=1)
+        made = replace(
+            made,
+            class_ids=chance.integers(0, classes, 300),
+            scores=chance.random(300).astype(np.float32),
+            boxes=boxes.astype(np.float32),
+        )
+        found.append((view, made))
+    assert len(found) == 65
+    began = time.perf_counter()
+    merged = merge(found, MAX_DET)
+    assert time.perf_counter() - began < 2
+    assert len(merged) == MAX_DET
+    assert merged.scores.min() > 0.9
 
 
 def test_of_key_points_the_most_certain_counts() -> None:
