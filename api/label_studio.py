@@ -33,9 +33,10 @@ from api.schemas import errors
 from errors import BackendTimeout, ValidationFailed, VisionLoopError, our_fault
 from inference.annotations import Annotations
 from inference.label_config import parse_label_config
+from inference.label_names import training_names
 from inference.label_studio import Region
 from inference.preannotation import Preannotation, Share, near
-from inference.tools import TOOLS
+from inference.tools import TOOL_OF
 from models_store.versions import ModelVersion
 
 router = APIRouter(prefix="/label-studio", tags=["Annotation tools"])
@@ -45,8 +46,6 @@ log = logging.getLogger("visionloop")
 AT_ONCE = 8  # pictures that are fetched and predicted side by side
 ENOUGH = 85.0  # seconds for all tasks of a request; those that are done by then are answered
 FAILED = "failed"  # the version of what could not be predicted, so that it is asked for again
-
-TOOL_OF = {tool.task: tool for tool in TOOLS.values()}
 
 
 class Health(BaseModel):
@@ -267,9 +266,11 @@ async def _one(
     notes = list(project.reasons)
     for share in project.shares:
         found = await _seen(gateway, share, image, address)
-        if share.kind != "choices":
+        if drawn and share.kind != "choices":
             found = near(found, drawn)
-        written = project.regions(share, found)
+        elif not drawn:
+            await _note(gateway, project, share, image, found)
+        written = await asyncio.to_thread(project.regions, share, found)
         regions += written
         if not written:
             notes.append(_why_nothing(share.model, found))
@@ -286,15 +287,25 @@ async def _one(
 
 
 async def _seen(gateway: Gateway, share: Share, image: bytes, address: str) -> Annotations:
-    """What a model marks in a picture; kept, so that corrections can be compared with it."""
+    """What a model marks in a picture."""
     tool = TOOL_OF[share.task]
     options = AnnotateOptions(tool=tool.value, confidence=share.confidence)
     name = address[-200:] if address[:5] != "data:" else ""
     _, found = await prelabel(gateway, image, options, share.model, name)
-    await asyncio.to_thread(
-        gateway.prelabels.add, image, found, tool.value, share.model.id, share.confidence
-    )
     return found
+
+
+async def _note(
+    gateway: Gateway, project: Preannotation, share: Share, image: bytes, found: Annotations
+) -> None:
+    """Keep what a person is shown, under the names that it trains under, to compare it with
+    what the person makes of it."""
+    about, tool = share.model.description, TOOL_OF[share.task]
+    names = training_names(project.config, about.names, about.keypoint_names or ())
+    shown = names.apply(share.write(found))
+    await asyncio.to_thread(
+        gateway.prelabels.add, image, shown, tool.value, share.model.id, share.confidence
+    )
 
 
 def _why_nothing(model: ModelVersion, found: Annotations) -> str:

@@ -133,7 +133,6 @@ async def show_diff(
     def compare() -> dict[str, Any]:
         return diff(
             gateway.datasets,
-            gateway.prelabels,
             dataset_id,
             revision,
             accepted=iou,

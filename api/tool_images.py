@@ -48,9 +48,11 @@ class ToolImages:
             return from_base64(address, "image")
         if len(address) > LONGEST:
             raise ValidationFailed(
-                f"The address {address[:80]!r}… has {len(address)} characters; allowed are {LONGEST}."
+                f"The address {address[:80]!r}… has {len(address)} characters; allowed are "
+                f"{LONGEST}."
             )
         try:
+            own: httpx.URL | None
             if address.startswith("/") and not address.startswith("//"):
                 own = self._joined(address)
             else:

@@ -18,7 +18,7 @@ from api.jobs import json_body, json_schema
 from api.schemas import EmptyIsAbsent, Unit, errors
 from errors import NoFileUploaded
 from inference.annotations import Annotations
-from inference.tools import TOOLS
+from inference.tools import TOOL_OF
 from inference.xanylabeling import description, to_shapes
 from models_store.description import Task
 from models_store.versions import ModelVersion
@@ -31,7 +31,6 @@ SHAPES: dict[Task, list[str]] = {
     "pose": ["rectangle", "point"],
     "classify": [],
 }
-TOOL_OF = {tool.task: tool for tool in TOOLS.values()}
 
 
 class Healthy(BaseModel):
@@ -136,12 +135,15 @@ async def predict(request: Request, gateway: Wired) -> Response:
 
     async def work() -> dict[str, Any]:
         _, found = await prelabel(gateway, image, options, model)
-        confidence = options.confidence
-        await asyncio.to_thread(
-            gateway.prelabels.add, image, found, options.tool, model.id, confidence
-        )
         kept = _only(found, asked.params.filter_classes)
-        shapes = {"shapes": to_shapes(kept), "description": description(kept), "replace": None}
+        await asyncio.to_thread(
+            gateway.prelabels.add, image, kept, options.tool, model.id, options.confidence
+        )
+        shapes = {
+            "shapes": await asyncio.to_thread(to_shapes, kept),
+            "description": description(kept),
+            "replace": None,
+        }
         return {"success": True, "data": shapes}
 
     return JSON(await unless_gone(request.receive, work()))

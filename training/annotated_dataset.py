@@ -6,10 +6,8 @@ all of it by `training.annotated_folder`.
 
 from __future__ import annotations
 
-import os
 import re
 import secrets
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -21,11 +19,18 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from errors import DatasetNotFound
 from inference.annotations import Annotations
-from inference.images import check_header
 from models_store.database import Base, Database, now
 from settings import Settings
-from training.annotated_picture import CORRECTION_RANK, AnnotatedPicture, Said, picture_of
+from training.annotated_picture import (
+    BEFORE,
+    CORRECTION_RANK,
+    AnnotatedPicture,
+    Said,
+    picture_of,
+)
 from training.picture_suffix import suffix_of
+from training.prelabels import said_until
+from training.whole_file import write_whole
 
 PICTURES = "pictures"
 
@@ -192,7 +197,8 @@ class AnnotatedDatasets:
                 return False
             entry.task = task
             entry.rank, entry.stamp = rank, stamp
-            entry.document = dict(document)
+            frozen = entry.document if entry.document and entry.address == address else {}
+            entry.document = dict(document) | {k: frozen[k] for k in (BEFORE,) if k in frozen}
             if entry.address != address:
                 entry.content = None
             entry.address, entry.annotations, entry.error = address, None, None
@@ -231,7 +237,10 @@ class AnnotatedDatasets:
             False where the entry has changed or gone since it was read.
         """
         content, suffix = self.keep(entry.dataset_id, picture)
+        with self.database.read() as session:
+            before = _before(session, entry.dataset_id, content, entry.updated_at)
         values = {
+            "document": dict(entry.document) | {BEFORE: before},
             "content": content,
             "suffix": suffix,
             "annotations": found.to_json(),
@@ -242,28 +251,6 @@ class AnnotatedDatasets:
     def fail(self, entry: AnnotationEntry, error: str) -> bool:
         """Note why an entry still waits."""
         return self._change(entry, {"error": error[:2000]})
-
-    def put(
-        self,
-        dataset_id: str,
-        key: str,
-        picture: bytes,
-        found: Annotations,
-        *,
-        task: str = "",
-        rank: int = 0,
-    ) -> None:
-        """Take an annotation together with its picture.
-
-        Raises:
-            InvalidImage, PayloadTooLarge: The picture cannot be read, or is too large.
-        """
-        check_header(picture, self.max_pixels)
-        self.receive(dataset_id, key, {}, task=task, rank=rank)
-        with self.database.read() as session:
-            entry = session.get(AnnotationEntry, (dataset_id, key))
-        if entry is not None:
-            self.settle(entry, picture, found)
 
     def remove(self, dataset_id: str, keys: Iterable[str] = (), tasks: Iterable[str] = ()) -> int:
         """Drop annotations by their keys or by their pictures' tasks. Returns how many."""
@@ -328,11 +315,12 @@ class AnnotatedDatasets:
                 key = f"person:{content}"
                 entry = session.get(AnnotationEntry, (dataset_id, key))
                 if entry is None:
-                    entry = AnnotationEntry(dataset_id=dataset_id, key=key, number=0)
+                    entry = AnnotationEntry(dataset_id=dataset_id, key=key, number=0, document={})
                     session.add(entry)
                 entry.rank = CORRECTION_RANK
-                if content in names or not entry.document:
-                    entry.document = {"name": names.get(content, "")}
+                before = _before(session, dataset_id, content, now())
+                name = names.get(content) or entry.document.get("name", "")
+                entry.document = {"name": name, BEFORE: before}
                 entry.content, entry.suffix = content, suffixes[content]
                 entry.annotations, entry.error = annotations.to_json(), None
                 entry.number += 1
@@ -366,16 +354,7 @@ class AnnotatedDatasets:
         content, suffix = sha256(picture).hexdigest(), suffix_of(picture)
         target = self.file(dataset_id, content, suffix)
         if not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            handle, partial = tempfile.mkstemp(dir=target.parent, prefix=".partial-")
-            try:
-                with os.fdopen(handle, "wb") as file:
-                    file.write(picture)
-                os.chmod(partial, 0o644)
-                os.replace(partial, target)
-            except BaseException:
-                Path(partial).unlink(missing_ok=True)
-                raise
+            write_whole(target, picture)
         return content, suffix
 
     def file(self, dataset_id: str, content: str, suffix: str) -> Path:
@@ -383,7 +362,19 @@ class AnnotatedDatasets:
 
 
 def _said(row: AnnotationEntry) -> Said:
-    return Said(row.content or "", row.rank, row.document, row.annotations or {})
+    return Said(row.content or "", row.rank, row.document, row.annotations or {}, row.updated_at)
+
+
+def _before(session: Session, dataset_id: str, content: str, until: str) -> list[dict[str, Any]]:
+    """What models had said of a picture when the first person's word about it came."""
+    row = AnnotationEntry
+    query = select(row.document).where(
+        row.dataset_id == dataset_id, row.content == content, row.rank >= 0
+    )
+    for document in session.scalars(query.order_by(row.updated_at)):
+        if BEFORE in document:
+            return list(document[BEFORE])
+    return said_until(session, content, until)
 
 
 def _touch(session: Session, dataset_id: str) -> None:

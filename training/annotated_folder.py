@@ -81,6 +81,7 @@ def build(
         if not pictures:
             raise DatasetInvalid(f"'{dataset.name}' has no annotated picture yet.")
         task = task or task_of(picture.annotations for picture in pictures)
+        pictures = [picture.compared(task) for picture in pictures]
         revision = _next(folder)
         partial = Path(tempfile.mkdtemp(prefix=".revision-", dir=folder))
         try:

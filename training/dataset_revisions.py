@@ -8,14 +8,13 @@ from typing import Any
 
 from errors import NotFound
 from inference.annotations import Annotations
-from training.annotated_picture import PERSON, AnnotatedPicture
+from training.annotated_picture import AnnotatedPicture
 from training.annotation_diff import ACCEPTED, KINDS, Change, Tally, add_up, compare
 from training.bands import Bands
 from training.dataset_formats import Exported
 from training.dataset_store import FIRST_CARD, DatasetStore
 from training.originals import originals, point_names
-from training.prelabels import PrelabelStore
-from training.revisions import Revision, get_revision, list_revisions, records
+from training.revisions import Revision, get_revision, list_revisions, marks_of, records
 
 CHANGED = 200  # pictures that a diff tells about
 
@@ -55,7 +54,6 @@ def exported(datasets: DatasetStore, dataset_id: str, number: int) -> Exported:
 
 def diff(
     datasets: DatasetStore,
-    prelabels: PrelabelStore,
     dataset_id: str,
     number: int,
     *,
@@ -67,7 +65,6 @@ def diff(
 
     Args:
         datasets: Has the data set.
-        prelabels: What models said of pictures one by one.
         dataset_id, number: The revision.
         accepted: See `annotation_diff.compare`.
         bands: Of the pre-labels, where they have some.
@@ -78,17 +75,21 @@ def diff(
     """
     folder = datasets.folder / dataset_id
     datasets.get(dataset_id)
-    get_revision(folder, number)
+    task = get_revision(folder, number).task
     if against is not None:
         other = {p.content: p.annotations for p in exported(datasets, dataset_id, against).pictures}
         pairs = _against(records(folder, number), other, f"revision {against}")
     else:
-        pairs = (pair for p in records(folder, number) if (pair := _before(p, prelabels)))
+        pairs = (
+            (picture, picture.before, picture.before_by)
+            for picture in records(folder, number)
+            if picture.before is not None
+        )
     tallies: dict[str, Tally] = {}
     changed: list[dict[str, Any]] = []
     count = 0
     for picture, before, by in pairs:
-        changes = compare(before, picture.annotations, accepted)
+        changes = compare(marks_of(before, task), marks_of(picture.annotations, task), accepted)
         add_up(tallies.setdefault(by, Tally()), changes)
         if any(change.kind != "accepted" for change in changes):
             count += 1
@@ -102,17 +103,6 @@ def diff(
         "changed_count": count,
         "changed": changed,
     }
-
-
-def _before(
-    picture: AnnotatedPicture, prelabels: PrelabelStore
-) -> tuple[AnnotatedPicture, Annotations, str] | None:
-    if picture.by != PERSON:
-        return None
-    if picture.before is not None:
-        return picture, picture.before, picture.before_by
-    found = prelabels.of(picture.content)
-    return (picture, found[0].annotations, found[0].model_id) if found else None
 
 
 def _against(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Any
 
-from sqlalchemy import ForeignKey, Integer, String, select
+from sqlalchemy import ForeignKey, Integer, String, delete, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
@@ -15,6 +16,8 @@ from models_store.database import Base, Database, now
 from settings import Settings
 
 LONGEST_NAME = 200
+DAYS = 90  # that an answer is kept; with a person's word it stays for good
+SWEEP = 3600.0  # seconds between looks for older ones
 
 
 class AnnotatedImage(Base):
@@ -45,24 +48,12 @@ class PrelabelRow(Base):
     created_at: Mapped[str] = mapped_column(String(40), default=now)
 
 
-@dataclass(frozen=True)
-class Prelabel:
-    """An answer, and of which picture it is."""
-
-    image_id: int
-    content: str
-    tool: str
-    model_id: str
-    confidence: float | None
-    annotations: Annotations
-    created_at: str
-
-
 class PrelabelStore:
-    """Keeps and finds pre-labels; safe to share between threads."""
+    """Keeps pre-labels; safe to share between threads."""
 
     def __init__(self, settings: Settings) -> None:
         self.database = Database(settings)
+        self._sweep_at = 0.0  # by time.monotonic()
 
     def add(
         self,
@@ -83,6 +74,7 @@ class PrelabelStore:
         self, content: str, found: Annotations, tool: str, model_id: str, confidence: float | None
     ) -> int:
         with self.database.write() as session:
+            self._sweep(session)
             picture = _picture(session, content)
             if picture is None:
                 picture = AnnotatedImage(
@@ -104,32 +96,38 @@ class PrelabelStore:
             session.merge(row)
             return picture.id
 
-    def of(self, content: str) -> list[Prelabel]:
-        """What is known of a picture by the SHA-256 of its file, the newest first."""
-        with self.database.read() as session:
-            picture = _picture(session, content)
-            return self._of(session, picture) if picture else []
+    def _sweep(self, session: Session) -> None:
+        """Drop what is old, once an hour: pictures of a person may be behind it."""
+        if time.monotonic() < self._sweep_at:
+            return
+        self._sweep_at = time.monotonic() + SWEEP
+        oldest = (datetime.now(UTC) - timedelta(days=DAYS)).isoformat(timespec="milliseconds")
+        session.execute(delete(PrelabelRow).where(PrelabelRow.created_at < oldest))
+        used = select(PrelabelRow.image_id)
+        session.execute(delete(AnnotatedImage).where(AnnotatedImage.id.not_in(used)))
 
-    def get(self, image_id: int) -> list[Prelabel]:
-        """What is known of a picture by its id, the newest first."""
-        with self.database.read() as session:
-            picture = session.get(AnnotatedImage, image_id)
-            return self._of(session, picture) if picture else []
 
-    def _of(self, session: Session, picture: AnnotatedImage) -> list[Prelabel]:
-        rows = select(PrelabelRow).where(PrelabelRow.image_id == picture.id)
-        return [
-            Prelabel(
-                picture.id,
-                picture.content,
-                row.tool,
-                row.model_id,
-                row.confidence,
-                Annotations.from_json(row.annotations),
-                row.created_at,
-            )
-            for row in session.scalars(rows.order_by(PrelabelRow.created_at.desc()))
-        ]
+def said_until(session: Session, content: str, until: str) -> list[dict[str, Any]]:
+    """What models had said of a picture by a time, the newest first.
+
+    Args:
+        session: Of the database.
+        content: SHA-256 of the picture's file.
+        until: As `now()` writes it.
+
+    Returns:
+        Per tool `by` (the model's id), `tool`, and `annotations` (Annotations as JSON).
+    """
+    query = (
+        select(PrelabelRow)
+        .join(AnnotatedImage, AnnotatedImage.id == PrelabelRow.image_id)
+        .where(AnnotatedImage.content == content, PrelabelRow.created_at <= until)
+        .order_by(PrelabelRow.created_at.desc())
+    )
+    return [
+        {"by": row.model_id, "tool": row.tool, "annotations": row.annotations}
+        for row in session.scalars(query)
+    ]
 
 
 def _picture(session: Session, content: str) -> AnnotatedImage | None:

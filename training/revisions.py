@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +96,7 @@ class Revision:
             kept=kept,
             created_at=now(),
             corrections={
-                model: tally.to_json() for model, tally in corrections_of(pictures).items()
+                model: tally.to_json() for model, tally in corrections_of(pictures, task).items()
             },
         )
 
@@ -109,14 +109,21 @@ class Revision:
         (folder / NOTE).write_text(json.dumps(asdict(self)), encoding="utf-8")
 
 
-def corrections_of(pictures: Iterable[AnnotatedPicture]) -> dict[str, Tally]:
+def corrections_of(pictures: Iterable[AnnotatedPicture], task: Task) -> dict[str, Tally]:
     """What people changed, by who spoke before them: a model, or the original."""
     tallies: dict[str, Tally] = {}
     for picture in pictures:
         if picture.before is not None:
-            found = compare(picture.before, picture.annotations)
+            found = compare(marks_of(picture.before, task), marks_of(picture.annotations, task))
             add_up(tallies.setdefault(picture.before_by, Tally()), found)
     return tallies
+
+
+def marks_of(found: Annotations, task: Task) -> Annotations:
+    """What is said of a picture as a whole for `classify`; for other tasks what is drawn in it."""
+    whole = task == "classify"
+    kept = tuple(thing for thing in found.objects if (thing.bounds is None) == whole)
+    return replace(found, objects=kept)
 
 
 def list_revisions(dataset: Path) -> list[Revision]:
@@ -163,6 +170,7 @@ def records(dataset: Path, number: int) -> Iterator[AnnotatedPicture]:
                     "file": dataset / PICTURES / row["file"],
                     "annotations": Annotations.from_json(row["annotations"]),
                     "before": Annotations.from_json(before) if before else None,
+                    "guesses": (),
                 }
             )
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -15,9 +17,16 @@ from errors import DatasetInvalid, DatasetNotFound, InvalidImage
 from inference.annotations import Annotation, Annotations, Keypoint, Part
 from models_store.description import Task
 from settings import Settings
-from training.annotated_dataset import AnnotatedDataset, AnnotatedDatasets, suffix_of
+from training.annotated_dataset import (
+    AnnotatedDataset,
+    AnnotatedDatasets,
+    AnnotationEntry,
+    suffix_of,
+)
 from training.annotated_folder import build, held_out, task_of
 from training.dataset_store import DatasetStore
+from training.prelabels import PrelabelStore
+from training.revisions import live_corrections, records
 
 BOX = Annotation("car", box=(1, 2, 30, 20))
 POLYGON = Annotation("tree", parts=(Part(((0, 0), (20, 0), (20, 20))),))
@@ -47,6 +56,24 @@ def picture(seed: int, kind: str = "PNG") -> bytes:
     return buffer.getvalue()
 
 
+def put(
+    store: AnnotatedDatasets,
+    dataset_id: str,
+    key: str,
+    image: bytes,
+    found: Annotations,
+    *,
+    task: str = "",
+    rank: int = 0,
+) -> None:
+    """An annotation whose picture follows at once."""
+    store.receive(dataset_id, key, {}, task=task, rank=rank)
+    with store.database.read() as session:
+        entry = session.get(AnnotationEntry, (dataset_id, key))
+    assert entry is not None
+    store.settle(entry, image, found)
+
+
 def marked(*objects: Annotation) -> Annotations:
     return Annotations("a.png", 60, 40, objects)
 
@@ -63,11 +90,11 @@ def test_a_source_has_one_data_set(store: AnnotatedDatasets) -> None:
 def test_many_annotations_at_once_are_all_kept(
     store: AnnotatedDatasets, dataset: AnnotatedDataset
 ) -> None:
-    def put(number: int) -> None:
-        store.put(dataset.id, str(number), picture(number % 10), marked(BOX), task=str(number))
+    def one(number: int) -> None:
+        put(store, dataset.id, str(number), picture(number % 10), marked(BOX), task=str(number))
 
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(put, range(40)))
+        list(pool.map(one, range(40)))
     assert store.count(dataset.id) == 40
     assert len(store.pictures(dataset.id)) == 10  # the same file is one picture
     assert not list((store.folder(dataset.id) / "pictures").glob(".partial*"))
@@ -79,11 +106,11 @@ def test_of_several_annotations_the_ground_truth_counts_else_the_newest(
     def label() -> list[str]:
         return [o.label for o in store.pictures(dataset.id)[0].annotations.objects]
 
-    store.put(dataset.id, "1", picture(1), marked(BOX))
-    store.put(dataset.id, "2", picture(1), marked(POLYGON))
+    put(store, dataset.id, "1", picture(1), marked(BOX))
+    put(store, dataset.id, "2", picture(1), marked(POLYGON))
     assert label() == ["tree"]
-    store.put(dataset.id, "3", picture(1), marked(WHOLE), rank=1)
-    store.put(dataset.id, "2", picture(1), marked(BOX))
+    put(store, dataset.id, "3", picture(1), marked(WHOLE), rank=1)
+    put(store, dataset.id, "2", picture(1), marked(BOX))
     assert label() == ["night"]
     assert store.remove(dataset.id, keys=["3"]) == 1
     assert label() == ["car"]
@@ -140,7 +167,7 @@ def test_a_folder_trains_as_it_is(
     task: Task,
 ) -> None:
     for number in range(12):
-        store.put(dataset.id, str(number), picture(number), marked(thing))
+        put(store, dataset.id, str(number), picture(number), marked(thing))
     card = build(store, dataset)
     assert (card["task"], card["usable"], card["classes"]) == (task, True, [thing.label])
     assert store.changed() == []
@@ -152,7 +179,7 @@ def test_a_folder_trains_as_it_is(
         assert set(found.splits) == {"train", "val"}
 
     first = shown.resolve(dataset.id)
-    store.put(dataset.id, "more", picture(99), marked(thing))
+    put(store, dataset.id, "more", picture(99), marked(thing))
     assert [changed.id for changed in store.changed()] == [dataset.id]
     again = build(store, dataset)
     assert (card["revision"], again["revision"]) == (1, 2)
@@ -160,11 +187,61 @@ def test_a_folder_trains_as_it_is(
     assert first.exists()  # a job may be training on it
 
 
+GUESS = Annotation("car", box=(10, 10, 50, 30), score=0.9)
+MISSED = Annotation("car", box=(51, 31, 58, 38), score=0.4)
+
+
+def test_what_a_model_said_is_frozen_when_the_first_person_speaks(
+    settings: Settings, store: AnnotatedDatasets, dataset: AnnotatedDataset
+) -> None:
+    models = PrelabelStore(settings)
+    models.add(picture(1), marked(GUESS, MISSED), "object_detection", "old:1")
+    models.add(picture(1), marked(WHOLE), "image_classification", "kind:1")  # of another task
+    put(store, dataset.id, "1", picture(1), marked(replace(GUESS, score=None)))
+    time.sleep(0.002)
+    models.add(picture(1), marked(GUESS), "object_detection", "trained_on_it:2")
+    put(store, dataset.id, "1", picture(1), marked(replace(GUESS, score=None)))  # edited
+    put(store, dataset.id, "2", picture(1), marked(replace(GUESS, score=None)))  # somebody else
+    build(store, dataset)
+    folder = settings.home / "datasets"
+    (found,) = records(folder / dataset.id, 1)
+    assert (found.before_by, found.before) == ("old:1", marked(GUESS, MISSED))
+    live = live_corrections(folder, "old:1")
+    assert live is not None
+    assert (live["accepted"], live["removed"], live["precision"]) == (1, 1, 0.5)
+    assert live_corrections(folder, "trained_on_it:2") is None
+
+
+def test_a_model_that_speaks_after_the_person_was_not_corrected(
+    settings: Settings, store: AnnotatedDatasets, dataset: AnnotatedDataset
+) -> None:
+    put(store, dataset.id, "1", picture(1), marked(BOX))
+    time.sleep(0.002)
+    PrelabelStore(settings).add(picture(1), marked(GUESS), "object_detection", "m:1")
+    put(store, dataset.id, "1", picture(1), marked(BOX))
+    assert store.pictures(dataset.id)[0].guesses == ()
+
+
+def test_of_a_tool_and_of_corrections_over_http_the_newer_counts(
+    store: AnnotatedDatasets, dataset: AnnotatedDataset
+) -> None:
+    def label() -> list[str]:
+        return [o.label for o in store.pictures(dataset.id)[0].annotations.objects]
+
+    put(store, dataset.id, "1", picture(1), marked(BOX))
+    (content,) = (found.content for found in store.pictures(dataset.id))
+    store.correct(dataset.id, {content: marked(POLYGON)}, {content: ".jpg"}, {})
+    assert label() == ["tree"]
+    time.sleep(0.002)
+    put(store, dataset.id, "1", picture(1), marked(BOX))
+    assert label() == ["car"]
+
+
 def test_revisions_that_nothing_names_make_room(
     store: AnnotatedDatasets, dataset: AnnotatedDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("training.annotated_folder.YOUNG", -1.0)
-    store.put(dataset.id, "1", picture(1), marked(BOX))
+    put(store, dataset.id, "1", picture(1), marked(BOX))
     revisions = store.folder(dataset.id) / "revisions"
     used = {str(revisions / "000002" / "data.yaml")}
     for number in range(1, 8):
@@ -177,7 +254,7 @@ def test_a_data_set_without_pictures_cannot_be_built(
 ) -> None:
     with pytest.raises(DatasetInvalid, match="no annotated picture"):
         build(store, dataset)
-    store.put(dataset.id, "1", picture(1), marked(BOX))
+    put(store, dataset.id, "1", picture(1), marked(BOX))
     card = build(store, dataset)
     assert card["usable"] is False
     assert card["problems"][0]["fatal"] is True

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlalchemy import func, select
 
 from inference.annotations import Annotation, Annotations
 from settings import Settings
-from training.prelabels import PrelabelStore
+from training.prelabels import AnnotatedImage, PrelabelStore, said_until
 
 
 @pytest.fixture
@@ -19,24 +21,44 @@ def marked(label: str) -> Annotations:
     return Annotations("a.jpg", 20, 10, (Annotation(label, box=(1, 2, 3, 4), score=0.5),))
 
 
+def said(store: PrelabelStore, image: bytes, until: str = "9") -> list[dict[str, Any]]:
+    with store.database.read() as session:
+        return said_until(session, sha256(image).hexdigest(), until)
+
+
 def test_the_same_file_is_the_same_picture(store: PrelabelStore) -> None:
     first = store.add(b"one", marked("a"), "object_detection", "m:1", 0.3)
     again = store.add(b"one", marked("b"), "image_segmentation", "m:2")
     other = store.add(b"two", marked("a"), "object_detection", "m:1")
     assert first == again != other
-    newest, older = store.get(first)
-    assert (newest.tool, newest.model_id, newest.confidence) == ("image_segmentation", "m:2", None)
-    assert older.annotations == marked("a")
-    assert older.confidence == 0.3
+    found = {row["tool"]: row for row in said(store, b"one")}
+    assert set(found) == {"image_segmentation", "object_detection"}
+    older = found["object_detection"]
+    assert (older["by"], Annotations.from_json(older["annotations"])) == ("m:1", marked("a"))
 
 
 def test_a_tools_newer_answer_takes_the_place_of_its_older_one(store: PrelabelStore) -> None:
-    picture = store.add(b"one", marked("a"), "object_detection", "m:1")
+    store.add(b"one", marked("a"), "object_detection", "m:1")
     store.add(b"one", marked("b"), "object_detection", "m:2")
-    (kept,) = store.of(sha256(b"one").hexdigest())
-    assert (kept.image_id, kept.model_id) == (picture, "m:2")
-    assert kept.annotations == marked("b")
+    (kept,) = said(store, b"one")
+    assert kept["by"] == "m:2"
+    assert Annotations.from_json(kept["annotations"]) == marked("b")
 
 
-def test_what_is_not_known_has_no_prelabels(store: PrelabelStore) -> None:
-    assert store.get(7) == store.of("0" * 64) == []
+def test_what_is_not_known_or_came_later_was_not_said(store: PrelabelStore) -> None:
+    assert said(store, b"none") == []
+    store.add(b"one", marked("a"), "object_detection", "m:1")
+    assert said(store, b"one", until="2026-01-01") == []
+
+
+def test_old_answers_go_with_their_pictures(
+    store: PrelabelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.add(b"one", marked("a"), "object_detection", "m:1")
+    monkeypatch.setattr("training.prelabels.DAYS", -1)
+    monkeypatch.setattr(store, "_sweep_at", 0.0)
+    store.add(b"two", marked("a"), "object_detection", "m:1")
+    assert said(store, b"one") == []
+    assert len(said(store, b"two")) == 1
+    with store.database.read() as session:
+        assert session.scalar(select(func.count()).select_from(AnnotatedImage)) == 1
