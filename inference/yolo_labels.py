@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from errors import ValidationFailed
-from inference.annotations import Annotation, Annotations, Keypoint, in_order
+from inference.annotations import ABSENT, VISIBLE, Annotation, Annotations, Keypoint, in_order
 from inference.polygons import bridge, unbridge
 
 
@@ -39,10 +40,18 @@ def from_yolo(
     size: tuple[int, int],
     image: str = "",
     keypoint_names: Sequence[str] = (),
+    keypoint_numbers: int = 3,
 ) -> Annotations:
     """What a label file says of a picture of `size` (width, height).
 
-    Lines are poses where `keypoint_names` are given and the columns are those of a pose.
+    Args:
+        text: Of the file.
+        names: Of the classes, by their ids.
+        size: Of the picture.
+        image: Its name.
+        keypoint_names: Lines are boxes or poses where they are given, else boxes or polygons.
+        keypoint_numbers: Of each key point: 3 (x, y, visibility) or 2 (x, y: visible, but
+            absent at 0, 0).
 
     Raises:
         ValidationFailed: A line cannot be read; the message names it.
@@ -52,7 +61,8 @@ def from_yolo(
         if not line.strip():
             continue
         try:
-            objects.append(_annotation(line, names, size, keypoint_names))
+            points = _Points(keypoint_names, keypoint_numbers)
+            objects.append(_annotation(line, names, size, points))
         except ValueError as error:
             raise ValidationFailed(f"Line {number} of the labels: {error}.") from None
     return Annotations(image, *size, tuple(objects))
@@ -86,8 +96,25 @@ def _line(
     return " ".join((str(names.index(annotation.label)), *(f"{value:.9g}" for value in values)))
 
 
+class _Points(NamedTuple):
+    """The key points of a line."""
+
+    names: Sequence[str]
+    numbers: int
+
+    def read(self, values: Sequence[float], size: tuple[int, int]) -> tuple[Keypoint, ...]:
+        """From fractions of the picture."""
+        made = []
+        for name, start in zip(self.names, range(0, len(values), self.numbers), strict=True):
+            x, y, *more = values[start : start + self.numbers]
+            seen = int(more[0]) if more else VISIBLE if x or y else ABSENT
+            here = Keypoint(name, x * size[0], y * size[1], seen)
+            made.append(here if seen else Keypoint(name, visibility=ABSENT))
+        return tuple(made)
+
+
 def _annotation(
-    line: str, names: Sequence[str], size: tuple[int, int], keypoint_names: Sequence[str]
+    line: str, names: Sequence[str], size: tuple[int, int], points: _Points
 ) -> Annotation:
     values = [float(text) for text in line.split()]
     if not all(map(math.isfinite, values)) or values[0] != int(values[0]):
@@ -95,28 +122,25 @@ def _annotation(
     if not 0 <= values[0] < len(names):
         raise ValueError(f"class id {values[0]:g}, but the ids are 0 to {len(names) - 1}")
     label, numbers = names[int(values[0])], values[1:]
-    pose = 4 + 3 * len(keypoint_names)
-    polygon = len(numbers) >= 6 and not (keypoint_names and len(numbers) in (pose, pose + 1))
+    pose = 4 + points.numbers * len(points.names)
+    polygon = len(numbers) >= 6 and not points.names
     whole = len(numbers) // 2 * 2 if polygon else pose if len(numbers) >= pose else 4
     if len(numbers) < 2:
         whole = 0
     score = numbers[whole] if len(numbers) == whole + 1 else None
     if len(numbers) not in (whole, whole + 1):
-        raise ValueError(f"{len(values)} columns are no box, polygon or pose of this data set")
+        wanted = f"a pose of {pose + 1}" if points.names else "a polygon"
+        raise ValueError(f"{len(values)} columns are neither a box nor {wanted}")
     w, h = size
     if not whole:
         return Annotation(label, score=score)
     if polygon:
-        points = zip(numbers[0:whole:2], numbers[1:whole:2], strict=True)
-        parts = unbridge(tuple((x * w, y * h) for x, y in points))
+        corners = zip(numbers[0:whole:2], numbers[1:whole:2], strict=True)
+        parts = unbridge(tuple((x * w, y * h) for x, y in corners))
         return Annotation(label, parts=parts, score=score)
     x, y, bw, bh = numbers[:4]
     box = (x - bw / 2) * w, (y - bh / 2) * h, (x + bw / 2) * w, (y + bh / 2) * h
-    if whole == 4 or not keypoint_names:
+    if whole == 4:
         return Annotation(label, box=box, score=score)
-    points3 = [numbers[start : start + 3] for start in range(4, whole, 3)]
-    keypoints = tuple(
-        Keypoint(name, px * w, py * h, int(v)) if v else Keypoint(name, visibility=0)
-        for name, (px, py, v) in zip(keypoint_names, points3, strict=True)
-    )
+    keypoints = points.read(numbers[4:whole], size)
     return Annotation(label, box=box, keypoints=keypoints, score=score)

@@ -203,8 +203,9 @@ def _yolo_files(
 ) -> Iterator[Marks]:
     described = dataset_yaml.find_yaml(folder)
     listed = folder / "classes.txt"
+    numbers = 3
     if described is not None:
-        names, points = dataset_yaml.names_in(described)
+        names, points, numbers = dataset_yaml.names_in(described)
     elif listed.is_file():
         lines = listed.read_text("utf-8-sig", "replace").splitlines()
         names = [line.strip() for line in lines if line.strip()]
@@ -212,13 +213,15 @@ def _yolo_files(
         if path.suffix.lower() == ".txt" and path != listed:
             name = path.relative_to(folder).with_suffix("").as_posix()
             text = path.read_text("utf-8-sig", "replace")
-            yield _lines(name, text, tuple(names), points)
+            yield _lines(name, text, tuple(names), points, numbers)
 
 
-def _lines(name: str, text: str, names: Sequence[str], points: Sequence[str]) -> Marks:
+def _lines(
+    name: str, text: str, names: Sequence[str], points: Sequence[str], numbers: int = 3
+) -> Marks:
     def read(size: Size) -> Annotations:
         try:
-            return from_yolo(text, names, size, name, points)
+            return from_yolo(text, names, size, name, points, numbers)
         except ValidationFailed as error:
             raise ValidationFailed(f"{name[:100]}: {error.message}") from None
 
@@ -240,8 +243,8 @@ def _with_content(marks: Marks, contents: Mapping[str, str]) -> Marks:
     """With the content of the zip's picture that it is named after, the nearest of that name."""
     if marks.content:
         return marks
-    wanted = _stem(marks.name)
-    fitting = [name for name in contents if _stem(name) == wanted]
+    wanted = image_stem(marks.name)
+    fitting = [name for name in contents if image_stem(name) == wanted]
     path = PurePosixPath(marks.name.replace("/labels/", "/images/"))
     exact = [
         name
@@ -256,12 +259,13 @@ def _with_content(marks: Marks, contents: Mapping[str, str]) -> Marks:
     return Marks(marks.name, marks.read, contents[chosen[0]])
 
 
-def _stem(name: str) -> str:
+def image_stem(name: str) -> str:
+    """The file name in a path or address without the suffix of a picture, if it has one."""
     plain = plain_name(name)
     suffix = PurePosixPath(plain).suffix.lower()
     return plain[: -len(suffix)] if suffix in SUFFIXES else plain
 
 
 def _content_of(name: str) -> str:
-    stem = _stem(name)
+    stem = image_stem(name)
     return stem if _CONTENT.fullmatch(stem) else ""

@@ -101,8 +101,9 @@ def load(file: Path) -> dict[str, Any]:
     return {key: value for key, value in content.items() if isinstance(key, str)}
 
 
-def names_in(file: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The class names of a description, and its key points' names or numbers.
+def names_in(file: Path) -> tuple[tuple[str, ...], tuple[str, ...], int]:
+    """The class names of a description, its key points' names or numbers, and how many numbers
+    each of these has in label files.
 
     Raises:
         DatasetInvalid: It has none.
@@ -110,10 +111,9 @@ def names_in(file: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     content = load(file)
     points = _keypoints(file, content)
     if points is None:
-        return _names(file, content, Findings()), ()
-    return _names(file, content, Findings()), points.names or tuple(
-        str(number) for number in range(points.shape[0])
-    )
+        return _names(file, content, Findings()), (), 3
+    named = points.names or tuple(map(str, range(points.shape[0])))
+    return _names(file, content, Findings()), named, points.shape[1]
 
 
 def find_yaml(folder: Path) -> Path | None:

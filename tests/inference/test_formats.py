@@ -307,6 +307,10 @@ def test_several_labels_are_as_many_objects_and_ids_need_not_be_unique() -> None
         (lambda: from_yolo("7 .5 .5 .1 .1", NAMES, (9, 9)), "Line 1 of the labels: class id 7"),
         (lambda: from_yolo("\n0 a b c d", NAMES, (9, 9)), "Line 2"),
         (lambda: from_yolo("0 .1 .2 .3", NAMES, (9, 9)), "4 columns"),
+        (
+            lambda: from_yolo("0 .1 .1 .2 .2 .3 .3 .4 .4", NAMES, (9, 9), "", POINTS),
+            "9 columns are neither a box nor a pose of 14",
+        ),
         (lambda: from_labelme({"shapes": []}), "no LabelMe document"),
         (
             lambda: from_labelme(
@@ -352,6 +356,15 @@ def test_yolo_lines_are_those_that_ultralytics_reads() -> None:
         "2",
     ]
     assert to_yolo(found, NAMES, POINTS, scores=True).startswith("1 0.2 0.3 0.2 0.2 0.5\n")
+
+
+def test_key_points_of_two_numbers_are_key_points() -> None:
+    """`kpt_shape: [k, 2]`: a point at 0, 0 is absent, as for Ultralytics."""
+    text = "0 .5 .5 .2 .2 .4 .3 0 0\n1 .5 .5 .2 .2\n"
+    pose, box = from_yolo(text, NAMES, (100, 50), "", ("tip", "left"), 2).objects
+    assert pose.parts == box.keypoints == ()
+    assert pose.box == pytest.approx((40, 20, 60, 30))
+    assert pose.keypoints == (Keypoint("tip", 40, 15, 2), Keypoint("left", visibility=0))
 
 
 @given(found=pictures())
