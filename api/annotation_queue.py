@@ -73,7 +73,9 @@ async def queue(
     gateway: Wired,
     dataset: str = Query("", max_length=80, description="a data set's id; empty: all"),
     limit: int = Query(20, ge=1, le=500),
-    kept: bool = Query(True, description="with pictures of live traffic that were kept"),
+    kept: bool = Query(
+        True, description="with pictures of live traffic that were kept; not where dataset is given"
+    ),
 ) -> Any:
     """Pictures without a person's word, the most helpful first: those about which the model is
     in doubt, and that are unlike those annotated or further ahead."""
@@ -129,7 +131,7 @@ def _queue(gateway: Gateway, dataset: str, limit: int, kept: bool) -> dict[str, 
             "objects_to_review": document["review"],
             "reason": document["reason"],
         }
-    for image, seen in _kept(gateway) if kept else ():
+    for image, seen in _kept(gateway) if kept and not dataset else ():
         if seen.content not in entries:
             entries[seen.content] = _of_traffic(gateway, image, seen)
             doubt = float(entries[seen.content]["doubt"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from sqlalchemy import select
@@ -23,7 +24,9 @@ def clear_leftovers(store: AnnotatedDatasets, jobs: JobStore, settings: Settings
     """Remove data sets without a card and uploaded pictures that no live job names."""
     recipes = [job.recipe for job in jobs.list("annotation", "queued", "running", "stopping")]
     needed = {recipe.get("dataset_id") for recipe in recipes}
-    query = select(AnnotatedDataset.id).where(AnnotatedDataset.source.startswith(SOURCE))
+    latest = (datetime.now(UTC) - timedelta(seconds=YOUNG)).isoformat(timespec="milliseconds")
+    row = AnnotatedDataset
+    query = select(row.id).where(row.source.startswith(SOURCE), row.created_at <= latest)
     with store.database.read() as session:
         made = set(session.scalars(query))
     for dataset_id in made - needed:

@@ -13,6 +13,7 @@ from errors import NotFound
 from training.annotated_dataset import AnnotatedDatasets, AnnotationEntry
 from training.annotated_picture import PRELABEL_RANK
 from training.annotation_queue import Look, unpack
+from training.dataset_store import CARD
 
 
 @dataclass(frozen=True)
@@ -34,16 +35,25 @@ class Waiting:
 def waiting(
     store: AnnotatedDatasets, dataset_id: str | None = None
 ) -> tuple[list[Waiting], list[Look]]:
-    """Pictures that wait, of one data set or of all, and the looks of those that do not."""
+    """Pictures that wait, of one data set or of all, and the looks of those that do not.
+
+    The oldest answer first. Data sets without a card are left out: their job still runs, or has
+    ended before they were whole, and nothing can be corrected in them.
+    """
     row = AnnotationEntry
     guessed = select(row.dataset_id, row.content, row.document).where(row.rank == PRELABEL_RANK)
     if dataset_id is not None:
         guessed = guessed.where(row.dataset_id == dataset_id)
+    whole: dict[str, bool] = {}
     seen = annotated(store)
     found: list[Waiting] = []
     looks: list[Look] = []
     with store.database.read() as session:
-        for owner, content, document in session.execute(guessed):
+        for owner, content, document in session.execute(guessed.order_by(row.updated_at)):
+            if owner not in whole:
+                whole[owner] = (store.folder(owner) / CARD).is_file()
+            if not whole[owner]:
+                continue
             look = unpack(str(document.get("look") or ""))
             if content in seen:
                 looks.append(look)
@@ -80,5 +90,6 @@ def annotated(store: AnnotatedDatasets) -> set[str]:
 
 
 def unique(found: Sequence[Waiting]) -> list[Waiting]:
-    """Of pictures that wait in several data sets the one of the newest answer."""
+    """Of pictures that wait in several data sets the one of the newest answer, in the order of
+    `waiting`."""
     return list({one.content: one for one in found}.values())
