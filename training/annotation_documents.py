@@ -261,9 +261,13 @@ def _with_content(marks: Marks, contents: Mapping[str, str]) -> Marks:
 
 def image_stem(name: str) -> str:
     """The file name in a path or address without the suffix of a picture, if it has one."""
-    plain = plain_name(name)
-    suffix = PurePosixPath(plain).suffix.lower()
-    return plain[: -len(suffix)] if suffix in SUFFIXES else plain
+    return without_suffix(plain_name(name))
+
+
+def without_suffix(name: str) -> str:
+    """A path without the suffix of a picture, if it has one: `frame.001` is no `frame`."""
+    suffix = PurePosixPath(name).suffix
+    return name[: -len(suffix)] if suffix.lower() in SUFFIXES else name
 
 
 def _content_of(name: str) -> str:

@@ -231,6 +231,10 @@ def test_pictures_are_known_by_content_and_new_ones_join(
          "is 64"),
         (b'[{"data": {}}]', "lacks 'data'"),
         (b'{"labels": 5}', "'labels' must be an object"),
+        (b'{"labels": {"images/train/0000.7.png": ""}}', "No annotation fits a picture"),
+        (b'{"labels": {"images/train/0000.jpg": "0 .5 .5 .1 .1", "images/train/0000": ""}}',
+         "say different things of it"),
+        (b'{"labels": {"images/train/0000.jpg": "0 1.1 1.1 1.2 1.1 1.2 1.2"}}', "no area"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_taken_changes_nothing(
