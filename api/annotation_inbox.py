@@ -16,7 +16,7 @@ from errors import ValidationFailed, VisionLoopError, our_fault
 from inference.images import check_header
 from inference.label_config import LabelConfig, parse_label_config
 from inference.label_names import training_names
-from inference.label_studio import TYPES, from_label_studio
+from inference.label_studio import from_label_studio, marking
 from inference.preannotation import Preannotation, plan
 from models_store.description import Task
 from models_store.registry import Registry
@@ -33,10 +33,6 @@ SHARE = 20  # a folder is made anew after so many times what its last making too
 LATEST = 60.0  # seconds for which arrivals can put that off
 AGAIN = 300.0  # seconds until a picture that could not be fetched is asked for again
 CONFIG = "label_config"  # in a data set's options
-# Types of results that draw nothing.
-NO_OBJECTS = frozenset(
-    ["relation", "textarea", "rating", "number", "datetime", "taxonomy", "pairwise", "ranker"]
-)
 
 
 class AnnotationInbox:
@@ -174,7 +170,7 @@ class AnnotationInbox:
 
     async def _bring(self, entry: AnnotationEntry) -> None:
         try:
-            regions = whole(entry.document.get("regions") or [])
+            regions = marking(entry.document.get("regions") or [])
             picture = await asyncio.to_thread(
                 self.store.picture_of, entry.dataset_id, entry.address
             )
@@ -236,32 +232,3 @@ def _texts(value: Any) -> Iterator[str]:
     elif isinstance(value, dict | list):
         for part in value.values() if isinstance(value, dict) else value:
             yield from _texts(part)
-
-
-def whole(regions: list[Any]) -> list[Mapping[str, Any]]:
-    """The regions that mark objects or the picture, if data sets can hold all of them.
-
-    What says more about a region or a picture (its texts, ratings, choices of a region) marks
-    none and is passed over.
-
-    Raises:
-        ValidationFailed: An object would be missing, and its picture train as one without.
-    """
-    rows = [region for region in regions if isinstance(region, Mapping)]
-    drawn = {row.get("id") for row in rows if row.get("type") in TYPES and row["type"] != "choices"}
-    kept: list[Mapping[str, Any]] = []
-    lost: list[str] = []
-    for row in rows:
-        kind = row.get("type")
-        if kind in NO_OBJECTS or (kind == "choices" and row.get("id") in drawn):
-            continue
-        if kind in TYPES and not row.get("image_rotation"):
-            kept.append(row)
-        else:
-            lost.append("in a turned picture" if kind in TYPES else str(kind)[:40])
-    if lost:
-        raise ValidationFailed(
-            f"{len(lost)} of {len(rows)} regions cannot be held ({', '.join(sorted(set(lost)))}), "
-            f"so the picture is left out. Held are {', '.join(TYPES)} of upright pictures."
-        )
-    return kept

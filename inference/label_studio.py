@@ -84,6 +84,28 @@ def to_task(found: Annotations, regions: list[Region], model_version: str) -> di
     return {"data": {"image": found.image}, "predictions": [prediction]}
 
 
+def marking(regions: Sequence[Any]) -> list[Mapping[str, Any]]:
+    """The regions that mark an object or the picture, without relations and what says more
+    about a region or a picture: its texts, ratings, the choices of a region.
+
+    Raises:
+        ValidationFailed: One marks an object in a form that is not read. Without it its picture
+            would train as one without that object.
+    """
+    rows = [row for row in regions if isinstance(row, Mapping)]
+    rows = [row for row in rows if str(row.get("type")) not in PASSED_OVER]
+    drawn = {str(row.get("id")) for row in rows if row.get("type") != "choices"}
+    rows = [row for row in rows if row.get("type") != "choices" or str(row.get("id")) not in drawn]
+    lost = [str(row.get("type"))[:40] for row in rows if row.get("type") not in TYPES]
+    if lost:
+        raise ValidationFailed(
+            f"{len(lost)} of {len(rows)} regions are of types that are not read: "
+            f"{', '.join(sorted(set(lost)))}. Allowed: {', '.join(TYPES)}. Mark these objects "
+            "with one of them, or remove them."
+        )
+    return rows
+
+
 def from_label_studio(
     regions: Sequence[Mapping[str, Any]],
     image: str = "",
@@ -106,9 +128,7 @@ def from_label_studio(
     Raises:
         ValidationFailed: A region of another type or without its values; no size is known.
     """
-    rows = [row for row in regions if row.get("type") not in PASSED_OVER]
-    drawn = {row.get("id") for row in rows if row.get("type") != "choices"}
-    rows = [row for row in rows if row.get("type") != "choices" or row.get("id") not in drawn]
+    rows = marking(regions)
     width, height = size or _size(rows)
     read = [
         _Read(row, annotation) for row in rows for annotation in _annotations(row, width, height)
@@ -212,10 +232,6 @@ def _size(rows: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
 def _annotations(row: Mapping[str, Any], width: int, height: int) -> list[Annotation]:
     """One region as an object of its own, for each of its labels."""
     kind, value = row.get("type"), row.get("value")
-    if kind not in TYPES:
-        raise ValidationFailed(
-            f"Label Studio's {kind!r:.60} regions are not read. Allowed: {', '.join(TYPES)}."
-        )
     turned = row.get("image_rotation") or 0
     if turned not in TURNS:
         raise ValidationFailed(

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from api.annotation_inbox import AnnotationInbox, whole
+from api.annotation_inbox import AnnotationInbox
 from errors import ValidationFailed
+from inference.label_studio import marking
 from models_store.registry import Registry
 from models_store.store import ModelStore
 from settings import Settings
@@ -164,8 +165,8 @@ def test_what_says_more_about_a_region_is_passed_over() -> None:
         {"type": "relation", "from_id": "a", "to_id": "b"},
         "nonsense",
     ]
-    assert [row["id"] for row in whole(rows)] == ["box", "z"]
-    assert whole([]) == []
+    assert [row["id"] for row in marking(rows)] == ["box", "z"]
+    assert marking([]) == []
 
 
 @pytest.mark.parametrize(
