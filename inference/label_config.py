@@ -78,15 +78,6 @@ class LabelConfig:
     image_key: str
     others: tuple[str, ...] = ()
 
-    def of(self, kind: Kind) -> Control | None:
-        """The first control of a kind."""
-        return next((control for control in self.controls if control.kind == kind), None)
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """Every label once."""
-        return tuple(dict.fromkeys(label.value for c in self.controls for label in c.labels))
-
 
 def plain(name: str) -> str:
     """A class name as it is compared: without case and outer blanks."""

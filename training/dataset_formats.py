@@ -200,8 +200,7 @@ def _label_studio(data: Exported, placed: Sequence[_Placed], images: bool) -> It
         if by == PERSON or not one.picture.by.count(":"):
             task["annotations"] = [{"result": regions}]
         else:
-            scores = [o.score for o in one.found.objects if o.score is not None]
-            score = sum(scores) / len(scores) if scores else 0.0
+            score = one.found.mean_score
             task["predictions"] = [{"model_version": by, "score": score, "result": regions}]
         tasks.append(task)
     yield Entry("label_config.xml", _config(data).encode())
