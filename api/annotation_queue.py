@@ -94,6 +94,42 @@ async def picture(dataset_id: str, content: str, gateway: Wired) -> FileResponse
     return FileResponse(path, media_type=kind, headers={"X-Content-Type-Options": "nosniff"})
 
 
+class Held(BaseModel):
+    """An annotation that a tool sent and that no revision has yet."""
+
+    annotation: str = Field(description="its number in the tool")
+    task: str
+    address: str = Field(description="of its picture; empty: it came along")
+    since: str
+    reason: str = Field(description="empty: its picture is on its way")
+
+
+class HeldBack(BaseModel):
+    dataset_id: str
+    waiting: list[Held] = Field(description="the oldest first")
+
+
+@router.get("/datasets/{dataset_id}/waiting", response_model=HeldBack, responses=errors(404))
+async def held_back(dataset_id: str, gateway: Wired) -> Any:
+    """What annotators have sent and is not in the data set, and why: pictures that could not be
+    fetched, regions that cannot be held."""
+
+    def rows() -> list[Held]:
+        gateway.annotated.get(dataset_id)
+        return [
+            Held(
+                annotation=entry.key,
+                task=entry.task,
+                address=entry.address[:200] if entry.address[:5] != "data:" else "",
+                since=entry.updated_at,
+                reason=entry.error or "",
+            )
+            for entry in gateway.annotated.waiting(dataset_id)
+        ]
+
+    return {"dataset_id": dataset_id, "waiting": await asyncio.to_thread(rows)}
+
+
 @router.get(
     "/annotation/kept/{image_id}",
     response_class=Response,

@@ -109,6 +109,11 @@ def presented(headers: Headers) -> Iterator[str]:
         yield headers["token"]
 
 
+def is_admin(request: Request) -> bool:
+    """Whether the caller may change what others get."""
+    return ADMIN in exchange(request.scope).scopes
+
+
 def require_admin(request: Request) -> None:
     """Dependency of the routes that change what others get.
 
@@ -116,7 +121,7 @@ def require_admin(request: Request) -> None:
         Unauthorized: no token of ours came with the request.
         Forbidden: it allows use only.
     """
-    if ADMIN in exchange(request.scope).scopes:
+    if is_admin(request):
         return
     if exchange(request.scope).client.startswith("token "):
         raise Forbidden("This token allows use only; this call needs the admin token.")

@@ -11,12 +11,13 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Path, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.annotate import AnnotateOptions, prelabel
+from api.auth import is_admin, require_admin
 from api.gateway import Gateway, Wired
 from api.infer import JSON, unless_gone
 from api.jobs import json_body, json_schema
@@ -25,6 +26,7 @@ from api.label_studio_project import (
     Incoming,
     address_of,
     project_source,
+    pull,
     remember,
     take,
     train,
@@ -135,9 +137,13 @@ async def setup(request: Request, gateway: Wired) -> Any:
     config = parse_label_config(body.label_config)
     project = gateway.inbox.preannotation(config, extra.model)
     if source := project_source(body.project):
-        options = {"label_config": body.label_config, **extra.model_dump()}
+        options: dict[str, Any] = {"label_config": body.label_config}
+        if is_admin(request):  # they say what is trained, and under which name it is promoted
+            options |= extra.model_dump()
         await asyncio.to_thread(remember, gateway, source, options)
     message = _say(body.project, project)
+    if extra != Extra() and not is_admin(request):
+        message = f"{message} The extra params are not kept: that needs the admin token.".strip()
     return Version(model_version=project.version, message=message)
 
 
@@ -171,14 +177,33 @@ async def predict(request: Request, gateway: Wired) -> Response:
     status_code=201,
     response_model=Taken,
     responses=errors(400, 401, 403),
+    dependencies=[Depends(require_admin)],
     openapi_extra=json_schema(Incoming),
 )
 async def webhook(request: Request, gateway: Wired) -> Any:
-    """Finished annotations go into a data set of the project; START_TRAINING trains on it."""
+    """Finished annotations go into a data set of the project; START_TRAINING trains on it.
+
+    As everything that changes what is trained it needs the admin token, where there is one.
+    """
     event = await json_body(request, Incoming)
     if event.action == "START_TRAINING":
-        return await train(request, gateway, event)
+        return await train(gateway, event)
     return await take(gateway, event)
+
+
+@router.post(
+    "/pull/{project}",
+    status_code=201,
+    response_model=Taken,
+    responses=errors(400, 401, 403, 504),
+    dependencies=[Depends(require_admin)],
+)
+async def pull_project(project: Annotated[int, Path(ge=1)], gateway: Wired) -> Any:
+    """Take in what was annotated in a project before its webhook was connected.
+
+    Needs `VISIONLOOP_LABEL_STUDIO_URL` and its token. What is here already stays as it is.
+    """
+    return await pull(gateway, project)
 
 
 async def _chosen(gateway: Gateway, project: str | None) -> str | None:

@@ -5,20 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.auth import require_admin
 from api.errors import check
 from api.gateway import Gateway
 from api.jobs import submit
 from api.schemas import EmptyIsAbsent
 from errors import ValidationFailed
-from inference.label_config import parse_label_config
+from inference.label_config import LabelConfig, parse_label_config
+from inference.label_studio import marking
 from models_store.description import Task
 from models_store.names import suggest_name
 from models_store.versions import ModelVersion
@@ -32,6 +32,7 @@ log = logging.getLogger("visionloop")
 SOURCE = "label_studio:"
 LOOK = 20.0  # seconds for pictures that are still on their way when a training is asked for
 SKIPPED = "was_cancelled"
+SHOWN = 5  # annotations that a message tells about
 
 CREATED = frozenset({"ANNOTATION_CREATED", "ANNOTATIONS_CREATED", "ANNOTATION_UPDATED"})
 DELETED = frozenset({"ANNOTATION_DELETED", "ANNOTATIONS_DELETED"})
@@ -122,22 +123,57 @@ async def take(gateway: Gateway, event: Incoming) -> dict[str, Any]:
         return _taken(
             f"{event.action} came without its content: switch on 'Send payload' in the webhook."
         )
-    message, dataset = await asyncio.to_thread(_take, gateway, event, source)
-    gateway.inbox.wake()
+    try:
+        message, dataset = await asyncio.to_thread(_take, gateway, event, source)
+    finally:
+        gateway.inbox.wake()
     return _taken(message, dataset)
+
+
+async def pull(gateway: Gateway, number: int) -> dict[str, Any]:
+    """Take in what a project's people had finished before its webhook led here, or while it did
+    not; what is here already stays as it is.
+
+    Raises:
+        Forbidden: Label Studio's address is not set.
+        ValidationFailed: It has no such project, or refuses the token.
+        BackendTimeout: It takes too long.
+    """
+    images = gateway.inbox.images
+    project = await images.document(f"/api/projects/{number}/")
+    tasks = await images.document(f"/api/projects/{number}/export?exportType=JSON")
+    pairs = [
+        {"annotation": annotation, "task": {**task, "annotations": []}}
+        for task in _many(tasks)
+        for annotation in _many(task.get("annotations") or [])
+    ]
+    if not pairs:
+        return _taken(f"Project {number} has no finished annotation.")
+    event = Incoming(
+        action="ANNOTATIONS_CREATED",
+        project=project if isinstance(project, dict) else None,
+        annotation=[pair["annotation"] for pair in pairs],
+        task=[pair["task"] for pair in pairs],
+    )
+    return await take(gateway, event)
 
 
 def _take(gateway: Gateway, event: Incoming, source: str) -> tuple[str, AnnotatedDataset | None]:
     store = gateway.inbox.store
     dataset = store.find(source)
     if event.action in CREATED:
-        pairs = list(zip(_many(event.annotation), _many(event.task), strict=False))
-        if not pairs:
-            raise ValidationFailed(f"{event.action} needs 'annotation' and 'task'.")
+        pairs = _pairs(event)
         dataset = _project(gateway, event, source)
-        for annotation, task in pairs:
-            _receive(gateway, dataset, annotation, task)
-        return f"{len(pairs)} annotations are taken in.", dataset
+        config = parse_label_config(str(dataset.options.get("label_config") or ""))
+        read = [_read(annotation, task, config) for annotation, task in pairs]
+        for one in read:  # none of them before all are understood
+            _receive(gateway, dataset, one)
+        notes = [f"Annotation {one.key}: {one.left_out}" for one in read if one.left_out]
+        more = [f"And {len(notes) - SHOWN} more."] if len(notes) > SHOWN else []
+        skipped = sum(one.skipped for one in read)
+        without = f", {skipped} skipped ones are left out" if skipped else ""
+        taken = f"{len(read) - skipped} annotations are taken in{without}."
+        return " ".join([taken, *notes[:SHOWN], *more]), dataset
     if dataset is None:
         return f"{event.action} needs nothing here.", None
     if event.action in DELETED:
@@ -161,36 +197,85 @@ def _project(gateway: Gateway, event: Incoming, source: str) -> AnnotatedDataset
     return gateway.inbox.store.ensure(source, title, options)
 
 
-def _receive(
-    gateway: Gateway, dataset: AnnotatedDataset, annotation: dict[str, Any], task: dict[str, Any]
-) -> None:
-    store, key = gateway.inbox.store, _id(annotation.get("id"))
-    regions = annotation.get("result")
+@dataclass(frozen=True)
+class _Read:
+    """An annotation as it goes into the inbox; `left_out`: why its picture will not train."""
+
+    key: str
+    regions: list[Any]
+    by: Any
+    task: str
+    address: str
+    rank: int
+    stamp: str
+    skipped: bool
+    left_out: str
+
+
+def _pairs(event: Incoming) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """The annotations of an event, each with its task: by the number it names, else by place."""
+    annotations, tasks = _many(event.annotation), _many(event.task)
+    by_id = {str(task["id"]): task for task in tasks if task.get("id") is not None}
+    pairs = []
+    for place, annotation in enumerate(annotations):
+        task = by_id.get(_id(annotation.get("task")))
+        if task is None and len(tasks) == len(annotations):
+            task = tasks[place]
+        if task is None:
+            raise ValidationFailed(
+                f"{event.action}: the task of annotation {_id(annotation.get('id'))[:40]} is "
+                f"missing; there are {len(annotations)} annotations and {len(tasks)} tasks."
+            )
+        pairs.append((annotation, task))
+    if not pairs:
+        raise ValidationFailed(f"{event.action} needs 'annotation' and 'task'.")
+    return pairs
+
+
+def _read(annotation: dict[str, Any], task: dict[str, Any], config: LabelConfig) -> _Read:
+    key, regions = _id(annotation.get("id")), annotation.get("result")
     if not key or not isinstance(regions, list):
         raise ValidationFailed("An annotation needs its 'id' and its 'result', a list of regions.")
-    if annotation.get(SKIPPED):
-        store.remove(dataset.id, keys=[key])
-        return
-    config = parse_label_config(str(dataset.options.get("label_config") or ""))
-    store.receive(
-        dataset.id,
-        key,
-        {"regions": regions, "by": annotation.get("completed_by")},
+    skipped, left_out = bool(annotation.get(SKIPPED)), ""
+    try:
+        marking(regions)
+    except ValidationFailed as error:
+        left_out = "" if skipped else error.message
+    return _Read(
+        key=key,
+        regions=regions,
+        by=annotation.get("completed_by"),
         task=_id(task.get("id", annotation.get("task"))),
-        address=address_of(task, config.image_key),
+        address="" if skipped else address_of(task, config.image_key),
         rank=int(bool(annotation.get("ground_truth"))),
         stamp=str(annotation.get("updated_at") or ""),
+        skipped=skipped,
+        left_out=left_out,
     )
 
 
-async def train(request: Request, gateway: Gateway, event: Incoming) -> dict[str, Any]:
+def _receive(gateway: Gateway, dataset: AnnotatedDataset, one: _Read) -> None:
+    store = gateway.inbox.store
+    if one.skipped:
+        store.remove(dataset.id, keys=[one.key])
+        return
+    store.receive(
+        dataset.id,
+        one.key,
+        {"regions": one.regions, "by": one.by},
+        task=one.task,
+        address=one.address,
+        rank=one.rank,
+        stamp=one.stamp,
+    )
+
+
+async def train(gateway: Gateway, event: Incoming) -> dict[str, Any]:
     """Queue a training on what a project's people have annotated.
 
     Raises:
         ValidationFailed, DatasetInvalid: There is nothing, or too little, to train on.
-        Unauthorized, Forbidden: The caller may not train.
     """
-    require_admin(request)
     source = project_source(event.project)
     dataset = await asyncio.to_thread(gateway.inbox.store.find, source) if source else None
     if dataset is None or not await asyncio.to_thread(gateway.inbox.store.count, dataset.id):
@@ -212,6 +297,11 @@ async def train(request: Request, gateway: Gateway, event: Incoming) -> dict[str
     sent = {"source": dataset.source, "dataset": dataset.id, "message": message}
     job = await submit(gateway, wanted, sent, base.id if base else None)
     log.info("Label Studio: job %s. %s", job.id, message)
+    if left := card["waiting"]:
+        message += (
+            f" {left} annotations are not in it, because their pictures could not be fetched or "
+            f"regions of them cannot be held: GET /api/datasets/{dataset.id}/waiting."
+        )
     return _taken(message, dataset, job)
 
 

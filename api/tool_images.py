@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from pathlib import PurePosixPath
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import httpx
@@ -16,6 +18,8 @@ from settings import Settings
 
 # What Label Studio serves pictures under; nothing else of it is asked for with its token.
 PICTURES = ("/data/", "/storage-data/", "/tasks/", "/projects/")
+PATIENCE = 120.0  # seconds for an answer of its API
+LARGEST = 256 * 2**20  # bytes of one
 ACCESS = 240.0  # seconds for which one is used
 SECRET_PARTS = 3  # of a JSON web token, with dots between
 
@@ -69,6 +73,35 @@ class ToolImages:
                 "addresses (pre-signed URLs)."
             )
         return await fetch(address, self.settings)
+
+    async def document(self, path: str) -> Any:
+        """What Label Studio's API answers to a path of its projects, with its token.
+
+        Raises:
+            Forbidden: Its address is not set.
+            ValidationFailed: It refuses, or answers with something else than JSON.
+            PayloadTooLarge, BackendTimeout: It is too much, or takes too long.
+        """
+        url = self._joined(path)
+        try:
+            async with (
+                asyncio.timeout(PATIENCE),
+                httpx.AsyncClient(
+                    trust_env=False, timeout=None, transport=self.transport
+                ) as client,
+            ):
+                headers = await self._headers(client)
+                async with client.stream("GET", url, headers=headers) as response:
+                    body = await self._body(response, url, LARGEST)
+            return await asyncio.to_thread(json.loads, body)
+        except TimeoutError:
+            raise BackendTimeout(f"Label Studio took more than {PATIENCE:g} s.") from None
+        except (httpx.HTTPError, OSError) as error:
+            raise ValidationFailed(
+                f"Label Studio at {self.base} cannot be reached ({type(error).__name__})."
+            ) from None
+        except ValueError:
+            raise ValidationFailed(f"Label Studio answers {url.path[:120]} with no JSON.") from None
 
     def _joined(self, path: str) -> httpx.URL:
         """A path of Label Studio; it may run below a path of its host."""
@@ -163,7 +196,10 @@ class ToolImages:
             self._access = token, time.monotonic() + ACCESS
             return token
 
-    async def _body(self, response: httpx.Response, url: httpx.URL) -> bytes:
+    async def _body(
+        self, response: httpx.Response, url: httpx.URL, most: float | None = None
+    ) -> bytes:
+        most = most or self.settings.max_body_bytes
         if response.status_code in (401, 403):
             self._access = None
             raise ValidationFailed(
@@ -177,10 +213,8 @@ class ToolImages:
         body = bytearray()
         async for chunk in response.aiter_bytes():
             body += chunk
-            if len(body) > self.settings.max_body_bytes:
-                raise PayloadTooLarge(
-                    f"{url.path[:120]} is larger than {self.settings.max_body_mb:g} MiB."
-                )
+            if len(body) > most:
+                raise PayloadTooLarge(f"{url.path[:120]} is larger than {most / 2**20:g} MiB.")
         return bytes(body)
 
 

@@ -186,14 +186,14 @@ class AnnotatedDatasets:
         """Take an annotation, new or changed, whose picture is fetched later.
 
         Returns:
-            False where a newer one of the same key is here already.
+            False where it, or a newer one of the same key, is here already.
         """
         with self.database.write() as session:
             entry = session.get(AnnotationEntry, (dataset_id, key))
             if entry is None:
                 entry = AnnotationEntry(dataset_id=dataset_id, key=key, number=0)
                 session.add(entry)
-            elif stamp and entry.stamp > stamp:
+            elif stamp and (entry.stamp > stamp or _same(entry, document, stamp)):
                 return False
             entry.task = task
             entry.rank, entry.stamp = rank, stamp
@@ -201,6 +201,8 @@ class AnnotatedDatasets:
             entry.document = dict(document) | {k: frozen[k] for k in (BEFORE,) if k in frozen}
             if entry.address != address:
                 entry.content = None
+            if entry.annotations is not None:  # what the folder has of it holds no longer
+                _touch(session, dataset_id)
             entry.address, entry.annotations, entry.error = address, None, None
             entry.number += 1
             entry.updated_at = now()
@@ -363,6 +365,11 @@ class AnnotatedDatasets:
 
 def _said(row: AnnotationEntry) -> Said:
     return Said(row.content or "", row.rank, row.document, row.annotations or {}, row.updated_at)
+
+
+def _same(entry: AnnotationEntry, document: Mapping[str, Any], stamp: str) -> bool:
+    sent = {key: value for key, value in entry.document.items() if key != BEFORE}
+    return entry.stamp == stamp and sent == document and entry.annotations is not None
 
 
 def _before(session: Session, dataset_id: str, content: str, until: str) -> list[dict[str, Any]]:

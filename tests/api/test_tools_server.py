@@ -144,6 +144,10 @@ def test_setup_names_the_models_that_will_predict(client: httpx.Client) -> None:
     assert "Automobile" in wrong["message"]
     text = client.post("/label-studio/setup", json=body | {"extra_params": '{"epochs": 3}'})
     assert text.status_code == 200
+    use = {"Authorization": f"Token {TOKEN}"}
+    asked = body | {"extra_params": {"promote": "auto"}}
+    kept = httpx.post(f"{client.base_url}/label-studio/setup", json=asked, headers=use).json()
+    assert "admin token" in kept["message"]
     for extra in ("no json", "[1]", {"epochs": "many"}):
         answer = client.post("/label-studio/setup", json=body | {"extra_params": extra})
         assert (answer.status_code, answer.json()["code"]) == (400, "VALIDATION_ERROR")
@@ -236,18 +240,38 @@ def test_annotations_flow_into_a_data_set(client: httpx.Client, picture: Picture
     event(client, "ANNOTATION_UPDATED", annotation=skipped, task=task, project=project)
     until(client, 4)
 
-    refused = httpx.post(
-        f"{client.base_url}/label-studio/webhook",
-        json={"action": "START_TRAINING", "project": project},
-        headers={"Authorization": f"Token {TOKEN}"},
-    )
-    assert (refused.status_code, refused.json()["code"]) == (403, "FORBIDDEN")
+    for action in ("START_TRAINING", "TASKS_DELETED"):
+        refused = httpx.post(
+            f"{client.base_url}/label-studio/webhook",
+            json={"action": action, "project": project, "tasks": [{"id": 0}]},
+            headers={"Authorization": f"Token {TOKEN}"},
+        )
+        assert (refused.status_code, refused.json()["code"]) == (403, "FORBIDDEN")
+
+    brush = annotation(1, "Cow", updated_at="2026-11-22T03:31:00.000000Z")
+    brush["result"].append({"id": "z", "type": "brushlabels", "value": {"brushlabels": ["Cow"]}})
+    task = {"id": 1, "data": {"image": uri(picture(320, 240, seed=51))}}
+    told = event(client, "ANNOTATION_UPDATED", annotation=brush, task=task, project=project)
+    assert "brushlabels" in told.json()["message"]
+    until(client, 3)  # a picture that is only half known trains nothing
+    (held,) = client.get(f"/api/datasets/{card['id']}/waiting").json()["waiting"]
+    assert (held["annotation"], held["task"]) == ("1", "1")
+    assert "brushlabels" in held["reason"]
     answer = event(client, "START_TRAINING", project=project)
     assert answer.status_code == 201, answer.text
     job = client.get(f"/jobs/{answer.json()['job']}").json()
     assert (job["mode"], job["task"]) == ("incremental", "detect")
     assert job["base_model"].startswith("traffic_signs_yolov8n:")
     client.post(f"/jobs/{job['job_id']}/cancel")
+
+
+def test_pulling_a_project_needs_its_address_and_the_admin_token(client: httpx.Client) -> None:
+    answer = client.post("/label-studio/pull/7")
+    assert (answer.status_code, answer.json()["code"]) == (403, "FORBIDDEN")
+    assert "VISIONLOOP_LABEL_STUDIO_URL" in answer.json()["message"]
+    use = {"Authorization": f"Token {TOKEN}"}
+    answer = httpx.post(f"{client.base_url}/label-studio/pull/7", headers=use)
+    assert "admin token" in answer.json()["message"]
 
 
 def test_without_annotations_there_is_nothing_to_train_on(client: httpx.Client) -> None:

@@ -130,6 +130,18 @@ def test_what_was_overtaken_changes_nothing(
     assert store.waiting() == []
 
 
+def test_an_annotation_that_waits_again_is_no_longer_in_the_folder(
+    store: AnnotatedDatasets, dataset: AnnotatedDataset
+) -> None:
+    put(store, dataset.id, "1", picture(1), marked(BOX))
+    put(store, dataset.id, "2", picture(2), marked(BOX))
+    assert build(store, dataset)["files"] == 2
+    store.receive(dataset.id, "1", {"regions": ["of a kind that is not held"]})
+    assert [changed.id for changed in store.changed()] == [dataset.id]
+    card = build(store, dataset)
+    assert (card["files"], card["waiting"]) == (1, 1)
+
+
 def test_pictures_never_change_sides() -> None:
     contents = [sha256(str(i).encode()).hexdigest() for i in range(400)]
     before, after = held_out(contents[:200]), held_out(contents)

@@ -1,0 +1,120 @@
+"""What a Label Studio project sends: all of an event, or nothing; what was there before it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+
+from api.annotation_inbox import AnnotationInbox
+from api.label_studio_project import Incoming, pull, take
+from api.tool_images import ToolImages
+from errors import ValidationFailed
+from models_store.registry import Registry
+from models_store.store import ModelStore
+from settings import Settings
+from training.annotated_dataset import AnnotatedDatasets
+from training.evaluations import EvaluationStore
+from training.jobs import JobStore
+
+HOST = "http://labels.example:8080"
+CONFIG = """<View><Image name="i" value="$image"/><RectangleLabels name="r" toName="i">
+<Label value="box"/></RectangleLabels></View>"""
+PROJECT = {"id": 7, "title": "Signs", "created_at": "2026-11-22T03:28:08Z", "label_config": CONFIG}
+
+
+@pytest.fixture
+def gateway(tmp_path: Path) -> Iterator[Any]:
+    """Of a gateway the inbox, with a Label Studio that has a project of three tasks."""
+    settings = Settings.model_validate(
+        {"home": tmp_path, "label_studio_url": HOST, "label_studio_token": "0123"}
+    )
+    tasks = [task(1) | {"annotations": [annotation(11)]}, task(2) | {"annotations": []}]
+    tasks.append(task(3) | {"annotations": [annotation(31), annotation(32, was_cancelled=True)]})
+    answers: dict[str, Any] = {"/api/projects/7/": PROJECT, "/api/projects/7/export": tasks}
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        assert request.headers["authorization"] == "Token 0123"
+        if request.url.path not in answers:
+            return httpx.Response(404)
+        return httpx.Response(200, json=answers[request.url.path])
+
+    store, jobs = AnnotatedDatasets(settings), JobStore(settings)
+    evaluations = EvaluationStore(settings)
+    registry = Registry(settings, ModelStore(tmp_path / "bento"))
+    images = ToolImages(settings, httpx.MockTransport(answer))
+    yield SimpleNamespace(inbox=AnnotationInbox(store, images, registry, jobs, evaluations))
+    for closing in (store, jobs, evaluations, registry):
+        closing.close()
+
+
+def task(number: int) -> dict[str, Any]:
+    return {"id": number, "data": {"image": f"/data/upload/{number}.jpg"}}
+
+
+def annotation(number: int, **more: Any) -> dict[str, Any]:
+    value = {"x": 1, "y": 1, "width": 5, "height": 5, "rectanglelabels": ["box"]}
+    region = {"id": "a", "type": "rectanglelabels", "value": value}
+    stamp = "2026-11-22T03:29:00.000000Z"
+    return {"id": number, "result": [region], "updated_at": stamp} | more
+
+
+def created(annotations: list[Any], tasks: list[Any]) -> Incoming:
+    return Incoming(
+        action="ANNOTATIONS_CREATED", project=PROJECT, annotation=annotations, task=tasks
+    )
+
+
+def waiting(gateway: Any) -> list[tuple[str, str, str]]:
+    return sorted((e.key, e.task, e.address) for e in gateway.inbox.store.waiting())
+
+
+def test_annotations_belong_to_the_tasks_that_they_name(gateway: Any) -> None:
+    found = [annotation(21, task=2), annotation(11, task=1), annotation(12, task=1)]
+    asyncio.run(take(gateway, created(found, [task(1), task(2)])))
+    assert waiting(gateway) == [
+        ("11", "1", "/data/upload/1.jpg"),
+        ("12", "1", "/data/upload/1.jpg"),
+        ("21", "2", "/data/upload/2.jpg"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("annotations", "tasks"),
+    [
+        ([annotation(1), annotation(2), annotation(3)], [task(1), task(2), {"id": 3, "data": {}}]),
+        ([annotation(1), annotation(2), {"id": 3}], [task(1), task(2), task(3)]),
+        ([annotation(1), annotation(2)], [task(1)]),
+        ([], []),
+    ],
+)
+def test_of_an_event_that_is_not_understood_nothing_is_taken(
+    gateway: Any, annotations: list[Any], tasks: list[Any]
+) -> None:
+    with pytest.raises(ValidationFailed):
+        asyncio.run(take(gateway, created(annotations, tasks)))
+    assert waiting(gateway) == []
+
+
+def test_what_cannot_be_held_is_told_at_once(gateway: Any) -> None:
+    brush = annotation(1, result=[{"id": "b", "type": "brushlabels", "value": {}}])
+    told = asyncio.run(take(gateway, created([brush, annotation(2)], [task(1), task(2)])))
+    assert told["message"].startswith("2 annotations are taken in. Annotation 1: ")
+    assert "brushlabels" in told["message"]
+
+
+def test_what_was_annotated_before_the_webhook_is_pulled_once(gateway: Any) -> None:
+    told = asyncio.run(pull(gateway, 7))
+    assert told["message"] == "2 annotations are taken in, 1 skipped ones are left out."
+    assert [key for key, _, _ in waiting(gateway)] == ["11", "31"]
+    (entry, _) = gateway.inbox.store.waiting()
+    asyncio.run(pull(gateway, 7))
+    again = gateway.inbox.store.waiting()[0]
+    assert (again.key, again.dataset_id) == (entry.key, told["dataset"])
+    with pytest.raises(ValidationFailed, match="404"):
+        asyncio.run(pull(gateway, 8))
