@@ -66,7 +66,7 @@ def offset(points: Points, distance: float) -> Points:
 
 def fill(rings: Iterable[NDArray[np.floating]], width: int, height: int) -> Mask:
     """The pixels whose centres lie inside an odd number of rings (the even-odd rule)."""
-    crossings = np.zeros((height, width + 1), np.int32)
+    crossings = np.zeros((height, width + 1), np.uint8)  # only whether they are odd counts
     for points in rings:
         x1, y1 = points[:, 0].astype(np.float64), points[:, 1].astype(np.float64)
         x2, y2 = np.roll(x1, -1), np.roll(y1, -1)
@@ -78,7 +78,8 @@ def fill(rings: Iterable[NDArray[np.floating]], width: int, height: int) -> Mask
         share = (rows + 0.5 - y1[edges]) / (y2 - y1)[edges]
         columns = np.ceil(x1[edges] + share * (x2 - x1)[edges] - 0.5)
         np.add.at(crossings, (rows, np.clip(columns, 0, width).astype(np.int64)), 1)
-    return (np.cumsum(crossings, axis=1)[:, :width] & 1).astype(bool)
+    np.cumsum(crossings, axis=1, dtype=np.uint8, out=crossings)
+    return (crossings[:, :width] & 1).astype(bool)
 
 
 def fill_parts(parts: Iterable[Outline], width: int, height: int) -> Mask:
