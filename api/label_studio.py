@@ -64,7 +64,6 @@ class Setup(BaseModel):
 
     project: str = Field("", max_length=200, description="text, such as 12.1700000000")
     label_config: str | None = Field(None, alias="schema", description="the configuration's XML")
-    hostname: str | None = Field(None, description="Label Studio's address")
     extra_params: Any = Field(None, description="an object; see Extra")
 
 

@@ -69,3 +69,18 @@ def test_what_comes_back_as_it_was_need_not_count_as_looked_at(service: Service)
     assert "All 3 pictures came back as they were" in again.json()["message"]
     answer = service.post(path, sent).json()
     assert (answer["received"], answer["unchanged"], answer["to_review"]) == (3, 3, 0)
+
+
+@pytest.mark.parametrize("name", ["../evil.json", "/evil.json"])
+def test_a_zip_that_leads_out_is_refused(service: Service, tmp_path: Path, name: str) -> None:
+    dataset = upload(service, tmp_path)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr(name, "{}")
+    for path in (f"/api/datasets/{dataset}/annotations", "/api/auto_annotate/batch"):
+        files = {"file": ("a.zip", buffer.getvalue())}
+        data = {"tool": "object_detection"}
+        answer = service.call(service.app, "POST", path, files=files, data=data)
+        assert answer.status_code in (400, 404), answer.text  # no model either
+    uploads = service.gateway.settings.home / "uploads"
+    assert not [f for f in uploads.iterdir() if f.name.startswith(("pictures-", "dataset-"))]

@@ -250,21 +250,6 @@ def test_what_cannot_be_taken_changes_nothing(
         "revisions"]] == [0]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["../evil.json", "/evil.json"])
-def test_a_zip_that_leads_out_is_refused(service: Service, tmp_path: Path, name: str) -> None:
-    dataset = upload(service, tmp_path)
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr(name, "{}")
-    for path in (f"/api/datasets/{dataset}/annotations", "/api/auto_annotate/batch"):
-        files = {"file": ("a.zip", buffer.getvalue())}
-        data = {"tool": "object_detection"}
-        answer = service.call(service.app, "POST", path, files=files, data=data)
-        assert answer.status_code in (400, 404), answer.text  # no model either
-    uploads = service.gateway.settings.home / "uploads"
-    assert not [f for f in uploads.iterdir() if f.name.startswith(("pictures-", "dataset-"))]
-
-
 @pytest.mark.parametrize(
     ("path", "status"),
     [
