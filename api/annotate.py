@@ -32,8 +32,8 @@ Format = Literal["label_studio", "yolo", "coco", "labelme"]
 TILES = {"auto": AUTO, "off": OFF}
 
 
-class AnnotateOptions(EmptyIsAbsent):
-    """What to mark, and how to answer."""
+class ToolOptions(EmptyIsAbsent):
+    """Which model marks what, and how closely it looks."""
 
     model_config = ConfigDict(extra="ignore", protected_namespaces=(), coerce_numbers_to_str=True)
 
@@ -46,14 +46,19 @@ class AnnotateOptions(EmptyIsAbsent):
     )
     confidence: Unit | None = Field(None, description="a number from 0 to 1")
     iou: Unit | None = Field(None, description="a number from 0 to 1")
-    return_annotated_image: bool = Field(False, description="0 or 1")
-    format: Format = Field(
-        "label_studio", description="label_studio, yolo, coco or labelme", examples=["yolo"]
-    )
     tiles: str = Field(
         "auto",
         pattern=rf"^(auto|off|[2-{MOST}])$",
         description=f"auto, off or how many along the longer side, 2 to {MOST}",
+    )
+
+
+class AnnotateOptions(ToolOptions):
+    """What to mark, and how to answer."""
+
+    return_annotated_image: bool = Field(False, description="0 or 1")
+    format: Format = Field(
+        "label_studio", description="label_studio, yolo, coco or labelme", examples=["yolo"]
     )
 
 

@@ -14,16 +14,16 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from starlette.datastructures import UploadFile
 
-from api.annotate import MOST, TILES, choose_model
+from api.annotate import TILES, ToolOptions, choose_model
 from api.auth import require_admin
 from api.errors import check
 from api.forms import MULTIPART, content_type, fields, read_form
 from api.gateway import Gateway, Wired
 from api.jobs import json_body
-from api.schemas import EmptyIsAbsent, Unit, errors
+from api.schemas import Unit, errors
 from api.slow_work import slow_work
 from errors import NoFileUploaded
-from inference.tools import TOOLS, ToolName
+from inference.tools import TOOLS
 from training import archive
 from training.annotation_leftovers import UPLOADED, clear_leftovers
 from training.annotation_recipe import AnnotationRequest, plan_annotation
@@ -37,18 +37,9 @@ router = APIRouter(prefix="/api", tags=["Annotation"])
 IN_MEMORY = 1024 * 1024
 
 
-class Batch(EmptyIsAbsent):
+class Batch(ToolOptions):
     """Other keys are ignored, empty texts mean "not given"."""
 
-    model_config = ConfigDict(extra="ignore", protected_namespaces=(), coerce_numbers_to_str=True)
-
-    tool: ToolName = Field(description="one of: " + ", ".join(TOOLS))
-    model: str = Field(
-        "",
-        max_length=200,
-        description="a model's id (name:version) or name; empty: the active model if its type "
-        "fits, else the newest promoted one that does",
-    )
     bands: Bands = Field(
         default_factory=Bands,
         description="an object {accept, review} of numbers from 0 to 1, review not above accept",
@@ -57,12 +48,6 @@ class Batch(EmptyIsAbsent):
         None,
         description="a number from 0 to 1, at most bands.review (0.4 of that): what scores less "
         "is not looked at, what lies between is discarded, but counts as doubt",
-    )
-    iou: Unit | None = Field(None, description="a number from 0 to 1")
-    tiles: str = Field(
-        "auto",
-        pattern=rf"^(auto|off|[2-{MOST}])$",
-        description=f"auto, off or how many along the longer side, 2 to {MOST}",
     )
     format: Format = Field(
         "label_studio", description=f"one of: {', '.join(FORMATS)}; what exports have by default"
