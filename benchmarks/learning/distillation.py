@@ -10,7 +10,8 @@ the mean over the seeds.
   ours     mode distillation with its defaults
 
 `ours:KEY=VALUE:…` is ours with another `Tuning` or option, as `ours:last=1:cls_weight=0`; `--study`
-runs those that the defaults were chosen from. The default teachers are the starter models (drawn
+runs those that the defaults were chosen from. A run notes all that it was made with; where that
+has changed since, its file is refused. The default teachers are the starter models (drawn
 traffic signs), which know far more pictures than the student gets; for segment one is trained.
 
     python -m benchmarks.learning distillation --seeds 3
@@ -21,7 +22,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -117,18 +118,50 @@ class Setting:
         """One student."""
 
         def work(folder: Path) -> Figures:
-            student = narrow(self.bench, self.task, self._names, self.options.width, seed)
-            if arm == "alone":
-                return self._train(self._recipe(student, seed), folder, f"{arm}-s{seed}")
+            return self._student(arm, seed, folder) | {"made_with": self.made_with(arm)}
+
+        return self.known(arm, seed) or self.bench.run(f"{arm}-s{seed}", work)
+
+    def known(self, arm: str, seed: int) -> Figures | None:
+        """What is on file of a run.
+
+        Raises:
+            SystemExit: It was made with other defaults or settings than the name now stands for.
+        """
+        found = self.bench.known(f"{arm}-s{seed}")
+        if found is not None:
+            now, then = self.made_with(arm), found.get("made_with", {})
+            changed = [key for key in now | then if now.get(key) != then.get(key)]
+            if changed:
+                raise SystemExit(
+                    f"{self.bench.folder}/runs/{arm}-s{seed}.json was made with other "
+                    f"{', '.join(changed)} than {arm} now means. Delete it to run it anew, rename "
+                    "it to an arm that says so (ours:KEY=VALUE), or give another --name."
+                )
+        return found
+
+    def made_with(self, arm: str) -> dict[str, Any]:
+        """What an arm means today, beside what the folder's name says."""
+        given = self.options
+        means: dict[str, Any] = {"width": given.width, "batch": given.batch}
+        if arm != "alone":
+            means["teacher"] = given.teacher or TEACHERS.get(self.task, "made here")
+        if arm.startswith("ours"):
             tuning, options = asked(arm)
-            options = options.model_copy(update={"teacher": self.teacher})
-            recipe = self._recipe(student, seed, mode="distillation", distillation=options)
-            from training import distillation
+            means |= {"tuning": asdict(tuning), "options": options.model_dump(exclude={"teacher"})}
+        return means
 
-            trainer = builtin if arm == "builtin" else partial(distillation.train, tuning=tuning)
-            return self._train(recipe, folder, f"{arm}-s{seed}", trainer)
+    def _student(self, arm: str, seed: int, folder: Path) -> Figures:
+        student = narrow(self.bench, self.task, self._names, self.options.width, seed)
+        if arm == "alone":
+            return self._train(self._recipe(student, seed), folder, f"{arm}-s{seed}")
+        tuning, options = asked(arm)
+        options = options.model_copy(update={"teacher": self.teacher})
+        recipe = self._recipe(student, seed, mode="distillation", distillation=options)
+        from training import distillation
 
-        return self.bench.run(f"{arm}-s{seed}", work)
+        trainer = builtin if arm == "builtin" else partial(distillation.train, tuning=tuning)
+        return self._train(recipe, folder, f"{arm}-s{seed}", trainer)
 
     @property
     def _names(self) -> tuple[str, ...]:
@@ -170,7 +203,7 @@ class Setting:
         """The table of all runs on file, written beside a plot."""
         rows, groups, where, images = [], {}, "", 0
         for arm in self._arms():
-            runs = {s: found for s in range(100) if (found := self.bench.known(f"{arm}-s{s}"))}
+            runs = {s: found for s in range(100) if (found := self.known(arm, s))}
             values = [run["figures"][self.metric] for run in runs.values()]
             seconds = [run["seconds"] for run in runs.values()]
             others = ("alone", "builtin")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -39,10 +40,18 @@ def narrow(bench: Bench, task: Task, names: Sequence[str], width: float, seed: i
 def drawn(
     task: Task, folder: Path, imgsz: int, counts: Mapping[str, int], shapes: bool = False
 ) -> Path:
-    """Drawn pictures in three splits: traffic signs; for `segment`, or if asked, plain shapes."""
+    """Drawn pictures in three splits: traffic signs; for `segment`, or if asked, plain shapes.
+
+    Raises:
+        SystemExit: Other numbers of them were drawn there.
+    """
     target = folder if task == "classify" else folder / "data.yaml"
     done = folder / "done"
     if done.is_file():
+        if (there := json.loads(done.read_text())) != dict(counts):
+            raise SystemExit(
+                f"{folder} holds {there} pictures, not {dict(counts)}: give another --name."
+            )
         return target
     for begun in (folder, _beside(folder)):
         shutil.rmtree(begun, ignore_errors=True)
@@ -50,7 +59,7 @@ def drawn(
         _draw_shapes(task, folder, imgsz, counts)
     else:
         _draw_signs(task, folder, imgsz, counts)
-    done.touch()
+    done.write_text(json.dumps(dict(counts)))
     return target
 
 
