@@ -18,6 +18,22 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 URL = "http://127.0.0.1:3000"
 MODES = ("regular", "freeze-strategy", "incremental", "distillation")
+WHOLE = ("epochs", "imgsz", "batch", "patience", "min_epochs_per_stage")
+LEARNING = {  # fields of the two modes that look at another model or at old data
+    "new_classes": (str, "incremental: names with commas between"),
+    "rehearsal": (str, "incremental: what old pictures are chosen by"),
+    "old_data_path": (str, "incremental, distillation: data to replay, like --data"),
+    "replay_ratio": (float, "share of each epoch that is old"),
+    "max_replay_samples": (int, "old pictures that are kept for that"),
+    "replay_distill_boost": (float, "distillation: factor of the teacher's terms on old pictures"),
+    "distill_temperature": (float, "distillation: softens what both say"),
+    "distill_cls_weight": (float, "distillation: of the class scores; 0 leaves a term out"),
+    "distill_reg_weight": (float, "distillation: of the boxes"),
+    "distill_feat_weight": (float, "distillation: of the features"),
+    "distill_mask_weight": (float, "distillation: of the masks"),
+    "consistency_weight": (float, "distillation: of the consistency, if enabled"),
+    "pseudo_conf_threshold": (float, "distillation: confidence that makes a pseudo-label"),
+}
 FULL = 32  # characters of a job's id
 SILENCE = 40.0  # seconds without a heartbeat; then the log is asked for again
 STEP = 0.5
@@ -117,10 +133,10 @@ def _older(jobs: Sequence[dict[str, Any]]) -> dict[str, str]:
 
 def start(server: Server, options: argparse.Namespace) -> int:
     """Start a training, and watch it unless told not to."""
-    path = Path(options.data)
-    given = ("task", "epochs", "imgsz", "batch", "patience", "name", "min_epochs_per_stage")
+    given = ("task", "name", "enable_consistency", *WHOLE, *LEARNING)
     body: dict[str, Any] = {name: getattr(options, name) for name in given}
-    body |= {"data_path": str(path.resolve()) if path.exists() else options.data}
+    body |= {"data_path": _absolute(options.data)}
+    body |= {"old_data_path": _absolute(options.old_data_path)}
     body |= {"model_type": options.model, "resume_weights": options.weights}
     body |= {"base_model_path": options.base_model, "teacher_model_path": options.teacher}
     body["hyper"] = dict(options.hyper)
@@ -128,6 +144,11 @@ def start(server: Server, options: argparse.Namespace) -> int:
     answer = server.ask("POST", f"/api/training/{options.mode}", json=sent)
     print(f"{answer['message']} Job {answer['task_id']}")
     return watch_job(server, answer["task_id"]) if options.watch else 0
+
+
+def _absolute(data: str | None) -> str | None:
+    """A path here, for a server that may run elsewhere; a data set's id stays what it is."""
+    return str(Path(data).resolve()) if data and Path(data).exists() else data
 
 
 def watch(server: Server, options: argparse.Namespace) -> int:
@@ -239,8 +260,12 @@ def parser() -> argparse.ArgumentParser:
     started.add_argument("--base-model", help="incremental: the model to extend")
     started.add_argument("--teacher", help="distillation: the model to learn from")
     started.add_argument("--name", help="of the model that is made")
-    for name in ("epochs", "imgsz", "batch", "patience", "min-epochs-per-stage"):
-        started.add_argument(f"--{name}", type=int)
+    for name in WHOLE:
+        started.add_argument(_flag(name), type=int)
+    for name, (kind, text) in LEARNING.items():
+        started.add_argument(_flag(name), dest=name, type=kind, help=text)
+    consistency = started.add_argument("--enable-consistency", action="store_const", const=True)
+    consistency.help = "distillation: disturbed pictures must be seen like undisturbed ones"
     started.add_argument(
         "--hyper",
         action="append",
@@ -260,6 +285,10 @@ def parser() -> argparse.ArgumentParser:
     command("cancel", cancel).add_argument("job", metavar="JOB")
     command("delete", delete).add_argument("job", metavar="JOB")
     return parser
+
+
+def _flag(field: str) -> str:
+    return "--" + field.removesuffix("_path").replace("_", "-")
 
 
 def _pair(text: str) -> tuple[str, Any]:

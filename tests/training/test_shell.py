@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from training.__main__ import main
+from api.training import OWN
+from training.__main__ import main, parser
 
 JOB = {
     "job_id": "a1" * 16,
@@ -119,6 +120,57 @@ def test_start_sends_what_was_given(
     }
     assert handler.asked == [("POST", "/api/training/freeze-strategy", body, "Bearer use")]
     assert capsys.readouterr().out == f"Queued. Job {JOB['job_id']}\n"
+
+
+def test_start_of_a_learning_method_sends_its_fields(
+    handler: type[Handler], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "old").mkdir()
+    command = "start distillation --data signs-k3xq7w2a --teacher large:2 --no-watch --old-data old"
+    command += " --replay-ratio 0.3 --max-replay-samples 50 --replay-distill-boost 2"
+    command += " --distill-temperature 4 --distill-cls-weight 0 --distill-reg-weight 1.5"
+    command += " --distill-feat-weight 1 --distill-mask-weight 2 --enable-consistency"
+    command += " --consistency-weight 0.5 --pseudo-conf-threshold 0.8"
+    assert main(command.split()) == 0
+    body = {
+        "data_path": "signs-k3xq7w2a",
+        "teacher_model_path": "large:2",
+        "old_data_path": str(tmp_path / "old"),
+        "replay_ratio": 0.3,
+        "max_replay_samples": 50,
+        "replay_distill_boost": 2,
+        "distill_temperature": 4,
+        "distill_cls_weight": 0,
+        "distill_reg_weight": 1.5,
+        "distill_feat_weight": 1,
+        "distill_mask_weight": 2,
+        "enable_consistency": True,
+        "consistency_weight": 0.5,
+        "pseudo_conf_threshold": 0.8,
+    }
+    assert handler.asked[-1] == ("POST", "/api/training/distillation", body, None)
+    command = "start incremental --data b --base-model m --new-classes tram,bus --no-watch"
+    assert main([*command.split(), "--rehearsal", "hardness"]) == 0
+    assert handler.asked[-1][2] == {
+        "data_path": "b",
+        "base_model_path": "m",
+        "new_classes": "tram,bus",
+        "rehearsal": "hardness",
+    }
+
+
+def test_every_field_of_a_learning_method_has_a_flag() -> None:
+    """What the API takes for these modes, the shell can send."""
+    flags = {action.dest for action in _start_flags()}
+    own = OWN["incremental"] | OWN["distillation"]
+    assert own - flags == {"base_model_path", "teacher_model_path"}  # --base-model, --teacher
+
+
+def _start_flags() -> list[Any]:
+    commands = next(action for action in parser()._actions if action.choices)
+    choices: Any = commands.choices
+    return list(choices["start"]._actions)
 
 
 def test_watch_goes_on_after_a_broken_connection(
