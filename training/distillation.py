@@ -18,7 +18,7 @@ import torch
 
 from errors import ValidationFailed
 from settings import Settings, get_settings
-from training import yolo
+from training import partial_epoch, yolo
 from training.class_union import shared_classes, unite
 from training.data_roots import data_roots
 from training.datasets import Dataset, check
@@ -72,6 +72,7 @@ def train(recipe: Recipe, job: JobHandle, tuning: Tuning = TUNING) -> Trained:
         "on_train_batch_start": lesson.watch,
         "on_train_batch_end": lesson.step,
         "on_model_save": lesson.save,
+        partial_epoch.EVENT: lesson.save_within,
     }
     return yolo.train(run)
 
@@ -178,6 +179,11 @@ class Lesson:
         if self.optimizer is not None:
             self.optimizer.step()
             self.optimizer.zero_grad()
+
+    def save_within(self, trainer: Any) -> None:
+        """An epoch is cut after a batch, the step of which the projectors have not made yet."""
+        self.step(trainer)
+        self.save(trainer)
 
     def save(self, _: Any) -> None:
         if self.features is None or self.optimizer is None:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 FILE = "epoch.pt"
+EVENT = "on_partial_save"  # just before, for what a mode keeps beside the trainer
 EVERY = 600.0  # seconds after which an epoch is saved, so that a crash costs no hours
 
 

@@ -76,6 +76,7 @@ class Progress:
         self._saved = time.monotonic()
         if batch and bool(torch.isfinite(trainer.loss).all()):
             try:
+                trainer.run_callbacks(partial_epoch.EVENT)
                 partial_epoch.save(trainer, self.run.checkpoints, batch)
             except (OSError, RuntimeError) as error:  # what the last epoch saved is still there
                 job.log(f"This epoch could not be saved: {error}")

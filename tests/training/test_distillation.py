@@ -22,6 +22,7 @@ from tests.training.trainer_job import (
 )
 from training.distillation import STATE
 from training.distillation_options import DistillationOptions
+from training.jobs import JobCancelled
 from training.publication import publish
 from training.recipe import Recipe
 
@@ -193,6 +194,26 @@ def test_a_mobilenet_may_teach_a_classifier(registry: Registry, job: RecordingJo
     teacher = narrow_mobilenet(registry, ("square", "lamp", "circle"))
     run(lesson(registry, "classify", 1, teacher=teacher), job)
     assert "knows 2 of the 3 classes" in job.text
+
+
+def test_a_stop_within_an_epoch_costs_the_projectors_no_step(
+    registry: Registry, job: RecordingJob
+) -> None:
+    plan = lesson(registry, "classify", 2)
+    job.leave_when = lambda job: len(job.fractions) >= 1 + 10 + 5  # 8 batches, then 2 reports
+    with pytest.raises(JobCancelled):
+        run(plan, job)
+    assert job.batches == [(1, 5)]
+    assert projector_steps(job) == 8 + 5
+    job.leave_when = lambda _: False
+    run(plan, job)
+    assert "Training from batch 6 of 8 in epoch 2" in job.text
+    assert projector_steps(job) == 2 * 8
+
+
+def projector_steps(job: RecordingJob) -> int:
+    state = torch.load(job.folder / "checkpoints" / STATE, weights_only=True)
+    return int(state["optimizer"]["state"][0]["step"])
 
 
 def test_damaged_projectors_do_not_end_a_resumed_training(
