@@ -45,6 +45,7 @@ STATUSES = {
     "failed": "failed",
 }
 LISTED_LINES, SHOWN_LINES = 5, 200  # of the log, inside a task
+WEIGHT = "a number from 0 to 1000"
 
 
 _REPLAY = frozenset({"base_model_path", "old_data_path", "replay_ratio", "max_replay_samples"})
@@ -115,14 +116,14 @@ class TrainingFields(Fields):
     )
     teacher_model_path: str | None = Field(None, max_length=4096, description="a path or model id")
     distill_temperature: float = Field(2.0, gt=0, le=100, description="a number above 0")
-    distill_cls_weight: float = Field(1.0, ge=0, description="a number from 0")
-    distill_reg_weight: float = Field(2.0, ge=0, description="a number from 0")
-    distill_feat_weight: float = Field(5.0, ge=0, description="a number from 0")
-    distill_mask_weight: float = Field(1.0, ge=0, description="a number from 0")
+    distill_cls_weight: float = Field(1.0, ge=0, le=1000, description=WEIGHT)
+    distill_reg_weight: float = Field(2.0, ge=0, le=1000, description=WEIGHT)
+    distill_feat_weight: float = Field(5.0, ge=0, le=1000, description=WEIGHT)
+    distill_mask_weight: float = Field(1.0, ge=0, le=1000, description=WEIGHT)
     enable_consistency: bool = Field(False, description="true or false")
-    consistency_weight: float = Field(1.0, ge=0, description="a number from 0")
+    consistency_weight: float = Field(1.0, ge=0, le=1000, description=WEIGHT)
     pseudo_conf_threshold: float = Field(0.7, ge=0, le=1, description="a number from 0 to 1")
-    replay_distill_boost: float = Field(1.0, ge=0, description="a number from 0")
+    replay_distill_boost: float = Field(1.0, ge=0, le=1000, description=WEIGHT)
     promote: Promote = Field(
         "never", description="never, or auto: at its end, if it passes the gate of the settings"
     )

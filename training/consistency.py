@@ -88,7 +88,7 @@ class DenseConsistency:
         self.threshold = threshold
 
     def __call__(self, student: Outputs, teacher: Outputs, weight: Tensor) -> Tensor:
-        """Binary cross-entropy of the classes, and of the boxes where both have the same bins.
+        """KL(teacher ‖ student) of the classes, and of the boxes where both have the same bins.
 
         Args:
             student: Of the strong view; scores (B, A, C) of the classes that both know.
@@ -99,10 +99,12 @@ class DenseConsistency:
         sure = (target.amax(-1) >= self.threshold).to(target.dtype) * weight[:, None]  # (B, A)
         amount = ANCHORS * len(target)
         cross = F.binary_cross_entropy_with_logits(student.scores, target, reduction="none")
-        loss = (cross.sum(-1) * sure).sum() / amount
+        entropy = F.binary_cross_entropy_with_logits(teacher.scores, target, reduction="none")
+        loss = ((cross - entropy).sum(-1) * sure).sum() / amount
         if student.boxes is not None and teacher.boxes is not None:
-            said, taught = student.boxes.log_softmax(-1), teacher.boxes.softmax(-1)
-            loss = loss - ((taught * said).sum(-1).mean(-1) * sure).sum() / amount
+            said, taught = student.boxes.log_softmax(-1), teacher.boxes.log_softmax(-1)
+            sides = F.kl_div(said, taught, reduction="none", log_target=True).sum(-1).mean(-1)
+            loss = loss + (sides * sure).sum() / amount
         return loss
 
 

@@ -175,10 +175,16 @@ class Lesson:
             self.captured.next_input(trainer.model.model[-1])
 
     def step(self, _: Any) -> None:
-        """The projectors learn beside the student, each batch."""
-        if self.optimizer is not None:
+        """The projectors learn beside the student, each batch that has a finite loss.
+
+        Ultralytics goes back to its checkpoint after another; the projectors would stay spoilt.
+        """
+        if self.features is None or self.optimizer is None:
+            return
+        gradients = [p.grad for p in self.features.parameters() if p.grad is not None]
+        if all(bool(gradient.isfinite().all()) for gradient in gradients):
             self.optimizer.step()
-            self.optimizer.zero_grad()
+        self.optimizer.zero_grad()
 
     def save_within(self, trainer: Any) -> None:
         """An epoch is cut after a batch, the step of which the projectors have not made yet."""

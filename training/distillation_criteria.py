@@ -144,7 +144,7 @@ class DenseCriterion(Criterion):
         if options.mask_weight and student.masks is not None and teacher.masks is not None:
             height, width = images.shape[2:]
             boxes = relative_boxes(teacher, self.strides, (height, width))
-            value = self.masks(student.masks, teacher.masks, boxes, anchors, amount)
+            value = self.masks(student.masks, teacher.masks, boxes, confidence, weight)
             terms["distill_mask"] = (options.mask_weight * tuning.mask, value)
         if options.enable_consistency:
             with unchanged_statistics(self.student):

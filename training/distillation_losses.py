@@ -14,6 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+CANDIDATES = 256  # anchors of a picture among which objects are looked for, the surest
+OVERLAP = 0.6  # intersection over union from which two anchors are of one object
+
 
 class BernoulliDistillation:
     """Class scores of a head with a sigmoid for each class.
@@ -157,11 +160,11 @@ class MaskDistillation:
     Liu et al. 2019 ("Structured Knowledge Distillation for Semantic Segmentation", section 3.1)
     for YOLO's masks, which are sums of prototypes (Bolya et al. 2019, YOLACT). Prototypes and
     coefficients mean something only together, so the masks that they give are compared, within
-    the teacher's box, at the anchors where the teacher is surest.
+    the teacher's box. About ten anchors are sure of each object: the surest one stands for it.
 
     Args:
         temperature: As above.
-        most: Anchors of a picture that are compared.
+        most: Objects of a picture that are compared, the surest.
     """
 
     def __init__(self, temperature: float, most: int = 16) -> None:
@@ -173,20 +176,22 @@ class MaskDistillation:
         student: tuple[Tensor, Tensor],
         teacher: tuple[Tensor, Tensor],
         boxes: Tensor,
+        confidence: Tensor,
         weight: Tensor,
-        amount: Tensor,
     ) -> Tensor:
-        """T² Σ weight · mean over the box of KL(teacher ‖ student) / amount.
+        """T² Σ weight · confidence · mean over the box of KL(teacher ‖ student) / Σ confidence.
+
+        The sums are over the objects, not over all anchors; that of the confidence counts as 1
+        where it is less.
 
         Args:
             student: Coefficients (B, A, M) and prototypes (B, M, h, w).
             teacher: The same; M may differ, and h, w are resized to the student's.
             boxes: The teacher's xyxy (B, A, 4), relative to the picture, 0 to 1.
-            weight: (B, A), not negative.
-            amount: Scalar above 0.
+            confidence: The teacher's (B, A), 0 to 1.
+            weight: Of the pictures (B,), not negative.
         """
-        count = min(self.most, weight.shape[1])
-        chosen, anchors = weight.topk(count, dim=1)  # (B, K)
+        chosen, anchors = _objects(boxes, confidence, self.most)  # (B, K)
         height, width = student[1].shape[2:]
         said = _masks(*student, anchors) / self.temperature
         taught = _masks(*teacher, anchors)
@@ -199,7 +204,30 @@ class MaskDistillation:
         inside = _inside(boxes.gather(1, anchors[..., None].expand(-1, -1, 4)), height, width)
         pixels = inside.sum((2, 3)).clamp(min=1)
         divergence = ((cross - entropy) * inside).sum((2, 3)) / pixels  # (B, K)
-        return self.temperature**2 * (divergence * chosen).sum() / amount
+        amount = chosen.sum().clamp(min=1)
+        return self.temperature**2 * (divergence * chosen * weight[:, None]).sum() / amount
+
+
+def _objects(boxes: Tensor, confidence: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """Confidence and index (B, K) of the surest anchor of each object; confidence 0: no object.
+
+    Anchors of one object are those whose boxes overlap, as non-maximum suppression has it.
+
+    Args:
+        boxes: xyxy (B, A, 4).
+        confidence: (B, A).
+        most: K at most.
+    """
+    from torchvision.ops import batched_nms
+
+    sure, anchors = confidence.topk(min(CANDIDATES, confidence.shape[1]), dim=1)
+    near = boxes.gather(1, anchors[..., None].expand(-1, -1, 4)).flatten(0, 1).float()
+    picture = torch.arange(len(sure), device=sure.device).repeat_interleave(sure.shape[1])
+    kept = batched_nms(near, sure.flatten().float(), picture, OVERLAP)
+    peaks = torch.zeros_like(sure).flatten()
+    peaks[kept] = sure.flatten()[kept]
+    chosen, index = peaks.view_as(sure).topk(min(most, sure.shape[1]), dim=1)
+    return chosen, anchors.gather(1, index)
 
 
 def _masks(coefficients: Tensor, prototypes: Tensor, anchors: Tensor) -> Tensor:

@@ -6,6 +6,8 @@ from pydantic import Field
 
 from training.replay_options import ReplayOptions
 
+MOST = 1000.0  # of a weight; far beyond what any is good for
+
 
 class DistillationOptions(ReplayOptions):
     """Weights of the losses by which a student follows its teacher; see `training.distillation`.
@@ -25,11 +27,11 @@ class DistillationOptions(ReplayOptions):
 
     teacher: str | None = None
     temperature: float = Field(2.0, gt=0, le=100)
-    cls_weight: float = Field(1.0, ge=0)
-    reg_weight: float = Field(2.0, ge=0)
-    feat_weight: float = Field(5.0, ge=0)
-    mask_weight: float = Field(1.0, ge=0)
+    cls_weight: float = Field(1.0, ge=0, le=MOST)
+    reg_weight: float = Field(2.0, ge=0, le=MOST)
+    feat_weight: float = Field(5.0, ge=0, le=MOST)
+    mask_weight: float = Field(1.0, ge=0, le=MOST)
     enable_consistency: bool = False
-    consistency_weight: float = Field(1.0, ge=0)
+    consistency_weight: float = Field(1.0, ge=0, le=MOST)
     pseudo_conf_threshold: float = Field(0.7, ge=0, le=1)
-    replay_distill_boost: float = Field(1.0, ge=0)
+    replay_distill_boost: float = Field(1.0, ge=0, le=MOST)

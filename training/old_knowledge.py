@@ -155,7 +155,7 @@ class DenseMemory:
             value = self.boxes(new.boxes, old.boxes, sure, amount)
             terms["old_box"] = self.strength.box * value
         if self.strength.mask and new.masks is not None and old.masks is not None:
-            value = self.masks(new.masks, old.masks, boxes, sure, amount)
+            value = self.masks(new.masks, old.masks, boxes, sure, sure.new_ones(len(sure)))
             terms["old_mask"] = self.strength.mask * value
         return terms
 

@@ -65,6 +65,11 @@ def _first(**fields: Any) -> tuple[str, dict[str, Any]]:
         (("/api/training/incremental", {"data_path": "DATA"}), 400, "base_model_path is missing"),
         (("/api/training/distillation", {"data_path": "DATA"}), 400, "teacher_model_path"),
         (_first(parameters={"mode": "distillation"}), 400, "teacher_model_path"),
+        (
+            ("/api/training/distillation", {"data_path": "DATA", "distill_cls_weight": 1e30}),
+            400,
+            "a number from 0 to 1000",
+        ),
         (_first(model_id="no_such", parameters={"mode": "incremental"}), 404, "no_such"),
         (("/train", {}), 400, "'model_id' is required"),
         (("/train", {"model_id": "n"}), 400, "'dataset_path' is required"),

@@ -33,7 +33,11 @@ def test_only_what_the_teacher_is_sure_of_counts_divided_by_the_pictures() -> No
     teacher[1, 4, 0] = 0.5  # 0.62: unsure
     student = torch.zeros(2, 6, 3)
     loss = DenseConsistency(0.7)(Outputs(student), Outputs(teacher), torch.ones(2))
-    assert loss.item() == pytest.approx(3 * math.log(2) / (2 * ANCHORS), rel=1e-4)
+    sure = 1 / (1 + math.exp(-3))
+    entropy = -sure * math.log(sure) - (1 - sure) * math.log(1 - sure)
+    other = 2 * (math.log(2) - 9 * math.exp(-9))  # of the two classes that it is sure are absent
+    expected = (math.log(2) - entropy + other) / (2 * ANCHORS)
+    assert loss.item() == pytest.approx(expected, rel=1e-3)
     # As many pictures, twice as many sure anchors: twice as much.
     teacher[1, 4, 0] = 3.0
     both = DenseConsistency(0.7)(Outputs(student), Outputs(teacher), torch.ones(2))
@@ -45,8 +49,11 @@ def test_boxes_count_where_both_describe_them_alike() -> None:
     boxes = torch.zeros(1, 2, 4, 16)
     alone = DenseConsistency(0.7)(Outputs(scores), Outputs(scores, boxes=boxes), torch.ones(1))
     assert alone.item() == pytest.approx(0, abs=1e-6)
-    with_boxes = Outputs(scores, boxes=boxes)
-    loss = DenseConsistency(0.7)(with_boxes, with_boxes, torch.ones(1))
+    same = Outputs(scores, boxes=boxes)
+    assert DenseConsistency(0.7)(same, same, torch.ones(1)).item() == pytest.approx(0, abs=1e-6)
+    edges = torch.full_like(boxes, -50.0)
+    edges[..., 3] = 0.0  # the teacher knows all four sides exactly
+    loss = DenseConsistency(0.7)(same, Outputs(scores, boxes=edges), torch.ones(1))
     assert loss.item() == pytest.approx(2 * math.log(16) / ANCHORS, rel=1e-4)
 
 

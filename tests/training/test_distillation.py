@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from tests.training.trainer_job import (
     run,
 )
 from training.distillation import STATE
+from training.distillation_criteria import Criterion
 from training.distillation_options import DistillationOptions
 from training.jobs import JobCancelled
 from training.publication import publish
@@ -145,8 +147,6 @@ def test_weights_of_zero_leave_terms_out(registry: Registry, job: RecordingJob) 
 def test_old_pictures_are_replayed_and_count_as_asked(
     registry: Registry, job: RecordingJob, task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from training.distillation_criteria import Criterion
-
     old = drawn(task, train=24)
     weights: list[float] = []
     asked = Criterion.importance
@@ -209,6 +209,24 @@ def test_a_stop_within_an_epoch_costs_the_projectors_no_step(
     run(plan, job)
     assert "Training from batch 6 of 8 in epoch 2" in job.text
     assert projector_steps(job) == 2 * 8
+
+
+def test_a_batch_without_a_finite_loss_leaves_the_projectors_alone(
+    registry: Registry, job: RecordingJob
+) -> None:
+    """Ultralytics starts the epoch again from its checkpoint; they must not be NaN then."""
+    lost: list[int] = []
+
+    def spoil(self: Any, batch: dict[str, Any]) -> torch.Tensor:
+        lost.append(len(lost))
+        return torch.ones(len(batch["img"])) * (math.nan if len(lost) == 8 + 4 else 1)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Criterion, "importance", spoil)
+        run(lesson(registry, "classify", 2), job)
+    state = torch.load(job.folder / "checkpoints" / STATE, weights_only=True)
+    assert all(value.isfinite().all() for value in state["features"].values())
+    assert math.isfinite(job.metrics[-1]["distill_feat"])
 
 
 def projector_steps(job: RecordingJob) -> int:

@@ -19,6 +19,7 @@ from training.distillation_losses import (
 )
 
 ONE = torch.ones(())
+ONES = torch.ones(2)
 
 
 def logit(probability: float) -> float:
@@ -90,10 +91,29 @@ def test_masks_are_compared_within_the_teachers_box() -> None:
     said = torch.zeros(1, 1, 2, 4)  # 0.5 everywhere
     said[..., 1:] = 50.0  # outside: may be anything
     boxes = torch.tensor([[[0.0, 0.0, 0.25, 1.0], [0.0, 0.0, 0.25, 1.0]]])
-    weight = torch.tensor([[0.5, 0.1]])
+    confidence = torch.tensor([[0.5, 0.1]])
     loss = MaskDistillation(temperature=1, most=1)
-    value = loss((coefficients, said), (coefficients, prototypes), boxes, weight, ONE)
+    value = loss((coefficients, said), (coefficients, prototypes), boxes, confidence, ONES[:1])
     assert value.item() == pytest.approx(0.5 * bernoulli(0.9, 0.5), rel=1e-4)
+
+
+def test_each_object_has_one_mask_however_many_anchors_are_sure_of_it() -> None:
+    prototypes = torch.zeros(1, 2, 2, 4)
+    prototypes[0, 0, :, 0] = logit(0.9)  # the mask of the object on the left
+    prototypes[0, 1, :, 3] = logit(0.8)  # and on the right
+    left, right = [0.0, 0.0, 0.25, 1.0], [0.75, 0.0, 1.0, 1.0]
+    boxes = torch.tensor([[*([left] * 9), right, [0.3, 0.3, 0.4, 0.4]]])
+    coefficients = torch.tensor([[*([[1.0, 0.0]] * 9), [0.0, 1.0], [1.0, 1.0]]])
+    confidence = torch.tensor([[*([0.9] * 9), 0.8, 0.0]])
+    blank = torch.zeros(1, 2, 2, 4)
+    loss = MaskDistillation(temperature=1, most=2)
+    value = loss((coefficients, blank), (coefficients, prototypes), boxes, confidence, ONES[:1])
+    expected = (0.9 * bernoulli(0.9, 0.5) + 0.8 * bernoulli(0.8, 0.5)) / 1.7
+    assert value.item() == pytest.approx(expected, rel=1e-4)
+    boosted = loss(
+        (coefficients, blank), (coefficients, prototypes), boxes, confidence, ONES[:1] * 3
+    )
+    assert boosted.item() == pytest.approx(3 * expected, rel=1e-4)
 
 
 def test_masks_compare_whatever_the_prototypes_are() -> None:
@@ -101,9 +121,9 @@ def test_masks_compare_whatever_the_prototypes_are() -> None:
     prototypes, coefficients = torch.randn(2, 4, 6, 6), torch.randn(2, 9, 4)
     turn = torch.linalg.qr(torch.randn(4, 4)).Q
     turned = torch.einsum("mn,bnhw->bmhw", turn, prototypes)
-    boxes, weight = torch.tensor([0.0, 0, 1, 1]).expand(2, 9, 4), torch.rand(2, 9)
+    boxes, confidence = torch.tensor([0.0, 0, 1, 1]).expand(2, 9, 4), torch.rand(2, 9)
     value = MaskDistillation(2)(
-        (coefficients @ turn.T, turned), (coefficients, prototypes), boxes, weight, ONE
+        (coefficients @ turn.T, turned), (coefficients, prototypes), boxes, confidence, ONES
     )
     assert value.item() == pytest.approx(0, abs=1e-5)
 
@@ -132,7 +152,7 @@ def features(ours: Tensor, theirs: Tensor) -> Tensor:
 def masks(ours: Tensor, theirs: Tensor) -> Tensor:
     prototypes, where = torch.rand(2, 12, 4, 4), torch.tensor([0.0, 0, 1, 1]).expand(2, 5, 4)
     student, teacher = (ours, prototypes), (theirs, prototypes)
-    return MaskDistillation(2)(student, teacher, where, torch.rand(2, 5), ONE)
+    return MaskDistillation(2)(student, teacher, where, torch.rand(2, 5), ONES)
 
 
 @pytest.mark.parametrize("term", [classes, picture, boxes, features, masks])
