@@ -52,27 +52,25 @@ def expand(start: Start, union: ClassUnion) -> Start:
     return Start(architecture, model, union.names, start.preprocessing)
 
 
-def imprint(linear: nn.Linear, features: Tensor, classes: Tensor, first: int) -> None:
+def imprint(linear: nn.Linear, means: Tensor, seen: Tensor, first: int) -> None:
     """Start the rows of new classes from what their pictures look like (Qi et al. 2018).
 
-    A row points from the mean of all pictures to the mean of its class, is as long as the old
-    rows are on average, and is zero half way between both means.
+    A row points from the middle of the new classes to the mean of its own, is as long as the old
+    rows are on average, and is zero half way between both.
 
     Args:
         linear: The last layer; its rows from `first` on are set.
-        features: Its inputs for pictures of the new classes, (n, in_features).
-        classes: Their class ids, (n,).
+        means: Its inputs for pictures of each class, on average (classes, in_features).
+        seen: Which classes they are known of (classes,).
         first: The first new class.
     """
-    middle = features.mean(0)
+    new = [cls for cls in range(first, linear.out_features) if seen[cls]]
+    middle = means[new].mean(0)
     length = linear.weight[:first].norm(dim=1).mean()
+    only_one = linear.out_features - first == 1
     with torch.no_grad():
-        for cls in range(first, linear.out_features):
-            own = features[classes == cls]
-            if not len(own):
-                continue
-            mean = own.mean(0)
-            only_one = linear.out_features - first == 1
+        for cls in new:
+            mean = means[cls]
             direction = mean if only_one else mean - middle
             row = length * direction / direction.norm().clamp(min=1e-6)
             linear.weight[cls] = row

@@ -19,8 +19,10 @@ import torch
 from torch import nn
 
 from errors import ValidationFailed
+from models_store.store import locate
 from settings import Settings, get_settings
 from training import yolo
+from training.class_means import ClassMeans
 from training.class_union import ClassUnion, unite
 from training.data_roots import data_roots
 from training.datasets import Dataset, check
@@ -36,6 +38,7 @@ from training.recipe import Recipe
 from training.replay import Replaying, objects, remember, share
 from training.start_weights import Start, load_start
 from training.teacher import Teacher
+from training.translation import AlongRows, BetweenMeans, Translation
 from training.union_dataset import Part, UnionDataset, unite_data
 
 if TYPE_CHECKING:
@@ -43,7 +46,7 @@ if TYPE_CHECKING:
 
 WITH_REPLAY = Strength()
 ALONE = Strength()
-IMPRINTED = 50  # pictures of a new class whose features its row starts from
+ROWS_RATE = 0.005  # of learning, where nothing but the rows of new classes learns
 
 
 def train(recipe: Recipe, job: JobHandle) -> Trained:
@@ -59,13 +62,31 @@ def train(recipe: Recipe, job: JobHandle) -> Trained:
 
 def learn(task: Lesson, job: JobHandle) -> Trained:
     """Train as the lesson says."""
-    run = yolo.Run(task.recipe, job, task.dataset, task.start, samples=task.samples)
-    run.extensions = (task.replaying,)
+    job.log("The last epoch is published: no val split here tells what is kept and what is new.")
+    run = yolo.Run(task.pace, job, task.dataset, task.start, samples=task.samples)
+    run.extensions = (LastEpoch, task.replaying)
     hooks: dict[str, yolo.Hook] = {"on_pretrain_routine_end": task.hold_on}
     if task.strength.statistics:
         hooks["on_train_batch_start"] = keep_statistics
     run.hooks = hooks
-    return replace(yolo.train(run), class_counts=task.dataset.learned_counts)
+    trained = yolo.train(run)
+    if task.only_rows and task.known is not None:
+        found = ClassMeans.load(trained.folder)
+        assert found is not None
+        found.with_known(task.known).save(trained.folder)
+    return replace(trained, class_counts=task.dataset.learned_counts)
+
+
+class LastEpoch:
+    """Mixed into a trainer: what it publishes is its last epoch, not the best on its val split.
+
+    Old classes are not labelled in the new pictures there, nor new ones in the old: the best
+    epoch would be one that forgot, or that has not learned yet.
+    """
+
+    def save_model(self: Any) -> bool:
+        self.best_fitness = self.fitness
+        return bool(super().save_model())  # type: ignore[misc]
 
 
 @dataclass(frozen=True)
@@ -80,6 +101,8 @@ class Lesson:
         samples: In an epoch.
         ratio: Share of the memory in an epoch.
         strength: Of the old model's hold.
+        known: Mean features of a classifier's old classes, where it was published with them.
+        met: Those of the new classes, in the old network.
     """
 
     recipe: Recipe
@@ -90,6 +113,29 @@ class Lesson:
     samples: int
     ratio: float
     strength: Strength
+    known: ClassMeans | None = None
+    met: ClassMeans | None = None
+
+    @property
+    def only_rows(self) -> bool:
+        """Whether nothing but the rows of new classes learns."""
+        return self.alone and self.strength.rows
+
+    @property
+    def alone(self) -> bool:
+        """Whether a classifier learns further classes without old pictures."""
+        grows = len(self.start.names) > len(self.old.names)
+        return self.recipe.task == "classify" and grows and self.memory == 0
+
+    @property
+    def pace(self) -> Recipe:
+        """The recipe without early stops; rows alone can learn faster than a whole network."""
+        changed: dict[str, Any] = {"patience": 0}
+        hyper = self.recipe.hyper
+        if self.only_rows and "lr0" not in hyper and "optimizer" not in hyper:
+            quick = {"optimizer": "AdamW", "lr0": ROWS_RATE, "momentum": 0.9}
+            changed["hyper"] = {**quick, **hyper}
+        return self.recipe.model_copy(update=changed)
 
     @property
     def replaying(self) -> type:
@@ -101,9 +147,11 @@ class Lesson:
         teacher.to(trainer.device)
         network = trainer.model
         if self.recipe.task == "classify":
-            alone = self.memory == 0 and len(self.start.names) > len(self.old.names)
-            stand_ins = self._stand_ins(network, trainer.device) if alone else None
-            network.criterion = PictureMemory(teacher, self.prior, self.strength, stand_ins)
+            strength = self.strength
+            if self.only_rows:  # what the old model says of new pictures cannot change
+                strength = replace(strength, scores=0.0, logits=0.0)
+            stand_ins = self._stand_ins(network, trainer.device) if self.alone else None
+            network.criterion = PictureMemory(teacher, self.prior, strength, stand_ins)
             return
         task_loss = network.init_criterion()
         strides = [int(stride) for stride in network.model[-1].stride]
@@ -118,7 +166,10 @@ class Lesson:
                 parameter.requires_grad = parameter is linear.weight or parameter is linear.bias
             for parameter in (linear.weight, linear.bias):
                 parameter.register_hook(partial(_only_from, old.out_features))
-        return StandIns(linear, old, self.strength.margin)
+        translation: Translation = AlongRows(old, self.strength.margin)
+        if self.known is not None and self.met is not None:
+            translation = BetweenMeans(self.met.with_known(self.known).means.to(device))
+        return StandIns(linear, old.out_features, translation)
 
     @property
     def prior(self) -> torch.Tensor | None:
@@ -167,8 +218,12 @@ def lesson(recipe: Recipe, job: JobHandle, settings: Settings) -> Lesson:
             )
         if options.replays:
             memory = _memory(recipe, options, job, old, ids, eye)
+    known = met = None
     if recipe.task == "classify" and union.added:
-        _imprint(start, union, new, eye, job)
+        known, met = _published_means(before, recipe), _imprint(start, union, new, eye, job)
+        if not memory:
+            has = "has" if known is not None else "lacks"
+            job.log(f"The base model {has} mean features of its classes (for old pictures).")
     dataset = unite_data(union, new, old, memory)
     amount = len(dataset.new.splits["train"]) if dataset.new else 0
     ratio = options.replay_ratio if memory else 0.0
@@ -182,6 +237,8 @@ def lesson(recipe: Recipe, job: JobHandle, settings: Settings) -> Lesson:
         samples=samples,
         ratio=ratio,
         strength=WITH_REPLAY if memory else ALONE,
+        known=known,
+        met=met,
     )
 
 
@@ -235,21 +292,35 @@ def _truth(part: Part, image: Path) -> tuple[Row, ...]:
     return tuple(Row(cls, ()) for cls in part.classes(image))
 
 
-def _imprint(start: Start, union: ClassUnion, new: Dataset, eye: OldModel, job: JobHandle) -> None:
-    """Rows of new classes start from the old network's features of their pictures."""
+def _imprint(
+    start: Start, union: ClassUnion, new: Dataset, eye: OldModel, job: JobHandle
+) -> ClassMeans:
+    """Rows of new classes start from the old network's features of their pictures.
+
+    Returns:
+        Their means.
+    """
     ids = union.ids(new.names)
-    chosen: dict[int, list[Path]] = {}
-    for image in new.looked.splits["train"]:
-        cls = ids[new.classes[image]]
-        if cls is not None and cls >= union.old and len(chosen.setdefault(cls, [])) < IMPRINTED:
-            chosen[cls].append(image)
-    images = [image for some in chosen.values() for image in some]
-    classes = [cls for cls, some in chosen.items() for _ in some]
-    seen = eye.look(images, dict.fromkeys(images, ()), job.check)
+    images = {
+        image: cls
+        for image in new.looked.splits["train"]
+        if (cls := ids[new.classes[image]]) is not None and cls >= union.old
+    }
+    found = ClassMeans.measure(eye, images, len(union.names), job.check)
     model: Any = start.model
-    imprint(
-        model.model[-1].linear, torch.from_numpy(seen.features), torch.tensor(classes), union.old
-    )
+    imprint(model.model[-1].linear, found.means, found.counts > 0, union.old)
+    return found
+
+
+def _published_means(before: Start, recipe: Recipe) -> ClassMeans | None:
+    """Those that the base model was published with, if they fit its last layer."""
+    if recipe.base.kind != "model":
+        return None
+    found = ClassMeans.load(locate(recipe.base.value))
+    model: Any = before.model
+    linear = model.model[-1].linear
+    fits = found is not None and found.fit(linear.out_features, linear.in_features)
+    return found if fits else None
 
 
 def _only_from(first: int, gradient: torch.Tensor) -> torch.Tensor:

@@ -37,7 +37,7 @@ class Strength:
         adjust: Of the logarithm of how often a class is drawn, for classifiers with a memory.
         statistics: Whether the old normalisation statistics stay.
         rows: Whether only the rows of new classes learn, in a classifier without a memory.
-        margin: Of features translated into old classes, there; see `Translation`.
+        margin: Of features moved along rows, there; see `AlongRows`.
         confident: Score from which the old model's answer counts as an object.
         believed: Score from which the network's own answer for a new class, on an unlabelled
             place of a replayed picture, is not held against it.
@@ -183,13 +183,12 @@ class StandIns:
 
     Args:
         linear: The last layer of the network that learns; its inputs are watched.
-        old: The old model's last layer.
-        margin: See `Translation`.
+        old: How many old classes there are, the first.
+        translation: Moves features into them.
     """
 
-    def __init__(self, linear: nn.Linear, old: nn.Linear, margin: float) -> None:
-        self.linear, self.old = linear, old.out_features
-        self.translation = Translation(old, margin)
+    def __init__(self, linear: nn.Linear, old: int, translation: Translation) -> None:
+        self.linear, self.old, self.translation = linear, old, translation
         self.features: Tensor | None = None
         linear.register_forward_pre_hook(self._watch)
 
@@ -197,14 +196,18 @@ class StandIns:
         if self.linear.training:
             self.features = inputs[0].detach()
 
-    def loss(self) -> tuple[Tensor, float]:
-        """Cross-entropy of this batch's features as old classes, and its share in the whole."""
+    def loss(self, own: Tensor) -> tuple[Tensor, float]:
+        """Cross-entropy of this batch's features as old classes, and its share in the whole.
+
+        Args:
+            own: The classes of the batch (B,).
+        """
         assert self.features is not None
         new = self.linear.out_features - self.old
         again = max(1, round(self.old / new))  # so that each class has about as many
         features = self.features.float().repeat(again, 1)
         classes = torch.randint(self.old, (len(features),), device=features.device)
-        moved, arrived = self.translation(features, classes)
+        moved, arrived = self.translation(features, own.repeat(again), classes)
         losses = F.cross_entropy(self.linear(moved), classes, reduction="none")
         return (losses * arrived).sum() / arrived.sum().clamp(min=1), again / (again + 1)
 
@@ -246,9 +249,11 @@ class PictureMemory:
         loss = F.cross_entropy(logits + shift, batch["cls"])
         items = {"loss": loss.detach()}
         if self.stand_ins is not None and logits.requires_grad:
-            value, share = self.stand_ins.loss()
+            value, share = self.stand_ins.loss(batch["cls"])
             loss = (1 - share) * loss + share * value
             items["stand_ins"] = value.detach()
+        if not (self.strength.scores or self.strength.logits):
+            return loss, items
         taught = self.teacher(batch["img"]).scores
         said = logits[:, : taught.shape[1]]
         if self.strength.scores:

@@ -1,12 +1,12 @@
 """Features of old classes where there are no old pictures: new ones, moved.
 
 After Petit et al. 2023, "FeTrIL: Feature Translation for Exemplar-Free Class-Incremental
-Learning". There the features of new classes are moved to the mean of an old class; a model keeps
-no means, so here they are moved along the old class's row in the last layer, just until the old
-model would have taken the picture for that class.
+Learning".
 """
 
 from __future__ import annotations
+
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +15,36 @@ STEPS = 4
 LEAST_GAIN = 0.1  # of |r|², a step
 
 
-class Translation:
-    """Moves features into old classes.
+class Translation(Protocol):
+    def __call__(self, features: Tensor, own: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (n, d) of the classes `own` (n,) moved into the old classes (n,).
+
+        Returns:
+            The moved features (n, d), and which of them arrived (n,).
+        """
+        ...
+
+
+class BetweenMeans:
+    """From the mean of their own class to that of the old one (Petit et al., equation 1).
+
+    Args:
+        means: Mean features of all classes (C, d), as the features that are moved have them.
+    """
+
+    def __init__(self, means: Tensor) -> None:
+        self.means = means
+
+    def __call__(self, features: Tensor, own: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Translation`."""
+        moved = features.detach() - self.means[own] + self.means[classes]
+        return moved, torch.ones_like(classes, dtype=torch.bool)
+
+
+class AlongRows:
+    """For a model that kept no means: along the old class's row in the last layer.
+
+    They are moved just until the old model would have taken the picture for that class.
 
     Args:
         linear: The old model's last layer.
@@ -28,10 +56,8 @@ class Translation:
         self.rows = self.weight - self.weight.mean(0)
         self.margin = margin
 
-    def __call__(self, features: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (n, d) moved into the old classes (n,), and which of them arrived (n,).
-
-        Those that are there already stay where they are.
+    def __call__(self, features: Tensor, own: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Translation`. Those that are there already stay where they are.
 
         A step along the class's centred row r raises its logit ahead of the mean of all by
         |r|² a step; the rival's own row is taken into account by moving on until it is behind.
@@ -41,10 +67,10 @@ class Translation:
         least = LEAST_GAIN * rows.square().sum(1)  # else a rival alike would send it far off
         for _ in range(STEPS):  # each rival that turns up needs a step of its own
             logits = moved @ self.weight.T + self.bias
-            own = logits.gather(1, classes[:, None])[:, 0]
+            ahead = logits.gather(1, classes[:, None])[:, 0]
             others = logits.scatter(1, classes[:, None], -torch.inf)
             rival = others.argmax(1)
-            behind = (others.amax(1) + self.margin - own).clamp(min=0)
+            behind = (others.amax(1) + self.margin - ahead).clamp(min=0)
             gain = (rows * (self.weight[classes] - self.weight[rival])).sum(1)
             moved = moved + (behind / torch.maximum(gain, least))[:, None] * rows
         logits = moved @ self.weight.T + self.bias

@@ -164,14 +164,19 @@ def unite_data(
         splits = {"train": tuple(replayed), "val": _with_known(old, union)["val"]}
         kept = Part(old, splits, union.ids(old.names))
     counts = Counter[int]()
+    classes: dict[Path, int] = {}
     for part in (learned, kept):
         for image in part.splits["train"] if part else ():
-            counts.update(part.classes(image) if part else ())
+            found = part.classes(image) if part else ()
+            counts.update(found)
+            if new.task == "classify":
+                (classes[image],) = found
     return UnionDataset(
         new.root,
         new.task,
         union.names,
         {},
+        classes=classes,
         keypoints=new.keypoints,
         counts={"train": counts},
         new=learned,

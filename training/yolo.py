@@ -28,8 +28,10 @@ from models_store._ultralytics import prepare
 from models_store.weights import build_model, describe, fill, save_model
 from settings import get_settings
 from training import partial_epoch
+from training.class_means import ClassMeans
 from training.failures import explained
 from training.inspection import look_through
+from training.old_model import OldModel
 from training.publication import Trained
 from training.recipe import Recipe
 from training.remains import BEST, CHECKPOINTS, note_best
@@ -327,8 +329,19 @@ def _collect(run: Run) -> Trained:
     rebuilt = build_model(description)
     fill(rebuilt, model.state_dict())
     save_model(folder, rebuilt, description)
+    if run.recipe.task == "classify":
+        _measure_classes(run, rebuilt).save(folder)
     run.job.log(f"Best epoch {run.best.get('epoch', 0):.0f}: {_shown(run.best)}.")
     return Trained(folder, run.best, run.dataset.learned.fingerprint, run.dataset.class_counts)
+
+
+def _measure_classes(run: Run, model: nn.Module) -> ClassMeans:
+    """Where each class lies: for a training that goes on from here without these pictures."""
+    gpu = torch.cuda.is_available() and get_settings().device != "cpu"
+    eye = OldModel(model, "classify", run.recipe.imgsz, torch.device("cuda" if gpu else "cpu"))
+    classes = run.dataset.classes
+    images = {image: classes[image] for image in run.dataset.looked.splits["train"]}
+    return ClassMeans.measure(eye, images, len(run.dataset.names), run.job.check)
 
 
 def _shown(metrics: Mapping[str, float]) -> str:

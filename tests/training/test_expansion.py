@@ -119,8 +119,8 @@ def test_rows_of_new_classes_point_to_their_pictures() -> None:
     linear = torch.nn.Linear(2, 4)
     with torch.no_grad():
         linear.weight.copy_(torch.tensor([[3.0, 0.0], [0.0, 5.0], [0.0, 0.0], [0.0, 0.0]]))
-    features = torch.tensor([[1.0, 0.0], [3.0, 0.0], [0.0, 2.0], [0.0, 2.0]])  # means 2, 0; 0, 2
-    imprint(linear, features, torch.tensor([2, 2, 3, 3]), first=2)
+    means = torch.tensor([[0.0, 0.0], [0.0, 0.0], [2.0, 0.0], [0.0, 2.0]])
+    imprint(linear, means, torch.tensor([False, False, True, True]), first=2)
     expected = 4 / math.sqrt(2)  # as long as the old rows on average
     assert linear.weight[2].tolist() == pytest.approx([expected, -expected])
     assert linear.weight[:2].tolist() == [[3.0, 0.0], [0.0, 5.0]]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from errors import ValidationFailed
@@ -17,6 +18,7 @@ from models_store.weights import load_model
 from settings import get_settings
 from tests.drawn_data import write_shapes
 from tests.training.trainer_job import RecordingJob, narrow_network, recipe, run
+from training.class_means import ClassMeans
 from training.evaluations import EvaluationStore
 from training.jobs import Job
 from training.replay import FILE
@@ -108,8 +110,16 @@ def test_a_job_learns_on_and_reports_what_it_forgot(registry: Registry, job: Rec
     assert "Mean mAP50_95: old classes" in job.text
 
 
-def test_one_new_class_alone_and_no_old_pictures(registry: Registry, job: RecordingJob) -> None:
+@pytest.mark.parametrize("published_with_means", [False, True])
+def test_one_new_class_alone_and_no_old_pictures(
+    registry: Registry, job: RecordingJob, published_with_means: bool
+) -> None:
     base = narrow_network(registry, "classify", ("circle", "square"))
+    before, _ = load_model(registry.get(base).path)
+    if published_with_means:
+        width = before.model[-1].linear.in_features  # type: ignore[index, union-attr]
+        means = ClassMeans(torch.rand(2, width), torch.tensor([30, 20]))
+        means.save(registry.get(base).path)
     folder = Path(shapes("classify", 3))
     for split in ("train", "val"):
         for name in ("circle", "square"):
@@ -117,10 +127,18 @@ def test_one_new_class_alone_and_no_old_pictures(registry: Registry, job: Record
                 file.unlink()
     plan = planned(registry, "classify", base, data=str(folder), incremental=None)
     trained = run(plan, job)
-    _, description = load_model(trained.folder)
+    after, description = load_model(trained.folder)
     assert description.names == ("circle", "square", "triangle")
     assert "1 new ones: triangle" in job.text
     assert "replay" not in job.text
+    # Only the new row learned, so what was known of the old classes' features is still true.
+    rows = [model.state_dict()["model.9.linear.weight"] for model in (before, after)]
+    assert torch.allclose(rows[0], rows[1][:2], atol=1e-3)
+    assert (f"The base model {'has' if published_with_means else 'lacks'} mean") in job.text
+    found = ClassMeans.load(trained.folder)
+    assert found is not None
+    assert found.counts[:2].tolist() == ([30, 20] if published_with_means else [0, 0])
+    assert found.counts[2] > 0
 
 
 def test_old_data_of_other_classes_is_refused(registry: Registry, job: RecordingJob) -> None:

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from training.old_knowledge import CompletedTargets, PictureMemory, StandIns, Strength, meets_label
 from training.teacher import Outputs
+from training.translation import AlongRows
 
 OPEN = math.log(0.2 / 0.8)  # the logit of 0.2
 
@@ -110,12 +111,13 @@ def test_new_features_stand_for_old_classes() -> None:
     with torch.no_grad():
         linear.weight[:6], linear.bias[:6] = old.weight, old.bias
         linear.weight[6:], linear.bias[6:] = 0.0, -100.0  # rows that say no to everything
-    stand_ins = StandIns(linear, old, margin=30.0)
+    stand_ins = StandIns(linear, 6, AlongRows(old, margin=30.0))
+    own = torch.tensor([6, 6, 7, 7, 7])
     linear(torch.randn(5, 32))
-    value, share = stand_ins.loss()
+    value, share = stand_ins.loss(own)
     assert value.item() < 1e-3  # moved by so much, each is its old class
     assert share == 3 / 4  # six old classes beside two new ones
     with torch.no_grad():
         linear.bias[6:] = 1000.0
     linear(torch.randn(5, 32))
-    assert stand_ins.loss()[0].item() > 500  # new rows that take them pay for it
+    assert stand_ins.loss(own)[0].item() > 500  # new rows that take them pay for it

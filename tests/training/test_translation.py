@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from training.translation import Translation
+from training.translation import AlongRows, BetweenMeans
 
 
 def layer() -> torch.nn.Linear:
@@ -13,11 +13,19 @@ def layer() -> torch.nn.Linear:
     return linear
 
 
+def test_features_keep_their_distance_to_the_mean() -> None:
+    means = torch.tensor([[0.0, 8.0], [4.0, 0.0], [1.0, 1.0]])  # of two old classes and a new one
+    features = torch.tensor([[1.5, 1.0], [0.0, 2.0], [3.0, 0.0]])
+    moved, arrived = BetweenMeans(means)(features, torch.tensor([2, 2, 1]), torch.tensor([0, 1, 0]))
+    assert moved.tolist() == [[0.5, 8.0], [3.0, 1.0], [-1.0, 8.0]]
+    assert arrived.all()
+
+
 def test_features_move_until_the_old_class_is_ahead() -> None:
     linear = layer()
     features = torch.tensor([[0.0, 3.0], [5.0, 0.0], [0.0, 0.0]])
     classes = torch.tensor([0, 0, 2])
-    moved, arrived = Translation(linear, margin=1.0)(features, classes)
+    moved, arrived = AlongRows(linear, margin=1.0)(features, torch.tensor([3, 3, 3]), classes)
     assert arrived.all()
     logits = linear(moved)
     for row, cls in zip(logits, classes.tolist(), strict=True):
