@@ -195,9 +195,9 @@ class Setting:
         )
 
     def _train(self, recipe: Recipe, folder: Path, key: str, trainer: Any = None) -> Figures:
-        model, seconds = self.bench.train(recipe, folder, trainer)
+        model, spent = self.bench.train(recipe, folder, trainer)
         figures = measured(self.bench, model, self._dataset, folder, key)
-        return {**figures, "seconds": round(seconds, 1)}
+        return {**figures, **spent}
 
     def report(self) -> str:
         """The table of all runs on file, written beside a plot."""
@@ -205,7 +205,7 @@ class Setting:
         for arm in self._arms():
             runs = {s: found for s in range(100) if (found := self.known(arm, s))}
             values = [run["figures"][self.metric] for run in runs.values()]
-            seconds = [run["seconds"] for run in runs.values()]
+            seconds = [run["cpu_seconds"] for run in runs.values() if "cpu_seconds" in run]
             others = ("alone", "builtin")
             gains = [gain(self.bench, arm, other, list(runs), self.metric) for other in others]
             rows.append([arm, mean_and_spread(values), *gains])
@@ -220,7 +220,7 @@ class Setting:
             f"{images} test pictures in percent{said}; gains in points with 95 % intervals of a "
             f"paired bootstrap; {where}\n\n"
         )
-        header = ["arm", self.metric, "over alone", "over builtin", "seconds", "runs"]
+        header = ["arm", self.metric, "over alone", "over builtin", "CPU s", "runs"]
         text += table(header, rows)
         (self.bench.folder / "distillation.md").write_text(text)
         if groups:

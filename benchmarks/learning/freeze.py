@@ -7,8 +7,8 @@ Arms, for the same epochs and from the same weights:
 
 `staged:KEY=VALUE:…` is staged with another field of the request, as
 `staged:min_epochs_per_stage=5`. Measured is a test split (val where there is none) with the engine
-that serves, and the seconds of the training. The default data are drawn shapes, learned from the
-starter detector, which knows traffic signs.
+that serves, and the seconds of the training, by the clock and of all processors. The default data
+are drawn shapes, learned from the starter detector, which knows traffic signs.
 
     python -m benchmarks.learning freeze --seeds 3
     python -m benchmarks.learning freeze --data roadsigns/data.yaml --weights yolov8n.pt --imgsz 320
@@ -109,9 +109,9 @@ class Setting:
     def _train(self, recipe: Recipe, folder: Path, key: str) -> Figures:
         from training.datasets import check
 
-        model, seconds = self.bench.train(recipe, folder)
+        model, spent = self.bench.train(recipe, folder)
         dataset = check(self.source, self.task, [Path("/")])
-        return {**measured(self.bench, model, dataset, folder, key), "seconds": round(seconds, 1)}
+        return {**measured(self.bench, model, dataset, folder, key), **spent}
 
     def report(self) -> str:
         """The table of all runs on file, written beside a plot."""
@@ -121,10 +121,12 @@ class Setting:
         for arm in arms:
             runs = {s: found for s in range(100) if (found := self.bench.known(f"{arm}-s{s}"))}
             values = [run["figures"][self.metric] for run in runs.values()]
-            seconds = [run["seconds"] for run in runs.values()]
             over = gain(self.bench, arm, "full", list(runs), self.metric)
-            spent = mean_and_spread(seconds, 1.0, 0)
-            rows.append([arm, mean_and_spread(values), over, spent, str(len(runs))])
+            spent = [
+                mean_and_spread([run[key] for run in runs.values()], 1.0, 0)
+                for key in ("seconds", "cpu_seconds")
+            ]
+            rows.append([arm, mean_and_spread(values), over, *spent, str(len(runs))])
             groups[arm] = {self.metric: values}
             first = next(iter(runs.values()))
             footer = f"{first['figures'].get('images', 0):.0f} pictures of {first['split']}"
@@ -133,7 +135,7 @@ class Setting:
             f"### {self.name}\n\n{self.metric} in percent on {footer}; gains in points with 95 % "
             "intervals of a paired bootstrap\n\n"
         )
-        text += table(["arm", self.metric, "over full", "seconds", "runs"], rows)
+        text += table(["arm", self.metric, "over full", "seconds", "CPU s", "runs"], rows)
         (self.bench.folder / "freeze.md").write_text(text)
         if groups:
             write_bars(self.bench.folder / "freeze.png", self.name, groups, "%")

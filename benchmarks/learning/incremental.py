@@ -140,11 +140,11 @@ class Setting:
     def _train(
         self, recipe: Recipe, folder: Path, trainer: Callable[..., Any] | None = None
     ) -> Figures:
-        model, seconds = self.bench.train(recipe, folder, trainer)
+        model, spent = self.bench.train(recipe, folder, trainer)
         report = self.bench.measure(model, self.phases.read("all"), "val", folder)
         name = "accuracy" if self.task == "classify" else "mAP50_95"
         classes = {row["name"]: row.get(name) or 0.0 for row in report["classes"]}
-        figures: Figures = {"model": model, "seconds": round(seconds, 1), "classes": classes}
+        figures: Figures = {"model": model, **spent, "classes": classes}
         for kind, names in (("old", self.phases.old_names), ("new", self.phases.new_names)):
             figures[kind] = sum(classes.get(n, 0.0) for n in names) / len(names)
         return figures
