@@ -98,12 +98,14 @@ class VisionLoop:
     @bentoml.on_startup
     async def open(self) -> None:
         from api.gateway import Gateway
+        from api.lull import Lull
         from api.runners import Runner
         from api.trainer import TrainerLink
 
+        lull = Lull()
         runners = {
-            "detector": Runner("detector", self.detector, settings),
-            "annotator": Runner("annotator", self.annotator, settings),
+            "detector": Runner("detector", self.detector, settings, lull),
+            "annotator": Runner("annotator", self.annotator, settings, lull),
         }
         self.gateway = Gateway.open(settings, runners, TrainerLink(Trainer))
         door.open(self.gateway)

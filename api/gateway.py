@@ -60,7 +60,7 @@ class Gateway:
             self.annotated, ToolImages(settings), registry, self.jobs, self.evaluations
         )
         self.live = LiveTraffic(registry)
-        self.shadow = Shadowing(registry, runners["detector"], runners["annotator"])
+        self.shadow = Shadowing(registry, runners["annotator"])
         self.trainer = trainer
         self.leaving = asyncio.Event()  # what streams for as long as it likes, ends now
         self._tasks: set[asyncio.Task[None]] = set()

@@ -40,6 +40,11 @@ class ModelRunner:
         """A Parcel of an InferenceItem and a live Prediction in, a Parcel of a Comparison out."""
         return Parcel(await self.runtime.compare(*asked.content))
 
+    @bentoml.api
+    async def halt(self) -> None:
+        """Stop the comparisons under way."""
+        self.runtime.halt()
+
     @bentoml.api(batchable=True, max_batch_size=32, max_latency_ms=60_000)
     async def predict(self, image: list[Path]) -> list[dict[str, Any]]:
         """Pictures gathered by BentoML, for a runner that is served alone or scaled apart."""

@@ -11,6 +11,7 @@ import aiohttp
 from bentoml.exceptions import BentoMLException
 
 from api import telemetry
+from api.lull import Lull
 from api.parcel import Parcel
 from errors import BackendTimeout, BackendUnavailable
 from inference.agreement import Comparison
@@ -40,9 +41,10 @@ class Runner:
     (1.4.39), so they are called by name.
     """
 
-    def __init__(self, name: str, proxy: Any, settings: Settings) -> None:
+    def __init__(self, name: str, proxy: Any, settings: Settings, lull: Lull) -> None:
         self.name = name
         self.proxy = proxy
+        self.lull = lull
         self._up = asyncio.Event()
         self._was_up = False
         self._watch: asyncio.Task[None] | None = None
@@ -84,10 +86,13 @@ class Runner:
         """
         if not self.up:
             raise self._absent()
-        return await self.batcher.submit(item)
+        with self.lull.broken():
+            return await self.batcher.submit(item)
 
     async def compare(self, item: InferenceItem, live: Prediction) -> Comparison:
         """The item's model beside a live answer, at low priority and outside every batch.
+
+        Its answer is empty where `halt` came first.
 
         Raises:
             BackendUnavailable: the runner is not there.
@@ -98,6 +103,10 @@ class Runner:
         answer: Parcel = await self._call("compare", Parcel((item, live)))
         comparison: Comparison = answer.content
         return comparison
+
+    async def halt(self) -> None:
+        """Stop the comparisons under way."""
+        await self._call("halt")
 
     async def status(self) -> dict[str, Any]:
         """Device, loaded engines, slots.

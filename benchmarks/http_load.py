@@ -1,17 +1,24 @@
-"""A closed-loop HTTP load generator, cheap enough to share two cores with the server it drives."""
+"""HTTP load generators, closed-loop and open-loop, cheap.
+
+They share two cores with the server that they drive.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
+from typing import Any
 
 import aiohttp
 import numpy as np
 
 BOUNDARY = "visionloop-benchmark"
+
+Ask = Callable[[], Coroutine[Any, Any, None]]
 
 
 @dataclass
@@ -42,13 +49,46 @@ def form(image: bytes, field_name: str = "image") -> bytes:
 
 async def drive(url: str, bodies: Sequence[bytes], concurrency: int, seconds: float) -> LoadResult:
     """Keep `concurrency` requests in flight for `seconds`, then let the last ones finish."""
-    headers = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
     result = LoadResult(seconds)
-    turn = count()
     started = time.perf_counter()
 
-    async def client(session: aiohttp.ClientSession) -> None:
+    async def client(ask: Ask) -> None:
         while time.perf_counter() - started < seconds:
+            await ask()
+
+    async with asking(url, bodies, result) as ask:
+        await asyncio.gather(*(client(ask) for _ in range(concurrency)))
+    result.seconds = time.perf_counter() - started
+    return result
+
+
+async def arrive(url: str, bodies: Sequence[bytes], rate: float, seconds: float) -> LoadResult:
+    """Requests that come by chance (Poisson), `rate` a second, whether the last is answered or not.
+
+    The same chance in every call.
+    """
+    result = LoadResult(seconds)
+    started = time.perf_counter()
+    chance = np.random.default_rng(0)
+    due = 0.0
+    async with asking(url, bodies, result) as ask, asyncio.TaskGroup() as tasks:
+        while (due := due + chance.exponential(1 / rate)) < seconds:
+            await asyncio.sleep(started + due - time.perf_counter())
+            tasks.create_task(ask())
+    result.seconds = time.perf_counter() - started
+    return result
+
+
+@asynccontextmanager
+async def asking(url: str, bodies: Sequence[bytes], result: LoadResult) -> AsyncIterator[Ask]:
+    """What sends the next body, and notes in `result` what came of it."""
+    headers = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
+    turn = count()
+    connector = aiohttp.TCPConnector(limit=0)
+    timeout = aiohttp.ClientTimeout(total=120)
+    async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
+
+        async def ask() -> None:
             body = bodies[next(turn) % len(bodies)]
             sent = time.perf_counter()
             async with session.post(url, data=body, headers=headers) as response:
@@ -58,9 +98,4 @@ async def drive(url: str, bodies: Sequence[bytes], concurrency: int, seconds: fl
             else:
                 result.errors.append(f"{response.status} {text[:200]}")
 
-    connector = aiohttp.TCPConnector(limit=0)
-    timeout = aiohttp.ClientTimeout(total=120)
-    async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
-        await asyncio.gather(*(client(session) for _ in range(concurrency)))
-    result.seconds = time.perf_counter() - started
-    return result
+        yield ask

@@ -2,7 +2,8 @@
 
 One server, the starter detector, drawn street scenes, and a copy of the detector as the
 candidate that sees every answer. Rounds without and with the shadow alternate, so that what else
-the machine does falls on both: one request at a time, then as many as keep the Detector full.
+the machine does falls on both. Three kinds of load: requests that come by chance and leave pauses,
+one client that asks again at once, and as many as keep the Detector full.
 """
 
 from __future__ import annotations
@@ -13,16 +14,21 @@ import os
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from benchmarks.http_load import LoadResult, drive, form
+from benchmarks.http_load import LoadResult, arrive, drive, form
 from benchmarks.server import PYTHON, ROOT, free_port, serving
 from benchmarks.serving import STARTER, pictures
 
-SATURATING = 16
+LOADS: dict[str, Callable[[str, list[bytes], float], Coroutine[Any, Any, LoadResult]]] = {
+    "3/s by chance": lambda url, bodies, seconds: arrive(url, bodies, 3, seconds),
+    "1 at a time": lambda url, bodies, seconds: drive(url, bodies, 1, seconds),
+    "16 at a time": lambda url, bodies, seconds: drive(url, bodies, 16, seconds),
+}
 WARM = 4.0  # seconds
 CODE = """
 from models_store.registry import Registry
@@ -32,8 +38,8 @@ print(registry.publish(registry.get("{live}").path, "candidate", {{"kind": "impo
 """
 
 
-Rows = dict[tuple[int, bool], tuple[list[LoadResult], list[dict[str, Any]]]]
-"""Concurrency and whether there was a shadow → the rounds, and what the shadow told of each."""
+Rows = dict[tuple[str, bool], tuple[list[LoadResult], list[dict[str, Any]]]]
+"""The load and whether there was a shadow → the rounds, and what the shadow told of each."""
 
 
 def main() -> None:
@@ -57,20 +63,16 @@ def measure(options: argparse.Namespace, folder: Path) -> None:
     command = [PYTHON, "-m", "bentoml", "serve", "service:VisionLoop", "--port", str(port)]
     with serving(command, port, folder / "log.txt", "/readyz", env) as server:
         rows: Rows = {}
-        for concurrency in (1, SATURATING):
-            load(server.url, bodies, concurrency, WARM)
+        for kind, send in LOADS.items():
+            asyncio.run(send(f"{server.url}/infer", bodies, WARM))
             for turn in range(options.rounds):
                 for shadowed in (turn % 2 == 0, turn % 2 == 1):  # neither always the first
                     shadow = switch(server.url, shadowed)
-                    found = load(server.url, bodies, concurrency, options.seconds)
-                    known = rows.setdefault((concurrency, shadowed), ([], []))
+                    found = asyncio.run(send(f"{server.url}/infer", bodies, options.seconds))
+                    known = rows.setdefault((kind, shadowed), ([], []))
                     known[0].append(found)
                     known[1].append(ended(server.url) if shadow else {})
     report(rows)
-
-
-def load(url: str, bodies: list[bytes], concurrency: int, seconds: float) -> LoadResult:
-    return asyncio.run(drive(f"{url}/infer", bodies, concurrency, seconds))
 
 
 def switch(url: str, shadowed: bool) -> bool:
@@ -99,22 +101,22 @@ def merged(results: list[LoadResult]) -> LoadResult:
 def report(rows: Rows) -> None:
     """A Markdown table over all rounds, and the ratios."""
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[1]:.1f}")
-    print("\n| concurrency | shadow | requests/s | p50 ms | p99 ms | errors | run | dropped |")
-    print("|--:|---|--:|--:|--:|--:|--:|--:|")
+    print("\n| load | shadow | requests/s | p50 ms | p99 ms | errors | run | dropped |")
+    print("|---|---|--:|--:|--:|--:|--:|--:|")
     totals = {key: merged(results) for key, (results, _) in rows.items()}
-    for (concurrency, shadowed), row in sorted(totals.items()):
-        shadows = rows[concurrency, shadowed][1]
+    for kind, shadowed in ((kind, shadowed) for kind in LOADS for shadowed in (False, True)):
+        row, shadows = totals[kind, shadowed], rows[kind, shadowed][1]
         counts = [sum(shadow.get(name, 0) for shadow in shadows) for name in ("run", "dropped")]
         shown = " | ".join(str(count) if shadowed else "" for count in counts)
         print(
-            f"| {concurrency} | {'all traffic' if shadowed else 'none'} | {row.rate:.1f} | "
+            f"| {kind} | {'all traffic' if shadowed else 'none'} | {row.rate:.1f} | "
             f"{row.percentile(50):.0f} | {row.percentile(99):.0f} | {len(row.errors)} | {shown} |"
         )
-    for concurrency in (1, SATURATING):
-        off, on = totals[concurrency, False], totals[concurrency, True]
+    for kind in LOADS:
+        off, on = totals[kind, False], totals[kind, True]
         p50, p99 = (on.percentile(q) / off.percentile(q) for q in (50, 99))
         rate = on.rate / off.rate
-        print(f"\nwith / without, {concurrency}: p50 {p50:.2f}, p99 {p99:.2f}, rate {rate:.2f}")
+        print(f"\nwith / without, {kind}: p50 {p50:.2f}, p99 {p99:.2f}, rate {rate:.2f}")
 
 
 if __name__ == "__main__":

@@ -37,9 +37,10 @@ class Agreement:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """One live answer beside the candidate's; `error` where the candidate had none.
+    """One live answer beside the candidate's.
 
-    Times are milliseconds by stage.
+    `error` where the candidate had none, neither where it was halted. Times are milliseconds by
+    stage.
     """
 
     agreement: Agreement | None = None

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference.device import device, limits
+from inference.halt import Halt
 from inference.onnx_engine import OnnxEngine
 from inference.prediction import Float
 from inference.preprocess import prepare
@@ -38,15 +39,21 @@ class Engine(Protocol):
     backend: str
     batched: bool
 
-    def run(self, pixels: NDArray[np.uint8], wide: bool = False) -> tuple[Float, ...]:
+    def run(
+        self, pixels: NDArray[np.uint8], wide: bool = False, halt: Halt | None = None
+    ) -> tuple[Float, ...]:
         """Outputs, as `models_store.export` lists them, of prepared pictures.
 
         Args:
             pixels: (n, s, s, channels) RGB uint8, see `preprocess.prepare`.
             wide: Nothing else is running: use the whole device for this one call.
+            halt: What may stop it in its midst; a GPU's few milliseconds run to their end.
 
         Returns:
             float32 arrays, each with n rows.
+
+        Raises:
+            Halted: `halt` was ordered, and it has stopped.
         """
         ...
 

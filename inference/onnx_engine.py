@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from inference.device import cpu_sessions
+from inference.halt import Halt
 from inference.prediction import Float
 from inference.preprocess import normalise
 from models_store.description import ONNX_FILE, ModelDescription
@@ -34,9 +36,21 @@ class OnnxEngine:
         cores = cpu_sessions(settings)
         self._wide = _session(folder / ONNX_FILE, cores) if cores > 1 else self._narrow
 
-    def run(self, pixels: NDArray[np.uint8], wide: bool = False) -> tuple[Float, ...]:
+    def run(
+        self, pixels: NDArray[np.uint8], wide: bool = False, halt: Halt | None = None
+    ) -> tuple[Float, ...]:
         session = self._wide if wide else self._narrow
-        return tuple(session.run(None, {"images": normalise(pixels, self._preprocessing)}))
+        images = {"images": normalise(pixels, self._preprocessing)}
+        if halt is None:
+            return tuple(session.run(None, images))
+        halt.check()
+        options = onnxruntime.RunOptions()
+        halt.on_order(partial(setattr, options, "terminate", True))  # seen between two layers
+        try:
+            return tuple(session.run(None, images, options))
+        except Exception:
+            halt.check()
+            raise
 
 
 def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:

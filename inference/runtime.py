@@ -24,6 +24,7 @@ from inference import tiles
 from inference.agreement import Comparison, compare
 from inference.device import cpu_count, cpu_sessions, device, limits
 from inference.engine import Engine, load_engine
+from inference.halt import Halt, Halted
 from inference.images import Pixels, decode
 from inference.postprocess import MAX_DET, Outputs, postprocess
 from inference.prediction import Float, InferenceItem, ItemResult, Prediction
@@ -82,6 +83,7 @@ class ModelRuntime:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="predict")
         self._loader = ThreadPoolExecutor(2, thread_name_prefix="load")
         self._quiet = ThreadPoolExecutor(1, "quiet", initializer=_give_way)
+        self._halts: set[Halt] = set()
         self._models: OrderedDict[str, asyncio.Task[Model]] = OrderedDict()
         self._busy = 0  # steps in the pool, waiting or running
         self._busy_lock = threading.Lock()
@@ -105,21 +107,36 @@ class ModelRuntime:
     async def compare(self, item: InferenceItem, live: Prediction) -> Comparison:
         """What this item's model makes of a picture that another model has answered.
 
-        In one thread of the lowest priority, so that whatever else the machine does goes first;
-        only the model's first load is as any other.
+        In one thread of the lowest priority, and until `halt`: the answer has neither agreement
+        nor error then. Only the model's first load is as any other.
         """
         try:
             model = await self._model(item.model)
         except Exception as error:
             return Comparison(error=_as_client_error(error))
 
+        halt = Halt()
+
         def run() -> Comparison:
-            result = self._predict_apart(model, item, alone=False)
+            try:
+                halt.check()
+                result = self._predict_apart(model, item, alone=False, halt=halt)
+            except Halted:
+                return Comparison()
             if result.prediction is None:
                 return Comparison(error=result.error)
             return Comparison(compare(live, result.prediction), times=result.times)
 
-        return await asyncio.get_running_loop().run_in_executor(self._quiet, run)
+        self._halts.add(halt)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._quiet, run)
+        finally:
+            self._halts.discard(halt)
+
+    def halt(self) -> None:
+        """Stop the comparisons under way: somebody waits for an answer."""
+        for halt in self._halts:
+            halt.order()
 
     async def warm(self, tag: str) -> None:
         """Load a model, and let it see an empty picture.
@@ -222,19 +239,28 @@ class ModelRuntime:
             return [ItemResult(error=_as_client_error(error)) for _ in items]
 
     def _predict_apart(
-        self, model: Model, item: InferenceItem, alone: bool | None = None
+        self,
+        model: Model,
+        item: InferenceItem,
+        alone: bool | None = None,
+        halt: Halt | None = None,
     ) -> ItemResult:
         """One item, from bytes to answer, in the calling thread.
 
         `alone` says whether its network may have all cores; None: where nothing else runs.
+
+        Raises:
+            Halted: `halt` was ordered.
         """
         try:
             work = self._prepare(model, item)
             start = time.perf_counter()
             wide = self._busy == 1 if alone is None else alone
-            outputs = model.engine.run(work.prepared[None], wide=wide)
+            outputs = model.engine.run(work.prepared[None], wide=wide, halt=halt)
             work.times["inference"] = _since(start)
             return self._finish(work, [output[0] for output in outputs])
+        except Halted:
+            raise
         except Exception as error:
             return ItemResult(error=_as_client_error(error))
 

@@ -18,6 +18,7 @@ import torch
 from filelock import FileLock
 from numpy.typing import NDArray
 
+from inference.halt import Halt
 from inference.prediction import Float
 from inference.torch_engine import to_device
 from models_store.description import ONNX_FILE, ModelDescription
@@ -54,7 +55,9 @@ class TensorRTEngine:
         self._stream = torch.cuda.Stream()
         self._lock = threading.Lock()
 
-    def run(self, pixels: NDArray[np.uint8], wide: bool = False) -> tuple[Float, ...]:
+    def run(
+        self, pixels: NDArray[np.uint8], wide: bool = False, halt: Halt | None = None
+    ) -> tuple[Float, ...]:
         parts = [
             self._run(pixels[start : start + self._max_batch])
             for start in range(0, len(pixels), self._max_batch)

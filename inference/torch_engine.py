@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from inference.halt import Halt
 from inference.prediction import Float
 from models_store.description import Preprocessing
 from models_store.export import ServingModule
@@ -40,7 +41,9 @@ class TorchEngine:
         self._module = serving.to(self._device, self._dtype).to(memory_format=torch.channels_last)
         self._lock = threading.Lock()
 
-    def run(self, pixels: NDArray[np.uint8], wide: bool = False) -> tuple[Float, ...]:
+    def run(
+        self, pixels: NDArray[np.uint8], wide: bool = False, halt: Halt | None = None
+    ) -> tuple[Float, ...]:
         with self._lock, torch.inference_mode():
             images = to_device(pixels, self._preprocessing, self._device, self._dtype)
             outputs = self._module(images)

@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 
 from api import deployment, native, runners
+from api.lull import Lull
 from api.model_runner import ModelRunner, guarded
 from api.parcel import Parcel
 from api.runners import Runner
@@ -41,7 +42,7 @@ async def there() -> dict[str, Any]:
 
 def runner(**answers: Callable[..., Any]) -> Runner:
     settings = Settings(request_timeout=0.3, device="cpu")
-    return Runner("detector", Proxy(status=there, **answers), settings)
+    return Runner("detector", Proxy(status=there, **answers), settings, Lull())
 
 
 def test_an_item_waits_as_long_as_its_request_may() -> None:
@@ -91,7 +92,7 @@ def test_a_surprise_does_not_end_the_watch(
         return {}
 
     async def run() -> None:
-        found = Runner("r", Proxy(status=status), Settings())
+        found = Runner("r", Proxy(status=status), Settings(), Lull())
         found.start()
         await asyncio.wait_for(found.wait_until_up(), 2)
         await found.stop()

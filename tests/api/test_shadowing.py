@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,11 @@ import pytest
 
 from api import shadowing
 from api.exchange import afterwards
+from api.lull import Lull
 from api.shadowing import Shadowing
 from api.telemetry import Measured
 from errors import BackendUnavailable, NotFound, ValidationFailed
 from inference.agreement import Agreement, Comparison
-from inference.batcher import BatcherStats
 from inference.prediction import InferenceItem, ItemResult, Prediction
 from models_store.registry import Registry
 from models_store.store import ModelStore
@@ -41,11 +42,12 @@ AGREED = Comparison(Agreement(Counter(a=1), Counter(a=1), Counter(a=1)), times={
 
 
 class Runner:
-    """Detector and Annotator in one: as busy as `stats` says, slow while `gate` is closed."""
+    """An Annotator that is slow while `gate` is closed, and heeds the third order to halt."""
 
     def __init__(self) -> None:
-        self.stats = BatcherStats()
-        self.batcher = self
+        self.lull = Lull()
+        self.orders = 0
+        self.halted = asyncio.Event()
         self.asked: list[InferenceItem] = []
         self.gate = asyncio.Event()
         self.gate.set()
@@ -56,10 +58,19 @@ class Runner:
 
     async def compare(self, item: InferenceItem, live: Prediction) -> Comparison:
         self.asked.append(item)
-        await self.gate.wait()
+        opened, halted = (asyncio.ensure_future(e.wait()) for e in (self.gate, self.halted))
+        await asyncio.wait([opened, halted], return_when=asyncio.FIRST_COMPLETED)
+        if not opened.done():
+            self.halted.clear()
+            return Comparison()
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer
+
+    async def halt(self) -> None:
+        self.orders += 1
+        if self.orders == 3:
+            self.halted.set()
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +102,7 @@ def play(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> Callable[[Story
     def run(story: Story) -> None:
         async def whole() -> None:
             runner: Any = Runner()
-            shadow = Shadowing(registry, runner, runner)
+            shadow = Shadowing(registry, runner)
             shadow.start()
             try:
                 await story(shadow, runner)
@@ -139,36 +150,37 @@ def test_copies_are_compared_with_the_same_thresholds_and_undrawn(
     play(story)
 
 
-@pytest.mark.parametrize(("queued", "calls"), [(1, 3), (1, 0), (0, 3)])
-def test_a_busy_detector_has_every_copy_dropped(
-    play: Callable[[Story], None], queued: int, calls: int
-) -> None:
-    async def story(shadow: Shadowing, runner: Runner) -> None:
-        await shadow.begin("candidate", 1.0, None)
-        runner.stats.queued, runner.stats.running_calls = queued, calls
-        for _ in range(5):
-            shadow.offer(ITEM, SEEN)
-        await figures(shadow, seen=5, dropped=5, run=0)
-        assert runner.asked == []
-
-    play(story)
-
-
-def test_copies_that_wait_are_few_and_are_dropped_when_the_detector_gets_busy(
+def test_while_answers_are_due_copies_wait_and_only_the_newest_few(
     play: Callable[[Story], None],
 ) -> None:
     async def story(shadow: Shadowing, runner: Runner) -> None:
         await shadow.begin("candidate", 1.0, None)
+        pictures = [str(i).encode() for i in range(shadowing.QUEUE + 3)]
+        with runner.lull.broken():
+            for picture in pictures:
+                shadow.offer(replace(ITEM, image=picture), SEEN)
+            await asyncio.sleep(3 * shadowing.PAUSE)
+            assert runner.asked == []
+        await figures(shadow, seen=len(pictures), run=shadowing.QUEUE, dropped=3)
+        assert [item.image for item in runner.asked] == pictures[3:]
+
+    play(story)
+
+
+def test_a_copy_under_way_stops_for_an_answer_that_is_due(play: Callable[[Story], None]) -> None:
+    async def story(shadow: Shadowing, runner: Runner) -> None:
+        await shadow.begin("candidate", 1.0, None)
         runner.gate.clear()
         shadow.offer(ITEM, SEEN)
-        await asyncio.sleep(0.01)
-        assert len(runner.asked) == 1
-        for _ in range(shadowing.QUEUE + 3):
+        await until(lambda: len(runner.asked) == 1)
+        assert runner.orders == 0
+        with runner.lull.broken():
+            await figures(shadow, dropped=1, run=0)
+            assert runner.orders == 3  # the first ones came too early, as they may
             shadow.offer(ITEM, SEEN)
-        await figures(shadow, dropped=3)
-        runner.stats.queued = 1
         runner.gate.set()
-        await figures(shadow, run=1, dropped=3 + shadowing.QUEUE)
+        await figures(shadow, dropped=1, run=1)
+        assert runner.orders == 3
 
     play(story)
 

@@ -117,8 +117,8 @@ def test_engine_that_differs_is_found_out(model_folder: Callable[[str], Path]) -
     onnx = OnnxEngine(folder, description, Settings(device="cpu"))
 
     class Broken(OnnxEngine):
-        def run(self, pixels: Any, wide: bool = False) -> Any:
-            outputs = super().run(pixels, wide)
+        def run(self, pixels: Any, wide: bool = False, halt: Any = None) -> Any:
+            outputs = super().run(pixels, wide, halt)
             outputs[0][:, 5] = np.nan
             return outputs
 

@@ -280,6 +280,35 @@ def test_a_caller_that_leaves_while_its_model_loads_spoils_nothing(
     asyncio.run(story())
 
 
+def test_a_halted_comparison_has_no_answer_and_the_next_one_has(
+    locate: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    item = InferenceItem(photo(), "detect", confidence=0.001)
+
+    async def story() -> None:
+        with running(locate) as runtime:
+            [live] = await runtime.predict_batch([item])
+            assert live.prediction is not None
+            runtime.halt()  # nothing is under way
+            prepare = ModelRuntime._prepare
+
+            def halted(self: ModelRuntime, *args: Any) -> Any:
+                self.halt()
+                return prepare(self, *args)
+
+            monkeypatch.setattr(ModelRuntime, "_prepare", halted)
+            found = await runtime.compare(item, live.prediction)
+            assert (found.agreement, found.error) == (None, None)
+            monkeypatch.setattr(ModelRuntime, "_prepare", prepare)
+            found = await runtime.compare(item, live.prediction)
+            assert found.agreement is not None
+            assert found.agreement.score == 1
+            wrong = await runtime.compare(InferenceItem(b"", "detect"), live.prediction)
+            assert isinstance(wrong.error, VisionLoopError)
+
+    asyncio.run(story())
+
+
 def test_the_event_loop_stays_free(locate: Callable[[str], Path]) -> None:
     async def story() -> None:
         with running(locate) as runtime:
@@ -307,7 +336,7 @@ def test_a_batching_engine_runs_once_for_its_pictures(
     sizes: list[int] = []
 
     class Counting(TorchEngine):
-        def run(self, pixels: Any, wide: bool = False) -> Any:
+        def run(self, pixels: Any, wide: bool = False, halt: Any = None) -> Any:
             sizes.append(len(pixels))
             return super().run(pixels, wide)
 
@@ -341,7 +370,7 @@ def test_a_failing_device_fails_its_batch_with_our_error(
     class Broken:
         backend, batched = "broken", True
 
-        def run(self, pixels: Any, wide: bool = False) -> Any:
+        def run(self, pixels: Any, wide: bool = False, halt: Any = None) -> Any:
             raise RuntimeError("CUDA error: /secret")
 
     monkeypatch.setattr(
