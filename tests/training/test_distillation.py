@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,14 @@ from tests.training.trainer_job import (
     recipe,
     run,
 )
+from training import worker
 from training.distillation import STATE
 from training.distillation_criteria import Criterion
 from training.distillation_options import DistillationOptions
-from training.jobs import JobCancelled
+from training.jobs import JobCancelled, JobStore
 from training.publication import publish
 from training.recipe import Recipe
+from training.worker import WorkerJob
 
 TERMS = {
     "detect": {"distill_cls", "distill_box", "distill_feat"},
@@ -115,6 +118,34 @@ def test_the_published_model_names_its_teacher(registry: Registry, job: Recordin
     assert version.source["mode"] == "distillation"
     assert version.source["teacher"] == plan.teacher.value
     assert version.source["parent"] == plan.base.value
+
+
+def test_a_job_ends_with_a_version_that_is_a_plain_network(registry: Registry) -> None:
+    """What the worker does with a row of the queue, from its start to its last note."""
+    plan = lesson(registry, "segment", 1)
+    plan = plan.model_copy(update={"name": "taught"})
+    store = JobStore(registry.settings)
+    row = store.create("training", config={}, recipe=plan.model_dump(mode="json"))
+    store.start(row.id, os.getpid(), 1.0)
+    row = store.get(row.id)
+    assert worker.run(WorkerJob(store, row), row, registry.settings) == 0
+    job = store.get(row.id)
+    store.close()
+    assert (job.outcome, job.error) == ("completed", None)
+    assert job.progress == 100
+    assert (job.current_epoch, job.total_epochs, job.checkpoint) == (1, 1, 1)
+    assert TERMS["segment"] | {"mask_mAP50_95"} <= set(job.metrics)
+
+    assert plan.teacher is not None
+    version = registry.get(str(job.model_id))
+    assert version.id.startswith("taught:")
+    assert version.source["teacher"] == plan.teacher.value
+    assert version.metrics is not None  # measured with the engine that serves
+    model, description = load_model(version.path)
+    assert list(model.state_dict()) == list(build_model(description).state_dict())
+    files = {file.name for file in version.path.iterdir()}
+    assert STATE not in files
+    assert "model.onnx" in files
 
 
 def test_classes_that_the_teacher_does_not_know_are_left_to_the_labels(
