@@ -26,6 +26,7 @@ from training.distillation_criteria import TUNING, DenseCriterion, PictureCriter
 from training.distillation_losses import FeatureDistillation
 from training.distillation_options import DistillationOptions
 from training.old_model import Seen
+from training.open_targets import unlabelled
 from training.opening import announce
 from training.publication import Trained
 from training.recipe import Recipe
@@ -105,7 +106,13 @@ def with_old_data(
     job.log(
         f"{len(memory)} old pictures are replayed, {options.replay_ratio:.0%} of each epoch{extra}."
     )
-    return unite_data(union, dataset, old, memory), len(memory)
+    united = unite_data(union, dataset, old, memory)
+    if recipe.task != "classify":
+        for kind, ids in zip(("new", "old"), unlabelled(united), strict=True):
+            if ids:
+                names = ", ".join(union.names[i] for i in ids)
+                job.log(f"In {kind} pictures the teacher stands in for labels of: {names}.")
+    return united, len(memory)
 
 
 def _unseen(_: Sequence[Path]) -> Seen:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from training.distillation_losses import (
     MaskDistillation,
     SoftmaxDistillation,
 )
+from training.open_targets import OpenTargets, unlabelled
 from training.teacher import Outputs, has_same_bins, relative_boxes
 from training.union_dataset import is_replayed
 
@@ -108,20 +110,32 @@ class DenseCriterion(Criterion):
         self.consistency = DenseConsistency(options.pseudo_conf_threshold)
         self.has_bins = has_same_bins(student, lesson.teacher)
         self.strides = [int(stride) for stride in student.model[-1].stride]
+        self.open = unlabelled(lesson.run.dataset)
         if options.reg_weight and not self.has_bins:
             lesson.run.job.log(
                 "The box term is left out: the heads do not describe boxes by the same bins."
             )
 
     def __call__(self, preds: Any, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
-        loss, items = self.task_loss(preds, batch)
         student, images = Outputs.of_head(preds), batch["img"]
         teacher = self.lesson.teacher(images)
+        if any(self.open):
+            self._complete(teacher, batch["im_file"])
+        loss, items = self.task_loss(preds, batch)
         terms = self._terms(student, teacher, images, self.importance(batch))
         if terms:
             added, shown = self.sum(terms)
             loss, items = torch.cat([loss, added[None] * len(images)]), {**items, **shown}
         return loss, items
+
+    def _complete(self, teacher: Outputs, files: Sequence[str]) -> None:
+        """What a picture's data set does not label is left to the teacher."""
+        taught = teacher.scores[..., self.theirs].sigmoid()
+        targets = OpenTargets(taught, self.ours, *self.open, files)
+        branches = (getattr(self.task_loss, name, None) for name in ("one2many", "one2one"))
+        for loss in (self.task_loss, *branches):
+            if hasattr(loss, "bce"):
+                loss.bce = targets
 
     def _terms(
         self, student: Outputs, teacher: Outputs, images: Tensor, weight: Tensor

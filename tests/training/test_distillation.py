@@ -200,6 +200,21 @@ def test_old_pictures_are_replayed_and_count_as_asked(
     assert weights.count(1.0) == 64
 
 
+def test_where_old_labels_are_silent_the_teacher_speaks(
+    registry: Registry, job: RecordingJob
+) -> None:
+    old = drawn("detect", train=16).parent / "data.yaml"
+    text = old.read_text()
+    other = old.with_name("other.yaml")
+    other.write_text(text.replace("square", "lamp"))
+    options: dict[str, Any] = {"old_data": str(other), "replay_ratio": 0.3}
+    trained = run(lesson(registry, "detect", 1, **options), job)
+    assert "which adds the classes lamp" in job.text
+    assert "In new pictures the teacher stands in for labels of: lamp." in job.text
+    assert "In old pictures the teacher stands in for labels of: square." in job.text
+    assert load_model(trained.folder)[1].names == ("circle", "square", "triangle", "lamp")
+
+
 def test_another_family_follows_where_its_head_allows(
     registry: Registry, job: RecordingJob
 ) -> None:
