@@ -26,6 +26,7 @@ from training.class_means import ClassMeans
 from training.class_union import ClassUnion, unite
 from training.data_roots import data_roots
 from training.datasets import Dataset, check
+from training.epoch_choice import ByPart, Judged, LastEpoch, judged
 from training.expansion import expand, imprint
 from training.incremental_options import IncrementalOptions
 from training.inspection import look_through
@@ -62,9 +63,15 @@ def train(recipe: Recipe, job: JobHandle) -> Trained:
 
 def learn(task: Lesson, job: JobHandle) -> Trained:
     """Train as the lesson says."""
-    job.log("The last epoch is published: no val split here tells what is kept and what is new.")
+    if task.judged:
+        job.log(
+            "The best epoch is published: old classes are judged on old val pictures, new ones on "
+            "new val pictures, and both count alike."
+        )
+    else:
+        job.log("The last epoch is published: no old val pictures tell what is forgotten.")
     run = yolo.Run(task.pace, job, task.dataset, task.start, samples=task.samples)
-    run.extensions = (LastEpoch, task.replaying)
+    run.extensions = (task.choice, task.replaying)
     hooks: dict[str, yolo.Hook] = {"on_pretrain_routine_end": task.hold_on}
     if task.strength.statistics:
         hooks["on_train_batch_start"] = keep_statistics
@@ -75,18 +82,6 @@ def learn(task: Lesson, job: JobHandle) -> Trained:
         assert found is not None
         found.with_known(task.known).save(trained.folder)
     return replace(trained, class_counts=task.dataset.learned_counts)
-
-
-class LastEpoch:
-    """Mixed into a trainer: what it publishes is its last epoch, not the best on its val split.
-
-    Old classes are not labelled in the new pictures there, nor new ones in the old: the best
-    epoch would be one that forgot, or that has not learned yet.
-    """
-
-    def save_model(self: Any) -> bool:
-        self.best_fitness = self.fitness
-        return bool(super().save_model())  # type: ignore[misc]
 
 
 @dataclass(frozen=True)
@@ -103,6 +98,7 @@ class Lesson:
         strength: Of the old model's hold.
         known: Mean features of a classifier's old classes, where it was published with them.
         met: Those of the new classes, in the old network.
+        judged: How the published epoch is chosen; None: it is the last.
     """
 
     recipe: Recipe
@@ -115,6 +111,12 @@ class Lesson:
     strength: Strength
     known: ClassMeans | None = None
     met: ClassMeans | None = None
+    judged: Judged | None = None
+
+    @property
+    def choice(self) -> type:
+        """Of the published epoch, to be mixed into a trainer."""
+        return type("Choice", (ByPart,), {"judged": self.judged}) if self.judged else LastEpoch
 
     @property
     def only_rows(self) -> bool:
@@ -129,8 +131,11 @@ class Lesson:
 
     @property
     def pace(self) -> Recipe:
-        """The recipe without early stops; rows alone can learn faster than a whole network."""
-        changed: dict[str, Any] = {"patience": 0}
+        """The recipe; rows alone can learn faster than a whole network.
+
+        It does not stop early where nothing tells which epoch is best.
+        """
+        changed: dict[str, Any] = {} if self.judged else {"patience": 0}
         hyper = self.recipe.hyper
         if self.only_rows and "lr0" not in hyper and "optimizer" not in hyper:
             quick = {"optimizer": "AdamW", "lr0": ROWS_RATE, "momentum": 0.9}
@@ -239,6 +244,7 @@ def lesson(recipe: Recipe, job: JobHandle, settings: Settings) -> Lesson:
         strength=WITH_REPLAY if memory else ALONE,
         known=known,
         met=met,
+        judged=judged(dataset, union.old),
     )
 
 

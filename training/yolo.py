@@ -37,7 +37,7 @@ from training.recipe import Recipe
 from training.remains import BEST, CHECKPOINTS, note_best
 from training.start_weights import Start, keep_rows
 from training.yolo_arguments import arguments, bn_momentum
-from training.yolo_metrics import scores
+from training.yolo_metrics import BY_PART, scores
 from training.yolo_progress import Progress
 
 if TYPE_CHECKING:
@@ -331,7 +331,7 @@ def _collect(run: Run) -> Trained:
     save_model(folder, rebuilt, description)
     if run.recipe.task == "classify":
         _measure_classes(run, rebuilt).save(folder)
-    run.job.log(f"Best epoch {run.best.get('epoch', 0):.0f}: {_shown(run.best)}.")
+    run.job.log(f"Epoch {run.best.get('epoch', 0):.0f} is published: {_shown(run.best)}.")
     return Trained(folder, run.best, run.dataset.learned.fingerprint, run.dataset.class_counts)
 
 
@@ -345,5 +345,5 @@ def _measure_classes(run: Run, model: nn.Module) -> ClassMeans:
 
 
 def _shown(metrics: Mapping[str, float]) -> str:
-    chosen = ("accuracy", "mAP50", "mAP50_95", "mask_mAP50", "pose_mAP50")
+    chosen = ("accuracy", "mAP50", "mAP50_95", "mask_mAP50", "pose_mAP50", *BY_PART)
     return ", ".join(f"{name} {metrics[name]:.3f}" for name in chosen if name in metrics)

@@ -7,6 +7,7 @@ from typing import Any
 
 from models_store.description import Task
 
+BY_PART = ("old_classes", "new_classes")  # means of a training on both; see `epoch_choice`
 OTHER = {"segment": ("M", "mask"), "pose": ("P", "pose")}  # the second kind of mAP
 
 
@@ -44,6 +45,7 @@ def scores(metrics: Mapping[str, Any], task: Task, speed: Mapping[str, float]) -
         letter, name = OTHER[task]
         found[f"{name}_mAP50"] = float(metrics.get(f"metrics/mAP50({letter})", 0.0))
         found[f"{name}_mAP50_95"] = float(metrics.get(f"metrics/mAP50-95({letter})", 0.0))
+    found |= {name: float(metrics[name]) for name in BY_PART if name in metrics}
     if speed.get("inference"):
         found["inference_time"] = round(float(speed["inference"]), 3)  # ms a picture
     return found
