@@ -20,7 +20,7 @@ from inference.prediction import Prediction
 from inference.preprocess import Letterbox
 from models_store.description import ModelDescription
 from training.average_precision import ClassCurves, ap_per_class, f1_of
-from training.ground_truth import GroundTruth, mask_predictions
+from training.ground_truth import GroundTruth, mask_predictions, served_masks
 from training.joined_classes import JoinedClasses
 from training.matching import box_iou, keypoint_similarity, mask_iou, match, pair
 
@@ -38,7 +38,7 @@ class DetectionTally:
     def __init__(self, description: ModelDescription, classes: JoinedClasses) -> None:
         self.description, self.classes = description, classes
         second = {"segment": "mask", "pose": "pose"}.get(description.task)
-        self.kinds = ("box", second) if second else ("box",)
+        self.kinds: tuple[str, ...] = ("box", second) if second else ("box",)
         count = len(classes.names)
         self._tp: dict[str, list[NDArray[np.bool_]]] = {kind: [] for kind in self.kinds}
         self._conf: list[NDArray[np.float32]] = []
@@ -46,7 +46,7 @@ class DetectionTally:
         self._target: list[Ids] = []
         self._names: list[str] = []
         self._errors: list[tuple[int, int, int]] = []  # right, false, missed
-        self._served = np.zeros((count, 2), np.int64)  # right, false
+        self._served = {kind: np.zeros((count, 2), np.int64) for kind in self.kinds}  # right, false
         self.matrix = np.zeros((count + 1, count + 1), np.int64)
         names = set(classes.absent)
         self._unjudged = [i for i in range(classes.known) if classes.names[i] in names]
@@ -73,7 +73,10 @@ class DetectionTally:
         """
         self._names.append(name)
         self._add_curve(outputs, truth, place)
-        return self._add_served(truth, prediction)
+        judged = ~np.isin(prediction.class_ids, self._unjudged)
+        if len(self.kinds) > 1:
+            self._add_second(outputs, place, truth, prediction, judged)
+        return self._add_served(truth, prediction, judged)
 
     def _add_curve(self, outputs: Outputs, truth: GroundTruth, place: Letterbox) -> None:
         nc = len(self.description.names)
@@ -97,14 +100,35 @@ class DetectionTally:
         self._pred.append(ids)
         self._target.append(truth.class_ids)
 
+    def _add_second(
+        self,
+        outputs: Outputs,
+        place: Letterbox,
+        truth: GroundTruth,
+        prediction: Prediction,
+        judged: NDArray[np.bool_],
+    ) -> None:
+        """The served masks or poses."""
+        kind = self.kinds[1]
+        if kind == "mask":
+            shape = outputs[1].shape[1:]
+            truth, masks = truth.by_area(place, shape)
+            overlap = mask_iou(masks, served_masks(prediction, place, shape))
+        else:
+            assert truth.keypoints is not None
+            assert prediction.keypoints is not None
+            overlap = keypoint_similarity(truth.keypoints, prediction.keypoints, truth.boxes)
+        ids = prediction.class_ids[judged]
+        right = match(ids, truth.class_ids, overlap[:, judged])[:, 0]
+        np.add.at(self._served[kind], (ids, np.where(right, 0, 1)), 1)
+
     def _add_served(
-        self, truth: GroundTruth, prediction: Prediction
+        self, truth: GroundTruth, prediction: Prediction, judged: NDArray[np.bool_]
     ) -> tuple[tuple[float, ...], str]:
-        judged = ~np.isin(prediction.class_ids, self._unjudged)
         ids, scores = prediction.class_ids[judged], prediction.scores[judged]
         overlap = box_iou(truth.boxes, prediction.boxes[judged])
         right = match(ids, truth.class_ids, overlap)[:, 0]
-        np.add.at(self._served, (ids, np.where(right, 0, 1)), 1)
+        np.add.at(self._served["box"], (ids, np.where(right, 0, 1)), 1)
         paired = pair(overlap)
         none = len(self.classes.names)
         for true, j in zip(truth.class_ids, paired, strict=True):
@@ -149,9 +173,9 @@ class DetectionTally:
     def instances(self) -> int:
         return sum(map(len, self._target))
 
-    def serving(self) -> dict[str, float]:
+    def serving(self, kind: str = "box") -> dict[str, float]:
         """Figures of what is served, over all objects of all classes."""
-        right, false = (int(n) for n in self._served.sum(0))
+        right, false = (int(n) for n in self._served[kind].sum(0))
         missed = self.instances - right
         return {"confidence": self.description.confidence} | _counted(right, false, missed)
 
@@ -159,18 +183,19 @@ class DetectionTally:
         """The flat summary."""
         found: dict[str, float] = {"accuracy": self.serving()["accuracy"]}
         for kind, curves in self.curves.items():
-            prefix = "" if kind == "box" else f"{kind}_"
             means = curves.mean_at_best()
             means |= {"mAP50": curves.map50, "mAP50_95": curves.map50_95}
-            found |= {f"{prefix}{name}": value for name, value in means.items()}
+            found |= {_prefix(kind) + name: value for name, value in means.items()}
         return found
 
     def report(self) -> dict[str, Any]:
         """The parts of the report that are about detection."""
-        box = self.curves["box"]
-        return {
-            "at_best_f1": {"confidence": box.confidence} | box.mean_at_best(),
-            "at_serving": self.serving(),
+        found: dict[str, Any] = {}
+        for kind, curves in self.curves.items():
+            best = {"confidence": curves.confidence} | curves.mean_at_best()
+            found |= {f"{_prefix(kind)}at_best_f1": best}
+            found |= {f"{_prefix(kind)}at_serving": self.serving(kind)}
+        return found | {
             "classes": self._class_rows(),
             "confusion": {
                 "labels": [*self.classes.names, BACKGROUND],
@@ -207,19 +232,23 @@ class DetectionTally:
         images = Counter(int(i) for target in self._target for i in np.unique(target))
         rows = []
         for i, name in enumerate(self.classes.names):
-            right, false = (int(n) for n in self._served[i])
+            right, false = (int(n) for n in self._served["box"][i])
             if not instances[i] and not false:
                 continue
             row: dict[str, Any] = {"class_id": i, "name": name}
             row |= {"images": images[i], "instances": instances[i]}
             for kind, found in self.curves.items():
-                row |= _class_figures(found, i, "" if kind == "box" else f"{kind}_")
+                row |= _class_figures(found, i, _prefix(kind))
+                row |= {f"{_prefix(kind)}at_serving": self._served_of(kind, i, instances[i])}
             missed = instances[i] - right
-            served = _counted(right, false, missed)
-            row |= {"accuracy": served.pop("accuracy"), "at_serving": served}
+            row |= {"accuracy": row["at_serving"].pop("accuracy")}
             row |= {"true_positives": right, "false_positives": false, "missed": missed}
             rows.append(row)
         return rows
+
+    def _served_of(self, kind: str, class_id: int, instances: int) -> dict[str, float]:
+        right, false = (int(n) for n in self._served[kind][class_id])
+        return _counted(right, false, instances - right)
 
     def _sampled(self, curves: ClassCurves) -> dict[str, Any]:
         """Means over the classes, and each class, at a hundred points."""
@@ -245,6 +274,11 @@ class DetectionTally:
                 for i, name in enumerate(names)
             },
         }
+
+
+def _prefix(kind: str) -> str:
+    """Of the kind's figures."""
+    return "" if kind == "box" else f"{kind}_"
 
 
 def _counted(right: int, false: int, missed: int) -> dict[str, float]:

@@ -53,8 +53,8 @@ DETECTION = {
     "confusion": "Rows are the truth, columns what is served. Detections and objects are paired "
     f"by an IoU above {PAIRED}, whatever their class; the last row and column are for those "
     "without a partner.",
-    "masks, poses": "accuracy, at_serving and confusion are about the boxes; the figures of masks "
-    "and poses are mask_… and pose_….",
+    "masks, poses": "accuracy and confusion are about the boxes; the other figures of masks "
+    "and poses are mask_… and pose_…, by IoU of the masks and by object keypoint similarity.",
 }
 CLASSIFICATION = {
     "accuracy": "Share of pictures whose best class is right (top-1).",

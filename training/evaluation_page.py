@@ -105,7 +105,11 @@ def _thresholds(report: Report) -> str:
     speed = report["speed"]
     steps = " + ".join(f"{escape(step)} {ms:.1f}" for step, ms in speed.items())
     times = f"<p>Milliseconds an image: {steps} = <b>{sum(speed.values()):.1f}</b></p>"
-    ways = {"best F1": report.get("at_best_f1"), "as served": report.get("at_serving")}
+    ways = {
+        f"{KINDS[kind]}{way}": report.get(kind + key)
+        for kind in KINDS
+        for way, key in (("best F1", "at_best_f1"), ("as served", "at_serving"))
+    }
     names = ("confidence", "precision", "recall", "f1_score", "accuracy")
     rows = [
         (escape(way), *(_number(found.get(name)) for name in names))

@@ -142,6 +142,23 @@ def mask_predictions(protos: Float, coefficients: Float, boxes: Float, imgsz: in
     return masks
 
 
+def served_masks(prediction: Prediction, place: Letterbox, shape: tuple[int, int]) -> Masks:
+    """The outlines that are served, filled: masks (n, *shape) in the frame of `by_area`."""
+    masks = np.zeros((len(prediction), *shape), bool)
+    for i, parts in enumerate(prediction.polygons or ()):
+        filled = np.zeros((place.imgsz, place.imgsz), np.uint8)
+        cv2.fillPoly(filled, [_corners_in(place, part) for part in parts], 1)
+        if prediction.holes is not None:
+            holes = [hole for of_part in prediction.holes[i] for hole in of_part]
+            cv2.fillPoly(filled, [_corners_in(place, hole) for hole in holes], 0)
+        masks[i] = cv2.resize(filled, shape[::-1]) > 0
+    return masks
+
+
+def _corners_in(place: Letterbox, outline: Float) -> NDArray[np.int32]:
+    return place.points_to_square(outline).astype(np.int32)
+
+
 def _corners(xywh: Float, size: Float) -> Float:
     half = xywh[2:] / np.float32(2)
     return np.concatenate(((xywh[:2] - half) * size, (xywh[:2] + half) * size))

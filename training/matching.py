@@ -35,8 +35,9 @@ def box_iou(objects: Float, detections: Float) -> Float:
 
 def mask_iou(objects: NDArray[np.bool_], detections: NDArray[np.bool_]) -> Float:
     """IoU (m, n) of masks (m, h, w) and (n, h, w)."""
-    one = objects.reshape(len(objects), -1).astype(np.float32)
-    other = detections.reshape(len(detections), -1).astype(np.float32)
+    pixels = objects.shape[1] * objects.shape[2]  # -1 is no number where there is nothing
+    one = objects.reshape(len(objects), pixels).astype(np.float32)
+    other = detections.reshape(len(detections), pixels).astype(np.float32)
     both = one @ other.T
     return both / (one.sum(1)[:, None] + other.sum(1)[None] - both + _EPS)
 
