@@ -156,7 +156,7 @@ def relative_boxes(outputs: Outputs, strides: Sequence[int], imgsz: tuple[int, i
 
     assert outputs.boxes is not None
     boxes = outputs.boxes.float()  # bfloat16 would move corners by whole pixels
-    anchors, stride = make_anchors(list(outputs.features), strides, 0.5)
+    anchors, stride = make_anchors([f.float() for f in outputs.features], strides, 0.5)
     bins = torch.arange(boxes.shape[-1], device=boxes.device, dtype=boxes.dtype)
     distances = boxes.softmax(-1) @ bins if len(bins) > 1 else boxes.squeeze(-1)
     height, width = imgsz

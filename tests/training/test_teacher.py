@@ -68,6 +68,17 @@ def test_outputs_are_those_that_the_network_decodes(tmp_path: Path, task: Task) 
         assert found.masks[1].shape[:2] == (2, 32)
 
 
+def test_places_in_large_pictures_are_exact_in_half_precision() -> None:
+    """Above 128, bfloat16 knows no halves: anchors would be off by half a cell."""
+    cells, stride = 200, 8
+    features = (torch.zeros(1, 1, 1, cells, dtype=torch.bfloat16),)
+    distances = torch.ones(1, cells, 4, 1, dtype=torch.bfloat16)
+    outputs = Outputs(torch.zeros(1, cells, 1), features, distances)
+    boxes = relative_boxes(outputs, [stride], (stride, cells * stride))
+    centres = (boxes[0, :, 0] + boxes[0, :, 2]) / 2 * cells
+    assert torch.allclose(centres, torch.arange(cells) + 0.5, atol=1e-3)
+
+
 def test_of_two_branches_the_served_one_is_taken() -> None:
     one: dict[str, Any] = {"boxes": torch.rand(1, 4, 6), "scores": torch.rand(1, 2, 6), "feats": []}
     raw = {"one2many": one, "one2one": {}}
