@@ -74,9 +74,20 @@ class Bench:
     def registry(self) -> Registry:
         return Registry(self.settings)
 
-    def run(self, key: str, work: Callable[[Path], Figures]) -> Figures:
-        """The figures of a run: those on file, or what `work(scratch folder)` answers now."""
-        if (known := self.known(key)) is not None:
+    def run(
+        self, key: str, work: Callable[[Path], Figures], made_with: Mapping[str, Any]
+    ) -> Figures:
+        """The figures of a run: those on file, or what `work(scratch folder)` answers now.
+
+        Args:
+            key: Its name.
+            work: Makes the figures.
+            made_with: All settings and defaults that the name does not say; noted in the file.
+
+        Raises:
+            SystemExit: The run on file was made with others.
+        """
+        if (known := self.known(key, made_with)) is not None:
             return known
         print(f"{datetime.now(UTC):%H:%M:%S} {key} …", flush=True)
         scratch = self.folder / "scratch" / key
@@ -84,6 +95,7 @@ class Bench:
         began = time.perf_counter()
         figures = work(scratch) | {
             "key": key,
+            "made_with": dict(made_with),
             "wall_seconds": round(time.perf_counter() - began, 1),
             "machine": machine(),
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -95,13 +107,35 @@ class Bench:
         print(f"{datetime.now(UTC):%H:%M:%S} {key}: {shown(figures)}", flush=True)
         return figures
 
-    def known(self, key: str) -> Figures | None:
-        """What is on file of a run."""
+    def known(self, key: str, made_with: Mapping[str, Any]) -> Figures | None:
+        """What is on file of a run.
+
+        Raises:
+            SystemExit: It was made with other settings than `made_with`.
+        """
         try:
             found: Figures = json.loads(self._file(key).read_text())
         except (OSError, ValueError):
             return None
+        now, then = json.loads(json.dumps(made_with)), found.get("made_with", {})
+        changed = [name for name in now | then if now.get(name) != then.get(name)]
+        if changed:
+            raise SystemExit(
+                f"{self._file(key)} was made with other {', '.join(changed)} than {key} now means. "
+                "Delete it to run it anew, rename it to an arm that says so, or give another "
+                "--name."
+            )
         return found
+
+    @property
+    def arms(self) -> dict[str, list[int]]:
+        """Arm → the seeds that are on file, of runs named `<arm>-s<seed>`."""
+        found: dict[str, list[int]] = {}
+        for file in sorted((self.folder / "runs").glob("*-s*.json")):
+            arm, _, seed = file.stem.rpartition("-s")
+            if seed.isdecimal():
+                found.setdefault(arm, []).append(int(seed))
+        return {arm: sorted(seeds) for arm, seeds in found.items()}
 
     def plan(self, request: TrainingRequest) -> Recipe:
         return plan(request, self.registry, _Paths(), self.settings)

@@ -108,37 +108,27 @@ class Setting:
             return TEACHERS[self.task]
 
         def work(folder: Path) -> Figures:
-            epochs = self.options.teacher_epochs or 4 * self.epochs
-            recipe = self._recipe(model="s" if self.options.full else "n", epochs=epochs, seed=99)
+            scale = "s" if self.options.full else "n"
+            recipe = self._recipe(model=scale, epochs=self._teacher_epochs, seed=99)
             return self._train(recipe, folder, "teacher")
 
-        return str(self.bench.run("teacher", work)["model"])
+        return str(self.bench.run("teacher", work, self._teacher_made_with)["model"])
+
+    @property
+    def _teacher_made_with(self) -> dict[str, Any]:
+        return {"epochs": self._teacher_epochs, "batch": self.options.batch}
+
+    @property
+    def _teacher_epochs(self) -> int:
+        return int(self.options.teacher_epochs) or 4 * self.epochs
 
     def arm(self, arm: str, seed: int) -> Figures:
         """One student."""
 
         def work(folder: Path) -> Figures:
-            return self._student(arm, seed, folder) | {"made_with": self.made_with(arm)}
+            return self._student(arm, seed, folder)
 
-        return self.known(arm, seed) or self.bench.run(f"{arm}-s{seed}", work)
-
-    def known(self, arm: str, seed: int) -> Figures | None:
-        """What is on file of a run.
-
-        Raises:
-            SystemExit: It was made with other defaults or settings than the name now stands for.
-        """
-        found = self.bench.known(f"{arm}-s{seed}")
-        if found is not None:
-            now, then = self.made_with(arm), found.get("made_with", {})
-            changed = [key for key in now | then if now.get(key) != then.get(key)]
-            if changed:
-                raise SystemExit(
-                    f"{self.bench.folder}/runs/{arm}-s{seed}.json was made with other "
-                    f"{', '.join(changed)} than {arm} now means. Delete it to run it anew, rename "
-                    "it to an arm that says so (ours:KEY=VALUE), or give another --name."
-                )
-        return found
+        return self.bench.run(f"{arm}-s{seed}", work, self.made_with(arm))
 
     def made_with(self, arm: str) -> dict[str, Any]:
         """What an arm means today, beside what the folder's name says."""
@@ -202,8 +192,11 @@ class Setting:
     def report(self) -> str:
         """The table of all runs on file, written beside a plot."""
         rows, groups, where, images = [], {}, "", 0
-        for arm in self._arms():
-            runs = {s: found for s in range(100) if (found := self.known(arm, s))}
+        on_file = self.bench.arms
+        for arm in dict.fromkeys(name for name in (*ARMS, *on_file) if name in on_file):
+            made_with = self.made_with(arm)
+            found = {s: self.bench.known(f"{arm}-s{s}", made_with) for s in on_file[arm]}
+            runs = {seed: run for seed, run in found.items() if run}
             values = [run["figures"][self.metric] for run in runs.values()]
             seconds = [run["cpu_seconds"] for run in runs.values() if "cpu_seconds" in run]
             others = ("alone", "builtin")
@@ -213,7 +206,7 @@ class Setting:
             groups[arm] = {self.metric: values}
             where = next(iter(runs.values()))["machine"]
             images = round(next(iter(runs.values()))["figures"].get("images", 0))
-        known = self.bench.known("teacher")
+        known = self.bench.known("teacher", self._teacher_made_with)
         said = f", teacher {100 * known['figures'][self.metric]:.1f}" if known else ""
         text = (
             f"### {self.name}: student of width {self.options.width:g}\n\n{self.metric} on "
@@ -226,12 +219,6 @@ class Setting:
         if groups:
             write_bars(self.bench.folder / "distillation.png", self.name, groups, "%")
         return text
-
-    def _arms(self) -> list[str]:
-        """Those with runs, the three first."""
-        files = sorted((self.bench.folder / "runs").glob("*-s*.json"))
-        arms = dict.fromkeys(file.stem.rpartition("-s")[0] for file in files)
-        return [*(a for a in ARMS if a in arms), *(a for a in arms if a not in ARMS)]
 
 
 def asked(arm: str) -> tuple[Tuning, DistillationOptions]:

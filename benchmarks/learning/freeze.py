@@ -89,7 +89,15 @@ class Setting:
             fields = (staged if kind == "staged" else {}) | given
             return self._train(self._recipe(seed, fields), folder, f"{arm}-s{seed}")
 
-        return self.bench.run(f"{arm}-s{seed}", work)
+        return self.bench.run(f"{arm}-s{seed}", work, self.made_with(arm))
+
+    def made_with(self, arm: str) -> dict[str, Any]:
+        """What an arm means today."""
+        given = self.options
+        start = Path(given.weights).name or STARTS.get(self.task, "")
+        means: dict[str, Any] = {"start": start, "batch": given.batch, "epochs": self.epochs}
+        means |= {"imgsz": self.imgsz, "images": given.images}
+        return means | ({"stage": self.stage} if arm.startswith("staged") else {})
 
     def _recipe(self, seed: int, fields: dict[str, Any]) -> Recipe:
         asked = {
@@ -115,11 +123,11 @@ class Setting:
 
     def report(self) -> str:
         """The table of all runs on file, written beside a plot."""
-        files = sorted((self.bench.folder / "runs").glob("*-s*.json"))
-        arms = list(dict.fromkeys(file.stem.rpartition("-s")[0] for file in files))
         rows, groups, footer = [], {}, ""
-        for arm in arms:
-            runs = {s: found for s in range(100) if (found := self.bench.known(f"{arm}-s{s}"))}
+        for arm, seeds in self.bench.arms.items():
+            made_with = self.made_with(arm)
+            found = {s: self.bench.known(f"{arm}-s{s}", made_with) for s in seeds}
+            runs = {seed: run for seed, run in found.items() if run}
             values = [run["figures"][self.metric] for run in runs.values()]
             over = gain(self.bench, arm, "full", list(runs), self.metric)
             spent = [

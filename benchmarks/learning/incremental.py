@@ -3,7 +3,9 @@
 The classes are cut into old and new (`phases`); a base model learns the old ones, then each arm
 goes on from it for the same number of epochs. Measured is the val split with all labels, with the
 engine that serves: mAP50-95 (top-1 accuracy for classify) averaged over the old and over the new
-classes. Arms:
+classes. Every arm is measured after its last epoch, so that none chooses one by the pictures that
+it is measured on (a test split of its own would halve small sets); the base alone is at its best
+epoch. A classifier's rows of new classes start alike in all arms but `joint`. Arms:
 
   plain    fine-tuning on the new data
   frozen   the same with a frozen backbone
@@ -22,8 +24,9 @@ otherwise, `ours+scores=0.5+statistics=0` changes fields of `old_knowledge.Stren
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -84,7 +87,27 @@ class Setting:
             recipe = self._recipe("old", seed, self.options.model, epochs=self.base_epochs)
             return self._train(recipe, folder)
 
-        return self.bench.run(f"base-s{seed}", work)
+        return self.bench.run(f"base-s{seed}", work, self.made_with("base"))
+
+    def made_with(self, arm: str) -> dict[str, Any]:
+        """What an arm means today."""
+        given = self.options
+        means: dict[str, Any] = {"imgsz": self.imgsz, "batch": given.batch}
+        means |= {"model": given.model, "weights": Path(given.weights).name}
+        means["base_epochs"] = self.base_epochs
+        if arm == "base":
+            return means
+        means |= {"epochs": self.epochs, "lr0": given.lr0, "published": "last epoch"}
+        kind = re.split("[-+]", arm)[0]
+        if kind in ("random", "ours"):
+            means |= {"memory": self.memory, "ratio": RATIO}
+        if kind in ("ours", "alone"):
+            from training.incremental import RATE, ROWS_RATE
+            from training.old_knowledge import Strength
+
+            means |= {"rate": ROWS_RATE if kind == "alone" else RATE}
+            means |= {"strength": asdict(Strength())}
+        return means
 
     def arm(self, arm: str, seed: int) -> Figures:
         """One way to go on from the base."""
@@ -94,7 +117,7 @@ class Setting:
             named, *changes = arm.split("+")
             kind, _, detail = named.partition("-")
             if kind == "joint":
-                return self._train(self._recipe("all", seed, base), folder)
+                return self._train(self._recipe("all", seed, base), folder, joint)
             replays = kind in ("random", "ours")
             options: dict[str, Any] = {
                 "old_data": str(self.phases.path("old")) if replays else None,
@@ -107,10 +130,10 @@ class Setting:
                 "new", seed, base_model=base, mode="incremental", incremental=options
             )
             baselines = {"plain": plain, "frozen": frozen, "random": plain}
-            changed = partial(ours, changes=changes) if changes else None
-            return self._train(recipe, folder, baselines.get(kind, changed))
+            trainer = baselines.get(kind, partial(ours, changes=changes))
+            return self._train(recipe, folder, trainer)
 
-        return self.bench.run(f"{arm}-s{seed}", work)
+        return self.bench.run(f"{arm}-s{seed}", work, self.made_with(arm))
 
     @property
     def memory(self) -> int:
@@ -149,17 +172,17 @@ class Setting:
             figures[kind] = sum(classes.get(n, 0.0) for n in names) / len(names)
         return figures
 
+    def _runs(self, arm: str, seeds: Sequence[int]) -> list[Figures]:
+        made_with = self.made_with(arm)
+        found = [self.bench.known(f"{arm}-s{seed}", made_with) for seed in seeds]
+        return [run for run in found if run]
+
     def report(self) -> str:
         """The table of all runs on file, written beside a plot."""
-        seeds = range(100)
         rows, groups = [], {}
-        files = sorted((self.bench.folder / "runs").glob("*-s*.json"))
-        studied = {file.stem.rpartition("-s")[0]: None for file in files}
-        names = [*dict.fromkeys(["base", *ARMS, *studied])]
-        for arm in names:
-            runs = [found for seed in seeds if (found := self.bench.known(f"{arm}-s{seed}"))]
-            if not runs:
-                continue
+        on_file = self.bench.arms
+        for arm in dict.fromkeys(name for name in ("base", *ARMS, *on_file) if name in on_file):
+            runs = self._runs(arm, on_file[arm])
             old, new = [run["old"] for run in runs], [run["new"] for run in runs]
             seconds = [run["seconds"] for run in runs]
             cells = [mean_and_spread(old), mean_and_spread(new)]
@@ -177,33 +200,47 @@ class Setting:
         return text
 
 
+def joint(recipe: Recipe, job: Any) -> Any:
+    """Mode regular."""
+    from training import yolo
+    from training.epoch_choice import LastEpoch
+    from training.opening import open_training
+
+    run = yolo.Run(recipe, job, *open_training(recipe, job))
+    run.extensions = (LastEpoch,)
+    return yolo.train(run)
+
+
 def plain(recipe: Recipe, job: Any) -> Any:
     """The head grows and replays as in mode incremental; the old model has no say."""
     from settings import get_settings
     from training import yolo
+    from training.epoch_choice import LastEpoch
     from training.incremental import lesson
 
     task = lesson(recipe, job, get_settings())
     run = yolo.Run(recipe, job, task.dataset, task.start, samples=task.samples)
-    run.extensions = (task.replaying,)
+    run.extensions = (LastEpoch, task.replaying)
     return yolo.train(run)
 
 
 def ours(recipe: Recipe, job: Any, changes: Sequence[str]) -> Any:
-    """Mode incremental with other strengths."""
+    """Mode incremental, perhaps with other strengths, and its last epoch as all arms."""
     from settings import get_settings
     from training.incremental import learn, lesson
 
     task = lesson(recipe, job, get_settings())
     pairs = (change.split("=") for change in changes)
     given = {name: float(value) for name, value in pairs}
-    return learn(replace(task, strength=replace(task.strength, **given)), job)  # type: ignore[arg-type]
+    strength = replace(task.strength, **given)  # type: ignore[arg-type]
+    return learn(replace(task, strength=strength, judged=None), job)
 
 
 def frozen(recipe: Recipe, job: Any) -> Any:
     """The same, and the backbone does not learn."""
     from settings import get_settings
     from training import yolo
+    from training.epoch_choice import LastEpoch
     from training.incremental import lesson
 
     task = lesson(recipe, job, get_settings())
@@ -217,7 +254,7 @@ def frozen(recipe: Recipe, job: Any) -> Any:
             parameter.requires_grad = not held and parameter.dtype.is_floating_point
 
     run.hooks = {"on_pretrain_routine_end": freeze}
-    run.extensions = (task.replaying,)
+    run.extensions = (LastEpoch, task.replaying)
     return yolo.train(run)
 
 

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from benchmarks.learning.phases import cut
+from models_store.description import Task
+from tests.drawn_data import SHAPES, write_shapes
+from training.datasets import check
+
+
+@pytest.mark.parametrize("task", ["detect", "segment"])
+@pytest.mark.parametrize("old", [1, ("triangle", "circle")])
+def test_a_phase_labels_its_own_classes_only(
+    tmp_path: Path, task: Task, old: int | tuple[str, ...]
+) -> None:
+    source = write_shapes(tmp_path / "source", task, train=8, val=8, imgsz=32, seed=3)
+    whole = check(source, task, [tmp_path])
+    phases = cut(source, task, old, tmp_path / "phases")
+    before = SHAPES[:old] if isinstance(old, int) else old
+    assert phases.old_names == before
+    assert set(phases.new_names) == set(SHAPES) - set(before)
+    for phase, names in (("old", before), ("new", phases.new_names), ("all", SHAPES)):
+        found = phases.read(phase)
+        assert found.names == tuple(names)
+        for split in ("train", "val"):
+            expected = {SHAPES[i]: n for i, n in whole.counts[split].items() if SHAPES[i] in names}
+            counted = {found.names[i]: n for i, n in found.counts[split].items() if n}
+            assert counted == expected
+            assert all(image.resolve() in whole.splits[split] for image in _real(found, split))
+            assert all(found.labels[image].read_text() for image in found.splits[split])
+
+
+def test_a_classifiers_phases_share_no_picture(tmp_path: Path) -> None:
+    source = write_shapes(tmp_path / "source", "classify", train=9, val=6, imgsz=32)
+    phases = cut(source, "classify", 2, tmp_path / "phases")
+    old, new, both = (phases.read(phase) for phase in ("old", "new", "all"))
+    assert (old.names, new.names, both.names) == (SHAPES[:2], SHAPES[2:], SHAPES)
+    for split in ("train", "val"):
+        some, others, all_ = (set(_real(data, split)) for data in (old, new, both))
+        assert not some & others
+        assert some | others == all_
+        assert {image.parent.name for image in others} == {"triangle"}
+    assert Counter(both.classes.values()) == Counter({0: 5, 1: 5, 2: 5})
+
+
+def test_a_cut_is_made_once_and_anew_where_the_classes_change(tmp_path: Path) -> None:
+    source = write_shapes(tmp_path / "source", "classify", train=6, val=3, imgsz=32)
+    cut(source, "classify", 2, tmp_path / "phases")
+    mark = tmp_path / "phases" / "old" / "mark"
+    mark.touch()
+    cut(source, "classify", 2, tmp_path / "phases")
+    assert mark.exists()
+    assert cut(source, "classify", 1, tmp_path / "phases").read("old").names == ("circle",)
+    assert not mark.exists()
+    with pytest.raises(SystemExit, match="No classes lamp"):
+        cut(source, "classify", ["lamp"], tmp_path / "phases")
+
+
+def _real(dataset: object, split: str) -> list[Path]:
+    return [image.resolve() for image in dataset.splits[split]]  # type: ignore[attr-defined]
