@@ -49,15 +49,13 @@ class ClassMeans:
             classes: How many there are.
             check: Called between batches; may raise.
         """
-        some: dict[int, list[Path]] = {}
-        for image, own in images.items():
-            if len(some.setdefault(own, [])) < LOOKED_AT:
-                some[own].append(image)
-        chosen = [image for found in some.values() for image in found]
-        features = torch.from_numpy(eye.look(chosen, dict.fromkeys(chosen, ()), check).features)
-        own_of = torch.tensor([images[image] for image in chosen])
-        counts = torch.bincount(own_of, minlength=classes)
-        sums = torch.zeros(classes, features.shape[1]).index_add_(0, own_of, features)
+        return cls.of(*look_at(eye, images, check), classes)
+
+    @classmethod
+    def of(cls, features: Tensor, own: Tensor, classes: int) -> ClassMeans:
+        """The means of features (n, dimensions) whose classes are `own` (n,)."""
+        counts = torch.bincount(own, minlength=classes)
+        sums = torch.zeros(classes, features.shape[1]).index_add_(0, own, features)
         return cls(sums / counts[:, None].clamp(min=1), counts)
 
     @classmethod
@@ -89,3 +87,22 @@ class ClassMeans:
         sums = self.means * self.counts[:, None]
         sums[:old] += before.means * before.counts[:, None]
         return ClassMeans(sums / counts[:, None].clamp(min=1), counts)
+
+
+def look_at(
+    eye: OldModel, images: Mapping[Path, int], check: Check = lambda: None
+) -> tuple[Tensor, Tensor]:
+    """Features (n, dimensions) of the first pictures of each class, and their classes (n,).
+
+    Args:
+        eye: The classifier.
+        images: Picture → class id.
+        check: Called between batches; may raise.
+    """
+    some: dict[int, list[Path]] = {}
+    for image, own in images.items():
+        if len(some.setdefault(own, [])) < LOOKED_AT:
+            some[own].append(image)
+    chosen = [image for found in some.values() for image in found]
+    features = torch.from_numpy(eye.look(chosen, dict.fromkeys(chosen, ()), check).features)
+    return features, torch.tensor([images[image] for image in chosen])

@@ -22,7 +22,7 @@ from errors import ValidationFailed
 from models_store.store import locate
 from settings import Settings, get_settings
 from training import yolo
-from training.class_means import ClassMeans
+from training.class_means import ClassMeans, look_at
 from training.class_union import ClassUnion, unite
 from training.data_roots import data_roots
 from training.datasets import Dataset, check
@@ -31,6 +31,7 @@ from training.expansion import expand, imprint
 from training.incremental_options import IncrementalOptions
 from training.inspection import look_through
 from training.labels import Row
+from training.new_rows import teach_rows
 from training.old_knowledge import DenseMemory, PictureMemory, StandIns, Strength
 from training.old_model import OldModel, Seen
 from training.opening import announce
@@ -47,7 +48,8 @@ if TYPE_CHECKING:
 
 WITH_REPLAY = Strength()
 ALONE = Strength()
-ROWS_RATE = 0.005  # of learning, where nothing but the rows of new classes learns
+RATE = 0.001  # of learning, of classifiers with a memory
+ROWS_RATE = 0.005  # where nothing but the rows of new classes learns
 
 
 def train(recipe: Recipe, job: JobHandle) -> Trained:
@@ -137,9 +139,10 @@ class Lesson:
         """
         changed: dict[str, Any] = {} if self.judged else {"patience": 0}
         hyper = self.recipe.hyper
-        if self.only_rows and "lr0" not in hyper and "optimizer" not in hyper:
-            quick = {"optimizer": "AdamW", "lr0": ROWS_RATE, "momentum": 0.9}
-            changed["hyper"] = {**quick, **hyper}
+        grows = self.recipe.task == "classify" and self.met is not None
+        if grows and "lr0" not in hyper and "optimizer" not in hyper:
+            rate = ROWS_RATE if self.only_rows else RATE
+            changed["hyper"] = {"optimizer": "AdamW", "lr0": rate, "momentum": 0.9, **hyper}
         return self.recipe.model_copy(update=changed)
 
     @property
@@ -171,9 +174,8 @@ class Lesson:
                 parameter.requires_grad = parameter is linear.weight or parameter is linear.bias
             for parameter in (linear.weight, linear.bias):
                 parameter.register_hook(partial(_only_from, old.out_features))
-        translation: Translation = AlongRows(old, self.strength.margin)
-        if self.known is not None and self.met is not None:
-            translation = BetweenMeans(self.met.with_known(self.known).means.to(device))
+        assert self.met is not None
+        translation = _translation(old, self.met, self.known, self.strength.margin)
         return StandIns(linear, old.out_features, translation)
 
     @property
@@ -223,13 +225,16 @@ def lesson(recipe: Recipe, job: JobHandle, settings: Settings) -> Lesson:
             )
         if options.replays:
             memory = _memory(recipe, options, job, old, ids, eye)
+    dataset = unite_data(union, new, old, memory)
     known = met = None
     if recipe.task == "classify" and union.added:
-        known, met = _published_means(before, recipe), _imprint(start, union, new, eye, job)
+        known = _published_means(before, recipe)
+        if known is None and memory:
+            known = _measured_means(union, dataset, eye, job)
         if not memory:
             has = "has" if known is not None else "lacks"
             job.log(f"The base model {has} mean features of its classes (for old pictures).")
-    dataset = unite_data(union, new, old, memory)
+        met = _start_rows(start, union, new, known, eye, recipe.seed, job)
     amount = len(dataset.new.splits["train"]) if dataset.new else 0
     ratio = options.replay_ratio if memory else 0.0
     samples = amount + share(amount, ratio)
@@ -298,13 +303,19 @@ def _truth(part: Part, image: Path) -> tuple[Row, ...]:
     return tuple(Row(cls, ()) for cls in part.classes(image))
 
 
-def _imprint(
-    start: Start, union: ClassUnion, new: Dataset, eye: OldModel, job: JobHandle
+def _start_rows(
+    start: Start,
+    union: ClassUnion,
+    new: Dataset,
+    known: ClassMeans | None,
+    eye: OldModel,
+    seed: int,
+    job: JobHandle,
 ) -> ClassMeans:
     """Rows of new classes start from the old network's features of their pictures.
 
     Returns:
-        Their means.
+        The means of these.
     """
     ids = union.ids(new.names)
     images = {
@@ -312,10 +323,35 @@ def _imprint(
         for image in new.looked.splits["train"]
         if (cls := ids[new.classes[image]]) is not None and cls >= union.old
     }
-    found = ClassMeans.measure(eye, images, len(union.names), job.check)
+    features, own = look_at(eye, images, job.check)
+    found = ClassMeans.of(features, own, len(union.names))
     model: Any = start.model
-    imprint(model.model[-1].linear, found.means, found.counts > 0, union.old)
+    linear = model.model[-1].linear.cpu()
+    imprint(linear, found.means, found.counts > 0, union.old)
+    translation = _translation(eye.model.model[-1].linear.cpu(), found, known)
+    teach_rows(linear, features, own, union.old, translation, seed)
     return found
+
+
+def _translation(
+    old: nn.Linear, met: ClassMeans, known: ClassMeans | None, margin: float = Strength.margin
+) -> Translation:
+    """Into the old classes, whose means are perhaps known."""
+    device = old.weight.device
+    if known is None:
+        return AlongRows(old, margin)
+    return BetweenMeans(met.with_known(known).means.to(device))
+
+
+def _measured_means(
+    union: ClassUnion, dataset: UnionDataset, eye: OldModel, job: JobHandle
+) -> ClassMeans | None:
+    """Those of the memory, if it has pictures of every old class."""
+    assert dataset.replayed is not None
+    images = {image: dataset.classes[image] for image in dataset.replayed.splits["train"]}
+    known = {image: cls for image, cls in images.items() if cls < union.old}
+    found = ClassMeans.measure(eye, known, union.old, job.check)
+    return found if bool((found.counts > 0).all()) else None
 
 
 def _published_means(before: Start, recipe: Recipe) -> ClassMeans | None:

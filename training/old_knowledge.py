@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training.distillation_losses import BoxDistillation, MaskDistillation, SoftmaxDistillation
+from training.new_rows import balanced_loss
 from training.teacher import Outputs, Teacher, relative_boxes
 from training.translation import Translation
 from training.union_dataset import is_replayed
@@ -46,13 +47,13 @@ class Strength:
 
     box: float = 1.0
     mask: float = 1.0
-    scores: float = 1.0
+    scores: float = 0.3
     logits: float = 0.0
     temperature: float = 2.0
     adjust: float = 1.0
     statistics: bool = True
     rows: bool = True
-    margin: float = 1.5
+    margin: float = 2.0
     confident: float = 0.25
     believed: float = 0.5
     meets: float = 0.5
@@ -196,20 +197,15 @@ class StandIns:
         if self.linear.training:
             self.features = inputs[0].detach()
 
-    def loss(self, own: Tensor) -> tuple[Tensor, float]:
-        """Cross-entropy of this batch's features as old classes, and its share in the whole.
+    def loss(self, own: Tensor) -> tuple[Tensor, Tensor]:
+        """See `balanced_loss`.
 
         Args:
             own: The classes of the batch (B,).
         """
         assert self.features is not None
-        new = self.linear.out_features - self.old
-        again = max(1, round(self.old / new))  # so that each class has about as many
-        features = self.features.float().repeat(again, 1)
-        classes = torch.randint(self.old, (len(features),), device=features.device)
-        moved, arrived = self.translation(features, own.repeat(again), classes)
-        losses = F.cross_entropy(self.linear(moved), classes, reduction="none")
-        return (losses * arrived).sum() / arrived.sum().clamp(min=1), again / (again + 1)
+        features = self.features.float()
+        return balanced_loss(self.linear, features, own, self.old, self.translation)
 
 
 class PictureMemory:
@@ -249,8 +245,7 @@ class PictureMemory:
         loss = F.cross_entropy(logits + shift, batch["cls"])
         items = {"loss": loss.detach()}
         if self.stand_ins is not None and logits.requires_grad:
-            value, share = self.stand_ins.loss(batch["cls"])
-            loss = (1 - share) * loss + share * value
+            loss, value = self.stand_ins.loss(batch["cls"])
             items["stand_ins"] = value.detach()
         if not (self.strength.scores or self.strength.logits):
             return loss, items
