@@ -156,6 +156,12 @@ def plan(
         distillation = request.distillation or DistillationOptions()
         teacher = _teacher(distillation, task, registry, settings)
         distillation = _replay(distillation, task, datasets, settings)
+    replay = incremental or distillation
+    if replay is not None and replay.replays and hyper.get("fraction", 1.0) != 1.0:
+        raise ValidationFailed(
+            f"fraction is {hyper['fraction']:g}: with old_data_path it would leave out the old "
+            "pictures first. Give a smaller data set, or max_replay_samples."
+        )
     found = check(path, task, data_roots(settings), 1 if incremental else 2)
     if incremental is not None and base.kind == "model":  # of a file, only loading tells
         known = registry.get(base.value).description.names

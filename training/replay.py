@@ -109,17 +109,20 @@ class ReplaySampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         epoch, self.epoch = self.epoch, self.epoch + 1
-        first = epoch * self.replays
-        drawn = [self._turn(place) for place in range(first, first + self.replays)]
-        samples = [*self.new, *drawn]
+        samples = [*self.new, *self._turns(epoch * self.replays, self.replays)]
         np.random.default_rng((self.seed, 1, epoch)).shuffle(samples)
         return iter(samples)
 
-    def _turn(self, place: int) -> int:
-        """The old sample at a place of the endless sequence of permutations."""
-        round_, index = divmod(place, len(self.old))
-        order = np.random.default_rng((self.seed, 0, round_)).permutation(len(self.old))
-        return self.old[int(order[index])]
+    def _turns(self, first: int, count: int) -> list[int]:
+        """Old samples from a place of the endless sequence of permutations on."""
+        size, drawn = max(1, len(self.old)), list[int]()
+        for round_ in range(first // size, (first + count - 1) // size + 1 if count else 0):
+            order = np.random.default_rng((self.seed, 0, round_)).permutation(len(self.old))
+            start = max(0, first - round_ * size)
+            drawn += [
+                self.old[int(index)] for index in order[start : first + count - round_ * size]
+            ]
+        return drawn
 
 
 class Replaying:

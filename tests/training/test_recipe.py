@@ -146,6 +146,20 @@ def test_the_learning_modes_resolve_what_they_learn_from(
         assert Recipe.model_validate_json(made.model_dump_json()) == made
 
 
+@pytest.mark.parametrize("mode", ["incremental", "distillation"])
+def test_a_part_of_the_data_is_not_taken_where_old_pictures_are_replayed(
+    registry: Registry, settings: Settings, data: Path, mode: str
+) -> None:
+    """Ultralytics would leave out the old pictures first: their names come last."""
+    options = {"old_data": str(data), "teacher": "yolov8m"}
+    if mode == "incremental":
+        del options["teacher"]
+    fields = {"mode": mode, "base_model": "signs", mode: options}
+    with pytest.raises(ValidationFailed, match="fraction is 0.5: with old_data_path"):
+        planned(registry, settings, data, hyper={"fraction": 0.5}, **fields)
+    assert planned(registry, settings, data, hyper={"fraction": 1.0}, **fields).mode == mode
+
+
 @pytest.mark.parametrize(
     ("fields", "error", "words"),
     [
