@@ -155,7 +155,7 @@ def test_a_part_of_the_data_is_not_taken_where_old_pictures_are_replayed(
     if mode == "incremental":
         del options["teacher"]
     fields = {"mode": mode, "base_model": "signs", mode: options}
-    with pytest.raises(ValidationFailed, match="fraction is 0.5: with old_data_path"):
+    with pytest.raises(ValidationFailed, match=r"fraction is 0\.5: with old_data_path"):
         planned(registry, settings, data, hyper={"fraction": 0.5}, **fields)
     assert planned(registry, settings, data, hyper={"fraction": 1.0}, **fields).mode == mode
 
