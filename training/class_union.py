@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from errors import ValidationFailed
+from training.joined_classes import matched
 
 SHOWN = 8  # names in a message
 
@@ -14,7 +16,7 @@ SHOWN = 8  # names in a message
 class ClassUnion:
     """Class names in order of id; the first `old` ones are the model's, unchanged.
 
-    Names decide which classes are the same, without regard to case and outer blanks.
+    Names decide which classes are the same; see `joined_classes.matched`.
     """
 
     names: tuple[str, ...]
@@ -31,13 +33,7 @@ class ClassUnion:
             >>> ClassUnion(("stop", "yield", "tram"), old=2).ids(("Tram", "stop ", "bus"))
             (2, 0, None)
         """
-        known = {plain(name): i for i, name in enumerate(self.names)}
-        return tuple(known.get(plain(name)) for name in names)
-
-
-def plain(name: str) -> str:
-    """As Ultralytics compares class names."""
-    return name.strip().lower()
+        return matched(self.names, names)
 
 
 def unite(
@@ -58,26 +54,28 @@ def unite(
     Raises:
         ValidationFailed: `new_classes` and the new data do not agree.
     """
-    known = {plain(name) for name in old}
-    taught = {
-        plain(name): name.strip()
-        for i, name in enumerate(new)
-        if objects.get(i) and plain(name) not in known
-    }
+    unknown = _unmatched(old, new)
+    taught = list(dict.fromkeys(new[i].strip() for i in unknown if objects.get(i)))
     if not asked:
-        return ClassUnion((*old, *taught.values()), len(old))
-    wanted = {plain(name): name.strip() for name in asked if plain(name) not in known}
-    if unknown := [name for key, name in wanted.items() if key not in taught]:
+        return ClassUnion((*old, *taught), len(old))
+    wanted = [asked[i].strip() for i in _unmatched(old, asked)]
+    meant = matched(taught, wanted)
+    if untaught := [name for name, i in zip(wanted, meant, strict=True) if i is None]:
         raise ValidationFailed(
-            f"new_classes has {_listed(unknown)}, of which data_path has nothing to train on. It "
-            f"teaches: {_listed(list(taught.values())) or 'no class that the model does not know'}."
+            f"new_classes has {_listed(untaught)}, of which data_path has nothing to train on. It "
+            f"teaches: {_listed(taught) or 'no class that the model does not know'}."
         )
-    if left := [name for key, name in taught.items() if key not in wanted]:
+    if left := [name for i, name in enumerate(taught) if i not in meant]:
         raise ValidationFailed(
             f"data_path has objects of {_listed(left)}, which neither the base model nor "
             "new_classes has. Add them to new_classes, or leave it empty to learn all that is new."
         )
-    return ClassUnion((*old, *wanted.values()), len(old))
+    first = [name for i, name in enumerate(wanted) if meant[i] not in meant[:i]]
+    return ClassUnion((*old, *first), len(old))
+
+
+def _unmatched(known: Sequence[str], names: Sequence[str]) -> list[int]:
+    return [i for i, found in enumerate(matched(known, names)) if found is None]
 
 
 def shared_classes(student: Sequence[str], teacher: Sequence[str]) -> tuple[list[int], list[int]]:
@@ -90,8 +88,9 @@ def shared_classes(student: Sequence[str], teacher: Sequence[str]) -> tuple[list
         >>> shared_classes(("stop", "yield"), ("Yield", "tree", "Stop"))
         ([0, 1], [2, 0])
     """
-    theirs = {plain(name): i for i, name in enumerate(teacher)}
-    pairs = [(i, theirs[plain(name)]) for i, name in enumerate(student) if plain(name) in theirs]
+    found = matched(teacher, student)
+    once = Counter(found)
+    pairs = [(ours, i) for ours, i in enumerate(found) if i is not None and once[i] == 1]
     if not pairs:
         raise ValidationFailed(
             f"The teacher knows none of the classes: it has {_listed(teacher)}, the data set has "

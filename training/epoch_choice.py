@@ -114,12 +114,11 @@ class _Objects:
         means = {}
         for name, kind in ((OLD, True), (NEW, False)):
             rows = np.flatnonzero(replayed == kind)
-            right, conf, pred, target = (
-                np.concatenate([stats[key][row] for row in rows]) if len(rows) else np.zeros(0)
-                for key in (RIGHT[self.args.task], "conf", "pred_cls", "target_cls")
-            )
-            if len(target):
-                means[name] = float(average_precision(right, conf, pred, target)[1].mean())
+            if not sum(len(stats["target_cls"][row]) for row in rows):
+                continue
+            keys = (RIGHT[self.args.task], "conf", "pred_cls", "target_cls")
+            columns: list[Any] = [np.concatenate([stats[key][row] for row in rows]) for key in keys]
+            means[name] = float(average_precision(*columns)[1].mean())
         return _with_means(super().get_stats(), means, self.judged)  # type: ignore[misc]
 
 

@@ -15,7 +15,7 @@ from settings import Settings
 from training.data_roots import data_roots
 from training.datasets import Dataset, check
 from training.jobs import JobStore
-from training.joined_classes import key_of
+from training.joined_classes import matched
 from training.recipe import Datasets
 from training.signs import CLASS_NAMES
 
@@ -102,7 +102,7 @@ def check_fit(description: ModelDescription, dataset: Dataset) -> None:
 
 def check_names(description: ModelDescription, names: Sequence[str]) -> None:
     """Raises ValidationFailed where none of the data's classes is one of the model's."""
-    if not {key_of(name) for name in description.names} & {key_of(name) for name in names}:
+    if set(matched(description.names, names)) == {None}:
         raise ValidationFailed(
             "The model and the data set have no class in common: the model knows "
             f"{_listed(description.names)}; the data set has {_listed(names)}."

@@ -24,7 +24,7 @@ from training.data_roots import data_roots, shown_name
 from training.datasets import Dataset, check
 from training.evaluation import evaluate
 from training.evaluations import PLOTS, REPORT, EvaluationRow, EvaluationStore
-from training.joined_classes import key_of
+from training.joined_classes import matched
 from training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -123,13 +123,15 @@ def compare(
         base, model: Their ids.
     """
     metric = METRICS[task]
-    known = {key_of(name) for name in old_names}
+    names = (*old_names, *_added(after, old_names))
+    later = {data: _rows(report, names) for data, report in after.items()}
+    sooner = {data: _rows(report, names) for data, report in before.items()}
     rows = []
-    for name in (*old_names, *_added(after, known)):
-        is_old = key_of(name) in known
+    for i, name in enumerate(names):
+        is_old = i < len(old_names)
         for data in ("old", "new") if is_old else ("new", "old"):
-            found = _row(after.get(data), name)
-            earlier = _row(before.get(data), name)
+            found = later.get(data, {}).get(name)
+            earlier = sooner.get(data, {}).get(name)
             if found is None or (is_old and earlier is None):
                 continue
             row = {"name": name, "kind": "old" if is_old else "new", "on": data}
@@ -263,16 +265,19 @@ def _keep(found: Forgetting, folder: Path) -> None:
         os.replace(temporary, folder / name)
 
 
-def _row(report: Report | None, name: str) -> Mapping[str, Any] | None:
-    """The class's row, if it has objects there."""
-    for row in report["classes"] if report else ():
-        if key_of(row["name"]) == key_of(name) and row["instances"]:
-            return dict(row)
-    return None
+def _rows(report: Report, names: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+    """The rows of those classes that have objects there."""
+    rows = report["classes"]
+    found = zip(names, matched([row["name"] for row in rows], names), strict=True)
+    return {name: rows[i] for name, i in found if i is not None and rows[i]["instances"]}
 
 
-def _added(after: Mapping[str, Report], known: set[str]) -> list[str]:
+def _added(after: Mapping[str, Report], known: Sequence[str]) -> list[str]:
     """Names of measured classes that the base model does not know, in order of id."""
-    rows = [row for report in after.values() for row in report["classes"]]
-    rows.sort(key=lambda row: row["class_id"])
-    return list(dict.fromkeys(row["name"] for row in rows if key_of(row["name"]) not in known))
+    rows: dict[str, int] = {}
+    for report in after.values():
+        names = [row["name"] for row in report["classes"]]
+        for row, i in zip(report["classes"], matched(known, names), strict=True):
+            if i is None:
+                rows.setdefault(row["name"], row["class_id"])
+    return sorted(rows, key=rows.__getitem__)

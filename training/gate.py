@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from errors import ValidationFailed
 from settings import Figure, Settings
 from training.comparison import compare_reports
-from training.joined_classes import key_of
+from training.joined_classes import matched
 
 MAIN = {
     "classification": "accuracy",
@@ -191,9 +191,8 @@ def _falls(classes: list[dict[str, Any]], metric: str, gate: Gate) -> tuple[list
 
 def _unmeasured(classes: list[dict[str, Any]], known: Sequence[str]) -> str:
     """A sentence on the promoted version's classes without an object; empty where all have one."""
-    measured = {entry["name"] for entry in classes if entry["instances"]}
-    loose = {key_of(name) for name in measured.difference(known)}
-    names = [name for name in known if name not in measured and key_of(name) not in loose]
+    measured = matched(known, [entry["name"] for entry in classes if entry["instances"]])
+    names = [name for i, name in enumerate(known) if i not in measured]
     if not names:
         return ""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""

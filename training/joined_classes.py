@@ -28,20 +28,16 @@ class JoinedClasses:
 
     @classmethod
     def of(cls, model: Sequence[str], dataset: Sequence[str]) -> JoinedClasses:
-        """Joined by the exact name, else regardless of case and blanks.
+        """Joined as `matched` does it.
 
         Examples:
             >>> JoinedClasses.of(["Stop", "yield"], ["yield", "stop ", "tram"]).names
             ('Stop', 'yield', 'tram')
         """
-        names = list(model)
-        exact = {name: i for i, name in reversed(list(enumerate(model)))}
-        loose = {key_of(name): i for i, name in reversed(list(enumerate(model)))}
-        ids: list[int] = []
-        for name in dataset:
-            found = exact.get(name, loose.get(key_of(name)))
+        names, ids = list(model), list[int]()
+        for name, found in zip(dataset, matched(model, dataset), strict=True):
             if found is None:
-                found = loose[key_of(name)] = len(names)
+                found = len(names)
                 names.append(name)
             ids.append(found)
         return cls(tuple(names), len(model), np.array(ids, np.int64))
@@ -58,26 +54,41 @@ class JoinedClasses:
         return tuple(name for i, name in enumerate(self.names[: self.known]) if i not in present)
 
 
-def paired(first: Sequence[str], second: Sequence[str]) -> dict[str, str]:
-    """Which names of two models mean the same class: second → first.
+def matched(known: Sequence[str], names: Sequence[str]) -> tuple[int | None, ...]:
+    """Which of the known classes each name means: its index, or None.
 
-    By the exact name; regardless of case and blanks only where that is clear on both sides, as
-    to a reader of letters `A` and `a` are two classes.
+    The exact name decides, but for outer blanks. Else case and all blanks are disregarded, where
+    only one known class can be meant and no other name is exactly its own: to a reader of letters
+    `A` and `a` are two classes, but `Stop` means `stop` where there is nothing closer.
+
+    Examples:
+        >>> matched(["Stop", "A", "a"], ["stop", "a", "A", "tram"])
+        (0, 2, 1, None)
+    """
+    exact = {name.strip(): i for i, name in reversed(list(enumerate(known)))}
+    found = [exact.get(name.strip()) for name in names]
+    alike = Counter(key_of(name) for name in known)
+    taken = set(found)
+    clear = {
+        key_of(name): i
+        for i, name in enumerate(known)
+        if alike[key_of(name)] == 1 and i not in taken
+    }
+    pairs = zip(names, found, strict=True)
+    return tuple(clear.get(key_of(name)) if i is None else i for name, i in pairs)
+
+
+def paired(first: Sequence[str], second: Sequence[str]) -> dict[str, str]:
+    """Which names of two models mean the same class, one to one: second → first.
 
     Examples:
         >>> paired(["Stop", "A", "a"], ["stop", "a", "A", "tram"])
         {'stop': 'Stop', 'a': 'a', 'A': 'A'}
     """
-    alike = Counter(key_of(name) for name in set(first)), Counter(key_of(n) for n in set(second))
-    loose = {key_of(name): name for name in first}
-    found = {}
-    for name in second:
-        key = key_of(name)
-        if name in first:
-            found[name] = name
-        elif alike[0][key] == alike[1][key] == 1:
-            found[name] = loose[key]
-    return found
+    found = matched(first, second)
+    once = Counter(found)
+    pairs = zip(second, found, strict=True)
+    return {name: first[i] for name, i in pairs if i is not None and once[i] == 1}
 
 
 def key_of(name: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from models_store.store import locate
 from models_store.weights import build_model, describe, fill, load_model, save_model
 from settings import Settings
 from training.base_models import MOBILENET, Base, architecture_yaml
+from training.joined_classes import matched
 from training.remains import best_weights
 
 ASSETS = "https://github.com/ultralytics/assets/releases/download/v8.4.0/"
@@ -171,12 +171,14 @@ def _download(name: str, folder: Path, address: str = ASSETS) -> Path:
     return target
 
 
-def keep_rows(
-    new: nn.Linear, old: nn.Linear, new_names: tuple[str, ...], old_names: tuple[str, ...]
-) -> int:
-    """Copy the rows of a classifier's last layer for the classes that both know, by name.
+Layer = nn.Linear | nn.Conv2d
 
-    Names are compared without regard to case and outer blanks, as Ultralytics does it for boxes.
+
+def keep_rows(
+    new: Layer, old: Layer, new_names: tuple[str, ...], old_names: tuple[str, ...]
+) -> int:
+    """Copy the rows of the layer that makes the scores for the classes that both know, by name.
+
     Rows of other classes keep their fresh values.
 
     Returns:
@@ -184,13 +186,13 @@ def keep_rows(
     """
     import torch
 
-    plain: Callable[[str], str] = lambda text: text.strip().lower()  # noqa: E731
-    rows = {plain(name): row for row, name in enumerate(old_names)}
-    pairs = [(i, rows[plain(n)]) for i, n in enumerate(new_names) if plain(n) in rows]
-    if new.in_features != old.in_features:
+    rows = matched(old_names, new_names)
+    pairs = [(i, row) for i, row in enumerate(rows) if row is not None]
+    if new.weight.shape[1:] != old.weight.shape[1:]:
         return 0
     with torch.no_grad():
         for i, row in pairs:
             new.weight[i] = old.weight[row]
-            new.bias[i] = old.bias[row]
+            if new.bias is not None and old.bias is not None:
+                new.bias[i] = old.bias[row]
     return len(pairs)

@@ -29,8 +29,10 @@ from models_store.weights import build_model, describe, fill, save_model
 from settings import get_settings
 from training import partial_epoch
 from training.class_means import ClassMeans
+from training.expansion import CLASS_BRANCHES
 from training.failures import explained
 from training.inspection import look_through
+from training.joined_classes import matched
 from training.old_model import OldModel
 from training.publication import Trained
 from training.recipe import Recipe
@@ -202,20 +204,19 @@ class _JobRun:
             return super().get_model(cfg=cfg, weights=weights, verbose=False)  # type: ignore[misc]
         start = self.run.start
         architecture = copy.deepcopy(start.architecture)
+        names = tuple(self.data["names"].values())
         if self.run.recipe.task != "classify":
             model = super().get_model(cfg=architecture, weights=start.model, verbose=False)  # type: ignore[misc]
+            if start.model is not None:
+                _keep_class_rows(model, start, names)
         else:
             model = super().get_model(cfg=architecture, weights=None, verbose=False)  # type: ignore[misc]
             if start.model is not None:
-                _load_classifier(model, start, tuple(self.data["names"].values()))
+                _load_classifier(model, start, names)
         if start.model is not None:
             _same_norm_eps(start.model, model)
-            kept = {name.strip().lower() for name in start.names} & {
-                name.strip().lower() for name in self.data["names"].values()
-            }
-            self.run.job.log(
-                f"Start weights know {len(kept)} of the {len(self.data['names'])} classes by name."
-            )
+            kept = sum(i is not None for i in matched(start.names, names))
+            self.run.job.log(f"Start weights know {kept} of the {len(names)} classes by name.")
         return model
 
     def resume_training(self: Any, ckpt: Any) -> None:
@@ -280,6 +281,15 @@ def _twin(path: Path, other: Path) -> None:
         os.link(path, other)
     except OSError:
         shutil.copyfile(path, other)
+
+
+def _keep_class_rows(model: Any, start: Start, names: tuple[str, ...]) -> None:
+    """Ultralytics (8.4.190, `_remap_cls_by_names`) takes `A` for `a`, and gives both one's row."""
+    known: Any = start.model
+    for branch in CLASS_BRANCHES:
+        layers, others = (getattr(of.model[-1], branch, None) or () for of in (model, known))
+        for layer, other in zip(layers, others, strict=False):
+            keep_rows(layer[-1], other[-1], names, start.names)
 
 
 def _load_classifier(model: Any, start: Start, names: tuple[str, ...]) -> None:

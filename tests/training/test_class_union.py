@@ -16,7 +16,11 @@ OLD = ("stop", "yield")
         (("bus", "tram"), {0: 1, 1: 1}, ("Tram", "bus"), ("stop", "yield", "Tram", "bus")),
         (("yield", "tram"), {0: 3}, (), OLD),  # nothing of the tram is there to learn
         (("yield",), {0: 3}, ("Stop",), OLD),  # known already: nothing to add
-        (("Tram", "tram "), {0: 1, 1: 1}, (), ("stop", "yield", "tram")),  # one class
+        (("tram", " tram "), {0: 1, 1: 1}, (), ("stop", "yield", "tram")),  # one class
+        (("A", "a"), {0: 1, 1: 1}, (), ("stop", "yield", "A", "a")),  # letters
+        (("Stop", "s top"), {0: 1, 1: 1}, (), OLD),  # two spellings of what is known
+        (("stop", "Stop"), {0: 1, 1: 1}, (), ("stop", "yield", "Stop")),  # the exact one is known
+        (("tram",), {0: 1}, ("Tram", "TRAM"), ("stop", "yield", "Tram")),
     ],
 )
 def test_old_ids_stay_and_new_names_follow(
@@ -40,5 +44,17 @@ def test_new_classes_must_agree_with_the_data(asked: tuple[str, ...], words: str
         unite(OLD, ("tram", "bus"), {0: 1, 1: 1}, asked)
 
 
-def test_reordered_names_find_their_ids() -> None:
-    assert ClassUnion(("a", "b", "c"), 2).ids(("C", " b", "x", "a")) == (2, 1, None, 0)
+@pytest.mark.parametrize(
+    ("names", "data", "expected"),
+    [
+        (("a", "b", "c"), ("C", " b", "x", "a"), (2, 1, None, 0)),
+        (("A", "a", "b"), ("A", "a", "b"), (0, 1, 2)),  # the letters of an alphabet
+        (("A", "a", "b"), ("b", "a", "A"), (2, 1, 0)),
+        (("traffic light",), ("TrafficLight",), (0,)),
+        (("A", "a"), ("a ", "B"), (1, None)),
+    ],
+)
+def test_names_find_their_ids(
+    names: tuple[str, ...], data: tuple[str, ...], expected: tuple[int | None, ...]
+) -> None:
+    assert ClassUnion(names, len(names)).ids(data) == expected

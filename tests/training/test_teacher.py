@@ -37,6 +37,8 @@ def teacher_for(tmp_path: Path, task: Task) -> Teacher:
         (("a", "b"), ("a", "b"), ([0, 1], [0, 1])),
         (("a", "b"), ("b", "x", "a"), ([0, 1], [2, 0])),
         (("Stop ", "new"), (" sTOP",), ([0], [0])),
+        (("A", "a"), ("A", "a"), ([0, 1], [0, 1])),
+        (("Stop", "STOP", "new"), ("stop", "new"), ([2], [1])),  # which of both?
     ],
 )
 def test_names_join_the_classes(
