@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 WITH_REPLAY = Strength()
 ALONE = Strength()
 RATE = 0.001  # of learning, of classifiers with a memory
-ROWS_RATE = 0.005  # where nothing but the rows of new classes learns
+ROWS_RATE = 0.001  # where nothing but the rows of new classes learns
 
 
 def train(recipe: Recipe, job: JobHandle) -> Trained:
@@ -175,7 +175,7 @@ class Lesson:
             for parameter in (linear.weight, linear.bias):
                 parameter.register_hook(partial(_only_from, old.out_features))
         assert self.met is not None
-        translation = _translation(old, self.met, self.known, self.strength.margin)
+        translation = _translation(old, self.met, self.known, self.strength)
         return StandIns(linear, old.out_features, translation)
 
     @property
@@ -328,19 +328,18 @@ def _start_rows(
     model: Any = start.model
     linear = model.model[-1].linear.cpu()
     imprint(linear, found.means, found.counts > 0, union.old)
-    translation = _translation(eye.model.model[-1].linear.cpu(), found, known)
+    translation = _translation(eye.model.model[-1].linear.cpu(), found, known, Strength())
     teach_rows(linear, features, own, union.old, translation, seed)
     return found
 
 
 def _translation(
-    old: nn.Linear, met: ClassMeans, known: ClassMeans | None, margin: float = Strength.margin
+    old: nn.Linear, met: ClassMeans, known: ClassMeans | None, strength: Strength
 ) -> Translation:
     """Into the old classes, whose means are perhaps known."""
-    device = old.weight.device
     if known is None:
-        return AlongRows(old, margin)
-    return BetweenMeans(met.with_known(known).means.to(device))
+        return AlongRows(old, strength.margin)
+    return BetweenMeans(met.with_known(known).means.to(old.weight.device), strength.spread)
 
 
 def _measured_means(

@@ -38,6 +38,7 @@ class Strength:
         adjust: Of the logarithm of how often a class is drawn, for classifiers with a memory.
         statistics: Whether the old normalisation statistics stay.
         rows: Whether only the rows of new classes learn, in a classifier without a memory.
+        spread: Of features moved between class means, there; see `BetweenMeans`.
         margin: Of features moved along rows, there; see `AlongRows`.
         confident: Score from which the old model's answer counts as an object.
         believed: Score from which the network's own answer for a new class, on an unlabelled
@@ -53,6 +54,7 @@ class Strength:
     adjust: float = 1.0
     statistics: bool = True
     rows: bool = True
+    spread: float = 1.5
     margin: float = 2.0
     confident: float = 0.25
     believed: float = 0.5

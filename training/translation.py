@@ -30,14 +30,16 @@ class BetweenMeans:
 
     Args:
         means: Mean features of all classes (C, d), as the features that are moved have them.
+        spread: Their distance from the mean grows by it. A network knows the pictures that it was
+            trained on too well: unseen ones lie farther from their mean, and towards each other.
     """
 
-    def __init__(self, means: Tensor) -> None:
-        self.means = means
+    def __init__(self, means: Tensor, spread: float = 1.0) -> None:
+        self.means, self.spread = means, spread
 
     def __call__(self, features: Tensor, own: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
         """See `Translation`."""
-        moved = features.detach() - self.means[own] + self.means[classes]
+        moved = self.means[classes] + self.spread * (features.detach() - self.means[own])
         return moved, torch.ones_like(classes, dtype=torch.bool)
 
 

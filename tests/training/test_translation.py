@@ -19,6 +19,8 @@ def test_features_keep_their_distance_to_the_mean() -> None:
     moved, arrived = BetweenMeans(means)(features, torch.tensor([2, 2, 1]), torch.tensor([0, 1, 0]))
     assert moved.tolist() == [[0.5, 8.0], [3.0, 1.0], [-1.0, 8.0]]
     assert arrived.all()
+    moved, _ = BetweenMeans(means, spread=2.0)(features[:1], torch.tensor([2]), torch.tensor([0]))
+    assert moved.tolist() == [[1.0, 8.0]]
 
 
 def test_features_move_until_the_old_class_is_ahead() -> None:
