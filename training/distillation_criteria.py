@@ -33,13 +33,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Tuning:
-    """What weights of 1 mean; measured by `python -m benchmarks.learning distillation --study`.
+    """What weights of 1 mean.
+
+    `python -m benchmarks.learning distillation --study` compares it with terms that are twice as
+    strong, and with terms that fade.
 
     Attributes:
-        cls, box, feat, mask: Factors that bring each term to the scale of Ultralytics' losses.
-        picture: The same for the class term of a classifier.
+        cls, box, feat, mask: Factors that bring each term to the scale of Ultralytics' losses;
+            `cls` also that of a detector's consistency.
+        picture: The same for the class term of a classifier; its consistency has none.
         last: Share of the terms' strength that is left in the last epoch, after a cosine.
-            YOLOv6 3.0 lets them fade; the study was better with all of it to the end.
+            YOLOv6 3.0 lets them fade.
     """
 
     cls: float = 0.5

@@ -9,8 +9,8 @@ the mean over the seeds.
   builtin  Ultralytics' distill_model with its own weight (not for classify)
   ours     mode distillation with its defaults
 
-`ours:KEY=VALUE:…` is ours with another `Tuning` or option, as `ours:last=1:cls_weight=0`; `--study`
-runs those that the defaults were chosen from. A run notes all that it was made with; where that
+`ours:KEY=VALUE:…` is ours with another `Tuning` or option, as `ours:last=0.1:cls_weight=0`;
+`--study` runs those that the defaults were chosen from. A run notes all that it was made with; where that
 has changed since, its file is refused. The default teachers are the starter models (drawn
 traffic signs), which know far more pictures than the student gets; for segment one is trained.
 
@@ -37,21 +37,7 @@ from training.distillation_options import DistillationOptions
 from training.recipe import Recipe, TrainingRequest
 
 ARMS = ("alone", "builtin", "ours")
-STUDY = (
-    "alone",
-    "ours",
-    "ours:last=1",
-    "ours:reg_weight=0:feat_weight=0",
-    "ours:cls_weight=0:feat_weight=0",
-    "ours:cls_weight=0:reg_weight=0",
-    "ours:feat_weight=0",
-    "ours:cls=2",
-    "ours:box=2",
-    "ours:feat=2",
-    "ours:temperature=1",
-    "ours:temperature=4",
-    "ours:enable_consistency=1",
-)
+STUDY = ("alone", "ours", "ours:last=0.1", "ours:cls=1:box=1:feat=1")
 TEACHERS = {"detect": "traffic_signs_yolov8n", "classify": "traffic_signs_mobilenet_v2"}
 RATE = 2e-3  # of a student from fresh weights
 
@@ -88,7 +74,7 @@ class Setting:
         self.options, self.task = options, options.task
         self.metric = metric_of(self.task)
         self.imgsz = options.imgsz or {"classify": 64, "segment": 96, "detect": 160}[self.task]
-        self.epochs = options.epochs or (60 if options.full else 15)
+        self.epochs = options.epochs or (60 if options.full else 12)
         source = options.data.resolve() if options.data else None
         stem = (source.parent if source and source.is_file() else source or Path("drawn")).name
         name = options.name or f"{stem}-{self.task}-{self.imgsz}px-{self.epochs}e"
