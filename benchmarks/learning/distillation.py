@@ -10,9 +10,10 @@ the mean over the seeds.
   ours     mode distillation with its defaults
 
 `ours:KEY=VALUE:…` is ours with another `Tuning` or option, as `ours:last=0.1:cls_weight=0`;
-`--study` runs those that the defaults were chosen from. A run notes all that it was made with; where that
-has changed since, its file is refused. The default teachers are the starter models (drawn
-traffic signs), which know far more pictures than the student gets; for segment one is trained.
+`--study` runs those that the defaults were chosen from. A run notes all that it was made with;
+where that has changed since, its file is refused. The default teachers are the starter models
+(drawn traffic signs), which know far more pictures than the student gets; for segment one is
+trained.
 
     python -m benchmarks.learning distillation --seeds 3
     python -m benchmarks.learning distillation --task classify --seeds 3
