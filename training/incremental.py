@@ -278,7 +278,7 @@ def _memory(
     def look(images: Sequence[Path]) -> Seen:
         job.log(f"The old model looks at {len(images)} old pictures, to choose among them.")
         truth = {image: _truth(part, image) for image in images}
-        return eye.look(images, truth, job.check)
+        return eye.look(images, truth, job.check, job.log)
 
     memory = remember(
         job.folder,

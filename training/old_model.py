@@ -18,8 +18,10 @@ from settings import get_settings
 from training.labels import Row
 
 AT_ONCE = 16  # pictures in a batch
+TOLD = 500  # pictures between two lines in the log
 
 Check = Callable[[], None]
+Log = Callable[[str], None]
 
 
 class Seen(NamedTuple):
@@ -54,6 +56,7 @@ class OldModel:
         images: Sequence[Path],
         truth: Mapping[Path, Sequence[Row]],
         check: Check = lambda: None,
+        log: Log = lambda _: None,
     ) -> Seen:
         """Features and hardness of pictures.
 
@@ -61,9 +64,12 @@ class OldModel:
             images: Files.
             truth: Their objects under this model's ids; a classifier's is one row without values.
             check: Called between batches; may raise.
+            log: Told now and then how far it is; thousands of pictures take minutes.
         """
-        features, hardness = [], []
+        features, hardness = list[Any](), list[float]()
         for some, output, pooled in self._run(images, check):
+            if len(hardness) // TOLD != (len(hardness) + len(some)) // TOLD:
+                log(f"{len(hardness) + len(some)} of {len(images)} pictures were looked at.")
             features.append(pooled.cpu().numpy())
             for image, out in zip(some, self._split(output), strict=True):
                 hardness.append(self._hardness(image.path, out, truth[image.path], image.box))
