@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import os
-import sys
 import threading
 import time
 from collections import OrderedDict
@@ -29,6 +26,7 @@ from inference.images import Pixels, decode
 from inference.postprocess import MAX_DET, Outputs, postprocess
 from inference.prediction import Float, InferenceItem, ItemResult, Prediction
 from inference.preprocess import prepare
+from inference.priority import give_way
 from inference.render import draw
 from models_store.description import DESCRIPTION_FILE, ModelDescription
 from settings import Settings
@@ -36,8 +34,6 @@ from settings import Settings
 log = logging.getLogger("visionloop.inference")
 
 T = TypeVar("T")
-
-LOWEST = 19  # nice
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +78,7 @@ class ModelRuntime:
         threads = cpu_sessions(settings) if self._device == "cpu" else cpu_count()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="predict")
         self._loader = ThreadPoolExecutor(2, thread_name_prefix="load")
-        self._quiet = ThreadPoolExecutor(1, "quiet", initializer=_give_way)
+        self._quiet = ThreadPoolExecutor(1, "quiet", initializer=give_way)
         self._halts: set[Halt] = set()
         self._models: OrderedDict[str, asyncio.Task[Model]] = OrderedDict()
         self._busy = 0  # steps in the pool, waiting or running
@@ -384,17 +380,6 @@ class ModelRuntime:
             prediction = prediction.simplified()
         drawn = draw(pixels, prediction) if item.draw else None
         return ItemResult(prediction=prediction, drawn=drawn, times=times)
-
-
-def _give_way() -> None:
-    """Let the calling thread run only on what others leave. Linux has priorities by thread.
-
-    Not the whole process: its other threads answer people who annotate.
-    """
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError):
-            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST)
 
 
 def _since(start: float) -> float:
