@@ -1,7 +1,8 @@
 """Learning further classes: how much of the old ones is left, how much of the new ones comes.
 
 The classes are cut into old and new (`phases`); a base model learns the old ones, then each arm
-goes on from it for the same number of epochs. Measured is the val split with all labels, with the
+goes on from it and sees as many pictures as `joint` does in its epochs (`--budget epochs`: for as
+many epochs, in which it sees fewer). Measured is the val split with all labels, with the
 engine that serves: mAP50-95 (top-1 accuracy for classify) averaged over the old and over the new
 classes. Every arm is measured after its last epoch, so that none chooses one by the pictures that
 it is measured on (a test split of its own would halve small sets); the base alone is at its best
@@ -49,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--base-epochs", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=0)
+    parser.add_argument("--budget", choices=("pictures", "epochs"), default="pictures")
     parser.add_argument("--memory", type=int, default=0, help="max_replay_samples (a fifth)")
     parser.add_argument("--arms", default=",".join(ARMS))
     parser.add_argument("--lr0", type=float, help="of the arms; default: the trainers' own")
@@ -97,7 +99,7 @@ class Setting:
         means["base_epochs"] = self.base_epochs
         if arm == "base":
             return means
-        means |= {"epochs": self.epochs, "lr0": given.lr0, "published": "last epoch"}
+        means |= {"epochs": self.epochs_of(arm), "lr0": given.lr0, "published": "last epoch"}
         kind = re.split("[-+]", arm)[0]
         if kind in ("random", "ours"):
             means |= {"memory": self.memory, "ratio": RATIO}
@@ -109,6 +111,17 @@ class Setting:
             means |= {"strength": asdict(Strength())}
         return means
 
+    def epochs_of(self, arm: str) -> int:
+        """So many that each arm sees as many pictures as `joint`, if that is the budget."""
+        from training.replay import share
+
+        kind = re.split("[-+]", arm)[0]
+        if self.options.budget == "epochs" or kind == "joint":
+            return self.epochs
+        everything, new = (len(self.phases.read(p).splits["train"]) for p in ("all", "new"))
+        an_epoch = new + (share(new, RATIO) if kind in ("random", "ours") else 0)
+        return max(1, round(self.epochs * everything / an_epoch))
+
     def arm(self, arm: str, seed: int) -> Figures:
         """One way to go on from the base."""
         base = self.base(seed)["model"]
@@ -117,7 +130,8 @@ class Setting:
             named, *changes = arm.split("+")
             kind, _, detail = named.partition("-")
             if kind == "joint":
-                return self._train(self._recipe("all", seed, base), folder, joint)
+                recipe = self._recipe("all", seed, base, epochs=self.epochs)
+                return self._train(recipe, folder, joint)
             replays = kind in ("random", "ours")
             options: dict[str, Any] = {
                 "old_data": str(self.phases.path("old")) if replays else None,
@@ -127,7 +141,12 @@ class Setting:
             if kind == "random" or detail:
                 options["rehearsal"] = detail or "random"
             recipe = self._recipe(
-                "new", seed, base_model=base, mode="incremental", incremental=options
+                "new",
+                seed,
+                base_model=base,
+                mode="incremental",
+                incremental=options,
+                epochs=self.epochs_of(arm),
             )
             baselines = {"plain": plain, "frozen": frozen, "random": plain}
             trainer = baselines.get(kind, partial(ours, changes=changes))
@@ -141,7 +160,6 @@ class Setting:
         return int(self.options.memory) or max(2, pictures // 5)
 
     def _recipe(self, phase: str, seed: int, model: str = "n", **fields: Any) -> Recipe:
-        fields = {"epochs": self.epochs} | fields
         hyper: dict[str, Any] = {"seed": seed}
         if self.options.lr0 and model != self.options.model:
             hyper["lr0"] = self.options.lr0
