@@ -109,7 +109,7 @@ class TrainingFields(Fields):
     old_data_path: str | None = Field(
         None, max_length=4096, description="a data.yaml, class folder or data set's id"
     )
-    replay_ratio: float = Field(0.2, ge=0, le=1, description="a number from 0 to 1")
+    replay_ratio: float = Field(0.2, ge=0, le=1, description="a number from 0 to 0.9")
     max_replay_samples: int = Field(1000, ge=0, description="a whole number from 0")
     rehearsal: Criterion = Field(
         "herding", description=f"what old samples are chosen by: {', '.join(CRITERIA)}"

@@ -18,13 +18,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from errors import ValidationFailed
 from models_store.store import locate
 from settings import Settings, get_settings
 from training import yolo
 from training.class_means import ClassMeans, look_at
 from training.class_union import ClassUnion, unite
+from training.compatibility import check_keypoints, check_old_classes
 from training.data_roots import data_roots
+from training.dataset_yaml import Keypoints
 from training.datasets import Dataset, check
 from training.epoch_choice import ByPart, Judged, LastEpoch, judged
 from training.expansion import expand, imprint
@@ -204,8 +205,10 @@ def lesson(recipe: Recipe, job: JobHandle, settings: Settings) -> Lesson:
         if dataset is not None:
             look_through(dataset, job)
     before = load_start(recipe.base, job.folder / "base", settings)
+    known_points = Keypoints(tuple(before.architecture.get("kpt_shape") or ()))
     for dataset in (new, old):
-        _check_keypoints(dataset, before)
+        if dataset is not None and dataset.keypoints:
+            check_keypoints(dataset.keypoints, known_points, "the data", "the base model")
     union = unite(before.names, new.names, new.counts["train"], options.new_classes)
     start = expand(before, union)
     added = f"{len(union.added)} new ones: {', '.join(union.added)}" if union.added else "no new"
@@ -218,11 +221,7 @@ def lesson(recipe: Recipe, job: JobHandle, settings: Settings) -> Lesson:
     memory: tuple[Path, ...] = ()
     if old is not None:
         ids = union.ids(old.names)
-        if not any(i is not None and i < union.old for i in ids):
-            raise ValidationFailed(
-                "old_data_path has no class that the base model knows: "
-                f"{', '.join(old.names[:8])}. Names decide; give the data that it was trained on."
-            )
+        check_old_classes(union, old.names)
         if options.replays:
             memory = _memory(recipe, options, job, old, ids, eye)
     dataset = unite_data(union, new, old, memory)
@@ -251,18 +250,6 @@ def lesson(recipe: Recipe, job: JobHandle, settings: Settings) -> Lesson:
         met=met,
         judged=judged(dataset, union.old),
     )
-
-
-def _check_keypoints(dataset: Dataset | None, before: Start) -> None:
-    """Raises ValidationFailed where the points are other ones than the model's."""
-    if dataset is None or dataset.keypoints is None:
-        return
-    known = tuple(before.architecture.get("kpt_shape") or ())
-    if known != dataset.keypoints.shape:
-        raise ValidationFailed(
-            f"kpt_shape of the data is {list(dataset.keypoints.shape)}, of the base model "
-            f"{list(known)}: further classes must have the same key points."
-        )
 
 
 def _memory(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -18,14 +18,17 @@ from models_store.description import Family, Task
 from models_store.names import check_name
 from models_store.registry import Registry
 from settings import Settings
-from training.base_models import Base, choose_base
-from training.class_union import shared_classes, unite
+from training.base_models import Base, architecture_yaml, choose_base
+from training.compatibility import check_lesson, check_teacher
 from training.data_roots import data_roots
 from training.distillation_options import DistillationOptions
 from training.hyperparameters import check_hyperparameters
 from training.incremental_options import IncrementalOptions
 from training.jobs import JOB_ID
-from training.replay_options import ReplayOptions
+from training.replay_options import MOST, ReplayOptions
+
+if TYPE_CHECKING:
+    from training.datasets import Dataset
 
 Mode = Literal["regular", "freeze_strategy", "incremental", "distillation"]
 Promote = Annotated[
@@ -149,13 +152,14 @@ def plan(
     hyper = check_hyperparameters(request.hyper, base.family, task)
     name = check_name((request.name or "").strip() or base.default_name)
     path = datasets.resolve((request.data or "").strip())
-    incremental = distillation = teacher = None
+    incremental = distillation = teacher = old = None
     if request.mode == "incremental":
-        incremental = _replay(request.incremental or IncrementalOptions(), task, datasets, settings)
+        options = request.incremental or IncrementalOptions()
+        incremental, old = _replay(options, task, datasets, settings)
     elif request.mode == "distillation":
         distillation = request.distillation or DistillationOptions()
         teacher = _teacher(distillation, task, registry, settings)
-        distillation = _replay(distillation, task, datasets, settings)
+        distillation, old = _replay(distillation, task, datasets, settings)
     replay = incremental or distillation
     if replay is not None and replay.replays and hyper.get("fraction", 1.0) != 1.0:
         raise ValidationFailed(
@@ -163,11 +167,14 @@ def plan(
             "pictures first. Give a smaller data set, or max_replay_samples."
         )
     found = check(path, task, data_roots(settings), 1 if incremental else 2)
-    if incremental is not None and base.kind == "model":  # of a file, only loading tells
-        known = registry.get(base.value).description.names
-        unite(known, found.names, found.counts["train"], incremental.new_classes)
-    if teacher is not None and teacher.kind == "model":
-        shared_classes(found.names, registry.get(teacher.value).description.names)
+    known = registry.get(base.value).description if base.kind == "model" else None
+    if incremental is not None:
+        check_lesson(found, old, known, incremental.new_classes)
+    if teacher is not None and teacher.kind == "model" and distillation is not None:
+        student = architecture_yaml(base.value) if base.kind == "scratch" else None
+        student = known.architecture if known else student
+        taught = registry.get(teacher.value).description
+        check_teacher(found, old if distillation.replays else None, student, taught)
     imgsz, more = _imgsz(request.imgsz, base)
     notes = (base.sentence, *notes, *more)
     stage = request.min_epochs_per_stage
@@ -256,18 +263,23 @@ def _known(registry: Registry) -> str:
 Options = TypeVar("Options", bound=ReplayOptions)
 
 
-def _replay(options: Options, task: Task, datasets: Datasets, settings: Settings) -> Options:
-    """With the old data's path found and its content checked."""
+def _replay(
+    options: Options, task: Task, datasets: Datasets, settings: Settings
+) -> tuple[Options, Dataset | None]:
+    """With the old data's path found; and the old data."""
     from training.datasets import check
 
-    if options.replay_ratio == 1:
-        raise ValidationFailed("replay_ratio is 1; allowed is 0 up to, not with, 1.")
+    if options.replay_ratio > MOST:
+        raise ValidationFailed(
+            f"replay_ratio is {options.replay_ratio:g}; allowed is 0 to {MOST:g}, which is nine "
+            "old pictures for each new one."
+        )
     if not (old := (options.old_data or "").strip()):
-        return options.model_copy(update={"old_data": None})
+        return options.model_copy(update={"old_data": None}), None
     with _about("old_data_path"):
         path = datasets.resolve(old)
-        check(path, task, data_roots(settings), fewest=1)
-    return options.model_copy(update={"old_data": str(path)})
+        found = check(path, task, data_roots(settings), fewest=1)
+    return options.model_copy(update={"old_data": str(path)}), found
 
 
 def _task(text: str | None) -> Task | None:

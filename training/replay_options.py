@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
+MOST = 0.9  # of an epoch that may be old
+
 
 class ReplayOptions(BaseModel):
     """Old samples mixed into a training on new data.

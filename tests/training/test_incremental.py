@@ -143,6 +143,9 @@ def test_one_new_class_alone_and_no_old_pictures(
 
 def test_old_data_of_other_classes_is_refused(registry: Registry, job: RecordingJob) -> None:
     base = narrow_network(registry, "detect", ("lamp",))
-    plan = planned(registry, "detect", base)
     with pytest.raises(ValidationFailed, match="old_data_path has no class"):
-        run(plan, job)
+        planned(registry, "detect", base)  # before it waits
+    plan = planned(registry, "detect", narrow_network(registry, "detect", ("circle",)))
+    plan = plan.model_copy(update={"base": plan.base.model_copy(update={"value": base})})
+    with pytest.raises(ValidationFailed, match="old_data_path has no class"):
+        run(plan, job)  # of a weights file only loading tells

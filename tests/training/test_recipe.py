@@ -184,9 +184,9 @@ def test_a_part_of_the_data_is_not_taken_where_old_pictures_are_replayed(
             "old_data_path: ",
         ),
         (
-            {"mode": "incremental", "base_model": "signs", "incremental": {"replay_ratio": 1}},
+            {"mode": "incremental", "base_model": "signs", "incremental": {"replay_ratio": 0.999}},
             ValidationFailed,
-            "replay_ratio is 1",
+            "replay_ratio is 0.999; allowed is 0 to 0.9",
         ),
         (
             {"mode": "incremental", "base_model": "signs", "incremental": {"new_classes": ["bus"]}},
