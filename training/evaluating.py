@@ -26,7 +26,12 @@ EVALUATION_BEGINS = 0.97  # of a training's progress
 DRAWING_SHARE = 0.6  # of an evaluation's progress, where its pictures are drawn first
 SHOWN = ("accuracy", "precision", "recall", "f1_score", "mAP50", "mAP50_95", "mask_mAP50_95",
          "pose_mAP50_95", "accuracy_top5", "inference_time")  # fmt: skip
-KEPT = ("old_classes_before", "old_classes", "new_classes")  # metrics of an incremental training
+KEPT = (
+    "old_classes_before",
+    "old_classes",
+    "forgotten",
+    "new_classes",
+)  # metrics of an incremental training
 
 # Of a model's own data, asked for on some data, or made beside something else.
 Standing = Literal["own", "asked", "aside"]

@@ -52,6 +52,7 @@ class Forgetting:
         classes: A row each: name, kind (`old` or `new`), objects, on (`old` or `new` data),
             before (None for new classes) and after.
         unmeasured: Old classes without a labelled object in any val split at hand.
+        imgsz: The sizes at which both were measured, in pixels; None: the reports do not say.
     """
 
     metric: str
@@ -59,6 +60,7 @@ class Forgetting:
     model: str
     classes: tuple[Mapping[str, Any], ...]
     unmeasured: tuple[str, ...]
+    imgsz: tuple[int, int] | None = None
 
     def mean(self, kind: str, moment: str) -> float | None:
         """Over the classes that were measured."""
@@ -69,13 +71,25 @@ class Forgetting:
 
     @property
     def figures(self) -> dict[str, float]:
-        """The summary: means of the old classes before and after, and of the new ones."""
+        """The summary: means of the old classes before and after, their fall, the new ones'."""
+        before, after = self.mean("old", "before"), self.mean("old", "after")
         found = {
-            "old_classes_before": self.mean("old", "before"),
-            "old_classes": self.mean("old", "after"),
+            "old_classes_before": before,
+            "old_classes": after,
+            "forgotten": None if before is None or after is None else before - after,
             "new_classes": self.mean("new", "after"),
         }
         return {name: value for name, value in found.items() if value is not None}
+
+    @property
+    def worst(self) -> Mapping[str, Any] | None:
+        """The old class that fell most; None: none fell."""
+        fallen = [
+            row
+            for row in self.classes
+            if None not in (row["before"], row["after"]) and row["after"] < row["before"]
+        ]
+        return max(fallen, key=lambda row: row["before"] - row["after"], default=None)
 
     @property
     def sentence(self) -> str:
@@ -84,8 +98,16 @@ class Forgetting:
         if "old_classes" in figures:
             before, after = figures["old_classes_before"], figures["old_classes"]
             parts.append(f"old classes {before:.3f} before, {after:.3f} after")
+            if (worst := self.worst) is not None:
+                before, after = worst["before"], worst["after"]
+                parts.append(f"'{worst['name']}' fell most, from {before:.3f} to {after:.3f}")
         if "new_classes" in figures:
             parts.append(f"new classes {figures['new_classes']:.3f}")
+        if self.imgsz and self.imgsz[0] != self.imgsz[1]:
+            parts.append(
+                f"measured at {self.imgsz[0]} pixels before, {self.imgsz[1]} after, so a part of "
+                "the difference may be the resolution's"
+            )
         if self.unmeasured:
             some = ", ".join(self.unmeasured[:5]) + (", …" if len(self.unmeasured) > 5 else "")
             parts.append(
@@ -102,6 +124,7 @@ class Forgetting:
             **self.figures,
             "classes": [dict(row) for row in self.classes],
             "unmeasured": list(self.unmeasured),
+            "imgsz": {"before": self.imgsz[0], "after": self.imgsz[1]} if self.imgsz else None,
         }
 
 
@@ -140,7 +163,9 @@ def compare(
             break
     measured = {row["name"] for row in rows}
     unmeasured = tuple(name for name in old_names if name not in measured)
-    return Forgetting(metric, base, model, tuple(rows), unmeasured)
+    sizes = [next((r.get("imgsz") for r in some.values()), None) for some in (before, after)]
+    imgsz = (int(sizes[0]), int(sizes[1])) if sizes[0] and sizes[1] else None
+    return Forgetting(metric, base, model, tuple(rows), unmeasured, imgsz)
 
 
 def report_forgetting(

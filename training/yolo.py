@@ -78,7 +78,9 @@ class Run:
     @property
     def decoded(self) -> int:
         """Bytes of the pictures in memory: a classifier's are kept in full, others scaled."""
-        pictures, imgsz = self.dataset.looked.pictures.values(), self.recipe.imgsz
+        looked, imgsz = self.dataset.looked, self.recipe.imgsz
+        used = (image for split in ("train", "val") for image in looked.splits.get(split, ()))
+        pictures = [looked.pictures[image] for image in used]
         if self.recipe.task == "classify":
             return sum(picture.width * picture.height * 3 for picture in pictures)
         return len(pictures) * imgsz * imgsz * 3

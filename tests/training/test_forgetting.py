@@ -47,9 +47,10 @@ def test_each_class_is_shown_before_and_after() -> None:
     }
     assert found.unmeasured == ("tram",)
     assert found.figures == pytest.approx(
-        {"old_classes_before": 0.85, "old_classes": 0.8, "new_classes": 0.75}
+        {"old_classes_before": 0.85, "old_classes": 0.8, "forgotten": 0.05, "new_classes": 0.75}
     )
     assert "old classes 0.850 before, 0.800 after" in found.sentence
+    assert "'Stop' fell most, from 0.900 to 0.700" in found.sentence
     assert "1 old classes could not be measured" in found.sentence
     assert found.to_json()["base"] == "signs:1"
 
@@ -63,6 +64,29 @@ def test_without_old_data_the_new_pictures_tell_what_they_can() -> None:
     nothing = compare("classify", ("yield",), {"new": report()}, {"new": report(bus=(5, 0.7))})
     assert nothing.figures == {"new_classes": 0.7}
     assert "give old_data_path" in nothing.sentence
+
+
+def test_nothing_fell_most_where_nothing_fell() -> None:
+    before, after = ({"old": report(stop=(2, value))} for value in (0.5, 0.6))
+    found = compare("classify", ("stop",), before, after)
+    assert found.figures["forgotten"] == pytest.approx(-0.1)
+    assert "fell most" not in found.sentence
+
+
+def test_letters_are_not_mixed_up() -> None:
+    before, after = ({"old": report(A=(2, a), a=(2, b))} for a, b in ((0.9, 0.1), (0.8, 0.2)))
+    found = compare("classify", ("A", "a"), before, after)
+    rows = {row["name"]: (row["before"], row["after"]) for row in found.classes}
+    assert rows == {"A": (0.9, 0.8), "a": (0.1, 0.2)}
+
+
+@pytest.mark.parametrize(("size", "said"), [(320, True), (640, False)])
+def test_another_resolution_is_told_from_forgetting(size: int, said: bool) -> None:
+    before = {"old": report(stop=(2, 0.5)) | {"imgsz": 640}}
+    after = {"old": report(stop=(2, 0.4)) | {"imgsz": size}}
+    found = compare("classify", ("stop",), before, after)
+    assert found.to_json()["imgsz"] == {"before": 640, "after": size}
+    assert ("measured at 640 pixels before, 320 after" in found.sentence) == said
 
 
 def test_the_report_is_drawn(tmp_path: Path) -> None:

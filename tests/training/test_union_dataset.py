@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import yaml
 
 from models_store.description import Task
@@ -81,3 +83,16 @@ def test_the_fingerprint_tells_memories_apart(tmp_path: Path) -> None:
     prints = {unite_data(UNION, new, old, some).fingerprint for some in (images[:3], images[3:6])}
     assert len(prints) == 2
     assert unite_data(UNION, new, old, images[:3]).fingerprint in prints
+
+
+@pytest.mark.parametrize("task", ["detect", "classify"])
+def test_only_the_memory_is_kept_in_memory(tmp_path: Path, task: Task) -> None:
+    """A small memory of a large old data set must not switch the cache of pictures off."""
+    from training.yolo import Run
+
+    new, old = drawn(tmp_path / "new", task), drawn(tmp_path / "old", task, seed=1)
+    union = ClassUnion(SHAPES, 3)
+    united = unite_data(union, new, old, old.splits["train"][:2])
+    recipe: Any = SimpleNamespace(task=task, imgsz=32)
+    run: Any = Run(recipe, None, united, None)  # type: ignore[arg-type]
+    assert run.decoded == (8 + 4 + 2 + 4) * 32 * 32 * 3
