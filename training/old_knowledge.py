@@ -116,6 +116,11 @@ class DenseMemory:
         self.task_loss, self.teacher = task_loss, teacher
         self.strides, self.strength = strides, strength
         self.boxes, self.masks = BoxDistillation(1.0), MaskDistillation(1.0)
+        self.distances = DistanceMemory()
+        branches = (getattr(task_loss, name, None) for name in ("one2many", "one2one"))
+        self.scored = [loss for loss in (task_loss, *branches) if hasattr(loss, "bce")]
+        if not self.scored:
+            raise TypeError(f"{type(task_loss).__name__} has no `bce` that could be replaced.")
 
     def __deepcopy__(self, _: dict[int, Any]) -> None:
         """A copy of the network, like its average, has no old model."""
@@ -135,9 +140,8 @@ class DenseMemory:
         open_ = ~replayed[:, None] & ~meets_label(boxes, batch, self.strength.meets)
         taught = old.scores.sigmoid() * open_[..., None]
         targets = CompletedTargets(taught, replayed, self.strength)
-        for loss in (self.task_loss, *map(self._branch, ("one2many", "one2one"))):
-            if hasattr(loss, "bce"):
-                loss.bce = targets
+        for scored in self.scored:
+            scored.bce = targets
         loss, items = self.task_loss(preds, batch)
         terms = self._terms(Outputs.of_head(preds), old, boxes, taught)
         if not terms:
@@ -146,21 +150,36 @@ class DenseMemory:
         shown = {name: value.detach() for name, value in terms.items()}
         return torch.cat([loss.reshape(-1), added * len(images)]), {**items, **shown}
 
-    def _branch(self, name: str) -> Any:
-        return getattr(self.task_loss, name, None)
-
     def _terms(self, new: Outputs, old: Outputs, boxes: Tensor, taught: Tensor) -> Items:
         sure = taught.amax(-1)
         sure = sure * (sure > self.strength.confident)  # (B, A)
         amount = sure.sum().clamp(min=1)
         terms: Items = {}
         if self.strength.box and new.boxes is not None and old.boxes is not None:
-            value = self.boxes(new.boxes, old.boxes, sure, amount)
+            has_bins = old.boxes.shape[-1] > 1
+            compare = self.boxes if has_bins else self.distances
+            value = compare(new.boxes, old.boxes, sure, amount)
             terms["old_box"] = self.strength.box * value
         if self.strength.mask and new.masks is not None and old.masks is not None:
             value = self.masks(new.masks, old.masks, boxes, sure, sure.new_ones(len(sure)))
             terms["old_mask"] = self.strength.mask * value
         return terms
+
+
+class DistanceMemory:
+    """Where a box's sides are, for heads that say their distances (YOLO26)."""
+
+    def __call__(self, new: Tensor, old: Tensor, weight: Tensor, amount: Tensor) -> Tensor:
+        """Σ weight · |new − old|, mean over the sides, / amount.
+
+        Args:
+            new: Distances in strides (B, A, 4, 1).
+            old: The old model's (B, A, 4, 1).
+            weight: (B, A), not negative.
+            amount: Scalar above 0.
+        """
+        distance = (new - old).abs().squeeze(-1).mean(-1)
+        return (distance * weight).sum() / amount
 
 
 def meets_label(boxes: Tensor, batch: dict[str, Any], overlap: float) -> Tensor:
