@@ -217,7 +217,8 @@ def _base(
         notes: tuple[str, ...] = ()
         resumed = (request.weights or "").strip()
         if JOB_ID.fullmatch(resumed):  # an interrupted lesson goes on
-            return choose_base(None, resumed, task, registry, settings), ()
+            notes = ("It will hold on to what these weights know, not to base_model_path.",)
+            return choose_base(None, resumed, task, registry, settings), notes
         if resumed:
             notes = ("resume_weights is not used: incremental starts from base_model_path.",)
         with _about("base_model_path"):

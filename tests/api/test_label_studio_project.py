@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from api.annotation_inbox import AnnotationInbox
-from api.label_studio_project import Incoming, pull, take
+from api.label_studio_project import Incoming, pull, take, training_request
 from api.tool_images import ToolImages
 from errors import ValidationFailed
 from models_store.registry import Registry
@@ -118,3 +118,21 @@ def test_what_was_annotated_before_the_webhook_is_pulled_once(gateway: Any) -> N
     assert (again.key, again.dataset_id) == (entry.key, told["dataset"])
     with pytest.raises(ValidationFailed, match="404"):
         asyncio.run(pull(gateway, 8))
+
+
+@pytest.mark.parametrize(
+    ("family", "mode", "words"),
+    [
+        ("yolo", "incremental", "Incremental training: signs:1 learns on."),
+        ("mobilenet", "regular", "others are forgotten"),
+        (None, "regular", "no classify model is active"),
+    ],
+)
+def test_a_project_is_told_whether_the_model_forgets(
+    family: str | None, mode: str, words: str
+) -> None:
+    dataset: Any = SimpleNamespace(options={}, id="ab12", name="Signs")
+    base: Any = SimpleNamespace(id="signs:1", description=SimpleNamespace(family=family))
+    request, message = training_request(dataset, "classify", base if family else None)
+    assert request.mode == mode
+    assert words in message

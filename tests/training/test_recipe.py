@@ -290,7 +290,10 @@ def test_an_interrupted_lesson_goes_on_from_its_job(
     for mode in ("incremental", "distillation"):
         fields: dict[str, Any] = {"mode": mode, "base_model": "signs", "weights": job.id}
         fields |= {"distillation": {"teacher": "yolov8m"}} if mode == "distillation" else {}
-        assert planned(registry, settings, data, **fields).base.value == job.id
+        found = planned(registry, settings, data, **fields)
+        assert found.base.value == job.id
+        told = any("hold on to what these weights know" in note for note in found.notes)
+        assert told == (mode == "incremental")
 
 
 def test_weights_of_a_scale_come_from_registry_then_folder_then_nowhere(
