@@ -329,8 +329,8 @@ def training_request(
     if base.description.family != "yolo":
         return (
             TrainingRequest(mode="regular", model=base.id, **common),
-            f"Regular training from {base.id}: only YOLO models learn incrementally. The new version "
-            "knows this project's classes only; others are forgotten.",
+            f"Regular training from {base.id}: only YOLO models learn incrementally. The new "
+            "version knows this project's classes only; others are forgotten.",
         )
     options = IncrementalOptions(old_data=extra.old_data_path)
     return (

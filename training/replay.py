@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Sampler
 
+from errors import VisionLoopError
 from training import rehearsal
 from training.datasets import Dataset
 from training.old_model import Seen
@@ -144,6 +145,11 @@ class Replaying:
         files = files_of(loader.dataset)
         old = [i for i, file in enumerate(files) if is_replayed(file)]
         new = [i for i, file in enumerate(files) if not is_replayed(file)]
+        if self.ratio > 0 and not old:
+            raise VisionLoopError(
+                "None of the old pictures chosen for replay is in the training data: they could "
+                "not be read, or were left out. Check old_data_path."
+            )
         keep_apart(loader.dataset, new, old)
         sampler = ReplaySampler(new, old, self.ratio, self.args.seed)
         self.add_callback("on_train_start", lambda _: setattr(sampler, "epoch", self.start_epoch))

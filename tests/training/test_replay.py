@@ -3,15 +3,19 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch.utils.data import DataLoader, TensorDataset
 
+from errors import VisionLoopError
 from tests.drawn_data import write_shapes
 from training.datasets import Dataset, check
 from training.old_model import Seen
-from training.replay import FILE, ReplaySampler, keep_apart, remember, share
+from training.replay import FILE, Replaying, ReplaySampler, keep_apart, remember, share
 
 NEW, OLD = range(80), range(100, 130)
 
@@ -80,6 +84,29 @@ def test_a_damaged_memory_is_chosen_again(old: Dataset, tmp_path: Path) -> None:
     (tmp_path / FILE).write_text("{")
     memory = remember(tmp_path, old, (0, 1, 2), 4, "random", 0, lambda _: Seen(None, None))  # type: ignore[arg-type]
     assert len(memory) == 4
+
+
+@pytest.mark.parametrize(("ratio", "refused"), [(0.2, True), (0.0, False)])
+def test_a_training_without_the_old_pictures_it_was_to_replay_is_no_replay(
+    ratio: float, refused: bool
+) -> None:
+    files = [f"a/new-{i:06}.jpg" for i in range(6)]
+    data = TensorDataset(torch.arange(6))
+    data.im_files = files  # type: ignore[attr-defined]
+
+    class Trainer:
+        args = SimpleNamespace(seed=0)
+        add_callback = staticmethod(lambda *_: None)
+
+        def get_dataloader(self, *_: Any) -> Any:
+            return DataLoader(data, batch_size=2)
+
+    trainer: Any = type("Run", (Replaying, Trainer), {"ratio": ratio})()
+    if refused:
+        with pytest.raises(VisionLoopError, match="None of the old pictures"):
+            trainer.get_dataloader("", 2)
+        return
+    assert len(trainer.get_dataloader("", 2)) == 3
 
 
 class Mix:
