@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,18 @@ import torch
 import yaml
 
 from errors import ValidationFailed
-from models_store.description import Task
+from models_store.description import ONNX_FILE, Task
 from models_store.export import export_onnx
 from models_store.registry import Registry
 from models_store.weights import load_model
 from settings import get_settings
 from tests.drawn_data import write_shapes
-from tests.training.trainer_job import RecordingJob, narrow_network, recipe, run
+from tests.training.trainer_job import RecordingJob, drawn, narrow_network, recipe, run
 from training.class_means import ClassMeans
 from training.evaluations import EvaluationStore
 from training.jobs import Job
+from training.labels import Row
+from training.old_model import OldModel
 from training.replay import FILE
 from training.worker import train as work
 
@@ -149,3 +152,40 @@ def test_old_data_of_other_classes_is_refused(registry: Registry, job: Recording
     plan = plan.model_copy(update={"base": plan.base.model_copy(update={"value": base})})
     with pytest.raises(ValidationFailed, match="old_data_path has no class"):
         run(plan, job)  # of a weights file only loading tells
+
+
+def test_a_classifier_learns_a_class_beside_those_it_never_sees_again(
+    registry: Registry, job: RecordingJob
+) -> None:
+    """A whole life: trained, published with class means, and on from there without old pictures."""
+    everything = drawn("classify", imgsz=64)
+    folders = {"old": ("circle", "square"), "new": ("triangle",)}
+    for phase, names in folders.items():
+        for split in ("train", "val"):
+            for name in names:
+                target = get_settings().home / "datasets" / phase / split / name
+                shutil.copytree(everything / split / name, target)
+    home = get_settings().home / "datasets"
+    fields = {"data": str(home / "old"), "epochs": 8, "model": narrow_network(registry, "classify")}
+    trained = run(recipe(registry, "classify", **fields), job)
+    (trained.folder / ONNX_FILE).write_bytes(b"never served")
+    base = registry.publish(trained.folder, "shapes", {"kind": "train"}).id
+
+    plan = planned(registry, "classify", base, data=str(home / "new"), incremental=None, epochs=2)
+    after = RecordingJob(job.folder.with_name("after"))
+    learned = run(plan, after)
+    assert "has mean features" in after.text
+
+    def right(folder: Path, *names: str) -> float:
+        model, description = load_model(folder)
+        truth = {
+            image: (Row(description.names.index(name), ()),)
+            for name in names
+            for image in (everything / "val" / name).iterdir()
+        }
+        eye = OldModel(model, "classify", 64, torch.device("cpu"))
+        return float((eye.look(list(truth), truth).hardness < 0.5).mean())
+
+    assert right(trained.folder, "circle", "square") > 0.8
+    assert right(learned.folder, "circle", "square") > 0.7
+    assert right(learned.folder, "triangle") > 0.5
