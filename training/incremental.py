@@ -232,7 +232,8 @@ def lesson(recipe: Recipe, job: JobHandle, settings: Settings) -> Lesson:
             known = _measured_means(union, dataset, eye, job)
         if not memory:
             has = "has" if known is not None else "lacks"
-            job.log(f"The base model {has} mean features of its classes (for old pictures).")
+            what = f"mean features of its classes at imgsz {recipe.imgsz}"
+            job.log(f"The base model {has} {what}, to stand for old pictures.")
         met = _start_rows(start, union, new, known, eye, recipe.seed, job)
     amount = len(dataset.new.splits["train"]) if dataset.new else 0
     ratio = options.replay_ratio if memory else 0.0
@@ -341,8 +342,12 @@ def _measured_means(
 
 
 def _published_means(before: Start, recipe: Recipe) -> ClassMeans | None:
-    """Those that the base model was published with, if they fit its last layer."""
-    if recipe.base.kind != "model":
+    """Those that the base model was published with, if they are true for the pictures at hand.
+
+    In pictures of another size the same things have other features.
+    """
+    how = before.preprocessing
+    if recipe.base.kind != "model" or how is None or how.imgsz != recipe.imgsz:
         return None
     found = ClassMeans.load(locate(recipe.base.value))
     model: Any = before.model

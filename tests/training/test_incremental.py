@@ -113,9 +113,12 @@ def test_a_job_learns_on_and_reports_what_it_forgot(registry: Registry, job: Rec
     assert "Mean mAP50_95: old classes" in job.text
 
 
-@pytest.mark.parametrize("published_with_means", [False, True])
+@pytest.mark.parametrize(
+    ("published_with_means", "imgsz", "has"),
+    [(False, 96, False), (True, 96, True), (True, 64, False)],  # they were measured at 96 pixels
+)
 def test_one_new_class_alone_and_no_old_pictures(
-    registry: Registry, job: RecordingJob, published_with_means: bool
+    registry: Registry, job: RecordingJob, published_with_means: bool, imgsz: int, has: bool
 ) -> None:
     base = narrow_network(registry, "classify", ("circle", "square"))
     before, _ = load_model(registry.get(base).path)
@@ -128,8 +131,8 @@ def test_one_new_class_alone_and_no_old_pictures(
         for name in ("circle", "square"):
             for file in (folder / split / name).glob("*.jpg"):
                 file.unlink()
-    plan = planned(registry, "classify", base, data=str(folder), incremental=None)
-    trained = run(plan, job)
+    fields = {"data": str(folder), "incremental": None, "imgsz": imgsz}
+    trained = run(planned(registry, "classify", base, **fields), job)
     after, description = load_model(trained.folder)
     assert description.names == ("circle", "square", "triangle")
     assert "1 new ones: triangle" in job.text
@@ -137,10 +140,10 @@ def test_one_new_class_alone_and_no_old_pictures(
     # Only the new row learned, so what was known of the old classes' features is still true.
     rows = [model.state_dict()["model.9.linear.weight"] for model in (before, after)]
     assert torch.allclose(rows[0], rows[1][:2], atol=1e-3)
-    assert (f"The base model {'has' if published_with_means else 'lacks'} mean") in job.text
+    assert (f"The base model {'has' if has else 'lacks'} mean") in job.text
     found = ClassMeans.load(trained.folder)
     assert found is not None
-    assert found.counts[:2].tolist() == ([30, 20] if published_with_means else [0, 0])
+    assert found.counts[:2].tolist() == ([30, 20] if has else [0, 0])
     assert found.counts[2] > 0
 
 
