@@ -219,7 +219,8 @@ def _measure(
     data: dict[str, Dataset] = {
         name: check(path, recipe.task, roots, fewest=1) for name, path in paths.items()
     }
-    base = registry.get(recipe.base.value) if recipe.base.kind == "model" else None
+    origin = recipe.origin
+    base = registry.get(origin.value) if origin.kind == "model" else None
     folder = base.path if base else job.folder / "base"
     after = {"new": json.loads((kept / REPORT).read_text())}
     before: dict[str, Report] = {}
@@ -233,7 +234,7 @@ def _measure(
         if name not in after:
             after[name] = _evaluated(version, dataset, path, job, registry)
     names = ModelDescription.load(folder).names
-    return compare(recipe.task, names, before, after, recipe.base.shown, version.id)
+    return compare(recipe.task, names, before, after, origin.shown, version.id)
 
 
 def _evaluated(

@@ -204,7 +204,7 @@ def lesson(recipe: Recipe, job: JobHandle, settings: Settings) -> Lesson:
     for dataset in (new, old):
         if dataset is not None:
             look_through(dataset, job)
-    before = load_start(recipe.base, job.folder / "base", settings)
+    before = load_start(recipe.origin, job.folder / "base", settings)
     known_points = Keypoints(tuple(before.architecture.get("kpt_shape") or ()))
     for dataset in (new, old):
         if dataset is not None and dataset.keypoints:
@@ -212,7 +212,7 @@ def lesson(recipe: Recipe, job: JobHandle, settings: Settings) -> Lesson:
     union = unite(before.names, new.names, new.counts["train"], options.new_classes)
     start = expand(before, union)
     added = f"{len(union.added)} new ones: {', '.join(union.added)}" if union.added else "no new"
-    job.log(f"{union.old} classes of {recipe.base.shown} are kept; {added}.")
+    job.log(f"{union.old} classes of {recipe.origin.shown} are kept; {added}.")
     job.check()
 
     assert before.model is not None
@@ -235,6 +235,7 @@ def lesson(recipe: Recipe, job: JobHandle, settings: Settings) -> Lesson:
             what = f"mean features of its classes at imgsz {recipe.imgsz}"
             job.log(f"The base model {has} {what}, to stand for old pictures.")
         met = _start_rows(start, union, new, known, eye, recipe.seed, job)
+    start = _begun(start, recipe, job, settings)
     amount = len(dataset.new.splits["train"]) if dataset.new else 0
     ratio = options.replay_ratio if memory else 0.0
     samples = amount + share(amount, ratio)
@@ -251,6 +252,20 @@ def lesson(recipe: Recipe, job: JobHandle, settings: Settings) -> Lesson:
         met=met,
         judged=judged(dataset, union.old),
     )
+
+
+def _begun(start: Start, recipe: Recipe, job: JobHandle, settings: Settings) -> Start:
+    """The start, or what an interrupted lesson has made of it."""
+    if recipe.old_base is None:
+        return start
+    begun = load_start(recipe.base, job.folder / "begun", settings)
+    if begun.names == start.names:
+        return begun
+    job.log(
+        f"The {recipe.base.shown} learned other classes than are to be learned now: this one "
+        f"starts from {recipe.origin.shown}."
+    )
+    return start
 
 
 def _memory(
@@ -347,9 +362,9 @@ def _published_means(before: Start, recipe: Recipe) -> ClassMeans | None:
     In pictures of another size the same things have other features.
     """
     how = before.preprocessing
-    if recipe.base.kind != "model" or how is None or how.imgsz != recipe.imgsz:
+    if recipe.origin.kind != "model" or how is None or how.imgsz != recipe.imgsz:
         return None
-    found = ClassMeans.load(locate(recipe.base.value))
+    found = ClassMeans.load(locate(recipe.origin.value))
     model: Any = before.model
     linear = model.model[-1].linear
     fits = found is not None and found.fit(linear.out_features, linear.in_features)

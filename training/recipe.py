@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from errors import ValidationFailed, VisionLoopError
+from errors import ModelNotFound, ValidationFailed, VisionLoopError
 from models_store.description import Family, Task
 from models_store.names import check_name
 from models_store.registry import Registry
@@ -24,7 +24,7 @@ from training.data_roots import data_roots
 from training.distillation_options import DistillationOptions
 from training.hyperparameters import check_hyperparameters
 from training.incremental_options import IncrementalOptions
-from training.jobs import JOB_ID
+from training.jobs import JOB_ID, JobStore
 from training.replay_options import MOST, ReplayOptions
 
 if TYPE_CHECKING:
@@ -95,6 +95,7 @@ class Recipe(BaseModel):
     promote: Promote = "never"
     hyper: dict[str, Any] = Field(default_factory=dict)  # only what was asked for
     incremental: IncrementalOptions | None = None  # in that mode only
+    old_base: Base | None = None  # of a lesson that goes on from a job's weights: its old model
     distillation: DistillationOptions | None = None  # in that mode only
     teacher: Base | None = None  # of a distillation
     notes: tuple[str, ...] = ()  # sentences for the log and the answer's config
@@ -102,7 +103,12 @@ class Recipe(BaseModel):
     @property
     def parent(self) -> str | None:
         """The id of the registry's model that this one is made from."""
-        return self.base.value if self.base.kind == "model" else None
+        return self.origin.value if self.origin.kind == "model" else None
+
+    @property
+    def origin(self) -> Base:
+        """What the model was before it learned, also where the lesson was interrupted."""
+        return self.old_base or self.base
 
     @property
     def seed(self) -> int:
@@ -167,7 +173,12 @@ def plan(
             "pictures first. Give a smaller data set, or max_replay_samples."
         )
     found = check(path, task, data_roots(settings), 1 if incremental else 2)
-    known = registry.get(base.value).description if base.kind == "model" else None
+    old_base = None
+    if incremental is not None and base.kind == "job":
+        old_base, told = _held(base, registry, settings)
+        notes += (told,)
+    origin = old_base or base
+    known = registry.get(origin.value).description if origin.kind == "model" else None
     if incremental is not None:
         check_lesson(found, old, known, incremental.new_classes)
     if teacher is not None and teacher.kind == "model" and distillation is not None:
@@ -197,6 +208,7 @@ def plan(
         promote=request.promote,
         hyper=hyper,
         incremental=incremental,
+        old_base=old_base,
         distillation=distillation,
         teacher=teacher,
         notes=notes,
@@ -217,8 +229,7 @@ def _base(
         notes: tuple[str, ...] = ()
         resumed = (request.weights or "").strip()
         if JOB_ID.fullmatch(resumed):  # an interrupted lesson goes on
-            notes = ("It will hold on to what these weights know, not to base_model_path.",)
-            return choose_base(None, resumed, task, registry, settings), notes
+            return choose_base(None, resumed, task, registry, settings), ()
         if resumed:
             notes = ("resume_weights is not used: incremental starts from base_model_path.",)
         with _about("base_model_path"):
@@ -227,6 +238,24 @@ def _base(
         with _about("base_model_path"):
             return choose_base(request.model, wanted, task, registry, settings), ()
     return choose_base(request.model, request.weights, task, registry, settings), ()
+
+
+def _held(base: Base, registry: Registry, settings: Settings) -> tuple[Base | None, str]:
+    """What an interrupted lesson began with, if it is still there; and a sentence about it."""
+    store = JobStore(settings)
+    try:
+        recipe = store.get(base.value).recipe
+    finally:
+        store.close()
+    if recipe.get("mode") == "incremental":
+        origin = Base.model_validate(recipe.get("old_base") or recipe["base"])
+        try:
+            if origin.kind == "model":
+                registry.get(origin.value)
+            return origin, f"It holds on to {origin.shown}, which that job began with."
+        except ModelNotFound:
+            pass
+    return None, "It will hold on to what these weights know, not to base_model_path."
 
 
 def _teacher(
@@ -321,9 +350,10 @@ def _stage_epochs(wanted: int, epochs: int, stages: int) -> tuple[int, tuple[str
 
 def shown_config(recipe: Recipe) -> Mapping[str, Any]:
     """The recipe as clients are shown it: what was decided, without paths of base models."""
-    hidden = {"base", "teacher"} | ({"incremental", "distillation"} - {recipe.mode})
+    bases = {"base": recipe.base, "old_base": recipe.old_base, "teacher": recipe.teacher}
+    hidden = {*bases} | ({"incremental", "distillation"} - {recipe.mode})
     config = recipe.model_dump(mode="json", exclude=hidden)
-    config["base"] = {"kind": recipe.base.kind, "from": recipe.base.shown}
-    if recipe.teacher is not None:
-        config["teacher"] = {"kind": recipe.teacher.kind, "from": recipe.teacher.shown}
+    for name, base in bases.items():
+        if base is not None:
+            config[name] = {"kind": base.kind, "from": base.shown}
     return config

@@ -21,7 +21,7 @@ from settings import Settings
 from tests.drawn_data import write_shapes
 from training.base_models import choose_base, find_architecture
 from training.hyperparameters import check_hyperparameters
-from training.jobs import JobStore, Kind
+from training.jobs import Job, JobStore, Kind
 from training.recipe import Recipe, TrainingRequest, plan, shown_config
 from training.remains import note_best
 
@@ -279,14 +279,8 @@ def test_an_interrupted_lesson_goes_on_from_its_job(
     registry: Registry, settings: Settings, data: Path
 ) -> None:
     store = JobStore(settings)
-    recipe = {"family": "yolo", "task": "detect", "name": "signs", "imgsz": 96}
-    job = store.create("training", config={}, recipe=recipe, task="detect")
-    checkpoints = store.folder(job.id) / "checkpoints"
-    checkpoints.mkdir()
-    (checkpoints / "best.pt").touch()
-    note_best(checkpoints, 2)
-    store.finish(job.id, "failed")
-    store.close()
+    plain = {"family": "yolo", "task": "detect", "name": "signs", "imgsz": 96}
+    job = _failed(store, plain)
     for mode in ("incremental", "distillation"):
         fields: dict[str, Any] = {"mode": mode, "base_model": "signs", "weights": job.id}
         fields |= {"distillation": {"teacher": "yolov8m"}} if mode == "distillation" else {}
@@ -294,6 +288,33 @@ def test_an_interrupted_lesson_goes_on_from_its_job(
         assert found.base.value == job.id
         told = any("hold on to what these weights know" in note for note in found.notes)
         assert told == (mode == "incremental")
+
+    # What is held on to is what the first job began with, however often it is interrupted.
+    lesson: dict[str, Any] = {"mode": "incremental", "base_model": "signs"}
+    first = planned(registry, settings, data, **lesson)
+    for _ in range(2):
+        ended = _failed(store, first.model_dump(mode="json"))
+        first = planned(registry, settings, data, **lesson, weights=ended.id)
+        assert (first.base.kind, first.base.value) == ("job", ended.id)
+        assert first.old_base is not None
+        assert first.parent == first.origin.value == registry.get("signs").id
+        assert any("holds on to signs:" in note for note in first.notes)
+        assert shown_config(first)["old_base"] == {"kind": "model", "from": first.origin.shown}
+    gone = first.origin.model_copy(update={"value": "gone:1"})
+    ended = _failed(store, first.model_copy(update={"old_base": gone}).model_dump(mode="json"))
+    assert planned(registry, settings, data, **lesson, weights=ended.id).old_base is None
+    store.close()
+
+
+def _failed(store: JobStore, recipe: dict[str, Any]) -> Job:
+    """A training that left its best weights."""
+    job = store.create("training", config={}, recipe=recipe, task="detect")
+    checkpoints = store.folder(job.id) / "checkpoints"
+    checkpoints.mkdir()
+    (checkpoints / "best.pt").touch()
+    note_best(checkpoints, 2)
+    store.finish(job.id, "failed")
+    return job
 
 
 def test_weights_of_a_scale_come_from_registry_then_folder_then_nowhere(
