@@ -181,6 +181,8 @@ def plan(
     known = registry.get(origin.value).description if origin.kind == "model" else None
     if incremental is not None:
         check_lesson(found, old, known, incremental.new_classes)
+        if old is None:
+            notes += _old_data_at_hand(origin, path, registry, datasets)
     if teacher is not None and teacher.kind == "model" and distillation is not None:
         student = architecture_yaml(base.value) if base.kind == "scratch" else None
         student = known.architecture if known else student
@@ -310,6 +312,23 @@ def _replay(
         path = datasets.resolve(old)
         found = check(path, task, data_roots(settings), fewest=1)
     return options.model_copy(update={"old_data": str(path)}), found
+
+
+def _old_data_at_hand(
+    origin: Base, path: Path, registry: Registry, datasets: Datasets
+) -> tuple[str, ...]:
+    """Where the old pictures are that nobody gave, if a model was trained here on an upload."""
+    source = registry.get(origin.value).source if origin.kind == "model" else {}
+    known = str(source.get("dataset") or "")
+    try:
+        if not known or datasets.resolve(known) == path:
+            return ()
+    except VisionLoopError:  # deleted, or only a folder's name is known
+        return ()
+    return (
+        f"No old pictures are replayed. {origin.shown} was trained on '{known}', which is "
+        "still there: give it as old_data_path to forget less.",
+    )
 
 
 def _task(text: str | None) -> Task | None:

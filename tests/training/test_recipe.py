@@ -8,6 +8,7 @@ import pytest
 
 from errors import (
     DatasetInvalid,
+    DatasetNotFound,
     Forbidden,
     InvalidModelFile,
     JobNotFound,
@@ -144,6 +145,34 @@ def test_the_learning_modes_resolve_what_they_learn_from(
     assert "incremental" not in shown
     for made in (recipe, student):
         assert Recipe.model_validate_json(made.model_dump_json()) == made
+
+
+def test_old_pictures_that_are_still_here_are_pointed_out(
+    registry: Registry, settings: Settings, data: Path, tmp_path: Path
+) -> None:
+    class Uploads(Paths):
+        def resolve(self, reference: str) -> Path:
+            if reference == "gone":
+                raise DatasetNotFound("It was deleted.")
+            return Path(reference)
+
+    old = str(settings.data_roots[0] / "old")
+    made = {}
+    for name, source in (("kept", old), ("same", str(data)), ("lost", "gone")):
+        copied = registry.get("signs").path
+        made[name] = registry.publish(copied, name, {"kind": "training", "dataset": source}).id
+    for name, options in (("kept", {}), ("same", {}), ("lost", {}), ("kept", {"old_data": data})):
+        request = TrainingRequest.model_validate(
+            {"mode": "incremental", "data": str(data), "base_model": name}
+            | {"incremental": {key: str(value) for key, value in options.items()}}
+        )
+        recipe = plan(request, registry, Uploads(), settings)
+        told = [note for note in recipe.notes if "No old pictures" in note]
+        pointed = name == "kept" and not options
+        assert len(told) == pointed
+        assert all(made[name] in note and old in note for note in told)
+    for model in made.values():
+        registry.delete(model)
 
 
 @pytest.mark.parametrize("mode", ["incremental", "distillation"])
