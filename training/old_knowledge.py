@@ -36,7 +36,7 @@ class Strength:
         logits: Weight of a classifier's distance to its old logits.
         temperature: Of the softened scores.
         adjust: Of the logarithm of how often a class is drawn, for classifiers with a memory.
-        statistics: Whether the old normalisation statistics stay.
+        statistics: Whether the old normalisation statistics stay; see `strength_of`.
         rows: Whether only the rows of new classes learn, in a classifier without a memory.
         spread: Of features moved between class means, there; see `BetweenMeans`.
         margin: Of features moved along rows, there; see `AlongRows`.

@@ -104,11 +104,11 @@ class Setting:
         if kind in ("random", "ours"):
             means |= {"memory": self.memory, "ratio": RATIO}
         if kind in ("ours", "alone"):
-            from training.incremental import RATE, ROWS_RATE
-            from training.old_knowledge import Strength
+            from training.incremental import RATE, ROWS_RATE, strength_of
 
             means |= {"rate": ROWS_RATE if kind == "alone" else RATE}
-            means |= {"strength": asdict(Strength())}
+            memory = self.memory if kind == "ours" else 0
+            means |= {"strength": asdict(strength_of(self.task, memory))}
         return means
 
     def epochs_of(self, arm: str) -> int:
