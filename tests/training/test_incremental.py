@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from tests.drawn_data import write_shapes
 from tests.training.trainer_job import RecordingJob, drawn, narrow_network, recipe, run
 from training.class_means import ClassMeans
 from training.evaluations import EvaluationStore
+from training.incremental import learn, lesson, strength_of
 from training.jobs import Job
 from training.labels import Row
 from training.old_model import OldModel
@@ -192,3 +194,27 @@ def test_a_classifier_learns_a_class_beside_those_it_never_sees_again(
     assert right(trained.folder, "circle", "square") > 0.8
     assert right(learned.folder, "circle", "square") > 0.7
     assert right(learned.folder, "triangle") > 0.5
+
+
+@pytest.mark.parametrize(
+    ("task", "memory", "kept"), [("classify", 9, False), ("classify", 0, True), ("detect", 9, True)]
+)
+def test_only_a_classifier_with_old_pictures_normalises_anew(
+    task: Task, memory: int, kept: bool
+) -> None:
+    assert strength_of(task, memory).statistics is kept
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_statistics_are_kept_where_they_are_to_be(
+    registry: Registry, job: RecordingJob, kept: bool
+) -> None:
+    base = narrow_network(registry, "classify", ("Triangle", "lamp"))
+    task = lesson(planned(registry, "classify", base), job, get_settings())
+    strength = replace(task.strength, statistics=kept)
+    trained = learn(replace(task, strength=strength), job)
+    means = [
+        load_model(folder)[0].state_dict()["model.0.bn.running_mean"]
+        for folder in (registry.get(base).path, trained.folder)
+    ]
+    assert torch.equal(*means) is kept
