@@ -29,6 +29,7 @@ from models_store.seed import seed as seed_starters
 from training.recipe import Recipe, TrainingRequest
 
 ARMS = ("full", "staged")
+STAGE = 0.3  # of the epochs: a request's defaults, 15 of 50
 STARTS = {"detect": "traffic_signs_yolov8n"}
 
 
@@ -40,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--imgsz", type=int, default=0, help="pixels (64 classify, 128 others)")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--epochs", type=int, default=0, help="(30; 100 with --full)")
-    parser.add_argument("--stage", type=int, default=0, help="min_epochs_per_stage (a sixth)")
+    parser.add_argument("--stage", type=int, default=0, help="min_epochs_per_stage (0.3 of all)")
     parser.add_argument("--arms", default=",".join(ARMS))
 
 
@@ -61,7 +62,7 @@ class Setting:
         self.metric = metric_of(self.task)
         self.imgsz = options.imgsz or (64 if self.task == "classify" else 128)
         self.epochs = options.epochs or (100 if options.full else 30)
-        self.stage = options.stage or max(1, self.epochs // 6)
+        self.stage = options.stage or max(1, round(STAGE * self.epochs))
         source = options.data.resolve() if options.data else None
         stem = (source.parent if source and source.is_file() else source or Path("shapes")).name
         self.name = options.name or f"{stem}-{self.task}-{self.imgsz}px-{self.epochs}e"
@@ -97,7 +98,8 @@ class Setting:
         start = Path(given.weights).name or STARTS.get(self.task, "")
         means: dict[str, Any] = {"start": start, "batch": given.batch, "epochs": self.epochs}
         means |= {"imgsz": self.imgsz, "images": given.images}
-        return means | ({"stage": self.stage} if arm.startswith("staged") else {})
+        named = "min_epochs_per_stage" in arm
+        return means | ({"stage": self.stage} if arm.startswith("staged") and not named else {})
 
     def _recipe(self, seed: int, fields: dict[str, Any]) -> Recipe:
         asked = {
