@@ -1,9 +1,11 @@
 """Incremental learning: new classes or new data for a model that keeps what it knows.
 
-The head gets rows for the new classes and is otherwise unchanged (`expansion`). A fixed share of
-each epoch is drawn from a memory of old pictures (`replay`, chosen by `rehearsal`), and the old
-model fills in what the labels leave open (`old_knowledge`); without old pictures it is the only
-one who remembers. At the end both models are measured on old and new data (`forgetting`).
+The head gets rows for the new classes and is otherwise unchanged (`expansion`); a classifier's are
+taught on the old network's features first (`new_rows`). A fixed share of each epoch is drawn from
+a memory of old pictures (`replay`, chosen by `rehearsal`), and the old model fills in what the
+labels leave open (`old_knowledge`). Without old pictures a detector has only that, a classifier
+the mean features of its old classes (`class_means`). At the end both models are measured on old
+and new data (`forgetting`).
 """
 
 from __future__ import annotations
