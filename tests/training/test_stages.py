@@ -2,46 +2,22 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pytest
 
 from training.base_models import architecture_yaml
-from training.freeze import Stages, parts_of
+from training.freeze import parts_of, stage_starts
 from training.yolo_arguments import Amount
 from training.yolo_metrics import detection_accuracy, losses, scores
 
-RISING = [i / 100 for i in range(60)]
-FLAT = [0.5] * 60
-
 
 @pytest.mark.parametrize(
-    ("stages", "history", "starts"),
-    [
-        # a rising metric keeps a stage until the later ones need their epochs
-        (Stages(3, 50, 15, 5), RISING, (0, 20, 35)),
-        # a stalled one gives way as soon as it has had its least
-        (Stages(3, 50, 15, 5), FLAT, (0, 15, 30)),
-        (Stages(3, 60, 10, 3), FLAT, (0, 10, 20)),
-        # not before it has stalled for long enough
-        (Stages(2, 50, 2, 5), [0.1, 0.2, 0.3, *FLAT[:1], *([0.4] * 9)], (0, 9)),
-        # three epochs, three stages
-        (Stages(3, 3, 1, 2), RISING, (0, 1, 2)),
-        # fewer epochs than stages: what fits
-        (Stages(3, 2, 1, 2), RISING[:2], (0, 1, 2)),
-        (Stages(1, 50, 5, 2), FLAT, (0,)),
-        (Stages(3, 50, 15, 5), [], (0,)),
-    ],
+    ("stages", "least", "starts"),
+    [(3, 15, (0, 15, 30)), (2, 5, (0, 5)), (3, 1, (0, 1, 2)), (1, 5, (0,))],
 )
-def test_stages(stages: Stages, history: list[float], starts: tuple[int, ...]) -> None:
-    assert stages.starts(history) == starts
-
-
-def test_a_resumed_training_is_in_the_stage_it_was_in() -> None:
-    history = [float(x) for x in np.random.default_rng(0).random(40)]
-    stages = Stages(3, 40, 6, 3)
-    whole = stages.starts(history)
-    for length in range(len(history)):
-        assert stages.starts(history[:length]) == tuple(s for s in whole if s <= length)
+def test_every_stage_has_its_epochs_and_the_last_one_the_rest(
+    stages: int, least: int, starts: tuple[int, ...]
+) -> None:
+    assert stage_starts(stages, least) == starts
 
 
 @pytest.mark.parametrize(
