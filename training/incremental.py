@@ -20,7 +20,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from models_store.description import Task
 from models_store.store import locate
 from settings import Settings, get_settings
 from training import yolo
@@ -248,7 +247,7 @@ def lesson(recipe: Recipe, job: JobHandle, settings: Settings) -> Lesson:
         memory=len(memory),
         samples=samples,
         ratio=ratio,
-        strength=strength_of(recipe.task, len(memory)),
+        strength=strength_of(len(memory)),
         known=known,
         met=met,
         judged=judged(dataset, union.old),
@@ -269,12 +268,12 @@ def _begun(start: Start, recipe: Recipe, job: JobHandle, settings: Settings) -> 
     return start
 
 
-def strength_of(task: Task, memory: int) -> Strength:
-    """Classifiers with old pictures may normalise by what they see; others keep to what they saw.
+def strength_of(memory: int) -> Strength:
+    """With old pictures the network may normalise by what it sees, without it keeps to what it saw.
 
-    Measured on GTSRB, 15 old classes and 5 new ones; see docs/training.md.
+    Measured on GTSRB and road signs; see docs/training.md.
     """
-    return Strength(statistics=task != "classify" or not memory)
+    return Strength(statistics=not memory)
 
 
 def _memory(

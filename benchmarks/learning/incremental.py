@@ -108,7 +108,7 @@ class Setting:
 
             means |= {"rate": ROWS_RATE if kind == "alone" else RATE}
             memory = self.memory if kind == "ours" else 0
-            means |= {"strength": asdict(strength_of(self.task, memory))}
+            means |= {"strength": asdict(strength_of(memory))}
         return means
 
     def epochs_of(self, arm: str) -> int:
