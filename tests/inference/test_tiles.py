@@ -37,7 +37,7 @@ class BrightShapes:
         self.batched = batched
         self.calls: list[int] = []
 
-    def run(self, pixels: Pixels, wide: bool = False) -> tuple[Float, ...]:
+    def run(self, pixels: Pixels, wide: bool = False, halt: Any = None) -> tuple[Float, ...]:
         self.calls.append(len(pixels))
         rows = [self._one(picture) for picture in pixels]
         return tuple(np.stack(parts) for parts in zip(*rows, strict=True))
