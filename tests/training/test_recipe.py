@@ -20,8 +20,7 @@ from models_store.registry import Registry
 from models_store.store import ModelStore
 from settings import Settings
 from tests.drawn_data import write_shapes
-from training.base_models import choose_base, find_architecture
-from training.hyperparameters import check_hyperparameters
+from training.base_models import choose_base
 from training.jobs import Job, JobStore, Kind
 from training.recipe import Recipe, TrainingRequest, plan, shown_config
 from training.remains import note_best
@@ -379,50 +378,3 @@ def test_a_weights_file_is_looked_at_before_the_job_waits(
             choose_base("n", named, "detect", registry, settings)
     with pytest.raises(InvalidModelFile, match=r"no weights file 'sub/weights.pt'"):
         choose_base("n", "sub/weights.pt", "detect", registry, settings)
-
-
-@pytest.mark.parametrize(
-    ("text", "task", "expected"),
-    [
-        ("n", None, "yolov8n"),
-        ("X", "segment", "yolov8x-seg"),
-        ("yolov8n-pose", None, "yolov8n-pose"),
-        ("yolov8n.pt", None, "yolov8n"),
-        ("yolo11s", "classify", "yolo11s-cls"),
-        ("yolo26n", "pose", "yolo26n-pose"),
-        ("yolov10b", "detect", "yolov10b"),
-        ("yolov9c", "segment", "yolov9c-seg"),
-        ("mobilenetv2", None, "mobilenet_v2"),
-        ("traffic_signs_yolov8n", None, None),
-        ("best.pt", None, None),
-    ],
-)
-def test_architectures_by_name(text: str, task: Task | None, expected: str | None) -> None:
-    found = find_architecture(text, task)
-    assert (found.name if found else None) == expected
-
-
-@pytest.mark.parametrize(
-    ("family", "task", "given", "expected"),
-    [
-        ("yolo", "detect", {"lr0": "1e-3"}, {"lr0": 0.001}),
-        ("yolo", "detect", {"optimizer": "adamw"}, {"optimizer": "AdamW"}),
-        ("yolo", "detect", {"workers": 2.0, "cos_lr": "true"}, {"workers": 2, "cos_lr": True}),
-        ("yolo", "classify", {"auto_augment": "none"}, {"auto_augment": "none"}),
-        ("yolo", "classify", {"mosaic": 1}, None),
-        ("yolo", "detect", {"cache": "disk"}, None),
-        ("yolo", "detect", {"seed": 1.5}, None),
-        ("yolo", "detect", {"lr0": "nan"}, None),
-        ("yolo", "detect", {"workers": True}, None),
-        ("mobilenet", "classify", {"label_smoothing": 0.1}, {"label_smoothing": 0.1}),
-        ("mobilenet", "classify", {"optimizer": "SGD"}, None),
-    ],
-)
-def test_hyperparameters(
-    family: Any, task: Any, given: dict[str, Any], expected: dict[str, Any] | None
-) -> None:
-    if expected is None:
-        with pytest.raises(ValidationFailed, match=next(iter(given))):
-            check_hyperparameters(given, family, task)
-    else:
-        assert check_hyperparameters(given, family, task) == expected
