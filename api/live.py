@@ -18,7 +18,7 @@ from errors import NotFound
 from inference.tally import BINS, LOW_BINS, Tally
 from models_store.versions import ModelVersion
 from training.live_quality import KEPT_HOURS, total
-from training.revisions import live_corrections
+from training.revision_records import live_corrections
 
 router = APIRouter(tags=["Metrics"])
 

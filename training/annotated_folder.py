@@ -31,7 +31,8 @@ from training.annotated_picture import AnnotatedPicture
 from training.dataset_report import report
 from training.dataset_store import CARD
 from training.datasets import inspect
-from training.revisions import REVISIONS, Known, Revision, is_kept
+from training.revision_records import Known, new_revision, write_revision
+from training.revisions import REVISIONS, is_kept
 
 HELD_OUT = 5  # one of so many pictures, by their content, is of the val split
 YOUNG = 60.0  # seconds for which an older revision stays though nothing names it
@@ -87,7 +88,8 @@ def build(
         try:
             known = Known(tuple(names), tuple(keypoint_names), every="names" in dataset.options)
             _write(partial, [p for p in pictures if p.trains], task, known)
-            Revision.of(revision, pictures, task, known, keep).write(partial, pictures)
+            made = new_revision(revision, pictures, task, known, keep)
+            write_revision(made, partial, pictures)
             partial.chmod(0o755)
             final = folder / REVISIONS / f"{revision:06}"
             final.parent.mkdir(exist_ok=True)

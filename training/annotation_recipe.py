@@ -20,7 +20,8 @@ from training.dataset_formats import Format
 from training.datasets import inspect
 from training.findings import Findings
 from training.image_files import walk
-from training.revisions import list_revisions, records
+from training.revision_records import records
+from training.revisions import list_revisions
 
 SOURCE = "batch:"  # of the data sets that such jobs make, and then the model's id and a number
 FLOOR = 0.4  # of the review threshold, from which objects are looked at: doubts count them

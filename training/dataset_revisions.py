@@ -14,7 +14,8 @@ from training.bands import Bands
 from training.dataset_formats import Exported
 from training.dataset_store import FIRST_CARD, DatasetStore
 from training.originals import originals, point_names
-from training.revisions import Revision, get_revision, list_revisions, marks_of, records
+from training.revision_records import marks_of, records
+from training.revisions import Revision, get_revision, list_revisions
 
 CHANGED = 200  # pictures that a diff tells about
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from errors import DatasetInvalid, ValidationFailed, VisionLoopError
-from training.recipe import Recipe
 
 DISK_FULL = 28  # exit code of a worker that could not even say so (ENOSPC)
 NO_ROOM = (
@@ -27,8 +26,12 @@ DIVERGED = ("nan persisted", "corrupted with nan", "nan/inf detected but")
 
 
 @contextmanager
-def explained(recipe: Recipe) -> Iterator[None]:
+def explained(batch: int, imgsz: int) -> Iterator[None]:
     """Raise what users can do something about as an error that says what.
+
+    Args:
+        batch: Images of a batch, for the message.
+        imgsz: Pixels a side, for the message.
 
     Raises:
         ValidationFailed: The settings do not fit the machine or the data.
@@ -38,20 +41,23 @@ def explained(recipe: Recipe) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        known = translated(error, recipe)
+        known = translated(error, (batch, imgsz))
         if known is None or known is error:
             raise
         raise known from error
 
 
-def translated(error: Exception, recipe: Recipe | None = None) -> VisionLoopError | None:
-    """The error with a remedy that another one means; None where there is none to give."""
+def translated(error: Exception, shape: tuple[int, int] | None = None) -> VisionLoopError | None:
+    """The error with a remedy that another one means; None where there is none to give.
+
+    `shape`: batch and imgsz of the training in which it was raised.
+    """
     if isinstance(error, VisionLoopError):
         return error
     text = str(error)
     said = text.lower()
     if isinstance(error, MemoryError) or any(word in said for word in NO_MEMORY):
-        where = f" with batch {recipe.batch} at imgsz {recipe.imgsz}" if recipe else ""
+        where = f" with batch {shape[0]} at imgsz {shape[1]}" if shape else ""
         return ValidationFailed(
             f"Out of memory{where}. Reduce batch or imgsz, or choose a smaller model."
         )
@@ -62,10 +68,10 @@ def translated(error: Exception, recipe: Recipe | None = None) -> VisionLoopErro
             "The training diverged: its loss became infinite or NaN and stayed so. Use a smaller "
             "lr0 and check the labels."
         )
-    if recipe and ("final batch=1" in said or "more than 1 value per channel" in said):
+    if shape and ("final batch=1" in said or "more than 1 value per channel" in said):
         return ValidationFailed(
-            f"With batch {recipe.batch} a batch holds a single picture, too little for imgsz "
-            f"{recipe.imgsz}. Use another batch, or a larger imgsz."
+            f"With batch {shape[0]} a batch holds a single picture, too little for imgsz "
+            f"{shape[1]}. Use another batch, or a larger imgsz."
         )
     if isinstance(error, RuntimeError) and said.startswith("dataset"):
         return DatasetInvalid(text.replace("❌", "").strip())

@@ -61,7 +61,7 @@ def train(recipe: Recipe, job: JobHandle) -> Trained:
     dataset, start = open_training(recipe, job)
     gpu = torch.cuda.is_available() and get_settings().device != "cpu"
 
-    with explained(recipe):
+    with explained(recipe.batch, recipe.imgsz):
         device = torch.device("cuda" if gpu else "cpu")
         look_through(dataset, job)
         session = Session.begin(recipe, job, dataset, start, device)

@@ -51,7 +51,7 @@ def publish(trained: Trained, recipe: Recipe, job: JobHandle, registry: Registry
     """
     if (known := published(job.id, registry)) is not None:
         return known
-    with explained(recipe):
+    with explained(recipe.batch, recipe.imgsz):
         job.log("Making the serving engine (ONNX) and comparing it with PyTorch.")
         _export(trained.folder)
         job.check()

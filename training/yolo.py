@@ -116,7 +116,7 @@ def train(run: Run) -> Trained:
     threads = torch.get_num_threads()
     run.checkpoints.mkdir(parents=True, exist_ok=True)
     run.load()
-    with explained(recipe):
+    with explained(recipe.batch, recipe.imgsz):
         last = newest_checkpoint(run.checkpoints) if run.fitness else None
         if run.finished or len(run.fitness) >= recipe.epochs:
             job.log("The training had finished; only its publication is left.")

@@ -26,7 +26,7 @@ from training.annotated_dataset import (
 from training.annotated_folder import build, held_out, task_of
 from training.dataset_store import DatasetStore
 from training.prelabels import PrelabelStore
-from training.revisions import live_corrections, records
+from training.revision_records import live_corrections, records
 
 BOX = Annotation("car", box=(1, 2, 30, 20))
 POLYGON = Annotation("tree", parts=(Part(((0, 0), (20, 0), (20, 20))),))

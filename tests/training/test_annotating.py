@@ -27,7 +27,8 @@ from training.bands import Bands
 from training.dataset_store import DatasetStore
 from training.jobs import JobCancelled, JobStore
 from training.labelling import Labeller
-from training.revisions import list_revisions, records
+from training.revision_records import records
+from training.revisions import list_revisions
 
 
 class Killed(BaseException):
