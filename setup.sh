@@ -1,0 +1,53 @@
+#!/bin/sh
+# `make setup`: the virtual environment VENV, by PYTHON, with what requirements-dev.lock names.
+# What cannot go well is refused before it costs 6 GB. Usage: setup.sh PYTHON VENV
+set -eu
+python=$1
+venv=$2
+oldest=11 # the Pythons 3.x that the lock is made for; README.md and `make lock` say the same
+newest=14
+
+refuse() {
+  echo "$*" >&2
+  exit 1
+}
+
+version_of() {
+  "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null || true
+}
+
+fits() {
+  case "$1" in
+    3.*) test "${1#3.}" -ge $oldest && test "${1#3.}" -le $newest ;;
+    *) false ;;
+  esac
+}
+
+range="Python 3.$oldest to 3.$newest"
+version=$(version_of "$python")
+if test -x "$venv/bin/python"; then
+  has=$(version_of "$venv/bin/python")
+  fits "$has" || refuse "VisionLoop needs $range, $venv has ${has:-one that does not run}:" \
+    "remove it with 'make clean' and try again."
+  test "$python" = python3 || test "$version" = "$has" || refuse \
+    "$venv has Python $has, $python is ${version:-not there}: remove it with 'make clean' and try again."
+else
+  fits "$version" || refuse "VisionLoop needs $range, $python is ${version:-not there}:" \
+    "name another one, such as make PYTHON=python3.13 ..."
+fi
+test ! "$venv/.installed" -nt requirements-dev.lock || exit 0
+
+{ mkdir -p "$venv" && test -w "$venv"; } 2>/dev/null || refuse \
+  "$venv cannot be written here: name another place, such as make VENV=/var/tmp/visionloop-venv ..."
+if uv=$(command -v uv); then
+  test -x "$venv/bin/python" || "$uv" venv --quiet --allow-existing --python "$python" "$venv"
+else
+  uv=$venv/bin/uv
+  test -x "$venv/bin/python" || "$python" -m venv "$venv"
+  test -x "$uv" || awk '/^uv==/,/[^\\]$/' requirements-dev.lock |
+    "$venv/bin/python" -m pip install --quiet --require-hashes -r /dev/stdin
+fi
+echo "Installing requirements (about 6 GB the first time) ..."
+"$uv" pip install --quiet --require-hashes --compile-bytecode --python "$venv/bin/python" \
+  -r requirements-dev.lock
+touch "$venv/.installed"

@@ -1,0 +1,105 @@
+"""`make setup` refuses what cannot go well, with one sentence that names the remedy."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def python_of(folder: Path, version: tuple[int, int], name: str = "python") -> Path:
+    """A program that runs `-c CODE` with this Python, which says that it is another one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    program = folder / name
+    program.write_text(
+        f'#!/bin/sh\nexec "{sys.executable}" -c "import sys; '
+        f'sys.version_info = ({version[0]}, {version[1]}, 0); exec(sys.argv[1])" "$2"\n'
+    )
+    program.chmod(0o755)
+    return program
+
+
+def make(*arguments: str | Path) -> tuple[int, str]:
+    """Exit status and output of `make ARGUMENTS` in the checkout."""
+    environment = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MAKELEVEL")}
+    done = subprocess.run(
+        ["make", *map(str, arguments)],
+        cwd=ROOT,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    return done.returncode, done.stdout
+
+
+@pytest.mark.parametrize("version", [(2, 7), (3, 9), (3, 10), (3, 15), (3, 20), (4, 0)])
+def test_another_python_is_refused(tmp_path: Path, version: tuple[int, int]) -> None:
+    python, venv = python_of(tmp_path / "my pythons", version), tmp_path / "venv"
+    code, said = make("setup", f"PYTHON={python}", f"VENV={venv}")
+    assert code != 0
+    assert said.splitlines()[0] == (
+        f"VisionLoop needs Python 3.11 to 3.14, {python} is {version[0]}.{version[1]}: "
+        "name another one, such as make PYTHON=python3.13 ..."
+    )
+    assert not venv.exists()
+
+
+def test_a_python_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    code, said = make("serve", "PYTHON=python3.99", f"VENV={tmp_path / 'venv'}")
+    assert code != 0
+    assert "python3.99 is not there: name another one, such as make PYTHON=" in said
+
+
+@pytest.mark.parametrize("minor", [11, 12, 13, 14])
+def test_the_pythons_of_the_lock_are_taken(tmp_path: Path, minor: int) -> None:
+    venv = tmp_path / "venv"
+    python_of(venv / "bin", (3, minor))
+    (venv / ".installed").touch()
+    python = python_of(tmp_path, (3, minor), f"python3.{minor}")
+    assert make("setup", f"PYTHON={python}", f"VENV={venv}") == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("has", "wanted", "sentence"),
+    [
+        ((3, 10), (3, 12), "VisionLoop needs Python 3.11 to 3.14, {venv} has 3.10: "),
+        ((3, 11), (3, 12), "{venv} has Python 3.11, {python} is 3.12: "),
+    ],
+)
+def test_an_environment_of_another_python_is_not_kept_in_silence(
+    tmp_path: Path, has: tuple[int, int], wanted: tuple[int, int], sentence: str
+) -> None:
+    venv = tmp_path / "venv"
+    python_of(venv / "bin", has)
+    (venv / ".installed").touch()
+    python = python_of(tmp_path, wanted, "python3.12")
+    code, said = make("setup", f"PYTHON={python}", f"VENV={venv}")
+    assert code != 0
+    assert said.splitlines()[0] == (
+        sentence.format(venv=venv, python=python) + "remove it with 'make clean' and try again."
+    )
+
+
+def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()  # refused for root too, unlike a folder without write bits
+    venv = tmp_path / "file" / "venv"
+    python = python_of(tmp_path, (3, 12))
+    code, said = make("setup", f"PYTHON={python}", f"VENV={venv}")
+    assert code != 0
+    assert said.splitlines()[0] == (
+        f"{venv} cannot be written here: name another place, such as "
+        "make VENV=/var/tmp/visionloop-venv ..."
+    )
+
+
+def test_an_environment_with_spaces_in_its_path_is_refused() -> None:
+    code, said = make("setup", "VENV=/tmp/my venv")
+    assert code != 0
+    assert "VENV cannot have spaces: /tmp/my venv" in said
