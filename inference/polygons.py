@@ -22,6 +22,7 @@ Mask = NDArray[np.bool_]
 FRAME = 384  # pixels that the longer side of a ring is drawn with, to measure its IoU
 COARSEST, FINEST, STEPS = 0.3, 0.0008, 32  # Douglas–Peucker tolerances, of the longer side
 UNION_FRAME = 1024
+ELLIPSE = 72  # corners of a ring that stands for one; a multiple of four, so that its box is exact
 PAIRS = 2**20  # of vertices that are compared at once
 
 KEPT_IOU = 0.985  # of a ring with the one that it simplifies
@@ -44,6 +45,25 @@ def as_outlines(parts: Iterable[Part]) -> list[Outline]:
         )
         for part in parts
     ]
+
+
+def turned(ring: Iterable[Point], around: Point, turn: float) -> Ring:
+    """The ring turned clockwise as seen, by so many radians."""
+    cos, sin = math.cos(turn), math.sin(turn)
+    x, y = around
+    moved = ((a - x, b - y) for a, b in ring)
+    return tuple((x + a * cos - b * sin, y + a * sin + b * cos) for a, b in moved)
+
+
+def rectangle(x1: float, y1: float, x2: float, y2: float) -> Ring:
+    """The corners of a box, clockwise from the upper left one."""
+    return (x1, y1), (x2, y1), (x2, y2), (x1, y2)
+
+
+def ellipse(x: float, y: float, rx: float, ry: float) -> Ring:
+    """Corners on an ellipse around x, y. They enclose 0.9987 of its area, and its whole box."""
+    turns = (2 * math.pi * index / ELLIPSE for index in range(ELLIPSE))
+    return tuple((x + rx * math.cos(t), y + ry * math.sin(t)) for t in turns)
 
 
 def area(points: NDArray[np.floating]) -> float:

@@ -107,6 +107,19 @@ def kept_by_labelme(found: Annotations) -> Annotations:
     return replace(found, objects=(*places, *(Annotation(label) for label in labels)))
 
 
+def kept_by_voc(found: Annotations) -> Annotations:
+    """Boxes and polygons, without scores."""
+    kept = (o for o in found.objects if o.bounds is not None)
+    plain = (replace(o, keypoints=(), score=None) for o in kept)
+    return replace(found, objects=tuple(plain))
+
+
+def kept_by_cvat(found: Annotations) -> Annotations:
+    """Everything but scores."""
+    objects = tuple(replace(_unscored(o), score=None) for o in found.objects)
+    return replace(found, objects=objects)
+
+
 def _unscored(annotation: Annotation) -> Annotation:
     points = tuple(replace(point, score=None) for point in annotation.keypoints)
     return replace(annotation, keypoints=points)

@@ -1,0 +1,399 @@
+"""CVAT's own XML, "CVAT for images 1.1": one document for many images, their shapes in pixels.
+
+Taken are `box`, `polygon`, `mask`, `ellipse` (as a polygon), `skeleton` and `tag` (the class of
+the image). A turned box is the polygon of its corners. A skeleton is an object of its own, or the
+key points of the one other shape that has its label and its `group_id`. Other groups stay apart.
+Passed over, and counted, are `polyline`, `points` without a skeleton and `cuboid`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import count
+from xml.etree.ElementTree import Element
+
+import numpy as np
+
+from errors import ValidationFailed
+from formats.xml_documents import number, parse_xml, tag, text_of
+from inference.annotations import (
+    ABSENT,
+    OCCLUDED,
+    VISIBLE,
+    Annotation,
+    Annotations,
+    Keypoint,
+    Part,
+    Ring,
+    in_order,
+    ring,
+)
+from inference.polygons import (
+    Mask,
+    bridge,
+    ellipse,
+    outlines,
+    rectangle,
+    turned,
+    unbridge,
+)
+
+LONGEST = 512 * 2**20  # bytes; images are read one after the other
+MOST_PIXELS = 2**28  # of a mask
+WHAT = "CVAT document"
+PASSED_OVER = {
+    "polyline": "CVAT polylines",
+    "points": "CVAT points without a skeleton",
+    "cuboid": "CVAT cuboids",
+}
+NO_POINT = "CVAT skeletons without a point inside the image"
+NO_PIXEL = "CVAT masks without a pixel"
+DETAILS = frozenset(["attribute"])  # say more about their shape, or about the image
+
+Skeletons = dict[str, list[str]]  # class → its key points, in order
+
+
+def from_cvat_xml(text: str | bytes, *, skipped: Counter[str] | None = None) -> list[Annotations]:
+    """Its images, those without a shape included.
+
+    An image's width and height are 0 where the document states none.
+
+    Args:
+        text: The XML.
+        skipped: Counts, by reason, the shapes that are not taken.
+
+    Raises:
+        ValidationFailed: It is of a video (tracks), or a shape cannot be read; the message
+            names the image and the shape.
+    """
+    reader = _Reader()
+    root = parse_xml(text, WHAT, LONGEST, reader.child)
+    if root.tag != "annotations":
+        raise ValidationFailed(f"A {WHAT} begins with <annotations>, not <{str(root.tag)[:40]}>.")
+    if skipped is not None:
+        skipped.update(reader.skipped)
+    return reader.images
+
+
+def to_cvat_xml(
+    images: Sequence[Annotations],
+    names: Sequence[str],
+    keypoint_names: Sequence[str] = (),
+    subsets: Sequence[str] = (),
+) -> str:
+    """One document for all images.
+
+    Holes and parts are bridged into one ring. An object with key points and a box or polygon is
+    written as that and a skeleton, in a group.
+
+    Args:
+        images: What is marked in each.
+        names: Of the classes, for the labels' list.
+        keypoint_names: In order; those of every skeleton.
+        subsets: Of each image, such as `train`; default: none.
+
+    Raises:
+        ValidationFailed: A character that XML cannot hold.
+    """
+    lines = ['<?xml version="1.0" encoding="utf-8"?>', "<annotations>", "  <version>1.1</version>"]
+    lines += ["  <meta>", "    <task>", "      <name>VisionLoop</name>"]
+    lines += [f"      <size>{len(images)}</size>", "      <mode>annotation</mode>"]
+    lines += ["      <labels>", *_labels(names, keypoint_names), "      </labels>"]
+    lines += ["    </task>", "  </meta>"]
+    groups = count(1)
+    for index, found in enumerate(images):
+        attributes: dict[str, object] = {"id": index, "name": found.image}
+        if subsets:
+            attributes["subset"] = subsets[index]
+        attributes |= {"width": found.width, "height": found.height}
+        lines.append(f"  {tag('image', attributes, end=False)}")
+        for thing in found.objects:
+            lines += _shapes(thing, keypoint_names, groups)
+        lines.append("  </image>")
+    return "\n".join([*lines, "</annotations>", ""])
+
+
+def _labels(names: Sequence[str], keypoint_names: Sequence[str]) -> Iterator[str]:
+    kind = "skeleton" if keypoint_names else "any"
+    for name in names:
+        yield _label(name, kind)
+        for point in keypoint_names:
+            yield _label(point, "points", name)
+
+
+def _label(name: str, kind: str, parent: str = "") -> str:
+    parts = [tag("name", {}, name), tag("type", {}, kind), "<attributes></attributes>"]
+    parts += [tag("parent", {}, parent)] if parent else []
+    return f"        <label>{''.join(parts)}</label>"
+
+
+def _shapes(
+    thing: Annotation, keypoint_names: Sequence[str], groups: Iterator[int]
+) -> Iterator[str]:
+    common: dict[str, object] = {"label": thing.label, "source": "manual"}
+    shape: dict[str, object] = common | {"occluded": 0, "z_order": 0}
+    if thing.keypoints and (thing.parts or thing.box):
+        grouped = {"group_id": next(groups)}
+        shape, common = shape | grouped, common | grouped
+    if thing.parts:
+        points = bridge([r for part in thing.parts for r in (part.outline, *part.holes)])
+        yield "    " + tag("polygon", shape | {"points": _points(points)})
+    elif thing.box is not None:
+        sides = dict(zip(("xtl", "ytl", "xbr", "ybr"), map(number, thing.box), strict=True))
+        yield "    " + tag("box", shape | sides)
+    elif not thing.keypoints:
+        yield "    " + tag("tag", common)
+    if thing.keypoints:
+        yield "    " + tag("skeleton", common | {"z_order": 0}, end=False)
+        for point in in_order(thing.keypoints, keypoint_names):
+            element: dict[str, object] = {"label": point.name, "source": "manual"}
+            element["outside"] = int(point.visibility == ABSENT)
+            element["occluded"] = int(point.visibility == OCCLUDED)
+            yield "      " + tag("points", element | {"points": _points([(point.x, point.y)])})
+        yield "    </skeleton>"
+
+
+def _points(points: Sequence[tuple[float, float]]) -> str:
+    return ";".join(f"{number(x)},{number(y)}" for x, y in points)
+
+
+@dataclass
+class _Reader:
+    """Takes the children of the root, one after the other."""
+
+    images: list[Annotations] = field(default_factory=list)
+    skipped: Counter[str] = field(default_factory=Counter)
+    skeletons: Skeletons = field(default_factory=dict)
+
+    def child(self, element: Element) -> None:
+        if element.tag == "meta":
+            self._meta(element)
+        elif element.tag == "image":
+            self.images.append(self._image(element))
+        elif element.tag == "track":
+            raise ValidationFailed(
+                "This is CVAT's XML for videos: its tracks name frames, not images. Export the "
+                'task as "CVAT for images 1.1", or as COCO 1.0.'
+            )
+        elif element.tag != "version":
+            raise ValidationFailed(
+                f"The {WHAT} has an element <{str(element.tag)[:40]}> that is not read. Export "
+                'as "CVAT for images 1.1".'
+            )
+
+    def _meta(self, meta: Element) -> None:
+        """Which key points a skeleton has: labels that name theirs as `parent`."""
+        for label in meta.iter("label"):
+            if parent := text_of(label.find("parent")):
+                points = self.skeletons.setdefault(parent, [])
+                points.append(text_of(label.find("name")))
+
+    def _image(self, image: Element) -> Annotations:
+        name = image.get("name", "")
+        where = f"Image {image.get('id', '?')[:20]} ({name[:100]!r})"
+        if not name:
+            raise ValidationFailed(f"{where} has no name.")
+        size = _side(image, "width", where), _side(image, "height", where)
+        read: list[_Shape] = []
+        for index, element in enumerate(image, 1):
+            kind = str(element.tag)
+            if kind in DETAILS:
+                continue
+            if kind in PASSED_OVER:
+                self.skipped[PASSED_OVER[kind]] += 1
+                continue
+            if kind not in READERS:
+                raise ValidationFailed(
+                    f"{where}: shape {index} is a <{kind[:40]}>. Read are: {', '.join(READERS)}; "
+                    f"passed over: {', '.join(PASSED_OVER)}."
+                )
+            shape = _Shape(element, f"{where}: shape {index} ({kind})", self.skeletons)
+            made = READERS[kind](shape)
+            if isinstance(made, str):
+                self.skipped[made] += 1
+            else:
+                shape.made = made
+                read.append(shape)
+        return Annotations(name, *size, tuple(_joined(read)))
+
+
+@dataclass
+class _Shape:
+    """An element of an image, and what it became."""
+
+    element: Element
+    where: str
+    skeletons: Mapping[str, Sequence[str]]
+    made: Annotation = field(default_factory=lambda: Annotation(""))
+
+    @property
+    def label(self) -> str:
+        label = self.element.get("label", "")
+        if not label.strip():
+            raise ValidationFailed(f"{self.where} has no label.")
+        return label
+
+    @property
+    def group(self) -> tuple[str, str] | None:
+        group = self.element.get("group_id") or "0"
+        return None if group == "0" else (group, self.label)
+
+    def value(self, name: str, default: str = "") -> float:
+        text = self.element.get(name, default)
+        try:
+            value = float(text)
+            if math.isfinite(value):
+                return value
+        except ValueError:
+            pass
+        raise ValidationFailed(f"{self.where}: '{name}' must be a number, and is {text[:40]!r}.")
+
+    def whole(self, name: str, least: int) -> int:
+        value = self.value(name)
+        if value != int(value) or value < least:
+            raise ValidationFailed(
+                f"{self.where}: '{name}' must be a whole number from {least}, and is {value:g}."
+            )
+        return int(value)
+
+
+def _joined(shapes: Sequence[_Shape]) -> Iterator[Annotation]:
+    """Skeletons with the shape of their group, where it is the only one and theirs the only one."""
+    posed: dict[tuple[str, str], list[int]] = {}
+    placed: dict[tuple[str, str], list[int]] = {}
+    for index, shape in enumerate(shapes):
+        if shape.group is not None and shape.made.bounds is not None:
+            where = posed if shape.made.keypoints else placed
+            where.setdefault(shape.group, []).append(index)
+    joined = {
+        placed[group][0]: members[0]
+        for group, members in posed.items()
+        if len(members) == len(placed.get(group, ())) == 1
+    }
+    gone = set(joined.values())
+    for index, shape in enumerate(shapes):
+        if index in joined:
+            yield replace(shape.made, keypoints=shapes[joined[index]].made.keypoints)
+        elif index not in gone:
+            yield shape.made
+
+
+def _side(image: Element, name: str, where: str) -> int:
+    text = image.get(name, "0")
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise ValidationFailed(
+            f"{where}: '{name}' must be a whole number of pixels, and is {text[:20]!r}."
+        )
+    return int(text)
+
+
+def _box(shape: _Shape) -> Annotation:
+    x1, y1, x2, y2 = (shape.value(name) for name in ("xtl", "ytl", "xbr", "ybr"))
+    if x1 > x2 or y1 > y2:
+        raise ValidationFailed(
+            f"{shape.where} ends before it begins: {x1:g}, {y1:g} to {x2:g}, {y2:g}."
+        )
+    if turn := math.radians(shape.value("rotation", "0")):
+        corners = turned(rectangle(x1, y1, x2, y2), ((x1 + x2) / 2, (y1 + y2) / 2), turn)
+        return Annotation(shape.label, parts=(Part(corners),))
+    return Annotation(shape.label, box=(x1, y1, x2, y2))
+
+
+def _polygon(shape: _Shape) -> Annotation:
+    points = _read_points(shape.element, shape.where)
+    if len(points) < 3:
+        raise ValidationFailed(f"{shape.where} has {len(points)} corners; it needs three.")
+    return Annotation(shape.label, parts=unbridge(points))
+
+
+def _ellipse(shape: _Shape) -> Annotation:
+    x, y = shape.value("cx"), shape.value("cy")
+    rx, ry = shape.value("rx"), shape.value("ry")
+    if min(rx, ry) <= 0:
+        raise ValidationFailed(f"{shape.where} has the radii {rx:g} and {ry:g}.")
+    turn = math.radians(shape.value("rotation", "0"))
+    return Annotation(shape.label, parts=(Part(turned(ellipse(x, y, rx, ry), (x, y), turn)),))
+
+
+def _mask(shape: _Shape) -> Annotation | str:
+    """Runs along the rows of the mask's own box, the first of pixels that are off."""
+    left, top = shape.whole("left", 0), shape.whole("top", 0)
+    width, height = shape.whole("width", 0), shape.whole("height", 0)
+    texts = shape.element.get("rle", "").split(",")
+    try:
+        lengths = np.array([int(text) for text in texts if text.strip()], np.int64)
+        if width * height > MOST_PIXELS or (lengths < 0).any() or lengths.sum() != width * height:
+            raise ValueError
+    except (ValueError, OverflowError):
+        raise ValidationFailed(
+            f"{shape.where}: its 'rle' must be run lengths that add up to its {width} × {height} "
+            f"pixels, {MOST_PIXELS} at most."
+        ) from None
+    on = np.arange(len(lengths)) % 2 == 1
+    mask: Mask = np.repeat(on, lengths).reshape(height, width)
+    parts = tuple(
+        Part(_moved(piece.outer, left, top), tuple(_moved(h, left, top) for h in piece.holes))
+        for piece in outlines(mask)
+    )
+    return Annotation(shape.label, parts=parts) if parts else NO_PIXEL
+
+
+def _moved(points: np.ndarray, left: int, top: int) -> Ring:
+    return ring(points + np.array((left, top), np.float32))
+
+
+def _tag(shape: _Shape) -> Annotation:
+    return Annotation(shape.label)
+
+
+def _skeleton(shape: _Shape) -> Annotation | str:
+    points = []
+    for index, element in enumerate(shape.element, 1):
+        if element.tag in DETAILS:
+            continue
+        where = f"{shape.where}: element {index}"
+        if element.tag != "points" or not element.get("label"):
+            raise ValidationFailed(f"{where} must be <points> with a label.")
+        points.append(_keypoint(element, where))
+    if not any(point.visibility for point in points):
+        return NO_POINT
+    names = shape.skeletons.get(shape.label, ())
+    return Annotation(shape.label, keypoints=in_order(points, names))
+
+
+def _keypoint(element: Element, where: str) -> Keypoint:
+    name = element.get("label", "")
+    if element.get("outside") == "1":
+        return Keypoint(name, visibility=ABSENT)
+    points = _read_points(element, where)
+    if len(points) != 1:
+        raise ValidationFailed(f"{where} must be one point, and is {len(points)}.")
+    occluded = element.get("occluded") == "1"
+    return Keypoint(name, *points[0], OCCLUDED if occluded else VISIBLE)
+
+
+def _read_points(element: Element, where: str) -> Ring:
+    text = element.get("points", "")
+    try:
+        pairs = [tuple(map(float, pair.split(","))) for pair in text.split(";") if pair.strip()]
+        found = tuple((x, y) for x, y in pairs)
+        if not all(math.isfinite(value) for point in found for value in point):
+            raise ValueError
+    except ValueError:
+        raise ValidationFailed(
+            f"{where}: its points must be 'x,y;x,y;…', and are {text[:60]!r}."
+        ) from None
+    return found
+
+
+READERS: dict[str, Callable[[_Shape], Annotation | str]] = {
+    "box": _box,
+    "polygon": _polygon,
+    "mask": _mask,
+    "ellipse": _ellipse,
+    "skeleton": _skeleton,
+    "tag": _tag,
+}
