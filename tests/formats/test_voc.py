@@ -156,7 +156,7 @@ def test_what_is_not_understood_is_refused(text: str, told: str) -> None:
 
 def test_text_in_an_encoding_that_is_not_declared_is_refused() -> None:
     with pytest.raises(ValidationFailed, match="UTF-8"):
-        from_voc(document(thing(BOX, "犬")).encode("gbk"))
+        from_voc(document(thing(BOX, "狗")).encode("gbk"))
 
 
 def test_what_voc_cannot_hold_is_refused_with_the_formats_that_can() -> None:
