@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -41,6 +41,16 @@ PngImagePlugin.MAX_TEXT_MEMORY = 8 << 20  # bytes of comments unpacked while rea
 _open = Image.open  # before Ultralytics, if it is imported later, replaces it (utils/patches.py)
 
 
+class Header(NamedTuple):
+    """What a file's header says: size after EXIF rotation, Pillow's name of the format, and
+    whether the pixels are plainly those of an 8-bit JPEG or PNG, which every decoder agrees on."""
+
+    width: int
+    height: int
+    format: str
+    ordinary: bool
+
+
 def check_header(data: bytes, max_pixels: int) -> tuple[int, int]:
     """Width and height after EXIF rotation, read without decoding.
 
@@ -48,6 +58,12 @@ def check_header(data: bytes, max_pixels: int) -> tuple[int, int]:
         InvalidImage: the bytes begin no supported image.
         PayloadTooLarge: it has more than `max_pixels` pixels.
     """
+    header = read_header(data, max_pixels)
+    return header.width, header.height
+
+
+def read_header(data: bytes, max_pixels: int) -> Header:
+    """The same, with what decoders make of the file."""
     with _refusing():
         image = _open_checked(data, max_pixels)
         width, height = image.size
@@ -55,7 +71,13 @@ def check_header(data: bytes, max_pixels: int) -> tuple[int, int]:
         exif = Image.Image.getexif(image) if image.format == "PNG" else image.getexif()
         # Pillow has turned a TIFF's size already
         turned = image.format != "TIFF" and exif.get(ORIENTATION) in _SIDEWAYS
-        return (height, width) if turned else (width, height)
+        plain = image.format == "JPEG" or (
+            image.format == "PNG" and b"eXIf" not in data and data[24:25] == b"\x08"  # bits
+        )
+        ordinary = plain and image.mode in ("RGB", "RGBA", "L")
+        if turned:
+            width, height = height, width
+        return Header(width, height, str(image.format), ordinary)
 
 
 def decode(data: bytes, max_pixels: int) -> Pixels:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -11,13 +12,15 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from PIL import Image
 
+from errors import VisionLoopError
 from inference.images import decode
 from settings import get_settings
-from training.image_files import CONVERTED
 from training.labels import as_text, parse
 
 if TYPE_CHECKING:
     from training.datasets import Dataset
+
+log = logging.getLogger("visionloop")
 
 
 def write(dataset: Dataset, folder: Path) -> Path:
@@ -45,8 +48,8 @@ def _write_classes(dataset: Dataset, folder: Path) -> None:
         for cls, members in groups.items():
             target = folder / split / dataset.names[cls]  # every class everywhere: ids stay
             target.mkdir(parents=True)
-            for image, name in _unique(members):
-                link(image, target / name)
+            for image, name in _unique(dataset, members):
+                link(dataset, image, target / name)
 
 
 def _write_labelled(dataset: Dataset, folder: Path, final: Path) -> None:
@@ -54,8 +57,9 @@ def _write_labelled(dataset: Dataset, folder: Path, final: Path) -> None:
         pictures, labels = folder / "images" / split, folder / "labels" / split
         pictures.mkdir(parents=True)
         labels.mkdir(parents=True)
-        for image, name in _unique(images):
-            link(image, pictures / name)
+        for image, name in _unique(dataset, images):
+            if not link(dataset, image, pictures / name):
+                continue
             label = dataset.labels.get(image)
             target = labels / f"{name.rpartition('.')[0]}.txt"
             if label is None:
@@ -86,24 +90,36 @@ def description(dataset: Dataset, folder: Path) -> dict[str, Any]:
     return content
 
 
-def _unique(images: Iterable[Path]) -> Iterator[tuple[Path, str]]:
+def view_suffix(dataset: Dataset, image: Path) -> str:
+    """The suffix that an image has in a view: its own, or PNG's where it is converted."""
+    return ".png" if dataset.looked.pictures[image].converted else image.suffix
+
+
+def _unique(dataset: Dataset, images: Iterable[Path]) -> Iterator[tuple[Path, str]]:
     """A name of its own for each image, label included; its own name where that is free."""
     taken: set[str] = set()
     for image in images:
-        stem, suffix = os.path.splitext(image.name)
-        suffix = ".png" if suffix.lower() in CONVERTED else suffix
+        stem = os.path.splitext(image.name)[0]
         name, number = stem, 1
         while name in taken:
             number += 1
             name = f"{stem}_{number}"
         taken.add(name)
-        yield image, f"{name}{suffix}"
+        yield image, f"{name}{view_suffix(dataset, image)}"
 
 
-def link(image: Path, target: Path) -> None:
-    """A link to the picture, or its pixels as PNG where trainers cannot read the format."""
-    if image.suffix.lower() in CONVERTED:
-        pixels = decode(image.read_bytes(), get_settings().max_pixels)
-        Image.fromarray(pixels).save(target)
-    else:
+def link(dataset: Dataset, image: Path, target: Path) -> bool:
+    """A link to the image, or its pixels as PNG where trainers would not read the same ones.
+
+    False where the file has become unreadable since it was looked at: one never ends a job.
+    """
+    if not dataset.looked.pictures[image].converted:
         target.symlink_to(image.absolute())
+        return True
+    try:
+        pixels = decode(image.read_bytes(), get_settings().max_pixels)
+    except (OSError, VisionLoopError) as error:
+        log.warning("'%s' is left out of this job: %s", image, error)
+        return False
+    Image.fromarray(pixels).save(target)
+    return True

@@ -6,7 +6,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-EXAMPLES = 5
+EXAMPLES = 5  # in a sentence
+LISTED = 100  # places that are kept besides
 
 # What is counted while scanning. Fatal ones make training refuse the data set.
 HEADLINES = {
@@ -63,7 +64,7 @@ class Findings:
         """Count one of HEADLINES' kinds, and remember where."""
         self.counts[kind] += count
         examples = self._examples.setdefault(kind, [])
-        if len(examples) < EXAMPLES:
+        if len(examples) < LISTED:
             examples.append(where)
 
     def note(self, kind: str, message: str, fatal: bool = False) -> None:
@@ -77,8 +78,9 @@ class Findings:
         counted = [
             Finding(
                 kind,
-                f"{HEADLINES[kind]}: {self.counts[kind]} ({'; '.join(self._examples[kind])}"
-                f"{'; …' if self.counts[kind] > len(self._examples[kind]) else ''}).",
+                f"{HEADLINES[kind]}: {self.counts[kind]} "
+                f"({'; '.join(self._examples[kind][:EXAMPLES])}"
+                f"{'; …' if self.counts[kind] > EXAMPLES else ''}).",
                 self.counts[kind],
                 tuple(self._examples[kind]),
                 kind in FATAL,

@@ -23,10 +23,12 @@ import numpy as np
 
 from errors import VisionLoopError
 from inference.device import cpu_count
-from inference.images import check_header, decode
+from inference.images import Pixels, decode, read_header
 from settings import get_settings
+from training.image_files import CONVERTED
+from training.trainer_pixels import needs_pixels, reads_the_same
 
-FORMAT = 1
+FORMAT = 2
 MOST_CACHES = 64  # data sets remembered
 BIGGEST = 512 * 2**20  # bytes of one picture
 KEEP = 60.0  # seconds after which what was found is kept, lest a crash cost all of it
@@ -34,7 +36,8 @@ _AT_A_TIME = 512  # files handed to the threads; between them a check can be int
 
 
 class Picture(NamedTuple):
-    """One image file. `problem` is empty for a readable one."""
+    """One image file. `problem` is empty for a readable one; `converted`: trainers do not read
+    it to the same pixels, so a job's view has them as PNG."""
 
     size: int
     mtime: int  # ns
@@ -42,6 +45,7 @@ class Picture(NamedTuple):
     width: int
     height: int
     problem: str
+    converted: bool = False
 
 
 def look(
@@ -112,25 +116,31 @@ def _look(path: Path, known: Picture | None, limit: int) -> Picture:
     except OSError as error:
         return Picture(0, 0, "", 0, 0, f"The file cannot be read: {error.strerror}.")
     width = height = 0
-    problem = ""
+    problem, converted = "", False
     try:
-        width, height = check_header(data, limit)
-        _decode(data, limit)
+        header = read_header(data, limit)
+        width, height = header.width, header.height
+        suffix = path.suffix.lower()
+        if needs_pixels(suffix, header):
+            pixels = decode(data, limit)
+        else:
+            pixels = _decode(data, limit)
+        converted = suffix in CONVERTED or not reads_the_same(data, suffix, header, pixels)
     except VisionLoopError as error:
         problem = error.message
     digest = hashlib.sha256(data).hexdigest()
-    return Picture(facts.st_size, facts.st_mtime_ns, digest, width, height, problem)
+    return Picture(facts.st_size, facts.st_mtime_ns, digest, width, height, problem, converted)
 
 
-def _decode(data: bytes, limit: int) -> None:
+def _decode(data: bytes, limit: int) -> Pixels | None:
     """Raises what `inference.images.decode` raises; a whole JPEG is decoded at an eighth of
-    its size, which reads all of its data in a third of the time."""
+    its size, which reads all of its data in a third of the time, and gives None."""
     if data[:3] == b"\xff\xd8\xff" and data.endswith(b"\xff\xd9"):
         buffer = np.frombuffer(data, np.uint8)
         with contextlib.suppress(cv2.error):
             if cv2.imdecode(buffer, cv2.IMREAD_REDUCED_GRAYSCALE_8) is not None:
-                return
-    decode(data, limit)
+                return None
+    return decode(data, limit)
 
 
 def _key(path: Path, root: Path) -> str:

@@ -17,9 +17,8 @@ from pathlib import Path
 import yaml
 
 from training.class_union import ClassUnion
-from training.dataset_view import description, link
+from training.dataset_view import description, link, view_suffix
 from training.datasets import Dataset, Looked
-from training.image_files import CONVERTED
 from training.labels import Row, as_text, parse
 
 REPLAYED, NEW = "replayed-", "new-"  # what the view's file names begin with
@@ -136,13 +135,14 @@ class UnionDataset(Dataset):
             (folder / "images" / split).mkdir(parents=True, exist_ok=True)
             (folder / "labels" / split).mkdir(parents=True, exist_ok=True)
         for number, image in enumerate(part.splits.get(split, ())):
-            suffix = ".png" if image.suffix.lower() in CONVERTED else image.suffix
+            suffix = view_suffix(part.dataset, image)
             name = f"{prefix}{number:06}"
             if self.task == "classify":
                 (cls,) = part.classes(image)
-                link(image, folder / split / str(cls) / f"{name}{suffix}")
+                link(part.dataset, image, folder / split / str(cls) / f"{name}{suffix}")
                 continue
-            link(image, folder / "images" / split / f"{name}{suffix}")
+            if not link(part.dataset, image, folder / "images" / split / f"{name}{suffix}"):
+                continue
             text = as_text(part.rows(image))
             (folder / "labels" / split / f"{name}.txt").write_text(text, encoding="utf-8")
 
