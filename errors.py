@@ -22,6 +22,7 @@ class VisionLoopError(Exception):
     status: ClassVar[int] = 500
 
     def __init__(self, message: str, retry_after: float | None = None) -> None:
+        message = message.encode("utf-8", "backslashreplace").decode()  # half surrogate pairs
         super().__init__(message, retry_after)
         self.message = message
         self.retry_after = retry_after

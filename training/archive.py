@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import lzma
 import os
 import shutil
@@ -15,9 +14,18 @@ from pathlib import Path
 from typing import IO
 
 from errors import DatasetInvalid, PayloadTooLarge
-from training.image_files import SUFFIXES, is_junk
+from training.findings import Finding, Findings
+from training.image_files import SUFFIXES, UNREADABLE, is_junk
+from training.zip_names import names_of
 
-KEPT = SUFFIXES | {".txt", ".yaml", ".yml", ".json", ".csv"}  # nothing that any code would run
+# Nothing that any code would run
+KEPT = SUFFIXES | {".txt", ".yaml", ".yml", ".json", ".xml", ".csv", ".data", ".names"}
+# Other files are code, caches or weights, which nobody misses; of these people should know
+PERHAPS_DATA = UNREADABLE | {
+    *(".zip", ".rar", ".7z", ".tar", ".gz", ".tgz"),
+    *(".mp4", ".avi", ".mov", ".mkv", ".webm"),
+    *(".tfrecord", ".parquet", ".npy", ".npz", ".mat", ".h5", ".pkl", ".ndjson", ".jsonl"),
+}
 
 DAMAGED = "The file is not a zip, or it is damaged. Pack it again."
 MOST_ENTRIES = 500_000
@@ -28,7 +36,6 @@ SPARE = 256 * 2**20  # bytes that must stay free on the disk
 DEPTH = 20
 LONGEST = 200  # bytes of one name, so that a job's view can add to it
 _CHUNK = 2**20
-_UTF8 = 0x800
 _ENCRYPTED = 0x1
 
 
@@ -40,6 +47,7 @@ class Unpacked:
     files: int
     size: int
     skipped: int  # files that are no data
+    findings: tuple[Finding, ...] = ()  # what was assumed, and what of it might have been data
 
 
 def unpack(file: Path | IO[bytes], folder: Path, max_upload: int) -> Unpacked:
@@ -52,7 +60,8 @@ def unpack(file: Path | IO[bytes], folder: Path, max_upload: int) -> Unpacked:
     """
     try:
         with zipfile.ZipFile(file) as archive:
-            wanted, skipped = _wanted(archive)
+            findings = Findings()
+            wanted, skipped = _wanted(archive, findings)
             _check_room(sum(info.file_size for info, _ in wanted), folder, max_upload)
             size = _extract(archive, wanted, folder, MOST_GROWTH * max_upload)
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, UnicodeError, ValueError):
@@ -64,20 +73,17 @@ def unpack(file: Path | IO[bytes], folder: Path, max_upload: int) -> Unpacked:
     except (NotImplementedError, RuntimeError):
         raise DatasetInvalid("The zip is packed in an unusual way. Use the ordinary one.") from None
     if not wanted:
-        raise DatasetInvalid("The zip holds neither images nor labels.")
-    return Unpacked(_unwrap(folder), len(wanted), size, skipped)
+        left_out = " ".join(finding.message for finding in findings.result())
+        raise DatasetInvalid(f"The zip holds neither images nor labels. {left_out}".strip())
+    return Unpacked(_unwrap(folder), len(wanted), size, skipped, findings.result())
 
 
-def safe_name(info: zipfile.ZipInfo) -> tuple[str, ...]:
+def safe_name(name: str) -> tuple[str, ...]:
     """The parts of an entry's path below the folder it is unpacked into.
 
     Raises:
         DatasetInvalid: It leads elsewhere, or cannot be a file's name.
     """
-    name = info.orig_filename
-    if not info.flag_bits & _UTF8:  # many packers write UTF-8 without saying so
-        with contextlib.suppress(UnicodeError):
-            name = name.encode("cp437").decode("utf-8")
     name = name.replace("\\", "/")
     shown = name[:80].encode("utf-8", "backslashreplace").decode()
     parts = tuple(part for part in name.split("/") if part not in ("", "."))
@@ -91,16 +97,19 @@ def safe_name(info: zipfile.ZipInfo) -> tuple[str, ...]:
 
 
 def _wanted(
-    archive: zipfile.ZipFile,
+    archive: zipfile.ZipFile, findings: Findings
 ) -> tuple[list[tuple[zipfile.ZipInfo, tuple[str, ...]]], int]:
     """The data files with their places, and how many others there are."""
     entries = archive.infolist()
     if len(entries) > MOST_ENTRIES:
         raise DatasetInvalid(f"The zip has {len(entries):,} entries; at most {MOST_ENTRIES:,}.")
+    names, assumed = names_of(entries)
+    if assumed:
+        findings.note("zip_names", assumed)
     wanted: dict[tuple[str, ...], zipfile.ZipInfo] = {}
     skipped = 0
-    for info in entries:
-        parts = safe_name(info)
+    for info, name in zip(entries, names, strict=True):
+        parts = safe_name(name)
         kind = stat.S_IFMT(info.external_attr >> 16)
         if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
             raise DatasetInvalid(f"The zip's entry '{'/'.join(parts)}' is a link or device.")
@@ -109,6 +118,8 @@ def _wanted(
         suffix = os.path.splitext(parts[-1])[1].lower()
         if any(map(is_junk, parts)) or suffix not in KEPT:
             skipped += 1
+            if suffix in PERHAPS_DATA and not any(map(is_junk, parts)):
+                findings.add("not_unpacked", "/".join(parts))
             continue
         if info.flag_bits & _ENCRYPTED:
             raise DatasetInvalid("The zip is encrypted. Pack it without a password.")

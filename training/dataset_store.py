@@ -20,7 +20,7 @@ from models_store.description import Task
 from settings import Settings
 from training import archive, fingerprint
 from training.class_folders import is_class_tree
-from training.data_roots import confine, data_roots
+from training.data_roots import confine, data_roots, there
 from training.dataset_report import report
 from training.dataset_yaml import find_yaml
 from training.datasets import Dataset, inspect
@@ -123,7 +123,7 @@ class DatasetStore:
         Raises:
             DatasetNotFound: There is no such thing.
             Forbidden: It lies outside the roots.
-            ValidationFailed: It is empty.
+            ValidationFailed: It is empty, or no path that can be.
         """
         reference = reference.strip()
         if not reference:
@@ -137,7 +137,7 @@ class DatasetStore:
             path = confine(os.path.join(place, reference), self.roots, reference)
             if card := _card(path):  # an upload's folder
                 return confine(path / card["description"], self.roots)
-            if path.exists():
+            if there(path, reference):
                 return path
         raise DatasetNotFound(
             f"No data set '{reference[:200]}': neither an id nor a path on this server. Upload "

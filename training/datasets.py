@@ -16,7 +16,7 @@ from pathlib import Path
 from errors import DatasetInvalid, DatasetNotFound
 from models_store.description import Task
 from training import class_folders, dataset_view, dataset_yaml, fingerprint
-from training.data_roots import confine
+from training.data_roots import confine, there
 from training.dataset_yaml import Keypoints
 from training.findings import Finding, Findings
 from training.fingerprint import Picture
@@ -167,8 +167,8 @@ def inspect(path: Path | str, task: Task | None, roots: Sequence[Path], fewest: 
         DatasetNotFound, Forbidden: As for `check`.
     """
     real = confine(path, roots)
-    if not real.exists():
-        raise DatasetNotFound(f"There is nothing at '{path}' on this server.")
+    if not there(real, str(path)):
+        raise DatasetNotFound(f"There is nothing at '{str(path)[:200]}' on this server.")
     findings = Findings()
     if real.is_file() and real.suffix.lower() == ".zip":
         raise DatasetInvalid(f"'{real.name}' is packed: upload it with POST /api/datasets.")

@@ -27,6 +27,7 @@ HEADLINES = {
     "duplicate_split": "Images that are in train and in another split too",
     "duplicate_train": "Images that are in train more than once",
     "unlisted_format": "Files of a format that training cannot read, ignored",
+    "not_unpacked": "Files of the zip that are read neither as image nor as label, left out",
     "missing_file": "Listed images that do not exist, ignored",
 }
 FATAL = frozenset({"class_id"})

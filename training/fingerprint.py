@@ -121,10 +121,7 @@ def _look(path: Path, known: Picture | None, limit: int) -> Picture:
         header = read_header(data, limit)
         width, height = header.width, header.height
         suffix = path.suffix.lower()
-        if needs_pixels(suffix, header):
-            pixels = decode(data, limit)
-        else:
-            pixels = _decode(data, limit)
+        pixels = decode(data, limit) if needs_pixels(suffix, header) else _decode(data, limit)
         converted = suffix in CONVERTED or not reads_the_same(data, suffix, header, pixels)
     except VisionLoopError as error:
         problem = error.message

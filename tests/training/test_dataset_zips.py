@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from errors import DatasetInvalid, PayloadTooLarge
 from training import archive
 from training.archive import safe_name, unpack
+from training.zip_names import names_of
 
 LIMIT = 2**20
 
@@ -149,7 +150,7 @@ def test_a_name_is_refused_or_stays_below_its_folder(name: str, utf8: bool) -> N
     info.orig_filename = name
     info.flag_bits = 0x800 if utf8 else 0
     try:
-        parts = safe_name(info)
+        parts = safe_name(names_of([info]).names[0])
     except DatasetInvalid as error:
         error.message.encode()  # can be sent
         return
@@ -184,3 +185,28 @@ def test_a_zip_of_a_rarer_kind_that_is_damaged_is_refused(tmp_path: Path, method
     (tmp_path / "out").mkdir()
     with pytest.raises(DatasetInvalid, match="damaged"):
         unpack(file, tmp_path / "out", 2**20)
+
+
+def test_what_might_have_been_data_is_named_and_other_rests_are_counted(tmp_path: Path) -> None:
+    source = zipped(
+        ("images/train/a.jpg", b"1"),
+        ("images/train/b.HEIC", b"2"),
+        ("inner.zip", b"3"),
+        ("clip.mp4", b"4"),
+        ("__MACOSX/images/._b.HEIC", b"5"),
+        ("Thumbs.db", b"6"),
+        ("labels/train.cache", b"7"),
+        ("wandb/run-1/files/model.pt", b"8"),
+        ("empty/", b""),
+    )
+    unpacked = unpack(source, tmp_path, LIMIT)
+    assert unpacked.skipped == 7
+    (finding,) = unpacked.findings
+    assert finding.kind == "not_unpacked"
+    assert set(finding.examples) == {"images/train/b.HEIC", "inner.zip", "clip.mp4"}
+    assert not (tmp_path / "empty").exists()
+
+
+def test_a_zip_of_a_zip_says_what_it_holds(tmp_path: Path) -> None:
+    with pytest.raises(DatasetInvalid, match=r"neither images nor labels.*inner\.zip"):
+        unpack(zipped(("inner.zip", b"PK")), tmp_path, LIMIT)

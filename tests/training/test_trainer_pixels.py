@@ -29,7 +29,7 @@ def pillow(array: np.ndarray, form: str, **options: object) -> bytes:
     mode = options.pop("mode", None)
     image = Image.fromarray(array)
     buffer = io.BytesIO()
-    (image.convert(str(mode)) if mode else image).save(buffer, form, **options)  # type: ignore[arg-type]
+    (image.convert(str(mode)) if mode else image).save(buffer, form, **options)
     return buffer.getvalue()
 
 
@@ -116,7 +116,8 @@ def test_training_sees_the_pixels_that_the_check_saw(
         pixels = read(str(seen))
         if read is imread_unicode and seen.suffix == ".avif":
             continue  # a classifier's reader passes them to Pillow before
-        assert pixels is not None and pixels.shape == expected.shape
+        assert pixels is not None
+        assert pixels.shape == expected.shape
         assert np.mean(cv2.absdiff(pixels[..., ::-1].copy(), expected)) <= 1
     assert image.read_bytes() == data
     assert (checked(folder).fingerprint, sorted(folder.rglob("*"))) == before
