@@ -1,12 +1,18 @@
 """COCO's instance JSON: boxes, polygons or run lengths, key points; pixels.
 
 A polygon cannot hold holes there, so an object with holes is written as the pixels of its mask.
-Category ids count from 1, in the order of the class names. Regions marked `iscrowd` stand for
-many objects and are passed over.
+Category ids count from 1, in the order of the class names.
+
+`iscrowd` is 1 of every object whose mask is run lengths, as CVAT, supervision and others write it:
+those are objects. Only in the COCO data set itself it stands for many objects at once: such a
+region is passed over, and counted. It is known by its id, 900…, which COCO makes of its category's
+and its image's, or by the document's `info`.
 """
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,17 +22,23 @@ from errors import ValidationFailed
 from inference import rle
 from inference.annotations import (
     ABSENT,
+    OCCLUDED,
+    VISIBLE,
     Annotation,
     Annotations,
     Box,
     Keypoint,
     Part,
+    Ring,
     in_order,
     ring,
 )
 from inference.polygons import Outline, area, as_outlines, fill_parts, outlines
 
 Json = dict[str, Any]
+
+CROWD = "COCO crowd regions, which stand for many objects"
+COCO_ITSELF = ("cocodataset.org", "mscoco.org", "coco consortium", "coco 2014", "coco 2017")
 
 
 def to_coco(
@@ -61,34 +73,129 @@ def to_coco(
     }
 
 
-def from_coco(document: Mapping[str, Any]) -> list[Annotations]:
-    """Its pictures, those without an object included.
+def from_coco(
+    document: Mapping[str, Any], *, skipped: Counter[str] | None = None
+) -> list[Annotations]:
+    """Its images, those without an object included.
+
+    An image's width and height are 0 where the document states none. Ids may be numbers or
+    texts.
+
+    Args:
+        document: Of instances.
+        skipped: Counts, by reason, the objects that are not taken: COCO's own crowd regions.
 
     Raises:
-        ValidationFailed: A picture or annotation lacks a field, or names an unknown id.
+        ValidationFailed: An image or annotation lacks a field, an id stands twice or is nobody's,
+            or a place cannot be read; the message names image and annotation.
     """
-    try:
-        categories = {int(row["id"]): row for row in document["categories"]}
-        sizes = {int(r["id"]): (int(r["width"]), int(r["height"])) for r in document["images"]}
-        objects: dict[int, list[Annotation]] = {image_id: [] for image_id in sizes}
-        for row in document["annotations"]:
-            if not row.get("iscrowd"):
-                category = categories[int(row["category_id"])]
-                image_id = int(row["image_id"])
-                objects[image_id].append(_annotation(row, category, sizes[image_id]))
-        return [
-            Annotations(
-                str(row["file_name"]),
-                int(row["width"]),
-                int(row["height"]),
-                tuple(objects[int(row["id"])]),
-            )
-            for row in document["images"]
-        ]
-    except (KeyError, TypeError, ValueError) as error:
+    images, categories, annotations = (
+        _rows(document, name) for name in ("images", "categories", "annotations")
+    )
+    named = _by_id(categories, "category", "name")
+    listed = _by_id(images, "image", "file_name")
+    sizes = {key: _size(row, f"Image {key}") for key, row in listed.items()}
+    objects: dict[str, list[Annotation]] = {key: [] for key in listed}
+    passed: Counter[str] = Counter()
+    of_coco = _is_of_coco(document.get("info"))
+    for place, row in enumerate(annotations, 1):
+        where = f"Annotation {_shown(row, place)}"
+        image, category = (
+            _known(row, f"{what}_id", known, where)
+            for what, known in (("image", listed), ("category", named))
+        )
+        where = f"{where} of image {image} ({str(listed[image]['file_name'])[:100]!r})"
+        if row.get("iscrowd") and (of_coco or _is_crowd(row, image, category)):
+            passed[CROWD] += 1
+        else:
+            objects[image].append(_annotation(row, named[category], sizes[image], where))
+    if skipped is not None:
+        skipped.update(passed)
+    return [
+        Annotations(str(row["file_name"]), *sizes[key], tuple(objects[key]))
+        for key, row in listed.items()
+    ]
+
+
+def _rows(document: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
+    rows = document.get(name) if isinstance(document, Mapping) else None
+    if not isinstance(rows, list) or not all(isinstance(row, Mapping) for row in rows):
         raise ValidationFailed(
-            f"This is not a COCO document of instances: {type(error).__name__} {error!s:.80}."
-        ) from None
+            f"This is not a COCO document of instances: it needs '{name}', a list of objects. Send "
+            "one document, with 'images', 'categories' and 'annotations'."
+        )
+    return rows
+
+
+def _by_id(rows: Sequence[Mapping[str, Any]], what: str, name: str) -> dict[str, Mapping[str, Any]]:
+    """Rows by their ids, which must be their own."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for place, row in enumerate(rows, 1):
+        key = _id(row.get("id"), f"The {what} at place {place} ({str(row.get(name))[:100]!r})")
+        if not isinstance(row.get(name), str) or not row[name].strip():
+            raise ValidationFailed(f"The {what} {key[:60]} has no '{name}'.")
+        if key in found:
+            raise ValidationFailed(
+                f"The {what} id {key[:60]} stands twice: {found[key][name][:100]!r} and "
+                f"{row[name][:100]!r}. Give each {what} an id of its own."
+            )
+        found[key] = row
+    return found
+
+
+def _id(value: Any, where: str) -> str:
+    """An id as it is compared: 1, 1.0 and "1" are one id."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, (int, str)) or not str(value).strip():
+        raise ValidationFailed(
+            f"{where}: its id must be a number or a text, and is {str(value)[:40]}."
+        )
+    return str(value).strip()
+
+
+def _known(
+    row: Mapping[str, Any], name: str, known: Mapping[str, Mapping[str, Any]], where: str
+) -> str:
+    key = _id(row.get(name), f"{where}, {name!r}")
+    if key not in known:
+        plural = {"image_id": "images", "category_id": "categories"}[name]
+        raise ValidationFailed(f"{where}: its {name} {key[:60]} is not in '{plural}'.")
+    return key
+
+
+def _shown(row: Mapping[str, Any], place: int) -> str:
+    return str(row["id"])[:40] if row.get("id") is not None else f"at place {place}"
+
+
+def _size(row: Mapping[str, Any], where: str) -> tuple[int, int]:
+    """Width and height; 0, 0 where they are not stated."""
+    given = row.get("width"), row.get("height")
+    if not any(given):
+        return 0, 0
+    sides = [_number(value, f"{where} ({row['file_name'][:100]!r}), its size") for value in given]
+    width, height = map(int, sides)
+    if [width, height] != sides or min(sides) <= 0:
+        raise ValidationFailed(
+            f"{where} ({row['file_name'][:100]!r}) is of {given[0]} × {given[1]} pixels. Correct "
+            "'width' and 'height', or leave both away."
+        )
+    return width, height
+
+
+def _is_of_coco(info: Any) -> bool:
+    """Whether a document is of the COCO data set itself, whose crowd regions are meant."""
+    told = " ".join(str(value) for value in info.values()) if isinstance(info, Mapping) else ""
+    return any(sign in told.casefold() for sign in COCO_ITSELF)
+
+
+def _is_crowd(row: Mapping[str, Any], image: str, category: str) -> bool:
+    """Whether an annotation is one of COCO's own crowd regions: their ids are made so."""
+    ids = str(row.get("id")), image, category
+    if not all(value.isascii() and value.isdigit() and len(value) < 16 for value in ids):
+        return False
+    mine, image_id, category_id = map(int, ids)
+    return mine == 900_000_000_000 + category_id * 100_000_000 + image_id
 
 
 def _row(
@@ -150,40 +257,94 @@ def _segmentation(parts: Sequence[Part], found: Annotations) -> Json:
 
 
 def _annotation(
-    row: Mapping[str, Any], category: Mapping[str, Any], size: tuple[int, int]
+    row: Mapping[str, Any], category: Mapping[str, Any], size: tuple[int, int], where: str
 ) -> Annotation:
-    parts = _parts(row.get("segmentation"), size)
+    parts = _parts(row.get("segmentation"), size, where)
+    points = _keypoints(row.get("keypoints"), category, where)
+    given = row.get("bbox")
+    box = None if parts or not given else _box(given, where)
+    if box is None and not parts and not any(point.visibility for point in points):
+        raise ValidationFailed(
+            f"{where} has no place: it needs a 'bbox' [x, y, width, height] or a 'segmentation'."
+        )
+    score = row.get("score")
     return Annotation(
         str(category["name"]),
-        box=None if parts else _box(row["bbox"]),
+        box=box,
         parts=parts,
-        keypoints=_keypoints(row.get("keypoints") or (), category.get("keypoints") or ()),
-        score=float(row["score"]) if row.get("score") is not None else None,
+        keypoints=points,
+        score=None if score is None else _number(score, f"{where}, 'score'"),
     )
 
 
-def _box(values: Sequence[float]) -> Box:
-    x, y, w, h = map(float, values)
+def _number(value: Any, where: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ValidationFailed(f"{where}: {str(value)[:40]!r} must be a number.")
+    return float(value)
+
+
+def _box(values: Any, where: str) -> Box:
+    if not isinstance(values, list) or len(values) != 4:
+        raise ValidationFailed(
+            f"{where}: its 'bbox' must be [x, y, width, height], and is {str(values)[:60]}."
+        )
+    x, y, w, h = (_number(value, f"{where}, 'bbox'") for value in values)
+    if w < 0 or h < 0:
+        raise ValidationFailed(f"{where}: its 'bbox' has a width of {w:g} and a height of {h:g}.")
     return x, y, x + w, y + h
 
 
-def _parts(segmentation: Any, size: tuple[int, int]) -> tuple[Part, ...]:
+def _parts(segmentation: Any, size: tuple[int, int], where: str) -> tuple[Part, ...]:
+    """Polygons of fewer than three corners enclose nothing and are no parts."""
+    if not segmentation:
+        return ()
     if isinstance(segmentation, Mapping):
-        found: Sequence[Outline] = outlines(rle.decode(segmentation, size))
+        try:
+            mask = rle.decode(segmentation, size if any(size) else None)
+        except ValidationFailed as error:
+            raise ValidationFailed(f"{where}: {error.message}") from None
+        found: Sequence[Outline] = outlines(mask)
         return tuple(Part(ring(p.outer), tuple(ring(hole) for hole in p.holes)) for p in found)
-    rings = [list(map(float, values)) for values in segmentation or ()]
-    return tuple(
-        Part(ring(zip(values[0::2], values[1::2], strict=True)))
-        for values in rings
-        if len(values) >= 6
-    )
+    if not isinstance(segmentation, list):
+        raise ValidationFailed(
+            f"{where}: its 'segmentation' must be a list of polygons or run lengths, and is "
+            f"{str(segmentation)[:40]!r}."
+        )
+    flat = not isinstance(segmentation[0], list)
+    rings = [_ring(values, where) for values in ([segmentation] if flat else segmentation)]
+    return tuple(Part(corners) for corners in rings if len(corners) >= 3)
 
 
-def _keypoints(values: Sequence[float], names: Sequence[str]) -> tuple[Keypoint, ...]:
+def _ring(values: Any, where: str) -> Ring:
+    if not isinstance(values, list) or len(values) % 2:
+        raise ValidationFailed(
+            f"{where}: a polygon must be a list of x1, y1, x2, y2, …, and is {str(values)[:60]}."
+        )
+    numbers = [_number(value, f"{where}, 'segmentation'") for value in values]
+    return tuple(zip(numbers[0::2], numbers[1::2], strict=True))
+
+
+def _keypoints(values: Any, category: Mapping[str, Any], where: str) -> tuple[Keypoint, ...]:
+    if not values:
+        return ()
+    names = category.get("keypoints") or ()
+    wanted = 3 * len(names)
+    if not isinstance(values, list) or len(values) % 3 or (names and len(values) != wanted):
+        expected = f"the {wanted} of its category's {len(names)}" if names else "three a point"
+        raise ValidationFailed(
+            f"{where}: its 'keypoints' must be numbers x, y, visibility, {expected}, and are "
+            f"{len(values) if isinstance(values, list) else str(values)[:40]}."
+        )
+    numbers = [_number(value, f"{where}, 'keypoints'") for value in values]
     made = []
-    for index, start in enumerate(range(0, len(values), 3)):
-        x, y, visible = values[start : start + 3]
-        name = str(names[index]) if index < len(names) else str(index)
-        here = Keypoint(name, float(x), float(y), int(visible))
+    for index, start in enumerate(range(0, len(numbers), 3)):
+        x, y, visible = numbers[start : start + 3]
+        if visible not in (ABSENT, OCCLUDED, VISIBLE):
+            raise ValidationFailed(
+                f"{where}: the visibility of key point {index + 1} is {visible:g}; it must be 0, "
+                "1 or 2."
+            )
+        name = str(names[index]) if names else str(index)
+        here = Keypoint(name, x, y, int(visible))
         made.append(here if visible else Keypoint(name, visibility=ABSENT))
     return tuple(made)

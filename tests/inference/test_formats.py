@@ -299,7 +299,7 @@ def test_several_labels_are_as_many_objects_and_ids_need_not_be_unique() -> None
             lambda: from_coco(
                 {"images": [], "categories": [], "annotations": [{"category_id": 3}]}
             ),
-            "not a COCO document",
+            "'image_id': its id must be",
         ),
         (lambda: rle.decode({"size": [2, 2], "counts": [1]}), "run lengths"),
         (lambda: rle.decode({"size": [2, 2], "counts": [4]}, (3, 2)), "its picture of 3 × 2"),
