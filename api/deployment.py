@@ -67,14 +67,16 @@ def prepare(settings: Settings) -> None:
 
 def fill(settings: Settings) -> None:
     """Tidy the model store after a crash, and put the starter models in at the first start."""
+    from models_store.database import Database
     from models_store.registry import Registry
     from models_store.seed import seed
     from models_store.upkeep import present
     from training.evaluations import EvaluationStore
 
     print("Looking through the models; the first start prepares the starters ...", flush=True)
-    registry = Registry(settings)
-    evaluations = EvaluationStore(settings)
+    database = Database(settings)
+    registry = Registry(database)
+    evaluations = EvaluationStore(database)
     try:
         swept = registry.sweep()
         if there := present(
@@ -86,8 +88,7 @@ def fill(settings: Settings) -> None:
     except VisionLoopError as error:  # what is there already can still serve
         print(f"The starter models are not complete: {error.message}", flush=True)
     finally:
-        evaluations.close()
-        registry.close()
+        database.close()
 
 
 def longest(settings: Settings) -> float:

@@ -21,6 +21,7 @@ from api.trainer import TrainerLink
 from errors import BackendTimeout, BackendUnavailable, Conflict, NotFound, VisionLoopError
 from inference.prediction import InferenceItem, ItemResult
 from models_store import coming
+from models_store.database import Database
 from models_store.decisions import COMMAND, Why
 from models_store.registry import Registry
 from models_store.versions import ModelVersion
@@ -52,10 +53,10 @@ class Gateway:
         self.registry = registry
         self.runners = runners
         self.datasets = DatasetStore(settings)
-        self.jobs = JobStore(settings)
-        self.prelabels = PrelabelStore(settings)
-        self.evaluations = EvaluationStore(settings)
-        self.annotated = AnnotatedDatasets(settings)
+        self.jobs = JobStore(registry.database)
+        self.prelabels = PrelabelStore(registry.database)
+        self.evaluations = EvaluationStore(registry.database)
+        self.annotated = AnnotatedDatasets(registry.database)
         self.inbox = AnnotationInbox(
             self.annotated, ToolImages(settings), registry, self.jobs, self.evaluations
         )
@@ -74,7 +75,7 @@ class Gateway:
         cls, settings: Settings, runners: dict[str, Runner], trainer: TrainerLink | None = None
     ) -> Gateway:
         """A gateway at work: it waits for its runners and warms the active model."""
-        gateway = cls(settings, Registry(settings), runners, trainer)
+        gateway = cls(settings, Registry(Database(settings)), runners, trainer)
         gateway._start()
         return gateway
 

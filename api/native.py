@@ -169,9 +169,10 @@ async def predict_alone(runtime: ModelRuntime, images: Sequence[Path]) -> list[d
 
 @lru_cache(maxsize=1)
 def _registry() -> Registry:
+    from models_store.database import Database
     from models_store.registry import Registry
 
-    return Registry(get_settings())
+    return Registry(Database(get_settings()))
 
 
 class _Raised(Response):

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 
 from inference.annotations import Annotation, Annotations
+from models_store.database import Database
 from models_store.registry import Registry
 from settings import get_settings
 from training.annotation_diff import compare
@@ -58,7 +59,7 @@ def main() -> None:
     parser.add_argument("--first", type=int, nargs="*", default=[10, 20, 40])
     arguments = parser.parse_args()
     bands = Bands()
-    registry = Registry(get_settings())
+    registry = Registry(Database(get_settings()))
     version = registry.get(arguments.model)
     confidence = 0.4 * bands.review
     labeller = Labeller(version.path, get_settings(), confidence=confidence, boxes_only=True)
@@ -85,7 +86,7 @@ def main() -> None:
             f"first {first}: {mine} errors; {np.mean(draws):.1f} in as many random pictures "
             f"(95 %: {low:.0f} to {high:.0f}): {mine / np.mean(draws):.2f} times as many"
         )
-    registry.close()
+    registry.database.close()
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ import numpy as np
 
 from benchmarks.load import draw
 from benchmarks.server import PYTHON, free_port, serving
+from models_store.database import Database
 
 STARTER, NAME = "traffic_signs_yolov8n", "scenes"
 PICTURE = (640, 480)
@@ -149,13 +150,13 @@ def prepare(home: Path, images: int) -> tuple[Path, list[str]]:
     fill(settings)
     data = settings.home / "datasets" / "scenes"
     write_detection_set(data, images + 2, 3, 640, lambda i: i >= 2)
-    registry = Registry(settings)
+    registry = Registry(Database(settings))
     starter = registry.get(STARTER)
     source = {"kind": "import"}
     worse = blind(starter.path, home / "worse", commonest(data))
     folders = (starter.path, worse, starter.path)
     versions = [registry.publish(folder, NAME, source).id for folder in folders]
-    registry.close()
+    registry.database.close()
     return data / "data.yaml", versions
 
 

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.server import PYTHON, ROOT
+from models_store.database import Database
 
 TASKS = ("detect", "segment", "pose", "classify")
 
@@ -122,8 +123,8 @@ def run_job(folder: Path) -> dict[str, float]:
 
     settings = get_settings()
     request = TrainingRequest.model_validate_json((folder / "request.json").read_text())
-    recipe = plan(request, Registry(settings), _Paths(), settings)
-    store = JobStore(settings)
+    recipe = plan(request, Registry(Database(settings)), _Paths(), settings)
+    store = JobStore(Database(settings))
     row = store.create("training", config={}, recipe=recipe.model_dump(mode="json"))
     store.start(row.id, os.getpid(), 0.0)
     times = _Times()

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
 from errors import ValidationFailed, VisionLoopError
+from models_store.database import Database
 from models_store.decisions import COMMAND, Why
 from models_store.registry import Registry
 from models_store.versions import ModelVersion
@@ -40,11 +41,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not options.verbose:
         logging.disable(logging.ERROR)
     try:
-        registry = Registry(_settings())
+        database = Database(_settings())
         try:
-            options.run(registry, options)
+            options.run(Registry(database), options)
         finally:
-            registry.close()
+            database.close()
     except VisionLoopError as error:
         print(f"error: {error.message}", file=sys.stderr)
         return 1

@@ -97,9 +97,13 @@ class Promotion(Base):
 
 
 class Database:
-    """Engine and sessions of one database; safe to share between threads."""
+    """Engine and sessions of one database; safe to share between threads.
+
+    A process opens one and hands it to its stores: each has a pool of connections.
+    """
 
     def __init__(self, settings: Settings) -> None:
+        self.settings = settings
         self.engine = _engine(settings)
         with _schema_lock(settings):
             self._ensure_schema()

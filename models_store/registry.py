@@ -37,7 +37,6 @@ from models_store.scratch import clear_scratch
 from models_store.store import ModelStore, StoredModel, new_version
 from models_store.upkeep import as_row, reindex, set_promoted, sweep
 from models_store.versions import SHOWN_NAMES, ModelVersion, Snapshot, load_snapshot
-from settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -49,16 +48,13 @@ Sentences = list[str]
 class Registry:
     """Reads and changes the models; safe to share between threads and between processes."""
 
-    def __init__(self, settings: Settings, store: ModelStore | None = None) -> None:
-        self.settings = settings
+    def __init__(self, database: Database, store: ModelStore | None = None) -> None:
+        self.database = database
+        self.settings = database.settings
         self.store = store or ModelStore()
-        self.database = Database(settings)
         self._lock = threading.Lock()
         self._snapshot: Snapshot | None = None
         self._checked = -REFRESH_SECONDS
-
-    def close(self) -> None:
-        self.database.close()
 
     # --- reading
 

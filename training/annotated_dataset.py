@@ -20,7 +20,6 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from errors import DatasetNotFound
 from inference.annotations import Annotations
 from models_store.database import Base, Database, now
-from settings import Settings
 from training.annotated_picture import (
     BEFORE,
     CORRECTION_RANK,
@@ -82,13 +81,10 @@ class AnnotationEntry(Base):
 class AnnotatedDatasets:
     """Reads and changes them; safe to share between threads and between processes."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.database = Database(settings)
-        self.max_pixels = settings.max_pixels
-        self._folder = settings.home / "datasets"
-
-    def close(self) -> None:
-        self.database.close()
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.max_pixels = database.settings.max_pixels
+        self._folder = database.settings.home / "datasets"
 
     def folder(self, dataset_id: str) -> Path:
         return self._folder / dataset_id

@@ -96,13 +96,10 @@ def run_annotation(recipe: AnnotationRecipe, job: JobHandle, registry: Registry)
         JobCancelled: A stop was asked for.
     """
     version = registry.get(recipe.model_id)
-    store = AnnotatedDatasets(registry.settings)
-    try:
-        if not (store.folder(recipe.dataset_id) / CARD).exists():
-            figures = _Annotating(recipe, job, version, store, registry).run()
-            _finish(recipe, job, version, store, figures)
-    finally:
-        store.close()
+    store = AnnotatedDatasets(registry.database)
+    if not (store.folder(recipe.dataset_id) / CARD).exists():
+        figures = _Annotating(recipe, job, version, store, registry).run()
+        _finish(recipe, job, version, store, figures)
     if recipe.temporary:
         shutil.rmtree(recipe.dataset, ignore_errors=True)
 

@@ -18,6 +18,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict
 
 from errors import Forbidden, InvalidModelFile, ModelNotFound, ValidationFailed
+from models_store.database import Database
 from models_store.description import Family, Task
 from models_store.names import suggest_name
 from models_store.registry import Registry
@@ -212,7 +213,7 @@ def _given(
 ) -> Base:
     """A model id, a job id or a path."""
     if JOB_ID.fullmatch(text):
-        return _of_job(text, task, settings)
+        return _of_job(text, task, registry.database)
     if not (any(c in text for c in "/\\") or text.lower().endswith(WEIGHT_FILES)):
         return _of_registry(text, task, registry)
     path = _confined(text, settings)
@@ -230,13 +231,10 @@ def _given(
     )
 
 
-def _of_job(job_id: str, task: Task | None, settings: Settings) -> Base:
+def _of_job(job_id: str, task: Task | None, database: Database) -> Base:
     """The best weights of a training that failed or was cancelled."""
-    store = JobStore(settings)
-    try:
-        job = store.get(job_id)
-    finally:
-        store.close()
+    store = JobStore(database)
+    job = store.get(job_id)
     if job.kind != "training":
         raise ValidationFailed(f"Job {job_id} is no training: it has no weights to start from.")
     if job.status == "completed":

@@ -25,6 +25,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from errors import JobNotFound
 from inference.device import cpu_count, cuda_devices, device
 from models_store._ultralytics import environment
+from models_store.database import Database
 from models_store.registry import Registry
 from settings import Settings
 from training.jobs import FINAL, Job, JobStore
@@ -71,8 +72,9 @@ def threads(settings: Settings) -> int:
 
 def dispatcher_of(settings: Settings, on_epoch: Callable[[str, float], None]) -> Dispatcher:
     """A dispatcher on the tables of these settings."""
-    published = published_in(Registry(settings))
-    return Dispatcher(JobStore(settings), settings, published=published, on_epoch=on_epoch)
+    database = Database(settings)
+    published = published_in(Registry(database))
+    return Dispatcher(JobStore(database), settings, published=published, on_epoch=on_epoch)
 
 
 def worker_command(job: Job) -> list[str]:

@@ -93,11 +93,7 @@ def evaluate_training(
         JobCancelled: A stop was asked for.
     """
     try:
-        store = EvaluationStore(registry.settings)
-        try:
-            row = store.of_job(job.id, version.id)
-        finally:
-            store.close()
+        row = EvaluationStore(registry.database).of_job(job.id, version.id)
         if row is not None:
             _note(version, row, registry, "own")
             return row
@@ -150,18 +146,15 @@ def measure(
         job_id=job.id,
         notes=notes,
     )
-    store = EvaluationStore(registry.settings)
+    store = EvaluationStore(registry.database)
+    row = store.add(
+        version.id, name, path, dataset.fingerprint, split, output, found.figures, job.id
+    )
     try:
-        row = store.add(
-            version.id, name, path, dataset.fingerprint, split, output, found.figures, job.id
-        )
-        try:
-            _note(version, row, registry, standing)
-        except ModelNotFound:  # deleted meanwhile
-            store.delete_for(version.id)
-            raise
-    finally:
-        store.close()
+        _note(version, row, registry, standing)
+    except ModelNotFound:  # deleted meanwhile
+        store.delete_for(version.id)
+        raise
     job.advance(share[1], found.figures if standing != "aside" else {})
     for note in found.report["notes"]:
         job.log(note)

@@ -21,7 +21,6 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from models_store.database import Base, Database, now
 from models_store.names import split_tag
-from settings import Settings
 
 REPORT = "report.json"
 PLOTS = "plots"
@@ -56,12 +55,9 @@ class EvaluationRow(Base):
 class EvaluationStore:
     """Reads and adds evaluations; safe to share between threads and between processes."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.database = Database(settings)
-        self._root = settings.home / "evaluations"
-
-    def close(self) -> None:
-        self.database.close()
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self._root = database.settings.home / "evaluations"
 
     def add(
         self,

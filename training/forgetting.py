@@ -186,11 +186,7 @@ def report_forgetting(
         JobCancelled: A stop was asked for.
     """
     try:
-        store = EvaluationStore(registry.settings)
-        try:
-            kept = store.folder(row)
-        finally:
-            store.close()
+        kept = EvaluationStore(registry.database).folder(row)
         if (kept / FILE).is_file():
             return None
         found = _measure(version, kept, recipe, job, registry)
@@ -244,14 +240,11 @@ def _evaluated(
     from training.evaluating import measure
 
     name = shown_name(path, registry.settings)
-    store = EvaluationStore(registry.settings)
-    try:
-        row = store.latest(version.id, dataset.fingerprint, "val") or measure(
-            version, dataset, path, name, "val", job, registry, (1.0, 1.0), (), "aside"
-        )
-        return store.report(row)
-    finally:
-        store.close()
+    store = EvaluationStore(registry.database)
+    row = store.latest(version.id, dataset.fingerprint, "val") or measure(
+        version, dataset, path, name, "val", job, registry, (1.0, 1.0), (), "aside"
+    )
+    return store.report(row)
 
 
 def _evaluate(folder: Path, dataset: Dataset, job: JobHandle, registry: Registry) -> Report:

@@ -31,7 +31,6 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from errors import Conflict, JobNotFound
 from models_store.database import Base, Database, now
-from settings import Settings
 
 Kind = Literal["training", "evaluation", "export", "annotation"]
 Status = Literal["queued", "running", "stopping", "stopped", "completed", "failed"]
@@ -102,12 +101,9 @@ class Job(Base):
 class JobStore:
     """Reads and changes jobs; safe to share between threads and between processes."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.database = Database(settings)
-        self._jobs = settings.home / "jobs"
-
-    def close(self) -> None:
-        self.database.close()
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self._jobs = database.settings.home / "jobs"
 
     def folder(self, job_id: str) -> Path:
         """What belongs to a job: its log, its checkpoints."""

@@ -13,7 +13,6 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from inference.annotations import Annotations
 from models_store.database import Base, Database, now
-from settings import Settings
 
 LONGEST_NAME = 200
 DAYS = 90  # that an answer is kept; with a person's word it stays for good
@@ -51,8 +50,8 @@ class PrelabelRow(Base):
 class PrelabelStore:
     """Keeps pre-labels; safe to share between threads."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.database = Database(settings)
+    def __init__(self, database: Database) -> None:
+        self.database = database
         self._sweep_at = 0.0  # by time.monotonic()
 
     def add(

@@ -178,25 +178,22 @@ def run(recipe: PromotionRecipe, job: JobHandle, registry: Registry) -> Verdict:
         VisionLoopError: What evaluating raises; nothing is decided then.
         JobCancelled: A stop was asked for.
     """
-    evaluations = EvaluationStore(registry.settings)
-    try:
-        for left in reversed(range(TRIES)):
-            candidate = registry.candidate(recipe.model_id)
-            promoted = registry.promoted(candidate.name)
-            try:
-                pairs: list[Pair] = []
-                if promoted is not None and promoted.id != candidate.id:
-                    pairs = _evaluated(recipe, promoted, job, registry, evaluations)
-                judged = judge(candidate, promoted, pairs, recipe.gate, evaluations)
-                _carry_out(judged, candidate, recipe, job, registry)
-            except (Conflict, ModelNotFound) as error:  # perhaps of the promoted one
-                if not left:
-                    raise
-                job.log(f"{error.message} Comparing again.")
-            else:
-                return judged.verdict
-    finally:
-        evaluations.close()
+    evaluations = EvaluationStore(registry.database)
+    for left in reversed(range(TRIES)):
+        candidate = registry.candidate(recipe.model_id)
+        promoted = registry.promoted(candidate.name)
+        try:
+            pairs: list[Pair] = []
+            if promoted is not None and promoted.id != candidate.id:
+                pairs = _evaluated(recipe, promoted, job, registry, evaluations)
+            judged = judge(candidate, promoted, pairs, recipe.gate, evaluations)
+            _carry_out(judged, candidate, recipe, job, registry)
+        except (Conflict, ModelNotFound) as error:  # perhaps of the promoted one
+            if not left:
+                raise
+            job.log(f"{error.message} Comparing again.")
+        else:
+            return judged.verdict
     raise AssertionError("unreachable")
 
 

@@ -244,11 +244,7 @@ def _base(
 
 def _held(base: Base, registry: Registry, settings: Settings) -> tuple[Base | None, str]:
     """What an interrupted lesson began with, if it is still there; and a sentence about it."""
-    store = JobStore(settings)
-    try:
-        recipe = store.get(base.value).recipe
-    finally:
-        store.close()
+    recipe = JobStore(registry.database).get(base.value).recipe
     if recipe.get("mode") == "incremental":
         origin = Base.model_validate(recipe.get("old_base") or recipe["base"])
         try:

@@ -28,9 +28,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from errors import VisionLoopError
 from models_store import _ultralytics
+from models_store.database import Database
 from models_store.registry import Registry
 from models_store.versions import ModelVersion
-from settings import Settings, get_settings
+from settings import get_settings
 from training.failures import DISK_FULL, is_disk_full, reason
 from training.jobs import Job, JobCancelled, JobStore
 from training.processes import END, LEAVE
@@ -235,19 +236,19 @@ def main() -> int:
     give_way(arguments.parent)
     settings = get_settings()
     _ultralytics.prepare(settings.home)
-    store = JobStore(settings)
+    store = JobStore(Database(settings))
     row = claimed(store, arguments.job_id)
     if row is None:
         print("This process was not called to the job; it ends.", flush=True)
         return 1
-    return run(WorkerJob(store, row), row, settings)
+    return run(WorkerJob(store, row), row, Registry(store.database))
 
 
-def run(job: WorkerJob, row: Job, settings: Settings) -> int:
+def run(job: WorkerJob, row: Job, registry: Registry) -> int:
     """The job and its outcome. Returns the exit code."""
     try:
         try:
-            outcome = work(job, row, Registry(settings))
+            outcome = work(job, row, registry)
             job.conclude(outcome="completed", **outcome)
         except JobCancelled:
             return 128 + signal.SIGTERM

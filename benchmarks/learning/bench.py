@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from models_store.database import Database
 from models_store.registry import Registry
 from settings import Settings, get_settings
 from training.datasets import Dataset
@@ -72,7 +73,7 @@ class Bench:
 
     @cached_property
     def registry(self) -> Registry:
-        return Registry(self.settings)
+        return Registry(Database(self.settings))
 
     def run(
         self, key: str, work: Callable[[Path], Figures], made_with: Mapping[str, Any]

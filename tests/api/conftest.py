@@ -17,6 +17,7 @@ from starlette.types import ASGIApp
 
 from api.app import create_app, layered
 from api.gateway import Gateway
+from models_store.database import Database
 from models_store.registry import Registry
 from settings import Settings
 from tests.api.serving import ROOT, Server, environment
@@ -99,7 +100,6 @@ def service(tmp_path: Path, drawn_yaml: Path, call: Call) -> Iterator[Service]:
         home=tmp_path / "home", data_roots=(drawn_yaml.parent.parent,), device="cpu"
     )
     nobody: Any = {"detector": None, "annotator": None}
-    gateway = Gateway(settings, Registry(settings), nobody)
+    gateway = Gateway(settings, Registry(Database(settings)), nobody)
     yield Service(layered(create_app(gateway), settings), gateway, drawn_yaml, call)
-    gateway.registry.close()
-    gateway.jobs.close()
+    gateway.registry.database.close()

@@ -25,6 +25,7 @@ from inference.label_studio import from_label_studio
 from inference.labelme import from_labelme
 from inference.tools import TOOLS
 from inference.yolo_labels import from_yolo
+from models_store.database import Database
 from models_store.description import TYPES, Task
 from models_store.registry import Registry
 from models_store.store import ModelStore
@@ -113,13 +114,13 @@ def annotating(
     """A server with a small segmentation and a small pose model besides the starters."""
     server = Server(new_home())
     settings = Settings.model_validate({"home": server.home / "home"})
-    models = Registry(settings, ModelStore(server.home / "bento"))
+    models = Registry(Database(settings), ModelStore(server.home / "bento"))
     tasks: tuple[Task, ...] = ("segment", "pose")
     for task in tasks:
         folder = tmp_path_factory.mktemp(task)
         make_model(folder, task)
         models.publish(folder, f"small_{task}", {"kind": "import"}, promote=task == "pose")
-    models.close()
+    models.database.close()
     try:
         yield server.start()
     finally:

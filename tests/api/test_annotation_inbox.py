@@ -14,6 +14,7 @@ from PIL import Image
 from api.annotation_inbox import AnnotationInbox
 from errors import ValidationFailed
 from inference.label_studio import marking
+from models_store.database import Database
 from models_store.registry import Registry
 from models_store.store import ModelStore
 from settings import Settings
@@ -50,13 +51,13 @@ def images() -> Images:
 @pytest.fixture
 def inbox(tmp_path: Path, images: Images) -> Iterator[AnnotationInbox]:
     settings = Settings(home=tmp_path / "home")
-    store, jobs = AnnotatedDatasets(settings), JobStore(settings)
-    evaluations = EvaluationStore(settings)
-    registry = Registry(settings, ModelStore(tmp_path / "bento"))
+    database = Database(settings)
+    store, jobs = AnnotatedDatasets(database), JobStore(database)
+    evaluations = EvaluationStore(database)
+    registry = Registry(database, ModelStore(tmp_path / "bento"))
     kept: Any = images
     yield AnnotationInbox(store, kept, registry, jobs, evaluations)
-    for closing in (store, jobs, evaluations, registry):
-        closing.close()
+    database.close()
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from starlette.types import ASGIApp
 from api import local_files
 from api.app import create_app, layered
 from errors import DatasetNotFound, Forbidden, ValidationFailed
+from models_store.database import Database
 from models_store.description import Task
 from settings import Settings
 from tests.drawn_data import write_shapes
@@ -50,7 +51,10 @@ def jobs() -> list[Any]:
 def app(settings: Settings, store: DatasetStore, jobs: list[Any]) -> ASGIApp:
     listing = SimpleNamespace(list=lambda *_: jobs)
     gateway: Any = SimpleNamespace(
-        settings=settings, datasets=store, jobs=listing, annotated=AnnotatedDatasets(settings)
+        settings=settings,
+        datasets=store,
+        jobs=listing,
+        annotated=AnnotatedDatasets(Database(settings)),
     )
     return layered(create_app(gateway), settings)
 

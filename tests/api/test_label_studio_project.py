@@ -15,6 +15,7 @@ from api.annotation_inbox import AnnotationInbox
 from api.label_studio_project import Incoming, pull, take, training_request
 from api.tool_images import ToolImages
 from errors import ValidationFailed
+from models_store.database import Database
 from models_store.registry import Registry
 from models_store.store import ModelStore
 from settings import Settings
@@ -44,13 +45,13 @@ def gateway(tmp_path: Path) -> Iterator[Any]:
             return httpx.Response(404)
         return httpx.Response(200, json=answers[request.url.path])
 
-    store, jobs = AnnotatedDatasets(settings), JobStore(settings)
-    evaluations = EvaluationStore(settings)
-    registry = Registry(settings, ModelStore(tmp_path / "bento"))
+    database = Database(settings)
+    store, jobs = AnnotatedDatasets(database), JobStore(database)
+    evaluations = EvaluationStore(database)
+    registry = Registry(database, ModelStore(tmp_path / "bento"))
     images = ToolImages(settings, httpx.MockTransport(answer))
     yield SimpleNamespace(inbox=AnnotationInbox(store, images, registry, jobs, evaluations))
-    for closing in (store, jobs, evaluations, registry):
-        closing.close()
+    database.close()
 
 
 def task(number: int) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import pytest
 from bentoml.exceptions import BentoMLException
 
 from models_store.archive import export_archive
+from models_store.database import Database
 from models_store.registry import Registry
 from models_store.store import ModelStore
 from settings import Settings
@@ -100,7 +101,7 @@ def test_a_deleted_model_is_gone_and_a_hurrying_request_is_told(
     folder = registry.get(CLASSIFIER).path
     copied = Path(shutil.copytree(folder, guarded.home / "copy"))
     model = registry.publish(copied, "short_lived", {"kind": "import"})
-    registry.close()
+    registry.database.close()
 
     def loaded() -> str:
         headers = USE | {"Accept": "text/plain"}
@@ -136,7 +137,7 @@ def test_importing_needs_the_admin_token_and_a_whole_file(guarded: Server, tmp_p
     registry = _registry(guarded)
     known = registry.get(CLASSIFIER)
     archive = export_archive(known, tmp_path / "carried.zip").read_bytes()
-    registry.close()
+    registry.database.close()
     with httpx.Client(base_url=guarded.url, timeout=120) as client:
 
         def send(
@@ -166,7 +167,7 @@ def test_importing_needs_the_admin_token_and_a_whole_file(guarded: Server, tmp_p
 
 def _registry(server: Server) -> Registry:
     settings = Settings.model_validate({"home": server.home / "home"})
-    return Registry(settings, ModelStore(server.home / "bento"))
+    return Registry(Database(settings), ModelStore(server.home / "bento"))
 
 
 def test_a_killed_runner_comes_back_and_nobody_hangs(guarded: Server, picture: Picture) -> None:

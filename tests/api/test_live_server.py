@@ -13,6 +13,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families as parse
 
+from models_store.database import Database
 from models_store.registry import Registry
 from models_store.store import ModelStore
 from settings import Settings
@@ -33,14 +34,14 @@ def ids(new_home: Callable[[], Path]) -> dict[str, str]:
 def live_server(new_home: Callable[[], Path], ids: dict[str, str]) -> Iterator[Server]:
     """It serves a small random model; `twin` is equal to it, `other` is not."""
     home = new_home()
-    registry = Registry(Settings(home=home / "home"), ModelStore(home / "bento"))
+    registry = Registry(Database(Settings(home=home / "home")), ModelStore(home / "bento"))
     source = {"kind": "train", "class_counts": {"round": 50, "square": 30, "star": 20}}
     for seed, names in enumerate((("used", "twin"), ("other",))):
         make_model(home / f"model{seed}", "detect", 64, seed=seed)
         for name in names:
             ids[name] = registry.publish(home / f"model{seed}", name, source).id
     registry.activate("used")
-    registry.close()
+    registry.database.close()
     server = Server(home, VISIONLOOP_KEEP_BELOW="0.999")
     try:
         yield server.start()

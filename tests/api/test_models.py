@@ -16,6 +16,7 @@ from api import infer
 from api.app import create_app, layered
 from api.gateway import Gateway
 from errors import BackendTimeout, BackendUnavailable, InvalidImage, ModelNotFound
+from models_store.database import Database
 from models_store.registry import Registry
 from models_store.store import ModelStore
 from settings import Settings
@@ -64,12 +65,11 @@ def notes() -> Notes:
 @pytest.fixture
 def gateway(tmp_path: Path, notes: Notes) -> Iterator[Gateway]:
     settings = Settings(home=tmp_path / "home", request_timeout=1)
-    registry = Registry(settings, ModelStore(tmp_path / "bento"))
+    registry = Registry(Database(settings), ModelStore(tmp_path / "bento"))
     runners: Any = {"detector": notes, "annotator": notes}
     found = Gateway(settings, registry, runners)
     yield found
-    registry.close()
-    found.jobs.close()
+    registry.database.close()
 
 
 @pytest.fixture

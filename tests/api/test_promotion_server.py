@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
+from models_store.database import Database
 from models_store.registry import Registry
 from models_store.store import ModelStore
 from settings import Settings
@@ -101,12 +102,12 @@ def stage(
         home / "home" / "datasets" / "close-ups", 4 * len(CLASS_NAMES), 5, 64, lambda i: i >= 1
     )
     server = Server(home).start()
-    registry = Registry(Settings(home=home / "home"), ModelStore(home / "bento"))
+    registry = Registry(Database(Settings(home=home / "home")), ModelStore(home / "bento"))
     try:
         with httpx.Client(base_url=server.url, timeout=60) as client:
             yield Stage(client, registry, data, tmp_path_factory.mktemp("made"))
     finally:
-        registry.close()
+        registry.database.close()
         server.stop()
 
 

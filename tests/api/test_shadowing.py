@@ -20,6 +20,7 @@ from api.telemetry import Measured
 from errors import BackendUnavailable, NotFound, ValidationFailed
 from inference.agreement import Agreement, Comparison
 from inference.prediction import InferenceItem, ItemResult, Prediction
+from models_store.database import Database
 from models_store.registry import Registry
 from models_store.store import ModelStore
 from settings import Settings
@@ -84,12 +85,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def registry(tmp_path: Path, folder: Path) -> Iterator[Registry]:
     """`live` is active; `candidate` has two versions."""
     settings = Settings(home=tmp_path / "home", device="cpu", sessions=2)
-    found = Registry(settings, ModelStore(tmp_path / "bento"))
+    found = Registry(Database(settings), ModelStore(tmp_path / "bento"))
     for name in ("live", "candidate", "candidate"):
         found.publish(folder, name, {"kind": "import"})
     found.activate("live")
     yield found
-    found.close()
+    found.database.close()
 
 
 Story = Callable[[Shadowing, Runner], Coroutine[Any, Any, None]]

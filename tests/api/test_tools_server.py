@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
+from models_store.database import Database
 from models_store.registry import Registry
 from models_store.store import ModelStore
 from settings import Settings
@@ -42,11 +43,11 @@ def tools(
     """A server with tokens, and a small pose model besides the starters."""
     server = Server(new_home(), VISIONLOOP_TOKEN=TOKEN, VISIONLOOP_ADMIN_TOKEN=ADMIN)
     settings = Settings.model_validate({"home": server.home / "home"})
-    models = Registry(settings, ModelStore(server.home / "bento"))
+    models = Registry(Database(settings), ModelStore(server.home / "bento"))
     folder = tmp_path_factory.mktemp("pose")
     make_model(folder, "pose")
     models.publish(folder, "small_pose", {"kind": "import"}, promote=True)
-    models.close()
+    models.database.close()
     try:
         yield server.start()
     finally:

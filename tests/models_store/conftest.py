@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from models_store.database import Database
 from models_store.registry import Registry
 from settings import Settings, get_settings
 from tests.small_models import make_model
@@ -46,9 +47,9 @@ def homes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.fixture
 def registry(homes: Path) -> Iterator[Registry]:
-    registry = Registry(Settings())
+    registry = Registry(Database(Settings()))
     yield registry
-    registry.close()
+    registry.database.close()
 
 
 @pytest.fixture

@@ -95,7 +95,7 @@ def run_until_killed(step: Step, work: Callable[[Registry], object]) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
             return original(*args, **kwargs)
 
-        registry = Registry(Settings())
+        registry = Registry(Database(Settings()))
         setattr(owner, name, die)
         work(registry)
 
@@ -150,7 +150,7 @@ def test_several_processes_publish_promote_and_list_at_once(
     registry: Registry, model_folder: Path
 ) -> None:
     def work() -> None:
-        mine = Registry(Settings())
+        mine = Registry(Database(Settings()))
         for _ in range(4):
             model = mine.publish(model_folder, "signs", {"kind": "train"}, promote=True)
             mine.activate("signs")

@@ -139,10 +139,10 @@ def test_a_promotion_that_fails_is_not_recorded(
     registry: Registry, publish: Publish, homes: Path
 ) -> None:
     first = publish()
-    other = Registry(registry.settings)
+    other = Registry(registry.database)
     registry.delete(first)
     with pytest.raises(ModelNotFound):
         other.promote(first)
-    other.close()
+    other.database.close()
     publish()
     assert actions(registry) == []

@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy.orm import Session
 
 from errors import Conflict, InvalidModelFile, ModelNotFound, ValidationFailed
+from models_store.database import Database
 from models_store.names import suggest_name
 from models_store.registry import MISS_SECONDS, REFRESH_SECONDS, Registry
 from models_store.store import ModelStore, locate, new_version
@@ -103,24 +104,24 @@ def test_a_bare_name_with_several_versions_is_not_deleted(
 def test_another_process_sees_a_change_within_a_second(
     registry: Registry, publish: Publish
 ) -> None:
-    server = Registry(Settings())
+    server = Registry(Database(Settings()))
     assert server.list() == []
     published = publish()
     registry.activate("signs")
     time.sleep(REFRESH_SECONDS)
     assert server.active().id == published
-    server.close()
+    server.database.close()
 
 
 def test_a_version_just_published_by_another_process_is_found_at_once(
     registry: Registry, publish: Publish
 ) -> None:
-    server = Registry(Settings())
+    server = Registry(Database(Settings()))
     assert server.list() == []
     published = publish()
     time.sleep(MISS_SECONDS)
     assert server.get(published).id == published
-    server.close()
+    server.database.close()
 
 
 def test_asking_for_what_is_not_there_does_not_flood_the_database(
@@ -250,10 +251,10 @@ def test_rows_and_promotions_come_back_after_the_database_is_lost(
     old, new = publish(promote=True), publish()
     scored = registry.set_metrics(new, {"mAP50": 0.75, "none": None})
     before = registry.list()
-    registry.close()
+    registry.database.close()
     for file in registry.settings.home.glob("visionloop.db*"):
         file.unlink()
-    fresh = Registry(Settings())
+    fresh = Registry(Database(Settings()))
     assert fresh.list() == []
     assert sorted(fresh.reindex()) == sorted(
         [f"Added {old}.", f"Added {new}.", f"Promoted {old}, as the store has it."]
@@ -261,7 +262,7 @@ def test_rows_and_promotions_come_back_after_the_database_is_lost(
     assert fresh.list() == before
     assert fresh.get(new).metrics == scored.metrics == {"mAP50": 0.75, "none": None}
     assert fresh.reindex() == []
-    fresh.close()
+    fresh.database.close()
 
 
 def test_rows_without_a_folder_go_at_reindex(registry: Registry, publish: Publish) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from errors import VisionLoopError
 from models_store import seed as seeding
+from models_store.database import Database
 from models_store.description import ModelDescription
 from models_store.export import export_onnx
 from models_store.registry import Registry
@@ -74,7 +75,7 @@ def test_the_first_start_seeds_through_one_child_and_the_second_does_nothing(
 def test_two_processes_starting_at_once_seed_once(
     registry: Registry, shipped: Path, in_process: list[str]
 ) -> None:
-    other = Registry(Settings())
+    other = Registry(Database(Settings()))
     threads = [threading.Thread(target=seed, args=(r, shipped)) for r in (registry, other)]
     for thread in threads:
         thread.start()
@@ -83,7 +84,7 @@ def test_two_processes_starting_at_once_seed_once(
     registry.refresh()
     assert len(registry.list()) == 2
     assert sorted(in_process) == [OTHER, FIRST_ACTIVE]
-    other.close()
+    other.database.close()
 
 
 def test_changed_weights_become_a_new_promoted_version(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from models_store.database import Database
 from models_store.description import Task
 from models_store.registry import Registry
 from settings import Settings, get_settings
@@ -16,9 +17,9 @@ from training.jobs import JobStore
 
 @pytest.fixture(scope="module")
 def registry() -> Iterator[Registry]:
-    registry = Registry(get_settings())
+    registry = Registry(Database(get_settings()))
     yield registry
-    registry.close()
+    registry.database.close()
 
 
 @pytest.fixture
@@ -28,9 +29,9 @@ def job(tmp_path: Path) -> RecordingJob:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[JobStore]:
-    store = JobStore(Settings(home=tmp_path))
+    store = JobStore(Database(Settings(home=tmp_path)))
     yield store
-    store.close()
+    store.database.close()
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from PIL import Image
 
 from errors import DatasetInvalid, DatasetNotFound, InvalidImage
 from inference.annotations import Annotation, Annotations, Keypoint, Part
+from models_store.database import Database
 from models_store.description import Task
 from settings import Settings
 from training.annotated_dataset import (
@@ -41,7 +42,7 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def store(settings: Settings) -> AnnotatedDatasets:
-    return AnnotatedDatasets(settings)
+    return AnnotatedDatasets(Database(settings))
 
 
 @pytest.fixture
@@ -206,7 +207,7 @@ MISSED = Annotation("car", box=(51, 31, 58, 38), score=0.4)
 def test_what_a_model_said_is_frozen_when_the_first_person_speaks(
     settings: Settings, store: AnnotatedDatasets, dataset: AnnotatedDataset
 ) -> None:
-    models = PrelabelStore(settings)
+    models = PrelabelStore(Database(settings))
     models.add(picture(1), marked(GUESS, MISSED), "object_detection", "old:1")
     models.add(picture(1), marked(WHOLE), "image_classification", "kind:1")  # of another task
     put(store, dataset.id, "1", picture(1), marked(replace(GUESS, score=None)))
@@ -229,7 +230,7 @@ def test_a_model_that_speaks_after_the_person_was_not_corrected(
 ) -> None:
     put(store, dataset.id, "1", picture(1), marked(BOX))
     time.sleep(0.002)
-    PrelabelStore(settings).add(picture(1), marked(GUESS), "object_detection", "m:1")
+    PrelabelStore(Database(settings)).add(picture(1), marked(GUESS), "object_detection", "m:1")
     put(store, dataset.id, "1", picture(1), marked(BOX))
     assert store.pictures(dataset.id)[0].guesses == ()
 

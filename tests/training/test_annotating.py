@@ -12,6 +12,7 @@ import pytest
 
 from errors import DatasetInvalid, ValidationFailed
 from inference.annotations import Annotation, Annotations
+from models_store.database import Database
 from models_store.registry import Registry
 from models_store.versions import ModelVersion
 from settings import get_settings
@@ -44,9 +45,9 @@ def model(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Model
 
 @pytest.fixture
 def annotated() -> Iterator[AnnotatedDatasets]:
-    store = AnnotatedDatasets(get_settings())
+    store = AnnotatedDatasets(Database(get_settings()))
     yield store
-    store.close()
+    store.database.close()
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from inference.annotations import Annotations
+from models_store.database import Database
 from settings import Settings
 from training.annotated_dataset import AnnotatedDataset, AnnotatedDatasets, AnnotationEntry
 from training.annotated_picture import PRELABEL_RANK
@@ -24,7 +25,7 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def store(settings: Settings) -> AnnotatedDatasets:
-    return AnnotatedDatasets(settings)
+    return AnnotatedDatasets(Database(settings))
 
 
 def prelabelled(store: AnnotatedDatasets, by: str, whole: bool = True) -> AnnotatedDataset:
@@ -67,10 +68,10 @@ def test_a_data_set_that_was_made_just_now_is_no_leftover(
     store: AnnotatedDatasets, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = store.ensure("batch:1", "Just now", {})  # its folder comes with its first picture
-    jobs = JobStore(settings)
+    jobs = JobStore(Database(settings))
     clear_leftovers(store, jobs, settings)
     assert store.get(made.id).id == made.id
     monkeypatch.setattr("training.annotation_leftovers.YOUNG", -1.0)
     clear_leftovers(store, jobs, settings)
     assert store.find("batch:1") is None
-    jobs.close()
+    jobs.database.close()

@@ -124,13 +124,12 @@ def test_a_job_ends_with_a_version_that_is_a_plain_network(registry: Registry) -
     """What the worker does with a row of the queue, from its start to its last note."""
     plan = lesson(registry, "segment", 1)
     plan = plan.model_copy(update={"name": "taught"})
-    store = JobStore(registry.settings)
+    store = JobStore(registry.database)
     row = store.create("training", config={}, recipe=plan.model_dump(mode="json"))
     store.start(row.id, os.getpid(), 1.0)
     row = store.get(row.id)
-    assert worker.run(WorkerJob(store, row), row, registry.settings) == 0
+    assert worker.run(WorkerJob(store, row), row, registry) == 0
     job = store.get(row.id)
-    store.close()
     assert (job.outcome, job.error) == ("completed", None)
     assert job.progress == 100
     assert (job.current_epoch, job.total_epochs, job.checkpoint) == (1, 1, 1)

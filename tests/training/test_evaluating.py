@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from errors import ValidationFailed
+from models_store.database import Database
 from models_store.description import Task
 from models_store.registry import Registry
 from settings import get_settings
@@ -28,16 +29,16 @@ from training.worker import train
 
 @pytest.fixture
 def evaluations() -> Iterator[EvaluationStore]:
-    store = EvaluationStore(get_settings())
+    store = EvaluationStore(Database(get_settings()))
     yield store
-    store.close()
+    store.database.close()
 
 
 @pytest.fixture
 def jobs() -> Iterator[JobStore]:
-    store = JobStore(get_settings())
+    store = JobStore(Database(get_settings()))
     yield store
-    store.close()
+    store.database.close()
 
 
 def published(

@@ -88,7 +88,7 @@ def test_a_job_learns_on_and_reports_what_it_forgot(registry: Registry, job: Rec
     assert version.description.names == ("Triangle", "lamp", "circle", "square")
     assert version.source["parent"] == base
     assert version.source["mode"] == "incremental"
-    store = EvaluationStore(registry.settings)
+    store = EvaluationStore(registry.database)
     row_of_new = store.of_job(job.id, version.id)
     assert row_of_new is not None
     kept = store.folder(row_of_new)
@@ -99,7 +99,7 @@ def test_a_job_learns_on_and_reports_what_it_forgot(registry: Registry, job: Rec
     assert len(store.history(base)) == 2  # the gate need not measure again
     assert registry.get(base).metrics is None
     assert not any("has changed since" in note for note in store.report(row_of_new)["notes"])
-    store.close()
+    store.database.close()
     found = json.loads((kept / "forgetting.json").read_text())
     assert found["metric"] == "mAP50_95"
     kinds = {row["name"]: row["kind"] for row in found["classes"]}

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from errors import DatasetInvalid, InvalidModelFile, ValidationFailed, VisionLoopError
+from models_store.database import Database
 from models_store.registry import Registry
 from settings import get_settings
 from tests.training.trainer_job import (
@@ -147,7 +148,7 @@ def test_another_training_starts_from_the_best_weights_of_one_that_failed(
         if family == "yolo"
         else narrow_mobilenet(registry, names)
     )
-    store = JobStore(get_settings())
+    store = JobStore(Database(get_settings()))
     first = recipe(registry, "classify", model=start, epochs=9, patience=0, name="kinds")
     row = store.create("training", config={}, recipe=first.model_dump(), task="classify")
     failed = RecordingJob(store.folder(row.id))
@@ -156,7 +157,7 @@ def test_another_training_starts_from_the_best_weights_of_one_that_failed(
         run(first, failed)
     store.finish(row.id, "failed")
     clear(failed.folder, completed=False)
-    store.close()
+    store.database.close()
     assert len(list((failed.folder / "checkpoints").iterdir())) == 2
 
     again = recipe(registry, "classify", weights=row.id, epochs=1, name="kinds")

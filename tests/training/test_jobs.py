@@ -26,9 +26,9 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def store(settings: Settings) -> Iterator[JobStore]:
-    store = JobStore(settings)
+    store = JobStore(Database(settings))
     yield store
-    store.close()
+    store.database.close()
 
 
 def submit(store: JobStore, **values: Any) -> Job:
@@ -195,30 +195,30 @@ def test_a_database_from_before_the_jobs_keeps_its_rows(settings: Settings) -> N
         session.execute(text("DROP TABLE jobs"))
     database.close()
 
-    store = JobStore(settings)
+    store = JobStore(Database(settings))
     job = submit(store)
     with store.database.read() as session:
         kept = session.get(PublishedModel, ("a", "1"))
         assert kept is not None
         assert kept.created_at == "2026"
     assert store.get(job.id).status == "queued"
-    store.close()
+    store.database.close()
 
 
 def test_jobs_of_the_first_schema_are_kept(settings: Settings) -> None:
-    store = JobStore(settings)
+    store = JobStore(Database(settings))
     job = submit(store)
     with store.database.write() as session:
         session.execute(text("ALTER TABLE jobs DROP COLUMN checkpoint_batch"))
         row = session.get(State, "schema")
         assert row is not None
         row.number = 1
-    store.close()
+    store.database.close()
     for _ in range(2):  # the second start finds it done
-        store = JobStore(settings)
+        store = JobStore(Database(settings))
         found = store.get(job.id)
         assert (found.status, found.checkpoint_batch) == ("queued", 0)
-        store.close()
+        store.database.close()
 
 
 def test_a_registry_without_jobs_is_brought_to_the_newest_schema(settings: Settings) -> None:
@@ -227,20 +227,20 @@ def test_a_registry_without_jobs_is_brought_to_the_newest_schema(settings: Setti
         session.execute(text("DROP TABLE jobs"))
         MIGRATIONS[2](session.connection())
     database.close()
-    store = JobStore(settings)
+    store = JobStore(Database(settings))
     assert not store.get(submit(store).id).resumable
-    store.close()
+    store.database.close()
 
 
 def test_a_database_of_a_newer_program_is_refused(settings: Settings) -> None:
-    store = JobStore(settings)
+    store = JobStore(Database(settings))
     with store.database.write() as session:
         row = session.get(State, "schema")
         assert row is not None
         row.number += 1
-    store.close()
+    store.database.close()
     with pytest.raises(VisionLoopError, match="newer VisionLoop"):
-        JobStore(settings)
+        JobStore(Database(settings))
 
 
 def test_every_column_has_a_type_that_other_databases_take() -> None:

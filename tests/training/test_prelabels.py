@@ -8,13 +8,14 @@ import pytest
 from sqlalchemy import func, select
 
 from inference.annotations import Annotation, Annotations
+from models_store.database import Database
 from settings import Settings
 from training.prelabels import AnnotatedImage, PrelabelStore, said_until
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> PrelabelStore:
-    return PrelabelStore(Settings(home=tmp_path))
+    return PrelabelStore(Database(Settings(home=tmp_path)))
 
 
 def marked(label: str) -> Annotations:

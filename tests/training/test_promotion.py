@@ -14,7 +14,7 @@ from sqlalchemy import delete
 from api.training import TrainingFields
 from errors import Conflict, DatasetInvalid, ValidationFailed
 from models_store.coming import coming, loaded
-from models_store.database import PublishedModel, raise_generation
+from models_store.database import Database, PublishedModel, raise_generation
 from models_store.decisions import Why
 from models_store.description import ONNX_FILE, WEIGHTS_FILE
 from models_store.registry import Registry
@@ -47,8 +47,8 @@ class Scene:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.registry = Registry(get_settings())
-        self.evaluations = EvaluationStore(get_settings())
+        self.registry = Registry(Database(get_settings()))
+        self.evaluations = EvaluationStore(self.registry.database)
         self.job = RecordingJob(folder / "job")
         self.figures: dict[str, dict[str, float]] = {}
         self.before: dict[str, dict[str, float]] = {}  # figures on OLD
@@ -114,8 +114,7 @@ def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
     old = SimpleNamespace(fingerprint="o")
     monkeypatch.setattr(promotion, "_dataset", lambda to, *_: old if to.dataset == OLD else made)
     yield made
-    made.evaluations.close()
-    made.registry.close()
+    made.registry.database.close()
     get_settings.cache_clear()
 
 

@@ -15,6 +15,7 @@ from errors import (
     ModelNotFound,
     ValidationFailed,
 )
+from models_store.database import Database
 from models_store.description import ModelDescription, Preprocessing, Task
 from models_store.registry import Registry
 from models_store.store import ModelStore
@@ -45,7 +46,7 @@ def data(settings: Settings) -> Path:
 
 @pytest.fixture(scope="module")
 def registry(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    registry = Registry(settings, ModelStore(tmp_path_factory.mktemp("bento")))
+    registry = Registry(Database(settings), ModelStore(tmp_path_factory.mktemp("bento")))
     for name, task in (("signs", "detect"), ("leaves", "classify"), ("yolov8m", "detect")):
         folder = tmp_path_factory.mktemp(name)
         description(task).save(folder)  # type: ignore[arg-type]
@@ -53,7 +54,7 @@ def registry(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> It
             (folder / file).write_bytes(name.encode())
         registry.publish(folder, name, {"kind": "import"})
     yield registry
-    registry.close()
+    registry.database.close()
 
 
 def description(task: Task) -> ModelDescription:
@@ -282,7 +283,7 @@ def test_a_job_that_came_to_no_model_can_be_started_from(
     task: Task | None,
     words: str | None,
 ) -> None:
-    store = JobStore(settings)
+    store = JobStore(Database(settings))
     recipe = {"family": "mobilenet", "task": "classify", "name": "leaves", "imgsz": 96}
     job = store.create(kind, config={}, recipe=recipe, task="classify")
     if epoch:
@@ -292,7 +293,7 @@ def test_a_job_that_came_to_no_model_can_be_started_from(
         note_best(checkpoints, epoch)
     if status != "queued":
         store.finish(job.id, status, model_id="m:1" if status == "completed" else None)
-    store.close()
+    store.database.close()
     if words is None:
         base = choose_base("n", job.id, task, registry, settings)
         assert (base.kind, base.family, base.default_name) == ("job", "mobilenet", "leaves")
@@ -306,7 +307,7 @@ def test_a_job_that_came_to_no_model_can_be_started_from(
 def test_an_interrupted_lesson_goes_on_from_its_job(
     registry: Registry, settings: Settings, data: Path
 ) -> None:
-    store = JobStore(settings)
+    store = JobStore(Database(settings))
     plain = {"family": "yolo", "task": "detect", "name": "signs", "imgsz": 96}
     job = _failed(store, plain)
     for mode in ("incremental", "distillation"):
@@ -331,7 +332,7 @@ def test_an_interrupted_lesson_goes_on_from_its_job(
     gone = first.origin.model_copy(update={"value": "gone:1"})
     ended = _failed(store, first.model_copy(update={"old_base": gone}).model_dump(mode="json"))
     assert planned(registry, settings, data, **lesson, weights=ended.id).old_base is None
-    store.close()
+    store.database.close()
 
 
 def _failed(store: JobStore, recipe: dict[str, Any]) -> Job:

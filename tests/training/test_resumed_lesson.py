@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from models_store.database import Database
 from models_store.registry import Registry
 from models_store.weights import load_model
 from settings import get_settings
@@ -23,11 +24,11 @@ def test_the_old_model_is_the_one_before_the_interrupted_lesson(
     base = narrow_network(registry, "classify", ("circle", "lamp"))
     fields = {"mode": "incremental", "base_model": base, "data": str(folder), "epochs": 1}
     plan = recipe(registry, "classify", **fields)
-    store = JobStore(get_settings())
+    store = JobStore(Database(get_settings()))
     row = store.create("training", config={}, recipe=plan.model_dump(mode="json"), task="classify")
     trained = run(plan, RecordingJob(store.folder(row.id)))
     store.finish(row.id, "failed")
-    store.close()
+    store.database.close()
 
     job = RecordingJob(tmp_path / "again")
     again = lesson(recipe(registry, "classify", **fields, weights=row.id), job, get_settings())

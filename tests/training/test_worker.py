@@ -15,6 +15,8 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from errors import DatasetInvalid
+from models_store.database import Database
+from models_store.registry import Registry
 from settings import Settings
 from training import worker
 from training.failures import DISK_FULL
@@ -30,9 +32,9 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def store(settings: Settings) -> Iterator[JobStore]:
-    store = JobStore(settings)
+    store = JobStore(Database(settings))
     yield store
-    store.close()
+    store.database.close()
 
 
 @pytest.fixture
@@ -190,7 +192,7 @@ def test_how_it_ended_is_noted(
         return {"model_id": "m:1"}
 
     monkeypatch.setattr(worker, "work", work)
-    assert run(WorkerJob(store, row), row, settings) == code
+    assert run(WorkerJob(store, row), row, Registry(store.database)) == code
     found = store.get(row.id)
     assert (found.outcome, found.status) == (outcome, "running")
     assert (words or "") in (found.error or "")
@@ -207,4 +209,4 @@ def test_an_outcome_that_cannot_be_written_is_told_by_the_exit_code(
     monkeypatch.setattr(worker, "TRIES", 1)
     job = WorkerJob(store, row)
     monkeypatch.setattr(store, "note", full)
-    assert run(job, row, settings) == DISK_FULL
+    assert run(job, row, Registry(store.database)) == DISK_FULL
