@@ -31,9 +31,10 @@ LOADS: dict[str, Callable[[str, list[bytes], float], Coroutine[Any, Any, LoadRes
 }
 WARM = 4.0  # seconds
 CODE = """
+from models_store.database import Database
 from models_store.registry import Registry
 from settings import Settings
-registry = Registry(Settings())
+registry = Registry(Database(Settings()))
 print(registry.publish(registry.get("{live}").path, "candidate", {{"kind": "import"}}).id)
 """
 

@@ -1,15 +1,16 @@
-"""The database: one engine per URL, one declarative base, one schema version.
+"""The database: one engine a process, one declarative base.
 
-Every table of the project is declared on `Base`; new ones are made at the next start. A change
-to an existing table raises `SCHEMA_VERSION` and adds a step to `MIGRATIONS`.
+Every table of the project is declared on `Base`. Tables are made and changed by the migrations
+(Alembic) alone, at the next start; see `migrations`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 from sqlalchemy import (
@@ -32,23 +33,11 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from errors import VisionLoopError
 from settings import Settings
 
-SCHEMA_VERSION = 2
+if TYPE_CHECKING:
+    from alembic.config import Config
 
-
-def _batch_of_checkpoint(connection: Connection) -> None:
-    """Jobs whose checkpoint lies within an epoch. A registry used alone has no jobs yet."""
-    inspector = inspect(connection)
-    if not inspector.has_table("jobs"):
-        return
-    if "checkpoint_batch" not in {column["name"] for column in inspector.get_columns("jobs")}:
-        connection.execute(
-            text("ALTER TABLE jobs ADD COLUMN checkpoint_batch INTEGER NOT NULL DEFAULT 0")
-        )
-
-
-MIGRATIONS: dict[int, Callable[[Connection], None]] = {2: _batch_of_checkpoint}
-"""Schema version → what leads to it from the one before."""
-
+HEAD = "0001"  # the newest of `migrations/versions`
+BEFORE_ALEMBIC = 3  # schema number from which the versions before Alembic keep away
 BUSY_TIMEOUT = 30  # seconds that a SQLite writer waits for another
 
 
@@ -125,23 +114,76 @@ class Database:
         self.engine.dispose()
 
     def _ensure_schema(self) -> None:
-        Base.metadata.create_all(self.engine)
-        with self.write() as session:
-            row = session.get(State, "schema")
-            if row is None:
-                row = State(key="schema", number=SCHEMA_VERSION)
-                session.add(row)
-            if row.number > SCHEMA_VERSION:
-                raise VisionLoopError(
-                    f"The database has schema version {row.number}, this program knows "
-                    f"{SCHEMA_VERSION}: it was used by a newer VisionLoop. Use that one, or "
-                    "another VISIONLOOP_HOME."
-                )
-            for version in range(row.number + 1, SCHEMA_VERSION + 1):
-                MIGRATIONS[version](session.connection())
-            row.number = SCHEMA_VERSION
-            if session.get(State, "generation") is None:
-                session.add(State(key="generation", number=1))
+        """Bring the tables up to date, in one transaction.
+
+        Raises:
+            VisionLoopError: A newer VisionLoop has changed them.
+        """
+        with self.engine.connect() as connection:
+            if _revision(connection) == HEAD:
+                return
+            sqlite = connection.dialect.name == "sqlite"
+            connection = connection.execution_options(visionloop_write=True)
+            connection.rollback()
+            if sqlite:  # a table is altered by copying it; dropping the old one must not cascade
+                _pragma(connection, "foreign_keys=OFF")
+            try:
+                with connection.begin():
+                    _migrate(connection)
+            finally:
+                if sqlite:
+                    _pragma(connection, "foreign_keys=ON")
+
+
+def alembic_config(connection: Connection) -> Config:
+    """Alembic's configuration for the migrations of this project, on a connection."""
+    from alembic.config import Config  # slow to import, and needed only where something changes
+
+    import migrations
+
+    config = Config()
+    config.set_main_option(
+        "script_location", str(Path(migrations.__file__).parent).replace("%", "%%")
+    )
+    config.attributes["connection"] = connection
+    return config
+
+
+def _migrate(connection: Connection) -> None:
+    from alembic import command
+    from alembic.script import ScriptDirectory
+    from alembic.util import CommandError
+
+    config = alembic_config(connection)
+    try:
+        if current := _revision(connection):
+            ScriptDirectory.from_config(config).get_revision(current)
+    except CommandError:
+        raise VisionLoopError(
+            f"The database has the schema {current}, this program knows {HEAD}: it was used by a "
+            "newer VisionLoop. Use that one, or another VISIONLOOP_HOME."
+        ) from None
+    command.upgrade(config, "head")
+    with Session(connection) as session:
+        session.merge(State(key="schema", number=BEFORE_ALEMBIC))
+        if session.get(State, "generation") is None:
+            session.add(State(key="generation", number=1))
+        session.flush()
+
+
+def _revision(connection: Connection) -> str | None:
+    """The last migration that was applied; None before the first."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    found: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    return found
+
+
+def _pragma(connection: Connection, setting: str) -> None:
+    """Outside a transaction, where SQLite obeys it."""
+    driver = connection.connection.dbapi_connection
+    assert driver is not None
+    driver.cursor().execute(f"PRAGMA {setting}")
 
 
 def generation(session: Session) -> int:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import inspect, text
+from sqlalchemy import inspect
 
-from errors import Conflict, JobNotFound, VisionLoopError
-from models_store.database import MIGRATIONS, Base, Database, PublishedModel, State
+from errors import Conflict, JobNotFound
+from models_store.database import Base, Database
 from settings import Settings
 from training.jobs import FINAL, STATUSES, Job, JobStore, Status
 
@@ -159,9 +159,10 @@ def test_a_new_checkpoint_forgives_crashes(store: JobStore) -> None:
 
 CLAIM = """
 import sys
+from models_store.database import Database
 from settings import Settings
 from training.jobs import JobStore
-store = JobStore(Settings(home=sys.argv[1]))
+store = JobStore(Database(Settings(home=sys.argv[1])))
 print(sum(store.start(job.id, 7, 1.0) for job in reversed(store.queued(100))))
 """
 
@@ -183,64 +184,6 @@ def test_two_processes_that_claim_at_once_never_get_the_same_job(
     claimed = [int(process.communicate(timeout=60)[0]) for process in processes]
     assert sum(claimed) == 30
     assert all(job.attempts == 1 for job in store.list())
-
-
-def test_a_database_from_before_the_jobs_keeps_its_rows(settings: Settings) -> None:
-    database = Database(settings)
-    row = {"name": "a", "version": "1", "created_at": "2026", "size_bytes": 1, "source": {}}
-    with database.write() as session:
-        session.add(PublishedModel(**row, description="{}", content="", metrics=None))
-        session.add(State(key="active", text="a"))
-    with database.write() as session:
-        session.execute(text("DROP TABLE jobs"))
-    database.close()
-
-    store = JobStore(Database(settings))
-    job = submit(store)
-    with store.database.read() as session:
-        kept = session.get(PublishedModel, ("a", "1"))
-        assert kept is not None
-        assert kept.created_at == "2026"
-    assert store.get(job.id).status == "queued"
-    store.database.close()
-
-
-def test_jobs_of_the_first_schema_are_kept(settings: Settings) -> None:
-    store = JobStore(Database(settings))
-    job = submit(store)
-    with store.database.write() as session:
-        session.execute(text("ALTER TABLE jobs DROP COLUMN checkpoint_batch"))
-        row = session.get(State, "schema")
-        assert row is not None
-        row.number = 1
-    store.database.close()
-    for _ in range(2):  # the second start finds it done
-        store = JobStore(Database(settings))
-        found = store.get(job.id)
-        assert (found.status, found.checkpoint_batch) == ("queued", 0)
-        store.database.close()
-
-
-def test_a_registry_without_jobs_is_brought_to_the_newest_schema(settings: Settings) -> None:
-    database = Database(settings)
-    with database.write() as session:
-        session.execute(text("DROP TABLE jobs"))
-        MIGRATIONS[2](session.connection())
-    database.close()
-    store = JobStore(Database(settings))
-    assert not store.get(submit(store).id).resumable
-    store.database.close()
-
-
-def test_a_database_of_a_newer_program_is_refused(settings: Settings) -> None:
-    store = JobStore(Database(settings))
-    with store.database.write() as session:
-        row = session.get(State, "schema")
-        assert row is not None
-        row.number += 1
-    store.database.close()
-    with pytest.raises(VisionLoopError, match="newer VisionLoop"):
-        JobStore(Database(settings))
 
 
 def test_every_column_has_a_type_that_other_databases_take() -> None:
