@@ -28,6 +28,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from errors import ValidationFailed
+
 Point = tuple[float, float]
 Ring = tuple[Point, ...]
 Box = tuple[float, float, float, float]
@@ -132,8 +134,17 @@ def in_order(
     """Key points in the order of `names`, the missing ones as absent; others follow as they are.
 
     Without names, or with `absent` false, nothing is added.
+
+    Raises:
+        ValidationFailed: A name stands twice.
     """
     by_name = {point.name: point for point in found}
+    if len(by_name) < len(found):
+        twice = next(p.name for p in found if by_name[p.name] is not p)
+        raise ValidationFailed(
+            f"The key point {twice[:60]!r} stands twice in one object. Give each object a group, "
+            "or a parent, of its own."
+        )
     ordered = [
         by_name.pop(name, Keypoint(name, visibility=ABSENT))
         for name in names
