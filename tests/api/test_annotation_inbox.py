@@ -13,7 +13,7 @@ from PIL import Image
 
 from api.annotation_inbox import AnnotationInbox
 from errors import ValidationFailed
-from inference.label_studio import marking
+from inference.label_studio_marking import marking
 from models_store.database import Database
 from models_store.registry import Registry
 from models_store.store import ModelStore
@@ -173,7 +173,7 @@ def test_what_says_more_about_a_region_is_passed_over() -> None:
 @pytest.mark.parametrize(
     "lost",
     [
-        {"id": "b", "type": "brushlabels", "value": {"brushlabels": ["box"], "rle": []}},
+        {"id": "b", "type": "vectorlabels", "value": {"vectorlabels": ["box"], "rle": []}},
         {"id": "b", "type": "ellipselabels", "value": {"ellipselabels": ["box"]}},
         {"id": "b", "type": "rectangle", "value": {"x": 1, "y": 1, "width": 2, "height": 2}},
     ],

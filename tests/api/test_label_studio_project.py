@@ -103,10 +103,10 @@ def test_of_an_event_that_is_not_understood_nothing_is_taken(
 
 
 def test_what_cannot_be_held_is_told_at_once(gateway: Any) -> None:
-    brush = annotation(1, result=[{"id": "b", "type": "brushlabels", "value": {}}])
+    brush = annotation(1, result=[{"id": "b", "type": "vectorlabels", "value": {}}])
     told = asyncio.run(take(gateway, created([brush, annotation(2)], [task(1), task(2)])))
     assert told["message"].startswith("2 annotations are taken in. Annotation 1: ")
-    assert "brushlabels" in told["message"]
+    assert "vectorlabels" in told["message"]
 
 
 def test_what_was_annotated_before_the_webhook_is_pulled_once(gateway: Any) -> None:

@@ -286,7 +286,10 @@ def test_several_labels_are_as_many_objects_and_ids_need_not_be_unique() -> None
 @pytest.mark.parametrize(
     ("read", "message"),
     [
-        (lambda: from_label_studio([region("brushlabels", "b", rle=[1])]), "not read: brushlabels"),
+        (
+            lambda: from_label_studio([region("vectorlabels", "b", rle=[1])]),
+            "not read: vectorlabels",
+        ),
         (lambda: from_label_studio([{"type": ["labels"], "id": {}, "value": 5}]), "not read"),
         (
             lambda: from_label_studio([region("choices", "b", choices=["a"]) | TURNED_ASKEW]),

@@ -22,7 +22,12 @@ TRIANGLE = [[1, 1], [9, 1], [9, 9]]
 
 
 def document(*shapes: dict[str, Any], **more: Any) -> dict[str, Any]:
-    head = {"version": "5.5.0", "flags": {}, "imagePath": "a.jpg", "imageData": None}
+    head: dict[str, Any] = {
+        "version": "5.5.0",
+        "flags": {},
+        "imagePath": "a.jpg",
+        "imageData": None,
+    }
     size = {"imageHeight": 80, "imageWidth": 100}
     return head | size | {"shapes": [{"label": "dog", "group_id": None} | s for s in shapes]} | more
 
