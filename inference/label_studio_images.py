@@ -75,6 +75,8 @@ def images_of(
     """
     if not isinstance(data, Mapping):
         raise ValidationFailed("A task needs 'data', an object with the image's address.")
+    if not all(isinstance(row, Mapping) for row in regions):
+        raise ValidationFailed("A region must be an object with 'type' and 'value'.")
     passed: Counter[str] = Counter()
     told = [row for row in regions if row.get("type") != "relation"]
     passed[RELATIONS] += len(regions) - len(told)
@@ -86,7 +88,8 @@ def images_of(
             passed[OTHER_TAG] += 1
         else:
             placed.append((name, row))
-    meant = {name for name, _ in placed} | {tag.name for tag in tags if tag.marked}
+    marked = [tag.name for tag in tags if tag.marked] or [tag.name for tag in tags]
+    meant = {name for name, _ in placed} | set(marked)
     pages = {tag.name: _pages(data, tag) for tag in tags if tag.name in meant}
     found: dict[tuple[str, int], list[Mapping[str, Any]]] = {
         (name, index): [] for name, listed in pages.items() for index in range(len(listed.texts))
