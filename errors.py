@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import logging
 import secrets
+from collections.abc import Mapping
 from http import HTTPStatus
-from typing import ClassVar
+from typing import Any, ClassVar
 
 log = logging.getLogger("visionloop")
 
@@ -30,7 +31,7 @@ class VisionLoopError(Exception):
     def __str__(self) -> str:
         return self.message
 
-    def to_json(self) -> dict[str, str]:
+    def to_json(self) -> dict[str, Any]:
         """The body every error answer has."""
         return error_body(self.status, self.code, self.message)
 
@@ -103,6 +104,24 @@ class MethodNotAllowed(VisionLoopError):
 
 class Conflict(VisionLoopError):
     code, status = "CONFLICT", 409
+
+
+class ConfirmationRequired(Conflict):
+    """A correction that would remove most of what is there; `removes` has the counts."""
+
+    code = "CONFIRMATION_REQUIRED"
+
+    def __init__(
+        self,
+        message: str,
+        retry_after: float | None = None,
+        removes: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(message, retry_after)
+        self.removes = dict(removes or {})
+
+    def to_json(self) -> dict[str, Any]:
+        return {**super().to_json(), "removes": self.removes}
 
 
 class PayloadTooLarge(VisionLoopError):

@@ -70,6 +70,7 @@ def create_app(gateway: Gateway) -> FastAPI:
         annotation_queue,
         batch_annotation,
         comparison,
+        corrections,
         cvat,
         datasets,
         docs,
@@ -105,7 +106,7 @@ def create_app(gateway: Gateway) -> FastAPI:
     changing = (imports, shadow, models, promotion, live)
     measuring = (comparison, evaluations, metrics)
     tools = (annotate, label_studio, xanylabeling, cvat)
-    data = (annotation_queue, batch_annotation, revisions, datasets)
+    data = (annotation_queue, batch_annotation, corrections, revisions, datasets)
     modules = (index, docs, *changing, infer, *tools, *measuring, *data, local_files)
     routers = [module.router for module in (*modules, jobs, train, training)]
     for router in routers:

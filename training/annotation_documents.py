@@ -1,117 +1,138 @@
-"""Annotations as people send them: documents of four formats, alone or in a zip with pictures."""
+"""Annotations as people send them: documents of every form, alone or in a zip with images."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from hashlib import sha256
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
 
 from errors import ValidationFailed
+from formats.cvat_xml import from_cvat_xml
+from formats.voc import from_voc
+from formats.xml_documents import xml_format
 from inference.annotations import Annotation, Annotations
 from inference.coco import from_coco
-from inference.label_studio import from_label_studio
 from inference.labelme import from_labelme
-from inference.yolo_labels import from_yolo
 from training import dataset_yaml
-from training.dataset_formats import FORMATS, Format
+from training.document_forms import (
+    MOST_TEXT,
+    Form,
+    foreign_json,
+    foreign_xml,
+    form_of,
+    is_annotation_json,
+    is_annotation_table,
+    is_annotation_xml,
+    names_in_json,
+    text_kind,
+)
 from training.image_files import SUFFIXES
+from training.image_names import content_named, parts_of, without_suffix
+from training.label_files import (
+    ClassList,
+    names_of,
+    read_json,
+    read_labels,
+    refuse_foreign,
+)
+from training.source_annotations import Emptiness, Marks, Sent, Size
+from training.task_documents import from_tasks
 
-Size = tuple[int, int]
 BIGGEST = 512 * 2**20  # bytes of one document
-_UPLOADED = re.compile(r"^[0-9a-f]{8}-")  # how Label Studio begins the names of uploads
-_CONTENT = re.compile(r"[0-9a-f]{64}")
+NO_CLASS = re.compile(  # folders that sort images by something else than their class
+    "images?|imgs?|pictures?|photos?|frames?|labels?|annotations?|data|dataset|jpegimages|"
+    "obj_(train|valid|test)_data|train(ing)?|trainval|val|valid(ation)?|test(ing)?|eval|"
+    "evaluation|dev|unlabell?ed",
+    re.I,
+)
+_YEAR = re.compile(r"[_-]?(19|20)\d\d$")
+SPLIT = re.compile(r"(?:^|[_.-])((?:train|val|valid|validation|test)(?:20\d\d)?)$", re.I)
 
 SHAPES = (
     "Label Studio's list of tasks, a COCO document with images and annotations, a LabelMe "
     "document or a list of them, or for YOLO {names, labels: {image: lines}}"
 )
-
-
-@dataclass(frozen=True)
-class Marks:
-    """What is said of one picture.
-
-    Attributes:
-        name: The picture's, or its path.
-        content: SHA-256 of its file, where that is known.
-        read: What is said, given the picture's width and height.
-    """
-
-    name: str
-    read: Callable[[Size], Annotations]
-    content: str = ""
-
-
-@dataclass(frozen=True)
-class Sent:
-    """What came: marks, and pictures by their names."""
-
-    marks: Sequence[Marks]
-    pictures: Mapping[str, Path]
+READ = (
+    "Read are Label Studio (JSON), COCO, LabelMe, Pascal VOC, CVAT for images (XML), and YOLO's "
+    "label files with a data.yaml, classes.txt or obj.names"
+)
 
 
 def from_json(
-    document: Any, form: Format | None, names: Sequence[str], points: Sequence[str]
-) -> list[Marks]:
-    """The marks of a document.
+    document: Any,
+    form: str | None,
+    names: Sequence[str],
+    points: Sequence[str],
+    file: str = "The body",
+) -> Sent:
+    """What a document says.
 
     Args:
         document: Parsed JSON.
         form: Of which format; None: what it looks like.
         names, points: Of the data set, for YOLO lines without names of their own.
+        file: Its name, for messages.
 
     Raises:
         ValidationFailed: It is of no format, or not of that one.
     """
-    looks = _form_of(document)
+    looks = form_of(document)
     if looks is None or form not in (None, looks):
-        wanted = form or " or ".join(FORMATS)
-        raise ValidationFailed(f"The annotations are no {wanted} document. Send {SHAPES}.")
-    if looks == "coco":
-        return [_read_already(found) for found in from_coco(document)]
-    if looks == "labelme":
-        every = document if isinstance(document, list) else [document]
-        return [_read_already(from_labelme(one, points)) for one in every]
-    if looks == "yolo":
-        return _yolo_json(document, names, points)
-    return [mark for task in document for mark in _task(task, points)]
+        if looks is None and (foreign := foreign_json(document)):
+            raise ValidationFailed(f"{file} is {foreign}.")
+        wanted = form or "label_studio, yolo, coco or labelme"
+        raise ValidationFailed(f"{file} is no {wanted} document. Send {SHAPES}.")
+    reading = _Reading(names, points)
+    reading.document(document, looks, file)
+    return reading.sent()
 
 
 def from_folder(
-    folder: Path, form: Format | None, names: Sequence[str], points: Sequence[str]
+    folder: Path,
+    form: str | None,
+    names: Sequence[str],
+    points: Sequence[str],
+    classify: bool = False,
 ) -> Sent:
-    """The marks and pictures of an unpacked zip: JSON documents, YOLO's label files beside a
-    data.yaml or classes.txt, or a folder of pictures per class.
+    """What an unpacked zip says: documents of all forms, YOLO's label files, and where there is
+    nothing else and the data set is of classes of images, a folder of images per class.
+
+    Every file is an image, is read, or is in `ignored`; of what may hold annotations nothing is
+    passed over.
+
+    Args:
+        folder: The zip's root.
+        form: Take only this format; None: what each file looks like.
+        names, points: Of the data set, for label files without names of their own.
+        classify: Folders may be classes.
+
+    Returns:
+        Without marks where the zip holds images alone.
 
     Raises:
-        ValidationFailed, DatasetInvalid: There are no annotations in it, or they cannot be read.
+        ValidationFailed, DatasetInvalid: A file cannot be read, or not understood; it is named.
     """
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    pictures = {
+    files = {
         path.relative_to(folder).as_posix(): path
-        for path in files
-        if path.suffix.lower() in SUFFIXES
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
     }
-    contents = {name: sha256(path.read_bytes()).hexdigest() for name, path in pictures.items()}
-    marks: list[Marks] = []
-    for path in files:
-        if path.suffix.lower() == ".json" and form != "yolo":
-            document = parse(path.read_bytes(), path.name)
-            if _form_of(document) is not None:
-                marks += from_json(document, form, names, points)
-    if not marks and form in (None, "yolo"):
-        marks = list(_yolo_files(folder, files, names, points)) or list(_class_folders(pictures))
-    if not marks:
-        raise ValidationFailed(
-            f"The zip holds no {form or 'annotations'} that can be read. Pack {SHAPES} as .json "
-            "files; or label files with a data.yaml or classes.txt."
-        )
-    return Sent([_with_content(mark, contents) for mark in marks], pictures)
+    reading = _Reading(names, points, form)
+    reading.pictures = {
+        name: path for name, path in files.items() if path.suffix.lower() in SUFFIXES
+    }
+    for name, path in files.items():
+        if name not in reading.pictures:
+            reading.file(name, path)
+    reading.labels()
+    if not reading.marks and classify:
+        reading.marks += _class_folders(reading.pictures, folder.name, names)
+    return reading.sent()
 
 
 def parse(data: bytes, name: str) -> Any:
@@ -125,151 +146,239 @@ def parse(data: bytes, name: str) -> Any:
         raise ValidationFailed(f"{name} is not valid JSON: {reason}.") from None
 
 
-def plain_name(name: str) -> str:
-    """The file name in a path or address, without what Label Studio puts before it."""
-    parts = urlsplit(name)
-    local = parse_qs(parts.query).get("d")  # /data/local-files/?d=folder/image.jpg
-    path = local[0] if local else parts.path if parts.scheme else name
-    last = PurePosixPath(unquote(path).replace("\\", "/")).name
-    return _UPLOADED.sub("", last)
+@dataclass
+class _Reading:
+    """Goes through the files of one request."""
 
+    names: Sequence[str]
+    points: Sequence[str]
+    form: str | None = None
+    pictures: dict[str, Path] = field(default_factory=dict)
+    marks: list[Marks] = field(default_factory=list)
+    lists: list[ClassList] = field(default_factory=list)
+    texts: dict[str, str] = field(default_factory=dict)
+    skipped: Counter[str] = field(default_factory=Counter)
+    ignored: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
-def _form_of(document: Any) -> Format | None:
-    first = document[0] if isinstance(document, list) and document else document
-    if not isinstance(first, Mapping):
-        return None
-    if "shapes" in first:
-        return "labelme"
-    if isinstance(document, list):
-        return "label_studio" if "data" in first else None
-    if "images" in document and "annotations" in document and "categories" in document:
-        return "coco"
-    return "yolo" if "labels" in document else None
+    def sent(self) -> Sent:
+        contents = {name: _digest(path) for name, path in self.pictures.items()}
+        return Sent(
+            self.marks, self.pictures, contents, self.skipped, sorted(self.ignored), self.notes
+        )
 
+    def file(self, name: str, path: Path) -> None:
+        """Read a file that is no image, or note that it is no annotation document."""
+        readers = {
+            ".json": self._json,
+            ".xml": self._xml,
+            ".txt": self._text,
+            ".names": self._text,
+            ".yaml": self._yaml,
+            ".yml": self._yaml,
+            ".csv": self._table,
+        }
+        reader = readers.get(path.suffix.lower())
+        if reader is None or not reader(name, path):
+            self.ignored.append(name)
 
-def _read_already(found: Annotations) -> Marks:
-    def read(size: Size) -> Annotations:
-        if size != (found.width, found.height):
+    def labels(self) -> None:
+        """Read the label files, now that all lists of classes are known."""
+        if self.texts:
+            self._wanted("yolo", next(iter(self.texts)))
+            found = read_labels(self.texts, self.lists, self.names, self.points, self.notes)
+            self.marks += found
+
+    def document(self, document: Any, form: Form, file: str) -> None:
+        """Read a JSON document of a known form."""
+        if form == "coco":
+            self.marks += self._coco(document, file)
+        elif form == "labelme":
+            every = document if isinstance(document, list) else [document]
+            self.marks += [self._labelme(one, file, isinstance(document, list)) for one in every]
+        elif form == "yolo":
+            self.marks += read_json(document, file, self.names, self.points, self.notes)
+        else:
+            tasks = document if isinstance(document, list) else [document]
+            self.marks += from_tasks(tasks, file, self.points)
+
+    # --- files; each says whether it was read
+
+    def _json(self, name: str, path: Path) -> bool:
+        document = parse(path.read_bytes(), name)
+        form = form_of(document)
+        if form is not None:
+            self._wanted(form, name)
+            self.document(document, form, name)
+            return True
+        if foreign := foreign_json(document):
+            raise ValidationFailed(f"{name} is {foreign}. {READ}.")
+        if listed := names_in_json(path, document):
+            self.lists.append(ClassList(name, tuple(listed)))
+            return True
+        if is_annotation_json(document):
+            raise _not_understood(name)
+        return False
+
+    def _xml(self, name: str, path: Path) -> bool:
+        data = path.read_bytes()
+        form = xml_format(data)
+        start = data[:65536].decode("utf-8", "replace")
+        if form is None:
+            if re.search(r"<View\b", start[:4096]) or not is_annotation_xml(start):
+                return False  # Label Studio's configuration, or nothing of ours
+            raise _not_understood(name, foreign_xml(start))
+        self._wanted(form, name)
+        try:
+            self.marks += self._voc(data, name) if form == "voc" else self._cvat(data, name)
+        except ValidationFailed as error:
+            raise ValidationFailed(f"{name}: {error.message}") from None
+        return True
+
+    def _text(self, name: str, path: Path) -> bool:
+        if path.stat().st_size > MOST_TEXT:
+            raise ValidationFailed(f"{name} is over {MOST_TEXT // 2**20} MiB: no label file is.")
+        text = path.read_bytes().decode("utf-8-sig", "replace")
+        stems = frozenset(without_suffix(PurePosixPath(one).name) for one in self.pictures)
+        kind = text_kind(PurePosixPath(name), text, stems)
+        if kind == "classes":
+            self.lists.append(names_of(name, text))
+        elif kind == "labels":
+            self.texts[name] = text
+        else:
+            refuse_foreign(name, text, ("any",))
+        return kind != "prose"
+
+    def _yaml(self, name: str, path: Path) -> bool:
+        named = path.stem.lower() in ("data", "dataset")
+        try:
+            content = dataset_yaml.load(path)
+        except ValidationFailed:
+            if named:
+                raise
+            return False
+        if "names" not in content and "nc" not in content:
+            return False
+        names, points, numbers = dataset_yaml.names_in(path)
+        named_classes = tuple(names) if content.get("names") else ()
+        self.lists.append(ClassList(name, named_classes, tuple(points), numbers, whole=True))
+        return True
+
+    def _table(self, name: str, path: Path) -> bool:
+        with path.open("rb") as file:
+            start = file.read(4096).decode("utf-8", "replace")
+        if is_annotation_table(start):
+            raise _not_understood(name, "Tables (CSV) of annotations are not read.")
+        return False
+
+    def _wanted(self, form: Form, name: str) -> None:
+        if self.form not in (None, form):
             raise ValidationFailed(
-                f"'{found.image[:100]}' is {size[0]} × {size[1]} here; the annotations are for "
-                f"{found.width} × {found.height}."
+                f"{name} is no {self.form} document, but {form}. Leave 'format' away, or send "
+                f"{self.form} alone."
             )
-        return found
 
-    return Marks(found.image, read, _content_of(found.image))
+    # --- forms
+
+    def _coco(self, document: Mapping[str, Any], file: str) -> Iterator[Marks]:
+        try:
+            found = from_coco({"annotations": [], **document}, skipped=self.skipped)
+        except ValidationFailed as error:
+            raise ValidationFailed(f"{file}: {error.message}") from None
+        split = SPLIT.search(PurePosixPath(file).stem)
+        folder = f"images/{split[1]}" if split else _folder(file)
+        for one in found:
+            yield _read_already(one, file, one.image, beside=folder, empty="unstated")
+
+    def _labelme(self, document: Any, file: str, listed: bool) -> Marks:
+        try:
+            found = from_labelme(document, self.points)
+        except ValidationFailed as error:
+            raise ValidationFailed(f"{file}: {error.message}") from None
+        if not listed and file.lower().endswith(".json"):
+            return _of_file(found, file, "labelme", "imagePath")
+        return _read_already(found, file, f"{file}, {found.image}", beside=_folder(file))
+
+    def _voc(self, data: bytes, file: str) -> list[Marks]:
+        skipped: Counter[str] = Counter()
+        found = from_voc(data, skipped=skipped)
+        self.skipped += skipped
+        nothing_held = skipped.total() > 0 and not found.objects
+        empty: Emptiness = "unfinished" if nothing_held else "stated"
+        return [_of_file(found, file, "voc", "filename", empty)]
+
+    def _cvat(self, data: bytes, file: str) -> list[Marks]:
+        found = from_cvat_xml(data, skipped=self.skipped)
+        return [_read_already(one, file, one.image, empty="unstated") for one in found]
 
 
-def _task(task: Any, points: Sequence[str]) -> Iterator[Marks]:
-    """Of a Label Studio task its newest annotation that counts."""
-    try:
-        data = task["data"]
-        name = next(v for v in (data.get("image"), *data.values()) if isinstance(v, str) and v)
-        made = [one for one in task.get("annotations") or () if not one.get("was_cancelled")]
-        if not made:
-            return
-        newest = max(made, key=lambda one: (bool(one.get("ground_truth")), _stamp(one)))
-        regions = list(newest["result"])
-        content = str((task.get("meta") or {}).get("content") or "") or _content_of(name)
-    except (KeyError, TypeError, AttributeError, StopIteration):
+def _of_file(
+    found: Annotations, file: str, form: str, key: str, empty: Emptiness = "stated"
+) -> Marks:
+    """Of a form with a file per image: what it calls its image and its own name must agree."""
+    own = PurePosixPath(file).stem
+    folder = _folder(file)
+    parts = parts_of(found.image)
+    if not parts:
+        return _read_already(found, form, file, own, folder, stem=True, empty=empty)
+    if own not in (parts[-1], without_suffix(parts[-1]), PurePosixPath(parts[-1]).stem):
         raise ValidationFailed(
-            "A Label Studio task lacks 'data' with the picture, or its annotations lack 'result'."
-        ) from None
-    yield Marks(name, lambda size: from_label_studio(regions, name, size, points), content)
+            f"{file} is named after another image than its {key} {found.image[:100]!r} says. "
+            "Rename the file, or correct what it says."
+        )
+    return _read_already(found, form, file, beside=folder, empty=empty)
 
 
-def _stamp(annotation: Mapping[str, Any]) -> str:
-    return str(annotation.get("updated_at") or annotation.get("created_at") or "")
-
-
-def _yolo_json(
-    document: Mapping[str, Any], names: Sequence[str], points: Sequence[str]
-) -> list[Marks]:
-    labels, image = document["labels"], document.get("image")
-    labels = {image: labels} if isinstance(labels, str) and isinstance(image, str) else labels
-    names, points = document.get("names") or names, document.get("keypoint_names") or points
-    if not isinstance(labels, Mapping) or not all(isinstance(v, str) for v in labels.values()):
-        raise ValidationFailed("'labels' must be an object: image → the text of its label file.")
-    if not _texts(names) or not _texts(points):
-        raise ValidationFailed("'names' and 'keypoint_names' must be lists of texts.")
-    return [_lines(str(name), text, tuple(names), points) for name, text in labels.items()]
-
-
-def _texts(values: Any) -> bool:
-    return isinstance(values, (list, tuple)) and all(isinstance(value, str) for value in values)
-
-
-def _yolo_files(
-    folder: Path, files: Sequence[Path], names: Sequence[str], points: Sequence[str]
-) -> Iterator[Marks]:
-    described = dataset_yaml.find_yaml(folder)
-    listed = folder / "classes.txt"
-    numbers = 3
-    if described is not None:
-        names, points, numbers = dataset_yaml.names_in(described)
-    elif listed.is_file():
-        lines = listed.read_text("utf-8-sig", "replace").splitlines()
-        names = [line.strip() for line in lines if line.strip()]
-    for path in files:
-        if path.suffix.lower() == ".txt" and path != listed:
-            name = path.relative_to(folder).with_suffix("").as_posix()
-            text = path.read_text("utf-8-sig", "replace")
-            yield _lines(name, text, tuple(names), points, numbers)
-
-
-def _lines(
-    name: str, text: str, names: Sequence[str], points: Sequence[str], numbers: int = 3
+def _read_already(
+    found: Annotations,
+    source: str,
+    where: str,
+    name: str = "",
+    beside: str = "",
+    *,
+    stem: bool = False,
+    empty: Emptiness = "stated",
 ) -> Marks:
     def read(size: Size) -> Annotations:
-        try:
-            return from_yolo(text, names, size, name, points, numbers)
-        except ValidationFailed as error:
-            raise ValidationFailed(f"{name[:100]}: {error.message}") from None
+        return Annotations(found.image, *size, found.objects)
 
-    return Marks(name, read, _content_of(name))
+    name = name or found.image
+    size = (found.width, found.height) if found.width and found.height else None
+    content = content_named(name)
+    where = where if where != name or where == source else f"{source}, {name[:100]}"
+    return Marks(name, read, content, size, where, source, beside, stem=stem, empty=empty)
 
 
-def _class_folders(pictures: Mapping[str, Path]) -> Iterator[Marks]:
+def _class_folders(
+    pictures: Mapping[str, Path], root: str, names: Sequence[str]
+) -> Iterator[Marks]:
+    """The folder of an image is its class, unless it sorts them by something else."""
     for name in pictures:
-        label = PurePosixPath(name).parent.name
-        if label:
-            yield _of_class(name, label)
+        folders = PurePosixPath(name).parts[:-1] or ((root,) if root in names else ())
+        sorts = [bool(NO_CLASS.fullmatch(_YEAR.sub("", folder))) for folder in folders]
+        # train/train/0.jpg: the inner one is the class, if there is such a class
+        if folders and (not sorts[-1] or (folders[-1] in names and sorts[-2:-1] == [True])):
+            yield _of_class(name, folders[-1])
 
 
 def _of_class(name: str, label: str) -> Marks:
-    return Marks(name, lambda size: Annotations(name, *size, (Annotation(label),)))
+    def read(size: Size) -> Annotations:
+        return Annotations(name, *size, (Annotation(label),))
+
+    return Marks(name, read, where=name, source="folders")
 
 
-def _with_content(marks: Marks, contents: Mapping[str, str]) -> Marks:
-    """With the content of the zip's picture that it is named after, the nearest of that name."""
-    if marks.content:
-        return marks
-    wanted = image_stem(marks.name)
-    fitting = [name for name in contents if image_stem(name) == wanted]
-    path = PurePosixPath(marks.name.replace("/labels/", "/images/"))
-    exact = [
-        name
-        for name in fitting
-        if str(PurePosixPath("x", name).with_suffix("")).endswith(
-            str(PurePosixPath("x", *path.parts[-2:]).with_suffix(""))[1:]
-        )
-    ]
-    chosen = exact if len(exact) == 1 else fitting
-    if len(chosen) != 1:
-        return marks
-    return Marks(marks.name, marks.read, contents[chosen[0]])
+def _not_understood(name: str, remedy: str = "") -> ValidationFailed:
+    return ValidationFailed(
+        f"{name} may hold annotations, but not in a form that is read. {remedy} {READ}. Remove it "
+        "if it holds none."
+    )
 
 
-def image_stem(name: str) -> str:
-    """The file name in a path or address without the suffix of a picture, if it has one."""
-    return without_suffix(plain_name(name))
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def without_suffix(name: str) -> str:
-    """A path without the suffix of a picture, if it has one: `frame.001` is no `frame`."""
-    suffix = PurePosixPath(name).suffix
-    return name[: -len(suffix)] if suffix.lower() in SUFFIXES else name
-
-
-def _content_of(name: str) -> str:
-    stem = image_stem(name)
-    return stem if _CONTENT.fullmatch(stem) else ""
+def _folder(file: str) -> str:
+    return PurePosixPath(file).parent.as_posix() if "/" in file else ""

@@ -1,302 +1,358 @@
-"""Corrections of a data set: annotations matched to its pictures, taken in all or not at all."""
+"""Corrections of a data set: annotations matched to its images, taken in all or not at all."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from hashlib import sha256
-from pathlib import Path
+import difflib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import inspect
-
-from errors import ValidationFailed, VisionLoopError
-from inference.annotations import Annotation, Annotations, Keypoint, Part, Ring
-from inference.images import check_header
-from inference.polygons import clip
-from training.annotated_dataset import AnnotatedDataset, AnnotatedDatasets, AnnotationEntry
-from training.annotated_picture import AnnotatedPicture
+from errors import ValidationFailed
+from inference.annotations import Annotations
+from models_store.description import Task
+from training.annotated_picture import PERSON, AnnotatedPicture
 from training.annotation_diff import compare
-from training.annotation_documents import (
-    Marks,
-    Sent,
-    image_stem,
-    plain_name,
-    without_suffix,
-)
-from training.picture_suffix import suffix_of
+from training.checked_marks import checked, unfit
+from training.image_identity import Claim, Identity, Image, free_names
+from training.removals import Removal, removal
+from training.same_marks import are_equal
+from training.source_annotations import Marks, Sent
 
 SHOWN = 20  # names in an answer
 UNCHANGED = 0.98  # IoU from which an object came back as it was
-SMALLEST = 1e-3  # pixels: what is narrower is no object
+NO_IMAGE = "of images that are unmatched"
+TWICE = "stated twice"
+AS_IT_WAS = "came back as they were, and only=changed"
+ANY = (1000, 1000)  # width and height to count objects by, of an image that is not there
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How a correction is taken.
+
+    Attributes:
+        dataset: Its id, for messages.
+        names: Classes that the data set has.
+        task: What it trains.
+        max_pixels: Of a new image.
+        only_changed: Pass over images that came back as they were: nobody may have looked.
+        background: A document that lists an image without marking anything says that there is
+            nothing in it.
+        refuse_new: Of classes that the data set does not have.
+    """
+
+    dataset: str
+    names: Sequence[str]
+    task: Task
+    max_pixels: int
+    only_changed: bool = False
+    background: bool = False
+    refuse_new: bool = False
 
 
 @dataclass
 class Correction:
-    """What a person says of a data set's pictures.
+    """What a person says of a data set's images, and what became of everything that came.
 
     Attributes:
         found: Content → what is said of it.
-        suffixes: Content → suffix of its file.
-        names: Content → name, of pictures that are new.
-        files: Content → file, of pictures that are new.
-        unchanged: Pictures that came back as they were.
-        unmatched: Names that are no picture's here, or several's.
-        new_classes: That the data set did not have.
+        images: Content → the image, likewise.
+        names: Content → path to store it under, of images that are new.
+        unchanged: Images that came back as they were.
+        unmatched: Name → why it is no image's here.
+        left: Known images of which nothing is said: they stay as they are.
+        renamed: Path in the zip → path that it is stored under.
+        received: Images and objects that came.
+        passed_over: Reason → objects.
+        removes: What the data set would lose.
+        several: More than one image is described.
+        repeated: Everything had been said before, by a person: there is nothing to do.
     """
 
     found: dict[str, Annotations] = field(default_factory=dict)
-    suffixes: dict[str, str] = field(default_factory=dict)
+    images: dict[str, Image] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
-    files: dict[str, Path] = field(default_factory=dict)
     unchanged: set[str] = field(default_factory=set)
-    unmatched: list[str] = field(default_factory=list)
-    new_classes: set[str] = field(default_factory=set)
+    unmatched: dict[str, str] = field(default_factory=dict)
+    left: set[str] = field(default_factory=set)
+    new_classes: list[str] = field(default_factory=list)
+    renamed: dict[str, str] = field(default_factory=dict)
+    received: Counter[str] = field(default_factory=Counter)
+    passed_over: Counter[str] = field(default_factory=Counter)
+    removes: Removal = field(default_factory=Removal)
+    notes: list[str] = field(default_factory=list)
+    ignored: Sequence[str] = ()
+    several: bool = False
+    repeated: bool = False
+
+    @property
+    def needs_confirmation(self) -> bool:
+        return self.several and self.removes.large
 
     def to_json(self) -> dict[str, Any]:
+        new = len(self.names)
+        unmatched = self.received["unmatched"]
         return {
-            "annotated": len(self.found),
-            "new_pictures": len(self.names),
+            "received": len(self.found),
+            "new_pictures": new,
             "unchanged": len(self.unchanged),
-            "unmatched_count": len(self.unmatched),
-            "unmatched": self.unmatched[:SHOWN],
-            "new_classes": sorted(self.new_classes),
+            "unmatched_count": unmatched,
+            "unmatched": list(self.unmatched)[:SHOWN],
+            "unmatched_reasons": dict(list(self.unmatched.items())[:SHOWN]),
+            "new_classes": self.new_classes,
+            "images": {
+                "received": self.received["images"],
+                "matched": self.received["images"] - unmatched - new,
+                "new": new,
+                "unmatched": unmatched,
+            },
+            "objects": {
+                "received": self.received["objects"],
+                "stored": sum(map(len, self.found.values())),
+                "passed_over": dict(self.passed_over),
+            },
+            "left_as_they_are": len(self.left),
+            "renamed": self.renamed,
+            "ignored_files": list(self.ignored)[:SHOWN],
+            "removes": self.removes.to_json(),
+            "notes": self.notes,
         }
 
 
-def read_correction(
-    store: AnnotatedDatasets,
-    dataset: AnnotatedDataset,
-    sent: Sent,
-    names: Sequence[str],
-    only_changed: bool = False,
-) -> Correction:
-    """What is said of a data set's pictures, checked; nothing is taken yet.
+def read_correction(pictures: Sequence[AnnotatedPicture], sent: Sent, rules: Rules) -> Correction:
+    """What is said of a data set's images, checked; nothing is taken yet.
 
-    A picture of the zip that the data set does not have is to be added to it.
+    An image of the zip that the data set does not have is to be added to it.
 
     Args:
-        store: Has the data set.
-        dataset: Which one.
-        sent: Marks, and pictures.
-        names: Classes that it has.
-        only_changed: Pass over pictures that came back as they were: nobody may have looked.
+        pictures: The data set's.
+        sent: What came.
+        rules: How to take it.
 
     Raises:
-        ValidationFailed: Nothing fits a picture; a mark is impossible; two differ on a picture.
-        InvalidImage, PayloadTooLarge: A new picture cannot be read, or is too large.
+        ValidationFailed: There is nothing to take, or it fits no image; a mark is impossible;
+            two documents differ on an image; a class is new where that is refused.
+        InvalidImage, PayloadTooLarge: A new image cannot be read, or is too large.
     """
-    matcher = _Matcher(store.pictures(dataset.id))
-    made = Correction()
-    said_by: dict[str, str] = {}
-    for marks in sent.marks:
-        picture = matcher.match(marks)
-        if picture is not None:
-            size = picture.annotations.width, picture.annotations.height
-            content, suffix = picture.content, picture.file.suffix
-        elif (path := _new(marks, sent.pictures)) is not None:
-            content, suffix, size = _look(path, marks.name, store.max_pixels)
-            made.names[content], made.files[content] = marks.name, path
-        else:
-            made.unmatched.append(marks.name[:200])
-            continue
-        found = _checked(marks.read(size), marks.name, size)
-        if content in made.found and made.found[content].objects != found.objects:
-            raise ValidationFailed(
-                f"{said_by[content][:100]} and {marks.name[:100]} are the same picture here, and "
-                "say different things of it. Send one of them; where they are two pictures, name "
-                "them by the SHA-256 of their content, or send the pictures, too."
-            )
-        made.found[content], made.suffixes[content] = found, suffix
-        said_by[content] = marks.name
-        made.new_classes |= {thing.label for thing in found.objects} - set(names)
-        if picture is not None and _is_unchanged(picture.annotations, found):
-            made.unchanged.add(content)
-    if not made.found:
-        shown = ", ".join(made.unmatched[:3]) or "none"
-        raise ValidationFailed(
-            f"No annotation fits a picture of '{dataset.id}': {shown}. Pictures are known by "
-            "their file names, or by the SHA-256 of their content as name; new ones come in the "
-            "same zip."
-        )
-    if only_changed:
-        for content in made.unchanged:
-            del made.found[content]
-    if not made.found:
-        raise ValidationFailed(
-            f"All {len(made.unchanged)} pictures came back as they were, and 'only' is changed: "
-            "nothing was taken. With only=all they count as looked at."
-        )
+    _refuse_nothing(sent, rules)
+    identity = Identity(pictures, sent, rules.max_pixels)
+    made = Correction(notes=list(sent.notes), ignored=sent.ignored)
+    _pass_over(made, sent.skipped)
+    said_by: dict[str, Marks] = {}
+    for claim in identity.claims():
+        _take(made, claim, rules, said_by)
+    _count_images(made, identity, sent)
+    _refuse_unmatched(made, rules)
+    _compare(made, {picture.content: picture for picture in pictures}, rules)
+    _name_new(made, pictures)
+    _new_classes(made, rules)
+    made.removes = removal(pictures, made.found, rules.task)
+    made.several = len({(marks.beside, marks.name) for marks in sent.marks}) > 1
     return made
 
 
-@contextmanager
-def corrected(
-    store: AnnotatedDatasets, dataset: AnnotatedDataset, correction: Correction
-) -> Iterator[None]:
-    """Take a correction; if the block fails, it is withdrawn with the pictures it brought."""
-    before = _rows(store, dataset.id, correction)
-    brought: list[Path] = []
-    try:
-        for content, path in correction.files.items():
-            file = store.file(dataset.id, content, correction.suffixes[content])
-            if not file.exists():
-                brought.append(file)
-            store.keep(dataset.id, path.read_bytes())
-        store.correct(dataset.id, correction.found, correction.suffixes, correction.names)
-        yield
-    except BaseException:
-        _withdraw(store, dataset.id, correction, before)
-        for file in brought:
-            file.unlink(missing_ok=True)
-        raise
+def _refuse_nothing(sent: Sent, rules: Rules) -> None:
+    """Raises ValidationFailed: nobody has finished anything of what came."""
+    if not sent.marks:
+        raise ValidationFailed(_nothing_readable(sent, rules))
+    unfinished = Counter(m.why for m in sent.marks if m.empty == "unfinished")
+    if unfinished.total() == len(sent.marks):
+        counts = ", ".join(
+            f"{n} {why or 'whose objects cannot be held'}" for why, n in unfinished.items()
+        )
+        raise ValidationFailed(
+            f"There is no finished annotation in what came: {len(sent.marks)} tasks or images, "
+            f"{counts}. Nothing was changed. Submit them in the annotation tool and export again."
+        )
 
 
-Row = dict[str, Any]
+def _nothing_readable(sent: Sent, rules: Rules) -> str:
+    files = f"{len(sent.pictures)} images" if sent.pictures else "no images"
+    other = f" and {', '.join(sent.ignored[:5])}" if sent.ignored else ""
+    classes = (
+        "" if rules.task == "classify" else (f" Folders are no classes in a {rules.task} data set.")
+    )
+    return (
+        f"Nothing here can be read as annotations: there are {files}{other}. Nothing was changed."
+        f"{classes} Pack the export of an annotation tool: Label Studio (JSON), COCO, LabelMe, "
+        "Pascal VOC, CVAT for images (XML), or YOLO's label files with their data.yaml, "
+        "classes.txt or obj.names."
+    )
 
 
-def _rows(store: AnnotatedDatasets, dataset_id: str, correction: Correction) -> dict[str, Row]:
-    """What people had said of the pictures, by content."""
-    columns = [column.key for column in inspect(AnnotationEntry).column_attrs]
-    rows = {}
-    with store.database.read() as session:
-        for content in correction.found:
-            entry = session.get(AnnotationEntry, (dataset_id, _key(content)))
-            if entry is not None:
-                rows[content] = {name: getattr(entry, name) for name in columns}
-    return rows
+def _take(made: Correction, claim: Claim, rules: Rules, said_by: dict[str, Marks]) -> None:
+    """Count what an annotation says, and keep it if its image is known."""
+    marks, image = claim.marks, claim.image
+    made.received["images"] += image is None or image.content not in made.images
+    if image is None:
+        found = marks.read(marks.size or ANY)
+        _pass_over(made, marks.skipped)
+        _pass_over(made, Counter({NO_IMAGE: len(found)}))
+        _unmatched(made, marks.name, claim.reason)
+        return
+    made.images[image.content] = image
+    found = marks.read(image.size)
+    _pass_over(made, marks.skipped)
+    kept = _fitting(made, found, rules)
+    if not kept.objects and not _is_empty(marks, found, rules):
+        made.left.add(image.content)
+        return
+    _put(made, image.content, checked(kept, marks.where or marks.name, image.size), marks, said_by)
 
 
-def _withdraw(
-    store: AnnotatedDatasets, dataset_id: str, correction: Correction, before: Mapping[str, Row]
+def _fitting(made: Correction, found: Annotations, rules: Rules) -> Annotations:
+    """Without the objects that a data set of this task has no form for."""
+    reasons = [unfit(thing, rules.task) for thing in found.objects]
+    _pass_over(made, Counter(filter(None, reasons)))
+    made.received["objects"] += reasons.count("")
+    kept = tuple(t for t, reason in zip(found.objects, reasons, strict=True) if not reason)
+    return Annotations(found.image, found.width, found.height, kept)
+
+
+def _is_empty(marks: Marks, found: Annotations, rules: Rules) -> bool:
+    """Whether it says that nothing is in the image."""
+    if found.objects or marks.skipped.total() or marks.empty == "unfinished":
+        return False  # there was something
+    return marks.empty == "stated" or rules.background
+
+
+def _put(
+    made: Correction, content: str, found: Annotations, marks: Marks, said_by: dict[str, Marks]
 ) -> None:
-    """Put back what was there, where nobody has said something else since."""
-    with store.database.write() as session:
-        for content in correction.found:
-            entry = session.get(AnnotationEntry, (dataset_id, _key(content)))
-            old = before.get(content)
-            if entry is None or entry.number != (old["number"] if old else 0) + 1:
-                continue
-            if old is None:
-                session.delete(entry)
-            else:
-                session.merge(AnnotationEntry(**old))
+    if content not in made.found:
+        made.found[content], said_by[content] = found, marks
+        return
+    other = made.found[content]
+    if not is_unchanged(other, found):
+        raise ValidationFailed(
+            f"{_where(said_by[content])} and {_where(marks)} are about the same image here, and "
+            "say different things of it. Send one of them; where they are two images, name "
+            "them by the SHA-256 of their content, or send the images, too."
+        )
+    if _detail(found) > _detail(other):
+        made.found[content], found = found, other
+    made.passed_over[TWICE] += len(found)
 
 
-def _key(content: str) -> str:
-    return f"person:{content}"
+def _detail(found: Annotations) -> int:
+    return sum(len(thing.parts) + len(thing.keypoints) for thing in found.objects)
 
 
-def _look(path: Path, name: str, max_pixels: int) -> tuple[str, str, tuple[int, int]]:
-    """Content, suffix and size of a new picture."""
-    data = path.read_bytes()
-    try:
-        return sha256(data).hexdigest(), suffix_of(data), check_header(data, max_pixels)
-    except VisionLoopError as error:
-        raise type(error)(f"{name[:100]}: {error.message}") from None
+def _where(marks: Marks) -> str:
+    where, name = marks.where[:120], marks.name[:100]
+    return where if name in where else f"{where} ({name})" if where else name
 
 
-def _is_unchanged(before: Annotations, after: Annotations) -> bool:
+def _pass_over(made: Correction, reasons: Counter[str]) -> None:
+    made.passed_over += reasons
+    made.received["objects"] += reasons.total()
+
+
+def _unmatched(made: Correction, name: str, reason: str) -> None:
+    made.unmatched[name[:200]] = reason
+    made.received["unmatched"] += 1
+
+
+def _count_images(made: Correction, identity: Identity, sent: Sent) -> None:
+    """Of what was described and of what came without a word."""
+    made.left -= made.found.keys()
+    for content in [c for c in made.left if made.images[c].picture is None]:
+        made.left.discard(content)
+        _unmatched(made, made.images[content].sent, "new, and nothing is marked in it: "
+                   "empty=background adds it as an image without objects")  # fmt: skip
+    known = set(made.images)
+    for name, content in sent.contents.items():
+        if content in known:
+            continue
+        known.add(content)
+        made.received["images"] += 1
+        image = identity.came(name)
+        if image.picture is None:
+            _unmatched(made, name, "it came, and nothing is said of it")
+        else:
+            made.left.add(content)
+    if made.left:
+        made.notes.append(
+            f"{len(made.left)} images stay as they are: nothing is marked in them, which may mean "
+            "that nobody has looked, or nothing that can be held. With empty=background images "
+            "that a document lists without a mark become images without objects."
+        )
+
+
+def _refuse_unmatched(made: Correction, rules: Rules) -> None:
+    if made.found:
+        return
+    if made.left:
+        over = ", ".join(f"{n} {reason}" for reason, n in made.passed_over.items())
+        raise ValidationFailed(
+            f"There is nothing to take: {len(made.left)} images are described, and no object is "
+            f"marked in them that can be held{f' ({over})' if over else ''}. Nothing was changed. "
+            "Where they have none, send them with empty=background."
+        )
+    shown = "; ".join(f"{name}: {why}" for name, why in list(made.unmatched.items())[:3])
+    raise ValidationFailed(
+        f"No annotation fits an image of '{rules.dataset}'. {shown or 'None came'}. Images are "
+        "known by their content, their paths or their file names; new ones come in the same zip."
+    )
+
+
+def is_unchanged(before: Annotations, after: Annotations) -> bool:
+    """Whether every object came back."""
     return all(change.kind == "accepted" for change in compare(before, after, UNCHANGED))
 
 
-class _Matcher:
-    """Finds the picture that is meant: by content, path, file name, or name without suffix."""
-
-    def __init__(self, pictures: Sequence[AnnotatedPicture]) -> None:
-        self._by_content = {picture.content: picture for picture in pictures}
-        self._by_name: dict[str, list[AnnotatedPicture]] = {}
-        for picture in pictures:
-            name = picture.name or plain_name(picture.annotations.image)
-            for key in {name, plain_name(name), image_stem(name), without_suffix(name)}:
-                self._by_name.setdefault(key, []).append(picture)
-
-    def match(self, marks: Marks) -> AnnotatedPicture | None:
-        """None where there is none, or more than one."""
-        if found := self._by_content.get(marks.content):
-            return found
-        plain = plain_name(marks.name)
-        for key in (marks.name, _as_image(marks.name), plain, without_suffix(plain)):
-            fitting = self._by_name.get(key, [])
-            if len(fitting) == 1:
-                return fitting[0]
-        return None
-
-
-def _new(marks: Marks, pictures: Mapping[str, Path]) -> Path | None:
-    plain = plain_name(marks.name)
-    fitting = [
-        path
-        for name, path in pictures.items()
-        if name == marks.name or plain in (plain_name(name), image_stem(name))
-    ]
-    return fitting[0] if len(fitting) == 1 else None
-
-
-def _as_image(name: str) -> str:
-    """`labels/train/a` → `images/train/a`, as YOLO's folders are laid out."""
-    return f"/{name}".replace("/labels/", "/images/")[1:]
-
-
-def _checked(found: Annotations, name: str, size: tuple[int, int]) -> Annotations:
-    """A person's marks, within the picture, without the scores of the model that made them."""
-    objects = tuple(_object(thing, name, size) for thing in found.objects)
-    return Annotations(found.image, *size, objects)
-
-
-def _object(thing: Annotation, name: str, size: tuple[int, int]) -> Annotation:
-    if not thing.label.strip():
-        raise ValidationFailed(f"{name[:100]}: an object has no class.")
-    numbers = [
-        *(thing.box or ()),
-        *(v for part in thing.parts for r in (part.outline, *part.holes) for p in r for v in p),
-        *(v for point in thing.keypoints for v in (point.x, point.y)),
-    ]
-    if not all(map(math.isfinite, numbers)):
-        raise ValidationFailed(f"{name[:100]}: an object '{thing.label[:60]}' is nowhere: NaN.")
-    box = None
-    if thing.box is not None:
-        x1, y1, x2, y2 = thing.box
-        box = (*_inside((x1, y1), size), *_inside((x2, y2), size))
-    made = replace(
-        thing,
-        box=box,
-        parts=_clipped(thing.parts, size),
-        keypoints=tuple(_point(point, size) for point in thing.keypoints),
-        score=None,
-    )
-    bounds = made.bounds if made.box or thing.parts else None
-    lost = thing.parts and not made.parts
-    if lost or (bounds and min(bounds[2] - bounds[0], bounds[3] - bounds[1]) < SMALLEST):
+def _compare(made: Correction, pictures: Mapping[str, AnnotatedPicture], rules: Rules) -> None:
+    repeated = set()
+    for content, found in made.found.items():
+        picture = pictures.get(content)
+        if picture is None or not is_unchanged(picture.annotations, found):
+            continue
+        made.unchanged.add(content)
+        if picture.by == PERSON and are_equal(picture.annotations, found):
+            repeated.add(content)
+    made.repeated = len(repeated) == len(made.found) and not rules.only_changed
+    if rules.only_changed:
+        gone = [made.found.pop(content) for content in made.unchanged]
+        made.passed_over += Counter({AS_IT_WAS: sum(map(len, gone))})
+    if not made.found:
         raise ValidationFailed(
-            f"{name[:100]}: an object '{thing.label[:60]}' has no area within the picture of "
-            f"{size[0]} × {size[1]} pixels."
+            f"All {len(made.unchanged)} images came back as they were, and 'only' is changed: "
+            "nothing was taken. With only=all they count as looked at."
         )
-    return made
 
 
-def _clipped(parts: Sequence[Part], size: tuple[int, int]) -> tuple[Part, ...]:
-    """What of them lies in the picture."""
-    kept = []
-    for part in parts:
-        if outline := _clip(part.outline, size):
-            holes = (_clip(hole, size) for hole in part.holes)
-            kept.append(Part(outline, tuple(hole for hole in holes if hole)))
-    return tuple(kept)
+def _name_new(made: Correction, pictures: Sequence[AnnotatedPicture]) -> None:
+    new = [made.images[c] for c in made.found if made.images[c].picture is None]
+    made.names = free_names(new, pictures)
+    made.renamed = {
+        image.sent: made.names[image.content]
+        for image in new
+        if made.names[image.content] != image.sent
+    }
 
 
-def _clip(ring: Ring, size: tuple[int, int]) -> Ring:
-    if all(0 <= x <= size[0] and 0 <= y <= size[1] for x, y in ring):
-        return ring
-    return clip(ring, *size)
+def _new_classes(made: Correction, rules: Rules) -> None:
+    """Raises ValidationFailed: there are some, and they are refused."""
+    labels = {thing.label for found in made.found.values() for thing in found.objects}
+    made.new_classes = sorted(labels - set(rules.names))
+    near = {name: other for name in made.new_classes if (other := _near(name, rules.names))}
+    if made.new_classes and rules.refuse_new:
+        shown = ", ".join(
+            f"{name!r:.80}{f' (did you mean {near[name]!r:.80}?)' if name in near else ''}"
+            for name in made.new_classes[:SHOWN]
+        )
+        raise ValidationFailed(
+            f"Classes that '{rules.dataset}' does not have: {shown}. It has "
+            f"{', '.join(rules.names[:SHOWN])}. Without new_classes=refuse they are added."
+        )
+    made.notes += [
+        f"The class {name!r:.80} is new, and near to {other!r:.80}: new_classes=refuse refuses it."
+        for name, other in near.items()
+    ]
 
 
-def _point(point: Keypoint, size: tuple[int, int]) -> Keypoint:
-    x, y = _inside((point.x, point.y), size)
-    return replace(point, x=x, y=y, score=None)
-
-
-def _inside(point: tuple[float, float], size: tuple[int, int]) -> tuple[float, float]:
-    return min(max(point[0], 0.0), size[0]), min(max(point[1], 0.0), size[1])
+def _near(name: str, names: Sequence[str]) -> str:
+    plain = {other.casefold().strip(): other for other in names}
+    found = difflib.get_close_matches(name.casefold().strip(), plain, 1)
+    return plain[found[0]] if found else ""

@@ -47,7 +47,7 @@ def test_what_cannot_become_a_revision_is_withdrawn(
         archive.writestr("classes.txt", "\n".join(SHAPES))
     files = {"file": ("more.zip", buffer.getvalue())}
     with monkeypatch.context() as patched:
-        patched.setattr("api.revisions.build", busy)
+        patched.setattr("api.corrections.build", busy)
         answer = service.call(service.app, "POST", path, files=files)
         assert (answer.status_code, answer.json()["code"]) == (503, "BACKEND_UNAVAILABLE")
     assert pictures() == before
@@ -66,7 +66,7 @@ def test_what_comes_back_as_it_was_need_not_count_as_looked_at(service: Service)
     assert (answer["received"], answer["unchanged"], answer["to_review"]) == (1, 2, 1)
     assert answer["corrections"]["weak:1"]["pictures"] == 1
     again = service.call(service.app, "POST", f"{path}?only=changed", json=sent)
-    assert "All 3 pictures came back as they were" in again.json()["message"]
+    assert "All 3 images came back as they were" in again.json()["message"]
     answer = service.post(path, sent).json()
     assert (answer["received"], answer["unchanged"], answer["to_review"]) == (3, 3, 0)
 

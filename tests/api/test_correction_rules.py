@@ -1,0 +1,294 @@
+"""Corrections over HTTP: what is taken, what is refused, and what is told of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.api.correction_app import (
+    BOX,
+    Content,
+    coco,
+    correct,
+    cvat,
+    drawn,
+    labelme,
+    labels,
+    state,
+    street,
+    task,
+    upload,
+    voc,
+)
+from tests.api.training_app import Service
+
+Files = dict[str, Content]
+
+FRAMES = {"train/frame_1.png": 0, "train/frame_2.png": 1, "val/frame_3.png": 2}
+BEFORE = {"frame_1.png": ["car"], "frame_2.png": ["person"], "frame_3.png": ["dog"]}
+IMAGES: Files = {f"images/frame_{i + 1}.png": drawn(i) for i in range(3)}
+VIA = {"_via_settings": {}, "_via_img_metadata": {"frame_1.png12": {
+    "filename": "frame_1.png", "size": 12, "regions": []}}}  # fmt: skip
+MIN = [{"id": 1, "image": "frame_1.png", "annotation_id": 3, "label": [
+    {"x": 1, "y": 1, "width": 5, "height": 5, "rectanglelabels": ["dog"]}]}]  # fmt: skip
+CAPTIONS = {"images": [{"id": 1, "file_name": "frame_1.png", "width": 64, "height": 48}],
+            "annotations": [{"id": 1, "image_id": 1, "caption": "A dog."}]}  # fmt: skip
+RESULTS = [{"image_id": 1, "category_id": 1, "bbox": [1, 1, 5, 5], "score": 0.9}]
+CREATE_ML = [{"image": "frame_1.png", "annotations": [{"label": "dog", "coordinates": {}}]}]
+SKIPPED = task("frame_1.png") | {"annotations": [{"id": 1, "was_cancelled": True, "result": []}]}
+PREDICTED = {"data": {"image": "frame_2.png"}, "predictions": [{"result": []}], "annotations": []}
+
+
+@pytest.fixture
+def frames(service: Service) -> str:
+    return upload(service, street(FRAMES))
+
+
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        (IMAGES, "3 images"),
+        ({"README.txt": "Photos of a street.\n", **IMAGES}, "README.txt"),
+        ({"dog/a.png": drawn(7), "cat/b.png": drawn(8)}, "Folders are no classes in a detect"),
+        (IMAGES | {"via.json": VIA}, "via.json is a project of the VGG Image Annotator"),
+        ({"min.json": MIN}, "min.json is Label Studio's JSON-MIN"),
+        ({"captions.json": CAPTIONS}, "captions.json is COCO captions"),
+        ({"results.json": RESULTS}, "results.json is a list of COCO results"),
+        ({"both.json": [coco({"frame_1.png": ["dog"]})] * 2}, "list of COCO documents"),
+        ({"ml.json": CREATE_ML}, "ml.json is Create ML"),
+        ({"odd.json": {"things": [{"bbox": [1, 2, 3, 4]}]}}, "odd.json may hold annotations"),
+        ({"odd.xml": "<boxes><box/></boxes>"}, "odd.xml may hold annotations"),
+        ({"t.csv": "image,label,xmin\na.png,dog,1\n"}, "t.csv may hold annotations"),
+        ({"bad.json": "{nope"}, "bad.json is not valid JSON"),
+        ({"a.txt": f"dog {BOX}\n"}, "a.txt has lines that begin with a class name"),
+        ({"labels/frame_1.txt": "nothing\n"}, "labels/frame_1.txt"),
+        ({"a.txt": "car 0.0 0 -1.5 5 5 25 25 1.5 1.6 3.9 1.8 1.4 8.4 -1.5"}, "KITTI"),
+        ({"v.xml": "<annotation><object><name>dog</name></object></annotation>"}, "v.xml"),
+        ({"t.json": [SKIPPED, PREDICTED]}, "2 tasks or images, 1 skipped, 1 with predictions"),
+        ({"t.json": [{"data": {"image": "frame_1.png"}}]}, "1 not annotated"),
+        ({"c.json": coco({"frame_1.png": [], "frame_2.png": []})}, "empty=background"),
+        ({"c.xml": cvat({"frame_1.png": None})}, "empty=background"),
+        ({"frame_1.json": labelme("frame_2.png")}, "imagePath 'frame_2.png'"),
+        ({"frame_1.xml": voc("frame_2.png")}, "filename 'frame_2.png'"),
+        ({"labels/frame_1.txt": "0 0.5 0.5 0.2 0.2 0.4 0.4 2 0.6 0.6 1"}, "kpt_shape"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("dry", [False, True])
+def test_what_cannot_be_taken_is_told_by_name_and_changes_nothing(
+    service: Service, frames: str, files: Files, says: str, dry: bool
+) -> None:
+    before = state(service, frames)
+    answer = correct(service, frames, files, dry_run=dry)
+    assert (answer.status_code, answer.json()["code"]) == (400, "VALIDATION_ERROR"), answer.text
+    assert says in answer.json()["message"]
+    assert state(service, frames) == before
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"t.json": [task("frame_1.png", None)]},
+        {"labels/frame_1.txt": ""},
+        {"frame_1.txt": "\n"},
+        {"frame_1.json": labelme("frame_1.png", None)},
+        {"frame_1.xml": voc("frame_1.png", None)},
+    ],
+)
+def test_an_image_that_is_said_to_be_empty_is(service: Service, frames: str, files: Files) -> None:
+    answer = correct(service, frames, files)
+    assert answer.status_code == 201, answer.text
+    assert labels(service, frames) == BEFORE | {"frame_1.png": []}
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"c.json": coco({"frame_1.png": [], "frame_2.png": ["dog"]})},
+        {"c.xml": cvat({"frame_1.png": None, "frame_2.png": "dog"})},
+    ],
+)
+def test_an_image_without_marks_stays_as_it_is_unless_it_is_background(
+    service: Service, frames: str, files: Files
+) -> None:
+    answer = correct(service, frames, files).json()
+    assert answer["images"] == {"received": 2, "matched": 2, "new": 0, "unmatched": 0}
+    assert (answer["received"], answer["left_as_they_are"]) == (1, 1)
+    assert "1 images stay as they are" in answer["notes"][0]
+    assert labels(service, frames) == BEFORE | {"frame_2.png": ["dog"]}
+    answer = correct(service, frames, files, empty="background", confirm=True).json()
+    assert (answer["received"], answer["left_as_they_are"], answer["notes"]) == (2, 0, [])
+    assert labels(service, frames) == BEFORE | {"frame_1.png": [], "frame_2.png": ["dog"]}
+
+
+SECOND = {"frame_1.png": 11, "frame_2.png": 12, "frame_4.png": 14}
+STEMS = {name: name[:-4] for name in SECOND}
+
+
+@pytest.mark.parametrize(
+    "documents",
+    [
+        {"annotations/instances_default.json": coco({name: ["dog"] for name in SECOND})},
+        {"tasks.json": [task(f"images/{name}") for name in SECOND]},
+        {f"images/{stem}.json": labelme(name) for name, stem in STEMS.items()},
+        {f"Annotations/{stem}.xml": voc(name) for name, stem in STEMS.items()},
+        {"annotations.xml": cvat(dict.fromkeys(SECOND, "dog"))},
+        {f"labels/{stem}.txt": f"2 {BOX}" for stem in STEMS.values()} | {"obj.names": "a\nb\ndog"},
+    ],
+    ids=["coco", "label_studio", "labelme", "voc", "cvat", "yolo"],
+)
+def test_images_of_the_same_names_are_other_images(
+    service: Service, frames: str, documents: Files
+) -> None:
+    files: Files = {f"images/{name}": drawn(seed) for name, seed in SECOND.items()} | documents
+    answer = correct(service, frames, files)
+    assert answer.status_code == 201, answer.text
+    found = answer.json()
+    assert found["images"] == {"received": 3, "matched": 0, "new": 3, "unmatched": 0}
+    assert set(found["renamed"]) == {"images/frame_1.png", "images/frame_2.png"}
+    stored = {name.rpartition("/")[2]: ["dog"] for name in found["renamed"].values()}
+    assert len(stored) == 2
+    assert labels(service, frames) == BEFORE | stored | {"frame_4.png": ["dog"]}
+    again = correct(service, frames, files)  # now they are known by their content
+    assert (again.status_code, again.json()["repeated"]) == (200, True)
+
+
+def test_without_its_image_a_name_does_not_count_where_others_came_under_known_names(
+    service: Service, frames: str
+) -> None:
+    files: Files = {"images/frame_1.png": drawn(11), "c.json": coco({n: ["dog"] for n in SECOND})}
+    answer = correct(service, frames, files).json()
+    assert answer["images"] == {"received": 3, "matched": 0, "new": 1, "unmatched": 2}
+    assert "its image did not come" in answer["unmatched_reasons"]["frame_2.png"]
+    assert BEFORE.items() <= labels(service, frames).items()
+
+
+@pytest.mark.parametrize(
+    "document",
+    [coco({"frame_1.png": ["dog"]}, (640, 480)), labelme("frame_1.png", size=(640, 480)),
+     [task("frame_1.png")], voc("frame_1.png", size=(48, 64)),
+     cvat({"frame_1.png": "dog"}, (48, 64))],
+)  # fmt: skip
+def test_annotations_of_another_size_fit_no_image(
+    service: Service, frames: str, document: Any
+) -> None:
+    if isinstance(document, list):
+        region = document[0]["annotations"][0]["result"][0]
+        document = [document[0] | {"annotations": [{"id": 1, "result": [
+            region | {"original_width": 640, "original_height": 480}]}]}]  # fmt: skip
+    name = "frame_1.xml" if isinstance(document, str) else "frame_1.json"
+    files: Files = {name: document, "labels/frame_2.txt": f"0 {BOX}"}
+    answer = correct(service, frames, files).json()
+    assert answer["unmatched"] == ["frame_1.png"]
+    assert "this one is 64 × 48" in answer["unmatched_reasons"]["frame_1.png"]
+    assert answer["objects"]["received"] == 2
+    assert answer["objects"]["passed_over"] == {"of images that are unmatched": 1}
+    assert labels(service, frames) == BEFORE | {"frame_2.png": ["car"]}
+
+
+@pytest.mark.parametrize(
+    ("lists", "wanted", "note"),
+    [
+        ({"obj.names": "dog\nperson\ncar\n"}, "dog", ""),
+        ({"data/obj.names": "dog\nperson\ncar\n"}, "dog", ""),
+        ({"labels/classes.txt": "dog\nperson"}, "dog", ""),
+        ({"meta/labels.txt": "0 dog\n1 car\n"}, "dog", ""),
+        ({"x/y/data.yaml": "names: [person]\ntrain: a\n"}, "person", ""),
+        ({"dataset.yaml": "names: {0: person}"}, "person", ""),
+        ({"notes.json": {"categories": [{"id": 0, "name": "dog"}], "info": {}}}, "dog", ""),
+        ({"labels/classes.txt": "dog", "copy/classes.txt": "car"}, "dog", ""),
+        ({}, "car", "this data set's own order (0 car, 1 person, 2 dog)"),
+        ({"data.yaml": "nc: 3\ntrain: images\n"}, "car", "own order"),
+    ],
+)
+def test_whose_class_ids_are_meant(
+    service: Service, frames: str, lists: Files, wanted: str, note: str
+) -> None:
+    answer = correct(service, frames, {"labels/frame_2.txt": f"0 {BOX}", **lists})
+    assert answer.status_code == 201, answer.text
+    assert labels(service, frames) == BEFORE | {"frame_2.png": [wanted]}
+    assert note in "".join(answer.json()["notes"])
+    assert bool(note) == bool(answer.json()["notes"])
+
+
+@pytest.mark.parametrize(
+    "lists",
+    [
+        {"classes.txt": "dog\ncar", "data.yaml": "names: [car, dog]"},
+        {"labels/classes.txt": "dog\ncar", "obj.names": "car\ndog"},
+        {"a/data.yaml": "names: [car, dog]", "b/data.yaml": "names: [dog, car]"},
+        {"a/classes.txt": "dog\ncar", "b/classes.txt": "car\ndog"},
+    ],
+)
+def test_two_orders_of_classes_are_refused(service: Service, frames: str, lists: Files) -> None:
+    before = state(service, frames)
+    answer = correct(service, frames, {"labels/frame_2.txt": f"0 {BOX}", **lists})
+    assert answer.status_code == 400, answer.text
+    assert all(name in answer.json()["message"] for name in lists)
+    assert state(service, frames) == before
+
+
+def test_a_list_of_classes_with_a_gap_is_refused(service: Service, frames: str) -> None:
+    files = {"labels/frame_2.txt": f"1 {BOX}", "classes.txt": "car\n\ndog\n"}
+    assert "line 2 is empty" in correct(service, frames, files).json()["message"]
+
+
+def test_documents_that_say_the_same_are_one_and_others_are_refused(
+    service: Service, frames: str
+) -> None:
+    document = coco({"frame_1.png": ["dog"]}, box=(5, 5, 20, 20))
+    files: Files = {
+        "c.json": document,
+        "frame_1.json": labelme("frame_1.png"),
+        "v.xml": "<View></View>",
+    }
+    answer = correct(service, frames, files).json()
+    assert answer["objects"]["passed_over"] == {"stated twice": 1}
+    assert (answer["images"]["received"], answer["ignored_files"]) == (1, ["v.xml"])
+    files["frame_1.json"] = labelme("frame_1.png", "car")
+    message = correct(service, frames, files).json()["message"]
+    assert "c.json (frame_1.png)" in message or "c.json, frame_1.png" in message
+    assert "frame_1.json" in message
+    assert "say different things" in message
+
+
+def test_classes_of_images_are_no_objects_and_objects_no_classes(service: Service) -> None:
+    detect = upload(service, street(FRAMES))
+    marked = task("frame_1.png")
+    marked["annotations"][0]["result"].append(
+        {"id": "c", "type": "choices", "value": {"choices": ["night"]}}
+    )
+    answer = correct(service, detect, {"t.json": [marked]}).json()
+    assert (answer["objects"]["received"], answer["objects"]["stored"]) == (2, 1)
+    assert answer["new_classes"] == []
+    assert labels(service, detect) == BEFORE | {"frame_1.png": ["dog"]}
+
+    classes: Files = {
+        f"{split}/{label}/{label}{i}.png": drawn(10 * i + ord(label[0]))
+        for split, i in (("train", 0), ("train", 1), ("val", 2))
+        for label in ("cat", "dog")
+    }
+    classify = upload(service, classes)
+    answer = correct(service, classify, {"c.json": coco({"cat0.png": ["dog"]})})
+    assert answer.status_code == 400, answer.text
+    assert "nothing to take" in answer.json()["message"]
+
+
+@pytest.mark.parametrize("folder", ["images", "labels", "train", "val", "test", "train2017",
+                                    "valid", "Validation", "testing"])  # fmt: skip
+def test_folders_that_sort_by_something_else_are_no_classes(service: Service, folder: str) -> None:
+    classes: Files = {
+        f"{split}/{label}/{label}{i}.png": drawn(10 * i + ord(label[0]))
+        for split, i in (("train", 0), ("train", 1), ("val", 2))
+        for label in ("cat", "dog")
+    }
+    dataset = upload(service, classes)
+    before = state(service, dataset)
+    files = {f"{folder}/cat0.png": classes["train/cat/cat0.png"]}
+    answer = correct(service, dataset, files)
+    assert (answer.status_code, state(service, dataset)) == (400, before), answer.text
+    files |= {"x/dog/cat1.png": classes["train/cat/cat1.png"]}
+    answer = correct(service, dataset, files).json()
+    assert answer["images"] == {"received": 2, "matched": 2, "new": 0, "unmatched": 0}
+    assert labels(service, dataset)["cat1.png"] == ["dog"]
+    assert labels(service, dataset)["cat0.png"] == ["cat"]

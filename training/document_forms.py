@@ -1,0 +1,218 @@
+"""What a file says it is: an annotation document of a form that is read, one of a form that is
+not, with the way to one that is, or no annotation document at all."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+Form = Literal["label_studio", "yolo", "coco", "labelme", "voc", "cvat_xml"]
+Text = Literal["labels", "classes", "prose"]
+
+DEEPEST = 5  # levels of a JSON document that are looked through for signs of annotations
+WIDEST = 50  # members of each that are looked at
+CLASS_LISTS = frozenset(
+    {"classes.txt", "labels.txt", "names.txt", "class_names.txt", "predefined_classes.txt"}
+)
+IMAGE_LISTS = frozenset(
+    {"train", "training", "val", "valid", "validation", "test", "testing", "trainval", "default"}
+)
+LABEL_FOLDERS = frozenset({"labels", "obj_train_data", "obj_valid_data", "obj_test_data"})
+MOST_TEXT = 64 * 2**20  # bytes of a text file that can be a label file
+
+_WORDS = re.compile(
+    "annotations?|bbox|bndbox|box|boxes|coordinates|labels?|objects?|points|polygons?|"
+    "rectangles?|regions?|rle|segmentation|shapes?|xmax|xmin",
+    re.I,
+)
+_XML_WORDS = re.compile(r"<(object|bndbox|box|polygon|image|label|annotation|track|point)\b", re.I)
+_TABLE = re.compile(
+    r"\b(annotation\w*|bbox\w*|label\w*|region_\w+|class|xmin|x_min|xmax|polygon\w*|imageid)\b",
+    re.I,
+)
+
+JSON_LIST = 'export as "JSON" (not JSON-MIN), COCO or YOLO'
+FOREIGN_XML = {
+    "annotationset": "Export as Pascal VOC, COCO or YOLO.",
+    "dataset": "This looks like dlib's imglab. Export as Pascal VOC, COCO or YOLO.",
+}
+
+
+def form_of(document: Any) -> Form | None:
+    """The form of a JSON document; None: none that is read."""
+    first = document[0] if isinstance(document, list) and document else document
+    if not isinstance(first, Mapping):
+        return None
+    if "shapes" in first:
+        return "labelme"
+    if isinstance(first.get("data"), Mapping) and (isinstance(document, list) or _is_task(first)):
+        return "label_studio"
+    if isinstance(document, list):
+        return None
+    if "images" in document and "categories" in document and foreign_json(document) is None:
+        return "coco"
+    return "yolo" if "labels" in document else None
+
+
+def _is_task(document: Mapping[str, Any]) -> bool:
+    return any(key in document for key in ("annotations", "completions", "predictions"))
+
+
+def foreign_json(document: Any) -> str | None:
+    """The name of a form that is known but not read, and what to do; None: it is no such form."""
+    one = document if isinstance(document, Mapping) else {}
+    rows = [row for row in document if isinstance(row, Mapping)] if _is_list(document) else []
+    row: Mapping[str, Any] = rows[0] if rows else {}
+    inner = one.get("annotations")
+    first = inner[0] if _is_list(inner) and inner and isinstance(inner[0], Mapping) else {}
+    if "_via_img_metadata" in one or _is_via(one):
+        return "a project of the VGG Image Annotator (VIA): in VIA export annotations as COCO"
+    if "images" in row and "annotations" in row:
+        return "a list of COCO documents: send each by itself, or all as files of one zip"
+    if "caption" in first:
+        return "COCO captions, which mark nothing in an image: send the instances document"
+    if "segments_info" in first:
+        return "COCO panoptic, whose masks are other images: send the instances document"
+    if "image_id" in row and ("bbox" in row or "segmentation" in row):
+        return (
+            "a list of COCO results, which names neither images nor categories: send a whole "
+            "document with 'images', 'categories' and 'annotations'"
+        )
+    if "annotation_id" in row or _is_min(row):
+        return f"Label Studio's JSON-MIN, which lacks what its tasks say: {JSON_LIST}"
+    if "image" in row and _is_list(row.get("annotations")):
+        return "Create ML: export as COCO, Pascal VOC or YOLO"
+    if "Labeled Data" in row or "data_row" in row or "data_row" in one:
+        return "Labelbox: convert it to COCO"
+    if "classTitle" in _members(one.get("objects")) or ("tags" in one and "objects" in one):
+        return "Supervisely: export as COCO, Pascal VOC or YOLO"
+    if "frames" in one or _is_list(row.get("labels")):
+        return "BDD100K or Scalabel: convert it to COCO"
+    if "asset" in one and "regions" in one:
+        return "VoTT: export as Pascal VOC"
+    return None
+
+
+def foreign_xml(start: str) -> str:
+    """What to do with an XML document that is neither of VOC nor of CVAT."""
+    root = re.search(r"<([A-Za-z_][\w.-]*)", re.sub(r"<[?!].*?>", "", start, flags=re.S))
+    return FOREIGN_XML.get(root[1].lower() if root else "", "Export as COCO, Pascal VOC or YOLO.")
+
+
+def is_annotation_json(document: Any, depth: int = DEEPEST) -> bool:
+    """Whether a JSON document that is not understood may hold annotations."""
+    if isinstance(document, Mapping):
+        some = list(islice(document.items(), WIDEST))
+        if any(_WORDS.fullmatch(str(key)) for key, _ in some):
+            return True
+        return depth > 0 and any(is_annotation_json(value, depth - 1) for _, value in some)
+    if _is_list(document):
+        return depth > 0 and any(is_annotation_json(one, depth - 1) for one in document[:WIDEST])
+    return False
+
+
+def is_annotation_xml(text: str) -> bool:
+    """Whether an XML document that is not understood may hold annotations."""
+    return _XML_WORDS.search(text) is not None
+
+
+def is_annotation_table(text: str) -> bool:
+    """Whether a CSV file's first line names what annotations have."""
+    return _TABLE.search(text.lstrip("\ufeff").partition("\n")[0]) is not None
+
+
+def names_in_json(path: Path, document: Any) -> list[str] | None:
+    """The classes in order, of a file such as the notes.json beside Label Studio's YOLO export."""
+    if isinstance(document, Mapping) and _is_list(document.get("categories")):
+        rows = document["categories"]
+        if "images" in document or not all(isinstance(row, Mapping) for row in rows):
+            return None
+        ids = {row.get("id"): row.get("name") for row in rows}
+        if set(ids) == set(range(len(rows))) and all(isinstance(v, str) for v in ids.values()):
+            return [ids[number] for number in range(len(rows))]
+        return None
+    named = re.search("class|label|names|categor", path.stem, re.I)
+    if named and _is_list(document) and all(isinstance(one, str) for one in document):
+        return list(document)
+    return None
+
+
+def text_kind(path: PurePosixPath, text: str, stems: frozenset[str]) -> Text:
+    """What a text file of a zip is.
+
+    Args:
+        path: In the zip.
+        text: What stands in it.
+        stems: The names of the zip's images without their suffixes.
+    """
+    lines = [line.split() for line in text.splitlines() if line.strip()]
+    numbers = bool(lines) and all(all(map(_is_number, line)) for line in lines)
+    meant = path.stem in stems or bool(LABEL_FOLDERS & {part.lower() for part in path.parts[:-1]})
+    if numbers and max(map(len, lines)) >= 5:
+        return "labels"
+    if path.suffix.lower() == ".names" or path.name.lower() in CLASS_LISTS:
+        return "classes"
+    if "ImageSets" in path.parts or (path.stem.lower() in IMAGE_LISTS and path.stem not in stems):
+        return "prose"
+    if meant or numbers:
+        return "labels"
+    return "labels" if not lines and _is_empty_label(path) else "prose"
+
+
+def foreign_lines(text: str) -> str | None:
+    """The form of label lines that do not begin with a class id; None: they are none."""
+    for line in islice((line.split() for line in text.splitlines()), 1000):
+        count = sum(map(_is_number, line))
+        if count < 4 or count == len(line):
+            continue
+        if len(line) >= 9 and all(map(_is_number, line[:8])):
+            return "DOTA's lines (eight numbers, then the class): convert them to YOLO's"
+        if len(line) in (15, 16) and not _is_number(line[0]):
+            return "KITTI's lines (the class, then 14 numbers): convert them to YOLO's or COCO"
+        if not _is_number(line[0]):
+            return "lines that begin with a class name: YOLO's begin with the number of the class"
+    return None
+
+
+def _is_empty_label(path: PurePosixPath) -> bool:
+    """An empty file says that its image has no object, if it is one image's."""
+    return not re.match(r"(readme|licen[cs]e|notes?|requirements)\b", path.stem, re.I)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return "_" not in text
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+
+
+def _is_via(document: Mapping[str, Any]) -> bool:
+    """VIA's annotations: file name and size → an object with `regions`."""
+    some = list(islice(document.values(), 3))
+    return bool(some) and all(
+        isinstance(value, Mapping) and "regions" in value and "filename" in value for value in some
+    )
+
+
+def _is_min(row: Mapping[str, Any]) -> bool:
+    """A task of JSON-MIN: its data and its controls' values side by side."""
+    kinds = ("rectanglelabels", "polygonlabels", "keypointlabels", "brushlabels")
+    return any(
+        isinstance(one, Mapping) and any(kind in one for kind in kinds)
+        for value in row.values()
+        if _is_list(value)
+        for one in value
+    )
+
+
+def _members(value: Any) -> Mapping[str, Any]:
+    first = value[0] if _is_list(value) and value else None
+    return first if isinstance(first, Mapping) else {}
