@@ -7,16 +7,19 @@ import contextlib
 import logging
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import select
 
 from api.tool_images import ToolImages
 from errors import ValidationFailed, VisionLoopError, our_fault
+from inference.annotations import Annotations
 from inference.images import check_header
 from inference.label_config import LabelConfig, parse_label_config
 from inference.label_names import training_names
-from inference.label_studio import from_label_studio, marking
+from inference.label_studio import from_label_studio
+from inference.label_studio_marking import marking
 from inference.preannotation import Preannotation, plan
 from models_store.description import Task
 from models_store.registry import Registry
@@ -33,6 +36,7 @@ SHARE = 20  # a folder is made anew after so many times what its last making too
 LATEST = 60.0  # seconds for which arrivals can put that off
 AGAIN = 300.0  # seconds until a picture that could not be fetched is asked for again
 CONFIG = "label_config"  # in a data set's options
+LEFT_OUT = "left_out"  # in a row's document: why it cannot be held
 
 
 class AnnotationInbox:
@@ -170,6 +174,8 @@ class AnnotationInbox:
 
     async def _bring(self, entry: AnnotationEntry) -> None:
         try:
+            if reason := entry.document.get(LEFT_OUT):
+                raise ValidationFailed(str(reason))
             regions = marking(entry.document.get("regions") or [])
             picture = await asyncio.to_thread(
                 self.store.picture_of, entry.dataset_id, entry.address
@@ -203,10 +209,18 @@ class AnnotationInbox:
             used = self._used()
             return build(self.store, dataset, task=task, names=known, used=used, keep=keep)
         names = training_names(project.config, known, points)
+
+        def relabel(found: Annotations) -> Annotations:
+            """Choices about a whole image are classes of a set that classifies, and else none."""
+            named = names.apply(found)
+            if task == "classify":
+                return named
+            return replace(named, objects=tuple(o for o in named.objects if o.bounds is not None))
+
         return build(
             self.store,
             dataset,
-            relabel=names.apply,
+            relabel=relabel,
             task=task,
             names=tuple(names.classes.values()),
             keypoint_names=tuple(names.points.values()),

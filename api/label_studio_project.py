@@ -5,24 +5,24 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from api.annotation_inbox import LEFT_OUT
 from api.errors import check
 from api.gateway import Gateway
 from api.jobs import submit
+from api.label_studio_annotations import ReadAnnotation, many, pairs_of, read_annotation, told
 from api.schemas import EmptyIsAbsent
 from errors import ValidationFailed
-from inference.label_config import LabelConfig, parse_label_config
-from inference.label_studio import marking
+from inference.label_config import parse_label_config
 from models_store.description import Task
 from models_store.names import suggest_name
 from models_store.versions import ModelVersion
-from training.annotated_dataset import AnnotatedDataset
+from training.annotated_dataset import FURTHER, AnnotatedDataset
 from training.incremental_options import IncrementalOptions
 from training.jobs import Job
 from training.recipe import Promote, TrainingRequest
@@ -31,8 +31,6 @@ log = logging.getLogger("visionloop")
 
 SOURCE = "label_studio:"
 LOOK = 20.0  # seconds for pictures that are still on their way when a training is asked for
-SKIPPED = "was_cancelled"
-SHOWN = 5  # annotations that a message tells about
 
 CREATED = frozenset({"ANNOTATION_CREATED", "ANNOTATIONS_CREATED", "ANNOTATION_UPDATED"})
 DELETED = frozenset({"ANNOTATION_DELETED", "ANNOTATIONS_DELETED"})
@@ -144,8 +142,8 @@ async def pull(gateway: Gateway, number: int) -> dict[str, Any]:
     tasks = await images.document(f"/api/projects/{number}/export?exportType=JSON")
     pairs = [
         {"annotation": annotation, "task": {**task, "annotations": []}}
-        for task in _many(tasks)
-        for annotation in _many(task.get("annotations") or [])
+        for task in many(tasks)
+        for annotation in many(task.get("annotations") or [])
     ]
     if not pairs:
         return _taken(f"Project {number} has no finished annotation.")
@@ -162,18 +160,13 @@ def _take(gateway: Gateway, event: Incoming, source: str) -> tuple[str, Annotate
     store = gateway.inbox.store
     dataset = store.find(source)
     if event.action in CREATED:
-        pairs = _pairs(event)
+        pairs = pairs_of(event.action, event.annotation, event.task)
         dataset = _project(gateway, event, source)
         config = parse_label_config(str(dataset.options.get("label_config") or ""))
-        read = [_read(annotation, task, config) for annotation, task in pairs]
+        read = [read_annotation(annotation, task, config) for annotation, task in pairs]
         for one in read:  # none of them before all are understood
             _receive(gateway, dataset, one)
-        notes = [f"Annotation {one.key}: {one.left_out}" for one in read if one.left_out]
-        more = [f"And {len(notes) - SHOWN} more."] if len(notes) > SHOWN else []
-        skipped = sum(one.skipped for one in read)
-        without = f", {skipped} skipped ones are left out" if skipped else ""
-        taken = f"{len(read) - skipped} annotations are taken in{without}."
-        return " ".join([taken, *notes[:SHOWN], *more]), dataset
+        return told(read), dataset
     if dataset is None:
         return f"{event.action} needs nothing here.", None
     if event.action in DELETED:
@@ -197,77 +190,23 @@ def _project(gateway: Gateway, event: Incoming, source: str) -> AnnotatedDataset
     return gateway.inbox.store.ensure(source, title, options)
 
 
-@dataclass(frozen=True)
-class _Read:
-    """An annotation as it goes into the inbox; `left_out`: why its picture will not train."""
-
-    key: str
-    regions: list[Any]
-    by: Any
-    task: str
-    address: str
-    rank: int
-    stamp: str
-    skipped: bool
-    left_out: str
-
-
-def _pairs(event: Incoming) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """The annotations of an event, each with its task: by the number it names, else by place."""
-    annotations, tasks = _many(event.annotation), _many(event.task)
-    by_id = {str(task["id"]): task for task in tasks if task.get("id") is not None}
-    pairs = []
-    for place, annotation in enumerate(annotations):
-        task = by_id.get(_id(annotation.get("task")))
-        if task is None and len(tasks) == len(annotations):
-            task = tasks[place]
-        if task is None:
-            raise ValidationFailed(
-                f"{event.action}: the task of annotation {_id(annotation.get('id'))[:40]} is "
-                f"missing; there are {len(annotations)} annotations and {len(tasks)} tasks."
-            )
-        pairs.append((annotation, task))
-    if not pairs:
-        raise ValidationFailed(f"{event.action} needs 'annotation' and 'task'.")
-    return pairs
-
-
-def _read(annotation: dict[str, Any], task: dict[str, Any], config: LabelConfig) -> _Read:
-    key, regions = _id(annotation.get("id")), annotation.get("result")
-    if not key or not isinstance(regions, list):
-        raise ValidationFailed("An annotation needs its 'id' and its 'result', a list of regions.")
-    skipped, left_out = bool(annotation.get(SKIPPED)), ""
-    try:
-        marking(regions)
-    except ValidationFailed as error:
-        left_out = "" if skipped else error.message
-    return _Read(
-        key=key,
-        regions=regions,
-        by=annotation.get("completed_by"),
-        task=_id(task.get("id", annotation.get("task"))),
-        address="" if skipped else address_of(task, config.image_key),
-        rank=int(bool(annotation.get("ground_truth"))),
-        stamp=str(annotation.get("updated_at") or ""),
-        skipped=skipped,
-        left_out=left_out,
-    )
-
-
-def _receive(gateway: Gateway, dataset: AnnotatedDataset, one: _Read) -> None:
+def _receive(gateway: Gateway, dataset: AnnotatedDataset, one: ReadAnnotation) -> None:
+    """The first image's row has the annotation's key; those of others follow it."""
     store = gateway.inbox.store
     if one.skipped:
         store.remove(dataset.id, keys=[one.key])
         return
-    store.receive(
-        dataset.id,
-        one.key,
-        {"regions": one.regions, "by": one.by},
-        task=one.task,
-        address=one.address,
-        rank=one.rank,
-        stamp=one.stamp,
-    )
+    held = {LEFT_OUT: one.left_out} if one.left_out else {}
+    for place, image in enumerate(one.images):
+        store.receive(
+            dataset.id,
+            f"{one.key}{FURTHER}{place}" if place else one.key,
+            {"regions": list(image.regions), "by": one.by} | held,
+            task=one.task,
+            address=image.address,
+            rank=one.rank,
+            stamp=one.stamp,
+        )
 
 
 async def train(gateway: Gateway, event: Incoming) -> dict[str, Any]:
@@ -354,17 +293,8 @@ def _taken(
     return {"message": message, **named, **({"job": job.id} if job else {})}
 
 
-def _many(value: Any) -> list[dict[str, Any]]:
-    rows = value if isinstance(value, list) else [value]
-    return [row for row in rows if isinstance(row, dict)]
-
-
-def _id(value: Any) -> str:
-    return "" if value is None else str(value)
-
-
 def _ids(value: Any) -> list[str]:
-    return [str(row["id"]) for row in _many(value) if "id" in row]
+    return [str(row["id"]) for row in many(value) if "id" in row]
 
 
 def address_of(task: dict[str, Any], key: str) -> str:

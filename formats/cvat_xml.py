@@ -99,10 +99,7 @@ def to_cvat_xml(
         ValidationFailed: A character that XML cannot hold.
     """
     lines = ['<?xml version="1.0" encoding="utf-8"?>', "<annotations>", "  <version>1.1</version>"]
-    lines += ["  <meta>", "    <task>", "      <name>VisionLoop</name>"]
-    lines += [f"      <size>{len(images)}</size>", "      <mode>annotation</mode>"]
-    lines += ["      <labels>", *_labels(names, keypoint_names), "      </labels>"]
-    lines += ["    </task>", "  </meta>"]
+    lines += ["  <meta>", *_meta(len(images), names, keypoint_names, subsets), "  </meta>"]
     groups = count(1)
     for index, found in enumerate(images):
         attributes: dict[str, object] = {"id": index, "name": found.image}
@@ -114,6 +111,25 @@ def to_cvat_xml(
             lines += _shapes(thing, keypoint_names, groups)
         lines.append("  </image>")
     return "\n".join([*lines, "</annotations>", ""])
+
+
+def _meta(
+    images: int, names: Sequence[str], keypoint_names: Sequence[str], subsets: Sequence[str]
+) -> Iterator[str]:
+    """Of a task; with subsets of a project, which has a task for each."""
+    labels = ["<labels>", *_labels(names, keypoint_names), "</labels>"]
+    if not subsets:
+        yield from ("<task>", "<name>VisionLoop</name>", f"<size>{images}</size>")
+        yield from ("<mode>annotation</mode>", *labels, "</task>")
+        return
+    sizes = Counter(subsets)
+    yield from ("<project>", "<name>VisionLoop</name>", *labels)
+    yield tag("subsets", {}, "\n".join(sizes))
+    yield "<tasks>"
+    for index, (subset, size) in enumerate(sizes.items()):
+        yield f"<task><id>{index}</id>{tag('name', {}, subset)}<size>{size}</size>"
+        yield f"<mode>annotation</mode>{tag('subset', {}, subset)}</task>"
+    yield from ("</tasks>", "</project>")
 
 
 def _labels(names: Sequence[str], keypoint_names: Sequence[str]) -> Iterator[str]:

@@ -79,6 +79,12 @@ def to_voc(found: Annotations, folder: str = "JPEGImages") -> str:
     return "\n".join([*lines, "</annotation>", ""])
 
 
+def label_map(names: Sequence[str]) -> str:
+    """The list of classes beside the documents, as CVAT and Datumaro read it."""
+    listed = [name for name in names if ":" not in name and not name.startswith("#")]
+    return "".join(["# label:color_rgb:parts:actions\n", *(f"{name}:::\n" for name in listed)])
+
+
 def _written(thing: Annotation) -> Iterator[str]:
     if thing.bounds is None or thing.keypoints:
         what = "key points" if thing.keypoints else "the class of an image"

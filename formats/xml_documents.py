@@ -76,12 +76,12 @@ def tag(name: str, attributes: Mapping[str, object], text: str = "", end: bool =
     Raises:
         ValidationFailed: A value has a character that XML cannot hold.
     """
-    pairs = "".join(f" {key}={quoteattr(_legal(str(value)))}" for key, value in attributes.items())
+    pairs = "".join(f" {key}={quoteattr(legal(str(value)))}" for key, value in attributes.items())
     if not end:
         return f"<{name}{pairs}>"
     if not text:
         return f"<{name}{pairs}/>"
-    return f"<{name}{pairs}>{escape(_legal(text), {chr(13): '&#13;'})}</{name}>"
+    return f"<{name}{pairs}>{escape(legal(text), {chr(13): '&#13;'})}</{name}>"
 
 
 def number(value: float) -> str:
@@ -95,7 +95,12 @@ def text_of(element: Element | None) -> str:
     return text.strip() if text.lstrip(" \t\r").startswith("\n") else text
 
 
-def _legal(text: str) -> str:
+def legal(text: str) -> str:
+    """The text, if XML can hold it.
+
+    Raises:
+        ValidationFailed: It has a character that XML cannot hold.
+    """
     if found := _NOT_IN_XML.search(text):
         raise ValidationFailed(
             f"XML cannot hold the character {found[0]!a} of {text[:60]!a}. Use label_studio, "

@@ -2,20 +2,20 @@
 
 What each format can hold of it. `to_X` and `from_X` keep all of that; the rest is lost there.
 
-| | Label Studio | COCO | YOLO text | LabelMe |
-|---|---|---|---|---|
-| class of the picture | yes | no | yes (a line with the id alone) | yes (flags) |
-| box | yes | yes | yes | yes |
-| polygon | yes | yes | yes | yes |
-| several parts | yes (`parentID`) | yes | yes (bridged) | yes (`group_id`) |
-| holes | yes (bridged) | as pixels (RLE) | yes (bridged) | yes (bridged) |
-| key points' names | yes | yes | of the data set | yes |
-| occluded key points | yes (a note) | yes | yes | yes (flag) |
-| absent key points | of the data set | yes | yes | of the data set |
-| polygon and key points in one | yes | yes | key points only | yes |
-| score | yes | yes | when asked for | yes |
-| score of a key point | yes | no | no | yes |
-| ids of the tool | yes | no | no | no |
+| | Label Studio | COCO | YOLO text | LabelMe | Pascal VOC | CVAT XML |
+|---|---|---|---|---|---|---|
+| class of the image | yes | no | yes (a line with the id alone) | yes (flags) | no | yes (`tag`) |
+| box | yes | yes | yes | yes | yes | yes |
+| polygon | yes | yes | yes | yes | yes | yes |
+| several parts | yes (`parentID`) | yes | bridged | yes (`group_id`) | bridged | bridged |
+| holes | yes (bridged) | as pixels (RLE) | bridged | bridged | bridged | bridged |
+| key points' names | yes | yes | of the data set | yes | no | yes (`skeleton`) |
+| occluded key points | yes (a note) | yes | yes | yes (flag) | no | yes |
+| absent key points | of the data set | yes | yes | of the data set | no | yes |
+| polygon and key points in one | yes | yes | key points only | yes | no | yes (a group) |
+| score | yes | yes | when asked for | yes | no | no |
+| score of a key point | yes | no | no | yes | no | no |
+| ids of the tool | yes | no | no | no | no | no |
 
 Bridged: one ring goes along all of them, from one to the next and back on the same line, as
 Ultralytics does for parts. It encloses the same area, and reading it back gives the rings again.
@@ -27,6 +27,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
+
+from errors import ValidationFailed
 
 Point = tuple[float, float]
 Ring = tuple[Point, ...]
@@ -93,7 +95,7 @@ class Annotations:
 
     Attributes:
         image: File name or address.
-        width, height: In pixels.
+        width, height: In pixels; both are 0 where a document does not state them.
         objects: In no particular order.
     """
 
@@ -132,8 +134,17 @@ def in_order(
     """Key points in the order of `names`, the missing ones as absent; others follow as they are.
 
     Without names, or with `absent` false, nothing is added.
+
+    Raises:
+        ValidationFailed: A name stands twice.
     """
     by_name = {point.name: point for point in found}
+    if len(by_name) < len(found):
+        twice = next(p.name for p in found if by_name[p.name] is not p)
+        raise ValidationFailed(
+            f"The key point {twice[:60]!r} stands twice in one object. Give each object a group, "
+            "or a parent, of its own."
+        )
     ordered = [
         by_name.pop(name, Keypoint(name, visibility=ABSENT))
         for name in names

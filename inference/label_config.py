@@ -21,6 +21,7 @@ OTHERS = (  # controls of pictures that no model here can fill
     "labels", "brushlabels", "ellipselabels", "vectorlabels", "bitmasklabels", "brush", "ellipse",
     "rectangle", "polygon", "keypoint", "taxonomy", "magicwand", "rating", "textarea",
 )  # fmt: skip
+MARKING = (set(KINDS) | set(OTHERS)) - {"taxonomy", "rating", "textarea"}
 LONGEST = 1 << 20  # characters
 
 
@@ -63,10 +64,21 @@ class Control:
 
 
 @dataclass(frozen=True, slots=True)
+class ImageTag:
+    """An `<Image>`: its name, and the key of a task's data where its address stands, or the
+    addresses of its pages. `marked`: a control marks it."""
+
+    name: str
+    key: str
+    marked: bool
+
+
+@dataclass(frozen=True, slots=True)
 class LabelConfig:
     """The controls of the first picture of a configuration.
 
     Attributes:
+        images: Every picture's tag.
         controls: Those that models can fill, in order.
         image_name: The picture's tag.
         image_key: Where its address stands in a task's data.
@@ -77,6 +89,7 @@ class LabelConfig:
     image_name: str
     image_key: str
     others: tuple[str, ...] = ()
+    images: tuple[ImageTag, ...] = ()
 
 
 def plain(name: str) -> str:
@@ -91,12 +104,12 @@ def parse_label_config(text: str) -> LabelConfig:
         ValidationFailed: It is no XML, has a DTD, or shows no picture.
     """
     root = _root(text)
-    image = next(_tags(root, "image"), None)
-    if image is None:
+    if next(_tags(root, "image"), None) is None:
         raise ValidationFailed(
             "The labelling configuration has no <Image>: only pictures are predicted here."
         )
-    name = image.get("name", "image")
+    images = _images(root)
+    name = images[0].name
     controls, others = [], []
     for element in root.iter():
         tag = _tag(element)
@@ -107,8 +120,22 @@ def parse_label_config(text: str) -> LabelConfig:
             controls.append(_control(element, KINDS[tag], name))
         elif tag in OTHERS:
             others.append(f'<{element.tag} name="{element.get("name", "")}">')
-    key = image.get("value", "").strip().lstrip("$") or "image"
-    return LabelConfig(tuple(controls), name, key, tuple(others))
+    return LabelConfig(tuple(controls), name, images[0].key, tuple(others), images)
+
+
+def _images(root: ElementTree.Element) -> tuple[ImageTag, ...]:
+    pointed = {
+        name.strip()
+        for element in root.iter()
+        if _tag(element) in MARKING and element.get("perRegion", "false").lower() != "true"
+        for name in element.get("toName", "").split(",")
+    }
+    found = []
+    for element in _tags(root, "image"):
+        name = element.get("name", "image")
+        value = element.get("value") or element.get("valueList") or ""
+        found.append(ImageTag(name, value.strip().lstrip("$") or "image", name in pointed))
+    return tuple(found)
 
 
 class _NoDoctype(ElementTree.TreeBuilder):

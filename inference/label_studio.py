@@ -4,11 +4,16 @@ Written are `rectanglelabels`, `polygonlabels` (one region per part; further par
 one as `parentID`), `keypointlabels` (with the object's region as `parentID`) and `choices`. An
 occluded key point carries the note `occluded`, an absent one is not written. A hole is bridged
 into its part's ring.
+
+Read are these, `ellipselabels` and `brushlabels` as polygons, and shapes of a control of their own
+(`rectangle`, `polygon`, …) that have their label from a `labels` result of the same id. What says
+more about a region or an image is passed over, and counted.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -23,15 +28,16 @@ from inference.annotations import (
     Part,
     Ring,
     in_order,
+    ring,
 )
-from inference.polygons import bridge, unbridge
+from inference.brush import decode_brush
+from inference.label_studio_marking import marking
+from inference.polygons import bridge, ellipse, outlines, rectangle, unbridge
+from inference.polygons import turned as turned_ring
 
 Region = dict[str, Any]
 
-TYPES = ("rectanglelabels", "polygonlabels", "keypointlabels", "choices")
-PASSED_OVER = frozenset(  # results that mark nothing
-    ["relation", "textarea", "rating", "number", "datetime", "taxonomy", "pairwise", "ranker"]
-)
+TYPES = ("rectanglelabels", "polygonlabels", "keypointlabels", "choices")  # written
 POINT_WIDTH = 0.5  # of a drawn key point, percent of the picture's width
 NOTE = "occluded"
 
@@ -84,51 +90,31 @@ def to_task(found: Annotations, regions: list[Region], model_version: str) -> di
     return {"data": {"image": found.image}, "predictions": [prediction]}
 
 
-def marking(regions: Sequence[Any]) -> list[Mapping[str, Any]]:
-    """The regions that mark an object or the picture, without relations and what says more
-    about a region or a picture: its texts, ratings, the choices of a region.
-
-    Raises:
-        ValidationFailed: One marks an object in a form that is not read. Without it its picture
-            would train as one without that object.
-    """
-    rows = [row for row in regions if isinstance(row, Mapping)]
-    rows = [row for row in rows if str(row.get("type")) not in PASSED_OVER]
-    drawn = {str(row.get("id")) for row in rows if row.get("type") != "choices"}
-    rows = [row for row in rows if row.get("type") != "choices" or str(row.get("id")) not in drawn]
-    lost = [str(row.get("type"))[:40] for row in rows if row.get("type") not in TYPES]
-    if lost:
-        raise ValidationFailed(
-            f"{len(lost)} of {len(rows)} regions are of types that are not read: "
-            f"{', '.join(sorted(set(lost)))}. Allowed: {', '.join(TYPES)}. Mark these objects "
-            "with one of them, or remove them."
-        )
-    return rows
-
-
 def from_label_studio(
     regions: Sequence[Mapping[str, Any]],
     image: str = "",
     size: tuple[int, int] | None = None,
     keypoint_names: Sequence[str] = (),
+    *,
+    skipped: Counter[str] | None = None,
 ) -> Annotations:
     """What regions say, of an annotation or a prediction.
 
-    A turned rectangle becomes a polygon of its corners, and what was drawn in a turned picture
-    is turned back. A key point without parent is an object of its own, with its own name as
-    class. A region with several labels, and a picture of several classes, is an object of each.
-    Relations, and what says more about a region (its choices, texts, ratings), are passed over.
+    A turned rectangle becomes a polygon of its corners, and what was drawn in a turned image is
+    turned back. A key point without parent is an object of its own, with its own name as class. A
+    region with several labels, and an image of several classes, is an object of each.
 
     Args:
-        regions: The `result` array.
-        image: File name or address of the picture.
+        regions: The `result` array, as far as it is of this image: see `label_studio_images`.
+        image: File name or address of the image.
         size: Its width and height; default: what the regions say.
         keypoint_names: Order of the key points; missing ones become absent.
+        skipped: Counts, by reason, what is not taken.
 
     Raises:
         ValidationFailed: A region of another type or without its values; no size is known.
     """
-    rows = marking(regions)
+    rows = marking(regions, skipped=skipped)
     width, height = size or _size(rows)
     read = [
         _Read(row, annotation) for row in rows for annotation in _annotations(row, width, height)
@@ -245,12 +231,18 @@ def _annotations(row: Mapping[str, Any], width: int, height: int) -> list[Annota
         made = Annotation(label, score=score, id=str(row.get("id") or ""))
         if kind != "choices":
             note = (row.get("meta") or {}).get("text") or []
-            made = _placed(made, str(kind), value, (width, height, int(turned)))
+            if kind == "brushlabels":
+                made = replace(made, parts=_painted(row, value, (width, height), int(turned)))
+            else:
+                made = _placed(made, str(kind), value, (width, height, int(turned)))
             if NOTE in note:
                 points = (replace(point, visibility=OCCLUDED) for point in made.keypoints)
                 made = replace(made, keypoints=tuple(points))
     except (AssertionError, KeyError, IndexError, TypeError, ValueError):
-        raise ValidationFailed(f"A {kind} region lacks its values: {str(value)[:120]}.") from None
+        raise ValidationFailed(
+            f"Region {str(row.get('id'))[:40]!r}, a {kind} region, lacks its values: "
+            f"{str(value)[:120]}."
+        ) from None
     if kind == "keypointlabels":
         return [made]
     return [made, *(replace(made, label=other, id="") for other in labels[1:])]
@@ -275,9 +267,18 @@ def _placed(
     if kind == "keypointlabels":
         ((x, y),) = upright([(x, y)])
         return replace(made, keypoints=(Keypoint(made.label, x, y, VISIBLE, made.score),))
+    if kind == "ellipselabels":
+        rx, ry = float(value["radiusX"]) * scale[0], float(value["radiusY"]) * scale[1]
+        if not min(rx, ry) > 0:
+            raise ValueError("an ellipse has two radii")
+        angle = math.radians(float(value.get("rotation") or 0))
+        return replace(
+            made, parts=(Part(upright(turned_ring(ellipse(x, y, rx, ry), (x, y), angle))),)
+        )
     w, h = float(value["width"]) * scale[0], float(value["height"]) * scale[1]
     if turn := math.radians(float(value.get("rotation") or 0)):
-        return replace(made, parts=(Part(upright(_turned(x, y, w, h, turn))),))
+        corners = rectangle(x, y, x + w, y + h)  # turned around the upper left one
+        return replace(made, parts=(Part(upright(turned_ring(corners, (x, y), turn))),))
     (x1, y1), (x2, y2) = upright([(x, y), (x + w, y + h)])
     return replace(made, box=(min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)))
 
@@ -288,8 +289,25 @@ def _parts(points: Ring) -> tuple[Part, ...]:
     return unbridge(points)
 
 
-def _turned(x: float, y: float, w: float, h: float, turn: float) -> Ring:
-    """The corners of a rectangle that is turned clockwise around its upper left one."""
-    cos, sin = math.cos(turn), math.sin(turn)
-    corners = ((0.0, 0.0), (w, 0.0), (w, h), (0.0, h))
-    return tuple((x + a * cos - b * sin, y + a * sin + b * cos) for a, b in corners)
+def _painted(
+    row: Mapping[str, Any], value: Mapping[str, Any], size: tuple[int, int], turned: int
+) -> tuple[Part, ...]:
+    """The outlines of a brush's mask, which is of the size that its region states."""
+    drawn = int(row.get("original_width") or size[0]), int(row.get("original_height") or size[1])
+    if drawn != size or turned:
+        raise ValidationFailed(
+            f"Region {str(row.get('id'))[:40]!r} is painted in an image of {drawn[0]} × {drawn[1]} "
+            f"pixels, turned by {turned}°; the image has {size[0]} × {size[1]}. Draw a polygon."
+        )
+    if value.get("format", "rle") != "rle":
+        raise ValueError("another format")
+    parts = tuple(
+        Part(ring(piece.outer), tuple(ring(hole) for hole in piece.holes))
+        for piece in outlines(decode_brush(value["rle"], *size))
+    )
+    if not parts:
+        raise ValidationFailed(
+            f"Region {str(row.get('id'))[:40]!r} is painted with a brush, but has no pixel. "
+            "Remove it."
+        )
+    return parts

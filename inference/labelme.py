@@ -1,16 +1,27 @@
 """LabelMe's JSON: shapes in pixels.
 
-`rectangle`, `polygon` and `point`; several shapes of one object share a `group_id`. A key
-point's label is its name; `occluded` is a flag of it, and an absent one is not written. Holes are
-bridged into their part's ring. Classes of the picture are its `flags`. `score` is a key of ours
+Written are `rectangle`, `polygon` and `point`; several shapes of one object share a `group_id`. A
+key point's label is its name; `occluded` is a flag of it, and an absent one is not written. Holes
+are bridged into their part's ring. Classes of the image are its `flags`. `score` is a key of ours
 that LabelMe keeps.
+
+Read are these, in any case, and as polygons `circle` (its centre, and a point on it), `mask` (a
+PNG) and turned rectangles. A shape without a type is a polygon, as in LabelMe. Lines mark no area:
+they are passed over, and counted.
 """
 
 from __future__ import annotations
 
+import base64
+import io
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
+
+import numpy as np
+from PIL import Image
 
 from errors import ValidationFailed
 from inference.annotations import (
@@ -19,16 +30,25 @@ from inference.annotations import (
     Annotation,
     Annotations,
     Keypoint,
+    Part,
+    Ring,
     in_order,
     ring,
 )
-from inference.polygons import bridge, unbridge
+from inference.polygons import bridge, ellipse, outlines, unbridge
 
 Json = dict[str, Any]
 
 VERSION = "5.5.0"
-TYPES = ("rectangle", "polygon", "point")
+POLYGONS = frozenset(["polygon", "oriented_rectangle", "rotation", "quadrilateral"])
+TYPES = ("rectangle", "circle", "mask", "point", *sorted(POLYGONS))
+PASSED_OVER = {
+    "line": "LabelMe lines",
+    "linestrip": "LabelMe line strips",
+    "points": "LabelMe point sets",
+}
 FLAG = "occluded"
+MOST_PIXELS = 2**28  # of a mask
 
 
 def to_labelme(found: Annotations) -> Json:
@@ -52,24 +72,44 @@ def to_labelme(found: Annotations) -> Json:
     }
 
 
-def from_labelme(document: Mapping[str, Any], keypoint_names: Sequence[str] = ()) -> Annotations:
+def from_labelme(
+    document: Mapping[str, Any],
+    keypoint_names: Sequence[str] = (),
+    *,
+    skipped: Counter[str] | None = None,
+) -> Annotations:
     """What a document says.
 
     In a group, points are the key points of its first other shape, and polygons with one label
-    are one object's parts. A point without group is an object with its own name as class.
+    are one object's parts. A point without group is an object with its own name as class. The
+    image's width and height are 0 where the document states none.
+
+    Args:
+        document: Of one image.
+        keypoint_names: Order of the key points; missing ones become absent.
+        skipped: Counts, by reason, the shapes that are not taken.
 
     Raises:
-        ValidationFailed: A shape of another type, or a document without shapes or size.
+        ValidationFailed: A shape cannot be read; the message names it. It is no such document.
     """
-    try:
-        size = int(document["imageWidth"]), int(document["imageHeight"])
-        read = [(shape.get("group_id"), _annotation(shape)) for shape in document["shapes"]]
-        flags = document.get("flags") or {}
-        image = str(document.get("imagePath") or "")
-    except (KeyError, TypeError, ValueError, AttributeError):
-        raise ValidationFailed(
-            "This is no LabelMe document: 'imageWidth', 'imageHeight' and 'shapes' are needed."
-        ) from None
+    shapes = document.get("shapes") if isinstance(document, Mapping) else None
+    if not isinstance(shapes, list) or not all(isinstance(one, Mapping) for one in shapes):
+        raise ValidationFailed("This is no LabelMe document: it needs 'shapes', a list of objects.")
+    size = _size(document)
+    image = str(document.get("imagePath") or "")
+    flags = document.get("flags") or {}
+    if not isinstance(flags, Mapping):
+        raise ValidationFailed("'flags' of a LabelMe document must be an object: class → true.")
+    passed: Counter[str] = Counter()
+    read: list[tuple[Any, Annotation]] = []
+    for number, shape in enumerate(shapes, 1):
+        kind = str(shape.get("shape_type") or "polygon").strip().lower()
+        if kind in PASSED_OVER:
+            passed[PASSED_OVER[kind]] += 1
+        else:
+            read.append((shape.get("group_id"), _annotation(shape, kind, number)))
+    if skipped is not None:
+        skipped.update(passed)
     roots: list[tuple[Any, Annotation]] = []
     points: list[tuple[Any, Annotation]] = []
     for group, shape in read:
@@ -142,22 +182,104 @@ def _shape(
     return shape if score is None else shape | {"score": score}
 
 
-def _annotation(shape: Mapping[str, Any]) -> Annotation:
-    kind = shape["shape_type"]
+def _size(document: Mapping[str, Any]) -> tuple[int, int]:
+    """Width and height; 0, 0 where they are not stated."""
+    given = document.get("imageWidth"), document.get("imageHeight")
+    if not any(given):
+        return 0, 0
+    for value in given:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+            break
+        if not math.isfinite(value) or value != int(value):
+            break
+    else:
+        return int(given[0] or 0), int(given[1] or 0)
+    raise ValidationFailed(
+        f"'imageWidth' and 'imageHeight' are {str(given[0])[:20]} and {str(given[1])[:20]}; they "
+        "must be whole numbers of pixels, or both null."
+    )
+
+
+def _annotation(shape: Mapping[str, Any], kind: str, number: int) -> Annotation:
+    """`number` is the shape's place, from 1, for messages."""
+    label = shape.get("label")
+    where = f"Shape {number} ({kind[:40]} {str(label)[:60]!r})"
+    if label is None or not str(label).strip():
+        raise ValidationFailed(f"{where} has no label.")
     if kind not in TYPES:
         raise ValidationFailed(
-            f"LabelMe's {kind!r:.60} shapes are not read. Allowed: {', '.join(TYPES)}."
+            f"{where} is of a type that is not read. Allowed: {', '.join(TYPES)}; passed over: "
+            f"{', '.join(PASSED_OVER)}."
         )
-    points = ring(shape["points"])
-    score = float(shape["score"]) if shape.get("score") is not None else None
-    made = Annotation(str(shape["label"]), score=score)
+    score = shape.get("score")
+    if isinstance(score, bool) or not isinstance(score, (int, float, type(None))):
+        raise ValidationFailed(f"{where}: its 'score' must be a number, and is {score!r:.40}.")
+    made = Annotation(str(label), score=None if score is None else float(score))
+    points = _points(shape.get("points"), where)
     if kind == "point":
-        ((x, y),) = points
+        ((x, y),) = _counted(points, (1,), where)
         visibility = OCCLUDED if (shape.get("flags") or {}).get(FLAG) else VISIBLE
-        return replace(made, keypoints=(Keypoint(made.label, x, y, visibility, score),))
+        return replace(made, keypoints=(Keypoint(made.label, x, y, visibility, made.score),))
     if kind == "rectangle":
-        xs, ys = zip(*points, strict=True)  # two corners, or all four
+        xs, ys = zip(*_counted(points, (2, 4), where), strict=True)  # two corners, or all four
         return replace(made, box=(min(xs), min(ys), max(xs), max(ys)))
+    if kind == "circle":
+        (x, y), edge = _counted(points, (2,), where)
+        radius = math.dist((x, y), edge)
+        if not radius:
+            raise ValidationFailed(f"{where} has no radius: both of its points are {x:g}, {y:g}.")
+        return replace(made, parts=(Part(ellipse(x, y, radius, radius)),))
+    if kind == "mask":
+        return replace(made, parts=_mask(shape.get("mask"), points, where))
     if len(points) < 3:
-        raise ValidationFailed(f"A polygon {made.label!r:.60} has {len(points)} corners.")
+        raise ValidationFailed(f"{where} has {len(points)} corners; it needs three.")
     return replace(made, parts=unbridge(points))
+
+
+def _points(given: Any, where: str) -> Ring:
+    """Pairs, or objects with `x` and `y`."""
+    try:
+        pairs = [(p["x"], p["y"]) if isinstance(p, Mapping) else p for p in given]
+        points = ring(pairs)
+        if all(math.isfinite(value) for point in points for value in point):
+            return points
+    except (KeyError, TypeError, ValueError):
+        pass
+    raise ValidationFailed(
+        f"{where}: its 'points' must be a list of [x, y], and are {str(given)[:60]}."
+    )
+
+
+def _counted(points: Ring, allowed: Sequence[int], where: str) -> Ring:
+    if len(points) not in allowed:
+        wanted = " or ".join(map(str, allowed))
+        raise ValidationFailed(f"{where} has {len(points)} points; it needs {wanted}.")
+    return points
+
+
+def _mask(given: Any, points: Ring, where: str) -> tuple[Part, ...]:
+    """The pixels between two corners, which belong to it, as a PNG in base64."""
+    (x1, y1), (x2, y2) = _counted(points, (2,), where)
+    left, top = round(min(x1, x2)), round(min(y1, y2))
+    size = round(max(x1, x2)) - left + 1, round(max(y1, y2)) - top + 1
+    try:
+        if size[0] * size[1] > MOST_PIXELS:
+            raise ValueError("too many pixels")
+        data = base64.b64decode(given, validate=True)
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+            if image.size != size:
+                raise ValueError("another size")
+            mask = np.asarray(image.convert("L")) > 0
+    except (TypeError, ValueError, OSError, SyntaxError, Image.DecompressionBombError):
+        raise ValidationFailed(
+            f"{where}: its 'mask' must be a PNG in base64, of the {size[0]} × {size[1]} pixels "
+            "between its points."
+        ) from None
+    shift = np.array((left, top), np.float32)
+    parts = tuple(
+        Part(ring(piece.outer + shift), tuple(ring(hole + shift) for hole in piece.holes))
+        for piece in outlines(mask)
+    )
+    if not parts:
+        raise ValidationFailed(f"{where}: its 'mask' has no pixel. Remove the shape.")
+    return parts

@@ -13,7 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import JSON, ForeignKey, Integer, String, Text, delete, select, update
+from sqlalchemy import JSON, ForeignKey, Integer, String, Text, delete, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
@@ -32,6 +32,7 @@ from training.prelabels import said_until
 from training.whole_file import write_whole
 
 PICTURES = "pictures"
+FURTHER = "#"  # between an annotation's key and the number of a further image that it is about
 
 
 class AnnotatedDataset(Base):
@@ -252,8 +253,9 @@ class AnnotatedDatasets:
 
     def remove(self, dataset_id: str, keys: Iterable[str] = (), tasks: Iterable[str] = ()) -> int:
         """Drop annotations by their keys or by their pictures' tasks. Returns how many."""
-        entry = AnnotationEntry
-        wanted = entry.key.in_(list(keys)) | entry.task.in_(list(tasks))
+        entry, gone = AnnotationEntry, set(keys)
+        further = (entry.key.startswith(f"{key}{FURTHER}", autoescape=True) for key in gone)
+        wanted = or_(entry.key.in_(gone), entry.task.in_(list(tasks)), *further)
         with self.database.write() as session:
             found = list(
                 session.scalars(select(entry).where(entry.dataset_id == dataset_id, wanted))

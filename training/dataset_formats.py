@@ -13,6 +13,9 @@ from typing import Any, Literal, get_args
 from xml.sax.saxutils import quoteattr
 
 from errors import ValidationFailed
+from formats.cvat_xml import to_cvat_xml
+from formats.voc import label_map, to_voc
+from formats.xml_documents import legal
 from inference.annotations import Annotations
 from inference.coco import to_coco
 from inference.label_studio import to_label_studio
@@ -22,9 +25,13 @@ from models_store.description import Task
 from training.annotated_folder import describe, fitting, folder_name, held_out
 from training.annotated_picture import PERSON, AnnotatedPicture
 
-Format = Literal["label_studio", "yolo", "coco", "labelme"]
+Format = Literal["label_studio", "yolo", "coco", "labelme", "voc", "cvat_xml"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
+LACKING: dict[Format, dict[Task, str]] = {  # task → what of it has no form
+    "coco": {"classify": "the class of an image"},
+    "voc": {"classify": "the class of an image", "pose": "key points"},
+}
 CHUNK = 2**18
 NAMES = {
     "rectanglelabels": "box",
@@ -62,18 +69,50 @@ def entries(data: Exported, form: Format, images: bool = True) -> Iterator[Entry
     """The files of a data set in a format, with the pictures or without them.
 
     Raises:
-        ValidationFailed: COCO, which has no form for classes of pictures, was asked for them.
+        ValidationFailed: The format has no form for something in it; nothing is written then.
     """
-    if form == "coco" and data.task == "classify":
-        raise ValidationFailed(
-            "COCO has no form for the class of a picture. 'format' must be label_studio, yolo or "
-            "labelme for this data set."
-        )
+    _holds(data, form)
     placed = _placed(data.pictures)
     if form == "yolo" and data.task == "classify" and images:
         return _class_folders(placed)
-    writers = {"yolo": _yolo, "coco": _coco, "labelme": _labelme, "label_studio": _label_studio}
+    writers = {
+        "yolo": _yolo,
+        "coco": _coco,
+        "labelme": _labelme,
+        "label_studio": _label_studio,
+        "voc": _voc,
+        "cvat_xml": _cvat_xml,
+    }
     return writers[form](data, placed, images)
+
+
+def _holds(data: Exported, form: Format) -> None:
+    """Raises ValidationFailed where a format cannot hold what is marked, or a name."""
+    lacks = LACKING.get(form, {})
+    if data.task in lacks:
+        raise _no_form(form, lacks[data.task])
+    for picture in data.pictures:
+        for thing in picture.annotations.objects:
+            kind = "classify" if thing.bounds is None else "pose" if thing.keypoints else ""
+            if kind in lacks:
+                raise _no_form(form, lacks[kind], picture.name or picture.file.name)
+    if form in ("voc", "cvat_xml"):
+        texts = [*data.names, *data.keypoint_names, *(one.name for one in data.pictures)]
+        for text in texts:
+            legal(text)
+        listed = next((name for name in texts if "\n" in name or "\r" in name), None)
+        if form == "voc" and listed is not None:
+            raise ValidationFailed(
+                f"The name {listed[:60]!r} has a line break, which Pascal VOC's lists cannot hold."
+            )
+
+
+def _no_form(form: Format, what: str, name: str = "") -> ValidationFailed:
+    able = [other for other in FORMATS if what not in LACKING.get(other, {}).values()]
+    where = f" ({name[:100]!r} has one)" if name else ""
+    return ValidationFailed(
+        f"{form} has no form for {what}{where}. 'format' must be one of: {', '.join(able)}."
+    )
 
 
 def zipped(files: Iterator[Entry]) -> Iterator[bytes]:
@@ -184,6 +223,27 @@ def _labelme(data: Exported, placed: Sequence[_Placed], images: bool) -> Iterato
     for one in placed:
         path = PurePosixPath(one.image).with_suffix(".json")
         yield _json(str(path), to_labelme(one.found))
+    yield from _pictures(placed, images)
+
+
+def _voc(data: Exported, placed: Sequence[_Placed], images: bool) -> Iterator[Entry]:
+    """As the challenge lays it out; splits are lists of names without their suffixes."""
+    for one in placed:
+        path = PurePosixPath("Annotations", one.name).with_suffix(".xml")
+        yield Entry(str(path), to_voc(one.found).encode())
+    for split in dict.fromkeys(one.split for one in placed):
+        stems = (PurePosixPath(one.name).stem for one in placed if one.split == split)
+        yield Entry(f"ImageSets/Main/{split}.txt", "".join(f"{stem}\n" for stem in stems).encode())
+    yield Entry("labelmap.txt", label_map(data.names).encode())
+    if images:
+        for one in placed:
+            yield Entry(f"JPEGImages/{one.name}", one.picture.file)
+
+
+def _cvat_xml(data: Exported, placed: Sequence[_Placed], images: bool) -> Iterator[Entry]:
+    found, splits = [one.found for one in placed], [one.split for one in placed]
+    document = to_cvat_xml(found, data.names, data.keypoint_names, splits)
+    yield Entry("annotations.xml", document.encode())
     yield from _pictures(placed, images)
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from api.annotation_inbox import AnnotationInbox
 from errors import ValidationFailed
-from inference.label_studio import marking
+from inference.label_studio_marking import marking
 from models_store.database import Database
 from models_store.registry import Registry
 from models_store.store import ModelStore
@@ -22,6 +22,7 @@ from training.annotated_dataset import AnnotatedDataset, AnnotatedDatasets
 from training.dataset_store import DatasetStore
 from training.evaluations import EvaluationStore
 from training.jobs import JobStore
+from training.revisions import get_revision
 
 Picture = Callable[..., bytes]
 
@@ -164,16 +165,38 @@ def test_what_says_more_about_a_region_is_passed_over() -> None:
         {"id": "box", "type": "textarea", "value": {"text": ["a note"]}},
         {"id": "z", "type": "choices", "value": {"choices": ["night"]}},
         {"type": "relation", "from_id": "a", "to_id": "b"},
-        "nonsense",
     ]
     assert [row["id"] for row in marking(rows)] == ["box", "z"]
+    with pytest.raises(ValidationFailed, match="must be an object"):
+        marking([*rows, "nonsense"])
     assert marking([]) == []
+
+
+def test_choices_about_an_image_are_no_class_of_a_set_of_objects(
+    inbox: AnnotationInbox, images: Images, picture: Picture
+) -> None:
+    config = CONFIG.replace(
+        "</View>", '<Choices name="c" toName="i"><Choice value="night"/></Choices></View>'
+    )
+    dataset = inbox.store.ensure("label_studio:1.3", "Shapes", {"label_config": config})
+    night = {"id": "n", "type": "choices", "value": {"choices": ["night"]}}
+    for key in ("1", "2", "3"):
+        images.known[f"/data/{key}.jpg"] = picture(64, 64, seed=int(key))
+        document = {"regions": [region("box"), night] if key != "3" else [night]}
+        inbox.store.receive(dataset.id, key, document, task=key, address=f"/data/{key}.jpg")
+    asyncio.run(inbox.bring())
+    card = inbox.build_now(dataset)
+    assert (card["task"], card["classes"]) == ("detect", ["box"])
+    folder = inbox.store.folder(dataset.id) / "revisions" / "000001"
+    assert "night" not in (folder / "data.yaml").read_text()
+    assert get_revision(inbox.store.folder(dataset.id), 1).names == ("box",)
+    assert inbox.build_now(dataset, "classify")["classes"] == ["box", "night"]
 
 
 @pytest.mark.parametrize(
     "lost",
     [
-        {"id": "b", "type": "brushlabels", "value": {"brushlabels": ["box"], "rle": []}},
+        {"id": "b", "type": "vectorlabels", "value": {"vectorlabels": ["box"], "rle": []}},
         {"id": "b", "type": "ellipselabels", "value": {"ellipselabels": ["box"]}},
         {"id": "b", "type": "rectangle", "value": {"x": 1, "y": 1, "width": 2, "height": 2}},
     ],

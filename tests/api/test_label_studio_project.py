@@ -75,6 +75,10 @@ def waiting(gateway: Any) -> list[tuple[str, str, str]]:
     return sorted((e.key, e.task, e.address) for e in gateway.inbox.store.waiting())
 
 
+def stored(gateway: Any) -> list[Any]:
+    return list(gateway.inbox.store.waiting())
+
+
 def test_annotations_belong_to_the_tasks_that_they_name(gateway: Any) -> None:
     found = [annotation(21, task=2), annotation(11, task=1), annotation(12, task=1)]
     asyncio.run(take(gateway, created(found, [task(1), task(2)])))
@@ -103,10 +107,48 @@ def test_of_an_event_that_is_not_understood_nothing_is_taken(
 
 
 def test_what_cannot_be_held_is_told_at_once(gateway: Any) -> None:
-    brush = annotation(1, result=[{"id": "b", "type": "brushlabels", "value": {}}])
+    brush = annotation(1, result=[{"id": "b", "type": "vectorlabels", "value": {}}])
     told = asyncio.run(take(gateway, created([brush, annotation(2)], [task(1), task(2)])))
     assert told["message"].startswith("2 annotations are taken in. Annotation 1: ")
-    assert "brushlabels" in told["message"]
+    assert "vectorlabels" in told["message"]
+
+
+TWO = """<View><Image name="a" value="$left"/><Image name="b" value="$right"/>
+<RectangleLabels name="r" toName="a"><Label value="box"/></RectangleLabels>
+<RectangleLabels name="s" toName="b"><Label value="box"/></RectangleLabels>
+<Choices name="c" toName="a"><Choice value="night"/></Choices></View>"""
+
+
+def test_a_region_goes_to_the_image_that_it_is_on(gateway: Any) -> None:
+    (region,) = annotation(1)["result"]
+    rows = [region | {"id": str(n), "to_name": name} for n, name in enumerate("abb")]
+    choice = {"id": "c", "type": "choices", "to_name": "a", "value": {"choices": ["night"]}}
+    sent = created(
+        [annotation(1, result=[*rows, choice, {"type": "relation"}])],
+        [{"id": 1, "data": {"left": "/data/a.jpg", "right": "/data/b.jpg"}}],
+    )
+    sent.project = PROJECT | {"label_config": TWO}
+    told = asyncio.run(take(gateway, sent))
+    assert told["message"] == (
+        "1 annotations are taken in. Passed over: 1 × Label Studio relation results, 1 × choices "
+        "about a whole image, which are no objects."
+    )
+    assert waiting(gateway) == [("1", "1", "/data/a.jpg"), ("1#1", "1", "/data/b.jpg")]
+    kept = {e.key: [r["id"] for r in e.document["regions"]] for e in stored(gateway)}
+    assert kept == {"1": ["0", "c"], "1#1": ["1", "2"]}
+    gone = {"action": "ANNOTATIONS_DELETED", "annotations": [{"id": 1}]}
+    asyncio.run(take(gateway, Incoming(project=sent.project, **gone)))
+    assert waiting(gateway) == []
+
+
+def test_a_region_on_an_image_that_is_not_there_goes_to_no_image(gateway: Any) -> None:
+    (region,) = annotation(1)["result"]
+    lost = annotation(1, result=[region | {"to_name": "before"}])
+    told = asyncio.run(take(gateway, created([lost, annotation(2)], [task(1), task(2)])))
+    assert "Annotation 1: Region 'a' is on 'before'" in told["message"]
+    asyncio.run(gateway.inbox.bring(again=True))
+    errors = {entry.key: entry.error for entry in stored(gateway)}
+    assert "is on 'before'" in errors["1"]
 
 
 def test_what_was_annotated_before_the_webhook_is_pulled_once(gateway: Any) -> None:

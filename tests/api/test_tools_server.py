@@ -250,14 +250,14 @@ def test_annotations_flow_into_a_data_set(client: httpx.Client, picture: Picture
         assert (refused.status_code, refused.json()["code"]) == (403, "FORBIDDEN")
 
     brush = annotation(1, "Cow", updated_at="2026-11-22T03:31:00.000000Z")
-    brush["result"].append({"id": "z", "type": "brushlabels", "value": {"brushlabels": ["Cow"]}})
+    brush["result"].append({"id": "z", "type": "vectorlabels", "value": {"vectorlabels": ["Cow"]}})
     task = {"id": 1, "data": {"image": uri(picture(320, 240, seed=51))}}
     told = event(client, "ANNOTATION_UPDATED", annotation=brush, task=task, project=project)
-    assert "brushlabels" in told.json()["message"]
+    assert "vectorlabels" in told.json()["message"]
     until(client, 3)  # a picture that is only half known trains nothing
     (held,) = client.get(f"/api/datasets/{card['id']}/waiting").json()["waiting"]
     assert (held["annotation"], held["task"]) == ("1", "1")
-    assert "brushlabels" in held["reason"]
+    assert "vectorlabels" in held["reason"]
     answer = event(client, "START_TRAINING", project=project)
     assert answer.status_code == 201, answer.text
     job = client.get(f"/jobs/{answer.json()['job']}").json()

@@ -286,7 +286,10 @@ def test_several_labels_are_as_many_objects_and_ids_need_not_be_unique() -> None
 @pytest.mark.parametrize(
     ("read", "message"),
     [
-        (lambda: from_label_studio([region("brushlabels", "b", rle=[1])]), "not read: brushlabels"),
+        (
+            lambda: from_label_studio([region("vectorlabels", "b", rle=[1])]),
+            "not read: vectorlabels",
+        ),
         (lambda: from_label_studio([{"type": ["labels"], "id": {}, "value": 5}]), "not read"),
         (
             lambda: from_label_studio([region("choices", "b", choices=["a"]) | TURNED_ASKEW]),
@@ -312,7 +315,7 @@ def test_several_labels_are_as_many_objects_and_ids_need_not_be_unique() -> None
             lambda: from_yolo("0 .1 .1 .2 .2 .3 .3 .4 .4", NAMES, (9, 9), "", POINTS),
             "9 columns are neither a box nor a pose of 14",
         ),
-        (lambda: from_labelme({"shapes": []}), "no LabelMe document"),
+        (lambda: from_labelme({"version": "5"}), "no LabelMe document"),
         (
             lambda: from_labelme(
                 {
@@ -321,7 +324,7 @@ def test_several_labels_are_as_many_objects_and_ids_need_not_be_unique() -> None
                     "shapes": [{"label": "a", "shape_type": "circle", "points": []}],
                 }
             ),
-            "'circle' shapes",
+            "has 0 points; it needs 2",
         ),
         (
             lambda: to_yolo(Annotations("", 9, 9, (Annotation("tree"),)), NAMES),
