@@ -26,7 +26,7 @@ from training.dataset_revisions import (
 
 router = APIRouter(prefix="/api/datasets", tags=["Data sets"])
 
-KINDS = "label_studio, yolo, coco or labelme"
+KINDS = "label_studio, yolo, coco, labelme, voc or cvat_xml"
 ZIP: dict[int | str, dict[str, Any]] = {200: {"content": {"application/zip": {}}}}
 
 

@@ -16,7 +16,7 @@ from settings import Settings
 from training.annotated_dataset import AnnotatedDatasets
 from training.bands import Bands
 from training.data_roots import data_roots, shown_name
-from training.dataset_formats import Format
+from training.dataset_formats import Format, check_task
 from training.datasets import inspect
 from training.findings import Findings
 from training.image_files import walk
@@ -87,16 +87,13 @@ def plan_annotation(
     `number` tells this job from others of the model.
 
     Raises:
-        ValidationFailed: `confidence` is above the review band, or COCO was asked for classes.
+        ValidationFailed: `confidence` is above the review band, or the format has no form for
+            what the tool marks.
         DatasetInvalid: There are no pictures.
         Forbidden: Something leads out of the data roots.
     """
     task, bands = TOOLS[request.tool].task, request.bands
-    if request.format == "coco" and task == "classify":
-        raise ValidationFailed(
-            "COCO has no form for the class of a picture. 'format' must be label_studio, yolo or "
-            "labelme for image_classification."
-        )
+    check_task(request.format, task)
     confidence = round(FLOOR * bands.review, 4)
     if request.confidence is not None:
         confidence = request.confidence

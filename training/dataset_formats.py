@@ -32,6 +32,7 @@ LACKING: dict[Format, dict[Task, str]] = {  # task → what of it has no form
     "coco": {"classify": "the class of an image"},
     "voc": {"classify": "the class of an image", "pose": "key points"},
 }
+TITLES: dict[Format, str] = {"coco": "COCO", "voc": "Pascal VOC"}
 CHUNK = 2**18
 NAMES = {
     "rectanglelabels": "box",
@@ -86,11 +87,16 @@ def entries(data: Exported, form: Format, images: bool = True) -> Iterator[Entry
     return writers[form](data, placed, images)
 
 
+def check_task(form: Format, task: Task) -> None:
+    """Raises ValidationFailed where a format has no form for what a task marks."""
+    if what := LACKING.get(form, {}).get(task):
+        raise _no_form(form, what)
+
+
 def _holds(data: Exported, form: Format) -> None:
     """Raises ValidationFailed where a format cannot hold what is marked, or a name."""
+    check_task(form, data.task)
     lacks = LACKING.get(form, {})
-    if data.task in lacks:
-        raise _no_form(form, lacks[data.task])
     for picture in data.pictures:
         for thing in picture.annotations.objects:
             kind = "classify" if thing.bounds is None else "pose" if thing.keypoints else ""
@@ -111,7 +117,7 @@ def _no_form(form: Format, what: str, name: str = "") -> ValidationFailed:
     able = [other for other in FORMATS if what not in LACKING.get(other, {}).values()]
     where = f" ({name[:100]!r} has one)" if name else ""
     return ValidationFailed(
-        f"{form} has no form for {what}{where}. 'format' must be one of: {', '.join(able)}."
+        f"{TITLES[form]} has no form for {what}{where}. 'format' must be one of: {', '.join(able)}."
     )
 
 

@@ -257,7 +257,7 @@ def test_what_cannot_be_taken_changes_nothing(
         ("/api/datasets/nobody/export", 404),
         ("/api/datasets/nobody/revisions", 404),
         ("/api/datasets/{}/export?revision=7", 404),
-        ("/api/datasets/{}/export?format=voc", 400),
+        ("/api/datasets/{}/export?format=tfrecord", 400),
         ("/api/datasets/{}/revisions/1/diff", 404),
         ("/api/datasets/{}/pictures/..%2f..%2fdataset.json", 404),
         ("/api/annotation/queue?dataset=nobody", 404),
