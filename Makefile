@@ -2,6 +2,7 @@
 PORT ?= 3000
 PYTHON ?= python3
 VENV ?= .venv
+TORCH ?= cuda
 ifneq ($(words $(VENV)),1)
 $(error VENV cannot have spaces: $(VENV))
 endif
@@ -13,10 +14,10 @@ LOCK := pip compile --quiet --no-config --universal --generate-hashes --python-v
 export BENTOML_DO_NOT_TRACK ?= true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup named serve test lint format bench stress starters build lock clean
+.PHONY: help setup named serve test lint format bench stress starters build image image-replay lock clean
 
 help:  ## Show this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 setup: $(READY)  ## Create .venv and install everything
 
@@ -24,7 +25,13 @@ setup: $(READY)  ## Create .venv and install everything
 $(READY): requirements-dev.lock $(if $(filter command,$(origin PYTHON)),named)
 	@sh setup.sh "$(PYTHON)" "$(VENV)"
 
+# BentoML 1.4.39 makes its home before our code runs, and shows a traceback where it cannot.
 serve: $(READY)  ## Serve on 127.0.0.1:3000 (PORT= for another), starter models seeded
+	@home=$$($(VENV)/bin/python -c \
+	    'import os; print(os.path.expanduser(os.environ.get("BENTOML_HOME", "~/bentoml")))'); \
+	  { mkdir -p "$$home" && test -w "$$home"; } 2>/dev/null || { \
+	    echo "$$home cannot be written: set BENTOML_HOME and VISIONLOOP_HOME to folders of your own."; \
+	    exit 1; }
 	@echo "VisionLoop: http://127.0.0.1:$(PORT)/docs once it is ready. Try:"
 	@echo "  curl -F image=@photo.jpg http://127.0.0.1:$(PORT)/infer"
 	@exec $(RUN) bentoml serve service:VisionLoop --port $(PORT)
@@ -50,6 +57,15 @@ starters: $(READY)  ## Draw the training pictures and train both starter models 
 
 build: $(READY)  ## Build the Bento
 	@$(RUN) bentoml build
+
+# BentoML 1.4.39 takes Dockerfile.template only from below the current folder, and unpacks the Bento
+# into a temporary one: https://github.com/bentoml/BentoML/issues/5566
+image: build  ## Build the container image visionloop (needs a Docker engine; TORCH=cpu without CUDA)
+	@bin=$$(cd $(VENV)/bin && pwd) && cd "$${TMPDIR:-/tmp}" && "$$bin/python" -m bentoml \
+	  containerize visionloop:latest -t visionloop --opt build-arg=TORCH=$(TORCH)
+
+image-replay: $(READY)  ## Do what the image would do without an engine (root, mmdebstrap)
+	@$(RUN) benchmarks.image_replay
 
 # Versions that still fit are kept: remove the lock files first to have all of them renewed.
 lock: $(READY)  ## Renew requirements*.lock after a change of requirements*.txt

@@ -124,13 +124,13 @@ class Settings(BaseSettings):
     @field_validator("home", "pretrained")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
-        return value.expanduser().resolve() if value else None
+        return _expanded(value) if value else None
 
     @field_validator("data_roots", mode="before")
     @classmethod
     def _split_folders(cls, value: object) -> object:
         if isinstance(value, str):
-            return tuple(Path(part).expanduser().resolve() for part in value.split(",") if part)
+            return tuple(_expanded(Path(part)) for part in value.split(",") if part)
         return value
 
     @field_validator("cors_origins", mode="before")
@@ -182,6 +182,17 @@ class Settings(BaseSettings):
 
             values["database_url"] = make_url(self.database_url).render_as_string()
         return values
+
+
+def _expanded(path: Path) -> Path:
+    try:
+        return path.expanduser().resolve()
+    except RuntimeError:  # no HOME and no account, or `~name` of nobody
+        raise PydanticCustomError(
+            "home",
+            "There is no home folder for {path} here; name a folder by its full path",
+            {"path": str(path)},
+        ) from None
 
 
 def _database_fault(text: str) -> str | None:

@@ -50,4 +50,7 @@ fi
 echo "Installing requirements (about 6 GB the first time) ..."
 "$uv" pip install --quiet --require-hashes --compile-bytecode --python "$venv/bin/python" \
   -r requirements-dev.lock
+lacks=$("$venv/bin/python" -c 'import cv2' 2>&1 | tail -n 1)
+test -z "$lacks" || refuse "OpenCV cannot be loaded ($lacks): install the system's libraries for it," \
+  "on Debian and Ubuntu: apt-get install libgl1 libglib2.0-0"
 touch "$venv/.installed"

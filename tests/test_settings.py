@@ -47,6 +47,18 @@ def test_unusable_value_names_the_setting(
         Settings()
 
 
+def test_without_a_home_folder_one_has_to_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody(_: int) -> None:
+        raise KeyError
+
+    for name in ("HOME", "VISIONLOOP_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    with pytest.raises(ValidationError, match=r"no home folder for ~/\.visionloop here; name a"):
+        Settings()
+    assert Settings(home=Path("/srv/home")).home == Path("/srv/home")
+
+
 def test_secrets_are_masked() -> None:
     settings = Settings(token="hunter2", home=Path("/srv/home"))
     assert settings.masked()["token"] == "(set)"

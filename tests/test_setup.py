@@ -103,3 +103,39 @@ def test_an_environment_with_spaces_in_its_path_is_refused() -> None:
     code, said = make("setup", "VENV=/tmp/my venv")
     assert code != 0
     assert "VENV cannot have spaces: /tmp/my venv" in said
+
+
+def test_a_missing_system_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    venv, uv = tmp_path / "venv", tmp_path / "bin" / "uv"
+    python = python_of(venv / "bin", (3, 12))
+    program = python.read_text().replace(
+        "exec(sys.argv[1])", "exec(sys.argv[1].replace('cv2', 'c0'))"
+    )
+    python.write_text(program)
+    uv.parent.mkdir()
+    uv.write_text("#!/bin/sh\n")
+    uv.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{uv.parent}{os.pathsep}{os.environ['PATH']}")
+    code, said = make("setup", f"VENV={venv}")
+    assert code != 0
+    assert (
+        "OpenCV cannot be loaded (ModuleNotFoundError: No module named 'c0'): install the" in said
+    )
+    assert "apt-get install libgl1 libglib2.0-0" in said
+    assert not (venv / ".installed").exists()
+
+
+def test_a_home_that_cannot_be_written_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    venv, home = tmp_path / "venv", tmp_path / "file" / "bento ml"
+    (tmp_path / "file").touch()
+    (venv / "bin").mkdir(parents=True)
+    (venv / "bin" / "python").symlink_to(sys.executable)
+    (venv / ".installed").touch()
+    monkeypatch.setenv("BENTOML_HOME", str(home))
+    code, said = make("serve", f"VENV={venv}")
+    assert code != 0
+    assert said.splitlines()[0] == (
+        f"{home} cannot be written: set BENTOML_HOME and VISIONLOOP_HOME to folders of your own."
+    )

@@ -1,0 +1,122 @@
+"""Reads a Dockerfile: its instructions, with ARG and ENV replaced as a build does."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+VARIABLE = re.compile(r"\\\$|\$(?:\{(?P<braced>\w+)\}|(?P<bare>\w+))")
+REPLACED = {"ADD", "COPY", "ENV", "EXPOSE", "FROM", "LABEL", "STOPSIGNAL", "USER", "WORKDIR"}
+KNOWN = REPLACED | {"ARG", "ENTRYPOINT", "HEALTHCHECK", "RUN"}
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """One instruction: `COPY --chown=a b c` has the flag `chown` and the arguments `b c`."""
+
+    name: str
+    flags: tuple[tuple[str, str], ...]
+    arguments: str
+
+    def words(self) -> list[str]:
+        """The arguments of the JSON form, or of the shell form split into words."""
+        if self.arguments.startswith("["):
+            return [str(word) for word in json.loads(self.arguments)]
+        return shlex.split(self.arguments)
+
+    def command(self) -> list[str]:
+        """What RUN, ENTRYPOINT or CMD execute: the shell form goes through `/bin/sh -c`."""
+        return self.words() if self.arguments.startswith("[") else ["/bin/sh", "-c", self.arguments]
+
+
+def instructions(text: str) -> Iterator[Instruction]:
+    """The instructions of a Dockerfile as they are written.
+
+    Raises:
+        ValueError: An instruction that this module does not know; nothing is left out in silence.
+    """
+    lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
+    for entry in re.sub(r"\\\n", "", "\n".join(lines)).splitlines():
+        if not entry.strip():
+            continue
+        name, _, rest = entry.strip().partition(" ")
+        if name.upper() not in KNOWN:
+            raise ValueError(f"Unknown instruction in the Dockerfile: {entry.strip()[:80]}")
+        flags, rest = _flags(rest.strip())
+        yield Instruction(name.upper(), flags, rest)
+
+
+def _flags(rest: str) -> tuple[tuple[tuple[str, str], ...], str]:
+    flags = []
+    while found := re.match(r"--([\w-]+)=(\S+)\s+", rest):
+        flags.append((found[1], found[2]))
+        rest = rest[found.end() :]
+    return tuple(flags), rest
+
+
+def replaced(text: str, variables: Mapping[str, str]) -> str:
+    """`text` with `$NAME` and `${NAME}` replaced; an unknown name becomes empty."""
+
+    def value(found: re.Match[str]) -> str:
+        if found[0] == r"\$":
+            return "$"
+        return variables.get(found["braced"] or found["bare"], "")
+
+    return VARIABLE.sub(value, text)
+
+
+class Image:
+    """What a build knows while it goes through the instructions: `take` each in turn.
+
+    Attributes:
+        base: The image of FROM.
+        env: ENV, as processes of the image get it; a base image brings PATH.
+        healthcheck: The command, or None.
+    """
+
+    def __init__(self, build_args: Mapping[str, str]) -> None:
+        self.base = ""
+        self.env = {"PATH": "/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"}
+        self.user = "root"
+        self.workdir = "/"
+        self.exposed: list[str] = []
+        self.entrypoint: list[str] = []
+        self.healthcheck: list[str] | None = None
+        self._given = build_args
+        self._args: dict[str, str] = {}
+
+    @property
+    def run_env(self) -> dict[str, str]:
+        """What RUN gets: ARG beside ENV, which wins."""
+        return self._args | self.env
+
+    def take(self, step: Instruction) -> Instruction:
+        """Apply what an instruction changes here; returns it with its variables replaced."""
+        if step.name in REPLACED:
+            arguments = replaced(step.arguments, self.run_env)
+            step = Instruction(step.name, step.flags, arguments)
+        match step.name:
+            case "FROM":
+                self.base = step.words()[0]
+            case "ARG":
+                name, _, default = shlex.split(replaced(step.arguments, self.run_env))[0].partition(
+                    "="
+                )
+                self._args[name] = self._given.get(name, default)
+            case "ENV":
+                self.env |= dict(word.split("=", 1) for word in shlex.split(step.arguments))
+            case "USER":
+                self.user = step.arguments
+            case "WORKDIR":
+                self.workdir = step.arguments
+            case "EXPOSE":
+                self.exposed += step.words()
+            case "ENTRYPOINT":
+                self.entrypoint = step.command()
+            case "HEALTHCHECK":
+                command = Instruction("CMD", (), step.arguments.removeprefix("CMD").strip())
+                self.healthcheck = command.command()
+        return step
