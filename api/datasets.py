@@ -64,6 +64,11 @@ class Split(BaseModel):
     unlabelled: int = Field(description="images without an object: background")
 
 
+class RefusedLines(BaseModel):
+    image: str
+    lines: list[int] = Field(description="of its label file, from 1; 0: the file as a whole")
+
+
 class Report(BaseModel):
     """What was found in a data set."""
 
@@ -77,6 +82,10 @@ class Report(BaseModel):
     keypoints: list[int] | None
     fingerprint: str
     problems: list[Problem]
+    refused_images: int = Field(0, description="images with label lines that are left out")
+    refused_lines: list[RefusedLines] = Field(
+        [], description="of the first 1,000 of these; the contact sheet marks them, too"
+    )
 
 
 class Dataset(Report):

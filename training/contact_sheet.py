@@ -22,12 +22,15 @@ SIDE = 200  # pixels of a thumbnail
 MARGIN = 6
 CAPTION = 18
 _TRIES = 4  # pictures looked at for each one shown
+REFUSED = (255, 64, 64)  # frame and caption where label lines are left out
 _GROUND = (24, 24, 28)
 _POINTS = ((255, 90, 90), (90, 230, 90), (110, 150, 255), (250, 220, 80), (230, 120, 250))
 
 
 def draw(dataset: Dataset, split: str = "train", count: int = 24) -> bytes:
-    """A PNG with `count` pictures of a split, always the same ones, each class early.
+    """A PNG with `count` images of a split, always the same ones, each class early.
+
+    An image with label lines that are left out has a red frame, and their numbers below it.
 
     Raises:
         DatasetNotFound: The data set has no such split.
@@ -51,19 +54,25 @@ def draw(dataset: Dataset, split: str = "train", count: int = 24) -> bytes:
         y = MARGIN + i // COLUMNS * (SIDE + CAPTION + MARGIN)
         thumbnail = _thumbnail(dataset, image)
         sheet.paste(thumbnail, (x + (SIDE - thumbnail.width) // 2, y))
+        refused = dataset.refused.get(image, ())
+        if refused:
+            canvas.rectangle((x - 2, y - 2, x + SIDE + 1, y + SIDE + 1), outline=REFUSED, width=2)
         text = _caption(dataset, image)
         while text and font.getlength(text) > SIDE:
             text = text[:-2]
-        canvas.text((x, y + SIDE + 2), text, fill=(210, 210, 210), font=font)
+        fill = REFUSED if refused else (210, 210, 210)
+        canvas.text((x, y + SIDE + 2), text, fill=fill, font=font)
     buffer = io.BytesIO()
     sheet.save(buffer, "PNG")
     return buffer.getvalue()
 
 
 def _choose(dataset: Dataset, split: str, count: int) -> list[Path]:
-    """Some of a split, in an order of its own that names decide; each new class counts."""
+    """Some of a split, in an order of its own that names decide: those with refused lines, of
+    these half a sheet at most, then each new class."""
     images = sorted(dataset.splits[split], key=_rank)
-    some = images[: count * _TRIES]
+    spoiled = [image for image in images if image in dataset.refused][: max(1, count // 2)]
+    some = [image for image in images if image not in spoiled][: count * _TRIES]
     seen: set[int] = set()
     first: list[Path] = []
     rest: list[Path] = []
@@ -73,7 +82,7 @@ def _choose(dataset: Dataset, split: str, count: int) -> list[Path]:
         seen |= classes
     labelled = [image for image in rest if _classes(dataset, image)]
     plain = [image for image in rest if not _classes(dataset, image)]
-    return (first + labelled + plain)[:count]
+    return (spoiled + first + labelled + plain)[:count]
 
 
 def _rank(image: Path) -> bytes:
@@ -97,6 +106,11 @@ def _caption(dataset: Dataset, image: Path) -> str:
         return dataset.names[dataset.classes[image]]
     if image not in dataset.labels:
         return f"{image.name} (no label file)"
+    if lines := dataset.refused.get(image):
+        numbers = ", ".join(map(str, lines[:3])) + (", …" if len(lines) > 3 else "")
+        return (
+            f"refused: line {numbers} of {image.name}" if any(lines) else f"refused: {image.name}"
+        )
     return image.name
 
 

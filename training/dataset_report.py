@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Any
 
 from training.datasets import Dataset
+from training.label_tally import shown
+
+NAMED = 1000  # images with refused lines that are told one by one
 
 
 def report(dataset: Dataset) -> dict[str, Any]:
@@ -35,6 +39,11 @@ def report(dataset: Dataset) -> dict[str, Any]:
         else None,
         "unlabelled_share": round(unlabelled / images, 4) if images else 0.0,
         "keypoints": list(dataset.keypoints.shape) if dataset.keypoints else None,
+        "refused_images": len(dataset.refused),
+        "refused_lines": [
+            {"image": shown(image, dataset.root), "lines": list(lines)}
+            for image, lines in islice(dataset.refused.items(), NAMED)
+        ],
         "fingerprint": dataset.fingerprint,
         "problems": [finding.to_json() for finding in dataset.findings],
     }

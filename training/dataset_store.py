@@ -11,20 +11,20 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-from errors import DatasetInvalid, DatasetNotFound, NotFound, ValidationFailed
+from errors import DatasetNotFound, NotFound, ValidationFailed
 from models_store.description import Task
 from settings import Settings
 from training import archive, fingerprint
-from training.class_folders import is_class_tree
 from training.data_roots import confine, data_roots, there
 from training.dataset_report import report
-from training.dataset_yaml import find_yaml
 from training.datasets import Dataset, inspect
 from training.revisions import get_revision, revision_folder
+from training.upload_description import find_description, unused_images
 
 CARD = "dataset.json"
 FIRST_CARD = "original.json"  # an upload's card, once revisions have others
@@ -60,8 +60,10 @@ class DatasetStore:
         try:
             (staged / DATA).mkdir()
             unpacked = archive.unpack(file, staged / DATA, self.max_upload)
-            top = _description(unpacked.root)
+            top = find_description(unpacked.root)
             dataset = inspect(top, task, [staged])
+            told = (*unpacked.findings, *unused_images(unpacked.root, dataset))
+            dataset = replace(dataset, found=(*dataset.found, *told))
             new_id = self._new_id(name)
             card: dict[str, Any] = {
                 "id": new_id,
@@ -190,17 +192,3 @@ def _card(folder: Path, name: str = CARD) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return card if isinstance(card, dict) and "created_at" in card else None
-
-
-def _description(root: Path) -> Path:
-    """The data.yaml in an unpacked folder, else the folder itself."""
-    places = [root, *sorted(path for path in root.iterdir() if path.is_dir())]
-    for place in places:
-        if found := find_yaml(place):
-            return found
-    if is_class_tree(root) or (root / "classes.txt").is_file():
-        return root
-    raise DatasetInvalid(
-        "The zip holds neither a data.yaml, nor one folder of images per class, nor images and "
-        "labels with a classes.txt."
-    )

@@ -17,10 +17,12 @@ from errors import DatasetInvalid, Forbidden
 from models_store.description import class_names
 from training.data_roots import REMEDY, is_inside, real_path
 from training.findings import Findings
-from training.image_files import SUFFIXES, foreign, listed, walk
+from training.image_files import SUFFIXES, foreign, walk
+from training.image_lists import listed
 
 BIGGEST = 4 * 2**20  # bytes of a data.yaml
 MOST_CLASSES = 10_000
+USUAL = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 KEYS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 _OTHER_NAMES = {"val": ("valid", "validation"), "valid": ("val",), "validation": ("val", "valid")}
 _TEXTS = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # makes texts, lists, dicts, no more
@@ -60,17 +62,50 @@ def describe(file: Path, roots: Sequence[Path], findings: Findings) -> Described
     base = _base(content, root, roots)
     sources = {}
     for split, keys in KEYS.items():
-        key = next((key for key in keys if content.get(key)), None)
+        key = _key(file, content, keys)
         if key is not None:
             values = content[key] if isinstance(content[key], list) else [content[key]]
-            sources[split] = [
-                _find(file, key, value, [base, root], roots, findings) for value in values
-            ]
+            found = _sources(file, key, values, [base, root], roots, findings)
+            if found or split != "test":
+                sources[split] = found
     if "train" not in sources:
-        raise DatasetInvalid(f"{file.name}: the key 'train' is missing: a folder of images.")
+        near = [key for key in content if key.strip().lower() in ("train", "training")]
+        hint = f" It has '{near[0][:40]}': keys are written in lower case." if near else ""
+        raise DatasetInvalid(f"{file.name}: the key 'train' is missing: a folder of images.{hint}")
     if (channels := content.get("channels")) not in (None, "", "3"):
         raise DatasetInvalid(f"{file.name}: channels is {_shown(channels)}; only 3 (RGB) work.")
     return Described(root, _names(file, content, findings), _keypoints(file, content), sources)
+
+
+def _key(file: Path, content: dict[str, Any], keys: Sequence[str]) -> str | None:
+    """Which of the names of a split is used. Raises DatasetInvalid: two that differ."""
+    given = [key for key in keys if content.get(key)]
+    if len({repr(content[key]) for key in given}) > 1:
+        raise DatasetInvalid(
+            f"{file.name} has '{given[0]}' and '{given[1]}', which mean the same split. Keep one."
+        )
+    return given[0] if given else None
+
+
+def _sources(
+    file: Path,
+    key: str,
+    values: Sequence[object],
+    bases: Sequence[Path],
+    roots: Sequence[Path],
+    findings: Findings,
+) -> list[Path]:
+    """Where the images of a split lie. A test split that is not there is only told: nothing that
+    trains needs it, and its labels are often kept back."""
+    found = []
+    for value in values:
+        try:
+            found.append(_find(file, key, value, bases, roots, findings))
+        except DatasetInvalid as error:
+            if key != "test" or not isinstance(value, str):
+                raise
+            findings.note("test", f"{error.message} The data set has no test split for now.")
+    return found
 
 
 def load(file: Path) -> dict[str, Any]:
@@ -84,7 +119,7 @@ def load(file: Path) -> dict[str, Any]:
             raise DatasetInvalid(f"{file.name} is over 4 MiB: that is no description.")
         data = file.read_bytes()
         codec = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-        content = yaml.load(data.decode(codec), Loader=_TEXTS)
+        content = _parsed(file, data.decode(codec))
     except OSError as error:
         raise DatasetInvalid(f"{file.name} cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError:
@@ -99,6 +134,46 @@ def load(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise DatasetInvalid(f"{file.name} must have keys such as train, val and names.")
     return {key: value for key, value in content.items() if isinstance(key, str)}
+
+
+def _parsed(file: Path, text: str) -> Any:
+    """Texts, lists and dicts. Raises DatasetInvalid: a key stands twice, or is merged."""
+    loader = _TEXTS(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _refuse_repeated(file, node, set())
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _refuse_repeated(file: Path, node: yaml.Node, seen: set[int]) -> None:
+    """YAML keeps the last of two equal keys, and drops what the first said."""
+    if id(node) in seen or isinstance(node, yaml.ScalarNode):
+        return
+    seen.add(id(node))  # an alias is the same node: it is looked into once
+    if isinstance(node, yaml.SequenceNode):
+        for inner in node.value:
+            _refuse_repeated(file, inner, seen)
+        return
+    said: dict[str, int] = {}  # key → line
+    for key, value in node.value:
+        _refuse_repeated(file, value, seen)
+        if not isinstance(key, yaml.ScalarNode):
+            continue
+        line = key.start_mark.line + 1
+        if key.value == "<<":
+            raise DatasetInvalid(
+                f"{file.name} line {line}: merge keys (<<) are not read. Write the keys out."
+            )
+        if key.value in said:
+            raise DatasetInvalid(
+                f"{file.name}: the key '{key.value[:60]}' stands twice, in lines "
+                f"{said[key.value]} and {line}. Keep the one that is meant."
+            )
+        said[key.value] = line
 
 
 def names_in(file: Path) -> tuple[tuple[str, ...], tuple[str, ...], int]:
@@ -118,19 +193,24 @@ def names_in(file: Path) -> tuple[tuple[str, ...], tuple[str, ...], int]:
 
 def find_yaml(folder: Path) -> Path | None:
     """The description in a folder: data.yaml, dataset.yaml, or the only yaml with names."""
-    for name in ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml"):
-        if (folder / name).is_file():
-            return folder / name
-    found = [path for path in sorted(folder.glob("*.y*ml")) if path.is_file()]
-    fitting = []
+    found = descriptions(folder)
+    return found[0] if found and (found[0].name in USUAL or len(found) == 1) else None
+
+
+def descriptions(folder: Path) -> list[Path]:
+    """Every description in a folder, those of the usual names first."""
+    usual = [folder / name for name in USUAL if (folder / name).is_file()]
+    found = [path for path in sorted(folder.glob("*.[yY]*[mM][lL]")) if path.is_file()]
     for path in found[:20]:
+        if path in usual:
+            continue
         try:
             content = load(path)
         except DatasetInvalid:
             continue
         if "train" in content and ("names" in content or "nc" in content):
-            fitting.append(path)
-    return fitting[0] if len(fitting) == 1 else None
+            usual.append(path)
+    return usual
 
 
 def images(
@@ -151,7 +231,7 @@ def _images(source: Path, base: Path, roots: Sequence[Path], findings: Findings)
         return walk(source, roots, findings)
     if source.suffix.lower() in SUFFIXES:
         return iter([source])
-    return listed(source, base, roots, findings)
+    return iter(listed(source, base, roots, findings))
 
 
 def _base(content: dict[str, Any], root: Path, roots: Sequence[Path]) -> Path:

@@ -15,13 +15,13 @@ from pathlib import Path
 
 from errors import DatasetInvalid, DatasetNotFound
 from models_store.description import Task
-from training import class_folders, dataset_view, dataset_yaml, fingerprint
-from training.data_roots import confine, there
+from training import class_folders, dataset_view, dataset_yaml, fingerprint, label_forms
+from training.data_roots import client_path, confine, there
 from training.dataset_yaml import Keypoints
 from training.findings import Finding, Findings
 from training.fingerprint import Picture
 from training.image_files import match_labels, walk
-from training.label_tally import guess_task, judge, read_labels, shown, without_keypoints
+from training.label_tally import judge, read_labels, shown
 from training.labels import Form
 
 SMALLEST = 10  # pixels a side; Ultralytics leaves smaller pictures out
@@ -52,6 +52,7 @@ class Dataset:
         counts: Split → class id → objects (images for `classify`).
         digests: Label file → SHA-256.
         labelled: The label files that hold an object.
+        refused: Image → the lines of its label file that are left out (0: the file as a whole).
         found: What was found without looking at the pictures.
     """
 
@@ -66,6 +67,7 @@ class Dataset:
     counts: Mapping[str, Counter[int]] = field(default_factory=dict)
     digests: Mapping[Path, str] = field(default_factory=dict)
     labelled: frozenset[Path] = frozenset()
+    refused: Mapping[Path, tuple[int, ...]] = field(default_factory=dict)
     found: tuple[Finding, ...] = ()
 
     @property
@@ -169,6 +171,11 @@ def inspect(path: Path | str, task: Task | None, roots: Sequence[Path], fewest: 
     real = confine(path, roots)
     if not there(real, str(path)):
         raise DatasetNotFound(f"There is nothing at '{str(path)[:200]}' on this server.")
+    with client_path(path):
+        return _inspect(real, task, roots, fewest)
+
+
+def _inspect(real: Path, task: Task | None, roots: Sequence[Path], fewest: int) -> Dataset:
     findings = Findings()
     if real.is_file() and real.suffix.lower() == ".zip":
         raise DatasetInvalid(f"'{real.name}' is packed: upload it with POST /api/datasets.")
@@ -179,9 +186,20 @@ def inspect(path: Path | str, task: Task | None, roots: Sequence[Path], fewest: 
         file = dataset_yaml.find_yaml(real)
         if file is not None:
             confine(file, roots)
+            _say_others(file, findings)
     if task == "classify" or (task is None and _is_classified(real, file)):
         return _classified(real, file, roots, findings, fewest)
     return _labelled(real, file, task, roots, findings)
+
+
+def _say_others(file: Path, findings: Findings) -> None:
+    others = [path.name for path in dataset_yaml.descriptions(file.parent) if path != file]
+    if others:
+        findings.note(
+            "descriptions",
+            f"{file.name} was taken; {', '.join(others[:5])} beside it describes a data set, too. "
+            "Give the file's path instead of the folder's to use another.",
+        )
 
 
 def _is_classified(root: Path, file: Path | None) -> bool:
@@ -248,9 +266,13 @@ def _labelled(
             "No label files: none is beside the images, nor in a folder 'labels' in place of "
             "'images'." + _hint(root)
         )
-    task = task or ("pose" if keypoints else guess_task(labels.values()))
-    if task == "pose" and keypoints is None:
-        raise DatasetInvalid(without_keypoints(labels.values()))
+    if keypoints is None:
+        forms = label_forms.look(labels.values())
+        if task == "pose":
+            raise DatasetInvalid(label_forms.without_keypoints(forms))
+        label_forms.require_stated(forms, task, findings)
+        task = task or forms.task()
+    task = task or "pose"
     form = Form(task, len(names), keypoints.shape if keypoints else None)
     tally = read_labels(splits, labels, form, root, findings)
     judge(tally, form, names, findings)
@@ -265,6 +287,7 @@ def _labelled(
         counts=tally.counts,
         digests=tally.digests,
         labelled=frozenset(tally.labelled),
+        refused={image: tuple(lines) for image, lines in tally.refused.items()},
         found=findings.result(),
     )
 
@@ -274,6 +297,11 @@ def _plain(
 ) -> tuple[tuple[str, ...], Keypoints | None, dict[str, list[Path]]]:
     """A folder as Label Studio exports it: images, labels and a classes.txt with the names."""
     classes = root / "classes.txt"
+    if several := [path.name for path in dataset_yaml.descriptions(root)]:
+        raise DatasetInvalid(
+            f"'{root.name}' has several descriptions: {', '.join(several[:5])}. Give the path of "
+            "the one that is meant."
+        )
     if not classes.is_file() and class_folders.is_class_tree(root):
         raise DatasetInvalid(
             f"'{root.name}' has a folder of images per class: train it with the task classify. "

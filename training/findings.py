@@ -13,6 +13,8 @@ LISTED = 100  # places that are kept besides
 HEADLINES = {
     "missing_label": "Images without a label file, trained as background",
     "orphan_label": "Label files without an image, ignored",
+    "second_label": "Label files in a second place beside the one that is read, not used",
+    "shared_label": "Label files that two images of one name share, used for both",
     "malformed_line": "Label lines that cannot be read, left out",
     "class_id": "Label lines with a class id out of range",
     "wrong_form": "Label lines of another task, left out",
@@ -20,6 +22,8 @@ HEADLINES = {
     "degenerate": "Label lines without an area, left out",
     "clipped": "Label lines that reach over the picture's edge, clipped",
     "box_as_polygon": "Boxes among the polygons, trained as rectangles",
+    "polygon_as_box": "Polygons, trained as the boxes around them",
+    "pose_as_box": "Boxes with key points, trained without these",
     "confidence": "Label lines with a confidence, which is ignored",
     "repeated_line": "Repeated label lines, left out",
     "corrupt_image": "Images that cannot be read, left out",
@@ -28,6 +32,8 @@ HEADLINES = {
     "duplicate_train": "Images that are in train more than once",
     "unlisted_format": "Files of a format that training cannot read, ignored",
     "not_unpacked": "Files of the zip that are read neither as image nor as label, left out",
+    "unused_image": "Images that the description names in no split, not used",
+    "listed_line": "Listed lines that are not an image's path, ignored",
     "missing_file": "Listed images that do not exist, ignored",
 }
 FATAL = frozenset({"class_id"})

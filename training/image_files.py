@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+import unicodedata
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path, PureWindowsPath
 
-from errors import DatasetInvalid, Forbidden
+from errors import DatasetInvalid
 from training.data_roots import confine, is_inside, real_path
 from training.findings import Findings
 
@@ -20,7 +21,6 @@ SUFFIXES = TRAINABLE | CONVERTED
 
 JUNK = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini", "$RECYCLE.BIN"})
 MOST_IMAGES = 2_000_000
-BIGGEST_LIST = 256 * 2**20  # bytes of a list of images
 DEPTH = 24
 _NOT_LABELS = frozenset({"classes", "labels", "notes", "train", "val", "valid", "test"})
 
@@ -88,50 +88,6 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def listed(file: Path, base: Path, roots: Sequence[Path], findings: Findings) -> Iterator[Path]:
-    """The images that a text file names, one a line.
-
-    Relative names count from the list's folder, else from `base`.
-
-    Raises:
-        Forbidden: A name leads out of `roots`.
-        DatasetInvalid: The file cannot be used.
-    """
-    try:
-        if file.stat().st_size > BIGGEST_LIST:
-            raise DatasetInvalid(f"'{file.name}' is no list of images: it is over 256 MiB.")
-        lines = file.read_bytes().decode("utf-8-sig", "replace").splitlines()
-    except OSError as error:
-        raise DatasetInvalid(f"'{file.name}' cannot be read: {error.strerror}.") from None
-    inside: dict[str, bool] = {}  # folders are asked once, links each
-    for number, line in enumerate(lines, 1):
-        name = line.strip().replace("\\", "/")
-        if not name or "\0" in name or os.path.splitext(name)[1].lower() not in SUFFIXES:
-            continue
-        found = None
-        for start in (file.parent, base):
-            path = os.path.join(start, name)
-            folder = os.path.dirname(path)
-            if folder not in inside:
-                inside[folder] = is_inside(real_path(folder), roots)
-            if not inside[folder] or (os.path.islink(path) and not _linked(path, roots)):
-                raise Forbidden(
-                    f"{file.name} line {number}: '{name}' is outside the folders this server "
-                    "may read. Allow the folder with VISIONLOOP_DATA_ROOTS."
-                )
-            if os.path.isfile(path):
-                found = Path(os.path.normpath(path))
-                break
-        if found is None:
-            findings.add("missing_file", f"{file.name} line {number}: {name}")
-        else:
-            yield found
-
-
-def _linked(path: str, roots: Sequence[Path]) -> bool:
-    return is_inside(real_path(path), roots)
-
-
 def match_labels(
     images: Sequence[Path], roots: Sequence[Path], findings: Findings
 ) -> dict[Path, Path]:
@@ -149,20 +105,44 @@ def match_labels(
     for image in images:
         folders.setdefault(image.parent, []).append(image)
     for folder, members in folders.items():
-        stems = {image.name.rpartition(".")[0] for image in members}
-        for candidate in label_folders(folder):
+        stems = {_stem(image.name) for image in members}
+        places = iter(dict.fromkeys(label_folders(folder)))
+        for candidate in places:
             labels = _texts(candidate, roots)
             if stems.isdisjoint(labels):
                 continue
+            used: dict[Path, Path] = {}
             for image in members:
-                label = labels.get(image.name.rpartition(".")[0])
-                if label is not None:
-                    found[image] = label
+                label = labels.get(_stem(image.name))
+                if label is None:
+                    continue
+                found[image] = label
+                if label in used:
+                    twin = used[label].name
+                    findings.add("shared_label", f"{label.name}: {twin} and {image.name}")
+                used[label] = image
             if candidate != folder:
                 for stem in sorted(labels.keys() - stems - _NOT_LABELS):
-                    findings.add("orphan_label", f"{candidate.name}/{stem}.txt")
+                    findings.add("orphan_label", f"{candidate.name}/{labels[stem].name}")
+            _tell_second_places(stems - labels.keys(), places, roots, findings)
             break
     return found
+
+
+def _tell_second_places(
+    without: Set[str], places: Iterator[Path], roots: Sequence[Path], findings: Findings
+) -> None:
+    """Labels of images without one that lie where nothing is read for their folder any more."""
+    for place in places if without else ():
+        texts = _texts(place, roots)
+        for stem in sorted(without & texts.keys()):
+            findings.add("second_label", f"{place.name}/{texts[stem].name}")
+
+
+def _stem(name: str) -> str:
+    """A file's name without its suffix, accents in one form: macOS stores them apart."""
+    stem = name.rpartition(".")[0]
+    return stem if stem.isascii() else unicodedata.normalize("NFC", stem)
 
 
 def label_folders(folder: Path) -> Iterator[Path]:
@@ -183,10 +163,10 @@ def _texts(folder: Path, roots: Sequence[Path]) -> dict[str, Path]:
         return {}
     texts = {}
     for entry in entries(folder):
-        if entry.name.endswith(".txt") and not is_junk(entry.name):
+        if entry.name.lower().endswith(".txt") and not is_junk(entry.name):
             if entry.is_symlink():
                 confine(entry.path, roots)
-            texts[entry.name[:-4]] = Path(entry.path)
+            texts[_stem(entry.name)] = Path(entry.path)
     return texts
 
 

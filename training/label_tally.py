@@ -5,18 +5,15 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 
 from errors import DatasetInvalid
-from models_store.description import Task
 from training.findings import Findings
-from training.labels import Form, parse, shape_of
+from training.labels import LOST, Form, parse
 
 TOO_MANY = 0.2  # share of unusable lines that is no accident any more
-SAMPLE = 200  # label files from which a task is guessed
 
 
 @dataclass
@@ -28,6 +25,7 @@ class Tally:
     rewritten: set[Path] = field(default_factory=set)
     labelled: set[Path] = field(default_factory=set)  # those with a usable line
     lines: int = 0
+    refused: dict[Path, list[int]] = field(default_factory=dict)  # image → lines that are left out
 
 
 def read_labels(
@@ -62,6 +60,8 @@ def read_labels(
                 tally.labelled.add(label)
             if parsed.rewritten:
                 tally.rewritten.add(label)
+            if lost := [issue.line for issue in parsed.issues if issue.kind in LOST]:
+                tally.refused[image] = lost
             for issue in parsed.issues:
                 where = f" line {issue.line}" if issue.line else ""
                 findings.add(issue.kind, f"{shown(label, root)}{where}: {issue.reason}")
@@ -107,33 +107,6 @@ def _wrong_task(form: Form) -> str:
         need = f"{5 + count * size} columns a line for kpt_shape [{count}, {size}]"
         hint = "Correct kpt_shape, or train with the task the labels are for."
     return f"Task {form.task} needs {need}, and these labels have something else. {hint}"
-
-
-def guess_task(labels: Iterable[Path]) -> Task:
-    """Segment where polygons prevail, else detect."""
-    shapes = Counter(shape_of(columns) for columns in _columns(labels))
-    return "segment" if shapes["polygon"] > shapes["box"] else "detect"
-
-
-def without_keypoints(labels: Iterable[Path]) -> str:
-    """What to say about pose labels whose yaml has no kpt_shape."""
-    common = Counter(_columns(labels)).most_common(1)
-    rest = common[0][0] - 5 if common else 0
-    fitting = [f"[{rest // size}, {size}]" for size in (3, 2) if rest > 0 and rest % size == 0]
-    guess = f" Lines of {rest + 5} columns would fit {' or '.join(fitting)}." if fitting else ""
-    return (
-        "Task pose needs kpt_shape in data.yaml: [how many key points, 2 or 3 numbers each]."
-        f"{guess}"
-    )
-
-
-def _columns(labels: Iterable[Path]) -> Iterator[int]:
-    """How many columns the lines of the first label files have."""
-    for label in islice(labels, SAMPLE):
-        with label.open("rb") as file:
-            for line in file.read(2**20).splitlines():
-                if columns := len(line.split()):
-                    yield columns
 
 
 def shown(path: Path, root: Path) -> str:

@@ -18,7 +18,10 @@ BIGGEST = 16 * 2**20  # bytes of one label file
 EDGE = 0.01  # how far over the edge is nothing worth telling; Ultralytics allows as much
 REACH = 0.5  # how far over the edge an object may reach before it is nonsense
 ABSENT = -0.005  # a key point without visibility; Ultralytics refuses below -0.01
+TRACKED = 7  # columns that Ultralytics' save_txt writes for a track; a triangle has as many
 TINY = 1e-6  # width or height that is none
+
+LOST = frozenset({"malformed_line", "class_id", "wrong_form", "outside", "degenerate"})
 
 Shape = Literal["box", "polygon", "pose"]
 
@@ -107,10 +110,18 @@ def parse_line(line: str, form: Form) -> tuple[Row, Shape, list[tuple[str, str]]
         raise BadLine("malformed_line", f"class id {cls:g} is no whole number")
     if not 0 <= cls < form.classes:
         raise BadLine("class_id", f"class id {cls:g}, but the ids are 0 to {form.classes - 1}")
-    shape = _shape(len(values), form)
+    shape = _shape(len(values), values[-1], form)
     notes: list[tuple[str, str]] = []
     if shape == "box" and len(values) == 6:
+        if not 0 <= values[5] <= 1:
+            raise BadLine(
+                "wrong_form",
+                f"a sixth column of {values[5]:g} is no confidence of 0 to 1; remove a track's id "
+                "from the lines, and write boxes with an angle as their four corners",
+            )
         notes.append(("confidence", f"{values[5]:g}"))
+    if form.task == "detect" and shape != "box":
+        notes.append((f"{shape}_as_box", f"{len(values)} columns"))
     if form.task == "pose":
         numbers = _pose(values, form, notes)
     elif form.task == "segment":
@@ -153,7 +164,7 @@ def _numbers(line: str) -> list[float]:
     return values
 
 
-def _shape(columns: int, form: Form) -> Shape:
+def _shape(columns: int, last: float, form: Form) -> Shape:
     if form.keypoints and columns == 5 + form.keypoints[0] * form.keypoints[1]:
         return "pose"
     if form.task == "pose":
@@ -161,6 +172,12 @@ def _shape(columns: int, form: Form) -> Shape:
         needed = 5 + count * size
         raise BadLine("wrong_form", f"{columns} columns, {count} key points need {needed}")
     shape = shape_of(columns)
+    if columns == TRACKED and last >= 2 and last == int(last):
+        raise BadLine(
+            "wrong_form",
+            f"7 columns that end in {last:g} are a box with confidence and a track's id: remove "
+            "these two",
+        )
     if shape is None:
         raise BadLine("malformed_line", f"{columns} columns are neither a box nor a polygon")
     return shape

@@ -235,3 +235,130 @@ def test_a_yaml_of_any_name_is_found_if_it_is_the_only_one(tree: Tree) -> None:
     (file.parent / "other.yaml").write_text("a: b\n")
     assert find_yaml(file.parent) == odd
     assert json.dumps(load(odd)) == '{"train": "images/train", "names": ["a"]}'
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("train: a\nval: a\ntrain: images/train\nnames: [a]\n", "stands twice, in lines 1 and 3"),
+        ("train: images/train\nnames:\n  0: a\n  1: b\n  0: c\n", "twice, in lines 3 and 5"),
+        ("{train: images/train, names: [a], names: [b]}\n", "'names' stands twice, in lines"),
+        ("base: &b {train: images/train}\n<<: *b\nnames: [a]\n", "line 2: merge keys"),
+        ("train: images/train\nval: images/val\nvalid: images/train\nnames: [a]\n", "and 'valid'"),
+        ("Train: images/train\nnames: [a]\n", "keys are written in lower case"),
+        ("train: images/train\n\tval: images/val\nnames: [a]\n", "line 2"),
+        ("train: images/train\nval: images/gone\nnames: [a]\n", "val 'images/gone' does not exist"),
+        ("train: /content/gone\nval: images/val\nnames: [a]\n", "/content/gone"),
+        ("train: C:\\data\\gone\nval: images/val\nnames: [a]\n", "C:\\data\\gone"),
+        ("train: [images/train, images/gone]\nnames: [a]\n", "images/gone"),
+        ("train: images/train\nnames: {a: 0}\n", "must be class ids"),
+        ("train: images/train\nnames: 'a, b'\n", "must be a list"),
+        ("train: images/train\nnames: [[a], b]\n", "plain texts"),
+        ("train: images/train\nnames: [数据]\n".encode("gbk"), "not UTF-8"),
+        ("---\ntrain: images/train\n---\nnames: [a]\n", "not valid YAML"),
+    ],
+)  # fmt: skip
+def test_what_would_be_read_otherwise_than_meant_is_refused(
+    tree: Tree, text: str | bytes, said: str
+) -> None:
+    with pytest.raises((DatasetInvalid, Forbidden)) as caught:
+        found(tree(text))
+    assert said in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"train: images/train\nval: images/val\nvalid: images/val\nnames: !!python/tuple [a]\n",
+        b"\xef\xbb\xbftrain: images/train\r\nval: images/val\r\nnames: [a]\r\n",
+        "train: images/train\nval: images/val\nnames: [a]\n".encode("utf-16"),
+        b"x: &x [images/train]\ntrain: *x\nval: images/val\nnames: [a]\nroboflow: {a: *x, b: *x}\n",
+    ],
+)
+def test_other_ways_of_writing_the_same_are_read(tree: Tree, text: bytes) -> None:
+    described, splits, kinds = found(tree(text))
+    assert (described.names, splits, kinds) == (("a",), SPLITS, [])
+
+
+def test_a_bomb_of_aliases_is_read_once_and_refused(tree: Tree) -> None:
+    levels = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    levels += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 30)]
+    text = "\n".join([*levels, "train: images/train", "names: *a29", ""])
+    with pytest.raises(DatasetInvalid, match="plain texts"):
+        found(tree(text))
+
+
+@pytest.mark.parametrize(
+    "test", ["images/test", "../test/images", "/content/data/test", "D:\\data\\test", "test.txt"]
+)
+def test_a_test_split_that_is_not_there_is_told(tree: Tree, test: str) -> None:
+    text = f"train: images/train\nval: images/val\ntest: '{test}'\nnames: [a]\n"
+    file = tree(text)
+    findings = Findings()
+    root = file.parent.resolve()
+    described = describe(root / file.name, [root.parent.parent, Path("/content")], findings)
+    assert set(described.sources) == {"train", "val"}
+    (finding,) = findings.result()
+    assert (finding.kind, finding.fatal) == ("test", False)
+    assert test in finding.message
+
+
+LISTED = ["images/train/a.jpg", "images/train/b.png"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "kinds"),
+    [
+        (["./images/train/a.jpg", "./images/train/b.png"], []),
+        (["/content/set/images/train/a.jpg", "/content/set/images/train/b.png"], ["list_path"]),
+        (["/kaggle/input/x/train/a.jpg", "/kaggle/input/x/train/b.png"], None),
+        ([r"C:\me\set\images\train\a.jpg", r"C:\me\set\images\train\b.png"], ["list_path"]),
+        ([r"\\host\share\images\train\a.jpg", r"images\train\b.png"], ["list_path"]),
+        (["data/set/images/train/a.jpg", "../set/images/train/b.png"], ["list_path"]),
+        (['"images/train/a.jpg"', "'images/train/b.png'", "", "# end"], []),
+        (["images/train/a.jpg", "images/train/b.png", "images/train/c.txt"], ["listed_line"]),
+        (["images/train/a.jpg", "images/train/b.png", "images/train/gone.png"], ["missing_file"]),
+    ],
+)
+def test_lists_of_other_machines_are_found_by_their_tails_and_told(
+    tree: Tree, lines: list[str], kinds: list[str] | None
+) -> None:
+    file = tree("train: train.txt\nval: images/val\nnames: [a]\n")
+    (file.parent / "train.txt").write_text("\n".join(lines))
+    if kinds is None:
+        with pytest.raises(DatasetInvalid, match=r"train.txt line 1: '/kaggle.*another machine's"):
+            found(file)
+        return
+    _, splits, said = found(file)
+    assert splits["train"] == LISTED
+    assert said == kinds
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (["images/train/a.jpg", r"D:\x\gone.jpg"], r"train.txt line 2: 'D:\x\gone.jpg'"),
+        (["images/gone/a.jpg", "images/gone/b.jpg"], "the first is in line 1, 'images/gone/a.jpg'"),
+        (["000001", "000002"], "line 1, '000001', is not the path of one"),
+        (["/a/images/train/a.jpg", "/b/images/train/a.jpg"], "lines 1 and 2"),
+        (["images/train/\0.jpg"], "the first is in line 1"),
+        ([f"images/{'a' * 4000}.jpg"], "the first is in line 1"),
+    ],
+)
+def test_a_list_that_misses_names_its_first_line(tree: Tree, lines: list[str], said: str) -> None:
+    file = tree("train: train.txt\nval: images/val\nnames: [a]\n")
+    (file.parent / "train.txt").write_text("\n".join(lines))
+    with pytest.raises(DatasetInvalid) as caught:
+        found(file)
+    assert said in caught.value.message
+    assert len(caught.value.message) < 1000
+
+
+def test_most_of_a_list_missing_is_fatal(tree: Tree) -> None:
+    file = tree("train: train.txt\nval: images/val\nnames: [a]\n")
+    (file.parent / "train.txt").write_text("images/train/a.jpg\ngone/a.jpg\ngone/b.jpg\n")
+    findings = Findings()
+    root = file.parent.resolve()
+    images(describe(root / file.name, [root], findings), [root], findings)
+    fatal = [finding.message for finding in findings.result() if finding.fatal]
+    assert "2 of 3 listed images do not exist, the first in line 2, 'gone/a.jpg'" in fatal[0]
