@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
+from pathlib import Path
 from typing import Any
 
 import bentoml
+
+# BentoML 1.4.39 takes the code's folder off the path once this file is imported
+# (`_internal/service/loader.py`); this entry stays, and hides what the current folder holds.
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from api import deployment, native
 from api.app import Door, layered
@@ -49,6 +55,7 @@ class Trainer:
 
     @bentoml.on_startup
     async def open(self) -> None:
+        # Late, as in the gateway below: the other processes import this file too.
         from api.leaving import on_leaving
         from api.telemetry import EPOCH
         from training.dispatcher import dispatcher_of

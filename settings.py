@@ -204,6 +204,9 @@ def _database_fault(text: str) -> str | None:
     try:
         url = make_url(text)
         url.get_dialect().import_dbapi()
+        place = url.database or ""
+        if url.get_backend_name() == "sqlite" and not place.startswith(("/", ":", "file:")):
+            return "SQLite needs the whole path of its file; write sqlite:////PATH"
     except NoSuchModuleError:
         return f"There is no such kind of database; {example}"
     except ModuleNotFoundError as error:

@@ -26,6 +26,7 @@ from errors import VisionLoopError
 from inference.device import device
 from models_store.store import bento_home
 from settings import Settings, get_settings
+from source_tree import ROOT
 
 LOCK = ".visionloop-server.lock"
 _PR_SET_PDEATHSIG = 1
@@ -56,6 +57,7 @@ def prepare(settings: Settings) -> None:
 
     Ends the program with one sentence where another server uses the same folders.
     """
+    enter_source_tree(settings)
     hold(settings.home, "VISIONLOOP_HOME")
     hold(bento_home(), "BENTOML_HOME")
     shutil.rmtree(metrics_folder(settings), ignore_errors=True)
@@ -65,8 +67,27 @@ def prepare(settings: Settings) -> None:
     fill(settings)
 
 
+def enter_source_tree(settings: Settings) -> None:
+    """Make the folder of the code the current one: BentoML starts its workers in the supervisor's,
+    again after a crash, and the user's may hold files named like ours, or be deleted by then.
+
+    Ends the program where a path names another place from there: the processes would disagree.
+    """
+    meant, home = Settings(), bento_home()
+    os.chdir(ROOT)
+    moved = [f"VISIONLOOP_{n.upper()}" for n, value in meant if value != getattr(settings, n)]
+    if home != bento_home():
+        moved.append("BENTOML_HOME")
+    if moved:
+        sys.exit(
+            f"{' and '.join(moved)}: a relative path. The processes of the service run in the "
+            "folder of its code; name the whole path, from / on."
+        )
+
+
 def fill(settings: Settings) -> None:
     """Tidy the model store after a crash, and put the starter models in at the first start."""
+    # Late: SQLAlchemy takes a fifth of a second, and the runners import this file too.
     from models_store.database import Database
     from models_store.registry import Registry
     from models_store.seed import seed

@@ -20,6 +20,7 @@ from api.auth import require_admin
 from api.gateway import Wired
 from api.schemas import errors
 from errors import NotFound
+from source_tree import ROOT, module_command, module_environment
 from training.base_models import WEIGHT_FILES
 from training.data_roots import confine, data_roots, is_inside, real_path
 from training.image_files import is_folder, is_junk
@@ -29,7 +30,6 @@ router = APIRouter(prefix="/api/training", tags=["Data sets"])
 SELECT = "/api/training/select-local-file"
 MOST_ENTRIES = 2000
 PATIENCE = 45.0  # seconds a dialog may stay open; less than a request may take
-ROOT = Path(__file__).resolve().parents[1]
 
 FileType = Literal["model", "dataset"]
 SUFFIXES: dict[str, tuple[str, ...]] = {
@@ -152,11 +152,9 @@ def has_desktop() -> bool:
 async def ask(file_type: FileType) -> str | None:
     """What the person at this machine chose; None if nothing, or not in time."""
     child = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "api.local_dialog",
-        file_type,
+        *module_command("api.local_dialog", file_type),
         cwd=ROOT,
+        env=module_environment(),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,

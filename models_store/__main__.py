@@ -15,6 +15,9 @@ from typing import Any
 from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
+# `python -m` puts the current folder first; ours is what our imports mean.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from errors import ValidationFailed, VisionLoopError
 from models_store.database import Database
 from models_store.decisions import COMMAND, Why

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from models_store._ultralytics import environment
+from source_tree import ROOT, module_command, module_environment
 
-ROOT = Path(__file__).resolve().parents[1]
 GIB = 1024**3
 MEMORY = 16 * GIB  # address space; torch alone maps about 5 GiB without using it
 FILE_SIZE = 4 * GIB
@@ -33,13 +33,12 @@ def run_module(
     Raises:
         ChildTimeout: It took longer than `timeout` seconds; the whole group was killed.
     """
-    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     # One thread: waiting for one another beside other work, two made an export 4 times slower.
-    ours = {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
+    ours = {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
-        [sys.executable, "-m", __name__, str(os.getpid()), module, *map(str, arguments)],
+        module_command(__name__, str(os.getpid()), module, *arguments),
         cwd=ROOT,
-        env=environment() | os.environ | ours,
+        env=module_environment(environment() | os.environ | ours),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -89,3 +89,39 @@ def write_model(folder: Path, description: ModelDescription, seed: int) -> None:
             if isinstance(module, torch.nn.Conv2d | torch.nn.Linear) and module.bias is not None:
                 torch.nn.init.normal_(module.bias, 0, 1)
     save_model(folder, model, description)
+
+
+def network(task: Task, **extra: Any) -> Any:
+    """Ultralytics' model as a checkpoint holds it."""
+    from models_store import _ultralytics
+
+    _ultralytics.prepare()
+    from ultralytics.nn import tasks
+
+    classes: dict[Task, Any] = {
+        "detect": tasks.DetectionModel,
+        "segment": tasks.SegmentationModel,
+        "pose": tasks.PoseModel,
+        "classify": tasks.ClassificationModel,
+    }
+    model = classes[task](architecture(task, **extra), nc=len(NAMES), verbose=False)
+    model.names = dict(enumerate(NAMES))
+    return model.eval()
+
+
+def checkpoint(path: Path, model: Any, *, ema: bool = False, imgsz: object = 64) -> Path:
+    """Saved as Ultralytics' training does: fp16, as `ema` while training, as `model` after."""
+    import torch
+
+    half = copy.deepcopy(model).half()
+    content = {
+        "epoch": -1,
+        "model": None if ema else half,
+        "ema": half if ema else None,
+        "optimizer": {"state": {0: {"step": torch.tensor(3.0)}}} if ema else None,
+        "train_args": {"imgsz": imgsz, "task": "?", "model": "yolov8n.pt"},
+        "date": "2024-01-01",
+        "version": "8.2.59",
+    }
+    torch.save(content, path)
+    return path

@@ -76,6 +76,7 @@ def test_the_password_in_a_database_url_is_masked() -> None:
     ("url", "sentence"),
     [
         ("hunter2", "not a database URL"),
+        ("sqlite:///hunter2.db", "needs the whole path of its file; write sqlite:////PATH"),
         ("postgresql://me:hunter2@db:port/signs", "not a database URL"),
         ("hunter2://db/signs", "no such kind of database"),
         ("postgresql://me:hunter2@db/signs", r"pip install 'psycopg\[binary\]'"),

@@ -12,12 +12,10 @@ import logging
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from filelock import Timeout
 from sqlalchemy.exc import SQLAlchemyError
@@ -28,6 +26,7 @@ from models_store._ultralytics import environment
 from models_store.database import Database
 from models_store.registry import Registry
 from settings import Settings
+from source_tree import ROOT, module_command, module_environment
 from training.jobs import FINAL, Job, JobStore
 from training.logs import LogWriter
 from training.processes import (
@@ -48,7 +47,6 @@ from training.settlement import KILLED, Settlement, dispatcher_lock, published_i
 
 log = logging.getLogger("visionloop")
 
-ROOT = Path(__file__).resolve().parents[1]
 POLL = 0.5  # seconds between two looks at the table
 REAP = 0.1  # seconds between two looks at a process
 AGAIN = 3.0  # seconds between two looks at a job that is awaited, and may be cancelled elsewhere
@@ -78,7 +76,7 @@ def dispatcher_of(settings: Settings, on_epoch: Callable[[str, float], None]) ->
 
 
 def worker_command(job: Job) -> list[str]:
-    return [sys.executable, "-m", "training.worker", job.id, "--parent", str(os.getpid())]
+    return module_command("training.worker", job.id, "--parent", str(os.getpid()))
 
 
 @dataclass(eq=False)
@@ -276,13 +274,12 @@ class Dispatcher:
         return True
 
     def _environment(self, job: Job, gpu: str | None) -> dict[str, str]:
-        path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-        ours = {MARK: job.id, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+        ours = {MARK: job.id, "PYTHONUNBUFFERED": "1"}
         if gpu is not None:
             ours["CUDA_VISIBLE_DEVICES"] = gpu
         inherited = {k: v for k, v in os.environ.items() if k != "PROMETHEUS_MULTIPROC_DIR"}
         hardened = environment(self.settings.home, threads(self.settings))
-        return inherited | hardened | ours
+        return module_environment(inherited | hardened | ours)
 
     def _free_gpu(self) -> str | None:
         """The least used GPU's name in CUDA_VISIBLE_DEVICES; None where there is no choice."""

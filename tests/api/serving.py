@@ -14,11 +14,15 @@ import httpx
 import psutil
 
 ROOT = Path(__file__).parents[2]
+BENTOML = Path(sys.executable).with_name("bentoml")
 START = 120.0  # seconds; a busy machine needs half of it
 
 
 class Server:
     """`bentoml serve` in a process of its own, on a home of its own."""
+
+    target = "service:VisionLoop"
+    folder = ROOT  # that it is started in
 
     def __init__(self, home: Path, **settings: str) -> None:
         self.home = home
@@ -31,11 +35,11 @@ class Server:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Server:
-        command = [sys.executable, "-m", "bentoml", "serve", "service:VisionLoop"]
+        command = [str(BENTOML), "serve", self.target]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [*command, "--port", str(self.port)],
-                cwd=ROOT,
+                cwd=self.folder,
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -85,7 +89,7 @@ class Server:
 
 def environment(home: Path) -> dict[str, str]:
     """Of a process that uses `home`, free of settings of the machine."""
-    ours = ("VISIONLOOP_", "BENTOML_", "PROMETHEUS_")
+    ours = ("VISIONLOOP_", "BENTOML_", "PROMETHEUS_", "PYTHONPATH")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     return kept | {
         "VISIONLOOP_HOME": str(home / "home"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import signal
@@ -21,7 +20,6 @@ from torchvision.models import mobilenet_v2
 from torchvision.transforms import InterpolationMode
 
 from errors import InvalidModelFile, ValidationFailed
-from models_store._ultralytics import prepare
 from models_store.checkpoint import Inert
 from models_store.convert import convert
 from models_store.description import ModelDescription, Task
@@ -30,42 +28,10 @@ from models_store.importer import import_model
 from models_store.registry import Registry
 from models_store.transforms import preprocessing_of
 from models_store.weights import load_model
-from tests.small_models import NAMES, architecture
+from tests.small_models import NAMES, checkpoint, network
 
 ROOT = Path(__file__).parents[2]
 Change = Callable[[Any], object]
-
-
-def network(task: Task, **extra: Any) -> Any:
-    """Ultralytics' model as a checkpoint holds it."""
-    prepare()
-    from ultralytics.nn import tasks
-
-    classes: dict[Task, Any] = {
-        "detect": tasks.DetectionModel,
-        "segment": tasks.SegmentationModel,
-        "pose": tasks.PoseModel,
-        "classify": tasks.ClassificationModel,
-    }
-    model = classes[task](architecture(task, **extra), nc=len(NAMES), verbose=False)
-    model.names = dict(enumerate(NAMES))
-    return model.eval()
-
-
-def checkpoint(path: Path, model: Any, *, ema: bool = False, imgsz: object = 64) -> Path:
-    """Saved as Ultralytics' training does: fp16, as `ema` while training, as `model` after."""
-    half = copy.deepcopy(model).half()
-    content = {
-        "epoch": -1,
-        "model": None if ema else half,
-        "ema": half if ema else None,
-        "optimizer": {"state": {0: {"step": torch.tensor(3.0)}}} if ema else None,
-        "train_args": {"imgsz": imgsz, "task": "?", "model": "yolov8n.pt"},
-        "date": "2024-01-01",
-        "version": "8.2.59",
-    }
-    torch.save(content, path)
-    return path
 
 
 def converted(path: Path, folder: Path, **options: Any) -> ModelDescription:

@@ -1,0 +1,117 @@
+"""What `bentoml build` packs: all that the service imports or runs, and nothing else."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+import pytest
+from bentoml._internal.bento.build_config import BentoBuildConfig, BentoPathSpec
+
+from source_tree import ROOT
+
+STARTS = ("service.py", "models_store/__main__.py", "training/__main__.py")
+"""The service, and the shell commands that the README names."""
+TEXTS = {"LICENSE", "README.md", "requirements.txt", "requirements-tensorrt.txt"}
+NEVER = ("__pycache__",)
+
+
+def named_modules(file: Path) -> Iterator[str]:
+    """Everything that may be a module's name: imports, late ones too, and strings with a dot,
+    by which child processes are started."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and "." in node.value:
+            yield node.value
+
+
+def files_of(module: str, root: Path) -> list[Path]:
+    """The files in `root` that importing a module runs; none if it is not ours."""
+    found: list[Path] = []
+    place = root
+    for part in module.split("."):
+        if not part.isidentifier():
+            return []
+        place = place / part
+        if place.is_dir():
+            found += [path for path in (place / "__init__.py",) if path.is_file()]
+        elif place.with_suffix(".py").is_file():
+            return [*found, place.with_suffix(".py")]
+        else:  # what the module has: a class, a function
+            break
+    return found
+
+
+@lru_cache
+def needed(root: Path, starts: tuple[str, ...]) -> frozenset[Path]:
+    """The files that the service imports, and every file of their packages."""
+    found: set[Path] = set()
+    left = [root / start for start in starts]
+    while left:
+        file = left.pop()
+        if file not in found:
+            found.add(file)
+            left += [path for name in named_modules(file) for path in files_of(name, root)]
+    packages = {root / file.relative_to(root).parts[0] for file in found if file.parent != root}
+    for package in packages:
+        every = (path for path in package.rglob("*") if path.is_file())
+        found |= {path for path in every if not set(NEVER) & set(path.parts)}
+    return frozenset(found)
+
+
+def packed(root: Path) -> BentoPathSpec:
+    """What its `bentofile.yaml` includes."""
+    config = BentoBuildConfig.from_file(str(root / "bentofile.yaml")).with_defaults()
+    return BentoPathSpec(config.include, config.exclude, str(root))
+
+
+def missing(root: Path, starts: tuple[str, ...]) -> set[str]:
+    """The files of `root` that the service needs and a Bento would lack."""
+    spec = packed(root)
+    names = {str(file.relative_to(root)) for file in needed(root, starts)}
+    return {name for name in names if not spec.includes(name)}
+
+
+def test_all_that_the_service_imports_is_packed() -> None:
+    assert missing(ROOT, STARTS) == set()
+
+
+def test_nothing_else_is_packed() -> None:
+    spec = packed(ROOT)
+    places = (path for path in ROOT.iterdir() if not path.name.startswith("."))
+    files = [file for path in places for file in (path, *path.rglob("*")) if file.is_file()]
+    names = {str(file.relative_to(ROOT)) for file in set(files) - needed(ROOT, STARTS)}
+    assert {name for name in names if spec.includes(name)} == TEXTS
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import jobs.table",
+        "from jobs import table",
+        "def later():\n    from jobs.table import Table",
+        "run_module('jobs.table', [])",
+    ],
+)
+def test_a_package_that_was_forgotten_is_found(tmp_path: Path, statement: str) -> None:
+    (tmp_path / "bentofile.yaml").write_text(
+        "service: service:Service\ninclude:\n- /*.py\n- api/**\n"
+    )
+    for name, content in {
+        "service.py": "from api import app",
+        "api/__init__.py": "",
+        "api/app.py": statement,
+        "jobs/__init__.py": "",
+        "jobs/table.py": "",
+        "jobs/schema.sql": "",
+        "tests/test_app.py": "",
+    }.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+    forgotten = {"jobs/__init__.py", "jobs/table.py", "jobs/schema.sql"}
+    assert missing(tmp_path, ("service.py",)) == forgotten

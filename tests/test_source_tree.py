@@ -1,0 +1,70 @@
+"""Child processes find our code from its own place."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from source_tree import ROOT, module_command, module_environment
+
+PACKAGES = ("api", "inference", "models_store", "training")
+
+
+@pytest.fixture
+def decoys(tmp_path: Path) -> Path:
+    """A folder whose modules are named like ours; importing one is an error."""
+    for name in ("settings", "errors", "inference", "api", "models_store", "training"):
+        (tmp_path / f"{name}.py").write_text(f"raise SystemExit('the wrong {name}')\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize("module", ["training.worker", "models_store"])
+def test_the_current_folder_does_not_matter(decoys: Path, module: str) -> None:
+    child = subprocess.run(
+        module_command(module, "--help"),
+        cwd=decoys,
+        env=module_environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert child.returncode == 0, child.stderr
+    assert f"python -m {module}" in child.stdout
+
+
+def test_the_path_of_the_parent_is_kept_behind_ours() -> None:
+    variables = module_environment({"PYTHONPATH": "/srv/more", "HOME": "/root"})
+    assert variables == {"PYTHONPATH": f"{ROOT}{os.pathsep}/srv/more", "HOME": "/root"}
+    assert module_environment({})["PYTHONPATH"] == str(ROOT)
+
+
+def test_the_code_stays_on_the_path_of_whoever_loads_the_service(tmp_path: Path) -> None:
+    """BentoML's loader takes it off again; what is imported later must still be found."""
+    code = (
+        "import sys; from bentoml._internal.service.loader import import_service; "
+        f"import_service('service:VisionLoop', working_dir={str(ROOT)!r}); "
+        "import training.evaluations as late; print(late.__file__)"
+    )
+    variables = module_environment({**os.environ, "VISIONLOOP_HOME": str(tmp_path)})
+    del variables["PYTHONPATH"]
+    child = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=variables, capture_output=True, text=True
+    )
+    assert child.stdout.strip() == str(ROOT / "training" / "evaluations.py"), child.stderr
+
+
+def test_only_one_place_makes_commands_of_modules() -> None:
+    elsewhere = [
+        str(file.relative_to(ROOT))
+        for package in PACKAGES
+        for file in (ROOT / package).rglob("*.py")
+        if any(
+            isinstance(node, ast.Constant) and node.value == "-m"
+            for node in ast.walk(ast.parse(file.read_text()))
+        )
+    ]
+    assert elsewhere == []
