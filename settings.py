@@ -178,7 +178,7 @@ class Settings(BaseSettings):
             name: "(set)" if isinstance(value, SecretStr) else str(value) for name, value in self
         }
         if self.database_url:
-            from sqlalchemy.engine import make_url
+            from sqlalchemy.engine import make_url  # it takes a moment
 
             values["database_url"] = make_url(self.database_url).render_as_string()
         return values

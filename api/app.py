@@ -150,6 +150,7 @@ class _CORS(CORSMiddleware):
 
 def layered(app: ASGIApp, settings: Settings) -> ASGIApp:
     """`app` behind our layers, BentoML's own routes included; the first line is innermost."""
+    # Late: the runners behind the gateway, which import this file too, have no layers.
     from api.auth import Auth
     from api.limits import BodyLimit, RateLimit
     from api.origins import Origins

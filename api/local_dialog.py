@@ -16,7 +16,7 @@ TYPES = {
 
 
 def main(file_type: str) -> None:
-    import tkinter
+    import tkinter  # missing from many a server
     from tkinter import filedialog
 
     root = tkinter.Tk()

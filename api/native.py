@@ -94,7 +94,7 @@ MultipartSerde.parse_request = _parse_form
 
 async def predict(gateway: Gateway, image: Path, **options: Any) -> Any:
     """The answer of `/infer`, or the response of its error: BentoML would make it a bare 500."""
-    from api import infer
+    from api import infer  # late, like the routes below: FastAPI, which no runner needs
 
     try:
         data = await asyncio.to_thread(image.read_bytes)
@@ -169,6 +169,7 @@ async def predict_alone(runtime: ModelRuntime, images: Sequence[Path]) -> list[d
 
 @lru_cache(maxsize=1)
 def _registry() -> Registry:
+    # SQLAlchemy; only a runner served alone
     from models_store.database import Database
     from models_store.registry import Registry
 

@@ -85,7 +85,7 @@ def load_engine(folder: Path, settings: Settings) -> tuple[Engine, ModelDescript
 def _cuda_engines(
     folder: Path, description: ModelDescription, settings: Settings
 ) -> Iterator[tuple[str, Callable[[], Engine]]]:
-    from inference.torch_engine import TorchEngine
+    from inference.torch_engine import TorchEngine  # torch; a runner on a CPU needs none
 
     if importlib.util.find_spec("tensorrt") is not None:
         from inference.tensorrt_engine import TensorRTEngine

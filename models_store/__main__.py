@@ -19,9 +19,12 @@ from sqlalchemy.exc import SQLAlchemyError
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from errors import ValidationFailed, VisionLoopError
+from models_store.archive import export_archive, import_archive
 from models_store.database import Database
 from models_store.decisions import COMMAND, Why
+from models_store.importer import import_model
 from models_store.registry import Registry
+from models_store.seed import seed
 from models_store.versions import ModelVersion
 from settings import Settings, get_settings
 
@@ -162,8 +165,6 @@ def _show(registry: Registry, options: argparse.Namespace) -> None:
 
 
 def _import(registry: Registry, options: argparse.Namespace) -> None:
-    from models_store.importer import import_model
-
     model = import_model(
         registry,
         options.file,
@@ -222,15 +223,11 @@ def _delete(registry: Registry, options: argparse.Namespace) -> None:
 
 
 def _export_archive(registry: Registry, options: argparse.Namespace) -> None:
-    from models_store.archive import export_archive
-
     path = export_archive(registry.get(options.model), options.path, options.force)
     _json({"path": str(path)}) if options.json else print(path)
 
 
 def _import_archive(registry: Registry, options: argparse.Namespace) -> None:
-    from models_store.archive import import_archive
-
     model = import_archive(registry, options.file, name=options.name, promote=options.promote)
     _print(model, options)
 
@@ -240,8 +237,6 @@ def _reindex(registry: Registry, options: argparse.Namespace) -> None:
 
 
 def _seed(registry: Registry, options: argparse.Namespace) -> None:
-    from models_store.seed import seed
-
     _sentences(seed(registry, again=True), "The starter models are there.", options)
 
 

@@ -87,7 +87,7 @@ def build_model(description: ModelDescription) -> nn.Module:
 
 
 def _build_mobilenet(description: ModelDescription) -> nn.Module:
-    from torchvision.models import mobilenet_v2
+    from torchvision.models import mobilenet_v2  # a second; YOLO needs none of it
 
     width = description.architecture.get("width_mult", 1.0)
     if description.architecture.get("torchvision") != "mobilenet_v2" or not 0 < width <= 4:

@@ -218,7 +218,7 @@ def _objects(boxes: Tensor, confidence: Tensor, most: int) -> tuple[Tensor, Tens
         confidence: (B, A).
         most: K at most.
     """
-    from torchvision.ops import batched_nms
+    from torchvision.ops import batched_nms  # takes a second
 
     sure, anchors = confidence.topk(min(CANDIDATES, confidence.shape[1]), dim=1)
     near = boxes.gather(1, anchors[..., None].expand(-1, -1, 4)).flatten(0, 1).float()

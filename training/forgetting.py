@@ -17,6 +17,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from errors import VisionLoopError
+from inference.device import device
 from models_store.description import ONNX_FILE, ModelDescription, Task
 from models_store.registry import Registry
 from models_store.versions import ModelVersion
@@ -251,8 +252,7 @@ def _evaluate(folder: Path, dataset: Dataset, job: JobHandle, registry: Registry
     """The report on val; with the engine that serves, or PyTorch where nothing was exported."""
     loaded = None
     if not (folder / ONNX_FILE).is_file():
-        from inference.device import device
-        from inference.torch_engine import TorchEngine
+        from inference.torch_engine import TorchEngine  # torch
 
         where = device(registry.settings)
         description = ModelDescription.load(folder)

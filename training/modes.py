@@ -15,7 +15,7 @@ Trainer = Callable[[Recipe, "JobHandle"], Trained]
 
 
 def trainer(recipe: Recipe) -> Trainer:
-    """The trainer of a recipe. Imports torch."""
+    """The trainer of a recipe. Imports torch, and what this mode needs of Ultralytics."""
     if recipe.family == "mobilenet":
         from training.mobilenet import train
     elif recipe.mode == "regular":

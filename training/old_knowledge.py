@@ -190,7 +190,7 @@ def meets_label(boxes: Tensor, batch: dict[str, Any], overlap: float) -> Tensor:
         batch: Ultralytics': `bboxes` xywh (N, 4), relative, and `batch_idx` (N,).
         overlap: Intersection over union.
     """
-    from torchvision.ops import box_convert, box_iou
+    from torchvision.ops import box_convert, box_iou  # takes a second
 
     met = torch.zeros(boxes.shape[:2], dtype=torch.bool, device=boxes.device)
     labels = box_convert(batch["bboxes"].to(boxes), "cxcywh", "xyxy")

@@ -143,7 +143,7 @@ def _score(output: Tensor, row: Row, box: Letterbox, polygon: bool) -> float:
         box: Where the picture lies in the square.
         polygon: Whether the row is one.
     """
-    from torchvision.ops import box_convert, box_iou
+    from torchvision.ops import box_convert, box_iou  # takes a second
 
     if polygon:
         points = np.array(row.values, np.float32).reshape(-1, 2)

@@ -136,7 +136,7 @@ def plan(
         DatasetInvalid, DatasetNotFound, Forbidden: The data set is not there, wrong, or outside
             the allowed roots.
     """
-    from training.datasets import check
+    from training.datasets import check  # OpenCV; a worker that reads its recipe needs none yet
 
     task = _task(request.task)
     for field, allowed in {"epochs": EPOCHS, "batch": BATCH, "patience": PATIENCE}.items():
@@ -295,7 +295,7 @@ def _replay(
     options: Options, task: Task, datasets: Datasets, settings: Settings
 ) -> tuple[Options, Dataset | None]:
     """With the old data's path found; and the old data."""
-    from training.datasets import check
+    from training.datasets import check  # OpenCV, as above
 
     if options.replay_ratio > MOST:
         raise ValidationFailed(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import torch
 from torch import nn
 
 from errors import BackendUnavailable, InvalidModelFile
@@ -115,7 +116,7 @@ def _rebuilt(job_folder: Path, folder: Path, base: Base) -> Path:
 
 
 def _yolo(checkpoint: Path, imgsz: int) -> tuple[nn.Module, ModelDescription]:
-    from ultralytics.nn.tasks import load_checkpoint
+    from ultralytics.nn.tasks import load_checkpoint  # after `_ultralytics.prepare()`
 
     found, _ = load_checkpoint(checkpoint)
     description = describe(found, imgsz)
@@ -125,8 +126,6 @@ def _yolo(checkpoint: Path, imgsz: int) -> tuple[nn.Module, ModelDescription]:
 
 
 def _mobilenet(checkpoint: Path) -> tuple[nn.Module, ModelDescription]:
-    import torch
-
     saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
     description = ModelDescription.model_validate_json(saved["description"])
     model = build_model(description)
@@ -184,8 +183,6 @@ def keep_rows(
     Returns:
         How many classes were found again.
     """
-    import torch
-
     rows = matched(old_names, new_names)
     pairs = [(i, row) for i, row in enumerate(rows) if row is not None]
     if new.weight.shape[1:] != old.weight.shape[1:]:

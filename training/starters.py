@@ -26,6 +26,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from models_store import _ultralytics
+from models_store.description import Preprocessing
+from models_store.weights import describe, save_model
 from training.camera import STREET, VIDEO
 from training.scenes import draw_scene, draw_sign_crop
 from training.signs import CLASS_NAMES
@@ -251,7 +254,7 @@ def _one_thread(_: int) -> None:
 
 def build_classifier() -> nn.Module:
     """MobileNetV2 with one output a class."""
-    from torchvision.models import mobilenet_v2
+    from torchvision.models import mobilenet_v2  # a second; only the classifier needs it
 
     return mobilenet_v2(weights=None, num_classes=len(CLASS_NAMES))
 
@@ -280,8 +283,6 @@ def train_classifier(budget: Budget, checkpoint: Path, workers: int, seed: int =
 
 def build_detector() -> nn.Module:
     """YOLOv8n with the signs as classes."""
-    from models_store import _ultralytics
-
     _ultralytics.prepare()
     from ultralytics.cfg import get_cfg
     from ultralytics.nn.tasks import DetectionModel
@@ -330,9 +331,6 @@ def publish(model: nn.Module, kind: str, out: Path) -> Path:
     Returns:
         The model's folder.
     """
-    from models_store.description import Preprocessing
-    from models_store.weights import describe, save_model
-
     folder = out / FOLDERS[kind]
     folder.mkdir(parents=True, exist_ok=True)
     source = f"{len(CLASS_NAMES)} German traffic signs, trained only on drawn pictures."

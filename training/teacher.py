@@ -152,6 +152,7 @@ def relative_boxes(outputs: Outputs, strides: Sequence[int], imgsz: tuple[int, i
         strides: Of its levels.
         imgsz: Height and width of the pictures in pixels.
     """
+    # Ultralytics: after `_ultralytics.prepare()`
     from ultralytics.utils.tal import dist2bbox, make_anchors
 
     assert outputs.boxes is not None

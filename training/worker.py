@@ -36,6 +36,7 @@ from training.failures import DISK_FULL, is_disk_full, reason
 from training.jobs import Job, JobCancelled, JobStore
 from training.processes import END, LEAVE
 from training.publication import publish, published
+from training.recipe import Recipe
 
 NICE = 10
 INTERVAL = 0.25  # seconds between two writes of progress
@@ -184,6 +185,7 @@ def work(job: WorkerJob, row: Job, registry: Registry) -> dict[str, Any]:
     """Do the job. Returns what to note about its outcome."""
     if row.kind == "training":
         return {"model_id": train(job, row, registry).id}
+    # Late: a kind of job loads what it needs; plots, engines and trainers take seconds.
     if row.kind == "evaluation":
         from training import promotion
         from training.evaluating import run_evaluation
@@ -205,8 +207,7 @@ def work(job: WorkerJob, row: Job, registry: Registry) -> dict[str, Any]:
 
 def train(job: WorkerJob, row: Job, registry: Registry) -> ModelVersion:
     """Train, publish, evaluate; from where an earlier attempt was ended."""
-    from training.evaluating import evaluate_training
-    from training.recipe import Recipe
+    from training.evaluating import evaluate_training  # draws plots
 
     recipe = Recipe.model_validate(row.recipe)
     version = published(job.id, registry)

@@ -315,7 +315,7 @@ def _same_norm_eps(source: nn.Module, model: nn.Module) -> None:
 
 def _forget_git() -> None:
     """Ultralytics notes the repository that it runs in, in every checkpoint."""
-    from ultralytics.engine import trainer
+    from ultralytics.engine import trainer  # after `_ultralytics.prepare()`, as all of it
 
     nothing: Any = SimpleNamespace(root=None, branch=None, commit=None, message=None, origin=None)
     trainer.GIT = nothing
