@@ -1,4 +1,4 @@
-"""What `bentoml build` packs: all that the service imports or runs, and nothing else."""
+"""What `bentoml build` packs: all that the service imports or runs, and no tests or docs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ from source_tree import ROOT
 
 STARTS = ("service.py", "models_store/__main__.py", "training/__main__.py")
 """The service, and the shell commands that the README names."""
-TEXTS = {"LICENSE", "README.md", "requirements.txt", "requirements-tensorrt.txt"}
+TEXTS = {
+    "LICENSE", "README.md", "requirements.txt", "requirements.lock", "requirements-cpu.txt",
+    "requirements-tensorrt.txt",
+}  # fmt: skip
+OURS_ALONE = {"tests", "docs", "benchmarks"}
 NEVER = ("__pycache__",)
 
 
@@ -81,12 +85,14 @@ def test_all_that_the_service_imports_is_packed() -> None:
     assert missing(ROOT, STARTS) == set()
 
 
-def test_nothing_else_is_packed() -> None:
+def test_no_tests_or_stray_files_are_packed() -> None:
     spec = packed(ROOT)
     places = (path for path in ROOT.iterdir() if not path.name.startswith("."))
     files = [file for path in places for file in (path, *path.rglob("*")) if file.is_file()]
     names = {str(file.relative_to(ROOT)) for file in set(files) - needed(ROOT, STARTS)}
-    assert {name for name in names if spec.includes(name)} == TEXTS
+    extra = {name for name in names if spec.includes(name)}
+    assert {name for name in extra if "/" not in name} == TEXTS
+    assert not {name.split("/")[0] for name in extra} & OURS_ALONE
 
 
 @pytest.mark.parametrize(
