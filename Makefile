@@ -8,13 +8,14 @@ $(error VENV cannot have spaces: $(VENV))
 endif
 RUN := $(VENV)/bin/python -m
 READY := $(VENV)/.installed
+TOOLS := $(VENV)/tools
 LOCK := pip compile --quiet --no-config --universal --generate-hashes --python-version 3.11 \
   --custom-compile-command "make lock"
 # No usage reports to BentoML.
 export BENTOML_DO_NOT_TRACK ?= true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup named serve test lint format bench stress starters build image image-replay lock clean
+.PHONY: help setup named serve test test-tools lint format bench stress starters build image image-replay lock clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -39,6 +40,11 @@ serve: $(READY)  ## Serve on 127.0.0.1:3000 (PORT= for another), starter models 
 test: $(READY)  ## Lint, type-check and run the tests
 	@$(RUN) ruff check . && $(RUN) ruff format --check . && $(RUN) mypy
 	@$(RUN) pytest
+
+test-tools: $(READY)  ## Have supervision and datumaro load our exports, and read theirs
+	@test -x $(TOOLS)/bin/python || $(RUN) uv venv --quiet --python $(VENV)/bin/python $(TOOLS)
+	@$(RUN) uv pip install --quiet --python $(TOOLS)/bin/python -r tests/formats/tools.txt
+	@TOOLS_PYTHON=$(TOOLS)/bin/python $(RUN) pytest tests/formats/test_tools.py
 
 lint: $(READY)  ## Lint and type-check
 	@$(RUN) ruff check . && $(RUN) ruff format --check . && $(RUN) mypy

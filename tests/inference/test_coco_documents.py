@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import io
+import json
+import warnings
 from collections import Counter
+from contextlib import redirect_stdout
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from pycocotools import mask as mask_tools
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from errors import ValidationFailed
 from inference import rle
-from inference.annotations import Annotation, Keypoint
-from inference.coco import CROWD, from_coco
+from inference.annotations import Annotation, Annotations, Keypoint, Part
+from inference.coco import CROWD, from_coco, to_coco
 from inference.polygons import as_outlines, fill_parts
 
 MASK = np.zeros((80, 100), bool)
@@ -103,6 +110,38 @@ def test_key_points_have_their_category_s_names() -> None:
     assert thing == Annotation(
         "person", (1, 2, 31, 42), keypoints=(Keypoint("nose", 5, 6), Keypoint("tail", 0, 0, 0))
     )
+
+
+@pytest.mark.parametrize("kind", ["bbox", "segm", "keypoints"])
+def test_pycocotools_evaluates_what_is_written(tmp_path: Path, kind: str) -> None:
+    """What is there, found again with a score: everything is right, and all of it counts."""
+    ring = ((10.0, 10.0), (50.0, 10.0), (50.0, 50.0), (10.0, 50.0))
+    hole = ((20.0, 20.0), (20.0, 40.0), (40.0, 40.0), (40.0, 20.0))
+    far = tuple((x + 60, y + 10) for x, y in ring)
+    points = tuple(Keypoint(name, x, x + 5) for name, x in (("nose", 12.0), ("tail", 45.0)))
+    things = {
+        "bbox": (Annotation("car", box=(5, 5, 60, 70)), Annotation("dog", box=(80, 20, 120, 60))),
+        "segm": (Annotation("car", parts=(Part(ring, (hole,)), Part(far))),
+                 Annotation("dog", parts=(Part(far),))),
+        "keypoints": (Annotation("car", box=(10, 10, 60, 60), keypoints=points),),
+    }[kind]  # fmt: skip
+    found = [Annotations(name, 160, 100, things) for name in ("a.jpg", "b.jpg")]
+    names = ("nose", "tail") if kind == "keypoints" else ()
+    document = to_coco(found, ("car", "dog"), names)
+    file = tmp_path / "instances.json"
+    file.write_text(json.dumps(document))
+    results = [row | {"score": 0.9} for row in document["annotations"]]
+    with redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pycocotools is older than our NumPy
+        truth = COCO(str(file))
+        judged = COCOeval(truth, truth.loadRes(results), kind)
+        if kind == "keypoints":
+            judged.params.kpt_oks_sigmas = np.array([0.05, 0.05])
+        judged.evaluate()
+        judged.accumulate()
+        judged.summarize()
+    assert judged.stats[0] == pytest.approx(1.0)
+    assert len(judged.evalImgs) and truth.getImgIds() == [1, 2]
 
 
 ONE = "Annotation 1 of image 1 ('a.jpg')"
