@@ -49,13 +49,12 @@ def pictures(folder: Path, segment: bool) -> list[AnnotatedPicture]:
         objects = []
         for number in range(index % 4):
             x, y = (int(v) for v in random.integers(2, 30, 2))
-            box = (x, y, x + 20, y + 16)
             if segment:
                 corners = ((x, y), (x + 20, y), (x + 20, y + 16), (x + 10, y + 8), (x, y + 16))
                 ring = tuple((float(a), float(b)) for a, b in corners)
                 objects.append(Annotation(NAMES[number], parts=(Part(ring),)))
             else:
-                objects.append(Annotation(NAMES[number], box=tuple(map(float, box))))
+                objects.append(Annotation(NAMES[number], box=(x, y, x + 20, y + 16)))
         found = Annotations(name, *SIZE, tuple(objects))
         split = "val" if index % 3 == 2 else "train"
         made.append(AnnotatedPicture(content, file, found, name=name, by=PERSON, split=split))
