@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from filelock import Timeout
-from pydantic import BaseModel, Field
+from pydantic import Field
 from starlette.datastructures import UploadFile
 
+from api.accounting import Corrected
 from api.auth import require_admin
 from api.errors import check
 from api.forms import MULTIPART, content_type, fields, read_form
 from api.gateway import Gateway, Wired
-from api.revisions import Row
 from api.schemas import EmptyIsAbsent, errors
 from api.slow_work import slow_work
 from errors import BackendUnavailable, NoFileUploaded, PayloadTooLarge, ValidationFailed
@@ -39,6 +41,7 @@ from training.taking import applied, corrected
 router = APIRouter(prefix="/api/datasets", tags=["Data sets"])
 
 IN_MEMORY = 1024 * 1024
+ALONE = (".json", ".xml", ".txt")  # documents that need not be packed
 MOST_JSON = 128 * 2**20  # bytes of a document that is not packed
 TOO_LARGE = PayloadTooLarge("The document is over 128 MiB. Pack it: a .zip as the form's 'file'.")
 Only = Literal["all", "changed"]
@@ -65,65 +68,9 @@ class CorrectionOptions(EmptyIsAbsent):
 
 class CorrectionForm(CorrectionOptions):
     file: str = Field(
-        description="a .json document, or a zip of documents or label files, with new pictures "
-        "if there are some",
+        description="a .json, .xml or .txt document, or a zip of documents or label files, with "
+        "new images if there are some",
         json_schema_extra={"format": "binary"},
-    )
-
-
-class ImageCounts(BaseModel):
-    received: int = Field(description="images that were described, or came without a word")
-    matched: int = Field(description="that the data set has")
-    new: int = Field(description="that join it")
-    unmatched: int = Field(description="that are none of the data set's, or several")
-
-
-class ObjectCounts(BaseModel):
-    received: int = Field(description="objects that came: stored and passed over")
-    stored: int
-    passed_over: dict[str, int] = Field(description="reason: how many")
-    total: int = Field(description="marked in the whole revision")
-
-
-class Removes(BaseModel):
-    objects: int = Field(description="fewer than before, over the images that have fewer")
-    of: int = Field(description="objects that were marked in the data set before")
-    classes: dict[str, int] = Field(
-        description="classes of five objects or more of which none is left: how many there were"
-    )
-
-
-class Corrected(Row):
-    created_at: str | None = Field(description="null: nothing was made")  # type: ignore[assignment]
-    dataset_id: str
-    dry_run: bool = Field(description="what would happen: nothing was changed")
-    confirmation_required: bool = Field(
-        description="it removes so much that it needs confirm=true; only a dry run tells it so"
-    )
-    repeated: bool = Field(
-        description="a person had said all of it before: no revision was made, this is the newest"
-    )
-    received: int = Field(description="images whose annotations were taken")
-    new_pictures: int
-    unchanged: int = Field(
-        description="images that came back as they were; counted as accepted, unless only=changed"
-    )
-    unmatched_count: int
-    unmatched: list[str] = Field(description="names that are no image's here, or several's")
-    unmatched_reasons: dict[str, str] = Field(description="of these: why")
-    new_classes: list[str]
-    images: ImageCounts
-    objects: ObjectCounts  # type: ignore[assignment]
-    left_as_they_are: int = Field(description="matched images of which nothing is said")
-    renamed: dict[str, str] = Field(
-        description="new images whose name is another one's here: the name they are stored under"
-    )
-    ignored_files: list[str] = Field(description="files of the zip that are no annotations")
-    removes: Removes
-    notes: list[str] = Field(description="what was assumed")
-    corrections: dict[str, Any] | None = Field(
-        description="of the whole revision: by who spoke before, what people changed; null in a "
-        "dry run"
     )
 
 
@@ -200,9 +147,7 @@ async def take_annotations(
                 f"got {content_type(request)!r:.60}."
             )
         body = await _body(request)
-        found = await slow_work.run(
-            partial(_take_json, gateway, dataset_id, body, "The body", _options(query))
-        )
+        found = await slow_work.run(partial(_take_json, gateway, dataset_id, body, _options(query)))
     else:
         found = await _take_form(request, gateway, dataset_id, query)
     response.status_code = 200 if found["dry_run"] or found["repeated"] else 201
@@ -217,16 +162,13 @@ async def _take_form(
         options = _options(query, fields(sent))
         file = sent.get("file")
         if not isinstance(file, UploadFile):
-            raise NoFileUploaded("Send a .json or .zip as the form's file 'file'.")
-        name = file.filename or ""
-        if not name.lower().endswith(".json"):
-            return await slow_work.run(partial(_take_zip, gateway, dataset_id, file.file, options))
-        if (file.size or 0) > MOST_JSON:
+            raise NoFileUploaded(f"Send a zip, or one of {', '.join(ALONE)}, as the form's 'file'.")
+        name = PurePosixPath((file.filename or "").replace("\\", "/")).name
+        alone = PurePosixPath(name).suffix.lower() in ALONE
+        if alone and (file.size or 0) > MOST_JSON:
             raise TOO_LARGE
-        body = await file.read()
-        return await slow_work.run(
-            partial(_take_json, gateway, dataset_id, body, name[:100], options)
-        )
+        take = _take_file if alone else _take_zip
+        return await slow_work.run(partial(take, gateway, dataset_id, file.file, name, options))
     finally:
         await sent.close()
 
@@ -255,28 +197,43 @@ async def _body(request: Request) -> bytes:
     return bytes(body)
 
 
-def _take_json(
-    gateway: Gateway, dataset_id: str, body: bytes, file: str, options: Options
-) -> dict[str, Any]:
+def _take_json(gateway: Gateway, dataset_id: str, body: bytes, options: Options) -> dict[str, Any]:
     names, points = _names(gateway, dataset_id)
-    sent = from_json(parse(body, file), options.form, names, points, file)
+    sent = from_json(parse(body, "The body"), options.form, names, points)
     return _take(gateway, dataset_id, sent, options)
 
 
+def _take_file(
+    gateway: Gateway, dataset_id: str, file: IO[bytes], name: str, options: Options
+) -> dict[str, Any]:
+    """A document that is not packed."""
+    names, points = _names(gateway, dataset_id)
+    with _folder(gateway) as folder:
+        folder.joinpath(*archive.safe_name(name)).write_bytes(file.read())
+        return _take(gateway, dataset_id, from_folder(folder, options.form, names, points), options)
+
+
 def _take_zip(
-    gateway: Gateway, dataset_id: str, file: IO[bytes], options: Options
+    gateway: Gateway, dataset_id: str, file: IO[bytes], _: str, options: Options
 ) -> dict[str, Any]:
     names, points = _names(gateway, dataset_id)
     classify = gateway.datasets.get(dataset_id)["task"] == "classify"
-    uploads = gateway.settings.home / "uploads"
-    uploads.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="dataset-", dir=uploads))
-    try:
+    with _folder(gateway) as folder:
         unpacked = archive.unpack(file, folder, gateway.settings.max_upload_bytes)
         sent = from_folder(unpacked.root, options.form, names, points, classify)
         told = [finding.message for finding in unpacked.findings]
         sent = replace(sent, notes=[*told, *sent.notes])
         return _take(gateway, dataset_id, sent, options)
+
+
+@contextmanager
+def _folder(gateway: Gateway) -> Iterator[Path]:
+    """An empty folder for the time of a request."""
+    uploads = gateway.settings.home / "uploads"
+    uploads.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="dataset-", dir=uploads))
+    try:
+        yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

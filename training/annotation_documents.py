@@ -7,7 +7,8 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -17,6 +18,7 @@ from formats.voc import from_voc
 from formats.xml_documents import xml_format
 from inference.annotations import Annotation, Annotations
 from inference.coco import from_coco
+from inference.label_config import ImageTag, parse_label_config
 from inference.labelme import from_labelme
 from training import dataset_yaml
 from training.document_forms import (
@@ -41,7 +43,7 @@ from training.label_files import (
     refuse_foreign,
 )
 from training.source_annotations import Emptiness, Marks, Sent, Size
-from training.task_documents import from_tasks
+from training.task_documents import from_tasks, tags_for
 
 BIGGEST = 512 * 2**20  # bytes of one document
 NO_CLASS = re.compile(  # folders that sort images by something else than their class
@@ -89,6 +91,7 @@ def from_json(
         raise ValidationFailed(f"{file} is no {wanted} document. Send {SHAPES}.")
     reading = _Reading(names, points)
     reading.document(document, looks, file)
+    reading.rest()
     return reading.sent()
 
 
@@ -129,7 +132,7 @@ def from_folder(
     for name, path in files.items():
         if name not in reading.pictures:
             reading.file(name, path)
-    reading.labels()
+    reading.rest()
     if not reading.marks and classify:
         reading.marks += _class_folders(reading.pictures, folder.name, names)
     return reading.sent()
@@ -157,6 +160,8 @@ class _Reading:
     marks: list[Marks] = field(default_factory=list)
     lists: list[ClassList] = field(default_factory=list)
     texts: dict[str, str] = field(default_factory=dict)
+    tasks: dict[str, list[Any]] = field(default_factory=dict)
+    configurations: dict[str, tuple[ImageTag, ...]] = field(default_factory=dict)
     skipped: Counter[str] = field(default_factory=Counter)
     ignored: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -182,8 +187,12 @@ class _Reading:
         if reader is None or not reader(name, path):
             self.ignored.append(name)
 
-    def labels(self) -> None:
-        """Read the label files, now that all lists of classes are known."""
+    def rest(self) -> None:
+        """Read tasks and label files, now that all configurations and lists of classes are
+        known."""
+        for file, tasks in self.tasks.items():
+            tags = tags_for(file, self.configurations)
+            self.marks += from_tasks(tasks, file, self.points, tags, self.skipped)
         if self.texts:
             self._wanted("yolo", next(iter(self.texts)))
             found = read_labels(self.texts, self.lists, self.names, self.points, self.notes)
@@ -199,8 +208,7 @@ class _Reading:
         elif form == "yolo":
             self.marks += read_json(document, file, self.names, self.points, self.notes)
         else:
-            tasks = document if isinstance(document, list) else [document]
-            self.marks += from_tasks(tasks, file, self.points)
+            self.tasks[file] = document if isinstance(document, list) else [document]
 
     # --- files; each says whether it was read
 
@@ -225,8 +233,13 @@ class _Reading:
         form = xml_format(data)
         start = data[:65536].decode("utf-8", "replace")
         if form is None:
-            if re.search(r"<View\b", start[:4096]) or not is_annotation_xml(start):
-                return False  # Label Studio's configuration, or nothing of ours
+            if re.search(r"<View\b", start[:4096]):  # Label Studio's configuration
+                with suppress(ValidationFailed):  # it may be of texts
+                    text = data.decode("utf-8-sig", "replace")
+                    self.configurations[name] = parse_label_config(text).images
+                return False
+            if not is_annotation_xml(start):
+                return False
             raise _not_understood(name, foreign_xml(start))
         self._wanted(form, name)
         try:
@@ -291,42 +304,40 @@ class _Reading:
             yield _read_already(one, file, one.image, beside=folder, empty="unstated")
 
     def _labelme(self, document: Any, file: str, listed: bool) -> Marks:
+        skipped: Counter[str] = Counter()
         try:
-            found = from_labelme(document, self.points)
+            found = from_labelme(document, self.points, skipped=skipped)
         except ValidationFailed as error:
             raise ValidationFailed(f"{file}: {error.message}") from None
         if not listed and file.lower().endswith(".json"):
-            return _of_file(found, file, "labelme", "imagePath")
-        return _read_already(found, file, f"{file}, {found.image}", beside=_folder(file))
+            made = _of_file(found, file, "labelme", "imagePath")
+        else:
+            made = _read_already(found, file, f"{file}, {found.image}", beside=_folder(file))
+        return replace(made, skipped=skipped)
 
     def _voc(self, data: bytes, file: str) -> list[Marks]:
         skipped: Counter[str] = Counter()
         found = from_voc(data, skipped=skipped)
-        self.skipped += skipped
-        nothing_held = skipped.total() > 0 and not found.objects
-        empty: Emptiness = "unfinished" if nothing_held else "stated"
-        return [_of_file(found, file, "voc", "filename", empty)]
+        return [replace(_of_file(found, file, "voc", "filename"), skipped=skipped)]
 
     def _cvat(self, data: bytes, file: str) -> list[Marks]:
         found = from_cvat_xml(data, skipped=self.skipped)
         return [_read_already(one, file, one.image, empty="unstated") for one in found]
 
 
-def _of_file(
-    found: Annotations, file: str, form: str, key: str, empty: Emptiness = "stated"
-) -> Marks:
+def _of_file(found: Annotations, file: str, form: str, key: str) -> Marks:
     """Of a form with a file per image: what it calls its image and its own name must agree."""
     own = PurePosixPath(file).stem
     folder = _folder(file)
     parts = parts_of(found.image)
     if not parts:
-        return _read_already(found, form, file, own, folder, stem=True, empty=empty)
+        return _read_already(found, form, file, own, folder, stem=True)
     if own not in (parts[-1], without_suffix(parts[-1]), PurePosixPath(parts[-1]).stem):
         raise ValidationFailed(
             f"{file} is named after another image than its {key} {found.image[:100]!r} says. "
             "Rename the file, or correct what it says."
         )
-    return _read_already(found, form, file, beside=folder, empty=empty)
+    return _read_already(found, form, file, beside=folder)
 
 
 def _read_already(

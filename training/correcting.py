@@ -212,9 +212,13 @@ def _fitting(made: Correction, found: Annotations, rules: Rules) -> Annotations:
 
 def _is_empty(marks: Marks, found: Annotations, rules: Rules) -> bool:
     """Whether it says that nothing is in the image."""
-    if found.objects or marks.skipped.total() or marks.empty == "unfinished":
+    drawn = any(thing.bounds for thing in found.objects)
+    if drawn or marks.empty == "unfinished" or (found.objects and rules.task == "classify"):
         return False  # there was something
-    return marks.empty == "stated" or rules.background
+    if marks.empty == "finished":
+        return True
+    lost = bool(found.objects) or marks.skipped.total() > 0
+    return not lost and (marks.empty == "stated" or rules.background)
 
 
 def _put(

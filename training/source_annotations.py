@@ -11,7 +11,7 @@ from typing import Literal
 from inference.annotations import Annotations
 
 Size = tuple[int, int]
-Emptiness = Literal["stated", "unstated", "unfinished"]
+Emptiness = Literal["finished", "stated", "unstated", "unfinished"]
 
 
 @dataclass(frozen=True)
@@ -20,14 +20,15 @@ class Marks:
 
     Attributes:
         name: The image's, or its path, as the document has it.
-        read: What is said, given the image's width and height. Counts into `skipped`.
+        read: What is said, given the image's width and height.
         content: SHA-256 of the image's file, where the document states it.
         size: Width and height that the document states.
         where: File, and number of the task or image, for messages.
         source: The document; of forms with a file per image the form.
         beside: The folder that the name may count from.
         stem: The name is a label file's: the image's without its suffix.
-        empty: What it means where no object is marked. `stated`: there is none. `unstated`:
+        empty: What it means where no object is marked. `finished`: there is none, whatever the
+            reader did not take. `stated`: there is none, if the reader took all. `unstated`:
             nobody has looked, perhaps. `unfinished`: nobody has finished it.
         why: Of what is unfinished: skipped, only predictions, not annotated.
         skipped: Reason → objects that the reader did not take.

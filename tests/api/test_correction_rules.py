@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -226,6 +227,48 @@ def test_two_orders_of_classes_are_refused(service: Service, frames: str, lists:
     assert answer.status_code == 400, answer.text
     assert all(name in answer.json()["message"] for name in lists)
     assert state(service, frames) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("frame_1.xml", voc("frame_1.png")),
+        ("annotations.xml", cvat({"frame_1.png": "dog"})),
+        ("frame_1.txt", f"2 {BOX}"),
+        ("tasks.JSON", json.dumps([task("frame_1.png")])),
+        ("C:\\\\x\\\\frame_1.json", json.dumps(labelme("frame_1.png"))),
+    ],
+)
+def test_a_document_need_not_be_packed(
+    service: Service, frames: str, name: str, content: str
+) -> None:
+    path = f"/api/datasets/{frames}/annotations"
+    files = {"file": (name, content.encode())}
+    answer = service.call(service.app, "POST", path, files=files)
+    assert answer.status_code == 201, answer.text
+    assert labels(service, frames) == BEFORE | {"frame_1.png": ["dog"]}
+    files = {"file": (f"other{name[-4:]}", b"\0")}
+    assert service.call(service.app, "POST", path, files=files).status_code == 400
+
+
+CONFIG = """<View><Image name="l" value="$left"/><Image name="r" value="$right"/>
+<RectangleLabels name="a" toName="l"><Label value="dog"/></RectangleLabels>
+<RectangleLabels name="b" toName="r"><Label value="car"/></RectangleLabels></View>"""
+
+
+def test_the_images_of_a_task_get_their_own_regions(service: Service, frames: str) -> None:
+    one, other = task("frame_1.png", "dog"), task("frame_2.png", "car")
+    regions = [one["annotations"][0]["result"][0] | {"to_name": "l"},
+               other["annotations"][0]["result"][0] | {"to_name": "r"}]  # fmt: skip
+    data = {"left": "/data/upload/1/0f6142fb-frame_1.png", "right": "frame_2.png"}
+    tasks = [{"id": 4, "data": data, "annotations": [{"id": 9, "result": regions}]}]
+    before = state(service, frames)
+    answer = correct(service, frames, {"tasks.json": tasks})
+    assert "tasks.json, task 4, annotation 9: The task has regions on" in answer.json()["message"]
+    assert state(service, frames) == before
+    answer = correct(service, frames, {"tasks.json": tasks, "label_config.xml": CONFIG})
+    assert answer.status_code == 201, answer.text
+    assert labels(service, frames) == BEFORE | {"frame_1.png": ["dog"], "frame_2.png": ["car"]}
 
 
 def test_a_list_of_classes_with_a_gap_is_refused(service: Service, frames: str) -> None:
