@@ -30,6 +30,7 @@ from inference.annotations import (
     Ring,
     in_order,
     ring,
+    with_area,
 )
 from inference.polygons import (
     Mask,
@@ -233,7 +234,7 @@ class _Reader:
             else:
                 shape.made = made
                 read.append(shape)
-        return Annotations(name, *size, tuple(_joined(read)))
+        return Annotations(name, *size, with_area(_joined(read), self.skipped))
 
 
 @dataclass

@@ -22,7 +22,7 @@ from xml.etree.ElementTree import Element
 
 from errors import ValidationFailed
 from formats.xml_documents import number, parse_xml, tag, text_of
-from inference.annotations import Annotation, Annotations, Box, Part, Point, Ring
+from inference.annotations import Annotation, Annotations, Box, Part, Point, Ring, with_area
 from inference.polygons import bridge, rectangle, turned, unbridge
 
 LONGEST = 64 * 2**20  # bytes
@@ -51,11 +51,11 @@ def from_voc(text: str | bytes, *, skipped: Counter[str] | None = None) -> Annot
     if root.tag != "annotation":
         raise ValidationFailed(f"A {WHAT} begins with <annotation>, not <{str(root.tag)[:40]}>.")
     passed: Counter[str] = Counter()
-    objects = list(_objects(root, passed))
+    objects = with_area(_objects(root, passed), passed)
     if skipped is not None:
         skipped.update(passed)
     width, height = _size(root)
-    return Annotations(_name(root), width, height, tuple(objects))
+    return Annotations(_name(root), width, height, objects)
 
 
 def to_voc(found: Annotations, folder: str = "JPEGImages") -> str:

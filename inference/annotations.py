@@ -24,7 +24,8 @@ Ultralytics does for parts. It encloses the same area, and reading it back gives
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -35,6 +36,8 @@ Ring = tuple[Point, ...]
 Box = tuple[float, float, float, float]
 
 ABSENT, OCCLUDED, VISIBLE = 0, 1, 2  # a key point's visibility, as COCO counts
+SMALLEST = 1e-3  # pixels: what is narrower encloses nothing
+NO_AREA = "boxes without an area"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +129,21 @@ class Annotations:
     def from_json(cls, document: Mapping[str, Any]) -> Annotations:
         objects = tuple(_annotation(row) for row in document["objects"])
         return cls(document["image"], document["width"], document["height"], objects)
+
+
+def with_area(objects: Iterable[Annotation], passed: Counter[str]) -> tuple[Annotation, ...]:
+    """Without boxes that enclose nothing, as a click without a drag leaves them; they are counted
+    in `passed`. Of an object with key points these stay."""
+    kept = []
+    for thing in objects:
+        x1, y1, x2, y2 = thing.box or (0, 0, 1, 1)
+        if min(x2 - x1, y2 - y1) >= SMALLEST:
+            kept.append(thing)
+        elif thing.parts or any(point.visibility for point in thing.keypoints):
+            kept.append(replace(thing, box=None))
+        else:
+            passed[NO_AREA] += 1
+    return tuple(kept)
 
 
 def in_order(

@@ -32,6 +32,7 @@ from inference.annotations import (
     Ring,
     in_order,
     ring,
+    with_area,
 )
 from inference.polygons import Outline, area, as_outlines, fill_parts, outlines
 
@@ -109,12 +110,13 @@ def from_coco(
             passed[CROWD] += 1
         else:
             objects[image].append(_annotation(row, named[category], sizes[image], where))
-    if skipped is not None:
-        skipped.update(passed)
-    return [
-        Annotations(str(row["file_name"]), *sizes[key], tuple(objects[key]))
+    found = [
+        Annotations(str(row["file_name"]), *sizes[key], with_area(objects[key], passed))
         for key, row in listed.items()
     ]
+    if skipped is not None:
+        skipped.update(passed)
+    return found
 
 
 def _rows(document: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:

@@ -29,6 +29,7 @@ from inference.annotations import (
     Ring,
     in_order,
     ring,
+    with_area,
 )
 from inference.brush import decode_brush
 from inference.label_studio_marking import marking
@@ -139,7 +140,11 @@ def from_label_studio(
         replace(o, keypoints=in_order(o.keypoints, keypoint_names)) if o.keypoints else o
         for o in objects.values()
     )
-    return Annotations(image, width, height, ordered)
+    passed: Counter[str] = Counter()
+    placed = with_area(ordered, passed)
+    if skipped is not None:
+        skipped.update(passed)
+    return Annotations(image, width, height, placed)
 
 
 class _Read(NamedTuple):
@@ -301,9 +306,13 @@ def _painted(
         )
     if value.get("format", "rle") != "rle":
         raise ValueError("another format")
+    try:
+        mask = decode_brush(value["rle"], *size)
+    except ValidationFailed as error:
+        raise ValidationFailed(f"Region {str(row.get('id'))[:40]!r}: {error.message}") from None
     parts = tuple(
         Part(ring(piece.outer), tuple(ring(hole) for hole in piece.holes))
-        for piece in outlines(decode_brush(value["rle"], *size))
+        for piece in outlines(mask)
     )
     if not parts:
         raise ValidationFailed(

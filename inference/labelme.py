@@ -34,6 +34,7 @@ from inference.annotations import (
     Ring,
     in_order,
     ring,
+    with_area,
 )
 from inference.polygons import bridge, ellipse, outlines, unbridge
 
@@ -108,8 +109,6 @@ def from_labelme(
             passed[PASSED_OVER[kind]] += 1
         else:
             read.append((shape.get("group_id"), _annotation(shape, kind, number)))
-    if skipped is not None:
-        skipped.update(passed)
     roots: list[tuple[Any, Annotation]] = []
     points: list[tuple[Any, Annotation]] = []
     for group, shape in read:
@@ -133,8 +132,11 @@ def from_labelme(
         replace(o, keypoints=in_order(o.keypoints, keypoint_names)) if o.keypoints else o
         for _, o in roots
     ]
-    objects += [Annotation(str(label)) for label, on in flags.items() if on is True]
-    return Annotations(image, *size, tuple(objects))
+    placed = with_area(objects, passed)
+    if skipped is not None:
+        skipped.update(passed)
+    classes = (Annotation(str(label)) for label, on in flags.items() if on is True)
+    return Annotations(image, *size, (*placed, *classes))
 
 
 def _place(
@@ -203,7 +205,8 @@ def _size(document: Mapping[str, Any]) -> tuple[int, int]:
 def _annotation(shape: Mapping[str, Any], kind: str, number: int) -> Annotation:
     """`number` is the shape's place, from 1, for messages."""
     label = shape.get("label")
-    where = f"Shape {number} ({kind[:40]} {str(label)[:60]!r})"
+    shown = kind if shape.get("shape_type") else "polygon, as it has no shape_type,"
+    where = f"Shape {number} ({shown[:40]} {str(label)[:60]!r})"
     if label is None or not str(label).strip():
         raise ValidationFailed(f"{where} has no label.")
     if kind not in TYPES:

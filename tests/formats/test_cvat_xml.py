@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from errors import ValidationFailed
 from formats.cvat_xml import from_cvat_xml, to_cvat_xml
 from formats.xml_documents import xml_format
-from inference.annotations import Annotation, Annotations, Keypoint
+from inference.annotations import NO_AREA, Annotation, Annotations, Keypoint
 from inference.polygons import area, as_outlines, fill_parts
 from tests.inference.marked_pictures import NAMES, POINTS, kept_by_cvat, pictures, same
 
@@ -131,6 +131,7 @@ def test_what_is_passed_over_is_counted() -> None:
         '<cuboid label="dog" xtl1="1"/><points label="dog" points="1,1;3,3"/>'
         '<mask label="dog" rle="4" left="0" top="0" width="2" height="2"/>'
         '<skeleton label="person"><points label="nose" outside="1" points="0,0"/></skeleton>'
+        '<box label="dog" xtl="1" ytl="1" xbr="1" ybr="9"/>'
     )
     skipped: Counter[str] = Counter()
     (image,) = from_cvat_xml(document(shapes), skipped=skipped)
@@ -141,6 +142,7 @@ def test_what_is_passed_over_is_counted() -> None:
         "CVAT cuboids": 1,
         "CVAT masks without a pixel": 1,
         "CVAT skeletons without a point inside the image": 1,
+        NO_AREA: 1,
     }
 
 

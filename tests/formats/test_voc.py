@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from errors import ValidationFailed
 from formats.voc import BODY_PARTS, from_voc, to_voc
 from formats.xml_documents import xml_format
-from inference.annotations import Annotation, Annotations, Keypoint
+from inference.annotations import NO_AREA, Annotation, Annotations, Keypoint
 from tests.inference.marked_pictures import kept_by_voc, pictures, same
 
 BOX = "<bndbox><xmin>1</xmin><ymin>2</ymin><xmax>30.5</xmax><ymax>40</ymax></bndbox>"
@@ -98,9 +98,10 @@ def test_what_is_passed_over_is_counted() -> None:
     part = f"<part><name>head</name>{BOX}</part>"
     deleted = thing(f"<deleted>1</deleted>{BOX}")
     skipped: Counter[str] = Counter()
-    found = from_voc(document(thing(BOX + part + part) + deleted), skipped=skipped)
+    flat = thing(BOX.replace("30.5", "1"))
+    found = from_voc(document(thing(BOX + part + part) + deleted + flat), skipped=skipped)
     assert len(found) == 1
-    assert skipped == {BODY_PARTS: 2, "objects marked as deleted": 1}
+    assert skipped == {BODY_PARTS: 2, "objects marked as deleted": 1, NO_AREA: 1}
 
 
 def test_a_size_that_is_not_there_is_zero() -> None:

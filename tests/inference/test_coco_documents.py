@@ -18,7 +18,7 @@ from pycocotools.cocoeval import COCOeval
 
 from errors import ValidationFailed
 from inference import rle
-from inference.annotations import Annotation, Annotations, Keypoint, Part
+from inference.annotations import NO_AREA, Annotation, Annotations, Keypoint, Part
 from inference.coco import CROWD, from_coco, to_coco
 from inference.polygons import as_outlines, fill_parts
 
@@ -101,6 +101,15 @@ def test_places_that_tools_leave_half_empty() -> None:
     assert [thing.box for thing in found[:4]] == [(1, 2, 31, 42)] * 4
     assert [len(thing.parts) for thing in found[4:7]] == [1, 1, 1]
     assert found[7].box == (-3, 2, 27, 42)  # what lies outside of the image is cut off later
+
+
+def test_boxes_without_an_area_are_counted() -> None:
+    """COCO 2017 has one itself."""
+    flat = BOX | {"bbox": [1, 2, 30, 0]}
+    assert counted(BOX, flat) == (1, {NO_AREA: 1})
+    posed = [{"id": 1, "name": "person", "keypoints": ["nose"]}]
+    (thing,) = from_coco(document(flat | {"keypoints": [5, 6, 2]}, categories=posed))[0].objects
+    assert thing == Annotation("person", keypoints=(Keypoint("nose", 5, 6),))
 
 
 def test_key_points_have_their_category_s_names() -> None:

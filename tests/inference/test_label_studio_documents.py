@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from errors import ValidationFailed
-from inference.annotations import Annotation
+from inference.annotations import NO_AREA, Annotation
 from inference.brush import decode_brush
 from inference.label_config import parse_label_config
 from inference.label_studio import from_label_studio
@@ -132,6 +132,13 @@ def test_results_that_are_no_objects_are_counted() -> None:
     }
 
 
+def test_a_click_without_a_drag_is_counted() -> None:
+    skipped: Counter[str] = Counter()
+    click = region("2") | {"value": BOX | {"width": 0, "rectanglelabels": ["car"]}}
+    assert len(from_label_studio([region("1"), click], skipped=skipped)) == 1
+    assert skipped == {NO_AREA: 1}
+
+
 def test_shapes_have_the_labels_of_their_own_results() -> None:
     labels = {"id": "1", "type": "labels", "value": BOX | {"labels": ["dog"]}}
     shape = {"id": "1", "type": "rectangle", "value": BOX}
@@ -199,7 +206,7 @@ EMPTY = packed(np.zeros((20, 30), np.uint8))
         (region("7") | {"value": BOX | {"rectanglelabels": []}}, "Region '7'"),
         (
             {"id": "7", "type": "brushlabels", "value": {"rle": [1], "brushlabels": ["a"]}},
-            "'rle' cannot be read",
+            "Region '7': A brush mask's 'rle' cannot be read",
         ),
         (
             {"id": "7", "type": "brushlabels", "value": {"rle": EMPTY, "brushlabels": ["a"]}},

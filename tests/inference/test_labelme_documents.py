@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from errors import ValidationFailed
-from inference.annotations import Annotation
+from inference.annotations import NO_AREA, Annotation
 from inference.labelme import from_labelme
 from inference.polygons import area, as_outlines, fill_parts
 
@@ -79,6 +79,13 @@ def test_lines_are_counted_and_passed_over() -> None:
     assert skipped == {"LabelMe lines": 1, "LabelMe line strips": 1, "LabelMe point sets": 1}
 
 
+def test_a_click_without_a_drag_is_counted() -> None:
+    skipped: Counter[str] = Counter()
+    click = {"shape_type": "rectangle", "points": [[5, 5], [5, 9]]}
+    assert not len(from_labelme(document(click), skipped=skipped))
+    assert skipped == {NO_AREA: 1}
+
+
 def test_a_size_that_is_not_stated_is_zero_and_image_data_is_no_matter() -> None:
     found = from_labelme(
         document(imageHeight=None, imageWidth=None, imageData="aGVsbG8=", flags=None)
@@ -101,7 +108,7 @@ BOX = {"shape_type": "rectangle", "points": [[1, 2], [30, 40]]}
         (document(BOX | {"label": None}), "Shape 1 (rectangle 'None') has no label"),
         (document({"shape_type": "star", "points": []}), "Shape 1 (star 'dog') is of a type"),
         (document(BOX, BOX | {"points": [[1, 2]]}), "Shape 2 (rectangle 'dog') has 1 points"),
-        (document({"points": [[1, 2], [3, 4]]}), "has 2 corners"),
+        (document({"points": [[1, 2], [3, 4]]}), "as it has no shape_type, 'dog') has 2 corners"),
         (document({"points": [[1, 2], [3, None], [4, 5]]}), "must be a list of [x, y]"),
         (document({"points": [[1, 2], [3, math.nan], [4, 5]]}), "must be a list of [x, y]"),
         (document({"points": None}), "must be a list of [x, y]"),
