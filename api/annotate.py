@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.answers import data_uri, prediction_of
 from api.gateway import Gateway, Wired
-from api.infer import JSON, picture_form, unless_gone
-from api.schemas import EmptyIsAbsent, FromUrl, Size, Unit, errors, form_body
+from api.infer import JSON, noted, picture_form, unless_gone
+from api.schemas import FromUrl, RequestFields, Size, Unit, errors, form_body
 from errors import ModelNotFound, ValidationFailed
+from field_names import Unknown
 from inference.annotations import Annotations
 from inference.coco import to_coco
 from inference.images import check_header
@@ -32,10 +33,12 @@ Format = Literal["label_studio", "yolo", "coco", "labelme"]
 TILES = {"auto": AUTO, "off": OFF}
 
 
-class ToolOptions(EmptyIsAbsent):
+class ToolOptions(RequestFields):
     """Which model marks what, and how closely it looks."""
 
-    model_config = ConfigDict(extra="ignore", protected_namespaces=(), coerce_numbers_to_str=True)
+    model_config = ConfigDict(coerce_numbers_to_str=True)
+
+    unknown: ClassVar[Unknown] = "note"
 
     tool: ToolName = Field(description="one of: " + ", ".join(TOOLS))
     model: str = Field(
@@ -90,6 +93,9 @@ class AnnotateAnswer(BaseModel):
     image: Size
     document: Any = Field(description="the same as the whole file that the tool imports")
     inference_time: float = Field(description="milliseconds in the network")
+    notes: list[str] = Field(
+        [], description="fields of the request that had no effect; only where there are some"
+    )
 
 
 class ToolAnswer(BaseModel):
@@ -113,7 +119,7 @@ async def auto_annotate(request: Request, gateway: Wired) -> Response:
     """Boxes, polygons, key points or the class of a picture, as pre-labels to correct."""
     image, name, options = await picture_form(request, gateway, AnnotateForm)
     work = annotate(gateway, image, options, name)
-    return JSON(await unless_gone(request.receive, work))
+    return JSON(await unless_gone(request.receive, work) | noted(request, options))
 
 
 async def annotate(

@@ -63,7 +63,7 @@ class Door:
 
 def create_app(gateway: Gateway) -> FastAPI:
     """The REST surface, without the layers of `layered`."""
-    from fastapi import FastAPI
+    from fastapi import Depends, FastAPI
 
     from api import (
         annotate,
@@ -91,6 +91,7 @@ def create_app(gateway: Gateway) -> FastAPI:
         training,
         xanylabeling,
     )
+    from api.queries import known_query
 
     app = FastAPI(
         title="VisionLoop",
@@ -100,6 +101,7 @@ def create_app(gateway: Gateway) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        dependencies=[Depends(known_query)],
     )
     app.state.gateway = gateway
     app.add_exception_handler(VisionLoopError, _answer)

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from functools import partial
 from pathlib import Path, PurePath
-from typing import IO, Any
+from typing import IO, Any, ClassVar
 
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -20,7 +20,7 @@ from api.errors import check
 from api.forms import MULTIPART, content_type, fields, read_form
 from api.gateway import Gateway, Wired
 from api.jobs import json_body
-from api.schemas import Unit, errors
+from api.schemas import BODIES, Unit, errors
 from api.slow_work import slow_work
 from errors import NoFileUploaded
 from inference.tools import TOOLS
@@ -38,7 +38,10 @@ IN_MEMORY = 1024 * 1024
 
 
 class Batch(ToolOptions):
-    """Other keys are ignored, empty texts mean "not given"."""
+    """What to mark, and what is done with it."""
+
+    unknown = "refuse"
+    files: ClassVar[tuple[str, ...]] = ("file",)
 
     bands: Bands = Field(
         default_factory=Bands,
@@ -66,6 +69,8 @@ class Batch(ToolOptions):
 
 
 class BatchOnServer(Batch):
+    files = ()
+
     dataset: str = Field(
         min_length=1,
         max_length=4096,
@@ -79,6 +84,7 @@ class BatchForm(Batch):
 
 def _schema(model: type[Batch]) -> dict[str, Any]:
     """With the bands written out: a reference would lead out of the request's own schema."""
+    BODIES[model.__name__] = model
     schema = model.model_json_schema()
     schema.pop("$defs")
     said = schema["properties"]["bands"]["description"]
@@ -123,7 +129,7 @@ async def auto_annotate_batch(request: Request, gateway: Wired) -> Any:
         return await _queued(gateway, await slow_work.run(start))
     form = await read_form(request, IN_MEMORY)
     try:
-        options = check(Batch, fields(form))
+        options = check(Batch, fields(form, "file"))
         file = form.get("file")
         if not isinstance(file, UploadFile):
             raise NoFileUploaded("Send a zip of pictures as the form's file 'file'.")

@@ -21,7 +21,7 @@ from api.auth import require_admin
 from api.errors import check
 from api.forms import MULTIPART, content_type, fields, read_form
 from api.gateway import Gateway, Wired
-from api.schemas import EmptyIsAbsent, errors
+from api.schemas import RequestFields, errors, form_schema
 from api.slow_work import slow_work
 from errors import BackendUnavailable, NoFileUploaded, PayloadTooLarge, ValidationFailed
 from training import archive
@@ -57,7 +57,9 @@ CONFIRM = "true: remove more than half of the objects, or all of a class of five
 DRY_RUN = "true: answer what would happen, and change nothing"
 
 
-class CorrectionOptions(EmptyIsAbsent):
+class CorrectionOptions(RequestFields):
+    files = ("file",)
+
     format: Format | None = Field(None, description=f"one of: {', '.join(FORMATS)}")
     only: Only | None = Field(None, description=ONLY)
     empty: Empty | None = Field(None, description=EMPTY)
@@ -109,7 +111,7 @@ class Options:
             "required": True,
             "content": {
                 "application/json": {"schema": {"description": SHAPES}},
-                MULTIPART: {"schema": CorrectionForm.model_json_schema()},
+                MULTIPART: {"schema": form_schema(CorrectionForm)},
             },
         }
     },
@@ -159,7 +161,7 @@ async def _take_form(
 ) -> dict[str, Any]:
     sent = await read_form(request, IN_MEMORY)
     try:
-        options = _options(query, fields(sent))
+        options = _options(query, fields(sent, "file"))
         file = sent.get("file")
         if not isinstance(file, UploadFile):
             raise NoFileUploaded(f"Send a zip, or one of {', '.join(ALONE)}, as the form's 'file'.")

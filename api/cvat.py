@@ -18,7 +18,7 @@ from api.gateway import Wired
 from api.infer import JSON, unless_gone
 from api.inline_images import from_base64
 from api.jobs import json_body, json_schema
-from api.schemas import EmptyIsAbsent, Unit, errors
+from api.schemas import RequestFields, Unit, errors
 from errors import ModelNotFound, NoFileUploaded, ValidationFailed
 from inference.cvat import label_spec, to_cvat
 from inference.tools import TOOL_OF
@@ -52,8 +52,8 @@ class Function(BaseModel):
     status: Status
 
 
-class Invocation(EmptyIsAbsent):
-    model_config = ConfigDict(extra="ignore")
+class Invocation(RequestFields):
+    unknown = "pass"
 
     image: str = Field("", description="base64 text")
     threshold: Unit | None = Field(None, description="a number from 0 to 1")

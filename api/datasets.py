@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 from pathlib import Path, PurePath
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -15,7 +15,7 @@ from api.auth import require_admin
 from api.errors import check
 from api.forms import fields, read_form
 from api.gateway import Gateway, Wired
-from api.schemas import EmptyIsAbsent, errors, form_body
+from api.schemas import RequestFields, errors, form_body
 from api.slow_work import slow_work
 from errors import Conflict, NoFileUploaded
 from models_store.description import Task
@@ -30,8 +30,10 @@ TASKS = "detect, segment, pose or classify; empty: what fits the labels"
 _one = asyncio.Lock()  # unpacking and checking at a time; other uploads wait
 
 
-class Options(EmptyIsAbsent):
-    """Empty strings and nulls mean "not given"."""
+class Options(RequestFields):
+    """What is said about the data."""
+
+    files: ClassVar[tuple[str, ...]] = ("file",)
 
     name: str = Field("", max_length=100, description="a name of at most 100 characters")
     task: Task | None = Field(None, description=TASKS)
@@ -42,6 +44,8 @@ class UploadForm(Options):
 
 
 class Choice(Options):
+    files = ()
+
     data_path: str = Field(
         min_length=1,
         max_length=4096,
@@ -125,7 +129,7 @@ async def upload(request: Request, gateway: Wired) -> Any:
     """
     form = await read_form(request, IN_MEMORY)
     try:
-        options = check(Options, fields(form))
+        options = check(Options, fields(form, "file"))
         file = form.get("file")
         if not isinstance(file, UploadFile):
             raise NoFileUploaded("Send the zip as the form's file 'file'.")

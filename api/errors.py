@@ -7,7 +7,7 @@ import json
 import math
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 from starlette.datastructures import MutableHeaders
@@ -30,6 +30,7 @@ from errors import (
     VisionLoopError,
     our_fault,
 )
+from field_names import unknown_sentence
 
 RETRY_AFTER = 5.0  # seconds, where an error that asks to come again names none
 CLIENT_GONE = 499  # nobody reads it; it keeps BentoML's TimeoutMiddleware from waiting on
@@ -51,6 +52,9 @@ _BY_STATUS: dict[int, type[VisionLoopError]] = {
 }
 
 Model = TypeVar("Model", bound=BaseModel)
+
+UNKNOWN = "unknown_field"
+"""The type of pydantic's error for a field that is not known; its message says it all."""
 
 
 def answer(scope: Scope, error: VisionLoopError, headers: Mapping[str, str] = {}) -> Response:
@@ -96,6 +100,8 @@ def explain(errors: Sequence[Mapping[str, Any]], legal: Mapping[str, str] = {}) 
 
 
 def _sentence(error: Mapping[str, Any], legal: Mapping[str, str]) -> str:
+    if error["type"] == UNKNOWN:
+        return str(error["msg"])
     path = [str(part) for part in error["loc"]]
     name = ".".join(path[1:] if path[:1] in (["body"], ["query"], ["path"], ["header"]) else path)
     if error["type"] == "json_invalid":
@@ -122,8 +128,24 @@ def check(model: type[Model], values: Any, context: Any = None) -> Model:
             return model.model_validate_json(values, context=context)
         return model.model_validate(values, context=context)
     except ValidationError as error:
-        found = error.errors(include_url=False)
+        found = [_knowing(model, one) for one in error.errors(include_url=False)]
         raise ValidationFailed(explain(found, {k: v for k, v in legal.items() if v})) from None
+
+
+def _knowing(model: type[BaseModel], error: Any) -> Mapping[str, Any]:
+    """An error about a field that an inner model forbids, with the names that it knows."""
+    if error["type"] != "extra_forbidden":
+        return error
+    *path, name = error["loc"]
+    inner: Any = model
+    for part in path:
+        field = inner.model_fields.get(part)
+        kinds = (field.annotation, *get_args(field.annotation)) if field else ()
+        inner = next((kind for kind in kinds if hasattr(kind, "model_fields")), None)
+        if inner is None:
+            return error
+    sentence = unknown_sentence(str(name), list(inner.model_fields))
+    return {"type": UNKNOWN, "msg": f"{'.'.join(map(str, path))}: {sentence}" if path else sentence}
 
 
 class Errors:

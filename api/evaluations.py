@@ -13,7 +13,7 @@ from api.auth import require_admin
 from api.errors import check
 from api.gateway import Gateway, Wired
 from api.jobs import json_body, json_schema
-from api.schemas import EmptyIsAbsent, errors
+from api.schemas import RequestFields, errors
 from errors import NotFound, VisionLoopError
 from training.evaluation_page import page
 from training.evaluation_recipe import EvaluationRecipe, plan_evaluation
@@ -32,10 +32,8 @@ REPORTED: dict[int | str, dict[str, Any]] = {
 JPEG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/jpeg": {}}}}
 
 
-class Evaluate(EmptyIsAbsent):
-    """Other keys are ignored, empty texts mean "not given"."""
-
-    model_config = ConfigDict(extra="ignore", protected_namespaces=())
+class Evaluate(RequestFields):
+    """What to measure on."""
 
     dataset_path: str | None = Field(
         None,

@@ -22,11 +22,13 @@ class Exchange:
         scopes: What the caller's token allows.
         client: Whom the rate limit counts, the token's holder or an address.
         code: The error code that was answered, set by whoever wrote the answer.
+        notes: What the answer says about parameters of the query that had no effect.
     """
 
     scopes: frozenset[str] = field(default_factory=frozenset)
     client: str = ""
     code: str | None = None
+    notes: list[str] = field(default_factory=list)
 
 
 def exchange(scope: Scope) -> Exchange:

@@ -13,6 +13,7 @@ FIELDS, FILES = 32, 4  # parts of a form
 LONGEST_FIELD = 64 * 1024
 
 MULTIPART = "multipart/form-data"
+FILE = "a file"  # in place of a file where none is expected
 URLENCODED = "application/x-www-form-urlencoded"
 
 
@@ -48,6 +49,10 @@ async def read_form(request: Request, in_memory: int, hint: str = "") -> FormDat
         raise ValidationFailed("The form cannot be read: its parts are damaged.") from None
 
 
-def fields(form: FormData) -> dict[str, str]:
-    """The form's values that are no files."""
-    return {name: value for name, value in form.items() if isinstance(value, str)}
+def fields(form: FormData, *files: str) -> dict[str, str]:
+    """The form's values, without `files`, its parts that are files: of others the names alone."""
+    return {
+        name: value if isinstance(value, str) else FILE
+        for name, value in form.items()
+        if name not in files
+    }

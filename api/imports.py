@@ -66,7 +66,7 @@ async def _import_alone(gateway: Gateway, form: FormData, deadline: float, by: s
     """With the lock, which is given back when nothing goes on any more."""
     try:
         upload = form.get("file")
-        options = check(ImportOptions, fields(form))
+        options = check(ImportOptions, fields(form, "file"))
         if not isinstance(upload, UploadFile):
             raise ValidationFailed("'file' is required: the weights, as a file of the form.")
         suffix = PurePath(upload.filename or "").suffix.lower()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Coroutine
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any, TypeVar
@@ -17,11 +18,21 @@ from starlette.types import Receive
 from api import schemas, telemetry
 from api.answers import infer_answer
 from api.errors import check
+from api.exchange import exchange
 from api.fetch import fetch
 from api.forms import content_type, fields, read_form
 from api.gateway import Gateway, Wired
 from api.inline_images import from_base64
-from api.schemas import FromUrl, InferBase64, InferForm, InferOptions, errors, form_body, json_body
+from api.schemas import (
+    FromUrl,
+    InferBase64,
+    InferForm,
+    InferOptions,
+    RequestFields,
+    errors,
+    form_body,
+    json_body,
+)
 from errors import NoFileUploaded, ValidationFailed
 from inference.images import check_header
 from inference.prediction import InferenceItem
@@ -30,6 +41,8 @@ router = APIRouter(tags=["Inference"])
 
 T = TypeVar("T")
 Form = TypeVar("Form", bound=FromUrl)
+
+log = logging.getLogger("visionloop")
 
 HINT = " For JSON there is /infer/base64."
 
@@ -50,7 +63,8 @@ class JSON(Response):
 async def infer(request: Request, gateway: Wired) -> Response:
     """Predict from an uploaded file, or from an address where the operator allows it."""
     image, _, options = await picture_form(request, gateway, InferForm, HINT)
-    return JSON(await unless_gone(request.receive, predict(gateway, image, options)))
+    answer = await unless_gone(request.receive, predict(gateway, image, options))
+    return JSON(answer | noted(request, options))
 
 
 @router.post(
@@ -68,7 +82,16 @@ async def infer_base64(request: Request, gateway: Wired) -> Response:
     if not options.image_base64:
         raise NoFileUploaded("Send the picture as 'image_base64'.")
     image = from_base64(options.image_base64)
-    return JSON(await unless_gone(request.receive, predict(gateway, image, options)))
+    answer = await unless_gone(request.receive, predict(gateway, image, options))
+    return JSON(answer | noted(request, options))
+
+
+def noted(request: Request, options: RequestFields) -> dict[str, list[str]]:
+    """For the answer: what of the request had no effect, if anything. It is logged, too."""
+    if options.notes:
+        log.info("%s: %s", request.scope["path"], " ".join(options.notes))
+    notes = exchange(request.scope).notes + options.notes
+    return {"notes": notes} if notes else {}
 
 
 async def picture_form(

@@ -19,7 +19,7 @@ from api import job_logs
 from api.auth import require_admin
 from api.errors import check
 from api.gateway import Gateway, Wired
-from api.schemas import errors
+from api.schemas import BODIES, errors
 from api.slow_work import slow_work
 from errors import BackendTimeout, JobNotFound, ValidationFailed
 from training.jobs import KINDS, LISTED, STATUSES, Job, Kind
@@ -266,6 +266,7 @@ async def as_sent(request: Request, fields: BaseModel) -> dict[str, Any]:
 
 def json_schema(model: type[BaseModel]) -> dict[str, Any]:
     """For the OpenAPI document, of a route that reads its body with `json_body`."""
+    BODIES[model.__name__] = model
     content = {"application/json": {"schema": model.model_json_schema()}}
     return {"requestBody": {"required": True, "content": content}}
 

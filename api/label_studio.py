@@ -140,7 +140,7 @@ async def setup(request: Request, gateway: Wired) -> Any:
         if is_admin(request):  # they say what is trained, and under which name it is promoted
             options |= extra.model_dump()
         await asyncio.to_thread(remember, gateway, source, options)
-    message = _say(body.project, project)
+    message = " ".join([_say(body.project, project), *extra.notes]).strip()
     if extra != Extra() and not is_admin(request):
         message = f"{message} The extra params are not kept: that needs the admin token.".strip()
     return Version(model_version=project.version, message=message)

@@ -16,7 +16,7 @@ from api.errors import check
 from api.gateway import Gateway
 from api.jobs import submit
 from api.label_studio_annotations import ReadAnnotation, many, pairs_of, read_annotation, told
-from api.schemas import EmptyIsAbsent
+from api.schemas import RequestFields
 from errors import ValidationFailed
 from inference.label_config import parse_label_config
 from models_store.description import Task
@@ -36,10 +36,10 @@ CREATED = frozenset({"ANNOTATION_CREATED", "ANNOTATIONS_CREATED", "ANNOTATION_UP
 DELETED = frozenset({"ANNOTATION_DELETED", "ANNOTATIONS_DELETED"})
 
 
-class Extra(EmptyIsAbsent):
+class Extra(RequestFields):
     """The connection's extra parameters: what a project wants of us."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    unknown = "note"
 
     model: str | None = Field(None, max_length=200, description="a model's id or name")
     name: str | None = Field(None, max_length=63, description="a name for the trained model")

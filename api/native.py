@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
+import logging
 from collections.abc import Sequence
+from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from _bentoml_impl.serde import MultipartSerde
+from _bentoml_impl.serde import JSONSerde, MultipartSerde
 from bentoml.exceptions import BadInput
 from pydantic import BaseModel, ConfigDict, ValidationError
 from python_multipart.exceptions import ParseError
@@ -22,6 +26,7 @@ from api.answers import infer_answer
 from api.errors import check, explain
 from api.schemas import InferOptions
 from errors import ValidationFailed, VisionLoopError
+from field_names import Unknown, UnknownField, notes_on
 from inference.prediction import InferenceItem
 from settings import get_settings
 
@@ -30,6 +35,10 @@ if TYPE_CHECKING:
     from inference.runtime import ModelRuntime
     from models_store.registry import Registry
 
+
+log = logging.getLogger("visionloop")
+
+_notes: ContextVar[list[str]] = ContextVar("notes")  # of the request that was read
 
 LEGAL = {name: field.description or "" for name, field in InferOptions.model_fields.items()}
 LEGAL |= {"return_annotated_image": "0 or 1"}
@@ -79,8 +88,9 @@ async def _parse_form(serde: MultipartSerde, request: Request, cls: Any) -> Any:
     BentoML 1.4.39 takes a form that cannot be read for a fault of its own, with a 500.
     """
     try:
-        given = [(name, part) for name, part in (await request.form()).multi_items() if part != ""]
-        request._form = FormData(given)
+        given = (await request.form()).multi_items()
+        _know(request, [name for name, _ in given], cls)
+        request._form = FormData([(name, part) for name, part in given if part != ""])
         return await _parse_request(serde, request, cls)
     except (MultiPartException, HTTPException, ParseError, UnicodeError, KeyError):
         raise BadInput("The form cannot be read: its parts are damaged.") from None
@@ -88,6 +98,37 @@ async def _parse_form(serde: MultipartSerde, request: Request, cls: Any) -> Any:
         raise BadInput(explain(error.errors(include_url=False), LEGAL)) from None
 
 
+async def _parse_json(serde: JSONSerde, request: Request, cls: Any) -> Any:
+    """As our routes do: no key is unknown, of a body that has not to be right yet."""
+    with contextlib.suppress(ValueError):
+        body = json.loads(await request.body() or b"{}")
+        _know(request, list(body) if isinstance(body, dict) else [], cls)
+    return await _read_json(serde, request, cls)
+
+
+def _know(request: Request, names: list[str], cls: Any) -> None:
+    """Look at the names of a request's fields, and of its query, where there should be none."""
+    known = list(cls.model_fields)
+    policy: Unknown = "note" if "image" in known else "refuse"
+    query = list(request.query_params)
+    if wrong := next((name for name in query if name in known), None):
+        raise BadInput(f"{wrong!r} belongs into the body, not into the query.")
+    try:
+        notes = notes_on(names + query, known, policy)
+    except UnknownField as error:
+        raise BadInput(str(error)) from None
+    if notes:
+        log.info("%s: %s", request.url.path, " ".join(notes))
+    _notes.set(notes)
+
+
+def _noted(answer: dict[str, Any]) -> dict[str, Any]:
+    notes = _notes.get([])
+    return answer | {"notes": notes} if notes else answer
+
+
+_read_json = JSONSerde.parse_request
+JSONSerde.parse_request = _parse_json
 MultipartSerde.ensure_file = staticmethod(_only_files)
 MultipartSerde.parse_request = _parse_form
 
@@ -98,7 +139,7 @@ async def predict(gateway: Gateway, image: Path, **options: Any) -> Any:
 
     try:
         data = await asyncio.to_thread(image.read_bytes)
-        return await infer.predict(gateway, data, check(InferOptions, options))
+        return _noted(await infer.predict(gateway, data, check(InferOptions, options)))
     except VisionLoopError as error:
         return _Raised(error)
 
@@ -109,7 +150,7 @@ async def annotate(gateway: Gateway, image: Path, **options: Any) -> Any:
 
     try:
         data = await asyncio.to_thread(image.read_bytes)
-        return await route.annotate(gateway, data, check(route.AnnotateOptions, options))
+        return _noted(await route.annotate(gateway, data, check(route.AnnotateOptions, options)))
     except VisionLoopError as error:
         return _Raised(error)
 

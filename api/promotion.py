@@ -18,7 +18,7 @@ from api.evaluations import enqueue, plan
 from api.exchange import ADMIN, caller, exchange
 from api.gateway import Gateway, Wired
 from api.jobs import json_body, json_schema
-from api.schemas import EmptyIsAbsent, errors
+from api.schemas import RequestFields, errors
 from errors import JobNotFound, ModelNotFound, ValidationFailed, VisionLoopError
 from models_store.decisions import Why
 from models_store.versions import ModelVersion
@@ -38,13 +38,11 @@ from training.promotion import (
 router = APIRouter(tags=["Models"])
 
 
-class Promote(EmptyIsAbsent):
+class Promote(RequestFields):
     """Without a gate that of the settings holds, if VISIONLOOP_GATE is on.
 
     Fields that a gate does not give are those of the settings.
     """
-
-    model_config = ConfigDict(extra="ignore", protected_namespaces=())
 
     gate: Gate | None = Field(None, description="an object with the gate's fields; {}: the default")
     force: bool = Field(False, description="true or false: promote whatever the gate says")

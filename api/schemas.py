@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from datetime import datetime
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
     ValidationInfo,
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 import errors as kinds
+from api.errors import UNKNOWN
+from field_names import Unknown, UnknownField, notes_on
 
 Unit = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
@@ -43,6 +49,10 @@ def _has_status(kind: Any, status: int) -> bool:
     return isinstance(kind, type) and getattr(kind, "status", None) == status
 
 
+BODIES: dict[str, type[BaseModel]] = {}
+"""What routes read as their body by themselves, by the title in their description."""
+
+
 def form_body(model: type[BaseModel]) -> dict[str, Any]:
     """OpenAPI's description of a form that the handler reads itself."""
     return _body("multipart/form-data", model)
@@ -53,21 +63,17 @@ def json_body(model: type[BaseModel]) -> dict[str, Any]:
 
 
 def _body(kind: str, model: type[BaseModel]) -> dict[str, Any]:
-    schema = model.model_json_schema()
-    return {"requestBody": {"required": True, "content": {kind: {"schema": schema}}}}
+    return {"requestBody": {"required": True, "content": {kind: {"schema": form_schema(model)}}}}
+
+
+def form_schema(model: type[BaseModel]) -> dict[str, Any]:
+    """A body's description, which is remembered in `BODIES`."""
+    BODIES[model.__name__] = model
+    return model.model_json_schema()
 
 
 class _Wire(BaseModel):
     model_config = ConfigDict(protected_namespaces=())
-
-
-class ModelChoice(_Wire):
-    model_id: str = Field(
-        min_length=1,
-        max_length=200,
-        description="a model's id (name:version) or name",
-        examples=[MODEL_EXAMPLE],
-    )
 
 
 class Source(_Wire):
@@ -109,15 +115,54 @@ class Activated(ActiveModel):
     message: str
 
 
-class EmptyIsAbsent(BaseModel):
-    """Empty strings and nulls mean "not given"."""
+class RequestFields(BaseModel):
+    """What clients send: empty strings and nulls mean "not given", and no name is unknown.
 
-    @model_validator(mode="before")
+    A field that is not known is looked at by its name, whatever its value: one that is an alias
+    of a known field, or nearly spelt as one, is refused with the name that was meant. What
+    becomes of any other is said by `unknown`.
+
+    Attributes:
+        unknown: `refuse` any other; `note` it in `notes`; or `pass` all that is not known, for
+            routes whose clients are other tools, which send much that has no meaning here.
+        files: Names of the form's parts that are files, which handlers read themselves.
+        passed_over: Unknown names that clients may send: they have no effect.
+        inside: Names that are known inside an object, by the object's name.
+    """
+
+    model_config = ConfigDict(extra="ignore", protected_namespaces=())
+
+    unknown: ClassVar[Unknown] = "refuse"
+    files: ClassVar[tuple[str, ...]] = ()
+    passed_over: ClassVar[frozenset[str]] = frozenset()
+    inside: ClassVar[Mapping[str, Collection[str]]] = {}
+
+    _notes: list[str] = PrivateAttr(default_factory=list)
+
+    @property
+    def notes(self) -> list[str]:
+        """A sentence for each field that was passed over."""
+        return self._notes
+
     @classmethod
-    def _drop_empty(cls, values: Any) -> Any:
-        if isinstance(values, dict):
-            return {name: value for name, value in values.items() if value not in ("", None)}
-        return values
+    def known(cls) -> list[str]:
+        """The names that are understood."""
+        aliases = [field.alias or name for name, field in cls.model_fields.items()]
+        return [*aliases, *cls.files]
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _know_all(cls, values: Any, build: ModelWrapValidatorHandler[Self]) -> Self:
+        if not isinstance(values, dict):
+            return build(values)
+        names = [name for name in values if name not in cls.passed_over]
+        try:
+            notes = notes_on(names, cls.known(), cls.unknown, cls.inside)
+        except UnknownField as error:
+            raise PydanticCustomError(UNKNOWN, "{said}", {"said": str(error)}) from None
+        made = build({name: value for name, value in values.items() if value not in ("", None)})
+        made._notes = notes
+        return made
 
     @field_validator("*", mode="before")
     @classmethod
@@ -129,12 +174,19 @@ class EmptyIsAbsent(BaseModel):
         return value
 
 
-class _Options(EmptyIsAbsent):
-    model_config = ConfigDict(extra="ignore", protected_namespaces=())
+class ModelChoice(RequestFields):
+    model_id: str = Field(
+        min_length=1,
+        max_length=200,
+        description="a model's id (name:version) or name",
+        examples=[MODEL_EXAMPLE],
+    )
 
 
-class InferOptions(_Options):
+class InferOptions(RequestFields):
     """How to predict."""
+
+    unknown = "note"
 
     model_id: str = Field(
         "",
@@ -149,7 +201,7 @@ class InferOptions(_Options):
     )
 
 
-class FromUrl(BaseModel):
+class FromUrl(RequestFields):
     """A form with a picture, or its address."""
 
     image: str | None = Field(
@@ -176,8 +228,10 @@ class InferBase64(InferOptions):
     )
 
 
-class ImportOptions(_Options):
+class ImportOptions(RequestFields):
     """What a model file does not say, or says wrongly."""
+
+    files = ("file",)
 
     name: str | None = Field(None, max_length=63, description="a model name of at most 63 letters")
     family: Literal["yolo", "mobilenet"] | None = Field(None, description="yolo or mobilenet")
@@ -235,6 +289,9 @@ class InferAnswer(_Wire):
     predictions: list[Seen]
     inference_time: float = Field(description="milliseconds in the network")
     image_result: str | None = Field(None, description="data URI, only with `draw_boxes`")
+    notes: list[str] = Field(
+        [], description="fields of the request that had no effect; only where there are some"
+    )
 
 
 class ModelMetrics(_Wire):

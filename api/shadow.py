@@ -11,15 +11,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from api.auth import require_admin
 from api.gateway import Wired
-from api.schemas import MODEL_EXAMPLE, errors
+from api.schemas import MODEL_EXAMPLE, RequestFields, errors
 from models_store.shadows import ShadowRow
 
 router = APIRouter(tags=["Models"])
 
 
-class ShadowChoice(BaseModel):
-    model_config = ConfigDict(protected_namespaces=())
-
+class ShadowChoice(RequestFields):
     model_id: str = Field(min_length=1, max_length=200, examples=[MODEL_EXAMPLE])
     fraction: float = Field(
         1.0, gt=0, le=1, allow_inf_nan=False, description="share of the live traffic that it sees"

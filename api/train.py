@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ConfigDict, Field
@@ -14,7 +14,6 @@ from api.gateway import Wired
 from api.jobs import as_sent, cancel, find, json_body, json_schema, status_of, submit
 from api.schemas import MODEL_EXAMPLE, errors
 from api.training import Fields, TrainingFields
-from errors import ValidationFailed
 from training.jobs import Job
 from training.recipe import TrainingRequest
 
@@ -25,6 +24,11 @@ Status = Literal["queued", "running", "stopping", "stopped", "completed", "faile
 
 class Train(Fields):
     """What to train from and on."""
+
+    inside: ClassVar = {
+        "parameters": [*TrainingFields.model_fields, "mode"],
+        **TrainingFields.inside,
+    }
 
     model_id: str = Field(
         min_length=1,
@@ -51,6 +55,8 @@ class Train(Fields):
 
 class Parameters(TrainingFields):
     """`parameters`: the fields of the second family, and the mode; nothing else."""
+
+    passed_over = frozenset()
 
     mode: Literal["regular", "incremental", "distillation", "freeze_strategy"] = Field(
         "regular", description="regular, incremental, distillation or freeze_strategy"
@@ -125,9 +131,6 @@ def wanted_with(parameters: dict[str, Any]) -> TrainingRequest:
     Raises:
         ValidationFailed: One of them is unknown or wrong.
     """
-    if unknown := sorted(set(parameters) - set(Parameters.model_fields)):
-        known = ", ".join(sorted(Parameters.model_fields))
-        raise ValidationFailed(f"'parameters' has no field {unknown[0]!r:.60}. Known: {known}.")
     fields = check(Parameters, parameters)
     return fields.request(fields.mode)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
@@ -22,10 +22,11 @@ from api.jobs import (
     status_of,
     submit,
 )
-from api.schemas import EmptyIsAbsent, errors
+from api.schemas import RequestFields, errors
 from errors import ModelNotFound
 from inference.device import device
 from models_store.names import suggest_name
+from training import hyperparameters
 from training.dispatcher import slots
 from training.distillation_options import DistillationOptions
 from training.incremental_options import IncrementalOptions
@@ -64,10 +65,14 @@ OWN: dict[str, frozenset[str]] = {
 """Fields that mean something in some modes only."""
 
 
-class Fields(EmptyIsAbsent):
-    """Unknown keys are ignored, empty strings and nulls mean "not given"."""
+OLD_FORM = frozenset({"trainingType", "project_id"})
+"""What the second family's form also sends, whatever is chosen in it. It has no effect here."""
 
-    model_config = ConfigDict(protected_namespaces=(), allow_inf_nan=False)
+
+class Fields(RequestFields):
+    """What to train: infinite numbers are none."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
 
 class TrainingFields(Fields):
@@ -75,6 +80,9 @@ class TrainingFields(Fields):
 
     The mode is the validation's context, else the field `mode` of a subclass.
     """
+
+    passed_over = OLD_FORM
+    inside: ClassVar = {"hyper": hyperparameters.NAMES}
 
     task: str | None = Field(
         None, max_length=40, description="detect, segment, classify or pose (detect)"

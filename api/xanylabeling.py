@@ -15,7 +15,7 @@ from api.gateway import Wired
 from api.infer import JSON, unless_gone
 from api.inline_images import from_base64
 from api.jobs import json_body, json_schema
-from api.schemas import EmptyIsAbsent, Unit, errors
+from api.schemas import RequestFields, Unit, errors
 from errors import NoFileUploaded
 from inference.annotations import Annotations
 from inference.tools import TOOL_OF
@@ -65,10 +65,10 @@ class Info(BaseModel):
     data: dict[str, Any]
 
 
-class Params(EmptyIsAbsent):
+class Params(RequestFields):
     """What the client's widgets say; its other parameters have no meaning here."""
 
-    model_config = ConfigDict(extra="ignore")
+    unknown = "pass"
 
     conf_threshold: Unit | None = Field(None, description="a number from 0 to 1")
     iou_threshold: Unit | None = Field(None, description="a number from 0 to 1")

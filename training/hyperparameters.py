@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from errors import ValidationFailed
+from field_names import unknown_sentence
 from models_store.description import Family, Task
 
 
@@ -110,6 +111,9 @@ CLASSIFY: dict[str, Kind] = {
     "auto_augment": Choice(("randaugment", "autoaugment", "augmix", "none")),
 }
 
+NAMES = frozenset(YOLO | MOBILENET | BOXES | CLASSIFY)
+"""Of the parameters of every kind of model."""
+
 
 def check_hyperparameters(given: Mapping[str, Any], family: Family, task: Task) -> dict[str, Any]:
     """The parameters with their right types; None and empty texts are left out.
@@ -128,8 +132,7 @@ def check_hyperparameters(given: Mapping[str, Any], family: Family, task: Task) 
         kind = known.get(name)
         if kind is None:
             raise ValidationFailed(
-                f"Unknown training parameter {name[:40]!r} for {family} {task}. "
-                f"Known: {', '.join(sorted(known))}."
+                f"Unknown training parameter for {family} {task}. {unknown_sentence(name, known)}"
             )
         result = kind.check(value)
         if result is None:

@@ -1,0 +1,161 @@
+"""Names of fields that are not known: which known one was meant, if any."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from difflib import SequenceMatcher
+from typing import Literal
+
+CLOSE = 0.88  # share of two names' letters in common, in order
+SHORTEST = 3  # letters; of a shorter name every slip is another name
+LISTED = 30  # known names in a message
+MOST_NOTES = 20
+
+_MODEL = ("model", "model_id", "model_name", "model_path", "weights", "checkpoint", "network")
+_DATA = ("data", "dataset", "data_path", "dataset_path", "data_yaml", "yaml", "dataset_id")
+_FILE = ("file", "upload", "archive", "attachment")
+_PHOTO = ("image", "img", "photo", "picture", "image_file", "input_image")
+_DRAW = ("draw", "draw_boxes", "plot", "render", "visualize", "annotate", "return_image",
+         "return_annotated_image", "annotated_image", "show_boxes")  # fmt: skip
+
+ALIASES: dict[str, tuple[str, ...]] = {
+    "confidence": (
+        "conf", "threshold", "thresh", "conf_threshold", "conf_thres", "conf_thresh", "score",
+        "confidence_threshold", "score_threshold", "min_confidence", "min_score", "min_conf",
+        "box_threshold",
+    ),
+    "iou": ("iou_threshold", "iou_thres", "iou_thresh", "nms", "nms_threshold", "nms_iou",
+            "overlap", "overlap_threshold"),
+    "max_det": ("max_detections", "max_dets", "max_objects", "top_k", "topk", "limit"),
+    "imgsz": ("size", "img_size", "image_size", "imgsize", "input_size", "resolution", "im_size"),
+    "batch": ("batch_size", "bs", "batchsize"),
+    "batch_size": ("batch", "bs"),
+    "epochs": ("epoch", "num_epochs", "n_epochs", "max_epochs", "nb_epochs"),
+    "lr0": ("lr", "learning_rate", "initial_lr", "lr_0"),
+    "hyper": ("hyperparameters", "hyperparams", "hyp", "hparams", "overrides", "train_args"),
+    "parameters": ("params", "args", "options"),
+    "patience": ("early_stopping", "early_stop"),
+    "model_id": _MODEL,
+    "model": _MODEL,
+    "model_type": _MODEL,
+    "teacher_model_path": ("teacher", "teacher_model", "teacher_path", "teacher_id"),
+    "base_model_path": ("base_model", "base", "base_path", *_MODEL),
+    "resume_weights": ("resume", "pretrained", "weights"),
+    "use_freeze_strategy": ("freeze", "freeze_strategy", "freezing", "frozen"),
+    "distill_temperature": ("temperature", "temp"),
+    "image": (*_PHOTO, *_FILE),
+    "image_url": ("url", "uri", "link", "image_uri", "image_link", "address"),
+    "image_base64": ("b64", "base64", "image_b64", "img_b64", "img_base64", "b64_image", "image",
+                     "img", "data"),
+    "file": (*_FILE, "zip", "zip_file", *_PHOTO, *_DATA, "weights", "model"),
+    "draw_boxes": _DRAW,
+    "return_annotated_image": _DRAW,
+    "data_path": _DATA,
+    "dataset_path": _DATA,
+    "dataset": _DATA,
+    "old_data_path": ("old_data", "old_dataset", "old_dataset_path"),
+    "new_classes": ("classes", "class_names", "names"),
+    "names": ("classes", "class_names", "labels"),
+    "name": ("title", "model_name", "dataset_name", "run_name"),
+    "tool": ("task", "tool_type", "tool_name"),
+    "task": ("tool", "task_type"),
+    "format": ("fmt", "output_format", "export_format", "file_format"),
+    "split": ("subset", "partition"),
+    "limit": ("count", "max", "page_size", "per_page", "top"),
+    "count": ("limit", "number", "max"),
+    "dir": ("folder", "path", "directory"),
+    "fraction": ("share", "percent", "ratio"),
+    "promote": ("auto_promote", "publish"),
+    "tiles": ("tile", "tiling", "slices", "sahi"),
+}  # fmt: skip
+"""What other tools and libraries call our fields; where a call knows several, its first counts."""
+
+
+def meant(name: str, known: Iterable[str]) -> str | None:
+    """The known name that a client meant by `name`; None where that is none of them.
+
+    Examples:
+        >>> meant("conf", ["image", "confidence", "iou"])
+        'confidence'
+        >>> meant("frezee_strategy", ["epochs", "use_freeze_strategy"])
+        'use_freeze_strategy'
+        >>> meant("session", ["image", "confidence"])
+    """
+    known = list(known)
+    plain = _plain(name)
+    spellings = [(_plain(one), one) for one in known]
+    spellings += [(_plain(alias), one) for one in known for alias in ALIASES.get(one, ())]
+    if len(plain) < SHORTEST:
+        return next((one for spelling, one in spellings if spelling == plain), None)
+    close = [(_closeness(plain, spelling), one) for spelling, one in spellings]
+    best = max(close, default=(0.0, ""), key=lambda pair: pair[0])
+    return best[1] if best[0] >= CLOSE else None
+
+
+def unknown_sentence(
+    name: str, known: Collection[str], inside: Mapping[str, Collection[str]] = {}
+) -> str:
+    """What is said of a field that a call refuses. `inside` are the fields of known objects."""
+    guess = meant(name, known)
+    if guess is not None:
+        return f"Unknown field {name[:60]!r}: did you mean {guess!r}?"
+    for place, names in inside.items():
+        if (guess := meant(name, names)) is not None:
+            return f"Unknown field {name[:60]!r}: did you mean {guess!r} inside {place!r}?"
+    listed = sorted(known)
+    more = ", …" if len(listed) > LISTED else ""
+    return f"Unknown field {name[:60]!r}. Known: {', '.join(listed[:LISTED]) or 'none'}{more}."
+
+
+class UnknownField(ValueError):
+    """A client gave a field that the call has not. The message is for the client."""
+
+
+Unknown = Literal["refuse", "note", "pass"]
+"""What becomes of an unknown name that means no known one."""
+
+
+def notes_on(
+    names: Iterable[str],
+    known: Collection[str],
+    unknown: Unknown = "note",
+    inside: Mapping[str, Collection[str]] = {},
+) -> list[str]:
+    """A sentence for each of `names` that is passed over because it is not known.
+
+    Raises:
+        UnknownField: One means a known name, or `unknown` is to refuse all.
+    """
+    others = [name for name in names if name not in known]
+    if unknown == "pass":
+        return []
+    for name in others:
+        if unknown == "refuse" or meant(name, known):
+            raise UnknownField(unknown_sentence(name, known, inside))
+    sentence = "{!r:.60} is no field of this call; it was passed over."
+    return [sentence.format(name) for name in others[:MOST_NOTES]]
+
+
+def _plain(name: str) -> str:
+    """Without what people write names with: case, hyphens, underscores."""
+    return "".join(letter for letter in name[:100].lower() if letter.isalnum())
+
+
+def _closeness(one: str, other: str) -> float:
+    """1 of equal names; one letter more, less, other, or two exchanged, is close."""
+    if one == other:
+        return 1.0
+    if min(len(one), len(other)) < SHORTEST:
+        return 0.0
+    if _one_slip(one, other):
+        return 0.95
+    return min(SequenceMatcher(None, one, other).ratio(), 0.9)
+
+
+def _one_slip(one: str, other: str) -> bool:
+    start = 0
+    while start < min(len(one), len(other)) and one[start] == other[start]:
+        start += 1
+    one, other = one[start:], other[start:]
+    exchanged = one[1:2] + one[:1] + one[2:]
+    return one[1:] == other or one == other[1:] or one[1:] == other[1:] or exchanged == other
