@@ -55,7 +55,7 @@ ALLOWED = re.compile(
     r"|(numpy|numpy\._?core\.multiarray)\.(dtype|scalar|_reconstruct|ndarray)"
     r"|numpy\.dtypes\.\w+|_codecs\.encode|types\.SimpleNamespace|argparse\.Namespace"
     r"|(builtins|__builtin__)\.(set|frozenset|dict|list|tuple|int|float|str|bool|bytes|bytearray"
-    r"|complex|slice|range|getattr|object)"
+    r"|complex|slice|range|getattr|object|unicode|long)"
     r"|functools\.partial|copyreg\._reconstructor|copy_reg\._reconstructor|dill\._dill\._load_type"
 )
 

@@ -21,7 +21,7 @@ from errors import InvalidModelFile, ValidationFailed, VisionLoopError
 from models_store.architecture import FOREIGN_HEADS
 from models_store.checkpoint import Checkpoint, Inert, TensorReference, read_checkpoint
 from models_store.children import limit_self
-from models_store.description import ModelDescription, Preprocessing
+from models_store.description import ModelDescription, Preprocessing, certain_names
 from models_store.export import export_onnx
 from models_store.transforms import preprocessing_of
 from models_store.weights import (
@@ -200,7 +200,7 @@ def _describe(
     described = describe_yolo(
         yaml,
         imgsz=size,
-        names=_names(names, yaml.get("nc")) or module.get("names"),
+        names=_names(names, yaml.get("nc")) or _own_names(module, head, yaml.get("nc")),
         stride=max(stride, 1),
         norm_eps=_norm_eps(module),
         preprocessing=preprocessing,
@@ -218,6 +218,25 @@ def _names(names: list[str] | None, count: object) -> list[str] | None:
     if names is not None and len(names) != count:
         raise ValidationFailed(f"{len(names)} class names were given; the model has {count}.")
     return names
+
+
+def _own_names(module: Inert, head: Any, count: object) -> tuple[str, ...]:
+    """The names that the network carries.
+
+    Raises:
+        InvalidModelFile: It is not sure which output each belongs to.
+    """
+    outputs = head.get("nc") if isinstance(head, Inert) else None
+    if not isinstance(count, int) or (isinstance(outputs, int) and outputs != count):
+        raise InvalidModelFile(
+            f"The model's yaml has {str(count)[:20]} classes, but its head {outputs}: changed "
+            "after it was built, which cannot be rebuilt."
+        )
+    names = module.get("names")
+    if isinstance(names, Inert):  # a defaultdict or the like
+        pairs = all(isinstance(item, tuple) and len(item) == 2 for item in names.items)
+        names = (dict(names.items) if pairs else list(names.items)) if names.items else names
+    return certain_names(names, count)
 
 
 def _plain(value: Any) -> dict[str, Any]:

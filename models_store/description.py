@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from errors import InvalidModelFile
+
 Task = Literal["detect", "segment", "pose", "classify"]
 Family = Literal["yolo", "mobilenet"]
 Positive = Annotated[float, Field(gt=0)]
@@ -95,6 +97,67 @@ class ModelDescription(BaseModel):
     @classmethod
     def load(cls, folder: Path) -> ModelDescription:
         return cls.model_validate_json((folder / DESCRIPTION_FILE).read_text(encoding="utf-8"))
+
+
+NAME_THEM = "Name the classes in the order of the outputs: 'names' of the import."
+
+
+def certain_names(names: object, count: int) -> tuple[str, ...]:
+    """A checkpoint's class names, where it is sure which output each belongs to.
+
+    A list must be as long as there are outputs; a dict's keys must all be outputs. A class
+    without a name, which has an id, gets its number; so do all where there are no names.
+
+    Raises:
+        InvalidModelFile: Some name belongs to no output, or to two: then those that have the
+            id of one may not belong to it either.
+
+    Examples:
+        >>> certain_names({0: "person", "2": "cow"}, 3)
+        ('person', 'class 1', 'cow')
+        >>> certain_names({0: "person", 20: "elephant"}, 2)
+        Traceback (most recent call last):
+        errors.InvalidModelFile: The checkpoint's names have id 20 ('elephant'), but ...
+    """
+    if names is None:
+        return class_names([], count)
+    if isinstance(names, dict):
+        keyed = _by_id(names, count)
+    elif isinstance(names, list | tuple):
+        keyed = dict(enumerate(names))
+    else:
+        raise InvalidModelFile(
+            f"The checkpoint's names are neither a list nor ids with names. {NAME_THEM}"
+        )
+    if isinstance(names, list | tuple) and len(names) != count:
+        raise InvalidModelFile(
+            f"The checkpoint has {len(names)} names, but its model has {count} outputs. {NAME_THEM}"
+        )
+    for i, name in keyed.items():
+        if name is not None and (isinstance(name, bool) or not isinstance(name, str | int | float)):
+            raise InvalidModelFile(f"The checkpoint's name of class {i} is no text. {NAME_THEM}")
+    return class_names({i: name for i, name in keyed.items() if name is not None}, count)
+
+
+def _by_id(names: dict[Any, Any], count: int) -> dict[int, Any]:
+    found: dict[int, Any] = {}
+    for key, name in names.items():
+        text = str(key).strip()
+        if isinstance(key, bool) or not (text.isascii() and text.isdecimal()):
+            raise InvalidModelFile(
+                f"The checkpoint's names have {text[:40]!r} ({str(name)[:60]!r}) for an id. "
+                f"{NAME_THEM}"
+            )
+        if int(text) >= count:
+            raise InvalidModelFile(
+                f"The checkpoint's names have id {text[:20]} ({str(name)[:60]!r}), but its model "
+                f"has {count} outputs, 0 to {count - 1}: which name is whose cannot be known. "
+                f"{NAME_THEM}"
+            )
+        if int(text) in found:
+            raise InvalidModelFile(f"The checkpoint's names have id {int(text)} twice. {NAME_THEM}")
+        found[int(text)] = name
+    return found
 
 
 def class_names(names: object, count: int) -> tuple[str, ...]:

@@ -48,7 +48,7 @@ def import_model(
         path: The file.
         name: Model name; default: made from the file's name.
         family: Refuse the file unless it is of this family; default: as the file says.
-        names: Class names in place of the file's.
+        names: Class names in place of the file's, in the order of the outputs.
         imgsz: Input side in pixels in place of the file's.
         description: Free text shown with the model.
         promote: Make it the promoted version of its name.

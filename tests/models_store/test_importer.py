@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -79,6 +81,11 @@ def test_import_through_the_child_under_a_name_that_ultralytics_would_look_up(
         (lambda m: setattr(m, "names", ["x", "y", "z"]), ("x", "y", "z")),
         (lambda m: setattr(m, "names", {0: "x", 2: "x"}), ("x", "class 1", "x (2)")),
         (lambda m: delattr(m, "names"), ("class 0", "class 1", "class 2")),
+        (lambda m: setattr(m, "names", {"0": "x", "1": "y", "2": "z"}), ("x", "y", "z")),
+        (lambda m: setattr(m, "names", {2: "z", 0: "x", 1: "y"}), ("x", "y", "z")),
+        (lambda m: setattr(m, "names", ("x", "x", None)), ("x", "x (1)", "class 2")),
+        (lambda m: setattr(m, "names", OrderedDict({0: "x", 1: "y"})), ("x", "y", "class 2")),
+        (lambda m: setattr(m, "names", defaultdict(str, {1: "y"})), ("class 0", "y", "class 2")),
     ],
 )
 def test_class_names_of_a_checkpoint(
@@ -123,6 +130,52 @@ def _set_head(model: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (
+            {0: "person", 1: "cow", 20: "elephant"},
+            "id 20 ('elephant'), but its model has 3",
+        ),
+        ({1: "x", 2: "y", 3: "z"}, "id 3 ('z')"),
+        ({-1: "none", 0: "x"}, "'-1' ('none') for an id"),
+        ({"x": 0, "y": 1, "z": 2}, "'x' ('0') for an id"),
+        ({0: "x", "0": "y"}, "id 0 twice"),
+        ({0.0: "x"}, "'0.0' ('x') for an id"),
+        ({True: "x"}, "'True' ('x') for an id"),
+        (["x", "y"], "2 names, but its model has 3 outputs"),
+        (list("xyzw"), "4 names, but its model has 3 outputs"),
+        ([], "0 names"),
+        ("xyz", "neither a list nor ids with names"),
+        ([["x"], "y", "z"], "name of class 0 is no text"),
+    ],
+)
+@pytest.mark.parametrize("task", ["detect", "classify"])
+def test_names_that_may_belong_to_other_outputs_are_refused(
+    task: Task, names: Any, said: str, tmp_path: Path
+) -> None:
+    """A subset of COCO that kept its ids had an elephant answered as a cow."""
+    model = network(task)
+    model.names = names
+    path = checkpoint(tmp_path / "best.pt", model, imgsz=32)
+    with pytest.raises(InvalidModelFile, match=re.escape(said)) as error:
+        convert(path, tmp_path, serving=False)
+    assert "'names' of the import" in error.value.message
+    convert(path, tmp_path, names=["a", "b", "c"], serving=False)
+    assert ModelDescription.load(tmp_path).names == ("a", "b", "c")
+
+
+def test_a_head_of_other_classes_than_the_yaml_s_is_refused(tmp_path: Path) -> None:
+    model = network("detect")
+    model.model[-1].nc = 4
+    with pytest.raises(InvalidModelFile, match="yaml has 3 classes, but its head 4"):
+        convert(checkpoint(tmp_path / "best.pt", model), tmp_path, serving=False)
+
+
+def _name(model: Any, count: int) -> None:
+    model.names = list("abcdefgh"[:count])
+
+
+@pytest.mark.parametrize(
     ("change", "sentence"),
     [
         (_set_stride, r"model\.1\.conv has stride \(1, 1\), but its yaml makes it \(2, 2\)"),
@@ -133,8 +186,9 @@ def _set_head(model: Any) -> None:
         (lambda m: setattr(m, "yaml", None), "without a model yaml"),
         (lambda m: m.yaml.update(activation="exec('')"), "activation"),
         (lambda m: m.yaml.update(channels=4), "4 channels"),
+        (lambda m: m.yaml.update(nc=4), "yaml has 4 classes, but its head 3"),
         (
-            lambda m: m.add_module("extra", torch.nn.Linear(1, 1)) or m.yaml.update(nc=4),
+            lambda m: m.yaml.update(nc=4) or m.model[-1].__dict__.update(nc=4) or _name(m, 4),
             "do not fit",
         ),
     ],
