@@ -80,7 +80,7 @@ def _first(**fields: Any) -> tuple[str, dict[str, Any]]:
         (_first(epochs=0), 400, "'epochs' must be a whole number from 1"),
         (_first(batch_size=0), 400, "'batch_size' must be"),
         (_first(parameters=[]), 400, "'parameters' must be an object"),
-        (_first(parameters={"imgz": 64}), 400, "no field 'imgz'. Known: "),
+        (_first(parameters={"imgz": 64}), 400, "Unknown field 'imgz': did you mean 'imgsz'?"),
         (_first(parameters={"imgsz": "big"}), 400, "'imgsz' must be"),
         (_first(parameters={"mode": "magic"}), 400, "'mode' must be"),
     ],

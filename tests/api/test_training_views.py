@@ -64,7 +64,6 @@ def test_the_first_family_starts_watches_and_stops(service: Service) -> None:
         "epochs": 3,
         "batch_size": 4,
         "parameters": {"imgsz": 96, "patience": "", "hyper": {"lr0": 0.01}},
-        "user": "an extra key",
     }
     answer = service.post("/train", body)
     assert answer.status_code == 200, answer.text
