@@ -189,12 +189,12 @@ def _only_tag(data: Mapping[str, Any], regions: Iterable[Mapping[str, Any]]) -> 
             f"The task's data has no image's address: it has {has[:200]}. {REMEDY}"
         )
     placed = {str(row.get("to_name") or "") for row in regions if is_of_image(row)}
+    if len({_name(data[key]) for key in keys}) > 1:
+        raise ValidationFailed(f"The task has several images: {', '.join(keys)[:200]}. {REMEDY}")
     if len(placed) > 1:
         raise ValidationFailed(
             f"The task has regions on several tags: {', '.join(sorted(placed))[:200]}. {REMEDY}"
         )
-    if len({_name(data[key]) for key in keys}) > 1:
-        raise ValidationFailed(f"The task has several images: {', '.join(keys)[:200]}. {REMEDY}")
     return ImageTag("", "image" if "image" in keys else keys[0], True)
 
 

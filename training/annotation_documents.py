@@ -200,15 +200,17 @@ class _Reading:
 
     def document(self, document: Any, form: Form, file: str) -> None:
         """Read a JSON document of a known form."""
+        every = document if isinstance(document, list) else [document]
         if form == "coco":
-            self.marks += self._coco(document, file)
+            for number, one in enumerate(every, 1):
+                place = f", document {number}" if isinstance(document, list) else ""
+                self.marks += self._coco(one, file, place)
         elif form == "labelme":
-            every = document if isinstance(document, list) else [document]
             self.marks += [self._labelme(one, file, isinstance(document, list)) for one in every]
         elif form == "yolo":
             self.marks += read_json(document, file, self.names, self.points, self.notes)
         else:
-            self.tasks[file] = document if isinstance(document, list) else [document]
+            self.tasks[file] = every
 
     # --- files; each says whether it was read
 
@@ -293,11 +295,13 @@ class _Reading:
 
     # --- forms
 
-    def _coco(self, document: Mapping[str, Any], file: str) -> Iterator[Marks]:
+    def _coco(self, document: Any, file: str, place: str = "") -> Iterator[Marks]:
+        """`place`: of the document in a list of them; each has ids of its own."""
         try:
-            found = from_coco({"annotations": [], **document}, skipped=self.skipped)
+            whole = {"annotations": [], **document} if isinstance(document, Mapping) else document
+            found = from_coco(whole, skipped=self.skipped)
         except ValidationFailed as error:
-            raise ValidationFailed(f"{file}: {error.message}") from None
+            raise ValidationFailed(f"{file}{place}: {error.message}") from None
         split = SPLIT.search(PurePosixPath(file).stem)
         folder = f"images/{split[1]}" if split else _folder(file)
         for one in found:

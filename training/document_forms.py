@@ -50,10 +50,10 @@ def form_of(document: Any) -> Form | None:
         return "labelme"
     if isinstance(first.get("data"), Mapping) and (isinstance(document, list) or _is_task(first)):
         return "label_studio"
+    if "images" in first and "categories" in first and foreign_json(document) is None:
+        return "coco"
     if isinstance(document, list):
         return None
-    if "images" in document and "categories" in document and foreign_json(document) is None:
-        return "coco"
     return "yolo" if "labels" in document else None
 
 
@@ -70,8 +70,6 @@ def foreign_json(document: Any) -> str | None:
     first = inner[0] if _is_list(inner) and inner and isinstance(inner[0], Mapping) else {}
     if "_via_img_metadata" in one or _is_via(one):
         return "a project of the VGG Image Annotator (VIA): in VIA export annotations as COCO"
-    if "images" in row and "annotations" in row:
-        return "a list of COCO documents: send each by itself, or all as files of one zip"
     if "caption" in first:
         return "COCO captions, which mark nothing in an image: send the instances document"
     if "segments_info" in first:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -13,10 +12,9 @@ from errors import ValidationFailed
 from inference.annotations import Annotations
 from inference.label_config import ImageTag
 from inference.label_studio import from_label_studio
-from inference.label_studio_images import TaskImage, images_of
-from inference.label_studio_marking import marking
+from inference.label_studio_images import TaskImage, images_of, is_of_image
 from training.image_names import content_named
-from training.source_annotations import Marks, Size
+from training.source_annotations import Emptiness, Marks, Size
 
 ONLY_PREDICTIONS = "with predictions only"
 SKIPPED = "skipped"
@@ -44,9 +42,10 @@ def from_tasks(
         ValidationFailed: A task lacks its image or an annotation its result, or it is not known
             which image a region is on; the message names them.
     """
+    reading = _Reading(file, points, tags, skipped, drawn=any(map(_is_drawn, tasks)))
     for place, task in enumerate(tasks, 1):
         number = task.get("id", place) if isinstance(task, Mapping) else place
-        yield from _task(task, f"{file}, task {number}", file, points, tags, skipped)
+        yield from reading.task(task, f"{file}, task {number}")
 
 
 def tags_for(file: str, configurations: Mapping[str, tuple[ImageTag, ...]]) -> tuple[ImageTag, ...]:
@@ -57,58 +56,72 @@ def tags_for(file: str, configurations: Mapping[str, tuple[ImageTag, ...]]) -> t
     return fitting.pop() if len(fitting) == 1 else ()
 
 
-def _task(
-    task: Any,
-    where: str,
-    file: str,
-    points: Sequence[str],
-    tags: Sequence[ImageTag],
-    skipped: Counter[str] | None,
-) -> Iterator[Marks]:
-    if not isinstance(task, Mapping) or not isinstance(task.get("data"), Mapping):
-        raise ValidationFailed(f"{where} lacks 'data' with the image's address.")
-    made = _annotations(task, where)
-    finished = [one for one in made if not one.get("was_cancelled")]
-    newest = max(finished, key=_counts, default={})
-    regions: list[Mapping[str, Any]] = []
-    why = ""
-    if finished:
-        where = f"{where}, annotation {newest.get('id', '')}".rstrip()
-        regions = _regions(newest, where)
-    else:
-        why = SKIPPED if made else ONLY_PREDICTIONS if task.get("predictions") else NOT_ANNOTATED
-    try:
-        images = images_of(task["data"], regions, tags, skipped=skipped)
-    except ValidationFailed as error:
-        raise ValidationFailed(f"{where}: {error.message}") from None
-    stated = str((task.get("meta") or {}).get("content") or "") if len(images) == 1 else ""
-    for image in images:
-        content = stated or content_named(image.address)
-        marks = Marks(
-            image.address, _reader(image, where, points), content, where=where, source=file
-        )
+@dataclass(frozen=True)
+class _Reading:
+    """What is the same for all tasks of a document; `drawn`: one of them marks a place."""
+
+    file: str
+    points: Sequence[str]
+    tags: Sequence[ImageTag]
+    skipped: Counter[str] | None
+    drawn: bool
+
+    def task(self, task: Any, where: str) -> Iterator[Marks]:
+        if not isinstance(task, Mapping) or not isinstance(task.get("data"), Mapping):
+            raise ValidationFailed(f"{where} lacks 'data' with the image's address.")
+        made = _annotations(task, where)
+        finished = [one for one in made if not one.get("was_cancelled")]
+        newest = max(finished, key=_counts, default={})
+        regions: list[Mapping[str, Any]] = []
+        why = ""
         if finished:
-            size = _size(image.regions, where)
-            yield replace(marks, size=size, empty="finished", skipped=_passed_over(image))
+            where = f"{where}, annotation {newest.get('id', '')}".rstrip()
+            regions = _regions(newest, where)
+        elif made:
+            why = SKIPPED
         else:
-            yield replace(marks, empty="unfinished", why=why)
-
-
-def _reader(image: TaskImage, where: str, points: Sequence[str]) -> Callable[[Size], Annotations]:
-    def read(size: Size) -> Annotations:
+            why = ONLY_PREDICTIONS if task.get("predictions") else NOT_ANNOTATED
         try:
-            return from_label_studio(image.regions, image.address, size, points)
+            images = images_of(task["data"], regions, self.tags, skipped=self.skipped)
         except ValidationFailed as error:
             raise ValidationFailed(f"{where}: {error.message}") from None
+        stated = str((task.get("meta") or {}).get("content") or "") if len(images) == 1 else ""
+        for image in images:
+            yield self._marks(image, where, stated or content_named(image.address), why)
 
-    return read
+    def _marks(self, image: TaskImage, where: str, content: str, why: str) -> Marks:
+        """`why`: it is not finished. Where nobody draws at all, what is chosen or written about an
+        image does not say that there is nothing in it."""
+        passed: Counter[str] = Counter()
+
+        def read(size: Size) -> Annotations:
+            passed.clear()
+            try:
+                return from_label_studio(
+                    image.regions, image.address, size, self.points, skipped=passed
+                )
+            except ValidationFailed as error:
+                raise ValidationFailed(f"{where}: {error.message}") from None
+
+        marks = Marks(image.address, read, content, where=where, source=self.file, skipped=passed)
+        if why:
+            return replace(marks, empty="unfinished", why=why)
+        says_so: Emptiness = "finished" if self.drawn or not image.regions else "unstated"
+        return replace(marks, size=_size(image.regions, where), empty=says_so)
 
 
-def _passed_over(image: TaskImage) -> Counter[str]:
-    skipped: Counter[str] = Counter()
-    with suppress(ValidationFailed):  # said when it is read
-        marking(image.regions, skipped=skipped)
-    return skipped
+def _is_drawn(task: Any) -> bool:
+    """Whether something of a task is marked in an image."""
+    if not isinstance(task, Mapping):
+        return False
+    made = task.get("annotations") or task.get("completions") or []
+    rows = (one.get("result") for one in made if isinstance(one, Mapping))
+    return any(
+        isinstance(region, Mapping) and is_of_image(region)
+        for result in rows
+        if isinstance(result, list)
+        for region in result
+    )
 
 
 def _regions(annotation: Mapping[str, Any], where: str) -> list[Mapping[str, Any]]:

@@ -38,6 +38,8 @@ CAPTIONS = {"images": [{"id": 1, "file_name": "frame_1.png", "width": 64, "heigh
 RESULTS = [{"image_id": 1, "category_id": 1, "bbox": [1, 1, 5, 5], "score": 0.9}]
 CREATE_ML = [{"image": "frame_1.png", "annotations": [{"label": "dog", "coordinates": {}}]}]
 SKIPPED = task("frame_1.png") | {"annotations": [{"id": 1, "was_cancelled": True, "result": []}]}
+CHOSEN = {"id": 5, "data": {"image": "frame_1.png"}, "annotations": [{"id": 1, "result": [
+    {"id": "c", "type": "choices", "value": {"choices": ["night"]}}]}]}  # fmt: skip
 PREDICTED = {"data": {"image": "frame_2.png"}, "predictions": [{"result": []}], "annotations": []}
 
 
@@ -56,7 +58,8 @@ def frames(service: Service) -> str:
         ({"min.json": MIN}, "min.json is Label Studio's JSON-MIN"),
         ({"captions.json": CAPTIONS}, "captions.json is COCO captions"),
         ({"results.json": RESULTS}, "results.json is a list of COCO results"),
-        ({"both.json": [coco({"frame_1.png": ["dog"]})] * 2}, "list of COCO documents"),
+        ({"both.json": [coco({"frame_1.png": ["dog"]}), {}]}, "both.json, document 2: This is not"),
+        ({"t.json": [CHOSEN]}, "nothing to take"),
         ({"ml.json": CREATE_ML}, "ml.json is Create ML"),
         ({"odd.json": {"things": [{"bbox": [1, 2, 3, 4]}]}}, "odd.json may hold annotations"),
         ({"odd.xml": "<boxes><box/></boxes>"}, "odd.xml may hold annotations"),
@@ -264,7 +267,9 @@ def test_the_images_of_a_task_get_their_own_regions(service: Service, frames: st
     tasks = [{"id": 4, "data": data, "annotations": [{"id": 9, "result": regions}]}]
     before = state(service, frames)
     answer = correct(service, frames, {"tasks.json": tasks})
-    assert "tasks.json, task 4, annotation 9: The task has regions on" in answer.json()["message"]
+    assert (
+        "tasks.json, task 4, annotation 9: The task has several images" in answer.json()["message"]
+    )
     assert state(service, frames) == before
     answer = correct(service, frames, {"tasks.json": tasks, "label_config.xml": CONFIG})
     assert answer.status_code == 201, answer.text
@@ -315,6 +320,25 @@ def test_classes_of_images_are_no_objects_and_objects_no_classes(service: Servic
     answer = correct(service, classify, {"c.json": coco({"cat0.png": ["dog"]})})
     assert answer.status_code == 400, answer.text
     assert "nothing to take" in answer.json()["message"]
+
+
+def test_documents_of_a_list_have_ids_of_their_own(service: Service, frames: str) -> None:
+    both = [coco({"frame_1.png": ["dog"]}), coco({"frame_2.png": ["car", "dog"]})]
+    answer = correct(service, frames, {"both.json": both})
+    assert answer.status_code == 201, answer.text
+    assert answer.json()["objects"]["stored"] == 3
+    after = {"frame_1.png": ["dog"], "frame_2.png": ["car", "dog"]}
+    assert labels(service, frames) == BEFORE | after
+
+
+def test_a_choice_says_nothing_of_boxes_unless_boxes_are_drawn(
+    service: Service, frames: str
+) -> None:
+    drawing = [task("frame_2.png"), CHOSEN]
+    answer = correct(service, frames, {"t.json": drawing})
+    assert answer.status_code == 201, answer.text
+    after = {"frame_1.png": [], "frame_2.png": ["dog"]}
+    assert labels(service, frames) == BEFORE | after
 
 
 @pytest.mark.parametrize("folder", ["images", "labels", "train", "val", "test", "train2017",
