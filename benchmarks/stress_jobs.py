@@ -126,7 +126,7 @@ class Service:
                 line = process.cmdline()
             except psutil.Error:
                 continue
-            worker = "training.worker" in line and job_id in line
+            worker = "worker" in line and job_id in line
             trainer = "--service-name" in line and "Trainer" in line
             if what == "everything" or (worker if what == "worker" else trainer):
                 with contextlib.suppress(psutil.NoSuchProcess):

@@ -12,8 +12,8 @@ from bentoml._internal.bento.build_config import BentoBuildConfig, BentoPathSpec
 
 from source_tree import ROOT
 
-STARTS = ("service.py", "models_store/__main__.py", "training/__main__.py")
-"""The service, and the shell commands that the README names."""
+STARTS = ("service.py", "worker.py", "models_store/__main__.py", "training/__main__.py")
+"""The service, the process of a job, and the shell commands that the README names."""
 TEXTS = {
     "LICENSE", "README.md", "requirements.txt", "requirements.lock", "requirements-cpu.txt",
     "requirements-tensorrt.txt",

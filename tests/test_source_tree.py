@@ -23,7 +23,7 @@ def decoys(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("module", ["training.worker", "models_store"])
+@pytest.mark.parametrize("module", ["worker", "models_store"])
 def test_the_current_folder_does_not_matter(decoys: Path, module: str) -> None:
     child = subprocess.run(
         module_command(module, "--help"),

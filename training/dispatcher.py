@@ -76,7 +76,7 @@ def dispatcher_of(settings: Settings, on_epoch: Callable[[str, float], None]) ->
 
 
 def worker_command(job: Job) -> list[str]:
-    return module_command("training.worker", job.id, "--parent", str(os.getpid()))
+    return module_command("worker", job.id, "--parent", str(os.getpid()))
 
 
 @dataclass(eq=False)

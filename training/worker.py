@@ -1,4 +1,4 @@
-"""One job in a process of its own: `python -m training.worker JOB_ID`, started by the dispatcher.
+"""A worker process: claims its job, does it, notes the outcome. What a job is, it is told.
 
 It leaves SIGHUP at its default, which ends it anywhere, in the middle of a convolution too:
 checkpoints are renamed into place, a model counts only once its row is written, so there is
@@ -19,10 +19,10 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -30,18 +30,18 @@ from errors import VisionLoopError
 from models_store import _ultralytics
 from models_store.database import Database
 from models_store.registry import Registry
-from models_store.versions import ModelVersion
 from settings import get_settings
 from training.failures import DISK_FULL, is_disk_full, reason
 from training.jobs import Job, JobCancelled, JobStore
 from training.processes import END, LEAVE
-from training.publication import publish, published
-from training.recipe import Recipe
 
 NICE = 10
 INTERVAL = 0.25  # seconds between two writes of progress
 OURS = 15.0  # seconds in which the row must name this process
 TRIES = 5
+
+Work = Callable[["WorkerJob", Job, Registry], dict[str, Any]]
+"""Does a job; returns what to note about its outcome."""
 
 
 class JobHandle(Protocol):
@@ -181,56 +181,9 @@ class WorkerJob:
                 time.sleep(1)
 
 
-def work(job: WorkerJob, row: Job, registry: Registry) -> dict[str, Any]:
-    """Do the job. Returns what to note about its outcome."""
-    if row.kind == "training":
-        return {"model_id": train(job, row, registry).id}
-    # Late: a kind of job loads what it needs; plots, engines and trainers take seconds.
-    if row.kind == "evaluation":
-        from training import promotion
-        from training.evaluating import run_evaluation
-        from training.evaluation_recipe import EvaluationRecipe
-
-        if row.mode == promotion.GATE:
-            promotion.run(promotion.PromotionRecipe.model_validate(row.recipe), job, registry)
-        else:
-            run_evaluation(EvaluationRecipe.model_validate(row.recipe), job, registry)
-        return {}
-    if row.kind == "annotation":
-        from training.annotating import run_annotation
-        from training.annotation_recipe import AnnotationRecipe
-
-        run_annotation(AnnotationRecipe.model_validate(row.recipe), job, registry)
-        return {}
-    raise VisionLoopError(f"There are no jobs of kind {row.kind!r}.")
-
-
-def train(job: WorkerJob, row: Job, registry: Registry) -> ModelVersion:
-    """Train, publish, evaluate; from where an earlier attempt was ended."""
-    from training.evaluating import evaluate_training  # draws plots
-
-    recipe = Recipe.model_validate(row.recipe)
-    version = published(job.id, registry)
-    if version is None:
-        from training.modes import trainer
-
-        trained = trainer(recipe)(recipe, job)
-        job.check()
-        version = publish(trained, recipe, job, registry)
-    measured = evaluate_training(version, recipe, job, registry)
-    if recipe.mode == "incremental" and measured is not None:
-        from training.forgetting import report_forgetting
-
-        report_forgetting(registry.get(version.id), measured, recipe, job, registry)
-    if recipe.promote == "auto":
-        from training.promotion import after_training
-
-        after_training(version, recipe, job, registry)
-    return version
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m training.worker", description=__doc__)
+def main(work: Work) -> int:
+    """The process that the dispatcher starts. Returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m worker", description=__doc__)
     parser.add_argument("job_id")
     parser.add_argument("--parent", type=int, help="pid of the dispatcher; end with it")
     arguments = parser.parse_args()
@@ -242,10 +195,10 @@ def main() -> int:
     if row is None:
         print("This process was not called to the job; it ends.", flush=True)
         return 1
-    return run(WorkerJob(store, row), row, Registry(store.database))
+    return run(WorkerJob(store, row), row, Registry(store.database), work)
 
 
-def run(job: WorkerJob, row: Job, registry: Registry) -> int:
+def run(job: WorkerJob, row: Job, registry: Registry, work: Work) -> int:
     """The job and its outcome. Returns the exit code."""
     try:
         try:
@@ -300,9 +253,9 @@ def give_way(parent: int | None) -> None:
         os.nice(NICE)
 
 
-if __name__ == "__main__":
-    code = main()
+def leave(code: int) -> NoReturn:
+    """End the process whatever threads and loaders are left in it."""
     with contextlib.suppress(OSError):
         sys.stdout.flush()
         sys.stderr.flush()
-    os._exit(code)  # no thread, no loader may keep it
+    os._exit(code)

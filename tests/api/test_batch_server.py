@@ -57,7 +57,7 @@ def ended(client: httpx.Client, job_id: str) -> dict[str, Any]:
 def worker(server: Server, job_id: str) -> psutil.Process:
     assert server.process is not None
     for child in psutil.Process(server.process.pid).children(recursive=True):
-        if "training.worker" in child.cmdline() and job_id in child.cmdline():
+        if "worker" in child.cmdline() and job_id in child.cmdline():
             return child
     raise AssertionError("no worker")
 

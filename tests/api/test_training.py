@@ -109,7 +109,7 @@ def killed(detector: Watched, client: httpx.Client, classes: Path) -> str:
     job_id = str(client.post("/train", json=body).json()["job_id"])
     until(client, job_id, lambda job: job["current_epoch"] >= 3)
     for process in marked()[job_id]:
-        if "training.worker" in process.cmdline():
+        if "worker" in process.cmdline():
             process.kill()
     return job_id
 

@@ -22,7 +22,6 @@ from tests.training.trainer_job import (
     recipe,
     run,
 )
-from training import worker
 from training.distillation import STATE
 from training.distillation_criteria import Criterion
 from training.distillation_options import DistillationOptions
@@ -30,6 +29,8 @@ from training.jobs import JobCancelled, JobStore
 from training.publication import publish
 from training.recipe import Recipe
 from training.worker import WorkerJob
+from training.worker import run as run_job
+from worker import work
 
 TERMS = {
     "detect": {"distill_cls", "distill_box", "distill_feat"},
@@ -128,7 +129,7 @@ def test_a_job_ends_with_a_version_that_is_a_plain_network(registry: Registry) -
     row = store.create("training", config={}, recipe=plan.model_dump(mode="json"))
     store.start(row.id, os.getpid(), 1.0)
     row = store.get(row.id)
-    assert worker.run(WorkerJob(store, row), row, registry) == 0
+    assert run_job(WorkerJob(store, row), row, registry, work) == 0
     job = store.get(row.id)
     assert (job.outcome, job.error) == ("completed", None)
     assert job.progress == 100

@@ -22,9 +22,9 @@ from tests.training.trainer_job import Paths, RecordingJob, drawn, narrow_networ
 from training import evaluating, starter_sets
 from training.evaluation_recipe import EvaluationRecipe, plan_evaluation
 from training.evaluations import EvaluationStore
+from training.job import train
 from training.jobs import JobStore
 from training.signs import CLASS_NAMES
-from training.worker import train
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_a_training_ends_with_an_evaluation_equal_to_ultralytics(
         hyper=hyper,
     )
     row: Any = SimpleNamespace(recipe=plan.model_dump(mode="json"))
-    version = train(job, row, registry)  # type: ignore[arg-type]
+    version = train(job, row, registry)
     found = evaluations.of_job(job.id, version.id)
     assert found is not None
     metrics = registry.get(version.id).metrics or {}
@@ -99,7 +99,7 @@ def test_a_training_ends_with_an_evaluation_equal_to_ultralytics(
     # killed after that: neither trained, published nor evaluated again
     registry.set_metrics(version.id, {})
     lines = len(job.lines)
-    assert train(job, row, registry).id == version.id  # type: ignore[arg-type]
+    assert train(job, row, registry).id == version.id
     assert len(job.lines) == lines
     assert [row.id for row in evaluations.history(version.id)] == [found.id]
     assert (registry.get(version.id).metrics or {})["mAP50"] == found.figures["mAP50"]

@@ -23,11 +23,11 @@ from tests.training.trainer_job import RecordingJob, drawn, narrow_network, reci
 from training.class_means import ClassMeans
 from training.evaluations import EvaluationStore
 from training.incremental import learn, lesson, strength_of
+from training.job import train as work
 from training.jobs import Job
 from training.labels import Row
 from training.old_model import OldModel
 from training.replay import FILE
-from training.worker import train as work
 
 
 def shapes(task: Task, seed: int, **changed: Any) -> str:
@@ -77,10 +77,10 @@ def test_a_job_learns_on_and_reports_what_it_forgot(registry: Registry, job: Rec
     job.stop_when = lambda job: Stopped() if len(job.checkpoints) == 1 else None
     row = Job(recipe=plan.model_dump(mode="json"))
     with pytest.raises(Stopped):
-        work(job, row, registry)  # type: ignore[arg-type]
+        work(job, row, registry)
     memory.append((job.folder / FILE).read_text())
     job.stop_when = lambda _: None
-    version = work(job, row, registry)  # type: ignore[arg-type]
+    version = work(job, row, registry)
     memory.append((job.folder / FILE).read_text())
     assert memory[0] == memory[1]
     assert "Training from epoch 2 to epoch 2" in job.text

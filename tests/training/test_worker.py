@@ -191,8 +191,7 @@ def test_how_it_ended_is_noted(
             raise raised
         return {"model_id": "m:1"}
 
-    monkeypatch.setattr(worker, "work", work)
-    assert run(WorkerJob(store, row), row, Registry(store.database)) == code
+    assert run(WorkerJob(store, row), row, Registry(store.database), work) == code
     found = store.get(row.id)
     assert (found.outcome, found.status) == (outcome, "running")
     assert (words or "") in (found.error or "")
@@ -205,8 +204,8 @@ def test_an_outcome_that_cannot_be_written_is_told_by_the_exit_code(
     def full(*_: Any, **__: Any) -> None:
         raise FULL
 
-    monkeypatch.setattr(worker, "work", lambda *_: {"model_id": "m:1"})
     monkeypatch.setattr(worker, "TRIES", 1)
     job = WorkerJob(store, row)
     monkeypatch.setattr(store, "note", full)
-    assert run(job, row, Registry(store.database)) == DISK_FULL
+    work = {"model_id": "m:1"}
+    assert run(job, row, Registry(store.database), lambda *_: work) == DISK_FULL
