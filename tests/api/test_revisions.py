@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from formats.cvat_xml import from_cvat_xml
+from formats.voc import from_voc
 from inference.annotations import Annotations
 from inference.coco import from_coco
 from inference.label_studio import from_label_studio
@@ -27,9 +29,8 @@ from training.annotated_dataset import AnnotationEntry
 from training.annotated_folder import build
 from training.annotated_picture import PRELABEL_RANK
 from training.annotation_queue import look_of, pack
+from training.dataset_formats import FORMATS, LACKING
 from training.datasets import check
-
-FORMATS = ("label_studio", "yolo", "coco", "labelme")
 
 
 def packed(folder: Path) -> bytes:
@@ -75,6 +76,11 @@ def read(archive: zipfile.ZipFile, form: str) -> dict[str, Annotations]:
     if form == "coco":
         documents = [json.loads(archive.read(n)) for n in names if n.startswith("annotations/")]
         return {found.image: found for one in documents for found in from_coco(one)}
+    if form == "voc":
+        read_all = (from_voc(archive.read(n)) for n in names if n.endswith(".xml"))
+        return {found.image: found for found in read_all}
+    if form == "cvat_xml":
+        return {found.image: found for found in from_cvat_xml(archive.read("annotations.xml"))}
     if form == "labelme":
         read_one = [from_labelme(json.loads(archive.read(n)), POINTS) for n in names
                     if n.endswith(".json")]  # fmt: skip
@@ -112,7 +118,7 @@ def test_every_format_says_the_same_and_comes_back(
 ) -> None:
     dataset = upload(service, tmp_path, task)
     wanted: dict[str, Any] | None = None
-    for number, form in enumerate(FORMATS, 1):
+    for number, form in enumerate((f for f in FORMATS if task not in LACKING.get(f, {})), 1):
         archive = export(service, dataset, format=form, revision=0)
         pictures = [n for n in archive.namelist() if n.endswith(".jpg")]
         assert len(pictures) == 9
