@@ -88,8 +88,7 @@ class Annotation:
         points = points or [(p.x, p.y) for p in self.keypoints if p.visibility]
         if not points:
             return None
-        xs, ys = zip(*points, strict=True)
-        return min(xs), min(ys), max(xs), max(ys)
+        return _around(points)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,18 +131,29 @@ class Annotations:
 
 
 def with_area(objects: Iterable[Annotation], passed: Counter[str]) -> tuple[Annotation, ...]:
-    """Without boxes that enclose nothing, as a click without a drag leaves them; they are counted
-    in `passed`. Of an object with key points these stay."""
+    """Without boxes and parts that enclose nothing, as a click without a drag leaves them.
+
+    An object of which nothing else is left is counted in `passed`.
+    """
     kept = []
     for thing in objects:
-        x1, y1, x2, y2 = thing.box or (0, 0, 1, 1)
-        if min(x2 - x1, y2 - y1) >= SMALLEST:
-            kept.append(thing)
-        elif thing.parts or any(point.visibility for point in thing.keypoints):
-            kept.append(replace(thing, box=None))
-        else:
+        box = thing.box if thing.box and _is_wide(thing.box) else None
+        parts = tuple(part for part in thing.parts if _is_wide(_around(part.outline)))
+        seen = any(point.visibility for point in thing.keypoints)
+        if (thing.box or thing.parts) and not (box or parts or seen):
             passed[NO_AREA] += 1
+        else:
+            kept.append(replace(thing, box=box, parts=parts))
     return tuple(kept)
+
+
+def _is_wide(box: Box) -> bool:
+    return min(box[2] - box[0], box[3] - box[1]) >= SMALLEST
+
+
+def _around(points: Iterable[Point]) -> Box:
+    xs, ys = zip(*points, strict=True)
+    return min(xs), min(ys), max(xs), max(ys)
 
 
 def in_order(

@@ -107,6 +107,11 @@ def test_boxes_without_an_area_are_counted() -> None:
     """COCO 2017 has one itself."""
     flat = BOX | {"bbox": [1, 2, 30, 0]}
     assert counted(BOX, flat) == (1, {NO_AREA: 1})
+    line = flat | {"segmentation": [[1, 2, 9, 2, 31, 2]]}
+    square = [10, 10, 50, 10, 50, 50, 10, 50]
+    assert counted(line) == (0, {NO_AREA: 1})
+    half = flat | {"segmentation": [[1, 2, 9, 2, 31, 2], square]}
+    assert [len(o.parts) for o in from_coco(document(half))[0].objects] == [1]
     posed = [{"id": 1, "name": "person", "keypoints": ["nose"]}]
     (thing,) = from_coco(document(flat | {"keypoints": [5, 6, 2]}, categories=posed))[0].objects
     assert thing == Annotation("person", keypoints=(Keypoint("nose", 5, 6),))
