@@ -15,10 +15,10 @@ LOCK := pip compile --quiet --no-config --universal --generate-hashes --python-v
 export BENTOML_DO_NOT_TRACK ?= true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup named serve test test-tools lint format bench stress starters build image image-replay lock clean
+.PHONY: help setup named serve test test-properties test-tools lint format bench stress starters build image image-replay lock clean
 
 help:  ## Show this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 setup: $(READY)  ## Create .venv and install everything
 
@@ -40,6 +40,9 @@ serve: $(READY)  ## Serve on 127.0.0.1:3000 (PORT= for another), starter models 
 test: $(READY)  ## Lint, type-check and run the tests
 	@$(RUN) ruff check . && $(RUN) ruff format --check . && $(RUN) mypy
 	@$(RUN) pytest
+
+test-properties: $(READY)  ## Try what must hold for all data with 2,000 examples each
+	@PROPERTY_EXAMPLES=2000 $(RUN) pytest -m properties
 
 test-tools: $(READY)  ## Have supervision and datumaro load our exports, and read theirs
 	@test -x $(TOOLS)/bin/python || $(RUN) uv venv --quiet --python $(VENV)/bin/python $(TOOLS)

@@ -116,7 +116,10 @@ class _Points(NamedTuple):
 def _annotation(
     line: str, names: Sequence[str], size: tuple[int, int], points: _Points
 ) -> Annotation:
-    values = [float(text) for text in line.split()]
+    try:
+        values = [float(text) for text in line.split()]
+    except ValueError:
+        values = [math.nan]
     if not all(map(math.isfinite, values)) or values[0] != int(values[0]):
         raise ValueError(f"{line.strip()[:40]!r} is not a class id and numbers")
     if not 0 <= values[0] < len(names):

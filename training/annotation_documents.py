@@ -37,6 +37,7 @@ from training.image_files import SUFFIXES
 from training.image_names import content_named, parts_of, without_suffix
 from training.label_files import (
     ClassList,
+    decoded,
     names_of,
     read_json,
     read_labels,
@@ -253,7 +254,7 @@ class _Reading:
     def _text(self, name: str, path: Path) -> bool:
         if path.stat().st_size > MOST_TEXT:
             raise ValidationFailed(f"{name} is over {MOST_TEXT // 2**20} MiB: no label file is.")
-        text = path.read_bytes().decode("utf-8-sig", "replace")
+        text = decoded(path.read_bytes())
         stems = frozenset(without_suffix(PurePosixPath(one).name) for one in self.pictures)
         kind = text_kind(PurePosixPath(name), text, stems)
         if kind == "classes":

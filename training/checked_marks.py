@@ -7,11 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from errors import ValidationFailed
-from inference.annotations import Annotation, Annotations, Keypoint, Part, Ring
+from inference.annotations import SMALLEST, Annotation, Annotations, Keypoint, Part, Ring
 from inference.polygons import clip
 from models_store.description import Task
-
-SMALLEST = 1e-3  # pixels: what is narrower is no object
 
 
 def unfit(thing: Annotation, task: Task) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from errors import ValidationFailed
-from inference.annotations import Annotations
+from inference.annotations import NO_AREA, Annotations
 from models_store.description import Task
 from training.annotated_picture import PERSON, AnnotatedPicture
 from training.annotation_diff import compare
@@ -212,13 +212,13 @@ def _fitting(made: Correction, found: Annotations, rules: Rules) -> Annotations:
 
 def _is_empty(marks: Marks, found: Annotations, rules: Rules) -> bool:
     """Whether it says that nothing is in the image."""
-    drawn = any(thing.bounds for thing in found.objects)
-    if drawn or marks.empty == "unfinished" or (found.objects and rules.task == "classify"):
+    drawn = any(thing.bounds for thing in found.objects) or NO_AREA in marks.skipped
+    if drawn or marks.empty == "unfinished":
         return False  # there was something
     if marks.empty == "finished":
         return True
-    lost = bool(found.objects) or marks.skipped.total() > 0
-    return not lost and (marks.empty == "stated" or rules.background)
+    nothing_lost = not found.objects and marks.skipped.total() == 0
+    return nothing_lost and (marks.empty == "stated" or rules.background)
 
 
 def _put(

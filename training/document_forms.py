@@ -66,10 +66,10 @@ def foreign_json(document: Any) -> str | None:
     one = document if isinstance(document, Mapping) else {}
     rows = [row for row in document if isinstance(row, Mapping)] if _is_list(document) else []
     row: Mapping[str, Any] = rows[0] if rows else {}
-    inner = one.get("annotations")
+    inner = one.get("annotations") or row.get("annotations")
     first = inner[0] if _is_list(inner) and inner and isinstance(inner[0], Mapping) else {}
     if "_via_img_metadata" in one or _is_via(one):
-        return "a project of the VGG Image Annotator (VIA): in VIA export annotations as COCO"
+        return "a project of the VGG Image Annotator (VIA): export as COCO in its menu Annotation"
     if "caption" in first:
         return "COCO captions, which mark nothing in an image: send the instances document"
     if "segments_info" in first:

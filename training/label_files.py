@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
 from errors import ValidationFailed
-from inference.annotations import Annotations
+from inference.annotations import Annotations, with_area
 from inference.yolo_labels import from_yolo
 from training.document_forms import foreign_lines
 from training.image_names import content_named
@@ -40,12 +41,21 @@ class ClassList:
     whole: bool = False
 
 
+def decoded(data: bytes) -> str:
+    """The text of a file; what is neither UTF-8 nor marked as UTF-16 has U+FFFD in it."""
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return data.decode("utf-16", "replace")
+    return data.decode("utf-8-sig", "replace")
+
+
 def names_of(path: str, text: str) -> ClassList:
     """A list with a class in each line; lines may begin with the ids.
 
     Raises:
-        ValidationFailed: A line is empty, which leaves open whether it counts.
+        ValidationFailed: It is not UTF-8; a line is empty, which leaves open whether it counts.
     """
+    if "\ufffd" in text or "\0" in text:
+        raise ValidationFailed(f"{path} is not UTF-8 text. Save it as UTF-8.")
     lines = [line.strip() for line in text.rstrip().splitlines()]
     for number, line in enumerate(lines, 1):
         if not line:
@@ -149,13 +159,18 @@ def _lines(path: str, text: str, classes: ClassList, stem: bool = True) -> Marks
     name = re.sub(r"\.txt$", "", path, flags=re.I) if stem else path
     where = path if stem else f"'labels' of {path[:100]}"
 
+    skipped: Counter[str] = Counter()
+
     def read(size: Size) -> Annotations:
+        skipped.clear()  # it may be read again
         try:
-            return from_yolo(text, classes.names, size, name, classes.points, classes.numbers)
+            found = from_yolo(text, classes.names, size, name, classes.points, classes.numbers)
         except ValidationFailed as error:
             raise ValidationFailed(f"{where[:120]}: {error.message}") from None
+        return replace(found, objects=with_area(found.objects, skipped))
 
-    return Marks(name, read, content_named(name), where=where, source="yolo", stem=stem)
+    content = content_named(name)
+    return Marks(name, read, content, where=where, source="yolo", stem=stem, skipped=skipped)
 
 
 def refuse_foreign(path: str, text: str, points: Sequence[str]) -> None:

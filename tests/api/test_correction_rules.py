@@ -60,6 +60,10 @@ def frames(service: Service) -> str:
         ({"results.json": RESULTS}, "results.json is a list of COCO results"),
         ({"both.json": [coco({"frame_1.png": ["dog"]}), {}]}, "both.json, document 2: This is not"),
         ({"t.json": [CHOSEN]}, "nothing to take"),
+        ({"classes.txt": "für\n".encode("cp1252"), "labels/frame_1.txt": f"0 {BOX}"}, "UTF-8"),
+        ({"labels/frame_1.txt": f"x {BOX}\n0 {BOX}"}, "labels/frame_1.txt"),
+        ({"labels/frame_1.txt": f"0 {BOX}\n0 0.5 zwei 0.1 0.1"}, "is not a class id and numbers"),
+        ({"labels/frame_1.txt": "0 0.5 0.5 0 0"}, "1 boxes without an area"),
         ({"ml.json": CREATE_ML}, "ml.json is Create ML"),
         ({"odd.json": {"things": [{"bbox": [1, 2, 3, 4]}]}}, "odd.json may hold annotations"),
         ({"odd.xml": "<boxes><box/></boxes>"}, "odd.xml may hold annotations"),
@@ -196,6 +200,7 @@ def test_annotations_of_another_size_fit_no_image(
         ({"obj.names": "dog\nperson\ncar\n"}, "dog", ""),
         ({"data/obj.names": "dog\nperson\ncar\n"}, "dog", ""),
         ({"labels/classes.txt": "dog\nperson"}, "dog", ""),
+        ({"classes.txt": "dog\n".encode("utf-16")}, "dog", ""),
         ({"meta/labels.txt": "0 dog\n1 car\n"}, "dog", ""),
         ({"x/y/data.yaml": "names: [person]\ntrain: a\n"}, "person", ""),
         ({"dataset.yaml": "names: {0: person}"}, "person", ""),
@@ -306,8 +311,9 @@ def test_classes_of_images_are_no_objects_and_objects_no_classes(service: Servic
     marked["annotations"][0]["result"].append(
         {"id": "c", "type": "choices", "value": {"choices": ["night"]}}
     )
+    marked["annotations"][0]["result"].append({"id": "t", "type": "textarea", "value": {}})
     answer = correct(service, detect, {"t.json": [marked]}).json()
-    assert (answer["objects"]["received"], answer["objects"]["stored"]) == (2, 1)
+    assert (answer["objects"]["received"], answer["objects"]["stored"]) == (3, 1)
     assert answer["new_classes"] == []
     assert labels(service, detect) == BEFORE | {"frame_1.png": ["dog"]}
 

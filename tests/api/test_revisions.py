@@ -232,7 +232,7 @@ def test_pictures_are_known_by_content_and_new_ones_join(
         (b"{nope", "not valid JSON"),
         (b'{"labels": {"nowhere.jpg": ""}}', "No annotation fits an image"),
         (b'{"labels": {"images/train/0000.jpg": "9 0.5 0.5 0.1 0.1"}}', "class id 9"),
-        (b'{"labels": {"images/train/0000.jpg": "0 0.5 0.5 0 0.1"}}', "no area"),
+        (b'{"labels": {"images/train/0000.jpg": "0 0.5 0.5 0 0.1"}}', "1 boxes without an area"),
         (b'{"labels": {"images/train/0000.jpg": "0 nan 0.5 0.1 0.1"}}', "Line 1"),
         (b'{"shapes": [], "imageWidth": 5, "imageHeight": 5, "imagePath": "images/train/0000.jpg"}',
          "is 64"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -10,12 +9,14 @@ from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from inference.annotations import Annotation, Annotations, Part
 from models_store.description import Task
 from tests.api.correction_app import drawn
+from tests.examples import EXAMPLES
 from training.annotated_picture import ORIGINAL, PERSON, AnnotatedPicture
 from training.annotation_documents import from_folder
 from training.correcting import Correction, Rules, read_correction
@@ -24,7 +25,8 @@ from training.image_names import comparable
 from training.same_marks import are_equal
 from training.source_annotations import Sent
 
-EXAMPLES = int(os.environ.get("VISIONLOOP_TEST_EXAMPLES", "200"))
+pytestmark = pytest.mark.properties
+
 NAMES = ("car", "person", "dog")
 SIZES = ((64, 48), (48, 64), (33, 20))
 SEEDS = 12
