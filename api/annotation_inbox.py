@@ -25,9 +25,10 @@ from models_store.description import Task
 from models_store.registry import Registry
 from models_store.versions import ModelVersion
 from training.annotated_dataset import AnnotatedDataset, AnnotatedDatasets, AnnotationEntry
-from training.annotated_folder import build, task_of
+from training.annotated_folder import build
 from training.evaluations import EvaluationRow, EvaluationStore
 from training.jobs import Job, JobStore
+from training.task_forms import task_of
 
 log = logging.getLogger("visionloop")
 

@@ -104,6 +104,23 @@ class Dataset(Report):
     files: int
     skipped_files: int = Field(description="files of the zip that are no data")
     revision: int = Field(0, description="the newest one; 0: as uploaded")
+    source_format: str = Field(
+        "",
+        description="yolo, folders (of classes), images (alone), or the documents' forms joined "
+        "by +: coco, cvat_xml, label_studio, labelme, voc, yolo",
+    )
+    images: dict[str, int] = Field(
+        {},
+        description="received = labelled + empty + without_annotation + unreadable + copies; "
+        "missing: described, and not in the zip",
+    )
+    objects: dict[str, Any] = Field(
+        {}, description="received = stored + passed_over, which has a count per reason"
+    )
+    renamed: dict[str, str] = Field(
+        {}, description="path in the zip → path here, of images whose name was taken"
+    )
+    notes: list[str] = Field([], description="what was assumed, such as the order of classes")
     to_review: int = Field(0, description="pictures left out until a person has looked")
     annotation: dict[str, Any] | None = Field(
         None, description="of a batch annotation: objects by class and band, problems"

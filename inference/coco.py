@@ -119,6 +119,26 @@ def from_coco(
     return found
 
 
+def category_names(document: Mapping[str, Any]) -> list[str]:
+    """Its categories in the order of their ids; without the one that Roboflow puts above the
+    others, which no object has."""
+    categories = sorted(_rows(document, "categories"), key=lambda row: _in_order(row.get("id")))
+    used = {str(row.get("category_id")) for row in document.get("annotations") or ()}
+    above = {str(row.get("supercategory")) for row in categories}
+    return [
+        row["name"]
+        for row in categories
+        if str(row.get("id")) in used
+        or row["name"] not in above
+        or str(row.get("supercategory")) not in ("none", "None", "")
+    ]
+
+
+def _in_order(key: Any) -> tuple[int, str]:
+    text = str(key)
+    return (int(text), "") if text.isdecimal() else (10**9, text)
+
+
 def _rows(document: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
     rows = document.get(name) if isinstance(document, Mapping) else None
     if not isinstance(rows, list) or not all(isinstance(row, Mapping) for row in rows):

@@ -11,18 +11,16 @@ import os
 import shutil
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
 from filelock import FileLock
 
 from errors import DatasetInvalid, VisionLoopError
-from inference.annotations import Annotation, Annotations, Part
+from inference.annotations import Annotations
 from inference.yolo_labels import to_yolo
 from models_store.database import now
 from models_store.description import Task
@@ -33,11 +31,11 @@ from training.dataset_store import CARD
 from training.datasets import inspect
 from training.revision_records import Known, new_revision, write_revision
 from training.revisions import REVISIONS, is_kept
+from training.task_forms import describe, fitting, folder_name, task_of
 
 HELD_OUT = 5  # one of so many pictures, by their content, is of the val split
 YOUNG = 60.0  # seconds for which an older revision stays though nothing names it
 LAST = 3  # revisions that stay though nothing names them
-LONGEST_NAME = 200
 
 Relabel = Callable[[Annotations], Annotations]
 
@@ -105,22 +103,6 @@ def build(
     return card
 
 
-def task_of(found: Iterable[Annotations]) -> Task:
-    """Pose where there are key points, segment where polygons prevail, detect where there are
-    boxes; else classify."""
-    kinds: Counter[str] = Counter()
-    for marked in found:
-        for thing in marked.objects:
-            kinds["points"] += bool(thing.keypoints)
-            kinds["polygons"] += bool(thing.parts)
-            kinds["boxes"] += thing.box is not None and not thing.parts
-    if kinds["points"]:
-        return "pose"
-    if kinds["polygons"] > kinds["boxes"]:
-        return "segment"
-    return "detect" if kinds["polygons"] + kinds["boxes"] else "classify"
-
-
 def held_out(contents: Iterable[str]) -> set[str]:
     """The pictures of the val split, by their SHA-256 alone, so that none ever changes sides.
 
@@ -163,20 +145,9 @@ def _write(
         _link(picture.file, folder / "images" / split / picture.file.name)
         text = to_yolo(picture.annotations, classes, points)
         (folder / "labels" / split / f"{picture.content}.txt").write_text(text, encoding="utf-8")
-    text = describe(task, classes, points, test)
+    splits = ("train", "val", "test") if test else ("train", "val")
+    text = describe(task, classes, points, splits)
     (folder / "data.yaml").write_text(text, encoding="utf-8")
-
-
-def describe(task: Task, classes: Sequence[str], points: Sequence[str], test: bool) -> str:
-    """The data.yaml of a folder with images/ and labels/; `test`: it has that split, too."""
-    description: dict[str, Any] = {"path": ".", "train": "images/train", "val": "images/val"}
-    description |= {"test": "images/test"} if test else {}
-    description["names"] = dict(enumerate(classes))
-    if task == "pose":
-        description |= {"kpt_shape": [len(points), 3], "kpt_names": {0: list(points)}}
-        if flip := _mirrored(points):
-            description["flip_idx"] = flip
-    return yaml.safe_dump(description, sort_keys=False, allow_unicode=True)
 
 
 def _write_classes(folder: Path, pictures: Sequence[AnnotatedPicture]) -> None:
@@ -192,50 +163,6 @@ def _write_classes(folder: Path, pictures: Sequence[AnnotatedPicture]) -> None:
             target = folder / split / folder_name(name)
             target.mkdir(parents=True, exist_ok=True)
             _link(picture.file, target / picture.file.name)
-
-
-def folder_name(label: str) -> str:
-    """A class name that can be a folder's, visible."""
-    name = "".join("_" if c == "/" or ord(c) < 32 else c for c in label.strip())[:LONGEST_NAME]
-    return f"_{name[1:]}" if name.startswith(".") else name or "_"
-
-
-def fitting(found: Annotations, task: Task) -> Annotations:
-    """Without what the task has no form for; for segment a box becomes its rectangle."""
-    objects = []
-    for thing in found.objects:
-        if thing.bounds is None or (task == "pose" and not thing.keypoints):
-            continue
-        kept = thing
-        if task == "detect":
-            kept = Annotation(thing.label, box=thing.bounds)
-        elif task == "segment":
-            parts = thing.parts or (Part(_rectangle(thing)),)
-            kept = Annotation(thing.label, parts=parts)
-        elif thing.parts:  # pose: a box and its points
-            kept = Annotation(thing.label, box=thing.bounds, keypoints=thing.keypoints)
-        objects.append(kept)
-    return replace(found, objects=tuple(objects))
-
-
-def _rectangle(thing: Annotation) -> tuple[tuple[float, float], ...]:
-    assert thing.bounds is not None
-    x1, y1, x2, y2 = thing.bounds
-    return (x1, y1), (x2, y1), (x2, y2), (x1, y2)
-
-
-def _mirrored(points: Sequence[str]) -> list[int] | None:
-    """Which key point each becomes in a mirror, where `left` and `right` in names tell it."""
-    index = {name.casefold(): i for i, name in enumerate(points)}
-    if not any("left" in name for name in index):
-        return None
-    flip = []
-    for name in index:
-        other = name.replace("left", "\0").replace("right", "left").replace("\0", "right")
-        if other not in index:
-            return None
-        flip.append(index[other])
-    return flip if sorted(flip) == list(range(len(points))) else None
 
 
 def _card(

@@ -16,11 +16,12 @@ from errors import ValidationFailed
 from formats.cvat_xml import from_cvat_xml
 from formats.voc import from_voc
 from formats.xml_documents import xml_format
-from inference.annotations import Annotation, Annotations
-from inference.coco import from_coco
+from inference.annotations import Annotations
+from inference.coco import category_names, from_coco
 from inference.label_config import ImageTag, parse_label_config
 from inference.labelme import from_labelme
 from training import dataset_yaml
+from training.class_folder_marks import class_folder_marks
 from training.document_forms import (
     MOST_TEXT,
     Form,
@@ -47,13 +48,6 @@ from training.source_annotations import Emptiness, Marks, Sent, Size
 from training.task_documents import from_tasks, tags_for
 
 BIGGEST = 512 * 2**20  # bytes of one document
-NO_CLASS = re.compile(  # folders that sort images by something else than their class
-    "images?|imgs?|pictures?|photos?|frames?|labels?|annotations?|data|dataset|jpegimages|"
-    "obj_(train|valid|test)_data|train(ing)?|trainval|val|valid(ation)?|test(ing)?|eval|"
-    "evaluation|dev|unlabell?ed",
-    re.I,
-)
-_YEAR = re.compile(r"[_-]?(19|20)\d\d$")
 SPLIT = re.compile(r"(?:^|[_.-])((?:train|val|valid|validation|test)(?:20\d\d)?)$", re.I)
 
 SHAPES = (
@@ -135,7 +129,7 @@ def from_folder(
             reading.file(name, path)
     reading.rest()
     if not reading.marks and classify:
-        reading.marks += _class_folders(reading.pictures, folder.name, names)
+        reading.marks += class_folder_marks(reading.pictures, folder.name, names)
     return reading.sent()
 
 
@@ -166,11 +160,22 @@ class _Reading:
     skipped: Counter[str] = field(default_factory=Counter)
     ignored: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    classes: list[str] = field(default_factory=list)
+    forms: set[str] = field(default_factory=set)
 
     def sent(self) -> Sent:
         contents = {name: _digest(path) for name, path in self.pictures.items()}
+        named = [name for one in self.lists if one.whole for name in one.names]
+        named += [name for one in self.lists if not one.whole for name in one.names]
         return Sent(
-            self.marks, self.pictures, contents, self.skipped, sorted(self.ignored), self.notes
+            self.marks,
+            self.pictures,
+            contents,
+            self.skipped,
+            sorted(self.ignored),
+            self.notes,
+            tuple(dict.fromkeys((*named, *self.classes))),
+            tuple(sorted(self.forms)),
         )
 
     def file(self, name: str, path: Path) -> None:
@@ -196,11 +201,13 @@ class _Reading:
             self.marks += from_tasks(tasks, file, self.points, tags, self.skipped)
         if self.texts:
             self._wanted("yolo", next(iter(self.texts)))
+            self.forms.add("yolo")
             found = read_labels(self.texts, self.lists, self.names, self.points, self.notes)
             self.marks += found
 
     def document(self, document: Any, form: Form, file: str) -> None:
         """Read a JSON document of a known form."""
+        self.forms.add(form)
         every = document if isinstance(document, list) else [document]
         if form == "coco":
             for number, one in enumerate(every, 1):
@@ -245,6 +252,7 @@ class _Reading:
                 return False
             raise _not_understood(name, foreign_xml(start))
         self._wanted(form, name)
+        self.forms.add(form)
         try:
             self.marks += self._voc(data, name) if form == "voc" else self._cvat(data, name)
         except ValidationFailed as error:
@@ -303,6 +311,7 @@ class _Reading:
             found = from_coco(whole, skipped=self.skipped)
         except ValidationFailed as error:
             raise ValidationFailed(f"{file}{place}: {error.message}") from None
+        self.classes += category_names(document)
         split = SPLIT.search(PurePosixPath(file).stem)
         folder = f"images/{split[1]}" if split else _folder(file)
         for one in found:
@@ -363,25 +372,6 @@ def _read_already(
     content = content_named(name)
     where = where if where != name or where == source else f"{source}, {name[:100]}"
     return Marks(name, read, content, size, where, source, beside, stem=stem, empty=empty)
-
-
-def _class_folders(
-    pictures: Mapping[str, Path], root: str, names: Sequence[str]
-) -> Iterator[Marks]:
-    """The folder of an image is its class, unless it sorts them by something else."""
-    for name in pictures:
-        folders = PurePosixPath(name).parts[:-1] or ((root,) if root in names else ())
-        sorts = [bool(NO_CLASS.fullmatch(_YEAR.sub("", folder))) for folder in folders]
-        # train/train/0.jpg: the inner one is the class, if there is such a class
-        if folders and (not sorts[-1] or (folders[-1] in names and sorts[-2:-1] == [True])):
-            yield _of_class(name, folders[-1])
-
-
-def _of_class(name: str, label: str) -> Marks:
-    def read(size: Size) -> Annotations:
-        return Annotations(name, *size, (Annotation(label),))
-
-    return Marks(name, read, where=name, source="folders")
 
 
 def _not_understood(name: str, remedy: str = "") -> ValidationFailed:

@@ -154,6 +154,7 @@ def pictures(
         try:
             found = inspect(source, None, roots)
             splits = {image: split for split, images in found.splits.items() for image in images}
+            splits |= dict.fromkeys(found.unlabelled, "")
         except VisionLoopError:  # a folder of pictures, and no more
             if source.is_file():
                 raise

@@ -40,6 +40,7 @@ class Rules:
         background: A document that lists an image without marking anything says that there is
             nothing in it.
         refuse_new: Of classes that the data set does not have.
+        any_format: New images may be of every format that is read, not only of trainers' own.
     """
 
     dataset: str
@@ -49,6 +50,7 @@ class Rules:
     only_changed: bool = False
     background: bool = False
     refuse_new: bool = False
+    any_format: bool = False
 
 
 @dataclass
@@ -57,6 +59,7 @@ class Correction:
 
     Attributes:
         found: Content → what is said of it.
+        said_by: Content → what said it, likewise.
         images: Content → the image, likewise.
         names: Content → path to store it under, of images that are new.
         unchanged: Images that came back as they were.
@@ -71,6 +74,7 @@ class Correction:
     """
 
     found: dict[str, Annotations] = field(default_factory=dict)
+    said_by: dict[str, Marks] = field(default_factory=dict)
     images: dict[str, Image] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
     unchanged: set[str] = field(default_factory=set)
@@ -136,12 +140,11 @@ def read_correction(pictures: Sequence[AnnotatedPicture], sent: Sent, rules: Rul
         InvalidImage, PayloadTooLarge: A new image cannot be read, or is too large.
     """
     _refuse_nothing(sent, rules)
-    identity = Identity(pictures, sent, rules.max_pixels)
+    identity = Identity(pictures, sent, rules.max_pixels, rules.any_format)
     made = Correction(notes=list(sent.notes), ignored=sent.ignored)
     _pass_over(made, sent.skipped)
-    said_by: dict[str, Marks] = {}
     for claim in identity.claims():
-        _take(made, claim, rules, said_by)
+        _take(made, claim, rules, made.said_by)
     _count_images(made, identity, sent)
     _refuse_unmatched(made, rules)
     _compare(made, {picture.content: picture for picture in pictures}, rules)

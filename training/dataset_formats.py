@@ -22,8 +22,9 @@ from inference.label_studio import to_label_studio
 from inference.labelme import to_labelme
 from inference.yolo_labels import to_yolo
 from models_store.description import Task
-from training.annotated_folder import describe, fitting, folder_name, held_out
+from training.annotated_folder import held_out
 from training.annotated_picture import PERSON, AnnotatedPicture
+from training.task_forms import describe, fitting, folder_name
 
 Format = Literal["label_studio", "yolo", "coco", "labelme", "voc", "cvat_xml"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -199,7 +200,8 @@ def _pictures(placed: Sequence[_Placed], images: bool) -> Iterator[Entry]:
 
 def _yolo(data: Exported, placed: Sequence[_Placed], images: bool) -> Iterator[Entry]:
     splits = {one.split for one in placed} | {"train", "val"}
-    text = describe(data.task, data.names, data.keypoint_names, "test" in splits)
+    described = ("train", "val", "test") if "test" in splits else ("train", "val")
+    text = describe(data.task, data.names, data.keypoint_names, described)
     yield Entry("data.yaml", text.encode())
     for one in placed:
         found = one.found if data.task == "classify" else fitting(one.found, data.task)

@@ -23,12 +23,14 @@ from training import archive, fingerprint
 from training.data_roots import confine, data_roots, there
 from training.dataset_report import report
 from training.datasets import Dataset, inspect
+from training.intake import intake_of
 from training.revisions import get_revision, revision_folder
-from training.upload_description import find_description, unused_images
+from training.upload_description import count_images, understand, unused_images
 
 CARD = "dataset.json"
 FIRST_CARD = "original.json"  # an upload's card, once revisions have others
 DATA = "data"
+MADE = "made"  # while an upload is read: what becomes `data` where it was made of documents
 ABANDONED = 24 * 3600.0  # seconds after which an unfinished upload is cleared away
 _ID = re.compile(r"[a-z0-9][a-z0-9-]{0,60}")
 _REVISION = re.compile(r"([a-z0-9][a-z0-9-]{0,60})@([0-9]{1,6})")
@@ -42,6 +44,7 @@ class DatasetStore:
         self.folder = settings.home / "datasets"
         self.staging = settings.home / "uploads"
         self.max_upload = settings.max_upload_bytes
+        self.max_pixels = settings.max_pixels
         self.roots = data_roots(settings)
 
     def add(self, file: Path | IO[bytes], name: str, task: Task | None = None) -> dict[str, Any]:
@@ -60,10 +63,18 @@ class DatasetStore:
         try:
             (staged / DATA).mkdir()
             unpacked = archive.unpack(file, staged / DATA, self.max_upload)
-            top = find_description(unpacked.root)
-            dataset = inspect(top, task, [staged])
-            told = (*unpacked.findings, *unused_images(unpacked.root, dataset))
+            found = understand(unpacked.root, task, staged / MADE, self.max_pixels)
+            if found.intake is not None:  # what is left of the zip are documents
+                shutil.rmtree(staged / DATA)
+                (staged / MADE).rename(staged / DATA)
+                top = staged / DATA / found.top.relative_to(staged / MADE)
+            else:
+                top = found.top
+            dataset = inspect(top, task or found.task, [staged])
+            unused = unused_images(unpacked.root, dataset) if found.intake is None else ()
+            told = (*unpacked.findings, *found.findings, *unused)
             dataset = replace(dataset, found=(*dataset.found, *told))
+            intake = found.intake or intake_of(dataset, found.form, count_images(unpacked.root))
             new_id = self._new_id(name)
             card: dict[str, Any] = {
                 "id": new_id,
@@ -73,7 +84,8 @@ class DatasetStore:
                 "files": unpacked.files,
                 "skipped_files": unpacked.skipped,
                 "description": os.path.relpath(top, staged),
-            } | report(dataset)
+            }
+            card |= report(dataset) | intake.to_json()
             fingerprint.forget(dataset.root)
             (staged / CARD).write_text(json.dumps(card, indent=1), encoding="utf-8")
             staged.chmod(0o755)

@@ -21,9 +21,15 @@ from training.image_files import SUFFIXES, foreign, walk
 from training.image_lists import listed
 
 BIGGEST = 4 * 2**20  # bytes of a data.yaml
+UNLABELLED = "unlabelled"  # our own key: images that nobody has annotated yet, of no split
 MOST_CLASSES = 10_000
 USUAL = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
-KEYS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
+KEYS = {
+    "train": ("train",),
+    "val": ("val", "valid", "validation"),
+    "test": ("test",),
+    UNLABELLED: (UNLABELLED,),
+}
 _OTHER_NAMES = {"val": ("valid", "validation"), "valid": ("val",), "validation": ("val", "valid")}
 _TEXTS = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # makes texts, lists, dicts, no more
 
@@ -37,7 +43,8 @@ class Keypoints(NamedTuple):
 
 
 class Described(NamedTuple):
-    """What a data.yaml says, its paths found. `sources` are folders, lists or pictures."""
+    """What a data.yaml says, its paths found. `sources` are folders, lists or images, of the
+    splits and of `unlabelled`, whose images wait for their annotations."""
 
     root: Path
     names: tuple[str, ...]
@@ -68,13 +75,14 @@ def describe(file: Path, roots: Sequence[Path], findings: Findings) -> Described
             found = _sources(file, key, values, [base, root], roots, findings)
             if found or split != "test":
                 sources[split] = found
-    if "train" not in sources:
+    if "train" not in sources and list(sources) != [UNLABELLED]:
         near = [key for key in content if key.strip().lower() in ("train", "training")]
         hint = f" It has '{near[0][:40]}': keys are written in lower case." if near else ""
         raise DatasetInvalid(f"{file.name}: the key 'train' is missing: a folder of images.{hint}")
     if (channels := content.get("channels")) not in (None, "", "3"):
         raise DatasetInvalid(f"{file.name}: channels is {_shown(channels)}; only 3 (RGB) work.")
-    return Described(root, _names(file, content, findings), _keypoints(file, content), sources)
+    names = _names(file, content, findings) if "train" in sources or content.get("names") else ()
+    return Described(root, names, _keypoints(file, content), sources)
 
 
 def _key(file: Path, content: dict[str, Any], keys: Sequence[str]) -> str | None:
@@ -214,11 +222,13 @@ def descriptions(folder: Path) -> list[Path]:
 
 
 def images(
-    described: Described, roots: Sequence[Path], findings: Findings
+    described: Described, roots: Sequence[Path], findings: Findings, only: str = ""
 ) -> dict[str, list[Path]]:
-    """The images of each split."""
+    """The images of each split, or of one of them."""
     splits: dict[str, list[Path]] = {}
     for split, sources in described.sources.items():
+        if only not in ("", split):
+            continue
         found: dict[Path, None] = {}
         for source in sources:
             found.update(dict.fromkeys(_images(source, described.root, roots, findings)))

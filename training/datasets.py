@@ -20,9 +20,10 @@ from training.data_roots import client_path, confine, there
 from training.dataset_yaml import Keypoints
 from training.findings import Finding, Findings
 from training.fingerprint import Picture
-from training.image_files import match_labels, walk
+from training.image_files import match_labels
 from training.label_tally import judge, read_labels, shown
 from training.labels import Form
+from training.plain_folder import hint, plain
 
 SMALLEST = 10  # pixels a side; Ultralytics leaves smaller pictures out
 
@@ -52,6 +53,7 @@ class Dataset:
         counts: Split → class id → objects (images for `classify`).
         digests: Label file → SHA-256.
         labelled: The label files that hold an object.
+        unlabelled: Images of no split that nobody has annotated yet; nothing trains on them.
         refused: Image → the lines of its label file that are left out (0: the file as a whole).
         found: What was found without looking at the pictures.
     """
@@ -68,6 +70,7 @@ class Dataset:
     digests: Mapping[Path, str] = field(default_factory=dict)
     labelled: frozenset[Path] = frozenset()
     refused: Mapping[Path, tuple[int, ...]] = field(default_factory=dict)
+    unlabelled: tuple[Path, ...] = ()
     found: tuple[Finding, ...] = ()
 
     @property
@@ -106,6 +109,10 @@ class Dataset:
                 label = self.digests.get(self.labels.get(image, image), "")
                 name = os.path.relpath(image, self.root)
                 parts.append((f"{split}\0{name}", f"{pictures[image].digest} {label}"))
+        parts += [
+            (f"\0{os.path.relpath(image, self.root)}", pictures[image].digest)
+            for image in self.unlabelled
+        ]
         return fingerprint.fingerprint(parts, [self.names, self.keypoints])
 
     @property
@@ -214,11 +221,17 @@ def _is_classified(root: Path, file: Path | None) -> bool:
 def _classified(
     root: Path, file: Path | None, roots: Sequence[Path], findings: Findings, fewest: int
 ) -> Dataset:
+    unlabelled: tuple[Path, ...] = ()
     if file is None:
         names, found = class_folders.read(root, roots, findings, fewest)
     else:
         root = file.parent
         described = dataset_yaml.describe(file, roots, findings)
+        waiting = dataset_yaml.images(described, roots, findings, dataset_yaml.UNLABELLED)
+        unlabelled = tuple(waiting.get(dataset_yaml.UNLABELLED, ()))
+        described.sources.pop(dataset_yaml.UNLABELLED, None)
+        if unlabelled and not described.sources:
+            return _unlabelled(root, "classify", (), unlabelled, findings)
         names, found = class_folders.read_splits(described.sources, roots, findings, fewest)
     if not found.get("val"):
         _say_held_out(findings, "val" in found)
@@ -235,7 +248,14 @@ def _classified(
     _require_val(splits)
     counts = {split: Counter(classes[image] for image in splits[split]) for split in splits}
     return Dataset(
-        root, "classify", names, splits, classes=classes, counts=counts, found=findings.result()
+        root,
+        "classify",
+        names,
+        splits,
+        classes=classes,
+        counts=counts,
+        unlabelled=unlabelled,
+        found=findings.result(),
     )
 
 
@@ -247,10 +267,14 @@ def _labelled(
         described = dataset_yaml.describe(file, roots, findings)
         names, keypoints = described.names, described.keypoints
         found = dataset_yaml.images(described, roots, findings)
+        unlabelled = tuple(found.pop(dataset_yaml.UNLABELLED, ()))
+        if unlabelled and not found.get("train"):
+            return _unlabelled(root, task or "detect", names, unlabelled, findings)
     else:
-        names, keypoints, found = _plain(root, task, roots, findings)
+        unlabelled = ()
+        names, keypoints, found = plain(root, task, roots, findings)
     if not found["train"]:
-        raise DatasetInvalid("train has no images." + _hint(root))
+        raise DatasetInvalid("train has no images." + hint(root))
     if "val" not in found:
         _say_held_out(findings, False)
         paths = {os.path.relpath(image, root): image for image in found["train"]}
@@ -264,7 +288,7 @@ def _labelled(
     if not labels:
         raise DatasetInvalid(
             "No label files: none is beside the images, nor in a folder 'labels' in place of "
-            "'images'." + _hint(root)
+            "'images'." + hint(root)
         )
     if keypoints is None:
         forms = label_forms.look(labels.values())
@@ -288,50 +312,29 @@ def _labelled(
         digests=tally.digests,
         labelled=frozenset(tally.labelled),
         refused={image: tuple(lines) for image, lines in tally.refused.items()},
+        unlabelled=unlabelled,
         found=findings.result(),
     )
 
 
-def _plain(
-    root: Path, task: Task | None, roots: Sequence[Path], findings: Findings
-) -> tuple[tuple[str, ...], Keypoints | None, dict[str, list[Path]]]:
-    """A folder as Label Studio exports it: images, labels and a classes.txt with the names."""
-    classes = root / "classes.txt"
-    if several := [path.name for path in dataset_yaml.descriptions(root)]:
-        raise DatasetInvalid(
-            f"'{root.name}' has several descriptions: {', '.join(several[:5])}. Give the path of "
-            "the one that is meant."
-        )
-    if not classes.is_file() and class_folders.is_class_tree(root):
-        raise DatasetInvalid(
-            f"'{root.name}' has a folder of images per class: train it with the task classify. "
-            f"For {task or 'boxes'} a data.yaml is needed."
-        )
-    if not classes.is_file():
-        raise DatasetInvalid(
-            f"'{root.name}' holds no data.yaml (nor folders with images of a class each, for the "
-            "task classify). Give the data.yaml, or the folder it is in."
-        )
-    confine(classes, roots)
-    text = classes.read_bytes()[: dataset_yaml.BIGGEST].decode("utf-8-sig", "replace")
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if not 0 < len(lines) <= dataset_yaml.MOST_CLASSES:
-        raise DatasetInvalid("classes.txt must have the name of a class on each line.")
-    names = dataset_yaml.class_names(lines, len(lines))
-    top = root / "images" if (root / "images").is_dir() else root
-    folders = class_folders.split_folders(top)
-    if "train" not in folders:
-        return names, None, {"train": list(walk(top, roots, findings))}
-    return (
-        names,
-        None,
-        {split: list(walk(folder, roots, findings)) for split, folder in folders.items()},
+def _unlabelled(
+    root: Path, task: Task, names: tuple[str, ...], images: tuple[Path, ...], findings: Findings
+) -> Dataset:
+    """Images alone: a data set to annotate, which nothing trains on yet."""
+    findings.note(
+        "unlabelled",
+        f"None of the {len(images)} images is annotated, so nothing can be trained yet. Next: "
+        "annotate them in a tool and send its export to POST /api/datasets/{id}/annotations, or "
+        "have a model begin with POST /api/auto_annotate/batch.",
+        fatal=True,
     )
+    return Dataset(root, task, names, {}, unlabelled=images, found=findings.result())
 
 
 def _look(dataset: Dataset, seen: Callable[[int, int], None]) -> Looked:
     findings = Findings()
-    every = list(dict.fromkeys(image for images in dataset.splits.values() for image in images))
+    placed = [image for images in dataset.splits.values() for image in images]
+    every = list(dict.fromkeys((*placed, *dataset.unlabelled)))
     pictures = fingerprint.look(every, dataset.root, seen=seen)
     usable: dict[str, tuple[Path, ...]] = {}
     trained: dict[str, Path] = {}
@@ -356,6 +359,9 @@ def _look(dataset: Dataset, seen: Callable[[int, int], None]) -> Looked:
         usable[split] = tuple(kept)
         if not kept and split != "test":
             findings.note("empty", f"No image of {split} can be read.", fatal=True)
+    for image in dataset.unlabelled:
+        if problem := pictures[image].problem:
+            findings.add("corrupt_image", f"{shown(image, dataset.root)}: {problem}")
     if dataset.classes and usable["train"]:
         learned = {dataset.classes[image] for image in usable["train"]}
         lost = {dataset.classes[image] for image in dataset.splits["train"]} - learned
@@ -381,9 +387,3 @@ def _say_held_out(findings: Findings, empty: bool) -> None:
         f"There is no val split{' with images' if empty else ''}: a fifth of train is held out "
         "for it, always the same files.",
     )
-
-
-def _hint(root: Path) -> str:
-    if any(root.glob("*.json")) or any(root.glob("annotations/*.json")):
-        return " There are .json files: COCO annotations must be converted to YOLO text first."
-    return ""

@@ -53,8 +53,15 @@ class Claim:
 class Identity:
     """Finds images among those of a data set and those that came."""
 
-    def __init__(self, pictures: Sequence[AnnotatedPicture], sent: Sent, max_pixels: int) -> None:
+    def __init__(
+        self,
+        pictures: Sequence[AnnotatedPicture],
+        sent: Sent,
+        max_pixels: int,
+        any_format: bool = False,
+    ) -> None:
         self._sent = sent
+        self._any_format = any_format
         self._max_pixels = max_pixels
         self._by_content = {picture.content: picture for picture in pictures}
         self._here = NameIndex((name_of(picture), picture) for picture in pictures)
@@ -142,7 +149,8 @@ class Identity:
         path = self._sent.pictures[name]
         data = path.read_bytes()
         try:
-            size, suffix = check_header(data, self._max_pixels), suffix_of(data)
+            size = check_header(data, self._max_pixels)
+            suffix = path.suffix if self._any_format else suffix_of(data)
         except VisionLoopError as error:
             raise type(error)(f"{name[:100]}: {error.message}") from None
         return Image(content, size, suffix, None, name, path)

@@ -15,12 +15,14 @@ from inference.annotations import ABSENT, OCCLUDED, VISIBLE, Annotation, Annotat
 from inference.polygons import unbridge
 from training.annotated_dataset import PICTURES, AnnotatedDataset, AnnotatedDatasets
 from training.annotated_dataset import AnnotationEntry as Entry
-from training.annotated_picture import ORIGINAL, ORIGINAL_RANK, AnnotatedPicture
+from training.annotated_picture import ORIGINAL, ORIGINAL_RANK, PRELABEL_RANK, AnnotatedPicture
 from training.dataset_store import CARD, FIRST_CARD, DatasetStore
 from training.datasets import Dataset
 from training.labels import Row, parse
 
 SOURCE = "upload:"  # of the row by which an upload grows, and then its id
+# Of an image without any annotation: it waits for a person in the queue, and does not train
+UNSEEN = {"doubt": 1.0, "review": 0, "reason": "not annotated yet", "look": ""}
 HELD_OUT_FIRST = ("val", "test", "train")  # so that a copy in train does not leak
 
 
@@ -33,10 +35,21 @@ def originals(dataset: Dataset) -> Iterator[AnnotatedPicture]:
             if known.digest in seen:
                 continue
             seen.add(known.digest)
-            inside = image.is_relative_to(dataset.root)
-            name = image.relative_to(dataset.root).as_posix() if inside else image.name
+            name = _name(dataset, image)
             found = _annotations(dataset, image, name, (known.width, known.height))
             yield AnnotatedPicture(known.digest, image, found, name, split, ORIGINAL)
+    for image in dataset.unlabelled:
+        known = dataset.looked.pictures[image]
+        if not known.problem and known.digest not in seen:
+            seen.add(known.digest)
+            name = _name(dataset, image)
+            found = Annotations(name, known.width, known.height)
+            yield AnnotatedPicture(known.digest, image, found, name, "", ORIGINAL, trains=False)
+
+
+def _name(dataset: Dataset, image: Path) -> str:
+    inside = image.is_relative_to(dataset.root)
+    return image.relative_to(dataset.root).as_posix() if inside else image.name
 
 
 def point_names(dataset: Dataset) -> tuple[str, ...]:
@@ -81,8 +94,9 @@ def _row(store: AnnotatedDatasets, dataset_id: str, picture: AnnotatedPicture) -
             shutil.copyfile(picture.file, target)
     return Entry(
         key=f"original:{picture.content}",
-        rank=ORIGINAL_RANK,
-        document={"by": ORIGINAL, "name": picture.name, "split": picture.split},
+        rank=ORIGINAL_RANK if picture.trains else PRELABEL_RANK,
+        document={"by": ORIGINAL, "name": picture.name, "split": picture.split}
+        | ({} if picture.trains else UNSEEN),
         content=picture.content,
         suffix=suffix,
         annotations=picture.annotations.to_json(),

@@ -58,6 +58,8 @@ class Sent:
         skipped: Objects that readers of whole documents did not take, by reason.
         ignored: Files that are no annotation documents.
         notes: Sentences about what was assumed.
+        classes: Names that came, in the order of their ids; documents without one add none.
+        forms: Of the documents that were read.
     """
 
     marks: Sequence[Marks]
@@ -66,3 +68,5 @@ class Sent:
     skipped: Counter[str] = field(default_factory=Counter)
     ignored: Sequence[str] = ()
     notes: Sequence[str] = ()
+    classes: Sequence[str] = ()
+    forms: Sequence[str] = ()

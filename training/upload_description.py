@@ -4,52 +4,169 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
-from errors import DatasetInvalid, VisionLoopError
+from errors import DatasetInvalid, ValidationFailed, VisionLoopError
+from formats.xml_documents import xml_format
+from models_store.description import Task
 from training import dataset_yaml
-from training.class_folders import is_class_tree
+from training.annotation_documents import READ, from_folder, parse
+from training.class_folder_marks import NO_CLASS
+from training.class_folders import is_class_tree, split_folders
 from training.dataset_yaml import descriptions
 from training.datasets import Dataset
-from training.findings import Finding, Findings
+from training.document_dataset import write_dataset
+from training.document_forms import LABEL_FOLDERS, form_of
+from training.findings import LISTED, Finding, Findings
 from training.image_files import is_junk, walk
+from training.intake import Intake
+from training.source_annotations import Sent
 
+LOOKED_AT = 50  # documents beside a description
+BIGGEST = 64 * 2**20  # bytes of one of these
 DEPTH = 4  # folders below the top in which a description may lie
 
 
-def find_description(root: Path) -> Path:
-    """The data.yaml in an unpacked folder, else the folder itself.
+@dataclass(frozen=True)
+class Understood:
+    """What an unpacked upload is.
+
+    Attributes:
+        top: The data.yaml or folder that is inspected.
+        task: What the documents fit; None: `inspect` decides.
+        form: `yolo`, `folders`, `images` or the documents' forms.
+        intake: The account, where the data set was made of documents.
+        findings: What to say of it besides.
+    """
+
+    top: Path
+    form: str
+    intake: Intake | None = None
+    task: Task | None = None
+    findings: tuple[Finding, ...] = ()
+
+
+def understand(root: Path, task: Task | None, spare: Path, max_pixels: int) -> Understood:
+    """What an unpacked folder is: a described data set, annotation documents with their images,
+    a folder of images per class, or images alone.
+
+    Args:
+        root: The unpacked zip.
+        task: The one asked for, if any.
+        spare: A folder that does not exist, for a data set made of documents.
+        max_pixels: Of an image.
 
     Raises:
-        DatasetInvalid: There is none, or there are several of different data sets.
+        DatasetInvalid, ValidationFailed: It is none of these, or several.
+    """
+    described = find_description(root)
+    if described is not None:
+        others = _other_documents(root)
+        if not others or _has_label_files(root):
+            return Understood(described, "yolo", findings=_told(described, others, root))
+    sent = from_folder(root, None, (), (), classify=False)
+    if sent.marks:
+        if sent.forms == ("yolo",) and (root / "classes.txt").is_file():
+            return Understood(root, "yolo")  # as Label Studio exports it
+        return _made(root, sent, task, spare, max_pixels)
+    if task in (None, "classify") and _class_folders(root):
+        return Understood(root, "folders")
+    if sent.pictures:
+        return _made(root, sent, task, spare, max_pixels)
+    raise DatasetInvalid(
+        "The zip holds neither a data.yaml, nor annotations with their images, nor one folder of "
+        f"images per class, nor images. {READ}."
+    )
+
+
+def find_description(root: Path) -> Path | None:
+    """The data.yaml in an unpacked folder, if there is one.
+
+    Raises:
+        DatasetInvalid: There are several of different data sets.
     """
     found = [file for folder in _folders(root) for file in descriptions(folder)]
-    if found:
-        others = [file for file in found[1:] if not _same(found[0], file, root)]
-        if others:
-            names = [os.path.relpath(file, root) for file in (found[0], *others)]
-            raise DatasetInvalid(
-                f"The zip holds {len(names)} data sets: {', '.join(names[:5])}. Upload each as a "
-                "zip of its own, or leave one description that lists all of their folders "
-                "(train: [a/images, b/images]); class ids must mean the same in all of them."
-            )
-        return found[0]
-    if is_class_tree(root) or (root / "classes.txt").is_file():
-        return root
-    raise DatasetInvalid(
-        "The zip holds neither a data.yaml, nor one folder of images per class, nor images and "
-        "labels with a classes.txt."
+    others = [file for file in found[1:] if not _same(found[0], file, root)]
+    if others:
+        names = [os.path.relpath(file, root) for file in (found[0], *others)]
+        raise DatasetInvalid(
+            f"The zip holds {len(names)} data sets: {', '.join(names[:5])}. Upload each as a "
+            "zip of its own, or leave one description that lists all of their folders "
+            "(train: [a/images, b/images]); class ids must mean the same in all of them."
+        )
+    return found[0] if found else None
+
+
+def _made(root: Path, sent: Sent, task: Task | None, spare: Path, max_pixels: int) -> Understood:
+    top, intake = write_dataset(root, sent, task, spare, max_pixels)
+    return Understood(top, intake.form, intake, intake.task, intake.told())
+
+
+def _class_folders(root: Path) -> bool:
+    """Whether there is a folder of images per class, not only folders called `images` and so."""
+    top = split_folders(root).get("train", root)
+    named = [path for path in top.iterdir() if path.is_dir() and not NO_CLASS.fullmatch(path.name)]
+    return is_class_tree(root) and bool(named)
+
+
+def _other_documents(root: Path) -> list[str]:
+    """Annotation documents of other forms; of one file an image the first ones."""
+    found = []
+    files = (path for path in sorted(root.rglob("*")) if path.suffix.lower() in (".json", ".xml"))
+    for path in islice(files, LOOKED_AT):
+        if path.stat().st_size > BIGGEST:
+            continue
+        data, other = path.read_bytes(), False
+        if path.suffix.lower() == ".xml":
+            other = xml_format(data) is not None
+        else:
+            with suppress(ValidationFailed):
+                other = form_of(parse(data, path.name)) in ("coco", "labelme", "label_studio")
+        if other:
+            found.append(path.relative_to(root).as_posix())
+    return found
+
+
+def _has_label_files(root: Path) -> bool:
+    """Whether a text file lies where label files do: in `labels`, or beside an image."""
+    for path in root.rglob("*.[tT][xX][tT]"):
+        inside = {part.lower() for part in path.relative_to(root).parts[:-1]}
+        if inside & LABEL_FOLDERS:
+            return True
+        if any(path.with_suffix(suffix).is_file() for suffix in (".jpg", ".jpeg", ".png", ".bmp")):
+            return True
+    return False
+
+
+def _told(described: Path, others: list[str], root: Path) -> tuple[Finding, ...]:
+    if not others:
+        return ()
+    name = os.path.relpath(described, root)
+    message = (
+        f"The label files that {name} describes were read; {', '.join(others[:3])} "
+        f"{'hold' if len(others) > 1 else 'holds'} annotations, too, which were not. Upload them "
+        f"without {name} to have them read."
     )
+    return (Finding("other_documents", message, len(others), tuple(others[:LISTED])),)
 
 
 def unused_images(root: Path, dataset: Dataset) -> tuple[Finding, ...]:
     """What to say of images of the upload that the data set does not use."""
     findings = Findings()
     used = {image for images in dataset.splits.values() for image in images}
+    used.update(dataset.unlabelled)
     for image in walk(root, [root], Findings()):
         if image not in used:
             findings.add("unused_image", os.path.relpath(image, root))
     return findings.result()
+
+
+def count_images(root: Path) -> int:
+    """All image files of an upload."""
+    return sum(1 for _ in walk(root, [root], Findings()))
 
 
 def _folders(root: Path) -> Iterator[Path]:

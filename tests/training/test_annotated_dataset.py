@@ -24,10 +24,11 @@ from training.annotated_dataset import (
     AnnotationEntry,
     suffix_of,
 )
-from training.annotated_folder import build, held_out, task_of
+from training.annotated_folder import build, held_out
 from training.dataset_store import DatasetStore
 from training.prelabels import PrelabelStore
 from training.revision_records import live_corrections, records
+from training.task_forms import task_of
 
 BOX = Annotation("car", box=(1, 2, 30, 20))
 POLYGON = Annotation("tree", parts=(Part(((0, 0), (20, 0), (20, 20))),))
