@@ -29,6 +29,7 @@ from inference.annotations import (
     Part,
     Ring,
     in_order,
+    is_place,
     ring,
     with_area,
 )
@@ -262,7 +263,7 @@ class _Shape:
         text = self.element.get(name, default)
         try:
             value = float(text)
-            if math.isfinite(value):
+            if is_place(value):
                 return value
         except ValueError:
             pass
@@ -397,7 +398,7 @@ def _read_points(element: Element, where: str) -> Ring:
     try:
         pairs = [tuple(map(float, pair.split(","))) for pair in text.split(";") if pair.strip()]
         found = tuple((x, y) for x, y in pairs)
-        if not all(math.isfinite(value) for point in found for value in point):
+        if not all(is_place(value) for point in found for value in point):
             raise ValueError
     except ValueError:
         raise ValidationFailed(

@@ -13,7 +13,6 @@ are edges, so that a document that goes through such a tool comes back as it was
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import PureWindowsPath
@@ -22,7 +21,16 @@ from xml.etree.ElementTree import Element
 
 from errors import ValidationFailed
 from formats.xml_documents import number, parse_xml, tag, text_of
-from inference.annotations import Annotation, Annotations, Box, Part, Point, Ring, with_area
+from inference.annotations import (
+    Annotation,
+    Annotations,
+    Box,
+    Part,
+    Point,
+    Ring,
+    is_place,
+    with_area,
+)
 from inference.polygons import bridge, rectangle, turned, unbridge
 
 LONGEST = 64 * 2**20  # bytes
@@ -238,7 +246,7 @@ def _value(element: Element, name: str, where: str) -> float:
     text: Any = text_of(element.find(name)).strip()
     try:
         value = float(text)
-        if math.isfinite(value):
+        if is_place(value):
             return value
     except ValueError:
         pass

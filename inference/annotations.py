@@ -37,6 +37,7 @@ Box = tuple[float, float, float, float]
 
 ABSENT, OCCLUDED, VISIBLE = 0, 1, 2  # a key point's visibility, as COCO counts
 SMALLEST = 1e-3  # pixels: what is narrower encloses nothing
+FARTHEST = 1e8  # pixels from an image's origin: no image reaches there
 NO_AREA = "boxes without an area"
 
 
@@ -128,6 +129,11 @@ class Annotations:
     def from_json(cls, document: Mapping[str, Any]) -> Annotations:
         objects = tuple(_annotation(row) for row in document["objects"])
         return cls(document["image"], document["width"], document["height"], objects)
+
+
+def is_place(value: float) -> bool:
+    """Whether a number can be a coordinate: finite, and not farther than any image reaches."""
+    return abs(value) <= FARTHEST
 
 
 def with_area(objects: Iterable[Annotation], passed: Counter[str]) -> tuple[Annotation, ...]:

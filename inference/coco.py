@@ -11,7 +11,6 @@ and its image's, or by the document's `info`.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -31,6 +30,7 @@ from inference.annotations import (
     Part,
     Ring,
     in_order,
+    is_place,
     ring,
     with_area,
 )
@@ -300,7 +300,7 @@ def _annotation(
 
 
 def _number(value: Any, where: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not is_place(value):
         raise ValidationFailed(f"{where}: {str(value)[:40]!r} must be a number.")
     return float(value)
 
@@ -349,7 +349,12 @@ def _ring(values: Any, where: str) -> Ring:
 def _keypoints(values: Any, category: Mapping[str, Any], where: str) -> tuple[Keypoint, ...]:
     if not values:
         return ()
-    names = category.get("keypoints") or ()
+    names = category.get("keypoints") or []
+    if not isinstance(names, list):
+        raise ValidationFailed(
+            f"{where}: the 'keypoints' of its category must be a list of names, and are "
+            f"{str(names)[:40]}."
+        )
     wanted = 3 * len(names)
     if not isinstance(values, list) or len(values) % 3 or (names and len(values) != wanted):
         expected = f"the {wanted} of its category's {len(names)}" if names else "three a point"

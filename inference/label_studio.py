@@ -28,6 +28,7 @@ from inference.annotations import (
     Part,
     Ring,
     in_order,
+    is_place,
     ring,
     with_area,
 )
@@ -224,7 +225,7 @@ def _annotations(row: Mapping[str, Any], width: int, height: int) -> list[Annota
     """One region as an object of its own, for each of its labels."""
     kind, value = row.get("type"), row.get("value")
     turned = row.get("image_rotation") or 0
-    if turned not in TURNS:
+    if not isinstance(turned, (int, float)) or turned not in TURNS:
         raise ValidationFailed(
             f"'image_rotation' of a region is {turned!r:.40}; it must be 0, 90, 180 or 270."
         )
@@ -243,7 +244,7 @@ def _annotations(row: Mapping[str, Any], width: int, height: int) -> list[Annota
             if NOTE in note:
                 points = (replace(point, visibility=OCCLUDED) for point in made.keypoints)
                 made = replace(made, keypoints=tuple(points))
-    except (AssertionError, KeyError, IndexError, TypeError, ValueError):
+    except (AssertionError, AttributeError, LookupError, TypeError, ValueError, OverflowError):
         raise ValidationFailed(
             f"Region {str(row.get('id'))[:40]!r}, a {kind} region, lacks its values: "
             f"{str(value)[:120]}."
@@ -266,26 +267,34 @@ def _placed(
 
     scale = wide / 100, high / 100
     if kind == "polygonlabels":
-        outline = ((float(x) * scale[0], float(y) * scale[1]) for x, y in value["points"])
+        outline = ((_number(x) * scale[0], _number(y) * scale[1]) for x, y in value["points"])
         return replace(made, parts=_parts(upright(outline)))
-    x, y = float(value["x"]) * scale[0], float(value["y"]) * scale[1]
+    x, y = _number(value["x"]) * scale[0], _number(value["y"]) * scale[1]
     if kind == "keypointlabels":
         ((x, y),) = upright([(x, y)])
         return replace(made, keypoints=(Keypoint(made.label, x, y, VISIBLE, made.score),))
     if kind == "ellipselabels":
-        rx, ry = float(value["radiusX"]) * scale[0], float(value["radiusY"]) * scale[1]
+        rx, ry = _number(value["radiusX"]) * scale[0], _number(value["radiusY"]) * scale[1]
         if not min(rx, ry) > 0:
             raise ValueError("an ellipse has two radii")
-        angle = math.radians(float(value.get("rotation") or 0))
+        angle = math.radians(_number(value.get("rotation") or 0))
         return replace(
             made, parts=(Part(upright(turned_ring(ellipse(x, y, rx, ry), (x, y), angle))),)
         )
-    w, h = float(value["width"]) * scale[0], float(value["height"]) * scale[1]
-    if turn := math.radians(float(value.get("rotation") or 0)):
+    w, h = _number(value["width"]) * scale[0], _number(value["height"]) * scale[1]
+    if turn := math.radians(_number(value.get("rotation") or 0)):
         corners = rectangle(x, y, x + w, y + h)  # turned around the upper left one
         return replace(made, parts=(Part(upright(turned_ring(corners, (x, y), turn))),))
     (x1, y1), (x2, y2) = upright([(x, y), (x + w, y + h)])
     return replace(made, box=(min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)))
+
+
+def _number(value: Any) -> float:
+    """In percent of the image."""
+    number = float(value)
+    if not is_place(number):
+        raise ValueError("no place in an image")
+    return number
 
 
 def _parts(points: Ring) -> tuple[Part, ...]:

@@ -75,6 +75,8 @@ def images_of(
     """
     if not isinstance(data, Mapping):
         raise ValidationFailed("A task needs 'data', an object with the image's address.")
+    if isinstance(regions, str) or not isinstance(regions, Sequence):
+        raise ValidationFailed("An annotation's 'result' must be a list of regions.")
     if not all(isinstance(row, Mapping) for row in regions):
         raise ValidationFailed("A region must be an object with 'type' and 'value'.")
     passed: Counter[str] = Counter()

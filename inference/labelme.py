@@ -33,6 +33,7 @@ from inference.annotations import (
     Part,
     Ring,
     in_order,
+    is_place,
     ring,
     with_area,
 )
@@ -221,7 +222,9 @@ def _annotation(shape: Mapping[str, Any], kind: str, number: int) -> Annotation:
     points = _points(shape.get("points"), where)
     if kind == "point":
         ((x, y),) = _counted(points, (1,), where)
-        visibility = OCCLUDED if (shape.get("flags") or {}).get(FLAG) else VISIBLE
+        flags = shape.get("flags")
+        occluded = isinstance(flags, Mapping) and flags.get(FLAG)
+        visibility = OCCLUDED if occluded else VISIBLE
         return replace(made, keypoints=(Keypoint(made.label, x, y, visibility, made.score),))
     if kind == "rectangle":
         xs, ys = zip(*_counted(points, (2, 4), where), strict=True)  # two corners, or all four
@@ -244,9 +247,9 @@ def _points(given: Any, where: str) -> Ring:
     try:
         pairs = [(p["x"], p["y"]) if isinstance(p, Mapping) else p for p in given]
         points = ring(pairs)
-        if all(math.isfinite(value) for point in points for value in point):
+        if all(is_place(value) for point in points for value in point):
             return points
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         pass
     raise ValidationFailed(
         f"{where}: its 'points' must be a list of [x, y], and are {str(given)[:60]}."
