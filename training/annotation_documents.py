@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -16,7 +17,6 @@ from errors import ValidationFailed
 from formats.cvat_xml import from_cvat_xml
 from formats.voc import from_voc
 from formats.xml_documents import xml_format
-from inference.annotations import Annotations
 from inference.coco import category_names, from_coco
 from inference.label_config import ImageTag, parse_label_config
 from inference.labelme import from_labelme
@@ -28,14 +28,16 @@ from training.document_forms import (
     foreign_json,
     foreign_xml,
     form_of,
+    is_about_files,
     is_annotation_json,
     is_annotation_table,
     is_annotation_xml,
     names_in_json,
     text_kind,
 )
+from training.document_marks import folder_of, of_file, read_already
 from training.image_files import SUFFIXES
-from training.image_names import content_named, parts_of, without_suffix
+from training.image_names import without_suffix
 from training.label_files import (
     ClassList,
     decoded,
@@ -44,7 +46,7 @@ from training.label_files import (
     read_labels,
     refuse_foreign,
 )
-from training.source_annotations import Emptiness, Marks, Sent, Size
+from training.source_annotations import Marks, Sent
 from training.task_documents import from_tasks, tags_for
 
 BIGGEST = 512 * 2**20  # bytes of one document
@@ -138,10 +140,17 @@ def parse(data: bytes, name: str) -> Any:
     if len(data) > BIGGEST:
         raise ValidationFailed(f"{name} is over {BIGGEST // 2**20} MiB.")
     try:
-        return json.loads(data)
+        document = json.loads(data)
+        if b"\\ud" in data.lower():  # half of a letter, which no answer and no file can hold
+            json.dumps(document, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ValidationFailed(
+            f"{name} has a text with half a letter (a lone surrogate)."
+        ) from None
     except (ValueError, RecursionError) as error:
         reason = str(error)[:80]
         raise ValidationFailed(f"{name} is not valid JSON: {reason}.") from None
+    return document
 
 
 @dataclass
@@ -162,6 +171,11 @@ class _Reading:
     notes: list[str] = field(default_factory=list)
     classes: list[str] = field(default_factory=list)
     forms: set[str] = field(default_factory=set)
+
+    @cached_property
+    def stems(self) -> frozenset[str]:
+        """The names of the images without their suffixes."""
+        return frozenset(without_suffix(PurePosixPath(one).name) for one in self.pictures)
 
     def sent(self) -> Sent:
         contents = {name: _digest(path) for name, path in self.pictures.items()}
@@ -263,13 +277,12 @@ class _Reading:
         if path.stat().st_size > MOST_TEXT:
             raise ValidationFailed(f"{name} is over {MOST_TEXT // 2**20} MiB: no label file is.")
         text = decoded(path.read_bytes())
-        stems = frozenset(without_suffix(PurePosixPath(one).name) for one in self.pictures)
-        kind = text_kind(PurePosixPath(name), text, stems)
+        kind = text_kind(PurePosixPath(name), text, self.stems)
         if kind == "classes":
             self.lists.append(names_of(name, text))
         elif kind == "labels":
             self.texts[name] = text
-        else:
+        elif not is_about_files(name):
             refuse_foreign(name, text, ("any",))
         return kind != "prose"
 
@@ -313,9 +326,9 @@ class _Reading:
             raise ValidationFailed(f"{file}{place}: {error.message}") from None
         self.classes += category_names(document)
         split = SPLIT.search(PurePosixPath(file).stem)
-        folder = f"images/{split[1]}" if split else _folder(file)
+        folder = f"images/{split[1]}" if split else folder_of(file)
         for one in found:
-            yield _read_already(one, file, one.image, beside=folder, empty="unstated")
+            yield read_already(one, file, one.image, beside=folder, empty="unstated")
 
     def _labelme(self, document: Any, file: str, listed: bool) -> Marks:
         skipped: Counter[str] = Counter()
@@ -324,54 +337,19 @@ class _Reading:
         except ValidationFailed as error:
             raise ValidationFailed(f"{file}: {error.message}") from None
         if not listed and file.lower().endswith(".json"):
-            made = _of_file(found, file, "labelme", "imagePath")
+            made = of_file(found, file, "labelme", "imagePath")
         else:
-            made = _read_already(found, file, f"{file}, {found.image}", beside=_folder(file))
+            made = read_already(found, file, f"{file}, {found.image}", beside=folder_of(file))
         return replace(made, skipped=skipped)
 
     def _voc(self, data: bytes, file: str) -> list[Marks]:
         skipped: Counter[str] = Counter()
         found = from_voc(data, skipped=skipped)
-        return [replace(_of_file(found, file, "voc", "filename"), skipped=skipped)]
+        return [replace(of_file(found, file, "voc", "filename"), skipped=skipped)]
 
     def _cvat(self, data: bytes, file: str) -> list[Marks]:
         found = from_cvat_xml(data, skipped=self.skipped)
-        return [_read_already(one, file, one.image, empty="unstated") for one in found]
-
-
-def _of_file(found: Annotations, file: str, form: str, key: str) -> Marks:
-    """Of a form with a file per image: what it calls its image and its own name must agree."""
-    own = PurePosixPath(file).stem
-    folder = _folder(file)
-    parts = parts_of(found.image)
-    if not parts:
-        return _read_already(found, form, file, own, folder, stem=True)
-    if own not in (parts[-1], without_suffix(parts[-1]), PurePosixPath(parts[-1]).stem):
-        raise ValidationFailed(
-            f"{file} is named after another image than its {key} {found.image[:100]!r} says. "
-            "Rename the file, or correct what it says."
-        )
-    return _read_already(found, form, file, beside=folder)
-
-
-def _read_already(
-    found: Annotations,
-    source: str,
-    where: str,
-    name: str = "",
-    beside: str = "",
-    *,
-    stem: bool = False,
-    empty: Emptiness = "stated",
-) -> Marks:
-    def read(size: Size) -> Annotations:
-        return Annotations(found.image, *size, found.objects)
-
-    name = name or found.image
-    size = (found.width, found.height) if found.width and found.height else None
-    content = content_named(name)
-    where = where if where != name or where == source else f"{source}, {name[:100]}"
-    return Marks(name, read, content, size, where, source, beside, stem=stem, empty=empty)
+        return [read_already(one, file, one.image, empty="unstated") for one in found]
 
 
 def _not_understood(name: str, remedy: str = "") -> ValidationFailed:
@@ -384,7 +362,3 @@ def _not_understood(name: str, remedy: str = "") -> ValidationFailed:
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _folder(file: str) -> str:
-    return PurePosixPath(file).parent.as_posix() if "/" in file else ""

@@ -343,7 +343,8 @@ def _new_classes(made: Correction, rules: Rules) -> None:
     """Raises ValidationFailed: there are some, and they are refused."""
     labels = {thing.label for found in made.found.values() for thing in found.objects}
     made.new_classes = sorted(labels - set(rules.names))
-    near = {name: other for name in made.new_classes if (other := _near(name, rules.names))}
+    some = made.new_classes[:SHOWN]
+    near = {name: other for name in some if (other := _near(name, rules.names))}
     if made.new_classes and rules.refuse_new:
         shown = ", ".join(
             f"{name!r:.80}{f' (did you mean {near[name]!r:.80}?)' if name in near else ''}"

@@ -46,7 +46,7 @@ def form_of(document: Any) -> Form | None:
     first = document[0] if isinstance(document, list) and document else document
     if not isinstance(first, Mapping):
         return None
-    if "shapes" in first:
+    if "shapes" in first and "tracks" not in first:
         return "labelme"
     if isinstance(first.get("data"), Mapping) and (isinstance(document, list) or _is_task(first)):
         return "label_studio"
@@ -89,6 +89,10 @@ def foreign_json(document: Any) -> str | None:
         return "Supervisely: export as COCO, Pascal VOC or YOLO"
     if "frames" in one or _is_list(row.get("labels")):
         return "BDD100K or Scalabel: convert it to COCO"
+    if "shapes" in row and "tracks" in row:
+        return 'a backup of CVAT: export as "CVAT for images 1.1" or COCO'
+    if _is_list(one.get("items")) and "categories" in one:
+        return "Datumaro: export as COCO, Pascal VOC or YOLO"
     if "asset" in one and "regions" in one:
         return "VoTT: export as Pascal VOC"
     return None
@@ -128,7 +132,7 @@ def names_in_json(path: Path, document: Any) -> list[str] | None:
         rows = document["categories"]
         if "images" in document or not all(isinstance(row, Mapping) for row in rows):
             return None
-        ids = {row.get("id"): row.get("name") for row in rows}
+        ids = {row.get("id"): row.get("name") for row in rows if isinstance(row.get("id"), int)}
         if set(ids) == set(range(len(rows))) and all(isinstance(v, str) for v in ids.values()):
             return [ids[number] for number in range(len(rows))]
         return None
@@ -147,17 +151,22 @@ def text_kind(path: PurePosixPath, text: str, stems: frozenset[str]) -> Text:
         stems: The names of the zip's images without their suffixes.
     """
     lines = [line.split() for line in text.splitlines() if line.strip()]
-    numbers = bool(lines) and all(all(map(_is_number, line)) for line in lines)
-    meant = path.stem in stems or bool(LABEL_FOLDERS & {part.lower() for part in path.parts[:-1]})
-    if numbers and max(map(len, lines)) >= 5:
+    numbers = all(all(map(_is_number, line)) for line in lines)
+    folders = [part.lower() in LABEL_FOLDERS for part in path.parts[:-1]]
+    named = path.suffix.lower() == ".names" or path.name.lower() in CLASS_LISTS
+    if numbers and any(len(line) >= 5 for line in lines):
         return "labels"
-    if path.suffix.lower() == ".names" or path.name.lower() in CLASS_LISTS:
+    if numbers and any(folders[:-1]):  # labels/train/classes.txt is of an image called so
+        return "labels"
+    if named and (lines or not any(folders)):
         return "classes"
-    if "ImageSets" in path.parts or (path.stem.lower() in IMAGE_LISTS and path.stem not in stems):
+    if "ImageSets" in path.parts:
         return "prose"
-    if meant or numbers:
+    if any(folders) or path.stem in stems:
         return "labels"
-    return "labels" if not lines and _is_empty_label(path) else "prose"
+    if path.stem.lower() in IMAGE_LISTS or is_about_files(path.name):
+        return "prose"
+    return "labels" if numbers else "prose"
 
 
 def foreign_lines(text: str) -> str | None:
@@ -175,9 +184,10 @@ def foreign_lines(text: str) -> str | None:
     return None
 
 
-def _is_empty_label(path: PurePosixPath) -> bool:
-    """An empty file says that its image has no object, if it is one image's."""
-    return not re.match(r"(readme|licen[cs]e|notes?|requirements)\b", path.stem, re.I)
+def is_about_files(name: str) -> bool:
+    """Whether a text file is about the others, by its name: a README, a licence."""
+    stem = PurePosixPath(name).stem
+    return re.match(r"(readme|licen[cs]e|notes?|requirements|changelog)\b", stem, re.I) is not None
 
 
 def _is_number(text: str) -> bool:

@@ -67,6 +67,7 @@ class Identity:
         self._here = NameIndex((name_of(picture), picture) for picture in pictures)
         self._came = NameIndex((name, name) for name in sent.pictures)
         self._looked: dict[str, Image] = {}
+        self._contents = frozenset(sent.contents.values())
         self._strangers = self._others_under_known_names()
 
     def claims(self) -> list[Claim]:
@@ -112,7 +113,7 @@ class Identity:
             alike = self._here.with_stem(marks.name)
             other = f" ({_list(map(name_of, alike))} has another suffix)" if alike else ""
             return Claim(marks, reason=f"no image here or in what came is so called{other}")
-        if self._strangers and found.item.content not in self._sent.contents.values():
+        if self._strangers and found.item.content not in self._contents:
             reason = (
                 f"its image did not come, and what came as {self._strangers[0]} is another image "
                 "than the one so called here: names do not decide then"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 from pathlib import PurePosixPath
@@ -181,9 +182,10 @@ def _spellings(name: str) -> Iterator[str]:
         yield local[1]
         yield unquote(local[1])
     elif _ADDRESS.match(name):
-        path = urlsplit(name).path
-        yield path
-        yield unquote(path)
+        with suppress(ValueError):  # no address after all, such as http://[a.jpg
+            path = urlsplit(name).path
+            yield path
+            yield unquote(path)
     elif name.startswith("/data/"):  # Label Studio's own addresses
         yield unquote(name)
 

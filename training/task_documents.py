@@ -85,7 +85,9 @@ class _Reading:
             images = images_of(task["data"], regions, self.tags, skipped=self.skipped)
         except ValidationFailed as error:
             raise ValidationFailed(f"{where}: {error.message}") from None
-        stated = str((task.get("meta") or {}).get("content") or "") if len(images) == 1 else ""
+        meta = task.get("meta")
+        stated = str(meta.get("content") or "") if isinstance(meta, Mapping) else ""
+        stated = stated if len(images) == 1 else ""
         for image in images:
             yield self._marks(image, where, stated or content_named(image.address), why)
 
@@ -114,8 +116,9 @@ def _is_drawn(task: Any) -> bool:
     """Whether something of a task is marked in an image."""
     if not isinstance(task, Mapping):
         return False
-    made = task.get("annotations") or task.get("completions") or []
-    rows = (one.get("result") for one in made if isinstance(one, Mapping))
+    made = task.get("annotations") or task.get("completions")
+    every = made if isinstance(made, list) else []
+    rows = (one.get("result") for one in every if isinstance(one, Mapping))
     return any(
         isinstance(region, Mapping) and is_of_image(region)
         for result in rows
@@ -150,20 +153,16 @@ def _size(regions: Sequence[Mapping[str, Any]], where: str) -> Size | None:
     Raises:
         ValidationFailed: They state different sizes.
     """
-    stated = {
-        (row.get("original_width"), row.get("original_height"))
-        for row in regions
-        if row.get("original_width") and row.get("original_height")
-    }
+    pairs = ((row.get("original_width"), row.get("original_height")) for row in regions)
+    stated = {(w, h) for w, h in pairs if _is_length(w) and _is_length(h)}
     if len(stated) > 1:
-        shown = " and ".join(f"{width} × {height}" for width, height in sorted(stated, key=str))
+        shown = " and ".join(f"{width:g} × {height:g}" for width, height in sorted(stated))
         raise ValidationFailed(f"{where}: its regions are of images of {shown} pixels.")
-    for width, height in stated:
-        try:
-            return int(width or 0), int(height or 0)
-        except (TypeError, ValueError):
-            break
-    return None
+    return next(((int(w), int(h)) for w, h in stated if w and h), None)
+
+
+def _is_length(value: Any) -> bool:
+    return isinstance(value, (int, float)) and 1 <= value < 1e9
 
 
 def _stamp(annotation: Mapping[str, Any]) -> str:
