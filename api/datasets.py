@@ -140,9 +140,12 @@ class Datasets(BaseModel):
     openapi_extra=form_body(UploadForm),
 )
 async def upload(request: Request, gateway: Wired) -> Any:
-    """Upload a zip: a data.yaml with images and labels, or one folder of images per class.
+    """Upload a zip: a data.yaml with images and labels; an export of an annotation tool (COCO,
+    LabelMe, Pascal VOC, CVAT, Label Studio, YOLO) with its images; one folder of images per class;
+    or images alone, to annotate.
 
-    Answers what was found. A data set with fatal problems is kept, so that they can be read.
+    Answers what was found, and accounts for every image and object. A data set with fatal
+    problems is kept, so that they can be read.
     """
     form = await read_form(request, IN_MEMORY)
     try:

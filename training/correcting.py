@@ -23,6 +23,7 @@ SHOWN = 20  # names in an answer
 UNCHANGED = 0.98  # IoU from which an object came back as it was
 NO_IMAGE = "of images that are unmatched"
 TWICE = "stated twice"
+UNSAID = ("new, and nothing is marked in it", "it came, and nothing is said of it")
 AS_IT_WAS = "came back as they were, and only=changed"
 ANY = (1000, 1000)  # width and height to count objects by, of an image that is not there
 
@@ -257,7 +258,7 @@ def _pass_over(made: Correction, reasons: Counter[str]) -> None:
 
 
 def _unmatched(made: Correction, name: str, reason: str) -> None:
-    made.unmatched[name[:200]] = reason
+    made.unmatched.setdefault(name[:200], reason)  # that of its annotation comes first
     made.received["unmatched"] += 1
 
 
@@ -266,7 +267,7 @@ def _count_images(made: Correction, identity: Identity, sent: Sent) -> None:
     made.left -= made.found.keys()
     for content in [c for c in made.left if made.images[c].picture is None]:
         made.left.discard(content)
-        _unmatched(made, made.images[content].sent, "new, and nothing is marked in it: "
+        _unmatched(made, made.images[content].sent, f"{UNSAID[0]}: "
                    "empty=background adds it as an image without objects")  # fmt: skip
     known = set(made.images)
     for name, content in sent.contents.items():
@@ -276,7 +277,7 @@ def _count_images(made: Correction, identity: Identity, sent: Sent) -> None:
         made.received["images"] += 1
         image = identity.came(name)
         if image.picture is None:
-            _unmatched(made, name, "it came, and nothing is said of it")
+            _unmatched(made, name, UNSAID[1])
         else:
             made.left.add(content)
     if made.left:

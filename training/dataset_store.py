@@ -25,7 +25,12 @@ from training.dataset_report import report
 from training.datasets import Dataset, inspect
 from training.intake import intake_of
 from training.revisions import get_revision, revision_folder
-from training.upload_description import count_images, understand, unused_images
+from training.upload_description import (
+    count_images,
+    refuse_two,
+    understand,
+    unused_images,
+)
 
 CARD = "dataset.json"
 FIRST_CARD = "original.json"  # an upload's card, once revisions have others
@@ -72,6 +77,7 @@ class DatasetStore:
                 top = found.top
             dataset = inspect(top, task or found.task, [staged])
             unused = unused_images(unpacked.root, dataset) if found.intake is None else ()
+            refuse_two(found, unused)
             told = (*unpacked.findings, *found.findings, *unused)
             dataset = replace(dataset, found=(*dataset.found, *told))
             intake = found.intake or intake_of(dataset, found.form, count_images(unpacked.root))

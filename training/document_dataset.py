@@ -5,6 +5,7 @@ files, in the splits that the source states, and everything that came is account
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -15,9 +16,9 @@ from inference.images import check_header
 from inference.yolo_labels import to_yolo
 from models_store.description import Task
 from training.annotation_documents import READ
-from training.checked_marks import checked
+from training.checked_marks import checked, unfit
 from training.class_folder_marks import NO_CLASS
-from training.correcting import Correction, Rules, read_correction
+from training.correcting import UNSAID, Correction, Rules, read_correction
 from training.dataset_yaml import UNLABELLED
 from training.findings import Findings
 from training.image_names import comparable, without_suffix
@@ -32,6 +33,7 @@ NO_PLACE = "without an area within the image"
 NO_POINTS = "without key points, in a pose data set"
 MORE_CLASSES = "further classes of an image that can have one"
 SHOWN = 12
+_MASKS = re.compile(r"segmentation(class|object)\w*|masks?|mask_?images|instance_?masks", re.I)
 
 
 @dataclass
@@ -75,12 +77,13 @@ def write_dataset(
     """
     intake = Intake("+".join(sent.forms) or "images", notes=list(sent.notes))
     whole = _readable(sent, max_pixels, intake)
+    whole = _without_masks(whole, intake)
     if not whole.pictures:
         raise _no_images(sent)
     if all(marks.empty == "unfinished" for marks in whole.marks):
         return _images_alone(root, whole, task, folder, intake)
     whole = replace(whole, marks=[_with_places(marks, intake) for marks in whole.marks])
-    intake.task = task or _fitting_task(whole, intake)
+    intake.task = _task(whole, task, intake)
     made = _Making(whole, intake.task, intake)
     rules = Rules(HERE, (), made.task, max_pixels, background=True, any_format=True)
     correction = read_correction([], whole, rules)
@@ -115,25 +118,65 @@ def _no_images(sent: Sent) -> DatasetInvalid:
         return DatasetInvalid("None of the zip's images can be read.")
     names = ", ".join(marks.name[:100] for marks in sent.marks[:3])
     return DatasetInvalid(
-        f"The zip describes {len(sent.marks)} images ({names}) and holds none of them. Pack the "
-        f"images beside their annotations. {READ}."
+        f"The zip describes images ({names}: {len(sent.marks)} in all) and holds none of them. "
+        f"Pack the images beside their annotations. {READ}."
     )
 
 
-def _fitting_task(sent: Sent, intake: Intake) -> Task:
-    """What the objects fit, and a word where they are of several forms."""
+def _without_masks(sent: Sent, intake: Intake) -> Sent:
+    """Without the masks that lie beside images under their names, as in VOC's
+    `SegmentationClass`: they are images of annotations, which are not read."""
+    stems = Counter(PurePosixPath(name).stem for name in sent.pictures)
+    masks = [
+        name
+        for name in sent.pictures
+        if any(_MASKS.fullmatch(part) for part in PurePosixPath(name).parts[:-1])
+        and stems[PurePosixPath(name).stem] > 1
+    ]
+    if not masks:
+        return sent
+    intake.images["received"] -= len(masks)
+    intake.notes.append(
+        f"{len(masks)} images are masks of others ({masks[0]}); masks as images are not read."
+    )
+    gone = set(masks)
+    return replace(
+        sent,
+        pictures={name: path for name, path in sent.pictures.items() if name not in gone},
+        contents={name: digest for name, digest in sent.contents.items() if name not in gone},
+    )
+
+
+def _task(sent: Sent, asked: Task | None, intake: Intake) -> Task:
+    """The one asked for, if an object fits it; else what the objects fit, and a word where they
+    are of several forms.
+
+    Raises:
+        DatasetInvalid: No object fits the task asked for.
+    """
     every = [marks.read(marks.size or ANY) for marks in sent.marks]
     for marks in sent.marks:
         marks.skipped.clear()
-    task = task_of(every)
-    drawn = [thing for found in every for thing in found.objects if thing.bounds is not None]
+    fits = task_of(every)
+    objects = [thing for found in every for thing in found.objects]
+    if asked is not None:
+        held = [thing for thing in objects if not unfit(thing, asked)]
+        if asked == "pose":
+            held = [thing for thing in held if thing.keypoints]
+        if objects and not held:
+            raise DatasetInvalid(
+                f"None of the {len(objects)} objects fits the task {asked}; they fit {fits}. "
+                f"Send task={fits}, or none."
+            )
+        return asked
+    drawn = [thing for thing in objects if thing.bounds is not None]
     boxes = sum(not thing.parts and not thing.keypoints for thing in drawn)
-    if 0 < boxes < len(drawn) and task != "classify":
+    if 0 < boxes < len(drawn) and fits != "classify":
         intake.notes.append(
             f"{boxes} of {len(drawn)} objects are boxes, the others polygons or key points: the "
-            f"task is {task}. Give 'task' to have another."
+            f"task is {fits}. Give 'task' to have another."
         )
-    return task
+    return fits
 
 
 def _with_places(marks: Marks, intake: Intake) -> Marks:
@@ -202,8 +245,11 @@ def _account(made: _Making, correction: Correction) -> None:
     intake = made.intake
     intake.objects["received"] = correction.received["objects"]
     intake.passed_over = Counter(correction.passed_over)
+    described = {marks.name[:200] for marks in made.sent.marks}
     intake.missing = {
-        name: why for name, why in correction.unmatched.items() if name not in made.sent.pictures
+        name: why
+        for name, why in correction.unmatched.items()
+        if name in described and not (name in made.sent.pictures and why.startswith(UNSAID))
     }
     unstated = sum(
         not found.objects and correction.said_by[content].empty == "unstated"
@@ -217,6 +263,9 @@ def _account(made: _Making, correction: Correction) -> None:
     seen = {thing.label for thing in objects}
     stated = [name for name in made.sent.classes if made.task != "classify" or name in seen]
     made.classes = (*stated, *sorted(seen - set(stated)))
+    alike = Counter(comparable(name) for name in made.classes)
+    if twice := [name for name in made.classes if alike[comparable(name)] > 1]:
+        intake.notes.append(f"Classes that differ only in case: {', '.join(twice[:SHOWN])}.")
     if not stated:
         order = ", ".join(f"{i} {name}" for i, name in enumerate(made.classes[:SHOWN]))
         more = ", …" if len(made.classes) > SHOWN else ""

@@ -31,6 +31,10 @@ def look_through(dataset: Dataset, job: JobHandle) -> None:
             job.log(f"Looked at {done:,} of {all_:,} pictures.")
 
     dataset.look(seen)
+    for finding in dataset.findings:
+        if finding.kind == "corrupt_image":
+            for example in finding.examples:
+                job.log(f"Left out: {example[:LONGEST]}")
     for problem in dataset.problems[:TOLD]:
         job.log(f"Data set: {problem[:LONGEST]}")
     if (more := len(dataset.problems) - TOLD) > 0:

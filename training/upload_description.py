@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -162,6 +162,18 @@ def unused_images(root: Path, dataset: Dataset) -> tuple[Finding, ...]:
         if image not in used:
             findings.add("unused_image", os.path.relpath(image, root))
     return findings.result()
+
+
+def refuse_two(found: Understood, unused: Sequence[Finding]) -> None:
+    """Raises DatasetInvalid: other documents lie beside a description that leaves images out, so
+    that these are likely to be described by the former."""
+    others = [finding for finding in found.findings if finding.kind == "other_documents"]
+    if others and unused:
+        raise DatasetInvalid(
+            f"{found.top.name} describes label files of some of the zip's images, and leaves out "
+            f"{unused[0].count} ({unused[0].examples[0]} …), which {others[0].examples[0]} may "
+            "describe: these are two data sets. Upload each as a zip of its own."
+        )
 
 
 def count_images(root: Path) -> int:

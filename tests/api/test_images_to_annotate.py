@@ -86,3 +86,29 @@ def test_what_was_made_of_documents_takes_the_same_documents_back(
     assert found["unchanged"] == found["received"]
     assert found["objects"]["stored"] == 22
     assert found["objects"]["passed_over"] == {}
+
+
+@pytest.mark.parametrize("form", ["coco", "label_studio", "labelme", "voc", "cvat_xml", "yolo"])
+@pytest.mark.parametrize("what", ["coco 2017", "ultralytics"])
+def test_every_export_is_a_new_data_set_with_the_same_in_it(
+    service: Service, form: str, what: str
+) -> None:
+    make, _, _ = made.ZIPS[what]
+    first = upload(service, make(SHOWN))
+    path = f"/api/datasets/{first['id']}/export"
+    answer = service.call(service.app, "GET", path, params={"format": form})
+    assert answer.status_code == 200, answer.text
+    files = {"file": ("again.zip", answer.content)}
+    again = service.call(service.app, "POST", "/api/datasets", files=files)
+    assert again.status_code == 201, again.text
+    card = again.json()
+    assert card["source_format"] == form
+    assert card["images"]["labelled"] == first["images"]["labelled"]
+    assert card["images"]["empty"] == first["images"]["empty"]
+    assert card["objects"] == first["objects"]
+    assert set(card["classes"]) >= {"car", "dog"}
+    counted = {row["name"]: sum(v for k, v in row.items() if k in ("train", "val"))
+               for row in card["class_counts"]}  # fmt: skip
+    expected = {row["name"]: sum(v for k, v in row.items() if k in ("train", "val"))
+                for row in first["class_counts"]}  # fmt: skip
+    assert {k: v for k, v in counted.items() if v} == {k: v for k, v in expected.items() if v}

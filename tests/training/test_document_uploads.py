@@ -341,3 +341,50 @@ def test_what_is_not_understood_is_refused_and_nothing_stays(
     assert 400 <= caught.value.status < 500
     assert store.list() == []
     assert list((settings.home / "uploads").iterdir()) == []
+
+
+def test_an_image_of_another_size_keeps_the_reason(store: DatasetStore) -> None:
+    document = made.coco(SHOWN)
+    document["images"][3] |= {"width": SIZE[1], "height": SIZE[0]}
+    card = add(store, {"c.json": made.dumped(document), **made.together(SHOWN)})
+    assert card["images"]["missing"] == 1
+    assert card["images"]["without_annotation"] == 1
+    (problem,) = [one for one in card["problems"] if one["kind"] == "missing_image"]
+    assert "48 × 64" in problem["message"]
+    assert "EXIF" in problem["message"]
+
+
+def test_masks_beside_images_are_no_images_to_train_on(store: DatasetStore) -> None:
+    entries = ZIPS["voc with sets"][0](SHOWN)
+    for one in SHOWN:
+        name = f"VOC2007/SegmentationClass/{made.stem(one)}.png"
+        entries[name] = made.image(7, "PNG")
+    card = add(store, entries)
+    assert (card["images"]["received"], card["images"]["without_annotation"]) == (8, 0)
+    assert card["objects"]["stored"] == 14
+    assert "8 images are masks" in "".join(card["notes"])
+
+
+@pytest.mark.parametrize("task", ["pose", "classify"])
+def test_a_task_that_no_object_fits_is_refused_with_the_one_that_does(
+    store: DatasetStore, task: Task
+) -> None:
+    with pytest.raises(DatasetInvalid, match=f"objects fits the task {task}; they fit detect"):
+        store.add(packed(ZIPS["coco 2017"][0](SHOWN)), "set", task)
+
+
+def test_classes_that_differ_in_case_are_told(store: DatasetStore) -> None:
+    document = made.coco(SHOWN, classes=("car", "dog", "Dog"))
+    card = add(store, {"c.json": made.dumped(document), **made.together(SHOWN)})
+    assert "differ only in case: dog, Dog" in "".join(card["notes"])
+    assert card["classes"] == ["car", "dog", "Dog"]
+
+
+def test_a_description_and_a_document_of_other_images_are_refused_and_named(
+    store: DatasetStore,
+) -> None:
+    entries = ZIPS["ultralytics"][0](SHOWN[:6] + SHOWN[7:])
+    entries["annotations/all.json"] = made.dumped(made.coco(SHOWN[6:7]))
+    entries["extra/p 6.jpg"] = SHOWN[6].data
+    with pytest.raises(DatasetInvalid, match=r"data\.yaml.*extra/p 6\.jpg.*annotations/all\.json"):
+        store.add(packed(entries), "set")

@@ -23,7 +23,8 @@ def test_problems_stand_in_the_log_briefly(
     (folder / "images/train/0001.jpg").write_bytes(b"x")
     monkeypatch.setattr(inspection, "TOLD", 1)
     look_through(checked(folder), job)
-    told, more = job.lines
+    left_out, told, more = job.lines
+    assert left_out.startswith("Left out: images/train/0001.jpg: ")
     assert told.startswith("Data set: ")
     assert "1 more kinds of problems" in more
     assert len(told) < 320
