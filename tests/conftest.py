@@ -6,7 +6,15 @@ import atexit
 import os
 import shutil
 import tempfile
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
+
+from tests import seeds
+from tests.cpu import cpu
+from tests.process_state import process_state, put_back, reseed
 
 for name in [name for name in os.environ if name.startswith("VISIONLOOP_")]:
     del os.environ[name]
@@ -20,3 +28,38 @@ os.environ["BENTOML_DO_NOT_TRACK"] = "True"
 from models_store import _ultralytics  # noqa: E402
 
 os.environ.update(_ultralytics.environment(HOME, threads=1))  # small models: no gain from two
+
+from hypothesis import settings as hypothesis_settings  # noqa: E402
+
+# No examples of former runs: what a run tries depends on its seed alone.
+hypothesis_settings.register_profile("seeded", database=None)
+hypothesis_settings.load_profile("seeded")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """The order of the tests and hypothesis' examples follow the seed, unless told otherwise."""
+    if config.getoption("randomly_seed", None) == "default":
+        config.option.randomly_seed = seeds.SEED
+    if config.getoption("--hypothesis-seed") is None:
+        config.option.hypothesis_seed = seeds.SEED
+
+
+def pytest_report_header() -> list[str]:
+    """What a failure may depend on."""
+    return [f"{seeds.VARIABLE}={seeds.SEED}", f"CPU: {cpu()}"]
+
+
+@pytest.fixture(autouse=True)
+def _as_it_was(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What ran before a test is nothing to it.
+
+    Chance depends on its name and the seed of the run, and it leaves the process as it was.
+    """
+    before = process_state()
+    with put_back():
+        reseed(seeds.derived(zlib.crc32(request.node.nodeid.encode()) % seeds.PLACES))
+        yield
+    after = process_state()
+    changed = [name for name, value in before.items() if after[name] != value]
+    assert not changed, f"The test left changed: {', '.join(changed)}."

@@ -10,6 +10,8 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from tests.seeds import rng
+
 Task = Literal["detect", "segment", "pose", "classify"]
 Picture = NDArray[np.uint8]
 Points = NDArray[np.float64]  # (n, 2), pixels
@@ -27,7 +29,7 @@ def write_shapes(
     Returns:
         The data.yaml, or for `classify` the class root (`train/circle/…`, `val/circle/…`).
     """
-    random = np.random.default_rng(seed)
+    random = rng(seed)
     for split, count in (("train", train), ("val", val)):
         for index in range(count):
             if task == "classify":

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from models_store.description import ModelDescription, Task
+from tests.seeds import drawing
 
 SCALES = {"t": [0.33, 0.125, 1024]}  # an eighth of the channels: about 0.2 million weights
 
@@ -77,8 +78,7 @@ def write_model(folder: Path, description: ModelDescription, seed: int) -> None:
     from models_store.weights import build_model, save_model
 
     folder.mkdir(parents=True, exist_ok=True)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with drawing(seed):
         model = build_model(description)
         for module in model.modules():
             if isinstance(module, torch.nn.BatchNorm2d):

@@ -23,6 +23,7 @@ from settings import Settings
 from tests.api.serving import ROOT, Server, environment
 from tests.api.training_app import Service
 from tests.drawn_data import write_shapes
+from tests.seeds import rng
 
 Call = Callable[..., httpx.Response]
 
@@ -79,7 +80,7 @@ def picture() -> Callable[..., bytes]:
     """A picture that is the same for the same arguments."""
 
     def draw(width: int = 320, height: int = 240, seed: int = 0, kind: str = "JPEG") -> bytes:
-        random = np.random.default_rng(seed)
+        random = rng(seed)
         coarse = random.integers(0, 256, (height // 16 + 1, width // 16 + 1, 3), np.uint8)
         image = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
         buffer = BytesIO()

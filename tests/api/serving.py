@@ -13,9 +13,10 @@ from pathlib import Path
 import httpx
 import psutil
 
+from tests.patience import PATIENCE
+
 ROOT = Path(__file__).parents[2]
 BENTOML = Path(sys.executable).with_name("bentoml")
-START = 120.0  # seconds; a busy machine needs half of it
 
 
 class Server:
@@ -33,8 +34,10 @@ class Server:
         self.log = home / "log"
         self.environment = environment(home) | settings
         self.process: subprocess.Popen[bytes] | None = None
+        self.starts = 0
 
     def start(self) -> Server:
+        self.starts += 1
         command = [str(BENTOML), "serve", self.target]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -50,17 +53,17 @@ class Server:
         return self
 
     def wait_until_ready(self) -> None:
-        deadline = time.monotonic() + START
+        deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             assert self.process is not None
             assert self.process.poll() is None, self.log.read_text()
             try:
-                if httpx.get(f"{self.url}/readyz", timeout=5).status_code == 200:
+                if httpx.get(f"{self.url}/readyz", timeout=PATIENCE).status_code == 200:
                     return
             except httpx.TransportError:
                 pass
             time.sleep(0.2)
-        raise AssertionError(f"not ready within {START:g} s:\n{self.log.read_text()}")
+        raise AssertionError(f"not ready within {PATIENCE:g} s:\n{self.log.read_text()}")
 
     def workers(self) -> dict[str, psutil.Process]:
         """The processes by service."""
@@ -79,7 +82,7 @@ class Server:
         family = [psutil.Process(self.process.pid)] if self.process.poll() is None else []
         family += [child for parent in family for child in parent.children(recursive=True)]
         self.process.send_signal(how)
-        _, alive = psutil.wait_procs(family, timeout=30)
+        _, alive = psutil.wait_procs(family, timeout=PATIENCE)
         for process in alive:
             process.kill()
         self.process.wait()
@@ -95,5 +98,6 @@ def environment(home: Path) -> dict[str, str]:
         "VISIONLOOP_HOME": str(home / "home"),
         "BENTOML_HOME": str(home / "bento"),
         "VISIONLOOP_DEVICE": "cpu",
+        "VISIONLOOP_REQUEST_TIMEOUT": f"{PATIENCE:g}",  # a busy machine is no fault of the server
         "BENTOML_DO_NOT_TRACK": "true",
     }

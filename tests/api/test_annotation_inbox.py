@@ -18,6 +18,7 @@ from models_store.database import Database
 from models_store.registry import Registry
 from models_store.store import ModelStore
 from settings import Settings
+from tests.patience import PATIENCE, until
 from training.annotated_dataset import AnnotatedDataset, AnnotatedDatasets
 from training.dataset_store import DatasetStore
 from training.evaluations import EvaluationStore
@@ -133,13 +134,10 @@ def test_what_came_in_becomes_a_data_set_that_its_id_finds(
 
     async def run() -> None:
         inbox.start()
-        for _ in range(400):
-            await asyncio.sleep(0.05)
-            if (inbox.store.folder(dataset.id) / "dataset.json").exists():
-                break
+        await until((inbox.store.folder(dataset.id) / "dataset.json").exists)
         await inbox.stop()
 
-    asyncio.run(asyncio.wait_for(run(), 30))
+    asyncio.run(asyncio.wait_for(run(), PATIENCE))
     store = DatasetStore(Settings(home=inbox.store.folder("x").parent.parent))
     (card,) = store.list()
     assert (card["id"], card["name"], card["task"]) == (dataset.id, "Shapes", "detect")
@@ -254,14 +252,10 @@ def test_arrivals_without_a_pause_do_not_put_the_folder_off_for_ever(
 
     async def run() -> None:
         inbox.start()
-        for _ in range(400):
-            inbox.wake()
-            await asyncio.sleep(0.01)
-            if made.exists():
-                break
+        await until(lambda: inbox.wake() or made.exists())
         await inbox.stop()
 
-    asyncio.run(asyncio.wait_for(run(), 30))
+    asyncio.run(asyncio.wait_for(run(), PATIENCE))
     assert made.exists()
 
 
@@ -286,5 +280,5 @@ def test_a_folder_that_takes_long_is_not_made_for_every_annotation(
             await asyncio.sleep(0.3)
         await inbox.stop()
 
-    asyncio.run(asyncio.wait_for(run(), 30))
+    asyncio.run(asyncio.wait_for(run(), PATIENCE))
     assert len(list(revisions.iterdir())) == 1

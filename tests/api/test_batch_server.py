@@ -14,15 +14,15 @@ from typing import Any
 
 import cv2
 import httpx
-import numpy as np
 import psutil
 import pytest
 
 from tests.api.serving import Server
+from tests.patience import PATIENCE
+from tests.seeds import rng
 from training.scenes import draw_scene
 
 DETECTOR = "traffic_signs_yolov8n"
-WAIT = 90.0
 PICTURES = 40
 
 
@@ -40,12 +40,12 @@ def running(
 
 @pytest.fixture(scope="module")
 def client(running: tuple[Server, Path]) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=running[0].url, timeout=60) as client:
+    with httpx.Client(base_url=running[0].url, timeout=PATIENCE) as client:
         yield client
 
 
 def ended(client: httpx.Client, job_id: str) -> dict[str, Any]:
-    deadline = time.monotonic() + WAIT
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         job: dict[str, Any] = client.get(f"/jobs/{job_id}").json()
         if job["status"] in ("completed", "failed", "stopped"):
@@ -82,7 +82,7 @@ def test_a_folder_is_annotated_though_its_worker_is_killed(
     assert started.status_code == 202, started.text
     job_id, dataset = started.json()["job_id"], started.json()["dataset_id"]
     assert client.get(f"/api/datasets/{dataset}").status_code == 404  # not yet
-    deadline = time.monotonic() + WAIT
+    deadline = time.monotonic() + PATIENCE
     while client.get(f"/jobs/{job_id}").json()["progress"] < 10:
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -169,7 +169,7 @@ def test_kept_traffic_waits_in_the_queue(client: httpx.Client, scenes: list[byte
     options = {"model_id": DETECTOR, "confidence": "0.01"}
     answer = client.post("/infer", data=options, files={"image": NEW})
     assert answer.json()["predictions"], answer.text
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE
     while True:
         found = client.get("/api/annotation/queue", params={"limit": 500}).json()
         if live := [entry for entry in found["queue"] if entry["source"] == "live"]:
@@ -185,7 +185,7 @@ def test_kept_traffic_waits_in_the_queue(client: httpx.Client, scenes: list[byte
 
 def scene(seed: int) -> bytes:
     """A drawn picture of traffic signs, as a JPEG."""
-    pixels, _, _ = draw_scene(np.random.default_rng(seed), 480, 360)
+    pixels, _, _ = draw_scene(rng(seed), 480, 360)
     return cv2.imencode(".jpg", pixels[..., ::-1])[1].tobytes()
 
 

@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 
 from api import telemetry
 from tests.api.serving import Server
+from tests.patience import PATIENCE
 
 OURS = "visionloop_"
 KINDS = ("counter", "gauge", "histogram", "summary")  # not to be said in a name
@@ -82,7 +83,7 @@ def test_every_series_of_a_process_is_well_named() -> None:
 
 def test_every_series_of_a_server_is_well_named(server: Server) -> None:
     headers = {"Accept": "text/plain;version=0.0.4"}
-    text = httpx.get(f"{server.url}/metrics", headers=headers, timeout=30).text
+    text = httpx.get(f"{server.url}/metrics", headers=headers, timeout=PATIENCE).text
     found = ours(list(parse(text)))
     assert len(found) > 8
     assert [(row[0], faults(*row)) for row in found if faults(*row)] == []

@@ -20,6 +20,7 @@ from errors import (
     VisionLoopError,
 )
 from settings import Settings
+from tests.patience import PATIENCE
 
 PUBLIC = "93.184.216.34"
 NAMES = {
@@ -188,7 +189,7 @@ def test_a_body_above_the_limit_is_not_read_to_its_end() -> None:
 
 def test_a_slow_server_times_out() -> None:
     async def answer(request: httpx.Request) -> httpx.Response:
-        await asyncio.sleep(5)
+        await asyncio.sleep(PATIENCE)
         return httpx.Response(200)
 
     with pytest.raises(BackendTimeout):
@@ -205,7 +206,7 @@ def test_slow_name_servers_keep_nobody_else_waiting(monkeypatch: pytest.MonkeyPa
     answered = threading.Event()
 
     def look_up(*_: object, **__: object) -> list[tuple[object, ...]]:
-        assert answered.wait(10)
+        assert answered.wait(PATIENCE)
         return [(0, 0, 0, "", (PUBLIC, 80))]
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
@@ -215,7 +216,7 @@ def test_slow_name_servers_keep_nobody_else_waiting(monkeypatch: pytest.MonkeyPa
         asked = [asyncio.create_task(system_resolve("slow.example", 80)) for _ in range(3)]
         await asyncio.sleep(0.05)
         try:
-            assert await asyncio.wait_for(asyncio.to_thread(lambda: 7), 1) == 7
+            assert await asyncio.wait_for(asyncio.to_thread(lambda: 7), PATIENCE) == 7
         finally:
             answered.set()
         assert await asyncio.gather(*asked) == [[PUBLIC]] * 3

@@ -12,6 +12,7 @@ from schemathesis.core.result import Ok
 from schemathesis.generation import GenerationMode
 
 from tests.api.serving import Server
+from tests.patience import PATIENCE
 
 EXAMPLES = 8  # for each operation and kind
 
@@ -33,7 +34,7 @@ def test_no_request_breaks_the_service(server: Server) -> None:
             )
             @given(operation.as_strategy(generation_mode=mode))
             def attack(case: schemathesis.Case) -> None:
-                answer = case.call(timeout=30)
+                answer = case.call(timeout=PATIENCE)
                 case.validate_response(answer, checks=[not_a_server_error])
                 if answer.status_code >= 400:
                     body = answer.json()

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp
 from api import imports
 from api.app import create_app, layered
 from settings import Settings
+from tests.patience import PATIENCE
 
 FILE = {"file": ("a.zip", b"x")}
 MODEL = {
@@ -46,7 +47,7 @@ class Slow:
     def __call__(self, *_: Any, timeout: float, **__: Any) -> Any:
         self.timeouts.append(timeout)
         self.begun.set()
-        assert self.release.wait(10)
+        assert self.release.wait(PATIENCE)
         return SimpleNamespace(to_json=lambda: MODEL)
 
 
@@ -59,7 +60,7 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> Slow:
 
 @pytest.fixture
 def app(tmp_path: Path) -> ASGIApp:
-    settings = Settings(home=tmp_path, import_timeout=30)
+    settings = Settings(home=tmp_path, import_timeout=PATIENCE)
     gateway: Any = SimpleNamespace(settings=settings, registry=None)
     return layered(create_app(gateway), settings)
 
@@ -73,13 +74,13 @@ def test_an_import_whose_request_ended_still_keeps_others_out(app: ASGIApp, slow
     async def run() -> None:
         async with client(app) as session:
             asked = asyncio.create_task(session.post("/models/import", files=FILE))
-            await asyncio.to_thread(slow.begun.wait, 10)
+            await asyncio.to_thread(slow.begun.wait, PATIENCE)
             asked.cancel()
             await asyncio.wait({asked})
             refused = await session.post("/models/import", files=FILE)
             assert (refused.status_code, refused.json()["code"]) == (503, "BACKEND_UNAVAILABLE")
             slow.release.set()
-            await asyncio.wait_for(imports._one.acquire(), 10)
+            await asyncio.wait_for(imports._one.acquire(), PATIENCE)
             imports._one.release()
         assert len(slow.timeouts) == 1
 
@@ -90,12 +91,13 @@ def test_a_slow_upload_keeps_nobody_out_and_has_less_time(app: ASGIApp, slow: Sl
     slow.release.set()
 
     async def run() -> None:
-        go_on = asyncio.Event()
+        begun, go_on = asyncio.Event(), asyncio.Event()
         whole = httpx.Request("POST", "http://localhost", files=FILE)
         body = whole.read()
 
         async def halting() -> AsyncIterator[bytes]:
             yield body[:20]
+            begun.set()
             await go_on.wait()
             yield body[20:]
 
@@ -104,11 +106,12 @@ def test_a_slow_upload_keeps_nobody_out_and_has_less_time(app: ASGIApp, slow: Sl
             asked = asyncio.create_task(
                 session.post("/models/import", content=halting(), headers=headers)
             )
+            await begun.wait()
             await asyncio.sleep(0.2)
             assert (await session.post("/models/import", files=FILE)).is_success
             go_on.set()
             assert (await asked).is_success
         quick, late = slow.timeouts
-        assert late + 0.15 < quick < 30
+        assert late + 0.15 < quick < PATIENCE
 
     asyncio.run(run())

@@ -8,6 +8,7 @@ import pytest
 
 from api import job_logs
 from tests.api.training_app import Service
+from tests.patience import PATIENCE
 from training.logs import LogWriter
 
 
@@ -44,7 +45,7 @@ def test_followed_logs_come_whole_and_end_with_the_job(
         assert not following.done()
         writer.say("the last word")
         service.jobs.finish(job.id, "failed", "It broke.")
-        return await asyncio.wait_for(following, 5)
+        return await asyncio.wait_for(following, PATIENCE)
 
     text = asyncio.run(story())
     lines = [line.partition("] ")[2] for line in text.splitlines() if line.startswith("data: [")]
@@ -77,7 +78,7 @@ def test_a_stream_ends_when_the_server_does(service: Service) -> None:
         following = asyncio.create_task(collect(service, job.id))
         await asyncio.sleep(0.1)
         service.gateway.leaving.set()
-        return await asyncio.wait_for(following, 2)
+        return await asyncio.wait_for(following, PATIENCE)
 
     assert "event: end" not in asyncio.run(story())
 

@@ -18,6 +18,7 @@ from models_store.registry import Registry
 from models_store.store import ModelStore
 from settings import Settings
 from tests.api.serving import Server
+from tests.patience import PATIENCE
 from tests.small_models import make_model
 from training.kept_images import KeptImages
 
@@ -51,7 +52,7 @@ def live_server(new_home: Callable[[], Path], ids: dict[str, str]) -> Iterator[S
 
 @pytest.fixture
 def client(live_server: Server) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=live_server.url, timeout=60) as client:
+    with httpx.Client(base_url=live_server.url, timeout=PATIENCE) as client:
         yield client
 
 
@@ -71,7 +72,7 @@ def put(client: httpx.Client, **choice: Any) -> httpx.Response:
 
 def settled(client: httpx.Client, seen: int) -> dict[str, Any]:
     """The shadow once so many copies are through."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         found = shadow(client)
         if found["run"] + found["dropped"] + found["failed"] >= seen:
@@ -100,14 +101,12 @@ def niceness(pid: int) -> list[int]:
     return [int(stat.rpartition(")")[2].split()[16]) for stat in stats]
 
 
-def test_no_shadow_at_first(client: httpx.Client) -> None:
+def no_shadow_at_first(client: httpx.Client) -> None:
     assert client.get("/models/shadow").json() == {"shadow": None}
     assert client.delete("/models/shadow").status_code == 404
 
 
-def test_a_shadow_needs_something_to_be_compared_with(
-    client: httpx.Client, ids: dict[str, str]
-) -> None:
+def a_shadow_needs_something_to_be_compared_with(client: httpx.Client, ids: dict[str, str]) -> None:
     for choice, words in (
         ({"model_id": CLASSIFIER}, "classification"),
         ({"model_id": ids["used"]}, "answers the live traffic already"),
@@ -121,7 +120,7 @@ def test_a_shadow_needs_something_to_be_compared_with(
     assert client.get("/models/shadow").json() == {"shadow": None}
 
 
-def test_a_twin_in_the_shadow_agrees(
+def a_twin_in_the_shadow_agrees(
     live_server: Server, client: httpx.Client, ids: dict[str, str], picture: Picture, tmp_path: Path
 ) -> None:
     answer = put(client, model_id="twin")
@@ -132,12 +131,13 @@ def test_a_twin_in_the_shadow_agrees(
         assert seen["model_id"] == ids["used"]
         settled(client, seed + 1)
     assert infer(client, picture(), model_id="other")["model_id"] == ids["other"]
+    settled(client, 7)  # what is due next would end its copy
     infer(client, picture(), model_id=CLASSIFIER)  # of another type
     infer(client, picture(), model_id="twin")  # its own
     settled(client, 7)
     path = tmp_path / "a.jpg"
     path.write_bytes(picture())
-    with bentoml.SyncHTTPClient(live_server.url) as native:
+    with bentoml.SyncHTTPClient(live_server.url, timeout=PATIENCE) as native:
         native.predict(image=path, model_id="used")
     found = settled(client, 8)
     assert (found["seen"], found["run"], found["failed"]) == (8, 8, 0), found
@@ -155,7 +155,7 @@ def test_a_twin_in_the_shadow_agrees(
     assert set(niceness(live_server.workers()["Detector"].pid)) == {ours}
 
 
-def test_another_model_in_its_place_agrees_less(
+def another_model_in_its_place_agrees_less(
     client: httpx.Client, ids: dict[str, str], picture: Picture
 ) -> None:
     assert put(client, model_id="other", against="used").status_code == 200
@@ -168,7 +168,7 @@ def test_another_model_in_its_place_agrees_less(
     assert found["agreement"] < 0.9
 
 
-def test_live_counts_and_drift(client: httpx.Client, ids: dict[str, str], picture: Picture) -> None:
+def live_counts_and_drift(client: httpx.Client, ids: dict[str, str], picture: Picture) -> None:
     before = client.get(f"/models/{ids['used']}/live").json()
     answers = [infer(client, picture(160, 120, seed), model_id="used") for seed in range(5)]
     after = client.get(f"/models/{ids['used']}/live").json()
@@ -200,14 +200,14 @@ def test_live_counts_and_drift(client: httpx.Client, ids: dict[str, str], pictur
     assert client.get("/models/nope/live").status_code == 404
 
 
-def test_low_confidence_pictures_are_kept_once(
+def low_confidence_pictures_are_kept_once(
     live_server: Server, client: httpx.Client, ids: dict[str, str], picture: Picture
 ) -> None:
     image = picture(200, 200, 77)
     for _ in range(3):
         infer(client, image, model_id="used", draw_boxes="true")
     kept = KeptImages(Settings(home=live_server.home / "home"))
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE
     while not any(kept.open(found.id) == image for found in kept.list(ids["used"])):
         assert time.monotonic() < deadline
         time.sleep(0.1)
@@ -231,10 +231,10 @@ def test_low_confidence_pictures_are_kept_once(
     assert client.get(path).json() == {"kept": []}
 
 
-def test_counts_and_the_shadow_outlive_a_restart(
+def counts_and_the_shadow_outlive_a_restart(
     live_server: Server, ids: dict[str, str], picture: Picture
 ) -> None:
-    with httpx.Client(base_url=live_server.url, timeout=60) as client:
+    with httpx.Client(base_url=live_server.url, timeout=PATIENCE) as client:
         infer(client, picture(), model_id="used")
         counts = client.get(f"/models/{ids['used']}/live").json()
         infer(client, picture(), model_id="used")  # not asked for: noted by the stop
@@ -242,7 +242,7 @@ def test_counts_and_the_shadow_outlive_a_restart(
     live_server.stop()
     live_server.environment |= {"VISIONLOOP_KEEP_BELOW": "0"}
     live_server.start()
-    with httpx.Client(base_url=live_server.url, timeout=60) as client:
+    with httpx.Client(base_url=live_server.url, timeout=PATIENCE) as client:
         again = client.get(f"/models/{ids['used']}/live").json()
         assert again["images"] == counts["images"] + 1
         assert again["kept"]["images"] == counts["kept"]["images"]
@@ -254,7 +254,7 @@ def test_counts_and_the_shadow_outlive_a_restart(
         assert off["kept"]["below"] == 0
 
 
-def test_an_activated_candidate_is_no_shadow_and_a_deleted_one_neither(
+def an_activated_candidate_is_no_shadow_and_a_deleted_one_neither(
     client: httpx.Client, ids: dict[str, str]
 ) -> None:
     assert client.post("/models/active", json={"model_id": "other"}).status_code == 200
@@ -268,3 +268,17 @@ def test_an_activated_candidate_is_no_shadow_and_a_deleted_one_neither(
     assert put(client, model_id="used").status_code == 200
     assert client.delete("/models/shadow").json()["shadow"]["ended_because"] == "stopped"
     assert client.delete("/models/shadow").status_code == 404
+
+
+def test_the_story_of_a_shadow(
+    client: httpx.Client, ids: dict[str, str], live_server: Server, picture: Picture, tmp_path: Path
+) -> None:
+    """Each part goes on where the one before ended."""
+    no_shadow_at_first(client)
+    a_shadow_needs_something_to_be_compared_with(client, ids)
+    a_twin_in_the_shadow_agrees(live_server, client, ids, picture, tmp_path)
+    another_model_in_its_place_agrees_less(client, ids, picture)
+    live_counts_and_drift(client, ids, picture)
+    low_confidence_pictures_are_kept_once(live_server, client, ids, picture)
+    counts_and_the_shadow_outlive_a_restart(live_server, ids, picture)
+    an_activated_candidate_is_no_shadow_and_a_deleted_one_neither(client, ids)

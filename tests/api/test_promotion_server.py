@@ -1,4 +1,4 @@
-"""Evaluate, look, compare, promote, roll back: one server, one story in several tests.
+"""Evaluate, look, compare, promote, roll back: one server, one story in several parts.
 
 The models are the starter classifier, and copies of it that are blind to a class.
 """
@@ -23,12 +23,12 @@ from models_store.store import ModelStore
 from settings import Settings
 from tests.api.serving import Server
 from tests.blinded_models import blinded
+from tests.patience import PATIENCE, wait_until
 from training.scenes import write_classification_set
 from training.signs import CLASS_NAMES
 
 STARTER, NAME = "traffic_signs_mobilenet_v2", "signs"
 CLIENTS, SHARE = 8, 6  # and how many requests each sends after a change
-PATIENCE = 120.0  # seconds for a job
 
 
 @dataclass
@@ -104,14 +104,14 @@ def stage(
     server = Server(home).start()
     registry = Registry(Database(Settings(home=home / "home")), ModelStore(home / "bento"))
     try:
-        with httpx.Client(base_url=server.url, timeout=60) as client:
+        with httpx.Client(base_url=server.url, timeout=PATIENCE) as client:
             yield Stage(client, registry, data, tmp_path_factory.mktemp("made"))
     finally:
         registry.database.close()
         server.stop()
 
 
-def test_a_model_is_evaluated_by_a_job_and_shown_in_every_way(stage: Stage) -> None:
+def a_model_is_evaluated_by_a_job_and_shown_in_every_way(stage: Stage) -> None:
     stage.good = good = stage.publish()
     assert stage.ask("GET", f"/metrics/{good}")["metrics"] == {}
     stage.ask("GET", f"/metrics/{good}/report", 404)
@@ -155,7 +155,7 @@ def test_a_model_is_evaluated_by_a_job_and_shown_in_every_way(stage: Stage) -> N
     assert (worst.status_code, worst.content[:2]) == (200, b"\xff\xd8")
 
 
-def test_two_are_compared_once_both_were_evaluated(stage: Stage) -> None:
+def two_are_compared_once_both_were_evaluated(stage: Stage) -> None:
     stage.worse = stage.publish(stage.hidden)
     both = {"a": stage.good, "b": stage.worse}
     refused = stage.ask("GET", "/metrics/compare", 409, params=both)
@@ -175,7 +175,7 @@ def test_two_are_compared_once_both_were_evaluated(stage: Stage) -> None:
     stage.ask("GET", "/metrics/compare", 409, params=both | {"split": "test"})
 
 
-def test_the_first_is_promoted_and_a_worse_one_refused_with_the_class_named(stage: Stage) -> None:
+def the_first_is_promoted_and_a_worse_one_refused_with_the_class_named(stage: Stage) -> None:
     gate = {"gate": {"dataset": str(stage.data), "metric": "accuracy"}}
     first = stage.ask("POST", f"/models/{stage.good}/promote", json=gate)
     assert (first["status"], first["reasons"]) == (
@@ -202,7 +202,7 @@ def test_the_first_is_promoted_and_a_worse_one_refused_with_the_class_named(stag
     assert set(refused["evaluations"]) == {"candidate", "promoted"}
 
 
-def test_a_better_one_is_evaluated_by_a_job_and_promoted(stage: Stage) -> None:
+def a_better_one_is_evaluated_by_a_job_and_promoted(stage: Stage) -> None:
     """The worse one is promoted now; the new one was never evaluated. Seeing a class again takes
     an image or two away from its likes."""
     better = stage.publish()
@@ -221,14 +221,14 @@ def test_a_better_one_is_evaluated_by_a_job_and_promoted(stage: Stage) -> None:
     assert busy.status_code == 409
     decided = stage.ask("GET", f"/models/{NAME}/decisions")["decisions"][0]
     assert (decided["action"], decided["job_id"]) == ("promoted", job["job_id"]), decided
-    time.sleep(1.1)  # the gateway sees what jobs do within a second
-    assert stage.ask("GET", f"/models/{NAME}")["id"] == better
+    # the gateway sees what jobs do within a second
+    wait_until(lambda: stage.ask("GET", f"/models/{NAME}")["id"] == better)
     again = stage.ask("POST", f"/models/{better}/promote", json={"gate": {}})
     assert "already" in again["reasons"][0]
     stage.ask("POST", f"/models/{NAME}/rollback")
 
 
-def test_promotion_and_rollback_reach_running_traffic_without_an_error(
+def promotion_and_rollback_reach_running_traffic_without_an_error(
     stage: Stage, picture: Callable[..., bytes]
 ) -> None:
     image = picture(96, 96)
@@ -242,7 +242,7 @@ def test_promotion_and_rollback_reach_running_traffic_without_an_error(
     assert answered.total() > CLIENTS * SHARE
 
 
-def test_what_cannot_be_is_told(stage: Stage) -> None:
+def what_cannot_be_is_told(stage: Stage) -> None:
     promote = f"/models/{stage.good}/promote"
     for body, sentence in (
         ({"gate": {"metric": "beauty"}}, "beauty"),
@@ -262,7 +262,7 @@ def test_what_cannot_be_is_told(stage: Stage) -> None:
     assert "dataset_path" in nothing.json()["message"]
 
 
-def test_evaluations_go_with_their_model_and_every_call_is_documented(stage: Stage) -> None:
+def evaluations_go_with_their_model_and_every_call_is_documented(stage: Stage) -> None:
     [kept, gone] = [
         stage.ask("GET", f"/metrics/{model}/history")["evaluations"][0]["evaluation"]
         for model in (stage.worse, stage.good)
@@ -283,3 +283,14 @@ def test_evaluations_go_with_their_model_and_every_call_is_documented(stage: Sta
         "/models/{name}/decisions",
     } <= set(paths)
     assert "202" in paths["/models/{model_id}/promote"]["post"]["responses"]
+
+
+def test_the_story_of_a_promotion(stage: Stage, picture: Callable[..., bytes]) -> None:
+    """Each part goes on where the one before ended."""
+    a_model_is_evaluated_by_a_job_and_shown_in_every_way(stage)
+    two_are_compared_once_both_were_evaluated(stage)
+    the_first_is_promoted_and_a_worse_one_refused_with_the_class_named(stage)
+    a_better_one_is_evaluated_by_a_job_and_promoted(stage)
+    promotion_and_rollback_reach_running_traffic_without_an_error(stage, picture)
+    what_cannot_be_is_told(stage)
+    evaluations_go_with_their_model_and_every_call_is_documented(stage)

@@ -25,6 +25,7 @@ from inference.yolo_labels import from_yolo
 from models_store.description import Task
 from tests.api.training_app import Service
 from tests.drawn_data import SHAPES, write_shapes
+from tests.seeds import rng
 from training.annotated_dataset import AnnotationEntry
 from training.annotated_folder import build
 from training.annotated_picture import PRELABEL_RANK
@@ -286,7 +287,7 @@ def prelabelled(service: Service) -> tuple[str, list[str]]:
     dataset = store.ensure("batch:made", "made", options | {"format": "labelme"})
     contents = []
     for index, score in enumerate((0.9, 0.6, 0.4)):
-        pixels = np.random.default_rng(index).integers(0, 256, (32, 32, 3), np.uint8)
+        pixels = rng(index).integers(0, 256, (32, 32, 3), np.uint8)
         buffer = io.BytesIO()
         Image.fromarray(pixels).save(buffer, "PNG")
         content, suffix = store.keep(dataset.id, buffer.getvalue())

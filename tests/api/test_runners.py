@@ -24,6 +24,7 @@ from api.telemetry import BATCH_SIZE
 from errors import BackendTimeout, ModelNotFound
 from inference.prediction import InferenceItem, ItemResult
 from settings import Settings
+from tests.patience import PATIENCE
 
 
 class Proxy:
@@ -47,14 +48,14 @@ def runner(**answers: Callable[..., Any]) -> Runner:
 
 def test_an_item_waits_as_long_as_its_request_may() -> None:
     async def predict_batch(items: Any) -> Any:
-        await asyncio.sleep(5)
+        await asyncio.sleep(PATIENCE)
 
     async def run() -> None:
         found = runner(predict_batch=predict_batch)
         found.start()
         await found.wait_until_up()
         with pytest.raises(BackendTimeout, match=r"0\.3 seconds"):
-            await asyncio.wait_for(found.predict(InferenceItem(b"", "a:1")), 2)
+            await asyncio.wait_for(found.predict(InferenceItem(b"", "a:1")), PATIENCE)
         await found.stop()
 
     asyncio.run(run())
@@ -94,7 +95,7 @@ def test_a_surprise_does_not_end_the_watch(
     async def run() -> None:
         found = Runner("r", Proxy(status=status), Settings(), Lull())
         found.start()
-        await asyncio.wait_for(found.wait_until_up(), 2)
+        await asyncio.wait_for(found.wait_until_up(), PATIENCE)
         await found.stop()
 
     asyncio.run(run())

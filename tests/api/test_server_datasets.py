@@ -15,11 +15,13 @@ from PIL import Image
 
 from tests.api.serving import Server
 from tests.drawn_data import write_shapes
+from tests.patience import PATIENCE
+from tests.seeds import rng
 
 
 @pytest.fixture
 def client(server: Server) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=server.url, timeout=60) as client:
+    with httpx.Client(base_url=server.url, timeout=PATIENCE) as client:
         yield client
 
 
@@ -36,7 +38,7 @@ def zipped(folder: Path, **more: bytes) -> bytes:
 def test_an_upload_may_be_larger_than_other_bodies(client: httpx.Client, tmp_path: Path) -> None:
     """Those of this server are limited to 4 MiB."""
     write_shapes(tmp_path, "detect", 4, 2, imgsz=48)
-    noise = np.random.default_rng(0).integers(0, 256, (1400, 1400, 3), np.uint8)
+    noise = rng(0).integers(0, 256, (1400, 1400, 3), np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(noise).save(buffer, "PNG")
     data = zipped(tmp_path, large=buffer.getvalue())
@@ -58,13 +60,13 @@ def test_inference_answers_while_a_data_set_is_unpacked(server: Server, tmp_path
     data = zipped(tmp_path)
 
     async def both() -> tuple[httpx.Response, int]:
-        async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
+        async with httpx.AsyncClient(base_url=server.url, timeout=PATIENCE) as client:
             upload = asyncio.create_task(
                 client.post("/api/datasets", files={"file": ("a.zip", data)})
             )
             alive = 0
             while not upload.done():
-                alive += (await client.get("/livez", timeout=5)).status_code == 200
+                alive += (await client.get("/livez", timeout=PATIENCE)).status_code == 200
             return await upload, alive
 
     answer, alive = asyncio.run(both())

@@ -24,6 +24,7 @@ from models_store.database import Database
 from models_store.registry import Registry
 from models_store.store import ModelStore
 from settings import Settings
+from tests.patience import PATIENCE, until
 from tests.small_models import NAMES, make_model
 
 ITEM = InferenceItem(b"picture", "live:1", confidence=0.4, draw=True)
@@ -111,17 +112,9 @@ def play(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> Callable[[Story
                 runner.gate.set()
                 await shadow.stop()
 
-        asyncio.run(asyncio.wait_for(whole(), 20))
+        asyncio.run(asyncio.wait_for(whole(), PATIENCE))
 
     return run
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    for _ in range(500):
-        if condition():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("It did not come to that within 5 seconds.")
 
 
 async def figures(shadow: Shadowing, **wanted: int) -> dict[str, Any]:
@@ -288,7 +281,7 @@ def test_it_goes_on_after_a_restart(play: Callable[[Story], None], registry: Reg
     async def before(shadow: Shadowing, runner: Runner) -> None:
         await shadow.begin("candidate", 1.0, None)
         shadow.offer(ITEM, SEEN)
-        await until(lambda: bool(runner.asked))
+        await figures(shadow, seen=1, run=1)  # a copy under way ends with the server
 
     async def after(shadow: Shadowing, runner: Runner) -> None:
         await until(lambda: shadow.fits(registry.get("live")))

@@ -13,6 +13,7 @@ import pytest
 from api.tool_images import ToolImages
 from errors import BackendTimeout, Forbidden, InvalidImage, PayloadTooLarge, ValidationFailed
 from settings import Settings
+from tests.patience import PATIENCE
 
 HOST = "http://labels.example:8080"
 LEGACY = "0123456789abcdef"
@@ -181,7 +182,7 @@ def test_a_picture_above_the_limit_is_refused() -> None:
 
 def test_a_slow_or_absent_host_is_told() -> None:
     async def slow(request: httpx.Request) -> httpx.Response:
-        await asyncio.sleep(5)
+        await asyncio.sleep(PATIENCE)
         return httpx.Response(200)
 
     settings = Settings.model_validate({"label_studio_url": HOST, "image_url_timeout": 0.05})

@@ -20,6 +20,7 @@ from models_store.registry import Registry
 from models_store.store import ModelStore
 from settings import Settings
 from tests.api.serving import Server
+from tests.patience import PATIENCE
 from tests.small_models import make_model
 
 Picture = Callable[..., bytes]
@@ -57,7 +58,7 @@ def tools(
 @pytest.fixture
 def client(tools: Server) -> Iterator[httpx.Client]:
     """Label Studio sends its token as the password of HTTP Basic."""
-    with httpx.Client(base_url=tools.url, timeout=60, auth=("x", ADMIN)) as client:
+    with httpx.Client(base_url=tools.url, timeout=PATIENCE, auth=("x", ADMIN)) as client:
         yield client
 
 
@@ -107,9 +108,9 @@ def annotation(number: int, label: str, **more: Any) -> dict[str, Any]:
     return {"id": number, "result": [region], "updated_at": stamp, "was_cancelled": False} | more
 
 
-def until(client: httpx.Client, objects: int, seconds: float = 60) -> dict[str, Any]:
+def until(client: httpx.Client, objects: int) -> dict[str, Any]:
     """The project's data set once it holds so many objects."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         listed = client.get("/api/datasets").json()["datasets"]
         for card in listed:
@@ -126,7 +127,7 @@ def test_label_studio_is_told_that_this_is_here(client: httpx.Client) -> None:
     for path in ("/health", "", "/"):
         answer = client.get(f"/label-studio{path}")
         assert answer.json() == {"status": "UP", "model_class": "VisionLoop"}
-    assert httpx.get(f"{client.base_url}/label-studio/health").status_code == 401
+    assert httpx.get(f"{client.base_url}/label-studio/health", timeout=PATIENCE).status_code == 401
 
 
 def test_setup_names_the_models_that_will_predict(client: httpx.Client) -> None:
@@ -147,7 +148,9 @@ def test_setup_names_the_models_that_will_predict(client: httpx.Client) -> None:
     assert text.status_code == 200
     use = {"Authorization": f"Token {TOKEN}"}
     asked = body | {"extra_params": {"promote": "auto"}}
-    kept = httpx.post(f"{client.base_url}/label-studio/setup", json=asked, headers=use).json()
+    kept = httpx.post(
+        f"{client.base_url}/label-studio/setup", json=asked, headers=use, timeout=PATIENCE
+    ).json()
     assert "admin token" in kept["message"]
     for extra in ("no json", "[1]", {"epochs": "many"}):
         answer = client.post("/label-studio/setup", json=body | {"extra_params": extra})
@@ -246,6 +249,7 @@ def test_annotations_flow_into_a_data_set(client: httpx.Client, picture: Picture
             f"{client.base_url}/label-studio/webhook",
             json={"action": action, "project": project, "tasks": [{"id": 0}]},
             headers={"Authorization": f"Token {TOKEN}"},
+            timeout=PATIENCE,
         )
         assert (refused.status_code, refused.json()["code"]) == (403, "FORBIDDEN")
 
@@ -271,7 +275,7 @@ def test_pulling_a_project_needs_its_address_and_the_admin_token(client: httpx.C
     assert (answer.status_code, answer.json()["code"]) == (403, "FORBIDDEN")
     assert "VISIONLOOP_LABEL_STUDIO_URL" in answer.json()["message"]
     use = {"Authorization": f"Token {TOKEN}"}
-    answer = httpx.post(f"{client.base_url}/label-studio/pull/7", headers=use)
+    answer = httpx.post(f"{client.base_url}/label-studio/pull/7", headers=use, timeout=PATIENCE)
     assert "admin token" in answer.json()["message"]
 
 
@@ -306,9 +310,9 @@ def headers() -> dict[str, str]:
 
 
 def test_x_anylabeling_lists_models_with_their_widgets(tools: Server) -> None:
-    health = httpx.get(f"{tools.url}/health").json()  # without a token
+    health = httpx.get(f"{tools.url}/health", timeout=PATIENCE).json()  # without a token
     assert (health["status"], set(health)) == ("healthy", {"status", "models_loaded", "timestamp"})
-    models = httpx.get(f"{tools.url}/v1/models", headers=headers()).json()
+    models = httpx.get(f"{tools.url}/v1/models", headers=headers(), timeout=PATIENCE).json()
     assert models["success"] is True
     assert len(models["data"]) == health["models_loaded"]
     first = next(iter(models["data"]))
@@ -317,17 +321,21 @@ def test_x_anylabeling_lists_models_with_their_widgets(tools: Server) -> None:
     assert {"name": "edit_conf", "value": 0.25} in info["widgets"]
     assert info["batch_processing_mode"] == "default"
     assert "stop" in info["classes"]
-    one = httpx.get(f"{tools.url}/v1/models/{first}/info", headers=headers()).json()
+    one = httpx.get(
+        f"{tools.url}/v1/models/{first}/info", headers=headers(), timeout=PATIENCE
+    ).json()
     assert one["data"]["display_name"] == info["display_name"]
 
 
 def test_x_anylabeling_gets_shapes(tools: Server, picture: Picture) -> None:
     image = picture(320, 240, seed=3)
-    models = httpx.get(f"{tools.url}/v1/models", headers=headers()).json()["data"]
+    models = httpx.get(f"{tools.url}/v1/models", headers=headers(), timeout=PATIENCE).json()["data"]
     for model, info in models.items():
         params = {"conf_threshold": 0.0001, "iou_threshold": 0.5, "epsilon_factor": 0.001}
         body = {"model": model, "image": uri(image), "params": params}
-        answer = httpx.post(f"{tools.url}/v1/predict", headers=headers(), json=body, timeout=60)
+        answer = httpx.post(
+            f"{tools.url}/v1/predict", headers=headers(), json=body, timeout=PATIENCE
+        )
         data = answer.json()["data"]
         assert answer.json()["success"] is True
         assert data["replace"] is None
@@ -339,7 +347,7 @@ def test_x_anylabeling_gets_shapes(tools: Server, picture: Picture) -> None:
             assert len(shape["points"]) == count
     detector = next(iter(models))
     body = {"model": detector, "image": uri(image), "params": params | {"filter_classes": ["stop"]}}
-    answer = httpx.post(f"{tools.url}/v1/predict", headers=headers(), json=body)
+    answer = httpx.post(f"{tools.url}/v1/predict", headers=headers(), json=body, timeout=PATIENCE)
     assert {shape["label"] for shape in answer.json()["data"]["shapes"]} <= {"stop"}
 
 
@@ -355,7 +363,7 @@ def test_x_anylabeling_gets_shapes(tools: Server, picture: Picture) -> None:
 def test_x_anylabeling_is_refused_with_a_status(
     tools: Server, body: dict[str, Any], status: int, code: str
 ) -> None:
-    answer = httpx.post(f"{tools.url}/v1/predict", headers=headers(), json=body)
+    answer = httpx.post(f"{tools.url}/v1/predict", headers=headers(), json=body, timeout=PATIENCE)
     assert (answer.status_code, answer.json()["code"]) == (status, code)
 
 

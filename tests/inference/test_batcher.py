@@ -10,6 +10,7 @@ import aiohttp
 import pytest
 
 from errors import BackendTimeout, BackendUnavailable, InvalidImage, VisionLoopError
+from inference import batcher as batcher_module
 from inference.batcher import Batcher
 from inference.prediction import InferenceItem, ItemResult
 
@@ -35,6 +36,23 @@ class Runner:
     async def release(self, instead: Any = None) -> None:
         self.open.pop(0).set_result(instead)
         await settle()
+
+
+class Clock:
+    """Stands for the module `time` of the batcher."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    found = Clock()
+    monkeypatch.setattr(batcher_module, "time", found)
+    return found
 
 
 async def settle() -> None:
@@ -116,7 +134,7 @@ def test_first_come_first_served() -> None:
     run(story())
 
 
-def test_a_full_queue_refuses_with_an_estimate_of_the_wait() -> None:
+def test_a_full_queue_refuses_with_an_estimate_of_the_wait(clock: Clock) -> None:
     async def story() -> None:
         runner = Runner()
         batcher = Batcher(runner, slots=1, max_batch=1, queue_length=2)
@@ -129,9 +147,9 @@ def test_a_full_queue_refuses_with_an_estimate_of_the_wait() -> None:
         assert caught.value.retry_after == 1
         assert batcher.stats.rejected == 1
 
-        await asyncio.sleep(0.3)  # the first call took this long: two more will take 0.6 s
+        clock.now += 0.3  # the first call took this long: two more will take 0.6 s
         await runner.release()
-        assert batcher.stats.items_per_second == pytest.approx(1 / 0.3, rel=0.3)
+        assert batcher.stats.items_per_second == pytest.approx(1 / 0.3)
         while runner.open:
             await runner.release()
         await asyncio.gather(*tasks)
@@ -146,19 +164,19 @@ def test_a_full_queue_refuses_with_an_estimate_of_the_wait() -> None:
     run(story())
 
 
-def test_retry_after_grows_with_the_queue() -> None:
+def test_retry_after_grows_with_the_queue(clock: Clock) -> None:
     async def story() -> None:
         runner = Runner()
         batcher = Batcher(runner, slots=1, max_batch=1, queue_length=40)
         tasks = submit(batcher, *range(41))
         await settle()
-        await asyncio.sleep(0.2)
+        clock.now += 0.2
         await runner.release()  # five a second
         submit(batcher, 41)
         await settle()
         with pytest.raises(BackendUnavailable) as caught:
             await batcher.submit(item(99))
-        assert 5 <= (caught.value.retry_after or 0) <= 12
+        assert caught.value.retry_after == 8  # 40 wait
         while runner.open:
             await runner.release()
         await asyncio.gather(*tasks)

@@ -35,6 +35,7 @@ from tests.inference.marked_pictures import (
     pictures,
     same,
 )
+from tests.seeds import rng
 
 Keep = Callable[[Annotations], Annotations]
 
@@ -129,7 +130,7 @@ def test_large_pictures_are_written_at_once() -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_run_lengths_are_those_of_pycocotools(seed: int) -> None:
-    random = np.random.default_rng(seed)
+    random = rng(seed)
     mask = random.random((7 + seed, 11)) < (0.1, 0.5, 0.9, 1.0)[seed]
     whole = np.zeros((20, 30), bool)
     whole[13 - seed : 20, 19:30] = mask

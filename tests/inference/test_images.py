@@ -17,6 +17,7 @@ from errors import InvalidImage, PayloadTooLarge
 from inference import images
 from inference.images import ORIENTATION, check_header, decode
 from tests.inference.conftest import encoded, scene
+from tests.seeds import rng
 
 MAX = 1_000_000
 SCENE = scene(120, 80)
@@ -272,7 +273,7 @@ def test_tiny_pieces_behind_the_picture_are_refused_too() -> None:
 
 
 def test_a_large_picture_in_ordinary_pieces_is_read() -> None:
-    noise = np.random.default_rng(0).integers(0, 256, (1500, 1500, 3), dtype=np.uint8)
+    noise = rng(0).integers(0, 256, (1500, 1500, 3), dtype=np.uint8)
     ok, data = cv2.imencode(".png", noise)  # in pieces of 8 KiB
     assert ok
     assert data.tobytes().count(b"IDAT") > 500

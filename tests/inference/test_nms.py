@@ -14,6 +14,7 @@ from ultralytics.utils import nms
 
 from inference.nms import non_max_suppression, suppress
 from inference.prediction import Float
+from tests.seeds import rng
 
 
 def theirs(output: Float, nc: int, conf: float, iou: float, max_det: int) -> Float:
@@ -45,7 +46,7 @@ def test_several_labels_a_box_as_validation_counts_them(seed: int, nc: int, extr
 
 
 def random_output(seed: int, anchors: int, nc: int, extra: int = 0, spread: float = 600) -> Float:
-    random = np.random.default_rng(seed)
+    random = rng(seed)
     output = np.empty((4 + nc + extra, anchors), np.float32)
     output[:2] = random.uniform(0, spread, (2, anchors))
     output[2:4] = random.uniform(5, 150, (2, anchors))
@@ -129,7 +130,7 @@ def test_grids_full_of_ties(rows: list[tuple[float, ...]], iou: float) -> None:
 @given(seed=st.integers(0, 10_000), iou=st.floats(0, 1), count=st.integers(1, 60))
 @settings(max_examples=100, deadline=None)
 def test_kernel_is_that_of_torchvision(seed: int, iou: float, count: int) -> None:
-    random = np.random.default_rng(seed)
+    random = rng(seed)
     low = random.uniform(0, 50, (count, 2))
     high = low + random.uniform(0, 40, (count, 2))
     boxes = np.concatenate((low, high), axis=1).astype(np.float32)

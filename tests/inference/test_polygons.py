@@ -27,6 +27,7 @@ from inference.polygons import (
     union,
 )
 from tests.inference.marked_pictures import parts
+from tests.seeds import rng
 
 
 def square(x: float, y: float, side: float) -> np.ndarray:
@@ -120,7 +121,7 @@ def test_a_ring_with_a_spike_stays_one_ring() -> None:
 
 
 def blob(side: int, seed: int, roughness: int) -> np.ndarray:
-    random = np.random.default_rng(seed)
+    random = rng(seed)
     noise = random.random((roughness, roughness)).astype(np.float32)
     smooth = cv2.resize(noise, (side, side), interpolation=cv2.INTER_CUBIC)
     y, x = np.mgrid[:side, :side] / side - 0.5

@@ -8,12 +8,12 @@ import pytest
 import torch
 from ultralytics.utils import ops
 
-from inference.polygons import area, fill_parts
+from inference.polygons import area, fill_parts, overlap
 from inference.postprocess import mask_outlines, postprocess
 from inference.prediction import Float
 from inference.preprocess import Letterbox
 from models_store.description import ModelDescription, Preprocessing, Task
-from tests.inference.test_equality import overlap
+from tests.seeds import rng
 
 
 def described(task: Task, names: int = 3, imgsz: int = 160, **given: Any) -> ModelDescription:
@@ -29,7 +29,7 @@ def described(task: Task, names: int = 3, imgsz: int = 160, **given: Any) -> Mod
 
 def blobs(seed: int, count: int, cells: int) -> Float:
     """Prototypes with smooth outlines, as trained networks have."""
-    random = np.random.default_rng(seed)
+    random = rng(seed)
     noise = random.normal(size=(count, 6, 6)).astype(np.float32)
     return np.stack(
         [cv2.resize(one, (cells, cells), interpolation=cv2.INTER_CUBIC) for one in noise]
@@ -39,7 +39,7 @@ def blobs(seed: int, count: int, cells: int) -> Float:
 @pytest.mark.parametrize("size", [(160, 160), (500, 300), (90, 200), (1500, 1200), (400, 60)])
 def test_outlines_enclose_the_masks_of_ultralytics(size: tuple[int, int]) -> None:
     place = Letterbox(*size, 160)
-    random = np.random.default_rng(1)
+    random = rng(1)
     protos = blobs(0, 8, 40)
     coefficients = random.normal(size=(20, 8)).astype(np.float32)
     low = random.uniform(0, 100, (20, 2))
@@ -121,7 +121,7 @@ def test_an_instance_without_mask_is_left_out() -> None:
 
 def test_three_hundred_masks_of_a_large_picture_stay_affordable() -> None:
     protos = blobs(0, 4, 160)
-    coefficients = np.random.default_rng(0).normal(size=(300, 4)).astype(np.float32)
+    coefficients = rng(0).normal(size=(300, 4)).astype(np.float32)
     boxes = np.tile(np.array((0, 0, 640, 640), np.float32), (300, 1))
     outlines = mask_outlines(protos, coefficients, boxes, Letterbox(8000, 6000, 640))
     assert sum(bool(parts) for parts in outlines) > 250

@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,11 +16,13 @@ import pytest
 from errors import InvalidImage, ModelNotFound, PayloadTooLarge, VisionLoopError
 from inference import runtime as module
 from inference.engine import Engine
-from inference.prediction import InferenceItem, ItemResult
+from inference.prediction import InferenceItem
 from inference.runtime import ModelRuntime
 from models_store.description import ModelDescription
 from settings import Settings
+from tests.inference.closeness import assert_close
 from tests.inference.conftest import encoded, scene
+from tests.patience import PATIENCE
 
 KINDS = ("detect", "segment", "pose", "classify", "mobilenet")
 
@@ -50,26 +51,6 @@ def photo(seed: int = 0, width: int = 300, height: int = 200) -> bytes:
     return encoded(scene(width, height, seed))
 
 
-def same(one: ItemResult, other: ItemResult) -> bool:
-    a, b = one.prediction, other.prediction
-    assert a is not None
-    assert b is not None
-    pairs: list[tuple[Any, Any]] = [
-        (a.class_ids, b.class_ids),
-        (a.scores, b.scores),
-        (a.boxes, b.boxes),
-    ]
-    if a.keypoints is not None and b.keypoints is not None:
-        pairs.append((a.keypoints, b.keypoints))
-    if a.polygons is not None and b.polygons is not None:
-        pairs += [
-            (x, y)
-            for p, q in zip(a.polygons, b.polygons, strict=True)
-            for x, y in zip(p, q, strict=True)
-        ]
-    return all(np.array_equal(x, y) for x, y in pairs)
-
-
 def test_mixed_batch_answers_what_each_item_gets_alone(locate: Callable[[str], Path]) -> None:
     items = [
         InferenceItem(photo(seed), kind, confidence, draw=draw)
@@ -84,7 +65,7 @@ def test_mixed_batch_answers_what_each_item_gets_alone(locate: Callable[[str], P
             for item, result in zip(items, together, strict=True):
                 (alone,) = await runtime.predict_batch([item])
                 assert alone.error is None
-                assert same(alone, result)
+                assert_close(alone.prediction, result.prediction)
                 assert (result.drawn is not None) == item.draw
                 assert set(result.times) == {"preprocess", "inference", "postprocess"}
                 assert all(value > 0 for value in result.times.values())
@@ -110,7 +91,7 @@ def test_a_bad_item_is_its_own_error(locate: Callable[[str], Path]) -> None:
             none = type(None)
             assert kinds == [none, InvalidImage, ModelNotFound, PayloadTooLarge, InvalidImage, none]
             (alone,) = await runtime.predict_batch(items[:1])
-            assert same(results[0], alone)
+            assert_close(results[0].prediction, alone.prediction)
             assert await runtime.predict_batch([]) == []
 
     asyncio.run(story())
@@ -153,7 +134,7 @@ class Loads:
     def __call__(self, folder: Path, settings: Settings) -> tuple[Engine, ModelDescription]:
         self.tags.append(folder.name)
         if self.gate and folder.name == "segment":
-            assert self.gate.wait(20)
+            assert self.gate.wait(PATIENCE)
         return self.real(folder, settings)
 
 
@@ -316,13 +297,10 @@ def test_the_event_loop_stays_free(locate: Callable[[str], Path]) -> None:
             items = [InferenceItem(photo(i, 900, 900), "detect", draw=True) for i in range(12)]
             work = asyncio.create_task(runtime.predict_batch(items))
             turns = 0
-            start = time.perf_counter()
             while not work.done():
                 await asyncio.sleep(0.001)
                 turns += 1
-            average = (time.perf_counter() - start) / turns
-            assert turns > 5
-            assert average < 0.05
+            assert turns > len(items)  # a loop that waits for each picture turns once for it
 
     asyncio.run(story())
 
@@ -409,7 +387,11 @@ print("imported:", heavy)
 """
     done = subprocess.run(
         [sys.executable, "-c", script],
-        capture_output=True, text=True, timeout=60, cwd=Path(__file__).parents[2], check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        cwd=Path(__file__).parents[2],
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "imported: []"

@@ -22,6 +22,7 @@ from inference.tiles import AUTO, MOST, OFF, OVERLAP, View, merge, views
 from models_store.description import ModelDescription, Preprocessing, Task
 from settings import Settings
 from tests.inference.conftest import encoded
+from tests.seeds import rng
 
 IMGSZ = 160
 LEAST = 3  # pixels of the network's input
@@ -139,7 +140,7 @@ def test_views_cover_the_picture_and_overlap(size: tuple[int, int], tiles: int, 
 def test_small_objects_of_a_large_picture_are_found_once(see: Any, batched: bool) -> None:
     """Twenty pixels of 2000 are one and a half of the network's input."""
     picture = canvas(2000, 1500)
-    chance = np.random.default_rng(0)
+    chance = rng(0)
     corners = [
         (x * 100 + int(chance.integers(0, 70)), y * 100 + int(chance.integers(0, 70)))
         for x in range(20)
@@ -263,7 +264,7 @@ def test_other_classes_are_never_joined_and_the_best_are_kept() -> None:
 @pytest.mark.parametrize("classes", [1, 80])
 def test_however_much_is_seen_it_is_merged_soon(classes: int) -> None:
     """65 views of 300 boxes each, as with 8 tiles and without a confidence."""
-    chance = np.random.default_rng(0)
+    chance = rng(0)
     found = []
     for view in views(4000, 4000, 640, 8):
         low = chance.random((300, 2)) * (view.width - 60)

@@ -30,6 +30,7 @@ from models_store.importer import import_model
 from models_store.registry import Registry
 from models_store.transforms import preprocessing_of
 from models_store.weights import load_model
+from tests.patience import PATIENCE
 from tests.small_models import NAMES, checkpoint, network
 
 ROOT = Path(__file__).parents[2]
@@ -355,12 +356,12 @@ def test_kill_9_of_an_import_takes_its_child_along_and_is_swept(
     command = [sys.executable, "-m", "models_store", "import", str(path)]
     importing = psutil.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
     children: list[psutil.Process] = []
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline and not children:
         children = importing.children(recursive=True)
     importing.send_signal(signal.SIGKILL)
     importing.wait()
-    _, alive = psutil.wait_procs(children, timeout=15)
+    _, alive = psutil.wait_procs(children, timeout=PATIENCE)
     assert children
     assert alive == []
     registry.sweep()

@@ -27,6 +27,7 @@ from models_store.weights import (
     save_model,
     save_weights,
 )
+from tests.seeds import rng
 from tests.small_models import NAMES, architecture, small_description, write_model
 
 TASKS: list[Task] = ["detect", "segment", "pose", "classify"]
@@ -147,7 +148,7 @@ def test_export_gives_the_agreed_outputs_for_any_batch(task: Task, tmp_path: Pat
         "classify": [(3,)],
     }
     for n in (1, 3):
-        images = np.random.default_rng(0).random((n, 3, 64, 64), np.float32)
+        images = rng(0).random((n, 3, 64, 64), np.float32)
         results = session.run(None, {"images": images})
         assert [result.shape for result in results] == [(n, *shape) for shape in shapes[task]]
         scores = results[0][:, 4:7] if task != "classify" else results[0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,12 +10,13 @@ from typing import Any
 import psutil
 
 from settings import Settings
+from tests.patience import PATIENCE, until
 from training.dispatcher import Dispatcher
 from training.jobs import Job, JobStore
 from training.processes import is_alive, marked
 
 WAIT = "while [ ! -e go ]; do sleep 0.05; done"
-SCATTERED = "setsid sleep 100 & sleep 100 & echo ready; sleep 100"
+SCATTERED = "setsid sleep 9999 & sleep 9999 & echo ready; sleep 9999"
 
 
 def submit(store: JobStore) -> Job:
@@ -43,16 +43,7 @@ async def dispatching(
     try:
         yield dispatcher
     finally:
-        await asyncio.wait_for(dispatcher.stop(), 10)
-
-
-async def until(found: Callable[[], Any], seconds: float = 10) -> Any:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if result := found():
-            return result
-        await asyncio.sleep(0.02)
-    raise AssertionError("it did not happen in time")
+        await asyncio.wait_for(dispatcher.stop(), PATIENCE)
 
 
 async def running(store: JobStore, job: Job) -> Job:
@@ -80,7 +71,7 @@ def left_of(store: JobStore, job: Job) -> list[str]:
 
 
 def story(store: JobStore, body: Callable[[], Awaitable[None]]) -> None:
-    asyncio.run(asyncio.wait_for(_awaited(body), 30))
+    asyncio.run(asyncio.wait_for(_awaited(body), PATIENCE))
     assert not left(store)
 
 

@@ -18,6 +18,7 @@ from inference.annotations import Annotation, Annotations, Keypoint, Part
 from models_store.database import Database
 from models_store.description import Task
 from settings import Settings
+from tests.seeds import rng
 from training.annotated_dataset import (
     AnnotatedDataset,
     AnnotatedDatasets,
@@ -52,7 +53,7 @@ def dataset(store: AnnotatedDatasets) -> AnnotatedDataset:
 
 
 def picture(seed: int, kind: str = "PNG") -> bytes:
-    pixels = np.random.default_rng(seed).integers(0, 256, (40, 60, 3), np.uint8)
+    pixels = rng(seed).integers(0, 256, (40, 60, 3), np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, kind)
     return buffer.getvalue()

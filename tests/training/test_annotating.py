@@ -17,6 +17,7 @@ from models_store.registry import Registry
 from models_store.versions import ModelVersion
 from settings import get_settings
 from tests.drawn_data import write_shapes
+from tests.seeds import rng
 from tests.small_models import make_model
 from tests.training.trainer_job import RecordingJob
 from training.annotated_dataset import AnnotatedDatasets
@@ -217,7 +218,7 @@ def test_a_data_set_is_annotated_again_from_its_newest_revision(
 
 
 def test_only_what_is_sure_trains(annotated: AnnotatedDatasets) -> None:
-    random = np.random.default_rng(0)
+    random = rng(0)
     dataset = annotated.ensure("batch:sure", "sure", {"bands": {"accept": 0.8, "review": 0.3}})
     from training.annotated_dataset import AnnotationEntry
     from training.annotated_picture import PRELABEL_RANK

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from inference.prediction import Prediction
+from tests.seeds import rng
 from training.annotation_queue import (
     BLANK,
     LOOK,
@@ -76,7 +77,7 @@ def test_there_may_be_none() -> None:
 
 
 def test_a_descriptor_tells_pictures_apart_and_survives_as_text() -> None:
-    random = np.random.default_rng(0)
+    random = rng(0)
     one, other = (random.integers(0, 256, (60, 80, 3), np.uint8) for _ in range(2))
     dark = np.zeros((60, 80, 3), np.uint8)
     brighter = np.clip(one.astype(int) + 3, 0, 255).astype(np.uint8)
@@ -89,7 +90,7 @@ def test_a_descriptor_tells_pictures_apart_and_survives_as_text() -> None:
 
 def test_the_first_pictures_hold_more_errors_than_random_ones() -> None:
     """A detector with calibrated scores: 500 pictures, up to six objects each."""
-    random = np.random.default_rng(3)
+    random = rng(3)
     candidates, errors = [], []
     for number in range(500):
         scores = random.beta(2, 1, random.integers(0, 7))
@@ -99,7 +100,7 @@ def test_the_first_pictures_hold_more_errors_than_random_ones() -> None:
         errors.append(int((shown & ~right).sum() + (~shown & right).sum()))
         doubt = doubt_of_scores(scores[seen].tolist(), BANDS).value
         group = random.integers(0, 20)  # pictures come in scenes
-        scene = np.random.default_rng(group).random(LOOK).astype(np.float32)
+        scene = rng(group).random(LOOK).astype(np.float32)
         candidates.append(Candidate(str(number), doubt, scene))
     chosen = [int(found.key) for found in order(candidates, [], 50)]
     first = np.mean([errors[index] for index in chosen])

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ultralytics.utils import metrics as theirs
 
+from tests.seeds import rng
 from training.average_precision import ap_per_class, average_precision, f1_of, smooth
 from training.detection_tally import _counted
 
@@ -88,7 +89,7 @@ def test_smoothing_repeats_the_ends() -> None:
 @st.composite
 def detections(draw: st.DrawFn) -> tuple[Any, ...]:
     """Any detections: many or none, tied scores, classes that only one side has."""
-    random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    random = rng(draw(st.integers(0, 2**32 - 1)))
     count, objects = draw(st.integers(0, 200)), draw(st.integers(0, 40))
     classes = draw(st.integers(1, 6))
     steps = draw(st.sampled_from([3, 50, 10**6]))
@@ -125,7 +126,7 @@ def test_equal_to_ultralytics(found: tuple[Any, ...]) -> None:
 
 
 def test_quick_enough_for_resampling() -> None:
-    random = np.random.default_rng(0)
+    random = rng(0)
     tp = random.random((20_000, 1)) > np.linspace(0.5, 0.95, 10)
     found = tp, random.random(20_000), random.integers(0, 80, 20_000), random.integers(0, 80, 2000)
     average_precision(*found)

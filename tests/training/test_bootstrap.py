@@ -7,6 +7,7 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
+from tests.seeds import rng
 from training.average_precision import average_precision
 from training.bootstrap import Matches, Weighted, map_intervals, mean_ap, share_intervals
 
@@ -15,7 +16,7 @@ THRESHOLDS = np.linspace(0.5, 0.95, 10)
 
 def drawn(images: int, classes: int, seed: int, found: float = 0.7, noise: float = 2.0) -> Matches:
     """Objects of which a share is found, with wrong detections in between."""
-    chance = np.random.default_rng(seed)
+    chance = rng(seed)
     target_image = np.repeat(np.arange(images), chance.integers(0, 6, images))
     target_class = chance.integers(0, classes, len(target_image))
     seen = chance.random(len(target_image)) < found
@@ -33,7 +34,7 @@ def drawn(images: int, classes: int, seed: int, found: float = 0.7, noise: float
 
 @pytest.mark.parametrize("seed", range(12))
 def test_an_image_that_weighs_three_stands_three_times(seed: int) -> None:
-    chance = np.random.default_rng(seed)
+    chance = rng(seed)
     images = int(chance.integers(1, 30))
     matches = drawn(images, int(chance.integers(1, 6)), seed, noise=chance.uniform(0, 3))
     weighted = Weighted(matches)

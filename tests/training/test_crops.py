@@ -7,6 +7,7 @@ from PIL import Image
 
 from inference.preprocess import normalise, prepare
 from models_store.description import ModelDescription, Preprocessing
+from tests.seeds import rng
 from training.average import Average
 from training.crops import evaluation, preprocessing_for
 
@@ -21,7 +22,7 @@ def test_validation_sees_what_serving_sees(
     size: tuple[int, int], known: Preprocessing | None
 ) -> None:
     how = preprocessing_for(32, known)
-    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    pixels = rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
     description = ModelDescription(
         task="classify", family="mobilenet", names=("a",), architecture={}, preprocessing=how
     )

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.seeds import derived
 from training.distillation_losses import BoxDistillation
 from training.old_knowledge import DenseMemory, Strength
 from training.teacher import Outputs
@@ -18,7 +19,7 @@ SIDE, STRIDE = 16, 8  # a picture of two by two anchors
 
 def outputs(bins: int, masks: bool = False, seed: int = 0) -> dict[str, Any]:
     """Of a head with two old classes, for two pictures: sure of class 1 on the first anchor."""
-    made = torch.Generator().manual_seed(seed)
+    made = torch.Generator().manual_seed(derived(seed))
     scores = torch.full((2, 2, 4), -4.0)
     scores[:, 1, 0] = 3.0
     boxes = torch.randn(2, 4 * bins, 4, generator=made).abs() / 2

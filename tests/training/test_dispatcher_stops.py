@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
-import time
 
 import pytest
 
+from tests.patience import PATIENCE
 from tests.training.dispatching import (
     SCATTERED,
     WAIT,
@@ -41,7 +41,7 @@ def test_a_stop_of_the_service_sends_its_jobs_back_to_the_queue(store: JobStore)
         assert store.get(second.id).status == "stopped"
         assert "at its next start" in log_of(store, first)
         assert not left(store)
-        async with dispatching(store, "exec sleep 100"):
+        async with dispatching(store, "exec sleep 9999"):
             assert (await running(store, first)).attempts == 2
 
     story(store, body)
@@ -63,7 +63,11 @@ def test_a_stop_of_the_service_lets_a_worker_save_what_it_has(store: JobStore) -
     story(store, body)
 
 
-def test_a_cancel_does_not_wait_for_a_worker_that_could_save(store: JobStore) -> None:
+def test_a_cancel_does_not_wait_for_a_worker_that_could_save(
+    store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.dispatcher.SAVING", 10 * PATIENCE)
+
     async def body() -> None:
         job = submit(store)
         script = "trap '' TERM USR1; touch ready; while true; do sleep 0.05; done"
@@ -71,9 +75,7 @@ def test_a_cancel_does_not_wait_for_a_worker_that_could_save(store: JobStore) ->
             await running(store, job)
             await until((store.folder(job.id) / "ready").exists)
             store.request_cancel(job.id)
-            began = time.monotonic()
             assert (await dispatcher.finished(job.id)).status == "stopped"
-            assert time.monotonic() - began < 2
 
     story(store, body)
 
@@ -88,15 +90,13 @@ def test_a_worker_that_takes_too_long_to_save_is_ended(
         async with dispatching(store, "trap '' USR1; touch ready; while true; do sleep 1; done"):
             await running(store, job)
             await until((store.folder(job.id) / "ready").exists)
-            began = time.monotonic()
-        assert time.monotonic() - began < 3
         assert store.get(job.id).status == "queued"
         assert "goes on from zero" in log_of(store, job)
 
     story(store, body)
 
 
-@pytest.mark.parametrize("script", ["kill -STOP $$", "exec sleep 100"])
+@pytest.mark.parametrize("script", ["kill -STOP $$", "exec sleep 9999"])
 def test_a_worker_that_hangs_is_ended_and_in_the_end_given_up(
     store: JobStore, monkeypatch: pytest.MonkeyPatch, script: str
 ) -> None:
@@ -116,19 +116,20 @@ def test_a_worker_that_hangs_is_ended_and_in_the_end_given_up(
 
 @pytest.mark.parametrize("sign", ["output", "half a line", "progress"])
 def test_a_worker_that_gives_a_sign_of_life_is_let_be(store: JobStore, sign: str) -> None:
+    patience, steps = 6.0, 14  # seconds without a sign; half seconds that pass
     script = {
         "output": "while true; do echo alive; sleep 0.1; done",
         "half a line": "while true; do printf .; sleep 0.1; done",
-        "progress": "exec sleep 100",
+        "progress": "exec sleep 9999",
     }[sign]
 
     async def body() -> None:
         job = submit(store)
-        more = {"train_stall_minutes": 1.2 / 60}
+        more = {"train_stall_minutes": patience / 60}
         async with dispatching(store, script, settings=more):
             started = await running(store, job)
             assert started.pid is not None
-            for step in range(5):
+            for step in range(steps):
                 await asyncio.sleep(0.5)
                 if sign == "progress":
                     store.note(job.id, started.pid, progress=float(step))
@@ -181,7 +182,7 @@ def test_what_an_earlier_life_left_is_taken_over(store: JobStore) -> None:
         store.note(failed.id, 2**22 + 1, outcome="failed", error="It broke.")
         store.note(done.id, 2**22 + 1, outcome="completed", model_id="m:2")
         subprocess.run(  # noqa: ASYNC221
-            ["sh", "-c", "sleep 100 > /dev/null 2>&1 &"],
+            ["sh", "-c", "sleep 9999 > /dev/null 2>&1 &"],
             env={**os.environ, "VISIONLOOP_JOB": running_.id},
             check=True,
         )
@@ -190,7 +191,7 @@ def test_what_an_earlier_life_left_is_taken_over(store: JobStore) -> None:
         def model_of(job_id: str) -> str | None:
             return "m:1" if job_id == published.id else None
 
-        async with dispatching(store, "exec sleep 100", published=model_of):
+        async with dispatching(store, "exec sleep 9999", published=model_of):
             await until(lambda: store.get(running_.id).attempts == 2)
             await running(store, running_)
             assert orphan not in marked()[running_.id]
@@ -218,9 +219,9 @@ def test_a_published_model_is_evaluated_again_but_not_for_ever(store: JobStore) 
 
 def test_a_second_dispatcher_of_one_home_waits_for_the_first(store: JobStore) -> None:
     async def body() -> None:
-        async with dispatching(store, "exec sleep 100"):
+        async with dispatching(store, "exec sleep 9999"):
             await asyncio.sleep(0.1)
-            async with dispatching(store, "exec sleep 100"):
+            async with dispatching(store, "exec sleep 9999"):
                 job = submit(store)
                 await running(store, job)
                 await asyncio.sleep(0.7)
@@ -234,7 +235,7 @@ def test_kills_of_the_service_use_up_no_attempts(store: JobStore) -> None:
         job = submit(store)
         for life in range(5):
             store.start(job.id, 2**22 + 1, 1.0)
-            async with dispatching(store, "exec sleep 100"):
+            async with dispatching(store, "exec sleep 9999"):
                 while store.get(job.id).attempts < 2 * life + 2:  # noqa: ASYNC110
                     await asyncio.sleep(0.02)
                 await running(store, job)

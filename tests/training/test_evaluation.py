@@ -18,6 +18,7 @@ from inference.preprocess import Letterbox, prepare
 from models_store.description import ModelDescription, Preprocessing, Task
 from settings import Settings
 from tests.drawn_data import SHAPES, write_shapes
+from tests.seeds import derived, rng
 from training.datasets import Dataset, check
 from training.evaluation import Evaluation, evaluate
 from training.evaluations import PLOTS, PREDICTIONS, REPORT
@@ -220,7 +221,7 @@ def make_network(task: Task, folder: Path, dataset: Dataset) -> None:
     from models_store.weights import build_model, describe_yolo, save_model
     from training.base_models import SUFFIXES, architecture_yaml
 
-    torch.manual_seed(1)
+    torch.manual_seed(derived(1))
     yaml = architecture_yaml(f"yolov8n{SUFFIXES[task]}")
     yaml |= {"scales": {"t": [0.33, 0.125, 1024]}, "scale": "t", "nc": len(dataset.names)}
     if dataset.keypoints:
@@ -263,7 +264,7 @@ def odd_sizes(folder: Path, task: Task) -> Path:
 
 def label_as_found(dataset: Dataset, engine: OnnxEngine, described: ModelDescription) -> None:
     """Make labels of what the network finds, a little beside: so that it is right at times."""
-    random = np.random.default_rng(0)
+    random = rng(0)
     for image in dataset.looked.splits["val"]:
         pixels = decode(image.read_bytes(), 10**6)
         size = np.array(pixels.shape[1::-1])

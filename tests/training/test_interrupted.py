@@ -19,6 +19,7 @@ from errors import DatasetInvalid, InvalidModelFile, ValidationFailed, VisionLoo
 from models_store.database import Database
 from models_store.registry import Registry
 from settings import get_settings
+from tests.patience import PATIENCE
 from tests.training.trainer_job import (
     RecordingJob,
     drawn,
@@ -82,14 +83,14 @@ def test_a_killed_training_goes_on_where_it_was(
         if family == "yolo"
         else narrow_mobilenet(registry, names)
     )
-    plan = recipe(registry, "classify", model=base, epochs=40, patience=0)
+    plan = recipe(registry, "classify", model=base, epochs=400, patience=0)
     (tmp_path / "recipe.json").write_text(plan.model_dump_json())
     code = CHILD.format(
         root=str(ROOT), recipe=str(tmp_path / "recipe.json"), folder=str(job.folder)
     )
     child = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.DEVNULL)
     last = job.folder / "checkpoints" / "last.pt"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while epochs_in(last) < 3:
         assert child.poll() is None
         assert time.monotonic() < deadline
@@ -102,7 +103,7 @@ def test_a_killed_training_goes_on_where_it_was(
     job.stop_when = lambda job: Stopped() if len(job.checkpoints) == 2 else None
     with pytest.raises(Stopped):
         run(shorter, job)
-    assert f"Training from epoch {done + 1} to epoch 40" in job.text
+    assert f"Training from epoch {done + 1} to epoch 400" in job.text
     assert job.checkpoints == [done + 1, done + 2]
     assert epochs_in(last) == done + 2
 
@@ -160,7 +161,8 @@ def test_another_training_starts_from_the_best_weights_of_one_that_failed(
     store.database.close()
     assert len(list((failed.folder / "checkpoints").iterdir())) == 2
 
-    again = recipe(registry, "classify", weights=row.id, epochs=1, name="kinds")
+    still = {"lr0": 1e-6}  # what it starts from is what it ends with
+    again = recipe(registry, "classify", weights=row.id, epochs=1, name="kinds", hyper=still)
     trained = run(again, job)
     assert f"Starts from the best weights of job {row.id}" in again.notes[0]
     assert "Start weights know 3 of the 3 classes by name." in job.text

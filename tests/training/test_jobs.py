@@ -14,6 +14,7 @@ from sqlalchemy import inspect
 from errors import Conflict, JobNotFound
 from models_store.database import Base, Database
 from settings import Settings
+from tests.patience import PATIENCE
 from training.jobs import FINAL, STATUSES, Job, JobStore, Status
 
 ROOT = Path(__file__).parents[2]
@@ -181,7 +182,7 @@ def test_two_processes_that_claim_at_once_never_get_the_same_job(
         )
         for _ in range(2)
     ]
-    claimed = [int(process.communicate(timeout=60)[0]) for process in processes]
+    claimed = [int(process.communicate(timeout=PATIENCE)[0]) for process in processes]
     assert sum(claimed) == 30
     assert all(job.attempts == 1 for job in store.list())
 

@@ -13,13 +13,14 @@ from PIL import Image
 
 from errors import NotFound
 from settings import Settings
+from tests.seeds import rng
 from training.kept_images import KeptImages, average_hash
 
 ANSWER: dict[str, Any] = {"model_id": "signs:1", "predictions": [{"label": "stop"}]}
 
 
 def photo(seed: int, size: tuple[int, int] = (320, 240), kind: str = "JPEG", **how: Any) -> bytes:
-    coarse = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), np.uint8)
+    coarse = rng(seed).integers(0, 256, (8, 8, 3), np.uint8)
     buffer = BytesIO()
     Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC).save(buffer, kind, **how)
     return buffer.getvalue()

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from ultralytics.engine.validator import BaseValidator
 from ultralytics.utils import metrics as theirs
 
+from tests.seeds import rng
 from training.matching import (
     THRESHOLDS,
     box_iou,
@@ -91,7 +92,7 @@ def test_thresholds_are_those_of_ultralytics() -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_overlaps_are_those_of_ultralytics(seed: int) -> None:
-    random = np.random.default_rng(seed)
+    random = rng(seed)
     one, other = random_boxes(random, 12, 200), random_boxes(random, 30, 200)
     wanted = theirs.box_iou(torch.from_numpy(one), torch.from_numpy(other)).numpy()
     np.testing.assert_array_equal(box_iou(one, other), wanted)
@@ -113,7 +114,7 @@ def test_overlaps_are_those_of_ultralytics(seed: int) -> None:
 def test_matches_and_pairs_are_those_of_ultralytics(
     seed: int, objects: int, found: int, rounded: bool
 ) -> None:
-    random = np.random.default_rng(seed)
+    random = rng(seed)
     truth, ours = random_boxes(random, objects, 60), random_boxes(random, found, 60)
     if rounded:  # ties
         truth, ours = (np.round(part / 20) * 20 for part in (truth, ours))

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from tests.seeds import rng
 from training.population_stability import stability
 
 
@@ -45,7 +46,7 @@ def test_nothing_to_compare(live: list[int], training: list[int]) -> None:
 
 
 def test_without_a_shift_it_stays_below_chance_19_times_of_20() -> None:
-    random = np.random.default_rng(0)
+    random = rng(0)
     shares = random.dirichlet(np.full(34, 5.0))
     training = random.multinomial(100_000, shares).tolist()
     found = [stability(random.multinomial(400, shares).tolist(), training) for _ in range(400)]

@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.patience import PATIENCE
 from training.processes import death, out_of_memory_kills
 
 
@@ -45,11 +46,11 @@ def test_a_worker_dies_with_its_killed_dispatcher(tmp_path: Path) -> None:
         "import subprocess, sys, os, time\n"
         "command = [sys.executable, '-c', 'import os, sys; sys.path.insert(0, os.getcwd());"
         "from training.worker import give_way; give_way(%d); print(1, flush=True);"
-        "import time; time.sleep(100)' % os.getpid()]\n"
+        "import time; time.sleep(9999)' % os.getpid()]\n"
         "child = subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE)\n"
         "child.stdout.readline()\n"
         "print(child.pid, flush=True)\n"
-        "time.sleep(100)\n"
+        "time.sleep(9999)\n"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
@@ -57,7 +58,7 @@ def test_a_worker_dies_with_its_killed_dispatcher(tmp_path: Path) -> None:
     assert worker.nice() == min(19, os.nice(0) + 10)
     parent.kill()
     parent.communicate()
-    _, alive = psutil.wait_procs([worker], timeout=5)
+    _, alive = psutil.wait_procs([worker], timeout=PATIENCE)
     assert not [p for p in alive if p.status() != psutil.STATUS_ZOMBIE]
 
 

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.seeds import rng
 from training.rehearsal import CRITERIA, Criterion, choose
 
-RANDOM = np.random.default_rng(0)
+RANDOM = rng(0)
 RARE = np.zeros((100, 3), np.int64)  # one class a picture: 80 of the first, 15, 5
 RARE[:80, 0] = RARE[80:95, 1] = RARE[95:, 2] = 1
 FEATURES = RANDOM.normal(size=(100, 4)).astype(np.float32)
@@ -72,7 +73,7 @@ def by_definition(counts: Any, amount: int, criterion: Criterion, features: Any)
 
 @pytest.mark.parametrize("criterion", ["herding", "k_centre"])
 def test_the_quick_way_chooses_as_the_definition_says(criterion: Criterion) -> None:
-    random = np.random.default_rng(1)
+    random = rng(1)
     counts = random.poisson(0.5, (60, 4))
     counts[counts.sum(axis=1) == 0, 0] = 1
     features = random.normal(size=(60, 8)).astype(np.float32)
@@ -82,7 +83,7 @@ def test_the_quick_way_chooses_as_the_definition_says(criterion: Criterion) -> N
 
 def test_a_large_memory_of_many_pictures_is_chosen_in_time() -> None:
     """Once, each pick summed up the table of all pictures: an hour for a data set like COCO."""
-    random = np.random.default_rng(0)
+    random = rng(0)
     counts = random.poisson(0.04, (60_000, 80))
     began = time.process_time()
     assert len(set(choose(counts, 5_000, "random", 0))) == 5_000

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from errors import VisionLoopError
 from tests.drawn_data import write_shapes
+from tests.seeds import rng
 from training.datasets import Dataset, check
 from training.old_model import Seen
 from training.replay import FILE, Replaying, ReplaySampler, keep_apart, remember, share
@@ -67,7 +68,7 @@ def test_the_memory_is_kept_with_the_job(old: Dataset, tmp_path: Path) -> None:
 
     def look(images: Any) -> Seen:
         asked.append(len(images))
-        features = np.random.default_rng(0).normal(size=(len(images), 8)).astype(np.float32)
+        features = rng(0).normal(size=(len(images), 8)).astype(np.float32)
         return Seen(features, np.ones(len(images), np.float32))
 
     ids = (0, 1, None)  # the triangle is nobody's class

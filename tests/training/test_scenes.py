@@ -9,6 +9,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from tests.seeds import rng
 from training.camera import STREET, VIDEO, Camera
 from training.scenes import (
     draw_scene,
@@ -19,21 +20,21 @@ from training.scenes import (
 )
 from training.signs import CLASS_NAMES
 
-SCENES = [draw_scene(np.random.default_rng(seed), 240, 180) for seed in range(40)]
+SCENES = [draw_scene(rng(seed), 240, 180) for seed in range(40)]
 
 
 def test_a_seed_draws_the_same_scene_and_crop_again() -> None:
-    image, boxes, class_ids = draw_scene(np.random.default_rng(7), 240, 180)
+    image, boxes, class_ids = draw_scene(rng(7), 240, 180)
     assert np.array_equal(image, SCENES[7][0])
     assert np.array_equal(boxes, SCENES[7][1])
     assert np.array_equal(class_ids, SCENES[7][2])
-    first, again = (draw_sign_crop(np.random.default_rng(7), 3, 48) for _ in range(2))
+    first, again = (draw_sign_crop(rng(7), 3, 48) for _ in range(2))
     assert np.array_equal(first, again)
 
 
 @pytest.mark.parametrize(("width", "height"), [(240, 180), (96, 128), (320, 320)])
 def test_scene_has_the_asked_size_and_types(width: int, height: int) -> None:
-    image, boxes, class_ids = draw_scene(np.random.default_rng(1), width, height)
+    image, boxes, class_ids = draw_scene(rng(1), width, height)
     assert (image.shape, image.dtype) == ((height, width, 3), np.uint8)
     assert (boxes.shape, boxes.dtype) == ((len(class_ids), 4), np.float32)
     assert class_ids.dtype == np.int64
@@ -57,7 +58,7 @@ def test_some_scenes_are_empty_and_some_are_crowded() -> None:
 def test_box_is_tight_around_what_was_drawn(centre: tuple[float, float]) -> None:
     for class_id in range(len(CLASS_NAMES)):
         image = np.full((120, 120, 3), (255, 0, 255), np.uint8)
-        placed = place_sign(np.random.default_rng(class_id), image, class_id, centre, 48)
+        placed = place_sign(rng(class_id), image, class_id, centre, 48)
         assert placed is not None
         changed = np.abs(image.astype(int) - (255, 0, 255)).max(axis=2) > 20
         rows, columns = np.nonzero(changed)
@@ -68,20 +69,20 @@ def test_box_is_tight_around_what_was_drawn(centre: tuple[float, float]) -> None
 
 def test_a_sign_outside_the_picture_is_not_reported() -> None:
     image = np.zeros((64, 64, 3), np.uint8)
-    assert place_sign(np.random.default_rng(0), image, 0, (-30.0, 20.0), 40) is None
+    assert place_sign(rng(0), image, 0, (-30.0, 20.0), 40) is None
     assert not image.any()
 
 
 def test_crop_of_every_class_has_the_asked_size() -> None:
     for class_id in range(len(CLASS_NAMES)):
-        image = draw_sign_crop(np.random.default_rng(class_id), class_id, 40)
+        image = draw_sign_crop(rng(class_id), class_id, 40)
         assert (image.shape, image.dtype) == ((40, 40, 3), np.uint8)
 
 
 @pytest.mark.parametrize("camera", [VIDEO, STREET])
 def test_photograph_keeps_shape_and_is_not_the_ideal_picture(camera: Camera) -> None:
-    ideal = np.random.default_rng(0).integers(0, 255, (50, 70, 3), np.uint8)
-    taken = camera.photograph(np.random.default_rng(1), ideal)
+    ideal = rng(0).integers(0, 255, (50, 70, 3), np.uint8)
+    taken = camera.photograph(rng(1), ideal)
     assert (taken.shape, taken.dtype) == (ideal.shape, np.uint8)
     assert not np.array_equal(taken, ideal)
 

@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
+from tests.seeds import rng
 from training.glyphs import rounded, text_mask
 from training.signs import CLASS_NAMES, draw_face
 
@@ -26,7 +27,7 @@ def test_class_names_are_plain_unique_words() -> None:
 
 @pytest.mark.parametrize("class_id", range(len(CLASS_NAMES)), ids=CLASS_NAMES)
 def test_face_is_an_rgba_square_that_fills_its_frame(class_id: int) -> None:
-    face = draw_face(np.random.default_rng(class_id), class_id, 128)
+    face = draw_face(rng(class_id), class_id, 128)
     assert face.shape == (128, 128, 4)
     assert face.dtype == np.uint8
     rows, columns = np.nonzero(face[..., 3] > 127)
@@ -38,20 +39,17 @@ def test_face_is_an_rgba_square_that_fills_its_frame(class_id: int) -> None:
 
 def test_a_seed_draws_the_same_face_again() -> None:
     for class_id in range(len(CLASS_NAMES)):
-        first, again = (draw_face(np.random.default_rng(5), class_id, 96) for _ in range(2))
+        first, again = (draw_face(rng(5), class_id, 96) for _ in range(2))
         assert np.array_equal(first, again)
 
 
 def test_faces_of_one_class_differ_from_seed_to_seed() -> None:
-    first, other = (draw_face(np.random.default_rng(seed), 0, 96) for seed in (1, 2))
+    first, other = (draw_face(rng(seed), 0, 96) for seed in (1, 2))
     assert not np.array_equal(first, other)
 
 
 def test_every_two_classes_look_different() -> None:
-    faces = [
-        draw_face(np.random.default_rng(3), class_id, 96).astype(int)
-        for class_id in range(len(CLASS_NAMES))
-    ]
+    faces = [draw_face(rng(3), class_id, 96).astype(int) for class_id in range(len(CLASS_NAMES))]
     for a, b in itertools.combinations(range(len(faces)), 2):
         differing = (np.abs(faces[a] - faces[b]).max(axis=2) > 60).mean()
         assert differing > 0.01, f"{CLASS_NAMES[a]} looks like {CLASS_NAMES[b]}"
@@ -59,7 +57,7 @@ def test_every_two_classes_look_different() -> None:
 
 def test_mirrored_signs_are_mirrored() -> None:
     left, right = CLASS_NAMES.index("keep left"), CLASS_NAMES.index("keep right")
-    a, b = (draw_face(np.random.default_rng(9), i, 128).astype(int) for i in (left, right))
+    a, b = (draw_face(rng(9), i, 128).astype(int) for i in (left, right))
     assert np.abs(a[:, ::-1] - b).max(axis=2).mean() < np.abs(a - b).max(axis=2).mean() / 2
 
 

@@ -10,6 +10,7 @@ import torch
 
 from benchmarks.starters import Model, hits, overlaps
 from models_store.weights import load_model
+from tests.seeds import rng
 from training.camera import STREET
 from training.scenes import draw_scene, draw_sign_crop
 from training.signs import CLASS_NAMES
@@ -89,7 +90,7 @@ def test_shipped_classifier_reads_clear_drawn_signs() -> None:
     model = Model(SHIPPED / FOLDERS["classifier"])
     right = 0
     for i in range(2 * len(CLASS_NAMES)):
-        image = draw_sign_crop(np.random.default_rng((99, i)), i % len(CLASS_NAMES), 64, STREET)
+        image = draw_sign_crop(rng(99, i), i % len(CLASS_NAMES), 64, STREET)
         right += model.predict(image).class_ids[0] == i % len(CLASS_NAMES)
     assert right / (2 * len(CLASS_NAMES)) > 0.75
 
@@ -98,7 +99,7 @@ def test_shipped_detector_finds_drawn_signs() -> None:
     model = Model(SHIPPED / FOLDERS["detector"])
     found = signs = 0
     for i in range(16):
-        image, boxes, _ = draw_scene(np.random.default_rng((98, i)), 640, 480)
+        image, boxes, _ = draw_scene(rng(98, i), 640, 480)
         boxes = boxes[(boxes[:, 2:] - boxes[:, :2]).min(1) > 32]
         found += int(hits(model.predict(image, confidence=0.1).boxes, boxes, 0.5).sum())
         signs += len(boxes)

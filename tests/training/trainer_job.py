@@ -12,6 +12,7 @@ from models_store.description import ONNX_FILE, Task
 from models_store.registry import Registry
 from settings import get_settings
 from tests.drawn_data import write_shapes
+from tests.seeds import derived, drawing
 from training.base_models import SUFFIXES, architecture_yaml
 from training.datasets import check
 from training.modes import trainer
@@ -97,7 +98,8 @@ def recipe(registry: Registry, task: Task, **fields: Any) -> Recipe:
     """A planned recipe; small pictures, small batches."""
     size = 64 if task == "classify" else 96
     defaults = {"task": task, "data": str(drawn(task)), "imgsz": size, "batch": 8}
-    request = TrainingRequest.model_validate(defaults | fields)
+    hyper = {"seed": derived(0), **fields.pop("hyper", {})}
+    request = TrainingRequest.model_validate(defaults | fields | {"hyper": hyper})
     return plan(request, registry, Paths(), get_settings())
 
 
@@ -121,7 +123,9 @@ def narrow_network(registry: Registry, task: Task, names: tuple[str, ...] = ()) 
     if found.keypoints:
         yaml["kpt_shape"] = list(found.keypoints.shape)
     description = describe_yolo(yaml, imgsz=96, names=names)
-    return _publish(registry, build_model(description), description, f"narrow-{task}", save_model)
+    with drawing():
+        model = build_model(description)
+    return _publish(registry, model, description, f"narrow-{task}", save_model)
 
 
 def narrow_mobilenet(registry: Registry, names: tuple[str, ...]) -> str:
@@ -130,8 +134,9 @@ def narrow_mobilenet(registry: Registry, names: tuple[str, ...]) -> str:
     from training.mobilenet import open_residuals
 
     description = describe_mobilenet(len(names), 64, names=names, width=0.25)
-    model = build_model(description)
-    open_residuals(model)
+    with drawing():
+        model = build_model(description)
+        open_residuals(model)
     return _publish(registry, model, description, "narrow-mobilenet", save_model)
 
 

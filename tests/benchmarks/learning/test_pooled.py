@@ -7,13 +7,14 @@ import pytest
 
 from benchmarks.learning.bench import Bench
 from benchmarks.learning.pooled import gain, pooled_interval, predictions
+from tests.seeds import rng
 
 PICTURES = 200
 
 
 def classified(file: Path, right: float, seed: int = 0) -> Path:
     """Predictions of which a share is right, at random places."""
-    places = np.random.default_rng(seed).permutation(PICTURES) < right * PICTURES
+    places = rng(seed).permutation(PICTURES) < right * PICTURES
     file.parent.mkdir(parents=True, exist_ok=True)
     true = np.zeros(PICTURES, np.int64)
     images = np.array([f"{i}.jpg" for i in range(PICTURES)])

@@ -1,0 +1,29 @@
+"""Which CPU the tests run on, in a line: figures of networks differ in last bits between them."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+
+TOLD = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "OMP_NUM_THREADS")
+EXTENSIONS = ("AVX2", "FMA3", "AVX512F", "AVX512_SPR")
+
+
+def cpu() -> str:
+    """Its name, cores, vector extensions as numpy sees them, and what narrows their use."""
+    # numpy asks the processor itself; its public show_runtime() only prints
+    from numpy._core._multiarray_umath import __cpu_features__ as features
+
+    has = " ".join(name for name in EXTENSIONS if features.get(name)) or "no AVX2"
+    told = "".join(f", {name}={os.environ[name]}" for name in TOLD if name in os.environ)
+    return f"{_name()}, {os.cpu_count()} cores, {has}{told}"
+
+
+def _name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
