@@ -18,13 +18,18 @@ PLACES = 100_000  # a place is below this
 _STEP = 100_003  # prime: the seeds of two runs do not meet
 
 
-def _read(text: str) -> int:
-    if not text.isdecimal() or int(text) > LARGEST:
+def read(text: str) -> int:
+    """The number that the variable's text means.
+
+    Raises:
+        ValueError: It is none, or too large.
+    """
+    if not (text.isascii() and text.isdecimal()) or int(text) > LARGEST:
         raise ValueError(f"{VARIABLE} is {text!r}; give an integer from 0 to {LARGEST}.")
     return int(text)
 
 
-SEED = _read(os.environ.get(VARIABLE, "0"))
+SEED = read(os.environ.get(VARIABLE, "0"))
 
 
 def derived(place: int = 0) -> int:

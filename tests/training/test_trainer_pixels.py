@@ -15,10 +15,11 @@ from ultralytics.data.utils import check_image
 from ultralytics.utils.patches import imread, imread_unicode
 
 from inference.images import decode
+from tests.seeds import rng
 from tests.training.data_sets import Shapes, checked, kinds
 
 SIDE = 48
-RANDOM = np.random.default_rng(3)
+RANDOM = rng(3)
 COARSE = RANDOM.integers(30, 220, (5, 5, 3)).astype(np.uint8)
 RGB = cv2.resize(COARSE, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
 GREY = RGB[..., 0]
