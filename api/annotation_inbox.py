@@ -136,7 +136,9 @@ class AnnotationInbox:
         while True:
             woken = False
             with contextlib.suppress(TimeoutError):
-                woken = await asyncio.wait_for(self._arrived.wait(), pause)
+                # not wait_for: in Python 3.11 it forgets a cancellation that comes with the event
+                async with asyncio.timeout(pause):
+                    woken = await self._arrived.wait()
             self._arrived.clear()
             try:
                 await self.bring()

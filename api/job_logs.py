@@ -71,4 +71,5 @@ async def events(gateway: Gateway, job_id: str, offset: int, status: Shown) -> A
             spoken = time.monotonic()
             yield ": still there\n\n"
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(gateway.leaving.wait(), LOOK)
+            async with asyncio.timeout(LOOK):
+                await gateway.leaving.wait()

@@ -193,7 +193,8 @@ async def ended(gateway: Gateway, job_id: str) -> Job:
         if job.is_final or gateway.leaving.is_set():
             return job
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(gateway.leaving.wait(), LOOK)
+            async with asyncio.timeout(LOOK):
+                await gateway.leaving.wait()
 
 
 async def submit(

@@ -157,7 +157,8 @@ class Dispatcher:
                 self._awaited.pop(job_id, None)
                 return job
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(ended.wait(), AGAIN)
+                async with asyncio.timeout(AGAIN):
+                    await ended.wait()
 
     def leave(self) -> None:
         """Begin to stop, without waiting."""
@@ -193,7 +194,8 @@ class Dispatcher:
                 log.exception("The job table could not be read; trying again")
                 await asyncio.sleep(RETRY)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), POLL)
+                async with asyncio.timeout(POLL):
+                    await self._wake.wait()
             self._wake.clear()
 
     async def _own(self) -> None:

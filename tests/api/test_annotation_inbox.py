@@ -252,7 +252,9 @@ def test_arrivals_without_a_pause_do_not_put_the_folder_off_for_ever(
 
     async def run() -> None:
         inbox.start()
-        await until(lambda: inbox.wake() or made.exists())
+        while not made.exists():  # the deadline is that of the whole
+            inbox.wake()
+            await asyncio.sleep(0.01)
         await inbox.stop()
 
     asyncio.run(asyncio.wait_for(run(), PATIENCE))
@@ -282,3 +284,16 @@ def test_a_folder_that_takes_long_is_not_made_for_every_annotation(
 
     asyncio.run(asyncio.wait_for(run(), PATIENCE))
     assert len(list(revisions.iterdir())) == 1
+
+
+def test_a_stop_ends_it_though_something_arrives_at_the_same_moment(inbox: AnnotationInbox) -> None:
+    async def run() -> None:
+        for turns in range(8):  # the event is seen a few turns of the loop after it was set
+            inbox.start()
+            await asyncio.sleep(0.1)
+            inbox.wake()
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await inbox.stop()
+
+    asyncio.run(asyncio.wait_for(run(), PATIENCE))
