@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import platform
 from pathlib import Path
@@ -13,7 +14,7 @@ EXTENSIONS = ("AVX2", "FMA3", "AVX512F", "AVX512_SPR")
 def cpu() -> str:
     """Its name, cores, vector extensions as numpy sees them, and what narrows their use."""
     # numpy asks the processor itself; its public show_runtime() only prints
-    from numpy._core._multiarray_umath import __cpu_features__ as features
+    features = importlib.import_module("numpy._core._multiarray_umath").__cpu_features__
 
     has = " ".join(name for name in EXTENSIONS if features.get(name)) or "no AVX2"
     told = "".join(f", {name}={os.environ[name]}" for name in TOLD if name in os.environ)

@@ -75,6 +75,8 @@ def _write_scene(
             lines.append(_line(0, _box(points, imgsz), visible))
         else:
             cls = int(random.integers(len(SHAPES)))
+            if len(places) == 1:
+                cls = index % len(SHAPES)  # no class is missing by chance, not even of few images
             points = _outline(cls, centre, radius, random)
             _fill(picture, points, cls, random)
             lines.append(_line(cls, points / imgsz if task == "segment" else _box(points, imgsz)))

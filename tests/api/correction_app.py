@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from tests.api.training_app import Service
+from tests.seeds import rng
 from training.dataset_revisions import exported, newest
 
 SIZE = (64, 48)
@@ -24,7 +25,7 @@ Content = str | bytes | dict[str, Any] | list[Any]
 
 def drawn(seed: int, size: tuple[int, int] = SIZE, kind: str = "PNG") -> bytes:
     """An image that no other seed draws."""
-    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    pixels = rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, kind)
     return buffer.getvalue()

@@ -20,6 +20,7 @@ from models_store.database import Database
 from models_store.registry import Registry
 from models_store.store import ModelStore
 from settings import Settings
+from tests.patience import PATIENCE
 from tests.small_models import make_model
 
 Call = Callable[..., httpx.Response]
@@ -64,7 +65,7 @@ def notes() -> Notes:
 
 @pytest.fixture
 def gateway(tmp_path: Path, notes: Notes) -> Iterator[Gateway]:
-    settings = Settings(home=tmp_path / "home", request_timeout=1)
+    settings = Settings(home=tmp_path / "home", request_timeout=8)
     registry = Registry(Database(settings), ModelStore(tmp_path / "bento"))
     runners: Any = {"detector": notes, "annotator": notes}
     found = Gateway(settings, registry, runners)
@@ -131,7 +132,7 @@ def test_a_model_is_activated_even_when_the_runner_has_no_time_for_it(
     call: Call, app: ASGIApp, ids: list[str], notes: Notes, error: Exception | None
 ) -> None:
     notes.error = error
-    notes.seconds = 0 if error else 5
+    notes.seconds = 0 if error else PATIENCE
     answer = call(app, "POST", "/models/active", json={"model_id": ids[1]})
     assert (answer.status_code, answer.json()["active_model"]["id"]) == (200, ids[1])
     assert call(app, "GET", "/models/active").json()["active_model"]["id"] == ids[1]

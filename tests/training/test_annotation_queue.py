@@ -100,7 +100,7 @@ def test_the_first_pictures_hold_more_errors_than_random_ones() -> None:
         errors.append(int((shown & ~right).sum() + (~shown & right).sum()))
         doubt = doubt_of_scores(scores[seen].tolist(), BANDS).value
         group = random.integers(0, 20)  # pictures come in scenes
-        scene = rng(group).random(LOOK).astype(np.float32)
+        scene = rng(int(group)).random(LOOK).astype(np.float32)
         candidates.append(Candidate(str(number), doubt, scene))
     chosen = [int(found.key) for found in order(candidates, [], 50)]
     first = np.mean([errors[index] for index in chosen])

@@ -130,6 +130,6 @@ def test_quick_enough_for_resampling() -> None:
     tp = random.random((20_000, 1)) > np.linspace(0.5, 0.95, 10)
     found = tp, random.random(20_000), random.integers(0, 80, 20_000), random.integers(0, 80, 2000)
     average_precision(*found)
-    began = time.perf_counter()
+    began = time.process_time()
     average_precision(*found)
-    assert time.perf_counter() - began < 0.3
+    assert time.process_time() - began < 5  # seconds of one core

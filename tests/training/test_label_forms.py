@@ -9,10 +9,11 @@ import pytest
 
 from errors import DatasetInvalid
 from models_store.description import Task
+from tests.seeds import rng
 from tests.training.data_sets import Shapes, kinds, line
 from training.datasets import Dataset, inspect
 
-RANDOM = np.random.default_rng(5)
+RANDOM = rng(5)
 
 
 def looked(folder: Path, task: Task | None = None) -> Dataset:

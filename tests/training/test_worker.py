@@ -7,6 +7,7 @@ import math
 import os
 import signal
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -58,9 +59,10 @@ def test_progress_is_written_at_most_four_times_a_second(
 
     monkeypatch.setattr(store, "note", counted)
     job = WorkerJob(store, row)
+    began = time.monotonic()
     for batch in range(1000):
         job.report(fraction=batch / 1000, epoch=1, epochs=2, metrics={"loss": 1 / (batch + 1)})
-    assert writes < 10
+    assert writes <= 2 + 4 * (time.monotonic() - began)
     job.checkpointed(1)
     found = store.get(row.id)
     assert (found.progress, found.current_epoch, found.total_epochs) == (99.9, 1, 2)
