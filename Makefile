@@ -9,6 +9,7 @@ endif
 RUN := $(VENV)/bin/python -m
 READY := $(VENV)/.installed
 TOOLS := $(VENV)/tools
+NARROW := $(VENV)/avx2_only.so
 LOCK := pip compile --quiet --no-config --universal --generate-hashes --python-version 3.11 \
   --custom-compile-command "make lock"
 # No usage reports to BentoML.
@@ -37,9 +38,12 @@ serve: $(READY)  ## Serve on 127.0.0.1:3000 (PORT= for another), starter models 
 	@echo "  curl -F image=@photo.jpg http://127.0.0.1:$(PORT)/infer"
 	@exec $(RUN) bentoml serve service:VisionLoop --port $(PORT)
 
-test: $(READY)  ## Lint, type-check and run the tests
+test: $(READY) $(if $(filter avx2,$(CPU)),$(NARROW))  ## Lint, type-check and test (CPU=avx2: as without AVX-512)
 	@$(RUN) ruff check . && $(RUN) ruff format --check . && $(RUN) mypy
-	@$(RUN) pytest
+	@$(if $(filter avx2,$(CPU)),LD_PRELOAD=$(abspath $(NARROW))) $(RUN) pytest
+
+$(NARROW): tests/avx2_only.c $(READY)
+	@cc -O1 -shared -fPIC -o $@ $< -ldl
 
 test-properties: $(READY)  ## Try what must hold for all data with 2,000 examples each
 	@PROPERTY_EXAMPLES=2000 $(RUN) pytest -m properties

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -47,9 +48,10 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pa
 
     def folder(kind: str) -> Path:
         path = root / kind
-        if not path.exists():
-            path.mkdir()
-            _make_model(kind, path)
+        if not path.exists():  # aside, so that one that cannot be made is not taken for whole
+            making = Path(tempfile.mkdtemp(prefix=f"{kind}-", dir=root))
+            _make_model(kind, making)
+            making.rename(path)
         return path
 
     return folder
