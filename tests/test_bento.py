@@ -19,6 +19,8 @@ import pytest
 
 from tests.api.serving import BENTOML, ROOT, Server, environment
 from tests.drawn_data import SHAPES, write_shapes
+from tests.inference.closeness import assert_answers_close
+from tests.patience import PATIENCE
 from tests.small_models import NAMES, checkpoint, network
 
 DECOYS = (
@@ -26,7 +28,6 @@ DECOYS = (
     "training/__init__.py",
 )  # fmt: skip
 IMAGE = ROOT / "docs" / "street_scene.jpg"
-LONG = 300.0  # seconds for a training; a quiet machine needs a tenth of it
 SHELL = re.compile(r"^PYTHONPATH=\$\(bentoml get \S+ -o path\)/src python -m .+$", re.MULTILINE)
 
 
@@ -64,7 +65,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Iterator[S
 
 @pytest.fixture(scope="module")
 def client(server: Server) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=server.url, timeout=120) as client:
+    with httpx.Client(base_url=server.url, timeout=PATIENCE) as client:
         yield client
 
 
@@ -91,8 +92,8 @@ def test_an_image_gets_boxes(server: Server, client: httpx.Client) -> None:
     answer = client.post("/infer", files={"image": IMAGE.read_bytes()}).json()
     assert len(answer["predictions"]) > 1
     assert all(found["bounding_box"] for found in answer["predictions"])
-    with bentoml.SyncHTTPClient(server.url) as native:
-        assert native.predict(image=IMAGE)["predictions"] == answer["predictions"]
+    with bentoml.SyncHTTPClient(server.url, timeout=PATIENCE) as native:
+        assert_answers_close(native.predict(image=IMAGE)["predictions"], answer["predictions"])
 
 
 def test_a_training_ends_in_a_version_that_answers(server: Server, client: httpx.Client) -> None:
@@ -104,7 +105,7 @@ def test_a_training_ends_in_a_version_that_answers(server: Server, client: httpx
     }
     job_id = client.post("/train", json=body).json()["job_id"]
     job: dict[str, Any] = {"status": "queued"}
-    deadline = time.monotonic() + LONG
+    deadline = time.monotonic() + PATIENCE
     while job["status"] in ("queued", "running") and time.monotonic() < deadline:
         time.sleep(0.2)
         job = client.get(f"/train/{job_id}").json()

@@ -83,7 +83,7 @@ def detector(server: Server, client: httpx.Client, data: Path) -> Watched:
         "task": "detect",
         "model_type": "n",
         "data_path": str(write_shapes(data / "detect", "detect", 64, 16, 96)),
-        "epochs": 8,
+        "epochs": 12,
         "imgsz": 96,
         "batch": 8,
         "name": "Shapes",

@@ -20,6 +20,7 @@ import pytest
 
 from inference.annotations import Annotation, Annotations, Part
 from models_store.description import Task
+from tests.seeds import rng
 from training.annotated_picture import PERSON, AnnotatedPicture
 from training.annotation_documents import from_folder
 from training.dataset_formats import Exported, Format, entries, zipped
@@ -40,7 +41,7 @@ def pictures(folder: Path, segment: bool) -> list[AnnotatedPicture]:
     """Six images in two splits, one without an object."""
     made = []
     for index, name in enumerate(("a.jpg", "b 2.jpg", "c.v1.jpg", "街.jpg", "e.jpg", "f.jpg")):
-        random = np.random.default_rng(index)
+        random = rng(index)
         image = random.integers(0, 255, (SIZE[1], SIZE[0], 3)).astype(np.uint8)
         data = cv2.imencode(".jpg", image)[1].tobytes()
         content = sha256(data).hexdigest()
