@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from tests.seeds import rng
+
 Entries = dict[str, bytes]
 CLASSES = ("car", "dog", "cat")
 SIZE = (64, 48)  # width, height
@@ -29,7 +31,7 @@ class Shown:
 
 def image(seed: int, form: str = "JPEG") -> bytes:
     buffer = io.BytesIO()
-    noise = np.random.default_rng(seed).integers(0, 255, (SIZE[1], SIZE[0], 3), np.uint8)
+    noise = rng(seed).integers(0, 255, (SIZE[1], SIZE[0], 3), np.uint8)
     Image.fromarray(noise).save(buffer, form)
     return buffer.getvalue()
 
