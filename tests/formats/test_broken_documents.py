@@ -21,6 +21,7 @@ from inference.coco import from_coco, to_coco
 from inference.label_studio import from_label_studio, to_label_studio
 from inference.label_studio_images import images_of
 from inference.labelme import from_labelme, to_labelme
+from tests.examples import EXAMPLES
 
 SQUARE = ((1.0, 1.0), (6.0, 1.0), (6.0, 6.0), (1.0, 6.0))
 HOLE = ((2.0, 2.0), (2.0, 4.0), (4.0, 4.0), (4.0, 2.0))
@@ -95,9 +96,10 @@ def readers() -> list[tuple[str, Any, Callable[[Any], Any]]]:
     ]
 
 
+@pytest.mark.properties
 @pytest.mark.parametrize(("name", "document", "read"), readers(), ids=lambda v: str(v)[:12])
 @given(data=st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 def test_json_is_read_or_refused(
     name: str, document: Any, read: Callable[[Any], Any], data: st.DataObject
 ) -> None:
@@ -124,8 +126,9 @@ def broken_xml(draw: st.DrawFn, text: str) -> str:
     return text
 
 
+@pytest.mark.properties
 @pytest.mark.parametrize(("text", "read"), [(VOC, from_voc), (CVAT, from_cvat_xml)])
 @given(data=st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 def test_xml_is_read_or_refused(text: str, read: Callable[[str], Any], data: st.DataObject) -> None:
     assert not PYTHON.search(refusal(read, data.draw(broken_xml(text))))

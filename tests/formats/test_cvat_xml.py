@@ -14,6 +14,7 @@ from formats.cvat_xml import from_cvat_xml, to_cvat_xml
 from formats.xml_documents import xml_format
 from inference.annotations import NO_AREA, Annotation, Annotations, Keypoint
 from inference.polygons import area, as_outlines, fill_parts
+from tests.examples import EXAMPLES
 from tests.inference.marked_pictures import NAMES, POINTS, kept_by_cvat, pictures, same
 
 META = (
@@ -35,8 +36,9 @@ def read(shapes: str) -> tuple[Annotation, ...]:
     return image.objects
 
 
+@pytest.mark.properties
 @given(found=st.lists(pictures(), max_size=3))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 def test_what_cvat_can_hold_comes_back(found: list[Annotations]) -> None:
     kept = [kept_by_cvat(one) for one in found]
     again = from_cvat_xml(to_cvat_xml(kept, NAMES, POINTS, ["train"] * len(kept)))

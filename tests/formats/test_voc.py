@@ -13,6 +13,7 @@ from errors import ValidationFailed
 from formats.voc import BODY_PARTS, from_voc, to_voc
 from formats.xml_documents import xml_format
 from inference.annotations import NO_AREA, Annotation, Annotations, Keypoint
+from tests.examples import EXAMPLES
 from tests.inference.marked_pictures import kept_by_voc, pictures, same
 
 BOX = "<bndbox><xmin>1</xmin><ymin>2</ymin><xmax>30.5</xmax><ymax>40</ymax></bndbox>"
@@ -31,8 +32,9 @@ def thing(inside: str, name: str = "dog") -> str:
     return f"<object><name>{name}</name><pose>Left</pose><difficult>1</difficult>{inside}</object>"
 
 
+@pytest.mark.properties
 @given(found=pictures())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 def test_what_voc_can_hold_comes_back(found: Annotations) -> None:
     kept = kept_by_voc(found)
     same(from_voc(to_voc(kept)), kept)
