@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
@@ -19,6 +19,7 @@ from training.source_annotations import Emptiness, Marks, Size
 ONLY_PREDICTIONS = "with predictions only"
 SKIPPED = "skipped"
 NOT_ANNOTATED = "not annotated"
+OTHERS = "Label Studio regions of another annotation of their task"
 
 
 def from_tasks(
@@ -77,6 +78,7 @@ class _Reading:
         if finished:
             where = f"{where}, annotation {newest.get('id', '')}".rstrip()
             regions = _regions(newest, where)
+            self._pass_over(one for one in made if one is not newest)
         elif made:
             why = SKIPPED
         else:
@@ -90,6 +92,14 @@ class _Reading:
         stated = stated if len(images) == 1 else ""
         for image in images:
             yield self._marks(image, where, stated or content_named(image.address), why)
+
+    def _pass_over(self, others: Iterable[Mapping[str, Any]]) -> None:
+        """Count what other annotators, or skipped annotations, mark in a task."""
+        results = [one.get("result") for one in others]
+        rows = (row for result in results if isinstance(result, list) for row in result)
+        drawn = sum(isinstance(row, Mapping) and is_of_image(row) for row in rows)
+        if self.skipped is not None and drawn:
+            self.skipped[OTHERS] += drawn
 
     def _marks(self, image: TaskImage, where: str, content: str, why: str) -> Marks:
         """`why`: it is not finished. Where nobody draws at all, what is chosen or written about an

@@ -337,6 +337,22 @@ def test_documents_of_a_list_have_ids_of_their_own(service: Service, frames: str
     assert labels(service, frames) == BEFORE | after
 
 
+def test_of_several_annotators_one_counts_and_the_others_are_counted(
+    service: Service, frames: str
+) -> None:
+    several = task("frame_1.png", "dog")
+    (first,) = several["annotations"]
+    several["annotations"] = [
+        first | {"id": 1, "updated_at": "2026-01-02T00:00:00Z"},
+        first | {"id": 2, "updated_at": "2026-01-01T00:00:00Z", "result": first["result"] * 2},
+    ]
+    answer = correct(service, frames, {"t.json": [several]}).json()
+    assert answer["objects"]["passed_over"] == {
+        "Label Studio regions of another annotation of their task": 2
+    }
+    assert (answer["objects"]["received"], answer["objects"]["stored"]) == (3, 1)
+
+
 def test_a_choice_says_nothing_of_boxes_unless_boxes_are_drawn(
     service: Service, frames: str
 ) -> None:
