@@ -275,11 +275,10 @@ def _count_images(made: Correction, identity: Identity, sent: Sent) -> None:
             continue
         known.add(content)
         made.received["images"] += 1
-        image = identity.came(name)
-        if image.picture is None:
-            _unmatched(made, name, UNSAID[1])
-        else:
+        if identity.has(content):
             made.left.add(content)
+        else:
+            _unmatched(made, name, UNSAID[1])
     if made.left:
         made.notes.append(
             f"{len(made.left)} images stay as they are: nothing is marked in them, which may mean "

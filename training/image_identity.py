@@ -74,6 +74,10 @@ class Identity:
         """Every annotation with its image. One image is never meant by two names of a document."""
         return _without_doubles([self._stated_size(self._claim(m)) for m in self._sent.marks])
 
+    def has(self, content: str) -> bool:
+        """Whether an image is one of the data set's."""
+        return content in self._by_content
+
     def came(self, name: str) -> Image:
         """An image of the zip.
 
@@ -146,7 +150,7 @@ class Identity:
     def _look(self, name: str) -> Image:
         content = self._sent.contents[name]
         if picture := self._by_content.get(content):
-            return Image(content, _size(picture), picture.file.suffix, picture, name)
+            return _known(picture, name)
         path = self._sent.pictures[name]
         data = path.read_bytes()
         try:
@@ -188,8 +192,9 @@ def _key(name: str) -> str:
     return comparable(without_suffix(parts[-1])) if parts else ""
 
 
-def _known(picture: AnnotatedPicture) -> Image:
-    return Image(picture.content, _size(picture), picture.file.suffix, picture)
+def _known(picture: AnnotatedPicture, sent: str = "") -> Image:
+    suffix = picture.file.suffix.lower()  # as a data set's copy of an upload's IMG_1.JPG has it
+    return Image(picture.content, _size(picture), suffix, picture, sent)
 
 
 def _size(picture: AnnotatedPicture) -> Size:

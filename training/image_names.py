@@ -170,7 +170,8 @@ def _paths(name: str, beside: str, stem: bool) -> Iterator[Parts]:
             if not parts:
                 continue
             if stem and "labels" in parts[:-1]:
-                yield tuple("images" if part == "labels" else part for part in parts)
+                folders = ("images" if part == "labels" else part for part in parts[:-1])
+                yield (*folders, parts[-1])
             yield parts
 
 

@@ -23,6 +23,7 @@ from tests.api.correction_app import (
     voc,
 )
 from tests.api.training_app import Service
+from training.dataset_formats import FORMATS
 
 Files = dict[str, Content]
 
@@ -161,12 +162,38 @@ def test_images_of_the_same_names_are_other_images(
     assert (again.status_code, again.json()["repeated"]) == (200, True)
 
 
+ODD = ("IMG_0001.PNG", "b.JPEG", "images.png", "labels.png", "train.png", "classes.png",
+       "20240115-a.png", "20240116-a.png", "0f6142fb-a.png", "a.png", "a.png.png", "a b#%20.png",
+       "街.png", "cafe\u0301.png", "caf\u00e9.png", "A.png", "x.001.png")  # fmt: skip
+
+
+@pytest.mark.parametrize("images", [True, False])
+def test_whatever_images_are_called_their_exports_come_back(service: Service, images: bool) -> None:
+    paths = {f"{'train' if i % 3 else 'val'}/{name}": i % 3 for i, name in enumerate(ODD)}
+    dataset = upload(service, street(paths))
+    before = labels(service, dataset)
+    assert len(before) == len(ODD)
+    for number, form in enumerate(FORMATS):
+        path = f"/api/datasets/{dataset}/export"
+        query = {"format": form, "revision": 0, "images": images}
+        export = service.call(service.app, "GET", path, params=query)
+        answer = correct(service, dataset, export.content)
+        assert answer.status_code == (200 if number else 201), (form, answer.text)
+        assert answer.json()["images"] == {
+            "received": len(ODD), "matched": len(ODD), "new": 0, "unmatched": 0,
+        }  # fmt: skip
+        assert answer.json()["unchanged"] == len(ODD)
+        assert labels(service, dataset) == before
+
+
 def test_without_its_image_a_name_does_not_count_where_others_came_under_known_names(
     service: Service, frames: str
 ) -> None:
     files: Files = {"images/frame_1.png": drawn(11), "c.json": coco({n: ["dog"] for n in SECOND})}
+    files |= {"broken.jpg": b"no image", "images/frame_3.png": IMAGES["images/frame_3.png"]}
     answer = correct(service, frames, files).json()
-    assert answer["images"] == {"received": 3, "matched": 0, "new": 1, "unmatched": 2}
+    assert answer["images"] == {"received": 5, "matched": 1, "new": 1, "unmatched": 3}
+    assert answer["unmatched_reasons"]["broken.jpg"] == "it came, and nothing is said of it"
     assert "its image did not come" in answer["unmatched_reasons"]["frame_2.png"]
     assert BEFORE.items() <= labels(service, frames).items()
 

@@ -97,6 +97,7 @@ def test_a_name_means_one_image_or_none(
     [
         (STREET, "labels/train/a", "", "images/train/a.jpg"),
         (TWO, "labels/val/a", "", "images/val/a.jpg"),
+        (("images/images.jpg", "images/labels.jpg"), "labels/labels", "", "images/labels.jpg"),
         (TWO, "labels/a", "", None),
         (("a.jpg", "a.png"), "a", "", None),
         (("a.jpg", "a.jpg.png"), "a.jpg", "", "a.jpg.png"),  # a.jpg.txt is its label file
