@@ -73,7 +73,7 @@ def objects(draw: st.DrawFn, width: int, height: int) -> Annotation:
 
 @st.composite
 def pictures(draw: st.DrawFn) -> Annotations:
-    width, height = draw(st.integers(40, 4000)), draw(st.integers(40, 4000))
+    width, height = draw(st.integers(40, 900)), draw(st.integers(40, 900))
     found = draw(st.lists(objects(width, height), max_size=5))
     return Annotations("street 1.jpg", width, height, tuple(found))
 

@@ -1,4 +1,4 @@
-"""Label Studio, COCO, YOLO and LabelMe: each keeps what it can hold."""
+"""Label Studio, COCO, YOLO, LabelMe, VOC and CVAT XML: each keeps what it can hold."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from pycocotools import mask as mask_tools
 from pycocotools.coco import COCO
 
 from errors import ValidationFailed
+from formats.cvat_xml import from_cvat_xml, to_cvat_xml
+from formats.voc import from_voc, to_voc
 from inference import rle
 from inference.annotations import Annotation, Annotations, Keypoint, Part
 from inference.coco import from_coco, to_coco
@@ -25,12 +27,15 @@ from inference.label_studio import from_label_studio, to_label_studio, to_task
 from inference.labelme import from_labelme, to_labelme
 from inference.polygons import as_outlines, fill_parts, overlap
 from inference.yolo_labels import from_yolo, to_yolo
+from tests.examples import EXAMPLES
 from tests.inference.marked_pictures import (
     NAMES,
     POINTS,
     kept_by_coco,
+    kept_by_cvat,
     kept_by_label_studio,
     kept_by_labelme,
+    kept_by_voc,
     kept_by_yolo,
     pictures,
     same,
@@ -61,11 +66,21 @@ def through_labelme(found: Annotations) -> Annotations:
     return from_labelme(json.loads(json.dumps(to_labelme(found))), POINTS)
 
 
+def through_voc(found: Annotations) -> Annotations:
+    return from_voc(to_voc(found))
+
+
+def through_cvat_xml(found: Annotations) -> Annotations:
+    return from_cvat_xml(to_cvat_xml([found], NAMES, POINTS))[0]
+
+
 WAYS: dict[str, tuple[Keep, Keep]] = {
     "label_studio": (through_label_studio, kept_by_label_studio),
     "coco": (through_coco, kept_by_coco),
     "yolo": (through_yolo, kept_by_yolo),
     "labelme": (through_labelme, kept_by_labelme),
+    "voc": (through_voc, kept_by_voc),
+    "cvat_xml": (through_cvat_xml, kept_by_cvat),
 }
 
 
@@ -74,9 +89,10 @@ def without_holes(found: Annotations) -> Annotations:
     return replace(found, objects=tuple(plain))
 
 
+@pytest.mark.properties
 @pytest.mark.parametrize("name", WAYS)
 @given(found=pictures())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 def test_a_format_gives_back_all_that_it_can_hold(name: str, found: Annotations) -> None:
     through, kept = WAYS[name]
     if name == "coco":  # holes: see below
@@ -87,19 +103,21 @@ def test_a_format_gives_back_all_that_it_can_hold(name: str, found: Annotations)
     same(through(found), wanted)
 
 
+@pytest.mark.properties
 @given(found=pictures())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 def test_one_format_after_the_other_loses_only_what_each_cannot_hold(found: Annotations) -> None:
     found = without_holes(found)
-    for name in ("label_studio", "coco", "yolo", "labelme", "label_studio"):
+    for name in ("label_studio", "coco", "cvat_xml", "yolo", "labelme", "voc", "label_studio"):
         through, kept = WAYS[name]
         wanted = kept(found)
         found = through(found if name == "labelme" else wanted)
         same(found, wanted, pixels=0.05)
 
 
+@pytest.mark.properties
 @given(found=pictures())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 def test_coco_keeps_holes_to_the_pixel(found: Annotations) -> None:
     kept = kept_by_coco(found)
     assume(any(part.holes for o in kept.objects for part in o.parts))
