@@ -23,7 +23,7 @@ class VisionLoopError(Exception):
     status: ClassVar[int] = 500
 
     def __init__(self, message: str, retry_after: float | None = None) -> None:
-        message = message.encode("utf-8", "backslashreplace").decode()  # half surrogate pairs
+        message = sendable(message)
         super().__init__(message, retry_after)
         self.message = message
         self.retry_after = retry_after
@@ -45,7 +45,13 @@ def our_fault(error: BaseException | None, what: str) -> VisionLoopError:
     )
 
 
+def sendable(text: str) -> str:
+    """A text that can be encoded: half surrogate pairs, as JSON may hold, are spelled out."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def error_body(status: int, code: str, message: str) -> dict[str, str]:
+    message = sendable(message)
     return {
         "error": HTTPStatus(status).phrase,
         "code": code,

@@ -12,10 +12,16 @@ from training.source_annotations import Marks, Size
 NO_CLASS = re.compile(  # folders that sort images by something else than their class
     "images?|imgs?|pictures?|photos?|frames?|labels?|annotations?|data|dataset|jpegimages|"
     "obj_(train|valid|test)_data|train(ing)?|trainval|val|valid(ation)?|test(ing)?|eval|"
-    "evaluation|dev|unlabell?ed",
+    "evaluation|dev|unlabell?ed|segmentation(class|object)\\w*",
     re.I,
 )
+MASKS = re.compile(r"segmentation(class|object)\w*|masks?|mask_?images|instance_?masks", re.I)
 _YEAR = re.compile(r"[_-]?(19|20)\d\d$")
+
+
+def says_no_class(folder: str) -> bool:
+    """Whether a folder's name sorts images by something else than their class: `train2017`."""
+    return bool(NO_CLASS.fullmatch(_YEAR.sub("", folder)))
 
 
 def class_folder_marks(
@@ -24,7 +30,7 @@ def class_folder_marks(
     """The folder of an image is its class, unless it sorts them by something else."""
     for name in pictures:
         folders = PurePosixPath(name).parts[:-1] or ((root,) if root in names else ())
-        sorts = [bool(NO_CLASS.fullmatch(_YEAR.sub("", folder))) for folder in folders]
+        sorts = [says_no_class(folder) for folder in folders]
         # train/train/0.jpg: the inner one is the class, if there is such a class
         if folders and (not sorts[-1] or (folders[-1] in names and sorts[-2:-1] == [True])):
             yield _of_class(name, folders[-1])

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from errors import DatasetInvalid
+from training.class_folder_marks import says_no_class
 from training.data_roots import confine
 from training.findings import Findings
 from training.image_files import SUFFIXES, entries, is_folder, is_junk, walk
 
 HELD_OUT = 0.2  # of the images, where a data set has no val split
+NEVER = ("images", "labels")  # called so, a folder is no class
 SPLIT_NAMES = {
     "train": ("train", "training"),
     "val": ("val", "valid", "validation"),
@@ -38,11 +40,7 @@ def is_class_tree(root: Path) -> bool:
     """Whether `root`, or its train folder, has folders that hold images directly."""
     top = split_folders(root).get("train", root)
     for entry in entries(top):
-        if (
-            not is_folder(entry)
-            or is_junk(entry.name)
-            or entry.name.lower() in ("images", "labels")
-        ):
+        if not is_folder(entry) or is_junk(entry.name) or entry.name.lower() in NEVER:
             continue
         if any(Path(inner.name).suffix.lower() in SUFFIXES for inner in entries(Path(entry.path))):
             return True
@@ -61,18 +59,23 @@ def read(
         Forbidden: A link leads out of `roots`.
     """
     folders = split_folders(root)
-    if "train" not in folders:
+    whole = "train" not in folders
+    if whole:
         if "val" in folders or "test" in folders:
             raise DatasetInvalid(f"'{root.name}' has val or test, but no folder 'train'.")
         folders = {"train": root}
     tops = {split: [folder] for split, folder in folders.items()}
-    return read_splits(tops, roots, findings, fewest)
+    return read_splits(tops, roots, findings, fewest, whole)
 
 
 def read_splits(
-    folders: dict[str, list[Path]], roots: Sequence[Path], findings: Findings, fewest: int = 2
+    folders: dict[str, list[Path]],
+    roots: Sequence[Path],
+    findings: Findings,
+    fewest: int = 2,
+    whole: bool = False,
 ) -> tuple[tuple[str, ...], dict[str, dict[Path, str]]]:
-    """The same, for named folders per split."""
+    """The same, for named folders per split; `whole`: there are no splits above the classes."""
     splits: dict[str, dict[Path, str]] = {}
     empty = set()
     for split, tops in folders.items():
@@ -81,6 +84,8 @@ def read_splits(
             confine(top, roots)
             for entry in entries(top) if top.is_dir() else []:
                 if is_junk(entry.name) or not is_folder(entry):
+                    continue
+                if entry.name.lower() in NEVER or (whole and says_no_class(entry.name)):
                     continue
                 found = dict.fromkeys(walk(Path(entry.path), roots, findings), entry.name)
                 splits[split].update(found)

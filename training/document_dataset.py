@@ -5,7 +5,6 @@ files, in the splits that the source states, and everything that came is account
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -17,7 +16,7 @@ from inference.yolo_labels import to_yolo
 from models_store.description import Task
 from training.annotation_documents import READ
 from training.checked_marks import checked, unfit
-from training.class_folder_marks import NO_CLASS
+from training.class_folder_marks import MASKS, says_no_class
 from training.correcting import UNSAID, Correction, Rules, read_correction
 from training.dataset_yaml import UNLABELLED
 from training.findings import Findings
@@ -33,7 +32,6 @@ NO_PLACE = "without an area within the image"
 NO_POINTS = "without key points, in a pose data set"
 MORE_CLASSES = "further classes of an image that can have one"
 SHOWN = 12
-_MASKS = re.compile(r"segmentation(class|object)\w*|masks?|mask_?images|instance_?masks", re.I)
 
 
 @dataclass
@@ -130,11 +128,16 @@ def _without_masks(sent: Sent, intake: Intake) -> Sent:
     masks = [
         name
         for name in sent.pictures
-        if any(_MASKS.fullmatch(part) for part in PurePosixPath(name).parts[:-1])
+        if any(MASKS.fullmatch(part) for part in PurePosixPath(name).parts[:-1])
         and stems[PurePosixPath(name).stem] > 1
     ]
     if not masks:
         return sent
+    if not sent.marks:
+        raise DatasetInvalid(
+            f"The zip's annotations are {len(masks)} masks as images ({masks[0]}), which are not "
+            f"read. {READ}. Without the masks, the images are taken as a data set to annotate."
+        )
     intake.images["received"] -= len(masks)
     intake.notes.append(
         f"{len(masks)} images are masks of others ({masks[0]}); masks as images are not read."
@@ -366,7 +369,7 @@ class _Free:
         parts = [
             part
             for part in PurePosixPath(name).parts[:-1]
-            if not NO_CLASS.fullmatch(part) and not split_word(part)
+            if not says_no_class(part) and not split_word(part)
         ]
         last = PurePosixPath(name).name
         stem, suffix = without_suffix(last), os.path.splitext(last)[1]

@@ -14,7 +14,7 @@ from formats.xml_documents import xml_format
 from models_store.description import Task
 from training import dataset_yaml
 from training.annotation_documents import READ, from_folder, parse
-from training.class_folder_marks import NO_CLASS
+from training.class_folder_marks import MASKS, says_no_class
 from training.class_folders import is_class_tree, split_folders
 from training.dataset_yaml import descriptions
 from training.datasets import Dataset
@@ -108,8 +108,21 @@ def _made(root: Path, sent: Sent, task: Task | None, spare: Path, max_pixels: in
 def _class_folders(root: Path) -> bool:
     """Whether there is a folder of images per class, not only folders called `images` and so."""
     top = split_folders(root).get("train", root)
-    named = [path for path in top.iterdir() if path.is_dir() and not NO_CLASS.fullmatch(path.name)]
-    return is_class_tree(root) and bool(named)
+    folders = [path for path in top.iterdir() if path.is_dir()]
+    named = [path for path in folders if not says_no_class(path.name)]
+    return is_class_tree(root) and any(not _is_of_masks(path, folders) for path in named)
+
+
+def _is_of_masks(folder: Path, others: Sequence[Path]) -> bool:
+    """Whether a folder called so has images of the names that another one has."""
+    if not MASKS.fullmatch(folder.name):
+        return False
+    stems = {path.stem for path in folder.iterdir()}
+    return any(
+        not stems.isdisjoint(path.stem for path in other.iterdir())
+        for other in others
+        if other != folder
+    )
 
 
 def _other_documents(root: Path) -> list[str]:

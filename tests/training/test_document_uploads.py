@@ -363,6 +363,26 @@ def test_masks_beside_images_are_no_images_to_train_on(store: DatasetStore) -> N
     assert (card["images"]["received"], card["images"]["without_annotation"]) == (8, 0)
     assert card["objects"]["stored"] == 14
     assert "8 images are masks" in "".join(card["notes"])
+    alone = {name: data for name, data in entries.items() if not name.endswith((".xml", ".txt"))}
+    with pytest.raises(DatasetInvalid, match="masks as images"):
+        store.add(packed(alone), "set")
+    beside = made.together(SHOWN, "images/") | {
+        f"masks/{made.stem(one)}.png": made.image(i, "PNG") for i, one in enumerate(SHOWN)
+    }
+    with pytest.raises(DatasetInvalid, match="masks as images"):
+        store.add(packed(beside), "set")
+
+
+def test_a_class_may_be_called_mask(store: DatasetStore) -> None:
+    entries = {f"mask/{i}.jpg": made.image(i) for i in range(4)}
+    entries |= {f"no mask/x{i}.jpg": made.image(9 + i) for i in range(4)}
+    card = add(store, entries)
+    assert (card["source_format"], card["classes"]) == ("folders", ["mask", "no mask"])
+
+
+def test_images_alone_in_folders_of_splits_are_no_classes(store: DatasetStore) -> None:
+    card = add(store, made.per_split(SHOWN, "{split}2017/{name}"))
+    assert (card["source_format"], card["images"]["without_annotation"]) == ("images", 8)
 
 
 @pytest.mark.parametrize("task", ["pose", "classify"])
