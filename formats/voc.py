@@ -115,9 +115,11 @@ def _written(thing: Annotation) -> Iterator[str]:
 
 
 def _name(root: Element) -> str:
-    """Of the image's file; `path` is that of another machine, so only its last part counts."""
+    """Of the image's file. `path` is that of another machine, so only its last part counts; it has
+    the suffix where `filename` lacks it, as in labelImg2's documents."""
     name = text_of(root.find("filename"))
-    return name or PureWindowsPath(text_of(root.find("path"))).name
+    last = PureWindowsPath(text_of(root.find("path"))).name
+    return last if not name or PureWindowsPath(last).stem == name else name
 
 
 def _size(root: Element) -> tuple[int, int]:

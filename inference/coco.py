@@ -106,7 +106,7 @@ def from_coco(
             for what, known in (("image", listed), ("category", named))
         )
         where = f"{where} of image {image} ({str(listed[image]['file_name'])[:100]!r})"
-        if row.get("iscrowd") and (of_coco or _is_crowd(row, image, category)):
+        if _is_set(row.get("iscrowd")) and (of_coco or _is_crowd(row, image, category)):
             passed[CROWD] += 1
         else:
             objects[image].append(_annotation(row, named[category], sizes[image], where))
@@ -154,14 +154,17 @@ def _by_id(rows: Sequence[Mapping[str, Any]], what: str, name: str) -> dict[str,
     found: dict[str, Mapping[str, Any]] = {}
     for place, row in enumerate(rows, 1):
         key = _id(row.get("id"), f"The {what} at place {place} ({str(row.get(name))[:100]!r})")
-        if not isinstance(row.get(name), str) or not row[name].strip():
+        called = row.get(name)
+        if isinstance(called, int) and not isinstance(called, bool):
+            called = str(called)  # a class that is a number
+        if not isinstance(called, str) or not called.strip():
             raise ValidationFailed(f"The {what} {key[:60]} has no '{name}'.")
         if key in found:
             raise ValidationFailed(
                 f"The {what} id {key[:60]} stands twice: {found[key][name][:100]!r} and "
-                f"{row[name][:100]!r}. Give each {what} an id of its own."
+                f"{called[:100]!r}. Give each {what} an id of its own."
             )
-        found[key] = row
+        found[key] = {**row, name: called}
     return found
 
 
@@ -203,6 +206,11 @@ def _size(row: Mapping[str, Any], where: str) -> tuple[int, int]:
             "'width' and 'height', or leave both away."
         )
     return width, height
+
+
+def _is_set(value: Any) -> bool:
+    """Some tools write numbers as texts."""
+    return bool(value) and str(value) != "0"
 
 
 def _is_of_coco(info: Any) -> bool:

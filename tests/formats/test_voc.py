@@ -119,6 +119,8 @@ def test_a_size_that_is_not_there_is_zero() -> None:
 
 def test_the_path_names_the_image_where_filename_does_not() -> None:
     assert from_voc(document().replace("<filename>a.jpg</filename>", "")).image == "a.jpg"
+    assert from_voc(document().replace("<filename>a.jpg<", "<filename>a<")).image == "a.jpg"
+    assert from_voc(document().replace("<filename>a.jpg<", "<filename>b.png<")).image == "b.png"
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "gbk", "shift-jis"])

@@ -85,6 +85,15 @@ def test_ids_may_be_texts_or_have_points() -> None:
     assert (found[0].width, found[0].height) == (0, 0)
 
 
+def test_a_class_may_be_a_number_and_a_number_a_text() -> None:
+    """As in the documents of public courses."""
+    digits = [{"id": 1, "name": 7, "supercategory": "none"}]
+    row = BOX | {"iscrowd": "0", "ignore": "0"}
+    (thing,) = from_coco(document(row, categories=digits))[0].objects
+    assert thing.label == "7"
+    assert counted(row, info={"description": "COCO 2017 Dataset"}) == (1, {})
+
+
 def test_places_that_tools_leave_half_empty() -> None:
     square = [10, 10, 50, 10, 50, 50, 10, 50]
     rows: list[dict[str, Any]] = [
