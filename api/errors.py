@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import math
 import reprlib
@@ -92,6 +93,46 @@ def _all(kind: type[VisionLoopError]) -> Iterator[type[VisionLoopError]]:
     yield kind
     for narrower in kind.__subclasses__():
         yield from _all(narrower)
+
+
+def of_a_name(error: BaseException | None) -> VisionLoopError | None:
+    """What a client is told whose text no file system takes as a name; None for other errors.
+
+    Looked at here, because every function that opens a path would have to expect it: names of
+    ours are short and plain, so that it is the client's.
+    """
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            said = str(error.filename or "")
+            return ValidationFailed(
+                f"{said[:80]!r}{'…' if said[80:] else ''} is no usable path: {error.strerror}. "
+                "A path has at most 4,095 bytes, and 255 between two slashes."
+            )
+        broken = isinstance(error, UnicodeEncodeError) and "surrogates" in error.reason
+        if broken or (isinstance(error, ValueError) and "embedded null" in str(error)):
+            return ValidationFailed("A text of the request is no plain Unicode: " + PLAIN_TEXT)
+        error = error.__cause__ or getattr(error, "orig", None)
+    return None
+
+
+PLAIN_TEXT = "null characters and halves of surrogate pairs are not allowed."
+
+
+def plain_text(value: Any) -> bool:
+    """Whether what a client sent can be stored and written: every text in it, however deep."""
+    if isinstance(value, str):
+        return "\0" not in value and (value.isascii() or _encodes(value))
+    if isinstance(value, dict):
+        return all(plain_text(name) and plain_text(part) for name, part in value.items())
+    return all(map(plain_text, value)) if isinstance(value, list) else True
+
+
+def _encodes(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def explain(errors: Sequence[Mapping[str, Any]], legal: Mapping[str, str] = {}) -> str:
@@ -194,6 +235,8 @@ class Errors:
             return
         if error is None:
             error = reply.foreign_error() if cause is None else None
+        if error is None:
+            error = of_a_name(cause)
         if error is None:
             error = our_fault(cause, f"{scope['method']} {scope['path']}")
         await answer(scope, error, reply.kept_headers())(scope, receive, send)

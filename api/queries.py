@@ -9,6 +9,7 @@ from fastapi import Request, params
 from fastapi.dependencies.utils import get_flat_params
 from fastapi.routing import APIRoute
 
+from api.errors import PLAIN_TEXT, plain_text
 from api.exchange import exchange
 from api.schemas import BODIES, RequestFields
 from errors import ValidationFailed
@@ -25,6 +26,9 @@ async def known_query(request: Request) -> None:
     Raises:
         ValidationFailed: A name is refused.
     """
+    texts = [*request.path_params.values(), *request.query_params.keys()]
+    if not all(map(plain_text, [*texts, *request.query_params.values()])):
+        raise ValidationFailed(f"The address is no plain Unicode: {PLAIN_TEXT}")
     if request.url.query:
         route = request.scope.get("route")
         if isinstance(route, APIRoute):

@@ -19,7 +19,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 import errors as kinds
-from api.errors import UNKNOWN
+from api.errors import PLAIN_TEXT, UNKNOWN, plain_text
 from field_names import Unknown, UnknownField, notes_on
 
 Unit = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -156,6 +156,10 @@ class RequestFields(BaseModel):
         if not isinstance(values, dict):
             return build(values)
         names = [name for name in values if name not in cls.passed_over]
+        for name, value in values.items():
+            if not plain_text(name) or not plain_text(value):
+                said = f"{name[:60]!r} is no plain Unicode: {PLAIN_TEXT}"
+                raise PydanticCustomError(UNKNOWN, "{said}", {"said": said})
         try:
             notes = notes_on(names, cls.known(), cls.unknown, cls.inside)
         except UnknownField as error:

@@ -102,5 +102,6 @@ def service(tmp_path: Path, drawn_yaml: Path, call: Call) -> Iterator[Service]:
     )
     nobody: Any = {"detector": None, "annotator": None}
     gateway = Gateway(settings, Registry(Database(settings)), nobody)
-    yield Service(layered(create_app(gateway), settings), gateway, drawn_yaml, call)
+    app = create_app(gateway)
+    yield Service(app, layered(app, settings), gateway, drawn_yaml, call)
     gateway.registry.database.close()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from api.gateway import Gateway
@@ -71,6 +72,7 @@ Call = Callable[..., httpx.Response]
 class Service:
     """The application without its server, and the table behind it."""
 
+    fastapi: FastAPI
     app: ASGIApp
     gateway: Gateway
     data: Path
