@@ -33,7 +33,7 @@ TYPES = {".jpg": "image/jpeg", ".png": "image/png", ".webp": "image/webp", ".bmp
 PICTURE: dict[int | str, dict[str, Any]] = {200: {"content": {"image/*": {}}}}
 
 
-class Entry(BaseModel):
+class QueueEntry(BaseModel):
     """A picture that waits for a person."""
 
     model_config = ConfigDict(protected_namespaces=())
@@ -51,10 +51,10 @@ class Entry(BaseModel):
     reason: str
 
 
-class Queue(BaseModel):
+class AnnotationQueue(BaseModel):
     waiting: int = Field(description="pictures in the whole queue")
     annotated: int = Field(description="pre-labelled pictures that people have annotated")
-    queue: list[Entry]
+    queue: list[QueueEntry]
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Seen:
 _seen: OrderedDict[str, Seen] = OrderedDict()  # by the id of the kept picture
 
 
-@router.get("/annotation/queue", response_model=Queue, responses=errors(400, 404, 503))
+@router.get("/annotation/queue", response_model=AnnotationQueue, responses=errors(400, 404, 503))
 async def queue(
     gateway: Wired,
     dataset: str = Query("", max_length=80, description="a data set's id; empty: all"),

@@ -91,6 +91,7 @@ def create_app(gateway: Gateway) -> FastAPI:
         training,
         xanylabeling,
     )
+    from api.openapi import document, operation_id
     from api.queries import known_query
 
     app = FastAPI(
@@ -102,6 +103,7 @@ def create_app(gateway: Gateway) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
         dependencies=[Depends(known_query)],
+        generate_unique_id_function=operation_id,
     )
     app.state.gateway = gateway
     app.add_exception_handler(VisionLoopError, _answer)
@@ -123,7 +125,7 @@ def create_app(gateway: Gateway) -> FastAPI:
 
     app.add_exception_handler(MethodNotAllowed.status, not_allowed)
     docs.mount_assets(app)
-    app.openapi = partial(docs.document, app)  # type: ignore[method-assign]
+    app.openapi = partial(document, app)  # type: ignore[method-assign]
     return app
 
 

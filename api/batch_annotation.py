@@ -8,9 +8,9 @@ import shutil
 import tempfile
 from functools import partial
 from pathlib import Path, PurePath
-from typing import IO, Any, ClassVar
+from typing import IO, Any, ClassVar, TypeVar
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from starlette.datastructures import UploadFile
 
@@ -20,7 +20,7 @@ from api.errors import check
 from api.forms import MULTIPART, content_type, fields, read_form
 from api.gateway import Gateway, Wired
 from api.jobs import json_body
-from api.schemas import BODIES, Unit, errors
+from api.schemas import Unit, errors, form_schema
 from api.slow_work import slow_work
 from errors import NoFileUploaded
 from inference.tools import TOOLS
@@ -35,6 +35,8 @@ from training.logs import LogWriter
 router = APIRouter(prefix="/api", tags=["Annotation"])
 
 IN_MEMORY = 1024 * 1024
+
+Asked = TypeVar("Asked", bound="Batch")
 
 
 class Batch(ToolOptions):
@@ -82,16 +84,6 @@ class BatchForm(Batch):
     file: str = Field(description="a zip of pictures", json_schema_extra={"format": "binary"})
 
 
-def _schema(model: type[Batch]) -> dict[str, Any]:
-    """With the bands written out: a reference would lead out of the request's own schema."""
-    BODIES[model.__name__] = model
-    schema = model.model_json_schema()
-    schema.pop("$defs")
-    said = schema["properties"]["bands"]["description"]
-    schema["properties"]["bands"] = Bands.model_json_schema() | {"description": said}
-    return schema
-
-
 class BatchStarted(BaseModel):
     model_config = ConfigDict(protected_namespaces=())
 
@@ -112,24 +104,30 @@ class BatchStarted(BaseModel):
         "requestBody": {
             "required": True,
             "content": {
-                "application/json": {"schema": _schema(BatchOnServer)},
-                MULTIPART: {"schema": _schema(BatchForm)},
+                "application/json": {"schema": form_schema(BatchOnServer)},
+                MULTIPART: {"schema": form_schema(BatchForm)},
             },
         }
     },
 )
-async def auto_annotate_batch(request: Request, gateway: Wired) -> Any:
+async def auto_annotate_batch(
+    request: Request,
+    gateway: Wired,
+    kind: Format | None = Query(
+        None, alias="format", description="the same as in the body, which goes before it"
+    ),
+) -> Any:
     """Pre-label a data set, a folder of the server, or an uploaded zip of pictures, as a job.
 
     It makes a data set: what is sure is in its labels, what is less sure waits in the queue.
     """
     if content_type(request) != MULTIPART:
-        asked = await json_body(request, BatchOnServer)
+        asked = _formed(await json_body(request, BatchOnServer), kind)
         start = partial(_start, gateway, asked, asked.dataset, None, "")
         return await _queued(gateway, await slow_work.run(start))
     form = await read_form(request, IN_MEMORY)
     try:
-        options = check(Batch, fields(form, "file"))
+        options = _formed(check(Batch, fields(form, "file")), kind)
         file = form.get("file")
         if not isinstance(file, UploadFile):
             raise NoFileUploaded("Send a zip of pictures as the form's file 'file'.")
@@ -138,6 +136,17 @@ async def auto_annotate_batch(request: Request, gateway: Wired) -> Any:
         return await _queued(gateway, await slow_work.run(start))
     finally:
         await form.close()
+
+
+def _formed(asked: Asked, form: Format | None) -> Asked:
+    """With the query's format where the body has none.
+
+    It is there as for corrections; and openapi-python-client 0.29 writes a module that cannot be
+    imported for a call with two kinds of body and no optional parameter.
+    """
+    if form is None or "format" in asked.model_fields_set:
+        return asked
+    return asked.model_copy(update={"format": form})
 
 
 async def _queued(gateway: Gateway, job: Job) -> dict[str, Any]:

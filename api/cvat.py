@@ -35,7 +35,7 @@ class Metadata(BaseModel):
     annotations: dict[str, str] = Field(description="`name`, `type`, `spec` (labels, as JSON text)")
 
 
-class Description(BaseModel):
+class FunctionSpec(BaseModel):
     description: str
 
 
@@ -48,7 +48,7 @@ class Function(BaseModel):
     """What CVAT reads of a function."""
 
     metadata: Metadata
-    spec: Description
+    spec: FunctionSpec
     status: Status
 
 
@@ -147,7 +147,7 @@ def _function(model: ModelVersion, request: Request, skeletons: bool, name: str)
     text = f"{about.description or shown} · {model.id}"
     return Function(
         metadata=Metadata(name=name, annotations=annotations),
-        spec=Description(description=text),
+        spec=FunctionSpec(description=text),
         status=Status(httpPort=request.url.port or 80),
     )
 

@@ -127,7 +127,7 @@ class Dataset(Report):
     )
 
 
-class Datasets(BaseModel):
+class DatasetList(BaseModel):
     datasets: list[Dataset]
 
 
@@ -161,7 +161,7 @@ async def upload(request: Request, gateway: Wired) -> Any:
         await form.close()
 
 
-@router.get("", response_model=Datasets)
+@router.get("", response_model=DatasetList)
 async def list_datasets(gateway: Wired) -> Any:
     """The uploaded data sets, the newest first."""
     return {"datasets": await asyncio.to_thread(gateway.datasets.list)}

@@ -19,7 +19,7 @@ from api import job_logs
 from api.auth import require_admin
 from api.errors import check
 from api.gateway import Gateway, Wired
-from api.schemas import BODIES, errors
+from api.schemas import errors, form_schema
 from api.slow_work import slow_work
 from errors import BackendTimeout, JobNotFound, ValidationFailed
 from training.jobs import KINDS, LISTED, STATUSES, Job, Kind
@@ -69,7 +69,7 @@ class JobViews(BaseModel):
     jobs: list[JobView]
 
 
-class Logs(BaseModel):
+class JobLog(BaseModel):
     logs: list[str]
 
 
@@ -113,7 +113,7 @@ async def get_job(job_id: str, gateway: Wired) -> Any:
     return view(gateway, await find(gateway, job_id))
 
 
-@router.get("/jobs/{job_id}/logs", response_model=Logs, responses=errors(404) | job_logs.STREAMED)
+@router.get("/jobs/{job_id}/logs", response_model=JobLog, responses=errors(404) | job_logs.STREAMED)
 async def get_job_logs(request: Request, job_id: str, gateway: Wired, follow: bool = False) -> Any:
     """The job's log; with `follow=true` as server-sent events until the job ends."""
     job = await find(gateway, job_id)
@@ -267,8 +267,7 @@ async def as_sent(request: Request, fields: BaseModel) -> dict[str, Any]:
 
 def json_schema(model: type[BaseModel]) -> dict[str, Any]:
     """For the OpenAPI document, of a route that reads its body with `json_body`."""
-    BODIES[model.__name__] = model
-    content = {"application/json": {"schema": model.model_json_schema()}}
+    content = {"application/json": {"schema": form_schema(model)}}
     return {"requestBody": {"required": True, "content": content}}
 
 

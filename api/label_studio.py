@@ -74,7 +74,7 @@ class Version(BaseModel):
     message: str = Field("", description="why some labels are not predicted")
 
 
-class Versions(BaseModel):
+class VersionList(BaseModel):
     versions: list[str]
 
 
@@ -146,7 +146,7 @@ async def setup(request: Request, gateway: Wired) -> Any:
     return Version(model_version=project.version, message=message)
 
 
-@router.get("/versions", response_model=Versions)
+@router.get("/versions", response_model=VersionList)
 async def versions(gateway: Wired) -> Any:
     """The models that are active or promoted."""
     listed = gateway.registry.list()

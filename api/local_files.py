@@ -40,7 +40,7 @@ SUFFIXES: dict[str, tuple[str, ...]] = {
 _one = asyncio.Lock()  # dialog at a time
 
 
-class Entry(BaseModel):
+class FileEntry(BaseModel):
     name: str
     path: str = Field(description="what `data_path` and the like take")
     type: Literal["directory", "file"]
@@ -52,7 +52,7 @@ class Selection(BaseModel):
 
     path: str | None = Field(description="what was chosen in a dialog on the server's desktop")
     root: str | None = Field(None, description="the folder that is listed; null: several roots")
-    entries: list[Entry] | None = None
+    entries: list[FileEntry] | None = None
     truncated: bool | None = Field(None, description="whether there are more entries")
 
 

@@ -17,13 +17,13 @@ from models_store.versions import ModelVersion
 router = APIRouter(tags=["Models"])
 
 
-@router.get("/models", response_model=schemas.Models)
+@router.get("/models", response_model=schemas.ModelList)
 async def list_models(gateway: Wired) -> Any:
     """Every model version."""
     return {"models": await _shown(gateway, *gateway.registry.list())}
 
 
-@router.get("/models/active", response_model=schemas.ActiveModel, responses=errors(404))
+@router.get("/models/active", response_model=schemas.CurrentModel, responses=errors(404))
 async def active_model(gateway: Wired) -> Any:
     """The model that answers requests which name none."""
     [model] = await _shown(gateway, gateway.registry.active())

@@ -93,7 +93,7 @@ class Decision(BaseModel):
     at: str
 
 
-class Decisions(BaseModel):
+class DecisionList(BaseModel):
     decisions: list[Decision] = Field(description="the newest first")
 
 
@@ -197,7 +197,7 @@ async def rollback(request: Request, name: str, gateway: Wired) -> Any:
     return {"message": message, "model": model.to_json(), "active_model": _active(gateway)}
 
 
-@router.get("/models/{name}/decisions", response_model=Decisions, responses=errors(404))
+@router.get("/models/{name}/decisions", response_model=DecisionList, responses=errors(404))
 async def list_decisions(request: Request, name: str, gateway: Wired) -> Any:
     """Who was promoted, refused and rolled back, by whom and why.
 

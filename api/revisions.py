@@ -42,7 +42,7 @@ class Row(BaseModel):
     kept: bool = Field(description="false: makes room for newer ones, unless something names it")
 
 
-class Revisions(BaseModel):
+class RevisionList(BaseModel):
     dataset_id: str
     revisions: list[Row] = Field(description="the newest first")
 
@@ -62,7 +62,7 @@ class Diff(BaseModel):
     changed: list[dict[str, Any]] = Field(description="pictures with changes, the first 200")
 
 
-@router.get("/{dataset_id}/revisions", response_model=Revisions, responses=errors(404))
+@router.get("/{dataset_id}/revisions", response_model=RevisionList, responses=errors(404))
 async def list_revisions(dataset_id: str, gateway: Wired) -> Any:
     """Everything that the data set has been."""
     rows = await asyncio.to_thread(revision_rows, gateway.datasets, dataset_id)

@@ -67,9 +67,9 @@ def _body(kind: str, model: type[BaseModel]) -> dict[str, Any]:
 
 
 def form_schema(model: type[BaseModel]) -> dict[str, Any]:
-    """A body's description, which is remembered in `BODIES`."""
-    BODIES[model.__name__] = model
-    return model.model_json_schema()
+    """Stands for a body's description, which `api.openapi` writes; remembered in `BODIES`."""
+    assert BODIES.setdefault(model.__name__, model) is model, "two bodies of one name"
+    return {"title": model.__name__}
 
 
 class _Wire(BaseModel):
@@ -103,15 +103,15 @@ class Model(_Wire):
     engine: str | None = Field(None, description="the backend that runs it, where it is loaded")
 
 
-class Models(_Wire):
+class ModelList(_Wire):
     models: list[Model]
 
 
-class ActiveModel(_Wire):
+class CurrentModel(_Wire):
     active_model: Model
 
 
-class Activated(ActiveModel):
+class Activated(CurrentModel):
     message: str
 
 

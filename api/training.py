@@ -13,7 +13,7 @@ from api.auth import require_admin
 from api.gateway import Gateway, Wired
 from api.jobs import (
     PATIENCE,
-    Logs,
+    JobLog,
     as_sent,
     cancel,
     find,
@@ -279,7 +279,9 @@ async def show(task_id: str, gateway: Wired) -> Any:
     return await asyncio.to_thread(_task, gateway, job, SHOWN_LINES)
 
 
-@router.get("/tasks/{task_id}/logs", response_model=Logs, responses=errors(404) | job_logs.STREAMED)
+@router.get(
+    "/tasks/{task_id}/logs", response_model=JobLog, responses=errors(404) | job_logs.STREAMED
+)
 async def logs(request: Request, task_id: str, gateway: Wired, follow: bool = False) -> Any:
     """The job's log; with `follow=true` as server-sent events until the job ends."""
     job = await find(gateway, task_id, "training")

@@ -55,7 +55,7 @@ class Listed(BaseModel):
     batch_processing_mode: str = "default"
 
 
-class Models(BaseModel):
+class ServedModels(BaseModel):
     success: bool = True
     data: dict[str, Listed]
 
@@ -83,7 +83,7 @@ class Asked(BaseModel):
     params: Params = Field(default_factory=Params, description="an object")
 
 
-class Shapes(BaseModel):
+class FoundShapes(BaseModel):
     shapes: list[dict[str, Any]] = Field(description="pixels; a rectangle has four corners")
     description: str = Field(description="the class, of a classification")
     replace: bool | None = Field(None, description="null: as the client's user has chosen")
@@ -91,7 +91,7 @@ class Shapes(BaseModel):
 
 class Answer(BaseModel):
     success: bool = True
-    data: Shapes
+    data: FoundShapes
 
 
 @router.get("/health", response_model=Healthy)
@@ -101,10 +101,10 @@ async def health(gateway: Wired) -> Any:
     return Healthy(status="healthy", models_loaded=len(_offered(gateway)), timestamp=stamp)
 
 
-@router.get("/v1/models", response_model=Models)
+@router.get("/v1/models", response_model=ServedModels)
 async def models(gateway: Wired) -> Any:
     """The active and the promoted models, the active one first."""
-    return Models(data={model.id: _listed(model) for model in _offered(gateway)})
+    return ServedModels(data={model.id: _listed(model) for model in _offered(gateway)})
 
 
 @router.get("/v1/models/{model_id}/info", response_model=Info, responses=errors(404))

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from api import docs
+from api.openapi import document as document_of
 from api.training import OWN
 from tests.api.training_app import Service
 
@@ -36,7 +36,7 @@ PATHS = {
 
 
 def operations(service: Service) -> Iterator[tuple[str, str, dict[str, Any], dict[str, Any]]]:
-    document = docs.document(service.fastapi)
+    document = document_of(service.fastapi)
     for path, methods in document["paths"].items():
         if path not in ("/predict", "/annotate", "/livez", "/readyz"):  # BentoML's own
             for method, operation in methods.items():
@@ -140,7 +140,7 @@ def test_no_text_of_a_body_breaks_a_route(service: Service, kind: str) -> None:
      "/api/datasets/x/annotations"],
 )  # fmt: skip
 def test_no_text_of_a_form_breaks_a_route(service: Service, path: str, kind: str) -> None:
-    document = docs.document(service.fastapi)
+    document = document_of(service.fastapi)
     address = path.replace("/x/", "/{dataset_id}/")
     contents = document["paths"][address]["post"]["requestBody"]["content"]
     known = properties(contents["multipart/form-data"]["schema"], document)

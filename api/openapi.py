@@ -1,0 +1,275 @@
+"""The OpenAPI document: for people, and for the generators of clients.
+
+FastAPI writes most of it. Added is what it cannot know: bodies that handlers read themselves,
+the answers of the layers in front of the routes, BentoML's own routes, short operation ids, and
+a word about fields whose meaning is the same everywhere.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
+
+from api.annotate import NativeAnnotateForm
+from api.glossary import MEANINGS
+from api.schemas import BODIES, ErrorAnswer, NativeForm, RequestFields, errors, form_body
+
+SCHEMAS = "#/components/schemas/"
+BODY = "/body/"  # begins the paths that stand for bodies while the document is made
+BINARY = {"type": "string", "format": "binary", "contentMediaType": "application/octet-stream"}
+EVERYWHERE = (400, 401, 429, 500, 503, 504)  # of the layers, and of what every query is held to
+MULTIPART = "multipart/form-data"
+
+OPERATIONS = {
+    "POST /models/import": "import_model",
+    "GET /models/{model_id}": "get_model",
+    "POST /models/{model_id}/promote": "promote_model",
+    "POST /models/{name}/rollback": "rollback_model",
+    "GET /models/{model_id}/live": "get_live",
+    "GET /label-studio/health": "label_studio_health",
+    "GET /label-studio": "label_studio_root",
+    "POST /label-studio/setup": "label_studio_setup",
+    "GET /label-studio/versions": "label_studio_versions",
+    "POST /label-studio/predict": "label_studio_predict",
+    "POST /label-studio/webhook": "label_studio_webhook",
+    "POST /label-studio/pull/{project}": "label_studio_pull",
+    "GET /health": "xanylabeling_health",
+    "GET /v1/models": "xanylabeling_models",
+    "GET /v1/models/{model_id}/info": "xanylabeling_model",
+    "POST /v1/predict": "xanylabeling_predict",
+    "GET /api/functions": "cvat_functions",
+    "GET /api/functions/{name}": "cvat_function",
+    "POST /api/function_invocations": "cvat_invoke",
+    "GET /metrics": "list_metrics",
+    "GET /metrics/compare": "compare_models",
+    "GET /metrics/{model_id}": "get_metrics",
+    "POST /metrics/{model_id}/evaluate": "evaluate_model",
+    "GET /metrics/{model_id}/history": "list_evaluations",
+    "GET /metrics/{model_id}/report": "get_report",
+    "GET /metrics/{model_id}/report.html": "get_report_page",
+    "GET /metrics/{model_id}/plots/{name}.png": "get_plot",
+    "GET /metrics/{model_id}/worst/{number}.jpg": "get_worst_image",
+    "GET /api/annotation/queue": "annotation_queue",
+    "GET /api/annotation/kept/{image_id}": "get_kept_image",
+    "GET /api/datasets/{dataset_id}/pictures/{content}": "get_dataset_image",
+    "GET /api/datasets/{dataset_id}/waiting": "list_waiting_annotations",
+    "GET /api/datasets/{dataset_id}/revisions/{revision}/diff": "diff_revision",
+    "GET /api/datasets/{dataset_id}/export": "export_dataset",
+    "GET /api/datasets/{dataset_id}/sheet.png": "get_contact_sheet",
+    "POST /api/datasets": "upload_dataset",
+    "POST /train": "start_training",
+    "GET /train": "list_trainings",
+    "GET /train/{job_id}": "get_training",
+    "DELETE /train/{job_id}": "stop_training",
+    "POST /api/training/regular": "train_regular",
+    "POST /api/training/incremental": "train_incremental",
+    "POST /api/training/distillation": "train_distillation",
+    "POST /api/training/freeze-strategy": "train_freeze_strategy",
+    "GET /api/training/tasks": "list_tasks",
+    "GET /api/training/tasks/{task_id}": "get_task",
+    "GET /api/training/tasks/{task_id}/logs": "get_task_logs",
+    "POST /api/training/tasks/{task_id}/cancel": "cancel_task",
+    "GET /api/training/status": "training_status",
+}
+"""Of routes whose handlers' names say too little outside of their module, or are used twice."""
+
+PROBES = {
+    "/livez": "Whether the process lives",
+    "/readyz": "Whether the runners answer and a model can serve",
+}
+
+
+def operation_id(route: APIRoute) -> str:
+    """What generators call the function of a route. It stays: it is part of people's code."""
+    return OPERATIONS.get(f"{min(route.methods or [''])} {route.path}", route.name)
+
+
+def document(app: FastAPI) -> dict[str, Any]:
+    """Made once; the title, version and so on are the application's."""
+    if app.openapi_schema is None:
+        schema = get_openapi(
+            title=app.title,
+            version=app.version,
+            description=app.description,
+            routes=[*app.routes, *_bodies().routes],
+        )
+        paths, schemas = schema["paths"], schema["components"]["schemas"]
+        schemas["ErrorAnswer"] = ErrorAnswer.model_json_schema()
+        bodies = _read_bodies(paths)
+        paths |= _bentomls_own()
+        for path, operations in paths.items():
+            for operation in operations.values():
+                _refer(operation, bodies)
+                _answer_errors(operation, path in PROBES)
+        for name in ("HTTPValidationError", "ValidationError"):  # FastAPI's 422
+            schemas.pop(name, None)
+        for name, kind in BODIES.items():
+            _finish_body(schemas, bodies[name], kind, name in _forms(paths, bodies))
+        schema["components"]["schemas"] = {n.replace("-", ""): s for n, s in schemas.items()}
+        for name, described in schema["components"]["schemas"].items():
+            described["title"] = name
+            _describe(name, described)
+        _describe_parameters(paths)
+        _renamed(schema)
+        schema["components"]["securitySchemes"] = {
+            "bearer": {"type": "http", "scheme": "bearer"},
+            "basic": {"type": "http", "scheme": "basic", "description": "token as password"},
+            "token": {"type": "apiKey", "in": "header", "name": "Token"},
+        }
+        schema["security"] = [{}, {"bearer": []}, {"basic": []}, {"token": []}]
+        app.openapi_schema = schema
+    return app.openapi_schema
+
+
+def _bodies() -> APIRouter:
+    """Routes that are never called: FastAPI describes their bodies with those of the others, so
+    that every reference leads to a component, and one name to one schema."""
+    router = APIRouter()
+    for name, model in BODIES.items():
+        _add(router, name, model)
+    return router
+
+
+def _add(router: APIRouter, name: str, model: type[BaseModel]) -> None:
+    def read(body: Any) -> None: ...
+
+    read.__annotations__ = {"body": model, "return": None}
+    router.add_api_route(f"{BODY}{name}", read, methods=["POST"], name=f"body_{name}")
+
+
+def _read_bodies(paths: dict[str, Any]) -> dict[str, str]:
+    """Takes the routes of `_bodies` out of the document; component names by those of models."""
+    found = {}
+    for path in [path for path in paths if path.startswith(BODY)]:
+        body = paths.pop(path)["post"]["requestBody"]["content"]["application/json"]["schema"]
+        found[path.removeprefix(BODY)] = body["$ref"].removeprefix(SCHEMAS)
+    return found
+
+
+def _refer(operation: dict[str, Any], bodies: dict[str, str]) -> None:
+    """Titles of bodies become references to their components."""
+    for content in operation.get("requestBody", {}).get("content", {}).values():
+        if name := bodies.get(content["schema"].get("title", "")):
+            content["schema"] = {"$ref": SCHEMAS + name}
+
+
+def _forms(paths: dict[str, Any], bodies: dict[str, str]) -> set[str]:
+    used = {
+        content["schema"].get("$ref", "").removeprefix(SCHEMAS)
+        for operations in paths.values()
+        for operation in operations.values()
+        for kind, content in operation.get("requestBody", {}).get("content", {}).items()
+        if kind == MULTIPART
+    }
+    return {name for name, component in bodies.items() if component in used}
+
+
+def _finish_body(
+    schemas: dict[str, Any], component: str, kind: type[BaseModel], form: bool
+) -> None:
+    described = schemas[component]
+    if issubclass(kind, RequestFields) and kind.unknown == "refuse" and not kind.passed_over:
+        described["additionalProperties"] = False
+    for name, schema in described.get("properties", {}).items():
+        kinds = [one for one in schema.get("anyOf", []) if one != {"type": "null"}]
+        if form and len(kinds) == 1:  # a form has no null: what is not given is left out
+            del schema["anyOf"]
+            schema.update({**kinds[0], **schema})
+            if schema.get("default", "") is None:
+                del schema["default"]
+        if schema.get("format") == "binary":
+            described["properties"][name] = schema | BINARY
+
+
+def _answer_errors(operation: dict[str, Any], probe: bool) -> None:
+    """Our form of errors everywhere; FastAPI's own 422 does not happen here."""
+    responses = operation["responses"]
+    responses.pop("422", None)
+    content = {"application/json": {"schema": {"$ref": SCHEMAS + "ErrorAnswer"}}}
+    statuses = (429, 500, 503) if probe else EVERYWHERE
+    if "requestBody" in operation:
+        statuses = (*statuses, 413)
+    for status, listed in errors(*statuses).items():
+        responses.setdefault(str(status), {"description": listed["description"]})
+    for status, response in responses.items():
+        if status >= "400":
+            response["content"] = content
+        for kind, described in response.get("content", {}).items():
+            if not kind.startswith(("application/json", "text/")) and "schema" not in described:
+                described["schema"] = {"type": "string", "format": "binary"}
+    operation["responses"] = dict(sorted(responses.items()))
+
+
+def _describe(name: str, schema: dict[str, Any]) -> None:
+    """Fields without a word of their own get that of the glossary."""
+    for field, described in schema.get("properties", {}).items():
+        described.pop("title", None)
+        if "description" not in described:
+            meaning = MEANINGS.get(f"{name}.{field}") or MEANINGS.get(field)
+            if meaning is not None:
+                described["description"] = meaning
+
+
+def _describe_parameters(paths: dict[str, Any]) -> None:
+    for operations in paths.values():
+        for operation in operations.values():
+            for parameter in operation.get("parameters", []):
+                parameter.get("schema", {}).pop("title", None)
+                said = parameter.get("schema", {}).get("description")
+                meaning = said or MEANINGS.get(parameter["name"])
+                if meaning is not None:
+                    parameter.setdefault("description", meaning)
+
+
+def _renamed(value: Any) -> None:
+    """References without hyphens (`Gate-Input`), and schemas inside without titles."""
+    if isinstance(value, dict):
+        if isinstance(value.get("$ref"), str):
+            value["$ref"] = value["$ref"].replace("-", "")
+        for part in value.values():
+            _renamed(part)
+    elif isinstance(value, list):
+        for part in value:
+            _renamed(part)
+
+
+def _bentomls_own() -> dict[str, Any]:
+    """What FastAPI does not know of: the native routes and the probes."""
+    paths: dict[str, Any] = {
+        "/predict": _native("predict", "Inference", "/infer", NativeForm, "InferAnswer"),
+        "/annotate": _native(
+            "annotate", "Annotation", "/api/auto_annotate", NativeAnnotateForm, "AnnotateAnswer"
+        ),
+    }
+    for path, summary in PROBES.items():
+        paths[path] = {
+            "get": {
+                "tags": ["Probes"],
+                "summary": summary,
+                "operationId": path.strip("/"),
+                "responses": {"200": {"description": "Yes"}},
+            }
+        }
+    return paths
+
+
+def _native(name: str, tag: str, like: str, form: type[BaseModel], answer: str) -> dict[str, Any]:
+    """BentoML's own route for what another one answers."""
+    content = {"application/json": {"schema": {"$ref": SCHEMAS + answer}}}
+    listed = {str(s): {"description": r["description"]} for s, r in errors(404, 413).items()}
+    operation = {
+        "tags": [tag],
+        "summary": name.capitalize(),
+        "description": f"`{like}` for `bentoml.SyncHTTPClient(url).{name}(image=Path(...))`.",
+        "operationId": name,
+        **form_body(form),
+        "responses": {"200": {"description": "As there", "content": content}, **listed},
+    }
+    return {"post": operation}
+
+
+form_body(NativeForm), form_body(NativeAnnotateForm)
