@@ -7,6 +7,8 @@ a word about fields whose meaning is the same everywhere.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
@@ -77,6 +79,15 @@ OPERATIONS = {
 }
 """Of routes whose handlers' names say too little outside of their module, or are used twice."""
 
+NEEDED: dict[str, tuple[str, ...]] = {
+    "InferBase64": ("image_base64",),
+    "TrainingFields": ("data_path",),
+    "Asked": ("image",),
+    "Invocation": ("image",),
+    "Predict": ("label_config",),
+}
+"""Fields without which a call is refused, by a message of its own."""
+
 PROBES = {
     "/livez": "Whether the process lives",
     "/readyz": "Whether the runners answer and a model can serve",
@@ -107,8 +118,12 @@ def document(app: FastAPI) -> dict[str, Any]:
                 _answer_errors(operation, path in PROBES)
         for name in ("HTTPValidationError", "ValidationError"):  # FastAPI's 422
             schemas.pop(name, None)
-        for name, kind in BODIES.items():
-            _finish_body(schemas, bodies[name], kind, name in _forms(paths, bodies))
+        forms = _forms(paths, bodies)
+        for kind in _kinds(RequestFields):
+            if kind.__name__ in schemas:
+                _close(schemas[kind.__name__], kind)
+        for name in BODIES:
+            _finish_body(schemas[bodies[name]], NEEDED.get(name, ()), name in forms)
         schema["components"]["schemas"] = {n.replace("-", ""): s for n, s in schemas.items()}
         for name, described in schema["components"]["schemas"].items():
             described["title"] = name
@@ -168,19 +183,28 @@ def _forms(paths: dict[str, Any], bodies: dict[str, str]) -> set[str]:
     return {name for name, component in bodies.items() if component in used}
 
 
-def _finish_body(
-    schemas: dict[str, Any], component: str, kind: type[BaseModel], form: bool
-) -> None:
-    described = schemas[component]
-    if issubclass(kind, RequestFields) and kind.unknown == "refuse" and not kind.passed_over:
+def _kinds(kind: type[RequestFields]) -> Iterator[type[RequestFields]]:
+    for narrower in kind.__subclasses__():
+        yield narrower
+        yield from _kinds(narrower)
+
+
+def _close(described: dict[str, Any], kind: type[RequestFields]) -> None:
+    """Say that unknown fields are refused, where they are."""
+    if kind.unknown == "refuse":
+        for name in sorted(kind.passed_over):
+            described["properties"][name] = {"description": "has no effect"}
         described["additionalProperties"] = False
+
+
+def _finish_body(described: dict[str, Any], needed: tuple[str, ...], form: bool) -> None:
+    if needed:
+        described["required"] = sorted({*described.get("required", ()), *needed})
     for name, schema in described.get("properties", {}).items():
         kinds = [one for one in schema.get("anyOf", []) if one != {"type": "null"}]
         if form and len(kinds) == 1:  # a form has no null: what is not given is left out
             del schema["anyOf"]
             schema.update({**kinds[0], **schema})
-            if schema.get("default", "") is None:
-                del schema["default"]
         if schema.get("format") == "binary":
             described["properties"][name] = schema | BINARY
 
@@ -212,6 +236,19 @@ def _describe(name: str, schema: dict[str, Any]) -> None:
             meaning = MEANINGS.get(f"{name}.{field}") or MEANINGS.get(field)
             if meaning is not None:
                 described["description"] = meaning
+        if "default" in described:
+            _tell_default(described)
+
+
+def _tell_default(described: dict[str, Any]) -> None:
+    """In words: of a field with a `default` openapi-typescript thinks that it is always there,
+    and openapi-python-client sends it always."""
+    default = described.pop("default")
+    text = default if isinstance(default, str) else json.dumps(default)
+    said = described.get("description", "")
+    told = f"({text})" in said or "default" in said
+    if default not in (None, "", [], {}) and not told:
+        described["description"] = f"{said} (default: {text})"
 
 
 def _describe_parameters(paths: dict[str, Any]) -> None:

@@ -48,7 +48,7 @@ class Promote(RequestFields):
     force: bool = Field(False, description="true or false: promote whatever the gate says")
 
 
-class Promoted(BaseModel):
+class PromotionAnswer(BaseModel):
     model_config = ConfigDict(protected_namespaces=())
 
     status: Literal["promoted", "refused"]
@@ -99,7 +99,7 @@ class DecisionList(BaseModel):
 
 @router.post(
     "/models/{model_id}/promote",
-    response_model=Promoted,
+    response_model=PromotionAnswer,
     responses=errors(400, 403, 404, 409) | {202: {"model": Evaluating}},
     openapi_extra=json_schema(Promote),
     dependencies=[Depends(require_admin)],

@@ -88,7 +88,14 @@ def test_openapi_typescript(server: Server, packages: Path, photo: Path, tmp_pat
 
 
 def test_openapi_python_client(server: Server, photo: Path, tmp_path: Path) -> None:
-    command = ["openapi-python-client", "generate", "--url", f"{server.url}/openapi.json"]
+    command = [
+        sys.executable,
+        "-m",
+        "openapi_python_client",
+        "generate",
+        "--url",
+        f"{server.url}/openapi.json",
+    ]
     command += ["--meta", "none", "--config", str(CLIENTS / "python_client.yaml")]
     said = run([*command, "--fail-on-warning", "--output-path", "visionloop_client"], tmp_path)
     assert "WARNING" not in said
