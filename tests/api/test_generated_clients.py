@@ -22,10 +22,10 @@ import httpx
 import pytest
 
 from tests.api.serving import Server
+from tests.patience import PATIENCE
 
 CLIENTS = Path(__file__).parents[1] / "clients"
 BIN = Path(sys.executable).parent
-PATIENCE = 300  # seconds for a command; npm's download the slowest
 
 
 def run(command: Sequence[str | Path], folder: Path, **environment: str) -> str:

@@ -8,6 +8,7 @@ content type and form the other checks look at.
 from __future__ import annotations
 
 from contextlib import suppress
+from typing import Any
 
 import pytest
 import schemathesis
@@ -60,7 +61,7 @@ def attack(
             def one(case: schemathesis.Case) -> None:
                 answer = case.call(timeout=PATIENCE)
                 native = case.operation.label in BENTOML  # BentoML's own 415 and the like
-                checks = [not_a_server_error] if native else None
+                checks: Any = [not_a_server_error] if native else None
                 case.validate_response(
                     answer, checks=checks, excluded_checks=[positive_data_acceptance]
                 )
