@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from tests.api.serving import Server
 from tests.patience import PATIENCE
 
 CLIENTS = Path(__file__).parents[1] / "clients"
+PHOTO = Path(__file__).parents[2] / "docs" / "street_scene.jpg"
 BIN = Path(sys.executable).parent
 
 
@@ -58,21 +59,14 @@ def packages() -> Path:
     return kept
 
 
-@pytest.fixture
-def photo(picture: Callable[..., bytes], tmp_path: Path) -> Path:
-    path = tmp_path / "photo.jpg"
-    path.write_bytes(picture(seed=3))
-    return path
-
-
-def expected(server: Server, photo: Path) -> list[Any]:
+def expected(server: Server) -> list[Any]:
     """The boxes that the same request gets without a client."""
-    files, data = {"image": photo.read_bytes()}, {"confidence": "0.05"}
+    files, data = {"image": PHOTO.read_bytes()}, {"confidence": "0.05"}
     answer = httpx.post(f"{server.url}/infer", files=files, data=data, timeout=60).json()
     return [one["bounding_box"] for one in answer["predictions"]]
 
 
-def test_openapi_typescript(server: Server, packages: Path, photo: Path, tmp_path: Path) -> None:
+def test_openapi_typescript(server: Server, packages: Path, tmp_path: Path) -> None:
     for name in ("package.json", "tsconfig.json", "upload.ts"):
         shutil.copy(CLIENTS / name, tmp_path)
     (tmp_path / "node_modules").symlink_to(packages / "node_modules")
@@ -80,14 +74,14 @@ def test_openapi_typescript(server: Server, packages: Path, photo: Path, tmp_pat
     document = f"{server.url}/openapi.json"
     run(["node", commands / "openapi-typescript", document, "-o", "schema.d.ts"], tmp_path)
     run(["node", commands / "tsc", "-p", "."], tmp_path)
-    output = run(["node", "upload.ts", server.url, photo], tmp_path)
+    output = run(["node", "upload.ts", server.url, PHOTO], tmp_path)
     found = json.loads(output)
     assert found["model"].startswith("traffic")
     assert found["boxes"]
-    assert found["boxes"] == expected(server, photo)
+    assert found["boxes"] == expected(server)
 
 
-def test_openapi_python_client(server: Server, photo: Path, tmp_path: Path) -> None:
+def test_openapi_python_client(server: Server, tmp_path: Path) -> None:
     command = [
         sys.executable,
         "-m",
@@ -115,7 +109,7 @@ def test_openapi_python_client(server: Server, photo: Path, tmp_path: Path) -> N
     own = "visionloop_client/client.py:"  # the generator's, the same for every document
     wrong = [line for line in checked.stdout.splitlines() if ": error:" in line]
     assert [line for line in wrong if not line.startswith(own)] == []
-    found = json.loads(run([sys.executable, "upload.py", server.url, photo], tmp_path))
+    found = json.loads(run([sys.executable, "upload.py", server.url, PHOTO], tmp_path))
     assert found["model"].startswith("traffic")
     assert found["boxes"]
-    assert found["boxes"] == expected(server, photo)
+    assert found["boxes"] == expected(server)
