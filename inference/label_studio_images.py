@@ -204,7 +204,10 @@ def _name(value: Any) -> str:
     """Of an image's file; of pages all of them."""
     if not isinstance(value, str):
         return str(value)
-    parts = urlsplit(value.strip())
+    try:
+        parts = urlsplit(value.strip())
+    except ValueError:  # no address, such as http://[a
+        return value
     path = parts.query if parts.path.endswith("local-files/") else parts.path
     return _UPLOADED.sub("", unquote(path).replace("\\", "/").rpartition("/")[2].rpartition("=")[2])
 

@@ -290,7 +290,7 @@ def _count_images(made: Correction, identity: Identity, sent: Sent) -> None:
 def _refuse_unmatched(made: Correction, rules: Rules) -> None:
     if made.found:
         return
-    if made.left:
+    if made.left and not made.passed_over[NO_IMAGE]:
         over = ", ".join(f"{n} {reason}" for reason, n in made.passed_over.items())
         raise ValidationFailed(
             f"There is nothing to take: {len(made.left)} images are described, and no object is "

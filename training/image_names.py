@@ -92,9 +92,11 @@ class NameIndex(Generic[T]):
             inside = any(_common(_bare(parts), path) == len(parts) for path in wanted)
             return Found(self._items[number], "path" if inside and len(parts) > 1 else "name")
         shared = [max(_common(_bare(parts), path) for path in wanted) for parts, _ in rows]
-        best = max(shared)
-        if best > 1 and shared.count(best) == 1:
-            return Found(self._items[rows[shared.index(best)][1]], "path")
+        if (best := _only_best(shared, 2)) is None:  # the folder that the document lies in, then
+            above = [max(_common(parts[::-1], path[::-1]) for path in wanted) for parts, _ in rows]
+            best = _only_best(above, 1)
+        if best is not None:
+            return Found(self._items[rows[best][1]], "path")
         return Found(several=["/".join(parts) for parts, _ in rows])
 
 
@@ -150,6 +152,12 @@ def comparable(name: str) -> str:
 
 def _bare(parts: Parts) -> Parts:
     return (*parts[:-1], without_suffix(parts[-1]))
+
+
+def _only_best(counts: Sequence[int], least: int) -> int | None:
+    """The place of the highest count, if it is high enough and no other is as high."""
+    best = max(counts)
+    return counts.index(best) if best >= least and counts.count(best) == 1 else None
 
 
 def _common(one: Parts, other: Parts) -> int:

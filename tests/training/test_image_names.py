@@ -118,6 +118,10 @@ def test_a_folder_beside_which_a_document_lies_decides() -> None:
     assert index.find("a.jpg", "images/val").item == "images/val/a.jpg"
     assert index.find("a.jpg", "notes").several == ["images/train/a.jpg", "images/val/a.jpg"]
     assert index.find("../val/a.jpg", "images/train").item == "images/val/a.jpg"
+    videos = ("video1/images/a.jpg", "video2/images/a.jpg")
+    index = NameIndex((one, one) for one in videos)
+    assert index.find("a.jpg", "video2/annotations").item == videos[1]
+    assert index.find("a.jpg", "annotations").item is None
 
 
 @pytest.mark.parametrize(
