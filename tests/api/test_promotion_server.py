@@ -62,7 +62,7 @@ class Stage:
         return dict(job)
 
     def evaluate(self, model_id: str) -> dict[str, Any]:
-        body = {"dataset_path": str(self.data), "split": "val", "project_id": "7", "extra": ""}
+        body = {"dataset_path": str(self.data), "split": "val"}
         started = self.ask("POST", f"/metrics/{model_id}/evaluate", 202, json=body)
         assert started["status"] == "success"
         return self.finished(started["job_id"])
