@@ -182,7 +182,8 @@ async def evaluate(gateway: Gateway, parameters: dict[str, Any]) -> Any:
         model_id = parameters.get("model_id")
         if not isinstance(model_id, str) or not model_id.strip():
             raise ValidationFailed("'model_id' is missing: the id of the model to measure.")
-        fields = check(evaluations.Evaluate, parameters)
+        more = {name: value for name, value in parameters.items() if name != "model_id"}
+        fields = check(evaluations.Evaluate, more)
         job = await evaluations.submit(gateway, model_id, fields)
         return jobs.view(gateway, await jobs.ended(gateway, job.id))
     except VisionLoopError as error:
