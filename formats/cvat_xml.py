@@ -61,7 +61,8 @@ Skeletons = dict[str, list[str]]  # class → its key points, in order
 def from_cvat_xml(text: str | bytes, *, skipped: Counter[str] | None = None) -> list[Annotations]:
     """Its images, those without a shape included.
 
-    An image's width and height are 0 where the document states none.
+    An image's width and height are 0 where the document states none. Images that share their name
+    with one of another subset are named SUBSET/NAME, as their files are in CVAT's zip.
 
     Args:
         text: The XML.
@@ -77,7 +78,7 @@ def from_cvat_xml(text: str | bytes, *, skipped: Counter[str] | None = None) -> 
         raise ValidationFailed(f"A {WHAT} begins with <annotations>, not <{str(root.tag)[:40]}>.")
     if skipped is not None:
         skipped.update(reader.skipped)
-    return reader.images
+    return reader.named()
 
 
 def to_cvat_xml(
@@ -183,6 +184,7 @@ class _Reader:
     """Takes the children of the root, one after the other."""
 
     images: list[Annotations] = field(default_factory=list)
+    subsets: list[str] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
     skeletons: Skeletons = field(default_factory=dict)
 
@@ -191,6 +193,7 @@ class _Reader:
             self._meta(element)
         elif element.tag == "image":
             self.images.append(self._image(element))
+            self.subsets.append(element.get("subset", ""))
         elif element.tag == "track":
             raise ValidationFailed(
                 "This is CVAT's XML for videos: its tracks name frames, not images. Export the "
@@ -201,6 +204,19 @@ class _Reader:
                 f"The {WHAT} has an element <{str(element.tag)[:40]}> that is not read. Export "
                 'as "CVAT for images 1.1".'
             )
+
+    def named(self) -> list[Annotations]:
+        """The images; those that share their name with one of another subset have the subset
+        before it, as their files do in CVAT's zip."""
+        subsets: dict[str, set[str]] = {}
+        for image, subset in zip(self.images, self.subsets, strict=True):
+            subsets.setdefault(image.image, set()).add(subset)
+        return [
+            replace(one, image=f"{subset}/{one.image}")
+            if subset and len(subsets[one.image]) > 1
+            else one
+            for one, subset in zip(self.images, self.subsets, strict=True)
+        ]
 
     def _meta(self, meta: Element) -> None:
         """Which key points a skeleton has: labels that name theirs as `parent`."""

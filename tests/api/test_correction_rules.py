@@ -22,6 +22,7 @@ from tests.api.correction_app import (
     voc,
 )
 from tests.api.training_app import Service
+from training.dataset_revisions import exported
 
 Files = dict[str, Content]
 
@@ -285,6 +286,21 @@ def test_of_several_annotators_one_counts_and_the_others_are_counted(
         "Label Studio regions of another annotation of their task": 2
     }
     assert (answer["objects"]["received"], answer["objects"]["stored"]) == (3, 1)
+
+
+def test_a_subset_of_cvat_tells_images_of_one_name_apart(service: Service) -> None:
+    dataset = upload(service, street({"train/a.png": 0, "val/a.png": 1, "val/b.png": 2}))
+    one, other = cvat({"a.png": "dog"}), cvat({"a.png": "person"})
+    image = other[other.index("<image ") : other.index("</annotations>")]
+    both = one.replace("<image ", '<image subset="train" ').replace(
+        "</annotations>", image.replace("<image ", '<image subset="val" ') + "</annotations>"
+    )
+    answer = correct(service, dataset, {"annotations.xml": both})
+    assert (answer.status_code, answer.json()["unmatched"]) == (201, [])
+    pictures = exported(service.gateway.datasets, dataset, 1).pictures
+    found = {p.name: [o.label for o in p.annotations.objects] for p in pictures}
+    assert found["images/train/a.png"] == ["dog"]
+    assert found["images/val/a.png"] == ["person"]
 
 
 def test_a_choice_says_nothing_of_boxes_unless_boxes_are_drawn(

@@ -71,6 +71,16 @@ def test_boxes_polygons_tags_and_empty_images_are_read() -> None:
     assert from_cvat_xml("<annotations><version>1.1</version></annotations>") == []
 
 
+def test_images_of_one_name_in_two_subsets_are_told_apart() -> None:
+    head = 'width="9" height="9" id="1" name'
+    text = (
+        f'<annotations><image {head}="a.jpg" subset="train"/><image {head}="a.jpg" subset="val"/>'
+        f'<image {head}="b.jpg" subset="val"/><image {head}="c.jpg"/></annotations>'
+    )
+    names = [one.image for one in from_cvat_xml(text)]
+    assert names == ["train/a.jpg", "val/a.jpg", "b.jpg", "c.jpg"]
+
+
 def test_a_turned_box_is_turned_clockwise_around_its_middle() -> None:
     (found,) = read('<box label="dog" xtl="40" ytl="35" xbr="60" ybr="45" rotation="30"/>')
     upper_left = found.parts[0].outline[0]
