@@ -140,7 +140,7 @@ def parse(data: bytes, name: str) -> Any:
     if len(data) > BIGGEST:
         raise ValidationFailed(f"{name} is over {BIGGEST // 2**20} MiB.")
     try:
-        document = json.loads(data)
+        document = json.loads(data, object_pairs_hook=_unique)
         if b"\\ud" in data.lower():  # half of a letter, which no answer and no file can hold
             json.dumps(document, ensure_ascii=False).encode()
     except UnicodeEncodeError:
@@ -151,6 +151,15 @@ def parse(data: bytes, name: str) -> Any:
         reason = str(error)[:80]
         raise ValidationFailed(f"{name} is not valid JSON: {reason}.") from None
     return document
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; of a key that stands twice one value would be lost without a word."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"the key {twice[:40]!r} stands twice in an object")
+    return made
 
 
 @dataclass
@@ -199,6 +208,7 @@ class _Reading:
             ".xml": self._xml,
             ".txt": self._text,
             ".names": self._text,
+            ".labels": self._text,
             ".yaml": self._yaml,
             ".yml": self._yaml,
             ".csv": self._table,

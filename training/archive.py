@@ -19,7 +19,10 @@ from training.image_files import SUFFIXES, UNREADABLE, is_junk
 from training.zip_names import names_of
 
 # Nothing that any code would run
-KEPT = SUFFIXES | {".txt", ".yaml", ".yml", ".json", ".xml", ".csv", ".data", ".names"}
+KEPT = SUFFIXES | {
+    *(".txt", ".yaml", ".yml", ".json", ".xml", ".csv"),
+    *(".data", ".names", ".labels"),  # of darknet
+}
 # Other files are code, caches or weights, which nobody misses; of these people should know
 PERHAPS_DATA = UNREADABLE | {
     *(".zip", ".rar", ".7z", ".tar", ".gz", ".tgz"),

@@ -153,7 +153,7 @@ def text_kind(path: PurePosixPath, text: str, stems: frozenset[str]) -> Text:
     lines = [line.split() for line in text.splitlines() if line.strip()]
     numbers = all(all(map(_is_number, line)) for line in lines)
     folders = [part.lower() in LABEL_FOLDERS for part in path.parts[:-1]]
-    named = path.suffix.lower() == ".names" or path.name.lower() in CLASS_LISTS
+    named = path.suffix.lower() in (".names", ".labels") or path.name.lower() in CLASS_LISTS
     if numbers and any(len(line) >= 5 for line in lines):
         return "labels"
     if numbers and any(folders[:-1]):  # labels/train/classes.txt is of an image called so

@@ -68,6 +68,7 @@ def frames(service: Service) -> str:
         ({"odd.json": {"things": [{"bbox": [1, 2, 3, 4]}]}}, "odd.json may hold annotations"),
         ({"odd.xml": "<boxes><box/></boxes>"}, "odd.xml may hold annotations"),
         ({"t.csv": "image,label,xmin\na.png,dog,1\n"}, "t.csv may hold annotations"),
+        ({"t.json": '{"labels": {"frame_1.png": "", "frame_1.png": "0 .5 .5 .1 .1"}}'}, "twice"),
         ({"bad.json": "{nope"}, "bad.json is not valid JSON"),
         ({"a.txt": f"dog {BOX}\n"}, "a.txt has lines that begin with a class name"),
         ({"labels/frame_1.txt": "nothing\n"}, "labels/frame_1.txt"),
@@ -134,6 +135,7 @@ def test_an_image_without_marks_stays_as_it_is_unless_it_is_background(
     [
         ({"obj.names": "dog\nperson\ncar\n"}, "dog", ""),
         ({"data/obj.names": "dog\nperson\ncar\n"}, "dog", ""),
+        ({"labels/_darknet.labels": "dog\ncar\n"}, "dog", ""),
         ({"labels/classes.txt": "dog\nperson"}, "dog", ""),
         ({"classes.txt": "dog\n".encode("utf-16")}, "dog", ""),
         ({"meta/labels.txt": "0 dog\n1 car\n"}, "dog", ""),
