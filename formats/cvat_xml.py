@@ -12,13 +12,12 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import count
 from xml.etree.ElementTree import Element
 
 import numpy as np
 
 from errors import ValidationFailed
-from formats.xml_documents import number, parse_xml, tag, text_of
+from formats.xml_documents import parse_xml, text_of
 from inference.annotations import (
     ABSENT,
     OCCLUDED,
@@ -35,7 +34,6 @@ from inference.annotations import (
 )
 from inference.polygons import (
     Mask,
-    bridge,
     ellipse,
     outlines,
     rectangle,
@@ -79,104 +77,6 @@ def from_cvat_xml(text: str | bytes, *, skipped: Counter[str] | None = None) -> 
     if skipped is not None:
         skipped.update(reader.skipped)
     return reader.named()
-
-
-def to_cvat_xml(
-    images: Sequence[Annotations],
-    names: Sequence[str],
-    keypoint_names: Sequence[str] = (),
-    subsets: Sequence[str] = (),
-) -> str:
-    """One document for all images.
-
-    Holes and parts are bridged into one ring. An object with key points and a box or polygon is
-    written as that and a skeleton, in a group.
-
-    Args:
-        images: What is marked in each.
-        names: Of the classes, for the labels' list.
-        keypoint_names: In order; those of every skeleton.
-        subsets: Of each image, such as `train`; default: none.
-
-    Raises:
-        ValidationFailed: A character that XML cannot hold.
-    """
-    lines = ['<?xml version="1.0" encoding="utf-8"?>', "<annotations>", "  <version>1.1</version>"]
-    lines += ["  <meta>", *_meta(len(images), names, keypoint_names, subsets), "  </meta>"]
-    groups = count(1)
-    for index, found in enumerate(images):
-        attributes: dict[str, object] = {"id": index, "name": found.image}
-        if subsets:
-            attributes["subset"] = subsets[index]
-        attributes |= {"width": found.width, "height": found.height}
-        lines.append(f"  {tag('image', attributes, end=False)}")
-        for thing in found.objects:
-            lines += _shapes(thing, keypoint_names, groups)
-        lines.append("  </image>")
-    return "\n".join([*lines, "</annotations>", ""])
-
-
-def _meta(
-    images: int, names: Sequence[str], keypoint_names: Sequence[str], subsets: Sequence[str]
-) -> Iterator[str]:
-    """Of a task; with subsets of a project, which has a task for each."""
-    labels = ["<labels>", *_labels(names, keypoint_names), "</labels>"]
-    if not subsets:
-        yield from ("<task>", "<name>VisionLoop</name>", f"<size>{images}</size>")
-        yield from ("<mode>annotation</mode>", *labels, "</task>")
-        return
-    sizes = Counter(subsets)
-    yield from ("<project>", "<name>VisionLoop</name>", *labels)
-    yield tag("subsets", {}, "\n".join(sizes))
-    yield "<tasks>"
-    for index, (subset, size) in enumerate(sizes.items()):
-        yield f"<task><id>{index}</id>{tag('name', {}, subset)}<size>{size}</size>"
-        yield f"<mode>annotation</mode>{tag('subset', {}, subset)}</task>"
-    yield from ("</tasks>", "</project>")
-
-
-def _labels(names: Sequence[str], keypoint_names: Sequence[str]) -> Iterator[str]:
-    kind = "skeleton" if keypoint_names else "any"
-    for name in names:
-        yield _label(name, kind)
-        for point in keypoint_names:
-            yield _label(point, "points", name)
-
-
-def _label(name: str, kind: str, parent: str = "") -> str:
-    parts = [tag("name", {}, name), tag("type", {}, kind), "<attributes></attributes>"]
-    parts += [tag("parent", {}, parent)] if parent else []
-    return f"        <label>{''.join(parts)}</label>"
-
-
-def _shapes(
-    thing: Annotation, keypoint_names: Sequence[str], groups: Iterator[int]
-) -> Iterator[str]:
-    common: dict[str, object] = {"label": thing.label, "source": "manual"}
-    shape: dict[str, object] = common | {"occluded": 0, "z_order": 0}
-    if thing.keypoints and (thing.parts or thing.box):
-        grouped = {"group_id": next(groups)}
-        shape, common = shape | grouped, common | grouped
-    if thing.parts:
-        points = bridge([r for part in thing.parts for r in (part.outline, *part.holes)])
-        yield "    " + tag("polygon", shape | {"points": _points(points)})
-    elif thing.box is not None:
-        sides = dict(zip(("xtl", "ytl", "xbr", "ybr"), map(number, thing.box), strict=True))
-        yield "    " + tag("box", shape | sides)
-    elif not thing.keypoints:
-        yield "    " + tag("tag", common)
-    if thing.keypoints:
-        yield "    " + tag("skeleton", common | {"z_order": 0}, end=False)
-        for point in in_order(thing.keypoints, keypoint_names):
-            element: dict[str, object] = {"label": point.name, "source": "manual"}
-            element["outside"] = int(point.visibility == ABSENT)
-            element["occluded"] = int(point.visibility == OCCLUDED)
-            yield "      " + tag("points", element | {"points": _points([(point.x, point.y)])})
-        yield "    </skeleton>"
-
-
-def _points(points: Sequence[tuple[float, float]]) -> str:
-    return ";".join(f"{number(x)},{number(y)}" for x, y in points)
 
 
 @dataclass

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 from xml.sax.saxutils import quoteattr
 
 from errors import ValidationFailed
-from formats.cvat_xml import to_cvat_xml
+from formats.cvat_xml_writer import to_cvat_xml
 from formats.voc import label_map, to_voc
 from formats.xml_documents import legal
 from inference.annotations import Annotations

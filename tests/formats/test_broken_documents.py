@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from errors import ValidationFailed
-from formats.cvat_xml import from_cvat_xml, to_cvat_xml
+from formats.cvat_xml import from_cvat_xml
+from formats.cvat_xml_writer import to_cvat_xml
 from formats.voc import from_voc, to_voc
 from inference.annotations import Annotation, Annotations, Keypoint, Part
 from inference.coco import from_coco, to_coco

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from errors import ValidationFailed
-from formats.cvat_xml import from_cvat_xml, to_cvat_xml
+from formats.cvat_xml import from_cvat_xml
+from formats.cvat_xml_writer import to_cvat_xml
 from formats.xml_documents import xml_format
 from inference.annotations import NO_AREA, Annotation, Annotations, Keypoint
 from inference.polygons import area, as_outlines, fill_parts

@@ -18,7 +18,8 @@ from pycocotools import mask as mask_tools
 from pycocotools.coco import COCO
 
 from errors import ValidationFailed
-from formats.cvat_xml import from_cvat_xml, to_cvat_xml
+from formats.cvat_xml import from_cvat_xml
+from formats.cvat_xml_writer import to_cvat_xml
 from formats.voc import from_voc, to_voc
 from inference import rle
 from inference.annotations import Annotation, Annotations, Keypoint, Part
