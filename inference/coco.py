@@ -7,6 +7,9 @@ Category ids count from 1, in the order of the class names.
 those are objects. Only in the COCO data set itself it stands for many objects at once: such a
 region is passed over, and counted. It is known by its id, 900…, which COCO makes of its category's
 and its image's, or by the document's `info`.
+
+CVAT writes a turned box as the upright one, with `rotation` in its `attributes`: it is read as the
+polygon of its corners.
 """
 
 from __future__ import annotations
@@ -34,6 +37,8 @@ from inference.annotations import (
     ring,
     with_area,
 )
+from inference.coco_boxes import are_scaled, stated, turned_box
+from inference.coordinates import Stated, are_corners
 from inference.polygons import Outline, area, as_outlines, fill_parts, outlines
 
 Json = dict[str, Any]
@@ -99,6 +104,7 @@ def from_coco(
     objects: dict[str, list[Annotation]] = {key: [] for key in listed}
     passed: Counter[str] = Counter()
     of_coco = _is_of_coco(document.get("info"))
+    boxes: list[Stated] = []
     for place, row in enumerate(annotations, 1):
         where = f"Annotation {_shown(row, place)}"
         image, category = (
@@ -109,7 +115,15 @@ def from_coco(
         if _is_set(row.get("iscrowd")) and (of_coco or _is_crowd(row, image, category)):
             passed[CROWD] += 1
         else:
-            objects[image].append(_annotation(row, named[category], sizes[image], where))
+            made = _annotation(row, named[category], sizes[image], where)
+            objects[image].append(made)
+            if made.box is not None:
+                boxes.append(stated(row, made.box, sizes[image]))
+    if are_corners(boxes):
+        raise ValidationFailed(
+            "The 'bbox' of the annotations look like [x1, y1, x2, y2]: their areas, or boxes that "
+            "would reach over the edge, say so. Write [x, y, width, height]."
+        )
     found = [
         Annotations(str(row["file_name"]), *sizes[key], with_area(objects[key], passed))
         for key, row in listed.items()
@@ -293,6 +307,13 @@ def _annotation(
     points = _keypoints(row.get("keypoints"), category, where)
     given = row.get("bbox")
     box = None if parts or not given else _box(given, where)
+    if are_scaled(given, parts):
+        raise ValidationFailed(
+            f"{where}: its 'bbox' {str(given)[:60]} and its 'segmentation' are for images of two "
+            "sizes. Correct one of them, or leave 'bbox' away."
+        )
+    if box is not None and (corners := turned_box(box, row.get("attributes"), where)):
+        box, parts = None, (Part(corners),)
     if box is None and not parts and not any(point.visibility for point in points):
         raise ValidationFailed(
             f"{where} has no place: it needs a 'bbox' [x, y, width, height] or a 'segmentation'."

@@ -113,15 +113,22 @@ class _Points(NamedTuple):
         return tuple(made)
 
 
+def _numbers(line: str) -> list[float]:
+    """A class id, which is a whole number, and what follows it."""
+    try:
+        values = [float(text) for text in line.split()]
+        if all(map(math.isfinite, values)) and values[0] == int(values[0]):
+            return values
+    except ValueError:
+        pass
+    point = ": decimals are written with a point" if "," in line else ""
+    raise ValueError(f"{line.strip()[:40]!r} is not a class id and numbers{point}")
+
+
 def _annotation(
     line: str, names: Sequence[str], size: tuple[int, int], points: _Points
 ) -> Annotation:
-    try:
-        values = [float(text) for text in line.split()]
-    except ValueError:
-        values = [math.nan]
-    if not all(map(math.isfinite, values)) or values[0] != int(values[0]):
-        raise ValueError(f"{line.strip()[:40]!r} is not a class id and numbers")
+    values = _numbers(line)
     if not 0 <= values[0] < len(names):
         raise ValueError(f"class id {values[0]:g}, but the ids are 0 to {len(names) - 1}")
     label, numbers = names[int(values[0])], values[1:]
@@ -134,6 +141,11 @@ def _annotation(
     if len(numbers) not in (whole, whole + 1):
         wanted = f"a pose of {pose + 1}" if points.names else "a polygon"
         raise ValueError(f"{len(values)} columns are neither a box nor {wanted}")
+    if score is not None and not 0 <= score <= 1:
+        raise ValueError(
+            f"a last column of {score:g} is no score of 0 to 1; remove a track's id from the "
+            "lines, and write boxes with an angle as their four corners"
+        )
     w, h = size
     if not whole:
         return Annotation(label, score=score)

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from errors import ValidationFailed
 from inference.annotations import SMALLEST, Annotation, Annotations, Keypoint, Part, Ring
+from inference.coordinates import are_fractions
 from inference.polygons import clip
 from models_store.description import Task
 
@@ -32,8 +33,14 @@ def checked(found: Annotations, name: str, size: tuple[int, int]) -> Annotations
         size: Width and height of the image.
 
     Raises:
-        ValidationFailed: An object has no class, no finite place, or no area in the image.
+        ValidationFailed: An object has no class, no finite place, or no area in the image; all
+            are within its first pixel.
     """
+    if are_fractions(found.objects):
+        raise ValidationFailed(
+            f"{name[:100]}: all that is marked lies within the first pixel, so its coordinates "
+            "seem to be fractions of the image. Write them in pixels."
+        )
     objects = tuple(_object(thing, name, size) for thing in found.objects)
     return Annotations(found.image, *size, objects)
 

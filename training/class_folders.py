@@ -47,6 +47,20 @@ def is_class_tree(root: Path) -> bool:
     return False
 
 
+def has_labels_beside(root: Path, depth: int = 3) -> bool:
+    """Whether an image in the folders below `root` has a label file beside it."""
+    found = [entry for entry in entries(root) if not is_junk(entry.name)]
+    stems: dict[bool, set[str]] = {True: set(), False: set()}
+    for entry in found:
+        suffix = Path(entry.name).suffix.lower()
+        if suffix in SUFFIXES or suffix == ".txt":
+            stems[suffix == ".txt"].add(Path(entry.name).stem)
+    if stems[True] & stems[False]:
+        return True
+    below = [Path(entry.path) for entry in found if is_folder(entry)] if depth else []
+    return any(has_labels_beside(folder, depth - 1) for folder in below)
+
+
 def read(
     root: Path, roots: Sequence[Path], findings: Findings, fewest: int = 2
 ) -> tuple[tuple[str, ...], dict[str, dict[Path, str]]]:

@@ -15,6 +15,8 @@ from training.annotated_picture import PERSON, AnnotatedPicture
 from training.annotation_diff import compare
 from training.checked_marks import checked, unfit
 from training.image_identity import Claim, Identity, Image, free_names
+from training.known_names import with_known_names
+from training.oddities import Oddities
 from training.removals import Removal, removal
 from training.same_marks import are_equal
 from training.source_annotations import Marks, Sent
@@ -72,6 +74,7 @@ class Correction:
         removes: What the data set would lose.
         several: More than one image is described.
         repeated: Everything had been said before, by a person: there is nothing to do.
+        oddities: What is told of the marks that are taken.
     """
 
     found: dict[str, Annotations] = field(default_factory=dict)
@@ -90,6 +93,7 @@ class Correction:
     ignored: Sequence[str] = ()
     several: bool = False
     repeated: bool = False
+    oddities: Oddities = field(default_factory=Oddities)
 
     @property
     def needs_confirmation(self) -> bool:
@@ -146,6 +150,7 @@ def read_correction(pictures: Sequence[AnnotatedPicture], sent: Sent, rules: Rul
     _pass_over(made, sent.skipped)
     for claim in identity.claims():
         _take(made, claim, rules, made.said_by)
+    made.notes += made.oddities.notes()
     _count_images(made, identity, sent)
     _refuse_unmatched(made, rules)
     _compare(made, {picture.content: picture for picture in pictures}, rules)
@@ -196,13 +201,16 @@ def _take(made: Correction, claim: Claim, rules: Rules, said_by: dict[str, Marks
         _unmatched(made, marks.name, claim.reason)
         return
     made.images[image.content] = image
-    found = marks.read(image.size)
+    found = with_known_names(marks.read(image.size), rules.names)
     _pass_over(made, marks.skipped)
     kept = _fitting(made, found, rules)
     if not kept.objects and not _is_empty(marks, found, rules):
         made.left.add(image.content)
         return
-    _put(made, image.content, checked(kept, marks.where or marks.name, image.size), marks, said_by)
+    where = marks.where or marks.name
+    whole = checked(kept, where, image.size)
+    made.oddities.look(kept, whole, where)
+    _put(made, image.content, whole, marks, said_by)
 
 
 def _fitting(made: Correction, found: Annotations, rules: Rules) -> Annotations:

@@ -215,7 +215,9 @@ def _is_classified(root: Path, file: Path | None) -> bool:
     folder = root if file is None else file.parent
     if file is not None and any((folder / name).is_dir() for name in ("labels", "images")):
         return False
-    return class_folders.is_class_tree(folder)
+    if not class_folders.is_class_tree(folder):
+        return False
+    return file is None or not class_folders.has_labels_beside(folder)
 
 
 def _classified(

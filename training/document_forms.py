@@ -169,9 +169,14 @@ def text_kind(path: PurePosixPath, text: str, stems: frozenset[str]) -> Text:
     return "labels" if numbers else "prose"
 
 
+_COMMA = re.compile(r"[-+]?\d+,\d+(e[-+]?\d+)?", re.I)
+
+
 def foreign_lines(text: str) -> str | None:
     """The form of label lines that do not begin with a class id; None: they are none."""
     for line in islice((line.split() for line in text.splitlines()), 1000):
+        if _has_commas(line):
+            return "decimals with a comma: they are written with a point"
         count = sum(map(_is_number, line))
         if count < 4 or count == len(line):
             continue
@@ -188,6 +193,12 @@ def is_about_files(name: str) -> bool:
     """Whether a text file is about the others, by its name: a README, a licence."""
     stem = PurePosixPath(name).stem
     return re.match(r"(readme|licen[cs]e|notes?|requirements|changelog)\b", stem, re.I) is not None
+
+
+def _has_commas(line: Sequence[str]) -> bool:
+    """Whether a line is a label's, but for the decimals of another language."""
+    numbers = [value.replace(",", ".") for value in line]
+    return len(line) >= 5 and all(map(_is_number, numbers)) and any(map(_COMMA.fullmatch, line))
 
 
 def _is_number(text: str) -> bool:

@@ -5,18 +5,24 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
 from errors import ValidationFailed
 from inference.annotations import Annotations, with_area
+from inference.coordinates import SLACK, Stated, are_corners, over_the_edge
 from inference.yolo_labels import from_yolo
 from training.document_forms import foreign_lines
 from training.image_names import content_named
 from training.source_annotations import Marks, Size
 
 SHOWN = 12  # classes in a note
+CORNERS = (
+    "look like x1 y1 x2 y2: read as they should be written, too many of them reach over the "
+    "image's edge. Write the centre, width and height: class x y w h."
+)
 
 _NUMBERED = re.compile(r"(\d+)\s*[:\s]\s*(\S.*)")
 _POSES = (2, 3)
@@ -89,6 +95,7 @@ def read_labels(
         ValidationFailed: Two lists contradict each other; there is none.
     """
     _refuse_two(lists)
+    _refuse_corners(texts)
     assumed = []
     for path, text in texts.items():
         found = _nearest(path, lists)
@@ -126,6 +133,7 @@ def read_json(
     if not own and any(text.strip() for text in labels.values()):
         notes.append(_assumed(f"'labels' of {file}", file, names))
     classes = ClassList(file, tuple(own or names), tuple(points))
+    _refuse_corners({f"{file}, {name}": text for name, text in labels.items()})
     for name, text in labels.items():
         refuse_foreign(f"{file}, {name}", text, classes.points)
     return [_lines(str(name), text, classes, stem=False) for name, text in labels.items()]
@@ -182,6 +190,28 @@ def refuse_foreign(path: str, text: str, points: Sequence[str]) -> None:
             f"{path[:120]} looks like poses of {shape} key points (a box, then x, y and 0, 1 or 2 "
             "for each), and nothing says so. Pack the data.yaml with its kpt_shape, too."
         )
+
+
+def _refuse_corners(texts: Mapping[str, str]) -> None:
+    """Raises ValidationFailed: the boxes of all files are written as two corners."""
+    boxes = []
+    for text in texts.values():
+        for line in text.splitlines():
+            with suppress(ValueError):  # told where the line is read
+                boxes += box_of([float(number) for number in line.split()])
+    if are_corners(boxes):
+        raise ValidationFailed(
+            f"The boxes of the label files ({next(iter(texts))[:100]}, …) {CORNERS}"
+        )
+
+
+def box_of(values: Sequence[float]) -> list[Stated]:
+    """The box of a line that is one, as it stands there."""
+    if len(values) not in (5, 6):
+        return []
+    x, y, w, h = values[1:5]
+    bounds = x - w / 2, y - h / 2, x + w / 2, y + h / 2
+    return [Stated((x, y, w, h), over_the_edge(bounds, (1, 1)) > SLACK)]
 
 
 def _pose_shape(text: str) -> int:

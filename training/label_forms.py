@@ -14,8 +14,10 @@ from itertools import islice
 from pathlib import Path
 
 from errors import DatasetInvalid
+from inference.coordinates import Stated, are_corners
 from models_store.description import Task
 from training.findings import Findings
+from training.label_files import CORNERS, box_of
 from training.labels import shape_of
 
 SAMPLE = 200  # label files that are looked into
@@ -24,7 +26,7 @@ BOX = 5  # columns: class, centre, size
 FEWEST_POINTS = 8  # columns of a box with one key point and its visibility
 SOME = 0.2  # of the lines: those of no form are left out while they are fewer
 SLACK = 0.02  # of the picture, by which a key point may leave its box
-CORNERS = 9  # columns of an oriented box
+ORIENTED = 9  # columns of an oriented box
 
 
 @dataclass
@@ -43,6 +45,7 @@ class Forms:
     """The lines of the first label files, by their columns."""
 
     groups: dict[int, _Group]
+    corners: bool = False  # boxes are written as x1 y1 x2 y2
 
     @property
     def lines(self) -> int:
@@ -66,7 +69,9 @@ class Forms:
 def look(labels: Iterable[Path]) -> Forms:
     """Read the first label files. What is no line of numbers is passed over: it is told later."""
     groups: dict[int, _Group] = {}
+    boxes: list[Stated] = []
     for label, number, values in _rows(labels):
+        boxes += box_of(values)
         group = groups.setdefault(len(values), _Group(f"{label.name} line {number}"))
         group.lines += 1
         if len(values) < FEWEST_POINTS - 1:
@@ -79,7 +84,7 @@ def look(labels: Iterable[Path]) -> Forms:
             if all(value in (0, 1, 2) for value in visible):
                 group.visibilities += 1
                 group.twos += 2 in visible
-    return Forms(groups)
+    return Forms(groups, are_corners(boxes))
 
 
 def require_stated(forms: Forms, task: Task | None, findings: Findings) -> None:
@@ -88,6 +93,8 @@ def require_stated(forms: Forms, task: Task | None, findings: Findings) -> None:
     Raises:
         DatasetInvalid: They are key points; or they may be, and no task was given.
     """
+    if forms.corners:
+        findings.note("coordinates", f"The boxes of the label files {CORNERS}", fatal=True)
     long = sum(group.lines for columns, group in forms.groups.items() if columns > BOX + 1)
     for columns, group in sorted(forms.groups.items()):
         nearly = NEARLY_ALL * group.lines
@@ -110,7 +117,7 @@ def require_stated(forms: Forms, task: Task | None, findings: Findings) -> None:
                 f"kpt_shape to data.yaml: {' or '.join(_fitting(columns))}. For polygons give "
                 "task=segment, or task=detect for the boxes around them."
             )
-    oriented = forms.groups.get(CORNERS)
+    oriented = forms.groups.get(ORIENTED)
     if oriented and oriented.lines >= NEARLY_ALL * forms.lines and task in (None, "segment"):
         findings.note(
             "oriented",

@@ -156,7 +156,9 @@ def _numbers(line: str) -> list[float]:
     try:
         values = [float(text) for text in fields]
     except ValueError:
-        raise BadLine("malformed_line", f"{line.strip()[:40]!r} is not all numbers") from None
+        point = ": decimals are written with a point" if "," in line else ""
+        reason = f"{line.strip()[:40]!r} is not all numbers{point}"
+        raise BadLine("malformed_line", reason) from None
     if "_" in line or not all(map(math.isfinite, values)):  # float() takes 1_0 and nan
         raise BadLine("malformed_line", f"{line.strip()[:40]!r} is not all numbers")
     if len(values) < 5:
