@@ -36,13 +36,18 @@ def checked(found: Annotations, name: str, size: tuple[int, int]) -> Annotations
         ValidationFailed: An object has no class, no finite place, or no area in the image; all
             are within its first pixel.
     """
+    refuse_fractions(found, name)
+    objects = tuple(_object(thing, name, size) for thing in found.objects)
+    return Annotations(found.image, *size, objects)
+
+
+def refuse_fractions(found: Annotations, name: str) -> None:
+    """Raises ValidationFailed: they seem to be fractions of the image, and not pixels."""
     if are_fractions(found.objects):
         raise ValidationFailed(
             f"{name[:100]}: all that is marked lies within the first pixel, so its coordinates "
             "seem to be fractions of the image. Write them in pixels."
         )
-    objects = tuple(_object(thing, name, size) for thing in found.objects)
-    return Annotations(found.image, *size, objects)
 
 
 def _object(thing: Annotation, name: str, size: tuple[int, int]) -> Annotation:

@@ -15,13 +15,14 @@ from inference.images import check_header
 from inference.yolo_labels import to_yolo
 from models_store.description import Task
 from training.annotation_documents import READ
-from training.checked_marks import checked, unfit
+from training.checked_marks import checked, refuse_fractions, unfit
 from training.class_folder_marks import MASKS, says_no_class
 from training.correcting import UNSAID, Correction, Rules, read_correction
 from training.dataset_yaml import UNLABELLED
 from training.findings import Findings
 from training.image_names import comparable, without_suffix
 from training.intake import Intake
+from training.known_names import tidy
 from training.source_annotations import Marks, Sent, Size
 from training.stated_splits import split_word, stated_splits
 from training.task_forms import describe, fitting, folder_name, task_of
@@ -188,11 +189,12 @@ def _with_places(marks: Marks, intake: Intake) -> Marks:
     read = marks.read
 
     def passing_over(size: Size) -> Annotations:
-        found = read(size)
+        found, where = read(size), marks.where or marks.name
+        refuse_fractions(found, where)
         kept = []
         for thing in found.objects:
             try:
-                checked(replace(found, objects=(thing,)), marks.where or marks.name, size)
+                checked(replace(found, objects=(thing,)), where, size)
             except ValidationFailed as error:
                 marks.skipped[NO_PLACE] += 1
                 intake.lost.add(error.message)
@@ -264,7 +266,8 @@ def _account(made: _Making, correction: Correction) -> None:
         )
     objects = [thing for found in correction.found.values() for thing in found.objects]
     seen = {thing.label for thing in objects}
-    stated = [name for name in made.sent.classes if made.task != "classify" or name in seen]
+    named = dict.fromkeys(map(tidy, made.sent.classes))
+    stated = [name for name in named if made.task != "classify" or name in seen]
     made.classes = (*stated, *sorted(seen - set(stated)))
     alike = Counter(comparable(name) for name in made.classes)
     if twice := [name for name in made.classes if alike[comparable(name)] > 1]:
@@ -352,7 +355,8 @@ def _images_alone(
         _move(root, name, folder / names.take(UNLABELLED, name, intake))
     intake.task = task or "detect"
     top = folder / "data.yaml"
-    text = describe(intake.task, sent.classes, (), (), **{UNLABELLED: UNLABELLED})
+    classes = tuple(dict.fromkeys(map(tidy, sent.classes)))
+    text = describe(intake.task, classes, (), (), **{UNLABELLED: UNLABELLED})
     top.write_text(text, encoding="utf-8")
     return top, intake
 

@@ -11,7 +11,7 @@ from inference.annotations import Annotations
 
 def tidy(name: str) -> str:
     """Without spaces around it, accents in one form: what nobody sees tells no classes apart."""
-    return " ".join(unicodedata.normalize("NFC", name).split())
+    return unicodedata.normalize("NFC", name).strip()
 
 
 def with_known_names(found: Annotations, names: Sequence[str]) -> Annotations:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.api.correction_app import (
@@ -12,8 +13,10 @@ from tests.api.correction_app import (
     Content,
     coco,
     correct,
+    drawn,
     labelme,
     labels,
+    packed,
     state,
     street,
     task,
@@ -191,3 +194,36 @@ def test_names_are_those_of_the_data_set(service: Service, frames: str) -> None:
     answer = correct(service, frames, {"c.json": document()})
     assert answer.status_code == 201
     assert service.gateway.datasets.get(frames)["classes"] == list(NAMES)
+
+
+def sent_as_data_set(service: Service, document: dict[str, Any]) -> httpx.Response:
+    files: Files = {"annotations/instances.json": document}
+    files |= {f"images/frame_{number}.png": drawn(number) for number in (1, 2, 3)}
+    form = {"file": ("set.zip", packed(files))}
+    answer: httpx.Response = service.call(service.app, "POST", "/api/datasets", files=form)
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("sent", "says"),
+    [
+        (document(box=(0.1, 0.2, 0.3, 0.4)), "fractions"),
+        (documents(CORNERS), "[x, y, width, height]"),
+    ],
+)
+def test_a_data_set_is_refused_like_a_correction(
+    service: Service, sent: dict[str, Any], says: str
+) -> None:
+    answer = sent_as_data_set(service, sent)
+    assert answer.status_code == 400, answer.text
+    assert says in answer.json()["message"]
+
+
+def test_a_data_sets_names_have_no_spaces_around_them(service: Service) -> None:
+    # https://github.com/v7labs/darwin-py/pull/866
+    sent = coco({f"frame_{number}.png": ["dog", "car"] for number in (1, 2, 3)})
+    for category in sent["categories"]:
+        category["name"] += " "
+    answer = sent_as_data_set(service, sent)
+    assert answer.status_code == 201, answer.text
+    assert answer.json()["classes"] == list(NAMES)
