@@ -349,7 +349,7 @@ def _parts(segmentation: Any, size: tuple[int, int], where: str) -> tuple[Part, 
     """Polygons of fewer than three corners enclose nothing and are no parts."""
     if not segmentation:
         return ()
-    if isinstance(segmentation, Mapping):
+    if isinstance(segmentation, Mapping) and "counts" in segmentation:
         try:
             mask = rle.decode(segmentation, size if any(size) else None)
         except ValidationFailed as error:
