@@ -269,6 +269,12 @@ def _account(made: _Making, correction: Correction) -> None:
     named = dict.fromkeys(map(tidy, made.sent.classes))
     stated = [name for name in named if made.task != "classify" or name in seen]
     made.classes = (*stated, *sorted(seen - set(stated)))
+    if not made.classes:
+        raise DatasetInvalid(
+            f"No object is marked in any of the {len(correction.found)} described images, and no "
+            "class is named: there is nothing to train. Images alone, without documents, are taken "
+            "as a data set to annotate."
+        )
     alike = Counter(comparable(name) for name in made.classes)
     if twice := [name for name in made.classes if alike[comparable(name)] > 1]:
         intake.notes.append(f"Classes that differ only in case: {', '.join(twice[:SHOWN])}.")

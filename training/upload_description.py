@@ -21,7 +21,7 @@ from training.datasets import Dataset
 from training.document_dataset import write_dataset
 from training.document_forms import LABEL_FOLDERS, form_of
 from training.findings import LISTED, Finding, Findings
-from training.image_files import is_junk, walk
+from training.image_files import SUFFIXES, is_junk, walk
 from training.intake import Intake
 from training.source_annotations import Sent
 
@@ -67,12 +67,15 @@ def understand(root: Path, task: Task | None, spare: Path, max_pixels: int) -> U
         others = _other_documents(root)
         if not others or _has_label_files(root):
             return Understood(described, "yolo", findings=_told(described, others, root))
+    classes = task in (None, "classify") and _class_folders(root)
+    if classes and not any(path.is_file() and _is_no_image(path) for path in root.rglob("*")):
+        return Understood(root, "folders")  # nothing else to read
     sent = from_folder(root, None, (), (), classify=False)
     if sent.marks:
         if sent.forms == ("yolo",) and (root / "classes.txt").is_file():
             return Understood(root, "yolo")  # as Label Studio exports it
         return _made(root, sent, task, spare, max_pixels)
-    if task in (None, "classify") and _class_folders(root):
+    if classes:
         return Understood(root, "folders")
     if sent.pictures:
         return _made(root, sent, task, spare, max_pixels)
@@ -111,6 +114,10 @@ def _class_folders(root: Path) -> bool:
     folders = [path for path in top.iterdir() if path.is_dir()]
     named = [path for path in folders if not says_no_class(path.name)]
     return is_class_tree(root) and any(not _is_of_masks(path, folders) for path in named)
+
+
+def _is_no_image(path: Path) -> bool:
+    return path.suffix.lower() not in SUFFIXES
 
 
 def _is_of_masks(folder: Path, others: Sequence[Path]) -> bool:
