@@ -90,13 +90,14 @@ def _subsets(root: Path, sent: Sent, index: NameIndex[str]) -> Iterator[tuple[st
         rows: list[tuple[str, str]] = []
 
         def child(element: Element, rows: list[tuple[str, str]] = rows) -> None:
-            if element.tag == "image" and (split := split_word(element.get("subset", ""))):
-                rows.append((element.get("name", ""), split))
+            if element.tag == "image":
+                rows.append((element.get("name", ""), element.get("subset", "")))
 
         try:
             parse_xml(data, source, LONGEST, child)
         except ValidationFailed:  # its reader has said so
             continue
-        for name, split in rows:
-            if (image := index.find(name)).item is not None:
-                yield image.item, split
+        for name, subset in rows:
+            image, split = index.find(name, subset).item, split_word(subset)
+            if image is not None and split:
+                yield image, split

@@ -408,3 +408,14 @@ def test_a_description_and_a_document_of_other_images_are_refused_and_named(
     entries["extra/p 6.jpg"] = SHOWN[6].data
     with pytest.raises(DatasetInvalid, match=r"data\.yaml.*extra/p 6\.jpg.*annotations/all\.json"):
         store.add(packed(entries), "set")
+
+
+def test_subsets_tell_images_of_one_name_apart(store: DatasetStore) -> None:
+    images = [
+        Shown(f"{i // 2}.jpg", "train" if i % 2 else "val", one.boxes, one.data)
+        for i, one in enumerate(SHOWN)
+    ]
+    entries = {f"images/{one.split.title()}/{one.name}": one.data for one in images}
+    card = add(store, entries | {"annotations.xml": made.cvat(images, subsets=True)})
+    assert card["objects"]["stored"] == 14
+    assert {split: n["images"] for split, n in card["splits"].items()} == {"train": 4, "val": 4}
