@@ -183,7 +183,7 @@ def _only_tag(data: Mapping[str, Any], regions: Iterable[Mapping[str, Any]]) -> 
     """The tag of a task's only image, whatever its name is."""
     keys = [str(key) for key, value in data.items() if _can_be_image(value)]
     if not keys:
-        texts = [key for key, value in data.items() if isinstance(value, str) and value.strip()]
+        texts = [key for key, value in data.items() if _is_address(key, value)]
         keys = ["image"] if "image" in texts else texts if len(texts) == 1 else []
     if not keys:
         has = ", ".join(map(str, data)) or "nothing"
@@ -210,6 +210,13 @@ def _name(value: Any) -> str:
         return value
     path = parts.query if parts.path.endswith("local-files/") else parts.path
     return _UPLOADED.sub("", unquote(path).replace("\\", "/").rpartition("/")[2].rpartition("=")[2])
+
+
+def _is_address(key: Any, value: Any) -> bool:
+    """Something with a slash, or what is called an image: no sentence of a text project."""
+    if not isinstance(value, str) or not value.strip():
+        return False
+    return key == "image" or ("/" in value and not re.search(r"\s", value.strip()))
 
 
 def _can_be_image(value: Any) -> bool:

@@ -93,6 +93,8 @@ LEFT = {"left": "a.jpg", "right": "b.jpg"}
         (LEFT, [region("1", "left")], "", "several images: left, right"),
         ({"image": "a.jpg"}, [region("1", "a"), region("2", "b")], "", "several tags: a, b"),
         ({"a": "x", "b": "y"}, [], "", "no image's address: it has a, b"),
+        ({"text": "hello"}, [], "", "no image's address: it has text"),
+        ({"text": "either/or, as they say"}, [], "", "no image's address: it has text"),
         ({}, [], "", "it has nothing"),
         (None, [], "", "needs 'data'"),
         (DATA, [region("1", "old")], TWO, "Region '1' is on 'old'"),
