@@ -23,7 +23,7 @@ from api.schemas import BODIES, ErrorAnswer, NativeForm, RequestFields, errors, 
 SCHEMAS = "#/components/schemas/"
 BODY = "/body/"  # begins the paths that stand for bodies while the document is made
 BINARY = {"type": "string", "format": "binary", "contentMediaType": "application/octet-stream"}
-EVERYWHERE = (400, 401, 429, 500, 503, 504)  # of the layers, and of what every query is held to
+EVERYWHERE = (400, 401, 403, 429, 500, 503, 504)  # of the layers, and of what queries are held to
 MULTIPART = "multipart/form-data"
 
 OPERATIONS = {
@@ -214,7 +214,7 @@ def _answer_errors(operation: dict[str, Any], probe: bool) -> None:
     responses = operation["responses"]
     responses.pop("422", None)
     content = {"application/json": {"schema": {"$ref": SCHEMAS + "ErrorAnswer"}}}
-    statuses = (429, 500, 503) if probe else EVERYWHERE
+    statuses = (403, 429, 500, 503) if probe else EVERYWHERE
     if "requestBody" in operation:
         statuses = (*statuses, 413)
     for status, listed in errors(*statuses).items():

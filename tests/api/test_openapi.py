@@ -107,7 +107,9 @@ def test_every_error_has_our_form(described: dict[str, Any]) -> None:
         refusals = {s: r for s, r in operation["responses"].items() if s >= "400"}
         assert "422" not in refusals, label
         probe = operation["tags"] == ["Probes"]
-        assert refusals.keys() >= ({"500"} if probe else {"400", "401", "429", "500"}), label
+        assert refusals.keys() >= (
+            {"403", "500"} if probe else {"400", "401", "403", "429", "500"}
+        ), label
         for response in refusals.values():
             assert response["content"] == form, label
 
