@@ -53,10 +53,11 @@ def are_corners(boxes: Sequence[Stated]) -> bool:
     return between == len(boxes) or (over >= FEWEST and over >= SOME * len(boxes))
 
 
-def are_fractions(objects: Iterable[Annotation]) -> bool:
-    """Whether everything that is drawn lies within the first pixel, and not in whole numbers."""
+def are_fractions(objects: Iterable[Annotation], unit: float = 1.0) -> bool:
+    """Whether everything that is drawn lies within the first unit (a pixel, or what one percent
+    is), and not in whole units."""
     drawn = [b for thing in objects if (b := thing.bounds) and b[0] < b[2] and b[1] < b[3]]
-    numbers = [value for bounds in drawn for value in bounds]
+    numbers = [round(value / unit, 9) for bounds in drawn for value in bounds]
     if not numbers or min(numbers) < 0 or max(numbers) > 1:
         return False
     return any(value != int(value) for value in numbers)

@@ -33,6 +33,7 @@ from inference.annotations import (
     with_area,
 )
 from inference.brush import decode_brush
+from inference.coordinates import are_fractions
 from inference.label_studio_marking import marking
 from inference.polygons import bridge, ellipse, outlines, rectangle, unbridge
 from inference.polygons import turned as turned_ring
@@ -141,11 +142,26 @@ def from_label_studio(
         replace(o, keypoints=in_order(o.keypoints, keypoint_names)) if o.keypoints else o
         for o in objects.values()
     )
+    _refuse_fractions(ordered, width, height)
     passed: Counter[str] = Counter()
     placed = with_area(ordered, passed)
     if skipped is not None:
         skipped.update(passed)
     return Annotations(image, width, height, placed)
+
+
+def _refuse_fractions(objects: Sequence[Annotation], width: int, height: int) -> None:
+    """Raises ValidationFailed: several regions, and all within a hundredth of the image."""
+    drawn = [bounds for thing in objects if (bounds := thing.bounds)]
+    as_percent = [
+        Annotation("", box=(x1 / width, y1 / height, x2 / width, y2 / height))
+        for x1, y1, x2, y2 in drawn
+    ]
+    if len(drawn) > 1 and are_fractions(as_percent, 0.01):
+        raise ValidationFailed(
+            f"All {len(drawn)} regions lie within the first hundredth of the image, so their "
+            "values seem to be fractions of it. Label Studio's are percent: 0 to 100."
+        )
 
 
 class _Read(NamedTuple):

@@ -23,12 +23,20 @@ KEPT = SUFFIXES | {
     *(".txt", ".yaml", ".yml", ".json", ".xml", ".csv"),
     *(".data", ".names", ".labels"),  # of darknet
 }
-# Other files are code, caches or weights, which nobody misses; of these people should know
-PERHAPS_DATA = UNREADABLE | {
-    *(".zip", ".rar", ".7z", ".tar", ".gz", ".tgz"),
-    *(".mp4", ".avi", ".mov", ".mkv", ".webm"),
-    *(".tfrecord", ".parquet", ".npy", ".npz", ".mat", ".h5", ".pkl", ".ndjson", ".jsonl"),
+# Tables, lists and records that may hold annotations
+PERHAPS_LABELS = {
+    *(".tfrecord", ".tfrecords", ".record", ".parquet", ".arrow"),
+    *(".npy", ".npz", ".mat", ".h5", ".pkl", ".ndjson", ".jsonl"),
 }
+# Other files are code, caches or weights, which nobody misses; of these people should know
+PERHAPS_DATA = (
+    UNREADABLE
+    | PERHAPS_LABELS
+    | {
+        *(".zip", ".rar", ".7z", ".tar", ".gz", ".tgz"),
+        *(".mp4", ".avi", ".mov", ".mkv", ".webm"),
+    }
+)
 
 DAMAGED = "The file is not a zip, or it is damaged. Pack it again."
 MOST_ENTRIES = 500_000
@@ -51,6 +59,12 @@ class Unpacked:
     size: int
     skipped: int  # files that are no data
     findings: tuple[Finding, ...] = ()  # what was assumed, and what of it might have been data
+
+    @property
+    def perhaps_labels(self) -> list[str]:
+        """Files that were not unpacked, and may hold annotations of the images."""
+        names = [name for found in self.findings for name in found.examples]
+        return [name for name in names if Path(name).suffix.lower() in PERHAPS_LABELS]
 
 
 def unpack(file: Path | IO[bytes], folder: Path, max_upload: int) -> Unpacked:

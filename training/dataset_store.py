@@ -10,16 +10,17 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-from errors import DatasetNotFound, NotFound, ValidationFailed
+from errors import DatasetInvalid, DatasetNotFound, NotFound, ValidationFailed
 from models_store.description import Task
 from settings import Settings
 from training import archive, fingerprint
+from training.annotation_documents import READ
 from training.data_roots import confine, data_roots, there
 from training.dataset_report import report
 from training.datasets import Dataset, inspect
@@ -69,6 +70,8 @@ class DatasetStore:
             (staged / DATA).mkdir()
             unpacked = archive.unpack(file, staged / DATA, self.max_upload)
             found = understand(unpacked.root, task, staged / MADE, self.max_pixels)
+            if found.intake is not None and found.intake.form == "images":
+                _refuse_unread(unpacked.perhaps_labels)
             if found.intake is not None:  # what is left of the zip are documents
                 shutil.rmtree(staged / DATA)
                 (staged / MADE).rename(staged / DATA)
@@ -210,3 +213,13 @@ def _card(folder: Path, name: str = CARD) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return card if isinstance(card, dict) and "created_at" in card else None
+
+
+def _refuse_unread(names: Sequence[str]) -> None:
+    """Raises DatasetInvalid: images that seem to be alone have annotations in another form."""
+    if names:
+        shown = ", ".join(names[:5])
+        raise DatasetInvalid(
+            f"The zip holds images, and {shown}, which may hold their annotations in a form that "
+            f"is not read. {READ}. Pack the images alone to annotate them here."
+        )

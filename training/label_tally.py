@@ -11,7 +11,7 @@ from pathlib import Path
 
 from errors import DatasetInvalid
 from training.findings import Findings
-from training.labels import LOST, Form, parse
+from training.labels import LOST, SIXTH, Form, parse
 
 TOO_MANY = 0.2  # share of unusable lines that is no accident any more
 
@@ -25,6 +25,7 @@ class Tally:
     rewritten: set[Path] = field(default_factory=set)
     labelled: set[Path] = field(default_factory=set)  # those with a usable line
     lines: int = 0
+    sixth: int = 0  # lines whose sixth column is no confidence
     refused: dict[Path, list[int]] = field(default_factory=dict)  # image → lines that are left out
 
 
@@ -62,6 +63,7 @@ def read_labels(
                 tally.rewritten.add(label)
             if lost := [issue.line for issue in parsed.issues if issue.kind in LOST]:
                 tally.refused[image] = lost
+            tally.sixth += sum(issue.reason.startswith(SIXTH) for issue in parsed.issues)
             for issue in parsed.issues:
                 where = f" line {issue.line}" if issue.line else ""
                 findings.add(issue.kind, f"{shown(label, root)}{where}: {issue.reason}")
@@ -88,6 +90,14 @@ def judge(tally: Tally, form: Form, names: Sequence[str], findings: Findings) ->
     boxes = seen["box_as_polygon"] > tally.lines / 2
     if seen["wrong_form"] > many or boxes:
         findings.note("task", _wrong_task(form), fatal=True)
+    if tally.sixth and seen["confidence"]:
+        findings.note(
+            "angles",
+            f"{tally.sixth} label lines have a sixth column that is no confidence of 0 to 1, so "
+            f"those of the other {seen['confidence']} may be none, either: angles, or a track's "
+            "ids. Write turned boxes as their four corners, or remove the column.",
+            fatal=True,
+        )
     if seen["class_id"]:  # the rest would follow from it
         return
     for split in ("train", "val"):

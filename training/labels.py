@@ -22,6 +22,7 @@ TRACKED = 7  # columns that Ultralytics' save_txt writes for a track; a triangle
 TINY = 1e-6  # width or height that is none
 
 LOST = frozenset({"malformed_line", "class_id", "wrong_form", "outside", "degenerate"})
+SIXTH = "a sixth column of"  # how the reason begins, where it is no confidence
 
 Shape = Literal["box", "polygon", "pose"]
 
@@ -116,7 +117,7 @@ def parse_line(line: str, form: Form) -> tuple[Row, Shape, list[tuple[str, str]]
         if not 0 <= values[5] <= 1:
             raise BadLine(
                 "wrong_form",
-                f"a sixth column of {values[5]:g} is no confidence of 0 to 1; remove a track's id "
+                f"{SIXTH} {values[5]:g} is no confidence of 0 to 1; remove a track's id "
                 "from the lines, and write boxes with an angle as their four corners",
             )
         notes.append(("confidence", f"{values[5]:g}"))

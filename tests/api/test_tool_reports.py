@@ -227,3 +227,33 @@ def test_a_data_sets_names_have_no_spaces_around_them(service: Service) -> None:
     answer = sent_as_data_set(service, sent)
     assert answer.status_code == 201, answer.text
     assert answer.json()["classes"] == list(NAMES)
+
+
+# https://github.com/huggingface/datasets/issues/4015, https://github.com/tensorflow/models/pull/6325
+@pytest.mark.parametrize("name", ["train/metadata.jsonl", "train.tfrecord", "a/b.PARQUET"])
+def test_images_beside_annotations_that_are_not_read_are_refused(
+    service: Service, name: str
+) -> None:
+    files: Files = {f"train/frame_{number}.png": drawn(number) for number in (1, 2, 3)}
+    form = {"file": ("set.zip", packed(files | {name: b"{}"}))}
+    answer = service.call(service.app, "POST", "/api/datasets", files=form)
+    assert answer.status_code == 400, answer.text
+    assert name in answer.json()["message"]
+    form = {"file": ("set.zip", packed(files))}
+    assert service.call(service.app, "POST", "/api/datasets", files=form).status_code == 201
+
+
+def test_label_studios_values_are_percent(service: Service, frames: str) -> None:
+    # https://github.com/HumanSignal/label-studio/issues/4799
+    sent = task("frame_2.png")
+    regions = sent["annotations"][0]["result"]
+    regions += [regions[0] | {"id": "b", "value": regions[0]["value"] | {"x": 50}}]
+    for region in regions:
+        region["value"] |= {
+            key: region["value"][key] / 100 for key in ("x", "y", "width", "height")
+        }
+    before = state(service, frames)
+    answer = correct(service, frames, {"t.json": [sent]})
+    assert answer.status_code == 400, answer.text
+    assert "percent" in answer.json()["message"]
+    assert state(service, frames) == before

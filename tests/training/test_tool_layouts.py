@@ -96,3 +96,20 @@ def test_decimals_with_a_comma_are_told_as_that(tmp_path: Path) -> None:
         )
     (told,) = [found for found in looked(tmp_path).found if found.kind == "malformed_line"]
     assert "written with a point" in told.message
+
+
+def test_one_angle_in_the_sixth_column_makes_all_of_them_angles(tmp_path: Path) -> None:
+    # https://github.com/cvat-ai/cvat/issues/4250
+    (tmp_path / "data.yaml").write_text(f"train: images/train\nval: images/val\n{NAMES}")
+    for number in range(10):
+        name = f"{'val' if number > 7 else 'train'}/a{number}"
+        draw(
+            tmp_path / f"images/{name}.png",
+            f"{number % 3} 0.5 0.5 0.25 0.25 {1.57 if number == 4 else 0.1 * number:g}",
+            label=tmp_path / f"labels/{name}.txt",
+        )
+    found = {found.kind: found for found in looked(tmp_path).found}
+    assert found["angles"].fatal
+    assert "four corners" in found["angles"].message
+    (tmp_path / "labels/train/a4.txt").write_text("0 0.5 0.5 0.25 0.25 0.9\n")
+    assert "angles" not in {found.kind for found in looked(tmp_path).found}
