@@ -20,7 +20,13 @@ class ObjectCounts(BaseModel):
     received: int = Field(description="objects that came: stored and passed over")
     stored: int
     passed_over: dict[str, int] = Field(description="reason: how many")
-    total: int = Field(description="marked in the whole revision")
+
+
+class Accounting(BaseModel):
+    """What became of all that came: nothing of it is left out."""
+
+    images: ImageCounts = Field(description="received = matched + new + unmatched")
+    objects: ObjectCounts = Field(description="received = stored + passed over")
 
 
 class Removes(BaseModel):
@@ -50,8 +56,7 @@ class Corrected(Row):
     unmatched: list[str] = Field(description="names that are no image's here, or several's")
     unmatched_reasons: dict[str, str] = Field(description="of these: why")
     new_classes: list[str]
-    images: ImageCounts
-    objects: ObjectCounts  # type: ignore[assignment]
+    accounting: Accounting = Field(description="what became of all that came")
     left_as_they_are: int = Field(description="matched images of which nothing is said")
     renamed: dict[str, str] = Field(
         description="new images whose name is another one's here: the name they are stored under"

@@ -265,7 +265,6 @@ def _answer(
     dataset_id: str, row: dict[str, Any], correction: Correction, **more: Any
 ) -> dict[str, Any]:
     found = correction.to_json()
-    found["objects"]["total"] = row["objects"]
     standard = {
         "dry_run": False,
         "confirmation_required": False,

@@ -110,16 +110,18 @@ class Correction:
             "unmatched": list(self.unmatched)[:SHOWN],
             "unmatched_reasons": dict(list(self.unmatched.items())[:SHOWN]),
             "new_classes": self.new_classes,
-            "images": {
-                "received": self.received["images"],
-                "matched": self.received["images"] - unmatched - new,
-                "new": new,
-                "unmatched": unmatched,
-            },
-            "objects": {
-                "received": self.received["objects"],
-                "stored": sum(map(len, self.found.values())),
-                "passed_over": dict(self.passed_over),
+            "accounting": {
+                "images": {
+                    "received": self.received["images"],
+                    "matched": self.received["images"] - unmatched - new,
+                    "new": new,
+                    "unmatched": unmatched,
+                },
+                "objects": {
+                    "received": self.received["objects"],
+                    "stored": sum(map(len, self.found.values())),
+                    "passed_over": dict(self.passed_over),
+                },
             },
             "left_as_they_are": len(self.left),
             "renamed": self.renamed,

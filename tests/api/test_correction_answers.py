@@ -93,8 +93,8 @@ def test_a_dry_run_says_what_then_happens(service: Service, frames: str) -> None
     told, happened = ({k: v for k, v in answer.json().items() if k not in varying}
                       for answer in (planned, done))  # fmt: skip
     assert told == happened
-    assert told["images"] == {"received": 4, "matched": 2, "new": 1, "unmatched": 1}
-    assert told["objects"] == {"received": 5, "stored": 4, "total": 5,
+    assert told["accounting"]["images"] == {"received": 4, "matched": 2, "new": 1, "unmatched": 1}
+    assert told["accounting"]["objects"] == {"received": 5, "stored": 4,
                                "passed_over": {"of images that are unmatched": 1}}  # fmt: skip
     assert told["new_classes"] == ["dgo"]
     assert "near to 'dog'" in told["notes"][-1]

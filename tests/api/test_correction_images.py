@@ -57,7 +57,7 @@ def test_images_of_the_same_names_are_other_images(
     answer = correct(service, frames, files)
     assert answer.status_code == 201, answer.text
     found = answer.json()
-    assert found["images"] == {"received": 3, "matched": 0, "new": 3, "unmatched": 0}
+    assert found["accounting"]["images"] == {"received": 3, "matched": 0, "new": 3, "unmatched": 0}
     assert set(found["renamed"]) == {"images/frame_1.png", "images/frame_2.png"}
     stored = {name.rpartition("/")[2]: ["dog"] for name in found["renamed"].values()}
     assert len(stored) == 2
@@ -83,7 +83,7 @@ def test_whatever_images_are_called_their_exports_come_back(service: Service, im
         export = service.call(service.app, "GET", path, params=query)
         answer = correct(service, dataset, export.content)
         assert answer.status_code == (200 if number else 201), (form, answer.text)
-        assert answer.json()["images"] == {
+        assert answer.json()["accounting"]["images"] == {
             "received": len(ODD), "matched": len(ODD), "new": 0, "unmatched": 0,
         }  # fmt: skip
         assert answer.json()["unchanged"] == len(ODD)
@@ -96,7 +96,7 @@ def test_two_videos_in_one_zip_do_not_meet(service: Service, frames: str) -> Non
         files[f"v{number}/images/frame_1.png"] = drawn(30 + number)
         files[f"v{number}/annotations/instances.json"] = coco({"frame_1.png": [label]})
     answer = correct(service, frames, files).json()
-    assert answer["images"] == {"received": 2, "matched": 0, "new": 2, "unmatched": 0}
+    assert answer["accounting"]["images"] == {"received": 2, "matched": 0, "new": 2, "unmatched": 0}
     found = labels(service, frames)
     one, two = (answer["renamed"][f"v{n}/images/frame_1.png"].rpartition("/")[2] for n in (1, 2))
     assert found == BEFORE | {one: ["dog"], two: ["person"]}
@@ -112,7 +112,7 @@ def test_without_its_image_a_name_does_not_count_where_others_came_under_known_n
     files: Files = {"images/frame_1.png": drawn(11), "c.json": coco({n: ["dog"] for n in SECOND})}
     files |= {"broken.jpg": b"no image", "images/frame_3.png": drawn(2)}
     answer = correct(service, frames, files).json()
-    assert answer["images"] == {"received": 5, "matched": 1, "new": 1, "unmatched": 3}
+    assert answer["accounting"]["images"] == {"received": 5, "matched": 1, "new": 1, "unmatched": 3}
     assert answer["unmatched_reasons"]["broken.jpg"] == "it came, and nothing is said of it"
     assert "its image did not come" in answer["unmatched_reasons"]["frame_2.png"]
     assert BEFORE.items() <= labels(service, frames).items()
@@ -136,6 +136,6 @@ def test_annotations_of_another_size_fit_no_image(
     answer = correct(service, frames, files).json()
     assert answer["unmatched"] == ["frame_1.png"]
     assert "this one is 64 × 48" in answer["unmatched_reasons"]["frame_1.png"]
-    assert answer["objects"]["received"] == 2
-    assert answer["objects"]["passed_over"] == {"of images that are unmatched": 1}
+    assert answer["accounting"]["objects"]["received"] == 2
+    assert answer["accounting"]["objects"]["passed_over"] == {"of images that are unmatched": 1}
     assert labels(service, frames) == BEFORE | {"frame_2.png": ["car"]}

@@ -121,7 +121,7 @@ def test_an_image_without_marks_stays_as_it_is_unless_it_is_background(
     service: Service, frames: str, files: Files
 ) -> None:
     answer = correct(service, frames, files).json()
-    assert answer["images"] == {"received": 2, "matched": 2, "new": 0, "unmatched": 0}
+    assert answer["accounting"]["images"] == {"received": 2, "matched": 2, "new": 0, "unmatched": 0}
     assert (answer["received"], answer["left_as_they_are"]) == (1, 1)
     assert "1 images stay as they are" in answer["notes"][0]
     assert labels(service, frames) == BEFORE | {"frame_2.png": ["dog"]}
@@ -233,8 +233,8 @@ def test_documents_that_say_the_same_are_one_and_others_are_refused(
         "v.xml": "<View></View>",
     }
     answer = correct(service, frames, files).json()
-    assert answer["objects"]["passed_over"] == {"stated twice": 1}
-    assert (answer["images"]["received"], answer["ignored_files"]) == (1, ["v.xml"])
+    assert answer["accounting"]["objects"]["passed_over"] == {"stated twice": 1}
+    assert (answer["accounting"]["images"]["received"], answer["ignored_files"]) == (1, ["v.xml"])
     files["frame_1.json"] = labelme("frame_1.png", "car")
     message = correct(service, frames, files).json()["message"]
     assert "c.json (frame_1.png)" in message or "c.json, frame_1.png" in message
@@ -250,7 +250,10 @@ def test_classes_of_images_are_no_objects_and_objects_no_classes(service: Servic
     )
     marked["annotations"][0]["result"].append({"id": "t", "type": "textarea", "value": {}})
     answer = correct(service, detect, {"t.json": [marked]}).json()
-    assert (answer["objects"]["received"], answer["objects"]["stored"]) == (3, 1)
+    assert (
+        answer["accounting"]["objects"]["received"],
+        answer["accounting"]["objects"]["stored"],
+    ) == (3, 1)
     assert answer["new_classes"] == []
     assert labels(service, detect) == BEFORE | {"frame_1.png": ["dog"]}
 
@@ -269,7 +272,7 @@ def test_documents_of_a_list_have_ids_of_their_own(service: Service, frames: str
     both = [coco({"frame_1.png": ["dog"]}), coco({"frame_2.png": ["car", "dog"]})]
     answer = correct(service, frames, {"both.json": both})
     assert answer.status_code == 201, answer.text
-    assert answer.json()["objects"]["stored"] == 3
+    assert answer.json()["accounting"]["objects"]["stored"] == 3
     after = {"frame_1.png": ["dog"], "frame_2.png": ["car", "dog"]}
     assert labels(service, frames) == BEFORE | after
 
@@ -284,10 +287,13 @@ def test_of_several_annotators_one_counts_and_the_others_are_counted(
         first | {"id": 2, "updated_at": "2026-01-01T00:00:00Z", "result": first["result"] * 2},
     ]
     answer = correct(service, frames, {"t.json": [several]}).json()
-    assert answer["objects"]["passed_over"] == {
+    assert answer["accounting"]["objects"]["passed_over"] == {
         "Label Studio regions of another annotation of their task": 2
     }
-    assert (answer["objects"]["received"], answer["objects"]["stored"]) == (3, 1)
+    assert (
+        answer["accounting"]["objects"]["received"],
+        answer["accounting"]["objects"]["stored"],
+    ) == (3, 1)
 
 
 def test_a_subset_of_cvat_tells_images_of_one_name_apart(service: Service) -> None:
@@ -330,6 +336,6 @@ def test_folders_that_sort_by_something_else_are_no_classes(service: Service, fo
     assert (answer.status_code, state(service, dataset)) == (400, before), answer.text
     files |= {"x/dog/cat1.png": classes["train/cat/cat1.png"]}
     answer = correct(service, dataset, files).json()
-    assert answer["images"] == {"received": 2, "matched": 2, "new": 0, "unmatched": 0}
+    assert answer["accounting"]["images"] == {"received": 2, "matched": 2, "new": 0, "unmatched": 0}
     assert labels(service, dataset)["cat1.png"] == ["dog"]
     assert labels(service, dataset)["cat0.png"] == ["cat"]

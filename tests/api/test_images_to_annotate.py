@@ -41,8 +41,8 @@ def test_images_alone_grow_into_a_data_set(service: Service, form: str) -> None:
         "labelme": lambda images: [json.loads(made.labelme(one)) for one in images],
     }
     first = send(service, dataset, documents[form](SHOWN[:2]), empty="background")
-    assert first["images"]["matched"] == 2
-    assert first["images"]["new"] == 0
+    assert first["accounting"]["images"]["matched"] == 2
+    assert first["accounting"]["images"]["new"] == 0
     assert first["to_review"] == 10
     shown = service.call(service.app, "GET", f"/api/datasets/{dataset}").json()
     assert not shown["usable"]
@@ -50,7 +50,7 @@ def test_images_alone_grow_into_a_data_set(service: Service, form: str) -> None:
     assert queue.status_code == 200, queue.text
     assert len(queue.json()["queue"]) == 10
     last = send(service, dataset, documents[form](SHOWN), empty="background", confirm="true")
-    assert (last["to_review"], last["objects"]["stored"]) == (0, 22)
+    assert (last["to_review"], last["accounting"]["objects"]["stored"]) == (0, 22)
     shown = service.call(service.app, "GET", f"/api/datasets/{dataset}").json()
     assert shown["usable"], shown["problems"]
     assert set(shown["classes"]) == {"car", "dog"}
@@ -81,11 +81,11 @@ def test_what_was_made_of_documents_takes_the_same_documents_back(
     answer = service.call(service.app, "POST", path, files=files)
     assert answer.status_code == 201, answer.text
     found = answer.json()
-    assert found["images"]["unmatched"] == 0 or what == "coco 2017", found
-    assert found["images"]["new"] == 0
+    assert found["accounting"]["images"]["unmatched"] == 0 or what == "coco 2017", found
+    assert found["accounting"]["images"]["new"] == 0
     assert found["unchanged"] == found["received"]
-    assert found["objects"]["stored"] == 22
-    assert found["objects"]["passed_over"] == {}
+    assert found["accounting"]["objects"]["stored"] == 22
+    assert found["accounting"]["objects"]["passed_over"] == {}
 
 
 @pytest.mark.parametrize("form", ["coco", "label_studio", "labelme", "voc", "cvat_xml", "yolo"])

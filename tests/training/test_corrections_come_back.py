@@ -143,7 +143,7 @@ def test_an_export_comes_back_unchanged(
 def accounted(made: Correction) -> None:
     """Whatever came is stored, or told of."""
     told = made.to_json()
-    images, objects = told["images"], told["objects"]
+    images, objects = told["accounting"]["images"], told["accounting"]["objects"]
     assert images["received"] == images["matched"] + images["new"] + images["unmatched"]
     assert objects["received"] == objects["stored"] + sum(objects["passed_over"].values())
     assert min(images.values()) >= 0

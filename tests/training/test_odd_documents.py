@@ -81,7 +81,7 @@ def test_an_odd_document_is_read_or_refused(document: Any) -> None:
         assert "Error" not in told["message"]
         assert "object has no attribute" not in told["message"]
     else:
-        objects = told["objects"]
+        objects = told["accounting"]["objects"]
         assert objects["received"] == objects["stored"] + sum(objects["passed_over"].values())
 
 
