@@ -334,7 +334,12 @@ class _Reading:
             found = from_coco(whole, skipped=self.skipped)
         except ValidationFailed as error:
             raise ValidationFailed(f"{file}{place}: {error.message}") from None
-        self.classes += category_names(document)
+        names = category_names(document)
+        self.classes += names
+        if twice := sorted(name for name, count in Counter(names).items() if count > 1):
+            self.notes.append(
+                f"{file}{place}: categories of one name are one class: {', '.join(twice[:5])}."
+            )
         split = SPLIT.search(PurePosixPath(file).stem)
         folder = f"images/{split[1]}" if split else folder_of(file)
         for one in found:

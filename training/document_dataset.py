@@ -262,7 +262,7 @@ def _account(made: _Making, correction: Correction) -> None:
     )
     if unstated:
         intake.notes.append(
-            f"{unstated} images that a document lists without an object are backgrounds."
+            f"Images that a document lists without an object are backgrounds: {unstated}."
         )
     objects = [thing for found in correction.found.values() for thing in found.objects]
     seen = {thing.label for thing in objects}

@@ -21,10 +21,11 @@ from training.datasets import Dataset
 from training.document_dataset import write_dataset
 from training.document_forms import LABEL_FOLDERS, form_of
 from training.findings import LISTED, Finding, Findings
-from training.image_files import SUFFIXES, is_junk, walk
+from training.image_files import is_junk, walk
 from training.intake import Intake
 from training.source_annotations import Sent
 
+DOCUMENTS = frozenset({".json", ".xml", ".txt", ".names"})  # that may hold annotations
 LOOKED_AT = 50  # documents beside a description
 BIGGEST = 64 * 2**20  # bytes of one of these
 DEPTH = 4  # folders below the top in which a description may lie
@@ -68,8 +69,8 @@ def understand(root: Path, task: Task | None, spare: Path, max_pixels: int) -> U
         if not others or _has_label_files(root):
             return Understood(described, "yolo", findings=_told(described, others, root))
     classes = task in (None, "classify") and _class_folders(root)
-    if classes and not any(path.is_file() and _is_no_image(path) for path in root.rglob("*")):
-        return Understood(root, "folders")  # nothing else to read
+    if classes and not any(path.suffix.lower() in DOCUMENTS for path in root.rglob("*")):
+        return Understood(root, "folders", findings=_tables(root))
     sent = from_folder(root, None, (), (), classify=False)
     if sent.marks:
         if sent.forms == ("yolo",) and (root / "classes.txt").is_file():
@@ -116,8 +117,13 @@ def _class_folders(root: Path) -> bool:
     return is_class_tree(root) and any(not _is_of_masks(path, folders) for path in named)
 
 
-def _is_no_image(path: Path) -> bool:
-    return path.suffix.lower() not in SUFFIXES
+def _tables(root: Path) -> tuple[Finding, ...]:
+    """What to say of tables beside class folders, which say the classes."""
+    names = [path.relative_to(root).as_posix() for path in sorted(root.rglob("*.csv"))]
+    if not names:
+        return ()
+    message = f"The folders are the classes; {', '.join(names[:3])} was not read."
+    return (Finding("other_documents", message, len(names), tuple(names[:LISTED])),)
 
 
 def _is_of_masks(folder: Path, others: Sequence[Path]) -> bool:

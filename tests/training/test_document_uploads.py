@@ -419,3 +419,20 @@ def test_subsets_tell_images_of_one_name_apart(store: DatasetStore) -> None:
     card = add(store, entries | {"annotations.xml": made.cvat(images, subsets=True)})
     assert card["objects"]["stored"] == 14
     assert {split: n["images"] for split, n in card["splits"].items()} == {"train": 4, "val": 4}
+
+
+def test_categories_of_one_name_are_one_class_and_that_is_told(store: DatasetStore) -> None:
+    document = made.coco(SHOWN)
+    document["categories"][1]["name"] = "car"
+    card = add(store, {"c.json": made.dumped(document), **made.together(SHOWN)})
+    assert card["classes"] == ["car", "cat"]
+    assert "categories of one name are one class: car" in "".join(card["notes"])
+
+
+def test_a_table_beside_class_folders_is_told_and_not_read(store: DatasetStore) -> None:
+    entries = {
+        f"{c}/{c}{i}.jpg": made.image(i + len(c)) for c in ("cat", "horse") for i in range(4)
+    }
+    card = add(store, entries | {"labels.csv": b"filename,label\na.jpg,cat\n"})
+    assert (card["source_format"], card["classes"]) == ("folders", ["cat", "horse"])
+    assert "labels.csv" in "".join(problem["message"] for problem in card["problems"])
