@@ -16,15 +16,16 @@ from inference.yolo_labels import to_yolo
 from models_store.description import Task
 from training.annotation_documents import READ
 from training.checked_marks import checked, refuse_fractions, unfit
-from training.class_folder_marks import MASKS, says_no_class
+from training.class_folder_marks import MASKS
 from training.correcting import UNSAID, Correction, Rules, read_correction
 from training.dataset_yaml import UNLABELLED
 from training.findings import Findings
+from training.free_paths import FreePaths
 from training.image_names import comparable, without_suffix
 from training.intake import Intake
 from training.known_names import tidy
 from training.source_annotations import Marks, Sent, Size
-from training.stated_splits import split_word, stated_splits
+from training.stated_splits import stated_splits
 from training.task_forms import describe, fitting, folder_name, task_of
 
 HERE = "the zip"
@@ -291,7 +292,7 @@ def _account(made: _Making, correction: Correction) -> None:
 
 
 def _write(made: _Making, root: Path, folder: Path) -> Path:
-    names = _Free()
+    names = FreePaths()
     for one in made.placed:
         if one.found is not None and made.task == "classify" and not one.found.objects:
             one.found, one.split = None, ""
@@ -312,7 +313,7 @@ def _write(made: _Making, root: Path, folder: Path) -> Path:
     return top
 
 
-def _write_class(made: _Making, root: Path, folder: Path, one: _Placed, names: _Free) -> None:
+def _write_class(made: _Making, root: Path, folder: Path, one: _Placed, names: FreePaths) -> None:
     assert one.found is not None
     label, *further = [thing.label for thing in one.found.objects]
     if further:
@@ -323,7 +324,7 @@ def _write_class(made: _Making, root: Path, folder: Path, one: _Placed, names: _
     _move(root, one.name, folder / target)
 
 
-def _write_labels(made: _Making, root: Path, folder: Path, one: _Placed, names: _Free) -> None:
+def _write_labels(made: _Making, root: Path, folder: Path, one: _Placed, names: FreePaths) -> None:
     place = names.take(f"images/{one.split}", one.name, made.intake)
     _move(root, one.name, folder / place)
     if one.found is None:  # no label file: a background, which the report counts
@@ -350,7 +351,7 @@ def _images_alone(
     if why:
         counts = ", ".join(f"{n} {reason}" for reason, n in why.items())
         intake.notes.append(f"No annotation in what came is finished: {counts}.")
-    names = _Free()
+    names = FreePaths()
     seen: dict[str, str] = {}
     for name, content in sorted(sent.contents.items()):
         if content in seen:
@@ -365,37 +366,6 @@ def _images_alone(
     text = describe(intake.task, classes, (), (), **{UNLABELLED: UNLABELLED})
     top.write_text(text, encoding="utf-8")
     return top, intake
-
-
-class _Free:
-    """Paths below a folder that no other image has: those of the zip, without the folders that
-    only say what they hold."""
-
-    def __init__(self) -> None:
-        self._taken: set[str] = set()
-
-    def take(self, folder: str, name: str, intake: Intake) -> str:
-        """A path for an image of the zip; one that cannot keep its own is told."""
-        parts = [
-            part
-            for part in PurePosixPath(name).parts[:-1]
-            if not says_no_class(part) and not split_word(part)
-        ]
-        last = PurePosixPath(name).name
-        stem, suffix = without_suffix(last), os.path.splitext(last)[1]
-        path, number = PurePosixPath(folder, *parts, last), 1
-        while _key(path) in self._taken:
-            number += 1
-            path = path.with_name(f"{stem}-{number}{suffix}")
-        self._taken.add(_key(path))
-        if path.name != last:
-            intake.renamed[name] = str(path)
-        return str(path)
-
-
-def _key(path: PurePosixPath) -> str:
-    """Names whose label files some file systems take for one are one."""
-    return comparable(without_suffix(str(path)))
 
 
 def _move(root: Path, name: str, target: Path) -> None:
