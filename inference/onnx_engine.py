@@ -6,13 +6,13 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from inference.device import cpu_sessions
 from inference.halt import Halt
 from inference.prediction import Float
 from inference.preprocess import normalise
+from models_store._onnxruntime import onnxruntime
 from models_store.description import ONNX_FILE, ModelDescription
 from settings import Settings
 

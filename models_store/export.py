@@ -16,11 +16,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 import torch
 from torch import Tensor, nn
 
 from errors import VisionLoopError
+from models_store._onnxruntime import onnxruntime
 from models_store.children import limit_self
 from models_store.description import ENGINES_FILE, ONNX_FILE, ModelDescription
 from models_store.weights import load_model
@@ -129,9 +129,9 @@ def _compare(
     expected: dict[int, list[np.ndarray]],
     description: ModelDescription,
 ) -> dict[str, float | int]:
-    options = ort.SessionOptions()
+    options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     box = score = mask = 0.0
     for n, reference in expected.items():
         actual = session.run(None, {INPUT: example[:n].numpy()})

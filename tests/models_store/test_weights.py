@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 import pytest
 import torch
 
 from errors import InvalidModelFile
 from models_store import export
+from models_store._onnxruntime import onnxruntime
 from models_store._ultralytics import prepare
 from models_store.architecture import checked
 from models_store.description import ModelDescription, Preprocessing, Task, class_names
@@ -139,7 +139,7 @@ def test_export_gives_the_agreed_outputs_for_any_batch(task: Task, tmp_path: Pat
     entry = export_onnx(tmp_path)
     assert entry["max_box_error_px"] < 0.01
     assert entry["max_score_error"] < 1e-5
-    session = ort.InferenceSession(str(tmp_path / "model.onnx"))
+    session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
     anchors = 8 * 8 + 4 * 4
     shapes: dict[Task, list[tuple[int, ...]]] = {
         "detect": [(4 + 3, anchors)],
