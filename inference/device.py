@@ -6,9 +6,9 @@ import ctypes
 import os
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Literal
 
+from cores import cpu_count
 from settings import Settings
 
 Device = Literal["cpu", "cuda"]
@@ -73,24 +73,3 @@ def cuda_devices() -> int:
     if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
         return 0
     return count.value
-
-
-@lru_cache(maxsize=1)
-def cpu_count() -> int:
-    """Cores this process may use: its affinity, and the quota of its control group."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    return max(1, min(cores, _quota(Path("/sys/fs/cgroup")) or cores))
-
-
-def _quota(root: Path) -> int | None:
-    """The whole cores a container may use (cgroup v2, then v1); None: no limit."""
-    try:
-        if (root / "cpu.max").exists():
-            quota, period = (root / "cpu.max").read_text().split()
-        else:
-            quota = (root / "cpu/cpu.cfs_quota_us").read_text()
-            period = (root / "cpu/cpu.cfs_period_us").read_text()
-        return max(1, round(int(quota) / int(period))) if int(quota) > 0 else None
-    except (OSError, ValueError):  # "max": no quota
-        return None

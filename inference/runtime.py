@@ -16,10 +16,11 @@ from typing import Any, TypeVar
 import cv2
 import numpy as np
 
+from cores import cpu_count
 from errors import ModelNotFound, VisionLoopError, our_fault
 from inference import tiles
 from inference.agreement import Comparison, compare
-from inference.device import cpu_count, cpu_sessions, device, limits
+from inference.device import cpu_sessions, device, limits
 from inference.engine import Engine, load_engine
 from inference.halt import Halt, Halted
 from inference.images import Pixels, decode

@@ -14,6 +14,7 @@ import sys
 import uuid
 from pathlib import Path
 
+from cores import cpu_count
 from settings import get_settings
 
 FONTS = ("Arial.ttf", "Arial.Unicode.ttf")  # the two names it looks for before downloading
@@ -33,10 +34,11 @@ def environment(home: Path | None = None, threads: int | None = None) -> dict[st
         "YOLO_CONFIG_DIR": str(folder),
         "YOLO_VERBOSE": "false",
         "ULTRALYTICS_SAFE_LOAD": "1",
-        "OMP_NUM_THREADS": str(threads or os.cpu_count() or 1),
+        "OMP_NUM_THREADS": str(threads or cpu_count()),
         "MPLCONFIGDIR": str(folder / "matplotlib"),
         "MPLBACKEND": "agg",
         "NO_ALBUMENTATIONS_UPDATE": "1",
+        "ORT_DISABLE_TELEMETRY": "1",  # as in _onnxruntime: Ultralytics imports it by itself
     }
 
 
@@ -49,7 +51,7 @@ def prepare(home: Path | None = None, threads: int | None = None) -> None:
     Raises:
         RuntimeError: ultralytics was imported before, with other switches.
     """
-    guards = {"YOLO_OFFLINE", "YOLO_AUTOINSTALL", "ULTRALYTICS_SAFE_LOAD"}
+    guards = {"YOLO_OFFLINE", "YOLO_AUTOINSTALL", "ULTRALYTICS_SAFE_LOAD", "ORT_DISABLE_TELEMETRY"}
     late = "ultralytics" in sys.modules
     for name, value in environment(home, threads).items():
         if late and name in guards and os.environ.get(name) != value:

@@ -20,8 +20,9 @@ from dataclasses import dataclass, field
 from filelock import Timeout
 from sqlalchemy.exc import SQLAlchemyError
 
+from cores import cpu_count
 from errors import JobNotFound
-from inference.device import cpu_count, cuda_devices, device
+from inference.device import cuda_devices, device
 from models_store._ultralytics import environment
 from models_store.database import Database
 from models_store.registry import Registry

@@ -21,8 +21,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from cores import cpu_count
 from errors import VisionLoopError
-from inference.device import cpu_count
 from inference.images import Pixels, decode, read_header
 from settings import get_settings
 from training.image_files import CONVERTED

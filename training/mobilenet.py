@@ -22,8 +22,8 @@ from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 from torchvision.models.mobilenetv2 import InvertedResidual
 
+from cores import cpu_count
 from errors import ValidationFailed
-from inference.device import cpu_count
 from models_store.description import ModelDescription
 from models_store.weights import build_model, describe, describe_mobilenet, save_model
 from settings import get_settings

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from cores import cpu_count
 from errors import VisionLoopError
-from inference.device import cpu_count
 from models_store._ultralytics import prepare
 from models_store.weights import build_model, describe, fill, save_model
 from settings import get_settings

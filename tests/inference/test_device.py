@@ -1,11 +1,10 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
+from cores import cpu_count
 from inference import device as module
-from inference.device import Limits, cpu_count, cpu_sessions, device, limits
+from inference.device import Limits, cpu_sessions, device, limits
 from settings import Settings
 
 
@@ -39,23 +38,3 @@ def test_limits_follow_the_device_and_the_settings(monkeypatch: pytest.MonkeyPat
 def test_sessions_default_to_the_cores() -> None:
     assert cpu_sessions(Settings()) == cpu_count() >= 1
     assert cpu_sessions(Settings(sessions=5)) == 5
-
-
-@pytest.mark.parametrize(
-    ("files", "expected"),
-    [
-        ({"cpu.max": "200000 100000\n"}, 2),
-        ({"cpu.max": "50000 100000\n"}, 1),
-        ({"cpu.max": "max 100000\n"}, None),
-        ({"cpu/cpu.cfs_quota_us": "400000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 4),
-        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
-        ({}, None),
-    ],
-)
-def test_a_containers_quota_counts(
-    files: dict[str, str], expected: int | None, tmp_path: Path
-) -> None:
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text)
-    assert module._quota(tmp_path) == expected
