@@ -18,6 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from bentoml import server_context
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
@@ -78,6 +79,9 @@ def enter_source_tree(settings: Settings) -> None:
     moved = [f"VISIONLOOP_{n.upper()}" for n, value in meant if value != getattr(settings, n)]
     if home != bento_home():
         moved.append("BENTOML_HOME")
+    # BentoML 1.4.39 puts --working-dir on the path as it is, and starts the workers in it later.
+    if any(not Path(place).is_absolute() for place in sys.path if place not in ("", ".")):
+        moved.append("--working-dir")
     if moved:
         sys.exit(
             f"{' and '.join(moved)}: a relative path. The processes of the service run in the "
@@ -146,10 +150,15 @@ def metrics_folder(settings: Settings) -> Path:
 
 
 def open_metrics(settings: Settings) -> Path:
-    """`metrics_folder`, made where that is possible: a start that cannot go on says so later."""
+    """`metrics_folder`; a process that serves makes it where that is possible: a start that
+    cannot go on says so later.
+
+    The supervisor's is made by `prepare`, once the home is what was meant. A build has none.
+    """
     folder = metrics_folder(settings)
-    with contextlib.suppress(OSError):
-        folder.mkdir(parents=True, exist_ok=True)
+    if server_context.worker_index is not None:
+        with contextlib.suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 

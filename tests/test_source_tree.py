@@ -57,6 +57,48 @@ def test_the_code_stays_on_the_path_of_whoever_loads_the_service(tmp_path: Path)
     assert child.stdout.strip() == str(ROOT / "training" / "evaluations.py"), child.stderr
 
 
+START = """
+import sys
+sys.path[0] = sys.argv[1]
+from bentoml._internal.service.loader import import_service
+import_service("service:VisionLoop", working_dir=sys.argv[2])
+sys.modules["service"].VisionLoop.inner.prepare()
+"""
+
+
+@pytest.mark.parametrize(
+    ("working_dir", "name", "value"),
+    [
+        ("", "VISIONLOOP_HOME", "odd home"),
+        (".", "VISIONLOOP_PRETRAINED", "../odd home"),
+        ("", "VISIONLOOP_DATA_ROOTS", "/srv,odd home"),
+        ("", "BENTOML_HOME", "odd home"),
+        ("odd home/code", "--working-dir", ""),
+    ],
+)
+def test_a_relative_path_is_refused_before_anything_is_made(
+    tmp_path: Path, working_dir: str, name: str, value: str
+) -> None:
+    """As `bentoml serve` of a Bento does: the service is loaded from elsewhere, then prepared."""
+    homes = {"VISIONLOOP_HOME": str(tmp_path / "home"), "BENTOML_HOME": str(tmp_path / "bento")}
+    given = {} if name.startswith("--") else {name: value}
+    before = set(ROOT.iterdir())
+    child = subprocess.run(
+        [sys.executable, "-c", START, working_dir, str(ROOT)],
+        cwd=tmp_path,
+        env=os.environ | homes | given,
+        capture_output=True,
+        text=True,
+    )
+    assert child.returncode == 1
+    assert child.stderr.splitlines()[-1] == (
+        f"{name}: a relative path. The processes of the service run in the folder of its code; "
+        "name the whole path, from / on."
+    )
+    assert set(ROOT.iterdir()) == before
+    assert not (tmp_path / "home").exists()
+
+
 def test_only_one_place_makes_commands_of_modules() -> None:
     elsewhere = [
         str(file.relative_to(ROOT))

@@ -146,9 +146,13 @@ def test_a_runner_asks_for_the_token_who_comes_over_the_network() -> None:
     assert asyncio.run(ask(None)) == 200  # the gateway, through the socket's file
 
 
-def test_the_folder_for_measurements_is_made(tmp_path: Path) -> None:
+def test_the_folder_for_measurements_is_made_by_who_serves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = Settings(home=tmp_path / "home")
-    assert deployment.metrics_folder(settings).is_dir() is False
+    assert deployment.open_metrics(settings) == deployment.metrics_folder(settings)
+    assert not settings.home.exists()
+    monkeypatch.setattr(bentoml.server_context, "worker_index", 1)
     assert deployment.open_metrics(settings).is_dir()
 
 
