@@ -1,10 +1,16 @@
 # Two commands matter: `make serve` and `make test`. Each sets up what it needs.
-PORT ?= 3000
+PORT ?= $(or $(BENTOML_PORT),3000)
 PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= cuda
-ifneq ($(words $(VENV)),1)
-$(error VENV cannot have spaces: $(VENV))
+override VENV := $(patsubst ~/%,$(HOME)/%,$(VENV))
+ifneq ($(words $(subst :, : ,$(VENV))),1)
+$(error VENV is one path, without spaces and colons: '$(VENV)')
+endif
+ifeq ($(origin CPU),command line)
+ifneq ($(CPU),avx2)
+$(error CPU is avx2 or not given: '$(CPU)')
+endif
 endif
 RUN := $(VENV)/bin/python -m
 READY := $(VENV)/.installed
@@ -29,6 +35,8 @@ $(READY): requirements-dev.lock $(if $(filter command,$(origin PYTHON)),named)
 
 # BentoML 1.4.39 makes its home before our code runs, and shows a traceback where it cannot.
 serve: $(READY)  ## Serve on 127.0.0.1:3000 (PORT= for another), starter models seeded
+	@test "$(PORT)" -ge 1 -a "$(PORT)" -le 65535 2>/dev/null || { \
+	    echo "PORT is a number from 1 to 65535, not '$(PORT)'."; exit 1; }
 	@home=$$($(VENV)/bin/python -c \
 	    'import os; print(os.path.expanduser(os.environ.get("BENTOML_HOME", "~/bentoml")))'); \
 	  { mkdir -p "$$home" && test -w "$$home"; } 2>/dev/null || { \
@@ -86,4 +94,6 @@ lock: $(READY)  ## Renew requirements*.lock after a change of requirements*.txt
 	@$(RUN) uv $(LOCK) requirements-dev.txt -c requirements.lock -o requirements-dev.lock
 
 clean:  ## Remove the virtual environment and caches
+	@test ! -e "$(VENV)" -o -f "$(VENV)/pyvenv.cfg" || { \
+	    echo "$(VENV) is no virtual environment: remove it yourself, if it is to go."; exit 1; }
 	@rm -rf "$(VENV)" .ruff_cache .mypy_cache .pytest_cache .hypothesis

@@ -24,21 +24,24 @@ fits() {
 }
 
 range="Python 3.$oldest to 3.$newest"
+again="remove it with 'make clean VENV=$venv' and try again."
 version=$(version_of "$python")
+has=
 if test -x "$venv/bin/python"; then
   has=$(version_of "$venv/bin/python")
-  fits "$has" || refuse "VisionLoop needs $range, $venv has ${has:-one that does not run}:" \
-    "remove it with 'make clean' and try again."
-  test "$python" = python3 || test "$version" = "$has" || refuse \
-    "$venv has Python $has, $python is ${version:-not there}: remove it with 'make clean' and try again."
-else
+  fits "$has" || refuse "VisionLoop needs $range, $venv has ${has:-one that does not run}: $again"
+fi
+if test -z "$has" || test "$python" != python3; then
   fits "$version" || refuse "VisionLoop needs $range, $python is ${version:-not there}:" \
     "name another one, such as make PYTHON=python3.13 ..."
+  test "$version" = "${has:-$version}" || refuse "$venv has Python $has, $python is $version: $again"
 fi
 test ! "$venv/.installed" -nt requirements-dev.lock || exit 0
 
 { mkdir -p "$venv" && test -w "$venv"; } 2>/dev/null || refuse \
   "$venv cannot be written here: name another place, such as make VENV=/var/tmp/visionloop-venv ..."
+test -n "$has" || test -f "$venv/pyvenv.cfg" || test -z "$(ls -A "$venv")" || refuse \
+  "$venv holds something else: name another place, such as make VENV=/var/tmp/visionloop-venv ..."
 if uv=$(command -v uv); then
   test -x "$venv/bin/python" || "$uv" venv --quiet --allow-existing --python "$python" "$venv"
 else
