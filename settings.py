@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import URL
 
 Folders = Annotated[tuple[Path, ...], NoDecode]
 Words = Annotated[tuple[str, ...], NoDecode]
@@ -157,8 +160,12 @@ class Settings(BaseSettings):
         return value
 
     @property
-    def sqlalchemy_url(self) -> str:
-        return self.database_url or f"sqlite:///{self.home / 'visionloop.db'}"
+    def sqlalchemy_url(self) -> URL:
+        from sqlalchemy.engine import URL, make_url  # it takes a moment
+
+        if self.database_url:
+            return make_url(self.database_url)
+        return URL.create("sqlite", database=str(self.home / "visionloop.db"))
 
     @property
     def max_body_bytes(self) -> int:

@@ -202,7 +202,7 @@ def raise_generation(session: Session) -> None:
 
 def _engine(settings: Settings) -> Engine:
     url = settings.sqlalchemy_url
-    if not url.startswith("sqlite"):
+    if url.get_backend_name() != "sqlite":
         return create_engine(url, pool_pre_ping=True)
     settings.home.mkdir(parents=True, exist_ok=True)
     engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT})
@@ -226,7 +226,7 @@ def _engine(settings: Settings) -> Engine:
 
 @contextmanager
 def _schema_lock(settings: Settings) -> Iterator[None]:
-    if settings.database_url and not settings.database_url.startswith("sqlite"):
+    if settings.sqlalchemy_url.get_backend_name() != "sqlite":
         yield
         return
     settings.home.mkdir(parents=True, exist_ok=True)

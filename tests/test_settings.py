@@ -63,7 +63,7 @@ def test_secrets_are_masked() -> None:
     settings = Settings(token="hunter2", home=Path("/srv/home"))
     assert settings.masked()["token"] == "(set)"
     assert "hunter2" not in repr(settings)
-    assert settings.sqlalchemy_url == "sqlite:////srv/home/visionloop.db"
+    assert str(settings.sqlalchemy_url) == "sqlite:////srv/home/visionloop.db"
     assert settings.max_body_bytes == 32 * 1024 * 1024
 
 

@@ -57,6 +57,13 @@ def test_the_newest_migration_is_the_one_that_is_asked_for(database: Database) -
     assert script.get_heads() == [HEAD]
 
 
+@pytest.mark.parametrize("name", ["a?b=1", "a%20b", "a#b", "a:b", "é ö", "file:x", "a\udce9"])
+def test_the_database_lies_in_the_home_whatever_its_name(tmp_path: Path, name: str) -> None:
+    Database(Settings(home=tmp_path / name)).close()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name / "visionloop.db").is_file()
+
+
 def test_a_database_of_the_version_before_keeps_its_rows(settings: Settings) -> None:
     old = old_database(settings)
     tables = ("jobs", "models", "promotions", "evaluations", "annotated_datasets",
