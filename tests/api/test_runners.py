@@ -171,7 +171,8 @@ def parse(**fields: str) -> Any:
     async def receive() -> Any:
         return {"type": "http.request", "body": body, "more_body": False}
 
-    request = Request({"type": "http", "method": "POST", "headers": headers}, receive)
+    scope = {"type": "http", "method": "POST", "headers": headers, "query_string": b""}
+    request = Request(scope, receive)
     method: Any = Native.predict
     return asyncio.run(MultipartSerde().parse_request(request, method.input_spec))
 
