@@ -16,7 +16,9 @@ import psutil
 from tests.patience import PATIENCE
 
 ROOT = Path(__file__).parents[2]
-BENTOML = Path(sys.executable).with_name("bentoml")
+# As the command `bentoml`, whose first line names a place that a moved checkout has left; without
+# -P the current folder would come first.
+BENTOML = (sys.executable, "-P", "-m", "bentoml")
 
 
 class Server:
@@ -38,10 +40,9 @@ class Server:
 
     def start(self) -> Server:
         self.starts += 1
-        command = [str(BENTOML), "serve", self.target]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*command, "--port", str(self.port)],
+                [*BENTOML, "serve", self.target, "--port", str(self.port)],
                 cwd=self.folder,
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
