@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.seeds import rng
 from training.datasets import Dataset, inspect
 
 NAMES = "names: [car, person, dog]\n"
@@ -17,7 +18,7 @@ def draw(path: Path, *lines: str, label: Path | None = None) -> None:
     """An image that no other path has, and its label file, beside it unless told."""
     path.parent.mkdir(parents=True, exist_ok=True)
     seed = sum(str(path).encode())
-    pixels = np.random.default_rng(seed).integers(0, 256, (48, 64, 3), np.uint8)
+    pixels = rng(seed).integers(0, 256, (48, 64, 3), np.uint8)
     Image.fromarray(pixels).save(path)
     label = label or path.with_suffix(".txt")
     label.parent.mkdir(parents=True, exist_ok=True)
