@@ -109,13 +109,11 @@ class Dataset(Report):
         description="yolo, folders (of classes), images (alone), or the documents' forms joined "
         "by +: coco, cvat_xml, label_studio, labelme, voc, yolo",
     )
-    images: dict[str, int] = Field(
+    accounting: dict[str, Any] = Field(
         {},
-        description="received = labelled + empty + without_annotation + unreadable + copies; "
-        "missing: described, and not in the zip",
-    )
-    objects: dict[str, Any] = Field(
-        {}, description="received = stored + passed_over, which has a count per reason"
+        description="what became of all that came. images: received = labelled + empty + "
+        "without_annotation + unreadable + copies; missing: described, and not in the zip. "
+        "objects: received = stored + passed_over, which has a count per reason",
     )
     renamed: dict[str, str] = Field(
         {}, description="path in the zip → path here, of images whose name was taken"

@@ -31,8 +31,9 @@ os.environ.update(_ultralytics.environment(HOME, threads=1))  # small models: no
 
 from hypothesis import settings as hypothesis_settings  # noqa: E402
 
-# No examples of former runs: what a run tries depends on its seed alone.
-hypothesis_settings.register_profile("seeded", database=None)
+# No examples of former runs: what a run tries depends on its seed alone. No deadline: how long
+# an example takes depends on what else the machine does.
+hypothesis_settings.register_profile("seeded", database=None, deadline=None)
 hypothesis_settings.load_profile("seeded")
 
 

@@ -85,11 +85,13 @@ class Intake:
         kinds = ("received", "labelled", "empty", "without_annotation", "unreadable", "copies")
         return {
             "source_format": self.form,
-            "images": {kind: self.images[kind] for kind in kinds} | {"missing": len(self.missing)},
-            "objects": {
-                "received": self.objects["received"],
-                "stored": self.objects["stored"],
-                "passed_over": {reason: n for reason, n in self.passed_over.items() if n},
+            "accounting": {
+                "images": {k: self.images[k] for k in kinds} | {"missing": len(self.missing)},
+                "objects": {
+                    "received": self.objects["received"],
+                    "stored": self.objects["stored"],
+                    "passed_over": {reason: n for reason, n in self.passed_over.items() if n},
+                },
             },
             "renamed": dict(list(self.renamed.items())[:SHOWN]),
             "notes": self.notes,

@@ -196,8 +196,8 @@ READ: dict[str, Callable[[dict[str, Any], dict[str, Any]], Annotations]] = {
     ("tool", "model", "confidence"),
     [
         ("object_detection", "", LOW),
-        ("object_detection", "small_segment", "0.05"),
-        ("image_segmentation", "small_segment", "0.05"),
+        ("object_detection", "small_segment", "0.001"),
+        ("image_segmentation", "small_segment", "0.001"),
         ("keypoint_detection", "", "0.05"),
         ("image_classification", "", "0"),
     ],

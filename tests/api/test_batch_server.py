@@ -154,7 +154,7 @@ def test_an_uploaded_zip_is_annotated_and_can_be_cancelled(
         ({"tool": "object_detection", "dataset": "nobody"}, 404, "No data set 'nobody'"),
         ({"tool": "keypoint_detection", "dataset": "."}, 404, "pose"),
         ({"tool": "object_detection", "dataset": ".", "bands": {"accept": 2}}, 400, "bands"),
-        ({"tool": "object_detection", "dataset": ".", "format": "voc"}, 400, "label_studio"),
+        ({"tool": "object_detection", "dataset": ".", "format": "csv"}, 400, "label_studio"),
     ],
 )
 def test_a_wrong_request_is_told_why(

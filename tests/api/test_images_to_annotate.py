@@ -32,7 +32,7 @@ def send(service: Service, dataset: str, document: Any, **query: str) -> dict[st
 def test_images_alone_grow_into_a_data_set(service: Service, form: str) -> None:
     card = upload(service, made.together(SHOWN, "frames/"))
     dataset = card["id"]
-    assert (card["usable"], card["images"]["without_annotation"]) == (False, 12)
+    assert (card["usable"], card["accounting"]["images"]["without_annotation"]) == (False, 12)
     sheet = service.call(service.app, "GET", f"/api/datasets/{dataset}/sheet.png")
     assert sheet.status_code in (200, 404), sheet.text
     documents: dict[str, Any] = {
@@ -103,9 +103,9 @@ def test_every_export_is_a_new_data_set_with_the_same_in_it(
     assert again.status_code == 201, again.text
     card = again.json()
     assert card["source_format"] == form
-    assert card["images"]["labelled"] == first["images"]["labelled"]
-    assert card["images"]["empty"] == first["images"]["empty"]
-    assert card["objects"] == first["objects"]
+    assert card["accounting"]["images"]["labelled"] == first["accounting"]["images"]["labelled"]
+    assert card["accounting"]["images"]["empty"] == first["accounting"]["images"]["empty"]
+    assert card["accounting"]["objects"] == first["accounting"]["objects"]
     assert set(card["classes"]) >= {"car", "dog"}
     counted = {row["name"]: sum(v for k, v in row.items() if k in ("train", "val"))
                for row in card["class_counts"]}  # fmt: skip

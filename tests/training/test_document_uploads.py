@@ -37,8 +37,10 @@ def store(settings: Settings) -> DatasetStore:
 def add(store: DatasetStore, entries: Entries, task: Task | None = None) -> dict[str, Any]:
     card = store.add(packed(entries), "set", task)
     counted = ("labelled", "empty", "without_annotation", "unreadable", "copies")
-    assert card["images"]["received"] == sum(card["images"][kind] for kind in counted)
-    objects = card["objects"]
+    assert card["accounting"]["images"]["received"] == sum(
+        card["accounting"]["images"][kind] for kind in counted
+    )
+    objects = card["accounting"]["objects"]
     assert objects["received"] == objects["stored"] + sum(objects["passed_over"].values())
     return card
 
@@ -70,10 +72,10 @@ def test_what_tools_export_becomes_a_data_set_with_all_of_it(
     assert card["source_format"] == form
     assert card["usable"]
     assert card["task"] == "detect"
-    assert card["images"]["received"] == 8
-    assert card["images"]["labelled"] == 7
-    assert card["images"]["empty"] == 1
-    assert card["objects"] == {"received": 14, "stored": 14, "passed_over": {}}
+    assert card["accounting"]["images"]["received"] == 8
+    assert card["accounting"]["images"]["labelled"] == 7
+    assert card["accounting"]["images"]["empty"] == 1
+    assert card["accounting"]["objects"] == {"received": 14, "stored": 14, "passed_over": {}}
     assert set(card["classes"]) >= {"car", "dog"}
     if form in ("coco", "yolo"):
         assert card["classes"] == list(CLASSES)
@@ -94,7 +96,7 @@ def test_wrapped_in_a_folder_beside_rests_it_is_the_same(store: DatasetStore, wh
     entries |= {"__MACOSX/my export/._x.json": b"\0", "my export/.DS_Store": b"\0"}
     entries |= {"my export/Thumbs.db": b"\0", "my export/labels.cache": b"\0"}
     card = add(store, entries)
-    assert (card["source_format"], card["objects"]["stored"]) == (form, 14)
+    assert (card["source_format"], card["accounting"]["objects"]["stored"]) == (form, 14)
 
 
 @pytest.mark.parametrize("task", ["detect", "segment", "pose", "classify", None])
@@ -104,8 +106,8 @@ def test_images_alone_are_a_data_set_to_annotate(
     entries = made.together(SHOWN[:4], "frames/") | {"frames/again.jpg": SHOWN[0].data}
     card = add(store, entries, task)
     assert card["source_format"] == "images"
-    assert card["images"]["without_annotation"] == 4
-    assert card["images"]["copies"] == 1
+    assert card["accounting"]["images"]["without_annotation"] == 4
+    assert card["accounting"]["images"]["copies"] == 1
     assert not card["usable"]
     assert "POST /api/datasets/{id}/annotations" in card["problems"][0]["message"]
     assert card["classes"] == []
@@ -130,10 +132,13 @@ def test_images_in_one_folder_per_class_stay_classes(store: DatasetStore) -> Non
     }
     card = add(store, entries)
     assert (card["source_format"], card["task"]) == ("folders", "classify")
-    assert card["images"]["labelled"] == 10
-    assert card["objects"] == {"received": 10, "stored": 10, "passed_over": {}}
+    assert card["accounting"]["images"]["labelled"] == 10
+    assert card["accounting"]["objects"] == {"received": 10, "stored": 10, "passed_over": {}}
     alone = add(store, entries, "detect")
-    assert (alone["source_format"], alone["images"]["without_annotation"]) == ("images", 10)
+    assert (alone["source_format"], alone["accounting"]["images"]["without_annotation"]) == (
+        "images",
+        10,
+    )
 
 
 def test_documents_without_their_images_are_refused(store: DatasetStore) -> None:
@@ -149,18 +154,18 @@ def test_documents_without_their_images_are_refused(store: DatasetStore) -> None
 
 def test_described_images_that_did_not_come_are_named(store: DatasetStore) -> None:
     card = add(store, {"c.json": made.dumped(made.coco(SHOWN)), **made.together(SHOWN[:5])})
-    assert card["images"] == {
+    assert card["accounting"]["images"] == {
         "received": 5, "labelled": 4, "empty": 1, "without_annotation": 0, "unreadable": 0,
         "copies": 0, "missing": 3,
     }  # fmt: skip
-    assert card["objects"]["stored"] == 8
-    assert card["objects"]["passed_over"] == {"of images that are unmatched": 6}
+    assert card["accounting"]["objects"]["stored"] == 8
+    assert card["accounting"]["objects"]["passed_over"] == {"of images that are unmatched": 6}
     assert "p 7.jpg" in json.dumps(card["problems"])
 
 
 def test_images_nobody_described_wait_and_do_not_train(store: DatasetStore) -> None:
     card = add(store, {"c.json": made.dumped(made.coco(SHOWN[:6])), **made.together(SHOWN)})
-    assert card["images"]["without_annotation"] == 2
+    assert card["accounting"]["images"]["without_annotation"] == 2
     assert sum(split["images"] for split in card["splits"].values()) == 6
     assert len(store.open(card["id"]).unlabelled) == 2
 
@@ -172,12 +177,15 @@ def test_unfinished_tasks_wait_and_finished_empty_ones_are_backgrounds(
     rows[6]["annotations"] = []
     rows[7]["annotations"][0]["was_cancelled"] = True
     card = add(store, {"p.json": made.dumped(rows), **made.together(SHOWN)})
-    assert (card["images"]["labelled"], card["images"]["empty"]) == (5, 1)
-    assert card["images"]["without_annotation"] == 2
+    assert (card["accounting"]["images"]["labelled"], card["accounting"]["images"]["empty"]) == (
+        5,
+        1,
+    )
+    assert card["accounting"]["images"]["without_annotation"] == 2
     for row in rows:
         row["annotations"] = []
     card = add(store, {"p.json": made.dumped(rows), **made.together(SHOWN)})
-    assert (card["usable"], card["images"]["without_annotation"]) == (False, 8)
+    assert (card["usable"], card["accounting"]["images"]["without_annotation"]) == (False, 8)
     assert "not annotated" in "".join(card["notes"])
 
 
@@ -205,7 +213,7 @@ def test_boxes_among_polygons_go_with_the_task_and_are_told(
     entries = {"c.json": made.dumped(polygons(SHOWN, every)), **made.together(SHOWN)}
     card = add(store, entries, task)
     assert card["task"] == becomes
-    assert card["objects"]["stored"] == 14
+    assert card["accounting"]["objects"]["stored"] == 14
     told = "".join(problem["message"] for problem in card["problems"])
     assert said in told
     assert ("converted" in kinds(card)) == bool(said)
@@ -216,8 +224,8 @@ def test_objects_without_an_area_are_counted_and_named(store: DatasetStore) -> N
     document["annotations"][2]["bbox"] = [5, 5, 0, 0]
     document["annotations"][5]["bbox"] = [500, 500, 10, 10]
     card = add(store, {"c.json": made.dumped(document), **made.together(SHOWN)})
-    assert card["objects"]["stored"] == 12
-    assert card["objects"]["passed_over"] == {
+    assert card["accounting"]["objects"]["stored"] == 12
+    assert card["accounting"]["objects"]["passed_over"] == {
         "boxes without an area": 1,
         "without an area within the image": 1,
     }
@@ -231,7 +239,7 @@ def test_names_of_several_folders_stay_apart(store: DatasetStore) -> None:
     card = add(
         store, {"c.json": made.dumped(made.coco(images)), **made.together(images, "images/")}
     )
-    assert card["objects"]["stored"] == 14
+    assert card["accounting"]["objects"]["stored"] == 14
     assert card["renamed"] == {}
     found = {picture.name: picture for picture in originals(store.open(card["id"]))}
     assert set(found) == {f"images/train/{one.name}" for one in images}
@@ -261,8 +269,8 @@ def test_unreadable_images_are_left_out_and_formats_of_all_kinds_are_taken(
     ]
     images = [*SHOWN, *others]
     card = add(store, {"c.json": made.dumped(made.coco(images)), **made.together(images)})
-    assert card["images"]["unreadable"] == 1
-    assert card["images"]["labelled"] == 9
+    assert card["accounting"]["images"]["unreadable"] == 1
+    assert card["accounting"]["images"]["labelled"] == 9
     assert "c.jpg" in json.dumps(card["problems"])
     assert card["usable"]
 
@@ -282,7 +290,7 @@ def test_choices_of_whole_images_become_folders_of_classes(store: DatasetStore) 
     entries = {"p.json": made.dumped(classes_of_images(SHOWN)), **made.together(SHOWN)}
     card = add(store, entries)
     assert card["task"] == "classify"
-    assert card["objects"]["stored"] == 8
+    assert card["accounting"]["objects"]["stored"] == 8
     counted = Counter[str]()
     for row in card["class_counts"]:
         counted[row["name"]] += row["train"] + row.get("val", 0)
@@ -300,15 +308,15 @@ def test_label_files_win_over_documents_beside_a_description_and_that_is_told(
     assert "other_documents" in kinds(card)
     bare = {name: data for name, data in entries.items() if not name.startswith("labels/")}
     card = add(store, bare)
-    assert (card["source_format"], card["objects"]["stored"]) == ("coco", 14)
+    assert (card["source_format"], card["accounting"]["objects"]["stored"]) == ("coco", 14)
 
 
 def test_two_forms_that_say_the_same_are_counted_once(store: DatasetStore) -> None:
     entries = ZIPS["voc beside"][0](SHOWN) | {"c.json": made.dumped(made.coco(SHOWN))}
     card = add(store, entries)
     assert card["source_format"] == "coco+voc"
-    assert card["objects"]["stored"] == 14
-    assert card["objects"]["passed_over"] == {"stated twice": 14}
+    assert card["accounting"]["objects"]["stored"] == 14
+    assert card["accounting"]["objects"]["passed_over"] == {"stated twice": 14}
     document = made.coco(SHOWN)
     document["annotations"][0]["bbox"] = [0, 0, 9, 9]
     with pytest.raises(VisionLoopError, match="say different things"):
@@ -347,8 +355,8 @@ def test_an_image_of_another_size_keeps_the_reason(store: DatasetStore) -> None:
     document = made.coco(SHOWN)
     document["images"][3] |= {"width": SIZE[1], "height": SIZE[0]}
     card = add(store, {"c.json": made.dumped(document), **made.together(SHOWN)})
-    assert card["images"]["missing"] == 1
-    assert card["images"]["without_annotation"] == 1
+    assert card["accounting"]["images"]["missing"] == 1
+    assert card["accounting"]["images"]["without_annotation"] == 1
     (problem,) = [one for one in card["problems"] if one["kind"] == "missing_image"]
     assert "48 × 64" in problem["message"]
     assert "EXIF" in problem["message"]
@@ -360,8 +368,11 @@ def test_masks_beside_images_are_no_images_to_train_on(store: DatasetStore) -> N
         name = f"VOC2007/SegmentationClass/{made.stem(one)}.png"
         entries[name] = made.image(7, "PNG")
     card = add(store, entries)
-    assert (card["images"]["received"], card["images"]["without_annotation"]) == (8, 0)
-    assert card["objects"]["stored"] == 14
+    assert (
+        card["accounting"]["images"]["received"],
+        card["accounting"]["images"]["without_annotation"],
+    ) == (8, 0)
+    assert card["accounting"]["objects"]["stored"] == 14
     assert "8 images are masks" in "".join(card["notes"])
     alone = {name: data for name, data in entries.items() if not name.endswith((".xml", ".txt"))}
     with pytest.raises(DatasetInvalid, match="masks as images"):
@@ -382,7 +393,10 @@ def test_a_class_may_be_called_mask(store: DatasetStore) -> None:
 
 def test_images_alone_in_folders_of_splits_are_no_classes(store: DatasetStore) -> None:
     card = add(store, made.per_split(SHOWN, "{split}2017/{name}"))
-    assert (card["source_format"], card["images"]["without_annotation"]) == ("images", 8)
+    assert (card["source_format"], card["accounting"]["images"]["without_annotation"]) == (
+        "images",
+        8,
+    )
 
 
 @pytest.mark.parametrize("task", ["pose", "classify"])
@@ -417,7 +431,7 @@ def test_subsets_tell_images_of_one_name_apart(store: DatasetStore) -> None:
     ]
     entries = {f"images/{one.split.title()}/{one.name}": one.data for one in images}
     card = add(store, entries | {"annotations.xml": made.cvat(images, subsets=True)})
-    assert card["objects"]["stored"] == 14
+    assert card["accounting"]["objects"]["stored"] == 14
     assert {split: n["images"] for split, n in card["splits"].items()} == {"train": 4, "val": 4}
 
 

@@ -99,7 +99,7 @@ def added(
 
 
 def accounted(card: dict[str, Any]) -> None:
-    images, objects = card["images"], card["objects"]
+    images, objects = card["accounting"]["images"], card["accounting"]["objects"]
     counted = ("labelled", "empty", "without_annotation", "unreadable", "copies")
     assert images["received"] == sum(images[kind] for kind in counted)
     assert min(images.values()) >= 0

@@ -19,6 +19,7 @@ from training.modes import trainer
 from training.publication import Trained
 from training.recipe import Recipe, TrainingRequest, plan
 
+BASE = 1  # where the weights of models to start from are drawn; trainings draw theirs at 0
 NARROW = [0.33, 0.125, 1024]  # half of yolov8n's channels: twice as fast
 
 
@@ -123,7 +124,7 @@ def narrow_network(registry: Registry, task: Task, names: tuple[str, ...] = ()) 
     if found.keypoints:
         yaml["kpt_shape"] = list(found.keypoints.shape)
     description = describe_yolo(yaml, imgsz=96, names=names)
-    with drawing():
+    with drawing(BASE):
         model = build_model(description)
     return _publish(registry, model, description, f"narrow-{task}", save_model)
 
@@ -134,7 +135,7 @@ def narrow_mobilenet(registry: Registry, names: tuple[str, ...]) -> str:
     from training.mobilenet import open_residuals
 
     description = describe_mobilenet(len(names), 64, names=names, width=0.25)
-    with drawing():
+    with drawing(BASE):
         model = build_model(description)
         open_residuals(model)
     return _publish(registry, model, description, "narrow-mobilenet", save_model)
