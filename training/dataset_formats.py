@@ -199,8 +199,9 @@ def _pictures(placed: Sequence[_Placed], images: bool) -> Iterator[Entry]:
 
 
 def _yolo(data: Exported, placed: Sequence[_Placed], images: bool) -> Iterator[Entry]:
-    splits = {one.split for one in placed} | {"train", "val"}
-    described = ("train", "val", "test") if "test" in splits else ("train", "val")
+    splits = {one.split for one in placed} | {"train"}
+    # A folder that is named and not there is refused; without a val, some of train is held out.
+    described = [split for split in ("train", "val", "test") if split in splits]
     text = describe(data.task, data.names, data.keypoint_names, described)
     yield Entry("data.yaml", text.encode())
     for one in placed:
