@@ -137,7 +137,7 @@ def test_a_python_that_is_not_there_costs_no_environment(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("port", ["abc", "", "0", "65536", "99999", "-1", "80 81", "3000.5"])
 def test_a_port_that_is_none_is_refused(tmp_path: Path, port: str) -> None:
-    """BentoML 1.4.39 would serve on 34463 when asked for 99999."""
+    """BentoML 1.4.39 takes 99999 and runs: nobody finds it there."""
     venv = tmp_path / "venv"
     python_of(venv / "bin", (3, 12))
     (venv / ".installed").touch()
