@@ -116,9 +116,11 @@ def _written(thing: Annotation) -> Iterator[str]:
 
 def _name(root: Element) -> str:
     """Of the image's file. `path` is that of another machine, so only its last part counts; it has
-    the suffix where `filename` lacks it, as in labelImg2's documents."""
+    the suffix where `filename` lacks it, as in labelImg2's documents. labelImg may write there
+    where the document itself lies: that is no image's name."""
     name = text_of(root.find("filename"))
-    last = PureWindowsPath(text_of(root.find("path"))).name
+    path = PureWindowsPath(text_of(root.find("path")))
+    last = "" if path.suffix.lower() == ".xml" else path.name
     return last if not name or PureWindowsPath(last).stem == name else name
 
 

@@ -121,6 +121,8 @@ def test_the_path_names_the_image_where_filename_does_not() -> None:
     assert from_voc(document().replace("<filename>a.jpg</filename>", "")).image == "a.jpg"
     assert from_voc(document().replace("<filename>a.jpg<", "<filename>a<")).image == "a.jpg"
     assert from_voc(document().replace("<filename>a.jpg<", "<filename>b.png<")).image == "b.png"
+    itself = document().replace("<filename>a.jpg<", "<filename>a<").replace("x\\a.jpg", "x\\a.xml")
+    assert from_voc(itself).image == "a"
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "gbk", "shift-jis"])
