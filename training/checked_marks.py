@@ -76,9 +76,15 @@ def _object(thing: Annotation, name: str, size: tuple[int, int]) -> Annotation:
     if lost or (bounds and min(bounds[2] - bounds[0], bounds[3] - bounds[1]) < SMALLEST):
         raise ValidationFailed(
             f"{name[:100]}: an object '{thing.label[:60]}' has no area within the image of "
-            f"{size[0]} × {size[1]} pixels."
+            f"{size[0]} × {size[1]} pixels{_place(thing)}."
         )
     return made
+
+
+def _place(thing: Annotation) -> str:
+    """Which object it is: by the tool's id, and where it lies."""
+    known = f" (region {thing.id[:40]!r})" if thing.id else ""
+    return f": {', '.join(f'{value:g}' for value in thing.bounds or ())}{known}"
 
 
 def _clipped(parts: Sequence[Part], size: tuple[int, int]) -> tuple[Part, ...]:
