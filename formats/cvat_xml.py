@@ -56,7 +56,12 @@ DETAILS = frozenset(["attribute"])  # say more about their shape, or about the i
 Skeletons = dict[str, list[str]]  # class → its key points, in order
 
 
-def from_cvat_xml(text: str | bytes, *, skipped: Counter[str] | None = None) -> list[Annotations]:
+def from_cvat_xml(
+    text: str | bytes,
+    *,
+    skipped: Counter[str] | None = None,
+    incomplete: set[int] | None = None,
+) -> list[Annotations]:
     """Its images, those without a shape included.
 
     An image's width and height are 0 where the document states none. Images that share their name
@@ -65,6 +70,7 @@ def from_cvat_xml(text: str | bytes, *, skipped: Counter[str] | None = None) -> 
     Args:
         text: The XML.
         skipped: Counts, by reason, the shapes that are not taken.
+        incomplete: Gets the places of images of which a shape is not taken.
 
     Raises:
         ValidationFailed: It is of a video (tracks), or a shape cannot be read; the message
@@ -76,6 +82,8 @@ def from_cvat_xml(text: str | bytes, *, skipped: Counter[str] | None = None) -> 
         raise ValidationFailed(f"A {WHAT} begins with <annotations>, not <{str(root.tag)[:40]}>.")
     if skipped is not None:
         skipped.update(reader.skipped)
+    if incomplete is not None:
+        incomplete.update(reader.incomplete)
     return reader.named()
 
 
@@ -87,12 +95,16 @@ class _Reader:
     subsets: list[str] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
     skeletons: Skeletons = field(default_factory=dict)
+    incomplete: set[int] = field(default_factory=set)
 
     def child(self, element: Element) -> None:
         if element.tag == "meta":
             self._meta(element)
         elif element.tag == "image":
+            before = self.skipped.total()
             self.images.append(self._image(element))
+            if self.skipped.total() > before:
+                self.incomplete.add(len(self.images) - 1)
             self.subsets.append(element.get("subset", ""))
         elif element.tag == "track":
             raise ValidationFailed(

@@ -80,7 +80,10 @@ def to_coco(
 
 
 def from_coco(
-    document: Mapping[str, Any], *, skipped: Counter[str] | None = None
+    document: Mapping[str, Any],
+    *,
+    skipped: Counter[str] | None = None,
+    incomplete: set[int] | None = None,
 ) -> list[Annotations]:
     """Its images, those without an object included.
 
@@ -90,6 +93,7 @@ def from_coco(
     Args:
         document: Of instances.
         skipped: Counts, by reason, the objects that are not taken: COCO's own crowd regions.
+        incomplete: Gets the places of images of which an object is not taken.
 
     Raises:
         ValidationFailed: An image or annotation lacks a field, an id stands twice or is nobody's,
@@ -105,6 +109,7 @@ def from_coco(
     passed: Counter[str] = Counter()
     of_coco = _is_of_coco(document.get("info"))
     boxes: list[Stated] = []
+    lost: set[str] = set()
     for place, row in enumerate(annotations, 1):
         where = f"Annotation {_shown(row, place)}"
         image, category = (
@@ -114,6 +119,7 @@ def from_coco(
         where = f"{where} of image {image} ({str(listed[image]['file_name'])[:100]!r})"
         if _is_set(row.get("iscrowd")) and (of_coco or _is_crowd(row, image, category)):
             passed[CROWD] += 1
+            lost.add(image)
         else:
             made = _annotation(row, named[category], sizes[image], where)
             objects[image].append(made)
@@ -130,6 +136,10 @@ def from_coco(
     ]
     if skipped is not None:
         skipped.update(passed)
+    if incomplete is not None:
+        pairs = zip(listed, found, strict=True)
+        rows = enumerate((key, len(one) < len(objects[key])) for key, one in pairs)
+        incomplete.update(place for place, (key, less) in rows if less or key in lost)
     return found
 
 
@@ -140,10 +150,10 @@ def category_names(document: Mapping[str, Any]) -> list[str]:
     used = {str(row.get("category_id")) for row in document.get("annotations") or ()}
     above = {str(row.get("supercategory")) for row in categories}
     return [
-        row["name"]
+        str(row["name"])
         for row in categories
         if str(row.get("id")) in used
-        or row["name"] not in above
+        or str(row["name"]) not in above
         or str(row.get("supercategory")) not in ("none", "None", "")
     ]
 

@@ -17,6 +17,7 @@ from errors import ValidationFailed
 from formats.cvat_xml import from_cvat_xml
 from formats.voc import from_voc
 from formats.xml_documents import xml_format
+from inference.annotations import Annotations
 from inference.coco import category_names, from_coco
 from inference.label_config import ImageTag, parse_label_config
 from inference.labelme import from_labelme
@@ -46,7 +47,7 @@ from training.label_files import (
     read_labels,
     refuse_foreign,
 )
-from training.source_annotations import Marks, Sent
+from training.source_annotations import Emptiness, Marks, Sent
 from training.task_documents import from_tasks, tags_for
 
 BIGGEST = 512 * 2**20  # bytes of one document
@@ -331,7 +332,8 @@ class _Reading:
         """`place`: of the document in a list of them; each has ids of its own."""
         try:
             whole = {"annotations": [], **document} if isinstance(document, Mapping) else document
-            found = from_coco(whole, skipped=self.skipped)
+            incomplete: set[int] = set()
+            found = from_coco(whole, skipped=self.skipped, incomplete=incomplete)
         except ValidationFailed as error:
             raise ValidationFailed(f"{file}{place}: {error.message}") from None
         names = category_names(document)
@@ -342,8 +344,9 @@ class _Reading:
             )
         split = SPLIT.search(PurePosixPath(file).stem)
         folder = f"images/{split[1]}" if split else folder_of(file)
-        for one in found:
-            yield read_already(one, file, one.image, beside=folder, empty="unstated")
+        for number, one in enumerate(found):
+            empty = _emptiness(one, number in incomplete)
+            yield read_already(one, file, one.image, beside=folder, empty=empty)
 
     def _labelme(self, document: Any, file: str, listed: bool) -> Marks:
         skipped: Counter[str] = Counter()
@@ -363,8 +366,17 @@ class _Reading:
         return [replace(of_file(found, file, "voc", "filename"), skipped=skipped)]
 
     def _cvat(self, data: bytes, file: str) -> list[Marks]:
-        found = from_cvat_xml(data, skipped=self.skipped)
-        return [read_already(one, file, one.image, empty="unstated") for one in found]
+        incomplete: set[int] = set()
+        found = from_cvat_xml(data, skipped=self.skipped, incomplete=incomplete)
+        return [
+            read_already(one, file, one.image, empty=_emptiness(one, number in incomplete))
+            for number, one in enumerate(found)
+        ]
+
+
+def _emptiness(found: Annotations, incomplete: bool) -> Emptiness:
+    """Of an image of a document of many: with something that no reader takes it is not empty."""
+    return "unfinished" if incomplete and not found.objects else "unstated"
 
 
 def _not_understood(name: str, remedy: str = "") -> ValidationFailed:

@@ -12,6 +12,8 @@ from inference.coordinates import are_fractions
 from inference.polygons import clip
 from models_store.description import Task
 
+NO_PLACE = "without an area within the image"
+
 
 def unfit(thing: Annotation, task: Task) -> str:
     """Why a data set of a task cannot hold an object; empty: it can."""

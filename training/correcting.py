@@ -13,7 +13,7 @@ from inference.annotations import NO_AREA, Annotations
 from models_store.description import Task
 from training.annotated_picture import PERSON, AnnotatedPicture
 from training.annotation_diff import compare
-from training.checked_marks import checked, unfit
+from training.checked_marks import NO_PLACE, checked, unfit
 from training.image_identity import Claim, Identity, Image, free_names
 from training.known_names import with_known_names
 from training.oddities import Oddities
@@ -226,7 +226,8 @@ def _fitting(made: Correction, found: Annotations, rules: Rules) -> Annotations:
 
 def _is_empty(marks: Marks, found: Annotations, rules: Rules) -> bool:
     """Whether it says that nothing is in the image."""
-    drawn = any(thing.bounds for thing in found.objects) or NO_AREA in marks.skipped
+    lost = not marks.skipped.keys().isdisjoint((NO_AREA, NO_PLACE))
+    drawn = lost or any(thing.bounds for thing in found.objects)
     if drawn or marks.empty == "unfinished":
         return False  # there was something
     if marks.empty == "finished":

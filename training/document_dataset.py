@@ -15,7 +15,7 @@ from inference.images import check_header
 from inference.yolo_labels import to_yolo
 from models_store.description import Task
 from training.annotation_documents import READ
-from training.checked_marks import checked, refuse_fractions, unfit
+from training.checked_marks import NO_PLACE, checked, refuse_fractions, unfit
 from training.class_folder_marks import MASKS
 from training.correcting import UNSAID, Correction, Rules, read_correction
 from training.dataset_yaml import UNLABELLED
@@ -30,7 +30,6 @@ from training.task_forms import describe, fitting, folder_name, task_of
 
 HERE = "the zip"
 ANY = (1000, 1000)  # width and height to read objects by, where none is stated
-NO_PLACE = "without an area within the image"
 NO_POINTS = "without key points, in a pose data set"
 MORE_CLASSES = "further classes of an image that can have one"
 SHOWN = 12
@@ -82,8 +81,8 @@ def write_dataset(
         raise _no_images(sent)
     if all(marks.empty == "unfinished" for marks in whole.marks):
         return _images_alone(root, whole, task, folder, intake)
-    whole = replace(whole, marks=[_with_places(marks, intake) for marks in whole.marks])
     intake.task = _task(whole, task, intake)
+    whole = replace(whole, marks=[_with_places(marks, intake) for marks in whole.marks])
     made = _Making(whole, intake.task, intake)
     rules = Rules(HERE, (), made.task, max_pixels, background=True, any_format=True)
     correction = read_correction([], whole, rules)
@@ -159,9 +158,12 @@ def _task(sent: Sent, asked: Task | None, intake: Intake) -> Task:
     Raises:
         DatasetInvalid: No object fits the task asked for.
     """
-    every = [marks.read(marks.size or ANY) for marks in sent.marks]
+    every = []
     for marks in sent.marks:
+        skipped = Counter(marks.skipped)  # some readers count once, others whenever they read
+        every.append(marks.read(marks.size or ANY))
         marks.skipped.clear()
+        marks.skipped.update(skipped)
     fits = task_of(every)
     objects = [thing for found in every for thing in found.objects]
     if asked is not None:
@@ -225,7 +227,7 @@ def _place(made: _Making, correction: Correction, root: Path) -> None:
             made.intake.copies(names)
         stated = [splits[name] for name in names if name in splits]
         split = next((s for s in ("test", "val", "train") if s in stated), "train")
-        if found is None and not only_labels:
+        if found is None and (not only_labels or content in correction.images):
             made.placed.append(_Placed(first))
         elif found is None:
             made.placed.append(_Placed(first, split))
@@ -296,6 +298,9 @@ def _write(made: _Making, root: Path, folder: Path) -> Path:
     for one in made.placed:
         if one.found is not None and made.task == "classify" and not one.found.objects:
             one.found, one.split = None, ""
+        elif one.found and one.found.objects and not _kept(one.found, made.task):
+            made.intake.passed_over[NO_POINTS] += len(one.found)
+            one.found, one.split = None, ""  # something is there: no background
         if one.found is None and (made.task == "classify" or not one.split):
             made.intake.images["without_annotation"] += 1
             _move(root, one.name, folder / names.take(UNLABELLED, one.name, made.intake))
@@ -311,6 +316,10 @@ def _write(made: _Making, root: Path, folder: Path) -> Path:
     text = describe(made.task, made.classes, made.points, splits, **more)
     top.write_text(text, encoding="utf-8")
     return top
+
+
+def _kept(found: Annotations, task: Task) -> bool:
+    return task == "classify" or bool(fitting(found, task).objects)
 
 
 def _write_class(made: _Making, root: Path, folder: Path, one: _Placed, names: FreePaths) -> None:

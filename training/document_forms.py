@@ -70,7 +70,7 @@ def foreign_json(document: Any) -> str | None:
     first = inner[0] if _is_list(inner) and inner and isinstance(inner[0], Mapping) else {}
     if "_via_img_metadata" in one or _is_via(one):
         return "a project of the VGG Image Annotator (VIA): export as COCO in its menu Annotation"
-    if "caption" in first:
+    if "caption" in first and not {"bbox", "segmentation"} & first.keys():
         return "COCO captions, which mark nothing in an image: send the instances document"
     if "segments_info" in first:
         return "COCO panoptic, whose masks are other images: send the instances document"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import PurePosixPath
 
 from errors import ValidationFailed
@@ -15,9 +16,11 @@ def of_file(found: Annotations, file: str, form: str, key: str) -> Marks:
     own = PurePosixPath(file).stem
     folder = folder_of(file)
     parts = parts_of(found.image)
+    last = unicodedata.normalize("NFC", parts[-1]) if parts else ""
     if not parts:
         return read_already(found, form, file, own, folder, stem=True)
-    if own not in (parts[-1], without_suffix(parts[-1]), PurePosixPath(parts[-1]).stem):
+    named = last, without_suffix(last), PurePosixPath(last).stem
+    if unicodedata.normalize("NFC", own) not in named:
         raise ValidationFailed(
             f"{file} is named after another image than its {key} {found.image[:100]!r} says. "
             "Rename the file, or correct what it says."

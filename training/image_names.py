@@ -83,16 +83,27 @@ class NameIndex(Generic[T]):
     ) -> Found[T]:
         """The one of several images of a name that the folders point to."""
         wanted = [tuple(map(table.form, _bare(path))) for path in paths]
+        last = rows[0][0][-1]
+        whole = table.names[last] is rows  # else all that have its stem
+
+        def only(found: Iterable[tuple[Parts, int]]) -> list[tuple[Parts, int]]:
+            return [row for row in found if not whole or row[0][-1] == last]
+
+        wanted = [path for path in wanted if path[-1] == without_suffix(last)]
         for path in wanted:
-            exact = [number for parts, number in rows if _bare(parts) == path]
+            exact = only(table.paths.get(path, ()))
             if len(exact) == 1:
-                return Found(self._items[exact[0]], "path" if len(path) > 1 else "name")
+                return Found(self._items[exact[0][1]], "path" if len(path) > 1 else "name")
         if len(rows) == 1:
             parts, number = rows[0]
             inside = any(_common(_bare(parts), path) == len(parts) for path in wanted)
             return Found(self._items[number], "path" if inside and len(parts) > 1 else "name")
-        shared = [max(_common(_bare(parts), path) for path in wanted) for parts, _ in rows]
-        if (best := _only_best(shared, 2)) is None:  # the folder that the document lies in, then
+        ends = {path[-2:] for path in wanted if len(path) > 1}
+        near = only(row for end in ends for row in table.ends.get(end, ()))
+        shared = [max(_common(_bare(parts), path) for path in wanted) for parts, _ in near]
+        if (best := _only_best(shared, 2)) is not None:
+            rows = near
+        else:  # the folder that the document lies in, then
             above = [max(_common(parts[::-1], path[::-1]) for path in wanted) for parts, _ in rows]
             best = _only_best(above, 1)
         if best is not None:
@@ -107,11 +118,15 @@ class _Table:
         self.form = form
         self.names: dict[str, list[tuple[Parts, int]]] = {}
         self.stems: dict[str, list[tuple[Parts, int]]] = {}
+        self.paths: dict[Parts, list[tuple[Parts, int]]] = {}
+        self.ends: dict[Parts, list[tuple[Parts, int]]] = {}
 
     def add(self, parts: Parts, number: int) -> None:
         parts = tuple(map(self.form, parts))
         self.names.setdefault(parts[-1], []).append((parts, number))
         self.stems.setdefault(without_suffix(parts[-1]), []).append((parts, number))
+        self.paths.setdefault(_bare(parts), []).append((parts, number))
+        self.ends.setdefault(_bare(parts)[-2:], []).append((parts, number))
 
     def fitting(self, path: Parts, stem: bool) -> list[tuple[Parts, int]]:
         last = self.form(path[-1])
@@ -156,7 +171,7 @@ def _bare(parts: Parts) -> Parts:
 
 def _only_best(counts: Sequence[int], least: int) -> int | None:
     """The place of the highest count, if it is high enough and no other is as high."""
-    best = max(counts)
+    best = max(counts, default=0)
     return counts.index(best) if best >= least and counts.count(best) == 1 else None
 
 

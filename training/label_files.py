@@ -72,8 +72,10 @@ def names_of(path: str, text: str) -> ClassList:
     numbered = [_NUMBERED.fullmatch(line) for line in lines]
     ids = [int(match[1]) for match in numbered if match]
     if lines and ids == list(range(len(lines))):
-        return ClassList(path, tuple(match[2].strip() for match in numbered if match))
-    return ClassList(path, tuple(lines))
+        lines = [match[2].strip() for match in numbered if match]
+    first = {name: i for i, name in reversed(list(enumerate(lines)))}
+    told = (n if first[n] == i else f"{n} ({i})" for i, n in enumerate(lines))
+    return ClassList(path, tuple(told))  # one that stands twice gets its id, as in a data.yaml
 
 
 def read_labels(

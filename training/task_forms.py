@@ -21,7 +21,7 @@ def task_of(found: Iterable[Annotations]) -> Task:
     kinds: Counter[str] = Counter()
     for marked in found:
         for thing in marked.objects:
-            kinds["points"] += bool(thing.keypoints)
+            kinds["points"] += any(point.visibility for point in thing.keypoints)
             kinds["polygons"] += bool(thing.parts)
             kinds["boxes"] += thing.box is not None and not thing.parts
     if kinds["points"]:

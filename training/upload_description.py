@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from errors import DatasetInvalid, ValidationFailed, VisionLoopError
 from formats.xml_documents import xml_format
@@ -28,6 +29,7 @@ from training.source_annotations import Sent
 DOCUMENTS = frozenset({".json", ".xml", ".txt", ".names"})  # that may hold annotations
 LOOKED_AT = 50  # documents beside a description
 BIGGEST = 64 * 2**20  # bytes of one of these
+LINES = 20  # of a text that are looked at
 DEPTH = 4  # folders below the top in which a description may lie
 
 
@@ -72,6 +74,7 @@ def understand(root: Path, task: Task | None, spare: Path, max_pixels: int) -> U
     if classes and not any(path.suffix.lower() in DOCUMENTS for path in root.rglob("*")):
         return Understood(root, "folders", findings=_tables(root))
     sent = from_folder(root, None, (), (), classify=False)
+    _refuse_tables(root, sent)
     if sent.marks:
         if sent.forms == ("yolo",) and (root / "classes.txt").is_file():
             return Understood(root, "yolo")  # as Label Studio exports it
@@ -115,6 +118,25 @@ def _class_folders(root: Path) -> bool:
     folders = [path for path in top.iterdir() if path.is_dir()]
     named = [path for path in folders if not says_no_class(path.name)]
     return is_class_tree(root) and any(not _is_of_masks(path, folders) for path in named)
+
+
+def _refuse_tables(root: Path, sent: Sent) -> None:
+    """Raises DatasetInvalid: a text names images and says more of them, in a form not read."""
+    names = {PurePosixPath(name).name for name in sent.pictures}
+    for name in sent.ignored:
+        if not name.lower().endswith((".txt", ".csv")):
+            continue
+        with (root / name).open(encoding="utf-8", errors="replace") as file:
+            lines = [line.strip() for line in islice(file, LINES)]
+        for number, line in enumerate(lines):
+            image, *more = re.split(r"[\s,;]+", line, maxsplit=1)
+            below = lines[number + 1 : number + 2]  # as WIDER FACE's: a name, then numbers
+            says = more or [text for text in below if re.fullmatch(r"[-\d.\s]+", text)]
+            if PurePosixPath(image).name in names and any(re.match(r"[-\d]", one) for one in says):
+                raise DatasetInvalid(
+                    f"{name}, line {number + 1}, says something of {image[:100]} in a form that "
+                    f"is not read. {READ}. Remove it if that is no annotation."
+                )
 
 
 def _tables(root: Path) -> tuple[Finding, ...]:
