@@ -247,7 +247,7 @@ def what_cannot_be_is_told(stage: Stage) -> None:
     for body, sentence in (
         ({"gate": {"metric": "beauty"}}, "beauty"),
         ({"gate": {"min_gain": 7}}, "gate.min_gain"),
-        ({"gate": {"colour": 1}}, "gate.colour"),
+        ({"gate": {"colour": 1}}, "gate: Unknown field 'colour'"),
         ({"gate": {"dataset": "/etc"}}, "/etc"),
     ):
         answer = stage.client.post(promote, json=body)

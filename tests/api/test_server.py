@@ -180,7 +180,7 @@ JSON = {"Content-Type": "application/json"}
         ("GET", "/models/nope", {}, 404, "MODEL_NOT_FOUND"),
         ("GET", "/models/nope:1", {}, 404, "MODEL_NOT_FOUND"),
         ("GET", "/models/%2e%2e", {}, 404, "MODEL_NOT_FOUND"),
-        ("GET", "/models/ü%00", {}, 404, "MODEL_NOT_FOUND"),
+        ("GET", "/models/ü%00", {}, 400, "VALIDATION_ERROR"),
         ("DELETE", "/models/nope", {}, 404, "MODEL_NOT_FOUND"),
         ("DELETE", f"/models/{DETECTOR}", {}, 409, "CONFLICT"),
         ("POST", "/models/active", {"json": {"model_id": "nope"}}, 404, "MODEL_NOT_FOUND"),

@@ -259,7 +259,7 @@ def test_bentomls_tasks_are_a_way_to_the_same_jobs(
     refused = result(submit(model_id="no_such_model", dataset_path=str(data)))
     assert (refused.status_code, refused.json()["code"]) == (404, "MODEL_NOT_FOUND")
     refused = result(submit(data_path=str(data), imgz=64))
-    assert "no field 'imgz'. Known: " in refused.json()["message"]
+    assert "Unknown field 'imgz'" in refused.json()["message"]
 
     def known() -> set[str]:
         return {job["job_id"] for job in client.get("/jobs").json()["jobs"]}
