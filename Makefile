@@ -74,7 +74,7 @@ stress: $(READY)  ## Kill and cancel training jobs at random moments, half an ho
 	@$(RUN) benchmarks.stress_jobs
 
 starters: $(READY)  ## Draw the training pictures and train both starter models again
-	@$(RUN) training.starters classifier && $(RUN) training.starters detector
+	@$(RUN) synthetic.train_starters classifier && $(RUN) synthetic.train_starters detector
 
 build: $(READY)  ## Build the Bento
 	@$(RUN) bentoml build

@@ -13,13 +13,14 @@ import bentoml
 # (`_internal/service/loader.py`); this entry stays, and hides what the current folder holds.
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from api import deployment, native
-from api.app import Door, layered
-from api.model_runner import ModelRunner, guarded
+from api import native
+from api.app import Door, guarded, layered, longest
 from inference.device import device
+from serving import lifecycle
+from serving.model_runner import ModelRunner
 
-settings = deployment.usable_settings()
-os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(deployment.open_metrics(settings))
+settings = lifecycle.usable_settings()
+os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(lifecycle.open_metrics(settings))
 door = Door(native=frozenset({"/predict", "/annotate"}))
 
 # The two runners share one GPU; BentoML would give the second of two whole ones none.
@@ -56,16 +57,16 @@ class Trainer:
     @bentoml.on_startup
     async def open(self) -> None:
         # Late, as in the gateway below: the other processes import this file too.
-        from api.leaving import on_leaving
-        from api.telemetry import EPOCH
-        from training.dispatcher import dispatcher_of
+        from jobs.dispatcher import dispatcher_of
+        from serving.shutdown import on_leaving
+        from serving.telemetry import EPOCH
 
         self.dispatcher = dispatcher_of(
             settings, lambda mode, seconds: EPOCH.labels(mode).observe(seconds)
         )
         self.dispatcher.start()
         on_leaving(self.dispatcher.leave)
-        deployment.settle(settings)
+        lifecycle.settle(settings)
 
     @bentoml.on_shutdown
     async def close(self) -> None:
@@ -88,7 +89,7 @@ class Trainer:
     http={"host": "127.0.0.1", "port": 3000},
     metrics={"enabled": False},
     runner_probe={"enabled": False},
-    traffic={"timeout": deployment.longest(settings)},
+    traffic={"timeout": longest(settings)},
 )
 class VisionLoop:
     """The gateway: everything that is reached from outside."""
@@ -100,14 +101,14 @@ class VisionLoop:
     @bentoml.on_deployment
     @staticmethod
     def prepare() -> None:
-        deployment.prepare(settings)
+        lifecycle.prepare(settings)
 
     @bentoml.on_startup
     async def open(self) -> None:
-        from api.gateway import Gateway
-        from api.lull import Lull
-        from api.runners import Runner
-        from api.trainer import TrainerLink
+        from serving.gateway import Gateway
+        from serving.idle import Lull
+        from serving.runner_client import Runner
+        from serving.trainer_client import TrainerLink
 
         lull = Lull()
         runners = {
@@ -116,7 +117,7 @@ class VisionLoop:
         }
         self.gateway = Gateway.open(settings, runners, TrainerLink(Trainer))
         door.open(self.gateway)
-        deployment.settle(settings)
+        lifecycle.settle(settings)
 
     @bentoml.on_shutdown
     async def close(self) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from errors import VisionLoopError
+from jobs.store import Job
+from jobs.worker import WorkerJob, leave, main
 from models_store.registry import Registry
-from training.jobs import Job
-from training.worker import WorkerJob, leave, main
 
 
 def work(job: WorkerJob, row: Job, registry: Registry) -> dict[str, Any]:
@@ -18,9 +18,9 @@ def work(job: WorkerJob, row: Job, registry: Registry) -> dict[str, Any]:
 
         return {"model_id": train(job, row, registry).id}
     if row.kind == "evaluation":
-        from training import promotion
-        from training.evaluating import run_evaluation
-        from training.evaluation_recipe import EvaluationRecipe
+        from evaluation import promotion
+        from evaluation.job import run_evaluation
+        from evaluation.recipe import EvaluationRecipe
 
         if row.mode == promotion.GATE:
             promotion.run(promotion.PromotionRecipe.model_validate(row.recipe), job, registry)
@@ -28,8 +28,8 @@ def work(job: WorkerJob, row: Job, registry: Registry) -> dict[str, Any]:
             run_evaluation(EvaluationRecipe.model_validate(row.recipe), job, registry)
         return {}
     if row.kind == "annotation":
-        from training.annotating import run_annotation
-        from training.annotation_recipe import AnnotationRecipe
+        from annotation.job import run_annotation
+        from annotation.recipe import AnnotationRecipe
 
         run_annotation(AnnotationRecipe.model_validate(row.recipe), job, registry)
         return {}

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from api.revisions import Row
+from api.routes.revisions import Row
 
 
 class ImageCounts(BaseModel):

@@ -12,14 +12,34 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api.errors import Errors, answer
+from api.middleware.errors import Errors, answer
 from errors import MethodNotAllowed, ValidationFailed, VisionLoopError
 from settings import Settings
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-    from api.gateway import Gateway
+    from serving.gateway import Gateway
+
+
+def longest(settings: Settings) -> float:
+    """Seconds for BentoML's own limit, above all of ours: its 504 is not our error object."""
+    return max(settings.request_timeout, settings.import_timeout, TASKS_TIMEOUT) + 30
+
+
+def guarded(app: ASGIApp, settings: Settings) -> ASGIApp:
+    """A runner behind our layers for whoever comes over the network.
+
+    The gateway comes through the socket's file, so without an address, and needs no token.
+    """
+    outside = layered(app, settings)
+
+    async def choose(scope: Scope, receive: Receive, send: Send) -> None:
+        inside = scope["type"] == "lifespan" or scope.get("client") is None
+        await (app if inside else outside)(scope, receive, send)
+
+    return choose
+
 
 IMPORT, UPLOAD, CHECK = "/models/import", "/api/datasets", "/api/datasets/check"
 COMPARE = "/metrics/compare"
@@ -65,21 +85,21 @@ def create_app(gateway: Gateway) -> FastAPI:
     """The REST surface, without the layers of `layered`."""
     from fastapi import Depends, FastAPI
 
-    from api import (
+    from api import docs
+    from api.middleware.queries import known_query
+    from api.openapi import document, operation_id
+    from api.routes import (
         annotate,
         annotation_queue,
         batch_annotation,
         comparison,
         corrections,
-        cvat,
         datasets,
-        docs,
         evaluations,
         imports,
         index,
         infer,
         jobs,
-        label_studio,
         live,
         local_files,
         metrics,
@@ -89,10 +109,8 @@ def create_app(gateway: Gateway) -> FastAPI:
         shadow,
         train,
         training,
-        xanylabeling,
     )
-    from api.openapi import document, operation_id
-    from api.queries import known_query
+    from api.tools import cvat, label_studio, xanylabeling
 
     app = FastAPI(
         title="VisionLoop",
@@ -155,11 +173,10 @@ class _CORS(CORSMiddleware):
 def layered(app: ASGIApp, settings: Settings) -> ASGIApp:
     """`app` behind our layers, BentoML's own routes included; the first line is innermost."""
     # Late: the runners behind the gateway, which import this file too, have no layers.
-    from api.auth import Auth
-    from api.limits import BodyLimit, RateLimit
-    from api.origins import Origins
-    from api.path_table import PathTable
-    from api.telemetry import Measured
+    from api.middleware.auth import Auth
+    from api.middleware.limits import BodyLimit, PathTable, RateLimit
+    from api.middleware.metrics import Measured
+    from api.middleware.origins import Origins
 
     uploads = dict.fromkeys((UPLOAD, BATCH, CORRECT), settings.max_upload_bytes)
     larger = PathTable({IMPORT: settings.max_model_bytes} | uploads)

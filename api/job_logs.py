@@ -10,11 +10,17 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from fastapi import Request, Response
+from pydantic import BaseModel
 from starlette.responses import StreamingResponse
 
-from api.gateway import Gateway
-from training.jobs import Job
-from training.logs import read_last, read_lines
+from jobs.logs import read_last, read_lines
+from jobs.store import Job
+from serving.gateway import Gateway
+
+
+class JobLog(BaseModel):
+    logs: list[str]
+
 
 LISTED = 5000  # lines, the newest
 HEARTBEAT = 15.0  # seconds; proxies close what is silent for longer

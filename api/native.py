@@ -6,9 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import Sequence
 from contextvars import ContextVar
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,18 +20,13 @@ from starlette.formparsers import MultiPartException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from api.answers import infer_answer
-from api.errors import check, explain
+from api.middleware.errors import check, explain
 from api.schemas import InferOptions
 from errors import ValidationFailed, VisionLoopError
 from field_names import Unknown, UnknownField, notes_on
-from inference.prediction import InferenceItem
-from settings import get_settings
 
 if TYPE_CHECKING:
-    from api.gateway import Gateway
-    from inference.runtime import ModelRuntime
-    from models_store.registry import Registry
+    from serving.gateway import Gateway
 
 
 log = logging.getLogger("visionloop")
@@ -135,22 +128,23 @@ MultipartSerde.parse_request = _parse_form
 
 async def predict(gateway: Gateway, image: Path, **options: Any) -> Any:
     """The answer of `/infer`, or the response of its error: BentoML would make it a bare 500."""
-    from api import infer  # late, like the routes below: FastAPI, which no runner needs
+    from api import predictions  # late, like the routes below: FastAPI, which no runner needs
 
     try:
         data = await asyncio.to_thread(image.read_bytes)
-        return _noted(await infer.predict(gateway, data, check(InferOptions, options)))
+        return _noted(await predictions.predict(gateway, data, check(InferOptions, options)))
     except VisionLoopError as error:
         return _Raised(error)
 
 
 async def annotate(gateway: Gateway, image: Path, **options: Any) -> Any:
     """The answer of `/api/auto_annotate`, or the response of its error."""
-    from api import annotate as route
+    from api import predictions
+    from api.predictions import AnnotateOptions
 
     try:
         data = await asyncio.to_thread(image.read_bytes)
-        return _noted(await route.annotate(gateway, data, check(route.AnnotateOptions, options)))
+        return _noted(await predictions.annotate(gateway, data, check(AnnotateOptions, options)))
     except VisionLoopError as error:
         return _Raised(error)
 
@@ -160,62 +154,35 @@ async def train(gateway: Gateway, parameters: dict[str, Any]) -> Any:
 
     `parameters` are a body of `/train`, or the second family's fields with a `mode`.
     """
-    from api import jobs
-    from api.train import Train, wanted_by, wanted_with
+    from api.job_control import ended, submit, view
+    from api.training_fields import Train, wanted_by, wanted_with
 
     try:
         if {"model_id", "dataset_path"} & set(parameters):
             body = check(Train, parameters)
-            job = await jobs.submit(gateway, wanted_by(body), parameters, body.model_id)
+            job = await submit(gateway, wanted_by(body), parameters, body.model_id)
         else:
-            job = await jobs.submit(gateway, wanted_with(parameters), parameters)
-        return jobs.view(gateway, await jobs.ended(gateway, job.id))
+            job = await submit(gateway, wanted_with(parameters), parameters)
+        return view(gateway, await ended(gateway, job.id))
     except VisionLoopError as error:
         return JSONResponse(error.to_json(), error.status)
 
 
 async def evaluate(gateway: Gateway, parameters: dict[str, Any]) -> Any:
     """`/tasks/evaluate`: the job as `/jobs` shows it once it has ended, or the error's answer."""
-    from api import evaluations, jobs
+    from api.evaluation_jobs import Evaluate, submit
+    from api.job_control import ended, view
 
     try:
         model_id = parameters.get("model_id")
         if not isinstance(model_id, str) or not model_id.strip():
             raise ValidationFailed("'model_id' is missing: the id of the model to measure.")
         more = {name: value for name, value in parameters.items() if name != "model_id"}
-        fields = check(evaluations.Evaluate, more)
-        job = await evaluations.submit(gateway, model_id, fields)
-        return jobs.view(gateway, await jobs.ended(gateway, job.id))
+        fields = check(Evaluate, more)
+        job = await submit(gateway, model_id, fields)
+        return view(gateway, await ended(gateway, job.id))
     except VisionLoopError as error:
         return JSONResponse(error.to_json(), error.status)
-
-
-async def predict_alone(runtime: ModelRuntime, images: Sequence[Path]) -> list[dict[str, Any]]:
-    """Answers of a runner that is served without the gateway: by the active model.
-
-    An item's error stands in its place, because an exception would fail the whole batch.
-    """
-    try:
-        model = (await asyncio.to_thread(_registry)).active().id
-    except VisionLoopError as error:
-        return [error.to_json() for _ in images]
-    items = [InferenceItem(await asyncio.to_thread(p.read_bytes), model) for p in images]
-    answers = []
-    for result in await runtime.predict_batch(items):
-        try:
-            answers.append(infer_answer(model, result))
-        except VisionLoopError as error:
-            answers.append(error.to_json())
-    return answers
-
-
-@lru_cache(maxsize=1)
-def _registry() -> Registry:
-    # SQLAlchemy; only a runner served alone
-    from models_store.database import Database
-    from models_store.registry import Registry
-
-    return Registry(Database(get_settings()))
 
 
 class _Raised(Response):

@@ -16,8 +16,8 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
-from api.annotate import NativeAnnotateForm
 from api.glossary import MEANINGS
+from api.predictions import NativeAnnotateForm
 from api.schemas import BODIES, ErrorAnswer, NativeForm, RequestFields, errors, form_body
 
 SCHEMAS = "#/components/schemas/"

@@ -16,18 +16,18 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from inference.annotations import Annotation, Annotations
-from models_store.database import Database
+from annotation.confidence_bands import Bands
+from annotation.diff import compare
+from annotation.originals import originals
+from annotation.prelabeller import Labeller
+from annotation.priority import Candidate, doubt_of, look_of, order
+from database import Database
+from dataset.inspection import check
+from formats.annotations import Annotation, Annotations
 from models_store.registry import Registry
 from settings import get_settings
-from training.annotation_diff import compare
-from training.annotation_queue import Candidate, doubt_of, look_of, order
-from training.bands import Bands
-from training.datasets import check
-from training.labelling import Labeller
-from training.originals import originals
-from training.scenes import draw_scene
-from training.signs import CLASS_NAMES
+from synthetic.scenes import draw_scene
+from synthetic.signs import CLASS_NAMES
 
 WRONG = ("relabelled", "removed", "added")
 

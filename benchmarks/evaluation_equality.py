@@ -46,15 +46,15 @@ def main() -> int:
 
 def compare(options: argparse.Namespace, scratch: Path) -> int:
     """Prints the table; returns the exit code."""
-    from models_store import _ultralytics
+    from models_store import ultralytics_env
 
-    _ultralytics.prepare()
+    ultralytics_env.prepare()
+    from dataset.inspection import check
+    from evaluation.evaluator import evaluate
     from inference.onnx_engine import OnnxEngine
     from inference.torch_engine import TorchEngine
     from models_store.description import ModelDescription
     from settings import Settings
-    from training.datasets import check
-    from training.evaluation import evaluate
 
     folder, theirs = model_of(options, scratch)
     description = ModelDescription.load(folder)
@@ -95,7 +95,7 @@ def model_of(options: argparse.Namespace, scratch: Path) -> tuple[Path, Any]:
     from models_store.export import export_onnx
     from models_store.importer import convert_checkpoint
     from models_store.weights import load_model
-    from training.starters import FOLDERS
+    from synthetic.train_starters import FOLDERS
 
     folder = scratch / "model"
     if options.weights is not None:
@@ -111,7 +111,7 @@ def model_of(options: argparse.Namespace, scratch: Path) -> tuple[Path, Any]:
 
 
 def drawn(scratch: Path) -> Path:
-    from training.scenes import write_detection_set
+    from synthetic.scenes import write_detection_set
 
     return write_detection_set(scratch / "drawn", DRAWN, seed=7, size=640)
 

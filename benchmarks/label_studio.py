@@ -30,10 +30,10 @@ import numpy as np
 
 from benchmarks.label_studio_browser import screenshot
 from benchmarks.server import PYTHON, ROOT, free_port, serving
-from inference.label_studio import from_label_studio
-from inference.polygons import Outline, as_outlines, fill_parts, overlap
-from tests.drawn_data import write_shapes
-from training.scenes import draw_scene
+from formats.geometry import Outline, as_outlines, fill_parts, overlap
+from formats.label_studio import from_label_studio
+from synthetic.scenes import draw_scene
+from synthetic.shapes import write_shapes
 
 VERSION = "1.23.2"
 CACHE = Path.home() / ".cache" / "visionloop" / f"label-studio-{VERSION}"

@@ -26,10 +26,10 @@ from typing import Any
 
 import httpx
 
+from annotation.diff import Tally, add_up, compare
 from benchmarks.server import PYTHON, free_port, serving
 from benchmarks.sign_kinds import Drawn, draw
-from inference.annotations import Annotation, Annotations
-from training.annotation_diff import Tally, add_up, compare
+from formats.annotations import Annotation, Annotations
 
 STARTER, NAME = "traffic_signs_yolov8n", "sign_kinds"
 METRIC = "mAP50_95"

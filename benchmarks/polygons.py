@@ -21,18 +21,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from formats.geometry import KEPT_IOU, MOST_VERTICES, Mask, Outline, fill_parts, overlap, simplify
 from inference.images import decode
 from inference.nms import non_max_suppression
 from inference.onnx_engine import OnnxEngine
-from inference.polygons import (
-    KEPT_IOU,
-    MOST_VERTICES,
-    Mask,
-    Outline,
-    fill_parts,
-    overlap,
-    simplify,
-)
 from inference.postprocess import mask_outlines, postprocess
 from inference.prediction import Float
 from inference.preprocess import Letterbox, prepare

@@ -26,7 +26,7 @@ import numpy as np
 
 from benchmarks.load import draw
 from benchmarks.server import PYTHON, free_port, serving
-from models_store.database import Database
+from database import Database
 
 STARTER, NAME = "traffic_signs_yolov8n", "scenes"
 PICTURE = (640, 480)
@@ -141,10 +141,10 @@ async def run(url: str, data: Path, options: argparse.Namespace, versions: list[
 
 def prepare(home: Path, images: int) -> tuple[Path, list[str]]:
     """A home with drawn scenes and three versions: good, blind to a class, good."""
-    from api.deployment import fill
     from models_store.registry import Registry
+    from serving.lifecycle import fill
     from settings import get_settings
-    from training.scenes import write_detection_set
+    from synthetic.scenes import write_detection_set
 
     settings = get_settings()
     fill(settings)
@@ -189,7 +189,7 @@ def blind(source: Path, target: Path, class_id: int) -> Path:
 
 def resampling(images: int, classes: int) -> None:
     """The time of what a comparison spends its time on, on made-up detections."""
-    from training.bootstrap import RESAMPLES, map_intervals
+    from evaluation.bootstrap import RESAMPLES, map_intervals
 
     chance = np.random.default_rng(0)
     a, b = (made_up(images, classes, chance, found) for found in (0.74, 0.76))
@@ -202,7 +202,7 @@ def resampling(images: int, classes: int) -> None:
 
 def made_up(images: int, classes: int, chance: np.random.Generator, found: float) -> Any:
     """Seven objects and 150 detections an image, as COCO and a confidence of 0.001 give."""
-    from training.bootstrap import Matches
+    from evaluation.bootstrap import Matches
 
     target_image = np.repeat(np.arange(images), np.random.default_rng(1).poisson(7.3, images))
     target_class = np.random.default_rng(2).integers(0, classes, len(target_image))

@@ -80,7 +80,7 @@ def pictures(folder: Path | None) -> list[bytes]:
         if not found:
             raise SystemExit(f"No .jpg in {folder}.")
         return [path.read_bytes() for path in found[:64]]
-    from training.scenes import draw_scene
+    from synthetic.scenes import draw_scene
 
     rng = np.random.default_rng(0)
     scenes = (draw_scene(rng, 640, 480)[0] for _ in range(32))

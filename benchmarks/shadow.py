@@ -31,7 +31,7 @@ LOADS: dict[str, Callable[[str, list[bytes], float], Coroutine[Any, Any, LoadRes
 }
 WARM = 4.0  # seconds
 CODE = """
-from models_store.database import Database
+from database import Database
 from models_store.registry import Registry
 from settings import Settings
 registry = Registry(Database(Settings()))

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from inference.annotations import Annotations
-from inference.coco import to_coco
-from inference.yolo_labels import from_yolo
-from training.scenes import write_detection_set
-from training.signs import CLASS_NAMES
+from formats.annotations import Annotations
+from formats.coco import to_coco
+from formats.yolo import from_yolo
+from synthetic.scenes import write_detection_set
+from synthetic.signs import CLASS_NAMES
 
 KINDS = ("danger", "priority", "prohibitory", "mandatory")
 PRIORITY = {"right of way at next crossing", "priority road", "yield", "stop"}

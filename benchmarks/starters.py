@@ -26,9 +26,9 @@ from inference.preprocess import prepare
 from inference.render import draw
 from inference.torch_engine import TorchEngine
 from models_store.description import ModelDescription
-from training.scenes import draw_scene, draw_sign_crop
-from training.signs import CLASS_NAMES
-from training.starters import FOLDERS
+from synthetic.scenes import draw_scene, draw_sign_crop
+from synthetic.signs import CLASS_NAMES
+from synthetic.train_starters import FOLDERS
 
 SEED = 20_000_000  # training draws from small seeds
 GTSRB_NAMES = {
@@ -121,9 +121,9 @@ def gtsrb_crops(folder: Path) -> Iterator[tuple[Pixels, int]]:
 
 def mean_average_precision(model: Model, count: int, size: int) -> tuple[float, float]:
     """mAP50 and mAP50-95 of a detector on drawn scenes, with Ultralytics' average precision."""
-    from models_store import _ultralytics
+    from models_store import ultralytics_env
 
-    _ultralytics.prepare()
+    ultralytics_env.prepare()
     from ultralytics.utils.metrics import ap_per_class
 
     levels = np.linspace(0.5, 0.95, 10)

@@ -27,8 +27,8 @@ import httpx
 import psutil
 
 from benchmarks.server import PYTHON, ROOT, free_port
-from training.processes import marked
-from training.remains import BEST, CHECKPOINTS, LEFT, NOTE
+from jobs.artifacts import BEST, CHECKPOINTS, LEFT, NOTE
+from jobs.processes import marked
 
 FINAL = ("stopped", "completed", "failed")
 KILLS = ("worker", "trainer", "everything")
@@ -259,7 +259,7 @@ def main() -> int:
 
 
 def run(service: Service, options: argparse.Namespace, chance: random.Random, seed: int) -> int:
-    from tests.drawn_data import write_shapes
+    from synthetic.shapes import write_shapes
 
     deadline = time.monotonic() + 60 * options.minutes
     data = write_shapes(service.home / "data" / "shapes", "classify", 48, 12, 64)

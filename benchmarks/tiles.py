@@ -28,8 +28,8 @@ from inference.tiles import AUTO, OFF
 from models_store.export import export_onnx
 from models_store.importer import convert_checkpoint
 from settings import Settings
-from training.scenes import draw_scene
-from training.signs import CLASS_NAMES
+from synthetic.scenes import draw_scene
+from synthetic.signs import CLASS_NAMES
 
 STARTER = Path(__file__).parent.parent / "models_store/starter/traffic_signs_yolov8n"
 CELL = 640, 480  # each small picture is scaled into this

@@ -34,7 +34,7 @@ def main() -> None:
 
 
 def measure(options: argparse.Namespace, folder: Path) -> None:
-    from tests.drawn_data import write_shapes
+    from synthetic.shapes import write_shapes
 
     data = write_shapes(folder / "data", "detect", 128, 16, options.imgsz)
     bodies = [form(picture) for picture in pictures(options.images)]

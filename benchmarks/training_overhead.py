@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.server import PYTHON, ROOT
-from models_store.database import Database
+from database import Database
 
 TASKS = ("detect", "segment", "pose", "classify")
 
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def compare(options: argparse.Namespace, folder: Path) -> None:
-    from tests.drawn_data import write_shapes
+    from synthetic.shapes import write_shapes
 
     data = write_shapes(
         folder / "home" / "datasets" / "shapes",
@@ -111,15 +111,18 @@ def _child(side: str, folder: Path) -> dict[str, float]:
 
 def run_job(folder: Path) -> dict[str, float]:
     """The job's trainer on a real row of the job table."""
-    from models_store import _ultralytics
+    from models_store import ultralytics_env
 
-    _ultralytics.prepare()
+    ultralytics_env.prepare()
+    from jobs.store import JobStore
+    from jobs.worker import WorkerJob
     from models_store.registry import Registry
     from settings import get_settings
-    from training import regular, yolo
-    from training.jobs import JobStore
-    from training.recipe import TrainingRequest, plan
-    from training.worker import WorkerJob
+    from training.modes import regular
+    from training.planning.plan import plan
+    from training.planning.recipe import TrainingRequest
+    from training.yolo import trainer
+    from training.yolo.run import Run
 
     settings = get_settings()
     request = TrainingRequest.model_validate_json((folder / "request.json").read_text())
@@ -128,21 +131,21 @@ def run_job(folder: Path) -> dict[str, float]:
     row = store.create("training", config={}, recipe=recipe.model_dump(mode="json"))
     store.start(row.id, os.getpid(), 0.0)
     times = _Times()
-    build, hooks = yolo.trainer_class, {"on_train_start": times.begin, "on_train_end": times.end}
+    build, hooks = trainer.trainer_class, {"on_train_start": times.begin, "on_train_end": times.end}
 
-    def noted(run: yolo.Run) -> Any:
+    def noted(run: Run) -> Any:
         run.hooks = hooks
         return build(run)
 
-    yolo.trainer_class = noted
-    save = yolo.arguments
+    trainer.trainer_class = noted
+    save = trainer.arguments
 
     def kept(*positional: Any, **named: Any) -> dict[str, Any]:
         chosen = save(*positional, **named)
         (folder / "arguments.json").write_text(json.dumps(chosen))
         return chosen
 
-    yolo.arguments = kept
+    trainer.arguments = kept
     began, spent = time.perf_counter(), time.process_time()
     regular.train(recipe, WorkerJob(store, row))
     return times.result(began, time.perf_counter()) | {"cpu": time.process_time() - spent}
@@ -150,9 +153,9 @@ def run_job(folder: Path) -> dict[str, float]:
 
 def run_bare(folder: Path) -> dict[str, float]:
     """`YOLO.train` with the arguments that the last job had, on the data view it had."""
-    from models_store import _ultralytics
+    from models_store import ultralytics_env
 
-    _ultralytics.prepare()
+    ultralytics_env.prepare()
     import torch
     from ultralytics import YOLO
 

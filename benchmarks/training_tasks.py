@@ -25,8 +25,8 @@ from typing import Any
 import httpx
 
 from benchmarks.stress_jobs import Failed, Service, until
-from tests.drawn_data import Task, write_shapes
-from tests.drawn_truth import share_found
+from synthetic.shapes import Task, write_shapes
+from tests.support.drawn_truth import share_found
 
 LEAST = 0.8
 DONE = 900.0  # seconds for a job

@@ -17,8 +17,7 @@ from xml.etree.ElementTree import Element
 import numpy as np
 
 from errors import ValidationFailed
-from formats.xml_documents import parse_xml, text_of
-from inference.annotations import (
+from formats.annotations import (
     ABSENT,
     OCCLUDED,
     VISIBLE,
@@ -32,14 +31,8 @@ from inference.annotations import (
     ring,
     with_area,
 )
-from inference.polygons import (
-    Mask,
-    ellipse,
-    outlines,
-    rectangle,
-    turned,
-    unbridge,
-)
+from formats.geometry import Mask, ellipse, outlines, rectangle, turned, unbridge
+from formats.xml_documents import parse_xml, text_of
 
 LONGEST = 512 * 2**20  # bytes; images are read one after the other
 MOST_PIXELS = 2**28  # of a mask

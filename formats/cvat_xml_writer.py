@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import count
 
+from formats.annotations import ABSENT, OCCLUDED, Annotation, Annotations, in_order
+from formats.geometry import bridge
 from formats.xml_documents import number, tag
-from inference.annotations import ABSENT, OCCLUDED, Annotation, Annotations, in_order
-from inference.polygons import bridge
 
 
 def to_cvat_xml(

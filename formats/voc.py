@@ -20,18 +20,9 @@ from typing import Any
 from xml.etree.ElementTree import Element
 
 from errors import ValidationFailed
+from formats.annotations import Annotation, Annotations, Box, Part, Point, Ring, is_place, with_area
+from formats.geometry import bridge, rectangle, turned, unbridge
 from formats.xml_documents import number, parse_xml, tag, text_of
-from inference.annotations import (
-    Annotation,
-    Annotations,
-    Box,
-    Part,
-    Point,
-    Ring,
-    is_place,
-    with_area,
-)
-from inference.polygons import bridge, rectangle, turned, unbridge
 
 LONGEST = 64 * 2**20  # bytes
 WHAT = "Pascal VOC document"

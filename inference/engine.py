@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from inference.cancellation import Halt
 from inference.device import device, limits
-from inference.halt import Halt
 from inference.onnx_engine import OnnxEngine
 from inference.prediction import Float
 from inference.preprocess import prepare

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from inference.cancellation import Halt
 from inference.device import cpu_sessions
-from inference.halt import Halt
 from inference.prediction import Float
 from inference.preprocess import normalise
 from models_store._onnxruntime import onnxruntime

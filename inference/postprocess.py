@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from formats.geometry import Outline, area, contours, offset
 from inference.nms import non_max_suppression
-from inference.polygons import Outline, area, contours, offset
 from inference.prediction import Float, Prediction
 from inference.preprocess import Letterbox
 from models_store.description import ModelDescription

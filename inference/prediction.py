@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from errors import VisionLoopError
-from inference.annotations import ABSENT, Annotation, Annotations, Keypoint, Part, ring
-from inference.polygons import Outline, simplify
+from formats.annotations import ABSENT, Annotation, Annotations, Keypoint, Part, ring
+from formats.geometry import Outline, simplify
 from models_store.description import Task
 
 Float = NDArray[np.float32]

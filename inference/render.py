@@ -11,8 +11,8 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from formats.geometry import fill_parts
 from inference.images import Pixels
-from inference.polygons import fill_parts
 from inference.prediction import KEYPOINT_SEEN, Prediction
 
 Colour = tuple[int, int, int]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import os
+import sys
 import threading
 import time
 from collections import OrderedDict
@@ -20,17 +23,30 @@ from cores import cpu_count
 from errors import ModelNotFound, VisionLoopError, our_fault
 from inference import tiles
 from inference.agreement import Comparison, compare
+from inference.cancellation import Halt, Halted
 from inference.device import cpu_sessions, device, limits
 from inference.engine import Engine, load_engine
-from inference.halt import Halt, Halted
 from inference.images import Pixels, decode
 from inference.postprocess import MAX_DET, Outputs, postprocess
 from inference.prediction import Float, InferenceItem, ItemResult, Prediction
 from inference.preprocess import prepare
-from inference.priority import give_way
 from inference.render import draw
 from models_store.description import DESCRIPTION_FILE, ModelDescription
 from settings import Settings
+
+LOWEST = 19  # nice
+
+
+def give_way() -> None:
+    """Let the calling thread run only on what others leave. Linux has priorities by thread.
+
+    Not the whole process: its other threads answer people who wait.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST)
+
 
 log = logging.getLogger("visionloop.inference")
 

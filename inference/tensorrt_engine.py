@@ -18,7 +18,7 @@ import torch
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from inference.halt import Halt
+from inference.cancellation import Halt
 from inference.prediction import Float
 from inference.torch_engine import to_device
 from models_store.description import ONNX_FILE, ModelDescription

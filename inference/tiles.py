@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from formats.geometry import Outline, fill_parts, overlap, union
 from inference.images import Pixels
-from inference.polygons import Outline, fill_parts, overlap, union
 from inference.prediction import Float, Prediction
 
 OFF, AUTO = 1, 0  # for the number of tiles along the longer side

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from inference.halt import Halt
+from inference.cancellation import Halt
 from inference.prediction import Float
 from models_store.description import Preprocessing
 from models_store.export import ServingModule

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from alembic import command
 
+from database import Database, alembic_config
 from migrations.tables import METADATA
-from models_store.database import Database, alembic_config
 from settings import Settings
 
 

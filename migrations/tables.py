@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from models_store.database import Base, PublishedModel, State
-from models_store.decisions import Decision
-from models_store.shadows import ShadowRow
-from training.annotated_dataset import AnnotatedDataset
-from training.evaluations import EvaluationRow
-from training.jobs import Job
-from training.live_quality import LiveHour
-from training.prelabels import PrelabelRow
+from annotation.prelabels import PrelabelRow
+from annotation.store import AnnotatedDataset
+from database import Base, State
+from evaluation.store import EvaluationRow
+from jobs.store import Job
+from models_store.decision_log import Decision
+from models_store.tables import PublishedModel
+from monitoring.live_stats import LiveHour
+from monitoring.shadow_store import ShadowRow
 
 MODULES = (  # one table of each module that declares some
     State,

@@ -18,10 +18,10 @@ from sqlalchemy.exc import SQLAlchemyError
 # `python -m` puts the current folder first; ours is what our imports mean.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from database import Database
 from errors import ValidationFailed, VisionLoopError
 from models_store.archive import export_archive, import_archive
-from models_store.database import Database
-from models_store.decisions import COMMAND, Why
+from models_store.decision_log import COMMAND, Why
 from models_store.importer import import_model
 from models_store.registry import Registry
 from models_store.seed import seed

@@ -22,7 +22,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from errors import BackendTimeout, Conflict, InvalidModelFile
 from models_store.architecture import checked
-from models_store.children import ChildTimeout, run_module
 from models_store.description import (
     DESCRIPTION_FILE,
     ENGINES_FILE,
@@ -33,6 +32,7 @@ from models_store.description import (
 from models_store.names import check_name
 from models_store.registry import Registry
 from models_store.scratch import scratch
+from models_store.subprocesses import ChildTimeout, run_module
 from models_store.versions import ModelVersion
 
 MANIFEST = "manifest.json"

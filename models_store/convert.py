@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from errors import InvalidModelFile, ValidationFailed, VisionLoopError
 from models_store.architecture import FOREIGN_HEADS
 from models_store.checkpoint import Checkpoint, Inert, TensorReference, read_checkpoint
-from models_store.children import limit_self
 from models_store.description import ModelDescription, Preprocessing, certain_names
 from models_store.export import export_onnx
+from models_store.subprocesses import limit_self
 from models_store.transforms import preprocessing_of
 from models_store.weights import (
     build_model,

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from errors import VisionLoopError
 from models_store._onnxruntime import onnxruntime
-from models_store.children import limit_self
 from models_store.description import ENGINES_FILE, ONNX_FILE, ModelDescription
+from models_store.subprocesses import limit_self
 from models_store.weights import load_model
 
 OPSET = 17  # ONNX Runtime 1.31 and TensorRT 10 take it, and the TorchScript exporter writes it

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from errors import InvalidModelFile, ValidationFailed
-from models_store.children import ChildTimeout, run_module
+from models_store.file_type import check_checkpoint
 from models_store.names import check_name, suggest_name
 from models_store.registry import Registry
 from models_store.scratch import scratch
-from models_store.sniff import check_checkpoint
+from models_store.subprocesses import ChildTimeout, run_module
 from models_store.versions import ModelVersion
 
 log = logging.getLogger(__name__)

@@ -20,23 +20,23 @@ from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
+from database import Database, State, now
 from errors import Conflict, InvalidModelFile, ModelNotFound, ValidationFailed
-from models_store.database import (
-    Database,
-    Promotion,
-    PublishedModel,
-    State,
-    generation,
-    now,
-    raise_generation,
-)
-from models_store.decisions import COMMAND, Decision, Why, before, decisions, record, step_back
+from models_store.decision_log import COMMAND, Decision, Why, before, decisions, record, step_back
 from models_store.description import DESCRIPTION_FILE, WEIGHTS_FILE, ModelDescription
+from models_store.maintenance import as_row, reindex, set_promoted, sweep
 from models_store.names import check_name, split_tag
 from models_store.scratch import clear_scratch
 from models_store.store import ModelStore, StoredModel, new_version
-from models_store.upkeep import as_row, reindex, set_promoted, sweep
+from models_store.tables import Promotion, PublishedModel, generation, raise_generation
 from models_store.versions import SHOWN_NAMES, ModelVersion, Snapshot, load_snapshot
+
+
+def published(job_id: str, registry: Registry) -> ModelVersion | None:
+    """What a job has published before it was ended, if anything."""
+    registry.refresh()
+    return next((m for m in registry.list() if m.source.get("job_id") == job_id), None)
+
 
 log = logging.getLogger(__name__)
 

@@ -12,12 +12,12 @@ from typing import Any
 
 from filelock import FileLock
 
+from database import State
 from errors import ModelNotFound, VisionLoopError
-from models_store.children import ChildTimeout, run_module
-from models_store.database import State
 from models_store.description import DESCRIPTION_FILE, WEIGHTS_FILE
 from models_store.registry import Registry, content_hash
 from models_store.scratch import scratch
+from models_store.subprocesses import ChildTimeout, run_module
 
 log = logging.getLogger(__name__)
 

@@ -13,9 +13,10 @@ from pydantic import ValidationError
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from models_store.database import Promotion, PublishedModel, State, generation
+from database import State
 from models_store.description import ModelDescription
 from models_store.names import split_tag
+from models_store.tables import Promotion, PublishedModel, generation
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from errors import InvalidModelFile
-from models_store._ultralytics import prepare
 from models_store.architecture import checked, task_of
 from models_store.description import (
     WEIGHTS_FILE,
@@ -26,6 +25,7 @@ from models_store.description import (
     Task,
     class_names,
 )
+from models_store.ultralytics_env import prepare
 
 COCO_KEYPOINTS = (
     "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder",

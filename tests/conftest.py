@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests import seeds
-from tests.cpu import cpu
-from tests.process_state import process_state, put_back, reseed
+from tests.support import seeds
+from tests.support.cpu import cpu
+from tests.support.process_state import process_state, put_back, reseed
 
 for name in [name for name in os.environ if name.startswith("VISIONLOOP_")]:
     del os.environ[name]
@@ -25,9 +25,9 @@ os.environ["VISIONLOOP_HOME"] = str(HOME / "home")
 os.environ["BENTOML_HOME"] = str(HOME / "bento")
 os.environ["BENTOML_DO_NOT_TRACK"] = "True"
 
-from models_store import _ultralytics  # noqa: E402
+from models_store import ultralytics_env  # noqa: E402
 
-os.environ.update(_ultralytics.environment(HOME, threads=1))  # small models: no gain from two
+os.environ.update(ultralytics_env.environment(HOME, threads=1))  # small models: no gain from two
 
 from hypothesis import settings as hypothesis_settings  # noqa: E402
 
@@ -35,6 +35,9 @@ from hypothesis import settings as hypothesis_settings  # noqa: E402
 # an example takes depends on what else the machine does.
 hypothesis_settings.register_profile("seeded", database=None, deadline=None)
 hypothesis_settings.load_profile("seeded")
+
+
+pytest_plugins = ["tests.support.job_fixtures", "tests.support.server_fixtures"]
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -18,11 +18,12 @@ import httpx
 import psutil
 import pytest
 
-from tests.api.serving import BENTOML, ROOT, Server, environment
-from tests.drawn_data import SHAPES, write_shapes
-from tests.inference.closeness import assert_answers_close
-from tests.patience import PATIENCE
-from tests.small_models import NAMES, checkpoint, network
+from synthetic.shapes import SHAPES
+from tests.support.closeness import assert_answers_close
+from tests.support.patience import PATIENCE
+from tests.support.serving import BENTOML, ROOT, Server, environment
+from tests.support.shapes import write_shapes
+from tests.support.small_models import NAMES, checkpoint, network
 
 DECOYS = (
     "api.py", "errors.py", "inference.py", "service.py", "settings.py", "source_tree.py",

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import cores
-from models_store import _ultralytics
+from models_store import ultralytics_env
 
 
 @pytest.mark.parametrize(
@@ -33,6 +33,6 @@ def test_a_containers_quota_counts(
 def test_threads_default_to_the_cores_of_this_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_ultralytics, "cpu_count", lambda: 3)
-    assert _ultralytics.environment(tmp_path)["OMP_NUM_THREADS"] == "3"
-    assert _ultralytics.environment(tmp_path, threads=2)["OMP_NUM_THREADS"] == "2"
+    monkeypatch.setattr(ultralytics_env, "cpu_count", lambda: 3)
+    assert ultralytics_env.environment(tmp_path)["OMP_NUM_THREADS"] == "3"
+    assert ultralytics_env.environment(tmp_path, threads=2)["OMP_NUM_THREADS"] == "2"

@@ -47,7 +47,7 @@ def test_the_code_stays_on_the_path_of_whoever_loads_the_service(tmp_path: Path)
     code = (
         "import sys; from bentoml._internal.service.loader import import_service; "
         f"import_service('service:VisionLoop', working_dir={str(ROOT)!r}); "
-        "import training.evaluations as late; print(late.__file__)"
+        "import evaluation.store as late; print(late.__file__)"
     )
     variables = module_environment({**os.environ, "VISIONLOOP_HOME": str(tmp_path)})
     del variables["PYTHONPATH"]

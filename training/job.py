@@ -2,16 +2,116 @@
 
 from __future__ import annotations
 
-from models_store.registry import Registry
+import contextlib
+import traceback
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from dataset.store import DatasetStore
+from errors import ModelNotFound, VisionLoopError
+from evaluation.gate import default_gate
+from evaluation.job import note_metrics, run_evaluation
+from evaluation.promotion import PromotionRecipe, old_data, run
+from evaluation.recipe import EvaluationRecipe
+from evaluation.store import EvaluationRow, EvaluationStore
+from jobs.handle import JobHandle
+from jobs.store import Job
+from models_store.decision_log import Why
+from models_store.registry import Registry, published
 from models_store.versions import ModelVersion
-from training.evaluating import evaluate_training
-from training.forgetting import report_forgetting
-from training.jobs import Job
-from training.modes import trainer
-from training.promotion import after_training
-from training.publication import publish, published
-from training.recipe import Recipe
-from training.worker import JobHandle
+from training.incremental.forgetting_job import report_forgetting
+from training.planning.recipe import Recipe
+from training.publish import Trained, publish
+
+if TYPE_CHECKING:
+    from jobs.handle import JobHandle
+
+EVALUATION_BEGINS = 0.97  # of a training's progress
+
+
+def evaluate_training(
+    version: ModelVersion, recipe: Recipe, job: JobHandle, registry: Registry
+) -> EvaluationRow | None:
+    """The evaluation that ends a training, on the val split it was trained with.
+
+    The model is published by now and stays, whatever happens here. A job that was ended just
+    after its evaluation finds it again. Why one failed is in the job's log.
+
+    Raises:
+        JobCancelled: A stop was asked for.
+    """
+    try:
+        row = EvaluationStore(registry.database).of_job(job.id, version.id)
+        if row is not None:
+            note_metrics(version, row, registry, "own")
+            return row
+        evaluation = EvaluationRecipe(
+            model_id=version.id,
+            task=recipe.task,
+            dataset=recipe.dataset,
+            trained_on=version.source.get("dataset_fingerprint"),
+        )
+        return run_evaluation(evaluation, job, registry, (EVALUATION_BEGINS, 1.0))
+    except Exception as error:
+        reason = str(error)
+        if not isinstance(error, VisionLoopError):
+            traceback.print_exc()
+            reason = f"{type(error).__name__}; the job's log has the details."
+        job.log(f"The evaluation failed: {reason} The model {version.id} stays published.")
+        return None
+
+
+Trainer = Callable[[Recipe, "JobHandle"], Trained]
+
+
+def trainer(recipe: Recipe) -> Trainer:
+    """The trainer of a recipe. Imports torch, and what this mode needs of Ultralytics."""
+    if recipe.family == "mobilenet":
+        from training.mobilenet.trainer import train
+    elif recipe.mode == "regular":
+        from training.modes.regular import train
+    elif recipe.mode == "freeze_strategy":
+        from training.modes.freeze import train
+    elif recipe.mode == "incremental":
+        from training.modes.incremental import train
+    else:
+        from training.modes.distillation import train
+    return train
+
+
+def after_training(
+    version: ModelVersion, recipe: Recipe, job: JobHandle, registry: Registry
+) -> None:
+    """Promote what a training made, if it passes the gate of the settings.
+
+    A decision that cannot be made is a refusal; the training has succeeded all the same.
+    """
+    gate, by = default_gate(registry.settings), "training"
+    try:
+        evaluation = EvaluationRecipe(
+            model_id=version.id, task=recipe.task, dataset=recipe.dataset, split=gate.split or "val"
+        )
+        old = None
+        if gate.dataset:
+            path = DatasetStore(registry.settings).resolve(gate.dataset)
+            evaluation = evaluation.model_copy(update={"dataset": str(path)})
+        elif known := old_data(recipe.model_dump(mode="json")):
+            old = evaluation.model_copy(update={"dataset": known, "split": "val"})
+        run(
+            PromotionRecipe(model_id=version.id, gate=gate, evaluation=evaluation, by=by, old=old),
+            job,
+            registry,
+        )
+    except Exception as error:
+        said = f"{type(error).__name__}; the job's log has the details."
+        if isinstance(error, VisionLoopError):
+            said = error.message
+        else:
+            traceback.print_exc()
+        reason = f"It could not be compared with the promoted version: {said}"
+        job.log(f"{version.id} is not promoted. {reason}")
+        with contextlib.suppress(ModelNotFound):  # deleted meanwhile
+            registry.refuse(version.id, Why(by, (reason,), gate.model_dump(), job_id=job.id))
 
 
 def train(job: JobHandle, row: Job, registry: Registry) -> ModelVersion:

@@ -12,7 +12,9 @@ import httpx
 import torch
 from torch import nn
 
+from dataset.class_matching import matched
 from errors import BackendUnavailable, InvalidModelFile
+from jobs.artifacts import best_weights
 from models_store.description import (
     DESCRIPTION_FILE,
     Family,
@@ -24,9 +26,10 @@ from models_store.importer import convert_checkpoint
 from models_store.store import locate
 from models_store.weights import build_model, describe, fill, load_model, save_model
 from settings import Settings
-from training.base_models import MOBILENET, Base, architecture_yaml
-from training.joined_classes import matched
-from training.remains import best_weights
+from training.planning.base_models import MOBILENET, Base, architecture_yaml
+
+CLASS_BRANCHES = ("cv3", "one2one_cv3")
+
 
 ASSETS = "https://github.com/ultralytics/assets/releases/download/v8.4.0/"
 DOWNLOAD_TIMEOUT = 60.0  # seconds without a byte
@@ -116,7 +119,7 @@ def _rebuilt(job_folder: Path, folder: Path, base: Base) -> Path:
 
 
 def _yolo(checkpoint: Path, imgsz: int) -> tuple[nn.Module, ModelDescription]:
-    from ultralytics.nn.tasks import load_checkpoint  # after `_ultralytics.prepare()`
+    from ultralytics.nn.tasks import load_checkpoint  # after `ultralytics_env.prepare()`
 
     found, _ = load_checkpoint(checkpoint)
     description = describe(found, imgsz)

@@ -16,12 +16,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from models_store.database import Database
+from database import Database
+from dataset.dataset import Dataset
 from models_store.registry import Registry
 from settings import Settings, get_settings
-from training.datasets import Dataset
-from training.publication import Trained, publish
-from training.recipe import Recipe, TrainingRequest, plan
+from training.planning.plan import plan
+from training.planning.recipe import Recipe, TrainingRequest
+from training.publish import Trained, publish
 
 Figures = dict[str, Any]
 
@@ -61,9 +62,9 @@ class Bench:
     """The runs of one benchmark, each a JSON file in `folder/runs`."""
 
     def __init__(self, folder: Path) -> None:
-        from models_store import _ultralytics
+        from models_store import ultralytics_env
 
-        _ultralytics.prepare()
+        ultralytics_env.prepare()
         self.folder = folder
         (folder / "runs").mkdir(parents=True, exist_ok=True)
 
@@ -146,7 +147,7 @@ class Bench:
     ) -> tuple[str, Figures]:
         """Train and publish. Returns the version's id, and what the training alone took: seconds
         by the clock, and of all processors, which other work on the machine changes less."""
-        from training import modes
+        from training import job as modes
 
         job = BenchJob(folder)
         began, used = time.perf_counter(), sum(os.times()[:4])
@@ -159,8 +160,8 @@ class Bench:
         return version.id, spent
 
     def measure(self, model_id: str, dataset: Dataset, split: str, folder: Path) -> dict[str, Any]:
-        """The report of `training.evaluation` on a split."""
-        from training.evaluation import evaluate
+        """The report of `evaluation.evaluator` on a split."""
+        from evaluation.evaluator import evaluate
 
         output = folder / f"evaluation-{uuid.uuid4().hex[:6]}"
         output.mkdir(parents=True)

@@ -33,9 +33,9 @@ from benchmarks.learning.pooled import gain, measured, metric_of
 from benchmarks.learning.students import builtin, drawn, narrow
 from benchmarks.learning.tables import mean_and_spread, table, write_bars
 from models_store.seed import seed as seed_starters
-from training.distillation_criteria import TUNING, Tuning
-from training.distillation_options import DistillationOptions
-from training.recipe import Recipe, TrainingRequest
+from training.distillation.criterion import TUNING, Tuning
+from training.planning.options import DistillationOptions
+from training.planning.recipe import Recipe, TrainingRequest
 
 ARMS = ("alone", "builtin", "ours")
 STUDY = ("alone", "ours", "ours:last=0.1", "ours:cls=1:box=1:feat=1")
@@ -135,7 +135,7 @@ class Setting:
         tuning, options = asked(arm)
         options = options.model_copy(update={"teacher": self.teacher})
         recipe = self._recipe(student, seed, mode="distillation", distillation=options)
-        from training import distillation
+        from training.modes import distillation
 
         trainer = builtin if arm == "builtin" else partial(distillation.train, tuning=tuning)
         return self._train(recipe, folder, f"{arm}-s{seed}", trainer)
@@ -146,7 +146,7 @@ class Setting:
 
     @property
     def _dataset(self) -> Any:
-        from training.datasets import check
+        from dataset.inspection import check
 
         return check(self.source, self.task, [Path("/")])
 

@@ -26,7 +26,7 @@ from benchmarks.learning.pooled import gain, measured, metric_of
 from benchmarks.learning.students import drawn
 from benchmarks.learning.tables import mean_and_spread, table, write_bars
 from models_store.seed import seed as seed_starters
-from training.recipe import Recipe, TrainingRequest
+from training.planning.recipe import Recipe, TrainingRequest
 
 ARMS = ("full", "staged")
 STAGE = 0.3  # of the epochs: a request's defaults, 15 of 50
@@ -117,7 +117,7 @@ class Setting:
         return self.bench.plan(TrainingRequest.model_validate(asked | fields))
 
     def _train(self, recipe: Recipe, folder: Path, key: str) -> Figures:
-        from training.datasets import check
+        from dataset.inspection import check
 
         model, spent = self.bench.train(recipe, folder)
         dataset = check(self.source, self.task, [Path("/")])

@@ -35,7 +35,7 @@ from typing import Any
 from benchmarks.learning.bench import Bench, Figures
 from benchmarks.learning.phases import Phases, cut
 from benchmarks.learning.tables import mean_and_spread, table, write_bars
-from training.recipe import Recipe, TrainingRequest
+from training.planning.recipe import Recipe, TrainingRequest
 
 ARMS = ("plain", "frozen", "random", "ours", "alone", "joint")
 RATIO = 0.2
@@ -104,7 +104,7 @@ class Setting:
         if kind in ("random", "ours"):
             means |= {"memory": self.memory, "ratio": RATIO}
         if kind in ("ours", "alone"):
-            from training.incremental import RATE, ROWS_RATE, strength_of
+            from training.modes.incremental import RATE, ROWS_RATE, strength_of
 
             means |= {"rate": ROWS_RATE if kind == "alone" else RATE}
             memory = self.memory if kind == "ours" else 0
@@ -113,7 +113,7 @@ class Setting:
 
     def epochs_of(self, arm: str) -> int:
         """So many that each arm sees as many pictures as `joint`, if that is the budget."""
-        from training.replay import share
+        from training.replay.buffer import share
 
         kind = re.split("[-+]", arm)[0]
         if self.options.budget == "epochs" or kind == "joint":
@@ -220,11 +220,12 @@ class Setting:
 
 def joint(recipe: Recipe, job: Any) -> Any:
     """Mode regular."""
-    from training import yolo
-    from training.epoch_choice import LastEpoch
-    from training.opening import open_training
+    from training.incremental.epoch_selection import LastEpoch
+    from training.prepare import open_training
+    from training.yolo import trainer as yolo
+    from training.yolo.run import Run
 
-    run = yolo.Run(recipe, job, *open_training(recipe, job))
+    run = Run(recipe, job, *open_training(recipe, job))
     run.extensions = (LastEpoch,)
     return yolo.train(run)
 
@@ -232,12 +233,13 @@ def joint(recipe: Recipe, job: Any) -> Any:
 def plain(recipe: Recipe, job: Any) -> Any:
     """The head grows and replays as in mode incremental; the old model has no say."""
     from settings import get_settings
-    from training import yolo
-    from training.epoch_choice import LastEpoch
-    from training.incremental import lesson
+    from training.incremental.epoch_selection import LastEpoch
+    from training.modes.incremental import lesson
+    from training.yolo import trainer as yolo
+    from training.yolo.run import Run
 
     task = lesson(recipe, job, get_settings())
-    run = yolo.Run(recipe, job, task.dataset, task.start, samples=task.samples)
+    run = Run(recipe, job, task.dataset, task.start, samples=task.samples)
     run.extensions = (LastEpoch, task.replaying)
     return yolo.train(run)
 
@@ -245,7 +247,7 @@ def plain(recipe: Recipe, job: Any) -> Any:
 def ours(recipe: Recipe, job: Any, changes: Sequence[str]) -> Any:
     """Mode incremental, perhaps with other strengths, and its last epoch as all arms."""
     from settings import get_settings
-    from training.incremental import learn, lesson
+    from training.modes.incremental import learn, lesson
 
     task = lesson(recipe, job, get_settings())
     pairs = (change.split("=") for change in changes)
@@ -257,12 +259,13 @@ def ours(recipe: Recipe, job: Any, changes: Sequence[str]) -> Any:
 def frozen(recipe: Recipe, job: Any) -> Any:
     """The same, and the backbone does not learn."""
     from settings import get_settings
-    from training import yolo
-    from training.epoch_choice import LastEpoch
-    from training.incremental import lesson
+    from training.incremental.epoch_selection import LastEpoch
+    from training.modes.incremental import lesson
+    from training.yolo import trainer as yolo
+    from training.yolo.run import Run
 
     task = lesson(recipe, job, get_settings())
-    run = yolo.Run(recipe, job, task.dataset, task.start, samples=task.samples)
+    run = Run(recipe, job, task.dataset, task.start, samples=task.samples)
     layers = len(task.start.architecture["backbone"])
 
     def freeze(trainer: Any) -> None:
@@ -278,7 +281,7 @@ def frozen(recipe: Recipe, job: Any) -> Any:
 
 def drawn(task: str, folder: Path, imgsz: int, full: bool) -> Path:
     """The project's drawn pictures: traffic signs in streets, or cut out."""
-    from training.scenes import write_classification_set, write_detection_set
+    from synthetic.scenes import write_classification_set, write_detection_set
 
     done = folder / "done"
     images = 4000 if full else 400

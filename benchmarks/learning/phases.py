@@ -15,9 +15,10 @@ from pathlib import Path
 
 import yaml
 
+from dataset.dataset import Dataset
+from dataset.inspection import check
+from dataset.label_files import as_text, parse
 from models_store.description import Task
-from training.datasets import Dataset, check
-from training.labels import as_text, parse
 
 PHASES = ("old", "new", "all")
 

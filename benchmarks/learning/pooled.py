@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.learning.bench import Bench, Figures
-from training.bootstrap import Matches, Weighted, mean_ap
-from training.datasets import Dataset
-from training.evaluations import PREDICTIONS
+from dataset.dataset import Dataset
+from evaluation.bootstrap import Matches, Weighted, mean_ap
+from evaluation.store import PREDICTIONS
 
 Pair = tuple[Path, Path]  # predictions.npz of the two arms, with the same seed
 Weigh = Callable[[NDArray[np.int64]], float]

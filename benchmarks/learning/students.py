@@ -12,9 +12,9 @@ import numpy as np
 
 from benchmarks.learning.bench import Bench
 from models_store.description import ONNX_FILE, Task
-from training.base_models import SUFFIXES, architecture_yaml
-from training.publication import Trained
-from training.recipe import Recipe
+from training.planning.base_models import SUFFIXES, architecture_yaml
+from training.planning.recipe import Recipe
+from training.publish import Trained
 
 SPLITS = ("train", "val", "test")
 
@@ -64,7 +64,7 @@ def drawn(
 
 
 def _draw_shapes(task: Task, folder: Path, imgsz: int, counts: Mapping[str, int]) -> None:
-    from tests.drawn_data import write_shapes
+    from synthetic.shapes import write_shapes
 
     path = write_shapes(folder, task, train=counts["train"], val=counts["val"], imgsz=imgsz)
     more = _beside(folder)
@@ -82,8 +82,8 @@ def _beside(folder: Path) -> Path:
 
 
 def _draw_signs(task: Task, folder: Path, imgsz: int, counts: Mapping[str, int]) -> None:
-    from training.scenes import draw_scene, draw_sign_crop
-    from training.signs import CLASS_NAMES
+    from synthetic.scenes import draw_scene, draw_sign_crop
+    from synthetic.signs import CLASS_NAMES
 
     for number, split in enumerate(SPLITS):
         for i in range(counts[split]):
@@ -124,10 +124,11 @@ def builtin(recipe: Recipe, job: Any) -> Trained:
     import torch
     from ultralytics.cfg import get_cfg
 
+    from dataset.inspection import check
     from settings import get_settings
-    from training import yolo
-    from training.datasets import check
     from training.start_weights import load_start
+    from training.yolo import trainer as yolo
+    from training.yolo.run import Run
 
     assert recipe.teacher is not None
     settings = get_settings()
@@ -136,7 +137,7 @@ def builtin(recipe: Recipe, job: Any) -> Trained:
     teacher.args = get_cfg()
     file = job.folder / "teacher.pt"
     torch.save({"model": teacher, "train_args": {}}, file)
-    run = yolo.Run(recipe, job, dataset, load_start(recipe.base, job.folder / "base", settings))
+    run = Run(recipe, job, dataset, load_start(recipe.base, job.folder / "base", settings))
 
     class BuiltIn:
         def __init__(self, overrides: dict[str, Any]) -> None:

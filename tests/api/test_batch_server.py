@@ -17,10 +17,10 @@ import httpx
 import psutil
 import pytest
 
-from tests.api.serving import Server
-from tests.patience import PATIENCE
-from tests.seeds import rng
-from training.scenes import draw_scene
+from synthetic.scenes import draw_scene
+from tests.support.patience import PATIENCE
+from tests.support.seeds import rng
+from tests.support.serving import Server
 
 DETECTOR = "traffic_signs_yolov8n"
 PICTURES = 40

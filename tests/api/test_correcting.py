@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from filelock import Timeout
 
-from tests.api.test_revisions import prelabelled, upload
-from tests.api.training_app import Service
-from tests.drawn_data import SHAPES
+from synthetic.shapes import SHAPES
+from tests.api.routes.test_revisions import prelabelled, upload
+from tests.support.training_app import Service
 
 
 def test_what_cannot_become_a_revision_is_withdrawn(
@@ -47,7 +47,7 @@ def test_what_cannot_become_a_revision_is_withdrawn(
         archive.writestr("classes.txt", "\n".join(SHAPES))
     files = {"file": ("more.zip", buffer.getvalue())}
     with monkeypatch.context() as patched:
-        patched.setattr("api.corrections.build", busy)
+        patched.setattr("api.routes.corrections.build", busy)
         answer = service.call(service.app, "POST", path, files=files)
         assert (answer.status_code, answer.json()["code"]) == (503, "BACKEND_UNAVAILABLE")
     assert pictures() == before

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.api.correction_app import (
+from tests.support.correction_app import (
     BOX,
     NAMES,
     Content,
@@ -19,7 +19,7 @@ from tests.api.correction_app import (
     street,
     upload,
 )
-from tests.api.training_app import Service
+from tests.support.training_app import Service
 
 Files = dict[str, Content]
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.api.correction_app import (
+from formats.annotations import FORMATS
+from tests.support.correction_app import (
     BOX,
     Content,
     coco,
@@ -20,8 +21,7 @@ from tests.api.correction_app import (
     upload,
     voc,
 )
-from tests.api.training_app import Service
-from training.dataset_formats import FORMATS
+from tests.support.training_app import Service
 
 Files = dict[str, Content]
 

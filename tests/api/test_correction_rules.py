@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from tests.api.correction_app import (
+from annotation.history import exported
+from tests.support.correction_app import (
     BOX,
     Content,
     coco,
@@ -21,8 +22,7 @@ from tests.api.correction_app import (
     upload,
     voc,
 )
-from tests.api.training_app import Service
-from training.dataset_revisions import exported
+from tests.support.training_app import Service
 
 Files = dict[str, Content]
 

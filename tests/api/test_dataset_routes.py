@@ -17,15 +17,16 @@ from PIL import Image
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
-from api import local_files
+from annotation.store import AnnotatedDatasets
+from annotation.uploads.upload import add_upload
 from api.app import create_app, layered
+from api.routes import local_files
+from database import Database
+from dataset.store import ABANDONED, DatasetStore
 from errors import DatasetNotFound, Forbidden, ValidationFailed
-from models_store.database import Database
 from models_store.description import Task
 from settings import Settings
-from tests.drawn_data import write_shapes
-from training.annotated_dataset import AnnotatedDatasets
-from training.dataset_store import ABANDONED, DatasetStore
+from tests.support.shapes import write_shapes
 
 Call = Callable[..., httpx.Response]
 
@@ -173,9 +174,9 @@ def test_a_failure_half_way_is_never_seen(
         assert store.list() == []
         raise OSError("disk full")
 
-    monkeypatch.setattr("training.dataset_store.report", fail)
+    monkeypatch.setattr("dataset.store.report", fail)
     with pytest.raises(OSError, match="disk full"):
-        store.add(io.BytesIO(zipped()), "x")
+        add_upload(store, io.BytesIO(zipped()), "x")
     assert os.listdir(store.folder) == os.listdir(store.staging) == []
 
 
@@ -186,7 +187,7 @@ def test_what_a_killed_server_left_is_cleared_away(
         folder = store.staging / name
         folder.mkdir(parents=True)
         os.utime(folder, (folder.stat().st_mtime - age,) * 2)
-    store.add(io.BytesIO(zipped()), "x")
+    add_upload(store, io.BytesIO(zipped()), "x")
     assert sorted(os.listdir(store.staging)) == ["dataset-new", "mine"]
 
 

@@ -21,8 +21,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.api.serving import Server
-from tests.patience import PATIENCE
+from tests.support.patience import PATIENCE
+from tests.support.serving import Server
 
 CLIENTS = Path(__file__).parents[1] / "clients"
 PHOTO = Path(__file__).parents[2] / "docs" / "street_scene.jpg"

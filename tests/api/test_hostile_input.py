@@ -20,9 +20,9 @@ from schemathesis.generation import GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from inference.prediction import InferenceItem
-from tests.api.serving import Server
-from tests.api.training_app import Service
-from tests.patience import PATIENCE
+from tests.support.patience import PATIENCE
+from tests.support.serving import Server
+from tests.support.training_app import Service
 
 EXAMPLES = 8  # for each operation and kind
 SERVED = ("POST /infer", "POST /infer/base64", "POST /predict", "POST /annotate")

@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from api.openapi import document as document_of
-from api.training import OWN
-from tests.api.training_app import Service
+from api.training_fields import OWN
+from tests.support.training_app import Service
 
 HOSTILE = {
     "4,000 letters": "a" * 4000,

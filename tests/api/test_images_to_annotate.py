@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.api.training_app import Service
-from tests.training import exported_zips as made
-from tests.training.test_uploads import packed
+from tests.annotation.uploads.test_uploads import packed
+from tests.support import exported_zips as made
+from tests.support.training_app import Service
 
 SHOWN = made.shown(12)
 

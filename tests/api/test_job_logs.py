@@ -7,9 +7,9 @@ import asyncio
 import pytest
 
 from api import job_logs
-from tests.api.training_app import Service
-from tests.patience import PATIENCE
-from training.logs import LogWriter
+from jobs.logs import LogWriter
+from tests.support.patience import PATIENCE
+from tests.support.training_app import Service
 
 
 async def collect(service: Service, job_id: str, offset: int = 0) -> str:

@@ -19,11 +19,11 @@ from starlette.responses import JSONResponse, PlainTextResponse, StreamingRespon
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.app import Door, create_app, layered
-from api.limits import BodyLimit
-from api.telemetry import UNMATCHED
+from api.middleware.limits import BodyLimit
+from api.middleware.metrics import UNMATCHED
 from errors import BackendUnavailable, ModelNotFound, VisionLoopError
 from settings import Settings
-from tests.patience import PATIENCE
+from tests.support.patience import PATIENCE
 
 Call = Callable[..., httpx.Response]
 

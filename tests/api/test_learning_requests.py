@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from models_store.description import ModelDescription, Preprocessing
-from tests.api.training_app import FORM, Service
+from tests.support.training_app import FORM, Service
 
 
 @pytest.fixture

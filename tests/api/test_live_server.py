@@ -13,14 +13,14 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families as parse
 
-from models_store.database import Database
+from database import Database
 from models_store.registry import Registry
 from models_store.store import ModelStore
+from monitoring.kept_images import KeptImages
 from settings import Settings
-from tests.api.serving import Server
-from tests.patience import PATIENCE
-from tests.small_models import make_model
-from training.kept_images import KeptImages
+from tests.support.patience import PATIENCE
+from tests.support.serving import Server
+from tests.support.small_models import make_model
 
 CLASSIFIER = "traffic_signs_mobilenet_v2"
 Picture = Callable[..., bytes]

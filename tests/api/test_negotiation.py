@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from api.metrics import prefers_exposition
+from api.routes.metrics import prefers_exposition
 
 PROMETHEUS = (
     "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,"

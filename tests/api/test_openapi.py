@@ -11,7 +11,7 @@ import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from api.openapi import OPERATIONS, document
-from tests.api.training_app import Service
+from tests.support.training_app import Service
 
 LONGEST = 30  # letters of an operation's id
 

@@ -17,15 +17,15 @@ from typing import Any
 import httpx
 import pytest
 
-from models_store.database import Database
+from database import Database
 from models_store.registry import Registry
 from models_store.store import ModelStore
 from settings import Settings
-from tests.api.serving import Server
-from tests.blinded_models import blinded
-from tests.patience import PATIENCE, wait_until
-from training.scenes import write_classification_set
-from training.signs import CLASS_NAMES
+from synthetic.scenes import write_classification_set
+from synthetic.signs import CLASS_NAMES
+from tests.support.blinded_models import blinded
+from tests.support.patience import PATIENCE, wait_until
+from tests.support.serving import Server
 
 STARTER, NAME = "traffic_signs_mobilenet_v2", "signs"
 CLIENTS, SHARE = 8, 6  # and how many requests each sends after a change

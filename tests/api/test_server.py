@@ -18,10 +18,10 @@ from PIL import Image
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as plain
 
-from tests.api.serving import Server
-from tests.inference.closeness import assert_answers_close
-from tests.patience import PATIENCE
-from tests.seeds import derived
+from tests.support.closeness import assert_answers_close
+from tests.support.patience import PATIENCE
+from tests.support.seeds import derived
+from tests.support.serving import Server
 
 DETECTOR = "traffic_signs_yolov8n"
 CLASSIFIER = "traffic_signs_mobilenet_v2"

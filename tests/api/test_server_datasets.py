@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.api.serving import Server
-from tests.drawn_data import write_shapes
-from tests.patience import PATIENCE
-from tests.seeds import rng
+from tests.support.patience import PATIENCE
+from tests.support.seeds import rng
+from tests.support.serving import Server
+from tests.support.shapes import write_shapes
 
 
 @pytest.fixture

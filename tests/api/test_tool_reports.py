@@ -8,7 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.api.correction_app import (
+from annotation.history import exported, newest
+from tests.support.correction_app import (
     NAMES,
     Content,
     coco,
@@ -23,8 +24,7 @@ from tests.api.correction_app import (
     upload,
     voc,
 )
-from tests.api.training_app import Service
-from training.dataset_revisions import exported, newest
+from tests.support.training_app import Service
 
 Files = dict[str, Content]
 Box = tuple[float, ...]

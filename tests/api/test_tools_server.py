@@ -15,13 +15,13 @@ from typing import Any
 import httpx
 import pytest
 
-from models_store.database import Database
+from database import Database
 from models_store.registry import Registry
 from models_store.store import ModelStore
 from settings import Settings
-from tests.api.serving import Server
-from tests.patience import PATIENCE
-from tests.small_models import make_model
+from tests.support.patience import PATIENCE
+from tests.support.serving import Server
+from tests.support.small_models import make_model
 
 Picture = Callable[..., bytes]
 

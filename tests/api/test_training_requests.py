@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.api.training_app import Service
+from tests.support.training_app import Service
 
 
 def _second(**fields: Any) -> tuple[str, dict[str, Any]]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from api.app import create_app, layered
-from api.jobs import gauges
+from api.routes.metrics import gauges
+from jobs.artifacts import note_best
+from jobs.finalizer import dispatcher_lock
 from settings import Settings
-from tests.api.training_app import FORM, TASK, UNKNOWN, Service
-from training.remains import note_best
-from training.settlement import dispatcher_lock
+from tests.support.training_app import FORM, TASK, UNKNOWN, Service
 
 
 @pytest.mark.parametrize(
@@ -150,8 +150,8 @@ def test_a_job_whose_process_is_gone_is_not_called_running(service: Service) -> 
 def test_while_the_trainer_lives_it_alone_ends_a_job(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.jobs.PATIENCE", 0.5)
-    monkeypatch.setattr("api.jobs.ORPHANED", 0.0)
+    monkeypatch.setattr("api.job_control.PATIENCE", 0.5)
+    monkeypatch.setattr("api.job_control.ORPHANED", 0.0)
     job = service.start()
     service.jobs.start(job.id, 2**22 + 1, 1.0)
     with dispatcher_lock(service.gateway.settings):
@@ -163,8 +163,8 @@ def test_while_the_trainer_lives_it_alone_ends_a_job(
 def test_a_cancelled_job_that_had_published_is_completed(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.jobs.ORPHANED", 0.0)
-    monkeypatch.setattr("api.jobs.published_in", lambda _: lambda job_id: "shapes:1")
+    monkeypatch.setattr("api.job_control.ORPHANED", 0.0)
+    monkeypatch.setattr("api.routes.jobs.published_in", lambda _: lambda job_id: "shapes:1")
     job = service.start()
     service.jobs.start(job.id, 2**22 + 1, 1.0)
     answer = service.post(f"/jobs/{job.id}/cancel").json()

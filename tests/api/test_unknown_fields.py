@@ -9,12 +9,13 @@ import pytest
 from bentoml.exceptions import BadInput
 from pydantic import BaseModel
 
-from api import jobs, schemas
+from api import schemas
+from api.middleware.errors import check
 from api.native import Annotate, Predict, _know
-from api.training import OLD_FORM, TrainingFields
+from api.training_fields import OLD_FORM, TrainingFields
 from errors import ValidationFailed
 from field_names import meant, unknown_sentence
-from tests.api.training_app import FORM, Service
+from tests.support.training_app import FORM, Service
 
 KNOWN = ["image", "image_url", "model_id", "draw_boxes", "confidence", "iou", "max_det"]
 
@@ -239,6 +240,6 @@ def test_an_unknown_field_is_answered_in_notes() -> None:
     assert options.confidence == 0.5
     assert options.notes == ["'session' is no field of this call; it was passed over."]
     body = json.dumps({"session": 1, "image_base64": "x"}).encode()
-    assert len(jobs.check(schemas.InferBase64, body).notes) == 1
+    assert len(check(schemas.InferBase64, body).notes) == 1
     with pytest.raises(ValidationFailed, match="did you mean 'confidence'"):
-        jobs.check(schemas.InferBase64, b'{"conf": 0.5}')
+        check(schemas.InferBase64, b'{"conf": 0.5}')

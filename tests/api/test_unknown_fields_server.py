@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.api.serving import Server
-from tests.patience import PATIENCE
+from tests.support.patience import PATIENCE
+from tests.support.serving import Server
 
 NOTE = "'session' is no field of this call; it was passed over."
 TOOL = {"tool": "object_detection"}

@@ -14,15 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from errors import ValidationFailed
+from formats.annotations import Annotation, Annotations, Keypoint, Part
+from formats.coco import from_coco, to_coco
 from formats.cvat_xml import from_cvat_xml
 from formats.cvat_xml_writer import to_cvat_xml
+from formats.label_studio import from_label_studio, to_label_studio
+from formats.label_studio_images import images_of
+from formats.labelme import from_labelme, to_labelme
 from formats.voc import from_voc, to_voc
-from inference.annotations import Annotation, Annotations, Keypoint, Part
-from inference.coco import from_coco, to_coco
-from inference.label_studio import from_label_studio, to_label_studio
-from inference.label_studio_images import images_of
-from inference.labelme import from_labelme, to_labelme
-from tests.examples import EXAMPLES
+from tests.support.examples import EXAMPLES
 
 SQUARE = ((1.0, 1.0), (6.0, 1.0), (6.0, 6.0), (1.0, 6.0))
 HOLE = ((2.0, 2.0), (2.0, 4.0), (4.0, 4.0), (4.0, 2.0))

@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from errors import ValidationFailed
+from formats.annotations import NO_AREA, Annotation, Annotations, Keypoint
 from formats.cvat_xml import from_cvat_xml
 from formats.cvat_xml_writer import to_cvat_xml
+from formats.geometry import area, as_outlines, fill_parts
 from formats.xml_documents import xml_format
-from inference.annotations import NO_AREA, Annotation, Annotations, Keypoint
-from inference.polygons import area, as_outlines, fill_parts
-from tests.examples import EXAMPLES
-from tests.inference.marked_pictures import NAMES, POINTS, kept_by_cvat, pictures, same
+from tests.support.annotated_images import NAMES, POINTS, kept_by_cvat, pictures, same
+from tests.support.examples import EXAMPLES
 
 META = (
     "<version>1.1</version><meta><task><labels>"

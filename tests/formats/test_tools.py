@@ -18,15 +18,15 @@ import cv2
 import numpy as np
 import pytest
 
-from inference.annotations import Annotation, Annotations, Part
+from annotation.export import Exported, entries, zipped
+from annotation.pictures import PERSON, AnnotatedPicture
+from dataset.documents.reader import from_folder
+from formats.annotations import Annotation, Annotations, Format, Part
 from models_store.description import Task
-from tests.seeds import rng
-from training.annotated_picture import PERSON, AnnotatedPicture
-from training.annotation_documents import from_folder
-from training.dataset_formats import Exported, Format, entries, zipped
+from tests.support.seeds import rng
 
 PYTHON = os.environ.get("TOOLS_PYTHON", "")
-SCRIPT = Path(__file__).with_name("tool_readers.py")
+SCRIPT = Path(__file__).parents[1] / "support" / "tool_readers.py"
 SIZE = (96, 64)
 NAMES = ("car", "dog", "traffic light")
 

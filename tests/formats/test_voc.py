@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 
 from errors import ValidationFailed
+from formats.annotations import NO_AREA, Annotation, Annotations, Keypoint
 from formats.voc import BODY_PARTS, from_voc, to_voc
 from formats.xml_documents import xml_format
-from inference.annotations import NO_AREA, Annotation, Annotations, Keypoint
-from tests.examples import EXAMPLES
-from tests.inference.marked_pictures import kept_by_voc, pictures, same
+from tests.support.annotated_images import kept_by_voc, pictures, same
+from tests.support.examples import EXAMPLES
 
 BOX = "<bndbox><xmin>1</xmin><ymin>2</ymin><xmax>30.5</xmax><ymax>40</ymax></bndbox>"
 

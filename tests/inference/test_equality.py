@@ -10,17 +10,17 @@ import cv2
 import numpy as np
 import pytest
 
+from formats.geometry import fill_parts, overlap
 from inference.engine import disagreement
 from inference.images import decode
 from inference.onnx_engine import OnnxEngine
-from inference.polygons import fill_parts, overlap
 from inference.postprocess import postprocess
 from inference.prediction import Prediction
 from inference.preprocess import prepare
 from models_store.description import ModelDescription
 from settings import Settings
-from tests.inference.closeness import assert_close
-from tests.inference.conftest import encoded, scene
+from tests.support.closeness import assert_close
+from tests.support.scenes import encoded, scene
 
 SIZES = [(320, 240), (97, 211), (640, 31), (160, 160), (2, 300)]
 KINDS = ["detect", "segment", "pose", "pose2"]

@@ -16,8 +16,8 @@ from PIL import Image
 from errors import InvalidImage, PayloadTooLarge
 from inference import images
 from inference.images import ORIENTATION, check_header, decode
-from tests.inference.conftest import encoded, scene
-from tests.seeds import rng
+from tests.support.scenes import encoded, scene
+from tests.support.seeds import rng
 
 MAX = 1_000_000
 SCENE = scene(120, 80)

@@ -14,7 +14,7 @@ from ultralytics.utils import nms
 
 from inference.nms import non_max_suppression, suppress
 from inference.prediction import Float
-from tests.seeds import rng
+from tests.support.seeds import rng
 
 
 def theirs(output: Float, nc: int, conf: float, iou: float, max_det: int) -> Float:

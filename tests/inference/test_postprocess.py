@@ -8,12 +8,12 @@ import pytest
 import torch
 from ultralytics.utils import ops
 
-from inference.polygons import area, fill_parts, overlap
+from formats.geometry import area, fill_parts, overlap
 from inference.postprocess import mask_outlines, postprocess
 from inference.prediction import Float
 from inference.preprocess import Letterbox
 from models_store.description import ModelDescription, Preprocessing, Task
-from tests.seeds import rng
+from tests.support.seeds import rng
 
 
 def described(task: Task, names: int = 3, imgsz: int = 160, **given: Any) -> ModelDescription:

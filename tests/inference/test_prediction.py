@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from inference.annotations import Annotation, Annotations, Keypoint, Part, ring
+from formats.annotations import Annotation, Annotations, Keypoint, Part, ring
 from inference.prediction import InferenceItem, Prediction
 from models_store.description import Task
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from inference.preprocess import Letterbox, normalise, prepare
 from models_store.description import ModelDescription, Preprocessing
-from tests.inference.conftest import scene
+from tests.support.scenes import scene
 
 SIZES = [(640, 480), (480, 640), (64, 64), (65, 64), (1, 300), (300, 1), (2000, 7), (33, 1000)]
 

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from inference.priority import LOWEST, give_way
+from inference.runtime import LOWEST, give_way
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has priorities by thread")

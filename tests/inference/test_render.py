@@ -10,7 +10,7 @@ from PIL import Image
 from inference.prediction import Prediction
 from inference.render import class_colour, draw
 from models_store.description import Task
-from tests.inference.conftest import scene
+from tests.support.scenes import scene
 
 
 def prediction(task: Task, width: int, height: int, **given: Any) -> Prediction:

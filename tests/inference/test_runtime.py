@@ -20,9 +20,9 @@ from inference.prediction import InferenceItem
 from inference.runtime import ModelRuntime
 from models_store.description import ModelDescription
 from settings import Settings
-from tests.inference.closeness import assert_close
-from tests.inference.conftest import encoded, scene
-from tests.patience import PATIENCE
+from tests.support.closeness import assert_close
+from tests.support.patience import PATIENCE
+from tests.support.scenes import encoded, scene
 
 KINDS = ("detect", "segment", "pose", "classify", "mobilenet")
 

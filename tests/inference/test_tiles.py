@@ -12,17 +12,17 @@ import cv2
 import numpy as np
 import pytest
 
+from formats.geometry import area
 from inference import runtime as module
 from inference.images import Pixels
-from inference.polygons import area
 from inference.postprocess import MAX_DET
 from inference.prediction import Float, InferenceItem, Prediction
 from inference.runtime import ModelRuntime
 from inference.tiles import AUTO, MOST, OFF, OVERLAP, View, merge, views
 from models_store.description import ModelDescription, Preprocessing, Task
 from settings import Settings
-from tests.inference.conftest import encoded
-from tests.seeds import rng
+from tests.support.scenes import encoded
+from tests.support.seeds import rng
 
 IMGSZ = 160
 LEAST = 3  # pixels of the network's input

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from models_store.database import Database
+from database import Database
 from models_store.registry import Registry
 from settings import Settings, get_settings
-from tests.small_models import make_model
+from tests.support.small_models import make_model
 
 Publish = Callable[..., str]
 

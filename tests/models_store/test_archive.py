@@ -17,8 +17,8 @@ from errors import BackendTimeout, Conflict, InvalidModelFile, ValidationFailed
 from models_store import archive
 from models_store.archive import export_archive, import_archive
 from models_store.export import export_onnx
+from models_store.file_type import check_checkpoint
 from models_store.registry import Registry
-from models_store.sniff import check_checkpoint
 
 Publish = Callable[..., str]
 Files = dict[str, bytes]

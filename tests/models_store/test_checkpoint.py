@@ -20,7 +20,7 @@ import torch
 from errors import InvalidModelFile
 from models_store.checkpoint import Checkpoint, TensorReference, read_checkpoint
 from models_store.convert import _model_of as model_of
-from models_store.sniff import check_checkpoint
+from models_store.file_type import check_checkpoint
 
 
 class Reduced:

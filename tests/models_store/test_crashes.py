@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import models_store.registry
-from models_store.database import Database
+from database import Database
 from models_store.registry import Registry
 from models_store.store import ModelStore
 from settings import Settings

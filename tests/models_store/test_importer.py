@@ -30,8 +30,8 @@ from models_store.importer import import_model
 from models_store.registry import Registry
 from models_store.transforms import preprocessing_of
 from models_store.weights import load_model
-from tests.patience import PATIENCE
-from tests.small_models import NAMES, checkpoint, network
+from tests.support.patience import PATIENCE
+from tests.support.small_models import NAMES, checkpoint, network
 
 ROOT = Path(__file__).parents[2]
 Change = Callable[[Any], object]
@@ -345,7 +345,7 @@ def test_a_conversion_that_takes_too_long_is_killed(registry: Registry, tmp_path
     with pytest.raises(InvalidModelFile, match="could not be converted within"):
         import_model(registry, path, timeout=0.3)
     assert registry.list() == []
-    ours = {"models_store.children", str(os.getpid())}  # servers of other tests have theirs
+    ours = {"models_store.subprocesses", str(os.getpid())}  # servers of other tests have theirs
     assert not [c for c in psutil.Process().children() if ours <= set(c.cmdline())]
 
 

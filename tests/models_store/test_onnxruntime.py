@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from models_store import _ultralytics
+from models_store import ultralytics_env
 from source_tree import ROOT, module_environment
 
 ONLY = Path("models_store/_onnxruntime.py")
@@ -43,7 +43,7 @@ def test_a_session_leaves_nothing_to_report(tmp_path: Path) -> None:
 
 
 def test_nor_does_one_that_ultralytics_opens(tmp_path: Path) -> None:
-    told = _ultralytics.environment(tmp_path / "home")
+    told = ultralytics_env.environment(tmp_path / "home")
     assert left_by(tmp_path / "ours", "import onnxruntime", **told) == []
 
 

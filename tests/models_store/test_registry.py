@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy.orm import Session
 
+from database import Database
 from errors import Conflict, InvalidModelFile, ModelNotFound, ValidationFailed
-from models_store.database import Database
 from models_store.names import suggest_name
 from models_store.registry import MISS_SECONDS, REFRESH_SECONDS, Registry
 from models_store.store import ModelStore, locate, new_version

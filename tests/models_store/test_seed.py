@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from database import Database
 from errors import VisionLoopError
 from models_store import seed as seeding
-from models_store.database import Database
 from models_store.description import ModelDescription
 from models_store.export import export_onnx
 from models_store.registry import Registry
 from models_store.seed import FIRST_ACTIVE, seed, starters
 from settings import Settings
-from training.scenes import _FREQUENCY
+from synthetic.scenes import _FREQUENCY
 
 OTHER = "a_classifier"
 

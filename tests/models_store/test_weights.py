@@ -12,10 +12,10 @@ import torch
 from errors import InvalidModelFile
 from models_store import export
 from models_store._onnxruntime import onnxruntime
-from models_store._ultralytics import prepare
 from models_store.architecture import checked
 from models_store.description import ModelDescription, Preprocessing, Task, class_names
 from models_store.export import ExportError, ServingModule, export_onnx, record
+from models_store.ultralytics_env import prepare
 from models_store.weights import (
     build_model,
     describe,
@@ -27,8 +27,8 @@ from models_store.weights import (
     save_model,
     save_weights,
 )
-from tests.seeds import rng
-from tests.small_models import NAMES, architecture, small_description, write_model
+from tests.support.seeds import rng
+from tests.support.small_models import NAMES, architecture, small_description, write_model
 
 TASKS: list[Task] = ["detect", "segment", "pose", "classify"]
 

@@ -15,12 +15,14 @@ from typing import Any
 import pytest
 import torch
 
+from database import Database
 from errors import DatasetInvalid, InvalidModelFile, ValidationFailed, VisionLoopError
-from models_store.database import Database
+from jobs.artifacts import clear
+from jobs.store import JobStore
 from models_store.registry import Registry
 from settings import get_settings
-from tests.patience import PATIENCE
-from tests.training.trainer_job import (
+from tests.support.patience import PATIENCE
+from tests.support.trainer_job import (
     RecordingJob,
     drawn,
     narrow_mobilenet,
@@ -28,10 +30,9 @@ from tests.training.trainer_job import (
     recipe,
     run,
 )
-from training import mobilenet, publication
-from training.jobs import JobStore
-from training.publication import Trained, publish
-from training.remains import clear
+from training import publish as publishing
+from training.mobilenet import trainer
+from training.publish import Trained, publish
 
 ROOT = Path(__file__).parents[2]
 
@@ -65,9 +66,9 @@ CHILD = """
 import sys
 sys.path.insert(0, {root!r})
 from pathlib import Path
-from tests.training.trainer_job import RecordingJob
-from training.modes import trainer
-from training.recipe import Recipe
+from tests.support.trainer_job import RecordingJob
+from training.job import trainer
+from training.planning.plan import Recipe
 recipe = Recipe.model_validate_json(Path({recipe!r}).read_text())
 trainer(recipe)(recipe, RecordingJob(Path({folder!r})))
 """
@@ -181,12 +182,12 @@ def test_a_full_disk_fails_with_the_remedy_and_publishes_nothing(
     def full(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(mobilenet.torch, "save", full)
+    monkeypatch.setattr(trainer.torch, "save", full)
     with pytest.raises(VisionLoopError, match="disk is full"):
         run(plan, job)
     monkeypatch.undo()
     trained = run(plan, job)
-    for broken in ("shutil.copyfile", "training.publication.run_module"):
+    for broken in ("shutil.copyfile", "training.publish.run_module"):
         monkeypatch.setattr(broken, full)
         with pytest.raises(VisionLoopError, match="disk is full"):
             publish(trained, plan, job, registry)
@@ -207,7 +208,7 @@ def test_a_failed_export_fails_the_job_with_its_reason(
     count = len(registry.list())
     with pytest.raises(VisionLoopError, match="weights file is damaged"):
         publish(Trained(folder, {}, "x"), plan, job, registry)
-    monkeypatch.setattr(publication, "EXPORT_TIMEOUT", 0.01)
+    monkeypatch.setattr(publishing, "EXPORT_TIMEOUT", 0.01)
     with pytest.raises(VisionLoopError, match="within"):
         publish(Trained(folder, {}, "x"), plan, job, registry)
     assert len(registry.list()) == count

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from api.training import OWN
+from api.training_fields import OWN
 from training.__main__ import main, parser
 
 JOB = {

@@ -12,9 +12,9 @@ from errors import BackendUnavailable, InvalidModelFile
 from models_store.registry import Registry
 from models_store.weights import load_model
 from settings import get_settings
-from tests.training.trainer_job import RecordingJob, narrow_network
+from tests.support.trainer_job import RecordingJob, narrow_network
 from training import start_weights
-from training.base_models import choose_base
+from training.planning.base_models import choose_base
 from training.start_weights import load_start
 
 

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks.learning.phases import cut
+from dataset.inspection import check
 from models_store.description import Task
-from tests.drawn_data import SHAPES, write_shapes
-from training.datasets import check
+from synthetic.shapes import SHAPES
+from tests.support.shapes import write_shapes
 
 
 @pytest.mark.parametrize("task", ["detect", "segment"])

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.learning.bench import Bench
 from benchmarks.learning.pooled import gain, pooled_interval, predictions
-from tests.seeds import rng
+from tests.support.seeds import rng
 
 PICTURES = 200
 

@@ -1,0 +1,235 @@
+"""Which image an annotation belongs to: its content decides, then its path, then its file name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from annotation.pictures import AnnotatedPicture
+from dataset.documents.image_names import NameIndex, comparable, parts_of, without_suffix
+from dataset.documents.source_annotations import Marks, Sent, Size
+from dataset.image_files import suffix_of
+from errors import VisionLoopError
+from inference.images import check_header
+
+SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image that annotations belong to.
+
+    Attributes:
+        content: SHA-256 of its file.
+        size: Width and height.
+        suffix: Of its file here.
+        picture: What the data set has of it; None: it is new.
+        sent: Its path in the zip, if it came.
+        file: Of an image that is new.
+    """
+
+    content: str
+    size: Size
+    suffix: str
+    picture: AnnotatedPicture | None = None
+    sent: str = ""
+    file: Path | None = None
+
+
+@dataclass(frozen=True)
+class Claim:
+    """An annotation and its image; without one, `reason` says why.
+
+    `certain`: by content or path, not by a file name that other folders may have, too.
+    """
+
+    marks: Marks
+    image: Image | None = None
+    certain: bool = True
+    reason: str = ""
+
+
+class Identity:
+    """Finds images among those of a data set and those that came."""
+
+    def __init__(
+        self,
+        pictures: Sequence[AnnotatedPicture],
+        sent: Sent,
+        max_pixels: int,
+        any_format: bool = False,
+    ) -> None:
+        self._sent = sent
+        self._any_format = any_format
+        self._max_pixels = max_pixels
+        self._by_content = {picture.content: picture for picture in pictures}
+        self._here = NameIndex((name_of(picture), picture) for picture in pictures)
+        self._came = NameIndex((name, name) for name in sent.pictures)
+        self._looked: dict[str, Image] = {}
+        self._contents = frozenset(sent.contents.values())
+        self._strangers = self._others_under_known_names()
+
+    def claims(self) -> list[Claim]:
+        """Every annotation with its image. One image is never meant by two names of a document."""
+        return _without_doubles([self._stated_size(self._claim(m)) for m in self._sent.marks])
+
+    def has(self, content: str) -> bool:
+        """Whether an image is one of the data set's."""
+        return content in self._by_content
+
+    def came(self, name: str) -> Image:
+        """An image of the zip.
+
+        Raises:
+            InvalidImage, PayloadTooLarge: It is new, and cannot be read or is too large.
+        """
+        if name not in self._looked:
+            self._looked[name] = self._look(name)
+        return self._looked[name]
+
+    # --- inside
+
+    def _claim(self, marks: Marks) -> Claim:
+        found = self._came.find(marks.name, marks.beside, marks.stem)
+        if found.several:
+            return Claim(
+                marks, reason=f"the zip has several images so called: {_list(found.several)}"
+            )
+        if found.item is not None:
+            image = self.came(found.item)
+            if marks.content in self._by_content and marks.content != image.content:
+                reason = f"the image that came as {found.item} is not the one of the stated content"
+                return Claim(marks, reason=reason)
+            return Claim(marks, image, certain=found.how == "path")
+        if picture := self._by_content.get(marks.content):
+            return Claim(marks, _known(picture))
+        return self._by_name(marks)
+
+    def _by_name(self, marks: Marks) -> Claim:
+        found = self._here.find(marks.name, marks.beside, marks.stem)
+        if found.several:
+            reason = (
+                f"several images here are so called, and no folder decides: {_list(found.several)}"
+            )
+            return Claim(marks, reason=reason)
+        if found.item is None:
+            alike = self._here.with_stem(marks.name)
+            other = f" ({_list(map(name_of, alike))} has another suffix)" if alike else ""
+            return Claim(marks, reason=f"no image here or in what came is so called{other}")
+        if self._strangers and found.item.content not in self._contents:
+            reason = (
+                f"its image did not come, and what came as {self._strangers[0]} is another image "
+                "than the one so called here: names do not decide then"
+            )
+            return Claim(marks, reason=reason)
+        return Claim(marks, _known(found.item), certain=found.how == "path")
+
+    def _stated_size(self, claim: Claim) -> Claim:
+        """Without its image, where the document is about one of another size."""
+        stated, image = claim.marks.size, claim.image
+        if image is None or stated is None or stated == image.size:
+            return claim
+        reason = (
+            f"the annotations are for an image of {stated[0]} × {stated[1]} pixels, and this one "
+            f"is {image.size[0]} × {image.size[1]}"
+        )
+        if stated == image.size[::-1]:
+            reason += " (the tool may have passed over the rotation that its EXIF data states)"
+        return Claim(claim.marks, reason=reason)
+
+    def _others_under_known_names(self) -> list[str]:
+        """Images of the zip that are called as one here, and are others."""
+        known = self._by_content.keys()
+        return [
+            name
+            for name, content in self._sent.contents.items()
+            if content not in known and self._here.find(name).item is not None
+        ]
+
+    def _look(self, name: str) -> Image:
+        content = self._sent.contents[name]
+        if picture := self._by_content.get(content):
+            return _known(picture, name)
+        path = self._sent.pictures[name]
+        data = path.read_bytes()
+        try:
+            size = check_header(data, self._max_pixels)
+            suffix = path.suffix if self._any_format else suffix_of(data)
+        except VisionLoopError as error:
+            raise type(error)(f"{name[:100]}: {error.message}") from None
+        return Image(content, size, suffix, None, name, path)
+
+
+def free_names(images: Iterable[Image], pictures: Sequence[AnnotatedPicture]) -> dict[str, str]:
+    """Content → the path that a new image is stored under: its own, unless one here is so called.
+
+    Label files are called as their images without the suffix, and some file systems know neither
+    case nor composed letters: names that differ in no more are taken, too.
+    """
+    taken = {_key(name_of(picture)) for picture in pictures}
+    names: dict[str, str] = {}
+    for image in images:
+        path = PurePosixPath(*parts_of(image.sent))
+        stem, suffix = without_suffix(path.name), path.suffix
+        length = 8
+        name = path
+        while _key(name.name) in taken:
+            name = path.with_name(f"{stem}-{image.content[:length]}{suffix}")
+            length += 8
+        taken.add(_key(name.name))
+        names[image.content] = str(name)
+    return names
+
+
+def name_of(picture: AnnotatedPicture) -> str:
+    """The path or address by which people know an image of a data set."""
+    return picture.name or picture.annotations.image
+
+
+def _key(name: str) -> str:
+    parts = parts_of(name)
+    return comparable(without_suffix(parts[-1])) if parts else ""
+
+
+def _known(picture: AnnotatedPicture, sent: str = "") -> Image:
+    suffix = picture.file.suffix.lower()  # as a data set's copy of an upload's IMG_1.JPG has it
+    return Image(picture.content, _size(picture), suffix, picture, sent)
+
+
+def _size(picture: AnnotatedPicture) -> Size:
+    return picture.annotations.width, picture.annotations.height
+
+
+def _without_doubles(claims: Sequence[Claim]) -> list[Claim]:
+    """Where a document means one image by several names, none of them, unless one is certain."""
+    meant: dict[tuple[str, str], list[Claim]] = {}
+    for claim in claims:
+        if claim.image is not None:
+            meant.setdefault((claim.marks.source, claim.image.content), []).append(claim)
+    refused = {id(claim): reason for group in meant.values() for claim, reason in _doubles(group)}
+    return [Claim(c.marks, reason=refused[id(c)]) if id(c) in refused else c for c in claims]
+
+
+def _doubles(group: Sequence[Claim]) -> list[tuple[Claim, str]]:
+    names = {_full(claim.marks) for claim in group}
+    if len(names) == 1:
+        return []
+    certain = [claim for claim in group if claim.certain]
+    others = [claim for claim in group if not claim.certain]
+    if certain:
+        return [
+            (c, f"{certain[0].marks.name[:100]} is the image of that name here") for c in others
+        ]
+    reason = f"only one image here is so called, and several are described: {_list(sorted(names))}"
+    return [(claim, reason) for claim in others]
+
+
+def _full(marks: Marks) -> str:
+    return "/".join(parts_of(f"{marks.beside}/{without_suffix(marks.name)}"))
+
+
+def _list(names: Iterable[str]) -> str:
+    every = list(names)
+    more = f" and {len(every) - SHOWN} more" if len(every) > SHOWN else ""
+    return ", ".join(name[:100] for name in every[:SHOWN]) + more

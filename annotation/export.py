@@ -1,0 +1,296 @@
+"""A data set in the form of a tool: the files of its zip."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+from xml.sax.saxutils import quoteattr
+
+from annotation.pictures import PERSON, AnnotatedPicture
+from annotation.revision_builder import held_out
+from dataset.task_forms import describe, fitting, folder_name
+from errors import ValidationFailed
+from formats.annotations import FORMATS, Annotations, Format
+from formats.coco import to_coco
+from formats.cvat_xml_writer import to_cvat_xml
+from formats.label_studio import to_label_studio
+from formats.labelme import to_labelme
+from formats.voc import label_map, to_voc
+from formats.xml_documents import legal
+from formats.yolo import to_yolo
+from models_store.description import Task
+
+LACKING: dict[Format, dict[Task, str]] = {  # task → what of it has no form
+    "coco": {"classify": "the class of an image"},
+    "voc": {"classify": "the class of an image", "pose": "key points"},
+}
+TITLES: dict[Format, str] = {"coco": "COCO", "voc": "Pascal VOC"}
+CHUNK = 2**18
+NAMES = {
+    "rectanglelabels": "box",
+    "polygonlabels": "polygon",
+    "keypointlabels": "point",
+    "choices": "class",
+}  # of the controls in label_config.xml
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file of the zip: its path there, and its content or where that lies."""
+
+    path: str
+    content: bytes | Path
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What is exported.
+
+    Attributes:
+        task: That it trains.
+        names, keypoint_names: In the order of their ids.
+        pictures: With what counts for them.
+    """
+
+    task: Task
+    names: tuple[str, ...]
+    keypoint_names: tuple[str, ...]
+    pictures: Sequence[AnnotatedPicture]
+
+
+def entries(data: Exported, form: Format, images: bool = True) -> Iterator[Entry]:
+    """The files of a data set in a format, with the pictures or without them.
+
+    Raises:
+        ValidationFailed: The format has no form for something in it; nothing is written then.
+    """
+    _holds(data, form)
+    placed = _placed(data.pictures)
+    if form == "yolo" and data.task == "classify" and images:
+        return _class_folders(placed)
+    writers = {
+        "yolo": _yolo,
+        "coco": _coco,
+        "labelme": _labelme,
+        "label_studio": _label_studio,
+        "voc": _voc,
+        "cvat_xml": _cvat_xml,
+    }
+    return writers[form](data, placed, images)
+
+
+def check_task(form: Format, task: Task) -> None:
+    """Raises ValidationFailed where a format has no form for what a task marks."""
+    if what := LACKING.get(form, {}).get(task):
+        raise _no_form(form, what)
+
+
+def _holds(data: Exported, form: Format) -> None:
+    """Raises ValidationFailed where a format cannot hold what is marked, or a name."""
+    check_task(form, data.task)
+    lacks = LACKING.get(form, {})
+    for picture in data.pictures:
+        for thing in picture.annotations.objects:
+            kind = "classify" if thing.bounds is None else "pose" if thing.keypoints else ""
+            if kind in lacks:
+                raise _no_form(form, lacks[kind], picture.name or picture.file.name)
+    if form in ("voc", "cvat_xml"):
+        texts = [*data.names, *data.keypoint_names, *(one.name for one in data.pictures)]
+        for text in texts:
+            legal(text)
+        listed = next((name for name in texts if "\n" in name or "\r" in name), None)
+        if form == "voc" and listed is not None:
+            raise ValidationFailed(
+                f"The name {listed[:60]!r} has a line break, which Pascal VOC's lists cannot hold."
+            )
+
+
+def _no_form(form: Format, what: str, name: str = "") -> ValidationFailed:
+    able = [other for other in FORMATS if what not in LACKING.get(other, {}).values()]
+    where = f" ({name[:100]!r} has one)" if name else ""
+    return ValidationFailed(
+        f"{TITLES[form]} has no form for {what}{where}. 'format' must be one of: {', '.join(able)}."
+    )
+
+
+def zipped(files: Iterator[Entry]) -> Iterator[bytes]:
+    """A zip of them, piece by piece. Pictures are stored, texts packed."""
+    sink = _Sink()
+    with zipfile.ZipFile(sink, "w") as archive:
+        for entry in files:
+            info = zipfile.ZipInfo(entry.path)
+            info.external_attr = 0o644 << 16
+            if isinstance(entry.content, bytes):
+                info.compress_type = zipfile.ZIP_DEFLATED
+                archive.writestr(info, entry.content)
+                yield sink.take()
+                continue
+            with entry.content.open("rb") as source, archive.open(info, "w") as target:
+                while chunk := source.read(CHUNK):
+                    target.write(chunk)
+                    yield sink.take()
+    yield sink.take()
+
+
+class _Sink(io.RawIOBase):
+    """Keeps what is written until it is taken; cannot seek."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._parts.append(bytes(data))
+        return len(data)
+
+    def take(self) -> bytes:
+        taken = b"".join(self._parts)
+        self._parts.clear()
+        return taken
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """A picture with its split and a name that is unique in it."""
+
+    picture: AnnotatedPicture
+    split: str
+    name: str
+
+    @property
+    def image(self) -> str:
+        return f"images/{self.split}/{self.name}"
+
+    @property
+    def found(self) -> Annotations:
+        return replace(self.picture.annotations, image=self.name)
+
+
+def _placed(pictures: Sequence[AnnotatedPicture]) -> list[_Placed]:
+    """Pictures that share their name, whatever their splits, are named by their content, so that
+    annotations that come back without pictures find theirs."""
+    val = held_out(picture.content for picture in pictures)
+    names = [PurePosixPath(picture.name).name or picture.file.name for picture in pictures]
+    stems = Counter(PurePosixPath(name).stem for name in names)  # labels are named by it alone
+    placed = []
+    for picture, name in zip(pictures, names, strict=True):
+        split = picture.split or ("val" if picture.content in val else "train")
+        path = PurePosixPath(name)
+        unique = name if stems[path.stem] == 1 else f"{picture.content}{path.suffix}"
+        placed.append(_Placed(picture, split, unique))
+    return placed
+
+
+def _pictures(placed: Sequence[_Placed], images: bool) -> Iterator[Entry]:
+    if images:
+        for one in placed:
+            yield Entry(one.image, one.picture.file)
+
+
+def _yolo(data: Exported, placed: Sequence[_Placed], images: bool) -> Iterator[Entry]:
+    splits = {one.split for one in placed} | {"train"}
+    # A folder that is named and not there is refused; without a val, some of train is held out.
+    described = [split for split in ("train", "val", "test") if split in splits]
+    text = describe(data.task, data.names, data.keypoint_names, described)
+    yield Entry("data.yaml", text.encode())
+    for one in placed:
+        found = one.found if data.task == "classify" else fitting(one.found, data.task)
+        lines = to_yolo(found, data.names, data.keypoint_names)
+        path = PurePosixPath("labels", one.split, one.name).with_suffix(".txt")
+        yield Entry(str(path), lines.encode())
+    yield from _pictures(placed, images)
+
+
+def _class_folders(placed: Sequence[_Placed]) -> Iterator[Entry]:
+    """One folder per class; pictures without a class are left out."""
+    for one in placed:
+        if one.found.objects:
+            label = folder_name(one.found.objects[0].label)
+            yield Entry(f"{one.split}/{label}/{one.name}", one.picture.file)
+
+
+def _coco(data: Exported, placed: Sequence[_Placed], images: bool) -> Iterator[Entry]:
+    for split in dict.fromkeys(one.split for one in placed):
+        found = [one.found for one in placed if one.split == split]
+        document = to_coco(found, data.names, data.keypoint_names)
+        yield _json(f"annotations/instances_{split}.json", document)
+    yield from _pictures(placed, images)
+
+
+def _labelme(data: Exported, placed: Sequence[_Placed], images: bool) -> Iterator[Entry]:
+    for one in placed:
+        path = PurePosixPath(one.image).with_suffix(".json")
+        yield _json(str(path), to_labelme(one.found))
+    yield from _pictures(placed, images)
+
+
+def _voc(data: Exported, placed: Sequence[_Placed], images: bool) -> Iterator[Entry]:
+    """As the challenge lays it out; splits are lists of names without their suffixes."""
+    for one in placed:
+        path = PurePosixPath("Annotations", one.name).with_suffix(".xml")
+        yield Entry(str(path), to_voc(one.found).encode())
+    for split in dict.fromkeys(one.split for one in placed):
+        stems = (PurePosixPath(one.name).stem for one in placed if one.split == split)
+        yield Entry(f"ImageSets/Main/{split}.txt", "".join(f"{stem}\n" for stem in stems).encode())
+    yield Entry("labelmap.txt", label_map(data.names).encode())
+    if images:
+        for one in placed:
+            yield Entry(f"JPEGImages/{one.name}", one.picture.file)
+
+
+def _cvat_xml(data: Exported, placed: Sequence[_Placed], images: bool) -> Iterator[Entry]:
+    found, splits = [one.found for one in placed], [one.split for one in placed]
+    document = to_cvat_xml(found, data.names, data.keypoint_names, splits)
+    yield Entry("annotations.xml", document.encode())
+    yield from _pictures(placed, images)
+
+
+def _label_studio(data: Exported, placed: Sequence[_Placed], images: bool) -> Iterator[Entry]:
+    tasks = []
+    for number, one in enumerate(placed, 1):
+        regions = to_label_studio(one.found, NAMES)
+        by = one.picture.by
+        task: dict[str, Any] = {
+            "id": number,
+            "data": {"image": one.image},
+            "meta": {"content": one.picture.content, "split": one.split},
+        }
+        if by == PERSON or not one.picture.by.count(":"):
+            task["annotations"] = [{"result": regions}]
+        else:
+            score = one.found.mean_score
+            task["predictions"] = [{"model_version": by, "score": score, "result": regions}]
+        tasks.append(task)
+    yield Entry("label_config.xml", _config(data).encode())
+    yield _json("tasks.json", tasks)
+    yield from _pictures(placed, images)
+
+
+def _config(data: Exported) -> str:
+    """A labelling configuration in which the regions find their controls."""
+    tags = {
+        "detect": ("RectangleLabels",),
+        "segment": ("PolygonLabels", "RectangleLabels"),
+        "pose": ("RectangleLabels", "KeyPointLabels"),
+        "classify": ("Choices",),
+    }[data.task]
+    lines = ["<View>", '  <Image name="img" value="$image"/>']
+    for tag in tags:
+        child = "Choice" if tag == "Choices" else "Label"
+        labels = data.keypoint_names if tag == "KeyPointLabels" else data.names
+        lines.append(f'  <{tag} name="{NAMES[tag.lower()]}" toName="img">')
+        lines += [f"    <{child} value={quoteattr(label)}/>" for label in labels]
+        lines.append(f"  </{tag}>")
+    return "\n".join([*lines, "</View>", ""])
+
+
+def _json(path: str, document: Any) -> Entry:
+    return Entry(path, json.dumps(document, ensure_ascii=False).encode())

@@ -1,0 +1,257 @@
+"""What describes an unpacked upload: one description, or none; two are refused, both named."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path, PurePosixPath
+
+from annotation.uploads.document_dataset import write_dataset
+from annotation.uploads.intake import Intake
+from dataset import data_yaml
+from dataset.class_folders import is_class_tree, split_folders
+from dataset.data_yaml import descriptions
+from dataset.dataset import Dataset
+from dataset.documents.class_folder_annotations import MASKS, says_no_class
+from dataset.documents.forms import LABEL_FOLDERS, form_of
+from dataset.documents.reader import READ, from_folder, parse
+from dataset.documents.source_annotations import Sent
+from dataset.image_files import is_junk, walk
+from dataset.issues import LISTED, Finding, Findings
+from errors import DatasetInvalid, ValidationFailed, VisionLoopError
+from formats.xml_documents import xml_format
+from models_store.description import Task
+
+DOCUMENTS = frozenset({".json", ".xml", ".txt", ".names"})  # that may hold annotations
+LOOKED_AT = 50  # documents beside a description
+BIGGEST = 64 * 2**20  # bytes of one of these
+LINES = 20  # of a text that are looked at
+DEPTH = 4  # folders below the top in which a description may lie
+
+
+@dataclass(frozen=True)
+class Understood:
+    """What an unpacked upload is.
+
+    Attributes:
+        top: The data.yaml or folder that is inspected.
+        task: What the documents fit; None: `inspect` decides.
+        form: `yolo`, `folders`, `images` or the documents' forms.
+        intake: The account, where the data set was made of documents.
+        findings: What to say of it besides.
+    """
+
+    top: Path
+    form: str
+    intake: Intake | None = None
+    task: Task | None = None
+    findings: tuple[Finding, ...] = ()
+
+
+def understand(root: Path, task: Task | None, spare: Path, max_pixels: int) -> Understood:
+    """What an unpacked folder is: a described data set, annotation documents with their images,
+    a folder of images per class, or images alone.
+
+    Args:
+        root: The unpacked zip.
+        task: The one asked for, if any.
+        spare: A folder that does not exist, for a data set made of documents.
+        max_pixels: Of an image.
+
+    Raises:
+        DatasetInvalid, ValidationFailed: It is none of these, or several.
+    """
+    described = find_description(root)
+    if described is not None:
+        others = _other_documents(root)
+        if not others or _has_label_files(root):
+            return Understood(described, "yolo", findings=_told(described, others, root))
+    classes = task in (None, "classify") and _class_folders(root)
+    if classes and not any(path.suffix.lower() in DOCUMENTS for path in root.rglob("*")):
+        return Understood(root, "folders", findings=_tables(root))
+    sent = from_folder(root, None, (), (), classify=False)
+    _refuse_tables(root, sent)
+    if sent.marks:
+        if sent.forms == ("yolo",) and (root / "classes.txt").is_file():
+            return Understood(root, "yolo")  # as Label Studio exports it
+        return _made(root, sent, task, spare, max_pixels)
+    if classes:
+        return Understood(root, "folders")
+    if sent.pictures:
+        return _made(root, sent, task, spare, max_pixels)
+    raise DatasetInvalid(
+        "The zip holds neither a data.yaml, nor annotations with their images, nor one folder of "
+        f"images per class, nor images. {READ}."
+    )
+
+
+def find_description(root: Path) -> Path | None:
+    """The data.yaml in an unpacked folder, if there is one.
+
+    Raises:
+        DatasetInvalid: There are several of different data sets.
+    """
+    found = [file for folder in _folders(root) for file in descriptions(folder)]
+    others = [file for file in found[1:] if not _same(found[0], file, root)]
+    if others:
+        names = [os.path.relpath(file, root) for file in (found[0], *others)]
+        raise DatasetInvalid(
+            f"The zip holds {len(names)} data sets: {', '.join(names[:5])}. Upload each as a "
+            "zip of its own, or leave one description that lists all of their folders "
+            "(train: [a/images, b/images]); class ids must mean the same in all of them."
+        )
+    return found[0] if found else None
+
+
+def _made(root: Path, sent: Sent, task: Task | None, spare: Path, max_pixels: int) -> Understood:
+    top, intake = write_dataset(root, sent, task, spare, max_pixels)
+    return Understood(top, intake.form, intake, intake.task, intake.told())
+
+
+def _class_folders(root: Path) -> bool:
+    """Whether there is a folder of images per class, not only folders called `images` and so."""
+    top = split_folders(root).get("train", root)
+    folders = [path for path in top.iterdir() if path.is_dir()]
+    named = [path for path in folders if not says_no_class(path.name)]
+    return is_class_tree(root) and any(not _is_of_masks(path, folders) for path in named)
+
+
+def _refuse_tables(root: Path, sent: Sent) -> None:
+    """Raises DatasetInvalid: a text names images and says more of them, in a form not read."""
+    names = {PurePosixPath(name).name for name in sent.pictures}
+    for name in sent.ignored:
+        if not name.lower().endswith((".txt", ".csv")):
+            continue
+        with (root / name).open(encoding="utf-8", errors="replace") as file:
+            lines = [line.strip() for line in islice(file, LINES)]
+        for number, line in enumerate(lines):
+            image, *more = re.split(r"[\s,;]+", line, maxsplit=1)
+            below = lines[number + 1 : number + 2]  # as WIDER FACE's: a name, then numbers
+            says = more or [text for text in below if re.fullmatch(r"[-\d.\s]+", text)]
+            if PurePosixPath(image).name in names and any(re.match(r"[-\d]", one) for one in says):
+                raise DatasetInvalid(
+                    f"{name}, line {number + 1}, says something of {image[:100]} in a form that "
+                    f"is not read. {READ}. Remove it if that is no annotation."
+                )
+
+
+def _tables(root: Path) -> tuple[Finding, ...]:
+    """What to say of tables beside class folders, which say the classes."""
+    names = [path.relative_to(root).as_posix() for path in sorted(root.rglob("*.csv"))]
+    if not names:
+        return ()
+    message = f"The folders are the classes; {', '.join(names[:3])} was not read."
+    return (Finding("other_documents", message, len(names), tuple(names[:LISTED])),)
+
+
+def _is_of_masks(folder: Path, others: Sequence[Path]) -> bool:
+    """Whether a folder called so has images of the names that another one has."""
+    if not MASKS.fullmatch(folder.name):
+        return False
+    stems = {path.stem for path in folder.iterdir()}
+    return any(
+        not stems.isdisjoint(path.stem for path in other.iterdir())
+        for other in others
+        if other != folder
+    )
+
+
+def _other_documents(root: Path) -> list[str]:
+    """Annotation documents of other forms; of one file an image the first ones."""
+    found = []
+    files = (path for path in sorted(root.rglob("*")) if path.suffix.lower() in (".json", ".xml"))
+    for path in islice(files, LOOKED_AT):
+        if path.stat().st_size > BIGGEST:
+            continue
+        data, other = path.read_bytes(), False
+        if path.suffix.lower() == ".xml":
+            other = xml_format(data) is not None
+        else:
+            with suppress(ValidationFailed):
+                other = form_of(parse(data, path.name)) in ("coco", "labelme", "label_studio")
+        if other:
+            found.append(path.relative_to(root).as_posix())
+    return found
+
+
+def _has_label_files(root: Path) -> bool:
+    """Whether a text file lies where label files do: in `labels`, or beside an image."""
+    for path in root.rglob("*.[tT][xX][tT]"):
+        inside = {part.lower() for part in path.relative_to(root).parts[:-1]}
+        if inside & LABEL_FOLDERS:
+            return True
+        if any(path.with_suffix(suffix).is_file() for suffix in (".jpg", ".jpeg", ".png", ".bmp")):
+            return True
+    return False
+
+
+def _told(described: Path, others: list[str], root: Path) -> tuple[Finding, ...]:
+    if not others:
+        return ()
+    name = os.path.relpath(described, root)
+    message = (
+        f"The label files that {name} describes were read; {', '.join(others[:3])} "
+        f"{'hold' if len(others) > 1 else 'holds'} annotations, too, which were not. Upload them "
+        f"without {name} to have them read."
+    )
+    return (Finding("other_documents", message, len(others), tuple(others[:LISTED])),)
+
+
+def unused_images(root: Path, dataset: Dataset) -> tuple[Finding, ...]:
+    """What to say of images of the upload that the data set does not use."""
+    findings = Findings()
+    used = {image for images in dataset.splits.values() for image in images}
+    used.update(dataset.unlabelled)
+    for image in walk(root, [root], Findings()):
+        if image not in used:
+            findings.add("unused_image", os.path.relpath(image, root))
+    return findings.result()
+
+
+def refuse_two(found: Understood, unused: Sequence[Finding]) -> None:
+    """Raises DatasetInvalid: other documents lie beside a description that leaves images out, so
+    that these are likely to be described by the former."""
+    others = [finding for finding in found.findings if finding.kind == "other_documents"]
+    if others and unused:
+        raise DatasetInvalid(
+            f"{found.top.name} describes label files of some of the zip's images, and leaves out "
+            f"{unused[0].count} ({unused[0].examples[0]} …), which {others[0].examples[0]} may "
+            "describe: these are two data sets. Upload each as a zip of its own."
+        )
+
+
+def count_images(root: Path) -> int:
+    """All image files of an upload."""
+    return sum(1 for _ in walk(root, [root], Findings()))
+
+
+def _folders(root: Path) -> Iterator[Path]:
+    """`root` and those below it, the upper ones first."""
+    level = [root]
+    for _ in range(DEPTH):
+        yield from level
+        level = sorted(
+            path
+            for folder in level
+            for path in folder.iterdir()
+            if path.is_dir() and not is_junk(path.name)
+        )
+
+
+def _same(one: Path, other: Path, root: Path) -> bool:
+    """Whether two descriptions are of the same classes and images."""
+    try:
+        return _meant(one, root) == _meant(other, root)
+    except VisionLoopError:
+        return False
+
+
+def _meant(file: Path, root: Path) -> object:
+    findings = Findings()
+    described = data_yaml.describe(file, [root], findings)
+    splits = data_yaml.images(described, [root], findings)
+    return described.names, described.keypoints, {key: set(found) for key, found in splits.items()}

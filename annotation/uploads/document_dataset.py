@@ -1,0 +1,382 @@
+"""A data set made of what annotation tools export: documents and images become images with label
+files, in the splits that the source states, and everything that came is accounted for.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+
+from annotation.checked_annotations import NO_PLACE, checked, refuse_fractions, unfit
+from annotation.corrections.reader import UNSAID, Correction, Rules, read_correction
+from annotation.known_names import tidy
+from annotation.uploads.free_paths import FreePaths
+from annotation.uploads.intake import Intake
+from dataset.data_yaml import UNLABELLED
+from dataset.documents.class_folder_annotations import MASKS
+from dataset.documents.image_names import comparable, without_suffix
+from dataset.documents.reader import READ
+from dataset.documents.source_annotations import Marks, Sent, Size
+from dataset.issues import Findings
+from dataset.stated_splits import stated_splits
+from dataset.task_forms import describe, fitting, folder_name, task_of
+from errors import DatasetInvalid, ValidationFailed, VisionLoopError
+from formats.annotations import Annotations
+from formats.yolo import to_yolo
+from inference.images import check_header
+from models_store.description import Task
+
+HERE = "the zip"
+ANY = (1000, 1000)  # width and height to read objects by, where none is stated
+NO_POINTS = "without key points, in a pose data set"
+MORE_CLASSES = "further classes of an image that can have one"
+SHOWN = 12
+
+
+@dataclass
+class _Placed:
+    """Where an image goes."""
+
+    name: str  # path in the zip
+    split: str = ""
+    found: Annotations | None = None  # None: nobody has annotated it
+
+
+@dataclass
+class _Making:
+    """What is known while a data set is made."""
+
+    sent: Sent
+    task: Task
+    intake: Intake
+    classes: tuple[str, ...] = ()
+    points: tuple[str, ...] = ()
+    placed: list[_Placed] = field(default_factory=list)
+
+
+def write_dataset(
+    root: Path, sent: Sent, task: Task | None, folder: Path, max_pixels: int
+) -> tuple[Path, Intake]:
+    """Make a data set of the images and documents of a zip; the images move into it.
+
+    Args:
+        root: The unpacked zip.
+        sent: What was read in it.
+        task: What to train; None: what the objects fit.
+        folder: Where it is made; it does not exist.
+        max_pixels: Of an image.
+
+    Returns:
+        Its data.yaml, or the folder itself for `classify`; and what came of what was received.
+
+    Raises:
+        ValidationFailed, DatasetInvalid: No document fits an image, or two contradict each other.
+    """
+    intake = Intake("+".join(sent.forms) or "images", notes=list(sent.notes))
+    whole = _readable(sent, max_pixels, intake)
+    whole = _without_masks(whole, intake)
+    if not whole.pictures:
+        raise _no_images(sent)
+    if all(marks.empty == "unfinished" for marks in whole.marks):
+        return _images_alone(root, whole, task, folder, intake)
+    intake.task = _task(whole, task, intake)
+    whole = replace(whole, marks=[_with_places(marks, intake) for marks in whole.marks])
+    made = _Making(whole, intake.task, intake)
+    rules = Rules(HERE, (), made.task, max_pixels, background=True, any_format=True)
+    correction = read_correction([], whole, rules)
+    _place(made, correction, root)
+    _account(made, correction)
+    top = _write(made, root, folder)
+    return top, intake
+
+
+def _readable(sent: Sent, max_pixels: int, intake: Intake) -> Sent:
+    """Without images that cannot be read: each is told."""
+    findings = Findings()
+    bad = set()
+    for name, path in sent.pictures.items():
+        try:
+            check_header(path.read_bytes(), max_pixels)
+        except VisionLoopError as error:
+            bad.add(name)
+            findings.add("corrupt_image", f"{name}: {error.message}")
+    intake.images["received"] = len(sent.pictures)
+    intake.images["unreadable"] = len(bad)
+    intake.findings += findings.result()
+    return replace(
+        sent,
+        pictures={name: path for name, path in sent.pictures.items() if name not in bad},
+        contents={name: digest for name, digest in sent.contents.items() if name not in bad},
+    )
+
+
+def _no_images(sent: Sent) -> DatasetInvalid:
+    if sent.pictures:
+        return DatasetInvalid("None of the zip's images can be read.")
+    names = ", ".join(marks.name[:100] for marks in sent.marks[:3])
+    return DatasetInvalid(
+        f"The zip describes images ({names}: {len(sent.marks)} in all) and holds none of them. "
+        f"Pack the images beside their annotations. {READ}."
+    )
+
+
+def _without_masks(sent: Sent, intake: Intake) -> Sent:
+    """Without the masks that lie beside images under their names, as in VOC's
+    `SegmentationClass`: they are images of annotations, which are not read."""
+    stems = Counter(PurePosixPath(name).stem for name in sent.pictures)
+    masks = [
+        name
+        for name in sent.pictures
+        if any(MASKS.fullmatch(part) for part in PurePosixPath(name).parts[:-1])
+        and stems[PurePosixPath(name).stem] > 1
+    ]
+    if not masks:
+        return sent
+    if not sent.marks:
+        raise DatasetInvalid(
+            f"The zip's annotations are {len(masks)} masks as images ({masks[0]}), which are not "
+            f"read. {READ}. Without the masks, the images are taken as a data set to annotate."
+        )
+    intake.images["received"] -= len(masks)
+    intake.notes.append(
+        f"{len(masks)} images are masks of others ({masks[0]}); masks as images are not read."
+    )
+    gone = set(masks)
+    return replace(
+        sent,
+        pictures={name: path for name, path in sent.pictures.items() if name not in gone},
+        contents={name: digest for name, digest in sent.contents.items() if name not in gone},
+    )
+
+
+def _task(sent: Sent, asked: Task | None, intake: Intake) -> Task:
+    """The one asked for, if an object fits it; else what the objects fit, and a word where they
+    are of several forms.
+
+    Raises:
+        DatasetInvalid: No object fits the task asked for.
+    """
+    every = []
+    for marks in sent.marks:
+        skipped = Counter(marks.skipped)  # some readers count once, others whenever they read
+        every.append(marks.read(marks.size or ANY))
+        marks.skipped.clear()
+        marks.skipped.update(skipped)
+    fits = task_of(every)
+    objects = [thing for found in every for thing in found.objects]
+    if asked is not None:
+        held = [thing for thing in objects if not unfit(thing, asked)]
+        if asked == "pose":
+            held = [thing for thing in held if thing.keypoints]
+        if objects and not held:
+            raise DatasetInvalid(
+                f"None of the {len(objects)} objects fits the task {asked}; they fit {fits}. "
+                f"Send task={fits}, or none."
+            )
+        return asked
+    drawn = [thing for thing in objects if thing.bounds is not None]
+    boxes = sum(not thing.parts and not thing.keypoints for thing in drawn)
+    if 0 < boxes < len(drawn) and fits != "classify":
+        intake.notes.append(
+            f"{boxes} of {len(drawn)} objects are boxes, the others polygons or key points: the "
+            f"task is {fits}. Give 'task' to have another."
+        )
+    return fits
+
+
+def _with_places(marks: Marks, intake: Intake) -> Marks:
+    """Without objects that have no area in the image; corrections refuse these, a large data set
+    often has some."""
+    read = marks.read
+
+    def passing_over(size: Size) -> Annotations:
+        found, where = read(size), marks.where or marks.name
+        refuse_fractions(found, where)
+        kept = []
+        for thing in found.objects:
+            try:
+                checked(replace(found, objects=(thing,)), where, size)
+            except ValidationFailed as error:
+                marks.skipped[NO_PLACE] += 1
+                intake.lost.add(error.message)
+                continue
+            kept.append(thing)
+        return replace(found, objects=tuple(kept))
+
+    return replace(marks, read=passing_over)
+
+
+def _place(made: _Making, correction: Correction, root: Path) -> None:
+    """A split for each image; of those of one content one is kept."""
+    sent = made.sent
+    by_content: dict[str, list[str]] = {}
+    for name, content in sent.contents.items():
+        by_content.setdefault(content, []).append(name)
+    described = {
+        correction.images[content].sent: marks.source
+        for content, marks in correction.said_by.items()
+    }
+    splits = _settled(stated_splits(root, sent, described), made.intake)
+    only_labels = set(sent.forms) == {"yolo"}  # an image without a label file is a background
+    for content, names in by_content.items():
+        found = correction.found.get(content)
+        first = correction.images[content].sent if content in correction.images else names[0]
+        if len(names) > 1:
+            made.intake.copies(names)
+        stated = [splits[name] for name in names if name in splits]
+        split = next((s for s in ("test", "val", "train") if s in stated), "train")
+        if found is None and (not only_labels or content in correction.images):
+            made.placed.append(_Placed(first))
+        elif found is None:
+            made.placed.append(_Placed(first, split))
+        else:
+            made.placed.append(_Placed(first, split, found))
+    made.placed.sort(key=lambda one: one.name)
+
+
+def _settled(splits: dict[str, str], intake: Intake) -> dict[str, str]:
+    """None at all where nothing is stated to train on."""
+    if splits and "train" not in splits.values():
+        only = " and ".join(sorted(set(splits.values())))
+        intake.notes.append(
+            f"The source states only {only}, and nothing to train on: all images are taken as one "
+            "set, of which a fifth is held out."
+        )
+        return {}
+    return splits
+
+
+def _account(made: _Making, correction: Correction) -> None:
+    """What became of everything that came."""
+    intake = made.intake
+    intake.objects["received"] = correction.received["objects"]
+    intake.passed_over = Counter(correction.passed_over)
+    described = {marks.name[:200] for marks in made.sent.marks}
+    intake.missing = {
+        name: why
+        for name, why in correction.unmatched.items()
+        if name in described and not (name in made.sent.pictures and why.startswith(UNSAID))
+    }
+    unstated = sum(
+        not found.objects and correction.said_by[content].empty == "unstated"
+        for content, found in correction.found.items()
+    )
+    if unstated:
+        intake.notes.append(
+            f"Images that a document lists without an object are backgrounds: {unstated}."
+        )
+    objects = [thing for found in correction.found.values() for thing in found.objects]
+    seen = {thing.label for thing in objects}
+    named = dict.fromkeys(map(tidy, made.sent.classes))
+    stated = [name for name in named if made.task != "classify" or name in seen]
+    made.classes = (*stated, *sorted(seen - set(stated)))
+    if not made.classes:
+        raise DatasetInvalid(
+            f"No object is marked in any of the {len(correction.found)} described images, and no "
+            "class is named: there is nothing to train. Images alone, without documents, are taken "
+            "as a data set to annotate."
+        )
+    alike = Counter(comparable(name) for name in made.classes)
+    if twice := [name for name in made.classes if alike[comparable(name)] > 1]:
+        intake.notes.append(f"Classes that differ only in case: {', '.join(twice[:SHOWN])}.")
+    if not stated:
+        order = ", ".join(f"{i} {name}" for i, name in enumerate(made.classes[:SHOWN]))
+        more = ", …" if len(made.classes) > SHOWN else ""
+        intake.notes.append(
+            f"The documents give no order of classes: they are in order of name ({order}{more})."
+        )
+    if made.task == "pose":
+        made.points = tuple(
+            dict.fromkeys(point.name for thing in objects for point in thing.keypoints)
+        )
+
+
+def _write(made: _Making, root: Path, folder: Path) -> Path:
+    names = FreePaths()
+    for one in made.placed:
+        if one.found is not None and made.task == "classify" and not one.found.objects:
+            one.found, one.split = None, ""
+        elif one.found and one.found.objects and not _kept(one.found, made.task):
+            made.intake.passed_over[NO_POINTS] += len(one.found)
+            one.found, one.split = None, ""  # something is there: no background
+        if one.found is None and (made.task == "classify" or not one.split):
+            made.intake.images["without_annotation"] += 1
+            _move(root, one.name, folder / names.take(UNLABELLED, one.name, made.intake))
+        elif made.task == "classify":
+            _write_class(made, root, folder, one, names)
+        else:
+            _write_labels(made, root, folder, one, names)
+    if made.task == "classify" and not (folder / UNLABELLED).exists():
+        return folder
+    top = folder / "data.yaml"
+    splits = [s for s in ("train", "val", "test") if any(one.split == s for one in made.placed)]
+    more = {UNLABELLED: UNLABELLED} if (folder / UNLABELLED).exists() else {}
+    text = describe(made.task, made.classes, made.points, splits, **more)
+    top.write_text(text, encoding="utf-8")
+    return top
+
+
+def _kept(found: Annotations, task: Task) -> bool:
+    return task == "classify" or bool(fitting(found, task).objects)
+
+
+def _write_class(made: _Making, root: Path, folder: Path, one: _Placed, names: FreePaths) -> None:
+    assert one.found is not None
+    label, *further = [thing.label for thing in one.found.objects]
+    if further:
+        made.intake.passed_over[MORE_CLASSES] += len(further)
+    made.intake.images["labelled"] += 1
+    made.intake.objects["stored"] += 1
+    target = names.take(f"{one.split}/{folder_name(label)}", one.name, made.intake)
+    _move(root, one.name, folder / target)
+
+
+def _write_labels(made: _Making, root: Path, folder: Path, one: _Placed, names: FreePaths) -> None:
+    place = names.take(f"images/{one.split}", one.name, made.intake)
+    _move(root, one.name, folder / place)
+    if one.found is None:  # no label file: a background, which the report counts
+        made.intake.images["without_annotation"] += 1
+        return
+    kept = fitting(one.found, made.task)
+    made.intake.passed_over.update(
+        {NO_POINTS: len(one.found) - len(kept)} if len(kept) < len(one.found) else {}
+    )
+    made.intake.convert(one.found.objects, made.task)
+    made.intake.images["labelled" if kept.objects else "empty"] += 1
+    made.intake.objects["stored"] += len(kept)
+    label = folder / "labels" / PurePosixPath(place).relative_to("images")
+    label = label.with_name(f"{without_suffix(label.name)}.txt")
+    label.parent.mkdir(parents=True, exist_ok=True)
+    label.write_text(to_yolo(kept, made.classes, made.points), encoding="utf-8")
+
+
+def _images_alone(
+    root: Path, sent: Sent, task: Task | None, folder: Path, intake: Intake
+) -> tuple[Path, Intake]:
+    """A data set to annotate: `unlabelled` and a description that names no class."""
+    why = Counter(marks.why for marks in sent.marks)
+    if why:
+        counts = ", ".join(f"{n} {reason}" for reason, n in why.items())
+        intake.notes.append(f"No annotation in what came is finished: {counts}.")
+    names = FreePaths()
+    seen: dict[str, str] = {}
+    for name, content in sorted(sent.contents.items()):
+        if content in seen:
+            intake.copies([seen[content], name])
+            continue
+        seen[content] = name
+        intake.images["without_annotation"] += 1
+        _move(root, name, folder / names.take(UNLABELLED, name, intake))
+    intake.task = task or "detect"
+    top = folder / "data.yaml"
+    classes = tuple(dict.fromkeys(map(tidy, sent.classes)))
+    text = describe(intake.task, classes, (), (), **{UNLABELLED: UNLABELLED})
+    top.write_text(text, encoding="utf-8")
+    return top, intake
+
+
+def _move(root: Path, name: str, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    os.rename(root / name, target)

@@ -1,0 +1,127 @@
+"""What came of everything that an upload held: images and objects, none of them unaccounted for."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from dataset.dataset import Dataset
+from dataset.issues import LISTED, Finding
+from dataset.label_files import LOST
+from formats.annotations import Annotation
+from models_store.description import Task
+
+SHOWN = 20
+
+
+@dataclass
+class Intake:
+    """The account of an upload.
+
+    Attributes:
+        task: What the objects fit.
+        form: What it was: `yolo`, `folders`, `images`, or forms of documents joined by `+`.
+        images: `received` = `labelled` + `empty` + `without_annotation` + `unreadable` + `copies`.
+        objects: `received` = `stored` + those passed over.
+        passed_over: Reason → objects.
+        missing: Image that was described and did not come → why it is none of the zip's.
+        renamed: Path in the zip → path in the data set, of images whose name was taken.
+        lost: What to say of the objects without a place.
+    """
+
+    form: str
+    task: Task | None = None
+    images: Counter[str] = field(default_factory=Counter)
+    objects: Counter[str] = field(default_factory=Counter)
+    passed_over: Counter[str] = field(default_factory=Counter)
+    missing: dict[str, str] = field(default_factory=dict)
+    renamed: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    lost: set[str] = field(default_factory=set)
+    converted: Counter[str] = field(default_factory=Counter)
+
+    def copies(self, names: Sequence[str]) -> None:
+        """Images of one content: the first is kept."""
+        self.images["copies"] += len(names) - 1
+        if self.images["copies"] == len(names) - 1:
+            self.notes.append(
+                f"Images that came more than once are kept once, such as {names[1]}, which is "
+                f"{names[0]}."
+            )
+
+    def convert(self, objects: Iterable[Annotation], task: Task) -> None:
+        """Count what changes its form for a task."""
+        for thing in objects:
+            if task == "detect" and (thing.parts or thing.keypoints):
+                self.converted["polygons or key points, trained as the boxes around them"] += 1
+            elif task == "segment" and not thing.parts and thing.bounds is not None:
+                self.converted["boxes, trained as rectangles"] += 1
+            elif task == "pose" and thing.parts:
+                self.converted["polygons of objects with key points, left out"] += 1
+
+    def told(self) -> tuple[Finding, ...]:
+        """What a report says of it besides."""
+        found = list(self.findings)
+        for what, count in self.converted.items():
+            found.append(Finding("converted", f"Converted: {count} {what}.", count))
+        if self.lost:
+            some = tuple(sorted(self.lost)[:LISTED])
+            message = f"Objects without an area in their image, left out: {'; '.join(some[:3])}"
+            found.append(Finding("no_place", message, len(self.lost), some))
+        if self.missing:
+            some = tuple(f"{name}: {why}" for name, why in list(self.missing.items())[:LISTED])
+            message = (
+                f"Described images that are not in the zip, or not to be told apart: "
+                f"{len(self.missing)} ({'; '.join(some[:3])})."
+            )
+            found.append(Finding("missing_image", message, len(self.missing), some))
+        return tuple(found)
+
+    def to_json(self) -> dict[str, Any]:
+        """The part of a data set's card."""
+        kinds = ("received", "labelled", "empty", "without_annotation", "unreadable", "copies")
+        return {
+            "source_format": self.form,
+            "accounting": {
+                "images": {k: self.images[k] for k in kinds} | {"missing": len(self.missing)},
+                "objects": {
+                    "received": self.objects["received"],
+                    "stored": self.objects["stored"],
+                    "passed_over": {reason: n for reason, n in self.passed_over.items() if n},
+                },
+            },
+            "renamed": dict(list(self.renamed.items())[:SHOWN]),
+            "notes": self.notes,
+        }
+
+
+def intake_of(dataset: Dataset, form: str, images: int) -> Intake:
+    """The account of an upload that is read where it lies: label files or folders of classes.
+
+    Args:
+        dataset: As it was understood.
+        form: `yolo` or `folders`.
+        images: Readable as such or not, in the zip.
+    """
+    made = Intake(form)
+    every = {image for split in dataset.splits.values() for image in split}
+    pictures = dataset.looked.pictures
+    good = [image for image in every if not pictures[image].problem]
+    made.images["received"] = images
+    made.images["unreadable"] = sum(bool(picture.problem) for picture in pictures.values())
+    if dataset.task == "classify":
+        made.images["labelled"] = len(good)
+    else:
+        with_file = [image for image in good if image in dataset.labels]
+        made.images["labelled"] = sum(dataset.labels[i] in dataset.labelled for i in with_file)
+        made.images["empty"] = len(with_file) - made.images["labelled"]
+    counted = made.images["labelled"] + made.images["empty"] + made.images["unreadable"]
+    made.images["without_annotation"] = images - counted
+    stored = sum(sum(counts.values()) for counts in dataset.counts.values())
+    lost = {f.kind: f.count for f in dataset.findings if f.kind in LOST | {"repeated_line"}}
+    made.passed_over.update(lost)
+    made.objects.update({"stored": stored, "received": stored + sum(lost.values())})
+    return made

@@ -1,0 +1,81 @@
+"""An uploaded zip becomes a data set of its own id, as a whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, Any
+
+from annotation.uploads.description import count_images, refuse_two, understand, unused_images
+from annotation.uploads.intake import intake_of
+from dataset import image_scan, zip_archive
+from dataset.documents.reader import READ
+from dataset.inspection import inspect
+from dataset.report import report
+from dataset.store import DATA, DatasetStore
+from errors import DatasetInvalid
+from models_store.description import Task
+
+MADE = "made"  # while an upload is read: what becomes `data` where it was made of documents
+
+
+def add_upload(
+    store: DatasetStore, file: Path | IO[bytes], name: str, task: Task | None = None
+) -> dict[str, Any]:
+    """Unpack an uploaded zip, check it and give it an id.
+
+    Reads and writes files: call it off the event loop.
+
+    Args:
+        store: Where it goes.
+        file: The zip.
+        name: As people see it.
+        task: What it is to train; without one, what fits.
+
+    Returns:
+        The data set's card.
+
+    Raises:
+        DatasetInvalid, PayloadTooLarge: Nothing of it stays.
+    """
+    name = name.strip()[:100] or "dataset"
+    with store.staged() as staged:
+        (staged / DATA).mkdir()
+        unpacked = zip_archive.unpack(file, staged / DATA, store.max_upload)
+        found = understand(unpacked.root, task, staged / MADE, store.max_pixels)
+        if found.intake is not None and found.intake.form == "images":
+            _refuse_unread(unpacked.perhaps_labels)
+        if found.intake is not None:  # what is left of the zip are documents
+            shutil.rmtree(staged / DATA)
+            (staged / MADE).rename(staged / DATA)
+            top = staged / DATA / found.top.relative_to(staged / MADE)
+        else:
+            top = found.top
+        dataset = inspect(top, task or found.task, [staged])
+        unused = unused_images(unpacked.root, dataset) if found.intake is None else ()
+        refuse_two(found, unused)
+        told = (*unpacked.findings, *found.findings, *unused)
+        dataset = replace(dataset, found=(*dataset.found, *told))
+        intake = found.intake or intake_of(dataset, found.form, count_images(unpacked.root))
+        card: dict[str, Any] = {
+            "size_bytes": unpacked.size,
+            "files": unpacked.files,
+            "skipped_files": unpacked.skipped,
+            "description": os.path.relpath(top, staged),
+        }
+        card |= report(dataset) | intake.to_json()
+        image_scan.forget(dataset.root)
+        return store.keep(staged, name, card)
+
+
+def _refuse_unread(names: Sequence[str]) -> None:
+    """Raises DatasetInvalid: images that seem to be alone have annotations in another form."""
+    if names:
+        shown = ", ".join(names[:5])
+        raise DatasetInvalid(
+            f"The zip holds images, and {shown}, which may hold their annotations in a form that "
+            f"is not read. {READ}. Pack the images alone to annotate them here."
+        )

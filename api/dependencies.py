@@ -1,0 +1,16 @@
+"""What handlers are given: the gateway of their application."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import Depends, Request
+
+from serving.gateway import Gateway
+
+
+def _of(request: Request) -> Any:
+    return request.app.state.gateway
+
+
+Wired = Annotated[Gateway, Depends(_of)]

@@ -1,0 +1,128 @@
+"""Tokens: who may use the service, and who may also change it."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+from collections.abc import Iterator
+from hashlib import sha256
+
+from pydantic import SecretStr
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from api.middleware.errors import answer
+from api.middleware.limits import RateLimit
+from api.middleware.request_state import ADMIN, USE, exchange
+from errors import Forbidden, Unauthorized, VisionLoopError
+from settings import Settings
+
+# What a browser or a probe opens before it can send a token; none of it tells about models.
+PROBES = frozenset({"/livez", "/readyz", "/healthz", "/health"})  # the last is X-AnyLabeling's
+OPEN = PROBES | {"/", "/docs", "/redoc", "/openapi.json"}
+OPEN_FOLDER = "/static/"
+ADMIN_FOLDER = "/tasks/"  # BentoML's own routes; ours say so themselves
+
+EVERYTHING = frozenset({USE, ADMIN})
+
+
+class Auth:
+    """ASGI layer that finds out what a caller may do, and answers 401 when that is nothing.
+
+    With no token set the service is open. `VISIONLOOP_TOKEN` alone allows everything;
+    once `VISIONLOOP_ADMIN_TOKEN` is set as well, it no longer allows administration. Refusals
+    are counted by `limit`, so that nobody can try many tokens.
+    """
+
+    def __init__(self, app: ASGIApp, settings: Settings, limit: RateLimit) -> None:
+        self.app = app
+        self.limit = limit
+        self.allowed = {}
+        if settings.token:
+            scopes = frozenset({USE}) if settings.admin_token else EVERYTHING
+            self.allowed[_digest(settings.token)] = scopes
+        if settings.admin_token:
+            self.allowed[_digest(settings.admin_token)] = EVERYTHING
+        self.anonymous = frozenset() if settings.token else frozenset({USE})
+        if not self.allowed:
+            self.anonymous = EVERYTHING
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":  # there are none; BentoML's router would accept
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        state = exchange(scope)
+        state.scopes, state.client = self._identify(scope)
+        path = scope["path"]
+        if USE not in state.scopes and path not in OPEN and not path.startswith(OPEN_FOLDER):
+            refusal = self.limit.count(state.client) or _unauthorized(scope)
+            await answer(scope, refusal)(scope, receive, send)
+            return
+        if path.startswith(ADMIN_FOLDER):
+            try:
+                require_admin(Request(scope))
+            except VisionLoopError as error:
+                await answer(scope, error)(scope, receive, send)
+                return
+        await self.app(scope, receive, send)
+
+    def _identify(self, scope: Scope) -> tuple[frozenset[str], str]:
+        """The caller's scopes, and the name the rate limit counts them under."""
+        for token in presented(Headers(scope=scope)):
+            digest = sha256(token.encode("utf-8", "surrogateescape")).digest()
+            for known, scopes in self.allowed.items():
+                if hmac.compare_digest(digest, known):
+                    return scopes, f"token {known.hex()}"
+        return self.anonymous, f"address {(scope.get('client') or ('',))[0]}"
+
+
+def _digest(token: SecretStr) -> bytes:
+    return sha256(token.get_secret_value().encode()).digest()
+
+
+def _unauthorized(scope: Scope) -> VisionLoopError:
+    if any(presented(Headers(scope=scope))):
+        return Unauthorized("This token is not known here.")
+    return Unauthorized("A token is needed: send 'Authorization: Bearer <token>'.")
+
+
+def presented(headers: Headers) -> Iterator[str]:
+    """The tokens a request carries, in any of the ways our clients send one."""
+    scheme, _, value = headers.get("authorization", "").strip().partition(" ")
+    value = value.strip()
+    if scheme.lower() in ("bearer", "token") and value:
+        yield value
+    elif scheme.lower() == "basic" and value:
+        try:
+            pair = base64.b64decode(value, validate=True).decode()
+        except (binascii.Error, UnicodeDecodeError):
+            pair = ""
+        password = pair.partition(":")[2]
+        if password:
+            yield password
+    if headers.get("token"):
+        yield headers["token"]
+
+
+def is_admin(request: Request) -> bool:
+    """Whether the caller may change what others get."""
+    return ADMIN in exchange(request.scope).scopes
+
+
+def require_admin(request: Request) -> None:
+    """Dependency of the routes that change what others get.
+
+    Raises:
+        Unauthorized: no token of ours came with the request.
+        Forbidden: it allows use only.
+    """
+    if is_admin(request):
+        return
+    if exchange(request.scope).client.startswith("token "):
+        raise Forbidden("This token allows use only; this call needs the admin token.")
+    raise Unauthorized("This call needs the admin token: send 'Authorization: Bearer <token>'.")

@@ -1,0 +1,299 @@
+"""Every error answer is the same JSON object, whoever raised it: we, FastAPI or BentoML."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import math
+import reprlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ValidationError
+from starlette.datastructures import MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.middleware.request_state import exchange
+from errors import (
+    BackendTimeout,
+    BackendUnavailable,
+    Conflict,
+    Forbidden,
+    MethodNotAllowed,
+    NotFound,
+    PayloadTooLarge,
+    RateLimited,
+    Unauthorized,
+    ValidationFailed,
+    VisionLoopError,
+    our_fault,
+)
+from field_names import unknown_sentence
+
+RETRY_AFTER = 5.0  # seconds, where an error that asks to come again names none
+CLIENT_GONE = 499  # nobody reads it; it keeps BentoML's TimeoutMiddleware from waiting on
+
+_BY_STATUS: dict[int, type[VisionLoopError]] = {
+    kind.status: kind
+    for kind in (
+        ValidationFailed,
+        Unauthorized,
+        Forbidden,
+        NotFound,
+        MethodNotAllowed,
+        Conflict,
+        PayloadTooLarge,
+        RateLimited,
+        BackendUnavailable,
+        BackendTimeout,
+    )
+}
+
+Model = TypeVar("Model", bound=BaseModel)
+
+UNKNOWN = "unknown_field"
+"""The type of pydantic's error for a field that is not known; its message says it all."""
+
+
+def answer(scope: Scope, error: VisionLoopError, headers: Mapping[str, str] = {}) -> Response:
+    """The response for an error, noted in the exchange as ours."""
+    exchange(scope).code = error.code
+    response = JSONResponse(error.to_json(), error.status, dict(headers))
+    if isinstance(error, (BackendUnavailable, RateLimited)):
+        seconds = RETRY_AFTER if error.retry_after is None else error.retry_after
+        response.headers["Retry-After"] = str(max(1, math.ceil(seconds)))
+    if isinstance(error, Unauthorized):
+        response.headers["WWW-Authenticate"] = 'Bearer realm="VisionLoop"'
+    return response
+
+
+def from_status(status: int, message: str) -> VisionLoopError | None:
+    """The error of ours that fits a foreign answer; None where it is our own fault."""
+    if status in _BY_STATUS:
+        return _BY_STATUS[status](message)
+    return ValidationFailed(message) if status < 500 else None
+
+
+def ours(body: bytes) -> VisionLoopError | None:
+    """The error that a body in our form tells of: a task's stored answer."""
+    try:
+        content = json.loads(body)
+    except ValueError:
+        return None
+    if not isinstance(content, dict) or not content.keys() >= {"error", "code", "message"}:
+        return None
+    kind = next((kind for kind in _all(VisionLoopError) if kind.code == content["code"]), None)
+    return kind(str(content["message"])) if kind else None
+
+
+def _all(kind: type[VisionLoopError]) -> Iterator[type[VisionLoopError]]:
+    yield kind
+    for narrower in kind.__subclasses__():
+        yield from _all(narrower)
+
+
+def of_a_name(error: BaseException | None) -> VisionLoopError | None:
+    """What a client is told whose text no file system takes as a name; None for other errors.
+
+    Looked at here, because every function that opens a path would have to expect it: names of
+    ours are short and plain, so that it is the client's.
+    """
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            said = str(error.filename or "")
+            return ValidationFailed(
+                f"{said[:80]!r}{'…' if said[80:] else ''} is no usable path: {error.strerror}. "
+                "A path has at most 4,095 bytes, and 255 between two slashes."
+            )
+        broken = isinstance(error, UnicodeEncodeError) and "surrogates" in error.reason
+        if broken or (isinstance(error, ValueError) and "embedded null" in str(error)):
+            return ValidationFailed("A text of the request is no plain Unicode: " + PLAIN_TEXT)
+        error = error.__cause__ or getattr(error, "orig", None)
+    return None
+
+
+PLAIN_TEXT = "null characters and halves of surrogate pairs are not allowed."
+
+
+def plain_text(value: Any) -> bool:
+    """Whether what a client sent can be stored and written: every text in it, however deep."""
+    if isinstance(value, str):
+        return "\0" not in value and (value.isascii() or _encodes(value))
+    if isinstance(value, dict):
+        return all(plain_text(name) and plain_text(part) for name, part in value.items())
+    return all(map(plain_text, value)) if isinstance(value, list) else True
+
+
+def _encodes(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def explain(errors: Sequence[Mapping[str, Any]], legal: Mapping[str, str] = {}) -> str:
+    """Pydantic's errors as sentences that name the field and, where known, its legal values."""
+    return " ".join(_sentence(error, legal) for error in errors[:3]) or "The request is not valid."
+
+
+def _sentence(error: Mapping[str, Any], legal: Mapping[str, str]) -> str:
+    if error["type"] == UNKNOWN:
+        return str(error["msg"])
+    path = [str(part) for part in error["loc"]]
+    name = ".".join(path[1:] if path[:1] in (["body"], ["query"], ["path"], ["header"]) else path)
+    if error["type"] == "json_invalid":
+        reason = error.get("ctx", {}).get("error") or error["msg"]
+        return f"The body is not valid JSON: {reason}."
+    if not name:
+        return "The body must be a JSON object."
+    if error["type"] == "missing":
+        return f"'{name}' is required."
+    got = f"; got {reprlib.repr(error['input'])}" if "input" in error else ""
+    if name in legal:
+        return f"'{name}' must be {legal[name]}{got}."
+    return f"'{name}': {error['msg']}{got}."
+
+
+def check(model: type[Model], values: Any, context: Any = None) -> Model:
+    """`values` (a mapping, or bytes of JSON) as a `model`, or `ValidationFailed`.
+
+    A field's description reads as what it must be: "a number from 0 to 1".
+    """
+    legal = {name: field.description or "" for name, field in model.model_fields.items()}
+    try:
+        if isinstance(values, (bytes, bytearray)):
+            return model.model_validate_json(values, context=context)
+        return model.model_validate(values, context=context)
+    except ValidationError as error:
+        found = [_knowing(model, one) for one in error.errors(include_url=False)]
+        raise ValidationFailed(explain(found, {k: v for k, v in legal.items() if v})) from None
+
+
+def _knowing(model: type[BaseModel], error: Any) -> Mapping[str, Any]:
+    """An error about a field that an inner model forbids, with the names that it knows."""
+    if error["type"] != "extra_forbidden":
+        return error
+    *path, name = error["loc"]
+    inner: Any = model
+    for part in path:
+        field = inner.model_fields.get(part)
+        kinds = (field.annotation, *get_args(field.annotation)) if field else ()
+        inner = next((kind for kind in kinds if hasattr(kind, "model_fields")), None)
+        if inner is None:
+            return error
+    sentence = unknown_sentence(str(name), list(inner.model_fields))
+    return {"type": UNKNOWN, "msg": f"{'.'.join(map(str, path))}: {sentence}" if path else sentence}
+
+
+class Errors:
+    """ASGI layer that always answers, and only with our error object.
+
+    It turns exceptions of the layers below into answers, rewrites error answers that FastAPI's
+    or BentoML's own code made, and ends a request that took longer than `timeout` seconds to
+    begin its answer. `longer` names paths that have a limit of their own.
+    """
+
+    def __init__(
+        self, app: ASGIApp, timeout: float, longer: Mapping[str, float] | None = None
+    ) -> None:
+        self.app = app
+        self.timeout = timeout
+        self.longer = longer or {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        reply = _Reply(scope, send)
+        seconds = self.longer.get(scope["path"], self.timeout)
+        error: VisionLoopError | None = None
+        cause: Exception | None = None
+        try:
+            async with asyncio.timeout(seconds) as reply.timer:
+                await self.app(scope, receive, reply)
+        except VisionLoopError as raised:
+            error, cause = raised, raised
+        except TimeoutError as raised:
+            cause = raised
+            if reply.timer is not None and reply.timer.expired():
+                error = BackendTimeout(f"The request took longer than {seconds:g} s.")
+        except ClientDisconnect as raised:
+            cause = raised
+            exchange(scope).code = "CLIENT_GONE"
+            if not reply.started:
+                await Response(status_code=CLIENT_GONE)(scope, receive, send)
+            return
+        except Exception as raised:
+            cause = raised
+        if reply.started:
+            if cause is not None:  # too late to answer: the broken connection tells the client
+                raise cause
+            return
+        if error is None:
+            error = reply.foreign_error() if cause is None else None
+        if error is None:
+            error = of_a_name(cause)
+        if error is None:
+            error = our_fault(cause, f"{scope['method']} {scope['path']}")
+        await answer(scope, error, reply.kept_headers())(scope, receive, send)
+
+
+class _Reply:
+    """A `send` that lets our answers through and holds back foreign error answers."""
+
+    def __init__(self, scope: Scope, send: Send) -> None:
+        self.scope = scope
+        self.send = send
+        self.started = False
+        self.timer: asyncio.Timeout | None = None
+        self.held: Message | None = None
+        self.body = b""
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start" and not self.started:
+            if message["status"] >= 400 and exchange(self.scope).code is None:
+                self.held = message
+                return
+            self.started = True
+            if self.timer is not None:
+                self.timer.reschedule(None)  # an answer may stream for as long as it likes
+        if self.held is not None:
+            self.body += message.get("body", b"")
+            return
+        await self.send(message)
+
+    def foreign_error(self) -> VisionLoopError | None:
+        if self.held is None:
+            return None
+        status = self.held["status"]
+        return ours(self.body) or from_status(status, _message(status, self.body, self.scope))
+
+    def kept_headers(self) -> dict[str, str]:
+        """Headers of the held answer that still hold."""
+        if self.held is None:
+            return {}
+        headers = MutableHeaders(raw=list(self.held.get("headers", [])))
+        return {name: headers[name] for name in ("Allow", "Retry-After") if name in headers}
+
+
+def _message(status: int, body: bytes, scope: Scope) -> str:
+    """What a foreign error answer says. BentoML writes a list, a string or pydantic's errors."""
+    if status == NotFound.status:
+        return f"There is no '{scope['path']}' here. /docs lists what there is."
+    if status == MethodNotAllowed.status:
+        return f"'{scope['path']}' does not take {scope['method']}."
+    try:
+        content = json.loads(body)
+    except ValueError:
+        return body.decode("utf-8", "replace").strip() or "The request is not valid."
+    if isinstance(content, list) and content:
+        content = content[0]
+    if not isinstance(content, dict):
+        return str(content)
+    if isinstance(content.get("detail"), list):
+        return explain(content["detail"])
+    return str(content.get("detail") or content.get("error") or "The request is not valid.")

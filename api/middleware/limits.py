@@ -1,0 +1,194 @@
+"""How much a caller may send, and how often."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from fractions import Fraction
+from time import time
+from typing import Any, TypeVar
+
+from limits import RateLimitItemPerSecond
+from limits.storage import MemoryStorage
+from limits.strategies import MovingWindowRateLimiter
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.middleware.errors import answer
+from api.middleware.request_state import exchange
+from errors import (
+    BackendUnavailable,
+    PayloadTooLarge,
+    RateLimited,
+    ValidationFailed,
+    VisionLoopError,
+)
+
+Value = TypeVar("Value")
+
+
+class PathTable(dict[str, Value]):
+    """A dict whose keys may hold `*`, which stands for anything in a path.
+
+    Examples:
+        >>> PathTable({"/a/*/b": 1}).get("/a/x/b")
+        1
+    """
+
+    def __init__(self, values: Mapping[str, Value]) -> None:
+        super().__init__(values)
+        self._patterns = [key for key in values if "*" in key]
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return self[found] if (found := self._find(key)) is not None else default
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, str) and self._find(key) is not None
+
+    def _find(self, key: str) -> str | None:
+        if super().__contains__(key):
+            return key
+        return next((p for p in self._patterns if fnmatchcase(key, p)), None)
+
+
+PROBES = frozenset({"/livez", "/readyz", "/healthz"})
+TOGETHER = 512 * 1024**2  # bytes of bodies in memory
+LINGER = 2.0  # seconds that a refused upload may go on
+
+
+class BodyLimit:
+    """ASGI layer that refuses a body above `limit` bytes, counted while it arrives.
+
+    `larger` names paths that have a limit of their own. A length the client announces is
+    believed only when it is too large. All other bodies are kept in memory while their requests
+    last: at most `together` bytes of them, or twice the limit.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        limit: int,
+        larger: Mapping[str, int] | None = None,
+        together: int = TOGETHER,
+    ) -> None:
+        self.app = app
+        self.limit = limit
+        self.larger = larger or {}
+        self.together = max(together, 2 * limit)
+        self.held = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        limit = self.larger.get(scope["path"], self.limit)
+        refusal = PayloadTooLarge(
+            f"The request body is larger than the {limit / 2**20:g} MiB allowed."
+        )
+        length = Headers(scope=scope).get("content-length", "0")
+        if not (length.isascii() and length.isdigit()):
+            error = ValidationFailed("'Content-Length' must be a whole number of bytes.")
+            await answer(scope, error, {"Connection": "close"})(scope, receive, send)
+            return
+        if int(length) > limit:
+            await _refuse(scope, receive, send, refusal, limit)
+            return
+
+        seen = 0
+        started = False
+        exceeded: VisionLoopError | None = None
+        in_memory = scope["path"] not in self.larger
+
+        async def counted() -> Message:
+            nonlocal seen, exceeded
+            message = await receive()
+            length = len(message.get("body", b""))
+            seen += length
+            self.held += length * in_memory
+            if seen > limit:
+                exceeded = refusal
+            elif self.held > self.together:
+                exceeded = BackendUnavailable("Too many uploads at once. Try again.", 2)
+            if exceeded:
+                raise exceeded
+            return message
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            if exceeded and not started:  # whatever the application made of the broken body
+                return
+            started = True
+            await send(message)
+
+        try:
+            await self.app(scope, counted, watched)
+        except Exception:
+            if not exceeded or started:
+                raise
+        finally:
+            self.held -= seen * in_memory
+        if exceeded and not started:
+            await _refuse(scope, receive, send, exceeded, limit)
+
+
+async def _refuse(
+    scope: Scope, receive: Receive, send: Send, error: VisionLoopError, limit: int
+) -> None:
+    """Answer at once, then throw away as much again: most clients read the answer only when
+    they have sent everything, and a connection closed before that is reset, answer and all."""
+    left = limit
+
+    async def lingering(message: Message) -> None:
+        nonlocal left
+        if message["type"] == "http.response.body":
+            await send({**message, "more_body": True})
+            try:
+                async with asyncio.timeout(LINGER):
+                    more = True
+                    while more and left > 0:
+                        dropped = await receive()
+                        left -= len(dropped.get("body", b""))
+                        more = dropped.get("more_body", False)
+            except TimeoutError:
+                pass
+            message = {"type": "http.response.body", "body": b""}
+        await send(message)
+
+    await answer(scope, error, {"Connection": "close"})(scope, receive, lingering)
+
+
+class RateLimit:
+    """ASGI layer that allows each caller `rate` requests a second; 0 allows any number."""
+
+    def __init__(self, app: ASGIApp, rate: float) -> None:
+        self.app = app
+        self.rate = rate
+        share = Fraction(rate).limit_denominator(60) if rate >= 1 else Fraction(1, _seconds(rate))
+        self.item = RateLimitItemPerSecond(share.numerator, share.denominator)
+        self.limiter = MovingWindowRateLimiter(MemoryStorage())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not self.rate or scope["path"] in PROBES:
+            await self.app(scope, receive, send)
+            return
+        error = self.count(exchange(scope).client)
+        if error is None:
+            await self.app(scope, receive, send)
+        else:
+            await answer(scope, error)(scope, receive, send)
+
+    def count(self, client: str) -> VisionLoopError | None:
+        """One more request of `client`; the error where that is one too many."""
+        if not self.rate or self.limiter.hit(self.item, client):
+            return None
+        wait = self.limiter.get_window_stats(self.item, client).reset_time - time()
+        return RateLimited(
+            f"More than {self.rate:g} requests a second came from you. Slow down.", max(wait, 1)
+        )
+
+
+def _seconds(rate: float) -> int:
+    """The whole seconds in which one request is allowed."""
+    return math.ceil(1 / rate) if rate else 1

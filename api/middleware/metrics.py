@@ -1,0 +1,50 @@
+"""Every request is measured for Prometheus."""
+
+from __future__ import annotations
+
+from timeit import default_timer
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.middleware.request_state import exchange
+from serving.deferred import collect_afterwards
+from serving.telemetry import ERRORS, LATENCY, REQUESTS
+
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+UNMATCHED = "unmatched"
+
+
+class Measured:
+    """Outermost ASGI layer: counts every answer under its route's template."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        state = exchange(scope)
+        status = 500
+        after = collect_afterwards()
+        began = default_timer()
+
+        async def watched(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self.app(scope, receive, watched)
+        finally:
+            route = getattr(scope.get("route"), "path", "") or UNMATCHED
+            method = scope["method"] if scope["method"] in METHODS else "other"
+            REQUESTS.labels(route, method, status).inc()
+            LATENCY.labels(route).observe(default_timer() - began)
+            if state.code is not None:
+                ERRORS.labels(state.code).inc()
+            for call in after:
+                call()

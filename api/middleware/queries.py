@@ -1,0 +1,78 @@
+"""The query of every route: no name in it is unknown, as in bodies and forms."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from fastapi import Request, params
+from fastapi.dependencies.utils import get_flat_params
+from fastapi.routing import APIRoute
+
+from api.middleware.errors import PLAIN_TEXT, plain_text
+from api.middleware.request_state import exchange
+from api.schemas import BODIES, RequestFields
+from errors import ValidationFailed
+from field_names import UnknownField, meant, notes_on
+
+log = logging.getLogger("visionloop")
+
+
+async def known_query(request: Request) -> None:
+    """Of every route: refuse a name that means another one, or that belongs into the body.
+
+    Any other is noted, where the route has notes, and passed over, or refused with the body's.
+
+    Raises:
+        ValidationFailed: A name is refused.
+    """
+    texts = [*request.path_params.values(), *request.query_params.keys()]
+    if not all(map(plain_text, [*texts, *request.query_params.values()])):
+        raise ValidationFailed(f"The address is no plain Unicode: {PLAIN_TEXT}")
+    if request.url.query:
+        route = request.scope.get("route")
+        if isinstance(route, APIRoute):
+            exchange(request.scope).notes = check_query(route, list(request.query_params))
+
+
+def check_query(route: APIRoute, names: list[str]) -> list[str]:
+    """Notes about names in a query that had no effect."""
+    known, body = _names(route), _body(route)
+    unknown = body.unknown if body is not None else "note"
+    if unknown == "pass":
+        return []
+    inside = [] if body is None else body.known()
+    for name in names:
+        if name not in known and name in inside:
+            raise ValidationFailed(
+                f"{name!r} belongs into the body, not into the query: send it with the others."
+            )
+    for name in names:
+        if name not in known and (guess := meant(name, inside)):
+            raise ValidationFailed(
+                f"Unknown field {name[:60]!r}: did you mean {guess!r}, in the body?"
+            )
+    try:
+        notes = notes_on(names, known, unknown)
+    except UnknownField as error:
+        raise ValidationFailed(str(error)) from None
+    if notes:
+        log.info("%s: %s", route.path, " ".join(notes))
+    return notes
+
+
+def _names(route: APIRoute) -> tuple[str, ...]:
+    """With those of a model of several parameters, which is no `Query` itself."""
+    others = (params.Path, params.Header, params.Cookie)
+    found = get_flat_params(route.dependant)
+    return tuple(field.alias for field in found if not isinstance(field.field_info, others))
+
+
+def _body(route: APIRoute) -> type[RequestFields] | None:
+    """What the route's body is, of what it takes the one with the most fields."""
+    kinds: list[Any] = [field.field_info.annotation for field in route.dependant.body_params]
+    extra = route.openapi_extra or {}
+    contents = extra.get("requestBody", {}).get("content", {}).values()
+    kinds += [BODIES.get(content["schema"].get("title", "")) for content in contents]
+    found = [k for k in kinds if isinstance(k, type) and issubclass(k, RequestFields)]
+    return max(found, key=lambda kind: len(kind.model_fields), default=None)

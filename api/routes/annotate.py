@@ -1,0 +1,70 @@
+"""`/api/auto_annotate`: pre-labels of one picture, in the form of the tool that shows them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from api.dependencies import Wired
+from api.predictions import AnnotateOptions, annotate
+from api.requests import picture_form
+from api.responses import JSON, noted, unless_gone
+from api.schemas import FromUrl, Size, errors, form_body
+from formats.annotation_tools import TOOLS
+
+router = APIRouter(prefix="/api", tags=["Annotation"])
+
+
+class AnnotateForm(AnnotateOptions, FromUrl):
+    """What the form takes."""
+
+
+class DatabaseInfo(BaseModel):
+    image_id: int = Field(description="the same file has the same id")
+    annotation_count: int = Field(description="objects that were found")
+
+
+class AnnotateAnswer(BaseModel):
+    model_config = ConfigDict(protected_namespaces=())
+
+    annotations: list[Any] = Field(
+        description="Label Studio's regions (percent), COCO's annotations, LabelMe's shapes "
+        "(pixels), or YOLO's lines (fractions)"
+    )
+    annotated_image: str | None = Field(description="data URI, where it was asked for")
+    database_info: DatabaseInfo
+    model_id: str
+    tool: str
+    format: str
+    image: Size
+    document: Any = Field(description="the same as the whole file that the tool imports")
+    inference_time: float = Field(description="milliseconds in the network")
+    notes: list[str] = Field(
+        [], description="fields of the request that had no effect; only where there are some"
+    )
+
+
+class ToolAnswer(BaseModel):
+    value: str
+    label: str
+
+
+@router.get("/tools", response_model=list[ToolAnswer])
+async def list_tools() -> Any:
+    """What `tool` can be."""
+    return [{"value": tool.value, "label": tool.label} for tool in TOOLS.values()]
+
+
+@router.post(
+    "/auto_annotate",
+    response_model=AnnotateAnswer,
+    responses=errors(400, 403, 404, 413, 503, 504),
+    openapi_extra=form_body(AnnotateForm),
+)
+async def auto_annotate(request: Request, gateway: Wired) -> Response:
+    """Boxes, polygons, key points or the class of a picture, as pre-labels to correct."""
+    image, name, options = await picture_form(request, gateway, AnnotateForm)
+    work = annotate(gateway, image, options, name)
+    return JSON(await unless_gone(request.receive, work) | noted(request, options))

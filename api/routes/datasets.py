@@ -1,0 +1,240 @@
+"""`/api/datasets`: data to train on, uploaded as a zip or lying on the server."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from pathlib import Path, PurePath
+from typing import Any, ClassVar, Literal
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.datastructures import UploadFile
+
+from annotation.uploads.upload import add_upload
+from api.dependencies import Wired
+from api.middleware.auth import require_admin
+from api.middleware.errors import check
+from api.requests import fields, read_form
+from api.schemas import RequestFields, errors, form_body
+from api.thread_pool import slow_work
+from dataset import contact_sheet
+from dataset.report import report
+from errors import Conflict, NoFileUploaded
+from models_store.description import Task
+from serving.gateway import Gateway
+
+router = APIRouter(prefix="/api/datasets", tags=["Data sets"])
+
+IN_MEMORY = 1024 * 1024
+TASKS = "detect, segment, pose or classify; empty: what fits the labels"
+
+_one = asyncio.Lock()  # unpacking and checking at a time; other uploads wait
+
+
+class Options(RequestFields):
+    """What is said about the data."""
+
+    files: ClassVar[tuple[str, ...]] = ("file",)
+
+    name: str = Field("", max_length=100, description="a name of at most 100 characters")
+    task: Task | None = Field(None, description=TASKS)
+
+
+class UploadForm(Options):
+    file: str = Field(description="the zip", json_schema_extra={"format": "binary"})
+
+
+class Choice(Options):
+    files = ()
+
+    data_path: str = Field(
+        min_length=1,
+        max_length=4096,
+        description="a data.yaml, a folder with one folder per class, or a data set's id",
+    )
+
+
+class Problem(BaseModel):
+    kind: str
+    message: str = Field(description="a sentence, with files and lines")
+    count: int
+    examples: list[str]
+    fatal: bool = Field(description="training refuses the data set until this is mended")
+
+
+class Split(BaseModel):
+    images: int
+    usable: int = Field(description="those that can be read")
+    objects: int
+    unlabelled: int = Field(description="images without an object: background")
+
+
+class RefusedLines(BaseModel):
+    image: str
+    lines: list[int] = Field(description="of its label file, from 1; 0: the file as a whole")
+
+
+class Report(BaseModel):
+    """What was found in a data set."""
+
+    task: Task
+    usable: bool = Field(description="whether `task` can be trained on it")
+    classes: list[str]
+    splits: dict[str, Split]
+    class_counts: list[dict[str, Any]] = Field(description="objects per class and split")
+    image_size: dict[str, int] | None
+    unlabelled_share: float
+    keypoints: list[int] | None
+    fingerprint: str
+    problems: list[Problem]
+    refused_images: int = Field(0, description="images with label lines that are left out")
+    refused_lines: list[RefusedLines] = Field(
+        [], description="of the first 1,000 of these; the contact sheet marks them, too"
+    )
+
+
+class Dataset(Report):
+    """An uploaded data set; its id is what `data_path` takes."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    id: str = Field(examples=["street-signs-k3xq7w2a"])
+    name: str
+    created_at: str
+    size_bytes: int
+    files: int
+    skipped_files: int = Field(description="files of the zip that are no data")
+    revision: int = Field(0, description="the newest one; 0: as uploaded")
+    source_format: str = Field(
+        "",
+        description="yolo, folders (of classes), images (alone), or the documents' forms joined "
+        "by +: coco, cvat_xml, label_studio, labelme, voc, yolo",
+    )
+    accounting: dict[str, Any] = Field(
+        {},
+        description="what became of all that came. images: received = labelled + empty + "
+        "without_annotation + unreadable + copies; missing: described, and not in the zip. "
+        "objects: received = stored + passed_over, which has a count per reason",
+    )
+    renamed: dict[str, str] = Field(
+        {}, description="path in the zip → path here, of images whose name was taken"
+    )
+    notes: list[str] = Field([], description="what was assumed, such as the order of classes")
+    to_review: int = Field(0, description="pictures left out until a person has looked")
+    annotation: dict[str, Any] | None = Field(
+        None, description="of a batch annotation: objects by class and band, problems"
+    )
+
+
+class DatasetList(BaseModel):
+    datasets: list[Dataset]
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_model=Dataset,
+    responses=errors(400, 403, 413),
+    dependencies=[Depends(require_admin)],
+    openapi_extra=form_body(UploadForm),
+)
+async def upload(request: Request, gateway: Wired) -> Any:
+    """Upload a zip: a data.yaml with images and labels; an export of an annotation tool (COCO,
+    LabelMe, Pascal VOC, CVAT, Label Studio, YOLO) with its images; one folder of images per class;
+    or images alone, to annotate.
+
+    Answers what was found, and accounts for every image and object. A data set with fatal
+    problems is kept, so that they can be read.
+    """
+    form = await read_form(request, IN_MEMORY)
+    try:
+        options = check(Options, fields(form, "file"))
+        file = form.get("file")
+        if not isinstance(file, UploadFile):
+            raise NoFileUploaded("Send the zip as the form's file 'file'.")
+        name = options.name or PurePath(file.filename or "").stem
+        async with _one:
+            add = partial(add_upload, gateway.datasets, file.file, name, options.task)
+            return await slow_work.run(add)
+    finally:
+        await form.close()
+
+
+@router.get("", response_model=DatasetList)
+async def list_datasets(gateway: Wired) -> Any:
+    """The uploaded data sets, the newest first."""
+    return {"datasets": await asyncio.to_thread(gateway.datasets.list)}
+
+
+@router.post(
+    "/check",
+    response_model=Report,
+    responses=errors(400, 403, 404),
+    dependencies=[Depends(require_admin)],
+)
+async def check_dataset(choice: Choice, gateway: Wired) -> Any:
+    """What is in a data set on the server, named as for training. Nothing is changed."""
+    return await slow_work.run(partial(_check, gateway, choice))
+
+
+@router.get("/{dataset_id}", response_model=Dataset, responses=errors(404))
+async def get_dataset(dataset_id: str, gateway: Wired) -> Any:
+    """One uploaded data set: counts per split and class, sizes, problems."""
+    return await asyncio.to_thread(gateway.datasets.get, dataset_id)
+
+
+@router.get(
+    "/{dataset_id}/sheet.png",
+    response_class=Response,
+    responses=errors(400, 404) | {200: {"content": {"image/png": {}}}},
+)
+async def sheet(
+    dataset_id: str,
+    gateway: Wired,
+    split: Literal["train", "val", "test"] = "train",
+    count: int = Query(24, ge=1, le=96),
+) -> Response:
+    """Thumbnails with their labels drawn in."""
+    draw = partial(_sheet, gateway, dataset_id, split, count)
+    return Response(await slow_work.run(draw), media_type="image/png")
+
+
+@router.delete(
+    "/{dataset_id}",
+    status_code=204,
+    responses=errors(403, 404, 409),
+    dependencies=[Depends(require_admin)],
+)
+async def delete_dataset(dataset_id: str, gateway: Wired) -> Response:
+    """Delete an uploaded data set, unless a job needs it."""
+    await asyncio.to_thread(_delete, gateway, dataset_id)
+    return Response(status_code=204)
+
+
+def _check(gateway: Gateway, choice: Choice) -> dict[str, Any]:
+    return report(gateway.datasets.open(choice.data_path, choice.task))
+
+
+def _sheet(gateway: Gateway, dataset_id: str, split: str, count: int) -> bytes:
+    card = gateway.datasets.get(dataset_id)
+    return contact_sheet.draw(gateway.datasets.open(card["id"]), split, count)
+
+
+def _delete(gateway: Gateway, dataset_id: str) -> None:
+    gateway.datasets.get(dataset_id)
+    folder = (gateway.datasets.folder / dataset_id).resolve()
+    for job in gateway.jobs.list(None, "queued", "running", "stopping"):
+        if _names(job.recipe, folder):
+            raise Conflict(f"The job {job.id} needs '{dataset_id}'. Cancel it, or wait for it.")
+    gateway.datasets.delete(dataset_id)
+    gateway.annotated.forget(dataset_id)
+
+
+def _names(value: Any, folder: Path) -> bool:
+    """Whether a path in a recipe, however deep, lies in a folder."""
+    if isinstance(value, dict):
+        return any(_names(part, folder) for part in value.values())
+    if isinstance(value, list):
+        return any(_names(part, folder) for part in value)
+    return isinstance(value, str) and value[:1] == "/" and Path(value).is_relative_to(folder)

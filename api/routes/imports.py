@@ -1,0 +1,120 @@
+"""`/models/import`: somebody's weights become a model."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import time
+from pathlib import Path, PurePath
+from typing import Any
+
+from fastapi import APIRouter, Depends, Request
+from starlette.datastructures import FormData, UploadFile
+
+from api import schemas
+from api.dependencies import Wired
+from api.middleware.auth import require_admin
+from api.middleware.errors import check
+from api.middleware.request_state import caller
+from api.promotions import decide_promotion
+from api.requests import fields, read_form
+from api.schemas import ImportForm, ImportOptions, errors, form_body
+from errors import BackendTimeout, BackendUnavailable, ValidationFailed, VisionLoopError
+from evaluation.gate import default_gate
+from models_store.archive import import_archive
+from models_store.decision_log import Why
+from models_store.importer import import_model
+from models_store.names import suggest_name
+from models_store.scratch import scratch
+from models_store.versions import ModelVersion
+from serving.gateway import Gateway
+
+router = APIRouter(tags=["Models"])
+
+SUFFIXES = (".pt", ".pth", ".zip")
+IN_MEMORY = 1024 * 1024
+MARGIN = 10.0  # seconds, so that the conversion gives up before the request does
+
+_one = asyncio.Lock()  # a conversion may take gigabytes
+
+
+@router.post(
+    "/models/import",
+    status_code=201,
+    response_model=schemas.Model,
+    responses=errors(400, 403, 413, 503),
+    dependencies=[Depends(require_admin)],
+    openapi_extra=form_body(ImportForm),
+)
+async def import_weights(request: Request, gateway: Wired) -> Any:
+    """Import a `.pt` checkpoint (YOLO, MobileNetV2), or an archive of `export-archive`.
+
+    Nothing in the file is run: what is no plain data is refused. With `promote` it is promoted as
+    `/promote` does it: with VISIONLOOP_GATE on perhaps later, by a job, or not; see `promoted`.
+    """
+    deadline = time.monotonic() + gateway.settings.import_timeout - MARGIN
+    form = await read_form(request, IN_MEMORY)
+    if _one.locked():
+        await form.close()
+        raise BackendUnavailable("Another model is being imported. Try again.", 30)
+    await _one.acquire()  # at once, as nobody has it
+    work = asyncio.create_task(_import_alone(gateway, form, deadline, caller(request)))
+    model = await asyncio.shield(work)  # a thread goes on when its request ends
+    return model.to_json()
+
+
+async def _import_alone(gateway: Gateway, form: FormData, deadline: float, by: str) -> ModelVersion:
+    """With the lock, which is given back when nothing goes on any more."""
+    try:
+        upload = form.get("file")
+        options = check(ImportOptions, fields(form, "file"))
+        if not isinstance(upload, UploadFile):
+            raise ValidationFailed("'file' is required: the weights, as a file of the form.")
+        suffix = PurePath(upload.filename or "").suffix.lower()
+        if suffix not in SUFFIXES:
+            raise ValidationFailed(f"'file' must be named {' or '.join(SUFFIXES)}.")
+        model = await asyncio.to_thread(_import, gateway, upload, suffix, options, deadline)
+        if options.promote:
+            await _promote(gateway, model, by)
+            model = gateway.registry.get(model.id)
+        return model
+    finally:
+        _one.release()
+        await form.close()
+
+
+async def _promote(gateway: Gateway, model: ModelVersion, by: str) -> None:
+    """As a call of `/promote` does it. The import has succeeded, whatever the gate says."""
+    gate = default_gate(gateway.settings) if gateway.settings.gate else None
+    try:
+        await decide_promotion(gateway, model, gate, by)
+    except VisionLoopError as error:
+        asked = gate.model_dump() if gate else None
+        why = Why(by, (f"It was not compared: {error.message}",), asked)
+        await asyncio.to_thread(gateway.registry.refuse, model.id, why)
+
+
+def _import(
+    gateway: Gateway, upload: UploadFile, suffix: str, options: ImportOptions, deadline: float
+) -> ModelVersion:
+    registry = gateway.registry
+    stem = suggest_name(PurePath(upload.filename or "").stem)
+    with scratch(gateway.settings.home) as folder:
+        path = Path(folder, stem + suffix)
+        with path.open("wb") as file:
+            shutil.copyfileobj(upload.file, file)
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise BackendTimeout("The upload left no time for the import.")
+        if suffix == ".zip":
+            return import_archive(registry, path, name=options.name, timeout=left)
+        return import_model(
+            registry,
+            path,
+            name=options.name,
+            family=options.family,
+            names=options.class_names,
+            imgsz=options.imgsz,
+            description=options.description,
+            timeout=left,
+        )

@@ -1,0 +1,101 @@
+"""`/jobs`: everything that runs for minutes, of every kind; and what its views share."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import Any, Literal
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from api import job_logs
+from api.dependencies import Wired
+from api.job_control import PATIENCE, cancel, find, status_of, view
+from api.job_logs import JobLog
+from api.middleware.auth import require_admin
+from api.schemas import errors
+from errors import ValidationFailed
+from jobs.store import KINDS, LISTED
+
+router = APIRouter(tags=["Jobs"])
+
+
+class JobView(BaseModel):
+    model_config = ConfigDict(protected_namespaces=())
+
+    job_id: str
+    kind: Literal["training", "evaluation", "export", "annotation"]
+    mode: str | None
+    task: str | None
+    status: Literal["queued", "running", "stopping", "stopped", "completed", "failed"]
+    progress: float = Field(description="0 to 100; moves within an epoch")
+    current_epoch: int
+    total_epochs: int
+    metrics: dict[str, Any]
+    config: dict[str, Any] = Field(description="as sent; `resolved` is what was made of it")
+    base_model: str | None
+    model_name: str | None
+    model_id: str | None = Field(description="the version it produced")
+    error: str | None
+    attempts: int
+    created_at: str
+    started_at: str | None
+    finished_at: str | None
+    updated_at: str
+    log_path: str = Field(description="on the server; /jobs/{job_id}/logs shows it")
+
+
+class JobViews(BaseModel):
+    jobs: list[JobView]
+
+
+@router.get("/jobs", response_model=JobViews, responses=errors(400, 404))
+async def list_jobs(
+    gateway: Wired,
+    kind: str = Query("", description=f"one of: {', '.join(KINDS)}"),
+    limit: int = Query(LISTED, ge=1, le=LISTED, description=f"a whole number from 1 to {LISTED}"),
+    before: str = Query("", description="a job's id: those older than it"),
+) -> Any:
+    """The jobs of every kind, or of one, the newest first, a page of them."""
+    if kind and kind not in KINDS:
+        raise ValidationFailed(f"'kind' must be one of {', '.join(KINDS)}; got {kind!r:.60}.")
+    look = partial(gateway.jobs.list, kind or None, limit=limit, before=before or None)
+    jobs = await asyncio.to_thread(look)
+    return {"jobs": [view(gateway, job) for job in jobs]}
+
+
+@router.get("/jobs/{job_id}", response_model=JobView, responses=errors(404))
+async def get_job(job_id: str, gateway: Wired) -> Any:
+    """One job."""
+    return view(gateway, await find(gateway, job_id))
+
+
+@router.get("/jobs/{job_id}/logs", response_model=JobLog, responses=errors(404) | job_logs.STREAMED)
+async def get_job_logs(request: Request, job_id: str, gateway: Wired, follow: bool = False) -> Any:
+    """The job's log; with `follow=true` as server-sent events until the job ends."""
+    job = await find(gateway, job_id)
+    return await job_logs.answer(request, gateway, job, follow, status_of)
+
+
+@router.post(
+    "/jobs/{job_id}/cancel",
+    response_model=JobView,
+    responses=errors(403, 404, 409),
+    dependencies=[Depends(require_admin)],
+)
+async def cancel_job(job_id: str, gateway: Wired) -> Any:
+    """End a job; answers when its process is gone."""
+    return view(gateway, await cancel(gateway, job_id, PATIENCE))
+
+
+@router.delete(
+    "/jobs/{job_id}",
+    status_code=204,
+    responses=errors(403, 404, 409),
+    dependencies=[Depends(require_admin)],
+)
+async def delete_job(job_id: str, gateway: Wired) -> Response:
+    """Delete a job that has ended, its log and its folder; a model that it made stays."""
+    await asyncio.to_thread(gateway.jobs.delete, job_id)
+    return Response(status_code=204)

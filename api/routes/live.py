@@ -1,0 +1,220 @@
+"""`/models/{id}/live`: what a model sees in live traffic, and whether that has drifted."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any
+
+import numpy as np
+from fastapi import APIRouter, Depends, Query
+from pydantic import BaseModel, ConfigDict, Field
+
+from annotation.revision_records import live_corrections
+from api.dependencies import Wired
+from api.middleware.auth import require_admin
+from api.schemas import errors
+from errors import NotFound
+from models_store.versions import ModelVersion
+from monitoring.live_stats import KEPT_HOURS, total
+from monitoring.prediction_counts import BINS, LOW_BINS, Tally
+from serving.gateway import Gateway
+from serving.live_traffic import drift, training_counts
+
+router = APIRouter(tags=["Metrics"])
+
+
+class Confidence(BaseModel):
+    edges: list[float] = Field(description="of the bins, one more than counts")
+    counts: list[int]
+    low: int = Field(description="predictions below 0.5")
+    low_share: float | None
+
+
+class ClassShare(BaseModel):
+    class_id: int
+    name: str
+    count: int
+    share: float | None
+    training_count: int | None
+    training_share: float | None
+
+
+class Drift(BaseModel):
+    index: float | None = Field(description="population stability index; null: see `message`")
+    by_chance: float | None = Field(description="what it stays below in 19 of 20 undrifted cases")
+    verdict: str | None
+    message: str
+
+
+class LiveHour(BaseModel):
+    hour: str = Field(examples=["2026-11-21T10"], description="UTC")
+    images: int
+    predictions: int
+
+
+class Kept(BaseModel):
+    images: int
+    size_bytes: int
+    below: float = Field(description="0: none is kept")
+
+
+class Live(BaseModel):
+    """Boxes count from the model's serving confidence on; of a classification the best class."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    model_id: str
+    hours: int
+    images: int
+    images_without_predictions: int
+    predictions: int
+    predictions_per_image: float | None
+    confidence: Confidence
+    classes: list[ClassShare]
+    drift: Drift
+    by_hour: list[LiveHour]
+    kept: Kept
+    corrections: dict[str, Any] | None = Field(
+        description="what annotators made of its pre-labels in the newest revisions: counts, "
+        "precision and recall, also by class; null: nobody has corrected any"
+    )
+
+
+class KeptPicture(BaseModel):
+    model_config = ConfigDict(protected_namespaces=())
+
+    id: str
+    model_id: str
+    kept_at: str
+    confidence: float = Field(description="the lowest of the answer's predictions")
+    size_bytes: int
+    url: str = Field(description="of the picture")
+
+
+class KeptPictures(BaseModel):
+    kept: list[KeptPicture] = Field(description="the newest first")
+
+
+@router.get(
+    "/models/{model_id}/live/kept",
+    response_model=KeptPictures,
+    responses=errors(403, 404),
+    dependencies=[Depends(require_admin)],
+)
+async def list_kept(model_id: str, gateway: Wired) -> Any:
+    """The pictures of live traffic that were kept of a model version."""
+    model = gateway.registry.get(model_id)
+    found = await asyncio.to_thread(gateway.live.kept.list, model.id)
+    fields = ("id", "model_id", "kept_at", "confidence", "size_bytes")
+    rows = [{name: getattr(image, name) for name in fields} for image in found]
+    return {"kept": [row | {"url": f"/api/annotation/kept/{row['id']}"} for row in rows]}
+
+
+@router.delete(
+    "/models/{model_id}/live/kept",
+    status_code=204,
+    responses=errors(403, 404),
+    dependencies=[Depends(require_admin)],
+)
+async def delete_kept(
+    model_id: str,
+    gateway: Wired,
+    image: str = Query("", max_length=80, description="its id; empty: all of the model's"),
+) -> None:
+    """Delete a kept picture, or all of a model version."""
+    model = gateway.registry.get(model_id)
+    found = await asyncio.to_thread(gateway.live.kept.list, model.id)
+    ids = [kept.id for kept in found if image in ("", kept.id)]
+    if image and not ids:
+        raise NotFound(f"No kept picture {image!r} of {model.id}.")
+    for kept in ids:
+        with contextlib.suppress(NotFound):  # it made room for newer ones
+            await asyncio.to_thread(gateway.live.kept.remove, kept)
+
+
+@router.get("/models/{model_id}/live", response_model=Live, responses=errors(400, 404))
+async def live(
+    model_id: str,
+    gateway: Wired,
+    hours: int = Query(24, ge=1, le=KEPT_HOURS, description="this hour and those before it"),
+) -> Any:
+    """Traffic, confidences and classes of one model version, counted by the hour."""
+    model = gateway.registry.get(model_id)
+    await gateway.live.flush()
+    return await asyncio.to_thread(_report, gateway, model, hours)
+
+
+def _report(gateway: Gateway, model: ModelVersion, hours: int) -> dict[str, Any]:
+    by_hour = gateway.live.store.hours(model.id, hours)
+    tally = total(by_hour.values(), len(model.description.names))
+    kept = gateway.live.kept.list(model.id)
+    return {
+        "model_id": model.id,
+        "hours": hours,
+        "images": tally.images,
+        "images_without_predictions": tally.empty,
+        "predictions": tally.predictions,
+        "predictions_per_image": _share(tally.predictions, tally.images),
+        "confidence": {
+            "edges": np.round(np.linspace(0, 1, BINS + 1), 2).tolist(),
+            "counts": tally.confidence.tolist(),
+            "low": int(tally.confidence[:LOW_BINS].sum()),
+            "low_share": _share(tally.low, tally.predictions),
+        },
+        "classes": _classes(model, tally),
+        "drift": _drift(model, tally),
+        "by_hour": [
+            {"hour": hour, "images": found.images, "predictions": found.predictions}
+            for hour, found in by_hour.items()
+        ],
+        "kept": {
+            "images": len(kept),
+            "size_bytes": sum(image.size_bytes for image in kept),
+            "below": gateway.settings.keep_below,
+        },
+        "corrections": live_corrections(gateway.datasets.folder, model.id),
+    }
+
+
+def _classes(model: ModelVersion, tally: Tally) -> list[dict[str, Any]]:
+    trained = training_counts(model)
+    return [
+        {
+            "class_id": class_id,
+            "name": name,
+            "count": int(tally.classes[class_id]),
+            "share": _share(int(tally.classes[class_id]), tally.predictions),
+            "training_count": trained[class_id] if trained else None,
+            "training_share": _share(trained[class_id], sum(trained)) if trained else None,
+        }
+        for class_id, name in enumerate(model.description.names)
+    ]
+
+
+def _drift(model: ModelVersion, tally: Tally) -> dict[str, Any]:
+    found = drift(model, tally)
+    if found is not None:
+        return {
+            "index": round(found.index, 4),
+            "by_chance": round(found.by_chance, 4),
+            "verdict": found.verdict,
+            "message": (
+                f"{tally.predictions} live predictions against what the model was trained on: "
+                f"{found.verdict}."
+            ),
+        }
+    if training_counts(model) is None:
+        message = (
+            "What this model was trained on is not known: it was imported, or trained before "
+            "class counts were kept."
+        )
+    elif len(model.description.names) < 2:
+        message = "With one class there is no distribution of classes."
+    else:
+        message = "The model has seen nothing in these hours."
+    return {"index": None, "by_chance": None, "verdict": None, "message": message}
+
+
+def _share(part: int, whole: int) -> float | None:
+    return round(part / whole, 4) if whole else None

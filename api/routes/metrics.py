@@ -1,0 +1,119 @@
+"""`/metrics`: how good the models are, as JSON, and how busy the service is, for Prometheus."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+from prometheus_client import Metric
+from prometheus_client.core import GaugeMetricFamily
+
+from api import schemas
+from api.dependencies import Wired
+from api.schemas import errors
+from errors import BackendUnavailable
+from jobs.store import KINDS, STATUSES
+from models_store.versions import ModelVersion
+from serving import telemetry
+from serving.gateway import Gateway
+
+
+def gauges(gateway: Gateway) -> list[Metric]:
+    """For Prometheus: how many jobs there are, and how many wait. Reads the table."""
+    counts = gateway.jobs.counts()
+    jobs = GaugeMetricFamily("visionloop_jobs", "Jobs in the table", labels=["kind", "status"])
+    for kind in KINDS:
+        for status in STATUSES:
+            jobs.add_metric([kind, status], counts.get((kind, status), 0))
+    waiting = sum(count for (_, status), count in counts.items() if status == "queued")
+    queue = GaugeMetricFamily("visionloop_job_queue_length", "Jobs waiting for a slot", waiting)
+    return [jobs, queue]
+
+
+router = APIRouter(tags=["Metrics"])
+
+
+@router.get("/metrics", response_model=schemas.AllMetrics)
+async def all_metrics(request: Request, gateway: Wired) -> Response:
+    """Every model's measured quality; with `Accept: text/plain`, Prometheus' exposition."""
+    accept = request.headers.get("accept", "*/*")
+    if prefers_exposition(accept):
+        gauges = await _gauges(gateway)
+        body, kind = await asyncio.to_thread(telemetry.exposition, accept, gauges)
+        return Response(body, headers={"Content-Type": kind, "Vary": "Accept"})
+    rows = [_entry(model) for model in gateway.registry.list()]
+    return JSONResponse({"models_metrics": rows}, headers={"Vary": "Accept"})
+
+
+@router.get("/metrics/{model_id}", response_model=schemas.ModelMetrics, responses=errors(404))
+async def model_metrics(model_id: str, gateway: Wired) -> Any:
+    """One model's measured quality; empty while it was never evaluated."""
+    return _entry(gateway.registry.get(model_id))
+
+
+def _entry(model: ModelVersion) -> dict[str, Any]:
+    return {"model_id": model.id, "model_name": model.name, "metrics": model.metrics or {}}
+
+
+def prefers_exposition(accept: str) -> bool:
+    """Whether plain text or OpenMetrics has a strictly higher quality than JSON."""
+    ranges = _ranges(accept)
+    json = _quality(ranges, "application/json")
+    texts = (_quality(ranges, t) for t in ("text/plain", "application/openmetrics-text"))
+    return max(texts) > json
+
+
+def _ranges(accept: str) -> dict[str, float]:
+    """Media ranges and their qualities; of one that is named twice the higher."""
+    found: dict[str, float] = {}
+    for part in accept.split(","):
+        kind, *parameters = (piece.strip().lower() for piece in part.split(";"))
+        quality = 1.0
+        for parameter in parameters:
+            name, _, value = parameter.partition("=")
+            if name.strip() == "q":
+                try:
+                    quality = min(max(float(value), 0.0), 1.0)
+                except ValueError:
+                    quality = 0.0
+        if kind:
+            found[kind] = max(quality, found.get(kind, 0.0))
+    return found
+
+
+def _quality(ranges: dict[str, float], kind: str) -> float:
+    """The quality of a media type: its most specific range decides (RFC 9110, 12.5.1)."""
+    for candidate in (kind, f"{kind.partition('/')[0]}/*", "*/*"):
+        if candidate in ranges:
+            return ranges[candidate]
+    return 0.0
+
+
+async def _gauges(gateway: Gateway) -> Iterable[Metric]:
+    """What holds at this moment, read from the living batchers and runners."""
+    up = GaugeMetricFamily("visionloop_runner_up", "Whether it answers", labels=["runner"])
+    waiting = GaugeMetricFamily(
+        "visionloop_queue_length", "Pictures waiting for a batch", labels=["runner"]
+    )
+    flying = GaugeMetricFamily(
+        "visionloop_calls_in_flight", "Batches in a runner", labels=["runner"]
+    )
+    loaded = GaugeMetricFamily(
+        "visionloop_model_loaded", "Engines loaded", labels=["runner", "model", "engine"]
+    )
+    for name, runner in gateway.runners.items():
+        try:
+            engines = (await runner.status())["engines"]
+        except BackendUnavailable:
+            engines = {}
+        up.add_metric([name], float(runner.up))
+        waiting.add_metric([name], runner.batcher.stats.queued)
+        flying.add_metric([name], runner.batcher.stats.running_calls)
+        for model, engine in engines.items():
+            loaded.add_metric([name, model, engine], 1)
+    await gateway.live.flush()
+    seen = await asyncio.to_thread(gateway.live.gauges)
+    return up, waiting, flying, loaded, *await asyncio.to_thread(gauges, gateway), *seen

@@ -1,0 +1,75 @@
+"""`/models`: what can serve, and which one does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Depends, Request, Response
+
+from api import schemas
+from api.dependencies import Wired
+from api.middleware.auth import require_admin
+from api.middleware.request_state import caller
+from api.schemas import errors
+from models_store.decision_log import Why
+from models_store.versions import ModelVersion
+from serving.gateway import Gateway
+
+router = APIRouter(tags=["Models"])
+
+
+@router.get("/models", response_model=schemas.ModelList)
+async def list_models(gateway: Wired) -> Any:
+    """Every model version."""
+    return {"models": await _shown(gateway, *gateway.registry.list())}
+
+
+@router.get("/models/active", response_model=schemas.CurrentModel, responses=errors(404))
+async def active_model(gateway: Wired) -> Any:
+    """The model that answers requests which name none."""
+    [model] = await _shown(gateway, gateway.registry.active())
+    return {"active_model": model}
+
+
+@router.post(
+    "/models/active",
+    response_model=schemas.Activated,
+    responses=errors(400, 403, 404),
+    dependencies=[Depends(require_admin)],
+)
+async def activate_model(choice: schemas.ModelChoice, gateway: Wired) -> Any:
+    """Switch the active model. A name follows its promotions, `name:version` is pinned.
+
+    Requests that are under way finish on the model they began with.
+    """
+    model = await gateway.activate(choice.model_id)
+    [shown] = await _shown(gateway, model)
+    return {"message": f"'{model.id}' is active.", "active_model": shown}
+
+
+@router.get("/models/{model_id}", response_model=schemas.Model, responses=errors(404))
+async def get_model(model_id: str, gateway: Wired) -> Any:
+    """One version, by `name:version`, or a name's promoted or newest."""
+    [model] = await _shown(gateway, gateway.registry.get(model_id))
+    return model
+
+
+@router.delete(
+    "/models/{model_id}",
+    status_code=204,
+    responses=errors(403, 404, 409),
+    dependencies=[Depends(require_admin)],
+)
+async def delete_model(request: Request, model_id: str, gateway: Wired) -> Response:
+    """Delete one version with its evaluations. The active one is refused, and one that a job needs.
+
+    It can no longer be rolled back to.
+    """
+    await gateway.delete(model_id, Why(caller(request)))
+    return Response(status_code=204)
+
+
+async def _shown(gateway: Gateway, *models: ModelVersion) -> list[dict[str, Any]]:
+    """With the engine of those that are loaded."""
+    engines = await gateway.engines()
+    return [model.to_json() | {"engine": engines.get(model.id)} for model in models]

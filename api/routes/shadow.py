@@ -1,0 +1,141 @@
+"""`/models/shadow`: a candidate beside the live traffic, before anybody depends on it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import datetime
+from typing import Any, Literal
+
+from fastapi import APIRouter, Depends
+from pydantic import BaseModel, ConfigDict, Field
+
+from api.dependencies import Wired
+from api.middleware.auth import require_admin
+from api.schemas import MODEL_EXAMPLE, RequestFields, errors
+from monitoring.shadow_store import ShadowRow
+
+router = APIRouter(tags=["Models"])
+
+
+class ShadowChoice(RequestFields):
+    model_id: str = Field(min_length=1, max_length=200, examples=[MODEL_EXAMPLE])
+    fraction: float = Field(
+        1.0, gt=0, le=1, allow_inf_nan=False, description="share of the live traffic that it sees"
+    )
+    against: str | None = Field(
+        None,
+        max_length=200,
+        description="a model's id or name: only its traffic is copied; empty: that of every "
+        "model of the candidate's type",
+    )
+
+
+class ShadowClass(BaseModel):
+    name: str
+    live: int = Field(description="objects in the live answers")
+    candidate: int = Field(description="objects in the candidate's")
+    matched: int = Field(description="seen by both")
+    agreement: float = Field(description="2·matched / (live + candidate)")
+
+
+class Shadow(BaseModel):
+    model_config = ConfigDict(protected_namespaces=())
+
+    model_id: str
+    against: str | None
+    fraction: float
+    state: Literal["running", "ended"]
+    ended_because: Literal["stopped", "replaced", "deleted", "activated", "promoted"] | None
+    started_at: datetime
+    ended_at: datetime | None
+    seen: int = Field(description="live answers that fitted")
+    run: int = Field(description="of those chosen by `fraction`: compared")
+    dropped: int = Field(description="given up for live traffic")
+    failed: int
+    agreement: float | None = Field(
+        description="mean over `run`: F1 of the boxes by class at an IoU of 0.5, or the share of "
+        "equal best classes"
+    )
+    live_time: float | None = Field(description="mean model time of the live answers, ms")
+    candidate_time: float | None = Field(
+        description="the candidate's, ms; one thread at low priority, so a slower one"
+    )
+    classes: list[ShadowClass]
+
+
+class ShadowAnswer(BaseModel):
+    shadow: Shadow | None = Field(description="the one that runs, else the last one")
+
+
+class ShadowChanged(ShadowAnswer):
+    message: str
+
+
+@router.get("/models/shadow", response_model=ShadowAnswer)
+async def get_shadow(gateway: Wired) -> Any:
+    """The candidate in the shadow, and how far it agrees with the live answers."""
+    row = await gateway.shadow.newest()
+    return {"shadow": _view(row) if row else None}
+
+
+@router.post(
+    "/models/shadow",
+    response_model=ShadowChanged,
+    responses=errors(400, 403, 404),
+    dependencies=[Depends(require_admin)],
+)
+async def begin_shadow(choice: ShadowChoice, gateway: Wired) -> Any:
+    """Have a candidate see a copy of the live traffic; nobody gets its answers.
+
+    Copies run after the answers, at the lowest priority, and are dropped under load. The shadow
+    stays over restarts, and ends when its model is activated, promoted or deleted.
+    """
+    row = await gateway.shadow.begin(choice.model_id, choice.fraction, choice.against)
+    return {"message": f"'{row.model_id}' is in the shadow.", "shadow": _view(row)}
+
+
+@router.delete(
+    "/models/shadow",
+    response_model=ShadowChanged,
+    responses=errors(403, 404),
+    dependencies=[Depends(require_admin)],
+)
+async def end_shadow(gateway: Wired) -> Any:
+    """End the shadow; its figures stay to be read."""
+    row = await gateway.shadow.end()
+    return {"message": f"'{row.model_id}' is no longer in the shadow.", "shadow": _view(row)}
+
+
+def _view(row: ShadowRow) -> dict[str, Any]:
+    figures, run = row.figures, row.figures.get("run", 0)
+
+    def mean(name: str, digits: int) -> float | None:
+        return round(figures[name] / run, digits) if run else None
+
+    fields = ("model_id", "against", "fraction", "ended_because", "started_at", "ended_at")
+    counts = ("seen", "run", "dropped", "failed")
+    return {
+        **{name: getattr(row, name) for name in fields},
+        **{name: figures.get(name, 0) for name in counts},
+        "state": "ended" if row.ended_at else "running",
+        "agreement": mean("agreement", 4),
+        "live_time": mean("live_ms", 2),
+        "candidate_time": mean("candidate_ms", 2),
+        "classes": _classes(figures.get("classes", {})),
+    }
+
+
+def _classes(counts: dict[str, dict[str, int]]) -> list[dict[str, Any]]:
+    live, candidate, matched = (
+        Counter(counts.get(side, {})) for side in ("live", "candidate", "matched")
+    )
+    return [
+        {
+            "name": name,
+            "live": live[name],
+            "candidate": candidate[name],
+            "matched": matched[name],
+            "agreement": round(2 * matched[name] / (live[name] + candidate[name]), 4),
+        }
+        for name in sorted(live | candidate)
+    ]

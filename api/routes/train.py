@@ -1,0 +1,115 @@
+"""`/train`: training jobs as the first client family sees them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Literal
+
+from fastapi import APIRouter, Depends, Request
+from pydantic import BaseModel, ConfigDict, Field
+
+from api.dependencies import Wired
+from api.job_control import cancel, find, status_of, submit
+from api.middleware.auth import require_admin
+from api.requests import as_sent, json_body, json_schema
+from api.schemas import errors
+from api.training_fields import Train, wanted_by
+from jobs.store import Job
+
+router = APIRouter(prefix="/train", tags=["Training, first client family"])
+
+Status = Literal["queued", "running", "stopping", "stopped", "completed", "failed"]
+
+
+class JobStarted(BaseModel):
+    model_config = ConfigDict(protected_namespaces=())
+
+    status: Status
+    job_id: str
+    model_id: str
+
+
+class ListedJob(JobStarted):
+    progress: float
+    created_at: str
+
+
+class ListedJobs(BaseModel):
+    jobs: list[ListedJob]
+
+
+class ShownJob(JobStarted):
+    progress: float = Field(description="0 to 100; moves within an epoch")
+    metrics: dict[str, Any]
+    error: str | None = Field(description="why it failed")
+    result_model_id: str | None = Field(description="the version it produced")
+
+
+class JobStopping(BaseModel):
+    status: Literal["stopping"]
+    job_id: str
+    message: str
+
+
+@router.post(
+    "",
+    response_model=JobStarted,
+    responses=errors(400, 403, 404),
+    openapi_extra=json_schema(Train),
+    dependencies=[Depends(require_admin)],
+)
+async def start(request: Request, gateway: Wired) -> Any:
+    """Train a new version of `model_id`'s name."""
+    body = await json_body(request, Train)
+    sent = await as_sent(request, body)
+    job = await submit(gateway, wanted_by(body), sent, body.model_id)
+    return {"status": "queued", "job_id": job.id, "model_id": body.model_id}
+
+
+@router.get("", response_model=ListedJobs)
+async def list_all(gateway: Wired) -> Any:
+    """The training jobs, the newest first."""
+    jobs = await asyncio.to_thread(gateway.jobs.list, "training")
+    return {"jobs": [_head(job) | {"created_at": job.created_at} for job in jobs]}
+
+
+@router.get("/{job_id}", response_model=ShownJob, responses=errors(404))
+async def show(job_id: str, gateway: Wired) -> Any:
+    """One training job, with its losses and figures so far."""
+    job = await find(gateway, job_id, "training")
+    return _head(job) | {
+        "metrics": metrics_of(job),
+        "error": job.error,
+        "result_model_id": job.model_id,
+    }
+
+
+@router.delete(
+    "/{job_id}",
+    response_model=JobStopping,
+    responses=errors(403, 404, 409),
+    dependencies=[Depends(require_admin)],
+)
+async def stop(job_id: str, gateway: Wired) -> Any:
+    """Ask a training job to end; it is `stopped` when its process is gone."""
+    await find(gateway, job_id, "training")
+    await cancel(gateway, job_id)
+    return {"status": "stopping", "job_id": job_id, "message": f"Job {job_id} is being stopped."}
+
+
+def _head(job: Job) -> dict[str, Any]:
+    head = {"job_id": job.id, "model_id": job.base_model or "", "status": status_of(job)}
+    return head | {"progress": job.progress}
+
+
+def metrics_of(job: Job) -> dict[str, Any]:
+    """The figures so far; `loss` and `accuracy` are always there, null while not known."""
+    return (
+        {"loss": None, "accuracy": None}
+        | job.metrics
+        | {
+            "current_epoch": job.current_epoch,
+            "total_epochs": job.total_epochs,
+            "last_updated": job.updated_at,
+        }
+    )

@@ -1,0 +1,194 @@
+"""`/api/training`: training jobs as the second client family sees them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Literal
+
+from fastapi import APIRouter, Depends, Request
+from pydantic import BaseModel, ConfigDict, Field
+
+from api import job_logs
+from api.dependencies import Wired
+from api.job_control import PATIENCE, cancel, find, status_of, submit
+from api.job_logs import JobLog
+from api.middleware.auth import require_admin
+from api.requests import as_sent, json_body, json_schema
+from api.schemas import errors
+from api.training_fields import TrainingFields
+from errors import ModelNotFound
+from inference.device import device
+from jobs.dispatcher import slots
+from jobs.logs import read_last
+from jobs.store import Job
+from serving.gateway import Gateway
+from training.planning.recipe import Mode
+
+router = APIRouter(prefix="/api/training", tags=["Training, second client family"])
+
+STATUSES = {
+    "queued": "pending",
+    "running": "running",
+    "stopping": "running",
+    "stopped": "cancelled",
+    "completed": "completed",
+    "failed": "failed",
+}
+LISTED_LINES, SHOWN_LINES = 5, 200  # of the log, inside a task
+
+
+"""Fields that mean something in some modes only."""
+
+
+"""What the second family's form also sends, whatever is chosen in it. It has no effect here."""
+
+
+class TaskStarted(BaseModel):
+    task_id: str
+    status: str = Field(examples=["pending"])
+    message: str
+
+
+class Task(BaseModel):
+    model_config = ConfigDict(protected_namespaces=())
+
+    task_id: str
+    training_type: Literal["regular", "incremental", "freeze_strategy", "distillation"]
+    status: Literal["pending", "running", "completed", "failed", "cancelled"]
+    progress: float = Field(description="0 to 100; moves within an epoch")
+    current_epoch: int
+    total_epochs: int
+    created_at: str
+    started_at: str | None
+    completed_at: str | None
+    error_message: str | None
+    result_path: str | None = Field(description="the new version's folder")
+    model_id: str | None = Field(description="the new version")
+    metrics: dict[str, Any]
+    config: dict[str, Any] = Field(description="as sent; `resolved` is what was made of it")
+    logs: list[str] = Field(description="the last lines")
+
+
+class TrainingStatus(BaseModel):
+    """How busy the training is."""
+
+    pending: int
+    running: int
+    completed: int
+    failed: int
+    cancelled: int
+    queue_length: int
+    device: str
+    slots: int = Field(description="how many run at once")
+
+
+def _route(path: str, mode: Mode, summary: str) -> None:
+    @router.post(
+        path,
+        response_model=TaskStarted,
+        responses=errors(400, 403, 404),
+        openapi_extra=json_schema(TrainingFields),
+        dependencies=[Depends(require_admin)],
+        summary=summary,
+        name=mode,
+    )
+    async def start(request: Request, gateway: Wired) -> Any:
+        fields = await json_body(request, TrainingFields, mode)
+        sent = await as_sent(request, fields)
+        job = await submit(gateway, fields.request(mode), sent)
+        message = f"Training '{job.model_name}' is queued."
+        return {"task_id": job.id, "status": "pending", "message": message}
+
+
+_route("/regular", "regular", "Train a model")
+_route("/incremental", "incremental", "Teach a model further classes")
+_route("/distillation", "distillation", "Train a small model with a large one as teacher")
+_route("/freeze-strategy", "freeze_strategy", "Train in stages: head, neck, backbone")
+
+
+@router.get("/tasks", response_model=list[Task])
+async def list_all(gateway: Wired) -> Any:
+    """The training jobs, the newest first."""
+    jobs = await asyncio.to_thread(gateway.jobs.list, "training")
+    return await asyncio.to_thread(lambda: [_task(gateway, job, LISTED_LINES) for job in jobs])
+
+
+@router.get("/tasks/{task_id}", response_model=Task, responses=errors(404))
+async def show(task_id: str, gateway: Wired) -> Any:
+    """One training job."""
+    job = await find(gateway, task_id, "training")
+    return await asyncio.to_thread(_task, gateway, job, SHOWN_LINES)
+
+
+@router.get(
+    "/tasks/{task_id}/logs", response_model=JobLog, responses=errors(404) | job_logs.STREAMED
+)
+async def logs(request: Request, task_id: str, gateway: Wired, follow: bool = False) -> Any:
+    """The job's log; with `follow=true` as server-sent events until the job ends."""
+    job = await find(gateway, task_id, "training")
+    return await job_logs.answer(request, gateway, job, follow, _status)
+
+
+@router.post(
+    "/tasks/{task_id}/cancel",
+    response_model=TaskStarted,
+    responses=errors(403, 404, 409),
+    dependencies=[Depends(require_admin)],
+)
+async def stop(task_id: str, gateway: Wired) -> Any:
+    """End a training job; answers when its process is gone."""
+    await find(gateway, task_id, "training")
+    job = await cancel(gateway, task_id, PATIENCE)
+    ended = {
+        "stopped": "was cancelled",
+        "completed": "was completed before it could be cancelled",
+        "failed": "failed before it could be cancelled",
+    }.get(job.status, "is being cancelled")
+    return {"task_id": task_id, "status": _status(job), "message": f"Task {task_id} {ended}."}
+
+
+@router.get("/status", response_model=TrainingStatus)
+async def status(gateway: Wired) -> Any:
+    """How many training jobs there are, on what they run, how many wait."""
+    counts = dict.fromkeys(STATUSES.values(), 0)
+    listed = await asyncio.to_thread(gateway.jobs.counts)
+    for (kind, status), count in listed.items():
+        if kind == "training":
+            counts[STATUSES[status]] += count
+    waiting = sum(count for (_, status), count in listed.items() if status == "queued")
+    settings = gateway.settings
+    more = {"queue_length": waiting, "device": device(settings), "slots": slots(settings)}
+    return counts | more
+
+
+def _status(job: Job) -> str:
+    return STATUSES[status_of(job)]
+
+
+def _task(gateway: Gateway, job: Job, lines: int) -> dict[str, Any]:
+    return {
+        "task_id": job.id,
+        "training_type": job.mode,
+        "status": _status(job),
+        "progress": job.progress,
+        "current_epoch": job.current_epoch,
+        "total_epochs": job.total_epochs,
+        "created_at": job.created_at,
+        "started_at": job.started_at,
+        "completed_at": job.finished_at,
+        "error_message": job.error,
+        "result_path": _result(gateway, job),
+        "model_id": job.model_id,
+        "metrics": job.metrics,
+        "config": job.config,
+        "logs": read_last(gateway.jobs.log(job.id), lines),
+    }
+
+
+def _result(gateway: Gateway, job: Job) -> str | None:
+    if job.model_id is None:
+        return None
+    try:
+        return str(gateway.registry.get(job.model_id).path)
+    except ModelNotFound:  # deleted since
+        return None

@@ -1,0 +1,175 @@
+"""`/api/functions`: models as detector functions, as CVAT's server calls a Nuclio dashboard.
+
+A pose model is two functions: its key points as one shape, and, with `.skeleton` after its name,
+as a skeleton with named elements.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from api.dependencies import Wired
+from api.predictions import AnnotateOptions, point_names, prelabel
+from api.requests import json_body, json_schema
+from api.responses import JSON, unless_gone
+from api.schemas import RequestFields, Unit, errors
+from errors import ModelNotFound, NoFileUploaded, ValidationFailed
+from formats.annotation_tools import TOOL_OF
+from formats.cvat import label_spec, to_cvat
+from models_store.registry import Registry
+from models_store.versions import ModelVersion
+from serving.base64_images import from_base64
+
+router = APIRouter(prefix="/api", tags=["Annotation tools"])
+
+SKELETON = ".skeleton"
+
+
+class Metadata(BaseModel):
+    name: str = Field(description="what the function is invoked by")
+    annotations: dict[str, str] = Field(description="`name`, `type`, `spec` (labels, as JSON text)")
+
+
+class FunctionSpec(BaseModel):
+    description: str
+
+
+class Status(BaseModel):
+    state: str = "ready"
+    httpPort: int  # Nuclio's
+
+
+class Function(BaseModel):
+    """What CVAT reads of a function."""
+
+    metadata: Metadata
+    spec: FunctionSpec
+    status: Status
+
+
+class Invocation(RequestFields):
+    unknown = "pass"
+
+    image: str = Field("", description="base64 text")
+    threshold: Unit | None = Field(None, description="a number from 0 to 1")
+
+
+class Item(BaseModel):
+    """One annotation; further fields as CVAT's types need them."""
+
+    model_config = ConfigDict(extra="allow")
+
+    label: str
+    type: str = Field(description="rectangle, polygon, points, skeleton or tag")
+    points: list[float] = Field([], description="x1, y1, x2, y2 … in pixels")
+    confidence: str
+    attributes: list[Any] = []
+
+
+@router.get("/functions", response_model=dict[str, Function])
+async def functions(request: Request, gateway: Wired) -> Any:
+    """The promoted models, and the active one, by the names that they are invoked by."""
+    found = {}
+    for model in gateway.registry.list():
+        if model.promoted or model.active:
+            for function in _functions(model, request):
+                found[function.metadata.name] = function
+    return found
+
+
+@router.get("/functions/{name}", response_model=Function, responses=errors(404))
+async def function(name: str, request: Request, gateway: Wired) -> Any:
+    """One model as a function."""
+    model, skeletons = _find(gateway.registry, name)
+    return _function(model, request, skeletons, name)
+
+
+@router.post(
+    "/function_invocations",
+    response_model=list[Item],
+    responses=errors(400, 404, 413, 503, 504),
+    openapi_extra=json_schema(Invocation),
+)
+async def invoke(
+    request: Request,
+    gateway: Wired,
+    x_nuclio_function_name: Annotated[str, Header(max_length=200)] = "",
+) -> Response:
+    """What a model marks in a picture."""
+    if not x_nuclio_function_name:
+        raise ValidationFailed("The header 'x-nuclio-function-name' must name a function.")
+    model, skeletons = _find(gateway.registry, x_nuclio_function_name)
+    asked = await json_body(request, Invocation)
+    if not asked.image:
+        raise NoFileUploaded("Send the picture as 'image', base64 text.")
+    image = from_base64(asked.image, "image")
+    tool = TOOL_OF[model.description.task]
+    options = AnnotateOptions(tool=tool.value, confidence=asked.threshold)
+
+    async def work() -> list[dict[str, Any]]:
+        _, found = await prelabel(gateway, image, options, model)
+        await asyncio.to_thread(
+            gateway.prelabels.add, image, found, tool.value, model.id, asked.threshold
+        )
+        return await asyncio.to_thread(to_cvat, found, skeletons)
+
+    return JSON(await unless_gone(request.receive, work()))
+
+
+def _functions(model: ModelVersion, request: Request) -> list[Function]:
+    made = [_function(model, request, False, _name(model))]
+    if model.description.task == "pose":
+        made.append(_function(model, request, True, _name(model) + SKELETON))
+    return made
+
+
+def _name(model: ModelVersion) -> str:
+    """Without a colon, which CVAT does not allow; a promoted model's name follows promotions."""
+    return model.name if model.promoted else f"{model.name}.{model.version}"
+
+
+def _function(model: ModelVersion, request: Request, skeletons: bool, name: str) -> Function:
+    about = model.description
+    labels = label_spec(about.names, about.task, point_names(model), skeletons)
+    shown = f"{model.name} ({'skeletons' if skeletons else about.type})"
+    annotations = {
+        "name": shown,
+        "type": "detector",
+        "framework": about.family,
+        "spec": json.dumps(labels, ensure_ascii=False),
+        "version": "1",
+    }
+    text = f"{about.description or shown} · {model.id}"
+    return Function(
+        metadata=Metadata(name=name, annotations=annotations),
+        spec=FunctionSpec(description=text),
+        status=Status(httpPort=request.url.port or 80),
+    )
+
+
+def _find(registry: Registry, name: str) -> tuple[ModelVersion, bool]:
+    """The model that a function's name means, and whether it is to give skeletons.
+
+    Raises:
+        ModelNotFound: There is none.
+    """
+    plain = name.removesuffix(SKELETON)
+    model = _registered(registry, plain)
+    if plain != name and model.description.task != "pose":
+        raise ModelNotFound(f"{model.id} has no key points, so there is no function {name!r:.80}.")
+    return model, plain != name
+
+
+def _registered(registry: Registry, name: str) -> ModelVersion:
+    try:
+        return registry.get(name)
+    except ModelNotFound:
+        head, dot, version = name.rpartition(".")
+        if not dot:
+            raise
+        return registry.get(f"{head}:{version}")

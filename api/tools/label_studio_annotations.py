@@ -1,0 +1,132 @@
+"""Annotations of a Label Studio event as they go into the inbox: each with its task's images."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from errors import ValidationFailed
+from formats.label_studio_config import LabelConfig
+from formats.label_studio_images import TaskImage, images_of
+from formats.label_studio_marking import marking
+
+SKIPPED = "was_cancelled"
+SHOWN = 5  # annotations, or reasons, that a message tells about
+OF_AN_IMAGE = "choices about a whole image, which are no objects"
+
+
+@dataclass(frozen=True)
+class ReadAnnotation:
+    """An annotation as it goes into the inbox.
+
+    Attributes:
+        images: Of its task, each with its regions; none of a skipped one.
+        left_out: Why its images will not train.
+        passed: Reason → results that are not taken.
+    """
+
+    key: str
+    images: list[TaskImage]
+    by: Any
+    task: str
+    rank: int
+    stamp: str
+    skipped: bool
+    left_out: str
+    passed: Counter[str]
+
+
+def told(read: Sequence[ReadAnnotation]) -> str:
+    """What came of an event's annotations."""
+    notes = [f"Annotation {one.key}: {one.left_out}" for one in read if one.left_out]
+    more = [f"And {len(notes) - SHOWN} more."] if len(notes) > SHOWN else []
+    skipped = sum(one.skipped for one in read)
+    without = f", {skipped} skipped ones are left out" if skipped else ""
+    passed = sum((one.passed for one in read), Counter())
+    if passed:
+        shown = ", ".join(f"{count} × {reason}" for reason, count in passed.most_common(SHOWN))
+        more.append(f"Passed over: {shown}.")
+    return " ".join(
+        [f"{len(read) - skipped} annotations are taken in{without}.", *notes[:SHOWN], *more]
+    )
+
+
+def pairs_of(
+    action: str, annotation: Any, task: Any
+) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """The annotations of an event, each with its task: by the number it names, else by place."""
+    annotations, tasks = many(annotation), many(task)
+    by_id = {str(one["id"]): one for one in tasks if one.get("id") is not None}
+    pairs = []
+    for place, row in enumerate(annotations):
+        found = by_id.get(text_id(row.get("task")))
+        if found is None and len(tasks) == len(annotations):
+            found = tasks[place]
+        if found is None:
+            raise ValidationFailed(
+                f"{action}: the task of annotation {text_id(row.get('id'))[:40]} is "
+                f"missing; there are {len(annotations)} annotations and {len(tasks)} tasks."
+            )
+        pairs.append((row, found))
+    if not pairs:
+        raise ValidationFailed(f"{action} needs 'annotation' and 'task'.")
+    return pairs
+
+
+def read_annotation(
+    annotation: dict[str, Any], task: dict[str, Any], config: LabelConfig
+) -> ReadAnnotation:
+    key, regions = text_id(annotation.get("id")), annotation.get("result")
+    if not key or not isinstance(regions, list):
+        raise ValidationFailed("An annotation needs its 'id' and its 'result', a list of regions.")
+    skipped, left_out = bool(annotation.get(SKIPPED)), ""
+    images: list[TaskImage] = []
+    passed: Counter[str] = Counter()
+    if not skipped:
+        try:
+            first = images_of(task.get("data"), (), config.images)[:1]
+        except ValidationFailed as error:
+            raise ValidationFailed(
+                f"Task {text_id(task.get('id'))[:40]}: {error.message}"
+            ) from None
+        try:
+            images = images_of(task["data"], regions, config.images, skipped=passed)
+            for image in images:
+                _mark(image, config, passed)
+        except ValidationFailed as error:
+            left_out = error.message
+            images = images or first
+    return ReadAnnotation(
+        key=key,
+        images=images,
+        by=annotation.get("completed_by"),
+        task=text_id(task.get("id", annotation.get("task"))),
+        rank=int(bool(annotation.get("ground_truth"))),
+        stamp=str(annotation.get("updated_at") or ""),
+        skipped=skipped,
+        left_out=left_out,
+        passed=passed,
+    )
+
+
+def _mark(image: TaskImage, config: LabelConfig, passed: Counter[str]) -> None:
+    """Count what of an image's regions is not taken.
+
+    Raises:
+        ValidationFailed: One of them cannot be held.
+    """
+    marked = marking(image.regions, skipped=passed)
+    if any(control.kind != "choices" for control in config.controls):
+        choices = sum(row.get("type") == "choices" for row in marked)
+        passed.update({OF_AN_IMAGE: choices} if choices else {})
+
+
+def many(value: Any) -> list[dict[str, Any]]:
+    rows = value if isinstance(value, list) else [value]
+    return [row for row in rows if isinstance(row, dict)]
+
+
+def text_id(value: Any) -> str:
+    return "" if value is None else str(value)

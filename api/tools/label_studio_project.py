@@ -1,0 +1,316 @@
+"""What a Label Studio project sends: annotations for its data set, and the wish to train on it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from annotation.store import FURTHER, AnnotatedDataset
+from api.job_control import submit
+from api.middleware.errors import check
+from api.schemas import RequestFields
+from api.tools.label_studio_annotations import ReadAnnotation, many, pairs_of, read_annotation, told
+from errors import ValidationFailed
+from formats.label_studio_config import parse_label_config
+from jobs.store import Job
+from models_store.description import Task
+from models_store.names import suggest_name
+from models_store.versions import ModelVersion
+from serving.annotation_inbox import LEFT_OUT
+from serving.gateway import Gateway
+from training.planning.options import IncrementalOptions
+from training.planning.recipe import Promote, TrainingRequest
+
+log = logging.getLogger("visionloop")
+
+SOURCE = "label_studio:"
+LOOK = 20.0  # seconds for pictures that are still on their way when a training is asked for
+
+CREATED = frozenset({"ANNOTATION_CREATED", "ANNOTATIONS_CREATED", "ANNOTATION_UPDATED"})
+DELETED = frozenset({"ANNOTATION_DELETED", "ANNOTATIONS_DELETED"})
+
+
+class Extra(RequestFields):
+    """The connection's extra parameters: what a project wants of us."""
+
+    unknown = "note"
+
+    model: str | None = Field(None, max_length=200, description="a model's id or name")
+    name: str | None = Field(None, max_length=63, description="a name for the trained model")
+    epochs: int = Field(50, ge=1, le=100_000, description="a whole number from 1 (50)")
+    imgsz: int | None = Field(None, ge=32, le=4096, description="a whole number from 32 to 4096")
+    batch: int = Field(8, ge=1, le=1024, description="a whole number from 1 to 1024 (8)")
+    patience: int = Field(15, ge=0, le=10_000, description="a whole number from 0 (15)")
+    promote: Promote = Field("never", description="never or auto")
+    old_data_path: str | None = Field(
+        None, max_length=4096, description="a data.yaml, class folder or data set's id"
+    )
+
+    @classmethod
+    def read(cls, given: Any) -> Extra:
+        """From an object, or from the text that Label Studio's form makes of one.
+
+        Raises:
+            ValidationFailed: It is neither, or a value is not legal.
+        """
+        if isinstance(given, str) and given.strip():
+            try:
+                given = json.loads(given)
+            except ValueError:
+                raise ValidationFailed("'extra_params' is no JSON object.") from None
+        if given and not isinstance(given, dict):
+            raise ValidationFailed("'extra_params' must be a JSON object.")
+        return check(cls, given or {})
+
+
+class Incoming(BaseModel):
+    """An event of Label Studio's webhooks."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    action: str = Field(max_length=80, description="ANNOTATION_CREATED, START_TRAINING, …")
+    project: dict[str, Any] | None = Field(None, description="the project, as Label Studio has it")
+    annotation: Any = Field(None, description="an annotation, or a list of them")
+    annotations: Any = Field(None, description="a list of deleted annotations")
+    task: Any = Field(None, description="the annotation's task, or a list of tasks")
+    tasks: Any = Field(None, description="a list of deleted tasks")
+
+
+def project_source(project: str | dict[str, Any] | None) -> str:
+    """Where a data set comes from: the project's number and the second it was made.
+
+    Empty where that is not known.
+    """
+    if isinstance(project, dict):
+        made = str(project.get("created_at") or "")
+        try:
+            seconds = int(datetime.fromisoformat(made).timestamp())
+        except ValueError:
+            return f"{SOURCE}{project['id']}" if project.get("id") else ""
+        return f"{SOURCE}{project.get('id')}.{seconds}"
+    return f"{SOURCE}{project}" if project else ""
+
+
+def remember(gateway: Gateway, source: str, options: dict[str, Any]) -> None:
+    """Keep what a connection asks for; most times it is known already."""
+    dataset = gateway.inbox.store.find(source)
+    if dataset is None or any(dataset.options.get(k) != v for k, v in options.items()):
+        name = (
+            dataset.name
+            if dataset
+            else f"Label Studio project {source[len(SOURCE) :].partition('.')[0]}"
+        )
+        gateway.inbox.store.ensure(source, name, options)
+
+
+async def take(gateway: Gateway, event: Incoming) -> dict[str, Any]:
+    """Note what an event says; the pictures are fetched after the answer.
+
+    Raises:
+        ValidationFailed: It has not the form of Label Studio's events.
+    """
+    source = project_source(event.project)
+    if not source:
+        log.warning("Label Studio: %s came without its content.", event.action)
+        return _taken(
+            f"{event.action} came without its content: switch on 'Send payload' in the webhook."
+        )
+    try:
+        message, dataset = await asyncio.to_thread(_take, gateway, event, source)
+    finally:
+        gateway.inbox.wake()
+    return _taken(message, dataset)
+
+
+async def pull(gateway: Gateway, number: int) -> dict[str, Any]:
+    """Take in what a project's people had finished before its webhook led here, or while it did
+    not; what is here already stays as it is.
+
+    Raises:
+        Forbidden: Label Studio's address is not set.
+        ValidationFailed: It has no such project, or refuses the token.
+        BackendTimeout: It takes too long.
+    """
+    images = gateway.inbox.images
+    project = await images.document(f"/api/projects/{number}/")
+    tasks = await images.document(f"/api/projects/{number}/export?exportType=JSON")
+    pairs = [
+        {"annotation": annotation, "task": {**task, "annotations": []}}
+        for task in many(tasks)
+        for annotation in many(task.get("annotations") or [])
+    ]
+    if not pairs:
+        return _taken(f"Project {number} has no finished annotation.")
+    event = Incoming(
+        action="ANNOTATIONS_CREATED",
+        project=project if isinstance(project, dict) else None,
+        annotation=[pair["annotation"] for pair in pairs],
+        task=[pair["task"] for pair in pairs],
+    )
+    return await take(gateway, event)
+
+
+def _take(gateway: Gateway, event: Incoming, source: str) -> tuple[str, AnnotatedDataset | None]:
+    store = gateway.inbox.store
+    dataset = store.find(source)
+    if event.action in CREATED:
+        pairs = pairs_of(event.action, event.annotation, event.task)
+        dataset = _project(gateway, event, source)
+        config = parse_label_config(str(dataset.options.get("label_config") or ""))
+        read = [read_annotation(annotation, task, config) for annotation, task in pairs]
+        for one in read:  # none of them before all are understood
+            _receive(gateway, dataset, one)
+        return told(read), dataset
+    if dataset is None:
+        return f"{event.action} needs nothing here.", None
+    if event.action in DELETED:
+        keys = _ids(event.annotations if event.annotations is not None else event.annotation)
+        return f"{store.remove(dataset.id, keys=keys)} annotations are dropped.", dataset
+    if event.action == "TASKS_DELETED":
+        gone = store.remove(dataset.id, tasks=_ids(event.tasks))
+        return f"{gone} annotations are dropped.", dataset
+    if event.action == "PROJECT_UPDATED":
+        return "The project is brought up to date.", _project(gateway, event, source)
+    return f"{event.action} needs nothing here.", dataset
+
+
+def _project(gateway: Gateway, event: Incoming, source: str) -> AnnotatedDataset:
+    """The data set of an event's project, with its title and configuration as they are now."""
+    project = event.project or {}
+    title = str(project.get("title") or f"Label Studio project {project.get('id')}")
+    options = {}
+    if project.get("label_config"):
+        options["label_config"] = str(project["label_config"])
+    return gateway.inbox.store.ensure(source, title, options)
+
+
+def _receive(gateway: Gateway, dataset: AnnotatedDataset, one: ReadAnnotation) -> None:
+    """The first image's row has the annotation's key; those of others follow it."""
+    store = gateway.inbox.store
+    if one.skipped:
+        store.remove(dataset.id, keys=[one.key])
+        return
+    held = {LEFT_OUT: one.left_out} if one.left_out else {}
+    for place, image in enumerate(one.images):
+        store.receive(
+            dataset.id,
+            f"{one.key}{FURTHER}{place}" if place else one.key,
+            {"regions": list(image.regions), "by": one.by} | held,
+            task=one.task,
+            address=image.address,
+            rank=one.rank,
+            stamp=one.stamp,
+        )
+
+
+async def train(gateway: Gateway, event: Incoming) -> dict[str, Any]:
+    """Queue a training on what a project's people have annotated.
+
+    Raises:
+        ValidationFailed, DatasetInvalid: There is nothing, or too little, to train on.
+    """
+    source = project_source(event.project)
+    dataset = await asyncio.to_thread(gateway.inbox.store.find, source) if source else None
+    if dataset is None or not await asyncio.to_thread(gateway.inbox.store.count, dataset.id):
+        raise ValidationFailed(
+            "No finished annotation of this project has arrived yet, so there is nothing to train "
+            "on. Submit some; if there are, look at the project's webhook: it must lead here, send "
+            "its payload and, where a token is needed, carry it as a header."
+        )
+    try:
+        async with asyncio.timeout(LOOK):
+            await gateway.inbox.bring(dataset.id, again=True)
+    except TimeoutError:
+        log.warning("Data set %s: some pictures are still on their way.", dataset.id)
+    card = await gateway.inbox.build(dataset)
+    if waiting := await asyncio.to_thread(_queued, gateway, dataset):
+        return _taken("A training of this project waits already.", dataset, waiting)
+    base = gateway.inbox.base(dataset, card["task"])
+    wanted, message = training_request(dataset, card["task"], base)
+    sent = {"source": dataset.source, "dataset": dataset.id, "message": message}
+    job = await submit(gateway, wanted, sent, base.id if base else None)
+    log.info("Label Studio: job %s. %s", job.id, message)
+    if left := card["waiting"]:
+        message += (
+            f" {left} annotations are not in it, because their pictures could not be fetched or "
+            f"regions of them cannot be held: GET /api/datasets/{dataset.id}/waiting."
+        )
+    return _taken(message, dataset, job)
+
+
+def training_request(
+    dataset: AnnotatedDataset, task: Task, base: ModelVersion | None
+) -> tuple[TrainingRequest, str]:
+    """How a project is trained, and a sentence about it."""
+    extra = check(Extra, {k: v for k, v in dataset.options.items() if k in Extra.model_fields})
+    common: dict[str, Any] = {
+        "task": task,
+        "data": dataset.id,
+        "name": suggest_name(extra.name) if extra.name else None,
+        "epochs": extra.epochs,
+        "imgsz": extra.imgsz,
+        "batch": extra.batch,
+        "patience": extra.patience,
+        "promote": extra.promote,
+    }
+    if base is None:
+        common["name"] = common["name"] or suggest_name(dataset.name)
+        return (
+            TrainingRequest(mode="regular", model="n", **common),
+            f"Regular training: no {task} model is active or promoted that could learn on.",
+        )
+    if base.description.family != "yolo":
+        return (
+            TrainingRequest(mode="regular", model=base.id, **common),
+            f"Regular training from {base.id}: only YOLO models learn incrementally. The new "
+            "version knows this project's classes only; others are forgotten.",
+        )
+    options = IncrementalOptions(old_data=extra.old_data_path)
+    return (
+        TrainingRequest(mode="incremental", base_model=base.id, incremental=options, **common),
+        f"Incremental training: {base.id} learns on.",
+    )
+
+
+def _queued(gateway: Gateway, dataset: AnnotatedDataset) -> Job | None:
+    folder = gateway.datasets.folder / dataset.id
+    for job in gateway.jobs.list("training", "queued"):
+        if Path(job.recipe.get("dataset") or "/").is_relative_to(folder):
+            return job
+    return None
+
+
+def _taken(
+    message: str, dataset: AnnotatedDataset | None = None, job: Job | None = None
+) -> dict[str, Any]:
+    named = {"dataset": dataset.id} if dataset else {}
+    return {"message": message, **named, **({"job": job.id} if job else {})}
+
+
+def _ids(value: Any) -> list[str]:
+    return [str(row["id"]) for row in many(value) if "id" in row]
+
+
+def address_of(task: dict[str, Any], key: str) -> str:
+    """Where a task's picture lies.
+
+    Raises:
+        ValidationFailed: The task's data does not say.
+    """
+    data = task.get("data")
+    address: Any = data
+    for part in key.split("."):
+        address = address.get(part) if isinstance(address, dict) else None
+    if not isinstance(address, str) or not address:
+        has = ", ".join(map(str, data)) if isinstance(data, dict) else "nothing"
+        raise ValidationFailed(
+            f"Task {task.get('id')} has no picture: its data needs '{key[:60]}', as the "
+            f"configuration says; it has {has[:200]}."
+        )
+    return address.strip()

@@ -1,0 +1,239 @@
+"""The fields by which a training is asked for, of both client families."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import ConfigDict, Field, ValidationInfo, model_validator
+
+from api.middleware.errors import check
+from api.schemas import MODEL_EXAMPLE, RequestFields
+from models_store.names import suggest_name
+from training.planning import hyperparameters
+from training.planning.options import CRITERIA, Criterion, DistillationOptions, IncrementalOptions
+from training.planning.recipe import Mode, Promote, TrainingRequest
+
+WEIGHT = "a number from 0 to 1000"
+
+
+_REPLAY = frozenset({"base_model_path", "old_data_path", "replay_ratio", "max_replay_samples"})
+
+
+_DISTILLATION = frozenset(
+    {
+        "teacher_model_path", "distill_temperature", "distill_cls_weight", "distill_reg_weight",
+        "distill_feat_weight", "distill_mask_weight", "enable_consistency", "consistency_weight",
+        "pseudo_conf_threshold", "replay_distill_boost",
+    }
+)  # fmt: skip
+
+
+OWN: dict[str, frozenset[str]] = {
+    "freeze_strategy": frozenset({"use_freeze_strategy", "min_epochs_per_stage"}),
+    "incremental": _REPLAY | {"new_classes", "rehearsal"},
+    "distillation": _REPLAY | _DISTILLATION,
+}
+
+
+OLD_FORM = frozenset({"trainingType", "project_id"})
+
+
+class Fields(RequestFields):
+    """What to train: infinite numbers are none."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+
+class TrainingFields(Fields):
+    """The one flat object that all modes take; what belongs to other modes only is not looked at.
+
+    The mode is the validation's context, else the field `mode` of a subclass.
+    """
+
+    passed_over = OLD_FORM
+    inside: ClassVar = {"hyper": hyperparameters.NAMES}
+
+    task: str | None = Field(
+        None, max_length=40, description="detect, segment, classify or pose (detect)"
+    )
+    model_type: str = Field(
+        "s", max_length=400, description="a scale n s m l x, a model id, or a network's name"
+    )
+    data_path: str | None = Field(
+        None,
+        max_length=4096,
+        description="a data.yaml, a folder with one folder per class, or a data set's id",
+    )
+    epochs: int = Field(50, ge=1, le=100_000, description="a whole number from 1 to 100000")
+    imgsz: int | None = Field(
+        None, ge=32, le=4096, description="pixels, a whole number from 32 to 4096 (640)"
+    )
+    batch: int = Field(8, ge=1, le=1024, description="a whole number from 1 to 1024")
+    patience: int = Field(15, ge=0, le=10_000, description="a whole number from 0 to 10000")
+    name: str | None = Field(None, max_length=200, description="a name for the new model")
+    project: Any = Field(None, description="anything; has no effect here")
+    resume_weights: str | None = Field(
+        None,
+        max_length=4096,
+        description="weights to start from: a path, a model id, or the id of a job that failed",
+    )
+    use_freeze_strategy: bool = Field(True, description="true or false")
+    min_epochs_per_stage: int = Field(15, ge=1, le=10_000, description="a whole number from 1")
+    base_model_path: str | None = Field(None, max_length=4096, description="a path or model id")
+    new_classes: list[str] | str = Field(
+        [], max_length=100_000, description="class names, a list or one text with commas between"
+    )
+    old_data_path: str | None = Field(
+        None, max_length=4096, description="a data.yaml, class folder or data set's id"
+    )
+    replay_ratio: float = Field(0.2, ge=0, le=1, description="a number from 0 to 0.9")
+    max_replay_samples: int = Field(1000, ge=0, description="a whole number from 0")
+    rehearsal: Criterion = Field(
+        "herding", description=f"what old samples are chosen by: {', '.join(CRITERIA)}"
+    )
+    teacher_model_path: str | None = Field(None, max_length=4096, description="a path or model id")
+    distill_temperature: float = Field(2.0, gt=0, le=100, description="a number above 0")
+    distill_cls_weight: float = Field(1.0, ge=0, le=1000, description=WEIGHT)
+    distill_reg_weight: float = Field(2.0, ge=0, le=1000, description=WEIGHT)
+    distill_feat_weight: float = Field(5.0, ge=0, le=1000, description=WEIGHT)
+    distill_mask_weight: float = Field(1.0, ge=0, le=1000, description=WEIGHT)
+    enable_consistency: bool = Field(False, description="true or false")
+    consistency_weight: float = Field(1.0, ge=0, le=1000, description=WEIGHT)
+    pseudo_conf_threshold: float = Field(0.7, ge=0, le=1, description="a number from 0 to 1")
+    replay_distill_boost: float = Field(1.0, ge=0, le=1000, description=WEIGHT)
+    promote: Promote = Field(
+        "never", description="never, or auto: at its end, if it passes the gate of the settings"
+    )
+    hyper: dict[str, Any] = Field(
+        {}, description="an object with Ultralytics' hyperparameters", examples=[{"lr0": 0.01}]
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_other_modes(cls, values: Any, info: ValidationInfo) -> Any:
+        if not isinstance(values, dict):
+            return values
+        mode = info.context or values.get("mode") or "regular"
+        others = set().union(*OWN.values()) - OWN.get(mode, frozenset())
+        return {name: value for name, value in values.items() if name not in others}
+
+    def request(self, mode: Mode) -> TrainingRequest:
+        """The same under neutral names."""
+        return TrainingRequest(
+            mode=mode,
+            task=self.task,
+            model=self.model_type,
+            weights=self.resume_weights,
+            data=self.data_path,
+            name=suggest_name(self.name) if self.name else None,
+            epochs=self.epochs,
+            imgsz=self.imgsz,
+            batch=self.batch,
+            patience=self.patience,
+            use_freeze_strategy=self.use_freeze_strategy,
+            min_epochs_per_stage=self.min_epochs_per_stage,
+            base_model=self.base_model_path,
+            promote=self.promote,
+            hyper=self.hyper,
+            incremental=self.incremental() if mode == "incremental" else None,
+            distillation=self.distillation() if mode == "distillation" else None,
+        )
+
+    def incremental(self) -> IncrementalOptions:
+        given = self.new_classes
+        names = given.split(",") if isinstance(given, str) else given
+        return IncrementalOptions(
+            new_classes=tuple(name.strip() for name in names if name.strip()),
+            rehearsal=self.rehearsal,
+            **self._replay(),
+        )
+
+    def distillation(self) -> DistillationOptions:
+        return DistillationOptions(
+            teacher=self.teacher_model_path,
+            temperature=self.distill_temperature,
+            cls_weight=self.distill_cls_weight,
+            reg_weight=self.distill_reg_weight,
+            feat_weight=self.distill_feat_weight,
+            mask_weight=self.distill_mask_weight,
+            enable_consistency=self.enable_consistency,
+            consistency_weight=self.consistency_weight,
+            pseudo_conf_threshold=self.pseudo_conf_threshold,
+            replay_distill_boost=self.replay_distill_boost,
+            **self._replay(),
+        )
+
+    def _replay(self) -> dict[str, Any]:
+        return {
+            "old_data": self.old_data_path,
+            "replay_ratio": self.replay_ratio,
+            "max_replay_samples": self.max_replay_samples,
+        }
+
+
+class Train(Fields):
+    """What to train from and on."""
+
+    inside: ClassVar = {
+        "parameters": [*TrainingFields.model_fields, "mode"],
+        **TrainingFields.inside,
+    }
+
+    model_id: str = Field(
+        min_length=1,
+        max_length=400,
+        description="a model to start from: its id (name:version) or name, or a scale n s m l x",
+        examples=[MODEL_EXAMPLE],
+    )
+    dataset_path: str = Field(
+        min_length=1,
+        max_length=4096,
+        description="a data.yaml, a folder with one folder per class, or a data set's id",
+    )
+    epochs: int | None = Field(None, ge=1, le=100_000, description="a whole number from 1 (50)")
+    batch_size: int | None = Field(
+        None, ge=1, le=1024, description="a whole number from 1 to 1024 (8)"
+    )
+    promote: Literal["never", "auto"] | None = Field(
+        None, description="auto: promote the new version if the gate lets it pass (never)"
+    )
+    parameters: dict[str, Any] = Field(
+        {}, description="an object with further fields: those of /api/training/regular"
+    )
+
+
+class Parameters(TrainingFields):
+    """`parameters`: the fields of the second family, and the mode; nothing else."""
+
+    passed_over = frozenset()
+
+    mode: Literal["regular", "incremental", "distillation", "freeze_strategy"] = Field(
+        "regular", description="regular, incremental, distillation or freeze_strategy"
+    )
+
+
+def wanted_by(body: Train) -> TrainingRequest:
+    """What a body of `/train` asks for.
+
+    Raises:
+        ValidationFailed: One of its parameters is unknown or wrong.
+    """
+    wanted = wanted_with(body.parameters)
+    named: dict[str, Any] = {"epochs": body.epochs, "batch": body.batch_size}
+    named["promote"] = body.promote
+    if wanted.mode == "incremental" and wanted.base_model is None:
+        named["base_model"] = body.model_id  # it is what goes on learning
+    return wanted.model_copy(
+        update={"model": body.model_id, "data": body.dataset_path}
+        | {name: value for name, value in named.items() if value is not None}
+    )
+
+
+def wanted_with(parameters: dict[str, Any]) -> TrainingRequest:
+    """What `parameters` alone ask for, which may name everything.
+
+    Raises:
+        ValidationFailed: One of them is unknown or wrong.
+    """
+    fields = check(Parameters, parameters)
+    return fields.request(fields.mode)

@@ -1,0 +1,391 @@
+"""Annotations as people send them: documents of every form, alone or in a zip with images."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from dataset import data_yaml
+from dataset.documents.class_folder_annotations import class_folder_marks
+from dataset.documents.document_annotations import folder_of, of_file, read_already
+from dataset.documents.forms import (
+    MOST_TEXT,
+    Form,
+    foreign_json,
+    foreign_xml,
+    form_of,
+    is_about_files,
+    is_annotation_json,
+    is_annotation_table,
+    is_annotation_xml,
+    names_in_json,
+    text_kind,
+)
+from dataset.documents.image_names import without_suffix
+from dataset.documents.label_files import (
+    ClassList,
+    decoded,
+    names_of,
+    read_json,
+    read_labels,
+    refuse_foreign,
+)
+from dataset.documents.source_annotations import Emptiness, Marks, Sent
+from dataset.documents.tasks import from_tasks, tags_for
+from dataset.image_files import SUFFIXES
+from errors import ValidationFailed
+from formats.annotations import Annotations
+from formats.coco import category_names, from_coco
+from formats.cvat_xml import from_cvat_xml
+from formats.label_studio_config import ImageTag, parse_label_config
+from formats.labelme import from_labelme
+from formats.voc import from_voc
+from formats.xml_documents import xml_format
+
+BIGGEST = 512 * 2**20  # bytes of one document
+SPLIT = re.compile(r"(?:^|[_.-])((?:train|val|valid|validation|test)(?:20\d\d)?)$", re.I)
+
+SHAPES = (
+    "Label Studio's list of tasks, a COCO document with images and annotations, a LabelMe "
+    "document or a list of them, or for YOLO {names, labels: {image: lines}}"
+)
+READ = (
+    "Read are Label Studio (JSON), COCO, LabelMe, Pascal VOC, CVAT for images (XML), and YOLO's "
+    "label files with a data.yaml, classes.txt or obj.names"
+)
+
+
+def from_json(
+    document: Any,
+    form: str | None,
+    names: Sequence[str],
+    points: Sequence[str],
+    file: str = "The body",
+) -> Sent:
+    """What a document says.
+
+    Args:
+        document: Parsed JSON.
+        form: Of which format; None: what it looks like.
+        names, points: Of the data set, for YOLO lines without names of their own.
+        file: Its name, for messages.
+
+    Raises:
+        ValidationFailed: It is of no format, or not of that one.
+    """
+    looks = form_of(document)
+    if looks is None or form not in (None, looks):
+        if looks is None and (foreign := foreign_json(document)):
+            raise ValidationFailed(f"{file} is {foreign}.")
+        wanted = form or "label_studio, yolo, coco or labelme"
+        raise ValidationFailed(f"{file} is no {wanted} document. Send {SHAPES}.")
+    reading = _Reading(names, points)
+    reading.document(document, looks, file)
+    reading.rest()
+    return reading.sent()
+
+
+def from_folder(
+    folder: Path,
+    form: str | None,
+    names: Sequence[str],
+    points: Sequence[str],
+    classify: bool = False,
+) -> Sent:
+    """What an unpacked zip says: documents of all forms, YOLO's label files, and where there is
+    nothing else and the data set is of classes of images, a folder of images per class.
+
+    Every file is an image, is read, or is in `ignored`; of what may hold annotations nothing is
+    passed over.
+
+    Args:
+        folder: The zip's root.
+        form: Take only this format; None: what each file looks like.
+        names, points: Of the data set, for label files without names of their own.
+        classify: Folders may be classes.
+
+    Returns:
+        Without marks where the zip holds images alone.
+
+    Raises:
+        ValidationFailed, DatasetInvalid: A file cannot be read, or not understood; it is named.
+    """
+    files = {
+        path.relative_to(folder).as_posix(): path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+    reading = _Reading(names, points, form)
+    reading.pictures = {
+        name: path for name, path in files.items() if path.suffix.lower() in SUFFIXES
+    }
+    for name, path in files.items():
+        if name not in reading.pictures:
+            reading.file(name, path)
+    reading.rest()
+    if not reading.marks and classify:
+        reading.marks += class_folder_marks(reading.pictures, folder.name, names)
+    return reading.sent()
+
+
+def parse(data: bytes, name: str) -> Any:
+    """A JSON document. Raises ValidationFailed."""
+    if len(data) > BIGGEST:
+        raise ValidationFailed(f"{name} is over {BIGGEST // 2**20} MiB.")
+    try:
+        document = json.loads(data, object_pairs_hook=_unique)
+        if b"\\ud" in data.lower():  # half of a letter, which no answer and no file can hold
+            json.dumps(document, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ValidationFailed(
+            f"{name} has a text with half a letter (a lone surrogate)."
+        ) from None
+    except (ValueError, RecursionError) as error:
+        reason = str(error)[:80]
+        raise ValidationFailed(f"{name} is not valid JSON: {reason}.") from None
+    return document
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; of a key that stands twice one value would be lost without a word."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"the key {twice[:40]!r} stands twice in an object")
+    return made
+
+
+@dataclass
+class _Reading:
+    """Goes through the files of one request."""
+
+    names: Sequence[str]
+    points: Sequence[str]
+    form: str | None = None
+    pictures: dict[str, Path] = field(default_factory=dict)
+    marks: list[Marks] = field(default_factory=list)
+    lists: list[ClassList] = field(default_factory=list)
+    texts: dict[str, str] = field(default_factory=dict)
+    tasks: dict[str, list[Any]] = field(default_factory=dict)
+    configurations: dict[str, tuple[ImageTag, ...]] = field(default_factory=dict)
+    skipped: Counter[str] = field(default_factory=Counter)
+    ignored: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    classes: list[str] = field(default_factory=list)
+    forms: set[str] = field(default_factory=set)
+
+    @cached_property
+    def stems(self) -> frozenset[str]:
+        """The names of the images without their suffixes."""
+        return frozenset(without_suffix(PurePosixPath(one).name) for one in self.pictures)
+
+    def sent(self) -> Sent:
+        contents = {name: _digest(path) for name, path in self.pictures.items()}
+        named = [name for one in self.lists if one.whole for name in one.names]
+        named += [name for one in self.lists if not one.whole for name in one.names]
+        return Sent(
+            self.marks,
+            self.pictures,
+            contents,
+            self.skipped,
+            sorted(self.ignored),
+            self.notes,
+            tuple(dict.fromkeys((*named, *self.classes))),
+            tuple(sorted(self.forms)),
+        )
+
+    def file(self, name: str, path: Path) -> None:
+        """Read a file that is no image, or note that it is no annotation document."""
+        readers = {
+            ".json": self._json,
+            ".xml": self._xml,
+            ".txt": self._text,
+            ".names": self._text,
+            ".labels": self._text,
+            ".yaml": self._yaml,
+            ".yml": self._yaml,
+            ".csv": self._table,
+        }
+        reader = readers.get(path.suffix.lower())
+        if reader is None or not reader(name, path):
+            self.ignored.append(name)
+
+    def rest(self) -> None:
+        """Read tasks and label files, now that all configurations and lists of classes are
+        known."""
+        for file, tasks in self.tasks.items():
+            tags = tags_for(file, self.configurations)
+            self.marks += from_tasks(tasks, file, self.points, tags, self.skipped)
+        if self.texts:
+            self._wanted("yolo", next(iter(self.texts)))
+            self.forms.add("yolo")
+            found = read_labels(self.texts, self.lists, self.names, self.points, self.notes)
+            self.marks += found
+
+    def document(self, document: Any, form: Form, file: str) -> None:
+        """Read a JSON document of a known form."""
+        self.forms.add(form)
+        every = document if isinstance(document, list) else [document]
+        if form == "coco":
+            for number, one in enumerate(every, 1):
+                place = f", document {number}" if isinstance(document, list) else ""
+                self.marks += self._coco(one, file, place)
+        elif form == "labelme":
+            self.marks += [self._labelme(one, file, isinstance(document, list)) for one in every]
+        elif form == "yolo":
+            self.marks += read_json(document, file, self.names, self.points, self.notes)
+        else:
+            self.tasks[file] = every
+
+    # --- files; each says whether it was read
+
+    def _json(self, name: str, path: Path) -> bool:
+        document = parse(path.read_bytes(), name)
+        form = form_of(document)
+        if form is not None:
+            self._wanted(form, name)
+            self.document(document, form, name)
+            return True
+        if foreign := foreign_json(document):
+            raise ValidationFailed(f"{name} is {foreign}. {READ}.")
+        if listed := names_in_json(path, document):
+            self.lists.append(ClassList(name, tuple(listed)))
+            return True
+        if is_annotation_json(document):
+            raise _not_understood(name)
+        return False
+
+    def _xml(self, name: str, path: Path) -> bool:
+        data = path.read_bytes()
+        form = xml_format(data)
+        start = data[:65536].decode("utf-8", "replace")
+        if form is None:
+            if re.search(r"<View\b", start[:4096]):  # Label Studio's configuration
+                with suppress(ValidationFailed):  # it may be of texts
+                    text = data.decode("utf-8-sig", "replace")
+                    self.configurations[name] = parse_label_config(text).images
+                return False
+            if not is_annotation_xml(start):
+                return False
+            raise _not_understood(name, foreign_xml(start))
+        self._wanted(form, name)
+        self.forms.add(form)
+        try:
+            self.marks += self._voc(data, name) if form == "voc" else self._cvat(data, name)
+        except ValidationFailed as error:
+            raise ValidationFailed(f"{name}: {error.message}") from None
+        return True
+
+    def _text(self, name: str, path: Path) -> bool:
+        if path.stat().st_size > MOST_TEXT:
+            raise ValidationFailed(f"{name} is over {MOST_TEXT // 2**20} MiB: no label file is.")
+        text = decoded(path.read_bytes())
+        kind = text_kind(PurePosixPath(name), text, self.stems)
+        if kind == "classes":
+            self.lists.append(names_of(name, text))
+        elif kind == "labels":
+            self.texts[name] = text
+        elif not is_about_files(name):
+            refuse_foreign(name, text, ("any",))
+        return kind != "prose"
+
+    def _yaml(self, name: str, path: Path) -> bool:
+        named = path.stem.lower() in ("data", "dataset")
+        try:
+            content = data_yaml.load(path)
+        except ValidationFailed:
+            if named:
+                raise
+            return False
+        if "names" not in content and "nc" not in content:
+            return False
+        names, points, numbers = data_yaml.names_in(path)
+        named_classes = tuple(names) if content.get("names") else ()
+        self.lists.append(ClassList(name, named_classes, tuple(points), numbers, whole=True))
+        return True
+
+    def _table(self, name: str, path: Path) -> bool:
+        with path.open("rb") as file:
+            start = file.read(4096).decode("utf-8", "replace")
+        if is_annotation_table(start):
+            raise _not_understood(name, "Tables (CSV) of annotations are not read.")
+        return False
+
+    def _wanted(self, form: Form, name: str) -> None:
+        if self.form not in (None, form):
+            raise ValidationFailed(
+                f"{name} is no {self.form} document, but {form}. Leave 'format' away, or send "
+                f"{self.form} alone."
+            )
+
+    # --- forms
+
+    def _coco(self, document: Any, file: str, place: str = "") -> Iterator[Marks]:
+        """`place`: of the document in a list of them; each has ids of its own."""
+        try:
+            whole = {"annotations": [], **document} if isinstance(document, Mapping) else document
+            incomplete: set[int] = set()
+            found = from_coco(whole, skipped=self.skipped, incomplete=incomplete)
+        except ValidationFailed as error:
+            raise ValidationFailed(f"{file}{place}: {error.message}") from None
+        names = category_names(document)
+        self.classes += names
+        if twice := sorted(name for name, count in Counter(names).items() if count > 1):
+            self.notes.append(
+                f"{file}{place}: categories of one name are one class: {', '.join(twice[:5])}."
+            )
+        split = SPLIT.search(PurePosixPath(file).stem)
+        folder = f"images/{split[1]}" if split else folder_of(file)
+        for number, one in enumerate(found):
+            empty = _emptiness(one, number in incomplete)
+            yield read_already(one, file, one.image, beside=folder, empty=empty)
+
+    def _labelme(self, document: Any, file: str, listed: bool) -> Marks:
+        skipped: Counter[str] = Counter()
+        try:
+            found = from_labelme(document, self.points, skipped=skipped)
+        except ValidationFailed as error:
+            raise ValidationFailed(f"{file}: {error.message}") from None
+        if not listed and file.lower().endswith(".json"):
+            made = of_file(found, file, "labelme", "imagePath")
+        else:
+            made = read_already(found, file, f"{file}, {found.image}", beside=folder_of(file))
+        return replace(made, skipped=skipped)
+
+    def _voc(self, data: bytes, file: str) -> list[Marks]:
+        skipped: Counter[str] = Counter()
+        found = from_voc(data, skipped=skipped)
+        return [replace(of_file(found, file, "voc", "filename"), skipped=skipped)]
+
+    def _cvat(self, data: bytes, file: str) -> list[Marks]:
+        incomplete: set[int] = set()
+        found = from_cvat_xml(data, skipped=self.skipped, incomplete=incomplete)
+        return [
+            read_already(one, file, one.image, empty=_emptiness(one, number in incomplete))
+            for number, one in enumerate(found)
+        ]
+
+
+def _emptiness(found: Annotations, incomplete: bool) -> Emptiness:
+    """Of an image of a document of many: with something that no reader takes it is not empty."""
+    return "unfinished" if incomplete and not found.objects else "unstated"
+
+
+def _not_understood(name: str, remedy: str = "") -> ValidationFailed:
+    return ValidationFailed(
+        f"{name} may hold annotations, but not in a form that is read. {remedy} {READ}. Remove it "
+        "if it holds none."
+    )
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,179 @@
+"""Label Studio's tasks, as it exports them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+from typing import Any
+
+from dataset.documents.image_names import content_named
+from dataset.documents.source_annotations import Emptiness, Marks, Size
+from errors import ValidationFailed
+from formats.annotations import Annotations
+from formats.label_studio import from_label_studio
+from formats.label_studio_config import ImageTag
+from formats.label_studio_images import TaskImage, images_of, is_of_image
+
+ONLY_PREDICTIONS = "with predictions only"
+SKIPPED = "skipped"
+NOT_ANNOTATED = "not annotated"
+OTHERS = "Label Studio regions of another annotation of their task"
+
+
+def from_tasks(
+    tasks: Sequence[Any],
+    file: str,
+    points: Sequence[str],
+    tags: Sequence[ImageTag] = (),
+    skipped: Counter[str] | None = None,
+) -> Iterator[Marks]:
+    """Of each task its newest finished annotation that counts, for each of the task's images;
+    without one it is unfinished.
+
+    Args:
+        tasks: Of the export.
+        file: Its name, for messages.
+        points: The data set's key points, in order.
+        tags: The images of the labelling configuration, where it came.
+        skipped: Counts regions that are of no image.
+
+    Raises:
+        ValidationFailed: A task lacks its image or an annotation its result, or it is not known
+            which image a region is on; the message names them.
+    """
+    reading = _Reading(file, points, tags, skipped, drawn=any(map(_is_drawn, tasks)))
+    for place, task in enumerate(tasks, 1):
+        number = task.get("id", place) if isinstance(task, Mapping) else place
+        yield from reading.task(task, f"{file}, task {number}")
+
+
+def tags_for(file: str, configurations: Mapping[str, tuple[ImageTag, ...]]) -> tuple[ImageTag, ...]:
+    """Of the labelling configuration in the folder of the tasks, or the only one of the zip."""
+    folder = PurePosixPath(file).parent
+    beside = {t for name, t in configurations.items() if PurePosixPath(name).parent == folder}
+    fitting = beside or set(configurations.values())
+    return fitting.pop() if len(fitting) == 1 else ()
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """What is the same for all tasks of a document; `drawn`: one of them marks a place."""
+
+    file: str
+    points: Sequence[str]
+    tags: Sequence[ImageTag]
+    skipped: Counter[str] | None
+    drawn: bool
+
+    def task(self, task: Any, where: str) -> Iterator[Marks]:
+        if not isinstance(task, Mapping) or not isinstance(task.get("data"), Mapping):
+            raise ValidationFailed(f"{where} lacks 'data' with the image's address.")
+        made = _annotations(task, where)
+        finished = [one for one in made if not one.get("was_cancelled")]
+        newest = max(finished, key=_counts, default={})
+        regions: list[Mapping[str, Any]] = []
+        why = ""
+        if finished:
+            where = f"{where}, annotation {newest.get('id', '')}".rstrip()
+            regions = _regions(newest, where)
+            self._pass_over(one for one in made if one is not newest)
+        elif made:
+            why = SKIPPED
+        else:
+            why = ONLY_PREDICTIONS if task.get("predictions") else NOT_ANNOTATED
+        try:
+            images = images_of(task["data"], regions, self.tags, skipped=self.skipped)
+        except ValidationFailed as error:
+            raise ValidationFailed(f"{where}: {error.message}") from None
+        meta = task.get("meta")
+        stated = str(meta.get("content") or "") if isinstance(meta, Mapping) else ""
+        stated = stated if len(images) == 1 else ""
+        for image in images:
+            yield self._marks(image, where, stated or content_named(image.address), why)
+
+    def _pass_over(self, others: Iterable[Mapping[str, Any]]) -> None:
+        """Count what other annotators, or skipped annotations, mark in a task."""
+        results = [one.get("result") for one in others]
+        rows = (row for result in results if isinstance(result, list) for row in result)
+        drawn = sum(isinstance(row, Mapping) and is_of_image(row) for row in rows)
+        if self.skipped is not None and drawn:
+            self.skipped[OTHERS] += drawn
+
+    def _marks(self, image: TaskImage, where: str, content: str, why: str) -> Marks:
+        """`why`: it is not finished. Where nobody draws at all, what is chosen or written about an
+        image does not say that there is nothing in it."""
+        passed: Counter[str] = Counter()
+
+        def read(size: Size) -> Annotations:
+            passed.clear()
+            try:
+                return from_label_studio(
+                    image.regions, image.address, size, self.points, skipped=passed
+                )
+            except ValidationFailed as error:
+                raise ValidationFailed(f"{where}: {error.message}") from None
+
+        marks = Marks(image.address, read, content, where=where, source=self.file, skipped=passed)
+        if why:
+            return replace(marks, empty="unfinished", why=why)
+        says_so: Emptiness = "finished" if self.drawn or not image.regions else "unstated"
+        return replace(marks, size=_size(image.regions, where), empty=says_so)
+
+
+def _is_drawn(task: Any) -> bool:
+    """Whether something of a task is marked in an image."""
+    if not isinstance(task, Mapping):
+        return False
+    made = task.get("annotations") or task.get("completions")
+    every = made if isinstance(made, list) else []
+    rows = (one.get("result") for one in every if isinstance(one, Mapping))
+    return any(
+        isinstance(region, Mapping) and is_of_image(region)
+        for result in rows
+        if isinstance(result, list)
+        for region in result
+    )
+
+
+def _regions(annotation: Mapping[str, Any], where: str) -> list[Mapping[str, Any]]:
+    regions = annotation.get("result")
+    if not isinstance(regions, list) or not all(isinstance(row, Mapping) for row in regions):
+        raise ValidationFailed(f"{where} lacks 'result', a list of regions.")
+    return regions
+
+
+def _counts(annotation: Mapping[str, Any]) -> tuple[bool, str]:
+    return bool(annotation.get("ground_truth")), _stamp(annotation)
+
+
+def _annotations(task: Mapping[str, Any], where: str) -> list[Mapping[str, Any]]:
+    made = task.get("annotations") or task.get("completions") or []
+    if not isinstance(made, list) or not all(isinstance(one, Mapping) for one in made):
+        raise ValidationFailed(
+            f"{where}: 'annotations' must be a list of annotations with their 'result'."
+        )
+    return made
+
+
+def _size(regions: Sequence[Mapping[str, Any]], where: str) -> Size | None:
+    """What the regions state of the image; None: nothing.
+
+    Raises:
+        ValidationFailed: They state different sizes.
+    """
+    pairs = ((row.get("original_width"), row.get("original_height")) for row in regions)
+    stated = {(w, h) for w, h in pairs if _is_length(w) and _is_length(h)}
+    if len(stated) > 1:
+        shown = " and ".join(f"{width:g} × {height:g}" for width, height in sorted(stated))
+        raise ValidationFailed(f"{where}: its regions are of images of {shown} pixels.")
+    return next(((int(w), int(h)) for w, h in stated if w and h), None)
+
+
+def _is_length(value: Any) -> bool:
+    return isinstance(value, (int, float)) and 1 <= value < 1e9
+
+
+def _stamp(annotation: Mapping[str, Any]) -> str:
+    return str(annotation.get("updated_at") or annotation.get("created_at") or "")

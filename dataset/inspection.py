@@ -1,0 +1,220 @@
+"""A data set is read and checked, whichever form it has."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from dataset import class_folders, data_yaml, label_forms
+from dataset.allowed_roots import client_path, confine, there
+from dataset.dataset import Dataset, Splits
+from dataset.image_files import match_labels
+from dataset.issues import Findings
+from dataset.label_files import Form
+from dataset.label_scan import judge, read_labels
+from dataset.plain_folder import hint, plain
+from errors import DatasetInvalid, DatasetNotFound
+from models_store.description import Task
+
+
+def check(path: Path | str, task: Task, roots: Sequence[Path], fewest: int = 2) -> Dataset:
+    """The data set at a data.yaml or folder, if `task` can be trained on it.
+
+    `fewest` is how many classes a classifier's data must have.
+
+    Reads the labels, not the pictures (about a second per 10,000 label files); call it off the
+    event loop all the same.
+
+    Raises:
+        DatasetInvalid: It cannot be used; the message says what is wrong and where.
+        DatasetNotFound: There is nothing at `path`.
+        Forbidden: `path`, or something it leads to, is outside `roots`.
+    """
+    dataset = inspect(path, task, roots, fewest)
+    dataset.require_usable()
+    return dataset
+
+
+def inspect(path: Path | str, task: Task | None, roots: Sequence[Path], fewest: int = 2) -> Dataset:
+    """The same, with fatal findings listed rather than raised where there is more to tell.
+
+    Without a task the one that fits the labels is taken.
+
+    Raises:
+        DatasetInvalid: There is no data set to speak of.
+        DatasetNotFound, Forbidden: As for `check`.
+    """
+    real = confine(path, roots)
+    if not there(real, str(path)):
+        raise DatasetNotFound(f"There is nothing at '{str(path)[:200]}' on this server.")
+    with client_path(path):
+        return _inspect(real, task, roots, fewest)
+
+
+def _inspect(real: Path, task: Task | None, roots: Sequence[Path], fewest: int) -> Dataset:
+    findings = Findings()
+    if real.is_file() and real.suffix.lower() == ".zip":
+        raise DatasetInvalid(f"'{real.name}' is packed: upload it with POST /api/datasets.")
+    if real.is_file() and real.suffix.lower() not in (".yaml", ".yml"):
+        raise DatasetInvalid(f"'{real.name}' is neither a data.yaml nor a folder.")
+    file = real if real.is_file() else None
+    if file is None and (task != "classify" or not class_folders.is_class_tree(real)):
+        file = data_yaml.find_yaml(real)
+        if file is not None:
+            confine(file, roots)
+            _say_others(file, findings)
+    if task == "classify" or (task is None and _is_classified(real, file)):
+        return _classified(real, file, roots, findings, fewest)
+    return _labelled(real, file, task, roots, findings)
+
+
+def _say_others(file: Path, findings: Findings) -> None:
+    others = [path.name for path in data_yaml.descriptions(file.parent) if path != file]
+    if others:
+        findings.note(
+            "descriptions",
+            f"{file.name} was taken; {', '.join(others[:5])} beside it describes a data set, too. "
+            "Give the file's path instead of the folder's to use another.",
+        )
+
+
+def _is_classified(root: Path, file: Path | None) -> bool:
+    if file is None and (root / "classes.txt").is_file():
+        return False
+    folder = root if file is None else file.parent
+    if file is not None and any((folder / name).is_dir() for name in ("labels", "images")):
+        return False
+    if not class_folders.is_class_tree(folder):
+        return False
+    return file is None or not class_folders.has_labels_beside(folder)
+
+
+def _classified(
+    root: Path, file: Path | None, roots: Sequence[Path], findings: Findings, fewest: int
+) -> Dataset:
+    unlabelled: tuple[Path, ...] = ()
+    if file is None:
+        names, found = class_folders.read(root, roots, findings, fewest)
+    else:
+        root = file.parent
+        described = data_yaml.describe(file, roots, findings)
+        waiting = data_yaml.images(described, roots, findings, data_yaml.UNLABELLED)
+        unlabelled = tuple(waiting.get(data_yaml.UNLABELLED, ()))
+        described.sources.pop(data_yaml.UNLABELLED, None)
+        if unlabelled and not described.sources:
+            return _unlabelled(root, "classify", (), unlabelled, findings)
+        names, found = class_folders.read_splits(described.sources, roots, findings, fewest)
+    if not found.get("val"):
+        _say_held_out(findings, "val" in found)
+        found["val"] = {}
+        groups: dict[str, list[str]] = {}
+        paths = {os.path.relpath(image, root): image for image in found["train"]}
+        for name, image in paths.items():
+            groups.setdefault(found["train"][image], []).append(name)
+        for name in class_folders.hold_out(groups):
+            found["val"][paths[name]] = found["train"].pop(paths[name])
+    ids = {name: i for i, name in enumerate(names)}
+    classes = {image: ids[name] for images in found.values() for image, name in images.items()}
+    splits = {split: tuple(images) for split, images in found.items() if images}
+    _require_val(splits)
+    counts = {split: Counter(classes[image] for image in splits[split]) for split in splits}
+    return Dataset(
+        root,
+        "classify",
+        names,
+        splits,
+        classes=classes,
+        counts=counts,
+        unlabelled=unlabelled,
+        found=findings.result(),
+    )
+
+
+def _labelled(
+    root: Path, file: Path | None, task: Task | None, roots: Sequence[Path], findings: Findings
+) -> Dataset:
+    if file is not None:
+        root = file.parent
+        described = data_yaml.describe(file, roots, findings)
+        names, keypoints = described.names, described.keypoints
+        found = data_yaml.images(described, roots, findings)
+        unlabelled = tuple(found.pop(data_yaml.UNLABELLED, ()))
+        if unlabelled and not found.get("train"):
+            return _unlabelled(root, task or "detect", names, unlabelled, findings)
+    else:
+        unlabelled = ()
+        names, keypoints, found = plain(root, task, roots, findings)
+    if not found["train"]:
+        raise DatasetInvalid("train has no images." + hint(root))
+    if "val" not in found:
+        _say_held_out(findings, False)
+        paths = {os.path.relpath(image, root): image for image in found["train"]}
+        val = {paths[name] for name in class_folders.hold_out({"": paths})}
+        found["val"] = [image for image in found["train"] if image in val]
+        found["train"] = [image for image in found["train"] if image not in val]
+    splits = {split: tuple(images) for split, images in found.items() if images or split == "val"}
+    _require_val(splits)
+    every = list(dict.fromkeys(image for images in splits.values() for image in images))
+    labels = match_labels(every, roots, findings)
+    if not labels:
+        raise DatasetInvalid(
+            "No label files: none is beside the images, nor in a folder 'labels' in place of "
+            "'images'." + hint(root)
+        )
+    if keypoints is None:
+        forms = label_forms.look(labels.values())
+        if task == "pose":
+            raise DatasetInvalid(label_forms.without_keypoints(forms))
+        label_forms.require_stated(forms, task, findings)
+        task = task or forms.task()
+    task = task or "pose"
+    form = Form(task, len(names), keypoints.shape if keypoints else None)
+    tally = read_labels(splits, labels, form, root, findings)
+    judge(tally, form, names, findings)
+    return Dataset(
+        root,
+        task,
+        names,
+        splits,
+        labels,
+        keypoints=keypoints,
+        rewritten=frozenset(tally.rewritten),
+        counts=tally.counts,
+        digests=tally.digests,
+        labelled=frozenset(tally.labelled),
+        refused={image: tuple(lines) for image, lines in tally.refused.items()},
+        unlabelled=unlabelled,
+        found=findings.result(),
+    )
+
+
+def _unlabelled(
+    root: Path, task: Task, names: tuple[str, ...], images: tuple[Path, ...], findings: Findings
+) -> Dataset:
+    """Images alone: a data set to annotate, which nothing trains on yet."""
+    findings.note(
+        "unlabelled",
+        f"None of the {len(images)} images is annotated, so nothing can be trained yet. Next: "
+        "annotate them in a tool and send its export to POST /api/datasets/{id}/annotations, or "
+        "have a model begin with POST /api/auto_annotate/batch.",
+        fatal=True,
+    )
+    return Dataset(root, task, names, {}, unlabelled=images, found=findings.result())
+
+
+def _require_val(splits: Splits) -> None:
+    if not splits.get("val"):
+        raise DatasetInvalid(
+            "val has no images: training needs some to measure itself on. Put a tenth to a fifth "
+            "of the images there, or leave the key out to have a fifth of train held out."
+        )
+
+
+def _say_held_out(findings: Findings, empty: bool) -> None:
+    findings.note(
+        "held_out",
+        f"There is no val split{' with images' if empty else ''}: a fifth of train is held out "
+        "for it, always the same files.",
+    )

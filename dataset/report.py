@@ -1,0 +1,62 @@
+"""What a person wants to know of a data set before training on it."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Any
+
+from dataset.dataset import Dataset
+from dataset.label_scan import shown
+
+NAMED = 1000  # images with refused lines that are told one by one
+
+
+def report(dataset: Dataset) -> dict[str, Any]:
+    """Counts, sizes and findings as JSON. Looks at every picture, so call it in a thread."""
+    looked = dataset.looked
+    readable = [picture for picture in looked.pictures.values() if not picture.problem]
+    widths, heights = [p.width for p in readable], [p.height for p in readable]
+    splits = {split: _split(dataset, split) for split in dataset.splits}
+    images = sum(counts["images"] for counts in splits.values())
+    unlabelled = sum(counts["unlabelled"] for counts in splits.values())
+    fatal = [finding for finding in dataset.findings if finding.fatal]
+    return {
+        "task": dataset.task,
+        "usable": not fatal,
+        "classes": list(dataset.names),
+        "splits": splits,
+        "class_counts": [
+            {"id": i, "name": name} | {split: dataset.counts[split][i] for split in dataset.splits}
+            for i, name in enumerate(dataset.names)
+        ],
+        "image_size": {
+            "min_width": min(widths),
+            "max_width": max(widths),
+            "min_height": min(heights),
+            "max_height": max(heights),
+        }
+        if readable
+        else None,
+        "unlabelled_share": round(unlabelled / images, 4) if images else 0.0,
+        "keypoints": list(dataset.keypoints.shape) if dataset.keypoints else None,
+        "refused_images": len(dataset.refused),
+        "refused_lines": [
+            {"image": shown(image, dataset.root), "lines": list(lines)}
+            for image, lines in islice(dataset.refused.items(), NAMED)
+        ],
+        "fingerprint": dataset.fingerprint,
+        "problems": [finding.to_json() for finding in dataset.findings],
+    }
+
+
+def _split(dataset: Dataset, split: str) -> dict[str, int]:
+    images = dataset.splits[split]
+    unlabelled = 0
+    if dataset.task != "classify":
+        unlabelled = sum(dataset.labels.get(image) not in dataset.labelled for image in images)
+    return {
+        "images": len(images),
+        "usable": len(dataset.looked.splits[split]),
+        "objects": sum(dataset.counts[split].values()),
+        "unlabelled": unlabelled,
+    }

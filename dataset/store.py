@@ -1,0 +1,198 @@
+"""Uploaded data sets: each a folder of VISIONLOOP_HOME/datasets, there as a whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from dataset import image_scan
+from dataset.allowed_roots import confine, data_roots, there
+from dataset.dataset import Dataset
+from dataset.inspection import inspect
+from dataset.revisions import get_revision, revision_folder
+from errors import DatasetNotFound, NotFound, ValidationFailed
+from models_store.description import Task
+from settings import Settings
+
+
+class Datasets(Protocol):
+    """The part of `DatasetStore` that planning needs."""
+
+    def resolve(self, reference: str) -> Path:
+        """The path that an id or a path means, confined to the allowed roots."""
+
+
+CARD = "dataset.json"
+FIRST_CARD = "original.json"  # an upload's card, once revisions have others
+DATA = "data"
+ABANDONED = 24 * 3600.0  # seconds after which an unfinished upload is cleared away
+_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,60}")
+_REVISION = re.compile(r"([a-z0-9][a-z0-9-]{0,60})@([0-9]{1,6})")
+_ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"
+
+
+class DatasetStore:
+    """All methods read or write files: call them off the event loop."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.folder = settings.home / "datasets"
+        self.staging = settings.home / "uploads"
+        self.max_upload = settings.max_upload_bytes
+        self.max_pixels = settings.max_pixels
+        self.roots = data_roots(settings)
+
+    @contextlib.contextmanager
+    def staged(self) -> Iterator[Path]:
+        """A folder in which a data set is made; it is removed unless `keep` took it."""
+        self.staging.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._clear_abandoned()
+        folder = Path(tempfile.mkdtemp(prefix="dataset-", dir=self.staging))
+        try:
+            yield folder
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+    def keep(self, staged: Path, name: str, card: Mapping[str, Any]) -> dict[str, Any]:
+        """Make a staged folder a data set.
+
+        Args:
+            staged: The folder, the data below `DATA`.
+            name: As people see it; its id begins with it.
+            card: What else to note about it.
+
+        Returns:
+            The whole card.
+        """
+        new_id = self._new_id(name)
+        written: dict[str, Any] = {
+            "id": new_id,
+            "name": name,
+            "created_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            **card,
+        }
+        (staged / CARD).write_text(json.dumps(written, indent=1), encoding="utf-8")
+        staged.chmod(0o755)
+        staged.rename(self.folder / new_id)
+        return written
+
+    def list(self) -> list[dict[str, Any]]:
+        """The cards of all uploads, newest first."""
+        cards = [card for folder in self._folders() if (card := _card(folder))]
+        return sorted(cards, key=lambda card: card["created_at"], reverse=True)
+
+    def get(self, dataset_id: str) -> dict[str, Any]:
+        """The card of an upload: id, name, what was found in it.
+
+        Raises:
+            DatasetNotFound: There is none of that id.
+        """
+        card = _card(self.folder / dataset_id) if _ID.fullmatch(dataset_id) else None
+        if card is None:
+            known = ", ".join(card["id"] for card in self.list()[:10]) or "none yet"
+            raise DatasetNotFound(f"No data set '{dataset_id[:80]}'. Known: {known}.")
+        return card
+
+    def delete(self, dataset_id: str) -> None:
+        """Remove an upload.
+
+        Raises:
+            DatasetNotFound: There is none of that id.
+        """
+        card = self.get(dataset_id)
+        gone = self.staging / f"deleted-{dataset_id}-{secrets.token_hex(4)}"
+        self.staging.mkdir(parents=True, exist_ok=True)
+        try:
+            (self.folder / dataset_id).rename(gone)  # gone for everybody at once
+        except FileNotFoundError:
+            raise DatasetNotFound(f"No data set '{dataset_id}'.") from None
+        image_scan.forget((self.folder / dataset_id / card["description"]).parent)
+        shutil.rmtree(gone, ignore_errors=True)
+
+    def resolve(self, reference: str) -> Path:
+        """The data.yaml or folder that an id or a path means, inside the allowed roots.
+
+        `id@3` is its third revision, `id@0` an upload as it came. A relative path counts from
+        each root in turn.
+
+        Raises:
+            DatasetNotFound: There is no such thing.
+            Forbidden: It lies outside the roots.
+            ValidationFailed: It is empty, or no path that can be.
+        """
+        reference = reference.strip()
+        if not reference:
+            raise ValidationFailed("Give a data.yaml, a folder, or the id of a data set.")
+        if _ID.fullmatch(reference) and (card := _card(self.folder / reference)):
+            return confine(self.folder / reference / card["description"], self.roots)
+        if named := _REVISION.fullmatch(reference):
+            return confine(self._revision(named[1], int(named[2]))[0], self.roots)
+        places = [""] if os.path.isabs(reference) else self.roots
+        for place in places:
+            path = confine(os.path.join(place, reference), self.roots, reference)
+            if card := _card(path):  # an upload's folder
+                return confine(path / card["description"], self.roots)
+            if there(path, reference):
+                return path
+        raise DatasetNotFound(
+            f"No data set '{reference[:200]}': neither an id nor a path on this server. Upload "
+            "the data to /api/datasets, or put it under VISIONLOOP_DATA_ROOTS."
+        )
+
+    def open(self, reference: str, task: Task | None = None) -> Dataset:
+        """The data set that an id or a path means, inspected."""
+        if task is None and _ID.fullmatch(reference) and (card := _card(self.folder / reference)):
+            task = card["task"]
+        if task is None and (named := _REVISION.fullmatch(reference)):
+            task = self._revision(named[1], int(named[2]))[1]
+        return inspect(self.resolve(reference), task, self.roots)
+
+    def _revision(self, dataset_id: str, number: int) -> tuple[Path, Task]:
+        """The description of a revision, and its task. Raises DatasetNotFound."""
+        card, folder = self.get(dataset_id), self.folder / dataset_id
+        if number == 0:
+            card = _card(folder, FIRST_CARD) or card
+            if "revision" in card:
+                raise DatasetNotFound(f"'{dataset_id}' was not uploaded: its revisions begin at 1.")
+            return folder / card["description"], card["task"]
+        try:
+            revision = get_revision(folder, number)
+        except NotFound as error:
+            raise DatasetNotFound(error.message) from None
+        top = revision_folder(folder, number)
+        return top if revision.task == "classify" else top / "data.yaml", revision.task
+
+    def _folders(self) -> Iterator[Path]:
+        with contextlib.suppress(OSError):
+            yield from self.folder.iterdir()
+
+    def _new_id(self, name: str) -> str:
+        slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40] or "dataset"
+        return f"{slug}-{''.join(secrets.choice(_ALPHABET) for _ in range(8))}"
+
+    def _clear_abandoned(self) -> None:
+        """What a killed server left half unpacked or half deleted."""
+        for folder in self.staging.iterdir():
+            with contextlib.suppress(OSError):
+                old = time.time() - folder.stat().st_mtime > ABANDONED
+                if old and folder.name.startswith(("dataset-", "deleted-")):
+                    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _card(folder: Path, name: str = CARD) -> dict[str, Any] | None:
+    try:
+        card = json.loads((folder / name).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return card if isinstance(card, dict) and "created_at" in card else None

@@ -1,0 +1,207 @@
+"""Unpacking a data set that a stranger zipped: only data files, only below one folder, bounded."""
+
+from __future__ import annotations
+
+import lzma
+import os
+import shutil
+import stat
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from dataset.image_files import SUFFIXES, UNREADABLE, is_junk
+from dataset.issues import Finding, Findings
+from dataset.zip_names import names_of
+from errors import DatasetInvalid, PayloadTooLarge
+
+# Nothing that any code would run
+KEPT = SUFFIXES | {
+    *(".txt", ".yaml", ".yml", ".json", ".xml", ".csv"),
+    *(".data", ".names", ".labels"),  # of darknet
+}
+# Tables, lists and records that may hold annotations
+PERHAPS_LABELS = {
+    *(".tfrecord", ".tfrecords", ".record", ".parquet", ".arrow"),
+    *(".npy", ".npz", ".mat", ".h5", ".pkl", ".ndjson", ".jsonl"),
+}
+# Other files are code, caches or weights, which nobody misses; of these people should know
+PERHAPS_DATA = (
+    UNREADABLE
+    | PERHAPS_LABELS
+    | {
+        *(".zip", ".rar", ".7z", ".tar", ".gz", ".tgz"),
+        *(".mp4", ".avi", ".mov", ".mkv", ".webm"),
+    }
+)
+
+DAMAGED = "The file is not a zip, or it is damaged. Pack it again."
+MOST_ENTRIES = 500_000
+MOST_RATIO = 200  # unpacked to packed bytes of an entry over 1 MiB; pictures hardly shrink
+RATIO_FROM = 2**20
+MOST_GROWTH = 10  # unpacked bytes, as a multiple of the largest upload
+SPARE = 256 * 2**20  # bytes that must stay free on the disk
+DEPTH = 20
+LONGEST = 200  # bytes of one name, so that a job's view can add to it
+_CHUNK = 2**20
+_ENCRYPTED = 0x1
+
+
+@dataclass(frozen=True)
+class Unpacked:
+    """`root` is the data set's folder: inside a single folder that wraps everything."""
+
+    root: Path
+    files: int
+    size: int
+    skipped: int  # files that are no data
+    findings: tuple[Finding, ...] = ()  # what was assumed, and what of it might have been data
+
+    @property
+    def perhaps_labels(self) -> list[str]:
+        """Files that were not unpacked, and may hold annotations of the images."""
+        names = [name for found in self.findings for name in found.examples]
+        return [name for name in names if Path(name).suffix.lower() in PERHAPS_LABELS]
+
+
+def unpack(file: Path | IO[bytes], folder: Path, max_upload: int) -> Unpacked:
+    """Unpack a zip into `folder`, which must be empty. What is refused leaves rests in it.
+
+    Raises:
+        DatasetInvalid: It is no zip, is damaged or encrypted, or an entry leads out of the
+            folder, is a link, or unpacks to far more than its size.
+        PayloadTooLarge: It would unpack to more than is allowed or than the disk has room for.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            findings = Findings()
+            wanted, skipped = _wanted(archive, findings)
+            _check_room(sum(info.file_size for info, _ in wanted), folder, max_upload)
+            size = _extract(archive, wanted, folder, MOST_GROWTH * max_upload)
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, UnicodeError, ValueError):
+        raise DatasetInvalid(DAMAGED) from None
+    except OSError as error:
+        if error.errno is None:  # how bz2 says it
+            raise DatasetInvalid(DAMAGED) from None
+        raise
+    except (NotImplementedError, RuntimeError):
+        raise DatasetInvalid("The zip is packed in an unusual way. Use the ordinary one.") from None
+    if not wanted:
+        left_out = " ".join(finding.message for finding in findings.result())
+        raise DatasetInvalid(f"The zip holds neither images nor labels. {left_out}".strip())
+    return Unpacked(_unwrap(folder), len(wanted), size, skipped, findings.result())
+
+
+def safe_name(name: str) -> tuple[str, ...]:
+    """The parts of an entry's path below the folder it is unpacked into.
+
+    Raises:
+        DatasetInvalid: It leads elsewhere, or cannot be a file's name.
+    """
+    name = name.replace("\\", "/")
+    shown = name[:80].encode("utf-8", "backslashreplace").decode()
+    parts = tuple(part for part in name.split("/") if part not in ("", "."))
+    if name.startswith("/") or ".." in parts or (parts and ":" in parts[0]):
+        raise DatasetInvalid(f"The zip's entry {shown!r} leads out of its folder. Refused.")
+    if any(ord(letter) < 32 or 0xD800 <= ord(letter) < 0xE000 for letter in name):
+        raise DatasetInvalid(f"The zip's entry {shown!r} has a name that no file can have.")
+    if len(parts) > DEPTH or any(len(part.encode()) > LONGEST for part in parts):
+        raise DatasetInvalid(f"The zip's entry {shown!r} has too long a name.")
+    return parts
+
+
+def _wanted(
+    archive: zipfile.ZipFile, findings: Findings
+) -> tuple[list[tuple[zipfile.ZipInfo, tuple[str, ...]]], int]:
+    """The data files with their places, and how many others there are."""
+    entries = archive.infolist()
+    if len(entries) > MOST_ENTRIES:
+        raise DatasetInvalid(f"The zip has {len(entries):,} entries; at most {MOST_ENTRIES:,}.")
+    names, assumed = names_of(entries)
+    if assumed:
+        findings.note("zip_names", assumed)
+    wanted: dict[tuple[str, ...], zipfile.ZipInfo] = {}
+    skipped = 0
+    for info, name in zip(entries, names, strict=True):
+        parts = safe_name(name)
+        kind = stat.S_IFMT(info.external_attr >> 16)
+        if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+            raise DatasetInvalid(f"The zip's entry '{'/'.join(parts)}' is a link or device.")
+        if not parts or info.is_dir() or kind == stat.S_IFDIR or info.orig_filename[-1:] == "\\":
+            continue
+        suffix = os.path.splitext(parts[-1])[1].lower()
+        if any(map(is_junk, parts)) or suffix not in KEPT:
+            skipped += 1
+            if suffix in PERHAPS_DATA and not any(map(is_junk, parts)):
+                findings.add("not_unpacked", "/".join(parts))
+            continue
+        if info.flag_bits & _ENCRYPTED:
+            raise DatasetInvalid("The zip is encrypted. Pack it without a password.")
+        big = info.file_size > RATIO_FROM
+        if big and info.file_size > MOST_RATIO * max(info.compress_size, 1):
+            raise DatasetInvalid(
+                f"The zip's entry '{'/'.join(parts)}' unpacks to over {MOST_RATIO} times its "
+                "size: that is no picture. Refused."
+            )
+        if parts in wanted:
+            raise DatasetInvalid(f"The zip holds '{'/'.join(parts)}' twice.")
+        wanted[parts] = info
+    return [(info, parts) for parts, info in wanted.items()], skipped
+
+
+def _check_room(size: int, folder: Path, max_upload: int) -> None:
+    most = MOST_GROWTH * max_upload
+    if size > most:
+        raise PayloadTooLarge(
+            f"The zip unpacks to {size / 2**20:,.0f} MiB; at most {most / 2**20:,.0f} are allowed "
+            "(ten times VISIONLOOP_MAX_UPLOAD_MB)."
+        )
+    free = shutil.disk_usage(folder).free
+    if size + SPARE > free:
+        raise PayloadTooLarge(
+            f"The zip unpacks to {size / 2**20:,.0f} MiB, and the server's disk has "
+            f"{free / 2**20:,.0f} left."
+        )
+
+
+def _extract(
+    archive: zipfile.ZipFile,
+    wanted: list[tuple[zipfile.ZipInfo, tuple[str, ...]]],
+    folder: Path,
+    most: int,
+) -> int:
+    total = 0
+    for info, parts in wanted:
+        target = folder.joinpath(*parts)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with archive.open(info) as source, target.open("xb") as sink:
+                for chunk in _chunks(source):
+                    total += len(chunk)
+                    if total > most:  # sizes in the directory may be lies
+                        raise PayloadTooLarge("The zip unpacks to more than it says. Refused.")
+                    sink.write(chunk)
+        except (FileExistsError, NotADirectoryError, IsADirectoryError):
+            name = "/".join(parts)
+            raise DatasetInvalid(f"The zip has both a file and a folder at '{name}'.") from None
+    return total
+
+
+def _chunks(source: IO[bytes]) -> Iterator[bytes]:
+    while chunk := source.read(_CHUNK):
+        yield chunk
+
+
+def _unwrap(folder: Path) -> Path:
+    """The innermost folder that alone holds everything, unless it is a split or a class."""
+    for _ in range(DEPTH):
+        inside = list(folder.iterdir())
+        if len(inside) != 1 or not inside[0].is_dir():
+            return folder
+        if inside[0].name.lower() in ("train", "images", "labels"):
+            return folder
+        folder = inside[0]
+    return folder

@@ -1,0 +1,201 @@
+"""How sure a difference between two models is: a paired bootstrap over the images.
+
+Images are drawn with replacement, the same ones for both models, and the figure's difference is
+taken again (Efron & Tibshirani, "An Introduction to the Bootstrap", 1993, chapters 13 and 16). An
+image drawn three times weighs three: nothing is copied, and a thousand resamplings of thousands of
+images take seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Counts = NDArray[np.int64]
+
+RESAMPLES = 1000
+LEVEL = 0.95
+SEED = 0
+
+_RECALLS = np.linspace(0, 1, 101)
+_TRAPEZOID = np.full(101, 0.01)
+_TRAPEZOID[[0, -1]] = 0.005
+_EPS = 1e-16  # as `evaluation.average_precision` has it
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Where a difference (the second model less the first) lies, with 95 % confidence."""
+
+    difference: float
+    low: float
+    high: float
+
+    def to_json(self) -> dict[str, float | int]:
+        ends = {"difference": self.difference, "low": self.low, "high": self.high}
+        return {**{k: round(v, 6) for k, v in ends.items()}, "level": LEVEL, "resamples": RESAMPLES}
+
+
+@dataclass(frozen=True)
+class Matches:
+    """The detections of one model on a split, compared with the objects.
+
+    Attributes:
+        image: (p,) each detection's image.
+        confidence: (p,) its score.
+        class_id: (p,) its class.
+        tp: (p, t) whether it is right, at t IoU thresholds.
+        target_image: (m,) each object's image.
+        target_class: (m,) its class.
+    """
+
+    image: Counts
+    confidence: NDArray[np.floating]
+    class_id: Counts
+    tp: NDArray[np.bool_]
+    target_image: Counts
+    target_class: Counts
+
+    @cached_property
+    def classes(self) -> int:
+        """One more than the highest class id."""
+        ids = np.concatenate((self.class_id, self.target_class))
+        return int(ids.max(initial=-1)) + 1
+
+
+class Weighted:
+    """Average precisions of one model while its images weigh more or less.
+
+    Equal to `average_precision` of data in which each image stands as often as it weighs. The
+    area under a curve depends only on its true positives, so the work per weighting is one running
+    sum over the detections and a few steps over the true positives of all thresholds.
+    """
+
+    def __init__(self, matches: Matches) -> None:
+        classes, thresholds = matches.classes, matches.tp.shape[1]
+        order = np.lexsort((-matches.confidence, matches.class_id))
+        self._image = matches.image[order]
+        class_id = matches.class_id[order]
+        first = np.searchsorted(class_id, np.arange(classes))
+        threshold, self._at = np.nonzero(matches.tp[order].T)  # by threshold, class, rank
+        segment = threshold * classes + class_id[self._at]
+        self._segment = segment
+        self._starts = np.searchsorted(segment, np.arange(thresholds * classes))
+        self._ends = np.searchsorted(segment, np.arange(thresholds * classes), "right")
+        self._first = first[class_id[self._at]]
+        self._fall = 2.0 * (thresholds * classes - segment)
+        self._shape = (thresholds, classes)
+        self._targets = matches.target_image, matches.target_class
+
+    def ap(self, weights: Counts) -> Array:
+        """(thresholds, classes) average precision; NaN for classes without objects.
+
+        Args:
+            weights: (images,) how often each image counts.
+        """
+        thresholds, classes = self._shape
+        image, class_id = self._targets
+        objects = np.bincount(class_id, weights[image], minlength=classes).astype(np.int64)
+        area = np.where(objects > 0, 0.0, np.nan) * np.ones((thresholds, 1))
+        if len(self._at) == 0:
+            return area
+        weight = weights.astype(np.int32)[self._image]  # half the memory to go through
+        ranked = np.concatenate(([0], np.cumsum(weight, dtype=np.int32)))
+        taken = ranked[self._at + 1] - ranked[self._first]
+        running = np.concatenate(([0], np.cumsum(weight[self._at])))
+        right = running[1:] - running[self._starts][self._segment]
+        precision = right / np.maximum(taken, 1)
+        envelope = np.maximum.accumulate((precision + self._fall)[::-1])[::-1] - self._fall
+        values = self._interpolated(objects, right, taken - right, envelope)
+        return np.where(np.isnan(area), area, (values @ _TRAPEZOID).reshape(self._shape))
+
+    def _interpolated(
+        self, objects: Counts, right: Counts, wrong: Counts, envelope: Array
+    ) -> Array:
+        """(segments, 101) precision at COCO's recalls, as `np.interp` reads it off the envelope.
+
+        Between two true positives the envelope is flat at the second one's height, but for the
+        first step up from one that no false positive separates from it, which is a slope.
+        """
+        thresholds, classes = self._shape
+        wanted = _needed(objects)  # (classes, 101) true positives
+        step = np.int64(right.max(initial=0) + objects.max(initial=0) + 2)
+        segments = np.arange(thresholds * classes)
+        asked = np.tile(wanted, (thresholds, 1)) + segments[:, None] * step
+        found = np.searchsorted(right + self._segment * step, asked.ravel()).reshape(asked.shape)
+        reached = found < self._ends[:, None]
+        at = np.minimum(found, len(right) - 1)
+        begins = found == self._starts[:, None]
+        before = np.maximum(at - 1, 0)
+        previous = np.where(begins, 0, right[before])
+        sloped = (wrong[at] == np.where(begins, 0, wrong[before])) & (
+            np.tile(wanted, (thresholds, 1)) == previous + 1
+        )
+        height = np.where(begins, 1.0, envelope[before])
+        many = np.tile(objects, thresholds)[:, None] + _EPS
+        part = (_RECALLS - previous / many) * many
+        value = np.where(sloped, height + (envelope[at] - height) * part, envelope[at])
+        return np.where(reached, value, 0.0)
+
+
+def _needed(objects: Counts) -> Counts:
+    """(classes, 101) the fewest true positives whose recall exceeds COCO's recalls."""
+    many = objects[:, None]
+    near = np.floor(_RECALLS * many).astype(np.int64) - 1
+    for _ in range(3):  # floating point decides ties, as it does for np.interp
+        near += near / (many + _EPS) <= _RECALLS
+    return near
+
+
+def mean_ap(ap: Array) -> tuple[float, float]:
+    """mAP50 and mAP50-95 over the classes that have objects; `ap` (thresholds, classes)."""
+    present = ap[:, ~np.isnan(ap[0])]
+    return (float(present[0].mean()), float(present.mean())) if present.size else (0.0, 0.0)
+
+
+def map_intervals(a: Matches, b: Matches, images: int) -> dict[str, Interval]:
+    """mAP50 and mAP50-95: the second model's less the first's."""
+    first, second = Weighted(a), Weighted(b)
+
+    def differences(weights: Counts) -> Array:
+        return np.subtract(mean_ap(second.ap(weights)), mean_ap(first.ap(weights)))
+
+    seen = differences(np.ones(images, np.int64))
+    drawn = np.array([differences(weights) for weights in _weightings(images)])
+    return {name: _interval(seen[i], drawn[:, i]) for i, name in enumerate(("mAP50", "mAP50_95"))}
+
+
+def share_intervals(
+    right: Mapping[str, tuple[NDArray[np.bool_], NDArray[np.bool_]]], images: int
+) -> dict[str, Interval]:
+    """Of shares of images, such as an accuracy.
+
+    Args:
+        right: Name → for either model (images,) whether it was right.
+        images: How many there are.
+    """
+    gains = {name: b.astype(float) - a.astype(float) for name, (a, b) in right.items()}
+    drawn = {name: np.empty(RESAMPLES) for name in gains}
+    for row, weights in enumerate(_weightings(images)):
+        for name, gain in gains.items():
+            drawn[name][row] = weights @ gain / images
+    return {name: _interval(float(gain.mean()), drawn[name]) for name, gain in gains.items()}
+
+
+def _weightings(images: int) -> list[Counts]:
+    chance = np.random.default_rng(SEED)
+    return [
+        np.bincount(chance.integers(images, size=images), minlength=images)
+        for _ in range(RESAMPLES)
+    ]
+
+
+def _interval(seen: float, drawn: Array) -> Interval:
+    """The percentile interval."""
+    low, high = np.percentile(drawn, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
+    return Interval(float(seen), float(low), float(high))

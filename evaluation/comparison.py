@@ -1,0 +1,233 @@
+"""Two evaluations on the same images, side by side.
+
+`python -m evaluation.comparison FOLDER_A FOLDER_B FILE` compares whole folders and writes JSON:
+resampling takes seconds, which the gateway spends in a child process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dataset.class_matching import paired
+from errors import Conflict
+from evaluation.bootstrap import Interval, Matches, map_intervals, share_intervals
+from evaluation.store import PREDICTIONS, REPORT
+
+LISTED = 200  # images that are named, of those fixed and of those broken
+NICE = 10
+SERVED = ("confidence", "iou")
+TIMES = ("preprocess", "inference", "postprocess")
+COUNTS = ("class_id", "images", "instances")
+SPEEDS = "The speeds were measured one after the other, beside whatever the service did then."
+KINDS = {"tp": "", "tp_mask": "mask_", "tp_pose": "pose_"}
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+def compare_reports(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures of both and what the second has more than the first. Nothing is resampled.
+
+    Classes are joined by name, as an evaluation joins them; `instances` is how many objects
+    (images of a classifier) the split has of one.
+
+    Raises:
+        Conflict: They are of different data or splits, or of different kinds of models.
+    """
+    for key in ("fingerprint", "split"):
+        if a["dataset"][key] != b["dataset"][key]:
+            raise Conflict(
+                f"{a['model']['id']} and {b['model']['id']} were evaluated on different data."
+            )
+    if a["model"]["type"] != b["model"]["type"]:
+        raise Conflict(
+            f"{a['model']['id']} is a {a['model']['type']} model, {b['model']['id']} a "
+            f"{b['model']['type']} model: they cannot be compared."
+        )
+    return {
+        "a": _head(a),
+        "b": _head(b),
+        "dataset": dict(b["dataset"]),
+        "figures": _beside(a["figures"], b["figures"]),
+        "classes": _classes(a, b),
+        "speed": _beside(a["speed"], b["speed"], TIMES),
+        "notes": _notes(a, b),
+    }
+
+
+def compare(folder_a: Path, folder_b: Path) -> dict[str, Any]:
+    """`compare_reports`, the images that changed, and how sure the differences are.
+
+    Raises:
+        Conflict: As there.
+        OSError: A file is gone.
+    """
+    a, b = (json.loads((folder / REPORT).read_bytes()) for folder in (folder_a, folder_b))
+    compared = compare_reports(a, b)
+    with (
+        np.load(folder_a / PREDICTIONS, allow_pickle=False) as first,
+        np.load(folder_b / PREDICTIONS, allow_pickle=False) as second,
+    ):
+        one, other = dict(first), dict(second)
+    if one["images"].tolist() != other["images"].tolist():
+        raise Conflict("The two evaluations list different images; evaluate both again.")
+    began = time.perf_counter()
+    compared["images"] = changed_images(one, other)
+    found = intervals(one, other)
+    compared["intervals"] = {name: interval.to_json() for name, interval in found.items()}
+    compared["seconds"] = round(time.perf_counter() - began, 2)
+    return compared
+
+
+def changed_images(a: Arrays, b: Arrays) -> dict[str, Any]:
+    """Images in which the second model makes fewer mistakes, and more: the greatest change first.
+
+    A mistake is an object that is missed, a detection that is wrong, or a wrong class.
+    """
+    before, after = _mistakes(a), _mistakes(b)
+    gain = before - after
+    order = np.argsort(-np.abs(gain), kind="stable")
+
+    def listed(which: NDArray[np.bool_]) -> list[dict[str, Any]]:
+        some = [int(i) for i in order if which[i]][:LISTED]
+        return [
+            {"image": str(b["images"][i]), "a": int(before[i]), "b": int(after[i])} for i in some
+        ]
+
+    return {
+        "total": len(gain),
+        "fixed": int((gain > 0).sum()),
+        "broken": int((gain < 0).sum()),
+        "unchanged": int((gain == 0).sum()),
+        "fixed_images": listed(gain > 0),
+        "broken_images": listed(gain < 0),
+    }
+
+
+def intervals(a: Arrays, b: Arrays) -> dict[str, Interval]:
+    """Of the accuracy of classifiers, of the mean average precisions of the others."""
+    images = len(b["images"])
+    if "tp" not in b:
+        shares = {"accuracy": (_mistakes(a) == 0, _mistakes(b) == 0)}
+        return share_intervals(shares | {"accuracy_top5": (a["top5"], b["top5"])}, images)
+    found: dict[str, Interval] = {}
+    first, second = (arrays["class_names"].tolist() for arrays in (a, b))
+    same = paired(first, second)
+    ids = {name: i for i, name in enumerate(dict.fromkeys(first))}
+    others = {name: ids.get(same.get(name, ""), len(ids) + i) for i, name in enumerate(second)}
+    for key, prefix in KINDS.items():
+        if key in a and key in b:
+            both = map_intervals(_matches(a, key, ids), _matches(b, key, others), images)
+            found |= {f"{prefix}{name}": interval for name, interval in both.items()}
+    return found
+
+
+def _mistakes(arrays: Arrays) -> NDArray[np.int64]:
+    """(images,) how many there are in each."""
+    if "tp" in arrays:
+        return np.asarray(arrays["false"] + arrays["missed"], np.int64)
+    return (arrays["true"] != arrays["pred"]).astype(np.int64)
+
+
+def _matches(arrays: Arrays, kind: str, names: Mapping[str, int]) -> Matches:
+    """With class ids that both models share."""
+    ids = np.array([names[name] for name in arrays["class_names"].tolist()], np.int64)
+    return Matches(
+        image=arrays["image"],
+        confidence=arrays["conf"],
+        class_id=ids[arrays["pred"]],
+        tp=arrays[kind],
+        target_image=arrays["target_image"],
+        target_class=ids[arrays["target"]],
+    )
+
+
+def _head(report: Mapping[str, Any]) -> dict[str, Any]:
+    thresholds = {"thresholds": report["thresholds"], "imgsz": report["imgsz"]}
+    times = {"engine": report["engine"], "created_at": report["created_at"]}
+    return {"model_id": report["model"]["id"]} | thresholds | times
+
+
+def _beside(
+    a: Mapping[str, Any], b: Mapping[str, Any], names: tuple[str, ...] | None = None
+) -> dict[str, dict[str, float]]:
+    shared = [name for name in names or a if _is_number(a.get(name)) and _is_number(b.get(name))]
+    return {
+        name: {"a": a[name], "b": b[name], "delta": round(b[name] - a[name], 6)} for name in shared
+    }
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _classes(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """In the second's order; of a class that one of them lacks only the other's figures."""
+    first = {entry["name"]: entry for entry in a["classes"]}
+    second = {entry["name"]: entry for entry in b["classes"]}
+    same = paired(list(first), list(second))
+    pairs = [(first.get(same.get(name, ""), {}), entry) for name, entry in second.items()]
+    only = first.keys() - same.values()
+    pairs += [(entry, {}) for name, entry in first.items() if name in only]
+    rows = []
+    for one, other in pairs:
+        known = other or one
+        mine, theirs = _figures(one), _figures(other)
+        rows.append(
+            {
+                "name": known["name"],
+                "images": known.get("images"),
+                "instances": known.get("instances", 0),
+                "a": mine,
+                "b": theirs,
+                "delta": {k: round(theirs[k] - mine[k], 6) for k in mine.keys() & theirs.keys()},
+            }
+        )
+    return rows
+
+
+def _figures(entry: Mapping[str, Any]) -> dict[str, float]:
+    return {k: v for k, v in entry.items() if k not in COUNTS and _is_number(v)}
+
+
+def _notes(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+    """What makes the two less alike than they look."""
+    notes = [SPEEDS]
+    if a["engine"] != b["engine"]:
+        notes.append(f"The engines differ: {a['engine']} and {b['engine']}.")
+    if a["imgsz"] != b["imgsz"]:
+        notes.append(f"The image sizes differ: {a['imgsz']} and {b['imgsz']}.")
+    served = [[report["thresholds"].get(key) for key in SERVED] for report in (a, b)]
+    if served[0] != served[1]:
+        notes.append(
+            "The serving thresholds (confidence, IoU) differ, on which accuracy and the changed "
+            f"images depend: {served[0]} and {served[1]}."
+        )
+    return notes
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m evaluation.comparison", description=__doc__)
+    parser.add_argument("a", type=Path)
+    parser.add_argument("b", type=Path)
+    parser.add_argument("file", type=Path)
+    options = parser.parse_args()
+    os.nice(NICE)  # the service goes first
+    content = json.dumps(compare(options.a, options.b), ensure_ascii=False)
+    temporary = options.file.with_name(f".{options.file.name}.{os.getpid()}")
+    temporary.write_text(content, encoding="utf-8")
+    os.replace(temporary, options.file)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

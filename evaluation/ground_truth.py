@@ -1,0 +1,199 @@
+"""What a data set says is in a picture, in the frames that predictions are compared in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from dataset.class_matching import JoinedClasses
+from dataset.dataset import Dataset
+from dataset.label_files import parse
+from inference.prediction import Prediction
+from inference.preprocess import Letterbox
+
+Float = NDArray[np.float32]
+Ids = NDArray[np.int64]
+Masks = NDArray[np.bool_]
+
+OUTLINE = 1000  # points that Ultralytics resamples an outline to
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """The annotated objects of one picture, in its pixels.
+
+    Attributes:
+        width, height: Of the picture.
+        class_ids: (m,) ids of the joined classes.
+        boxes: (m, 4) xyxy.
+        polygons: m outlines (k, 2); None unless segmentation.
+        keypoints: (m, k, 3) x, y, visibility; None unless pose.
+    """
+
+    width: int
+    height: int
+    class_ids: Ids
+    boxes: Float
+    polygons: tuple[Float, ...] | None = None
+    keypoints: Float | None = None
+
+    def __len__(self) -> int:
+        return len(self.class_ids)
+
+    @classmethod
+    def read(
+        cls, dataset: Dataset, image: Path, classes: JoinedClasses, width: int, height: int
+    ) -> GroundTruth:
+        """The labels of a picture of `width` × `height` pixels; none where it has no file."""
+        label = dataset.labels.get(image)
+        rows = parse(label.read_bytes(), dataset.form).rows if label is not None else ()
+        size = np.array((width, height), np.float32)
+        class_ids = classes.from_dataset[np.array([row.cls for row in rows], np.int64)]
+        values = [np.array(row.values, np.float32) for row in rows]
+        if dataset.task == "segment":
+            polygons = tuple(v.reshape(-1, 2) * size for v in values)
+            corners = [np.concatenate((p.min(0), p.max(0))) for p in polygons]
+            return cls(width, height, class_ids, _rows(corners, 4), polygons)
+        boxes = _rows([_corners(v[:4], size) for v in values], 4)
+        if dataset.task != "pose" or dataset.keypoints is None:
+            return cls(width, height, class_ids, boxes)
+        count, numbers = dataset.keypoints.shape
+        points = _rows([v[4:] for v in values], count * numbers).reshape(-1, count, numbers)
+        visible = points[..., 2:] if numbers == 3 else _stated(points)
+        keypoints = np.concatenate((points[..., :2] * size, visible), axis=-1)
+        return cls(width, height, class_ids, boxes, keypoints=keypoints.astype(np.float32))
+
+    def boxes_in(self, place: Letterbox) -> Float:
+        """The boxes (m, 4) in the network's square."""
+        return place.points_to_square(self.boxes.reshape(-1, 2, 2)).reshape(-1, 4)
+
+    def keypoints_in(self, place: Letterbox) -> Float:
+        """The key points (m, k, 3) in the network's square."""
+        assert self.keypoints is not None
+        points = place.points_to_square(self.keypoints[..., :2])
+        return np.concatenate((points, self.keypoints[..., 2:]), axis=-1)
+
+    def by_area(self, place: Letterbox, shape: tuple[int, int]) -> tuple[GroundTruth, Masks]:
+        """The objects by falling area, and their masks (m, *shape) that do not overlap.
+
+        As Ultralytics' validation has them (`polygons2masks_overlap`): filled at the network's
+        resolution, scaled down, the smaller object above the larger one.
+
+        Args:
+            place: Where the picture lies in the square.
+            shape: Height and width of the masks, those of the network's prototypes.
+        """
+        assert self.polygons is not None
+        outlines = _resampled([place.points_to_square(p) for p in self.polygons])
+        filled = [_fill(outline, place.imgsz, shape) for outline in outlines]
+        order = np.argsort([-int(mask.sum()) for mask in filled])
+        layers = np.zeros(shape, np.int32)
+        for layer, i in enumerate(order, 1):
+            np.maximum(layers, filled[i] * layer, out=layers)
+        masks = layers[None] == np.arange(1, len(order) + 1)[:, None, None]
+        ranked = GroundTruth(
+            self.width,
+            self.height,
+            self.class_ids[order],
+            self.boxes[order],
+            tuple(self.polygons[i] for i in order),
+        )
+        return ranked, masks
+
+    def as_prediction(self, dataset: Dataset, classes: JoinedClasses) -> Prediction:
+        """The truth in the form of a perfect prediction, to be drawn."""
+        return Prediction(
+            task=dataset.task,
+            names=classes.names,
+            width=self.width,
+            height=self.height,
+            class_ids=self.class_ids,
+            scores=np.ones(len(self), np.float32),
+            boxes=self.boxes,
+            polygons=None if self.polygons is None else tuple((p,) for p in self.polygons),
+            keypoints=self.keypoints,
+            keypoint_names=dataset.keypoints.names if dataset.keypoints else None,
+        )
+
+
+def mask_predictions(protos: Float, coefficients: Float, boxes: Float, imgsz: int) -> Masks:
+    """Masks (n, h, w) at the resolution of the prototypes, cut to their boxes.
+
+    As `ultralytics.utils.ops.process_mask(upsample=False)`, which its validation uses.
+
+    Args:
+        protos: (nm, h, w).
+        coefficients: (n, nm).
+        boxes: (n, 4) xyxy in the square.
+        imgsz: Side of the square.
+    """
+    count, rows, columns = protos.shape
+    masks = (coefficients @ protos.reshape(count, -1)).reshape(-1, rows, columns) > 0
+    ratio = np.array((columns, rows, columns, rows), np.float32) / np.float32(imgsz)
+    x1, y1, x2, y2 = (boxes * ratio).T[:, :, None]
+    x, y = np.arange(columns, dtype=np.float32), np.arange(rows, dtype=np.float32)
+    masks &= ((x >= x1) & (x < x2))[:, None, :]
+    masks &= ((y >= y1) & (y < y2))[:, :, None]
+    return masks
+
+
+def served_masks(prediction: Prediction, place: Letterbox, shape: tuple[int, int]) -> Masks:
+    """The outlines that are served, filled: masks (n, *shape) in the frame of `by_area`."""
+    masks = np.zeros((len(prediction), *shape), bool)
+    for i, parts in enumerate(prediction.polygons or ()):
+        filled = np.zeros((place.imgsz, place.imgsz), np.uint8)
+        cv2.fillPoly(filled, [_corners_in(place, part) for part in parts], 1)
+        if prediction.holes is not None:
+            holes = [hole for of_part in prediction.holes[i] for hole in of_part]
+            cv2.fillPoly(filled, [_corners_in(place, hole) for hole in holes], 0)
+        masks[i] = cv2.resize(filled, shape[::-1]) > 0
+    return masks
+
+
+def _corners_in(place: Letterbox, outline: Float) -> NDArray[np.int32]:
+    return place.points_to_square(outline).astype(np.int32)
+
+
+def _corners(xywh: Float, size: Float) -> Float:
+    half = xywh[2:] / np.float32(2)
+    return np.concatenate(((xywh[:2] - half) * size, (xywh[:2] + half) * size))
+
+
+def _rows(rows: Sequence[Float], width: int) -> Float:
+    return np.stack(rows).astype(np.float32) if rows else np.zeros((0, width), np.float32)
+
+
+def _stated(points: Float) -> Float:
+    """Visibility of key points without one: below zero says that it is not there."""
+    return ((points[..., :1] >= 0) & (points[..., 1:2] >= 0)).astype(np.float32)
+
+
+def _resampled(outlines: list[Float]) -> list[Float]:
+    """Closed outlines with so many points that lines are pixel-exact (`resample_segments`)."""
+    longest = max((len(outline) for outline in outlines), default=0)
+    count = longest + 1 if longest > OUTLINE else OUTLINE
+    return [_resample(outline, count) for outline in outlines]
+
+
+def _resample(outline: Float, count: int) -> Float:
+    if len(outline) == count:
+        return outline
+    closed = np.concatenate((outline, outline[:1]))
+    corners = np.arange(len(closed))
+    short = len(closed) < count
+    places = np.linspace(0, len(closed) - 1, count - len(closed) if short else count)
+    if short:
+        places = np.insert(places, np.searchsorted(places, corners), corners)
+    axes = [np.interp(places, corners, closed[:, axis]) for axis in range(2)]
+    return np.stack(axes, axis=1).astype(np.float32)
+
+
+def _fill(outline: Float, imgsz: int, shape: tuple[int, int]) -> NDArray[np.uint8]:
+    mask = np.zeros((imgsz, imgsz), np.uint8)
+    cv2.fillPoly(mask, [outline.astype(np.int32)], 1)
+    return cv2.resize(mask, shape[::-1]).astype(np.uint8, copy=False)

@@ -1,0 +1,141 @@
+"""What one evaluation job is going to do: `plan_evaluation` turns a request into a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from dataset.allowed_roots import data_roots
+from dataset.class_matching import matched
+from dataset.dataset import Dataset
+from dataset.inspection import check
+from dataset.store import Datasets
+from errors import DatasetNotFound, Forbidden, JobNotFound, ValidationFailed
+from jobs.store import JobStore
+from models_store.description import ModelDescription, Task
+from models_store.registry import Registry
+from models_store.versions import ModelVersion
+from settings import Settings
+from synthetic.signs import CLASS_NAMES
+
+SPLITS = ("train", "val", "test")
+DRAWN = "drawn traffic signs"  # the data set's name
+SHOWN = 6  # class names in a message
+
+
+class EvaluationRecipe(BaseModel):
+    """The checked, resolved description of one evaluation job.
+
+    Attributes:
+        model_id: The exact `name:version`.
+        task: The model's.
+        dataset: Absolute path of the data.yaml or class root; None: drawn by the job, as the
+            starter models have it.
+        split: Of the data set.
+        trained_on: Fingerprint of the data that the model was trained on, where the evaluation
+            is on the same.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    model_id: str
+    task: Task
+    dataset: str | None
+    split: str = "val"
+    trained_on: str | None = None
+
+
+def plan_evaluation(
+    model_id: str,
+    dataset: str | None,
+    split: str | None,
+    registry: Registry,
+    datasets: Datasets,
+    jobs: JobStore,
+    settings: Settings,
+) -> EvaluationRecipe:
+    """Resolve and check a request. Reads the labels: call it off the event loop.
+
+    Args:
+        model_id: `name:version`, or a name.
+        dataset: Path or id, or DRAWN; None or empty: what the model was trained with; starters
+            draw theirs.
+        split: train, val or test; None or empty: val.
+
+    Raises:
+        ModelNotFound: There is no such model.
+        ValidationFailed: No data is known for it, the split is not there, or no class of the
+            data is one of the model's.
+        DatasetInvalid, DatasetNotFound, Forbidden: As `datasets.check` has it.
+    """
+    model = registry.get(model_id)
+    task, wanted = model.description.task, (split or "").strip().lower() or "val"
+    reference = (dataset or "").strip()
+    starter = not reference and model.source.get("kind") == "starter"
+    if starter or reference == DRAWN:
+        _check_split(wanted, ("val",))
+        check_names(model.description, CLASS_NAMES)
+        return EvaluationRecipe(model_id=model.id, task=task, dataset=None)
+    path = datasets.resolve(reference) if reference else _trained_with(model, datasets, jobs)
+    found = check(path, task, data_roots(settings))
+    _check_split(wanted, tuple(found.splits))
+    check_fit(model.description, found)
+    return EvaluationRecipe(
+        model_id=model.id,
+        task=task,
+        dataset=str(path),
+        split=wanted,
+        trained_on=None if reference else model.source.get("dataset_fingerprint"),
+    )
+
+
+def check_fit(description: ModelDescription, dataset: Dataset) -> None:
+    """Raises ValidationFailed where a model cannot be measured on this data at all."""
+    check_names(description, dataset.names)
+    points = dataset.keypoints.shape[0] if dataset.keypoints else None
+    if description.keypoint_shape and points not in (None, description.keypoint_shape[0]):
+        raise ValidationFailed(
+            f"The data set has {points} key points, the model {description.keypoint_shape[0]}."
+        )
+
+
+def check_names(description: ModelDescription, names: Sequence[str]) -> None:
+    """Raises ValidationFailed where none of the data's classes is one of the model's."""
+    if set(matched(description.names, names)) == {None}:
+        raise ValidationFailed(
+            "The model and the data set have no class in common: the model knows "
+            f"{_listed(description.names)}; the data set has {_listed(names)}."
+        )
+
+
+def _trained_with(model: ModelVersion, datasets: Datasets, jobs: JobStore) -> Path:
+    """The data set of the training that made the model, if it is still there."""
+    give = "Give one as dataset_path: a data.yaml, a folder with one folder per class, or an id."
+    try:
+        path = str(jobs.get(str(model.source.get("job_id"))).recipe["dataset"])
+    except (JobNotFound, KeyError):
+        raise ValidationFailed(
+            f"It is not known on what data {model.id} was trained. {give}"
+        ) from None
+    try:
+        found = datasets.resolve(path)
+    except (DatasetNotFound, Forbidden):
+        found = Path()
+    if not found.name or not found.exists():
+        name = model.source.get("dataset", "its data set")
+        raise ValidationFailed(f"The data that {model.id} was trained on ({name}) is gone. {give}")
+    return found
+
+
+def _check_split(wanted: str, present: Sequence[str]) -> None:
+    if wanted not in present:
+        raise ValidationFailed(
+            f"split is {wanted[:40]!r}; this data set has {', '.join(sorted(present))}."
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more

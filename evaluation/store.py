@@ -1,0 +1,176 @@
+"""The evaluations that were made: a row each, and a folder with the report, plots and matches.
+
+History is kept: evaluating again adds a row. A model's evaluations go with the model; with one
+that the command line deletes, at the server's next start.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Integer, String, Text, delete, select
+from sqlalchemy.orm import Mapped, mapped_column
+
+from database import Base, Database, now
+from models_store.names import split_tag
+
+REPORT = "report.json"
+PLOTS = "plots"
+PREDICTIONS = "predictions.npz"
+WORST = "worst"
+ABANDONED = 3600.0  # seconds after which a folder without a row is cleared away
+
+
+class EvaluationRow(Base):
+    """One model version on one split of one data set; a copy of its row when it was read."""
+
+    __tablename__ = "evaluations"
+    __table_args__ = {"sqlite_autoincrement": True}  # noqa: RUF012
+
+    number: Mapped[int] = mapped_column(Integer, primary_key=True)  # order of making
+    id: Mapped[str] = mapped_column(String(32), unique=True)
+    name: Mapped[str] = mapped_column(String(63), index=True)
+    version: Mapped[str] = mapped_column(String(63))
+    dataset: Mapped[str] = mapped_column(String(400))  # its name, for people
+    dataset_path: Mapped[str] = mapped_column(Text)
+    fingerprint: Mapped[str] = mapped_column(String(64), index=True)
+    split: Mapped[str] = mapped_column(String(20))
+    figures: Mapped[dict[str, Any]]
+    job_id: Mapped[str | None] = mapped_column(String(32), index=True)
+    created_at: Mapped[str] = mapped_column(String(40), default=now)
+
+    @property
+    def model_id(self) -> str:
+        return f"{self.name}:{self.version}"
+
+
+class EvaluationStore:
+    """Reads and adds evaluations; safe to share between threads and between processes."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self._root = database.settings.home / "evaluations"
+
+    def add(
+        self,
+        model_id: str,
+        dataset_name: str,
+        dataset_path: Path | str,
+        fingerprint: str,
+        split: str,
+        folder: Path,
+        figures: Mapping[str, float],
+        job_id: str | None,
+    ) -> EvaluationRow:
+        """Keep what `evaluation.evaluate` wrote into `folder`, which is moved here.
+
+        The row is written last, so what is listed is whole.
+
+        Args:
+            model_id: The exact `name:version`.
+            dataset_name, dataset_path, fingerprint, split: What it was measured on.
+            folder: On the disk of VISIONLOOP_HOME.
+            figures: The summary.
+            job_id: The job that made it.
+        """
+        self._clear_abandoned()
+        name, version = split_tag(model_id)
+        assert version is not None, "An evaluation is of one version."
+        row = EvaluationRow(
+            id=uuid.uuid4().hex,
+            name=name,
+            version=version,
+            dataset=dataset_name[:400],
+            dataset_path=str(dataset_path),
+            fingerprint=fingerprint,
+            split=split,
+            figures=dict(figures),
+            job_id=job_id,
+        )
+        self._root.mkdir(parents=True, exist_ok=True)
+        os.utime(folder)
+        os.replace(folder, self.folder(row))
+        with self.database.write() as session:
+            session.add(row)
+        return row
+
+    def latest(
+        self, model_id: str, fingerprint: str | None = None, split: str | None = None
+    ) -> EvaluationRow | None:
+        """The newest whole one of an exact `name:version`, on this data and split if given."""
+        found = (
+            row
+            for row in self.history(model_id)
+            if fingerprint in (None, row.fingerprint)
+            and split in (None, row.split)
+            and self.is_whole(row)
+        )
+        return next(found, None)
+
+    def history(self, model_id: str) -> list[EvaluationRow]:
+        """All of an exact `name:version`, the newest first."""
+        name, version = split_tag(model_id)
+        query = (
+            select(EvaluationRow)
+            .where(EvaluationRow.name == name, EvaluationRow.version == version)
+            .order_by(EvaluationRow.number.desc())
+        )
+        with self.database.read() as session:
+            return list(session.scalars(query))
+
+    def of_job(self, job_id: str, model_id: str) -> EvaluationRow | None:
+        """The first one that a job made of a model: what the job was there for."""
+        rows = [row for row in self.history(model_id) if row.job_id == job_id]
+        return rows[-1] if rows else None
+
+    def is_whole(self, row: EvaluationRow) -> bool:
+        """Whether its report is there still."""
+        return (self.folder(row) / REPORT).is_file()
+
+    def folder(self, row: EvaluationRow) -> Path:
+        """Its report.json, plots/, worst/ and predictions.npz."""
+        return self._root / row.id
+
+    def report(self, row: EvaluationRow) -> dict[str, Any]:
+        """The whole report. Raises OSError where its file is gone."""
+        report: dict[str, Any] = json.loads((self.folder(row) / REPORT).read_bytes())
+        return report
+
+    def delete_for(self, model_id: str) -> int:
+        """Remove the evaluations of a deleted `name:version`. Returns how many there were."""
+        rows = self.history(model_id)
+        numbers = [row.number for row in rows]
+        with self.database.write() as session:
+            session.execute(delete(EvaluationRow).where(EvaluationRow.number.in_(numbers)))
+        for row in rows:
+            shutil.rmtree(self.folder(row), ignore_errors=True)
+        return len(rows)
+
+    def keep_only(self, models: Collection[str]) -> int:
+        """Remove the evaluations of models that are gone, as the command line deletes them.
+
+        Args:
+            models: Every `name:version` that is there, those that cannot be read included.
+        """
+        query = select(EvaluationRow.name, EvaluationRow.version).distinct()
+        with self.database.read() as session:
+            known = {f"{name}:{version}" for name, version in session.execute(query)}
+        return sum(self.delete_for(model_id) for model_id in known - set(models))
+
+    def _clear_abandoned(self) -> None:
+        """Folders that a killed worker moved here without writing their row."""
+        with contextlib.suppress(OSError):
+            old = time.time() - ABANDONED
+            folders = {f.name: f for f in self._root.iterdir() if f.stat().st_mtime < old}
+            with self.database.read() as session:
+                known = set(session.scalars(select(EvaluationRow.id)))
+            for name in folders.keys() - known:
+                shutil.rmtree(folders[name], ignore_errors=True)

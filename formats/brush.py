@@ -1,0 +1,79 @@
+"""Label Studio's brush masks: RGBA pixels, packed as thi.ng's `rle-pack` does.
+
+A stream of bits: how many words there are (32), their width less one (5), four widths of lengths
+less one (4 each). Then runs: whether one word is repeated (1), which width its length has (2), the
+length less one, and the word, or that many words.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from errors import ValidationFailed
+from formats.geometry import Mask
+
+MOST_PIXELS = 2**26
+CHANNELS = 4
+WORD = 8  # bits of a channel's value
+
+
+def decode_brush(packed: Any, width: int, height: int) -> Mask:
+    """The pixels that are painted: those whose alpha is not 0.
+
+    Args:
+        packed: A list of bytes.
+        width, height: Of the image.
+
+    Raises:
+        ValidationFailed: It is not packed so, or of another size.
+    """
+    if not 0 < width * height <= MOST_PIXELS:
+        raise ValidationFailed(
+            f"A brush mask of {width} × {height} pixels is not read; {MOST_PIXELS} are allowed."
+        )
+    try:
+        bits = _Bits(bytes(packed))
+        count = bits.read(32)
+        if count != width * height * CHANNELS or bits.read(5) + 1 != WORD:
+            raise ValueError("another size")
+        values = _unpacked(bits, count)
+    except (TypeError, ValueError):
+        raise ValidationFailed(
+            f"A brush mask's 'rle' cannot be read, or is not of the {width} × {height} pixels of "
+            "its image."
+        ) from None
+    return values.reshape(height, width, CHANNELS)[..., 3] > 0
+
+
+def _unpacked(bits: _Bits, count: int) -> np.ndarray:
+    widths = [bits.read(4) + 1 for _ in range(4)]
+    values = np.zeros(count, np.uint8)
+    place = 0
+    while place < count:
+        repeated = bits.read(1)
+        length = bits.read(widths[bits.read(2)]) + 1
+        if place + length > count:
+            raise ValueError("a run beyond the end")
+        if repeated:
+            values[place : place + length] = bits.read(WORD)
+        else:
+            values[place : place + length] = [bits.read(WORD) for _ in range(length)]
+        place += length
+    return values
+
+
+class _Bits:
+    """Reads numbers of any width from bytes, the highest bit first."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data, self._at = data, 0
+
+    def read(self, width: int) -> int:
+        first, last = self._at, self._at + width
+        if last > 8 * len(self._data):
+            raise ValueError("the data ends early")
+        self._at = last
+        some = int.from_bytes(self._data[first // 8 : (last + 7) // 8], "big")
+        return (some >> (-last % 8)) & ((1 << width) - 1)

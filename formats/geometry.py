@@ -1,0 +1,389 @@
+"""Rings and masks: (n, 2) arrays of xy, and (h, w) arrays of booleans.
+
+A pixel is a unit square; pixel (0, 0) has its corner at the origin and its centre at 0.5, 0.5.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from formats.annotations import Part, Point, Ring, ring
+
+Float = NDArray[np.float32]
+
+
+EPS = np.float32(1e-7)
+
+
+def box_iou(objects: Float, detections: Float) -> Float:
+    """IoU (m, n) of boxes (m, 4) and (n, 4), xyxy in one frame."""
+    low = np.maximum(objects[:, None, :2], detections[None, :, :2])
+    high = np.minimum(objects[:, None, 2:], detections[None, :, 2:])
+    size = np.maximum(high - low, 0)
+    both = size[..., 0] * size[..., 1]
+    areas = box_area(objects)[:, None] + box_area(detections)[None]
+    return both / (areas - both + EPS)
+
+
+def box_area(boxes: Float) -> Float:
+    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+
+
+Points = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+
+FRAME = 384  # pixels that the longer side of a ring is drawn with, to measure its IoU
+COARSEST, FINEST, STEPS = 0.3, 0.0008, 32  # Douglas–Peucker tolerances, of the longer side
+UNION_FRAME = 1024
+ELLIPSE = 72  # corners of a ring that stands for one; a multiple of four, so that its box is exact
+PAIRS = 2**20  # of vertices that are compared at once
+
+KEPT_IOU = 0.985  # of a ring with the one that it simplifies
+MOST_VERTICES = 40  # of a ring, which come first
+
+
+class Outline(NamedTuple):
+    """A connected piece of a mask."""
+
+    outer: Points
+    holes: tuple[Points, ...] = ()
+
+
+def as_outlines(parts: Iterable[Part]) -> list[Outline]:
+    """Parts of an annotation as arrays."""
+    return [
+        Outline(
+            np.array(part.outline, np.float32),
+            tuple(np.array(hole, np.float32) for hole in part.holes),
+        )
+        for part in parts
+    ]
+
+
+def turned(ring: Iterable[Point], around: Point, turn: float) -> Ring:
+    """The ring turned clockwise as seen, by so many radians."""
+    cos, sin = math.cos(turn), math.sin(turn)
+    x, y = around
+    moved = ((a - x, b - y) for a, b in ring)
+    return tuple((x + a * cos - b * sin, y + a * sin + b * cos) for a, b in moved)
+
+
+def rectangle(x1: float, y1: float, x2: float, y2: float) -> Ring:
+    """The corners of a box, clockwise from the upper left one."""
+    return (x1, y1), (x2, y1), (x2, y2), (x1, y2)
+
+
+def ellipse(x: float, y: float, rx: float, ry: float) -> Ring:
+    """Corners on an ellipse around x, y. They enclose 0.9987 of its area, and its whole box."""
+    turns = (2 * math.pi * index / ELLIPSE for index in range(ELLIPSE))
+    return tuple((x + rx * math.cos(t), y + ry * math.sin(t)) for t in turns)
+
+
+def area(points: NDArray[np.floating]) -> float:
+    """Signed: positive when the ring runs clockwise as seen, with y downwards."""
+    x, y = points[:, 0].astype(np.float64), points[:, 1].astype(np.float64)
+    return float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2
+
+
+def offset(points: Points, distance: float) -> Points:
+    """The ring with every edge moved outwards; corners keep their kind (mitred, at most 2)."""
+    along = np.roll(points, -1, axis=0) - points
+    lengths = np.maximum(np.hypot(along[:, 0], along[:, 1]), 1e-9)
+    normals = np.stack((along[:, 1], -along[:, 0]), axis=1) / lengths[:, None]
+    if area(points) < 0:
+        normals = -normals
+    before = np.roll(normals, 1, axis=0)
+    mitre = (normals + before) / np.maximum(1 + (normals * before).sum(axis=1), 0.5)[:, None]
+    return (points + np.float32(distance) * mitre).astype(np.float32)
+
+
+def fill(rings: Iterable[NDArray[np.floating]], width: int, height: int) -> Mask:
+    """The pixels whose centres lie inside an odd number of rings (the even-odd rule)."""
+    crossings = np.zeros((height, width + 1), np.uint8)  # only whether they are odd counts
+    for points in rings:
+        x1, y1 = points[:, 0].astype(np.float64), points[:, 1].astype(np.float64)
+        x2, y2 = np.roll(x1, -1), np.roll(y1, -1)
+        first = np.clip(np.ceil(np.minimum(y1, y2) - 0.5), 0, height).astype(np.int64)
+        last = np.clip(np.ceil(np.maximum(y1, y2) - 0.5), 0, height).astype(np.int64)
+        counts = last - first  # rows that each edge crosses
+        edges = np.repeat(np.arange(len(points)), counts)
+        rows = np.arange(len(edges)) - np.repeat(np.cumsum(counts) - counts, counts) + first[edges]
+        share = (rows + 0.5 - y1[edges]) / (y2 - y1)[edges]
+        columns = np.ceil(x1[edges] + share * (x2 - x1)[edges] - 0.5)
+        np.add.at(crossings, (rows, np.clip(columns, 0, width).astype(np.int64)), 1)
+    np.cumsum(crossings, axis=1, dtype=np.uint8, out=crossings)
+    return (crossings[:, :width] & 1).astype(bool)
+
+
+def fill_parts(parts: Iterable[Outline], width: int, height: int) -> Mask:
+    """The pixels of any part; parts may overlap, holes are those of their part."""
+    mask = np.zeros((height, width), bool)
+    for part in parts:
+        mask |= fill((part.outer, *part.holes), width, height)
+    return mask
+
+
+def contours(mask: NDArray[np.uint8]) -> list[tuple[NDArray[np.int32], list[NDArray[np.int32]]]]:
+    """Each connected piece's outer contour and those of its holes, (n, 1, 2) pixel indices.
+
+    They run through the centres of the mask's outermost pixels, so around a hole half a pixel
+    outside of it.
+    """
+    found, tree = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    if tree is None:
+        return []
+    pieces: dict[int, tuple[NDArray[np.int32], list[NDArray[np.int32]]]] = {}
+    for index, (_, _, _, parent) in enumerate(tree[0]):
+        if parent < 0:
+            pieces[index] = (np.asarray(found[index], np.int32), [])
+    for index, (_, _, _, parent) in enumerate(tree[0]):
+        if parent >= 0:
+            pieces[int(parent)][1].append(np.asarray(found[index], np.int32))
+    return list(pieces.values())
+
+
+def outlines(mask: Mask) -> list[Outline]:
+    """A mask's outlines along the edges of its pixels, exactly: `fill_parts` gives it back.
+
+    The largest first.
+    """
+    columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
+    if not len(rows):
+        return []
+    low = np.array((columns[0], rows[0]), np.float32)
+    drawn = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].astype(np.uint8)
+    # Four times as large, every contour pixel lies nearest to the corner that is meant.
+    large = np.repeat(np.repeat(drawn, 4, axis=0), 4, axis=1)
+    found, tree = cv2.findContours(large, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    rings = [_corners(np.rint((c.reshape(-1, 2) + 0.5) / 4)) + low for c in found]
+    holes: dict[int, list[Points]] = {}
+    for index, (_, _, _, parent) in enumerate(tree[0]):
+        if parent >= 0:
+            holes.setdefault(int(parent), []).append(rings[index])
+    pieces = [
+        Outline(rings[index], tuple(holes.get(index, ())))
+        for index, (_, _, _, parent) in enumerate(tree[0])
+        if parent < 0
+    ]
+    return sorted(pieces, key=lambda piece: -abs(area(piece.outer)))
+
+
+def _corners(points: NDArray[np.floating]) -> Points:
+    """Without repeated points and those on a straight line."""
+    points = points[(points != np.roll(points, 1, axis=0)).any(axis=1)]
+    before, after = points - np.roll(points, 1, axis=0), np.roll(points, -1, axis=0) - points
+    turns = before[:, 0] * after[:, 1] != before[:, 1] * after[:, 0]
+    back = (before * after).sum(axis=1) < 0
+    return points[turns | back].astype(np.float32)
+
+
+def simplify(points: Points, iou: float = KEPT_IOU, vertices: int = MOST_VERTICES) -> Points:
+    """The ring with the fewest vertices that overlaps it by `iou`, and `vertices` at most.
+
+    Douglas–Peucker, its tolerance found by bisection. Because its corners lie on the curve it
+    cuts off what bulges, the result is widened until it has the ring's area again.
+
+    Where even `vertices` do not reach `iou`, there are that many.
+    """
+    if len(points) <= 4:
+        return points
+    low = points.min(axis=0)
+    side = float((points.max(axis=0) - low).max())
+    if side <= 0:
+        return points
+    scale = FRAME / side
+    framed = ((points - low) * scale + 2).astype(np.float32)
+    width, height = (math.ceil(value) + 4 for value in (framed.max(axis=0) - 2))
+    whole = fill([framed], width, height)
+    tolerances = np.geomspace(COARSEST, FINEST, STEPS) * FRAME
+
+    def at(step: int) -> Points:
+        return _douglas_peucker(framed, float(tolerances[step]))
+
+    def good(step: int) -> bool:
+        tried = at(step)
+        return len(tried) >= 3 and overlap(fill([tried], width, height), whole) >= iou
+
+    step = _first(STEPS - 1, good)
+    if len(at(step)) > vertices:  # the last step that has few enough
+        step = max(_first(STEPS - 1, lambda s: len(at(s)) > vertices) - 1, 0)
+    chosen = at(step)
+    if len(chosen) < 3 or len(chosen) >= len(points):
+        return points
+    return ((chosen - 2) / scale + low).astype(np.float32)
+
+
+def _first(last: int, holds: Callable[[int], bool]) -> int:
+    """The first step from 0 that holds, if they hold from there on; `last` if none does."""
+    low, high = 0, last
+    while low < high:
+        middle = (low + high) // 2
+        if holds(middle):
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+def _douglas_peucker(points: Points, tolerance: float) -> Points:
+    found = cv2.approxPolyDP(points.reshape(-1, 1, 2), tolerance, True)
+    kept: Points = np.asarray(found, np.float32).reshape(-1, 2)
+    if len(kept) < 3:
+        return kept
+    around = np.hypot(*(np.roll(kept, -1, axis=0) - kept).T).sum()
+    missing = abs(area(points)) - abs(area(kept))
+    limit = 2 * tolerance
+    return offset(kept, float(np.clip(missing / around, -limit, limit)))
+
+
+def overlap(one: Mask, other: Mask) -> float:
+    """Intersection over union; 1 of two empty masks."""
+    union = np.count_nonzero(one | other)
+    return np.count_nonzero(one & other) / union if union else 1.0
+
+
+def union(parts: Sequence[Outline]) -> list[Outline]:
+    """What the parts cover together, the largest first; drawn to about a thousandth."""
+    if len(parts) < 2:
+        return list(parts)
+    corners = np.concatenate([part.outer for part in parts])
+    low, high = corners.min(axis=0), corners.max(axis=0)
+    side = float((high - low).max())
+    if side <= 0:
+        return list(parts[:1])
+    scale = UNION_FRAME / side
+    moved = [
+        Outline((p.outer - low) * scale, tuple((hole - low) * scale for hole in p.holes))
+        for p in parts
+    ]
+    width, height = (math.ceil(value) + 1 for value in (high - low) * scale)
+
+    def back(points: Points) -> Points:
+        smooth = cv2.approxPolyDP(points.reshape(-1, 1, 2), 1.0, True).reshape(-1, 2)
+        chosen = smooth if len(smooth) >= 3 else points
+        return (chosen / scale + low).astype(np.float32)
+
+    found = outlines(fill_parts(moved, width, height))
+    return [Outline(back(p.outer), tuple(back(hole) for hole in p.holes)) for p in found]
+
+
+def bridge(rings: Sequence[Ring]) -> Ring:
+    """One ring along all of them: to the nearest vertex of the next one, around it, and back.
+
+    By the even-odd rule it encloses the same area; `unbridge` finds the rings again.
+    """
+    joined = list(rings[0])
+    if len(rings) == 1:
+        return tuple(joined)
+    points = np.concatenate([np.array(each, np.float64) for each in rings[1:]])
+    starts = np.cumsum([0, *map(len, rings[1:])])
+    owner = np.repeat(np.arange(len(rings) - 1), np.diff(starts))
+    best, here = _nearest(rings[0], points)
+    while np.isfinite(best).any():  # as Prim's tree grows: only what was joined last is compared
+        chosen = int(best.argmin())
+        number, at = int(owner[chosen]), int(here[chosen])
+        nearest, there = rings[number + 1], chosen - int(starts[number])
+        around = (*nearest[there:], *nearest[: there + 1])
+        joined[at + 1 : at + 1] = (*around, joined[at])
+        here[here > at] += len(around) + 1
+        best[owner == number] = np.inf
+        left = np.flatnonzero(np.isfinite(best))
+        distances, vertices = _nearest(around, points[left])
+        nearer = distances < best[left]
+        best[left[nearer]] = distances[nearer]
+        here[left[nearer]] = at + 1 + vertices[nearer]
+    return tuple(joined)
+
+
+def _nearest(
+    vertices: Sequence[Point], points: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Of each point the squared distance to the nearest vertex, and that vertex's index."""
+    best = np.full(len(points), np.inf)
+    index = np.zeros(len(points), np.int64)
+    step = max(PAIRS // max(len(points), 1), 1)
+    array = np.array(vertices, np.float64)
+    for start in range(0, len(array), step):
+        some = array[start : start + step]
+        distances = (some[:, :1] - points[:, 0]) ** 2 + (some[:, 1:] - points[:, 1]) ** 2
+        found = distances.argmin(axis=0)
+        least = distances[found, np.arange(len(points))]
+        nearer = least < best
+        best[nearer], index[nearer] = least[nearer], start + found[nearer]
+    return best, index
+
+
+def clip(points: Ring, width: float, height: float) -> Ring:
+    """The part of a ring that lies in a picture, by Sutherland and Hodgman; empty: none.
+
+    Pieces that the picture's edge separates stay joined along it.
+    """
+    for axis, limit, keep in ((0, 0.0, 1), (0, width, -1), (1, 0.0, 1), (1, height, -1)):
+        kept: list[Point] = []
+        for before, point in pairwise((*points[-1:], *points)):
+            inside = (point[axis] - limit) * keep >= 0
+            if inside != ((before[axis] - limit) * keep >= 0):
+                share = (limit - before[axis]) / (point[axis] - before[axis])
+                other = before[1 - axis] + share * (point[1 - axis] - before[1 - axis])
+                kept.append((other, limit) if axis else (limit, other))
+            if inside:
+                kept.append(point)
+        points = tuple(kept)
+    return points if len(points) >= 3 else ()
+
+
+def unbridge(points: Sequence[Point]) -> tuple[Part, ...]:
+    """The parts and holes that one ring goes along; a plain ring is one part."""
+    pending, rings = [ring(points)], []
+    while pending:
+        joined = pending.pop()
+        cut = _bridge_in(joined)
+        if cut is None:
+            rings.append(joined)
+            continue
+        there, back = cut
+        pending += [joined[there + 1 : back], (*joined[: there + 1], *joined[back + 2 :])]
+    return nested(rings)
+
+
+def _bridge_in(points: Ring) -> tuple[int, int] | None:
+    """Where an edge leaves, and where the same edge comes back, with a ring in between."""
+    leaves: dict[tuple[Point, Point], int] = {}
+    for index, edge in enumerate(pairwise(points)):
+        start = leaves.get((edge[1], edge[0]))
+        between = index - start - 1 if start is not None else 0
+        if start is not None and between >= 3 and len(points) - between - 2 >= 3:
+            return start, index
+        leaves.setdefault(edge, index)
+    return None
+
+
+def nested(rings: Sequence[Ring]) -> tuple[Part, ...]:
+    """Rings as parts, the largest first; a ring within a part is its hole."""
+    arrays = [np.array(points, np.float32) for points in rings]
+    order = sorted(range(len(rings)), key=lambda index: -abs(area(arrays[index])))
+    holes: dict[int, list[Ring]] = {}
+    outer: list[int] = []
+    for index in order:
+        around = [other for other in outer if _within(arrays[index], arrays[other])]
+        in_hole = around and any(
+            _within(arrays[index], np.array(hole, np.float32)) for hole in holes[around[-1]]
+        )
+        if around and not in_hole:
+            holes[around[-1]].append(rings[index])
+        else:
+            outer.append(index)
+            holes[index] = []
+    return tuple(Part(rings[index], tuple(holes[index])) for index in outer)
+
+
+def _within(inner: Points, around: Points) -> bool:
+    contour = around.reshape(-1, 1, 2)
+    return all(cv2.pointPolygonTest(contour, (float(x), float(y)), False) >= 0 for x, y in inner)

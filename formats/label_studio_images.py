@@ -1,0 +1,238 @@
+"""Which image of a Label Studio task each region belongs to.
+
+A task may show several images: several `<Image>` tags, each with its key of the task's data, or a
+list of pages behind one key. A region names its tag (`to_name`) and its page (`item_index`). Which
+key a tag reads stands in the labelling configuration alone. Without it a task's regions are read
+only where its data has one key that can be an image.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from errors import ValidationFailed
+from formats.label_studio_config import ImageTag
+
+_IMAGE = re.compile(
+    r"\.(?:jpe?g|jpe|jfif|png|webp|bmp|dib|gif|tiff?|avif|heic|heif|jp2|pp?m|pgm|mpo|dng)$", re.I
+)
+_OF_TOOL = ("/data/upload/", "/data/local-files/", "/storage-data/", "/tasks/")
+_UPLOADED = re.compile(r"^[0-9a-f]{8}-")  # how Label Studio begins the names of uploads
+RELATIONS = "Label Studio relation results"
+OTHER_TAG = "Label Studio regions of what is no image"
+ALL_PAGES = "Label Studio results about all pages of a task"
+DRAWN = ("x", "points", "rle", "vertices", "imageDataURL")  # what a place in an image is told by
+REMEDY = (
+    "Which of them a region is on stands in the project's labelling configuration: pack it as "
+    "label_config.xml with the tasks in one zip, or leave one address in 'data', as 'image'."
+)
+WITHOUT_PLACE = frozenset(["choices", "textarea", "rating", "number", "datetime", "taxonomy"])
+
+
+@dataclass(frozen=True, slots=True)
+class TaskImage:
+    """An image of a task, with what is said of it.
+
+    Attributes:
+        address: As the task's data has it.
+        regions: Of an annotation's `result`.
+        tag: The name of the image's tag; empty where the configuration is not known.
+        page: Its place in a list of pages, from 0; None: it is no page.
+    """
+
+    address: str
+    regions: tuple[Mapping[str, Any], ...] = ()
+    tag: str = ""
+    page: int | None = None
+
+
+def images_of(
+    data: Any,
+    regions: Sequence[Mapping[str, Any]],
+    tags: Sequence[ImageTag] = (),
+    *,
+    skipped: Counter[str] | None = None,
+) -> list[TaskImage]:
+    """The images of a task that its annotation is about, each with its regions.
+
+    An image whose tag no control marks is none of them. One that could be marked and is not, is
+    there without a region.
+
+    Args:
+        data: Of the task.
+        regions: An annotation's `result`.
+        tags: Those of the labelling configuration; empty: it is not known.
+        skipped: Counts regions that belong to a text, a sound or another thing that is no image,
+            and what is said of all pages at once.
+
+    Raises:
+        ValidationFailed: The data has no image, or which image a region belongs to is not known.
+    """
+    if not isinstance(data, Mapping):
+        raise ValidationFailed("A task needs 'data', an object with the image's address.")
+    if isinstance(regions, str) or not isinstance(regions, Sequence):
+        raise ValidationFailed("An annotation's 'result' must be a list of regions.")
+    if not all(isinstance(row, Mapping) for row in regions):
+        raise ValidationFailed("A region must be an object with 'type' and 'value'.")
+    passed: Counter[str] = Counter()
+    told = [row for row in regions if row.get("type") != "relation"]
+    passed[RELATIONS] += len(regions) - len(told)
+    tags = tags or (_only_tag(data, told),)
+    placed: list[tuple[str, Mapping[str, Any]]] = []
+    for row in told:
+        name = _tag_of(row, tags)
+        if name is None:
+            passed[OTHER_TAG] += 1
+        else:
+            placed.append((name, row))
+    marked = [tag.name for tag in tags if tag.marked] or [tag.name for tag in tags]
+    meant = {name for name, _ in placed} | set(marked)
+    pages = {tag.name: _pages(data, tag) for tag in tags if tag.name in meant}
+    found: dict[tuple[str, int], list[Mapping[str, Any]]] = {
+        (name, index): [] for name, listed in pages.items() for index in range(len(listed.texts))
+    }
+    for name, row in placed:
+        index = _index(row, pages[name])
+        if index is None:
+            passed[ALL_PAGES] += 1
+        else:
+            found[name, index].append(row)
+    if skipped is not None:
+        skipped.update(+passed)
+    return [
+        TaskImage(
+            pages[name].texts[index],
+            tuple(rows),
+            name,
+            index if pages[name].several else None,
+        )
+        for (name, index), rows in found.items()
+    ]
+
+
+def _tag_of(row: Mapping[str, Any], tags: Sequence[ImageTag]) -> str | None:
+    """The name of the image's tag that a region marks; None: it marks no image.
+
+    Raises:
+        ValidationFailed: It marks an image, but the configuration has none of that name.
+    """
+    name = str(row.get("to_name") or "")
+    if len(tags) == 1 and (not name or not tags[0].name):
+        return tags[0].name
+    if any(tag.name == name for tag in tags):
+        return name
+    if not is_of_image(row):
+        return None
+    raise ValidationFailed(
+        f"Region {str(row.get('id'))[:40]!r} is on {name[:60]!r}, but the images of the labelling "
+        f"configuration are: {', '.join(tag.name for tag in tags)[:200]}. Send the configuration "
+        "that it was drawn with."
+    )
+
+
+def is_of_image(row: Mapping[str, Any]) -> bool:
+    """Whether a region is drawn in an image, whatever is drawn."""
+    value = row.get("value")
+    return isinstance(value, Mapping) and any(key in value for key in DRAWN)
+
+
+@dataclass(frozen=True, slots=True)
+class _Pages:
+    """The addresses behind a key: a list of pages, or one image."""
+
+    texts: tuple[str, ...]
+    several: bool
+
+
+def _pages(data: Mapping[str, Any], tag: ImageTag) -> _Pages:
+    value: Any = data
+    for part in tag.key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    if isinstance(value, str) and value.strip():
+        return _Pages((value.strip(),), False)
+    if isinstance(value, list) and value and all(isinstance(one, str) and one for one in value):
+        return _Pages(tuple(value), True)
+    has = ", ".join(map(str, data)) or "nothing"
+    raise ValidationFailed(
+        f"The task has no image: its data needs '{tag.key[:60]}', as the configuration says; it "
+        f"has {has[:200]}."
+    )
+
+
+def _index(row: Mapping[str, Any], pages: _Pages) -> int | None:
+    """Of the page that a region is on; None: it is said of all of them."""
+    given = row.get("item_index")
+    if given is None and (len(pages.texts) == 1 or not pages.several):
+        return 0
+    if given is None and row.get("type") in WITHOUT_PLACE:
+        return None
+    if isinstance(given, int) and not isinstance(given, bool) and 0 <= given < len(pages.texts):
+        return given
+    raise ValidationFailed(
+        f"Region {str(row.get('id'))[:40]!r}: its 'item_index' is {given!r:.20}, but the task has "
+        f"{len(pages.texts)} pages, from 0."
+    )
+
+
+def _only_tag(data: Mapping[str, Any], regions: Iterable[Mapping[str, Any]]) -> ImageTag:
+    """The tag of a task's only image, whatever its name is."""
+    keys = [str(key) for key, value in data.items() if _can_be_image(value)]
+    if not keys:
+        texts = [key for key, value in data.items() if _is_address(key, value)]
+        keys = ["image"] if "image" in texts else texts if len(texts) == 1 else []
+    if not keys:
+        has = ", ".join(map(str, data)) or "nothing"
+        raise ValidationFailed(
+            f"The task's data has no image's address: it has {has[:200]}. {REMEDY}"
+        )
+    placed = {str(row.get("to_name") or "") for row in regions if is_of_image(row)}
+    if len({_name(data[key]) for key in keys}) > 1:
+        raise ValidationFailed(f"The task has several images: {', '.join(keys)[:200]}. {REMEDY}")
+    if len(placed) > 1:
+        raise ValidationFailed(
+            f"The task has regions on several tags: {', '.join(sorted(placed))[:200]}. {REMEDY}"
+        )
+    return ImageTag("", "image" if "image" in keys else keys[0], True)
+
+
+def _name(value: Any) -> str:
+    """Of an image's file; of pages all of them."""
+    if not isinstance(value, str):
+        return str(value)
+    try:
+        parts = urlsplit(value.strip())
+    except ValueError:  # no address, such as http://[a
+        return value
+    path = parts.query if parts.path.endswith("local-files/") else parts.path
+    return _UPLOADED.sub("", unquote(path).replace("\\", "/").rpartition("/")[2].rpartition("=")[2])
+
+
+def _is_address(key: Any, value: Any) -> bool:
+    """Something with a slash, or what is called an image: no sentence of a text project."""
+    if not isinstance(value, str) or not value.strip():
+        return False
+    return key == "image" or ("/" in value and not re.search(r"\s", value.strip()))
+
+
+def _can_be_image(value: Any) -> bool:
+    """An address of an image, or a list of them."""
+    if isinstance(value, list):
+        return bool(value) and all(isinstance(one, str) and _can_be_image(one) for one in value)
+    if not isinstance(value, str):
+        return False
+    text = value.strip()
+    if text[:11].lower() == "data:image/":
+        return True
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return False
+    last = unquote(f"{parts.path}?{parts.query}" if parts.query else parts.path)
+    if any(_IMAGE.search(piece) for piece in (unquote(parts.path), last)):
+        return True
+    return parts.path.startswith(_OF_TOOL) and not re.search(r"\.\w{1,5}$", last)

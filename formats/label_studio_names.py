@@ -1,0 +1,68 @@
+"""From the labels of a Label Studio project to the names that a model is trained with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from formats.annotations import Annotations
+from formats.label_studio_config import Control, Label, LabelConfig, plain
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingNames:
+    """Label → class name and label → key point name, each in the order to train them."""
+
+    classes: Mapping[str, str]
+    points: Mapping[str, str]
+
+    def apply(self, found: Annotations) -> Annotations:
+        """With class and key point names; labels that are not known stay as they are."""
+        objects = (
+            replace(
+                thing,
+                label=self.classes.get(thing.label, thing.label),
+                keypoints=tuple(
+                    replace(point, name=self.points.get(point.name, point.name))
+                    for point in thing.keypoints
+                ),
+            )
+            for thing in found.objects
+        )
+        return replace(found, objects=tuple(objects))
+
+
+def training_names(
+    config: LabelConfig, known: Iterable[str] = (), known_points: Iterable[str] = ()
+) -> TrainingNames:
+    """A label that stands for one class of the base model is that class, so that it learns on.
+
+    A label for several classes, or for none of the model's, is a class of its own.
+
+    Args:
+        config: Of the project.
+        known: Classes of the model that learns on, in its order.
+        known_points: Its key points, likewise.
+    """
+    names, points = list(known), list(known_points)
+    return TrainingNames(
+        _mapped((c for c in config.controls if c.kind != "keypointlabels"), names),
+        _mapped((c for c in config.controls if c.kind == "keypointlabels"), points),
+    )
+
+
+def _mapped(controls: Iterable[Control], known: list[str]) -> dict[str, str]:
+    by_plain = {plain(name): name for name in known}
+    found: dict[str, str] = {}
+    for control in controls:
+        for label in control.labels:
+            found.setdefault(label.value, _name(label, by_plain, known, control))
+    order = {name: i for i, name in enumerate(known)}
+    return dict(sorted(found.items(), key=lambda pair: order.get(pair[1], len(order))))
+
+
+def _name(label: Label, by_plain: Mapping[str, str], known: list[str], control: Control) -> str:
+    if control.kind == "keypointlabels" and label.point is not None:
+        return known[label.point] if label.point < len(known) else label.value
+    matching = {by_plain[plain(name)] for name in label.classes if plain(name) in by_plain}
+    return matching.pop() if len(matching) == 1 else label.value

@@ -1,0 +1,161 @@
+"""YOLO label lines: a class id and fractions of the picture.
+
+A box is `id x y w h` (centre and size), a polygon `id x1 y1 x2 y2 …`, a pose a box and then
+`x y visibility` per key point, the class of a picture `id` alone. Parts and holes are bridged
+into one ring. A line may end with a score. A file of poses holds no polygons: their columns may
+be as many.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from errors import ValidationFailed
+from formats.annotations import ABSENT, VISIBLE, Annotation, Annotations, Keypoint, in_order
+from formats.geometry import bridge, unbridge
+
+
+def to_yolo(
+    found: Annotations,
+    names: Sequence[str],
+    keypoint_names: Sequence[str] = (),
+    scores: bool = False,
+) -> str:
+    """The label file of one picture; `scores` are no part of training labels.
+
+    Raises:
+        ValidationFailed: A label that is not in `names`.
+    """
+    lines = [
+        _line(annotation, found, names, keypoint_names, scores) for annotation in found.objects
+    ]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def from_yolo(
+    text: str,
+    names: Sequence[str],
+    size: tuple[int, int],
+    image: str = "",
+    keypoint_names: Sequence[str] = (),
+    keypoint_numbers: int = 3,
+) -> Annotations:
+    """What a label file says of a picture of `size` (width, height).
+
+    Args:
+        text: Of the file.
+        names: Of the classes, by their ids.
+        size: Of the picture.
+        image: Its name.
+        keypoint_names: Lines are boxes or poses where they are given, else boxes or polygons.
+        keypoint_numbers: Of each key point: 3 (x, y, visibility) or 2 (x, y: visible, but
+            absent at 0, 0).
+
+    Raises:
+        ValidationFailed: A line cannot be read; the message names it.
+    """
+    objects = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            points = _Points(keypoint_names, keypoint_numbers)
+            objects.append(_annotation(line, names, size, points))
+        except ValueError as error:
+            raise ValidationFailed(f"Line {number} of the labels: {error}.") from None
+    return Annotations(image, *size, tuple(objects))
+
+
+def _line(
+    annotation: Annotation,
+    found: Annotations,
+    names: Sequence[str],
+    keypoint_names: Sequence[str],
+    scores: bool,
+) -> str:
+    if annotation.label not in names:
+        raise ValidationFailed(
+            f"The class {annotation.label!r} is not one of: {', '.join(names[:20])}."
+        )
+    w, h = found.width, found.height
+    values: list[float] = []
+    bounds = annotation.bounds
+    if annotation.parts and not annotation.keypoints:
+        rings = [r for part in annotation.parts for r in (part.outline, *part.holes)]
+        values = [value for x, y in bridge(rings) for value in (x / w, y / h)]
+    elif bounds is not None:
+        x1, y1, x2, y2 = bounds
+        values = [(x1 + x2) / 2 / w, (y1 + y2) / 2 / h, (x2 - x1) / w, (y2 - y1) / h]
+    if annotation.keypoints:
+        for point in in_order(annotation.keypoints, keypoint_names):
+            values += [point.x / w, point.y / h, point.visibility]
+    if scores and annotation.score is not None:
+        values.append(annotation.score)
+    return " ".join((str(names.index(annotation.label)), *(f"{value:.9g}" for value in values)))
+
+
+class _Points(NamedTuple):
+    """The key points of a line."""
+
+    names: Sequence[str]
+    numbers: int
+
+    def read(self, values: Sequence[float], size: tuple[int, int]) -> tuple[Keypoint, ...]:
+        """From fractions of the picture."""
+        made = []
+        for name, start in zip(self.names, range(0, len(values), self.numbers), strict=True):
+            x, y, *more = values[start : start + self.numbers]
+            seen = int(more[0]) if more else VISIBLE if x or y else ABSENT
+            here = Keypoint(name, x * size[0], y * size[1], seen)
+            made.append(here if seen else Keypoint(name, visibility=ABSENT))
+        return tuple(made)
+
+
+def _numbers(line: str) -> list[float]:
+    """A class id, which is a whole number, and what follows it."""
+    try:
+        values = [float(text) for text in line.split()]
+        if all(map(math.isfinite, values)) and values[0] == int(values[0]):
+            return values
+    except ValueError:
+        pass
+    point = ": decimals are written with a point" if "," in line else ""
+    raise ValueError(f"{line.strip()[:40]!r} is not a class id and numbers{point}")
+
+
+def _annotation(
+    line: str, names: Sequence[str], size: tuple[int, int], points: _Points
+) -> Annotation:
+    values = _numbers(line)
+    if not 0 <= values[0] < len(names):
+        raise ValueError(f"class id {values[0]:g}, but the ids are 0 to {len(names) - 1}")
+    label, numbers = names[int(values[0])], values[1:]
+    pose = 4 + points.numbers * len(points.names)
+    polygon = len(numbers) >= 6 and not points.names
+    whole = len(numbers) // 2 * 2 if polygon else pose if len(numbers) >= pose else 4
+    if len(numbers) < 2:
+        whole = 0
+    score = numbers[whole] if len(numbers) == whole + 1 else None
+    if len(numbers) not in (whole, whole + 1):
+        wanted = f"a pose of {pose + 1}" if points.names else "a polygon"
+        raise ValueError(f"{len(values)} columns are neither a box nor {wanted}")
+    if score is not None and not 0 <= score <= 1:
+        raise ValueError(
+            f"a last column of {score:g} is no score of 0 to 1; remove a track's id from the "
+            "lines, and write boxes with an angle as their four corners"
+        )
+    w, h = size
+    if not whole:
+        return Annotation(label, score=score)
+    if polygon:
+        corners = zip(numbers[0:whole:2], numbers[1:whole:2], strict=True)
+        parts = unbridge(tuple((x * w, y * h) for x, y in corners))
+        return Annotation(label, parts=parts, score=score)
+    x, y, bw, bh = numbers[:4]
+    box = (x - bw / 2) * w, (y - bh / 2) * h, (x + bw / 2) * w, (y + bh / 2) * h
+    if whole == 4:
+        return Annotation(label, box=box, score=score)
+    keypoints = points.read(numbers[4:whole], size)
+    return Annotation(label, box=box, keypoints=keypoints, score=score)

@@ -1,0 +1,214 @@
+"""A worker process: claims its job, does it, notes the outcome. What a job is, it is told.
+
+It leaves SIGHUP at its default, which ends it anywhere, in the middle of a convolution too:
+checkpoints are renamed into place, a model counts only once its row is written, so there is
+nothing to tidy. Where the service stops (SIGUSR1, SIGTERM), a trainer that can saves within its
+epoch first. Everything it prints becomes the job's log.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ctypes
+import faulthandler
+import math
+import os
+import resource
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from database import Database
+from errors import VisionLoopError
+from jobs.failures import DISK_FULL, is_disk_full, reason
+from jobs.handle import JobCancelled
+from jobs.processes import END, LEAVE
+from jobs.store import Job, JobStore
+from models_store import ultralytics_env
+from models_store.registry import Registry
+from settings import get_settings
+
+NICE = 10
+INTERVAL = 0.25  # seconds between two writes of progress
+OURS = 15.0  # seconds in which the row must name this process
+TRIES = 5
+
+Work = Callable[["WorkerJob", Job, Registry], dict[str, Any]]
+"""Does a job; returns what to note about its outcome."""
+
+
+class WorkerJob:
+    """The handle that writes to the job's row."""
+
+    def __init__(self, store: JobStore, job: Job) -> None:
+        self.id = job.id
+        self.folder = store.folder(job.id)
+        self.resuming = job.resumable
+        self.leaving = False
+        self._store = store
+        self._pid = os.getpid()
+        self._first = job.checkpoint
+        self._whole = job.checkpoint_batch == 0  # the epoch that comes first is not cut
+        self._epoch_began: float | None = None
+        self._metrics: dict[str, float | None] = dict(job.metrics)
+        self._pending: dict[str, Any] = {}
+        self._fraction = job.progress / 100 if self.resuming else 0.0
+        self._written = 0.0
+        self._stopping = False
+
+    def report(
+        self, *, fraction: float, epoch: int, epochs: int, metrics: Mapping[str, float] = {}
+    ) -> None:
+        epoch = max(self._first, epoch)
+        self._pending |= {"current_epoch": epoch, "total_epochs": epochs}
+        if epoch > self._first and self._epoch_began is None:
+            self._epoch_began = time.monotonic()
+        self.advance(fraction, metrics)
+
+    def advance(self, fraction: float, metrics: Mapping[str, float] = {}) -> None:
+        self._fraction = max(self._fraction, min(1.0, fraction))
+        for name, value in metrics.items():
+            self._metrics[name] = float(value) if math.isfinite(value) else None
+        progress = round(100 * self._fraction, 2)
+        self._pending |= {"progress": progress, "metrics": dict(self._metrics)}
+        if time.monotonic() - self._written >= INTERVAL:
+            self._write()
+
+    def log(self, message: str) -> None:
+        print(message, flush=True)
+
+    def check(self) -> None:
+        if self._stopping:
+            raise JobCancelled
+
+    def checkpointed(self, epoch: int, batch: int = 0) -> None:
+        self._pending |= {"checkpoint": epoch, "checkpoint_batch": batch, "crashes": 0}
+        if not batch:
+            now = time.monotonic()
+            whole = self._whole and self._epoch_began is not None
+            self._pending["epoch_seconds"] = now - (self._epoch_began or now) if whole else None
+            self._whole, self._epoch_began = True, now
+        self._write()
+
+    @contextmanager
+    def saving(self) -> Iterator[None]:
+        def asked(*_: object) -> None:
+            self.leaving = True
+
+        # BentoML's supervisor sends its SIGTERM to the Trainer's children too (1.4.39).
+        for number in (LEAVE, signal.SIGTERM):
+            signal.signal(number, asked)
+        try:
+            yield
+        finally:
+            for number in (LEAVE, signal.SIGTERM):
+                signal.signal(number, signal.SIG_DFL)
+
+    def _write(self) -> None:
+        self._written = time.monotonic()
+        try:
+            status = self._store.note(self.id, self._pid, **self._pending)
+        except SQLAlchemyError as error:  # progress is not worth a training
+            print(f"Progress could not be written: {error}", file=sys.stderr, flush=True)
+            return
+        self._pending = {}
+        self._stopping = status != "running"
+
+    def conclude(self, **outcome: Any) -> None:
+        """Note how it ended. Raises SQLAlchemyError where that cannot be written."""
+        for left in reversed(range(TRIES)):
+            try:
+                self._store.note(self.id, self._pid, **self._pending, **outcome)
+                return
+            except SQLAlchemyError:
+                if not left:
+                    raise
+                time.sleep(1)
+
+
+def main(work: Work) -> int:
+    """The process that the dispatcher starts. Returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m worker", description=__doc__)
+    parser.add_argument("job_id")
+    parser.add_argument("--parent", type=int, help="pid of the dispatcher; end with it")
+    arguments = parser.parse_args()
+    give_way(arguments.parent)
+    settings = get_settings()
+    ultralytics_env.prepare(settings.home)
+    store = JobStore(Database(settings))
+    row = claimed(store, arguments.job_id)
+    if row is None:
+        print("This process was not called to the job; it ends.", flush=True)
+        return 1
+    return run(WorkerJob(store, row), row, Registry(store.database), work)
+
+
+def run(job: WorkerJob, row: Job, registry: Registry, work: Work) -> int:
+    """The job and its outcome. Returns the exit code."""
+    try:
+        try:
+            outcome = work(job, row, registry)
+            job.conclude(outcome="completed", **outcome)
+        except JobCancelled:
+            return 128 + signal.SIGTERM
+        except SQLAlchemyError as error:
+            traceback.print_exc()
+            if is_disk_full(error):
+                return DISK_FULL
+            job.conclude(outcome="failed", error=reason(error))
+        except Exception as error:
+            if not isinstance(error, VisionLoopError):
+                traceback.print_exc()
+            job.conclude(outcome="failed", error=reason(error))
+            return 1
+    except SQLAlchemyError as error:  # not even the outcome could be written
+        traceback.print_exc()
+        return DISK_FULL if is_disk_full(error) else 1
+    return 0
+
+
+def claimed(store: JobStore, job_id: str) -> Job | None:
+    """The row, once it says that it runs in this process."""
+    deadline = time.monotonic() + OURS
+    while time.monotonic() < deadline:
+        row = store.get(job_id)
+        if row.status == "running" and row.pid == os.getpid():
+            return row
+        if row.status != "queued":
+            return None
+        time.sleep(0.05)
+    return None
+
+
+def give_way(parent: int | None) -> None:
+    """Be a considerate process: end with the dispatcher, give way to the service."""
+    faulthandler.enable()
+    for number in (signal.SIGTERM, LEAVE, END):  # ignored signals are inherited
+        signal.signal(number, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        with contextlib.suppress(OSError):  # where memory runs out, this goes before the service
+            Path("/proc/self/oom_score_adj").write_text("500")
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    if parent is not None and os.getppid() != parent:  # it went before we could ask
+        os._exit(1)
+    with contextlib.suppress(OSError):
+        os.nice(NICE)
+
+
+def leave(code: int) -> NoReturn:
+    """End the process whatever threads and loaders are left in it."""
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)

@@ -1,0 +1,168 @@
+"""Who was promoted, refused, rolled back, and why: one row each, never changed.
+
+The rows are also the path that a rollback follows. They are written in the transaction that moves
+the promotion, so that neither is there without the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sqlalchemy import JSON, Boolean, Integer, String, select
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from database import Base, now
+from errors import Conflict
+from models_store.maintenance import set_promoted
+from models_store.tables import Promotion, PublishedModel, raise_generation
+
+Action = Literal["promoted", "refused", "rolled_back", "deleted"]
+
+LISTED = 200  # decisions that a listing answers, the newest
+
+
+class Decision(Base):
+    """One decision about the promotion of a name."""
+
+    __tablename__ = "decisions"
+    __table_args__ = {"sqlite_autoincrement": True}  # noqa: RUF012
+
+    number: Mapped[int] = mapped_column(Integer, primary_key=True)
+    name: Mapped[str] = mapped_column(String(63), index=True)
+    version: Mapped[str] = mapped_column(String(63))  # whom it is about
+    previous: Mapped[str | None] = mapped_column(String(63))  # the promoted version before it
+    action: Mapped[str] = mapped_column(String(20))
+    by: Mapped[str] = mapped_column(String(80))
+    reasons: Mapped[list[str]] = mapped_column(JSON, default=list)
+    forced: Mapped[bool] = mapped_column(Boolean, default=False)
+    gate: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    evaluations: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    job_id: Mapped[str | None] = mapped_column(String(32))
+    at: Mapped[str] = mapped_column(String(40), default=now)
+
+    def to_json(self) -> dict[str, Any]:
+        """As the REST API shows it."""
+        return {
+            "model_id": f"{self.name}:{self.version}",
+            "previous": f"{self.name}:{self.previous}" if self.previous else None,
+            "action": self.action,
+            "by": self.by,
+            "reasons": self.reasons,
+            "forced": self.forced,
+            "gate": self.gate,
+            "evaluations": self.evaluations,
+            "job_id": self.job_id,
+            "at": self.at,
+        }
+
+
+@dataclass(frozen=True)
+class Why:
+    """What is noted with a decision besides what it does.
+
+    Attributes:
+        by: Who decided: a caller of the API, the command line, a job.
+        reasons: Sentences.
+        gate: What was asked of the new version.
+        evaluations: The ids of the two evaluations that were compared: `candidate`, `promoted`.
+        forced: The gate was overruled.
+        job_id: Of the job that decided.
+    """
+
+    by: str = "command line"
+    reasons: Sequence[str] = ()
+    gate: Mapping[str, Any] | None = None
+    evaluations: Mapping[str, Any] | None = None
+    forced: bool = False
+    job_id: str | None = None
+
+
+COMMAND = Why()
+
+
+def record(session: Session, action: Action, name: str, version: str, why: Why) -> Decision:
+    """Write a decision down; call it before the promotion moves."""
+    promotion = session.get(Promotion, name)
+    decision = Decision(
+        name=name,
+        version=version,
+        previous=promotion.version if promotion else None,
+        action=action,
+        by=why.by[:80],
+        reasons=list(why.reasons),
+        forced=why.forced,
+        gate=dict(why.gate) if why.gate is not None else None,
+        evaluations=dict(why.evaluations) if why.evaluations is not None else None,
+        job_id=why.job_id,
+    )
+    session.add(decision)
+    return decision
+
+
+def decisions(session: Session, name: str) -> list[Decision]:
+    """Those about a name, the newest first."""
+    query = select(Decision).where(Decision.name == name)
+    return list(session.scalars(query.order_by(Decision.number.desc()).limit(LISTED)))
+
+
+def before(session: Session, name: str) -> str:
+    """The version that a rollback of `name` leads to: the one promoted before the present one.
+
+    Rolling back again leads further back; a promotion in between begins a new way from there.
+
+    Raises:
+        Conflict: Nothing was promoted before, or that version was deleted.
+    """
+    path = _path(session, name)
+    promotion = session.get(Promotion, name)
+    if promotion is not None and path[-1:] == [promotion.version]:
+        path.pop()
+    if not path:
+        raise Conflict(
+            f"There is nothing to roll back to: no version of {name!r} was promoted before "
+            "the present one."
+            if promotion is not None
+            else f"There is nothing to roll back: no version of {name!r} was ever promoted."
+        )
+    if session.get(PublishedModel, (name, path[-1])) is None:
+        raise Conflict(
+            f"The version promoted before, '{name}:{path[-1]}', was deleted. Promote another one "
+            f"by its id: POST /models/{name}:VERSION/promote."
+        )
+    return path[-1]
+
+
+def step_back(session: Session, name: str, why: Why) -> str:
+    """Promote the version again that `before` finds; returns it."""
+    version = before(session, name)
+    record(session, "rolled_back", name, version, why)
+    set_promoted(session, name, version)
+    raise_generation(session)
+    return version
+
+
+def _path(session: Session, name: str) -> list[str]:
+    """The promotions that led to where the name is, those undone left out; the present one last.
+
+    A promotion older than this table is known from what it was replaced by.
+    """
+    path: list[str] = []
+    rows = session.scalars(select(Decision).where(Decision.name == name).order_by(Decision.number))
+    for row in rows:
+        if row.action == "refused":
+            continue
+        if row.previous is not None and path[-1:] != [row.previous]:
+            path.append(row.previous)
+        if row.action == "promoted" and path[-1:] != [row.version]:
+            path.append(row.version)
+        elif row.action == "rolled_back":
+            while path and path[-1] != row.version:
+                path.pop()
+        elif row.action == "deleted" and path[-1:] == [row.version]:
+            path.pop()
+    promotion = session.get(Promotion, name)
+    if promotion is not None and path[-1:] != [promotion.version]:
+        path.append(promotion.version)
+    return path

@@ -1,0 +1,114 @@
+"""Keeping rows and folders in agreement: after a crash, and after a lost database."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import ValidationError
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from database import Database, now
+from models_store.description import ModelDescription
+from models_store.store import MANIFEST, UNPUBLISHED, ModelStore, StoredModel
+from models_store.tables import Promotion, PublishedModel, raise_generation
+
+
+def sweep(store: ModelStore, database: Database) -> list[str]:
+    """Finish or undo what interrupted writers left. The store's lock is held."""
+    done = []
+    if count := store.clear_staging():
+        done.append(f"Removed {count} unfinished folder(s).")
+    for model in store.scan()[0]:
+        if not model.unpublished:
+            continue
+        with database.read() as session:
+            row = session.get(PublishedModel, (model.name, model.version))
+        if row is not None:
+            store.mark_published(model.name, model.version)
+            done.append(f"Finished publishing {model.name}:{model.version}.")
+        else:
+            store.remove(model.name, model.version)
+            done.append(f"Removed {model.name}:{model.version}: never published, or deleted.")
+    return done
+
+
+def reindex(store: ModelStore, database: Database) -> list[str]:
+    """Rebuild the rows from the store's folders. The store's lock is held.
+
+    Rows without a folder go, folders without a row are added, and promotions that the database
+    does not know are taken from the store.
+    """
+    done = sweep(store, database)
+    stored, problems = store.scan()
+    done += [f"Skipped: {problem}" for problem in problems]
+    folders = {(model.name, model.version): model for model in stored}
+    with database.write() as session:
+        rows = {(row.name, row.version): row for row in session.scalars(select(PublishedModel))}
+        for key in sorted(rows.keys() - folders.keys()):
+            session.delete(rows[key])
+            done.append(f"Removed the row of {key[0]}:{key[1]}: its folder is gone.")
+        for key in sorted(folders.keys() - rows.keys()):
+            try:
+                session.add(as_row(folders[key], ModelDescription.load(folders[key].path)))
+                done.append(f"Added {key[0]}:{key[1]}.")
+            except (ValidationError, KeyError) as error:
+                done.append(f"Skipped: {key[0]}:{key[1]} is unusable: {error}")
+        session.flush()
+        done += _reindex_promotions(store, session)
+        raise_generation(session)
+    return done
+
+
+def _reindex_promotions(store: ModelStore, session: Session) -> list[str]:
+    done = []
+    keys = {(row.name, row.version) for row in session.scalars(select(PublishedModel))}
+    promotions = {row.name: row for row in session.scalars(select(Promotion))}
+    for name, row in promotions.items():
+        if (name, row.version) not in keys:
+            session.delete(row)
+            done.append(f"Removed the promotion of {name}:{row.version}: it is gone.")
+    for name in sorted({name for name, _ in keys} - promotions.keys()):
+        version = store.read_promoted(name)
+        if version and (name, version) in keys:
+            set_promoted(session, name, version)
+            done.append(f"Promoted {name}:{version}, as the store has it.")
+    return done
+
+
+def present(store: ModelStore, database: Database) -> set[str]:
+    """Every `name:version` that has a row or a folder, whether it can be used or not."""
+    with database.read() as session:
+        rows = session.execute(select(PublishedModel.name, PublishedModel.version))
+        found = {f"{name}:{version}" for name, version in rows}
+    folders = (path for path in store.models.glob("*/*") if path.is_dir())
+    return found | {f"{path.parent.name}:{path.name}" for path in folders}
+
+
+def as_row(model: StoredModel, description: ModelDescription) -> PublishedModel:
+    """The row of a version, from its folder and what is noted there."""
+    return PublishedModel(
+        name=model.name,
+        version=model.version,
+        created_at=model.metadata["created_at"],
+        size_bytes=_size(model.path),
+        description=description.model_dump_json(),
+        source=model.metadata["source"],
+        metrics=model.metadata["metrics"],
+        content=model.metadata["content"],
+    )
+
+
+def set_promoted(session: Session, name: str, version: str) -> None:
+    """Point a name to its promoted version."""
+    row = session.get(Promotion, name)
+    if row is None:
+        session.add(Promotion(name=name, version=version))
+    else:
+        row.version, row.promoted_at = version, now()
+
+
+def _size(folder: Path) -> int:
+    """Bytes of a version's own files, without BentoML's manifest and our mark."""
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    return sum(file.stat().st_size for file in files if file.name not in (MANIFEST, UNPUBLISHED))

@@ -1,0 +1,92 @@
+"""Child processes that may import torch, read foreign files, and must end."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import resource
+import runpy
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from models_store.ultralytics_env import environment
+from source_tree import ROOT, module_command, module_environment
+
+GIB = 1024**3
+MEMORY = 16 * GIB  # address space; torch alone maps about 5 GiB without using it
+FILE_SIZE = 4 * GIB
+
+
+class ChildTimeout(Exception):
+    """The child did not finish in time and was killed."""
+
+
+def run_module(
+    module: str, arguments: Sequence[str | Path], timeout: float
+) -> subprocess.CompletedProcess[str]:
+    """Run `python -m MODULE ARGUMENTS…` to its end, in a process group of its own.
+
+    Raises:
+        ChildTimeout: It took longer than `timeout` seconds; the whole group was killed.
+    """
+    # One thread: waiting for one another beside other work, two made an export 4 times slower.
+    ours = {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        module_command(__name__, str(os.getpid()), module, *arguments),
+        cwd=ROOT,
+        env=module_environment(environment() | os.environ | ours),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
+    try:
+        output, errors = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        raise ChildTimeout(f"{module} was still running after {timeout:.0f} s") from None
+    finally:
+        if process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+    return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+
+
+def limit_self(memory: int = MEMORY, cpu_seconds: int | None = None) -> None:
+    """Called by the child: bounds on memory, time and files."""
+    for kind, amount in (
+        (resource.RLIMIT_AS, memory),
+        (resource.RLIMIT_FSIZE, FILE_SIZE),
+        (resource.RLIMIT_CORE, 0),
+        *([(resource.RLIMIT_CPU, cpu_seconds)] if cpu_seconds else []),
+    ):
+        hard = resource.getrlimit(kind)[1]
+        if hard != resource.RLIM_INFINITY:
+            amount = min(amount, hard)
+        resource.setrlimit(kind, (amount, hard))
+
+
+def end_with_parent(parent: int) -> None:
+    """Have the kernel end this process when the thread that started it is gone (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        if os.getppid() != parent:  # it went before
+            os._exit(1)
+
+
+def main() -> None:
+    """`python -m models_store.subprocesses PARENT MODULE ARGUMENTS…`: before the long imports."""
+    _, parent, module, *arguments = sys.argv
+    end_with_parent(int(parent))
+    sys.argv = [module, *arguments]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""The tables of published models and promotions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, String, Text, select
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from database import Base, State, now
+
+
+class PublishedModel(Base):
+    """A version that is visible. Without this row its folder does not count."""
+
+    __tablename__ = "models"
+
+    name: Mapped[str] = mapped_column(String(63), primary_key=True)
+    version: Mapped[str] = mapped_column(String(63), primary_key=True)
+    created_at: Mapped[str] = mapped_column(String(40))
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    description: Mapped[str] = mapped_column(Text)  # ModelDescription as JSON
+    source: Mapped[dict[str, Any]]
+    metrics: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    content: Mapped[str] = mapped_column(String(64))  # hash of description and weights
+
+
+class Promotion(Base):
+    """The promoted version of a name."""
+
+    __tablename__ = "promotions"
+
+    name: Mapped[str] = mapped_column(String(63), primary_key=True)
+    version: Mapped[str] = mapped_column(String(63))
+    promoted_at: Mapped[str] = mapped_column(String(40), default=now)
+
+
+def generation(session: Session) -> int:
+    """The number that every change of the registry raises."""
+    number = session.scalar(select(State.number).where(State.key == "generation"))
+    return number or 0
+
+
+def raise_generation(session: Session) -> None:
+    row = session.get(State, "generation", with_for_update=True)
+    if row is None:
+        session.add(State(key="generation", number=1))
+    else:
+        row.number += 1

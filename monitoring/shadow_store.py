@@ -1,0 +1,88 @@
+"""Shadows: candidates that see a copy of the live traffic. The newest row is the one that runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+from sqlalchemy import Float, Integer, String, select
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from database import Base, Database, now
+from errors import NotFound
+
+Ending = Literal["stopped", "replaced", "deleted", "activated", "promoted"]
+
+
+class ShadowRow(Base):
+    """One candidate's time in the shadow; a copy of its row when it was read."""
+
+    __tablename__ = "shadows"
+    __table_args__ = {"sqlite_autoincrement": True}  # noqa: RUF012
+
+    number: Mapped[int] = mapped_column(Integer, primary_key=True)
+    model_id: Mapped[str] = mapped_column(String(127))  # name:version
+    against: Mapped[str | None] = mapped_column(String(127))  # whose traffic; None: its type's
+    fraction: Mapped[float] = mapped_column(Float)
+    promoted: Mapped[bool]  # the candidate was so from the start
+    started_at: Mapped[str] = mapped_column(String(40), default=now)
+    ended_at: Mapped[str | None] = mapped_column(String(40))
+    ended_because: Mapped[str | None] = mapped_column(String(20))
+    figures: Mapped[dict[str, Any]]  # counts so far
+
+
+class ShadowStore:
+    """Reads and changes shadows; safe to share between threads and processes. It waits."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    def newest(self) -> ShadowRow | None:
+        """The shadow that runs, else the one that ended last."""
+        with self.database.read() as session:
+            return _newest(session)
+
+    def begin(
+        self, model_id: str, against: str | None, fraction: float, promoted: bool
+    ) -> ShadowRow:
+        """Start a shadow in place of the one that runs."""
+        with self.database.write() as session:
+            _end(_newest(session), "replaced")
+            row = ShadowRow(
+                model_id=model_id,
+                against=against,
+                fraction=fraction,
+                promoted=promoted,
+                figures={},
+            )
+            session.add(row)
+            return row
+
+    def end(self, number: int, because: Ending) -> ShadowRow:
+        """End a shadow; one that has ended stays as it is.
+
+        Raises:
+            NotFound: There is none of that number.
+        """
+        with self.database.write() as session:
+            row = session.get(ShadowRow, number, with_for_update=True)
+            if row is None:
+                raise NotFound("No such shadow.")
+            _end(row, because)
+            return row
+
+    def add(self, number: int, merged: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+        """Replace a shadow's figures by what `merged` makes of them."""
+        with self.database.write() as session:
+            row = session.get(ShadowRow, number, with_for_update=True)
+            if row is not None:
+                row.figures = merged(row.figures)
+
+
+def _newest(session: Session) -> ShadowRow | None:
+    return session.scalar(select(ShadowRow).order_by(ShadowRow.number.desc()).limit(1))
+
+
+def _end(row: ShadowRow | None, because: Ending) -> None:
+    if row is not None and row.ended_at is None:
+        row.ended_at, row.ended_because = now(), because

@@ -1,0 +1,251 @@
+"""What annotation tools send in, made into data sets: pictures are fetched after the answer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import select
+
+from annotation.preannotation import Preannotation, plan
+from annotation.revision_builder import build
+from annotation.store import AnnotatedDataset, AnnotatedDatasets, AnnotationEntry
+from dataset.task_forms import task_of
+from errors import ValidationFailed, VisionLoopError, our_fault
+from evaluation.store import EvaluationRow, EvaluationStore
+from formats.annotations import Annotations
+from formats.label_studio import from_label_studio
+from formats.label_studio_config import LabelConfig, parse_label_config
+from formats.label_studio_marking import marking
+from formats.label_studio_names import training_names
+from inference.images import check_header
+from jobs.store import Job, JobStore
+from models_store.description import Task
+from models_store.registry import Registry
+from models_store.versions import ModelVersion
+from serving.tool_images import ToolImages
+
+log = logging.getLogger("visionloop")
+
+QUIET = 3.0  # seconds without an arrival, after which the folder is made anew
+SHARE = 20  # a folder is made anew after so many times what its last making took, at the earliest
+LATEST = 60.0  # seconds for which arrivals can put that off
+AGAIN = 300.0  # seconds until a picture that could not be fetched is asked for again
+CONFIG = "label_config"  # in a data set's options
+LEFT_OUT = "left_out"  # in a row's document: why it cannot be held
+
+
+class AnnotationInbox:
+    """One per gateway. Rows wait in the database, so nothing is lost when it stops."""
+
+    def __init__(
+        self,
+        store: AnnotatedDatasets,
+        images: ToolImages,
+        registry: Registry,
+        jobs: JobStore,
+        evaluations: EvaluationStore,
+    ) -> None:
+        self.store = store
+        self.images = images
+        self.registry = registry
+        self.jobs = jobs
+        self.evaluations = evaluations
+        self._arrived = asyncio.Event()
+        self._tried: dict[tuple[str, str, int], float] = {}
+        self._next: dict[str, float] = {}  # data set → when its folder may be made anew
+        self._one = asyncio.Lock()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin with what the last server left. Needs a running event loop."""
+        self._arrived.set()
+        self._task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    def wake(self) -> None:
+        """Something has arrived."""
+        self._arrived.set()
+
+    async def bring(self, dataset_id: str | None = None, again: bool = False) -> None:
+        """Fetch the pictures that are waited for; `again`: those that failed, too."""
+        async with self._one:
+            for entry in await asyncio.to_thread(self.store.waiting, dataset_id):
+                key = (entry.dataset_id, entry.key, entry.number)
+                if again or time.monotonic() - self._tried.get(key, -AGAIN) >= AGAIN:
+                    self._tried[key] = time.monotonic()
+                    await self._bring(entry)
+                    if len(self._tried) > 100_000:
+                        self._tried.clear()
+
+    async def build(
+        self, dataset: AnnotatedDataset, task: Task | None = None, keep: bool = False
+    ) -> dict[str, Any]:
+        """Make the data set's newest folder, to stay if `keep`; its card.
+
+        Raises:
+            DatasetInvalid: Nothing is annotated yet.
+        """
+        return await asyncio.to_thread(self.build_now, dataset, task, keep)
+
+    def project(self, dataset: AnnotatedDataset) -> Preannotation | None:
+        """How the project of a data set is pre-annotated; None where it cannot be read."""
+        try:
+            config = parse_label_config(str(dataset.options.get(CONFIG) or ""))
+        except ValidationFailed:
+            return None
+        return self.preannotation(config, dataset.options.get("model"))
+
+    def preannotation(self, config: LabelConfig, wanted: str | None = None) -> Preannotation:
+        """Which models fill a configuration now; `wanted` is one that goes first."""
+        return plan(config, self.candidates(config, wanted), wanted)
+
+    def candidates(self, config: LabelConfig, wanted: str | None = None) -> list[ModelVersion]:
+        """The models that may pre-annotate: those asked for, the active, the promoted ones."""
+        found: list[ModelVersion] = []
+        for name in (wanted, *(control.model for control in config.controls)):
+            with contextlib.suppress(VisionLoopError):
+                if name:
+                    found.append(self.registry.get(name))
+        listed = sorted(self.registry.list(), key=lambda model: model.created_at, reverse=True)
+        found += [model for model in listed if model.active]
+        found += [model for model in listed if model.promoted]
+        return list({model.id: model for model in found}.values())
+
+    def base(self, dataset: AnnotatedDataset, task: Task) -> ModelVersion | None:
+        """The model of a task that the project uses, else the active or newest promoted one."""
+        project = self.project(dataset)
+        used = [share.model for share in project.shares] if project else []
+        more = self.candidates(project.config) if project else []
+        return next((m for m in (*used, *more) if m.description.task == task), None)
+
+    # --- inside
+
+    async def _run(self) -> None:
+        pause, arrived = AGAIN, 0.0
+        while True:
+            woken = False
+            with contextlib.suppress(TimeoutError):
+                # not wait_for: in Python 3.11 it forgets a cancellation that comes with the event
+                async with asyncio.timeout(pause):
+                    woken = await self._arrived.wait()
+            self._arrived.clear()
+            try:
+                await self.bring()
+                arrived = arrived or time.monotonic()
+                if woken and time.monotonic() - arrived < LATEST:
+                    pause = QUIET
+                    continue
+                arrived, pause = 0.0, await self._build_changed()
+            except Exception:
+                log.exception("Annotations cannot be taken in")
+                pause = QUIET
+
+    async def _build_changed(self) -> float:
+        """Make the folders that are old. Returns seconds until the next can be due."""
+        pause = AGAIN
+        for dataset in await asyncio.to_thread(self.store.changed):
+            if CONFIG not in dataset.options:  # whoever corrects it makes its folder
+                continue
+            due = self._next.get(dataset.id, 0.0) - time.monotonic()
+            if due > 0:
+                pause = min(pause, due)
+            else:
+                await self._try_build(dataset)
+        return max(pause, QUIET)
+
+    async def _try_build(self, dataset: AnnotatedDataset) -> None:
+        began = time.monotonic()
+        try:
+            await self.build(dataset)
+        except VisionLoopError as error:
+            log.info("Data set %s: %s", dataset.id, error)
+            await asyncio.to_thread(self.store.note_built, dataset.id, dataset.changes)
+        except Exception as error:  # that of one must not keep the others from theirs
+            our_fault(error, f"Data set {dataset.id}")
+        self._next[dataset.id] = time.monotonic() + SHARE * (time.monotonic() - began)
+
+    async def _bring(self, entry: AnnotationEntry) -> None:
+        try:
+            if reason := entry.document.get(LEFT_OUT):
+                raise ValidationFailed(str(reason))
+            regions = marking(entry.document.get("regions") or [])
+            picture = await asyncio.to_thread(
+                self.store.picture_of, entry.dataset_id, entry.address
+            )
+            picture = picture or await self.images.get(entry.address)
+            await asyncio.to_thread(self._settle, entry, picture, regions)
+        except VisionLoopError as error:
+            log.warning("Annotation %s of %s waits: %s", entry.key, entry.dataset_id, error)
+            await asyncio.to_thread(self.store.fail, entry, str(error))
+        except Exception as error:  # whatever a tool sent, the others must not wait for it
+            fault = our_fault(error, f"Annotation {entry.key} of {entry.dataset_id}")
+            await asyncio.to_thread(self.store.fail, entry, str(fault))
+
+    def _settle(
+        self, entry: AnnotationEntry, picture: bytes, regions: list[Mapping[str, Any]]
+    ) -> None:
+        size = check_header(picture, self.store.max_pixels)
+        found = from_label_studio(regions, entry.address[-200:], size)
+        self.store.settle(entry, picture, found)
+
+    def build_now(
+        self, dataset: AnnotatedDataset, task: Task | None = None, keep: bool = False
+    ) -> dict[str, Any]:
+        """The same in the calling thread."""
+        task = task or task_of(p.annotations for p in self.store.pictures(dataset.id))
+        base = self.base(dataset, task)
+        known = base.description.names if base else ()
+        points = (base.description.keypoint_names if base else None) or ()
+        project = self.project(dataset)
+        if project is None:
+            used = self._used()
+            return build(self.store, dataset, task=task, names=known, used=used, keep=keep)
+        names = training_names(project.config, known, points)
+
+        def relabel(found: Annotations) -> Annotations:
+            """Choices about a whole image are classes of a set that classifies, and else none."""
+            named = names.apply(found)
+            if task == "classify":
+                return named
+            return replace(named, objects=tuple(o for o in named.objects if o.bounds is not None))
+
+        return build(
+            self.store,
+            dataset,
+            relabel=relabel,
+            task=task,
+            names=tuple(names.classes.values()),
+            keypoint_names=tuple(names.points.values()),
+            used=self._used(),
+            keep=keep,
+        )
+
+    def _used(self) -> set[str]:
+        """The paths that jobs and evaluations name."""
+        with self.jobs.database.read() as session:
+            used = {
+                text for recipe in session.scalars(select(Job.recipe)) for text in _texts(recipe)
+            }
+        with self.evaluations.database.read() as session:
+            used |= set(session.scalars(select(EvaluationRow.dataset_path)))
+        return {text for text in used if text.startswith("/")}
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in a JSON value."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _texts(part)

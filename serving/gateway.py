@@ -1,0 +1,207 @@
+"""What the handlers work with: settings, models, and the way to the runners."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from functools import partial
+from typing import Any
+
+from annotation.prelabels import PrelabelStore
+from annotation.store import AnnotatedDatasets
+from database import Database
+from dataset.store import DatasetStore
+from errors import BackendTimeout, BackendUnavailable, Conflict, NotFound, VisionLoopError
+from evaluation.promotion import GATE
+from evaluation.store import EvaluationStore
+from inference.prediction import InferenceItem, ItemResult
+from jobs.store import JobStore
+from models_store import preload
+from models_store.decision_log import COMMAND, Why
+from models_store.registry import Registry
+from models_store.versions import ModelVersion
+from serving.annotation_inbox import AnnotationInbox
+from serving.deferred import afterwards
+from serving.live_traffic import LiveTraffic
+from serving.runner_client import Runner
+from serving.shadow import Shadowing
+from serving.shutdown import on_leaving
+from serving.tool_images import ToolImages
+from serving.trainer_client import TrainerLink
+from settings import Settings
+
+log = logging.getLogger("visionloop")
+
+WARMING = 0.8  # of the time a request may take
+TICK = 1.0  # seconds between two looks for versions that jobs are about to promote
+
+
+class Gateway:
+    """One per gateway process. `runners` are the inner services by name."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        registry: Registry,
+        runners: dict[str, Runner],
+        trainer: TrainerLink | None = None,
+    ) -> None:
+        self.settings = settings
+        self.registry = registry
+        self.runners = runners
+        self.datasets = DatasetStore(settings)
+        self.jobs = JobStore(registry.database)
+        self.prelabels = PrelabelStore(registry.database)
+        self.evaluations = EvaluationStore(registry.database)
+        self.annotated = AnnotatedDatasets(registry.database)
+        self.inbox = AnnotationInbox(
+            self.annotated, ToolImages(settings), registry, self.jobs, self.evaluations
+        )
+        self.live = LiveTraffic(registry)
+        self.shadow = Shadowing(registry, runners["annotator"])
+        self.trainer = trainer
+        self.leaving = asyncio.Event()  # what streams for as long as it likes, ends now
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def detector(self) -> Runner:
+        return self.runners["detector"]
+
+    @classmethod
+    def open(
+        cls, settings: Settings, runners: dict[str, Runner], trainer: TrainerLink | None = None
+    ) -> Gateway:
+        """A gateway at work: it waits for its runners and warms the active model."""
+        gateway = cls(settings, Registry(Database(settings)), runners, trainer)
+        gateway._start()
+        return gateway
+
+    def _start(self) -> None:
+        on_leaving(self.leaving.set)
+        for runner in self.runners.values():
+            runner.start()
+        self.live.start()
+        self.inbox.start()
+        self.shadow.start()
+        for work in (self._warm_active(), self._warm_coming()):
+            task = asyncio.create_task(work)
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await self.shadow.stop()
+        await self.inbox.stop()
+        for runner in self.runners.values():
+            await runner.stop()
+        await self.live.stop()
+        if self.trainer is not None:
+            await self.trainer.close()
+
+    def answered(
+        self, model: ModelVersion, item: InferenceItem, result: ItemResult, answer: dict[str, Any]
+    ) -> None:
+        """Take note of a live answer; what takes longer than a moment follows when it is sent."""
+        if result.prediction is None:
+            return
+        self.live.note(model, result.prediction)
+        if (confidence := self.live.doubt(model, result.prediction)) is not None:
+            afterwards(partial(self.live.keep, item.image, answer, confidence))
+        if self.shadow.fits(model):
+            afterwards(partial(self.shadow.offer, item, result))
+
+    async def check_ready(self) -> None:
+        """Raises BackendUnavailable unless the runners answer and a model can serve."""
+        await asyncio.gather(*(runner.status() for runner in self.runners.values()))
+        try:
+            self.registry.active()
+        except VisionLoopError as error:
+            raise BackendUnavailable(f"No model can serve: {error.message}") from None
+
+    async def activate(self, model_id: str) -> ModelVersion:
+        """Make a model the one that answers requests which name none."""
+        await self._warm(self.registry.get(model_id))
+        model = await asyncio.to_thread(self.registry.activate, model_id)
+        await self.shadow.look()
+        return model
+
+    async def promote(self, model: ModelVersion, why: Why, over: str | None = None) -> ModelVersion:
+        """Let requests that send the name have this version; see `Registry.promote`."""
+        await self._warm(model)
+        model = await asyncio.to_thread(self.registry.promote, model.id, why, over)
+        await self.shadow.look()
+        return model
+
+    async def rollback(self, name: str, why: Why) -> ModelVersion:
+        """Promote the version before the present one again; see `Registry.rollback`."""
+        await self._warm(await asyncio.to_thread(self.registry.previous, name))
+        model = await asyncio.to_thread(self.registry.rollback, name, why)
+        await self.shadow.look()
+        return model
+
+    async def _warm(self, model: ModelVersion) -> None:
+        """Have it loaded before requests need it, if there is a runner and time for that."""
+        with contextlib.suppress(BackendUnavailable, BackendTimeout, TimeoutError):
+            async with asyncio.timeout(WARMING * self.settings.request_timeout):
+                await self.detector.warm(model.id)
+
+    async def delete(self, model_id: str, why: Why = COMMAND) -> None:
+        """Delete a version with its evaluations, and forget it in every runner.
+
+        Raises:
+            Conflict: It is active, or a job needs it.
+            ValidationFailed: A bare name with several versions.
+        """
+        model = await asyncio.to_thread(self._delete, model_id, why)
+        for runner in self.runners.values():
+            with contextlib.suppress(VisionLoopError):  # a runner without it has nothing to drop
+                await runner.unload(model.id)
+        await self.shadow.look()
+
+    def _delete(self, model_id: str, why: Why) -> ModelVersion:
+        found = self.registry.get(model_id)
+        for job in self.jobs.list(None, "queued", "running", "stopping"):
+            base = job.recipe.get("base") or {}
+            needed = (base.get("value"), job.recipe.get("model_id"))
+            made = found.source.get("job_id") == job.id  # published, and being evaluated
+            judged = (
+                job.mode == GATE and found.promoted and str(needed[1]).startswith(f"{found.name}:")
+            )
+            if found.id in needed or made or judged:
+                raise Conflict(f"The job {job.id} needs '{found.id}'. Cancel it, or wait for it.")
+        deleted = self.registry.delete(model_id, why)
+        self.evaluations.delete_for(deleted.id)
+        for image in self.live.kept.list(deleted.id):
+            with contextlib.suppress(NotFound):  # it made room for newer ones
+                self.live.kept.remove(image.id)
+        return deleted
+
+    async def engines(self) -> dict[str, str]:
+        """The backends that serve the models which are loaded, by their ids."""
+        if self.detector.up:
+            with contextlib.suppress(VisionLoopError):
+                found: dict[str, str] = (await self.detector.status())["engines"]
+                return found
+        return {}
+
+    async def _warm_coming(self) -> None:
+        """Load what jobs are about to promote, so that requests need not wait for it."""
+        database = self.registry.database
+        while True:
+            try:
+                for model_id in await asyncio.to_thread(preload.coming, database):
+                    with contextlib.suppress(VisionLoopError):
+                        await self._warm(self.registry.get(model_id))
+                    await asyncio.to_thread(preload.loaded, database, model_id)
+            except Exception:
+                log.exception("Versions that are about to be promoted cannot be loaded")
+            await asyncio.sleep(TICK)
+
+    async def _warm_active(self) -> None:
+        await self.detector.wait_until_up()
+        try:
+            await self.detector.warm(self.registry.active().id)
+        except VisionLoopError as error:
+            log.warning("The active model could not be loaded: %s", error)

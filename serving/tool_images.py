@@ -1,0 +1,222 @@
+"""Pictures that an annotation tool names: inside the request, on its own host, or elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from pathlib import PurePosixPath
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import httpx
+
+from errors import BackendTimeout, Forbidden, PayloadTooLarge, ValidationFailed
+from serving.base64_images import from_base64
+from serving.fetch import LONGEST, REDIRECTS, fetch
+from settings import Settings
+
+# What Label Studio serves pictures under; nothing else of it is asked for with its token.
+PICTURES = ("/data/", "/storage-data/", "/tasks/", "/projects/")
+PATIENCE = 120.0  # seconds for an answer of its API
+LARGEST = 256 * 2**20  # bytes of one
+ACCESS = 240.0  # seconds for which one is used
+SECRET_PARTS = 3  # of a JSON web token, with dots between
+
+
+class ToolImages:
+    """Fetches what a task's data says, with the token of Label Studio for its own host only."""
+
+    def __init__(
+        self, settings: Settings, transport: httpx.AsyncBaseTransport | None = None
+    ) -> None:
+        self.settings = settings
+        self.transport = transport
+        self.base = httpx.URL(settings.label_studio_url) if settings.label_studio_url else None
+        self._access: tuple[str, float] | None = None
+        self._lock = asyncio.Lock()
+
+    async def get(self, address: str) -> bytes:
+        """The bytes of a picture.
+
+        Args:
+            address: A `data:` URI, a path of Label Studio (`/data/upload/…`) or a URL.
+
+        Raises:
+            Forbidden: It lies where nothing may be fetched from.
+            ValidationFailed: It is no address, or did not deliver.
+            PayloadTooLarge, BackendTimeout: It is too large, or came too late.
+            InvalidImage: A `data:` URI that is not base64.
+        """
+        if address[:5].lower() == "data:":
+            return from_base64(address, "image")
+        if len(address) > LONGEST:
+            raise ValidationFailed(
+                f"The address {address[:80]!r}… has {len(address)} characters; allowed are "
+                f"{LONGEST}."
+            )
+        try:
+            own: httpx.URL | None
+            if address.startswith("/") and not address.startswith("//"):
+                own = self._joined(address)
+            else:
+                own = httpx.URL(address) if self._is_own(address) else None
+                scheme = urlsplit(address).scheme
+        except (httpx.InvalidURL, ValueError) as error:
+            raise ValidationFailed(f"{address[:80]!r} is no address: {error}.") from None
+        if own is not None:
+            return await self._own(own)
+        if scheme not in ("http", "https"):
+            raise ValidationFailed(
+                f"{address[:80]!r} cannot be fetched. Allowed are data: URIs, http(s) addresses "
+                "and Label Studio's own paths; of cloud storage let Label Studio make the "
+                "addresses (pre-signed URLs)."
+            )
+        return await fetch(address, self.settings)
+
+    async def document(self, path: str) -> Any:
+        """What Label Studio's API answers to a path of its projects, with its token.
+
+        Raises:
+            Forbidden: Its address is not set.
+            ValidationFailed: It refuses, or answers with something else than JSON.
+            PayloadTooLarge, BackendTimeout: It is too much, or takes too long.
+        """
+        url = self._joined(path)
+        try:
+            async with (
+                asyncio.timeout(PATIENCE),
+                httpx.AsyncClient(
+                    trust_env=False, timeout=None, transport=self.transport
+                ) as client,
+            ):
+                headers = await self._headers(client)
+                async with client.stream("GET", url, headers=headers) as response:
+                    body = await self._body(response, url, LARGEST)
+            return await asyncio.to_thread(json.loads, body)
+        except TimeoutError:
+            raise BackendTimeout(f"Label Studio took more than {PATIENCE:g} s.") from None
+        except (httpx.HTTPError, OSError) as error:
+            raise ValidationFailed(
+                f"Label Studio at {self.base} cannot be reached ({type(error).__name__})."
+            ) from None
+        except ValueError:
+            raise ValidationFailed(f"Label Studio answers {url.path[:120]} with no JSON.") from None
+
+    def _joined(self, path: str) -> httpx.URL:
+        """A path of Label Studio; it may run below a path of its host."""
+        if self.base is None:
+            raise Forbidden(
+                f"{path[:80]!r} lies on Label Studio's own host. Have the operator set "
+                "VISIONLOOP_LABEL_STUDIO_URL to its address and VISIONLOOP_LABEL_STUDIO_TOKEN to "
+                "an access token."
+            )
+        below = self.base.path.rstrip("/")
+        prefix = "" if not below or path.startswith(f"{below}/") else below
+        return self.base.join(f"{prefix}{path}")
+
+    def _is_own(self, address: str) -> bool:
+        try:
+            url = httpx.URL(address)
+        except (httpx.InvalidURL, ValueError):
+            return False
+        return self.base is not None and _origin(url) == _origin(self.base)
+
+    async def _own(self, url: httpx.URL) -> bytes:
+        """From Label Studio itself; where it sends us elsewhere, as everything else."""
+        assert self.base is not None
+        try:
+            async with (
+                asyncio.timeout(self.settings.image_url_timeout),
+                httpx.AsyncClient(
+                    trust_env=False, timeout=None, transport=self.transport
+                ) as client,
+            ):
+                for _ in range(REDIRECTS + 1):
+                    self._check(url)
+                    headers = await self._headers(client)
+                    async with client.stream("GET", url, headers=headers) as response:
+                        target = response.headers.get("location")
+                        if not (response.is_redirect and target):
+                            return await self._body(response, url)
+                    url = url.join(target)
+                    if _origin(url) != _origin(self.base):
+                        return await fetch(str(url), self.settings)
+                raise ValidationFailed(f"Label Studio redirects more than {REDIRECTS} times.")
+        except TimeoutError:
+            raise BackendTimeout(
+                f"Label Studio did not deliver a picture within "
+                f"{self.settings.image_url_timeout:g} s."
+            ) from None
+        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+            raise ValidationFailed(
+                f"Label Studio at {self.base} cannot be reached ({type(error).__name__})."
+            ) from None
+
+    def _check(self, url: httpx.URL) -> None:
+        assert self.base is not None
+        path = unquote(url.path).removeprefix(self.base.path.rstrip("/"))
+        allowed = path.startswith(PICTURES) and ".." not in PurePosixPath(path).parts
+        if not allowed or url.userinfo or len(str(url)) > LONGEST:
+            raise Forbidden(
+                f"'{url.path[:80]}' is no path that Label Studio keeps pictures under. Known: "
+                f"{', '.join(PICTURES)}."
+            )
+
+    async def _headers(self, client: httpx.AsyncClient) -> dict[str, str]:
+        headers = {"User-Agent": "VisionLoop"}  # it answers 406 to those who accept images only
+        secret = self.settings.label_studio_token
+        if secret is None:
+            return headers
+        token = secret.get_secret_value().strip()
+        if token.count(".") != SECRET_PARTS - 1:
+            return headers | {"Authorization": f"Token {token}"}
+        return headers | {"Authorization": f"Bearer {await self._access_token(client, token)}"}
+
+    async def _access_token(self, client: httpx.AsyncClient, personal: str) -> str:
+        """A short-lived token in exchange for a personal one, kept while it holds."""
+        async with self._lock:
+            if self._access is not None and time.monotonic() < self._access[1]:
+                return self._access[0]
+            assert self.base is not None
+            url = self.base.copy_with(path=f"{self.base.path.rstrip('/')}/api/token/refresh")
+            answer = await client.post(url, json={"refresh": personal})
+            if answer.status_code != 200:
+                raise ValidationFailed(
+                    f"Label Studio refuses VISIONLOOP_LABEL_STUDIO_TOKEN (status "
+                    f"{answer.status_code}): make a new access token in its account settings."
+                )
+            try:
+                token = str(answer.json()["access"])
+            except (ValueError, KeyError, TypeError):
+                raise ValidationFailed(
+                    f"{url} answers without an access token: VISIONLOOP_LABEL_STUDIO_URL must be "
+                    "Label Studio's own address, not that of a page to log in."
+                ) from None
+            self._access = token, time.monotonic() + ACCESS
+            return token
+
+    async def _body(
+        self, response: httpx.Response, url: httpx.URL, most: float | None = None
+    ) -> bytes:
+        most = most or self.settings.max_body_bytes
+        if response.status_code in (401, 403):
+            self._access = None
+            raise ValidationFailed(
+                f"Label Studio refuses {url.path[:120]} (status {response.status_code}): set "
+                "VISIONLOOP_LABEL_STUDIO_TOKEN to an access token of a user who sees the project."
+            )
+        if response.status_code != 200:
+            raise ValidationFailed(
+                f"Label Studio answered {url.path[:120]} with status {response.status_code}."
+            )
+        body = bytearray()
+        async for chunk in response.aiter_bytes():
+            body += chunk
+            if len(body) > most:
+                raise PayloadTooLarge(f"{url.path[:120]} is larger than {most / 2**20:g} MiB.")
+        return bytes(body)
+
+
+def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
+    return url.scheme, url.host, url.port or {"http": 80, "https": 443}.get(url.scheme)

@@ -1,0 +1,178 @@
+"""`/models` in this process: a registry of small models, and runners that only take notes."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from starlette.types import ASGIApp
+
+from api.app import create_app, layered
+from api.routes import infer
+from database import Database
+from errors import BackendTimeout, BackendUnavailable, InvalidImage, ModelNotFound
+from models_store.registry import Registry
+from models_store.store import ModelStore
+from serving.gateway import Gateway
+from settings import Settings
+from tests.support.patience import PATIENCE
+from tests.support.small_models import make_model
+
+Call = Callable[..., httpx.Response]
+
+
+class Notes:
+    """What a runner was asked for."""
+
+    up = True
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str]] = []
+        self.error: Exception | None = None
+        self.seconds = 0.0
+        self.engines: dict[str, str] = {}
+
+    async def warm(self, tag: str) -> None:
+        self.asked.append(("warm", tag))
+        await asyncio.sleep(self.seconds)
+        if self.error is not None:
+            raise self.error
+
+    async def unload(self, tag: str) -> None:
+        self.asked.append(("unload", tag))
+
+    async def status(self) -> dict[str, Any]:
+        self.asked.append(("status", ""))
+        return {"engines": self.engines}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    found = tmp_path_factory.mktemp("models") / "detect"
+    make_model(found, "detect", 32)
+    return found
+
+
+@pytest.fixture
+def notes() -> Notes:
+    return Notes()
+
+
+@pytest.fixture
+def gateway(tmp_path: Path, notes: Notes) -> Iterator[Gateway]:
+    settings = Settings(home=tmp_path / "home", request_timeout=8)
+    registry = Registry(Database(settings), ModelStore(tmp_path / "bento"))
+    runners: Any = {"detector": notes, "annotator": notes}
+    found = Gateway(settings, registry, runners)
+    yield found
+    registry.database.close()
+
+
+@pytest.fixture
+def app(gateway: Gateway) -> ASGIApp:
+    return layered(create_app(gateway), gateway.settings)
+
+
+@pytest.fixture
+def ids(gateway: Gateway, folder: Path) -> list[str]:
+    """The active model, then two versions of another; the first is promoted."""
+    source = {"kind": "import"}
+    used = gateway.registry.publish(folder, "used", source).id
+    first = gateway.registry.publish(folder, "other", source, promote=True).id
+    second = gateway.registry.publish(folder, "other", source).id
+    gateway.registry.activate(used)
+    return [used, first, second]
+
+
+def code(answer: httpx.Response) -> tuple[int, str]:
+    return answer.status_code, answer.json()["code"]
+
+
+def test_a_name_of_several_versions_deletes_none(call: Call, app: ASGIApp, ids: list[str]) -> None:
+    answer = call(app, "DELETE", "/models/other")
+    assert code(answer) == (400, "VALIDATION_ERROR")
+    assert ids[1] in answer.json()["message"]
+    assert len(call(app, "GET", "/models").json()["models"]) == 3
+
+
+def test_a_deleted_version_is_dropped_by_every_runner(
+    call: Call, app: ASGIApp, ids: list[str], notes: Notes
+) -> None:
+    assert call(app, "DELETE", f"/models/{ids[2]}").status_code == 204
+    assert notes.asked == [("unload", ids[2])] * 2
+    assert call(app, "GET", f"/models/{ids[2]}").status_code == 404
+
+
+@pytest.mark.parametrize("final", [False, True])
+def test_a_model_that_a_job_starts_from_stays(
+    call: Call, app: ASGIApp, gateway: Gateway, ids: list[str], final: bool
+) -> None:
+    recipe = {"base": {"kind": "model", "value": ids[1]}}
+    job = gateway.jobs.create("training", config={}, recipe=recipe)
+    if final:
+        gateway.jobs.finish(job.id, "stopped")
+        assert call(app, "DELETE", f"/models/{ids[1]}").status_code == 204
+    else:
+        answer = call(app, "DELETE", f"/models/{ids[1]}")
+        assert code(answer) == (409, "CONFLICT")
+        assert job.id in answer.json()["message"]
+
+
+def test_an_active_model_is_not_deleted(call: Call, app: ASGIApp, ids: list[str]) -> None:
+    assert code(call(app, "DELETE", f"/models/{ids[0]}")) == (409, "CONFLICT")
+
+
+@pytest.mark.parametrize("error", [None, BackendUnavailable("Starting."), BackendTimeout("Slow.")])
+def test_a_model_is_activated_even_when_the_runner_has_no_time_for_it(
+    call: Call, app: ASGIApp, ids: list[str], notes: Notes, error: Exception | None
+) -> None:
+    notes.error = error
+    notes.seconds = 0 if error else PATIENCE
+    answer = call(app, "POST", "/models/active", json={"model_id": ids[1]})
+    assert (answer.status_code, answer.json()["active_model"]["id"]) == (200, ids[1])
+    assert call(app, "GET", "/models/active").json()["active_model"]["id"] == ids[1]
+
+
+def test_a_model_that_the_runner_does_not_find_is_not_activated(
+    call: Call, app: ASGIApp, ids: list[str], notes: Notes
+) -> None:
+    notes.error = ModelNotFound("No model: it has been deleted.")
+    answer = call(app, "POST", "/models/active", json={"model_id": ids[1]})
+    assert code(answer) == (404, "MODEL_NOT_FOUND")
+    assert call(app, "GET", "/models/active").json()["active_model"]["id"] == ids[0]
+
+
+def test_engines_are_shown_and_asked_for_once(
+    call: Call, app: ASGIApp, ids: list[str], notes: Notes
+) -> None:
+    notes.engines = {ids[0]: "onnxruntime"}
+    listed = call(app, "GET", "/models").json()["models"]
+    assert {model["id"]: model["engine"] for model in listed} == {
+        ids[0]: "onnxruntime",
+        ids[1]: None,
+        ids[2]: None,
+    }
+    assert notes.asked == [("status", "")]
+    active = call(app, "GET", "/models/active").json()["active_model"]
+    assert active["engine"] == call(app, "GET", "/models/used").json()["engine"] == "onnxruntime"
+
+
+def test_a_header_that_takes_long_to_read_keeps_the_event_loop_free(
+    call: Call, app: ASGIApp, ids: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = []
+
+    def check_header(*_: object) -> None:
+        threads.append(threading.current_thread())
+        raise InvalidImage("No picture.")
+
+    monkeypatch.setattr(infer, "check_header", check_header)
+    answer = call(app, "POST", "/infer", files={"image": b"x"})
+    assert code(answer) == (400, "INVALID_IMAGE_FORMAT")
+    assert threads
+    assert threads[0] is not threading.main_thread()

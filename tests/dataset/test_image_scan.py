@@ -1,0 +1,65 @@
+"""Fingerprints of content, and the memory of pictures once looked at."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from dataset import image_scan
+from settings import get_settings
+from tests.support.data_sets import Shapes, checked, line
+
+
+def test_a_fingerprint_is_of_the_content(shapes: Shapes, tmp_path: Path) -> None:
+    folder = shapes()
+    first = checked(folder).fingerprint
+    copy = Path(shutil.copytree(folder, tmp_path / "elsewhere"))
+    assert checked(copy).fingerprint == first
+    seen = {first}
+    for change in (
+        lambda: line(copy, "0 .5 .5 .1 .1"),
+        lambda: Image.new("RGB", (50, 50)).save(copy / "images/val/0000.jpg"),
+        lambda: (copy / "images/train/0000.jpg").rename(copy / "images/train/x.jpg"),
+        lambda: (copy / "data.yaml").write_text(
+            (copy / "data.yaml").read_text().replace("circle", "disc")
+        ),
+    ):
+        change()
+        seen.add(checked(copy).fingerprint)
+    assert len(seen) == 5
+
+
+def test_a_second_look_decodes_nothing_but_what_changed(
+    shapes: Shapes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shapes()
+    decoded: list[int] = []
+    decode = image_scan._decode
+
+    def counted(data: bytes, limit: int) -> None:
+        decoded.append(len(data))
+        decode(data, limit)
+
+    monkeypatch.setattr(image_scan, "_decode", counted)
+    first = checked(folder).fingerprint
+    assert len(decoded) == 9
+    assert checked(folder).fingerprint == first
+    assert len(decoded) == 9
+    buffer = io.BytesIO()
+    Image.new("RGB", (60, 60)).save(buffer, "JPEG")
+    (folder / "images/train/0003.jpg").write_bytes(buffer.getvalue())
+    assert checked(folder).fingerprint != first
+    assert len(decoded) == 10
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"format": 1}', b'{"format": 1, "pictures": 3}'])
+def test_a_damaged_memory_only_costs_time(shapes: Shapes, content: bytes) -> None:
+    folder = shapes()
+    first = checked(folder).fingerprint
+    for file in (get_settings().home / "cache" / "pictures").glob("*.json"):
+        file.write_bytes(content)
+    assert checked(folder).fingerprint == first

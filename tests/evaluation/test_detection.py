@@ -1,0 +1,135 @@
+"""What is served of masks and poses, judged by itself: a right box may have a wrong mask."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dataset.class_matching import JoinedClasses
+from evaluation.detection import DetectionTally
+from evaluation.ground_truth import GroundTruth
+from inference.prediction import Prediction
+from inference.preprocess import Letterbox
+from models_store.description import Task
+from tests.support.small_models import NAMES, small_description
+
+SIZE = 64
+PLACE = Letterbox(96, 48, SIZE)  # the picture is wider than the network's square
+BOXES = np.array([[4, 4, 40, 40], [50, 8, 90, 44]], np.float32)
+IDS = np.array([0, 2], np.int64)
+
+
+def square(box: np.ndarray) -> np.ndarray:
+    x1, y1, x2, y2 = box
+    return np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]], np.float32)
+
+
+def tally_of(task: Task) -> tuple[DetectionTally, list[np.ndarray]]:
+    """A tally, and what a network says that finds nothing at all for the curve."""
+    description = small_description(task)
+    extra = {"segment": 32, "pose": 12}[task]
+    outputs = [np.zeros((4 + len(NAMES) + extra, 1), np.float32)]
+    if task == "segment":
+        outputs.append(np.zeros((32, SIZE // 4, SIZE // 4), np.float32))
+    return DetectionTally(description, JoinedClasses.of(NAMES, NAMES)), outputs
+
+
+def perfect(task: Task, truth: GroundTruth) -> Prediction:
+    return Prediction(
+        task,
+        NAMES,
+        truth.width,
+        truth.height,
+        truth.class_ids,
+        np.array([0.9, 0.8], np.float32),
+        truth.boxes,
+        polygons=None if truth.polygons is None else tuple((p,) for p in truth.polygons),
+        keypoints=truth.keypoints,
+    )
+
+
+def counted(report: dict[str, Any], kind: str) -> list[tuple[float, float]]:
+    """Precision and recall of all objects, then of those of the second class."""
+    rows = {row["name"]: row for row in report["classes"]}
+    parts = (report[f"{kind}at_serving"], rows[NAMES[2]][f"{kind}at_serving"])
+    return [(part["precision"], part["recall"]) for part in parts]
+
+
+TRUE_MASKS = GroundTruth(96, 48, IDS, BOXES, polygons=tuple(square(b) for b in BOXES))
+SLIVER = np.array([[50, 8], [52, 8], [90, 44]], np.float32)
+
+
+@pytest.mark.parametrize(
+    ("second", "hole", "right"),
+    [
+        (square(BOXES[1]), None, True),
+        (SLIVER, None, False),
+        (square(BOXES[1]), square(np.array([52, 10, 88, 42])), False),  # a frame
+        (square(BOXES[1]), square(np.array([60, 20, 70, 30])), True),
+    ],
+    ids=["whole", "sliver", "hollow", "pierced"],
+)
+def test_a_served_mask_is_judged_by_its_own_overlap(
+    second: np.ndarray, hole: np.ndarray | None, right: bool
+) -> None:
+    tally, outputs = tally_of("segment")
+    served = replace(perfect("segment", TRUE_MASKS), polygons=((square(BOXES[0]),), (second,)))
+    if hole is not None:
+        served = replace(served, holes=(((),), ((hole,),)))
+    tally.add("a.jpg", outputs, PLACE, TRUE_MASKS, served)
+    report = tally.report()
+    assert counted(report, "") == [(1, 1), (1, 1)]
+    share = 1 if right else 0.5
+    assert counted(report, "mask_") == [(share, share), (float(right), float(right))]
+
+
+@pytest.mark.parametrize(("off", "right"), [(0, True), (40, False)])
+def test_a_served_pose_is_judged_by_its_points(off: float, right: bool) -> None:
+    points = np.stack([square(box) for box in BOXES])
+    truth = GroundTruth(
+        96, 48, IDS, BOXES, keypoints=np.dstack([points, np.full((2, 4, 1), 2, np.float32)])
+    )
+    moved = perfect("pose", truth)
+    assert moved.keypoints is not None
+    keypoints = moved.keypoints.copy()
+    keypoints[1, :, :2] += off
+    tally, outputs = tally_of("pose")
+    tally.add("a.jpg", outputs, PLACE, truth, replace(moved, keypoints=keypoints))
+    report = tally.report()
+    assert counted(report, "") == [(1, 1), (1, 1)]
+    share = 1 if right else 0.5
+    assert counted(report, "pose_") == [(share, share), (float(right), float(right))]
+    assert set(report["pose_at_best_f1"]) == {"confidence", "precision", "recall", "f1_score"}
+
+
+def test_a_class_that_the_data_has_no_name_for_is_not_judged() -> None:
+    description = small_description("segment")
+    tally = DetectionTally(description, JoinedClasses.of(NAMES, NAMES[:1]))
+    _, outputs = tally_of("segment")
+    truth = GroundTruth(96, 48, IDS[:1], BOXES[:1], polygons=(square(BOXES[0]),))
+    tally.add("a.jpg", outputs, PLACE, truth, perfect("segment", TRUE_MASKS))
+    report = tally.report()
+    assert report["mask_at_serving"]["precision"] == report["at_serving"]["precision"] == 1
+
+
+@pytest.mark.parametrize("task", ["segment", "pose"])
+def test_a_picture_without_objects_or_without_predictions_is_counted_too(task: Task) -> None:
+    empty = np.zeros(0, np.int64)
+    polygons = () if task == "segment" else None
+    points = np.zeros((0, 4, 3), np.float32) if task == "pose" else None
+    nothing = GroundTruth(96, 48, empty, BOXES[:0], polygons=polygons, keypoints=points)
+    kind = {"segment": "mask_", "pose": "pose_"}[task]
+    some = TRUE_MASKS
+    if task == "pose":
+        shown = np.concatenate([np.stack([square(b) for b in BOXES]), np.ones((2, 4, 1))], -1)
+        some = GroundTruth(96, 48, IDS, BOXES, keypoints=shown.astype(np.float32))
+    for truth, seen in ((nothing, some), (some, nothing), (nothing, nothing)):
+        tally, outputs = tally_of(task)
+        served = perfect(task, seen)
+        served = replace(served, scores=served.scores[: len(seen)])
+        tally.add("a.jpg", outputs, PLACE, truth, served)
+        found = tally.report()[f"{kind}at_serving"]
+        assert (found["precision"], found["recall"]) == (0, 0)

@@ -1,0 +1,238 @@
+"""The dispatcher, with small programs for workers: nothing is lost, stuck, or left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from jobs.failures import DISK_FULL
+from jobs.processes import is_alive, marked
+from jobs.store import Job, JobStore
+from tests.support.dispatching import (
+    SCATTERED,
+    WAIT,
+    dispatching,
+    left,
+    log_of,
+    running,
+    story,
+    submit,
+    until,
+)
+
+STUBBORN = "trap '' TERM HUP; (trap '' TERM HUP; sleep 9999) & while true; do sleep 0.05; done"
+
+
+def test_jobs_run_one_after_the_other_in_the_order_they_came(store: JobStore) -> None:
+    async def body() -> None:
+        jobs = [submit(store) for _ in range(3)]
+        async with dispatching(store, f"echo working; {WAIT}") as dispatcher:
+            for job in jobs:
+                started = await running(store, job)
+                assert store.counts()["training", "running"] == 1
+                assert started.pid is not None
+                store.note(job.id, started.pid, outcome="completed", model_id=f"m:{job.number}")
+                (store.folder(job.id) / "go").touch()
+                ended = await dispatcher.finished(job.id)
+                assert (ended.status, ended.progress) == ("completed", 100.0)
+                assert ended.model_id == f"m:{job.number}"
+                assert not is_alive(started.pid, started.pid_started)
+        assert "] working\n" in log_of(store, jobs[0])
+        assert f"] Completed: m:{jobs[0].number}.\n" in log_of(store, jobs[0])
+
+    story(store, body)
+
+
+def test_slots_bound_how_many_run_at_once(store: JobStore) -> None:
+    async def body() -> None:
+        jobs = [submit(store) for _ in range(4)]
+        async with dispatching(store, "exec sleep 9999", slots=2):
+            await running(store, jobs[1])
+            await asyncio.sleep(0.7)
+            statuses = [store.get(job.id).status for job in jobs]
+            assert statuses == ["running", "running", "queued", "queued"]
+        assert [store.get(job.id).status for job in jobs] == ["queued"] * 4
+
+    story(store, body)
+
+
+@pytest.mark.parametrize("script", ["sleep 9999", STUBBORN, SCATTERED])
+def test_cancel_leaves_no_process(store: JobStore, script: str) -> None:
+    async def body() -> None:
+        job = submit(store)
+        async with dispatching(store, script) as dispatcher:
+            await running(store, job)
+            await asyncio.sleep(0.2)
+            assert marked()[job.id]
+            assert store.request_cancel(job.id).status == "stopping"
+            assert (await dispatcher.finished(job.id)).status == "stopped"
+            assert not left(store)
+        assert log_of(store, job).endswith("] Stopped, as asked for.\n")
+
+    story(store, body)
+
+
+def test_a_job_that_is_cancelled_while_its_worker_starts(
+    store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body() -> None:
+        job = submit(store)
+        start = store.start
+
+        def late(*arguments: Any) -> bool:
+            store.request_cancel(job.id)
+            return start(*arguments)
+
+        monkeypatch.setattr(store, "start", late)
+        async with dispatching(store, "exec sleep 9999"):
+            await until(lambda: "Stopped before it began" in log_of(store, job))
+            assert store.get(job.id).status == "stopped"
+            assert not left(store)
+
+    story(store, body)
+
+
+def test_a_killed_worker_is_started_again_but_not_for_ever(store: JobStore) -> None:
+    async def body() -> None:
+        job = submit(store)
+        async with dispatching(store, "kill -9 $$") as dispatcher:
+            ended = await dispatcher.finished(job.id)
+        assert (ended.status, ended.attempts) == ("failed", 3)
+        assert ended.error == (
+            "The worker was ended by SIGKILL. Given up after 3 attempts that got no further."
+        )
+        assert "goes on from zero" in log_of(store, job)
+
+    story(store, body)
+
+
+def test_a_worker_that_gets_further_each_time_is_never_given_up(store: JobStore) -> None:
+    async def body() -> None:
+        job = submit(store)
+
+        async def attempt(number: int) -> Job:
+            await until(lambda: store.get(job.id).attempts == number)
+            return await running(store, job)
+
+        async with dispatching(store, f"{WAIT}; rm go; kill -9 $$") as dispatcher:
+            for epoch in range(1, 6):
+                started = await attempt(epoch)
+                assert started.pid is not None
+                store.note(job.id, started.pid, checkpoint=epoch, crashes=0)
+                (store.folder(job.id) / "go").touch()
+            assert (await attempt(6)).crashes == 1
+            store.request_cancel(job.id)
+            await dispatcher.finished(job.id)
+        assert "goes on from the checkpoint of epoch 5" in log_of(store, job)
+
+    story(store, body)
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        (DISK_FULL, "The disk is full."),
+        (3, "exit code 3 and no result"),
+        (0, "exit code 0 and no result"),
+    ],
+)
+def test_a_worker_that_ends_without_a_word(store: JobStore, code: int, error: str) -> None:
+    async def body() -> None:
+        job = submit(store)
+        async with dispatching(store, f"exit {code}") as dispatcher:
+            ended = await dispatcher.finished(job.id)
+        assert ended.status == "failed"
+        assert error in (ended.error or "")
+
+    story(store, body)
+
+
+def test_a_worker_that_says_why_it_failed_is_not_started_again(store: JobStore) -> None:
+    async def body() -> None:
+        job = submit(store)
+        async with dispatching(store, WAIT) as dispatcher:
+            started = await running(store, job)
+            assert started.pid is not None
+            store.note(job.id, started.pid, outcome="failed", error="No pictures.")
+            (store.folder(job.id) / "go").touch()
+            ended = await dispatcher.finished(job.id)
+        assert (ended.status, ended.error, ended.attempts) == ("failed", "No pictures.", 1)
+
+    story(store, body)
+
+
+def test_want_of_memory_is_told_from_other_kills(
+    store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kills = iter(range(100))  # the kernel's count rises between start and end
+    monkeypatch.setattr("jobs.dispatcher.out_of_memory_kills", lambda: next(kills))
+
+    async def body() -> None:
+        job = submit(store)
+        more = {"train_attempts": 1}
+        async with dispatching(store, "kill -9 $$", settings=more) as dispatcher:
+            ended = await dispatcher.finished(job.id)
+        assert "want of memory (SIGKILL). Use a smaller batch or imgsz." in (ended.error or "")
+
+    story(store, body)
+
+
+def test_a_dispatcher_survives_a_database_that_does_not_answer(
+    store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.dispatcher.RETRY", 0.05)
+
+    async def body() -> None:
+        job = submit(store)
+        calls = 0
+        finish = store.finish
+
+        def broken(*arguments: Any, **values: Any) -> bool:
+            nonlocal calls
+            calls += 1
+            if calls < 4:
+                raise OSError("database or disk is full")
+            return finish(*arguments, **values)
+
+        monkeypatch.setattr(store, "finish", broken)
+        async with dispatching(store, f"exit {DISK_FULL}") as dispatcher:
+            assert (await dispatcher.finished(job.id)).status == "failed"
+
+    story(store, body)
+
+
+@pytest.mark.parametrize("broken", ["process", "thread"])
+def test_a_worker_that_the_system_does_not_start_is_started_later(
+    store: JobStore, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    left = 3
+
+    def refused(*_: Any, **__: Any) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            monkeypatch.undo()
+        raise (OSError if broken == "process" else RuntimeError)("can't start it")
+
+    async def body() -> None:
+        async with dispatching(store, WAIT) as dispatcher:
+            if broken == "process":
+                monkeypatch.setattr("jobs.dispatcher.subprocess.Popen", refused)
+            else:
+                threads = SimpleNamespace(Lock=threading.Lock, Thread=refused)
+                monkeypatch.setattr("jobs.logs.threading", threads)
+            job = submit(store)
+            started = await running(store, job)
+            assert started.pid is not None
+            store.note(job.id, started.pid, outcome="completed")
+            (store.folder(job.id) / "go").touch()
+            await dispatcher.finished(job.id)
+        log = log_of(store, job)
+        assert log.count("The worker cannot be started yet: can't start it.") == 1
+        assert log.count(f"Process {started.pid} started.") == 1
+
+    story(store, body)

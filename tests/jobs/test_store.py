@@ -1,0 +1,231 @@
+"""The job table: who may change what, and that what has ended stays as it ended."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import inspect
+
+from database import Base, Database
+from errors import Conflict, JobNotFound
+from jobs.store import FINAL, STATUSES, Job, JobStore, Status
+from settings import Settings
+from tests.support.patience import PATIENCE
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(home=tmp_path)
+
+
+@pytest.fixture
+def store(settings: Settings) -> Iterator[JobStore]:
+    store = JobStore(Database(settings))
+    yield store
+    store.database.close()
+
+
+def submit(store: JobStore, **values: Any) -> Job:
+    return store.create("training", config={"epochs": 3}, recipe={}, **values)
+
+
+def bring(store: JobStore, status: Status) -> Job:
+    """A job in this status."""
+    job = submit(store)
+    if status != "queued":
+        store.start(job.id, 7, 1.0)
+    if status in FINAL:
+        store.finish(job.id, status, "because" if status == "failed" else None)
+    elif status == "stopping":
+        store.request_cancel(job.id)
+    found = store.get(job.id)
+    assert found.status == status
+    return found
+
+
+def test_jobs_wait_in_the_order_they_came(store: JobStore) -> None:
+    ids = [submit(store).id for _ in range(5)]
+    store.request_cancel(ids[1])
+    assert [job.id for job in store.queued(3)] == [ids[0], ids[2], ids[3]]
+    assert [job.id for job in store.list("training")] == ids[::-1]
+    assert store.list("evaluation") == []
+    assert store.counts() == {("training", "queued"): 4, ("training", "stopped"): 1}
+
+
+def test_a_job_that_was_interrupted_goes_before_those_behind_it(store: JobStore) -> None:
+    first, second = submit(store), submit(store)
+    store.start(first.id, 7, 1.0)
+    assert [job.id for job in store.queued(9)] == [second.id]
+    store.requeue(first.id, crashed=True)
+    assert [job.id for job in store.queued(9)] == [first.id, second.id]
+
+
+@pytest.mark.parametrize(
+    ("origin", "action", "result"),
+    [
+        ("queued", "start", "running"),
+        ("running", "start", "running"),
+        ("stopping", "start", "stopping"),
+        ("running", "requeue", "queued"),
+        ("stopping", "requeue", "stopping"),
+        ("queued", "cancel", "stopped"),
+        ("running", "cancel", "stopping"),
+        ("stopping", "cancel", "stopping"),
+        ("running", "complete", "completed"),
+        ("stopping", "complete", "completed"),
+        ("running", "fail", "failed"),
+        *[
+            (final, action, final)
+            for final in FINAL
+            for action in ("start", "requeue", "complete", "fail", "stop", "note")
+        ],
+    ],
+)
+def test_transitions(store: JobStore, origin: Status, action: str, result: str) -> None:
+    job = bring(store, origin)
+    match action:
+        case "start":
+            assert store.start(job.id, 8, 2.0) == (origin == "queued")
+        case "requeue":
+            assert store.requeue(job.id, crashed=True) == (origin == "running")
+        case "cancel":
+            assert store.request_cancel(job.id).status == result
+        case "note":
+            assert store.note(job.id, 7, progress=1.0, model_id="x:1") is None
+        case _:
+            ending: dict[str, Status] = {
+                "complete": "completed",
+                "fail": "failed",
+                "stop": "stopped",
+            }
+            assert store.finish(job.id, ending[action]) == (origin not in FINAL)
+    after = store.get(job.id)
+    assert after.status == result
+    if origin in FINAL:
+        columns = [column.key for column in inspect(Job).column_attrs]
+        assert {c: getattr(after, c) for c in columns} == {c: getattr(job, c) for c in columns}
+
+
+def test_a_checkpoint_within_the_first_epoch_keeps_the_progress(store: JobStore) -> None:
+    job = bring(store, "running")
+    store.note(job.id, 7, progress=4.0, current_epoch=1, checkpoint_batch=3)
+    store.requeue(job.id, crashed=False)
+    found = store.get(job.id)
+    assert found.resumable
+    assert (found.progress, found.current_epoch) == (4.0, 1)
+
+
+@pytest.mark.parametrize("final", FINAL)
+def test_what_has_ended_cannot_be_cancelled(store: JobStore, final: Status) -> None:
+    with pytest.raises(Conflict, match=final):
+        store.request_cancel(bring(store, final).id)
+
+
+def test_an_unknown_job(store: JobStore) -> None:
+    with pytest.raises(JobNotFound, match="No job 'x'"):
+        store.get("x")
+    with pytest.raises(JobNotFound):
+        store.request_cancel("x")
+
+
+def test_only_the_process_that_runs_a_job_may_note_its_progress(store: JobStore) -> None:
+    job = bring(store, "running")
+    assert store.note(job.id, 8, progress=50.0) is None
+    assert store.note(job.id, 7, progress=10.0, metrics={"loss": 1.5}) == "running"
+    store.request_cancel(job.id)
+    assert store.note(job.id, 7, progress=20.0) == "stopping"
+    store.finish(job.id, "stopped")
+    assert store.note(job.id, 7, progress=30.0) is None
+    found = store.get(job.id)
+    assert (found.progress, found.metrics, found.pid) == (20.0, {"loss": 1.5}, None)
+
+
+def test_a_new_checkpoint_forgives_crashes(store: JobStore) -> None:
+    job = bring(store, "running")
+    store.requeue(job.id, crashed=True)
+    store.start(job.id, 7, 1.0)
+    assert store.get(job.id).crashes == 1
+    store.note(job.id, 7, checkpoint=1, crashes=0)
+    store.requeue(job.id, crashed=False)
+    found = store.get(job.id)
+    assert (found.crashes, found.attempts, found.started_at is not None) == (0, 2, True)
+
+
+CLAIM = """
+import sys
+from database import Database
+from settings import Settings
+from jobs.store import JobStore
+store = JobStore(Database(Settings(home=sys.argv[1])))
+print(sum(store.start(job.id, 7, 1.0) for job in reversed(store.queued(100))))
+"""
+
+
+def test_two_processes_that_claim_at_once_never_get_the_same_job(
+    store: JobStore, settings: Settings
+) -> None:
+    for _ in range(30):
+        submit(store)
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", CLAIM, str(settings.home)],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    claimed = [int(process.communicate(timeout=PATIENCE)[0]) for process in processes]
+    assert sum(claimed) == 30
+    assert all(job.attempts == 1 for job in store.list())
+
+
+def test_every_column_has_a_type_that_other_databases_take() -> None:
+    from sqlalchemy.dialects import mysql, postgresql
+    from sqlalchemy.schema import CreateTable
+
+    for dialect in (postgresql.dialect(), mysql.dialect()):
+        assert "jobs" in str(CreateTable(Base.metadata.tables["jobs"]).compile(dialect=dialect))
+
+
+def test_jobs_are_listed_in_pages(store: JobStore) -> None:
+    ids = [submit(store).id for _ in range(5)][::-1]
+    assert [job.id for job in store.list(limit=2)] == ids[:2]
+    assert [job.id for job in store.list(limit=2, before=ids[1])] == ids[2:4]
+    assert [job.id for job in store.list(before=ids[3])] == ids[4:]
+    with pytest.raises(JobNotFound):
+        store.list(before="x")
+
+
+@pytest.mark.parametrize("status", STATUSES)
+def test_only_what_has_ended_can_be_deleted(store: JobStore, status: Status) -> None:
+    job, other = bring(store, status), submit(store)
+    (store.folder(job.id) / "log").touch()
+    if status in FINAL:
+        store.delete(job.id)
+        assert not store.folder(job.id).exists()
+        assert [found.id for found in store.list()] == [other.id]
+        with pytest.raises(JobNotFound):
+            store.delete(job.id)
+    else:
+        with pytest.raises(Conflict, match=f"is {status}"):
+            store.delete(job.id)
+        assert store.log(job.id).exists()
+
+
+def test_weights_that_another_job_waits_for_stay(store: JobStore) -> None:
+    failed = bring(store, "failed")
+    waiting = store.create(
+        "training", config={}, recipe={"base": {"kind": "job", "value": failed.id}}
+    )
+    with pytest.raises(Conflict, match=waiting.id):
+        store.delete(failed.id)
+    store.request_cancel(waiting.id)
+    store.delete(failed.id)

@@ -1,0 +1,214 @@
+"""The worker's side of a job: what it notes while it works, and how it says that it failed."""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import signal
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from database import Database
+from errors import DatasetInvalid
+from jobs import worker
+from jobs.failures import DISK_FULL
+from jobs.handle import JobCancelled
+from jobs.processes import LEAVE
+from jobs.store import Job, JobStore
+from jobs.worker import WorkerJob, claimed, run
+from models_store.registry import Registry
+from settings import Settings
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(home=tmp_path)
+
+
+@pytest.fixture
+def store(settings: Settings) -> Iterator[JobStore]:
+    store = JobStore(Database(settings))
+    yield store
+    store.database.close()
+
+
+@pytest.fixture
+def row(store: JobStore) -> Job:
+    """A job that runs in this process."""
+    job = store.create("training", config={}, recipe={})
+    store.start(job.id, os.getpid(), 1.0)
+    return store.get(job.id)
+
+
+def test_progress_is_written_at_most_four_times_a_second(
+    store: JobStore, row: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writes = 0
+    note = store.note
+
+    def counted(*arguments: Any, **values: Any) -> str | None:
+        nonlocal writes
+        writes += 1
+        return note(*arguments, **values)
+
+    monkeypatch.setattr(store, "note", counted)
+    job = WorkerJob(store, row)
+    began = time.monotonic()
+    for batch in range(1000):
+        job.report(fraction=batch / 1000, epoch=1, epochs=2, metrics={"loss": 1 / (batch + 1)})
+    assert writes <= 2 + 4 * (time.monotonic() - began)
+    job.checkpointed(1)
+    found = store.get(row.id)
+    assert (found.progress, found.current_epoch, found.total_epochs) == (99.9, 1, 2)
+    assert (found.metrics, found.checkpoint) == ({"loss": 0.001}, 1)
+
+
+def test_progress_never_falls_and_figures_are_json(store: JobStore, row: Job) -> None:
+    job = WorkerJob(store, row)
+    job.report(fraction=0.5, epoch=1, epochs=2, metrics={"loss": math.nan, "mAP50": 0.5})
+    job.report(fraction=0.4, epoch=1, epochs=2, metrics={"box": math.inf})
+    job.report(fraction=2.0, epoch=2, epochs=2)
+    job.checkpointed(2)
+    found = store.get(row.id)
+    assert found.progress == 100.0
+    assert found.metrics == {"loss": None, "mAP50": 0.5, "box": None}
+
+
+def test_a_resumed_job_shows_what_it_had_reached(store: JobStore, row: Job) -> None:
+    first = WorkerJob(store, row)
+    assert not first.resuming
+    first.report(fraction=0.45, epoch=5, epochs=10)
+    first.checkpointed(4)
+    store.requeue(row.id, crashed=True)
+    store.start(row.id, os.getpid(), 1.0)
+    again = WorkerJob(store, store.get(row.id))
+    assert again.resuming
+    again.report(fraction=0.0, epoch=0, epochs=10)
+    found = store.get(row.id)
+    assert (found.progress, found.current_epoch) == (45.0, 4)
+
+
+def test_each_epoch_is_timed_the_last_one_too_but_none_that_was_cut(
+    store: JobStore, row: Job
+) -> None:
+    job = WorkerJob(store, row)
+    for epoch in (1, 2):
+        job.report(fraction=0.1, epoch=epoch, epochs=2)
+        job.checkpointed(epoch)
+        assert (store.get(row.id).epoch_seconds or -1.0) >= 0
+    job.checkpointed(2, 5)
+    again = WorkerJob(store, store.get(row.id))
+    again.report(fraction=0.1, epoch=3, epochs=4)
+    again.checkpointed(3)
+    assert store.get(row.id).epoch_seconds is None
+    again.checkpointed(4)
+    assert store.get(row.id).epoch_seconds is not None
+
+
+@pytest.mark.parametrize("number", [LEAVE, signal.SIGTERM])  # ours, and the supervisor's
+def test_a_stop_of_the_service_is_noticed_while_there_is_something_to_save(
+    store: JobStore, row: Job, number: signal.Signals
+) -> None:
+    job = WorkerJob(store, row)
+    with job.saving():
+        assert not job.leaving
+        os.kill(os.getpid(), number)
+        assert job.leaving
+    assert signal.getsignal(number) == signal.SIG_DFL
+
+
+def test_a_job_that_starts_again_from_zero_shows_zero(store: JobStore, row: Job) -> None:
+    WorkerJob(store, row).report(fraction=0.2, epoch=1, epochs=10)
+    store.requeue(row.id, crashed=True)
+    found = store.get(row.id)
+    assert (found.progress, found.current_epoch) == (0.0, 0)
+
+
+def test_a_stop_is_noticed_with_the_next_progress(store: JobStore, row: Job) -> None:
+    job = WorkerJob(store, row)
+    job.checkpointed(1)
+    job.check()
+    store.request_cancel(row.id)
+    job.checkpointed(2)
+    with pytest.raises(JobCancelled):
+        job.check()
+
+
+def test_a_process_whose_job_was_given_to_another_stops(store: JobStore, row: Job) -> None:
+    job = WorkerJob(store, row)
+    store.requeue(row.id, crashed=True)
+    store.start(row.id, os.getpid() + 1, 1.0)
+    job.checkpointed(1)
+    with pytest.raises(JobCancelled):
+        job.check()
+    assert store.get(row.id).checkpoint == 0
+
+
+def test_only_the_process_that_was_called_does_the_job(
+    store: JobStore, row: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "OURS", 0.2)
+    mine = claimed(store, row.id)
+    assert mine is not None
+    store.requeue(row.id, crashed=False)
+    assert claimed(store, row.id) is None
+    store.start(row.id, os.getpid() + 1, 1.0)
+    assert claimed(store, row.id) is None
+
+
+FULL = OperationalError("UPDATE", {}, sqlite3.OperationalError("database or disk is full"))
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "outcome", "words"),
+    [
+        (None, 0, "completed", None),
+        (DatasetInvalid("No pictures in /x."), 1, "failed", "No pictures in /x."),
+        (OSError(errno.ENOSPC, "No space left"), 1, "failed", "The disk is full."),
+        (MemoryError(), 1, "failed", "Out of memory"),
+        (RuntimeError("CUDA out of memory. Tried to"), 1, "failed", "Reduce batch or imgsz"),
+        (ValueError("odd\nmore"), 1, "failed", "ValueError: odd (the job's log has the details)"),
+        (JobCancelled(), 143, None, None),
+        (FULL, DISK_FULL, None, None),
+    ],
+)
+def test_how_it_ended_is_noted(
+    store: JobStore,
+    settings: Settings,
+    row: Job,
+    monkeypatch: pytest.MonkeyPatch,
+    raised: BaseException | None,
+    code: int,
+    outcome: str | None,
+    words: str | None,
+) -> None:
+    def work(*_: Any) -> dict[str, Any]:
+        if raised is not None:
+            raise raised
+        return {"model_id": "m:1"}
+
+    assert run(WorkerJob(store, row), row, Registry(store.database), work) == code
+    found = store.get(row.id)
+    assert (found.outcome, found.status) == (outcome, "running")
+    assert (words or "") in (found.error or "")
+    assert found.model_id == ("m:1" if raised is None else None)
+
+
+def test_an_outcome_that_cannot_be_written_is_told_by_the_exit_code(
+    store: JobStore, settings: Settings, row: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise FULL
+
+    monkeypatch.setattr(worker, "TRIES", 1)
+    job = WorkerJob(store, row)
+    monkeypatch.setattr(store, "note", full)
+    work = {"model_id": "m:1"}
+    assert run(job, row, Registry(store.database), lambda *_: work) == DISK_FULL

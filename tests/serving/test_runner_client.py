@@ -1,0 +1,191 @@
+"""A runner from both sides: as the gateway calls it, and as it answers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import bentoml
+import httpx
+import pytest
+from _bentoml_impl.serde import MultipartSerde
+from bentoml.exceptions import BadInput
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+
+from api.app import guarded
+from errors import BackendTimeout, ModelNotFound
+from inference.prediction import InferenceItem, ItemResult
+from serving import lifecycle, model_runner, runner_client
+from serving.envelope import Parcel
+from serving.idle import Lull
+from serving.model_runner import ModelRunner, predict_alone
+from serving.runner_client import Runner
+from serving.telemetry import BATCH_SIZE
+from settings import Settings
+from tests.support.patience import PATIENCE
+
+
+class Proxy:
+    """What `bentoml.depends` gives, with answers by method."""
+
+    def __init__(self, **answers: Callable[..., Any]) -> None:
+        self.answers = answers
+
+    async def call(self, method: str, *args: Any) -> Any:
+        return await self.answers[method](*args)
+
+
+async def there() -> dict[str, Any]:
+    return {"engines": {}}
+
+
+def runner(**answers: Callable[..., Any]) -> Runner:
+    settings = Settings(request_timeout=0.3, device="cpu")
+    return Runner("detector", Proxy(status=there, **answers), settings, Lull())
+
+
+def test_an_item_waits_as_long_as_its_request_may() -> None:
+    async def predict_batch(items: Any) -> Any:
+        await asyncio.sleep(PATIENCE)
+
+    async def run() -> None:
+        found = runner(predict_batch=predict_batch)
+        found.start()
+        await found.wait_until_up()
+        with pytest.raises(BackendTimeout, match=r"0\.3 seconds"):
+            await asyncio.wait_for(found.predict(InferenceItem(b"", "a:1")), PATIENCE)
+        await found.stop()
+
+    asyncio.run(run())
+
+
+def test_the_size_of_a_batch_is_counted() -> None:
+    async def predict_batch(items: Any) -> Any:
+        return Parcel([ItemResult() for _ in items.content])
+
+    def counted() -> float:
+        samples = next(iter(BATCH_SIZE.collect())).samples
+        return sum(s.value for s in samples if s.name.endswith("_sum"))
+
+    async def run() -> None:
+        found = runner(predict_batch=predict_batch)
+        found.start()
+        await found.wait_until_up()
+        before = counted()
+        await asyncio.gather(*(found.predict(InferenceItem(b"", "a:1")) for _ in range(3)))
+        assert counted() == before + 3
+        await found.stop()
+
+    asyncio.run(run())
+
+
+def test_a_surprise_does_not_end_the_watch(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(runner_client, "POLL", 0.01)
+    surprises = iter([KeyError("surprise")])
+
+    async def status() -> dict[str, Any]:
+        for surprise in surprises:
+            raise surprise
+        return {}
+
+    async def run() -> None:
+        found = Runner("r", Proxy(status=status), Settings(), Lull())
+        found.start()
+        await asyncio.wait_for(found.wait_until_up(), PATIENCE)
+        await found.stop()
+
+    asyncio.run(run())
+    assert "surprise" in caplog.text
+
+
+def test_a_model_that_is_not_there_is_said_by_warm_on_both_sides() -> None:
+    async def run() -> None:
+        service = ModelRunner()
+        parcel = await service.warm("gone:1")
+        assert isinstance(parcel.content, ModelNotFound)
+
+        async def warm(tag: str) -> Any:
+            return await service.warm(tag)
+
+        with pytest.raises(ModelNotFound, match="gone:1"):
+            await runner(warm=warm).warm("gone:1")
+
+    asyncio.run(run())
+
+
+def test_alone_without_any_model_each_picture_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "a.jpg"
+    file.write_bytes(b"x")
+    model_runner._registry.cache_clear()
+    answers = asyncio.run(predict_alone(ModelRunner().runtime, [file, file]))
+    assert [answer["code"] for answer in answers] == ["MODEL_NOT_FOUND"] * 2
+
+
+def test_a_runner_asks_for_the_token_who_comes_over_the_network() -> None:
+    app = guarded(PlainTextResponse("ok"), Settings.model_validate({"token": "t"}))
+
+    async def ask(client: tuple[str, int] | None, *headers: tuple[bytes, bytes]) -> int:
+        sent: list[Any] = []
+
+        async def receive() -> Any:
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        scope = {"type": "http", "method": "POST", "path": "/predict", "headers": list(headers)}
+        await app(scope | {"client": client}, receive, send)
+        return int(sent[0]["status"])
+
+    assert asyncio.run(ask(("127.0.0.1", 4000))) == 401
+    assert asyncio.run(ask(("127.0.0.1", 4000), (b"authorization", b"Bearer t"))) == 200
+    assert asyncio.run(ask(None)) == 200  # the gateway, through the socket's file
+
+
+def test_the_folder_for_measurements_is_made_by_who_serves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(home=tmp_path / "home")
+    assert lifecycle.open_metrics(settings) == lifecycle.metrics_folder(settings)
+    assert not settings.home.exists()
+    monkeypatch.setattr(bentoml.server_context, "worker_index", 1)
+    assert lifecycle.open_metrics(settings).is_dir()
+
+
+class Native:
+    @bentoml.api
+    async def predict(
+        self, confidence: float | None = None, max_det: int | None = None
+    ) -> None: ...
+
+
+def parse(**fields: str) -> Any:
+    """A form as BentoML's own route reads it."""
+    made = httpx.Request("POST", "http://localhost", data=fields)
+    body, headers = made.read(), [(name.lower(), value) for name, value in made.headers.raw]
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    scope = {"type": "http", "method": "POST", "headers": headers, "query_string": b""}
+    request = Request(scope, receive)
+    method: Any = Native.predict
+    return asyncio.run(MultipartSerde().parse_request(request, method.input_spec))
+
+
+def test_empty_means_not_given_on_bentomls_own_route_too() -> None:
+    found = parse(confidence="", max_det="")
+    assert (found.confidence, found.max_det) == (None, None)
+    assert parse(confidence="0.5").confidence == 0.5
+
+
+def test_its_errors_name_the_legal_values_too() -> None:
+    with pytest.raises(BadInput, match="'confidence' must be a number from 0 to 1; got 'much'"):
+        parse(confidence="much")
+    with pytest.raises(BadInput, match="'max_det' must be a whole number from 1 to 1000"):
+        parse(max_det="1.5")

@@ -1,0 +1,231 @@
+"""What outlives a request: restarts, deaths, second servers, tokens of a whole server."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import bentoml
+import httpx
+import pytest
+from bentoml.exceptions import BentoMLException
+
+from database import Database
+from models_store.archive import export_archive
+from models_store.registry import Registry
+from models_store.store import ModelStore
+from settings import Settings
+from tests.support.patience import PATIENCE
+from tests.support.serving import ROOT, Server
+
+DETECTOR = "traffic_signs_yolov8n"
+CLASSIFIER = "traffic_signs_mobilenet_v2"
+USE = {"Authorization": "Bearer use"}
+ADMIN = {"Authorization": "Bearer admin"}
+
+Picture = Callable[..., bytes]
+
+
+@pytest.fixture(scope="module")
+def whole(new_home: Callable[[], Path]) -> Iterator[Server]:
+    server = Server(new_home(), VISIONLOOP_TOKEN="use", VISIONLOOP_ADMIN_TOKEN="admin")
+    try:
+        yield server.start()
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def guarded(whole: Server) -> Server:
+    """A server with tokens that runs and serves the detector, whatever the test before did."""
+    if whole.process is None:
+        whole.start()
+    url, choice = f"{whole.url}/models/active", {"model_id": DETECTOR}
+    httpx.post(url, json=choice, headers=ADMIN, timeout=PATIENCE).raise_for_status()
+    return whole
+
+
+def infer(server: Server, image: bytes, **fields: str) -> httpx.Response:
+    return httpx.post(
+        f"{server.url}/infer", files={"image": image}, data=fields, headers=USE, timeout=PATIENCE
+    )
+
+
+def test_tokens_guard_every_route_bentomls_own_too(
+    guarded: Server, picture: Picture, tmp_path: Path
+) -> None:
+    with httpx.Client(base_url=guarded.url, timeout=PATIENCE) as client:
+        for path in ("/models", "/metrics", "/schema.json", "/static_content/x", "/nowhere"):
+            assert client.get(path).status_code == 401
+        for path in ("/infer", "/predict", "/infer/base64"):
+            assert client.post(path).status_code == 401
+        for path in ("/", "/docs", "/openapi.json", "/readyz", "/livez"):
+            assert client.get(path).status_code == 200
+        choice = {"model_id": DETECTOR}
+        assert client.post("/models/active", json=choice, headers=USE).status_code == 403
+        assert client.delete(f"/models/{CLASSIFIER}", headers=USE).status_code == 403
+        assert client.post("/models/active", json=choice, headers=ADMIN).status_code == 200
+    file = tmp_path / "a.jpg"
+    file.write_bytes(picture())
+    with bentoml.SyncHTTPClient(guarded.url, token="use", timeout=PATIENCE) as native:
+        assert native.predict(image=file)["model_id"].startswith(DETECTOR)
+    with (
+        pytest.raises(BentoMLException),
+        bentoml.SyncHTTPClient(guarded.url, token="wrong", timeout=PATIENCE) as native,
+    ):
+        native.predict(image=file)
+
+
+def test_the_start_is_announced_without_the_secrets(guarded: Server) -> None:
+    log = guarded.log.read_text()
+    assert "token=(set)" in log
+    assert "admin" not in log.replace("admin_token", "").replace("administration", "")
+    assert log.count("Settings:") == guarded.starts
+
+
+def test_a_second_server_is_refused_and_the_first_is_none_the_worse(guarded: Server) -> None:
+    command = [sys.executable, "-m", "bentoml", "serve", "service:VisionLoop", "--port", "1"]
+    second = subprocess.run(
+        command, cwd=ROOT, env=guarded.environment, capture_output=True, text=True, timeout=PATIENCE
+    )
+    assert second.returncode == 1
+    assert second.stderr.strip() == (
+        f"Another VisionLoop server is using {guarded.home / 'home'}. "
+        "Stop it, or set VISIONLOOP_HOME to another folder."
+    )
+    with httpx.Client(base_url=guarded.url, headers=USE, timeout=PATIENCE) as client:
+        text = client.get("/metrics", headers={"Accept": "text/plain"}).text
+    assert 'route="/models/active",status="200"' in text
+
+
+def test_a_deleted_model_is_gone_and_a_hurrying_request_is_told(
+    guarded: Server, picture: Picture
+) -> None:
+    registry = _registry(guarded)
+    folder = registry.get(CLASSIFIER).path
+    copied = Path(shutil.copytree(folder, guarded.home / "copy"))
+    model = registry.publish(copied, "short_lived", {"kind": "import"})
+    registry.database.close()
+
+    def loaded() -> str:
+        headers = USE | {"Accept": "text/plain"}
+        text = httpx.get(f"{guarded.url}/metrics", headers=headers, timeout=PATIENCE).text
+        return "\n".join(line for line in text.splitlines() if "_model_loaded{" in line)
+
+    image = picture()
+    assert infer(guarded, image, model_id="short_lived").json()["model_id"] == model.id
+    assert f'model="{model.id}"' in loaded()
+
+    async def race() -> list[httpx.Response]:
+        async with httpx.AsyncClient(base_url=guarded.url, headers=USE, timeout=PATIENCE) as client:
+            asked = [
+                client.post("/infer", files={"image": image}, data={"model_id": model.id})
+                for _ in range(30)
+            ]
+            deleting = client.delete(f"/models/{model.id}", headers=ADMIN)
+            *answers, deleted = await asyncio.gather(*asked, deleting)
+            assert deleted.status_code == 204
+            return list(answers)
+
+    for answer in asyncio.run(race()):
+        if answer.status_code == 200:
+            assert answer.json()["model_id"] == model.id
+        else:
+            assert (answer.status_code, answer.json()["code"]) == (404, "MODEL_NOT_FOUND")
+    assert infer(guarded, image, model_id=model.id).status_code == 404
+    assert not model.path.exists()
+    assert f'model="{model.id}"' not in loaded()
+
+
+def test_importing_needs_the_admin_token_and_a_whole_file(guarded: Server, tmp_path: Path) -> None:
+    registry = _registry(guarded)
+    known = registry.get(CLASSIFIER)
+    archive = export_archive(known, tmp_path / "carried.zip").read_bytes()
+    registry.database.close()
+    with httpx.Client(base_url=guarded.url, timeout=PATIENCE) as client:
+
+        def send(
+            file: str, content: bytes, headers: dict[str, str] = ADMIN, **options: str
+        ) -> httpx.Response:
+            files = {"file": (file, content)}
+            return client.post("/models/import", files=files, data=options, headers=headers)
+
+        assert send("a.zip", archive, USE).status_code == 403
+        for file, content in (
+            ("a.pt", b"version https://git-lfs.github.com/spec/v1\n"),
+            ("a.pt", b""),
+            ("a.zip", archive[:-1000]),
+        ):
+            answer = send(file, content)
+            assert (answer.status_code, answer.json()["code"]) == (400, "INVALID_MODEL_FILE")
+        assert send("a.exe", archive).json()["code"] == "VALIDATION_ERROR"
+        assert send("a.zip", archive, name="not a name").json()["code"] == "VALIDATION_ERROR"
+        assert client.post("/models/import", headers=ADMIN).json()["code"] == "VALIDATION_ERROR"
+
+        arrived = send("a.zip", archive, name="carried")
+        assert arrived.status_code == 201, arrived.text
+        model = arrived.json()
+        assert (model["name"], model["source"]["kind"]) == ("carried", "import")
+        assert client.delete(f"/models/{model['id']}", headers=ADMIN).status_code == 204
+
+
+def _registry(server: Server) -> Registry:
+    settings = Settings.model_validate({"home": server.home / "home"})
+    return Registry(Database(settings), ModelStore(server.home / "bento"))
+
+
+def test_a_killed_runner_comes_back_and_nobody_hangs(guarded: Server, picture: Picture) -> None:
+    image = picture()
+    guarded.workers()["Detector"].send_signal(signal.SIGKILL)
+    deadline = time.monotonic() + PATIENCE
+    seen = set()
+    while time.monotonic() < deadline:
+        answer = infer(guarded, image)
+        seen.add(answer.status_code)
+        if answer.status_code == 200:
+            break
+        assert answer.json()["code"] == "BACKEND_UNAVAILABLE"
+        assert int(answer.headers["Retry-After"]) > 0
+        ready = httpx.get(f"{guarded.url}/readyz", timeout=PATIENCE)
+        assert ready.status_code in (200, 503)
+        time.sleep(0.3)
+    assert 200 in seen
+    guarded.wait_until_ready()
+
+
+def test_a_restart_keeps_the_active_model_and_a_killed_server_leaves_no_process(
+    guarded: Server, picture: Picture
+) -> None:
+    with httpx.Client(base_url=guarded.url, headers=ADMIN, timeout=PATIENCE) as client:
+        client.post("/models/active", json={"model_id": CLASSIFIER})
+    assert infer(guarded, picture()).json()["model_id"].startswith(CLASSIFIER)
+    guarded.stop(signal.SIGKILL)
+    guarded.start()
+    assert infer(guarded, picture()).json()["model_id"].startswith(CLASSIFIER)
+    active = httpx.get(f"{guarded.url}/models/active", headers=USE, timeout=PATIENCE).json()
+    assert active["active_model"]["name"] == CLASSIFIER
+
+
+def test_a_stop_lets_running_requests_finish(guarded: Server, picture: Picture) -> None:
+    image = picture(640, 640)
+
+    async def run() -> list[int]:
+        async with httpx.AsyncClient(base_url=guarded.url, headers=USE, timeout=PATIENCE) as client:
+            asked = [
+                asyncio.create_task(
+                    client.post("/infer", files={"image": image}, data={"model_id": DETECTOR})
+                )
+                for _ in range(24)
+            ]
+            await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+            assert not all(task.done() for task in asked)
+            await asyncio.to_thread(guarded.stop)
+            return [answer.status_code for answer in await asyncio.gather(*asked)]
+
+    assert asyncio.run(run()) == [200] * 24

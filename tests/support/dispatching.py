@@ -1,0 +1,79 @@
+"""A dispatcher under test, with shell scripts for workers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import psutil
+
+from jobs.dispatcher import Dispatcher
+from jobs.processes import is_alive, marked
+from jobs.store import Job, JobStore
+from settings import Settings
+from tests.support.patience import PATIENCE, until
+
+WAIT = "while [ ! -e go ]; do sleep 0.05; done"
+SCATTERED = "setsid sleep 9999 & sleep 9999 & echo ready; sleep 9999"
+
+
+def submit(store: JobStore) -> Job:
+    return store.create("training", config={}, recipe={})
+
+
+@asynccontextmanager
+async def dispatching(
+    store: JobStore,
+    script: str,
+    slots: int = 1,
+    settings: dict[str, Any] | None = None,
+    **more: Any,
+) -> AsyncIterator[Dispatcher]:
+    """A dispatcher whose workers run a shell script in their job's folder."""
+
+    def command(job: Job) -> list[str]:
+        return ["sh", "-c", f"cd {store.folder(job.id)}; {script}"]
+
+    home = store.folder("x").parent.parent
+    chosen = Settings(home=home, train_slots=slots, device="cpu", **(settings or {}))
+    dispatcher = Dispatcher(store, chosen, command=command, **more)
+    dispatcher.start()
+    try:
+        yield dispatcher
+    finally:
+        await asyncio.wait_for(dispatcher.stop(), PATIENCE)
+
+
+async def running(store: JobStore, job: Job) -> Job:
+    """The job, once it runs, in a process that lives."""
+    await until(lambda: store.get(job.id).status == "running")
+    found = store.get(job.id)
+    assert is_alive(found.pid, found.pid_started)
+    return found
+
+
+def log_of(store: JobStore, job: Job) -> str:
+    path = store.log(job.id)
+    return path.read_text() if path.exists() else ""
+
+
+def left(store: JobStore) -> list[psutil.Process]:
+    """The processes of this store's jobs."""
+    found = marked()
+    return [process for job in store.list() for process in found.get(job.id, [])]
+
+
+def left_of(store: JobStore, job: Job) -> list[str]:
+    folder = store.folder(job.id)
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+def story(store: JobStore, body: Callable[[], Awaitable[None]]) -> None:
+    asyncio.run(asyncio.wait_for(_awaited(body), PATIENCE))
+    assert not left(store)
+
+
+async def _awaited(body: Callable[[], Awaitable[None]]) -> None:
+    await body()

@@ -1,0 +1,147 @@
+"""The tables: made by migrations alone, whoever was there before."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import text
+
+from annotation.store import AnnotatedDatasets
+from database import HEAD, Database, alembic_config
+from errors import VisionLoopError
+from evaluation.store import EvaluationStore
+from jobs.store import JobStore
+from migrations.tables import METADATA
+from models_store.registry import Registry
+from settings import Settings
+
+ROOT = Path(__file__).parents[2]
+OLD = Path(__file__).parent / "schema_2.sql"  # a database of the version before Alembic, dumped
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(home=tmp_path)
+
+
+@pytest.fixture
+def database(settings: Settings) -> Iterator[Database]:
+    database = Database(settings)
+    yield database
+    database.close()
+
+
+def old_database(settings: Settings) -> sqlite3.Connection:
+    connection = sqlite3.connect(settings.home / "visionloop.db")
+    connection.executescript(OLD.read_text())
+    return connection
+
+
+def test_the_migrations_make_the_tables_that_the_code_declares(database: Database) -> None:
+    with database.engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, METADATA) == []
+
+
+def test_the_newest_migration_is_the_one_that_is_asked_for(database: Database) -> None:
+    with database.engine.connect() as connection:
+        script = ScriptDirectory.from_config(alembic_config(connection))
+    assert script.get_heads() == [HEAD]
+
+
+@pytest.mark.parametrize("name", ["a?b=1", "a%20b", "a#b", "a:b", "é ö", "file:x", "a\udce9"])
+def test_the_database_lies_in_the_home_whatever_its_name(tmp_path: Path, name: str) -> None:
+    Database(Settings(home=tmp_path / name)).close()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name / "visionloop.db").is_file()
+
+
+def test_a_database_of_the_version_before_keeps_its_rows(settings: Settings) -> None:
+    old = old_database(settings)
+    tables = ("jobs", "models", "promotions", "evaluations", "annotated_datasets",
+              "annotation_entries", "decisions", "live_quality", "shadows")  # fmt: skip
+    before = {name: old.execute(f"SELECT * FROM {name}").fetchall() for name in tables}  # noqa: S608
+    assert all(before[name] for name in ("jobs", "models", "evaluations", "annotation_entries"))
+    old.close()
+    for _ in range(2):  # the second start finds it done
+        database = Database(settings)
+        with database.read() as session:
+            for name in tables:
+                rows = session.execute(text(f"SELECT * FROM {name}")).fetchall()  # noqa: S608
+                assert [tuple(row) for row in rows] == before[name], name
+            assert session.execute(text("PRAGMA foreign_keys")).scalar() == 1
+        jobs, registry = JobStore(database), Registry(database)
+        assert {job.status for job in jobs.list()} == {"completed", "stopped"}
+        trained = next(job for job in jobs.list() if job.status == "completed")
+        assert trained.model_id in [version.id for version in registry.list()]
+        assert EvaluationStore(database).of_job(trained.id, trained.model_id or "") is not None
+        assert AnnotatedDatasets(database).find("upload:shapes-jbb3a4i6") is not None
+        database.close()
+
+
+def test_jobs_of_the_first_schema_gain_the_batch_of_their_checkpoint(settings: Settings) -> None:
+    old = old_database(settings)
+    old.execute("ALTER TABLE jobs DROP COLUMN checkpoint_batch")
+    old.execute("UPDATE state SET number = 1 WHERE key = 'schema'")
+    old.commit()
+    old.close()
+    database = Database(settings)
+    assert {job.checkpoint_batch for job in JobStore(database).list()} == {0}
+    database.close()
+
+
+def test_tables_that_an_older_program_never_made_are_added(settings: Settings) -> None:
+    old = old_database(settings)
+    old.execute("DROP TABLE jobs")
+    old.commit()
+    old.close()
+    database = Database(settings)
+    assert JobStore(database).list() == []
+    database.close()
+
+
+def test_the_version_before_keeps_away_from_a_migrated_database(database: Database) -> None:
+    with database.read() as session:
+        number = session.execute(text("SELECT number FROM state WHERE key = 'schema'")).scalar()
+    assert number == 3  # it knows 2, and refuses a greater one
+
+
+def test_a_database_of_a_newer_program_is_refused(settings: Settings) -> None:
+    database = Database(settings)
+    with database.write() as session:
+        session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    database.close()
+    with pytest.raises(VisionLoopError, match="newer VisionLoop"):
+        Database(settings)
+
+
+def test_eight_processes_open_a_new_database_at_once(settings: Settings) -> None:
+    code = (
+        "import sys; from pathlib import Path; from database import Database; "
+        "from settings import Settings; Database(Settings(home=Path(sys.argv[1])))"
+    )
+    command = [sys.executable, "-c", code, str(settings.home)]
+    started = [
+        subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(8)
+    ]
+    assert [process.communicate()[1] for process in started] == [""] * 8
+    assert [process.returncode for process in started] == [0] * 8
+
+
+def test_a_start_that_changes_nothing_does_not_import_alembic(settings: Settings) -> None:
+    Database(settings).close()
+    code = (
+        "import sys; from pathlib import Path; from database import Database; "
+        "from settings import Settings; Database(Settings(home=Path(sys.argv[1]))); "
+        "print('alembic' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code, str(settings.home)]
+    assert subprocess.check_output(command, cwd=ROOT, text=True).strip() == "False"

@@ -1,0 +1,216 @@
+"""Incremental learning for real: tiny trainings of every task, one all the way to its report."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from dataset.label_files import Row
+from errors import ValidationFailed
+from evaluation.store import EvaluationStore
+from jobs.store import Job
+from models_store.description import ONNX_FILE, Task
+from models_store.export import export_onnx
+from models_store.registry import Registry
+from models_store.weights import load_model
+from settings import get_settings
+from tests.support.shapes import write_shapes
+from tests.support.trainer_job import RecordingJob, drawn, narrow_network, recipe, run
+from training.job import train as work
+from training.modes.incremental import learn, lesson, strength_of
+from training.replay.buffer import FILE
+from training.yolo.class_means import ClassMeans
+from training.yolo.feature_extractor import OldModel
+
+
+def shapes(task: Task, seed: int, **changed: Any) -> str:
+    """A small drawn data set of its own; `changed` goes into its data.yaml."""
+    folder = get_settings().home / "datasets" / f"small-{task}-{seed}"
+    if not folder.exists():
+        write_shapes(folder, task, train=12, val=4, imgsz=96, seed=seed)
+    if task == "classify":
+        return str(folder)
+    content = yaml.safe_load((folder / "data.yaml").read_text()) | changed
+    target = folder / f"{'-'.join(changed) or 'plain'}.yaml"
+    target.write_text(yaml.safe_dump(content))
+    return str(target)
+
+
+def planned(registry: Registry, task: Task, base: str, **fields: Any) -> Any:
+    options = {"old_data": shapes(task, 1), "max_replay_samples": 4}
+    hyper = {} if task == "classify" else {"mosaic": 0.5}
+    defaults = {"mode": "incremental", "base_model": base, "data": shapes(task, 2), "epochs": 1}
+    return recipe(registry, task, **({**defaults, "incremental": options, "hyper": hyper} | fields))
+
+
+@pytest.mark.parametrize("task", ["segment", "pose", "classify"])
+def test_every_task_learns_on(registry: Registry, job: RecordingJob, task: Task) -> None:
+    known = ("arrow",) if task == "pose" else ("Triangle", "lamp")
+    base = narrow_network(registry, task, known)
+    data = shapes(task, 2, names={0: "dart"}) if task == "pose" else shapes(task, 2)
+    trained = run(planned(registry, task, base, data=data), job)
+    model, description = load_model(trained.folder)
+    added = ("dart",) if task == "pose" else ("circle", "square")
+    assert description.names == (*known, *added)
+    assert f"{len(known)} classes of" in job.text
+    assert "4 of 12 old pictures are kept for replay, 20% of each epoch" in job.text
+    assert set(trained.class_counts) == {*known, *added}
+    assert model is not None
+
+
+def test_a_job_learns_on_and_reports_what_it_forgot(registry: Registry, job: RecordingJob) -> None:
+    base = narrow_network(registry, "detect", ("Triangle", "lamp"))
+    export_onnx(registry.get(base).path)
+    plan = planned(registry, "detect", base, epochs=2, name="more-shapes")
+    memory: list[str] = []
+
+    class Stopped(BaseException):
+        """Stands for JobCancelled."""
+
+    job.stop_when = lambda job: Stopped() if len(job.checkpoints) == 1 else None
+    row = Job(recipe=plan.model_dump(mode="json"))
+    with pytest.raises(Stopped):
+        work(job, row, registry)
+    memory.append((job.folder / FILE).read_text())
+    job.stop_when = lambda _: None
+    version = work(job, row, registry)
+    memory.append((job.folder / FILE).read_text())
+    assert memory[0] == memory[1]
+    assert "Training from epoch 2 to epoch 2" in job.text
+
+    assert version.description.names == ("Triangle", "lamp", "circle", "square")
+    assert version.source["parent"] == base
+    assert version.source["mode"] == "incremental"
+    store = EvaluationStore(registry.database)
+    row_of_new = store.of_job(job.id, version.id)
+    assert row_of_new is not None
+    kept = store.folder(row_of_new)
+    assert [row.dataset for row in store.history(version.id)] == [
+        Path(shapes("detect", 1)).parent.name,
+        row_of_new.dataset,
+    ]
+    assert len(store.history(base)) == 2  # the gate need not measure again
+    assert registry.get(base).metrics is None
+    assert not any("has changed since" in note for note in store.report(row_of_new)["notes"])
+    store.database.close()
+    found = json.loads((kept / "forgetting.json").read_text())
+    assert found["metric"] == "mAP50_95"
+    kinds = {row["name"]: row["kind"] for row in found["classes"]}
+    assert kinds == {"Triangle": "old", "circle": "new", "square": "new"}
+    assert found["unmeasured"] == ["lamp"]
+    assert (kept / "plots" / "forgetting.png").is_file()
+    assert "forgetting" in json.loads((kept / "report.json").read_text())["plots"]
+    assert version.source["class_counts"] == {}  # what the base model was trained on is not known
+    metrics = registry.get(version.id).metrics or {}
+    assert metrics["evaluation"] == row_of_new.id
+    assert {"old_classes_before", "old_classes", "new_classes", "mAP50"} <= set(metrics)
+    assert {"old_classes", "new_classes"} <= set(job.metrics[-1])
+    assert "Mean mAP50_95: old classes" in job.text
+
+
+@pytest.mark.parametrize(
+    ("published_with_means", "imgsz", "has"),
+    [(False, 96, False), (True, 96, True), (True, 64, False)],  # they were measured at 96 pixels
+)
+def test_one_new_class_alone_and_no_old_pictures(
+    registry: Registry, job: RecordingJob, published_with_means: bool, imgsz: int, has: bool
+) -> None:
+    base = narrow_network(registry, "classify", ("circle", "square"))
+    before, _ = load_model(registry.get(base).path)
+    if published_with_means:
+        width = before.model[-1].linear.in_features  # type: ignore[index, union-attr]
+        means = ClassMeans(torch.rand(2, width), torch.tensor([30, 20]))
+        means.save(registry.get(base).path)
+    folder = Path(shapes("classify", 3))
+    for split in ("train", "val"):
+        for name in ("circle", "square"):
+            for file in (folder / split / name).glob("*.jpg"):
+                file.unlink()
+    fields = {"data": str(folder), "incremental": None, "imgsz": imgsz}
+    trained = run(planned(registry, "classify", base, **fields), job)
+    after, description = load_model(trained.folder)
+    assert description.names == ("circle", "square", "triangle")
+    assert "1 new ones: triangle" in job.text
+    assert "replay" not in job.text
+    # Only the new row learned, so what was known of the old classes' features is still true.
+    rows = [model.state_dict()["model.9.linear.weight"] for model in (before, after)]
+    assert torch.allclose(rows[0], rows[1][:2], atol=1e-3)
+    assert (f"The base model {'has' if has else 'lacks'} mean") in job.text
+    found = ClassMeans.load(trained.folder)
+    assert found is not None
+    assert found.counts[:2].tolist() == ([30, 20] if has else [0, 0])
+    assert found.counts[2] > 0
+
+
+def test_old_data_of_other_classes_is_refused(registry: Registry, job: RecordingJob) -> None:
+    base = narrow_network(registry, "detect", ("lamp",))
+    with pytest.raises(ValidationFailed, match="old_data_path has no class"):
+        planned(registry, "detect", base)  # before it waits
+    plan = planned(registry, "detect", narrow_network(registry, "detect", ("circle",)))
+    plan = plan.model_copy(update={"base": plan.base.model_copy(update={"value": base})})
+    with pytest.raises(ValidationFailed, match="old_data_path has no class"):
+        run(plan, job)  # of a weights file only loading tells
+
+
+def test_a_classifier_learns_a_class_beside_those_it_never_sees_again(
+    registry: Registry, job: RecordingJob
+) -> None:
+    """A whole life: trained, published with class means, and on from there without old pictures."""
+    everything = drawn("classify", imgsz=64)
+    folders = {"old": ("circle", "square"), "new": ("triangle",)}
+    for phase, names in folders.items():
+        for split in ("train", "val"):
+            for name in names:
+                target = get_settings().home / "datasets" / phase / split / name
+                shutil.copytree(everything / split / name, target)
+    home = get_settings().home / "datasets"
+    fields = {"data": str(home / "old"), "epochs": 8, "model": narrow_network(registry, "classify")}
+    trained = run(recipe(registry, "classify", **fields), job)
+    (trained.folder / ONNX_FILE).write_bytes(b"never served")
+    base = registry.publish(trained.folder, "shapes", {"kind": "train"}).id
+
+    plan = planned(registry, "classify", base, data=str(home / "new"), incremental=None, epochs=2)
+    after = RecordingJob(job.folder.with_name("after"))
+    learned = run(plan, after)
+    assert "has mean features" in after.text
+
+    def right(folder: Path, *names: str) -> float:
+        model, description = load_model(folder)
+        truth = {
+            image: (Row(description.names.index(name), ()),)
+            for name in names
+            for image in (everything / "val" / name).iterdir()
+        }
+        eye = OldModel(model, "classify", 64, torch.device("cpu"))
+        return float((eye.look(list(truth), truth).hardness < 0.5).mean())
+
+    assert right(trained.folder, "circle", "square") > 0.8
+    assert right(learned.folder, "circle", "square") > 0.7
+    assert right(learned.folder, "triangle") > 0.5
+
+
+@pytest.mark.parametrize(("memory", "kept"), [(9, False), (0, True)])
+def test_a_network_with_old_pictures_normalises_anew(memory: int, kept: bool) -> None:
+    assert strength_of(memory).statistics is kept
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_statistics_are_kept_where_they_are_to_be(
+    registry: Registry, job: RecordingJob, kept: bool
+) -> None:
+    base = narrow_network(registry, "classify", ("Triangle", "lamp"))
+    task = lesson(planned(registry, "classify", base), job, get_settings())
+    strength = replace(task.strength, statistics=kept)
+    trained = learn(replace(task, strength=strength), job)
+    means = [
+        load_model(folder)[0].state_dict()["model.0.bn.running_mean"]
+        for folder in (registry.get(base).path, trained.folder)
+    ]
+    assert torch.equal(*means) is kept

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import pytest
+
+from errors import ValidationFailed
+from training.planning.class_union import ClassUnion, unite
+
+OLD = ("stop", "yield")
+
+
+@pytest.mark.parametrize(
+    ("new", "objects", "asked", "expected"),
+    [
+        (("tram",), {0: 5}, (), ("stop", "yield", "tram")),
+        (("tram", "YIELD ", "bus"), {0: 5, 1: 2, 2: 1}, (), ("stop", "yield", "tram", "bus")),
+        (("bus", "tram"), {0: 1, 1: 1}, ("Tram", "bus"), ("stop", "yield", "Tram", "bus")),
+        (("yield", "tram"), {0: 3}, (), OLD),  # nothing of the tram is there to learn
+        (("yield",), {0: 3}, ("Stop",), OLD),  # known already: nothing to add
+        (("tram", " tram "), {0: 1, 1: 1}, (), ("stop", "yield", "tram")),  # one class
+        (("A", "a"), {0: 1, 1: 1}, (), ("stop", "yield", "A", "a")),  # letters
+        (("Stop", "s top"), {0: 1, 1: 1}, (), OLD),  # two spellings of what is known
+        (("stop", "Stop"), {0: 1, 1: 1}, (), ("stop", "yield", "Stop")),  # the exact one is known
+        (("tram",), {0: 1}, ("Tram", "TRAM"), ("stop", "yield", "Tram")),
+    ],
+)
+def test_old_ids_stay_and_new_names_follow(
+    new: tuple[str, ...], objects: dict[int, int], asked: tuple[str, ...], expected: tuple[str, ...]
+) -> None:
+    union = unite(OLD, new, objects, asked)
+    assert union.names == expected
+    assert union.old == 2
+    assert union.added == expected[2:]
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        (("trum",), "new_classes has 'trum'"),
+        (("tram",), "data_path has objects of 'bus'"),
+    ],
+)
+def test_new_classes_must_agree_with_the_data(asked: tuple[str, ...], words: str) -> None:
+    with pytest.raises(ValidationFailed, match=words):
+        unite(OLD, ("tram", "bus"), {0: 1, 1: 1}, asked)
+
+
+@pytest.mark.parametrize(
+    ("names", "data", "expected"),
+    [
+        (("a", "b", "c"), ("C", " b", "x", "a"), (2, 1, None, 0)),
+        (("A", "a", "b"), ("A", "a", "b"), (0, 1, 2)),  # the letters of an alphabet
+        (("A", "a", "b"), ("b", "a", "A"), (2, 1, 0)),
+        (("traffic light",), ("TrafficLight",), (0,)),
+        (("A", "a"), ("a ", "B"), (1, None)),
+    ],
+)
+def test_names_find_their_ids(
+    names: tuple[str, ...], data: tuple[str, ...], expected: tuple[int | None, ...]
+) -> None:
+    assert ClassUnion(names, len(names)).ids(data) == expected

@@ -1,0 +1,382 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from database import Database
+from errors import (
+    DatasetInvalid,
+    DatasetNotFound,
+    Forbidden,
+    InvalidModelFile,
+    JobNotFound,
+    ModelNotFound,
+    ValidationFailed,
+)
+from jobs.artifacts import note_best
+from jobs.store import Job, JobStore, Kind
+from models_store.description import ModelDescription, Preprocessing, Task
+from models_store.registry import Registry
+from models_store.store import ModelStore
+from settings import Settings
+from tests.support.shapes import write_shapes
+from training.planning.base_models import choose_base
+from training.planning.plan import plan
+from training.planning.recipe import Recipe, TrainingRequest, shown_config
+
+
+class Paths:
+    def resolve(self, reference: str) -> Path:
+        return Path(reference)
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    home = tmp_path_factory.mktemp("home").resolve()
+    (home / "pretrained").mkdir()
+    return Settings(home=home / "home", data_roots=(home / "data",), pretrained=home / "pretrained")
+
+
+@pytest.fixture(scope="module")
+def data(settings: Settings) -> Path:
+    return write_shapes(settings.data_roots[0] / "shapes", "detect", train=4, val=2, imgsz=32)
+
+
+@pytest.fixture(scope="module")
+def registry(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    registry = Registry(Database(settings), ModelStore(tmp_path_factory.mktemp("bento")))
+    for name, task in (("signs", "detect"), ("leaves", "classify"), ("yolov8m", "detect")):
+        folder = tmp_path_factory.mktemp(name)
+        description(task).save(folder)  # type: ignore[arg-type]
+        for file in ("model.safetensors", "model.onnx"):
+            (folder / file).write_bytes(name.encode())
+        registry.publish(folder, name, {"kind": "import"})
+    yield registry
+    registry.database.close()
+
+
+def description(task: Task) -> ModelDescription:
+    return ModelDescription(
+        task=task,
+        family="yolo",
+        names=("a", "circle"),
+        architecture={"backbone": [1], "head": [1]},
+        preprocessing=Preprocessing(resize="letterbox", imgsz=320),
+    )
+
+
+def planned(registry: Registry, settings: Settings, data: Path | None, **fields: Any) -> Recipe:
+    request = TrainingRequest(data=str(data) if data else None, **fields)
+    return plan(request, registry, Paths(), settings)
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, {"task": "detect", "name": "detect_yolov8s", "imgsz": 640, "parent": None}),
+        ({"model": "n", "task": "detect"}, {"name": "detect_yolov8n"}),
+        ({"model": "yolo11n"}, {"name": "detect_yolo11n", "family": "yolo"}),
+        ({"model": "signs"}, {"name": "signs", "imgsz": 320}),
+        ({"model": "signs", "imgsz": 100, "name": "mine"}, {"name": "mine", "imgsz": 128}),
+        ({"model": "n", "weights": "signs"}, {"name": "signs"}),
+        ({"model": "m"}, {"name": "detect_yolov8m"}),  # pretrained, in the registry
+        ({"epochs": 1, "batch": 1, "patience": 0}, {"epochs": 1, "batch": 1, "patience": 0}),
+        (
+            {"hyper": {"lr0": "0.01", "mosaic": 0, "seed": ""}},
+            {"hyper": {"lr0": 0.01, "mosaic": 0}},
+        ),
+        ({"mode": "freeze_strategy"}, {"min_epochs_per_stage": 15}),
+        ({"mode": "freeze_strategy", "epochs": 10}, {"min_epochs_per_stage": 3}),
+        (
+            {"mode": "freeze_strategy", "epochs": 10, "task": "classify", "data": "classes"},
+            {"min_epochs_per_stage": 5},
+        ),
+        (
+            {"mode": "freeze_strategy", "epochs": 10, "use_freeze_strategy": False},
+            {"min_epochs_per_stage": 15},
+        ),
+    ],
+)
+def test_a_request_becomes_a_recipe(
+    registry: Registry, settings: Settings, data: Path, fields: Any, expected: dict[str, Any]
+) -> None:
+    if fields.get("data") == "classes":
+        fields = fields | {"data": write_shapes(data.parent.parent / "kinds", "classify", 6, 3, 32)}
+    recipe = planned(registry, settings, **{"data": data} | fields)
+    assert {name: getattr(recipe, name) for name in expected} == expected
+    assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
+
+
+def test_the_learning_modes_resolve_what_they_learn_from(
+    registry: Registry, settings: Settings, data: Path
+) -> None:
+    options = {
+        "old_data": str(data),
+        "new_classes": ("circle", "square", "triangle"),
+        "max_replay_samples": 5,
+    }
+    recipe = planned(
+        registry, settings, data, mode="incremental", base_model="signs", incremental=options
+    )
+    assert recipe.parent == registry.get("signs").id
+    assert (recipe.name, recipe.teacher, recipe.distillation) == ("signs", None, None)
+    assert recipe.incremental is not None
+    assert recipe.incremental.replays
+    assert recipe.incremental.new_classes[0] == "circle"
+
+    student = planned(
+        registry,
+        settings,
+        data,
+        mode="distillation",
+        model="n",
+        distillation={"teacher": "yolov8m", "old_data": " "},
+    )
+    assert student.teacher is not None
+    assert student.teacher.value == registry.get("yolov8m").id
+    assert student.base.kind == "scratch"
+    assert student.distillation is not None
+    assert student.distillation.old_data is None
+    shown = shown_config(student)
+    assert shown["teacher"] == {"kind": "model", "from": student.teacher.value}
+    assert shown["distillation"]["temperature"] == 2.0
+    assert "incremental" not in shown
+    for made in (recipe, student):
+        assert Recipe.model_validate_json(made.model_dump_json()) == made
+
+
+def test_old_pictures_that_are_still_here_are_pointed_out(
+    registry: Registry, settings: Settings, data: Path, tmp_path: Path
+) -> None:
+    class Uploads(Paths):
+        def resolve(self, reference: str) -> Path:
+            if reference == "gone":
+                raise DatasetNotFound("It was deleted.")
+            return Path(reference)
+
+    old = str(settings.data_roots[0] / "old")
+    made = {}
+    for name, source in (("kept", old), ("same", str(data)), ("lost", "gone")):
+        copied = registry.get("signs").path
+        made[name] = registry.publish(copied, name, {"kind": "training", "dataset": source}).id
+    for name, options in (("kept", {}), ("same", {}), ("lost", {}), ("kept", {"old_data": data})):
+        request = TrainingRequest.model_validate(
+            {"mode": "incremental", "data": str(data), "base_model": name}
+            | {"incremental": {key: str(value) for key, value in options.items()}}
+        )
+        recipe = plan(request, registry, Uploads(), settings)
+        told = [note for note in recipe.notes if "No old pictures" in note]
+        pointed = name == "kept" and not options
+        assert len(told) == pointed
+        assert all(made[name] in note and old in note for note in told)
+    for model in made.values():
+        registry.delete(model)
+
+
+@pytest.mark.parametrize("mode", ["incremental", "distillation"])
+def test_a_part_of_the_data_is_not_taken_where_old_pictures_are_replayed(
+    registry: Registry, settings: Settings, data: Path, mode: str
+) -> None:
+    """Ultralytics would leave out the old pictures first: their names come last."""
+    options = {"old_data": str(data), "teacher": "yolov8m"}
+    if mode == "incremental":
+        del options["teacher"]
+    fields = {"mode": mode, "base_model": "signs", mode: options}
+    with pytest.raises(ValidationFailed, match=r"fraction is 0\.5: with old_data_path"):
+        planned(registry, settings, data, hyper={"fraction": 0.5}, **fields)
+    assert planned(registry, settings, data, hyper={"fraction": 1.0}, **fields).mode == mode
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "words"),
+    [
+        ({"data": None}, ValidationFailed, "data_path"),
+        ({"task": "obb"}, ValidationFailed, "detect, segment, classify, pose"),
+        ({"epochs": 0}, ValidationFailed, "epochs is 0; allowed is 1"),
+        ({"batch": -1}, ValidationFailed, "batch"),
+        ({"imgsz": 31}, ValidationFailed, "imgsz"),
+        ({"patience": -1}, ValidationFailed, "patience"),
+        ({"min_epochs_per_stage": 0}, ValidationFailed, "min_epochs_per_stage"),
+        ({"mode": "incremental"}, ValidationFailed, "base_model_path is missing"),
+        ({"mode": "incremental", "base_model": "nothing"}, ModelNotFound, "Known: leaves"),
+        ({"mode": "incremental", "base_model": "/etc/x.pt"}, Forbidden, "VISIONLOOP_DATA_ROOTS"),
+        (
+            {"mode": "incremental", "base_model": "leaves", "task": "detect"},
+            ValidationFailed,
+            "for classify",
+        ),
+        (
+            {"mode": "incremental", "base_model": "signs", "incremental": {"old_data": "/gone"}},
+            Forbidden,
+            "old_data_path: ",
+        ),
+        (
+            {"mode": "incremental", "base_model": "signs", "incremental": {"replay_ratio": 0.999}},
+            ValidationFailed,
+            "replay_ratio is 0.999; allowed is 0 to 0.9",
+        ),
+        (
+            {"mode": "incremental", "base_model": "signs", "incremental": {"new_classes": ["bus"]}},
+            ValidationFailed,
+            "new_classes has 'bus'",
+        ),
+        ({"mode": "distillation"}, ValidationFailed, "teacher_model_path is missing"),
+        (
+            {"mode": "distillation", "distillation": {"teacher": "nothing"}},
+            ModelNotFound,
+            "Known: leaves",
+        ),
+        (
+            {"mode": "distillation", "distillation": {"teacher": "leaves"}},
+            ValidationFailed,
+            "for classify",
+        ),
+        ({"model": "nothing"}, ModelNotFound, "Known: leaves"),
+        ({"model": "yolo11q"}, ValidationFailed, "no 'yolo11q'"),
+        ({"model": "leaves", "task": "detect"}, ValidationFailed, "for classify"),
+        ({"model": "yolov8n-seg", "task": "detect"}, ValidationFailed, "is for segment"),
+        ({"model": "mobilenet", "task": "detect"}, ValidationFailed, "classifies"),
+        ({"mode": "freeze_strategy", "model": "mobilenet"}, ValidationFailed, "regular"),
+        ({"name": "Not OK!"}, ValidationFailed, "no usable model name"),
+        ({"hyper": {"exec": 1}}, ValidationFailed, "Known: amp"),
+        ({"hyper": {"lr0": 5}}, ValidationFailed, "lr0 is '5'"),
+        ({"weights": "/etc/passwd"}, Forbidden, "VISIONLOOP_DATA_ROOTS"),
+        ({"weights": "0" * 32}, JobNotFound, "No job"),
+        ({"weights": "../best.pt"}, Forbidden, "VISIONLOOP_DATA_ROOTS"),
+        ({"task": "classify"}, DatasetInvalid, ""),
+    ],
+)
+def test_a_wrong_request_is_refused_with_its_remedy(
+    registry: Registry,
+    settings: Settings,
+    data: Path,
+    fields: dict[str, Any],
+    error: type[Exception],
+    words: str,
+) -> None:
+    request: dict[str, Any] = {"data": data} | fields
+    with pytest.raises(error) as caught:
+        planned(registry, settings, **request)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "epoch", "task", "words"),
+    [
+        ("training", "failed", 3, None, None),
+        ("training", "stopped", 3, "classify", None),
+        ("training", "failed", 0, None, "left no weights"),
+        ("training", "completed", 3, None, "start from its model m:1"),
+        ("training", "queued", 3, None, "is queued"),
+        ("evaluation", "failed", 3, None, "no training"),
+        ("training", "failed", 3, "detect", "trained for classify"),
+    ],
+)
+def test_a_job_that_came_to_no_model_can_be_started_from(
+    registry: Registry,
+    settings: Settings,
+    kind: Kind,
+    status: Any,
+    epoch: int,
+    task: Task | None,
+    words: str | None,
+) -> None:
+    store = JobStore(Database(settings))
+    recipe = {"family": "mobilenet", "task": "classify", "name": "leaves", "imgsz": 96}
+    job = store.create(kind, config={}, recipe=recipe, task="classify")
+    if epoch:
+        checkpoints = store.folder(job.id) / "checkpoints"
+        checkpoints.mkdir()
+        (checkpoints / "best.pt").touch()
+        note_best(checkpoints, epoch)
+    if status != "queued":
+        store.finish(job.id, status, model_id="m:1" if status == "completed" else None)
+    store.database.close()
+    if words is None:
+        base = choose_base("n", job.id, task, registry, settings)
+        assert (base.kind, base.family, base.default_name) == ("job", "mobilenet", "leaves")
+        assert (base.imgsz, base.shown) == (96, f"job {job.id}")
+        assert f"job {job.id}, of its epoch {epoch}" in base.sentence
+    else:
+        with pytest.raises(ValidationFailed, match=words):
+            choose_base("n", job.id, task, registry, settings)
+
+
+def test_an_interrupted_lesson_goes_on_from_its_job(
+    registry: Registry, settings: Settings, data: Path
+) -> None:
+    store = JobStore(Database(settings))
+    plain = {"family": "yolo", "task": "detect", "name": "signs", "imgsz": 96}
+    job = _failed(store, plain)
+    for mode in ("incremental", "distillation"):
+        fields: dict[str, Any] = {"mode": mode, "base_model": "signs", "weights": job.id}
+        fields |= {"distillation": {"teacher": "yolov8m"}} if mode == "distillation" else {}
+        found = planned(registry, settings, data, **fields)
+        assert found.base.value == job.id
+        told = any("hold on to what these weights know" in note for note in found.notes)
+        assert told == (mode == "incremental")
+
+    # What is held on to is what the first job began with, however often it is interrupted.
+    lesson: dict[str, Any] = {"mode": "incremental", "base_model": "signs"}
+    first = planned(registry, settings, data, **lesson)
+    for _ in range(2):
+        ended = _failed(store, first.model_dump(mode="json"))
+        first = planned(registry, settings, data, **lesson, weights=ended.id)
+        assert (first.base.kind, first.base.value) == ("job", ended.id)
+        assert first.old_base is not None
+        assert first.parent == first.origin.value == registry.get("signs").id
+        assert any("holds on to signs:" in note for note in first.notes)
+        assert shown_config(first)["old_base"] == {"kind": "model", "from": first.origin.shown}
+    gone = first.origin.model_copy(update={"value": "gone:1"})
+    ended = _failed(store, first.model_copy(update={"old_base": gone}).model_dump(mode="json"))
+    assert planned(registry, settings, data, **lesson, weights=ended.id).old_base is None
+    store.database.close()
+
+
+def _failed(store: JobStore, recipe: dict[str, Any]) -> Job:
+    """A training that left its best weights."""
+    job = store.create("training", config={}, recipe=recipe, task="detect")
+    checkpoints = store.folder(job.id) / "checkpoints"
+    checkpoints.mkdir()
+    (checkpoints / "best.pt").touch()
+    note_best(checkpoints, 2)
+    store.finish(job.id, "failed")
+    return job
+
+
+def test_weights_of_a_scale_come_from_registry_then_folder_then_nowhere(
+    registry: Registry, settings: Settings
+) -> None:
+    assert settings.pretrained is not None
+    folder = settings.pretrained
+
+    def base(scale: str, **changed: Any) -> tuple[str, str]:
+        found = choose_base(scale, None, None, registry, settings.model_copy(update=changed))
+        return found.kind, found.shown
+
+    (folder / "yolov8s.pt").write_bytes(b"")
+    (folder / "yolov8m.pt").write_bytes(b"")
+    assert base("m") == ("model", registry.get("yolov8m").id)
+    assert base("s") == ("file", "yolov8s.pt")
+    assert base("s", pretrained=None) == ("scratch", "yolov8s")
+    assert base("l", allow_download=True) == ("download", "yolov8l.pt")
+    scratch = choose_base("x", None, None, registry, settings)
+    assert scratch.kind == "scratch"
+    assert "from scratch" in scratch.sentence
+    assert "VISIONLOOP_PRETRAINED" in scratch.sentence
+
+
+def test_a_weights_file_is_looked_at_before_the_job_waits(
+    registry: Registry, settings: Settings
+) -> None:
+    file = settings.data_roots[0] / "weights.pt"
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(b"version https://git-lfs.github.com/spec/v1")
+    for named in (str(file), "weights.pt"):  # a relative path counts from the roots
+        with pytest.raises(InvalidModelFile, match="Git LFS"):
+            choose_base("n", named, "detect", registry, settings)
+    with pytest.raises(InvalidModelFile, match=r"no weights file 'sub/weights.pt'"):
+        choose_base("n", "sub/weights.pt", "detect", registry, settings)

@@ -1,0 +1,241 @@
+"""The loss of a student: Ultralytics' own, and what the teacher adds, scaled to it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from training.distillation.consistency import (
+    DenseConsistency,
+    PictureConsistency,
+    ramp,
+    strong_view,
+    unchanged_statistics,
+)
+from training.distillation.losses import (
+    BernoulliDistillation,
+    BoxDistillation,
+    FeatureDistillation,
+    MaskDistillation,
+    SoftmaxDistillation,
+)
+from training.distillation.partial_labels import OpenTargets
+from training.distillation.teacher import (
+    Captured,
+    Outputs,
+    Teacher,
+    has_same_bins,
+    relative_boxes,
+)
+from training.planning.options import DistillationOptions
+from training.replay.merged_dataset import is_replayed
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What weights of 1 mean.
+
+    `python -m benchmarks.learning distillation --study` compares it with terms that are twice as
+    strong, and with terms that fade.
+
+    Attributes:
+        cls, box, feat, mask: Factors that bring each term to the scale of Ultralytics' losses;
+            `cls` also that of a detector's consistency.
+        picture: The same for the class term of a classifier; its consistency has none.
+        last: Share of the terms' strength that is left in the last epoch, after a cosine.
+            YOLOv6 3.0 lets them fade.
+    """
+
+    cls: float = 0.5
+    box: float = 0.5
+    feat: float = 0.5
+    mask: float = 1.0
+    picture: float = 0.5
+    last: float = 1.0
+
+
+TUNING = Tuning()
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a criterion needs of the training that it belongs to.
+
+    Attributes:
+        classes: Ids of the shared classes: the student's, the teacher's.
+        features: The feature term; None where it is left out.
+        captured: The features of a classifier, which its outputs do not hold.
+        unlabelled: Classes whose labels are missing in new and in old images.
+        log: A line for the log of the job.
+    """
+
+    options: DistillationOptions
+    tuning: Tuning
+    teacher: Teacher
+    classes: tuple[list[int], list[int]]
+    features: FeatureDistillation | None
+    captured: Captured
+    unlabelled: tuple[Sequence[int], Sequence[int]]
+    log: Callable[[str], None]
+
+
+class Criterion:
+    """Takes the place of Ultralytics' criterion while the student trains.
+
+    Attributes:
+        progress: Share of the epochs that is done.
+    """
+
+    def __init__(self, context: Context, student: nn.Module, task_loss: Any) -> None:
+        self.context = context
+        self.student = student
+        self.task_loss = task_loss
+        self.progress = 0.0
+        self.ours, self.theirs = context.classes
+
+    def __deepcopy__(self, _: dict[int, Any]) -> None:
+        """A copy of the student, like its average, has no teacher."""
+
+    def update(self) -> None:
+        """Ultralytics calls this after each epoch; end-to-end heads shift weights then."""
+        if hasattr(self.task_loss, "update"):
+            self.task_loss.update()
+
+    @property
+    def strength(self) -> float:
+        """From 1 to `Tuning.last`."""
+        last = self.context.tuning.last
+        return last + (1 - last) * (1 + math.cos(math.pi * self.progress)) / 2
+
+    def importance(self, batch: dict[str, Any]) -> Tensor:
+        """How much each picture's terms count (B,): old ones `replay_distill_boost` times."""
+        images, options = batch["img"], self.context.options
+        weight = images.new_ones(len(images))
+        if options.replays and "im_file" in batch:
+            old = [is_replayed(file) for file in batch["im_file"]]
+            weight[torch.tensor(old, device=images.device)] = options.replay_distill_boost
+        return weight
+
+    def sum(self, terms: dict[str, tuple[float, Tensor]]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Weighted terms added up, and each of them to be shown."""
+        strength = self.strength
+        scaled = {name: factor * strength * value for name, (factor, value) in terms.items()}
+        total = torch.stack([value.float() for value in scaled.values()]).sum()
+        return total, {name: value.detach() for name, value in scaled.items()}
+
+
+class DenseCriterion(Criterion):
+    """For detection and segmentation heads."""
+
+    def __init__(self, context: Context, student: Any, task_loss: Any) -> None:
+        super().__init__(context, student, task_loss)
+        options = context.options
+        self.scores = BernoulliDistillation(options.temperature)
+        self.boxes = BoxDistillation(options.temperature)
+        self.masks = MaskDistillation(options.temperature)
+        self.consistency = DenseConsistency(options.pseudo_conf_threshold)
+        self.has_bins = has_same_bins(student, context.teacher)
+        self.strides = [int(stride) for stride in student.model[-1].stride]
+        self.open = context.unlabelled
+        if options.reg_weight and not self.has_bins:
+            context.log(
+                "The box term is left out: the heads do not describe boxes by the same bins."
+            )
+
+    def __call__(self, preds: Any, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+        student, images = Outputs.of_head(preds), batch["img"]
+        teacher = self.context.teacher(images)
+        if any(self.open):
+            self._complete(teacher, batch["im_file"])
+        loss, items = self.task_loss(preds, batch)
+        terms = self._terms(student, teacher, images, self.importance(batch))
+        if terms:
+            added, shown = self.sum(terms)
+            loss, items = torch.cat([loss, added[None] * len(images)]), {**items, **shown}
+        return loss, items
+
+    def _complete(self, teacher: Outputs, files: Sequence[str]) -> None:
+        """What a picture's data set does not label is left to the teacher."""
+        taught = teacher.scores[..., self.theirs].sigmoid()
+        targets = OpenTargets(taught, self.ours, *self.open, files)
+        branches = (getattr(self.task_loss, name, None) for name in ("one2many", "one2one"))
+        for loss in (self.task_loss, *branches):
+            if hasattr(loss, "bce"):
+                loss.bce = targets
+
+    def _terms(
+        self, student: Outputs, teacher: Outputs, images: Tensor, weight: Tensor
+    ) -> dict[str, tuple[float, Tensor]]:
+        options, tuning = self.context.options, self.context.tuning
+        said, taught = student.scores[..., self.ours], teacher.scores[..., self.theirs]
+        confidence = taught.sigmoid().amax(-1)
+        anchors, amount = confidence * weight[:, None], confidence.sum().clamp(min=1)
+        terms = {}
+        if options.cls_weight:
+            value = self.scores(said, taught, anchors, amount)
+            terms["distill_cls"] = (options.cls_weight * tuning.cls, value)
+        if options.reg_weight and self.has_bins:
+            assert student.boxes is not None
+            assert teacher.boxes is not None
+            value = self.boxes(student.boxes, teacher.boxes, anchors, amount)
+            terms["distill_box"] = (options.reg_weight * tuning.box, value)
+        if self.context.features is not None:
+            value = self.context.features(student.features, teacher.features, weight)
+            terms["distill_feat"] = (options.feat_weight * tuning.feat, value)
+        if options.mask_weight and student.masks is not None and teacher.masks is not None:
+            height, width = images.shape[2:]
+            boxes = relative_boxes(teacher, self.strides, (height, width))
+            value = self.masks(student.masks, teacher.masks, boxes, confidence, weight)
+            terms["distill_mask"] = (options.mask_weight * tuning.mask, value)
+        if options.enable_consistency:
+            with unchanged_statistics(self.student):
+                strong = Outputs.of_head(self.student(strong_view(images)))
+            bins = self.has_bins
+            value = self.consistency(
+                Outputs(strong.scores[..., self.ours], boxes=strong.boxes if bins else None),
+                Outputs(taught, boxes=teacher.boxes if bins else None),
+                weight,
+            )
+            factor = options.consistency_weight * tuning.cls * ramp(self.progress)
+            terms["consistency"] = (factor, value)
+        return terms
+
+
+class PictureCriterion(Criterion):
+    """For classifiers."""
+
+    def __init__(self, context: Context, student: Any, task_loss: Any) -> None:
+        super().__init__(context, student, task_loss)
+        self.scores = SoftmaxDistillation(context.options.temperature)
+        self.consistency = PictureConsistency(context.options.pseudo_conf_threshold)
+
+    def __call__(self, preds: Tensor, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+        loss, items = self.task_loss(preds, batch)
+        context, images = self.context, batch["img"]
+        options, tuning = context.options, context.tuning
+        teacher = context.teacher(images)
+        known = torch.isin(batch["cls"], batch["cls"].new_tensor(self.ours))
+        weight = self.importance(batch)
+        taught = Outputs(teacher.scores[:, self.theirs])
+        terms = {}
+        if options.cls_weight:
+            value = self.scores(preds[:, self.ours], taught.scores, weight * known)
+            terms["distill_cls"] = (options.cls_weight * tuning.picture, value)
+        if context.features is not None:
+            value = context.features(context.captured.features, teacher.features, weight)
+            terms["distill_feat"] = (options.feat_weight * tuning.feat, value)
+        if options.enable_consistency:
+            with unchanged_statistics(self.student):
+                strong = Outputs(self.student(strong_view(images))[:, self.ours])
+            value = self.consistency(strong, taught, weight * known)
+            factor = options.consistency_weight * ramp(self.progress)
+            terms["consistency"] = (factor, value)
+        if terms:
+            added, shown = self.sum(terms)
+            loss, items = loss + added, {**items, **shown}
+        return loss, items

@@ -1,0 +1,140 @@
+"""Forgetting is measured and reported, as a part of the training job."""
+
+from __future__ import annotations
+
+import json
+import os
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dataset.allowed_roots import data_roots, shown_name
+from dataset.dataset import Dataset
+from dataset.inspection import check
+from errors import VisionLoopError
+from evaluation.evaluator import evaluate
+from evaluation.store import PLOTS, REPORT, EvaluationRow, EvaluationStore
+from inference.device import device
+from models_store.description import ONNX_FILE, ModelDescription
+from models_store.registry import Registry
+from models_store.versions import ModelVersion
+from training.incremental.forgetting import FILE, PLOT, Forgetting, Report, compare
+from training.planning.recipe import Recipe
+
+if TYPE_CHECKING:
+    from jobs.handle import JobHandle
+
+
+def report_forgetting(
+    version: ModelVersion, row: EvaluationRow, recipe: Recipe, job: JobHandle, registry: Registry
+) -> Forgetting | None:
+    """Measure the base model and the new version, and keep the comparison with its evaluation.
+
+    The model is published by now and stays, whatever happens here.
+
+    Args:
+        version: The new version.
+        row: Its evaluation on the new data's val split.
+        recipe: Of mode incremental.
+        job: Told; asked whether to end.
+        registry: Has both models.
+
+    Raises:
+        JobCancelled: A stop was asked for.
+    """
+    try:
+        kept = EvaluationStore(registry.database).folder(row)
+        if (kept / FILE).is_file():
+            return None
+        found = _measure(version, kept, recipe, job, registry)
+        _keep(found, kept)
+        present = registry.get(version.id).metrics or {}
+        registry.set_metrics(version.id, {**present, **found.figures})
+        job.advance(1.0, found.figures)
+        job.log(found.sentence)
+        return found
+    except Exception as error:
+        if not isinstance(error, VisionLoopError):
+            traceback.print_exc()
+        reason = str(error).strip().partition("\n")[0][:300] or type(error).__name__
+        job.log(f"What was forgotten could not be measured: {reason}")
+        return None
+
+
+def _measure(
+    version: ModelVersion, kept: Path, recipe: Recipe, job: JobHandle, registry: Registry
+) -> Forgetting:
+    settings = registry.settings
+    roots = data_roots(settings)
+    paths = {"new": recipe.dataset}
+    if recipe.incremental is not None and recipe.incremental.old_data:
+        paths["old"] = recipe.incremental.old_data
+    data: dict[str, Dataset] = {
+        name: check(path, recipe.task, roots, fewest=1) for name, path in paths.items()
+    }
+    origin = recipe.origin
+    base = registry.get(origin.value) if origin.kind == "model" else None
+    folder = base.path if base else job.folder / "base"
+    after = {"new": json.loads((kept / REPORT).read_text())}
+    before: dict[str, Report] = {}
+    for name, dataset in data.items():
+        path = Path(paths[name])
+        job.log(f"Measuring what was known before on {shown_name(path, settings)}.")
+        if base is not None and (folder / ONNX_FILE).is_file():
+            before[name] = _evaluated(base, dataset, path, job, registry)
+        else:
+            before[name] = _evaluate(folder, dataset, job, registry)
+        if name not in after:
+            after[name] = _evaluated(version, dataset, path, job, registry)
+    names = ModelDescription.load(folder).names
+    return compare(recipe.task, names, before, after, origin.shown, version.id)
+
+
+def _evaluated(
+    version: ModelVersion, dataset: Dataset, path: Path, job: JobHandle, registry: Registry
+) -> Report:
+    """The report on val of a version; it stays in the history, where the gate finds it."""
+    from evaluation.job import measure
+
+    name = shown_name(path, registry.settings)
+    store = EvaluationStore(registry.database)
+    row = store.latest(version.id, dataset.fingerprint, "val") or measure(
+        version, dataset, path, name, "val", job, registry, (1.0, 1.0), (), "aside"
+    )
+    return store.report(row)
+
+
+def _evaluate(folder: Path, dataset: Dataset, job: JobHandle, registry: Registry) -> Report:
+    """The report on val; with the engine that serves, or PyTorch where nothing was exported."""
+    loaded = None
+    if not (folder / ONNX_FILE).is_file():
+        from inference.torch_engine import TorchEngine  # torch
+
+        where = device(registry.settings)
+        description = ModelDescription.load(folder)
+        loaded = (TorchEngine(folder, "cpu" if where == "cpu" else "cuda", False), description)
+    output = job.folder / "evaluation"
+    output.mkdir(parents=True, exist_ok=True)
+    return evaluate(
+        folder,
+        dataset,
+        "val",
+        registry.settings,
+        output=output,
+        progress=lambda *_: job.check(),
+        loaded=loaded,
+    ).report
+
+
+def _keep(found: Forgetting, folder: Path) -> None:
+    """Beside the evaluation, and in its report; the file that says it is done comes last."""
+    from training.incremental.forgetting_plot import write_plot
+
+    write_plot(found, folder / PLOTS / f"{PLOT}.png")
+    report = json.loads((folder / REPORT).read_text())
+    report["forgetting"] = found.to_json()
+    report["plots"] = [*(name for name in report["plots"] if name != PLOT), PLOT]
+    for name, content in ((REPORT, report), (FILE, found.to_json())):
+        temporary = folder / f"{name}.writing"
+        temporary.write_text(json.dumps(content, allow_nan=False), encoding="utf-8")
+        os.replace(temporary, folder / name)

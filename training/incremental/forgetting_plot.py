@@ -1,0 +1,75 @@
+"""The plot of a forgetting report: each class before and after."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+if TYPE_CHECKING:
+    from training.incremental.forgetting import Forgetting
+
+MOST = 40  # classes with bars; beyond, the old ones that lost most, and the new ones
+LONGEST = 24  # letters of a name
+BEFORE, AFTER, NEW = "#b4bcc6", "#1f5fa8", "#2e9e5b"
+TITLES = {"accuracy": "accuracy", "mAP50_95": "mAP50-95"}
+
+
+def write_plot(found: Forgetting, file: Path) -> None:
+    """Draw the report as a PNG."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with matplotlib.rc_context({"font.size": 10}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # letters that no font here has
+        draw(found).savefig(file, dpi=110)
+
+
+def draw(found: Forgetting) -> Figure:
+    """Old classes with a bar before and one after, then the new ones, then the means."""
+    rows = list(found.classes)
+    if left := len(rows) - MOST:
+        if left > 0:
+            rows.sort(key=lambda row: (row["kind"] == "old", row["after"] - (row["before"] or 0)))
+            rows = rows[:MOST]
+        rows.sort(key=lambda row: row["kind"] == "new")
+    labels = [_short(str(row["name"])) for row in rows]
+    before = [row["before"] for row in rows]
+    after = [row["after"] for row in rows]
+    kinds = [row["kind"] for row in rows]
+    for kind in ("old", "new"):
+        if (mean := found.mean(kind, "after")) is not None:
+            labels.append(f"mean of {kind} classes")
+            before.append(found.mean(kind, "before"))
+            after.append(mean)
+            kinds.append(kind)
+    places = np.arange(len(labels))
+    figure = Figure(figsize=(8.5, max(3.0, 0.42 * len(labels) + 1.4)), layout="constrained")
+    axes = figure.subplots()
+    olds = [i for i, kind in enumerate(kinds) if kind == "old"]
+    news = [i for i, kind in enumerate(kinds) if kind == "new"]
+    if olds:
+        earlier = [before[i] or 0.0 for i in olds]
+        later = [after[i] for i in olds]
+        axes.barh(places[olds] - 0.2, earlier, 0.38, color=BEFORE, label="old class, before")
+        bars = axes.barh(places[olds] + 0.2, later, 0.38, color=AFTER, label="old class, after")
+        axes.bar_label(bars, [f"{b - a:+.3f}" for a, b in zip(earlier, later, strict=True)],
+                       padding=3, fontsize=8)  # fmt: skip
+    if news:
+        later = [after[i] for i in news]
+        bars = axes.barh(places[news], later, 0.5, color=NEW, label="new class")
+        axes.bar_label(bars, fmt="%.3f", padding=3, fontsize=8)
+    axes.set_yticks(places, labels)
+    axes.margins(y=0.02)
+    axes.invert_yaxis()
+    metric = TITLES.get(found.metric, found.metric.replace("_", " "))
+    axes.set(xlim=(0, 1.1), xlabel=metric, title="What was kept and what was learned")
+    axes.grid(axis="x", alpha=0.3)
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"

@@ -1,0 +1,300 @@
+"""Where a training starts from: weights of the registry, of a file, or none.
+
+`choose_base` decides when a job is asked for and needs no torch; `training.start_weights` loads
+what was chosen, in the worker.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict
+
+from database import Database
+from dataset.allowed_roots import data_roots, is_inside, real_path
+from errors import Forbidden, InvalidModelFile, ModelNotFound, ValidationFailed
+from jobs.artifacts import best_weights
+from jobs.store import JOB_ID, JobStore
+from models_store.description import Family, Task
+from models_store.file_type import check_checkpoint
+from models_store.names import suggest_name
+from models_store.registry import Registry
+from settings import Settings
+
+SCALES = ("n", "s", "m", "l", "x")
+SUFFIXES: dict[Task, str] = {"detect": "", "segment": "-seg", "pose": "-pose", "classify": "-cls"}
+ARCHITECTURE = re.compile(r"(yolo(?:v[0-9]+|[0-9]+))([a-z])(-seg|-pose|-cls)?(?:\.pt)?")
+MOBILENET = "mobilenet_v2"
+MOBILENET_NAMES = frozenset({"mobilenet", "mobilenetv2", MOBILENET})
+WEIGHT_FILES = (".pt", ".pth")
+VAGUE = frozenset({"best", "last", "weights", "model"})  # file names that say nothing
+DOWNLOADABLE = re.compile(r"yolo(v8|11|12|26)[nsmlx](-seg|-pose|-cls)?")
+
+
+class Base(BaseModel):
+    """What a training starts from.
+
+    `value` is a model id (`model`), an absolute path (`file`), the id of a job that came to no
+    model (`job`), the name of a file to be fetched (`download`), or an architecture's name
+    (`scratch`).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["scratch", "model", "file", "job", "download"]
+    value: str
+    family: Family
+    task: Task
+    default_name: str  # of the model to be published
+    sentence: str  # for the log and the job's config
+    imgsz: int | None = None  # of the registry's model, of the job
+
+    @property
+    def shown(self) -> str:
+        """`value` without folders."""
+        if self.kind == "job":
+            return f"job {self.value}"
+        return Path(self.value).name if self.kind == "file" else self.value
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A network by name: `yolov8n-seg`, `yolo11s`, `mobilenet_v2`."""
+
+    family: Family
+    task: Task
+    name: str
+
+    @property
+    def default_name(self) -> str:
+        plain = self.name.removesuffix(SUFFIXES[self.task]) if self.family == "yolo" else self.name
+        return f"{self.task}_{plain}"
+
+
+def choose_base(
+    model: str | None,
+    weights: str | None,
+    task: Task | None,
+    registry: Registry,
+    settings: Settings,
+) -> Base:
+    """Decide on the start weights.
+
+    Args:
+        model: A scale (`s`), an architecture (`yolo11n`, `mobilenet`), a model id, or a path.
+        weights: A path, model id or job id that goes before `model`.
+        task: None: as the model says, else detect.
+        registry: Its models are looked at first.
+        settings: Allowed roots, the folder of pretrained weights, whether to download.
+
+    Raises:
+        ValidationFailed: No such architecture, or the model is for another task.
+        ModelNotFound, JobNotFound, Forbidden, InvalidModelFile: The named weights are not usable.
+    """
+    model = (model or "").strip() or "s"
+    if weights := (weights or "").strip():
+        family: Family = "mobilenet" if model.lower() in MOBILENET_NAMES else "yolo"
+        return _given(weights, task, family, registry, settings)
+    architecture = find_architecture(model, task)
+    if architecture is None:
+        return _given(model, task, "yolo", registry, settings)
+    return _pretrained(architecture, registry, settings)
+
+
+def find_architecture(text: str, task: Task | None) -> Architecture | None:
+    """The architecture that a scale or a name means; None for a model id or a path.
+
+    Raises:
+        ValidationFailed: It is named like one, but there is none of this family, scale and task.
+    """
+    word = text.lower()
+    if word in MOBILENET_NAMES:
+        if task not in (None, "classify"):
+            raise ValidationFailed(f"MobileNet classifies; it cannot be trained for {task}.")
+        return Architecture("mobilenet", "classify", MOBILENET)
+    if word in SCALES:
+        word = f"yolov8{word}"
+    match = ARCHITECTURE.fullmatch(word)
+    if match is None:
+        return None
+    family, scale, suffix = match.groups()
+    named = next((t for t, s in SUFFIXES.items() if suffix and s == suffix), None)
+    if named and task and named != task:
+        raise ValidationFailed(f"{text!r} is for {named}, but task is {task}.")
+    task = named or task or "detect"
+    name = f"{family}{scale}{SUFFIXES[task]}"
+    if name not in _architectures():
+        known = sorted(n for n in _architectures() if n.endswith(SUFFIXES[task]))
+        families = sorted({n.split("-")[0][:-1] for n in known if task != "detect" or "-" not in n})
+        raise ValidationFailed(
+            f"There is no {text!r} for {task}. Families: {', '.join(families)}, each with a "
+            "scale, mostly n, s, m, l or x: yolov8n, yolo11s, …"
+        )
+    return Architecture("yolo", task, name)
+
+
+def architecture_yaml(name: str) -> dict[str, object]:
+    """Ultralytics' model yaml of an architecture, with its scale set."""
+    path, scale = _architectures()[name]
+    description = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return description | ({"scale": scale} if scale else {})
+
+
+@lru_cache(maxsize=1)
+def _architectures() -> dict[str, tuple[Path, str | None]]:
+    """Name (`yolov8n-seg`) → Ultralytics' yaml file and scale. Does not import ultralytics."""
+    spec = importlib.util.find_spec("ultralytics")
+    if spec is None or not spec.submodule_search_locations:
+        return {}
+    found: dict[str, tuple[Path, str | None]] = {}
+    for path in Path(spec.submodule_search_locations[0]).glob("cfg/models/*/yolo*.yaml"):
+        if match := re.fullmatch(r"(yolo(?:v[0-9]+|[0-9]+))([a-z]?)(-seg|-pose|-cls)?", path.stem):
+            family, scale, suffix = match.groups()
+            if family in ("yolov3", "yolov5", "yolov6"):  # other heads, other pretrained files
+                continue
+            if scale:
+                found[path.stem] = (path, None)
+                continue
+            scales = yaml.safe_load(path.read_text(encoding="utf-8")).get("scales") or {}
+            for letter in scales:
+                found[f"{family}{letter}{suffix or ''}"] = (path, str(letter))
+    return found
+
+
+def _pretrained(architecture: Architecture, registry: Registry, settings: Settings) -> Base:
+    """Pretrained weights of an architecture where they are at hand, else none."""
+    name = architecture.name
+    base = {
+        "family": architecture.family,
+        "task": architecture.task,
+        "default_name": architecture.default_name,
+    }
+    try:
+        found = registry.get(name)
+    except ModelNotFound:
+        found = None
+    if found and (found.description.task, found.description.family) == (
+        architecture.task,
+        architecture.family,
+    ):
+        sentence = f"Starts from the registry's {found.id}."
+        return Base(kind="model", value=found.id, sentence=sentence, **base)
+    if file := _pretrained_file(architecture, settings.pretrained):
+        sentence = f"Starts from the pretrained weights {file.name}."
+        return Base(kind="file", value=str(file), sentence=sentence, **base)
+    if settings.allow_download and DOWNLOADABLE.fullmatch(name):
+        sentence = f"Starts from the pretrained weights {name}.pt, downloaded from Ultralytics."
+        return Base(kind="download", value=f"{name}.pt", sentence=sentence, **base)
+    sentence = (
+        f"Trains {name} from scratch: no pretrained weights of that name in the registry or in "
+        f"VISIONLOOP_PRETRAINED. Import {name}.pt as {name!r}, or put it into that folder, to "
+        "start from them."
+    )
+    return Base(kind="scratch", value=name, sentence=sentence, **base)
+
+
+def _pretrained_file(architecture: Architecture, folder: Path | None) -> Path | None:
+    if folder is None:
+        return None
+    if architecture.family == "mobilenet":
+        return next(iter(sorted(folder.glob(f"{MOBILENET}*.pt*"))), None)
+    return next((p for p in [folder / f"{architecture.name}.pt"] if p.is_file()), None)
+
+
+def _given(
+    text: str, task: Task | None, family: Family, registry: Registry, settings: Settings
+) -> Base:
+    """A model id, a job id or a path."""
+    if JOB_ID.fullmatch(text):
+        return _of_job(text, task, registry.database)
+    if not (any(c in text for c in "/\\") or text.lower().endswith(WEIGHT_FILES)):
+        return _of_registry(text, task, registry)
+    path = _confined(text, settings)
+    check_checkpoint(path)
+    stem = path.stem if path.stem.lower() not in VAGUE else f"{task or 'detect'}-{path.stem}"
+    if path.stem.lower().startswith("mobilenet"):
+        family = "mobilenet"
+    return Base(
+        kind="file",
+        value=str(path),
+        family=family,
+        task=task or ("classify" if family == "mobilenet" else "detect"),
+        default_name=suggest_name(stem),
+        sentence=f"Starts from the weights {path.name}; their architecture is kept.",
+    )
+
+
+def _of_job(job_id: str, task: Task | None, database: Database) -> Base:
+    """The best weights of a training that failed or was cancelled."""
+    store = JobStore(database)
+    job = store.get(job_id)
+    if job.kind != "training":
+        raise ValidationFailed(f"Job {job_id} is no training: it has no weights to start from.")
+    if job.status == "completed":
+        raise ValidationFailed(f"Job {job_id} is completed: start from its model {job.model_id}.")
+    if not job.is_final:
+        raise ValidationFailed(
+            f"Job {job_id} is {job.status}: it goes on by itself. Its weights can be used once it "
+            "has failed or was cancelled, its model once it is completed."
+        )
+    best = best_weights(store.folder(job_id))
+    if best is None:
+        raise ValidationFailed(
+            f"Job {job_id} left no weights: it ended before its first epoch was over. Start anew, "
+            "without naming it."
+        )
+    if task and task != job.task:
+        raise ValidationFailed(f"Job {job_id} trained for {job.task}, but task is {task}.")
+    return Base(
+        kind="job",
+        value=job_id,
+        family=job.recipe["family"],
+        task=job.recipe["task"],
+        default_name=job.recipe["name"],
+        sentence=f"Starts from the best weights of job {job_id}, of its epoch {best.epoch}.",
+        imgsz=job.recipe["imgsz"],
+    )
+
+
+def _of_registry(text: str, task: Task | None, registry: Registry) -> Base:
+    found = registry.get(text)
+    description = found.description
+    if task and description.task != task:
+        raise ValidationFailed(
+            f"{found.id} is a model for {description.task}, but task is {task}. Choose a model "
+            "for that task, or a scale (n, s, m, l, x)."
+        )
+    return Base(
+        kind="model",
+        value=found.id,
+        family=description.family,
+        task=description.task,
+        default_name=found.name,
+        sentence=f"Starts from the registry's {found.id}.",
+        imgsz=description.imgsz,
+    )
+
+
+def _confined(text: str, settings: Settings) -> Path:
+    """A weights file under the allowed roots; a relative path counts from each of them in turn."""
+    roots = data_roots(settings)
+    if settings.pretrained:
+        roots = (*roots, real_path(settings.pretrained))
+    for place in [""] if os.path.isabs(text) else roots:
+        path = real_path(os.path.join(place, text))
+        if not is_inside(path, roots):
+            raise Forbidden(
+                f"The weights {text[:200]!r} are outside the folders this server may read. Move "
+                "them under one of VISIONLOOP_DATA_ROOTS, or import them as a model and give its "
+                "id."
+            )
+        if path.is_file():
+            return path
+    raise InvalidModelFile(f"There is no weights file {text[:200]!r}.")

@@ -1,0 +1,104 @@
+"""The classes of a model and of new data together: old ids stay, new ones follow."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from dataset.class_matching import matched
+from errors import ValidationFailed
+
+SHOWN = 8  # names in a message
+
+
+@dataclass(frozen=True)
+class ClassUnion:
+    """Class names in order of id; the first `old` ones are the model's, unchanged.
+
+    Names decide which classes are the same; see `joined_classes.matched`.
+    """
+
+    names: tuple[str, ...]
+    old: int
+
+    @property
+    def added(self) -> tuple[str, ...]:
+        return self.names[self.old :]
+
+    def ids(self, names: Sequence[str]) -> tuple[int | None, ...]:
+        """Where the classes of a data set are in the union; None: nowhere.
+
+        Examples:
+            >>> ClassUnion(("stop", "yield", "tram"), old=2).ids(("Tram", "stop ", "bus"))
+            (2, 0, None)
+        """
+        return matched(self.names, names)
+
+
+def unite(
+    old: Sequence[str],
+    new: Sequence[str],
+    objects: Mapping[int, int],
+    asked: Sequence[str] = (),
+) -> ClassUnion:
+    """The union of a model's classes and those that new data teaches.
+
+    Args:
+        old: The model's names.
+        new: The new data's names.
+        objects: New data's class id → objects (images) to train on; a class with none of them is
+            not added.
+        asked: `new_classes`: exactly these are added, in this order; empty: all that are new.
+
+    Raises:
+        ValidationFailed: `new_classes` and the new data do not agree.
+    """
+    unknown = _unmatched(old, new)
+    taught = list(dict.fromkeys(new[i].strip() for i in unknown if objects.get(i)))
+    if not asked:
+        return ClassUnion((*old, *taught), len(old))
+    wanted = [asked[i].strip() for i in _unmatched(old, asked)]
+    meant = matched(taught, wanted)
+    if untaught := [name for name, i in zip(wanted, meant, strict=True) if i is None]:
+        raise ValidationFailed(
+            f"new_classes has {_listed(untaught)}, of which data_path has nothing to train on. It "
+            f"teaches: {_listed(taught) or 'no class that the model does not know'}."
+        )
+    if left := [name for i, name in enumerate(taught) if i not in meant]:
+        raise ValidationFailed(
+            f"data_path has objects of {_listed(left)}, which neither the base model nor "
+            "new_classes has. Add them to new_classes, or leave it empty to learn all that is new."
+        )
+    first = [name for i, name in enumerate(wanted) if meant[i] not in meant[:i]]
+    return ClassUnion((*old, *first), len(old))
+
+
+def _unmatched(known: Sequence[str], names: Sequence[str]) -> list[int]:
+    return [i for i, found in enumerate(matched(known, names)) if found is None]
+
+
+def shared_classes(student: Sequence[str], teacher: Sequence[str]) -> tuple[list[int], list[int]]:
+    """The ids, on either side, of the classes that both know by name.
+
+    Raises:
+        ValidationFailed: There are none.
+
+    Examples:
+        >>> shared_classes(("stop", "yield"), ("Yield", "tree", "Stop"))
+        ([0, 1], [2, 0])
+    """
+    found = matched(teacher, student)
+    once = Counter(found)
+    pairs = [(ours, i) for ours, i in enumerate(found) if i is not None and once[i] == 1]
+    if not pairs:
+        raise ValidationFailed(
+            f"The teacher knows none of the classes: it has {_listed(teacher)}, the data set has "
+            f"{_listed(student)}. Names decide; choose a teacher that was trained on them."
+        )
+    return [ours for ours, _ in pairs], [their for _, their in pairs]
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(repr(name) for name in names[:SHOWN])
+    return f"{shown} and {len(names) - SHOWN} more" if len(names) > SHOWN else shown

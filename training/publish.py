@@ -1,0 +1,115 @@
+"""From a finished training to a version of the registry: whole, checked, or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dataset.allowed_roots import shown_name
+from errors import Conflict, ModelNotFound, VisionLoopError
+from jobs.failures import explained
+from models_store.decision_log import Why
+from models_store.registry import Registry, published
+from models_store.subprocesses import ChildTimeout, run_module
+from models_store.versions import ModelVersion
+from training.planning.recipe import Recipe
+
+if TYPE_CHECKING:
+    from jobs.handle import JobHandle
+
+EXPORT_TIMEOUT = 1800.0  # seconds; an x model takes a minute on two cores
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a trainer hands over: the best checkpoint as a model folder.
+
+    Attributes:
+        folder: model.json and model.safetensors.
+        metrics: Of the best epoch, on the val split.
+        dataset_fingerprint: What it was trained on; without old data that was replayed.
+        class_counts: Class name → objects (pictures, for classify) in train; of an incremental
+            training in the new data alone.
+    """
+
+    folder: Path
+    metrics: dict[str, float]
+    dataset_fingerprint: str
+    class_counts: Mapping[str, int] = field(default_factory=dict)
+
+
+def publish(trained: Trained, recipe: Recipe, job: JobHandle, registry: Registry) -> ModelVersion:
+    """Make the serving engine, check it, publish the folder as a new version.
+
+    A job that was ended just after publishing finds its version again.
+
+    Raises:
+        VisionLoopError: The engine could not be made, or the disk is full. Nothing is published.
+    """
+    if (known := published(job.id, registry)) is not None:
+        return known
+    with explained(recipe.batch, recipe.imgsz):
+        job.log("Making the serving engine (ONNX) and comparing it with PyTorch.")
+        _export(trained.folder)
+        job.check()
+        source: dict[str, Any] = {
+            "kind": "train",
+            "job_id": job.id,
+            "parent": recipe.parent,
+            "mode": recipe.mode,
+            "base": recipe.base.shown,
+            "teacher": recipe.teacher.shown if recipe.teacher else None,
+            "dataset": shown_name(Path(recipe.dataset), registry.settings),
+            "dataset_fingerprint": trained.dataset_fingerprint,
+            "class_counts": _class_counts(trained, recipe, registry),
+        }
+        _hold(recipe.name, registry)
+        version = registry.publish(trained.folder, recipe.name, source)
+    job.log(f"Published {version.id}.")
+    return version
+
+
+def _hold(name: str, registry: Registry) -> None:
+    """Promote what a name means while no version of it is promoted.
+
+    Otherwise it would mean the new version as soon as that is there, measured or not.
+    """
+    registry.refresh()
+    versions = [version for version in registry.list() if version.name == name]
+    if versions and not any(version.promoted for version in versions):
+        reason = f"{versions[0].id} answered for {name!r} before a training made a newer version."
+        with contextlib.suppress(Conflict, ModelNotFound):  # somebody was quicker
+            registry.promote(versions[0].id, Why("training", (reason,)), over="")
+
+
+def _class_counts(trained: Trained, recipe: Recipe, registry: Registry) -> dict[str, int]:
+    """What live traffic is held against; empty where it is not known for every class.
+
+    A model that goes on learning has seen what its parent saw, too.
+    """
+    counts = dict(trained.class_counts)
+    if recipe.mode != "incremental":
+        return counts
+    try:
+        before = registry.get(recipe.parent or "").source.get("class_counts")
+    except ModelNotFound:
+        before = None
+    if not before:
+        return {}
+    return {name: count + int(before.get(name, 0)) for name, count in counts.items()}
+
+
+def _export(folder: Path) -> None:
+    try:
+        child = run_module("models_store.export", [folder], EXPORT_TIMEOUT)
+    except ChildTimeout as error:
+        raise VisionLoopError(
+            f"The serving engine could not be made within {EXPORT_TIMEOUT:.0f} seconds."
+        ) from error
+    if child.returncode != 0:
+        lines = child.stderr.strip().splitlines()
+        reason = lines[-1] if lines else f"the export ended with code {child.returncode}"
+        raise VisionLoopError(f"The serving engine could not be made: {reason}")

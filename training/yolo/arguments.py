@@ -1,0 +1,102 @@
+"""Ultralytics' training arguments for a recipe, chosen by how much there is to learn from.
+
+Ultralytics' defaults are made for hundreds of thousands of iterations. A user with 64 pictures
+has a few hundred: one optimiser step an epoch (`nbs` 64), normalisation statistics that lag
+behind (momentum 0.03), three epochs of warm-up. With them the loss falls and mAP stays 0.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from training.planning.recipe import Recipe
+from training.schedule import Amount, amount_of
+
+LONG = 10_000  # iterations from which Ultralytics' own choice of optimiser is taken
+CACHE = 512 * 1024**2  # bytes of decoded pictures kept in memory
+SIDED = re.compile(r"(?<![a-z])(left|right|links|rechts|gauche|droite|izquierd|derech)", re.I)
+
+
+def arguments(
+    recipe: Recipe,
+    *,
+    images: int,
+    decoded: int,
+    names: Sequence[str],
+    data: Path,
+    folder: Path,
+    device: str,
+    cores: int,
+    bf16: bool = False,
+) -> dict[str, Any]:
+    """The overrides that an Ultralytics trainer gets.
+
+    Args:
+        recipe: What was asked for; its hyperparameters go before everything here.
+        images: Training pictures.
+        decoded: Bytes of all pictures as Ultralytics would keep them in memory.
+        names: Class names.
+        data: The data.yaml or class root that is really read.
+        folder: Where `run/` is made: results.csv, plots.
+        device: `cpu` or a CUDA index.
+        cores: CPU cores that loading may use.
+        bf16: Whether the device computes in bfloat16 itself.
+    """
+    amount = amount_of(recipe, images)
+    chosen: dict[str, Any] = {
+        "task": recipe.task,
+        "mode": "train",
+        "model": "yolov8n.yaml",  # never read: the network comes from the start weights
+        "data": str(data),
+        "epochs": recipe.epochs,
+        "imgsz": recipe.imgsz,
+        "batch": recipe.batch,
+        "patience": recipe.patience,
+        "seed": recipe.seed,
+        "device": device,
+        "workers": 0 if device == "cpu" else max(0, min(8, cores - 2)),
+        "cache": "ram" if decoded <= CACHE else False,
+        "amp": "bf16" if bf16 else False,  # fp16 would fetch weights to check itself
+        "deterministic": False,
+        "plots": False,
+        "verbose": False,
+        "project": str(folder.resolve()),
+        "name": "run",
+        "exist_ok": True,
+        "nbs": amount.nominal_batch,
+        "warmup_epochs": amount.warmup_epochs,
+    }
+    chosen |= _optimizer(recipe, amount, len(names))
+    if recipe.task == "classify":
+        chosen["fliplr"] = 0.0
+        if amount.iterations < LONG:
+            chosen |= {"auto_augment": None, "erasing": 0.1}
+    elif any(SIDED.search(name) for name in names):
+        chosen["fliplr"] = 0.0  # a mirrored `turn left` is another class
+    own = {key: value for key, value in recipe.hyper.items() if key != "bn_momentum"}
+    if own.get("cache") == "false":
+        own["cache"] = False
+    if own.get("auto_augment") == "none":
+        own["auto_augment"] = None
+    if own.get("amp") is True:
+        own["amp"] = chosen["amp"]
+    return chosen | own
+
+
+def _optimizer(recipe: Recipe, amount: Amount, classes: int) -> dict[str, Any]:
+    asked = recipe.hyper
+    if "optimizer" in asked:
+        return {} if str(asked["optimizer"]) in ("SGD", "MuSGD") else {"warmup_bias_lr": 0.0}
+    if "lr0" in asked:
+        adaptive = float(asked["lr0"]) < 0.005
+        return {"optimizer": "AdamW", "momentum": 0.9, "warmup_bias_lr": 0.0} if adaptive else {
+            "optimizer": "SGD"
+        }  # fmt: skip
+    if amount.iterations >= LONG:
+        return {"optimizer": "auto"}
+    fine = round(0.002 * 5 / (4 + classes), 6)  # what `auto` takes
+    rate = 0.002 if recipe.base.kind == "scratch" else min(0.001, fine)
+    return {"optimizer": "AdamW", "lr0": rate, "momentum": 0.9, "warmup_bias_lr": 0.0}

@@ -1,0 +1,103 @@
+"""How far a YOLO training is, told to its job from Ultralytics' callbacks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from jobs.handle import JobCancelled
+from training.schedule import EVERY
+from training.yolo import mid_epoch
+from training.yolo.metrics import losses, scores
+
+if TYPE_CHECKING:
+    from training.yolo.run import Run
+
+TRAINING_SHARE = 0.97  # of a job's progress; the rest is publication
+TRAIN_COST, VAL_COST = 3, 1  # a picture's cost in training and in validation, for progress
+LIVE_SECONDS = 0.5  # between live losses: reading them waits for the GPU
+
+
+class Progress:
+    """Reports a run's progress, to the batch; ends it when the job is cancelled.
+
+    Saves within an epoch where that takes long, and where the service stops.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self._trainer: Any = None
+        self._batches = 0  # trained in this epoch
+        self._validated = 0
+        self._epoch = -1
+        self._live = 0.0
+        self._saved = time.monotonic()
+
+    def trained(self, trainer: Any) -> None:
+        if trainer.epoch != self._epoch:
+            self._epoch, self._batches, self._validated = trainer.epoch, self.run.done, 0
+            self.run.done = 0
+        self._trainer = trainer
+        self._batches += 1
+        metrics: dict[str, float] = {}
+        if time.monotonic() - self._live > LIVE_SECONDS:
+            self._live = time.monotonic()
+            metrics = losses(trainer.tloss)
+        self._report(metrics)
+        if self.run.job.leaving or time.monotonic() - self._saved > EVERY:
+            self._save()
+
+    def validated(self, _: Any) -> None:
+        self._validated += 1
+        if self._trainer is not None:
+            self._report({})
+            if self.run.job.leaving:
+                self._save()
+
+    def finished_epoch(self, trainer: Any) -> None:
+        run = self.run
+        metrics = losses(trainer.tloss)
+        metrics |= scores(trainer.metrics, run.recipe.task, trainer.validator.speed)
+        metrics["fitness"] = float(trainer.fitness)
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+        run.job.log(f"Epoch {trainer.epoch + 1}/{trainer.epochs}: {shown}")
+        self._batches = len(trainer.train_loader)
+        self._validated = len(trainer.test_loader)
+        self._saved = time.monotonic()
+        self._report(metrics)
+
+    def _save(self) -> None:
+        """Keep what the epoch has trained; all but its last batch, so that one is left to do."""
+        trainer, job = self._trainer, self.run.job
+        batches = len(trainer.train_loader)
+        batch = min(self._batches, batches - 1)
+        self._saved = time.monotonic()
+        if batch and bool(torch.isfinite(trainer.loss).all()):
+            try:
+                trainer.run_callbacks(mid_epoch.EVENT)
+                mid_epoch.save(trainer, self.run.checkpoints, batch)
+            except (OSError, RuntimeError) as error:  # what the last epoch saved is still there
+                job.log(f"This epoch could not be saved: {error}")
+            else:
+                job.log(f"Saved after batch {batch} of {batches} in epoch {trainer.epoch + 1}.")
+                job.checkpointed(trainer.epoch, batch)
+        if job.leaving:
+            raise JobCancelled
+
+    def _report(self, metrics: Mapping[str, float]) -> None:
+        trainer, run = self._trainer, self.run
+        train = len(trainer.train_loader) * TRAIN_COST
+        val = len(trainer.test_loader) * 2 * VAL_COST  # its batches are twice as large
+        done = min(train, self._batches * TRAIN_COST) + min(val, self._validated * 2 * VAL_COST)
+        epochs = int(trainer.epochs)
+        fraction = TRAINING_SHARE * (trainer.epoch + done / (train + val)) / epochs
+        run.job.report(
+            fraction=fraction,
+            epoch=trainer.epoch + 1,
+            epochs=epochs,
+            metrics={**metrics, **run.extra} if metrics else {},
+        )
+        run.job.check()
