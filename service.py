@@ -14,14 +14,14 @@ import bentoml
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from api import native
-from api.app import Door, guarded, layered, longest
+from api.app import LateBoundApp, guarded, longest, with_middleware
 from inference.device import device
 from serving import lifecycle
 from serving.model_runner import ModelRunner
 
 settings = lifecycle.usable_settings()
 os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(lifecycle.open_metrics(settings))
-door = Door(native=frozenset({"/predict", "/annotate"}))
+door = LateBoundApp(native=frozenset({"/predict", "/annotate"}))
 
 # The two runners share one GPU; BentoML would give the second of two whole ones none.
 RUNNER: dict[str, Any] = {
@@ -106,14 +106,14 @@ class VisionLoop:
     @bentoml.on_startup
     async def open(self) -> None:
         from serving.gateway import Gateway
-        from serving.idle import Lull
+        from serving.idle import IdleTracker
         from serving.runner_client import Runner
         from serving.trainer_client import TrainerLink
 
-        lull = Lull()
+        idle = IdleTracker()
         runners = {
-            "detector": Runner("detector", self.detector, settings, lull),
-            "annotator": Runner("annotator", self.annotator, settings, lull),
+            "detector": Runner("detector", self.detector, settings, idle),
+            "annotator": Runner("annotator", self.annotator, settings, idle),
         }
         self.gateway = Gateway.open(settings, runners, TrainerLink(Trainer))
         door.open(self.gateway)
@@ -150,4 +150,4 @@ class VisionLoop:
 
 for runner in (Detector, Annotator, Trainer):  # each can be served alone
     runner.add_asgi_middleware(guarded, settings=settings)  # type: ignore[union-attr]
-VisionLoop.add_asgi_middleware(layered, settings=settings)  # type: ignore[attr-defined]
+VisionLoop.add_asgi_middleware(with_middleware, settings=settings)  # type: ignore[attr-defined]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from errors import ValidationFailed
-from formats.annotations import SMALLEST, Annotation, Annotations, Keypoint, Part, Ring
+from formats.annotations import SMALLEST, Annotation, AnnotationPart, Annotations, Keypoint, Ring
 from formats.coordinates import are_fractions
 from formats.geometry import clip
 from models_store.description import Task
@@ -89,13 +89,13 @@ def _place(thing: Annotation) -> str:
     return f": {', '.join(f'{value:g}' for value in thing.bounds or ())}{known}"
 
 
-def _clipped(parts: Sequence[Part], size: tuple[int, int]) -> tuple[Part, ...]:
+def _clipped(parts: Sequence[AnnotationPart], size: tuple[int, int]) -> tuple[AnnotationPart, ...]:
     """What of them lies in the image."""
     kept = []
     for part in parts:
         if outline := _clip(part.outline, size):
             holes = (_clip(hole, size) for hole in part.holes)
-            kept.append(Part(outline, tuple(hole for hole in holes if hole)))
+            kept.append(AnnotationPart(outline, tuple(hole for hole in holes if hole)))
     return tuple(kept)
 
 

@@ -52,7 +52,7 @@ class Change:
 
 
 @dataclass
-class Tally:
+class CorrectionCounts:
     """Changes, counted.
 
     Attributes:
@@ -94,7 +94,7 @@ class Tally:
         return found
 
     @classmethod
-    def sum(cls, documents: Iterable[Mapping[str, Any]]) -> Tally:
+    def sum(cls, documents: Iterable[Mapping[str, Any]]) -> CorrectionCounts:
         """Of what `to_json` wrote, without the scores."""
         total = cls()
         for document in documents:
@@ -124,7 +124,7 @@ def compare(before: Annotations, after: Annotations, accepted: float = ACCEPTED)
     return changes + _of_pictures(*named)
 
 
-def add_up(tally: Tally, changes: Sequence[Change]) -> None:
+def add_up(tally: CorrectionCounts, changes: Sequence[Change]) -> None:
     """Count the changes of one picture."""
     tally.pictures += 1
     tally.untouched += all(change.kind == "accepted" for change in changes)

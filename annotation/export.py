@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from xml.sax.saxutils import quoteattr
 
-from annotation.pictures import PERSON, AnnotatedPicture
+from annotation.pictures import PERSON, ImageRecord
 from annotation.revision_builder import held_out
 from dataset.task_forms import describe, fitting, folder_name
 from errors import ValidationFailed
@@ -41,7 +41,7 @@ NAMES = {
 
 
 @dataclass(frozen=True)
-class Entry:
+class ZipEntry:
     """A file of the zip: its path there, and its content or where that lies."""
 
     path: str
@@ -61,10 +61,10 @@ class Exported:
     task: Task
     names: tuple[str, ...]
     keypoint_names: tuple[str, ...]
-    pictures: Sequence[AnnotatedPicture]
+    pictures: Sequence[ImageRecord]
 
 
-def entries(data: Exported, form: Format, images: bool = True) -> Iterator[Entry]:
+def entries(data: Exported, form: Format, images: bool = True) -> Iterator[ZipEntry]:
     """The files of a data set in a format, with the pictures or without them.
 
     Raises:
@@ -119,7 +119,7 @@ def _no_form(form: Format, what: str, name: str = "") -> ValidationFailed:
     )
 
 
-def zipped(files: Iterator[Entry]) -> Iterator[bytes]:
+def zipped(files: Iterator[ZipEntry]) -> Iterator[bytes]:
     """A zip of them, piece by piece. Pictures are stored, texts packed."""
     sink = _Sink()
     with zipfile.ZipFile(sink, "w") as archive:
@@ -161,7 +161,7 @@ class _Sink(io.RawIOBase):
 class _Placed:
     """A picture with its split and a name that is unique in it."""
 
-    picture: AnnotatedPicture
+    picture: ImageRecord
     split: str
     name: str
 
@@ -174,7 +174,7 @@ class _Placed:
         return replace(self.picture.annotations, image=self.name)
 
 
-def _placed(pictures: Sequence[AnnotatedPicture]) -> list[_Placed]:
+def _placed(pictures: Sequence[ImageRecord]) -> list[_Placed]:
     """Pictures that share their name, whatever their splits, are named by their content, so that
     annotations that come back without pictures find theirs."""
     val = held_out(picture.content for picture in pictures)
@@ -189,35 +189,35 @@ def _placed(pictures: Sequence[AnnotatedPicture]) -> list[_Placed]:
     return placed
 
 
-def _pictures(placed: Sequence[_Placed], images: bool) -> Iterator[Entry]:
+def _pictures(placed: Sequence[_Placed], images: bool) -> Iterator[ZipEntry]:
     if images:
         for one in placed:
-            yield Entry(one.image, one.picture.file)
+            yield ZipEntry(one.image, one.picture.file)
 
 
-def _yolo(data: Exported, placed: Sequence[_Placed], images: bool) -> Iterator[Entry]:
+def _yolo(data: Exported, placed: Sequence[_Placed], images: bool) -> Iterator[ZipEntry]:
     splits = {one.split for one in placed} | {"train"}
     # A folder that is named and not there is refused; without a val, some of train is held out.
     described = [split for split in ("train", "val", "test") if split in splits]
     text = describe(data.task, data.names, data.keypoint_names, described)
-    yield Entry("data.yaml", text.encode())
+    yield ZipEntry("data.yaml", text.encode())
     for one in placed:
         found = one.found if data.task == "classify" else fitting(one.found, data.task)
         lines = to_yolo(found, data.names, data.keypoint_names)
         path = PurePosixPath("labels", one.split, one.name).with_suffix(".txt")
-        yield Entry(str(path), lines.encode())
+        yield ZipEntry(str(path), lines.encode())
     yield from _pictures(placed, images)
 
 
-def _class_folders(placed: Sequence[_Placed]) -> Iterator[Entry]:
+def _class_folders(placed: Sequence[_Placed]) -> Iterator[ZipEntry]:
     """One folder per class; pictures without a class are left out."""
     for one in placed:
         if one.found.objects:
             label = folder_name(one.found.objects[0].label)
-            yield Entry(f"{one.split}/{label}/{one.name}", one.picture.file)
+            yield ZipEntry(f"{one.split}/{label}/{one.name}", one.picture.file)
 
 
-def _coco(data: Exported, placed: Sequence[_Placed], images: bool) -> Iterator[Entry]:
+def _coco(data: Exported, placed: Sequence[_Placed], images: bool) -> Iterator[ZipEntry]:
     for split in dict.fromkeys(one.split for one in placed):
         found = [one.found for one in placed if one.split == split]
         document = to_coco(found, data.names, data.keypoint_names)
@@ -225,35 +225,37 @@ def _coco(data: Exported, placed: Sequence[_Placed], images: bool) -> Iterator[E
     yield from _pictures(placed, images)
 
 
-def _labelme(data: Exported, placed: Sequence[_Placed], images: bool) -> Iterator[Entry]:
+def _labelme(data: Exported, placed: Sequence[_Placed], images: bool) -> Iterator[ZipEntry]:
     for one in placed:
         path = PurePosixPath(one.image).with_suffix(".json")
         yield _json(str(path), to_labelme(one.found))
     yield from _pictures(placed, images)
 
 
-def _voc(data: Exported, placed: Sequence[_Placed], images: bool) -> Iterator[Entry]:
+def _voc(data: Exported, placed: Sequence[_Placed], images: bool) -> Iterator[ZipEntry]:
     """As the challenge lays it out; splits are lists of names without their suffixes."""
     for one in placed:
         path = PurePosixPath("Annotations", one.name).with_suffix(".xml")
-        yield Entry(str(path), to_voc(one.found).encode())
+        yield ZipEntry(str(path), to_voc(one.found).encode())
     for split in dict.fromkeys(one.split for one in placed):
         stems = (PurePosixPath(one.name).stem for one in placed if one.split == split)
-        yield Entry(f"ImageSets/Main/{split}.txt", "".join(f"{stem}\n" for stem in stems).encode())
-    yield Entry("labelmap.txt", label_map(data.names).encode())
+        yield ZipEntry(
+            f"ImageSets/Main/{split}.txt", "".join(f"{stem}\n" for stem in stems).encode()
+        )
+    yield ZipEntry("labelmap.txt", label_map(data.names).encode())
     if images:
         for one in placed:
-            yield Entry(f"JPEGImages/{one.name}", one.picture.file)
+            yield ZipEntry(f"JPEGImages/{one.name}", one.picture.file)
 
 
-def _cvat_xml(data: Exported, placed: Sequence[_Placed], images: bool) -> Iterator[Entry]:
+def _cvat_xml(data: Exported, placed: Sequence[_Placed], images: bool) -> Iterator[ZipEntry]:
     found, splits = [one.found for one in placed], [one.split for one in placed]
     document = to_cvat_xml(found, data.names, data.keypoint_names, splits)
-    yield Entry("annotations.xml", document.encode())
+    yield ZipEntry("annotations.xml", document.encode())
     yield from _pictures(placed, images)
 
 
-def _label_studio(data: Exported, placed: Sequence[_Placed], images: bool) -> Iterator[Entry]:
+def _label_studio(data: Exported, placed: Sequence[_Placed], images: bool) -> Iterator[ZipEntry]:
     tasks = []
     for number, one in enumerate(placed, 1):
         regions = to_label_studio(one.found, NAMES)
@@ -269,7 +271,7 @@ def _label_studio(data: Exported, placed: Sequence[_Placed], images: bool) -> It
             score = one.found.mean_score
             task["predictions"] = [{"model_version": by, "score": score, "result": regions}]
         tasks.append(task)
-    yield Entry("label_config.xml", _config(data).encode())
+    yield ZipEntry("label_config.xml", _config(data).encode())
     yield _json("tasks.json", tasks)
     yield from _pictures(placed, images)
 
@@ -292,5 +294,5 @@ def _config(data: Exported) -> str:
     return "\n".join([*lines, "</View>", ""])
 
 
-def _json(path: str, document: Any) -> Entry:
-    return Entry(path, json.dumps(document, ensure_ascii=False).encode())
+def _json(path: str, document: Any) -> ZipEntry:
+    return ZipEntry(path, json.dumps(document, ensure_ascii=False).encode())

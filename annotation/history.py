@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from annotation.confidence_bands import Bands
-from annotation.diff import ACCEPTED, KINDS, Change, Tally, add_up, compare
+from annotation.diff import ACCEPTED, KINDS, Change, CorrectionCounts, add_up, compare
 from annotation.export import Exported
 from annotation.originals import originals, point_names
-from annotation.pictures import AnnotatedPicture
+from annotation.pictures import ImageRecord
 from annotation.revision_records import marks_of, records
 from dataset.revisions import Revision, get_revision, list_revisions
 from dataset.store import FIRST_CARD, DatasetStore
@@ -86,12 +86,12 @@ def diff(
             for picture in records(folder, number)
             if picture.before is not None
         )
-    tallies: dict[str, Tally] = {}
+    tallies: dict[str, CorrectionCounts] = {}
     changed: list[dict[str, Any]] = []
     count = 0
     for picture, before, by in pairs:
         changes = compare(marks_of(before, task), marks_of(picture.annotations, task), accepted)
-        add_up(tallies.setdefault(by, Tally()), changes)
+        add_up(tallies.setdefault(by, CorrectionCounts()), changes)
         if any(change.kind != "accepted" for change in changes):
             count += 1
             if len(changed) < CHANGED:
@@ -107,15 +107,15 @@ def diff(
 
 
 def _against(
-    pictures: Iterable[AnnotatedPicture], other: Mapping[str, Annotations], name: str
-) -> Iterable[tuple[AnnotatedPicture, Annotations, str]]:
+    pictures: Iterable[ImageRecord], other: Mapping[str, Annotations], name: str
+) -> Iterable[tuple[ImageRecord, Annotations, str]]:
     for picture in pictures:
         found = picture.annotations
         empty = Annotations(found.image, found.width, found.height)
         yield picture, other.get(picture.content, empty), name
 
 
-def _row(picture: AnnotatedPicture, by: str, changes: list[Change]) -> dict[str, Any]:
+def _row(picture: ImageRecord, by: str, changes: list[Change]) -> dict[str, Any]:
     counts: dict[str, Any] = {
         kind: sum(change.kind == kind for change in changes) for kind in KINDS
     }

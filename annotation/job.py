@@ -37,7 +37,7 @@ BIGGEST = 512 * 2**20  # bytes of one picture
 
 
 @dataclass
-class Figures:
+class PrelabelCounts:
     """What a job has done, for its log and the data set's card.
 
     Attributes:
@@ -117,7 +117,7 @@ class _Annotating:
     ) -> None:
         self.recipe, self.job, self.version, self.store = recipe, job, version, store
         self.settings = registry.settings
-        self.figures = Figures()
+        self.figures = PrelabelCounts()
         self.labeller = Labeller(
             version.path,
             registry.settings,
@@ -127,7 +127,7 @@ class _Annotating:
             boxes_only=TOOLS[recipe.tool].task == "detect",
         )
 
-    def run(self) -> Figures:
+    def run(self) -> PrelabelCounts:
         recipe, job = self.recipe, self.job
         listed = list(pictures(Path(recipe.dataset), self.settings, recipe.temporary))
         done = self._done()
@@ -203,7 +203,7 @@ def _finish(
     job: JobHandle,
     version: ModelVersion,
     store: AnnotatedDatasets,
-    figures: Figures,
+    figures: PrelabelCounts,
 ) -> None:
     """The first revision, and the card by which the data set is found."""
     if not figures.pictures:

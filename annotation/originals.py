@@ -11,13 +11,21 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from annotation.pictures import ORIGINAL, ORIGINAL_RANK, PRELABEL_RANK, AnnotatedPicture
+from annotation.pictures import ORIGINAL, ORIGINAL_RANK, PRELABEL_RANK, ImageRecord
 from annotation.store import PICTURES, AnnotatedDataset, AnnotatedDatasets
 from annotation.store import AnnotationEntry as Entry
 from dataset.dataset import Dataset
-from dataset.label_files import Row, parse
+from dataset.label_files import LabelRow, parse
 from dataset.store import CARD, FIRST_CARD, DatasetStore
-from formats.annotations import ABSENT, OCCLUDED, VISIBLE, Annotation, Annotations, Keypoint, Part
+from formats.annotations import (
+    ABSENT,
+    OCCLUDED,
+    VISIBLE,
+    Annotation,
+    AnnotationPart,
+    Annotations,
+    Keypoint,
+)
 from formats.geometry import unbridge
 
 SOURCE = "upload:"  # of the row by which an upload grows, and then its id
@@ -26,25 +34,25 @@ UNSEEN = {"doubt": 1.0, "review": 0, "reason": "not annotated yet", "look": ""}
 HELD_OUT_FIRST = ("val", "test", "train")  # so that a copy in train does not leak
 
 
-def originals(dataset: Dataset) -> Iterator[AnnotatedPicture]:
+def originals(dataset: Dataset) -> Iterator[ImageRecord]:
     """Every readable picture with its labels, each content once. Looks at the pictures."""
     seen: set[str] = set()
     for split in HELD_OUT_FIRST:
-        for image in dataset.looked.splits.get(split, ()):
-            known = dataset.looked.pictures[image]
+        for image in dataset.scanned.splits.get(split, ()):
+            known = dataset.scanned.pictures[image]
             if known.digest in seen:
                 continue
             seen.add(known.digest)
             name = _name(dataset, image)
             found = _annotations(dataset, image, name, (known.width, known.height))
-            yield AnnotatedPicture(known.digest, image, found, name, split, ORIGINAL)
+            yield ImageRecord(known.digest, image, found, name, split, ORIGINAL)
     for image in dataset.unlabelled:
-        known = dataset.looked.pictures[image]
+        known = dataset.scanned.pictures[image]
         if not known.problem and known.digest not in seen:
             seen.add(known.digest)
             name = _name(dataset, image)
             found = Annotations(name, known.width, known.height)
-            yield AnnotatedPicture(known.digest, image, found, name, "", ORIGINAL, trains=False)
+            yield ImageRecord(known.digest, image, found, name, "", ORIGINAL, trains=False)
 
 
 def _name(dataset: Dataset, image: Path) -> str:
@@ -80,7 +88,7 @@ def adopt(store: AnnotatedDatasets, datasets: DatasetStore, dataset_id: str) -> 
         return store.ensure_with(source, card["name"], options, dataset_id, rows)
 
 
-def _row(store: AnnotatedDatasets, dataset_id: str, picture: AnnotatedPicture) -> Entry:
+def _row(store: AnnotatedDatasets, dataset_id: str, picture: ImageRecord) -> Entry:
     suffix = picture.file.suffix.lower()
     target = store.file(dataset_id, picture.content, suffix)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -112,13 +120,13 @@ def _annotations(dataset: Dataset, image: Path, name: str, size: tuple[int, int]
     return replace(found, objects=tuple(_object(dataset, row, size) for row in rows))
 
 
-def _object(dataset: Dataset, row: Row, size: tuple[int, int]) -> Annotation:
+def _object(dataset: Dataset, row: LabelRow, size: tuple[int, int]) -> Annotation:
     (width, height), values = size, row.values
     label = dataset.names[row.cls]
     if dataset.task == "segment":
         corners = zip(values[0::2], values[1::2], strict=True)
         ring = tuple((x * width, y * height) for x, y in corners)
-        return Annotation(label, parts=unbridge(ring) or (Part(ring),))
+        return Annotation(label, parts=unbridge(ring) or (AnnotationPart(ring),))
     x, y, w, h = values[:4]
     box = ((x - w / 2) * width, (y - h / 2) * height, (x + w / 2) * width, (y + h / 2) * height)
     if dataset.task != "pose" or dataset.keypoints is None:

@@ -18,7 +18,7 @@ BEFORE = "before"  # in a person's document: what models had said when it came
 
 
 @dataclass(frozen=True)
-class Guess:
+class ModelPrelabel:
     """What a model (`by`) had said of a picture, asked as a tool, when a person's word came."""
 
     by: str
@@ -27,7 +27,7 @@ class Guess:
 
 
 @dataclass(frozen=True)
-class AnnotatedPicture:
+class ImageRecord:
     """A picture and what counts as its truth.
 
     Attributes:
@@ -52,9 +52,9 @@ class AnnotatedPicture:
     before: Annotations | None = None
     before_by: str = ""
     trains: bool = True
-    guesses: tuple[Guess, ...] = ()
+    guesses: tuple[ModelPrelabel, ...] = ()
 
-    def compared(self, task: Task) -> AnnotatedPicture:
+    def compared(self, task: Task) -> ImageRecord:
         """With that guess as `before` whose tool fits the task, where nothing else was said."""
         if self.before is not None or not self.guesses:
             return replace(self, guesses=())
@@ -71,7 +71,7 @@ class AnnotatedPicture:
 
 
 @dataclass(frozen=True)
-class Said:
+class SourceAnnotation:
     """One voice: its rank, where it comes from (`by`, `name`, `split`), what it says, and when
     that came."""
 
@@ -82,7 +82,7 @@ class Said:
     at: str = ""
 
 
-def picture_of(voices: Sequence[Said], file: Path, accept: float) -> AnnotatedPicture:
+def picture_of(voices: Sequence[SourceAnnotation], file: Path, accept: float) -> ImageRecord:
     """Who counts for a picture.
 
     Args:
@@ -96,10 +96,10 @@ def picture_of(voices: Sequence[Said], file: Path, accept: float) -> AnnotatedPi
     sure = len(found) > 0 and all((thing.score or 0.0) >= accept for thing in found.objects)
     if first.rank >= 0:  # nobody but people
         name = next((str(v.origin["name"]) for v in voices[::-1] if v.origin.get("name")), "")
-        return AnnotatedPicture(last.content, file, found, name, guesses=_guesses(voices))
+        return ImageRecord(last.content, file, found, name, guesses=_guesses(voices))
     by = str(first.origin.get("by") or ORIGINAL)
     corrected = last.rank >= 0
-    return AnnotatedPicture(
+    return ImageRecord(
         last.content,
         file,
         found,
@@ -112,7 +112,7 @@ def picture_of(voices: Sequence[Said], file: Path, accept: float) -> AnnotatedPi
     )
 
 
-def _counting(voices: Sequence[Said]) -> Said:
+def _counting(voices: Sequence[SourceAnnotation]) -> SourceAnnotation:
     last = voices[-1]
     sent = [voice for voice in voices if 0 <= voice.rank < CORRECTION_RANK]
     if last.rank == CORRECTION_RANK and sent and sent[-1].at > last.at:
@@ -120,12 +120,12 @@ def _counting(voices: Sequence[Said]) -> Said:
     return last
 
 
-def _guesses(voices: Sequence[Said]) -> tuple[Guess, ...]:
+def _guesses(voices: Sequence[SourceAnnotation]) -> tuple[ModelPrelabel, ...]:
     """Those that were frozen when the first person's word came."""
     frozen = [voice for voice in voices if BEFORE in voice.origin]
     rows = min(frozen, key=lambda voice: voice.at).origin[BEFORE] if frozen else []
     return tuple(
-        Guess(row["by"], row["tool"], Annotations.from_json(row["annotations"]))
+        ModelPrelabel(row["by"], row["tool"], Annotations.from_json(row["annotations"]))
         for row in rows
         if row["tool"] in TOOLS
     )

@@ -19,7 +19,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from annotation.pictures import AnnotatedPicture
+from annotation.pictures import ImageRecord
 from annotation.revision_records import Known, new_revision, write_revision
 from annotation.store import AnnotatedDataset, AnnotatedDatasets
 from database import now
@@ -120,7 +120,7 @@ def held_out(contents: Iterable[str]) -> set[str]:
 
 def _write(
     folder: Path,
-    pictures: Sequence[AnnotatedPicture],
+    pictures: Sequence[ImageRecord],
     task: Task,
     known: Known,
 ) -> None:
@@ -150,9 +150,9 @@ def _write(
     (folder / "data.yaml").write_text(text, encoding="utf-8")
 
 
-def _write_classes(folder: Path, pictures: Sequence[AnnotatedPicture]) -> None:
+def _write_classes(folder: Path, pictures: Sequence[ImageRecord]) -> None:
     """One folder per class; a picture without a class is left out."""
-    classes: dict[str, list[AnnotatedPicture]] = {}
+    classes: dict[str, list[ImageRecord]] = {}
     for picture in pictures:
         if picture.annotations.objects:
             classes.setdefault(picture.annotations.objects[0].label, []).append(picture)
@@ -169,7 +169,7 @@ def _card(
     dataset: AnnotatedDataset,
     revision_folder: Path,
     revision: int,
-    pictures: Sequence[AnnotatedPicture],
+    pictures: Sequence[ImageRecord],
     task: Task,
 ) -> dict[str, Any]:
     folder = revision_folder.parent.parent
@@ -189,7 +189,7 @@ def _card(
         "annotation": dataset.options.get("annotation"),
     }
     try:
-        return card | report(inspect(top, task, [folder], fewest=1))
+        return card | report(inspect(top, task, [folder], min_classes=1))
     except VisionLoopError as error:  # too little yet
         waiting = ""
         if card["to_review"]:
@@ -200,7 +200,7 @@ def _card(
         return card | _unusable(task, pictures, f"{waiting}{error.message}")
 
 
-def _unusable(task: Task, pictures: Sequence[AnnotatedPicture], why: str) -> dict[str, Any]:
+def _unusable(task: Task, pictures: Sequence[ImageRecord], why: str) -> dict[str, Any]:
     labels = sorted({thing.label for p in pictures for thing in p.annotations.objects})
     problem = {"kind": "empty", "message": why, "count": 1, "examples": [], "fatal": True}
     return {

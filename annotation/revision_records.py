@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from annotation.diff import Tally, add_up, compare
-from annotation.pictures import PERSON, AnnotatedPicture
+from annotation.diff import CorrectionCounts, add_up, compare
+from annotation.pictures import PERSON, ImageRecord
 from annotation.store import PICTURES
 from database import now
 from dataset.revisions import NOTE, REVISIONS, Revision, read_note, revision_folder
@@ -40,7 +40,7 @@ class Known:
 
 
 def new_revision(
-    number: int, pictures: Sequence[AnnotatedPicture], task: Task, known: Known, kept: bool
+    number: int, pictures: Sequence[ImageRecord], task: Task, known: Known, kept: bool
 ) -> Revision:
     """The revision of these images, made now."""
     objects = [thing for picture in pictures for thing in picture.annotations.objects]
@@ -61,7 +61,7 @@ def new_revision(
     )
 
 
-def write_revision(revision: Revision, folder: Path, pictures: Sequence[AnnotatedPicture]) -> None:
+def write_revision(revision: Revision, folder: Path, pictures: Sequence[ImageRecord]) -> None:
     """Into the revision's folder: a record an image, then the summary."""
     with (folder / RECORDS).open("w", encoding="utf-8") as file:
         for picture in pictures:
@@ -70,13 +70,13 @@ def write_revision(revision: Revision, folder: Path, pictures: Sequence[Annotate
     (folder / NOTE).write_text(json.dumps(asdict(revision)), encoding="utf-8")
 
 
-def corrections_of(pictures: Iterable[AnnotatedPicture], task: Task) -> dict[str, Tally]:
+def corrections_of(pictures: Iterable[ImageRecord], task: Task) -> dict[str, CorrectionCounts]:
     """What people changed, by who spoke before them: a model, or the original."""
-    tallies: dict[str, Tally] = {}
+    tallies: dict[str, CorrectionCounts] = {}
     for picture in pictures:
         if picture.before is not None:
             found = compare(marks_of(picture.before, task), marks_of(picture.annotations, task))
-            add_up(tallies.setdefault(picture.before_by, Tally()), found)
+            add_up(tallies.setdefault(picture.before_by, CorrectionCounts()), found)
     return tallies
 
 
@@ -87,13 +87,13 @@ def marks_of(found: Annotations, task: Task) -> Annotations:
     return replace(found, objects=kept)
 
 
-def records(dataset: Path, number: int) -> Iterator[AnnotatedPicture]:
+def records(dataset: Path, number: int) -> Iterator[ImageRecord]:
     """The pictures of a revision, one by one. Raises NotFound."""
     with (revision_folder(dataset, number) / RECORDS).open(encoding="utf-8") as lines:
         for line in lines:
             row = json.loads(line)
             before = row["before"]
-            yield AnnotatedPicture(
+            yield ImageRecord(
                 **row
                 | {
                     "file": dataset / PICTURES / row["file"],
@@ -108,7 +108,7 @@ def live_corrections(datasets: Path, model_id: str) -> dict[str, Any] | None:
     """What people changed of a model's pre-labels, in the newest revisions of all data sets.
 
     Returns:
-        `Tally.to_json`; None where nobody has corrected any.
+        `CorrectionCounts.to_json`; None where nobody has corrected any.
     """
     found = []
     for folder in sorted(datasets.glob("*")):
@@ -116,7 +116,7 @@ def live_corrections(datasets: Path, model_id: str) -> dict[str, Any] | None:
         revision = read_note(newest) if newest is not None else None
         if revision is not None and model_id in revision.corrections:
             found.append(revision.corrections[model_id])
-    return Tally.sum(found).to_json() if found else None
+    return CorrectionCounts.sum(found).to_json() if found else None
 
 
 def _ordered(names: Sequence[str], seen: Iterable[str], every: bool) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from sqlalchemy import JSON, ForeignKey, Integer, String, Text, delete, or_, sel
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from annotation.pictures import BEFORE, CORRECTION_RANK, AnnotatedPicture, Said, picture_of
+from annotation.pictures import BEFORE, CORRECTION_RANK, ImageRecord, SourceAnnotation, picture_of
 from annotation.prelabels import said_until
 from database import Base, Database, now
 from dataset.image_files import suffix_of
@@ -266,7 +266,7 @@ class AnnotatedDatasets:
             rows = select(AnnotationEntry.key).where(AnnotationEntry.dataset_id == dataset_id)
             return len(session.scalars(rows).all())
 
-    def pictures(self, dataset_id: str) -> Sequence[AnnotatedPicture]:
+    def pictures(self, dataset_id: str) -> Sequence[ImageRecord]:
         """Every picture once, with the annotation that counts, in order of content."""
         query = select(AnnotationEntry).where(
             AnnotationEntry.dataset_id == dataset_id, AnnotationEntry.annotations.is_not(None)
@@ -355,8 +355,10 @@ class AnnotatedDatasets:
         return self.folder(dataset_id) / PICTURES / f"{content}{suffix}"
 
 
-def _said(row: AnnotationEntry) -> Said:
-    return Said(row.content or "", row.rank, row.document, row.annotations or {}, row.updated_at)
+def _said(row: AnnotationEntry) -> SourceAnnotation:
+    return SourceAnnotation(
+        row.content or "", row.rank, row.document, row.annotations or {}, row.updated_at
+    )
 
 
 def _same(entry: AnnotationEntry, document: Mapping[str, Any], stamp: str) -> bool:

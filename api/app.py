@@ -32,7 +32,7 @@ def guarded(app: ASGIApp, settings: Settings) -> ASGIApp:
 
     The gateway comes through the socket's file, so without an address, and needs no token.
     """
-    outside = layered(app, settings)
+    outside = with_middleware(app, settings)
 
     async def choose(scope: Scope, receive: Receive, send: Send) -> None:
         inside = scope["type"] == "lifespan" or scope.get("client") is None
@@ -51,7 +51,7 @@ MODES = ("regular", "incremental", "distillation", "freeze-strategy")
 TRAIN = ("/train", *(f"/api/training/{mode}" for mode in MODES))  # they read the data set
 
 
-class Door:
+class LateBoundApp:
     """What BentoML mounts at `/`: the application, once `open` has made it.
 
     Not a Starlette application, so that BentoML's mount hands over every path no route of
@@ -82,7 +82,7 @@ class Door:
 
 
 def create_app(gateway: Gateway) -> FastAPI:
-    """The REST surface, without the layers of `layered`."""
+    """The REST surface, without the layers of `with_middleware`."""
     from fastapi import Depends, FastAPI
 
     from api import docs
@@ -170,7 +170,7 @@ class _CORS(CORSMiddleware):
         return JSONResponse(error.to_json(), error.status, kept)
 
 
-def layered(app: ASGIApp, settings: Settings) -> ASGIApp:
+def with_middleware(app: ASGIApp, settings: Settings) -> ASGIApp:
     """`app` behind our layers, BentoML's own routes included; the first line is innermost."""
     # Late: the runners behind the gateway, which import this file too, have no layers.
     from api.middleware.auth import Auth

@@ -13,4 +13,4 @@ def _of(request: Request) -> Any:
     return request.app.state.gateway
 
 
-Wired = Annotated[Gateway, Depends(_of)]
+GatewayDep = Annotated[Gateway, Depends(_of)]

@@ -13,7 +13,7 @@ from filelock import Timeout
 from api.thread_pool import slow_work
 from errors import BackendTimeout, JobNotFound
 from jobs.artifacts import clear, kept_by
-from jobs.finalizer import Settlement, dispatcher_lock, published_in
+from jobs.finalizer import JobFinalizer, dispatcher_lock, published_in
 from jobs.logs import LogWriter
 from jobs.processes import is_alive
 from jobs.store import Job, Kind
@@ -92,7 +92,7 @@ def _take(gateway: Gateway, job_id: str) -> None:
     settings = gateway.settings
     with contextlib.suppress(Timeout), dispatcher_lock(settings).acquire(blocking=False):
         published = published_in(gateway.registry)
-        Settlement(gateway.jobs, settings.train_attempts, published).take(job_id)
+        JobFinalizer(gateway.jobs, settings.train_attempts, published).recover(job_id)
 
 
 async def ended(gateway: Gateway, job_id: str) -> Job:

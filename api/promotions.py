@@ -10,8 +10,8 @@ from typing import Any
 from api.evaluation_jobs import enqueue, plan
 from errors import JobNotFound, ModelNotFound, VisionLoopError
 from evaluation.gate import Gate, Verdict
-from evaluation.promotion import GATE, Judged, Pair, PromotionRecipe, judge, old_data, on_hand
-from models_store.decision_log import Why
+from evaluation.promotion import GATE, GateResult, Pair, PromotionRecipe, judge, old_data, on_hand
+from models_store.decision_log import DecisionReason
 from models_store.versions import ModelVersion
 from serving.gateway import Gateway
 
@@ -50,7 +50,7 @@ async def decide_promotion(
         VisionLoopError: What the gate asks for cannot be had.
     """
     if gate is None:
-        promoted = await gateway.promote(candidate, Why(by, forced=force))
+        promoted = await gateway.promote(candidate, DecisionReason(by, forced=force))
         return Outcome(promoted, Verdict(True, ()), None)
     try:
         judged = await asyncio.to_thread(_judge, gateway, candidate, gate)
@@ -62,17 +62,17 @@ async def decide_promotion(
             raise
         judged, missing = None, error.message
     if judged is None:
-        judged = Judged(Verdict(False, (f"It was not compared: {missing}",)), gate, (), None)
+        judged = GateResult(Verdict(False, (f"It was not compared: {missing}",)), gate, (), None)
     forced = force and not judged.verdict.promote
     why = judged.why(by, forced=forced)
     if not (judged.verdict.promote or forced):
         await asyncio.to_thread(gateway.registry.refuse, candidate.id, why)
-    elif judged.over != candidate.version:
-        await gateway.promote(candidate, why, judged.over)
+    elif judged.expected_promoted != candidate.version:
+        await gateway.promote(candidate, why, judged.expected_promoted)
     return Outcome(candidate, judged.verdict, gate, forced)
 
 
-def _judge(gateway: Gateway, candidate: ModelVersion, gate: Gate) -> Judged | None:
+def _judge(gateway: Gateway, candidate: ModelVersion, gate: Gate) -> GateResult | None:
     """The verdict on what was evaluated; None where something is missing for it."""
     promoted = gateway.registry.promoted(candidate.name)
     pairs: tuple[Pair, ...] | None = ()

@@ -58,7 +58,7 @@ def form_body(model: type[BaseModel]) -> dict[str, Any]:
     return _body("multipart/form-data", model)
 
 
-def json_body(model: type[BaseModel]) -> dict[str, Any]:
+def json_request_body(model: type[BaseModel]) -> dict[str, Any]:
     return _body("application/json", model)
 
 

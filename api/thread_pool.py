@@ -16,7 +16,7 @@ THREADS = 2
 MOST = 32  # pieces of work that run and wait
 
 
-class SlowWork:
+class BoundedThreadPool:
     """A few threads, and a queue with an end.
 
     asyncio's own threads are six on two cores: inference, job tables and cancellations share
@@ -56,4 +56,4 @@ class SlowWork:
             self._count += number
 
 
-slow_work = SlowWork()
+slow_work = BoundedThreadPool()

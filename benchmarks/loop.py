@@ -26,7 +26,7 @@ from typing import Any
 
 import httpx
 
-from annotation.diff import Tally, add_up, compare
+from annotation.diff import CorrectionCounts, add_up, compare
 from benchmarks.server import PYTHON, free_port, serving
 from benchmarks.sign_kinds import Drawn, draw
 from formats.annotations import Annotation, Annotations
@@ -122,7 +122,7 @@ class Service:
 class Seen:
     """Answers of `/infer`: how right they are, and who gave them."""
 
-    tally: Tally = field(default_factory=Tally)
+    tally: CorrectionCounts = field(default_factory=CorrectionCounts)
     by: set[str] = field(default_factory=set)
 
     def figures(self) -> dict[str, float]:

@@ -62,11 +62,11 @@ def has_labels_beside(root: Path, depth: int = 3) -> bool:
 
 
 def read(
-    root: Path, roots: Sequence[Path], findings: Findings, fewest: int = 2
+    root: Path, roots: Sequence[Path], findings: Findings, min_classes: int = 2
 ) -> tuple[tuple[str, ...], dict[str, dict[Path, str]]]:
     """The class names in order of id, and per split the class of each image.
 
-    `fewest` classes must be there: one is enough to teach a model that knows others.
+    `min_classes` classes must be there: one is enough to teach a model that knows others.
 
     Raises:
         DatasetInvalid: There is no such tree.
@@ -79,14 +79,14 @@ def read(
             raise DatasetInvalid(f"'{root.name}' has val or test, but no folder 'train'.")
         folders = {"train": root}
     tops = {split: [folder] for split, folder in folders.items()}
-    return read_splits(tops, roots, findings, fewest, whole)
+    return read_splits(tops, roots, findings, min_classes, whole)
 
 
 def read_splits(
     folders: dict[str, list[Path]],
     roots: Sequence[Path],
     findings: Findings,
-    fewest: int = 2,
+    min_classes: int = 2,
     whole: bool = False,
 ) -> tuple[tuple[str, ...], dict[str, dict[Path, str]]]:
     """The same, for named folders per split; `whole`: there are no splits above the classes."""
@@ -108,8 +108,8 @@ def read_splits(
     names = sorted({name for images in splits.values() for name in images.values()})
     if gone := sorted(empty - set(names)):
         findings.note("empty_class", f"Folders without images, ignored: {', '.join(gone[:5])}.")
-    if len(names) < fewest:
-        amount = "two classes" if fewest == 2 else "one class"
+    if len(names) < min_classes:
+        amount = "two classes" if min_classes == 2 else "one class"
         raise DatasetInvalid(
             f"Classification needs a folder of images for each of {amount} or more, as in "
             f"train/<class>/… and val/<class>/…; found {len(names)}: {', '.join(names) or 'none'}."

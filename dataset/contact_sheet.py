@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from dataset.dataset import Dataset
-from dataset.label_files import Row, parse
+from dataset.label_files import LabelRow, parse
 from errors import DatasetNotFound, VisionLoopError
 from inference.images import decode
 from inference.render import class_colour
@@ -96,7 +96,7 @@ def _classes(dataset: Dataset, image: Path) -> set[int]:
     return {row.cls for row in _rows(dataset, image)}
 
 
-def _rows(dataset: Dataset, image: Path) -> tuple[Row, ...]:
+def _rows(dataset: Dataset, image: Path) -> tuple[LabelRow, ...]:
     label = dataset.labels.get(image)
     return parse(label.read_bytes(), dataset.form).rows if label else ()
 
@@ -137,7 +137,7 @@ def _thumbnail(dataset: Dataset, image: Path) -> Image.Image:
 
 
 def _draw_row(
-    canvas: ImageDraw.ImageDraw, dataset: Dataset, row: Row, size: tuple[int, int]
+    canvas: ImageDraw.ImageDraw, dataset: Dataset, row: LabelRow, size: tuple[int, int]
 ) -> None:
     colour = class_colour(row.cls)
     values = np.asarray(row.values)

@@ -21,7 +21,7 @@ from PIL import Image
 
 from dataset import image_scan
 from dataset.data_yaml import Keypoints
-from dataset.image_scan import Picture
+from dataset.image_scan import ScannedImage
 from dataset.issues import Finding, Findings
 from dataset.label_files import Form, as_text, parse
 from dataset.label_scan import shown
@@ -51,7 +51,7 @@ def write(dataset: Dataset, folder: Path) -> Path:
 
 
 def _write_classes(dataset: Dataset, folder: Path) -> None:
-    for split, images in dataset.looked.splits.items():
+    for split, images in dataset.scanned.splits.items():
         groups: dict[int, list[Path]] = {i: [] for i in range(len(dataset.names))}
         for image in images:
             groups[dataset.classes[image]].append(image)
@@ -63,7 +63,7 @@ def _write_classes(dataset: Dataset, folder: Path) -> None:
 
 
 def _write_labelled(dataset: Dataset, folder: Path, final: Path) -> None:
-    for split, images in dataset.looked.splits.items():
+    for split, images in dataset.scanned.splits.items():
         pictures, labels = folder / "images" / split, folder / "labels" / split
         pictures.mkdir(parents=True)
         labels.mkdir(parents=True)
@@ -88,7 +88,7 @@ def _write_labelled(dataset: Dataset, folder: Path, final: Path) -> None:
 def description(dataset: Dataset, folder: Path) -> dict[str, Any]:
     """The data.yaml of a view that will lie in `folder`."""
     content: dict[str, Any] = {"path": str(folder.absolute())}
-    content |= {split: f"images/{split}" for split in dataset.looked.splits}
+    content |= {split: f"images/{split}" for split in dataset.scanned.splits}
     content["names"] = dict(enumerate(dataset.names))
     if dataset.keypoints is not None:
         content["kpt_shape"] = list(dataset.keypoints.shape)
@@ -102,7 +102,7 @@ def description(dataset: Dataset, folder: Path) -> dict[str, Any]:
 
 def view_suffix(dataset: Dataset, image: Path) -> str:
     """The suffix that an image has in a view: its own, or PNG's where it is converted."""
-    return ".png" if dataset.looked.pictures[image].converted else image.suffix
+    return ".png" if dataset.scanned.pictures[image].converted else image.suffix
 
 
 def _unique(dataset: Dataset, images: Iterable[Path]) -> Iterator[tuple[Path, str]]:
@@ -123,7 +123,7 @@ def link(dataset: Dataset, image: Path, target: Path) -> bool:
 
     False where the file has become unreadable since it was looked at: one never ends a job.
     """
-    if not dataset.looked.pictures[image].converted:
+    if not dataset.scanned.pictures[image].converted:
         target.symlink_to(image.absolute())
         return True
     try:
@@ -141,11 +141,11 @@ Splits = Mapping[str, tuple[Path, ...]]
 
 
 @dataclass(frozen=True)
-class Looked:
+class ScanResult:
     """What reading every picture added."""
 
     splits: Splits  # without the unreadable ones
-    pictures: Mapping[Path, Picture]
+    pictures: Mapping[Path, ScannedImage]
     findings: tuple[Finding, ...]
 
 
@@ -199,20 +199,20 @@ class Dataset:
         return self
 
     @cached_property
-    def looked(self) -> Looked:
+    def scanned(self) -> ScanResult:
         """Reads and decodes every picture: seconds per thousand, the first time."""
-        return _look(self, lambda *_: None)
+        return _scan(self, lambda *_: None)
 
-    def look(self, seen: Callable[[int, int], None]) -> Looked:
+    def scan(self, seen: Callable[[int, int], None]) -> ScanResult:
         """The same, telling `seen` now and then how many of how many were looked at."""
-        if "looked" not in self.__dict__:
-            self.__dict__["looked"] = _look(self, seen)
-        return self.looked
+        if "scanned" not in self.__dict__:
+            self.__dict__["scanned"] = _scan(self, seen)
+        return self.scanned
 
     @cached_property
     def fingerprint(self) -> str:
         """Identifies the content: names, pictures, labels, classes. Looks at the pictures."""
-        pictures = self.looked.pictures
+        pictures = self.scanned.pictures
         parts = []
         for split, images in self.splits.items():
             for image in images:
@@ -228,8 +228,8 @@ class Dataset:
     @property
     def findings(self) -> tuple[Finding, ...]:
         """All that is known so far, fatal ones first."""
-        looked = self.looked.findings if "looked" in self.__dict__ else ()
-        return tuple(sorted((*self.found, *looked), key=lambda finding: not finding.fatal))
+        scanned = self.scanned.findings if "scanned" in self.__dict__ else ()
+        return tuple(sorted((*self.found, *scanned), key=lambda finding: not finding.fatal))
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -253,16 +253,16 @@ class Dataset:
         Raises:
             DatasetInvalid: The pictures are not enough.
         """
-        self.looked  # noqa: B018  # may find more that is fatal
+        self.scanned  # noqa: B018  # may find more that is fatal
         self.require_usable()
         return write(self, folder)
 
 
-def _look(dataset: Dataset, seen: Callable[[int, int], None]) -> Looked:
+def _scan(dataset: Dataset, seen: Callable[[int, int], None]) -> ScanResult:
     findings = Findings()
     placed = [image for images in dataset.splits.values() for image in images]
     every = list(dict.fromkeys((*placed, *dataset.unlabelled)))
-    pictures = image_scan.look(every, dataset.root, seen=seen)
+    pictures = image_scan.scan(every, dataset.root, seen=seen)
     usable: dict[str, tuple[Path, ...]] = {}
     trained: dict[str, Path] = {}
     for split, images in dataset.splits.items():
@@ -297,4 +297,4 @@ def _look(dataset: Dataset, seen: Callable[[int, int], None]) -> Looked:
             findings.note("untrained_class", message, fatal=True)
     if findings.counts["duplicate_split"] > sum(map(len, usable.values())) / 10:
         findings.note("leak", "Much of val or test is in train too: its metrics will flatter.")
-    return Looked(usable, pictures, findings.result())
+    return ScanResult(usable, pictures, findings.result())

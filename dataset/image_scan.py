@@ -35,7 +35,7 @@ KEEP = 60.0  # seconds after which what was found is kept, lest a crash cost all
 _AT_A_TIME = 512  # files handed to the threads; between them a check can be interrupted
 
 
-class Picture(NamedTuple):
+class ScannedImage(NamedTuple):
     """One image file. `problem` is empty for a readable one; `converted`: trainers do not read
     it to the same pixels, so a job's view has them as PNG."""
 
@@ -48,12 +48,12 @@ class Picture(NamedTuple):
     converted: bool = False
 
 
-def look(
+def scan(
     paths: Sequence[Path],
     root: Path,
     threads: int = 0,
     seen: Callable[[int, int], None] = lambda *_: None,
-) -> dict[Path, Picture]:
+) -> dict[Path, ScannedImage]:
     """Read every picture, or remember it from last time.
 
     Args:
@@ -64,7 +64,7 @@ def look(
     """
     cache = _Cache(root)
     known = cache.read()
-    found: dict[Path, Picture] = {}
+    found: dict[Path, ScannedImage] = {}
     changed, kept = False, time.monotonic()
     limit = get_settings().max_pixels
     with ThreadPoolExecutor(threads or max(1, cpu_count() // 2)) as pool:
@@ -105,16 +105,18 @@ def fingerprint(parts: Iterable[tuple[str, str]], description: object) -> str:
     return total.hexdigest()
 
 
-def _look(path: Path, known: Picture | None, limit: int) -> Picture:
+def _look(path: Path, known: ScannedImage | None, limit: int) -> ScannedImage:
     try:
         facts = path.stat()
         if known and (known.size, known.mtime) == (facts.st_size, facts.st_mtime_ns):
             return known
         if facts.st_size > BIGGEST:
-            return Picture(facts.st_size, facts.st_mtime_ns, "", 0, 0, "The file is over 512 MiB.")
+            return ScannedImage(
+                facts.st_size, facts.st_mtime_ns, "", 0, 0, "The file is over 512 MiB."
+            )
         data = path.read_bytes()
     except OSError as error:
-        return Picture(0, 0, "", 0, 0, f"The file cannot be read: {error.strerror}.")
+        return ScannedImage(0, 0, "", 0, 0, f"The file cannot be read: {error.strerror}.")
     width = height = 0
     problem, converted = "", False
     try:
@@ -126,7 +128,7 @@ def _look(path: Path, known: Picture | None, limit: int) -> Picture:
     except VisionLoopError as error:
         problem = error.message
     digest = hashlib.sha256(data).hexdigest()
-    return Picture(facts.st_size, facts.st_mtime_ns, digest, width, height, problem, converted)
+    return ScannedImage(facts.st_size, facts.st_mtime_ns, digest, width, height, problem, converted)
 
 
 def _decode(data: bytes, limit: int) -> Pixels | None:
@@ -152,16 +154,16 @@ class _Cache:
         name = hashlib.sha256(os.fsencode(root)).hexdigest()[:32]
         self.file = self.folder / f"{name}.json"
 
-    def read(self) -> dict[str, Picture]:
+    def read(self) -> dict[str, ScannedImage]:
         try:
             content = json.loads(self.file.read_bytes())
             if content["format"] != FORMAT:
                 return {}
-            return {key: Picture(*values) for key, values in content["pictures"].items()}
+            return {key: ScannedImage(*values) for key, values in content["pictures"].items()}
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return {}
 
-    def write(self, pictures: dict[str, Picture], keys: set[str]) -> None:
+    def write(self, pictures: dict[str, ScannedImage], keys: set[str]) -> None:
         """What concerns `keys`; the others are gone from the data set."""
         content = {"format": FORMAT, "pictures": {k: v for k, v in pictures.items() if k in keys}}
         temporary = self.file.with_suffix(f".{os.getpid()}-{threading.get_ident()}")

@@ -19,10 +19,10 @@ from errors import DatasetInvalid, DatasetNotFound
 from models_store.description import Task
 
 
-def check(path: Path | str, task: Task, roots: Sequence[Path], fewest: int = 2) -> Dataset:
+def check(path: Path | str, task: Task, roots: Sequence[Path], min_classes: int = 2) -> Dataset:
     """The data set at a data.yaml or folder, if `task` can be trained on it.
 
-    `fewest` is how many classes a classifier's data must have.
+    `min_classes` is how many classes a classifier's data must have.
 
     Reads the labels, not the pictures (about a second per 10,000 label files); call it off the
     event loop all the same.
@@ -32,12 +32,14 @@ def check(path: Path | str, task: Task, roots: Sequence[Path], fewest: int = 2) 
         DatasetNotFound: There is nothing at `path`.
         Forbidden: `path`, or something it leads to, is outside `roots`.
     """
-    dataset = inspect(path, task, roots, fewest)
+    dataset = inspect(path, task, roots, min_classes)
     dataset.require_usable()
     return dataset
 
 
-def inspect(path: Path | str, task: Task | None, roots: Sequence[Path], fewest: int = 2) -> Dataset:
+def inspect(
+    path: Path | str, task: Task | None, roots: Sequence[Path], min_classes: int = 2
+) -> Dataset:
     """The same, with fatal findings listed rather than raised where there is more to tell.
 
     Without a task the one that fits the labels is taken.
@@ -50,10 +52,10 @@ def inspect(path: Path | str, task: Task | None, roots: Sequence[Path], fewest: 
     if not there(real, str(path)):
         raise DatasetNotFound(f"There is nothing at '{str(path)[:200]}' on this server.")
     with client_path(path):
-        return _inspect(real, task, roots, fewest)
+        return _inspect(real, task, roots, min_classes)
 
 
-def _inspect(real: Path, task: Task | None, roots: Sequence[Path], fewest: int) -> Dataset:
+def _inspect(real: Path, task: Task | None, roots: Sequence[Path], min_classes: int) -> Dataset:
     findings = Findings()
     if real.is_file() and real.suffix.lower() == ".zip":
         raise DatasetInvalid(f"'{real.name}' is packed: upload it with POST /api/datasets.")
@@ -66,7 +68,7 @@ def _inspect(real: Path, task: Task | None, roots: Sequence[Path], fewest: int) 
             confine(file, roots)
             _say_others(file, findings)
     if task == "classify" or (task is None and _is_classified(real, file)):
-        return _classified(real, file, roots, findings, fewest)
+        return _classified(real, file, roots, findings, min_classes)
     return _labelled(real, file, task, roots, findings)
 
 
@@ -92,11 +94,11 @@ def _is_classified(root: Path, file: Path | None) -> bool:
 
 
 def _classified(
-    root: Path, file: Path | None, roots: Sequence[Path], findings: Findings, fewest: int
+    root: Path, file: Path | None, roots: Sequence[Path], findings: Findings, min_classes: int
 ) -> Dataset:
     unlabelled: tuple[Path, ...] = ()
     if file is None:
-        names, found = class_folders.read(root, roots, findings, fewest)
+        names, found = class_folders.read(root, roots, findings, min_classes)
     else:
         root = file.parent
         described = data_yaml.describe(file, roots, findings)
@@ -105,7 +107,7 @@ def _classified(
         described.sources.pop(data_yaml.UNLABELLED, None)
         if unlabelled and not described.sources:
             return _unlabelled(root, "classify", (), unlabelled, findings)
-        names, found = class_folders.read_splits(described.sources, roots, findings, fewest)
+        names, found = class_folders.read_splits(described.sources, roots, findings, min_classes)
     if not found.get("val"):
         _say_held_out(findings, "val" in found)
         found["val"] = {}
@@ -164,7 +166,7 @@ def _labelled(
             "'images'." + hint(root)
         )
     if keypoints is None:
-        forms = label_forms.look(labels.values())
+        forms = label_forms.scan(labels.values())
         if task == "pose":
             raise DatasetInvalid(label_forms.without_keypoints(forms))
         label_forms.require_stated(forms, task, findings)

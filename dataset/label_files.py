@@ -27,7 +27,7 @@ SIXTH = "a sixth column of"  # how the reason begins, where it is no confidence
 Shape = Literal["box", "polygon", "pose"]
 
 
-class Row(NamedTuple):
+class LabelRow(NamedTuple):
     """One object: class id, and the numbers that follow it."""
 
     cls: int
@@ -55,7 +55,7 @@ class Form:
 class Parsed:
     """The usable rows of one file. `rewritten` if its text differs from what was meant."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[LabelRow, ...]
     issues: tuple[Issue, ...] = ()
     rewritten: bool = False
     lines: int = 0
@@ -75,7 +75,7 @@ def parse(data: bytes, form: Form) -> Parsed:
     if len(data) > BIGGEST:
         return Parsed((), (Issue(0, "malformed_line", "the file is over 16 MiB"),), True, 1)
     text = data.decode("utf-8-sig", "replace")
-    rows: list[Row] = []
+    rows: list[LabelRow] = []
     issues: list[Issue] = []
     shapes: Counter[str] = Counter()
     changed = text.encode() != data or "\r" in text
@@ -99,7 +99,7 @@ def parse(data: bytes, form: Form) -> Parsed:
     return Parsed(unique, tuple(issues), changed or bool(issues), lines, shapes)
 
 
-def parse_line(line: str, form: Form) -> tuple[Row, Shape, list[tuple[str, str]]]:
+def parse_line(line: str, form: Form) -> tuple[LabelRow, Shape, list[tuple[str, str]]]:
     """One line as a row of `form`, the shape it was written in, and what was changed.
 
     Raises:
@@ -131,10 +131,10 @@ def parse_line(line: str, form: Form) -> tuple[Row, Shape, list[tuple[str, str]]
         numbers = _polygon_box(_clip_points(values[1:], notes))
     else:
         numbers = _clip_box(values[1:5], notes)
-    return Row(int(cls), tuple(numbers)), shape, notes
+    return LabelRow(int(cls), tuple(numbers)), shape, notes
 
 
-def as_text(rows: tuple[Row, ...]) -> str:
+def as_text(rows: tuple[LabelRow, ...]) -> str:
     """The rows as a label file."""
     return "".join(
         f"{row.cls} {' '.join(f'{value:.8g}' for value in row.values)}\n" for row in rows

@@ -66,7 +66,7 @@ class Forms:
         return _fitting(columns)
 
 
-def look(labels: Iterable[Path]) -> Forms:
+def scan(labels: Iterable[Path]) -> Forms:
     """Read the first label files. What is no line of numbers is passed over: it is told later."""
     groups: dict[int, _Group] = {}
     boxes: list[Stated] = []

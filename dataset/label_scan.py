@@ -17,7 +17,7 @@ TOO_MANY = 0.2  # share of unusable lines that is no accident any more
 
 
 @dataclass
-class Tally:
+class LabelCounts:
     """What the label files hold."""
 
     counts: dict[str, Counter[int]] = field(default_factory=dict)  # split → class id → objects
@@ -35,13 +35,13 @@ def read_labels(
     form: Form,
     root: Path,
     findings: Findings,
-) -> Tally:
+) -> LabelCounts:
     """Parse every label file.
 
     Raises:
         DatasetInvalid: One cannot be opened.
     """
-    tally = Tally()
+    tally = LabelCounts()
     for split, images in splits.items():
         counts = tally.counts[split] = Counter()
         for image in images:
@@ -70,7 +70,7 @@ def read_labels(
     return tally
 
 
-def judge(tally: Tally, form: Form, names: Sequence[str], findings: Findings) -> None:
+def judge(tally: LabelCounts, form: Form, names: Sequence[str], findings: Findings) -> None:
     """What the numbers say about the whole."""
     seen = findings.counts
     many = TOO_MANY * max(tally.lines, 1)

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from formats.annotations import Annotation, Annotations, Part
+from formats.annotations import Annotation, AnnotationPart, Annotations
 from models_store.description import Task
 
 LONGEST_NAME = 200  # characters of a folder's
@@ -63,7 +63,7 @@ def fitting(found: Annotations, task: Task) -> Annotations:
         if task == "detect":
             kept = Annotation(thing.label, box=thing.bounds)
         elif task == "segment":
-            parts = thing.parts or (Part(_rectangle(thing)),)
+            parts = thing.parts or (AnnotationPart(_rectangle(thing)),)
             kept = Annotation(thing.label, parts=parts)
         elif thing.parts:  # pose: a box and its points
             kept = Annotation(thing.label, box=thing.bounds, keypoints=thing.keypoints)

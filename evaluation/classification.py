@@ -16,7 +16,7 @@ TOP = 5
 BINS = 10  # of confidence, in the reliability diagram
 
 
-class ClassificationTally:
+class ClassificationMetrics:
     """Collects one split."""
 
     def __init__(self, description: ModelDescription, classes: JoinedClasses) -> None:

@@ -33,7 +33,7 @@ CURVE_STEP = 10  # every tenth point of a curve goes into the report
 Ids = NDArray[np.int64]
 
 
-class DetectionTally:
+class DetectionMetrics:
     """Collects one split; `prefix` of the second kind of figures is `mask_` or `pose_`."""
 
     def __init__(self, description: ModelDescription, classes: JoinedClasses) -> None:

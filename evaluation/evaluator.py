@@ -21,13 +21,13 @@ from database import now
 from dataset.class_matching import JoinedClasses
 from dataset.dataset import Dataset
 from errors import ValidationFailed
-from evaluation.classification import ClassificationTally
-from evaluation.detection import CONFIDENCE, IOU, DetectionTally
+from evaluation.classification import ClassificationMetrics
+from evaluation.detection import CONFIDENCE, IOU, DetectionMetrics
 from evaluation.ground_truth import GroundTruth
 from evaluation.matching import PAIRED
 from evaluation.plots import write_plots
 from evaluation.store import PLOTS, PREDICTIONS, REPORT, WORST
-from evaluation.worst_images import Entry, WorstImages, class_panel
+from evaluation.worst_images import WorstImage, WorstImages, class_panel
 from inference.engine import Engine, load_engine
 from inference.images import decode
 from inference.postprocess import MAX_DET, postprocess
@@ -136,7 +136,7 @@ def evaluate(
             f"A model for {description.task} cannot be measured on data for {dataset.task}."
         )
     measured = _Measured(engine, description, dataset, settings)
-    images = dataset.looked.splits[split]
+    images = dataset.scanned.splits[split]
     engine.run(np.zeros((1, *(description.imgsz,) * 2, description.channels), np.uint8), wide=True)
     for done, image in enumerate(images):
         progress(done, len(images))
@@ -194,11 +194,11 @@ class _Measured:
     ) -> None:
         self.engine, self.description, self.dataset = engine, description, dataset
         self.classes = JoinedClasses.of(description.names, dataset.names)
-        self.tally: ClassificationTally | DetectionTally
+        self.tally: ClassificationMetrics | DetectionMetrics
         if description.task == "classify":
-            self.tally = ClassificationTally(description, self.classes)
+            self.tally = ClassificationMetrics(description, self.classes)
         else:
-            self.tally = DetectionTally(description, self.classes)
+            self.tally = DetectionMetrics(description, self.classes)
         self.worst = WorstImages()
         self._max_pixels = settings.max_pixels
         self._times: list[tuple[float, ...]] = []
@@ -218,7 +218,7 @@ class _Measured:
         self._times.append(tuple(b - a for a, b in pairwise(moments)))
 
         name = _relative(image, self.dataset.root)
-        if isinstance(self.tally, ClassificationTally):
+        if isinstance(self.tally, ClassificationMetrics):
             true = int(self.classes.from_dataset[self.dataset.classes[image]])
             truth = class_panel(true, self.classes.names, (width, height))
             badness, reason = self.tally.add(name, true, prediction)
@@ -232,7 +232,7 @@ class _Measured:
             badness, reason = self.tally.add(name, outputs, place, objects, prediction)
         if reason:
             row = {"image": name, "score": badness[0], "reason": reason}
-            self.worst.offer(Entry(badness, image, row, truth, prediction))
+            self.worst.offer(WorstImage(badness, image, row, truth, prediction))
 
     def speed(self) -> dict[str, float]:
         """Median milliseconds of each step."""

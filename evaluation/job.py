@@ -69,7 +69,7 @@ def run_evaluation(
         begin, name = middle, NAME
     else:
         path = Path(recipe.dataset)
-        dataset = check(path, recipe.task, data_roots(settings), fewest=1)
+        dataset = check(path, recipe.task, data_roots(settings), min_classes=1)
         name = shown_name(path, settings)
         if recipe.trained_on not in (None, dataset.fingerprint):
             notes.append("The data set has changed since the model was trained on it.")
@@ -125,7 +125,7 @@ def measure(
     for note in found.report["notes"]:
         job.log(note)
     shown = ", ".join(f"{k} {found.figures[k]:.4g}" for k in SHOWN if k in found.figures)
-    job.log(f"Evaluated on {len(dataset.looked.splits[split])} pictures: {shown}.")
+    job.log(f"Evaluated on {len(dataset.scanned.splits[split])} pictures: {shown}.")
     return row
 
 

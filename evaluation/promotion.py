@@ -16,7 +16,7 @@ from errors import Conflict, ModelNotFound
 from evaluation.gate import Gate, Verdict, decide
 from evaluation.recipe import EvaluationRecipe
 from evaluation.store import EvaluationRow, EvaluationStore
-from models_store.decision_log import Why
+from models_store.decision_log import DecisionReason
 from models_store.preload import await_loading
 from models_store.registry import Registry
 from models_store.versions import ModelVersion
@@ -60,27 +60,27 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Judged:
+class GateResult:
     """A verdict, and what it was found in.
 
     Attributes:
         verdict: Of the gate.
         pairs: The evaluations, on old data last; none where no version was promoted.
-        over: The version that was promoted then; empty: none; None: whichever.
+        expected_promoted: The version that was promoted then; empty: none; None: whichever.
     """
 
     verdict: Verdict
     gate: Gate
     pairs: Sequence[Pair]
-    over: str | None
+    expected_promoted: str | None
 
-    def why(self, by: str, job_id: str | None = None, forced: bool = False) -> Why:
+    def why(self, by: str, job_id: str | None = None, forced: bool = False) -> DecisionReason:
         """What is recorded of it."""
         rows: dict[str, str] = {}
         for pair, kind in zip(self.pairs, ("", "_on_old_data"), strict=False):
             rows |= {f"candidate{kind}": pair.candidate.id, f"promoted{kind}": pair.promoted.id}
         gate = self.gate.model_dump()
-        return Why(by, self.verdict.reasons, gate, rows or None, forced, job_id)
+        return DecisionReason(by, self.verdict.reasons, gate, rows or None, forced, job_id)
 
 
 def old_data(recipe: Mapping[str, Any]) -> str | None:
@@ -141,19 +141,21 @@ def judge(
     pairs: Sequence[Pair],
     gate: Gate,
     evaluations: EvaluationStore,
-) -> Judged:
+) -> GateResult:
     """The gate's verdict on a new version; a pair is needed where another one is promoted.
 
     Raises:
         ValidationFailed: The gate's metric is none of this kind of model's.
         Conflict: A report is gone.
     """
-    over = promoted.version if promoted else ""
+    expected_promoted = promoted.version if promoted else ""
     if promoted is not None and promoted.id == candidate.id:
         said = Verdict(True, (f"{candidate.id} is the promoted version already.",))
-        return Judged(said, gate, (), over)
+        return GateResult(said, gate, (), expected_promoted)
     if promoted is None or not pairs:
-        return Judged(decide({"model": {"name": candidate.name}}, None, gate), gate, (), over)
+        return GateResult(
+            decide({"model": {"name": candidate.name}}, None, gate), gate, (), expected_promoted
+        )
     try:
         reports = [
             (evaluations.report(pair.candidate), evaluations.report(pair.promoted))
@@ -165,7 +167,7 @@ def judge(
         ) from error
     known = promoted.description.names
     verdict = decide(*reports[0], gate, known, reports[1] if len(reports) > 1 else None)
-    return Judged(verdict, gate, tuple(pairs), over)
+    return GateResult(verdict, gate, tuple(pairs), expected_promoted)
 
 
 def run(recipe: PromotionRecipe, job: JobHandle, registry: Registry) -> Verdict:
@@ -195,7 +197,7 @@ def run(recipe: PromotionRecipe, job: JobHandle, registry: Registry) -> Verdict:
 
 
 def _carry_out(
-    judged: Judged,
+    judged: GateResult,
     candidate: ModelVersion,
     recipe: PromotionRecipe,
     job: JobHandle,
@@ -209,10 +211,10 @@ def _carry_out(
     why = judged.why(recipe.by, job.id)
     if not judged.verdict.promote:
         registry.refuse(candidate.id, why)
-    elif judged.over != candidate.version:
+    elif judged.expected_promoted != candidate.version:
         if not await_loading(registry.database, candidate, PATIENCE, job.check):
             job.log(f"{candidate.id} could not be loaded ahead of the requests.")
-        registry.promote(candidate.id, why, judged.over)
+        registry.promote(candidate.id, why, judged.expected_promoted)
     done = "is promoted" if judged.verdict.promote else "is refused"
     job.log(" ".join((f"{candidate.id} {done}.", *judged.verdict.reasons)))
 
@@ -267,6 +269,6 @@ def _measured(
 
 def _dataset(recipe: EvaluationRecipe, job: JobHandle, settings: Settings) -> Dataset:
     if recipe.dataset is not None:
-        return check(Path(recipe.dataset), recipe.task, data_roots(settings), fewest=1)
+        return check(Path(recipe.dataset), recipe.task, data_roots(settings), min_classes=1)
     path = drawn_set(recipe.task, settings, lambda *_: job.check())
     return check(path, recipe.task, (path.parent, path))

@@ -24,7 +24,7 @@ QUALITY = 85
 
 
 @dataclass(frozen=True)
-class Entry:
+class WorstImage:
     """One picture: how bad, which, why, and what to draw."""
 
     badness: tuple[float, ...]
@@ -38,9 +38,9 @@ class WorstImages:
     """Keeps the worst of those it is offered; among equals the first."""
 
     def __init__(self) -> None:
-        self._entries: list[Entry] = []
+        self._entries: list[WorstImage] = []
 
-    def offer(self, entry: Entry) -> None:
+    def offer(self, entry: WorstImage) -> None:
         self._entries.append(entry)
         if len(self._entries) >= 4 * KEPT:
             self._cut()

@@ -48,7 +48,7 @@ NO_AREA = "boxes without an area"
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class AnnotationPart:
     """A connected piece of an object: at least three corners, not closed by a repeated one."""
 
     outline: Ring
@@ -81,7 +81,7 @@ class Annotation:
 
     label: str
     box: Box | None = None
-    parts: tuple[Part, ...] = ()
+    parts: tuple[AnnotationPart, ...] = ()
     keypoints: tuple[Keypoint, ...] = ()
     score: float | None = None
     id: str = ""
@@ -198,7 +198,7 @@ def _annotation(row: Mapping[str, Any]) -> Annotation:
         label=row["label"],
         box=tuple(row["box"]) if row["box"] is not None else None,
         parts=tuple(
-            Part(ring(part["outline"]), tuple(ring(hole) for hole in part["holes"]))
+            AnnotationPart(ring(part["outline"]), tuple(ring(hole) for hole in part["holes"]))
             for part in row["parts"]
         ),
         keypoints=tuple(Keypoint(**point) for point in row["keypoints"]),

@@ -27,10 +27,10 @@ from formats.annotations import (
     OCCLUDED,
     VISIBLE,
     Annotation,
+    AnnotationPart,
     Annotations,
     Box,
     Keypoint,
-    Part,
     Ring,
     in_order,
     is_place,
@@ -290,7 +290,7 @@ def _row(
     return row
 
 
-def _segmentation(parts: Sequence[Part], found: Annotations) -> Json:
+def _segmentation(parts: Sequence[AnnotationPart], found: Annotations) -> Json:
     """`segmentation` and `area`; pixels are drawn within the object's box only."""
     pieces = as_outlines(parts)
     polygons = [[value for point in part.outline for value in point] for part in parts]
@@ -323,7 +323,7 @@ def _annotation(
             "sizes. Correct one of them, or leave 'bbox' away."
         )
     if box is not None and (corners := turned_box(box, row.get("attributes"), where)):
-        box, parts = None, (Part(corners),)
+        box, parts = None, (AnnotationPart(corners),)
     if box is None and not parts and not any(point.visibility for point in points):
         raise ValidationFailed(
             f"{where} has no place: it needs a 'bbox' [x, y, width, height] or a 'segmentation'."
@@ -355,7 +355,7 @@ def _box(values: Any, where: str) -> Box:
     return x, y, x + w, y + h
 
 
-def _parts(segmentation: Any, size: tuple[int, int], where: str) -> tuple[Part, ...]:
+def _parts(segmentation: Any, size: tuple[int, int], where: str) -> tuple[AnnotationPart, ...]:
     """Polygons of fewer than three corners enclose nothing and are no parts."""
     if not segmentation:
         return ()
@@ -365,7 +365,9 @@ def _parts(segmentation: Any, size: tuple[int, int], where: str) -> tuple[Part, 
         except ValidationFailed as error:
             raise ValidationFailed(f"{where}: {error.message}") from None
         found: Sequence[Outline] = outlines(mask)
-        return tuple(Part(ring(p.outer), tuple(ring(hole) for hole in p.holes)) for p in found)
+        return tuple(
+            AnnotationPart(ring(p.outer), tuple(ring(hole) for hole in p.holes)) for p in found
+        )
     if not isinstance(segmentation, list):
         raise ValidationFailed(
             f"{where}: its 'segmentation' must be a list of polygons or run lengths, and is "
@@ -373,7 +375,7 @@ def _parts(segmentation: Any, size: tuple[int, int], where: str) -> tuple[Part, 
         )
     flat = not isinstance(segmentation[0], list)
     rings = [_ring(values, where) for values in ([segmentation] if flat else segmentation)]
-    return tuple(Part(corners) for corners in rings if len(corners) >= 3)
+    return tuple(AnnotationPart(corners) for corners in rings if len(corners) >= 3)
 
 
 def _ring(values: Any, where: str) -> Ring:

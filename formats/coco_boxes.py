@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from errors import ValidationFailed
-from formats.annotations import Annotation, Box, Part, Ring
+from formats.annotations import Annotation, AnnotationPart, Box, Ring
 from formats.coordinates import SLACK, Stated, over_the_edge
 from formats.geometry import rectangle, turned
 
@@ -45,7 +45,7 @@ def turned_box(box: Box, attributes: Any, where: str) -> Ring:
     return turned(rectangle(*box), middle, turn) if turn else ()
 
 
-def are_scaled(given: Any, parts: Sequence[Part]) -> bool:
+def are_scaled(given: Any, parts: Sequence[AnnotationPart]) -> bool:
     """Whether a `bbox` is that of the polygons, but in an image of another size."""
     around = Annotation("", parts=tuple(parts)).bounds
     if around is None or not isinstance(given, list) or len(given) != 4:

@@ -22,9 +22,9 @@ from formats.annotations import (
     OCCLUDED,
     VISIBLE,
     Annotation,
+    AnnotationPart,
     Annotations,
     Keypoint,
-    Part,
     Ring,
     in_order,
     is_place,
@@ -237,7 +237,7 @@ def _box(shape: _Shape) -> Annotation:
         )
     if turn := math.radians(shape.value("rotation", "0")):
         corners = turned(rectangle(x1, y1, x2, y2), ((x1 + x2) / 2, (y1 + y2) / 2), turn)
-        return Annotation(shape.label, parts=(Part(corners),))
+        return Annotation(shape.label, parts=(AnnotationPart(corners),))
     return Annotation(shape.label, box=(x1, y1, x2, y2))
 
 
@@ -254,7 +254,9 @@ def _ellipse(shape: _Shape) -> Annotation:
     if min(rx, ry) <= 0:
         raise ValidationFailed(f"{shape.where} has the radii {rx:g} and {ry:g}.")
     turn = math.radians(shape.value("rotation", "0"))
-    return Annotation(shape.label, parts=(Part(turned(ellipse(x, y, rx, ry), (x, y), turn)),))
+    return Annotation(
+        shape.label, parts=(AnnotationPart(turned(ellipse(x, y, rx, ry), (x, y), turn)),)
+    )
 
 
 def _mask(shape: _Shape) -> Annotation | str:
@@ -274,7 +276,9 @@ def _mask(shape: _Shape) -> Annotation | str:
     on = np.arange(len(lengths)) % 2 == 1
     mask: Mask = np.repeat(on, lengths).reshape(height, width)
     parts = tuple(
-        Part(_moved(piece.outer, left, top), tuple(_moved(h, left, top) for h in piece.holes))
+        AnnotationPart(
+            _moved(piece.outer, left, top), tuple(_moved(h, left, top) for h in piece.holes)
+        )
         for piece in outlines(mask)
     )
     return Annotation(shape.label, parts=parts) if parts else NO_PIXEL

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from formats.annotations import Part, Point, Ring, ring
+from formats.annotations import AnnotationPart, Point, Ring, ring
 
 Float = NDArray[np.float32]
 
@@ -56,7 +56,7 @@ class Outline(NamedTuple):
     holes: tuple[Points, ...] = ()
 
 
-def as_outlines(parts: Iterable[Part]) -> list[Outline]:
+def as_outlines(parts: Iterable[AnnotationPart]) -> list[Outline]:
     """Parts of an annotation as arrays."""
     return [
         Outline(
@@ -185,7 +185,7 @@ def _corners(points: NDArray[np.floating]) -> Points:
 
 
 def simplify(points: Points, iou: float = KEPT_IOU, vertices: int = MOST_VERTICES) -> Points:
-    """The ring with the fewest vertices that overlaps it by `iou`, and `vertices` at most.
+    """The ring with the min_classes vertices that overlaps it by `iou`, and `vertices` at most.
 
     Douglas–Peucker, its tolerance found by bisection. Because its corners lie on the curve it
     cuts off what bulges, the result is widened until it has the ring's area again.
@@ -339,7 +339,7 @@ def clip(points: Ring, width: float, height: float) -> Ring:
     return points if len(points) >= 3 else ()
 
 
-def unbridge(points: Sequence[Point]) -> tuple[Part, ...]:
+def unbridge(points: Sequence[Point]) -> tuple[AnnotationPart, ...]:
     """The parts and holes that one ring goes along; a plain ring is one part."""
     pending, rings = [ring(points)], []
     while pending:
@@ -365,7 +365,7 @@ def _bridge_in(points: Ring) -> tuple[int, int] | None:
     return None
 
 
-def nested(rings: Sequence[Ring]) -> tuple[Part, ...]:
+def nested(rings: Sequence[Ring]) -> tuple[AnnotationPart, ...]:
     """Rings as parts, the largest first; a ring within a part is its hole."""
     arrays = [np.array(points, np.float32) for points in rings]
     order = sorted(range(len(rings)), key=lambda index: -abs(area(arrays[index])))
@@ -381,7 +381,7 @@ def nested(rings: Sequence[Ring]) -> tuple[Part, ...]:
         else:
             outer.append(index)
             holes[index] = []
-    return tuple(Part(rings[index], tuple(holes[index])) for index in outer)
+    return tuple(AnnotationPart(rings[index], tuple(holes[index])) for index in outer)
 
 
 def _within(inner: Points, around: Points) -> bool:

@@ -23,9 +23,9 @@ from formats.annotations import (
     OCCLUDED,
     VISIBLE,
     Annotation,
+    AnnotationPart,
     Annotations,
     Keypoint,
-    Part,
     Ring,
     in_order,
     is_place,
@@ -295,12 +295,13 @@ def _placed(
             raise ValueError("an ellipse has two radii")
         angle = math.radians(_number(value.get("rotation") or 0))
         return replace(
-            made, parts=(Part(upright(turned_ring(ellipse(x, y, rx, ry), (x, y), angle))),)
+            made,
+            parts=(AnnotationPart(upright(turned_ring(ellipse(x, y, rx, ry), (x, y), angle))),),
         )
     w, h = _number(value["width"]) * scale[0], _number(value["height"]) * scale[1]
     if turn := math.radians(_number(value.get("rotation") or 0)):
         corners = rectangle(x, y, x + w, y + h)  # turned around the upper left one
-        return replace(made, parts=(Part(upright(turned_ring(corners, (x, y), turn))),))
+        return replace(made, parts=(AnnotationPart(upright(turned_ring(corners, (x, y), turn))),))
     (x1, y1), (x2, y2) = upright([(x, y), (x + w, y + h)])
     return replace(made, box=(min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)))
 
@@ -313,7 +314,7 @@ def _number(value: Any) -> float:
     return number
 
 
-def _parts(points: Ring) -> tuple[Part, ...]:
+def _parts(points: Ring) -> tuple[AnnotationPart, ...]:
     if len(points) < 3:
         raise ValueError("a polygon has three corners at least")
     return unbridge(points)
@@ -321,7 +322,7 @@ def _parts(points: Ring) -> tuple[Part, ...]:
 
 def _painted(
     row: Mapping[str, Any], value: Mapping[str, Any], size: tuple[int, int], turned: int
-) -> tuple[Part, ...]:
+) -> tuple[AnnotationPart, ...]:
     """The outlines of a brush's mask, which is of the size that its region states."""
     drawn = int(row.get("original_width") or size[0]), int(row.get("original_height") or size[1])
     if drawn != size or turned:
@@ -336,7 +337,7 @@ def _painted(
     except ValidationFailed as error:
         raise ValidationFailed(f"Region {str(row.get('id'))[:40]!r}: {error.message}") from None
     parts = tuple(
-        Part(ring(piece.outer), tuple(ring(hole) for hole in piece.holes))
+        AnnotationPart(ring(piece.outer), tuple(ring(hole) for hole in piece.holes))
         for piece in outlines(mask)
     )
     if not parts:

@@ -28,9 +28,9 @@ from formats.annotations import (
     OCCLUDED,
     VISIBLE,
     Annotation,
+    AnnotationPart,
     Annotations,
     Keypoint,
-    Part,
     Ring,
     in_order,
     is_place,
@@ -234,7 +234,7 @@ def _annotation(shape: Mapping[str, Any], kind: str, number: int) -> Annotation:
         radius = math.dist((x, y), edge)
         if not radius:
             raise ValidationFailed(f"{where} has no radius: both of its points are {x:g}, {y:g}.")
-        return replace(made, parts=(Part(ellipse(x, y, radius, radius)),))
+        return replace(made, parts=(AnnotationPart(ellipse(x, y, radius, radius)),))
     if kind == "mask":
         return replace(made, parts=_mask(shape.get("mask"), points, where))
     if len(points) < 3:
@@ -263,7 +263,7 @@ def _counted(points: Ring, allowed: Sequence[int], where: str) -> Ring:
     return points
 
 
-def _mask(given: Any, points: Ring, where: str) -> tuple[Part, ...]:
+def _mask(given: Any, points: Ring, where: str) -> tuple[AnnotationPart, ...]:
     """The pixels between two corners, which belong to it, as a PNG in base64."""
     (x1, y1), (x2, y2) = _counted(points, (2,), where)
     left, top = round(min(x1, x2)), round(min(y1, y2))
@@ -283,7 +283,7 @@ def _mask(given: Any, points: Ring, where: str) -> tuple[Part, ...]:
         ) from None
     shift = np.array((left, top), np.float32)
     parts = tuple(
-        Part(ring(piece.outer + shift), tuple(ring(hole + shift) for hole in piece.holes))
+        AnnotationPart(ring(piece.outer + shift), tuple(ring(hole + shift) for hole in piece.holes))
         for piece in outlines(mask)
     )
     if not parts:

@@ -20,7 +20,16 @@ from typing import Any
 from xml.etree.ElementTree import Element
 
 from errors import ValidationFailed
-from formats.annotations import Annotation, Annotations, Box, Part, Point, Ring, is_place, with_area
+from formats.annotations import (
+    Annotation,
+    AnnotationPart,
+    Annotations,
+    Box,
+    Point,
+    Ring,
+    is_place,
+    with_area,
+)
 from formats.geometry import bridge, rectangle, turned, unbridge
 from formats.xml_documents import number, parse_xml, tag, text_of
 
@@ -199,7 +208,7 @@ class _Place:
             x1, y1, x2, y2 = self.box
             return Annotation(label, box=(x1 - first, y1 - first, x2, y2))
         if self._turned:
-            return Annotation(label, parts=(Part(self.rings[0]),))
+            return Annotation(label, parts=(AnnotationPart(self.rings[0]),))
         rings = (tuple((x - first, y - first) for x, y in ring) for ring in self.rings)
         return Annotation(label, parts=tuple(part for ring in rings for part in unbridge(ring)))
 

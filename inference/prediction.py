@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from errors import VisionLoopError
-from formats.annotations import ABSENT, Annotation, Annotations, Keypoint, Part, ring
+from formats.annotations import ABSENT, Annotation, AnnotationPart, Annotations, Keypoint, ring
 from formats.geometry import Outline, simplify
 from models_store.description import Task
 
@@ -126,7 +126,7 @@ class Prediction:
                 rows.append(made)
                 break
             parts = tuple(
-                Part(ring(part.outer), tuple(ring(hole) for hole in part.holes))
+                AnnotationPart(ring(part.outer), tuple(ring(hole) for hole in part.holes))
                 for part in self.outlines(i)
             )
             x1, y1, x2, y2 = (float(value) for value in self.boxes[i])

@@ -25,13 +25,13 @@ from database import Database
 from errors import JobNotFound
 from inference.device import cuda_devices, device
 from jobs.artifacts import clear
-from jobs.finalizer import KILLED, Settlement, dispatcher_lock, published_in
+from jobs.finalizer import KILLED, JobFinalizer, dispatcher_lock, published_in
 from jobs.logs import LogWriter
 from jobs.processes import (
-    END,
     END_GRACE,
-    LEAVE,
-    MARK,
+    JOB_ENV,
+    SIGNAL_EXIT,
+    SIGNAL_SAVE_AND_EXIT,
     TERM_GRACE,
     death,
     end_group,
@@ -123,7 +123,7 @@ class Dispatcher:
         self.settings = settings
         self.slots = slots(settings)
         self._command = command
-        self._settlement = Settlement(store, settings.train_attempts, published)
+        self._finalizer = JobFinalizer(store, settings.train_attempts, published)
         self._on_epoch = on_epoch
         self._running: dict[str, Running] = {}
         self._refused: set[str] = set()  # jobs for which the system gave no process
@@ -174,7 +174,7 @@ class Dispatcher:
                 ended.set()
             watches = [running.watch for running in self._running.values() if running.watch]
             for running in list(self._running.values()):
-                self._end(running, LEAVE, SAVING)
+                self._end(running, SIGNAL_SAVE_AND_EXIT, SAVING)
             await asyncio.gather(*watches, return_exceptions=True)
             if self._task is not None:
                 self._task.cancel()
@@ -224,7 +224,7 @@ class Dispatcher:
         for job in self.store.list(None, "queued", "running", "stopping"):
             kill(left.get(job.id, []))
         for job in self.store.list(None, "running", "stopping"):
-            self._settlement.settle(job.id, KILLED)
+            self._finalizer.finalize(job.id, KILLED)
         for job in self.store.list(None, *FINAL):  # it may have died before it tidied
             clear(self.store.folder(job.id), completed=job.status == "completed")
 
@@ -277,7 +277,7 @@ class Dispatcher:
         return True
 
     def _environment(self, job: Job, gpu: str | None) -> dict[str, str]:
-        ours = {MARK: job.id, "PYTHONUNBUFFERED": "1"}
+        ours = {JOB_ENV: job.id, "PYTHONUNBUFFERED": "1"}
         if gpu is not None:
             ours["CUDA_VISIBLE_DEVICES"] = gpu
         inherited = {k: v for k, v in os.environ.items() if k != "PROMETHEUS_MULTIPROC_DIR"}
@@ -314,7 +314,7 @@ class Dispatcher:
             self._end(running, signal.SIGABRT, TERM_GRACE)  # it logs where it hangs
 
     def _end(
-        self, running: Running, ask: signal.Signals = END, patience: float = END_GRACE
+        self, running: Running, ask: signal.Signals = SIGNAL_EXIT, patience: float = END_GRACE
     ) -> None:
         if running.ending is None:
             running.ending = asyncio.create_task(end_group(running.process.pid, ask, patience))
@@ -331,7 +331,7 @@ class Dispatcher:
             reason = running.stalled or death(code, out_of_memory_kills() > running.kills)
             leaving = self._leaving.is_set()
             await self._insist(
-                lambda: self._settlement.settle(job_id, reason, code=code, leaving=leaving)
+                lambda: self._finalizer.finalize(job_id, reason, code=code, leaving=leaving)
             )
             with contextlib.suppress(SQLAlchemyError, JobNotFound):
                 self._observe(running, await asyncio.to_thread(self.store.get, job_id))

@@ -37,7 +37,7 @@ def published_in(registry: Registry) -> Published:
 
 
 @dataclass(frozen=True)
-class Settlement:
+class JobFinalizer:
     """Brings the rows of jobs without a process to where they belong.
 
     Attributes:
@@ -51,15 +51,15 @@ class Settlement:
     attempts: int
     published: Published
 
-    def take(self, job_id: str) -> None:
+    def recover(self, job_id: str) -> None:
         """Settle a job whose dispatcher is gone, after what is left of its processes.
 
         Hold the dispatcher's lock.
         """
         kill(marked().get(job_id, []))
-        self.settle(job_id, KILLED)
+        self.finalize(job_id, KILLED)
 
-    def settle(
+    def finalize(
         self, job_id: str, reason: str, *, code: int | None = None, leaving: bool = False
     ) -> None:
         """End a job, or put it back into the queue.

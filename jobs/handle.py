@@ -26,12 +26,12 @@ class JobHandle(Protocol):
     resuming: bool
 
     @property
-    def leaving(self) -> bool:
+    def stop_requested(self) -> bool:
         """Whether the service stops: save, say so with `checkpointed`, raise JobCancelled."""
 
-    def saving(self) -> AbstractContextManager[None]:
-        """Within it, a stop of the service makes the job `leaving`, and the process is given a
-        few seconds; outside it, the process ends at once."""
+    def graceful_stop(self) -> AbstractContextManager[None]:
+        """Within it, a stop of the service sets `stop_requested`, and the process is given a few
+        seconds; outside it, the process ends at once."""
 
     def report(
         self, *, fraction: float, epoch: int, epochs: int, metrics: Mapping[str, float] = {}

@@ -16,10 +16,12 @@ from pathlib import Path
 
 import psutil
 
-MARK = "VISIONLOOP_JOB"  # environment variable
+JOB_ENV = "VISIONLOOP_JOB"  # environment variable
 
-LEAVE = signal.SIGUSR1  # to a worker: save what there is and end; by default it just ends
-END = signal.SIGHUP  # to a worker: end at once, whatever it does
+SIGNAL_SAVE_AND_EXIT = (
+    signal.SIGUSR1
+)  # to a worker: save what there is and end; by default it just ends
+SIGNAL_EXIT = signal.SIGHUP  # to a worker: end at once, whatever it does
 
 END_GRACE = 0.5  # seconds in which a worker follows that
 
@@ -56,7 +58,7 @@ def marked() -> dict[str, list[psutil.Process]]:
     found: dict[str, list[psutil.Process]] = {}
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
-            job = process.environ().get(MARK)
+            job = process.environ().get(JOB_ENV)
             if job and process.status() != psutil.STATUS_ZOMBIE:
                 found.setdefault(job, []).append(process)
     return found

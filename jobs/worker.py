@@ -30,7 +30,7 @@ from database import Database
 from errors import VisionLoopError
 from jobs.failures import DISK_FULL, is_disk_full, reason
 from jobs.handle import JobCancelled
-from jobs.processes import END, LEAVE
+from jobs.processes import SIGNAL_EXIT, SIGNAL_SAVE_AND_EXIT
 from jobs.store import Job, JobStore
 from models_store import ultralytics_env
 from models_store.registry import Registry
@@ -52,7 +52,7 @@ class WorkerJob:
         self.id = job.id
         self.folder = store.folder(job.id)
         self.resuming = job.resumable
-        self.leaving = False
+        self.stop_requested = False
         self._store = store
         self._pid = os.getpid()
         self._first = job.checkpoint
@@ -99,17 +99,17 @@ class WorkerJob:
         self._write()
 
     @contextmanager
-    def saving(self) -> Iterator[None]:
+    def graceful_stop(self) -> Iterator[None]:
         def asked(*_: object) -> None:
-            self.leaving = True
+            self.stop_requested = True
 
         # BentoML's supervisor sends its SIGTERM to the Trainer's children too (1.4.39).
-        for number in (LEAVE, signal.SIGTERM):
+        for number in (SIGNAL_SAVE_AND_EXIT, signal.SIGTERM):
             signal.signal(number, asked)
         try:
             yield
         finally:
-            for number in (LEAVE, signal.SIGTERM):
+            for number in (SIGNAL_SAVE_AND_EXIT, signal.SIGTERM):
                 signal.signal(number, signal.SIG_DFL)
 
     def _write(self) -> None:
@@ -191,7 +191,11 @@ def claimed(store: JobStore, job_id: str) -> Job | None:
 def give_way(parent: int | None) -> None:
     """Be a considerate process: end with the dispatcher, give way to the service."""
     faulthandler.enable()
-    for number in (signal.SIGTERM, LEAVE, END):  # ignored signals are inherited
+    for number in (
+        signal.SIGTERM,
+        SIGNAL_SAVE_AND_EXIT,
+        SIGNAL_EXIT,
+    ):  # ignored signals are inherited
         signal.signal(number, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if sys.platform == "linux":

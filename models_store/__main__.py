@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from database import Database
 from errors import ValidationFailed, VisionLoopError
 from models_store.archive import export_archive, import_archive
-from models_store.decision_log import COMMAND, Why
+from models_store.decision_log import COMMAND, DecisionReason
 from models_store.importer import import_model
 from models_store.registry import Registry
 from models_store.seed import seed
@@ -210,10 +210,10 @@ def _decisions(registry: Registry, options: argparse.Namespace) -> None:
         print(f"  by {row.by}", *row.reasons, sep="\n  ")
 
 
-def _why() -> Why:
+def _why() -> DecisionReason:
     """The shell's user, as far as that can be told."""
     with contextlib.suppress(KeyError, OSError):
-        return Why(by=f"command line, {getpass.getuser()}")
+        return DecisionReason(by=f"command line, {getpass.getuser()}")
     return COMMAND
 
 

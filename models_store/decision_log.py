@@ -59,7 +59,7 @@ class Decision(Base):
 
 
 @dataclass(frozen=True)
-class Why:
+class DecisionReason:
     """What is noted with a decision besides what it does.
 
     Attributes:
@@ -79,10 +79,12 @@ class Why:
     job_id: str | None = None
 
 
-COMMAND = Why()
+COMMAND = DecisionReason()
 
 
-def record(session: Session, action: Action, name: str, version: str, why: Why) -> Decision:
+def record(
+    session: Session, action: Action, name: str, version: str, why: DecisionReason
+) -> Decision:
     """Write a decision down; call it before the promotion moves."""
     promotion = session.get(Promotion, name)
     decision = Decision(
@@ -134,7 +136,7 @@ def before(session: Session, name: str) -> str:
     return path[-1]
 
 
-def step_back(session: Session, name: str, why: Why) -> str:
+def step_back(session: Session, name: str, why: DecisionReason) -> str:
     """Promote the version again that `before` finds; returns it."""
     version = before(session, name)
     record(session, "rolled_back", name, version, why)

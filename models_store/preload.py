@@ -32,7 +32,7 @@ def await_loading(
     try:
         while time.monotonic() < deadline:
             check()
-            if model.id not in coming(database):
+            if model.id not in preload(database):
                 return True
             time.sleep(LOOK)
         return False
@@ -40,7 +40,7 @@ def await_loading(
         loaded(database, model.id)
 
 
-def coming(database: Database) -> list[str]:
+def preload(database: Database) -> list[str]:
     """The ids of versions that are waited for."""
     with database.read() as session:
         query = select(State.text).where(State.key.startswith(PREFIX, autoescape=True))

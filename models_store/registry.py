@@ -22,7 +22,15 @@ from sqlalchemy.orm import Session
 
 from database import Database, State, now
 from errors import Conflict, InvalidModelFile, ModelNotFound, ValidationFailed
-from models_store.decision_log import COMMAND, Decision, Why, before, decisions, record, step_back
+from models_store.decision_log import (
+    COMMAND,
+    Decision,
+    DecisionReason,
+    before,
+    decisions,
+    record,
+    step_back,
+)
 from models_store.description import DESCRIPTION_FILE, WEIGHTS_FILE, ModelDescription
 from models_store.maintenance import as_row, reindex, set_promoted, sweep
 from models_store.names import check_name, split_tag
@@ -146,7 +154,7 @@ class Registry:
         with self.store.lock():
             if unless_present and (known := self._with_content(name, content)):
                 if promote:
-                    self._promote(known, Why(by=str(source.get("kind"))))
+                    self._promote(known, DecisionReason(by=str(source.get("kind"))))
                 return self.get(known.id)
             version, created_at = new_version(), now()
             metadata = {
@@ -163,7 +171,9 @@ class Registry:
                         as_row(StoredModel(name, version, path, metadata, True), description)
                     )
                     if promote:
-                        why = Why(by=str(source.get("kind")), job_id=source.get("job_id"))
+                        why = DecisionReason(
+                            by=str(source.get("kind")), job_id=source.get("job_id")
+                        )
                         record(session, "promoted", name, version, why)
                         set_promoted(session, name, version)
                     raise_generation(session)
@@ -209,23 +219,25 @@ class Registry:
         """The promoted version of a name, if there is one."""
         return next((v for v in self._current().versions.get(name, ()) if v.promoted), None)
 
-    def promote(self, model_id: str, why: Why = COMMAND, over: str | None = None) -> ModelVersion:
+    def promote(
+        self, model_id: str, why: DecisionReason = COMMAND, expected_promoted: str | None = None
+    ) -> ModelVersion:
         """Make this version the promoted one of its name; a bare name means its newest.
 
         Args:
             model_id: `candidate` finds it.
             why: Is recorded with the decision.
-            over: The version that it was found better than; the empty string: none.
+            expected_promoted: The version that it was found better than; the empty string: none.
 
         Raises:
-            Conflict: Another version than `over` has been promoted since.
+            Conflict: Another version than `expected_promoted` has been promoted since.
         """
         found = self.candidate(model_id)
         with self.store.lock():
-            self._promote(found, why, over)
+            self._promote(found, why, expected_promoted)
         return self.get(found.id)
 
-    def refuse(self, model_id: str, why: Why) -> None:
+    def refuse(self, model_id: str, why: DecisionReason) -> None:
         """Record that a version was not promoted."""
         found = self.candidate(model_id)
         with self.database.write() as session:
@@ -236,7 +248,7 @@ class Registry:
         with self.database.read() as session:
             return self.get(f"{name}:{before(session, self.get(name).name)}")
 
-    def rollback(self, name: str, why: Why = COMMAND) -> ModelVersion:
+    def rollback(self, name: str, why: DecisionReason = COMMAND) -> ModelVersion:
         """Promote the version before the present one again; raises what `step_back` raises."""
         self.refresh()
         name = self.get(name).name
@@ -274,7 +286,7 @@ class Registry:
         self.refresh()
         return self.get(found.id)
 
-    def delete(self, model_id: str, why: Why = COMMAND) -> ModelVersion:
+    def delete(self, model_id: str, why: DecisionReason = COMMAND) -> ModelVersion:
         """Remove a version: it becomes invisible first, then its files go.
 
         Raises:
@@ -324,13 +336,15 @@ class Registry:
 
     # --- inside
 
-    def _promote(self, model: ModelVersion, why: Why, over: str | None = None) -> None:
+    def _promote(
+        self, model: ModelVersion, why: DecisionReason, expected_promoted: str | None = None
+    ) -> None:
         """The store's lock is held."""
         with self.database.write() as session:
             if session.get(PublishedModel, (model.name, model.version)) is None:
                 raise ModelNotFound(f"No model {model.id!r}: it was deleted.")
             row = session.get(Promotion, model.name)
-            if over is not None and over != (row.version if row else ""):
+            if expected_promoted is not None and expected_promoted != (row.version if row else ""):
                 raise Conflict(
                     f"The promoted version of {model.name!r} has changed since {model.id} was "
                     "compared with it. Ask again."

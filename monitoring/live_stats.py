@@ -11,7 +11,7 @@ from sqlalchemy import Integer, String, delete, select
 from sqlalchemy.orm import Mapped, mapped_column
 
 from database import Base, Database
-from monitoring.prediction_counts import Tally
+from monitoring.prediction_counts import PredictionCounts
 
 KEPT_HOURS = 14 * 24
 
@@ -42,7 +42,7 @@ class LiveStore:
     def __init__(self, database: Database) -> None:
         self.database = database
 
-    def add(self, tallies: Mapping[tuple[str, str], Tally]) -> None:
+    def add(self, tallies: Mapping[tuple[str, str], PredictionCounts]) -> None:
         """Add counts by model id and hour; hours older than two weeks go."""
         oldest = hour_of(datetime.now(UTC) - timedelta(hours=KEPT_HOURS))
         with self.database.write() as session:
@@ -60,7 +60,7 @@ class LiveStore:
                 }
             session.execute(delete(LiveHour).where(LiveHour.hour < oldest))
 
-    def hours(self, model: str, hours: int) -> dict[str, Tally]:
+    def hours(self, model: str, hours: int) -> dict[str, PredictionCounts]:
         """A model's counts by hour, the oldest first; this hour and those before it."""
         with self.database.read() as session:
             rows = session.scalars(
@@ -70,33 +70,33 @@ class LiveStore:
             )
             return {row.hour: _tally(row) for row in rows}
 
-    def totals(self, hours: int) -> dict[str, Tally]:
+    def totals(self, hours: int) -> dict[str, PredictionCounts]:
         """The counts of every model that had traffic."""
-        found: dict[str, list[Tally]] = {}
+        found: dict[str, list[PredictionCounts]] = {}
         with self.database.read() as session:
             for row in session.scalars(select(LiveHour).where(LiveHour.hour > _before(hours))):
                 found.setdefault(row.model, []).append(_tally(row))
         return {model: _sum(tallies) for model, tallies in found.items()}
 
 
-def total(tallies: Iterable[Tally], classes: int) -> Tally:
+def total(tallies: Iterable[PredictionCounts], classes: int) -> PredictionCounts:
     """The sum, of a model with so many classes."""
-    return _sum([Tally(np.zeros(classes, np.int64)), *tallies])
+    return _sum([PredictionCounts(np.zeros(classes, np.int64)), *tallies])
 
 
 def _before(hours: int) -> str:
     return hour_of(datetime.now(UTC) - timedelta(hours=hours))
 
 
-def _sum(tallies: list[Tally]) -> Tally:
-    found = Tally(np.zeros_like(tallies[0].classes))
+def _sum(tallies: list[PredictionCounts]) -> PredictionCounts:
+    found = PredictionCounts(np.zeros_like(tallies[0].classes))
     for tally in tallies:
         found.add(tally)
     return found
 
 
-def _tally(row: LiveHour) -> Tally:
-    return Tally(
+def _tally(row: LiveHour) -> PredictionCounts:
+    return PredictionCounts(
         np.array(row.counts["classes"], np.int64),
         row.images,
         row.empty,

@@ -18,7 +18,7 @@ Counts = NDArray[np.int64]
 
 
 @dataclass(slots=True)
-class Tally:
+class PredictionCounts:
     """Counts of one model.
 
     Boxes count from the model's own serving confidence on, whatever lower threshold a request
@@ -37,7 +37,7 @@ class Tally:
     confidence: Counts = field(default_factory=lambda: np.zeros(BINS, np.int64))
 
     @classmethod
-    def of(cls, description: ModelDescription, seen: Iterable[Prediction]) -> Tally:
+    def of(cls, description: ModelDescription, seen: Iterable[Prediction]) -> PredictionCounts:
         """The counts of a model's answers."""
         tally = cls(np.zeros(len(description.names), np.int64))
         every: list[tuple[Float, Int]] = []
@@ -62,7 +62,7 @@ class Tally:
         """Predictions of a confidence below 0.5."""
         return int(self.confidence[:LOW_BINS].sum())
 
-    def add(self, other: Tally) -> None:
+    def add(self, other: PredictionCounts) -> None:
         self.images += other.images
         self.empty += other.empty
         self.confidence = self.confidence + other.confidence

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 
-class Parcel:
+class Envelope:
     """Carries an object through BentoML's pickle between two of our processes.
 
     BentoML 1.4.39 passes arguments through pydantic's `model_dump`, which turns dataclasses

@@ -18,7 +18,7 @@ from evaluation.store import EvaluationStore
 from inference.prediction import InferenceItem, ItemResult
 from jobs.store import JobStore
 from models_store import preload
-from models_store.decision_log import COMMAND, Why
+from models_store.decision_log import COMMAND, DecisionReason
 from models_store.registry import Registry
 from models_store.versions import ModelVersion
 from serving.annotation_inbox import AnnotationInbox
@@ -127,14 +127,16 @@ class Gateway:
         await self.shadow.look()
         return model
 
-    async def promote(self, model: ModelVersion, why: Why, over: str | None = None) -> ModelVersion:
+    async def promote(
+        self, model: ModelVersion, why: DecisionReason, expected_promoted: str | None = None
+    ) -> ModelVersion:
         """Let requests that send the name have this version; see `Registry.promote`."""
         await self._warm(model)
-        model = await asyncio.to_thread(self.registry.promote, model.id, why, over)
+        model = await asyncio.to_thread(self.registry.promote, model.id, why, expected_promoted)
         await self.shadow.look()
         return model
 
-    async def rollback(self, name: str, why: Why) -> ModelVersion:
+    async def rollback(self, name: str, why: DecisionReason) -> ModelVersion:
         """Promote the version before the present one again; see `Registry.rollback`."""
         await self._warm(await asyncio.to_thread(self.registry.previous, name))
         model = await asyncio.to_thread(self.registry.rollback, name, why)
@@ -147,7 +149,7 @@ class Gateway:
             async with asyncio.timeout(WARMING * self.settings.request_timeout):
                 await self.detector.warm(model.id)
 
-    async def delete(self, model_id: str, why: Why = COMMAND) -> None:
+    async def delete(self, model_id: str, why: DecisionReason = COMMAND) -> None:
         """Delete a version with its evaluations, and forget it in every runner.
 
         Raises:
@@ -160,7 +162,7 @@ class Gateway:
                 await runner.unload(model.id)
         await self.shadow.look()
 
-    def _delete(self, model_id: str, why: Why) -> ModelVersion:
+    def _delete(self, model_id: str, why: DecisionReason) -> ModelVersion:
         found = self.registry.get(model_id)
         for job in self.jobs.list(None, "queued", "running", "stopping"):
             base = job.recipe.get("base") or {}
@@ -191,7 +193,7 @@ class Gateway:
         database = self.registry.database
         while True:
             try:
-                for model_id in await asyncio.to_thread(preload.coming, database):
+                for model_id in await asyncio.to_thread(preload.preload, database):
                     with contextlib.suppress(VisionLoopError):
                         await self._warm(self.registry.get(model_id))
                     await asyncio.to_thread(preload.loaded, database, model_id)

@@ -1,4 +1,4 @@
-"""When nobody waits for an answer."""
+"""Tells when no request is being answered, so that background work can run."""
 
 from __future__ import annotations
 
@@ -8,40 +8,40 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class Lull:
-    """Whether a picture is being answered, by any runner, and for how long none has been."""
+class IdleTracker:
+    """Whether any runner is answering a request, and since when none is."""
 
     def __init__(self) -> None:
         self._answering = 0
         self._since = float("-inf")
-        self._calm = asyncio.Event()
-        self._calm.set()
-        self._broken = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._busy = asyncio.Event()
 
     @contextmanager
-    def broken(self) -> Iterator[None]:
-        """While a picture is being answered."""
+    def busy(self) -> Iterator[None]:
+        """Marks the time in which a request is answered."""
         self._answering += 1
-        self._calm.clear()
-        self._broken.set()
+        self._idle.clear()
+        self._busy.set()
         try:
             yield
         finally:
             self._answering -= 1
             if not self._answering:
                 self._since = time.monotonic()
-                self._broken.clear()
-                self._calm.set()
+                self._busy.clear()
+                self._idle.set()
 
-    async def lasting(self, seconds: float) -> None:
-        """Return once there has been nothing to answer for so long."""
+    async def wait_idle(self, seconds: float) -> None:
+        """Return once no request has been answered for `seconds`."""
         while True:
-            await self._calm.wait()
+            await self._idle.wait()
             left = self._since + seconds - time.monotonic()
             if left <= 0:
                 return
             await asyncio.sleep(left)
 
-    async def over(self) -> None:
-        """Return once there is something to answer."""
-        await self._broken.wait()
+    async def wait_busy(self) -> None:
+        """Return once a request is being answered."""
+        await self._busy.wait()

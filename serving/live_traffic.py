@@ -17,7 +17,7 @@ from models_store.versions import ModelVersion
 from monitoring.drift import Stability, stability
 from monitoring.kept_images import KeptImages
 from monitoring.live_stats import LiveStore, this_hour
-from monitoring.prediction_counts import Tally, counted
+from monitoring.prediction_counts import PredictionCounts, counted
 from serving import telemetry
 
 log = logging.getLogger("visionloop")
@@ -38,7 +38,7 @@ class LiveTraffic:
         self._keeper = ThreadPoolExecutor(1, "keep")
         self._keeping = 0
         self._seen: list[tuple[ModelVersion, Prediction]] = []
-        self._tallies: dict[tuple[str, str], Tally] = {}
+        self._tallies: dict[tuple[str, str], PredictionCounts] = {}
         self._flushing = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
 
@@ -93,7 +93,7 @@ class LiveTraffic:
         models = {model.id: model for model, _ in seen}
         for model in models.values():
             answers = (prediction for other, prediction in seen if other.id == model.id)
-            tally = Tally.of(model.description, answers)
+            tally = PredictionCounts.of(model.description, answers)
             telemetry.record_live(model.id, model.description.names, tally)
             waiting = self._tallies.get((model.id, hour))
             if waiting is None:
@@ -130,7 +130,7 @@ class LiveTraffic:
         return [index, number, room]
 
 
-def drift(model: ModelVersion, tally: Tally) -> Stability | None:
+def drift(model: ModelVersion, tally: PredictionCounts) -> Stability | None:
     """Live classes against those trained on; None where either is not known."""
     trained = training_counts(model)
     return None if trained is None else stability(tally.classes.tolist(), trained)

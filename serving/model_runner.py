@@ -16,7 +16,7 @@ from inference.runtime import ModelRuntime
 from models_store.store import locate
 from serving import lifecycle
 from serving.answers import infer_answer
-from serving.envelope import Parcel
+from serving.envelope import Envelope
 from serving.shutdown import Drain
 from settings import get_settings
 
@@ -69,12 +69,12 @@ class ModelRunner:
     async def predict_batch(self, items: Any) -> Any:
         """A Parcel of InferenceItems in, a Parcel of as many ItemResults out."""
         with self.drain:
-            return Parcel(await self.runtime.predict_batch(items.content))
+            return Envelope(await self.runtime.predict_batch(items.content))
 
     @bentoml.api
     async def compare(self, asked: Any) -> Any:
         """A Parcel of an InferenceItem and a live Prediction in, a Parcel of a Comparison out."""
-        return Parcel(await self.runtime.compare(*asked.content))
+        return Envelope(await self.runtime.compare(*asked.content))
 
     @bentoml.api
     async def halt(self) -> None:
@@ -92,8 +92,8 @@ class ModelRunner:
         try:
             await self.runtime.warm(tag)
         except VisionLoopError as error:
-            return Parcel(error)
-        return Parcel(None)
+            return Envelope(error)
+        return Envelope(None)
 
     @bentoml.api
     async def unload(self, tag: str) -> bool:

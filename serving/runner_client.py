@@ -16,8 +16,8 @@ from inference.batcher import Batcher
 from inference.device import limits
 from inference.prediction import InferenceItem, ItemResult, Prediction
 from serving import telemetry
-from serving.envelope import Parcel
-from serving.idle import Lull
+from serving.envelope import Envelope
+from serving.idle import IdleTracker
 from settings import Settings
 
 log = logging.getLogger("visionloop")
@@ -41,10 +41,10 @@ class Runner:
     (1.4.39), so they are called by name.
     """
 
-    def __init__(self, name: str, proxy: Any, settings: Settings, lull: Lull) -> None:
+    def __init__(self, name: str, proxy: Any, settings: Settings, idle: IdleTracker) -> None:
         self.name = name
         self.proxy = proxy
-        self.lull = lull
+        self.idle = idle
         self._up = asyncio.Event()
         self._was_up = False
         self._watch: asyncio.Task[None] | None = None
@@ -86,7 +86,7 @@ class Runner:
         """
         if not self.up:
             raise self._absent()
-        with self.lull.broken():
+        with self.idle.busy():
             return await self.batcher.submit(item)
 
     async def compare(self, item: InferenceItem, live: Prediction) -> Comparison:
@@ -100,7 +100,7 @@ class Runner:
         """
         if not self.up:
             raise self._absent()
-        answer: Parcel = await self._call("compare", Parcel((item, live)))
+        answer: Envelope = await self._call("compare", Envelope((item, live)))
         comparison: Comparison = answer.content
         return comparison
 
@@ -127,7 +127,7 @@ class Runner:
         Raises:
             ModelNotFound: the runner does not find it.
         """
-        answer: Parcel = await self._call("warm", tag)
+        answer: Envelope = await self._call("warm", tag)
         if answer.content is not None:
             raise answer.content
 
@@ -137,7 +137,7 @@ class Runner:
     async def _predict(self, items: list[InferenceItem]) -> list[ItemResult]:
         if not self.up:  # it died while they waited
             raise self._absent()
-        answer: Parcel = await self._call("predict_batch", Parcel(items))
+        answer: Envelope = await self._call("predict_batch", Envelope(items))
         results: list[ItemResult] = answer.content
         return results
 

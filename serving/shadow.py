@@ -30,7 +30,7 @@ SIDES = ("live", "candidate", "matched")
 
 
 @dataclass(slots=True)
-class Figures:
+class ShadowStats:
     """What came of a shadow; `classes` counts objects by class name and side."""
 
     seen: int = 0
@@ -81,7 +81,7 @@ class Shadowing:
         self._annotator = annotator
         self._running: ShadowRow | None = None
         self._candidate: ModelVersion | None = None
-        self._figures = Figures()
+        self._figures = ShadowStats()
         self._queue: deque[_Copy] = deque()
         self._filled = asyncio.Event()
         self._table = asyncio.Lock()  # held from reading a row until it is followed
@@ -140,7 +140,7 @@ class Shadowing:
     async def _work(self) -> None:
         while True:
             await self._filled.wait()
-            await self._annotator.lull.lasting(PAUSE)
+            await self._annotator.idle.wait_idle(PAUSE)
             if self._queue:  # else its shadow has ended
                 await self._run(self._queue.popleft())
             if not self._queue:
@@ -178,7 +178,7 @@ class Shadowing:
             await asyncio.gather(halting, return_exceptions=True)
 
     async def _halt_after_the_lull(self) -> None:
-        await self._annotator.lull.over()
+        await self._annotator.idle.wait_busy()
         while True:
             await self._annotator.halt()
             await asyncio.sleep(INSIST)
@@ -257,7 +257,7 @@ class Shadowing:
         running = row if row is not None and row.ended_at is None else None
         if running is None or self._running is None or running.number != self._running.number:
             self._queue.clear()
-            self._figures = Figures()
+            self._figures = ShadowStats()
         self._running = running
         self._candidate = None
         if running is not None:
@@ -266,9 +266,9 @@ class Shadowing:
 
     async def _note_figures(self) -> None:
         row, figures = self._running, self._figures
-        if row is None or figures == Figures():
+        if row is None or figures == ShadowStats():
             return
-        self._figures = Figures()
+        self._figures = ShadowStats()
         try:
             await asyncio.to_thread(self.store.add, row.number, figures.merged)
         except Exception:

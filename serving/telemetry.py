@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
 from inference.agreement import Agreement
-from monitoring.prediction_counts import BINS, Tally
+from monitoring.prediction_counts import BINS, PredictionCounts
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 STAGES = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
@@ -92,7 +92,7 @@ def record(model: str, times: dict[str, float]) -> None:
         STAGE.labels(model, stage).observe(milliseconds / 1000)
 
 
-def record_live(model: str, names: Sequence[str], tally: Tally) -> None:
+def record_live(model: str, names: Sequence[str], tally: PredictionCounts) -> None:
     """What was counted of a model's live answers since the last time."""
     if not tally.predictions:
         return

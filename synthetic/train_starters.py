@@ -115,7 +115,7 @@ def collate_scenes(samples: list[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
     }
 
 
-class Average:
+class WeightEMA:
     """Exponential moving average of a model's weights and buffers; it is what is shipped."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -161,7 +161,7 @@ def train(
     vectors = [p for p in model.parameters() if p.ndim <= 1]
     groups = [{"params": matrices, "weight_decay": 0.02}, {"params": vectors, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.99))
-    average = Average(model, 0.999)
+    average = WeightEMA(model, 0.999)
     step = 0
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
@@ -211,7 +211,7 @@ def train(
 def _save(
     path: Path,
     model: nn.Module,
-    average: Average,
+    average: WeightEMA,
     optimizer: torch.optim.Optimizer,
     step: int,
     spent: float,

@@ -16,7 +16,7 @@ from evaluation.recipe import EvaluationRecipe
 from evaluation.store import EvaluationRow, EvaluationStore
 from jobs.handle import JobHandle
 from jobs.store import Job
-from models_store.decision_log import Why
+from models_store.decision_log import DecisionReason
 from models_store.registry import Registry, published
 from models_store.versions import ModelVersion
 from training.incremental.forgetting_job import report_forgetting
@@ -111,7 +111,9 @@ def after_training(
         reason = f"It could not be compared with the promoted version: {said}"
         job.log(f"{version.id} is not promoted. {reason}")
         with contextlib.suppress(ModelNotFound):  # deleted meanwhile
-            registry.refuse(version.id, Why(by, (reason,), gate.model_dump(), job_id=job.id))
+            registry.refuse(
+                version.id, DecisionReason(by, (reason,), gate.model_dump(), job_id=job.id)
+            )
 
 
 def train(job: JobHandle, row: Job, registry: Registry) -> ModelVersion:

@@ -41,7 +41,7 @@ def look_through(dataset: Dataset, job: JobHandle) -> None:
             spoken = time.monotonic()
             job.log(f"Looked at {done:,} of {all_:,} pictures.")
 
-    dataset.look(seen)
+    dataset.scan(seen)
     for finding in dataset.findings:
         if finding.kind == "corrupt_image":
             for example in finding.examples:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from dataset.allowed_roots import shown_name
 from errors import Conflict, ModelNotFound, VisionLoopError
 from jobs.failures import explained
-from models_store.decision_log import Why
+from models_store.decision_log import DecisionReason
 from models_store.registry import Registry, published
 from models_store.subprocesses import ChildTimeout, run_module
 from models_store.versions import ModelVersion
@@ -82,7 +82,9 @@ def _hold(name: str, registry: Registry) -> None:
     if versions and not any(version.promoted for version in versions):
         reason = f"{versions[0].id} answered for {name!r} before a training made a newer version."
         with contextlib.suppress(Conflict, ModelNotFound):  # somebody was quicker
-            registry.promote(versions[0].id, Why("training", (reason,)), over="")
+            registry.promote(
+                versions[0].id, DecisionReason("training", (reason,)), expected_promoted=""
+            )
 
 
 def _class_counts(trained: Trained, recipe: Recipe, registry: Registry) -> dict[str, int]:

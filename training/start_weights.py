@@ -26,7 +26,7 @@ from models_store.importer import convert_checkpoint
 from models_store.store import locate
 from models_store.weights import build_model, describe, fill, load_model, save_model
 from settings import Settings
-from training.planning.base_models import MOBILENET, Base, architecture_yaml
+from training.planning.base_models import MOBILENET, BaseNetwork, architecture_yaml
 
 CLASS_BRANCHES = ("cv3", "one2one_cv3")
 
@@ -53,7 +53,7 @@ class Start:
     preprocessing: Preprocessing | None = None
 
 
-def load_start(base: Base, folder: Path, settings: Settings) -> Start:
+def load_start(base: BaseNetwork, folder: Path, settings: Settings) -> Start:
     """Load the start weights of a recipe.
 
     Args:
@@ -83,7 +83,7 @@ def load_start(base: Base, folder: Path, settings: Settings) -> Start:
     return Start(description.architecture, model, description.names, description.preprocessing)
 
 
-def _converted(path: Path, folder: Path, base: Base) -> Path:
+def _converted(path: Path, folder: Path, base: BaseNetwork) -> Path:
     """A foreign checkpoint as a model folder, converted once, in a child process."""
     if (folder / DESCRIPTION_FILE).is_file():
         return folder
@@ -98,7 +98,7 @@ def _converted(path: Path, folder: Path, base: Base) -> Path:
     return folder
 
 
-def _rebuilt(job_folder: Path, folder: Path, base: Base) -> Path:
+def _rebuilt(job_folder: Path, folder: Path, base: BaseNetwork) -> Path:
     """The best weights of a job that came to no model, as a model folder, made once."""
     if (folder / DESCRIPTION_FILE).is_file():
         return folder

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from annotation.pictures import AnnotatedPicture
+from annotation.pictures import ImageRecord
 from dataset.documents.image_names import NameIndex, comparable, parts_of, without_suffix
 from dataset.documents.source_annotations import Marks, Sent, Size
 from dataset.image_files import suffix_of
@@ -32,7 +32,7 @@ class Image:
     content: str
     size: Size
     suffix: str
-    picture: AnnotatedPicture | None = None
+    picture: ImageRecord | None = None
     sent: str = ""
     file: Path | None = None
 
@@ -55,7 +55,7 @@ class Identity:
 
     def __init__(
         self,
-        pictures: Sequence[AnnotatedPicture],
+        pictures: Sequence[ImageRecord],
         sent: Sent,
         max_pixels: int,
         any_format: bool = False,
@@ -161,7 +161,7 @@ class Identity:
         return Image(content, size, suffix, None, name, path)
 
 
-def free_names(images: Iterable[Image], pictures: Sequence[AnnotatedPicture]) -> dict[str, str]:
+def free_names(images: Iterable[Image], pictures: Sequence[ImageRecord]) -> dict[str, str]:
     """Content → the path that a new image is stored under: its own, unless one here is so called.
 
     Label files are called as their images without the suffix, and some file systems know neither
@@ -182,7 +182,7 @@ def free_names(images: Iterable[Image], pictures: Sequence[AnnotatedPicture]) ->
     return names
 
 
-def name_of(picture: AnnotatedPicture) -> str:
+def name_of(picture: ImageRecord) -> str:
     """The path or address by which people know an image of a data set."""
     return picture.name or picture.annotations.image
 
@@ -192,12 +192,12 @@ def _key(name: str) -> str:
     return comparable(without_suffix(parts[-1])) if parts else ""
 
 
-def _known(picture: AnnotatedPicture, sent: str = "") -> Image:
+def _known(picture: ImageRecord, sent: str = "") -> Image:
     suffix = picture.file.suffix.lower()  # as a data set's copy of an upload's IMG_1.JPG has it
     return Image(picture.content, _size(picture), suffix, picture, sent)
 
 
-def _size(picture: AnnotatedPicture) -> Size:
+def _size(picture: ImageRecord) -> Size:
     return picture.annotations.width, picture.annotations.height
 
 

@@ -15,7 +15,7 @@ from annotation.corrections.oddities import Oddities
 from annotation.corrections.removals import Removal, removal
 from annotation.diff import compare
 from annotation.known_names import with_known_names
-from annotation.pictures import PERSON, AnnotatedPicture
+from annotation.pictures import PERSON, ImageRecord
 from dataset.documents.source_annotations import Marks, Sent
 from errors import ValidationFailed
 from formats.annotations import NO_AREA, Annotations
@@ -131,7 +131,7 @@ class Correction:
         }
 
 
-def read_correction(pictures: Sequence[AnnotatedPicture], sent: Sent, rules: Rules) -> Correction:
+def read_correction(pictures: Sequence[ImageRecord], sent: Sent, rules: Rules) -> Correction:
     """What is said of a data set's images, checked; nothing is taken yet.
 
     An image of the zip that the data set does not have is to be added to it.
@@ -320,7 +320,7 @@ def is_unchanged(before: Annotations, after: Annotations) -> bool:
     return all(change.kind == "accepted" for change in compare(before, after, UNCHANGED))
 
 
-def _compare(made: Correction, pictures: Mapping[str, AnnotatedPicture], rules: Rules) -> None:
+def _compare(made: Correction, pictures: Mapping[str, ImageRecord], rules: Rules) -> None:
     repeated = set()
     for content, found in made.found.items():
         picture = pictures.get(content)
@@ -340,7 +340,7 @@ def _compare(made: Correction, pictures: Mapping[str, AnnotatedPicture], rules: 
         )
 
 
-def _name_new(made: Correction, pictures: Sequence[AnnotatedPicture]) -> None:
+def _name_new(made: Correction, pictures: Sequence[ImageRecord]) -> None:
     new = [made.images[c] for c in made.found if made.images[c].picture is None]
     made.names = free_names(new, pictures)
     made.renamed = {

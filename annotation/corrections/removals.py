@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from annotation.pictures import ORIGINAL, PERSON, AnnotatedPicture
+from annotation.pictures import ORIGINAL, PERSON, ImageRecord
 from annotation.revision_records import marks_of
 from errors import ConfirmationRequired
 from formats.annotations import Annotations
@@ -49,7 +49,7 @@ class Removal:
 
 
 def removal(
-    pictures: Sequence[AnnotatedPicture], found: Mapping[str, Annotations], task: Task
+    pictures: Sequence[ImageRecord], found: Mapping[str, Annotations], task: Task
 ) -> Removal:
     """What a correction would remove; what models alone had said does not count.
 

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import inspect
 
 from annotation.corrections.reader import Correction
-from annotation.pictures import PERSON, AnnotatedPicture
+from annotation.pictures import PERSON, ImageRecord
 from annotation.store import AnnotatedDataset, AnnotatedDatasets, AnnotationEntry
 from formats.annotations import Annotations
 
@@ -43,7 +43,7 @@ def corrected(
 
 
 def applied(
-    pictures: Sequence[AnnotatedPicture], correction: Correction
+    pictures: Sequence[ImageRecord], correction: Correction
 ) -> list[tuple[Annotations, bool, bool]]:
     """Per image, after a correction: its annotations, whether a person has spoken, whether it
     trains."""

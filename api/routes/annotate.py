@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.dependencies import Wired
+from api.dependencies import GatewayDep
 from api.predictions import AnnotateOptions, annotate
 from api.requests import picture_form
 from api.responses import JSON, noted, unless_gone
@@ -63,7 +63,7 @@ async def list_tools() -> Any:
     responses=errors(400, 403, 404, 413, 503, 504),
     openapi_extra=form_body(AnnotateForm),
 )
-async def auto_annotate(request: Request, gateway: Wired) -> Response:
+async def auto_annotate(request: Request, gateway: GatewayDep) -> Response:
     """Boxes, polygons, key points or the class of a picture, as pre-labels to correct."""
     image, name, options = await picture_form(request, gateway, AnnotateForm)
     work = annotate(gateway, image, options, name)

@@ -15,7 +15,7 @@ from starlette.responses import FileResponse
 from annotation.confidence_bands import Bands
 from annotation.priority import Candidate, Look, doubt_of_scores, look_of, order
 from annotation.review_queue import annotated, picture_file, unique, waiting
-from api.dependencies import Wired
+from api.dependencies import GatewayDep
 from api.middleware.auth import require_admin
 from api.schemas import errors
 from api.thread_pool import slow_work
@@ -71,7 +71,7 @@ _seen: OrderedDict[str, Seen] = OrderedDict()  # by the id of the kept picture
 
 @router.get("/annotation/queue", response_model=AnnotationQueue, responses=errors(400, 404, 503))
 async def queue(
-    gateway: Wired,
+    gateway: GatewayDep,
     dataset: str = Query("", max_length=80, description="a data set's id; empty: all"),
     limit: int = Query(20, ge=1, le=500),
     kept: bool = Query(
@@ -88,7 +88,7 @@ async def queue(
     response_class=FileResponse,
     responses=errors(404) | PICTURE,
 )
-async def picture(dataset_id: str, content: str, gateway: Wired) -> FileResponse:
+async def picture(dataset_id: str, content: str, gateway: GatewayDep) -> FileResponse:
     """A picture of a data set that people annotate, by its content."""
     path = await asyncio.to_thread(picture_file, gateway.annotated, dataset_id, content)
     kind = TYPES.get(path.suffix, "application/octet-stream")
@@ -111,7 +111,7 @@ class HeldBack(BaseModel):
 
 
 @router.get("/datasets/{dataset_id}/waiting", response_model=HeldBack, responses=errors(404))
-async def held_back(dataset_id: str, gateway: Wired) -> Any:
+async def held_back(dataset_id: str, gateway: GatewayDep) -> Any:
     """What annotators have sent and is not in the data set, and why: pictures that could not be
     fetched, regions that cannot be held."""
 
@@ -137,7 +137,7 @@ async def held_back(dataset_id: str, gateway: Wired) -> Any:
     responses=errors(403, 404) | PICTURE,
     dependencies=[Depends(require_admin)],
 )
-async def kept_picture(image_id: str, gateway: Wired) -> Response:
+async def kept_picture(image_id: str, gateway: GatewayDep) -> Response:
     """A picture of live traffic that was kept. Whoever sent it may not want others to see it:
     needs the admin token."""
     data = await asyncio.to_thread(gateway.live.kept.open, image_id)

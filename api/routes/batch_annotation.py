@@ -17,7 +17,7 @@ from starlette.datastructures import UploadFile
 from annotation.cleanup import UPLOADED, clear_leftovers
 from annotation.confidence_bands import Bands
 from annotation.recipe import AnnotationRequest, plan_annotation
-from api.dependencies import Wired
+from api.dependencies import GatewayDep
 from api.middleware.auth import require_admin
 from api.middleware.errors import check
 from api.predictions import TILES, ToolOptions, choose_model
@@ -112,7 +112,7 @@ class BatchStarted(BaseModel):
 )
 async def auto_annotate_batch(
     request: Request,
-    gateway: Wired,
+    gateway: GatewayDep,
     kind: Format | None = Query(
         None, alias="format", description="the same as in the body, which goes before it"
     ),

@@ -11,7 +11,7 @@ from typing import Any
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
-from api.dependencies import Wired
+from api.dependencies import GatewayDep
 from api.evaluation_jobs import is_of
 from api.schemas import MODEL_EXAMPLE, errors
 from errors import BackendTimeout, BackendUnavailable, Conflict, NotFound, VisionLoopError
@@ -86,7 +86,7 @@ class Comparison(BaseModel):
 
 @router.get("/metrics/compare", response_model=Comparison, responses=errors(404, 409, 503, 504))
 async def compare(
-    gateway: Wired,
+    gateway: GatewayDep,
     a: str = Query(max_length=200, description="a model's id or name", examples=[MODEL_EXAMPLE]),
     b: str = Query(max_length=200, description="another's; differences are b less a"),
     dataset: str = Query("", max_length=4096, description="name, path, id or fingerprint"),

@@ -21,11 +21,11 @@ from annotation.corrections.taking import applied, corrected
 from annotation.history import is_upload, newest, revision_row
 from annotation.originals import SOURCE as UPLOAD
 from annotation.originals import adopt, originals
-from annotation.pictures import AnnotatedPicture
+from annotation.pictures import ImageRecord
 from annotation.revision_builder import build
 from annotation.store import AnnotatedDataset
 from api.accounting import Corrected
-from api.dependencies import Wired
+from api.dependencies import GatewayDep
 from api.middleware.auth import require_admin
 from api.middleware.errors import check
 from api.requests import MULTIPART, content_type, fields, read_form
@@ -121,7 +121,7 @@ async def take_annotations(
     request: Request,
     response: Response,
     dataset_id: str,
-    gateway: Wired,
+    gateway: GatewayDep,
     form: Format | None = Query(None, alias="format", description="default: what it looks like"),
     only: Only = Query("all", description=ONLY),
     empty: Empty = Query("unstated", description=EMPTY),
@@ -275,7 +275,7 @@ def _answer(
     return {"dataset_id": dataset_id, **row, **standard, **found, **more}
 
 
-def _pictures(gateway: Gateway, dataset_id: str) -> list[AnnotatedPicture]:
+def _pictures(gateway: Gateway, dataset_id: str) -> list[ImageRecord]:
     """What the data set has, without making a row for an upload that has none yet."""
     source = gateway.datasets.get(dataset_id).get("source") or f"{UPLOAD}{dataset_id}"
     dataset = gateway.annotated.find(source)
@@ -287,7 +287,7 @@ def _pictures(gateway: Gateway, dataset_id: str) -> list[AnnotatedPicture]:
 def _foreseen(
     gateway: Gateway,
     dataset_id: str,
-    pictures: list[AnnotatedPicture],
+    pictures: list[ImageRecord],
     correction: Correction,
 ) -> dict[str, Any]:
     """The row of the revision that a correction would make."""

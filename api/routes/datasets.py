@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.datastructures import UploadFile
 
 from annotation.uploads.upload import add_upload
-from api.dependencies import Wired
+from api.dependencies import GatewayDep
 from api.middleware.auth import require_admin
 from api.middleware.errors import check
 from api.requests import fields, read_form
@@ -139,7 +139,7 @@ class DatasetList(BaseModel):
     dependencies=[Depends(require_admin)],
     openapi_extra=form_body(UploadForm),
 )
-async def upload(request: Request, gateway: Wired) -> Any:
+async def upload(request: Request, gateway: GatewayDep) -> Any:
     """Upload a zip: a data.yaml with images and labels; an export of an annotation tool (COCO,
     LabelMe, Pascal VOC, CVAT, Label Studio, YOLO) with its images; one folder of images per class;
     or images alone, to annotate.
@@ -162,7 +162,7 @@ async def upload(request: Request, gateway: Wired) -> Any:
 
 
 @router.get("", response_model=DatasetList)
-async def list_datasets(gateway: Wired) -> Any:
+async def list_datasets(gateway: GatewayDep) -> Any:
     """The uploaded data sets, the newest first."""
     return {"datasets": await asyncio.to_thread(gateway.datasets.list)}
 
@@ -173,13 +173,13 @@ async def list_datasets(gateway: Wired) -> Any:
     responses=errors(400, 403, 404),
     dependencies=[Depends(require_admin)],
 )
-async def check_dataset(choice: Choice, gateway: Wired) -> Any:
+async def check_dataset(choice: Choice, gateway: GatewayDep) -> Any:
     """What is in a data set on the server, named as for training. Nothing is changed."""
     return await slow_work.run(partial(_check, gateway, choice))
 
 
 @router.get("/{dataset_id}", response_model=Dataset, responses=errors(404))
-async def get_dataset(dataset_id: str, gateway: Wired) -> Any:
+async def get_dataset(dataset_id: str, gateway: GatewayDep) -> Any:
     """One uploaded data set: counts per split and class, sizes, problems."""
     return await asyncio.to_thread(gateway.datasets.get, dataset_id)
 
@@ -191,7 +191,7 @@ async def get_dataset(dataset_id: str, gateway: Wired) -> Any:
 )
 async def sheet(
     dataset_id: str,
-    gateway: Wired,
+    gateway: GatewayDep,
     split: Literal["train", "val", "test"] = "train",
     count: int = Query(24, ge=1, le=96),
 ) -> Response:
@@ -206,7 +206,7 @@ async def sheet(
     responses=errors(403, 404, 409),
     dependencies=[Depends(require_admin)],
 )
-async def delete_dataset(dataset_id: str, gateway: Wired) -> Response:
+async def delete_dataset(dataset_id: str, gateway: GatewayDep) -> Response:
     """Delete an uploaded data set, unless a job needs it."""
     await asyncio.to_thread(_delete, gateway, dataset_id)
     return Response(status_code=204)

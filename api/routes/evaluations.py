@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse
 
-from api.dependencies import Wired
+from api.dependencies import GatewayDep
 from api.evaluation_jobs import Evaluate, is_of, submit
 from api.middleware.auth import require_admin
 from api.middleware.errors import check
@@ -62,7 +62,7 @@ class History(BaseModel):
     openapi_extra=json_schema(Evaluate),
     dependencies=[Depends(require_admin)],
 )
-async def evaluate(request: Request, model_id: str, gateway: Wired) -> Any:
+async def evaluate(request: Request, model_id: str, gateway: GatewayDep) -> Any:
     """Measure a model on a split, as a job; without a body on the val split of its training."""
     empty = not (await request.body()).strip()
     fields = check(Evaluate, {}) if empty else await json_body(request, Evaluate)
@@ -72,7 +72,7 @@ async def evaluate(request: Request, model_id: str, gateway: Wired) -> Any:
 
 
 @router.get("/{model_id}/history", response_model=History, responses=errors(404))
-async def history(model_id: str, gateway: Wired) -> Any:
+async def history(model_id: str, gateway: GatewayDep) -> Any:
     """Every evaluation of a model version."""
     model = gateway.registry.get(model_id)
     rows = await asyncio.to_thread(gateway.evaluations.history, model.id)
@@ -91,7 +91,7 @@ Choice = Annotated[Wanted, Query()]
 
 
 @router.get("/{model_id}/report", response_model=None, responses=errors(404) | REPORTED)
-async def report(model_id: str, gateway: Wired, wanted: Choice) -> Any:
+async def report(model_id: str, gateway: GatewayDep, wanted: Choice) -> Any:
     """Everything that an evaluation found: figures, classes, confusion, curves, worst images."""
     row = await asyncio.to_thread(find, gateway, model_id, wanted)
     found = await asyncio.to_thread(_report, gateway, row)
@@ -99,7 +99,7 @@ async def report(model_id: str, gateway: Wired, wanted: Choice) -> Any:
 
 
 @router.get("/{model_id}/report.html", response_class=HTMLResponse, responses=errors(404))
-async def report_page(model_id: str, gateway: Wired, wanted: Choice) -> HTMLResponse:
+async def report_page(model_id: str, gateway: GatewayDep, wanted: Choice) -> HTMLResponse:
     """The same as one page with plots and pictures inside, to be looked at, kept or printed."""
 
     def make() -> str:
@@ -113,7 +113,7 @@ async def report_page(model_id: str, gateway: Wired, wanted: Choice) -> HTMLResp
 @router.get(
     "/{model_id}/plots/{name}.png", response_class=FileResponse, responses=errors(404) | PNG
 )
-async def plot(model_id: str, name: str, gateway: Wired, wanted: Choice) -> FileResponse:
+async def plot(model_id: str, name: str, gateway: GatewayDep, wanted: Choice) -> FileResponse:
     """One plot of an evaluation; a name that is not there is answered with those that are."""
     row = await asyncio.to_thread(find, gateway, model_id, wanted)
     names = (await asyncio.to_thread(_report, gateway, row)).get("plots", [])
@@ -123,7 +123,7 @@ async def plot(model_id: str, name: str, gateway: Wired, wanted: Choice) -> File
 @router.get(
     "/{model_id}/worst/{number}.jpg", response_class=FileResponse, responses=errors(404) | JPEG
 )
-async def worst(model_id: str, number: str, gateway: Wired, wanted: Choice) -> FileResponse:
+async def worst(model_id: str, number: str, gateway: GatewayDep, wanted: Choice) -> FileResponse:
     """One of the worst images, its truth and prediction drawn side by side."""
     row = await asyncio.to_thread(find, gateway, model_id, wanted)
     rows = (await asyncio.to_thread(_report, gateway, row)).get("worst", [])

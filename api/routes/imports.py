@@ -12,7 +12,7 @@ from fastapi import APIRouter, Depends, Request
 from starlette.datastructures import FormData, UploadFile
 
 from api import schemas
-from api.dependencies import Wired
+from api.dependencies import GatewayDep
 from api.middleware.auth import require_admin
 from api.middleware.errors import check
 from api.middleware.request_state import caller
@@ -22,7 +22,7 @@ from api.schemas import ImportForm, ImportOptions, errors, form_body
 from errors import BackendTimeout, BackendUnavailable, ValidationFailed, VisionLoopError
 from evaluation.gate import default_gate
 from models_store.archive import import_archive
-from models_store.decision_log import Why
+from models_store.decision_log import DecisionReason
 from models_store.importer import import_model
 from models_store.names import suggest_name
 from models_store.scratch import scratch
@@ -46,7 +46,7 @@ _one = asyncio.Lock()  # a conversion may take gigabytes
     dependencies=[Depends(require_admin)],
     openapi_extra=form_body(ImportForm),
 )
-async def import_weights(request: Request, gateway: Wired) -> Any:
+async def import_weights(request: Request, gateway: GatewayDep) -> Any:
     """Import a `.pt` checkpoint (YOLO, MobileNetV2), or an archive of `export-archive`.
 
     Nothing in the file is run: what is no plain data is refused. With `promote` it is promoted as
@@ -90,7 +90,7 @@ async def _promote(gateway: Gateway, model: ModelVersion, by: str) -> None:
         await decide_promotion(gateway, model, gate, by)
     except VisionLoopError as error:
         asked = gate.model_dump() if gate else None
-        why = Why(by, (f"It was not compared: {error.message}",), asked)
+        why = DecisionReason(by, (f"It was not compared: {error.message}",), asked)
         await asyncio.to_thread(gateway.registry.refuse, model.id, why)
 
 

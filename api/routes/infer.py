@@ -7,7 +7,7 @@ import logging
 from fastapi import APIRouter, Request, Response
 
 from api import schemas
-from api.dependencies import Wired
+from api.dependencies import GatewayDep
 from api.middleware.errors import check
 from api.predictions import predict
 from api.requests import content_type, picture_form
@@ -17,7 +17,7 @@ from api.schemas import (
     InferForm,
     errors,
     form_body,
-    json_body,
+    json_request_body,
 )
 from errors import NoFileUploaded, ValidationFailed
 from serving.base64_images import from_base64
@@ -36,7 +36,7 @@ HINT = " For JSON there is /infer/base64."
     responses=errors(400, 403, 404, 413, 503, 504),
     openapi_extra=form_body(InferForm),
 )
-async def infer(request: Request, gateway: Wired) -> Response:
+async def infer(request: Request, gateway: GatewayDep) -> Response:
     """Predict from an uploaded file, or from an address where the operator allows it."""
     image, _, options = await picture_form(request, gateway, InferForm, HINT)
     answer = await unless_gone(request.receive, predict(gateway, image, options))
@@ -47,9 +47,9 @@ async def infer(request: Request, gateway: Wired) -> Response:
     "/infer/base64",
     response_model=schemas.InferAnswer,
     responses=errors(400, 404, 413, 503, 504),
-    openapi_extra=json_body(InferBase64),
+    openapi_extra=json_request_body(InferBase64),
 )
-async def infer_base64(request: Request, gateway: Wired) -> Response:
+async def infer_base64(request: Request, gateway: GatewayDep) -> Response:
     """Predict from an image inside the JSON body."""
     kind = content_type(request)
     if kind != "application/json":

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from api import job_logs
-from api.dependencies import Wired
+from api.dependencies import GatewayDep
 from api.job_control import PATIENCE, cancel, find, status_of, view
 from api.job_logs import JobLog
 from api.middleware.auth import require_admin
@@ -52,7 +52,7 @@ class JobViews(BaseModel):
 
 @router.get("/jobs", response_model=JobViews, responses=errors(400, 404))
 async def list_jobs(
-    gateway: Wired,
+    gateway: GatewayDep,
     kind: str = Query("", description=f"one of: {', '.join(KINDS)}"),
     limit: int = Query(LISTED, ge=1, le=LISTED, description=f"a whole number from 1 to {LISTED}"),
     before: str = Query("", description="a job's id: those older than it"),
@@ -66,13 +66,15 @@ async def list_jobs(
 
 
 @router.get("/jobs/{job_id}", response_model=JobView, responses=errors(404))
-async def get_job(job_id: str, gateway: Wired) -> Any:
+async def get_job(job_id: str, gateway: GatewayDep) -> Any:
     """One job."""
     return view(gateway, await find(gateway, job_id))
 
 
 @router.get("/jobs/{job_id}/logs", response_model=JobLog, responses=errors(404) | job_logs.STREAMED)
-async def get_job_logs(request: Request, job_id: str, gateway: Wired, follow: bool = False) -> Any:
+async def get_job_logs(
+    request: Request, job_id: str, gateway: GatewayDep, follow: bool = False
+) -> Any:
     """The job's log; with `follow=true` as server-sent events until the job ends."""
     job = await find(gateway, job_id)
     return await job_logs.answer(request, gateway, job, follow, status_of)
@@ -84,7 +86,7 @@ async def get_job_logs(request: Request, job_id: str, gateway: Wired, follow: bo
     responses=errors(403, 404, 409),
     dependencies=[Depends(require_admin)],
 )
-async def cancel_job(job_id: str, gateway: Wired) -> Any:
+async def cancel_job(job_id: str, gateway: GatewayDep) -> Any:
     """End a job; answers when its process is gone."""
     return view(gateway, await cancel(gateway, job_id, PATIENCE))
 
@@ -95,7 +97,7 @@ async def cancel_job(job_id: str, gateway: Wired) -> Any:
     responses=errors(403, 404, 409),
     dependencies=[Depends(require_admin)],
 )
-async def delete_job(job_id: str, gateway: Wired) -> Response:
+async def delete_job(job_id: str, gateway: GatewayDep) -> Response:
     """Delete a job that has ended, its log and its folder; a model that it made stays."""
     await asyncio.to_thread(gateway.jobs.delete, job_id)
     return Response(status_code=204)

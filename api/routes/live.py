@@ -11,13 +11,13 @@ from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from annotation.revision_records import live_corrections
-from api.dependencies import Wired
+from api.dependencies import GatewayDep
 from api.middleware.auth import require_admin
 from api.schemas import errors
 from errors import NotFound
 from models_store.versions import ModelVersion
 from monitoring.live_stats import KEPT_HOURS, total
-from monitoring.prediction_counts import BINS, LOW_BINS, Tally
+from monitoring.prediction_counts import BINS, LOW_BINS, PredictionCounts
 from serving.gateway import Gateway
 from serving.live_traffic import drift, training_counts
 
@@ -102,7 +102,7 @@ class KeptPictures(BaseModel):
     responses=errors(403, 404),
     dependencies=[Depends(require_admin)],
 )
-async def list_kept(model_id: str, gateway: Wired) -> Any:
+async def list_kept(model_id: str, gateway: GatewayDep) -> Any:
     """The pictures of live traffic that were kept of a model version."""
     model = gateway.registry.get(model_id)
     found = await asyncio.to_thread(gateway.live.kept.list, model.id)
@@ -119,7 +119,7 @@ async def list_kept(model_id: str, gateway: Wired) -> Any:
 )
 async def delete_kept(
     model_id: str,
-    gateway: Wired,
+    gateway: GatewayDep,
     image: str = Query("", max_length=80, description="its id; empty: all of the model's"),
 ) -> None:
     """Delete a kept picture, or all of a model version."""
@@ -136,7 +136,7 @@ async def delete_kept(
 @router.get("/models/{model_id}/live", response_model=Live, responses=errors(400, 404))
 async def live(
     model_id: str,
-    gateway: Wired,
+    gateway: GatewayDep,
     hours: int = Query(24, ge=1, le=KEPT_HOURS, description="this hour and those before it"),
 ) -> Any:
     """Traffic, confidences and classes of one model version, counted by the hour."""
@@ -177,7 +177,7 @@ def _report(gateway: Gateway, model: ModelVersion, hours: int) -> dict[str, Any]
     }
 
 
-def _classes(model: ModelVersion, tally: Tally) -> list[dict[str, Any]]:
+def _classes(model: ModelVersion, tally: PredictionCounts) -> list[dict[str, Any]]:
     trained = training_counts(model)
     return [
         {
@@ -192,7 +192,7 @@ def _classes(model: ModelVersion, tally: Tally) -> list[dict[str, Any]]:
     ]
 
 
-def _drift(model: ModelVersion, tally: Tally) -> dict[str, Any]:
+def _drift(model: ModelVersion, tally: PredictionCounts) -> dict[str, Any]:
     found = drift(model, tally)
     if found is not None:
         return {

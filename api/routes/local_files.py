@@ -16,7 +16,7 @@ from typing import Any, Literal
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, Field
 
-from api.dependencies import Wired
+from api.dependencies import GatewayDep
 from api.middleware.auth import require_admin
 from api.schemas import errors
 from dataset.allowed_roots import confine, data_roots, is_inside, real_path
@@ -65,7 +65,7 @@ class Selection(BaseModel):
 )
 async def select_local_file(
     request: Request,
-    gateway: Wired,
+    gateway: GatewayDep,
     file_type: FileType = "dataset",
     folder: str = Query("", alias="dir", max_length=4096, description="a listed folder's path"),
 ) -> Any:

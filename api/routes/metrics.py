@@ -12,7 +12,7 @@ from prometheus_client import Metric
 from prometheus_client.core import GaugeMetricFamily
 
 from api import schemas
-from api.dependencies import Wired
+from api.dependencies import GatewayDep
 from api.schemas import errors
 from errors import BackendUnavailable
 from jobs.store import KINDS, STATUSES
@@ -37,7 +37,7 @@ router = APIRouter(tags=["Metrics"])
 
 
 @router.get("/metrics", response_model=schemas.AllMetrics)
-async def all_metrics(request: Request, gateway: Wired) -> Response:
+async def all_metrics(request: Request, gateway: GatewayDep) -> Response:
     """Every model's measured quality; with `Accept: text/plain`, Prometheus' exposition."""
     accept = request.headers.get("accept", "*/*")
     if prefers_exposition(accept):
@@ -49,7 +49,7 @@ async def all_metrics(request: Request, gateway: Wired) -> Response:
 
 
 @router.get("/metrics/{model_id}", response_model=schemas.ModelMetrics, responses=errors(404))
-async def model_metrics(model_id: str, gateway: Wired) -> Any:
+async def model_metrics(model_id: str, gateway: GatewayDep) -> Any:
     """One model's measured quality; empty while it was never evaluated."""
     return _entry(gateway.registry.get(model_id))
 

@@ -7,11 +7,11 @@ from typing import Any
 from fastapi import APIRouter, Depends, Request, Response
 
 from api import schemas
-from api.dependencies import Wired
+from api.dependencies import GatewayDep
 from api.middleware.auth import require_admin
 from api.middleware.request_state import caller
 from api.schemas import errors
-from models_store.decision_log import Why
+from models_store.decision_log import DecisionReason
 from models_store.versions import ModelVersion
 from serving.gateway import Gateway
 
@@ -19,13 +19,13 @@ router = APIRouter(tags=["Models"])
 
 
 @router.get("/models", response_model=schemas.ModelList)
-async def list_models(gateway: Wired) -> Any:
+async def list_models(gateway: GatewayDep) -> Any:
     """Every model version."""
     return {"models": await _shown(gateway, *gateway.registry.list())}
 
 
 @router.get("/models/active", response_model=schemas.CurrentModel, responses=errors(404))
-async def active_model(gateway: Wired) -> Any:
+async def active_model(gateway: GatewayDep) -> Any:
     """The model that answers requests which name none."""
     [model] = await _shown(gateway, gateway.registry.active())
     return {"active_model": model}
@@ -37,7 +37,7 @@ async def active_model(gateway: Wired) -> Any:
     responses=errors(400, 403, 404),
     dependencies=[Depends(require_admin)],
 )
-async def activate_model(choice: schemas.ModelChoice, gateway: Wired) -> Any:
+async def activate_model(choice: schemas.ModelChoice, gateway: GatewayDep) -> Any:
     """Switch the active model. A name follows its promotions, `name:version` is pinned.
 
     Requests that are under way finish on the model they began with.
@@ -48,7 +48,7 @@ async def activate_model(choice: schemas.ModelChoice, gateway: Wired) -> Any:
 
 
 @router.get("/models/{model_id}", response_model=schemas.Model, responses=errors(404))
-async def get_model(model_id: str, gateway: Wired) -> Any:
+async def get_model(model_id: str, gateway: GatewayDep) -> Any:
     """One version, by `name:version`, or a name's promoted or newest."""
     [model] = await _shown(gateway, gateway.registry.get(model_id))
     return model
@@ -60,12 +60,12 @@ async def get_model(model_id: str, gateway: Wired) -> Any:
     responses=errors(403, 404, 409),
     dependencies=[Depends(require_admin)],
 )
-async def delete_model(request: Request, model_id: str, gateway: Wired) -> Response:
+async def delete_model(request: Request, model_id: str, gateway: GatewayDep) -> Response:
     """Delete one version with its evaluations. The active one is refused, and one that a job needs.
 
     It can no longer be rolled back to.
     """
-    await gateway.delete(model_id, Why(caller(request)))
+    await gateway.delete(model_id, DecisionReason(caller(request)))
     return Response(status_code=204)
 
 

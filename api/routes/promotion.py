@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import JSONResponse
 
 from api import schemas
-from api.dependencies import Wired
+from api.dependencies import GatewayDep
 from api.middleware.auth import require_admin
 from api.middleware.errors import check
 from api.middleware.request_state import ADMIN, caller, exchange
@@ -21,7 +21,7 @@ from api.schemas import RequestFields, errors
 from dataset.allowed_roots import shown_name
 from errors import ValidationFailed
 from evaluation.gate import Gate, default_gate
-from models_store.decision_log import Why
+from models_store.decision_log import DecisionReason
 from settings import Settings
 
 router = APIRouter(tags=["Models"])
@@ -93,7 +93,7 @@ class DecisionList(BaseModel):
     openapi_extra=json_schema(Promote),
     dependencies=[Depends(require_admin)],
 )
-async def promote(request: Request, model_id: str, gateway: Wired) -> Any:
+async def promote(request: Request, model_id: str, gateway: GatewayDep) -> Any:
     """Have requests that send the name answered by this version; a bare name means its newest.
 
     With a gate it is first held against the promoted version: at once where both were evaluated
@@ -114,7 +114,7 @@ async def promote(request: Request, model_id: str, gateway: Wired) -> Any:
     responses=errors(400, 403, 404, 409),
     dependencies=[Depends(require_admin)],
 )
-async def rollback(request: Request, name: str, gateway: Wired) -> Any:
+async def rollback(request: Request, name: str, gateway: GatewayDep) -> Any:
     """Promote the version again that was promoted before; again leads further back.
 
     Only of a name: which version it leads to follows from the decisions. 409 where there is none,
@@ -125,13 +125,13 @@ async def rollback(request: Request, name: str, gateway: Wired) -> Any:
             f"A rollback is of a name, not of a version: {name[:140]!r}. To go to a version, "
             f"promote it: POST /models/{name[:140]}/promote."
         )
-    model = await gateway.rollback(name, Why(caller(request)))
+    model = await gateway.rollback(name, DecisionReason(caller(request)))
     message = f"'{model.name}' is {model.id} again."
     return {"message": message, "model": model.to_json(), "active_model": active_model(gateway)}
 
 
 @router.get("/models/{name}/decisions", response_model=DecisionList, responses=errors(404))
-async def list_decisions(request: Request, name: str, gateway: Wired) -> Any:
+async def list_decisions(request: Request, name: str, gateway: GatewayDep) -> Any:
     """Who was promoted, refused and rolled back, by whom and why.
 
     Callers' addresses and paths of data sets are for the admin token.

@@ -15,7 +15,7 @@ from annotation.confidence_bands import Bands
 from annotation.diff import ACCEPTED, PAIRED
 from annotation.export import entries, zipped
 from annotation.history import diff, exported, newest, revision_rows
-from api.dependencies import Wired
+from api.dependencies import GatewayDep
 from api.schemas import errors
 from api.thread_pool import slow_work
 from formats.annotations import Format
@@ -60,7 +60,7 @@ class Diff(BaseModel):
 
 
 @router.get("/{dataset_id}/revisions", response_model=RevisionList, responses=errors(404))
-async def list_revisions(dataset_id: str, gateway: Wired) -> Any:
+async def list_revisions(dataset_id: str, gateway: GatewayDep) -> Any:
     """Everything that the data set has been."""
     rows = await asyncio.to_thread(revision_rows, gateway.datasets, dataset_id)
     return {"dataset_id": dataset_id, "revisions": rows}
@@ -74,7 +74,7 @@ async def list_revisions(dataset_id: str, gateway: Wired) -> Any:
 async def show_diff(
     dataset_id: str,
     revision: int,
-    gateway: Wired,
+    gateway: GatewayDep,
     iou: float = Query(ACCEPTED, ge=PAIRED, le=1, description="from which nothing was moved"),
     against: int | None = Query(None, ge=0, description="another revision; else the pre-labels"),
 ) -> Any:
@@ -99,7 +99,7 @@ async def show_diff(
 )
 async def export(
     dataset_id: str,
-    gateway: Wired,
+    gateway: GatewayDep,
     form: Format | None = Query(
         None, alias="format", description=f"{KINDS}; default: what it was annotated for, or yolo"
     ),

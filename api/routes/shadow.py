@@ -9,7 +9,7 @@ from typing import Any, Literal
 from fastapi import APIRouter, Depends
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.dependencies import Wired
+from api.dependencies import GatewayDep
 from api.middleware.auth import require_admin
 from api.schemas import MODEL_EXAMPLE, RequestFields, errors
 from monitoring.shadow_store import ShadowRow
@@ -72,7 +72,7 @@ class ShadowChanged(ShadowAnswer):
 
 
 @router.get("/models/shadow", response_model=ShadowAnswer)
-async def get_shadow(gateway: Wired) -> Any:
+async def get_shadow(gateway: GatewayDep) -> Any:
     """The candidate in the shadow, and how far it agrees with the live answers."""
     row = await gateway.shadow.newest()
     return {"shadow": _view(row) if row else None}
@@ -84,7 +84,7 @@ async def get_shadow(gateway: Wired) -> Any:
     responses=errors(400, 403, 404),
     dependencies=[Depends(require_admin)],
 )
-async def begin_shadow(choice: ShadowChoice, gateway: Wired) -> Any:
+async def begin_shadow(choice: ShadowChoice, gateway: GatewayDep) -> Any:
     """Have a candidate see a copy of the live traffic; nobody gets its answers.
 
     Copies run after the answers, at the lowest priority, and are dropped under load. The shadow
@@ -100,7 +100,7 @@ async def begin_shadow(choice: ShadowChoice, gateway: Wired) -> Any:
     responses=errors(403, 404),
     dependencies=[Depends(require_admin)],
 )
-async def end_shadow(gateway: Wired) -> Any:
+async def end_shadow(gateway: GatewayDep) -> Any:
     """End the shadow; its figures stay to be read."""
     row = await gateway.shadow.end()
     return {"message": f"'{row.model_id}' is no longer in the shadow.", "shadow": _view(row)}

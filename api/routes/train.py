@@ -8,7 +8,7 @@ from typing import Any, Literal
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.dependencies import Wired
+from api.dependencies import GatewayDep
 from api.job_control import cancel, find, status_of, submit
 from api.middleware.auth import require_admin
 from api.requests import as_sent, json_body, json_schema
@@ -58,7 +58,7 @@ class JobStopping(BaseModel):
     openapi_extra=json_schema(Train),
     dependencies=[Depends(require_admin)],
 )
-async def start(request: Request, gateway: Wired) -> Any:
+async def start(request: Request, gateway: GatewayDep) -> Any:
     """Train a new version of `model_id`'s name."""
     body = await json_body(request, Train)
     sent = await as_sent(request, body)
@@ -67,14 +67,14 @@ async def start(request: Request, gateway: Wired) -> Any:
 
 
 @router.get("", response_model=ListedJobs)
-async def list_all(gateway: Wired) -> Any:
+async def list_all(gateway: GatewayDep) -> Any:
     """The training jobs, the newest first."""
     jobs = await asyncio.to_thread(gateway.jobs.list, "training")
     return {"jobs": [_head(job) | {"created_at": job.created_at} for job in jobs]}
 
 
 @router.get("/{job_id}", response_model=ShownJob, responses=errors(404))
-async def show(job_id: str, gateway: Wired) -> Any:
+async def show(job_id: str, gateway: GatewayDep) -> Any:
     """One training job, with its losses and figures so far."""
     job = await find(gateway, job_id, "training")
     return _head(job) | {
@@ -90,7 +90,7 @@ async def show(job_id: str, gateway: Wired) -> Any:
     responses=errors(403, 404, 409),
     dependencies=[Depends(require_admin)],
 )
-async def stop(job_id: str, gateway: Wired) -> Any:
+async def stop(job_id: str, gateway: GatewayDep) -> Any:
     """Ask a training job to end; it is `stopped` when its process is gone."""
     await find(gateway, job_id, "training")
     await cancel(gateway, job_id)

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from api import job_logs
-from api.dependencies import Wired
+from api.dependencies import GatewayDep
 from api.job_control import PATIENCE, cancel, find, status_of, submit
 from api.job_logs import JobLog
 from api.middleware.auth import require_admin
@@ -92,7 +92,7 @@ def _route(path: str, mode: Mode, summary: str) -> None:
         summary=summary,
         name=mode,
     )
-    async def start(request: Request, gateway: Wired) -> Any:
+    async def start(request: Request, gateway: GatewayDep) -> Any:
         fields = await json_body(request, TrainingFields, mode)
         sent = await as_sent(request, fields)
         job = await submit(gateway, fields.request(mode), sent)
@@ -107,14 +107,14 @@ _route("/freeze-strategy", "freeze_strategy", "Train in stages: head, neck, back
 
 
 @router.get("/tasks", response_model=list[Task])
-async def list_all(gateway: Wired) -> Any:
+async def list_all(gateway: GatewayDep) -> Any:
     """The training jobs, the newest first."""
     jobs = await asyncio.to_thread(gateway.jobs.list, "training")
     return await asyncio.to_thread(lambda: [_task(gateway, job, LISTED_LINES) for job in jobs])
 
 
 @router.get("/tasks/{task_id}", response_model=Task, responses=errors(404))
-async def show(task_id: str, gateway: Wired) -> Any:
+async def show(task_id: str, gateway: GatewayDep) -> Any:
     """One training job."""
     job = await find(gateway, task_id, "training")
     return await asyncio.to_thread(_task, gateway, job, SHOWN_LINES)
@@ -123,7 +123,7 @@ async def show(task_id: str, gateway: Wired) -> Any:
 @router.get(
     "/tasks/{task_id}/logs", response_model=JobLog, responses=errors(404) | job_logs.STREAMED
 )
-async def logs(request: Request, task_id: str, gateway: Wired, follow: bool = False) -> Any:
+async def logs(request: Request, task_id: str, gateway: GatewayDep, follow: bool = False) -> Any:
     """The job's log; with `follow=true` as server-sent events until the job ends."""
     job = await find(gateway, task_id, "training")
     return await job_logs.answer(request, gateway, job, follow, _status)
@@ -135,7 +135,7 @@ async def logs(request: Request, task_id: str, gateway: Wired, follow: bool = Fa
     responses=errors(403, 404, 409),
     dependencies=[Depends(require_admin)],
 )
-async def stop(task_id: str, gateway: Wired) -> Any:
+async def stop(task_id: str, gateway: GatewayDep) -> Any:
     """End a training job; answers when its process is gone."""
     await find(gateway, task_id, "training")
     job = await cancel(gateway, task_id, PATIENCE)
@@ -148,7 +148,7 @@ async def stop(task_id: str, gateway: Wired) -> Any:
 
 
 @router.get("/status", response_model=TrainingStatus)
-async def status(gateway: Wired) -> Any:
+async def status(gateway: GatewayDep) -> Any:
     """How many training jobs there are, on what they run, how many wait."""
     counts = dict.fromkeys(STATUSES.values(), 0)
     listed = await asyncio.to_thread(gateway.jobs.counts)

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.dependencies import Wired
+from api.dependencies import GatewayDep
 from api.predictions import AnnotateOptions, point_names, prelabel
 from api.requests import json_body, json_schema
 from api.responses import JSON, unless_gone
@@ -72,7 +72,7 @@ class Item(BaseModel):
 
 
 @router.get("/functions", response_model=dict[str, Function])
-async def functions(request: Request, gateway: Wired) -> Any:
+async def functions(request: Request, gateway: GatewayDep) -> Any:
     """The promoted models, and the active one, by the names that they are invoked by."""
     found = {}
     for model in gateway.registry.list():
@@ -83,7 +83,7 @@ async def functions(request: Request, gateway: Wired) -> Any:
 
 
 @router.get("/functions/{name}", response_model=Function, responses=errors(404))
-async def function(name: str, request: Request, gateway: Wired) -> Any:
+async def function(name: str, request: Request, gateway: GatewayDep) -> Any:
     """One model as a function."""
     model, skeletons = _find(gateway.registry, name)
     return _function(model, request, skeletons, name)
@@ -97,7 +97,7 @@ async def function(name: str, request: Request, gateway: Wired) -> Any:
 )
 async def invoke(
     request: Request,
-    gateway: Wired,
+    gateway: GatewayDep,
     x_nuclio_function_name: Annotated[str, Header(max_length=200)] = "",
 ) -> Response:
     """What a model marks in a picture."""

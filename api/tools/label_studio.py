@@ -17,7 +17,7 @@ from fastapi import APIRouter, Depends, Path, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from annotation.preannotation import Preannotation, Share, near
-from api.dependencies import Wired
+from api.dependencies import GatewayDep
 from api.middleware.auth import is_admin, require_admin
 from api.predictions import AnnotateOptions, prelabel
 from api.requests import json_body, json_schema
@@ -128,7 +128,7 @@ async def health() -> Any:
     responses=errors(400),
     openapi_extra=json_schema(Setup),
 )
-async def setup(request: Request, gateway: Wired) -> Any:
+async def setup(request: Request, gateway: GatewayDep) -> Any:
     """Which models would predict for a project. Loads none."""
     body = await json_body(request, Setup)
     extra = Extra.read(body.extra_params)
@@ -148,7 +148,7 @@ async def setup(request: Request, gateway: Wired) -> Any:
 
 
 @router.get("/versions", response_model=VersionList)
-async def versions(gateway: Wired) -> Any:
+async def versions(gateway: GatewayDep) -> Any:
     """The models that are active or promoted."""
     listed = gateway.registry.list()
     return {"versions": [model.id for model in listed if model.active or model.promoted]}
@@ -160,7 +160,7 @@ async def versions(gateway: Wired) -> Any:
     responses=errors(400, 503, 504),
     openapi_extra=json_schema(Predict),
 )
-async def predict(request: Request, gateway: Wired) -> Response:
+async def predict(request: Request, gateway: GatewayDep) -> Response:
     """Pre-annotations of tasks; one result per task, whatever came of it."""
     body = await json_body(request, Predict)
     if not body.label_config:
@@ -180,7 +180,7 @@ async def predict(request: Request, gateway: Wired) -> Response:
     dependencies=[Depends(require_admin)],
     openapi_extra=json_schema(Incoming),
 )
-async def webhook(request: Request, gateway: Wired) -> Any:
+async def webhook(request: Request, gateway: GatewayDep) -> Any:
     """Finished annotations go into a data set of the project; START_TRAINING trains on it.
 
     As everything that changes what is trained it needs the admin token, where there is one.
@@ -198,7 +198,7 @@ async def webhook(request: Request, gateway: Wired) -> Any:
     responses=errors(400, 401, 403, 504),
     dependencies=[Depends(require_admin)],
 )
-async def pull_project(project: Annotated[int, Path(ge=1)], gateway: Wired) -> Any:
+async def pull_project(project: Annotated[int, Path(ge=1)], gateway: GatewayDep) -> Any:
     """Take in what was annotated in a project before its webhook was connected.
 
     Needs `VISIONLOOP_LABEL_STUDIO_URL` and its token. What is here already stays as it is.

@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.dependencies import Wired
+from api.dependencies import GatewayDep
 from api.predictions import AnnotateOptions, prelabel
 from api.requests import json_body, json_schema
 from api.responses import JSON, unless_gone
@@ -95,20 +95,20 @@ class Answer(BaseModel):
 
 
 @router.get("/health", response_model=Healthy)
-async def health(gateway: Wired) -> Any:
+async def health(gateway: GatewayDep) -> Any:
     """Whether this is here. Needs no token."""
     stamp = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return Healthy(status="healthy", models_loaded=len(_offered(gateway)), timestamp=stamp)
 
 
 @router.get("/v1/models", response_model=ServedModels)
-async def models(gateway: Wired) -> Any:
+async def models(gateway: GatewayDep) -> Any:
     """The active and the promoted models, the active one first."""
     return ServedModels(data={model.id: _listed(model) for model in _offered(gateway)})
 
 
 @router.get("/v1/models/{model_id}/info", response_model=Info, responses=errors(404))
-async def info(model_id: str, gateway: Wired) -> Any:
+async def info(model_id: str, gateway: GatewayDep) -> Any:
     """One model."""
     model = gateway.registry.get(model_id)
     return Info(data={"model_id": model.id, **_listed(model).model_dump()})
@@ -120,7 +120,7 @@ async def info(model_id: str, gateway: Wired) -> Any:
     responses=errors(400, 404, 413, 503, 504),
     openapi_extra=json_schema(Asked),
 )
-async def predict(request: Request, gateway: Wired) -> Response:
+async def predict(request: Request, gateway: GatewayDep) -> Response:
     """Shapes of one picture."""
     asked = await json_body(request, Asked)
     if not asked.image:

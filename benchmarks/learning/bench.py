@@ -33,7 +33,7 @@ class BenchJob:
 
     folder: Path
     resuming: bool = False
-    leaving: bool = False
+    stop_requested: bool = False
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def report(
@@ -54,7 +54,7 @@ class BenchJob:
     def checkpointed(self, epoch: int, batch: int = 0) -> None:
         """Resumed by hand: the run is started again from its folder."""
 
-    def saving(self) -> AbstractContextManager[None]:
+    def graceful_stop(self) -> AbstractContextManager[None]:
         return nullcontext()
 
 

@@ -37,7 +37,7 @@ class Phases:
         return folder if self.task == "classify" else folder / "data.yaml"
 
     def read(self, phase: str) -> Dataset:
-        return check(self.path(phase), self.task, [self.folder.parent, Path("/")], fewest=1)
+        return check(self.path(phase), self.task, [self.folder.parent, Path("/")], min_classes=1)
 
 
 def cut(source: Path, task: Task, old: Sequence[str] | int, folder: Path) -> Phases:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from annotation.confidence_bands import Band, Bands
-from annotation.diff import Tally, add_up, compare
-from formats.annotations import Annotation, Annotations, Keypoint, Part
+from annotation.diff import CorrectionCounts, add_up, compare
+from formats.annotations import Annotation, AnnotationPart, Annotations, Keypoint
 
 BANDS = Bands(accept=0.7, review=0.3)
 
@@ -18,7 +18,7 @@ def box(label: str, x: float, y: float = 0, side: float = 10, score: float | Non
 def square(label: str, x: float, hole: bool = False) -> Annotation:
     ring = ((x, 0.0), (x + 20, 0.0), (x + 20, 20.0), (x, 20.0))
     inner = ((x + 2, 2.0), (x + 18, 2.0), (x + 18, 18.0), (x + 2, 18.0))
-    return Annotation(label, parts=(Part(ring, (inner,) if hole else ()),))
+    return Annotation(label, parts=(AnnotationPart(ring, (inner,) if hole else ()),))
 
 
 def pose(x: float, visibility: int = 2) -> Annotation:
@@ -72,7 +72,7 @@ def test_how_far_is_moved_can_be_said() -> None:
 
 
 def test_precision_and_recall_as_annotators_see_them() -> None:
-    tally = Tally()
+    tally = CorrectionCounts()
     before = picture(
         box("a", 0, score=0.9),
         box("a", 20, score=0.8),  # moved
@@ -97,13 +97,13 @@ def test_precision_and_recall_as_annotators_see_them() -> None:
         {"band": "accept", "shown": 2, "right": 2, "precision": 1.0},
         {"band": "review", "shown": 3, "right": 1, "precision": 0.3333},
     ]
-    twice = Tally.sum([tally.to_json(), tally.to_json()]).to_json()
+    twice = CorrectionCounts.sum([tally.to_json(), tally.to_json()]).to_json()
     assert (twice["pictures"], twice["accepted"], twice["recall"]) == (4, 4, 0.6)
     assert twice["classes"][0]["precision"] == 0.6667
 
 
 def test_without_a_pre_label_there_is_no_precision() -> None:
-    tally = Tally()
+    tally = CorrectionCounts()
     add_up(tally, compare(picture(), picture(box("a", 0))))
     assert tally.to_json()["precision"] is None
     assert tally.to_json()["recall"] == 0.0

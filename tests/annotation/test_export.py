@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from annotation.export import Exported, entries, zipped
-from annotation.pictures import PERSON, AnnotatedPicture
+from annotation.pictures import PERSON, ImageRecord
 from errors import ValidationFailed
-from formats.annotations import FORMATS, Annotation, Annotations, Format, Keypoint, Part
+from formats.annotations import FORMATS, Annotation, AnnotationPart, Annotations, Format, Keypoint
 from formats.coco import from_coco
 from formats.cvat_xml import from_cvat_xml
 from formats.voc import from_voc
@@ -22,21 +22,21 @@ from models_store.description import Task
 
 SQUARE = ((1.0, 1.0), (8.0, 1.0), (8.0, 7.0), (1.0, 7.0))
 BOX = Annotation("dog", box=(1, 2, 8.5, 7))
-SHAPE = Annotation("car", parts=(Part(SQUARE),))
+SHAPE = Annotation("car", parts=(AnnotationPart(SQUARE),))
 POSE = Annotation("dog", box=(1, 2, 8, 7), keypoints=(Keypoint("nose", 2, 3),))
 NIGHT = Annotation("night")
 
 
-def picture(folder: Path, name: str, split: str, *objects: Annotation) -> AnnotatedPicture:
+def picture(folder: Path, name: str, split: str, *objects: Annotation) -> ImageRecord:
     content = sha256(f"{name}{split}".encode()).hexdigest()
     file = folder / f"{content}.jpg"
     file.write_bytes(content.encode())
     found = Annotations(name, 10, 8, objects)
-    return AnnotatedPicture(content, file, found, name=name, by=PERSON, split=split)
+    return ImageRecord(content, file, found, name=name, by=PERSON, split=split)
 
 
 def archive(
-    pictures: Sequence[AnnotatedPicture], form: Format, task: Task = "detect", images: bool = True
+    pictures: Sequence[ImageRecord], form: Format, task: Task = "detect", images: bool = True
 ) -> dict[str, bytes]:
     names = sorted({o.label for one in pictures for o in one.annotations.objects})
     points = sorted(

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from annotation.preannotation import NONE_FITS, Preannotation, near, plan
-from formats.annotations import Annotation, Annotations, Keypoint, Part
+from formats.annotations import Annotation, AnnotationPart, Annotations, Keypoint
 from formats.label_studio_config import LabelConfig, parse_label_config
 from models_store.description import Task
 from models_store.versions import ModelVersion
@@ -182,7 +182,9 @@ def test_key_points_name_their_rectangle_as_parent() -> None:
 
 def test_polygons_stay_polygons() -> None:
     ring = ((0.0, 0.0), (100.0, 0.0), (100.0, 50.0))
-    found = Annotations("x", 200, 100, (Annotation("tree", parts=(Part(ring),), score=0.5),))
+    found = Annotations(
+        "x", 200, 100, (Annotation("tree", parts=(AnnotationPart(ring),), score=0.5),)
+    )
     project = plan(config("p:tree"), EVERY)
     (region,) = project.regions(project.shares[0], found)
     assert region["value"]["points"] == [[0, 0], [50, 0], [50, 50]]

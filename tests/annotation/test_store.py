@@ -21,13 +21,13 @@ from database import Database
 from dataset.store import DatasetStore
 from dataset.task_forms import task_of
 from errors import DatasetInvalid, DatasetNotFound, InvalidImage
-from formats.annotations import Annotation, Annotations, Keypoint, Part
+from formats.annotations import Annotation, AnnotationPart, Annotations, Keypoint
 from models_store.description import Task
 from settings import Settings
 from tests.support.seeds import rng
 
 BOX = Annotation("car", box=(1, 2, 30, 20))
-POLYGON = Annotation("tree", parts=(Part(((0, 0), (20, 0), (20, 20))),))
+POLYGON = Annotation("tree", parts=(AnnotationPart(((0, 0), (20, 0), (20, 20))),))
 POSE = Annotation("man", box=(0, 0, 20, 30), keypoints=(Keypoint("nose", 5, 5),))
 WHOLE = Annotation("night")
 

@@ -19,7 +19,7 @@ from starlette.types import ASGIApp
 
 from annotation.store import AnnotatedDatasets
 from annotation.uploads.upload import add_upload
-from api.app import create_app, layered
+from api.app import create_app, with_middleware
 from api.routes import local_files
 from database import Database
 from dataset.store import ABANDONED, DatasetStore
@@ -57,7 +57,7 @@ def app(settings: Settings, store: DatasetStore, jobs: list[Any]) -> ASGIApp:
         jobs=listing,
         annotated=AnnotatedDatasets(Database(settings)),
     )
-    return layered(create_app(gateway), settings)
+    return with_middleware(create_app(gateway), settings)
 
 
 @pytest.fixture
@@ -338,7 +338,7 @@ def test_administration_needs_the_admin_token(
         settings.model_dump() | {"token": "user", "admin_token": "admin"}
     )
     gateway: Any = SimpleNamespace(settings=guarded, datasets=store)
-    app = layered(create_app(gateway), guarded)
+    app = with_middleware(create_app(gateway), guarded)
     bearer = {"Authorization": "Bearer user"}
     assert call(app, "GET", "/api/datasets", headers=bearer).json() == {"datasets": []}
     for method, path in (

@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.app import Door, create_app, layered
+from api.app import LateBoundApp, create_app, with_middleware
 from api.middleware.limits import BodyLimit
 from api.middleware.metrics import UNMATCHED
 from errors import BackendUnavailable, ModelNotFound, VisionLoopError
@@ -47,7 +47,7 @@ async def reading(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def behind(app: ASGIApp, **settings: Any) -> ASGIApp:
-    return layered(app, Settings.model_validate(settings))
+    return with_middleware(app, Settings.model_validate(settings))
 
 
 @pytest.mark.parametrize(
@@ -276,7 +276,7 @@ def test_head_is_measured_under_its_route(call: Call) -> None:
 
     app = FastAPI()
     app.get("/page/{name}")(page)
-    door = Door()
+    door = LateBoundApp()
     door.app = app
     before = counted("/page/{name}"), counted(UNMATCHED)
     assert call(behind(door), "HEAD", "/page/a").status_code == 200

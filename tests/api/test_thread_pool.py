@@ -8,14 +8,14 @@ import threading
 import pytest
 
 from api import thread_pool
-from api.thread_pool import SlowWork
+from api.thread_pool import BoundedThreadPool
 from errors import BackendUnavailable
 from tests.support.patience import PATIENCE, until
 
 
 def test_other_threads_are_free_while_many_data_sets_are_read() -> None:
     async def story() -> None:
-        work, go = SlowWork(), threading.Event()
+        work, go = BoundedThreadPool(), threading.Event()
         reading = [asyncio.create_task(work.run(go.wait)) for _ in range(20)]
         await asyncio.sleep(0.05)
         # comes back while the data sets are still being read
@@ -30,7 +30,7 @@ def test_a_queue_that_is_full_says_so_and_empties(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(thread_pool, "MOST", 3)
 
     async def story() -> None:
-        work, go = SlowWork(), threading.Event()
+        work, go = BoundedThreadPool(), threading.Event()
         reading = [asyncio.create_task(work.run(go.wait)) for _ in range(3)]
         await asyncio.sleep(0.05)
         with pytest.raises(BackendUnavailable, match="Try again"):
@@ -54,4 +54,4 @@ def test_what_goes_wrong_comes_through() -> None:
         raise KeyError("x")
 
     with pytest.raises(KeyError):
-        asyncio.run(SlowWork().run(broken))
+        asyncio.run(BoundedThreadPool().run(broken))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from api.app import create_app, layered
+from api.app import create_app, with_middleware
 from api.routes.metrics import gauges
 from jobs.artifacts import note_best
 from jobs.finalizer import dispatcher_lock
@@ -266,7 +266,7 @@ def test_starting_and_cancelling_need_the_admin_token(service: Service) -> None:
             include={"token", "admin_token"}
         )
     )
-    guarded = layered(create_app(service.gateway), settings)
+    guarded = with_middleware(create_app(service.gateway), settings)
     job = service.start()
     body = FORM | {"data_path": str(service.data)}
     changing = [

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataset.label_files import ABSENT, BadLine, Form, Row, as_text, parse, parse_line
+from dataset.label_files import ABSENT, BadLine, Form, LabelRow, as_text, parse, parse_line
 from models_store.description import Task
 
 BOX = Form("detect", 3)
@@ -143,7 +143,7 @@ def test_whatever_is_kept_is_sound_and_survives_writing(
             assert same.values == pytest.approx(row.values, abs=1e-6)
 
 
-def assert_sound(rows: tuple[Row, ...], form: Form) -> None:
+def assert_sound(rows: tuple[LabelRow, ...], form: Form) -> None:
     """What Ultralytics demands (data/utils.py: verify_image_label)."""
     lengths: dict[Task, int] = {"detect": 4}
     if form.keypoints:

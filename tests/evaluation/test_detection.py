@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dataset.class_matching import JoinedClasses
-from evaluation.detection import DetectionTally
+from evaluation.detection import DetectionMetrics
 from evaluation.ground_truth import GroundTruth
 from inference.prediction import Prediction
 from inference.preprocess import Letterbox
@@ -27,14 +27,14 @@ def square(box: np.ndarray) -> np.ndarray:
     return np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]], np.float32)
 
 
-def tally_of(task: Task) -> tuple[DetectionTally, list[np.ndarray]]:
+def tally_of(task: Task) -> tuple[DetectionMetrics, list[np.ndarray]]:
     """A tally, and what a network says that finds nothing at all for the curve."""
     description = small_description(task)
     extra = {"segment": 32, "pose": 12}[task]
     outputs = [np.zeros((4 + len(NAMES) + extra, 1), np.float32)]
     if task == "segment":
         outputs.append(np.zeros((32, SIZE // 4, SIZE // 4), np.float32))
-    return DetectionTally(description, JoinedClasses.of(NAMES, NAMES)), outputs
+    return DetectionMetrics(description, JoinedClasses.of(NAMES, NAMES)), outputs
 
 
 def perfect(task: Task, truth: GroundTruth) -> Prediction:
@@ -107,7 +107,7 @@ def test_a_served_pose_is_judged_by_its_points(off: float, right: bool) -> None:
 
 def test_a_class_that_the_data_has_no_name_for_is_not_judged() -> None:
     description = small_description("segment")
-    tally = DetectionTally(description, JoinedClasses.of(NAMES, NAMES[:1]))
+    tally = DetectionMetrics(description, JoinedClasses.of(NAMES, NAMES[:1]))
     _, outputs = tally_of("segment")
     truth = GroundTruth(96, 48, IDS[:1], BOXES[:1], polygons=(square(BOXES[0]),))
     tally.add("a.jpg", outputs, PLACE, truth, perfect("segment", TRUE_MASKS))

@@ -20,10 +20,10 @@ from evaluation.gate import Gate
 from evaluation.promotion import PromotionRecipe
 from evaluation.recipe import EvaluationRecipe
 from evaluation.store import REPORT, EvaluationRow, EvaluationStore
-from models_store.decision_log import Why
+from models_store.decision_log import DecisionReason
 from models_store.description import ONNX_FILE, WEIGHTS_FILE
 from models_store.maintenance import present
-from models_store.preload import coming, loaded
+from models_store.preload import loaded, preload
 from models_store.registry import Registry
 from models_store.tables import PublishedModel, raise_generation
 from settings import get_settings
@@ -169,7 +169,7 @@ def test_another_promotion_in_between_is_compared_with_anew(
 
     def interfered(*arguments: Any) -> None:
         if not calls:
-            scene.registry.promote(best, Why("somebody"))
+            scene.registry.promote(best, DecisionReason("somebody"))
         calls.append(arguments)
         carry_out(*arguments)
 
@@ -297,7 +297,7 @@ def test_what_is_promoted_is_loaded_first(scene: Scene, monkeypatch: pytest.Monk
     seen: list[tuple[list[str], bool]] = []
 
     def look(job: RecordingJob) -> None:
-        expected = coming(scene.registry.database)
+        expected = preload(scene.registry.database)
         seen.append((expected, scene.registry.get(model).promoted))
         for model_id in expected:
             loaded(scene.registry.database, model_id)
@@ -309,7 +309,7 @@ def test_what_is_promoted_is_loaded_first(scene: Scene, monkeypatch: pytest.Monk
     monkeypatch.setattr(promotion, "PATIENCE", 0.0)
     assert scene.run(scene.publish(BETTER))
     assert "could not be loaded ahead of the requests" in scene.job.text
-    assert coming(scene.registry.database) == []
+    assert preload(scene.registry.database) == []
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from errors import ValidationFailed
-from formats.annotations import Annotation, Annotations, Keypoint, Part
+from formats.annotations import Annotation, AnnotationPart, Annotations, Keypoint
 from formats.coco import from_coco, to_coco
 from formats.cvat_xml import from_cvat_xml
 from formats.cvat_xml_writer import to_cvat_xml
@@ -26,7 +26,10 @@ from tests.support.examples import EXAMPLES
 
 SQUARE = ((1.0, 1.0), (6.0, 1.0), (6.0, 6.0), (1.0, 6.0))
 HOLE = ((2.0, 2.0), (2.0, 4.0), (4.0, 4.0), (4.0, 2.0))
-BOXES = (Annotation("dog", box=(1, 2, 12, 9)), Annotation("cat", parts=(Part(SQUARE, (HOLE,)),)))
+BOXES = (
+    Annotation("dog", box=(1, 2, 12, 9)),
+    Annotation("cat", parts=(AnnotationPart(SQUARE, (HOLE,)),)),
+)
 POSE = Annotation(
     "dog", box=(0, 0, 9, 9), keypoints=(Keypoint("nose", 5, 6, 1), Keypoint("tail", 7, 8))
 )

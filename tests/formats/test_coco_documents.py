@@ -18,7 +18,7 @@ from pycocotools.cocoeval import COCOeval
 
 from errors import ValidationFailed
 from formats import rle
-from formats.annotations import NO_AREA, Annotation, Annotations, Keypoint, Part
+from formats.annotations import NO_AREA, Annotation, AnnotationPart, Annotations, Keypoint
 from formats.coco import CROWD, from_coco, to_coco
 from formats.geometry import as_outlines, fill_parts
 
@@ -144,8 +144,8 @@ def test_pycocotools_evaluates_what_is_written(tmp_path: Path, kind: str) -> Non
     points = tuple(Keypoint(name, x, x + 5) for name, x in (("nose", 12.0), ("tail", 45.0)))
     things = {
         "bbox": (Annotation("car", box=(5, 5, 60, 70)), Annotation("dog", box=(80, 20, 120, 60))),
-        "segm": (Annotation("car", parts=(Part(ring, (hole,)), Part(far))),
-                 Annotation("dog", parts=(Part(far),))),
+        "segm": (Annotation("car", parts=(AnnotationPart(ring, (hole,)), AnnotationPart(far))),
+                 Annotation("dog", parts=(AnnotationPart(far),))),
         "keypoints": (Annotation("car", box=(10, 10, 60, 60), keypoints=points),),
     }[kind]  # fmt: skip
     found = [Annotations(name, 160, 100, things) for name in ("a.jpg", "b.jpg")]

@@ -19,7 +19,7 @@ from pycocotools.coco import COCO
 
 from errors import ValidationFailed
 from formats import rle
-from formats.annotations import Annotation, Annotations, Keypoint, Part
+from formats.annotations import Annotation, AnnotationPart, Annotations, Keypoint
 from formats.coco import from_coco, to_coco
 from formats.cvat_xml import from_cvat_xml
 from formats.cvat_xml_writer import to_cvat_xml
@@ -86,7 +86,10 @@ WAYS: dict[str, tuple[Keep, Keep]] = {
 
 
 def without_holes(found: Annotations) -> Annotations:
-    plain = (replace(o, parts=tuple(Part(part.outline) for part in o.parts)) for o in found.objects)
+    plain = (
+        replace(o, parts=tuple(AnnotationPart(part.outline) for part in o.parts))
+        for o in found.objects
+    )
     return replace(found, objects=tuple(plain))
 
 
@@ -136,7 +139,11 @@ def test_large_pictures_are_written_at_once() -> None:
     ring = tuple((3000.0 + x, 2000.0 + y) for x, y in ((0, 0), (40, 0), (40, 30), (0, 30)))
     hole = tuple((3000.0 + x, 2000.0 + y) for x, y in ((10, 10), (10, 20), (20, 20), (20, 10)))
     far = tuple((x + 50, y) for x, y in ring)
-    kinds = ((Part(ring),), (Part(ring), Part(far)), (Part(ring, (hole,)),))
+    kinds = (
+        (AnnotationPart(ring),),
+        (AnnotationPart(ring), AnnotationPart(far)),
+        (AnnotationPart(ring, (hole,)),),
+    )
     found = Annotations(
         "a.jpg", 20_000, 10_000, tuple(Annotation("stop", parts=parts) for parts in kinds * 30)
     )
@@ -170,8 +177,8 @@ def test_pycocotools_loads_what_is_written(tmp_path: Path) -> None:
         80,
         (
             Annotation("stop", box=(1, 2, 30, 40), score=0.5),
-            Annotation("give way", parts=(Part(square),)),
-            Annotation("give way", parts=(Part(square, (hole,)),)),
+            Annotation("give way", parts=(AnnotationPart(square),)),
+            Annotation("give way", parts=(AnnotationPart(square, (hole,)),)),
             Annotation(
                 "stop",
                 box=(0, 0, 99, 79),
@@ -202,7 +209,7 @@ def test_label_studio_gets_percent_and_linked_regions() -> None:
         50,
         (
             Annotation("Car", box=(20, 7.5, 60, 20), score=0.9),
-            Annotation("Bike", parts=(Part(bar), Part(far)), score=0.8),
+            Annotation("Bike", parts=(AnnotationPart(bar), AnnotationPart(far)), score=0.8),
             Annotation("Cat", box=(0, 0, 50, 50), keypoints=(Keypoint("nose", 100, 25, 1),)),
             Annotation("night", score=0.7),
         ),
@@ -368,7 +375,7 @@ def test_yolo_lines_are_those_that_ultralytics_reads() -> None:
         50,
         (
             Annotation("give way", box=(10, 10, 30, 20), score=0.5),
-            Annotation("stop", parts=(Part(((0.0, 0.0), (50.0, 0.0), (50.0, 25.0))),)),
+            Annotation("stop", parts=(AnnotationPart(((0.0, 0.0), (50.0, 0.0), (50.0, 25.0))),)),
             Annotation("stop", box=(0, 0, 100, 50), keypoints=(Keypoint("left", 10, 10, 1),)),
             Annotation("priorité"),
         ),

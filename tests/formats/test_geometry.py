@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from formats.annotations import Part, ring
+from formats.annotations import AnnotationPart, ring
 from formats.geometry import (
     Outline,
     area,
@@ -76,7 +76,9 @@ def test_contours_tell_holes_from_parts_and_islands_within_holes() -> None:
 
 @given(found=parts(400, 300))
 @settings(max_examples=100, deadline=None)
-def test_one_ring_along_all_parts_and_holes_encloses_the_same(found: tuple[Part, ...]) -> None:
+def test_one_ring_along_all_parts_and_holes_encloses_the_same(
+    found: tuple[AnnotationPart, ...],
+) -> None:
     rings = [ring for part in found for ring in (part.outline, *part.holes)]
     joined = bridge(rings)
     whole = fill([np.array(ring, np.float64) for ring in rings], 400, 300)
@@ -117,7 +119,7 @@ def test_what_leads_out_of_the_picture_is_cut_at_its_edge(
 
 def test_a_ring_with_a_spike_stays_one_ring() -> None:
     ring = ((0.0, 0.0), (10.0, 0.0), (10.0, 10.0), (20.0, 10.0), (10.0, 10.0), (0.0, 10.0))
-    assert unbridge(ring) == (Part(ring),)
+    assert unbridge(ring) == (AnnotationPart(ring),)
 
 
 def blob(side: int, seed: int, roughness: int) -> np.ndarray:

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from formats.annotations import OCCLUDED, Annotation, Annotations, Keypoint, Part
+from formats.annotations import OCCLUDED, Annotation, AnnotationPart, Annotations, Keypoint
 from formats.cvat import label_spec, to_cvat
 from formats.geometry import unbridge
 from formats.xanylabeling import description, to_shapes
@@ -17,7 +17,7 @@ HOLE = ((10.0, 10.0), (20.0, 10.0), (20.0, 20.0), (10.0, 20.0))
 OTHER = ((60.0, 60.0), (80.0, 60.0), (70.0, 80.0))
 
 BOX = Annotation("car", box=(1.5, 2.0, 30.0, 20.0), score=0.9)
-MASK = Annotation("tree", parts=(Part(OUTER, (HOLE,)), Part(OTHER)), score=0.8)
+MASK = Annotation("tree", parts=(AnnotationPart(OUTER, (HOLE,)), AnnotationPart(OTHER)), score=0.8)
 POSE = Annotation(
     "person",
     box=(10, 10, 50, 90),
@@ -74,7 +74,11 @@ def test_the_class_of_a_picture_is_a_description() -> None:
     ("thing", "kinds", "points"),
     [
         (BOX, ["rectangle"], [1.5, 2.0, 30.0, 20.0]),
-        (Annotation("x", parts=(Part(OTHER),), score=1), ["polygon"], [60, 60, 80, 60, 70, 80]),
+        (
+            Annotation("x", parts=(AnnotationPart(OTHER),), score=1),
+            ["polygon"],
+            [60, 60, 80, 60, 70, 80],
+        ),
         (MASK, ["polygon", "polygon"], None),
         (POSE, ["points"], [20, 21, 30, 31]),
         (WHOLE, ["tag"], None),

@@ -19,9 +19,9 @@ import numpy as np
 import pytest
 
 from annotation.export import Exported, entries, zipped
-from annotation.pictures import PERSON, AnnotatedPicture
+from annotation.pictures import PERSON, ImageRecord
 from dataset.documents.reader import from_folder
-from formats.annotations import Annotation, Annotations, Format, Part
+from formats.annotations import Annotation, AnnotationPart, Annotations, Format
 from models_store.description import Task
 from tests.support.seeds import rng
 
@@ -37,7 +37,7 @@ pytestmark = pytest.mark.skipif(
 Found = dict[str, list[list[Any]]]
 
 
-def pictures(folder: Path, segment: bool) -> list[AnnotatedPicture]:
+def pictures(folder: Path, segment: bool) -> list[ImageRecord]:
     """Six images in two splits, one without an object."""
     made = []
     for index, name in enumerate(("a.jpg", "b 2.jpg", "c.v1.jpg", "街.jpg", "e.jpg", "f.jpg")):
@@ -53,12 +53,12 @@ def pictures(folder: Path, segment: bool) -> list[AnnotatedPicture]:
             if segment:
                 corners = ((x, y), (x + 20, y), (x + 20, y + 16), (x + 10, y + 8), (x, y + 16))
                 ring = tuple((float(a), float(b)) for a, b in corners)
-                objects.append(Annotation(NAMES[number], parts=(Part(ring),)))
+                objects.append(Annotation(NAMES[number], parts=(AnnotationPart(ring),)))
             else:
                 objects.append(Annotation(NAMES[number], box=(x, y, x + 20, y + 16)))
         found = Annotations(name, *SIZE, tuple(objects))
         split = "val" if index % 3 == 2 else "train"
-        made.append(AnnotatedPicture(content, file, found, name=name, by=PERSON, split=split))
+        made.append(ImageRecord(content, file, found, name=name, by=PERSON, split=split))
     return made
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from formats.annotations import Annotation, Annotations, Keypoint, Part, ring
+from formats.annotations import Annotation, AnnotationPart, Annotations, Keypoint, ring
 from inference.prediction import InferenceItem, Prediction
 from models_store.description import Task
 
@@ -88,7 +88,10 @@ def test_polygons_to_edit_have_few_vertices_and_stay_in_the_picture() -> None:
             prediction("segment", polygons=((SMALL, SMALL + 5),), holes=(((), (SMALL,)),)),
             Annotation(
                 "yield",
-                parts=(Part(ring(SMALL)), Part(ring(SMALL + 5), (ring(SMALL),))),
+                parts=(
+                    AnnotationPart(ring(SMALL)),
+                    AnnotationPart(ring(SMALL + 5), (ring(SMALL),)),
+                ),
                 score=0.5,
             ),
         ),

@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 from jobs.artifacts import note_best
-from jobs.finalizer import Settlement
+from jobs.finalizer import JobFinalizer
 from jobs.processes import marked
 from jobs.store import JobStore, Status
 from tests.support.dispatching import (
@@ -247,11 +247,11 @@ def test_kills_of_the_service_use_up_no_attempts(store: JobStore) -> None:
 
 def test_a_job_that_brings_the_service_down_each_time_is_given_up(store: JobStore) -> None:
     job = submit(store)
-    settlement = Settlement(store, 1, lambda _: None)
+    finalizer = JobFinalizer(store, 1, lambda _: None)
     for life in range(1, 11):
         assert store.get(job.id).status == "queued", life
         store.start(job.id, 2**22 + 1, 1.0)
-        settlement.take(job.id)
+        finalizer.recover(job.id)
     assert store.get(job.id).status == "failed"
 
 

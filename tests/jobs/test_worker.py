@@ -20,7 +20,7 @@ from errors import DatasetInvalid
 from jobs import worker
 from jobs.failures import DISK_FULL
 from jobs.handle import JobCancelled
-from jobs.processes import LEAVE
+from jobs.processes import SIGNAL_SAVE_AND_EXIT
 from jobs.store import Job, JobStore
 from jobs.worker import WorkerJob, claimed, run
 from models_store.registry import Registry
@@ -112,15 +112,17 @@ def test_each_epoch_is_timed_the_last_one_too_but_none_that_was_cut(
     assert store.get(row.id).epoch_seconds is not None
 
 
-@pytest.mark.parametrize("number", [LEAVE, signal.SIGTERM])  # ours, and the supervisor's
+@pytest.mark.parametrize(
+    "number", [SIGNAL_SAVE_AND_EXIT, signal.SIGTERM]
+)  # ours, and the supervisor's
 def test_a_stop_of_the_service_is_noticed_while_there_is_something_to_save(
     store: JobStore, row: Job, number: signal.Signals
 ) -> None:
     job = WorkerJob(store, row)
-    with job.saving():
-        assert not job.leaving
+    with job.graceful_stop():
+        assert not job.stop_requested
         os.kill(os.getpid(), number)
-        assert job.leaving
+        assert job.stop_requested
     assert signal.getsignal(number) == signal.SIG_DFL
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from errors import Conflict, ModelNotFound
-from models_store.decision_log import Why
+from models_store.decision_log import DecisionReason
 from models_store.registry import Registry
 from models_store.tables import Promotion
 
@@ -98,7 +98,9 @@ def test_who_decided_and_why_is_kept(registry: Registry, publish: Publish) -> No
     first = publish(promote=True)
     second = publish()
     gate = {"metric": "mAP50", "min_gain": 0.1}
-    why = Why("the API", ("'stop' fell.",), gate, {"candidate": "a", "promoted": "b"}, job_id="j")
+    why = DecisionReason(
+        "the API", ("'stop' fell.",), gate, {"candidate": "a", "promoted": "b"}, job_id="j"
+    )
     registry.refuse(second, why)
     refused, promoted = (row.to_json() for row in registry.decisions("signs"))
     assert refused["at"] > promoted["at"]
@@ -126,11 +128,11 @@ def test_a_verdict_on_a_version_that_is_promoted_no_more_does_not_count(
     registry: Registry, publish: Publish
 ) -> None:
     first, second, third = publish(), publish(), publish()
-    registry.promote(first, over="")
-    registry.promote(second, over=version(first))
+    registry.promote(first, expected_promoted="")
+    registry.promote(second, expected_promoted=version(first))
     for stale in ("", version(first)):
         with pytest.raises(Conflict, match="has changed"):
-            registry.promote(third, over=stale)
+            registry.promote(third, expected_promoted=stale)
     assert registry.get("signs").id == second
     assert len(actions(registry)) == 2
 

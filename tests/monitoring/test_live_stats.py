@@ -11,7 +11,7 @@ from database import Database
 from inference.prediction import Prediction
 from models_store.description import ModelDescription, Task
 from monitoring.live_stats import KEPT_HOURS, LiveStore, hour_of, this_hour, total
-from monitoring.prediction_counts import Tally, counted
+from monitoring.prediction_counts import PredictionCounts, counted
 from settings import Settings
 from tests.support.small_models import small_description
 
@@ -32,8 +32,8 @@ def seen(description: ModelDescription, *objects: tuple[int, float]) -> Predicti
     return Prediction(description.task, description.names, 64, 64, ids, scores, boxes)
 
 
-def tally(images: int, *classes: int) -> Tally:
-    found = Tally(np.array(classes, np.int64), images)
+def tally(images: int, *classes: int) -> PredictionCounts:
+    found = PredictionCounts(np.array(classes, np.int64), images)
     found.confidence[12] = sum(classes)
     return found
 
@@ -46,7 +46,7 @@ def test_answers_are_tallied() -> None:
         seen(description),
         seen(description, (2, 1.0)),
     ]
-    found = Tally.of(description, answers)
+    found = PredictionCounts.of(description, answers)
     assert (found.images, found.empty, found.predictions, found.low) == (4, 2, 4, 1)
     assert found.classes.tolist() == [2, 0, 2]
     assert np.flatnonzero(found.confidence).tolist() == [9, 10, 19]

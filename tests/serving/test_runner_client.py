@@ -19,8 +19,8 @@ from api.app import guarded
 from errors import BackendTimeout, ModelNotFound
 from inference.prediction import InferenceItem, ItemResult
 from serving import lifecycle, model_runner, runner_client
-from serving.envelope import Parcel
-from serving.idle import Lull
+from serving.envelope import Envelope
+from serving.idle import IdleTracker
 from serving.model_runner import ModelRunner, predict_alone
 from serving.runner_client import Runner
 from serving.telemetry import BATCH_SIZE
@@ -44,7 +44,7 @@ async def there() -> dict[str, Any]:
 
 def runner(**answers: Callable[..., Any]) -> Runner:
     settings = Settings(request_timeout=0.3, device="cpu")
-    return Runner("detector", Proxy(status=there, **answers), settings, Lull())
+    return Runner("detector", Proxy(status=there, **answers), settings, IdleTracker())
 
 
 def test_an_item_waits_as_long_as_its_request_may() -> None:
@@ -64,7 +64,7 @@ def test_an_item_waits_as_long_as_its_request_may() -> None:
 
 def test_the_size_of_a_batch_is_counted() -> None:
     async def predict_batch(items: Any) -> Any:
-        return Parcel([ItemResult() for _ in items.content])
+        return Envelope([ItemResult() for _ in items.content])
 
     def counted() -> float:
         samples = next(iter(BATCH_SIZE.collect())).samples
@@ -94,7 +94,7 @@ def test_a_surprise_does_not_end_the_watch(
         return {}
 
     async def run() -> None:
-        found = Runner("r", Proxy(status=status), Settings(), Lull())
+        found = Runner("r", Proxy(status=status), Settings(), IdleTracker())
         found.start()
         await asyncio.wait_for(found.wait_until_up(), PATIENCE)
         await found.stop()

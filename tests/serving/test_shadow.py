@@ -21,7 +21,7 @@ from models_store.registry import Registry
 from models_store.store import ModelStore
 from serving import shadow as shadowing
 from serving.deferred import afterwards
-from serving.idle import Lull
+from serving.idle import IdleTracker
 from serving.shadow import Shadowing
 from settings import Settings
 from tests.support.patience import PATIENCE, until
@@ -47,7 +47,7 @@ class Runner:
     """An Annotator that is slow while `gate` is closed, and heeds the third order to halt."""
 
     def __init__(self) -> None:
-        self.lull = Lull()
+        self.idle = IdleTracker()
         self.orders = 0
         self.halted = asyncio.Event()
         self.asked: list[InferenceItem] = []
@@ -150,7 +150,7 @@ def test_while_answers_are_due_copies_wait_and_only_the_newest_few(
     async def story(shadow: Shadowing, runner: Runner) -> None:
         await shadow.begin("candidate", 1.0, None)
         pictures = [str(i).encode() for i in range(shadowing.QUEUE + 3)]
-        with runner.lull.broken():
+        with runner.idle.busy():
             for picture in pictures:
                 shadow.offer(replace(ITEM, image=picture), SEEN)
             await asyncio.sleep(3 * shadowing.PAUSE)
@@ -168,7 +168,7 @@ def test_a_copy_under_way_stops_for_an_answer_that_is_due(play: Callable[[Story]
         shadow.offer(ITEM, SEEN)
         await until(lambda: len(runner.asked) == 1)
         assert runner.orders == 0
-        with runner.lull.broken():
+        with runner.idle.busy():
             await figures(shadow, dropped=1, run=0)
             assert runner.orders == 3  # the first ones came too early, as they may
             shadow.offer(ITEM, SEEN)

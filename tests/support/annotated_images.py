@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from formats.annotations import ABSENT, Annotation, Annotations, Keypoint, Part, Ring
+from formats.annotations import ABSENT, Annotation, AnnotationPart, Annotations, Keypoint, Ring
 
 NAMES = ("stop", "give way", "priorité")
 POINTS = ("tip", "left", "right")
@@ -29,7 +29,7 @@ def star(x: float, y: float, radius: float, radii: list[float]) -> Ring:
 
 
 @st.composite
-def parts(draw: st.DrawFn, width: int, height: int) -> tuple[Part, ...]:
+def parts(draw: st.DrawFn, width: int, height: int) -> tuple[AnnotationPart, ...]:
     """One to three stars side by side, each with up to two holes."""
     made = []
     count = draw(st.integers(1, 3))
@@ -41,7 +41,7 @@ def parts(draw: st.DrawFn, width: int, height: int) -> tuple[Part, ...]:
             star(x + side * radius * 0.3, y, radius * 0.15, draw(radii))
             for side in draw(st.sampled_from([(), (-1,), (-1, 1)]))
         )
-        made.append(Part(star(x, y, radius, draw(radii)), holes))
+        made.append(AnnotationPart(star(x, y, radius, draw(radii)), holes))
     return tuple(made)
 
 
@@ -161,8 +161,8 @@ def _paired(one: Sequence[Any], other: Sequence[Any]) -> zip[tuple[Any, Any]]:
     return zip(sorted(one, key=_leftmost), sorted(other, key=_leftmost), strict=True)
 
 
-def _leftmost(shape: Part | Ring) -> float:
-    return min(shape.outline if isinstance(shape, Part) else shape)[0]
+def _leftmost(shape: AnnotationPart | Ring) -> float:
+    return min(shape.outline if isinstance(shape, AnnotationPart) else shape)[0]
 
 
 def close(one: float | None, other: float | None) -> bool:

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from starlette.types import ASGIApp
 
-from api.app import create_app, layered
+from api.app import create_app, with_middleware
 from database import Database
 from models_store.registry import Registry
 from serving.gateway import Gateway
@@ -103,5 +103,5 @@ def service(tmp_path: Path, drawn_yaml: Path, call: Call) -> Iterator[Service]:
     nobody: Any = {"detector": None, "annotator": None}
     gateway = Gateway(settings, Registry(Database(settings)), nobody)
     app = create_app(gateway)
-    yield Service(app, layered(app, settings), gateway, drawn_yaml, call)
+    yield Service(app, with_middleware(app, settings), gateway, drawn_yaml, call)
     gateway.registry.database.close()

@@ -69,11 +69,11 @@ class RecordingJob:
         else:
             self.checkpoints.append(epoch)
 
-    def saving(self) -> AbstractContextManager[None]:
+    def graceful_stop(self) -> AbstractContextManager[None]:
         return nullcontext()
 
     @property
-    def leaving(self) -> bool:
+    def stop_requested(self) -> bool:
         return self.leave_when(self)
 
     @property

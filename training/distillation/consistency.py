@@ -108,7 +108,7 @@ class DenseConsistency:
         return loss
 
 
-class PictureConsistency:
+class ClassifierConsistency:
     """For classifiers.
 
     Args:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from training.distillation.consistency import (
+    ClassifierConsistency,
     DenseConsistency,
-    PictureConsistency,
     ramp,
     strong_view,
     unchanged_statistics,
@@ -24,7 +24,7 @@ from training.distillation.losses import (
     MaskDistillation,
     SoftmaxDistillation,
 )
-from training.distillation.partial_labels import OpenTargets
+from training.distillation.partial_labels import PartialLabelBCE
 from training.distillation.teacher import (
     Captured,
     Outputs,
@@ -63,7 +63,7 @@ TUNING = Tuning()
 
 
 @dataclass(frozen=True)
-class Context:
+class CriterionContext:
     """What a criterion needs of the training that it belongs to.
 
     Attributes:
@@ -91,7 +91,7 @@ class Criterion:
         progress: Share of the epochs that is done.
     """
 
-    def __init__(self, context: Context, student: nn.Module, task_loss: Any) -> None:
+    def __init__(self, context: CriterionContext, student: nn.Module, task_loss: Any) -> None:
         self.context = context
         self.student = student
         self.task_loss = task_loss
@@ -129,10 +129,10 @@ class Criterion:
         return total, {name: value.detach() for name, value in scaled.items()}
 
 
-class DenseCriterion(Criterion):
+class DetectionCriterion(Criterion):
     """For detection and segmentation heads."""
 
-    def __init__(self, context: Context, student: Any, task_loss: Any) -> None:
+    def __init__(self, context: CriterionContext, student: Any, task_loss: Any) -> None:
         super().__init__(context, student, task_loss)
         options = context.options
         self.scores = BernoulliDistillation(options.temperature)
@@ -162,7 +162,7 @@ class DenseCriterion(Criterion):
     def _complete(self, teacher: Outputs, files: Sequence[str]) -> None:
         """What a picture's data set does not label is left to the teacher."""
         taught = teacher.scores[..., self.theirs].sigmoid()
-        targets = OpenTargets(taught, self.ours, *self.open, files)
+        targets = PartialLabelBCE(taught, self.ours, *self.open, files)
         branches = (getattr(self.task_loss, name, None) for name in ("one2many", "one2one"))
         for loss in (self.task_loss, *branches):
             if hasattr(loss, "bce"):
@@ -206,13 +206,13 @@ class DenseCriterion(Criterion):
         return terms
 
 
-class PictureCriterion(Criterion):
+class ClassifierCriterion(Criterion):
     """For classifiers."""
 
-    def __init__(self, context: Context, student: Any, task_loss: Any) -> None:
+    def __init__(self, context: CriterionContext, student: Any, task_loss: Any) -> None:
         super().__init__(context, student, task_loss)
         self.scores = SoftmaxDistillation(context.options.temperature)
-        self.consistency = PictureConsistency(context.options.pseudo_conf_threshold)
+        self.consistency = ClassifierConsistency(context.options.pseudo_conf_threshold)
 
     def __call__(self, preds: Tensor, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         loss, items = self.task_loss(preds, batch)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dataset.dataset import Dataset
-from training.replay.merged_dataset import Part, UnionDataset, is_replayed
+from training.replay.merged_dataset import DatasetPart, MergedDataset, is_replayed
 
 SURE = 0.25  # the teacher's score from which an answer counts as an object in the scale
 
@@ -19,17 +19,17 @@ def unlabelled(dataset: Dataset) -> tuple[list[int], list[int]]:
 
     A data set that names a class is taken to have all its objects labelled.
     """
-    if not isinstance(dataset, UnionDataset):
+    if not isinstance(dataset, MergedDataset):
         return [], []
 
-    def missing(part: Part | None) -> list[int]:
+    def missing(part: DatasetPart | None) -> list[int]:
         known = set(part.ids) if part else set(range(len(dataset.names)))
         return [i for i in range(len(dataset.names)) if i not in known]
 
     return missing(dataset.new), missing(dataset.replayed)
 
 
-class OpenTargets:
+class PartialLabelBCE:
     """Binary cross-entropy that does not take an object without a label for background.
 
     Takes the place of the `bce` of Ultralytics' detection losses (utils/loss.py, 8.4.190). For

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from evaluation.average_precision import average_precision
 from models_store.description import Task
 from training.replay.buffer import files_of
-from training.replay.merged_dataset import Part, UnionDataset, is_replayed
+from training.replay.merged_dataset import DatasetPart, MergedDataset, is_replayed
 from training.yolo.metrics import BY_PART
 
 OLD, NEW = BY_PART  # as the forgetting report calls its figures too
@@ -30,7 +30,7 @@ RIGHT: dict[Task, str] = {"detect": "tp", "segment": "tp_m", "pose": "tp_p"}
 
 
 @dataclass(frozen=True)
-class Judged:
+class EpochCriteria:
     """Which classes are judged on the val pictures of each part.
 
     Attributes:
@@ -47,7 +47,7 @@ class Judged:
         return self.old if replayed else self.new
 
 
-def judged(dataset: UnionDataset, old: int) -> Judged | None:
+def judged(dataset: MergedDataset, old: int) -> EpochCriteria | None:
     """How a union can be judged; None: one part's val pictures have no object to judge by.
 
     Args:
@@ -62,10 +62,10 @@ def judged(dataset: UnionDataset, old: int) -> Judged | None:
     for part, classes in ((dataset.replayed, on_old), (dataset.new, on_new)):
         if classes.isdisjoint(_in_val(part)):
             return None
-    return Judged(on_old, on_new, grows)
+    return EpochCriteria(on_old, on_new, grows)
 
 
-def _in_val(part: Part) -> Iterator[int]:
+def _in_val(part: DatasetPart) -> Iterator[int]:
     for image in part.splits.get("val", ()):
         yield from part.classes(image)
 
@@ -85,7 +85,7 @@ class ByPart:
     masks, of key points) or accuracy; both are in the metrics. Subclasses set `judged`.
     """
 
-    judged: Judged
+    judged: EpochCriteria
 
     def get_validator(self: Any) -> Any:
         validator = super().get_validator()  # type: ignore[misc]
@@ -98,7 +98,7 @@ class ByPart:
 class _Objects:
     """Mixed into a validator of Ultralytics' detectors."""
 
-    judged: Judged
+    judged: EpochCriteria
 
     def get_stats(self: Any) -> dict[str, Any]:
         stats = self.metrics.stats
@@ -125,7 +125,7 @@ class _Objects:
 class _Pictures:
     """Mixed into Ultralytics' validator of classifiers."""
 
-    judged: Judged
+    judged: EpochCriteria
 
     def get_stats(self: Any) -> dict[str, Any]:
         targets = torch.cat(self.targets).numpy()
@@ -147,7 +147,9 @@ def _replayed(dataset: Any) -> NDArray[np.bool_]:
     return np.array([is_replayed(file) for file in files_of(dataset)])
 
 
-def _with_means(stats: dict[str, Any], means: dict[str, float], judged: Judged) -> dict[str, Any]:
+def _with_means(
+    stats: dict[str, Any], means: dict[str, float], judged: EpochCriteria
+) -> dict[str, Any]:
     stats["fitness"] = fmean(means.values()) if means else 0.0
     shown = (OLD, NEW) if judged.grows else (OLD,)
     return stats | {name: means[name] for name in shown if name in means}

@@ -29,7 +29,7 @@ class Translation(Protocol):
         ...
 
 
-class BetweenMeans:
+class PrototypeTranslation:
     """From the mean of their own class to that of the old one (Petit et al., equation 1).
 
     Args:
@@ -47,7 +47,7 @@ class BetweenMeans:
         return moved, torch.ones_like(classes, dtype=torch.bool)
 
 
-class AlongRows:
+class WeightTranslation:
     """For a model that kept no means: along the old class's row in the last layer.
 
     They are moved just until the old model would have taken the picture for that class.

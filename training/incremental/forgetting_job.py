@@ -70,7 +70,7 @@ def _measure(
     if recipe.incremental is not None and recipe.incremental.old_data:
         paths["old"] = recipe.incremental.old_data
     data: dict[str, Dataset] = {
-        name: check(path, recipe.task, roots, fewest=1) for name, path in paths.items()
+        name: check(path, recipe.task, roots, min_classes=1) for name, path in paths.items()
     }
     origin = recipe.origin
     base = registry.get(origin.value) if origin.kind == "model" else None

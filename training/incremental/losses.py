@@ -60,7 +60,7 @@ class Strength:
     meets: float = 0.5
 
 
-class CompletedTargets:
+class TeacherFilledBCE:
     """Binary cross-entropy in which the old model fills in what labels leave open.
 
     Takes the place of the `bce` of Ultralytics' detection losses (utils/loss.py, 8.4.190).
@@ -99,7 +99,7 @@ class CompletedTargets:
         return losses * kept * (labelled / (labelled + added))
 
 
-class DenseMemory:
+class DetectionRetentionLoss:
     """For detection, segmentation and pose heads.
 
     Args:
@@ -115,7 +115,7 @@ class DenseMemory:
         self.task_loss, self.teacher = task_loss, teacher
         self.strides, self.strength = strides, strength
         self.boxes, self.masks = BoxDistillation(1.0), MaskDistillation(1.0)
-        self.distances = DistanceMemory()
+        self.distances = DistanceRetentionLoss()
         branches = (getattr(task_loss, name, None) for name in ("one2many", "one2one"))
         self.scored = [loss for loss in (task_loss, *branches) if hasattr(loss, "bce")]
         if not self.scored:
@@ -138,7 +138,7 @@ class DenseMemory:
         boxes = relative_boxes(old, self.strides, (images.shape[2], images.shape[3]))
         open_ = ~replayed[:, None] & ~meets_label(boxes, batch, self.strength.meets)
         taught = old.scores.sigmoid() * open_[..., None]
-        targets = CompletedTargets(taught, replayed, self.strength)
+        targets = TeacherFilledBCE(taught, replayed, self.strength)
         for scored in self.scored:
             scored.bce = targets
         loss, items = self.task_loss(preds, batch)
@@ -165,7 +165,7 @@ class DenseMemory:
         return terms
 
 
-class DistanceMemory:
+class DistanceRetentionLoss:
     """Where a box's sides are, for heads that say their distances (YOLO26)."""
 
     def __call__(self, new: Tensor, old: Tensor, weight: Tensor, amount: Tensor) -> Tensor:
@@ -199,7 +199,7 @@ def meets_label(boxes: Tensor, batch: dict[str, Any], overlap: float) -> Tensor:
     return met
 
 
-class StandIns:
+class PseudoFeatures:
     """Old classes' share in the loss of a classifier that has no old pictures.
 
     Args:
@@ -228,7 +228,7 @@ class StandIns:
         return balanced_loss(self.linear, features, own, self.old, self.translation)
 
 
-class PictureMemory:
+class ClassifierRetentionLoss:
     """For classifiers.
 
     With replay, logits are shifted by the logarithm of how often each class is drawn while they
@@ -250,7 +250,7 @@ class PictureMemory:
         teacher: Teacher,
         prior: Tensor | None,
         strength: Strength,
-        stand_ins: StandIns | None = None,
+        stand_ins: PseudoFeatures | None = None,
     ) -> None:
         self.teacher, self.prior, self.strength = teacher, prior, strength
         self.stand_ins = stand_ins

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 
-class Average:
+class WeightEMA:
     """Weights and buffers, averaged; follows closely while young, then over about 1/(1-decay).
 
     Attributes:

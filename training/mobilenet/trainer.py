@@ -33,7 +33,7 @@ from models_store.description import ModelDescription
 from models_store.weights import build_model, describe, describe_mobilenet, save_model
 from settings import get_settings
 from training.mobilenet.data import CACHE, Training, Validation, preprocessing_for
-from training.mobilenet.ema import Average
+from training.mobilenet.ema import WeightEMA
 from training.planning.recipe import Recipe
 from training.prepare import look_through, open_training
 from training.publish import Trained
@@ -63,7 +63,7 @@ def train(recipe: Recipe, job: JobHandle) -> Trained:
         device = torch.device("cuda" if gpu else "cpu")
         look_through(dataset, job)
         session = Session.begin(recipe, job, dataset, start, device)
-        with job.saving():
+        with job.graceful_stop():
             while not session.is_over:
                 session.train_epoch()
                 session.validate()
@@ -101,7 +101,7 @@ class Session:
         self.recipe, self.job, self.dataset, self.device = recipe, job, dataset, device
         self.how = preprocessing_for(recipe.imgsz, start.preprocessing)
         hyper = recipe.hyper
-        images, classes = dataset.looked.splits, dataset.classes
+        images, classes = dataset.scanned.splits, dataset.classes
         self.amount: Amount = amount_of(recipe, len(images["train"]))
         cores = cpu_count()
         workers = int(hyper.get("workers", 0 if cores <= 2 else min(8, cores - 2)))
@@ -133,7 +133,7 @@ class Session:
             elif isinstance(module, nn.Dropout):
                 module.p = float(hyper.get("dropout", 0.2))
         self.optimizer = torch.optim.AdamW(_groups(self.model, hyper.get("weight_decay", 0.02)))
-        self.average = Average(self.model)
+        self.average = WeightEMA(self.model)
         self.criterion = nn.CrossEntropyLoss(label_smoothing=hyper.get("label_smoothing", 0.05))
         scratch = recipe.base.kind == "scratch"
         self.rate = float(hyper.get("lr0", SCRATCH_RATE if scratch else FINE_RATE))
@@ -157,7 +157,7 @@ class Session:
         elif session.state.batch:
             place = f"{session.state.batch + 1} of {len(session.loader)}"
             where = f"from batch {place} in epoch {session.state.epoch + 1}"
-        counts = [len(dataset.looked.splits[split]) for split in ("train", "val")]
+        counts = [len(dataset.scanned.splits[split]) for split in ("train", "val")]
         job.log(
             f"Training {where} to epoch {recipe.epochs} on {device}: {counts[0]} pictures, "
             f"{counts[1]} for validation, batch {recipe.batch}, imgsz {recipe.imgsz}, AdamW with "
@@ -198,7 +198,7 @@ class Session:
                 raise ValidationFailed("The training diverged (NaN loss). Use a smaller lr0.")
             self.state.batch = index + 1
             self._report(index + 1, 0, {"loss": self.loss})
-            if self.job.leaving or time.monotonic() - self.saved > EVERY:
+            if self.job.stop_requested or time.monotonic() - self.saved > EVERY:
                 self.save()
 
     @torch.inference_mode()
@@ -217,7 +217,7 @@ class Session:
                 classes * count + output.argmax(1), minlength=count * count
             ).view(count, count)
             self._report(len(self.loader), index + 1, {})
-            if self.job.leaving:
+            if self.job.stop_requested:
                 self.save()
         metrics = classifier_scores(matrix.numpy())
         seen = int(matrix.sum())
@@ -261,7 +261,7 @@ class Session:
         self.job.checkpointed(state.epoch, state.batch)
         if state.batch:
             self.job.log(f"Saved after batch {state.batch} of {count} in epoch {state.epoch + 1}.")
-        if self.job.leaving:
+        if self.job.stop_requested:
             raise JobCancelled
 
     def load(self) -> bool:

@@ -23,9 +23,9 @@ from errors import ValidationFailed
 from settings import Settings, get_settings
 from training.distillation.criterion import (
     TUNING,
-    Context,
-    DenseCriterion,
-    PictureCriterion,
+    ClassifierCriterion,
+    CriterionContext,
+    DetectionCriterion,
     Tuning,
 )
 from training.distillation.losses import FeatureDistillation
@@ -41,7 +41,7 @@ from training.replay.merged_dataset import unite_data
 from training.start_weights import load_start
 from training.yolo import mid_epoch
 from training.yolo import trainer as yolo
-from training.yolo.feature_extractor import Seen
+from training.yolo.feature_extractor import ImageFeatures
 from training.yolo.run import Run
 
 if TYPE_CHECKING:
@@ -72,10 +72,10 @@ def train(recipe: Recipe, job: JobHandle, tuning: Tuning = TUNING) -> Trained:
 
     run = Run(recipe, job, dataset, start)
     if replayed:
-        fresh = len(dataset.looked.splits["train"]) - replayed
+        fresh = len(dataset.scanned.splits["train"]) - replayed
         run.samples = fresh + share(fresh, options.replay_ratio)
         run.extensions = (type("Replay", (Marking, Replaying), {"ratio": options.replay_ratio}),)
-    lesson = Lesson(run, options, teacher, (ours, theirs), tuning)
+    lesson = DistillationSession(run, options, teacher, (ours, theirs), tuning)
     run.hooks = {
         "on_pretrain_routine_end": lesson.begin,
         "on_train_epoch_start": lesson.enter_epoch,
@@ -100,7 +100,7 @@ def with_old_data(
     job.check()
     if not options.replays:
         return dataset, 0
-    old = check(str(options.old_data), recipe.task, roots, fewest=1)
+    old = check(str(options.old_data), recipe.task, roots, min_classes=1)
     union = unite(dataset.names, old.names, old.counts["train"])
     memory = remember(
         job.folder,
@@ -124,7 +124,7 @@ def with_old_data(
     return united, len(memory)
 
 
-def _unseen(_: Sequence[Path]) -> Seen:
+def _unseen(_: Sequence[Path]) -> ImageFeatures:
     raise AssertionError("pictures that chance chooses are not looked at")
 
 
@@ -143,7 +143,7 @@ class Marking:
         return dataset
 
 
-class Lesson:
+class DistillationSession:
     """Keeps teacher, losses and projectors beside a running trainer, never inside its model."""
 
     def __init__(
@@ -162,7 +162,7 @@ class Lesson:
         self.captured = Captured()  # the student's features, where its outputs do not hold them
         self.features: FeatureDistillation | None = None
         self.optimizer: torch.optim.Optimizer | None = None
-        self.criterion: DenseCriterion | PictureCriterion | None = None
+        self.criterion: DetectionCriterion | ClassifierCriterion | None = None
 
     def begin(self, trainer: Any) -> None:
         """Once the student, its average and its optimiser are there."""
@@ -176,9 +176,9 @@ class Lesson:
             self.optimizer = torch.optim.AdamW(self.features.parameters(), lr=2e-3)
             if trainer.start_epoch:
                 self._load(trainer)
-        kind = PictureCriterion if teacher.task == "classify" else DenseCriterion
+        kind = ClassifierCriterion if teacher.task == "classify" else DetectionCriterion
         task_loss = getattr(student, "criterion", None) or student.init_criterion()
-        context = Context(
+        context = CriterionContext(
             options=options,
             tuning=self.tuning,
             teacher=teacher,

@@ -50,7 +50,7 @@ def train(recipe: Recipe, job: JobHandle) -> Trained:
 
 
 @dataclass(frozen=True)
-class Part:
+class LayerGroup:
     """Layers that are released together: `model.FIRST` up to, without, `model.END`."""
 
     name: str
@@ -58,7 +58,7 @@ class Part:
     end: int
 
 
-def parts_of(architecture: dict[str, Any]) -> tuple[Part, ...]:
+def parts_of(architecture: dict[str, Any]) -> tuple[LayerGroup, ...]:
     """Head, neck and backbone of a model yaml, in the order they are released.
 
     The head is the last layer, the neck what the yaml has before it under `head`; a classifier
@@ -66,8 +66,8 @@ def parts_of(architecture: dict[str, Any]) -> tuple[Part, ...]:
     """
     backbone, rest = len(architecture["backbone"]), len(architecture["head"])
     last = backbone + rest - 1
-    head, neck = Part("head", last, last + 1), Part("neck", backbone, last)
-    parts = (head, neck, Part("backbone", 0, backbone))
+    head, neck = LayerGroup("head", last, last + 1), LayerGroup("neck", backbone, last)
+    parts = (head, neck, LayerGroup("backbone", 0, backbone))
     return tuple(part for part in parts if part.end > part.first)
 
 
@@ -84,7 +84,7 @@ def stage_starts(stages: int, least: int) -> tuple[int, ...]:
 class _Unfreezing:
     """Sets which layers learn, at the start of each epoch."""
 
-    def __init__(self, run: Run, parts: tuple[Part, ...], starts: tuple[int, ...]) -> None:
+    def __init__(self, run: Run, parts: tuple[LayerGroup, ...], starts: tuple[int, ...]) -> None:
         self.run = run
         self.parts = parts
         self.starts = starts

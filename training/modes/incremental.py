@@ -24,19 +24,24 @@ from dataset.allowed_roots import data_roots
 from dataset.data_yaml import Keypoints
 from dataset.dataset import Dataset
 from dataset.inspection import check
-from dataset.label_files import Row
+from dataset.label_files import LabelRow
 from models_store.store import locate
 from settings import Settings, get_settings
 from training.distillation.teacher import Teacher
-from training.incremental.epoch_selection import ByPart, Judged, LastEpoch, judged
+from training.incremental.epoch_selection import ByPart, EpochCriteria, LastEpoch, judged
 from training.incremental.feature_translation import (
-    AlongRows,
-    BetweenMeans,
+    PrototypeTranslation,
     Translation,
+    WeightTranslation,
     teach_rows,
 )
 from training.incremental.head_expansion import expand, imprint
-from training.incremental.losses import DenseMemory, PictureMemory, StandIns, Strength
+from training.incremental.losses import (
+    ClassifierRetentionLoss,
+    DetectionRetentionLoss,
+    PseudoFeatures,
+    Strength,
+)
 from training.planning.class_union import ClassUnion, unite
 from training.planning.compatibility import check_keypoints, check_old_classes
 from training.planning.options import IncrementalOptions
@@ -44,11 +49,11 @@ from training.planning.recipe import Recipe
 from training.prepare import announce, look_through
 from training.publish import Trained
 from training.replay.buffer import Replaying, objects, remember, share
-from training.replay.merged_dataset import Part, UnionDataset, unite_data
+from training.replay.merged_dataset import DatasetPart, MergedDataset, unite_data
 from training.start_weights import Start, load_start
 from training.yolo import trainer as yolo
-from training.yolo.class_means import ClassMeans, look_at
-from training.yolo.feature_extractor import OldModel, Seen
+from training.yolo.class_means import ClassPrototypes, look_at
+from training.yolo.feature_extractor import FeatureExtractor, ImageFeatures
 from training.yolo.run import Hook, Run
 
 if TYPE_CHECKING:
@@ -69,7 +74,7 @@ def train(recipe: Recipe, job: JobHandle) -> Trained:
     return learn(lesson(recipe, job, get_settings()), job)
 
 
-def learn(task: Lesson, job: JobHandle) -> Trained:
+def learn(task: IncrementalSetup, job: JobHandle) -> Trained:
     """Train as the lesson says."""
     if task.judged:
         job.log(
@@ -86,14 +91,14 @@ def learn(task: Lesson, job: JobHandle) -> Trained:
     run.hooks = hooks
     trained = yolo.train(run)
     if task.only_rows and task.known is not None:
-        found = ClassMeans.load(trained.folder)
+        found = ClassPrototypes.load(trained.folder)
         assert found is not None
         found.with_known(task.known).save(trained.folder)
     return replace(trained, class_counts=task.dataset.learned_counts)
 
 
 @dataclass(frozen=True)
-class Lesson:
+class IncrementalSetup:
     """What is learned, from which start, beside which memory.
 
     Attributes:
@@ -112,14 +117,14 @@ class Lesson:
     recipe: Recipe
     start: Start
     old: Start
-    dataset: UnionDataset
+    dataset: MergedDataset
     memory: int
     samples: int
     ratio: float
     strength: Strength
-    known: ClassMeans | None = None
-    met: ClassMeans | None = None
-    judged: Judged | None = None
+    known: ClassPrototypes | None = None
+    met: ClassPrototypes | None = None
+    judged: EpochCriteria | None = None
 
     @property
     def choice(self) -> type:
@@ -165,13 +170,13 @@ class Lesson:
             if self.only_rows:  # what the old model says of new pictures cannot change
                 strength = replace(strength, scores=0.0, logits=0.0)
             stand_ins = self._stand_ins(network, trainer.device) if self.alone else None
-            network.criterion = PictureMemory(teacher, self.prior, strength, stand_ins)
+            network.criterion = ClassifierRetentionLoss(teacher, self.prior, strength, stand_ins)
             return
         task_loss = network.init_criterion()
         strides = [int(stride) for stride in network.model[-1].stride]
-        network.criterion = DenseMemory(task_loss, teacher, strides, self.strength)
+        network.criterion = DetectionRetentionLoss(task_loss, teacher, strides, self.strength)
 
-    def _stand_ins(self, network: Any, device: torch.device) -> StandIns:
+    def _stand_ins(self, network: Any, device: torch.device) -> PseudoFeatures:
         """Without old pictures: something that stands for them; perhaps only new rows learn."""
         known: Any = self.old.model
         linear, old = network.model[-1].linear, known.model[-1].linear.to(device)
@@ -182,7 +187,7 @@ class Lesson:
                 parameter.register_hook(partial(_only_from, old.out_features))
         assert self.met is not None
         translation = _translation(old, self.met, self.known, self.strength)
-        return StandIns(linear, old.out_features, translation)
+        return PseudoFeatures(linear, old.out_features, translation)
 
     @property
     def prior(self) -> torch.Tensor | None:
@@ -200,12 +205,12 @@ class Lesson:
         return torch.from_numpy(amount / amount.sum()).float()
 
 
-def lesson(recipe: Recipe, job: JobHandle, settings: Settings) -> Lesson:
+def lesson(recipe: Recipe, job: JobHandle, settings: Settings) -> IncrementalSetup:
     """Read both data sets, let the network grow, choose the memory."""
     options = recipe.incremental or IncrementalOptions()
     roots = data_roots(settings)
-    new = check(recipe.dataset, recipe.task, roots, fewest=1)
-    old = check(options.old_data, recipe.task, roots, fewest=1) if options.old_data else None
+    new = check(recipe.dataset, recipe.task, roots, min_classes=1)
+    old = check(options.old_data, recipe.task, roots, min_classes=1) if options.old_data else None
     for dataset in (new, old):
         if dataset is not None:
             look_through(dataset, job)
@@ -222,29 +227,31 @@ def lesson(recipe: Recipe, job: JobHandle, settings: Settings) -> Lesson:
 
     assert before.model is not None
     gpu = torch.cuda.is_available() and settings.device != "cpu"
-    eye = OldModel(before.model, recipe.task, recipe.imgsz, torch.device("cuda" if gpu else "cpu"))
+    extractor = FeatureExtractor(
+        before.model, recipe.task, recipe.imgsz, torch.device("cuda" if gpu else "cpu")
+    )
     memory: tuple[Path, ...] = ()
     if old is not None:
         ids = union.ids(old.names)
         check_old_classes(union, old.names)
         if options.replays:
-            memory = _memory(recipe, options, job, old, ids, eye)
+            memory = _memory(recipe, options, job, old, ids, extractor)
     dataset = unite_data(union, new, old, memory)
     known = met = None
     if recipe.task == "classify" and union.added:
         known = _published_means(before, recipe)
         if known is None and memory:
-            known = _measured_means(union, dataset, eye, job)
+            known = _measured_means(union, dataset, extractor, job)
         if not memory:
             has = "has" if known is not None else "lacks"
             what = f"mean features of its classes at imgsz {recipe.imgsz}"
             job.log(f"The base model {has} {what}, to stand for old pictures.")
-        met = _start_rows(start, union, new, known, eye, recipe.seed, job)
+        met = _start_rows(start, union, new, known, extractor, recipe.seed, job)
     start = _begun(start, recipe, job, settings)
     amount = len(dataset.new.splits["train"]) if dataset.new else 0
     ratio = options.replay_ratio if memory else 0.0
     samples = amount + share(amount, ratio)
-    return Lesson(
+    return IncrementalSetup(
         recipe=recipe,
         start=start,
         old=before,
@@ -287,14 +294,14 @@ def _memory(
     job: JobHandle,
     old: Dataset,
     ids: Sequence[int | None],
-    eye: OldModel,
+    extractor: FeatureExtractor,
 ) -> tuple[Path, ...]:
-    part = Part(old, {}, tuple(ids))
+    part = DatasetPart(old, {}, tuple(ids))
 
-    def look(images: Sequence[Path]) -> Seen:
+    def look(images: Sequence[Path]) -> ImageFeatures:
         job.log(f"The old model looks at {len(images)} old pictures, to choose among them.")
         truth = {image: _truth(part, image) for image in images}
-        return eye.look(images, truth, job.check, job.log)
+        return extractor.look(images, truth, job.check, job.log)
 
     memory = remember(
         job.folder,
@@ -305,7 +312,7 @@ def _memory(
         recipe.seed,
         look,
     )
-    pool = len(old.looked.splits["train"])
+    pool = len(old.scanned.splits["train"])
     job.log(
         f"{len(memory)} of {pool} old pictures are kept for replay, {options.replay_ratio:.0%} "
         f"of each epoch (max_replay_samples {options.max_replay_samples}, {options.rehearsal})."
@@ -313,21 +320,21 @@ def _memory(
     return memory
 
 
-def _truth(part: Part, image: Path) -> tuple[Row, ...]:
+def _truth(part: DatasetPart, image: Path) -> tuple[LabelRow, ...]:
     if part.dataset.task != "classify":
         return part.rows(image)
-    return tuple(Row(cls, ()) for cls in part.classes(image))
+    return tuple(LabelRow(cls, ()) for cls in part.classes(image))
 
 
 def _start_rows(
     start: Start,
     union: ClassUnion,
     new: Dataset,
-    known: ClassMeans | None,
-    eye: OldModel,
+    known: ClassPrototypes | None,
+    extractor: FeatureExtractor,
     seed: int,
     job: JobHandle,
-) -> ClassMeans:
+) -> ClassPrototypes:
     """Rows of new classes start from the old network's features of their pictures.
 
     Returns:
@@ -336,40 +343,40 @@ def _start_rows(
     ids = union.ids(new.names)
     images = {
         image: cls
-        for image in new.looked.splits["train"]
+        for image in new.scanned.splits["train"]
         if (cls := ids[new.classes[image]]) is not None and cls >= union.old
     }
-    features, own = look_at(eye, images, job.check)
-    found = ClassMeans.of(features, own, len(union.names))
+    features, own = look_at(extractor, images, job.check)
+    found = ClassPrototypes.of(features, own, len(union.names))
     model: Any = start.model
     linear = model.model[-1].linear.cpu()
     imprint(linear, found.means, found.counts > 0, union.old)
-    translation = _translation(eye.model.model[-1].linear.cpu(), found, known, Strength())
+    translation = _translation(extractor.model.model[-1].linear.cpu(), found, known, Strength())
     teach_rows(linear, features, own, union.old, translation, seed)
     return found
 
 
 def _translation(
-    old: nn.Linear, met: ClassMeans, known: ClassMeans | None, strength: Strength
+    old: nn.Linear, met: ClassPrototypes, known: ClassPrototypes | None, strength: Strength
 ) -> Translation:
     """Into the old classes, whose means are perhaps known."""
     if known is None:
-        return AlongRows(old, strength.margin)
-    return BetweenMeans(met.with_known(known).means.to(old.weight.device), strength.spread)
+        return WeightTranslation(old, strength.margin)
+    return PrototypeTranslation(met.with_known(known).means.to(old.weight.device), strength.spread)
 
 
 def _measured_means(
-    union: ClassUnion, dataset: UnionDataset, eye: OldModel, job: JobHandle
-) -> ClassMeans | None:
+    union: ClassUnion, dataset: MergedDataset, extractor: FeatureExtractor, job: JobHandle
+) -> ClassPrototypes | None:
     """Those of the memory, if it has pictures of every old class."""
     assert dataset.replayed is not None
     images = {image: dataset.classes[image] for image in dataset.replayed.splits["train"]}
     known = {image: cls for image, cls in images.items() if cls < union.old}
-    found = ClassMeans.measure(eye, known, union.old, job.check)
+    found = ClassPrototypes.measure(extractor, known, union.old, job.check)
     return found if bool((found.counts > 0).all()) else None
 
 
-def _published_means(before: Start, recipe: Recipe) -> ClassMeans | None:
+def _published_means(before: Start, recipe: Recipe) -> ClassPrototypes | None:
     """Those that the base model was published with, if they are true for the pictures at hand.
 
     In pictures of another size the same things have other features.
@@ -377,7 +384,7 @@ def _published_means(before: Start, recipe: Recipe) -> ClassMeans | None:
     how = before.preprocessing
     if recipe.origin.kind != "model" or how is None or how.imgsz != recipe.imgsz:
         return None
-    found = ClassMeans.load(locate(recipe.origin.value))
+    found = ClassPrototypes.load(locate(recipe.origin.value))
     model: Any = before.model
     linear = model.model[-1].linear
     fits = found is not None and found.fit(linear.out_features, linear.in_features)

@@ -38,7 +38,7 @@ VAGUE = frozenset({"best", "last", "weights", "model"})  # file names that say n
 DOWNLOADABLE = re.compile(r"yolo(v8|11|12|26)[nsmlx](-seg|-pose|-cls)?")
 
 
-class Base(BaseModel):
+class BaseNetwork(BaseModel):
     """What a training starts from.
 
     `value` is a model id (`model`), an absolute path (`file`), the id of a job that came to no
@@ -84,7 +84,7 @@ def choose_base(
     task: Task | None,
     registry: Registry,
     settings: Settings,
-) -> Base:
+) -> BaseNetwork:
     """Decide on the start weights.
 
     Args:
@@ -168,7 +168,7 @@ def _architectures() -> dict[str, tuple[Path, str | None]]:
     return found
 
 
-def _pretrained(architecture: Architecture, registry: Registry, settings: Settings) -> Base:
+def _pretrained(architecture: Architecture, registry: Registry, settings: Settings) -> BaseNetwork:
     """Pretrained weights of an architecture where they are at hand, else none."""
     name = architecture.name
     base = {
@@ -185,19 +185,19 @@ def _pretrained(architecture: Architecture, registry: Registry, settings: Settin
         architecture.family,
     ):
         sentence = f"Starts from the registry's {found.id}."
-        return Base(kind="model", value=found.id, sentence=sentence, **base)
+        return BaseNetwork(kind="model", value=found.id, sentence=sentence, **base)
     if file := _pretrained_file(architecture, settings.pretrained):
         sentence = f"Starts from the pretrained weights {file.name}."
-        return Base(kind="file", value=str(file), sentence=sentence, **base)
+        return BaseNetwork(kind="file", value=str(file), sentence=sentence, **base)
     if settings.allow_download and DOWNLOADABLE.fullmatch(name):
         sentence = f"Starts from the pretrained weights {name}.pt, downloaded from Ultralytics."
-        return Base(kind="download", value=f"{name}.pt", sentence=sentence, **base)
+        return BaseNetwork(kind="download", value=f"{name}.pt", sentence=sentence, **base)
     sentence = (
         f"Trains {name} from scratch: no pretrained weights of that name in the registry or in "
         f"VISIONLOOP_PRETRAINED. Import {name}.pt as {name!r}, or put it into that folder, to "
         "start from them."
     )
-    return Base(kind="scratch", value=name, sentence=sentence, **base)
+    return BaseNetwork(kind="scratch", value=name, sentence=sentence, **base)
 
 
 def _pretrained_file(architecture: Architecture, folder: Path | None) -> Path | None:
@@ -210,7 +210,7 @@ def _pretrained_file(architecture: Architecture, folder: Path | None) -> Path | 
 
 def _given(
     text: str, task: Task | None, family: Family, registry: Registry, settings: Settings
-) -> Base:
+) -> BaseNetwork:
     """A model id, a job id or a path."""
     if JOB_ID.fullmatch(text):
         return _of_job(text, task, registry.database)
@@ -221,7 +221,7 @@ def _given(
     stem = path.stem if path.stem.lower() not in VAGUE else f"{task or 'detect'}-{path.stem}"
     if path.stem.lower().startswith("mobilenet"):
         family = "mobilenet"
-    return Base(
+    return BaseNetwork(
         kind="file",
         value=str(path),
         family=family,
@@ -231,7 +231,7 @@ def _given(
     )
 
 
-def _of_job(job_id: str, task: Task | None, database: Database) -> Base:
+def _of_job(job_id: str, task: Task | None, database: Database) -> BaseNetwork:
     """The best weights of a training that failed or was cancelled."""
     store = JobStore(database)
     job = store.get(job_id)
@@ -252,7 +252,7 @@ def _of_job(job_id: str, task: Task | None, database: Database) -> Base:
         )
     if task and task != job.task:
         raise ValidationFailed(f"Job {job_id} trained for {job.task}, but task is {task}.")
-    return Base(
+    return BaseNetwork(
         kind="job",
         value=job_id,
         family=job.recipe["family"],
@@ -263,7 +263,7 @@ def _of_job(job_id: str, task: Task | None, database: Database) -> Base:
     )
 
 
-def _of_registry(text: str, task: Task | None, registry: Registry) -> Base:
+def _of_registry(text: str, task: Task | None, registry: Registry) -> BaseNetwork:
     found = registry.get(text)
     description = found.description
     if task and description.task != task:
@@ -271,7 +271,7 @@ def _of_registry(text: str, task: Task | None, registry: Registry) -> Base:
             f"{found.id} is a model for {description.task}, but task is {task}. Choose a model "
             "for that task, or a scale (n, s, m, l, x)."
         )
-    return Base(
+    return BaseNetwork(
         kind="model",
         value=found.id,
         family=description.family,

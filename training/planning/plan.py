@@ -19,7 +19,7 @@ from models_store.description import Task
 from models_store.names import check_name
 from models_store.registry import Registry
 from settings import Settings
-from training.planning.base_models import Base, architecture_yaml, choose_base
+from training.planning.base_models import BaseNetwork, architecture_yaml, choose_base
 from training.planning.compatibility import check_lesson, check_teacher
 from training.planning.hyperparameters import check_hyperparameters
 from training.planning.options import (
@@ -140,7 +140,7 @@ def plan(
 
 def _base(
     request: TrainingRequest, task: Task | None, registry: Registry, settings: Settings
-) -> tuple[Base, tuple[str, ...]]:
+) -> tuple[BaseNetwork, tuple[str, ...]]:
     """What is trained on; in the learning modes `base_model` goes before the other fields."""
     wanted = (request.base_model or "").strip()
     if request.mode == "incremental":
@@ -163,11 +163,13 @@ def _base(
     return choose_base(request.model, request.weights, task, registry, settings), ()
 
 
-def _held(base: Base, registry: Registry, settings: Settings) -> tuple[Base | None, str]:
+def _held(
+    base: BaseNetwork, registry: Registry, settings: Settings
+) -> tuple[BaseNetwork | None, str]:
     """What an interrupted lesson began with, if it is still there; and a sentence about it."""
     recipe = JobStore(registry.database).get(base.value).recipe
     if recipe.get("mode") == "incremental":
-        origin = Base.model_validate(recipe.get("old_base") or recipe["base"])
+        origin = BaseNetwork.model_validate(recipe.get("old_base") or recipe["base"])
         try:
             if origin.kind == "model":
                 registry.get(origin.value)
@@ -179,7 +181,7 @@ def _held(base: Base, registry: Registry, settings: Settings) -> tuple[Base | No
 
 def _teacher(
     options: DistillationOptions, task: Task, registry: Registry, settings: Settings
-) -> Base:
+) -> BaseNetwork:
     if task == "pose":
         raise ValidationFailed(
             "Distillation is for detect, segment and classify, not for pose. Train with mode "
@@ -227,12 +229,12 @@ def _replay(
         return options.model_copy(update={"old_data": None}), None
     with _about("old_data_path"):
         path = datasets.resolve(old)
-        found = check(path, task, data_roots(settings), fewest=1)
+        found = check(path, task, data_roots(settings), min_classes=1)
     return options.model_copy(update={"old_data": str(path)}), found
 
 
 def _old_data_at_hand(
-    origin: Base, path: Path, registry: Registry, datasets: Datasets
+    origin: BaseNetwork, path: Path, registry: Registry, datasets: Datasets
 ) -> tuple[str, ...]:
     """Where the old pictures are that nobody gave, if a model was trained here on an upload."""
     source = registry.get(origin.value).source if origin.kind == "model" else {}
@@ -263,7 +265,7 @@ def _in_range(field: str, value: int, allowed: range) -> None:
         raise ValidationFailed(f"{field} is {value}; allowed is {allowed[0]} to {allowed[-1]}.")
 
 
-def _imgsz(wanted: int | None, base: Base) -> tuple[int, tuple[str, ...]]:
+def _imgsz(wanted: int | None, base: BaseNetwork) -> tuple[int, tuple[str, ...]]:
     size = wanted or base.imgsz or (224 if base.task == "classify" else 640)
     if base.family == "mobilenet":
         return size, ()

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from models_store.description import Family, Task
-from training.planning.base_models import Base
+from training.planning.base_models import BaseNetwork
 from training.planning.options import DistillationOptions, IncrementalOptions
 
 Mode = Literal["regular", "freeze_strategy", "incremental", "distillation"]
@@ -60,7 +60,7 @@ class Recipe(BaseModel):
     mode: Mode
     family: Family
     task: Task
-    base: Base
+    base: BaseNetwork
     dataset: str  # absolute path of the data.yaml or class-folder root
     name: str
     epochs: int
@@ -72,9 +72,11 @@ class Recipe(BaseModel):
     promote: Promote = "never"
     hyper: dict[str, Any] = Field(default_factory=dict)  # only what was asked for
     incremental: IncrementalOptions | None = None  # in that mode only
-    old_base: Base | None = None  # of a lesson that goes on from a job's weights: its old model
+    old_base: BaseNetwork | None = (
+        None  # of a lesson that goes on from a job's weights: its old model
+    )
     distillation: DistillationOptions | None = None  # in that mode only
-    teacher: Base | None = None  # of a distillation
+    teacher: BaseNetwork | None = None  # of a distillation
     notes: tuple[str, ...] = ()  # sentences for the log and the answer's config
 
     @property
@@ -83,7 +85,7 @@ class Recipe(BaseModel):
         return self.origin.value if self.origin.kind == "model" else None
 
     @property
-    def origin(self) -> Base:
+    def origin(self) -> BaseNetwork:
         """What the model was before it learned, also where the lesson was interrupted."""
         return self.old_base or self.base
 

@@ -20,8 +20,8 @@ from dataset.dataset import Dataset
 from errors import VisionLoopError
 from training.planning.options import Criterion
 from training.replay import selection
-from training.replay.merged_dataset import Part, is_replayed
-from training.yolo.feature_extractor import Seen
+from training.replay.merged_dataset import DatasetPart, is_replayed
+from training.yolo.feature_extractor import ImageFeatures
 
 FILE = "memory.json"  # in the job's folder: which pictures, so that a resumed job has the same
 LOOKED_AT = 4  # times the size of the memory: so many pictures the criterion is computed for
@@ -35,7 +35,7 @@ def remember(
     amount: int,
     criterion: Criterion,
     seed: int,
-    look: Callable[[Sequence[Path]], Seen],
+    look: Callable[[Sequence[Path]], ImageFeatures],
 ) -> tuple[Path, ...]:
     """Choose the memory, or read what an earlier attempt of the job chose.
 
@@ -53,8 +53,8 @@ def remember(
         return tuple(old.root / name for name in json.loads(file.read_text())["pictures"])
     except (OSError, ValueError, KeyError):
         pass
-    part = Part(old, {}, tuple(ids))
-    pool = old.looked.splits["train"]
+    part = DatasetPart(old, {}, tuple(ids))
+    pool = old.scanned.splits["train"]
     counts = objects(part, pool, 1 + max((i for i in ids if i is not None), default=0))
     known = np.flatnonzero(counts.sum(axis=1) > 0)
     if len(known) > amount * LOOKED_AT and criterion in SEEN_APART:
@@ -71,7 +71,7 @@ def remember(
     return chosen
 
 
-def objects(part: Part, images: Sequence[Path], classes: int) -> np.ndarray[Any, Any]:
+def objects(part: DatasetPart, images: Sequence[Path], classes: int) -> np.ndarray[Any, Any]:
     """Objects of each class in each picture, (pictures, classes)."""
     counts = np.zeros((len(images), classes), np.int64)
     for row, image in enumerate(images):

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import yaml
 
-from dataset.dataset import Dataset, Looked, description, link, view_suffix
-from dataset.label_files import Row, as_text, parse
+from dataset.dataset import Dataset, ScanResult, description, link, view_suffix
+from dataset.label_files import LabelRow, as_text, parse
 from training.planning.class_union import ClassUnion
 
 REPLAYED, NEW = "replayed-", "new-"  # what the view's file names begin with
@@ -29,21 +29,21 @@ def is_replayed(file: str | os.PathLike[str]) -> bool:
 
 
 @dataclass(frozen=True)
-class Part:
+class DatasetPart:
     """Pictures of one data set, by split, and where its classes are in the union."""
 
     dataset: Dataset
     splits: Mapping[str, Sequence[Path]]
     ids: tuple[int | None, ...]
 
-    def rows(self, image: Path) -> tuple[Row, ...]:
+    def rows(self, image: Path) -> tuple[LabelRow, ...]:
         """The picture's objects under the union's ids; those of other classes are left out."""
         label = self.dataset.labels.get(image)
         if label is None:
             return ()
         found = parse(label.read_bytes(), self.dataset.form).rows
         pairs = ((self.ids[row.cls], row) for row in found)
-        return tuple(Row(cls, row.values) for cls, row in pairs if cls is not None)
+        return tuple(LabelRow(cls, row.values) for cls, row in pairs if cls is not None)
 
     def classes(self, image: Path) -> tuple[int, ...]:
         """The class of each of the picture's objects in the union; of a classifier's picture."""
@@ -54,7 +54,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class UnionDataset(Dataset):
+class MergedDataset(Dataset):
     """A data set made of two; see `unite_data`.
 
     Attributes:
@@ -62,11 +62,11 @@ class UnionDataset(Dataset):
         replayed: Old pictures trained on again, and the old val split; None: there are none.
     """
 
-    new: Part | None = None
-    replayed: Part | None = None
+    new: DatasetPart | None = None
+    replayed: DatasetPart | None = None
 
     @property
-    def parts(self) -> Iterator[tuple[str, Part]]:
+    def parts(self) -> Iterator[tuple[str, DatasetPart]]:
         for prefix, part in ((NEW, self.new), (REPLAYED, self.replayed)):
             if part is not None:
                 yield prefix, part
@@ -84,24 +84,26 @@ class UnionDataset(Dataset):
         return {name: counts[class_id] for class_id, name in enumerate(self.names)}
 
     @cached_property
-    def looked(self) -> Looked:
+    def scanned(self) -> ScanResult:
         splits = {
             split: tuple(i for _, part in self.parts for i in part.splits.get(split, ()))
             for split in ("train", "val")
         }
-        pictures = {i: p for _, part in self.parts for i, p in part.dataset.looked.pictures.items()}
-        return Looked(splits, pictures, self.new.dataset.looked.findings if self.new else ())
+        pictures = {
+            i: p for _, part in self.parts for i, p in part.dataset.scanned.pictures.items()
+        }
+        return ScanResult(splits, pictures, self.new.dataset.scanned.findings if self.new else ())
 
-    def look(self, seen: Callable[[int, int], None]) -> Looked:
+    def scan(self, seen: Callable[[int, int], None]) -> ScanResult:
         """The pictures were looked at when the parts were put together."""
-        return self.looked
+        return self.scanned
 
     @cached_property
     def fingerprint(self) -> str:
         """Of both data sets, and of which old pictures are trained on."""
         total = hashlib.sha256("\0".join(self.names).encode())
         for _, part in self.parts:
-            pictures = part.dataset.looked.pictures
+            pictures = part.dataset.scanned.pictures
             total.update(part.dataset.fingerprint.encode())
             for digest in sorted(pictures[image].digest for image in part.splits["train"]):
                 total.update(digest.encode())
@@ -126,7 +128,7 @@ class UnionDataset(Dataset):
         os.replace(partial, folder)
         return folder if classify else folder / "data.yaml"
 
-    def _write(self, folder: Path, split: str, prefix: str, part: Part) -> None:
+    def _write(self, folder: Path, split: str, prefix: str, part: DatasetPart) -> None:
         if self.task == "classify":
             for i in range(len(self.names)):
                 (folder / split / str(i)).mkdir(parents=True, exist_ok=True)
@@ -148,7 +150,7 @@ class UnionDataset(Dataset):
 
 def unite_data(
     union: ClassUnion, new: Dataset, old: Dataset | None, replayed: Sequence[Path]
-) -> UnionDataset:
+) -> MergedDataset:
     """The data set to train on.
 
     Args:
@@ -157,11 +159,11 @@ def unite_data(
         old: Its val split is validated on too, where given.
         replayed: The pictures of old's train split to train on.
     """
-    learned = Part(new, _with_known(new, union), union.ids(new.names))
+    learned = DatasetPart(new, _with_known(new, union), union.ids(new.names))
     kept = None
     if old is not None:
         splits = {"train": tuple(replayed), "val": _with_known(old, union)["val"]}
-        kept = Part(old, splits, union.ids(old.names))
+        kept = DatasetPart(old, splits, union.ids(old.names))
     counts = Counter[int]()
     classes: dict[Path, int] = {}
     for part in (learned, kept):
@@ -170,7 +172,7 @@ def unite_data(
             counts.update(found)
             if new.task == "classify":
                 (classes[image],) = found
-    return UnionDataset(
+    return MergedDataset(
         new.root,
         new.task,
         union.names,
@@ -185,7 +187,7 @@ def unite_data(
 
 def _with_known(dataset: Dataset, union: ClassUnion) -> dict[str, tuple[Path, ...]]:
     """The readable pictures; for `classify` those of a class that the union has."""
-    splits = {split: dataset.looked.splits.get(split, ()) for split in ("train", "val")}
+    splits = {split: dataset.scanned.splits.get(split, ()) for split in ("train", "val")}
     if dataset.task != "classify":
         return splits
     ids = union.ids(dataset.names)

@@ -15,14 +15,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from training.yolo.feature_extractor import Check, OldModel
+from training.yolo.feature_extractor import Check, FeatureExtractor
 
 FILE = "class_means.safetensors"  # in a classifier's model folder
 LOOKED_AT = 50  # pictures of a class, at most
 
 
 @dataclass(frozen=True)
-class ClassMeans:
+class ClassPrototypes:
     """Mean features of a classifier's classes.
 
     Attributes:
@@ -36,30 +36,30 @@ class ClassMeans:
     @classmethod
     def measure(
         cls,
-        eye: OldModel,
+        extractor: FeatureExtractor,
         images: Mapping[Path, int],
         classes: int,
         check: Check = lambda: None,
-    ) -> ClassMeans:
+    ) -> ClassPrototypes:
         """Look at the first pictures of each class.
 
         Args:
-            eye: The classifier.
+            extractor: The classifier.
             images: Picture → class id.
             classes: How many there are.
             check: Called between batches; may raise.
         """
-        return cls.of(*look_at(eye, images, check), classes)
+        return cls.of(*look_at(extractor, images, check), classes)
 
     @classmethod
-    def of(cls, features: Tensor, own: Tensor, classes: int) -> ClassMeans:
+    def of(cls, features: Tensor, own: Tensor, classes: int) -> ClassPrototypes:
         """The means of features (n, dimensions) whose classes are `own` (n,)."""
         counts = torch.bincount(own, minlength=classes)
         sums = torch.zeros(classes, features.shape[1]).index_add_(0, own, features)
         return cls(sums / counts[:, None].clamp(min=1), counts)
 
     @classmethod
-    def load(cls, folder: Path) -> ClassMeans | None:
+    def load(cls, folder: Path) -> ClassPrototypes | None:
         """Those of a model folder, if it has any that can be read."""
         try:
             found = load_file(folder / FILE)
@@ -76,7 +76,7 @@ class ClassMeans:
         sizes = self.means.shape == (classes, dimensions) and self.counts.shape == (classes,)
         return bool(sizes and (self.counts > 0).all() and self.means.isfinite().all())
 
-    def with_known(self, before: ClassMeans) -> ClassMeans:
+    def with_known(self, before: ClassPrototypes) -> ClassPrototypes:
         """Together with those that the same features had before, of the first classes.
 
         Each class's mean is over the pictures of both.
@@ -86,16 +86,16 @@ class ClassMeans:
         counts[:old] += before.counts
         sums = self.means * self.counts[:, None]
         sums[:old] += before.means * before.counts[:, None]
-        return ClassMeans(sums / counts[:, None].clamp(min=1), counts)
+        return ClassPrototypes(sums / counts[:, None].clamp(min=1), counts)
 
 
 def look_at(
-    eye: OldModel, images: Mapping[Path, int], check: Check = lambda: None
+    extractor: FeatureExtractor, images: Mapping[Path, int], check: Check = lambda: None
 ) -> tuple[Tensor, Tensor]:
     """Features (n, dimensions) of the first pictures of each class, and their classes (n,).
 
     Args:
-        eye: The classifier.
+        extractor: The classifier.
         images: Picture → class id.
         check: Called between batches; may raise.
     """
@@ -104,5 +104,5 @@ def look_at(
         if len(some.setdefault(own, [])) < LOOKED_AT:
             some[own].append(image)
     chosen = [image for found in some.values() for image in found]
-    features = torch.from_numpy(eye.look(chosen, dict.fromkeys(chosen, ()), check).features)
+    features = torch.from_numpy(extractor.look(chosen, dict.fromkeys(chosen, ()), check).features)
     return features, torch.tensor([images[image] for image in chosen])

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dataset.label_files import Row
+from dataset.label_files import LabelRow
 from inference.images import decode
 from inference.preprocess import Letterbox, normalise, prepare
 from models_store.description import ModelDescription, Preprocessing, Task
@@ -24,7 +24,7 @@ Check = Callable[[], None]
 Log = Callable[[str], None]
 
 
-class Seen(NamedTuple):
+class ImageFeatures(NamedTuple):
     """What the model made of pictures.
 
     Attributes:
@@ -37,7 +37,7 @@ class Seen(NamedTuple):
     hardness: NDArray[np.float32]
 
 
-class OldModel:
+class FeatureExtractor:
     """A frozen network and how it sees pictures."""
 
     def __init__(self, model: nn.Module, task: Task, imgsz: int, device: torch.device) -> None:
@@ -54,10 +54,10 @@ class OldModel:
     def look(
         self,
         images: Sequence[Path],
-        truth: Mapping[Path, Sequence[Row]],
+        truth: Mapping[Path, Sequence[LabelRow]],
         check: Check = lambda: None,
         log: Log = lambda _: None,
-    ) -> Seen:
+    ) -> ImageFeatures:
         """Features and hardness of pictures.
 
         Args:
@@ -73,7 +73,7 @@ class OldModel:
             features.append(pooled.cpu().numpy())
             for image, out in zip(some, self._split(output), strict=True):
                 hardness.append(self._hardness(image.path, out, truth[image.path], image.box))
-        return Seen(np.concatenate(features), np.array(hardness, np.float32))
+        return ImageFeatures(np.concatenate(features), np.array(hardness, np.float32))
 
     @torch.inference_mode()
     def _run(
@@ -112,7 +112,9 @@ class OldModel:
         found: Tensor = output.float().cpu()
         return found
 
-    def _hardness(self, path: Path, output: Tensor, rows: Sequence[Row], box: Letterbox) -> float:
+    def _hardness(
+        self, path: Path, output: Tensor, rows: Sequence[LabelRow], box: Letterbox
+    ) -> float:
         rows = [row for row in rows if row.cls < len(self.model.names)]
         if not rows:
             return 0.0
@@ -134,7 +136,7 @@ def _pooled(inputs: Any) -> Tensor:
     return torch.cat([level.mean((2, 3)) for level in inputs], 1)
 
 
-def _score(output: Tensor, row: Row, box: Letterbox, polygon: bool) -> float:
+def _score(output: Tensor, row: LabelRow, box: Letterbox, polygon: bool) -> float:
     """The highest score of the right class among the boxes that meet the object by half.
 
     Args:

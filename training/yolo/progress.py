@@ -47,14 +47,14 @@ class Progress:
             self._live = time.monotonic()
             metrics = losses(trainer.tloss)
         self._report(metrics)
-        if self.run.job.leaving or time.monotonic() - self._saved > EVERY:
+        if self.run.job.stop_requested or time.monotonic() - self._saved > EVERY:
             self._save()
 
     def validated(self, _: Any) -> None:
         self._validated += 1
         if self._trainer is not None:
             self._report({})
-            if self.run.job.leaving:
+            if self.run.job.stop_requested:
                 self._save()
 
     def finished_epoch(self, trainer: Any) -> None:
@@ -84,7 +84,7 @@ class Progress:
             else:
                 job.log(f"Saved after batch {batch} of {batches} in epoch {trainer.epoch + 1}.")
                 job.checkpointed(trainer.epoch, batch)
-        if job.leaving:
+        if job.stop_requested:
             raise JobCancelled
 
     def _report(self, metrics: Mapping[str, float]) -> None:

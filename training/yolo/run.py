@@ -44,12 +44,12 @@ class Run:
     @property
     def images(self) -> int:
         """Training pictures of an epoch, without unreadable ones."""
-        return self.samples or len(self.dataset.looked.splits["train"])
+        return self.samples or len(self.dataset.scanned.splits["train"])
 
     @property
     def decoded(self) -> int:
         """Bytes of the pictures in memory: a classifier's are kept in full, others scaled."""
-        looked, imgsz = self.dataset.looked, self.recipe.imgsz
+        looked, imgsz = self.dataset.scanned, self.recipe.imgsz
         used = (image for split in ("train", "val") for image in looked.splits.get(split, ()))
         pictures = [looked.pictures[image] for image in used]
         if self.recipe.task == "classify":

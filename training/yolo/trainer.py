@@ -34,8 +34,8 @@ from training.schedule import bn_momentum
 from training.start_weights import CLASS_BRANCHES, Start, keep_rows
 from training.yolo import mid_epoch
 from training.yolo.arguments import arguments
-from training.yolo.class_means import ClassMeans
-from training.yolo.feature_extractor import OldModel
+from training.yolo.class_means import ClassPrototypes
+from training.yolo.feature_extractor import FeatureExtractor
 from training.yolo.metrics import BY_PART, scores
 from training.yolo.progress import Progress
 from training.yolo.run import Run
@@ -82,7 +82,7 @@ def train(run: Run) -> Trained:
                 run.fitness, run.best = [], {}
             trainer = trainer_class(run)(overrides=overrides)
             torch.set_num_threads(threads)  # select_device changes it
-            with job.saving():
+            with job.graceful_stop():
                 trainer.train()
         return _collect(run)
 
@@ -287,13 +287,15 @@ def _collect(run: Run) -> Trained:
     return Trained(folder, run.best, run.dataset.learned.fingerprint, run.dataset.class_counts)
 
 
-def _measure_classes(run: Run, model: nn.Module) -> ClassMeans:
+def _measure_classes(run: Run, model: nn.Module) -> ClassPrototypes:
     """Where each class lies: for a training that goes on from here without these pictures."""
     gpu = torch.cuda.is_available() and get_settings().device != "cpu"
-    eye = OldModel(model, "classify", run.recipe.imgsz, torch.device("cuda" if gpu else "cpu"))
+    extractor = FeatureExtractor(
+        model, "classify", run.recipe.imgsz, torch.device("cuda" if gpu else "cpu")
+    )
     classes = run.dataset.classes
-    images = {image: classes[image] for image in run.dataset.looked.splits["train"]}
-    return ClassMeans.measure(eye, images, len(run.dataset.names), run.job.check)
+    images = {image: classes[image] for image in run.dataset.scanned.splits["train"]}
+    return ClassPrototypes.measure(extractor, images, len(run.dataset.names), run.job.check)
 
 
 def _shown(metrics: Mapping[str, float]) -> str:

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from annotation.corrections.agreement import are_equal
 from annotation.corrections.reader import Correction, Rules, read_correction
 from annotation.export import LACKING, Exported, entries
-from annotation.pictures import ORIGINAL, PERSON, AnnotatedPicture
+from annotation.pictures import ORIGINAL, PERSON, ImageRecord
 from dataset.documents.image_names import comparable
 from dataset.documents.reader import from_folder
 from dataset.documents.source_annotations import Sent
-from formats.annotations import FORMATS, Annotation, Annotations, Format, Part
+from formats.annotations import FORMATS, Annotation, AnnotationPart, Annotations, Format
 from models_store.description import Task
 from tests.support.correction_app import drawn
 from tests.support.examples import EXAMPLES
@@ -56,11 +56,13 @@ def thing(label: str, box: tuple[float, float, float, float], task: Task) -> Ann
     if task == "detect":
         return Annotation(label, box=box)
     x1, y1, x2, y2 = box
-    return Annotation(label, parts=(Part(((x1, y1), (x2, y1), (x2, y2), (x1, y2 - 0.5))),))
+    return Annotation(
+        label, parts=(AnnotationPart(((x1, y1), (x2, y1), (x2, y2), (x1, y2 - 0.5))),)
+    )
 
 
 @st.composite
-def data_sets(draw: st.DrawFn) -> tuple[Task, list[AnnotatedPicture]]:
+def data_sets(draw: st.DrawFn) -> tuple[Task, list[ImageRecord]]:
     task: Task = draw(st.sampled_from(["detect", "segment", "classify"]))
     paths = draw(st.lists(PATHS, min_size=1, max_size=5, unique=True))
     pictures = []
@@ -72,7 +74,7 @@ def data_sets(draw: st.DrawFn) -> tuple[Task, list[AnnotatedPicture]]:
             thing(draw(st.sampled_from(NAMES)), draw(BOXES), task) for _ in range(count)
         )
         pictures.append(
-            AnnotatedPicture(
+            ImageRecord(
                 sha256(data).hexdigest(),
                 FOLDER / f"{sha256(data).hexdigest()}.png",
                 Annotations(path, *size, objects),
@@ -112,14 +114,14 @@ def unpacked(exported: Exported, form: Format, images: bool) -> Sent:
         return replace(sent, pictures=kept)
 
 
-def corrected(pictures: Sequence[AnnotatedPicture], sent: Sent, task: Task) -> Correction:
+def corrected(pictures: Sequence[ImageRecord], sent: Sent, task: Task) -> Correction:
     return read_correction(pictures, sent, Rules("x", NAMES, task, 10**6))
 
 
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data_sets(), st.sampled_from(FORMATS), st.booleans())
 def test_an_export_comes_back_unchanged(
-    made: tuple[Task, list[AnnotatedPicture]], form: Format, images: bool
+    made: tuple[Task, list[ImageRecord]], form: Format, images: bool
 ) -> None:
     task, pictures = made
     if task in LACKING.get(form, {}):
@@ -152,7 +154,7 @@ def accounted(made: Correction) -> None:
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data_sets(), st.sampled_from(FORMATS))
 def test_another_data_set_of_the_same_names_touches_nothing_of_this_one(
-    made: tuple[Task, list[AnnotatedPicture]], form: Format
+    made: tuple[Task, list[ImageRecord]], form: Format
 ) -> None:
     task, pictures = made
     if task in LACKING.get(form, {}) or task == "classify":
@@ -169,11 +171,11 @@ def test_another_data_set_of_the_same_names_touches_nothing_of_this_one(
     accounted(back)
 
 
-def stranger(picture: AnnotatedPicture, seed: int, task: Task) -> AnnotatedPicture:
+def stranger(picture: ImageRecord, seed: int, task: Task) -> ImageRecord:
     """Another image of the same name and size."""
     size = picture.annotations.width, picture.annotations.height
     content = sha256(IMAGES[seed, size]).hexdigest()
     found = Annotations(picture.name, *size, (thing("dog", (1, 1, 9, 9), task),))
-    return AnnotatedPicture(
+    return ImageRecord(
         content, FOLDER / f"{content}.png", found, picture.name, picture.split, PERSON
     )

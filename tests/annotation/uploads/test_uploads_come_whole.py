@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from annotation.export import LACKING, Exported, entries
 from annotation.originals import originals
-from annotation.pictures import AnnotatedPicture
+from annotation.pictures import ImageRecord
 from annotation.uploads.upload import add_upload
 from dataset.store import DatasetStore
 from dataset.task_forms import fitting
@@ -64,7 +64,7 @@ def rows(found: Annotations) -> list[Row]:
 @settings(max_examples=UPLOADS, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data_sets(), st.sampled_from(FORMATS))
 def test_an_export_becomes_a_data_set_with_the_same_in_it(
-    drawn: tuple[Task, list[AnnotatedPicture]], form: Format
+    drawn: tuple[Task, list[ImageRecord]], form: Format
 ) -> None:
     task, pictures = drawn
     if task in LACKING.get(form, {}):

@@ -11,7 +11,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from api.app import layered
+from api.app import with_middleware
 from api.middleware.auth import require_admin
 from settings import Settings
 
@@ -36,7 +36,7 @@ def protected(**tokens: str) -> ASGIApp:
         Route("/models", use),
         Route("/models/active", administer, methods=["POST"]),
     ]
-    return layered(Starlette(routes=routes), Settings.model_validate(tokens))
+    return with_middleware(Starlette(routes=routes), Settings.model_validate(tokens))
 
 
 def basic(token: str) -> str:

@@ -9,7 +9,7 @@ import pytest
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp
 
-from api.app import layered
+from api.app import with_middleware
 from settings import Settings
 
 Call = Callable[..., httpx.Response]
@@ -17,7 +17,7 @@ OK = PlainTextResponse("ok")
 
 
 def behind(**settings: Any) -> ASGIApp:
-    return layered(OK, Settings.model_validate(settings))
+    return with_middleware(OK, Settings.model_validate(settings))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from starlette.types import ASGIApp
 
-from api.app import create_app, layered
+from api.app import create_app, with_middleware
 from api.routes import imports
 from settings import Settings
 from tests.support.patience import PATIENCE
@@ -62,7 +62,7 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> Slow:
 def app(tmp_path: Path) -> ASGIApp:
     settings = Settings(home=tmp_path, import_timeout=PATIENCE)
     gateway: Any = SimpleNamespace(settings=settings, registry=None)
-    return layered(create_app(gateway), settings)
+    return with_middleware(create_app(gateway), settings)
 
 
 def client(app: ASGIApp) -> httpx.AsyncClient:

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from starlette.types import ASGIApp
 
-from api.app import create_app, layered
+from api.app import create_app, with_middleware
 from api.routes import infer
 from database import Database
 from errors import BackendTimeout, BackendUnavailable, InvalidImage, ModelNotFound
@@ -75,7 +75,7 @@ def gateway(tmp_path: Path, notes: Notes) -> Iterator[Gateway]:
 
 @pytest.fixture
 def app(gateway: Gateway) -> ASGIApp:
-    return layered(create_app(gateway), gateway.settings)
+    return with_middleware(create_app(gateway), gateway.settings)
 
 
 @pytest.fixture

@@ -201,7 +201,7 @@ def test_pictures_are_known_by_content_and_new_ones_join(
     service: Service, tmp_path: Path, picture: Callable[..., bytes]
 ) -> None:
     dataset = upload(service, tmp_path)
-    row = next(iter(service.gateway.datasets.open(dataset).looked.pictures.values()))
+    row = next(iter(service.gateway.datasets.open(dataset).scanned.pictures.values()))
     shape = {"label": "circle", "shape_type": "rectangle", "points": [[1, 1], [30, 30]]}
     known = {"imageWidth": 64, "imageHeight": 64, "imagePath": f"{row.digest}.jpg"}
     answer = service.post(
@@ -366,13 +366,13 @@ def test_corrections_that_come_together_all_arrive(service: Service, tmp_path: P
 
 
 def test_only_admins_change_and_see_traffic(service: Service, tmp_path: Path) -> None:
-    from api.app import create_app, layered
+    from api.app import create_app, with_middleware
 
     dataset = upload(service, tmp_path)
     settings = service.gateway.settings.model_copy(
         update={"token": _secret("use"), "admin_token": _secret("admin")}
     )
-    app = layered(create_app(service.gateway), settings)
+    app = with_middleware(create_app(service.gateway), settings)
 
     def status(method: str, path: str, token: str) -> int:
         headers = {"Authorization": f"Bearer {token}"}

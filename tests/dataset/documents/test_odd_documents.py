@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from annotation.corrections.reader import Rules, read_correction
-from annotation.pictures import AnnotatedPicture
+from annotation.pictures import ImageRecord
 from dataset.documents.forms import names_in_json
 from dataset.documents.reader import from_json, parse
 from errors import VisionLoopError
@@ -71,7 +71,7 @@ def odd_documents(draw: st.DrawFn) -> Any:
 @given(odd_documents())
 def test_an_odd_document_is_read_or_refused(document: Any) -> None:
     pictures = [
-        AnnotatedPicture(name, Path(name), Annotations(name, 64, 48), name)
+        ImageRecord(name, Path(name), Annotations(name, 64, 48), name)
         for name in ("a.png", "b.png")
     ]
     told = answered(document, pictures)
@@ -85,7 +85,7 @@ def test_an_odd_document_is_read_or_refused(document: Any) -> None:
         assert objects["received"] == objects["stored"] + sum(objects["passed_over"].values())
 
 
-def answered(document: Any, pictures: list[AnnotatedPicture]) -> dict[str, Any]:
+def answered(document: Any, pictures: list[ImageRecord]) -> dict[str, Any]:
     try:
         parsed = parse(json.dumps(document).encode(), "The body")
         sent = from_json(parsed, None, NAMES, ())

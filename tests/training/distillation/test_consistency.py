@@ -11,8 +11,8 @@ from torch import nn
 from tests.support.seeds import derived
 from training.distillation.consistency import (
     ANCHORS,
+    ClassifierConsistency,
     DenseConsistency,
-    PictureConsistency,
     ramp,
     strong_view,
     unchanged_statistics,
@@ -61,9 +61,9 @@ def test_boxes_count_where_both_describe_them_alike() -> None:
 def test_a_classifiers_pseudo_label_is_the_teachers_first_class() -> None:
     teacher = torch.tensor([[math.log(0.8), math.log(0.2)], [math.log(0.6), math.log(0.4)]])
     student = torch.tensor([[0.0, 0.0], [5.0, -5.0]])
-    loss = PictureConsistency(0.7)(Outputs(student), Outputs(teacher), torch.ones(2))
+    loss = ClassifierConsistency(0.7)(Outputs(student), Outputs(teacher), torch.ones(2))
     assert loss.item() == pytest.approx(math.log(2) / 2, rel=1e-4)
-    nothing = PictureConsistency(0.7)(Outputs(student), Outputs(teacher), torch.zeros(2))
+    nothing = ClassifierConsistency(0.7)(Outputs(student), Outputs(teacher), torch.zeros(2))
     assert nothing.item() == 0
 
 

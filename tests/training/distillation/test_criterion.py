@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.distillation.criterion import DenseCriterion, PictureCriterion, Tuning
+from training.distillation.criterion import ClassifierCriterion, DetectionCriterion, Tuning
 from training.distillation.teacher import Outputs
 from training.planning.options import DistillationOptions
 from training.replay.merged_dataset import REPLAYED
@@ -49,11 +49,11 @@ def task_loss(preds: Any, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tens
     return torch.tensor(1.0), {}
 
 
-def of_pictures(files: tuple[str, ...] = (NEW,), **given: Any) -> tuple[PictureCriterion, float]:
+def of_pictures(files: tuple[str, ...] = (NEW,), **given: Any) -> tuple[ClassifierCriterion, float]:
     """A classifier that is undecided about pictures that the teacher is sure of; its loss."""
     count = len(files)
     made = context(Outputs(torch.tensor([[SURE, EVEN]] * count)), **given)
-    criterion = PictureCriterion(made, None, task_loss)
+    criterion = ClassifierCriterion(made, None, task_loss)
     batch = {"img": torch.zeros(count, 3, 8, 8), "cls": torch.zeros(count), "im_file": files}
     loss, shown = criterion(torch.zeros(count, 2), batch)
     assert float(loss) == pytest.approx(1 + sum(float(v) for v in shown.values()))
@@ -106,7 +106,7 @@ def dense(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, float]]:
         )
         said = Outputs(torch.tensor([[[EVEN, -40.0]]]), boxes=bins)
         monkeypatch.setattr(Outputs, "of_head", lambda raw: said)
-        criterion = DenseCriterion(made, student, lambda *_: (torch.ones(3), {}))
+        criterion = DetectionCriterion(made, student, lambda *_: (torch.ones(3), {}))
         loss, shown = criterion(None, {"img": torch.zeros(1, 3, 8, 8), "im_file": (NEW,)})
         assert loss.shape == (4,)
         assert float(loss[-1]) == pytest.approx(sum(float(v) for v in shown.values()))

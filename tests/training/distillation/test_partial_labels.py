@@ -11,7 +11,7 @@ import torch
 from dataset.dataset import Dataset
 from dataset.inspection import check
 from tests.support.shapes import write_shapes
-from training.distillation.partial_labels import OpenTargets, unlabelled
+from training.distillation.partial_labels import PartialLabelBCE, unlabelled
 from training.planning.class_union import unite
 from training.replay.merged_dataset import unite_data
 
@@ -31,7 +31,7 @@ def test_the_teacher_stands_in_where_a_data_set_has_no_labels() -> None:
     said = torch.full((2, 1, 4), logit(0.4))
     labels = torch.tensor([[[1.0, 0, 0, 0]], [[0, 0, 1.0, 0]]])
     taught = torch.tensor([[[0.3, 0.9, 0.8]], [[0.3, 0.6, 0.1]]])
-    targets = OpenTargets(taught, known=[0, 1, 2], new=[2, 3], old=[1], files=[NEW, OLD])
+    targets = PartialLabelBCE(taught, known=[0, 1, 2], new=[2, 3], old=[1], files=[NEW, OLD])
     losses = targets(said, labels)
     scale = 2 / (2 + 0.8 + 0.6)  # the labels beside what the teacher adds to them
     expected = [
@@ -44,7 +44,7 @@ def test_the_teacher_stands_in_where_a_data_set_has_no_labels() -> None:
 
 def test_with_all_labels_it_is_the_plain_loss() -> None:
     said, labels = torch.randn(2, 3, 2), torch.rand(2, 3, 2)
-    targets = OpenTargets(torch.rand(2, 3, 1), known=[1], new=[], old=[], files=[NEW, OLD])
+    targets = PartialLabelBCE(torch.rand(2, 3, 1), known=[1], new=[], old=[], files=[NEW, OLD])
     plain = torch.nn.BCEWithLogitsLoss(reduction="none")
     assert torch.allclose(targets(said, labels), plain(said, labels), atol=1e-6)
 
@@ -63,7 +63,7 @@ def test_names_decide_what_is_labelled(
 ) -> None:
     new, old = shapes(tmp_path / "new"), shapes(tmp_path / "old", theirs)
     union = unite(new.names, old.names, old.counts["train"])
-    both = unite_data(union, new, old, old.looked.splits["train"])
+    both = unite_data(union, new, old, old.scanned.splits["train"])
     assert unlabelled(both) == expected
     assert unlabelled(new) == ([], [])
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from tests.support.seeds import derived
 from training.distillation.losses import BoxDistillation
 from training.distillation.teacher import Outputs
-from training.incremental.losses import DenseMemory, Strength
+from training.incremental.losses import DetectionRetentionLoss, Strength
 from training.replay.merged_dataset import NEW, REPLAYED
 
 SIDE, STRIDE = 16, 8  # a picture of two by two anchors
@@ -60,7 +60,7 @@ def batch(*files: str, label: tuple[int, list[float]] | None = None) -> dict[str
 
 def memory(bins: int = 4, masks: bool = False, **strength: float) -> Any:
     old: Any = OldModel(bins, masks)
-    return DenseMemory(TaskLoss(), old, [STRIDE], Strength(**strength))  # type: ignore[arg-type]
+    return DetectionRetentionLoss(TaskLoss(), old, [STRIDE], Strength(**strength))  # type: ignore[arg-type]
 
 
 def test_the_old_model_answers_for_new_pictures_only() -> None:
@@ -118,4 +118,4 @@ def test_masks_are_held_too() -> None:
 def test_another_criterion_is_no_silent_forgetting() -> None:
     old: Any = OldModel(4)
     with pytest.raises(TypeError, match="has no `bce`"):
-        DenseMemory(object(), old, [STRIDE], Strength())
+        DetectionRetentionLoss(object(), old, [STRIDE], Strength())

@@ -17,17 +17,17 @@ from models_store.description import Task
 from models_store.registry import Registry
 from tests.support.shapes import write_shapes
 from tests.support.trainer_job import RecordingJob, narrow_network, recipe, run
-from training.incremental.epoch_selection import ByPart, Judged, LastEpoch, judged
+from training.incremental.epoch_selection import ByPart, EpochCriteria, LastEpoch, judged
 from training.planning.class_union import ClassUnion
-from training.replay.merged_dataset import UnionDataset, unite_data
+from training.replay.merged_dataset import MergedDataset, unite_data
 
 CIRCLE, TRIANGLE = 0, 1  # the old class; the new one
-JUDGED = Judged(frozenset({CIRCLE}), frozenset({TRIANGLE}), True)
+JUDGED = EpochCriteria(frozenset({CIRCLE}), frozenset({TRIANGLE}), True)
 FILES = ["replayed-0.jpg", "new-0.jpg"]  # each shows both, and labels its own class only
 Answer = list[tuple[int, bool]]  # per detection: its class, whether it lies on an object
 
 
-def validated(task: Task, judged: Judged, dataset: Any, fill: Any) -> dict[str, float]:
+def validated(task: Task, judged: EpochCriteria, dataset: Any, fill: Any) -> dict[str, float]:
     """The metrics of an epoch whose predictions `fill(validator)` put in."""
     from ultralytics.models.yolo.classify import ClassificationValidator
     from ultralytics.models.yolo.detect import DetectionValidator
@@ -53,7 +53,7 @@ def validated(task: Task, judged: Judged, dataset: Any, fill: Any) -> dict[str, 
     return stats
 
 
-def detected(answers: list[Answer], task: Task = "detect", judged: Judged = JUDGED) -> Any:
+def detected(answers: list[Answer], task: Task = "detect", judged: EpochCriteria = JUDGED) -> Any:
     from ultralytics.utils.metrics import DetMetrics, SegmentMetrics
 
     def fill(validator: Any) -> None:
@@ -102,7 +102,7 @@ def test_masks_are_judged_where_the_task_has_them() -> None:
 
 
 def test_without_new_classes_the_parts_count_alike() -> None:
-    both = Judged(frozenset({0, 1}), frozenset({0, 1}), False)
+    both = EpochCriteria(frozenset({0, 1}), frozenset({0, 1}), False)
     found = detected([[(CIRCLE, True)], [(TRIANGLE, False)]], judged=both)
     assert found["fitness"] == pytest.approx(0.5, abs=0.01)
     assert "new_classes" not in found
@@ -122,7 +122,7 @@ def test_a_classifiers_classes_count_alike() -> None:
         validator.pred = [torch.tensor(others[:5]), torch.tensor(others[5:])]
 
     samples = SimpleNamespace(samples=[[file, 0] for file in files])
-    three = Judged(frozenset({0, 1}), frozenset({2}), True)
+    three = EpochCriteria(frozenset({0, 1}), frozenset({2}), True)
     found = validated("classify", three, samples, fill)
     assert found["metrics/accuracy_top1"] == pytest.approx(6 / 8)
     assert (found["old_classes"], found["new_classes"]) == (0.75, 0.5)
@@ -152,24 +152,29 @@ NAMES = ("circle", "square", "triangle")
 @pytest.mark.parametrize(
     ("union", "expected"),
     [
-        (ClassUnion(("a", "b", *NAMES), 2), Judged(frozenset({0, 1}), frozenset({2, 3, 4}), True)),
-        (ClassUnion(("a", *NAMES), 1), Judged(frozenset({0}), frozenset({1, 2, 3}), True)),
-        (ClassUnion(("a", "square"), 1), Judged(frozenset({0}), frozenset({1}), True)),
+        (
+            ClassUnion(("a", "b", *NAMES), 2),
+            EpochCriteria(frozenset({0, 1}), frozenset({2, 3, 4}), True),
+        ),
+        (ClassUnion(("a", *NAMES), 1), EpochCriteria(frozenset({0}), frozenset({1, 2, 3}), True)),
+        (ClassUnion(("a", "square"), 1), EpochCriteria(frozenset({0}), frozenset({1}), True)),
         (  # nothing is added: what both label is judged on both
             ClassUnion(("a", "b", *NAMES), 5),
-            Judged(frozenset({0, 1}), frozenset({2, 3, 4}), False),
+            EpochCriteria(frozenset({0, 1}), frozenset({2, 3, 4}), False),
         ),
         (ClassUnion(("z", *NAMES), 1), None),  # no old picture shows an old class
     ],
 )
-def test_what_is_judged_where(tmp_path: Path, union: ClassUnion, expected: Judged | None) -> None:
+def test_what_is_judged_where(
+    tmp_path: Path, union: ClassUnion, expected: EpochCriteria | None
+) -> None:
     new, old = drawn(tmp_path / "new", 0, NAMES), drawn(tmp_path / "old", 2, ("a", "b", "c"))
     assert judged(unite_data(union, new, old, old.splits["train"]), union.old) == expected
 
 
 def test_without_old_pictures_nothing_can_be_judged(tmp_path: Path) -> None:
     union = ClassUnion(("a", *NAMES), 1)
-    united: UnionDataset = unite_data(union, drawn(tmp_path / "new", 0, NAMES), None, ())
+    united: MergedDataset = unite_data(union, drawn(tmp_path / "new", 0, NAMES), None, ())
     assert judged(united, 1) is None
 
 

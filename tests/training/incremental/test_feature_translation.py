@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from training.incremental.feature_translation import AlongRows, BetweenMeans
+from training.incremental.feature_translation import PrototypeTranslation, WeightTranslation
 
 
 def layer() -> torch.nn.Linear:
@@ -16,10 +16,14 @@ def layer() -> torch.nn.Linear:
 def test_features_keep_their_distance_to_the_mean() -> None:
     means = torch.tensor([[0.0, 8.0], [4.0, 0.0], [1.0, 1.0]])  # of two old classes and a new one
     features = torch.tensor([[1.5, 1.0], [0.0, 2.0], [3.0, 0.0]])
-    moved, arrived = BetweenMeans(means)(features, torch.tensor([2, 2, 1]), torch.tensor([0, 1, 0]))
+    moved, arrived = PrototypeTranslation(means)(
+        features, torch.tensor([2, 2, 1]), torch.tensor([0, 1, 0])
+    )
     assert moved.tolist() == [[0.5, 8.0], [3.0, 1.0], [-1.0, 8.0]]
     assert arrived.all()
-    moved, _ = BetweenMeans(means, spread=2.0)(features[:1], torch.tensor([2]), torch.tensor([0]))
+    moved, _ = PrototypeTranslation(means, spread=2.0)(
+        features[:1], torch.tensor([2]), torch.tensor([0])
+    )
     assert moved.tolist() == [[1.0, 8.0]]
 
 
@@ -27,7 +31,9 @@ def test_features_move_until_the_old_class_is_ahead() -> None:
     linear = layer()
     features = torch.tensor([[0.0, 3.0], [5.0, 0.0], [0.0, 0.0]])
     classes = torch.tensor([0, 0, 2])
-    moved, arrived = AlongRows(linear, margin=1.0)(features, torch.tensor([3, 3, 3]), classes)
+    moved, arrived = WeightTranslation(linear, margin=1.0)(
+        features, torch.tensor([3, 3, 3]), classes
+    )
     assert arrived.all()
     logits = linear(moved)
     for row, cls in zip(logits, classes.tolist(), strict=True):

@@ -12,12 +12,12 @@ from torch.nn import functional as F
 
 from tests.support.seeds import derived
 from training.distillation.teacher import Outputs
-from training.incremental.feature_translation import AlongRows
+from training.incremental.feature_translation import WeightTranslation
 from training.incremental.losses import (
-    CompletedTargets,
-    PictureMemory,
-    StandIns,
+    ClassifierRetentionLoss,
+    PseudoFeatures,
     Strength,
+    TeacherFilledBCE,
     meets_label,
 )
 
@@ -33,7 +33,7 @@ def test_the_old_model_answers_for_old_classes_where_nothing_is_labelled() -> No
     logits = torch.tensor([[[0.5, -1.0, 2.0], [1.0, 0.0, -2.0]]])  # two anchors, old 2, new 1
     targets = torch.tensor([[[0.0, 0.0, 0.6], [0.0, 0.0, 0.0]]])  # the first is a new object
     taught = torch.tensor([[[0.9, 0.1], [0.8, 0.1]]])
-    loss = CompletedTargets(taught, torch.tensor([False]), Strength(confident=0.25))
+    loss = TeacherFilledBCE(taught, torch.tensor([False]), Strength(confident=0.25))
     found = loss(logits, targets)
     # The label speaks alone on the first anchor; what is sure on the second (0.8) is added to
     # the 1 (at least) that the caller divides by.
@@ -51,7 +51,7 @@ def test_an_unlabelled_new_object_in_an_old_picture_is_not_background(
 ) -> None:
     logits = torch.tensor([[[0.0, 3.0], [0.0, OPEN], [0.0, 3.0]]])
     targets = torch.tensor([[[0.0, 0.0], [0.0, 0.0], [1.0, 0.0]]])  # the third: an old object
-    loss = CompletedTargets(torch.zeros(1, 3, 1), torch.tensor([replayed]), Strength())
+    loss = TeacherFilledBCE(torch.zeros(1, 3, 1), torch.tensor([replayed]), Strength())
     found = loss(logits, targets)[0, :, 1]
     assert found[0].item() == pytest.approx(kept * bce(3.0, 0))
     assert found[1].item() == pytest.approx(bce(OPEN, 0))  # it is not sure of this one
@@ -60,7 +60,7 @@ def test_an_unlabelled_new_object_in_an_old_picture_is_not_background(
 
 def test_a_silent_old_model_leaves_ultralytics_loss() -> None:
     logits, targets = torch.randn(2, 5, 4), torch.rand(2, 5, 4)
-    loss = CompletedTargets(torch.zeros(2, 5, 3), torch.tensor([False, False]), Strength())
+    loss = TeacherFilledBCE(torch.zeros(2, 5, 3), torch.tensor([False, False]), Strength())
     expected = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     assert torch.allclose(loss(logits, targets), expected)
 
@@ -88,7 +88,7 @@ def test_a_classifiers_loss_is_balanced_and_held_by_its_old_scores() -> None:
     prior = torch.tensor([0.1, 0.3, 0.6])
     strength = Strength(scores=0.5, logits=0.25, temperature=2.0)
     teacher: Any = Says(1.0, 3.0)
-    memory = PictureMemory(teacher, prior, strength)
+    memory = ClassifierRetentionLoss(teacher, prior, strength)
     logits = torch.tensor([[2.0, 0.0, 1.0]])
     loss, items = memory(logits, {"img": torch.zeros(1, 3, 4, 4), "cls": torch.tensor([0])})
 
@@ -105,7 +105,7 @@ def test_a_classifiers_loss_is_balanced_and_held_by_its_old_scores() -> None:
 
 
 def test_without_a_memory_labels_are_compared_as_they_are() -> None:
-    memory: Any = PictureMemory(Says(0.0, 0.0), None, Strength(scores=0, logits=0))  # type: ignore[arg-type]
+    memory: Any = ClassifierRetentionLoss(Says(0.0, 0.0), None, Strength(scores=0, logits=0))  # type: ignore[arg-type]
     logits = torch.tensor([[1.0, 2.0, 3.0]])
     loss, items = memory(logits, {"img": torch.zeros(1, 3, 4, 4), "cls": torch.tensor([2])})
     assert loss.item() == pytest.approx(F.cross_entropy(logits, torch.tensor([2])).item())
@@ -118,7 +118,7 @@ def test_new_features_stand_for_old_classes() -> None:
     with torch.no_grad():
         linear.weight[:6], linear.bias[:6] = old.weight, old.bias
         linear.weight[6:], linear.bias[6:] = 0.0, -100.0  # rows that say no to everything
-    stand_ins = StandIns(linear, 6, AlongRows(old, margin=30.0))
+    stand_ins = PseudoFeatures(linear, 6, WeightTranslation(old, margin=30.0))
     own = torch.tensor([6, 6, 7, 7, 7])
     linear(torch.randn(5, 32))
     loss, of_old = stand_ins.loss(own)

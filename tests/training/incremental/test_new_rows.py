@@ -7,7 +7,7 @@ import copy
 import torch
 
 from tests.support.seeds import derived
-from training.incremental.feature_translation import BetweenMeans, balanced_loss, teach_rows
+from training.incremental.feature_translation import PrototypeTranslation, balanced_loss, teach_rows
 
 MEANS = 6 * torch.eye(5, 8)  # where five classes lie, three old ones and two new
 
@@ -32,7 +32,7 @@ def test_new_classes_are_told_from_old_ones_never_seen() -> None:
     linear = last_layer()
     before = copy.deepcopy(linear)
     features, own = drawn([3, 4], 40)
-    teach_rows(linear, features, own, 3, BetweenMeans(MEANS), seed=1)
+    teach_rows(linear, features, own, 3, PrototypeTranslation(MEANS), seed=1)
     assert torch.equal(linear.weight[:3], before.weight[:3])
     assert torch.equal(linear.bias[:3], before.bias[:3])
     unseen, classes = drawn([0, 1, 2, 3, 4], 100)
@@ -47,7 +47,7 @@ def test_a_seed_decides() -> None:
     rows = []
     for seed in (1, 1, 2):
         linear = last_layer()
-        teach_rows(linear, features, own, 3, BetweenMeans(MEANS), seed)
+        teach_rows(linear, features, own, 3, PrototypeTranslation(MEANS), seed)
         rows.append(linear.weight.detach())
     assert torch.equal(rows[0], rows[1])
     assert not torch.equal(rows[0], rows[2])
@@ -60,7 +60,7 @@ def test_each_class_has_about_as_much_say() -> None:
         linear.bias.copy_(torch.tensor([0.0] * 6 + [2.0, 2.0]))
     means = torch.zeros(8, 8)
     features, own = torch.randn(4, 8), torch.tensor([6, 6, 7, 7])
-    loss, of_old = balanced_loss(linear, features, own, 6, BetweenMeans(means))
+    loss, of_old = balanced_loss(linear, features, own, 6, PrototypeTranslation(means))
     total = torch.tensor([0.0] * 6 + [2.0, 2.0]).logsumexp(0)
     assert torch.allclose(of_old, total)
     assert torch.allclose(loss, (3 * total + (total - 2)) / 4)

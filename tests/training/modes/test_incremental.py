@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 
-from dataset.label_files import Row
+from dataset.label_files import LabelRow
 from errors import ValidationFailed
 from evaluation.store import EvaluationStore
 from jobs.store import Job
@@ -26,8 +26,8 @@ from tests.support.trainer_job import RecordingJob, drawn, narrow_network, recip
 from training.job import train as work
 from training.modes.incremental import learn, lesson, strength_of
 from training.replay.buffer import FILE
-from training.yolo.class_means import ClassMeans
-from training.yolo.feature_extractor import OldModel
+from training.yolo.class_means import ClassPrototypes
+from training.yolo.feature_extractor import FeatureExtractor
 
 
 def shapes(task: Task, seed: int, **changed: Any) -> str:
@@ -126,7 +126,7 @@ def test_one_new_class_alone_and_no_old_pictures(
     before, _ = load_model(registry.get(base).path)
     if published_with_means:
         width = before.model[-1].linear.in_features  # type: ignore[index, union-attr]
-        means = ClassMeans(torch.rand(2, width), torch.tensor([30, 20]))
+        means = ClassPrototypes(torch.rand(2, width), torch.tensor([30, 20]))
         means.save(registry.get(base).path)
     folder = Path(shapes("classify", 3))
     for split in ("train", "val"):
@@ -143,7 +143,7 @@ def test_one_new_class_alone_and_no_old_pictures(
     rows = [model.state_dict()["model.9.linear.weight"] for model in (before, after)]
     assert torch.allclose(rows[0], rows[1][:2], atol=1e-3)
     assert (f"The base model {'has' if has else 'lacks'} mean") in job.text
-    found = ClassMeans.load(trained.folder)
+    found = ClassPrototypes.load(trained.folder)
     assert found is not None
     assert found.counts[:2].tolist() == ([30, 20] if has else [0, 0])
     assert found.counts[2] > 0
@@ -184,12 +184,12 @@ def test_a_classifier_learns_a_class_beside_those_it_never_sees_again(
     def right(folder: Path, *names: str) -> float:
         model, description = load_model(folder)
         truth = {
-            image: (Row(description.names.index(name), ()),)
+            image: (LabelRow(description.names.index(name), ()),)
             for name in names
             for image in (everything / "val" / name).iterdir()
         }
-        eye = OldModel(model, "classify", 64, torch.device("cpu"))
-        return float((eye.look(list(truth), truth).hardness < 0.5).mean())
+        extractor = FeatureExtractor(model, "classify", 64, torch.device("cpu"))
+        return float((extractor.look(list(truth), truth).hardness < 0.5).mean())
 
     assert right(trained.folder, "circle", "square") > 0.8
     assert right(learned.folder, "circle", "square") > 0.7

@@ -17,7 +17,7 @@ from errors import VisionLoopError
 from tests.support.seeds import rng
 from tests.support.shapes import write_shapes
 from training.replay.buffer import FILE, Replaying, ReplaySampler, keep_apart, remember, share
-from training.yolo.feature_extractor import Seen
+from training.yolo.feature_extractor import ImageFeatures
 
 NEW, OLD = range(80), range(100, 130)
 
@@ -67,10 +67,10 @@ def old(tmp_path: Path) -> Dataset:
 def test_the_memory_is_kept_with_the_job(old: Dataset, tmp_path: Path) -> None:
     asked: list[int] = []
 
-    def look(images: Any) -> Seen:
+    def look(images: Any) -> ImageFeatures:
         asked.append(len(images))
         features = rng(0).normal(size=(len(images), 8)).astype(np.float32)
-        return Seen(features, np.ones(len(images), np.float32))
+        return ImageFeatures(features, np.ones(len(images), np.float32))
 
     ids = (0, 1, None)  # the triangle is nobody's class
     memory = remember(tmp_path, old, ids, 5, "herding", 0, look)
@@ -84,7 +84,7 @@ def test_the_memory_is_kept_with_the_job(old: Dataset, tmp_path: Path) -> None:
 
 def test_a_damaged_memory_is_chosen_again(old: Dataset, tmp_path: Path) -> None:
     (tmp_path / FILE).write_text("{")
-    memory = remember(tmp_path, old, (0, 1, 2), 4, "random", 0, lambda _: Seen(None, None))  # type: ignore[arg-type]
+    memory = remember(tmp_path, old, (0, 1, 2), 4, "random", 0, lambda _: ImageFeatures(None, None))  # type: ignore[arg-type]
     assert len(memory) == 4
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from models_store.description import Task
-from training.planning.base_models import Base
+from training.planning.base_models import BaseNetwork
 from training.planning.recipe import Recipe
 from training.yolo.arguments import arguments
 
@@ -23,7 +23,7 @@ def chosen(
     bf16: bool = False,
     **hyper: Any,
 ) -> dict[str, Any]:
-    base = Base(
+    base = BaseNetwork(
         kind=kind, value="x", family="yolo", task=task, default_name="x", sentence="From x."
     )
     recipe = Recipe(

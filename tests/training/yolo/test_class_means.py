@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from training.yolo.class_means import FILE, LOOKED_AT, ClassMeans
-from training.yolo.feature_extractor import Seen
+from training.yolo.class_means import FILE, LOOKED_AT, ClassPrototypes
+from training.yolo.feature_extractor import ImageFeatures
 
 
 class Eye:
@@ -19,33 +19,33 @@ class Eye:
     def __init__(self) -> None:
         self.looked_at: list[Path] = []
 
-    def look(self, images: Any, truth: Any, check: Any) -> Seen:
+    def look(self, images: Any, truth: Any, check: Any) -> ImageFeatures:
         self.looked_at.extend(images)
         features = [[float(image.stem), -float(image.stem)] for image in images]
-        return Seen(np.array(features, np.float32), np.zeros(len(features), np.float32))
+        return ImageFeatures(np.array(features, np.float32), np.zeros(len(features), np.float32))
 
 
 def test_each_class_has_the_mean_of_its_first_pictures() -> None:
     images = {Path("1.jpg"): 2, Path("5.jpg"): 0, Path("3.jpg"): 2}
     images |= {Path(f"{7 + i}.jpg"): 3 for i in range(LOOKED_AT + 5)}
-    eye: Any = Eye()
-    found = ClassMeans.measure(eye, images, 5)
+    extractor: Any = Eye()
+    found = ClassPrototypes.measure(extractor, images, 5)
     middle = 7 + (LOOKED_AT - 1) / 2
     assert found.means[:, 0].tolist() == [5.0, 0.0, 2.0, middle, 0.0]
     assert torch.equal(found.means[:, 1], -found.means[:, 0])
     assert found.counts.tolist() == [1, 0, 2, LOOKED_AT, 0]
-    assert len(eye.looked_at) == 3 + LOOKED_AT
+    assert len(extractor.looked_at) == 3 + LOOKED_AT
 
 
 def test_they_are_kept_beside_the_weights(tmp_path: Path) -> None:
-    assert ClassMeans.load(tmp_path) is None
-    ClassMeans(torch.tensor([[1.0, 2.0]]), torch.tensor([3])).save(tmp_path)
-    found = ClassMeans.load(tmp_path)
+    assert ClassPrototypes.load(tmp_path) is None
+    ClassPrototypes(torch.tensor([[1.0, 2.0]]), torch.tensor([3])).save(tmp_path)
+    found = ClassPrototypes.load(tmp_path)
     assert found is not None
     assert found.means.tolist() == [[1.0, 2.0]]
     assert found.counts.tolist() == [3]
     (tmp_path / FILE).write_bytes(b"damaged")
-    assert ClassMeans.load(tmp_path) is None
+    assert ClassPrototypes.load(tmp_path) is None
 
 
 @pytest.mark.parametrize(
@@ -59,12 +59,12 @@ def test_they_are_kept_beside_the_weights(tmp_path: Path) -> None:
     ],
 )
 def test_only_what_fits_the_last_layer_is_used(means: Any, counts: Any, fits: bool) -> None:
-    assert ClassMeans(torch.tensor(means), torch.tensor(counts)).fit(2, 2) is fits
+    assert ClassPrototypes(torch.tensor(means), torch.tensor(counts)).fit(2, 2) is fits
 
 
 def test_what_was_known_before_counts_by_its_pictures() -> None:
-    before = ClassMeans(torch.tensor([[4.0], [1.0]]), torch.tensor([3, 2]))
-    now = ClassMeans(torch.tensor([[0.0], [7.0], [9.0]]), torch.tensor([1, 0, 5]))
+    before = ClassPrototypes(torch.tensor([[4.0], [1.0]]), torch.tensor([3, 2]))
+    now = ClassPrototypes(torch.tensor([[0.0], [7.0], [9.0]]), torch.tensor([1, 0, 5]))
     found = now.with_known(before)
     assert found.means.tolist() == [[3.0], [1.0], [9.0]]
     assert found.counts.tolist() == [4, 2, 5]
