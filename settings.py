@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -24,6 +25,68 @@ Figure = Literal[
 
 DRIVERS = {"psycopg": "'psycopg[binary]'", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
 """Packages that are named otherwise than the module in them."""
+
+
+@dataclass(frozen=True)
+class HomePaths:
+    """Where things are in VISIONLOOP_HOME."""
+
+    root: Path
+
+    @property
+    def database(self) -> Path:
+        """The SQLite file, where no other database is configured."""
+        return self.root / "visionloop.db"
+
+    @property
+    def datasets(self) -> Path:
+        """A folder for each data set, by its id."""
+        return self.root / "datasets"
+
+    @property
+    def uploads(self) -> Path:
+        """What is being uploaded, unpacked or deleted."""
+        return self.root / "uploads"
+
+    @property
+    def jobs(self) -> Path:
+        """A folder for each job: checkpoints and its log."""
+        return self.root / "jobs"
+
+    @property
+    def evaluations(self) -> Path:
+        """A folder for each evaluation: report and plots."""
+        return self.root / "evaluations"
+
+    @property
+    def kept_images(self) -> Path:
+        """Images of live requests that are worth an annotation."""
+        return self.root / "kept"
+
+    @property
+    def image_cache(self) -> Path:
+        """What reading the images of data sets found."""
+        return self.root / "cache" / "pictures"
+
+    @property
+    def engines(self) -> Path:
+        """TensorRT engines that were built for this GPU."""
+        return self.root / "engines"
+
+    @property
+    def pretrained(self) -> Path:
+        """Pretrained weights that were downloaded."""
+        return self.root / "pretrained"
+
+    @property
+    def starter_sets(self) -> Path:
+        """The drawn data sets that starter models are measured on."""
+        return self.root / "starter-sets"
+
+    @property
+    def metrics(self) -> Path:
+        """The files in which processes share their Prometheus metrics."""
+        return self.root / "run" / "metrics"
 
 
 class Settings(BaseSettings):
@@ -160,12 +223,16 @@ class Settings(BaseSettings):
         return value
 
     @property
+    def paths(self) -> HomePaths:
+        return HomePaths(self.home)
+
+    @property
     def sqlalchemy_url(self) -> URL:
         from sqlalchemy.engine import URL, make_url  # it takes a moment
 
         if self.database_url:
             return make_url(self.database_url)
-        return URL.create("sqlite", database=str(self.home / "visionloop.db"))
+        return URL.create("sqlite", database=str(self.paths.database))
 
     @property
     def max_body_bytes(self) -> int:

@@ -35,7 +35,7 @@ def clear_leftovers(store: AnnotatedDatasets, jobs: JobStore, settings: Settings
             shutil.rmtree(folder, ignore_errors=True)
             store.forget(dataset_id)
     used = {str(recipe.get("dataset")) for recipe in recipes}
-    for folder in (settings.home / "uploads").glob(f"{UPLOADED}*"):
+    for folder in (settings.paths.uploads).glob(f"{UPLOADED}*"):
         if str(folder) not in used and _is_old(folder):
             shutil.rmtree(folder, ignore_errors=True)
 

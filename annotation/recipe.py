@@ -167,7 +167,7 @@ def pictures(
 
 def _grown(source: Path, settings: Settings) -> Path | None:
     """The folder of a data set with revisions that a description belongs to."""
-    uploads = (settings.home / "datasets").resolve()
+    uploads = (settings.paths.datasets).resolve()
     if not source.is_relative_to(uploads) or source == uploads:
         return None
     folder = uploads / source.relative_to(uploads).parts[0]

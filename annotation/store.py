@@ -22,7 +22,7 @@ from annotation.prelabels import said_until
 from database import Base, Database, now
 from dataset.image_files import suffix_of
 from errors import DatasetNotFound
-from files import write_whole
+from files import atomic_write
 from formats.annotations import Annotations
 
 PICTURES = "pictures"
@@ -79,7 +79,7 @@ class AnnotatedDatasets:
     def __init__(self, database: Database) -> None:
         self.database = database
         self.max_pixels = database.settings.max_pixels
-        self._folder = database.settings.home / "datasets"
+        self._folder = database.settings.paths.datasets
 
     def folder(self, dataset_id: str) -> Path:
         return self._folder / dataset_id
@@ -348,7 +348,7 @@ class AnnotatedDatasets:
         content, suffix = sha256(picture).hexdigest(), suffix_of(picture)
         target = self.file(dataset_id, content, suffix)
         if not target.exists():
-            write_whole(target, picture)
+            atomic_write(target, picture)
         return content, suffix
 
     def file(self, dataset_id: str, content: str, suffix: str) -> Path:

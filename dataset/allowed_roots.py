@@ -34,7 +34,7 @@ _ABOUT_THE_PATH = frozenset(
 
 def data_roots(settings: Settings) -> tuple[Path, ...]:
     """The folders, resolved; the first is the datasets' own."""
-    return tuple(real_path(root) for root in (settings.home / "datasets", *settings.data_roots))
+    return tuple(real_path(root) for root in (settings.paths.datasets, *settings.data_roots))
 
 
 def real_path(path: Path | str) -> Path:
@@ -110,7 +110,7 @@ def confine(path: Path | str, roots: Sequence[Path], said: str = "") -> Path:
 
 def shown_name(path: Path, settings: Settings) -> str:
     """A data set's name for people: an upload's id, else its folder's, without where that is."""
-    uploads = real_path(settings.home / "datasets")
+    uploads = real_path(settings.paths.datasets)
     if path != uploads and path.is_relative_to(uploads):
         return path.relative_to(uploads).parts[0]
     return path.parent.name if path.suffix.lower() in (".yaml", ".yml") else path.name

@@ -150,7 +150,7 @@ class _Cache:
     """A JSON file per data set; a damaged or missing one only costs time."""
 
     def __init__(self, root: Path) -> None:
-        self.folder = get_settings().home / "cache" / "pictures"
+        self.folder = get_settings().paths.image_cache
         name = hashlib.sha256(os.fsencode(root)).hexdigest()[:32]
         self.file = self.folder / f"{name}.json"
 

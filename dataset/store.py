@@ -45,8 +45,8 @@ class DatasetStore:
     """All methods read or write files: call them off the event loop."""
 
     def __init__(self, settings: Settings) -> None:
-        self.folder = settings.home / "datasets"
-        self.staging = settings.home / "uploads"
+        self.folder = settings.paths.datasets
+        self.staging = settings.paths.uploads
         self.max_upload = settings.max_upload_bytes
         self.max_pixels = settings.max_pixels
         self.roots = data_roots(settings)

@@ -57,7 +57,7 @@ class EvaluationStore:
 
     def __init__(self, database: Database) -> None:
         self.database = database
-        self._root = database.settings.home / "evaluations"
+        self._root = database.settings.paths.evaluations
 
     def add(
         self,

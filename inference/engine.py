@@ -93,7 +93,7 @@ def _cuda_engines(
         yield (
             "TensorRT",
             lambda: TensorRTEngine(
-                folder, description, settings.home / "engines", limits(settings).max_batch
+                folder, description, settings.paths.engines, limits(settings).max_batch
             ),
         )
     yield "PyTorch fp16", lambda: TorchEngine(folder, "cuda", half=True)

@@ -99,7 +99,7 @@ class JobStore:
 
     def __init__(self, database: Database) -> None:
         self.database = database
-        self._jobs = database.settings.home / "jobs"
+        self._jobs = database.settings.paths.jobs
 
     def folder(self, job_id: str) -> Path:
         """What belongs to a job: its log, its checkpoints."""

@@ -21,7 +21,6 @@ from inference.images import decode
 from models_store.store import new_version
 from settings import Settings
 
-FOLDER = "kept"  # of VISIONLOOP_HOME
 NEAR = 5  # of 64 bits: two pictures whose hashes differ in no more are near-duplicates
 UNFINISHED = 3600.0  # seconds after which a file without its card is cleared away
 
@@ -53,7 +52,7 @@ class KeptImages:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self.folder = settings.home / FOLDER
+        self.folder = settings.paths.kept_images
         self.limit = int(settings.keep_mb * 1024 * 1024)
         self._max_pixels = settings.max_pixels
         self._lock = threading.Lock()

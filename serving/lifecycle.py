@@ -133,7 +133,7 @@ def metrics_folder(settings: Settings) -> Path:
     Not BentoML's own folder: `bentoml serve` 1.4.39 empties that before any hook of ours can
     refuse, so a second server would take the first one's values away.
     """
-    return settings.home / "run" / "metrics"
+    return settings.paths.metrics
 
 
 def open_metrics(settings: Settings) -> Path:

@@ -37,7 +37,7 @@ def drawn_set(task: Task, settings: Settings, progress: Callable[[int, int], Non
         progress: Told how many pictures of how many are drawn; may raise to end it.
     """
     kind = "close-ups" if task == "classify" else "scenes"
-    folder = settings.home / "starter-sets" / f"{kind}-{FORMAT}"
+    folder = settings.paths.starter_sets / f"{kind}-{FORMAT}"
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
         _clear_abandoned(folder.parent)

@@ -73,9 +73,9 @@ def load_start(base: BaseNetwork, folder: Path, settings: Settings) -> Start:
     if base.kind == "model":
         source = locate(base.value)
     elif base.kind == "download":
-        source = _converted(_download(base.value, settings.home / "pretrained"), folder, base)
+        source = _converted(_download(base.value, settings.paths.pretrained), folder, base)
     elif base.kind == "job":
-        source = _rebuilt(settings.home / "jobs" / base.value, folder, base)
+        source = _rebuilt(settings.paths.jobs / base.value, folder, base)
     else:
         source = _converted(Path(base.value), folder, base)
     model, description = load_model(source)

@@ -202,7 +202,7 @@ def _start(
 
 
 def _unpacked(gateway: Gateway, file: IO[bytes]) -> Path:
-    uploads = gateway.settings.home / "uploads"
+    uploads = gateway.settings.paths.uploads
     uploads.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=UPLOADED, dir=uploads))
     try:

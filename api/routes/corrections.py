@@ -232,7 +232,7 @@ def _take_zip(
 @contextmanager
 def _folder(gateway: Gateway) -> Iterator[Path]:
     """An empty folder for the time of a request."""
-    uploads = gateway.settings.home / "uploads"
+    uploads = gateway.settings.paths.uploads
     uploads.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="dataset-", dir=uploads))
     try:
