@@ -46,8 +46,7 @@ serve: $(READY)  ## Serve on 127.0.0.1:3000 (PORT= for another), starter models 
 	@echo "  curl -F image=@photo.jpg http://127.0.0.1:$(PORT)/infer"
 	@exec $(RUN) bentoml serve service:VisionLoop --port $(PORT)
 
-test: $(READY) $(if $(filter avx2,$(CPU)),$(NARROW))  ## Lint, type-check and test (CPU=avx2: as without AVX-512)
-	@$(RUN) ruff check . && $(RUN) ruff format --check . && $(RUN) mypy
+test: lint $(if $(filter avx2,$(CPU)),$(NARROW))  ## Lint, type-check and test (CPU=avx2: as without AVX-512)
 	@$(if $(filter avx2,$(CPU)),LD_PRELOAD=$(abspath $(NARROW))) $(RUN) pytest
 
 $(NARROW): tests/avx2_only.c $(READY)
@@ -61,8 +60,9 @@ test-tools: $(READY)  ## Have supervision and datumaro load our exports, and rea
 	@$(RUN) uv pip install --quiet --python $(TOOLS)/bin/python -r tests/formats/tools.txt
 	@TOOLS_PYTHON=$(TOOLS)/bin/python $(RUN) pytest tests/formats/test_tools.py
 
-lint: $(READY)  ## Lint and type-check
+lint: $(READY)  ## Lint, type-check, and check which package imports which
 	@$(RUN) ruff check . && $(RUN) ruff format --check . && $(RUN) mypy
+	@PYTHONPATH=. $(VENV)/bin/lint-imports --no-cache --no-logo
 
 format: $(READY)  ## Format the code
 	@$(RUN) ruff check --fix . && $(RUN) ruff format .

@@ -6,7 +6,17 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from api.routes.revisions import Row
+
+class Row(BaseModel):
+    revision: int = Field(description="0: an upload as it came")
+    data_path: str = Field(description="what trainings and evaluations take")
+    created_at: str
+    task: str
+    pictures: int | None
+    annotated: int | None = Field(description="pictures with a person's word since the upload")
+    to_review: int = Field(description="pictures left out of training until a person has looked")
+    objects: int | None
+    kept: bool = Field(description="false: makes room for newer ones, unless something names it")
 
 
 class ImageCounts(BaseModel):

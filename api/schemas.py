@@ -19,7 +19,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 import errors as kinds
-from api.middleware.errors import PLAIN_TEXT, UNKNOWN, plain_text
+from api.request_text import PLAIN_TEXT, UNKNOWN, plain_text
 from field_names import Unknown, UnknownField, notes_on
 
 Unit = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]

@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.middleware.request_state import exchange
+from api.request_text import PLAIN_TEXT, UNKNOWN
 from errors import (
     BackendTimeout,
     BackendUnavailable,
@@ -53,9 +54,6 @@ _BY_STATUS: dict[int, type[VisionLoopError]] = {
 }
 
 Model = TypeVar("Model", bound=BaseModel)
-
-UNKNOWN = "unknown_field"
-"""The type of pydantic's error for a field that is not known; its message says it all."""
 
 
 def answer(scope: Scope, error: VisionLoopError, headers: Mapping[str, str] = {}) -> Response:
@@ -113,26 +111,6 @@ def of_a_name(error: BaseException | None) -> VisionLoopError | None:
             return ValidationFailed("A text of the request is no plain Unicode: " + PLAIN_TEXT)
         error = error.__cause__ or getattr(error, "orig", None)
     return None
-
-
-PLAIN_TEXT = "null characters and halves of surrogate pairs are not allowed."
-
-
-def plain_text(value: Any) -> bool:
-    """Whether what a client sent can be stored and written: every text in it, however deep."""
-    if isinstance(value, str):
-        return "\0" not in value and (value.isascii() or _encodes(value))
-    if isinstance(value, dict):
-        return all(plain_text(name) and plain_text(part) for name, part in value.items())
-    return all(map(plain_text, value)) if isinstance(value, list) else True
-
-
-def _encodes(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def explain(errors: Sequence[Mapping[str, Any]], legal: Mapping[str, str] = {}) -> str:

@@ -9,8 +9,8 @@ from fastapi import Request, params
 from fastapi.dependencies.utils import get_flat_params
 from fastapi.routing import APIRoute
 
-from api.middleware.errors import PLAIN_TEXT, plain_text
 from api.middleware.request_state import exchange
+from api.request_text import PLAIN_TEXT, plain_text
 from api.schemas import BODIES, RequestFields
 from errors import ValidationFailed
 from field_names import UnknownField, meant, notes_on

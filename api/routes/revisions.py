@@ -15,6 +15,7 @@ from annotation.confidence_bands import Bands
 from annotation.diff import ACCEPTED, PAIRED
 from annotation.export import entries, zipped
 from annotation.history import diff, exported, newest, revision_rows
+from api.accounting import Row
 from api.dependencies import GatewayDep
 from api.schemas import errors
 from api.thread_pool import slow_work
@@ -25,18 +26,6 @@ router = APIRouter(prefix="/api/datasets", tags=["Data sets"])
 
 KINDS = "label_studio, yolo, coco, labelme, voc or cvat_xml"
 ZIP: dict[int | str, dict[str, Any]] = {200: {"content": {"application/zip": {}}}}
-
-
-class Row(BaseModel):
-    revision: int = Field(description="0: an upload as it came")
-    data_path: str = Field(description="what trainings and evaluations take")
-    created_at: str
-    task: str
-    pictures: int | None
-    annotated: int | None = Field(description="pictures with a person's word since the upload")
-    to_review: int = Field(description="pictures left out of training until a person has looked")
-    objects: int | None
-    kept: bool = Field(description="false: makes room for newer ones, unless something names it")
 
 
 class RevisionList(BaseModel):

@@ -1,0 +1,77 @@
+"""What import-linter cannot see: the modules of the root, and how many files a folder has."""
+
+from __future__ import annotations
+
+import ast
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = frozenset(
+    tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["root_packages"]
+)
+BELOW_ALL = {  # module → what else of ours it may import
+    "cores": set(),
+    "errors": set(),
+    "field_names": {"errors"},
+    "files": set(),
+    "settings": set(),
+    "source_tree": set(),
+    "database": {"errors", "settings", "migrations"},
+}
+TOPS = {  # module → the packages that it may import
+    "service": {"api", "inference", "jobs", "serving", "settings"},
+    "worker": PACKAGES - {"api", "serving"} | {"database", "errors", "settings"},
+}
+MOST = 25  # files of a folder
+
+
+def imported(file: Path) -> Iterator[str]:
+    """The first part of every module that a file imports, wherever it does so."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module.partition(".")[0]
+        elif isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+
+
+def own_names() -> set[str]:
+    return {file.stem for file in ROOT.glob("*.py")} | PACKAGES | {"migrations", "tests"}
+
+
+def test_every_package_is_checked_and_packed_into_the_bento() -> None:
+    folders = {file.parent.name for file in ROOT.glob("*/__init__.py")}
+    assert folders - {"benchmarks", "migrations", "tests"} == PACKAGES
+    packed = yaml.safe_load((ROOT / "bentofile.yaml").read_text())["include"]
+    assert {f"{name}/**" for name in PACKAGES | {"migrations"}} <= set(packed)
+
+
+@pytest.mark.parametrize("module", sorted(BELOW_ALL))
+def test_modules_of_the_root_import_nothing_above_them(module: str) -> None:
+    assert set(imported(ROOT / f"{module}.py")) & own_names() <= BELOW_ALL[module]
+
+
+@pytest.mark.parametrize("module", sorted(TOPS))
+def test_what_starts_a_process_imports_what_it_wires(module: str) -> None:
+    assert set(imported(ROOT / f"{module}.py")) & own_names() <= TOPS[module]
+
+
+def test_no_module_of_the_root_is_forgotten() -> None:
+    assert {file.stem for file in ROOT.glob("*.py")} == set(BELOW_ALL) | set(TOPS)
+
+
+def test_nothing_imports_what_starts_a_process() -> None:
+    for package in PACKAGES:
+        for file in (ROOT / package).rglob("*.py"):
+            assert not set(imported(file)) & {"service", "worker", "tests", "benchmarks"}, file
+
+
+def test_no_folder_of_the_source_has_too_many_files() -> None:
+    for package in PACKAGES:
+        for folder in (ROOT / package, *(ROOT / package).rglob("*/")):
+            files = [file for file in folder.glob("*.py") if file.name != "__init__.py"]
+            assert len(files) <= MOST, f"{folder.relative_to(ROOT)} has {len(files)} files"
