@@ -174,7 +174,7 @@ def test_a_failure_half_way_is_never_seen(
         assert store.list() == []
         raise OSError("disk full")
 
-    monkeypatch.setattr("dataset.store.report", fail)
+    monkeypatch.setattr("annotation.uploads.upload.report", fail)
     with pytest.raises(OSError, match="disk full"):
         add_upload(store, io.BytesIO(zipped()), "x")
     assert os.listdir(store.folder) == os.listdir(store.staging) == []

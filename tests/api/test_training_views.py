@@ -150,7 +150,7 @@ def test_a_job_whose_process_is_gone_is_not_called_running(service: Service) -> 
 def test_while_the_trainer_lives_it_alone_ends_a_job(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("api.job_control.PATIENCE", 0.5)
+    monkeypatch.setattr("api.routes.jobs.PATIENCE", 0.5)
     monkeypatch.setattr("api.job_control.ORPHANED", 0.0)
     job = service.start()
     service.jobs.start(job.id, 2**22 + 1, 1.0)
@@ -164,7 +164,7 @@ def test_a_cancelled_job_that_had_published_is_completed(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("api.job_control.ORPHANED", 0.0)
-    monkeypatch.setattr("api.routes.jobs.published_in", lambda _: lambda job_id: "shapes:1")
+    monkeypatch.setattr("api.job_control.published_in", lambda _: lambda job_id: "shapes:1")
     job = service.start()
     service.jobs.start(job.id, 2**22 + 1, 1.0)
     answer = service.post(f"/jobs/{job.id}/cancel").json()

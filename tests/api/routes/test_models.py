@@ -12,8 +12,8 @@ import httpx
 import pytest
 from starlette.types import ASGIApp
 
+from api import predictions
 from api.app import create_app, with_middleware
-from api.routes import infer
 from database import Database
 from errors import BackendTimeout, BackendUnavailable, InvalidImage, ModelNotFound
 from models_store.registry import Registry
@@ -171,7 +171,7 @@ def test_a_header_that_takes_long_to_read_keeps_the_event_loop_free(
         threads.append(threading.current_thread())
         raise InvalidImage("No picture.")
 
-    monkeypatch.setattr(infer, "check_header", check_header)
+    monkeypatch.setattr(predictions, "check_header", check_header)
     answer = call(app, "POST", "/infer", files={"image": b"x"})
     assert code(answer) == (400, "INVALID_IMAGE_FORMAT")
     assert threads

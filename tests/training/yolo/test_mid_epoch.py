@@ -89,7 +89,7 @@ def test_the_state_within_an_epoch_is_taken_up_exactly(
 def test_a_long_epoch_is_saved_now_and_then(
     plan: Any, job: RecordingJob, monkeypatch: pytest.MonkeyPatch, family: str
 ) -> None:
-    monkeypatch.setattr(mid_epoch, "EVERY", 0.0)
+    monkeypatch.setattr(progress, "EVERY", 0.0)
     monkeypatch.setattr(trainer, "EVERY", 0.0)
     run(plan.model_copy(update={"epochs": 1}), job)
     assert {batch for _, batch in job.batches} >= {1, 2, 3, 4, 5, 6, 7}
