@@ -15,7 +15,7 @@ from annotation.pictures import ORIGINAL, ORIGINAL_RANK, PRELABEL_RANK, ImageRec
 from annotation.store import PICTURES, AnnotatedDataset, AnnotatedDatasets
 from annotation.store import AnnotationEntry as Entry
 from dataset.dataset import Dataset
-from dataset.label_files import LabelRow, parse
+from dataset.label_files import LabelRow
 from dataset.store import CARD, FIRST_CARD, DatasetStore
 from formats.annotations import (
     ABSENT,
@@ -38,8 +38,8 @@ def originals(dataset: Dataset) -> Iterator[ImageRecord]:
     """Every readable picture with its labels, each content once. Looks at the pictures."""
     seen: set[str] = set()
     for split in HELD_OUT_FIRST:
-        for image in dataset.scanned.splits.get(split, ()):
-            known = dataset.scanned.pictures[image]
+        for image in dataset.scan().splits.get(split, ()):
+            known = dataset.scan().images[image]
             if known.digest in seen:
                 continue
             seen.add(known.digest)
@@ -47,7 +47,7 @@ def originals(dataset: Dataset) -> Iterator[ImageRecord]:
             found = _annotations(dataset, image, name, (known.width, known.height))
             yield ImageRecord(known.digest, image, found, name, split, ORIGINAL)
     for image in dataset.unlabelled:
-        known = dataset.scanned.pictures[image]
+        known = dataset.scan().images[image]
         if not known.problem and known.digest not in seen:
             seen.add(known.digest)
             name = _name(dataset, image)
@@ -115,9 +115,8 @@ def _annotations(dataset: Dataset, image: Path, name: str, size: tuple[int, int]
     found = Annotations(name, *size)
     if dataset.task == "classify":
         return replace(found, objects=(Annotation(dataset.names[dataset.classes[image]]),))
-    label = dataset.labels.get(image)
-    rows = parse(label.read_bytes(), dataset.form).rows if label is not None else ()
-    return replace(found, objects=tuple(_object(dataset, row, size) for row in rows))
+    objects = tuple(_object(dataset, row, size) for row in dataset.rows(image))
+    return replace(found, objects=objects)
 
 
 def _object(dataset: Dataset, row: LabelRow, size: tuple[int, int]) -> Annotation:

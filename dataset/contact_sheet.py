@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from dataset.dataset import Dataset
-from dataset.label_files import LabelRow, parse
+from dataset.label_files import LabelRow
 from errors import DatasetNotFound, VisionLoopError
 from inference.images import decode
 from inference.render import class_colour
@@ -93,12 +93,7 @@ def _rank(image: Path) -> bytes:
 def _classes(dataset: Dataset, image: Path) -> set[int]:
     if dataset.task == "classify":
         return {dataset.classes[image]}
-    return {row.cls for row in _rows(dataset, image)}
-
-
-def _rows(dataset: Dataset, image: Path) -> tuple[LabelRow, ...]:
-    label = dataset.labels.get(image)
-    return parse(label.read_bytes(), dataset.form).rows if label else ()
+    return set(dataset.object_classes.get(image, ()))
 
 
 def _caption(dataset: Dataset, image: Path) -> str:
@@ -131,7 +126,7 @@ def _thumbnail(dataset: Dataset, image: Path) -> Image.Image:
         )
     if dataset.task != "classify":
         canvas = ImageDraw.Draw(picture)
-        for row in _rows(dataset, image):
+        for row in dataset.rows(image):
             _draw_row(canvas, dataset, row, picture.size)
     return picture
 

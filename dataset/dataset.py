@@ -1,157 +1,50 @@
-"""Data sets, checked before anything trains on them.
+"""A dataset as found on disk: checked, its images scanned, written as the view of one job.
 
-`check` reads the description and every label; `Dataset.materialise` then also looks at every
-picture and makes the folder that one job really trains on.
+`inspection.check` reads the description and every label file. `Dataset.scan` reads every image.
+`Dataset.materialise` writes the folder that a job trains on.
 """
 
 from __future__ import annotations
 
-import logging
 import os
-import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-import yaml
-from PIL import Image
 
 from dataset import image_scan
 from dataset.data_yaml import Keypoints
-from dataset.image_scan import ScannedImage
-from dataset.issues import Finding, Findings
-from dataset.label_files import Form, as_text, parse
+from dataset.image_scan import Progress, ScannedImage, no_progress
+from dataset.issues import Finding, Findings, require_usable
+from dataset.label_files import Form, LabelRow, as_text, parse
 from dataset.label_scan import shown
-from errors import DatasetInvalid, VisionLoopError
-from inference.images import decode
+from dataset.view import new_view, place_image, view_suffix, write_data_yaml
 from models_store.description import Task
-from settings import get_settings
 
-log = logging.getLogger("visionloop")
-
-
-def write(dataset: Dataset, folder: Path) -> Path:
-    """Make `folder` anew, whole or not at all; see `Dataset.materialise`."""
-    partial = folder.with_name(f"{folder.name}.partial")
-    for old in (partial, folder):
-        if old.is_symlink() or old.is_file():
-            old.unlink()
-        elif old.exists():
-            shutil.rmtree(old)
-    partial.mkdir(parents=True)
-    if dataset.task == "classify":
-        _write_classes(dataset, partial)
-    else:
-        _write_labelled(dataset, partial, folder)
-    os.replace(partial, folder)
-    return folder if dataset.task == "classify" else folder / "data.yaml"
-
-
-def _write_classes(dataset: Dataset, folder: Path) -> None:
-    for split, images in dataset.scanned.splits.items():
-        groups: dict[int, list[Path]] = {i: [] for i in range(len(dataset.names))}
-        for image in images:
-            groups[dataset.classes[image]].append(image)
-        for cls, members in groups.items():
-            target = folder / split / dataset.names[cls]  # every class everywhere: ids stay
-            target.mkdir(parents=True)
-            for image, name in _unique(dataset, members):
-                link(dataset, image, target / name)
-
-
-def _write_labelled(dataset: Dataset, folder: Path, final: Path) -> None:
-    for split, images in dataset.scanned.splits.items():
-        pictures, labels = folder / "images" / split, folder / "labels" / split
-        pictures.mkdir(parents=True)
-        labels.mkdir(parents=True)
-        for image, name in _unique(dataset, images):
-            if not link(dataset, image, pictures / name):
-                continue
-            label = dataset.labels.get(image)
-            target = labels / f"{name.rpartition('.')[0]}.txt"
-            if label is None:
-                continue
-            if label in dataset.rewritten:
-                parsed = parse(label.read_bytes(), dataset.form)
-                target.write_text(as_text(parsed.rows), encoding="utf-8")
-            else:
-                target.symlink_to(label)
-    (folder / "data.yaml").write_text(
-        yaml.safe_dump(description(dataset, final), sort_keys=False, allow_unicode=True),
-        encoding="utf-8",
-    )
-
-
-def description(dataset: Dataset, folder: Path) -> dict[str, Any]:
-    """The data.yaml of a view that will lie in `folder`."""
-    content: dict[str, Any] = {"path": str(folder.absolute())}
-    content |= {split: f"images/{split}" for split in dataset.scanned.splits}
-    content["names"] = dict(enumerate(dataset.names))
-    if dataset.keypoints is not None:
-        content["kpt_shape"] = list(dataset.keypoints.shape)
-        if dataset.keypoints.flip is not None:
-            content["flip_idx"] = list(dataset.keypoints.flip)
-        if dataset.keypoints.names is not None:
-            names = list(dataset.keypoints.names)
-            content["kpt_names"] = dict.fromkeys(range(len(dataset.names)), names)
-    return content
-
-
-def view_suffix(dataset: Dataset, image: Path) -> str:
-    """The suffix that an image has in a view: its own, or PNG's where it is converted."""
-    return ".png" if dataset.scanned.pictures[image].converted else image.suffix
-
-
-def _unique(dataset: Dataset, images: Iterable[Path]) -> Iterator[tuple[Path, str]]:
-    """A name of its own for each image, label included; its own name where that is free."""
-    taken: set[str] = set()
-    for image in images:
-        stem = os.path.splitext(image.name)[0]
-        name, number = stem, 1
-        while name in taken:
-            number += 1
-            name = f"{stem}_{number}"
-        taken.add(name)
-        yield image, f"{name}{view_suffix(dataset, image)}"
-
-
-def link(dataset: Dataset, image: Path, target: Path) -> bool:
-    """A link to the image, or its pixels as PNG where trainers would not read the same ones.
-
-    False where the file has become unreadable since it was looked at: one never ends a job.
-    """
-    if not dataset.scanned.pictures[image].converted:
-        target.symlink_to(image.absolute())
-        return True
-    try:
-        pixels = decode(image.read_bytes(), get_settings().max_pixels)
-    except (OSError, VisionLoopError) as error:
-        log.warning("'%s' is left out of this job: %s", image, error)
-        return False
-    Image.fromarray(pixels).save(target)
-    return True
-
-
-SMALLEST = 10  # pixels a side; Ultralytics leaves smaller pictures out
+SMALLEST = 10  # pixels a side; Ultralytics leaves smaller images out
 
 Splits = Mapping[str, tuple[Path, ...]]
 
 
 @dataclass(frozen=True)
 class ScanResult:
-    """What reading every picture added."""
+    """What reading every image added to what is known of a dataset.
 
-    splits: Splits  # without the unreadable ones
-    pictures: Mapping[Path, ScannedImage]
+    Attributes:
+        splits: Split → its images that can be trained on.
+        images: Every image, unreadable ones included.
+        findings: What is wrong with the images.
+    """
+
+    splits: Splits
+    images: Mapping[Path, ScannedImage]
     findings: tuple[Finding, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Dataset:
-    """A data set as found on disk.
+    """A dataset as found on disk. Nothing in it changes, but that `scan` keeps its result.
 
     Attributes:
         root: The folder of its description.
@@ -159,13 +52,14 @@ class Dataset:
         splits: `train`, `val` and perhaps `test` → images.
         labels: Image → its label file, where there is one. Empty for `classify`.
         classes: Image → class id. For `classify` only.
-        rewritten: Labels whose text is not what is trained on.
+        rewritten: Label files whose text is not what is trained on.
         counts: Split → class id → objects (images for `classify`).
+        object_classes: Image → class id of each object in its label file.
         digests: Label file → SHA-256.
         labelled: The label files that hold an object.
         unlabelled: Images of no split that nobody has annotated yet; nothing trains on them.
         refused: Image → the lines of its label file that are left out (0: the file as a whole).
-        found: What was found without looking at the pictures.
+        inspection_findings: What was found without reading the images.
     """
 
     root: Path
@@ -177,124 +71,196 @@ class Dataset:
     keypoints: Keypoints | None = None
     rewritten: frozenset[Path] = frozenset()
     counts: Mapping[str, Counter[int]] = field(default_factory=dict)
+    object_classes: Mapping[Path, tuple[int, ...]] = field(default_factory=dict)
     digests: Mapping[Path, str] = field(default_factory=dict)
     labelled: frozenset[Path] = frozenset()
     refused: Mapping[Path, tuple[int, ...]] = field(default_factory=dict)
     unlabelled: tuple[Path, ...] = ()
-    found: tuple[Finding, ...] = ()
+    inspection_findings: tuple[Finding, ...] = ()
+    _scan_result: ScanResult | None = field(default=None, init=False, repr=False)
 
     @property
     def form(self) -> Form:
+        """What a line of its label files must be."""
         return Form(self.task, len(self.names), self.keypoints.shape if self.keypoints else None)
 
     @property
     def class_counts(self) -> dict[str, int]:
-        """Class name → objects in train (pictures, for `classify`)."""
-        counted = self.counts.get("train", Counter())
-        return {name: counted[class_id] for class_id, name in enumerate(self.names)}
+        """Class name → objects in train (images, for `classify`)."""
+        return named_counts(self.names, self.counts.get("train", Counter()))
 
     @property
     def learned(self) -> Dataset:
-        """What is new in it; all of it, where no old data is mixed in."""
+        """The dataset that holds what is new to the model: this one."""
         return self
 
-    @cached_property
-    def scanned(self) -> ScanResult:
-        """Reads and decodes every picture: seconds per thousand, the first time."""
-        return _scan(self, lambda *_: None)
+    def rows(self, image: Path) -> tuple[LabelRow, ...]:
+        """The objects in the label file of an image; none where it has no file.
 
-    def scan(self, seen: Callable[[int, int], None]) -> ScanResult:
-        """The same, telling `seen` now and then how many of how many were looked at."""
-        if "scanned" not in self.__dict__:
-            self.__dict__["scanned"] = _scan(self, seen)
-        return self.scanned
+        Raises:
+            OSError: The file cannot be read any more.
+        """
+        label = self.labels.get(image)
+        return parse(label.read_bytes(), self.form).rows if label is not None else ()
+
+    def scan(self, progress: Progress = no_progress) -> ScanResult:
+        """Read and decode every image: seconds per thousand the first time, then at hand.
+
+        Args:
+            progress: Told now and then how many of how many images were read. What it raises
+                ends the scan.
+        """
+        if self._scan_result is None:
+            self._scan_result = _scan(self, progress)
+        return self._scan_result
 
     @cached_property
     def fingerprint(self) -> str:
-        """Identifies the content: names, pictures, labels, classes. Looks at the pictures."""
-        pictures = self.scanned.pictures
+        """Identifies the content: names, images, labels, classes. Scans the images."""
+        scanned = self.scan().images
         parts = []
         for split, images in self.splits.items():
             for image in images:
                 label = self.digests.get(self.labels.get(image, image), "")
                 name = os.path.relpath(image, self.root)
-                parts.append((f"{split}\0{name}", f"{pictures[image].digest} {label}"))
+                parts.append((f"{split}\0{name}", f"{scanned[image].digest} {label}"))
         parts += [
-            (f"\0{os.path.relpath(image, self.root)}", pictures[image].digest)
+            (f"\0{os.path.relpath(image, self.root)}", scanned[image].digest)
             for image in self.unlabelled
         ]
         return image_scan.fingerprint(parts, [self.names, self.keypoints])
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """All that is known so far, fatal ones first."""
-        scanned = self.scanned.findings if "scanned" in self.__dict__ else ()
-        return tuple(sorted((*self.found, *scanned), key=lambda finding: not finding.fatal))
+        """All that is known so far, fatal ones first; those of the images once they are scanned."""
+        scanned = self._scan_result.findings if self._scan_result is not None else ()
+        every = (*self.inspection_findings, *scanned)
+        return tuple(sorted(every, key=lambda finding: not finding.fatal))
 
     @property
     def problems(self) -> tuple[str, ...]:
         """The findings as sentences."""
         return tuple(finding.message for finding in self.findings)
 
-    def require_usable(self) -> None:
-        """Raises DatasetInvalid with everything that stands in the way of training."""
-        if fatal := [finding.message for finding in self.findings if finding.fatal]:
-            raise DatasetInvalid(" ".join(fatal[:3]))
-
     def materialise(self, folder: Path) -> Path:
-        """Make the private view that one job trains on: links to the pictures, and labels.
+        """Write the view that one job trains on; see `dataset.view`.
 
-        Caches that trainers leave beside labels stay in it, so jobs on one data set never meet,
-        and nothing is written into the user's folder. `folder` is made anew.
+        Args:
+            folder: Is replaced, as a whole or not at all.
 
         Returns:
-            The data.yaml, or the class root for `classify`.
+            The data.yaml, or the folder of the splits for `classify`.
 
         Raises:
-            DatasetInvalid: The pictures are not enough.
+            DatasetInvalid: The images are not enough to train on.
         """
-        self.scanned  # noqa: B018  # may find more that is fatal
-        self.require_usable()
-        return write(self, folder)
+        self.scan()  # may find more that is fatal
+        require_usable(self.findings)
+        with new_view(folder) as partial:
+            if self.task == "classify":
+                self._write_class_folders(partial)
+                return folder
+            self._write_images_and_labels(partial)
+            splits = self.scan().splits
+            write_data_yaml(partial / "data.yaml", folder, splits, self.names, self.keypoints)
+        return folder / "data.yaml"
+
+    def _write_class_folders(self, folder: Path) -> None:
+        for split, images in self.scan().splits.items():
+            groups: dict[int, list[Path]] = {i: [] for i in range(len(self.names))}
+            for image in images:
+                groups[self.classes[image]].append(image)
+            for cls, members in groups.items():
+                target = folder / split / self.names[cls]  # every class in every split: ids stay
+                target.mkdir(parents=True)
+                for image, name in self._unique_names(members):
+                    place_image(image, self.scan().images[image], target / name)
+
+    def _write_images_and_labels(self, folder: Path) -> None:
+        for split, images in self.scan().splits.items():
+            image_folder, label_folder = folder / "images" / split, folder / "labels" / split
+            image_folder.mkdir(parents=True)
+            label_folder.mkdir(parents=True)
+            for image, name in self._unique_names(images):
+                if not place_image(image, self.scan().images[image], image_folder / name):
+                    continue
+                label = self.labels.get(image)
+                target = label_folder / f"{name.rpartition('.')[0]}.txt"
+                if label is None:
+                    continue
+                if label in self.rewritten:
+                    target.write_text(as_text(self.rows(image)), encoding="utf-8")
+                else:
+                    target.symlink_to(label)
+
+    def _unique_names(self, images: Iterable[Path]) -> Iterator[tuple[Path, str]]:
+        """Each image with a file name whose stem no other has, so that labels do not clash."""
+        taken: set[str] = set()
+        for image in images:
+            stem = os.path.splitext(image.name)[0]
+            name, number = stem, 1
+            while name in taken:
+                number += 1
+                name = f"{stem}_{number}"
+            taken.add(name)
+            yield image, f"{name}{view_suffix(image, self.scan().images[image])}"
 
 
-def _scan(dataset: Dataset, seen: Callable[[int, int], None]) -> ScanResult:
+def named_counts(names: tuple[str, ...], counts: Mapping[int, int]) -> dict[str, int]:
+    """Class name → count, for every class in order of id."""
+    return {name: counts.get(class_id, 0) for class_id, name in enumerate(names)}
+
+
+def _scan(dataset: Dataset, progress: Progress) -> ScanResult:
     findings = Findings()
     placed = [image for images in dataset.splits.values() for image in images]
     every = list(dict.fromkeys((*placed, *dataset.unlabelled)))
-    pictures = image_scan.scan(every, dataset.root, seen=seen)
-    usable: dict[str, tuple[Path, ...]] = {}
-    trained: dict[str, Path] = {}
+    scanned = image_scan.scan(every, dataset.root, progress=progress)
+    splits = _usable_splits(dataset, scanned, findings)
+    for image in dataset.unlabelled:
+        if problem := scanned[image].problem:
+            findings.add("corrupt_image", f"{shown(image, dataset.root)}: {problem}")
+    _find_lost_classes(dataset, splits, findings)
+    if findings.counts["duplicate_split"] > sum(map(len, splits.values())) / 10:
+        findings.note("leak", "Much of val or test is in train too: its metrics will flatter.")
+    return ScanResult(splits, scanned, findings.result())
+
+
+def _usable_splits(
+    dataset: Dataset, scanned: Mapping[Path, ScannedImage], findings: Findings
+) -> dict[str, tuple[Path, ...]]:
+    """The splits without images that cannot be trained on; duplicates stay, and are told."""
+    splits: dict[str, tuple[Path, ...]] = {}
+    trained: dict[str, Path] = {}  # digest → the first image of train that has it
     for split, images in dataset.splits.items():
-        kept = []
+        usable = []
         for image in images:
-            picture, where = pictures[image], shown(image, dataset.root)
-            if picture.problem:
-                findings.add("corrupt_image", f"{where}: {picture.problem}")
+            one, where = scanned[image], shown(image, dataset.root)
+            if one.problem:
+                findings.add("corrupt_image", f"{where}: {one.problem}")
                 continue
-            if min(picture.width, picture.height) < SMALLEST:
-                findings.add("small_image", f"{where}: {picture.width} × {picture.height}")
+            if min(one.width, one.height) < SMALLEST:
+                findings.add("small_image", f"{where}: {one.width} × {one.height}")
                 continue
-            kept.append(image)
-            twin = trained.get(picture.digest)
+            usable.append(image)
+            twin = trained.get(one.digest)
             if split == "train":
                 if twin is not None:
                     findings.add("duplicate_train", where)
-                trained.setdefault(picture.digest, image)
+                trained.setdefault(one.digest, image)
             elif twin is not None:
                 findings.add("duplicate_split", f"{where} is {shown(twin, dataset.root)}")
-        usable[split] = tuple(kept)
-        if not kept and split != "test":
+        splits[split] = tuple(usable)
+        if not usable and split != "test":
             findings.note("empty", f"No image of {split} can be read.", fatal=True)
-    for image in dataset.unlabelled:
-        if problem := pictures[image].problem:
-            findings.add("corrupt_image", f"{shown(image, dataset.root)}: {problem}")
-    if dataset.classes and usable["train"]:
-        learned = {dataset.classes[image] for image in usable["train"]}
-        lost = {dataset.classes[image] for image in dataset.splits["train"]} - learned
-        if names := ", ".join(dataset.names[i] for i in sorted(lost)[:5]):
-            message = f"Classes without a readable image to train on: {names}."
-            findings.note("untrained_class", message, fatal=True)
-    if findings.counts["duplicate_split"] > sum(map(len, usable.values())) / 10:
-        findings.note("leak", "Much of val or test is in train too: its metrics will flatter.")
-    return ScanResult(usable, pictures, findings.result())
+    return splits
+
+
+def _find_lost_classes(dataset: Dataset, splits: Splits, findings: Findings) -> None:
+    if not dataset.classes or not splits["train"]:
+        return
+    usable = {dataset.classes[image] for image in splits["train"]}
+    lost = {dataset.classes[image] for image in dataset.splits["train"]} - usable
+    if names := ", ".join(dataset.names[i] for i in sorted(lost)[:5]):
+        message = f"Classes without a readable image to train on: {names}."
+        findings.note("untrained_class", message, fatal=True)

@@ -48,11 +48,18 @@ class ScannedImage(NamedTuple):
     converted: bool = False
 
 
+Progress = Callable[[int, int], None]  # how many of how many are done
+
+
+def no_progress(done: int, total: int) -> None:
+    """Tells nobody."""
+
+
 def scan(
     paths: Sequence[Path],
     root: Path,
     threads: int = 0,
-    seen: Callable[[int, int], None] = lambda *_: None,
+    progress: Progress = no_progress,
 ) -> dict[Path, ScannedImage]:
     """Read every picture, or remember it from last time.
 
@@ -60,7 +67,8 @@ def scan(
         paths: The image files.
         root: Names the cache; paths below it are remembered relative to it.
         threads: That read and decode; 0: one for two cores, so that inference keeps its own.
-        seen: Told now and then how many of how many were looked at; what it raises ends it.
+        progress: Told now and then how many of how many images were read; what it raises ends
+            the scan.
     """
     cache = _Cache(root)
     known = cache.read()
@@ -80,7 +88,7 @@ def scan(
                 if picture is not before:
                     known[key] = picture
                     changed = True
-            seen(len(found), len(paths))
+            progress(len(found), len(paths))
             if changed and time.monotonic() - kept > KEEP:
                 cache.write(known, {_key(path, root) for path in paths})
                 kept, changed = time.monotonic(), False

@@ -11,7 +11,7 @@ from dataset import class_folders, data_yaml, label_forms
 from dataset.allowed_roots import client_path, confine, there
 from dataset.dataset import Dataset, Splits
 from dataset.image_files import match_labels
-from dataset.issues import Findings
+from dataset.issues import Findings, require_usable
 from dataset.label_files import Form
 from dataset.label_scan import judge, read_labels
 from dataset.plain_folder import hint, plain
@@ -33,7 +33,7 @@ def check(path: Path | str, task: Task, roots: Sequence[Path], min_classes: int 
         Forbidden: `path`, or something it leads to, is outside `roots`.
     """
     dataset = inspect(path, task, roots, min_classes)
-    dataset.require_usable()
+    require_usable(dataset.findings)
     return dataset
 
 
@@ -130,7 +130,7 @@ def _classified(
         classes=classes,
         counts=counts,
         unlabelled=unlabelled,
-        found=findings.result(),
+        inspection_findings=findings.result(),
     )
 
 
@@ -184,11 +184,12 @@ def _labelled(
         keypoints=keypoints,
         rewritten=frozenset(tally.rewritten),
         counts=tally.counts,
+        object_classes=tally.object_classes,
         digests=tally.digests,
         labelled=frozenset(tally.labelled),
         refused={image: tuple(lines) for image, lines in tally.refused.items()},
         unlabelled=unlabelled,
-        found=findings.result(),
+        inspection_findings=findings.result(),
     )
 
 
@@ -203,7 +204,7 @@ def _unlabelled(
         "have a model begin with POST /api/auto_annotate/batch.",
         fatal=True,
     )
-    return Dataset(root, task, names, {}, unlabelled=images, found=findings.result())
+    return Dataset(root, task, names, {}, unlabelled=images, inspection_findings=findings.result())
 
 
 def _require_val(splits: Splits) -> None:

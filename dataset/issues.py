@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
+
+from errors import DatasetInvalid
 
 EXAMPLES = 5  # in a sentence
 LISTED = 100  # places that are kept besides
@@ -57,6 +60,12 @@ class Finding:
             "examples": list(self.examples),
             "fatal": self.fatal,
         }
+
+
+def require_usable(findings: Iterable[Finding]) -> None:
+    """Raises DatasetInvalid with the first fatal findings, if there are any."""
+    if fatal := [finding.message for finding in findings if finding.fatal]:
+        raise DatasetInvalid(" ".join(fatal[:3]))
 
 
 class Findings:

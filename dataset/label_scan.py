@@ -21,6 +21,7 @@ class LabelCounts:
     """What the label files hold."""
 
     counts: dict[str, Counter[int]] = field(default_factory=dict)  # split → class id → objects
+    object_classes: dict[Path, tuple[int, ...]] = field(default_factory=dict)  # of each image
     digests: dict[Path, str] = field(default_factory=dict)
     rewritten: set[Path] = field(default_factory=set)
     labelled: set[Path] = field(default_factory=set)  # those with a usable line
@@ -54,7 +55,9 @@ def read_labels(
             except OSError as error:
                 raise DatasetInvalid(f"'{label.name}' cannot be read: {error.strerror}.") from None
             parsed = parse(data, form)
-            counts.update(row.cls for row in parsed.rows)
+            classes = tuple(row.cls for row in parsed.rows)
+            counts.update(classes)
+            tally.object_classes[image] = classes
             tally.lines += parsed.lines
             tally.digests[label] = hashlib.sha256(data).hexdigest()
             if parsed.rows:

@@ -13,9 +13,9 @@ NAMED = 1000  # images with refused lines that are told one by one
 
 def report(dataset: Dataset) -> dict[str, Any]:
     """Counts, sizes and findings as JSON. Looks at every picture, so call it in a thread."""
-    looked = dataset.scanned
-    readable = [picture for picture in looked.pictures.values() if not picture.problem]
-    widths, heights = [p.width for p in readable], [p.height for p in readable]
+    scanned = dataset.scan()
+    readable = [image for image in scanned.images.values() if not image.problem]
+    widths, heights = [image.width for image in readable], [image.height for image in readable]
     splits = {split: _split(dataset, split) for split in dataset.splits}
     images = sum(counts["images"] for counts in splits.values())
     unlabelled = sum(counts["unlabelled"] for counts in splits.values())
@@ -56,7 +56,7 @@ def _split(dataset: Dataset, split: str) -> dict[str, int]:
         unlabelled = sum(dataset.labels.get(image) not in dataset.labelled for image in images)
     return {
         "images": len(images),
-        "usable": len(dataset.scanned.splits[split]),
+        "usable": len(dataset.scan().splits[split]),
         "objects": sum(dataset.counts[split].values()),
         "unlabelled": unlabelled,
     }

@@ -136,7 +136,7 @@ def evaluate(
             f"A model for {description.task} cannot be measured on data for {dataset.task}."
         )
     measured = _Measured(engine, description, dataset, settings)
-    images = dataset.scanned.splits[split]
+    images = dataset.scan().splits[split]
     engine.run(np.zeros((1, *(description.imgsz,) * 2, description.channels), np.uint8), wide=True)
     for done, image in enumerate(images):
         progress(done, len(images))

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from dataset.class_matching import JoinedClasses
 from dataset.dataset import Dataset
-from dataset.label_files import parse
 from inference.prediction import Prediction
 from inference.preprocess import Letterbox
 
@@ -50,8 +49,7 @@ class GroundTruth:
         cls, dataset: Dataset, image: Path, classes: JoinedClasses, width: int, height: int
     ) -> GroundTruth:
         """The labels of a picture of `width` × `height` pixels; none where it has no file."""
-        label = dataset.labels.get(image)
-        rows = parse(label.read_bytes(), dataset.form).rows if label is not None else ()
+        rows = dataset.rows(image)
         size = np.array((width, height), np.float32)
         class_ids = classes.from_dataset[np.array([row.cls for row in rows], np.int64)]
         values = [np.array(row.values, np.float32) for row in rows]

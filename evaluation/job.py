@@ -125,7 +125,7 @@ def measure(
     for note in found.report["notes"]:
         job.log(note)
     shown = ", ".join(f"{k} {found.figures[k]:.4g}" for k in SHOWN if k in found.figures)
-    job.log(f"Evaluated on {len(dataset.scanned.splits[split])} pictures: {shown}.")
+    job.log(f"Evaluated on {len(dataset.scan().splits[split])} pictures: {shown}.")
     return row
 
 

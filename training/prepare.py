@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 from dataset.allowed_roots import data_roots
 from dataset.dataset import Dataset
 from dataset.inspection import check
+from dataset.issues import require_usable
+from dataset.training_data import TrainingData
 from settings import get_settings
 from training.planning.recipe import Recipe
 from training.start_weights import Start, load_start
 
 if TYPE_CHECKING:
-    from dataset.dataset import Dataset
     from jobs.handle import JobHandle
 
 TOLD = 8  # problems in the log
@@ -25,7 +26,7 @@ LONGEST = 300  # characters of each
 SILENCE = 30.0  # seconds between two words on how far it is: signs of life, too
 
 
-def look_through(dataset: Dataset, job: JobHandle) -> None:
+def look_through(dataset: TrainingData, job: JobHandle) -> None:
     """Look at every picture, and log what was found.
 
     Raises:
@@ -46,11 +47,11 @@ def look_through(dataset: Dataset, job: JobHandle) -> None:
         if finding.kind == "corrupt_image":
             for example in finding.examples:
                 job.log(f"Left out: {example[:LONGEST]}")
-    for problem in dataset.problems[:TOLD]:
-        job.log(f"Data set: {problem[:LONGEST]}")
-    if (more := len(dataset.problems) - TOLD) > 0:
-        job.log(f"Data set: {more} more kinds of problems; POST /api/datasets/check lists them.")
-    dataset.require_usable()
+    for finding in dataset.findings[:TOLD]:
+        job.log(f"Dataset: {finding.message[:LONGEST]}")
+    if (more := len(dataset.findings) - TOLD) > 0:
+        job.log(f"Dataset: {more} more kinds of problems; POST /api/datasets/check lists them.")
+    require_usable(dataset.findings)
 
 
 def announce(recipe: Recipe, job: JobHandle) -> None:

@@ -108,7 +108,7 @@ def intake_of(dataset: Dataset, form: str, images: int) -> Intake:
     """
     made = Intake(form)
     every = {image for split in dataset.splits.values() for image in split}
-    pictures = dataset.scanned.pictures
+    pictures = dataset.scan().images
     good = [image for image in every if not pictures[image].problem]
     made.images["received"] = images
     made.images["unreadable"] = sum(bool(picture.problem) for picture in pictures.values())

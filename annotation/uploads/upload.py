@@ -58,7 +58,7 @@ def add_upload(
         unused = unused_images(unpacked.root, dataset) if found.intake is None else ()
         refuse_two(found, unused)
         told = (*unpacked.findings, *found.findings, *unused)
-        dataset = replace(dataset, found=(*dataset.found, *told))
+        dataset = replace(dataset, inspection_findings=(*dataset.inspection_findings, *told))
         intake = found.intake or intake_of(dataset, found.form, count_images(unpacked.root))
         card: dict[str, Any] = {
             "size_bytes": unpacked.size,

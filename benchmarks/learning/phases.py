@@ -17,7 +17,7 @@ import yaml
 
 from dataset.dataset import Dataset
 from dataset.inspection import check
-from dataset.label_files import as_text, parse
+from dataset.label_files import as_text
 from models_store.description import Task
 
 PHASES = ("old", "new", "all")
@@ -88,8 +88,7 @@ def _write_labelled(dataset: Dataset, folder: Path, known: Sequence[str]) -> Non
         images.mkdir(parents=True)
         labels.mkdir(parents=True)
         for number, image in enumerate(dataset.splits[split]):
-            label = dataset.labels.get(image)
-            rows = parse(label.read_bytes(), dataset.form).rows if label else ()
+            rows = dataset.rows(image)
             kept = tuple(row._replace(cls=ids[row.cls]) for row in rows if row.cls in ids)
             if kept:
                 (images / f"{number:06}{image.suffix}").symlink_to(image.absolute())

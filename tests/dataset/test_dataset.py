@@ -122,7 +122,7 @@ def test_what_is_wrong_is_counted_and_placed(shapes: Shapes, what: str, said: st
     folder = shapes()
     spoil(folder, what)
     dataset = inspect(folder, "detect", [folder.resolve()])
-    assert dataset.scanned
+    dataset.scan()
     found = {finding.kind: finding for finding in dataset.findings}
     assert found[what].count == 1
     assert said in found[what].examples[0]
@@ -134,7 +134,7 @@ def test_a_val_that_is_train_is_told(shapes: Shapes) -> None:
     content = yaml.safe_load((folder / "data.yaml").read_text())
     (folder / "data.yaml").write_text(yaml.safe_dump(content | {"val": "images/train"}))
     dataset = checked(folder)
-    assert dataset.scanned
+    dataset.scan()
     assert kinds(dataset) == {"leak": 1, "duplicate_split": 6}
 
 

@@ -82,7 +82,7 @@ def test_boxes_written_as_corners_stop_the_training(tmp_path: Path) -> None:
             f"{number} 0.1 0.4 0.6 0.9",
             label=tmp_path / f"labels/{name}.txt",
         )
-    (told,) = [found for found in looked(tmp_path).found if found.kind == "coordinates"]
+    (told,) = [found for found in looked(tmp_path).findings if found.kind == "coordinates"]
     assert told.fatal
     assert "class x y w h" in told.message
 
@@ -96,7 +96,7 @@ def test_decimals_with_a_comma_are_told_as_that(tmp_path: Path) -> None:
             "0 0,5 0,5 0,25 0,25",
             label=tmp_path / f"labels/{split}/{split}.txt",
         )
-    (told,) = [found for found in looked(tmp_path).found if found.kind == "malformed_line"]
+    (told,) = [found for found in looked(tmp_path).findings if found.kind == "malformed_line"]
     assert "written with a point" in told.message
 
 
@@ -110,8 +110,8 @@ def test_one_angle_in_the_sixth_column_makes_all_of_them_angles(tmp_path: Path) 
             f"{number % 3} 0.5 0.5 0.25 0.25 {1.57 if number == 4 else 0.1 * number:g}",
             label=tmp_path / f"labels/{name}.txt",
         )
-    found = {found.kind: found for found in looked(tmp_path).found}
+    found = {found.kind: found for found in looked(tmp_path).findings}
     assert found["angles"].fatal
     assert "four corners" in found["angles"].message
     (tmp_path / "labels/train/a4.txt").write_text("0 0.5 0.5 0.25 0.25 0.9\n")
-    assert "angles" not in {found.kind for found in looked(tmp_path).found}
+    assert "angles" not in {found.kind for found in looked(tmp_path).findings}

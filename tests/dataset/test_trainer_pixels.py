@@ -168,7 +168,7 @@ def test_a_file_spoiled_after_the_check_does_not_end_the_job(
     image = folder / "images/train/late.tif"
     image.write_bytes(FILES["float tiff"][1]())
     dataset = checked(folder)
-    assert dataset.scanned
+    dataset.scan()
     image.write_bytes(b"II*\0")
     view = dataset.materialise(tmp_path / "job").parent
     assert len(list((view / "images/train").iterdir())) == 6

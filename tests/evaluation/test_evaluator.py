@@ -42,7 +42,7 @@ class Oracle:
     def __init__(self, dataset: Dataset, change: Callable[[int, list[Any]], list[Any]]) -> None:
         self._answers: list[np.ndarray] = []
         self._asked = -1  # the first is a rehearsal
-        for i, image in enumerate(dataset.scanned.splits["val"]):
+        for i, image in enumerate(dataset.scan().splits["val"]):
             lines = dataset.labels[image].read_text().splitlines()
             rows = [[int(c), 0.9, *_xyxy(*map(float, rest))] for c, *rest in map(str.split, lines)]
             self._answers.append(_output(change(i, rows)))
@@ -232,7 +232,7 @@ def make_network(task: Task, folder: Path, dataset: Dataset) -> None:
         yaml["kpt_shape"] = list(dataset.keypoints.shape)
     described = describe_yolo(yaml, imgsz=IMGSZ, names=dataset.names)
     module = build_model(described)
-    paths = dataset.scanned.splits["train"]
+    paths = dataset.scan().splits["train"]
     pictures = np.stack([np.asarray(Image.open(path).resize((IMGSZ,) * 2)) for path in paths])
     for layer in module.modules():
         if isinstance(layer, torch.nn.BatchNorm2d):
@@ -270,7 +270,7 @@ def odd_sizes(folder: Path, task: Task) -> Path:
 def label_as_found(dataset: Dataset, engine: Engine, described: ModelDescription) -> None:
     """Make labels of what the network finds, a little beside: so that it is right at times."""
     random = rng(0)
-    for image in dataset.scanned.splits["val"]:
+    for image in dataset.scan().splits["val"]:
         pixels = decode(image.read_bytes(), 10**6)
         size = np.array(pixels.shape[1::-1])
         outputs = [part[0] for part in engine.run(prepare(pixels, described)[None])]

@@ -26,7 +26,7 @@ def test_problems_stand_in_the_log_briefly(
     look_through(checked(folder), job)
     left_out, told, more = job.lines
     assert left_out.startswith("Left out: images/train/0001.jpg: ")
-    assert told.startswith("Data set: ")
+    assert told.startswith("Dataset: ")
     assert "1 more kinds of problems" in more
     assert len(told) < 320
 

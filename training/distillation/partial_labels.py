@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dataset.dataset import Dataset
+from dataset.training_data import TrainingData
 from training.replay.merged_dataset import DatasetPart, MergedDataset, is_replayed
 
 SURE = 0.25  # the teacher's score from which an answer counts as an object in the scale
 
 
-def unlabelled(dataset: Dataset) -> tuple[list[int], list[int]]:
+def unlabelled(dataset: TrainingData) -> tuple[list[int], list[int]]:
     """The ids of classes that new pictures, and old ones, have no labels for.
 
     A data set that names a class is taken to have all its objects labelled.

@@ -54,7 +54,7 @@ def judged(dataset: MergedDataset, old: int) -> EpochCriteria | None:
         dataset: New and old data.
         old: How many classes of the union, the first, are old.
     """
-    if dataset.replayed is None or dataset.new is None:
+    if dataset.replayed is None:
         return None
     grows = len(dataset.names) > old
     on_old = frozenset(i for i in dataset.replayed.ids if i is not None and i < old)

@@ -23,7 +23,7 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 from torchvision.models.mobilenetv2 import InvertedResidual
 
 from cores import cpu_count
-from dataset.dataset import Dataset
+from dataset.training_data import TrainingData
 from errors import ValidationFailed
 from evaluation.confusion import classifier_scores
 from jobs.artifacts import BEST, CHECKPOINTS, note_best
@@ -96,12 +96,12 @@ class Session:
     """One job's training: the network, the optimiser, how far they are."""
 
     def __init__(
-        self, recipe: Recipe, job: JobHandle, dataset: Dataset, start: Start, device: Any
+        self, recipe: Recipe, job: JobHandle, dataset: TrainingData, start: Start, device: Any
     ) -> None:
         self.recipe, self.job, self.dataset, self.device = recipe, job, dataset, device
         self.how = preprocessing_for(recipe.imgsz, start.preprocessing)
         hyper = recipe.hyper
-        images, classes = dataset.scanned.splits, dataset.classes
+        images, classes = dataset.scan().splits, dataset.classes
         self.amount: Amount = amount_of(recipe, len(images["train"]))
         cores = cpu_count()
         workers = int(hyper.get("workers", 0 if cores <= 2 else min(8, cores - 2)))
@@ -144,7 +144,7 @@ class Session:
 
     @classmethod
     def begin(
-        cls, recipe: Recipe, job: JobHandle, dataset: Dataset, start: Start, device: Any
+        cls, recipe: Recipe, job: JobHandle, dataset: TrainingData, start: Start, device: Any
     ) -> Session:
         """A new training, or the one that the checkpoint holds."""
         torch.manual_seed(recipe.seed)
@@ -157,7 +157,7 @@ class Session:
         elif session.state.batch:
             place = f"{session.state.batch + 1} of {len(session.loader)}"
             where = f"from batch {place} in epoch {session.state.epoch + 1}"
-        counts = [len(dataset.scanned.splits[split]) for split in ("train", "val")]
+        counts = [len(dataset.scan().splits[split]) for split in ("train", "val")]
         job.log(
             f"Training {where} to epoch {recipe.epochs} on {device}: {counts[0]} pictures, "
             f"{counts[1]} for validation, batch {recipe.batch}, imgsz {recipe.imgsz}, AdamW with "
@@ -330,7 +330,7 @@ class Session:
         )
 
 
-def network(recipe: Recipe, dataset: Dataset, start: Start, job: JobHandle) -> nn.Module:
+def network(recipe: Recipe, dataset: TrainingData, start: Start, job: JobHandle) -> nn.Module:
     """A network with an output a class; rows of classes that the start knows are kept by name."""
     width = float(start.architecture.get("width_mult", 1.0))
     description = describe_mobilenet(

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from dataset.allowed_roots import data_roots
-from dataset.dataset import Dataset
 from dataset.inspection import check
+from dataset.training_data import TrainingData
 from errors import ValidationFailed
 from settings import Settings, get_settings
 from training.distillation.criterion import (
@@ -72,7 +72,7 @@ def train(recipe: Recipe, job: JobHandle, tuning: Tuning = TUNING) -> Trained:
 
     run = Run(recipe, job, dataset, start)
     if replayed:
-        fresh = len(dataset.scanned.splits["train"]) - replayed
+        fresh = len(dataset.scan().splits["train"]) - replayed
         run.samples = fresh + share(fresh, options.replay_ratio)
         run.extensions = (type("Replay", (Marking, Replaying), {"ratio": options.replay_ratio}),)
     lesson = DistillationSession(run, options, teacher, (ours, theirs), tuning)
@@ -89,7 +89,7 @@ def train(recipe: Recipe, job: JobHandle, tuning: Tuning = TUNING) -> Trained:
 
 def with_old_data(
     recipe: Recipe, options: DistillationOptions, job: JobHandle, settings: Settings
-) -> tuple[Dataset, int]:
+) -> tuple[TrainingData, int]:
     """The data set, together with a memory of old pictures where that was asked for.
 
     Returns:

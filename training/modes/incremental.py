@@ -211,14 +211,14 @@ def lesson(recipe: Recipe, job: JobHandle, settings: Settings) -> IncrementalSet
     roots = data_roots(settings)
     new = check(recipe.dataset, recipe.task, roots, min_classes=1)
     old = check(options.old_data, recipe.task, roots, min_classes=1) if options.old_data else None
-    for dataset in (new, old):
-        if dataset is not None:
-            look_through(dataset, job)
+    for given in (new, old):
+        if given is not None:
+            look_through(given, job)
     before = load_start(recipe.origin, job.folder / "base", settings)
     known_points = Keypoints(tuple(before.architecture.get("kpt_shape") or ()))
-    for dataset in (new, old):
-        if dataset is not None and dataset.keypoints:
-            check_keypoints(dataset.keypoints, known_points, "the data", "the base model")
+    for given in (new, old):
+        if given is not None and given.keypoints:
+            check_keypoints(given.keypoints, known_points, "the data", "the base model")
     union = unite(before.names, new.names, new.counts["train"], options.new_classes)
     start = expand(before, union)
     added = f"{len(union.added)} new ones: {', '.join(union.added)}" if union.added else "no new"
@@ -248,7 +248,7 @@ def lesson(recipe: Recipe, job: JobHandle, settings: Settings) -> IncrementalSet
             job.log(f"The base model {has} {what}, to stand for old pictures.")
         met = _start_rows(start, union, new, known, extractor, recipe.seed, job)
     start = _begun(start, recipe, job, settings)
-    amount = len(dataset.new.splits["train"]) if dataset.new else 0
+    amount = len(dataset.new.splits["train"])
     ratio = options.replay_ratio if memory else 0.0
     samples = amount + share(amount, ratio)
     return IncrementalSetup(
@@ -312,7 +312,7 @@ def _memory(
         recipe.seed,
         look,
     )
-    pool = len(old.scanned.splits["train"])
+    pool = len(old.scan().splits["train"])
     job.log(
         f"{len(memory)} of {pool} old pictures are kept for replay, {options.replay_ratio:.0%} "
         f"of each epoch (max_replay_samples {options.max_replay_samples}, {options.rehearsal})."
@@ -343,7 +343,7 @@ def _start_rows(
     ids = union.ids(new.names)
     images = {
         image: cls
-        for image in new.scanned.splits["train"]
+        for image in new.scan().splits["train"]
         if (cls := ids[new.classes[image]]) is not None and cls >= union.old
     }
     features, own = look_at(extractor, images, job.check)

@@ -54,7 +54,7 @@ def remember(
     except (OSError, ValueError, KeyError):
         pass
     part = DatasetPart(old, {}, tuple(ids))
-    pool = old.scanned.splits["train"]
+    pool = old.scan().splits["train"]
     counts = objects(part, pool, 1 + max((i for i in ids if i is not None), default=0))
     known = np.flatnonzero(counts.sum(axis=1) > 0)
     if len(known) > amount * LOOKED_AT and criterion in SEEN_APART:

@@ -1,4 +1,4 @@
-"""New data, and old data to rehearse on, as the one data set that a job trains on.
+"""New data, and old data to rehearse on, merged into what one job trains on.
 
 Labels are rewritten into the ids of the union of classes, in the job's private view only.
 """
@@ -7,126 +7,149 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
-import yaml
-
-from dataset.dataset import Dataset, ScanResult, description, link, view_suffix
-from dataset.label_files import LabelRow, as_text, parse
+from dataset.data_yaml import Keypoints
+from dataset.dataset import Dataset, ScanResult, named_counts
+from dataset.image_scan import Progress, no_progress
+from dataset.issues import Finding
+from dataset.label_files import LabelRow, as_text
+from dataset.view import new_view, place_image, view_suffix, write_data_yaml, write_yaml
+from models_store.description import Task
 from training.planning.class_union import ClassUnion
 
 REPLAYED, NEW = "replayed-", "new-"  # what the view's file names begin with
+SPLITS = ("train", "val")
 
 
 def is_replayed(file: str | os.PathLike[str]) -> bool:
-    """Whether a picture of the view comes from the old data."""
+    """Whether an image of the view comes from the old data."""
     return os.path.basename(file).startswith(REPLAYED)
 
 
 @dataclass(frozen=True)
 class DatasetPart:
-    """Pictures of one data set, by split, and where its classes are in the union."""
+    """Images of one dataset, by split, and where its classes are in the union.
+
+    Attributes:
+        splits: Split → images of `dataset`.
+        ids: Class id of `dataset` → class id of the union; None: the union lacks the class.
+    """
 
     dataset: Dataset
     splits: Mapping[str, Sequence[Path]]
     ids: tuple[int | None, ...]
 
     def rows(self, image: Path) -> tuple[LabelRow, ...]:
-        """The picture's objects under the union's ids; those of other classes are left out."""
-        label = self.dataset.labels.get(image)
-        if label is None:
-            return ()
-        found = parse(label.read_bytes(), self.dataset.form).rows
-        pairs = ((self.ids[row.cls], row) for row in found)
+        """The image's objects under the ids of the union; those of other classes are left out."""
+        pairs = ((self.ids[row.cls], row) for row in self.dataset.rows(image))
         return tuple(LabelRow(cls, row.values) for cls, row in pairs if cls is not None)
 
     def classes(self, image: Path) -> tuple[int, ...]:
-        """The class of each of the picture's objects in the union; of a classifier's picture."""
-        if self.dataset.task != "classify":
-            return tuple(row.cls for row in self.rows(image))
-        cls = self.ids[self.dataset.classes[image]]
-        return () if cls is None else (cls,)
+        """The image's class for `classify`, else of each of its objects; ids of the union."""
+        if self.dataset.task == "classify":
+            own: tuple[int, ...] = (self.dataset.classes[image],)
+        else:
+            own = self.dataset.object_classes.get(image, ())
+        return tuple(cls for cls in (self.ids[i] for i in own) if cls is not None)
+
+    def counts(self, split: str) -> Counter[int]:
+        """Class id of the union → objects in a split (images, for `classify`)."""
+        return Counter(cls for image in self.splits[split] for cls in self.classes(image))
 
 
 @dataclass(frozen=True)
-class MergedDataset(Dataset):
-    """A data set made of two; see `unite_data`.
+class MergedDataset:
+    """New data and replayed old data under the ids of one union of classes; see `unite_data`.
+
+    Satisfies `TrainingData`.
 
     Attributes:
+        names: Class names of the union, in order of id.
         new: What is learned: train and val.
-        replayed: Old pictures trained on again, and the old val split; None: there are none.
+        replayed: Old images trained on again, and the old val split; None: there are none.
+        classes: Image of train → class id. For `classify` only.
+        counts: Class id → objects in train (images, for `classify`).
+        scanned: The images of both parts.
     """
 
-    new: DatasetPart | None = None
-    replayed: DatasetPart | None = None
+    names: tuple[str, ...]
+    new: DatasetPart
+    replayed: DatasetPart | None
+    classes: Mapping[Path, int]
+    counts: Mapping[int, int]
+    scanned: ScanResult
+
+    @property
+    def task(self) -> Task:
+        return self.new.dataset.task
+
+    @property
+    def keypoints(self) -> Keypoints | None:
+        return self.new.dataset.keypoints
 
     @property
     def parts(self) -> Iterator[tuple[str, DatasetPart]]:
+        """Each part, with what its file names in the view begin with."""
         for prefix, part in ((NEW, self.new), (REPLAYED, self.replayed)):
             if part is not None:
                 yield prefix, part
 
     @property
+    def class_counts(self) -> dict[str, int]:
+        """Class name → objects in train (images, for `classify`)."""
+        return named_counts(self.names, self.counts)
+
+    @property
     def learned(self) -> Dataset:
-        return self.new.dataset if self.new else self
+        """The new dataset."""
+        return self.new.dataset
 
     @property
     def learned_counts(self) -> dict[str, int]:
-        """As `class_counts`, of the new pictures alone, under the names of the union."""
-        counts = Counter[int]()
-        for image in self.new.splits["train"] if self.new else ():
-            counts.update(self.new.classes(image) if self.new else ())
-        return {name: counts[class_id] for class_id, name in enumerate(self.names)}
+        """As `class_counts`, of the new images alone."""
+        return named_counts(self.names, self.new.counts("train"))
 
-    @cached_property
-    def scanned(self) -> ScanResult:
-        splits = {
-            split: tuple(i for _, part in self.parts for i in part.splits.get(split, ()))
-            for split in ("train", "val")
-        }
-        pictures = {
-            i: p for _, part in self.parts for i, p in part.dataset.scanned.pictures.items()
-        }
-        return ScanResult(splits, pictures, self.new.dataset.scanned.findings if self.new else ())
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What is wrong with the images of the new data."""
+        return self.scanned.findings
 
-    def scan(self, seen: Callable[[int, int], None]) -> ScanResult:
-        """The pictures were looked at when the parts were put together."""
+    def scan(self, progress: Progress = no_progress) -> ScanResult:
+        """The images of both parts, which were scanned when the parts were put together."""
         return self.scanned
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
-        """Of both data sets, and of which old pictures are trained on."""
+        """Identifies both datasets, and which old images are trained on."""
         total = hashlib.sha256("\0".join(self.names).encode())
         for _, part in self.parts:
-            pictures = part.dataset.scanned.pictures
+            scanned = part.dataset.scan().images
             total.update(part.dataset.fingerprint.encode())
-            for digest in sorted(pictures[image].digest for image in part.splits["train"]):
+            for digest in sorted(scanned[image].digest for image in part.splits["train"]):
                 total.update(digest.encode())
         return total.hexdigest()
 
     def materialise(self, folder: Path) -> Path:
-        partial = folder.with_name(f"{folder.name}.partial")
-        for old in (partial, folder):
-            shutil.rmtree(old, ignore_errors=True)
-        partial.mkdir(parents=True)
-        for split in ("train", "val"):
-            for prefix, part in self.parts:
-                self._write(partial, split, prefix, part)
-        # Class folders are in order of name, but ids have to stay: Ultralytics reads the order
-        # from this file, and the folders are then the ids (8.4.190, data/dataset.py).
-        classify = self.task == "classify"
-        names: dict[str, object] = {"names": dict(enumerate(self.names))}
-        text = names if classify else description(self, folder)
-        (partial / (".ndjson.yaml" if classify else "data.yaml")).write_text(
-            yaml.safe_dump(text, sort_keys=False, allow_unicode=True), encoding="utf-8"
-        )
-        os.replace(partial, folder)
-        return folder if classify else folder / "data.yaml"
+        """Write the view that one job trains on, labels under the ids of the union.
+
+        Returns:
+            The data.yaml, or the folder of the splits for `classify`.
+        """
+        with new_view(folder) as partial:
+            for split in SPLITS:
+                for prefix, part in self.parts:
+                    self._write(partial, split, prefix, part)
+            if self.task == "classify":
+                # Class folders are in order of name, but ids have to stay: Ultralytics reads the
+                # order from this file, and the folders are then the ids (8.4.190, data/dataset.py).
+                write_yaml(partial / ".ndjson.yaml", {"names": dict(enumerate(self.names))})
+                return folder
+            write_data_yaml(partial / "data.yaml", folder, SPLITS, self.names, self.keypoints)
+        return folder / "data.yaml"
 
     def _write(self, folder: Path, split: str, prefix: str, part: DatasetPart) -> None:
         if self.task == "classify":
@@ -136,58 +159,53 @@ class MergedDataset(Dataset):
             (folder / "images" / split).mkdir(parents=True, exist_ok=True)
             (folder / "labels" / split).mkdir(parents=True, exist_ok=True)
         for number, image in enumerate(part.splits.get(split, ())):
-            suffix = view_suffix(part.dataset, image)
-            name = f"{prefix}{number:06}"
+            scanned = part.dataset.scan().images[image]
+            stem = f"{prefix}{number:06}"
+            name = f"{stem}{view_suffix(image, scanned)}"
             if self.task == "classify":
                 (cls,) = part.classes(image)
-                link(part.dataset, image, folder / split / str(cls) / f"{name}{suffix}")
+                place_image(image, scanned, folder / split / str(cls) / name)
                 continue
-            if not link(part.dataset, image, folder / "images" / split / f"{name}{suffix}"):
+            if not place_image(image, scanned, folder / "images" / split / name):
                 continue
             text = as_text(part.rows(image))
-            (folder / "labels" / split / f"{name}.txt").write_text(text, encoding="utf-8")
+            (folder / "labels" / split / f"{stem}.txt").write_text(text, encoding="utf-8")
 
 
 def unite_data(
     union: ClassUnion, new: Dataset, old: Dataset | None, replayed: Sequence[Path]
 ) -> MergedDataset:
-    """The data set to train on.
+    """The data to train on.
 
     Args:
         union: Classes of the model and of the new data.
         new: All of it is trained and validated on.
         old: Its val split is validated on too, where given.
-        replayed: The pictures of old's train split to train on.
+        replayed: The images of old's train split to train on.
     """
-    learned = DatasetPart(new, _with_known(new, union), union.ids(new.names))
-    kept = None
+    parts = [DatasetPart(new, _with_known(new, union), union.ids(new.names))]
     if old is not None:
         splits = {"train": tuple(replayed), "val": _with_known(old, union)["val"]}
-        kept = DatasetPart(old, splits, union.ids(old.names))
+        parts.append(DatasetPart(old, splits, union.ids(old.names)))
     counts = Counter[int]()
     classes: dict[Path, int] = {}
-    for part in (learned, kept):
-        for image in part.splits["train"] if part else ():
-            found = part.classes(image) if part else ()
-            counts.update(found)
-            if new.task == "classify":
-                (classes[image],) = found
-    return MergedDataset(
-        new.root,
-        new.task,
-        union.names,
-        {},
-        classes=classes,
-        keypoints=new.keypoints,
-        counts={"train": counts},
-        new=learned,
-        replayed=kept,
+    for part in parts:
+        counts.update(part.counts("train"))
+        if new.task == "classify":
+            for image in part.splits["train"]:
+                (classes[image],) = part.classes(image)
+    scanned = ScanResult(
+        {split: tuple(i for part in parts for i in part.splits[split]) for split in SPLITS},
+        {image: one for part in parts for image, one in part.dataset.scan().images.items()},
+        new.scan().findings,
     )
+    kept = parts[1] if old is not None else None
+    return MergedDataset(union.names, parts[0], kept, classes, counts, scanned)
 
 
 def _with_known(dataset: Dataset, union: ClassUnion) -> dict[str, tuple[Path, ...]]:
-    """The readable pictures; for `classify` those of a class that the union has."""
-    splits = {split: dataset.scanned.splits.get(split, ()) for split in ("train", "val")}
+    """The readable images; for `classify` those of a class that the union has."""
+    splits = {split: dataset.scan().splits.get(split, ()) for split in SPLITS}
     if dataset.task != "classify":
         return splits
     ids = union.ids(dataset.names)

@@ -14,7 +14,7 @@ from training.planning.recipe import Recipe
 from training.start_weights import Start
 
 if TYPE_CHECKING:
-    from dataset.dataset import Dataset
+    from dataset.training_data import TrainingData
     from jobs.handle import JobHandle
 
 Hook = Callable[[Any], None]  # gets the trainer
@@ -26,7 +26,7 @@ class Run:
 
     recipe: Recipe
     job: JobHandle
-    dataset: Dataset
+    dataset: TrainingData
     start: Start
     hooks: Mapping[str, Hook] = field(default_factory=dict)  # Ultralytics' events
     extensions: tuple[type, ...] = ()  # mixed in before Ultralytics' trainer
@@ -44,14 +44,14 @@ class Run:
     @property
     def images(self) -> int:
         """Training pictures of an epoch, without unreadable ones."""
-        return self.samples or len(self.dataset.scanned.splits["train"])
+        return self.samples or len(self.dataset.scan().splits["train"])
 
     @property
     def decoded(self) -> int:
         """Bytes of the pictures in memory: a classifier's are kept in full, others scaled."""
-        looked, imgsz = self.dataset.scanned, self.recipe.imgsz
-        used = (image for split in ("train", "val") for image in looked.splits.get(split, ()))
-        pictures = [looked.pictures[image] for image in used]
+        scanned, imgsz = self.dataset.scan(), self.recipe.imgsz
+        used = (image for split in ("train", "val") for image in scanned.splits.get(split, ()))
+        pictures = [scanned.images[image] for image in used]
         if self.recipe.task == "classify":
             return sum(picture.width * picture.height * 3 for picture in pictures)
         return len(pictures) * imgsz * imgsz * 3

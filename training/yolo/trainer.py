@@ -294,7 +294,7 @@ def _measure_classes(run: Run, model: nn.Module) -> ClassPrototypes:
         model, "classify", run.recipe.imgsz, torch.device("cuda" if gpu else "cpu")
     )
     classes = run.dataset.classes
-    images = {image: classes[image] for image in run.dataset.scanned.splits["train"]}
+    images = {image: classes[image] for image in run.dataset.scan().splits["train"]}
     return ClassPrototypes.measure(extractor, images, len(run.dataset.names), run.job.check)
 
 

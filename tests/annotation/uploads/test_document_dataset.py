@@ -13,6 +13,7 @@ from annotation.originals import adopt, originals
 from annotation.store import AnnotatedDatasets
 from annotation.uploads.upload import add_upload
 from database import Database
+from dataset.issues import require_usable
 from dataset.store import DatasetStore
 from errors import DatasetInvalid, VisionLoopError
 from formats.annotations import Annotations
@@ -115,7 +116,7 @@ def test_images_alone_are_a_data_set_to_annotate(
     assert card["task"] == (task or "detect")
     dataset = store.open(card["id"])
     with pytest.raises(DatasetInvalid, match="Next: annotate them"):
-        dataset.require_usable()
+        require_usable(dataset.findings)
     database = Database(settings)
     annotated = AnnotatedDatasets(database)
     row = adopt(annotated, store, card["id"])

@@ -201,7 +201,7 @@ def test_pictures_are_known_by_content_and_new_ones_join(
     service: Service, tmp_path: Path, picture: Callable[..., bytes]
 ) -> None:
     dataset = upload(service, tmp_path)
-    row = next(iter(service.gateway.datasets.open(dataset).scanned.pictures.values()))
+    row = next(iter(service.gateway.datasets.open(dataset).scan().images.values()))
     shape = {"label": "circle", "shape_type": "rectangle", "points": [[1, 1], [30, 30]]}
     known = {"imageWidth": 64, "imageHeight": 64, "imagePath": f"{row.digest}.jpg"}
     answer = service.post(

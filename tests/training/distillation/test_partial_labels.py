@@ -63,7 +63,7 @@ def test_names_decide_what_is_labelled(
 ) -> None:
     new, old = shapes(tmp_path / "new"), shapes(tmp_path / "old", theirs)
     union = unite(new.names, old.names, old.counts["train"])
-    both = unite_data(union, new, old, old.scanned.splits["train"])
+    both = unite_data(union, new, old, old.scan().splits["train"])
     assert unlabelled(both) == expected
     assert unlabelled(new) == ([], [])
 
