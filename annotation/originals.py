@@ -64,7 +64,7 @@ def point_names(dataset: Dataset) -> tuple[str, ...]:
     """The key points' names, or their numbers; empty where there are none."""
     if dataset.keypoints is None:
         return ()
-    return dataset.keypoints.names or tuple(map(str, range(dataset.keypoints.shape[0])))
+    return dataset.keypoints.labels
 
 
 def adopt(store: AnnotatedDatasets, datasets: DatasetStore, dataset_id: str) -> AnnotatedDataset:

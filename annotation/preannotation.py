@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from formats.annotations import Annotations, Box
+from formats.annotations import Annotations, Box, keypoint_labels
 from formats.label_studio import Region, to_label_studio
 from formats.label_studio_config import Control, Kind, LabelConfig, plain
 from models_store.description import TYPES, Task
@@ -189,7 +189,7 @@ def _labels(control: Control, names: Iterable[str]) -> dict[str, str]:
 def _points(control: Control, model: ModelVersion) -> dict[str, str]:
     """Key point's name → label, by `model_index` or by name."""
     shape = model.description.keypoint_shape
-    names = model.description.keypoint_names or tuple(map(str, range(shape[0] if shape else 0)))
+    names = keypoint_labels(model.description.keypoint_names, shape[0] if shape else 0)
     found = _labels(control, names)
     for label in control.labels:
         if label.point is not None and label.point < len(names):

@@ -11,7 +11,7 @@ from api.schemas import InferOptions, RequestFields, Unit
 from errors import ModelNotFound, ValidationFailed
 from field_names import Unknown
 from formats.annotation_tools import TOOLS, Tool, ToolName
-from formats.annotations import Annotations
+from formats.annotations import Annotations, keypoint_labels
 from formats.coco import to_coco
 from formats.label_studio import to_label_studio, to_task
 from formats.labelme import to_labelme
@@ -186,7 +186,7 @@ def point_names(model: ModelVersion) -> tuple[str, ...]:
     """The key points' names, or their numbers; empty where the model has none."""
     shape = model.description.keypoint_shape
     count = shape[0] if shape else 0
-    return model.description.keypoint_names or tuple(map(str, range(count)))
+    return keypoint_labels(model.description.keypoint_names, count)
 
 
 async def predict(gateway: Gateway, image: bytes, options: InferOptions) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from dataset.allowed_roots import confine
-from dataset.documents.class_folder_annotations import says_no_class
+from dataset.documents.class_folder_annotations import names_no_class
 from dataset.image_files import SUFFIXES, entries, is_folder, is_junk, walk
 from dataset.issues import Findings
 from errors import DatasetInvalid
@@ -99,7 +99,7 @@ def read_splits(
             for entry in entries(top) if top.is_dir() else []:
                 if is_junk(entry.name) or not is_folder(entry):
                     continue
-                if entry.name.lower() in NEVER or (whole and says_no_class(entry.name)):
+                if entry.name.lower() in NEVER or (whole and names_no_class(entry.name)):
                     continue
                 found = dict.fromkeys(walk(Path(entry.path), roots, findings), entry.name)
                 splits[split].update(found)

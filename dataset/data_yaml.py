@@ -18,6 +18,7 @@ from dataset.image_files import SUFFIXES, foreign, walk
 from dataset.image_lists import listed
 from dataset.issues import Findings
 from errors import DatasetInvalid, Forbidden
+from formats.annotations import keypoint_labels
 from models_store.description import class_names
 
 BIGGEST = 4 * 2**20  # bytes of a data.yaml
@@ -40,6 +41,11 @@ class Keypoints(NamedTuple):
     shape: tuple[int, int]
     flip: tuple[int, ...] | None = None
     names: tuple[str, ...] | None = None
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of the key points, or their numbers where they have none."""
+        return keypoint_labels(self.names, self.shape[0])
 
 
 class Described(NamedTuple):
@@ -195,8 +201,7 @@ def names_in(file: Path) -> tuple[tuple[str, ...], tuple[str, ...], int]:
     points = _keypoints(file, content)
     if points is None:
         return _names(file, content, Findings()), (), 3
-    named = points.names or tuple(map(str, range(points.shape[0])))
-    return _names(file, content, Findings()), named, points.shape[1]
+    return _names(file, content, Findings()), points.labels, points.shape[1]
 
 
 def find_yaml(folder: Path) -> Path | None:

@@ -17,7 +17,7 @@ from dataset import image_scan
 from dataset.data_yaml import Keypoints
 from dataset.image_scan import Progress, ScannedImage, no_progress
 from dataset.issues import Finding, Findings, require_usable
-from dataset.label_files import Form, LabelRow, as_text, parse
+from dataset.label_files import LabelFormat, LabelRow, as_text, parse
 from dataset.label_scan import shown
 from dataset.view import new_view, place_image, view_suffix, write_data_yaml
 from models_store.description import Task
@@ -80,9 +80,11 @@ class Dataset:
     _scan_result: ScanResult | None = field(default=None, init=False, repr=False)
 
     @property
-    def form(self) -> Form:
+    def label_format(self) -> LabelFormat:
         """What a line of its label files must be."""
-        return Form(self.task, len(self.names), self.keypoints.shape if self.keypoints else None)
+        return LabelFormat(
+            self.task, len(self.names), self.keypoints.shape if self.keypoints else None
+        )
 
     @property
     def class_counts(self) -> dict[str, int]:
@@ -101,7 +103,7 @@ class Dataset:
             OSError: The file cannot be read any more.
         """
         label = self.labels.get(image)
-        return parse(label.read_bytes(), self.form).rows if label is not None else ()
+        return parse(label.read_bytes(), self.label_format).rows if label is not None else ()
 
     def scan(self, progress: Progress = no_progress) -> ScanResult:
         """Read and decode every image: seconds per thousand the first time, then at hand.

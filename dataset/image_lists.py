@@ -29,7 +29,7 @@ def listed(file: Path, base: Path, roots: Sequence[Path], findings: Findings) ->
         DatasetInvalid: The file cannot be used, an image of another machine is not there, or two
             of its lines lead to one image.
     """
-    found = _Found(file, base, roots)
+    found = _ImageFinder(file, base, roots)
     images: dict[Path, None] = {}
     asked, missing, by_tail = 0, 0, 0
     first_missing = first_tail = ""
@@ -103,7 +103,7 @@ def _names(file: Path, findings: Findings) -> Iterator[tuple[int, str]]:
         )
 
 
-class _Found:
+class _ImageFinder:
     """Finds images, asking for each folder once whether it may be read."""
 
     def __init__(self, file: Path, base: Path, roots: Sequence[Path]) -> None:

@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import json
 import os
-import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +24,7 @@ from cores import cpu_count
 from dataset.image_files import CONVERTED
 from dataset.trainer_pixels import needs_pixels, reads_the_same
 from errors import VisionLoopError
+from files import atomic_write
 from inference.images import Pixels, decode, read_header
 from settings import get_settings
 
@@ -131,7 +131,7 @@ def _look(path: Path, known: ScannedImage | None, limit: int) -> ScannedImage:
         header = read_header(data, limit)
         width, height = header.width, header.height
         suffix = path.suffix.lower()
-        pixels = decode(data, limit) if needs_pixels(suffix, header) else _decode(data, limit)
+        pixels = decode(data, limit) if needs_pixels(suffix, header) else decode_fully(data, limit)
         converted = suffix in CONVERTED or not reads_the_same(data, suffix, header, pixels)
     except VisionLoopError as error:
         problem = error.message
@@ -139,7 +139,7 @@ def _look(path: Path, known: ScannedImage | None, limit: int) -> ScannedImage:
     return ScannedImage(facts.st_size, facts.st_mtime_ns, digest, width, height, problem, converted)
 
 
-def _decode(data: bytes, limit: int) -> Pixels | None:
+def decode_fully(data: bytes, limit: int) -> Pixels | None:
     """Raises what `inference.images.decode` raises; a whole JPEG is decoded at an eighth of
     its size, which reads all of its data in a third of the time, and gives None."""
     if data[:3] == b"\xff\xd8\xff" and data.endswith(b"\xff\xd9"):
@@ -174,11 +174,8 @@ class _Cache:
     def write(self, pictures: dict[str, ScannedImage], keys: set[str]) -> None:
         """What concerns `keys`; the others are gone from the data set."""
         content = {"format": FORMAT, "pictures": {k: v for k, v in pictures.items() if k in keys}}
-        temporary = self.file.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
         with contextlib.suppress(OSError):  # a full disk must not fail a check
-            self.folder.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(json.dumps(content))
-            os.replace(temporary, self.file)
+            atomic_write(self.file, json.dumps(content))
             old = sorted(self.folder.glob("*.json"), key=lambda file: file.stat().st_mtime)
             for file in old[:-MOST_CACHES]:
                 file.unlink(missing_ok=True)

@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from dataset import class_folders, data_yaml, label_forms
+from dataset import class_folders, data_yaml, label_format_detection
 from dataset.allowed_roots import client_path, confine, there
 from dataset.dataset import Dataset, Splits
 from dataset.image_files import match_labels
 from dataset.issues import Findings, require_usable
-from dataset.label_files import Form
+from dataset.label_files import LabelFormat
 from dataset.label_scan import judge, read_labels
 from dataset.plain_folder import hint, plain
 from errors import DatasetInvalid, DatasetNotFound
@@ -166,15 +166,15 @@ def _labelled(
             "'images'." + hint(root)
         )
     if keypoints is None:
-        forms = label_forms.scan(labels.values())
+        statistics = label_format_detection.scan(labels.values())
         if task == "pose":
-            raise DatasetInvalid(label_forms.without_keypoints(forms))
-        label_forms.require_stated(forms, task, findings)
-        task = task or forms.task()
+            raise DatasetInvalid(label_format_detection.without_keypoints(statistics))
+        label_format_detection.require_stated(statistics, task, findings)
+        task = task or statistics.task()
     task = task or "pose"
-    form = Form(task, len(names), keypoints.shape if keypoints else None)
-    tally = read_labels(splits, labels, form, root, findings)
-    judge(tally, form, names, findings)
+    label_format = LabelFormat(task, len(names), keypoints.shape if keypoints else None)
+    counted = read_labels(splits, labels, label_format, root, findings)
+    judge(counted, label_format, names, findings)
     return Dataset(
         root,
         task,
@@ -182,12 +182,12 @@ def _labelled(
         splits,
         labels,
         keypoints=keypoints,
-        rewritten=frozenset(tally.rewritten),
-        counts=tally.counts,
-        object_classes=tally.object_classes,
-        digests=tally.digests,
-        labelled=frozenset(tally.labelled),
-        refused={image: tuple(lines) for image, lines in tally.refused.items()},
+        rewritten=frozenset(counted.rewritten),
+        counts=counted.counts,
+        object_classes=counted.object_classes,
+        digests=counted.digests,
+        labelled=frozenset(counted.labelled),
+        refused={image: tuple(lines) for image, lines in counted.refused.items()},
         unlabelled=unlabelled,
         inspection_findings=findings.result(),
     )

@@ -43,7 +43,7 @@ class Issue(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Form:
+class LabelFormat:
     """What the lines must be."""
 
     task: Task
@@ -70,7 +70,7 @@ class BadLine(ValueError):
         self.kind = kind
 
 
-def parse(data: bytes, form: Form) -> Parsed:
+def parse(data: bytes, label_format: LabelFormat) -> Parsed:
     """Read the bytes of a label file. Never raises: what cannot be read becomes an issue."""
     if len(data) > BIGGEST:
         return Parsed((), (Issue(0, "malformed_line", "the file is over 16 MiB"),), True, 1)
@@ -85,13 +85,13 @@ def parse(data: bytes, form: Form) -> Parsed:
             continue
         lines += 1
         try:
-            row, shape, notes = parse_line(line, form)
+            row, shape, notes = parse_line(line, label_format)
         except BadLine as error:
             issues.append(Issue(number, error.kind, str(error)))
             continue
         shapes[shape] += 1
         issues += [Issue(number, kind, reason) for kind, reason in notes]
-        changed |= shape != _kept_shape(form.task)
+        changed |= shape != _kept_shape(label_format.task)
         rows.append(row)
     unique = tuple(dict.fromkeys(rows))
     if len(unique) < len(rows):
@@ -99,7 +99,9 @@ def parse(data: bytes, form: Form) -> Parsed:
     return Parsed(unique, tuple(issues), changed or bool(issues), lines, shapes)
 
 
-def parse_line(line: str, form: Form) -> tuple[LabelRow, Shape, list[tuple[str, str]]]:
+def parse_line(
+    line: str, label_format: LabelFormat
+) -> tuple[LabelRow, Shape, list[tuple[str, str]]]:
     """One line as a row of `form`, the shape it was written in, and what was changed.
 
     Raises:
@@ -109,9 +111,11 @@ def parse_line(line: str, form: Form) -> tuple[LabelRow, Shape, list[tuple[str, 
     cls = values[0]
     if cls != int(cls):
         raise BadLine("malformed_line", f"class id {cls:g} is no whole number")
-    if not 0 <= cls < form.classes:
-        raise BadLine("class_id", f"class id {cls:g}, but the ids are 0 to {form.classes - 1}")
-    shape = _shape(len(values), values[-1], form)
+    if not 0 <= cls < label_format.classes:
+        raise BadLine(
+            "class_id", f"class id {cls:g}, but the ids are 0 to {label_format.classes - 1}"
+        )
+    shape = _shape(len(values), values[-1], label_format)
     notes: list[tuple[str, str]] = []
     if shape == "box" and len(values) == 6:
         if not 0 <= values[5] <= 1:
@@ -121,11 +125,11 @@ def parse_line(line: str, form: Form) -> tuple[LabelRow, Shape, list[tuple[str, 
                 "from the lines, and write boxes with an angle as their four corners",
             )
         notes.append(("confidence", f"{values[5]:g}"))
-    if form.task == "detect" and shape != "box":
+    if label_format.task == "detect" and shape != "box":
         notes.append((f"{shape}_as_box", f"{len(values)} columns"))
-    if form.task == "pose":
-        numbers = _pose(values, form, notes)
-    elif form.task == "segment":
+    if label_format.task == "pose":
+        numbers = _pose(values, label_format, notes)
+    elif label_format.task == "segment":
         numbers = _segment(values, shape, notes)
     elif shape == "polygon":
         numbers = _polygon_box(_clip_points(values[1:], notes))
@@ -167,11 +171,14 @@ def _numbers(line: str) -> list[float]:
     return values
 
 
-def _shape(columns: int, last: float, form: Form) -> Shape:
-    if form.keypoints and columns == 5 + form.keypoints[0] * form.keypoints[1]:
+def _shape(columns: int, last: float, label_format: LabelFormat) -> Shape:
+    if (
+        label_format.keypoints
+        and columns == 5 + label_format.keypoints[0] * label_format.keypoints[1]
+    ):
         return "pose"
-    if form.task == "pose":
-        count, size = form.keypoints or (0, 0)
+    if label_format.task == "pose":
+        count, size = label_format.keypoints or (0, 0)
         needed = 5 + count * size
         raise BadLine("wrong_form", f"{columns} columns, {count} key points need {needed}")
     shape = shape_of(columns)
@@ -199,10 +206,12 @@ def _segment(values: list[float], shape: Shape, notes: list[tuple[str, str]]) ->
     return points
 
 
-def _pose(values: list[float], form: Form, notes: list[tuple[str, str]]) -> list[float]:
-    assert form.keypoints is not None
+def _pose(
+    values: list[float], label_format: LabelFormat, notes: list[tuple[str, str]]
+) -> list[float]:
+    assert label_format.keypoints is not None
     numbers = _clip_box(values[1:5], notes)
-    size = form.keypoints[1]
+    size = label_format.keypoints[1]
     for start in range(5, len(values), size):
         x, y, *visible = values[start : start + size]
         if visible and visible[0] not in (0, 1, 2):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dataset.issues import Findings
-from dataset.label_files import LOST, SIXTH, Form, parse
+from dataset.label_files import LOST, SIXTH, LabelFormat, parse
 from errors import DatasetInvalid
 
 TOO_MANY = 0.2  # share of unusable lines that is no accident any more
@@ -33,7 +33,7 @@ class LabelCounts:
 def read_labels(
     splits: Mapping[str, Sequence[Path]],
     labels: Mapping[Path, Path],
-    form: Form,
+    label_format: LabelFormat,
     root: Path,
     findings: Findings,
 ) -> LabelCounts:
@@ -42,9 +42,9 @@ def read_labels(
     Raises:
         DatasetInvalid: One cannot be opened.
     """
-    tally = LabelCounts()
+    counted = LabelCounts()
     for split, images in splits.items():
-        counts = tally.counts[split] = Counter()
+        counts = counted.counts[split] = Counter()
         for image in images:
             label = labels.get(image)
             if label is None:
@@ -54,49 +54,51 @@ def read_labels(
                 data = label.read_bytes()
             except OSError as error:
                 raise DatasetInvalid(f"'{label.name}' cannot be read: {error.strerror}.") from None
-            parsed = parse(data, form)
+            parsed = parse(data, label_format)
             classes = tuple(row.cls for row in parsed.rows)
             counts.update(classes)
-            tally.object_classes[image] = classes
-            tally.lines += parsed.lines
-            tally.digests[label] = hashlib.sha256(data).hexdigest()
+            counted.object_classes[image] = classes
+            counted.lines += parsed.lines
+            counted.digests[label] = hashlib.sha256(data).hexdigest()
             if parsed.rows:
-                tally.labelled.add(label)
+                counted.labelled.add(label)
             if parsed.rewritten:
-                tally.rewritten.add(label)
+                counted.rewritten.add(label)
             if lost := [issue.line for issue in parsed.issues if issue.kind in LOST]:
-                tally.refused[image] = lost
-            tally.sixth += sum(issue.reason.startswith(SIXTH) for issue in parsed.issues)
+                counted.refused[image] = lost
+            counted.sixth += sum(issue.reason.startswith(SIXTH) for issue in parsed.issues)
             for issue in parsed.issues:
                 where = f" line {issue.line}" if issue.line else ""
                 findings.add(issue.kind, f"{shown(label, root)}{where}: {issue.reason}")
-    return tally
+    return counted
 
 
-def judge(tally: LabelCounts, form: Form, names: Sequence[str], findings: Findings) -> None:
+def judge(
+    counted: LabelCounts, label_format: LabelFormat, names: Sequence[str], findings: Findings
+) -> None:
     """What the numbers say about the whole."""
     seen = findings.counts
-    many = TOO_MANY * max(tally.lines, 1)
+    many = TOO_MANY * max(counted.lines, 1)
     if seen["outside"] > many:
         findings.note(
             "coordinates",
-            f"{seen['outside']} of {tally.lines} label lines lie outside the picture: coordinates "
+            f"{seen['outside']} of {counted.lines} label lines lie outside the image: coordinates "
             "must be fractions of its width and height, 0 to 1; these may be pixels.",
             fatal=True,
         )
     if seen["malformed_line"] > many:
         findings.note(
             "labels",
-            f"{seen['malformed_line']} of {tally.lines} label lines cannot be read.",
+            f"{seen['malformed_line']} of {counted.lines} label lines cannot be read.",
             fatal=True,
         )
-    boxes = seen["box_as_polygon"] > tally.lines / 2
+    boxes = seen["box_as_polygon"] > counted.lines / 2
     if seen["wrong_form"] > many or boxes:
-        findings.note("task", _wrong_task(form), fatal=True)
-    if tally.sixth and seen["confidence"]:
+        findings.note("task", _wrong_task(label_format), fatal=True)
+    if counted.sixth and seen["confidence"]:
         findings.note(
             "angles",
-            f"{tally.sixth} label lines have a sixth column that is no confidence of 0 to 1, so "
+            f"{counted.sixth} label lines have a sixth column that is no confidence of 0 to 1, so "
             f"those of the other {seen['confidence']} may be none, either: angles, or a track's "
             "ids. Write turned boxes as their four corners, or remove the column.",
             fatal=True,
@@ -104,22 +106,22 @@ def judge(tally: LabelCounts, form: Form, names: Sequence[str], findings: Findin
     if seen["class_id"]:  # the rest would follow from it
         return
     for split in ("train", "val"):
-        if not tally.counts.get(split):
+        if not counted.counts.get(split):
             findings.note("empty", f"No usable object is labelled in {split}.", fatal=True)
-    unused = [name for i, name in enumerate(names) if not tally.counts["train"][i]]
-    if tally.counts["train"] and unused:
+    unused = [name for i, name in enumerate(names) if not counted.counts["train"][i]]
+    if counted.counts["train"] and unused:
         some = ", ".join(unused[:5]) + (", …" if len(unused) > 5 else "")
         findings.note("unused", f"Classes without an object in train: {len(unused)} ({some}).")
 
 
-def _wrong_task(form: Form) -> str:
-    if form.task == "segment":
+def _wrong_task(label_format: LabelFormat) -> str:
+    if label_format.task == "segment":
         need, hint = "polygons (class x1 y1 x2 y2 x3 y3 …)", "Boxes are for task detect."
     else:
-        count, size = form.keypoints or (0, 0)
+        count, size = label_format.keypoints or (0, 0)
         need = f"{5 + count * size} columns a line for kpt_shape [{count}, {size}]"
         hint = "Correct kpt_shape, or train with the task the labels are for."
-    return f"Task {form.task} needs {need}, and these labels have something else. {hint}"
+    return f"Task {label_format.task} needs {need}, and these labels have something else. {hint}"
 
 
 def shown(path: Path, root: Path) -> str:

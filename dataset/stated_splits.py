@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from xml.etree.ElementTree import Element
 
 from dataset.documents.image_names import NameIndex
-from dataset.documents.source_annotations import Sent
+from dataset.documents.submission import Submission
 from errors import ValidationFailed
 from formats.cvat_xml import LONGEST
 from formats.xml_documents import parse_xml, xml_format
@@ -25,7 +25,7 @@ _IN_NAME = re.compile(r"(?:^|[_.-])(train|val|valid|validation|test)(?:20\d\d)?$
 _FOLDERS = {"obj_train_data": "train", "obj_valid_data": "val", "obj_test_data": "test"}
 
 
-def stated_splits(root: Path, sent: Sent, named: Mapping[str, str]) -> dict[str, str]:
+def stated_splits(root: Path, sent: Submission, named: Mapping[str, str]) -> dict[str, str]:
     """Image of the zip → its split, for those of which one is stated.
 
     A list of images (`train.txt`, `ImageSets/Main/val.txt`) or a CVAT subset says it, else the
@@ -36,11 +36,11 @@ def stated_splits(root: Path, sent: Sent, named: Mapping[str, str]) -> dict[str,
         sent: What came in it.
         named: Image → the document that described it.
     """
-    index = NameIndex((name, name) for name in sent.pictures)
+    index = NameIndex((name, name) for name in sent.images)
     found: dict[str, set[str]] = {}
     for name, split in (*_lists(root, sent, index), *_subsets(root, sent, index)):
         found.setdefault(name, set()).add(split)
-    for name in sent.pictures:
+    for name in sent.images:
         if name in found:
             continue
         document = _IN_NAME.search(PurePosixPath(named.get(name, "")).stem)
@@ -60,7 +60,7 @@ def _folder(name: str) -> str:
     return next(filter(None, reversed(words)), "")
 
 
-def _lists(root: Path, sent: Sent, index: NameIndex[str]) -> Iterator[tuple[str, str]]:
+def _lists(root: Path, sent: Submission, index: NameIndex[str]) -> Iterator[tuple[str, str]]:
     for name in sent.ignored:
         path = root / name
         split = split_word(path.stem)
@@ -82,8 +82,12 @@ def _parted(path: Path) -> bool:
     return any((path.parent / f"{name}.txt").is_file() for name in ("train", "val"))
 
 
-def _subsets(root: Path, sent: Sent, index: NameIndex[str]) -> Iterator[tuple[str, str]]:
-    for source in {marks.source for marks in sent.marks if marks.source.lower().endswith(".xml")}:
+def _subsets(root: Path, sent: Submission, index: NameIndex[str]) -> Iterator[tuple[str, str]]:
+    for source in {
+        described.source
+        for described in sent.described
+        if described.source.lower().endswith(".xml")
+    }:
         data = (root / source).read_bytes()
         if xml_format(data) != "cvat_xml" or b"subset=" not in data:
             continue

@@ -137,6 +137,11 @@ class Annotations:
         return cls(document["image"], document["width"], document["height"], objects)
 
 
+def keypoint_labels(names: Sequence[str] | None, count: int) -> tuple[str, ...]:
+    """The names of `count` key points, or their numbers from 0 where they have none."""
+    return tuple(names or map(str, range(count)))
+
+
 def is_place(value: float) -> bool:
     """Whether a number can be a coordinate: finite, and not farther than any image reaches."""
     return abs(value) <= FARTHEST

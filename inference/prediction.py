@@ -9,7 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from errors import VisionLoopError
-from formats.annotations import ABSENT, Annotation, AnnotationPart, Annotations, Keypoint, ring
+from formats.annotations import (
+    ABSENT,
+    Annotation,
+    AnnotationPart,
+    Annotations,
+    Keypoint,
+    keypoint_labels,
+    ring,
+)
 from formats.geometry import Outline, simplify
 from models_store.description import Task
 
@@ -87,7 +95,7 @@ class Prediction:
     def point_names(self) -> tuple[str, ...]:
         """The key points' names, or their numbers where they have none."""
         count = 0 if self.keypoints is None else self.keypoints.shape[1]
-        return self.keypoint_names or tuple(map(str, range(count)))
+        return keypoint_labels(self.keypoint_names, count)
 
     def outlines(self, i: int) -> tuple[Outline, ...]:
         """The parts of an instance with their holes."""

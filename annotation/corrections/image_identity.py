@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from annotation.pictures import ImageRecord
 from dataset.documents.image_names import NameIndex, comparable, parts_of, without_suffix
-from dataset.documents.source_annotations import Marks, Sent, Size
+from dataset.documents.submission import DescribedImage, Size, Submission
 from dataset.image_files import suffix_of
 from errors import VisionLoopError
 from inference.images import check_header
@@ -44,7 +44,7 @@ class Claim:
     `certain`: by content or path, not by a file name that other folders may have, too.
     """
 
-    marks: Marks
+    described: DescribedImage
     image: Image | None = None
     certain: bool = True
     reason: str = ""
@@ -56,7 +56,7 @@ class Identity:
     def __init__(
         self,
         pictures: Sequence[ImageRecord],
-        sent: Sent,
+        sent: Submission,
         max_pixels: int,
         any_format: bool = False,
     ) -> None:
@@ -65,14 +65,14 @@ class Identity:
         self._max_pixels = max_pixels
         self._by_content = {picture.content: picture for picture in pictures}
         self._here = NameIndex((name_of(picture), picture) for picture in pictures)
-        self._came = NameIndex((name, name) for name in sent.pictures)
+        self._came = NameIndex((name, name) for name in sent.images)
         self._looked: dict[str, Image] = {}
         self._contents = frozenset(sent.contents.values())
         self._strangers = self._others_under_known_names()
 
     def claims(self) -> list[Claim]:
         """Every annotation with its image. One image is never meant by two names of a document."""
-        return _without_doubles([self._stated_size(self._claim(m)) for m in self._sent.marks])
+        return _without_doubles([self._stated_size(self._claim(m)) for m in self._sent.described])
 
     def has(self, content: str) -> bool:
         """Whether an image is one of the data set's."""
@@ -90,44 +90,44 @@ class Identity:
 
     # --- inside
 
-    def _claim(self, marks: Marks) -> Claim:
-        found = self._came.find(marks.name, marks.beside, marks.stem)
+    def _claim(self, described: DescribedImage) -> Claim:
+        found = self._came.find(described.name, described.beside, described.stem)
         if found.several:
             return Claim(
-                marks, reason=f"the zip has several images so called: {_list(found.several)}"
+                described, reason=f"the zip has several images so called: {_list(found.several)}"
             )
         if found.item is not None:
             image = self.came(found.item)
-            if marks.content in self._by_content and marks.content != image.content:
+            if described.content in self._by_content and described.content != image.content:
                 reason = f"the image that came as {found.item} is not the one of the stated content"
-                return Claim(marks, reason=reason)
-            return Claim(marks, image, certain=found.how == "path")
-        if picture := self._by_content.get(marks.content):
-            return Claim(marks, _known(picture))
-        return self._by_name(marks)
+                return Claim(described, reason=reason)
+            return Claim(described, image, certain=found.how == "path")
+        if picture := self._by_content.get(described.content):
+            return Claim(described, _known(picture))
+        return self._by_name(described)
 
-    def _by_name(self, marks: Marks) -> Claim:
-        found = self._here.find(marks.name, marks.beside, marks.stem)
+    def _by_name(self, described: DescribedImage) -> Claim:
+        found = self._here.find(described.name, described.beside, described.stem)
         if found.several:
             reason = (
                 f"several images here are so called, and no folder decides: {_list(found.several)}"
             )
-            return Claim(marks, reason=reason)
+            return Claim(described, reason=reason)
         if found.item is None:
-            alike = self._here.with_stem(marks.name)
+            alike = self._here.with_stem(described.name)
             other = f" ({_list(map(name_of, alike))} has another suffix)" if alike else ""
-            return Claim(marks, reason=f"no image here or in what came is so called{other}")
+            return Claim(described, reason=f"no image here or in what came is so called{other}")
         if self._strangers and found.item.content not in self._contents:
             reason = (
                 f"its image did not come, and what came as {self._strangers[0]} is another image "
                 "than the one so called here: names do not decide then"
             )
-            return Claim(marks, reason=reason)
-        return Claim(marks, _known(found.item), certain=found.how == "path")
+            return Claim(described, reason=reason)
+        return Claim(described, _known(found.item), certain=found.how == "path")
 
     def _stated_size(self, claim: Claim) -> Claim:
         """Without its image, where the document is about one of another size."""
-        stated, image = claim.marks.size, claim.image
+        stated, image = claim.described.size, claim.image
         if image is None or stated is None or stated == image.size:
             return claim
         reason = (
@@ -136,7 +136,7 @@ class Identity:
         )
         if stated == image.size[::-1]:
             reason += " (the tool may have passed over the rotation that its EXIF data states)"
-        return Claim(claim.marks, reason=reason)
+        return Claim(claim.described, reason=reason)
 
     def _others_under_known_names(self) -> list[str]:
         """Images of the zip that are called as one here, and are others."""
@@ -151,7 +151,7 @@ class Identity:
         content = self._sent.contents[name]
         if picture := self._by_content.get(content):
             return _known(picture, name)
-        path = self._sent.pictures[name]
+        path = self._sent.images[name]
         data = path.read_bytes()
         try:
             size = check_header(data, self._max_pixels)
@@ -206,27 +206,27 @@ def _without_doubles(claims: Sequence[Claim]) -> list[Claim]:
     meant: dict[tuple[str, str], list[Claim]] = {}
     for claim in claims:
         if claim.image is not None:
-            meant.setdefault((claim.marks.source, claim.image.content), []).append(claim)
+            meant.setdefault((claim.described.source, claim.image.content), []).append(claim)
     refused = {id(claim): reason for group in meant.values() for claim, reason in _doubles(group)}
-    return [Claim(c.marks, reason=refused[id(c)]) if id(c) in refused else c for c in claims]
+    return [Claim(c.described, reason=refused[id(c)]) if id(c) in refused else c for c in claims]
 
 
 def _doubles(group: Sequence[Claim]) -> list[tuple[Claim, str]]:
-    names = {_full(claim.marks) for claim in group}
+    names = {_full(claim.described) for claim in group}
     if len(names) == 1:
         return []
     certain = [claim for claim in group if claim.certain]
     others = [claim for claim in group if not claim.certain]
     if certain:
         return [
-            (c, f"{certain[0].marks.name[:100]} is the image of that name here") for c in others
+            (c, f"{certain[0].described.name[:100]} is the image of that name here") for c in others
         ]
     reason = f"only one image here is so called, and several are described: {_list(sorted(names))}"
     return [(claim, reason) for claim in others]
 
 
-def _full(marks: Marks) -> str:
-    return "/".join(parts_of(f"{marks.beside}/{without_suffix(marks.name)}"))
+def _full(described: DescribedImage) -> str:
+    return "/".join(parts_of(f"{described.beside}/{without_suffix(described.name)}"))
 
 
 def _list(names: Iterable[str]) -> str:

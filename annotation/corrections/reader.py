@@ -16,7 +16,7 @@ from annotation.corrections.removals import Removal, removal
 from annotation.diff import compare
 from annotation.known_names import with_known_names
 from annotation.pictures import PERSON, ImageRecord
-from dataset.documents.source_annotations import Marks, Sent
+from dataset.documents.submission import DescribedImage, Submission
 from errors import ValidationFailed
 from formats.annotations import NO_AREA, Annotations
 from models_store.description import Task
@@ -78,7 +78,7 @@ class Correction:
     """
 
     found: dict[str, Annotations] = field(default_factory=dict)
-    said_by: dict[str, Marks] = field(default_factory=dict)
+    said_by: dict[str, DescribedImage] = field(default_factory=dict)
     images: dict[str, Image] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
     unchanged: set[str] = field(default_factory=set)
@@ -131,7 +131,7 @@ class Correction:
         }
 
 
-def read_correction(pictures: Sequence[ImageRecord], sent: Sent, rules: Rules) -> Correction:
+def read_correction(pictures: Sequence[ImageRecord], sent: Submission, rules: Rules) -> Correction:
     """What is said of a data set's images, checked; nothing is taken yet.
 
     An image of the zip that the data set does not have is to be added to it.
@@ -159,27 +159,27 @@ def read_correction(pictures: Sequence[ImageRecord], sent: Sent, rules: Rules) -
     _name_new(made, pictures)
     _new_classes(made, rules)
     made.removes = removal(pictures, made.found, rules.task)
-    made.several = len({(marks.beside, marks.name) for marks in sent.marks}) > 1
+    made.several = len({(described.beside, described.name) for described in sent.described}) > 1
     return made
 
 
-def _refuse_nothing(sent: Sent, rules: Rules) -> None:
+def _refuse_nothing(sent: Submission, rules: Rules) -> None:
     """Raises ValidationFailed: nobody has finished anything of what came."""
-    if not sent.marks:
+    if not sent.described:
         raise ValidationFailed(_nothing_readable(sent, rules))
-    unfinished = Counter(m.why for m in sent.marks if m.empty == "unfinished")
-    if unfinished.total() == len(sent.marks):
+    unfinished = Counter(m.why for m in sent.described if m.empty == "unfinished")
+    if unfinished.total() == len(sent.described):
         counts = ", ".join(
             f"{n} {why or 'whose objects cannot be held'}" for why, n in unfinished.items()
         )
         raise ValidationFailed(
-            f"There is no finished annotation in what came: {len(sent.marks)} tasks or images, "
+            f"There is no finished annotation in what came: {len(sent.described)} tasks or images, "
             f"{counts}. Nothing was changed. Submit them in the annotation tool and export again."
         )
 
 
-def _nothing_readable(sent: Sent, rules: Rules) -> str:
-    files = f"{len(sent.pictures)} images" if sent.pictures else "no images"
+def _nothing_readable(sent: Submission, rules: Rules) -> str:
+    files = f"{len(sent.images)} images" if sent.images else "no images"
     other = f" and {', '.join(sent.ignored[:5])}" if sent.ignored else ""
     classes = (
         "" if rules.task == "classify" else (f" Folders are no classes in a {rules.task} data set.")
@@ -192,27 +192,27 @@ def _nothing_readable(sent: Sent, rules: Rules) -> str:
     )
 
 
-def _take(made: Correction, claim: Claim, rules: Rules, said_by: dict[str, Marks]) -> None:
+def _take(made: Correction, claim: Claim, rules: Rules, said_by: dict[str, DescribedImage]) -> None:
     """Count what an annotation says, and keep it if its image is known."""
-    marks, image = claim.marks, claim.image
+    described, image = claim.described, claim.image
     made.received["images"] += image is None or image.content not in made.images
     if image is None:
-        found = marks.read(marks.size or ANY)
-        _pass_over(made, marks.skipped)
+        found = described.read(described.size or ANY)
+        _pass_over(made, described.skipped)
         _pass_over(made, Counter({NO_IMAGE: len(found)}))
-        _unmatched(made, marks.name, claim.reason)
+        _unmatched(made, described.name, claim.reason)
         return
     made.images[image.content] = image
-    found = with_known_names(marks.read(image.size), rules.names)
-    _pass_over(made, marks.skipped)
+    found = with_known_names(described.read(image.size), rules.names)
+    _pass_over(made, described.skipped)
     kept = _fitting(made, found, rules)
-    if not kept.objects and not _is_empty(marks, found, rules):
+    if not kept.objects and not _is_empty(described, found, rules):
         made.left.add(image.content)
         return
-    where = marks.where or marks.name
+    where = described.where or described.name
     whole = checked(kept, where, image.size)
     made.oddities.look(kept, whole, where)
-    _put(made, image.content, whole, marks, said_by)
+    _put(made, image.content, whole, described, said_by)
 
 
 def _fitting(made: Correction, found: Annotations, rules: Rules) -> Annotations:
@@ -224,29 +224,33 @@ def _fitting(made: Correction, found: Annotations, rules: Rules) -> Annotations:
     return Annotations(found.image, found.width, found.height, kept)
 
 
-def _is_empty(marks: Marks, found: Annotations, rules: Rules) -> bool:
+def _is_empty(described: DescribedImage, found: Annotations, rules: Rules) -> bool:
     """Whether it says that nothing is in the image."""
-    lost = not marks.skipped.keys().isdisjoint((NO_AREA, NO_PLACE))
+    lost = not described.skipped.keys().isdisjoint((NO_AREA, NO_PLACE))
     drawn = lost or any(thing.bounds for thing in found.objects)
-    if drawn or marks.empty == "unfinished":
+    if drawn or described.empty == "unfinished":
         return False  # there was something
-    if marks.empty == "finished":
+    if described.empty == "finished":
         return True
-    nothing_lost = not found.objects and marks.skipped.total() == 0
-    return nothing_lost and (marks.empty == "stated" or rules.background)
+    nothing_lost = not found.objects and described.skipped.total() == 0
+    return nothing_lost and (described.empty == "stated" or rules.background)
 
 
 def _put(
-    made: Correction, content: str, found: Annotations, marks: Marks, said_by: dict[str, Marks]
+    made: Correction,
+    content: str,
+    found: Annotations,
+    described: DescribedImage,
+    said_by: dict[str, DescribedImage],
 ) -> None:
     if content not in made.found:
-        made.found[content], said_by[content] = found, marks
+        made.found[content], said_by[content] = found, described
         return
     other = made.found[content]
     if not is_unchanged(other, found):
         raise ValidationFailed(
-            f"{_where(said_by[content])} and {_where(marks)} are about the same image here, and "
-            "say different things of it. Send one of them; where they are two images, name "
+            f"{_where(said_by[content])} and {_where(described)} are about the same image here, "
+            "and say different things of it. Send one of them; where they are two images, name "
             "them by the SHA-256 of their content, or send the images, too."
         )
     if _detail(found) > _detail(other):
@@ -258,8 +262,8 @@ def _detail(found: Annotations) -> int:
     return sum(len(thing.parts) + len(thing.keypoints) for thing in found.objects)
 
 
-def _where(marks: Marks) -> str:
-    where, name = marks.where[:120], marks.name[:100]
+def _where(described: DescribedImage) -> str:
+    where, name = described.where[:120], described.name[:100]
     return where if name in where else f"{where} ({name})" if where else name
 
 
@@ -273,7 +277,7 @@ def _unmatched(made: Correction, name: str, reason: str) -> None:
     made.received["unmatched"] += 1
 
 
-def _count_images(made: Correction, identity: Identity, sent: Sent) -> None:
+def _count_images(made: Correction, identity: Identity, sent: Submission) -> None:
     """Of what was described and of what came without a word."""
     made.left -= made.found.keys()
     for content in [c for c in made.left if made.images[c].picture is None]:

@@ -16,10 +16,10 @@ from dataset import data_yaml
 from dataset.class_folders import is_class_tree, split_folders
 from dataset.data_yaml import descriptions
 from dataset.dataset import Dataset
-from dataset.documents.class_folder_annotations import MASKS, says_no_class
-from dataset.documents.forms import LABEL_FOLDERS, form_of
+from dataset.documents.class_folder_annotations import MASKS, names_no_class
+from dataset.documents.format_detection import LABEL_FOLDERS, format_of
 from dataset.documents.reader import READ, from_folder, parse
-from dataset.documents.source_annotations import Sent
+from dataset.documents.submission import Submission
 from dataset.image_files import is_junk, walk
 from dataset.issues import LISTED, Finding, Findings
 from errors import DatasetInvalid, ValidationFailed, VisionLoopError
@@ -75,13 +75,13 @@ def understand(root: Path, task: Task | None, spare: Path, max_pixels: int) -> U
         return Understood(root, "folders", findings=_tables(root))
     sent = from_folder(root, None, (), (), classify=False)
     _refuse_tables(root, sent)
-    if sent.marks:
+    if sent.described:
         if sent.forms == ("yolo",) and (root / "classes.txt").is_file():
             return Understood(root, "yolo")  # as Label Studio exports it
         return _made(root, sent, task, spare, max_pixels)
     if classes:
         return Understood(root, "folders")
-    if sent.pictures:
+    if sent.images:
         return _made(root, sent, task, spare, max_pixels)
     raise DatasetInvalid(
         "The zip holds neither a data.yaml, nor annotations with their images, nor one folder of "
@@ -107,7 +107,9 @@ def find_description(root: Path) -> Path | None:
     return found[0] if found else None
 
 
-def _made(root: Path, sent: Sent, task: Task | None, spare: Path, max_pixels: int) -> Understood:
+def _made(
+    root: Path, sent: Submission, task: Task | None, spare: Path, max_pixels: int
+) -> Understood:
     top, intake = write_dataset(root, sent, task, spare, max_pixels)
     return Understood(top, intake.form, intake, intake.task, intake.told())
 
@@ -116,13 +118,13 @@ def _class_folders(root: Path) -> bool:
     """Whether there is a folder of images per class, not only folders called `images` and so."""
     top = split_folders(root).get("train", root)
     folders = [path for path in top.iterdir() if path.is_dir()]
-    named = [path for path in folders if not says_no_class(path.name)]
+    named = [path for path in folders if not names_no_class(path.name)]
     return is_class_tree(root) and any(not _is_of_masks(path, folders) for path in named)
 
 
-def _refuse_tables(root: Path, sent: Sent) -> None:
+def _refuse_tables(root: Path, sent: Submission) -> None:
     """Raises DatasetInvalid: a text names images and says more of them, in a form not read."""
-    names = {PurePosixPath(name).name for name in sent.pictures}
+    names = {PurePosixPath(name).name for name in sent.images}
     for name in sent.ignored:
         if not name.lower().endswith((".txt", ".csv")):
             continue
@@ -172,7 +174,7 @@ def _other_documents(root: Path) -> list[str]:
             other = xml_format(data) is not None
         else:
             with suppress(ValidationFailed):
-                other = form_of(parse(data, path.name)) in ("coco", "labelme", "label_studio")
+                other = format_of(parse(data, path.name)) in ("coco", "labelme", "label_studio")
         if other:
             found.append(path.relative_to(root).as_posix())
     return found

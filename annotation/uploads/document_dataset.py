@@ -18,7 +18,7 @@ from dataset.data_yaml import UNLABELLED
 from dataset.documents.class_folder_annotations import MASKS
 from dataset.documents.image_names import comparable, without_suffix
 from dataset.documents.reader import READ
-from dataset.documents.source_annotations import Marks, Sent, Size
+from dataset.documents.submission import DescribedImage, Size, Submission
 from dataset.issues import Findings
 from dataset.stated_splits import stated_splits
 from dataset.task_forms import describe, fitting, folder_name, task_of
@@ -48,7 +48,7 @@ class _Placed:
 class _Making:
     """What is known while a data set is made."""
 
-    sent: Sent
+    sent: Submission
     task: Task
     intake: Intake
     classes: tuple[str, ...] = ()
@@ -57,7 +57,7 @@ class _Making:
 
 
 def write_dataset(
-    root: Path, sent: Sent, task: Task | None, folder: Path, max_pixels: int
+    root: Path, sent: Submission, task: Task | None, folder: Path, max_pixels: int
 ) -> tuple[Path, Intake]:
     """Make a data set of the images and documents of a zip; the images move into it.
 
@@ -77,12 +77,14 @@ def write_dataset(
     intake = Intake("+".join(sent.forms) or "images", notes=list(sent.notes))
     whole = _readable(sent, max_pixels, intake)
     whole = _without_masks(whole, intake)
-    if not whole.pictures:
+    if not whole.images:
         raise _no_images(sent)
-    if all(marks.empty == "unfinished" for marks in whole.marks):
+    if all(described.empty == "unfinished" for described in whole.described):
         return _images_alone(root, whole, task, folder, intake)
     intake.task = _task(whole, task, intake)
-    whole = replace(whole, marks=[_with_places(marks, intake) for marks in whole.marks])
+    whole = replace(
+        whole, described=[_with_places(described, intake) for described in whole.described]
+    )
     made = _Making(whole, intake.task, intake)
     rules = Rules(HERE, (), made.task, max_pixels, background=True, any_format=True)
     correction = read_correction([], whole, rules)
@@ -92,49 +94,49 @@ def write_dataset(
     return top, intake
 
 
-def _readable(sent: Sent, max_pixels: int, intake: Intake) -> Sent:
+def _readable(sent: Submission, max_pixels: int, intake: Intake) -> Submission:
     """Without images that cannot be read: each is told."""
     findings = Findings()
     bad = set()
-    for name, path in sent.pictures.items():
+    for name, path in sent.images.items():
         try:
             check_header(path.read_bytes(), max_pixels)
         except VisionLoopError as error:
             bad.add(name)
             findings.add("corrupt_image", f"{name}: {error.message}")
-    intake.images["received"] = len(sent.pictures)
+    intake.images["received"] = len(sent.images)
     intake.images["unreadable"] = len(bad)
     intake.findings += findings.result()
     return replace(
         sent,
-        pictures={name: path for name, path in sent.pictures.items() if name not in bad},
+        images={name: path for name, path in sent.images.items() if name not in bad},
         contents={name: digest for name, digest in sent.contents.items() if name not in bad},
     )
 
 
-def _no_images(sent: Sent) -> DatasetInvalid:
-    if sent.pictures:
+def _no_images(sent: Submission) -> DatasetInvalid:
+    if sent.images:
         return DatasetInvalid("None of the zip's images can be read.")
-    names = ", ".join(marks.name[:100] for marks in sent.marks[:3])
+    names = ", ".join(described.name[:100] for described in sent.described[:3])
     return DatasetInvalid(
-        f"The zip describes images ({names}: {len(sent.marks)} in all) and holds none of them. "
+        f"The zip describes images ({names}: {len(sent.described)} in all) and holds none of them. "
         f"Pack the images beside their annotations. {READ}."
     )
 
 
-def _without_masks(sent: Sent, intake: Intake) -> Sent:
+def _without_masks(sent: Submission, intake: Intake) -> Submission:
     """Without the masks that lie beside images under their names, as in VOC's
     `SegmentationClass`: they are images of annotations, which are not read."""
-    stems = Counter(PurePosixPath(name).stem for name in sent.pictures)
+    stems = Counter(PurePosixPath(name).stem for name in sent.images)
     masks = [
         name
-        for name in sent.pictures
+        for name in sent.images
         if any(MASKS.fullmatch(part) for part in PurePosixPath(name).parts[:-1])
         and stems[PurePosixPath(name).stem] > 1
     ]
     if not masks:
         return sent
-    if not sent.marks:
+    if not sent.described:
         raise DatasetInvalid(
             f"The zip's annotations are {len(masks)} masks as images ({masks[0]}), which are not "
             f"read. {READ}. Without the masks, the images are taken as a data set to annotate."
@@ -146,12 +148,12 @@ def _without_masks(sent: Sent, intake: Intake) -> Sent:
     gone = set(masks)
     return replace(
         sent,
-        pictures={name: path for name, path in sent.pictures.items() if name not in gone},
+        images={name: path for name, path in sent.images.items() if name not in gone},
         contents={name: digest for name, digest in sent.contents.items() if name not in gone},
     )
 
 
-def _task(sent: Sent, asked: Task | None, intake: Intake) -> Task:
+def _task(sent: Submission, asked: Task | None, intake: Intake) -> Task:
     """The one asked for, if an object fits it; else what the objects fit, and a word where they
     are of several forms.
 
@@ -159,11 +161,11 @@ def _task(sent: Sent, asked: Task | None, intake: Intake) -> Task:
         DatasetInvalid: No object fits the task asked for.
     """
     every = []
-    for marks in sent.marks:
-        skipped = Counter(marks.skipped)  # some readers count once, others whenever they read
-        every.append(marks.read(marks.size or ANY))
-        marks.skipped.clear()
-        marks.skipped.update(skipped)
+    for described in sent.described:
+        skipped = Counter(described.skipped)  # some readers count once, others whenever they read
+        every.append(described.read(described.size or ANY))
+        described.skipped.clear()
+        described.skipped.update(skipped)
     fits = task_of(every)
     objects = [thing for found in every for thing in found.objects]
     if asked is not None:
@@ -186,26 +188,26 @@ def _task(sent: Sent, asked: Task | None, intake: Intake) -> Task:
     return fits
 
 
-def _with_places(marks: Marks, intake: Intake) -> Marks:
+def _with_places(described: DescribedImage, intake: Intake) -> DescribedImage:
     """Without objects that have no area in the image; corrections refuse these, a large data set
     often has some."""
-    read = marks.read
+    read = described.read
 
     def passing_over(size: Size) -> Annotations:
-        found, where = read(size), marks.where or marks.name
+        found, where = read(size), described.where or described.name
         refuse_fractions(found, where)
         kept = []
         for thing in found.objects:
             try:
                 checked(replace(found, objects=(thing,)), where, size)
             except ValidationFailed as error:
-                marks.skipped[NO_PLACE] += 1
+                described.skipped[NO_PLACE] += 1
                 intake.lost.add(error.message)
                 continue
             kept.append(thing)
         return replace(found, objects=tuple(kept))
 
-    return replace(marks, read=passing_over)
+    return replace(described, read=passing_over)
 
 
 def _place(made: _Making, correction: Correction, root: Path) -> None:
@@ -215,8 +217,8 @@ def _place(made: _Making, correction: Correction, root: Path) -> None:
     for name, content in sent.contents.items():
         by_content.setdefault(content, []).append(name)
     described = {
-        correction.images[content].sent: marks.source
-        for content, marks in correction.said_by.items()
+        correction.images[content].sent: described.source
+        for content, described in correction.said_by.items()
     }
     splits = _settled(stated_splits(root, sent, described), made.intake)
     only_labels = set(sent.forms) == {"yolo"}  # an image without a label file is a background
@@ -253,11 +255,11 @@ def _account(made: _Making, correction: Correction) -> None:
     intake = made.intake
     intake.objects["received"] = correction.received["objects"]
     intake.passed_over = Counter(correction.passed_over)
-    described = {marks.name[:200] for marks in made.sent.marks}
+    described = {described.name[:200] for described in made.sent.described}
     intake.missing = {
         name: why
         for name, why in correction.unmatched.items()
-        if name in described and not (name in made.sent.pictures and why.startswith(UNSAID))
+        if name in described and not (name in made.sent.images and why.startswith(UNSAID))
     }
     unstated = sum(
         not found.objects and correction.said_by[content].empty == "unstated"
@@ -353,10 +355,10 @@ def _write_labels(made: _Making, root: Path, folder: Path, one: _Placed, names: 
 
 
 def _images_alone(
-    root: Path, sent: Sent, task: Task | None, folder: Path, intake: Intake
+    root: Path, sent: Submission, task: Task | None, folder: Path, intake: Intake
 ) -> tuple[Path, Intake]:
     """A data set to annotate: `unlabelled` and a description that names no class."""
-    why = Counter(marks.why for marks in sent.marks)
+    why = Counter(described.why for described in sent.described)
     if why:
         counts = ", ".join(f"{n} {reason}" for reason, n in why.items())
         intake.notes.append(f"No annotation in what came is finished: {counts}.")

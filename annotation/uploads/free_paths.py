@@ -6,7 +6,7 @@ import os
 from pathlib import PurePosixPath
 
 from annotation.uploads.intake import Intake
-from dataset.documents.class_folder_annotations import says_no_class
+from dataset.documents.class_folder_annotations import names_no_class
 from dataset.documents.image_names import comparable, without_suffix
 from dataset.stated_splits import split_word
 
@@ -23,7 +23,7 @@ class FreePaths:
         parts = [
             part
             for part in PurePosixPath(name).parts[:-1]
-            if not says_no_class(part) and not split_word(part)
+            if not names_no_class(part) and not split_word(part)
         ]
         last = PurePosixPath(name).name
         stem, suffix = without_suffix(last), os.path.splitext(last)[1]

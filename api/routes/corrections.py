@@ -33,10 +33,10 @@ from api.schemas import RequestFields, errors, form_schema
 from api.thread_pool import slow_work
 from dataset import zip_archive
 from dataset.documents.reader import SHAPES, from_folder, from_json, parse
-from dataset.documents.source_annotations import Sent
+from dataset.documents.submission import Submission
 from dataset.revisions import get_revision
 from errors import BackendUnavailable, NoFileUploaded, PayloadTooLarge, ValidationFailed
-from formats.annotations import FORMATS, Format
+from formats.annotations import FORMATS, Format, keypoint_labels
 from serving.gateway import Gateway
 
 router = APIRouter(prefix="/api/datasets", tags=["Data sets"])
@@ -241,7 +241,7 @@ def _folder(gateway: Gateway) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _take(gateway: Gateway, dataset_id: str, sent: Sent, options: Options) -> dict[str, Any]:
+def _take(gateway: Gateway, dataset_id: str, sent: Submission, options: Options) -> dict[str, Any]:
     names, _ = _names(gateway, dataset_id)
     pictures = _pictures(gateway, dataset_id)
     correction = read_correction(pictures, sent, options.rules(gateway, dataset_id, names))
@@ -346,5 +346,5 @@ def _names(gateway: Gateway, dataset_id: str) -> tuple[list[str], list[str]]:
     names = list(options.get("names") or card["classes"])
     points = list(options.get("keypoint_names") or ())
     if not points and card.get("keypoints"):
-        points = list(map(str, range(card["keypoints"][0])))
+        points = list(keypoint_labels(None, card["keypoints"][0]))
     return names, points

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from dataset.documents.source_annotations import Marks, Size
+from dataset.documents.submission import DescribedImage, Size
 from formats.annotations import Annotation, Annotations
 
 NO_CLASS = re.compile(  # folders that sort images by something else than their class
@@ -19,25 +19,25 @@ MASKS = re.compile(r"segmentation(class|object)\w*|masks?|mask_?images|instance_
 _YEAR = re.compile(r"[_-]?(19|20)\d\d$")
 
 
-def says_no_class(folder: str) -> bool:
+def names_no_class(folder: str) -> bool:
     """Whether a folder's name sorts images by something else than their class: `train2017`."""
     return bool(NO_CLASS.fullmatch(_YEAR.sub("", folder)))
 
 
-def class_folder_marks(
-    pictures: Mapping[str, Path], root: str, names: Sequence[str]
-) -> Iterator[Marks]:
+def class_folder_annotations(
+    images: Mapping[str, Path], root: str, names: Sequence[str]
+) -> Iterator[DescribedImage]:
     """The folder of an image is its class, unless it sorts them by something else."""
-    for name in pictures:
+    for name in images:
         folders = PurePosixPath(name).parts[:-1] or ((root,) if root in names else ())
-        sorts = [says_no_class(folder) for folder in folders]
+        sorts = [names_no_class(folder) for folder in folders]
         # train/train/0.jpg: the inner one is the class, if there is such a class
         if folders and (not sorts[-1] or (folders[-1] in names and sorts[-2:-1] == [True])):
             yield _of_class(name, folders[-1])
 
 
-def _of_class(name: str, label: str) -> Marks:
+def _of_class(name: str, label: str) -> DescribedImage:
     def read(size: Size) -> Annotations:
         return Annotations(name, *size, (Annotation(label),))
 
-    return Marks(name, read, where=name, source="folders")
+    return DescribedImage(name, read, where=name, source="folders")

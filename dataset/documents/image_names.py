@@ -25,7 +25,7 @@ _ADDRESS = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]*://")
 
 
 @dataclass(frozen=True)
-class Found(Generic[T]):
+class NameMatch(Generic[T]):
     """What a name means.
 
     Attributes:
@@ -57,7 +57,7 @@ class NameIndex(Generic[T]):
                 self._composed.add(parts, len(self._items))
                 self._items.append(item)
 
-    def find(self, name: str, beside: str = "", stem: bool = False) -> Found[T]:
+    def find(self, name: str, beside: str = "", stem: bool = False) -> NameMatch[T]:
         """The image that a document means.
 
         Args:
@@ -70,7 +70,7 @@ class NameIndex(Generic[T]):
                 for path in paths:
                     if rows := table.fitting(path, stem):
                         return self._decided(table, rows, [path, *paths])
-        return Found()
+        return NameMatch()
 
     def with_stem(self, name: str) -> list[T]:
         """The images called so, whatever their suffix."""
@@ -80,7 +80,7 @@ class NameIndex(Generic[T]):
 
     def _decided(
         self, table: _Table, rows: list[tuple[Parts, int]], paths: list[Parts]
-    ) -> Found[T]:
+    ) -> NameMatch[T]:
         """The one of several images of a name that the folders point to."""
         wanted = [tuple(map(table.form, _bare(path))) for path in paths]
         last = rows[0][0][-1]
@@ -93,11 +93,11 @@ class NameIndex(Generic[T]):
         for path in wanted:
             exact = only(table.paths.get(path, ()))
             if len(exact) == 1:
-                return Found(self._items[exact[0][1]], "path" if len(path) > 1 else "name")
+                return NameMatch(self._items[exact[0][1]], "path" if len(path) > 1 else "name")
         if len(rows) == 1:
             parts, number = rows[0]
             inside = any(_common(_bare(parts), path) == len(parts) for path in wanted)
-            return Found(self._items[number], "path" if inside and len(parts) > 1 else "name")
+            return NameMatch(self._items[number], "path" if inside and len(parts) > 1 else "name")
         ends = {path[-2:] for path in wanted if len(path) > 1}
         near = only(row for end in ends for row in table.ends.get(end, ()))
         shared = [max(_common(_bare(parts), path) for path in wanted) for parts, _ in near]
@@ -107,8 +107,8 @@ class NameIndex(Generic[T]):
             above = [max(_common(parts[::-1], path[::-1]) for path in wanted) for parts, _ in rows]
             best = _only_best(above, 1)
         if best is not None:
-            return Found(self._items[rows[best][1]], "path")
-        return Found(several=["/".join(parts) for parts, _ in rows])
+            return NameMatch(self._items[rows[best][1]], "path")
+        return NameMatch(several=["/".join(parts) for parts, _ in rows])
 
 
 class _Table:

@@ -14,14 +14,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from dataset import data_yaml
-from dataset.documents.class_folder_annotations import class_folder_marks
-from dataset.documents.document_annotations import folder_of, of_file, read_already
-from dataset.documents.forms import (
+from dataset.documents.class_folder_annotations import class_folder_annotations
+from dataset.documents.format_detection import (
     MOST_TEXT,
-    Form,
     foreign_json,
     foreign_xml,
-    form_of,
+    format_of,
     is_about_files,
     is_annotation_json,
     is_annotation_table,
@@ -30,7 +28,10 @@ from dataset.documents.forms import (
     text_kind,
 )
 from dataset.documents.image_names import without_suffix
-from dataset.documents.label_files import (
+from dataset.documents.label_studio_tasks import from_tasks, tags_for
+from dataset.documents.parsed_documents import folder_of, from_image_document, from_parsed
+from dataset.documents.submission import DescribedImage, Emptiness, Submission
+from dataset.documents.yolo_labels import (
     ClassList,
     decoded,
     names_of,
@@ -38,11 +39,9 @@ from dataset.documents.label_files import (
     read_labels,
     refuse_foreign,
 )
-from dataset.documents.source_annotations import Emptiness, Marks, Sent
-from dataset.documents.tasks import from_tasks, tags_for
 from dataset.image_files import SUFFIXES
 from errors import ValidationFailed
-from formats.annotations import Annotations
+from formats.annotations import Annotations, Format
 from formats.coco import category_names, from_coco
 from formats.cvat_xml import from_cvat_xml
 from formats.label_studio_config import ImageTag, parse_label_config
@@ -69,7 +68,7 @@ def from_json(
     names: Sequence[str],
     points: Sequence[str],
     file: str = "The body",
-) -> Sent:
+) -> Submission:
     """What a document says.
 
     Args:
@@ -81,13 +80,13 @@ def from_json(
     Raises:
         ValidationFailed: It is of no format, or not of that one.
     """
-    looks = form_of(document)
+    looks = format_of(document)
     if looks is None or form not in (None, looks):
         if looks is None and (foreign := foreign_json(document)):
             raise ValidationFailed(f"{file} is {foreign}.")
         wanted = form or "label_studio, yolo, coco or labelme"
         raise ValidationFailed(f"{file} is no {wanted} document. Send {SHAPES}.")
-    reading = _Reading(names, points)
+    reading = _SubmissionReader(names, points)
     reading.document(document, looks, file)
     reading.rest()
     return reading.sent()
@@ -99,7 +98,7 @@ def from_folder(
     names: Sequence[str],
     points: Sequence[str],
     classify: bool = False,
-) -> Sent:
+) -> Submission:
     """What an unpacked zip says: documents of all forms, YOLO's label files, and where there is
     nothing else and the data set is of classes of images, a folder of images per class.
 
@@ -123,16 +122,14 @@ def from_folder(
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
-    reading = _Reading(names, points, form)
-    reading.pictures = {
-        name: path for name, path in files.items() if path.suffix.lower() in SUFFIXES
-    }
+    reading = _SubmissionReader(names, points, form)
+    reading.images = {name: path for name, path in files.items() if path.suffix.lower() in SUFFIXES}
     for name, path in files.items():
-        if name not in reading.pictures:
+        if name not in reading.images:
             reading.file(name, path)
     reading.rest()
-    if not reading.marks and classify:
-        reading.marks += class_folder_marks(reading.pictures, folder.name, names)
+    if not reading.described and classify:
+        reading.described += class_folder_annotations(reading.images, folder.name, names)
     return reading.sent()
 
 
@@ -164,14 +161,14 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 @dataclass
-class _Reading:
+class _SubmissionReader:
     """Goes through the files of one request."""
 
     names: Sequence[str]
     points: Sequence[str]
     form: str | None = None
-    pictures: dict[str, Path] = field(default_factory=dict)
-    marks: list[Marks] = field(default_factory=list)
+    images: dict[str, Path] = field(default_factory=dict)
+    described: list[DescribedImage] = field(default_factory=list)
     lists: list[ClassList] = field(default_factory=list)
     texts: dict[str, str] = field(default_factory=dict)
     tasks: dict[str, list[Any]] = field(default_factory=dict)
@@ -185,15 +182,15 @@ class _Reading:
     @cached_property
     def stems(self) -> frozenset[str]:
         """The names of the images without their suffixes."""
-        return frozenset(without_suffix(PurePosixPath(one).name) for one in self.pictures)
+        return frozenset(without_suffix(PurePosixPath(one).name) for one in self.images)
 
-    def sent(self) -> Sent:
-        contents = {name: _digest(path) for name, path in self.pictures.items()}
+    def sent(self) -> Submission:
+        contents = {name: _digest(path) for name, path in self.images.items()}
         named = [name for one in self.lists if one.whole for name in one.names]
         named += [name for one in self.lists if not one.whole for name in one.names]
-        return Sent(
-            self.marks,
-            self.pictures,
+        return Submission(
+            self.described,
+            self.images,
             contents,
             self.skipped,
             sorted(self.ignored),
@@ -223,25 +220,27 @@ class _Reading:
         known."""
         for file, tasks in self.tasks.items():
             tags = tags_for(file, self.configurations)
-            self.marks += from_tasks(tasks, file, self.points, tags, self.skipped)
+            self.described += from_tasks(tasks, file, self.points, tags, self.skipped)
         if self.texts:
             self._wanted("yolo", next(iter(self.texts)))
             self.forms.add("yolo")
             found = read_labels(self.texts, self.lists, self.names, self.points, self.notes)
-            self.marks += found
+            self.described += found
 
-    def document(self, document: Any, form: Form, file: str) -> None:
+    def document(self, document: Any, form: Format, file: str) -> None:
         """Read a JSON document of a known form."""
         self.forms.add(form)
         every = document if isinstance(document, list) else [document]
         if form == "coco":
             for number, one in enumerate(every, 1):
                 place = f", document {number}" if isinstance(document, list) else ""
-                self.marks += self._coco(one, file, place)
+                self.described += self._coco(one, file, place)
         elif form == "labelme":
-            self.marks += [self._labelme(one, file, isinstance(document, list)) for one in every]
+            self.described += [
+                self._labelme(one, file, isinstance(document, list)) for one in every
+            ]
         elif form == "yolo":
-            self.marks += read_json(document, file, self.names, self.points, self.notes)
+            self.described += read_json(document, file, self.names, self.points, self.notes)
         else:
             self.tasks[file] = every
 
@@ -249,7 +248,7 @@ class _Reading:
 
     def _json(self, name: str, path: Path) -> bool:
         document = parse(path.read_bytes(), name)
-        form = form_of(document)
+        form = format_of(document)
         if form is not None:
             self._wanted(form, name)
             self.document(document, form, name)
@@ -279,7 +278,7 @@ class _Reading:
         self._wanted(form, name)
         self.forms.add(form)
         try:
-            self.marks += self._voc(data, name) if form == "voc" else self._cvat(data, name)
+            self.described += self._voc(data, name) if form == "voc" else self._cvat(data, name)
         except ValidationFailed as error:
             raise ValidationFailed(f"{name}: {error.message}") from None
         return True
@@ -319,7 +318,7 @@ class _Reading:
             raise _not_understood(name, "Tables (CSV) of annotations are not read.")
         return False
 
-    def _wanted(self, form: Form, name: str) -> None:
+    def _wanted(self, form: Format, name: str) -> None:
         if self.form not in (None, form):
             raise ValidationFailed(
                 f"{name} is no {self.form} document, but {form}. Leave 'format' away, or send "
@@ -328,7 +327,7 @@ class _Reading:
 
     # --- forms
 
-    def _coco(self, document: Any, file: str, place: str = "") -> Iterator[Marks]:
+    def _coco(self, document: Any, file: str, place: str = "") -> Iterator[DescribedImage]:
         """`place`: of the document in a list of them; each has ids of its own."""
         try:
             whole = {"annotations": [], **document} if isinstance(document, Mapping) else document
@@ -346,30 +345,30 @@ class _Reading:
         folder = f"images/{split[1]}" if split else folder_of(file)
         for number, one in enumerate(found):
             empty = _emptiness(one, number in incomplete)
-            yield read_already(one, file, one.image, beside=folder, empty=empty)
+            yield from_parsed(one, file, one.image, beside=folder, empty=empty)
 
-    def _labelme(self, document: Any, file: str, listed: bool) -> Marks:
+    def _labelme(self, document: Any, file: str, listed: bool) -> DescribedImage:
         skipped: Counter[str] = Counter()
         try:
             found = from_labelme(document, self.points, skipped=skipped)
         except ValidationFailed as error:
             raise ValidationFailed(f"{file}: {error.message}") from None
         if not listed and file.lower().endswith(".json"):
-            made = of_file(found, file, "labelme", "imagePath")
+            made = from_image_document(found, file, "labelme", "imagePath")
         else:
-            made = read_already(found, file, f"{file}, {found.image}", beside=folder_of(file))
+            made = from_parsed(found, file, f"{file}, {found.image}", beside=folder_of(file))
         return replace(made, skipped=skipped)
 
-    def _voc(self, data: bytes, file: str) -> list[Marks]:
+    def _voc(self, data: bytes, file: str) -> list[DescribedImage]:
         skipped: Counter[str] = Counter()
         found = from_voc(data, skipped=skipped)
-        return [replace(of_file(found, file, "voc", "filename"), skipped=skipped)]
+        return [replace(from_image_document(found, file, "voc", "filename"), skipped=skipped)]
 
-    def _cvat(self, data: bytes, file: str) -> list[Marks]:
+    def _cvat(self, data: bytes, file: str) -> list[DescribedImage]:
         incomplete: set[int] = set()
         found = from_cvat_xml(data, skipped=self.skipped, incomplete=incomplete)
         return [
-            read_already(one, file, one.image, empty=_emptiness(one, number in incomplete))
+            from_parsed(one, file, one.image, empty=_emptiness(one, number in incomplete))
             for number, one in enumerate(found)
         ]
 

@@ -107,4 +107,4 @@ def test_polygons_become_boxes_for_a_detector(shapes: Shapes, tmp_path: Path) ->
     dataset = checked(folder, "detect")
     view = dataset.materialise(tmp_path / "job").parent
     for label in (view / "labels/train").iterdir():
-        assert parse(label.read_bytes(), dataset.form).shapes.keys() == {"box"}
+        assert parse(label.read_bytes(), dataset.label_format).shapes.keys() == {"box"}

@@ -38,13 +38,13 @@ def test_a_second_look_decodes_nothing_but_what_changed(
 ) -> None:
     folder = shapes()
     decoded: list[int] = []
-    decode = image_scan._decode
+    decode = image_scan.decode_fully
 
     def counted(data: bytes, limit: int) -> None:
         decoded.append(len(data))
         decode(data, limit)
 
-    monkeypatch.setattr(image_scan, "_decode", counted)
+    monkeypatch.setattr(image_scan, "decode_fully", counted)
     first = checked(folder).fingerprint
     assert len(decoded) == 9
     assert checked(folder).fingerprint == first

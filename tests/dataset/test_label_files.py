@@ -6,17 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataset.label_files import ABSENT, BadLine, Form, LabelRow, as_text, parse, parse_line
+from dataset.label_files import ABSENT, BadLine, LabelFormat, LabelRow, as_text, parse, parse_line
 from models_store.description import Task
 
-BOX = Form("detect", 3)
-POLYGON = Form("segment", 3)
-POSE = Form("pose", 1, (2, 3))
-FLAT = Form("pose", 1, (2, 2))
+BOX = LabelFormat("detect", 3)
+POLYGON = LabelFormat("segment", 3)
+POSE = LabelFormat("pose", 1, (2, 3))
+FLAT = LabelFormat("pose", 1, (2, 2))
 
 
 @pytest.mark.parametrize(
-    ("line", "form", "values", "kinds"),
+    ("line", "label_format", "values", "kinds"),
     [
         ("1 .5 .5 .2 .4", BOX, (0.5, 0.5, 0.2, 0.4), []),
         ("  1.0\t.5 .5 .2 .4  \r", BOX, (0.5, 0.5, 0.2, 0.4), []),
@@ -45,22 +45,22 @@ FLAT = Form("pose", 1, (2, 2))
         ),
         (
             "0 .5 .5 .2 .4 .5 .5 2 .6 .6 1",
-            Form("detect", 1, (2, 3)),
+            LabelFormat("detect", 1, (2, 3)),
             (0.5, 0.5, 0.2, 0.4),
             ["pose_as_box"],
         ),
     ],
 )
 def test_a_line_means_what_its_task_says(
-    line: str, form: Form, values: tuple[float, ...], kinds: list[str]
+    line: str, label_format: LabelFormat, values: tuple[float, ...], kinds: list[str]
 ) -> None:
-    row, _, notes = parse_line(line, form)
+    row, _, notes = parse_line(line, label_format)
     assert row.values == pytest.approx(values)
     assert [kind for kind, _ in notes] == kinds
 
 
 @pytest.mark.parametrize(
-    ("line", "form", "kind", "said"),
+    ("line", "label_format", "kind", "said"),
     [
         ("stop .5 .5 .2 .4", BOX, "malformed_line", "not all numbers"),
         ("1 .5 .5 .2 nan", BOX, "malformed_line", "not all numbers"),
@@ -79,12 +79,19 @@ def test_a_line_means_what_its_task_says(
         ("1 .1 .1 .5 .1 .9 .1", POLYGON, "degenerate", "polygon"),
         ("0 .5 .5 .2 .4", POSE, "wrong_form", "2 key points need 11"),
         ("0 .5 .5 .2 .4 .5 .5 2 .6 .6 9", POSE, "malformed_line", "visibility 9"),
-        ("0 .5 .5 .2 .4 .5 .5 2 .6 .6 1", Form("segment", 1, (2, 3)), "wrong_form", "polygon"),
+        (
+            "0 .5 .5 .2 .4 .5 .5 2 .6 .6 1",
+            LabelFormat("segment", 1, (2, 3)),
+            "wrong_form",
+            "polygon",
+        ),
     ],
 )
-def test_a_bad_line_is_told_apart(line: str, form: Form, kind: str, said: str) -> None:
+def test_a_bad_line_is_told_apart(
+    line: str, label_format: LabelFormat, kind: str, said: str
+) -> None:
     with pytest.raises(BadLine, match=said) as caught:
-        parse_line(line, form)
+        parse_line(line, label_format)
     assert caught.value.kind == kind
 
 
@@ -118,8 +125,8 @@ def test_what_trainers_would_read_otherwise_is_rewritten(data: bytes, rewritten:
     st.binary(max_size=300),
     st.sampled_from([BOX, POLYGON, POSE, FLAT]),
 )
-def test_any_bytes_are_read_without_an_exception(data: bytes, form: Form) -> None:
-    assert_sound(parse(data, form).rows, form)
+def test_any_bytes_are_read_without_an_exception(data: bytes, label_format: LabelFormat) -> None:
+    assert_sound(parse(data, label_format).rows, label_format)
 
 
 numbers = st.floats(-3, 3, allow_nan=False).map(lambda value: f"{value:.5f}")
@@ -130,12 +137,12 @@ numbers = st.floats(-3, 3, allow_nan=False).map(lambda value: f"{value:.5f}")
     st.sampled_from([BOX, POLYGON, POSE, FLAT]),
 )
 def test_whatever_is_kept_is_sound_and_survives_writing(
-    lines: list[tuple[int, list[str]]], form: Form
+    lines: list[tuple[int, list[str]]], label_format: LabelFormat
 ) -> None:
     text = "\n".join(f"{cls} {' '.join(values)}" for cls, values in lines)
-    parsed = parse(text.encode(), form)
-    assert_sound(parsed.rows, form)
-    again = parse(as_text(parsed.rows).encode(), form)
+    parsed = parse(text.encode(), label_format)
+    assert_sound(parsed.rows, label_format)
+    again = parse(as_text(parsed.rows).encode(), label_format)
     assert {issue.kind for issue in again.issues} <= {"degenerate", "outside", "repeated_line"}
     for row, same in zip(parsed.rows, again.rows, strict=False):
         if len(again.rows) == len(parsed.rows):
@@ -143,16 +150,16 @@ def test_whatever_is_kept_is_sound_and_survives_writing(
             assert same.values == pytest.approx(row.values, abs=1e-6)
 
 
-def assert_sound(rows: tuple[LabelRow, ...], form: Form) -> None:
+def assert_sound(rows: tuple[LabelRow, ...], label_format: LabelFormat) -> None:
     """What Ultralytics demands (data/utils.py: verify_image_label)."""
     lengths: dict[Task, int] = {"detect": 4}
-    if form.keypoints:
-        lengths["pose"] = 4 + form.keypoints[0] * form.keypoints[1]
+    if label_format.keypoints:
+        lengths["pose"] = 4 + label_format.keypoints[0] * label_format.keypoints[1]
     for row in rows:
-        assert 0 <= row.cls < form.classes
+        assert 0 <= row.cls < label_format.classes
         assert all(map(math.isfinite, row.values))
-        assert len(row.values) == lengths.get(form.task, len(row.values))
-        if form.task == "segment":
+        assert len(row.values) == lengths.get(label_format.task, len(row.values))
+        if label_format.task == "segment":
             assert len(row.values) >= 6
             assert len(row.values) % 2 == 0
             assert min(row.values) >= 0

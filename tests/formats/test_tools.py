@@ -114,6 +114,6 @@ def test_a_tool_loads_what_is_exported_and_is_read_itself(
     read: Found = {}
     for part in sorted(out.iterdir()) if tool == "supervision" else [out]:
         sent = from_folder(part, None, NAMES, ())
-        for marks in sent.marks:
-            read[Path(marks.name).name.removesuffix(".jpg")] = boxes(marks.read(SIZE))
+        for described in sent.described:
+            read[Path(described.name).name.removesuffix(".jpg")] = boxes(described.read(SIZE))
     same(read, wanted, pixels + 1.01)  # they round, and cut to whole pixels

@@ -19,7 +19,7 @@ from annotation.export import LACKING, Exported, entries
 from annotation.pictures import ORIGINAL, PERSON, ImageRecord
 from dataset.documents.image_names import comparable
 from dataset.documents.reader import from_folder
-from dataset.documents.source_annotations import Sent
+from dataset.documents.submission import Submission
 from formats.annotations import FORMATS, Annotation, AnnotationPart, Annotations, Format
 from models_store.description import Task
 from tests.support.correction_app import drawn
@@ -100,7 +100,7 @@ def teardown_module() -> None:
     shutil.rmtree(FOLDER, ignore_errors=True)
 
 
-def unpacked(exported: Exported, form: Format, images: bool) -> Sent:
+def unpacked(exported: Exported, form: Format, images: bool) -> Submission:
     """What an export says, read as a zip that came."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -110,11 +110,11 @@ def unpacked(exported: Exported, form: Format, images: bool) -> Sent:
             content = entry.content
             target.write_bytes(content if isinstance(content, bytes) else content.read_bytes())
         sent = from_folder(folder, None, NAMES, (), exported.task == "classify")
-        kept = {name: FOLDER / f"{sent.contents[name]}.png" for name in sent.pictures}
-        return replace(sent, pictures=kept)
+        kept = {name: FOLDER / f"{sent.contents[name]}.png" for name in sent.images}
+        return replace(sent, images=kept)
 
 
-def corrected(pictures: Sequence[ImageRecord], sent: Sent, task: Task) -> Correction:
+def corrected(pictures: Sequence[ImageRecord], sent: Submission, task: Task) -> Correction:
     return read_correction(pictures, sent, Rules("x", NAMES, task, 10**6))
 
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from annotation.uploads.upload import add_upload
-from dataset.documents.document_annotations import of_file
 from dataset.documents.image_names import NameIndex
-from dataset.documents.label_files import names_of
+from dataset.documents.parsed_documents import from_image_document
 from dataset.documents.reader import from_folder
+from dataset.documents.yolo_labels import names_of
 from dataset.store import DatasetStore
 from errors import DatasetInvalid
 from formats.annotations import Annotations
@@ -113,10 +113,10 @@ def test_a_list_of_images_says_nothing_of_them(store: DatasetStore) -> None:
 
 def test_composed_and_decomposed_names_are_one() -> None:
     name = unicodedata.normalize("NFC", "café.png")
-    marks = of_file(
+    described = from_image_document(
         Annotations(name, 4, 4), unicodedata.normalize("NFD", "café.json"), "labelme", "imagePath"
     )
-    assert marks.name == name
+    assert described.name == name
 
 
 def test_a_class_that_stands_twice_is_two() -> None:
@@ -126,8 +126,8 @@ def test_a_class_that_stands_twice_is_two() -> None:
 def test_annotations_with_captions_are_instances(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_bytes(coco({"bbox": [1, 1, 20, 20], "caption": "a cat"}))
     (tmp_path / "a0.png").write_bytes(drawn(0))
-    (marks,) = from_folder(tmp_path, None, (), ()).marks
-    assert len(marks.read((64, 48))) == 1
+    (described,) = from_folder(tmp_path, None, (), ()).described
+    assert len(described.read((64, 48))) == 1
 
 
 def test_many_images_of_one_name_are_told_apart() -> None:

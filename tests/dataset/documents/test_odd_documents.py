@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from annotation.corrections.reader import Rules, read_correction
 from annotation.pictures import ImageRecord
-from dataset.documents.forms import names_in_json
+from dataset.documents.format_detection import names_in_json
 from dataset.documents.reader import from_json, parse
 from errors import VisionLoopError
 from formats.annotations import Annotations

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from dataset.documents.image_names import content_named
-from dataset.documents.source_annotations import Emptiness, Marks, Size
+from dataset.documents.submission import DescribedImage, Emptiness, Size
 from errors import ValidationFailed
 from formats.annotations import Annotations
 from formats.label_studio import from_label_studio
@@ -28,7 +28,7 @@ def from_tasks(
     points: Sequence[str],
     tags: Sequence[ImageTag] = (),
     skipped: Counter[str] | None = None,
-) -> Iterator[Marks]:
+) -> Iterator[DescribedImage]:
     """Of each task its newest finished annotation that counts, for each of the task's images;
     without one it is unfinished.
 
@@ -43,7 +43,7 @@ def from_tasks(
         ValidationFailed: A task lacks its image or an annotation its result, or it is not known
             which image a region is on; the message names them.
     """
-    reading = _Reading(file, points, tags, skipped, drawn=any(map(_is_drawn, tasks)))
+    reading = _TaskReader(file, points, tags, skipped, drawn=any(map(_is_drawn, tasks)))
     for place, task in enumerate(tasks, 1):
         number = task.get("id", place) if isinstance(task, Mapping) else place
         yield from reading.task(task, f"{file}, task {number}")
@@ -58,7 +58,7 @@ def tags_for(file: str, configurations: Mapping[str, tuple[ImageTag, ...]]) -> t
 
 
 @dataclass(frozen=True)
-class _Reading:
+class _TaskReader:
     """What is the same for all tasks of a document; `drawn`: one of them marks a place."""
 
     file: str
@@ -67,7 +67,7 @@ class _Reading:
     skipped: Counter[str] | None
     drawn: bool
 
-    def task(self, task: Any, where: str) -> Iterator[Marks]:
+    def task(self, task: Any, where: str) -> Iterator[DescribedImage]:
         if not isinstance(task, Mapping) or not isinstance(task.get("data"), Mapping):
             raise ValidationFailed(f"{where} lacks 'data' with the image's address.")
         made = _annotations(task, where)
@@ -91,7 +91,7 @@ class _Reading:
         stated = str(meta.get("content") or "") if isinstance(meta, Mapping) else ""
         stated = stated if len(images) == 1 else ""
         for image in images:
-            yield self._marks(image, where, stated or content_named(image.address), why)
+            yield self._described(image, where, stated or content_named(image.address), why)
 
     def _pass_over(self, others: Iterable[Mapping[str, Any]]) -> None:
         """Count what other annotators, or skipped annotations, mark in a task."""
@@ -101,7 +101,7 @@ class _Reading:
         if self.skipped is not None and drawn:
             self.skipped[OTHERS] += drawn
 
-    def _marks(self, image: TaskImage, where: str, content: str, why: str) -> Marks:
+    def _described(self, image: TaskImage, where: str, content: str, why: str) -> DescribedImage:
         """`why`: it is not finished. Where nobody draws at all, what is chosen or written about an
         image does not say that there is nothing in it."""
         passed: Counter[str] = Counter()
@@ -115,11 +115,13 @@ class _Reading:
             except ValidationFailed as error:
                 raise ValidationFailed(f"{where}: {error.message}") from None
 
-        marks = Marks(image.address, read, content, where=where, source=self.file, skipped=passed)
+        described = DescribedImage(
+            image.address, read, content, where=where, source=self.file, skipped=passed
+        )
         if why:
-            return replace(marks, empty="unfinished", why=why)
+            return replace(described, empty="unfinished", why=why)
         says_so: Emptiness = "finished" if self.drawn or not image.regions else "unstated"
-        return replace(marks, size=_size(image.regions, where), empty=says_so)
+        return replace(described, size=_size(image.regions, where), empty=says_so)
 
 
 def _is_drawn(task: Any) -> bool:

@@ -9,7 +9,8 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-Form = Literal["label_studio", "yolo", "coco", "labelme", "voc", "cvat_xml"]
+from formats.annotations import Format
+
 Text = Literal["labels", "classes", "prose"]
 
 DEEPEST = 5  # levels of a JSON document that are looked through for signs of annotations
@@ -41,7 +42,7 @@ FOREIGN_XML = {
 }
 
 
-def form_of(document: Any) -> Form | None:
+def format_of(document: Any) -> Format | None:
     """The form of a JSON document; None: none that is read."""
     first = document[0] if isinstance(document, list) and document else document
     if not isinstance(first, Mapping):

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
-from dataset.documents.forms import foreign_lines
+from dataset.documents.format_detection import foreign_lines
 from dataset.documents.image_names import content_named
-from dataset.documents.source_annotations import Marks, Size
+from dataset.documents.submission import DescribedImage, Size
 from errors import ValidationFailed
 from formats.annotations import Annotations, with_area
 from formats.coordinates import SLACK, Stated, are_corners, over_the_edge
@@ -84,7 +84,7 @@ def read_labels(
     names: Sequence[str],
     points: Sequence[str],
     notes: list[str],
-) -> Iterator[Marks]:
+) -> Iterator[DescribedImage]:
     """What label files say.
 
     Args:
@@ -117,7 +117,7 @@ def read_json(
     names: Sequence[str],
     points: Sequence[str],
     notes: list[str],
-) -> list[Marks]:
+) -> list[DescribedImage]:
     """What `{names, labels: {image: lines}}` says; the arguments are those of `read_labels`.
 
     Raises:
@@ -164,7 +164,7 @@ def _assumed(what: str, example: str, names: Sequence[str]) -> str:
     )
 
 
-def _lines(path: str, text: str, classes: ClassList, stem: bool = True) -> Marks:
+def _lines(path: str, text: str, classes: ClassList, stem: bool = True) -> DescribedImage:
     """The lines of one image; `stem`: `path` is that of a label file."""
     name = re.sub(r"\.txt$", "", path, flags=re.I) if stem else path
     where = path if stem else f"'labels' of {path[:100]}"
@@ -180,7 +180,9 @@ def _lines(path: str, text: str, classes: ClassList, stem: bool = True) -> Marks
         return replace(found, objects=with_area(found.objects, skipped))
 
     content = content_named(name)
-    return Marks(name, read, content, where=where, source="yolo", stem=stem, skipped=skipped)
+    return DescribedImage(
+        name, read, content, where=where, source="yolo", stem=stem, skipped=skipped
+    )
 
 
 def refuse_foreign(path: str, text: str, points: Sequence[str]) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from dataset.documents.label_files import CORNERS, box_of
+from dataset.documents.yolo_labels import CORNERS, box_of
 from dataset.issues import Findings
 from dataset.label_files import shape_of
 from errors import DatasetInvalid
@@ -41,7 +41,7 @@ class _Group:
 
 
 @dataclass(frozen=True)
-class Forms:
+class LineStatistics:
     """The lines of the first label files, by their columns."""
 
     groups: dict[int, _Group]
@@ -66,7 +66,7 @@ class Forms:
         return _fitting(columns)
 
 
-def scan(labels: Iterable[Path]) -> Forms:
+def scan(labels: Iterable[Path]) -> LineStatistics:
     """Read the first label files. What is no line of numbers is passed over: it is told later."""
     groups: dict[int, _Group] = {}
     boxes: list[Stated] = []
@@ -84,23 +84,23 @@ def scan(labels: Iterable[Path]) -> Forms:
             if all(value in (0, 1, 2) for value in visible):
                 group.visibilities += 1
                 group.twos += 2 in visible
-    return Forms(groups, are_corners(boxes))
+    return LineStatistics(groups, are_corners(boxes))
 
 
-def require_stated(forms: Forms, task: Task | None, findings: Findings) -> None:
+def require_stated(statistics: LineStatistics, task: Task | None, findings: Findings) -> None:
     """Refuse lines that are, or may be, key points where nothing says how many there are.
 
     Raises:
         DatasetInvalid: They are key points; or they may be, and no task was given.
     """
-    if forms.corners:
+    if statistics.corners:
         findings.note("coordinates", f"The boxes of the label files {CORNERS}", fatal=True)
-    long = sum(group.lines for columns, group in forms.groups.items() if columns > BOX + 1)
-    for columns, group in sorted(forms.groups.items()):
+    long = sum(group.lines for columns, group in statistics.groups.items() if columns > BOX + 1)
+    for columns, group in sorted(statistics.groups.items()):
         nearly = NEARLY_ALL * group.lines
         if columns <= BOX + 1 or group.lines < NEARLY_ALL * long:
             continue  # polygons of many lengths; what fits none of the forms is told line by line
-        if columns % 2 == 0 and group.lines < SOME * forms.lines:
+        if columns % 2 == 0 and group.lines < SOME * statistics.lines:
             continue
         stated = group.visibilities >= nearly
         if stated and (columns % 2 == 0 or group.twos or group.boxed[3] >= nearly):
@@ -117,8 +117,8 @@ def require_stated(forms: Forms, task: Task | None, findings: Findings) -> None:
                 f"kpt_shape to data.yaml: {' or '.join(_fitting(columns))}. For polygons give "
                 "task=segment, or task=detect for the boxes around them."
             )
-    oriented = forms.groups.get(ORIENTED)
-    if oriented and oriented.lines >= NEARLY_ALL * forms.lines and task in (None, "segment"):
+    oriented = statistics.groups.get(ORIENTED)
+    if oriented and oriented.lines >= NEARLY_ALL * statistics.lines and task in (None, "segment"):
         findings.note(
             "oriented",
             "The label lines have four corners each, as oriented boxes have: they are trained as "
@@ -126,10 +126,10 @@ def require_stated(forms: Forms, task: Task | None, findings: Findings) -> None:
         )
 
 
-def without_keypoints(forms: Forms) -> str:
+def without_keypoints(statistics: LineStatistics) -> str:
     """What to say about pose labels whose yaml has no kpt_shape."""
-    fitting = forms.shapes_of_points()
-    columns = max(forms.groups, key=lambda c: forms.groups[c].lines) if fitting else 0
+    fitting = statistics.shapes_of_points()
+    columns = max(statistics.groups, key=lambda c: statistics.groups[c].lines) if fitting else 0
     guess = f" Lines of {columns} columns would fit {' or '.join(fitting)}." if fitting else ""
     return (
         "Task pose needs kpt_shape in data.yaml: [how many key points, 2 or 3 numbers each]."

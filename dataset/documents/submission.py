@@ -15,7 +15,7 @@ Emptiness = Literal["finished", "stated", "unstated", "unfinished"]
 
 
 @dataclass(frozen=True)
-class Marks:
+class DescribedImage:
     """What is said of one image.
 
     Attributes:
@@ -48,7 +48,7 @@ class Marks:
 
 
 @dataclass(frozen=True)
-class Sent:
+class Submission:
     """What came.
 
     Attributes:
@@ -62,8 +62,8 @@ class Sent:
         forms: Of the documents that were read.
     """
 
-    marks: Sequence[Marks]
-    pictures: Mapping[str, Path] = field(default_factory=dict)
+    described: Sequence[DescribedImage]
+    images: Mapping[str, Path] = field(default_factory=dict)
     contents: Mapping[str, str] = field(default_factory=dict)
     skipped: Counter[str] = field(default_factory=Counter)
     ignored: Sequence[str] = ()
