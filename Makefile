@@ -15,6 +15,10 @@ endif
 RUN := $(VENV)/bin/python -m
 READY := $(VENV)/.installed
 TOOLS := $(VENV)/tools
+# What needs no server, training or export of a network.
+FAST := tests/formats tests/dataset tests/evaluation tests/monitoring tests/jobs/test_store.py \
+  tests/jobs/test_logs.py tests/api/middleware tests/docs/test_links.py tests/training/planning \
+  tests/test_errors.py tests/test_layers.py tests/test_requirements.py tests/test_settings.py
 NARROW := $(VENV)/avx2_only.so
 LOCK := pip compile --quiet --no-config --universal --generate-hashes --python-version 3.11 \
   --custom-compile-command "make lock"
@@ -22,7 +26,8 @@ LOCK := pip compile --quiet --no-config --universal --generate-hashes --python-v
 export BENTOML_DO_NOT_TRACK ?= true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup named serve test test-properties test-tools lint format bench stress starters build image image-replay lock clean
+.PHONY: help setup named serve test test-fast test-properties test-tools lint format docs reference bench \
+  stress starters build image image-replay lock clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -52,6 +57,9 @@ test: lint $(if $(filter avx2,$(CPU)),$(NARROW))  ## Lint, type-check and test (
 $(NARROW): tests/avx2_only.c $(READY)
 	@cc -O1 -shared -fPIC -o $@ $< -ldl
 
+test-fast: $(READY)  ## Test single units only, without servers, trainings and drawn examples
+	@$(RUN) pytest -m "not properties" $(FAST)
+
 test-properties: $(READY)  ## Try what must hold for all data with 2,000 examples each
 	@PROPERTY_EXAMPLES=2000 $(RUN) pytest -m properties
 
@@ -67,13 +75,20 @@ lint: $(READY)  ## Lint, type-check, and check which package imports which
 format: $(READY)  ## Format the code
 	@$(RUN) ruff check --fix . && $(RUN) ruff format .
 
-bench: $(READY)  ## Run the serving benchmark that the README quotes
+docs: $(READY)  ## Build the documentation as a site in site/, without a network
+	@NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --strict --quiet
+	@echo "Open site/index.html"
+
+reference: $(READY)  ## Write docs/reference/ anew from the code
+	@$(RUN) docs_reference
+
+bench: $(READY)  ## Run the serving benchmark that docs/explanation/measured.md quotes
 	@$(RUN) benchmarks.serving
 
 stress: $(READY)  ## Kill and cancel training jobs at random moments, half an hour
 	@$(RUN) benchmarks.stress_jobs
 
-starters: $(READY)  ## Draw the training pictures and train both starter models again
+starters: $(READY)  ## Draw the training images and train both starter models again
 	@$(RUN) synthetic.train_starters classifier && $(RUN) synthetic.train_starters detector
 
 build: $(READY)  ## Build the Bento
@@ -96,4 +111,4 @@ lock: $(READY)  ## Renew requirements*.lock after a change of requirements*.txt
 clean:  ## Remove the virtual environment and caches
 	@test ! -e "$(VENV)" -o -f "$(VENV)/pyvenv.cfg" || { \
 	    echo "$(VENV) is no virtual environment: remove it yourself, if it is to go."; exit 1; }
-	@rm -rf "$(VENV)" .ruff_cache .mypy_cache .pytest_cache .hypothesis
+	@rm -rf "$(VENV)" .ruff_cache .mypy_cache .pytest_cache .hypothesis site

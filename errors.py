@@ -61,54 +61,80 @@ def error_body(status: int, code: str, message: str) -> dict[str, str]:
 
 
 class ValidationFailed(VisionLoopError):
+    """A field is missing, unknown, of the wrong type or out of range; the message names it."""
+
     code, status = "VALIDATION_ERROR", 400
 
 
 class NoFileUploaded(VisionLoopError):
+    """The request has no image or file."""
+
     code, status = "NO_FILE_UPLOADED", 400
 
 
 class InvalidImage(VisionLoopError):
+    """The bytes are no image that can be decoded as a whole; bad base64 too."""
+
     code, status = "INVALID_IMAGE_FORMAT", 400
 
 
 class DatasetInvalid(VisionLoopError):
+    """A data.yaml, its folders or its labels are wrong; the message says what and where."""
+
     code, status = "DATASET_INVALID", 400
 
 
 class InvalidModelFile(VisionLoopError):
+    """Weights are refused: truncated, a Git LFS pointer, unsupported or an unsafe pickle."""
+
     code, status = "INVALID_MODEL_FILE", 400
 
 
 class Unauthorized(VisionLoopError):
+    """The token is missing, or is not known."""
+
     code, status = "UNAUTHORIZED", 401
 
 
 class Forbidden(VisionLoopError):
+    """The token lacks the right, or a path, address or browser origin is not allowed."""
+
     code, status = "FORBIDDEN", 403
 
 
 class NotFound(VisionLoopError):
+    """There is nothing under this path."""
+
     code, status = "NOT_FOUND", 404
 
 
 class ModelNotFound(NotFound):
+    """There is no such model; the message lists those that are known."""
+
     code = "MODEL_NOT_FOUND"
 
 
 class JobNotFound(NotFound):
+    """There is no such job."""
+
     code = "JOB_NOT_FOUND"
 
 
 class DatasetNotFound(NotFound):
+    """There is no such dataset."""
+
     code = "DATASET_NOT_FOUND"
 
 
 class MethodNotAllowed(VisionLoopError):
+    """The path does not take this method; `Allow` lists those that it takes."""
+
     code, status = "METHOD_NOT_ALLOWED", 405
 
 
 class Conflict(VisionLoopError):
+    """The state forbids it: a finished job is cancelled, a model in use is deleted."""
+
     code, status = "CONFLICT", 409
 
 
@@ -131,16 +157,24 @@ class ConfirmationRequired(Conflict):
 
 
 class PayloadTooLarge(VisionLoopError):
+    """The body or the image is above the limit; pixels are counted before decoding."""
+
     code, status = "PAYLOAD_TOO_LARGE", 413
 
 
 class RateLimited(VisionLoopError):
+    """One client sent too many requests; `Retry-After` says when to try again."""
+
     code, status = "RATE_LIMITED", 429
 
 
 class BackendUnavailable(VisionLoopError):
+    """The service is overloaded or starting; `Retry-After` says when to try again."""
+
     code, status = "BACKEND_UNAVAILABLE", 503
 
 
 class BackendTimeout(VisionLoopError):
+    """The answer took longer than the limit allows."""
+
     code, status = "BACKEND_TIMEOUT", 504

@@ -90,7 +90,7 @@ class HomePaths:
 
 
 class Settings(BaseSettings):
-    """Typed settings with their defaults; the README lists them in one table.
+    """Typed settings with their defaults; docs/reference/settings.md lists them.
 
     Lists are comma-separated in the environment. An unusable value stops the start with a
     message that names the variable.

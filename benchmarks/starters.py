@@ -182,7 +182,7 @@ def street_pictures(model: Model, seed: int, path: Path) -> None:
 
 
 def main() -> None:
-    """Command line: prints the figures that the README quotes."""
+    """Command line: prints what docs/explanation/starter-models.md quotes."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.starters", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--models", type=Path, default=Path("models_store/starter"))

@@ -24,9 +24,9 @@ class OnnxEngine:
     are cores: the throughput of that many sessions with one copy of the weights. The wide one
     spreads a single picture over the cores. Both give the same answer up to the last bits: ONNX
     Runtime splits outputs among threads and never sums, but where it cuts may decide how a value
-    is rounded (seen in 1.31 on CPUs with AVX2 and without AVX-512; README has the bounds).
-    Their threads do not spin while they wait: that would take the cores from the pictures being
-    decoded.
+    is rounded (seen in 1.31 on CPUs with AVX2 and without AVX-512; docs/explanation/serving.md has
+    the bounds). Their threads do not spin while they wait: that would take the cores from the
+    pictures being decoded.
     """
 
     backend = "onnxruntime-cpu"

@@ -42,7 +42,7 @@ exit codes: 0 done, 1 refused (the reason is on stderr), 2 wrong arguments"""
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    options = _parser().parse_args(arguments)
+    options = command_line().parse_args(arguments)
     logging.basicConfig(level="WARNING", format="%(message)s", stream=sys.stderr)
     if not options.verbose:
         logging.disable(logging.ERROR)
@@ -77,7 +77,7 @@ def _settings() -> Settings:
         raise ValidationFailed(f"{name} is not usable: {first['msg']}.") from error
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_line() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--json", action="store_true", help="print JSON instead of text")
     common.add_argument("--verbose", action="store_true", help="show the log")

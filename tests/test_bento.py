@@ -131,7 +131,7 @@ def test_the_shell_commands_work_as_the_readme_has_them(
     server: Server, client: httpx.Client, tmp_path: Path
 ) -> None:
     folder = decoys(tmp_path)
-    (documented,) = SHELL.findall((ROOT / "README.md").read_text())
+    (documented,) = SHELL.findall((ROOT / "docs/how-to/run-in-a-container.md").read_text())
     assert documented.endswith("python -m models_store list")
     listed = shell(documented, server, folder)
     models = client.get("/models").json()["models"]

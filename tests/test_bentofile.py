@@ -18,7 +18,7 @@ TEXTS = {
     "LICENSE", "README.md", "requirements.txt", "requirements.lock", "requirements-cpu.txt",
     "requirements-tensorrt.txt",
 }  # fmt: skip
-OURS_ALONE = {"tests", "docs", "benchmarks"}
+OURS_ALONE = {"tests", "docs", "docs_reference", "benchmarks"}
 NEVER = ("__pycache__",)
 
 

@@ -7,16 +7,6 @@ from pydantic import ValidationError
 
 from settings import Settings
 
-README = Path(__file__).parent.parent / "README.md"
-
-
-def test_every_setting_is_in_the_readme() -> None:
-    text = README.read_text()
-    missing = [
-        name for name in Settings.model_fields if f"| `VISIONLOOP_{name.upper()}` |" not in text
-    ]
-    assert missing == []
-
 
 @pytest.mark.parametrize(
     ("name", "value", "expected"),

@@ -1,4 +1,4 @@
-"""How far two answers to one image may differ: what the README promises on every CPU.
+"""How far two answers to one image may differ: docs/explanation/serving.md.
 
 ONNX Runtime splits a layer among its threads, and the last bits may depend on where: on CPUs
 with AVX2 and without AVX-512 key points of up to 2,000 px were seen 8e-5 px apart between one

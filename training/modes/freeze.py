@@ -4,8 +4,8 @@ For start weights that know something worth keeping: layers are released from th
 backwards (Howard and Ruder 2018, section 3.3), so that the large errors of a fresh head never
 reach a good backbone. Each stage lasts `min_epochs_per_stage`, the last one as long as there are
 epochs. A stage that lasted while its metric rose took those epochs from the last one, and ended
-below (docs/learning_benchmarks.md). One optimiser and one learning rate curve go through all
-stages; the best checkpoint of all of them is kept.
+below (docs/explanation/learning-benchmarks.md). One optimiser and one learning rate curve go
+through all stages; the best checkpoint of all of them is kept.
 """
 
 from __future__ import annotations

@@ -283,7 +283,7 @@ def _begun(start: Start, recipe: Recipe, job: JobHandle, settings: Settings) -> 
 def strength_of(memory: int) -> Strength:
     """With old pictures the network may normalise by what it sees, without it keeps to what it saw.
 
-    Measured on GTSRB and road signs; see docs/training.md.
+    Measured on GTSRB and road signs; see docs/explanation/learning-benchmarks.md.
     """
     return Strength(statistics=not memory)
 

@@ -1,0 +1,111 @@
+"""The metrics: of the service, for Prometheus, and of models."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple, get_args
+
+from docs_reference.markdown import code, table
+from settings import Figure
+
+ROOT = Path(__file__).parents[1]
+KINDS = {"Counter": "counter", "Histogram": "histogram", "GaugeMetricFamily": "gauge"}
+UNITS = {
+    "seconds": "seconds",
+    "bytes": "bytes",
+    "ratio": "share, 0 to 1",
+    "index": "index",
+    "up": "0 or 1",
+}  # by the last word of a name
+PACKAGES = ("api", "monitoring", "serving", "jobs", "inference")
+
+HEAD = """# Metrics
+
+## Of the service: Prometheus
+
+`GET /metrics` answers Prometheus where the `Accept` header prefers plain text or OpenMetrics to
+JSON, which Prometheus' own does. [Watch it with Prometheus](../how-to/watch-with-prometheus.md)
+shows the configuration. A counter's series end in `_total`, a histogram's in `_bucket`, `_sum`
+and `_count`. The unit is the last word of the name; names without one count things. Series by
+class exist for models of up to 50 classes. BentoML adds series of its own, whose names begin with
+`bentoml_`.
+
+"""
+
+MODELS = """
+## Of a model: its evaluation
+
+The same path answers every other client with the figures of each model's last evaluation, as
+JSON: `GET /metrics`, `GET /metrics/{model_id}`. Shares run from 0 to 1, times are milliseconds. A
+model that was never evaluated has none. [What is measured](../explanation/evaluation.md) says how
+each is computed.
+
+"""
+
+EVALUATED = {
+    "accuracy": "classifiers: top-1; others: TP / (TP + FP + FN) at serving confidence, IoU 0.5",
+    "accuracy_top5": "classifiers: the true class is among the five best",
+    "precision": "at the confidence of the best mean F1; of classifiers the macro average",
+    "recall": "at the confidence of the best mean F1; of classifiers the macro average",
+    "f1_score": "the best mean F1; of classifiers the macro average",
+    "mAP50": "mean average precision of boxes at IoU 0.5",
+    "mAP50_95": "mean average precision of boxes over IoU 0.5 to 0.95",
+    "mask_mAP50": "the same of masks, IoU 0.5",
+    "mask_mAP50_95": "the same of masks, IoU 0.5 to 0.95",
+    "pose_mAP50": "the same of key points, object keypoint similarity 0.5",
+    "pose_mAP50_95": "the same of key points, object keypoint similarity 0.5 to 0.95",
+}  # of every figure that a gate can ask for
+TIMES = {
+    "preprocess_time": "median time of one image before the network",
+    "inference_time": "median time of one image in the network",
+    "postprocess_time": "median time of one image after the network",
+}
+
+
+class Series(NamedTuple):
+    """One metric as its declaration in the code has it."""
+
+    name: str
+    kind: str
+    labels: tuple[str, ...]
+    text: str
+
+    @property
+    def unit(self) -> str:
+        return UNITS.get(self.name.removesuffix("_total").rpartition("_")[2], "count")
+
+
+def metrics() -> str:
+    """The whole page."""
+    rows = [
+        (code(one.name), one.kind, ", ".join(map(code, one.labels)), one.unit, one.text)
+        for one in sorted(series())
+    ]
+    page = HEAD + table(("name", "type", "labels", "unit", "meaning"), rows)
+    shares = [(code(name), "share, 0 to 1", EVALUATED[name]) for name in get_args(Figure)]
+    times = [(code(name), "milliseconds", text) for name, text in TIMES.items()]
+    return page + MODELS + table(("name", "unit", "meaning"), shares + times)
+
+
+def series() -> Iterator[Series]:
+    """Every declaration of a metric of ours, read from the source."""
+    for package in PACKAGES:
+        for file in sorted((ROOT / package).rglob("*.py")):
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Call) and (found := _declared(node)):
+                    yield found
+
+
+def _declared(call: ast.Call) -> Series | None:
+    kind = KINDS.get(call.func.id) if isinstance(call.func, ast.Name) else None
+    values = [one.value for one in call.args if isinstance(one, ast.Constant)]
+    texts = [value for value in values if isinstance(value, str)]
+    if kind is None or not texts or not texts[0].startswith("visionloop_"):
+        return None
+    lists = [one for one in call.args if isinstance(one, ast.List)]
+    lists += [k.value for k in call.keywords if k.arg == "labels" and isinstance(k.value, ast.List)]
+    labels = tuple(str(ast.literal_eval(one)) for found in lists for one in found.elts)
+    name = f"{texts[0]}_total" if kind == "counter" else texts[0]
+    return Series(name, kind, labels, texts[1])

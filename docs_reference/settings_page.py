@@ -1,0 +1,79 @@
+"""The settings: names, types, choices and defaults."""
+
+from __future__ import annotations
+
+import types
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin
+
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import SecretStr
+from pydantic.fields import FieldInfo
+
+from docs_reference.markdown import code, table
+from settings import Settings
+
+HEAD = """# Settings
+
+VisionLoop is configured by environment variables. They are read once, at the start, and printed
+there; secrets are masked. An empty variable counts as unset. A value that cannot be used stops
+the start with a message that names the variable. Lists are comma-separated.
+
+BentoML's own variables apply too: `BENTOML_HOME` is the folder of the models, `BENTOML_HOST` and
+`BENTOML_PORT` are where the service listens. [Secure it](../how-to/secure-it.md) says what to set
+before the service is reached by others.
+
+"""
+
+TAIL = """
+`VISIONLOOP_DATABASE_URL` takes any SQLAlchemy URL. Install its driver beside the requirements,
+for example `psycopg` for `postgresql+psycopg://…`. Only SQLite was tested. One server uses one
+database and one pair of folders; a second server on them is refused.
+"""
+
+WORDS = {str: "text", int: "whole number", float: "number", Path: "path", SecretStr: "secret text"}
+SIGNS = ((Gt, "gt", "above"), (Ge, "ge", "at least"), (Lt, "lt", "below"), (Le, "le", "at most"))
+
+
+def settings_page() -> str:
+    """Every field of `Settings`, in its order."""
+    rows = [
+        (code(f"VISIONLOOP_{name.upper()}"), kind(field), default(field), field.description or "")
+        for name, field in Settings.model_fields.items()
+    ]
+    return HEAD + table(("variable", "type and choices", "default", "meaning"), rows) + TAIL
+
+
+def kind(field: FieldInfo) -> str:
+    """What a value may be, with its bounds."""
+    bounds = [
+        f"{word} {getattr(bound, side):g}"
+        for bound in field.metadata
+        for sort, side, word in SIGNS
+        if isinstance(bound, sort)
+    ]
+    return ", ".join([_type(field.annotation), *bounds])
+
+
+def _type(annotation: Any) -> str:
+    origin = get_origin(annotation)
+    arguments = [one for one in get_args(annotation) if one is not type(None)]
+    if annotation is bool:
+        return "`true` or `false`"
+    if origin is Literal:
+        return " · ".join(code(choice) for choice in arguments)
+    if origin in (Union, types.UnionType):
+        return " or ".join(map(_type, arguments))
+    if origin is tuple:
+        return {Path: "paths", str: "texts"}[arguments[0]] + " with commas between"
+    return WORDS[annotation]
+
+
+def default(field: FieldInfo) -> str:
+    """What holds where the variable is not set."""
+    value = field.default
+    if value is None or value == ():
+        return "unset"
+    if isinstance(value, bool):
+        return code(str(value).lower())
+    return code(f"{value:g}" if isinstance(value, float) else value)
