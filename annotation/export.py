@@ -16,7 +16,8 @@ from annotation.pictures import PERSON, ImageRecord
 from annotation.revision_builder import held_out
 from dataset.task_forms import describe, fitting, folder_name
 from errors import ValidationFailed
-from formats.annotations import FORMATS, Annotations, Format
+from formats.annotations import Annotations, Format
+from formats.capabilities import require_annotation, require_task
 from formats.coco import to_coco
 from formats.cvat_xml_writer import to_cvat_xml
 from formats.label_studio import to_label_studio
@@ -26,11 +27,6 @@ from formats.xml_documents import legal
 from formats.yolo import to_yolo
 from models_store.description import Task
 
-LACKING: dict[Format, dict[Task, str]] = {  # task → what of it has no form
-    "coco": {"classify": "the class of an image"},
-    "voc": {"classify": "the class of an image", "pose": "key points"},
-}
-TITLES: dict[Format, str] = {"coco": "COCO", "voc": "Pascal VOC"}
 CHUNK = 2**18
 NAMES = {
     "rectanglelabels": "box",
@@ -68,7 +64,7 @@ def entries(data: Exported, form: Format, images: bool = True) -> Iterator[ZipEn
     """The files of a data set in a format, with the pictures or without them.
 
     Raises:
-        ValidationFailed: The format has no form for something in it; nothing is written then.
+        ValidationFailed: The format cannot hold something in it; nothing is written then.
     """
     _holds(data, form)
     placed = _placed(data.pictures)
@@ -85,21 +81,12 @@ def entries(data: Exported, form: Format, images: bool = True) -> Iterator[ZipEn
     return writers[form](data, placed, images)
 
 
-def check_task(form: Format, task: Task) -> None:
-    """Raises ValidationFailed where a format has no form for what a task marks."""
-    if what := LACKING.get(form, {}).get(task):
-        raise _no_form(form, what)
-
-
 def _holds(data: Exported, form: Format) -> None:
     """Raises ValidationFailed where a format cannot hold what is marked, or a name."""
-    check_task(form, data.task)
-    lacks = LACKING.get(form, {})
+    require_task(form, data.task)
     for picture in data.pictures:
         for thing in picture.annotations.objects:
-            kind = "classify" if thing.bounds is None else "pose" if thing.keypoints else ""
-            if kind in lacks:
-                raise _no_form(form, lacks[kind], picture.name or picture.file.name)
+            require_annotation(form, thing, picture.name or picture.file.name)
     if form in ("voc", "cvat_xml"):
         texts = [*data.names, *data.keypoint_names, *(one.name for one in data.pictures)]
         for text in texts:
@@ -109,14 +96,6 @@ def _holds(data: Exported, form: Format) -> None:
             raise ValidationFailed(
                 f"The name {listed[:60]!r} has a line break, which Pascal VOC's lists cannot hold."
             )
-
-
-def _no_form(form: Format, what: str, name: str = "") -> ValidationFailed:
-    able = [other for other in FORMATS if what not in LACKING.get(other, {}).values()]
-    where = f" ({name[:100]!r} has one)" if name else ""
-    return ValidationFailed(
-        f"{TITLES[form]} has no form for {what}{where}. 'format' must be one of: {', '.join(able)}."
-    )
 
 
 def zipped(files: Iterator[ZipEntry]) -> Iterator[bytes]:

@@ -8,7 +8,6 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from annotation.confidence_bands import Bands
-from annotation.export import check_task
 from annotation.revision_records import records
 from annotation.store import AnnotatedDatasets
 from dataset.allowed_roots import data_roots, shown_name
@@ -19,6 +18,7 @@ from dataset.revisions import list_revisions
 from errors import DatasetInvalid, DatasetNotFound, ValidationFailed, VisionLoopError
 from formats.annotation_tools import TOOLS, ToolName
 from formats.annotations import Format
+from formats.capabilities import require_task
 from inference.tiles import AUTO
 from models_store.description import Task
 from models_store.versions import ModelVersion
@@ -88,13 +88,13 @@ def plan_annotation(
     `number` tells this job from others of the model.
 
     Raises:
-        ValidationFailed: `confidence` is above the review band, or the format has no form for
+        ValidationFailed: `confidence` is above the review band, or the format cannot hold
             what the tool marks.
         DatasetInvalid: There are no pictures.
         Forbidden: Something leads out of the data roots.
     """
     task, bands = TOOLS[request.tool].task, request.bands
-    check_task(request.format, task)
+    require_task(request.format, task)
     confidence = round(FLOOR * bands.review, 4)
     if request.confidence is not None:
         confidence = request.confidence

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 from pydantic import ConfigDict, Field
 
 from api.schemas import InferOptions, RequestFields, Unit
-from errors import ModelNotFound, ValidationFailed
+from errors import ModelNotFound
 from field_names import Unknown
 from formats.annotation_tools import TOOLS, Tool, ToolName
 from formats.annotations import Annotations, keypoint_labels
+from formats.capabilities import require_task
 from formats.coco import to_coco
 from formats.label_studio import to_label_studio, to_task
 from formats.labelme import to_labelme
@@ -73,11 +74,7 @@ async def annotate(
 ) -> dict[str, Any]:
     """The answer of `/api/auto_annotate`. `name` is the file's, for the documents."""
     tool = TOOLS[options.tool]
-    if options.format == "coco" and tool.task == "classify":
-        raise ValidationFailed(
-            "COCO has no form for the class of a picture. 'format' must be label_studio, yolo "
-            "or labelme for image_classification."
-        )
+    require_task(options.format, tool.task, get_args(Format))
     model = choose_model(gateway.registry, tool, options.model)
     result, found = await prelabel(gateway, image, options, model, name)
     image_id = await asyncio.to_thread(

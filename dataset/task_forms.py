@@ -54,7 +54,8 @@ def folder_name(label: str) -> str:
 
 
 def fitting(found: Annotations, task: Task) -> Annotations:
-    """Without what the task has no form for; for segment a box becomes its rectangle."""
+    """The annotations without those that the task does not train; for segment a box becomes its
+    rectangle."""
     objects = []
     for thing in found.objects:
         if thing.bounds is None or (task == "pose" and not thing.keypoints):

@@ -37,6 +37,7 @@ from formats.annotations import (
     ring,
     with_area,
 )
+from formats.capabilities import require_annotation
 from formats.coco_boxes import are_scaled, stated, turned_box
 from formats.coordinates import Stated, are_corners
 from formats.geometry import Outline, area, as_outlines, fill_parts, outlines
@@ -53,8 +54,8 @@ def to_coco(
     """One document for all pictures, with ids from 1 in the given order.
 
     Raises:
-        ValidationFailed: A label that is not in `names`; a class without a place, which COCO
-            has no form for.
+        ValidationFailed: A label that is not in `names`; the class of an image, which
+            COCO cannot hold.
     """
     annotations: list[Json] = []
     for image_id, found in enumerate(pictures, 1):
@@ -262,11 +263,9 @@ def _row(
         raise ValidationFailed(
             f"The class {annotation.label!r} is not one of: {', '.join(names[:20])}."
         )
+    require_annotation("coco", annotation)
     bounds = annotation.bounds
-    if bounds is None:
-        raise ValidationFailed(
-            "COCO has no form for the class of a whole picture. Use label_studio, yolo or labelme."
-        )
+    assert bounds is not None
     x1, y1, x2, y2 = bounds
     row: Json = {
         "category_id": names.index(annotation.label) + 1,

@@ -30,6 +30,7 @@ from formats.annotations import (
     is_place,
     with_area,
 )
+from formats.capabilities import require_annotation
 from formats.geometry import bridge, rectangle, turned, unbridge
 from formats.xml_documents import number, parse_xml, tag, text_of
 
@@ -70,7 +71,7 @@ def to_voc(found: Annotations, folder: str = "JPEGImages") -> str:
     """The document of one image. Holes and parts are bridged into one ring.
 
     Raises:
-        ValidationFailed: Key points or the class of an image, which VOC has no form for; a
+        ValidationFailed: Key points or the class of an image, which VOC cannot hold; a
             character that XML cannot hold.
     """
     lines = [
@@ -94,11 +95,8 @@ def label_map(names: Sequence[str]) -> str:
 
 
 def _written(thing: Annotation) -> Iterator[str]:
-    if thing.bounds is None or thing.keypoints:
-        what = "key points" if thing.keypoints else "the class of an image"
-        raise ValidationFailed(
-            f"Pascal VOC has no form for {what}. Use label_studio, yolo, labelme or cvat_xml."
-        )
+    require_annotation("voc", thing)
+    assert thing.bounds is not None
     yield f"  <object>{tag('name', {}, thing.label)}"
     yield "    <pose>Unspecified</pose><truncated>0</truncated><difficult>0</difficult>"
     sides = (tag(n, {}, number(v)) for n, v in zip(SIDES, thing.bounds, strict=True))

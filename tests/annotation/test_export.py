@@ -98,8 +98,8 @@ def test_cvat_s_images_are_in_subsets(
     ("form", "task", "objects", "told"),
     [
         ("coco", "classify", (NIGHT,), "the class of an image. 'format' must be one of: label"),
-        ("voc", "classify", (), "no form for the class of an image"),
-        ("voc", "pose", (), "no form for key points. 'format' must be one of: label_studio, yolo"),
+        ("voc", "classify", (), "cannot hold the class of an image"),
+        ("voc", "pose", (), "cannot hold key points. 'format' must be one of: label_studio, yolo"),
         ("voc", "detect", (BOX, POSE), "key points ('one.jpg' has one)"),
         ("voc", "detect", (BOX, NIGHT), "the class of an image ('one.jpg' has one)"),
         ("coco", "detect", (BOX, NIGHT), "the class of an image ('one.jpg' has one)"),

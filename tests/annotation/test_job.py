@@ -196,7 +196,7 @@ def test_what_cannot_be_done_is_refused_before_the_queue(
 ) -> None:
     with pytest.raises(ValidationFailed, match=r"'confidence' \(0\.5\)"):
         planned(annotated, model, folder, confidence=0.5)
-    with pytest.raises(ValidationFailed, match="COCO has no form"):
+    with pytest.raises(ValidationFailed, match="COCO cannot hold"):
         planned(annotated, model, folder, tool="image_classification")
     assert planned(annotated, model, folder, "floor").confidence == 0.08
 

@@ -359,7 +359,7 @@ def test_several_labels_are_as_many_objects_and_ids_need_not_be_unique() -> None
         ),
         (
             lambda: to_coco([Annotations("", 9, 9, (Annotation("stop"),))], NAMES),
-            "class of a whole picture",
+            "class of an image",
         ),
     ],
 )

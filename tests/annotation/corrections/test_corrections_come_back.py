@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 
 from annotation.corrections.agreement import are_equal
 from annotation.corrections.reader import Correction, Rules, read_correction
-from annotation.export import LACKING, Exported, entries
+from annotation.export import Exported, entries
 from annotation.pictures import ORIGINAL, PERSON, ImageRecord
 from dataset.documents.image_names import comparable
 from dataset.documents.reader import from_folder
 from dataset.documents.submission import Submission
 from formats.annotations import FORMATS, Annotation, AnnotationPart, Annotations, Format
+from formats.capabilities import LACKING
 from models_store.description import Task
 from tests.support.correction_app import drawn
 from tests.support.examples import EXAMPLES

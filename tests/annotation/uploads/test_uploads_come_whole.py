@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from annotation.export import LACKING, Exported, entries
+from annotation.export import Exported, entries
 from annotation.originals import originals
 from annotation.pictures import ImageRecord
 from annotation.uploads.upload import add_upload
@@ -20,6 +20,7 @@ from dataset.store import DatasetStore
 from dataset.task_forms import fitting
 from errors import VisionLoopError
 from formats.annotations import FORMATS, Annotations, Format
+from formats.capabilities import LACKING
 from models_store.description import Task
 from settings import Settings
 from tests.annotation.corrections.test_corrections_come_back import (

@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from annotation.export import LACKING
 from annotation.pictures import PRELABEL_RANK
 from annotation.priority import look_of, pack
 from annotation.revision_builder import build
 from annotation.store import AnnotationEntry
 from dataset.inspection import check
 from formats.annotations import FORMATS, Annotations
+from formats.capabilities import LACKING
 from formats.coco import from_coco
 from formats.cvat_xml import from_cvat_xml
 from formats.label_studio import from_label_studio
