@@ -131,13 +131,13 @@ def run_job(folder: Path) -> dict[str, float]:
     row = store.create("training", config={}, recipe=recipe.model_dump(mode="json"))
     store.start(row.id, os.getpid(), 0.0)
     times = _Times()
-    build, hooks = trainer.trainer_class, {"on_train_start": times.begin, "on_train_end": times.end}
+    build, hooks = trainer.make_trainer, {"on_train_start": times.begin, "on_train_end": times.end}
 
-    def noted(run: Run) -> Any:
+    def noted(run: Run, overrides: dict[str, Any]) -> Any:
         run.hooks = hooks
-        return build(run)
+        return build(run, overrides)
 
-    trainer.trainer_class = noted
+    trainer.make_trainer = noted
     save = trainer.arguments
 
     def kept(*positional: Any, **named: Any) -> dict[str, Any]:

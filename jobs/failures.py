@@ -63,7 +63,7 @@ def translated(error: Exception, shape: tuple[int, int] | None = None) -> Vision
         )
     if is_disk_full(error):
         return VisionLoopError(NO_ROOM)
-    if any(word in said for word in DIVERGED):
+    if isinstance(error, FloatingPointError) or any(word in said for word in DIVERGED):
         return ValidationFailed(
             "The training diverged: its loss became infinite or NaN and stayed so. Use a smaller "
             "lr0 and check the labels."

@@ -22,11 +22,10 @@ from models_store.versions import ModelVersion
 from training.incremental.forgetting_job import report_forgetting
 from training.planning.recipe import Recipe
 from training.publish import Trained, publish
+from training.schedule import TRAINING_SHARE
 
 if TYPE_CHECKING:
     from jobs.handle import JobHandle
-
-EVALUATION_BEGINS = 0.97  # of a training's progress
 
 
 def evaluate_training(
@@ -51,7 +50,7 @@ def evaluate_training(
             dataset=recipe.dataset,
             trained_on=version.source.get("dataset_fingerprint"),
         )
-        return run_evaluation(evaluation, job, registry, (EVALUATION_BEGINS, 1.0))
+        return run_evaluation(evaluation, job, registry, (TRAINING_SHARE, 1.0))
     except Exception as error:
         reason = str(error)
         if not isinstance(error, VisionLoopError):

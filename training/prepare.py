@@ -1,4 +1,4 @@
-"""How every training begins."""
+"""The first steps of every training: announce it, read and scan the dataset, load start weights."""
 
 from __future__ import annotations
 
@@ -17,56 +17,52 @@ from training.start_weights import Start, load_start
 if TYPE_CHECKING:
     from jobs.handle import JobHandle
 
-TOLD = 8  # problems in the log
+MAX_PROBLEMS = 8  # in the log
+MAX_LENGTH = 300  # characters of a problem
+LOG_INTERVAL = 30.0  # seconds between two lines on progress; they are the job's heartbeat too
 
 
-LONGEST = 300  # characters of each
-
-
-SILENCE = 30.0  # seconds between two words on how far it is: signs of life, too
-
-
-def look_through(dataset: TrainingData, job: JobHandle) -> None:
-    """Look at every picture, and log what was found.
+def scan_images(dataset: TrainingData, job: JobHandle) -> None:
+    """Read every image, and log what is wrong with the dataset.
 
     Raises:
-        DatasetInvalid: The data set cannot be trained on.
-        JobCancelled: A stop was asked for.
+        DatasetInvalid: The dataset cannot be trained on.
+        JobCancelled: The job was cancelled, or the service stops.
     """
-    spoken = time.monotonic()
+    logged = time.monotonic()
 
-    def seen(done: int, all_: int) -> None:
-        nonlocal spoken
+    def progress(done: int, all_: int) -> None:
+        nonlocal logged
         job.check()
-        if time.monotonic() - spoken > SILENCE:
-            spoken = time.monotonic()
-            job.log(f"Looked at {done:,} of {all_:,} pictures.")
+        if time.monotonic() - logged > LOG_INTERVAL:
+            logged = time.monotonic()
+            job.log(f"Scanned {done:,} of {all_:,} images.")
 
-    dataset.scan(seen)
+    dataset.scan(progress)
     for finding in dataset.findings:
         if finding.kind == "corrupt_image":
             for example in finding.examples:
-                job.log(f"Left out: {example[:LONGEST]}")
-    for finding in dataset.findings[:TOLD]:
-        job.log(f"Dataset: {finding.message[:LONGEST]}")
-    if (more := len(dataset.findings) - TOLD) > 0:
+                job.log(f"Left out: {example[:MAX_LENGTH]}")
+    for finding in dataset.findings[:MAX_PROBLEMS]:
+        job.log(f"Dataset: {finding.message[:MAX_LENGTH]}")
+    if (more := len(dataset.findings) - MAX_PROBLEMS) > 0:
         job.log(f"Dataset: {more} more kinds of problems; POST /api/datasets/check lists them.")
     require_usable(dataset.findings)
 
 
 def announce(recipe: Recipe, job: JobHandle) -> None:
-    """Show that it began, and what was decided for it."""
+    """Report that training has started, and log the notes of its planning."""
     job.report(fraction=0.0, epoch=0, epochs=recipe.epochs)
     for note in recipe.notes:
         job.log(note)
 
 
-def open_training(recipe: Recipe, job: JobHandle) -> tuple[Dataset, Start]:
-    """Announce it, read its data set, load its start weights.
+def prepare_training(recipe: Recipe, job: JobHandle) -> tuple[Dataset, Start]:
+    """Announce a training, read its dataset, load its start weights.
 
     Raises:
-        VisionLoopError: The data set or the start weights cannot be used.
-        JobCancelled: A stop was asked for.
+        VisionLoopError: The dataset or the start weights cannot be used.
+        JobCancelled: The job was cancelled, or the service stops.
     """
     announce(recipe, job)
     settings = get_settings()

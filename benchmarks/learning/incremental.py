@@ -221,12 +221,12 @@ class Setting:
 def joint(recipe: Recipe, job: Any) -> Any:
     """Mode regular."""
     from training.incremental.epoch_selection import LastEpoch
-    from training.prepare import open_training
+    from training.prepare import prepare_training
     from training.yolo import trainer as yolo
     from training.yolo.run import Run
 
-    run = Run(recipe, job, *open_training(recipe, job))
-    run.extensions = (LastEpoch,)
+    run = Run(recipe, job, *prepare_training(recipe, job))
+    run.extensions = (LastEpoch(),)
     return yolo.train(run)
 
 
@@ -234,39 +234,39 @@ def plain(recipe: Recipe, job: Any) -> Any:
     """The head grows and replays as in mode incremental; the old model has no say."""
     from settings import get_settings
     from training.incremental.epoch_selection import LastEpoch
-    from training.modes.incremental import lesson
+    from training.modes.incremental import set_up
     from training.yolo import trainer as yolo
     from training.yolo.run import Run
 
-    task = lesson(recipe, job, get_settings())
-    run = Run(recipe, job, task.dataset, task.start, samples=task.samples)
-    run.extensions = (LastEpoch, task.replaying)
+    setup = set_up(recipe, job, get_settings())
+    run = Run(recipe, job, setup.dataset, setup.start, samples=setup.samples)
+    run.extensions = (LastEpoch(), setup.replay)
     return yolo.train(run)
 
 
 def ours(recipe: Recipe, job: Any, changes: Sequence[str]) -> Any:
     """Mode incremental, perhaps with other strengths, and its last epoch as all arms."""
     from settings import get_settings
-    from training.modes.incremental import learn, lesson
+    from training.modes.incremental import fit, set_up
 
-    task = lesson(recipe, job, get_settings())
+    setup = set_up(recipe, job, get_settings())
     pairs = (change.split("=") for change in changes)
     given = {name: float(value) for name, value in pairs}
-    strength = replace(task.strength, **given)  # type: ignore[arg-type]
-    return learn(replace(task, strength=strength, judged=None), job)
+    strength = replace(setup.strength, **given)  # type: ignore[arg-type]
+    return fit(replace(setup, strength=strength, criteria=None), job)
 
 
 def frozen(recipe: Recipe, job: Any) -> Any:
     """The same, and the backbone does not learn."""
     from settings import get_settings
     from training.incremental.epoch_selection import LastEpoch
-    from training.modes.incremental import lesson
+    from training.modes.incremental import set_up
     from training.yolo import trainer as yolo
     from training.yolo.run import Run
 
-    task = lesson(recipe, job, get_settings())
-    run = Run(recipe, job, task.dataset, task.start, samples=task.samples)
-    layers = len(task.start.architecture["backbone"])
+    setup = set_up(recipe, job, get_settings())
+    run = Run(recipe, job, setup.dataset, setup.start, samples=setup.samples)
+    layers = len(setup.start.architecture["backbone"])
 
     def freeze(trainer: Any) -> None:
         trainer.freeze_layer_names = [*(f"model.{i}." for i in range(layers)), ".dfl"]
@@ -275,7 +275,7 @@ def frozen(recipe: Recipe, job: Any) -> Any:
             parameter.requires_grad = not held and parameter.dtype.is_floating_point
 
     run.hooks = {"on_pretrain_routine_end": freeze}
-    run.extensions = (LastEpoch, task.replaying)
+    run.extensions = (LastEpoch(), setup.replay)
     return yolo.train(run)
 
 

@@ -138,12 +138,7 @@ def builtin(recipe: Recipe, job: Any) -> Trained:
     file = job.folder / "teacher.pt"
     torch.save({"model": teacher, "train_args": {}}, file)
     run = Run(recipe, job, dataset, load_start(recipe.base, job.folder / "base", settings))
-
-    class BuiltIn:
-        def __init__(self, overrides: dict[str, Any]) -> None:
-            super().__init__(overrides=overrides | {"distill_model": str(file)})  # type: ignore[call-arg]
-
-    run.extensions = (BuiltIn,)
+    run.overrides = {"distill_model": str(file)}
     run.hooks = {"on_train_end": _unwrap}
     return yolo.train(run)
 

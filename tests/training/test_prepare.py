@@ -13,7 +13,7 @@ from tests.support.data_sets import Shapes, checked, line
 from tests.support.shapes import write_shapes
 from tests.support.trainer_job import RecordingJob
 from training import prepare
-from training.prepare import look_through
+from training.prepare import scan_images
 
 
 def test_problems_stand_in_the_log_briefly(
@@ -23,7 +23,7 @@ def test_problems_stand_in_the_log_briefly(
     line(folder, "circle .5 .5 .1 .1")
     (folder / "images/train/0001.jpg").write_bytes(b"x")
     monkeypatch.setattr(prepare, "TOLD", 1)
-    look_through(checked(folder), job)
+    scan_images(checked(folder), job)
     left_out, told, more = job.lines
     assert left_out.startswith("Left out: images/train/0001.jpg: ")
     assert told.startswith("Dataset: ")
@@ -38,14 +38,14 @@ def test_a_long_look_says_how_far_it_is_and_can_be_cancelled(
     monkeypatch.setattr(image_scan, "_AT_A_TIME", 4)
     monkeypatch.setattr(image_scan, "KEEP", 0.0)
     folder = shapes()
-    look_through(checked(folder), job)
+    scan_images(checked(folder), job)
     assert job.lines == [f"Looked at {done} of 9 pictures." for done in (4, 8, 9)]
 
     other = shapes("detect", 8, 4)
     job.lines.clear()
     job.stop_when = lambda job: KeyboardInterrupt() if job.lines else None
     with pytest.raises(KeyboardInterrupt):
-        look_through(checked(other), job)
+        scan_images(checked(other), job)
     kept = list((get_settings().home / "cache" / "pictures").glob("*.json"))
     assert kept, "what was looked at is not lost"
 
@@ -59,7 +59,7 @@ def test_a_split_without_a_readable_picture_is_refused(
         if "val" in path.parts:
             path.write_bytes(path.read_bytes()[:300])
     with pytest.raises(DatasetInvalid, match="No image of val can be read"):
-        look_through(checked(tmp_path / "data", task), job)  # type: ignore[arg-type]
+        scan_images(checked(tmp_path / "data", task), job)  # type: ignore[arg-type]
 
 
 def test_a_class_that_loses_its_pictures_is_refused(tmp_path: Path, job: RecordingJob) -> None:
@@ -67,4 +67,4 @@ def test_a_class_that_loses_its_pictures_is_refused(tmp_path: Path, job: Recordi
     for path in (tmp_path / "data" / "train" / "circle").iterdir():
         path.write_bytes(b"damaged")
     with pytest.raises(DatasetInvalid, match="readable image to train on: circle"):
-        look_through(checked(tmp_path / "data", "classify"), job)
+        scan_images(checked(tmp_path / "data", "classify"), job)

@@ -108,7 +108,7 @@ def balanced_loss(
     return (new + again * old) / (1 + again), old
 
 
-def teach_rows(
+def train_new_rows(
     linear: nn.Linear,
     features: Tensor,
     own: Tensor,

@@ -9,7 +9,6 @@ had happened.
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -32,18 +31,18 @@ from jobs.handle import JobCancelled
 from models_store.description import ModelDescription
 from models_store.weights import build_model, describe, describe_mobilenet, save_model
 from settings import get_settings
+from training.checkpoints import open_checkpoint_folder, save_checkpoint
 from training.mobilenet.data import CACHE, Training, Validation, preprocessing_for
 from training.mobilenet.ema import WeightEMA
 from training.planning.recipe import Recipe
-from training.prepare import look_through, open_training
+from training.prepare import prepare_training, scan_images
 from training.publish import Trained
-from training.schedule import EVERY, Amount, amount_of
+from training.schedule import SAVE_INTERVAL, TRAINING_SHARE, Amount, amount_of
 from training.start_weights import Start, keep_rows
 
 if TYPE_CHECKING:
     from jobs.handle import JobHandle
 
-TRAINING_SHARE = 0.97  # of a job's progress; the rest is publication
 SCRATCH_RATE, FINE_RATE = 2e-3, 5e-4  # highest learning rates
 SMALLEST_RATE = 0.01  # of the highest, at the end
 CLIP = 5.0  # gradient norm
@@ -56,12 +55,12 @@ def train(recipe: Recipe, job: JobHandle) -> Trained:
         VisionLoopError: The data set, the start weights or the settings do not work out.
         JobCancelled: A stop was asked for.
     """
-    dataset, start = open_training(recipe, job)
+    dataset, start = prepare_training(recipe, job)
     gpu = torch.cuda.is_available() and get_settings().device != "cpu"
 
     with explained(recipe.batch, recipe.imgsz):
         device = torch.device("cuda" if gpu else "cpu")
-        look_through(dataset, job)
+        scan_images(dataset, job)
         session = Session.begin(recipe, job, dataset, start, device)
         with job.graceful_stop():
             while not session.is_over:
@@ -149,7 +148,7 @@ class Session:
         """A new training, or the one that the checkpoint holds."""
         torch.manual_seed(recipe.seed)
         session = cls(recipe, job, dataset, start, device)
-        session.checkpoints.mkdir(parents=True, exist_ok=True)
+        open_checkpoint_folder(session.checkpoints)
         resumed = session.load()
         where = f"from epoch {session.state.epoch + 1}" if resumed else "from the start"
         if session.state.batch == len(session.loader):
@@ -195,10 +194,10 @@ class Session:
             total, seen = total + loss.item() * len(classes), seen + len(classes)
             self.loss = total / seen
             if not math.isfinite(self.loss):
-                raise ValidationFailed("The training diverged (NaN loss). Use a smaller lr0.")
+                raise FloatingPointError(f"The loss is {self.loss}.")
             self.state.batch = index + 1
             self._report(index + 1, 0, {"loss": self.loss})
-            if self.job.stop_requested or time.monotonic() - self.saved > EVERY:
+            if self.job.stop_requested or time.monotonic() - self.saved > SAVE_INTERVAL:
                 self.save()
 
     @torch.inference_mode()
@@ -243,20 +242,18 @@ class Session:
         if state.best_epoch == state.epoch and not state.batch:
             described = self.describe().model_dump_json()
             weights = self.average.model.state_dict()
-            _write(self.checkpoints / BEST, {"model": weights, "description": described})
+            save_checkpoint({"model": weights, "description": described}, self.checkpoints / BEST)
             note_best(self.checkpoints, state.epoch)
-        _write(
-            self.checkpoints / "last.pt",
-            {
-                "model": self.model.state_dict(),
-                "average": self.average.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "state": vars(state),
-                "loss": self.loss,
-                "random": torch.get_rng_state(),
-                "shuffle": self.shuffle if state.batch else self.generator.get_state(),
-            },
-        )
+        content = {
+            "model": self.model.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "state": vars(state),
+            "loss": self.loss,
+            "random": torch.get_rng_state(),
+            "shuffle": self.shuffle if state.batch else self.generator.get_state(),
+        }
+        save_checkpoint(content, self.checkpoints / "last.pt")
         self.saved = time.monotonic()
         self.job.checkpointed(state.epoch, state.batch)
         if state.batch:
@@ -362,9 +359,3 @@ def _groups(model: nn.Module, decay: float) -> Iterator[dict[str, Any]]:
     """Biases and normalisation are not decayed."""
     yield {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": float(decay)}
     yield {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0}
-
-
-def _write(path: Path, content: Any) -> None:
-    temporary = path.with_name(f"{path.name}.writing")
-    torch.save(content, temporary)
-    os.replace(temporary, path)

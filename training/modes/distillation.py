@@ -1,16 +1,17 @@
-"""Distillation: a small network learns from the labels and from what a large one says.
+"""Knowledge distillation: a small network learns from the labels and from a larger network.
 
-The student trains as it would alone (`training.yolo.trainer`); its loss gets further terms
-(`distillation_criteria`), each a class of `distillation_losses`: the teacher's class scores, its
-box distributions, its features, its masks, and with `enable_consistency` its pseudo-labels on
-disturbed pictures (`consistency`). Teacher and student may differ in scale and in the order of
-their classes: names join them, and classes that the teacher does not know are left to the labels.
+The student is trained as by `training.modes.regular`; its loss gets further terms
+(`distillation.criterion`), each a class of `distillation.losses`: the teacher's class scores, box
+distributions, features and masks, and with `enable_consistency` its pseudo-labels on strongly
+augmented images (`distillation.consistency`). Teacher and student may differ in scale and in the
+order of their classes: classes are matched by name, and those that the teacher does not know are
+learned from labels alone.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from dataset.inspection import check
 from dataset.training_data import TrainingData
 from errors import ValidationFailed
 from settings import Settings, get_settings
+from training.checkpoints import save_checkpoint
 from training.distillation.criterion import (
     TUNING,
     ClassifierCriterion,
@@ -31,12 +33,13 @@ from training.distillation.criterion import (
 from training.distillation.losses import FeatureDistillation
 from training.distillation.partial_labels import unlabelled
 from training.distillation.teacher import Captured, Teacher, check_fit
+from training.incremental.class_prototypes import StorePrototypes
 from training.planning.class_union import shared_classes, unite
 from training.planning.options import DistillationOptions
 from training.planning.recipe import Recipe
 from training.prepare import announce
 from training.publish import Trained
-from training.replay.buffer import Replaying, remember, share
+from training.replay.buffer import Replay, remember, share
 from training.replay.merged_dataset import unite_data
 from training.start_weights import load_start
 from training.yolo import mid_epoch
@@ -47,15 +50,16 @@ from training.yolo.run import Run
 if TYPE_CHECKING:
     from jobs.handle import JobHandle
 
-STATE = "distillation.pt"  # beside last.pt: what only the training needs
+STATE = "distillation.pt"  # beside last.pt: projectors of the feature term, and their optimiser
+PROJECTOR_RATE = 2e-3  # learning rate of the projectors
 
 
 def train(recipe: Recipe, job: JobHandle, tuning: Tuning = TUNING) -> Trained:
     """Train a YOLO student with a teacher, from its start weights to its best epoch.
 
     Raises:
-        VisionLoopError: The data set, the weights of either, or the settings do not work out.
-        JobCancelled: A stop was asked for.
+        VisionLoopError: The dataset, the weights of either, or the settings cannot be used.
+        JobCancelled: The job was cancelled, or the service stops.
     """
     settings = get_settings()
     options, named = recipe.distillation, recipe.teacher
@@ -70,19 +74,29 @@ def train(recipe: Recipe, job: JobHandle, tuning: Tuning = TUNING) -> Trained:
     job.log(f"The teacher {named.shown} knows {len(ours)} of the {len(dataset.names)} classes.")
     job.check()
 
-    run = Run(recipe, job, dataset, start)
+    run = Run(recipe, job, dataset, start, extensions=(StorePrototypes(),))
     if replayed:
-        fresh = len(dataset.scan().splits["train"]) - replayed
-        run.samples = fresh + share(fresh, options.replay_ratio)
-        run.extensions = (type("Replay", (Marking, Replaying), {"ratio": options.replay_ratio}),)
-    lesson = DistillationSession(run, options, teacher, (ours, theirs), tuning)
+        new = len(dataset.scan().splits["train"]) - replayed
+        run.samples = new + share(new, options.replay_ratio)
+        run.extensions = (Replay(options.replay_ratio), *run.extensions)
+    context = CriterionContext(
+        options=options,
+        tuning=tuning,
+        teacher=teacher,
+        classes=(ours, theirs),
+        features=None,
+        captured=Captured(),
+        unlabelled=unlabelled(dataset),
+        log=job.log,
+    )
+    session = DistillationSession(context, run.checkpoints / STATE)
     run.hooks = {
-        "on_pretrain_routine_end": lesson.begin,
-        "on_train_epoch_start": lesson.enter_epoch,
-        "on_train_batch_start": lesson.watch,
-        "on_train_batch_end": lesson.step,
-        "on_model_save": lesson.save,
-        mid_epoch.EVENT: lesson.save_within,
+        "on_pretrain_routine_end": session.install_criterion,
+        "on_train_epoch_start": session.enter_epoch,
+        "on_train_batch_start": session.capture_features,
+        "on_train_batch_end": session.step_projectors,
+        "on_model_save": session.save,
+        mid_epoch.EVENT: session.save_within_epoch,
     }
     return yolo.train(run)
 
@@ -90,10 +104,10 @@ def train(recipe: Recipe, job: JobHandle, tuning: Tuning = TUNING) -> Trained:
 def with_old_data(
     recipe: Recipe, options: DistillationOptions, job: JobHandle, settings: Settings
 ) -> tuple[TrainingData, int]:
-    """The data set, together with a memory of old pictures where that was asked for.
+    """The dataset to train on: the recipe's, merged with a replay buffer if old data is given.
 
     Returns:
-        What to train on, and how many old pictures are in it.
+        The dataset, and the number of old images in its train split.
     """
     roots = data_roots(settings)
     dataset = check(recipe.dataset, recipe.task, roots)
@@ -102,108 +116,82 @@ def with_old_data(
         return dataset, 0
     old = check(str(options.old_data), recipe.task, roots, min_classes=1)
     union = unite(dataset.names, old.names, old.counts["train"])
-    memory = remember(
+    buffer = remember(
         job.folder,
         old,
         union.ids(old.names),
         options.max_replay_samples,
         "random",
         recipe.seed,
-        _unseen,
+        _no_features,
     )
     extra = f", which adds the classes {', '.join(union.added)}" if union.added else ""
     job.log(
-        f"{len(memory)} old pictures are replayed, {options.replay_ratio:.0%} of each epoch{extra}."
+        f"{len(buffer)} old images are replayed, {options.replay_ratio:.0%} of each epoch{extra}."
     )
-    united = unite_data(union, dataset, old, memory)
+    united = unite_data(union, dataset, old, buffer)
     if recipe.task != "classify":
         for kind, ids in zip(("new", "old"), unlabelled(united), strict=True):
             if ids:
                 names = ", ".join(union.names[i] for i in ids)
-                job.log(f"In {kind} pictures the teacher stands in for labels of: {names}.")
-    return united, len(memory)
+                job.log(f"In {kind} images the teacher supplies the labels of: {names}.")
+    return united, len(buffer)
 
 
-def _unseen(_: Sequence[Path]) -> ImageFeatures:
-    raise AssertionError("pictures that chance chooses are not looked at")
-
-
-class Marking:
-    """Mixed into a classifier's trainer: batches say which files they are of, as others do."""
-
-    def build_dataset(self: Any, img_path: Any, mode: str = "train", batch: Any = None) -> Any:
-        dataset = super().build_dataset(img_path, mode, batch)  # type: ignore[misc]
-        if mode == "train" and hasattr(dataset, "samples"):
-            kind = type(dataset)
-
-            def item(self: Any, index: int) -> dict[str, Any]:
-                return {**kind.__getitem__(self, index), "im_file": self.samples[index][0]}
-
-            dataset.__class__ = type("Marked", (kind,), {"__getitem__": item})
-        return dataset
+def _no_features(_: Sequence[Path]) -> ImageFeatures:
+    raise AssertionError("random selection needs no features")
 
 
 class DistillationSession:
-    """Keeps teacher, losses and projectors beside a running trainer, never inside its model."""
+    """Teacher, losses and projectors of a training in progress, kept outside the student.
 
-    def __init__(
-        self,
-        run: Run,
-        options: DistillationOptions,
-        teacher: Teacher,
-        classes: tuple[list[int], list[int]],
-        tuning: Tuning = TUNING,
-    ) -> None:
-        self.run = run
-        self.options = options
-        self.teacher = teacher
-        self.classes = classes
-        self.tuning = tuning
-        self.captured = Captured()  # the student's features, where its outputs do not hold them
+    The student stays a plain network, and so do its moving average and its checkpoints.
+
+    Args:
+        context: What the criterion needs, without the feature term: that is built once the
+            student is.
+        state_file: Where projectors and their optimiser are saved.
+    """
+
+    def __init__(self, context: CriterionContext, state_file: Path) -> None:
+        self.context = context
+        self.state_file = state_file
         self.features: FeatureDistillation | None = None
         self.optimizer: torch.optim.Optimizer | None = None
         self.criterion: DetectionCriterion | ClassifierCriterion | None = None
 
-    def begin(self, trainer: Any) -> None:
-        """Once the student, its average and its optimiser are there."""
-        student, options, teacher = trainer.model, self.options, self.teacher
+    def install_criterion(self, trainer: Any) -> None:
+        """Hook: install the distillation loss, once student, average and optimiser are built."""
+        student, teacher = trainer.model, self.context.teacher
         teacher.to(trainer.device)
         if teacher.task != "classify":
             check_fit(student, teacher)
-        if options.feat_weight:
+        if self.context.options.feat_weight:
             self.features = FeatureDistillation(channels(student), channels(teacher.model))
             self.features.to(trainer.device)
-            self.optimizer = torch.optim.AdamW(self.features.parameters(), lr=2e-3)
+            self.optimizer = torch.optim.AdamW(self.features.parameters(), lr=PROJECTOR_RATE)
             if trainer.start_epoch:
-                self._load(trainer)
+                self._load(trainer.device)
         kind = ClassifierCriterion if teacher.task == "classify" else DetectionCriterion
         task_loss = getattr(student, "criterion", None) or student.init_criterion()
-        context = CriterionContext(
-            options=options,
-            tuning=self.tuning,
-            teacher=teacher,
-            classes=self.classes,
-            features=self.features,
-            captured=self.captured,
-            unlabelled=unlabelled(self.run.dataset),
-            log=self.run.job.log,
-        )
+        context = replace(self.context, features=self.features)
         self.criterion = kind(context, student, task_loss)
         student.criterion = self.criterion
 
     def enter_epoch(self, trainer: Any) -> None:
+        """Hook: tell the criterion how much of the training is done."""
         assert self.criterion is not None
         self.criterion.progress = trainer.epoch / trainer.epochs
 
-    def watch(self, trainer: Any) -> None:
-        """A classifier's outputs do not hold its features: they are taken on their way."""
-        if self.features is not None and self.teacher.task == "classify":
-            self.captured.next_input(trainer.model.model[-1])
+    def capture_features(self, trainer: Any) -> None:
+        """Hook: capture a classifier's features, which its outputs do not contain."""
+        if self.features is not None and self.context.teacher.task == "classify":
+            self.context.captured.next_input(trainer.model.model[-1])
 
-    def step(self, _: Any) -> None:
-        """The projectors learn beside the student, each batch that has a finite loss.
+    def step_projectors(self, _: Any) -> None:
+        """Hook: an optimiser step of the projectors, after each batch with finite gradients.
 
-        Ultralytics goes back to its checkpoint after another; the projectors would stay spoilt.
+        After a non-finite loss Ultralytics restores its checkpoint; the projectors would stay NaN.
         """
         if self.features is None or self.optimizer is None:
             return
@@ -212,34 +200,33 @@ class DistillationSession:
             self.optimizer.step()
         self.optimizer.zero_grad()
 
-    def save_within(self, trainer: Any) -> None:
-        """An epoch is cut after a batch, the step of which the projectors have not made yet."""
-        self.step(trainer)
+    def save_within_epoch(self, trainer: Any) -> None:
+        """Hook: save within an epoch; the projectors' step of the last batch is still due."""
+        self.step_projectors(trainer)
         self.save(trainer)
 
     def save(self, _: Any) -> None:
+        """Hook: save the projectors and their optimiser."""
         if self.features is None or self.optimizer is None:
             return
-        target = self.run.checkpoints / STATE
-        temporary = target.with_name(f"{STATE}.writing")
         state = {"features": self.features.state_dict(), "optimizer": self.optimizer.state_dict()}
-        torch.save(state, temporary)
-        os.replace(temporary, target)
+        save_checkpoint(state, self.state_file)
 
-    def _load(self, trainer: Any) -> None:
-        path: Path = self.run.checkpoints / STATE
+    def _load(self, device: torch.device) -> None:
         assert self.features is not None
         assert self.optimizer is not None
         try:
-            state = torch.load(path, map_location=trainer.device, weights_only=True)
+            state = torch.load(self.state_file, map_location=device, weights_only=True)
             self.features.load_state_dict(state["features"])
             self.optimizer.load_state_dict(state["optimizer"])
-        except Exception as error:  # whatever a damaged file provokes
-            self.run.job.log(f"The projectors start afresh: {STATE} cannot be read ({error}).")
+        except Exception as error:  # a damaged file can raise anything
+            self.context.log(
+                f"The projectors start afresh: {self.state_file.name} cannot be read ({error})."
+            )
 
 
 def channels(model: Any) -> list[int]:
-    """What the head gets from each level."""
+    """Input channels of the head, for each level."""
     if not hasattr(model, "yaml"):  # MobileNet
         return [model.classifier[-1].in_features]
     head = model.model[-1]

@@ -1,11 +1,16 @@
-"""Incremental learning: new classes or new data for a model that keeps what it knows.
+"""Incremental learning: adds classes or data to a model without losing what it knows.
 
-The head gets rows for the new classes and is otherwise unchanged (`expansion`); a classifier's are
-taught on the old network's features first (`new_rows`). A fixed share of each epoch is drawn from
-a memory of old pictures (`replay`, chosen by `rehearsal`), and the old model fills in what the
-labels leave open (`old_knowledge`). Without old pictures a detector has only that, a classifier
-the mean features of its old classes (`class_means`). At the end both models are measured on old
-and new data (`forgetting`).
+1. The head is widened for the new classes; outputs of the old classes stay bit-equal
+   (`head_expansion`). A classifier's new rows are imprinted and trained on the old network's
+   features first.
+2. A replay buffer holds old images, chosen by `replay.selection`; a fixed share of each epoch is
+   drawn from it (`replay.buffer`).
+3. A frozen copy of the old model supplies the targets that labels leave open: knowledge retention
+   as in LwF (`incremental.losses`). A classifier without old images trains on pseudo-features of
+   old classes instead (`feature_translation`), made from class prototypes.
+4. The published epoch is the best on old and new val images together (`epoch_selection`).
+
+After publishing, the training job measures forgetting (`forgetting_job`).
 """
 
 from __future__ import annotations
@@ -28,12 +33,18 @@ from dataset.label_files import LabelRow
 from models_store.store import locate
 from settings import Settings, get_settings
 from training.distillation.teacher import Teacher
-from training.incremental.epoch_selection import ByPart, EpochCriteria, LastEpoch, judged
+from training.incremental.class_prototypes import (
+    ClassPrototypes,
+    StorePrototypes,
+    class_features,
+)
+from training.incremental.epoch_criteria import EpochCriteria, epoch_criteria
+from training.incremental.epoch_selection import BestByPart, LastEpoch
 from training.incremental.feature_translation import (
     PrototypeTranslation,
     Translation,
     WeightTranslation,
-    teach_rows,
+    train_new_rows,
 )
 from training.incremental.head_expansion import expand, imprint
 from training.incremental.losses import (
@@ -46,174 +57,42 @@ from training.planning.class_union import ClassUnion, unite
 from training.planning.compatibility import check_keypoints, check_old_classes
 from training.planning.options import IncrementalOptions
 from training.planning.recipe import Recipe
-from training.prepare import announce, look_through
+from training.prepare import announce, scan_images
 from training.publish import Trained
-from training.replay.buffer import Replaying, objects, remember, share
+from training.replay.buffer import Replay, objects, remember, share
 from training.replay.merged_dataset import DatasetPart, MergedDataset, unite_data
 from training.start_weights import Start, load_start
 from training.yolo import trainer as yolo
-from training.yolo.class_means import ClassPrototypes, look_at
 from training.yolo.feature_extractor import FeatureExtractor, ImageFeatures
-from training.yolo.run import Hook, Run
+from training.yolo.run import Hook, Run, TrainerExtension
 
 if TYPE_CHECKING:
     from jobs.handle import JobHandle
 
-RATE = 0.001  # of learning, of classifiers with a memory
-ROWS_RATE = 0.001  # where nothing but the rows of new classes learns
+RATE = 0.001  # learning rate of classifiers that get new classes and replay old images
+ROWS_RATE = 0.001  # learning rate if only the rows of new classes are trained
 
 
 def train(recipe: Recipe, job: JobHandle) -> Trained:
-    """Teach a YOLO model further classes or data, without losing the old ones.
+    """Train a YOLO model on further classes or data, retaining what it knows.
 
     Raises:
-        VisionLoopError: The data sets, the base model or the settings do not work out.
-        JobCancelled: A stop was asked for.
+        VisionLoopError: The datasets, the base model or the settings cannot be used.
+        JobCancelled: The job was cancelled, or the service stops.
     """
     announce(recipe, job)
-    return learn(lesson(recipe, job, get_settings()), job)
+    return fit(set_up(recipe, job, get_settings()), job)
 
 
-def learn(task: IncrementalSetup, job: JobHandle) -> Trained:
-    """Train as the lesson says."""
-    if task.judged:
-        job.log(
-            "The best epoch is published: old classes are judged on old val pictures, new ones on "
-            "new val pictures, and both count alike."
-        )
-    else:
-        job.log("The last epoch is published: no old val pictures tell what is forgotten.")
-    run = Run(task.pace, job, task.dataset, task.start, samples=task.samples)
-    run.extensions = (task.choice, task.replaying)
-    hooks: dict[str, Hook] = {"on_pretrain_routine_end": task.hold_on}
-    if task.strength.statistics:
-        hooks["on_train_batch_start"] = keep_statistics
-    run.hooks = hooks
-    trained = yolo.train(run)
-    if task.only_rows and task.known is not None:
-        found = ClassPrototypes.load(trained.folder)
-        assert found is not None
-        found.with_known(task.known).save(trained.folder)
-    return replace(trained, class_counts=task.dataset.learned_counts)
-
-
-@dataclass(frozen=True)
-class IncrementalSetup:
-    """What is learned, from which start, beside which memory.
-
-    Attributes:
-        start: The old network with rows for the new classes.
-        old: The old network.
-        dataset: New pictures and the memory.
-        memory: How many old pictures are in it.
-        samples: In an epoch.
-        ratio: Share of the memory in an epoch.
-        strength: Of the old model's hold.
-        known: Mean features of a classifier's old classes, where it was published with them.
-        met: Those of the new classes, in the old network.
-        judged: How the published epoch is chosen; None: it is the last.
-    """
-
-    recipe: Recipe
-    start: Start
-    old: Start
-    dataset: MergedDataset
-    memory: int
-    samples: int
-    ratio: float
-    strength: Strength
-    known: ClassPrototypes | None = None
-    met: ClassPrototypes | None = None
-    judged: EpochCriteria | None = None
-
-    @property
-    def choice(self) -> type:
-        """Of the published epoch, to be mixed into a trainer."""
-        return type("Choice", (ByPart,), {"judged": self.judged}) if self.judged else LastEpoch
-
-    @property
-    def only_rows(self) -> bool:
-        """Whether nothing but the rows of new classes learns."""
-        return self.alone and self.strength.rows
-
-    @property
-    def alone(self) -> bool:
-        """Whether a classifier learns further classes without old pictures."""
-        grows = len(self.start.names) > len(self.old.names)
-        return self.recipe.task == "classify" and grows and self.memory == 0
-
-    @property
-    def pace(self) -> Recipe:
-        """The recipe; rows alone can learn faster than a whole network.
-
-        It does not stop early where nothing tells which epoch is best.
-        """
-        changed: dict[str, Any] = {} if self.judged else {"patience": 0}
-        hyper = self.recipe.hyper
-        grows = self.recipe.task == "classify" and self.met is not None
-        if grows and "lr0" not in hyper and "optimizer" not in hyper:
-            rate = ROWS_RATE if self.only_rows else RATE
-            changed["hyper"] = {"optimizer": "AdamW", "lr0": rate, "momentum": 0.9, **hyper}
-        return self.recipe.model_copy(update=changed)
-
-    @property
-    def replaying(self) -> type:
-        return type("Replay", (Replaying,), {"ratio": self.ratio})
-
-    def hold_on(self, trainer: Any) -> None:
-        """Give the old model its say in the loss, once the network is there."""
-        teacher = Teacher(self.old, self.recipe.task)
-        teacher.to(trainer.device)
-        network = trainer.model
-        if self.recipe.task == "classify":
-            strength = self.strength
-            if self.only_rows:  # what the old model says of new pictures cannot change
-                strength = replace(strength, scores=0.0, logits=0.0)
-            stand_ins = self._stand_ins(network, trainer.device) if self.alone else None
-            network.criterion = ClassifierRetentionLoss(teacher, self.prior, strength, stand_ins)
-            return
-        task_loss = network.init_criterion()
-        strides = [int(stride) for stride in network.model[-1].stride]
-        network.criterion = DetectionRetentionLoss(task_loss, teacher, strides, self.strength)
-
-    def _stand_ins(self, network: Any, device: torch.device) -> PseudoFeatures:
-        """Without old pictures: something that stands for them; perhaps only new rows learn."""
-        known: Any = self.old.model
-        linear, old = network.model[-1].linear, known.model[-1].linear.to(device)
-        if self.strength.rows:
-            for parameter in network.parameters():
-                parameter.requires_grad = parameter is linear.weight or parameter is linear.bias
-            for parameter in (linear.weight, linear.bias):
-                parameter.register_hook(partial(_only_from, old.out_features))
-        assert self.met is not None
-        translation = _translation(old, self.met, self.known, self.strength)
-        return PseudoFeatures(linear, old.out_features, translation)
-
-    @property
-    def prior(self) -> torch.Tensor | None:
-        """Share of each class in an epoch; None without a memory."""
-        if not self.memory:
-            return None
-        amount = np.full(len(self.dataset.names), 1.0)  # a class that is never drawn is no zero
-        for _, part in self.dataset.parts:
-            images = part.splits["train"]
-            counts = objects(part, images, len(amount)).sum(axis=0)
-            draws = self.samples - self.ratio * self.samples
-            if part is self.dataset.replayed:
-                draws = self.ratio * self.samples
-            amount += counts / max(1, counts.sum()) * draws
-        return torch.from_numpy(amount / amount.sum()).float()
-
-
-def lesson(recipe: Recipe, job: JobHandle, settings: Settings) -> IncrementalSetup:
-    """Read both data sets, let the network grow, choose the memory."""
+def set_up(recipe: Recipe, job: JobHandle, settings: Settings) -> IncrementalSetup:
+    """Read both datasets, widen the network, choose the replay buffer."""
     options = recipe.incremental or IncrementalOptions()
     roots = data_roots(settings)
     new = check(recipe.dataset, recipe.task, roots, min_classes=1)
     old = check(options.old_data, recipe.task, roots, min_classes=1) if options.old_data else None
     for given in (new, old):
         if given is not None:
-            look_through(given, job)
+            scan_images(given, job)
     before = load_start(recipe.origin, job.folder / "base", settings)
     known_points = Keypoints(tuple(before.architecture.get("kpt_shape") or ()))
     for given in (new, old):
@@ -230,65 +109,214 @@ def lesson(recipe: Recipe, job: JobHandle, settings: Settings) -> IncrementalSet
     extractor = FeatureExtractor(
         before.model, recipe.task, recipe.imgsz, torch.device("cuda" if gpu else "cpu")
     )
-    memory: tuple[Path, ...] = ()
+    buffer: tuple[Path, ...] = ()
     if old is not None:
         ids = union.ids(old.names)
         check_old_classes(union, old.names)
         if options.replays:
-            memory = _memory(recipe, options, job, old, ids, extractor)
-    dataset = unite_data(union, new, old, memory)
-    known = met = None
+            buffer = _choose_buffer(recipe, options, job, old, ids, extractor)
+    dataset = unite_data(union, new, old, buffer)
+    old_prototypes = new_prototypes = None
     if recipe.task == "classify" and union.added:
-        known = _published_means(before, recipe)
-        if known is None and memory:
-            known = _measured_means(union, dataset, extractor, job)
-        if not memory:
-            has = "has" if known is not None else "lacks"
-            what = f"mean features of its classes at imgsz {recipe.imgsz}"
-            job.log(f"The base model {has} {what}, to stand for old pictures.")
-        met = _start_rows(start, union, new, known, extractor, recipe.seed, job)
-    start = _begun(start, recipe, job, settings)
-    amount = len(dataset.new.splits["train"])
-    ratio = options.replay_ratio if memory else 0.0
-    samples = amount + share(amount, ratio)
+        old_prototypes = _published_prototypes(before, recipe)
+        if old_prototypes is None and buffer:
+            old_prototypes = _measured_prototypes(union, dataset, extractor, job)
+        if not buffer:
+            has = "has" if old_prototypes is not None else "lacks"
+            job.log(
+                f"The base model {has} class prototypes (mean features) at imgsz {recipe.imgsz}, "
+                "to replace old images."
+            )
+        new_prototypes = _initialise_rows(
+            start, union, new, old_prototypes, extractor, recipe.seed, job
+        )
+    start = _resumed_start(start, recipe, job, settings)
+    images = len(dataset.new.splits["train"])
+    ratio = options.replay_ratio if buffer else 0.0
     return IncrementalSetup(
         recipe=recipe,
         start=start,
         old=before,
         dataset=dataset,
-        memory=len(memory),
-        samples=samples,
+        buffer_size=len(buffer),
+        samples=images + share(images, ratio),
         ratio=ratio,
-        strength=strength_of(len(memory)),
-        known=known,
-        met=met,
-        judged=judged(dataset, union.old),
+        strength=strength_of(len(buffer)),
+        old_prototypes=old_prototypes,
+        new_prototypes=new_prototypes,
+        criteria=epoch_criteria(dataset, union.old),
     )
 
 
-def _begun(start: Start, recipe: Recipe, job: JobHandle, settings: Settings) -> Start:
-    """The start, or what an interrupted lesson has made of it."""
+def fit(setup: IncrementalSetup, job: JobHandle) -> Trained:
+    """Train the network of a setup."""
+    if setup.criteria:
+        job.log(
+            "The best epoch is published: old classes are measured on old val images, new classes "
+            "on new val images, and both means count alike."
+        )
+    else:
+        job.log("The last epoch is published: without old val images forgetting is not measurable.")
+    hooks: dict[str, Hook] = {"on_pretrain_routine_end": setup.install_retention_loss}
+    if setup.strength.statistics:
+        hooks["on_train_batch_start"] = freeze_statistics
+    run = Run(
+        setup.schedule,
+        job,
+        setup.dataset,
+        setup.start,
+        hooks=hooks,
+        extensions=(setup.epoch_selection, setup.replay, setup.prototypes),
+        samples=setup.samples,
+    )
+    trained = yolo.train(run)
+    return replace(trained, class_counts=setup.dataset.learned_counts)
+
+
+@dataclass(frozen=True)
+class IncrementalSetup:
+    """What an incremental training starts from, and what it is trained on.
+
+    Attributes:
+        start: The old network with rows for the new classes.
+        old: The old network; it is the frozen teacher.
+        dataset: New images and the replay buffer.
+        buffer_size: Images in the replay buffer.
+        samples: Training samples in an epoch.
+        ratio: Share of replayed samples in an epoch.
+        strength: Weights of the retention losses.
+        old_prototypes: Prototypes of a classifier's old classes in the old network's features;
+            None: they are not known.
+        new_prototypes: Prototypes of a classifier's new classes in the old network's features.
+        criteria: How the published epoch is chosen; None: the last one is published.
+    """
+
+    recipe: Recipe
+    start: Start
+    old: Start
+    dataset: MergedDataset
+    buffer_size: int
+    samples: int
+    ratio: float
+    strength: Strength
+    old_prototypes: ClassPrototypes | None = None
+    new_prototypes: ClassPrototypes | None = None
+    criteria: EpochCriteria | None = None
+
+    @property
+    def exemplar_free(self) -> bool:
+        """Whether a classifier gets new classes without any old image."""
+        grows = len(self.start.names) > len(self.old.names)
+        return self.recipe.task == "classify" and grows and self.buffer_size == 0
+
+    @property
+    def rows_only(self) -> bool:
+        """Whether only the rows of new classes in the last layer are trained."""
+        return self.exemplar_free and self.strength.rows
+
+    @property
+    def schedule(self) -> Recipe:
+        """The recipe with this training's learning rate, and without early stopping if the last
+        epoch is published.
+        """
+        changed: dict[str, Any] = {} if self.criteria else {"patience": 0}
+        hyper = self.recipe.hyper
+        grows = self.recipe.task == "classify" and self.new_prototypes is not None
+        if grows and "lr0" not in hyper and "optimizer" not in hyper:
+            rate = ROWS_RATE if self.rows_only else RATE
+            changed["hyper"] = {"optimizer": "AdamW", "lr0": rate, "momentum": 0.9, **hyper}
+        return self.recipe.model_copy(update=changed)
+
+    @property
+    def epoch_selection(self) -> TrainerExtension:
+        """Chooses the epoch that is published."""
+        return BestByPart(self.criteria) if self.criteria else LastEpoch()
+
+    @property
+    def replay(self) -> TrainerExtension:
+        """Draws a share of each epoch from the replay buffer."""
+        return Replay(self.ratio)
+
+    @property
+    def prototypes(self) -> TrainerExtension:
+        """Stores class prototypes. If only rows were trained, those of old classes stay valid."""
+        return StorePrototypes(self.old_prototypes if self.rows_only else None)
+
+    def install_retention_loss(self, trainer: Any) -> None:
+        """Hook: install the knowledge-retention loss (LwF) once the network is built."""
+        teacher = Teacher(self.old, self.recipe.task)
+        teacher.to(trainer.device)
+        network = trainer.model
+        if self.recipe.task == "classify":
+            strength = self.strength
+            if self.rows_only:  # scores of old classes cannot change then
+                strength = replace(strength, scores=0.0, logits=0.0)
+            pseudo = self._pseudo_features(network, trainer.device) if self.exemplar_free else None
+            network.criterion = ClassifierRetentionLoss(teacher, self.prior, strength, pseudo)
+            return
+        task_loss = network.init_criterion()
+        strides = [int(stride) for stride in network.model[-1].stride]
+        network.criterion = DetectionRetentionLoss(task_loss, teacher, strides, self.strength)
+
+    def _pseudo_features(self, network: Any, device: torch.device) -> PseudoFeatures:
+        """Pseudo-features of old classes; with `strength.rows`, freezes all but the new rows."""
+        known: Any = self.old.model
+        linear, old = network.model[-1].linear, known.model[-1].linear.to(device)
+        if self.strength.rows:
+            for parameter in network.parameters():
+                parameter.requires_grad = parameter is linear.weight or parameter is linear.bias
+            for parameter in (linear.weight, linear.bias):
+                parameter.register_hook(partial(_zero_first_rows, old.out_features))
+        assert self.new_prototypes is not None
+        translation = _translation(old, self.new_prototypes, self.old_prototypes, self.strength)
+        return PseudoFeatures(linear, old.out_features, translation)
+
+    @property
+    def prior(self) -> torch.Tensor | None:
+        """Share of each class in an epoch (C,), for logit adjustment; None without replay."""
+        if not self.buffer_size:
+            return None
+        amount = np.full(len(self.dataset.names), 1.0)  # a class without samples must not be 0
+        for _, part in self.dataset.parts:
+            images = part.splits["train"]
+            counts = objects(part, images, len(amount)).sum(axis=0)
+            draws = self.samples - self.ratio * self.samples
+            if part is self.dataset.replayed:
+                draws = self.ratio * self.samples
+            amount += counts / max(1, counts.sum()) * draws
+        return torch.from_numpy(amount / amount.sum()).float()
+
+
+def strength_of(buffer_size: int) -> Strength:
+    """The retention strength: without replay, batch-norm statistics stay those of the old model.
+
+    Measured on GTSRB and road signs; see docs/explanation/learning-benchmarks.md.
+    """
+    return Strength(statistics=not buffer_size)
+
+
+def freeze_statistics(trainer: Any) -> None:
+    """Hook: normalise with the old model's statistics. Those of new images would not fit old."""
+    for module in trainer.model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+
+
+def _resumed_start(start: Start, recipe: Recipe, job: JobHandle, settings: Settings) -> Start:
+    """The start weights, or the weights of the interrupted job that the recipe resumes from."""
     if recipe.old_base is None:
         return start
-    begun = load_start(recipe.base, job.folder / "begun", settings)
-    if begun.names == start.names:
-        return begun
+    resumed = load_start(recipe.base, job.folder / "begun", settings)
+    if resumed.names == start.names:
+        return resumed
     job.log(
-        f"The {recipe.base.shown} learned other classes than are to be learned now: this one "
-        f"starts from {recipe.origin.shown}."
+        f"The {recipe.base.shown} was trained for other classes than this training: it starts "
+        f"from {recipe.origin.shown}."
     )
     return start
 
 
-def strength_of(memory: int) -> Strength:
-    """With old pictures the network may normalise by what it sees, without it keeps to what it saw.
-
-    Measured on GTSRB and road signs; see docs/explanation/learning-benchmarks.md.
-    """
-    return Strength(statistics=not memory)
-
-
-def _memory(
+def _choose_buffer(
     recipe: Recipe,
     options: IncrementalOptions,
     job: JobHandle,
@@ -298,26 +326,26 @@ def _memory(
 ) -> tuple[Path, ...]:
     part = DatasetPart(old, {}, tuple(ids))
 
-    def look(images: Sequence[Path]) -> ImageFeatures:
-        job.log(f"The old model looks at {len(images)} old pictures, to choose among them.")
+    def extract(images: Sequence[Path]) -> ImageFeatures:
+        job.log(f"Computing the old model's features of {len(images)} old images, to select some.")
         truth = {image: _truth(part, image) for image in images}
-        return extractor.look(images, truth, job.check, job.log)
+        return extractor.extract(images, truth, job.check, job.log)
 
-    memory = remember(
+    buffer = remember(
         job.folder,
         old,
         ids,
         options.max_replay_samples,
         options.rehearsal,
         recipe.seed,
-        look,
+        extract,
     )
     pool = len(old.scan().splits["train"])
     job.log(
-        f"{len(memory)} of {pool} old pictures are kept for replay, {options.replay_ratio:.0%} "
+        f"{len(buffer)} of {pool} old images are kept for replay, {options.replay_ratio:.0%} "
         f"of each epoch (max_replay_samples {options.max_replay_samples}, {options.rehearsal})."
     )
-    return memory
+    return buffer
 
 
 def _truth(part: DatasetPart, image: Path) -> tuple[LabelRow, ...]:
@@ -326,19 +354,19 @@ def _truth(part: DatasetPart, image: Path) -> tuple[LabelRow, ...]:
     return tuple(LabelRow(cls, ()) for cls in part.classes(image))
 
 
-def _start_rows(
+def _initialise_rows(
     start: Start,
     union: ClassUnion,
     new: Dataset,
-    known: ClassPrototypes | None,
+    old_prototypes: ClassPrototypes | None,
     extractor: FeatureExtractor,
     seed: int,
     job: JobHandle,
 ) -> ClassPrototypes:
-    """Rows of new classes start from the old network's features of their pictures.
+    """Initialise a classifier's new rows from the old network's features of new images.
 
     Returns:
-        The means of these.
+        The prototypes of the new classes.
     """
     ids = union.ids(new.names)
     images = {
@@ -346,40 +374,34 @@ def _start_rows(
         for image in new.scan().splits["train"]
         if (cls := ids[new.classes[image]]) is not None and cls >= union.old
     }
-    features, own = look_at(extractor, images, job.check)
+    features, own = class_features(extractor, images, job.check)
     found = ClassPrototypes.of(features, own, len(union.names))
     model: Any = start.model
     linear = model.model[-1].linear.cpu()
     imprint(linear, found.means, found.counts > 0, union.old)
-    translation = _translation(extractor.model.model[-1].linear.cpu(), found, known, Strength())
-    teach_rows(linear, features, own, union.old, translation, seed)
+    old = extractor.model.model[-1].linear.cpu()
+    translation = _translation(old, found, old_prototypes, Strength())
+    train_new_rows(linear, features, own, union.old, translation, seed)
     return found
 
 
 def _translation(
-    old: nn.Linear, met: ClassPrototypes, known: ClassPrototypes | None, strength: Strength
+    old: nn.Linear,
+    new_prototypes: ClassPrototypes,
+    old_prototypes: ClassPrototypes | None,
+    strength: Strength,
 ) -> Translation:
-    """Into the old classes, whose means are perhaps known."""
-    if known is None:
+    """How features are moved into old classes: between prototypes, or along the old weights."""
+    if old_prototypes is None:
         return WeightTranslation(old, strength.margin)
-    return PrototypeTranslation(met.with_known(known).means.to(old.weight.device), strength.spread)
+    means = new_prototypes.with_known(old_prototypes).means.to(old.weight.device)
+    return PrototypeTranslation(means, strength.spread)
 
 
-def _measured_means(
-    union: ClassUnion, dataset: MergedDataset, extractor: FeatureExtractor, job: JobHandle
-) -> ClassPrototypes | None:
-    """Those of the memory, if it has pictures of every old class."""
-    assert dataset.replayed is not None
-    images = {image: dataset.classes[image] for image in dataset.replayed.splits["train"]}
-    known = {image: cls for image, cls in images.items() if cls < union.old}
-    found = ClassPrototypes.measure(extractor, known, union.old, job.check)
-    return found if bool((found.counts > 0).all()) else None
+def _published_prototypes(before: Start, recipe: Recipe) -> ClassPrototypes | None:
+    """The prototypes that the base model was published with, if they are valid here.
 
-
-def _published_means(before: Start, recipe: Recipe) -> ClassPrototypes | None:
-    """Those that the base model was published with, if they are true for the pictures at hand.
-
-    In pictures of another size the same things have other features.
+    Features depend on the image size, so that of the base model has to be the recipe's.
     """
     how = before.preprocessing
     if recipe.origin.kind != "model" or how is None or how.imgsz != recipe.imgsz:
@@ -391,15 +413,19 @@ def _published_means(before: Start, recipe: Recipe) -> ClassPrototypes | None:
     return found if fits else None
 
 
-def _only_from(first: int, gradient: torch.Tensor) -> torch.Tensor:
-    """The gradient without its first rows."""
+def _measured_prototypes(
+    union: ClassUnion, dataset: MergedDataset, extractor: FeatureExtractor, job: JobHandle
+) -> ClassPrototypes | None:
+    """The prototypes of the replay buffer's images, if it has images of every old class."""
+    assert dataset.replayed is not None
+    images = {image: dataset.classes[image] for image in dataset.replayed.splits["train"]}
+    known = {image: cls for image, cls in images.items() if cls < union.old}
+    found = ClassPrototypes.measure(extractor, known, union.old, job.check)
+    return found if bool((found.counts > 0).all()) else None
+
+
+def _zero_first_rows(first: int, gradient: torch.Tensor) -> torch.Tensor:
+    """Gradient hook: the first rows get no gradient."""
     kept = gradient.clone()
     kept[:first] = 0
     return kept
-
-
-def keep_statistics(trainer: Any) -> None:
-    """Normalise as the old model did: statistics of mostly new pictures would not fit the old."""
-    for module in trainer.model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.eval()

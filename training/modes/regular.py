@@ -1,14 +1,15 @@
 """Regular training: all layers at once, with Ultralytics' own losses and augmentation.
 
-The defaults that matter for small data sets are in `yolo_arguments`.
+The defaults that matter for small datasets are in `training.yolo.arguments`.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from training.incremental.class_prototypes import StorePrototypes
 from training.planning.recipe import Recipe
-from training.prepare import open_training
+from training.prepare import prepare_training
 from training.publish import Trained
 from training.yolo import trainer
 from training.yolo.run import Run
@@ -21,8 +22,8 @@ def train(recipe: Recipe, job: JobHandle) -> Trained:
     """Train a YOLO model from its start weights to its best epoch.
 
     Raises:
-        VisionLoopError: The data set, the start weights or the settings do not work out.
-        JobCancelled: A stop was asked for.
+        VisionLoopError: The dataset, the start weights or the settings cannot be used.
+        JobCancelled: The job was cancelled, or the service stops.
     """
-    dataset, start = open_training(recipe, job)
-    return trainer.train(Run(recipe, job, dataset, start))
+    dataset, start = prepare_training(recipe, job)
+    return trainer.train(Run(recipe, job, dataset, start, extensions=(StorePrototypes(),)))

@@ -1,6 +1,7 @@
-"""Rehearsal: a memory of old pictures, and a fixed share of each epoch drawn from it.
+"""The replay buffer: old images that are kept, and a fixed share of each epoch drawn from them.
 
-Robins 1995; class-balanced exemplars as in iCaRL (Rebuffi et al. 2017).
+Rehearsal as in Robins 1995 ("Catastrophic Forgetting, Rehearsal and Pseudorehearsal"); a
+class-balanced buffer as in iCaRL (Rebuffi et al. 2017).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import math
 import os
 import random
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +20,16 @@ from torch.utils.data import Sampler
 
 from dataset.dataset import Dataset
 from errors import VisionLoopError
+from files import atomic_write
 from training.planning.options import Criterion
 from training.replay import selection
 from training.replay.merged_dataset import DatasetPart, is_replayed
 from training.yolo.feature_extractor import ImageFeatures
+from training.yolo.run import TrainerExtension
 
-FILE = "memory.json"  # in the job's folder: which pictures, so that a resumed job has the same
-LOOKED_AT = 4  # times the size of the memory: so many pictures the criterion is computed for
-SEEN_APART = ("herding", "k_centre", "hardness")  # criteria that need the old model's view
+FILE = "memory.json"  # in the job's folder: the chosen images, so that a resumed job keeps them
+CANDIDATES = 4  # times the size of the buffer: images that features are computed for, at most
+NEED_FEATURES = ("herding", "k_centre", "hardness")  # criteria that run the old model
 
 
 def remember(
@@ -35,18 +39,21 @@ def remember(
     amount: int,
     criterion: Criterion,
     seed: int,
-    look: Callable[[Sequence[Path]], ImageFeatures],
+    extract: Callable[[Sequence[Path]], ImageFeatures],
 ) -> tuple[Path, ...]:
-    """Choose the memory, or read what an earlier attempt of the job chose.
+    """Choose the buffer's images, or read what an earlier attempt of the job chose.
 
     Args:
-        folder: The job's.
-        old: The old data; its train split is chosen from.
-        ids: Where its classes are in the union; pictures without an object of them do not count.
-        amount: Pictures to keep at most.
-        criterion: See `rehearsal.choose`.
-        seed: Of chance.
-        look: The old model's view of pictures; called where the criterion needs it.
+        folder: The job's folder.
+        old: The old dataset; images of its train split are chosen.
+        ids: The ids of its classes in the union; images without an object of these are left out.
+        amount: Images to keep at most.
+        criterion: See `selection.choose`.
+        seed: Seed of the selection.
+        extract: Features of images, from the old model; called if the criterion needs them.
+
+    Returns:
+        The images, in the order of the train split.
     """
     file = folder / FILE
     try:
@@ -57,22 +64,20 @@ def remember(
     pool = old.scan().splits["train"]
     counts = objects(part, pool, 1 + max((i for i in ids if i is not None), default=0))
     known = np.flatnonzero(counts.sum(axis=1) > 0)
-    if len(known) > amount * LOOKED_AT and criterion in SEEN_APART:
-        known = known[selection.choose(counts[known], amount * LOOKED_AT, "random", seed)]
+    if len(known) > amount * CANDIDATES and criterion in NEED_FEATURES:
+        known = known[selection.choose(counts[known], amount * CANDIDATES, "random", seed)]
     images, counts = [pool[i] for i in known], counts[known]
-    needed = criterion in SEEN_APART and len(images) > amount
-    features, hardness = look(images) if needed else (None, None)
+    needed = criterion in NEED_FEATURES and len(images) > amount
+    features, hardness = extract(images) if needed else (None, None)
     taken = selection.choose(counts, amount, criterion, seed, features, hardness)
     chosen = tuple(images[i] for i in sorted(taken))
     names = [os.path.relpath(image, old.root) for image in chosen]
-    temporary = file.with_suffix(".writing")
-    temporary.write_text(json.dumps({"criterion": criterion, "pictures": names}))
-    os.replace(temporary, file)
+    atomic_write(file, json.dumps({"criterion": criterion, "pictures": names}))
     return chosen
 
 
 def objects(part: DatasetPart, images: Sequence[Path], classes: int) -> np.ndarray[Any, Any]:
-    """Objects of each class in each picture, (pictures, classes)."""
+    """Objects of each class in each image, (images, classes)."""
     counts = np.zeros((len(images), classes), np.int64)
     for row, image in enumerate(images):
         for cls in part.classes(image):
@@ -81,7 +86,7 @@ def objects(part: DatasetPart, images: Sequence[Path], classes: int) -> np.ndarr
 
 
 def share(new: int, ratio: float) -> int:
-    """How many old samples an epoch with `new` new ones has, so that they are `ratio` of it.
+    """The number of old samples that make up `ratio` of an epoch with `new` new samples.
 
     Examples:
         >>> share(80, 0.2)
@@ -91,13 +96,13 @@ def share(new: int, ratio: float) -> int:
 
 
 class ReplaySampler(Sampler[int]):
-    """Each epoch: every new sample once, and the old ones in turns, so that they are `ratio`.
+    """Samples every new sample once an epoch, and as many old ones as make up `ratio` of it.
 
-    Old samples are drawn without repetition until all had their turn. The order depends on seed
-    and epoch alone: a resumed training has the epochs that it would have had.
+    Old samples are drawn without replacement until each was drawn once. The order depends on
+    seed and epoch only: a resumed training has the same epochs as an uninterrupted one.
 
     Attributes:
-        epoch: The next one, from 0.
+        epoch: The next epoch, from 0.
     """
 
     def __init__(self, new: Sequence[int], old: Sequence[int], ratio: float, seed: int) -> None:
@@ -115,7 +120,7 @@ class ReplaySampler(Sampler[int]):
         return iter(samples)
 
     def _turns(self, first: int, count: int) -> list[int]:
-        """Old samples from a place of the endless sequence of permutations on."""
+        """`count` old samples of an endless sequence of permutations, from position `first` on."""
         size, drawn = max(1, len(self.old)), list[int]()
         for round_ in range(first // size, (first + count - 1) // size + 1 if count else 0):
             order = np.random.default_rng((self.seed, 0, round_)).permutation(len(self.old))
@@ -126,33 +131,39 @@ class ReplaySampler(Sampler[int]):
         return drawn
 
 
-class Replaying:
-    """Mixed into a trainer: its training loader draws as `ReplaySampler` does.
+@dataclass(frozen=True)
+class Replay(TrainerExtension):
+    """Trainer extension: the training loader samples as `ReplaySampler` does.
 
-    Subclasses set `ratio`. Mosaic and mixup put a picture together with others of its kind only,
-    so that each sample is wholly old or new (`union_dataset.is_replayed` of its `im_file`), and
-    the share of old ones is what was asked for.
+    Mosaic and mixup combine an image only with others of its kind. So each sample is entirely
+    old or new (`merged_dataset.is_replayed` of its `im_file`), and the share of old ones is
+    exactly `ratio`.
+
+    Attributes:
+        ratio: Share of old samples in each epoch.
     """
 
     ratio: float
 
-    def get_dataloader(
-        self: Any, dataset_path: Any, batch_size: int = 16, rank: int = 0, mode: str = "train"
-    ) -> Any:
-        loader = super().get_dataloader(dataset_path, batch_size, rank, mode)  # type: ignore[misc]
-        if mode != "train":
-            return loader
+    def train_loader(self, trainer: Any, loader: Any) -> Any:
+        """The loader with another sampler.
+
+        Raises:
+            VisionLoopError: Old samples are to be replayed, but the dataset has none.
+        """
         files = files_of(loader.dataset)
         old = [i for i, file in enumerate(files) if is_replayed(file)]
         new = [i for i, file in enumerate(files) if not is_replayed(file)]
         if self.ratio > 0 and not old:
             raise VisionLoopError(
-                "None of the old pictures chosen for replay is in the training data: they could "
-                "not be read, or were left out. Check old_data_path."
+                "None of the old images chosen for replay is in the training data: they could not "
+                "be read, or were left out. Check old_data_path."
             )
         keep_apart(loader.dataset, new, old)
-        sampler = ReplaySampler(new, old, self.ratio, self.args.seed)
-        self.add_callback("on_train_start", lambda _: setattr(sampler, "epoch", self.start_epoch))
+        sampler = ReplaySampler(new, old, self.ratio, trainer.args.seed)
+        trainer.add_callback(
+            "on_train_start", lambda _: setattr(sampler, "epoch", trainer.start_epoch)
+        )
         return type(loader)(
             loader.dataset,
             batch_size=loader.batch_size,
@@ -167,24 +178,24 @@ class Replaying:
 
 
 def files_of(dataset: Any) -> list[str]:
-    """The picture files of one of Ultralytics' data sets, in order of index."""
+    """The image files of one of Ultralytics' datasets, in order of index."""
     if hasattr(dataset, "im_files"):
         return list(dataset.im_files)
     return [sample[0] for sample in dataset.samples]
 
 
 def keep_apart(dataset: Any, new: Sequence[int], old: Sequence[int]) -> None:
-    """Let each mixing augmentation take partners of the picture's own kind."""
+    """Make mixing augmentations (mosaic, mixup) combine old images with old, new with new."""
     for mix in _mixing(getattr(dataset, "transforms", None)):
         _Partners(mix, {False: new, True: old}).attach()
 
 
 class _Partners:
-    """Chooses the pictures that one of Ultralytics' mixing augmentations adds (8.4.190)."""
+    """Chooses the images that one of Ultralytics' mixing augmentations adds (8.4.190)."""
 
     def __init__(self, mix: Any, pools: dict[bool, Sequence[int]]) -> None:
         self.mix, self.pools = mix, pools
-        self.old = False  # the kind of the picture at hand
+        self.old = False  # whether the current image is replayed
         self.get_params, self.get_indexes = mix.get_params, mix.get_indexes
 
     def attach(self) -> None:
@@ -195,11 +206,11 @@ class _Partners:
         return self.get_params(labels)
 
     def indexes(self) -> Any:
-        asked = self.get_indexes()
+        wanted = self.get_indexes()
         pool = self.pools[self.old]
-        if isinstance(asked, int):
+        if isinstance(wanted, int):
             return random.choice(pool)
-        return random.choices(pool, k=len(asked))
+        return random.choices(pool, k=len(wanted))
 
 
 def _mixing(transforms: Any) -> Iterator[Any]:

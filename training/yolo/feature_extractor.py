@@ -1,4 +1,4 @@
-"""The model before it learns on, looked at from outside: what it makes of pictures."""
+"""Features and hardness of images, computed with a frozen model."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from inference.preprocess import Letterbox, normalise, prepare
 from models_store.description import ModelDescription, Preprocessing, Task
 from settings import get_settings
 
-AT_ONCE = 16  # pictures in a batch
-TOLD = 500  # pictures between two lines in the log
+BATCH = 16  # images in a batch
+LOG_EVERY = 500  # images between two lines in the log
 
 Check = Callable[[], None]
 Log = Callable[[str], None]
 
 
 class ImageFeatures(NamedTuple):
-    """What the model made of pictures.
+    """Features and hardness of images.
 
     Attributes:
-        features: Its pooled features, (pictures, dimensions).
-        hardness: How unsure it is of what the labels say: 1 − the score it gives to the right
-            class, for detectors averaged over the objects; (pictures,), 0 to 1.
+        features: Pooled inputs of the model's head (images, dimensions).
+        hardness: 1 − the model's score for the labelled class, averaged over an image's objects
+            for detectors (images,), 0 to 1.
     """
 
     features: NDArray[np.float32]
@@ -38,7 +38,14 @@ class ImageFeatures(NamedTuple):
 
 
 class FeatureExtractor:
-    """A frozen network and how it sees pictures."""
+    """A network in eval mode, with its preprocessing.
+
+    Args:
+        model: A YOLO network; it is moved to `device`.
+        task: The network's task.
+        imgsz: Side of the square input, pixels.
+        device: Where to run it.
+    """
 
     def __init__(self, model: nn.Module, task: Task, imgsz: int, device: torch.device) -> None:
         self.model: Any = model.to(device).eval()
@@ -51,27 +58,29 @@ class FeatureExtractor:
             antialias=task == "classify",
         )
 
-    def look(
+    def extract(
         self,
         images: Sequence[Path],
         truth: Mapping[Path, Sequence[LabelRow]],
         check: Check = lambda: None,
         log: Log = lambda _: None,
     ) -> ImageFeatures:
-        """Features and hardness of pictures.
+        """Compute features and hardness of images.
 
         Args:
-            images: Files.
-            truth: Their objects under this model's ids; a classifier's is one row without values.
+            images: Image files.
+            truth: Image → its labelled objects under this model's class ids; for a classifier
+                one row without values.
             check: Called between batches; may raise.
-            log: Told now and then how far it is; thousands of pictures take minutes.
+            log: Called with a line on progress now and then: thousands of images take minutes.
         """
         features, hardness = list[Any](), list[float]()
-        for some, output, pooled in self._run(images, check):
-            if len(hardness) // TOLD != (len(hardness) + len(some)) // TOLD:
-                log(f"{len(hardness) + len(some)} of {len(images)} pictures were looked at.")
+        for batch, output, pooled in self._run(images, check):
+            done = len(hardness) + len(batch)
+            if len(hardness) // LOG_EVERY != done // LOG_EVERY:
+                log(f"Features of {done} of {len(images)} images are computed.")
             features.append(pooled.cpu().numpy())
-            for image, out in zip(some, self._split(output), strict=True):
+            for image, out in zip(batch, self._split(output), strict=True):
                 hardness.append(self._hardness(image.path, out, truth[image.path], image.box))
         return ImageFeatures(np.concatenate(features), np.array(hardness, np.float32))
 
@@ -81,22 +90,22 @@ class FeatureExtractor:
     ) -> Iterator[tuple[list[_Image], Any, Tensor]]:
         kept: list[Tensor] = []
         head = self.model.model[-1]
-        watched = head.linear if self.task == "classify" else head
-        hook = watched.register_forward_pre_hook(lambda _, inputs: kept.append(_pooled(inputs[0])))
+        observed = head.linear if self.task == "classify" else head
+        hook = observed.register_forward_pre_hook(lambda _, inputs: kept.append(_pooled(inputs[0])))
         limit = get_settings().max_pixels
         try:
-            for start in range(0, len(images), AT_ONCE):
+            for start in range(0, len(images), BATCH):
                 check()
-                some, pixels = [], []
-                for path in images[start : start + AT_ONCE]:
-                    picture = decode(path.read_bytes(), limit)
-                    height, width = picture.shape[:2]
-                    some.append(_Image(path, Letterbox(width, height, self.how.imgsz)))
-                    pixels.append(prepare(picture, self._description()))
+                loaded, pixels = [], []
+                for path in images[start : start + BATCH]:
+                    image = decode(path.read_bytes(), limit)
+                    height, width = image.shape[:2]
+                    loaded.append(_Image(path, Letterbox(width, height, self.how.imgsz)))
+                    pixels.append(prepare(image, self._description()))
                 batch = torch.from_numpy(normalise(np.stack(pixels), self.how)).to(self.device)
                 kept.clear()
                 output = self.model(batch)
-                yield some, output, kept[0].float()
+                yield loaded, output, kept[0].float()
         finally:
             hook.remove()
 
@@ -106,8 +115,10 @@ class FeatureExtractor:
         )
 
     def _split(self, output: Any) -> Tensor:
-        """(pictures, classes) or (pictures, 4 + classes + …, anchors)."""
-        while isinstance(output, list | tuple):  # decoded first, what the losses need behind
+        """(images, classes) or (images, 4 + classes + …, anchors)."""
+        while isinstance(
+            output, list | tuple
+        ):  # the decoded output comes first, the raw ones for the losses follow
             output = output[0]
         found: Tensor = output.float().cpu()
         return found
@@ -130,22 +141,22 @@ class _Image(NamedTuple):
 
 
 def _pooled(inputs: Any) -> Tensor:
-    """Features as (pictures, channels); those of a detector's levels side by side."""
+    """Features as (images, channels); those of a detector's levels are concatenated."""
     if isinstance(inputs, Tensor):
         return inputs.flatten(1)
     return torch.cat([level.mean((2, 3)) for level in inputs], 1)
 
 
 def _score(output: Tensor, row: LabelRow, box: Letterbox, polygon: bool) -> float:
-    """The highest score of the right class among the boxes that meet the object by half.
+    """The highest score of the labelled class among boxes that overlap the object by IoU ≥ 0.5.
 
     Args:
-        output: (4 + classes + …, anchors), centre xywh in pixels of the square.
-        row: Box, perhaps with key points, or polygon, as fractions of the picture.
-        box: Where the picture lies in the square.
-        polygon: Whether the row is one.
+        output: (4 + classes + …, anchors), boxes as centre xywh in pixels of the input.
+        row: Box, perhaps with key points, or polygon; fractions of the image.
+        box: Placement of the image in the square input.
+        polygon: Whether the row is a polygon.
     """
-    from torchvision.ops import box_convert, box_iou  # takes a second
+    from torchvision.ops import box_convert, box_iou  # slow import
 
     if polygon:
         points = np.array(row.values, np.float32).reshape(-1, 2)

@@ -1,28 +1,35 @@
-"""Ultralytics' figures under the names that jobs and models show."""
+"""Ultralytics' losses and metrics under the names that jobs and models show."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from models_store.description import Task
 
-BY_PART = ("old_classes", "new_classes")  # means of a training on both; see `epoch_choice`
 OTHER = {"segment": ("M", "mask"), "pose": ("P", "pose")}  # the second kind of mAP
 
 
 def losses(running: Mapping[str, Any] | None) -> dict[str, float]:
-    """The parts of the training loss, averaged over the epoch so far, and their sum as `loss`."""
-    parts = {name: float(value) for name, value in (running or {}).items()}
-    return {"loss": sum(parts.values()), **parts} if parts else {}
+    """The terms of the training loss, averaged over the epoch so far, and their sum as `loss`."""
+    terms = {name: float(value) for name, value in (running or {}).items()}
+    return {"loss": sum(terms.values()), **terms} if terms else {}
 
 
-def scores(metrics: Mapping[str, Any], task: Task, speed: Mapping[str, float]) -> dict[str, float]:
-    """What the validation of an epoch found.
+def scores(
+    metrics: Mapping[str, Any], task: Task, speed: Mapping[str, float], more: Sequence[str] = ()
+) -> dict[str, float]:
+    """The metrics of one epoch's validation.
 
-    `accuracy` of a classifier is its top-1 accuracy. Detection has no accuracy of its own: given
-    is TP / (TP + FP + FN) at the confidence of the best F1, which follows from precision and
+    `accuracy` of a classifier is its top-1 accuracy. Detection has no accuracy of its own: it is
+    given as TP / (TP + FP + FN) at the confidence of the best F1, computed from precision and
     recall there: 1 / (1/P + 1/R − 1).
+
+    Args:
+        metrics: Ultralytics' metrics of the epoch.
+        task: The model's task.
+        speed: Ultralytics' stages → milliseconds an image.
+        more: Further metrics to include where the epoch has them.
     """
     found = {
         "val_loss": sum(float(value) for name, value in metrics.items() if name.startswith("val/"))
@@ -45,14 +52,14 @@ def scores(metrics: Mapping[str, Any], task: Task, speed: Mapping[str, float]) -
         letter, name = OTHER[task]
         found[f"{name}_mAP50"] = float(metrics.get(f"metrics/mAP50({letter})", 0.0))
         found[f"{name}_mAP50_95"] = float(metrics.get(f"metrics/mAP50-95({letter})", 0.0))
-    found |= {name: float(metrics[name]) for name in BY_PART if name in metrics}
+    found |= {name: float(metrics[name]) for name in more if name in metrics}
     if speed.get("inference"):
-        found["inference_time"] = round(float(speed["inference"]), 3)  # ms a picture
+        found["inference_time"] = round(float(speed["inference"]), 3)  # ms an image
     return found
 
 
 def detection_accuracy(precision: float, recall: float) -> float:
-    """TP / (TP + FP + FN).
+    """TP / (TP + FP + FN), from precision and recall.
 
     Examples:
         >>> detection_accuracy(0.5, 0.5)  # one right, one wrong, one missed

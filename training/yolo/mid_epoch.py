@@ -1,13 +1,12 @@
-"""A YOLO epoch that was interrupted: saved between two batches, gone on with by a later process.
+"""Checkpoints within an epoch of a YOLO training, for a later process to resume from.
 
-Ultralytics 8.4.190 saves whole epochs only. Beside its last.pt stands a file with what has
-changed since: weights, their average, the optimiser, the scaler, and the batches trained. What
-is lost are gradients that were gathered but not yet applied (`nbs` above `batch`).
+Ultralytics 8.4.190 saves complete epochs only. `epoch.pt`, beside its last.pt, holds what changed
+since: weights, their moving average, optimiser, gradient scaler, and the number of trained
+batches. Gradients accumulated but not yet applied (`nbs` above `batch`) are lost.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -15,28 +14,30 @@ from typing import Any
 
 import torch
 
+from training.checkpoints import save_checkpoint
+
 FILE = "epoch.pt"
 EVENT = "on_partial_save"  # just before, for what a mode keeps beside the trainer
 
 
 class Remaining:
-    """A loader whose first pass yields only the batches that the epoch has left.
+    """A data loader whose first pass yields only the batches that the epoch has left.
 
-    They are drawn anew: within this epoch a picture may come twice and another not at all. The
-    warm-up counts from the first of them, too.
+    They are drawn anew: within this epoch an image may occur twice and another one not at all.
+    The warm-up also counts from the first of them.
     """
 
     def __init__(self, loader: Any, done: int) -> None:
         self._loader = loader
         self._done = done
-        if loader.generator is not None:  # seeded alike in each process: not the same ones again
+        if loader.generator is not None:  # each process seeds it alike: avoid the same batches
             loader.generator.manual_seed(loader.generator.initial_seed() + done)
 
     def __len__(self) -> int:
         return len(self._loader)
 
     def __iter__(self) -> Iterator[Any]:
-        # A generator: Ultralytics asks for two iterators and uses the second.
+        # A generator: Ultralytics creates two iterators and uses the second.
         left, self._done = len(self) - self._done, 0
         yield from islice(self._loader, left)
 
@@ -45,7 +46,7 @@ class Remaining:
 
 
 def save(trainer: Any, folder: Path, batch: int) -> None:
-    """Keep the state after `batch` batches of the trainer's epoch; whole or not at all.
+    """Save the state after `batch` batches of the trainer's epoch, atomically.
 
     Raises:
         OSError, RuntimeError: The disk is full.
@@ -60,24 +61,22 @@ def save(trainer: Any, folder: Path, batch: int) -> None:
         "optimizer": trainer.optimizer.state_dict(),
         "scaler": trainer.scaler.state_dict(),
     }
-    temporary = folder / f"{FILE}.writing"
-    torch.save(content, temporary)
-    os.replace(temporary, folder / FILE)
+    save_checkpoint(content, folder / FILE)
 
 
 def restore(trainer: Any, folder: Path) -> int:
-    """Bring a trainer that was set up for this very epoch to where it was saved within it.
+    """Restore a trainer, set up for the epoch that was saved, to its state within the epoch.
 
     Returns:
-        The batches of the epoch that are done; 0 where nothing fitting was saved.
+        The trained batches of the epoch; 0 if there is no checkpoint of this epoch.
     """
     try:
         saved = torch.load(folder / FILE, map_location=trainer.device, weights_only=True)
     except FileNotFoundError:
         return 0
-    except Exception:  # whatever a damaged file provokes
+    except Exception:  # a damaged file can raise anything
         return 0
-    if saved["epoch"] != trainer.start_epoch:  # the epoch was finished, or goes back further
+    if saved["epoch"] != trainer.start_epoch:  # it is complete, or training resumes further back
         return 0
     trainer.model.load_state_dict(saved["model"])
     trainer.ema.ema.load_state_dict(saved["average"])
@@ -88,10 +87,10 @@ def restore(trainer: Any, folder: Path) -> int:
     trainer.optimizer.load_state_dict(saved["optimizer"])
     if saved["scaler"]:
         trainer.scaler.load_state_dict(saved["scaler"])
-    batches = len(trainer.train_loader)  # others, where the batch was halved for want of memory
+    batches = len(trainer.train_loader)  # differs if the batch was halved after out of memory
     return min(batches - 1, int(saved["batch"]) * batches // int(saved["batches"]))
 
 
 def forget(folder: Path) -> None:
-    """The epoch is finished and saved by itself."""
+    """Delete the checkpoint: the epoch is complete and saved."""
     (folder / FILE).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""How far a YOLO training is, told to its job from Ultralytics' callbacks."""
+"""Reports a YOLO training's progress to its job, from Ultralytics' callbacks."""
 
 from __future__ import annotations
 
@@ -9,48 +9,49 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from jobs.handle import JobCancelled
-from training.schedule import EVERY
+from training.schedule import SAVE_INTERVAL, TRAINING_SHARE
 from training.yolo import mid_epoch
 from training.yolo.metrics import losses, scores
 
 if TYPE_CHECKING:
     from training.yolo.run import Run
 
-TRAINING_SHARE = 0.97  # of a job's progress; the rest is publication
-TRAIN_COST, VAL_COST = 3, 1  # a picture's cost in training and in validation, for progress
-LIVE_SECONDS = 0.5  # between live losses: reading them waits for the GPU
+TRAIN_COST, VAL_COST = 3, 1  # relative time for an image in training and in validation
+LIVE_INTERVAL = 0.5  # seconds between live losses; reading them waits for the GPU
 
 
 class Progress:
-    """Reports a run's progress, to the batch; ends it when the job is cancelled.
+    """Reports progress after each batch, and ends the training when the job is cancelled.
 
-    Saves within an epoch where that takes long, and where the service stops.
+    Saves within an epoch if it takes longer than `SAVE_INTERVAL`, and when the service stops.
     """
 
     def __init__(self, run: Run) -> None:
         self.run = run
         self._trainer: Any = None
         self._batches = 0  # trained in this epoch
-        self._validated = 0
+        self._validated = 0  # validation batches of this epoch
         self._epoch = -1
-        self._live = 0.0
+        self._live = 0.0  # when live losses were last read
         self._saved = time.monotonic()
 
     def trained(self, trainer: Any) -> None:
+        """Callback: a training batch is done."""
         if trainer.epoch != self._epoch:
             self._epoch, self._batches, self._validated = trainer.epoch, self.run.done, 0
             self.run.done = 0
         self._trainer = trainer
         self._batches += 1
         metrics: dict[str, float] = {}
-        if time.monotonic() - self._live > LIVE_SECONDS:
+        if time.monotonic() - self._live > LIVE_INTERVAL:
             self._live = time.monotonic()
             metrics = losses(trainer.tloss)
         self._report(metrics)
-        if self.run.job.stop_requested or time.monotonic() - self._saved > EVERY:
+        if self.run.job.stop_requested or time.monotonic() - self._saved > SAVE_INTERVAL:
             self._save()
 
     def validated(self, _: Any) -> None:
+        """Callback: a validation batch starts."""
         self._validated += 1
         if self._trainer is not None:
             self._report({})
@@ -58,9 +59,12 @@ class Progress:
                 self._save()
 
     def finished_epoch(self, trainer: Any) -> None:
+        """Callback: an epoch is trained and validated."""
         run = self.run
         metrics = losses(trainer.tloss)
-        metrics |= scores(trainer.metrics, run.recipe.task, trainer.validator.speed)
+        metrics |= scores(
+            trainer.metrics, run.recipe.task, trainer.validator.speed, run.metric_names
+        )
         metrics["fitness"] = float(trainer.fitness)
         shown = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
         run.job.log(f"Epoch {trainer.epoch + 1}/{trainer.epochs}: {shown}")
@@ -70,7 +74,7 @@ class Progress:
         self._report(metrics)
 
     def _save(self) -> None:
-        """Keep what the epoch has trained; all but its last batch, so that one is left to do."""
+        """Save within the epoch. Its last batch is left out, so that a resumed epoch has one."""
         trainer, job = self._trainer, self.run.job
         batches = len(trainer.train_loader)
         batch = min(self._batches, batches - 1)
@@ -79,7 +83,7 @@ class Progress:
             try:
                 trainer.run_callbacks(mid_epoch.EVENT)
                 mid_epoch.save(trainer, self.run.checkpoints, batch)
-            except (OSError, RuntimeError) as error:  # what the last epoch saved is still there
+            except (OSError, RuntimeError) as error:  # the last complete epoch is still saved
                 job.log(f"This epoch could not be saved: {error}")
             else:
                 job.log(f"Saved after batch {batch} of {batches} in epoch {trainer.epoch + 1}.")
@@ -90,7 +94,7 @@ class Progress:
     def _report(self, metrics: Mapping[str, float]) -> None:
         trainer, run = self._trainer, self.run
         train = len(trainer.train_loader) * TRAIN_COST
-        val = len(trainer.test_loader) * 2 * VAL_COST  # its batches are twice as large
+        val = len(trainer.test_loader) * 2 * VAL_COST  # validation batches are twice as large
         done = min(train, self._batches * TRAIN_COST) + min(val, self._validated * 2 * VAL_COST)
         epochs = int(trainer.epochs)
         fraction = TRAINING_SHARE * (trainer.epoch + done / (train + val)) / epochs

@@ -1,14 +1,16 @@
-"""A run of Ultralytics' trainer, and the hook by which a training mode changes it."""
+"""A run of the YOLO trainer: its inputs, its saved state, and how a training mode changes it."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torch import nn
+
+from files import atomic_write
 from jobs.artifacts import CHECKPOINTS
 from training.planning.recipe import Recipe
 from training.start_weights import Start
@@ -17,55 +19,102 @@ if TYPE_CHECKING:
     from dataset.training_data import TrainingData
     from jobs.handle import JobHandle
 
-Hook = Callable[[Any], None]  # gets the trainer
+Hook = Callable[[Any], None]  # called with the trainer
+STATE = "state.json"  # in the checkpoint folder
+
+
+class TrainerExtension:
+    """Changes parts of a training run; every method here leaves the trainer as it is.
+
+    `Run.extensions` lists the extensions of a run. The trainer calls them in order, and hands the
+    result of each to the next. Plain reactions to Ultralytics' events go into `Run.hooks`.
+
+    Attributes:
+        metric_names: Metrics that this extension adds to Ultralytics' validation metrics. They
+            are reported and stored under the same names.
+    """
+
+    metric_names: tuple[str, ...] = ()
+
+    def train_loader(self, trainer: Any, loader: Any) -> Any:
+        """Return the data loader of the training split: `loader`, or one in its place."""
+        return loader
+
+    def validator(self, validator: Any) -> Any:
+        """Return the validator: Ultralytics' own, or one in its place."""
+        return validator
+
+    def before_save(self, trainer: Any) -> None:
+        """Called once an epoch, before Ultralytics compares its fitness and writes checkpoints."""
+
+    def model_saved(self, run: Run, model: nn.Module, folder: Path) -> None:
+        """Called when the best network was written to `folder`, to store more beside it."""
 
 
 @dataclass
 class Run:
-    """One job's training: what it needs, and what must outlive the process."""
+    """One job's training: what it is made from, and what has to outlive the process.
+
+    Attributes:
+        hooks: Ultralytics' event (`on_train_epoch_start`) → callback, called with the trainer.
+        extensions: Changes to the trainer itself, in the order they apply.
+        overrides: Ultralytics' training arguments, which take precedence over the recipe's.
+        samples: Training samples in an epoch; None: each training image once.
+        extra: Values to report beside the metrics.
+        fitness: Of each completed epoch.
+        best: Metrics of the best epoch.
+        finished: Whether training is complete.
+        done: Batches of the first epoch that an earlier process has trained.
+    """
 
     recipe: Recipe
     job: JobHandle
     dataset: TrainingData
     start: Start
-    hooks: Mapping[str, Hook] = field(default_factory=dict)  # Ultralytics' events
-    extensions: tuple[type, ...] = ()  # mixed in before Ultralytics' trainer
-    samples: int | None = None  # in an epoch; None: each training picture once
-    extra: dict[str, float] = field(default_factory=dict)  # reported beside the metrics
-    fitness: list[float] = field(default_factory=list)  # of each finished epoch
-    best: dict[str, float] = field(default_factory=dict)  # metrics of the best epoch
+    hooks: Mapping[str, Hook] = field(default_factory=dict)
+    extensions: tuple[TrainerExtension, ...] = ()
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    samples: int | None = None
+    extra: dict[str, float] = field(default_factory=dict)
+    fitness: list[float] = field(default_factory=list)
+    best: dict[str, float] = field(default_factory=dict)
     finished: bool = False
-    done: int = 0  # batches of the first epoch that an earlier process trained
+    done: int = 0
 
     @property
     def checkpoints(self) -> Path:
+        """The folder of the job's checkpoints."""
         return self.job.folder / CHECKPOINTS
 
     @property
+    def metric_names(self) -> tuple[str, ...]:
+        """Metrics that the extensions add to Ultralytics' own."""
+        return tuple(name for extension in self.extensions for name in extension.metric_names)
+
+    @property
     def images(self) -> int:
-        """Training pictures of an epoch, without unreadable ones."""
+        """Training samples in an epoch, without unreadable images."""
         return self.samples or len(self.dataset.scan().splits["train"])
 
     @property
     def decoded(self) -> int:
-        """Bytes of the pictures in memory: a classifier's are kept in full, others scaled."""
+        """Bytes of all images in memory: a classifier's in full size, other tasks' scaled."""
         scanned, imgsz = self.dataset.scan(), self.recipe.imgsz
         used = (image for split in ("train", "val") for image in scanned.splits.get(split, ()))
-        pictures = [scanned.images[image] for image in used]
+        images = [scanned.images[image] for image in used]
         if self.recipe.task == "classify":
-            return sum(picture.width * picture.height * 3 for picture in pictures)
-        return len(pictures) * imgsz * imgsz * 3
+            return sum(image.width * image.height * 3 for image in images)
+        return len(images) * imgsz * imgsz * 3
 
     def save(self) -> None:
+        """Write what a later process needs besides the checkpoints."""
         state = {"fitness": self.fitness, "best": self.best, "finished": self.finished}
-        temporary = self.checkpoints / "state.json.writing"
-        temporary.write_text(json.dumps(state))
-        os.replace(temporary, self.checkpoints / "state.json")
+        atomic_write(self.checkpoints / STATE, json.dumps(state))
 
     def load(self) -> None:
-        """What an earlier attempt noted, if it did."""
+        """Read what an earlier attempt of the job saved, if it did."""
         try:
-            state = json.loads((self.checkpoints / "state.json").read_text())
+            state = json.loads((self.checkpoints / STATE).read_text())
         except (OSError, ValueError):
             return
         self.fitness, self.best, self.finished = (

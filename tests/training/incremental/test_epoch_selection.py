@@ -1,4 +1,4 @@
-"""The published epoch is one that keeps the old classes, not one that is best on new labels."""
+"""The published epoch is the best on old and new classes, each measured on its own images."""
 
 from __future__ import annotations
 
@@ -17,43 +17,34 @@ from models_store.description import Task
 from models_store.registry import Registry
 from tests.support.shapes import write_shapes
 from tests.support.trainer_job import RecordingJob, narrow_network, recipe, run
-from training.incremental.epoch_selection import ByPart, EpochCriteria, LastEpoch, judged
+from training.incremental.epoch_criteria import EpochCriteria, epoch_criteria
+from training.incremental.epoch_selection import LastEpoch
 from training.planning.class_union import ClassUnion
 from training.replay.merged_dataset import MergedDataset, unite_data
 
 CIRCLE, TRIANGLE = 0, 1  # the old class; the new one
-JUDGED = EpochCriteria(frozenset({CIRCLE}), frozenset({TRIANGLE}), True)
+CRITERIA = EpochCriteria(frozenset({CIRCLE}), frozenset({TRIANGLE}), True)
 FILES = ["replayed-0.jpg", "new-0.jpg"]  # each shows both, and labels its own class only
 Answer = list[tuple[int, bool]]  # per detection: its class, whether it lies on an object
 
 
-def validated(task: Task, judged: EpochCriteria, dataset: Any, fill: Any) -> dict[str, float]:
-    """The metrics of an epoch whose predictions `fill(validator)` put in."""
-    from ultralytics.models.yolo.classify import ClassificationValidator
-    from ultralytics.models.yolo.detect import DetectionValidator
-    from ultralytics.models.yolo.segment import SegmentationValidator
+def validated(task: Task, criteria: EpochCriteria, dataset: Any, fill: Any) -> dict[str, float]:
+    """The metrics of an epoch whose predictions `fill(validator)` sets."""
+    from training.incremental.part_validators import VALIDATORS
 
-    kinds = {"classify": ClassificationValidator, "segment": SegmentationValidator}
-    kind: Any = kinds.get(task, DetectionValidator)
-
-    class Trainer:
-        args = SimpleNamespace(task=task)
-
-        def get_validator(self) -> Any:
-            validator = kind.__new__(kind)
-            validator.dataloader = SimpleNamespace(dataset=dataset)
-            validator.args = SimpleNamespace(task=task, plots=False, save_json=False)
-            validator.save_dir, validator.on_plot = Path(), None
-            return validator
-
-    chosen: Any = type("Chosen", (ByPart, Trainer), {"judged": judged})
-    validator = chosen().get_validator()
+    validator = VALIDATORS[task].__new__(VALIDATORS[task])
+    validator.criteria = criteria
+    validator.dataloader = SimpleNamespace(dataset=dataset)
+    validator.args = SimpleNamespace(task=task, plots=False, save_json=False)
+    validator.save_dir, validator.on_plot = Path(), None
     fill(validator)
     stats: dict[str, float] = validator.get_stats()
     return stats
 
 
-def detected(answers: list[Answer], task: Task = "detect", judged: EpochCriteria = JUDGED) -> Any:
+def detected(
+    answers: list[Answer], task: Task = "detect", criteria: EpochCriteria = CRITERIA
+) -> Any:
     from ultralytics.utils.metrics import DetMetrics, SegmentMetrics
 
     def fill(validator: Any) -> None:
@@ -69,13 +60,13 @@ def detected(answers: list[Answer], task: Task = "detect", judged: EpochCriteria
             masks = {"tp_m": right & False if task == "segment" else right}
             validator.metrics.update_stats({**stat, **masks, "im_name": file})
 
-    return validated(task, judged, SimpleNamespace(im_files=FILES), fill)
+    return validated(task, criteria, SimpleNamespace(im_files=FILES), fill)
 
 
 BOTH: Answer = [(TRIANGLE, True), (CIRCLE, True)]
 
 
-def test_a_perfect_detector_of_partly_labelled_pictures_is_perfect() -> None:
+def test_a_perfect_detector_scores_1_on_partly_labelled_images() -> None:
     found = detected([BOTH, BOTH[::-1]])
     assert found["fitness"] == pytest.approx(1.0, abs=0.01)
     assert found["metrics/mAP50(B)"] == pytest.approx(1.0, abs=0.01)
@@ -90,12 +81,12 @@ def test_a_detector_that_forgot_loses_half() -> None:
     assert (found["old_classes"], found["new_classes"]) == (0, pytest.approx(1.0, abs=0.01))
 
 
-def test_what_is_wrong_on_its_own_pictures_counts_as_wrong() -> None:
+def test_false_positives_count_on_the_images_of_their_class() -> None:
     found = detected([[(CIRCLE, False), (CIRCLE, True)], BOTH])
     assert found["old_classes"] == pytest.approx(0.5, abs=0.01)
 
 
-def test_masks_are_judged_where_the_task_has_them() -> None:
+def test_masks_are_measured_where_the_task_has_them() -> None:
     found = detected([BOTH, BOTH], "segment")
     assert found["metrics/mAP50(B)"] == pytest.approx(1.0, abs=0.01)
     assert found["fitness"] == 0
@@ -103,7 +94,7 @@ def test_masks_are_judged_where_the_task_has_them() -> None:
 
 def test_without_new_classes_the_parts_count_alike() -> None:
     both = EpochCriteria(frozenset({0, 1}), frozenset({0, 1}), False)
-    found = detected([[(CIRCLE, True)], [(TRIANGLE, False)]], judged=both)
+    found = detected([[(CIRCLE, True)], [(TRIANGLE, False)]], criteria=both)
     assert found["fitness"] == pytest.approx(0.5, abs=0.01)
     assert "new_classes" not in found
 
@@ -130,13 +121,9 @@ def test_a_classifiers_classes_count_alike() -> None:
 
 
 def test_the_last_epoch_is_saved_as_the_best() -> None:
-    class Trainer:
-        best_fitness, fitness = 0.9, 0.2
-
-        def save_model(self) -> bool:
-            return self.best_fitness == self.fitness  # then Ultralytics writes best.pt
-
-    assert type("Run", (LastEpoch, Trainer), {})().save_model()
+    trainer = SimpleNamespace(best_fitness=0.9, fitness=0.2)
+    LastEpoch().before_save(trainer)
+    assert trainer.best_fitness == trainer.fitness  # then Ultralytics writes best.pt
 
 
 def drawn(folder: Path, seed: int, names: tuple[str, ...]) -> Dataset:
@@ -158,28 +145,28 @@ NAMES = ("circle", "square", "triangle")
         ),
         (ClassUnion(("a", *NAMES), 1), EpochCriteria(frozenset({0}), frozenset({1, 2, 3}), True)),
         (ClassUnion(("a", "square"), 1), EpochCriteria(frozenset({0}), frozenset({1}), True)),
-        (  # nothing is added: what both label is judged on both
+        (  # no class is added: those that both label are measured on both
             ClassUnion(("a", "b", *NAMES), 5),
             EpochCriteria(frozenset({0, 1}), frozenset({2, 3, 4}), False),
         ),
         (ClassUnion(("z", *NAMES), 1), None),  # no old picture shows an old class
     ],
 )
-def test_what_is_judged_where(
+def test_which_classes_are_measured_on_which_images(
     tmp_path: Path, union: ClassUnion, expected: EpochCriteria | None
 ) -> None:
     new, old = drawn(tmp_path / "new", 0, NAMES), drawn(tmp_path / "old", 2, ("a", "b", "c"))
-    assert judged(unite_data(union, new, old, old.splits["train"]), union.old) == expected
+    assert epoch_criteria(unite_data(union, new, old, old.splits["train"]), union.old) == expected
 
 
-def test_without_old_pictures_nothing_can_be_judged(tmp_path: Path) -> None:
+def test_without_old_images_there_are_no_criteria(tmp_path: Path) -> None:
     union = ClassUnion(("a", *NAMES), 1)
     united: MergedDataset = unite_data(union, drawn(tmp_path / "new", 0, NAMES), None, ())
-    assert judged(united, 1) is None
+    assert epoch_criteria(united, 1) is None
 
 
 @pytest.mark.parametrize("task", ["detect", "classify"])
-def test_a_training_with_old_data_is_judged_by_part(
+def test_a_training_with_old_data_is_measured_by_part(
     registry: Registry, job: RecordingJob, tmp_path: Path, task: Task
 ) -> None:
     from settings import get_settings

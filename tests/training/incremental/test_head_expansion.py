@@ -65,12 +65,12 @@ def test_old_logits_are_unchanged(task: Task, names: tuple[str, ...], tmp_path: 
 
 def trained_from(start: Start, task: Task, names: tuple[str, ...]) -> Any:
     """The network that a trainer starts with, of a data set with these classes."""
-    from training.yolo.trainer import trainer_class
+    from training.yolo.job_trainers import TRAINERS
 
-    run: Any = SimpleNamespace(recipe=SimpleNamespace(task=task), extensions=(), start=start)
+    run: Any = SimpleNamespace(recipe=SimpleNamespace(task=task), start=start)
     run.job = SimpleNamespace(log=lambda _: None)
-    kind: Any = trainer_class(run)
-    trainer = kind.__new__(kind)
+    trainer = TRAINERS[task].__new__(TRAINERS[task])
+    trainer.run = run
     trainer.resume = False
     trainer.args = SimpleNamespace(task=task, pretrained=True, dropout=0.0)
     points = start.architecture.get("kpt_shape")

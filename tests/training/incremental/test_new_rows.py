@@ -7,7 +7,11 @@ import copy
 import torch
 
 from tests.support.seeds import derived
-from training.incremental.feature_translation import PrototypeTranslation, balanced_loss, teach_rows
+from training.incremental.feature_translation import (
+    PrototypeTranslation,
+    balanced_loss,
+    train_new_rows,
+)
 
 MEANS = 6 * torch.eye(5, 8)  # where five classes lie, three old ones and two new
 
@@ -32,7 +36,7 @@ def test_new_classes_are_told_from_old_ones_never_seen() -> None:
     linear = last_layer()
     before = copy.deepcopy(linear)
     features, own = drawn([3, 4], 40)
-    teach_rows(linear, features, own, 3, PrototypeTranslation(MEANS), seed=1)
+    train_new_rows(linear, features, own, 3, PrototypeTranslation(MEANS), seed=1)
     assert torch.equal(linear.weight[:3], before.weight[:3])
     assert torch.equal(linear.bias[:3], before.bias[:3])
     unseen, classes = drawn([0, 1, 2, 3, 4], 100)
@@ -47,7 +51,7 @@ def test_a_seed_decides() -> None:
     rows = []
     for seed in (1, 1, 2):
         linear = last_layer()
-        teach_rows(linear, features, own, 3, PrototypeTranslation(MEANS), seed)
+        train_new_rows(linear, features, own, 3, PrototypeTranslation(MEANS), seed)
         rows.append(linear.weight.detach())
     assert torch.equal(rows[0], rows[1])
     assert not torch.equal(rows[0], rows[2])

@@ -46,7 +46,7 @@ class Stopped(BaseException):
     """Stands for JobCancelled."""
 
 
-def lesson(
+def planned(
     registry: Registry, task: Task, epochs: int, teacher: str | None = None, **options: Any
 ) -> Recipe:
     return recipe(
@@ -66,7 +66,7 @@ def lesson(
 def test_a_student_learns_is_resumed_and_stays_a_plain_network(
     registry: Registry, job: RecordingJob, task: Task
 ) -> None:
-    plan = lesson(registry, task, epochs=2, enable_consistency=True)
+    plan = planned(registry, task, epochs=2, enable_consistency=True)
     job.stop_when = lambda job: Stopped() if job.checkpoints else None
     with pytest.raises(Stopped):
         run(plan, job)
@@ -92,7 +92,7 @@ def test_a_student_learns_is_resumed_and_stays_a_plain_network(
     assert not any("projector" in name for name in model.state_dict())
 
 
-def test_a_student_comes_to_say_what_its_teacher_says(registry: Registry, tmp_path: Path) -> None:
+def test_a_student_learns_its_teachers_outputs(registry: Registry, tmp_path: Path) -> None:
     """The teacher takes every image for the first class, whatever the labels are."""
     model, description = load_model(registry.get(narrow_network(registry, "classify")).path)
     with torch.no_grad():
@@ -104,7 +104,7 @@ def test_a_student_comes_to_say_what_its_teacher_says(registry: Registry, tmp_pa
     save_model(folder, model, description)
     name = publish_quickly(registry, folder)
     job = RecordingJob(tmp_path / "student")
-    plan = lesson(registry, "classify", 3, teacher=name, cls_weight=50.0)
+    plan = planned(registry, "classify", 3, teacher=name, cls_weight=50.0)
     taught = run(plan, job)
     assert "knows 3 of the 3 classes" in job.text
     assert first_class(taught) > 0.9  # without a teacher between 0.1 and 0.7
@@ -124,7 +124,7 @@ def publish_quickly(registry: Registry, folder: Path) -> str:
 
 
 def test_the_published_model_names_its_teacher(registry: Registry, job: RecordingJob) -> None:
-    plan = lesson(registry, "classify", 1)
+    plan = planned(registry, "classify", 1)
     assert plan.teacher is not None
     version = publish(run(plan, job), plan, job, registry)
     assert version.source["mode"] == "distillation"
@@ -133,8 +133,8 @@ def test_the_published_model_names_its_teacher(registry: Registry, job: Recordin
 
 
 def test_a_job_ends_with_a_version_that_is_a_plain_network(registry: Registry) -> None:
-    """What the worker does with a row of the queue, from its start to its last note."""
-    plan = lesson(registry, "segment", 1)
+    """What the worker does with a job's row, from start to end."""
+    plan = planned(registry, "segment", 1)
     plan = plan.model_copy(update={"name": "taught"})
     store = JobStore(registry.database)
     row = store.create("training", config={}, recipe=plan.model_dump(mode="json"))
@@ -159,26 +159,26 @@ def test_a_job_ends_with_a_version_that_is_a_plain_network(registry: Registry) -
     assert "model.onnx" in files
 
 
-def test_classes_that_the_teacher_does_not_know_are_left_to_the_labels(
+def test_classes_that_the_teacher_does_not_know_are_learned_from_labels(
     registry: Registry, job: RecordingJob
 ) -> None:
     teacher = narrow_network(registry, "detect", ("lamp", "Square"))
-    run(lesson(registry, "detect", 1, teacher=teacher), job)
+    run(planned(registry, "detect", 1, teacher=teacher), job)
     assert "knows 1 of the 3 classes" in job.text
 
 
-def test_teachers_that_cannot_teach_are_told_before_the_job_is_queued(registry: Registry) -> None:
+def test_unsuitable_teachers_are_refused_before_the_job_is_queued(registry: Registry) -> None:
     stranger = narrow_network(registry, "detect", ("lamp", "tree"))
     with pytest.raises(ValidationFailed, match="knows none of the classes"):
-        lesson(registry, "detect", 1, teacher=stranger)
+        planned(registry, "detect", 1, teacher=stranger)
     with pytest.raises(ValidationFailed, match="a model for detect, but task is classify"):
-        lesson(registry, "classify", 1, teacher=stranger)
+        planned(registry, "classify", 1, teacher=stranger)
     with pytest.raises(ValidationFailed, match="not for pose"):
-        lesson(registry, "pose", 1)
+        planned(registry, "pose", 1)
 
 
 def test_weights_of_zero_leave_terms_out(registry: Registry, job: RecordingJob) -> None:
-    plan = lesson(registry, "detect", 1, feat_weight=0, reg_weight=0)
+    plan = planned(registry, "detect", 1, feat_weight=0, reg_weight=0)
     run(plan, job)
     assert "distill_cls" in job.metrics[-1]
     assert not {"distill_feat", "distill_box", "consistency"} & set(job.metrics[-1])
@@ -186,15 +186,15 @@ def test_weights_of_zero_leave_terms_out(registry: Registry, job: RecordingJob) 
 
 
 @pytest.mark.parametrize("task", ["detect", "classify"])
-def test_old_pictures_are_replayed_and_count_as_asked(
+def test_old_images_are_replayed_and_weighted(
     registry: Registry, job: RecordingJob, task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = drawn(task, train=24)
     weights: list[float] = []
-    asked = Criterion.importance
+    original = Criterion.importance
 
     def noted(self: Any, batch: dict[str, Any]) -> torch.Tensor:
-        found = asked(self, batch)
+        found = original(self, batch)
         weights.extend(found.tolist())
         return found
 
@@ -204,29 +204,27 @@ def test_old_pictures_are_replayed_and_count_as_asked(
         "replay_ratio": 0.2,
         "replay_distill_boost": 3.0,
     }
-    run(lesson(registry, task, 1, max_replay_samples=12, **options), job)
-    assert "12 old pictures are replayed, 20% of each epoch" in job.text
+    run(planned(registry, task, 1, max_replay_samples=12, **options), job)
+    assert "12 old images are replayed, 20% of each epoch" in job.text
     assert len(weights) == 80
     assert weights.count(3.0) == 16
     assert weights.count(1.0) == 64
 
 
-def test_where_old_labels_are_silent_the_teacher_speaks(
-    registry: Registry, job: RecordingJob
-) -> None:
+def test_the_teacher_supplies_missing_labels(registry: Registry, job: RecordingJob) -> None:
     old = drawn("detect", train=16).parent / "data.yaml"
     text = old.read_text()
     other = old.with_name("other.yaml")
     other.write_text(text.replace("square", "lamp"))
     options: dict[str, Any] = {"old_data": str(other), "replay_ratio": 0.3}
-    trained = run(lesson(registry, "detect", 1, **options), job)
+    trained = run(planned(registry, "detect", 1, **options), job)
     assert "which adds the classes lamp" in job.text
-    assert "In new pictures the teacher stands in for labels of: lamp." in job.text
-    assert "In old pictures the teacher stands in for labels of: square." in job.text
+    assert "In new images the teacher supplies the labels of: lamp." in job.text
+    assert "In old images the teacher supplies the labels of: square." in job.text
     assert load_model(trained.folder)[1].names == ("circle", "square", "triangle", "lamp")
 
 
-def test_another_family_follows_where_its_head_allows(
+def test_a_student_of_another_family_learns_where_its_head_allows(
     registry: Registry, job: RecordingJob
 ) -> None:
     """YOLO26 has two branches, and boxes without bins."""
@@ -249,14 +247,14 @@ def test_another_family_follows_where_its_head_allows(
 
 def test_a_mobilenet_may_teach_a_classifier(registry: Registry, job: RecordingJob) -> None:
     teacher = narrow_mobilenet(registry, ("square", "lamp", "circle"))
-    run(lesson(registry, "classify", 1, teacher=teacher), job)
+    run(planned(registry, "classify", 1, teacher=teacher), job)
     assert "knows 2 of the 3 classes" in job.text
 
 
-def test_a_stop_within_an_epoch_costs_the_projectors_no_step(
+def test_a_stop_within_an_epoch_loses_no_step_of_the_projectors(
     registry: Registry, job: RecordingJob
 ) -> None:
-    plan = lesson(registry, "classify", 2)
+    plan = planned(registry, "classify", 2)
     job.leave_when = lambda job: len(job.fractions) >= 1 + 10 + 5  # 8 batches, then 2 reports
     with pytest.raises(JobCancelled):
         run(plan, job)
@@ -268,10 +266,10 @@ def test_a_stop_within_an_epoch_costs_the_projectors_no_step(
     assert projector_steps(job) == 2 * 8
 
 
-def test_a_batch_without_a_finite_loss_leaves_the_projectors_alone(
+def test_a_non_finite_loss_does_not_change_the_projectors(
     registry: Registry, job: RecordingJob
 ) -> None:
-    """Ultralytics starts the epoch again from its checkpoint; they must not be NaN then."""
+    """Ultralytics restores its checkpoint then; the projectors must not be NaN."""
     lost: list[int] = []
 
     def spoil(self: Any, batch: dict[str, Any]) -> torch.Tensor:
@@ -280,7 +278,7 @@ def test_a_batch_without_a_finite_loss_leaves_the_projectors_alone(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Criterion, "importance", spoil)
-        run(lesson(registry, "classify", 2), job)
+        run(planned(registry, "classify", 2), job)
     state = torch.load(job.folder / "checkpoints" / STATE, weights_only=True)
     assert all(value.isfinite().all() for value in state["features"].values())
     assert math.isfinite(job.metrics[-1]["distill_feat"])
@@ -291,10 +289,10 @@ def projector_steps(job: RecordingJob) -> int:
     return int(state["optimizer"]["state"][0]["step"])
 
 
-def test_damaged_projectors_do_not_end_a_resumed_training(
+def test_damaged_projectors_do_not_fail_a_resumed_training(
     registry: Registry, job: RecordingJob
 ) -> None:
-    plan = lesson(registry, "classify", 2)
+    plan = planned(registry, "classify", 2)
     job.stop_when = lambda job: Stopped() if job.checkpoints else None
     with pytest.raises(Stopped):
         run(plan, job)

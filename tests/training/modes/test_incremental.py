@@ -1,4 +1,4 @@
-"""Incremental learning for real: tiny trainings of every task, one all the way to its report."""
+"""Incremental learning end to end: tiny trainings of every task, one up to its report."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from models_store.weights import load_model
 from settings import get_settings
 from tests.support.shapes import write_shapes
 from tests.support.trainer_job import RecordingJob, drawn, narrow_network, recipe, run
+from training.incremental.class_prototypes import ClassPrototypes
 from training.job import train as work
-from training.modes.incremental import learn, lesson, strength_of
+from training.modes.incremental import fit, set_up, strength_of
 from training.replay.buffer import FILE
-from training.yolo.class_means import ClassPrototypes
 from training.yolo.feature_extractor import FeatureExtractor
 
 
 def shapes(task: Task, seed: int, **changed: Any) -> str:
-    """A small drawn data set of its own; `changed` goes into its data.yaml."""
+    """A small drawn dataset of its own; `changed` goes into its data.yaml."""
     folder = get_settings().home / "datasets" / f"small-{task}-{seed}"
     if not folder.exists():
         write_shapes(folder, task, train=12, val=4, imgsz=96, seed=seed)
@@ -51,7 +51,7 @@ def planned(registry: Registry, task: Task, base: str, **fields: Any) -> Any:
 
 
 @pytest.mark.parametrize("task", ["segment", "pose", "classify"])
-def test_every_task_learns_on(registry: Registry, job: RecordingJob, task: Task) -> None:
+def test_every_task_learns_new_classes(registry: Registry, job: RecordingJob, task: Task) -> None:
     known = ("arrow",) if task == "pose" else ("Triangle", "lamp")
     base = narrow_network(registry, task, known)
     data = shapes(task, 2, names={0: "dart"}) if task == "pose" else shapes(task, 2)
@@ -60,12 +60,12 @@ def test_every_task_learns_on(registry: Registry, job: RecordingJob, task: Task)
     added = ("dart",) if task == "pose" else ("circle", "square")
     assert description.names == (*known, *added)
     assert f"{len(known)} classes of" in job.text
-    assert "4 of 12 old pictures are kept for replay, 20% of each epoch" in job.text
+    assert "4 of 12 old images are kept for replay, 20% of each epoch" in job.text
     assert set(trained.class_counts) == {*known, *added}
     assert model is not None
 
 
-def test_a_job_learns_on_and_reports_what_it_forgot(registry: Registry, job: RecordingJob) -> None:
+def test_a_job_learns_and_reports_forgetting(registry: Registry, job: RecordingJob) -> None:
     base = narrow_network(registry, "detect", ("Triangle", "lamp"))
     export_onnx(registry.get(base).path)
     plan = planned(registry, "detect", base, epochs=2, name="more-shapes")
@@ -116,15 +116,15 @@ def test_a_job_learns_on_and_reports_what_it_forgot(registry: Registry, job: Rec
 
 
 @pytest.mark.parametrize(
-    ("published_with_means", "imgsz", "has"),
-    [(False, 96, False), (True, 96, True), (True, 64, False)],  # they were measured at 96 pixels
+    ("has_prototypes", "imgsz", "has"),
+    [(False, 96, False), (True, 96, True), (True, 64, False)],  # the base model is of 96 pixels
 )
-def test_one_new_class_alone_and_no_old_pictures(
-    registry: Registry, job: RecordingJob, published_with_means: bool, imgsz: int, has: bool
+def test_one_new_class_without_old_images(
+    registry: Registry, job: RecordingJob, has_prototypes: bool, imgsz: int, has: bool
 ) -> None:
     base = narrow_network(registry, "classify", ("circle", "square"))
     before, _ = load_model(registry.get(base).path)
-    if published_with_means:
+    if has_prototypes:
         width = before.model[-1].linear.in_features  # type: ignore[index, union-attr]
         means = ClassPrototypes(torch.rand(2, width), torch.tensor([30, 20]))
         means.save(registry.get(base).path)
@@ -139,10 +139,10 @@ def test_one_new_class_alone_and_no_old_pictures(
     assert description.names == ("circle", "square", "triangle")
     assert "1 new ones: triangle" in job.text
     assert "replay" not in job.text
-    # Only the new row learned, so what was known of the old classes' features is still true.
+    # Only the new row was trained, so the old classes' prototypes are still valid.
     rows = [model.state_dict()["model.9.linear.weight"] for model in (before, after)]
     assert torch.allclose(rows[0], rows[1][:2], atol=1e-3)
-    assert (f"The base model {'has' if has else 'lacks'} mean") in job.text
+    assert (f"The base model {'has' if has else 'lacks'} class prototypes") in job.text
     found = ClassPrototypes.load(trained.folder)
     assert found is not None
     assert found.counts[:2].tolist() == ([30, 20] if has else [0, 0])
@@ -152,17 +152,17 @@ def test_one_new_class_alone_and_no_old_pictures(
 def test_old_data_of_other_classes_is_refused(registry: Registry, job: RecordingJob) -> None:
     base = narrow_network(registry, "detect", ("lamp",))
     with pytest.raises(ValidationFailed, match="old_data_path has no class"):
-        planned(registry, "detect", base)  # before it waits
+        planned(registry, "detect", base)  # before it is queued
     plan = planned(registry, "detect", narrow_network(registry, "detect", ("circle",)))
     plan = plan.model_copy(update={"base": plan.base.model_copy(update={"value": base})})
     with pytest.raises(ValidationFailed, match="old_data_path has no class"):
-        run(plan, job)  # of a weights file only loading tells
+        run(plan, job)  # a weights file's classes are known only once it is loaded
 
 
-def test_a_classifier_learns_a_class_beside_those_it_never_sees_again(
+def test_a_classifier_learns_a_class_without_images_of_the_old_ones(
     registry: Registry, job: RecordingJob
 ) -> None:
-    """A whole life: trained, published with class means, and on from there without old pictures."""
+    """Trained, published with class prototypes, then trained further without old images."""
     everything = drawn("classify", imgsz=64)
     folders = {"old": ("circle", "square"), "new": ("triangle",)}
     for phase, names in folders.items():
@@ -179,9 +179,9 @@ def test_a_classifier_learns_a_class_beside_those_it_never_sees_again(
     plan = planned(registry, "classify", base, data=str(home / "new"), incremental=None, epochs=2)
     after = RecordingJob(job.folder.with_name("after"))
     learned = run(plan, after)
-    assert "has mean features" in after.text
+    assert "has class prototypes" in after.text
 
-    def right(folder: Path, *names: str) -> float:
+    def accuracy(folder: Path, *names: str) -> float:
         model, description = load_model(folder)
         truth = {
             image: (LabelRow(description.names.index(name), ()),)
@@ -189,26 +189,24 @@ def test_a_classifier_learns_a_class_beside_those_it_never_sees_again(
             for image in (everything / "val" / name).iterdir()
         }
         extractor = FeatureExtractor(model, "classify", 64, torch.device("cpu"))
-        return float((extractor.look(list(truth), truth).hardness < 0.5).mean())
+        return float((extractor.extract(list(truth), truth).hardness < 0.5).mean())
 
-    assert right(trained.folder, "circle", "square") > 0.8
-    assert right(learned.folder, "circle", "square") > 0.7
-    assert right(learned.folder, "triangle") > 0.5
+    assert accuracy(trained.folder, "circle", "square") > 0.8
+    assert accuracy(learned.folder, "circle", "square") > 0.7
+    assert accuracy(learned.folder, "triangle") > 0.5
 
 
-@pytest.mark.parametrize(("memory", "kept"), [(9, False), (0, True)])
-def test_a_network_with_old_pictures_normalises_anew(memory: int, kept: bool) -> None:
-    assert strength_of(memory).statistics is kept
+@pytest.mark.parametrize(("buffer_size", "kept"), [(9, False), (0, True)])
+def test_with_replay_statistics_are_updated(buffer_size: int, kept: bool) -> None:
+    assert strength_of(buffer_size).statistics is kept
 
 
 @pytest.mark.parametrize("kept", [True, False])
-def test_statistics_are_kept_where_they_are_to_be(
-    registry: Registry, job: RecordingJob, kept: bool
-) -> None:
+def test_statistics_are_frozen_as_set(registry: Registry, job: RecordingJob, kept: bool) -> None:
     base = narrow_network(registry, "classify", ("Triangle", "lamp"))
-    task = lesson(planned(registry, "classify", base), job, get_settings())
-    strength = replace(task.strength, statistics=kept)
-    trained = learn(replace(task, strength=strength), job)
+    setup = set_up(planned(registry, "classify", base), job, get_settings())
+    strength = replace(setup.strength, statistics=kept)
+    trained = fit(replace(setup, strength=strength), job)
     means = [
         load_model(folder)[0].state_dict()["model.0.bn.running_mean"]
         for folder in (registry.get(base).path, trained.folder)

@@ -1,4 +1,4 @@
-"""A lesson that ended early and goes on from its weights still holds on to the model before it."""
+"""An incremental training that resumes from a failed job's weights retains the original model."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from models_store.weights import load_model
 from settings import get_settings
 from tests.support.shapes import write_shapes
 from tests.support.trainer_job import RecordingJob, narrow_network, recipe, run
-from training.modes.incremental import lesson
+from training.modes.incremental import set_up
 
 
-def test_the_old_model_is_the_one_before_the_interrupted_lesson(
+def test_the_old_model_is_the_one_before_the_interrupted_training(
     registry: Registry, tmp_path: Path
 ) -> None:
-    folder = get_settings().home / "datasets" / "lesson"
+    folder = get_settings().home / "datasets" / "resumed"
     write_shapes(folder, "classify", train=9, val=6, imgsz=64)
     base = narrow_network(registry, "classify", ("circle", "lamp"))
     fields = {"mode": "incremental", "base_model": base, "data": str(folder), "epochs": 1}
@@ -31,7 +31,7 @@ def test_the_old_model_is_the_one_before_the_interrupted_lesson(
     store.database.close()
 
     job = RecordingJob(tmp_path / "again")
-    again = lesson(recipe(registry, "classify", **fields, weights=row.id), job, get_settings())
+    again = set_up(recipe(registry, "classify", **fields, weights=row.id), job, get_settings())
     assert again.old.names == ("circle", "lamp")
     assert f"2 classes of {base} are kept; 2 new ones: square, triangle." in job.text
     assert again.start.names == ("circle", "lamp", "square", "triangle")
@@ -46,7 +46,7 @@ def test_the_old_model_is_the_one_before_the_interrupted_lesson(
 
     other = recipe(registry, "classify", **fields, weights=row.id)
     other = other.model_copy(update={"dataset": str(_squares(tmp_path))})
-    anew = lesson(other, RecordingJob(tmp_path / "other"), get_settings())
+    anew = set_up(other, RecordingJob(tmp_path / "other"), get_settings())
     assert anew.start.names == ("circle", "lamp", "square")
 
 

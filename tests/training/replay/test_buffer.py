@@ -16,7 +16,7 @@ from dataset.inspection import check
 from errors import VisionLoopError
 from tests.support.seeds import rng
 from tests.support.shapes import write_shapes
-from training.replay.buffer import FILE, Replaying, ReplaySampler, keep_apart, remember, share
+from training.replay.buffer import FILE, Replay, ReplaySampler, keep_apart, remember, share
 from training.yolo.feature_extractor import ImageFeatures
 
 NEW, OLD = range(80), range(100, 130)
@@ -96,19 +96,13 @@ def test_a_training_without_the_old_pictures_it_was_to_replay_is_no_replay(
     data = TensorDataset(torch.arange(6))
     data.im_files = files  # type: ignore[attr-defined]
 
-    class Trainer:
-        args = SimpleNamespace(seed=0)
-        add_callback = staticmethod(lambda *_: None)
-
-        def get_dataloader(self, *_: Any) -> Any:
-            return DataLoader(data, batch_size=2)
-
-    trainer: Any = type("Run", (Replaying, Trainer), {"ratio": ratio})()
+    trainer = SimpleNamespace(args=SimpleNamespace(seed=0), add_callback=lambda *_: None)
+    loader: Any = DataLoader(data, batch_size=2)
     if refused:
-        with pytest.raises(VisionLoopError, match="None of the old pictures"):
-            trainer.get_dataloader("", 2)
+        with pytest.raises(VisionLoopError, match="None of the old images"):
+            Replay(ratio).train_loader(trainer, loader)
         return
-    assert len(trainer.get_dataloader("", 2)) == 3
+    assert len(Replay(ratio).train_loader(trainer, loader)) == 3
 
 
 class Mix:

@@ -12,13 +12,13 @@ from training.yolo import feature_extractor
 from training.yolo.feature_extractor import FeatureExtractor
 
 
-def test_a_long_look_shows_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feature_extractor, "TOLD", 40)
+def test_progress_of_many_images_is_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feature_extractor, "LOG_EVERY", 40)
     write_model(tmp_path / "model", small_description("classify"), seed=1)
     model, _ = load_model(tmp_path / "model")
     images = sorted(write_shapes(tmp_path / "data", "classify", 100, 1, 32).glob("train/*/*.jpg"))
-    said: list[str] = []
+    lines: list[str] = []
     extractor = FeatureExtractor(model, "classify", 32, torch.device("cpu"))
-    seen = extractor.look(images, dict.fromkeys(images, ()), log=said.append)
-    assert len(seen.features) == 100
-    assert said == [f"{done} of 100 pictures were looked at." for done in (48, 80)]
+    found = extractor.extract(images, dict.fromkeys(images, ()), log=lines.append)
+    assert len(found.features) == 100
+    assert lines == [f"Features of {done} of 100 images are computed." for done in (48, 80)]

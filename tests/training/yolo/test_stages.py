@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from training.modes.freeze import parts_of, stage_starts
+from training.modes.freeze import layer_groups, stage_starts
 from training.planning.base_models import architecture_yaml
 from training.schedule import Amount
 from training.yolo.metrics import detection_accuracy, losses, scores
@@ -28,8 +28,8 @@ def test_every_stage_has_its_epochs_and_the_last_one_the_rest(
         ("yolov8n-cls", {"head": (9, 10), "backbone": (0, 9)}),
     ],
 )
-def test_parts_of_a_network(name: str, expected: dict[str, tuple[int, int]]) -> None:
-    parts = parts_of(architecture_yaml(name))
+def test_layer_groups_a_network(name: str, expected: dict[str, tuple[int, int]]) -> None:
+    parts = layer_groups(architecture_yaml(name))
     assert {part.name: (part.first, part.end) for part in parts} == expected
     assert [part.name for part in parts] == list(expected)
 

@@ -1,4 +1,4 @@
-"""Mean features of a classifier's classes: measured, kept, put together."""
+"""Class prototypes of a classifier: computed, stored, merged."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ import numpy as np
 import pytest
 import torch
 
-from training.yolo.class_means import FILE, LOOKED_AT, ClassPrototypes
+from training.incremental.class_prototypes import FILE, IMAGES, ClassPrototypes
 from training.yolo.feature_extractor import ImageFeatures
 
 
-class Eye:
-    """Sees the number in a picture's name, and its negative."""
+class NameFeatures:
+    """Stands for a feature extractor: the number in an image's name, and −1 times it."""
 
     def __init__(self) -> None:
-        self.looked_at: list[Path] = []
+        self.extracted: list[Path] = []
 
-    def look(self, images: Any, truth: Any, check: Any) -> ImageFeatures:
-        self.looked_at.extend(images)
+    def extract(self, images: Any, truth: Any, check: Any) -> ImageFeatures:
+        self.extracted.extend(images)
         features = [[float(image.stem), -float(image.stem)] for image in images]
         return ImageFeatures(np.array(features, np.float32), np.zeros(len(features), np.float32))
 
 
-def test_each_class_has_the_mean_of_its_first_pictures() -> None:
+def test_each_class_has_the_mean_of_its_first_images() -> None:
     images = {Path("1.jpg"): 2, Path("5.jpg"): 0, Path("3.jpg"): 2}
-    images |= {Path(f"{7 + i}.jpg"): 3 for i in range(LOOKED_AT + 5)}
-    extractor: Any = Eye()
+    images |= {Path(f"{7 + i}.jpg"): 3 for i in range(IMAGES + 5)}
+    extractor: Any = NameFeatures()
     found = ClassPrototypes.measure(extractor, images, 5)
-    middle = 7 + (LOOKED_AT - 1) / 2
+    middle = 7 + (IMAGES - 1) / 2
     assert found.means[:, 0].tolist() == [5.0, 0.0, 2.0, middle, 0.0]
     assert torch.equal(found.means[:, 1], -found.means[:, 0])
-    assert found.counts.tolist() == [1, 0, 2, LOOKED_AT, 0]
-    assert len(extractor.looked_at) == 3 + LOOKED_AT
+    assert found.counts.tolist() == [1, 0, 2, IMAGES, 0]
+    assert len(extractor.extracted) == 3 + IMAGES
 
 
 def test_they_are_kept_beside_the_weights(tmp_path: Path) -> None:

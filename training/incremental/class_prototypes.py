@@ -1,0 +1,137 @@
+"""Class prototypes: the mean feature vector of each class of a classifier, stored with its weights.
+
+A classifier that later learns further classes without any old image has only these of the old
+ones (`feature_translation`): 1,280 numbers a class, from which no image can be reconstructed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from settings import get_settings
+from training.yolo.feature_extractor import Check, FeatureExtractor
+from training.yolo.run import Run, TrainerExtension
+
+FILE = "class_means.safetensors"  # in a classifier's model folder
+IMAGES = 50  # of a class that features are computed for, at most
+
+
+@dataclass(frozen=True)
+class ClassPrototypes:
+    """Mean features of a classifier's classes.
+
+    Attributes:
+        means: Mean inputs of the last layer (classes, dimensions).
+        counts: Images that each mean is over (classes,); 0: the class has no prototype.
+    """
+
+    means: Tensor
+    counts: Tensor
+
+    @classmethod
+    def measure(
+        cls,
+        extractor: FeatureExtractor,
+        images: Mapping[Path, int],
+        classes: int,
+        check: Check = lambda: None,
+    ) -> ClassPrototypes:
+        """Compute them from the first images of each class.
+
+        Args:
+            extractor: The classifier.
+            images: Image → class id.
+            classes: The number of classes.
+            check: Called between batches; may raise.
+        """
+        return cls.of(*class_features(extractor, images, check), classes)
+
+    @classmethod
+    def of(cls, features: Tensor, own: Tensor, classes: int) -> ClassPrototypes:
+        """The means of features (n, dimensions) of the classes `own` (n,)."""
+        counts = torch.bincount(own, minlength=classes)
+        sums = torch.zeros(classes, features.shape[1]).index_add_(0, own, features)
+        return cls(sums / counts[:, None].clamp(min=1), counts)
+
+    @classmethod
+    def load(cls, folder: Path) -> ClassPrototypes | None:
+        """The prototypes in a model folder; None if it has none, or none that can be read."""
+        try:
+            found = load_file(folder / FILE)
+            return cls(found["means"].float(), found["counts"].long())
+        except (OSError, SafetensorError, KeyError):
+            return None
+
+    def save(self, folder: Path) -> None:
+        """Write them into a model folder."""
+        save_file({"means": self.means.contiguous(), "counts": self.counts}, folder / FILE)
+
+    def fit(self, classes: int, dimensions: int) -> bool:
+        """Whether they match a last layer of that size, and every class has one."""
+        sizes = self.means.shape == (classes, dimensions) and self.counts.shape == (classes,)
+        return bool(sizes and (self.counts > 0).all() and self.means.isfinite().all())
+
+    def with_known(self, before: ClassPrototypes) -> ClassPrototypes:
+        """These and earlier prototypes together, each mean weighted by its images.
+
+        Args:
+            before: Prototypes of the first classes, in the same feature space.
+        """
+        old = len(before.counts)
+        counts = self.counts.clone()
+        counts[:old] += before.counts
+        sums = self.means * self.counts[:, None]
+        sums[:old] += before.means * before.counts[:, None]
+        return ClassPrototypes(sums / counts[:, None].clamp(min=1), counts)
+
+
+def class_features(
+    extractor: FeatureExtractor, images: Mapping[Path, int], check: Check = lambda: None
+) -> tuple[Tensor, Tensor]:
+    """Features (n, dimensions) of the first images of each class, and their classes (n,).
+
+    Args:
+        extractor: The classifier.
+        images: Image → class id.
+        check: Called between batches; may raise.
+    """
+    by_class: dict[int, list[Path]] = {}
+    for image, own in images.items():
+        if len(by_class.setdefault(own, [])) < IMAGES:
+            by_class[own].append(image)
+    chosen = [image for found in by_class.values() for image in found]
+    found = extractor.extract(chosen, dict.fromkeys(chosen, ()), check)
+    return torch.from_numpy(found.features), torch.tensor([images[image] for image in chosen])
+
+
+@dataclass(frozen=True)
+class StorePrototypes(TrainerExtension):
+    """Trainer extension: stores the prototypes of a trained classifier in its model folder.
+
+    Attributes:
+        known: Prototypes of the old classes in the same feature space, to be merged in; None if
+            there are none, or training changed the features.
+    """
+
+    known: ClassPrototypes | None = None
+
+    def model_saved(self, run: Run, model: nn.Module, folder: Path) -> None:
+        """Compute them from training images; other tasks than classification have none."""
+        if run.recipe.task != "classify":
+            return
+        gpu = torch.cuda.is_available() and get_settings().device != "cpu"
+        device = torch.device("cuda" if gpu else "cpu")
+        extractor = FeatureExtractor(model, "classify", run.recipe.imgsz, device)
+        classes = run.dataset.classes
+        images = {image: classes[image] for image in run.dataset.scan().splits["train"]}
+        found = ClassPrototypes.measure(extractor, images, len(run.dataset.names), run.job.check)
+        if self.known is not None:
+            found = found.with_known(self.known)
+        found.save(folder)
