@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SHOWN = 8  # names in a message
 
 
-def check_lesson(
+def check_incremental(
     new: Dataset, old: Dataset | None, base: ModelDescription | None, new_classes: Sequence[str]
 ) -> None:
     """Whether a base model can learn new data beside old data.

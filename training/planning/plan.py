@@ -1,26 +1,27 @@
-"""What one training job is going to do: `plan` turns a request into a checked `Recipe`.
+"""Plans a training job: turns a request into a checked `Recipe`, with one planner for each mode.
 
-Everything that can be known before a job waits in the queue is decided here: paths, base model,
-name, sizes. A recipe is stored as JSON in the job's row; the trainers read nothing else.
+Everything that can be known before a job is queued is decided here: paths, base model, name,
+sizes. A recipe is stored as JSON in the job's row; the trainers read nothing else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dataset.allowed_roots import data_roots
 from dataset.store import Datasets
 from errors import ModelNotFound, ValidationFailed, VisionLoopError
 from jobs.store import JOB_ID, JobStore
-from models_store.description import Task
+from models_store.description import ModelDescription, Task
 from models_store.names import check_name
 from models_store.registry import Registry
 from settings import Settings
 from training.planning.base_models import BaseNetwork, architecture_yaml, choose_base
-from training.planning.compatibility import check_lesson, check_teacher
+from training.planning.compatibility import check_incremental, check_teacher
 from training.planning.hyperparameters import check_hyperparameters
 from training.planning.options import (
     MAX_REPLAY_RATIO,
@@ -28,7 +29,7 @@ from training.planning.options import (
     IncrementalOptions,
     ReplayOptions,
 )
-from training.planning.recipe import TASKS, Recipe, TrainingRequest
+from training.planning.recipe import TASKS, Mode, Recipe, TrainingRequest
 
 if TYPE_CHECKING:
     from dataset.dataset import Dataset
@@ -37,10 +38,35 @@ if TYPE_CHECKING:
 EPOCHS = range(1, 100_001)
 IMGSZ = range(32, 4097)
 BATCH = range(1, 1025)
-PATIENCE = range(10_001)  # 0: never stop early
+PATIENCE = range(10_001)  # 0: no early stopping
 STAGE_EPOCHS = range(1, 10_001)
 STAGES: dict[Task, int] = dict.fromkeys(TASKS, 3) | {"classify": 2}
 """Of the freeze strategy: head, neck, backbone; a classifier has no neck."""
+
+Notes = tuple[str, ...]  # sentences for the log and the job's config
+
+
+@dataclass(frozen=True)
+class Stores:
+    """Where planners look things up: models, datasets, settings."""
+
+    registry: Registry
+    datasets: Datasets
+    settings: Settings
+
+    def base(self, model: str | None, weights: str | None, task: Task | None) -> BaseNetwork:
+        """The start weights; see `choose_base`."""
+        return choose_base(model, weights, task, self.registry, self.settings)
+
+    def read(self, path: Path, task: Task, min_classes: int) -> Dataset:
+        """Read and check a dataset: labels and class names, not the images."""
+        from dataset.inspection import check  # imports OpenCV; reading a recipe does not need it
+
+        return check(path, task, data_roots(self.settings), min_classes)
+
+    def description(self, base: BaseNetwork) -> ModelDescription | None:
+        """The description of a registry model; None for weights from elsewhere."""
+        return self.registry.get(base.value).description if base.kind == "model" else None
 
 
 def plan(
@@ -48,17 +74,139 @@ def plan(
 ) -> Recipe:
     """Resolve and check a request.
 
-    The data set itself is read too (labels, class names), so call this off the event loop.
+    Reads the dataset's labels and class names, so call this off the event loop.
 
     Raises:
         ValidationFailed: A field is missing or out of range; the message names it.
-        ModelNotFound, JobNotFound, InvalidModelFile: The base model is not there, or cannot be
-            one.
-        DatasetInvalid, DatasetNotFound, Forbidden: The data set is not there, wrong, or outside
-            the allowed roots.
+        ModelNotFound, JobNotFound, InvalidModelFile: The base model does not exist, or cannot be
+            used.
+        DatasetInvalid, DatasetNotFound, Forbidden: The dataset is invalid, does not exist, or is
+            outside the allowed roots.
     """
-    from dataset.inspection import check  # OpenCV; a worker that reads its recipe needs none yet
+    task = _check_request(request)
+    return PLANNERS[request.mode](request, task, Stores(registry, datasets, settings))
 
+
+def plan_regular(request: TrainingRequest, task: Task | None, stores: Stores) -> Recipe:
+    """Plan a training of all layers at once, of a YOLO model or a MobileNet."""
+    common = Common.of(request, stores.base(request.model, request.weights, task), stores)
+    stores.read(common.path, common.base.task, min_classes=2)
+    return common.recipe(request)
+
+
+def plan_freeze_strategy(request: TrainingRequest, task: Task | None, stores: Stores) -> Recipe:
+    """Plan a training that unfreezes head, neck and backbone in stages."""
+    common = Common.of(request, stores.base(request.model, request.weights, task), stores)
+    stores.read(common.path, common.base.task, min_classes=2)
+    if not request.use_freeze_strategy:
+        return common.recipe(request)
+    stages = STAGES[common.base.task]
+    epochs, notes = _stage_epochs(request.min_epochs_per_stage, request.epochs, stages)
+    return common.recipe(request, after=notes, min_epochs_per_stage=epochs)
+
+
+def plan_incremental(request: TrainingRequest, task: Task | None, stores: Stores) -> Recipe:
+    """Plan a training that adds classes or data to an existing model."""
+    base, notes = _incremental_base(request, task, stores)
+    common = Common.of(request, base, stores)
+    options, old = _replay(request.incremental or IncrementalOptions(), base.task, stores)
+    _check_fraction(options, common.hyper)
+    new = stores.read(common.path, base.task, min_classes=1)
+    original = None
+    if base.kind == "job":
+        original, note = _original_model(base, stores)
+        notes += (note,)
+    origin = original or base
+    check_incremental(new, old, stores.description(origin), options.new_classes)
+    if old is None:
+        notes += _old_data_hint(origin, common.path, stores)
+    return common.recipe(request, notes, incremental=options, old_base=original)
+
+
+def plan_distillation(request: TrainingRequest, task: Task | None, stores: Stores) -> Recipe:
+    """Plan a training of a student that also learns from a teacher's outputs."""
+    base = _student(request, task, stores)
+    common = Common.of(request, base, stores)
+    options = request.distillation or DistillationOptions()
+    teacher = _teacher(options, base.task, stores)
+    options, old = _replay(options, base.task, stores)
+    _check_fraction(options, common.hyper)
+    data = stores.read(common.path, base.task, min_classes=2)
+    if (taught := stores.description(teacher)) is not None:
+        known = stores.description(base)
+        student = architecture_yaml(base.value) if base.kind == "scratch" else None
+        student = known.architecture if known else student
+        check_teacher(data, old if options.replays else None, student, taught)
+    return common.recipe(request, distillation=options, teacher=teacher)
+
+
+PLANNERS: dict[Mode, Callable[[TrainingRequest, Task | None, Stores], Recipe]] = {
+    "regular": plan_regular,
+    "freeze_strategy": plan_freeze_strategy,
+    "incremental": plan_incremental,
+    "distillation": plan_distillation,
+}
+
+
+@dataclass(frozen=True)
+class Common:
+    """What every mode decides alike: base, hyperparameters, model name, dataset path."""
+
+    base: BaseNetwork
+    hyper: dict[str, Any]
+    name: str
+    path: Path
+
+    @classmethod
+    def of(cls, request: TrainingRequest, base: BaseNetwork, stores: Stores) -> Common:
+        """Resolve and check these fields of a request.
+
+        Raises:
+            ValidationFailed: The base cannot be trained in this mode, or a field is wrong.
+            DatasetNotFound: There is no such dataset.
+        """
+        if base.family == "mobilenet" and request.mode != "regular":
+            raise ValidationFailed(
+                f"mode {request.mode} is for YOLO models; train a MobileNet with mode regular."
+            )
+        hyper = check_hyperparameters(request.hyper, base.family, base.task)
+        name = check_name((request.name or "").strip() or base.default_name)
+        return cls(base, hyper, name, stores.datasets.resolve((request.data or "").strip()))
+
+    def recipe(
+        self, request: TrainingRequest, notes: Notes = (), after: Notes = (), **fields: Any
+    ) -> Recipe:
+        """The recipe.
+
+        Args:
+            request: Fields that need no resolving are taken from it.
+            notes: The mode's notes; they follow the one on the base.
+            after: Further notes, after the one on the image size.
+            fields: The mode's own fields of the recipe.
+        """
+        imgsz, more = _imgsz(request.imgsz, self.base)
+        own = {"min_epochs_per_stage": request.min_epochs_per_stage} | fields
+        return Recipe(
+            mode=request.mode,
+            family=self.base.family,
+            task=self.base.task,
+            base=self.base,
+            dataset=str(self.path),
+            name=self.name,
+            epochs=request.epochs,
+            imgsz=imgsz,
+            batch=request.batch,
+            patience=request.patience,
+            use_freeze_strategy=request.use_freeze_strategy,
+            promote=request.promote,
+            hyper=self.hyper,
+            notes=(self.base.sentence, *notes, *more, *after),
+            **own,
+        )
+
+
+def _check_request(request: TrainingRequest) -> Task | None:
+    """Check the fields that depend on nothing else; returns the task, if one is given."""
     task = _task(request.task)
     for field, allowed in {"epochs": EPOCHS, "batch": BATCH, "patience": PATIENCE}.items():
         _in_range(field, getattr(request, field), allowed)
@@ -68,120 +216,75 @@ def plan(
     if not (request.data or "").strip():
         raise ValidationFailed(
             "data_path (dataset_path) is missing: give a data.yaml, a folder with one folder per "
-            "class, or the id of an uploaded data set."
+            "class, or the id of an uploaded dataset."
         )
-    base, notes = _base(request, task, registry, settings)
-    task = base.task
-    if base.family == "mobilenet" and request.mode != "regular":
-        raise ValidationFailed(
-            f"mode {request.mode} is for YOLO models; train a MobileNet with mode regular."
-        )
-    hyper = check_hyperparameters(request.hyper, base.family, task)
-    name = check_name((request.name or "").strip() or base.default_name)
-    path = datasets.resolve((request.data or "").strip())
-    incremental = distillation = teacher = old = None
-    if request.mode == "incremental":
-        options = request.incremental or IncrementalOptions()
-        incremental, old = _replay(options, task, datasets, settings)
-    elif request.mode == "distillation":
-        distillation = request.distillation or DistillationOptions()
-        teacher = _teacher(distillation, task, registry, settings)
-        distillation, old = _replay(distillation, task, datasets, settings)
-    replay = incremental or distillation
-    if replay is not None and replay.replays and hyper.get("fraction", 1.0) != 1.0:
-        raise ValidationFailed(
-            f"fraction is {hyper['fraction']:g}: with old_data_path it would leave out the old "
-            "pictures first. Give a smaller data set, or max_replay_samples."
-        )
-    found = check(path, task, data_roots(settings), 1 if incremental else 2)
-    old_base = None
-    if incremental is not None and base.kind == "job":
-        old_base, told = _held(base, registry, settings)
-        notes += (told,)
-    origin = old_base or base
-    known = registry.get(origin.value).description if origin.kind == "model" else None
-    if incremental is not None:
-        check_lesson(found, old, known, incremental.new_classes)
-        if old is None:
-            notes += _old_data_at_hand(origin, path, registry, datasets)
-    if teacher is not None and teacher.kind == "model" and distillation is not None:
-        student = architecture_yaml(base.value) if base.kind == "scratch" else None
-        student = known.architecture if known else student
-        taught = registry.get(teacher.value).description
-        check_teacher(found, old if distillation.replays else None, student, taught)
-    imgsz, more = _imgsz(request.imgsz, base)
-    notes = (base.sentence, *notes, *more)
-    stage = request.min_epochs_per_stage
-    if request.mode == "freeze_strategy" and request.use_freeze_strategy:
-        stage, more = _stage_epochs(stage, request.epochs, STAGES[task])
-        notes += more
-    return Recipe(
-        mode=request.mode,
-        family=base.family,
-        task=task,
-        base=base,
-        dataset=str(path),
-        name=name,
-        epochs=request.epochs,
-        imgsz=imgsz,
-        batch=request.batch,
-        patience=request.patience,
-        use_freeze_strategy=request.use_freeze_strategy,
-        min_epochs_per_stage=stage,
-        promote=request.promote,
-        hyper=hyper,
-        incremental=incremental,
-        old_base=old_base,
-        distillation=distillation,
-        teacher=teacher,
-        notes=notes,
-    )
+    return task
 
 
-def _base(
-    request: TrainingRequest, task: Task | None, registry: Registry, settings: Settings
-) -> tuple[BaseNetwork, tuple[str, ...]]:
-    """What is trained on; in the learning modes `base_model` goes before the other fields."""
+def _incremental_base(
+    request: TrainingRequest, task: Task | None, stores: Stores
+) -> tuple[BaseNetwork, Notes]:
+    """The model to extend, or the failed job of an incremental training to resume from."""
     wanted = (request.base_model or "").strip()
-    if request.mode == "incremental":
-        if not wanted:
-            raise ValidationFailed(
-                "base_model_path is missing: incremental training goes on from a model. Give its "
-                f"id ({_known(registry)}) or the path of a weights file."
-            )
-        notes: tuple[str, ...] = ()
-        resumed = (request.weights or "").strip()
-        if JOB_ID.fullmatch(resumed):  # an interrupted lesson goes on
-            return choose_base(None, resumed, task, registry, settings), ()
-        if resumed:
-            notes = ("resume_weights is not used: incremental starts from base_model_path.",)
-        with _about("base_model_path"):
-            return choose_base(None, wanted, task, registry, settings), notes
-    if request.mode == "distillation" and wanted and not (request.weights or "").strip():
-        with _about("base_model_path"):
-            return choose_base(request.model, wanted, task, registry, settings), ()
-    return choose_base(request.model, request.weights, task, registry, settings), ()
+    if not wanted:
+        raise ValidationFailed(
+            "base_model_path is missing: incremental training extends a model. Give its id "
+            f"({_known_models(stores.registry)}) or the path of a weights file."
+        )
+    notes: Notes = ()
+    resumed = (request.weights or "").strip()
+    if JOB_ID.fullmatch(resumed):
+        return stores.base(None, resumed, task), ()
+    if resumed:
+        notes = ("resume_weights is not used: incremental starts from base_model_path.",)
+    with _naming("base_model_path"):
+        return stores.base(None, wanted, task), notes
 
 
-def _held(
-    base: BaseNetwork, registry: Registry, settings: Settings
-) -> tuple[BaseNetwork | None, str]:
-    """What an interrupted lesson began with, if it is still there; and a sentence about it."""
-    recipe = JobStore(registry.database).get(base.value).recipe
+def _original_model(base: BaseNetwork, stores: Stores) -> tuple[BaseNetwork | None, str]:
+    """The model that an interrupted incremental training extends, and a note about it.
+
+    None: the job was of another mode, or that model was deleted.
+    """
+    recipe = JobStore(stores.registry.database).get(base.value).recipe
     if recipe.get("mode") == "incremental":
         origin = BaseNetwork.model_validate(recipe.get("old_base") or recipe["base"])
         try:
             if origin.kind == "model":
-                registry.get(origin.value)
-            return origin, f"It holds on to {origin.shown}, which that job began with."
+                stores.registry.get(origin.value)
+            return origin, f"It retains what {origin.shown} knows, which that job started from."
         except ModelNotFound:
             pass
-    return None, "It will hold on to what these weights know, not to base_model_path."
+    return None, "It will retain what these weights know, not what base_model_path knows."
 
 
-def _teacher(
-    options: DistillationOptions, task: Task, registry: Registry, settings: Settings
-) -> BaseNetwork:
+def _old_data_hint(origin: BaseNetwork, path: Path, stores: Stores) -> Notes:
+    """A note that names the dataset a model was trained on, if that could be given as old data."""
+    source = stores.registry.get(origin.value).source if origin.kind == "model" else {}
+    known = str(source.get("dataset") or "")
+    try:
+        if not known or stores.datasets.resolve(known) == path:
+            return ()
+    except VisionLoopError:  # deleted, or only a folder's name is known
+        return ()
+    return (
+        f"No old images are replayed. {origin.shown} was trained on '{known}', which still "
+        "exists: give it as old_data_path to forget less.",
+    )
+
+
+def _student(request: TrainingRequest, task: Task | None, stores: Stores) -> BaseNetwork:
+    """The student's start weights; `weights` takes precedence over `base_model`, and that over
+    `model`.
+    """
+    wanted = (request.base_model or "").strip()
+    if wanted and not (request.weights or "").strip():
+        with _naming("base_model_path"):
+            return stores.base(request.model, wanted, task)
+    return stores.base(request.model, request.weights, task)
+
+
+def _teacher(options: DistillationOptions, task: Task, stores: Stores) -> BaseNetwork:
     if task == "pose":
         raise ValidationFailed(
             "Distillation is for detect, segment and classify, not for pose. Train with mode "
@@ -190,64 +293,51 @@ def _teacher(
     wanted = (options.teacher or "").strip()
     if not wanted:
         raise ValidationFailed(
-            "teacher_model_path is missing: distillation follows a teacher. Give the id of a "
-            f"larger model ({_known(registry)}) or the path of a weights file."
+            "teacher_model_path is missing: distillation needs a teacher. Give the id of a "
+            f"larger model ({_known_models(stores.registry)}) or the path of a weights file."
         )
-    with _about("teacher_model_path"):
-        return choose_base(None, wanted, task, registry, settings)
+    with _naming("teacher_model_path"):
+        return stores.base(None, wanted, task)
+
+
+Options = TypeVar("Options", bound=ReplayOptions)
+
+
+def _replay(options: Options, task: Task, stores: Stores) -> tuple[Options, Dataset | None]:
+    """The options with the path of the old data resolved, and the old data."""
+    if options.replay_ratio > MAX_REPLAY_RATIO:
+        raise ValidationFailed(
+            f"replay_ratio is {options.replay_ratio:g}; allowed is 0 to {MAX_REPLAY_RATIO:g}, "
+            "which is nine old images for each new one."
+        )
+    if not (old := (options.old_data or "").strip()):
+        return options.model_copy(update={"old_data": None}), None
+    with _naming("old_data_path"):
+        path = stores.datasets.resolve(old)
+        found = stores.read(path, task, min_classes=1)
+    return options.model_copy(update={"old_data": str(path)}), found
+
+
+def _check_fraction(options: ReplayOptions, hyper: dict[str, Any]) -> None:
+    if options.replays and hyper.get("fraction", 1.0) != 1.0:
+        raise ValidationFailed(
+            f"fraction is {hyper['fraction']:g}: with old_data_path it would leave out the old "
+            "images first. Give a smaller dataset, or max_replay_samples."
+        )
 
 
 @contextmanager
-def _about(field: str) -> Iterator[None]:
-    """Say of which field an error speaks."""
+def _naming(field: str) -> Iterator[None]:
+    """Put the name of the field before the message of an error."""
     try:
         yield
     except VisionLoopError as error:
         raise type(error)(f"{field}: {error.message}") from error
 
 
-def _known(registry: Registry) -> str:
+def _known_models(registry: Registry) -> str:
     names = sorted({version.name for version in registry.list()})
     return f"GET /models has {', '.join(names[:8])}" if names else "GET /models lists them"
-
-
-Options = TypeVar("Options", bound=ReplayOptions)
-
-
-def _replay(
-    options: Options, task: Task, datasets: Datasets, settings: Settings
-) -> tuple[Options, Dataset | None]:
-    """With the old data's path found; and the old data."""
-    from dataset.inspection import check  # OpenCV, as above
-
-    if options.replay_ratio > MAX_REPLAY_RATIO:
-        raise ValidationFailed(
-            f"replay_ratio is {options.replay_ratio:g}; allowed is 0 to {MAX_REPLAY_RATIO:g}, "
-            "which is nine old pictures for each new one."
-        )
-    if not (old := (options.old_data or "").strip()):
-        return options.model_copy(update={"old_data": None}), None
-    with _about("old_data_path"):
-        path = datasets.resolve(old)
-        found = check(path, task, data_roots(settings), min_classes=1)
-    return options.model_copy(update={"old_data": str(path)}), found
-
-
-def _old_data_at_hand(
-    origin: BaseNetwork, path: Path, registry: Registry, datasets: Datasets
-) -> tuple[str, ...]:
-    """Where the old pictures are that nobody gave, if a model was trained here on an upload."""
-    source = registry.get(origin.value).source if origin.kind == "model" else {}
-    known = str(source.get("dataset") or "")
-    try:
-        if not known or datasets.resolve(known) == path:
-            return ()
-    except VisionLoopError:  # deleted, or only a folder's name is known
-        return ()
-    return (
-        f"No old pictures are replayed. {origin.shown} was trained on '{known}', which is "
-        "still there: give it as old_data_path to forget less.",
-    )
 
 
 def _task(text: str | None) -> Task | None:
@@ -265,7 +355,8 @@ def _in_range(field: str, value: int, allowed: range) -> None:
         raise ValidationFailed(f"{field} is {value}; allowed is {allowed[0]} to {allowed[-1]}.")
 
 
-def _imgsz(wanted: int | None, base: BaseNetwork) -> tuple[int, tuple[str, ...]]:
+def _imgsz(wanted: int | None, base: BaseNetwork) -> tuple[int, Notes]:
+    """The image size, rounded up to the stride for YOLO, and a note if it was."""
     size = wanted or base.imgsz or (224 if base.task == "classify" else 640)
     if base.family == "mobilenet":
         return size, ()
@@ -275,8 +366,8 @@ def _imgsz(wanted: int | None, base: BaseNetwork) -> tuple[int, tuple[str, ...]]
     return rounded, (f"imgsz {size} was rounded up to {rounded}, a multiple of the stride 32.",)
 
 
-def _stage_epochs(wanted: int, epochs: int, stages: int) -> tuple[int, tuple[str, ...]]:
-    """All stages must fit in."""
+def _stage_epochs(wanted: int, epochs: int, stages: int) -> tuple[int, Notes]:
+    """Epochs of each stage but the last, lowered until all stages fit, and a note if lowered."""
     possible = max(1, min(wanted, epochs // stages))
     if possible == wanted:
         return wanted, ()

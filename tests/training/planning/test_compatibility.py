@@ -14,7 +14,7 @@ from errors import ValidationFailed
 from models_store.description import ModelDescription, Task
 from tests.support.small_models import small_description
 from training.planning.base_models import architecture_yaml
-from training.planning.compatibility import check_keypoints, check_lesson, check_teacher
+from training.planning.compatibility import check_incremental, check_keypoints, check_teacher
 
 SHAPE = (3, 3)
 
@@ -30,15 +30,15 @@ def model(*names: str, task: Task = "detect", **fields: Any) -> ModelDescription
 
 def test_old_data_must_show_what_the_base_model_knows() -> None:
     base = model("stop", "yield")
-    check_lesson(data("tram"), data("bus", "Stop"), base, ())
+    check_incremental(data("tram"), data("bus", "Stop"), base, ())
     with pytest.raises(ValidationFailed, match=r"old_data_path has no class .*: bus, tram\. Names"):
-        check_lesson(data("tram"), data("bus", "tram"), base, ())
-    check_lesson(data("tram"), data("bus", "tram"), None, ())  # of a file nothing is known yet
+        check_incremental(data("tram"), data("bus", "tram"), base, ())
+    check_incremental(data("tram"), data("bus", "tram"), None, ())  # of a file nothing is known yet
 
 
 def test_new_classes_must_be_taught() -> None:
     with pytest.raises(ValidationFailed, match="new_classes has 'bus'"):
-        check_lesson(data("tram"), None, model("stop"), ("bus",))
+        check_incremental(data("tram"), None, model("stop"), ("bus",))
 
 
 @pytest.mark.parametrize(
@@ -64,22 +64,24 @@ def test_key_points_must_be_the_same(points: Keypoints, known: Keypoints, words:
     new = data("dart", task="pose", keypoints=points)
     if words is None:
         check_keypoints(points, known, "data_path", "old_data_path")
-        check_lesson(new, old, None, ())
+        check_incremental(new, old, None, ())
         return
     with pytest.raises(ValidationFailed, match=words):
-        check_lesson(new, old, None, ())
+        check_incremental(new, old, None, ())
 
 
 def test_key_points_must_be_those_of_the_base_model() -> None:
     names = ("tip", "left", "right")
     base = model("arrow", task="pose", keypoint_shape=SHAPE, keypoint_names=names)
     other = Keypoints(SHAPE, None, ("left", "tip", "right"))
-    check_lesson(data("dart", task="pose", keypoints=Keypoints(SHAPE, None, names)), None, base, ())
+    check_incremental(
+        data("dart", task="pose", keypoints=Keypoints(SHAPE, None, names)), None, base, ()
+    )
     with pytest.raises(ValidationFailed, match=r"kpt_names of data_path .* of the base model"):
-        check_lesson(data("dart", task="pose", keypoints=other), None, base, ())
+        check_incremental(data("dart", task="pose", keypoints=other), None, base, ())
     old = data("arrow", task="pose", keypoints=Keypoints((2, 3)))
     with pytest.raises(ValidationFailed, match=r"kpt_shape of old_data_path .* of the base model"):
-        check_lesson(data("dart", task="pose"), old, base, ())
+        check_incremental(data("dart", task="pose"), old, base, ())
 
 
 def test_a_teacher_may_know_the_old_classes_only() -> None:

@@ -168,7 +168,7 @@ def test_old_pictures_that_are_still_here_are_pointed_out(
             | {"incremental": {key: str(value) for key, value in options.items()}}
         )
         recipe = plan(request, registry, Uploads(), settings)
-        told = [note for note in recipe.notes if "No old pictures" in note]
+        told = [note for note in recipe.notes if "No old images" in note]
         pointed = name == "kept" and not options
         assert len(told) == pointed
         assert all(made[name] in note and old in note for note in told)
@@ -305,7 +305,7 @@ def test_a_job_that_came_to_no_model_can_be_started_from(
             choose_base("n", job.id, task, registry, settings)
 
 
-def test_an_interrupted_lesson_goes_on_from_its_job(
+def test_an_interrupted_training_resumes_from_its_job(
     registry: Registry, settings: Settings, data: Path
 ) -> None:
     store = JobStore(Database(settings))
@@ -316,23 +316,23 @@ def test_an_interrupted_lesson_goes_on_from_its_job(
         fields |= {"distillation": {"teacher": "yolov8m"}} if mode == "distillation" else {}
         found = planned(registry, settings, data, **fields)
         assert found.base.value == job.id
-        told = any("hold on to what these weights know" in note for note in found.notes)
+        told = any("retain what these weights know" in note for note in found.notes)
         assert told == (mode == "incremental")
 
-    # What is held on to is what the first job began with, however often it is interrupted.
-    lesson: dict[str, Any] = {"mode": "incremental", "base_model": "signs"}
-    first = planned(registry, settings, data, **lesson)
+    # The original model is retained, however often the training is interrupted.
+    original: dict[str, Any] = {"mode": "incremental", "base_model": "signs"}
+    first = planned(registry, settings, data, **original)
     for _ in range(2):
         ended = _failed(store, first.model_dump(mode="json"))
-        first = planned(registry, settings, data, **lesson, weights=ended.id)
+        first = planned(registry, settings, data, **original, weights=ended.id)
         assert (first.base.kind, first.base.value) == ("job", ended.id)
         assert first.old_base is not None
         assert first.parent == first.origin.value == registry.get("signs").id
-        assert any("holds on to signs:" in note for note in first.notes)
+        assert any("retains what signs:" in note for note in first.notes)
         assert shown_config(first)["old_base"] == {"kind": "model", "from": first.origin.shown}
     gone = first.origin.model_copy(update={"value": "gone:1"})
     ended = _failed(store, first.model_copy(update={"old_base": gone}).model_dump(mode="json"))
-    assert planned(registry, settings, data, **lesson, weights=ended.id).old_base is None
+    assert planned(registry, settings, data, **original, weights=ended.id).old_base is None
     store.database.close()
 
 
