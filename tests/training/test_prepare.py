@@ -22,24 +22,24 @@ def test_problems_stand_in_the_log_briefly(
     folder = shapes()
     line(folder, "circle .5 .5 .1 .1")
     (folder / "images/train/0001.jpg").write_bytes(b"x")
-    monkeypatch.setattr(prepare, "TOLD", 1)
+    monkeypatch.setattr(prepare, "MAX_PROBLEMS", 1)
     scan_images(checked(folder), job)
-    left_out, told, more = job.lines
+    left_out, problem, more = job.lines
     assert left_out.startswith("Left out: images/train/0001.jpg: ")
-    assert told.startswith("Dataset: ")
+    assert problem.startswith("Dataset: ")
     assert "1 more kinds of problems" in more
-    assert len(told) < 320
+    assert len(problem) < 320
 
 
-def test_a_long_look_says_how_far_it_is_and_can_be_cancelled(
+def test_progress_of_a_scan_is_logged_and_it_can_be_cancelled(
     shapes: Shapes, job: RecordingJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prepare, "SILENCE", 0.0)
+    monkeypatch.setattr(prepare, "LOG_INTERVAL", 0.0)
     monkeypatch.setattr(image_scan, "_AT_A_TIME", 4)
     monkeypatch.setattr(image_scan, "KEEP", 0.0)
     folder = shapes()
     scan_images(checked(folder), job)
-    assert job.lines == [f"Looked at {done} of 9 pictures." for done in (4, 8, 9)]
+    assert job.lines == [f"Scanned {done} of 9 images." for done in (4, 8, 9)]
 
     other = shapes("detect", 8, 4)
     job.lines.clear()
@@ -47,11 +47,11 @@ def test_a_long_look_says_how_far_it_is_and_can_be_cancelled(
     with pytest.raises(KeyboardInterrupt):
         scan_images(checked(other), job)
     kept = list((get_settings().home / "cache" / "pictures").glob("*.json"))
-    assert kept, "what was looked at is not lost"
+    assert kept, "scan results are not lost"
 
 
 @pytest.mark.parametrize("task", ["detect", "classify"])
-def test_a_split_without_a_readable_picture_is_refused(
+def test_a_split_without_a_readable_image_is_refused(
     tmp_path: Path, job: RecordingJob, task: str
 ) -> None:
     write_shapes(tmp_path / "data", task, 6, 3, 48)  # type: ignore[arg-type]
@@ -62,7 +62,7 @@ def test_a_split_without_a_readable_picture_is_refused(
         scan_images(checked(tmp_path / "data", task), job)  # type: ignore[arg-type]
 
 
-def test_a_class_that_loses_its_pictures_is_refused(tmp_path: Path, job: RecordingJob) -> None:
+def test_a_class_without_readable_images_is_refused(tmp_path: Path, job: RecordingJob) -> None:
     write_shapes(tmp_path / "data", "classify", 9, 3, 48)
     for path in (tmp_path / "data" / "train" / "circle").iterdir():
         path.write_bytes(b"damaged")

@@ -71,7 +71,7 @@ class ClassificationByPart(ClassificationValidator):
 
     criteria: EpochCriteria
 
-    def get_stats(self) -> dict[str, Any]:
+    def get_stats(self: Any) -> dict[str, Any]:
         """Ultralytics' metrics, the two means, and the fitness."""
         targets = torch.cat(self.targets).numpy()
         correct = torch.cat(self.pred)[:, 0].numpy() == targets
