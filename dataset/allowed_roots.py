@@ -53,7 +53,7 @@ def real_path(path: Path | str) -> Path:
     if len(data) > LONGEST_PATH or longest > LONGEST_NAME:
         raise ValidationFailed(
             f"{str(path)[:100]!r}… is too long to be a path: a name may have {LONGEST_NAME} bytes, "
-            f"all of it {LONGEST_PATH:,}. Give a data.yaml, a folder, or the id of a data set."
+            f"all of it {LONGEST_PATH:,}. Give a data.yaml, a folder, or the id of a dataset."
         )
     return Path(real)
 
@@ -109,7 +109,7 @@ def confine(path: Path | str, roots: Sequence[Path], said: str = "") -> Path:
 
 
 def shown_name(path: Path, settings: Settings) -> str:
-    """A data set's name for people: an upload's id, else its folder's, without where that is."""
+    """A dataset's name for people: an upload's id, else its folder's, without where that is."""
     uploads = real_path(settings.paths.datasets)
     if path != uploads and path.is_relative_to(uploads):
         return path.relative_to(uploads).parts[0]

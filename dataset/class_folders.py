@@ -13,7 +13,7 @@ from dataset.image_files import SUFFIXES, entries, is_folder, is_junk, walk
 from dataset.issues import Findings
 from errors import DatasetInvalid
 
-HELD_OUT = 0.2  # of the images, where a data set has no val split
+HELD_OUT = 0.2  # of the images, where a dataset has no val split
 NEVER = ("images", "labels")  # called so, a folder is no class
 SPLIT_NAMES = {
     "train": ("train", "training"),

@@ -1,4 +1,4 @@
-"""The classes of a model and of a data set as one list, joined by name."""
+"""The classes of a model and of a dataset as one list, joined by name."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class JoinedClasses:
     Attributes:
         names: Of all; an id is an index into them.
         known: How many the model has; its own ids are kept.
-        from_dataset: (d,) the data set's ids as ids of the union.
+        from_dataset: (d,) the dataset's ids as ids of the union.
     """
 
     names: tuple[str, ...]
@@ -49,7 +49,7 @@ class JoinedClasses:
 
     @property
     def absent(self) -> tuple[str, ...]:
-        """What the data set has no name for."""
+        """What the dataset has no name for."""
         present = set(self.from_dataset.tolist())
         return tuple(name for i, name in enumerate(self.names[: self.known]) if i not in present)
 

@@ -21,7 +21,7 @@ COLUMNS = 6
 SIDE = 200  # pixels of a thumbnail
 MARGIN = 6
 CAPTION = 18
-_TRIES = 4  # pictures looked at for each one shown
+_TRIES = 4  # images looked at for each one shown
 REFUSED = (255, 64, 64)  # frame and caption where label lines are left out
 _GROUND = (24, 24, 28)
 _POINTS = ((255, 90, 90), (90, 230, 90), (110, 150, 255), (250, 220, 80), (230, 120, 250))
@@ -33,12 +33,12 @@ def draw(dataset: Dataset, split: str = "train", count: int = 24) -> bytes:
     An image with label lines that are left out has a red frame, and their numbers below it.
 
     Raises:
-        DatasetNotFound: The data set has no such split.
+        DatasetNotFound: The dataset has no such split.
     """
     images = dataset.splits.get(split, ())
     if not images:
         known = ", ".join(dataset.splits)
-        raise DatasetNotFound(f"The data set has no split '{split[:20]}'. It has: {known}.")
+        raise DatasetNotFound(f"The dataset has no split '{split[:20]}'. It has: {known}.")
     chosen = _choose(dataset, split, count)
     rows = -(-len(chosen) // COLUMNS)
     columns = min(COLUMNS, len(chosen))

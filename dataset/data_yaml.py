@@ -118,7 +118,7 @@ def _sources(
         except DatasetInvalid as error:
             if key != "test" or not isinstance(value, str):
                 raise
-            findings.note("test", f"{error.message} The data set has no test split for now.")
+            findings.note("test", f"{error.message} The dataset has no test split for now.")
     return found
 
 

@@ -1,4 +1,4 @@
-"""Image files of a data set on disk, and the label files that belong to them."""
+"""Image files of a dataset on disk, and the label files that belong to them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def suffix_of(picture: bytes) -> str:
     for signature, suffix in SIGNATURES:
         if re.match(signature, picture[:16], re.DOTALL):
             return suffix
-    raise InvalidImage("Pictures to train on must be JPEG, PNG, WebP, BMP, TIFF or AVIF files.")
+    raise InvalidImage("Images to train on must be JPEG, PNG, WebP, BMP, TIFF or AVIF files.")
 
 
 # What Ultralytics trains on (data/utils.py, 8.4.190), less what we cannot decode.

@@ -141,7 +141,7 @@ class _ImageFinder:
         if elsewhere or path.startswith("/"):
             raise DatasetInvalid(
                 f"{self.file.name} line {number}: '{name[:200]}' is another machine's path, and "
-                f"nothing in the data set is called like its end. {FIX} {REMEDY}"
+                f"nothing in the dataset is called like its end. {FIX} {REMEDY}"
             )
         if outside:
             raise Forbidden(

@@ -1,4 +1,4 @@
-"""What the pictures of a data set are: readable or not, how large, which content.
+"""What the images of a dataset are: readable or not, how large, which content.
 
 Looking means reading and decoding every file, so what was found is kept in VISIONLOOP_HOME and
 used again for files whose size and time have not changed.
@@ -29,8 +29,8 @@ from inference.images import Pixels, decode, read_header
 from settings import get_settings
 
 FORMAT = 2
-MOST_CACHES = 64  # data sets remembered
-BIGGEST = 512 * 2**20  # bytes of one picture
+MOST_CACHES = 64  # datasets remembered
+BIGGEST = 512 * 2**20  # bytes of one image
 KEEP = 60.0  # seconds after which what was found is kept, lest a crash cost all of it
 _AT_A_TIME = 512  # files handed to the threads; between them a check can be interrupted
 
@@ -61,7 +61,7 @@ def scan(
     threads: int = 0,
     progress: Progress = no_progress,
 ) -> dict[Path, ScannedImage]:
-    """Read every picture, or remember it from last time.
+    """Read every image, or remember it from last time.
 
     Args:
         paths: The image files.
@@ -98,14 +98,14 @@ def scan(
 
 
 def forget(root: Path) -> None:
-    """Drop what was remembered of a data set."""
+    """Drop what was remembered of a dataset."""
     _Cache(root).file.unlink(missing_ok=True)
 
 
 def fingerprint(parts: Iterable[tuple[str, str]], description: object) -> str:
     """SHA-256 over names with content hashes, in order of name, and the classes.
 
-    Independent of where the data set lies and of file times.
+    Independent of where the dataset lies and of file times.
     """
     total = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
     for name, digest in sorted(parts):
@@ -155,7 +155,7 @@ def _key(path: Path, root: Path) -> str:
 
 
 class _Cache:
-    """A JSON file per data set; a damaged or missing one only costs time."""
+    """A JSON file per dataset; a damaged or missing one only costs time."""
 
     def __init__(self, root: Path) -> None:
         self.folder = get_settings().paths.image_cache
@@ -172,7 +172,7 @@ class _Cache:
             return {}
 
     def write(self, pictures: dict[str, ScannedImage], keys: set[str]) -> None:
-        """What concerns `keys`; the others are gone from the data set."""
+        """What concerns `keys`; the others are gone from the dataset."""
         content = {"format": FORMAT, "pictures": {k: v for k, v in pictures.items() if k in keys}}
         with contextlib.suppress(OSError):  # a full disk must not fail a check
             atomic_write(self.file, json.dumps(content))

@@ -1,4 +1,4 @@
-"""A data set is read and checked, whichever form it has."""
+"""A dataset is read and checked, whichever form it has."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from models_store.description import Task
 
 
 def check(path: Path | str, task: Task, roots: Sequence[Path], min_classes: int = 2) -> Dataset:
-    """The data set at a data.yaml or folder, if `task` can be trained on it.
+    """The dataset at a data.yaml or folder, if `task` can be trained on it.
 
     `min_classes` is how many classes a classifier's data must have.
 
@@ -45,7 +45,7 @@ def inspect(
     Without a task the one that fits the labels is taken.
 
     Raises:
-        DatasetInvalid: There is no data set to speak of.
+        DatasetInvalid: There is no dataset to speak of.
         DatasetNotFound, Forbidden: As for `check`.
     """
     real = confine(path, roots)
@@ -77,7 +77,7 @@ def _say_others(file: Path, findings: Findings) -> None:
     if others:
         findings.note(
             "descriptions",
-            f"{file.name} was taken; {', '.join(others[:5])} beside it describes a data set, too. "
+            f"{file.name} was taken; {', '.join(others[:5])} beside it describes a dataset, too. "
             "Give the file's path instead of the folder's to use another.",
         )
 
@@ -196,7 +196,7 @@ def _labelled(
 def _unlabelled(
     root: Path, task: Task, names: tuple[str, ...], images: tuple[Path, ...], findings: Findings
 ) -> Dataset:
-    """Images alone: a data set to annotate, which nothing trains on yet."""
+    """Images alone: a dataset to annotate, which nothing trains on yet."""
     findings.note(
         "unlabelled",
         f"None of the {len(images)} images is annotated, so nothing can be trained yet. Next: "

@@ -1,4 +1,4 @@
-"""What a look through a data set found: counted, with a few places, fatal or not."""
+"""What a look through a dataset found: counted, with a few places, fatal or not."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from errors import DatasetInvalid
 EXAMPLES = 5  # in a sentence
 LISTED = 100  # places that are kept besides
 
-# What is counted while scanning. Fatal ones make training refuse the data set.
+# What is counted while scanning. Fatal ones make training refuse the dataset.
 HEADLINES = {
     "missing_label": "Images without a label file, trained as background",
     "orphan_label": "Label files without an image, ignored",
@@ -21,9 +21,9 @@ HEADLINES = {
     "malformed_line": "Label lines that cannot be read, left out",
     "class_id": "Label lines with a class id out of range",
     "wrong_form": "Label lines of another task, left out",
-    "outside": "Label lines far outside the picture, left out",
+    "outside": "Label lines far outside the image, left out",
     "degenerate": "Label lines without an area, left out",
-    "clipped": "Label lines that reach over the picture's edge, clipped",
+    "clipped": "Label lines that reach over the image's edge, clipped",
     "box_as_polygon": "Boxes among the polygons, trained as rectangles",
     "polygon_as_box": "Polygons, trained as the boxes around them",
     "pose_as_box": "Boxes with key points, trained without these",
@@ -69,7 +69,7 @@ def require_usable(findings: Iterable[Finding]) -> None:
 
 
 class Findings:
-    """Collects while a data set is looked through."""
+    """Collects while a dataset is looked through."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
@@ -84,7 +84,7 @@ class Findings:
             examples.append(where)
 
     def note(self, kind: str, message: str, fatal: bool = False) -> None:
-        """A sentence about the data set as a whole."""
+        """A sentence about the dataset as a whole."""
         finding = Finding(kind, message, fatal=fatal)
         if finding not in self._notes:
             self._notes.append(finding)

@@ -1,4 +1,4 @@
-"""YOLO label files: one object a line, `class` and numbers that are fractions of the picture.
+"""YOLO label files: one object a line, `class` and numbers that are fractions of the image.
 
 A box is `class x y w h` (centre and size), a polygon `class x1 y1 x2 y2 …`, a pose a box and then
 `x y` or `x y visibility` per key point. What people's files hold besides is read as far as its
@@ -217,7 +217,7 @@ def _pose(
         if visible and visible[0] not in (0, 1, 2):
             raise BadLine("malformed_line", f"visibility {visible[0]:g} of a key point, not 0 to 2")
         if visible and not visible[0]:
-            numbers += [0.0, 0.0, 0.0]  # not in the picture; what stood here has no meaning
+            numbers += [0.0, 0.0, 0.0]  # not in the image; what stood here has no meaning
         elif not visible and (x < 0 or y < 0):
             numbers += [ABSENT, ABSENT]
         else:

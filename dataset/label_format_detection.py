@@ -25,7 +25,7 @@ NEARLY_ALL = 0.95
 BOX = 5  # columns: class, centre, size
 FEWEST_POINTS = 8  # columns of a box with one key point and its visibility
 SOME = 0.2  # of the lines: those of no form are left out while they are fewer
-SLACK = 0.02  # of the picture, by which a key point may leave its box
+SLACK = 0.02  # of the image, by which a key point may leave its box
 ORIENTED = 9  # columns of an oriented box
 
 
@@ -143,7 +143,7 @@ def _fitting(columns: int) -> list[str]:
 
 
 def _is_boxed(values: Sequence[float], size: int) -> bool:
-    """Whether the first four numbers are a box within the picture that the points behind it lie
+    """Whether the first four numbers are a box within the image that the points behind it lie
     in and fill by half, as key points do."""
     x, y, w, h = values[1:BOX]
     left, top, right, bottom = x - w / 2, y - h / 2, x + w / 2, y + h / 2

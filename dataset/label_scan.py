@@ -1,4 +1,4 @@
-"""Every label file of a data set read once: objects per class, and what is wrong."""
+"""Every label file of a dataset read once: objects per class, and what is wrong."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person wants to know of a data set before training on it."""
+"""What a person wants to know of a dataset before training on it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ NAMED = 1000  # images with refused lines that are told one by one
 
 
 def report(dataset: Dataset) -> dict[str, Any]:
-    """Counts, sizes and findings as JSON. Looks at every picture, so call it in a thread."""
+    """Counts, sizes and findings as JSON. Looks at every image, so call it in a thread."""
     scanned = dataset.scan()
     readable = [image for image in scanned.images.values() if not image.problem]
     widths, heights = [image.width for image in readable], [image.height for image in readable]

@@ -1,4 +1,4 @@
-"""The revisions of a data set: what was said of every picture at a time, for good.
+"""The revisions of a dataset: what was said of every image at a time, for good.
 
 A revision's folder trains as it is; beside that it keeps everything that its annotations say
 (`annotation.revision_records`), of which training labels hold a part.
@@ -15,7 +15,7 @@ from typing import Any
 from errors import NotFound
 from models_store.description import Task
 
-REVISIONS = "revisions"  # in a data set's folder
+REVISIONS = "revisions"  # in a dataset's folder
 NOTE = "revision.jsonl"  # a line; a folder with .json files is taken for COCO's
 
 
@@ -27,11 +27,11 @@ class Revision:
         number: From 1; 0 is an upload as it came.
         task: What its folder trains.
         names, keypoint_names: In the order of their ids.
-        pictures: How many there are.
+        images: How many there are.
         annotated: Of these, by people.
         to_review: Of these, left out of training until a person has looked.
         objects: Marked in all of them.
-        kept: Stays for as long as the data set does.
+        kept: Stays for as long as the dataset does.
         corrections: Per model, what people changed of what it said.
     """
 
@@ -49,7 +49,7 @@ class Revision:
 
 
 def list_revisions(dataset: Path) -> list[Revision]:
-    """Those of a data set's folder, the newest first."""
+    """Those of a dataset's folder, the newest first."""
     folders = sorted((dataset / REVISIONS).glob("[0-9]*"), reverse=True)
     return [found for folder in folders if (found := read_note(folder)) is not None]
 

@@ -1,4 +1,4 @@
-"""Uploaded data sets: each a folder of VISIONLOOP_HOME/datasets, there as a whole or not at all."""
+"""Uploaded datasets: each a folder of VISIONLOOP_HOME/datasets, there as a whole or not at all."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class DatasetStore:
 
     @contextlib.contextmanager
     def staged(self) -> Iterator[Path]:
-        """A folder in which a data set is made; it is removed unless `keep` took it."""
+        """A folder in which a dataset is made; it is removed unless `keep` took it."""
         self.staging.mkdir(parents=True, exist_ok=True)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._clear_abandoned()
@@ -65,7 +65,7 @@ class DatasetStore:
             raise
 
     def keep(self, staged: Path, name: str, card: Mapping[str, Any]) -> dict[str, Any]:
-        """Make a staged folder a data set.
+        """Make a staged folder a dataset.
 
         Args:
             staged: The folder, the data below `DATA`.
@@ -101,7 +101,7 @@ class DatasetStore:
         card = _card(self.folder / dataset_id) if _ID.fullmatch(dataset_id) else None
         if card is None:
             known = ", ".join(card["id"] for card in self.list()[:10]) or "none yet"
-            raise DatasetNotFound(f"No data set '{dataset_id[:80]}'. Known: {known}.")
+            raise DatasetNotFound(f"No dataset '{dataset_id[:80]}'. Known: {known}.")
         return card
 
     def delete(self, dataset_id: str) -> None:
@@ -116,7 +116,7 @@ class DatasetStore:
         try:
             (self.folder / dataset_id).rename(gone)  # gone for everybody at once
         except FileNotFoundError:
-            raise DatasetNotFound(f"No data set '{dataset_id}'.") from None
+            raise DatasetNotFound(f"No dataset '{dataset_id}'.") from None
         image_scan.forget((self.folder / dataset_id / card["description"]).parent)
         shutil.rmtree(gone, ignore_errors=True)
 
@@ -133,7 +133,7 @@ class DatasetStore:
         """
         reference = reference.strip()
         if not reference:
-            raise ValidationFailed("Give a data.yaml, a folder, or the id of a data set.")
+            raise ValidationFailed("Give a data.yaml, a folder, or the id of a dataset.")
         if _ID.fullmatch(reference) and (card := _card(self.folder / reference)):
             return confine(self.folder / reference / card["description"], self.roots)
         if named := _REVISION.fullmatch(reference):
@@ -146,12 +146,12 @@ class DatasetStore:
             if there(path, reference):
                 return path
         raise DatasetNotFound(
-            f"No data set '{reference[:200]}': neither an id nor a path on this server. Upload "
+            f"No dataset '{reference[:200]}': neither an id nor a path on this server. Upload "
             "the data to /api/datasets, or put it under VISIONLOOP_DATA_ROOTS."
         )
 
     def open(self, reference: str, task: Task | None = None) -> Dataset:
-        """The data set that an id or a path means, inspected."""
+        """The dataset that an id or a path means, inspected."""
         if task is None and _ID.fullmatch(reference) and (card := _card(self.folder / reference)):
             task = card["task"]
         if task is None and (named := _REVISION.fullmatch(reference)):

@@ -1,4 +1,4 @@
-"""Unpacking a data set that a stranger zipped: only data files, only below one folder, bounded."""
+"""Unpacking a dataset that a stranger zipped: only data files, only below one folder, bounded."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ PERHAPS_DATA = (
 
 DAMAGED = "The file is not a zip, or it is damaged. Pack it again."
 MOST_ENTRIES = 500_000
-MOST_RATIO = 200  # unpacked to packed bytes of an entry over 1 MiB; pictures hardly shrink
+MOST_RATIO = 200  # unpacked to packed bytes of an entry over 1 MiB; images hardly shrink
 RATIO_FROM = 2**20
 MOST_GROWTH = 10  # unpacked bytes, as a multiple of the largest upload
 SPARE = 256 * 2**20  # bytes that must stay free on the disk
@@ -52,7 +52,7 @@ _ENCRYPTED = 0x1
 
 @dataclass(frozen=True)
 class Unpacked:
-    """`root` is the data set's folder: inside a single folder that wraps everything."""
+    """`root` is the dataset's folder: inside a single folder that wraps everything."""
 
     root: Path
     files: int
@@ -144,7 +144,7 @@ def _wanted(
         if big and info.file_size > MOST_RATIO * max(info.compress_size, 1):
             raise DatasetInvalid(
                 f"The zip's entry '{'/'.join(parts)}' unpacks to over {MOST_RATIO} times its "
-                "size: that is no picture. Refused."
+                "size: that is no image. Refused."
             )
         if parts in wanted:
             raise DatasetInvalid(f"The zip holds '{'/'.join(parts)}' twice.")

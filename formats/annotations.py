@@ -1,4 +1,4 @@
-"""What is marked in a picture, by a person or by a model: where all formats meet.
+"""What is marked in an image, by a person or by a model: where all formats meet.
 
 What each format can hold of it. `to_X` and `from_X` keep all of that; the rest is lost there.
 
@@ -9,9 +9,9 @@ What each format can hold of it. `to_X` and `from_X` keep all of that; the rest 
 | polygon | yes | yes | yes | yes | yes | yes |
 | several parts | yes (`parentID`) | yes | bridged | yes (`group_id`) | bridged | bridged |
 | holes | yes (bridged) | as pixels (RLE) | bridged | bridged | bridged | bridged |
-| key points' names | yes | yes | of the data set | yes | no | yes (`skeleton`) |
+| key points' names | yes | yes | of the dataset | yes | no | yes (`skeleton`) |
 | occluded key points | yes (a note) | yes | yes | yes (flag) | no | yes |
-| absent key points | of the data set | yes | yes | of the data set | no | yes |
+| absent key points | of the dataset | yes | yes | of the dataset | no | yes |
 | polygon and key points in one | yes | yes | key points only | yes | no | yes (a group) |
 | score | yes | yes | when asked for | yes | no | no |
 | score of a key point | yes | no | no | yes | no | no |
@@ -19,7 +19,7 @@ What each format can hold of it. `to_X` and `from_X` keep all of that; the rest 
 
 Bridged: one ring goes along all of them, from one to the next and back on the same line, as
 Ultralytics does for parts. It encloses the same area, and reading it back gives the rings again.
-"Of the data set": the reader is told the names, which stand in the data set's description.
+"Of the dataset": the reader is told the names, which stand in the dataset's description.
 """
 
 from __future__ import annotations
@@ -68,13 +68,13 @@ class Keypoint:
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """One object, or, without box, parts and key points, the class of the whole picture.
+    """One object, or, without box, parts and key points, the class of the whole image.
 
     Attributes:
         label: Class name.
         box: xyxy; None where parts say it better.
         parts: Of a polygon.
-        keypoints: In the data set's order where that is known.
+        keypoints: In the dataset's order where that is known.
         score: A model's; None from a person.
         id: The tool's, such as that of Label Studio's region.
     """
@@ -100,7 +100,7 @@ class Annotation:
 
 @dataclass(frozen=True, slots=True)
 class Annotations:
-    """All that is marked in one picture, in pixels after its EXIF rotation, origin top-left.
+    """All that is marked in one image, in pixels after its EXIF rotation, origin top-left.
 
     Attributes:
         image: File name or address.

@@ -4,7 +4,7 @@ A polygon cannot hold holes there, so an object with holes is written as the pix
 Category ids count from 1, in the order of the class names.
 
 `iscrowd` is 1 of every object whose mask is run lengths, as CVAT, supervision and others write it:
-those are objects. Only in the COCO data set itself it stands for many objects at once: such a
+those are objects. Only in the COCO dataset itself it stands for many objects at once: such a
 region is passed over, and counted. It is known by its id, 900…, which COCO makes of its category's
 and its image's, or by the document's `info`.
 
@@ -51,7 +51,7 @@ COCO_ITSELF = ("cocodataset.org", "mscoco.org", "coco consortium", "coco 2014", 
 def to_coco(
     pictures: Sequence[Annotations], names: Sequence[str], keypoint_names: Sequence[str] = ()
 ) -> Json:
-    """One document for all pictures, with ids from 1 in the given order.
+    """One document for all images, with ids from 1 in the given order.
 
     Raises:
         ValidationFailed: A label that is not in `names`; the class of an image, which
@@ -239,7 +239,7 @@ def _is_set(value: Any) -> bool:
 
 
 def _is_of_coco(info: Any) -> bool:
-    """Whether a document is of the COCO data set itself, whose crowd regions are meant."""
+    """Whether a document is of the COCO dataset itself, whose crowd regions are meant."""
     told = " ".join(str(value) for value in info.values()) if isinstance(info, Mapping) else ""
     return any(sign in told.casefold() for sign in COCO_ITSELF)
 

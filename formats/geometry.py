@@ -321,9 +321,9 @@ def _nearest(
 
 
 def clip(points: Ring, width: float, height: float) -> Ring:
-    """The part of a ring that lies in a picture, by Sutherland and Hodgman; empty: none.
+    """The part of a ring that lies in an image, by Sutherland and Hodgman; empty: none.
 
-    Pieces that the picture's edge separates stay joined along it.
+    Pieces that the image's edge separates stay joined along it.
     """
     for axis, limit, keep in ((0, 0.0, 1), (0, width, -1), (1, 0.0, 1), (1, height, -1)):
         kept: list[Point] = []

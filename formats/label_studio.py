@@ -1,4 +1,4 @@
-"""Label Studio's regions: places in percent of the picture.
+"""Label Studio's regions: places in percent of the image.
 
 Written are `rectanglelabels`, `polygonlabels` (one region per part; further parts name the first
 one as `parentID`), `keypointlabels` (with the object's region as `parentID`) and `choices`. An
@@ -41,10 +41,10 @@ from formats.label_studio_marking import marking
 Region = dict[str, Any]
 
 TYPES = ("rectanglelabels", "polygonlabels", "keypointlabels", "choices")  # written
-POINT_WIDTH = 0.5  # of a drawn key point, percent of the picture's width
+POINT_WIDTH = 0.5  # of a drawn key point, percent of the image's width
 NOTE = "occluded"
 
-# From a picture that is turned clockwise by so many degrees, w × h as seen, to the upright one.
+# From an image that is turned clockwise by so many degrees, w × h as seen, to the upright one.
 TURNS: dict[int, Callable[[float, float, float, float], tuple[float, float]]] = {
     0: lambda x, y, w, h: (x, y),
     90: lambda x, y, w, h: (y, w - x),
@@ -233,7 +233,7 @@ def _size(rows: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
         if row.get("original_width") and row.get("original_height"):
             return int(row["original_width"]), int(row["original_height"])
     raise ValidationFailed(
-        "The regions do not say how large the picture is ('original_width', 'original_height')."
+        "The regions do not say how large the image is ('original_width', 'original_height')."
     )
 
 

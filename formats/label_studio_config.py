@@ -17,7 +17,7 @@ KINDS: dict[str, Kind] = {
     "keypointlabels": "keypointlabels",
     "choices": "choices",
 }
-OTHERS = (  # controls of pictures that no model here can fill
+OTHERS = (  # controls of images that no model here can fill
     "labels", "brushlabels", "ellipselabels", "vectorlabels", "bitmasklabels", "brush", "ellipse",
     "rectangle", "polygon", "keypoint", "taxonomy", "magicwand", "rating", "textarea",
 )  # fmt: skip
@@ -75,12 +75,12 @@ class ImageTag:
 
 @dataclass(frozen=True, slots=True)
 class LabelConfig:
-    """The controls of the first picture of a configuration.
+    """The controls of the first image of a configuration.
 
     Attributes:
-        images: Every picture's tag.
+        images: Every image's tag.
         controls: Those that models can fill, in order.
-        image_name: The picture's tag.
+        image_name: The image's tag.
         image_key: Where its address stands in a task's data.
         others: Further controls, as `<BrushLabels name="…">`, for messages.
     """
@@ -101,12 +101,12 @@ def parse_label_config(text: str) -> LabelConfig:
     """Read a configuration that a stranger may have written: no entities, no DTD.
 
     Raises:
-        ValidationFailed: It is no XML, has a DTD, or shows no picture.
+        ValidationFailed: It is no XML, has a DTD, or shows no image.
     """
     root = _root(text)
     if next(_tags(root, "image"), None) is None:
         raise ValidationFailed(
-            "The labelling configuration has no <Image>: only pictures are predicted here."
+            "The labelling configuration has no <Image>: only images are predicted here."
         )
     images = _images(root)
     name = images[0].name

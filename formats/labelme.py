@@ -54,7 +54,7 @@ MOST_PIXELS = 2**28  # of a mask
 
 
 def to_labelme(found: Annotations) -> Json:
-    """The document of one picture; the picture itself is not inside."""
+    """The document of one image; the image itself is not inside."""
     shapes: list[Json] = []
     flags: dict[str, bool] = {}
     for number, annotation in enumerate(found.objects, 1):

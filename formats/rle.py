@@ -48,7 +48,7 @@ def decode(code: Any, size: tuple[int, int] | None = None) -> Mask:
     try:
         height, width = (int(value) for value in code["size"])
         if min(height, width) < 0 or height * width > MOST_PIXELS:
-            raise ValueError("no picture is that large")
+            raise ValueError("no image is that large")
     except (KeyError, TypeError, ValueError, OverflowError):
         raise ValidationFailed(
             "A segmentation's run lengths cannot be read: their size must be [height, width], "
@@ -56,8 +56,8 @@ def decode(code: Any, size: tuple[int, int] | None = None) -> Mask:
         ) from None
     if size is not None and size != (width, height):
         raise ValidationFailed(
-            f"A segmentation is of {width} × {height} pixels, its picture of "
-            f"{size[0]} × {size[1]}. Scale the run lengths, or correct the picture's size."
+            f"A segmentation is of {width} × {height} pixels, its image of "
+            f"{size[0]} × {size[1]}. Scale the run lengths, or correct the image's size."
         )
     try:
         counts = code["counts"]

@@ -16,7 +16,7 @@ Shape = dict[str, Any]
 
 
 def to_shapes(found: Annotations) -> list[Shape]:
-    """The shapes of a prediction; the class of a whole picture is none, see `description`."""
+    """The shapes of a prediction; the class of a whole image is none, see `description`."""
     shapes: list[Shape] = []
     for number, thing in enumerate(found.objects, 1):
         shapes += _shapes(thing, number)
@@ -24,7 +24,7 @@ def to_shapes(found: Annotations) -> list[Shape]:
 
 
 def description(found: Annotations) -> str:
-    """The classes of the whole picture, as a text."""
+    """The classes of the whole image, as a text."""
     whole = (thing for thing in found.objects if thing.bounds is None)
     return ", ".join(
         thing.label if thing.score is None else f"{thing.label} ({thing.score:.2f})"

@@ -1,7 +1,7 @@
-"""YOLO label lines: a class id and fractions of the picture.
+"""YOLO label lines: a class id and fractions of the image.
 
 A box is `id x y w h` (centre and size), a polygon `id x1 y1 x2 y2 …`, a pose a box and then
-`x y visibility` per key point, the class of a picture `id` alone. Parts and holes are bridged
+`x y visibility` per key point, the class of an image `id` alone. Parts and holes are bridged
 into one ring. A line may end with a score. A file of poses holds no polygons: their columns may
 be as many.
 """
@@ -23,7 +23,7 @@ def to_yolo(
     keypoint_names: Sequence[str] = (),
     scores: bool = False,
 ) -> str:
-    """The label file of one picture; `scores` are no part of training labels.
+    """The label file of one image; `scores` are no part of training labels.
 
     Raises:
         ValidationFailed: A label that is not in `names`.
@@ -42,7 +42,7 @@ def from_yolo(
     keypoint_names: Sequence[str] = (),
     keypoint_numbers: int = 3,
 ) -> Annotations:
-    """What a label file says of a picture of `size` (width, height).
+    """What a label file says of an image of `size` (width, height).
 
     Args:
         text: Of the file.
@@ -103,7 +103,7 @@ class _Points(NamedTuple):
     numbers: int
 
     def read(self, values: Sequence[float], size: tuple[int, int]) -> tuple[Keypoint, ...]:
-        """From fractions of the picture."""
+        """From fractions of the image."""
         made = []
         for name, start in zip(self.names, range(0, len(values), self.numbers), strict=True):
             x, y, *more = values[start : start + self.numbers]

@@ -74,7 +74,7 @@ def from_json(
     Args:
         document: Parsed JSON.
         form: Of which format; None: what it looks like.
-        names, points: Of the data set, for YOLO lines without names of their own.
+        names, points: Of the dataset, for YOLO lines without names of their own.
         file: Its name, for messages.
 
     Raises:
@@ -100,7 +100,7 @@ def from_folder(
     classify: bool = False,
 ) -> Submission:
     """What an unpacked zip says: documents of all forms, YOLO's label files, and where there is
-    nothing else and the data set is of classes of images, a folder of images per class.
+    nothing else and the dataset is of classes of images, a folder of images per class.
 
     Every file is an image, is read, or is in `ignored`; of what may hold annotations nothing is
     passed over.
@@ -108,7 +108,7 @@ def from_folder(
     Args:
         folder: The zip's root.
         form: Take only this format; None: what each file looks like.
-        names, points: Of the data set, for label files without names of their own.
+        names, points: Of the dataset, for label files without names of their own.
         classify: Folders may be classes.
 
     Returns:

@@ -53,7 +53,7 @@ class Submission:
 
     Attributes:
         marks: What is said.
-        pictures: Images by their paths in the zip.
+        images: Images by their paths in the zip.
         contents: Their SHA-256, likewise.
         skipped: Objects that readers of whole documents did not take, by reason.
         ignored: Files that are no annotation documents.

@@ -37,7 +37,7 @@ class ClassList:
         names: In the order of their ids; empty: it says only how many.
         points: Names of the key points.
         numbers: Of each key point in a line.
-        whole: It describes a whole data set, as a data.yaml does.
+        whole: It describes a whole dataset, as a data.yaml does.
     """
 
     path: str
@@ -90,8 +90,8 @@ def read_labels(
     Args:
         texts: Path in the zip → text.
         lists: Of classes that the zip has.
-        names, points: Of the data set, for files without a list.
-        notes: Gets a sentence where the data set's own order was assumed.
+        names, points: Of the dataset, for files without a list.
+        notes: Gets a sentence where the dataset's own order was assumed.
 
     Raises:
         ValidationFailed: Two lists contradict each other; there is none.
@@ -146,7 +146,7 @@ def _texts(values: Any) -> bool:
 
 
 def _assumed(what: str, example: str, names: Sequence[str]) -> str:
-    """A sentence about ids that were read in the data set's own order.
+    """A sentence about ids that were read in the dataset's own order.
 
     Raises:
         ValidationFailed: It has none.
@@ -159,7 +159,7 @@ def _assumed(what: str, example: str, names: Sequence[str]) -> str:
     order = ", ".join(f"{index} {name}" for index, name in enumerate(names[:SHOWN]))
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return (
-        f"No list of classes came with {what}: their ids were read in this data set's own order "
+        f"No list of classes came with {what}: their ids were read in this dataset's own order "
         f"({order}{more})."
     )
 

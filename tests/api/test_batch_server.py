@@ -151,7 +151,7 @@ def test_an_uploaded_zip_is_annotated_and_can_be_cancelled(
         ({}, 400, "'tool'"),
         ({"tool": "object_detection"}, 400, "'dataset' is required"),
         ({"tool": "object_detection", "dataset": "/etc"}, 403, "VISIONLOOP_DATA_ROOTS"),
-        ({"tool": "object_detection", "dataset": "nobody"}, 404, "No data set 'nobody'"),
+        ({"tool": "object_detection", "dataset": "nobody"}, 404, "No dataset 'nobody'"),
         ({"tool": "keypoint_detection", "dataset": "."}, 404, "pose"),
         ({"tool": "object_detection", "dataset": ".", "bands": {"accept": 2}}, 400, "bands"),
         ({"tool": "object_detection", "dataset": ".", "format": "csv"}, 400, "label_studio"),

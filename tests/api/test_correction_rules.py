@@ -143,7 +143,7 @@ def test_an_image_without_marks_stays_as_it_is_unless_it_is_background(
         ({"dataset.yaml": "names: {0: person}"}, "person", ""),
         ({"notes.json": {"categories": [{"id": 0, "name": "dog"}], "info": {}}}, "dog", ""),
         ({"labels/classes.txt": "dog", "copy/classes.txt": "car"}, "dog", ""),
-        ({}, "car", "this data set's own order (0 car, 1 person, 2 dog)"),
+        ({}, "car", "this dataset's own order (0 car, 1 person, 2 dog)"),
         ({"data.yaml": "nc: 3\ntrain: images\n"}, "car", "own order"),
     ],
 )

@@ -1,4 +1,4 @@
-"""data.yaml as people have it. The pictures are empty files: nothing here looks into them."""
+"""data.yaml as people have it. The images are empty files: nothing here looks into them."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ def test_a_list_may_name_pictures_in_several_ways(tree: Tree) -> None:
     (root / "lists").mkdir()
     (root / "lists/train.txt").write_bytes(
         f"../images/train/a.jpg\r\n{root}/images/train/b.png\r\nimages\\val\\c.jpg\r\n"
-        "./gone.jpg\r\n# no picture\r\n".encode()
+        "./gone.jpg\r\n# no image\r\n".encode()
     )
     _, splits, kinds = found(file)
     assert splits["train"] == ["images/train/a.jpg", "images/train/b.png", "images/val/c.jpg"]

@@ -1,4 +1,4 @@
-"""What is found in data sets, and what of them is trained on."""
+"""What is found in datasets, and what of them is trained on."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_labels_are_found_where_people_put_them(shapes: Shapes, place: str) -> N
 
 
 def spoil(folder: Path, what: str) -> None:
-    """Do one thing to a data set that people's data sets have."""
+    """Do one thing to a dataset that people's datasets have."""
     pictures, labels = folder / "images/train", folder / "labels/train"
     if what == "class_id":
         line(folder, "7 .5 .5 .1 .1")

@@ -1,4 +1,4 @@
-"""The private view of a data set that one job trains on."""
+"""The private view of a dataset that one job trains on."""
 
 from __future__ import annotations
 

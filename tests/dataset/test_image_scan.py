@@ -1,4 +1,4 @@
-"""Fingerprints of content, and the memory of pictures once looked at."""
+"""Fingerprints of content, and the memory of images once looked at."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_a_second_look_decodes_nothing_but_what_changed(
     assert len(decoded) == 10
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b'{"format": 1}', b'{"format": 1, "pictures": 3}'])
+@pytest.mark.parametrize("content", [b"", b"{", b'{"format": 1}', b'{"format": 1, "images": 3}'])
 def test_a_damaged_memory_only_costs_time(shapes: Shapes, content: bytes) -> None:
     folder = shapes()
     first = checked(folder).fingerprint

@@ -1,4 +1,4 @@
-"""Data sets as public bug reports of converters and trainers tell of them."""
+"""Datasets as public bug reports of converters and trainers tell of them."""
 
 from __future__ import annotations
 

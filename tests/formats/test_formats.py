@@ -135,7 +135,7 @@ def test_coco_keeps_holes_to_the_pixel(found: Annotations) -> None:
 
 
 def test_large_pictures_are_written_at_once() -> None:
-    """Only an object's own box is drawn, whatever the picture's size."""
+    """Only an object's own box is drawn, whatever the image's size."""
     ring = tuple((3000.0 + x, 2000.0 + y) for x, y in ((0, 0), (40, 0), (40, 30), (0, 30)))
     hole = tuple((3000.0 + x, 2000.0 + y) for x, y in ((10, 10), (10, 20), (20, 20), (20, 10)))
     far = tuple((x + 50, y) for x, y in ring)
@@ -269,7 +269,7 @@ def test_what_people_do_in_label_studio_is_read() -> None:
 
 @pytest.mark.parametrize("turned", [0, 90, 180, 270])
 def test_what_was_drawn_in_a_turned_picture_is_turned_back(turned: int) -> None:
-    """A picture of 200 × 100 that lies on its side is 100 × 200; the corner moves round."""
+    """An image of 200 × 100 that lies on its side is 100 × 200; the corner moves round."""
     wide, high = (100, 200) if turned in (90, 270) else (200, 100)
     x, y = {0: (20, 10), 90: (70, 20), 180: (150, 70), 270: (10, 150)}[turned]  # as it is seen
     w, h = (30, 20) if turned in (0, 180) else (20, 30)
@@ -332,7 +332,7 @@ def test_several_labels_are_as_many_objects_and_ids_need_not_be_unique() -> None
             "'image_id': its id must be",
         ),
         (lambda: rle.decode({"size": [2, 2], "counts": [1]}), "run lengths"),
-        (lambda: rle.decode({"size": [2, 2], "counts": [4]}, (3, 2)), "its picture of 3 × 2"),
+        (lambda: rle.decode({"size": [2, 2], "counts": [4]}, (3, 2)), "its image of 3 × 2"),
         (lambda: rle.decode({"size": [10**5, 10**5], "counts": [10**10]}), "pixels at most"),
         (lambda: rle.decode({"size": [-2, -2], "counts": [4]}), "pixels at most"),
         (lambda: from_yolo("7 .5 .5 .1 .1", NAMES, (9, 9)), "Line 1 of the labels: class id 7"),
