@@ -51,6 +51,7 @@ def compare(options: argparse.Namespace, scratch: Path) -> int:
     ultralytics_env.prepare()
     from dataset.inspection import check
     from evaluation.evaluator import evaluate
+    from evaluation.target import EvaluationTarget
     from inference.onnx_engine import OnnxEngine
     from inference.torch_engine import TorchEngine
     from models_store.description import ModelDescription
@@ -71,15 +72,13 @@ def compare(options: argparse.Namespace, scratch: Path) -> int:
         output.mkdir()
         began = time.perf_counter()
         found = evaluate(
-            folder,
-            dataset,
-            "val",
+            EvaluationTarget(folder, dataset),
             settings,
             output=output,
             progress=lambda *_: None,
             loaded=(engine, description),
         )
-        columns[name] = found.figures
+        columns[name] = found.metrics
         print(f"{name}: {time.perf_counter() - began:.1f} s", file=sys.stderr)
     columns["Ultralytics"] = validated(theirs, dataset.materialise(scratch / "view"), options.imgsz)
     print(f"{description.task}, {len(dataset.splits['val'])} pictures, imgsz {description.imgsz}")

@@ -119,7 +119,7 @@ async def run(url: str, data: Path, options: argparse.Namespace, versions: list[
         print(
             f"worse: {refused.get('status') or refused['action']}", *refused["reasons"], sep="\n  "
         )
-        faults = 0 if any("fell from" in reason for reason in refused["reasons"]) else 1
+        faults = 0 if any("regressed from" in reason for reason in refused["reasons"]) else 1
         await client.call("POST", f"/models/{worse}/promote", {"force": True})
         found = await client.promote(better)  # evaluates it, and promotes it at once
         print("better:", found["reasons"])

@@ -1,4 +1,4 @@
-"""How well pictures are classified, collected picture by picture."""
+"""Metrics of classifiers, accumulated image by image."""
 
 from __future__ import annotations
 
@@ -9,34 +9,43 @@ from numpy.typing import NDArray
 
 from dataset.class_matching import JoinedClasses
 from evaluation.confusion import class_scores, classifier_scores
+from evaluation.results import ImageErrors, SplitMetrics
 from inference.prediction import Prediction
-from models_store.description import ModelDescription
 
 TOP = 5
-BINS = 10  # of confidence, in the reliability diagram
+BINS = 10  # confidence bins of the reliability diagram
 
 
 class ClassificationMetrics:
-    """Collects one split."""
+    """Accuracy, confusion matrix and reliability of one split.
 
-    def __init__(self, description: ModelDescription, classes: JoinedClasses) -> None:
-        self.description, self.classes = description, classes
+    `update` counts one image, `compute` returns the metrics of the images so far, `reset` forgets
+    them.
+    """
+
+    def __init__(self, classes: JoinedClasses) -> None:
+        """`classes`: the union of the model's and the dataset's classes."""
+        self.classes = classes
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget every image."""
         self._names: list[str] = []
         self._true: list[int] = []
         self._pred: list[int] = []
         self._top5: list[bool] = []
         self._conf: list[float] = []
 
-    def add(self, name: str, true: int, prediction: Prediction) -> tuple[tuple[float, ...], str]:
-        """Count one picture.
+    def update(self, name: str, true: int, prediction: Prediction) -> ImageErrors:
+        """Count one image.
 
         Args:
-            name: Of the picture.
-            true: Its class, an id of the joined classes.
-            prediction: The best classes, the best first.
+            name: Path of the image in the dataset.
+            true: Its class, an id in `classes.names`.
+            prediction: The most probable classes, the best first.
 
         Returns:
-            How bad it is, to be sorted by, and why in words; empty if it is right.
+            The error, if the best class is wrong; severity is its confidence.
         """
         best, confidence = int(prediction.class_ids[0]), float(prediction.scores[0])
         self._names.append(name)
@@ -45,30 +54,30 @@ class ClassificationMetrics:
         self._top5.append(true in prediction.class_ids[:TOP].tolist())
         self._conf.append(confidence)
         if best == true:
-            return (0.0,), ""
+            return ImageErrors((0.0,), "")
         names = self.classes.names
-        return (confidence,), f"{names[best]} ({confidence:.2f}) instead of {names[true]}"
+        reason = f"{names[best]} ({confidence:.2f}) instead of {names[true]}"
+        return ImageErrors((confidence,), reason)
 
-    @property
-    def instances(self) -> int:
-        return len(self._true)
+    def compute(self) -> SplitMetrics:
+        """The metrics of the images so far."""
+        matrix = self._matrix()
+        top5 = float(np.mean(self._top5)) if self._top5 else 0.0
+        return SplitMetrics(
+            summary=classifier_scores(matrix) | {"accuracy_top5": top5},
+            report=self._report(matrix),
+            predictions=self._predictions(),
+            instances=len(self._true),
+        )
 
-    @property
-    def matrix(self) -> NDArray[np.int64]:
+    def _matrix(self) -> NDArray[np.int64]:
         """(c, c) counts: rows are true classes, columns predicted ones."""
         count = len(self.classes.names)
         matrix = np.zeros((count, count), np.int64)
         np.add.at(matrix, (self._true, self._pred), 1)
         return matrix
 
-    def figures(self) -> dict[str, float]:
-        """The flat summary."""
-        top5 = float(np.mean(self._top5)) if self._top5 else 0.0
-        return classifier_scores(self.matrix) | {"accuracy_top5": top5}
-
-    def report(self) -> dict[str, Any]:
-        """The parts of the report that are about classification."""
-        matrix = self.matrix
+    def _report(self, matrix: NDArray[np.int64]) -> dict[str, Any]:
         scores = class_scores(matrix)
         rows = [
             {
@@ -93,8 +102,7 @@ class ClassificationMetrics:
             "curves": {"reliability": self._reliability()},
         }
 
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """What a comparison needs, picture by picture."""
+    def _predictions(self) -> dict[str, NDArray[Any]]:
         return {
             "images": np.array(self._names, np.str_),
             "true": np.array(self._true, np.int64),
@@ -105,7 +113,7 @@ class ClassificationMetrics:
         }
 
     def _reliability(self) -> dict[str, list[Any]]:
-        """Per bin of confidence: how many pictures, and how many of them are right."""
+        """Of each confidence bin: the number of images, and the share of them that is right."""
         right = np.array(self._true) == np.array(self._pred)
         bins = np.minimum((np.array(self._conf) * BINS).astype(int), BINS - 1)
         counts = np.bincount(bins, minlength=BINS)

@@ -1,4 +1,4 @@
-"""Figures of a classifier from its confusion matrix, equal to scikit-learn's report."""
+"""Metrics of a classifier from its confusion matrix, equal to scikit-learn's report."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class ClassScores:
-    """Per class (c,); 0 where a figure is not defined, as scikit-learn has it."""
+    """Metrics of each class, (c,); 0 where one is not defined, as in scikit-learn."""
 
     precision: Array
     recall: Array
     f1: Array
-    support: NDArray[np.int64]  # pictures of the class
-    occurs: NDArray[np.bool_]  # as the truth or as a prediction
+    support: NDArray[np.int64]  # images of the class
+    occurs: NDArray[np.bool_]  # whether the class is the truth or a prediction of some image
 
 
 def class_scores(matrix: NDArray[np.integer]) -> ClassScores:

@@ -1,14 +1,14 @@
-"""How well boxes, masks and key points are found, collected picture by picture.
+"""Metrics of detection, segmentation and pose models, accumulated image by image.
 
-Two ways of counting: the curve, from every detection above a confidence of 0.001, counted as
-Ultralytics' validation does; and what is served, with the model's own thresholds.
+Detections are counted twice. The precision-recall curves take every detection above a confidence
+of 0.001, as Ultralytics' validation does. The serving metrics take the predictions that a client
+gets, at the model's own thresholds.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from dataset.class_matching import JoinedClasses
 from evaluation.average_precision import ClassCurves, ap_per_class, f1_of
 from evaluation.ground_truth import GroundTruth, mask_predictions, served_masks
 from evaluation.matching import keypoint_similarity, mask_iou, match, pair
+from evaluation.results import ImageErrors, SplitMetrics
 from formats.geometry import box_iou
 from inference.nms import non_max_suppression
 from inference.postprocess import MAX_DET, Outputs
@@ -25,61 +26,72 @@ from inference.prediction import Prediction
 from inference.preprocess import Letterbox
 from models_store.description import ModelDescription
 
-CONFIDENCE = 0.001  # from which detections count for the curve
-IOU = 0.7  # of its non-maximum suppression
+CONFIDENCE = 0.001  # lowest confidence of a detection on the curves
+IOU = 0.7  # NMS threshold of the curves
 BACKGROUND = "background"
-CURVE_STEP = 10  # every tenth point of a curve goes into the report
+CURVE_STEP = 10  # every tenth point of a curve is in the report
 
 Ids = NDArray[np.int64]
 
 
 class DetectionMetrics:
-    """Collects one split; `prefix` of the second kind of figures is `mask_` or `pose_`."""
+    """Average precision, confusion matrix and serving metrics of one split.
+
+    `update` counts one image, `compute` returns the metrics of the images so far, `reset` forgets
+    them. Segmentation and pose models have metrics of boxes and of a second kind, whose names
+    begin with `mask_` or `pose_`.
+    """
 
     def __init__(self, description: ModelDescription, classes: JoinedClasses) -> None:
+        """`classes`: the union of the model's and the dataset's classes."""
         self.description, self.classes = description, classes
         second = {"segment": "mask", "pose": "pose"}.get(description.task)
         self.kinds: tuple[str, ...] = ("box", second) if second else ("box",)
-        count = len(classes.names)
+        absent = set(classes.absent)
+        self._ignored = [i for i in range(classes.known) if classes.names[i] in absent]
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget every image."""
+        count = len(self.classes.names)
         self._tp: dict[str, list[NDArray[np.bool_]]] = {kind: [] for kind in self.kinds}
         self._conf: list[NDArray[np.float32]] = []
         self._pred: list[Ids] = []
         self._target: list[Ids] = []
         self._names: list[str] = []
-        self._errors: list[tuple[int, int, int]] = []  # right, false, missed
-        self._served = {kind: np.zeros((count, 2), np.int64) for kind in self.kinds}  # right, false
-        self.matrix = np.zeros((count + 1, count + 1), np.int64)
-        names = set(classes.absent)
-        self._unjudged = [i for i in range(classes.known) if classes.names[i] in names]
+        self._counts: list[tuple[int, int, int]] = []  # TP, FP, FN of each image
+        self._served = {kind: np.zeros((count, 2), np.int64) for kind in self.kinds}  # TP, FP
+        self._matrix = np.zeros((count + 1, count + 1), np.int64)
 
-    def add(
+    def update(
         self,
         name: str,
         outputs: Outputs,
         place: Letterbox,
         truth: GroundTruth,
         prediction: Prediction,
-    ) -> tuple[tuple[float, ...], str]:
-        """Count one picture.
+    ) -> ImageErrors:
+        """Count one image.
 
         Args:
-            name: Of the picture.
-            outputs: The network's for the curve, without a batch dimension.
-            place: Where the picture lay in the network's square for those.
-            truth: Its objects.
-            prediction: What is served.
+            name: Path of the image in the dataset.
+            outputs: Raw network outputs, without the batch dimension; for the curves.
+            place: Letterbox of the image in the network's input for `outputs`.
+            truth: The annotated objects, in pixels of the image.
+            prediction: What a client gets, in pixels of the image.
 
         Returns:
-            How bad it is, to be sorted by, and why in words; empty if nothing is wrong.
+            The false and missed boxes; severity is (their number, highest confidence of a
+            false one).
         """
         self._names.append(name)
-        self._add_curve(outputs, truth, place)
-        judged = ~np.isin(prediction.class_ids, self._unjudged)
+        self._update_curves(outputs, truth, place)
+        counted = ~np.isin(prediction.class_ids, self._ignored)
         if len(self.kinds) > 1:
-            self._add_second(outputs, place, truth, prediction, judged)
-        return self._add_served(truth, prediction, judged)
+            self._update_second_kind(outputs, place, truth, prediction, counted)
+        return self._update_served(truth, prediction, counted)
 
-    def _add_curve(self, outputs: Outputs, truth: GroundTruth, place: Letterbox) -> None:
+    def _update_curves(self, outputs: Outputs, truth: GroundTruth, place: Letterbox) -> None:
         nc = len(self.description.names)
         boxes, scores, ids, extra = non_max_suppression(
             outputs[0], nc, CONFIDENCE, IOU, MAX_DET, multi_label=True
@@ -101,15 +113,15 @@ class DetectionMetrics:
         self._pred.append(ids)
         self._target.append(truth.class_ids)
 
-    def _add_second(
+    def _update_second_kind(
         self,
         outputs: Outputs,
         place: Letterbox,
         truth: GroundTruth,
         prediction: Prediction,
-        judged: NDArray[np.bool_],
+        counted: NDArray[np.bool_],
     ) -> None:
-        """The served masks or poses."""
+        """Count the served masks or poses."""
         kind = self.kinds[1]
         if kind == "mask":
             shape = outputs[1].shape[1:]
@@ -119,50 +131,63 @@ class DetectionMetrics:
             assert truth.keypoints is not None
             assert prediction.keypoints is not None
             overlap = keypoint_similarity(truth.keypoints, prediction.keypoints, truth.boxes)
-        ids = prediction.class_ids[judged]
-        right = match(ids, truth.class_ids, overlap[:, judged])[:, 0]
+        ids = prediction.class_ids[counted]
+        right = match(ids, truth.class_ids, overlap[:, counted])[:, 0]
         np.add.at(self._served[kind], (ids, np.where(right, 0, 1)), 1)
 
-    def _add_served(
-        self, truth: GroundTruth, prediction: Prediction, judged: NDArray[np.bool_]
-    ) -> tuple[tuple[float, ...], str]:
-        ids, scores = prediction.class_ids[judged], prediction.scores[judged]
-        overlap = box_iou(truth.boxes, prediction.boxes[judged])
+    def _update_served(
+        self, truth: GroundTruth, prediction: Prediction, counted: NDArray[np.bool_]
+    ) -> ImageErrors:
+        """Count the served boxes."""
+        ids, scores = prediction.class_ids[counted], prediction.scores[counted]
+        overlap = box_iou(truth.boxes, prediction.boxes[counted])
         right = match(ids, truth.class_ids, overlap)[:, 0]
         np.add.at(self._served["box"], (ids, np.where(right, 0, 1)), 1)
         paired = pair(overlap)
         none = len(self.classes.names)
         for true, j in zip(truth.class_ids, paired, strict=True):
-            self.matrix[true, ids[j] if j >= 0 else none] += 1
-        alone = np.setdiff1d(np.arange(len(ids)), paired)
-        np.add.at(self.matrix[none], ids[alone], 1)
+            self._matrix[true, ids[j] if j >= 0 else none] += 1
+        unpaired = np.setdiff1d(np.arange(len(ids)), paired)
+        np.add.at(self._matrix[none], ids[unpaired], 1)
 
         missed = Counter(truth.class_ids.tolist())
         missed.subtract(ids[right].tolist())
         false = Counter(ids[~right].tolist())
         errors = int((~right).sum()), len(truth) - int(right.sum())
-        self._errors.append((int(right.sum()), *errors))
-        surest = float(scores[~right].max(initial=0))
-        return (float(sum(errors)), surest), self._reason(missed, false, surest)
+        self._counts.append((int(right.sum()), *errors))
+        highest = float(scores[~right].max(initial=0))
+        return ImageErrors((float(sum(errors)), highest), self._reason(missed, false, highest))
 
-    def _reason(self, missed: Counter[int], false: Counter[int], surest: float) -> str:
+    def _reason(self, missed: Counter[int], false: Counter[int], highest: float) -> str:
+        """Such as "missed 2 car; false 1 tram (up to 0.81)"; empty without an error."""
         parts = []
-        if lacking := self._shown(missed):
-            parts.append(f"missed {lacking}")
-        if wrong := self._shown(false):
-            parts.append(f"false {wrong} (up to {surest:.2f})")
+        if names := self._by_class(missed):
+            parts.append(f"missed {names}")
+        if names := self._by_class(false):
+            parts.append(f"false {names} (up to {highest:.2f})")
         return "; ".join(parts)
 
-    def _shown(self, counts: Counter[int]) -> str:
+    def _by_class(self, counts: Counter[int]) -> str:
         return ", ".join(
             f"{count} {self.classes.names[i]}" for i, count in counts.most_common() if count > 0
         )
 
-    # --- what comes of it
+    def compute(self) -> SplitMetrics:
+        """The metrics of the images so far."""
+        curves = self._curves()
+        return SplitMetrics(
+            summary=self._summary(curves),
+            report=self._report(curves),
+            predictions=self._predictions(),
+            instances=self._instances,
+        )
 
-    @cached_property
-    def curves(self) -> dict[str, ClassCurves]:
-        """Of each kind, once the split is complete."""
+    @property
+    def _instances(self) -> int:
+        return sum(map(len, self._target))
+
+    def _curves(self) -> dict[str, ClassCurves]:
+        """The curves of each kind."""
         rest = (
             _joined(self._conf, np.float32),
             _joined(self._pred, np.int64),
@@ -170,48 +195,41 @@ class DetectionMetrics:
         )
         return {kind: ap_per_class(_joined(self._tp[kind], bool, 10), *rest) for kind in self.kinds}
 
-    @property
-    def instances(self) -> int:
-        return sum(map(len, self._target))
-
-    def serving(self, kind: str = "box") -> dict[str, float]:
-        """Figures of what is served, over all objects of all classes."""
+    def _at_serving(self, kind: str) -> dict[str, float]:
+        """Serving metrics over all objects of all classes, and the serving confidence."""
         right, false = (int(n) for n in self._served[kind].sum(0))
-        missed = self.instances - right
-        return {"confidence": self.description.confidence} | _counted(right, false, missed)
+        missed = self._instances - right
+        return {"confidence": self.description.confidence} | shares(right, false, missed)
 
-    def figures(self) -> dict[str, float]:
-        """The flat summary."""
-        found: dict[str, float] = {"accuracy": self.serving()["accuracy"]}
-        for kind, curves in self.curves.items():
-            means = curves.mean_at_best()
-            means |= {"mAP50": curves.map50, "mAP50_95": curves.map50_95}
+    def _summary(self, curves: Mapping[str, ClassCurves]) -> dict[str, float]:
+        found: dict[str, float] = {"accuracy": self._at_serving("box")["accuracy"]}
+        for kind, of_kind in curves.items():
+            means = of_kind.mean_at_best()
+            means |= {"mAP50": of_kind.map50, "mAP50_95": of_kind.map50_95}
             found |= {_prefix(kind) + name: value for name, value in means.items()}
         return found
 
-    def report(self) -> dict[str, Any]:
-        """The parts of the report that are about detection."""
+    def _report(self, curves: Mapping[str, ClassCurves]) -> dict[str, Any]:
         found: dict[str, Any] = {}
-        for kind, curves in self.curves.items():
-            best = {"confidence": curves.confidence} | curves.mean_at_best()
+        for kind, of_kind in curves.items():
+            best = {"confidence": of_kind.confidence} | of_kind.mean_at_best()
             found |= {f"{_prefix(kind)}at_best_f1": best}
-            found |= {f"{_prefix(kind)}at_serving": self.serving(kind)}
+            found |= {f"{_prefix(kind)}at_serving": self._at_serving(kind)}
         return found | {
-            "classes": self._class_rows(),
+            "classes": self._class_rows(curves),
             "confusion": {
                 "labels": [*self.classes.names, BACKGROUND],
-                "matrix": self.matrix.tolist(),
+                "matrix": self._matrix.tolist(),
                 "confidence": self.description.confidence,
             },
-            "curves": {kind: self._sampled(found) for kind, found in self.curves.items()},
+            "curves": {kind: self._sampled(of_kind) for kind, of_kind in curves.items()},
         }
 
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """What a comparison needs, picture by picture."""
+    def _predictions(self) -> dict[str, NDArray[Any]]:
         lengths = [len(conf) for conf in self._conf]
         targets = [len(target) for target in self._target]
         order = np.arange(len(self._names))
-        counts = np.array(self._errors, np.int64).reshape(-1, 3)
+        counts = np.array(self._counts, np.int64).reshape(-1, 3)
         seconds = {f"tp_{kind}": _joined(self._tp[kind], bool, 10) for kind in self.kinds[1:]}
         return seconds | {
             "images": np.array(self._names, np.str_),
@@ -227,8 +245,8 @@ class DetectionMetrics:
             "missed": counts[:, 2],
         }
 
-    def _class_rows(self) -> list[dict[str, Any]]:
-        """The classes that occur, as objects or as false detections."""
+    def _class_rows(self, curves: Mapping[str, ClassCurves]) -> list[dict[str, Any]]:
+        """A row for each class that has an object or a false detection."""
         instances = Counter(int(i) for target in self._target for i in target)
         images = Counter(int(i) for target in self._target for i in np.unique(target))
         rows = []
@@ -238,21 +256,21 @@ class DetectionMetrics:
                 continue
             row: dict[str, Any] = {"class_id": i, "name": name}
             row |= {"images": images[i], "instances": instances[i]}
-            for kind, found in self.curves.items():
-                row |= _class_figures(found, i, _prefix(kind))
-                row |= {f"{_prefix(kind)}at_serving": self._served_of(kind, i, instances[i])}
+            for kind, of_kind in curves.items():
+                row |= _class_metrics(of_kind, i, _prefix(kind))
+                row |= {f"{_prefix(kind)}at_serving": self._class_at_serving(kind, i, instances[i])}
             missed = instances[i] - right
             row |= {"accuracy": row["at_serving"].pop("accuracy")}
             row |= {"true_positives": right, "false_positives": false, "missed": missed}
             rows.append(row)
         return rows
 
-    def _served_of(self, kind: str, class_id: int, instances: int) -> dict[str, float]:
+    def _class_at_serving(self, kind: str, class_id: int, instances: int) -> dict[str, float]:
         right, false = (int(n) for n in self._served[kind][class_id])
-        return _counted(right, false, instances - right)
+        return shares(right, false, instances - right)
 
     def _sampled(self, curves: ClassCurves) -> dict[str, Any]:
-        """Means over the classes, and each class, at a hundred points."""
+        """The curves at every tenth point: means over the classes, and each class."""
         points = slice(0, None, CURVE_STEP)
         parts = {
             "precision": curves.precision,
@@ -278,20 +296,24 @@ class DetectionMetrics:
 
 
 def _prefix(kind: str) -> str:
-    """Of the kind's figures."""
+    """What the names of a kind's metrics begin with."""
     return "" if kind == "box" else f"{kind}_"
 
 
-def _counted(right: int, false: int, missed: int) -> dict[str, float]:
+def shares(right: int, false: int, missed: int) -> dict[str, float]:
+    """Precision, recall, F1 and accuracy from the counts TP, FP and FN; 0 without a TP.
+
+    Accuracy is TP / (TP + FP + FN).
+    """
     precision = right / (right + false) if right else 0.0
     recall = right / (right + missed) if right else 0.0
     accuracy = right / (right + false + missed) if right else 0.0
-    shares = {"precision": precision, "recall": recall, "f1_score": f1_of(precision, recall)}
-    return shares | {"accuracy": accuracy}
+    f1 = f1_of(precision, recall)
+    return {"precision": precision, "recall": recall, "f1_score": f1, "accuracy": accuracy}
 
 
-def _class_figures(curves: ClassCurves, class_id: int, prefix: str) -> dict[str, float | None]:
-    """None where a class has no object."""
+def _class_metrics(curves: ClassCurves, class_id: int, prefix: str) -> dict[str, float | None]:
+    """The metrics of one class at the best F1; each is None where the class has no object."""
     found = np.flatnonzero(curves.classes == class_id)
     names = ("precision", "recall", "f1_score", "mAP50", "mAP50_95")
     if not len(found):
@@ -305,6 +327,7 @@ def _class_figures(curves: ClassCurves, class_id: int, prefix: str) -> dict[str,
 
 
 def _joined(parts: Sequence[NDArray[Any]], kind: Any, width: int | None = None) -> NDArray[Any]:
+    """The parts in one array of dtype `kind`: (n,), or (n, width)."""
     if parts:
         return np.concatenate(parts).astype(kind, copy=False)
     return np.zeros((0,) if width is None else (0, width), kind)

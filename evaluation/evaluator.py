@@ -1,7 +1,8 @@
-"""Measuring a model on a split of a data set, with the engine that serves it.
+"""Evaluation of a model on a split of a dataset, with the engine that serves it.
 
-Every picture goes the way a request's does: decoded, put into the network's square, run alone,
-postprocessed. Needs no torch unless the engine does.
+Each image takes the path of a request: decoded, letterboxed, run alone, postprocessed. Detectors
+run a second time where Ultralytics' validation would letterbox the image differently. PyTorch is
+imported only if the engine needs it.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from evaluation.ground_truth import GroundTruth
 from evaluation.matching import PAIRED
 from evaluation.plots import write_plots
 from evaluation.store import PLOTS, PREDICTIONS, REPORT, WORST
+from evaluation.target import EvaluationTarget
 from evaluation.worst_images import WorstImage, WorstImages, class_panel
 from inference.engine import Engine, load_engine
 from inference.images import decode
@@ -35,13 +37,119 @@ from inference.preprocess import Letterbox, prepare
 from models_store.description import ModelDescription
 from settings import Settings
 
+STEPS = ("preprocess", "inference", "postprocess")
+SHOWN = 10  # class names in a note
+
+DETECTION = {
+    "accuracy": "TP / (TP + FP + FN) over all objects, of the predictions that are served: at the "
+    "model's serving confidence and IoU threshold. A detection is right (TP) if it overlaps an "
+    f"object of its class by an IoU of {PAIRED} or more, and no detection of higher confidence "
+    "has matched that object. Other detections are false (FP), other objects missed (FN).",
+    "precision, recall, f1_score": "Averages over the classes at the one confidence where the "
+    "smoothed mean F1 of the classes is best, at IoU 0.5, as in Ultralytics.",
+    "at_serving": "TP / (TP + FP), TP / (TP + FN) and their harmonic mean over all objects, at "
+    "the serving confidence.",
+    "mAP50, mAP50_95": f"Mean average precision at IoU 0.5, and averaged over IoU 0.5 to 0.95 "
+    f"(COCO's 101 points), from all detections above confidence {CONFIDENCE:g}, NMS IoU {IOU:g}, "
+    f"at most {MAX_DET} per image, several classes per box, as in Ultralytics' validation.",
+    "confusion": "Rows are the truth, columns the predictions that are served. Detections and "
+    f"objects are paired by an IoU above {PAIRED}, whatever their class; the last row and column "
+    "are for those without a partner.",
+    "masks, poses": "accuracy and confusion are about the boxes. The other metrics of masks "
+    "and poses are mask_… and pose_…, by IoU of the masks and by object keypoint similarity.",
+}
+CLASSIFICATION = {
+    "accuracy": "Share of images whose most probable class is right (top-1).",
+    "accuracy_top5": "Share of images whose true class is among the five most probable.",
+    "precision, recall, f1_score": "Averages over the classes that occur as truth or prediction "
+    "(scikit-learn's macro average).",
+    "confusion": "Rows are the truth, columns the most probable class.",
+}
+TIMES = {
+    "inference_time": "Median milliseconds per image, one at a time, in a process of low priority "
+    "beside the service: two evaluations compare only where the machine was equally busy. "
+    "preprocess_time is from file bytes to network input, postprocess_time to the prediction."
+}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The result of one evaluation.
+
+    Attributes:
+        metrics: Metric name to value, from 0 to 1; times in milliseconds, images a count.
+        report: The content of report.json.
+    """
+
+    metrics: dict[str, float]
+    report: dict[str, Any]
+
+
+def evaluate(
+    target: EvaluationTarget,
+    settings: Settings,
+    *,
+    output: Path,
+    progress: Callable[[int, int], None],
+    job_id: str | None = None,
+    loaded: tuple[Engine, ModelDescription] | None = None,
+) -> Evaluation:
+    """Evaluate a model on a split and write the report.
+
+    Args:
+        target: The model and the split.
+        settings: Decide the device and the largest image.
+        output: Existing folder for report.json, plots/, worst/ and predictions.npz.
+        progress: Called with the number of images done and their total; may raise to cancel.
+        job_id: Job that the report names.
+        loaded: Engine and description to use instead of those in the model's folder.
+
+    Raises:
+        ValidationFailed: The dataset's task is not the model's.
+    """
+    engine, description = loaded or load_engine(target.model_folder, settings)
+    if description.task != target.dataset.task:
+        raise ValidationFailed(
+            f"The model's task is {description.task}, the dataset's is {target.dataset.task}. "
+            f"Evaluate the model on a dataset for {description.task}."
+        )
+    run = _EvaluationPass(engine, description, target.dataset, settings)
+    images = target.images
+    engine.run(np.zeros((1, *(description.imgsz,) * 2, description.channels), np.uint8), wide=True)
+    for done, image in enumerate(images):
+        progress(done, len(images))
+        run.update(image)
+    progress(len(images), len(images))
+
+    found, speed = run.metrics.compute(), run.speed()
+    metrics = found.summary | {f"{step}_time": speed[step] for step in STEPS}
+    metrics["images"] = float(len(images))
+    np.savez_compressed(output / PREDICTIONS, **found.predictions)  # type: ignore[arg-type]
+    report = _header(target, description, engine.backend) | {
+        "figures": metrics,
+        "notes": [*target.notes, *_class_notes(run.classes, description)],
+        "unknown_classes": list(run.classes.unknown),
+        "absent_classes": list(run.classes.absent),
+        **found.report,
+        "speed": speed,
+        "worst": run.worst.write(output / WORST, settings.max_pixels),
+        "definitions": (CLASSIFICATION if description.task == "classify" else DETECTION) | TIMES,
+        "created_at": now(),
+        "job_id": job_id,
+    }
+    report["dataset"]["instances"] = found.instances
+    (output / PLOTS).mkdir(exist_ok=True)
+    report["plots"] = write_plots(report, output / PLOTS)
+    (output / REPORT).write_text(json.dumps(report, allow_nan=False), encoding="utf-8")
+    return Evaluation(metrics, report)
+
 
 @dataclass(frozen=True, slots=True)
 class ValidationLetterbox(Letterbox):
-    """The shorter side is rounded up, where prediction rounds to the nearest pixel.
+    """A letterbox whose shorter side is rounded up, where `Letterbox` rounds to the nearest pixel.
 
-    As `BaseDataset.load_image` of Ultralytics 8.4.190, its floating-point steps included. Of 64
-    COCO pictures it concerns three, and moves mAP by 0.003.
+    As `BaseDataset.load_image` of Ultralytics 8.4.190, its floating-point steps included. It
+    differs for 3 of 64 COCO images, and moves mAP by 0.003.
     """
 
     @property
@@ -53,158 +161,25 @@ class ValidationLetterbox(Letterbox):
         )
 
 
-STEPS = ("preprocess", "inference", "postprocess")
-SHOWN = 10  # class names in a note
-
-DETECTION = {
-    "accuracy": "TP / (TP + FP + FN) over all objects, of what is served: at the model's serving "
-    "confidence and IoU threshold. A detection is right (TP) where it overlaps an object of its "
-    f"class that no surer one has taken by an IoU of {PAIRED} or more; other detections are "
-    "false (FP), other objects missed (FN).",
-    "precision, recall, f1_score": "Averages over the classes at the one confidence where the "
-    "smoothed mean F1 of the classes is best, at IoU 0.5, as Ultralytics has them.",
-    "at_serving": "TP / (TP + FP), TP / (TP + FN) and their harmonic mean over all objects, at "
-    "the serving confidence.",
-    "mAP50, mAP50_95": f"Mean average precision at IoU 0.5, and averaged over IoU 0.5 to 0.95 "
-    f"(COCO's 101 points), from all detections above {CONFIDENCE:g}, NMS IoU {IOU:g}, at most "
-    f"{MAX_DET} a picture, several classes a box, as Ultralytics' validation.",
-    "confusion": "Rows are the truth, columns what is served. Detections and objects are paired "
-    f"by an IoU above {PAIRED}, whatever their class; the last row and column are for those "
-    "without a partner.",
-    "masks, poses": "accuracy and confusion are about the boxes; the other figures of masks "
-    "and poses are mask_… and pose_…, by IoU of the masks and by object keypoint similarity.",
-}
-CLASSIFICATION = {
-    "accuracy": "Share of pictures whose best class is right (top-1).",
-    "accuracy_top5": "Share of pictures whose true class is among the five best.",
-    "precision, recall, f1_score": "Averages over the classes that occur as truth or prediction "
-    "(scikit-learn's macro average).",
-    "confusion": "Rows are the truth, columns the best class.",
-}
-TIMES = {
-    "inference_time": "Median milliseconds a picture, one at a time, in a process of low priority "
-    "beside the service: two evaluations compare only where the machine was as busy. "
-    "preprocess_time is from file bytes to network input, postprocess_time to the answer."
-}
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """One model on one split, measured with the engine that serves it.
-
-    Attributes:
-        figures: The flat summary, in 0 to 1; times in milliseconds.
-        report: Everything, JSON-able.
-    """
-
-    figures: dict[str, float]
-    report: dict[str, Any]
-
-
-def evaluate(
-    folder: Path,
-    dataset: Dataset,
-    split: str,
-    settings: Settings,
-    *,
-    output: Path,
-    progress: Callable[[int, int], None],
-    model_id: str = ":",
-    dataset_name: str = "",
-    job_id: str | None = None,
-    notes: Sequence[str] = (),
-    loaded: tuple[Engine, ModelDescription] | None = None,
-) -> Evaluation:
-    """Measure the model in `folder` on a split.
-
-    Args:
-        folder: Of a model: model.json, model.onnx, model.safetensors.
-        dataset: Of the model's task; classes are joined by name.
-        split: One of `dataset.splits`.
-        settings: Decide the device.
-        output: Existing folder for report.json, plots/, worst/ and predictions.npz.
-        progress: Told how many pictures of how many are done; may raise to end it.
-        model_id, dataset_name, job_id, notes: Said in the report.
-        loaded: An engine to measure in place of the one that serves.
-
-    Raises:
-        ValidationFailed: The data set is not of the model's task.
-    """
-    engine, description = loaded or load_engine(folder, settings)
-    if description.task != dataset.task:
-        raise ValidationFailed(
-            f"A model for {description.task} cannot be measured on data for {dataset.task}."
-        )
-    measured = _Measured(engine, description, dataset, settings)
-    images = dataset.scan().splits[split]
-    engine.run(np.zeros((1, *(description.imgsz,) * 2, description.channels), np.uint8), wide=True)
-    for done, image in enumerate(images):
-        progress(done, len(images))
-        measured.add(image)
-    progress(len(images), len(images))
-
-    speed = measured.speed()
-    figures = measured.tally.figures()
-    figures |= {f"{step}_time": speed[step] for step in STEPS}
-    figures["images"] = float(len(images))
-    name, _, version = model_id.partition(":")
-    classify = description.task == "classify"
-    report: dict[str, Any] = {
-        "model": {
-            "id": model_id,
-            "name": name,
-            "version": version,
-            "type": description.type,
-            "task": description.task,
-            "family": description.family,
-        },
-        "dataset": {
-            "name": dataset_name,
-            "fingerprint": dataset.fingerprint,
-            "split": split,
-            "images": len(images),
-            "instances": measured.tally.instances,
-        },
-        "engine": engine.backend,
-        "imgsz": description.imgsz,
-        "thresholds": _thresholds(description),
-        "figures": figures,
-        "notes": [*notes, *_notes(measured.classes, description)],
-        "unknown_classes": list(measured.classes.unknown),
-        "absent_classes": list(measured.classes.absent),
-        **measured.tally.report(),
-        "speed": speed,
-        "worst": measured.worst.write(output / WORST, settings.max_pixels),
-        "definitions": (CLASSIFICATION if classify else DETECTION) | TIMES,
-        "created_at": now(),
-        "job_id": job_id,
-    }
-    np.savez_compressed(output / PREDICTIONS, **measured.tally.arrays())  # type: ignore[arg-type]
-    (output / PLOTS).mkdir(exist_ok=True)
-    report["plots"] = write_plots(report, output / PLOTS)
-    (output / REPORT).write_text(json.dumps(report, allow_nan=False), encoding="utf-8")
-    return Evaluation(figures, report)
-
-
-class _Measured:
-    """The pictures seen so far."""
+class _EvaluationPass:
+    """One pass of a model over images: its metrics, worst images and times."""
 
     def __init__(
         self, engine: Engine, description: ModelDescription, dataset: Dataset, settings: Settings
     ) -> None:
         self.engine, self.description, self.dataset = engine, description, dataset
         self.classes = JoinedClasses.of(description.names, dataset.names)
-        self.tally: ClassificationMetrics | DetectionMetrics
+        self.metrics: ClassificationMetrics | DetectionMetrics
         if description.task == "classify":
-            self.tally = ClassificationMetrics(description, self.classes)
+            self.metrics = ClassificationMetrics(self.classes)
         else:
-            self.tally = DetectionMetrics(description, self.classes)
+            self.metrics = DetectionMetrics(description, self.classes)
         self.worst = WorstImages()
         self._max_pixels = settings.max_pixels
-        self._times: list[tuple[float, ...]] = []
+        self._times: list[tuple[float, ...]] = []  # seconds of each step, per image
 
-    def add(self, image: Path) -> None:
-        """One picture, the way that a request's goes."""
+    def update(self, image: Path) -> None:
+        """Predict one image, timed, and count it."""
         data = image.read_bytes()
         moments = [time.perf_counter()]
         pixels = decode(data, self._max_pixels)
@@ -218,10 +193,10 @@ class _Measured:
         self._times.append(tuple(b - a for a, b in pairwise(moments)))
 
         name = _relative(image, self.dataset.root)
-        if isinstance(self.tally, ClassificationMetrics):
+        if isinstance(self.metrics, ClassificationMetrics):
             true = int(self.classes.from_dataset[self.dataset.classes[image]])
             truth = class_panel(true, self.classes.names, (width, height))
-            badness, reason = self.tally.add(name, true, prediction)
+            errors = self.metrics.update(name, true, prediction)
         else:
             objects = GroundTruth.read(self.dataset, image, self.classes, width, height)
             truth = objects.as_prediction(self.dataset, self.classes)
@@ -229,10 +204,10 @@ class _Measured:
             if place.resized != Letterbox(width, height, self.description.imgsz).resized:
                 again = prepare(pixels, self.description, place)[None]
                 outputs = [output[0] for output in self.engine.run(again, wide=True)]
-            badness, reason = self.tally.add(name, outputs, place, objects, prediction)
-        if reason:
-            row = {"image": name, "score": badness[0], "reason": reason}
-            self.worst.offer(WorstImage(badness, image, row, truth, prediction))
+            errors = self.metrics.update(name, outputs, place, objects, prediction)
+        if errors.reason:
+            row = {"image": name, "score": errors.severity[0], "reason": errors.reason}
+            self.worst.offer(WorstImage(errors.severity, image, row, truth, prediction))
 
     def speed(self) -> dict[str, float]:
         """Median milliseconds of each step."""
@@ -243,7 +218,34 @@ class _Measured:
         }
 
 
+def _header(
+    target: EvaluationTarget, description: ModelDescription, backend: str
+) -> dict[str, Any]:
+    """The sections of the report that say what was measured, and how."""
+    name, _, version = target.model_id.partition(":")
+    return {
+        "model": {
+            "id": target.model_id,
+            "name": name,
+            "version": version,
+            "type": description.type,
+            "task": description.task,
+            "family": description.family,
+        },
+        "dataset": {
+            "name": target.dataset_name,
+            "fingerprint": target.dataset.fingerprint,
+            "split": target.split,
+            "images": len(target.images),
+        },
+        "engine": backend,
+        "imgsz": description.imgsz,
+        "thresholds": _thresholds(description),
+    }
+
+
 def _thresholds(description: ModelDescription) -> Mapping[str, Any]:
+    """Serving thresholds, and those of the curves; none of a classifier."""
     if description.task == "classify":
         return {}
     curve = {"confidence": CONFIDENCE, "iou": IOU, "max_det": MAX_DET}
@@ -251,7 +253,8 @@ def _thresholds(description: ModelDescription) -> Mapping[str, Any]:
     return serving | {"curve": curve}
 
 
-def _notes(classes: JoinedClasses, description: ModelDescription) -> list[str]:
+def _class_notes(classes: JoinedClasses, description: ModelDescription) -> list[str]:
+    """Remarks on classes that only the dataset or only the model has."""
     notes = []
     if classes.unknown:
         notes.append(
@@ -259,8 +262,8 @@ def _notes(classes: JoinedClasses, description: ModelDescription) -> list[str]:
         )
     if classes.absent:
         classify = description.task == "classify"
-        then = "such an answer is wrong" if classify else "detections of it are not judged"
-        notes.append(f"The data set has no class {_listed(classes.absent)}: {then}.")
+        then = "such a prediction is wrong" if classify else "detections of it are not counted"
+        notes.append(f"The dataset has no class {_listed(classes.absent)}: {then}.")
     return notes
 
 

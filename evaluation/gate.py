@@ -1,4 +1,4 @@
-"""The gate between a trained model and the traffic: one comparison, one verdict, its reasons."""
+"""The promotion gate: decides from two evaluation reports whether a new version is promoted."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ MAIN = {
     "pose": "pose_mAP50_95",
 }
 METRICS: tuple[str, ...] = get_args(Figure)
-TOLERANCE = 1e-9  # figures that differ by less are equal
-SHOWN = 5  # classes that are named one by one
+TOLERANCE = 1e-9  # metrics that differ by less are equal
+SHOWN = 5  # classes that are named
 
 Report = Mapping[str, Any]
 
 
 class Gate(BaseModel):
-    """What a new version must show beside the promoted one, on the same split.
+    """The conditions for a promotion: a new version against the promoted one, on the same split.
 
-    `min_gain` and `max_class_drop` are differences of figures from 0 to 1: 0.05 is five points.
+    `min_gain` and `max_class_drop` are differences of metrics from 0 to 1: 0.05 is five points.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -37,8 +37,8 @@ class Gate(BaseModel):
     dataset: str | None = Field(
         None,
         max_length=4096,
-        description="path or id of the data set; empty: one that both were evaluated on, else "
-        "what the new version was trained with",
+        description="path or id of the dataset; empty: one that both were evaluated on, else "
+        "the one that the new version was trained with",
     )
     split: str | None = Field(None, max_length=20, description="train, val or test (val)")
     metric: str | None = Field(
@@ -47,13 +47,13 @@ class Gate(BaseModel):
         "boxes, masks or poses otherwise",
         examples=["mAP50_95"],
     )
-    min_gain: float = Field(0.0, ge=-1, le=1, description="the least gain, from -1 to 1")
+    min_gain: float = Field(0.0, ge=-1, le=1, description="the smallest gain, from -1 to 1")
     max_class_drop: float = Field(
-        0.05, ge=0, le=1, description="what a single class may lose, from 0 to 1"
+        0.05, ge=0, le=1, description="how far a single class may regress, from 0 to 1"
     )
     allow_unmeasured: bool = Field(
         False,
-        description="true or false: promote although the data has no object of some class that "
+        description="true or false: promote although the dataset has no object of some class that "
         "the promoted version knows",
     )
 
@@ -65,12 +65,12 @@ class Gate(BaseModel):
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether to promote, and why.
+    """The gate's decision and its reasons.
 
     Attributes:
-        promote: The decision.
-        reasons: Sentences; of a refusal only what stands in the way.
-        comparison: What it was found in; None where no version was promoted before.
+        promote: Whether to promote.
+        reasons: Sentences; of a refusal, only the conditions that are not met.
+        comparison: The comparison that was judged; None if no version was promoted before.
     """
 
     promote: bool
@@ -79,7 +79,7 @@ class Verdict:
 
 
 def default_gate(settings: Settings) -> Gate:
-    """The gate of the settings, also where it is not asked of every promotion."""
+    """The gate of the settings, whether or not every promotion has to pass it."""
     return Gate(
         dataset=settings.gate_dataset,
         metric=settings.gate_metric,
@@ -96,23 +96,23 @@ def decide(
     known: Sequence[str] = (),
     old: tuple[Report, Report] | None = None,
 ) -> Verdict:
-    """Hold one evaluation's report against that of the promoted version.
+    """The gate's decision on a new version, from its report and the promoted version's.
 
-    A class is judged by the gate's metric where it is known per class, by its F1 otherwise; a
-    class that only the promoted version knows has fallen to 0. Of a class without an object in
-    the data nothing is known, so that stands in the way too, unless the gate allows it.
+    A class is judged by the gate's metric if the report has it per class, else by its F1. A class
+    that only the promoted version knows regressed to 0. A class without an object in the dataset
+    cannot be judged: the promotion is refused, unless the gate allows it.
 
     Args:
-        candidate: The report of the new version.
-        promoted: That of the promoted one on the same split; None: there is none.
-        gate: What is asked.
+        candidate: Report of the new version.
+        promoted: Report of the promoted version on the same split; None: no version is promoted.
+        gate: The conditions.
         known: The promoted version's classes.
-        old: Reports of the new and the promoted version on what was learned before, where the
-            new one has gone on from that (incremental training). There no gain is asked for, and
-            the whole may fall by no more than a class may.
+        old: Reports of the new and of the promoted version on the data learned before, after
+            incremental training. No gain is required there, and the metric may regress by
+            `max_class_drop`.
 
     Raises:
-        ValidationFailed: The metric is none of this kind of model's.
+        ValidationFailed: Models of this type do not have the metric.
         Conflict: The reports are of different splits.
     """
     if promoted is None:
@@ -122,7 +122,7 @@ def decide(
     for report in (promoted, candidate, *(old or ())):
         if metric not in METRICS or metric not in report["figures"]:
             known_metrics = ", ".join(name for name in METRICS if name in report["figures"])
-            raise ValidationFailed(f"'gate.metric' is {metric[:40]!r}; there is {known_metrics}.")
+            raise ValidationFailed(f"'gate.metric' is {metric[:40]!r}; use one of {known_metrics}.")
     compared = compare_reports(promoted, candidate)
     rows: list[dict[str, Any]] = compared["classes"]
     gains = [_gain(compared["figures"][metric], metric, gate)]
@@ -130,70 +130,72 @@ def decide(
         before = compare_reports(old[1], old[0])
         compared["old_data"] = {key: before[key] for key in ("dataset", "figures", "classes")}
         rows = rows + before["classes"]
-        gains.append(_kept(before["figures"][metric], metric, gate))
-    fallen, least = _falls(rows, metric, gate)
+        gains.append(_retention(before["figures"][metric], metric, gate))
+    regressed, summary = _regressions(rows, metric, gate)
     unmeasured = _unmeasured(rows, known)
-    stand = [sentence for enough, sentence in gains if not enough] + fallen[:SHOWN]
-    if len(fallen) > SHOWN:
-        stand.append(f"{len(fallen) - SHOWN} more classes fell by more than is allowed.")
+    failed = [sentence for enough, sentence in gains if not enough] + regressed[:SHOWN]
+    if len(regressed) > SHOWN:
+        failed.append(f"{len(regressed) - SHOWN} more classes regressed by more than is allowed.")
     if unmeasured and not gate.allow_unmeasured:
-        stand.append(f"{unmeasured} Give data with them, or allow it with allow_unmeasured.")
-    if stand:
-        return Verdict(False, tuple(stand), compared)
-    said = (*(sentence for _, sentence in gains), least, unmeasured)
-    return Verdict(True, tuple(sentence for sentence in said if sentence), compared)
+        failed.append(f"{unmeasured} Use a dataset that has them, or set allow_unmeasured.")
+    if failed:
+        return Verdict(False, tuple(failed), compared)
+    reasons = (*(sentence for _, sentence in gains), summary, unmeasured)
+    return Verdict(True, tuple(sentence for sentence in reasons if sentence), compared)
 
 
-def _gain(figure: Mapping[str, float], metric: str, gate: Gate) -> tuple[bool, str]:
-    gain = figure["b"] - figure["a"]
+def _gain(change: Mapping[str, float], metric: str, gate: Gate) -> tuple[bool, str]:
+    """Whether the metric gained enough, and a sentence that says so."""
+    gain = change["b"] - change["a"]
     enough = gain >= gate.min_gain - TOLERANCE
-    asked = f"at least {gate.min_gain:+.3g} is asked for" if gate.min_gain else "no loss is allowed"
-    return enough, f"{_went(figure, metric)} ({gain:+.3f}; {asked})."
+    required = f"at least {gate.min_gain:+.3g} is required" if gate.min_gain else "no loss allowed"
+    return enough, f"{_change(change, metric)} ({gain:+.3f}; {required})."
 
 
-def _kept(figure: Mapping[str, float], metric: str, gate: Gate) -> tuple[bool, str]:
-    """The same on old data."""
-    gain = figure["b"] - figure["a"]
+def _retention(change: Mapping[str, float], metric: str, gate: Gate) -> tuple[bool, str]:
+    """Whether the metric on the old data held well enough, and a sentence that says so."""
+    gain = change["b"] - change["a"]
     enough = gain >= -gate.max_class_drop - TOLERANCE
     allowed = f"a loss of {gate.max_class_drop:g} is allowed"
-    return enough, f"On the old data {_went(figure, metric)} ({gain:+.3f}; {allowed})."
+    return enough, f"On the old data {_change(change, metric)} ({gain:+.3f}; {allowed})."
 
 
-def _went(figure: Mapping[str, float], metric: str) -> str:
-    return f"{metric} went from {figure['a']:.3f} to {figure['b']:.3f}"
+def _change(change: Mapping[str, float], metric: str) -> str:
+    return f"{metric} went from {change['a']:.3f} to {change['b']:.3f}"
 
 
-def _falls(classes: list[dict[str, Any]], metric: str, gate: Gate) -> tuple[list[str], str]:
-    """A sentence for each class that fell too far, the worst first; and one when none did."""
+def _regressions(classes: list[dict[str, Any]], metric: str, gate: Gate) -> tuple[list[str], str]:
+    """A sentence for each class that regressed too far, the worst first; and one on all of them."""
     drops = []
     for entry in classes:
         name = metric if metric in entry["a"] else "f1_score"
         if name in entry["a"] and entry["instances"]:
             drops.append((entry["a"][name] - entry["b"].get(name, 0.0), name, entry))
     drops.sort(key=lambda drop: -drop[0])
-    fallen = [
-        f"'{entry['name']}' fell from {entry['a'][name]:.3f} to {entry['b'].get(name, 0.0):.3f} in "
-        f"{name} (−{drop:.3f}; {gate.max_class_drop:g} is allowed; {entry['instances']} "
+    regressed = [
+        f"'{entry['name']}' regressed from {entry['a'][name]:.3f} to "
+        f"{entry['b'].get(name, 0.0):.3f} in {name} (−{drop:.3f}; "
+        f"{gate.max_class_drop:g} is allowed; {entry['instances']} "
         f"{'object' if entry['instances'] == 1 else 'objects'})."
         for drop, name, entry in drops
         if drop > gate.max_class_drop + TOLERANCE
     ]
     if not drops:
-        return fallen, "No class could be compared."
+        return regressed, "No class could be compared."
     if drops[0][0] <= 0:
-        return fallen, f"No class fell, of {len(drops)} that have objects."
+        return regressed, f"No class regressed, of {len(drops)} that have objects."
     drop, name, entry = drops[0]
-    return fallen, (
-        f"No class fell by more than {gate.max_class_drop:g} in {name}; '{entry['name']}' fell "
-        f"most, by {drop:.3f}."
+    return regressed, (
+        f"No class regressed by more than {gate.max_class_drop:g} in {name}; '{entry['name']}' "
+        f"regressed most, by {drop:.3f}."
     )
 
 
 def _unmeasured(classes: list[dict[str, Any]], known: Sequence[str]) -> str:
-    """A sentence on the promoted version's classes without an object; empty where all have one."""
+    """A sentence on the promoted version's classes without an object; empty if all have one."""
     measured = matched(known, [entry["name"] for entry in classes if entry["instances"]])
     names = [name for i, name in enumerate(known) if i not in measured]
     if not names:
         return ""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return f"Not measured, as the data has no object of them: {', '.join(names[:SHOWN])}{more}."
+    return f"Not measured, as the dataset has no object of them: {', '.join(names[:SHOWN])}{more}."

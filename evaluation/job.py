@@ -1,38 +1,33 @@
-"""Evaluations as jobs do them: measured, kept, noted on the model."""
+"""Evaluation jobs: evaluate, store the evaluation, update the model's metrics."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from dataset.allowed_roots import data_roots, shown_name
-from dataset.dataset import Dataset
 from dataset.inspection import check
 from errors import ModelNotFound
 from evaluation.evaluator import evaluate
 from evaluation.recipe import EvaluationRecipe
 from evaluation.store import EvaluationRow, EvaluationStore
+from evaluation.target import EvaluationTarget
 from models_store.registry import Registry
-from models_store.versions import ModelVersion
 from synthetic.evaluation_sets import NAME, drawn_set
 
 if TYPE_CHECKING:
     from jobs.handle import JobHandle
 
-DRAWING_SHARE = 0.6  # of an evaluation's progress, where its pictures are drawn first
+DRAWING_SHARE = 0.6  # of an evaluation's progress, if its images are drawn first
 SHOWN = ("accuracy", "precision", "recall", "f1_score", "mAP50", "mAP50_95", "mask_mAP50_95",
          "pose_mAP50_95", "accuracy_top5", "inference_time")  # fmt: skip
-KEPT = (
-    "old_classes_before",
-    "old_classes",
-    "forgotten",
-    "new_classes",
-)  # metrics of an incremental training
+INCREMENTAL = ("old_classes_before", "old_classes", "forgotten", "new_classes")
+"""Metrics that an incremental training wrote; a later evaluation leaves them."""
 
-# Of a model's own data, asked for on some data, or made beside something else.
-Standing = Literal["own", "asked", "aside"]
+Purpose = Literal["own_data", "requested", "auxiliary"]
+"""Why an evaluation is made: on the data of the model's training; at a client's request, on any
+data; or for another job, such as a gate, which leaves the model's metrics alone."""
 
 
 def run_evaluation(
@@ -40,20 +35,20 @@ def run_evaluation(
     job: JobHandle,
     registry: Registry,
     share: tuple[float, float] = (0.0, 1.0),
-    aside: bool = False,
+    auxiliary: bool = False,
 ) -> EvaluationRow:
-    """Do what a recipe says, from the start.
+    """Run the evaluation of a recipe, from the start.
 
     Args:
-        recipe: What `plan_evaluation` decided.
-        job: Told of the progress; asked whether to end.
-        registry: Has the model, and the settings.
-        share: From where to where this moves the job's progress, 0 to 1.
-        aside: Only the history gets the figures.
+        recipe: The result of `plan_evaluation`.
+        job: Receives progress and log lines; says whether to stop.
+        registry: Holds the model; has the settings.
+        share: Start and end of this evaluation within the job's progress, 0 to 1.
+        auxiliary: Store the evaluation only; the model's metrics stay.
 
     Raises:
-        VisionLoopError: The model or the data is gone, or cannot be used.
-        JobCancelled: A stop was asked for.
+        VisionLoopError: The model or the dataset was deleted, or cannot be used.
+        JobCancelled: A stop was requested.
     """
     settings = registry.settings
     version = registry.get(recipe.model_id)
@@ -63,7 +58,7 @@ def run_evaluation(
     if recipe.dataset is None:
         own = version.source.get("kind") == "starter"
         middle = begin + DRAWING_SHARE * (end - begin)
-        job.log(f"{version.id} is measured on drawn pictures.")
+        job.log(f"Drawing the images to evaluate {version.id} on.")
         path = drawn_set(recipe.task, settings, _Progress(job, begin, middle))
         dataset = check(path, recipe.task, [path.parent, path])
         begin, name = middle, NAME
@@ -72,82 +67,90 @@ def run_evaluation(
         dataset = check(path, recipe.task, data_roots(settings), min_classes=1)
         name = shown_name(path, settings)
         if recipe.trained_on not in (None, dataset.fingerprint):
-            notes.append("The data set has changed since the model was trained on it.")
-    standing: Standing = "aside" if aside else "own" if own else "asked"
-    return measure(
-        version, dataset, path, name, recipe.split, job, registry, (begin, end), notes, standing
+            notes.append("The dataset has changed since the model was trained on it.")
+    purpose: Purpose = "auxiliary" if auxiliary else "own_data" if own else "requested"
+    target = EvaluationTarget(
+        model_folder=version.path,
+        dataset=dataset,
+        split=recipe.split,
+        model_id=version.id,
+        dataset_name=name,
+        dataset_path=path,
+        notes=notes,
     )
+    return evaluate_and_store(target, purpose, job, registry, (begin, end))
 
 
-def measure(
-    version: ModelVersion,
-    dataset: Dataset,
-    path: Path,
-    name: str,
-    split: str,
+def evaluate_and_store(
+    target: EvaluationTarget,
+    purpose: Purpose,
     job: JobHandle,
     registry: Registry,
     share: tuple[float, float] = (0.0, 1.0),
-    notes: Sequence[str] = (),
-    standing: Standing = "asked",
 ) -> EvaluationRow:
-    """Measure a version, keep the evaluation; perhaps its figures become the version's metrics.
+    """Evaluate a published version, store the evaluation, and update the version's metrics.
 
-    Those stay on one data set: val of what the version was trained with; of an imported one the
-    newest that was asked for.
+    Args:
+        target: The version and the split; `model_id` is exact.
+        purpose: Decides whether the version's metrics are updated, see `update_metrics`.
+        job: Receives progress and log lines; says whether to stop.
+        registry: Holds the model; has the settings.
+        share: Start and end of this evaluation within the job's progress, 0 to 1.
+
+    Raises:
+        ModelNotFound: The version was deleted meanwhile; its evaluation is deleted too.
+        JobCancelled: A stop was requested.
     """
-    job.log(f"Evaluating {version.id} on {split} of {name}.")
+    job.log(f"Evaluating {target.model_id} on {target.split} of {target.dataset_name}.")
     output = job.folder / "evaluation"
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir(parents=True)
     found = evaluate(
-        version.path,
-        dataset,
-        split,
+        target,
         registry.settings,
         output=output,
         progress=_Progress(job, *share),
-        model_id=version.id,
-        dataset_name=name,
         job_id=job.id,
-        notes=notes,
     )
     store = EvaluationStore(registry.database)
-    row = store.add(
-        version.id, name, path, dataset.fingerprint, split, output, found.figures, job.id
-    )
+    row = store.add(target, output, found.metrics, job.id)
     try:
-        note_metrics(version, row, registry, standing)
+        update_metrics(row, registry, purpose)
     except ModelNotFound:  # deleted meanwhile
-        store.delete_for(version.id)
+        store.delete_for(target.model_id)
         raise
-    job.advance(share[1], found.figures if standing != "aside" else {})
+    job.advance(share[1], found.metrics if purpose != "auxiliary" else {})
     for note in found.report["notes"]:
         job.log(note)
-    shown = ", ".join(f"{k} {found.figures[k]:.4g}" for k in SHOWN if k in found.figures)
-    job.log(f"Evaluated on {len(dataset.scan().splits[split])} pictures: {shown}.")
+    shown = ", ".join(f"{k} {found.metrics[k]:.4g}" for k in SHOWN if k in found.metrics)
+    job.log(f"Evaluated on {len(target.images)} images: {shown}.")
     return row
 
 
-def note_metrics(
-    version: ModelVersion, row: EvaluationRow, registry: Registry, standing: Standing
-) -> None:
-    """Make the figures the version's metrics, where these are to be of this data."""
+def update_metrics(row: EvaluationRow, registry: Registry, purpose: Purpose) -> None:
+    """Copy an evaluation's metrics to its model version, if they belong there.
+
+    A version's metrics stay on one split of one dataset: val of its training data. Those of an
+    imported version are of the newest requested evaluation that is not on a train split.
+
+    Raises:
+        ModelNotFound: The version was deleted.
+    """
     registry.refresh()
-    known = registry.get(version.id)
+    known = registry.get(row.model_id)
     present = known.metrics or {}
-    if standing != "own":
+    if purpose != "own_data":
         same = (row.dataset, row.split) == (present.get("dataset"), present.get("split"))
         foreign = known.source.get("kind") == "import" and row.split != "train"
-        if not (same or (standing == "asked" and (foreign or "split" not in present))):
+        if not (same or (purpose == "requested" and (foreign or "split" not in present))):
             return
-    metrics: dict[str, Any] = {name: present[name] for name in KEPT if name in present}
+    metrics: dict[str, Any] = {name: present[name] for name in INCREMENTAL if name in present}
     metrics |= {**row.figures, "split": row.split, "dataset": row.dataset, "evaluation": row.id}
-    registry.set_metrics(version.id, metrics | {"last_updated": row.created_at})
+    registry.set_metrics(known.id, metrics | {"last_updated": row.created_at})
 
 
 class _Progress:
-    """Moves a job's progress from `begin` to `end`, and ends it when it is cancelled."""
+    """Advances a job's progress from `begin` to `end`; raises if the job is to stop."""
 
     def __init__(self, job: JobHandle, begin: float, end: float) -> None:
         self.job, self.begin, self.end = job, begin, end

@@ -1,4 +1,4 @@
-"""From a new version to the traffic: both evaluated where that is missing, judged, recorded."""
+"""Promotion of a new version: missing evaluations are made, the gate decides, it is recorded."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ from synthetic.evaluation_sets import drawn_set
 if TYPE_CHECKING:
     from jobs.handle import JobHandle
 
-GATE = "gate"  # mode of the jobs that decide
-TRIES = 3  # where others promote, or change the data, while this is at work
-PATIENCE = 45.0  # seconds that the Detector has for loading what is about to be promoted
+GATE = "gate"  # mode of gate jobs
+TRIES = 3  # attempts, if another version is promoted or the dataset changes meanwhile
+PATIENCE = 45.0  # seconds for the runners to load the version before it is promoted
 
 
 class PromotionRecipe(BaseModel):
-    """What a job does that evaluates what is missing and then decides.
+    """The resolved description of one gate job. Stored as JSON.
 
     Attributes:
         model_id: The new version, `name:version`.
-        gate: What is asked of it.
-        evaluation: Of the new version; the promoted one is measured on the same.
-        by: Who asked.
-        old: The same, on what the new version knew before it went on learning.
+        gate: The conditions.
+        evaluation: Evaluation of the new version; the promoted one is evaluated on the same split.
+        by: Who requested the promotion.
+        old: A second evaluation, on the data learned before incremental training.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
@@ -53,7 +53,7 @@ class PromotionRecipe(BaseModel):
 
 @dataclass(frozen=True)
 class Pair:
-    """Two evaluations on the same images."""
+    """Evaluations of the new and the promoted version on the same images."""
 
     candidate: EvaluationRow
     promoted: EvaluationRow
@@ -61,12 +61,13 @@ class Pair:
 
 @dataclass(frozen=True)
 class GateResult:
-    """A verdict, and what it was found in.
+    """The gate's verdict with the evaluations that it rests on.
 
     Attributes:
-        verdict: Of the gate.
-        pairs: The evaluations, on old data last; none where no version was promoted.
-        expected_promoted: The version that was promoted then; empty: none; None: whichever.
+        verdict: The decision.
+        gate: The conditions.
+        pairs: The evaluations, those on old data last; empty if no version was promoted.
+        expected_promoted: The version that was promoted at that time; empty: none; None: any.
     """
 
     verdict: Verdict
@@ -75,7 +76,7 @@ class GateResult:
     expected_promoted: str | None
 
     def why(self, by: str, job_id: str | None = None, forced: bool = False) -> DecisionReason:
-        """What is recorded of it."""
+        """The entry for the decision log."""
         rows: dict[str, str] = {}
         for pair, kind in zip(self.pairs, ("", "_on_old_data"), strict=False):
             rows |= {f"candidate{kind}": pair.candidate.id, f"promoted{kind}": pair.promoted.id}
@@ -84,7 +85,7 @@ class GateResult:
 
 
 def old_data(recipe: Mapping[str, Any]) -> str | None:
-    """The path of what a model knew before the training with this recipe, if it was told."""
+    """The path of the data learned before the training with this recipe, if it was given."""
     for mode in ("incremental", "distillation"):
         if path := (recipe.get(mode) or {}).get("old_data"):
             return str(path)
@@ -99,14 +100,14 @@ def on_hand(
     dataset: Dataset | None = None,
     old: str | None = None,
 ) -> tuple[Pair, ...] | None:
-    """The newest evaluations of both on one split, if there are such.
+    """The newest stored evaluations of both versions on one split; None if one is missing.
 
     Args:
         candidate, promoted: The two versions.
         gate: Names the split.
-        evaluations: Where to look.
-        dataset: What they must be of, as it is now; None: any that both were measured on.
-        old: Path of a data set on whose val split both must have been measured besides.
+        evaluations: The store to search.
+        dataset: The dataset in its present state; None: any that both were evaluated on.
+        old: Path of a second dataset, on whose val split both must have been evaluated too.
     """
     fingerprint = dataset.fingerprint if dataset else None
     rows = [row for row in evaluations.history(candidate.id) if evaluations.is_whole(row)]
@@ -142,16 +143,16 @@ def judge(
     gate: Gate,
     evaluations: EvaluationStore,
 ) -> GateResult:
-    """The gate's verdict on a new version; a pair is needed where another one is promoted.
+    """The gate's verdict on a new version; needs a pair if another version is promoted.
 
     Raises:
-        ValidationFailed: The gate's metric is none of this kind of model's.
-        Conflict: A report is gone.
+        ValidationFailed: Models of this type do not have the gate's metric.
+        Conflict: A report was deleted.
     """
     expected_promoted = promoted.version if promoted else ""
     if promoted is not None and promoted.id == candidate.id:
-        said = Verdict(True, (f"{candidate.id} is the promoted version already.",))
-        return GateResult(said, gate, (), expected_promoted)
+        verdict = Verdict(True, (f"{candidate.id} is the promoted version already.",))
+        return GateResult(verdict, gate, (), expected_promoted)
     if promoted is None or not pairs:
         return GateResult(
             decide({"model": {"name": candidate.name}}, None, gate), gate, (), expected_promoted
@@ -163,7 +164,7 @@ def judge(
         ]
     except OSError as error:
         raise Conflict(
-            f"The report of an evaluation of {candidate.name!r} has gone this moment. Ask again."
+            f"A report of an evaluation of {candidate.name!r} was just deleted. Try again."
         ) from error
     known = promoted.description.names
     verdict = decide(*reports[0], gate, known, reports[1] if len(reports) > 1 else None)
@@ -171,11 +172,11 @@ def judge(
 
 
 def run(recipe: PromotionRecipe, job: JobHandle, registry: Registry) -> Verdict:
-    """Evaluate what is missing, decide, promote or refuse. Returns the verdict.
+    """Run a gate job: make missing evaluations, decide, promote or refuse. Returns the verdict.
 
     Raises:
-        VisionLoopError: What evaluating raises; nothing is decided then.
-        JobCancelled: A stop was asked for.
+        VisionLoopError: An evaluation failed; nothing was decided.
+        JobCancelled: A stop was requested.
     """
     evaluations = EvaluationStore(registry.database)
     for left in reversed(range(TRIES)):
@@ -184,10 +185,10 @@ def run(recipe: PromotionRecipe, job: JobHandle, registry: Registry) -> Verdict:
         try:
             pairs: list[Pair] = []
             if promoted is not None and promoted.id != candidate.id:
-                pairs = _evaluated(recipe, promoted, job, registry, evaluations)
+                pairs = _evaluated(recipe, promoted, job, registry)
             judged = judge(candidate, promoted, pairs, recipe.gate, evaluations)
             _carry_out(judged, candidate, recipe, job, registry)
-        except (Conflict, ModelNotFound) as error:  # perhaps of the promoted one
+        except (Conflict, ModelNotFound) as error:  # perhaps the promoted version was deleted
             if not left:
                 raise
             job.log(f"{error.message} Comparing again.")
@@ -203,17 +204,17 @@ def _carry_out(
     job: JobHandle,
     registry: Registry,
 ) -> None:
-    """Do what the verdict says, and record it.
+    """Promote or refuse as the verdict says, and record it.
 
     Raises:
-        Conflict: Another version was promoted in the meantime.
+        Conflict: Another version was promoted meanwhile.
     """
     why = judged.why(recipe.by, job.id)
     if not judged.verdict.promote:
         registry.refuse(candidate.id, why)
     elif judged.expected_promoted != candidate.version:
         if not await_loading(registry.database, candidate, PATIENCE, job.check):
-            job.log(f"{candidate.id} could not be loaded ahead of the requests.")
+            job.log(f"{candidate.id} could not be loaded before its promotion.")
         registry.promote(candidate.id, why, judged.expected_promoted)
     done = "is promoted" if judged.verdict.promote else "is refused"
     job.log(" ".join((f"{candidate.id} {done}.", *judged.verdict.reasons)))
@@ -224,50 +225,59 @@ def _evaluated(
     promoted: ModelVersion,
     job: JobHandle,
     registry: Registry,
-    evaluations: EvaluationStore,
 ) -> list[Pair]:
-    """Evaluations of both on what the data sets hold now, made where they are missing."""
-    asked = [recipe.evaluation, *([recipe.old] if recipe.old else [])]
+    """Evaluations of both versions on the datasets' present content, made where missing."""
+    recipes = [recipe.evaluation, *([recipe.old] if recipe.old else [])]
+    parts = [(i / len(recipes), (i + 1) / len(recipes)) for i in range(len(recipes))]
     return [
-        _measured(
-            mine, promoted, job, registry, evaluations, (i / len(asked), 1 / len(asked)), i > 0
-        )
-        for i, mine in enumerate(asked)
+        _evaluated_pair(candidate, promoted, job, registry, share, auxiliary=i > 0)
+        for i, (candidate, share) in enumerate(zip(recipes, parts, strict=True))
     ]
 
 
-def _measured(
-    mine: EvaluationRecipe,
+def _evaluated_pair(
+    candidate: EvaluationRecipe,
     promoted: ModelVersion,
     job: JobHandle,
     registry: Registry,
-    evaluations: EvaluationStore,
-    part: tuple[float, float],
-    aside: bool,
+    share: tuple[float, float],
+    auxiliary: bool,
 ) -> Pair:
-    """Both on one data set; `part` is where this begins in the job's progress, and its share.
+    """Evaluations of both versions on one dataset.
+
+    Args:
+        candidate: Evaluation of the new version.
+        promoted: The promoted version, evaluated on the same split.
+        job: Receives progress; says whether to stop.
+        registry: Holds both models.
+        share: Start and end within the job's progress.
+        auxiliary: Whether the models' metrics stay.
 
     Raises:
-        Conflict: The data changes all the time.
+        Conflict: The dataset changed during every attempt.
     """
-    from evaluation.job import run_evaluation  # draws plots
+    from evaluation.job import run_evaluation  # imports Matplotlib
 
-    theirs = mine.model_copy(update={"model_id": promoted.id, "trained_on": None})
-    first, share = part
-    middle = first + share / 2
+    evaluations = EvaluationStore(registry.database)
+    other = candidate.model_copy(update={"model_id": promoted.id, "trained_on": None})
+    begin, end = share
+    middle = (begin + end) / 2
     for _ in range(TRIES):
-        dataset = _dataset(mine, job, registry.settings)
+        dataset = _dataset(candidate, job, registry.settings)
         rows = [
-            evaluations.latest(asked.model_id, dataset.fingerprint, asked.split)
-            or run_evaluation(asked, job, registry, moves, aside)
-            for asked, moves in ((mine, (first, middle)), (theirs, (middle, first + share)))
+            evaluations.latest(recipe.model_id, dataset.fingerprint, recipe.split)
+            or run_evaluation(recipe, job, registry, part, auxiliary)
+            for recipe, part in ((candidate, (begin, middle)), (other, (middle, end)))
         ]
         if rows[0].fingerprint == rows[1].fingerprint:
             return Pair(*rows)
-    raise Conflict("The data set changes while it is evaluated.")
+    raise Conflict(
+        f"The dataset changed while it was evaluated, {TRIES} times. Try again when it is complete."
+    )
 
 
 def _dataset(recipe: EvaluationRecipe, job: JobHandle, settings: Settings) -> Dataset:
+    """The dataset of an evaluation; the drawn one if it names none."""
     if recipe.dataset is not None:
         return check(Path(recipe.dataset), recipe.task, data_roots(settings), min_classes=1)
     path = drawn_set(recipe.task, settings, lambda *_: job.check())

@@ -1,7 +1,7 @@
-"""The evaluations that were made: a row each, and a folder with the report, plots and matches.
+"""Store of evaluations: a table row each, and a folder with report, plots and predictions.
 
-History is kept: evaluating again adds a row. A model's evaluations go with the model; with one
-that the command line deletes, at the server's next start.
+Evaluating again adds a row. A model's evaluations are deleted with the model; if the command line
+deleted it, at the server's next start.
 """
 
 from __future__ import annotations
@@ -20,26 +20,27 @@ from sqlalchemy import Integer, String, Text, delete, select
 from sqlalchemy.orm import Mapped, mapped_column
 
 from database import Base, Database, now
+from evaluation.target import EvaluationTarget
 from models_store.names import split_tag
 
 REPORT = "report.json"
 PLOTS = "plots"
 PREDICTIONS = "predictions.npz"
 WORST = "worst"
-ABANDONED = 3600.0  # seconds after which a folder without a row is cleared away
+ABANDONED = 3600.0  # seconds after which a folder without a row is deleted
 
 
 class EvaluationRow(Base):
-    """One model version on one split of one data set; a copy of its row when it was read."""
+    """One evaluation of a model version; detached from the session, as it was when read."""
 
     __tablename__ = "evaluations"
     __table_args__ = {"sqlite_autoincrement": True}  # noqa: RUF012
 
-    number: Mapped[int] = mapped_column(Integer, primary_key=True)  # order of making
+    number: Mapped[int] = mapped_column(Integer, primary_key=True)  # ascending with time
     id: Mapped[str] = mapped_column(String(32), unique=True)
     name: Mapped[str] = mapped_column(String(63), index=True)
     version: Mapped[str] = mapped_column(String(63))
-    dataset: Mapped[str] = mapped_column(String(400))  # its name, for people
+    dataset: Mapped[str] = mapped_column(String(400))  # display name
     dataset_path: Mapped[str] = mapped_column(Text)
     fingerprint: Mapped[str] = mapped_column(String(64), index=True)
     split: Mapped[str] = mapped_column(String(20))
@@ -53,7 +54,7 @@ class EvaluationRow(Base):
 
 
 class EvaluationStore:
-    """Reads and adds evaluations; safe to share between threads and between processes."""
+    """Adds, finds and deletes evaluations; safe to share between threads and processes."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
@@ -61,38 +62,33 @@ class EvaluationStore:
 
     def add(
         self,
-        model_id: str,
-        dataset_name: str,
-        dataset_path: Path | str,
-        fingerprint: str,
-        split: str,
+        target: EvaluationTarget,
         folder: Path,
-        figures: Mapping[str, float],
+        metrics: Mapping[str, float],
         job_id: str | None,
     ) -> EvaluationRow:
-        """Keep what `evaluation.evaluate` wrote into `folder`, which is moved here.
+        """Move the output of `evaluate` into the store and add its row.
 
-        The row is written last, so what is listed is whole.
+        The row is written last, so that every listed evaluation has its files.
 
         Args:
-            model_id: The exact `name:version`.
-            dataset_name, dataset_path, fingerprint, split: What it was measured on.
-            folder: On the disk of VISIONLOOP_HOME.
-            figures: The summary.
+            target: What was evaluated; `model_id` is an exact `name:version`.
+            folder: The output folder, on the file system of VISIONLOOP_HOME.
+            metrics: `Evaluation.metrics`.
             job_id: The job that made it.
         """
         self._clear_abandoned()
-        name, version = split_tag(model_id)
+        name, version = split_tag(target.model_id)
         assert version is not None, "An evaluation is of one version."
         row = EvaluationRow(
             id=uuid.uuid4().hex,
             name=name,
             version=version,
-            dataset=dataset_name[:400],
-            dataset_path=str(dataset_path),
-            fingerprint=fingerprint,
-            split=split,
-            figures=dict(figures),
+            dataset=target.dataset_name[:400],
+            dataset_path=str(target.dataset_path or target.dataset.root),
+            fingerprint=target.dataset.fingerprint,
+            split=target.split,
+            figures=dict(metrics),
             job_id=job_id,
         )
         self._root.mkdir(parents=True, exist_ok=True)
@@ -105,7 +101,7 @@ class EvaluationStore:
     def latest(
         self, model_id: str, fingerprint: str | None = None, split: str | None = None
     ) -> EvaluationRow | None:
-        """The newest whole one of an exact `name:version`, on this data and split if given."""
+        """The newest complete one of an exact `name:version`, on this data and split if given."""
         found = (
             row
             for row in self.history(model_id)
@@ -116,7 +112,7 @@ class EvaluationStore:
         return next(found, None)
 
     def history(self, model_id: str) -> list[EvaluationRow]:
-        """All of an exact `name:version`, the newest first."""
+        """All evaluations of an exact `name:version`, the newest first."""
         name, version = split_tag(model_id)
         query = (
             select(EvaluationRow)
@@ -127,25 +123,29 @@ class EvaluationStore:
             return list(session.scalars(query))
 
     def of_job(self, job_id: str, model_id: str) -> EvaluationRow | None:
-        """The first one that a job made of a model: what the job was there for."""
+        """The first evaluation that a job made of a model, which is the job's purpose."""
         rows = [row for row in self.history(model_id) if row.job_id == job_id]
         return rows[-1] if rows else None
 
     def is_whole(self, row: EvaluationRow) -> bool:
-        """Whether its report is there still."""
+        """Whether its report exists."""
         return (self.folder(row) / REPORT).is_file()
 
     def folder(self, row: EvaluationRow) -> Path:
-        """Its report.json, plots/, worst/ and predictions.npz."""
+        """The folder of its report.json, plots/, worst/ and predictions.npz."""
         return self._root / row.id
 
     def report(self, row: EvaluationRow) -> dict[str, Any]:
-        """The whole report. Raises OSError where its file is gone."""
+        """The content of report.json.
+
+        Raises:
+            OSError: The file cannot be read.
+        """
         report: dict[str, Any] = json.loads((self.folder(row) / REPORT).read_bytes())
         return report
 
     def delete_for(self, model_id: str) -> int:
-        """Remove the evaluations of a deleted `name:version`. Returns how many there were."""
+        """Delete the evaluations of a deleted `name:version`. Returns their number."""
         rows = self.history(model_id)
         numbers = [row.number for row in rows]
         with self.database.write() as session:
@@ -155,10 +155,10 @@ class EvaluationStore:
         return len(rows)
 
     def keep_only(self, models: Collection[str]) -> int:
-        """Remove the evaluations of models that are gone, as the command line deletes them.
+        """Delete the evaluations of all other models. Returns their number.
 
         Args:
-            models: Every `name:version` that is there, those that cannot be read included.
+            models: Every `name:version` in the store, unreadable ones included.
         """
         query = select(EvaluationRow.name, EvaluationRow.version).distinct()
         with self.database.read() as session:
@@ -166,7 +166,7 @@ class EvaluationStore:
         return sum(self.delete_for(model_id) for model_id in known - set(models))
 
     def _clear_abandoned(self) -> None:
-        """Folders that a killed worker moved here without writing their row."""
+        """Delete folders that a killed worker moved here without writing their row."""
         with contextlib.suppress(OSError):
             old = time.time() - ABANDONED
             folders = {f.name: f for f in self._root.iterdir() if f.stat().st_mtime < old}

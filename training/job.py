@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from dataset.store import DatasetStore
 from errors import ModelNotFound, VisionLoopError
 from evaluation.gate import default_gate
-from evaluation.job import note_metrics, run_evaluation
+from evaluation.job import run_evaluation, update_metrics
 from evaluation.promotion import PromotionRecipe, old_data, run
 from evaluation.recipe import EvaluationRecipe
 from evaluation.store import EvaluationRow, EvaluationStore
@@ -42,7 +42,7 @@ def evaluate_training(
     try:
         row = EvaluationStore(registry.database).of_job(job.id, version.id)
         if row is not None:
-            note_metrics(version, row, registry, "own")
+            update_metrics(row, registry, "own_data")
             return row
         evaluation = EvaluationRecipe(
             model_id=version.id,

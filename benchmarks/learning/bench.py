@@ -162,18 +162,16 @@ class Bench:
     def measure(self, model_id: str, dataset: Dataset, split: str, folder: Path) -> dict[str, Any]:
         """The report of `evaluation.evaluator` on a split."""
         from evaluation.evaluator import evaluate
+        from evaluation.target import EvaluationTarget
 
         output = folder / f"evaluation-{uuid.uuid4().hex[:6]}"
         output.mkdir(parents=True)
         version = self.registry.get(model_id)
         return evaluate(
-            version.path,
-            dataset,
-            split,
+            EvaluationTarget(version.path, dataset, split, version.id),
             self.settings,
             output=output,
             progress=lambda *_: None,
-            model_id=version.id,
         ).report
 
     def _file(self, key: str) -> Path:

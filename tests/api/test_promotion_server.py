@@ -184,7 +184,7 @@ def the_first_is_promoted_and_a_worse_one_refused_with_the_class_named(stage: St
     )
     answer = stage.ask("POST", f"/models/{stage.worse}/promote", json=gate)
     assert (answer["status"], answer["promoted"]) == ("refused", False)
-    assert any(f"'{stage.hidden}' fell from" in reason for reason in answer["reasons"])
+    assert any(f"'{stage.hidden}' regressed from" in reason for reason in answer["reasons"])
     assert answer["comparison"]["figures"]["accuracy"]["delta"] < 0
     assert stage.ask("GET", f"/models/{stage.good}")["promoted"]
     stage.ask("POST", f"/models/{stage.worse}/rollback", 400)

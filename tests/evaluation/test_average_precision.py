@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ultralytics.utils import metrics as theirs
 
 from evaluation.average_precision import ap_per_class, average_precision, f1_of, smooth
-from evaluation.detection import _counted
+from evaluation.detection import shares
 from tests.support.seeds import rng
 
 
@@ -68,14 +68,14 @@ def test_the_best_confidence_is_where_f1_is() -> None:
 
 
 def test_shares_of_what_is_served_by_hand() -> None:
-    found = _counted(right=6, false=2, missed=4)
+    found = shares(right=6, false=2, missed=4)
     assert found == {
         "precision": 0.75,
         "recall": 0.6,
         "f1_score": pytest.approx(2 * 0.75 * 0.6 / 1.35),
         "accuracy": 0.5,
     }
-    assert set(_counted(0, 0, 5).values()) == {0.0}
+    assert set(shares(0, 0, 5).values()) == {0.0}
     assert f1_of(0.0, 0.0) == 0.0
 
 

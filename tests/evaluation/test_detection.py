@@ -1,4 +1,4 @@
-"""What is served of masks and poses, judged by itself: a right box may have a wrong mask."""
+"""Serving metrics of masks and poses: a right box may have a wrong mask; update and reset."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from models_store.description import Task
 from tests.support.small_models import NAMES, small_description
 
 SIZE = 64
-PLACE = Letterbox(96, 48, SIZE)  # the picture is wider than the network's square
+PLACE = Letterbox(96, 48, SIZE)  # the image is wider than the network's input
 BOXES = np.array([[4, 4, 40, 40], [50, 8, 90, 44]], np.float32)
 IDS = np.array([0, 2], np.int64)
 
@@ -27,8 +27,8 @@ def square(box: np.ndarray) -> np.ndarray:
     return np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]], np.float32)
 
 
-def tally_of(task: Task) -> tuple[DetectionMetrics, list[np.ndarray]]:
-    """A tally, and what a network says that finds nothing at all for the curve."""
+def metrics_of(task: Task) -> tuple[DetectionMetrics, list[np.ndarray]]:
+    """Empty metrics, and the raw outputs of a network that detects nothing."""
     description = small_description(task)
     extra = {"segment": 32, "pose": 12}[task]
     outputs = [np.zeros((4 + len(NAMES) + extra, 1), np.float32)]
@@ -75,12 +75,12 @@ SLIVER = np.array([[50, 8], [52, 8], [90, 44]], np.float32)
 def test_a_served_mask_is_judged_by_its_own_overlap(
     second: np.ndarray, hole: np.ndarray | None, right: bool
 ) -> None:
-    tally, outputs = tally_of("segment")
+    metrics, outputs = metrics_of("segment")
     served = replace(perfect("segment", TRUE_MASKS), polygons=((square(BOXES[0]),), (second,)))
     if hole is not None:
         served = replace(served, holes=(((),), ((hole,),)))
-    tally.add("a.jpg", outputs, PLACE, TRUE_MASKS, served)
-    report = tally.report()
+    metrics.update("a.jpg", outputs, PLACE, TRUE_MASKS, served)
+    report = metrics.compute().report
     assert counted(report, "") == [(1, 1), (1, 1)]
     share = 1 if right else 0.5
     assert counted(report, "mask_") == [(share, share), (float(right), float(right))]
@@ -96,27 +96,27 @@ def test_a_served_pose_is_judged_by_its_points(off: float, right: bool) -> None:
     assert moved.keypoints is not None
     keypoints = moved.keypoints.copy()
     keypoints[1, :, :2] += off
-    tally, outputs = tally_of("pose")
-    tally.add("a.jpg", outputs, PLACE, truth, replace(moved, keypoints=keypoints))
-    report = tally.report()
+    metrics, outputs = metrics_of("pose")
+    metrics.update("a.jpg", outputs, PLACE, truth, replace(moved, keypoints=keypoints))
+    report = metrics.compute().report
     assert counted(report, "") == [(1, 1), (1, 1)]
     share = 1 if right else 0.5
     assert counted(report, "pose_") == [(share, share), (float(right), float(right))]
     assert set(report["pose_at_best_f1"]) == {"confidence", "precision", "recall", "f1_score"}
 
 
-def test_a_class_that_the_data_has_no_name_for_is_not_judged() -> None:
+def test_a_class_that_the_dataset_has_no_name_for_is_not_counted() -> None:
     description = small_description("segment")
-    tally = DetectionMetrics(description, JoinedClasses.of(NAMES, NAMES[:1]))
-    _, outputs = tally_of("segment")
+    metrics = DetectionMetrics(description, JoinedClasses.of(NAMES, NAMES[:1]))
+    _, outputs = metrics_of("segment")
     truth = GroundTruth(96, 48, IDS[:1], BOXES[:1], polygons=(square(BOXES[0]),))
-    tally.add("a.jpg", outputs, PLACE, truth, perfect("segment", TRUE_MASKS))
-    report = tally.report()
+    metrics.update("a.jpg", outputs, PLACE, truth, perfect("segment", TRUE_MASKS))
+    report = metrics.compute().report
     assert report["mask_at_serving"]["precision"] == report["at_serving"]["precision"] == 1
 
 
 @pytest.mark.parametrize("task", ["segment", "pose"])
-def test_a_picture_without_objects_or_without_predictions_is_counted_too(task: Task) -> None:
+def test_an_image_without_objects_or_without_predictions_is_counted_too(task: Task) -> None:
     empty = np.zeros(0, np.int64)
     polygons = () if task == "segment" else None
     points = np.zeros((0, 4, 3), np.float32) if task == "pose" else None
@@ -127,9 +127,23 @@ def test_a_picture_without_objects_or_without_predictions_is_counted_too(task: T
         shown = np.concatenate([np.stack([square(b) for b in BOXES]), np.ones((2, 4, 1))], -1)
         some = GroundTruth(96, 48, IDS, BOXES, keypoints=shown.astype(np.float32))
     for truth, seen in ((nothing, some), (some, nothing), (nothing, nothing)):
-        tally, outputs = tally_of(task)
+        metrics, outputs = metrics_of(task)
         served = perfect(task, seen)
         served = replace(served, scores=served.scores[: len(seen)])
-        tally.add("a.jpg", outputs, PLACE, truth, served)
-        found = tally.report()[f"{kind}at_serving"]
+        metrics.update("a.jpg", outputs, PLACE, truth, served)
+        found = metrics.compute().report[f"{kind}at_serving"]
         assert (found["precision"], found["recall"]) == (0, 0)
+
+
+def test_reset_forgets_every_image() -> None:
+    metrics, outputs = metrics_of("segment")
+    served = perfect("segment", TRUE_MASKS)
+    metrics.update("a.jpg", outputs, PLACE, TRUE_MASKS, served)
+    once = metrics.compute()
+    metrics.update("b.jpg", outputs, PLACE, TRUE_MASKS, served)
+    assert metrics.compute().instances == 2 * once.instances
+    metrics.reset()
+    assert metrics.compute().instances == 0
+    metrics.update("a.jpg", outputs, PLACE, TRUE_MASKS, served)
+    again = metrics.compute()
+    assert (again.summary, again.report) == (once.summary, once.report)

@@ -15,6 +15,7 @@ from dataset.dataset import Dataset
 from dataset.inspection import check
 from evaluation.evaluator import Evaluation, evaluate
 from evaluation.store import PLOTS, PREDICTIONS, REPORT
+from evaluation.target import EvaluationTarget
 from inference.engine import Engine
 from inference.images import decode
 from inference.onnx_engine import OnnxEngine
@@ -86,14 +87,10 @@ def measured(
 ) -> Evaluation:
     output.mkdir(exist_ok=True)
     return evaluate(
-        output,
-        dataset,
-        "val",
+        EvaluationTarget(output, dataset, model_id="oracle:1", dataset_name="shapes"),
         CPU,
         output=output,
         progress=lambda *_: None,
-        model_id="oracle:1",
-        dataset_name="shapes",
         loaded=(Oracle(dataset, change), description(names)),
     )
 
@@ -101,9 +98,9 @@ def measured(
 def test_a_perfect_model_is_measured_as_one(dataset: Dataset, tmp_path: Path) -> None:
     found = measured(dataset, tmp_path)
     for name in ("accuracy", "precision", "recall", "f1_score"):
-        assert found.figures[name] == pytest.approx(1.0, abs=1e-3)
-    assert found.figures["mAP50"] == pytest.approx(0.995)
-    assert found.figures["mAP50_95"] == pytest.approx(0.995)
+        assert found.metrics[name] == pytest.approx(1.0, abs=1e-3)
+    assert found.metrics["mAP50"] == pytest.approx(0.995)
+    assert found.metrics["mAP50_95"] == pytest.approx(0.995)
     assert found.report["worst"] == []
     matrix = np.array(found.report["confusion"]["matrix"])
     assert matrix.sum() == np.trace(matrix) == found.report["dataset"]["instances"]
@@ -132,7 +129,7 @@ def test_every_kind_of_mistake_is_counted(dataset: Dataset, tmp_path: Path) -> N
     assert serving["accuracy"] == pytest.approx(right / (right + false + missed))
     assert serving["precision"] == pytest.approx(right / (right + false))
     assert serving["recall"] == pytest.approx(right / objects)
-    assert found.figures["accuracy"] == serving["accuracy"]
+    assert found.metrics["accuracy"] == serving["accuracy"]
     matrix = np.array(found.report["confusion"]["matrix"])
     assert matrix[first[0], 3] == 1
     assert matrix[3, 0] == 1
@@ -183,7 +180,7 @@ def test_classes_are_joined_by_name_and_told(dataset: Dataset, tmp_path: Path) -
     assert rows["CIRCLE"]["mAP50"] == pytest.approx(0.995)
     assert found.report["unknown_classes"] == ["square"]
     assert found.report["absent_classes"] == ["tram"]
-    assert found.figures["mAP50"] == pytest.approx(0.995 * 2 / 3)
+    assert found.metrics["mAP50"] == pytest.approx(0.995 * 2 / 3)
     assert found.report["at_serving"]["precision"] == 1.0  # trams are not judged
     assert "does not know square" in found.report["notes"][0]
     assert "no class tram" in found.report["notes"][1]
@@ -202,9 +199,7 @@ def test_progress_is_told_to_the_picture_and_may_end_it(dataset: Dataset, tmp_pa
 
     with pytest.raises(Stopped):
         evaluate(
-            tmp_path,
-            dataset,
-            "val",
+            EvaluationTarget(tmp_path, dataset),
             CPU,
             output=tmp_path,
             progress=progress,
@@ -316,9 +311,7 @@ def test_figures_are_those_of_ultralytics_val(task: Task, tmp_path: Path) -> Non
         label_as_found(dataset, engine, described)
         dataset = check(data, task, [tmp_path])
     found = evaluate(
-        folder,
-        dataset,
-        "val",
+        EvaluationTarget(folder, dataset),
         CPU,
         output=output,
         progress=lambda *_: None,
@@ -339,8 +332,8 @@ def test_figures_are_those_of_ultralytics_val(task: Task, tmp_path: Path) -> Non
         project=str(tmp_path / "runs"),
     )
     if task == "classify":
-        assert found.figures["accuracy"] == pytest.approx(wanted.top1)
-        assert found.figures["accuracy_top5"] == pytest.approx(wanted.top5)
+        assert found.metrics["accuracy"] == pytest.approx(wanted.top1)
+        assert found.metrics["accuracy_top5"] == pytest.approx(wanted.top5)
         matrix = np.array(found.report["confusion"]["matrix"])
         np.testing.assert_array_equal(matrix, wanted.confusion_matrix.matrix.T)
         return
@@ -351,11 +344,11 @@ def test_figures_are_those_of_ultralytics_val(task: Task, tmp_path: Path) -> Non
         figures = {"precision": metric.mp, "recall": metric.mr}
         figures |= {"mAP50": metric.map50, "mAP50_95": metric.map}
         for name, value in figures.items():
-            assert found.figures[prefix + name] == pytest.approx(value, abs=1e-4), prefix + name
+            assert found.metrics[prefix + name] == pytest.approx(value, abs=1e-4), prefix + name
         rows = {row["class_id"]: row for row in found.report["classes"] if row["instances"]}
         for i, cls in enumerate(metric.ap_class_index):
             assert rows[cls][f"{prefix}mAP50"] == pytest.approx(metric.ap50[i], abs=1e-4)
-    assert found.figures["mAP50"] > 0
+    assert found.metrics["mAP50"] > 0
 
 
 def test_pictures_lie_where_ultralytics_validation_puts_them() -> None:

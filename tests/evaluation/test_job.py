@@ -87,7 +87,7 @@ def test_a_training_ends_with_an_evaluation_equal_to_ultralytics(
     assert (metrics["split"], metrics["last_updated"]) == ("val", found.created_at)
     assert job.metrics[-1] == found.figures
     assert job.fractions[-1] == 1.0
-    assert "Evaluated on 16 pictures: accuracy 0." in job.text
+    assert "Evaluated on 16 images: accuracy 0." in job.text
     assert evaluations.report(found)["model"]["id"] == version.id
     assert not (job.folder / "evaluation").exists()
 
@@ -163,15 +163,15 @@ def test_metrics_stay_on_the_data_that_a_model_was_trained_with(
     own, other = data("own-data"), data("other-data")
 
     def measure(model_id: str, path: Path, split: str = "val", **fields: Any) -> tuple[str, str]:
-        aside = fields.pop("aside", False)
+        auxiliary = fields.pop("auxiliary", False)
         plan = EvaluationRecipe(
             model_id=model_id, task="detect", dataset=str(path), split=split, **fields
         )
-        evaluating.run_evaluation(plan, job, registry, aside=aside)
+        evaluating.run_evaluation(plan, job, registry, auxiliary=auxiliary)
         metrics = registry.get(model_id).metrics or {}
         return metrics.get("dataset", ""), metrics.get("split", "")
 
-    assert measure(taught, own, aside=True) == ("", "")
+    assert measure(taught, own, auxiliary=True) == ("", "")
     assert measure(taught, own, trained_on="as-it-was") == ("own-data", "val")
     registry.set_metrics(
         taught, {**(registry.get(taught).metrics or {}), "old_classes": 0.5, "mAP50": 9.0}
@@ -186,7 +186,7 @@ def test_metrics_stay_on_the_data_that_a_model_was_trained_with(
     assert measure(foreign, own, "train") == ("own-data", "train")
     assert measure(foreign, own) == ("own-data", "val")
     assert measure(foreign, other, "train") == ("own-data", "val")
-    assert measure(foreign, other, aside=True) == ("own-data", "val")
+    assert measure(foreign, other, auxiliary=True) == ("own-data", "val")
     assert measure(foreign, other) == ("other-data", "val")
 
 
@@ -252,7 +252,7 @@ def test_what_it_was_trained_with_is_taken_unless_told_otherwise(
     plan = planned(registry, jobs, model_id, None)
     assert (plan.dataset, plan.split, plan.trained_on) == (str(path), "val", "another")
     row = evaluating.run_evaluation(plan, job, registry)
-    assert "The data set has changed since the model was trained on it." in job.text
+    assert "The dataset has changed since the model was trained on it." in job.text
     assert row.dataset == "trained-with"
 
     with pytest.raises(ValidationFailed, match=r"split is 'test'; this data set has train, val\."):

@@ -20,6 +20,7 @@ from evaluation.gate import Gate
 from evaluation.promotion import PromotionRecipe
 from evaluation.recipe import EvaluationRecipe
 from evaluation.store import REPORT, EvaluationRow, EvaluationStore
+from evaluation.target import EvaluationTarget
 from models_store.decision_log import DecisionReason
 from models_store.description import ONNX_FILE, WEIGHTS_FILE
 from models_store.maintenance import present
@@ -85,16 +86,16 @@ class Scene:
         made = report(recipe.model_id, (self.before if old else self.figures)[recipe.model_id])
         made["dataset"]["fingerprint"] = content
         (output / REPORT).write_text(json.dumps(made))
-        return self.evaluations.add(
-            recipe.model_id,
-            "d",
-            str(recipe.dataset),
-            content,
-            recipe.split,
-            output,
-            made["figures"],
-            None,
+        dataset: Any = SimpleNamespace(fingerprint=content)
+        target = EvaluationTarget(
+            model_folder=self.folder,
+            dataset=dataset,
+            split=recipe.split,
+            model_id=recipe.model_id,
+            dataset_name="d",
+            dataset_path=Path(str(recipe.dataset)),
         )
+        return self.evaluations.add(target, output, made["figures"], None)
 
     def recipe(self, model: str, **gate: Any) -> PromotionRecipe:
         evaluation = EvaluationRecipe(model_id=model, task="detect", dataset="/d")
@@ -149,8 +150,8 @@ def test_a_refusal_is_recorded_with_its_reasons(scene: Scene) -> None:
     assert scene.registry.get("signs").id == old
     decision = scene.registry.decisions("signs")[0]
     assert decision.action == "refused"
-    assert "'round' fell from 0.900 to 0.500" in decision.reasons[0]
-    assert f"{new} is refused. 'round' fell" in scene.job.text
+    assert "'round' regressed from 0.900 to 0.500" in decision.reasons[0]
+    assert f"{new} is refused. 'round' regressed" in scene.job.text
 
 
 def test_what_is_promoted_already_is_left_alone(scene: Scene) -> None:
@@ -184,7 +185,7 @@ def test_data_that_changes_is_measured_again_and_at_last_given_up(scene: Scene) 
     scene.publish(BEFORE, promote=True)
     new = scene.publish(BETTER)
     scene.contents = [str(number) for number in range(40)]
-    with pytest.raises(Conflict, match="changes while it is evaluated"):
+    with pytest.raises(Conflict, match="changed while it was evaluated"):
         scene.run(new)
     assert scene.decided() == ["promoted"]
 
@@ -254,7 +255,7 @@ def test_a_training_that_goes_on_from_a_model_must_not_have_forgotten(
     assert (decision.action == "promoted") is promote, decision.reasons
     said = " ".join(decision.reasons)
     if old is None:
-        assert "Not measured, as the data has no object of them: round, square, star" in said
+        assert "Not measured, as the dataset has no object of them: round, square, star" in said
         return
     assert "On the old data mAP50_95 went from 0.800" in said
     assert len(decision.evaluations or {}) == 4
@@ -305,10 +306,10 @@ def test_what_is_promoted_is_loaded_first(scene: Scene, monkeypatch: pytest.Monk
     scene.job.stop_when = look
     assert scene.run(model)
     assert seen == [([model], False)]
-    assert "ahead of the requests" not in scene.job.text
+    assert "before its promotion" not in scene.job.text
     monkeypatch.setattr(promotion, "PATIENCE", 0.0)
     assert scene.run(scene.publish(BETTER))
-    assert "could not be loaded ahead of the requests" in scene.job.text
+    assert "could not be loaded before its promotion" in scene.job.text
     assert preload(scene.registry.database) == []
 
 

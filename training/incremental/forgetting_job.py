@@ -14,6 +14,7 @@ from dataset.inspection import check
 from errors import VisionLoopError
 from evaluation.evaluator import evaluate
 from evaluation.store import PLOTS, REPORT, EvaluationRow, EvaluationStore
+from evaluation.target import EvaluationTarget
 from inference.device import device
 from models_store.description import ONNX_FILE, ModelDescription
 from models_store.registry import Registry
@@ -94,12 +95,18 @@ def _evaluated(
     version: ModelVersion, dataset: Dataset, path: Path, job: JobHandle, registry: Registry
 ) -> Report:
     """The report on val of a version; it stays in the history, where the gate finds it."""
-    from evaluation.job import measure
+    from evaluation.job import evaluate_and_store
 
-    name = shown_name(path, registry.settings)
+    target = EvaluationTarget(
+        model_folder=version.path,
+        dataset=dataset,
+        model_id=version.id,
+        dataset_name=shown_name(path, registry.settings),
+        dataset_path=path,
+    )
     store = EvaluationStore(registry.database)
-    row = store.latest(version.id, dataset.fingerprint, "val") or measure(
-        version, dataset, path, name, "val", job, registry, (1.0, 1.0), (), "aside"
+    row = store.latest(version.id, dataset.fingerprint, target.split) or evaluate_and_store(
+        target, "auxiliary", job, registry, (1.0, 1.0)
     )
     return store.report(row)
 
@@ -116,9 +123,7 @@ def _evaluate(folder: Path, dataset: Dataset, job: JobHandle, registry: Registry
     output = job.folder / "evaluation"
     output.mkdir(parents=True, exist_ok=True)
     return evaluate(
-        folder,
-        dataset,
-        "val",
+        EvaluationTarget(folder, dataset),
         registry.settings,
         output=output,
         progress=lambda *_: job.check(),

@@ -1,0 +1,41 @@
+"""What the metric classes return: the errors of one image, and the metrics of a whole split."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class ImageErrors:
+    """The errors of one image, as `update` counted them.
+
+    Attributes:
+        severity: Sort key; greater is worse. Its first number is the score in the report.
+        reason: The errors in words; empty where there is none.
+    """
+
+    severity: tuple[float, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SplitMetrics:
+    """The metrics of a split, as `compute` returns them.
+
+    Attributes:
+        summary: Metric name to value, from 0 to 1.
+        report: The sections of report.json that depend on the task: `classes`, `confusion`,
+            `curves` and, of detections, `at_best_f1` and `at_serving`. JSON-serialisable.
+        predictions: The arrays of predictions.npz, from which two evaluations are compared.
+        instances: Annotated objects in the split; images of a classifier.
+    """
+
+    summary: dict[str, float]
+    report: dict[str, Any]
+    predictions: Mapping[str, NDArray[np.generic]]
+    instances: int
