@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+PARTIAL = ".partial-"
+"""How the names of temporary folders begin; a killed process leaves its own behind."""
+
 
 @contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
@@ -18,7 +21,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
     as it was and nothing is left beside it. A folder can only take the place of an empty one.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(dir=target.parent, prefix=".partial-"))
+    partial = Path(tempfile.mkdtemp(dir=target.parent, prefix=PARTIAL))
     try:
         yield partial / target.name
         os.replace(partial / target.name, target)

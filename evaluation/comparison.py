@@ -22,6 +22,7 @@ from dataset.class_matching import paired
 from errors import Conflict
 from evaluation.bootstrap import Interval, Matches, map_intervals, share_intervals
 from evaluation.store import PREDICTIONS, REPORT
+from files import atomic_write
 
 LISTED = 200  # images that are named, of those fixed and of those broken
 NICE = 10
@@ -223,9 +224,7 @@ def main() -> int:
     options = parser.parse_args()
     os.nice(NICE)  # the service goes first
     content = json.dumps(compare(options.a, options.b), ensure_ascii=False)
-    temporary = options.file.with_name(f".{options.file.name}.{os.getpid()}")
-    temporary.write_text(content, encoding="utf-8")
-    os.replace(temporary, options.file)
+    atomic_write(options.file, content)
     return 0
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import re
 import threading
 from pathlib import Path
@@ -18,6 +17,7 @@ import torch
 from filelock import FileLock
 from numpy.typing import NDArray
 
+from files import atomic_write
 from inference.cancellation import Halt
 from inference.prediction import Float
 from inference.torch_engine import to_device
@@ -90,9 +90,7 @@ class TensorRTEngine:
         with FileLock(f"{path}.lock"):  # the other runner wants the same file
             if not path.exists():
                 log.info("Building the TensorRT engine of %s", onnx.parent.name)
-                temporary = path.with_suffix(f".{os.getpid()}")
-                temporary.write_bytes(self._build(onnx, description))
-                temporary.replace(path)
+                atomic_write(path, self._build(onnx, description))
             return path.read_bytes()
 
     def _build(self, onnx: Path, description: ModelDescription) -> bytes:

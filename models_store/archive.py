@@ -9,7 +9,6 @@ hash, before anything is published.
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 import zipfile
 import zlib
@@ -21,6 +20,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from errors import BackendTimeout, Conflict, InvalidModelFile
+from files import atomic_path
 from models_store.architecture import checked
 from models_store.description import (
     DESCRIPTION_FILE,
@@ -77,7 +77,6 @@ def export_archive(model: ModelVersion, path: Path, overwrite: bool = False) -> 
         path = path / f"{model.name}-{model.version}.zip"
     if path.exists() and not overwrite:
         raise Conflict(f"{path} exists already.")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     files = {name: _entry(model.path / name) for name in PORTABLE}
     manifest = Manifest(
         name=model.name,
@@ -87,14 +86,13 @@ def export_archive(model: ModelVersion, path: Path, overwrite: bool = False) -> 
         metrics=model.metrics,
         files=files,
     )
-    try:
-        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-            archive.writestr(MANIFEST, manifest.model_dump_json(indent=1))
-            for name in PORTABLE:
-                archive.write(model.path / name, name)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with (
+        atomic_path(path) as partial,
+        zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+    ):
+        archive.writestr(MANIFEST, manifest.model_dump_json(indent=1))
+        for name in PORTABLE:
+            archive.write(model.path / name, name)
     return path
 
 

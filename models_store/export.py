@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from errors import VisionLoopError
+from files import atomic_path, atomic_write
 from models_store._onnxruntime import onnxruntime
 from models_store.description import ENGINES_FILE, ONNX_FILE, ModelDescription
 from models_store.subprocesses import limit_self
@@ -76,16 +76,12 @@ def export_onnx(folder: Path) -> dict[str, float | int]:
     size = description.imgsz
     generator = torch.Generator().manual_seed(0)
     example = torch.rand(2, 3, size, size, generator=generator)
-    temporary = folder / f".{ONNX_FILE}.{os.getpid()}"
     names = output_names(description)
-    try:
+    with atomic_path(folder / ONNX_FILE) as partial:
         with torch.inference_mode():
             expected = {n: _outputs(serving, example[:n]) for n in (1, 2)}
-            _to_onnx(serving, example, temporary, names)
-        entry = _compare(temporary, example, expected, description)
-        os.replace(temporary, folder / ONNX_FILE)
-    finally:
-        temporary.unlink(missing_ok=True)
+            _to_onnx(serving, example, partial, names)
+        entry = _compare(partial, example, expected, description)
     record(folder, "onnx", entry)
     return entry
 
@@ -94,9 +90,7 @@ def record(folder: Path, engine: str, entry: dict[str, float | int]) -> None:
     """Set one engine's entry in `engines.json`, keeping the others."""
     path = folder / ENGINES_FILE
     engines = json.loads(path.read_text()) if path.exists() else {}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(engines | {engine: entry}, indent=1))
-    os.replace(temporary, path)
+    atomic_write(path, json.dumps(engines | {engine: entry}, indent=1))
 
 
 def _to_onnx(serving: nn.Module, example: Tensor, path: Path, names: list[str]) -> None:

@@ -116,12 +116,15 @@ class ModelStore:
         staged = self._staging / f"{name}-{version}"
         staged.mkdir(parents=True)
         for file in sorted(source.rglob("*")):
-            target = staged / file.relative_to(source)
+            name_in_model = file.relative_to(source)
+            if any(part.startswith(".") for part in name_in_model.parts):  # left by a crash
+                continue
+            target = staged / name_in_model
             if file.is_symlink() or not (file.is_dir() or file.is_file()):
                 raise InvalidModelFile(f"{file.name} in the model folder is no plain file.")
             if file.is_dir():
                 target.mkdir()
-            elif not file.name.startswith("."):
+            else:
                 shutil.copyfile(file, target)
                 _sync(target)
         (staged / UNPUBLISHED).touch()
@@ -241,6 +244,11 @@ class ModelStore:
 
 
 def _write(path: Path, text: str) -> None:
+    """Replace a file durably.
+
+    Not `files.atomic_write`: its temporary folder would look like a version to BentoML, and a
+    crash would leave it there.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(text, encoding="utf-8")
     _sync(temporary)

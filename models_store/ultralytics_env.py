@@ -15,6 +15,7 @@ import uuid
 from pathlib import Path
 
 from cores import cpu_count
+from files import atomic_write
 from settings import get_settings
 
 FONTS = ("Arial.ttf", "Arial.Unicode.ttf")  # the two names it looks for before downloading
@@ -66,7 +67,7 @@ def _write_configuration(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     settings = folder / "settings.json"
     if not settings.exists():
-        _replace(settings, json.dumps(_settings(folder), indent=2).encode())
+        atomic_write(settings, json.dumps(_settings(folder), indent=2))  # processes start at once
     if all((folder / name).exists() for name in FONTS):
         return
     matplotlib = importlib.util.find_spec("matplotlib")
@@ -76,7 +77,7 @@ def _write_configuration(folder: Path) -> None:
     font = root / "mpl-data/fonts/ttf/DejaVuSans.ttf"
     if font.exists():
         for name in FONTS:
-            _replace(folder / name, font.read_bytes())
+            atomic_write(folder / name, font.read_bytes())
 
 
 def _settings(folder: Path) -> dict[str, object]:
@@ -91,10 +92,3 @@ def _settings(folder: Path) -> dict[str, object]:
         "openai_api_key": "",
         **dict.fromkeys((*off, "vscode_msg", "openvino_msg"), False),
     }
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Two processes may start at once: write aside, then rename."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)

@@ -1,60 +1,56 @@
-"""The drawn pictures that the starter models are measured on; drawn once, with a seed of theirs.
+"""The drawn datasets that starter models are evaluated on; each is drawn once per home.
 
-They were trained on other drawings of the same kind, so this says how well they do what they were
-made for, not how well they do in the street.
+The starters were trained on drawings of other seeds, so the metrics hold for drawn signs, not for
+photos of streets.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from files import PARTIAL, atomic_path
 from models_store.description import Task
 from settings import Settings
 from synthetic.scenes import write_classification_set, write_detection_set
 from synthetic.signs import CLASS_NAMES
 
 NAME = "drawn traffic signs"
-SEED = 20_261_122  # the trainings draw from others
+SEED = 20_261_122  # no training draws from it
 SCENES = 200  # in val
 CLOSE_UPS = 10  # of each class, in val
-TRAIN = 2  # scenes, or close-ups of a class: a data set needs some
-ABANDONED = 3600.0  # seconds without a change
-FORMAT = 1  # to be raised where the drawings change
+TRAIN = 2  # scenes, or close-ups of a class: a dataset needs a train split
+ABANDONED = 3600.0  # seconds without a change, after which a partial set is deleted
+FORMAT = 1  # raise it when the drawings change
 
 
 def drawn_set(task: Task, settings: Settings, progress: Callable[[int, int], None]) -> Path:
-    """The data.yaml or class root, drawn where it is not there yet (a minute or two).
+    """The dataset for a task: its data.yaml or class root. Drawing it takes a minute or two.
 
     Args:
-        task: `classify` gets close-ups, every other scenes with boxes.
-        settings: Home.
-        progress: Told how many pictures of how many are drawn; may raise to end it.
+        task: `classify` gets close-ups, every other task scenes with boxes.
+        settings: The home to store it in.
+        progress: Called with the number of images drawn and their total; may raise to cancel.
     """
     kind = "close-ups" if task == "classify" else "scenes"
     folder = settings.paths.starter_sets / f"{kind}-{FORMAT}"
     if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        _clear_abandoned(folder.parent)
-        partial = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
+        _delete_abandoned(folder.parent)
         try:
-            _draw(task, partial, progress)
-            os.replace(partial, folder)
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
+            with atomic_path(folder) as partial:
+                _draw(task, partial, progress)
+        except OSError:
             if not folder.exists():  # another process may have drawn it meanwhile
                 raise
     return folder if task == "classify" else folder / "data.yaml"
 
 
-def _clear_abandoned(parent: Path) -> None:
-    """What processes left that were ended while they drew."""
-    for path in parent.glob("*-*.*"):
+def _delete_abandoned(parent: Path) -> None:
+    """Delete the partial sets of processes that were killed while they drew."""
+    for path in parent.glob(f"{PARTIAL}*"):
         with contextlib.suppress(OSError):
             if time.time() - path.stat().st_mtime > ABANDONED:
                 shutil.rmtree(path)

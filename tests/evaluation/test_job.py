@@ -16,6 +16,7 @@ from errors import ValidationFailed
 from evaluation import job as evaluating
 from evaluation.recipe import EvaluationRecipe, plan_evaluation
 from evaluation.store import EvaluationStore
+from files import PARTIAL
 from jobs.store import JobStore
 from models_store.description import Task
 from models_store.registry import Registry
@@ -287,7 +288,7 @@ def test_starters_draw_their_pictures_once(
     model_id = published(registry, tmp_path / "model", "starting", names, kind="starter")
     plan = planned(registry, jobs, model_id, None)
     assert plan.dataset is None
-    left = get_settings().home / "starter-sets" / f"scenes-1.{os.getpid()}"
+    left = get_settings().paths.starter_sets / f"{PARTIAL}killed"
     left.mkdir(parents=True)
     os.utime(left, (0, 0))
     row = evaluating.run_evaluation(plan, job, registry)
