@@ -1,7 +1,7 @@
 """How much bulk annotation slows `/infer`: `python -m benchmarks.annotation_interference`.
 
 One server, the starter detector, drawn street scenes, one request at a time: first idle, then
-while clients annotate pictures without a pause, then idle again.
+while clients annotate images without a pause, then idle again.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Whether the annotation queue helps: errors in its first pictures, beside random ones.
+"""Whether the annotation queue helps: errors in its first images, beside random ones.
 
     python -m benchmarks.annotation_queue
     python -m benchmarks.annotation_queue --data ../shared/data/coco/data.yaml --model yolov8n
 
-A model pre-labels pictures whose truth is known. An error is a pre-label that an annotator would
+A model pre-labels images whose truth is known. An error is a pre-label that an annotator would
 relabel, remove or add; those that he would only move do not count.
 """
 
@@ -45,7 +45,7 @@ def drawn(count: int) -> Iterator[tuple[bytes, Annotations]]:
 
 
 def of_data(path: Path, count: int) -> Iterator[tuple[bytes, Annotations]]:
-    """Pictures of a data set for detection."""
+    """Images of a dataset for detection."""
     found = check(path, "detect", [path.resolve().parent])
     for picture in list(originals(found))[:count]:
         yield picture.file.read_bytes(), picture.annotations
@@ -76,14 +76,14 @@ def main() -> None:
         candidates.append(Candidate(str(number), doubt, look_of(labelled.pixels)))
     chosen = [int(one.key) for one in order(candidates, [], max(arguments.first))]
     total = np.array(errors)
-    print(f"{version.id}: {len(errors)} pictures, {total.sum()} errors, {total.mean():.2f} each")
+    print(f"{version.id}: {len(errors)} images, {total.sum()} errors, {total.mean():.2f} each")
     random = np.random.default_rng(0)
     for first in arguments.first:
         draws = [random.choice(total, first, replace=False).sum() for _ in range(2000)]
         low, high = np.percentile(draws, (2.5, 97.5))
         mine = total[chosen[:first]].sum()
         print(
-            f"first {first}: {mine} errors; {np.mean(draws):.1f} in as many random pictures "
+            f"first {first}: {mine} errors; {np.mean(draws):.1f} in as many random images "
             f"(95 %: {low:.0f} to {high:.0f}): {mine / np.mean(draws):.2f} times as many"
         )
     registry.database.close()

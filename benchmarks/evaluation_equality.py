@@ -81,7 +81,7 @@ def compare(options: argparse.Namespace, scratch: Path) -> int:
         columns[name] = found.metrics
         print(f"{name}: {time.perf_counter() - began:.1f} s", file=sys.stderr)
     columns["Ultralytics"] = validated(theirs, dataset.materialise(scratch / "view"), options.imgsz)
-    print(f"{description.task}, {len(dataset.splits['val'])} pictures, imgsz {description.imgsz}")
+    print(f"{description.task}, {len(dataset.splits['val'])} images, imgsz {description.imgsz}")
     return table(columns)
 
 

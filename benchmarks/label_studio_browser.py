@@ -1,4 +1,4 @@
-"""A picture of Label Studio's editor, by headless Chromium.
+"""An image of Label Studio's editor, by headless Chromium.
 
 Chromium's own screenshot takes no cookies, so it opens a small proxy that is logged in.
 """

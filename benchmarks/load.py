@@ -136,7 +136,7 @@ async def switching(client: Client, requests: int, switches: int, concurrency: i
         made_by[answer["model_id"]] += 1
         if answer == alone.get((picture, answer["model_id"])):
             return None
-        return f"picture {picture}: not what {answer['model_id']} answers"
+        return f"image {picture}: not what {answer['model_id']} answers"
 
     pictures = random.Random(1).choices(range(len(client.pictures)), k=requests)
     jobs = [partial(job, turn, picture) for turn, picture in enumerate(pictures)]

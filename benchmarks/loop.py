@@ -8,7 +8,7 @@ evaluated on scenes that no training has seen, the better one passes the gate, a
 `/infer` requests, which name no version, are answered better than before.
 
 The service runs on a loopback port and in a temporary folder, and ends with the script. Exits 1
-where the loop did not improve the model. `--draw` only writes the pictures, to go the same way
+where the loop did not improve the model. `--draw` only writes the images, to go the same way
 with curl.
 """
 
@@ -87,7 +87,7 @@ class Service:
         return str(self.finished(task)["model_id"])
 
     def evaluate(self, model_id: str, dataset: str) -> dict[str, float]:
-        """The figures of a model on the data set's val split."""
+        """The figures of a model on the dataset's val split."""
         body = {"dataset_path": dataset, "split": "val"}
         self.finished(self.call("POST", f"/metrics/{model_id}/evaluate", json=body)["job_id"])
         report = self.call("GET", f"/metrics/{model_id}/report", params={"dataset": dataset})
@@ -103,7 +103,7 @@ class Service:
         return dict(answer)
 
     def ask(self, pictures: list[Path], truth: list[Annotations]) -> Seen:
-        """`/infer` about each picture by the model's bare name, held against what is in it."""
+        """`/infer` about each image by the model's bare name, held against what is in it."""
         seen = Seen()
         for path, known in zip(pictures, truth, strict=True):
             answer = self.call(
@@ -133,7 +133,7 @@ class Seen:
 
 
 def as_annotations(picture: Annotations, predictions: list[dict[str, Any]]) -> Annotations:
-    """The predictions of `/infer` as annotations of the same picture."""
+    """The predictions of `/infer` as annotations of the same image."""
     objects = tuple(
         Annotation(
             row["label"],
@@ -150,7 +150,7 @@ def walk(service: Service, drawn: Drawn, options: argparse.Namespace) -> bool:
     clock = Clock()
     first = service.upload("/api/datasets", drawn.first, name="first scenes")["id"]
     held_out = service.upload("/api/datasets", drawn.held_out, name="held out")["id"]
-    clock.say(f"uploaded {options.labelled} labelled pictures, {options.held_out} held out")
+    clock.say(f"uploaded {options.labelled} labelled images, {options.held_out} held out")
 
     weak = service.train(STARTER, first, options.weak_epochs, options)
     service.promote(weak, {"dataset": held_out})
@@ -162,8 +162,8 @@ def walk(service: Service, drawn: Drawn, options: argparse.Namespace) -> bool:
     counts = service.finished(started["job_id"])["metrics"]
     dataset = started["dataset_id"]
     clock.say(
-        f"pre-labelled {counts['pictures']:.0f} pictures: {counts['objects_accept']:.0f} objects "
-        f"sure, {counts['objects_review']:.0f} to review; data set {dataset}"
+        f"pre-labelled {counts['pictures']:.0f} images: {counts['objects_accept']:.0f} objects "
+        f"sure, {counts['objects_review']:.0f} to review; dataset {dataset}"
     )
     queue = service.call("GET", "/api/annotation/queue", params={"dataset": dataset, "limit": 3})
     for entry in queue["queue"]:
@@ -171,7 +171,7 @@ def walk(service: Service, drawn: Drawn, options: argparse.Namespace) -> bool:
 
     corrections = json.loads(drawn.corrections.read_text())
     revision = service.call("POST", f"/api/datasets/{dataset}/annotations", json=corrections)
-    clock.say(f"corrected {revision['received']} pictures: {revision['data_path']}")
+    clock.say(f"corrected {revision['received']} images: {revision['data_path']}")
     path = f"/api/datasets/{dataset}/revisions/{revision['revision']}/diff"
     (seen,) = service.call("GET", path)["compared"]
     print(as_annotators_see(seen))
@@ -231,7 +231,7 @@ def table(figures: list[dict[str, float]], before: Seen, after: Seen, pictures: 
     rows = [(f"evaluated: {name}", figures[0][name], figures[1][name]) for name in FIGURES]
     asked = before.figures(), after.figures()
     rows += [(f"/infer: {name}", asked[0][name], asked[1][name]) for name in asked[0]]
-    lines = [f"{pictures} held-out pictures         weak       new      gain"]
+    lines = [f"{pictures} held-out images           weak       new      gain"]
     for name, a, b in rows:
         lines.append(f"{name:24}{a:10.3f}{b:10.3f}{b - a:+10.3f}")
     return "\n".join(lines)
@@ -289,15 +289,15 @@ def arguments() -> argparse.ArgumentParser:
     add("--pictures", type=int, default=60, help="to pre-label and correct")
     add("--labelled", type=int, default=12, help="that the weak model is trained on")
     add("--held-out", type=int, default=40, help="that models are measured on")
-    add("--imgsz", type=int, default=256, help="longer side of pictures and of the network's input")
+    add("--imgsz", type=int, default=256, help="longer side of images and of the network's input")
     add("--weak-epochs", type=int, default=12, help="of the weak model")
     add("--epochs", type=int, default=15, help="of the new version")
-    add("--batch", type=int, default=4, help="pictures a training step")
+    add("--batch", type=int, default=4, help="images a training step")
     add("--min-gain", type=float, default=0.02, help=f"{METRIC} that the gate asks for")
     add("--seed", type=int, default=0, help="of the drawing")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where models run")
     add("--keep", action="store_true", help="keep the folder, and say where it is")
-    add("--draw", type=Path, metavar="FOLDER", help="write the pictures only, to go by hand")
+    add("--draw", type=Path, metavar="FOLDER", help="write the images only, to go by hand")
     return parser
 
 

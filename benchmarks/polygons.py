@@ -2,10 +2,10 @@
 
     python -m benchmarks.polygons --weights yolov8n-seg.pt --images coco_seg/images
 
-Each instance's mask is made at the picture's full resolution, independently of the polygons:
+Each instance's mask is made at the image's full resolution, independently of the polygons:
 prototypes scaled up bilinearly, positive inside the box. Reported is the IoU of the filled
 polygons with it: before they are simplified, as annotation answers them, and with their holes
-dropped. `--drawn FOLDER` writes the pictures with their polygons.
+dropped. `--drawn FOLDER` writes the images with their polygons.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ class Measured:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--weights", type=Path, required=True, help="a segmentation checkpoint")
-    parser.add_argument("--images", type=Path, required=True, help="folder of pictures")
-    parser.add_argument("--drawn", type=Path, help="folder for the pictures with polygons")
+    parser.add_argument("--images", type=Path, required=True, help="folder of images")
+    parser.add_argument("--drawn", type=Path, help="folder for the images with polygons")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="visionloop-polygons-") as folder:
         convert_checkpoint(options.weights, Path(folder))
@@ -97,7 +97,7 @@ def measure(
 
 
 def full_mask(protos: Float, coefficients: Float, box: Float, place: Letterbox) -> Mask:
-    """The mask at the picture's resolution, as the network means it."""
+    """The mask at the image's resolution, as the network means it."""
     logits = np.tensordot(coefficients, protos, 1)
     square = cv2.resize(logits, (place.imgsz, place.imgsz), interpolation=cv2.INTER_LINEAR)
     (left, top), (width, height) = place.offset, place.resized
@@ -110,7 +110,7 @@ def full_mask(protos: Float, coefficients: Float, box: Float, place: Letterbox) 
 
 
 def report(rows: list[Measured], pictures: int) -> None:
-    print(f"{len(rows)} instances in {pictures} pictures, {os.cpu_count()} cores")
+    print(f"{len(rows)} instances in {pictures} images, {os.cpu_count()} cores")
     print(f"aimed at: IoU {KEPT_IOU} with the ring, at most {MOST_VERTICES} vertices a ring\n")
     print("| IoU with the full-resolution mask | median | 10th percentile | worst |")
     print("|---|--:|--:|--:|")

@@ -1,6 +1,6 @@
 """Images a second, p50 and p99 of this service beside others, and beside its own engine alone.
 
-Same weights, same pictures, same load generator, one after the other on the same machine, in
+Same weights, same images, same load generator, one after the other on the same machine, in
 `--rounds` interleaved rounds of which each way's median counts.
 `python -m benchmarks.serving [--weights FILE.pt] [--images FOLDER]`
 """

@@ -21,14 +21,14 @@ PRIORITY = {"right of way at next crossing", "priority road", "yield", "stop"}
 
 @dataclass(frozen=True)
 class Drawn:
-    """Files that a user has: zips to upload, and what is in the pictures.
+    """Files that a user has: zips to upload, and what is in the images.
 
     Attributes:
         first: Labelled by hand, with a val split of a fifth.
-        waiting: Pictures without labels.
+        waiting: Images without labels.
         corrections: What is in those, as a COCO document: the annotator's work.
         held_out: Labelled; its val split is what models are measured on.
-        unseen: The pictures of that split.
+        unseen: The images of that split.
         truth: What is in them.
     """
 
@@ -43,9 +43,9 @@ class Drawn:
 def draw(
     folder: Path, *, labelled: int, waiting: int, held_out: int, size: int, seed: int
 ) -> Drawn:
-    """Draw so many pictures of each into `folder`; the same seed gives the same pictures.
+    """Draw so many images of each into `folder`; the same seed gives the same images.
 
-    `size`: the longer side of a picture in pixels.
+    `size`: the longer side of an image in pixels.
     """
     val = max(2, labelled // 5)
     first = draw_scenes(folder / "first", labelled - val, val, size, seed)
@@ -92,7 +92,7 @@ def zipped(folder: Path, root: Path) -> Path:
 
 
 def labels(folder: Path, split: str) -> list[Annotations]:
-    """What was drawn into the pictures of a split, in the order of their names."""
+    """What was drawn into the images of a split, in the order of their names."""
     found = []
     for path in sorted((folder / "images" / split).glob("*.jpg")):
         with Image.open(path) as image:

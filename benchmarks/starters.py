@@ -1,9 +1,9 @@
-"""How good the starter models are, on drawn pictures and on real ones.
+"""How good the starter models are, on drawn images and on real ones.
 
     python -m benchmarks.starters
     python -m benchmarks.starters --gtsrb gtsrb/val --roadsigns roadsigns --split val
 
-The drawn pictures come from seeds that training never used. The real ones are not part of the
+The drawn images come from seeds that training never used. The real ones are not part of the
 project: GTSRB as class folders named `14_stop`, and street photographs in YOLO's layout with a
 `data.yaml` that has a class `stop`.
 """
@@ -48,7 +48,7 @@ class Model:
         self._engine = TorchEngine(folder, "cpu", half=False)
 
     def predict(self, image: Pixels, confidence: float | None = None) -> Prediction:
-        """Predicts one RGB picture (H, W, 3)."""
+        """Predicts one RGB image (H, W, 3)."""
         batch = prepare(image, self.description)[None]
         outputs = [output[0] for output in self._engine.run(batch)]
         height, width = image.shape[:2]
@@ -56,7 +56,7 @@ class Model:
 
 
 def read(path: Path) -> Pixels:
-    """A picture file as RGB."""
+    """An image file as RGB."""
     image = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if image is None:
         raise SystemExit(f"Cannot read {path}.")
@@ -110,7 +110,7 @@ def drawn_crops(count: int) -> Iterator[tuple[Pixels, int]]:
 
 
 def gtsrb_crops(folder: Path) -> Iterator[tuple[Pixels, int]]:
-    """The pictures of the class folders whose class the starters know."""
+    """The images of the class folders whose class the starters know."""
     for place in sorted(folder.iterdir()):
         key = place.name.split("_", 1)[1]
         name = GTSRB_NAMES.get(key, key.replace("_", " "))

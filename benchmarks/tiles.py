@@ -1,9 +1,9 @@
-"""What tiles find in large pictures: `python -m benchmarks.tiles [--weights FILE --data YAML]`.
+"""What tiles find in large images: `python -m benchmarks.tiles [--weights FILE --data YAML]`.
 
-Small pictures with known objects are laid side by side into large ones, so that the objects are
+Small images with known objects are laid side by side into large ones, so that the objects are
 small in them. Recall (objects that a box of their class covers by IoU 0.5) and precision without
 tiles and with `auto`, by the runtime that serves annotation. Without arguments: the starter
-detector and drawn street scenes; else a detection checkpoint and a YOLO data set's val split.
+detector and drawn street scenes; else a detection checkpoint and a YOLO dataset's val split.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from synthetic.scenes import draw_scene
 from synthetic.signs import CLASS_NAMES
 
 STARTER = Path(__file__).parent.parent / "models_store/starter/traffic_signs_yolov8n"
-CELL = 640, 480  # each small picture is scaled into this
+CELL = 640, 480  # each small image is scaled into this
 SEED = 30_000_000  # training draws from small seeds
 
 Scene = tuple[Pixels, list[tuple[str, Float]]]  # labels with boxes xyxy
@@ -41,9 +41,9 @@ Scene = tuple[Pixels, list[tuple[str, Float]]]  # labels with boxes xyxy
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--weights", type=Path, help="a detection checkpoint")
-    parser.add_argument("--data", type=Path, help="data.yaml of a YOLO data set, one folder")
-    parser.add_argument("--side", type=int, default=5, help="pictures a row and column (5)")
-    parser.add_argument("--pictures", type=int, default=2, help="large pictures (2)")
+    parser.add_argument("--data", type=Path, help="data.yaml of a YOLO dataset, one folder")
+    parser.add_argument("--side", type=int, default=5, help="images a row and column (5)")
+    parser.add_argument("--pictures", type=int, default=2, help="large images (2)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="visionloop-tiles-") as folder:
         model = Path(folder)
@@ -56,8 +56,8 @@ def main() -> None:
         large = [mosaic(source, options.side) for _ in range(options.pictures)]
         runtime = ModelRuntime(lambda _: model, Settings(device="cpu", max_pixels=10**8))
         sizes = {picture.shape[1::-1] for picture, _ in large}
-        print(f"{len(large)} pictures of {sizes}, {sum(len(t) for _, t in large)} objects")
-        print("\n| tiles | recall | precision | boxes | seconds a picture |")
+        print(f"{len(large)} images of {sizes}, {sum(len(t) for _, t in large)} objects")
+        print("\n| tiles | recall | precision | boxes | seconds an image |")
         print("|---|--:|--:|--:|--:|")
         for name, tiles in (("off", OFF), ("auto", AUTO)):
             row(name, tiles, runtime, large)
@@ -118,7 +118,7 @@ def drawn() -> Iterator[Scene]:
 
 
 def labelled(data: Path) -> Iterator[Scene]:
-    """The pictures of a data set with its labels, again and again."""
+    """The images of a dataset with its labels, again and again."""
     names = yaml.safe_load(data.read_text())["names"]
     files = sorted((data.parent / "images").rglob("*.jpg"))
     while True:

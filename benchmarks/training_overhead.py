@@ -1,6 +1,6 @@
 """What a job costs beside the same training run bare: `python -m benchmarks.training_overhead`.
 
-Draws a data set, then trains on it in turn as a job (checks, private view, progress into the
+Draws a dataset, then trains on it in turn as a job (checks, private view, progress into the
 database, cancel checks, checkpoints that a crash cannot spoil) and as `YOLO.train` with the very
 arguments of the job. Each run is a fresh process; its start is stated apart. The bare run
 validates its best checkpoint once more at the end, which a job does not: given with and without.
@@ -65,7 +65,7 @@ def compare(options: argparse.Namespace, folder: Path) -> None:
     }
     (folder / "request.json").write_text(json.dumps({**fields, "data": str(data), "patience": 0}))
     print(
-        f"{options.task} {options.model}, {options.images} pictures @{options.imgsz}, batch "
+        f"{options.task} {options.model}, {options.images} images @{options.imgsz}, batch "
         f"{options.batch}, {options.epochs} epochs, {os.cpu_count()} cores; seconds"
     )
     print(f"{'':8}{'start':>8}{'prepare':>9}{'train':>8}{'last val':>10}{'in all':>8}{'cpu':>8}")

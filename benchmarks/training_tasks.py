@@ -1,10 +1,10 @@
-"""Train every task over HTTP on drawn pictures, and see that the new models find what is drawn.
+"""Train every task over HTTP on drawn images, and see that the new models find what is drawn.
 
 Starts the service on a fresh temporary home. Five jobs, alternately as the first and the second
 client family asks for them, YOLOv8n and MobileNetV2 from scratch: each must rise in progress,
 stream its log to the end, complete, publish a version whose figure is above 0.8, and that version
-must find at least 0.8 of what stands in the validation pictures, asked over `/infer`. Where a
-job's time went, is told by the stamps of its log: start (process, imports, data set), epochs,
+must find at least 0.8 of what stands in the validation images, asked over `/infer`. Where a
+job's time went, is told by the stamps of its log: start (process, imports, dataset), epochs,
 publication (export, comparison with PyTorch), evaluation.
 `python -m benchmarks.training_tasks [--only detect …]`
 """

@@ -1,4 +1,4 @@
-"""What a data set says is in a picture, in the frames that predictions are compared in."""
+"""What a dataset says is in an image, in the frames that predictions are compared in."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ OUTLINE = 1000  # points that Ultralytics resamples an outline to
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """The annotated objects of one picture, in its pixels.
+    """The annotated objects of one image, in its pixels.
 
     Attributes:
-        width, height: Of the picture.
+        width, height: Of the image.
         class_ids: (m,) ids of the joined classes.
         boxes: (m, 4) xyxy.
         polygons: m outlines (k, 2); None unless segmentation.
@@ -48,7 +48,7 @@ class GroundTruth:
     def read(
         cls, dataset: Dataset, image: Path, classes: JoinedClasses, width: int, height: int
     ) -> GroundTruth:
-        """The labels of a picture of `width` × `height` pixels; none where it has no file."""
+        """The labels of an image of `width` × `height` pixels; none if it has no label file."""
         rows = dataset.rows(image)
         size = np.array((width, height), np.float32)
         class_ids = classes.from_dataset[np.array([row.cls for row in rows], np.int64)]
@@ -71,7 +71,7 @@ class GroundTruth:
         return place.points_to_square(self.boxes.reshape(-1, 2, 2)).reshape(-1, 4)
 
     def keypoints_in(self, place: Letterbox) -> Float:
-        """The key points (m, k, 3) in the network's square."""
+        """The keypoints (m, k, 3) in the network's square."""
         assert self.keypoints is not None
         points = place.points_to_square(self.keypoints[..., :2])
         return np.concatenate((points, self.keypoints[..., 2:]), axis=-1)
@@ -83,7 +83,7 @@ class GroundTruth:
         resolution, scaled down, the smaller object above the larger one.
 
         Args:
-            place: Where the picture lies in the square.
+            place: Where the image lies in the square.
             shape: Height and width of the masks, those of the network's prototypes.
         """
         assert self.polygons is not None
@@ -167,7 +167,7 @@ def _rows(rows: Sequence[Float], width: int) -> Float:
 
 
 def _stated(points: Float) -> Float:
-    """Visibility of key points without one: below zero says that it is not there."""
+    """Visibility of keypoints without one: below zero says that it is not there."""
     return ((points[..., :1] >= 0) & (points[..., 1:2] >= 0)).astype(np.float32)
 
 

@@ -39,7 +39,7 @@ PLOT_TITLES = {
     "f1_confidence": "F1 over confidence",
     "reliability": "Confidence and being right",
 }
-KINDS = {"": "", "mask_": "masks: ", "pose_": "key points: "}
+KINDS = {"": "", "mask_": "masks: ", "pose_": "keypoints: "}
 
 
 def page(report: Report, folder: Path, evaluation: str = "") -> str:

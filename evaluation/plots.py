@@ -129,7 +129,7 @@ def reliability(report: Report) -> Figure:
     upper.set(ylim=(0, 1), ylabel="share that is right", title="Confidence and being right")
     upper.legend(loc="upper left")
     lower.bar(centres, found["images"], width * 0.92, color=GREY)
-    lower.set(xlim=(0, 1), xlabel="confidence of the best class", ylabel="pictures")
+    lower.set(xlim=(0, 1), xlabel="confidence of the best class", ylabel="images")
     return figure
 
 

@@ -21,7 +21,7 @@ from settings import Settings
 from synthetic.signs import CLASS_NAMES
 
 SPLITS = ("train", "val", "test")
-DRAWN = "drawn traffic signs"  # the data set's name
+DRAWN = "drawn traffic signs"  # the dataset's name
 SHOWN = 6  # class names in a message
 
 
@@ -33,7 +33,7 @@ class EvaluationRecipe(BaseModel):
         task: The model's.
         dataset: Absolute path of the data.yaml or class root; None: drawn by the job, as the
             starter models have it.
-        split: Of the data set.
+        split: Of the dataset.
         trained_on: Fingerprint of the data that the model was trained on, where the evaluation
             is on the same.
     """
@@ -97,7 +97,7 @@ def check_fit(description: ModelDescription, dataset: Dataset) -> None:
     points = dataset.keypoints.shape[0] if dataset.keypoints else None
     if description.keypoint_shape and points not in (None, description.keypoint_shape[0]):
         raise ValidationFailed(
-            f"The data set has {points} key points, the model {description.keypoint_shape[0]}."
+            f"The dataset has {points} keypoints, the model {description.keypoint_shape[0]}."
         )
 
 
@@ -105,13 +105,13 @@ def check_names(description: ModelDescription, names: Sequence[str]) -> None:
     """Raises ValidationFailed where none of the data's classes is one of the model's."""
     if set(matched(description.names, names)) == {None}:
         raise ValidationFailed(
-            "The model and the data set have no class in common: the model knows "
-            f"{_listed(description.names)}; the data set has {_listed(names)}."
+            "The model and the dataset have no class in common: the model knows "
+            f"{_listed(description.names)}; the dataset has {_listed(names)}."
         )
 
 
 def _trained_with(model: ModelVersion, datasets: Datasets, jobs: JobStore) -> Path:
-    """The data set of the training that made the model, if it is still there."""
+    """The dataset of the training that made the model, if it is still there."""
     give = "Give one as dataset_path: a data.yaml, a folder with one folder per class, or an id."
     try:
         path = str(jobs.get(str(model.source.get("job_id"))).recipe["dataset"])
@@ -124,7 +124,7 @@ def _trained_with(model: ModelVersion, datasets: Datasets, jobs: JobStore) -> Pa
     except (DatasetNotFound, Forbidden):
         found = Path()
     if not found.name or not found.exists():
-        name = model.source.get("dataset", "its data set")
+        name = model.source.get("dataset", "its dataset")
         raise ValidationFailed(f"The data that {model.id} was trained on ({name}) is gone. {give}")
     return found
 
@@ -132,7 +132,7 @@ def _trained_with(model: ModelVersion, datasets: Datasets, jobs: JobStore) -> Pa
 def _check_split(wanted: str, present: Sequence[str]) -> None:
     if wanted not in present:
         raise ValidationFailed(
-            f"split is {wanted[:40]!r}; this data set has {', '.join(sorted(present))}."
+            f"split is {wanted[:40]!r}; this dataset has {', '.join(sorted(present))}."
         )
 
 

@@ -1,4 +1,4 @@
-"""The pictures of an evaluation that a model does worst on, drawn beside their truth."""
+"""The images of an evaluation that a model does worst on, drawn beside their truth."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from inference.render import draw
 
 KEPT = 24
 SIDE = 480  # pixels that the longer side of a panel has at most
-SMALLEST = 360  # and of a picture that is classified, at least
+SMALLEST = 360  # and of an image that is classified, at least
 GAP = 8
 TITLE = 16  # rows above a panel
 QUALITY = 85
@@ -25,7 +25,7 @@ QUALITY = 85
 
 @dataclass(frozen=True)
 class WorstImage:
-    """One picture: how bad, which, why, and what to draw."""
+    """One image: how bad, which, why, and what to draw."""
 
     badness: tuple[float, ...]
     path: Path
@@ -95,7 +95,7 @@ def _panel(jpeg: bytes) -> Image.Image:
 
 
 def class_panel(name_id: int, names: tuple[str, ...], size: tuple[int, int]) -> Prediction:
-    """The true class of a picture of `size` (width, height), in the form of a prediction."""
+    """The true class of an image of `size` (width, height), in the form of a prediction."""
     return Prediction(
         task="classify",
         names=names,

@@ -1,4 +1,4 @@
-"""How far two models see the same thing in one picture."""
+"""Agreement of two models' predictions for one image."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from errors import VisionLoopError
 from inference.prediction import Float, Prediction
 
-SAME_PLACE = 0.5  # IoU from which two boxes of a class are one object
+SAME_PLACE = 0.5  # IoU from which two boxes of a class count as the same object
 
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """Objects by class name: of either model, and those that both see.
+    """Objects by class name: of each model, and those that match.
 
     A classification counts as one object, of its best class.
     """
@@ -27,9 +27,9 @@ class Agreement:
 
     @property
     def score(self) -> float:
-        """F1 of the candidate against the live answer: 2·matched / (live + candidate), 0 to 1.
+        """F1 of the candidate against the live prediction: 2·matched / (live + candidate), 0 to 1.
 
-        Two empty answers agree. For a classification it is 1 or 0.
+        It is 1 if both are empty. For a classification it is 1 or 0.
         """
         seen = self.live.total() + self.candidate.total()
         return 2 * self.matched.total() / seen if seen else 1.0
@@ -37,10 +37,12 @@ class Agreement:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """One live answer beside the candidate's.
+    """The comparison of a live prediction with the candidate's.
 
-    `error` where the candidate had none, neither where it was halted. Times are milliseconds by
-    stage.
+    Attributes:
+        agreement: None if the candidate failed or was halted.
+        error: The candidate's failure; None otherwise.
+        times: Milliseconds by stage.
     """
 
     agreement: Agreement | None = None
@@ -49,10 +51,10 @@ class Comparison:
 
 
 def compare(live: Prediction, candidate: Prediction) -> Agreement:
-    """What of `live` the candidate sees too. Classes are joined by name, not by id.
+    """The agreement of a candidate with the live prediction. Classes match by name, not by id.
 
     Boxes match one to one where their classes are equal and their IoU is at least 0.5, pairs of
-    higher IoU first. Polygons and key points are not looked at.
+    higher IoU first. Polygons and keypoints are ignored.
     """
     if live.task == "classify":
         best = [Counter(_labels(prediction)[:1]) for prediction in (live, candidate)]

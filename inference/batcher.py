@@ -1,7 +1,7 @@
-"""The gateway's queue before a runner: work-conserving batches, no timers, bounded.
+"""The gateway's bounded queue before a runner: work-conserving batching without timers.
 
-While all slots are busy, arrivals queue; the moment one is free, what has queued leaves as one
-list call. So an idle system adds no wait, and a busy one batches by itself.
+While all slots are busy, items queue. As soon as a slot is free, the queued items go as one list
+call. An idle system therefore adds no delay, and a busy one forms batches by itself.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _OVERLOADED = {429, 502, 503}
 
 @dataclass(slots=True)
 class BatcherStats:
-    """Counters since the start, and gauges of now; for `/metrics`."""
+    """Counters since the start and present gauges, for `/metrics`."""
 
     items: int = 0
     calls: int = 0
@@ -50,14 +50,14 @@ class _Waiting:
 
 
 class Batcher:
-    """Feeds one runner. For use within one event loop.
+    """Sends items to one runner in batches. For use within one event loop.
 
     Args:
         call: The runner's list call: as many results as items, in order.
-        slots: List calls in flight at most.
-        max_batch: Items in one call at most.
-        queue_length: Items that may wait; the next one is refused.
-        timeout: Seconds an item may take, waiting included.
+        slots: Maximum of list calls in flight.
+        max_batch: Maximum of items per call.
+        queue_length: Maximum of waiting items; another one is refused.
+        timeout: Seconds per item, including the wait.
         observe: Called with each finished call's item count and seconds, for histograms.
     """
 
@@ -83,16 +83,16 @@ class Batcher:
         self._stats = BatcherStats()
 
     async def submit(self, item: InferenceItem) -> ItemResult:
-        """The runner's result for `item`; its error, if it has one, is in there.
+        """The runner's result for `item`, which may hold the item's own error.
 
         Raises:
-            BackendUnavailable: the queue is full, or the runner cannot be reached.
-            BackendTimeout: no answer within `timeout`.
-            VisionLoopError: the call failed through a fault of ours.
+            BackendUnavailable: The queue is full, or the runner cannot be reached.
+            BackendTimeout: No result within `timeout`.
+            VisionLoopError: The call failed because of a bug.
         """
         if self._closed:
             raise BackendUnavailable("The service is shutting down.", retry_after=5)
-        free = (self._slots - len(self._tasks)) * self._max_batch  # they leave in this very turn
+        free = (self._slots - len(self._tasks)) * self._max_batch  # dispatched in this turn
         if len(self._queue) >= self._queue_length + free:
             self._stats.rejected += 1
             raise BackendUnavailable(
@@ -114,7 +114,7 @@ class Batcher:
                 self._forget(waiting)
 
     async def close(self) -> None:
-        """Refuse new items and those that wait; let calls in flight finish."""
+        """Refuse new and waiting items; wait for the calls in flight."""
         self._closed = True
         while self._queue:
             waiting = self._queue.popleft()
@@ -130,7 +130,7 @@ class Batcher:
         return self._stats
 
     def _forget(self, waiting: _Waiting) -> None:
-        """Take an item whose caller went away out of the queue, if it is still there."""
+        """Drop an item whose caller has disconnected, if it is still queued."""
         try:
             self._queue.remove(waiting)
         except ValueError:
@@ -144,7 +144,7 @@ class Batcher:
         return float(min(60, max(1, math.ceil(len(self._queue) / rate))))
 
     def _dispatch_soon(self) -> None:
-        """Dispatch after the callbacks that are due, so that what arrives together, leaves so."""
+        """Dispatch after the callbacks that are due: items arriving together form a batch."""
         if not self._dispatch_due:
             self._dispatch_due = True
             asyncio.get_running_loop().call_soon(self._dispatch)
@@ -153,10 +153,12 @@ class Batcher:
         self._dispatch_due = False
         while self._queue and len(self._tasks) < self._slots:
             free = self._slots - len(self._tasks)
-            size = min(self._max_batch, -(-len(self._queue) // free))  # evenly, none idle
+            size = min(
+                self._max_batch, -(-len(self._queue) // free)
+            )  # spread evenly over the free slots
             popped = (self._queue.popleft() for _ in range(size))
             batch = [waiting for waiting in popped if not waiting.future.done()]
-            if not batch:  # their callers went away in this very moment
+            if not batch:  # all callers disconnected meanwhile
                 continue
             task = asyncio.get_running_loop().create_task(self._run(batch))
             self._tasks.add(task)
@@ -172,7 +174,7 @@ class Batcher:
         self._stats.calls += 1
         self._stats.items += len(batch)
         try:
-            # a hung call would hold its slot for ever; its callers have given up by then
+            # a hung call must not hold its slot for ever; its callers have timed out by then
             async with asyncio.timeout(self._timeout):
                 results = await self._call([waiting.item for waiting in batch])
             if len(results) != len(batch):
@@ -194,7 +196,7 @@ class Batcher:
                 waiting.future.set_result(result)
 
     def _measure(self, items: int, seconds: float) -> None:
-        """Throughput if every running call were like this one."""
+        """Update the estimate of throughput, as if every running call were like this one."""
         rate = items * len(self._tasks) / max(seconds, 1e-3)
         known = self._stats.items_per_second
         self._stats.items_per_second = known + _SMOOTHING * (rate - known) if known else rate

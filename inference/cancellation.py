@@ -1,4 +1,4 @@
-"""How a prediction under way learns that nobody wants its answer any more."""
+"""Cancellation of a running prediction: one thread orders it, the predicting one checks."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 
 class Halted(Exception):
-    """A prediction stopped before its end, as it was told to."""
+    """A prediction was stopped before its end, as ordered."""
 
 
 class Halt:
-    """An order that one thread gives, once, and that the predicting one meets."""
+    """A cancellation flag, set once by one thread and checked by the predicting thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -19,6 +19,7 @@ class Halt:
         self._then: Callable[[], None] | None = None
 
     def order(self) -> None:
+        """Set the flag and call what `on_order` registered."""
         with self._lock:
             self._ordered = True
             then = self._then
@@ -26,16 +27,16 @@ class Halt:
             then()
 
     def check(self) -> None:
-        """Between two steps of a prediction.
+        """Raise if the flag is set; call it between two steps of a prediction.
 
         Raises:
-            Halted: it is to stop.
+            Halted: The prediction is to stop.
         """
         if self._ordered:
             raise Halted
 
     def on_order(self, then: Callable[[], None]) -> None:
-        """What else stops the step that follows; at once, where the order has come already."""
+        """Register a callback that stops the next step; called at once if the flag is set."""
         with self._lock:
             self._then = then
             ordered = self._ordered

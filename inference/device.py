@@ -1,4 +1,4 @@
-"""Which device this machine serves from, found out without importing torch."""
+"""The device that serves models, and its limits, without importing torch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CPU_BATCH = 2
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How a gateway feeds one runner: `slots` list calls in flight of at most `max_batch` items."""
+    """Limits of the calls to one runner: `slots` in flight, of at most `max_batch` items."""
 
     slots: int
     max_batch: int
@@ -30,7 +30,7 @@ def device(settings: Settings) -> Device:
     """The device that `settings.device` means on this machine.
 
     Raises:
-        RuntimeError: `cuda` was asked for and no CUDA device answers.
+        RuntimeError: `cuda` was requested and there is no CUDA device.
     """
     if settings.device == "cpu":
         return "cpu"
@@ -45,10 +45,10 @@ def device(settings: Settings) -> Device:
 
 
 def limits(settings: Settings) -> Limits:
-    """Slots and batch size that keep a runner busy without queueing inside it for long.
+    """Slots and batch size that keep a runner busy without a long queue inside it.
 
-    On a CPU items are independent, so small lists suffice: two lists more than the sessions
-    need, so that none idles while an answer travels or a list waits for its slower item.
+    On a CPU items are independent, so small lists suffice: two more than the sessions need, so
+    that no session idles during a response or while a list waits for its slowest item.
     """
     if device(settings) == "cuda":
         return Limits(GPU_SLOTS, settings.max_batch or GPU_BATCH)
@@ -58,13 +58,13 @@ def limits(settings: Settings) -> Limits:
 
 
 def cpu_sessions(settings: Settings) -> int:
-    """How many pictures a CPU runner works on at once, each with one thread."""
+    """The number of images that a CPU runner predicts at once, with one thread each."""
     return settings.sessions or cpu_count()
 
 
 @lru_cache(maxsize=1)
 def cuda_devices() -> int:
-    """The number of visible CUDA devices, asked of the driver itself."""
+    """The number of visible CUDA devices, as the driver reports it."""
     try:
         driver = ctypes.CDLL("libcuda.so.1" if os.name == "posix" else "nvcuda.dll")
     except OSError:

@@ -1,4 +1,4 @@
-"""What runs a network: one protocol, and the choice of the fastest backend present."""
+"""Inference engines: their protocol, and the choice of the fastest one available."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from settings import Settings
 
 log = logging.getLogger("visionloop.inference")
 
-# How far a GPU backend may be from the fp32 ONNX: 99 % of the box numbers, in input pixels, and
-# every score. Half precision of YOLOv8n is at 0.3 pixels.
+# Tolerances of a GPU backend against the fp32 ONNX: of 99 % of the box coordinates, in input
+# pixels, and of every score. Half precision of YOLOv8n is at 0.3 pixels.
 PIXELS_TOLERANCE = 2.0
 SCORES_TOLERANCE = 0.02
 
@@ -32,8 +32,8 @@ class Engine(Protocol):
     """A loaded network. `run` may be called from several threads at once.
 
     Attributes:
-        backend: What `status` shows, such as `onnxruntime-cpu`.
-        batched: Whether many pictures in one `run` are faster than one at a time.
+        backend: Name in `status`, such as `onnxruntime-cpu`.
+        batched: Whether many images in one `run` are faster than one at a time.
     """
 
     backend: str
@@ -42,24 +42,24 @@ class Engine(Protocol):
     def run(
         self, pixels: NDArray[np.uint8], wide: bool = False, halt: Halt | None = None
     ) -> tuple[Float, ...]:
-        """Outputs, as `models_store.export` lists them, of prepared pictures.
+        """The network's raw outputs for prepared images, as `models_store.export` lists them.
 
         Args:
             pixels: (n, s, s, channels) RGB uint8, see `preprocess.prepare`.
-            wide: Nothing else is running: use the whole device for this one call.
-            halt: What may stop it in its midst; a GPU's few milliseconds run to their end.
+            wide: Use the whole device for this call, because no other runs.
+            halt: May stop the run early. A GPU run takes milliseconds and is not stopped.
 
         Returns:
             float32 arrays, each with n rows.
 
         Raises:
-            Halted: `halt` was ordered, and it has stopped.
+            Halted: `halt` was ordered and the run stopped.
         """
         ...
 
 
 def load_engine(folder: Path, settings: Settings) -> tuple[Engine, ModelDescription]:
-    """The fastest engine for the model in `folder` that this machine has.
+    """The fastest engine for the model in `folder` on this machine.
 
     On a CPU that is ONNX Runtime. On a GPU it is TensorRT if installed, else PyTorch, in half
     precision if that agrees with the fp32 ONNX on the CPU, else in single precision.
@@ -71,14 +71,14 @@ def load_engine(folder: Path, settings: Settings) -> tuple[Engine, ModelDescript
     for name, make in _cuda_engines(folder, description, settings):
         try:
             engine = make()
-        except Exception:  # a driver, a build or a missing library: the next one may work
+        except Exception:  # driver, engine build or missing library; the next backend may work
             log.exception("%s: %s cannot be used", folder.name, name)
             continue
         reason = disagreement(engine, reference, description)
         if reason is None:
             return engine, description
         log.warning("%s: %s is not used: %s", folder.name, name, reason)
-    log.warning("%s: no GPU backend works for it; it runs on the CPU", folder.name)
+    log.warning("%s: no GPU backend works; the model runs on the CPU", folder.name)
     return reference, description
 
 
@@ -101,9 +101,9 @@ def _cuda_engines(
 
 
 def disagreement(engine: Engine, reference: Engine, description: ModelDescription) -> str | None:
-    """Why `engine` may not stand in for `reference`; None if it may.
+    """The reason why `engine` may not replace `reference`; None if it may.
 
-    Both run one fixed picture of soft random blobs.
+    Both run one fixed image of smooth random blobs.
     """
     blobs = np.random.default_rng(0).integers(0, 256, (12, 12, 3), np.uint8)
     picture = prepare(cv2.resize(blobs, (640, 480)).astype(np.uint8), description)[None]

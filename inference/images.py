@@ -1,4 +1,4 @@
-"""Image bytes to RGB pixels: bounded, upright, eight bits, or refused with a sentence."""
+"""Decoding of image files to upright 8-bit RGB pixels, within limits."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from errors import InvalidImage, PayloadTooLarge, VisionLoopError
 
 Pixels = NDArray[np.uint8]
 
-# Raster formats only: EPS would start Ghostscript, PDF and MPEG are no pictures.
+# Raster formats only: EPS would start Ghostscript, PDF and MPEG are not images.
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM", "JPEG2000")
 
 ORIENTATION = 0x0112
@@ -42,8 +42,13 @@ _open = Image.open  # before Ultralytics, if it is imported later, replaces it (
 
 
 class Header(NamedTuple):
-    """What a file's header says: size after EXIF rotation, Pillow's name of the format, and
-    whether the pixels are plainly those of an 8-bit JPEG or PNG, which every decoder agrees on."""
+    """The facts in an image file's header.
+
+    Attributes:
+        width, height: Pixels, after EXIF rotation.
+        format: Pillow's name of the format.
+        ordinary: An 8-bit JPEG or PNG, whose pixels are the same in every decoder.
+    """
 
     width: int
     height: int
@@ -55,7 +60,7 @@ def check_header(data: bytes, max_pixels: int) -> tuple[int, int]:
     """Width and height after EXIF rotation, read without decoding.
 
     Raises:
-        InvalidImage: the bytes begin no supported image.
+        InvalidImage: The bytes are not of a supported image format.
         PayloadTooLarge: it has more than `max_pixels` pixels.
     """
     header = read_header(data, max_pixels)
@@ -63,11 +68,11 @@ def check_header(data: bytes, max_pixels: int) -> tuple[int, int]:
 
 
 def read_header(data: bytes, max_pixels: int) -> Header:
-    """The same, with what decoders make of the file."""
+    """The header of an image file, read without decoding. Raises as `check_header`."""
     with _refusing():
         image = _open_checked(data, max_pixels)
         width, height = image.size
-        # a PNG's own getexif would decode the picture to look for EXIF behind it
+        # a PNG's own getexif would decode the image to look for EXIF behind it
         exif = Image.Image.getexif(image) if image.format == "PNG" else image.getexif()
         # Pillow has turned a TIFF's size already
         turned = image.format != "TIFF" and exif.get(ORIENTATION) in _SIDEWAYS
@@ -81,7 +86,7 @@ def read_header(data: bytes, max_pixels: int) -> Header:
 
 
 def decode(data: bytes, max_pixels: int) -> Pixels:
-    """The picture as RGB uint8 (h, w, 3), C-contiguous and upright.
+    """The image as RGB uint8 (h, w, 3), C-contiguous and upright.
 
     Of animations the first frame. Alpha is dropped, not composited: the colours below it are
     what OpenCV, and so Ultralytics' training, sees. 16-bit channels keep their high byte;
@@ -106,7 +111,7 @@ def decode(data: bytes, max_pixels: int) -> Pixels:
 
 
 class _refusing:
-    """Turns what Pillow raises on hostile or broken bytes into our two errors.
+    """Turns Pillow's exceptions on hostile or damaged bytes into VisionLoop errors.
 
     Its plugins raise nearly every built-in exception (SyntaxError, struct.error, ValueError,
     IndexError, ...), so `Exception` is caught, and only around Pillow.
@@ -129,9 +134,9 @@ class _refusing:
 
 
 class _Pieces(io.BytesIO):
-    """The file, as long as Pillow takes it in reasonable pieces.
+    """A file object that limits the number of reads.
 
-    It walks JPEG markers, PNG chunks and the like one by one, in Python and without a limit.
+    Pillow walks JPEG markers, PNG chunks and the like one by one, in Python and without a limit.
     """
 
     def __init__(self, data: bytes) -> None:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from inference.prediction import Float, Int
 
 MAX_WH = 7680  # offset between classes, so that boxes of different classes never overlap
-MAX_NMS = 30000  # candidates that are looked at, the best ones
+MAX_NMS = 30000  # candidates considered, those of highest score
 
 
 def non_max_suppression(
@@ -19,7 +19,7 @@ def non_max_suppression(
     max_det: int = 300,
     multi_label: bool = False,
 ) -> tuple[Float, Float, Int, Float]:
-    """The best of overlapping candidates of one picture.
+    """The candidates of one image that survive non-maximum suppression.
 
     The same arithmetic in the same precision as `ultralytics.utils.nms.non_max_suppression`
     (class-aware) followed by `torchvision.ops.nms`. Unlike there, candidates with a coordinate
@@ -30,7 +30,7 @@ def non_max_suppression(
         nc: Number of classes.
         conf: Candidates need a higher score than this.
         iou: Boxes that overlap a better one of their class by more than this are dropped.
-        max_det: How many to keep at most.
+        max_det: Maximum number to keep.
         multi_label: Every class above `conf` makes a candidate, not only a box's best one: how
             Ultralytics' validation counts.
 

@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU, the default wherever there is no GPU."""
+"""The ONNX Runtime engine on the CPU, the default without a GPU."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from settings import Settings
 
 
 class OnnxEngine:
-    """Two sessions of one model: narrow for many pictures at once, wide for a lone one.
+    """Two sessions of one model: narrow for many images at once, wide for a single one.
 
     The narrow session has one thread, the caller's, and is called from as many threads as there
     are cores: the throughput of that many sessions with one copy of the weights. The wide one
-    spreads a single picture over the cores. Both give the same answer up to the last bits: ONNX
+    spreads a single image over the cores. Both give the same answer up to the last bits: ONNX
     Runtime splits outputs among threads and never sums, but where it cuts may decide how a value
     is rounded (seen in 1.31 on CPUs with AVX2 and without AVX-512; docs/explanation/serving.md has
     the bounds). Their threads do not spin while they wait: that would take the cores from the
-    pictures being decoded.
+    images being decoded.
     """
 
     backend = "onnxruntime-cpu"

@@ -1,4 +1,4 @@
-"""Raw network output of one picture to a `Prediction`."""
+"""Conversion of the raw network outputs for one image to a `Prediction`."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from inference.prediction import Float, Prediction
 from inference.preprocess import Letterbox
 from models_store.description import ModelDescription
 
-MAX_DET = 300  # detections a picture, unless the request says otherwise
+MAX_DET = 300  # detections an image, unless the request says otherwise
 TOP_CLASSES = 5  # classes a classifier answers with
 
 MASK_SCALE_MAX = 16  # times the resolution of the prototypes; 2560 at a network input of 640
 MASK_SIDE = 512  # pixels that a mask's longer side has at least, if the maximum allows
-MASK_PIXELS = 64_000_000  # all masks of a picture together
+MASK_PIXELS = 64_000_000  # all masks of an image together
 SIMPLIFY = 0.001  # Douglas–Peucker tolerance, of the contour's length,
-SIMPLIFY_PIXELS = 0.3  # and at least this, in pixels of the picture
+SIMPLIFY_PIXELS = 0.3  # and at least this, in pixels of the image
 SPECK = 0.01  # parts and holes smaller than this share of the largest part are noise
 
 Outputs = Sequence[Float]
@@ -39,7 +39,7 @@ def postprocess(
     iou: float | None = None,
     max_det: int | None = None,
 ) -> Prediction:
-    """What `outputs`, without their batch dimension, say of a picture of `width` × `height`.
+    """What `outputs`, without their batch dimension, say of an image of `width` × `height`.
 
     A threshold of None means the model's default. Classification answers its `max_det` best
     classes (default 5), filtered by `confidence` only when that is given.
@@ -102,7 +102,7 @@ def _classify(
 
 
 def _keypoints(extra: Float, description: ModelDescription, place: Letterbox) -> Float:
-    """(n, k·d) in the square to (n, k, 3) in the picture; without visibility it is 1."""
+    """(n, k·d) in the square to (n, k, 3) in the image; without visibility it is 1."""
     if description.keypoint_shape is None:
         raise ValueError("A pose model's description needs keypoint_shape.")
     points = extra.reshape(len(extra), *description.keypoint_shape)
@@ -114,17 +114,17 @@ def _keypoints(extra: Float, description: ModelDescription, place: Letterbox) ->
 def mask_outlines(
     protos: Float, coefficients: Float, boxes: Float, place: Letterbox
 ) -> tuple[tuple[Outline, ...], ...]:
-    """The outlines of each instance's mask, in pixels of the picture.
+    """The outlines of each instance's mask, in pixels of the image.
 
     As Ultralytics' `process_mask(upsample=True)`: prototypes weighted by the coefficients, scaled
-    up bilinearly, positive inside the box and the picture. Each mask is scaled within its box
-    only, to about the picture's own resolution, bounded by MASK_SCALE_MAX and MASK_PIXELS.
+    up bilinearly, positive inside the box and the image. Each mask is scaled within its box
+    only, to about the image's own resolution, bounded by MASK_SCALE_MAX and MASK_PIXELS.
 
     Args:
         protos: (nm, s/4, s/4).
         coefficients: (n, nm).
         boxes: (n, 4) xyxy in the square.
-        place: Where the picture lies in the square.
+        place: Where the image lies in the square.
 
     Returns:
         Per instance its parts, the largest first; none if the mask is empty.
@@ -176,7 +176,7 @@ def _outlines(
     mask[max(math.ceil((y2 - top) * scale), 0) :] = 0
 
     corner = np.array((left, top), np.float32)
-    pixel = scale / cells * place.resized[0] / place.width  # one of the picture's, in the mask
+    pixel = scale / cells * place.resized[0] / place.width  # one of the image's, in the mask
 
     def in_picture(contour: Contour, outwards: float) -> Float:
         points = _simplify(contour, pixel, outwards)

@@ -1,4 +1,4 @@
-"""The one result type: made by engines, read through its exits."""
+"""`Prediction`, the result of inference, and the items that runners receive and return."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from models_store.description import Task
 Float = NDArray[np.float32]
 Int = NDArray[np.int64]
 
-KEYPOINT_SEEN = 0.5  # certainty from which a key point counts as there
+KEYPOINT_SEEN = 0.5  # confidence from which a keypoint is visible
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What a model sees in one picture.
+    """A model's prediction for one image.
 
-    Coordinates are pixels of the picture after its EXIF rotation, origin top-left.
+    Coordinates are pixels of the image after its EXIF rotation, origin top-left.
 
     Attributes:
         task: The task of the model that made it.
         names: Class names, indexed by class id.
-        width, height: Size of the picture in pixels, after EXIF rotation.
+        width, height: Size of the image in pixels, after EXIF rotation.
         class_ids: (n,) int64.
         scores: (n,) float32 in 0..1, descending.
         boxes: (n, 4) float32 xyxy; (0, 4) from classification.
@@ -63,7 +63,7 @@ class Prediction:
         return len(self.scores)
 
     def to_json(self) -> list[dict[str, Any]]:
-        """The `predictions` array of the REST answers."""
+        """The `predictions` array of the REST responses."""
         rows: list[dict[str, Any]] = []
         holes = self.holes or ((),) * len(self)
         for i, (class_id, score) in enumerate(zip(self.class_ids, self.scores, strict=True)):
@@ -93,7 +93,7 @@ class Prediction:
 
     @property
     def point_names(self) -> tuple[str, ...]:
-        """The key points' names, or their numbers where they have none."""
+        """The keypoint names, or their numbers if they have no names."""
         count = 0 if self.keypoints is None else self.keypoints.shape[1]
         return keypoint_labels(self.keypoint_names, count)
 
@@ -104,11 +104,11 @@ class Prediction:
         return tuple(map(Outline, parts, holes))
 
     def boxes_only(self) -> Prediction:
-        """Without polygons and key points."""
+        """Without polygons and keypoints."""
         return replace(self, polygons=None, holes=None, keypoints=None)
 
     def simplified(self) -> Prediction:
-        """With polygons that a person can edit, see `polygons.simplify`."""
+        """With polygons of few vertices, for editing; see `formats.geometry.simplify`."""
         if self.polygons is None:
             return self
         size = np.array((self.width, self.height), np.float32)
@@ -123,9 +123,9 @@ class Prediction:
         return replace(self, polygons=polygons, holes=holes)
 
     def to_annotations(self, image: str = "") -> Annotations:
-        """As pre-labels: everything found, of a classification the best class.
+        """As pre-labels: every object; of a classification, the best class.
 
-        A key point that is less certain than KEYPOINT_SEEN is absent.
+        A keypoint of lower confidence than KEYPOINT_SEEN is absent.
         """
         rows = []
         for i, (class_id, score) in enumerate(zip(self.class_ids, self.scores, strict=True)):
@@ -161,11 +161,11 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class InferenceItem:
-    """One picture to predict, as the gateway sends it to a runner.
+    """One image to predict, as the gateway sends it to a runner.
 
     `model` is the exact `name:version`. A threshold of None means the model's default. `tiles`
-    along the longer side are looked at besides the whole picture (1: none, 0: as many as fit).
-    `boxes_only` leaves polygons and key points out, `editable` asks for polygons with few
+    is the number of tiles along the longer side, besides the whole image (1: none, 0: automatic).
+    `boxes_only` leaves polygons and keypoints out, `editable` asks for polygons with few
     vertices.
     """
 
@@ -182,9 +182,9 @@ class InferenceItem:
 
 @dataclass(frozen=True, slots=True)
 class ItemResult:
-    """What came of one item: a prediction, or its own error. Times are milliseconds.
+    """The result of one item: a prediction or an error. Times are milliseconds.
 
-    `drawn` is a JPEG of the picture with its predictions, when the item asked for it.
+    `drawn` is a JPEG of the image with its predictions, when the item asked for it.
     """
 
     prediction: Prediction | None = None

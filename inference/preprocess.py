@@ -1,4 +1,4 @@
-"""Pictures to network input and back: the resizing of each family, and its inverse for boxes."""
+"""Preprocessing of images to network input, and the inverse mapping of boxes and points."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from inference.prediction import Float
 from models_store.description import ModelDescription, Preprocessing
 
 PAD = 114  # grey of Ultralytics' letterbox
-_LONG = 16  # sides of the crop that a scaled picture may be long
+_LONG = 16  # longest scaled side, in sides of the crop, that is resized as a whole
 
 _CV2 = {"nearest": cv2.INTER_NEAREST, "bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}
 _PILLOW = {
@@ -26,7 +26,7 @@ _PILLOW = {
 
 @dataclass(frozen=True, slots=True)
 class Letterbox:
-    """Where a picture lies in the square network input.
+    """The placement of an image in the square network input.
 
     As `LetterBox(auto=False, center=True)` and `scale_boxes` of Ultralytics compute it: each side
     is rounded (at least one pixel) and so has a gain of its own.
@@ -38,18 +38,18 @@ class Letterbox:
 
     @property
     def resized(self) -> tuple[int, int]:
-        """Width and height of the picture inside the square."""
+        """Width and height of the image inside the square."""
         gain = min(self.imgsz / self.height, self.imgsz / self.width)
         return max(round(self.width * gain), 1), max(round(self.height * gain), 1)
 
     @property
     def offset(self) -> tuple[int, int]:
-        """Columns and rows of padding before the picture."""
+        """Columns and rows of padding before the image."""
         width, height = self.resized
         return round((self.imgsz - width) / 2 - 0.1), round((self.imgsz - height) / 2 - 0.1)
 
     def apply(self, pixels: Pixels) -> Pixels:
-        """The picture (h, w, 3), scaled bilinearly and padded to (imgsz, imgsz, 3)."""
+        """The image (h, w, 3), scaled bilinearly and padded to (imgsz, imgsz, 3)."""
         width, height = self.resized
         left, top = self.offset
         canvas = np.full((self.imgsz, self.imgsz, 3), PAD, np.uint8)
@@ -61,7 +61,7 @@ class Letterbox:
         return canvas
 
     def points_to_image(self, points: Float) -> Float:
-        """Points (..., 2) xy of the square as points of the picture, clipped to it."""
+        """Points (..., 2) xy of the square as points of the image, clipped to it."""
         width, height = self.resized
         gain = np.array((width / self.width, height / self.height), np.float32)
         moved = (points - np.array(self.offset, np.float32)) / gain
@@ -69,22 +69,22 @@ class Letterbox:
         return np.clip(moved, 0, limit).astype(np.float32, copy=False)
 
     def points_to_square(self, points: Float) -> Float:
-        """Points (..., 2) xy of the picture as points of the square."""
+        """Points (..., 2) xy of the image as points of the square."""
         width, height = self.resized
         gain = np.array((width / self.width, height / self.height), np.float32)
         return (points * gain + np.array(self.offset, np.float32)).astype(np.float32, copy=False)
 
     def boxes_to_image(self, boxes: Float) -> Float:
-        """Boxes (n, 4) xyxy of the square as boxes of the picture, clipped to it."""
+        """Boxes (n, 4) xyxy of the square as boxes of the image, clipped to it."""
         return self.points_to_image(boxes.reshape(-1, 2, 2)).reshape(-1, 4)
 
 
 def prepare(
     pixels: Pixels, description: ModelDescription, place: Letterbox | None = None
 ) -> Pixels:
-    """An RGB picture (h, w, 3) as (imgsz, imgsz, channels) uint8, which `normalise` takes.
+    """An RGB image (h, w, 3) as (imgsz, imgsz, channels) uint8, which `normalise` takes.
 
-    `place` is where to put it; None: as the description says.
+    `place` overrides the placement; None: as the description says.
     """
     prepared = place.apply(pixels) if place else _square(pixels, description.preprocessing)
     if description.channels == 1:
@@ -121,7 +121,7 @@ def normalise(pixels: NDArray[np.uint8], how: Preprocessing) -> Float:
 
 
 def _resize(pixels: Pixels, size: tuple[int, int], how: Preprocessing) -> Pixels:
-    """`size` is (width, height). Antialiasing is Pillow's, as torchvision has it for pictures."""
+    """`size` is (width, height). Antialiasing is Pillow's, as torchvision has it for images."""
     if (pixels.shape[1], pixels.shape[0]) == size:
         return pixels
     if how.antialias:
@@ -130,9 +130,9 @@ def _resize(pixels: Pixels, size: tuple[int, int], how: Preprocessing) -> Pixels
 
 
 def _centre_crop(pixels: Pixels, scaled: tuple[int, int], how: Preprocessing) -> Pixels:
-    """The central square of the picture scaled to `scaled`, padded with black if smaller.
+    """The central square of the image scaled to `scaled`, padded with black if smaller.
 
-    As torchvision's `Resize` and `CenterCrop`. Of very long pictures only the part that is kept
+    As torchvision's `Resize` and `CenterCrop`. Of very long images only the part that is kept
     is resized: 8000 × 8 would be 224000 × 224 on the way.
     """
     size = how.imgsz

@@ -1,4 +1,4 @@
-"""Predictions drawn on their picture."""
+"""Drawing of predictions on their image."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ _FONTS = (  # of many scripts; Pillow looks in the system's font folders
 
 
 def draw(pixels: Pixels, prediction: Prediction, scored: bool = True) -> bytes:
-    """A JPEG of the picture (h, w, 3) with boxes, labels, outlines, key points or classes.
+    """A JPEG of the image (h, w, 3) with boxes, labels, outlines, keypoints or classes.
 
-    `scored` says whether labels carry their score; the truth of an annotation has none.
+    `scored`: whether labels show the score; annotations have none.
     """
     image = Image.fromarray(pixels)
     if prediction.polygons is not None:
@@ -114,7 +114,7 @@ def _draw_label(
     font: Font,
     above: bool = True,
 ) -> float:
-    """Text on a plate of `colour`, above or below `corner`, but never outside the picture.
+    """Text on a plate of `colour`, above or below `corner`, but never outside the image.
 
     Returns the plate's lower edge.
     """

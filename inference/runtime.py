@@ -1,4 +1,4 @@
-"""The models of one runner process, and the way of a mixed batch through them."""
+"""The models of one runner process: loading, caching, and prediction of mixed batches."""
 
 from __future__ import annotations
 
@@ -34,21 +34,9 @@ from inference.render import draw
 from models_store.description import DESCRIPTION_FILE, ModelDescription
 from settings import Settings
 
-LOWEST = 19  # nice
-
-
-def give_way() -> None:
-    """Let the calling thread run only on what others leave. Linux has priorities by thread.
-
-    Not the whole process: its other threads answer people who wait.
-    """
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError):
-            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST)
-
-
 log = logging.getLogger("visionloop.inference")
+
+LOWEST = 19  # niceness
 
 T = TypeVar("T")
 
@@ -62,13 +50,13 @@ class Model:
     engine: Engine
 
     def is_deleted(self) -> bool:
-        """A stat of a file: a deleted model is gone at once, in every runner."""
+        """Whether the model was deleted: one stat of a file, so every runner sees it at once."""
         return not (self.folder / DESCRIPTION_FILE).exists()
 
 
 @dataclass(slots=True)
 class Work:
-    """An item on its way: what is known of it so far."""
+    """An item between preprocessing and postprocessing, with milliseconds by stage."""
 
     item: InferenceItem
     model: Model
@@ -80,29 +68,29 @@ class Work:
 class ModelRuntime:
     """Loads models by tag, keeps the last used ones, and predicts batches that mix them.
 
-    On a CPU every picture goes alone through decoding, network and drawing in one of as many
-    threads as there are sessions; a picture that is alone in the process gets all cores for its
-    network. On a GPU pictures are decoded in parallel, and each model of the batch runs once.
-    A picture's answer does not depend on the others.
+    On a CPU every image goes alone through decoding, network and drawing in one of as many
+    threads as there are sessions; an image that is alone in the process gets all cores for its
+    network. On a GPU images are decoded in parallel, and each model of the batch runs once.
+    An image's answer does not depend on the others.
     """
 
     def __init__(self, locate: Callable[[str], Path], settings: Settings) -> None:
         """`locate` finds the folder of an exact `name:version`, or raises ModelNotFound."""
-        cv2.setNumThreads(1)  # pictures are the unit of parallelism
+        cv2.setNumThreads(1)  # images are the unit of parallelism
         self._locate = locate
         self._settings = settings
         self._device = device(settings)
         threads = cpu_sessions(settings) if self._device == "cpu" else cpu_count()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="predict")
         self._loader = ThreadPoolExecutor(2, thread_name_prefix="load")
-        self._quiet = ThreadPoolExecutor(1, "quiet", initializer=give_way)
+        self._quiet = ThreadPoolExecutor(1, "quiet", initializer=run_at_lowest_priority)
         self._halts: set[Halt] = set()
         self._models: OrderedDict[str, asyncio.Task[Model]] = OrderedDict()
         self._busy = 0  # steps in the pool, waiting or running
         self._busy_lock = threading.Lock()
 
     async def predict_batch(self, items: Sequence[InferenceItem]) -> list[ItemResult]:
-        """One result per item, in order; a failed item is its own error, and raises nothing."""
+        """One result per item, in order; a failed item has an error in its result."""
         groups: dict[tuple[str, bool], list[int]] = {}
         for index, item in enumerate(items):
             groups.setdefault((item.model, item.tiles != tiles.OFF), []).append(index)
@@ -118,10 +106,10 @@ class ModelRuntime:
         return [by_index[index] for index in range(len(items))]
 
     async def compare(self, item: InferenceItem, live: Prediction) -> Comparison:
-        """What this item's model makes of a picture that another model has answered.
+        """Compare this item's model with the live prediction of another model.
 
-        In one thread of the lowest priority, and until `halt`: the answer has neither agreement
-        nor error then. Only the model's first load is as any other.
+        Runs in one thread of the lowest priority. After `halt` the result has neither agreement
+        nor error. Only loading the model has normal priority.
         """
         try:
             model = await self._model(item.model)
@@ -147,15 +135,15 @@ class ModelRuntime:
             self._halts.discard(halt)
 
     def halt(self) -> None:
-        """Stop the comparisons under way: somebody waits for an answer."""
+        """Stop the running comparisons, because a request is waiting."""
         for halt in self._halts:
             halt.order()
 
     async def warm(self, tag: str) -> None:
-        """Load a model, and let it see an empty picture.
+        """Load a model and run it on an empty image.
 
         Raises:
-            ModelNotFound: there is no such model.
+            ModelNotFound: There is no such model.
         """
         model = await self._model(tag)
         size, channels = model.description.imgsz, model.description.channels
@@ -168,11 +156,11 @@ class ModelRuntime:
         await asyncio.get_running_loop().run_in_executor(self._loader, run)
 
     async def unload(self, tag: str) -> bool:
-        """Forget a model; predictions that are under way finish. Whether it was loaded."""
+        """Evict a model; running predictions finish. Returns whether it was loaded."""
         return self._models.pop(tag, None) is not None
 
     def status(self) -> dict[str, Any]:
-        """Device, loaded engines by tag, and how many list calls of what size to send."""
+        """Device, loaded engines by tag, and the limits of list calls."""
         loaded = {tag: model.engine.backend for tag, model in self._loaded().items()}
         bounds = limits(self._settings)
         return {
@@ -183,7 +171,7 @@ class ModelRuntime:
         }
 
     def close(self) -> None:
-        """Let go of the threads; what is under way finishes."""
+        """Shut the threads down; running predictions finish."""
         self._models.clear()
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._loader.shutdown(wait=False, cancel_futures=True)
@@ -199,7 +187,7 @@ class ModelRuntime:
         }
 
     async def _model(self, tag: str) -> Model:
-        """The loaded model. Callers that want it at the same time share one load."""
+        """The loaded model; concurrent callers share one load."""
         task = self._models.get(tag)
         if task is None:
             task = asyncio.create_task(self._load(tag))
@@ -231,7 +219,7 @@ class ModelRuntime:
 
         return await asyncio.get_running_loop().run_in_executor(self._loader, load)
 
-    # -- pictures
+    # -- images
 
     async def _predict_group(
         self, tag: str, items: list[InferenceItem], tiled: bool
@@ -260,7 +248,7 @@ class ModelRuntime:
     ) -> ItemResult:
         """One item, from bytes to answer, in the calling thread.
 
-        `alone` says whether its network may have all cores; None: where nothing else runs.
+        `alone`: whether the network may use all cores; None: if nothing else runs.
 
         Raises:
             Halted: `halt` was ordered.
@@ -278,7 +266,7 @@ class ModelRuntime:
             return ItemResult(error=_as_client_error(error))
 
     async def _predict_together(self, model: Model, items: list[InferenceItem]) -> list[ItemResult]:
-        """Decoding and finishing in parallel, the network once; its time is the batch's."""
+        """A batch: decoding and postprocessing in parallel, one network run for all."""
 
         def prepare_one(item: InferenceItem) -> Work | ItemResult:
             try:
@@ -313,7 +301,7 @@ class ModelRuntime:
         return [next(finished) if isinstance(work, Work) else work for work in prepared]
 
     async def _predict_tiled(self, model: Model, item: InferenceItem) -> ItemResult:
-        """A picture in views, side by side; what the network sees in them is merged."""
+        """An image in views, side by side; what the network sees in them is merged."""
         try:
             times = {}
             start = time.perf_counter()
@@ -325,7 +313,7 @@ class ModelRuntime:
             parts = [views[first : first + size] for first in range(0, len(views), size)]
             start = time.perf_counter()
             seen = await asyncio.gather(
-                *(self._in_thread(self._look, model, item, pixels, part) for part in parts)
+                *(self._in_thread(self._predict_views, model, item, pixels, part) for part in parts)
             )
             times["inference"] = _since(start)
             most = MAX_DET if item.max_det is None else item.max_det
@@ -337,10 +325,10 @@ class ModelRuntime:
         except Exception as error:
             return ItemResult(error=_as_client_error(error))
 
-    def _look(
+    def _predict_views(
         self, model: Model, item: InferenceItem, pixels: Pixels, views: list[tiles.View]
     ) -> list[Prediction]:
-        """What the network sees in some views, each in its own pixels."""
+        """The predictions for some views, each in pixels of its view."""
         works = [
             Work(item, model, part, prepare(part, model.description), {})
             for part in (np.ascontiguousarray(view.cut(pixels)) for view in views)
@@ -353,7 +341,7 @@ class ModelRuntime:
         ]
 
     async def _in_thread(self, function: Callable[..., T], *args: Any) -> T:
-        """`function` in the pool, counted as busy from now, so while it waits too."""
+        """Run `function` in the pool; it counts as busy while it waits, too."""
         with self._busy_lock:
             self._busy += 1
         future = self._pool.submit(function, *args)
@@ -399,10 +387,21 @@ class ModelRuntime:
         return ItemResult(prediction=prediction, drawn=drawn, times=times)
 
 
+def run_at_lowest_priority() -> None:
+    """Give the calling thread the lowest CPU priority (Linux only).
+
+    Not the whole process: its other threads serve requests.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST)
+
+
 def _since(start: float) -> float:
     return (time.perf_counter() - start) * 1000
 
 
 def _as_client_error(error: Exception) -> VisionLoopError:
-    """An error that a client may see."""
+    """The error as a client may see it, without internals."""
     return error if isinstance(error, VisionLoopError) else our_fault(error, "A prediction")

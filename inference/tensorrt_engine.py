@@ -1,4 +1,4 @@
-"""TensorRT: an fp16 engine built from the ONNX file, once per GPU model and TensorRT version.
+"""The TensorRT engine: fp16, built from the ONNX file once per GPU model and TensorRT version.
 
 Written against TensorRT 10.16 (`requirements-tensorrt.txt`). torch supplies the device memory.
 """
@@ -82,12 +82,12 @@ class TensorRTEngine:
             return [output.cpu().numpy() for output in outputs]
 
     def _plan(self, onnx: Path, description: ModelDescription, cache: Path) -> bytes:
-        """The serialised engine, from the cache or built now, which takes minutes."""
+        """The serialised engine: cached, or built, which takes minutes."""
         digest = hashlib.sha256(onnx.read_bytes()).hexdigest()[:16]
         gpu = re.sub(r"\W+", "-", torch.cuda.get_device_name())
         path = cache / f"{digest}-{gpu}-trt{trt.__version__}-b{self._max_batch}.engine"
         cache.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{path}.lock"):  # the other runner wants the same file
+        with FileLock(f"{path}.lock"):  # another runner may build the same file
             if not path.exists():
                 log.info("Building the TensorRT engine of %s", onnx.parent.name)
                 atomic_write(path, self._build(onnx, description))

@@ -1,6 +1,6 @@
-"""Large pictures in overlapping tiles, so that what is small in them is large enough to be seen.
+"""Tiled prediction of large images, so that small objects are large enough to be detected.
 
-The whole picture is always looked at as well: what fills it fits into no tile.
+The whole image is always predicted as well, for objects larger than a tile.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from inference.prediction import Float, Prediction
 
 OFF, AUTO = 1, 0  # for the number of tiles along the longer side
 MOST = 8  # along the longer side
-LARGE = 2.5  # times the network's input: pictures with a longer side are tiled by AUTO
+LARGE = 2.5  # times the network's input: images with a longer side are tiled by AUTO
 OVERLAP = 0.2  # of a tile with the next
 
 SAME = 0.45  # IoU, within what both views see, from which two boxes of a class are one object
@@ -30,7 +30,7 @@ EDGE = 0.01  # of a tile's side: a box that ends as near to a seam as this is cu
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A rectangle of the picture that the network looks at, in pixels."""
+    """A rectangle of the image that is given to the network, in pixels."""
 
     x: int
     y: int
@@ -38,7 +38,7 @@ class View:
     height: int
 
     def cut(self, pixels: Pixels) -> Pixels:
-        """Its part of a picture (h, w, 3), not copied."""
+        """Its part of an image (h, w, 3), not copied."""
         return pixels[self.y : self.y + self.height, self.x : self.x + self.width]
 
     @property
@@ -48,12 +48,12 @@ class View:
 
 
 def views(width: int, height: int, imgsz: int, tiles: int) -> list[View]:
-    """The whole picture first, then its tiles, squares that overlap by OVERLAP at least.
+    """The whole image first, then its tiles, squares that overlap by OVERLAP at least.
 
     Args:
-        width, height: Of the picture.
+        width, height: Of the image.
         imgsz: Side of the network's input.
-        tiles: Along the longer side, 2 to MOST. OFF: none. AUTO: as many as show the picture
+        tiles: Along the longer side, 2 to MOST. OFF: none. AUTO: as many as show the image
             at its own resolution, but MOST, where that is LARGE.
     """
     whole = View(0, 0, width, height)
@@ -81,13 +81,13 @@ def _starts(length: int, side: int) -> list[int]:
 
 
 def merge(seen: Sequence[tuple[View, Prediction]], max_det: int) -> Prediction:
-    """One prediction of the whole picture, which is the first view.
+    """One prediction of the whole image, which is the first view.
 
     Two predictions of a class from different views are one object if their boxes, or their
     masks, overlap by SAME within what both views see, or if a seam cuts one of them and it lies
     WITHIN the other. Of those that no seam cuts the best one stands for it; only
     where all are cut they are joined: the box around them, the union of their polygons, of each
-    key point the most certain.
+    keypoint the most certain.
 
     Args:
         seen: Views with what was found in them, in their own pixels.
@@ -199,7 +199,7 @@ def _area(boxes: Float) -> Float:
 
 
 def _cut(boxes: Float, frames: Float, whole: View) -> np.ndarray:
-    """Whether each box ends at a seam: an edge of its view inside the picture."""
+    """Whether each box ends at a seam: an edge of its view inside the image."""
     margin = np.maximum(EDGE * (frames[:, 2:] - frames[:, :2]).max(axis=1), 2)[:, None]
     inner = np.concatenate((frames[:, :2] > 0, frames[:, 2:] < (whole.width, whole.height)), axis=1)
     near = np.abs(boxes - frames) <= margin
@@ -227,7 +227,7 @@ def _made(every: Prediction, members: list[int], cut: np.ndarray) -> Prediction:
 
 
 def _moved(prediction: Prediction, view: View, whole: View) -> Prediction:
-    """From a view's pixels to the picture's."""
+    """From a view's pixels to the image's."""
     shift = np.array((view.x, view.y), np.float32)
     polygons, holes, keypoints = prediction.polygons, prediction.holes, prediction.keypoints
     if polygons is not None:

@@ -1,4 +1,4 @@
-"""PyTorch: half precision on a GPU, and the fp32 reference of the tests on a CPU.
+"""The PyTorch engine: half precision on a GPU, and the fp32 reference of the tests on a CPU.
 
 This module imports torch; `inference.engine` imports it only where a GPU is used.
 """
@@ -21,9 +21,9 @@ from models_store.weights import load_model
 
 
 class TorchEngine:
-    """The module itself, channels last. One call at a time runs on the device.
+    """A PyTorch module, channels last. One call at a time runs on the device.
 
-    Pictures travel to the device as bytes and are normalised there.
+    Images travel to the device as bytes and are normalised there.
     """
 
     batched = True

@@ -110,7 +110,7 @@ def checked(architecture: dict[str, Any]) -> dict[str, Any]:
         points, dimensions = architecture["kpt_shape"]
         result["kpt_shape"] = [_integer(points, "kpt_shape", 1), _integer(dimensions, "kpt_shape")]
         if dimensions not in (2, 3):
-            raise InvalidModelFile(f"Key points have 2 or 3 numbers each, not {dimensions}.")
+            raise InvalidModelFile(f"Keypoints have 2 or 3 numbers each, not {dimensions}.")
     if architecture.get("end2end") is not None:
         result["end2end"] = bool(architecture["end2end"])
     if activation := architecture.get("activation"):

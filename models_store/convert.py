@@ -209,7 +209,7 @@ def _describe(
     )
     if described.channels != 3:
         raise InvalidModelFile(
-            f"The model takes pictures of {described.channels} channels; only RGB is supported."
+            f"The model takes images of {described.channels} channels; only RGB is supported."
         )
     return described
 

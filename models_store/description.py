@@ -27,7 +27,7 @@ ENGINES_FILE = "engines.json"  # per engine, how far it is from PyTorch; written
 
 
 class Preprocessing(BaseModel):
-    """How an RGB picture becomes the network's input tensor, (3, imgsz, imgsz) float32.
+    """How an RGB image becomes the network's input tensor, (3, imgsz, imgsz) float32.
 
     `resize` is one of
     - `letterbox`: scale the longer side to `imgsz` (bilinear), centre, pad with 114;
@@ -161,7 +161,7 @@ def _by_id(names: dict[Any, Any], count: int) -> dict[int, Any]:
 
 
 def class_names(names: object, count: int) -> tuple[str, ...]:
-    """Class names as checkpoints and data sets have them, one per class id.
+    """Class names as checkpoints and datasets have them, one per class id.
 
     A list or a dict of id → name, possibly with gaps, text ids or repeated names. A missing
     name becomes `class 7`; a repeated one gets its id: `sign`, `sign (7)`.

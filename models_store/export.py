@@ -28,7 +28,7 @@ from models_store.weights import load_model
 OPSET = 17  # ONNX Runtime 1.31 and TensorRT 10 take it, and the TorchScript exporter writes it
 INPUT = "images"
 
-MAX_BOX_ERROR = 0.1  # pixels of the network's input: boxes and key points
+MAX_BOX_ERROR = 0.1  # pixels of the network's input: boxes and keypoints
 MAX_SCORE_ERROR = 1e-3  # probabilities
 MAX_MASK_ERROR = 1e-2  # prototypes and mask coefficients, relative to their largest value
 
@@ -43,7 +43,7 @@ class ServingModule(nn.Module):
     Input (n, 3, s, s) float32, normalised. Outputs, na anchors, xywh in input pixels:
         detect: (n, 4 + nc, na): xywh, class probabilities;
         segment: (n, 4 + nc + nm, na), and prototypes (n, nm, s/4, s/4);
-        pose: (n, 4 + nc + k·d, na): with key points in input pixels, visibility 0..1;
+        pose: (n, 4 + nc + k·d, na): with keypoints in input pixels, visibility 0..1;
         classify: (n, nc) probabilities.
     """
 
@@ -154,7 +154,7 @@ def parity(
     """Largest differences of two engines' raw outputs, laid out as `ServingModule` says.
 
     Returns:
-        Boxes and key points (pixels), probabilities, and masks (relative to the largest
+        Boxes and keypoints (pixels), probabilities, and masks (relative to the largest
         reference value); 0 where the task has none.
     """
     difference = np.abs(actual[0].astype(np.float64) - reference[0])

@@ -10,8 +10,8 @@ from errors import InvalidModelFile
 LFS = b"version https://git-lfs"
 SIGNATURES = {
     b"\x1f\x8b": "a gzip archive",
-    b"\x89PNG": "a PNG picture",
-    b"\xff\xd8\xff": "a JPEG picture",
+    b"\x89PNG": "a PNG image",
+    b"\xff\xd8\xff": "a JPEG image",
     b"%PDF": "a PDF document",
     b"\x89HDF": "an HDF5 file (Keras?)",
     b"7z\xbc\xaf": "a 7-zip archive",

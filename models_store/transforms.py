@@ -61,7 +61,7 @@ def _assemble(
     if not square or not (exact or centred):
         raise InvalidModelFile(
             f"The classifier's preprocessing (resize {resize}, crop {crop}) does not end in a "
-            "square picture, which serving needs."
+            "square image, which serving needs."
         )
     try:
         return Preprocessing.model_validate(
@@ -70,7 +70,7 @@ def _assemble(
                 "imgsz": square,
                 "resize_to": None if exact else resize or square,
                 "interpolation": interpolation,
-                "antialias": True,  # torchvision resizes PIL pictures with it, whatever it says
+                "antialias": True,  # torchvision resizes PIL images with it, whatever it says
                 "mean": mean,
                 "std": std,
             }

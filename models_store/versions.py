@@ -1,4 +1,4 @@
-"""A published version, and the picture of all of them that reads are answered from."""
+"""A published model version, and the in-memory snapshot of all versions that reads use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What light, lens and sensor do to a picture: exposure, colour, blur, noise, compression."""
+"""What light, lens and sensor do to an image: exposure, colour, blur, noise, compression."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ Floats = NDArray[Any]
 
 @dataclass(frozen=True)
 class Camera:
-    """How badly pictures come out.
+    """How badly images come out.
 
     Args:
         darkest: Lowest exposure factor; exposures are spread evenly in stops up to `brightest`.
         brightest: Highest exposure factor; above 1, highlights clip.
-        ordinary: Share of pictures exposed about right, whatever the two limits.
-        blur: Highest Gaussian blur, as a share of the picture's shorter side.
+        ordinary: Share of images exposed about right, whatever the two limits.
+        blur: Highest Gaussian blur, as a share of the image's shorter side.
         noise: Highest sensor noise, as a share of full scale.
-        swapped: Share of pictures whose colour channels are rotated, as a camera does that
+        swapped: Share of images whose colour channels are rotated, as a camera does that
             reads its colour filter with the wrong offset. Real recordings contain these.
     """
 
@@ -36,7 +36,7 @@ class Camera:
     swapped: float
 
     def photograph(self, rng: Generator, image: Pixels) -> Pixels:
-        """Takes a picture of an ideal RGB image; the size (H, W, 3) stays."""
+        """Takes an image of an ideal RGB image; the size (H, W, 3) stays."""
         height, width = image.shape[:2]
         picture: Floats = image.astype(np.float32) / 255
         picture = self._blur(rng, picture)
@@ -45,7 +45,7 @@ class Camera:
             picture = np.roll(picture, int(rng.choice((1, 1, 2))), axis=2)
         if rng.random() < 0.3:
             picture = _sharpen(rng, picture)
-        # A dark picture is a dim signal amplified little: its noise is smaller, but worse.
+        # A dark image is a dim signal amplified little: its noise is smaller, but worse.
         level = min(1.0, float(picture.mean()) * 2)
         sigma = self.noise * rng.random() ** 2.5 * (0.12 + 0.88 * level)
         if sigma > 0.002:

@@ -1,4 +1,4 @@
-"""The pictures inside warning, prohibition and mandatory signs.
+"""The pictograms inside warning, prohibition and mandatory signs.
 
 Each function draws around the origin of the canvas view it is given, inside about -1..1, in one
 ink unless it says otherwise. Signs of different makers differ, so proportions move with `rng`.

@@ -1,6 +1,6 @@
-"""Drawn pictures of traffic signs: close-ups for classification, street scenes for detection.
+"""Drawn images of traffic signs: close-ups for classification, street scenes for detection.
 
-Everything is a function of a `numpy.random.Generator`, so a seed gives the same picture.
+Everything is a function of a `numpy.random.Generator`, so a seed gives the same image.
 
     python -m synthetic.scenes --kind detect --out signs --images 200 --seed 1
 """
@@ -86,7 +86,7 @@ def place_sign(
         class_id: Index into `CLASS_NAMES`.
         centre: (x, y) of the sign in pixels; may be near or beyond the border.
         diameter: Of the sign seen straight on, in pixels.
-        turn: Standard deviation of the rotation in the picture plane, in degrees.
+        turn: Standard deviation of the rotation in the image plane, in degrees.
 
     Returns:
         The box xyxy of the part inside the image, in pixels, and the share of the sign that is
@@ -157,7 +157,7 @@ def draw_sign_crop(rng: Generator, class_id: int, size: int, camera: Camera = VI
         rng: Source of all variation.
         class_id: Index into `CLASS_NAMES`.
         size: Side of the result in pixels; the sign is drawn at 16 to 160 px and resized.
-        camera: What takes the picture.
+        camera: What takes the image.
 
     Returns:
         RGB, uint8, (size, size, 3).
@@ -204,7 +204,7 @@ def draw_scene(rng: Generator, width: int, height: int) -> tuple[Pixels, Floats,
     class_ids: list[int] = []
     posts = 0 if rng.random() < 0.06 else int(rng.integers(1, 8))
     if posts and rng.random() < 0.2:
-        posts, span = 1, (0.4, 0.95)  # one sign that fills much of the picture
+        posts, span = 1, (0.4, 0.95)  # one sign that fills much of the image
     else:
         span = (max(0.045, 11 / short), 0.4)
     for _ in range(posts):
@@ -239,7 +239,7 @@ def _overlap(a: NDArray[np.floating], b: NDArray[np.floating]) -> bool:
 
 
 def every_fifth(number: int) -> bool:
-    """Whether the picture of this number, from 0, goes to `val`."""
+    """Whether the image of this number, from 0, goes to `val`."""
     return number % 5 == 4
 
 
@@ -256,8 +256,8 @@ def write_detection_set(
     Args:
         out: Folder; made when missing.
         images: How many scenes.
-        seed: Picture i depends on (seed, i) only.
-        size: Longer side of a picture in pixels.
+        seed: Image i depends on (seed, i) only.
+        size: Longer side of an image in pixels.
         is_val: Asked with the number of a scene.
         progress: Told how many scenes are done; may raise to end it.
 
@@ -293,11 +293,11 @@ def write_classification_set(
 
     Args:
         out: Folder; made when missing.
-        images: How many pictures; classes in turn.
-        seed: Picture i depends on (seed, i) only.
-        size: Side of a picture in pixels.
-        is_val: Asked with the number of a picture within its class.
-        progress: Told how many pictures are done; may raise to end it.
+        images: How many images; classes in turn.
+        seed: Image i depends on (seed, i) only.
+        size: Side of an image in pixels.
+        is_val: Asked with the number of an image within its class.
+        progress: Told how many images are done; may raise to end it.
 
     Returns:
         The folder.
@@ -312,7 +312,7 @@ def write_classification_set(
 
 
 def _yolo_lines(boxes: Floats, class_ids: NDArray[np.int64], width: int, height: int) -> str:
-    """Labels as `class cx cy w h`, relative to the picture."""
+    """Labels as `class cx cy w h`, relative to the image."""
     scale = np.array([width, height, width, height], np.float32)
     lines = []
     for box, class_id in zip(boxes / scale, class_ids, strict=True):
@@ -326,24 +326,24 @@ def _write_picture(path: Path, image: Pixels) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     quality = [cv2.IMWRITE_JPEG_QUALITY, 92]
     if not cv2.imwrite(str(path), cv2.cvtColor(image, cv2.COLOR_RGB2BGR), quality):
-        raise OSError(f"Cannot write the picture {path}.")
+        raise OSError(f"Cannot write the image {path}.")
 
 
 def main() -> None:
-    """Command line: writes a drawn data set."""
+    """Command line: writes a drawn dataset."""
     parser = argparse.ArgumentParser(
         prog="python -m synthetic.scenes",
-        description="Draws a data set of traffic signs. The same seed gives the same pictures.",
+        description="Draws a dataset of traffic signs. The same seed gives the same images.",
     )
     parser.add_argument("--kind", choices=("detect", "classify"), default="detect")
     parser.add_argument("--out", type=Path, required=True, help="folder to write into")
-    parser.add_argument("--images", type=int, default=200, help="how many pictures (200)")
+    parser.add_argument("--images", type=int, default=200, help="how many images (200)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--size", type=int, help="longer side in pixels (640; 96 for classify)")
     args = parser.parse_args()
     write = write_detection_set if args.kind == "detect" else write_classification_set
     size = args.size or (640 if args.kind == "detect" else 96)
-    print(f"Wrote {args.images} pictures: {write(args.out, args.images, args.seed, size)}")
+    print(f"Wrote {args.images} images: {write(args.out, args.images, args.seed, size)}")
 
 
 if __name__ == "__main__":

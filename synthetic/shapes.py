@@ -15,14 +15,14 @@ Picture = NDArray[np.uint8]
 Points = NDArray[np.float64]  # (n, 2), pixels
 
 SHAPES = ("circle", "square", "triangle")
-ARROW = ("arrow",)  # pose: key points tip, left, right
+ARROW = ("arrow",)  # pose: keypoints tip, left, right
 _COLOURS = ((220, 60, 60), (60, 200, 80), (70, 90, 230))  # RGB; easy to tell apart on purpose
 
 
 def write_shapes(
     folder: Path, task: Task, train: int = 64, val: int = 16, imgsz: int = 96, seed: int = 0
 ) -> Path:
-    """Draw a data set into `folder`.
+    """Draw a dataset into `folder`.
 
     Returns:
         The data.yaml, or for `classify` the class root (`train/circle/…`, `val/circle/…`).

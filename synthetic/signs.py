@@ -75,7 +75,7 @@ def _triangle(scale: float, radius: float, up: bool) -> list[Point]:
 
 
 def _warning(canvas: Canvas, rng: Generator, paint: Palette) -> Canvas:
-    """A white triangle with a red border; returns the view for the picture inside."""
+    """A white triangle with a red border; returns the view for the image inside."""
     corner = rng.uniform(0.12, 0.26)
     canvas.outline(_triangle(0.99, corner, True), paint.white)
     canvas.polygon(_triangle(rng.uniform(0.93, 0.98), corner, True), paint.red)

@@ -35,7 +35,7 @@ CPU = Settings(device="cpu")
 class Oracle:
     """An engine that knows the labels, and errs where it is told to.
 
-    `change` gets the objects of picture i as rows of class, score, x1, y1, x2, y2.
+    `change` gets the objects of image i as rows of class, score, x1, y1, x2, y2.
     """
 
     backend, batched = "oracle", False
@@ -253,7 +253,7 @@ def make_network(task: Task, folder: Path, dataset: Dataset) -> None:
 
 
 def odd_sizes(folder: Path, task: Task) -> Path:
-    """Drawn data whose pictures have sides that do not fit the network's."""
+    """Drawn data whose images have sides that do not fit the network's."""
     data = write_shapes(folder, task, train=6, val=8, imgsz=IMGSZ)
     sizes = [(120, 75), (75, 121), (96, 96), (200, 133), (90, 64), (97, 96), (61, 180), (96, 50)]
     found = sorted(folder.rglob("val/**/*.jpg"))

@@ -256,7 +256,7 @@ def test_what_it_was_trained_with_is_taken_unless_told_otherwise(
     assert "The dataset has changed since the model was trained on it." in job.text
     assert row.dataset == "trained-with"
 
-    with pytest.raises(ValidationFailed, match=r"split is 'test'; this data set has train, val\."):
+    with pytest.raises(ValidationFailed, match=r"split is 'test'; this dataset has train, val\."):
         planned(registry, jobs, model_id, None, "test")
     shutil.rmtree(path.parent)
     with pytest.raises(ValidationFailed, match=r"\(trained-with\) is gone.*dataset_path"):
@@ -299,5 +299,5 @@ def test_starters_draw_their_pictures_once(
     again = evaluating.run_evaluation(plan, job, registry)
     assert again.fingerprint == row.fingerprint
     assert Path(row.dataset_path).stat().st_mtime_ns == drawn_at
-    with pytest.raises(ValidationFailed, match="this data set has val"):
+    with pytest.raises(ValidationFailed, match="this dataset has val"):
         planned(registry, jobs, model_id, None, "train")

@@ -38,7 +38,7 @@ from training.planning.recipe import TrainingRequest
 BEFORE = {"round": 0.9, "square": 0.5, "star": 0.7}
 BETTER = {"round": 0.9, "square": 0.6, "star": 0.7}
 WORSE = {"round": 0.5, "square": 0.9, "star": 0.8}
-OLD = "/old"  # path of a data set that was learned before
+OLD = "/old"  # path of a dataset that was learned before
 
 
 def recipe_of(mode: str = "regular", **options: Any) -> Any:
@@ -58,7 +58,7 @@ class Scene:
         self.figures: dict[str, dict[str, float]] = {}
         self.before: dict[str, dict[str, float]] = {}  # figures on OLD
         self.measured: list[str] = []
-        self.contents = ["f"]  # fingerprints of the data set as time goes by; the last one stays
+        self.contents = ["f"]  # fingerprints of the dataset as time goes by; the last one stays
 
     @property
     def fingerprint(self) -> str:

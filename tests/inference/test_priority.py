@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from inference.runtime import LOWEST, give_way
+from inference.runtime import LOWEST, run_at_lowest_priority
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has priorities by thread")
@@ -18,6 +18,6 @@ def test_one_thread_gives_way_and_the_others_stay() -> None:
         return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
     before = nice()
-    with ThreadPoolExecutor(1, initializer=give_way) as quiet:
+    with ThreadPoolExecutor(1, initializer=run_at_lowest_priority) as quiet:
         assert quiet.submit(nice).result() == LOWEST
     assert nice() == before

@@ -300,7 +300,7 @@ def test_the_event_loop_stays_free(locate: Callable[[str], Path]) -> None:
             while not work.done():
                 await asyncio.sleep(0.001)
                 turns += 1
-            assert turns > len(items)  # a loop that waits for each picture turns once for it
+            assert turns > len(items)  # a loop that waits for each image turns once for it
 
     asyncio.run(story())
 

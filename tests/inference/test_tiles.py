@@ -67,7 +67,7 @@ class BrightShapes:
 
 @pytest.fixture
 def see(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Predict a picture by a runtime; `engine` of the result is what it ran."""
+    """Predict an image by a runtime; `engine` of the result is what it ran."""
 
     def predict(
         pixels: Pixels, tiles: int, task: Task = "detect", batched: bool = False
@@ -162,7 +162,7 @@ def test_small_objects_of_a_large_picture_are_found_once(see: Any, batched: bool
 
 
 def test_an_object_across_seams_is_one(see: Any) -> None:
-    """Longer than a tile, and too thin for the whole picture's view."""
+    """Longer than a tile, and too thin for the whole image's view."""
     picture = canvas(2000, 1500)
     picture[700:725, 100:1900] = RED
     picture[1000:1400, 300:330] = BLUE

@@ -195,7 +195,7 @@ SAM = {"image_encoder.patch_embed.proj.weight": torch.zeros(2)}
         (zipped(readme=b"hello"), "ordinary zip archive"),
         (b"\x08\x07\x12\x07pytorch\x1a\x052.4.0" + b"\0" * 99, "an ONNX model"),
         (struct.pack("<q", 90) + b'{"a":{"dtype":"F32"}}', "safetensors"),
-        (b"\x89PNG\r\n\x1a\n", "a PNG picture"),
+        (b"\x89PNG\r\n\x1a\n", "a PNG image"),
         (b"\x1f\x8b\x08\0", "a gzip archive"),
         (bytes(range(128, 256)), "unknown format"),
         (pickle.dumps({"a": 1}), "A pickle file, but not a PyTorch checkpoint"),

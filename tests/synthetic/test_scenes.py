@@ -1,4 +1,4 @@
-"""Drawn pictures: crops, scenes and the data sets made of them."""
+"""Drawn images: crops, scenes and the datasets made of them."""
 
 from __future__ import annotations
 
