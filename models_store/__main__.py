@@ -1,4 +1,4 @@
-"""`python -m models_store …`: the registry from the command line, also while the server runs."""
+"""Command line of the registry: `python -m models_store …`; usable while the server runs."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Which Ultralytics model yamls are built: only these layers, sizes and activations.
+"""Validation of Ultralytics model yamls: allowed layers, sizes and activations.
 
-A model yaml that came with somebody's weights is a program: its layer names are looked up in
+A model yaml from foreign weights is a program: its layer names are looked up in
 `torch.nn`, its strings are evaluated and its `activation` reaches `eval`. So it is reduced here
 to what describes a convolutional network, and everything else is refused by name.
 """

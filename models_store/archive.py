@@ -1,9 +1,8 @@
-"""A version as one file, to carry it to another machine.
+"""Model archives: a version in one zip file, to move it to another server.
 
-A zip of the version's plain files and `manifest.json` with their SHA-256 and what the registry
-knows of it. No pickle, no compression of consequence (weights do not compress), so reading one
-is bounded by its declared sizes; every file is checked against the manifest, by name, size and
-hash, before anything is published.
+The zip holds the version's description and weights, and `manifest.json` with their SHA-256, sizes
+and the registry's facts. It contains no pickle. Every file is checked against the manifest by
+name, size and hash before anything is published.
 """
 
 from __future__ import annotations
@@ -37,8 +36,8 @@ from models_store.versions import ModelVersion
 
 MANIFEST = "manifest.json"
 PORTABLE = (DESCRIPTION_FILE, WEIGHTS_FILE)
-"""What travels. The serving engine is made again on arrival: it is code of a kind, and checking
-that it does what the weights say costs as much as making it."""
+"""The files in an archive. The ONNX file is exported again on import: it is a kind of code, and to
+verify it against the weights costs as much as the export."""
 MAX_BYTES = 4 * 1024**3
 MAX_MANIFEST = 1024**2
 TIMEOUT = 600.0
@@ -53,7 +52,7 @@ class FileEntry(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What an archive says of itself."""
+    """The content of an archive's manifest.json."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -110,15 +109,15 @@ def import_archive(
     weights and description that is already there under this name is returned instead.
 
     Args:
-        registry: Where to.
+        registry: Receives the version.
         path: The archive.
         name: Model name; default: the archive's.
         promote: Make it the promoted version of its name.
         timeout: Seconds in which it must be ready for publishing.
 
     Raises:
-        InvalidModelFile: It is no such archive, is damaged, or was altered.
-        BackendTimeout: It was not ready in time; nothing was published.
+        InvalidModelFile: Not a model archive, damaged, or altered.
+        BackendTimeout: The export took too long; nothing was published.
     """
     deadline = time.monotonic() + timeout
     with _opened(path) as archive:
@@ -179,7 +178,7 @@ def _manifest(archive: zipfile.ZipFile) -> Manifest:
             f"expected {', '.join(PORTABLE)}."
         )
     if foreign := [name for name in archive.namelist() if name not in (MANIFEST, *PORTABLE)]:
-        raise InvalidModelFile(f"The archive holds something foreign: {foreign[0][:100]!r}.")
+        raise InvalidModelFile(f"The archive has an unexpected file: {foreign[0][:100]!r}.")
     if len(archive.namelist()) != len(PORTABLE) + 1:
         raise InvalidModelFile("The archive holds a file twice or lacks one.")
     usual = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
@@ -189,7 +188,7 @@ def _manifest(archive: zipfile.ZipFile) -> Manifest:
 
 
 def _extract(archive: zipfile.ZipFile, name: str, entry: FileEntry, target: Path) -> None:
-    """Copy one file out, at most as long as the manifest says, and check its hash."""
+    """Extract one file, of at most the size in the manifest, and check its hash."""
     digest, total = hashlib.sha256(), 0
     try:
         with archive.open(name) as source, target.open("wb") as file:
@@ -202,7 +201,7 @@ def _extract(archive: zipfile.ZipFile, name: str, entry: FileEntry, target: Path
     except DAMAGE as error:
         raise InvalidModelFile(f"The archive is damaged at {name}.") from error
     if total != entry.bytes or digest.hexdigest() != entry.sha256:
-        raise InvalidModelFile(f"{name} in the archive is not what its manifest says: altered.")
+        raise InvalidModelFile(f"{name} does not match the archive's manifest: altered or damaged.")
 
 
 def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo, most: int) -> bytes:
@@ -226,7 +225,7 @@ def _check_description(folder: Path) -> None:
 
 
 def _export(folder: Path, timeout: float) -> None:
-    """Make the engine, which also proves that the weights fit the description."""
+    """Export the ONNX file, which also proves that the weights fit the description."""
     child = run_module("models_store.export", [folder], timeout)
     made = all((folder / name).is_file() for name in (ONNX_FILE, ENGINES_FILE))
     if child.returncode != 0 or not made:

@@ -1,4 +1,4 @@
-"""Reading a foreign `.pt` without running any of it.
+"""Reader of foreign `.pt` checkpoints that executes none of their code.
 
 A checkpoint is a pickle, and a pickle is a program. This reader gives every class and function
 that it names an inert stand-in (name, arguments, state), so nothing of it runs, whatever it

@@ -1,4 +1,4 @@
-"""From a foreign checkpoint to a model folder: the child process behind `importer`.
+"""Conversion of a foreign checkpoint to a model folder, as a child process of `importer`.
 
 `python -m models_store.convert JSON`: reads the file inertly, rebuilds the network from the
 architecture it carries with our own classes, compares the two layer by layer, writes model.json,

@@ -1,7 +1,7 @@
-"""Who was promoted, refused, rolled back, and why: one row each, never changed.
+"""The log of promotion decisions: promoted, refused, rolled back, deleted, with reasons.
 
-The rows are also the path that a rollback follows. They are written in the transaction that moves
-the promotion, so that neither is there without the other.
+Rows are never changed. A rollback follows them. Each is written in the transaction that changes
+the promotion.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from models_store.tables import Promotion, PublishedModel, raise_generation
 
 Action = Literal["promoted", "refused", "rolled_back", "deleted"]
 
-LISTED = 200  # decisions that a listing answers, the newest
+LISTED = 200  # newest decisions in a listing
 
 
 class Decision(Base):
-    """One decision about the promotion of a name."""
+    """One decision on the promotion of a name."""
 
     __tablename__ = "decisions"
     __table_args__ = {"sqlite_autoincrement": True}  # noqa: RUF012
 
     number: Mapped[int] = mapped_column(Integer, primary_key=True)
     name: Mapped[str] = mapped_column(String(63), index=True)
-    version: Mapped[str] = mapped_column(String(63))  # whom it is about
+    version: Mapped[str] = mapped_column(String(63))  # version decided on
     previous: Mapped[str | None] = mapped_column(String(63))  # the promoted version before it
     action: Mapped[str] = mapped_column(String(20))
     by: Mapped[str] = mapped_column(String(80))
@@ -43,7 +43,7 @@ class Decision(Base):
     at: Mapped[str] = mapped_column(String(40), default=now)
 
     def to_json(self) -> dict[str, Any]:
-        """As the REST API shows it."""
+        """The decision in a REST response."""
         return {
             "model_id": f"{self.name}:{self.version}",
             "previous": f"{self.name}:{self.previous}" if self.previous else None,
@@ -60,15 +60,15 @@ class Decision(Base):
 
 @dataclass(frozen=True)
 class DecisionReason:
-    """What is noted with a decision besides what it does.
+    """Who decided, and why.
 
     Attributes:
-        by: Who decided: a caller of the API, the command line, a job.
+        by: A caller of the API, the command line, or a job.
         reasons: Sentences.
-        gate: What was asked of the new version.
+        gate: The gate's conditions.
         evaluations: The ids of the two evaluations that were compared: `candidate`, `promoted`.
         forced: The gate was overruled.
-        job_id: Of the job that decided.
+        job_id: The job that decided.
     """
 
     by: str = "command line"
@@ -85,7 +85,7 @@ COMMAND = DecisionReason()
 def record(
     session: Session, action: Action, name: str, version: str, why: DecisionReason
 ) -> Decision:
-    """Write a decision down; call it before the promotion moves."""
+    """Add a decision to the log; call it before the promotion changes."""
     promotion = session.get(Promotion, name)
     decision = Decision(
         name=name,
@@ -104,15 +104,15 @@ def record(
 
 
 def decisions(session: Session, name: str) -> list[Decision]:
-    """Those about a name, the newest first."""
+    """The decisions on a name, the newest first."""
     query = select(Decision).where(Decision.name == name)
     return list(session.scalars(query.order_by(Decision.number.desc()).limit(LISTED)))
 
 
 def before(session: Session, name: str) -> str:
-    """The version that a rollback of `name` leads to: the one promoted before the present one.
+    """The version that a rollback of `name` promotes: the one promoted before the present one.
 
-    Rolling back again leads further back; a promotion in between begins a new way from there.
+    A second rollback goes one step further back; a promotion in between starts from there.
 
     Raises:
         Conflict: Nothing was promoted before, or that version was deleted.
@@ -137,7 +137,7 @@ def before(session: Session, name: str) -> str:
 
 
 def step_back(session: Session, name: str, why: DecisionReason) -> str:
-    """Promote the version again that `before` finds; returns it."""
+    """Promote the version that `before` finds; returns it. Raises as `before`."""
     version = before(session, name)
     record(session, "rolled_back", name, version, why)
     set_promoted(session, name, version)
@@ -146,9 +146,9 @@ def step_back(session: Session, name: str, why: DecisionReason) -> str:
 
 
 def _path(session: Session, name: str) -> list[str]:
-    """The promotions that led to where the name is, those undone left out; the present one last.
+    """The promotions that led to the present one, which is last, without those rolled back.
 
-    A promotion older than this table is known from what it was replaced by.
+    A promotion older than this table is known from the decision that replaced it.
     """
     path: list[str] = []
     rows = session.scalars(select(Decision).where(Decision.name == name).order_by(Decision.number))

@@ -1,4 +1,4 @@
-"""What is known of a model besides its weights: `model.json` beside `model.safetensors`."""
+"""The description of a model: `model.json`, beside the weights in `model.safetensors`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ENGINES_FILE = "engines.json"  # per engine, how far it is from PyTorch; written
 
 
 class Preprocessing(BaseModel):
-    """How an RGB image becomes the network's input tensor, (3, imgsz, imgsz) float32.
+    """Preprocessing of an RGB image to the network's input, (3, imgsz, imgsz) float32.
 
     `resize` is one of
     - `letterbox`: scale the longer side to `imgsz` (bilinear), centre, pad with 114;

@@ -1,8 +1,8 @@
-"""From a model folder to the file it is served from: `python -m models_store.export FOLDER …`.
+"""Export of a model folder to ONNX: `python -m models_store.export FOLDER …`.
 
-Runs as a child process, because it needs torch. Writes `model.onnx` (fp32, any batch, fixed
-size) and what it measured against PyTorch into `engines.json`; a file that does not reproduce
-PyTorch is never left behind.
+Runs as a child process, because it imports torch. Writes `model.onnx` (fp32, dynamic batch, fixed
+size) and its differences from PyTorch to `engines.json`. A file that does not reproduce PyTorch is
+deleted.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ MAX_MASK_ERROR = 1e-2  # prototypes and mask coefficients, relative to their lar
 
 
 class ExportError(VisionLoopError):
-    """The engine could not be made, or differs from PyTorch."""
+    """The export failed, or its outputs differ from PyTorch's."""
 
 
 class ServingModule(nn.Module):
-    """A loaded model with the outputs that serving expects.
+    """A loaded model whose outputs are those of the serving engines.
 
     Input (n, 3, s, s) float32, normalised. Outputs, na anchors, xywh in input pixels:
         detect: (n, 4 + nc, na): xywh, class probabilities;
@@ -65,7 +65,7 @@ def output_names(description: ModelDescription) -> list[str]:
 
 
 def export_onnx(folder: Path) -> dict[str, float | int]:
-    """Make and check `model.onnx` in a model folder; returns its entry of `engines.json`.
+    """Write and check `model.onnx` in a model folder; returns its entry in `engines.json`.
 
     Raises:
         ExportError: The export failed, or the file does not reproduce PyTorch.

@@ -1,4 +1,4 @@
-"""What a file that is no checkpoint is instead, told from its first bytes."""
+"""Detection of files that are not checkpoints, by their first bytes, for a helpful refusal."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ SIGNATURES = {
 
 
 def check_checkpoint(path: Path) -> None:
-    """Refuse what cannot be a PyTorch checkpoint, with a sentence on what it is.
+    """Refuse a file that cannot be a PyTorch checkpoint, and say what it is.
 
     Raises:
-        InvalidModelFile: Always a different reason: empty, LFS pointer, cut off, text, …
+        InvalidModelFile: Empty, a Git LFS pointer, truncated, text, ….
     """
     try:
         size = path.stat().st_size
@@ -41,7 +41,7 @@ def check_checkpoint(path: Path) -> None:
     if head.startswith(b"PK\x03\x04"):
         _check_zip(path, size)
     elif head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
-        return  # a pickle: torch's format before 1.6, or nothing of torch's
+        return  # a pickle: torch's format before 1.6, or another pickle
     else:
         raise InvalidModelFile(f"Not a PyTorch checkpoint: the file is {_kind(head)}.")
 

@@ -1,7 +1,7 @@
-"""Somebody's `.pt` file becomes a version of the registry.
+"""Import of foreign `.pt` checkpoints as versions of the registry.
 
-The file is converted once, in a child process with bounded memory and time, by a reader that
-runs nothing of it (`checkpoint`). This module needs no torch.
+A child process with limited memory and time converts the file. Its reader (`checkpoint`) does not
+execute any of it. This module does not import torch.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def import_model(
     """Import a checkpoint: Ultralytics YOLO (four tasks), or torchvision's MobileNetV2.
 
     Args:
-        registry: Where to.
+        registry: Receives the version.
         path: The file.
         name: Model name; default: made from the file's name.
         family: Refuse the file unless it is of this family; default: as the file says.
@@ -57,7 +57,7 @@ def import_model(
 
     Raises:
         InvalidModelFile: The file is refused; the message says why, in one sentence.
-        ValidationFailed: The name, class names or size are not usable.
+        ValidationFailed: The name, the class names or imgsz are not valid.
     """
     name = check_name(name if name is not None else suggest_name(path.stem))
     if imgsz is not None and imgsz not in IMGSZ:
@@ -88,11 +88,11 @@ def convert_checkpoint(
     Args:
         path: The foreign file.
         folder: Exists and is empty.
-        timeout: Seconds that it may take.
-        options: As `models_store.convert.convert` has them.
+        timeout: Maximum seconds.
+        options: Keyword arguments of `models_store.convert.convert`.
 
     Returns:
-        What is worth noting of the file's origin.
+        Facts about the file's origin.
 
     Raises:
         InvalidModelFile, ValidationFailed: As `import_model`.
@@ -117,7 +117,7 @@ def convert_checkpoint(
         raise kind(answer["error"])
     log.error("The conversion ended with %d:\n%s", child.returncode, child.stderr[-4000:])
     if child.returncode < 0:
-        reason = f"was ended by signal {-child.returncode}; it may need too much memory or time"
+        reason = f"was killed by signal {-child.returncode}; it may need too much memory or time"
     else:
         reason = "failed unexpectedly; the log has the details"
     raise InvalidModelFile(f"The model could not be converted: the conversion {reason}.")

@@ -1,4 +1,4 @@
-"""Keeping rows and folders in agreement: after a crash, and after a lost database."""
+"""Repair of the registry: rows and folders agree again after a crash or a lost database."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from models_store.tables import Promotion, PublishedModel, raise_generation
 
 
 def sweep(store: ModelStore, database: Database) -> list[str]:
-    """Finish or undo what interrupted writers left. The store's lock is held."""
+    """Finish or undo interrupted changes; returns a sentence each. Requires the store's lock."""
     done = []
     if count := store.clear_staging():
         done.append(f"Removed {count} unfinished folder(s).")
@@ -34,10 +34,10 @@ def sweep(store: ModelStore, database: Database) -> list[str]:
 
 
 def reindex(store: ModelStore, database: Database) -> list[str]:
-    """Rebuild the rows from the store's folders. The store's lock is held.
+    """Rebuild the rows from the store's folders. Requires the store's lock.
 
-    Rows without a folder go, folders without a row are added, and promotions that the database
-    does not know are taken from the store.
+    Rows without a folder are deleted, folders without a row get one, and promotions that the
+    database lacks are read from the store.
     """
     done = sweep(store, database)
     stored, problems = store.scan()
@@ -47,7 +47,7 @@ def reindex(store: ModelStore, database: Database) -> list[str]:
         rows = {(row.name, row.version): row for row in session.scalars(select(PublishedModel))}
         for key in sorted(rows.keys() - folders.keys()):
             session.delete(rows[key])
-            done.append(f"Removed the row of {key[0]}:{key[1]}: its folder is gone.")
+            done.append(f"Removed the row of {key[0]}:{key[1]}: its folder is missing.")
         for key in sorted(folders.keys() - rows.keys()):
             try:
                 session.add(as_row(folders[key], ModelDescription.load(folders[key].path)))
@@ -67,7 +67,7 @@ def _reindex_promotions(store: ModelStore, session: Session) -> list[str]:
     for name, row in promotions.items():
         if (name, row.version) not in keys:
             session.delete(row)
-            done.append(f"Removed the promotion of {name}:{row.version}: it is gone.")
+            done.append(f"Removed the promotion of {name}:{row.version}: it does not exist.")
     for name in sorted({name for name, _ in keys} - promotions.keys()):
         version = store.read_promoted(name)
         if version and (name, version) in keys:
@@ -77,7 +77,7 @@ def _reindex_promotions(store: ModelStore, session: Session) -> list[str]:
 
 
 def present(store: ModelStore, database: Database) -> set[str]:
-    """Every `name:version` that has a row or a folder, whether it can be used or not."""
+    """Every `name:version` that has a row or a folder, usable or not."""
     with database.read() as session:
         rows = session.execute(select(PublishedModel.name, PublishedModel.version))
         found = {f"{name}:{version}" for name, version in rows}
@@ -86,7 +86,7 @@ def present(store: ModelStore, database: Database) -> set[str]:
 
 
 def as_row(model: StoredModel, description: ModelDescription) -> PublishedModel:
-    """The row of a version, from its folder and what is noted there."""
+    """The row of a version, from its folder and metadata."""
     return PublishedModel(
         name=model.name,
         version=model.version,
@@ -100,7 +100,7 @@ def as_row(model: StoredModel, description: ModelDescription) -> PublishedModel:
 
 
 def set_promoted(session: Session, name: str, version: str) -> None:
-    """Point a name to its promoted version."""
+    """Set the promoted version of a name."""
     row = session.get(Promotion, name)
     if row is None:
         session.add(Promotion(name=name, version=version))
@@ -109,6 +109,6 @@ def set_promoted(session: Session, name: str, version: str) -> None:
 
 
 def _size(folder: Path) -> int:
-    """Bytes of a version's own files, without BentoML's manifest and our mark."""
+    """Bytes of a version's files, without BentoML's manifest and the unpublished mark."""
     files = [file for file in folder.rglob("*") if file.is_file()]
     return sum(file.stat().st_size for file in files if file.name not in (MANIFEST, UNPUBLISHED))

@@ -1,4 +1,4 @@
-"""Names and tags: `name:version` as BentoML allows them, and as people type them."""
+"""Validation and parsing of model names and `name:version` tags."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ RESERVED = frozenset({"active", "compare", "latest", "promoted", "shadow"})  # s
 
 
 def check_name(name: str) -> str:
-    """The name of a model to be published, or a sentence on what names look like.
+    """The name of a model to publish, unchanged, if it is valid.
 
     Raises:
         ValidationFailed: It is not usable as a BentoML tag.
@@ -27,7 +27,7 @@ def check_name(name: str) -> str:
 
 
 def suggest_name(text: str) -> str:
-    """The nearest usable name to a free text such as a file's stem.
+    """The nearest valid name to a free text such as a file's stem.
 
     Examples:
         >>> suggest_name("My Model (v2)")
@@ -42,7 +42,7 @@ def split_tag(tag: str) -> tuple[str, str | None]:
     """`name:version` or `name`, lower-cased, as its two parts.
 
     Raises:
-        ModelNotFound: No model can have such a name; also what looks like a path.
+        ModelNotFound: No model can have such a name, for example a path.
     """
     name, colon, version = tag.strip().lower().partition(":")
     valid = NAME.fullmatch(name) and ".." not in name

@@ -1,7 +1,7 @@
-"""Versions that a job is about to promote: the gateway loads them before requests need them.
+"""Preloading of versions that a job is about to promote, so that no request waits for loading.
 
-A row for each, which the job writes and the gateway removes when the version is loaded. Neither
-waits for the other for long: a version that nobody has loaded is promoted all the same.
+The job writes a row per version; the gateway deletes it once the runners have loaded the version.
+A version that is not loaded in time is promoted all the same.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from database import Database, State
 from models_store.versions import ModelVersion
 
 PREFIX = "coming:"
-LOOK = 0.2  # seconds between two looks of the job
+POLL = 0.2  # seconds between two reads by the job
 
 
 def await_loading(
     database: Database, model: ModelVersion, patience: float, check: Callable[[], None]
 ) -> bool:
-    """Have a version loaded. Returns whether it was, within `patience` seconds.
+    """Request the loading of a version and wait. Returns whether it came within `patience` seconds.
 
     `check` is called meanwhile and may raise.
     """
@@ -34,21 +34,21 @@ def await_loading(
             check()
             if model.id not in preload(database):
                 return True
-            time.sleep(LOOK)
+            time.sleep(POLL)
         return False
     finally:
         loaded(database, model.id)
 
 
 def preload(database: Database) -> list[str]:
-    """The ids of versions that are waited for."""
+    """The ids of versions to load."""
     with database.read() as session:
         query = select(State.text).where(State.key.startswith(PREFIX, autoescape=True))
         return [model_id for model_id in session.scalars(query) if model_id]
 
 
 def loaded(database: Database, model_id: str) -> None:
-    """Say that a version need not be waited for any longer."""
+    """Delete the request for a version: it is loaded, or nobody waits any longer."""
     query = delete(State).where(State.key.startswith(PREFIX, autoescape=True))
     with database.write() as session:
         session.execute(query.where(State.text == model_id))

@@ -1,8 +1,8 @@
-"""The models this service has: versions, which one is promoted, which one is active.
+"""The model registry: versions, the promoted version of each name, the active model.
 
-A version is visible when its row is there; the row is written after its folder is complete, in
-the Bento model store. Reads come from a snapshot in memory that follows other processes' changes
-within a second, and at once where somebody asks for a model that it lacks.
+A version is visible once it has a row, which is written after its folder in the Bento model store
+is complete. Reads use a snapshot in memory, which follows changes of other processes within a
+second, or at once when a requested model is not in it.
 """
 
 from __future__ import annotations
@@ -39,22 +39,15 @@ from models_store.store import ModelStore, StoredModel, new_version
 from models_store.tables import Promotion, PublishedModel, generation, raise_generation
 from models_store.versions import SHOWN_NAMES, ModelVersion, Snapshot, load_snapshot
 
-
-def published(job_id: str, registry: Registry) -> ModelVersion | None:
-    """What a job has published before it was ended, if anything."""
-    registry.refresh()
-    return next((m for m in registry.list() if m.source.get("job_id") == job_id), None)
-
-
 log = logging.getLogger(__name__)
 
 REFRESH_SECONDS = 1.0
-MISS_SECONDS = 0.05  # a model that is not known is looked for in the database this often
+MISS_SECONDS = 0.05  # shortest time between reloads because of an unknown model
 Sentences = list[str]
 
 
 class Registry:
-    """Reads and changes the models; safe to share between threads and between processes."""
+    """Reads and changes the models; safe to share between threads and processes."""
 
     def __init__(self, database: Database, store: ModelStore | None = None) -> None:
         self.database = database
@@ -67,14 +60,14 @@ class Registry:
     # --- reading
 
     def list(self) -> list[ModelVersion]:
-        """Every version: by name, the newest first."""
+        """Every version, by name, the newest first."""
         return list(self._current().all)
 
     def get(self, model_id: str) -> ModelVersion:
-        """`name:version`, or `name` for its promoted version, else its newest.
+        """The version `name:version`; for a bare name the promoted version, else the newest.
 
         Raises:
-            ModelNotFound: There is none; the message lists what there is.
+            ModelNotFound: There is none; the message lists the known names.
         """
         snapshot = self._current()
         found = snapshot.find(*split_tag(model_id))
@@ -90,7 +83,7 @@ class Registry:
         """The model that answers requests naming none.
 
         Raises:
-            ModelNotFound: None was activated, or it is gone.
+            ModelNotFound: None was activated, or it was deleted.
         """
         snapshot = self._current()
         if snapshot.active is None:
@@ -100,11 +93,13 @@ class Registry:
             )
         found = snapshot.find(*split_tag(snapshot.active))
         if found is None:
-            raise ModelNotFound(f"The active model {snapshot.active!r} is gone. {snapshot.known()}")
+            raise ModelNotFound(
+                f"The active model {snapshot.active!r} was deleted. {snapshot.known()}"
+            )
         return found
 
     def active_pointer(self) -> str | None:
-        """What was activated: a name (follows promotions) or name:version (pinned)."""
+        """The activated name (follows promotions) or name:version (pinned)."""
         return self._current().active
 
     def resolve(self, model_id: str | None) -> ModelVersion:
@@ -112,7 +107,7 @@ class Registry:
         return self.get(model_id) if model_id and model_id.strip() else self.active()
 
     def refresh(self) -> None:
-        """See other processes' changes now instead of within a second."""
+        """Reload the snapshot if another process changed the registry."""
         self._checked = -REFRESH_SECONDS
         self._current()
 
@@ -130,16 +125,16 @@ class Registry:
         """Copy a complete model folder into the store and make it visible.
 
         Args:
-            folder: With model.json, model.safetensors and model.onnx.
-            name: Of the model; a new version is made.
-            source: `kind` (starter, import, train), `job_id`, `parent`, and what else is known.
-            metrics: Of its evaluation.
+            folder: Contains model.json, model.safetensors and model.onnx.
+            name: Model name; a new version is created.
+            source: Origin: `kind` (starter, import, train), `job_id`, `parent` and other facts.
+            metrics: Metrics of its evaluation.
             promote: Make it the promoted version of its name.
             unless_present: Return the version of this name with the same weights and
                 description instead, if there is one.
 
         Raises:
-            ValidationFailed: The name is not usable.
+            ValidationFailed: The name is not valid.
             InvalidModelFile: The folder is incomplete.
         """
         check_name(name)
@@ -191,7 +186,7 @@ class Registry:
     def activate(self, model_id: str) -> ModelVersion:
         """Serve this model to requests that name none.
 
-        A bare name follows its promotions from now on, `name:version` stays as it is.
+        A bare name follows promotions; `name:version` is pinned.
         """
         self.refresh()
         found = self.get(model_id)
@@ -209,7 +204,7 @@ class Registry:
         return self.get(found.id)
 
     def candidate(self, model_id: str) -> ModelVersion:
-        """Whom a promotion is about: `name:version`, or the newest version of a bare name."""
+        """The version to promote: `name:version`, or the newest version of a bare name."""
         self.refresh()
         name, version = split_tag(model_id)
         found = self.get(model_id)
@@ -225,9 +220,9 @@ class Registry:
         """Make this version the promoted one of its name; a bare name means its newest.
 
         Args:
-            model_id: `candidate` finds it.
-            why: Is recorded with the decision.
-            expected_promoted: The version that it was found better than; the empty string: none.
+            model_id: Resolved by `candidate`.
+            why: Recorded with the decision.
+            expected_promoted: The version it was compared with; empty: none; None: no check.
 
         Raises:
             Conflict: Another version than `expected_promoted` has been promoted since.
@@ -244,12 +239,12 @@ class Registry:
             record(session, "refused", found.name, found.version, why)
 
     def previous(self, name: str) -> ModelVersion:
-        """Where `rollback` would lead; raises what that raises."""
+        """The version that `rollback` would promote. Raises as `rollback`."""
         with self.database.read() as session:
             return self.get(f"{name}:{before(session, self.get(name).name)}")
 
     def rollback(self, name: str, why: DecisionReason = COMMAND) -> ModelVersion:
-        """Promote the version before the present one again; raises what `step_back` raises."""
+        """Promote the previously promoted version again. Raises as `step_back`."""
         self.refresh()
         name = self.get(name).name
         with self.store.lock():
@@ -260,12 +255,12 @@ class Registry:
         return self.get(f"{name}:{version}")
 
     def decisions(self, name: str) -> Sequence[Decision]:
-        """What was decided about promotions of a name, the newest first."""
+        """The promotion decisions on a name, the newest first."""
         with self.database.read() as session:
             return decisions(session, self.get(name).name)
 
     def set_metrics(self, model_id: str, metrics: Mapping[str, Any]) -> ModelVersion:
-        """Note an evaluation's result on a version."""
+        """Replace the metrics of a version."""
         self.refresh()
         found = self.get(model_id)
         with self.store.lock():
@@ -287,7 +282,7 @@ class Registry:
         return self.get(found.id)
 
     def delete(self, model_id: str, why: DecisionReason = COMMAND) -> ModelVersion:
-        """Remove a version: it becomes invisible first, then its files go.
+        """Delete a version: first its row, then its files.
 
         Raises:
             Conflict: It is the active model.
@@ -321,7 +316,7 @@ class Registry:
         return found
 
     def sweep(self) -> Sentences:
-        """Finish or undo what interrupted writers left; at start. Returns what was done."""
+        """Finish or undo interrupted changes; at start. Returns a sentence for each."""
         clear_scratch(self.settings.home)
         with self.store.lock():
             return sweep(self.store, self.database)
@@ -347,7 +342,7 @@ class Registry:
             if expected_promoted is not None and expected_promoted != (row.version if row else ""):
                 raise Conflict(
                     f"The promoted version of {model.name!r} has changed since {model.id} was "
-                    "compared with it. Ask again."
+                    "compared with it. Compare again."
                 )
             record(session, "promoted", model.name, model.version, why)
             set_promoted(session, model.name, model.version)
@@ -396,13 +391,19 @@ class Registry:
             except OperationalError:
                 if self._snapshot is None:
                     raise
-                log.exception("The database cannot be read; going on with what is known")
+                log.exception("The database cannot be read; using the last snapshot")
             self._checked = started
             return self._snapshot
 
 
+def published(job_id: str, registry: Registry) -> ModelVersion | None:
+    """The version that a job published before it was interrupted, if any."""
+    registry.refresh()
+    return next((m for m in registry.list() if m.source.get("job_id") == job_id), None)
+
+
 def content_hash(folder: Path) -> str:
-    """A hash of what makes a model: its description and its weights."""
+    """SHA-256 of a model's description and weights, hexadecimal."""
     digest = hashlib.sha256()
     for name in (DESCRIPTION_FILE, WEIGHTS_FILE):
         digest.update((folder / name).read_bytes())

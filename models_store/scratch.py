@@ -1,4 +1,4 @@
-"""Temporary folders under VISIONLOOP_HOME that are cleared even when their maker was killed."""
+"""Temporary folders under VISIONLOOP_HOME that are deleted even if their process was killed."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ LOCK = ".lock"
 
 @contextmanager
 def scratch(home: Path) -> Iterator[Path]:
-    """An empty folder, locked while it is in use and removed afterwards."""
+    """An empty folder, locked while in use and deleted afterwards."""
     root = home / FOLDER
     root.mkdir(parents=True, exist_ok=True)
-    # A sweeper may meet the folder before it is locked; then it is made anew.
+    # `clear_scratch` may delete the folder before it is locked; then it is created again.
     folder = Path(tempfile.mkdtemp(dir=root))
     with FileLock(root / f"{folder.name}{LOCK}"):
         try:
@@ -31,7 +31,7 @@ def scratch(home: Path) -> Iterator[Path]:
 
 
 def clear_scratch(home: Path) -> int:
-    """Remove the folders whose maker is gone; returns how many."""
+    """Delete the folders of processes that ended; returns their number."""
     count = 0
     for path in (home / FOLDER).glob("*"):
         if path.name.endswith(LOCK):

@@ -1,4 +1,4 @@
-"""First start: the starter models that the project ships become versions of the registry."""
+"""Publishing of the bundled starter models at the first start."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ log = logging.getLogger(__name__)
 
 STARTERS = Path(__file__).parent / "starter"
 FIRST_ACTIVE = "traffic_signs_yolov8n"
-SOURCE_FILE = "source.json"  # beside the model: `class_counts`, in proportion to what is drawn
-EXPORT_TIMEOUT = 600.0  # seconds, for all of them
+SOURCE_FILE = "source.json"  # beside the model; has `class_counts`, as drawn
+EXPORT_TIMEOUT = 600.0  # seconds, for all starters together
 
 
 @dataclass(frozen=True)
@@ -47,15 +47,15 @@ def starters(folder: Path = STARTERS) -> list[Starter]:
 
 
 def seed(registry: Registry, folder: Path = STARTERS, again: bool = False) -> list[str]:
-    """Publish the starter models that are not there, and make one active if none is.
+    """Publish the missing starter models, and activate one if no model is active.
 
-    Safe to call at every start and from several processes. Shipped weights that changed become a
-    new version, promoted only where a starter was. A starter that somebody deleted stays away.
+    Safe to call at every start and from several processes. Changed weights become a new version,
+    promoted only if a starter was promoted. A starter that was deleted is not published again.
 
     Args:
-        registry: Where to.
-        folder: Holds one folder per starter.
-        again: Bring back deleted starters too.
+        registry: Receives the versions.
+        folder: Contains one folder per starter.
+        again: Publish deleted starters too.
 
     Returns:
         A sentence for each thing done.
@@ -67,7 +67,7 @@ def seed(registry: Registry, folder: Path = STARTERS, again: bool = False) -> li
     if not _wanted(registry, shipped, again) and registry.active_pointer() is not None:
         return []
     done: list[str] = []
-    with FileLock(registry.settings.home / "seed.lock"):  # the second process waits, then finds
+    with FileLock(registry.settings.home / "seed.lock"):  # a second process waits, then finds them
         registry.refresh()
         if wanted := _wanted(registry, shipped, again):
             done += _publish(registry, wanted)
@@ -125,7 +125,7 @@ def _export(folders: list[Path]) -> None:
 
 
 def _starter_is_promoted(registry: Registry, name: str) -> bool:
-    """Whether a new starter may take the promotion: there is none, or an older starter has it."""
+    """Whether to promote a new starter: no version is promoted, or an older starter is."""
     promoted = [model for model in registry.list() if model.name == name and model.promoted]
     return all(model.source.get("kind") == "starter" for model in promoted)
 
@@ -135,7 +135,7 @@ def _activate(registry: Registry, shipped: list[Starter]) -> list[str]:
     for name in sorted(names, key=lambda name: name != FIRST_ACTIVE):
         try:
             return [f"Made {registry.activate(name).name} the active model."]
-        except ModelNotFound:  # deleted by somebody
+        except ModelNotFound:  # it was deleted
             continue
     return []
 

@@ -1,4 +1,4 @@
-"""The folders of the Bento model store: written whole or not at all, read tolerantly.
+"""Model folders in the Bento model store: written atomically, read tolerantly.
 
 The layout is BentoML's own (`BENTOML_HOME/models/NAME/VERSION/model.yaml`, and `latest`), so
 `bentoml models list`, `get` and `export` work on it. `bentoml.models.create` is not used: it makes
@@ -30,7 +30,7 @@ from models_store.description import DESCRIPTION_FILE, ONNX_FILE, WEIGHTS_FILE
 from models_store.names import split_tag
 
 MANIFEST = "model.yaml"  # BentoML's description of a version
-UNPUBLISHED = ".unpublished"  # a folder with this mark is visible only if it has a row
+UNPUBLISHED = ".unpublished"  # a folder with this file is visible only if it has a row
 REQUIRED = (DESCRIPTION_FILE, WEIGHTS_FILE, ONNX_FILE)
 LOCK_TIMEOUT = 120  # seconds
 METADATA_KEY = "visionloop"
@@ -38,7 +38,7 @@ METADATA_KEY = "visionloop"
 
 @dataclass(frozen=True)
 class StoredModel:
-    """A version's folder and what we noted in BentoML's manifest."""
+    """A version's folder and the metadata in its BentoML manifest."""
 
     name: str
     version: str
@@ -48,7 +48,7 @@ class StoredModel:
 
 
 def bento_home() -> Path:
-    """BentoML's home, found the way BentoML finds it, without importing it."""
+    """BentoML's home, resolved as BentoML does, without importing it."""
     home = os.environ.get("BENTOML_HOME", "~/bentoml")
     return Path(os.path.expandvars(home)).expanduser().resolve()
 
@@ -57,7 +57,7 @@ def locate(tag: str) -> Path:
     """The folder of an exact `name:version`.
 
     Raises:
-        ModelNotFound: There is none, or its files are gone.
+        ModelNotFound: There is none, or files are missing.
     """
     name, version = split_tag(tag)
     if version is None:
@@ -89,10 +89,10 @@ class ModelStore:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Held by whoever writes; waits for other processes.
+        """The writers' lock, across processes.
 
         Raises:
-            BackendUnavailable: It could not be had in two minutes.
+            BackendUnavailable: It was not free within LOCK_TIMEOUT.
         """
         self.models.mkdir(parents=True, exist_ok=True)
         try:
@@ -105,10 +105,10 @@ class ModelStore:
         return self.models / name / version
 
     def add(self, source: Path, name: str, version: str, metadata: Mapping[str, Any]) -> Path:
-        """Copy a model folder into the store, marked unpublished. The lock is held.
+        """Copy a model folder into the store, marked unpublished. Requires the lock.
 
         Raises:
-            InvalidModelFile: A required file is missing, or something is no plain file.
+            InvalidModelFile: A required file is missing, or an entry is not a regular file.
         """
         missing = [file for file in REQUIRED if not (source / file).is_file()]
         if missing:
@@ -121,7 +121,7 @@ class ModelStore:
                 continue
             target = staged / name_in_model
             if file.is_symlink() or not (file.is_dir() or file.is_file()):
-                raise InvalidModelFile(f"{file.name} in the model folder is no plain file.")
+                raise InvalidModelFile(f"{file.name} in the model folder is not a regular file.")
             if file.is_dir():
                 target.mkdir()
             else:
@@ -146,10 +146,10 @@ class ModelStore:
             (folder / UNPUBLISHED).touch()
 
     def remove(self, name: str, version: str) -> None:
-        """Take a version's folder away; its absence is no error. The lock is held."""
+        """Delete a version's folder, if it exists. Requires the lock."""
         folder = self.folder(name, version)
         if folder.is_dir():
-            # Renamed first: a reader meets the whole folder or none.
+            # Renamed first, so that a reader finds the complete folder or none.
             trash = self._staging / f"deleted-{name}-{version}-{secrets.token_hex(4)}"
             trash.parent.mkdir(parents=True, exist_ok=True)
             os.rename(folder, trash)
@@ -157,11 +157,11 @@ class ModelStore:
         self._repair_name(name)
 
     def write_metadata(self, name: str, version: str, metadata: Mapping[str, Any]) -> None:
-        """Replace what is noted about a version. The lock is held."""
+        """Replace a version's metadata. Requires the lock."""
         self._write_manifest(self.folder(name, version), name, version, metadata)
 
     def write_promoted(self, name: str, version: str | None) -> None:
-        """Note the promoted version beside BentoML's `latest`, for `reindex`."""
+        """Store the promoted version beside BentoML's `latest`, for `reindex`."""
         path = self.models / name / "promoted"
         if version is None:
             path.unlink(missing_ok=True)
@@ -175,9 +175,9 @@ class ModelStore:
             return None
 
     def scan(self) -> tuple[list[StoredModel], list[str]]:
-        """Every version of ours in the store, and a sentence for each unusable folder.
+        """VisionLoop's versions in the store, and a sentence for each unusable folder.
 
-        Models that other programs keep in the same store are passed over in silence.
+        Models of other programs in the same store are ignored.
         """
         found: list[StoredModel] = []
         problems: list[str] = []
@@ -202,14 +202,14 @@ class ModelStore:
         return found, problems
 
     def clear_staging(self) -> int:
-        """Remove what interrupted writers left; the lock is held, so nobody is writing."""
+        """Delete what interrupted writers left. Requires the lock, so that nobody is writing."""
         leftovers = list(self._staging.glob("*"))
         for path in leftovers:
             shutil.rmtree(path, ignore_errors=True)
         return len(leftovers)
 
     def _repair_name(self, name: str) -> None:
-        """Let `latest` name an existing version, or remove the name with its last one."""
+        """Point `latest` to an existing version, or delete the name with its last version."""
         folder = self.models / name
         if not folder.is_dir():
             return

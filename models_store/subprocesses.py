@@ -1,4 +1,4 @@
-"""Child processes that may import torch, read foreign files, and must end."""
+"""Child processes for work that imports torch or reads foreign files, with limits."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def run_module(
 
 
 def limit_self(memory: int = MEMORY, cpu_seconds: int | None = None) -> None:
-    """Called by the child: bounds on memory, time and files."""
+    """Limit this process's memory, CPU time and file size; called by the child."""
     for kind, amount in (
         (resource.RLIMIT_AS, memory),
         (resource.RLIMIT_FSIZE, FILE_SIZE),
@@ -73,15 +73,15 @@ def limit_self(memory: int = MEMORY, cpu_seconds: int | None = None) -> None:
 
 
 def end_with_parent(parent: int) -> None:
-    """Have the kernel end this process when the thread that started it is gone (Linux)."""
+    """Have the kernel kill this process when the thread that started it ends (Linux)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-        if os.getppid() != parent:  # it went before
+        if os.getppid() != parent:  # the parent ended before
             os._exit(1)
 
 
 def main() -> None:
-    """`python -m models_store.subprocesses PARENT MODULE ARGUMENTS…`: before the long imports."""
+    """`python -m models_store.subprocesses PARENT MODULE ARGUMENTS…`; runs before slow imports."""
     _, parent, module, *arguments = sys.argv
     end_with_parent(int(parent))
     sys.argv = [module, *arguments]

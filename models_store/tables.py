@@ -1,4 +1,7 @@
-"""The tables of published models and promotions."""
+"""Database tables of the registry: published versions, promotions, and the change counter.
+
+The names of tables and columns are stored data; migrations refer to them.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from database import Base, State, now
 
 
 class PublishedModel(Base):
-    """A version that is visible. Without this row its folder does not count."""
+    """A published model version. A folder in the store without a row is not visible."""
 
     __tablename__ = "models"
 
@@ -26,7 +29,7 @@ class PublishedModel(Base):
 
 
 class Promotion(Base):
-    """The promoted version of a name."""
+    """The promoted version of a model name."""
 
     __tablename__ = "promotions"
 
@@ -36,12 +39,13 @@ class Promotion(Base):
 
 
 def generation(session: Session) -> int:
-    """The number that every change of the registry raises."""
+    """The registry's change counter: every change of models or promotions increments it."""
     number = session.scalar(select(State.number).where(State.key == "generation"))
     return number or 0
 
 
 def raise_generation(session: Session) -> None:
+    """Increment the change counter, so that other processes reload their snapshot."""
     row = session.get(State, "generation", with_for_update=True)
     if row is None:
         session.add(State(key="generation", number=1))

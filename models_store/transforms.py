@@ -1,4 +1,4 @@
-"""The preprocessing in a classifier's checkpoint: torchvision transforms, read inertly."""
+"""Preprocessing from a classifier's checkpoint: pickled torchvision transforms, not executed."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ SHOWN_NAMES = 8
 
 @dataclass(frozen=True)
 class ModelVersion:
-    """One published version, as it was when it was asked for."""
+    """A published model version, as it was when the snapshot was read."""
 
     name: str
     version: str
@@ -66,6 +66,8 @@ class ModelVersion:
 
 @dataclass(frozen=True)
 class Snapshot:
+    """All published versions at one state of the registry; immutable."""
+
     generation: int
     versions: Mapping[str, tuple[ModelVersion, ...]]  # by name, the newest first
     active: str | None  # as it was set: a name or name:version
@@ -75,7 +77,7 @@ class Snapshot:
         return [version for name in sorted(self.versions) for version in self.versions[name]]
 
     def find(self, name: str, version: str | None) -> ModelVersion | None:
-        """An exact version; without one the promoted, else the newest."""
+        """An exact version; for a bare name the promoted version, else the newest."""
         candidates = self.versions.get(name, ())
         if version is None:
             promoted = next((v for v in candidates if v.promoted), None)
@@ -83,7 +85,7 @@ class Snapshot:
         return next((v for v in candidates if v.version == version), None)
 
     def known(self) -> str:
-        """A sentence on which names there are, for messages."""
+        """A sentence that lists the known names, for error messages."""
         names = sorted(self.versions)
         if not names:
             return "The registry is empty. Import one with `python -m models_store import FILE`."
@@ -92,7 +94,7 @@ class Snapshot:
 
 
 def load_snapshot(session: Session, models: Path) -> Snapshot:
-    """All rows of the registry; `models` is the folder of the Bento model store."""
+    """Read a snapshot; `models` is the folder of the Bento model store."""
     number = generation(session)
     promotions = {row.name: row.version for row in session.scalars(select(Promotion))}
     pointer = session.get(State, "active")

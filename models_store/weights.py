@@ -1,4 +1,4 @@
-"""Weights as fp16 safetensors, and networks rebuilt from their description.
+"""Saving and loading of weights (fp16 safetensors), and networks built from descriptions.
 
 Imports torch; only export and import children, training, and GPU runners import this module.
 """

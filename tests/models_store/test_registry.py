@@ -221,7 +221,7 @@ def test_an_incomplete_folder_is_not_published(
 
 def test_a_link_in_the_folder_is_not_followed(registry: Registry, other_folder: Path) -> None:
     (other_folder / "secret").symlink_to("/etc/passwd")
-    with pytest.raises(InvalidModelFile, match="no plain file"):
+    with pytest.raises(InvalidModelFile, match="not a regular file"):
         registry.publish(other_folder, "signs", {})
     assert registry.sweep() == []
 
