@@ -188,5 +188,5 @@ def _schema_lock(settings: Settings) -> Iterator[None]:
         yield
         return
     settings.home.mkdir(parents=True, exist_ok=True)
-    with FileLock(settings.home / "schema.lock", timeout=BUSY_TIMEOUT):
+    with FileLock(settings.paths.schema_lock, timeout=BUSY_TIMEOUT):
         yield

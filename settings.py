@@ -88,6 +88,21 @@ class HomePaths:
         """The files in which processes share their Prometheus metrics."""
         return self.root / "run" / "metrics"
 
+    @property
+    def schema_lock(self) -> Path:
+        """Held by a process that creates or migrates the tables of the SQLite file."""
+        return self.root / "schema.lock"
+
+    @property
+    def dispatcher_lock(self) -> Path:
+        """Held by the one dispatcher that runs the jobs of this home."""
+        return self.root / "dispatcher.lock"
+
+    @property
+    def seed_lock(self) -> Path:
+        """Held by a process that imports the starter models."""
+        return self.root / "seed.lock"
+
 
 class Settings(BaseSettings):
     """Typed settings with their defaults; docs/reference/settings.md lists them.

@@ -6,12 +6,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from files import atomic_write
 from jobs.store import Job
 
 BEST = "best.pt"
@@ -34,9 +34,7 @@ class BestWeights:
 
 def note_best(checkpoints: Path, epoch: int) -> None:
     """Say of which epoch the best checkpoint is that was just written."""
-    temporary = checkpoints / f"{NOTE}.writing"
-    temporary.write_text(json.dumps({"epoch": epoch}))
-    os.replace(temporary, checkpoints / NOTE)
+    atomic_write(checkpoints / NOTE, json.dumps({"epoch": epoch}))
 
 
 def best_weights(job_folder: Path) -> BestWeights | None:

@@ -23,7 +23,7 @@ Published = Callable[[str], str | None]
 
 def dispatcher_lock(settings: Settings) -> FileLock:
     """Held by the dispatcher of a home; free where there is none."""
-    return FileLock(settings.home / "dispatcher.lock", thread_local=False)
+    return FileLock(settings.paths.dispatcher_lock, thread_local=False)
 
 
 def published_in(registry: Registry) -> Published:

@@ -67,7 +67,7 @@ def seed(registry: Registry, folder: Path = STARTERS, again: bool = False) -> li
     if not _wanted(registry, shipped, again) and registry.active_pointer() is not None:
         return []
     done: list[str] = []
-    with FileLock(registry.settings.home / "seed.lock"):  # a second process waits, then finds them
+    with FileLock(registry.settings.paths.seed_lock):  # a second process waits, then finds them
         registry.refresh()
         if wanted := _wanted(registry, shipped, again):
             done += _publish(registry, wanted)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import secrets
+import shutil
 import threading
 import time
 from dataclasses import asdict, dataclass
@@ -17,6 +17,7 @@ import numpy as np
 
 from database import now
 from errors import NotFound
+from files import atomic_path
 from inference.images import decode
 from models_store.store import new_version
 from settings import Settings
@@ -140,7 +141,7 @@ class KeptImages:
             with contextlib.suppress(OSError):
                 old = time.time() - path.stat().st_mtime > UNFINISHED
                 if old and path.name.partition(".")[0] not in (self._kept or {}):
-                    path.unlink()
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def _make_room(self, kept: dict[str, KeptImage]) -> None:
         size = sum(image.size_bytes for image in kept.values())
@@ -181,9 +182,8 @@ def _differ(look: int, other: str) -> int:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Whole or not at all, readable by nobody else."""
-    staged = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
-    descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-    staged.replace(path)
+    """Write a file that only its owner can read, as a whole or not at all."""
+    with atomic_path(path) as partial:
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)

@@ -91,8 +91,11 @@ def test_it_is_all_there_after_a_restart_and_leftovers_are_not(
     fresh = kept.folder / "1abc.image"
     fresh.write_bytes(b"half")
     old = time.time() - 7200
-    os.utime(kept.folder / f"{second.id}.json", (old, old))
-    os.utime(kept.folder / f"{second.id}.image", (old, old))
+    partial = kept.folder / ".partial-abc"  # of a server that was killed while it wrote
+    partial.mkdir()
+    (partial / "2abc.image").write_bytes(b"half")
+    for path in (*kept.folder.glob(f"{second.id}.*"), partial):
+        os.utime(path, (old, old))
     again = KeptImages(Settings(home=tmp_path))
     assert again.list() == [first]
     assert {path.name for path in kept.folder.iterdir()} == {
