@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,22 +15,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from api import native
 from api.app import LateBoundApp, guarded, longest, with_middleware
 from inference.device import device
-from serving import lifecycle
+from serving import bentoml_patches, lifecycle
 from serving.model_runner import ModelRunner
 
 settings = lifecycle.usable_settings()
-os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(lifecycle.open_metrics(settings))
+bentoml_patches.use_own_metrics_folder(settings)
 door = LateBoundApp(native=frozenset({"/predict", "/annotate"}))
 
-# The two runners share one GPU; BentoML would give the second of two whole ones none.
 RUNNER: dict[str, Any] = {
     "workers": 1,
     "http": {"host": "127.0.0.1", "port": 3000},
-    "resources": {"gpu": 0.5} if device(settings) == "cuda" else {"cpu": 1},
+    "resources": bentoml_patches.HALF_A_GPU if device(settings) == "cuda" else {"cpu": 1},
     "traffic": {"timeout": settings.request_timeout + 30},
     "logging": {"access": {"enabled": False}},  # the gateway's says it all
-    # BentoML 1.4.39 closes the session after 100 requests, calls in flight included.
-    "runner_connection": {"max_requests": 10**9, "max_age": 1e9},
+    "runner_connection": bentoml_patches.SESSION_STAYS_OPEN,
 }
 
 

@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 import logging
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from _bentoml_impl.serde import JSONSerde, MultipartSerde
 from bentoml.exceptions import BadInput
-from pydantic import BaseModel, ConfigDict, ValidationError
-from python_multipart.exceptions import ParseError
-from starlette.datastructures import FormData, UploadFile
-from starlette.exceptions import HTTPException
-from starlette.formparsers import MultiPartException
+from pydantic import BaseModel, ConfigDict
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse
 
 from api.middleware.errors import check, explain
 from api.schemas import InferOptions
 from errors import ValidationFailed, VisionLoopError
 from field_names import Unknown, UnknownField, notes_on
+from serving import bentoml_patches
 
 if TYPE_CHECKING:
     from serving.gateway import Gateway
@@ -63,43 +57,7 @@ class Annotate(BaseModel):
     tiles: str = ""
 
 
-async def _only_files(part: str | UploadFile) -> UploadFile:
-    """BentoML 1.4.39 fetches the URL that comes in place of a file (`ensure_file`), whatever
-    our policy, and makes the file name part of a path, however long it is. Neither happens."""
-    if not isinstance(part, UploadFile):
-        raise BadInput("'image' must be a file.")
-    part.filename = None
-    return part
-
-
-_parse_request = MultipartSerde.parse_request
-
-
-async def _parse_form(serde: MultipartSerde, request: Request, cls: Any) -> Any:
-    """As `/infer` does: empty means not given, and errors name the legal values.
-
-    BentoML 1.4.39 takes a form that cannot be read for a fault of its own, with a 500.
-    """
-    try:
-        given = (await request.form()).multi_items()
-        _know(request, [name for name, _ in given], cls)
-        request._form = FormData([(name, part) for name, part in given if part != ""])
-        return await _parse_request(serde, request, cls)
-    except (MultiPartException, HTTPException, ParseError, UnicodeError, KeyError):
-        raise BadInput("The form cannot be read: its parts are damaged.") from None
-    except ValidationError as error:
-        raise BadInput(explain(error.errors(include_url=False), LEGAL)) from None
-
-
-async def _parse_json(serde: JSONSerde, request: Request, cls: Any) -> Any:
-    """As our routes do: no key is unknown, of a body that has not to be right yet."""
-    with contextlib.suppress(ValueError):
-        body = json.loads(await request.body() or b"{}")
-        _know(request, list(body) if isinstance(body, dict) else [], cls)
-    return await _read_json(serde, request, cls)
-
-
-def _know(request: Request, names: list[str], cls: Any) -> None:
+def _know(request: Request, names: list[str], cls: type[BaseModel]) -> None:
     """Look at the names of a request's fields, and of its query, where there should be none."""
     known = list(cls.model_fields)
     policy: Unknown = "note" if "image" in known else "refuse"
@@ -120,10 +78,8 @@ def _noted(answer: dict[str, Any]) -> dict[str, Any]:
     return answer | {"notes": notes} if notes else answer
 
 
-_read_json = JSONSerde.parse_request
-JSONSerde.parse_request = _parse_json
-MultipartSerde.ensure_file = staticmethod(_only_files)
-MultipartSerde.parse_request = _parse_form
+bentoml_patches.refuse_urls_as_files()
+bentoml_patches.check_fields(_know, lambda error: explain(error.errors(include_url=False), LEGAL))
 
 
 async def predict(gateway: Gateway, image: Path, **options: Any) -> Any:
@@ -134,7 +90,7 @@ async def predict(gateway: Gateway, image: Path, **options: Any) -> Any:
         data = await asyncio.to_thread(image.read_bytes)
         return _noted(await predictions.predict(gateway, data, check(InferOptions, options)))
     except VisionLoopError as error:
-        return _Raised(error)
+        return bentoml_patches.RaisingResponse(error)
 
 
 async def annotate(gateway: Gateway, image: Path, **options: Any) -> Any:
@@ -146,7 +102,7 @@ async def annotate(gateway: Gateway, image: Path, **options: Any) -> Any:
         data = await asyncio.to_thread(image.read_bytes)
         return _noted(await predictions.annotate(gateway, data, check(AnnotateOptions, options)))
     except VisionLoopError as error:
-        return _Raised(error)
+        return bentoml_patches.RaisingResponse(error)
 
 
 async def train(gateway: Gateway, parameters: dict[str, Any]) -> Any:
@@ -183,16 +139,3 @@ async def evaluate(gateway: Gateway, parameters: dict[str, Any]) -> Any:
         return view(gateway, await ended(gateway, job.id))
     except VisionLoopError as error:
         return JSONResponse(error.to_json(), error.status)
-
-
-class _Raised(Response):
-    """A response that raises when it is sent, so that our outer layer writes the answer."""
-
-    def __init__(self, error: VisionLoopError) -> None:
-        super().__init__(status_code=error.status)
-        self.error = error
-
-    async def __call__(self, *_: Any) -> None:
-        if self.background is not None:  # closes the uploaded file
-            await self.background()
-        raise self.error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import gc
 import logging
@@ -12,15 +11,14 @@ import signal
 import sys
 from pathlib import Path
 
-from bentoml import server_context
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from errors import VisionLoopError
 from inference.device import device
 from models_store.store import bento_home
+from serving.bentoml_patches import enter_source_tree
 from settings import Settings, get_settings
-from source_tree import ROOT
 
 LOCK = ".visionloop-server.lock"
 _PR_SET_PDEATHSIG = 1
@@ -53,32 +51,11 @@ def prepare(settings: Settings) -> None:
     enter_source_tree(settings)
     hold(settings.home, "VISIONLOOP_HOME")
     hold(bento_home(), "BENTOML_HOME")
-    shutil.rmtree(metrics_folder(settings), ignore_errors=True)
-    metrics_folder(settings).mkdir(parents=True)
+    shutil.rmtree(settings.paths.metrics, ignore_errors=True)
+    settings.paths.metrics.mkdir(parents=True)
     announce(settings)
 
     fill(settings)
-
-
-def enter_source_tree(settings: Settings) -> None:
-    """Make the folder of the code the current one: BentoML starts its workers in the supervisor's,
-    again after a crash, and the user's may hold files named like ours, or be deleted by then.
-
-    Ends the program where a path names another place from there: the processes would disagree.
-    """
-    meant, home = Settings(), bento_home()
-    os.chdir(ROOT)
-    moved = [f"VISIONLOOP_{n.upper()}" for n, value in meant if value != getattr(settings, n)]
-    if home != bento_home():
-        moved.append("BENTOML_HOME")
-    # BentoML 1.4.39 puts --working-dir on the path as it is, and starts the workers in it later.
-    if any(not Path(place).is_absolute() for place in sys.path if place not in ("", ".")):
-        moved.append("--working-dir")
-    if moved:
-        sys.exit(
-            f"{' and '.join(moved)}: a relative path. The processes of the service run in the "
-            "folder of its code; name the whole path, from / on."
-        )
 
 
 def fill(settings: Settings) -> None:
@@ -125,28 +102,6 @@ def hold(folder: Path, variable: str) -> None:
     except OSError as error:
         sys.exit(f"{variable} cannot be used: {error.strerror}: {folder}")
     _held[folder] = lock
-
-
-def metrics_folder(settings: Settings) -> Path:
-    """Where the processes of one server leave their Prometheus values.
-
-    Not BentoML's own folder: `bentoml serve` 1.4.39 empties that before any hook of ours can
-    refuse, so a second server would take the first one's values away.
-    """
-    return settings.paths.metrics
-
-
-def open_metrics(settings: Settings) -> Path:
-    """`metrics_folder`; a process that serves makes it where that is possible: a start that
-    cannot go on says so later.
-
-    The supervisor's is made by `prepare`, once the home is what was meant. A build has none.
-    """
-    folder = metrics_folder(settings)
-    if server_context.worker_index is not None:
-        with contextlib.suppress(OSError):
-            folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def announce(settings: Settings) -> None:

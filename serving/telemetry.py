@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram, Metric
 from prometheus_client.exposition import choose_encoder
-from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
-from prometheus_client.samples import Sample
 
 from inference.agreement import Agreement
 from monitoring.prediction_counts import BINS, PredictionCounts
+from serving.prometheus_patches import BucketsFirstCollector, observe_counts
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 STAGES = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
@@ -97,11 +95,9 @@ def record_live(model: str, names: Sequence[str], tally: PredictionCounts) -> No
     if not tally.predictions:
         return
     PREDICTIONS.labels(model).inc(tally.predictions)
-    # 0.26 has no way to observe many values at once; each bin counts as its middle
-    histogram: Any = CONFIDENCE.labels(model)
-    for bucket, count in zip(histogram._buckets, tally.confidence, strict=False):
-        bucket.inc(int(count))
-    histogram._sum.inc(float(tally.confidence @ ((np.arange(BINS) + 0.5) / BINS)))
+    middles = (np.arange(BINS) + 0.5) / BINS  # each value counts as the middle of its bin
+    total = float(tally.confidence @ middles)
+    observe_counts(CONFIDENCE.labels(model), tally.confidence.tolist(), total)
     if len(names) <= PER_CLASS:
         for name, count in zip(names, tally.classes.tolist(), strict=True):
             if count:
@@ -123,22 +119,6 @@ def record_shadow(
                 SHADOW_OBJECTS.labels(model, name, side).inc(count)
 
 
-class _Ordered(MultiProcessCollector):
-    """Buckets before count and sum, as OpenMetrics asks; prometheus_client 0.26 has them after."""
-
-    def collect(self) -> Iterable[Metric]:
-        for metric in super().collect():
-            if metric.type == "histogram":
-                metric.samples.sort(key=_place)
-            yield metric
-
-
-def _place(sample: Sample) -> tuple[list[tuple[str, str]], bool, float, str]:
-    others = sorted((k, v) for k, v in sample.labels.items() if k != "le")
-    bound = float(sample.labels.get("le", "inf"))
-    return others, not sample.name.endswith("_bucket"), bound, sample.name
-
-
 class _Moment(Collector):
     def __init__(self, metrics: Iterable[Metric]) -> None:
         self.metrics = list(metrics)
@@ -151,7 +131,7 @@ def exposition(accept: str, gauges: Iterable[Metric]) -> tuple[bytes, str]:
     """Everything in the format `accept` asks for, with its content type. Reads files."""
     registry = CollectorRegistry()
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
-        _Ordered(registry)
+        BucketsFirstCollector(registry)
     else:
         registry.register(REGISTRY)
     registry.register(_Moment(gauges))

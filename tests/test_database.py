@@ -23,7 +23,7 @@ from migrations.tables import METADATA
 from models_store.registry import Registry
 from settings import Settings
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 OLD = Path(__file__).parent / "schema_2.sql"  # a database of the version before Alembic, dumped
 
 

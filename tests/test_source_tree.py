@@ -93,7 +93,7 @@ def test_a_relative_path_is_refused_before_anything_is_made(
     assert child.returncode == 1
     assert child.stderr.splitlines()[-1] == (
         f"{name}: a relative path. The processes of the service run in the folder of its code; "
-        "name the whole path, from / on."
+        "give the absolute path."
     )
     assert set(ROOT.iterdir()) == before
     assert not (tmp_path / "home").exists()

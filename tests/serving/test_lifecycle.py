@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.lifecycle import announce, enter_source_tree, hold, usable_settings
+from serving.lifecycle import announce, hold, usable_settings
 from settings import Settings, get_settings
 from tests.support.serving import ROOT
 
@@ -54,23 +54,6 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     file.touch()
     with pytest.raises(SystemExit, match=f"BENTOML_HOME cannot be used: .*{file.name}"):
         hold(file / "home", "BENTOML_HOME")
-
-
-@pytest.mark.parametrize("variable", ["VISIONLOOP_HOME", "VISIONLOOP_DATA_ROOTS", "BENTOML_HOME"])
-def test_a_path_that_would_mean_another_folder_is_refused(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str
-) -> None:
-    monkeypatch.setenv(variable, "state")
-    monkeypatch.chdir(ROOT)
-    settings = Settings()  # as BentoML imports the service: in its own folder
-    enter_source_tree(settings)
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit, match=f"{variable}: a relative path.*name the whole path"):
-        enter_source_tree(settings)
-    monkeypatch.setenv(variable, str(tmp_path / "state"))
-    monkeypatch.chdir(tmp_path)
-    enter_source_tree(Settings())
-    assert Path.cwd() == ROOT
 
 
 @pytest.mark.parametrize(

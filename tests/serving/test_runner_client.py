@@ -7,18 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import bentoml
-import httpx
 import pytest
-from _bentoml_impl.serde import MultipartSerde
-from bentoml.exceptions import BadInput
-from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 
 from api.app import guarded
 from errors import BackendTimeout, ModelNotFound
 from inference.prediction import InferenceItem, ItemResult
-from serving import lifecycle, model_runner, runner_client
+from serving import model_runner, runner_client
 from serving.envelope import Envelope
 from serving.idle import IdleTracker
 from serving.model_runner import ModelRunner, predict_alone
@@ -145,47 +140,3 @@ def test_a_runner_asks_for_the_token_who_comes_over_the_network() -> None:
     assert asyncio.run(ask(("127.0.0.1", 4000))) == 401
     assert asyncio.run(ask(("127.0.0.1", 4000), (b"authorization", b"Bearer t"))) == 200
     assert asyncio.run(ask(None)) == 200  # the gateway, through the socket's file
-
-
-def test_the_folder_for_measurements_is_made_by_who_serves(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings = Settings(home=tmp_path / "home")
-    assert lifecycle.open_metrics(settings) == lifecycle.metrics_folder(settings)
-    assert not settings.home.exists()
-    monkeypatch.setattr(bentoml.server_context, "worker_index", 1)
-    assert lifecycle.open_metrics(settings).is_dir()
-
-
-class Native:
-    @bentoml.api
-    async def predict(
-        self, confidence: float | None = None, max_det: int | None = None
-    ) -> None: ...
-
-
-def parse(**fields: str) -> Any:
-    """A form as BentoML's own route reads it."""
-    made = httpx.Request("POST", "http://localhost", data=fields)
-    body, headers = made.read(), [(name.lower(), value) for name, value in made.headers.raw]
-
-    async def receive() -> Any:
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    scope = {"type": "http", "method": "POST", "headers": headers, "query_string": b""}
-    request = Request(scope, receive)
-    method: Any = Native.predict
-    return asyncio.run(MultipartSerde().parse_request(request, method.input_spec))
-
-
-def test_empty_means_not_given_on_bentomls_own_route_too() -> None:
-    found = parse(confidence="", max_det="")
-    assert (found.confidence, found.max_det) == (None, None)
-    assert parse(confidence="0.5").confidence == 0.5
-
-
-def test_its_errors_name_the_legal_values_too() -> None:
-    with pytest.raises(BadInput, match="'confidence' must be a number from 0 to 1; got 'much'"):
-        parse(confidence="much")
-    with pytest.raises(BadInput, match="'max_det' must be a whole number from 1 to 1000"):
-        parse(max_det="1.5")

@@ -1,0 +1,165 @@
+"""Patches and workarounds for BentoML, each named after the trap it avoids.
+
+Seen in 1.4.39. Each part stands alone: when BentoML mends a trap, delete its part and its caller.
+
+Workarounds that are the shape of another module are documented there: `serving.envelope`
+(dataclasses become dicts), `serving.shutdown` (all processes are stopped at once),
+`serving.runner_client` (a dead runner's socket accepts calls), `serving.trainer_client`
+(`depends(...).submit` fails), `api.app.LateBoundApp` (a mount hides paths), `service` (the code's
+folder is removed from `sys.path`), `jobs.worker` (SIGTERM reaches the Trainer's children).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from _bentoml_impl.serde import JSONSerde, MultipartSerde
+from bentoml import server_context
+from bentoml.exceptions import BadInput
+from pydantic import BaseModel, ValidationError
+from python_multipart.exceptions import ParseError
+from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from errors import VisionLoopError
+from models_store.store import bento_home
+from settings import Settings
+from source_tree import ROOT
+
+# --- two services on one GPU: with `{"gpu": 1}` each, the second is given a device that does not
+# exist.
+HALF_A_GPU = {"gpu": 0.5}
+
+# --- the client of an inner service closes its session after 100 requests, with calls in flight
+# (`_bentoml_impl/client/proxy2.py`; bentoml/BentoML#5540, #5544).
+SESSION_STAYS_OPEN = {"max_requests": 10**9, "max_age": 1e9}
+
+
+# --- workers are started in the supervisor's current folder
+
+
+def enter_source_tree(settings: Settings) -> None:
+    """Make the folder of the code the current folder of the supervisor.
+
+    BentoML starts the workers in the supervisor's folder, and again after a crash. The user's
+    folder may hold files named like our modules, or may be deleted by then.
+
+    Ends the program where a relative path would name another place from there: the processes of
+    the service would disagree.
+    """
+    meant, home = Settings(), bento_home()
+    os.chdir(ROOT)
+    moved = [f"VISIONLOOP_{n.upper()}" for n, value in meant if value != getattr(settings, n)]
+    if home != bento_home():
+        moved.append("BENTOML_HOME")
+    # --working-dir is put on the path as it was given, and the workers are started in it later.
+    if any(not Path(place).is_absolute() for place in sys.path if place not in ("", ".")):
+        moved.append("--working-dir")
+    if moved:
+        sys.exit(
+            f"{' and '.join(moved)}: a relative path. The processes of the service run in the "
+            "folder of its code; give the absolute path."
+        )
+
+
+# --- `bentoml serve` empties its folder of metrics before any hook can refuse the start
+
+
+def use_own_metrics_folder(settings: Settings) -> Path:
+    """Point prometheus_client at a folder of VISIONLOOP_HOME; call before it is imported.
+
+    In BentoML's folder a second server, which is refused later, would delete the values of the
+    first. A process that serves creates the folder where it can; a start that cannot continue
+    reports it later. The supervisor's is created by `lifecycle.prepare`, once the home is known to
+    be the intended one. A build needs none.
+    """
+    folder = settings.paths.metrics
+    if server_context.worker_index is not None:
+        with contextlib.suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+    return folder
+
+
+# --- native routes: a text in place of a file is fetched as a URL
+
+
+async def _require_upload(part: str | UploadFile) -> UploadFile:
+    """Accept uploaded files only, and drop their names.
+
+    BentoML (`MultipartSerde.ensure_file`) fetches the URL that is sent in place of a file, whatever
+    our policy on URLs is, and makes the file name part of a path, however long it is.
+    """
+    if not isinstance(part, UploadFile):
+        raise BadInput("'image' must be a file.")
+    part.filename = None
+    return part
+
+
+def refuse_urls_as_files() -> None:
+    """Install `_require_upload` for every native route."""
+    MultipartSerde.ensure_file = staticmethod(_require_upload)
+
+
+# --- native routes: unknown fields are ignored, empty ones are errors, damaged forms answer 500
+
+FieldCheck = Callable[[Request, list[str], type[BaseModel]], None]
+"""Raises BadInput for the field names of a request that its route does not accept."""
+
+_parse_form, _parse_json = MultipartSerde.parse_request, JSONSerde.parse_request
+
+
+def check_fields(check: FieldCheck, explain: Callable[[ValidationError], str]) -> None:
+    """Have native routes check the names of their fields, as the mounted routes do.
+
+    An empty field of a form counts as not given. A form that cannot be read, or a value that is
+    not allowed, answers 400 with `explain`'s text instead of 500 or pydantic's own.
+    """
+
+    async def parse_form(serde: MultipartSerde, request: Request, cls: Any) -> Any:
+        try:
+            given = (await request.form()).multi_items()
+            check(request, [name for name, _ in given], cls)
+            request._form = FormData([(name, part) for name, part in given if part != ""])
+            return await _parse_form(serde, request, cls)
+        except (MultiPartException, HTTPException, ParseError, UnicodeError, KeyError):
+            raise BadInput("The form cannot be read: its parts are damaged.") from None
+        except ValidationError as error:
+            raise BadInput(explain(error)) from None
+
+    async def parse_json(serde: JSONSerde, request: Request, cls: Any) -> Any:
+        with contextlib.suppress(ValueError):  # invalid JSON is BentoML's to refuse
+            body = json.loads(await request.body() or b"{}")
+            check(request, list(body) if isinstance(body, dict) else [], cls)
+        return await _parse_json(serde, request, cls)
+
+    MultipartSerde.parse_request = parse_form
+    JSONSerde.parse_request = parse_json
+
+
+# --- native routes: an exception of ours answers a bare 500
+
+
+class RaisingResponse(Response):
+    """A response that raises its error when it is sent.
+
+    So the error reaches the middleware around BentoML's application, which writes the body.
+    """
+
+    def __init__(self, error: VisionLoopError) -> None:
+        super().__init__(status_code=error.status)
+        self.error = error
+
+    async def __call__(self, *_: Any) -> None:
+        if self.background is not None:  # closes the uploaded file
+            await self.background()
+        raise self.error

@@ -1,0 +1,103 @@
+"""The traps of BentoML are avoided; `api.native` installs the patches of the native routes."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import bentoml
+import httpx
+import pytest
+from _bentoml_impl.serde import MultipartSerde
+from bentoml.exceptions import BadInput
+from starlette.datastructures import UploadFile
+from starlette.requests import Request
+
+import api.native  # noqa: F401 (installs the patches)
+from errors import ModelNotFound
+from serving.bentoml_patches import (
+    RaisingResponse,
+    enter_source_tree,
+    use_own_metrics_folder,
+)
+from settings import Settings
+from tests.support.serving import ROOT
+
+
+@pytest.mark.parametrize("variable", ["VISIONLOOP_HOME", "VISIONLOOP_DATA_ROOTS", "BENTOML_HOME"])
+def test_a_path_that_would_mean_another_folder_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str
+) -> None:
+    monkeypatch.setenv(variable, "state")
+    monkeypatch.chdir(ROOT)
+    settings = Settings()  # as BentoML imports the service: in its own folder
+    enter_source_tree(settings)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match=f"{variable}: a relative path.*give the absolute path"):
+        enter_source_tree(settings)
+    monkeypatch.setenv(variable, str(tmp_path / "state"))
+    monkeypatch.chdir(tmp_path)
+    enter_source_tree(Settings())
+    assert Path.cwd() == ROOT
+
+
+def test_the_folder_for_metrics_is_created_by_processes_that_serve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(home=tmp_path / "home")
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "/another")  # so that it is restored
+    assert use_own_metrics_folder(settings) == settings.paths.metrics
+    assert os.environ["PROMETHEUS_MULTIPROC_DIR"] == str(settings.paths.metrics)
+    assert not settings.home.exists()
+    monkeypatch.setattr(bentoml.server_context, "worker_index", 1)
+    assert use_own_metrics_folder(settings).is_dir()
+
+
+def test_a_text_in_place_of_a_file_is_never_fetched() -> None:
+    with pytest.raises(BadInput, match="'image' must be a file"):
+        asyncio.run(MultipartSerde.ensure_file("http://127.0.0.1:9/secret"))
+    upload = UploadFile(io.BytesIO(b"x"), filename="../" * 100)
+    assert asyncio.run(MultipartSerde.ensure_file(upload)) is upload
+    assert upload.filename is None
+
+
+def test_the_middleware_sees_the_error_of_a_raising_response() -> None:
+    with pytest.raises(ModelNotFound, match="none"):
+        asyncio.run(RaisingResponse(ModelNotFound("There is none."))({}, None, None))
+
+
+class Native:
+    @bentoml.api
+    async def predict(
+        self, confidence: float | None = None, max_det: int | None = None
+    ) -> None: ...
+
+
+def parse(**fields: str) -> Any:
+    """A form as BentoML's own route reads it."""
+    made = httpx.Request("POST", "http://localhost", data=fields)
+    body, headers = made.read(), [(name.lower(), value) for name, value in made.headers.raw]
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    scope = {"type": "http", "method": "POST", "headers": headers, "query_string": b""}
+    request = Request(scope, receive)
+    method: Any = Native.predict
+    return asyncio.run(MultipartSerde().parse_request(request, method.input_spec))
+
+
+def test_empty_means_not_given_on_bentomls_own_route_too() -> None:
+    found = parse(confidence="", max_det="")
+    assert (found.confidence, found.max_det) == (None, None)
+    assert parse(confidence="0.5").confidence == 0.5
+
+
+def test_its_errors_name_the_legal_values_too() -> None:
+    with pytest.raises(BadInput, match="'confidence' must be a number from 0 to 1; got 'much'"):
+        parse(confidence="much")
+    with pytest.raises(BadInput, match="'max_det' must be a whole number from 1 to 1000"):
+        parse(max_det="1.5")
