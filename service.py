@@ -8,8 +8,9 @@ from typing import Any
 
 import bentoml
 
-# BentoML 1.4.39 takes the code's folder off the path once this file is imported
-# (`_internal/service/loader.py`); this entry stays, and hides what the current folder holds.
+# BentoML 1.4.39 removes the code's folder from the path once this file is imported
+# (`_internal/service/loader.py`). This entry stays, and comes before the current folder. It must
+# stand here: without it nothing of ours can be imported.
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from api import native
@@ -27,7 +28,7 @@ RUNNER: dict[str, Any] = {
     "http": {"host": "127.0.0.1", "port": 3000},
     "resources": bentoml_patches.HALF_A_GPU if device(settings) == "cuda" else {"cpu": 1},
     "traffic": {"timeout": settings.request_timeout + 30},
-    "logging": {"access": {"enabled": False}},  # the gateway's says it all
+    "logging": {"access": {"enabled": False}},  # the gateway logs every request
     "runner_connection": bentoml_patches.SESSION_STAYS_OPEN,
 }
 
@@ -39,7 +40,7 @@ class Detector(ModelRunner):
 
 @bentoml.service(**RUNNER)
 class Annotator(ModelRunner):
-    """Annotation, apart from the Detector so that bulk work never slows a user."""
+    """Bulk annotation, apart from the Detector so that it never slows interactive requests."""
 
 
 @bentoml.service(
@@ -49,21 +50,21 @@ class Annotator(ModelRunner):
     traffic={"timeout": settings.request_timeout + 30},
 )
 class Trainer:
-    """Has the jobs of the table done, by worker processes; the tasks wake it and wait."""
+    """Runs the jobs of the table in worker processes. Its tasks wake it, and wait for a job."""
 
     @bentoml.on_startup
     async def open(self) -> None:
-        # Late, as in the gateway below: the other processes import this file too.
+        # Late, as in the gateway below: every process of the service imports this file.
         from jobs.dispatcher import dispatcher_of
-        from serving.shutdown import on_leaving
+        from serving.shutdown import on_shutdown_signal
         from serving.telemetry import EPOCH
 
         self.dispatcher = dispatcher_of(
             settings, lambda mode, seconds: EPOCH.labels(mode).observe(seconds)
         )
         self.dispatcher.start()
-        on_leaving(self.dispatcher.leave)
-        lifecycle.settle(settings)
+        on_shutdown_signal(self.dispatcher.begin_shutdown)
+        lifecycle.finish_startup(settings)
 
     @bentoml.on_shutdown
     async def close(self) -> None:
@@ -71,12 +72,12 @@ class Trainer:
 
     @bentoml.task
     async def train(self, job_id: str) -> str:
-        """The status in which the job ended."""
+        """Wait for a training; its final status."""
         return (await self.dispatcher.finished(job_id)).status
 
     @bentoml.task
     async def evaluate(self, job_id: str) -> str:
-        """The same, for a model that is measured."""
+        """Wait for an evaluation; its final status."""
         return (await self.dispatcher.finished(job_id)).status
 
 
@@ -89,7 +90,7 @@ class Trainer:
     traffic={"timeout": longest(settings)},
 )
 class VisionLoop:
-    """The gateway: everything that is reached from outside."""
+    """The gateway: every route that clients call."""
 
     detector = bentoml.depends(Detector)
     annotator = bentoml.depends(Annotator)
@@ -114,7 +115,7 @@ class VisionLoop:
         }
         self.gateway = Gateway.open(settings, runners, TrainerLink(Trainer))
         door.open(self.gateway)
-        lifecycle.settle(settings)
+        lifecycle.finish_startup(settings)
 
     @bentoml.on_shutdown
     async def close(self) -> None:
@@ -126,25 +127,25 @@ class VisionLoop:
 
     @bentoml.api(input_spec=native.Predict)
     async def predict(self, **options: Any) -> dict[str, Any]:
-        """What `/infer` answers, for BentoML's own clients."""
+        """The response of `/infer`, for BentoML's own clients."""
         return await native.predict(self.gateway, **options)
 
     @bentoml.api(input_spec=native.Annotate)
     async def annotate(self, **options: Any) -> dict[str, Any]:
-        """What `/api/auto_annotate` answers, for BentoML's own clients."""
+        """The response of `/api/auto_annotate`, for BentoML's own clients."""
         return await native.annotate(self.gateway, **options)
 
     @bentoml.task(route="/tasks/train")
     async def train(self, parameters: dict[str, Any]) -> dict[str, Any]:
-        """A training as a BentoML task: a body of `/train`, or its `parameters` alone."""
+        """A training as a BentoML task; `parameters` is a body of `/train`."""
         return await native.train(self.gateway, parameters)
 
     @bentoml.task(route="/tasks/evaluate")
     async def evaluate(self, parameters: dict[str, Any]) -> dict[str, Any]:
-        """An evaluation as a BentoML task: `model_id`, and perhaps `dataset_path`, `split`."""
+        """An evaluation as a BentoML task: `model_id`, optionally `dataset_path`, `split`."""
         return await native.evaluate(self.gateway, parameters)
 
 
-for runner in (Detector, Annotator, Trainer):  # each can be served alone
+for runner in (Detector, Annotator, Trainer):  # each can be served on its own
     runner.add_asgi_middleware(guarded, settings=settings)  # type: ignore[union-attr]
 VisionLoop.add_asgi_middleware(with_middleware, settings=settings)  # type: ignore[attr-defined]

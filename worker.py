@@ -1,18 +1,22 @@
-"""`python -m worker JOB_ID`: one job in a process of its own; which package does which kind."""
+"""`python -m worker JOB_ID`: runs one job; says which package does which kind."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from errors import VisionLoopError
-from jobs.store import Job
-from jobs.worker import WorkerJob, leave, main
+from jobs.store import KINDS, Job
+from jobs.worker import WorkerJob, exit_process, main
 from models_store.registry import Registry
 
 
 def work(job: WorkerJob, row: Job, registry: Registry) -> dict[str, Any]:
-    """Do the job. Returns what to note about its outcome."""
-    # Late: a kind of job loads what it needs; plots, engines and trainers take seconds.
+    """Do the job. Returns values for its row.
+
+    Raises:
+        VisionLoopError: The job failed, with a message for the user.
+    """
+    # Late: each kind imports what it needs; plots, engines and trainers take seconds.
     if row.kind == "training":
         from training.job import train
 
@@ -33,8 +37,10 @@ def work(job: WorkerJob, row: Job, registry: Registry) -> dict[str, Any]:
 
         run_annotation(AnnotationRecipe.model_validate(row.recipe), job, registry)
         return {}
-    raise VisionLoopError(f"There are no jobs of kind {row.kind!r}.")
+    raise VisionLoopError(
+        f"This version has no jobs of kind {row.kind!r}. Known: {', '.join(KINDS)}."
+    )
 
 
 if __name__ == "__main__":
-    leave(main(work))
+    exit_process(main(work))

@@ -99,11 +99,11 @@ async def ended(gateway: Gateway, job_id: str) -> Job:
     """A job once it is final, or as it is when this server stops."""
     while True:
         job = await asyncio.to_thread(gateway.jobs.get, job_id)
-        if job.is_final or gateway.leaving.is_set():
+        if job.is_final or gateway.shutdown.is_set():
             return job
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LOOK):
-                await gateway.leaving.wait()
+                await gateway.shutdown.wait()
 
 
 async def submit(

@@ -62,7 +62,7 @@ async def events(gateway: Gateway, job_id: str, offset: int, status: Shown) -> A
     path = gateway.jobs.log(job_id)
     spoken = time.monotonic()
     yield ": the log\n\n"
-    while not gateway.leaving.is_set():
+    while not gateway.shutdown.is_set():
         job = await asyncio.to_thread(gateway.jobs.get, job_id)  # before its last lines
         lines = await asyncio.to_thread(read_lines, path, offset)
         if lines:
@@ -78,4 +78,4 @@ async def events(gateway: Gateway, job_id: str, offset: int, status: Shown) -> A
             yield ": still there\n\n"
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LOOK):
-                await gateway.leaving.wait()
+                await gateway.shutdown.wait()

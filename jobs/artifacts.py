@@ -1,5 +1,7 @@
-"""What remains of a job that has ended: its log, its figures, and of one that came to no model
-the best weights it had, which another training may start from.
+"""The files of a job that are kept after its end.
+
+The log, `results.csv` and the plots are kept. A training that did not produce a model keeps its
+best weights as well, from which another training may start.
 """
 
 from __future__ import annotations
@@ -11,34 +13,34 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from files import atomic_write
+from files import PARTIAL, atomic_write
 from jobs.store import Job
 
 BEST = "best.pt"
-NOTE = "best.json"  # beside it: of which epoch it is
+NOTE = "best.json"  # the epoch of BEST
 CHECKPOINTS = "checkpoints"
-LEFT = (
+TEMPORARY = (
     "data", "data.partial", "base", "base.converting", "teacher", "teacher.converting", "model",
     "evaluation",
 )  # fmt: skip
-KEPT = (".csv", ".png", ".jpg")  # in a run
+KEPT = (".csv", ".png", ".jpg")  # suffixes of files that are kept of a run
 
 
 @dataclass(frozen=True)
 class BestWeights:
-    """The checkpoint of a training's best epoch, as the family's trainer wrote it."""
+    """The checkpoint of a training's best epoch, in the format of its trainer."""
 
     path: Path
     epoch: int
 
 
 def note_best(checkpoints: Path, epoch: int) -> None:
-    """Say of which epoch the best checkpoint is that was just written."""
+    """Record the epoch of the best checkpoint; call it after each new one."""
     atomic_write(checkpoints / NOTE, json.dumps({"epoch": epoch}))
 
 
 def best_weights(job_folder: Path) -> BestWeights | None:
-    """The best weights so far; None before the first epoch is over, or once there is a model."""
+    """The best weights so far; None before the end of the first epoch, or once a model exists."""
     checkpoints = job_folder / CHECKPOINTS
     try:
         epoch = int(json.loads((checkpoints / NOTE).read_text())["epoch"])
@@ -49,13 +51,14 @@ def best_weights(job_folder: Path) -> BestWeights | None:
 
 
 def clear(job_folder: Path, *, completed: bool) -> None:
-    """Remove what a job that has ended no longer needs.
+    """Delete the files that a job needs no more after its end.
 
-    Its log stays, of its run results.csv and the plots, where they were asked for, and the best
-    weights unless it is completed.
+    Args:
+        job_folder: The folder of the job.
+        completed: The job has produced its result; its best weights are deleted, too.
     """
-    for name in LEFT:
-        shutil.rmtree(job_folder / name, ignore_errors=True)
+    for folder in (*(job_folder / name for name in TEMPORARY), *job_folder.glob(f"{PARTIAL}*")):
+        shutil.rmtree(folder, ignore_errors=True)
     checkpoints = job_folder / CHECKPOINTS
     if completed or best_weights(job_folder) is None:
         shutil.rmtree(checkpoints, ignore_errors=True)
@@ -65,7 +68,10 @@ def clear(job_folder: Path, *, completed: bool) -> None:
 
 
 def kept_by(job: Job, job_folder: Path) -> str:
-    """A sentence, with a blank before it, on how to go on from a job's best weights; or none."""
+    """A sentence for the user on how to resume from the best weights, with a leading space.
+
+    Empty where there are none.
+    """
     best = best_weights(job_folder)
     if job.kind != "training" or best is None:
         return ""

@@ -1,7 +1,7 @@
-"""Takes jobs from the table and has worker processes do them; runs in the Trainer service.
+"""Runs the jobs of the table in worker processes; part of the Trainer service.
 
-The table is all it remembers: a new dispatcher takes over what an earlier one left, whether that
-was stopped or killed. One dispatcher works per home, held by a file lock.
+All its state is in the table: a new dispatcher takes over the jobs of an earlier one, whether that
+was stopped or killed. A file lock allows one dispatcher per home.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ from source_tree import ROOT, module_command, module_environment
 
 log = logging.getLogger("visionloop")
 
-POLL = 0.5  # seconds between two looks at the table
-REAP = 0.1  # seconds between two looks at a process
-AGAIN = 3.0  # seconds between two looks at a job that is awaited, and may be cancelled elsewhere
-RETRY = 2.0  # seconds until the database is asked again
-DRAIN = 2.0  # seconds for the last words in the pipe
+POLL = 0.5  # seconds between two queries of the table
+REAP = 0.1  # seconds between two checks of a process
+AGAIN = 3.0  # seconds between two queries of an awaited job, which may be cancelled elsewhere
+RETRY = 2.0  # seconds from a failed database access to the next
+DRAIN = 2.0  # seconds to read the rest of the output of a worker that has ended
 SAVING = 6.0  # seconds in which a worker may save at a stop; `docker stop` kills after ten
 
 
@@ -63,51 +63,66 @@ def slots(settings: Settings) -> int:
 
 
 def threads(settings: Settings) -> int:
-    """CPU threads of one job: on a CPU the service keeps room to answer."""
+    """CPU threads of one job; a quarter of the cores is left to the service by default."""
     cores = cpu_count()
     total = settings.train_threads or max(1, cores - max(1, cores // 4))
     return max(1, total // slots(settings))
 
 
 def dispatcher_of(settings: Settings, on_epoch: Callable[[str, float], None]) -> Dispatcher:
-    """A dispatcher on the tables of these settings."""
+    """A dispatcher for the job table of these settings."""
     database = Database(settings)
     published = published_in(Registry(database))
     return Dispatcher(JobStore(database), settings, published=published, on_epoch=on_epoch)
 
 
 def worker_command(job: Job) -> list[str]:
+    """The command line of the worker of a job."""
     return module_command("worker", job.id, "--parent", str(os.getpid()))
 
 
 @dataclass(eq=False)
 class Running:
-    """A worker that this dispatcher started."""
+    """A worker that this dispatcher started.
+
+    Attributes:
+        job: The row when the worker was started.
+        process: The worker.
+        log: The log of the job.
+        drain: The thread that copies the worker's output to the log.
+        gpu: Its value of CUDA_VISIBLE_DEVICES, where there are several GPUs.
+        kills: Out-of-memory kills of the kernel before the start.
+        epoch: The newest epoch reported to `on_epoch`.
+        heartbeat: The newest progress and output.
+        heard_at: When the heartbeat changed (monotonic seconds).
+        stalled: Why the dispatcher ends a worker that hangs; empty for others.
+        ending: The task that ends the worker.
+        watch: The task that waits for its end.
+    """
 
     job: Job
     process: subprocess.Popen[bytes]
     log: LogWriter
     drain: threading.Thread
     gpu: str | None
-    kills: int  # of the kernel, before it started
+    kills: int
     epoch: int = 0
-    sign: object = None  # of life, the last one
-    seen: float = field(default_factory=time.monotonic)  # when that was
-    stalled: str = ""  # why it is ended
+    heartbeat: object = None
+    heard_at: float = field(default_factory=time.monotonic)
+    stalled: str = ""
     ending: asyncio.Task[None] | None = None
     watch: asyncio.Task[None] | None = field(default=None, repr=False)
 
 
 class Dispatcher:
-    """Claims queued jobs in the order of submission, watches their workers, settles their rows.
+    """Starts queued jobs in the order of submission, watches their workers, finalizes their rows.
 
     Args:
         store: The job table.
         settings: Slots, threads, attempts.
-        command: What to run for a job.
-        published: The model a job has published, if any: asked when a worker died, because it
-            may have died between the publication and its last word.
-        on_epoch: Told the mode and the seconds of a finished epoch.
+        command: The command line of the worker of a job.
+        published: The id of the model that a job has published, if any; see `JobFinalizer`.
+        on_epoch: Called with mode and duration (seconds) of every finished epoch.
     """
 
     def __init__(
@@ -126,49 +141,49 @@ class Dispatcher:
         self._finalizer = JobFinalizer(store, settings.train_attempts, published)
         self._on_epoch = on_epoch
         self._running: dict[str, Running] = {}
-        self._refused: set[str] = set()  # jobs for which the system gave no process
+        self._refused: set[str] = set()  # jobs whose process could not be started
         self._awaited: dict[str, asyncio.Event] = {}
         self._wake = asyncio.Event()
-        self._leaving = asyncio.Event()
+        self._shutdown = asyncio.Event()
         self._lock = dispatcher_lock(settings)
         self._task: asyncio.Task[None] | None = None
-        self._stop: asyncio.Future[None] | None = None  # kept from being collected
-        self._gone = asyncio.Event()
+        self._stop: asyncio.Future[None] | None = None  # a reference, so that it is not collected
+        self._stopped = asyncio.Event()
 
     def start(self) -> None:
-        """Begin to work, in the running event loop.
+        """Start the loop. Needs a running event loop.
 
-        Its thread starts the workers, so it must live as long as they may: the kernel ends a
-        worker with the *thread* that started it.
+        The thread of the event loop starts the workers. It must outlive them: the kernel ends a
+        worker together with the *thread* that started it (PR_SET_PDEATHSIG).
         """
-        self._task = asyncio.create_task(self._work())
+        self._task = asyncio.create_task(self._run())
 
     def wake(self) -> None:
-        """Look at the table now."""
+        """Query the table now."""
         self._wake.set()
 
     async def finished(self, job_id: str) -> Job:
-        """The job's row once it is final; or as it is when this dispatcher stops."""
+        """Wait for a job. Its final row; the current row if this dispatcher stops first."""
         self.wake()
         ended = self._awaited.setdefault(job_id, asyncio.Event())
         while True:
             ended.clear()
             job = await asyncio.to_thread(self.store.get, job_id)
-            if job.is_final or self._leaving.is_set():
+            if job.is_final or self._shutdown.is_set():
                 self._awaited.pop(job_id, None)
                 return job
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(AGAIN):
                     await ended.wait()
 
-    def leave(self) -> None:
-        """Begin to stop, without waiting."""
+    def begin_shutdown(self) -> None:
+        """Start to stop, without waiting."""
         self._stop = asyncio.ensure_future(self.stop())
 
     async def stop(self) -> None:
-        """End the workers, which save first; their jobs go on from there at the next start."""
-        if not self._leaving.is_set():
-            self._leaving.set()
+        """End the workers, which save first; their jobs resume at the next start."""
+        if not self._shutdown.is_set():
+            self._shutdown.set()
             self.wake()
             for ended in self._awaited.values():
                 ended.set()
@@ -180,27 +195,27 @@ class Dispatcher:
                 self._task.cancel()
                 await asyncio.gather(self._task, return_exceptions=True)
             self._lock.release()
-            self._gone.set()
-        await self._gone.wait()
+            self._stopped.set()
+        await self._stopped.wait()
 
     # --- the loop
 
-    async def _work(self) -> None:
-        await self._own()
-        await self._insist(self._take_over)
-        while not self._leaving.is_set():
+    async def _run(self) -> None:
+        await self._acquire_lock()
+        await self._retry(self._take_over)
+        while not self._shutdown.is_set():
             try:
-                await self._look()
+                await self._poll()
             except Exception:
-                log.exception("The job table could not be read; trying again")
+                log.exception("The job table could not be read; retrying")
                 await asyncio.sleep(RETRY)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(POLL):
                     await self._wake.wait()
             self._wake.clear()
 
-    async def _own(self) -> None:
-        """Wait until no other dispatcher works on this home."""
+    async def _acquire_lock(self) -> None:
+        """Wait until no other dispatcher runs on this home."""
         while True:
             try:
                 self._lock.acquire(blocking=False)
@@ -208,44 +223,44 @@ class Dispatcher:
             except Timeout:
                 await asyncio.sleep(POLL)
 
-    async def _insist(self, step: Callable[[], None]) -> None:
-        """Do something with the database until it works."""
+    async def _retry(self, step: Callable[[], None]) -> None:
+        """Repeat a database step until it succeeds."""
         while True:
             try:
                 await asyncio.to_thread(step)
                 return
             except Exception:
-                log.exception("The job table could not be changed; trying again")
+                log.exception("The job table could not be written; retrying")
                 await asyncio.sleep(RETRY)
 
     def _take_over(self) -> None:
-        """Settle what an earlier life left; none of its workers may still be at work."""
+        """Finalize the jobs of an earlier dispatcher, after killing the workers it left."""
         left = marked()
         for job in self.store.list(None, "queued", "running", "stopping"):
             kill(left.get(job.id, []))
         for job in self.store.list(None, "running", "stopping"):
             self._finalizer.finalize(job.id, KILLED)
-        for job in self.store.list(None, *FINAL):  # it may have died before it tidied
+        for job in self.store.list(None, *FINAL):  # it may have died before it cleared the folder
             clear(self.store.folder(job.id), completed=job.status == "completed")
 
-    async def _look(self) -> None:
+    async def _poll(self) -> None:
         for running in list(self._running.values()):
             job = await asyncio.to_thread(self.store.get, running.job.id)
             if job.status == "stopping":
                 self._end(running)
-            self._mind(running, job)
+            self._end_if_stalled(running, job)
             self._observe(running, job)
         free = self.slots - len(self._running)
-        if free <= 0 or self._leaving.is_set():
+        if free <= 0 or self._shutdown.is_set():
             return
         for job in await asyncio.to_thread(self.store.queued, self.slots):
-            if job.id not in self._running and free > 0 and not self._leaving.is_set():
+            if job.id not in self._running and free > 0 and not self._shutdown.is_set():
                 free -= self._launch(job)
 
     # --- one worker
 
     def _launch(self, job: Job) -> bool:
-        """Start a worker, from the event loop's own thread."""
+        """Start a worker in the event loop's thread. Returns whether it was started."""
         writer = LogWriter(self.store.log(job.id))
         gpu, kills = self._free_gpu(), out_of_memory_kills()
         reading, writing = os.pipe()
@@ -260,13 +275,13 @@ class Dispatcher:
                 stderr=writing,
                 start_new_session=True,
             )
-        except (OSError, RuntimeError) as error:  # no memory, no process left: later perhaps
-            if job.id not in self._refused:  # said once, tried at every look
+        except (OSError, RuntimeError) as error:  # out of memory or processes, perhaps not for long
+            if job.id not in self._refused:  # logged once, retried at every poll
                 self._refused.add(job.id)
                 writer.say(f"The worker cannot be started yet: {error}.")
             return False
         finally:
-            os.close(writing)  # which ends the drain where there is no worker
+            os.close(writing)  # without a worker this ends the drain
         self._refused.discard(job.id)
         again = f", attempt {job.attempts + 1}" if job.attempts else ""
         writer.say(f"Process {process.pid} started{again}.")
@@ -285,7 +300,7 @@ class Dispatcher:
         return module_environment(inherited | hardened | ours)
 
     def _free_gpu(self) -> str | None:
-        """The least used GPU's name in CUDA_VISIBLE_DEVICES; None where there is no choice."""
+        """The least used GPU, as named in CUDA_VISIBLE_DEVICES; None with less than two."""
         count = cuda_devices() if device(self.settings) == "cuda" else 0
         if count < 2:
             return None
@@ -294,24 +309,24 @@ class Dispatcher:
         return min(visible.split(","), key=used.count)
 
     def _observe(self, running: Running, job: Job) -> None:
-        """Report the epochs finished since the last look."""
+        """Report the epochs finished since the last call."""
         for _ in range(job.checkpoint - running.epoch):
             if job.epoch_seconds is not None:
                 self._on_epoch(job.mode or job.kind, job.epoch_seconds)
         running.epoch = job.checkpoint
 
-    def _mind(self, running: Running, job: Job) -> None:
-        """End a worker that hangs: neither progress nor output for too long."""
-        sign, now = (job.updated_at, running.log.heard), time.monotonic()
-        if sign != running.sign:
-            running.sign, running.seen = sign, now
+    def _end_if_stalled(self, running: Running, job: Job) -> None:
+        """End a worker that hangs: no heartbeat, which is progress or output, for too long."""
+        heartbeat, now = (job.updated_at, running.log.heard), time.monotonic()
+        if heartbeat != running.heartbeat:
+            running.heartbeat, running.heard_at = heartbeat, now
         limit = self.settings.train_stall_minutes
-        if limit and now - running.seen > 60 * limit and running.ending is None:
+        if limit and now - running.heard_at > 60 * limit and running.ending is None:
             running.stalled = (
-                f"The worker gave no sign of life for {limit:g} minutes "
-                "(VISIONLOOP_TRAIN_STALL_MINUTES) and was ended."
+                f"The worker sent no heartbeat (progress or output) for {limit:g} minutes "
+                "(VISIONLOOP_TRAIN_STALL_MINUTES) and was killed."
             )
-            self._end(running, signal.SIGABRT, TERM_GRACE)  # it logs where it hangs
+            self._end(running, signal.SIGABRT, TERM_GRACE)  # faulthandler logs where it hangs
 
     def _end(
         self, running: Running, ask: signal.Signals = SIGNAL_EXIT, patience: float = END_GRACE
@@ -320,18 +335,18 @@ class Dispatcher:
             running.ending = asyncio.create_task(end_group(running.process.pid, ask, patience))
 
     async def _watch(self, running: Running) -> None:
-        """Call a job running, now that it has a process; see that to its end; settle the row."""
+        """Mark a job as running, wait for the end of its process, finalize the row."""
         job_id, process = running.job.id, running.process
         try:
-            if not await self._started(running):  # cancelled a moment ago
+            if not await self._mark_running(running):  # cancelled meanwhile
                 self._end(running)
             while (code := process.poll()) is None:  # noqa: ASYNC110 (nobody else reaps it)
                 await asyncio.sleep(REAP)
             await asyncio.to_thread(self._clear, running)
             reason = running.stalled or death(code, out_of_memory_kills() > running.kills)
-            leaving = self._leaving.is_set()
-            await self._insist(
-                lambda: self._finalizer.finalize(job_id, reason, code=code, leaving=leaving)
+            shutdown = self._shutdown.is_set()
+            await self._retry(
+                lambda: self._finalizer.finalize(job_id, reason, code=code, shutdown=shutdown)
             )
             with contextlib.suppress(SQLAlchemyError, JobNotFound):
                 self._observe(running, await asyncio.to_thread(self.store.get, job_id))
@@ -341,7 +356,7 @@ class Dispatcher:
             if job_id in self._awaited:
                 self._awaited[job_id].set()
 
-    async def _started(self, running: Running) -> bool:
+    async def _mark_running(self, running: Running) -> bool:
         pid = running.process.pid
         try:
             return await asyncio.to_thread(self.store.start, running.job.id, pid, started_at(pid))
@@ -350,6 +365,6 @@ class Dispatcher:
             return False
 
     def _clear(self, running: Running) -> None:
-        """End what a worker left behind: loaders, exports."""
+        """Kill the processes that a worker left (data loaders, exports); read its last output."""
         kill(marked().get(running.job.id, []))
         running.drain.join(DRAIN)

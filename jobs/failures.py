@@ -1,4 +1,4 @@
-"""Turns what can go wrong inside a job into a sentence with a remedy."""
+"""Translates exceptions inside a job into messages that name a remedy."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from errors import DatasetInvalid, ValidationFailed, VisionLoopError
 
-DISK_FULL = 28  # exit code of a worker that could not even say so (ENOSPC)
+DISK_FULL = 28  # exit code of a worker that could not write its outcome (ENOSPC)
 NO_ROOM = (
     "The disk is full. Free space on the disk of VISIONLOOP_HOME (and of BENTOML_HOME), then start "
     "the job again."
@@ -27,15 +27,15 @@ DIVERGED = ("nan persisted", "corrupted with nan", "nan/inf detected but")
 
 @contextmanager
 def explained(batch: int, imgsz: int) -> Iterator[None]:
-    """Raise what users can do something about as an error that says what.
+    """A context that replaces exceptions which users can remedy by errors that say how.
 
     Args:
-        batch: Images of a batch, for the message.
-        imgsz: Pixels a side, for the message.
+        batch: Batch size, for the message.
+        imgsz: Image size in pixels, for the message.
 
     Raises:
         ValidationFailed: The settings do not fit the machine or the data.
-        DatasetInvalid: Ultralytics refuses the data set.
+        DatasetInvalid: Ultralytics refuses the dataset.
         VisionLoopError: The disk is full.
     """
     try:
@@ -48,9 +48,11 @@ def explained(batch: int, imgsz: int) -> Iterator[None]:
 
 
 def translated(error: Exception, shape: tuple[int, int] | None = None) -> VisionLoopError | None:
-    """The error with a remedy that another one means; None where there is none to give.
+    """The error with a remedy for an exception; None if no remedy is known.
 
-    `shape`: batch and imgsz of the training in which it was raised.
+    Args:
+        error: The exception.
+        shape: Batch and imgsz of the training that raised it.
     """
     if isinstance(error, VisionLoopError):
         return error
@@ -70,7 +72,7 @@ def translated(error: Exception, shape: tuple[int, int] | None = None) -> Vision
         )
     if shape and ("final batch=1" in said or "more than 1 value per channel" in said):
         return ValidationFailed(
-            f"With batch {shape[0]} a batch holds a single picture, too little for imgsz "
+            f"With batch {shape[0]} a batch has a single image, too few for imgsz "
             f"{shape[1]}. Use another batch, or a larger imgsz."
         )
     if isinstance(error, RuntimeError) and said.startswith("dataset"):
@@ -79,7 +81,7 @@ def translated(error: Exception, shape: tuple[int, int] | None = None) -> Vision
 
 
 def reason(error: Exception) -> str:
-    """What a failed job's row says."""
+    """The error message of a failed job."""
     if (known := translated(error)) is not None:
         return known.message
     text = str(error).strip().partition("\n")[0][:300]
@@ -87,7 +89,7 @@ def reason(error: Exception) -> str:
 
 
 def is_disk_full(error: Exception) -> bool:
-    """Whether the operating system, SQLite, torch or safetensors says so."""
+    """Whether the operating system, SQLite, torch or safetensors reports a full disk."""
     if isinstance(error, OSError) and error.errno in FULL:
         return True
     return any(word in str(error).lower() for word in NO_SPACE)

@@ -1,4 +1,4 @@
-"""What becomes of a job whose process is gone: the one place that ends jobs."""
+"""Resolves the final state of jobs whose worker has exited. No other module ends jobs."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ from models_store.registry import Registry, published
 from settings import Settings
 
 KILLED = "The service was killed while this job ran."
-KILLS = 10  # of the service, for each crash that a job may have
+BEGINNING = "from the beginning"
+KILLS = 10  # unobserved ends of a worker that cost no attempt, for each allowed crash
 
 Published = Callable[[str], str | None]
 
 
 def dispatcher_lock(settings: Settings) -> FileLock:
-    """Held by the dispatcher of a home; free where there is none."""
+    """The lock that the dispatcher of a home holds while it runs."""
     return FileLock(settings.paths.dispatcher_lock, thread_local=False)
 
 
 def published_in(registry: Registry) -> Published:
-    """Which model a job has published, if any."""
+    """A function that returns the id of the model that a job has published, if any."""
 
     def version(job_id: str) -> str | None:
         made = published(job_id, registry)
@@ -38,13 +39,13 @@ def published_in(registry: Registry) -> Published:
 
 @dataclass(frozen=True)
 class JobFinalizer:
-    """Brings the rows of jobs without a process to where they belong.
+    """Ends or requeues jobs without a process.
 
     Attributes:
         store: The job table.
-        attempts: Crashes without a new checkpoint that end a job.
-        published: The model a job has published, if any: a worker may have died between the
-            publication and its last word.
+        attempts: Crashes without a new checkpoint after which a job fails.
+        published: The id of the model that a job has published, if any. A worker may have died
+            after the publication and before it reported its outcome.
     """
 
     store: JobStore
@@ -52,86 +53,88 @@ class JobFinalizer:
     published: Published
 
     def recover(self, job_id: str) -> None:
-        """Settle a job whose dispatcher is gone, after what is left of its processes.
+        """Finalize a job whose dispatcher has ended, once its processes are killed.
 
-        Hold the dispatcher's lock.
+        The caller holds the dispatcher's lock.
         """
         kill(marked().get(job_id, []))
         self.finalize(job_id, KILLED)
 
     def finalize(
-        self, job_id: str, reason: str, *, code: int | None = None, leaving: bool = False
+        self, job_id: str, reason: str, *, code: int | None = None, shutdown: bool = False
     ) -> None:
-        """End a job, or put it back into the queue.
+        """End a job, or requeue it.
 
         Args:
             job_id: The job.
-            reason: How its process ended.
-            code: The exit code, where somebody was there to see it.
-            leaving: The service stops.
+            reason: A sentence on how its process ended.
+            code: The exit code; None if no dispatcher observed it.
+            shutdown: The service stops.
         """
         writer = LogWriter(self.store.log(job_id))
         job = self.store.get(job_id)
         if job.is_final or job.status == "queued":
             if job.is_final:
-                writer.say(f"Stopped before it began.{self._tidy(job)}")
+                writer.say(f"Stopped before it started.{self._tidy(job)}")
             return
         model_id = job.model_id or self.published(job_id)
-        if job.outcome == "completed" or (model_id and self._is_over(job, code, leaving)):
+        if job.outcome == "completed" or (model_id and self._is_over(job, code, shutdown)):
             if job.outcome != "completed":
-                writer.say("The model is published; its evaluation was not finished.")
+                writer.say("The model is published; its evaluation did not finish.")
             writer.say(f"Completed{f': {model_id}' if model_id else ''}.")
             self.store.finish(job_id, "completed", model_id=model_id)
             clear(self.store.folder(job_id), completed=True)
         elif job.status == "stopping":
-            writer.say(f"Stopped, as asked for.{self._tidy(job)}")
+            writer.say(f"Stopped on request.{self._tidy(job)}")
             self.store.finish(job_id, "stopped")
         elif job.outcome == "failed" or code == DISK_FULL:
             self._fail(job, job.error or NO_ROOM, writer)
-        elif leaving:
+        elif shutdown:
             where = place(job, model_id)
-            writer.say(f"The service stops; the job goes on {where} at its next start.")
+            writer.say(f"The service stops; the job resumes {where} at its next start.")
             self.store.requeue(job_id, crashed=False)
         elif self._is_given_up(job, code):
             attempts = job.crashes + 1
             self._fail(
-                job, f"{reason} Given up after {attempts} attempts that got no further.", writer
+                job,
+                f"{reason} Given up after {attempts} attempts without a new checkpoint.",
+                writer,
             )
         else:
-            writer.say(f"{reason} The job goes on {place(job, model_id)}.")
+            writer.say(f"{reason} The job resumes {place(job, model_id)}.")
             self.store.requeue(job_id, crashed=not self._is_free(job, code))
 
-    def _is_over(self, job: Job, code: int | None, leaving: bool) -> bool:
-        """Whether a job whose model is published, but not evaluated, ends with that."""
+    def _is_over(self, job: Job, code: int | None, shutdown: bool) -> bool:
+        """Whether a job whose model is published, but not evaluated, counts as completed."""
         ended = job.outcome is not None or job.status == "stopping" or code == DISK_FULL
-        return ended or (not leaving and self._is_given_up(job, code))
+        return ended or (not shutdown and self._is_given_up(job, code))
 
     def _is_given_up(self, job: Job, code: int | None) -> bool:
         return not self._is_free(job, code) and job.crashes + 1 >= self.attempts
 
     def _is_free(self, job: Job, code: int | None) -> bool:
-        """Whether this end costs no attempt: nobody saw it, so the service was killed too."""
+        """Whether this end costs no attempt: unobserved, so the service was killed as well."""
         return code is None and job.attempts < KILLS * self.attempts
 
     def _fail(self, job: Job, error: str, writer: LogWriter) -> None:
-        kept = self._tidy(job)  # first: where the disk is full, the row needs the room
+        kept = self._tidy(job)  # first: on a full disk it makes room for the row
         error = error[: LONGEST_ERROR - len(kept)] + kept
         writer.say(f"Failed: {error}")
         self.store.finish(job.id, "failed", error)
 
     def _tidy(self, job: Job) -> str:
-        """Clear the folder of a job without a model. Returns what is kept of it, for people."""
+        """Clear the folder of a job without a model. Returns a sentence on what is kept."""
         folder = self.store.folder(job.id)
         clear(folder, completed=False)
         return kept_by(job, folder)
 
 
 def place(job: Job, model_id: str | None = None) -> str:
-    """From where a job goes on; a published model is only evaluated."""
+    """Where a job resumes, for its log; a published model is only evaluated."""
     if model_id:
         return f"with the evaluation of {model_id}"
-    if job.kind == "annotation":  # pictures count as batches
-        return f"after {job.checkpoint_batch} pictures" if job.checkpoint_batch else "from zero"
+    if job.kind == "annotation":  # images count as batches
+        return f"after {job.checkpoint_batch} images" if job.checkpoint_batch else BEGINNING
     if job.checkpoint_batch:
         return f"from batch {job.checkpoint_batch + 1} of epoch {job.checkpoint + 1}"
-    return f"from the checkpoint of epoch {job.checkpoint}" if job.checkpoint else "from zero"
+    return f"from the checkpoint of epoch {job.checkpoint}" if job.checkpoint else BEGINNING

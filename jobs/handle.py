@@ -1,4 +1,4 @@
-"""What a trainer or an evaluation sees of its job."""
+"""The interface between a job and the code that does its work."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Protocol
 
 
 class JobCancelled(BaseException):
-    """A stop was asked for. Not an Exception, so that no training code swallows it."""
+    """The job is to stop. Not an Exception, so that no training code catches it by accident."""
 
 
 class JobHandle(Protocol):
-    """What a trainer sees of its job.
+    """A job as a trainer, an evaluation or an annotation run sees it.
 
     Attributes:
-        id: The job's.
-        folder: For checkpoints and runs; outlives the process.
+        id: The job's id.
+        folder: Checkpoints and runs; it outlives the process.
         resuming: An earlier attempt left a checkpoint.
     """
 
@@ -27,34 +27,41 @@ class JobHandle(Protocol):
 
     @property
     def stop_requested(self) -> bool:
-        """Whether the service stops: save, say so with `checkpointed`, raise JobCancelled."""
+        """Whether the service stops: save, call `checkpointed`, raise JobCancelled."""
 
     def graceful_stop(self) -> AbstractContextManager[None]:
-        """Within it, a stop of the service sets `stop_requested`, and the process is given a few
-        seconds; outside it, the process ends at once."""
+        """A context in which the work can be interrupted.
+
+        Inside, a stop of the service sets `stop_requested` and leaves the process a few seconds.
+        Outside, it ends the process at once.
+        """
 
     def report(
         self, *, fraction: float, epoch: int, epochs: int, metrics: Mapping[str, float] = {}
     ) -> None:
-        """Say how far the job is; as often as you like, four times a second it is written.
+        """Report progress. Call it as often as you like: it is written four times a second.
 
         Args:
-            fraction: 0 to 1, of the whole job; what is shown never falls, after a resumption
-                neither.
-            epoch: The current one, from 1.
-            epochs: How many there are at most.
-            metrics: Losses and figures by name; earlier ones of other names stay.
+            fraction: Done part of the whole job, 0 to 1. The progress shown never decreases, not
+                even after a resume.
+            epoch: The current epoch, from 1.
+            epochs: The largest number of epochs.
+            metrics: Losses and metrics by name, merged into the earlier ones.
         """
 
     def advance(self, fraction: float, metrics: Mapping[str, float] = {}) -> None:
-        """As `report`, where there are no epochs, or no more."""
+        """Report progress without epochs, or after the last one."""
 
     def log(self, message: str) -> None:
-        """A line of the job's log."""
+        """Write a line to the job's log."""
 
     def check(self) -> None:
-        """Raises JobCancelled where a stop was asked for."""
+        """Raises JobCancelled if the job is to stop."""
 
     def checkpointed(self, epoch: int, batch: int = 0) -> None:
-        """A resumable checkpoint lies in the folder, with `epoch` whole epochs and `batch`
-        batches of the next."""
+        """Report a resumable checkpoint in the folder.
+
+        Args:
+            epoch: Completed epochs.
+            batch: Completed batches of the next epoch.
+        """

@@ -1,4 +1,4 @@
-"""A job's log: lines with time stamps in one file, written by the dispatcher, read by anyone."""
+"""A job's log: time-stamped lines in one file, written by the dispatcher."""
 
 from __future__ import annotations
 
@@ -9,20 +9,24 @@ import threading
 from datetime import UTC, datetime
 from pathlib import Path
 
-LIMIT = 32 * 2**20  # bytes of a log; the last words of a job are written beyond it
+LIMIT = 32 * 2**20  # bytes of worker output; our own lines are written beyond it
 LONGEST_LINE = 8192  # bytes
-CHUNK = 256 * 1024  # bytes that are read at once
+CHUNK = 256 * 1024  # bytes of one read
 
 _TERMINAL = re.compile(rb"\x1b(\[[0-9;?]*[ -/]*[@-~]|\][^\x07]*\x07|[@-_])")
 _UNPRINTED = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]")
 
 
 class LogWriter:
-    """Appends to a log. A full disk loses lines, it never stops a job."""
+    """Appends to a log. On a full disk lines are lost; the job does not fail.
+
+    Attributes:
+        heard: Pieces of output so far: a heartbeat, even of output that ends no line.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.heard = 0  # pieces of output so far: a sign of life, where it ends no line too
+        self.heard = 0
         self._lock = threading.Lock()
         self._full = False
         with contextlib.suppress(OSError):
@@ -30,17 +34,17 @@ class LogWriter:
             self._full = path.exists() and path.stat().st_size >= LIMIT
 
     def say(self, message: str) -> None:
-        """Lines of our own."""
+        """Append a message of our own, one or more lines."""
         self._write([line.encode() for line in message.splitlines() or [""]])
 
     def drain(self, descriptor: int) -> threading.Thread:
-        """Log everything that comes out of a pipe, until its last writer is gone.
+        """Log the output of a pipe until its last writer has closed it.
 
         Returns:
-            The thread that does it; it closes the descriptor.
+            The thread that reads; it closes the descriptor.
 
         Raises:
-            RuntimeError: The system starts no more threads. The descriptor is closed.
+            RuntimeError: No thread can be started. The descriptor is closed.
         """
         try:
             thread = threading.Thread(target=self._drain, args=(descriptor,), daemon=True)
@@ -78,15 +82,20 @@ class LogWriter:
 
 
 def clean(line: bytes) -> bytes:
-    """What a terminal would show in the end: without colours, the last state of a progress bar."""
+    """A line without terminal codes, and with the last state of a progress bar only."""
     parts = [part for part in _TERMINAL.sub(b"", line).split(b"\r") if part.strip()]
     return _UNPRINTED.sub(b"", parts[-1]).rstrip() if parts else b""
 
 
 def read_lines(path: Path, offset: int = 0, limit: int = CHUNK) -> list[tuple[int, str]]:
-    """The whole lines from a byte offset on, each with the offset behind it.
+    """Complete lines from a byte offset on, each with the offset after it.
 
-    No log yet is no lines. An offset that is not in the file means its beginning.
+    Empty if there is no log yet. An offset outside the file means its beginning.
+
+    Args:
+        path: The log.
+        offset: Bytes to skip.
+        limit: Bytes to read at most.
     """
     try:
         with path.open("rb") as file:
@@ -104,7 +113,7 @@ def read_lines(path: Path, offset: int = 0, limit: int = CHUNK) -> list[tuple[in
 
 
 def read_last(path: Path, count: int) -> list[str]:
-    """At most the last `count` lines."""
+    """The last lines, at most `count`."""
     try:
         size = path.stat().st_size
     except FileNotFoundError:

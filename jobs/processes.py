@@ -1,7 +1,7 @@
-"""The processes of jobs: which there are, whether they live, and ending them.
+"""The processes of jobs: finding them, checking that they are alive, ending them.
 
-A worker and everything it starts carry the job's id in their environment, so a job's processes
-are found even when their parent, their group or the server that started them is gone.
+A worker and its children have the job's id in their environment. So a job's processes are found
+even after their parent, their process group or the server that started them has ended.
 """
 
 from __future__ import annotations
@@ -16,25 +16,24 @@ from pathlib import Path
 
 import psutil
 
-JOB_ENV = "VISIONLOOP_JOB"  # environment variable
+JOB_ENV = "VISIONLOOP_JOB"  # environment variable that holds the job's id
 
-SIGNAL_SAVE_AND_EXIT = (
-    signal.SIGUSR1
-)  # to a worker: save what there is and end; by default it just ends
-SIGNAL_EXIT = signal.SIGHUP  # to a worker: end at once, whatever it does
+# Signals from the dispatcher to a worker. The default action of both is to end the process.
+SIGNAL_SAVE_AND_EXIT = signal.SIGUSR1  # write a checkpoint and exit
+SIGNAL_EXIT = signal.SIGHUP  # exit at once
 
-END_GRACE = 0.5  # seconds in which a worker follows that
-
+END_GRACE = 0.5  # seconds from SIGNAL_EXIT to SIGTERM
 TERM_GRACE = 2.0  # seconds from SIGTERM to SIGKILL
-KILL_GRACE = 2.0  # seconds that a killed process may take to go (a device driver can hold it)
-STEP = 0.05
+KILL_GRACE = 2.0  # seconds from SIGKILL to the end (a device driver can delay it)
+STEP = 0.05  # seconds between two checks of a process
+
 COUNTERS = Path("/proc/vmstat")  # the kernel's, of the whole machine
 GROUP, GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
-CLOCK = 2.0  # seconds that two readings of one start time may differ (the clock was set)
+CLOCK = 2.0  # seconds by which two readings of one start time may differ (the clock was set)
 
 
 def started_at(pid: int) -> float:
-    """When a process began; with its pid it names a process for good. 0.0 if it is gone."""
+    """Start time of a process (epoch seconds), 0.0 if it has ended. Tells a reused pid apart."""
     try:
         return float(psutil.Process(pid).create_time())
     except psutil.Error:
@@ -42,7 +41,7 @@ def started_at(pid: int) -> float:
 
 
 def is_alive(pid: int | None, started: float | None) -> bool:
-    """Whether this very process still runs (a zombie does not)."""
+    """Whether the process with this pid and start time is running; a zombie is not."""
     if pid is None or started is None:
         return False
     try:
@@ -54,7 +53,7 @@ def is_alive(pid: int | None, started: float | None) -> bool:
 
 
 def marked() -> dict[str, list[psutil.Process]]:
-    """Every living process that belongs to a job, by the job's id."""
+    """The running processes of jobs, by job id."""
     found: dict[str, list[psutil.Process]] = {}
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
@@ -65,12 +64,12 @@ def marked() -> dict[str, list[psutil.Process]]:
 
 
 async def end_group(pid: int, ask: signal.Signals | None = None, patience: float = 0.0) -> None:
-    """SIGTERM to a process group, SIGKILL to what is left of it after the grace.
+    """End a process group: SIGTERM, then SIGKILL to the processes that are left.
 
     Args:
-        pid: The group's first process.
-        ask: A signal that only that process gets, before.
-        patience: Seconds in which it may follow that signal.
+        pid: The leader of the group.
+        ask: A signal that the leader alone is sent first.
+        patience: Seconds in which the leader may react to `ask`.
     """
     if ask is not None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -89,7 +88,7 @@ async def end_group(pid: int, ask: signal.Signals | None = None, patience: float
 
 
 def _members(group: int) -> list[int]:
-    """The pids of a process group, zombies left out."""
+    """The pids of a process group without zombies."""
     found = []
     for pid in psutil.pids():
         with contextlib.suppress(OSError):
@@ -106,7 +105,7 @@ def _lives(pid: int) -> bool:
 
 
 def kill(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
-    """SIGKILL, and wait until they are gone. Returns those that are not."""
+    """Send SIGKILL and wait for the end. Returns the processes that are still there."""
     listed = list(processes)
     for process in listed:
         with contextlib.suppress(psutil.Error):
@@ -115,8 +114,11 @@ def kill(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
 
 
 def out_of_memory_kills() -> int:
-    """How often the kernel has ended a process for want of memory: one of this control group
-    (a container, a systemd unit), else of the whole machine."""
+    """How often the kernel has killed a process because it was out of memory.
+
+    Counted for this control group (a container, a systemd unit), else for the whole machine; 0
+    where the system does not say.
+    """
     if sys.platform != "linux":
         return 0
     try:
@@ -136,13 +138,18 @@ def _counters() -> Path:
 
 
 def death(code: int, memory: bool) -> str:
-    """A sentence on how a process ended that did not say so itself."""
+    """The message for a worker that ended without reporting an outcome.
+
+    Args:
+        code: The exit code, negative for a signal.
+        memory: The kernel has killed a process for lack of memory meanwhile.
+    """
     if code >= 0:
-        return f"The worker ended with exit code {code} and no result."
+        return f"The worker exited with code {code} and no result."
     name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
     if memory:
         return (
-            f"The worker was ended by the system for want of memory ({name}). Use a smaller "
-            "batch or imgsz."
+            f"The worker was killed by the kernel: out of memory ({name}). Use a smaller batch or "
+            "imgsz."
         )
-    return f"The worker was ended by {name}."
+    return f"The worker was killed by {name}."

@@ -1,8 +1,8 @@
-"""The job table: what was asked for, how far it is, how it ended. The table is the queue.
+"""The job table, which is also the queue: request, progress and outcome of every job.
 
-A job is `queued`, `running`, `stopping`, and in the end `stopped`, `completed` or `failed`;
-those three never change again. Only the dispatcher makes a job running or ends it, and only by
-what it sees of the process; the worker notes progress and outcome in between.
+A job is `queued`, `running` or `stopping`, and finally `stopped`, `completed` or `failed`; these
+three never change. Only the dispatcher sets a job to running or ends it, from what it observes of
+the process. The worker writes progress and outcome in between.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from database import Base, Database, now
 from errors import Conflict, JobNotFound
 
-Kind = Literal["training", "evaluation", "export", "annotation"]
+Kind = Literal["training", "evaluation", "annotation"]
 Status = Literal["queued", "running", "stopping", "stopped", "completed", "failed"]
 
-KINDS: tuple[Kind, ...] = ("training", "evaluation", "export", "annotation")
+KINDS: tuple[Kind, ...] = ("training", "evaluation", "annotation")
 STATUSES: tuple[Status, ...] = ("queued", "running", "stopping", "stopped", "completed", "failed")
 LIVE: tuple[Status, ...] = ("running", "stopping")  # they have, or had, a process
 FINAL: tuple[Status, ...] = ("stopped", "completed", "failed")
 
 JOB_ID = re.compile(r"[0-9a-f]{32}")
-LISTED = 1000  # jobs a listing answers, the newest
+LISTED = 1000  # largest number of jobs in a listing
 LONGEST_ERROR = 2000  # characters
 
 
 class Job(Base):
-    """One job; a copy of its row when it was read."""
+    """A job: a copy of its row when it was read."""
 
     __tablename__ = "jobs"
     __table_args__ = {"sqlite_autoincrement": True}  # noqa: RUF012
@@ -58,12 +58,12 @@ class Job(Base):
     task: Mapped[str | None] = mapped_column(String(20))
     status: Mapped[str] = mapped_column(String(20), index=True, default="queued")
 
-    config: Mapped[dict[str, Any]]  # as sent
-    recipe: Mapped[dict[str, Any]]  # as decided
+    config: Mapped[dict[str, Any]]  # as the client sent it
+    recipe: Mapped[dict[str, Any]]  # what the job does, in full
     base_model: Mapped[str | None] = mapped_column(String(400))
     model_name: Mapped[str | None] = mapped_column(String(80))
-    model_id: Mapped[str | None] = mapped_column(String(140))  # what it produced
-    outcome: Mapped[str | None] = mapped_column(String(20))  # what the worker says: a status
+    model_id: Mapped[str | None] = mapped_column(String(140))  # the version that it produced
+    outcome: Mapped[str | None] = mapped_column(String(20))  # a status, as the worker reported it
     error: Mapped[str | None] = mapped_column(Text)
 
     progress: Mapped[float] = mapped_column(Float, default=0.0)  # percent
@@ -90,7 +90,7 @@ class Job(Base):
 
     @property
     def resumable(self) -> bool:
-        """Whether there is a checkpoint to go on from."""
+        """Whether there is a checkpoint to resume from."""
         return self.checkpoint > 0 or self.checkpoint_batch > 0
 
 
@@ -102,16 +102,21 @@ class JobStore:
         self._jobs = database.settings.paths.jobs
 
     def folder(self, job_id: str) -> Path:
-        """What belongs to a job: its log, its checkpoints."""
+        """The folder of a job: log, checkpoints, runs."""
         return self._jobs / job_id
 
     def log(self, job_id: str) -> Path:
+        """The log file of a job."""
         return self.folder(job_id) / "log"
 
     # --- reading
 
     def get(self, job_id: str) -> Job:
-        """Raises JobNotFound."""
+        """A job by its id.
+
+        Raises:
+            JobNotFound: There is none.
+        """
         with self.database.read() as session:
             return _row(session, job_id)
 
@@ -122,7 +127,13 @@ class JobStore:
         limit: int = LISTED,
         before: str | None = None,
     ) -> list[Job]:
-        """The newest first; with `before` a job's id, those that are older than it.
+        """Jobs, the newest first.
+
+        Args:
+            kind: Only jobs of this kind.
+            statuses: Only jobs with one of these.
+            limit: At most so many.
+            before: A job's id: only older jobs.
 
         Raises:
             JobNotFound: There is no job `before`.
@@ -138,18 +149,18 @@ class JobStore:
             return list(session.scalars(query))
 
     def queued(self, limit: int) -> tuple[Job, ...]:
-        """Those that are next, in the order they were submitted."""
+        """The next jobs of the queue, in the order of submission."""
         query = select(Job).where(Job.status == "queued").order_by(Job.number).limit(limit)
         with self.database.read() as session:
             return tuple(session.scalars(query))
 
     def counts(self) -> dict[tuple[str, str], int]:
-        """How many jobs there are, by kind and status."""
+        """The number of jobs by kind and status."""
         query = select(Job.kind, Job.status, func.count()).group_by(Job.kind, Job.status)
         with self.database.read() as session:
             return {(kind, status): count for kind, status, count in session.execute(query)}
 
-    # --- asked for by clients
+    # --- requested by clients
 
     def create(
         self,
@@ -163,7 +174,7 @@ class JobStore:
         model_name: str | None = None,
         total_epochs: int = 0,
     ) -> Job:
-        """Put a job into the queue; its folder is made first."""
+        """Add a job to the queue; its folder is created first."""
         job = Job(
             id=uuid.uuid4().hex,
             kind=kind,
@@ -181,13 +192,13 @@ class JobStore:
         return job
 
     def request_cancel(self, job_id: str) -> Job:
-        """A queued job is stopped at once, a running one is stopping until its process is gone.
+        """Stop a queued job at once; a running one is `stopping` until its process has ended.
 
-        Asking again is harmless.
+        Repeated calls are harmless.
 
         Raises:
             JobNotFound: There is none.
-            Conflict: It has ended already.
+            Conflict: The job has ended.
         """
         with self.database.write() as session:
             job = _row(session, job_id)
@@ -201,11 +212,11 @@ class JobStore:
         return job
 
     def delete(self, job_id: str) -> None:
-        """Remove a job that has ended: its row, its log, its folder. Its model stays.
+        """Delete a job that has ended: row, log and folder. Its model stays.
 
         Raises:
             JobNotFound: There is none.
-            Conflict: It has not ended, or another job is to start from its weights.
+            Conflict: It has not ended, or a waiting job starts from its weights.
         """
         with self.database.write() as session:
             job = _row(session, job_id)
@@ -216,17 +227,17 @@ class JobStore:
                 base = other.recipe.get("base") or {}
                 if (base.get("kind"), base.get("value")) == ("job", job_id):
                     raise Conflict(f"Job '{other.id}' starts from its weights. Wait for that one.")
-            # Within the transaction: what is killed in between can be deleted again.
+            # Within the transaction: after a crash in between, delete can be repeated.
             shutil.rmtree(self.folder(job_id), ignore_errors=True)
             session.delete(job)
 
-    # --- noted by the worker
+    # --- written by the worker
 
     def note(self, job_id: str, pid: int, **values: Any) -> str | None:
-        """Write progress or outcome of the worker `pid`.
+        """Write values that the worker `pid` reports.
 
         Returns:
-            The job's status; None where the job is no longer this worker's.
+            The status of the job; None if it is no longer assigned to this worker.
         """
         mine = (Job.id == job_id, Job.pid == pid, Job.status.in_(LIVE))
         with self.database.write() as session:
@@ -234,10 +245,10 @@ class JobStore:
             status: str | None = session.scalar(select(Job.status).where(*mine))
             return status
 
-    # --- decided by the dispatcher
+    # --- written by the dispatcher
 
     def start(self, job_id: str, pid: int, pid_started: float) -> bool:
-        """Make a queued job running in a process that lives; False if it is queued no more."""
+        """Set a queued job to running in a live process; False if it is no longer queued."""
         values = {
             "status": "running",
             "pid": pid,
@@ -249,7 +260,7 @@ class JobStore:
         return self._move(job_id, ("queued",), values)
 
     def requeue(self, job_id: str, crashed: bool) -> bool:
-        """A running job whose process is gone goes back to its place in the queue."""
+        """Put a running job whose process has ended back to its place in the queue."""
         resumes = (Job.checkpoint > 0) | (Job.checkpoint_batch > 0)
         values = {
             "status": "queued",
@@ -263,7 +274,7 @@ class JobStore:
         return self._move(job_id, ("running",), values)
 
     def finish(self, job_id: str, status: Status, error: str | None = None, **values: Any) -> bool:
-        """End a job; False if it had ended before, which nothing changes."""
+        """End a job; False, without a change, if it has ended before."""
         assert status in FINAL
         ended: dict[str, Any] = {
             "status": status,
@@ -278,7 +289,7 @@ class JobStore:
         return self._move(job_id, ("queued", *LIVE), ended | values)
 
     def _move(self, job_id: str, origins: tuple[Status, ...], values: Mapping[str, Any]) -> bool:
-        """One statement, so that of two who try only one succeeds."""
+        """Change the status in one statement, so that only one of two concurrent calls succeeds."""
         place = (Job.id == job_id, Job.status.in_(origins))
         with self.database.write() as session:
             return _execute(session, update(Job).where(*place).values(**values)) == 1
@@ -292,5 +303,5 @@ def _row(session: Session, job_id: str) -> Job:
 
 
 def _execute(session: Session, statement: Update) -> int:
-    """How many rows it changed."""
+    """Execute a statement; the number of changed rows."""
     return cast("CursorResult[Any]", session.execute(statement)).rowcount

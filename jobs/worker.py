@@ -1,9 +1,12 @@
-"""A worker process: claims its job, does it, notes the outcome. What a job is, it is told.
+"""A worker process: claims its job, runs it, records the outcome.
 
-It leaves SIGHUP at its default, which ends it anywhere, in the middle of a convolution too:
-checkpoints are renamed into place, a model counts only once its row is written, so there is
-nothing to tidy. Where the service stops (SIGUSR1, SIGTERM), a trainer that can saves within its
-epoch first. Everything it prints becomes the job's log.
+What a kind of job does is passed to `main` (see the root module `worker`). Its output becomes
+the job's log.
+
+SIGHUP keeps its default action, which ends the process at any point, even in the middle of a
+convolution. Nothing needs cleaning up: checkpoints are renamed into place, and a model counts only
+once its row is written. When the service stops (SIGUSR1, SIGTERM), a trainer that supports it
+writes a checkpoint within its epoch first.
 """
 
 from __future__ import annotations
@@ -38,15 +41,15 @@ from settings import get_settings
 
 NICE = 10
 INTERVAL = 0.25  # seconds between two writes of progress
-OURS = 15.0  # seconds in which the row must name this process
-TRIES = 5
+CLAIM_TIMEOUT = 15.0  # seconds in which the row must name this process
+TRIES = 5  # attempts to write the outcome
 
 Work = Callable[["WorkerJob", Job, Registry], dict[str, Any]]
-"""Does a job; returns what to note about its outcome."""
+"""Runs a job; returns values for its row."""
 
 
 class WorkerJob:
-    """The handle that writes to the job's row."""
+    """The JobHandle that writes to the job's row."""
 
     def __init__(self, store: JobStore, job: Job) -> None:
         self.id = job.id
@@ -56,7 +59,7 @@ class WorkerJob:
         self._store = store
         self._pid = os.getpid()
         self._first = job.checkpoint
-        self._whole = job.checkpoint_batch == 0  # the epoch that comes first is not cut
+        self._whole = job.checkpoint_batch == 0  # the first epoch starts at its first batch
         self._epoch_began: float | None = None
         self._metrics: dict[str, float | None] = dict(job.metrics)
         self._pending: dict[str, Any] = {}
@@ -116,14 +119,14 @@ class WorkerJob:
         self._written = time.monotonic()
         try:
             status = self._store.note(self.id, self._pid, **self._pending)
-        except SQLAlchemyError as error:  # progress is not worth a training
+        except SQLAlchemyError as error:  # a training does not fail for its progress
             print(f"Progress could not be written: {error}", file=sys.stderr, flush=True)
             return
         self._pending = {}
         self._stopping = status != "running"
 
     def conclude(self, **outcome: Any) -> None:
-        """Note how it ended. Raises SQLAlchemyError where that cannot be written."""
+        """Record the outcome. Raises SQLAlchemyError if it cannot be written."""
         for left in reversed(range(TRIES)):
             try:
                 self._store.note(self.id, self._pid, **self._pending, **outcome)
@@ -135,24 +138,24 @@ class WorkerJob:
 
 
 def main(work: Work) -> int:
-    """The process that the dispatcher starts. Returns the exit code."""
+    """Entry point of the process that the dispatcher starts. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m worker", description=__doc__)
     parser.add_argument("job_id")
-    parser.add_argument("--parent", type=int, help="pid of the dispatcher; end with it")
+    parser.add_argument("--parent", type=int, help="pid of the dispatcher; the worker ends with it")
     arguments = parser.parse_args()
-    give_way(arguments.parent)
+    set_up_process(arguments.parent)
     settings = get_settings()
     ultralytics_env.prepare(settings.home)
     store = JobStore(Database(settings))
     row = claimed(store, arguments.job_id)
     if row is None:
-        print("This process was not called to the job; it ends.", flush=True)
+        print("Job is not assigned to this process; exiting.", flush=True)
         return 1
     return run(WorkerJob(store, row), row, Registry(store.database), work)
 
 
 def run(job: WorkerJob, row: Job, registry: Registry, work: Work) -> int:
-    """The job and its outcome. Returns the exit code."""
+    """Run the job and record its outcome. Returns the exit code."""
     try:
         try:
             outcome = work(job, row, registry)
@@ -176,8 +179,8 @@ def run(job: WorkerJob, row: Job, registry: Registry, work: Work) -> int:
 
 
 def claimed(store: JobStore, job_id: str) -> Job | None:
-    """The row, once it says that it runs in this process."""
-    deadline = time.monotonic() + OURS
+    """The row once it names this process; None if the job is not (or no longer) for it."""
+    deadline = time.monotonic() + CLAIM_TIMEOUT
     while time.monotonic() < deadline:
         row = store.get(job_id)
         if row.status == "running" and row.pid == os.getpid():
@@ -188,30 +191,26 @@ def claimed(store: JobStore, job_id: str) -> Job | None:
     return None
 
 
-def give_way(parent: int | None) -> None:
-    """Be a considerate process: end with the dispatcher, give way to the service."""
+def set_up_process(parent: int | None) -> None:
+    """End with the dispatcher, and yield CPU and memory to the service."""
     faulthandler.enable()
-    for number in (
-        signal.SIGTERM,
-        SIGNAL_SAVE_AND_EXIT,
-        SIGNAL_EXIT,
-    ):  # ignored signals are inherited
+    for number in (signal.SIGTERM, SIGNAL_SAVE_AND_EXIT, SIGNAL_EXIT):  # a parent may ignore them
         signal.signal(number, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-        with contextlib.suppress(OSError):  # where memory runs out, this goes before the service
+        with contextlib.suppress(OSError):  # out of memory, the kernel kills this process first
             Path("/proc/self/oom_score_adj").write_text("500")
         with contextlib.suppress(OSError):
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-    if parent is not None and os.getppid() != parent:  # it went before we could ask
+    if parent is not None and os.getppid() != parent:  # it ended before the prctl call
         os._exit(1)
     with contextlib.suppress(OSError):
         os.nice(NICE)
 
 
-def leave(code: int) -> NoReturn:
-    """End the process whatever threads and loaders are left in it."""
+def exit_process(code: int) -> NoReturn:
+    """End the process without waiting for threads and data loaders."""
     with contextlib.suppress(OSError):
         sys.stdout.flush()
         sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""What annotation tools send in, made into data sets: pictures are fetched after the answer."""
+"""Builds datasets from the annotations that tools send; images are fetched after the response."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ from serving.tool_images import ToolImages
 
 log = logging.getLogger("visionloop")
 
-QUIET = 3.0  # seconds without an arrival, after which the folder is made anew
-SHARE = 20  # a folder is made anew after so many times what its last making took, at the earliest
-LATEST = 60.0  # seconds for which arrivals can put that off
-AGAIN = 300.0  # seconds until a picture that could not be fetched is asked for again
-CONFIG = "label_config"  # in a data set's options
-LEFT_OUT = "left_out"  # in a row's document: why it cannot be held
+QUIET = 3.0  # seconds without new annotations after which the dataset folder is rebuilt
+SHARE = 20  # least pause between two builds of a folder, in durations of the last build
+LATEST = 60.0  # seconds for which new annotations can delay a build
+AGAIN = 300.0  # seconds until a failed image is fetched again
+CONFIG = "label_config"  # key in a dataset's options
+LEFT_OUT = "left_out"  # key in a row's document: why the annotation cannot be stored
 
 
 class AnnotationInbox:
-    """One per gateway. Rows wait in the database, so nothing is lost when it stops."""
+    """One per gateway. Annotations wait in the database, so nothing is lost at a stop."""
 
     def __init__(
         self,
@@ -58,12 +58,12 @@ class AnnotationInbox:
         self.evaluations = evaluations
         self._arrived = asyncio.Event()
         self._tried: dict[tuple[str, str, int], float] = {}
-        self._next: dict[str, float] = {}  # data set → when its folder may be made anew
+        self._next: dict[str, float] = {}  # dataset → earliest time of its next build
         self._one = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin with what the last server left. Needs a running event loop."""
+        """Start with what an earlier server left. Needs a running event loop."""
         self._arrived.set()
         self._task = asyncio.create_task(self._run())
 
@@ -74,11 +74,11 @@ class AnnotationInbox:
                 await self._task
 
     def wake(self) -> None:
-        """Something has arrived."""
+        """Process new annotations now."""
         self._arrived.set()
 
     async def bring(self, dataset_id: str | None = None, again: bool = False) -> None:
-        """Fetch the pictures that are waited for; `again`: those that failed, too."""
+        """Fetch the missing images; with `again`, also those that failed a short time ago."""
         async with self._one:
             for entry in await asyncio.to_thread(self.store.waiting, dataset_id):
                 key = (entry.dataset_id, entry.key, entry.number)
@@ -91,15 +91,15 @@ class AnnotationInbox:
     async def build(
         self, dataset: AnnotatedDataset, task: Task | None = None, keep: bool = False
     ) -> dict[str, Any]:
-        """Make the data set's newest folder, to stay if `keep`; its card.
+        """Build the dataset's newest folder, kept for good if `keep`; returns its description.
 
         Raises:
-            DatasetInvalid: Nothing is annotated yet.
+            DatasetInvalid: The dataset has no annotations yet.
         """
         return await asyncio.to_thread(self.build_now, dataset, task, keep)
 
     def project(self, dataset: AnnotatedDataset) -> Preannotation | None:
-        """How the project of a data set is pre-annotated; None where it cannot be read."""
+        """How a dataset's project is pre-annotated; None if its configuration cannot be read."""
         try:
             config = parse_label_config(str(dataset.options.get(CONFIG) or ""))
         except ValidationFailed:
@@ -107,11 +107,11 @@ class AnnotationInbox:
         return self.preannotation(config, dataset.options.get("model"))
 
     def preannotation(self, config: LabelConfig, wanted: str | None = None) -> Preannotation:
-        """Which models fill a configuration now; `wanted` is one that goes first."""
+        """The models that pre-annotate a configuration now; `wanted` is preferred."""
         return plan(config, self.candidates(config, wanted), wanted)
 
     def candidates(self, config: LabelConfig, wanted: str | None = None) -> list[ModelVersion]:
-        """The models that may pre-annotate: those asked for, the active, the promoted ones."""
+        """Models that may pre-annotate: those named, the active one, the promoted ones."""
         found: list[ModelVersion] = []
         for name in (wanted, *(control.model for control in config.controls)):
             with contextlib.suppress(VisionLoopError):
@@ -123,7 +123,7 @@ class AnnotationInbox:
         return list({model.id: model for model in found}.values())
 
     def base(self, dataset: AnnotatedDataset, task: Task) -> ModelVersion | None:
-        """The model of a task that the project uses, else the active or newest promoted one."""
+        """The model of `task` that the project uses, else the active or newest promoted one."""
         project = self.project(dataset)
         used = [share.model for share in project.shares] if project else []
         more = self.candidates(project.config) if project else []
@@ -136,7 +136,7 @@ class AnnotationInbox:
         while True:
             woken = False
             with contextlib.suppress(TimeoutError):
-                # not wait_for: in Python 3.11 it forgets a cancellation that comes with the event
+                # not wait_for: Python 3.11 loses a cancellation that comes with the event
                 async with asyncio.timeout(pause):
                     woken = await self._arrived.wait()
             self._arrived.clear()
@@ -148,14 +148,14 @@ class AnnotationInbox:
                     continue
                 arrived, pause = 0.0, await self._build_changed()
             except Exception:
-                log.exception("Annotations cannot be taken in")
+                log.exception("Processing the new annotations failed")
                 pause = QUIET
 
     async def _build_changed(self) -> float:
-        """Make the folders that are old. Returns seconds until the next can be due."""
+        """Build the outdated folders. Returns seconds until the next build can be due."""
         pause = AGAIN
         for dataset in await asyncio.to_thread(self.store.changed):
-            if CONFIG not in dataset.options:  # whoever corrects it makes its folder
+            if CONFIG not in dataset.options:  # its folder is built by a correction
                 continue
             due = self._next.get(dataset.id, 0.0) - time.monotonic()
             if due > 0:
@@ -169,10 +169,10 @@ class AnnotationInbox:
         try:
             await self.build(dataset)
         except VisionLoopError as error:
-            log.info("Data set %s: %s", dataset.id, error)
+            log.info("Dataset %s: %s", dataset.id, error)
             await asyncio.to_thread(self.store.note_built, dataset.id, dataset.changes)
-        except Exception as error:  # that of one must not keep the others from theirs
-            our_fault(error, f"Data set {dataset.id}")
+        except Exception as error:  # of one dataset; the others are still built
+            our_fault(error, f"Building the dataset {dataset.id}")
         self._next[dataset.id] = time.monotonic() + SHARE * (time.monotonic() - began)
 
     async def _bring(self, entry: AnnotationEntry) -> None:
@@ -184,15 +184,17 @@ class AnnotationInbox:
                 self.store.picture_of, entry.dataset_id, entry.address
             )
             picture = picture or await self.images.get(entry.address)
-            await asyncio.to_thread(self._settle, entry, picture, regions)
+            await asyncio.to_thread(self._record, entry, picture, regions)
         except VisionLoopError as error:
-            log.warning("Annotation %s of %s waits: %s", entry.key, entry.dataset_id, error)
+            log.warning(
+                "Annotation %s of %s has no image yet: %s", entry.key, entry.dataset_id, error
+            )
             await asyncio.to_thread(self.store.fail, entry, str(error))
-        except Exception as error:  # whatever a tool sent, the others must not wait for it
+        except Exception as error:  # of one annotation; the others are still processed
             fault = our_fault(error, f"Annotation {entry.key} of {entry.dataset_id}")
             await asyncio.to_thread(self.store.fail, entry, str(fault))
 
-    def _settle(
+    def _record(
         self, entry: AnnotationEntry, picture: bytes, regions: list[Mapping[str, Any]]
     ) -> None:
         size = check_header(picture, self.store.max_pixels)
@@ -202,7 +204,7 @@ class AnnotationInbox:
     def build_now(
         self, dataset: AnnotatedDataset, task: Task | None = None, keep: bool = False
     ) -> dict[str, Any]:
-        """The same in the calling thread."""
+        """`build` in the calling thread."""
         task = task or task_of(p.annotations for p in self.store.pictures(dataset.id))
         base = self.base(dataset, task)
         known = base.description.names if base else ()
@@ -214,7 +216,7 @@ class AnnotationInbox:
         names = training_names(project.config, known, points)
 
         def relabel(found: Annotations) -> Annotations:
-            """Choices about a whole image are classes of a set that classifies, and else none."""
+            """Apply the names; whole-image choices stay only in classification datasets."""
             named = names.apply(found)
             if task == "classify":
                 return named
@@ -232,7 +234,7 @@ class AnnotationInbox:
         )
 
     def _used(self) -> set[str]:
-        """The paths that jobs and evaluations name."""
+        """The paths that jobs and evaluations refer to."""
         with self.jobs.database.read() as session:
             used = {
                 text for recipe in session.scalars(select(Job.recipe)) for text in _texts(recipe)
@@ -243,7 +245,7 @@ class AnnotationInbox:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """Every text in a JSON value."""
+    """Every string in a JSON value."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict | list):

@@ -1,4 +1,4 @@
-"""What `/infer` and its siblings answer."""
+"""Response bodies of the prediction routes."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from inference.prediction import ItemResult, Prediction
 
 
 def prediction_of(result: ItemResult) -> Prediction:
-    """What was found in one picture; raises the item's error where it has one."""
+    """The prediction for one image; raises the item's error if there is one."""
     if result.prediction is None:
-        raise result.error or RuntimeError("A runner answered neither prediction nor error.")
+        raise result.error or RuntimeError("A runner returned neither a prediction nor an error.")
     return result.prediction
 
 
 def data_uri(jpeg: bytes) -> str:
+    """A JPEG as a `data:` URI."""
     return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
 
 
 def infer_answer(model_id: str, result: ItemResult) -> dict[str, Any]:
-    """The answer for one picture; raises the item's error where it has one."""
+    """The response for one image; raises the item's error if there is one."""
     prediction = prediction_of(result)
     answer = {
         "model_id": model_id,

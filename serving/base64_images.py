@@ -1,4 +1,4 @@
-"""Pictures inside a JSON body."""
+"""Images that are sent as text inside a JSON body."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ from errors import InvalidImage
 
 
 def from_base64(text: str, field: str = "image_base64") -> bytes:
-    """The bytes in a base64 text or a `data:` URI; both alphabets, padding optional.
+    """The bytes of a base64 text or a `data:` URI.
 
-    `field` is how the client calls it.
+    Standard and URL-safe alphabet, padding optional.
+
+    Args:
+        text: The value of the field.
+        field: The name of the field, for the error message.
 
     Raises:
-        InvalidImage: it is not base64.
+        InvalidImage: The text is not base64.
     """
     if text[:5].lower() == "data:":
         head, comma, text = text.partition(",")

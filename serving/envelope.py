@@ -1,4 +1,4 @@
-"""How our objects pass between the gateway and a runner."""
+"""The container in which objects travel between the gateway and a runner."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Any
 
 
 class Envelope:
-    """Carries an object through BentoML's pickle between two of our processes.
+    """Carries an object, pickled by BentoML, from one process of the service to another.
 
-    BentoML 1.4.39 passes arguments through pydantic's `model_dump`, which turns dataclasses
-    into dicts, even below `Any`; a class it does not know, it leaves alone.
+    BentoML 1.4.39 passes arguments through pydantic's `model_dump`, which turns dataclasses into
+    dicts, even where the type is `Any`. It leaves instances of unknown classes as they are.
     """
 
     __slots__ = ("content",)

@@ -1,4 +1,4 @@
-"""Fetching an image by URL without becoming a way into somebody's network."""
+"""Fetches an image by URL without giving access to private networks (SSRF)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import httpx
 from errors import BackendTimeout, Forbidden, PayloadTooLarge, ValidationFailed
 from settings import Settings
 
-# A name server may take its time, and threads of the common pool do everybody's work.
+# Threads of their own: a slow name server must not occupy the default pool.
 _resolvers = ThreadPoolExecutor(8, thread_name_prefix="resolve")
 
 Address = IPv4Address | IPv6Address
@@ -23,23 +23,23 @@ Resolve = Callable[[str, int], Awaitable[list[str]]]
 REDIRECTS = 3
 LONGEST = 8192  # characters of a URL
 
-# IPv6 ranges that carry an IPv4 address inside: where they lead is not for us to guess.
+# IPv6 ranges that embed an IPv4 address: their destination depends on the network.
 _CARRIERS = tuple(
     map(IPv6Network, ("::/96", "::ffff:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48", "2002::/16"))
 )
-# Protocol assignments and 6to4 relays, which Python calls global (3.11.7).
+# Protocol assignments and 6to4 relays, which Python treats as global (3.11.7).
 _ASSIGNED = tuple(map(IPv4Network, ("192.0.0.0/24", "192.88.99.0/24")))
 
 
 async def resolve(host: str, port: int) -> list[str]:
-    """Every address of a host name, as the system resolves it."""
+    """All addresses of a host name, from the system's resolver."""
     look_up = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
     found = await asyncio.get_running_loop().run_in_executor(_resolvers, look_up)
     return [str(info[4][0]) for info in found]
 
 
 def is_public(address: Address) -> bool:
-    """Whether it is an address of the open Internet and nothing else."""
+    """Whether an address is on the public Internet, and not special in any way."""
     if isinstance(address, IPv6Address):
         if address.scope_id or any(address in network for network in _CARRIERS):
             return False
@@ -58,20 +58,27 @@ async def fetch(
     resolve: Resolve = resolve,
     transport: httpx.AsyncBaseTransport | None = None,
 ) -> bytes:
-    """The body at `url`, if the policy allows it and it is an answer of the public Internet.
+    """The body at `url`, if the settings allow it and the host is public.
 
-    Each hop's host is resolved once, every address it has must be public, and the connection
-    goes to the address that was checked. Proxies of the environment are not used.
+    The host of each redirect is resolved once, all its addresses must be public, and the
+    connection goes to the address that was checked (no DNS rebinding). Proxies of the environment
+    are not used.
+
+    Args:
+        url: An http or https URL.
+        settings: Policy, timeout, largest body.
+        resolve: Host and port to addresses.
+        transport: Replaces the network in tests.
 
     Raises:
-        Forbidden: fetching is off, or the address is not public.
-        ValidationFailed: no http(s) URL, or it did not deliver.
-        PayloadTooLarge: more than the largest body.
-        BackendTimeout: it took longer than `settings.image_url_timeout`.
+        Forbidden: Fetching is off, or the address is not public.
+        ValidationFailed: Not an http(s) URL, or the server did not return a body.
+        PayloadTooLarge: The body is larger than allowed.
+        BackendTimeout: It took longer than `settings.image_url_timeout`.
     """
     if settings.image_url == "off":
         raise Forbidden(
-            "Fetching images by URL is off here. Upload the image, or have the operator set "
+            "Fetching images by URL is disabled. Upload the image, or ask the operator to set "
             "VISIONLOOP_IMAGE_URL=public."
         )
     try:
@@ -100,7 +107,7 @@ async def fetch(
 
 
 async def _pinned(client: httpx.AsyncClient, url: str, resolve: Resolve) -> httpx.Request:
-    """A request for `url` that connects to one checked address, under the URL's own name."""
+    """A request that connects to one checked address and keeps the URL's host name (Host, SNI)."""
     parsed = httpx.URL(url)
     if len(url) > LONGEST or parsed.scheme not in ("http", "https") or not parsed.host:
         raise ValidationFailed("'image_url' must be an http:// or https:// address.")

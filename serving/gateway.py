@@ -1,4 +1,4 @@
-"""What the handlers work with: settings, models, and the way to the runners."""
+"""The state of the gateway process: settings, stores, runners, background tasks."""
 
 from __future__ import annotations
 
@@ -26,19 +26,26 @@ from serving.deferred import afterwards
 from serving.live_traffic import LiveTraffic
 from serving.runner_client import Runner
 from serving.shadow import Shadowing
-from serving.shutdown import on_leaving
+from serving.shutdown import on_shutdown_signal
 from serving.tool_images import ToolImages
 from serving.trainer_client import TrainerLink
 from settings import Settings
 
 log = logging.getLogger("visionloop")
 
-WARMING = 0.8  # of the time a request may take
-TICK = 1.0  # seconds between two looks for versions that jobs are about to promote
+WARMING = 0.8  # part of the request timeout in which a model is loaded
+PRELOAD_POLL = 1.0  # seconds between two queries for versions that jobs are about to promote
 
 
 class Gateway:
-    """One per gateway process. `runners` are the inner services by name."""
+    """One per gateway process.
+
+    Args:
+        settings: The settings of this process.
+        registry: The models.
+        runners: The clients of `detector` and `annotator`, by name.
+        trainer: The client of the Trainer; None in tests without one.
+    """
 
     def __init__(
         self,
@@ -61,7 +68,7 @@ class Gateway:
         self.live = LiveTraffic(registry)
         self.shadow = Shadowing(registry, runners["annotator"])
         self.trainer = trainer
-        self.leaving = asyncio.Event()  # what streams for as long as it likes, ends now
+        self.shutdown = asyncio.Event()  # set: responses without an end of their own are closed
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -72,24 +79,25 @@ class Gateway:
     def open(
         cls, settings: Settings, runners: dict[str, Runner], trainer: TrainerLink | None = None
     ) -> Gateway:
-        """A gateway at work: it waits for its runners and warms the active model."""
+        """A started gateway: it waits for its runners and loads the active model."""
         gateway = cls(settings, Registry(Database(settings)), runners, trainer)
         gateway._start()
         return gateway
 
     def _start(self) -> None:
-        on_leaving(self.leaving.set)
+        on_shutdown_signal(self.shutdown.set)
         for runner in self.runners.values():
             runner.start()
         self.live.start()
         self.inbox.start()
         self.shadow.start()
-        for work in (self._warm_active(), self._warm_coming()):
+        for work in (self._warm_active(), self._preload_promoted()):
             task = asyncio.create_task(work)
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
     async def stop(self) -> None:
+        """Cancel the background tasks, store what was counted, close the clients."""
         for task in self._tasks:
             task.cancel()
         await self.shadow.stop()
@@ -103,7 +111,7 @@ class Gateway:
     def answered(
         self, model: ModelVersion, item: InferenceItem, result: ItemResult, answer: dict[str, Any]
     ) -> None:
-        """Take note of a live answer; what takes longer than a moment follows when it is sent."""
+        """Record a live response; the slow parts run after it has been sent."""
         if result.prediction is None:
             return
         self.live.note(model, result.prediction)
@@ -113,7 +121,7 @@ class Gateway:
             afterwards(partial(self.shadow.offer, item, result))
 
     async def check_ready(self) -> None:
-        """Raises BackendUnavailable unless the runners answer and a model can serve."""
+        """Raises BackendUnavailable unless the runners are up and there is an active model."""
         await asyncio.gather(*(runner.status() for runner in self.runners.values()))
         try:
             self.registry.active()
@@ -121,7 +129,7 @@ class Gateway:
             raise BackendUnavailable(f"No model can serve: {error.message}") from None
 
     async def activate(self, model_id: str) -> ModelVersion:
-        """Make a model the one that answers requests which name none."""
+        """Make a model the one that serves requests without a model id."""
         await self._warm(self.registry.get(model_id))
         model = await asyncio.to_thread(self.registry.activate, model_id)
         await self.shadow.look()
@@ -130,27 +138,27 @@ class Gateway:
     async def promote(
         self, model: ModelVersion, why: DecisionReason, expected_promoted: str | None = None
     ) -> ModelVersion:
-        """Let requests that send the name have this version; see `Registry.promote`."""
+        """Make a version the one that serves its name without a version; `Registry.promote`."""
         await self._warm(model)
         model = await asyncio.to_thread(self.registry.promote, model.id, why, expected_promoted)
         await self.shadow.look()
         return model
 
     async def rollback(self, name: str, why: DecisionReason) -> ModelVersion:
-        """Promote the version before the present one again; see `Registry.rollback`."""
+        """Promote the previous version again; see `Registry.rollback`."""
         await self._warm(await asyncio.to_thread(self.registry.previous, name))
         model = await asyncio.to_thread(self.registry.rollback, name, why)
         await self.shadow.look()
         return model
 
     async def _warm(self, model: ModelVersion) -> None:
-        """Have it loaded before requests need it, if there is a runner and time for that."""
+        """Load a model before requests need it, if the runner is up and there is time."""
         with contextlib.suppress(BackendUnavailable, BackendTimeout, TimeoutError):
             async with asyncio.timeout(WARMING * self.settings.request_timeout):
                 await self.detector.warm(model.id)
 
     async def delete(self, model_id: str, why: DecisionReason = COMMAND) -> None:
-        """Delete a version with its evaluations, and forget it in every runner.
+        """Delete a version with its evaluations and kept images, and evict it from the runners.
 
         Raises:
             Conflict: It is active, or a job needs it.
@@ -158,7 +166,7 @@ class Gateway:
         """
         model = await asyncio.to_thread(self._delete, model_id, why)
         for runner in self.runners.values():
-            with contextlib.suppress(VisionLoopError):  # a runner without it has nothing to drop
+            with contextlib.suppress(VisionLoopError):  # a runner that is down holds no model
                 await runner.unload(model.id)
         await self.shadow.look()
 
@@ -168,28 +176,28 @@ class Gateway:
             base = job.recipe.get("base") or {}
             needed = (base.get("value"), job.recipe.get("model_id"))
             made = found.source.get("job_id") == job.id  # published, and being evaluated
-            judged = (
+            compared = (
                 job.mode == GATE and found.promoted and str(needed[1]).startswith(f"{found.name}:")
             )
-            if found.id in needed or made or judged:
+            if found.id in needed or made or compared:
                 raise Conflict(f"The job {job.id} needs '{found.id}'. Cancel it, or wait for it.")
         deleted = self.registry.delete(model_id, why)
         self.evaluations.delete_for(deleted.id)
         for image in self.live.kept.list(deleted.id):
-            with contextlib.suppress(NotFound):  # it made room for newer ones
+            with contextlib.suppress(NotFound):  # evicted meanwhile
                 self.live.kept.remove(image.id)
         return deleted
 
     async def engines(self) -> dict[str, str]:
-        """The backends that serve the models which are loaded, by their ids."""
+        """The inference backend of every loaded model, by model id."""
         if self.detector.up:
             with contextlib.suppress(VisionLoopError):
                 found: dict[str, str] = (await self.detector.status())["engines"]
                 return found
         return {}
 
-    async def _warm_coming(self) -> None:
-        """Load what jobs are about to promote, so that requests need not wait for it."""
+    async def _preload_promoted(self) -> None:
+        """Load the versions that jobs are about to promote, so that requests need not wait."""
         database = self.registry.database
         while True:
             try:
@@ -198,8 +206,8 @@ class Gateway:
                         await self._warm(self.registry.get(model_id))
                     await asyncio.to_thread(preload.loaded, database, model_id)
             except Exception:
-                log.exception("Versions that are about to be promoted cannot be loaded")
-            await asyncio.sleep(TICK)
+                log.exception("Preloading the versions to be promoted failed")
+            await asyncio.sleep(PRELOAD_POLL)
 
     async def _warm_active(self) -> None:
         await self.detector.wait_until_up()

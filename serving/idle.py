@@ -1,4 +1,4 @@
-"""Tells when no request is being answered, so that background work can run."""
+"""Knowledge of when no request is being answered, so that background work can run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class IdleTracker:
 
     @contextmanager
     def busy(self) -> Iterator[None]:
-        """Marks the time in which a request is answered."""
+        """A context for the time in which a request is being answered."""
         self._answering += 1
         self._idle.clear()
         self._busy.set()

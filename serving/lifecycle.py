@@ -1,4 +1,9 @@
-"""What happens around a server's life: its locks, its first start, its processes' end."""
+"""The start of a server, in the order in which it happens.
+
+1. `usable_settings`: in every process, when `service.py` is imported.
+2. `prepare`: in the supervisor, before the service processes start.
+3. `finish_startup`: in every service process, at the end of its start-up hook.
+"""
 
 from __future__ import annotations
 
@@ -20,33 +25,32 @@ from models_store.store import bento_home
 from serving.bentoml_patches import enter_source_tree
 from settings import Settings, get_settings
 
-LOCK = ".visionloop-server.lock"
-_PR_SET_PDEATHSIG = 1
+LOCK = ".visionloop-server.lock"  # in VISIONLOOP_HOME and in BENTOML_HOME
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
-
-_held: dict[Path, FileLock] = {}
+_held: dict[Path, FileLock] = {}  # by folder; kept, because a collected lock is released
 
 
 def usable_settings() -> Settings:
-    """The settings, or the end of the program with a sentence for each that is not usable."""
+    """The settings; ends the program with one message for each that cannot be used."""
     try:
         settings = get_settings()
         device(settings)
     except ValidationError as error:
-        sentences = [
+        messages = [
             f"VISIONLOOP_{'_'.join(map(str, found['loc'])).upper()}: {found['msg']}."
             for found in error.errors()
         ]
-        sys.exit("\n".join(sentences))
+        sys.exit("\n".join(messages))
     except RuntimeError as error:
         sys.exit(str(error))
     return settings
 
 
 def prepare(settings: Settings) -> None:
-    """Before the processes of a server start, in the supervisor: lock, announce, seed.
+    """Lock the folders, print the settings, import the starter models.
 
-    Ends the program with one sentence where another server uses the same folders.
+    Ends the program with one message where another server uses the same folders.
     """
     enter_source_tree(settings)
     hold(settings.home, "VISIONLOOP_HOME")
@@ -54,39 +58,14 @@ def prepare(settings: Settings) -> None:
     shutil.rmtree(settings.paths.metrics, ignore_errors=True)
     settings.paths.metrics.mkdir(parents=True)
     announce(settings)
-
     fill(settings)
 
 
-def fill(settings: Settings) -> None:
-    """Tidy the model store after a crash, and put the starter models in at the first start."""
-    # Late: SQLAlchemy takes a fifth of a second, and the runners import this file too.
-    from database import Database
-    from evaluation.store import EvaluationStore
-    from models_store.maintenance import present
-    from models_store.registry import Registry
-    from models_store.seed import seed
-
-    print("Looking through the models; the first start prepares the starters ...", flush=True)
-    database = Database(settings)
-    registry = Registry(database)
-    evaluations = EvaluationStore(database)
-    try:
-        swept = registry.sweep()
-        if there := present(
-            registry.store, registry.database
-        ):  # none: perhaps the models' disk is not mounted
-            evaluations.keep_only(there)
-        for sentence in swept + seed(registry):
-            print(sentence, flush=True)
-    except VisionLoopError as error:  # what is there already can still serve
-        print(f"The starter models are not complete: {error.message}", flush=True)
-    finally:
-        database.close()
-
-
 def hold(folder: Path, variable: str) -> None:
-    """Take the server lock of a folder until this process ends; asking again is harmless."""
+    """Take the server lock of a folder until this process ends; repeated calls are harmless.
+
+    Ends the program where another server holds it, or where the folder cannot be created.
+    """
     folder = folder.resolve()
     if folder in _held:
         return
@@ -105,7 +84,7 @@ def hold(folder: Path, variable: str) -> None:
 
 
 def announce(settings: Settings) -> None:
-    """Print the settings once, secrets masked, and what needs a token."""
+    """Print the settings once, secrets masked, and which calls need a token."""
     print("Settings:", ", ".join(f"{name}={value}" for name, value in settings.masked().items()))
     if settings.token:
         print("Every call needs a token.", flush=True)
@@ -113,22 +92,49 @@ def announce(settings: Settings) -> None:
         print("Open for use; administration needs the admin token.", flush=True)
     else:
         print(
-            "Open to whoever reaches the port. Set VISIONLOOP_TOKEN to ask for a token.",
+            "Open to everyone who can reach the port. Set VISIONLOOP_TOKEN to require a token.",
             flush=True,
         )
 
 
-def settle(settings: Settings) -> None:
-    """What every server process does once it is set up: logs as much as asked for.
+def fill(settings: Settings) -> None:
+    """Repair the model store after a crash; import the starter models at the first start."""
+    # Late: SQLAlchemy takes 0.2 s to import, and the runners import this module too.
+    from database import Database
+    from evaluation.store import EvaluationStore
+    from models_store.maintenance import present
+    from models_store.registry import Registry
+    from models_store.seed import seed
 
-    Ends it with its supervisor, even a killed one (Linux), so that no orphan keeps the port;
-    and keeps start-up objects out of garbage collection, which cuts the worst latencies.
+    print("Checking the models; the first start imports the starter models ...", flush=True)
+    database = Database(settings)
+    registry = Registry(database)
+    evaluations = EvaluationStore(database)
+    try:
+        swept = registry.sweep()
+        # None at all: perhaps the disk of the models is not mounted; their evaluations stay.
+        if there := present(registry.store, registry.database):
+            evaluations.keep_only(there)
+        for message in swept + seed(registry):
+            print(message, flush=True)
+    except VisionLoopError as error:  # the models that are there can still serve
+        print(f"The starter models are not complete: {error.message}", flush=True)
+    finally:
+        database.close()
+
+
+def finish_startup(settings: Settings) -> None:
+    """Set the log level, end with the supervisor, and freeze the start-up objects.
+
+    The kernel sends SIGTERM when the supervisor dies, even by SIGKILL (Linux), so that no orphan
+    keeps the port. Objects of the start-up are excluded from garbage collection, which cuts the
+    worst latencies.
     """
     logging.getLogger("visionloop").setLevel(settings.log_level)
     if sys.platform == "linux":
         parent = os.getppid()
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:
+        if os.getppid() != parent:  # it died before the call
             os.kill(os.getpid(), signal.SIGTERM)
     gc.collect()
     gc.freeze()

@@ -1,4 +1,4 @@
-"""What is noted of every live answer: counts, and pictures worth an annotation."""
+"""Statistics of the live responses, and images of low confidence that are kept."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from serving import telemetry
 
 log = logging.getLogger("visionloop")
 
-FLUSH = 5.0  # seconds; what a killed server loses
-DAY = 24  # hours that the gauges look back
-KEEPING = 4  # pictures that wait to be kept; more are passed over
+FLUSH = 5.0  # seconds between two writes; a killed server loses that much
+DAY = 24  # hours that the gauges cover
+KEEPING = 4  # images that wait to be written; more are not kept
 
 
 class LiveTraffic:
-    """One per gateway process. A request only appends to a list; the rest happens aside."""
+    """One per gateway process. A request only appends to a list; a task counts and stores."""
 
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
@@ -38,15 +38,16 @@ class LiveTraffic:
         self._keeper = ThreadPoolExecutor(1, "keep")
         self._keeping = 0
         self._seen: list[tuple[ModelVersion, Prediction]] = []
-        self._tallies: dict[tuple[str, str], PredictionCounts] = {}
+        self._counts: dict[tuple[str, str], PredictionCounts] = {}
         self._flushing = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to store what is counted. Needs a running event loop."""
-        self._task = asyncio.create_task(self._flush_on())
+        """Start to store the counts. Needs a running event loop."""
+        self._task = asyncio.create_task(self._flush_regularly())
 
     async def stop(self) -> None:
+        """Store the last counts and images."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -54,11 +55,11 @@ class LiveTraffic:
         await asyncio.to_thread(self._keeper.shutdown)
 
     def note(self, model: ModelVersion, prediction: Prediction) -> None:
-        """Count an answer."""
+        """Count a response."""
         self._seen.append((model, prediction))
 
     def doubt(self, model: ModelVersion, prediction: Prediction) -> float | None:
-        """The lowest confidence in an answer whose picture is to be kept, else None."""
+        """The lowest confidence of a response whose image is to be kept, else None."""
         if not self._keep_below:
             return None
         scores, _ = counted(model.description, prediction)
@@ -66,7 +67,7 @@ class LiveTraffic:
         return lowest if lowest < self._keep_below else None
 
     def keep(self, image: bytes, answer: dict[str, Any], confidence: float) -> None:
-        """Have a picture kept, unless too many wait for that."""
+        """Keep an image, unless too many wait to be written."""
         if self._keeping >= KEEPING:
             return
         self._keeping += 1
@@ -77,10 +78,10 @@ class LiveTraffic:
     def _done(self, future: asyncio.Future[Any]) -> None:
         self._keeping -= 1
         if not future.cancelled() and (error := future.exception()) is not None:
-            log.error("A picture could not be kept: %s", error)
+            log.error("An image could not be kept: %s", error)
 
     async def flush(self) -> None:
-        """Store what was counted so far. What cannot be stored is tried again the next time."""
+        """Store the counts so far; counts that cannot be stored are retried the next time."""
         async with self._flushing:
             seen, self._seen = self._seen, []
             try:
@@ -92,52 +93,52 @@ class LiveTraffic:
         hour = this_hour()
         models = {model.id: model for model, _ in seen}
         for model in models.values():
-            answers = (prediction for other, prediction in seen if other.id == model.id)
-            tally = PredictionCounts.of(model.description, answers)
-            telemetry.record_live(model.id, model.description.names, tally)
-            waiting = self._tallies.get((model.id, hour))
+            predictions = (prediction for other, prediction in seen if other.id == model.id)
+            counts = PredictionCounts.of(model.description, predictions)
+            telemetry.record_live(model.id, model.description.names, counts)
+            waiting = self._counts.get((model.id, hour))
             if waiting is None:
-                self._tallies[model.id, hour] = tally
+                self._counts[model.id, hour] = counts
             else:
-                waiting.add(tally)
-        if self._tallies:
-            self.store.add(self._tallies)
-            self._tallies = {}
+                waiting.add(counts)
+        if self._counts:
+            self.store.add(self._counts)
+            self._counts = {}
 
-    async def _flush_on(self) -> None:
+    async def _flush_regularly(self) -> None:
         while True:
             await asyncio.sleep(FLUSH)
             await self.flush()
 
     def gauges(self) -> list[Metric]:
-        """For Prometheus: the drift of the last day, and what is kept. Reads the table."""
+        """Prometheus gauges: the drift of the last day, and the kept images. Reads the table."""
         index = GaugeMetricFamily(
             "visionloop_population_stability_index",
-            "Classes seen live in the last 24 hours against those of the training",
+            "Classes of the last 24 hours of live traffic against those of the training data",
             labels=["model"],
         )
-        for model_id, tally in self.store.totals(DAY).items():
+        for model_id, counts in self.store.totals(DAY).items():
             try:
                 model = self.registry.get(model_id)
             except ModelNotFound:
                 continue
-            if (found := drift(model, tally)) is not None:
+            if (found := drift(model, counts)) is not None:
                 index.add_metric([model_id], found.index)
         kept = self.kept.list()
-        number = GaugeMetricFamily("visionloop_kept_images", "Pictures kept", len(kept))
+        number = GaugeMetricFamily("visionloop_kept_images", "Kept images", len(kept))
         size = sum(image.size_bytes for image in kept)
-        room = GaugeMetricFamily("visionloop_kept_bytes", "Size of the pictures kept", size)
+        room = GaugeMetricFamily("visionloop_kept_bytes", "Size of the kept images", size)
         return [index, number, room]
 
 
-def drift(model: ModelVersion, tally: PredictionCounts) -> Stability | None:
-    """Live classes against those trained on; None where either is not known."""
+def drift(model: ModelVersion, counts: PredictionCounts) -> Stability | None:
+    """Stability of the live classes against those of the training; None if either is unknown."""
     trained = training_counts(model)
-    return None if trained is None else stability(tally.classes.tolist(), trained)
+    return None if trained is None else stability(counts.classes.tolist(), trained)
 
 
 def training_counts(model: ModelVersion) -> list[int] | None:
-    """Objects by class id that a model was trained on; None where that is not known."""
+    """Training objects by class id; None if the model does not say."""
     noted = model.source.get("class_counts")
     if not isinstance(noted, dict) or not any(noted.values()):
         return None

@@ -1,4 +1,4 @@
-"""What the Detector and the Annotator are: holders of models."""
+"""A service process that holds models: the base of the Detector and the Annotator."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from serving.shutdown import Drain
 from settings import get_settings
 
 if TYPE_CHECKING:
-    from inference.runtime import ModelRuntime
     from models_store.registry import Registry
 
 
 async def predict_alone(runtime: ModelRuntime, images: Sequence[Path]) -> list[dict[str, Any]]:
-    """Answers of a runner that is served without the gateway: by the active model.
+    """Responses of a runner that is served without the gateway, by the active model.
 
-    An item's error stands in its place, because an exception would fail the whole batch.
+    One response an image. An image that fails has its error in its place: an exception would fail
+    the whole batch.
     """
     try:
         model = (await asyncio.to_thread(_registry)).active().id
@@ -46,7 +46,7 @@ async def predict_alone(runtime: ModelRuntime, images: Sequence[Path]) -> list[d
 
 @lru_cache(maxsize=1)
 def _registry() -> Registry:
-    # SQLAlchemy; only a runner served alone
+    # Late: only a runner that is served alone needs SQLAlchemy.
     from database import Database
     from models_store.registry import Registry
 
@@ -54,41 +54,41 @@ def _registry() -> Registry:
 
 
 class ModelRunner:
-    """Holds models by tag, and predicts lists of pictures with them."""
+    """Loads models by tag (`name:version`) and predicts batches of images with them."""
 
     def __init__(self) -> None:
         self.runtime = ModelRuntime(locate, get_settings())
         self.drain = Drain()
 
     @bentoml.on_startup
-    async def settle(self) -> None:
+    async def start(self) -> None:
         self.drain.arm()
-        lifecycle.settle(get_settings())
+        lifecycle.finish_startup(get_settings())
 
     @bentoml.api
     async def predict_batch(self, items: Any) -> Any:
-        """A Parcel of InferenceItems in, a Parcel of as many ItemResults out."""
+        """Envelope of InferenceItems in, Envelope of as many ItemResults out, in the same order."""
         with self.drain:
             return Envelope(await self.runtime.predict_batch(items.content))
 
     @bentoml.api
-    async def compare(self, asked: Any) -> Any:
-        """A Parcel of an InferenceItem and a live Prediction in, a Parcel of a Comparison out."""
-        return Envelope(await self.runtime.compare(*asked.content))
+    async def compare(self, pair: Any) -> Any:
+        """Envelope of (InferenceItem, live Prediction) in, Envelope of a Comparison out."""
+        return Envelope(await self.runtime.compare(*pair.content))
 
     @bentoml.api
     async def halt(self) -> None:
-        """Stop the comparisons under way."""
+        """Stop the running comparisons."""
         self.runtime.halt()
 
     @bentoml.api(batchable=True, max_batch_size=32, max_latency_ms=60_000)
     async def predict(self, image: list[Path]) -> list[dict[str, Any]]:
-        """Pictures gathered by BentoML, for a runner that is served alone or scaled apart."""
+        """Images batched by BentoML, for a runner that is served alone or scaled separately."""
         return await predict_alone(self.runtime, image)
 
     @bentoml.api
     async def warm(self, tag: str) -> Any:
-        """A Parcel of the error, if there is one: BentoML would make it a bare 500."""
+        """Load a model. Envelope of its error or None: BentoML would make the error a bare 500."""
         try:
             await self.runtime.warm(tag)
         except VisionLoopError as error:
@@ -97,8 +97,10 @@ class ModelRunner:
 
     @bentoml.api
     async def unload(self, tag: str) -> bool:
+        """Evict a model; whether it was loaded."""
         return await self.runtime.unload(tag)
 
     @bentoml.api
     async def status(self) -> dict[str, Any]:
+        """Device, loaded engines, slots."""
         return self.runtime.status()

@@ -1,4 +1,4 @@
-"""An inner service as the gateway sees it: one that may be starting, gone, or slow."""
+"""The gateway's client of a runner, which may be starting, dead, or slow."""
 
 from __future__ import annotations
 
@@ -22,23 +22,27 @@ from settings import Settings
 
 log = logging.getLogger("visionloop")
 
-BEAT = 2.0  # seconds between two questions whether a runner is there
-POLL = 0.3  # the same for one that is not
-TURN = 0.05  # seconds between two attempts at one of few connections
-PROBE = 3.0  # seconds in which a living runner answers
+BEAT = 2.0  # seconds between two heartbeats of a runner that is up
+POLL = 0.3  # the same for one that is down
+TURN = 0.05  # seconds between two attempts to get one of the open connections
+PROBE = 3.0  # seconds in which a live runner answers a heartbeat
 LOST = (aiohttp.ClientError, OSError)
 RESTART = 10.0  # seconds that BentoML takes to notice a dead runner and start another
 
 
 class Runner:
-    """Gathers pictures into batches for one runner service, and knows whether it is there.
+    """Batches images for one runner service, and tracks whether it is up.
 
     A runner's socket belongs to the supervisor: while the process is dead, calls queue in the
-    socket until another one is up, 8 to 20 seconds later. So this asks the runner regularly,
-    and refuses at once while it does not answer.
+    socket until another process is up, 8 to 20 seconds later. So this sends heartbeats, and
+    refuses calls at once while they are not answered.
 
-    `proxy` is what `bentoml.depends` gives. Its methods appear only after the start-up hooks
-    (1.4.39), so they are called by name.
+    Args:
+        name: The name of the runner, for messages and metrics.
+        proxy: The result of `bentoml.depends`. Its methods appear only after the start-up hooks
+            (BentoML 1.4.39), so they are called by name.
+        settings: Queue length, batch size, request timeout.
+        idle: Marked busy while a request waits for its prediction.
     """
 
     def __init__(self, name: str, proxy: Any, settings: Settings, idle: IdleTracker) -> None:
@@ -59,11 +63,11 @@ class Runner:
         )
 
     def start(self) -> None:
-        """Begin to watch the runner. Needs a running event loop."""
-        self._watch = asyncio.create_task(self._watch_on())
+        """Start the heartbeats. Needs a running event loop."""
+        self._watch = asyncio.create_task(self._send_heartbeats())
 
     async def stop(self) -> None:
-        """Let calls in flight finish, refuse the rest."""
+        """Let running batches finish, refuse the waiting requests."""
         await self.batcher.close()
         if self._watch is not None:
             self._watch.cancel()
@@ -78,11 +82,11 @@ class Runner:
         await self._up.wait()
 
     async def predict(self, item: InferenceItem) -> ItemResult:
-        """One picture's result, whichever batch it travelled in.
+        """The result of one image, predicted in a batch with others.
 
         Raises:
-            BackendUnavailable: the runner is not there, or its queue is full.
-            BackendTimeout: it did not answer in time.
+            BackendUnavailable: The runner is down, or its queue is full.
+            BackendTimeout: It did not answer in time.
         """
         if not self.up:
             raise self._absent()
@@ -90,13 +94,13 @@ class Runner:
             return await self.batcher.submit(item)
 
     async def compare(self, item: InferenceItem, live: Prediction) -> Comparison:
-        """The item's model beside a live answer, at low priority and outside every batch.
+        """Compare the item's model with a live prediction, at low priority and not in a batch.
 
-        Its answer is empty where `halt` came first.
+        The comparison is empty if `halt` stopped it.
 
         Raises:
-            BackendUnavailable: the runner is not there.
-            BackendTimeout: it did not answer in time.
+            BackendUnavailable: The runner is down.
+            BackendTimeout: It did not answer in time.
         """
         if not self.up:
             raise self._absent()
@@ -105,14 +109,14 @@ class Runner:
         return comparison
 
     async def halt(self) -> None:
-        """Stop the comparisons under way."""
+        """Stop the running comparisons."""
         await self._call("halt")
 
     async def status(self) -> dict[str, Any]:
         """Device, loaded engines, slots.
 
         Raises:
-            BackendUnavailable: none came within seconds.
+            BackendUnavailable: No answer within `PROBE` seconds.
         """
         try:
             async with asyncio.timeout(PROBE):
@@ -122,20 +126,21 @@ class Runner:
             raise self._absent() from None
 
     async def warm(self, tag: str) -> None:
-        """Load a model, so that the first request need not.
+        """Load a model before its first request.
 
         Raises:
-            ModelNotFound: the runner does not find it.
+            ModelNotFound: The runner does not find it.
         """
         answer: Envelope = await self._call("warm", tag)
         if answer.content is not None:
             raise answer.content
 
     async def unload(self, tag: str) -> None:
+        """Evict a model."""
         await self._call("unload", tag)
 
     async def _predict(self, items: list[InferenceItem]) -> list[ItemResult]:
-        if not self.up:  # it died while they waited
+        if not self.up:  # it died while the items waited
             raise self._absent()
         answer: Envelope = await self._call("predict_batch", Envelope(items))
         results: list[ItemResult] = answer.content
@@ -143,7 +148,7 @@ class Runner:
 
     async def _call(self, method: str, *args: Any) -> Any:
         try:
-            return await self._through_a_stop(method, *args)
+            return await self._call_with_retry(method, *args)
         except TimeoutError:
             raise BackendTimeout(f"The {self.name} did not answer in time.") from None
         except LOST as error:
@@ -157,11 +162,11 @@ class Runner:
                 raise BackendTimeout(f"The {self.name} did not answer in time.") from None
             raise RuntimeError(f"The {self.name} failed: {error}") from error
 
-    async def _through_a_stop(self, method: str, *args: Any) -> Any:
-        """A call that tries again where the connection, not the runner, is at fault.
+    async def _call_with_retry(self, method: str, *args: Any) -> Any:
+        """Call the runner; retry where the connection failed and the runner is up.
 
-        aiohttp sends no POST twice by itself. A stopping supervisor takes the socket's file away
-        at once; then only open connections are left, and their turn comes.
+        aiohttp retries no POST by itself. A supervisor that stops removes the socket's file at
+        once. Then only the open connections work, and the call waits for one of them.
         """
         again = False
         while True:
@@ -173,7 +178,7 @@ class Runner:
                 if not self.up:
                     raise
                 await asyncio.sleep(TURN)
-            except LOST:  # perhaps just closed for being idle (uvicorn, after 5 s)
+            except LOST:  # perhaps closed because it was idle (uvicorn, after 5 s)
                 if again or not await self._answers():
                     raise
                 again = True
@@ -193,15 +198,15 @@ class Runner:
             return BackendUnavailable(f"The {self.name} is being restarted.", RESTART)
         return BackendUnavailable(f"The {self.name} is still starting.", 2.0)
 
-    async def _watch_on(self) -> None:
+    async def _send_heartbeats(self) -> None:
         while True:
             try:
-                self._note(await self._answers())
+                self._update(await self._answers())
             except Exception:
-                log.exception("%s: cannot be watched", self.name)
+                log.exception("%s: the heartbeat failed", self.name)
             await asyncio.sleep(BEAT if self.up else POLL)
 
-    def _note(self, answers: bool) -> None:
+    def _update(self, answers: bool) -> None:
         if answers and not self.up:
             self._was_up = True
             self._up.set()

@@ -1,4 +1,4 @@
-"""A candidate that sees a copy of the live traffic: after the answers, and behind them."""
+"""Shadow traffic: a candidate model predicts a sample of the live images, at low priority."""
 
 from __future__ import annotations
 
@@ -22,27 +22,39 @@ from serving.runner_client import Runner
 
 log = logging.getLogger("visionloop")
 
-QUEUE = 4  # pictures that wait; a copy of live traffic is worth no more memory
-PAUSE = 0.02  # seconds without an answer due; who sends one picture after another is back sooner
-INSIST = 0.02  # seconds between two orders to stop: the first may come before the copy itself
-TICK = 2.0  # seconds between two looks at the table, and two notes of the figures
+QUEUE = 4  # images that wait; older ones are dropped
+PAUSE = 0.02  # idle seconds before a comparison; a client that sends in a loop is back sooner
+HALT_INTERVAL = 0.02  # seconds between two halts: the first may arrive before the comparison
+TICK = 2.0  # seconds between two reads of the table, and two writes of the statistics
 SIDES = ("live", "candidate", "matched")
 
 
 @dataclass(slots=True)
 class ShadowStats:
-    """What came of a shadow; `classes` counts objects by class name and side."""
+    """Statistics of a shadow model since the last write.
+
+    Attributes:
+        seen: Live responses that fit the shadow.
+        run: Images compared.
+        dropped: Images sampled, but not compared for lack of time.
+        failed: Images whose comparison failed.
+        agreement: Sum of the agreement scores over `run`.
+        live_ms: Model time of the live responses over `run`.
+        candidate_ms: Model time of the shadow over `run`.
+        classes: Objects by side and class name.
+    """
 
     seen: int = 0
     run: int = 0
     dropped: int = 0
     failed: int = 0
-    agreement: float = 0.0  # sum over `run`
+    agreement: float = 0.0
     live_ms: float = 0.0
     candidate_ms: float = 0.0
     classes: dict[str, Counter[str]] = field(default_factory=lambda: {s: Counter() for s in SIDES})
 
     def note(self, found: Agreement, live_ms: float, candidate_ms: float) -> None:
+        """Count one comparison."""
         self.run += 1
         self.agreement += found.score
         self.live_ms += live_ms
@@ -51,7 +63,7 @@ class ShadowStats:
             self.classes[side].update(getattr(found, side))
 
     def merged(self, stored: dict[str, Any]) -> dict[str, Any]:
-        """These figures on top of stored ones, as they are stored."""
+        """The stored statistics plus these, in stored form."""
         names = ("seen", "run", "dropped", "failed", "agreement", "live_ms", "candidate_ms")
         added: dict[str, Any] = {n: stored.get(n, 0) + getattr(self, n) for n in names}
         known = stored.get("classes", {})
@@ -68,11 +80,12 @@ class _Copy:
 
 
 class Shadowing:
-    """One per gateway process.
+    """Runs the shadow model of the table on a sample of the live images; one per gateway process.
 
-    Priorities do not keep a copy from delaying an answer: on another core it still takes memory
-    bandwidth, caches and clock from it (measured: p50 1.5 times as long). So a copy starts when
-    no answer is due, and is stopped in its midst, and dropped, when one is. The newest few wait.
+    A low process priority is not enough: even on another core a comparison takes memory bandwidth,
+    cache and clock rate from a live request (measured: p50 1.5 times as long). So a comparison
+    starts when no request is being answered, and is halted and dropped when one arrives. The
+    newest `QUEUE` images wait.
     """
 
     def __init__(self, registry: Registry, annotator: Runner) -> None:
@@ -81,26 +94,27 @@ class Shadowing:
         self._annotator = annotator
         self._running: ShadowRow | None = None
         self._candidate: ModelVersion | None = None
-        self._figures = ShadowStats()
+        self._stats = ShadowStats()
         self._queue: deque[_Copy] = deque()
         self._filled = asyncio.Event()
-        self._table = asyncio.Lock()  # held from reading a row until it is followed
+        self._table = asyncio.Lock()  # held from reading a row until its state is applied
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        """Go on with the shadow that the table has. Needs a running event loop."""
-        self._tasks = [asyncio.create_task(task()) for task in (self._work, self._follow_on)]
+        """Resume the shadow of the table. Needs a running event loop."""
+        self._tasks = [asyncio.create_task(task()) for task in (self._work, self._poll_table)]
 
     async def stop(self) -> None:
+        """Stop comparing and store the statistics."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._note_figures()
+        await self._store_stats()
 
     # --- live traffic
 
     def fits(self, model: ModelVersion) -> bool:
-        """Whether this model's answers are for the shadow that runs."""
+        """Whether the responses of this model are to be compared with the shadow."""
         row, candidate = self._running, self._candidate
         if row is None or candidate is None or model.id == candidate.id:
             return False
@@ -110,14 +124,11 @@ class Shadowing:
         return model.description.task == candidate.description.task
 
     def offer(self, item: InferenceItem, result: ItemResult) -> None:
-        """Have the candidate look at an answered picture, or not: by chance, or for want of time.
-
-        For models that fit. Never waits.
-        """
+        """Sample an answered image for a comparison. Only for models that fit. Never waits."""
         row, candidate, live = self._running, self._candidate, result.prediction
         if row is None or candidate is None or live is None:
             return
-        self._figures.seen += 1
+        self._stats.seen += 1
         telemetry.SHADOW_SEEN.labels(candidate.id).inc()
         if random.random() >= row.fraction:
             return
@@ -129,19 +140,19 @@ class Shadowing:
         self._filled.set()
 
     def _drop(self, copy: _Copy) -> None:
-        if self._is_of_now(copy):
-            self._figures.dropped += 1
+        if self._is_current(copy):
+            self._stats.dropped += 1
             telemetry.SHADOW_IMAGES.labels(copy.item.model, "dropped").inc()
 
-    def _is_of_now(self, copy: _Copy) -> bool:
-        """Whether the shadow it was made for has not ended meanwhile."""
+    def _is_current(self, copy: _Copy) -> bool:
+        """Whether the shadow that the copy was made for still runs."""
         return self._running is not None and copy.number == self._running.number
 
     async def _work(self) -> None:
         while True:
             await self._filled.wait()
             await self._annotator.idle.wait_idle(PAUSE)
-            if self._queue:  # else its shadow has ended
+            if self._queue:  # else the shadow has ended
                 await self._run(self._queue.popleft())
             if not self._queue:
                 self._filled.clear()
@@ -154,34 +165,34 @@ class Shadowing:
             if found.error is not None:
                 raise found.error
         except Exception as error:
-            self._figures.failed += 1
+            self._stats.failed += 1
             telemetry.SHADOW_IMAGES.labels(model, "failed").inc()
-            log.warning("The shadow %s failed: %s", model, error)
+            log.warning("Comparing with the shadow %s failed: %s", model, error)
             await asyncio.sleep(TICK if isinstance(error, BackendTimeout | TimeoutError) else 0.1)
             return
         if found.agreement is None:
             self._drop(copy)
             return
         spent = sum(found.times.values())
-        if not self._is_of_now(copy):
+        if not self._is_current(copy):
             return
-        self._figures.note(found.agreement, copy.live_ms, spent)
+        self._stats.note(found.agreement, copy.live_ms, spent)
         telemetry.record_shadow(model, found.agreement, self._shows_classes(), copy.live_ms, spent)
 
     async def _compare(self, copy: _Copy) -> Comparison:
-        """What came of the copy: nothing, where an answer was due before its end."""
-        halting = asyncio.create_task(self._halt_after_the_lull())
+        """Compare; an empty result if a request arrived before the end."""
+        halting = asyncio.create_task(self._halt_when_busy())
         try:
             return await self._annotator.compare(copy.item, copy.live)
         finally:
             halting.cancel()
             await asyncio.gather(halting, return_exceptions=True)
 
-    async def _halt_after_the_lull(self) -> None:
+    async def _halt_when_busy(self) -> None:
         await self._annotator.idle.wait_busy()
         while True:
             await self._annotator.halt()
-            await asyncio.sleep(INSIST)
+            await asyncio.sleep(HALT_INTERVAL)
 
     def _shows_classes(self) -> bool:
         candidate = self._candidate
@@ -190,23 +201,23 @@ class Shadowing:
     # --- the table
 
     async def begin(self, model_id: str, fraction: float, against: str | None) -> ShadowRow:
-        """Put a candidate in the shadow, in place of the one that is there.
+        """Start a shadow in place of the one that runs.
 
         Raises:
             ModelNotFound: There is no such model.
-            ValidationFailed: It cannot be compared with what answers now.
+            ValidationFailed: It cannot be compared with the live model.
         """
         candidate = self.registry.get(model_id)
         live = self.registry.resolve(against)
         _require_comparable(candidate, live)
         if against:
             against = live.id if split_tag(against)[1] else live.name
-        # without a runner or the time it is loaded by the first copy
+        # If the runner is down or slow, the first comparison loads the model.
         with contextlib.suppress(VisionLoopError, TimeoutError):
             async with asyncio.timeout(self.registry.settings.request_timeout / 2):
                 await self._annotator.warm(candidate.id)
         async with self._table:
-            await self._note_figures()
+            await self._store_stats()
             row = await asyncio.to_thread(
                 self.store.begin, candidate.id, against or None, fraction, candidate.promoted
             )
@@ -214,13 +225,13 @@ class Shadowing:
         return row
 
     async def end(self, because: Ending = "stopped") -> ShadowRow:
-        """End the shadow that runs.
+        """End the running shadow.
 
         Raises:
-            NotFound: None does.
+            NotFound: No shadow runs.
         """
         async with self._table:
-            await self._note_figures()
+            await self._store_stats()
             row = await asyncio.to_thread(self.store.newest)
             if row is None or row.ended_at is not None:
                 raise NotFound("No shadow runs. Start one: POST /models/shadow.")
@@ -229,22 +240,22 @@ class Shadowing:
         return row
 
     async def newest(self) -> ShadowRow | None:
-        """The shadow that runs, else the last one, with figures of this moment."""
+        """The running shadow, else the last one, with up-to-date statistics."""
         await self.look()
-        await self._note_figures()
+        await self._store_stats()
         return await asyncio.to_thread(self.store.newest)
 
     async def look(self) -> None:
-        """See what became of the shadow: the table may have changed, and the candidate."""
+        """Apply what has changed in the table, and in the state of the candidate."""
         async with self._table:
             row = await asyncio.to_thread(self.store.newest)
-            if row is not None and row.ended_at is None and (because := self._over(row)):
-                await self._note_figures()
+            if row is not None and row.ended_at is None and (because := self._ended_because(row)):
+                await self._store_stats()
                 row = await asyncio.to_thread(self.store.end, row.number, because)
                 log.info("The shadow of %s has ended: %s", row.model_id, because)
             self._follow(row)
 
-    def _over(self, row: ShadowRow) -> Ending | None:
+    def _ended_because(self, row: ShadowRow) -> Ending | None:
         try:
             candidate = self.registry.get(row.model_id)
         except ModelNotFound:
@@ -257,30 +268,30 @@ class Shadowing:
         running = row if row is not None and row.ended_at is None else None
         if running is None or self._running is None or running.number != self._running.number:
             self._queue.clear()
-            self._figures = ShadowStats()
+            self._stats = ShadowStats()
         self._running = running
         self._candidate = None
         if running is not None:
             with contextlib.suppress(ModelNotFound):
                 self._candidate = self.registry.get(running.model_id)
 
-    async def _note_figures(self) -> None:
-        row, figures = self._running, self._figures
-        if row is None or figures == ShadowStats():
+    async def _store_stats(self) -> None:
+        row, stats = self._running, self._stats
+        if row is None or stats == ShadowStats():
             return
-        self._figures = ShadowStats()
+        self._stats = ShadowStats()
         try:
-            await asyncio.to_thread(self.store.add, row.number, figures.merged)
+            await asyncio.to_thread(self.store.add, row.number, stats.merged)
         except Exception:
-            log.exception("The shadow's figures could not be stored")
+            log.exception("The statistics of the shadow could not be stored")
 
-    async def _follow_on(self) -> None:
+    async def _poll_table(self) -> None:
         while True:
             try:
                 await self.look()
-                await self._note_figures()
+                await self._store_stats()
             except Exception:
-                log.exception("The shadow cannot be followed")
+                log.exception("Reading the state of the shadow failed")
             await asyncio.sleep(TICK)
 
 

@@ -1,4 +1,12 @@
-"""Knowing that this process was asked to end, before uvicorn waits for what is still open."""
+"""Reactions to SIGTERM and SIGINT before uvicorn reacts to them.
+
+The supervisor (circus) signals all processes of the service at once. uvicorn then waits for open
+responses, and only afterwards runs the shutdown hooks. Both parts of this module are installed
+from a start-up hook, when uvicorn has set its signal handlers (0.54), and call those handlers:
+
+- `on_shutdown_signal` runs a function at the first signal (gateway and Trainer);
+- `Drain` delays the signal while predictions are running (runners).
+"""
 
 from __future__ import annotations
 
@@ -10,15 +18,42 @@ from functools import partial
 from types import FrameType
 from typing import Any
 
-Stop = Callable[[int, FrameType | None], Any]
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+Handler = Callable[[int, FrameType | None], Any]
+
+
+def on_shutdown_signal(call: Callable[[], Any]) -> None:
+    """Run `call` in the event loop at every SIGTERM and SIGINT, before uvicorn's handler.
+
+    uvicorn waits without limit for open responses and background tasks before it runs the
+    shutdown hooks. `call` ends those that would stay open: a log that is followed, a task that
+    waits for its job.
+    """
+    loop = asyncio.get_running_loop()
+    for number in SIGNALS:
+        before = signal.getsignal(number)
+        if callable(before):
+            signal.signal(number, partial(_call_first, loop, call, before))
+
+
+def _call_first(
+    loop: asyncio.AbstractEventLoop,
+    call: Callable[[], Any],
+    before: Handler,
+    number: int,
+    frame: FrameType | None,
+) -> None:
+    loop.call_soon_threadsafe(call)
+    before(number, frame)
 
 
 class Drain:
-    """Lets a runner outlast the gateway at a stop: a context around each of its predictions.
+    """Keeps a runner alive until the gateway needs it no more; a context around each prediction.
 
-    The supervisor stops all processes at once (circus), and uvicorn drops idle connections with
-    the first signal, so a gateway with requests left would find nobody. Armed, this passes the
-    signal on only when nothing was predicted for `QUIET` seconds.
+    At the signal uvicorn drops idle connections, so a gateway with requests left would not reach
+    its runner. Once armed, this passes the signal on when nothing was predicted for `QUIET`
+    seconds, or after `LONGEST` seconds.
     """
 
     QUIET = 0.5
@@ -37,52 +72,24 @@ class Drain:
         self._last = time.monotonic()
 
     def arm(self) -> None:
-        """Stand before uvicorn's handlers; in its event loop, after it has set them."""
+        """Install the handlers. Needs a running event loop."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in SIGNALS:
             stop = signal.getsignal(number)
             if callable(stop):
-                signal.signal(number, partial(self._asked, loop, stop))
+                signal.signal(number, partial(self._on_signal, loop, stop))
 
-    def _asked(
-        self, loop: asyncio.AbstractEventLoop, stop: Stop, number: int, frame: FrameType | None
+    def _on_signal(
+        self, loop: asyncio.AbstractEventLoop, stop: Handler, number: int, frame: FrameType | None
     ) -> None:
         if self._began is None:
             self._began = self._last = time.monotonic()
-            loop.call_soon_threadsafe(self._wait, loop, partial(stop, number, frame))
+            loop.call_soon_threadsafe(self._stop_when_quiet, loop, partial(stop, number, frame))
 
-    def _wait(self, loop: asyncio.AbstractEventLoop, stop: Callable[[], Any]) -> None:
+    def _stop_when_quiet(self, loop: asyncio.AbstractEventLoop, stop: Callable[[], Any]) -> None:
         now = time.monotonic()
         quiet = self._running == 0 and now - self._last > self.QUIET
         if quiet or now - (self._began or now) > self.LONGEST:
             stop()
         else:
-            loop.call_later(0.1, self._wait, loop, stop)
-
-
-Handler = Callable[[int, FrameType | None], Any]
-
-
-def on_leaving(call: Callable[[], Any]) -> None:
-    """Have `call` run in the event loop at the first SIGTERM or SIGINT.
-
-    uvicorn waits for open answers and background tasks before it runs the shutdown hooks
-    (0.54), for ever if need be: a log that is followed, a task that waits for its job. Use this
-    from a start-up hook: uvicorn has set its handlers by then, and they are kept.
-    """
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        before = signal.getsignal(number)
-        if callable(before):
-            signal.signal(number, partial(_asked, loop, call, before))
-
-
-def _asked(
-    loop: asyncio.AbstractEventLoop,
-    call: Callable[[], Any],
-    before: Handler,
-    number: int,
-    frame: FrameType | None,
-) -> None:
-    loop.call_soon_threadsafe(call)
-    before(number, frame)
+            loop.call_later(0.1, self._stop_when_quiet, loop, stop)

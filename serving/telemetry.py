@@ -1,7 +1,7 @@
-"""What Prometheus can read: counters and histograms of the gateway, gauges of this moment.
+"""Prometheus metrics: counters and histograms of this process, and their exposition.
 
-Imported only where `PROMETHEUS_MULTIPROC_DIR` is already as it should be, because
-prometheus_client decides at import whether values live in memory or in files.
+Import it only once `PROMETHEUS_MULTIPROC_DIR` is set: prometheus_client decides at import whether
+values live in memory or in files.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ REQUESTS = Counter(
     "visionloop_requests", "Requests by route template", ["route", "method", "status"]
 )
 LATENCY = Histogram(
-    "visionloop_request_seconds", "From request to end of answer", ["route"], buckets=SECONDS
+    "visionloop_request_seconds", "Time from request to end of response", ["route"], buckets=SECONDS
 )
-ERRORS = Counter("visionloop_errors", "Error answers by code", ["code"])
-IMAGES = Counter("visionloop_images", "Pictures predicted", ["model"])
+ERRORS = Counter("visionloop_errors", "Error responses by code", ["code"])
+IMAGES = Counter("visionloop_images", "Images predicted", ["model"])
 STAGE = Histogram(
-    "visionloop_stage_seconds", "Time of one picture in a stage", ["model", "stage"], buckets=STAGES
+    "visionloop_stage_seconds", "Time of one image in a stage", ["model", "stage"], buckets=STAGES
 )
 BATCH_SIZE = Histogram(
-    "visionloop_batch_size", "Pictures a call", ["runner"], buckets=(1, 2, 4, 8, 16, 32, 64)
+    "visionloop_batch_size", "Images a batch", ["runner"], buckets=(1, 2, 4, 8, 16, 32, 64)
 )
 
 EPOCH = Histogram(
@@ -43,63 +43,67 @@ EPOCH = Histogram(
     buckets=(1, 3, 10, 30, 60, 180, 600, 1800, 3600, 10800),
 )
 
-PREDICTIONS = Counter("visionloop_predictions", "Objects, or best classes, seen live", ["model"])
+PREDICTIONS = Counter(
+    "visionloop_predictions", "Objects, or top classes, predicted in live traffic", ["model"]
+)
 CLASSES = Counter(
     "visionloop_class_predictions",
-    "Objects, or best classes, seen live by class; of models with few classes only",
+    "Objects, or top classes, predicted in live traffic by class; models with few classes only",
     ["model", "class"],
 )
 CONFIDENCE = Histogram(
     "visionloop_confidence_ratio",
-    "Confidence of what is seen live",
+    "Confidence of predictions in live traffic",
     ["model"],
     buckets=[(i + 1) / BINS for i in range(BINS)],
 )
 
-SHADOW_SEEN = Counter("visionloop_shadow_seen", "Live answers a shadow could look at", ["model"])
+SHADOW_SEEN = Counter(
+    "visionloop_shadow_seen", "Live responses that a shadow model could be compared with", ["model"]
+)
 SHADOW_IMAGES = Counter(
     "visionloop_shadow_images",
-    "Pictures chosen for a shadow: run, dropped, failed",
+    "Images sampled for a shadow model: run, dropped, failed",
     ["model", "outcome"],
 )
 SHADOW_AGREEMENT = Histogram(
     "visionloop_shadow_agreement_ratio",
-    "Agreement of a shadow with the live answer",
+    "Agreement of a shadow model with the live response",
     ["model"],
     buckets=[i / 10 for i in range(1, 11)],
 )
 SHADOW_SECONDS = Histogram(
     "visionloop_shadow_seconds",
-    "Model time of one picture: of the live answer, and of the shadow at low priority",
+    "Model time of one image: of the live response, and of the shadow at low priority",
     ["model", "side"],
     buckets=STAGES,
 )
 SHADOW_OBJECTS = Counter(
     "visionloop_shadow_objects",
-    "Objects by class: of the live answer, of the shadow, seen by both",
+    "Objects by class: of the live response, of the shadow model, found by both",
     ["model", "class", "side"],
 )
 
-PER_CLASS = 50  # classes a model may have, to have series of their own
+PER_CLASS = 50  # a model with more classes has no series by class
 
 
 def record(model: str, times: dict[str, float]) -> None:
-    """One predicted picture; `times` are milliseconds by stage."""
+    """Count a predicted image; `times` are milliseconds by stage."""
     IMAGES.labels(model).inc()
     for stage, milliseconds in times.items():
         STAGE.labels(model, stage).observe(milliseconds / 1000)
 
 
-def record_live(model: str, names: Sequence[str], tally: PredictionCounts) -> None:
-    """What was counted of a model's live answers since the last time."""
-    if not tally.predictions:
+def record_live(model: str, names: Sequence[str], counts: PredictionCounts) -> None:
+    """Add the counts of a model's live responses since the last call."""
+    if not counts.predictions:
         return
-    PREDICTIONS.labels(model).inc(tally.predictions)
+    PREDICTIONS.labels(model).inc(counts.predictions)
     middles = (np.arange(BINS) + 0.5) / BINS  # each value counts as the middle of its bin
-    total = float(tally.confidence @ middles)
-    observe_counts(CONFIDENCE.labels(model), tally.confidence.tolist(), total)
+    total = float(counts.confidence @ middles)
+    observe_counts(CONFIDENCE.labels(model), counts.confidence.tolist(), total)
     if len(names) <= PER_CLASS:
-        for name, count in zip(names, tally.classes.tolist(), strict=True):
+        for name, count in zip(names, counts.classes.tolist(), strict=True):
             if count:
                 CLASSES.labels(model, name).inc(count)
 
@@ -107,19 +111,21 @@ def record_live(model: str, names: Sequence[str], tally: PredictionCounts) -> No
 def record_shadow(
     model: str, found: Agreement, by_class: bool, live_ms: float, shadow_ms: float
 ) -> None:
-    """One picture that a shadow has seen; times are milliseconds."""
+    """Count an image on which a shadow model was compared; times are milliseconds."""
     SHADOW_IMAGES.labels(model, "run").inc()
     SHADOW_AGREEMENT.labels(model).observe(found.score)
     SHADOW_SECONDS.labels(model, "live").observe(live_ms / 1000)
     SHADOW_SECONDS.labels(model, "shadow").observe(shadow_ms / 1000)
     if by_class:
         sides = {"live": found.live, "shadow": found.candidate, "both": found.matched}
-        for side, counts in sides.items():
-            for name, count in counts.items():
+        for side, by_name in sides.items():
+            for name, count in by_name.items():
                 SHADOW_OBJECTS.labels(model, name, side).inc(count)
 
 
-class _Moment(Collector):
+class _Gauges(Collector):
+    """Serves gauges that were computed for one scrape."""
+
     def __init__(self, metrics: Iterable[Metric]) -> None:
         self.metrics = list(metrics)
 
@@ -128,12 +134,12 @@ class _Moment(Collector):
 
 
 def exposition(accept: str, gauges: Iterable[Metric]) -> tuple[bytes, str]:
-    """Everything in the format `accept` asks for, with its content type. Reads files."""
+    """All metrics in the format that `accept` asks for, and the content type. Reads files."""
     registry = CollectorRegistry()
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
         BucketsFirstCollector(registry)
     else:
         registry.register(REGISTRY)
-    registry.register(_Moment(gauges))
+    registry.register(_Gauges(gauges))
     encode, content_type = choose_encoder(accept)
     return encode(registry), content_type

@@ -1,4 +1,4 @@
-"""Pictures that an annotation tool names: inside the request, on its own host, or elsewhere."""
+"""Images that an annotation tool refers to: in the request, on the tool's host, or elsewhere."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from serving.base64_images import from_base64
 from serving.fetch import LONGEST, REDIRECTS, fetch
 from settings import Settings
 
-# What Label Studio serves pictures under; nothing else of it is asked for with its token.
-PICTURES = ("/data/", "/storage-data/", "/tasks/", "/projects/")
-PATIENCE = 120.0  # seconds for an answer of its API
-LARGEST = 256 * 2**20  # bytes of one
-ACCESS = 240.0  # seconds for which one is used
-SECRET_PARTS = 3  # of a JSON web token, with dots between
+# Paths under which Label Studio serves images; its token is sent to no other path.
+IMAGE_PATHS = ("/data/", "/storage-data/", "/tasks/", "/projects/")
+API_TIMEOUT = 120.0  # seconds for a response of its API
+LARGEST = 256 * 2**20  # bytes of such a response
+ACCESS = 240.0  # seconds for which an access token is used
+SECRET_PARTS = 3  # of a JSON web token, separated by dots
 
 
 class ToolImages:
-    """Fetches what a task's data says, with the token of Label Studio for its own host only."""
+    """Fetches the images of tasks; Label Studio's token is sent to its own host only."""
 
     def __init__(
         self, settings: Settings, transport: httpx.AsyncBaseTransport | None = None
@@ -37,15 +37,16 @@ class ToolImages:
         self._lock = asyncio.Lock()
 
     async def get(self, address: str) -> bytes:
-        """The bytes of a picture.
+        """The bytes of an image.
 
         Args:
             address: A `data:` URI, a path of Label Studio (`/data/upload/…`) or a URL.
 
         Raises:
-            Forbidden: It lies where nothing may be fetched from.
-            ValidationFailed: It is no address, or did not deliver.
-            PayloadTooLarge, BackendTimeout: It is too large, or came too late.
+            Forbidden: Nothing may be fetched from this address.
+            ValidationFailed: Not an address, or the server did not return the image.
+            PayloadTooLarge: The image is too large.
+            BackendTimeout: The server took too long.
             InvalidImage: A `data:` URI that is not base64.
         """
         if address[:5].lower() == "data:":
@@ -75,17 +76,18 @@ class ToolImages:
         return await fetch(address, self.settings)
 
     async def document(self, path: str) -> Any:
-        """What Label Studio's API answers to a path of its projects, with its token.
+        """The JSON response of Label Studio's API to a path.
 
         Raises:
-            Forbidden: Its address is not set.
-            ValidationFailed: It refuses, or answers with something else than JSON.
-            PayloadTooLarge, BackendTimeout: It is too much, or takes too long.
+            Forbidden: VISIONLOOP_LABEL_STUDIO_URL is not set.
+            ValidationFailed: Label Studio refuses, or the response is not JSON.
+            PayloadTooLarge: The response is larger than `LARGEST`.
+            BackendTimeout: It took longer than `API_TIMEOUT`.
         """
         url = self._joined(path)
         try:
             async with (
-                asyncio.timeout(PATIENCE),
+                asyncio.timeout(API_TIMEOUT),
                 httpx.AsyncClient(
                     trust_env=False, timeout=None, transport=self.transport
                 ) as client,
@@ -95,7 +97,7 @@ class ToolImages:
                     body = await self._body(response, url, LARGEST)
             return await asyncio.to_thread(json.loads, body)
         except TimeoutError:
-            raise BackendTimeout(f"Label Studio took more than {PATIENCE:g} s.") from None
+            raise BackendTimeout(f"Label Studio took more than {API_TIMEOUT:g} s.") from None
         except (httpx.HTTPError, OSError) as error:
             raise ValidationFailed(
                 f"Label Studio at {self.base} cannot be reached ({type(error).__name__})."
@@ -104,7 +106,7 @@ class ToolImages:
             raise ValidationFailed(f"Label Studio answers {url.path[:120]} with no JSON.") from None
 
     def _joined(self, path: str) -> httpx.URL:
-        """A path of Label Studio; it may run below a path of its host."""
+        """The URL of a path of Label Studio, which may itself be served below a path."""
         if self.base is None:
             raise Forbidden(
                 f"{path[:80]!r} lies on Label Studio's own host. Have the operator set "
@@ -123,7 +125,7 @@ class ToolImages:
         return self.base is not None and _origin(url) == _origin(self.base)
 
     async def _own(self, url: httpx.URL) -> bytes:
-        """From Label Studio itself; where it sends us elsewhere, as everything else."""
+        """Fetch from Label Studio; a redirect to another host is fetched without the token."""
         assert self.base is not None
         try:
             async with (
@@ -145,7 +147,7 @@ class ToolImages:
                 raise ValidationFailed(f"Label Studio redirects more than {REDIRECTS} times.")
         except TimeoutError:
             raise BackendTimeout(
-                f"Label Studio did not deliver a picture within "
+                f"Label Studio did not return an image within "
                 f"{self.settings.image_url_timeout:g} s."
             ) from None
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
@@ -156,15 +158,15 @@ class ToolImages:
     def _check(self, url: httpx.URL) -> None:
         assert self.base is not None
         path = unquote(url.path).removeprefix(self.base.path.rstrip("/"))
-        allowed = path.startswith(PICTURES) and ".." not in PurePosixPath(path).parts
+        allowed = path.startswith(IMAGE_PATHS) and ".." not in PurePosixPath(path).parts
         if not allowed or url.userinfo or len(str(url)) > LONGEST:
             raise Forbidden(
-                f"'{url.path[:80]}' is no path that Label Studio keeps pictures under. Known: "
-                f"{', '.join(PICTURES)}."
+                f"'{url.path[:80]}' is not a path of images in Label Studio. Allowed: "
+                f"{', '.join(IMAGE_PATHS)}."
             )
 
     async def _headers(self, client: httpx.AsyncClient) -> dict[str, str]:
-        headers = {"User-Agent": "VisionLoop"}  # it answers 406 to those who accept images only
+        headers = {"User-Agent": "VisionLoop"}  # Label Studio answers 406 to `Accept: image/*`
         secret = self.settings.label_studio_token
         if secret is None:
             return headers
@@ -174,7 +176,7 @@ class ToolImages:
         return headers | {"Authorization": f"Bearer {await self._access_token(client, token)}"}
 
     async def _access_token(self, client: httpx.AsyncClient, personal: str) -> str:
-        """A short-lived token in exchange for a personal one, kept while it holds."""
+        """A short-lived access token in exchange for a personal token, cached while valid."""
         async with self._lock:
             if self._access is not None and time.monotonic() < self._access[1]:
                 return self._access[0]

@@ -1,4 +1,4 @@
-"""The Trainer as the gateway sees it."""
+"""The gateway's client of the Trainer service."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ log = logging.getLogger("visionloop")
 class TrainerLink:
     """Submits jobs to the Trainer's task endpoint.
 
-    Losing a call loses nothing: the job is in the table, and the Trainer looks there itself.
-    `bentoml.depends(...).submit` does not work in BentoML 1.4.39; its HTTP client does.
+    A lost call does no harm: the job is in the table, which the Trainer polls.
+    `bentoml.depends(...).submit` fails in BentoML 1.4.39; its HTTP client works.
     """
 
     def __init__(self, service: Any) -> None:
@@ -31,7 +31,7 @@ class TrainerLink:
             await self._client.close()
 
     def submit(self, job_id: str, kind: str = "training") -> None:
-        """Wake the Trainer for a job, without waiting for it."""
+        """Tell the Trainer about a new job, without waiting for a response."""
         call = asyncio.get_running_loop().create_task(self._submit(job_id, kind))
         self._calls.add(call)
         call.add_done_callback(self._calls.discard)
@@ -42,10 +42,14 @@ class TrainerLink:
             task = client.evaluate if kind == "evaluation" else client.train
             await task.submit(job_id=job_id)
         except Exception as error:
-            log.info("The Trainer will find job %s by itself: %s", job_id, error)
+            log.info(
+                "Job %s: the Trainer was not reached and will find it in the table: %s",
+                job_id,
+                error,
+            )
 
     async def _open(self) -> bentoml.AsyncHTTPClient:
-        """The client, once it has read the Trainer's schema: a while after this process began."""
+        """The client; created late, because it needs the Trainer to be up to read its schema."""
         async with self._opening:
             if self._client is None:
                 client = bentoml.AsyncHTTPClient(self._service.url, server_ready_timeout=0)

@@ -25,7 +25,10 @@ class JobView(BaseModel):
     model_config = ConfigDict(protected_namespaces=())
 
     job_id: str
-    kind: Literal["training", "evaluation", "export", "annotation"]
+    kind: str = Field(
+        description="an older version may have stored another one",
+        json_schema_extra={"enum": [*KINDS]},
+    )
     mode: str | None
     task: str | None
     status: Literal["queued", "running", "stopping", "stopped", "completed", "failed"]

@@ -77,7 +77,7 @@ def test_a_stream_ends_when_the_server_does(service: Service) -> None:
     async def story() -> str:
         following = asyncio.create_task(collect(service, job.id))
         await asyncio.sleep(0.1)
-        service.gateway.leaving.set()
+        service.gateway.shutdown.set()
         return await asyncio.wait_for(following, PATIENCE)
 
     assert "event: end" not in asyncio.run(story())

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from sqlalchemy import update
 
 from api.app import create_app, with_middleware
 from api.routes.metrics import gauges
 from jobs.artifacts import note_best
 from jobs.finalizer import dispatcher_lock
+from jobs.store import Job
 from settings import Settings
 from tests.support.training_app import FORM, TASK, UNKNOWN, Service
 
@@ -157,7 +159,7 @@ def test_while_the_trainer_lives_it_alone_ends_a_job(
     with dispatcher_lock(service.gateway.settings):
         assert service.post(f"/jobs/{job.id}/cancel").json()["status"] == "stopping"
     assert service.post(f"/jobs/{job.id}/cancel").json()["status"] == "stopped"
-    assert "Stopped, as asked for." in service.jobs.log(job.id).read_text()
+    assert "Stopped on request." in service.jobs.log(job.id).read_text()
 
 
 def test_a_cancelled_job_that_had_published_is_completed(
@@ -215,7 +217,7 @@ def test_a_job_that_has_ended_can_be_deleted_whatever_its_kind(service: Service)
 
 
 def test_a_long_list_comes_in_pages(service: Service) -> None:
-    ids = [service.jobs.create("export", config={}, recipe={}).id for _ in range(5)][::-1]
+    ids = [service.jobs.create("annotation", config={}, recipe={}).id for _ in range(5)][::-1]
     pages, before = [], ""
     while page := service.get(f"/jobs?limit=2&before={before}")["jobs"]:
         pages.append([job["job_id"] for job in page])
@@ -224,6 +226,17 @@ def test_a_long_list_comes_in_pages(service: Service) -> None:
     for wrong in ("limit=0", "limit=1001"):
         assert service.call(service.app, "GET", f"/jobs?{wrong}").status_code == 400
     assert service.call(service.app, "GET", f"/jobs?before={UNKNOWN}").status_code == 404
+
+
+def test_a_kind_that_an_older_version_stored_is_still_shown(service: Service) -> None:
+    job = service.jobs.create("annotation", config={}, recipe={})
+    with service.jobs.database.write() as session:
+        session.execute(update(Job).where(Job.id == job.id).values(kind="export"))
+    assert service.get(f"/jobs/{job.id}")["kind"] == "export"
+    assert [found["kind"] for found in service.get("/jobs")["jobs"]] == ["export"]
+    answer = service.call(service.app, "GET", "/jobs?kind=export")
+    assert answer.status_code == 400
+    assert "must be one of training, evaluation, annotation" in answer.json()["message"]
 
 
 def test_kinds_are_kept_apart(service: Service) -> None:
@@ -297,5 +310,5 @@ def test_prometheus_sees_the_jobs(service: Service) -> None:
     }
     assert samples["visionloop_jobs", "training", "queued"] == 1
     assert samples["visionloop_jobs", "training", "running"] == 1
-    assert samples["visionloop_jobs", "export", "failed"] == 0
+    assert samples["visionloop_jobs", "annotation", "failed"] == 0
     assert samples["visionloop_job_queue_length",] == 1

@@ -71,7 +71,7 @@ def test_cancel_leaves_no_process(store: JobStore, script: str) -> None:
             assert store.request_cancel(job.id).status == "stopping"
             assert (await dispatcher.finished(job.id)).status == "stopped"
             assert not left(store)
-        assert log_of(store, job).endswith("] Stopped, as asked for.\n")
+        assert log_of(store, job).endswith("] Stopped on request.\n")
 
     story(store, body)
 
@@ -89,7 +89,7 @@ def test_a_job_that_is_cancelled_while_its_worker_starts(
 
         monkeypatch.setattr(store, "start", late)
         async with dispatching(store, "exec sleep 9999"):
-            await until(lambda: "Stopped before it began" in log_of(store, job))
+            await until(lambda: "Stopped before it started" in log_of(store, job))
             assert store.get(job.id).status == "stopped"
             assert not left(store)
 
@@ -103,9 +103,9 @@ def test_a_killed_worker_is_started_again_but_not_for_ever(store: JobStore) -> N
             ended = await dispatcher.finished(job.id)
         assert (ended.status, ended.attempts) == ("failed", 3)
         assert ended.error == (
-            "The worker was ended by SIGKILL. Given up after 3 attempts that got no further."
+            "The worker was killed by SIGKILL. Given up after 3 attempts without a new checkpoint."
         )
-        assert "goes on from zero" in log_of(store, job)
+        assert "resumes from the beginning" in log_of(store, job)
 
     story(store, body)
 
@@ -127,7 +127,7 @@ def test_a_worker_that_gets_further_each_time_is_never_given_up(store: JobStore)
             assert (await attempt(6)).crashes == 1
             store.request_cancel(job.id)
             await dispatcher.finished(job.id)
-        assert "goes on from the checkpoint of epoch 5" in log_of(store, job)
+        assert "resumes from the checkpoint of epoch 5" in log_of(store, job)
 
     story(store, body)
 
@@ -136,8 +136,8 @@ def test_a_worker_that_gets_further_each_time_is_never_given_up(store: JobStore)
     ("code", "error"),
     [
         (DISK_FULL, "The disk is full."),
-        (3, "exit code 3 and no result"),
-        (0, "exit code 0 and no result"),
+        (3, "exited with code 3 and no result"),
+        (0, "exited with code 0 and no result"),
     ],
 )
 def test_a_worker_that_ends_without_a_word(store: JobStore, code: int, error: str) -> None:
@@ -176,7 +176,9 @@ def test_want_of_memory_is_told_from_other_kills(
         more = {"train_attempts": 1}
         async with dispatching(store, "kill -9 $$", settings=more) as dispatcher:
             ended = await dispatcher.finished(job.id)
-        assert "want of memory (SIGKILL). Use a smaller batch or imgsz." in (ended.error or "")
+        assert "by the kernel: out of memory (SIGKILL). Use a smaller batch or imgsz." in (
+            ended.error or ""
+        )
 
     story(store, body)
 

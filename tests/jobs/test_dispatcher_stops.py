@@ -58,7 +58,7 @@ def test_a_stop_of_the_service_lets_a_worker_save_what_it_has(store: JobStore) -
         assert (store.folder(job.id) / "saved").exists()
         found = store.get(job.id)
         assert (found.status, found.progress) == ("queued", 7.0)
-        assert "goes on from batch 4 of epoch 1 at its next start" in log_of(store, job)
+        assert "resumes from batch 4 of epoch 1 at its next start" in log_of(store, job)
 
     story(store, body)
 
@@ -91,7 +91,7 @@ def test_a_worker_that_takes_too_long_to_save_is_ended(
             await running(store, job)
             await until((store.folder(job.id) / "ready").exists)
         assert store.get(job.id).status == "queued"
-        assert "goes on from zero" in log_of(store, job)
+        assert "resumes from the beginning" in log_of(store, job)
 
     story(store, body)
 
@@ -109,7 +109,9 @@ def test_a_worker_that_hangs_is_ended_and_in_the_end_given_up(
         async with dispatching(store, script, settings=more) as dispatcher:
             ended = await dispatcher.finished(job.id)
         assert (ended.status, ended.attempts) == ("failed", 2)
-        assert (ended.error or "").startswith("The worker gave no sign of life for 0.005 minutes")
+        assert (ended.error or "").startswith(
+            "The worker sent no heartbeat (progress or output) for 0.005 minutes"
+        )
 
     story(store, body)
 
@@ -211,7 +213,7 @@ def test_a_published_model_is_evaluated_again_but_not_for_ever(store: JobStore) 
             ended = await dispatcher.finished(job.id)
         assert (ended.status, ended.model_id, ended.attempts) == ("completed", "m:1", 3)
         log = log_of(store, job)
-        assert log.count("The job goes on with the evaluation of m:1.") == 2
+        assert log.count("The job resumes with the evaluation of m:1.") == 2
         assert "The model is published; its evaluation was not finished.\n" in log
 
     story(store, body)

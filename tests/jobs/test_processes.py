@@ -45,7 +45,7 @@ def test_a_worker_dies_with_its_killed_dispatcher(tmp_path: Path) -> None:
     code = (
         "import subprocess, sys, os, time\n"
         "command = [sys.executable, '-c', 'import os, sys; sys.path.insert(0, os.getcwd());"
-        "from jobs.worker import give_way; give_way(%d); print(1, flush=True);"
+        "from jobs.worker import set_up_process; set_up_process(%d); print(1, flush=True);"
         "import time; time.sleep(9999)' % os.getpid()]\n"
         "child = subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE)\n"
         "child.stdout.readline()\n"
@@ -66,10 +66,10 @@ def test_a_worker_dies_with_its_killed_dispatcher(tmp_path: Path) -> None:
     ("code", "memory", "words"),
     [
         (-9, False, "SIGKILL"),
-        (-9, True, "want of memory"),
+        (-9, True, "kernel: out of memory"),
         (-11, False, "SIGSEGV"),
         (-99, False, "signal 99"),
-        (1, False, "exit code 1"),
+        (1, False, "exited with code 1"),
     ],
 )
 def test_how_a_worker_ended_is_said_in_words(code: int, memory: bool, words: str) -> None:

@@ -156,7 +156,7 @@ def test_a_process_whose_job_was_given_to_another_stops(store: JobStore, row: Jo
 def test_only_the_process_that_was_called_does_the_job(
     store: JobStore, row: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker, "OURS", 0.2)
+    monkeypatch.setattr(worker, "CLAIM_TIMEOUT", 0.2)
     mine = claimed(store, row.id)
     assert mine is not None
     store.requeue(row.id, crashed=False)

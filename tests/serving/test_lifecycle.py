@@ -59,7 +59,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("tokens", "sentence"),
     [
-        ({}, "Open to whoever reaches the port."),
+        ({}, "Open to everyone who can reach the port."),
         ({"token": "s3cret"}, "Every call needs a token."),
         ({"admin_token": "s3cret"}, "Open for use; administration needs the admin token."),
     ],

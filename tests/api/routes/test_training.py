@@ -197,7 +197,7 @@ def test_a_killed_worker_goes_on_from_its_checkpoint(
     ended = until(client, killed, lambda job: job["status"] == "completed")
     assert ended["attempts"] == 2
     assert killed not in marked()
-    assert "ended by SIGKILL. The job goes on from the checkpoint of epoch" in log_of(
+    assert "killed by SIGKILL. The job resumes from the checkpoint of epoch" in log_of(
         client, killed
     )
     assert_served_as_evaluated(client, ended["model_id"], classes)
