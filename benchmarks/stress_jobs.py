@@ -27,7 +27,7 @@ import httpx
 import psutil
 
 from benchmarks.server import PYTHON, ROOT, free_port
-from jobs.artifacts import BEST, CHECKPOINTS, LEFT, NOTE
+from jobs.artifacts import BEST, CHECKPOINTS, NOTE, TEMPORARY
 from jobs.processes import marked
 
 FINAL = ("stopped", "completed", "failed")
@@ -221,7 +221,7 @@ def play(service: Service, data: Path, epochs: int, this: Round, image: bytes) -
         if made != ([job["model_id"]] if job["status"] == "completed" else []):
             raise Failed(f"Job {this.job_id} is {job['status']}, the registry has {made}.")
         folder = service.home / "home" / "jobs" / this.job_id
-        left = [name for name in LEFT if (folder / name).exists()]
+        left = [name for name in TEMPORARY if (folder / name).exists()]
         left += [p.name for p in (folder / CHECKPOINTS).glob("*") if p.name not in (BEST, NOTE)]
         if left:
             raise Failed(f"The cancelled job {this.job_id} left {', '.join(left)}.")

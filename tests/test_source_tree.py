@@ -54,7 +54,7 @@ def test_the_code_stays_on_the_path_of_whoever_loads_the_service(tmp_path: Path)
     child = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=variables, capture_output=True, text=True
     )
-    assert child.stdout.strip() == str(ROOT / "training" / "evaluations.py"), child.stderr
+    assert child.stdout.strip() == str(ROOT / "evaluation" / "store.py"), child.stderr
 
 
 START = """

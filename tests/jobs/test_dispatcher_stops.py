@@ -101,7 +101,7 @@ def test_a_worker_that_hangs_is_ended_and_in_the_end_given_up(
     store: JobStore, monkeypatch: pytest.MonkeyPatch, script: str
 ) -> None:
     for place in ("dispatcher", "processes"):
-        monkeypatch.setattr(f"training.{place}.TERM_GRACE", 0.1)
+        monkeypatch.setattr(f"jobs.{place}.TERM_GRACE", 0.1)
 
     async def body() -> None:
         job = submit(store)
@@ -214,7 +214,7 @@ def test_a_published_model_is_evaluated_again_but_not_for_ever(store: JobStore) 
         assert (ended.status, ended.model_id, ended.attempts) == ("completed", "m:1", 3)
         log = log_of(store, job)
         assert log.count("The job resumes with the evaluation of m:1.") == 2
-        assert "The model is published; its evaluation was not finished.\n" in log
+        assert "The model is published; its evaluation did not finish.\n" in log
 
     story(store, body)
 
