@@ -33,7 +33,7 @@ from settings import Settings
 if TYPE_CHECKING:
     from alembic.config import Config
 
-HEAD = "0001"  # the newest of `migrations/versions`
+HEAD = "0002"  # the newest of `migrations/versions`
 BEFORE_ALEMBIC = 3  # schema number from which the versions before Alembic keep away
 BUSY_TIMEOUT = 30  # seconds that a SQLite writer waits for another
 

@@ -1,4 +1,4 @@
-"""A person's marks as they are stored: within the image, with an area, without scores."""
+"""Checks of a person's annotations before they are stored."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from formats.coordinates import are_fractions
 from formats.geometry import clip
 from models_store.description import Task
 
-NO_PLACE = "without an area within the image"
+NO_AREA_IN_IMAGE = "without an area within the image"
 
 
-def unfit(thing: Annotation, task: Task) -> str:
-    """Why a data set of a task cannot hold an object; empty: it can."""
+def misfit(thing: Annotation, task: Task) -> str:
+    """Why a dataset of a task cannot hold an object; empty: it can."""
     if task == "classify":
-        return "drawn in an image, in a data set of classes of images" if thing.bounds else ""
+        return "drawn in an image, in a dataset of classes of images" if thing.bounds else ""
     if thing.bounds is None:
-        return f"class of a whole image, in a {task} data set"
+        return f"class of a whole image, in a {task} dataset"
     if task != "pose" and thing.box is None and not thing.parts:
-        return f"key points alone, in a {task} data set"
+        return f"key points alone, in a {task} dataset"
     return ""
 
 
 def checked(found: Annotations, name: str, size: tuple[int, int]) -> Annotations:
-    """A person's marks, within the image, without the scores of the model that made them.
+    """A person's annotations, clipped to the image, without scores of a model.
 
     Args:
-        found: As they were sent.
-        name: Where they stand, for messages.
+        found: As they were sent, in pixels.
+        name: The document that they came in, for messages.
         size: Width and height of the image.
 
     Raises:
-        ValidationFailed: An object has no class, no finite place, or no area in the image; all
-            are within its first pixel.
+        ValidationFailed: An object has no class, an infinite coordinate, or no area in the image;
+            or the coordinates seem to be fractions.
     """
     refuse_fractions(found, name)
     objects = tuple(_object(thing, name, size) for thing in found.objects)
@@ -44,11 +44,11 @@ def checked(found: Annotations, name: str, size: tuple[int, int]) -> Annotations
 
 
 def refuse_fractions(found: Annotations, name: str) -> None:
-    """Raises ValidationFailed: they seem to be fractions of the image, and not pixels."""
+    """Raises ValidationFailed: the coordinates seem to be fractions of the image, not pixels."""
     if are_fractions(found.objects):
         raise ValidationFailed(
-            f"{name[:100]}: all that is marked lies within the first pixel, so its coordinates "
-            "seem to be fractions of the image. Write them in pixels."
+            f"{name[:100]}: all objects lie within the first pixel, so their coordinates seem to "
+            "be fractions of the image. Write them in pixels."
         )
 
 
@@ -61,7 +61,9 @@ def _object(thing: Annotation, name: str, size: tuple[int, int]) -> Annotation:
         *(v for point in thing.keypoints for v in (point.x, point.y)),
     ]
     if not all(map(math.isfinite, numbers)):
-        raise ValidationFailed(f"{name[:100]}: an object '{thing.label[:60]}' is nowhere: NaN.")
+        raise ValidationFailed(
+            f"{name[:100]}: an object '{thing.label[:60]}' has a NaN or infinite coordinate."
+        )
     box = None
     if thing.box is not None:
         x1, y1, x2, y2 = thing.box
@@ -84,13 +86,13 @@ def _object(thing: Annotation, name: str, size: tuple[int, int]) -> Annotation:
 
 
 def _place(thing: Annotation) -> str:
-    """Which object it is: by the tool's id, and where it lies."""
-    known = f" (region {thing.id[:40]!r})" if thing.id else ""
-    return f": {', '.join(f'{value:g}' for value in thing.bounds or ())}{known}"
+    """The object's bounds and the tool's id, for a message."""
+    region = f" (region {thing.id[:40]!r})" if thing.id else ""
+    return f": {', '.join(f'{value:g}' for value in thing.bounds or ())}{region}"
 
 
 def _clipped(parts: Sequence[AnnotationPart], size: tuple[int, int]) -> tuple[AnnotationPart, ...]:
-    """What of them lies in the image."""
+    """The parts, cut at the edges of the image."""
     kept = []
     for part in parts:
         if outline := _clip(part.outline, size):

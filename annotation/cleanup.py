@@ -1,4 +1,4 @@
-"""What batch annotations leave that were cancelled, failed, or never begun."""
+"""Deletes what batch annotations leave behind that were cancelled, failed, or never queued."""
 
 from __future__ import annotations
 
@@ -8,39 +8,33 @@ import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from sqlalchemy import select
-
-from annotation.recipe import SOURCE
-from annotation.store import AnnotatedDataset, AnnotatedDatasets
+from annotation.store import AnnotatedDatasets
 from dataset.store import CARD
 from jobs.store import JobStore
 from settings import Settings
 
-UPLOADED = "pictures-"  # how folders of uploaded pictures begin, in VISIONLOOP_HOME/uploads
-YOUNG = 3600.0  # seconds in which a request may still be on its way into the queue
+UPLOAD_PREFIX = "pictures-"  # of folders of uploaded images, in VISIONLOOP_HOME/uploads
+MIN_AGE = 3600.0  # seconds in which a request may still be on its way into the queue
 
 
-def clear_leftovers(store: AnnotatedDatasets, jobs: JobStore, settings: Settings) -> None:
-    """Remove data sets without a card and uploaded pictures that no live job names."""
+def delete_leftovers(store: AnnotatedDatasets, jobs: JobStore, settings: Settings) -> None:
+    """Delete datasets without a card and uploaded images that no unfinished job names."""
     recipes = [job.recipe for job in jobs.list("annotation", "queued", "running", "stopping")]
     needed = {recipe.get("dataset_id") for recipe in recipes}
-    latest = (datetime.now(UTC) - timedelta(seconds=YOUNG)).isoformat(timespec="milliseconds")
-    row = AnnotatedDataset
-    query = select(row.id).where(row.source.startswith(SOURCE), row.created_at <= latest)
-    with store.database.read() as session:
-        made = set(session.scalars(query))
-    for dataset_id in made - needed:
+    latest = (datetime.now(UTC) - timedelta(seconds=MIN_AGE)).isoformat(timespec="milliseconds")
+    for dataset_id in store.batches_before(latest) - needed:
         folder = store.folder(dataset_id)
         if not (folder / CARD).exists() and _is_old(folder):
             shutil.rmtree(folder, ignore_errors=True)
-            store.forget(dataset_id)
+            store.delete(dataset_id)
     used = {str(recipe.get("dataset")) for recipe in recipes}
-    for folder in (settings.paths.uploads).glob(f"{UPLOADED}*"):
+    for folder in settings.paths.uploads.glob(f"{UPLOAD_PREFIX}*"):
         if str(folder) not in used and _is_old(folder):
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def _is_old(folder: Path) -> bool:
+    """Whether a folder is older than MIN_AGE, or is not there."""
     with contextlib.suppress(FileNotFoundError):
-        return time.time() - folder.stat().st_mtime > YOUNG
+        return time.time() - folder.stat().st_mtime > MIN_AGE
     return True

@@ -1,4 +1,4 @@
-"""How far a model's word is taken: scores fall into three bands."""
+"""Confidence bands: accept, review, discard."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ BANDS: tuple[Band, ...] = ("accept", "review", "discard")
 
 
 class Bands(BaseModel):
-    """Where the bands begin.
+    """The lowest scores of the bands.
 
-    What scores `accept` or more is taken as it is, what scores `review` or more is shown to a
-    person, the rest is discarded.
+    Objects with a score of at least `accept` are accepted as they are, those of at least `review`
+    are shown to a person, the others are discarded.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -30,14 +30,13 @@ class Bands(BaseModel):
         return self
 
     def of(self, score: float | None) -> Band:
-        """The band of a score; a person's mark, which has none, is accepted."""
+        """The band of a score; a person's object, which has none, is accepted."""
         if score is None or score >= self.accept:
             return "accept"
         return "review" if score >= self.review else "discard"
 
-    def of_picture(self, scores: Iterable[float | None]) -> Band:
-        """The least sure band among its objects that are shown; of a picture without: `review`,
-        for a model that sees nothing may miss everything."""
-        found = [self.of(score) for score in scores]
-        kept = [band for band in found if band != "discard"]
-        return "accept" if kept and "review" not in kept else "review"
+    def of_image(self, scores: Iterable[float | None]) -> Band:
+        """The band of the least certain object that is shown; of an image without one `review`,
+        because the model may have missed everything."""
+        shown = {self.of(score) for score in scores} - {"discard"}
+        return "accept" if shown == {"accept"} else "review"

@@ -1,8 +1,8 @@
-"""What a person made of pre-labels: accepted, moved, relabelled, added, removed.
+"""What people changed of prelabels: objects accepted, moved, relabelled, added or removed.
 
-Objects are paired by overlap, those of one class first. From the pairs follow precision and
-recall as annotators see them, per class. They flatter a little: who corrects pre-labels leaves
-many as they are that he would have drawn elsewhere himself, and misses what a model missed.
+Objects are paired by overlap, those of one class first. The pairs give precision and recall per
+class as annotators see them. Both are biased upwards: people who correct prelabels leave many
+objects that they would have drawn otherwise, and overlook what the model overlooked.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from formats.geometry import as_outlines, box_iou, fill_parts, overlap
 Kind = Literal["accepted", "moved", "relabelled", "added", "removed"]
 KINDS: tuple[Kind, ...] = ("accepted", "moved", "relabelled", "added", "removed")
 
-PAIRED = 0.5  # IoU from which a pre-label and a mark are the same object
-ACCEPTED = 0.9  # IoU from which it has not been moved
-FRAME = 256  # pixels of the longer side that masks are compared at
+MATCH_IOU = 0.5  # from which a prelabel and a person's object are the same object
+ACCEPTED_IOU = 0.9  # from which the object has not been moved
+MASK_SIDE = 256  # pixels of the longer side that masks are compared at
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What became of one object.
+    """The change of one object.
 
     Attributes:
         kind: One of KINDS.
-        before: The pre-label; None where it was added.
-        after: The person's mark; None where it was removed.
+        before: The prelabel; None where the object was added.
+        after: The person's object; None where it was removed.
         iou: Of the two.
     """
 
@@ -45,7 +45,7 @@ class Change:
 
     @property
     def label(self) -> str:
-        """The class that it counts for: what the person says, else what was said before."""
+        """The class that it counts for: the person's, else the prelabel's."""
         thing = self.after or self.before
         assert thing is not None
         return thing.label
@@ -53,36 +53,52 @@ class Change:
 
 @dataclass
 class CorrectionCounts:
-    """Changes, counted.
+    """Counts of changes.
 
     Attributes:
-        pictures: That were compared.
-        untouched: Of these, where everything was accepted.
+        images: That were compared.
+        untouched: Of these, those in which everything was accepted.
         by_class: Class → kind → count. A relabelled object counts for its new class.
-        lost: Class → pre-labels of it that were relabelled.
+        relabelled_away: Class → prelabels of it that were given another class.
         relabelled: (from, to) → count.
-        scores: Score and whether it was right, of each pre-label.
+        scores: Score of each prelabel, and whether it was right.
     """
 
-    pictures: int = 0
+    images: int = 0
     untouched: int = 0
     by_class: dict[str, Counter[str]] = field(default_factory=dict)
-    lost: Counter[str] = field(default_factory=Counter)
+    relabelled_away: Counter[str] = field(default_factory=Counter)
     relabelled: Counter[tuple[str, str]] = field(default_factory=Counter)
     scores: list[tuple[float, bool]] = field(default_factory=list)
 
+    def update(self, changes: Sequence[Change]) -> None:
+        """Add the changes of one image."""
+        self.images += 1
+        self.untouched += all(change.kind == "accepted" for change in changes)
+        for change in changes:
+            self.by_class.setdefault(change.label, Counter())[change.kind] += 1
+            if change.kind == "relabelled" and change.before and change.after:
+                self.relabelled_away[change.before.label] += 1
+                self.relabelled[change.before.label, change.after.label] += 1
+            if change.before is not None and change.before.score is not None:
+                right = change.kind in ("accepted", "moved")
+                self.scores.append((change.before.score, right))
+
     def to_json(self, bands: Bands | None = None) -> dict[str, Any]:
-        """Counts, precision and recall; with `bands` the precision of each band, too."""
-        every: Counter[str] = sum(self.by_class.values(), Counter())
-        labels = sorted(self.by_class.keys() | self.lost.keys())
+        """Counts, precision and recall; with `bands` also the precision of each band."""
+        total: Counter[str] = sum(self.by_class.values(), Counter())
+        labels = sorted(self.by_class.keys() | self.relabelled_away.keys())
         classes = [
-            {"name": name, **_figures(self.by_class.get(name, Counter()), self.lost[name])}
+            {
+                "name": name,
+                **_metrics(self.by_class.get(name, Counter()), self.relabelled_away[name]),
+            }
             for name in labels
         ]
         found: dict[str, Any] = {
-            "pictures": self.pictures,
+            "pictures": self.images,
             "untouched": self.untouched,
-            **_figures(every, self.lost.total()),
+            **_metrics(total, self.relabelled_away.total()),
             "classes": classes,
             "relabelled_pairs": [
                 {"from": one, "to": other, "count": count}
@@ -95,57 +111,45 @@ class CorrectionCounts:
 
     @classmethod
     def sum(cls, documents: Iterable[Mapping[str, Any]]) -> CorrectionCounts:
-        """Of what `to_json` wrote, without the scores."""
+        """The sum of what `to_json` wrote, without the scores."""
         total = cls()
         for document in documents:
-            total.pictures += document["pictures"]
+            total.images += document["pictures"]
             total.untouched += document["untouched"]
             for row in document["classes"]:
                 counts = Counter({kind: row[kind] for kind in KINDS})
                 total.by_class.setdefault(row["name"], Counter()).update(counts)
-                total.lost[row["name"]] += row["relabelled_away"]
+                total.relabelled_away[row["name"]] += row["relabelled_away"]
             for pair in document["relabelled_pairs"]:
                 total.relabelled[pair["from"], pair["to"]] += pair["count"]
         return total
 
 
-def compare(before: Annotations, after: Annotations, accepted: float = ACCEPTED) -> list[Change]:
-    """What became of every object of one picture.
+def compare_annotations(
+    before: Annotations, after: Annotations, accepted: float = ACCEPTED_IOU
+) -> list[Change]:
+    """The changes of every object of one image.
 
     Args:
-        before: What the model said.
-        after: What the person says.
-        accepted: IoU from which an object counts as left where it was; its key points must be
-            as near, see `_points`.
+        before: The model's prediction.
+        after: The person's annotations.
+        accepted: IoU from which an object counts as not moved; its keypoints must be as near,
+            see `_keypoint_closeness`.
     """
     placed = [o for o in before.objects if o.bounds], [o for o in after.objects if o.bounds]
-    changes = _of_places(*placed, accepted)
+    changes = _object_changes(*placed, accepted)
     named = [o for o in before.objects if not o.bounds], [o for o in after.objects if not o.bounds]
-    return changes + _of_pictures(*named)
+    return changes + _image_class_changes(*named)
 
 
-def add_up(tally: CorrectionCounts, changes: Sequence[Change]) -> None:
-    """Count the changes of one picture."""
-    tally.pictures += 1
-    tally.untouched += all(change.kind == "accepted" for change in changes)
-    for change in changes:
-        tally.by_class.setdefault(change.label, Counter())[change.kind] += 1
-        if change.kind == "relabelled" and change.before and change.after:
-            tally.lost[change.before.label] += 1
-            tally.relabelled[change.before.label, change.after.label] += 1
-        if change.before is not None and change.before.score is not None:
-            right = change.kind in ("accepted", "moved")
-            tally.scores.append((change.before.score, right))
-
-
-def _figures(counts: Mapping[str, int], lost: int) -> dict[str, Any]:
-    """`lost`: pre-labels of the class that turned out to be of another."""
+def _metrics(counts: Mapping[str, int], relabelled_away: int) -> dict[str, Any]:
+    """Counts of one class with precision and recall; None where nothing was there to count."""
     right = counts.get("accepted", 0) + counts.get("moved", 0)
-    said = right + counts.get("removed", 0) + lost
+    predicted = right + counts.get("removed", 0) + relabelled_away
     true = right + counts.get("relabelled", 0) + counts.get("added", 0)
     return {kind: counts.get(kind, 0) for kind in KINDS} | {
-        "relabelled_away": lost,
-        "precision": round(right / said, 4) if said else None,
+        "relabelled_away": relabelled_away,
+        "precision": round(right / predicted, 4) if predicted else None,
         "recall": round(right / true, 4) if true else None,
     }
 
@@ -156,7 +160,7 @@ def _band(scores: Sequence[tuple[float, bool]], band: str, bands: Bands) -> dict
     return {"band": band, "shown": len(inside), "right": sum(inside), "precision": share}
 
 
-def _of_places(
+def _object_changes(
     before: Sequence[Annotation], after: Sequence[Annotation], accepted: float
 ) -> list[Change]:
     iou = _overlaps(before, after)
@@ -164,14 +168,14 @@ def _of_places(
     changes: list[Change] = []
     pairs = [
         (before[i].label == after[j].label, float(iou[i, j]), i, j)
-        for i, j in np.argwhere(iou >= PAIRED).tolist()
+        for i, j in np.argwhere(iou >= MATCH_IOU).tolist()
     ]
     for same, share, i, j in sorted(pairs, key=lambda pair: (-pair[0], -pair[1], *pair[2:])):
         if i not in free_before or j not in free_after:
             continue
         free_before.discard(i)
         free_after.discard(j)
-        place = min(share, _points(before[i], after[j]))
+        place = min(share, _keypoint_closeness(before[i], after[j]))
         kind: Kind = "relabelled" if not same else "accepted" if place >= accepted else "moved"
         changes.append(Change(kind, before[i], after[j], share))
     changes += [Change("removed", before[i], None) for i in sorted(free_before)]
@@ -179,21 +183,23 @@ def _of_places(
     return changes
 
 
-def _of_pictures(before: Sequence[Annotation], after: Sequence[Annotation]) -> list[Change]:
-    """Classes of the whole picture: the one a model said may have become another."""
-    said, left = {thing.label: thing for thing in before}, {thing.label: thing for thing in after}
-    same = said.keys() & left.keys()
-    changes = [Change("accepted", said[label], left[label], 1.0) for label in sorted(same)]
-    gone = [said[label] for label in said if label not in same]
-    new = [left[label] for label in left if label not in same]
-    pairs = min(len(gone), len(new))
-    changes += [Change("relabelled", *pair) for pair in zip(gone[:pairs], new[:pairs], strict=True)]
-    changes += [Change("removed", thing, None) for thing in gone[pairs:]]
-    return changes + [Change("added", None, thing) for thing in new[pairs:]]
+def _image_class_changes(before: Sequence[Annotation], after: Sequence[Annotation]) -> list[Change]:
+    """Changes of classes of the whole image; one that is replaced counts as relabelled."""
+    old, new = {thing.label: thing for thing in before}, {thing.label: thing for thing in after}
+    same = old.keys() & new.keys()
+    changes = [Change("accepted", old[label], new[label], 1.0) for label in sorted(same)]
+    removed = [old[label] for label in old if label not in same]
+    added = [new[label] for label in new if label not in same]
+    pairs = min(len(removed), len(added))
+    changes += [
+        Change("relabelled", *pair) for pair in zip(removed[:pairs], added[:pairs], strict=True)
+    ]
+    changes += [Change("removed", thing, None) for thing in removed[pairs:]]
+    return changes + [Change("added", None, thing) for thing in added[pairs:]]
 
 
 def _overlaps(before: Sequence[Annotation], after: Sequence[Annotation]) -> np.ndarray:
-    """IoU (m, n): of masks where both have one, else of boxes."""
+    """IoU (m, n) of the objects: of masks where both have one, else of boxes."""
     boxes = [np.array([o.bounds for o in side], np.float32).reshape(-1, 4) for side in
              (before, after)]  # fmt: skip
     iou = box_iou(*boxes)
@@ -204,12 +210,13 @@ def _overlaps(before: Sequence[Annotation], after: Sequence[Annotation]) -> np.n
 
 
 def _mask_iou(one: Annotation, other: Annotation) -> float:
-    """Both drawn into the box around them, FRAME pixels along its longer side."""
+    """IoU of two masks, drawn into the box around both with MASK_SIDE pixels along its longer
+    side."""
     assert one.bounds is not None
     assert other.bounds is not None
     low = np.minimum(one.bounds[:2], other.bounds[:2]).astype(np.float32)
     high = np.maximum(one.bounds[2:], other.bounds[2:]).astype(np.float32)
-    scale = np.float32(FRAME / max(float((high - low).max()), 1e-6))
+    scale = np.float32(MASK_SIDE / max(float((high - low).max()), 1e-6))
     width, height = (int(v) + 1 for v in np.ceil((high - low) * scale))
     masks = []
     for thing in (one, other):
@@ -223,9 +230,9 @@ def _mask_iou(one: Annotation, other: Annotation) -> float:
     return overlap(*masks)
 
 
-def _points(one: Annotation, other: Annotation) -> float:
-    """How near the key points are: one minus the farthest distance between two of a name, in
-    diagonals of the box. 1 where there are none, 0 where one side has others."""
+def _keypoint_closeness(one: Annotation, other: Annotation) -> float:
+    """One minus the largest distance between keypoints of one name, in diagonals of the box.
+    1 where neither object has keypoints, 0 where their names differ."""
     here = {p.name: p for p in one.keypoints if p.visibility}
     there = {p.name: p for p in other.keypoints if p.visibility}
     if not here and not there:

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from xml.sax.saxutils import quoteattr
 
-from annotation.pictures import PERSON, ImageRecord
+from annotation.image_records import PERSON, ImageRecord
 from annotation.revision_builder import held_out
 from dataset.task_forms import describe, fitting, folder_name
 from errors import ValidationFailed

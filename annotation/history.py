@@ -1,4 +1,4 @@
-"""The revisions of data sets of every kind: uploads, batch annotations, tools' projects."""
+"""The revisions of datasets of every kind: uploads, batch annotations, tools' projects."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from pathlib import Path
 from typing import Any
 
 from annotation.confidence_bands import Bands
-from annotation.diff import ACCEPTED, KINDS, Change, CorrectionCounts, add_up, compare
+from annotation.diff import ACCEPTED_IOU, KINDS, Change, CorrectionCounts, compare_annotations
 from annotation.export import Exported
-from annotation.originals import originals, point_names
-from annotation.pictures import ImageRecord
-from annotation.revision_records import marks_of, records
+from annotation.image_records import ImageRecord
+from annotation.originals import keypoint_names, originals
+from annotation.revision_records import for_task, read_records
 from dataset.revisions import Revision, get_revision, list_revisions
 from dataset.store import FIRST_CARD, DatasetStore
 from errors import NotFound
 from formats.annotations import Annotations
 
-CHANGED = 200  # pictures that a diff tells about
+MAX_CHANGED = 200  # images that a diff lists
 
 
 def is_upload(datasets: DatasetStore, dataset_id: str) -> bool:
-    """Whether it has a revision 0: what was uploaded. Raises DatasetNotFound."""
+    """Whether a dataset has a revision 0, which is what was uploaded. Raises DatasetNotFound."""
     card = datasets.get(dataset_id)
     return "revision" not in card or (datasets.folder / dataset_id / FIRST_CARD).exists()
 
 
 def newest(datasets: DatasetStore, dataset_id: str) -> int:
-    """The number of its newest revision. Raises DatasetNotFound, NotFound."""
+    """The number of a dataset's newest revision. Raises DatasetNotFound, NotFound."""
     card = datasets.get(dataset_id)
     if "revision" not in card:
         return 0
@@ -38,19 +38,19 @@ def newest(datasets: DatasetStore, dataset_id: str) -> int:
 
 
 def exported(datasets: DatasetStore, dataset_id: str, number: int) -> Exported:
-    """Everything that a revision says. Reads all of it; call it off the event loop.
+    """A revision, with the records of all its images. Reads them; call it off the event loop.
 
     Raises:
-        DatasetNotFound, NotFound: There is no such data set or revision.
+        DatasetNotFound, NotFound: There is no such dataset or revision.
     """
     if number == 0 and is_upload(datasets, dataset_id):
         dataset = datasets.open(f"{dataset_id}@0")
         found = list(originals(dataset))
-        return Exported(dataset.task, dataset.names, point_names(dataset), found)
+        return Exported(dataset.task, dataset.names, keypoint_names(dataset), found)
     folder = datasets.folder / dataset_id
     revision = get_revision(folder, number)
-    pictures = list(records(folder, number))
-    return Exported(revision.task, revision.names, revision.keypoint_names, pictures)
+    found = list(read_records(folder, number))
+    return Exported(revision.task, revision.names, revision.keypoint_names, found)
 
 
 def diff(
@@ -58,77 +58,81 @@ def diff(
     dataset_id: str,
     number: int,
     *,
-    accepted: float = ACCEPTED,
+    accepted: float = ACCEPTED_IOU,
     bands: Bands | None = None,
     against: int | None = None,
 ) -> dict[str, Any]:
-    """What people made of what was said before them, by who said it.
+    """What people changed of the annotations that they replaced, by the source of these.
 
     Args:
-        datasets: Has the data set.
-        dataset_id, number: The revision.
-        accepted: See `annotation_diff.compare`.
-        bands: Of the pre-labels, where they have some.
-        against: Compare with all that another revision says.
+        datasets: Has the dataset.
+        dataset_id: The dataset's.
+        number: The revision's.
+        accepted: See `annotation.diff.compare_annotations`.
+        bands: Of the prelabels, where they have some.
+        against: Compare with all annotations of another revision.
 
     Raises:
-        DatasetNotFound, NotFound: There is no such data set or revision.
+        DatasetNotFound, NotFound: There is no such dataset or revision.
     """
     folder = datasets.folder / dataset_id
     datasets.get(dataset_id)
     task = get_revision(folder, number).task
     if against is not None:
-        other = {p.content: p.annotations for p in exported(datasets, dataset_id, against).pictures}
-        pairs = _against(records(folder, number), other, f"revision {against}")
+        found = exported(datasets, dataset_id, against).pictures
+        other = {record.content: record.annotations for record in found}
+        pairs = _against(read_records(folder, number), other, f"revision {against}")
     else:
         pairs = (
-            (picture, picture.before, picture.before_by)
-            for picture in records(folder, number)
-            if picture.before is not None
+            (record, record.before, record.before_by)
+            for record in read_records(folder, number)
+            if record.before is not None
         )
-    tallies: dict[str, CorrectionCounts] = {}
+    by_source: dict[str, CorrectionCounts] = {}
     changed: list[dict[str, Any]] = []
     count = 0
-    for picture, before, by in pairs:
-        changes = compare(marks_of(before, task), marks_of(picture.annotations, task), accepted)
-        add_up(tallies.setdefault(by, CorrectionCounts()), changes)
+    for record, before, by in pairs:
+        after = for_task(record.annotations, task)
+        changes = compare_annotations(for_task(before, task), after, accepted)
+        by_source.setdefault(by, CorrectionCounts()).update(changes)
         if any(change.kind != "accepted" for change in changes):
             count += 1
-            if len(changed) < CHANGED:
-                changed.append(_row(picture, by, changes))
+            if len(changed) < MAX_CHANGED:
+                changed.append(_row(record, by, changes))
     return {
         "dataset_id": dataset_id,
         "revision": number,
         "accepted_iou": accepted,
-        "compared": [{"before": by} | tally.to_json(bands) for by, tally in tallies.items()],
+        "compared": [{"before": by} | counts.to_json(bands) for by, counts in by_source.items()],
         "changed_count": count,
         "changed": changed,
     }
 
 
 def _against(
-    pictures: Iterable[ImageRecord], other: Mapping[str, Annotations], name: str
+    records: Iterable[ImageRecord], other: Mapping[str, Annotations], name: str
 ) -> Iterable[tuple[ImageRecord, Annotations, str]]:
-    for picture in pictures:
-        found = picture.annotations
+    """Each record with the annotations that another revision has of its image."""
+    for record in records:
+        found = record.annotations
         empty = Annotations(found.image, found.width, found.height)
-        yield picture, other.get(picture.content, empty), name
+        yield record, other.get(record.content, empty), name
 
 
-def _row(picture: ImageRecord, by: str, changes: list[Change]) -> dict[str, Any]:
+def _row(record: ImageRecord, by: str, changes: list[Change]) -> dict[str, Any]:
     counts: dict[str, Any] = {
         kind: sum(change.kind == kind for change in changes) for kind in KINDS
     }
     return {
-        "image": picture.name or picture.file.name,
-        "content": picture.content,
+        "image": record.name or record.file.name,
+        "content": record.content,
         "before": by,
         **counts,
     }
 
 
 def revision_rows(datasets: DatasetStore, dataset_id: str) -> list[dict[str, Any]]:
-    """The revisions as they are listed, the newest first; of an upload 0 is the last one."""
+    """A dataset's revisions as they are listed, the newest first; revision 0 of an upload last."""
     card = datasets.get(dataset_id)
     folder: Path = datasets.folder / dataset_id
     rows = [revision_row(dataset_id, revision) for revision in list_revisions(folder)]
@@ -151,6 +155,7 @@ def revision_rows(datasets: DatasetStore, dataset_id: str) -> list[dict[str, Any
 
 
 def revision_row(dataset_id: str, revision: Revision) -> dict[str, Any]:
+    """A revision as it is listed."""
     names = ("created_at", "task", "pictures", "annotated", "to_review", "objects", "kept")
     return {
         "revision": revision.number,

@@ -1,6 +1,6 @@
-"""Pre-labels for a whole folder, as a job: a data set that people then correct.
+"""The batch annotation job: prelabels a folder of images into a dataset that people then correct.
 
-What is done is a row per picture, so a job that was killed goes on with the next one.
+Each image that is done is a row in the store, so a job that was killed resumes with the next one.
 """
 
 from __future__ import annotations
@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from annotation.confidence_bands import BANDS
-from annotation.pictures import PRELABEL_RANK
-from annotation.prelabeller import Labelled, Labeller
-from annotation.priority import Doubt, doubt_of, look_of, pack
-from annotation.recipe import AnnotationRecipe, pictures
-from annotation.review_queue import first_words
+from annotation.image_records import PRELABEL_RANK
+from annotation.prelabeller import PrelabelledImage, Prelabeller
+from annotation.priority import Uncertainty, descriptor_of, pack, uncertainty_of
+from annotation.recipe import AnnotationRecipe, list_images
 from annotation.revision_builder import build
-from annotation.store import AnnotatedDatasets, AnnotationEntry
+from annotation.store import AnnotatedDatasets, AnnotationEntry, image_entry
 from dataset.store import CARD
 from errors import DatasetInvalid, VisionLoopError
 from formats.annotation_tools import TOOLS
@@ -31,49 +30,51 @@ from models_store.versions import ModelVersion
 if TYPE_CHECKING:
     from jobs.handle import JobHandle
 
-CHECKPOINT = 2.0  # seconds between two notes of how far the job is
-NAMED = 100  # problems that are told one by one
-BIGGEST = 512 * 2**20  # bytes of one picture
+CHECKPOINT_INTERVAL = 2.0  # seconds between two reports of progress
+MAX_PROBLEMS = 100  # that are listed
+MAX_IMAGE_BYTES = 512 * 2**20
 
 
 @dataclass
 class PrelabelCounts:
-    """What a job has done, for its log and the data set's card.
+    """Counts of prelabels, for the job's log and the dataset's card.
 
     Attributes:
-        pictures: With pre-labels, each content once.
-        twins: Files that have the content of another.
+        images: With prelabels, each content once.
+        duplicates: Files with the content of another.
         objects: Band → class → count.
-        by_band: Pictures whose least sure object is of it.
-        problems: Picture → why it was left out.
+        by_band: Band → images whose least certain object is in it.
+        problems: Name of an image → why it was skipped.
     """
 
-    pictures: int = 0
-    twins: int = 0
+    images: int = 0
+    duplicates: int = 0
     objects: dict[str, Counter[str]] = field(default_factory=lambda: {b: Counter() for b in BANDS})
     by_band: Counter[str] = field(default_factory=Counter)
     problems: dict[str, str] = field(default_factory=dict)
 
-    def add(self, found: Annotations, discarded: dict[str, int], recipe: AnnotationRecipe) -> None:
-        """Count one picture."""
-        self.pictures += 1
-        self.by_band[recipe.bands.of_picture(thing.score for thing in found.objects)] += 1
+    def update(
+        self, found: Annotations, discarded: dict[str, int], recipe: AnnotationRecipe
+    ) -> None:
+        """Add one image."""
+        self.images += 1
+        self.by_band[recipe.bands.of_image(thing.score for thing in found.objects)] += 1
         for thing in found.objects:
             self.objects[recipe.bands.of(thing.score)][thing.label] += 1
         self.objects["discard"].update(discarded)
 
     def totals(self) -> dict[str, float]:
-        """For the job's metrics."""
+        """The job's metrics."""
         counts = {f"objects_{band}": self.objects[band].total() for band in BANDS}
-        pictures = {f"pictures_{band}": self.by_band[band] for band in BANDS[:2]}
-        every = {"pictures": self.pictures, "problems": len(self.problems)}
-        return {name: float(value) for name, value in (every | pictures | counts).items()}
+        images = {f"pictures_{band}": self.by_band[band] for band in BANDS[:2]}
+        total = {"pictures": self.images, "problems": len(self.problems)}
+        return {name: float(value) for name, value in (total | images | counts).items()}
 
     def to_json(self) -> dict[str, Any]:
         names = sorted({name for counts in self.objects.values() for name in counts})
         return {
-            "pictures": self.pictures,
-            "twins": self.twins,
+            "pictures": self.images,
+            "twins": self.duplicates,
             "pictures_by_band": {band: self.by_band[band] for band in BANDS[:2]},
             "classes": [
                 {"name": name} | {band: self.objects[band][name] for band in BANDS}
@@ -82,30 +83,31 @@ class PrelabelCounts:
             "problem_count": len(self.problems),
             "problems": [
                 {"image": name, "reason": reason}
-                for name, reason in list(self.problems.items())[:NAMED]
+                for name, reason in list(self.problems.items())[:MAX_PROBLEMS]
             ],
         }
 
 
 def run_annotation(recipe: AnnotationRecipe, job: JobHandle, registry: Registry) -> None:
-    """Do what a recipe says, from where an earlier attempt was ended.
+    """Run a batch annotation, resuming an earlier attempt.
 
     Raises:
-        ModelNotFound, DatasetNotFound, Forbidden: The model or the pictures are gone.
-        DatasetInvalid: No picture could be read.
-        JobCancelled: A stop was asked for.
+        ModelNotFound, DatasetNotFound, Forbidden: The model or the images were deleted, or may
+            no longer be read.
+        DatasetInvalid: No image could be read.
+        JobCancelled: The job was cancelled.
     """
     version = registry.get(recipe.model_id)
     store = AnnotatedDatasets(registry.database)
     if not (store.folder(recipe.dataset_id) / CARD).exists():
-        figures = _Annotating(recipe, job, version, store, registry).run()
-        _finish(recipe, job, version, store, figures)
+        counts = _BatchAnnotation(recipe, job, version, store, registry).run()
+        _finish(recipe, job, version, store, counts)
     if recipe.temporary:
         shutil.rmtree(recipe.dataset, ignore_errors=True)
 
 
-class _Annotating:
-    """The pictures one by one."""
+class _BatchAnnotation:
+    """Prelabels the images one by one."""
 
     def __init__(
         self,
@@ -117,8 +119,8 @@ class _Annotating:
     ) -> None:
         self.recipe, self.job, self.version, self.store = recipe, job, version, store
         self.settings = registry.settings
-        self.figures = PrelabelCounts()
-        self.labeller = Labeller(
+        self.counts = PrelabelCounts()
+        self.prelabeller = Prelabeller(
             version.path,
             registry.settings,
             confidence=recipe.confidence,
@@ -128,74 +130,73 @@ class _Annotating:
         )
 
     def run(self) -> PrelabelCounts:
+        """Prelabel the images that no earlier attempt has prelabelled; the counts of all."""
         recipe, job = self.recipe, self.job
-        listed = list(pictures(Path(recipe.dataset), self.settings, recipe.temporary))
-        done = self._done()
+        listed = list(list_images(Path(recipe.dataset), self.settings, recipe.temporary))
+        done = self.store.prelabelled(recipe.dataset_id)
         seen: set[str] = set()
-        job.log(f"{len(listed)} pictures by {self.version.id} on {self.labeller.engine.backend}.")
+        backend = self.prelabeller.engine.backend
+        job.log(f"{len(listed)} images, annotated by {self.version.id} on {backend}.")
         if done:
-            job.log(f"{len(done)} of them are done already.")
-        noted = time.monotonic()
+            job.log(f"{len(done)} of them were done before.")
+        reported = time.monotonic()
         for number, (path, name, split) in enumerate(listed):
-            job.advance(number / len(listed), self.figures.totals())
+            job.advance(number / len(listed), self.counts.totals())
             job.check()
             try:
                 data = _read(path)
                 content = sha256(data).hexdigest()
-                entry = done[content] = done.get(content) or self._label(data, name, split)
+                entry = done[content] = done.get(content) or self._prelabel(data, name, split)
                 self._count(entry, seen)
             except (VisionLoopError, OSError) as error:
                 self._problem(name, error)
-            if time.monotonic() - noted >= CHECKPOINT:
-                noted = time.monotonic()
+            if time.monotonic() - reported >= CHECKPOINT_INTERVAL:
+                reported = time.monotonic()
                 job.checkpointed(0, batch=number + 1)
-        job.advance(1.0, self.figures.totals())
-        return self.figures
+        job.advance(1.0, self.counts.totals())
+        return self.counts
 
-    def _done(self) -> dict[str, AnnotationEntry]:
-        rows = first_words(self.store, self.recipe.dataset_id)
-        return {row.content: row for row in rows if row.content}
-
-    def _label(self, data: bytes, name: str, split: str) -> AnnotationEntry:
-        labelled = self.labeller.label(data)
+    def _prelabel(self, data: bytes, name: str, split: str) -> AnnotationEntry:
+        """Prelabel an image, and store it with its annotations."""
+        image = self.prelabeller.prelabel(data)
         bands = self.recipe.bands
-        every = labelled.prediction.to_annotations(name)
+        every = image.prediction.to_annotations(name)
         found = every.above(bands.review)
         below = Counter(
             o.label for o in every.objects if o.score is not None and o.score < bands.review
         )
         content, suffix = self.store.keep(self.recipe.dataset_id, data)
-        entry = AnnotationEntry(
-            key=f"model:{content}",
+        entry = image_entry(
+            "model",
+            content,
+            suffix,
+            found,
             rank=PRELABEL_RANK,
             document={
                 "by": self.version.id,
                 "name": name,
                 "split": split,
                 "discarded": dict(below),
-                **_worth(labelled, doubt_of(labelled.prediction, bands)),
+                **_queue_values(image, uncertainty_of(image.prediction, bands)),
             },
-            content=content,
-            suffix=suffix,
-            annotations=found.to_json(),
         )
-        self.store.add_first(self.recipe.dataset_id, [entry])
+        self.store.add_prelabels(self.recipe.dataset_id, [entry])
         return entry
 
     def _count(self, entry: AnnotationEntry, seen: set[str]) -> None:
         assert entry.content is not None
         if entry.content in seen:
-            self.figures.twins += 1
+            self.counts.duplicates += 1
             return
         seen.add(entry.content)
         found = Annotations.from_json(entry.annotations or {})
-        self.figures.add(found, entry.document["discarded"], self.recipe)
+        self.counts.update(found, entry.document["discarded"], self.recipe)
 
     def _problem(self, name: str, error: Exception) -> None:
-        reason = str(error) if isinstance(error, VisionLoopError) else "It cannot be read."
-        self.figures.problems[name] = reason
-        if len(self.figures.problems) <= NAMED:
-            self.job.log(f"Left out: {name}: {reason}")
+        reason = str(error) if isinstance(error, VisionLoopError) else "The file cannot be read."
+        self.counts.problems[name] = reason
+        if len(self.counts.problems) <= MAX_PROBLEMS:
+            self.job.log(f"Skipped {name}: {reason}")
 
 
 def _finish(
@@ -203,47 +204,47 @@ def _finish(
     job: JobHandle,
     version: ModelVersion,
     store: AnnotatedDatasets,
-    figures: PrelabelCounts,
+    counts: PrelabelCounts,
 ) -> None:
-    """The first revision, and the card by which the data set is found."""
-    if not figures.pictures:
-        first = next(iter(figures.problems.items()), ("", "there are none"))
-        raise DatasetInvalid(f"No picture could be read: {': '.join(first)}")
+    """Build the first revision, with the card by which the dataset is found."""
+    if not counts.images:
+        first = next(iter(counts.problems.items()), ("", "there are none"))
+        raise DatasetInvalid(f"No image could be read: {': '.join(first)}")
     known = version.description
     dataset = store.get(recipe.dataset_id)
-    more = {"annotation": {"model_id": version.id, "job_id": job.id, **figures.to_json()}}
+    result = {"model_id": version.id, "job_id": job.id, **counts.to_json()}
     build(
         store,
-        store.ensure(dataset.source, dataset.name, more),
+        store.ensure(dataset.source, dataset.name, {"annotation": result}, "batch"),
         task=recipe.task,
         names=known.names,
         keypoint_names=known.keypoint_names or (),
         keep=True,
     )
-    bands = figures.by_band
+    bands = counts.by_band
     job.log(
-        f"{figures.pictures} pictures: {bands['accept']} accepted, {bands['review']} to review; "
-        f"{len(figures.problems)} could not be read, {figures.twins} were copies of others."
+        f"{counts.images} images: {bands['accept']} accepted, {bands['review']} to review; "
+        f"{len(counts.problems)} could not be read, {counts.duplicates} are copies of others."
     )
-    for row in figures.to_json()["classes"]:
-        counts = ", ".join(f"{band} {row[band]}" for band in BANDS)
-        job.log(f"{row['name']}: {counts}.")
-    job.log(f"The data set is {recipe.dataset_id}.")
+    for row in result["classes"]:
+        by_band = ", ".join(f"{band} {row[band]}" for band in BANDS)
+        job.log(f"{row['name']}: {by_band}.")
+    job.log(f"Dataset: {recipe.dataset_id}.")
 
 
-def _worth(labelled: Labelled, doubt: Doubt) -> dict[str, Any]:
-    """What the queue orders pictures by."""
+def _queue_values(image: PrelabelledImage, uncertainty: Uncertainty) -> dict[str, Any]:
+    """What the queue orders images by."""
     return {
-        "doubt": doubt.value,
-        "shown": doubt.shown,
-        "review": doubt.review,
-        "below": doubt.discarded,
-        "reason": doubt.reason,
-        "look": pack(look_of(labelled.pixels)),
+        "doubt": uncertainty.value,
+        "shown": uncertainty.shown,
+        "review": uncertainty.review,
+        "below": uncertainty.discarded,
+        "reason": uncertainty.reason,
+        "look": pack(descriptor_of(image.pixels)),
     }
 
 
 def _read(path: Path) -> bytes:
-    if path.stat().st_size > BIGGEST:
-        raise DatasetInvalid(f"The file is over {BIGGEST // 2**20} MiB.")
+    if path.stat().st_size > MAX_IMAGE_BYTES:
+        raise DatasetInvalid(f"The file is larger than {MAX_IMAGE_BYTES // 2**20} MiB.")
     return path.read_bytes()

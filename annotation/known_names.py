@@ -1,4 +1,4 @@
-"""Class names as people and tools write them, and the names that a data set has."""
+"""Class names as people and tools write them, mapped to the names that a dataset has."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from formats.annotations import Annotations
 
 
 def tidy(name: str) -> str:
-    """Without spaces around it, accents in one form: what nobody sees tells no classes apart."""
+    """A class name without spaces around it, in Unicode's composed form (NFC)."""
     return unicodedata.normalize("NFC", name).strip()
 
 
 def with_known_names(found: Annotations, names: Sequence[str]) -> Annotations:
-    """With the data set's names where they differ in what nobody sees; others are made tidy."""
+    """Annotations with the dataset's own spelling of class names; other names are made tidy.
+
+    Names that differ only in what `tidy` removes are one class: nobody can see a difference.
+    """
     known = {tidy(name): name for name in reversed(names)}
     objects = tuple(
         thing

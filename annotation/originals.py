@@ -1,22 +1,26 @@
-"""What an uploaded data set says of its pictures, as annotations."""
+"""The annotations of an uploaded dataset, and the annotated dataset that grows from it."""
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from filelock import FileLock
 
-from annotation.pictures import ORIGINAL, ORIGINAL_RANK, PRELABEL_RANK, ImageRecord
-from annotation.store import PICTURES, AnnotatedDataset, AnnotatedDatasets
-from annotation.store import AnnotationEntry as Entry
+from annotation.image_records import ORIGINAL, ORIGINAL_RANK, PRELABEL_RANK, ImageRecord
+from annotation.store import (
+    AnnotatedDataset,
+    AnnotatedDatasets,
+    AnnotationEntry,
+    image_entry,
+    upload_source,
+)
 from dataset.dataset import Dataset
 from dataset.label_files import LabelRow
 from dataset.store import CARD, FIRST_CARD, DatasetStore
+from files import link_or_copy
 from formats.annotations import (
     ABSENT,
     OCCLUDED,
@@ -28,14 +32,17 @@ from formats.annotations import (
 )
 from formats.geometry import unbridge
 
-SOURCE = "upload:"  # of the row by which an upload grows, and then its id
-# Of an image without any annotation: it waits for a person in the queue, and does not train
-UNSEEN = {"doubt": 1.0, "review": 0, "reason": "not annotated yet", "look": ""}
+# The document of an image without any annotation: it waits in the queue, and does not train
+NOT_ANNOTATED = {"doubt": 1.0, "review": 0, "reason": "not annotated yet", "look": ""}
 HELD_OUT_FIRST = ("val", "test", "train")  # so that a copy in train does not leak
+LOCK_TIMEOUT = 300.0  # seconds that one process waits for another that adopts the same upload
 
 
 def originals(dataset: Dataset) -> Iterator[ImageRecord]:
-    """Every readable picture with its labels, each content once. Looks at the pictures."""
+    """A record of each readable image with its labels, each content once.
+
+    Reads the images and label files.
+    """
     seen: set[str] = set()
     for split in HELD_OUT_FIRST:
         for image in dataset.scan().splits.get(split, ()):
@@ -55,59 +62,59 @@ def originals(dataset: Dataset) -> Iterator[ImageRecord]:
             yield ImageRecord(known.digest, image, found, name, "", ORIGINAL, trains=False)
 
 
-def _name(dataset: Dataset, image: Path) -> str:
-    inside = image.is_relative_to(dataset.root)
-    return image.relative_to(dataset.root).as_posix() if inside else image.name
-
-
-def point_names(dataset: Dataset) -> tuple[str, ...]:
-    """The key points' names, or their numbers; empty where there are none."""
+def keypoint_names(dataset: Dataset) -> tuple[str, ...]:
+    """The names of the dataset's keypoints, or their numbers; empty where it has none."""
     if dataset.keypoints is None:
         return ()
     return dataset.keypoints.labels
 
 
 def adopt(store: AnnotatedDatasets, datasets: DatasetStore, dataset_id: str) -> AnnotatedDataset:
-    """The row by which an upload grows, made where there is none; its files stay untouched."""
+    """The annotated dataset of an upload, made where there is none; the upload's files stay as
+    they are.
+
+    Raises:
+        DatasetNotFound: No dataset has this id.
+    """
     folder = datasets.folder / dataset_id
-    with FileLock(datasets.folder / f".{dataset_id}.adopt.lock", timeout=300):
-        found = store.find(f"{SOURCE}{dataset_id}")
+    lock = datasets.folder / f".{dataset_id}.adopt.lock"
+    with FileLock(lock, timeout=LOCK_TIMEOUT):
+        found = store.find(upload_source(dataset_id))
         if found is not None:
             return found
         card = datasets.get(dataset_id)
         dataset = datasets.open(dataset_id)
-        rows = [_row(store, dataset_id, picture) for picture in originals(dataset)]
+        entries = [_entry(store, dataset_id, record) for record in originals(dataset)]
         if not (folder / FIRST_CARD).exists():
             shutil.copyfile(folder / CARD, folder / FIRST_CARD)
         options = {
             "names": list(dataset.names),
-            "keypoint_names": list(point_names(dataset)),
+            "keypoint_names": list(keypoint_names(dataset)),
             "task": dataset.task,
         }
-        source = f"{SOURCE}{dataset_id}"
-        return store.ensure_with(source, card["name"], options, dataset_id, rows)
+        return store.create_upload(dataset_id, card["name"], options, entries)
 
 
-def _row(store: AnnotatedDatasets, dataset_id: str, picture: ImageRecord) -> Entry:
-    suffix = picture.file.suffix.lower()
-    target = store.file(dataset_id, picture.content, suffix)
+def _name(dataset: Dataset, image: Path) -> str:
+    inside = image.is_relative_to(dataset.root)
+    return image.relative_to(dataset.root).as_posix() if inside else image.name
+
+
+def _entry(store: AnnotatedDatasets, dataset_id: str, record: ImageRecord) -> AnnotationEntry:
+    """The entry of an image, whose file is linked into the annotated dataset."""
+    suffix = record.file.suffix.lower()
+    target = store.file(dataset_id, record.content, suffix)
     target.parent.mkdir(parents=True, exist_ok=True)
-    assert target.parent.name == PICTURES
-    with suppress(FileExistsError):
-        try:
-            os.link(picture.file.resolve(), target)
-        except FileExistsError:
-            raise
-        except OSError:  # a file system without them
-            shutil.copyfile(picture.file, target)
-    return Entry(
-        key=f"original:{picture.content}",
-        rank=ORIGINAL_RANK if picture.trains else PRELABEL_RANK,
-        document={"by": ORIGINAL, "name": picture.name, "split": picture.split}
-        | ({} if picture.trains else UNSEEN),
-        content=picture.content,
-        suffix=suffix,
-        annotations=picture.annotations.to_json(),
+    if not target.exists():  # content names the file, so what is there is the same
+        link_or_copy(record.file.resolve(), target)
+    document = {"by": ORIGINAL, "name": record.name, "split": record.split}
+    return image_entry(
+        "original",
+        record.content,
+        suffix,
+        record.annotations,
+        rank=ORIGINAL_RANK if record.trains else PRELABEL_RANK,
+        document=document if record.trains else document | NOT_ANNOTATED,
     )
 
 
@@ -120,6 +127,7 @@ def _annotations(dataset: Dataset, image: Path, name: str, size: tuple[int, int]
 
 
 def _object(dataset: Dataset, row: LabelRow, size: tuple[int, int]) -> Annotation:
+    """The object of a label file's row; rows are fractions of the image's size, objects pixels."""
     (width, height), values = size, row.values
     label = dataset.names[row.cls]
     if dataset.task == "segment":
@@ -132,9 +140,12 @@ def _object(dataset: Dataset, row: LabelRow, size: tuple[int, int]) -> Annotatio
         return Annotation(label, box=box)
     numbers = dataset.keypoints.shape[1]
     points = []
-    for name, start in zip(point_names(dataset), range(4, len(values), numbers), strict=True):
+    for name, start in zip(keypoint_names(dataset), range(4, len(values), numbers), strict=True):
         px, py, *stated = values[start : start + numbers]
-        there = int(stated[0]) if stated else VISIBLE if px >= 0 and py >= 0 else ABSENT
-        here = Keypoint(name, px * width, py * height, min(max(there, OCCLUDED), VISIBLE))
-        points.append(here if there else Keypoint(name, visibility=ABSENT))
+        visibility = int(stated[0]) if stated else VISIBLE if px >= 0 and py >= 0 else ABSENT
+        if visibility:
+            visibility = min(max(visibility, OCCLUDED), VISIBLE)
+            points.append(Keypoint(name, px * width, py * height, visibility))
+        else:
+            points.append(Keypoint(name, visibility=ABSENT))
     return Annotation(label, box=box, keypoints=tuple(points))

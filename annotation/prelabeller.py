@@ -1,4 +1,4 @@
-"""Pre-labels of one picture after the other, with the engine that serves the model."""
+"""Prelabels images one after the other, with the engine that serves the model."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from inference.prediction import Prediction
 from inference.preprocess import prepare
 from settings import Settings
 
-TOGETHER = 8  # views of one picture that a GPU looks at in one go
+BATCH = 8  # views of one image in a batch, where the engine takes batches
 
 
 @dataclass(frozen=True)
-class Labelled:
-    """A picture (h, w, 3), and what the model sees in it."""
+class PrelabelledImage:
+    """An image (h, w, 3) in RGB, and the model's prediction."""
 
     pixels: Pixels
     prediction: Prediction
 
 
-class Labeller:
-    """The whole device for one picture at a time, which goes the way of `/api/auto_annotate`."""
+class Prelabeller:
+    """Predicts one image at a time on the whole device, as `/api/auto_annotate` does."""
 
     def __init__(
         self,
@@ -39,9 +39,15 @@ class Labeller:
         tiled: int = tiles.AUTO,
         boxes_only: bool = False,
     ) -> None:
-        """Load the model in `folder`; the others as `inference.prediction.InferenceItem` has them.
+        """Load a model.
 
-        `tiled`: along the longer side, AUTO or OFF.
+        Args:
+            folder: The model's.
+            settings: The device and limits.
+            confidence: The lowest score of an object.
+            iou: Of NMS; None: the model's.
+            tiled: Tiles along the longer side, or AUTO or OFF of `inference.tiles`.
+            boxes_only: Reduce masks to their boxes.
         """
         self.engine, self.description = load_engine(folder, settings)
         self.confidence, self.iou = confidence, iou
@@ -49,8 +55,8 @@ class Labeller:
         self.boxes_only = boxes_only
         self._max_pixels = settings.max_pixels
 
-    def label(self, data: bytes) -> Labelled:
-        """What is in a picture, with polygons that a person can edit.
+    def prelabel(self, data: bytes) -> PrelabelledImage:
+        """Predict an image; polygons are simplified so that a person can edit them.
 
         Raises:
             InvalidImage, PayloadTooLarge: It cannot be read, or is too large.
@@ -58,20 +64,20 @@ class Labeller:
         pixels = decode(data, self._max_pixels)
         height, width = pixels.shape[:2]
         views = tiles.views(width, height, self.description.imgsz, self.tiled)
-        size = TOGETHER if self.engine.batched else 1
-        seen: list[Prediction] = []
+        size = BATCH if self.engine.batched else 1
+        predictions: list[Prediction] = []
         for first in range(0, len(views), size):
-            seen += self._look(pixels, views[first : first + size])
+            predictions += self._predict(pixels, views[first : first + size])
         prediction = (
-            tiles.merge(list(zip(views, seen, strict=True)), MAX_DET)
-            if (len(views) > 1)
-            else seen[0]
+            tiles.merge(list(zip(views, predictions, strict=True)), MAX_DET)
+            if len(views) > 1
+            else predictions[0]
         )
         if self.boxes_only:
             prediction = prediction.boxes_only()
-        return Labelled(pixels, prediction.simplified())
+        return PrelabelledImage(pixels, prediction.simplified())
 
-    def _look(self, pixels: Pixels, views: list[tiles.View]) -> list[Prediction]:
+    def _predict(self, pixels: Pixels, views: list[tiles.View]) -> list[Prediction]:
         parts = [np.ascontiguousarray(view.cut(pixels)) for view in views]
         prepared = np.stack([prepare(part, self.description) for part in parts])
         outputs = self.engine.run(prepared, wide=True)

@@ -1,4 +1,4 @@
-"""What models said of pictures that people annotate, so that corrections can be compared."""
+"""The prelabels that tools were given, kept so that corrections can be compared with them."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from database import Base, Database, now
 from formats.annotations import Annotations
 
-LONGEST_NAME = 200
-DAYS = 90  # that an answer is kept; with a person's word it stays for good
-SWEEP = 3600.0  # seconds between looks for older ones
+MAX_NAME = 200
+RETENTION_DAYS = 90  # a human annotation keeps its own copy of the prelabels for good
+CLEANUP_INTERVAL = 3600.0  # seconds between two deletions of expired prelabels
 
 
 class AnnotatedImage(Base):
-    """A picture, known by its content: the same file is the same row."""
+    """An image, identified by its content: the same file is the same row."""
 
     __tablename__ = "annotated_images"
 
     id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
     content: Mapped[str] = mapped_column(String(64), unique=True)  # SHA-256 of the file
-    name: Mapped[str] = mapped_column(String(LONGEST_NAME))
+    name: Mapped[str] = mapped_column(String(MAX_NAME))
     width: Mapped[int]
     height: Mapped[int]
     created_at: Mapped[str] = mapped_column(String(40), default=now)
 
 
 class PrelabelRow(Base):
-    """The newest answer per picture and tool."""
+    """The newest prediction per image and tool."""
 
     __tablename__ = "prelabels"
 
@@ -48,11 +48,11 @@ class PrelabelRow(Base):
 
 
 class PrelabelStore:
-    """Keeps pre-labels; safe to share between threads."""
+    """Stores prelabels; safe to share between threads."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
-        self._sweep_at = 0.0  # by time.monotonic()
+        self._next_cleanup = 0.0  # by time.monotonic()
 
     def add(
         self,
@@ -62,7 +62,15 @@ class PrelabelStore:
         model_id: str,
         confidence: float | None = None,
     ) -> int:
-        """Keep an answer in place of the tool's older one. Returns the picture's id."""
+        """Store a prediction in place of the tool's older one. Returns the image's id.
+
+        Args:
+            image: The file.
+            found: The prediction.
+            tool: The annotation tool that it was made as.
+            model_id: The model's id.
+            confidence: The threshold; None: the model's default.
+        """
         content = sha256(image).hexdigest()
         try:
             return self._add(content, found, tool, model_id, confidence)
@@ -73,46 +81,48 @@ class PrelabelStore:
         self, content: str, found: Annotations, tool: str, model_id: str, confidence: float | None
     ) -> int:
         with self.database.write() as session:
-            self._sweep(session)
-            picture = _picture(session, content)
-            if picture is None:
-                picture = AnnotatedImage(
+            self._delete_expired(session)
+            row = _image(session, content)
+            if row is None:
+                row = AnnotatedImage(
                     content=content,
-                    name=found.image[-LONGEST_NAME:],
+                    name=found.image[-MAX_NAME:],
                     width=found.width,
                     height=found.height,
                 )
-                session.add(picture)
+                session.add(row)
                 session.flush()
-            row = PrelabelRow(
-                image_id=picture.id,
+            prelabel = PrelabelRow(
+                image_id=row.id,
                 tool=tool,
                 model_id=model_id,
                 confidence=confidence,
                 annotations=found.to_json(),
                 created_at=now(),
             )
-            session.merge(row)
-            return picture.id
+            session.merge(prelabel)
+            return row.id
 
-    def _sweep(self, session: Session) -> None:
-        """Drop what is old, once an hour: pictures of a person may be behind it."""
-        if time.monotonic() < self._sweep_at:
+    def _delete_expired(self, session: Session) -> None:
+        """Delete what is past its retention, once an hour: it may describe images of people."""
+        if time.monotonic() < self._next_cleanup:
             return
-        self._sweep_at = time.monotonic() + SWEEP
-        oldest = (datetime.now(UTC) - timedelta(days=DAYS)).isoformat(timespec="milliseconds")
+        self._next_cleanup = time.monotonic() + CLEANUP_INTERVAL
+        oldest = (datetime.now(UTC) - timedelta(days=RETENTION_DAYS)).isoformat(
+            timespec="milliseconds"
+        )
         session.execute(delete(PrelabelRow).where(PrelabelRow.created_at < oldest))
         used = select(PrelabelRow.image_id)
         session.execute(delete(AnnotatedImage).where(AnnotatedImage.id.not_in(used)))
 
 
-def said_until(session: Session, content: str, until: str) -> list[dict[str, Any]]:
-    """What models had said of a picture by a time, the newest first.
+def prelabels_until(session: Session, content: str, until: str) -> list[dict[str, Any]]:
+    """The prelabels of an image that were made until a time, the newest first.
 
     Args:
         session: Of the database.
-        content: SHA-256 of the picture's file.
-        until: As `now()` writes it.
+        content: SHA-256 of the image's file.
+        until: As `database.now` writes it.
 
     Returns:
         Per tool `by` (the model's id), `tool`, and `annotations` (Annotations as JSON).
@@ -129,5 +139,5 @@ def said_until(session: Session, content: str, until: str) -> list[dict[str, Any
     ]
 
 
-def _picture(session: Session, content: str) -> AnnotatedImage | None:
+def _image(session: Session, content: str) -> AnnotatedImage | None:
     return session.scalar(select(AnnotatedImage).where(AnnotatedImage.content == content))

@@ -1,12 +1,13 @@
-"""Which picture to annotate next: where the model is least sure, and what is unlike the rest.
+"""The order in which images are annotated: first those the model is least certain about and that
+differ most from the rest (active learning).
 
-The doubt about a picture is the number of corrections to expect if scores were probabilities: a
+The uncertainty of an image is the number of corrections to expect if scores were probabilities: a
 shown object of score s is wrong with 1 - s, a discarded one was right with s (uncertainty
 sampling; Settles, *Active Learning Literature Survey*, 2009). Of a classification it is one minus
-the margin between the two best classes. What is unlike is found by a greedy k-centre walk (Sener
+the margin between the two best classes. Diversity comes from a greedy k-centre selection (Sener
 and Savarese, *Active Learning for Convolutional Neural Networks*, 2018) over a small descriptor of
-colours and edges, not over features of the network, so that kept pictures of any model and those
-of a model that is gone can stand in one queue.
+colours and edges. Features of a network are not used for it, so that images of several models, and
+of models that were deleted, can be ordered in one queue.
 """
 
 from __future__ import annotations
@@ -22,20 +23,21 @@ from numpy.typing import NDArray
 from annotation.confidence_bands import Bands
 from inference.prediction import Prediction
 
-Look = NDArray[np.float32]
+Descriptor = NDArray[np.float32]
+"""Of an image: (DESCRIPTOR_LENGTH,), from 0 to 1."""
 
-SIDE = 64  # pixels of the thumbnail that a picture is described by
-CELLS = 4  # by as many, for which colours and edges are averaged
+THUMBNAIL = 64  # pixels of the side of the thumbnail that is described
+CELLS = 4  # rows and columns of cells over which colours and edges are averaged
 BINS = 8  # directions of edges
-LOOK = CELLS * CELLS * (3 + BINS)  # length of a descriptor
-BLANK = 0.35  # doubt about a picture in which nothing at all was found
-LEAST = 0.3  # share of its doubt that is left to a picture just like one that was chosen
-NEAREST = 5e6  # distances computed at once
+DESCRIPTOR_LENGTH = CELLS * CELLS * (3 + BINS)
+EMPTY_UNCERTAINTY = 0.35  # of an image in which nothing was detected
+MIN_WEIGHT = 0.3  # share of its uncertainty that counts for an image equal to a selected one
+MAX_DISTANCES = 5e6  # computed at once
 
 
 @dataclass(frozen=True, slots=True)
-class Doubt:
-    """How unsure a model is of one picture.
+class Uncertainty:
+    """How uncertain a model is about one image.
 
     Attributes:
         value: Corrections to expect; 0: none.
@@ -54,21 +56,27 @@ class Doubt:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A picture that waits: its doubt, and its descriptor (LOOK,)."""
+    """An image that waits for a person.
+
+    Attributes:
+        key: Names it.
+        uncertainty: Corrections to expect.
+        descriptor: (DESCRIPTOR_LENGTH,).
+    """
 
     key: str
-    doubt: float
-    look: Look
+    uncertainty: float
+    descriptor: Descriptor
 
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """A picture's place in the queue.
+    """An image's place in the queue.
 
     Attributes:
-        key: Whose.
-        priority: What it was chosen by: its doubt, less where it is like others.
-        novelty: 0: just like one that is annotated or further ahead, 1: unlike all.
+        key: The candidate's.
+        priority: Its uncertainty, weighted by its novelty.
+        novelty: 0: equal to an image that is annotated or further ahead; 1: unlike all of them.
     """
 
     key: str
@@ -76,46 +84,46 @@ class Chosen:
     novelty: float
 
 
-def doubt_of(prediction: Prediction, bands: Bands) -> Doubt:
-    """The doubt about a prediction, made with a threshold below the review band."""
+def uncertainty_of(prediction: Prediction, bands: Bands) -> Uncertainty:
+    """The uncertainty of a prediction, made with a threshold below the review band."""
     scores = [float(score) for score in prediction.scores]
     if prediction.task == "classify":
         return _of_classes(scores, bands)
-    return doubt_of_scores(scores, bands)
+    return uncertainty_of_scores(scores, bands)
 
 
-def doubt_of_scores(scores: Sequence[float], bands: Bands) -> Doubt:
-    """The same from the scores of a picture's objects."""
+def uncertainty_of_scores(scores: Sequence[float], bands: Bands) -> Uncertainty:
+    """The uncertainty about an image from the scores of its objects."""
     shown = [score for score in scores if score >= bands.review]
     review = [score for score in shown if score < bands.accept]
     below = [score for score in scores if score < bands.review]
     if not scores:
-        return Doubt(BLANK, 0, 0, 0, "Nothing was found in it.")
+        return Uncertainty(EMPTY_UNCERTAINTY, 0, 0, 0, "No object was detected.")
     value = sum(1 - score for score in shown) + sum(below)
     parts = []
     if review:
-        parts.append(f"{_count(review, 'object')} to review, the least sure at {min(review):.2f}")
+        parts.append(f"{_count(review, 'object')} to review, the lowest score {min(review):.2f}")
     if below:
-        parts.append(f"{_count(below, 'object')} just below the threshold, up to {max(below):.2f}")
+        parts.append(f"{_count(below, 'object')} below the threshold, up to {max(below):.2f}")
     if not shown:
-        value = max(value, BLANK)
-        parts.insert(0, "nothing sure enough to be shown")
-    text = "; ".join(parts) or "all objects are sure"
-    return Doubt(
+        value = max(value, EMPTY_UNCERTAINTY)
+        parts.insert(0, "no object reaches the threshold")
+    text = "; ".join(parts) or "all objects are accepted"
+    return Uncertainty(
         round(value, 4), len(shown), len(review), len(below), f"{text[0].upper()}{text[1:]}."
     )
 
 
-def look_of(pixels: NDArray[np.uint8]) -> Look:
-    """A descriptor (LOOK,) of a picture (h, w, 3): per cell its mean colour, and how strong its
-    edges are in each direction. 0 to 1, in steps of 1/255."""
-    small = cv2.resize(pixels, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+def descriptor_of(pixels: NDArray[np.uint8]) -> Descriptor:
+    """The descriptor of an image (h, w, 3) in RGB: per cell the mean colour and the strength of
+    edges in each direction, in steps of 1/255."""
+    small = cv2.resize(pixels, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA)
     colours = cv2.resize(small, (CELLS, CELLS), interpolation=cv2.INTER_AREA).reshape(-1) / 255
     grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255
     dx, dy = cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1)
     strength, angle = np.hypot(dx, dy), np.mod(np.arctan2(dy, dx), np.pi)
     bins = np.minimum((angle * (BINS / np.pi)).astype(np.int64), BINS - 1)
-    cell = np.arange(SIDE) // (SIDE // CELLS)
+    cell = np.arange(THUMBNAIL) // (THUMBNAIL // CELLS)
     places = (cell[:, None] * CELLS + cell[None, :]) * BINS + bins
     sums = np.bincount(places.ravel(), strength.ravel(), CELLS * CELLS * BINS)
     edges = sums / max(float(sums.max()), 1e-6)
@@ -123,38 +131,45 @@ def look_of(pixels: NDArray[np.uint8]) -> Look:
     return (levels / 255).astype(np.float32)
 
 
-def pack(look: Look) -> str:
-    """A descriptor as text."""
-    return base64.b64encode(np.round(look * 255).astype(np.uint8).tobytes()).decode()
+def pack(descriptor: Descriptor) -> str:
+    """A descriptor as base64 text, a byte a value."""
+    return base64.b64encode(np.round(descriptor * 255).astype(np.uint8).tobytes()).decode()
 
 
-def unpack(text: str) -> Look:
-    """The descriptor of a text; that of nothing where it is none."""
+def unpack(text: str) -> Descriptor:
+    """The descriptor that `pack` wrote; zeros where the text has another length."""
     found = np.frombuffer(base64.b64decode(text or ""), np.uint8)
-    if len(found) != LOOK:
-        return np.zeros(LOOK, np.float32)
+    if len(found) != DESCRIPTOR_LENGTH:
+        return np.zeros(DESCRIPTOR_LENGTH, np.float32)
     return (found / 255).astype(np.float32)
 
 
-def order(candidates: Sequence[Candidate], annotated: Sequence[Look], limit: int) -> list[Chosen]:
-    """The first `limit` pictures of the queue.
+def order(
+    candidates: Sequence[Candidate], annotated: Sequence[Descriptor], limit: int
+) -> list[Chosen]:
+    """The first `limit` images of the queue.
 
-    One after the other, that with the highest doubt × (LEAST + (1 - LEAST) × novelty) is taken.
-    Novelty is the distance to the nearest picture that is annotated, or chosen before, over that
-    which three quarters of the pictures have from the mean one, at most 1.
+    Each step selects the image with the highest uncertainty × (MIN_WEIGHT + (1 - MIN_WEIGHT) ×
+    novelty). Novelty is the distance to the nearest image that is annotated or selected before,
+    divided by the third quartile of the candidates' distances from their mean, and at most 1.
+
+    Args:
+        candidates: The images that wait.
+        annotated: Descriptors of images that people have annotated.
+        limit: How many to select.
     """
     if not candidates:
         return []
-    looks = np.stack([candidate.look for candidate in candidates])
-    doubts = np.array([candidate.doubt for candidate in candidates], np.float32)
-    spread = np.linalg.norm(looks - looks.mean(0), axis=1)
+    descriptors = np.stack([candidate.descriptor for candidate in candidates])
+    uncertainty = np.array([candidate.uncertainty for candidate in candidates], np.float32)
+    spread = np.linalg.norm(descriptors - descriptors.mean(0), axis=1)
     unit = max(float(np.quantile(spread, 0.75)), 1e-6)
-    nearest = _nearest(looks, annotated)
-    free = np.ones(len(looks), bool)
+    nearest = _nearest(descriptors, annotated)
+    free = np.ones(len(descriptors), bool)
     chosen: list[Chosen] = []
-    for _ in range(min(limit, len(looks))):
+    for _ in range(min(limit, len(descriptors))):
         novelty = np.minimum(nearest / unit, 1.0)
-        priority = doubts * (LEAST + (1 - LEAST) * novelty)
+        priority = uncertainty * (MIN_WEIGHT + (1 - MIN_WEIGHT) * novelty)
         best = int(np.where(free, priority, -1.0).argmax())
         free[best] = False
         chosen.append(
@@ -164,28 +179,29 @@ def order(candidates: Sequence[Candidate], annotated: Sequence[Look], limit: int
                 round(float(novelty[best]), 4),
             )
         )
-        nearest = np.minimum(nearest, np.linalg.norm(looks - looks[best], axis=1))
+        distances = np.linalg.norm(descriptors - descriptors[best], axis=1)
+        nearest = np.minimum(nearest, distances)
     return chosen
 
 
-def _nearest(looks: Look, annotated: Sequence[Look]) -> Look:
-    """(n,) distances to the nearest annotated picture."""
-    nearest = np.full(len(looks), np.inf, np.float32)
-    step = max(1, int(NEAREST / (len(looks) * LOOK)))
+def _nearest(descriptors: Descriptor, annotated: Sequence[Descriptor]) -> NDArray[np.float32]:
+    """(n,) distances of descriptors (n, DESCRIPTOR_LENGTH) to the nearest annotated image."""
+    nearest = np.full(len(descriptors), np.inf, np.float32)
+    step = max(1, int(MAX_DISTANCES / (len(descriptors) * DESCRIPTOR_LENGTH)))
     for start in range(0, len(annotated), step):
         some = np.stack(annotated[start : start + step])
-        apart = np.linalg.norm(looks[:, None] - some[None], axis=2)
-        nearest = np.minimum(nearest, apart.min(1))
+        distances = np.linalg.norm(descriptors[:, None] - some[None], axis=2)
+        nearest = np.minimum(nearest, distances.min(1))
     return nearest
 
 
-def _of_classes(scores: Sequence[float], bands: Bands) -> Doubt:
+def _of_classes(scores: Sequence[float], bands: Bands) -> Uncertainty:
     """Of a classification: scores of classes, the best first."""
     first, second = (*scores, 0.0, 0.0)[:2]
     shown = int(first >= bands.review)
     review = int(bool(shown) and first < bands.accept)
-    reason = f"The two best classes are {first:.2f} and {second:.2f} sure."
-    return Doubt(round(1 - (first - second), 4), shown, review, 1 - shown, reason)
+    reason = f"The two best classes have the scores {first:.2f} and {second:.2f}."
+    return Uncertainty(round(1 - (first - second), 4), shown, review, 1 - shown, reason)
 
 
 def _count(things: Sequence[float], name: str) -> str:

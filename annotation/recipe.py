@@ -1,4 +1,4 @@
-"""What one job of pre-labelling is going to do: a request, checked and resolved."""
+"""The recipe of a batch annotation: a request that was checked and resolved."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from annotation.confidence_bands import Bands
-from annotation.revision_records import records
-from annotation.store import AnnotatedDatasets
+from annotation.revision_records import read_records
+from annotation.store import AnnotatedDatasets, batch_source
 from dataset.allowed_roots import data_roots, shown_name
 from dataset.image_files import walk
 from dataset.inspection import inspect
 from dataset.issues import Findings
-from dataset.revisions import list_revisions
+from dataset.revisions import REVISIONS, list_revisions
 from errors import DatasetInvalid, DatasetNotFound, ValidationFailed, VisionLoopError
 from formats.annotation_tools import TOOLS, ToolName
 from formats.annotations import Format
@@ -24,25 +24,24 @@ from models_store.description import Task
 from models_store.versions import ModelVersion
 from settings import Settings
 
-SOURCE = "batch:"  # of the data sets that such jobs make, and then the model's id and a number
-FLOOR = 0.4  # of the review threshold, from which objects are looked at: doubts count them
+FLOOR = 0.4  # share of the review threshold from which objects are predicted, for uncertainty
 
 
 class AnnotationRecipe(BaseModel):
-    """One batch annotation.
+    """A batch annotation to run.
 
     Attributes:
         model_id: The exact `name:version`.
         tool: As of `/api/auto_annotate`.
-        task: What the data set trains.
-        dataset: Absolute path of the pictures: a folder, or a data set's description.
-        temporary: The pictures were uploaded for this job, and go with it.
-        dataset_id: Of the data set that is made.
-        confidence: The lowest score looked at.
+        task: The task of the dataset.
+        dataset: Absolute path of the images: a folder, or a dataset's data.yaml.
+        temporary: The images were uploaded for this job, and are deleted with it.
+        dataset_id: Of the dataset that is made.
+        confidence: The lowest score of an object that is counted.
         iou: Of NMS; None: the model's.
         tiles: Along the longer side, see `inference.tiles`.
-        bands: What is taken, and what a person looks at.
-        format: Of the data set's export, unless another is asked for.
+        bands: Which objects are accepted, reviewed or discarded.
+        format: The export format of the dataset, unless a request names another.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
@@ -61,7 +60,7 @@ class AnnotationRecipe(BaseModel):
 
 
 class AnnotationRequest(BaseModel):
-    """What is asked for; `source` is a folder or a description inside the data roots."""
+    """A request; `source` is a folder or a data.yaml inside the data roots."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
@@ -83,15 +82,20 @@ def plan_annotation(
     settings: Settings,
     number: str,
 ) -> AnnotationRecipe:
-    """Check that there are pictures, and make the data set's row. Call it off the event loop.
+    """Check a request, and make the dataset's row. Reads folders; call it off the event loop.
 
-    `number` tells this job from others of the model.
+    Args:
+        request: What is asked for.
+        model: The model that annotates.
+        store: Where the dataset is made.
+        settings: The data roots.
+        number: Identifies this batch annotation.
 
     Raises:
-        ValidationFailed: `confidence` is above the review band, or the format cannot hold
-            what the tool marks.
-        DatasetInvalid: There are no pictures.
-        Forbidden: Something leads out of the data roots.
+        ValidationFailed: `confidence` is above the review band, or the format cannot hold what
+            the tool annotates.
+        DatasetInvalid: There are no images.
+        Forbidden: A path leads out of the data roots.
     """
     task, bands = TOOLS[request.tool].task, request.bands
     require_task(request.format, task)
@@ -101,12 +105,12 @@ def plan_annotation(
         if confidence > bands.review:
             raise ValidationFailed(
                 f"'confidence' ({confidence:g}) must not be above bands.review "
-                f"({bands.review:g}): what is below it is never looked at."
+                f"({bands.review:g}): objects between the two would be missing."
             )
-    if next(pictures(request.source, settings, request.temporary), None) is None:
+    if next(list_images(request.source, settings, request.temporary), None) is None:
         raise DatasetInvalid(
-            f"There are no pictures in '{shown_name(request.source, settings)}': JPEG, PNG, WebP, "
-            "BMP, TIFF or AVIF files, in folders of any depth."
+            f"There are no images in '{shown_name(request.source, settings)}'. Images are JPEG, "
+            "PNG, WebP, BMP, TIFF or AVIF files, in folders of any depth."
         )
     name = request.name.strip()[:100] or f"{shown_name(request.source, settings)} by {model.name}"
     names = list(model.description.names)
@@ -116,7 +120,7 @@ def plan_annotation(
         "names": names,
         "keypoint_names": list(model.description.keypoint_names or ()),
     }
-    dataset = store.ensure(f"{SOURCE}{number}", name[:60], options)
+    dataset = store.ensure(batch_source(number), name[:60], options, "batch")
     return AnnotationRecipe(
         model_id=model.id,
         tool=request.tool,
@@ -132,22 +136,27 @@ def plan_annotation(
     )
 
 
-def pictures(
+def list_images(
     source: Path, settings: Settings, temporary: bool = False
 ) -> Iterator[tuple[Path, str, str]]:
-    """Every picture with its name and, where that is known, its split.
+    """The images of a source, each with its name and its split, which may be empty.
+
+    Args:
+        source: A folder, or a dataset's data.yaml.
+        settings: The data roots.
+        temporary: The source was uploaded for this job and is a data root itself.
 
     Raises:
-        Forbidden, DatasetInvalid, DatasetNotFound: As `image_files.walk` has it.
+        Forbidden, DatasetInvalid, DatasetNotFound: As `dataset.image_files.walk` raises them.
     """
     roots = (source.resolve(),) if temporary else data_roots(settings)
     if not source.exists():
-        raise DatasetNotFound("The pictures are gone.")
-    grown = _grown(source, settings)
-    if grown is not None:
-        newest = list_revisions(grown)[0].number
-        for picture in records(grown, newest):
-            yield picture.file, picture.name or picture.file.name, picture.split
+        raise DatasetNotFound("The folder of images does not exist any more.")
+    annotated = _annotated_dataset(source, settings)
+    if annotated is not None:
+        newest = list_revisions(annotated)[0].number
+        for record in read_records(annotated, newest):
+            yield record.file, record.name or record.file.name, record.split
         return
     splits: dict[Path, str] = {}
     root = source if source.is_dir() else source.parent
@@ -156,7 +165,7 @@ def pictures(
             found = inspect(source, None, roots)
             splits = {image: split for split, images in found.splits.items() for image in images}
             splits |= dict.fromkeys(found.unlabelled, "")
-        except VisionLoopError:  # a folder of pictures, and no more
+        except VisionLoopError:  # a folder of images that is no dataset
             if source.is_file():
                 raise
     for image in splits or walk(root, roots, Findings()):
@@ -165,11 +174,11 @@ def pictures(
         yield image, name, splits.get(image, "")
 
 
-def _grown(source: Path, settings: Settings) -> Path | None:
-    """The folder of a data set with revisions that a description belongs to."""
-    uploads = (settings.paths.datasets).resolve()
-    if not source.is_relative_to(uploads) or source == uploads:
+def _annotated_dataset(source: Path, settings: Settings) -> Path | None:
+    """The folder of the dataset of which a source is a revision."""
+    datasets = settings.paths.datasets.resolve()
+    if not source.is_relative_to(datasets) or source == datasets:
         return None
-    folder = uploads / source.relative_to(uploads).parts[0]
-    inside = source.relative_to(folder).parts[:1] == ("revisions",)
+    folder = datasets / source.relative_to(datasets).parts[0]
+    inside = source.relative_to(folder).parts[:1] == (REVISIONS,)
     return folder if inside and list_revisions(folder) else None

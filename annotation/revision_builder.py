@@ -1,7 +1,7 @@
-"""The folder that trains: what people annotated, written as a data set of one task.
+"""Builds revisions: the folders that train, written from an annotated dataset for one task.
 
-A folder is a revision: it never changes once it is there, and stays for as long as a job or an
-evaluation names it. The pictures in it are hard links to those that the data set keeps.
+A revision never changes, and is kept for as long as a job or an evaluation names it. Its images
+are hard links to the files that the annotated dataset stores.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -19,8 +18,8 @@ from typing import Any
 
 from filelock import FileLock
 
-from annotation.pictures import ImageRecord
-from annotation.revision_records import Known, new_revision, write_revision
+from annotation.image_records import ImageRecord
+from annotation.revision_records import KnownNames, new_revision, write_revision
 from annotation.store import AnnotatedDataset, AnnotatedDatasets
 from database import now
 from dataset.inspection import inspect
@@ -29,13 +28,15 @@ from dataset.revisions import REVISIONS, is_kept
 from dataset.store import CARD
 from dataset.task_forms import describe, fitting, folder_name, task_of
 from errors import DatasetInvalid, VisionLoopError
+from files import atomic_path, atomic_write, link_or_copy
 from formats.annotations import Annotations
 from formats.yolo import to_yolo
 from models_store.description import Task
 
-HELD_OUT = 5  # one of so many pictures, by their content, is of the val split
-YOUNG = 60.0  # seconds for which an older revision stays though nothing names it
-LAST = 3  # revisions that stay though nothing names them
+VAL_ONE_IN = 5  # one image of so many, by its content, is of the val split
+MIN_AGE = 60.0  # seconds for which an old revision is kept though nothing names it
+KEEP_LAST = 3  # revisions that are kept though nothing names them
+LOCK_TIMEOUT = 300.0  # seconds that one process waits for another that builds the same dataset
 
 Relabel = Callable[[Annotations], Annotations]
 
@@ -51,66 +52,62 @@ def build(
     used: Iterable[str] = (),
     keep: bool = False,
 ) -> dict[str, Any]:
-    """Write the newest revision of a data set and its card, by which it is found.
+    """Write a new revision of an annotated dataset, and its card, by which it is found.
 
     Args:
-        store: Holds what was annotated.
-        dataset: Which one.
-        relabel: From the tool's names of classes and key points to those to train with.
-        task: What to train; default: what `task_of` says.
-        names: An order of the classes; those that occur and are not in it follow.
-        keypoint_names: The same for key points.
-        used: Paths that jobs and evaluations name: their revisions stay.
-        keep: This revision stays for as long as the data set does.
+        store: Has the annotations.
+        dataset: The dataset.
+        relabel: Maps the tool's names of classes and keypoints to those to train with.
+        task: The task to train; default: what `task_of` infers.
+        names: The order of the classes; those that occur and are not in it follow by name.
+        keypoint_names: The same for keypoints.
+        used: Paths that jobs and evaluations name: their revisions are kept.
+        keep: Keep this revision for as long as the dataset.
 
     Returns:
         The card, as `GET /api/datasets` shows it.
 
     Raises:
-        DatasetInvalid: Nothing is annotated yet.
+        DatasetInvalid: No image is annotated yet.
+        filelock.Timeout: Another process has been building the dataset for LOCK_TIMEOUT.
     """
     folder = store.folder(dataset.id)
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.parent / f".{dataset.id}.lock", timeout=300):
-        dataset = store.get(dataset.id)  # the changes that are in, at least
-        pictures = [
-            replace(picture, annotations=relabel(picture.annotations))
-            for picture in store.pictures(dataset.id)
+    with FileLock(folder.parent / f".{dataset.id}.lock", timeout=LOCK_TIMEOUT):
+        dataset = store.get(dataset.id)  # before the records: it may count too few changes
+        records = [
+            replace(record, annotations=relabel(record.annotations))
+            for record in store.records(dataset.id)
         ]
-        if not pictures:
-            raise DatasetInvalid(f"'{dataset.name}' has no annotated picture yet.")
-        task = task or task_of(picture.annotations for picture in pictures)
-        pictures = [picture.compared(task) for picture in pictures]
-        revision = _next(folder)
-        partial = Path(tempfile.mkdtemp(prefix=".revision-", dir=folder))
-        try:
-            known = Known(tuple(names), tuple(keypoint_names), every="names" in dataset.options)
-            _write(partial, [p for p in pictures if p.trains], task, known)
-            made = new_revision(revision, pictures, task, known, keep)
-            write_revision(made, partial, pictures)
-            partial.chmod(0o755)
-            final = folder / REVISIONS / f"{revision:06}"
-            final.parent.mkdir(exist_ok=True)
-            os.replace(partial, final)
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
-        card = _card(dataset, final, revision, pictures, task)
+        if not records:
+            raise DatasetInvalid(f"'{dataset.name}' has no annotated image yet.")
+        task = task or task_of(record.annotations for record in records)
+        records = [record.with_comparison(task) for record in records]
+        number = _next_number(folder)
+        known = KnownNames(
+            tuple(names), tuple(keypoint_names), keep_unused="names" in dataset.options
+        )
+        final = folder / REVISIONS / f"{number:06}"
+        with atomic_path(final) as partial:
+            partial.mkdir()
+            _write(partial, [record for record in records if record.trains], task, known)
+            write_revision(new_revision(number, records, task, known, keep), partial, records)
+        card = _card(dataset, final, number, records, task)
         card["waiting"] = len(store.waiting(dataset.id))
-        _replace_file(folder / CARD, json.dumps(card, indent=1))
+        atomic_write(folder / CARD, json.dumps(card, indent=1))
         store.note_built(dataset.id, dataset.changes)
         _prune(folder / REVISIONS, final, tuple(used))
     return card
 
 
 def held_out(contents: Iterable[str]) -> set[str]:
-    """The pictures of the val split, by their SHA-256 alone, so that none ever changes sides.
+    """The images of the val split, chosen by their SHA-256 alone, so that none changes its split.
 
-    While there are so few that this gives none, the first by content is taken; at least one of
-    several stays to train on.
+    Where this chooses none of several, the first by content is taken; where it chooses all, the
+    last is left to train on.
     """
     ordered = sorted(contents)
-    chosen = {content for content in ordered if int(content[:8], 16) % HELD_OUT == 0}
+    chosen = {content for content in ordered if int(content[:8], 16) % VAL_ONE_IN == 0}
     if not chosen and len(ordered) > 1:
         chosen = {ordered[0]}
     if len(chosen) == len(ordered) and chosen:
@@ -120,56 +117,71 @@ def held_out(contents: Iterable[str]) -> set[str]:
 
 def _write(
     folder: Path,
-    pictures: Sequence[ImageRecord],
+    records: Sequence[ImageRecord],
     task: Task,
-    known: Known,
+    known: KnownNames,
 ) -> None:
+    """Write the images, label files and data.yaml, or folders of classes."""
     if task == "classify":
-        _write_classes(folder, pictures)
+        _write_class_folders(folder, records)
         return
-    made = [replace(p, annotations=fitting(p.annotations, task)) for p in pictures]
-    objects = [thing for picture in made for thing in picture.annotations.objects]
+    made = _fitted(records, task)
+    objects = [thing for record in made for thing in record.annotations.objects]
     classes = known.classes(thing.label for thing in objects)
-    points: tuple[str, ...] = ()
+    keypoints: tuple[str, ...] = ()
     if task == "pose":
-        points = known.points(p.name for thing in objects for p in thing.keypoints)
-    val = held_out(picture.content for picture in made)
+        keypoints = known.keypoints(p.name for thing in objects for p in thing.keypoints)
+    val = held_out(record.content for record in made)
     for split in ("train", "val"):
         (folder / "images" / split).mkdir(parents=True)
         (folder / "labels" / split).mkdir(parents=True)
-    test = any(picture.split == "test" for picture in made)
-    for picture in made:
-        split = picture.split or ("val" if picture.content in val else "train")
+    test = any(record.split == "test" for record in made)
+    for record in made:
+        split = record.split or ("val" if record.content in val else "train")
         for kind in ("images", "labels"):
             (folder / kind / split).mkdir(parents=True, exist_ok=True)
-        _link(picture.file, folder / "images" / split / picture.file.name)
-        text = to_yolo(picture.annotations, classes, points)
-        (folder / "labels" / split / f"{picture.content}.txt").write_text(text, encoding="utf-8")
+        link_or_copy(record.file, folder / "images" / split / record.file.name)
+        text = to_yolo(record.annotations, classes, keypoints)
+        (folder / "labels" / split / f"{record.content}.txt").write_text(text, encoding="utf-8")
     splits = ("train", "val", "test") if test else ("train", "val")
-    text = describe(task, classes, points, splits)
+    text = describe(task, classes, keypoints, splits)
     (folder / "data.yaml").write_text(text, encoding="utf-8")
 
 
-def _write_classes(folder: Path, pictures: Sequence[ImageRecord]) -> None:
-    """One folder per class; a picture without a class is left out."""
+def _fitted(records: Sequence[ImageRecord], task: Task) -> list[ImageRecord]:
+    """The records with the objects that the task can hold.
+
+    An image of which it can hold no object, such as only boxes in a pose dataset, is
+    left out: without labels it would train as a background.
+    """
+    made = []
+    for record in records:
+        found = fitting(record.annotations, task)
+        if found.objects or not any(thing.bounds for thing in record.annotations.objects):
+            made.append(replace(record, annotations=found))
+    return made
+
+
+def _write_class_folders(folder: Path, records: Sequence[ImageRecord]) -> None:
+    """Write one folder per class; an image without a class is left out."""
     classes: dict[str, list[ImageRecord]] = {}
-    for picture in pictures:
-        if picture.annotations.objects:
-            classes.setdefault(picture.annotations.objects[0].label, []).append(picture)
+    for record in records:
+        if record.annotations.objects:
+            classes.setdefault(record.annotations.objects[0].label, []).append(record)
     for name, members in classes.items():
-        val = held_out(picture.content for picture in members)
-        for picture in members:
-            split = picture.split or ("val" if picture.content in val else "train")
+        val = held_out(record.content for record in members)
+        for record in members:
+            split = record.split or ("val" if record.content in val else "train")
             target = folder / split / folder_name(name)
             target.mkdir(parents=True, exist_ok=True)
-            _link(picture.file, target / picture.file.name)
+            link_or_copy(record.file, target / record.file.name)
 
 
 def _card(
     dataset: AnnotatedDataset,
     revision_folder: Path,
-    revision: int,
-    pictures: Sequence[ImageRecord],
+    number: int,
+    records: Sequence[ImageRecord],
     task: Task,
 ) -> dict[str, Any]:
     folder = revision_folder.parent.parent
@@ -179,30 +191,31 @@ def _card(
         "name": dataset.name,
         "created_at": dataset.created_at,
         "updated_at": now(),
-        "size_bytes": sum(picture.file.stat().st_size for picture in pictures),
-        "files": len(pictures),
+        "size_bytes": sum(record.file.stat().st_size for record in records),
+        "files": len(records),
         "skipped_files": 0,
         "description": os.path.relpath(top, folder),
-        "revision": revision,
+        "revision": number,
         "source": dataset.source,
-        "to_review": sum(not picture.trains for picture in pictures),
+        "to_review": sum(not record.trains for record in records),
         "annotation": dataset.options.get("annotation"),
     }
     try:
         return card | report(inspect(top, task, [folder], min_classes=1))
-    except VisionLoopError as error:  # too little yet
+    except VisionLoopError as error:  # not enough to train on
         waiting = ""
         if card["to_review"]:
             waiting = (
-                f"{card['to_review']} of {len(pictures)} pictures wait for a person: GET "
+                f"{card['to_review']} of {len(records)} images wait for a person: GET "
                 f"/api/annotation/queue?dataset={dataset.id}. "
             )
-        return card | _unusable(task, pictures, f"{waiting}{error.message}")
+        return card | _unusable(task, records, f"{waiting}{error.message}")
 
 
-def _unusable(task: Task, pictures: Sequence[ImageRecord], why: str) -> dict[str, Any]:
-    labels = sorted({thing.label for p in pictures for thing in p.annotations.objects})
-    problem = {"kind": "empty", "message": why, "count": 1, "examples": [], "fatal": True}
+def _unusable(task: Task, records: Sequence[ImageRecord], message: str) -> dict[str, Any]:
+    """What a card has instead of a report where the dataset cannot be trained on yet."""
+    labels = sorted({thing.label for one in records for thing in one.annotations.objects})
+    problem = {"kind": "empty", "message": message, "count": 1, "examples": [], "fatal": True}
     return {
         "task": task,
         "usable": False,
@@ -217,7 +230,8 @@ def _unusable(task: Task, pictures: Sequence[ImageRecord], why: str) -> dict[str
     }
 
 
-def _next(folder: Path) -> int:
+def _next_number(folder: Path) -> int:
+    """One more than any revision has had; deleted ones are counted by the card."""
     made = [path.name for path in (folder / REVISIONS).glob("*") if path.name.isdigit()]
     last = 0
     with suppress(OSError, ValueError):
@@ -226,22 +240,10 @@ def _next(folder: Path) -> int:
 
 
 def _prune(revisions: Path, newest: Path, used: Sequence[str]) -> None:
-    for folder in sorted(revisions.iterdir())[:-LAST]:
+    """Delete old revisions that nothing needs."""
+    for folder in sorted(revisions.iterdir())[:-KEEP_LAST]:
         with suppress(OSError):
-            young = time.time() - folder.stat().st_mtime < YOUNG
+            young = time.time() - folder.stat().st_mtime < MIN_AGE
             named = any(Path(path).is_relative_to(folder) for path in used) or is_kept(folder)
             if folder != newest and not young and not named:
                 shutil.rmtree(folder, ignore_errors=True)
-
-
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # a file system without them
-        shutil.copyfile(source, target)
-
-
-def _replace_file(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)

@@ -1,4 +1,4 @@
-"""What is written into a revision's folder: everything said of every image, and its summary."""
+"""The records of a revision: a line of JSON per image, and the revision's summary."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from annotation.diff import CorrectionCounts, add_up, compare
-from annotation.pictures import PERSON, ImageRecord
-from annotation.store import PICTURES
+from annotation.diff import CorrectionCounts, compare_annotations
+from annotation.image_records import PERSON, ImageRecord
+from annotation.store import IMAGES
 from database import now
 from dataset.revisions import NOTE, REVISIONS, Revision, read_note, revision_folder
 from formats.annotations import Annotations
@@ -20,92 +20,109 @@ RECORDS = "annotations.jsonl"
 
 
 @dataclass(frozen=True)
-class Known:
-    """An order of class and key point names.
+class KnownNames:
+    """The order of class and keypoint names.
 
     Attributes:
-        names, keypoint_names: In order.
-        every: Also those that do not occur, so that class ids stay what they are.
+        names: Of classes, in order.
+        keypoint_names: Of keypoints, in order.
+        keep_unused: Include names that do not occur, so that class ids stay the same.
     """
 
     names: tuple[str, ...] = ()
     keypoint_names: tuple[str, ...] = ()
-    every: bool = False
+    keep_unused: bool = False
 
-    def classes(self, seen: Iterable[str]) -> tuple[str, ...]:
-        return _ordered(self.names, seen, self.every)
+    def classes(self, occurring: Iterable[str]) -> tuple[str, ...]:
+        """The dataset's classes in the order of their ids."""
+        return _ordered(self.names, occurring, self.keep_unused)
 
-    def points(self, seen: Iterable[str]) -> tuple[str, ...]:
-        return _ordered(self.keypoint_names, seen, self.every)
+    def keypoints(self, occurring: Iterable[str]) -> tuple[str, ...]:
+        """The dataset's keypoints in their order."""
+        return _ordered(self.keypoint_names, occurring, self.keep_unused)
 
 
 def new_revision(
-    number: int, pictures: Sequence[ImageRecord], task: Task, known: Known, kept: bool
+    number: int, records: Sequence[ImageRecord], task: Task, known: KnownNames, kept: bool
 ) -> Revision:
-    """The revision of these images, made now."""
-    objects = [thing for picture in pictures for thing in picture.annotations.objects]
+    """The summary of a revision of these images, made now."""
+    objects = [thing for record in records for thing in record.annotations.objects]
     return Revision(
         number=number,
         task=task,
         names=known.classes(thing.label for thing in objects),
-        keypoint_names=known.points(p.name for o in objects for p in o.keypoints),
-        pictures=len(pictures),
-        annotated=sum(picture.by == PERSON for picture in pictures),
-        to_review=sum(not picture.trains for picture in pictures),
+        keypoint_names=known.keypoints(p.name for o in objects for p in o.keypoints),
+        pictures=len(records),
+        annotated=sum(record.by == PERSON for record in records),
+        to_review=sum(not record.trains for record in records),
         objects=len(objects),
         kept=kept,
         created_at=now(),
         corrections={
-            model: tally.to_json() for model, tally in corrections_of(pictures, task).items()
+            model: counts.to_json() for model, counts in count_corrections(records, task).items()
         },
     )
 
 
-def write_revision(revision: Revision, folder: Path, pictures: Sequence[ImageRecord]) -> None:
-    """Into the revision's folder: a record an image, then the summary."""
+def write_revision(revision: Revision, folder: Path, records: Sequence[ImageRecord]) -> None:
+    """Write the records and the summary into the revision's folder."""
     with (folder / RECORDS).open("w", encoding="utf-8") as file:
-        for picture in pictures:
-            row = asdict(picture) | {"file": picture.file.name}
+        for record in records:
+            row = asdict(record) | {"file": record.file.name}
+            row["guesses"] = row.pop("prelabels")  # its name on disk
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
     (folder / NOTE).write_text(json.dumps(asdict(revision)), encoding="utf-8")
 
 
-def corrections_of(pictures: Iterable[ImageRecord], task: Task) -> dict[str, CorrectionCounts]:
-    """What people changed, by who spoke before them: a model, or the original."""
-    tallies: dict[str, CorrectionCounts] = {}
-    for picture in pictures:
-        if picture.before is not None:
-            found = compare(marks_of(picture.before, task), marks_of(picture.annotations, task))
-            add_up(tallies.setdefault(picture.before_by, CorrectionCounts()), found)
-    return tallies
+def read_records(dataset: Path, number: int) -> Iterator[ImageRecord]:
+    """The records of a revision, read one by one, without prelabels.
+
+    Args:
+        dataset: Folder of the dataset.
+        number: The revision's.
+
+    Raises:
+        NotFound: There is no such revision.
+    """
+    with (revision_folder(dataset, number) / RECORDS).open(encoding="utf-8") as lines:
+        for line in lines:
+            row = json.loads(line)
+            row.pop("guesses", None)
+            before = row["before"]
+            yield ImageRecord(
+                **row
+                | {
+                    "file": dataset / IMAGES / row["file"],
+                    "annotations": Annotations.from_json(row["annotations"]),
+                    "before": Annotations.from_json(before) if before else None,
+                }
+            )
 
 
-def marks_of(found: Annotations, task: Task) -> Annotations:
-    """What is said of a picture as a whole for `classify`; for other tasks what is drawn in it."""
+def count_corrections(records: Iterable[ImageRecord], task: Task) -> dict[str, CorrectionCounts]:
+    """What people changed, by the source of the annotations that they replaced."""
+    by_source: dict[str, CorrectionCounts] = {}
+    for record in records:
+        if record.before is not None:
+            before, after = for_task(record.before, task), for_task(record.annotations, task)
+            counts = by_source.setdefault(record.before_by, CorrectionCounts())
+            counts.update(compare_annotations(before, after))
+    return by_source
+
+
+def for_task(found: Annotations, task: Task) -> Annotations:
+    """Without the objects of other tasks: `classify` has classes of whole images, others do not."""
     whole = task == "classify"
     kept = tuple(thing for thing in found.objects if (thing.bounds is None) == whole)
     return replace(found, objects=kept)
 
 
-def records(dataset: Path, number: int) -> Iterator[ImageRecord]:
-    """The pictures of a revision, one by one. Raises NotFound."""
-    with (revision_folder(dataset, number) / RECORDS).open(encoding="utf-8") as lines:
-        for line in lines:
-            row = json.loads(line)
-            before = row["before"]
-            yield ImageRecord(
-                **row
-                | {
-                    "file": dataset / PICTURES / row["file"],
-                    "annotations": Annotations.from_json(row["annotations"]),
-                    "before": Annotations.from_json(before) if before else None,
-                    "guesses": (),
-                }
-            )
-
-
 def live_corrections(datasets: Path, model_id: str) -> dict[str, Any] | None:
-    """What people changed of a model's pre-labels, in the newest revisions of all data sets.
+    """What people changed of a model's prelabels, in the newest revisions of all datasets.
+
+    Args:
+        datasets: Folder of the datasets.
+        model_id: The model's id.
 
     Returns:
         `CorrectionCounts.to_json`; None where nobody has corrected any.
@@ -119,8 +136,8 @@ def live_corrections(datasets: Path, model_id: str) -> dict[str, Any] | None:
     return CorrectionCounts.sum(found).to_json() if found else None
 
 
-def _ordered(names: Sequence[str], seen: Iterable[str], every: bool) -> tuple[str, ...]:
-    """Those that were seen, or all, in the order of `names`; the others after them by name."""
-    occurring = set(seen)
-    first = [name for name in dict.fromkeys(names) if every or name in occurring]
-    return (*first, *sorted(occurring - set(first)))
+def _ordered(names: Sequence[str], occurring: Iterable[str], keep_unused: bool) -> tuple[str, ...]:
+    """Names that occur, or all, in the order of `names`; the others after them by name."""
+    used = set(occurring)
+    first = [name for name in dict.fromkeys(names) if keep_unused or name in used]
+    return (*first, *sorted(used - set(first)))

@@ -1,7 +1,7 @@
-"""Data sets that grow while people annotate: what they marked, and the pictures it belongs to.
+"""The store of annotated datasets: every annotation with its source, and the image files.
 
-What arrives is a row at once, and the picture may follow. The folder that trains is made from
-all of it by `annotation.revision_builder`.
+An annotation is a row as soon as it arrives; its image may follow. `annotation.revision_builder`
+makes the folder that trains from the rows.
 """
 
 from __future__ import annotations
@@ -9,30 +9,43 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
-from sqlalchemy import JSON, ForeignKey, Integer, String, Text, delete, or_, select, update
+from sqlalchemy import JSON, ForeignKey, Integer, String, Text, delete, inspect, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from annotation.pictures import BEFORE, CORRECTION_RANK, ImageRecord, SourceAnnotation, picture_of
-from annotation.prelabels import said_until
+from annotation.image_records import (
+    BEFORE,
+    CORRECTION_RANK,
+    HUMAN_KINDS,
+    PRELABEL_RANK,
+    EntryKind,
+    ImageRecord,
+    SourceAnnotation,
+    resolve_record,
+)
+from annotation.prelabels import prelabels_until
 from database import Base, Database, now
 from dataset.image_files import suffix_of
-from errors import DatasetNotFound
+from errors import DatasetNotFound, NotFound
 from files import atomic_write
 from formats.annotations import Annotations
 
-PICTURES = "pictures"
-FURTHER = "#"  # between an annotation's key and the number of a further image that it is about
+IMAGES = "pictures"  # folder of a dataset's image files
+EXTRA_IMAGE = "#"  # in the key of an annotation of several images, before the image's number
+
+DatasetKind = Literal["upload", "batch", "project"]
+"""What a dataset grows from: an uploaded dataset, a batch annotation, or a tool's project."""
 
 
 class AnnotatedDataset(Base):
-    """A growing data set; its id is that of the data set it becomes.
+    """A dataset that grows; its id is that of the dataset in the dataset store.
 
-    `changes` counts them; `built` is what it was when the newest folder was made.
+    `changes` counts changes of its annotations; `built` is the count at the newest revision.
     """
 
     __tablename__ = "annotated_datasets"
@@ -40,18 +53,19 @@ class AnnotatedDataset(Base):
     id: Mapped[str] = mapped_column(String(61), primary_key=True)
     source: Mapped[str] = mapped_column(String(200), unique=True)  # such as a tool's project
     name: Mapped[str] = mapped_column(String(100))
-    options: Mapped[dict[str, Any]]  # what the source says: its configuration
+    options: Mapped[dict[str, Any]]  # the source's configuration
     changes: Mapped[int] = mapped_column(Integer, default=0)
     built: Mapped[int] = mapped_column(Integer, default=0)
     created_at: Mapped[str] = mapped_column(String(40), default=now)
     updated_at: Mapped[str] = mapped_column(String(40), default=now)
+    kind: Mapped[str] = mapped_column(String(20), default="project")  # a DatasetKind
 
 
 class AnnotationEntry(Base):
-    """What one person marked in one picture.
+    """The annotations of one image by one source.
 
-    A row waits for its picture while `annotations` is None; `document` is what the tool sent.
-    Of several of a picture that with the highest `rank` counts, of these the newest.
+    An entry waits for its image while `annotations` is None; `document` is what the source sent.
+    Of several entries of an image that with the highest `rank` counts, of these the newest.
     """
 
     __tablename__ = "annotation_entries"
@@ -59,22 +73,86 @@ class AnnotationEntry(Base):
     dataset_id: Mapped[str] = mapped_column(
         ForeignKey("annotated_datasets.id", ondelete="CASCADE"), primary_key=True
     )
-    key: Mapped[str] = mapped_column(String(80), primary_key=True)  # the tool's, of the annotation
-    task: Mapped[str] = mapped_column(String(80), index=True, default="")  # of the picture
+    key: Mapped[str] = mapped_column(String(80), primary_key=True)  # a tool's; else _image_key
+    task: Mapped[str] = mapped_column(
+        String(80), index=True, default=""
+    )  # the tool's, of the image
     address: Mapped[str] = mapped_column(Text, default="")
     rank: Mapped[int] = mapped_column(Integer, default=0)
     stamp: Mapped[str] = mapped_column(String(40), default="")  # the tool's time of change
     number: Mapped[int] = mapped_column(Integer, default=0)  # of changes of this row
     document: Mapped[dict[str, Any]]
-    content: Mapped[str | None] = mapped_column(String(64))  # SHA-256 of the picture's file
+    content: Mapped[str | None] = mapped_column(String(64))  # SHA-256 of the image's file
     suffix: Mapped[str] = mapped_column(String(8), default="")
     annotations: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     error: Mapped[str | None] = mapped_column(Text)  # why it still waits
     updated_at: Mapped[str] = mapped_column(String(40), default=now)
+    kind: Mapped[str] = mapped_column(String(20), default="tool")  # an EntryKind
+
+
+@dataclass(frozen=True)
+class AppliedCorrection:
+    """A correction as it was written, with what it replaced; for `AnnotatedDatasets.withdraw`.
+
+    Attributes:
+        dataset_id: The dataset's.
+        written: Key of an entry → its `number` after the correction.
+        replaced: Key of an entry that existed before → its columns.
+    """
+
+    dataset_id: str
+    written: dict[str, int] = field(default_factory=dict)
+    replaced: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class UnreviewedEntry:
+    """An entry of a model, or of the upload, that nobody has to have reviewed.
+
+    Attributes:
+        dataset_id: The dataset's.
+        content: SHA-256 of the image's file.
+        document: What was stored with it: `name`, `by`, and what the queue orders images by.
+    """
+
+    dataset_id: str
+    content: str
+    document: dict[str, Any]
+
+
+def upload_source(dataset_id: str) -> str:
+    """The `source` of an uploaded dataset."""
+    return f"upload:{dataset_id}"
+
+
+def batch_source(number: str) -> str:
+    """The `source` of the dataset that a batch annotation makes."""
+    return f"batch:{number}"
+
+
+def image_entry(
+    kind: EntryKind,
+    content: str,
+    suffix: str,
+    annotations: Annotations,
+    *,
+    rank: int,
+    document: dict[str, Any],
+) -> AnnotationEntry:
+    """A new entry of an image whose file is stored; an image has one of each kind."""
+    return AnnotationEntry(
+        kind=kind,
+        key=_image_key(kind, content),
+        rank=rank,
+        document=document,
+        content=content,
+        suffix=suffix,
+        annotations=annotations.to_json(),
+    )
 
 
 class AnnotatedDatasets:
-    """Reads and changes them; safe to share between threads and between processes."""
+    """Reads and changes annotated datasets; safe to share between threads and processes."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
@@ -84,25 +162,35 @@ class AnnotatedDatasets:
     def folder(self, dataset_id: str) -> Path:
         return self._folder / dataset_id
 
-    # --- data sets
+    # --- datasets
 
-    def ensure(self, source: str, name: str, options: Mapping[str, Any]) -> AnnotatedDataset:
-        """The data set of a source, made where there is none; its options are brought up to date.
+    def ensure(
+        self,
+        source: str,
+        name: str,
+        options: Mapping[str, Any],
+        kind: DatasetKind = "project",
+    ) -> AnnotatedDataset:
+        """The dataset of a source, made where there is none; `options` updates its options.
 
-        Options that are not given stay as they are.
+        `kind` counts where it is made.
         """
         try:
-            return self._ensure(source, name, options)
+            return self._ensure(source, name, options, kind)
         except IntegrityError:  # a database with several writers: another one was first
-            return self._ensure(source, name, options)
+            return self._ensure(source, name, options, kind)
 
-    def _ensure(self, source: str, name: str, options: Mapping[str, Any]) -> AnnotatedDataset:
+    def _ensure(
+        self, source: str, name: str, options: Mapping[str, Any], kind: DatasetKind
+    ) -> AnnotatedDataset:
         with self.database.write() as session:
             found = session.scalar(
                 select(AnnotatedDataset).where(AnnotatedDataset.source == source)
             )
             if found is None:
-                found = AnnotatedDataset(id=_new_id(name), source=source, name=name, options={})
+                found = AnnotatedDataset(
+                    id=_new_id(name), kind=kind, source=source, name=name, options={}
+                )
                 session.add(found)
             merged = found.options | dict(options)
             if merged != found.options:
@@ -111,25 +199,29 @@ class AnnotatedDatasets:
             found.name = name[:100] or found.name
         return found
 
-    def ensure_with(
+    def create_upload(
         self,
-        source: str,
+        dataset_id: str,
         name: str,
         options: Mapping[str, Any],
-        dataset_id: str,
-        rows: Iterable[AnnotationEntry],
+        entries: Iterable[AnnotationEntry],
     ) -> AnnotatedDataset:
-        """A new data set together with what is known of its pictures: both, or neither."""
+        """The annotated dataset of an upload with its entries, made in one transaction."""
         with self.database.write() as session:
-            made = AnnotatedDataset(id=dataset_id, source=source, name=name, options=dict(options))
+            made = AnnotatedDataset(
+                id=dataset_id,
+                kind="upload",
+                source=upload_source(dataset_id),
+                name=name,
+                options=dict(options),
+            )
             session.add(made)
             session.flush()
-            for row in rows:
-                row.dataset_id, row.number = dataset_id, 1
-                session.merge(row)
+            _add_entries(session, dataset_id, entries)
         return made
 
     def find(self, source: str) -> AnnotatedDataset | None:
+        """The dataset of a source."""
         with self.database.read() as session:
             return session.scalar(select(AnnotatedDataset).where(AnnotatedDataset.source == source))
 
@@ -138,30 +230,40 @@ class AnnotatedDatasets:
         with self.database.read() as session:
             found = session.get(AnnotatedDataset, dataset_id)
         if found is None:
-            raise DatasetNotFound(f"No annotated data set '{dataset_id[:80]}'.")
+            raise DatasetNotFound(f"No annotated dataset '{dataset_id[:80]}'.")
         return found
 
-    def changed(self) -> list[AnnotatedDataset]:
-        """Those whose folder is older than what they hold."""
+    def outdated_projects(self) -> list[AnnotatedDataset]:
+        """The tools' projects with changes that no revision has yet.
+
+        Datasets of the other kinds are built by the request or job that changes them.
+        """
         row = AnnotatedDataset
-        own = row.source.like("batch:%") | row.source.like("upload:%")  # by who changes them
-        query = select(row).where(row.built < row.changes, ~own)
+        query = select(row).where(row.kind == "project", row.built < row.changes)
         with self.database.read() as session:
             return list(session.scalars(query))
 
+    def batches_before(self, time: str) -> set[str]:
+        """Ids of the datasets of batch annotations made until a time, as `database.now` has it."""
+        row = AnnotatedDataset
+        query = select(row.id).where(row.kind == "batch", row.created_at <= time)
+        with self.database.read() as session:
+            return set(session.scalars(query))
+
     def note_built(self, dataset_id: str, changes: int) -> None:
+        """Note that the newest revision has the first `changes` changes."""
         row = AnnotatedDataset
         with self.database.write() as session:
             session.execute(update(row).where(row.id == dataset_id).values(built=changes))
 
-    def forget(self, dataset_id: str) -> None:
-        """Drop the rows of a data set whose folder was deleted."""
+    def delete(self, dataset_id: str) -> None:
+        """Delete the rows of a dataset; its folder is the caller's."""
         with self.database.write() as session:
             entries = AnnotationEntry.dataset_id == dataset_id
             session.execute(delete(AnnotationEntry).where(entries))
             session.execute(delete(AnnotatedDataset).where(AnnotatedDataset.id == dataset_id))
 
-    # --- annotations
+    # --- annotations that a tool sends
 
     def receive(
         self,
@@ -174,25 +276,25 @@ class AnnotatedDatasets:
         rank: int = 0,
         stamp: str = "",
     ) -> bool:
-        """Take an annotation, new or changed, whose picture is fetched later.
+        """Store an annotation, new or changed, whose image is fetched later.
 
         Returns:
-            False where it, or a newer one of the same key, is here already.
+            False where it, or a newer one of the same key, is stored already.
         """
         with self.database.write() as session:
             entry = session.get(AnnotationEntry, (dataset_id, key))
             if entry is None:
-                entry = AnnotationEntry(dataset_id=dataset_id, key=key, number=0)
+                entry = AnnotationEntry(dataset_id=dataset_id, kind="tool", key=key, number=0)
                 session.add(entry)
             elif stamp and (entry.stamp > stamp or _same(entry, document, stamp)):
                 return False
             entry.task = task
             entry.rank, entry.stamp = rank, stamp
-            frozen = entry.document if entry.document and entry.address == address else {}
-            entry.document = dict(document) | {k: frozen[k] for k in (BEFORE,) if k in frozen}
+            stored = entry.document if entry.document and entry.address == address else {}
+            entry.document = dict(document) | {k: stored[k] for k in (BEFORE,) if k in stored}
             if entry.address != address:
                 entry.content = None
-            if entry.annotations is not None:  # what the folder has of it holds no longer
+            if entry.annotations is not None:  # the newest revision has what is no longer so
                 _touch(session, dataset_id)
             entry.address, entry.annotations, entry.error = address, None, None
             entry.number += 1
@@ -200,15 +302,15 @@ class AnnotatedDatasets:
         return True
 
     def waiting(self, dataset_id: str | None = None) -> list[AnnotationEntry]:
-        """Entries without their picture, the oldest first."""
+        """Entries without their image, the oldest first; of one dataset or of all."""
         query = select(AnnotationEntry).where(AnnotationEntry.annotations.is_(None))
         if dataset_id is not None:
             query = query.where(AnnotationEntry.dataset_id == dataset_id)
         with self.database.read() as session:
             return list(session.scalars(query.order_by(AnnotationEntry.updated_at)))
 
-    def picture_of(self, dataset_id: str, address: str) -> bytes | None:
-        """The picture of an address, where an annotation has brought it already."""
+    def image_at(self, dataset_id: str, address: str) -> bytes | None:
+        """The image of an address, where another annotation's is stored already."""
         query = select(AnnotationEntry).where(
             AnnotationEntry.dataset_id == dataset_id,
             AnnotationEntry.address == address,
@@ -223,15 +325,18 @@ class AnnotatedDatasets:
         except OSError:
             return None
 
-    def settle(self, entry: AnnotationEntry, picture: bytes, found: Annotations) -> bool:
-        """Keep the picture of an entry and what is marked in it.
+    def complete(self, entry: AnnotationEntry, image: bytes, found: Annotations) -> bool:
+        """Store the image of a waiting entry, and its annotations.
 
         Returns:
-            False where the entry has changed or gone since it was read.
+            False where the entry was changed or removed since it was read.
+
+        Raises:
+            InvalidImage: Trainers do not read the image's format.
         """
-        content, suffix = self.keep(entry.dataset_id, picture)
+        content, suffix = self.keep(entry.dataset_id, image)
         with self.database.read() as session:
-            before = _before(session, entry.dataset_id, content, entry.updated_at)
+            before = _prelabels_before(session, entry.dataset_id, content, entry.updated_at)
         values = {
             "document": dict(entry.document) | {BEFORE: before},
             "content": content,
@@ -239,17 +344,17 @@ class AnnotatedDatasets:
             "annotations": found.to_json(),
             "error": None,
         }
-        return self._change(entry, values)
+        return self._update(entry, values)
 
-    def fail(self, entry: AnnotationEntry, error: str) -> bool:
-        """Note why an entry still waits."""
-        return self._change(entry, {"error": error[:2000]})
+    def note_error(self, entry: AnnotationEntry, error: str) -> bool:
+        """Note why an entry still waits. Returns False as `complete` does."""
+        return self._update(entry, {"error": error[:2000]})
 
     def remove(self, dataset_id: str, keys: Iterable[str] = (), tasks: Iterable[str] = ()) -> int:
-        """Drop annotations by their keys or by their pictures' tasks. Returns how many."""
-        entry, gone = AnnotationEntry, set(keys)
-        further = (entry.key.startswith(f"{key}{FURTHER}", autoescape=True) for key in gone)
-        wanted = or_(entry.key.in_(gone), entry.task.in_(list(tasks)), *further)
+        """Delete entries by their keys or by the tool's tasks. Returns how many."""
+        entry, removed = AnnotationEntry, set(keys)
+        extra = (entry.key.startswith(f"{key}{EXTRA_IMAGE}", autoescape=True) for key in removed)
+        wanted = or_(entry.key.in_(removed), entry.task.in_(list(tasks)), *extra)
         with self.database.write() as session:
             found = list(
                 session.scalars(select(entry).where(entry.dataset_id == dataset_id, wanted))
@@ -261,13 +366,15 @@ class AnnotatedDatasets:
         return len(found)
 
     def count(self, dataset_id: str) -> int:
-        """How many annotations there are, waiting ones included."""
+        """The number of entries, waiting ones included."""
         with self.database.read() as session:
             rows = select(AnnotationEntry.key).where(AnnotationEntry.dataset_id == dataset_id)
             return len(session.scalars(rows).all())
 
-    def pictures(self, dataset_id: str) -> Sequence[ImageRecord]:
-        """Every picture once, with the annotation that counts, in order of content."""
+    # --- images and what is known of them
+
+    def records(self, dataset_id: str) -> Sequence[ImageRecord]:
+        """A record of each image with its effective annotations, in order of content."""
         query = select(AnnotationEntry).where(
             AnnotationEntry.dataset_id == dataset_id, AnnotationEntry.annotations.is_not(None)
         )
@@ -279,8 +386,8 @@ class AnnotatedDatasets:
                 entries.setdefault(row.content or "", []).append(row)
         accept = (dataset.options.get("bands") or {}).get("accept", 0.0) if dataset else 0.0
         return [
-            picture_of(
-                [_said(row) for row in rows],
+            resolve_record(
+                [_source_annotation(row) for row in rows],
                 self.file(dataset_id, content, rows[-1].suffix),
                 accept,
             )
@@ -288,13 +395,70 @@ class AnnotatedDatasets:
             if content
         ]
 
-    def add_first(self, dataset_id: str, rows: Iterable[AnnotationEntry]) -> None:
-        """Take what models or the original say of pictures that `keep` has stored; no change
-        that would have the folder made anew."""
+    def add_prelabels(self, dataset_id: str, entries: Iterable[AnnotationEntry]) -> None:
+        """Store a model's entries of images that `keep` has stored. This is no change that
+        `outdated_projects` counts."""
         with self.database.write() as session:
-            for row in rows:
-                row.dataset_id, row.number = dataset_id, 1
-                session.merge(row)
+            _add_entries(session, dataset_id, entries)
+
+    def prelabelled(self, dataset_id: str) -> dict[str, AnnotationEntry]:
+        """The entries of models by their images' content."""
+        row = AnnotationEntry
+        query = select(row).where(row.dataset_id == dataset_id, row.kind == "model")
+        with self.database.read() as session:
+            return {entry.content: entry for entry in session.scalars(query) if entry.content}
+
+    def unreviewed(self, dataset_id: str | None = None) -> list[UnreviewedEntry]:
+        """Entries of images that need a person, whether or not one has annotated them since: the
+        oldest first; of one dataset or of all."""
+        entry = AnnotationEntry
+        query = select(entry.dataset_id, entry.content, entry.document)
+        query = query.where(entry.rank == PRELABEL_RANK)
+        if dataset_id is not None:
+            query = query.where(entry.dataset_id == dataset_id)
+        with self.database.read() as session:
+            rows = session.execute(query.order_by(entry.updated_at)).all()
+        return [
+            UnreviewedEntry(owner, content or "", document) for owner, content, document in rows
+        ]
+
+    def annotated_contents(self) -> set[str]:
+        """SHA-256 of the images that people have annotated, in any dataset."""
+        row = AnnotationEntry
+        query = select(row.content).where(row.kind.in_(HUMAN_KINDS), row.annotations.is_not(None))
+        with self.database.read() as session:
+            return {content for content in session.scalars(query) if content}
+
+    def image_path(self, dataset_id: str, content: str) -> Path:
+        """The file of an image of a dataset. Raises NotFound."""
+        row = AnnotationEntry
+        query = select(row.suffix).where(row.dataset_id == dataset_id, row.content == content)
+        with self.database.read() as session:
+            suffix = session.scalars(query.limit(1)).first()
+        if suffix is None or not self.file(dataset_id, content, suffix).is_file():
+            raise NotFound(f"No image {content[:64]!r} in '{dataset_id[:80]}'.")
+        return self.file(dataset_id, content, suffix)
+
+    def keep(self, dataset_id: str, image: bytes) -> tuple[str, str]:
+        """Store an image's file; the same content is the same file.
+
+        Returns:
+            Its SHA-256, and the suffix of its format.
+
+        Raises:
+            InvalidImage: Trainers do not read the format.
+        """
+        content, suffix = sha256(image).hexdigest(), suffix_of(image)
+        target = self.file(dataset_id, content, suffix)
+        if not target.exists():
+            atomic_write(target, image)
+        return content, suffix
+
+    def file(self, dataset_id: str, content: str, suffix: str) -> Path:
+        """Where an image's file is stored, or would be."""
+        return self.folder(dataset_id) / IMAGES / f"{content}{suffix}"
+
+    # --- corrections
 
     def correct(
         self,
@@ -302,28 +466,57 @@ class AnnotatedDatasets:
         found: Mapping[str, Annotations],
         suffixes: Mapping[str, str],
         names: Mapping[str, str],
-    ) -> None:
-        """Take what a person says of pictures by their content; all or nothing."""
+    ) -> AppliedCorrection:
+        """Store a person's annotations of images, in one transaction.
+
+        Args:
+            dataset_id: The dataset's.
+            found: Content of an image → its annotations.
+            suffixes: Content → suffix of the image's file.
+            names: Content → path of the image, of new images.
+
+        Returns:
+            What `withdraw` needs to put back what was there.
+        """
+        applied = AppliedCorrection(dataset_id)
         with self.database.write() as session:
             for content, annotations in found.items():
-                key = f"person:{content}"
+                key = _image_key("person", content)
                 entry = session.get(AnnotationEntry, (dataset_id, key))
                 if entry is None:
-                    entry = AnnotationEntry(dataset_id=dataset_id, key=key, number=0, document={})
+                    entry = AnnotationEntry(
+                        dataset_id=dataset_id, kind="person", key=key, number=0, document={}
+                    )
                     session.add(entry)
+                else:
+                    applied.replaced[key] = _columns(entry)
                 entry.rank = CORRECTION_RANK
-                before = _before(session, dataset_id, content, now())
+                before = _prelabels_before(session, dataset_id, content, now())
                 name = names.get(content) or entry.document.get("name", "")
                 entry.document = {"name": name, BEFORE: before}
                 entry.content, entry.suffix = content, suffixes[content]
                 entry.annotations, entry.error = annotations.to_json(), None
                 entry.number += 1
                 entry.updated_at = now()
+                applied.written[key] = entry.number
             _touch(session, dataset_id)
+        return applied
+
+    def withdraw(self, applied: AppliedCorrection) -> None:
+        """Undo a correction, except for images that were corrected again since."""
+        with self.database.write() as session:
+            for key, number in applied.written.items():
+                entry = session.get(AnnotationEntry, (applied.dataset_id, key))
+                if entry is None or entry.number != number:
+                    continue
+                if key in applied.replaced:
+                    session.merge(AnnotationEntry(**applied.replaced[key]))
+                else:
+                    session.delete(entry)
 
     # --- inside
 
-    def _change(self, entry: AnnotationEntry, values: dict[str, Any]) -> bool:
+    def _update(self, entry: AnnotationEntry, values: dict[str, Any]) -> bool:
         row = AnnotationEntry
         same = (
             row.dataset_id == entry.dataset_id,
@@ -336,28 +529,30 @@ class AnnotatedDatasets:
                 _touch(session, entry.dataset_id)
         return changed
 
-    def keep(self, dataset_id: str, picture: bytes) -> tuple[str, str]:
-        """Write a picture's file where it is new; the same content is the same file.
 
-        Returns:
-            Its SHA-256, and the suffix of its format.
-
-        Raises:
-            InvalidImage: Trainers do not read the format.
-        """
-        content, suffix = sha256(picture).hexdigest(), suffix_of(picture)
-        target = self.file(dataset_id, content, suffix)
-        if not target.exists():
-            atomic_write(target, picture)
-        return content, suffix
-
-    def file(self, dataset_id: str, content: str, suffix: str) -> Path:
-        return self.folder(dataset_id) / PICTURES / f"{content}{suffix}"
+def _image_key(kind: EntryKind, content: str) -> str:
+    return f"{kind}:{content}"
 
 
-def _said(row: AnnotationEntry) -> SourceAnnotation:
+def _add_entries(session: Session, dataset_id: str, entries: Iterable[AnnotationEntry]) -> None:
+    for entry in entries:
+        entry.dataset_id, entry.number = dataset_id, 1
+        session.merge(entry)
+
+
+def _columns(entry: AnnotationEntry) -> dict[str, Any]:
+    names = (column.key for column in inspect(AnnotationEntry).column_attrs)
+    return {name: getattr(entry, name) for name in names}
+
+
+def _source_annotation(row: AnnotationEntry) -> SourceAnnotation:
     return SourceAnnotation(
-        row.content or "", row.rank, row.document, row.annotations or {}, row.updated_at
+        content=row.content or "",
+        kind=cast("EntryKind", row.kind),
+        rank=row.rank,
+        origin=row.document,
+        annotations=row.annotations or {},
+        at=row.updated_at,
     )
 
 
@@ -366,16 +561,18 @@ def _same(entry: AnnotationEntry, document: Mapping[str, Any], stamp: str) -> bo
     return entry.stamp == stamp and sent == document and entry.annotations is not None
 
 
-def _before(session: Session, dataset_id: str, content: str, until: str) -> list[dict[str, Any]]:
-    """What models had said of a picture when the first person's word about it came."""
+def _prelabels_before(
+    session: Session, dataset_id: str, content: str, until: str
+) -> list[dict[str, Any]]:
+    """The prelabels of an image that preceded its first human annotation."""
     row = AnnotationEntry
     query = select(row.document).where(
-        row.dataset_id == dataset_id, row.content == content, row.rank >= 0
+        row.dataset_id == dataset_id, row.content == content, row.kind.in_(HUMAN_KINDS)
     )
     for document in session.scalars(query.order_by(row.updated_at)):
         if BEFORE in document:
             return list(document[BEFORE])
-    return said_until(session, content, until)
+    return prelabels_until(session, content, until)
 
 
 def _touch(session: Session, dataset_id: str) -> None:

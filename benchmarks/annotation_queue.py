@@ -17,10 +17,10 @@ import cv2
 import numpy as np
 
 from annotation.confidence_bands import Bands
-from annotation.diff import compare
+from annotation.diff import compare_annotations
 from annotation.originals import originals
-from annotation.prelabeller import Labeller
-from annotation.priority import Candidate, doubt_of, look_of, order
+from annotation.prelabeller import Prelabeller
+from annotation.priority import Candidate, descriptor_of, order, uncertainty_of
 from database import Database
 from dataset.inspection import check
 from formats.annotations import Annotation, Annotations
@@ -62,18 +62,18 @@ def main() -> None:
     registry = Registry(Database(get_settings()))
     version = registry.get(arguments.model)
     confidence = 0.4 * bands.review
-    labeller = Labeller(version.path, get_settings(), confidence=confidence, boxes_only=True)
+    prelabeller = Prelabeller(version.path, get_settings(), confidence=confidence, boxes_only=True)
     source = of_data(arguments.data, arguments.images) if arguments.data else drawn(
         arguments.images
     )  # fmt: skip
     candidates, errors = [], []
     for number, (data, truth) in enumerate(source):
-        labelled = labeller.label(data)
+        labelled = prelabeller.prelabel(data)
         found = labelled.prediction.to_annotations().above(bands.review)
-        changes = compare(found, truth)
+        changes = compare_annotations(found, truth)
         errors.append(sum(change.kind in WRONG for change in changes))
-        doubt = doubt_of(labelled.prediction, bands).value
-        candidates.append(Candidate(str(number), doubt, look_of(labelled.pixels)))
+        doubt = uncertainty_of(labelled.prediction, bands).value
+        candidates.append(Candidate(str(number), doubt, descriptor_of(labelled.pixels)))
     chosen = [int(one.key) for one in order(candidates, [], max(arguments.first))]
     total = np.array(errors)
     print(f"{version.id}: {len(errors)} images, {total.sum()} errors, {total.mean():.2f} each")

@@ -26,7 +26,7 @@ from typing import Any
 
 import httpx
 
-from annotation.diff import CorrectionCounts, add_up, compare
+from annotation.diff import CorrectionCounts, compare_annotations
 from benchmarks.server import PYTHON, free_port, serving
 from benchmarks.sign_kinds import Drawn, draw
 from formats.annotations import Annotation, Annotations
@@ -113,7 +113,7 @@ class Service:
                 data={"model_id": NAME},
             )
             found = as_annotations(known, answer["predictions"])
-            add_up(seen.tally, compare(found, known))
+            seen.tally.update(compare_annotations(found, known))
             seen.by.add(answer["model_id"])
         return seen
 

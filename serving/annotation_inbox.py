@@ -154,7 +154,7 @@ class AnnotationInbox:
     async def _build_changed(self) -> float:
         """Build the outdated folders. Returns seconds until the next build can be due."""
         pause = AGAIN
-        for dataset in await asyncio.to_thread(self.store.changed):
+        for dataset in await asyncio.to_thread(self.store.outdated_projects):
             if CONFIG not in dataset.options:  # its folder is built by a correction
                 continue
             due = self._next.get(dataset.id, 0.0) - time.monotonic()
@@ -181,7 +181,7 @@ class AnnotationInbox:
                 raise ValidationFailed(str(reason))
             regions = marking(entry.document.get("regions") or [])
             picture = await asyncio.to_thread(
-                self.store.picture_of, entry.dataset_id, entry.address
+                self.store.image_at, entry.dataset_id, entry.address
             )
             picture = picture or await self.images.get(entry.address)
             await asyncio.to_thread(self._record, entry, picture, regions)
@@ -189,23 +189,23 @@ class AnnotationInbox:
             log.warning(
                 "Annotation %s of %s has no image yet: %s", entry.key, entry.dataset_id, error
             )
-            await asyncio.to_thread(self.store.fail, entry, str(error))
+            await asyncio.to_thread(self.store.note_error, entry, str(error))
         except Exception as error:  # of one annotation; the others are still processed
             fault = our_fault(error, f"Annotation {entry.key} of {entry.dataset_id}")
-            await asyncio.to_thread(self.store.fail, entry, str(fault))
+            await asyncio.to_thread(self.store.note_error, entry, str(fault))
 
     def _record(
         self, entry: AnnotationEntry, picture: bytes, regions: list[Mapping[str, Any]]
     ) -> None:
         size = check_header(picture, self.store.max_pixels)
         found = from_label_studio(regions, entry.address[-200:], size)
-        self.store.settle(entry, picture, found)
+        self.store.complete(entry, picture, found)
 
     def build_now(
         self, dataset: AnnotatedDataset, task: Task | None = None, keep: bool = False
     ) -> dict[str, Any]:
         """`build` in the calling thread."""
-        task = task or task_of(p.annotations for p in self.store.pictures(dataset.id))
+        task = task or task_of(p.annotations for p in self.store.records(dataset.id))
         base = self.base(dataset, task)
         known = base.description.names if base else ()
         points = (base.description.keypoint_names if base else None) or ()

@@ -45,6 +45,11 @@ def old_database(settings: Settings) -> sqlite3.Connection:
     return connection
 
 
+def columns(connection: sqlite3.Connection, table: str) -> str:
+    """A table's columns, to be selected: later versions may have more."""
+    return ", ".join(f'"{row[1]}"' for row in connection.execute(f"PRAGMA table_info({table})"))
+
+
 def test_the_migrations_make_the_tables_that_the_code_declares(database: Database) -> None:
     with database.engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
@@ -68,14 +73,15 @@ def test_a_database_of_the_version_before_keeps_its_rows(settings: Settings) -> 
     old = old_database(settings)
     tables = ("jobs", "models", "promotions", "evaluations", "annotated_datasets",
               "annotation_entries", "decisions", "live_quality", "shadows")  # fmt: skip
-    before = {name: old.execute(f"SELECT * FROM {name}").fetchall() for name in tables}  # noqa: S608
+    queries = {name: f"SELECT {columns(old, name)} FROM {name}" for name in tables}  # noqa: S608
+    before = {name: old.execute(query).fetchall() for name, query in queries.items()}
     assert all(before[name] for name in ("jobs", "models", "evaluations", "annotation_entries"))
     old.close()
     for _ in range(2):  # the second start finds it done
         database = Database(settings)
         with database.read() as session:
-            for name in tables:
-                rows = session.execute(text(f"SELECT * FROM {name}")).fetchall()  # noqa: S608
+            for name, query in queries.items():
+                rows = session.execute(text(query)).fetchall()
                 assert [tuple(row) for row in rows] == before[name], name
             assert session.execute(text("PRAGMA foreign_keys")).scalar() == 1
         jobs, registry = JobStore(database), Registry(database)
@@ -85,6 +91,34 @@ def test_a_database_of_the_version_before_keeps_its_rows(settings: Settings) -> 
         assert EvaluationStore(database).of_job(trained.id, trained.model_id or "") is not None
         assert AnnotatedDatasets(database).find("upload:shapes-jbb3a4i6") is not None
         database.close()
+
+
+def test_the_kinds_of_annotation_sources_are_filled_from_their_prefixes(settings: Settings) -> None:
+    old = old_database(settings)
+    row = "'Name', '{}', 0, 0, '2026-01-01', '2026-01-01'"
+    for source in ("batch:f00", "label_studio:1.2"):
+        old.execute(f"INSERT INTO annotated_datasets VALUES ('{source}', '{source}', {row})")  # noqa: S608
+    entry = "'', '', 0, '', 1, '{}', NULL, '', NULL, NULL, '2026-01-01'"
+    for key in ("model:1", "17", "17#1"):
+        old.execute(f"INSERT INTO annotation_entries VALUES ('batch:f00', '{key}', {entry})")  # noqa: S608
+    old.commit()
+    old.close()
+    database = Database(settings)
+    with database.read() as session:
+        rows = session.execute(text("SELECT source, kind FROM annotated_datasets"))
+        sources = {row.source: row.kind for row in rows}
+        rows = session.execute(text("SELECT key, kind FROM annotation_entries"))
+        entries = {row.key: row.kind for row in rows}
+    database.close()
+    assert sources == {
+        "upload:shapes-jbb3a4i6": "upload",
+        "batch:f00": "batch",
+        "label_studio:1.2": "project",
+    }
+    added = {"model:1": "model", "17": "tool", "17#1": "tool"}
+    assert {key: kind for key, kind in entries.items() if key in added} == added
+    others = {(key.partition(":")[0], kind) for key, kind in entries.items() if key not in added}
+    assert others == {("original", "original"), ("person", "person")}
 
 
 def test_jobs_of_the_first_schema_gain_the_batch_of_their_checkpoint(settings: Settings) -> None:

@@ -1,4 +1,4 @@
-"""Whether two people's words about an image are one and the same, but for rounding."""
+"""Whether two annotations of an image are equal, but for rounding."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from formats.annotations import Annotation, Annotations
 
-NEAR = 0.02  # pixels: formats write coordinates as fractions, percent, or with few digits
+TOLERANCE = 0.02  # pixels: formats write coordinates as fractions, percent, or with few digits
 
 
 def are_equal(one: Annotations, other: Annotations) -> bool:
@@ -26,11 +26,11 @@ def _same(one: Annotation, other: Annotation) -> bool:
     if _form(one) != _form(other):
         return False
     pairs = zip(_numbers(one), _numbers(other), strict=True)
-    return all(abs(a - b) <= NEAR for a, b in pairs)
+    return all(abs(a - b) <= TOLERANCE for a, b in pairs)
 
 
 def _form(thing: Annotation) -> tuple[object, ...]:
-    """All but the numbers, and how many of these there are."""
+    """What must be equal: all but the coordinates, and how many of these there are."""
     rings = [(len(part.outline), *map(len, part.holes)) for part in thing.parts]
     points = [(point.name, point.visibility) for point in thing.keypoints]
     return thing.label, thing.box is None, tuple(rings), tuple(points)

@@ -1,4 +1,4 @@
-"""Which image an annotation belongs to: its content decides, then its path, then its file name."""
+"""Matches annotations to images: by content, then by path, then by file name."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from annotation.pictures import ImageRecord
+from annotation.image_records import ImageRecord
 from dataset.documents.image_names import NameIndex, comparable, parts_of, without_suffix
 from dataset.documents.submission import DescribedImage, Size, Submission
 from dataset.image_files import suffix_of
 from errors import VisionLoopError
 from inference.images import check_header
 
-SHOWN = 3
+SHOWN = 3  # names in a message
 
 
 @dataclass(frozen=True)
@@ -23,25 +23,29 @@ class Image:
     Attributes:
         content: SHA-256 of its file.
         size: Width and height.
-        suffix: Of its file here.
-        picture: What the data set has of it; None: it is new.
-        sent: Its path in the zip, if it came.
-        file: Of an image that is new.
+        suffix: Of its file in the dataset.
+        record: What the dataset has of it; None: it is new.
+        sent: Its path in the zip; empty: it did not come.
+        file: The file of a new image.
     """
 
     content: str
     size: Size
     suffix: str
-    picture: ImageRecord | None = None
+    record: ImageRecord | None = None
     sent: str = ""
     file: Path | None = None
 
 
 @dataclass(frozen=True)
 class Claim:
-    """An annotation and its image; without one, `reason` says why.
+    """An annotation with the image that it was matched to.
 
-    `certain`: by content or path, not by a file name that other folders may have, too.
+    Attributes:
+        described: The annotation.
+        image: None: `reason` says why none was found.
+        certain: By content or path, not by a file name that other folders may have, too.
+        reason: Why there is no image.
     """
 
     described: DescribedImage
@@ -51,11 +55,11 @@ class Claim:
 
 
 class Identity:
-    """Finds images among those of a data set and those that came."""
+    """Finds the images of annotations among those of a dataset and those that came."""
 
     def __init__(
         self,
-        pictures: Sequence[ImageRecord],
+        records: Sequence[ImageRecord],
         sent: Submission,
         max_pixels: int,
         any_format: bool = False,
@@ -63,19 +67,19 @@ class Identity:
         self._sent = sent
         self._any_format = any_format
         self._max_pixels = max_pixels
-        self._by_content = {picture.content: picture for picture in pictures}
-        self._here = NameIndex((name_of(picture), picture) for picture in pictures)
+        self._by_content = {record.content: record for record in records}
+        self._here = NameIndex((name_of(record), record) for record in records)
         self._came = NameIndex((name, name) for name in sent.images)
-        self._looked: dict[str, Image] = {}
+        self._read: dict[str, Image] = {}
         self._contents = frozenset(sent.contents.values())
-        self._strangers = self._others_under_known_names()
+        self._foreign = self._others_under_known_names()
 
     def claims(self) -> list[Claim]:
-        """Every annotation with its image. One image is never meant by two names of a document."""
+        """Every annotation with its image; two names of a document never match one image."""
         return _without_doubles([self._stated_size(self._claim(m)) for m in self._sent.described])
 
     def has(self, content: str) -> bool:
-        """Whether an image is one of the data set's."""
+        """Whether the dataset has an image of this content."""
         return content in self._by_content
 
     def came(self, name: str) -> Image:
@@ -84,9 +88,9 @@ class Identity:
         Raises:
             InvalidImage, PayloadTooLarge: It is new, and cannot be read or is too large.
         """
-        if name not in self._looked:
-            self._looked[name] = self._look(name)
-        return self._looked[name]
+        if name not in self._read:
+            self._read[name] = self._read_image(name)
+        return self._read[name]
 
     # --- inside
 
@@ -102,8 +106,8 @@ class Identity:
                 reason = f"the image that came as {found.item} is not the one of the stated content"
                 return Claim(described, reason=reason)
             return Claim(described, image, certain=found.how == "path")
-        if picture := self._by_content.get(described.content):
-            return Claim(described, _known(picture))
+        if record := self._by_content.get(described.content):
+            return Claim(described, _known(record))
         return self._by_name(described)
 
     def _by_name(self, described: DescribedImage) -> Claim:
@@ -117,16 +121,16 @@ class Identity:
             alike = self._here.with_stem(described.name)
             other = f" ({_list(map(name_of, alike))} has another suffix)" if alike else ""
             return Claim(described, reason=f"no image here or in what came is so called{other}")
-        if self._strangers and found.item.content not in self._contents:
+        if self._foreign and found.item.content not in self._contents:
             reason = (
-                f"its image did not come, and what came as {self._strangers[0]} is another image "
+                f"its image did not come, and what came as {self._foreign[0]} is another image "
                 "than the one so called here: names do not decide then"
             )
             return Claim(described, reason=reason)
         return Claim(described, _known(found.item), certain=found.how == "path")
 
     def _stated_size(self, claim: Claim) -> Claim:
-        """Without its image, where the document is about one of another size."""
+        """The claim, without its image where the document states another size."""
         stated, image = claim.described.size, claim.image
         if image is None or stated is None or stated == image.size:
             return claim
@@ -135,11 +139,11 @@ class Identity:
             f"is {image.size[0]} × {image.size[1]}"
         )
         if stated == image.size[::-1]:
-            reason += " (the tool may have passed over the rotation that its EXIF data states)"
+            reason += " (the tool may have ignored the EXIF orientation)"
         return Claim(claim.described, reason=reason)
 
     def _others_under_known_names(self) -> list[str]:
-        """Images of the zip that are called as one here, and are others."""
+        """Images of the zip that have the name of one of the dataset, and another content."""
         known = self._by_content.keys()
         return [
             name
@@ -147,10 +151,10 @@ class Identity:
             if content not in known and self._here.find(name).item is not None
         ]
 
-    def _look(self, name: str) -> Image:
+    def _read_image(self, name: str) -> Image:
         content = self._sent.contents[name]
-        if picture := self._by_content.get(content):
-            return _known(picture, name)
+        if record := self._by_content.get(content):
+            return _known(record, name)
         path = self._sent.images[name]
         data = path.read_bytes()
         try:
@@ -161,13 +165,13 @@ class Identity:
         return Image(content, size, suffix, None, name, path)
 
 
-def free_names(images: Iterable[Image], pictures: Sequence[ImageRecord]) -> dict[str, str]:
-    """Content → the path that a new image is stored under: its own, unless one here is so called.
+def free_names(images: Iterable[Image], records: Sequence[ImageRecord]) -> dict[str, str]:
+    """Content of a new image → the path that it is stored under: its own, unless that is taken.
 
-    Label files are called as their images without the suffix, and some file systems know neither
-    case nor composed letters: names that differ in no more are taken, too.
+    A label file has its image's name without the suffix, and some file systems ignore case or
+    Unicode composition: names that differ in no more than that are taken, too.
     """
-    taken = {_key(name_of(picture)) for picture in pictures}
+    taken = {_key(name_of(record)) for record in records}
     names: dict[str, str] = {}
     for image in images:
         path = PurePosixPath(*parts_of(image.sent))
@@ -182,9 +186,9 @@ def free_names(images: Iterable[Image], pictures: Sequence[ImageRecord]) -> dict
     return names
 
 
-def name_of(picture: ImageRecord) -> str:
-    """The path or address by which people know an image of a data set."""
-    return picture.name or picture.annotations.image
+def name_of(record: ImageRecord) -> str:
+    """The path or address by which people know an image of a dataset."""
+    return record.name or record.annotations.image
 
 
 def _key(name: str) -> str:
@@ -192,22 +196,25 @@ def _key(name: str) -> str:
     return comparable(without_suffix(parts[-1])) if parts else ""
 
 
-def _known(picture: ImageRecord, sent: str = "") -> Image:
-    suffix = picture.file.suffix.lower()  # as a data set's copy of an upload's IMG_1.JPG has it
-    return Image(picture.content, _size(picture), suffix, picture, sent)
+def _known(record: ImageRecord, sent: str = "") -> Image:
+    suffix = record.file.suffix.lower()  # as the stored copy of an upload's IMG_1.JPG has it
+    return Image(record.content, _size(record), suffix, record, sent)
 
 
-def _size(picture: ImageRecord) -> Size:
-    return picture.annotations.width, picture.annotations.height
+def _size(record: ImageRecord) -> Size:
+    return record.annotations.width, record.annotations.height
 
 
 def _without_doubles(claims: Sequence[Claim]) -> list[Claim]:
-    """Where a document means one image by several names, none of them, unless one is certain."""
-    meant: dict[tuple[str, str], list[Claim]] = {}
+    """The claims without those in which several names of a document match one image; one that is
+    certain stays."""
+    by_image: dict[tuple[str, str], list[Claim]] = {}
     for claim in claims:
         if claim.image is not None:
-            meant.setdefault((claim.described.source, claim.image.content), []).append(claim)
-    refused = {id(claim): reason for group in meant.values() for claim, reason in _doubles(group)}
+            by_image.setdefault((claim.described.source, claim.image.content), []).append(claim)
+    refused = {
+        id(claim): reason for group in by_image.values() for claim, reason in _doubles(group)
+    }
     return [Claim(c.described, reason=refused[id(c)]) if id(c) in refused else c for c in claims]
 
 

@@ -1,289 +1,148 @@
-"""Corrections of a data set: annotations matched to its images, taken in all or not at all."""
+"""Reads a correction: matches annotations to a dataset's images, and checks all of them."""
 
 from __future__ import annotations
 
 import difflib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
 
-from annotation.checked_annotations import NO_PLACE, checked, unfit
+from annotation.checked_annotations import NO_AREA_IN_IMAGE, checked, misfit
+from annotation.corrections import refusals
 from annotation.corrections.agreement import are_equal
-from annotation.corrections.image_identity import Claim, Identity, Image, free_names
-from annotation.corrections.oddities import Oddities
-from annotation.corrections.removals import Removal, removal
-from annotation.diff import compare
+from annotation.corrections.correction import SHOWN, Correction, CorrectionRules
+from annotation.corrections.image_identity import Claim, Identity, free_names
+from annotation.corrections.removals import removal
+from annotation.diff import compare_annotations
+from annotation.image_records import PERSON, ImageRecord
 from annotation.known_names import with_known_names
-from annotation.pictures import PERSON, ImageRecord
 from dataset.documents.submission import DescribedImage, Submission
-from errors import ValidationFailed
 from formats.annotations import NO_AREA, Annotations
-from models_store.description import Task
 
-SHOWN = 20  # names in an answer
-UNCHANGED = 0.98  # IoU from which an object came back as it was
-NO_IMAGE = "of images that are unmatched"
-TWICE = "stated twice"
-UNSAID = ("new, and nothing is marked in it", "it came, and nothing is said of it")
-AS_IT_WAS = "came back as they were, and only=changed"
-ANY = (1000, 1000)  # width and height to count objects by, of an image that is not there
-
-
-@dataclass(frozen=True)
-class Rules:
-    """How a correction is taken.
-
-    Attributes:
-        dataset: Its id, for messages.
-        names: Classes that the data set has.
-        task: What it trains.
-        max_pixels: Of a new image.
-        only_changed: Pass over images that came back as they were: nobody may have looked.
-        background: A document that lists an image without marking anything says that there is
-            nothing in it.
-        refuse_new: Of classes that the data set does not have.
-        any_format: New images may be of every format that is read, not only of trainers' own.
-    """
-
-    dataset: str
-    names: Sequence[str]
-    task: Task
-    max_pixels: int
-    only_changed: bool = False
-    background: bool = False
-    refuse_new: bool = False
-    any_format: bool = False
+ASSUMED_SIZE = (1000, 1000)  # width and height to count objects by, of an unknown image
+UNCHANGED_IOU = 0.98  # from which an object is unchanged
+UNMATCHED_IMAGE = "of images that are unmatched"
+STATED_TWICE = "stated twice"
+UNCHANGED = "came back as they were, and only=changed"
+NEW_WITHOUT_OBJECTS = "new, and without an annotated object"
+NOT_DESCRIBED = "it came, and nothing is said of it"
 
 
-@dataclass
-class Correction:
-    """What a person says of a data set's images, and what became of everything that came.
+def read_correction(
+    records: Sequence[ImageRecord], sent: Submission, rules: CorrectionRules
+) -> Correction:
+    """The annotations that came for a dataset's images, checked; nothing is stored yet.
 
-    Attributes:
-        found: Content → what is said of it.
-        said_by: Content → what said it, likewise.
-        images: Content → the image, likewise.
-        names: Content → path to store it under, of images that are new.
-        unchanged: Images that came back as they were.
-        unmatched: Name → why it is no image's here.
-        left: Known images of which nothing is said: they stay as they are.
-        renamed: Path in the zip → path that it is stored under.
-        received: Images and objects that came.
-        passed_over: Reason → objects.
-        removes: What the data set would lose.
-        several: More than one image is described.
-        repeated: Everything had been said before, by a person: there is nothing to do.
-        oddities: What is told of the marks that are taken.
-    """
-
-    found: dict[str, Annotations] = field(default_factory=dict)
-    said_by: dict[str, DescribedImage] = field(default_factory=dict)
-    images: dict[str, Image] = field(default_factory=dict)
-    names: dict[str, str] = field(default_factory=dict)
-    unchanged: set[str] = field(default_factory=set)
-    unmatched: dict[str, str] = field(default_factory=dict)
-    left: set[str] = field(default_factory=set)
-    new_classes: list[str] = field(default_factory=list)
-    renamed: dict[str, str] = field(default_factory=dict)
-    received: Counter[str] = field(default_factory=Counter)
-    passed_over: Counter[str] = field(default_factory=Counter)
-    removes: Removal = field(default_factory=Removal)
-    notes: list[str] = field(default_factory=list)
-    ignored: Sequence[str] = ()
-    several: bool = False
-    repeated: bool = False
-    oddities: Oddities = field(default_factory=Oddities)
-
-    @property
-    def needs_confirmation(self) -> bool:
-        return self.several and self.removes.large
-
-    def to_json(self) -> dict[str, Any]:
-        new = len(self.names)
-        unmatched = self.received["unmatched"]
-        return {
-            "received": len(self.found),
-            "new_pictures": new,
-            "unchanged": len(self.unchanged),
-            "unmatched_count": unmatched,
-            "unmatched": list(self.unmatched)[:SHOWN],
-            "unmatched_reasons": dict(list(self.unmatched.items())[:SHOWN]),
-            "new_classes": self.new_classes,
-            "accounting": {
-                "images": {
-                    "received": self.received["images"],
-                    "matched": self.received["images"] - unmatched - new,
-                    "new": new,
-                    "unmatched": unmatched,
-                },
-                "objects": {
-                    "received": self.received["objects"],
-                    "stored": sum(map(len, self.found.values())),
-                    "passed_over": dict(self.passed_over),
-                },
-            },
-            "left_as_they_are": len(self.left),
-            "renamed": self.renamed,
-            "ignored_files": list(self.ignored)[:SHOWN],
-            "removes": self.removes.to_json(),
-            "notes": self.notes,
-        }
-
-
-def read_correction(pictures: Sequence[ImageRecord], sent: Submission, rules: Rules) -> Correction:
-    """What is said of a data set's images, checked; nothing is taken yet.
-
-    An image of the zip that the data set does not have is to be added to it.
+    An image of the zip that the dataset does not have is to be added to it.
 
     Args:
-        pictures: The data set's.
+        records: The dataset's images.
         sent: What came.
-        rules: How to take it.
+        rules: How to read it.
 
     Raises:
-        ValidationFailed: There is nothing to take, or it fits no image; a mark is impossible;
-            two documents differ on an image; a class is new where that is refused.
+        ValidationFailed: No annotation is finished or fits an image; an object is impossible; two
+            documents contradict each other; a class is new where that is refused.
         InvalidImage, PayloadTooLarge: A new image cannot be read, or is too large.
     """
-    _refuse_nothing(sent, rules)
-    identity = Identity(pictures, sent, rules.max_pixels, rules.any_format)
+    _check_finished(sent, rules)
+    identity = Identity(records, sent, rules.max_pixels, rules.any_format)
     made = Correction(notes=list(sent.notes), ignored=sent.ignored)
-    _pass_over(made, sent.skipped)
+    made.pass_over(sent.skipped)
     for claim in identity.claims():
-        _take(made, claim, rules, made.said_by)
+        _read_claim(made, claim, rules)
     made.notes += made.oddities.notes()
-    _count_images(made, identity, sent)
-    _refuse_unmatched(made, rules)
-    _compare(made, {picture.content: picture for picture in pictures}, rules)
-    _name_new(made, pictures)
-    _new_classes(made, rules)
-    made.removes = removal(pictures, made.found, rules.task)
+    _account_for_images(made, identity, sent)
+    _check_matched(made, rules)
+    _compare_with_stored(made, {record.content: record for record in records}, rules)
+    _name_new_images(made, records)
+    _check_classes(made, rules)
+    made.removes = removal(records, made.found, rules.task)
     made.several = len({(described.beside, described.name) for described in sent.described}) > 1
     return made
 
 
-def _refuse_nothing(sent: Submission, rules: Rules) -> None:
-    """Raises ValidationFailed: nobody has finished anything of what came."""
+def is_unchanged(before: Annotations, after: Annotations) -> bool:
+    """Whether every object is the same, but for rounding."""
+    changes = compare_annotations(before, after, UNCHANGED_IOU)
+    return all(change.kind == "accepted" for change in changes)
+
+
+def _check_finished(sent: Submission, rules: CorrectionRules) -> None:
+    """Raises ValidationFailed: nothing that came is a finished annotation."""
     if not sent.described:
-        raise ValidationFailed(_nothing_readable(sent, rules))
-    unfinished = Counter(m.why for m in sent.described if m.empty == "unfinished")
-    if unfinished.total() == len(sent.described):
-        counts = ", ".join(
-            f"{n} {why or 'whose objects cannot be held'}" for why, n in unfinished.items()
-        )
-        raise ValidationFailed(
-            f"There is no finished annotation in what came: {len(sent.described)} tasks or images, "
-            f"{counts}. Nothing was changed. Submit them in the annotation tool and export again."
-        )
+        raise refusals.no_document(sent, rules)
+    if all(described.empty == "unfinished" for described in sent.described):
+        raise refusals.nothing_finished(sent)
 
 
-def _nothing_readable(sent: Submission, rules: Rules) -> str:
-    files = f"{len(sent.images)} images" if sent.images else "no images"
-    other = f" and {', '.join(sent.ignored[:5])}" if sent.ignored else ""
-    classes = (
-        "" if rules.task == "classify" else (f" Folders are no classes in a {rules.task} data set.")
-    )
-    return (
-        f"Nothing here can be read as annotations: there are {files}{other}. Nothing was changed."
-        f"{classes} Pack the export of an annotation tool: Label Studio (JSON), COCO, LabelMe, "
-        "Pascal VOC, CVAT for images (XML), or YOLO's label files with their data.yaml, "
-        "classes.txt or obj.names."
-    )
-
-
-def _take(made: Correction, claim: Claim, rules: Rules, said_by: dict[str, DescribedImage]) -> None:
-    """Count what an annotation says, and keep it if its image is known."""
+def _read_claim(made: Correction, claim: Claim, rules: CorrectionRules) -> None:
+    """Count the objects of an annotation, and keep them where its image is known."""
     described, image = claim.described, claim.image
     made.received["images"] += image is None or image.content not in made.images
     if image is None:
-        found = described.read(described.size or ANY)
-        _pass_over(made, described.skipped)
-        _pass_over(made, Counter({NO_IMAGE: len(found)}))
-        _unmatched(made, described.name, claim.reason)
+        found = described.read(described.size or ASSUMED_SIZE)
+        made.pass_over(described.skipped)
+        made.pass_over(Counter({UNMATCHED_IMAGE: len(found)}))
+        made.note_unmatched(described.name, claim.reason)
         return
     made.images[image.content] = image
     found = with_known_names(described.read(image.size), rules.names)
-    _pass_over(made, described.skipped)
-    kept = _fitting(made, found, rules)
-    if not kept.objects and not _is_empty(described, found, rules):
+    made.pass_over(described.skipped)
+    fitting = _fitting(made, found, rules)
+    if not fitting.objects and not _has_no_objects(described, found, rules):
         made.left.add(image.content)
         return
     where = described.where or described.name
-    whole = checked(kept, where, image.size)
-    made.oddities.look(kept, whole, where)
-    _put(made, image.content, whole, described, said_by)
+    stored = checked(fitting, where, image.size)
+    made.oddities.add(fitting, stored, where)
+    _keep(made, image.content, stored, described)
 
 
-def _fitting(made: Correction, found: Annotations, rules: Rules) -> Annotations:
-    """Without the objects that a data set of this task has no form for."""
-    reasons = [unfit(thing, rules.task) for thing in found.objects]
-    _pass_over(made, Counter(filter(None, reasons)))
+def _fitting(made: Correction, found: Annotations, rules: CorrectionRules) -> Annotations:
+    """Without the objects that a dataset of this task cannot hold, which are counted."""
+    reasons = [misfit(thing, rules.task) for thing in found.objects]
+    made.pass_over(Counter(filter(None, reasons)))
     made.received["objects"] += reasons.count("")
     kept = tuple(t for t, reason in zip(found.objects, reasons, strict=True) if not reason)
     return Annotations(found.image, found.width, found.height, kept)
 
 
-def _is_empty(described: DescribedImage, found: Annotations, rules: Rules) -> bool:
-    """Whether it says that nothing is in the image."""
-    lost = not described.skipped.keys().isdisjoint((NO_AREA, NO_PLACE))
+def _has_no_objects(described: DescribedImage, found: Annotations, rules: CorrectionRules) -> bool:
+    """Whether an annotation without a fitting object says that the image has none."""
+    lost = not described.skipped.keys().isdisjoint((NO_AREA, NO_AREA_IN_IMAGE))
     drawn = lost or any(thing.bounds for thing in found.objects)
     if drawn or described.empty == "unfinished":
-        return False  # there was something
+        return False
     if described.empty == "finished":
         return True
-    nothing_lost = not found.objects and described.skipped.total() == 0
-    return nothing_lost and (described.empty == "stated" or rules.background)
+    nothing_skipped = not found.objects and described.skipped.total() == 0
+    return nothing_skipped and (described.empty == "stated" or rules.background)
 
 
-def _put(
-    made: Correction,
-    content: str,
-    found: Annotations,
-    described: DescribedImage,
-    said_by: dict[str, DescribedImage],
-) -> None:
+def _keep(made: Correction, content: str, found: Annotations, described: DescribedImage) -> None:
+    """Keep an image's annotations; of two that agree those with more detail."""
     if content not in made.found:
-        made.found[content], said_by[content] = found, described
+        made.found[content], made.sources[content] = found, described
         return
     other = made.found[content]
     if not is_unchanged(other, found):
-        raise ValidationFailed(
-            f"{_where(said_by[content])} and {_where(described)} are about the same image here, "
-            "and say different things of it. Send one of them; where they are two images, name "
-            "them by the SHA-256 of their content, or send the images, too."
-        )
+        raise refusals.contradiction(made.sources[content], described)
     if _detail(found) > _detail(other):
         made.found[content], found = found, other
-    made.passed_over[TWICE] += len(found)
+    made.passed_over[STATED_TWICE] += len(found)
 
 
 def _detail(found: Annotations) -> int:
     return sum(len(thing.parts) + len(thing.keypoints) for thing in found.objects)
 
 
-def _where(described: DescribedImage) -> str:
-    where, name = described.where[:120], described.name[:100]
-    return where if name in where else f"{where} ({name})" if where else name
-
-
-def _pass_over(made: Correction, reasons: Counter[str]) -> None:
-    made.passed_over += reasons
-    made.received["objects"] += reasons.total()
-
-
-def _unmatched(made: Correction, name: str, reason: str) -> None:
-    made.unmatched.setdefault(name[:200], reason)  # that of its annotation comes first
-    made.received["unmatched"] += 1
-
-
-def _count_images(made: Correction, identity: Identity, sent: Submission) -> None:
-    """Of what was described and of what came without a word."""
+def _account_for_images(made: Correction, identity: Identity, sent: Submission) -> None:
+    """Account for images without objects, and for those that no document describes."""
     made.left -= made.found.keys()
-    for content in [c for c in made.left if made.images[c].picture is None]:
+    for content in [c for c in made.left if made.images[c].record is None]:
         made.left.discard(content)
-        _unmatched(made, made.images[content].sent, f"{UNSAID[0]}: "
-                   "empty=background adds it as an image without objects")  # fmt: skip
+        reason = f"{NEW_WITHOUT_OBJECTS}: empty=background adds it as an image without objects"
+        made.note_unmatched(made.images[content].sent, reason)
     known = set(made.images)
     for name, content in sent.contents.items():
         if content in known:
@@ -293,60 +152,48 @@ def _count_images(made: Correction, identity: Identity, sent: Submission) -> Non
         if identity.has(content):
             made.left.add(content)
         else:
-            _unmatched(made, name, UNSAID[1])
+            made.note_unmatched(name, NOT_DESCRIBED)
     if made.left:
         made.notes.append(
-            f"{len(made.left)} images stay as they are: nothing is marked in them, which may mean "
-            "that nobody has looked, or nothing that can be held. With empty=background images "
-            "that a document lists without a mark become images without objects."
+            f"{len(made.left)} images stay as they are: no object is annotated in them, which may "
+            "mean that nobody has looked, or that no object can be stored. With empty=background "
+            "images that a document lists without an object become images without objects."
         )
 
 
-def _refuse_unmatched(made: Correction, rules: Rules) -> None:
+def _check_matched(made: Correction, rules: CorrectionRules) -> None:
+    """Raises ValidationFailed: there are no annotations of the dataset's images."""
     if made.found:
         return
-    if made.left and not made.passed_over[NO_IMAGE]:
-        over = ", ".join(f"{n} {reason}" for reason, n in made.passed_over.items())
-        raise ValidationFailed(
-            f"There is nothing to take: {len(made.left)} images are described, and no object is "
-            f"marked in them that can be held{f' ({over})' if over else ''}. Nothing was changed. "
-            "Where they have none, send them with empty=background."
-        )
-    shown = "; ".join(f"{name}: {why}" for name, why in list(made.unmatched.items())[:3])
-    raise ValidationFailed(
-        f"No annotation fits an image of '{rules.dataset}'. {shown or 'None came'}. Images are "
-        "known by their content, their paths or their file names; new ones come in the same zip."
-    )
+    if made.left and not made.passed_over[UNMATCHED_IMAGE]:
+        raise refusals.nothing_to_take(made)
+    raise refusals.nothing_matched(made, rules)
 
 
-def is_unchanged(before: Annotations, after: Annotations) -> bool:
-    """Whether every object came back."""
-    return all(change.kind == "accepted" for change in compare(before, after, UNCHANGED))
-
-
-def _compare(made: Correction, pictures: Mapping[str, ImageRecord], rules: Rules) -> None:
+def _compare_with_stored(
+    made: Correction, records: Mapping[str, ImageRecord], rules: CorrectionRules
+) -> None:
+    """Find the annotations that are unchanged, and drop them where only changed ones count."""
     repeated = set()
     for content, found in made.found.items():
-        picture = pictures.get(content)
-        if picture is None or not is_unchanged(picture.annotations, found):
+        record = records.get(content)
+        if record is None or not is_unchanged(record.annotations, found):
             continue
         made.unchanged.add(content)
-        if picture.by == PERSON and are_equal(picture.annotations, found):
+        if record.by == PERSON and are_equal(record.annotations, found):
             repeated.add(content)
     made.repeated = len(repeated) == len(made.found) and not rules.only_changed
     if rules.only_changed:
-        gone = [made.found.pop(content) for content in made.unchanged]
-        made.passed_over += Counter({AS_IT_WAS: sum(map(len, gone))})
+        dropped = [made.found.pop(content) for content in made.unchanged]
+        made.passed_over += Counter({UNCHANGED: sum(map(len, dropped))})
     if not made.found:
-        raise ValidationFailed(
-            f"All {len(made.unchanged)} images came back as they were, and 'only' is changed: "
-            "nothing was taken. With only=all they count as looked at."
-        )
+        raise refusals.nothing_changed(len(made.unchanged))
 
 
-def _name_new(made: Correction, pictures: Sequence[ImageRecord]) -> None:
-    new = [made.images[c] for c in made.found if made.images[c].picture is None]
-    made.names = free_names(new, pictures)
+def _name_new_images(made: Correction, records: Sequence[ImageRecord]) -> None:
+    """Choose the paths under which new images are stored."""
+    new = [made.images[c] for c in made.found if made.images[c].record is None]
+    made.names = free_names(new, records)
     made.renamed = {
         image.sent: made.names[image.content]
         for image in new
@@ -354,28 +201,23 @@ def _name_new(made: Correction, pictures: Sequence[ImageRecord]) -> None:
     }
 
 
-def _new_classes(made: Correction, rules: Rules) -> None:
-    """Raises ValidationFailed: there are some, and they are refused."""
+def _check_classes(made: Correction, rules: CorrectionRules) -> None:
+    """Note new classes. Raises ValidationFailed: they are refused."""
     labels = {thing.label for found in made.found.values() for thing in found.objects}
     made.new_classes = sorted(labels - set(rules.names))
-    some = made.new_classes[:SHOWN]
-    near = {name: other for name in some if (other := _near(name, rules.names))}
+    shown = made.new_classes[:SHOWN]
+    similar = {name: other for name in shown if (other := _similar(name, rules.names))}
     if made.new_classes and rules.refuse_new:
-        shown = ", ".join(
-            f"{name!r:.80}{f' (did you mean {near[name]!r:.80}?)' if name in near else ''}"
-            for name in made.new_classes[:SHOWN]
-        )
-        raise ValidationFailed(
-            f"Classes that '{rules.dataset}' does not have: {shown}. It has "
-            f"{', '.join(rules.names[:SHOWN])}. Without new_classes=refuse they are added."
-        )
+        raise refusals.new_classes(made.new_classes, similar, rules)
     made.notes += [
-        f"The class {name!r:.80} is new, and near to {other!r:.80}: new_classes=refuse refuses it."
-        for name, other in near.items()
+        f"The class {name!r:.80} is new, and similar to {other!r:.80}: new_classes=refuse refuses "
+        "it."
+        for name, other in similar.items()
     ]
 
 
-def _near(name: str, names: Sequence[str]) -> str:
+def _similar(name: str, names: Sequence[str]) -> str:
+    """A name of the dataset that differs little; empty: none does."""
     plain = {other.casefold().strip(): other for other in names}
     found = difflib.get_close_matches(name.casefold().strip(), plain, 1)
     return plain[found[0]] if found else ""

@@ -1,4 +1,7 @@
-"""What describes an unpacked upload: one description, or none; two are refused, both named."""
+"""Recognises what an unpacked upload is: one dataset, whatever describes it.
+
+An upload with two descriptions is refused, and both are named.
+"""
 
 from __future__ import annotations
 
@@ -27,22 +30,22 @@ from formats.xml_documents import xml_format
 from models_store.description import Task
 
 DOCUMENTS = frozenset({".json", ".xml", ".txt", ".names"})  # that may hold annotations
-LOOKED_AT = 50  # documents beside a description
-BIGGEST = 64 * 2**20  # bytes of one of these
-LINES = 20  # of a text that are looked at
-DEPTH = 4  # folders below the top in which a description may lie
+MAX_DOCUMENTS = 50  # beside a description that are read
+MAX_DOCUMENT_BYTES = 64 * 2**20  # of one of these
+MAX_LINES = 20  # of a text that are read
+MAX_DEPTH = 4  # of folders in which a description may lie
 
 
 @dataclass(frozen=True)
 class Understood:
-    """What an unpacked upload is.
+    """A recognised upload.
 
     Attributes:
         top: The data.yaml or folder that is inspected.
-        task: What the documents fit; None: `inspect` decides.
-        form: `yolo`, `folders`, `images` or the documents' forms.
-        intake: The account, where the data set was made of documents.
-        findings: What to say of it besides.
+        form: `yolo`, `folders`, `images` or the documents' formats.
+        intake: The account, where the dataset was made of documents.
+        task: The task that the documents fit; None: `inspect` decides.
+        findings: Further findings for the report.
     """
 
     top: Path
@@ -53,14 +56,14 @@ class Understood:
 
 
 def understand(root: Path, task: Task | None, spare: Path, max_pixels: int) -> Understood:
-    """What an unpacked folder is: a described data set, annotation documents with their images,
-    a folder of images per class, or images alone.
+    """Recognise an unpacked folder: a dataset with a data.yaml, annotation documents with their
+    images, a folder of images per class, or images alone.
 
     Args:
         root: The unpacked zip.
-        task: The one asked for, if any.
-        spare: A folder that does not exist, for a data set made of documents.
-        max_pixels: Of an image.
+        task: The task asked for, if any.
+        spare: A folder that does not exist, for a dataset made of documents.
+        max_pixels: Limit of an image.
 
     Raises:
         DatasetInvalid, ValidationFailed: It is none of these, or several.
@@ -69,7 +72,7 @@ def understand(root: Path, task: Task | None, spare: Path, max_pixels: int) -> U
     if described is not None:
         others = _other_documents(root)
         if not others or _has_label_files(root):
-            return Understood(described, "yolo", findings=_told(described, others, root))
+            return Understood(described, "yolo", findings=_other_findings(described, others, root))
     classes = task in (None, "classify") and _class_folders(root)
     if classes and not any(path.suffix.lower() in DOCUMENTS for path in root.rglob("*")):
         return Understood(root, "folders", findings=_tables(root))
@@ -93,14 +96,14 @@ def find_description(root: Path) -> Path | None:
     """The data.yaml in an unpacked folder, if there is one.
 
     Raises:
-        DatasetInvalid: There are several of different data sets.
+        DatasetInvalid: There are several, of different datasets.
     """
     found = [file for folder in _folders(root) for file in descriptions(folder)]
     others = [file for file in found[1:] if not _same(found[0], file, root)]
     if others:
         names = [os.path.relpath(file, root) for file in (found[0], *others)]
         raise DatasetInvalid(
-            f"The zip holds {len(names)} data sets: {', '.join(names[:5])}. Upload each as a "
+            f"The zip holds {len(names)} datasets: {', '.join(names[:5])}. Upload each as a "
             "zip of its own, or leave one description that lists all of their folders "
             "(train: [a/images, b/images]); class ids must mean the same in all of them."
         )
@@ -111,11 +114,11 @@ def _made(
     root: Path, sent: Submission, task: Task | None, spare: Path, max_pixels: int
 ) -> Understood:
     top, intake = write_dataset(root, sent, task, spare, max_pixels)
-    return Understood(top, intake.form, intake, intake.task, intake.told())
+    return Understood(top, intake.form, intake, intake.task, intake.report_findings())
 
 
 def _class_folders(root: Path) -> bool:
-    """Whether there is a folder of images per class, not only folders called `images` and so."""
+    """Whether there is a folder of images per class, and not only folders such as `images`."""
     top = split_folders(root).get("train", root)
     folders = [path for path in top.iterdir() if path.is_dir()]
     named = [path for path in folders if not names_no_class(path.name)]
@@ -123,26 +126,26 @@ def _class_folders(root: Path) -> bool:
 
 
 def _refuse_tables(root: Path, sent: Submission) -> None:
-    """Raises DatasetInvalid: a text names images and says more of them, in a form not read."""
+    """Raises DatasetInvalid: a text names images with values, in a format that is not read."""
     names = {PurePosixPath(name).name for name in sent.images}
     for name in sent.ignored:
         if not name.lower().endswith((".txt", ".csv")):
             continue
         with (root / name).open(encoding="utf-8", errors="replace") as file:
-            lines = [line.strip() for line in islice(file, LINES)]
+            lines = [line.strip() for line in islice(file, MAX_LINES)]
         for number, line in enumerate(lines):
             image, *more = re.split(r"[\s,;]+", line, maxsplit=1)
             below = lines[number + 1 : number + 2]  # as WIDER FACE's: a name, then numbers
             says = more or [text for text in below if re.fullmatch(r"[-\d.\s]+", text)]
             if PurePosixPath(image).name in names and any(re.match(r"[-\d]", one) for one in says):
                 raise DatasetInvalid(
-                    f"{name}, line {number + 1}, says something of {image[:100]} in a form that "
-                    f"is not read. {READ}. Remove it if that is no annotation."
+                    f"{name}, line {number + 1}, has values for {image[:100]} in a format that "
+                    f"is not read. {READ}. Remove it if these are no annotations."
                 )
 
 
 def _tables(root: Path) -> tuple[Finding, ...]:
-    """What to say of tables beside class folders, which say the classes."""
+    """The finding about tables beside class folders, which are not read."""
     names = [path.relative_to(root).as_posix() for path in sorted(root.rglob("*.csv"))]
     if not names:
         return ()
@@ -151,7 +154,7 @@ def _tables(root: Path) -> tuple[Finding, ...]:
 
 
 def _is_of_masks(folder: Path, others: Sequence[Path]) -> bool:
-    """Whether a folder called so has images of the names that another one has."""
+    """Whether a folder has the name of a folder of masks, and images that another one has too."""
     if not MASKS.fullmatch(folder.name):
         return False
     stems = {path.stem for path in folder.iterdir()}
@@ -163,11 +166,11 @@ def _is_of_masks(folder: Path, others: Sequence[Path]) -> bool:
 
 
 def _other_documents(root: Path) -> list[str]:
-    """Annotation documents of other forms; of one file an image the first ones."""
+    """Annotation documents of other formats than YOLO; at most MAX_DOCUMENTS are read."""
     found = []
     files = (path for path in sorted(root.rglob("*")) if path.suffix.lower() in (".json", ".xml"))
-    for path in islice(files, LOOKED_AT):
-        if path.stat().st_size > BIGGEST:
+    for path in islice(files, MAX_DOCUMENTS):
+        if path.stat().st_size > MAX_DOCUMENT_BYTES:
             continue
         data, other = path.read_bytes(), False
         if path.suffix.lower() == ".xml":
@@ -181,7 +184,7 @@ def _other_documents(root: Path) -> list[str]:
 
 
 def _has_label_files(root: Path) -> bool:
-    """Whether a text file lies where label files do: in `labels`, or beside an image."""
+    """Whether a text file lies where label files do: in `labels`, or beside its image."""
     for path in root.rglob("*.[tT][xX][tT]"):
         inside = {part.lower() for part in path.relative_to(root).parts[:-1]}
         if inside & LABEL_FOLDERS:
@@ -191,7 +194,7 @@ def _has_label_files(root: Path) -> bool:
     return False
 
 
-def _told(described: Path, others: list[str], root: Path) -> tuple[Finding, ...]:
+def _other_findings(described: Path, others: list[str], root: Path) -> tuple[Finding, ...]:
     if not others:
         return ()
     name = os.path.relpath(described, root)
@@ -204,7 +207,7 @@ def _told(described: Path, others: list[str], root: Path) -> tuple[Finding, ...]
 
 
 def unused_images(root: Path, dataset: Dataset) -> tuple[Finding, ...]:
-    """What to say of images of the upload that the data set does not use."""
+    """The finding about images of the upload that the dataset does not use."""
     findings = Findings()
     used = {image for images in dataset.splits.values() for image in images}
     used.update(dataset.unlabelled)
@@ -215,14 +218,14 @@ def unused_images(root: Path, dataset: Dataset) -> tuple[Finding, ...]:
 
 
 def refuse_two(found: Understood, unused: Sequence[Finding]) -> None:
-    """Raises DatasetInvalid: other documents lie beside a description that leaves images out, so
-    that these are likely to be described by the former."""
+    """Raises DatasetInvalid: a description leaves images out, and other documents beside it may
+    describe them."""
     others = [finding for finding in found.findings if finding.kind == "other_documents"]
     if others and unused:
         raise DatasetInvalid(
             f"{found.top.name} describes label files of some of the zip's images, and leaves out "
             f"{unused[0].count} ({unused[0].examples[0]} …), which {others[0].examples[0]} may "
-            "describe: these are two data sets. Upload each as a zip of its own."
+            "describe: these are two datasets. Upload each as a zip of its own."
         )
 
 
@@ -232,9 +235,9 @@ def count_images(root: Path) -> int:
 
 
 def _folders(root: Path) -> Iterator[Path]:
-    """`root` and those below it, the upper ones first."""
+    """`root` and the folders below it, down to MAX_DEPTH, the upper ones first."""
     level = [root]
-    for _ in range(DEPTH):
+    for _ in range(MAX_DEPTH):
         yield from level
         level = sorted(
             path
@@ -245,14 +248,14 @@ def _folders(root: Path) -> Iterator[Path]:
 
 
 def _same(one: Path, other: Path, root: Path) -> bool:
-    """Whether two descriptions are of the same classes and images."""
+    """Whether two descriptions have the same classes and images."""
     try:
-        return _meant(one, root) == _meant(other, root)
+        return _described(one, root) == _described(other, root)
     except VisionLoopError:
         return False
 
 
-def _meant(file: Path, root: Path) -> object:
+def _described(file: Path, root: Path) -> object:
     findings = Findings()
     described = data_yaml.describe(file, [root], findings)
     splits = data_yaml.images(described, [root], findings)

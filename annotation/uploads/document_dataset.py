@@ -1,5 +1,7 @@
-"""A data set made of what annotation tools export: documents and images become images with label
-files, in the splits that the source states, and everything that came is accounted for.
+"""Makes a dataset of the exports of annotation tools.
+
+Documents and images become images with label files, in the splits that the source states. Every
+image and object that came is accounted for.
 """
 
 from __future__ import annotations
@@ -9,8 +11,14 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
-from annotation.checked_annotations import NO_PLACE, checked, refuse_fractions, unfit
-from annotation.corrections.reader import UNSAID, Correction, Rules, read_correction
+from annotation.checked_annotations import NO_AREA_IN_IMAGE, checked, misfit, refuse_fractions
+from annotation.corrections.correction import Correction, CorrectionRules
+from annotation.corrections.reader import (
+    ASSUMED_SIZE,
+    NEW_WITHOUT_OBJECTS,
+    NOT_DESCRIBED,
+    read_correction,
+)
 from annotation.known_names import tidy
 from annotation.uploads.free_paths import FreePaths
 from annotation.uploads.intake import Intake
@@ -28,48 +36,53 @@ from formats.yolo import to_yolo
 from inference.images import check_header
 from models_store.description import Task
 
-HERE = "the zip"
-ANY = (1000, 1000)  # width and height to read objects by, where none is stated
-NO_POINTS = "without key points, in a pose data set"
+DATASET_NAME = "the zip"  # in messages
+NO_KEYPOINTS = "without key points, in a pose data set"
 MORE_CLASSES = "further classes of an image that can have one"
-SHOWN = 12
+SHOWN = 12  # names in a message
 
 
 @dataclass
 class _Placed:
-    """Where an image goes."""
+    """An image, with the place that it gets in the dataset.
 
-    name: str  # path in the zip
+    Attributes:
+        name: Its path in the zip.
+        split: Empty: none, because it is not annotated.
+        found: None: nobody has annotated it.
+    """
+
+    name: str
     split: str = ""
-    found: Annotations | None = None  # None: nobody has annotated it
+    found: Annotations | None = None
 
 
 @dataclass
-class _Making:
-    """What is known while a data set is made."""
+class _Draft:
+    """A dataset in the making."""
 
     sent: Submission
     task: Task
     intake: Intake
     classes: tuple[str, ...] = ()
-    points: tuple[str, ...] = ()
+    keypoints: tuple[str, ...] = ()
     placed: list[_Placed] = field(default_factory=list)
 
 
 def write_dataset(
     root: Path, sent: Submission, task: Task | None, folder: Path, max_pixels: int
 ) -> tuple[Path, Intake]:
-    """Make a data set of the images and documents of a zip; the images move into it.
+    """Make a dataset of the images and documents of a zip; the images move into it.
 
     Args:
         root: The unpacked zip.
         sent: What was read in it.
-        task: What to train; None: what the objects fit.
-        folder: Where it is made; it does not exist.
-        max_pixels: Of an image.
+        task: The task; None: the one that the objects fit.
+        folder: Where the dataset is made; it does not exist.
+        max_pixels: Limit of an image.
 
     Returns:
-        Its data.yaml, or the folder itself for `classify`; and what came of what was received.
+        Its data.yaml, or the folder itself for `classify`; and the account of what came.
 
     Raises:
         ValidationFailed, DatasetInvalid: No document fits an image, or two contradict each other.
@@ -82,11 +95,12 @@ def write_dataset(
     if all(described.empty == "unfinished" for described in whole.described):
         return _images_alone(root, whole, task, folder, intake)
     intake.task = _task(whole, task, intake)
-    whole = replace(
-        whole, described=[_with_places(described, intake) for described in whole.described]
+    kept = [_with_places(described, intake) for described in whole.described]
+    whole = replace(whole, described=kept)
+    made = _Draft(whole, intake.task, intake)
+    rules = CorrectionRules(
+        DATASET_NAME, (), made.task, max_pixels, background=True, any_format=True
     )
-    made = _Making(whole, intake.task, intake)
-    rules = Rules(HERE, (), made.task, max_pixels, background=True, any_format=True)
     correction = read_correction([], whole, rules)
     _place(made, correction, root)
     _account(made, correction)
@@ -95,7 +109,7 @@ def write_dataset(
 
 
 def _readable(sent: Submission, max_pixels: int, intake: Intake) -> Submission:
-    """Without images that cannot be read: each is told."""
+    """What came, without the images that cannot be read, which are reported."""
     findings = Findings()
     bad = set()
     for name, path in sent.images.items():
@@ -125,8 +139,8 @@ def _no_images(sent: Submission) -> DatasetInvalid:
 
 
 def _without_masks(sent: Submission, intake: Intake) -> Submission:
-    """Without the masks that lie beside images under their names, as in VOC's
-    `SegmentationClass`: they are images of annotations, which are not read."""
+    """What came, without masks: images that have the name of another one and lie in a folder such
+    as VOC's `SegmentationClass`. Masks are not read as annotations."""
     stems = Counter(PurePosixPath(name).stem for name in sent.images)
     masks = [
         name
@@ -145,17 +159,17 @@ def _without_masks(sent: Submission, intake: Intake) -> Submission:
     intake.notes.append(
         f"{len(masks)} images are masks of others ({masks[0]}); masks as images are not read."
     )
-    gone = set(masks)
+    masked = set(masks)
     return replace(
         sent,
-        images={name: path for name, path in sent.images.items() if name not in gone},
-        contents={name: digest for name, digest in sent.contents.items() if name not in gone},
+        images={name: path for name, path in sent.images.items() if name not in masked},
+        contents={name: digest for name, digest in sent.contents.items() if name not in masked},
     )
 
 
 def _task(sent: Submission, asked: Task | None, intake: Intake) -> Task:
-    """The one asked for, if an object fits it; else what the objects fit, and a word where they
-    are of several forms.
+    """The task asked for, if an object fits it; else the one that the objects fit, with a note
+    where they are of several forms.
 
     Raises:
         DatasetInvalid: No object fits the task asked for.
@@ -163,13 +177,13 @@ def _task(sent: Submission, asked: Task | None, intake: Intake) -> Task:
     every = []
     for described in sent.described:
         skipped = Counter(described.skipped)  # some readers count once, others whenever they read
-        every.append(described.read(described.size or ANY))
+        every.append(described.read(described.size or ASSUMED_SIZE))
         described.skipped.clear()
         described.skipped.update(skipped)
     fits = task_of(every)
     objects = [thing for found in every for thing in found.objects]
     if asked is not None:
-        held = [thing for thing in objects if not unfit(thing, asked)]
+        held = [thing for thing in objects if not misfit(thing, asked)]
         if asked == "pose":
             held = [thing for thing in held if thing.keypoints]
         if objects and not held:
@@ -189,11 +203,13 @@ def _task(sent: Submission, asked: Task | None, intake: Intake) -> Task:
 
 
 def _with_places(described: DescribedImage, intake: Intake) -> DescribedImage:
-    """Without objects that have no area in the image; corrections refuse these, a large data set
-    often has some."""
+    """An annotation whose objects without an area in the image are skipped when it is read.
+
+    A correction is refused for one of these; a large dataset often has some.
+    """
     read = described.read
 
-    def passing_over(size: Size) -> Annotations:
+    def skipping(size: Size) -> Annotations:
         found, where = read(size), described.where or described.name
         refuse_fractions(found, where)
         kept = []
@@ -201,32 +217,32 @@ def _with_places(described: DescribedImage, intake: Intake) -> DescribedImage:
             try:
                 checked(replace(found, objects=(thing,)), where, size)
             except ValidationFailed as error:
-                described.skipped[NO_PLACE] += 1
+                described.skipped[NO_AREA_IN_IMAGE] += 1
                 intake.lost.add(error.message)
                 continue
             kept.append(thing)
         return replace(found, objects=tuple(kept))
 
-    return replace(described, read=passing_over)
+    return replace(described, read=skipping)
 
 
-def _place(made: _Making, correction: Correction, root: Path) -> None:
-    """A split for each image; of those of one content one is kept."""
+def _place(made: _Draft, correction: Correction, root: Path) -> None:
+    """Choose a split for each image; of several images of one content keep the first."""
     sent = made.sent
     by_content: dict[str, list[str]] = {}
     for name, content in sent.contents.items():
         by_content.setdefault(content, []).append(name)
-    described = {
+    sources = {
         correction.images[content].sent: described.source
-        for content, described in correction.said_by.items()
+        for content, described in correction.sources.items()
     }
-    splits = _settled(stated_splits(root, sent, described), made.intake)
-    only_labels = set(sent.forms) == {"yolo"}  # an image without a label file is a background
+    splits = _settled(stated_splits(root, sent, sources), made.intake)
+    only_labels = set(sent.forms) == {"yolo"}  # an image without label file is a background
     for content, names in by_content.items():
         found = correction.found.get(content)
         first = correction.images[content].sent if content in correction.images else names[0]
         if len(names) > 1:
-            made.intake.copies(names)
+            made.intake.add_copies(names)
         stated = [splits[name] for name in names if name in splits]
         split = next((s for s in ("test", "val", "train") if s in stated), "train")
         if found is None and (not only_labels or content in correction.images):
@@ -239,7 +255,7 @@ def _place(made: _Making, correction: Correction, root: Path) -> None:
 
 
 def _settled(splits: dict[str, str], intake: Intake) -> dict[str, str]:
-    """None at all where nothing is stated to train on."""
+    """The stated splits, or none where no image is stated to train on."""
     if splits and "train" not in splits.values():
         only = " and ".join(sorted(set(splits.values())))
         intake.notes.append(
@@ -250,19 +266,20 @@ def _settled(splits: dict[str, str], intake: Intake) -> dict[str, str]:
     return splits
 
 
-def _account(made: _Making, correction: Correction) -> None:
-    """What became of everything that came."""
+def _account(made: _Draft, correction: Correction) -> None:
+    """Account for every image and object that came, and settle the classes and keypoints."""
     intake = made.intake
     intake.objects["received"] = correction.received["objects"]
     intake.passed_over = Counter(correction.passed_over)
-    described = {described.name[:200] for described in made.sent.described}
+    names = {described.name[:200] for described in made.sent.described}
     intake.missing = {
         name: why
         for name, why in correction.unmatched.items()
-        if name in described and not (name in made.sent.images and why.startswith(UNSAID))
+        if name in names
+        and not (name in made.sent.images and why.startswith((NEW_WITHOUT_OBJECTS, NOT_DESCRIBED)))
     }
     unstated = sum(
-        not found.objects and correction.said_by[content].empty == "unstated"
+        not found.objects and correction.sources[content].empty == "unstated"
         for content, found in correction.found.items()
     )
     if unstated:
@@ -276,9 +293,9 @@ def _account(made: _Making, correction: Correction) -> None:
     made.classes = (*stated, *sorted(seen - set(stated)))
     if not made.classes:
         raise DatasetInvalid(
-            f"No object is marked in any of the {len(correction.found)} described images, and no "
-            "class is named: there is nothing to train. Images alone, without documents, are taken "
-            "as a data set to annotate."
+            f"No object is annotated in any of the {len(correction.found)} described images, and "
+            "no class is named: there is nothing to train. Images alone, without documents, are "
+            "taken as a dataset to annotate."
         )
     alike = Counter(comparable(name) for name in made.classes)
     if twice := [name for name in made.classes if alike[comparable(name)] > 1]:
@@ -290,19 +307,19 @@ def _account(made: _Making, correction: Correction) -> None:
             f"The documents give no order of classes: they are in order of name ({order}{more})."
         )
     if made.task == "pose":
-        made.points = tuple(
+        made.keypoints = tuple(
             dict.fromkeys(point.name for thing in objects for point in thing.keypoints)
         )
 
 
-def _write(made: _Making, root: Path, folder: Path) -> Path:
+def _write(made: _Draft, root: Path, folder: Path) -> Path:
     names = FreePaths()
     for one in made.placed:
         if one.found is not None and made.task == "classify" and not one.found.objects:
             one.found, one.split = None, ""
         elif one.found and one.found.objects and not _kept(one.found, made.task):
-            made.intake.passed_over[NO_POINTS] += len(one.found)
-            one.found, one.split = None, ""  # something is there: no background
+            made.intake.passed_over[NO_KEYPOINTS] += len(one.found)
+            one.found, one.split = None, ""  # it has an object, so it is no background
         if one.found is None and (made.task == "classify" or not one.split):
             made.intake.images["without_annotation"] += 1
             _move(root, one.name, folder / names.take(UNLABELLED, one.name, made.intake))
@@ -315,7 +332,7 @@ def _write(made: _Making, root: Path, folder: Path) -> Path:
     top = folder / "data.yaml"
     splits = [s for s in ("train", "val", "test") if any(one.split == s for one in made.placed)]
     more = {UNLABELLED: UNLABELLED} if (folder / UNLABELLED).exists() else {}
-    text = describe(made.task, made.classes, made.points, splits, **more)
+    text = describe(made.task, made.classes, made.keypoints, splits, **more)
     top.write_text(text, encoding="utf-8")
     return top
 
@@ -324,7 +341,7 @@ def _kept(found: Annotations, task: Task) -> bool:
     return task == "classify" or bool(fitting(found, task).objects)
 
 
-def _write_class(made: _Making, root: Path, folder: Path, one: _Placed, names: FreePaths) -> None:
+def _write_class(made: _Draft, root: Path, folder: Path, one: _Placed, names: FreePaths) -> None:
     assert one.found is not None
     label, *further = [thing.label for thing in one.found.objects]
     if further:
@@ -335,7 +352,7 @@ def _write_class(made: _Making, root: Path, folder: Path, one: _Placed, names: F
     _move(root, one.name, folder / target)
 
 
-def _write_labels(made: _Making, root: Path, folder: Path, one: _Placed, names: FreePaths) -> None:
+def _write_labels(made: _Draft, root: Path, folder: Path, one: _Placed, names: FreePaths) -> None:
     place = names.take(f"images/{one.split}", one.name, made.intake)
     _move(root, one.name, folder / place)
     if one.found is None:  # no label file: a background, which the report counts
@@ -343,21 +360,21 @@ def _write_labels(made: _Making, root: Path, folder: Path, one: _Placed, names: 
         return
     kept = fitting(one.found, made.task)
     made.intake.passed_over.update(
-        {NO_POINTS: len(one.found) - len(kept)} if len(kept) < len(one.found) else {}
+        {NO_KEYPOINTS: len(one.found) - len(kept)} if len(kept) < len(one.found) else {}
     )
-    made.intake.convert(one.found.objects, made.task)
+    made.intake.count_converted(one.found.objects, made.task)
     made.intake.images["labelled" if kept.objects else "empty"] += 1
     made.intake.objects["stored"] += len(kept)
     label = folder / "labels" / PurePosixPath(place).relative_to("images")
     label = label.with_name(f"{without_suffix(label.name)}.txt")
     label.parent.mkdir(parents=True, exist_ok=True)
-    label.write_text(to_yolo(kept, made.classes, made.points), encoding="utf-8")
+    label.write_text(to_yolo(kept, made.classes, made.keypoints), encoding="utf-8")
 
 
 def _images_alone(
     root: Path, sent: Submission, task: Task | None, folder: Path, intake: Intake
 ) -> tuple[Path, Intake]:
-    """A data set to annotate: `unlabelled` and a description that names no class."""
+    """Make a dataset to annotate: a folder `unlabelled` and a data.yaml without splits."""
     why = Counter(described.why for described in sent.described)
     if why:
         counts = ", ".join(f"{n} {reason}" for reason, n in why.items())
@@ -366,7 +383,7 @@ def _images_alone(
     seen: dict[str, str] = {}
     for name, content in sorted(sent.contents.items()):
         if content in seen:
-            intake.copies([seen[content], name])
+            intake.add_copies([seen[content], name])
             continue
         seen[content] = name
         intake.images["without_annotation"] += 1

@@ -1,4 +1,4 @@
-"""Paths of an upload's images in the data set that is made of them."""
+"""Paths of an upload's images in the dataset that is made of them."""
 
 from __future__ import annotations
 
@@ -12,14 +12,20 @@ from dataset.stated_splits import split_word
 
 
 class FreePaths:
-    """Paths below a folder that no other image has: those of the zip, without the folders that
-    only say what they hold."""
+    """Gives each image a path of its own: that of the zip, without folders that only say what
+    they hold, such as `images` or `train`."""
 
     def __init__(self) -> None:
         self._taken: set[str] = set()
 
     def take(self, folder: str, name: str, intake: Intake) -> str:
-        """A path for an image of the zip; one that cannot keep its own is told."""
+        """A free path for an image of the zip.
+
+        Args:
+            folder: Of the dataset, in which the path is.
+            name: The image's path in the zip.
+            intake: Where an image is noted that cannot keep its name.
+        """
         parts = [
             part
             for part in PurePosixPath(name).parts[:-1]
@@ -38,5 +44,5 @@ class FreePaths:
 
 
 def _key(path: PurePosixPath) -> str:
-    """Names whose label files some file systems take for one are one."""
+    """Equal for paths whose label files some file systems cannot tell apart."""
     return comparable(without_suffix(str(path)))

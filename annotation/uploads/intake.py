@@ -1,4 +1,4 @@
-"""What came of everything that an upload held: images and objects, none of them unaccounted for."""
+"""The account of an upload: what became of each image and object."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dataset.label_files import LOST
 from formats.annotations import Annotation
 from models_store.description import Task
 
-SHOWN = 20
+SHOWN = 20  # renamed images in a card
 
 
 @dataclass
@@ -21,14 +21,17 @@ class Intake:
     """The account of an upload.
 
     Attributes:
-        task: What the objects fit.
-        form: What it was: `yolo`, `folders`, `images`, or forms of documents joined by `+`.
+        form: The format: `yolo`, `folders`, `images`, or formats of documents joined by `+`.
+        task: The task that the objects fit.
         images: `received` = `labelled` + `empty` + `without_annotation` + `unreadable` + `copies`.
         objects: `received` = `stored` + those passed over.
-        passed_over: Reason → objects.
-        missing: Image that was described and did not come → why it is none of the zip's.
-        renamed: Path in the zip → path in the data set, of images whose name was taken.
-        lost: What to say of the objects without a place.
+        passed_over: Reason → objects that are not stored.
+        missing: Name of an image that is described and did not come → why none of the zip is it.
+        renamed: Path in the zip → path in the dataset, of images whose name was taken.
+        notes: Sentences about what was assumed.
+        findings: For the report.
+        lost: Messages about objects without an area in their image.
+        converted: What → objects whose form was changed for the task.
     """
 
     form: str
@@ -43,8 +46,8 @@ class Intake:
     lost: set[str] = field(default_factory=set)
     converted: Counter[str] = field(default_factory=Counter)
 
-    def copies(self, names: Sequence[str]) -> None:
-        """Images of one content: the first is kept."""
+    def add_copies(self, names: Sequence[str]) -> None:
+        """Count images of one content, of which the first is kept."""
         self.images["copies"] += len(names) - 1
         if self.images["copies"] == len(names) - 1:
             self.notes.append(
@@ -52,8 +55,8 @@ class Intake:
                 f"{names[0]}."
             )
 
-    def convert(self, objects: Iterable[Annotation], task: Task) -> None:
-        """Count what changes its form for a task."""
+    def count_converted(self, objects: Iterable[Annotation], task: Task) -> None:
+        """Count the objects whose form changes for a task."""
         for thing in objects:
             if task == "detect" and (thing.parts or thing.keypoints):
                 self.converted["polygons or key points, trained as the boxes around them"] += 1
@@ -62,8 +65,8 @@ class Intake:
             elif task == "pose" and thing.parts:
                 self.converted["polygons of objects with key points, left out"] += 1
 
-    def told(self) -> tuple[Finding, ...]:
-        """What a report says of it besides."""
+    def report_findings(self) -> tuple[Finding, ...]:
+        """All findings of the report, counts included."""
         found = list(self.findings)
         for what, count in self.converted.items():
             found.append(Finding("converted", f"Converted: {count} {what}.", count))
@@ -81,7 +84,7 @@ class Intake:
         return tuple(found)
 
     def to_json(self) -> dict[str, Any]:
-        """The part of a data set's card."""
+        """The account as a part of the dataset's card."""
         kinds = ("received", "labelled", "empty", "without_annotation", "unreadable", "copies")
         return {
             "source_format": self.form,
@@ -99,12 +102,12 @@ class Intake:
 
 
 def intake_of(dataset: Dataset, form: str, images: int) -> Intake:
-    """The account of an upload that is read where it lies: label files or folders of classes.
+    """The account of an upload that stays as it is: label files, or folders of classes.
 
     Args:
-        dataset: As it was understood.
+        dataset: The upload as a dataset.
         form: `yolo` or `folders`.
-        images: Readable as such or not, in the zip.
+        images: The number of image files in the zip, readable or not.
     """
     made = Intake(form)
     every = {image for split in dataset.splits.values() for image in split}

@@ -1,4 +1,4 @@
-"""An uploaded zip becomes a data set of its own id, as a whole or not at all."""
+"""Makes a dataset of an uploaded zip: all of it, or nothing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dataset.store import DATA, DatasetStore
 from errors import DatasetInvalid
 from models_store.description import Task
 
-MADE = "made"  # while an upload is read: what becomes `data` where it was made of documents
+MADE = "made"  # folder of a dataset that is made of documents, before it becomes `data`
 
 
 def add_upload(
@@ -30,16 +30,16 @@ def add_upload(
     Reads and writes files: call it off the event loop.
 
     Args:
-        store: Where it goes.
+        store: Where the dataset is stored.
         file: The zip.
-        name: As people see it.
-        task: What it is to train; without one, what fits.
+        name: The name that people see.
+        task: The task; None: the one that the annotations fit.
 
     Returns:
-        The data set's card.
+        The dataset's card.
 
     Raises:
-        DatasetInvalid, PayloadTooLarge: Nothing of it stays.
+        DatasetInvalid, PayloadTooLarge: Nothing of it is stored.
     """
     name = name.strip()[:100] or "dataset"
     with store.staged() as staged:
@@ -48,7 +48,7 @@ def add_upload(
         found = understand(unpacked.root, task, staged / MADE, store.max_pixels)
         if found.intake is not None and found.intake.form == "images":
             _refuse_unread(unpacked.perhaps_labels)
-        if found.intake is not None:  # what is left of the zip are documents
+        if found.intake is not None:  # the zip has only documents left
             shutil.rmtree(staged / DATA)
             (staged / MADE).rename(staged / DATA)
             top = staged / DATA / found.top.relative_to(staged / MADE)
@@ -72,10 +72,10 @@ def add_upload(
 
 
 def _refuse_unread(names: Sequence[str]) -> None:
-    """Raises DatasetInvalid: images that seem to be alone have annotations in another form."""
+    """Raises DatasetInvalid: beside images alone there may be annotations that are not read."""
     if names:
         shown = ", ".join(names[:5])
         raise DatasetInvalid(
-            f"The zip holds images, and {shown}, which may hold their annotations in a form that "
+            f"The zip holds images, and {shown}, which may hold their annotations in a format that "
             f"is not read. {READ}. Pack the images alone to annotate them here."
         )

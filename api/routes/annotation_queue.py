@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import FileResponse
 
 from annotation.confidence_bands import Bands
-from annotation.priority import Candidate, Look, doubt_of_scores, look_of, order
-from annotation.review_queue import annotated, picture_file, unique, waiting
+from annotation.priority import Candidate, Descriptor, descriptor_of, order, uncertainty_of_scores
+from annotation.review_queue import newest_of_each, queued_images
 from api.dependencies import GatewayDep
 from api.middleware.auth import require_admin
 from api.schemas import errors
@@ -63,7 +63,7 @@ class Seen:
     """Of a kept picture: SHA-256 of its file, and its descriptor."""
 
     content: str
-    look: Look
+    descriptor: Descriptor
 
 
 _seen: OrderedDict[str, Seen] = OrderedDict()  # by the id of the kept picture
@@ -90,7 +90,7 @@ async def queue(
 )
 async def picture(dataset_id: str, content: str, gateway: GatewayDep) -> FileResponse:
     """A picture of a data set that people annotate, by its content."""
-    path = await asyncio.to_thread(picture_file, gateway.annotated, dataset_id, content)
+    path = await asyncio.to_thread(gateway.annotated.image_path, dataset_id, content)
     kind = TYPES.get(path.suffix, "application/octet-stream")
     return FileResponse(path, media_type=kind, headers={"X-Content-Type-Options": "nosniff"})
 
@@ -151,12 +151,12 @@ async def kept_picture(image_id: str, gateway: GatewayDep) -> Response:
 def _queue(gateway: Gateway, dataset: str, limit: int, kept: bool) -> dict[str, Any]:
     if dataset:
         gateway.datasets.get(dataset)
-    found, looks = waiting(gateway.annotated, dataset or None)
+    found, looks = queued_images(gateway.annotated, dataset or None)
     entries = {}
     candidates = []
-    for one in unique(found):
+    for one in newest_of_each(found):
         document = one.document
-        candidates.append(Candidate(one.content, float(document["doubt"]), one.look))
+        candidates.append(Candidate(one.content, float(document["doubt"]), one.descriptor))
         entries[one.content] = {
             "image": document["name"],
             "content": one.content,
@@ -172,7 +172,7 @@ def _queue(gateway: Gateway, dataset: str, limit: int, kept: bool) -> dict[str, 
         if seen.content not in entries:
             entries[seen.content] = _of_traffic(gateway, image, seen)
             doubt = float(entries[seen.content]["doubt"])
-            candidates.append(Candidate(seen.content, doubt, seen.look))
+            candidates.append(Candidate(seen.content, doubt, seen.descriptor))
     chosen = order(candidates, looks, limit)
     rows = [entries[one.key] | {"priority": one.priority, "novelty": one.novelty} for one in chosen]
     return {"waiting": len(candidates), "annotated": len(looks), "queue": rows}
@@ -180,7 +180,7 @@ def _queue(gateway: Gateway, dataset: str, limit: int, kept: bool) -> dict[str, 
 
 def _kept(gateway: Gateway) -> list[tuple[KeptImage, Seen]]:
     """Kept pictures that nobody has annotated."""
-    known = annotated(gateway.annotated)
+    known = gateway.annotated.annotated_contents()
     found = []
     for image in gateway.live.kept.list()[:MOST_KEPT]:
         try:
@@ -195,7 +195,7 @@ def _kept(gateway: Gateway) -> list[tuple[KeptImage, Seen]]:
 def _look(gateway: Gateway, image: KeptImage) -> Seen:
     data = gateway.live.kept.open(image.id)
     pixels = decode(data, gateway.settings.max_pixels)
-    _seen[image.id] = Seen(sha256(data).hexdigest(), look_of(pixels))
+    _seen[image.id] = Seen(sha256(data).hexdigest(), descriptor_of(pixels))
     while len(_seen) > REMEMBERED:
         _seen.popitem(last=False)
     return _seen[image.id]
@@ -209,7 +209,7 @@ def _of_traffic(gateway: Gateway, image: KeptImage, seen: Seen) -> dict[str, Any
         task = "detect"
     if task == "classify":  # of all classes; the doubt is about the best one
         scores = scores[:1]
-    doubt = doubt_of_scores(scores, Bands(review=0.0))
+    doubt = uncertainty_of_scores(scores, Bands(review=0.0))
     return {
         "image": image.id,
         "content": seen.content,

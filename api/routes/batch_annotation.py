@@ -14,7 +14,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from starlette.datastructures import UploadFile
 
-from annotation.cleanup import UPLOADED, clear_leftovers
+from annotation.cleanup import UPLOAD_PREFIX, delete_leftovers
 from annotation.confidence_bands import Bands
 from annotation.recipe import AnnotationRequest, plan_annotation
 from api.dependencies import GatewayDep
@@ -166,7 +166,7 @@ def _start(
 ) -> Job:
     """Unpack, check, put into the queue. What is refused leaves nothing."""
     model = choose_model(gateway.registry, TOOLS[asked.tool], asked.model)
-    clear_leftovers(gateway.annotated, gateway.jobs, gateway.settings)
+    delete_leftovers(gateway.annotated, gateway.jobs, gateway.settings)
     source = gateway.datasets.resolve(reference) if file is None else _unpacked(gateway, file)
     try:
         tiles = TILES[asked.tiles] if asked.tiles in TILES else int(asked.tiles)
@@ -204,7 +204,7 @@ def _start(
 def _unpacked(gateway: Gateway, file: IO[bytes]) -> Path:
     uploads = gateway.settings.paths.uploads
     uploads.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=UPLOADED, dir=uploads))
+    folder = Path(tempfile.mkdtemp(prefix=UPLOAD_PREFIX, dir=uploads))
     try:
         zip_archive.unpack(file, folder, gateway.settings.max_upload_bytes)
     except BaseException:

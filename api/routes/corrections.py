@@ -16,14 +16,14 @@ from filelock import Timeout
 from pydantic import Field
 from starlette.datastructures import UploadFile
 
-from annotation.corrections.reader import Correction, Rules, read_correction
-from annotation.corrections.taking import applied, corrected
+from annotation.corrections.application import corrected, preview
+from annotation.corrections.correction import Correction, CorrectionRules
+from annotation.corrections.reader import read_correction
 from annotation.history import is_upload, newest, revision_row
-from annotation.originals import SOURCE as UPLOAD
+from annotation.image_records import ImageRecord
 from annotation.originals import adopt, originals
-from annotation.pictures import ImageRecord
 from annotation.revision_builder import build
-from annotation.store import AnnotatedDataset
+from annotation.store import AnnotatedDataset, upload_source
 from api.accounting import Corrected
 from api.dependencies import GatewayDep
 from api.middleware.auth import require_admin
@@ -88,8 +88,8 @@ class Options:
     confirm: bool
     dry_run: bool
 
-    def rules(self, gateway: Gateway, dataset_id: str, names: list[str]) -> Rules:
-        return Rules(
+    def rules(self, gateway: Gateway, dataset_id: str, names: list[str]) -> CorrectionRules:
+        return CorrectionRules(
             dataset=dataset_id,
             names=names,
             task=gateway.datasets.get(dataset_id)["task"],
@@ -277,10 +277,10 @@ def _answer(
 
 def _pictures(gateway: Gateway, dataset_id: str) -> list[ImageRecord]:
     """What the data set has, without making a row for an upload that has none yet."""
-    source = gateway.datasets.get(dataset_id).get("source") or f"{UPLOAD}{dataset_id}"
+    source = gateway.datasets.get(dataset_id).get("source") or upload_source(dataset_id)
     dataset = gateway.annotated.find(source)
     if dataset is not None:
-        return list(gateway.annotated.pictures(dataset.id))
+        return list(gateway.annotated.records(dataset.id))
     return list(originals(gateway.datasets.open(dataset_id)))
 
 
@@ -292,7 +292,7 @@ def _foreseen(
 ) -> dict[str, Any]:
     """The row of the revision that a correction would make."""
     number = newest(gateway.datasets, dataset_id) + (not correction.repeated)
-    after = applied(pictures, correction)
+    after = preview(pictures, correction)
     return {
         "revision": number,
         "data_path": f"{dataset_id}@{number}",
@@ -340,7 +340,7 @@ def _build(gateway: Gateway, dataset: AnnotatedDataset) -> dict[str, Any]:
 def _names(gateway: Gateway, dataset_id: str) -> tuple[list[str], list[str]]:
     """Class and key point names that the data set has."""
     card = gateway.datasets.get(dataset_id)
-    source = card.get("source") or f"{UPLOAD}{dataset_id}"
+    source = card.get("source") or upload_source(dataset_id)
     dataset = gateway.annotated.find(source)
     options = dataset.options if dataset is not None else {}
     names = list(options.get("names") or card["classes"])

@@ -228,7 +228,7 @@ def _delete(gateway: Gateway, dataset_id: str) -> None:
         if _names(job.recipe, folder):
             raise Conflict(f"The job {job.id} needs '{dataset_id}'. Cancel it, or wait for it.")
     gateway.datasets.delete(dataset_id)
-    gateway.annotated.forget(dataset_id)
+    gateway.annotated.delete(dataset_id)
 
 
 def _names(value: Any, folder: Path) -> bool:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import StreamingResponse
 
 from annotation.confidence_bands import Bands
-from annotation.diff import ACCEPTED, PAIRED
+from annotation.diff import ACCEPTED_IOU, MATCH_IOU
 from annotation.export import entries, zipped
 from annotation.history import diff, exported, newest, revision_rows
 from api.accounting import Row
@@ -64,7 +64,9 @@ async def show_diff(
     dataset_id: str,
     revision: int,
     gateway: GatewayDep,
-    iou: float = Query(ACCEPTED, ge=PAIRED, le=1, description="from which nothing was moved"),
+    iou: float = Query(
+        ACCEPTED_IOU, ge=MATCH_IOU, le=1, description="from which nothing was moved"
+    ),
     against: int | None = Query(None, ge=0, description="another revision; else the pre-labels"),
 ) -> Any:
     """What people made of the pre-labels: accepted, moved, relabelled, added, removed; from it

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from annotation.store import FURTHER, AnnotatedDataset
+from annotation.store import EXTRA_IMAGE, AnnotatedDataset
 from api.job_control import submit
 from api.middleware.errors import check
 from api.schemas import RequestFields
@@ -200,7 +200,7 @@ def _receive(gateway: Gateway, dataset: AnnotatedDataset, one: ReadAnnotation) -
     for place, image in enumerate(one.images):
         store.receive(
             dataset.id,
-            f"{one.key}{FURTHER}{place}" if place else one.key,
+            f"{one.key}{EXTRA_IMAGE}{place}" if place else one.key,
             {"regions": list(image.regions), "by": one.by} | held,
             task=one.task,
             address=image.address,

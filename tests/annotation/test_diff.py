@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from annotation.confidence_bands import Band, Bands
-from annotation.diff import CorrectionCounts, add_up, compare
+from annotation.diff import CorrectionCounts, compare_annotations
 from formats.annotations import Annotation, AnnotationPart, Annotations, Keypoint
 
 BANDS = Bands(accept=0.7, review=0.3)
@@ -62,13 +62,13 @@ def picture(*objects: Annotation) -> Annotations:
 def test_every_kind_of_change(
     before: list[Annotation], after: list[Annotation], kinds: list[str]
 ) -> None:
-    changes = compare(picture(*before), picture(*after))
+    changes = compare_annotations(picture(*before), picture(*after))
     assert [change.kind for change in changes] == kinds
 
 
 def test_how_far_is_moved_can_be_said() -> None:
     before, after = picture(box("a", 0)), picture(box("a", 2))
-    assert compare(before, after, accepted=0.6)[0].kind == "accepted"
+    assert compare_annotations(before, after, accepted=0.6)[0].kind == "accepted"
 
 
 def test_precision_and_recall_as_annotators_see_them() -> None:
@@ -80,8 +80,8 @@ def test_precision_and_recall_as_annotators_see_them() -> None:
         box("b", 60, score=0.4),  # nothing
     )
     after = picture(box("a", 0), box("a", 22), box("b", 40), box("b", 80))
-    add_up(tally, compare(before, after))
-    add_up(tally, compare(picture(box("b", 0, score=0.6)), picture(box("b", 0))))
+    tally.update(compare_annotations(before, after))
+    tally.update(compare_annotations(picture(box("b", 0, score=0.6)), picture(box("b", 0))))
     found = tally.to_json(BANDS)
     assert (found["pictures"], found["untouched"]) == (2, 1)
     assert [found[k] for k in ("accepted", "moved", "relabelled", "added", "removed")] == [
@@ -104,7 +104,7 @@ def test_precision_and_recall_as_annotators_see_them() -> None:
 
 def test_without_a_pre_label_there_is_no_precision() -> None:
     tally = CorrectionCounts()
-    add_up(tally, compare(picture(), picture(box("a", 0))))
+    tally.update(compare_annotations(picture(), picture(box("a", 0))))
     assert tally.to_json()["precision"] is None
     assert tally.to_json()["recall"] == 0.0
 
@@ -124,7 +124,7 @@ def test_bands_begin_at_their_thresholds(score: float | None, band: Band) -> Non
 def test_a_picture_is_as_sure_as_its_least_sure_object(
     scores: tuple[float, ...], band: Band
 ) -> None:
-    assert BANDS.of_picture(scores) == band
+    assert BANDS.of_image(scores) == band
 
 
 def test_review_cannot_begin_above_accept() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from annotation.export import Exported, entries, zipped
-from annotation.pictures import PERSON, ImageRecord
+from annotation.image_records import PERSON, ImageRecord
 from errors import ValidationFailed
 from formats.annotations import FORMATS, Annotation, AnnotationPart, Annotations, Format, Keypoint
 from formats.coco import from_coco

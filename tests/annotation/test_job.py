@@ -10,14 +10,15 @@ import cv2
 import numpy as np
 import pytest
 
-from annotation.cleanup import clear_leftovers
+from annotation.cleanup import delete_leftovers
 from annotation.confidence_bands import Bands
+from annotation.image_records import PRELABEL_RANK
 from annotation.job import run_annotation
-from annotation.prelabeller import Labeller
+from annotation.prelabeller import Prelabeller
 from annotation.recipe import AnnotationRecipe, AnnotationRequest, plan_annotation
-from annotation.review_queue import waiting
-from annotation.revision_records import records
-from annotation.store import AnnotatedDatasets
+from annotation.review_queue import queued_images
+from annotation.revision_records import read_records
+from annotation.store import AnnotatedDatasets, image_entry
 from database import Database
 from dataset.revisions import list_revisions
 from dataset.store import DatasetStore
@@ -95,9 +96,9 @@ def test_a_folder_becomes_a_data_set_in_bands(
     done = card["annotation"]
     assert (done["pictures"], done["twins"], done["problem_count"]) == (6, 1, 1)
     assert done["problems"][0]["image"] == "torn.jpg"
-    assert "Left out: torn.jpg: " in job.text
+    assert "Skipped torn.jpg: " in job.text
     assert not folder.exists()  # an upload goes with its job
-    found = list(records(store.folder / recipe.dataset_id, 1))
+    found = list(read_records(store.folder / recipe.dataset_id, 1))
     assert {picture.name for picture in found} >= {f"left/{i}.jpg" for i in range(1, 6)}
     scores = [o.score or 0 for picture in found for o in picture.annotations.objects]
     assert scores
@@ -110,7 +111,7 @@ def test_a_folder_becomes_a_data_set_in_bands(
     revision = list_revisions(store.folder / recipe.dataset_id)[0]
     assert revision.names == model.description.names  # all, so that ids stay
     assert revision.to_review == sum(not picture.trains for picture in found) == card["to_review"]
-    queue, _ = waiting(annotated, recipe.dataset_id)
+    queue, _ = queued_images(annotated, recipe.dataset_id)
     assert len(queue) == 6
     assert job.fractions == sorted(job.fractions)
 
@@ -124,31 +125,31 @@ def test_a_killed_job_goes_on_with_the_next_picture(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     seen: list[int] = []
-    label = Labeller.label
+    label = Prelabeller.prelabel
 
-    def counted(labeller: Labeller, data: bytes) -> object:
+    def counted(labeller: Prelabeller, data: bytes) -> object:
         if len(seen) == 3:
             raise Killed
         seen.append(len(data))
         return label(labeller, data)
 
-    monkeypatch.setattr(Labeller, "label", counted)
+    monkeypatch.setattr(Prelabeller, "prelabel", counted)
     recipe = planned(annotated, model, folder, "killed")
     with pytest.raises(Killed):
         run_annotation(recipe, job, registry)
     assert annotated.count(recipe.dataset_id) == 3
     assert not list_revisions(annotated.folder(recipe.dataset_id))
-    assert recipe.dataset_id not in {row.id for row in annotated.changed()}
+    assert recipe.dataset_id not in {row.id for row in annotated.outdated_projects()}
 
     again: list[int] = []
 
-    def noted(labeller: Labeller, data: bytes) -> object:
+    def noted(labeller: Prelabeller, data: bytes) -> object:
         again.append(len(data))
         return label(labeller, data)
 
-    monkeypatch.setattr(Labeller, "label", noted)
+    monkeypatch.setattr(Prelabeller, "prelabel", noted)
     run_annotation(recipe, job, registry)
-    assert "3 of them are done already." in job.text
+    assert "3 of them were done before." in job.text
     assert len(again) == 4  # the other three and the torn one
     card = DatasetStore(get_settings()).get(recipe.dataset_id)
     assert card["annotation"]["pictures"] == 6
@@ -171,10 +172,10 @@ def test_a_cancelled_job_ends_between_two_pictures_and_is_cleared_away(
     with pytest.raises(JobCancelled):
         run_annotation(recipe, job, registry)
     assert annotated.find("batch:cancelled") is not None
-    clear_leftovers(annotated, store, get_settings())
+    delete_leftovers(annotated, store, get_settings())
     assert annotated.find("batch:cancelled") is not None  # it may be on its way into the queue
-    monkeypatch.setattr("annotation.cleanup.YOUNG", -1.0)
-    clear_leftovers(annotated, store, get_settings())
+    monkeypatch.setattr("annotation.cleanup.MIN_AGE", -1.0)
+    delete_leftovers(annotated, store, get_settings())
     assert annotated.find("batch:cancelled") is None
     assert not annotated.folder(recipe.dataset_id).exists()
 
@@ -184,10 +185,10 @@ def test_nothing_readable_is_said(
     job: RecordingJob,
 ) -> None:  # fmt: skip
     (tmp_path / "in").mkdir()
-    with pytest.raises(DatasetInvalid, match="no pictures"):
+    with pytest.raises(DatasetInvalid, match="no images"):
         planned(annotated, model, tmp_path / "in", "empty")
     (tmp_path / "in" / "a.png").write_bytes(b"\x89PNG\r\n nothing")
-    with pytest.raises(DatasetInvalid, match=r"No picture could be read: a\.png"):
+    with pytest.raises(DatasetInvalid, match=r"No image could be read: a\.png"):
         run_annotation(planned(annotated, model, tmp_path / "in", "torn"), job, registry)
 
 
@@ -213,37 +214,29 @@ def test_a_data_set_is_annotated_again_from_its_newest_revision(
     source = DatasetStore(get_settings()).resolve(first.dataset_id)
     again = planned(annotated, model, source, "twice", temporary=False)
     run_annotation(again, job, registry)
-    names = [picture.name for picture in records(annotated.folder(again.dataset_id), 1)]
+    names = [picture.name for picture in read_records(annotated.folder(again.dataset_id), 1)]
     assert len(names) == 6
     assert "left/1.jpg" in names
 
 
 def test_only_what_is_sure_trains(annotated: AnnotatedDatasets) -> None:
     random = rng(0)
-    dataset = annotated.ensure("batch:sure", "sure", {"bands": {"accept": 0.8, "review": 0.3}})
-    from annotation.pictures import PRELABEL_RANK
-    from annotation.store import AnnotationEntry
-
+    dataset = annotated.ensure(
+        "batch:sure", "sure", {"bands": {"accept": 0.8, "review": 0.3}}, "batch"
+    )
     rows = []
     for scores in ((0.9, 0.8), (0.9, 0.5), ()):
         pixels = random.integers(0, 255, (20, 20, 3), np.uint8)
         data = cv2.imencode(".png", pixels)[1].tobytes()
         content, suffix = annotated.keep(dataset.id, data)
         objects = tuple(Annotation("a", box=(1, 1, 9, 9), score=score) for score in scores)
-        found = Annotations("x", 20, 20, objects).to_json()
+        found = Annotations("x", 20, 20, objects)
         values = {"by": "m:1", "name": json.dumps(scores)}
         rows.append(
-            AnnotationEntry(
-                key=content,
-                content=content,
-                suffix=suffix,
-                rank=PRELABEL_RANK,
-                document=values,
-                annotations=found,
-            )
+            image_entry("model", content, suffix, found, rank=PRELABEL_RANK, document=values)
         )
-    annotated.add_first(dataset.id, rows)
-    trains = {picture.name: picture.trains for picture in annotated.pictures(dataset.id)}
+    annotated.add_prelabels(dataset.id, rows)
+    trains = {picture.name: picture.trains for picture in annotated.records(dataset.id)}
     assert trains == {"[0.9, 0.8]": True, "[0.9, 0.5]": False, "[]": False}
 
 
@@ -259,5 +252,5 @@ def test_a_data_set_that_waits_for_people_says_so(
     card = DatasetStore(get_settings()).get(recipe.dataset_id)
     assert (card["usable"], card["to_review"]) == (False, 6)
     (problem,) = card["problems"]
-    assert problem["message"].startswith("6 of 6 pictures wait for a person: GET /api/annotation")
+    assert problem["message"].startswith("6 of 6 images wait for a person: GET /api/annotation")
     assert "COCO" not in problem["message"]

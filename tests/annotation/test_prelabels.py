@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 
-from annotation.prelabels import AnnotatedImage, PrelabelStore, said_until
+from annotation.prelabels import AnnotatedImage, PrelabelStore, prelabels_until
 from database import Database
 from formats.annotations import Annotation, Annotations
 from settings import Settings
@@ -24,7 +24,7 @@ def marked(label: str) -> Annotations:
 
 def said(store: PrelabelStore, image: bytes, until: str = "9") -> list[dict[str, Any]]:
     with store.database.read() as session:
-        return said_until(session, sha256(image).hexdigest(), until)
+        return prelabels_until(session, sha256(image).hexdigest(), until)
 
 
 def test_the_same_file_is_the_same_picture(store: PrelabelStore) -> None:
@@ -56,8 +56,8 @@ def test_old_answers_go_with_their_pictures(
     store: PrelabelStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.add(b"one", marked("a"), "object_detection", "m:1")
-    monkeypatch.setattr("annotation.prelabels.DAYS", -1)
-    monkeypatch.setattr(store, "_sweep_at", 0.0)
+    monkeypatch.setattr("annotation.prelabels.RETENTION_DAYS", -1)
+    store = PrelabelStore(store.database)  # a new one deletes what has expired at once
     store.add(b"two", marked("a"), "object_detection", "m:1")
     assert said(store, b"one") == []
     assert len(said(store, b"two")) == 1

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
 
-from annotation.cleanup import clear_leftovers
-from annotation.pictures import PRELABEL_RANK
-from annotation.review_queue import unique, waiting
-from annotation.store import AnnotatedDataset, AnnotatedDatasets, AnnotationEntry
+from annotation.cleanup import delete_leftovers
+from annotation.image_records import PRELABEL_RANK
+from annotation.review_queue import newest_of_each, queued_images
+from annotation.store import AnnotatedDataset, AnnotatedDatasets, image_entry
 from database import Database
 from dataset.store import CARD
 from formats.annotations import Annotations
 from jobs.store import JobStore
 from settings import Settings
+from tests.support.clock import next_instant
 
 
 @pytest.fixture
@@ -30,20 +30,20 @@ def store(settings: Settings) -> AnnotatedDatasets:
 
 def prelabelled(store: AnnotatedDatasets, by: str, whole: bool = True) -> AnnotatedDataset:
     """A batch's data set of one picture, the same in all."""
-    dataset = store.ensure(f"batch:{by}", by, {})
+    dataset = store.ensure(f"batch:{by}", by, {}, "batch")
     if whole:
         store.folder(dataset.id).mkdir(parents=True)
         (store.folder(dataset.id) / CARD).write_text("{}")
-    entry = AnnotationEntry(
-        key="model:1",
+    entry = image_entry(
+        "model",
+        "c" * 64,
+        ".png",
+        Annotations("a.png", 9, 9),
         rank=PRELABEL_RANK,
-        content="c" * 64,
-        suffix=".png",
-        annotations=Annotations("a.png", 9, 9).to_json(),
         document={"by": by},
     )
-    store.add_first(dataset.id, [entry])
-    time.sleep(0.002)
+    store.add_prelabels(dataset.id, [entry])
+    next_instant()
     return dataset
 
 
@@ -53,25 +53,25 @@ def test_of_one_picture_in_several_data_sets_the_newest_answer_counts(
 ) -> None:
     for name in order:
         prelabelled(store, name)
-    found, _ = waiting(store)
+    found, _ = queued_images(store)
     assert len(found) == 2
-    (one,) = unique(found)
+    (one,) = newest_of_each(found)
     assert one.document["by"] == order[1]
 
 
 def test_pictures_of_a_job_that_has_not_ended_are_not_queued(store: AnnotatedDatasets) -> None:
     running = prelabelled(store, "running", whole=False)
-    assert waiting(store) == waiting(store, running.id) == ([], [])
+    assert queued_images(store) == queued_images(store, running.id) == ([], [])
 
 
 def test_a_data_set_that_was_made_just_now_is_no_leftover(
     store: AnnotatedDatasets, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = store.ensure("batch:1", "Just now", {})  # its folder comes with its first picture
+    made = store.ensure("batch:1", "Just now", {}, "batch")  # no folder yet
     jobs = JobStore(Database(settings))
-    clear_leftovers(store, jobs, settings)
+    delete_leftovers(store, jobs, settings)
     assert store.get(made.id).id == made.id
-    monkeypatch.setattr("annotation.cleanup.YOUNG", -1.0)
-    clear_leftovers(store, jobs, settings)
+    monkeypatch.setattr("annotation.cleanup.MIN_AGE", -1.0)
+    delete_leftovers(store, jobs, settings)
     assert store.find("batch:1") is None
     jobs.database.close()

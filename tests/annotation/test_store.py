@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from hashlib import sha256
@@ -15,7 +14,7 @@ from PIL import Image
 
 from annotation.prelabels import PrelabelStore
 from annotation.revision_builder import build, held_out
-from annotation.revision_records import live_corrections, records
+from annotation.revision_records import live_corrections, read_records
 from annotation.store import AnnotatedDataset, AnnotatedDatasets, AnnotationEntry, suffix_of
 from database import Database
 from dataset.store import DatasetStore
@@ -24,6 +23,7 @@ from errors import DatasetInvalid, DatasetNotFound, InvalidImage
 from formats.annotations import Annotation, AnnotationPart, Annotations, Keypoint
 from models_store.description import Task
 from settings import Settings
+from tests.support.clock import next_instant
 from tests.support.seeds import rng
 
 BOX = Annotation("car", box=(1, 2, 30, 20))
@@ -69,7 +69,7 @@ def put(
     with store.database.read() as session:
         entry = session.get(AnnotationEntry, (dataset_id, key))
     assert entry is not None
-    store.settle(entry, image, found)
+    store.complete(entry, image, found)
 
 
 def marked(*objects: Annotation) -> Annotations:
@@ -94,7 +94,7 @@ def test_many_annotations_at_once_are_all_kept(
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(one, range(40)))
     assert store.count(dataset.id) == 40
-    assert len(store.pictures(dataset.id)) == 10  # the same file is one picture
+    assert len(store.records(dataset.id)) == 10  # the same file is one picture
     assert not list((store.folder(dataset.id) / "pictures").glob(".partial*"))
 
 
@@ -102,7 +102,7 @@ def test_of_several_annotations_the_ground_truth_counts_else_the_newest(
     store: AnnotatedDatasets, dataset: AnnotatedDataset
 ) -> None:
     def label() -> list[str]:
-        return [o.label for o in store.pictures(dataset.id)[0].annotations.objects]
+        return [o.label for o in store.records(dataset.id)[0].annotations.objects]
 
     put(store, dataset.id, "1", picture(1), marked(BOX))
     put(store, dataset.id, "2", picture(1), marked(POLYGON))
@@ -121,10 +121,10 @@ def test_what_was_overtaken_changes_nothing(
     (first,) = store.waiting(dataset.id)
     assert not store.receive(dataset.id, "1", {"n": 0}, stamp="2026-01-01")
     assert store.receive(dataset.id, "1", {"n": 2}, stamp="2026-01-03")
-    assert not store.settle(first, picture(1), marked(BOX))  # its picture came too late
+    assert not store.complete(first, picture(1), marked(BOX))  # its picture came too late
     (second,) = store.waiting(dataset.id)
     assert second.document == {"n": 2}
-    assert store.settle(second, picture(1), marked(BOX))
+    assert store.complete(second, picture(1), marked(BOX))
     assert store.waiting() == []
 
 
@@ -135,7 +135,7 @@ def test_an_annotation_that_waits_again_is_no_longer_in_the_folder(
     put(store, dataset.id, "2", picture(2), marked(BOX))
     assert build(store, dataset)["files"] == 2
     store.receive(dataset.id, "1", {"regions": ["of a kind that is not held"]})
-    assert [changed.id for changed in store.changed()] == [dataset.id]
+    assert [changed.id for changed in store.outdated_projects()] == [dataset.id]
     card = build(store, dataset)
     assert (card["files"], card["waiting"]) == (1, 1)
 
@@ -180,7 +180,7 @@ def test_a_folder_trains_as_it_is(
         put(store, dataset.id, str(number), picture(number), marked(thing))
     card = build(store, dataset)
     assert (card["task"], card["usable"], card["classes"]) == (task, True, [thing.label])
-    assert store.changed() == []
+    assert store.outdated_projects() == []
     shown = DatasetStore(settings)
     assert [listed["id"] for listed in shown.list()] == [dataset.id]
     found = shown.open(dataset.id) if task != "classify" else None
@@ -190,7 +190,7 @@ def test_a_folder_trains_as_it_is(
 
     first = shown.resolve(dataset.id)
     put(store, dataset.id, "more", picture(99), marked(thing))
-    assert [changed.id for changed in store.changed()] == [dataset.id]
+    assert [changed.id for changed in store.outdated_projects()] == [dataset.id]
     again = build(store, dataset)
     assert (card["revision"], again["revision"]) == (1, 2)
     assert shown.resolve(dataset.id) != first
@@ -208,13 +208,13 @@ def test_what_a_model_said_is_frozen_when_the_first_person_speaks(
     models.add(picture(1), marked(GUESS, MISSED), "object_detection", "old:1")
     models.add(picture(1), marked(WHOLE), "image_classification", "kind:1")  # of another task
     put(store, dataset.id, "1", picture(1), marked(replace(GUESS, score=None)))
-    time.sleep(0.002)
+    next_instant()
     models.add(picture(1), marked(GUESS), "object_detection", "trained_on_it:2")
     put(store, dataset.id, "1", picture(1), marked(replace(GUESS, score=None)))  # edited
     put(store, dataset.id, "2", picture(1), marked(replace(GUESS, score=None)))  # somebody else
     build(store, dataset)
     folder = settings.home / "datasets"
-    (found,) = records(folder / dataset.id, 1)
+    (found,) = read_records(folder / dataset.id, 1)
     assert (found.before_by, found.before) == ("old:1", marked(GUESS, MISSED))
     live = live_corrections(folder, "old:1")
     assert live is not None
@@ -226,23 +226,23 @@ def test_a_model_that_speaks_after_the_person_was_not_corrected(
     settings: Settings, store: AnnotatedDatasets, dataset: AnnotatedDataset
 ) -> None:
     put(store, dataset.id, "1", picture(1), marked(BOX))
-    time.sleep(0.002)
+    next_instant()
     PrelabelStore(Database(settings)).add(picture(1), marked(GUESS), "object_detection", "m:1")
     put(store, dataset.id, "1", picture(1), marked(BOX))
-    assert store.pictures(dataset.id)[0].guesses == ()
+    assert store.records(dataset.id)[0].prelabels == ()
 
 
 def test_of_a_tool_and_of_corrections_over_http_the_newer_counts(
     store: AnnotatedDatasets, dataset: AnnotatedDataset
 ) -> None:
     def label() -> list[str]:
-        return [o.label for o in store.pictures(dataset.id)[0].annotations.objects]
+        return [o.label for o in store.records(dataset.id)[0].annotations.objects]
 
     put(store, dataset.id, "1", picture(1), marked(BOX))
-    (content,) = (found.content for found in store.pictures(dataset.id))
+    (content,) = (found.content for found in store.records(dataset.id))
     store.correct(dataset.id, {content: marked(POLYGON)}, {content: ".jpg"}, {})
     assert label() == ["tree"]
-    time.sleep(0.002)
+    next_instant()
     put(store, dataset.id, "1", picture(1), marked(BOX))
     assert label() == ["car"]
 
@@ -250,7 +250,7 @@ def test_of_a_tool_and_of_corrections_over_http_the_newer_counts(
 def test_revisions_that_nothing_names_make_room(
     store: AnnotatedDatasets, dataset: AnnotatedDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("annotation.revision_builder.YOUNG", -1.0)
+    monkeypatch.setattr("annotation.revision_builder.MIN_AGE", -1.0)
     put(store, dataset.id, "1", picture(1), marked(BOX))
     revisions = store.folder(dataset.id) / "revisions"
     used = {str(revisions / "000002" / "data.yaml")}
@@ -262,7 +262,7 @@ def test_revisions_that_nothing_names_make_room(
 def test_a_data_set_without_pictures_cannot_be_built(
     store: AnnotatedDatasets, dataset: AnnotatedDataset
 ) -> None:
-    with pytest.raises(DatasetInvalid, match="no annotated picture"):
+    with pytest.raises(DatasetInvalid, match="no annotated image"):
         build(store, dataset)
     put(store, dataset.id, "1", picture(1), marked(BOX))
     card = build(store, dataset)

@@ -97,7 +97,7 @@ def test_a_dry_run_says_what_then_happens(service: Service, frames: str) -> None
     assert told["accounting"]["objects"] == {"received": 5, "stored": 4,
                                "passed_over": {"of images that are unmatched": 1}}  # fmt: skip
     assert told["new_classes"] == ["dgo"]
-    assert "near to 'dog'" in told["notes"][-1]
+    assert "similar to 'dog'" in told["notes"][-1]
     assert labels(service, frames) == {
         "frame_1.png": ["car", "dog"], "frame_2.png": ["dgo"], "frame_3.png": ["dog"],
         "new.png": ["dog"],

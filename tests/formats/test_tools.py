@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from annotation.export import Exported, entries, zipped
-from annotation.pictures import PERSON, ImageRecord
+from annotation.image_records import PERSON, ImageRecord
 from dataset.documents.reader import from_folder
 from formats.annotations import Annotation, AnnotationPart, Annotations, Format
 from models_store.description import Task

@@ -78,7 +78,7 @@ def receive(inbox: AnnotationInbox, dataset: AnnotatedDataset, key: str, *labels
 
 
 def objects(inbox: AnnotationInbox, dataset: AnnotatedDataset) -> list[list[str]]:
-    pictures = inbox.store.pictures(dataset.id)
+    pictures = inbox.store.records(dataset.id)
     return sorted([thing.label for thing in p.annotations.objects] for p in pictures)
 
 
@@ -94,7 +94,7 @@ def test_a_picture_that_is_not_there_is_asked_for_again(
     assert images.asked == ["/data/1.jpg"]
     asyncio.run(inbox.bring(dataset.id, again=True))
     assert inbox.store.waiting() == []
-    (found,) = inbox.store.pictures(dataset.id)
+    (found,) = inbox.store.records(dataset.id)
     assert found.annotations.objects[0].box == (20, 20, 120, 60)
 
 
@@ -120,7 +120,7 @@ def test_a_turned_picture_is_measured_upright(
     images.known["/data/1.jpg"] = buffer.getvalue()
     receive(inbox, dataset, "1", "box")
     asyncio.run(inbox.bring())
-    (found,) = inbox.store.pictures(dataset.id)
+    (found,) = inbox.store.records(dataset.id)
     assert (found.annotations.width, found.annotations.height) == (60, 100)
 
 
@@ -212,7 +212,7 @@ def test_a_picture_whose_objects_cannot_be_held_is_no_background(
     document = {"regions": [lost, *map(region, others)]}
     inbox.store.receive(dataset.id, "1", document, task="1", address="/data/1.jpg")
     asyncio.run(inbox.bring())
-    assert inbox.store.pictures(dataset.id) == []
+    assert inbox.store.records(dataset.id) == []
     (waiting,) = inbox.store.waiting(dataset.id)
     assert str(lost["type"]) in (waiting.error or "")
 

@@ -14,9 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from annotation.corrections.agreement import are_equal
-from annotation.corrections.reader import Correction, Rules, read_correction
+from annotation.corrections.correction import Correction, CorrectionRules
+from annotation.corrections.reader import read_correction
 from annotation.export import Exported, entries
-from annotation.pictures import ORIGINAL, PERSON, ImageRecord
+from annotation.image_records import ORIGINAL, PERSON, ImageRecord
 from dataset.documents.image_names import comparable
 from dataset.documents.reader import from_folder
 from dataset.documents.submission import Submission
@@ -116,7 +117,7 @@ def unpacked(exported: Exported, form: Format, images: bool) -> Submission:
 
 
 def corrected(pictures: Sequence[ImageRecord], sent: Submission, task: Task) -> Correction:
-    return read_correction(pictures, sent, Rules("x", NAMES, task, 10**6))
+    return read_correction(pictures, sent, CorrectionRules("x", NAMES, task, 10**6))
 
 
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))

@@ -120,7 +120,7 @@ def test_images_alone_are_a_data_set_to_annotate(
     database = Database(settings)
     annotated = AnnotatedDatasets(database)
     row = adopt(annotated, store, card["id"])
-    pictures = annotated.pictures(row.id)
+    pictures = annotated.records(row.id)
     assert len(pictures) == 4
     assert not any(picture.trains for picture in pictures)
     database.close()

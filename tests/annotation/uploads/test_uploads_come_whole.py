@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from annotation.export import Exported, entries
+from annotation.image_records import ImageRecord
 from annotation.originals import originals
-from annotation.pictures import ImageRecord
 from annotation.uploads.upload import add_upload
 from dataset.store import DatasetStore
 from dataset.task_forms import fitting
@@ -39,7 +39,7 @@ pytestmark = pytest.mark.properties
 UPLOADS = max(20, EXAMPLES // 4)  # each is a whole upload, of a tenth of a second
 NEAR = 0.01  # pixels that a coordinate may lose in a label file
 TOO_FEW = ("val has no images", "train has no images", "No label files", "No usable object",
-           "No object is marked", "needs a folder of images for each",
+           "No object is annotated", "needs a folder of images for each",
            "train 'images/train' does not exist")  # fmt: skip
 
 

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from annotation.pictures import PRELABEL_RANK
-from annotation.priority import look_of, pack
+from annotation.image_records import PRELABEL_RANK
+from annotation.priority import descriptor_of, pack
 from annotation.revision_builder import build
-from annotation.store import AnnotationEntry
+from annotation.store import image_entry
 from dataset.inspection import check
 from formats.annotations import FORMATS, Annotations
 from formats.capabilities import LACKING
@@ -285,7 +285,7 @@ def prelabelled(service: Service) -> tuple[str, list[str]]:
     """A data set as a batch annotation leaves it: three pictures, ever less sure."""
     store = service.gateway.annotated
     options = {"bands": {"accept": 0.8, "review": 0.3}, "names": ["a", "b"], "keypoint_names": []}
-    dataset = store.ensure("batch:made", "made", options | {"format": "labelme"})
+    dataset = store.ensure("batch:made", "made", options | {"format": "labelme"}, "batch")
     contents = []
     for index, score in enumerate((0.9, 0.6, 0.4)):
         pixels = rng(index).integers(0, 256, (32, 32, 3), np.uint8)
@@ -295,16 +295,16 @@ def prelabelled(service: Service) -> tuple[str, list[str]]:
         contents.append(content)
         thing = {"label": "a", "box": (2.0, 2.0, 20.0, 20.0), "parts": (), "keypoints": ()}
         found = {"image": "x", "width": 32, "height": 32}
-        entry = AnnotationEntry(
-            key=f"model:{content}",
+        entry = image_entry(
+            "model",
+            content,
+            suffix,
+            Annotations.from_json(found | {"objects": [thing | {"score": score, "id": ""}]}),
             rank=PRELABEL_RANK,
-            content=content,
-            suffix=suffix,
-            annotations=found | {"objects": [thing | {"score": score, "id": ""}]},
             document={"by": "weak:1", "name": f"{index}.png", "split": "", "doubt": 1 - score,
-                      "review": 1, "reason": "One.", "look": pack(look_of(pixels))},
+                      "review": 1, "reason": "One.", "look": pack(descriptor_of(pixels))},
         )  # fmt: skip
-        store.add_first(dataset.id, [entry])
+        store.add_prelabels(dataset.id, [entry])
     build(store, dataset, task="detect", names=["a", "b"], keep=True)
     return dataset.id, contents
 

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from annotation.corrections.reader import Rules, read_correction
-from annotation.pictures import ImageRecord
+from annotation.corrections.correction import CorrectionRules
+from annotation.corrections.reader import read_correction
+from annotation.image_records import ImageRecord
 from dataset.documents.format_detection import names_in_json
 from dataset.documents.reader import from_json, parse
 from errors import VisionLoopError
@@ -89,7 +90,9 @@ def answered(document: Any, pictures: list[ImageRecord]) -> dict[str, Any]:
     try:
         parsed = parse(json.dumps(document).encode(), "The body")
         sent = from_json(parsed, None, NAMES, ())
-        return read_correction(pictures, sent, Rules("x", NAMES, "detect", 10**6)).to_json()
+        return read_correction(
+            pictures, sent, CorrectionRules("x", NAMES, "detect", 10**6)
+        ).to_json()
     except VisionLoopError as error:
         return error.to_json()
 

@@ -1,0 +1,56 @@
+"""Application of a correction to an annotated dataset: all of it, or nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from annotation.corrections.correction import Correction
+from annotation.image_records import PERSON, ImageRecord
+from annotation.store import AnnotatedDataset, AnnotatedDatasets, AppliedCorrection
+from formats.annotations import Annotations
+
+
+@contextmanager
+def corrected(
+    store: AnnotatedDatasets, dataset: AnnotatedDataset, correction: Correction
+) -> Iterator[None]:
+    """Apply a correction; if the block fails, withdraw it with the images that it added."""
+    suffixes = {content: image.suffix for content, image in correction.images.items()}
+    added: list[Path] = []
+    applied: AppliedCorrection | None = None
+    try:
+        for content in correction.names:
+            image = correction.images[content]
+            assert image.file is not None
+            file = store.file(dataset.id, content, image.suffix)
+            if not file.exists():
+                added.append(file)
+            store.keep(dataset.id, image.file.read_bytes())
+        applied = store.correct(dataset.id, correction.found, suffixes, correction.names)
+        yield
+    except BaseException:
+        if applied is not None:
+            store.withdraw(applied)
+        for file in added:
+            file.unlink(missing_ok=True)
+        raise
+
+
+def preview(
+    records: Sequence[ImageRecord], correction: Correction
+) -> list[tuple[Annotations, bool, bool]]:
+    """The dataset's images as a correction would leave them.
+
+    Returns:
+        Per image its annotations, whether a person has annotated it, and whether it trains.
+    """
+    rows = []
+    for record in records:
+        found = correction.found.get(record.content)
+        if found is None:
+            rows.append((record.annotations, record.by == PERSON, record.trains))
+        else:
+            rows.append((found, True, True))
+    return rows + [(correction.found[content], True, True) for content in correction.names]

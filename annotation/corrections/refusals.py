@@ -1,0 +1,93 @@
+"""The errors that refuse a correction; each says what came and what to do."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from annotation.corrections.correction import SHOWN, Correction, CorrectionRules
+from dataset.documents.submission import DescribedImage, Submission
+from errors import ValidationFailed
+
+
+def no_document(sent: Submission, rules: CorrectionRules) -> ValidationFailed:
+    """Nothing that came is an annotation document."""
+    files = f"{len(sent.images)} images" if sent.images else "no images"
+    other = f" and {', '.join(sent.ignored[:5])}" if sent.ignored else ""
+    folders = (
+        "" if rules.task == "classify" else f" Folders are no classes in a {rules.task} dataset."
+    )
+    return ValidationFailed(
+        f"Nothing here can be read as annotations: there are {files}{other}. Nothing was changed."
+        f"{folders} Pack the export of an annotation tool: Label Studio (JSON), COCO, LabelMe, "
+        "Pascal VOC, CVAT for images (XML), or YOLO's label files with their data.yaml, "
+        "classes.txt or obj.names."
+    )
+
+
+def nothing_finished(sent: Submission) -> ValidationFailed:
+    """No annotation that came is finished."""
+    reasons = Counter(described.why for described in sent.described)
+    counts = ", ".join(
+        f"{n} {reason or 'whose objects cannot be stored'}" for reason, n in reasons.items()
+    )
+    return ValidationFailed(
+        f"There is no finished annotation in what came: {len(sent.described)} tasks or images, "
+        f"{counts}. Nothing was changed. Submit them in the annotation tool and export again."
+    )
+
+
+def contradiction(one: DescribedImage, other: DescribedImage) -> ValidationFailed:
+    """Two documents annotate one image differently."""
+    return ValidationFailed(
+        f"{_where(one)} and {_where(other)} are about the same image here, and say different "
+        "things of it. Send one of them; where they are two images, name them by the SHA-256 of "
+        "their content, or send the images, too."
+    )
+
+
+def nothing_to_take(made: Correction) -> ValidationFailed:
+    """Images of the dataset came, and no object that it can store."""
+    reasons = ", ".join(f"{n} {reason}" for reason, n in made.passed_over.items())
+    return ValidationFailed(
+        f"There is nothing to take: {len(made.left)} images are described, without an object that "
+        f"can be stored{f' ({reasons})' if reasons else ''}. Nothing was changed. Where they have "
+        "no objects, send them with empty=background."
+    )
+
+
+def nothing_matched(made: Correction, rules: CorrectionRules) -> ValidationFailed:
+    """No annotation belongs to an image of the dataset."""
+    shown = "; ".join(f"{name}: {reason}" for name, reason in list(made.unmatched.items())[:3])
+    return ValidationFailed(
+        f"No annotation fits an image of '{rules.dataset}'. {shown or 'None came'}. Images are "
+        "identified by their content, their paths or their file names; new ones come in the same "
+        "zip."
+    )
+
+
+def nothing_changed(count: int) -> ValidationFailed:
+    """All annotations are unchanged, and only changed ones are wanted."""
+    return ValidationFailed(
+        f"All {count} images came back as they were, and 'only' is changed: nothing was taken. "
+        "With only=all they count as reviewed."
+    )
+
+
+def new_classes(
+    names: Sequence[str], similar: Mapping[str, str], rules: CorrectionRules
+) -> ValidationFailed:
+    """Classes came that the dataset does not have; `similar` maps a name to one that it has."""
+    shown = ", ".join(
+        f"{name!r:.80}{f' (did you mean {similar[name]!r:.80}?)' if name in similar else ''}"
+        for name in names[:SHOWN]
+    )
+    return ValidationFailed(
+        f"Classes that '{rules.dataset}' does not have: {shown}. It has "
+        f"{', '.join(rules.names[:SHOWN])}. Without new_classes=refuse they are added."
+    )
+
+
+def _where(described: DescribedImage) -> str:
+    where, name = described.where[:120], described.name[:100]
+    return where if name in where else f"{where} ({name})" if where else name

@@ -1,0 +1,156 @@
+"""The record of one image of an annotated dataset: its file, and the annotations that count."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from formats.annotation_tools import TOOLS
+from formats.annotations import Annotations
+from models_store.description import Task
+
+EntryKind = Literal["original", "model", "person", "tool"]
+"""Where annotations come from: the uploaded dataset, a model, a correction sent to this service,
+or an annotation tool's webhook."""
+
+HUMAN_KINDS: tuple[EntryKind, ...] = ("person", "tool")
+
+PERSON, ORIGINAL = "person", "original"  # values of `ImageRecord.by`; else a model's id
+PRELABEL_RANK, ORIGINAL_RANK = -2, -1  # below every human annotation
+CORRECTION_RANK = 10  # of corrections over HTTP; a tool's annotations have 0, its ground truth 1
+BEFORE = "before"  # key in the document of a human annotation: the prelabels that preceded it
+
+
+@dataclass(frozen=True)
+class ModelPrelabel:
+    """What a model predicted for an image before a person annotated it.
+
+    Attributes:
+        by: The model's id.
+        tool: The annotation tool that it was asked as, a key of `TOOLS`.
+        annotations: The prediction.
+    """
+
+    by: str
+    tool: str
+    annotations: Annotations
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """An image and its effective annotations.
+
+    Attributes:
+        content: SHA-256 of its file.
+        file: Where the file is.
+        annotations: Those that count.
+        name: Its path as people know it; empty: unknown.
+        split: The split that it is assigned to; empty: none yet.
+        by: Source of `annotations`: `person`, `original` (as uploaded) or a model's id.
+        before: The annotations of a model or of the upload that a person has replaced.
+        before_by: Source of `before`, as in `by`.
+        trains: Whether the annotations are certain enough to train on.
+        prelabels: Of models, the newest first; `with_comparison` takes `before` from them.
+    """
+
+    content: str
+    file: Path
+    annotations: Annotations
+    name: str = ""
+    split: str = ""
+    by: str = PERSON
+    before: Annotations | None = None
+    before_by: str = ""
+    trains: bool = True
+    prelabels: tuple[ModelPrelabel, ...] = ()
+
+    def with_comparison(self, task: Task) -> ImageRecord:
+        """The record with the prelabel of the task's tool as `before`, where it has none."""
+        if self.before is not None or not self.prelabels:
+            return replace(self, prelabels=())
+        exact = [prelabel for prelabel in self.prelabels if TOOLS[prelabel.tool].task == task]
+        alike = [
+            prelabel
+            for prelabel in self.prelabels
+            if (TOOLS[prelabel.tool].task == "classify") == (task == "classify")
+        ]
+        if not alike:
+            return replace(self, prelabels=())
+        chosen = (exact or alike)[0]
+        return replace(self, prelabels=(), before=chosen.annotations, before_by=chosen.by)
+
+
+@dataclass(frozen=True)
+class SourceAnnotation:
+    """The annotations of one image by one source.
+
+    Attributes:
+        content: SHA-256 of the image's file.
+        kind: What the source is.
+        rank: Of several sources that with the highest rank counts.
+        origin: The stored document: `by`, `name`, `split`, and `before` of human annotations.
+        annotations: `Annotations` as JSON.
+        at: When they came, as `database.now` writes it.
+    """
+
+    content: str
+    kind: EntryKind
+    rank: int
+    origin: Mapping[str, Any]
+    annotations: Mapping[str, Any]
+    at: str = ""
+
+
+def resolve_record(
+    annotations: Sequence[SourceAnnotation], file: Path, accept: float
+) -> ImageRecord:
+    """The record of an image that several sources have annotated.
+
+    Args:
+        annotations: By rising rank. The last one counts; between a tool's annotations and a
+            correction over HTTP the newer.
+        file: The image's.
+        accept: Score from which a model's object is accepted; an image that only a model has
+            annotated is trained on where all objects reach it.
+    """
+    first, last = annotations[0], _effective(annotations)
+    found = Annotations.from_json(last.annotations)
+    sure = len(found) > 0 and all((thing.score or 0.0) >= accept for thing in found.objects)
+    if first.kind in HUMAN_KINDS:  # by rank: there are human annotations only
+        names = (str(one.origin["name"]) for one in annotations[::-1] if one.origin.get("name"))
+        prelabels = _prelabels(annotations)
+        return ImageRecord(last.content, file, found, next(names, ""), prelabels=prelabels)
+    by = str(first.origin.get("by") or ORIGINAL)
+    corrected = last.kind in HUMAN_KINDS
+    return ImageRecord(
+        last.content,
+        file,
+        found,
+        name=str(first.origin.get("name") or ""),
+        split=str(first.origin.get("split") or ""),
+        by=PERSON if corrected else by,
+        before=Annotations.from_json(first.annotations) if corrected else None,
+        before_by=by if corrected else "",
+        trains=sure or last.rank != PRELABEL_RANK,
+    )
+
+
+def _effective(annotations: Sequence[SourceAnnotation]) -> SourceAnnotation:
+    last = annotations[-1]
+    sent = [one for one in annotations if one.kind == "tool"]
+    if last.kind == "person" and sent and sent[-1].at > last.at:
+        return sent[-1]
+    return last
+
+
+def _prelabels(annotations: Sequence[SourceAnnotation]) -> tuple[ModelPrelabel, ...]:
+    """Those that were stored with the first human annotation."""
+    stored = [one for one in annotations if BEFORE in one.origin]
+    rows = min(stored, key=lambda one: one.at).origin[BEFORE] if stored else []
+    return tuple(
+        ModelPrelabel(row["by"], row["tool"], Annotations.from_json(row["annotations"]))
+        for row in rows
+        if row["tool"] in TOOLS
+    )
