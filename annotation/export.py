@@ -1,4 +1,4 @@
-"""A data set in the form of a tool: the files of its zip."""
+"""Exports a dataset in a tool's format, as the files of a zip."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from formats.xml_documents import legal
 from formats.yolo import to_yolo
 from models_store.description import Task
 
-CHUNK = 2**18
-NAMES = {
+CHUNK = 2**18  # bytes that are read of an image at once
+CONTROL_NAMES = {
     "rectanglelabels": "box",
     "polygonlabels": "polygon",
     "keypointlabels": "point",
@@ -38,7 +38,12 @@ NAMES = {
 
 @dataclass(frozen=True)
 class ZipEntry:
-    """A file of the zip: its path there, and its content or where that lies."""
+    """A file of the zip.
+
+    Attributes:
+        path: In the zip.
+        content: Its bytes, or the file that has them.
+    """
 
     path: str
     content: bytes | Path
@@ -46,28 +51,34 @@ class ZipEntry:
 
 @dataclass(frozen=True)
 class Exported:
-    """What is exported.
+    """A dataset to export.
 
     Attributes:
-        task: That it trains.
-        names, keypoint_names: In the order of their ids.
-        pictures: With what counts for them.
+        task: The dataset's.
+        names: Of the classes, in the order of their ids.
+        keypoint_names: In their order.
+        records: Of the images, with their effective annotations.
     """
 
     task: Task
     names: tuple[str, ...]
     keypoint_names: tuple[str, ...]
-    pictures: Sequence[ImageRecord]
+    records: Sequence[ImageRecord]
 
 
 def entries(data: Exported, form: Format, images: bool = True) -> Iterator[ZipEntry]:
-    """The files of a data set in a format, with the pictures or without them.
+    """The files of a dataset in a format.
+
+    Args:
+        data: The dataset.
+        form: The format.
+        images: Include the image files.
 
     Raises:
-        ValidationFailed: The format cannot hold something in it; nothing is written then.
+        ValidationFailed: The format cannot hold something of it; no file is made then.
     """
-    _holds(data, form)
-    placed = _placed(data.pictures)
+    _check_data(data, form)
+    placed = _placed(data.records)
     if form == "yolo" and data.task == "classify" and images:
         return _class_folders(placed)
     writers = {
@@ -81,14 +92,14 @@ def entries(data: Exported, form: Format, images: bool = True) -> Iterator[ZipEn
     return writers[form](data, placed, images)
 
 
-def _holds(data: Exported, form: Format) -> None:
-    """Raises ValidationFailed where a format cannot hold what is marked, or a name."""
+def _check_data(data: Exported, form: Format) -> None:
+    """Raises ValidationFailed: a format cannot hold an object or a name of a dataset."""
     require_task(form, data.task)
-    for picture in data.pictures:
-        for thing in picture.annotations.objects:
-            require_annotation(form, thing, picture.name or picture.file.name)
+    for record in data.records:
+        for thing in record.annotations.objects:
+            require_annotation(form, thing, record.name or record.file.name)
     if form in ("voc", "cvat_xml"):
-        texts = [*data.names, *data.keypoint_names, *(one.name for one in data.pictures)]
+        texts = [*data.names, *data.keypoint_names, *(one.name for one in data.records)]
         for text in texts:
             legal(text)
         listed = next((name for name in texts if "\n" in name or "\r" in name), None)
@@ -99,7 +110,7 @@ def _holds(data: Exported, form: Format) -> None:
 
 
 def zipped(files: Iterator[ZipEntry]) -> Iterator[bytes]:
-    """A zip of them, piece by piece. Pictures are stored, texts packed."""
+    """The bytes of a zip of files, piece by piece. Images are stored, texts compressed."""
     sink = _Sink()
     with zipfile.ZipFile(sink, "w") as archive:
         for entry in files:
@@ -118,7 +129,7 @@ def zipped(files: Iterator[ZipEntry]) -> Iterator[bytes]:
 
 
 class _Sink(io.RawIOBase):
-    """Keeps what is written until it is taken; cannot seek."""
+    """A stream that keeps what is written until it is taken; it cannot seek."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
@@ -138,9 +149,9 @@ class _Sink(io.RawIOBase):
 
 @dataclass(frozen=True)
 class _Placed:
-    """A picture with its split and a name that is unique in it."""
+    """An image with its split and a file name that is unique in the export."""
 
-    picture: ImageRecord
+    record: ImageRecord
     split: str
     name: str
 
@@ -150,33 +161,36 @@ class _Placed:
 
     @property
     def found(self) -> Annotations:
-        return replace(self.picture.annotations, image=self.name)
+        return replace(self.record.annotations, image=self.name)
 
 
-def _placed(pictures: Sequence[ImageRecord]) -> list[_Placed]:
-    """Pictures that share their name, whatever their splits, are named by their content, so that
-    annotations that come back without pictures find theirs."""
-    val = held_out(picture.content for picture in pictures)
-    names = [PurePosixPath(picture.name).name or picture.file.name for picture in pictures]
-    stems = Counter(PurePosixPath(name).stem for name in names)  # labels are named by it alone
+def _placed(records: Sequence[ImageRecord]) -> list[_Placed]:
+    """The images with their splits and names.
+
+    Images of the same name, in whatever splits, are named by their content, so that annotations
+    that come back without images can be matched.
+    """
+    val = held_out(record.content for record in records)
+    names = [PurePosixPath(record.name).name or record.file.name for record in records]
+    stems = Counter(PurePosixPath(name).stem for name in names)  # label files are named by it
     placed = []
-    for picture, name in zip(pictures, names, strict=True):
-        split = picture.split or ("val" if picture.content in val else "train")
+    for record, name in zip(records, names, strict=True):
+        split = record.split or ("val" if record.content in val else "train")
         path = PurePosixPath(name)
-        unique = name if stems[path.stem] == 1 else f"{picture.content}{path.suffix}"
-        placed.append(_Placed(picture, split, unique))
+        unique = name if stems[path.stem] == 1 else f"{record.content}{path.suffix}"
+        placed.append(_Placed(record, split, unique))
     return placed
 
 
-def _pictures(placed: Sequence[_Placed], images: bool) -> Iterator[ZipEntry]:
+def _image_files(placed: Sequence[_Placed], images: bool) -> Iterator[ZipEntry]:
     if images:
         for one in placed:
-            yield ZipEntry(one.image, one.picture.file)
+            yield ZipEntry(one.image, one.record.file)
 
 
 def _yolo(data: Exported, placed: Sequence[_Placed], images: bool) -> Iterator[ZipEntry]:
     splits = {one.split for one in placed} | {"train"}
-    # A folder that is named and not there is refused; without a val, some of train is held out.
+    # A data.yaml must not name a folder that is missing; without val, some of train is held out.
     described = [split for split in ("train", "val", "test") if split in splits]
     text = describe(data.task, data.names, data.keypoint_names, described)
     yield ZipEntry("data.yaml", text.encode())
@@ -185,15 +199,15 @@ def _yolo(data: Exported, placed: Sequence[_Placed], images: bool) -> Iterator[Z
         lines = to_yolo(found, data.names, data.keypoint_names)
         path = PurePosixPath("labels", one.split, one.name).with_suffix(".txt")
         yield ZipEntry(str(path), lines.encode())
-    yield from _pictures(placed, images)
+    yield from _image_files(placed, images)
 
 
 def _class_folders(placed: Sequence[_Placed]) -> Iterator[ZipEntry]:
-    """One folder per class; pictures without a class are left out."""
+    """One folder per class; images without a class are left out."""
     for one in placed:
         if one.found.objects:
             label = folder_name(one.found.objects[0].label)
-            yield ZipEntry(f"{one.split}/{label}/{one.name}", one.picture.file)
+            yield ZipEntry(f"{one.split}/{label}/{one.name}", one.record.file)
 
 
 def _coco(data: Exported, placed: Sequence[_Placed], images: bool) -> Iterator[ZipEntry]:
@@ -201,18 +215,18 @@ def _coco(data: Exported, placed: Sequence[_Placed], images: bool) -> Iterator[Z
         found = [one.found for one in placed if one.split == split]
         document = to_coco(found, data.names, data.keypoint_names)
         yield _json(f"annotations/instances_{split}.json", document)
-    yield from _pictures(placed, images)
+    yield from _image_files(placed, images)
 
 
 def _labelme(data: Exported, placed: Sequence[_Placed], images: bool) -> Iterator[ZipEntry]:
     for one in placed:
         path = PurePosixPath(one.image).with_suffix(".json")
         yield _json(str(path), to_labelme(one.found))
-    yield from _pictures(placed, images)
+    yield from _image_files(placed, images)
 
 
 def _voc(data: Exported, placed: Sequence[_Placed], images: bool) -> Iterator[ZipEntry]:
-    """As the challenge lays it out; splits are lists of names without their suffixes."""
+    """The layout of the VOC challenge; splits are lists of names without suffixes."""
     for one in placed:
         path = PurePosixPath("Annotations", one.name).with_suffix(".xml")
         yield ZipEntry(str(path), to_voc(one.found).encode())
@@ -224,27 +238,27 @@ def _voc(data: Exported, placed: Sequence[_Placed], images: bool) -> Iterator[Zi
     yield ZipEntry("labelmap.txt", label_map(data.names).encode())
     if images:
         for one in placed:
-            yield ZipEntry(f"JPEGImages/{one.name}", one.picture.file)
+            yield ZipEntry(f"JPEGImages/{one.name}", one.record.file)
 
 
 def _cvat_xml(data: Exported, placed: Sequence[_Placed], images: bool) -> Iterator[ZipEntry]:
     found, splits = [one.found for one in placed], [one.split for one in placed]
     document = to_cvat_xml(found, data.names, data.keypoint_names, splits)
     yield ZipEntry("annotations.xml", document.encode())
-    yield from _pictures(placed, images)
+    yield from _image_files(placed, images)
 
 
 def _label_studio(data: Exported, placed: Sequence[_Placed], images: bool) -> Iterator[ZipEntry]:
     tasks = []
     for number, one in enumerate(placed, 1):
-        regions = to_label_studio(one.found, NAMES)
-        by = one.picture.by
+        regions = to_label_studio(one.found, CONTROL_NAMES)
+        by = one.record.by
         task: dict[str, Any] = {
             "id": number,
             "data": {"image": one.image},
-            "meta": {"content": one.picture.content, "split": one.split},
+            "meta": {"content": one.record.content, "split": one.split},
         }
-        if by == PERSON or not one.picture.by.count(":"):
+        if by == PERSON or not one.record.by.count(":"):
             task["annotations"] = [{"result": regions}]
         else:
             score = one.found.mean_score
@@ -252,11 +266,11 @@ def _label_studio(data: Exported, placed: Sequence[_Placed], images: bool) -> It
         tasks.append(task)
     yield ZipEntry("label_config.xml", _config(data).encode())
     yield _json("tasks.json", tasks)
-    yield from _pictures(placed, images)
+    yield from _image_files(placed, images)
 
 
 def _config(data: Exported) -> str:
-    """A labelling configuration in which the regions find their controls."""
+    """The labelling configuration with the controls that the regions name."""
     tags = {
         "detect": ("RectangleLabels",),
         "segment": ("PolygonLabels", "RectangleLabels"),
@@ -267,7 +281,7 @@ def _config(data: Exported) -> str:
     for tag in tags:
         child = "Choice" if tag == "Choices" else "Label"
         labels = data.keypoint_names if tag == "KeyPointLabels" else data.names
-        lines.append(f'  <{tag} name="{NAMES[tag.lower()]}" toName="img">')
+        lines.append(f'  <{tag} name="{CONTROL_NAMES[tag.lower()]}" toName="img">')
         lines += [f"    <{child} value={quoteattr(label)}/>" for label in labels]
         lines.append(f"  </{tag}>")
     return "\n".join([*lines, "</View>", ""])

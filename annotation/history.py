@@ -79,7 +79,7 @@ def diff(
     datasets.get(dataset_id)
     task = get_revision(folder, number).task
     if against is not None:
-        found = exported(datasets, dataset_id, against).pictures
+        found = exported(datasets, dataset_id, against).records
         other = {record.content: record.annotations for record in found}
         pairs = _against(read_records(folder, number), other, f"revision {against}")
     else:

@@ -1,8 +1,8 @@
-"""Which models fill which controls of a Label Studio project, and what they write there.
+"""Assigns models to the controls of a Label Studio project, and writes their predictions there.
 
 A detection model fills rectangles; a segmentation model polygons, else rectangles; a pose model
-key points and, as their parents, rectangles; a classification model choices. A label is filled by
-one model only, so that an object that two models see is marked once.
+keypoints and, as their parents, rectangles; a classification model choices. A label is filled by
+one model only, so that an object that two models detect is annotated once.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from formats.label_studio_config import Control, Kind, LabelConfig, plain
 from models_store.description import TYPES, Task
 from models_store.versions import ModelVersion
 
-MOST = 4  # models for one project
+MAX_MODELS = 4  # for one project
 SHOWN = 6  # names in a message
-NONE_FITS = "no model fits"  # instead of a model version, where Label Studio shows one
+NONE_FITS = "no model fits"  # the model version that Label Studio gets where there is none
 
 _TASKS: dict[Kind, tuple[Task, ...]] = {
     "rectanglelabels": ("detect", "segment", "pose"),
@@ -39,13 +39,13 @@ _TAGS: dict[Kind, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What one model fills.
+    """The labels of a project that one model fills.
 
     Attributes:
-        model: Which.
-        kind: Of the regions that carry its classes.
-        labels: Class → label; empty where only key points are written.
-        points: Key point's name → label.
+        model: The model.
+        kind: Kind of the regions that have its classes.
+        labels: Class → label; empty where only keypoints are written.
+        points: Keypoint's name → label.
         confidence: A threshold that the configuration asks for.
     """
 
@@ -57,12 +57,12 @@ class Share:
 
     @property
     def task(self) -> Task:
-        """What is asked of the model: of the boxes of a mask no more than the box."""
+        """The task that the model is asked for: `detect` where only boxes are written."""
         task = self.model.description.task
         return "detect" if self.kind == "rectanglelabels" and not self.points else task
 
     def write(self, found: Annotations) -> Annotations:
-        """The objects that have a label, under their labels and with ids of their own."""
+        """The objects that have a label in the project, with that label and a new id."""
         written = []
         for thing in found.objects:
             label = self.labels.get(thing.label)
@@ -90,12 +90,12 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Preannotation:
-    """How a project is pre-annotated.
+    """The preannotation of a project.
 
     Attributes:
-        config: Its controls.
-        shares: Who fills them; empty where no model fits.
-        reasons: Sentences about controls that nobody fills.
+        config: The labelling configuration.
+        shares: What each model fills; empty where no model fits.
+        reasons: Sentences about controls that no model fills.
     """
 
     config: LabelConfig
@@ -104,12 +104,12 @@ class Preannotation:
 
     @property
     def version(self) -> str:
-        """The ids of the models; Label Studio asks anew for what another version predicted."""
+        """The ids of the models; Label Studio requests predictions again when this changes."""
         ids = sorted(share.model.id for share in self.shares)
         return "+".join(dict.fromkeys(ids)) or NONE_FITS
 
     def regions(self, share: Share, found: Annotations) -> list[Region]:
-        """What a share makes of a picture, as regions of its controls."""
+        """The predictions of an image as regions of the project's controls."""
         names: dict[str, str] = {c.kind: c.name for c in reversed(self.config.controls)}
         return to_label_studio(share.write(found), names, self.config.image_name)
 
@@ -117,12 +117,12 @@ class Preannotation:
 def plan(
     config: LabelConfig, models: Sequence[ModelVersion], wanted: str | None = None
 ) -> Preannotation:
-    """Decide which models fill a configuration.
+    """Decide which models fill the controls of a project.
 
     Args:
-        config: Of the project.
+        config: The project's labelling configuration.
         models: Those that may, in order of preference.
-        wanted: The id or name of one that goes first.
+        wanted: Id or name of the model that goes first.
     """
     shares = [share for model in models if (share := _share(config, model)) is not None]
     shares.sort(key=lambda share: _rank(share, wanted), reverse=True)
@@ -130,11 +130,11 @@ def plan(
     taken: set[tuple[str, str]] = set()
     for share in shares:
         left = _without(share, taken)
-        if left is not None and len(chosen) < MOST:
+        if left is not None and len(chosen) < MAX_MODELS:
             chosen.append(left)
-            taken |= _marks(left)
+            taken |= _filled_labels(left)
     filled = {kind for share in chosen for kind in _kinds(share)}
-    if filled & _OBJECTS:  # whoever draws rectangles does not lack polygons
+    if filled & _OBJECTS:  # a project with rectangles filled does not lack polygons
         filled |= _OBJECTS
     reasons = [_reason(c, models) for c in config.controls if c.kind not in filled]
     if not config.controls:
@@ -143,9 +143,10 @@ def plan(
 
 
 def near(found: Annotations, drawn: Sequence[Mapping[str, Any]]) -> Annotations:
-    """Of what was found, what a person's last region points at; everything without a region.
+    """The predicted objects that a person's last region points at; all of them without a region.
 
-    A key point means the smallest object around it, anything else what has its centre inside.
+    A keypoint selects the smallest object around it, any other region the objects whose centres
+    are inside.
     """
     area = _area(drawn[-1], found.width, found.height) if drawn else None
     if area is None:
@@ -187,7 +188,7 @@ def _labels(control: Control, names: Iterable[str]) -> dict[str, str]:
 
 
 def _points(control: Control, model: ModelVersion) -> dict[str, str]:
-    """Key point's name → label, by `model_index` or by name."""
+    """Keypoint's name → label, by `model_index` or by name."""
     shape = model.description.keypoint_shape
     names = keypoint_labels(model.description.keypoint_names, shape[0] if shape else 0)
     found = _labels(control, names)
@@ -208,11 +209,11 @@ def _kinds(share: Share) -> set[Kind]:
     return kinds | {"keypointlabels"} if share.points else kinds
 
 
-def _marks(share: Share) -> set[tuple[str, str]]:
-    """The labels that are filled, apart for choices, objects and key points."""
+def _filled_labels(share: Share) -> set[tuple[str, str]]:
+    """The labels that are filled, with their group: choice, object or keypoint."""
     group = "choice" if share.kind == "choices" else "object"
-    marks = {(group, plain(label)) for label in share.labels.values()}
-    return marks | {("point", plain(label)) for label in share.points.values()}
+    filled = {(group, plain(label)) for label in share.labels.values()}
+    return filled | {("point", plain(label)) for label in share.points.values()}
 
 
 def _without(share: Share, taken: set[tuple[str, str]]) -> Share | None:
@@ -252,8 +253,8 @@ def _reason(control: Control, models: Sequence[ModelVersion]) -> str:
 def _no_control(config: LabelConfig) -> str:
     has = f" It has {_listed(config.others)}." if config.others else ""
     return (
-        f"The labelling configuration has no {', '.join(_TAGS.values())} for its picture, which "
-        f"are what can be predicted.{has}"
+        f"The labelling configuration has no {', '.join(_TAGS.values())} for its image, and only "
+        f"these can be predicted.{has}"
     )
 
 
@@ -263,7 +264,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _area(region: Mapping[str, Any], width: int, height: int) -> Box | None:
-    """The box of a drawn region in pixels; of a point the point."""
+    """The box of a drawn region in pixels; a point is a box without area."""
     value = region.get("value")
     if not isinstance(value, Mapping):
         return None

@@ -1,4 +1,4 @@
-"""Oddities: objects that are accepted, and that people should be told about."""
+"""Oddities: objects that are accepted, and that people should know of."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from formats.annotations import Annotation, Annotations
 from formats.coordinates import over_the_edge
 
-MIN_EXCESS = 0.01  # of a side: what reaches less over the edge is not told
+MIN_EXCESS = 0.01  # of a side: less over the edge is not reported
 
 
 @dataclass

@@ -108,7 +108,7 @@ def _fitting(made: Correction, found: Annotations, rules: CorrectionRules) -> An
 
 
 def _has_no_objects(described: DescribedImage, found: Annotations, rules: CorrectionRules) -> bool:
-    """Whether an annotation without a fitting object says that the image has none."""
+    """Whether an annotation without a fitting object means that the image has none."""
     lost = not described.skipped.keys().isdisjoint((NO_AREA, NO_AREA_IN_IMAGE))
     drawn = lost or any(thing.bounds for thing in found.objects)
     if drawn or described.empty == "unfinished":

@@ -1,4 +1,4 @@
-"""The errors that refuse a correction; each says what came and what to do."""
+"""The errors that refuse a correction; each states what came and what to do."""
 
 from __future__ import annotations
 

@@ -136,8 +136,10 @@ def _refuse_tables(root: Path, sent: Submission) -> None:
         for number, line in enumerate(lines):
             image, *more = re.split(r"[\s,;]+", line, maxsplit=1)
             below = lines[number + 1 : number + 2]  # as WIDER FACE's: a name, then numbers
-            says = more or [text for text in below if re.fullmatch(r"[-\d.\s]+", text)]
-            if PurePosixPath(image).name in names and any(re.match(r"[-\d]", one) for one in says):
+            values = more or [text for text in below if re.fullmatch(r"[-\d.\s]+", text)]
+            if PurePosixPath(image).name in names and any(
+                re.match(r"[-\d]", one) for one in values
+            ):
                 raise DatasetInvalid(
                     f"{name}, line {number + 1}, has values for {image[:100]} in a format that "
                     f"is not read. {READ}. Remove it if these are no annotations."

@@ -37,7 +37,7 @@ from inference.images import check_header
 from models_store.description import Task
 
 DATASET_NAME = "the zip"  # in messages
-NO_KEYPOINTS = "without key points, in a pose data set"
+NO_KEYPOINTS = "without key points, in a pose dataset"
 MORE_CLASSES = "further classes of an image that can have one"
 SHOWN = 12  # names in a message
 
@@ -153,7 +153,7 @@ def _without_masks(sent: Submission, intake: Intake) -> Submission:
     if not sent.described:
         raise DatasetInvalid(
             f"The zip's annotations are {len(masks)} masks as images ({masks[0]}), which are not "
-            f"read. {READ}. Without the masks, the images are taken as a data set to annotate."
+            f"read. {READ}. Without the masks, the images are taken as a dataset to annotate."
         )
     intake.images["received"] -= len(masks)
     intake.notes.append(

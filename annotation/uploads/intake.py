@@ -111,10 +111,10 @@ def intake_of(dataset: Dataset, form: str, images: int) -> Intake:
     """
     made = Intake(form)
     every = {image for split in dataset.splits.values() for image in split}
-    pictures = dataset.scan().images
-    good = [image for image in every if not pictures[image].problem]
+    scanned = dataset.scan().images
+    good = [image for image in every if not scanned[image].problem]
     made.images["received"] = images
-    made.images["unreadable"] = sum(bool(picture.problem) for picture in pictures.values())
+    made.images["unreadable"] = sum(bool(image.problem) for image in scanned.values())
     if dataset.task == "classify":
         made.images["labelled"] = len(good)
     else:

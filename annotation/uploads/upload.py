@@ -57,8 +57,8 @@ def add_upload(
         dataset = inspect(top, task or found.task, [staged])
         unused = unused_images(unpacked.root, dataset) if found.intake is None else ()
         refuse_two(found, unused)
-        told = (*unpacked.findings, *found.findings, *unused)
-        dataset = replace(dataset, inspection_findings=(*dataset.inspection_findings, *told))
+        findings = (*unpacked.findings, *found.findings, *unused)
+        dataset = replace(dataset, inspection_findings=(*dataset.inspection_findings, *findings))
         intake = found.intake or intake_of(dataset, found.form, count_images(unpacked.root))
         card: dict[str, Any] = {
             "size_bytes": unpacked.size,

@@ -1,4 +1,4 @@
-"""What people made of pre-labels: every kind of change by hand, and the figures from them."""
+"""Changes of prelabels: every kind of change, and the metrics from them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def picture(*objects: Annotation) -> Annotations:
         ([], [box("a", 0)], ["added"]),
         # the same class goes first, though the other overlaps more
         ([box("a", 0)], [box("b", 0), box("a", 2)], ["moved", "added"]),
-        # two pre-labels of one object: the nearer one is right
+        # two prelabels of one object: the nearer one is right
         ([box("a", 1), box("a", 0)], [box("a", 0)], ["accepted", "removed"]),
         ([Annotation("cat")], [Annotation("cat")], ["accepted"]),
         ([Annotation("cat")], [Annotation("dog")], ["relabelled"]),
@@ -53,7 +53,7 @@ def picture(*objects: Annotation) -> Annotations:
         ([square("a", 0)], [square("a", 0)], ["accepted"]),
         ([square("a", 0)], [square("a", 0, hole=True)], ["removed", "added"]),
         ([square("a", 0)], [square("a", 2)], ["moved"]),
-        # key points, of which one was moved, or said to be absent
+        # keypoints, of which one was moved, or said to be absent
         ([pose(5)], [pose(5)], ["accepted"]),
         ([pose(5)], [pose(1)], ["moved"]),
         ([pose(5)], [pose(5, visibility=0)], ["moved"]),
@@ -121,9 +121,7 @@ def test_bands_begin_at_their_thresholds(score: float | None, band: Band) -> Non
     ("scores", "band"),
     [((0.9, 0.8), "accept"), ((0.9, 0.5), "review"), ((), "review"), ((0.9, 0.1), "accept")],
 )
-def test_a_picture_is_as_sure_as_its_least_sure_object(
-    scores: tuple[float, ...], band: Band
-) -> None:
+def test_a_image_is_as_sure_as_its_least_sure_object(scores: tuple[float, ...], band: Band) -> None:
     assert BANDS.of_image(scores) == band
 
 

@@ -1,4 +1,4 @@
-"""Data sets as zips of the tools: what is in them, and what cannot be."""
+"""Datasets exported as zips of the tools: their files, and what a format cannot hold."""
 
 from __future__ import annotations
 

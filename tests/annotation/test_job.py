@@ -55,7 +55,7 @@ def annotated() -> Iterator[AnnotatedDatasets]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Six drawn pictures, one of them twice, one torn, and a text."""
+    """Six drawn images, one of them twice, one torn, and a text."""
     source = tmp_path / "street"
     write_shapes(tmp_path / "drawn", "detect", 6, 1, 64)
     (source / "left").mkdir(parents=True)
@@ -81,7 +81,7 @@ def planned(
     return plan_annotation(request, model, store, get_settings(), number)
 
 
-def test_a_folder_becomes_a_data_set_in_bands(
+def test_a_folder_becomes_a_dataset_in_bands(
     registry: Registry,
     model: ModelVersion,
     annotated: AnnotatedDatasets,
@@ -116,7 +116,7 @@ def test_a_folder_becomes_a_data_set_in_bands(
     assert job.fractions == sorted(job.fractions)
 
 
-def test_a_killed_job_goes_on_with_the_next_picture(
+def test_a_killed_job_resumes_with_the_next_image(
     registry: Registry,
     model: ModelVersion,
     annotated: AnnotatedDatasets,
@@ -158,7 +158,7 @@ def test_a_killed_job_goes_on_with_the_next_picture(
     assert len(list_revisions(annotated.folder(recipe.dataset_id))) == 1
 
 
-def test_a_cancelled_job_ends_between_two_pictures_and_is_cleared_away(
+def test_a_cancelled_job_ends_between_two_images_and_is_cleared_away(
     registry: Registry,
     model: ModelVersion,
     annotated: AnnotatedDatasets,
@@ -180,7 +180,7 @@ def test_a_cancelled_job_ends_between_two_pictures_and_is_cleared_away(
     assert not annotated.folder(recipe.dataset_id).exists()
 
 
-def test_nothing_readable_is_said(
+def test_no_readable_image_is_an_error(
     registry: Registry, model: ModelVersion, annotated: AnnotatedDatasets, tmp_path: Path,
     job: RecordingJob,
 ) -> None:  # fmt: skip
@@ -202,7 +202,7 @@ def test_what_cannot_be_done_is_refused_before_the_queue(
     assert planned(annotated, model, folder, "floor").confidence == 0.08
 
 
-def test_a_data_set_is_annotated_again_from_its_newest_revision(
+def test_a_dataset_is_annotated_again_from_its_newest_revision(
     registry: Registry,
     model: ModelVersion,
     annotated: AnnotatedDatasets,
@@ -219,7 +219,7 @@ def test_a_data_set_is_annotated_again_from_its_newest_revision(
     assert "left/1.jpg" in names
 
 
-def test_only_what_is_sure_trains(annotated: AnnotatedDatasets) -> None:
+def test_only_certain_images_train(annotated: AnnotatedDatasets) -> None:
     random = rng(0)
     dataset = annotated.ensure(
         "batch:sure", "sure", {"bands": {"accept": 0.8, "review": 0.3}}, "batch"
@@ -240,7 +240,7 @@ def test_only_what_is_sure_trains(annotated: AnnotatedDatasets) -> None:
     assert trains == {"[0.9, 0.8]": True, "[0.9, 0.5]": False, "[]": False}
 
 
-def test_a_data_set_that_waits_for_people_says_so(
+def test_a_dataset_that_waits_for_people_says_so(
     registry: Registry,
     model: ModelVersion,
     annotated: AnnotatedDatasets,

@@ -1,4 +1,4 @@
-"""Which models fill which controls, and what they write there."""
+"""The assignment of models to the controls of a Label Studio project, and what they write."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Prelabels: stored once per image and tool, and deleted when they expire."""
+
 from __future__ import annotations
 
 from hashlib import sha256
@@ -27,7 +29,7 @@ def said(store: PrelabelStore, image: bytes, until: str = "9") -> list[dict[str,
         return prelabels_until(session, sha256(image).hexdigest(), until)
 
 
-def test_the_same_file_is_the_same_picture(store: PrelabelStore) -> None:
+def test_the_same_file_is_the_same_image(store: PrelabelStore) -> None:
     first = store.add(b"one", marked("a"), "object_detection", "m:1", 0.3)
     again = store.add(b"one", marked("b"), "image_segmentation", "m:2")
     other = store.add(b"two", marked("a"), "object_detection", "m:1")
@@ -52,7 +54,7 @@ def test_what_is_not_known_or_came_later_was_not_said(store: PrelabelStore) -> N
     assert said(store, b"one", until="2026-01-01") == []
 
 
-def test_old_answers_go_with_their_pictures(
+def test_expired_prelabels_are_deleted_with_their_images(
     store: PrelabelStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.add(b"one", marked("a"), "object_detection", "m:1")

@@ -1,4 +1,4 @@
-"""The order of the queue: doubt first, no two alike in a row, and that it finds errors."""
+"""The order of the queue: uncertainty first, then what differs, and that it finds errors."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def descriptor(value: float) -> Descriptor:
          "threshold, up to 0.10."),
     ],
 )  # fmt: skip
-def test_doubt_is_how_many_corrections_to_expect(
+def test_uncertainty_is_how_many_corrections_to_expect(
     scores: tuple[float, ...], value: float, reason: str
 ) -> None:
     found = uncertainty_of_scores(scores, BANDS)
@@ -64,7 +64,7 @@ def test_of_two_alike_the_second_waits() -> None:
     assert [c.key for c in order([*alike, other], [], 4)] == ["a0", "b", "a1", "a2"]
 
 
-def test_what_is_like_an_annotated_picture_waits() -> None:
+def test_what_is_like_an_annotated_image_waits() -> None:
     pictures = [Candidate("known", 0.8, descriptor(0.1)), Candidate("new", 0.7, descriptor(0.9))]
     assert order(pictures, [], 1)[0].key == "known"
     first = order(pictures, [descriptor(0.1)], 2)
@@ -76,7 +76,7 @@ def test_there_may_be_none() -> None:
     assert order([], [], 5) == []
 
 
-def test_a_descriptor_tells_pictures_apart_and_survives_as_text() -> None:
+def test_a_descriptor_tells_images_apart_and_survives_as_text() -> None:
     random = rng(0)
     one, other = (random.integers(0, 256, (60, 80, 3), np.uint8) for _ in range(2))
     dark = np.zeros((60, 80, 3), np.uint8)
@@ -88,8 +88,8 @@ def test_a_descriptor_tells_pictures_apart_and_survives_as_text() -> None:
     assert len(unpack("")) == DESCRIPTOR_LENGTH
 
 
-def test_the_first_pictures_hold_more_errors_than_random_ones() -> None:
-    """A detector with calibrated scores: 500 pictures, up to six objects each."""
+def test_the_first_images_hold_more_errors_than_random_ones() -> None:
+    """A detector with calibrated scores: 500 images, up to six objects each."""
     random = rng(3)
     candidates, errors = [], []
     for number in range(500):
@@ -98,10 +98,10 @@ def test_the_first_pictures_hold_more_errors_than_random_ones() -> None:
         right = random.random(len(scores)) < scores
         shown = scores >= BANDS.review
         errors.append(int((shown & ~right).sum() + (~shown & right).sum()))
-        doubt = uncertainty_of_scores(scores[seen].tolist(), BANDS).value
-        group = random.integers(0, 20)  # pictures come in scenes
+        expected = uncertainty_of_scores(scores[seen].tolist(), BANDS).value
+        group = random.integers(0, 20)  # images come in scenes
         scene = rng(int(group)).random(DESCRIPTOR_LENGTH).astype(np.float32)
-        candidates.append(Candidate(str(number), doubt, scene))
+        candidates.append(Candidate(str(number), expected, scene))
     chosen = [int(found.key) for found in order(candidates, [], 50)]
     first = np.mean([errors[index] for index in chosen])
     assert first > 1.7 * np.mean(errors), (first, np.mean(errors))

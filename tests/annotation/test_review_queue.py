@@ -1,4 +1,4 @@
-"""What the queue is made of: pictures that a person can correct, by the newest answer."""
+"""The review queue: images that a person can correct, by the newest prediction."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def store(settings: Settings) -> AnnotatedDatasets:
 
 
 def prelabelled(store: AnnotatedDatasets, by: str, whole: bool = True) -> AnnotatedDataset:
-    """A batch's data set of one picture, the same in all."""
+    """A batch's dataset of one image, the same in all."""
     dataset = store.ensure(f"batch:{by}", by, {}, "batch")
     if whole:
         store.folder(dataset.id).mkdir(parents=True)
@@ -48,7 +48,7 @@ def prelabelled(store: AnnotatedDatasets, by: str, whole: bool = True) -> Annota
 
 
 @pytest.mark.parametrize("order", [("old", "new"), ("zzz-old", "aaa-new")])
-def test_of_one_picture_in_several_data_sets_the_newest_answer_counts(
+def test_of_one_image_in_several_datasets_the_newest_answer_counts(
     store: AnnotatedDatasets, order: tuple[str, str]
 ) -> None:
     for name in order:
@@ -59,12 +59,12 @@ def test_of_one_picture_in_several_data_sets_the_newest_answer_counts(
     assert one.document["by"] == order[1]
 
 
-def test_pictures_of_a_job_that_has_not_ended_are_not_queued(store: AnnotatedDatasets) -> None:
+def test_images_of_a_job_that_has_not_ended_are_not_queued(store: AnnotatedDatasets) -> None:
     running = prelabelled(store, "running", whole=False)
     assert queued_images(store) == queued_images(store, running.id) == ([], [])
 
 
-def test_a_data_set_that_was_made_just_now_is_no_leftover(
+def test_a_dataset_that_was_made_just_now_is_no_leftover(
     store: AnnotatedDatasets, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = store.ensure("batch:1", "Just now", {}, "batch")  # no folder yet

@@ -1,4 +1,4 @@
-"""Data sets that grow: who counts, what is held out, what trains."""
+"""The store of annotated datasets: which annotations count, what is held out, what trains."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def put(
     task: str = "",
     rank: int = 0,
 ) -> None:
-    """An annotation whose picture follows at once."""
+    """An annotation whose image follows at once."""
     store.receive(dataset_id, key, {}, task=task, rank=rank)
     with store.database.read() as session:
         entry = session.get(AnnotationEntry, (dataset_id, key))
@@ -76,7 +76,7 @@ def marked(*objects: Annotation) -> Annotations:
     return Annotations("a.png", 60, 40, objects)
 
 
-def test_a_source_has_one_data_set(store: AnnotatedDatasets) -> None:
+def test_a_source_has_one_dataset(store: AnnotatedDatasets) -> None:
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda i: store.ensure("tool:1", "Name", {"n": i}).id, range(16)))
     assert len(set(found)) == 1
@@ -94,7 +94,7 @@ def test_many_annotations_at_once_are_all_kept(
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(one, range(40)))
     assert store.count(dataset.id) == 40
-    assert len(store.records(dataset.id)) == 10  # the same file is one picture
+    assert len(store.records(dataset.id)) == 10  # the same file is one image
     assert not list((store.folder(dataset.id) / "pictures").glob(".partial*"))
 
 
@@ -114,14 +114,14 @@ def test_of_several_annotations_the_ground_truth_counts_else_the_newest(
     assert label() == ["car"]
 
 
-def test_what_was_overtaken_changes_nothing(
+def test_an_outdated_annotation_changes_nothing(
     store: AnnotatedDatasets, dataset: AnnotatedDataset
 ) -> None:
     assert store.receive(dataset.id, "1", {"n": 1}, stamp="2026-01-02")
     (first,) = store.waiting(dataset.id)
     assert not store.receive(dataset.id, "1", {"n": 0}, stamp="2026-01-01")
     assert store.receive(dataset.id, "1", {"n": 2}, stamp="2026-01-03")
-    assert not store.complete(first, picture(1), marked(BOX))  # its picture came too late
+    assert not store.complete(first, picture(1), marked(BOX))  # its image came too late
     (second,) = store.waiting(dataset.id)
     assert second.document == {"n": 2}
     assert store.complete(second, picture(1), marked(BOX))
@@ -140,7 +140,7 @@ def test_an_annotation_that_waits_again_is_no_longer_in_the_folder(
     assert (card["files"], card["waiting"]) == (1, 1)
 
 
-def test_pictures_never_change_sides() -> None:
+def test_images_never_change_their_split() -> None:
     contents = [sha256(str(i).encode()).hexdigest() for i in range(400)]
     before, after = held_out(contents[:200]), held_out(contents)
     assert before == after & set(contents[:200])
@@ -201,7 +201,7 @@ GUESS = Annotation("car", box=(10, 10, 50, 30), score=0.9)
 MISSED = Annotation("car", box=(51, 31, 58, 38), score=0.4)
 
 
-def test_what_a_model_said_is_frozen_when_the_first_person_speaks(
+def test_prelabels_are_stored_with_the_first_human_annotation(
     settings: Settings, store: AnnotatedDatasets, dataset: AnnotatedDataset
 ) -> None:
     models = PrelabelStore(Database(settings))
@@ -222,7 +222,7 @@ def test_what_a_model_said_is_frozen_when_the_first_person_speaks(
     assert live_corrections(folder, "trained_on_it:2") is None
 
 
-def test_a_model_that_speaks_after_the_person_was_not_corrected(
+def test_a_model_that_predicts_after_the_person_was_not_corrected(
     settings: Settings, store: AnnotatedDatasets, dataset: AnnotatedDataset
 ) -> None:
     put(store, dataset.id, "1", picture(1), marked(BOX))
@@ -247,7 +247,7 @@ def test_of_a_tool_and_of_corrections_over_http_the_newer_counts(
     assert label() == ["car"]
 
 
-def test_revisions_that_nothing_names_make_room(
+def test_old_revisions_that_nothing_names_are_deleted(
     store: AnnotatedDatasets, dataset: AnnotatedDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("annotation.revision_builder.MIN_AGE", -1.0)
@@ -259,7 +259,7 @@ def test_revisions_that_nothing_names_make_room(
     assert sorted(int(path.name) for path in revisions.iterdir()) == [1, 2, 5, 6, 7]
 
 
-def test_a_data_set_without_pictures_cannot_be_built(
+def test_a_dataset_without_images_cannot_be_built(
     store: AnnotatedDatasets, dataset: AnnotatedDataset
 ) -> None:
     with pytest.raises(DatasetInvalid, match="no annotated image"):

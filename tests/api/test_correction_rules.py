@@ -305,7 +305,7 @@ def test_a_subset_of_cvat_tells_images_of_one_name_apart(service: Service) -> No
     )
     answer = correct(service, dataset, {"annotations.xml": both})
     assert (answer.status_code, answer.json()["unmatched"]) == (201, [])
-    pictures = exported(service.gateway.datasets, dataset, 1).pictures
+    pictures = exported(service.gateway.datasets, dataset, 1).records
     found = {p.name: [o.label for o in p.annotations.objects] for p in pictures}
     assert found["images/train/a.png"] == ["dog"]
     assert found["images/val/a.png"] == ["person"]

@@ -55,7 +55,7 @@ def documents(boxes: Sequence[Box], **more: Any) -> dict[str, Any]:
 
 def bounds(service: Service, dataset: str, name: str = "frame_2.png") -> list[list[float]]:
     found = exported(service.gateway.datasets, dataset, newest(service.gateway.datasets, dataset))
-    (picture,) = (p for p in found.pictures if p.name.endswith(name))
+    (picture,) = (p for p in found.records if p.name.endswith(name))
     return [[round(v, 2) for v in o.bounds or ()] for o in picture.annotations.objects]
 
 

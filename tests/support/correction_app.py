@@ -76,7 +76,7 @@ def labels(service: Service, dataset: str) -> dict[str, list[str]]:
     found = exported(service.gateway.datasets, dataset, newest(service.gateway.datasets, dataset))
     return {
         picture.name.rpartition("/")[2]: sorted(o.label for o in picture.annotations.objects)
-        for picture in found.pictures
+        for picture in found.records
     }
 
 

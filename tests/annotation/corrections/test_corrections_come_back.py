@@ -1,4 +1,4 @@
-"""Everything that is exported comes back unchanged, in every format, for any names."""
+"""Everything that is exported comes back unchanged, in every format and with any names."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def accounted(made: Correction) -> None:
 
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data_sets(), st.sampled_from(FORMATS))
-def test_another_data_set_of_the_same_names_touches_nothing_of_this_one(
+def test_another_dataset_of_the_same_names_touches_nothing_of_this_one(
     made: tuple[Task, list[ImageRecord]], form: Format
 ) -> None:
     task, pictures = made

@@ -1,4 +1,4 @@
-"""`POST /api/datasets` reads what tools export: every image and object is accounted for."""
+"""Uploads of what tools export: every image and object is accounted for."""
 
 from __future__ import annotations
 
@@ -66,9 +66,7 @@ def expected(one: Shown) -> list[tuple[str, ...]]:
 
 
 @pytest.mark.parametrize("what", ZIPS)
-def test_what_tools_export_becomes_a_data_set_with_all_of_it(
-    store: DatasetStore, what: str
-) -> None:
+def test_what_tools_export_becomes_a_dataset_with_all_of_it(store: DatasetStore, what: str) -> None:
     make, form, stated = ZIPS[what]
     card = add(store, make(SHOWN))
     assert card["source_format"] == form
@@ -102,7 +100,7 @@ def test_wrapped_in_a_folder_beside_rests_it_is_the_same(store: DatasetStore, wh
 
 
 @pytest.mark.parametrize("task", ["detect", "segment", "pose", "classify", None])
-def test_images_alone_are_a_data_set_to_annotate(
+def test_images_alone_are_a_dataset_to_annotate(
     store: DatasetStore, settings: Settings, task: Task | None
 ) -> None:
     entries = made.together(SHOWN[:4], "frames/") | {"frames/again.jpg": SHOWN[0].data}

@@ -1,4 +1,4 @@
-"""What a reader does not take is told, and never makes a background of its image."""
+"""Objects that a reader skips are reported, and never make their image a background."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Zips as people pack them: which description counts, and what is told of the rest."""
+"""Uploads of zips as people pack them: which description counts, and what is reported."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Upload = Callable[[Entries], dict[str, Any]]
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Entries:
-    """The files of a drawn data set."""
+    """The files of a drawn dataset."""
     folder = tmp_path_factory.mktemp("drawn")
     write_shapes(folder, "detect", 6, 3, imgsz=48)
     return {
@@ -85,7 +85,7 @@ def test_two_descriptions_are_refused_and_both_named(
     assert "zip of its own" in caught.value.message
 
 
-def test_two_folders_with_a_data_set_each_are_refused(upload: Upload, drawn: Entries) -> None:
+def test_two_folders_with_a_dataset_each_are_refused(upload: Upload, drawn: Entries) -> None:
     with pytest.raises(DatasetInvalid, match=r"a/data\.yaml, b/data\.yaml"):
         upload(below("a", drawn) | below("b", drawn))
 

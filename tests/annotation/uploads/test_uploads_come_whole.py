@@ -1,4 +1,4 @@
-"""Any export is a new data set with all of it, and any zip is understood or refused as a whole."""
+"""Any export is uploaded as a dataset with all of it; any zip is recognised or refused."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def rows(found: Annotations) -> list[Row]:
 
 @settings(max_examples=UPLOADS, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data_sets(), st.sampled_from(FORMATS))
-def test_an_export_becomes_a_data_set_with_the_same_in_it(
+def test_an_export_becomes_a_dataset_with_the_same_in_it(
     drawn: tuple[Task, list[ImageRecord]], form: Format
 ) -> None:
     task, pictures = drawn
