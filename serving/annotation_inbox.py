@@ -180,9 +180,7 @@ class AnnotationInbox:
             if reason := entry.document.get(LEFT_OUT):
                 raise ValidationFailed(str(reason))
             regions = marking(entry.document.get("regions") or [])
-            picture = await asyncio.to_thread(
-                self.store.image_at, entry.dataset_id, entry.address
-            )
+            picture = await asyncio.to_thread(self.store.image_at, entry.dataset_id, entry.address)
             picture = picture or await self.images.get(entry.address)
             await asyncio.to_thread(self._record, entry, picture, regions)
         except VisionLoopError as error:
