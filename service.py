@@ -23,9 +23,8 @@ settings = lifecycle.usable_settings()
 bentoml_patches.use_own_metrics_folder(settings)
 door = LateBoundApp(native=frozenset({"/predict", "/annotate"}))
 
-RUNNER: dict[str, Any] = {
-    "workers": 1,
-    "http": {"host": "127.0.0.1", "port": 3000},
+SERVICE: dict[str, Any] = {"workers": 1, "http": {"host": "127.0.0.1", "port": 3000}}
+RUNNER = SERVICE | {
     "resources": bentoml_patches.HALF_A_GPU if device(settings) == "cuda" else {"cpu": 1},
     "traffic": {"timeout": settings.request_timeout + 30},
     "logging": {"access": {"enabled": False}},  # the gateway logs every request
@@ -44,8 +43,7 @@ class Annotator(ModelRunner):
 
 
 @bentoml.service(
-    workers=1,
-    http={"host": "127.0.0.1", "port": 3000},
+    **SERVICE,
     logging={"access": {"enabled": False}},
     traffic={"timeout": settings.request_timeout + 30},
 )
@@ -83,8 +81,7 @@ class Trainer:
 
 @bentoml.asgi_app(door, path="/")
 @bentoml.service(
-    workers=1,
-    http={"host": "127.0.0.1", "port": 3000},
+    **SERVICE,
     metrics={"enabled": False},
     runner_probe={"enabled": False},
     traffic={"timeout": longest(settings)},
