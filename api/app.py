@@ -1,4 +1,4 @@
-"""The FastAPI application and the layers in front of everything the server answers."""
+"""The FastAPI application, and the middleware in front of every route of the server."""
 
 from __future__ import annotations
 
@@ -22,15 +22,25 @@ if TYPE_CHECKING:
     from serving.gateway import Gateway
 
 
+IMPORT, UPLOAD, CHECK = "/models/import", "/api/datasets", "/api/datasets/check"
+COMPARE = "/metrics/compare"
+BATCH, CORRECT = "/api/auto_annotate/batch", "/api/datasets/*/annotations"
+READ = ("/api/datasets/*/export", "/api/datasets/*/diff", "/api/annotation/queue")
+TASKS = "/label-studio/predict"  # any number of tasks; Label Studio waits 100 s
+TASKS_TIMEOUT = 95.0  # seconds
+MODES = ("regular", "incremental", "distillation", "freeze-strategy")
+TRAIN = ("/train", *(f"/api/training/{mode}" for mode in MODES))  # they read the dataset
+
+
 def longest(settings: Settings) -> float:
-    """Seconds for BentoML's own limit, above all of ours: its 504 is not our error object."""
+    """Seconds for BentoML's own timeout, above all of ours: its 504 is not in our error form."""
     return max(settings.request_timeout, settings.import_timeout, TASKS_TIMEOUT) + 30
 
 
 def guarded(app: ASGIApp, settings: Settings) -> ASGIApp:
-    """A runner behind our layers for whoever comes over the network.
+    """A runner whose requests over the network pass our middleware.
 
-    The gateway comes through the socket's file, so without an address, and needs no token.
+    The gateway connects through a Unix socket, so without an address, and needs no token.
     """
     outside = with_middleware(app, settings)
 
@@ -41,22 +51,12 @@ def guarded(app: ASGIApp, settings: Settings) -> ASGIApp:
     return choose
 
 
-IMPORT, UPLOAD, CHECK = "/models/import", "/api/datasets", "/api/datasets/check"
-COMPARE = "/metrics/compare"
-BATCH, CORRECT = "/api/auto_annotate/batch", "/api/datasets/*/annotations"
-READ = ("/api/datasets/*/export", "/api/datasets/*/diff", "/api/annotation/queue")
-TASKS = "/label-studio/predict"  # as many as somebody selects; Label Studio waits 100 s
-TASKS_TIMEOUT = 95.0  # seconds
-MODES = ("regular", "incremental", "distillation", "freeze-strategy")
-TRAIN = ("/train", *(f"/api/training/{mode}" for mode in MODES))  # they read the data set
-
-
 class LateBoundApp:
-    """What BentoML mounts at `/`: the application, once `open` has made it.
+    """The ASGI application that BentoML mounts at `/`; built by `open`.
 
-    Not a Starlette application, so that BentoML's mount hands over every path no route of
-    its own has (`PassiveMount`, 1.4.39), and its index page and tracker are never reached.
-    Building late keeps FastAPI out of the runner processes, which import the same module.
+    It is not a Starlette application, so that BentoML's mount (`PassiveMount`, 1.4.39) forwards
+    every path that is not one of its own routes, and its index page and tracker are never reached.
+    Building it late keeps FastAPI out of the runner processes, which import the same module.
     """
 
     def __init__(self, native: frozenset[str] = frozenset()) -> None:
@@ -65,24 +65,25 @@ class LateBoundApp:
         self.native = native
 
     def open(self, gateway: Gateway) -> None:
+        """Build the application."""
         self.app = create_app(gateway)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert self.app is not None, "BentoML runs the startup hooks first"
         inner = scope
-        if scope["method"] == "HEAD":  # as GET; a copy, so that uvicorn knows to send no body
+        if scope["method"] == "HEAD":  # answered as GET; uvicorn must still see HEAD
             inner = {**scope, "method": "GET"}
         if scope["path"] in self.native:
             await _not_allowed(inner, ["POST"])(inner, receive, send)
             return
         try:
             await self.app(inner, receive, send)
-        finally:  # for those who count
+        finally:  # for the request metrics
             scope["route"] = inner.get("route")
 
 
 def create_app(gateway: Gateway) -> FastAPI:
-    """The REST surface, without the layers of `with_middleware`."""
+    """The REST API, without the middleware of `with_middleware`."""
     from fastapi import Depends, FastAPI
 
     from api import docs
@@ -136,7 +137,7 @@ def create_app(gateway: Gateway) -> FastAPI:
     routes = [route for router in routers for route in router.routes if isinstance(route, Route)]
 
     async def not_allowed(request: Request, error: Exception) -> Response:
-        """With every method of the path; Starlette's names those of one of its routes."""
+        """A 405 with every method of the path; Starlette names those of one route only."""
         path = request.scope["path"]
         found = [route.methods or set() for route in routes if route.path_regex.match(path)]
         return _not_allowed(request.scope, sorted(set().union(*found)))
@@ -159,7 +160,7 @@ async def _answer(request: Request, error: Exception) -> Response:
 
 
 class _CORS(CORSMiddleware):
-    """Starlette's, whose refusals of preflights take our form."""
+    """Starlette's CORS middleware, with refused preflights in our error form."""
 
     def preflight_response(self, request_headers: Headers) -> Response:
         response = super().preflight_response(request_headers)
@@ -171,8 +172,8 @@ class _CORS(CORSMiddleware):
 
 
 def with_middleware(app: ASGIApp, settings: Settings) -> ASGIApp:
-    """`app` behind our layers, BentoML's own routes included; the first line is innermost."""
-    # Late: the runners behind the gateway, which import this file too, have no layers.
+    """`app` behind our middleware, BentoML's own routes included; the first one is innermost."""
+    # Imported late: the runners import this file too, but have no middleware.
     from api.middleware.auth import Auth
     from api.middleware.limits import BodyLimit, PathTable, RateLimit
     from api.middleware.metrics import Measured

@@ -1,4 +1,4 @@
-"""What handlers are given: the gateway of their application."""
+"""What handlers are given: the gateway of their application, and its stores in groups."""
 
 from __future__ import annotations
 
@@ -6,11 +6,17 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
+from evaluation.submission import EvaluationStores
 from serving.gateway import Gateway
 
 
-def _of(request: Request) -> Any:
+def _gateway(request: Request) -> Any:
     return request.app.state.gateway
 
 
-GatewayDep = Annotated[Gateway, Depends(_of)]
+GatewayDep = Annotated[Gateway, Depends(_gateway)]
+
+
+def evaluation_stores(gateway: Gateway) -> EvaluationStores:
+    """The stores that evaluations are planned from and looked up in."""
+    return EvaluationStores(gateway.registry, gateway.datasets, gateway.evaluations, gateway.jobs)

@@ -1,4 +1,4 @@
-"""`/docs` and `/redoc`: the OpenAPI document for people, with scripts that we serve."""
+"""`/docs` and `/redoc`: the OpenAPI document as pages whose scripts this server has."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from starlette.responses import HTMLResponse
 ASSETS = Path(str(files(fastapi_offline) / "static"))
 DOCUMENT = "/openapi.json"
 
-# Nothing is loaded from elsewhere, whatever the scripts would like (ReDoc: a logo).
+# Nothing is loaded from other servers, though the scripts try to (ReDoc: a logo).
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data:; worker-src 'self' blob:; frame-ancestors 'none'"
@@ -25,6 +25,7 @@ router = APIRouter(include_in_schema=False)
 
 @router.get("/docs")
 async def swagger() -> HTMLResponse:
+    """Swagger UI."""
     page = get_swagger_ui_html(
         openapi_url=DOCUMENT,
         title="VisionLoop",
@@ -33,11 +34,12 @@ async def swagger() -> HTMLResponse:
         swagger_favicon_url="/static/favicon.png",
         swagger_ui_parameters={"validatorUrl": None, "persistAuthorization": True},
     )
-    return _sealed(page)
+    return _with_policy(page)
 
 
 @router.get("/redoc")
 async def redoc() -> HTMLResponse:
+    """ReDoc."""
     page = get_redoc_html(
         openapi_url=DOCUMENT,
         title="VisionLoop",
@@ -45,13 +47,14 @@ async def redoc() -> HTMLResponse:
         redoc_favicon_url="/static/favicon.png",
         with_google_fonts=False,
     )
-    return _sealed(page)
+    return _with_policy(page)
 
 
-def _sealed(page: HTMLResponse) -> HTMLResponse:
+def _with_policy(page: HTMLResponse) -> HTMLResponse:
     page.headers["Content-Security-Policy"] = POLICY
     return page
 
 
 def mount_assets(app: FastAPI) -> None:
+    """Serve the pages' scripts and styles under `/static`."""
     app.mount("/static", StaticFiles(directory=ASSETS), name="static")

@@ -1,49 +1,27 @@
-"""Jobs as requests see them: found, queued, cancelled."""
+"""Jobs for requests: found, queued, cancelled, shown."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from functools import partial
 from typing import Any
 
-from filelock import Timeout
-
 from api.thread_pool import slow_work
-from errors import BackendTimeout, JobNotFound
-from jobs.artifacts import clear, kept_by
-from jobs.finalizer import JobFinalizer, dispatcher_lock, published_in
-from jobs.logs import LogWriter
-from jobs.processes import is_alive
+from errors import JobNotFound
+from jobs import control
+from jobs.control import status_of
+from jobs.finalizer import published_in
 from jobs.store import Job, Kind
 from serving.gateway import Gateway
-from training.planning.plan import plan
-from training.planning.recipe import TrainingRequest, shown_config
+from training.planning.recipe import TrainingRequest
+from training.submission import submit_training
 
-PATIENCE = 5.0  # seconds in which a cancelled job is gone
-
-
-ORPHANED = 1.5  # seconds after which a dead process whose dispatcher is dead too is noticed
-
-
-STEP = 0.1
-
-
-LOOK = 1.0  # seconds between two looks at a job that is waited for
-
-
-def status_of(job: Job) -> str:
-    """The job's status; never `running` without a process.
-
-    While a dead worker or Trainer is being noticed, its row lags behind: the job is queued.
-    """
-    if job.status == "running" and job.outcome is None and not is_alive(job.pid, job.pid_started):
-        return "queued"
-    return job.status
+PATIENCE = 5.0  # seconds that a cancel request waits for the job's process to end
 
 
 def view(gateway: Gateway, job: Job) -> dict[str, Any]:
+    """A job as `/jobs` answers it."""
     fields = ("kind", "mode", "task", "progress", "current_epoch", "total_epochs", "metrics")
     more = ("config", "base_model", "model_name", "model_id", "error", "attempts")
     times = ("created_at", "started_at", "finished_at", "updated_at")
@@ -53,99 +31,62 @@ def view(gateway: Gateway, job: Job) -> dict[str, Any]:
 
 
 async def find(gateway: Gateway, job_id: str, kind: Kind | None = None) -> Job:
-    """Raises JobNotFound where there is none of this kind."""
+    """A job by its id.
+
+    Raises:
+        JobNotFound: There is none, or it is not of this kind.
+    """
     job = await asyncio.to_thread(gateway.jobs.get, job_id)
     if kind is not None and job.kind != kind:
-        raise JobNotFound(f"No {kind} job {job_id[:80]!r}. It is an {job.kind}: GET /jobs.")
+        raise JobNotFound(
+            f"No {kind} job {job_id[:80]!r}: its kind is {job.kind}. GET /jobs lists every kind."
+        )
     return job
 
 
 async def cancel(gateway: Gateway, job_id: str, patience: float = 0) -> Job:
-    """Ask a job to end, and wait up to `patience` seconds for that.
+    """Request that a job stops, and wait up to `patience` seconds; see `jobs.control.cancel`.
 
     Raises:
-        JobNotFound, Conflict: There is none, or it has ended.
+        JobNotFound: There is no such job.
+        Conflict: It has ended already.
     """
-    job = await asyncio.to_thread(gateway.jobs.request_cancel, job_id)
-    if job.is_final:  # it waited, perhaps with what an earlier process had done
-        await asyncio.to_thread(_tidy, gateway, job)
-    began = time.monotonic()
-    while not job.is_final and time.monotonic() - began < patience:
-        await asyncio.sleep(STEP)
-        job = await asyncio.to_thread(gateway.jobs.get, job_id)
-        gone = not job.is_final and not is_alive(job.pid, job.pid_started)
-        if gone and time.monotonic() - began > ORPHANED:
-            await asyncio.to_thread(_take, gateway, job_id)
-            job = await asyncio.to_thread(gateway.jobs.get, job_id)
-    return job
-
-
-def _tidy(gateway: Gateway, job: Job) -> None:
-    """What a job that was cancelled in the queue leaves of an earlier attempt."""
-    folder = gateway.jobs.folder(job.id)
-    clear(folder, completed=False)
-    LogWriter(gateway.jobs.log(job.id)).say(f"Stopped in the queue.{kept_by(job, folder)}")
-
-
-def _take(gateway: Gateway, job_id: str) -> None:
-    """Settle a job whose Trainer is dead; while one lives, that does it."""
-    settings = gateway.settings
-    with contextlib.suppress(Timeout), dispatcher_lock(settings).acquire(blocking=False):
-        published = published_in(gateway.registry)
-        JobFinalizer(gateway.jobs, settings.train_attempts, published).recover(job_id)
+    published = published_in(gateway.registry)
+    return await control.cancel(gateway.jobs, gateway.settings, published, job_id, patience)
 
 
 async def ended(gateway: Gateway, job_id: str) -> Job:
     """A job once it is final, or as it is when this server stops."""
-    while True:
-        job = await asyncio.to_thread(gateway.jobs.get, job_id)
-        if job.is_final or gateway.shutdown.is_set():
-            return job
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LOOK):
-                await gateway.shutdown.wait()
+    return await control.wait_for_end(gateway.jobs, job_id, gateway.shutdown)
 
 
-async def submit(
+async def start_training(
     gateway: Gateway,
     wanted: TrainingRequest,
     sent: dict[str, Any],
     base_model: str | None = None,
 ) -> Job:
-    """Check a training, put it into the queue, wake the Trainer.
+    """Check and queue a training, and notify the Trainer.
 
-    `base_model` is what the first family shows as the job's `model_id`.
+    Args:
+        gateway: Has the stores.
+        wanted: What is requested.
+        sent: The request as the client sent it, for the job's `config`.
+        base_model: What the first client family sees as the job's `model_id`.
 
     Raises:
         VisionLoopError: What `training.planning.plan.plan` raises.
+        BackendTimeout: The dataset could not be read in time.
     """
-    until = time.monotonic() + gateway.settings.import_timeout  # then it is a 504
-    enqueue = partial(_enqueue, gateway, wanted, sent, base_model, until)
-    job = await slow_work.run(enqueue)
+    deadline = time.monotonic() + gateway.settings.import_timeout  # then the client gets a 504
+    stores = gateway.registry, gateway.datasets, gateway.jobs
+    submit = partial(submit_training, wanted, *stores, sent, base_model, deadline)
+    job = await slow_work.run(submit)
+    notify_trainer(gateway, job)
+    return job
+
+
+def notify_trainer(gateway: Gateway, job: Job) -> None:
+    """Tell the Trainer about a queued job, so that it does not wait for its next look."""
     if gateway.trainer is not None:
-        gateway.trainer.submit(job.id)
-    return job
-
-
-def _enqueue(
-    gateway: Gateway,
-    wanted: TrainingRequest,
-    sent: dict[str, Any],
-    base_model: str | None,
-    until: float,
-) -> Job:
-    recipe = plan(wanted, gateway.registry, gateway.datasets, gateway.settings)
-    if time.monotonic() > until:  # the client was told that it failed, and may have asked again
-        raise BackendTimeout("The data set could not be looked through in time.")
-    job = gateway.jobs.create(
-        "training",
-        config=sent | {"resolved": dict(shown_config(recipe))},
-        recipe=recipe.model_dump(mode="json"),
-        mode=recipe.mode,
-        task=recipe.task,
-        base_model=base_model or recipe.parent or recipe.name,
-        model_name=recipe.name,
-        total_epochs=recipe.epochs,
-    )
-    LogWriter(gateway.jobs.log(job.id)).say(f"Queued: {recipe.mode}, {recipe.task}.")
-    return job
+        gateway.trainer.submit(job.id, job.kind)

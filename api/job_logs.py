@@ -1,4 +1,4 @@
-"""The logs of jobs: a list, or server-sent events that end with the job."""
+"""Job logs as answers: a list of lines, or server-sent events that end with the job."""
 
 from __future__ import annotations
 
@@ -17,14 +17,9 @@ from jobs.logs import read_last, read_lines
 from jobs.store import Job
 from serving.gateway import Gateway
 
-
-class JobLog(BaseModel):
-    logs: list[str]
-
-
-LISTED = 5000  # lines, the newest
-HEARTBEAT = 15.0  # seconds; proxies close what is silent for longer
-LOOK = 0.4  # seconds between two looks at the log
+LISTED = 5000  # lines of a log that are answered, the newest
+HEARTBEAT = 15.0  # seconds; proxies close a connection that is silent for longer
+POLL = 0.4  # seconds between two reads of a log that is followed
 
 Shown = Callable[[Job], Any]
 
@@ -37,10 +32,14 @@ STREAMED: dict[int | str, dict[str, Any]] = {
 }
 
 
+class JobLog(BaseModel):
+    logs: list[str]
+
+
 async def answer(
     request: Request, gateway: Gateway, job: Job, follow: bool, status: Shown
 ) -> Response | dict[str, Any]:
-    """The log of `job`, whose status clients are told as `status` says."""
+    """The log of a job; `status` is what clients are shown as its status."""
     if not follow:
         lines = await asyncio.to_thread(read_last, gateway.jobs.log(job.id), LISTED)
         return {"logs": lines}
@@ -48,7 +47,7 @@ async def answer(
     offset = int(last) if len(last) < 16 and last.isascii() and last.isdigit() else 0
     if offset and job.is_final:
         rest = await asyncio.to_thread(read_lines, gateway.jobs.log(job.id), offset)
-        if not rest:  # tells an EventSource that there is no need to come again
+        if not rest:  # tells an EventSource not to reconnect
             return Response(status_code=204)
     return StreamingResponse(
         events(gateway, job.id, offset, status),
@@ -57,13 +56,32 @@ async def answer(
     )
 
 
-async def events(gateway: Gateway, job_id: str, offset: int, status: Shown) -> AsyncIterator[str]:
-    """Lines from a byte offset on, as they come; their ids are the offsets behind them."""
+async def events(
+    gateway: Gateway,
+    job_id: str,
+    offset: int,
+    status: Shown,
+    heartbeat: float = HEARTBEAT,
+    poll: float = POLL,
+) -> AsyncIterator[str]:
+    """Server-sent events: the log's lines as they are written, then one with the final status.
+
+    The id of a line is the byte offset behind it, so that a client can resume there.
+
+    Args:
+        gateway: Has the job table and the logs; the stream ends when it stops.
+        job_id: The job.
+        offset: Bytes of the log to skip.
+        status: The status that clients are shown.
+        heartbeat: Seconds of silence after which a comment is sent.
+        poll: Seconds between two reads of the log.
+    """
     path = gateway.jobs.log(job_id)
     spoken = time.monotonic()
     yield ": the log\n\n"
     while not gateway.shutdown.is_set():
-        job = await asyncio.to_thread(gateway.jobs.get, job_id)  # before its last lines
+        # The job first: what a final one wrote last is in the lines that are read after that.
+        job = await asyncio.to_thread(gateway.jobs.get, job_id)
         lines = await asyncio.to_thread(read_lines, path, offset)
         if lines:
             offset = lines[-1][0]
@@ -73,9 +91,9 @@ async def events(gateway: Gateway, job_id: str, offset: int, status: Shown) -> A
         if job.is_final:
             yield f"event: end\ndata: {json.dumps({'status': status(job)})}\n\n"
             return
-        if time.monotonic() - spoken > HEARTBEAT:
+        if time.monotonic() - spoken > heartbeat:
             spoken = time.monotonic()
-            yield ": still there\n\n"
+            yield ": heartbeat\n\n"
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LOOK):
+            async with asyncio.timeout(poll):
                 await gateway.shutdown.wait()

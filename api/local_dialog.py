@@ -1,8 +1,7 @@
-"""`python -m api.local_dialog model|dataset`: asks the person at this machine for a file, or
-for the folder of a data set that has one folder per class.
+"""`python -m api.local_dialog model|dataset`: a desktop dialog for a file or a dataset's folder.
 
-Prints the chosen path, or nothing. A process of its own, because tkinter wants the main thread
-and a dialog may stay open for ever.
+Prints the chosen path, or an empty line. It is a process of its own, because tkinter needs the
+main thread, and a dialog may never be closed.
 """
 
 from __future__ import annotations
@@ -16,7 +15,8 @@ TYPES = {
 
 
 def main(file_type: str) -> None:
-    import tkinter  # missing from many a server
+    """Open the dialog and print what was chosen."""
+    import tkinter  # many servers do not have it
     from tkinter import filedialog
 
     root = tkinter.Tk()

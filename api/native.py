@@ -1,4 +1,4 @@
-"""BentoML's own way in, for `bentoml.SyncHTTPClient`: the same answers and errors as `/infer`."""
+"""BentoML's native routes, for `bentoml.SyncHTTPClient`: answers and errors as of our routes."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("visionloop")
 
-_notes: ContextVar[list[str]] = ContextVar("notes")  # of the request that was read
+_notes: ContextVar[list[str]] = ContextVar("notes")  # on the request that is handled
 
 LEGAL = {name: field.description or "" for name, field in InferOptions.model_fields.items()}
 LEGAL |= {"return_annotated_image": "0 or 1"}
 
 
 class Predict(BaseModel):
-    """What `/predict` takes: the fields of `/infer`."""
+    """The form of `/predict`: the fields of `/infer`."""
 
     model_config = ConfigDict(protected_namespaces=())
 
@@ -45,7 +45,7 @@ class Predict(BaseModel):
 
 
 class Annotate(BaseModel):
-    """What `/annotate` takes: the fields of `/api/auto_annotate`, which checks them."""
+    """The form of `/annotate`: the fields of `/api/auto_annotate`, which checks them."""
 
     image: Path
     tool: str
@@ -57,13 +57,19 @@ class Annotate(BaseModel):
     tiles: str = ""
 
 
-def _know(request: Request, names: list[str], cls: type[BaseModel]) -> None:
-    """Look at the names of a request's fields, and of its query, where there should be none."""
+def check_names(request: Request, names: list[str], cls: type[BaseModel]) -> None:
+    """Check the names of a request's fields and of its query, which should have none.
+
+    Names of no effect become the request's notes.
+
+    Raises:
+        BadInput: A name is refused, or is one of the body's in the query.
+    """
     known = list(cls.model_fields)
     policy: Unknown = "note" if "image" in known else "refuse"
     query = list(request.query_params)
     if wrong := next((name for name in query if name in known), None):
-        raise BadInput(f"{wrong!r} belongs into the body, not into the query.")
+        raise BadInput(f"{wrong!r} belongs in the body, not in the query: send it there.")
     try:
         notes = notes_on(names + query, known, policy)
     except UnknownField as error:
@@ -79,12 +85,14 @@ def _noted(answer: dict[str, Any]) -> dict[str, Any]:
 
 
 bentoml_patches.refuse_urls_as_files()
-bentoml_patches.check_fields(_know, lambda error: explain(error.errors(include_url=False), LEGAL))
+bentoml_patches.check_fields(
+    check_names, lambda error: explain(error.errors(include_url=False), LEGAL)
+)
 
 
 async def predict(gateway: Gateway, image: Path, **options: Any) -> Any:
-    """The answer of `/infer`, or the response of its error: BentoML would make it a bare 500."""
-    from api import predictions  # late, like the routes below: FastAPI, which no runner needs
+    """The answer of `/infer`, or the response of its error, of which BentoML would make a 500."""
+    from api import predictions  # late, as below: the runners import this file, but not FastAPI
 
     try:
         data = await asyncio.to_thread(image.read_bytes)
@@ -106,36 +114,36 @@ async def annotate(gateway: Gateway, image: Path, **options: Any) -> Any:
 
 
 async def train(gateway: Gateway, parameters: dict[str, Any]) -> Any:
-    """`/tasks/train`: the job as `/jobs` shows it once it has ended, or the error's answer.
+    """The answer of `/tasks/train`: the job once it is final, as `/jobs` shows it, or an error.
 
     `parameters` are a body of `/train`, or the second family's fields with a `mode`.
     """
-    from api.job_control import ended, submit, view
-    from api.training_fields import Train, wanted_by, wanted_with
+    from api.job_control import ended, start_training, view
+    from api.training_fields import Train, request_of, request_with
 
     try:
         if {"model_id", "dataset_path"} & set(parameters):
             body = check(Train, parameters)
-            job = await submit(gateway, wanted_by(body), parameters, body.model_id)
+            job = await start_training(gateway, request_of(body), parameters, body.model_id)
         else:
-            job = await submit(gateway, wanted_with(parameters), parameters)
+            job = await start_training(gateway, request_with(parameters), parameters)
         return view(gateway, await ended(gateway, job.id))
     except VisionLoopError as error:
         return JSONResponse(error.to_json(), error.status)
 
 
 async def evaluate(gateway: Gateway, parameters: dict[str, Any]) -> Any:
-    """`/tasks/evaluate`: the job as `/jobs` shows it once it has ended, or the error's answer."""
-    from api.evaluation_jobs import Evaluate, submit
+    """The answer of `/tasks/evaluate`: the job once it is final, or an error."""
+    from api.evaluation_jobs import Evaluate, start_evaluation
     from api.job_control import ended, view
 
     try:
         model_id = parameters.get("model_id")
         if not isinstance(model_id, str) or not model_id.strip():
-            raise ValidationFailed("'model_id' is missing: the id of the model to measure.")
+            raise ValidationFailed("'model_id' is required: the id of the model to evaluate.")
         more = {name: value for name, value in parameters.items() if name != "model_id"}
         fields = check(Evaluate, more)
-        job = await submit(gateway, model_id, fields)
+        job = await start_evaluation(gateway, model_id, fields)
         return view(gateway, await ended(gateway, job.id))
     except VisionLoopError as error:
         return JSONResponse(error.to_json(), error.status)

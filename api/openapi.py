@@ -1,8 +1,8 @@
 """The OpenAPI document: for people, and for the generators of clients.
 
-FastAPI writes most of it. Added is what it cannot know: bodies that handlers read themselves,
-the answers of the layers in front of the routes, BentoML's own routes, short operation ids, and
-a word about fields whose meaning is the same everywhere.
+FastAPI writes most of it. Added here is what it cannot know: bodies that handlers read themselves,
+the answers of the middleware, BentoML's own routes, short operation ids, and descriptions of
+fields that mean the same everywhere.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from api.predictions import NativeAnnotateForm
 from api.schemas import BODIES, ErrorAnswer, NativeForm, RequestFields, errors, form_body
 
 SCHEMAS = "#/components/schemas/"
-BODY = "/body/"  # begins the paths that stand for bodies while the document is made
+BODY = "/body/"  # prefix of paths that stand for bodies while the document is made
 BINARY = {"type": "string", "format": "binary", "contentMediaType": "application/octet-stream"}
-EVERYWHERE = (400, 401, 403, 429, 500, 503, 504)  # of the layers, and of what queries are held to
+EVERYWHERE = (400, 401, 403, 429, 500, 503, 504)  # statuses of the middleware and query checks
 MULTIPART = "multipart/form-data"
 
 OPERATIONS = {
@@ -77,7 +77,7 @@ OPERATIONS = {
     "POST /api/training/tasks/{task_id}/cancel": "cancel_task",
     "GET /api/training/status": "training_status",
 }
-"""Of routes whose handlers' names say too little outside of their module, or are used twice."""
+"""Operation ids of routes whose handlers' names are unclear outside of their module, or doubled."""
 
 NEEDED: dict[str, tuple[str, ...]] = {
     "InferBase64": ("image_base64",),
@@ -86,7 +86,7 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "Invocation": ("image",),
     "Predict": ("label_config",),
 }
-"""Fields without which a call is refused, by a message of its own."""
+"""Required fields for which the handler has an error message of its own."""
 
 PROBES = {
     "/livez": "Whether the process lives",
@@ -95,12 +95,12 @@ PROBES = {
 
 
 def operation_id(route: APIRoute) -> str:
-    """What generators call the function of a route. It stays: it is part of people's code."""
+    """The name of a route's function in generated clients. It is part of users' code: keep it."""
     return OPERATIONS.get(f"{min(route.methods or [''])} {route.path}", route.name)
 
 
 def document(app: FastAPI) -> dict[str, Any]:
-    """Made once; the title, version and so on are the application's."""
+    """The OpenAPI document of an application, made at the first call."""
     if app.openapi_schema is None:
         schema = get_openapi(
             title=app.title,
@@ -111,7 +111,7 @@ def document(app: FastAPI) -> dict[str, Any]:
         paths, schemas = schema["paths"], schema["components"]["schemas"]
         schemas["ErrorAnswer"] = ErrorAnswer.model_json_schema()
         bodies = _read_bodies(paths)
-        paths |= _bentomls_own()
+        paths |= _bentoml_paths()
         for path, operations in paths.items():
             for operation in operations.values():
                 _refer(operation, bodies)
@@ -129,7 +129,7 @@ def document(app: FastAPI) -> dict[str, Any]:
             described["title"] = name
             _describe(name, described)
         _describe_parameters(paths)
-        _renamed(schema)
+        _remove_hyphens(schema)
         schema["components"]["securitySchemes"] = {
             "bearer": {"type": "http", "scheme": "bearer"},
             "basic": {"type": "http", "scheme": "basic", "description": "token as password"},
@@ -141,8 +141,11 @@ def document(app: FastAPI) -> dict[str, Any]:
 
 
 def _bodies() -> APIRouter:
-    """Routes that are never called: FastAPI describes their bodies with those of the others, so
-    that every reference leads to a component, and one name to one schema."""
+    """Routes that are never called, one per body in `BODIES`.
+
+    FastAPI describes their bodies together with the others, so that every reference leads to a
+    component, and every name to one schema.
+    """
     router = APIRouter()
     for name, model in BODIES.items():
         _add(router, name, model)
@@ -157,7 +160,11 @@ def _add(router: APIRouter, name: str, model: type[BaseModel]) -> None:
 
 
 def _read_bodies(paths: dict[str, Any]) -> dict[str, str]:
-    """Takes the routes of `_bodies` out of the document; component names by those of models."""
+    """Remove the routes of `_bodies` from the document.
+
+    Returns:
+        The component's name by the model's.
+    """
     found = {}
     for path in [path for path in paths if path.startswith(BODY)]:
         body = paths.pop(path)["post"]["requestBody"]["content"]["application/json"]["schema"]
@@ -166,7 +173,7 @@ def _read_bodies(paths: dict[str, Any]) -> dict[str, str]:
 
 
 def _refer(operation: dict[str, Any], bodies: dict[str, str]) -> None:
-    """Titles of bodies become references to their components."""
+    """Replace the titles of bodies by references to their components."""
     for content in operation.get("requestBody", {}).get("content", {}).values():
         if name := bodies.get(content["schema"].get("title", "")):
             content["schema"] = {"$ref": SCHEMAS + name}
@@ -190,7 +197,7 @@ def _kinds(kind: type[RequestFields]) -> Iterator[type[RequestFields]]:
 
 
 def _close(described: dict[str, Any], kind: type[RequestFields]) -> None:
-    """Say that unknown fields are refused, where they are."""
+    """State that unknown fields are refused, where they are."""
     if kind.unknown == "refuse":
         for name in sorted(kind.passed_over):
             described["properties"][name] = {"description": "has no effect"}
@@ -202,7 +209,7 @@ def _finish_body(described: dict[str, Any], needed: tuple[str, ...], form: bool)
         described["required"] = sorted({*described.get("required", ()), *needed})
     for name, schema in described.get("properties", {}).items():
         kinds = [one for one in schema.get("anyOf", []) if one != {"type": "null"}]
-        if form and len(kinds) == 1:  # a form has no null: what is not given is left out
+        if form and len(kinds) == 1:  # a form has no null: a missing field is left out
             del schema["anyOf"]
             schema.update({**kinds[0], **schema})
         if schema.get("format") == "binary":
@@ -210,7 +217,7 @@ def _finish_body(described: dict[str, Any], needed: tuple[str, ...], form: bool)
 
 
 def _answer_errors(operation: dict[str, Any], probe: bool) -> None:
-    """Our form of errors everywhere; FastAPI's own 422 does not happen here."""
+    """Add our form of errors to an operation; FastAPI's own 422 never occurs."""
     responses = operation["responses"]
     responses.pop("422", None)
     content = {"application/json": {"schema": {"$ref": SCHEMAS + "ErrorAnswer"}}}
@@ -229,7 +236,7 @@ def _answer_errors(operation: dict[str, Any], probe: bool) -> None:
 
 
 def _describe(name: str, schema: dict[str, Any]) -> None:
-    """Fields without a word of their own get that of the glossary."""
+    """Give fields without a description that of the glossary."""
     for field, described in schema.get("properties", {}).items():
         described.pop("title", None)
         if "description" not in described:
@@ -241,14 +248,17 @@ def _describe(name: str, schema: dict[str, Any]) -> None:
 
 
 def _tell_default(described: dict[str, Any]) -> None:
-    """In words: of a field with a `default` openapi-typescript thinks that it is always there,
-    and openapi-python-client sends it always."""
+    """Move a default into the description.
+
+    openapi-typescript takes a field with a `default` for always present, and
+    openapi-python-client always sends it.
+    """
     default = described.pop("default")
     text = default if isinstance(default, str) else json.dumps(default)
-    said = described.get("description", "")
-    told = f"({text})" in said or "default" in said
-    if default not in (None, "", [], {}) and not told:
-        described["description"] = f"{said} (default: {text})"
+    written = described.get("description", "")
+    stated = f"({text})" in written or "default" in written
+    if default not in (None, "", [], {}) and not stated:
+        described["description"] = f"{written} (default: {text})"
 
 
 def _describe_parameters(paths: dict[str, Any]) -> None:
@@ -256,26 +266,26 @@ def _describe_parameters(paths: dict[str, Any]) -> None:
         for operation in operations.values():
             for parameter in operation.get("parameters", []):
                 parameter.get("schema", {}).pop("title", None)
-                said = parameter.get("schema", {}).get("description")
-                meaning = said or MEANINGS.get(parameter["name"])
+                written = parameter.get("schema", {}).get("description")
+                meaning = written or MEANINGS.get(parameter["name"])
                 if meaning is not None:
                     parameter.setdefault("description", meaning)
 
 
-def _renamed(value: Any) -> None:
-    """References without hyphens (`Gate-Input`), and schemas inside without titles."""
+def _remove_hyphens(value: Any) -> None:
+    """Remove the hyphens of references (`Gate-Input`)."""
     if isinstance(value, dict):
         if isinstance(value.get("$ref"), str):
             value["$ref"] = value["$ref"].replace("-", "")
         for part in value.values():
-            _renamed(part)
+            _remove_hyphens(part)
     elif isinstance(value, list):
         for part in value:
-            _renamed(part)
+            _remove_hyphens(part)
 
 
-def _bentomls_own() -> dict[str, Any]:
-    """What FastAPI does not know of: the native routes and the probes."""
+def _bentoml_paths() -> dict[str, Any]:
+    """Routes that FastAPI does not know: BentoML's native ones and the probes."""
     paths: dict[str, Any] = {
         "/predict": _native("predict", "Inference", "/infer", NativeForm, "InferAnswer"),
         "/annotate": _native(
@@ -295,7 +305,7 @@ def _bentomls_own() -> dict[str, Any]:
 
 
 def _native(name: str, tag: str, like: str, form: type[BaseModel], answer: str) -> dict[str, Any]:
-    """BentoML's own route for what another one answers."""
+    """A native route of BentoML that answers like one of ours."""
     content = {"application/json": {"schema": {"$ref": SCHEMAS + answer}}}
     listed = {str(s): {"description": r["description"]} for s, r in errors(404, 413).items()}
     operation = {
@@ -304,7 +314,7 @@ def _native(name: str, tag: str, like: str, form: type[BaseModel], answer: str) 
         "description": f"`{like}` for `bentoml.SyncHTTPClient(url).{name}(image=Path(...))`.",
         "operationId": name,
         **form_body(form),
-        "responses": {"200": {"description": "As there", "content": content}, **listed},
+        "responses": {"200": {"description": f"As of `{like}`", "content": content}, **listed},
     }
     return {"post": operation}
 

@@ -1,4 +1,4 @@
-"""Predictions and pre-labels for a request."""
+"""Predictions and pre-labels for requests, and the fields that ask for them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any, ClassVar, Literal, get_args
 
 from pydantic import ConfigDict, Field
 
+from annotation.model_choice import choose_model
 from api.schemas import InferOptions, RequestFields, Unit
-from errors import ModelNotFound
 from field_names import Unknown
-from formats.annotation_tools import TOOLS, Tool, ToolName
+from formats.annotation_tools import TOOLS, ToolName
 from formats.annotations import Annotations, keypoint_labels
 from formats.capabilities import require_task
 from formats.coco import to_coco
@@ -20,21 +20,18 @@ from formats.yolo import to_yolo
 from inference.images import check_header
 from inference.prediction import InferenceItem, ItemResult
 from inference.tiles import AUTO, MOST, OFF
-from models_store.description import TYPES
-from models_store.registry import Registry
 from models_store.versions import ModelVersion
 from serving import telemetry
 from serving.answers import data_uri, infer_answer, prediction_of
 from serving.gateway import Gateway
 
-Format = Literal["label_studio", "yolo", "coco", "labelme"]
-
-
 TILES = {"auto": AUTO, "off": OFF}
+
+ToolFormat = Literal["label_studio", "yolo", "coco", "labelme"]
 
 
 class ToolOptions(RequestFields):
-    """Which model marks what, and how closely it looks."""
+    """The tool, its model, and how finely the image is tiled."""
 
     model_config = ConfigDict(coerce_numbers_to_str=True)
 
@@ -52,15 +49,15 @@ class ToolOptions(RequestFields):
     tiles: str = Field(
         "auto",
         pattern=rf"^(auto|off|[2-{MOST}])$",
-        description=f"auto, off or how many along the longer side, 2 to {MOST}",
+        description=f"auto, off or the number of tiles along the longer side, 2 to {MOST}",
     )
 
 
 class AnnotateOptions(ToolOptions):
-    """What to mark, and how to answer."""
+    """Options of pre-labels for one image."""
 
     return_annotated_image: bool = Field(False, description="0 or 1")
-    format: Format = Field(
+    format: ToolFormat = Field(
         "label_studio", description="label_studio, yolo, coco or labelme", examples=["yolo"]
     )
 
@@ -69,18 +66,51 @@ class NativeAnnotateForm(AnnotateOptions):
     image: str = Field(description="The image file", json_schema_extra={"format": "binary"})
 
 
+async def predict(gateway: Gateway, image: bytes, options: InferOptions) -> dict[str, Any]:
+    """The answer of `/infer`.
+
+    The model is resolved first: a later promotion does not change it.
+
+    Raises:
+        ModelNotFound: There is no such model.
+        InvalidImage, PayloadTooLarge: The image cannot be read, or is too large.
+        BackendUnavailable, BackendTimeout: The Detector is not running, busy, or slow.
+    """
+    model = gateway.registry.resolve(options.model_id)
+    await asyncio.to_thread(check_header, image, gateway.settings.max_pixels)
+    item = InferenceItem(
+        image,
+        model.id,
+        confidence=options.confidence,
+        iou=options.iou,
+        max_det=options.max_det,
+        draw=options.draw_boxes,
+    )
+    result = await gateway.detector.predict(item)
+    answer = infer_answer(model.id, result)
+    telemetry.record(model.id, result.times)
+    gateway.answered(model, item, result, answer)
+    return answer
+
+
 async def annotate(
     gateway: Gateway, image: bytes, options: AnnotateOptions, name: str = ""
 ) -> dict[str, Any]:
-    """The answer of `/api/auto_annotate`. `name` is the file's, for the documents."""
+    """The answer of `/api/auto_annotate`. `name` is the image's file name, for the documents.
+
+    Raises:
+        ModelNotFound: No model fits the tool.
+        ValidationFailed: The format cannot express the tool's annotations.
+        VisionLoopError: What `prelabel` raises.
+    """
     tool = TOOLS[options.tool]
-    require_task(options.format, tool.task, get_args(Format))
+    require_task(options.format, tool.task, get_args(ToolFormat))
     model = choose_model(gateway.registry, tool, options.model)
     result, found = await prelabel(gateway, image, options, model, name)
     image_id = await asyncio.to_thread(
         gateway.prelabels.add, image, found, tool.value, model.id, options.confidence
     )
-    annotations, document = await asyncio.to_thread(written, found, options.format, model)
+    annotations, document = await asyncio.to_thread(to_format, found, options.format, model)
     return {
         "annotations": annotations,
         "annotated_image": data_uri(result.drawn) if result.drawn else None,
@@ -101,11 +131,11 @@ async def prelabel(
     model: ModelVersion,
     name: str = "",
 ) -> tuple[ItemResult, Annotations]:
-    """What the model marks in a picture, by the Annotator and its queue.
+    """The model's pre-labels of an image, from the Annotator, by way of its queue.
 
     Raises:
-        InvalidImage, PayloadTooLarge: The picture cannot be read, or is too large.
-        BackendUnavailable, BackendTimeout: The Annotator is not there, busy, or slow.
+        InvalidImage, PayloadTooLarge: The image cannot be read, or is too large.
+        BackendUnavailable, BackendTimeout: The Annotator is not running, busy, or slow.
     """
     await asyncio.to_thread(check_header, image, gateway.settings.max_pixels)
     tool = TOOLS[options.tool]
@@ -115,7 +145,7 @@ async def prelabel(
         confidence=options.confidence,
         iou=options.iou,
         draw=options.return_annotated_image,
-        tiles=TILES[options.tiles] if options.tiles in TILES else int(options.tiles),
+        tiles=tiles_of(options.tiles),
         boxes_only=tool.task == "detect",
         editable=True,
     )
@@ -124,44 +154,13 @@ async def prelabel(
     return result, await asyncio.to_thread(prediction.to_annotations, name)
 
 
-def choose_model(registry: Registry, tool: Tool, model_id: str = "") -> ModelVersion:
-    """The model that is meant; without a name the active one if it fits, else the newest
-    promoted version, one of exactly the tool's type before one that fits as well.
-
-    Raises:
-        ModelNotFound: There is none, or the one that is named cannot serve the tool.
-    """
-    wanted = TYPES[tool.task]
-    known = registry.list()
-    if model_id.strip():
-        model = registry.get(model_id)
-        if not tool.fits(model.description.task):
-            raise ModelNotFound(
-                f"'{model.id}' is a {model.description.type} model; {tool.value} needs a {wanted} "
-                f"model. {_known(registry, wanted)}"
-            )
-        return model
-    fitting = [model for model in known if tool.fits(model.description.task)]
-    if active := next((model for model in fitting if model.active), None):
-        return active
-    promoted = [model for model in fitting if model.promoted]
-    if not promoted:
-        raise ModelNotFound(
-            f"No {wanted} model is active or promoted, which {tool.value} needs. "
-            f"{_known(registry, wanted)}"
-        )
-    return max(promoted, key=lambda m: (m.description.task == tool.task, m.created_at))
+def tiles_of(text: str) -> int:
+    """The number of tiles along the longer side that `tiles` of a request means."""
+    return TILES[text] if text in TILES else int(text)
 
 
-def _known(registry: Registry, wanted: str) -> str:
-    names = dict.fromkeys(m.name for m in registry.list() if m.description.type == wanted)
-    if not names:
-        return f"There is none of type {wanted}: import or train one."
-    return f"Of type {wanted}: {', '.join(list(names)[:8])}."
-
-
-def written(found: Annotations, form: Format, model: ModelVersion) -> tuple[list[Any], Any]:
-    """What was found in a tool's form, one entry per mark, and the file that the tool imports."""
+def to_format(found: Annotations, form: ToolFormat, model: ModelVersion) -> tuple[list[Any], Any]:
+    """Annotations in a tool's format: one entry per annotation, and the file it imports."""
     names = model.description.names
     points = point_names(model)
     if form == "yolo":
@@ -180,26 +179,7 @@ def written(found: Annotations, form: Format, model: ModelVersion) -> tuple[list
 
 
 def point_names(model: ModelVersion) -> tuple[str, ...]:
-    """The key points' names, or their numbers; empty where the model has none."""
+    """Names of the model's key points, else their numbers; empty where it has none."""
     shape = model.description.keypoint_shape
     count = shape[0] if shape else 0
     return keypoint_labels(model.description.keypoint_names, count)
-
-
-async def predict(gateway: Gateway, image: bytes, options: InferOptions) -> dict[str, Any]:
-    """The answer of `/infer`: made by the model that is meant when the request comes in."""
-    model = gateway.registry.resolve(options.model_id)
-    await asyncio.to_thread(check_header, image, gateway.settings.max_pixels)
-    item = InferenceItem(
-        image,
-        model.id,
-        confidence=options.confidence,
-        iou=options.iou,
-        max_det=options.max_det,
-        draw=options.draw_boxes,
-    )
-    result = await gateway.detector.predict(item)
-    answer = infer_answer(model.id, result)
-    telemetry.record(model.id, result.times)
-    gateway.answered(model, item, result, answer)
-    return answer

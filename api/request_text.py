@@ -1,17 +1,17 @@
-"""Text of a request that cannot be stored, and the type of the error for fields nobody knows."""
+"""Checks that the text of a request can be stored; the error type of unknown fields."""
 
 from __future__ import annotations
 
 from typing import Any
 
 UNKNOWN = "unknown_field"
-"""The type of pydantic's error for a field that is not known; its message says it all."""
+"""The type of pydantic's error for an unknown field; its message is a whole sentence."""
 
 PLAIN_TEXT = "null characters and halves of surrogate pairs are not allowed."
 
 
 def plain_text(value: Any) -> bool:
-    """Whether what a client sent can be stored and written: every text in it, however deep."""
+    """Whether every text in a value, at any depth, is valid Unicode without null characters."""
     if isinstance(value, str):
         return "\0" not in value and (value.isascii() or _encodes(value))
     if isinstance(value, dict):

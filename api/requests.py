@@ -1,4 +1,4 @@
-"""Uploaded forms."""
+"""Request bodies: forms with images or files, and JSON."""
 
 from __future__ import annotations
 
@@ -14,121 +14,99 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from api.middleware.errors import check
-from api.schemas import FromUrl, form_schema
+from api.schemas import FromUrl
 from errors import NoFileUploaded, ValidationFailed
 from serving.fetch import fetch
 from serving.gateway import Gateway
 
+JSON_TYPE = "application/json"
+MULTIPART = "multipart/form-data"
+URLENCODED = "application/x-www-form-urlencoded"
+
+MAX_FIELDS, MAX_FILES = 32, 4  # parts of a form
+MAX_FIELD = 64 * 1024  # bytes of a part that is no file
+UPLOAD_IN_MEMORY = 1024 * 1024  # bytes of an uploaded file, above which it is kept on disk
+MAX_STORED_BODY = 256 * 1024  # bytes of a request body that a job's `config` stores as sent
+FILE_VALUE = "a file"  # shown in place of a file where a form expects none
+
 Form = TypeVar("Form", bound=FromUrl)
+Body = TypeVar("Body", bound=BaseModel)
 
 
-async def picture_form(
+async def image_form(
     request: Request, gateway: Gateway, form_of: type[Form], hint: str = ""
 ) -> tuple[bytes, str, Form]:
-    """The picture of a form, its file name, and the form's other fields.
+    """The image of a form, its file name, and the form's other fields.
 
     Raises:
-        NoFileUploaded: Neither 'image' nor 'image_url' is there.
-        ValidationFailed: Both are, or a field has no legal value.
+        NoFileUploaded: Neither 'image' nor 'image_url' was sent.
+        ValidationFailed: Both were, or a field has an invalid value.
     """
     if not content_type(request) and not await request.body():
-        raise NoFileUploaded("Send the picture as the form's file 'image'.")
+        raise NoFileUploaded("Send the image as the form's file 'image'.")
     # In memory up to the body limit: spooling to disk from 1 MB on costs more than it saves.
     form = await read_form(request, gateway.settings.max_body_bytes, hint)
     options = check(form_of, fields(form))
-    image, name = _uploaded(form)
+    image, name = _uploaded_image(form)
     if image is not None and options.image_url:
         raise ValidationFailed("Send 'image' or 'image_url', not both.")
     if options.image_url:
         image = await fetch(options.image_url, gateway.settings)
         name = PurePosixPath(urlsplit(options.image_url).path).name
     if image is None:
-        raise NoFileUploaded("Send the picture as the form's file 'image'.")
+        raise NoFileUploaded("Send the image as the form's file 'image'.")
     return image, name, options
 
 
-def _uploaded(form: FormData) -> tuple[bytes | None, str]:
-    """The bytes of the file 'image', and its name.
-
-    Browsers send a nameless empty one where none was chosen.
-    """
-    images = form.getlist("image")
-    if len(images) > 1:
-        raise ValidationFailed(f"Send one 'image'; got {len(images)}.")
-    if not images or images[0] == "":
-        return None, ""
-    upload = images[0]
-    if not isinstance(upload, UploadFile):
-        raise NoFileUploaded("'image' is text, not a file. With curl: -F image=@photo.jpg")
-    data, name = upload.file.read(), upload.filename or ""
-    return (data if data or name else None), PureWindowsPath(name).name
-
-
-KEPT_BODY = 256 * 1024  # bytes of a request that a job's `config` holds
-
-
-Body = TypeVar("Body", bound=BaseModel)
-
-
 async def json_body(request: Request, model: type[Body], context: Any = None) -> Body:
-    """The body as a `model`. Only JSON: a browser sends that to other origins only when allowed.
+    """The JSON body as a `model`; `context` is passed to its validators.
+
+    No other content type is accepted: a browser sends JSON to another origin only where that
+    allows it, but forms to any.
 
     Raises:
-        ValidationFailed: It is something else, or a field is wrong.
+        ValidationFailed: It is not JSON, or a field is unknown or has an invalid value.
     """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/json":
-        raise ValidationFailed(f"'Content-Type' must be application/json; got {kind!r:.60}.")
+    kind = content_type(request)
+    if kind != JSON_TYPE:
+        raise ValidationFailed(f"'Content-Type' must be {JSON_TYPE}; got {kind!r:.60}.")
     return check(model, await request.body() or b"{}", context)
 
 
 async def as_sent(request: Request, fields: BaseModel) -> dict[str, Any]:
-    """The JSON object of a body that `json_body` accepted, unknown keys included.
+    """The JSON object of a body that `json_body` accepted, with unknown keys.
 
-    An enormous one is kept as its known fields.
+    Of a body above MAX_STORED_BODY only the known fields.
     """
     body = await request.body() or b"{}"
-    if len(body) > KEPT_BODY:
+    if len(body) > MAX_STORED_BODY:
         return fields.model_dump()
-    return dict(json.loads(body, parse_constant=str))  # NaN is no JSON
-
-
-def json_schema(model: type[BaseModel]) -> dict[str, Any]:
-    """For the OpenAPI document, of a route that reads its body with `json_body`."""
-    content = {"application/json": {"schema": form_schema(model)}}
-    return {"requestBody": {"required": True, "content": content}}
-
-
-FIELDS, FILES = 32, 4  # parts of a form
-LONGEST_FIELD = 64 * 1024
-
-MULTIPART = "multipart/form-data"
-FILE = "a file"  # in place of a file where none is expected
-URLENCODED = "application/x-www-form-urlencoded"
+    return dict(json.loads(body, parse_constant=str))  # NaN cannot be stored as JSON
 
 
 def content_type(request: Request) -> str:
-    """The media type of the body, without parameters."""
+    """The media type of the body in lower case, without parameters."""
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 async def read_form(request: Request, in_memory: int, hint: str = "") -> FormData:
-    """The form. Files above `in_memory` bytes are kept on disk.
+    """The form of a request. Files above `in_memory` bytes are kept on disk.
 
     Raises:
-        ValidationFailed: the body is no form, is damaged, or has too many or too long parts.
+        ValidationFailed: The body is not a form, is damaged, or has too many or too long parts;
+            `hint` is added where it is not a form.
     """
     kind = content_type(request)
     if kind == URLENCODED:
-        return await request.form(max_fields=FIELDS)
+        return await request.form(max_fields=MAX_FIELDS)
     if kind != MULTIPART:
         raise ValidationFailed(f"'Content-Type' must be {MULTIPART}; got {kind!r:.60}.{hint}")
     parser = MultiPartParser(
         request.headers,
         request.stream(),
-        max_files=FILES,
-        max_fields=FIELDS,
-        max_part_size=LONGEST_FIELD,
+        max_files=MAX_FILES,
+        max_fields=MAX_FIELDS,
+        max_part_size=MAX_FIELD,
     )
     parser.spool_max_size = in_memory
     try:
@@ -140,9 +118,24 @@ async def read_form(request: Request, in_memory: int, hint: str = "") -> FormDat
 
 
 def fields(form: FormData, *files: str) -> dict[str, str]:
-    """The form's values, without `files`, its parts that are files: of others the names alone."""
+    """The values of a form, without its parts named in `files`; a file's value is FILE_VALUE."""
     return {
-        name: value if isinstance(value, str) else FILE
+        name: value if isinstance(value, str) else FILE_VALUE
         for name, value in form.items()
         if name not in files
     }
+
+
+def _uploaded_image(form: FormData) -> tuple[bytes | None, str]:
+    """The bytes of the file 'image', if there is one, and its name."""
+    images = form.getlist("image")
+    if len(images) > 1:
+        raise ValidationFailed(f"Send one 'image'; got {len(images)}.")
+    if not images or images[0] == "":
+        return None, ""
+    upload = images[0]
+    if not isinstance(upload, UploadFile):
+        raise NoFileUploaded("'image' is text, not a file. With curl: -F image=@photo.jpg")
+    data, name = upload.file.read(), upload.filename or ""
+    # A browser sends an empty file without a name where none was chosen.
+    return (data if data or name else None), PureWindowsPath(name).name

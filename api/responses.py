@@ -1,4 +1,4 @@
-"""Responses as JSON, given up where the client has left."""
+"""JSON responses, the notes in them, and work that is cancelled when its client disconnects."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ T = TypeVar("T")
 
 
 class JSON(Response):
+    """A JSON response; NaN and infinity become null."""
+
     media_type = "application/json"
 
     def render(self, content: Any) -> bytes:
@@ -28,7 +30,7 @@ class JSON(Response):
 
 
 def noted(request: Request, options: RequestFields) -> dict[str, list[str]]:
-    """For the answer: what of the request had no effect, if anything. It is logged, too."""
+    """The answer's `notes`: what of the request had no effect; nothing where all had. Logged."""
     if options.notes:
         log.info("%s: %s", request.scope["path"], " ".join(options.notes))
     notes = exchange(request.scope).notes + options.notes
@@ -36,7 +38,11 @@ def noted(request: Request, options: RequestFields) -> dict[str, list[str]]:
 
 
 async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
-    """The result of `work`, which ends where the client hangs up: nobody would read it."""
+    """The result of `work`, which is cancelled when the client disconnects.
+
+    Raises:
+        ClientDisconnect: The client is gone.
+    """
     task = asyncio.create_task(work)
     gone = asyncio.create_task(_disconnected(receive))
     try:

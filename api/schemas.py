@@ -1,4 +1,4 @@
-"""What requests and answers look like, for validation and for the OpenAPI document."""
+"""Request and answer models, for validation and for the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MODEL_EXAMPLE = "traffic_signs_yolov8n:k3xq7w2a"
 
 
 class ErrorAnswer(BaseModel):
-    """Every error has this form."""
+    """The form of every error."""
 
     error: str = Field(examples=["Not Found"])
     code: str = Field(examples=["MODEL_NOT_FOUND"])
@@ -37,7 +37,7 @@ class ErrorAnswer(BaseModel):
 
 
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI's `responses` for error statuses, with the codes each can carry."""
+    """OpenAPI's `responses` for error statuses, with the error codes of each."""
     listed: dict[int | str, dict[str, Any]] = {}
     for status in statuses:
         codes = [kind.code for kind in vars(kinds).values() if _has_status(kind, status)]
@@ -50,15 +50,16 @@ def _has_status(kind: Any, status: int) -> bool:
 
 
 BODIES: dict[str, type[BaseModel]] = {}
-"""What routes read as their body by themselves, by the title in their description."""
+"""Models of the bodies that handlers read themselves, by their class names."""
 
 
 def form_body(model: type[BaseModel]) -> dict[str, Any]:
-    """OpenAPI's description of a form that the handler reads itself."""
+    """OpenAPI's `requestBody` of a form that the handler reads itself."""
     return _body("multipart/form-data", model)
 
 
 def json_request_body(model: type[BaseModel]) -> dict[str, Any]:
+    """OpenAPI's `requestBody` of a JSON body that the handler reads with `json_body`."""
     return _body("application/json", model)
 
 
@@ -67,7 +68,7 @@ def _body(kind: str, model: type[BaseModel]) -> dict[str, Any]:
 
 
 def form_schema(model: type[BaseModel]) -> dict[str, Any]:
-    """Stands for a body's description, which `api.openapi` writes; remembered in `BODIES`."""
+    """A placeholder that `api.openapi` replaces by the model's schema; adds it to `BODIES`."""
     assert BODIES.setdefault(model.__name__, model) is model, "two bodies of one name"
     return {"title": model.__name__}
 
@@ -116,15 +117,16 @@ class Activated(CurrentModel):
 
 
 class RequestFields(BaseModel):
-    """What clients send: empty strings and nulls mean "not given", and no name is unknown.
+    """Fields that clients send; empty strings and nulls mean "not given".
 
-    A field that is not known is looked at by its name, whatever its value: one that is an alias
-    of a known field, or nearly spelt as one, is refused with the name that was meant. What
-    becomes of any other is said by `unknown`.
+    An unknown field is checked by its name, whatever its value. An alias of a known field, or a
+    near misspelling of one, is refused with the name that was meant. `unknown` says how any other
+    is treated.
 
     Attributes:
-        unknown: `refuse` any other; `note` it in `notes`; or `pass` all that is not known, for
-            routes whose clients are other tools, which send much that has no meaning here.
+        unknown: `refuse`: any other is an error; `note`: it is ignored and listed in `notes`;
+            `pass`: nothing is checked, for routes whose clients are other tools, which send much
+            that has no meaning here.
         files: Names of the form's parts that are files, which handlers read themselves.
         passed_over: Unknown names that clients may send: they have no effect.
         inside: Names that are known inside an object, by the object's name.
@@ -141,12 +143,12 @@ class RequestFields(BaseModel):
 
     @property
     def notes(self) -> list[str]:
-        """A sentence for each field that was passed over."""
+        """A sentence for each field that was ignored."""
         return self._notes
 
     @classmethod
     def known(cls) -> list[str]:
-        """The names that are understood."""
+        """The names of the known fields."""
         aliases = [field.alias or name for name, field in cls.model_fields.items()]
         return [*aliases, *cls.files]
 
@@ -158,23 +160,23 @@ class RequestFields(BaseModel):
         names = [name for name in values if name not in cls.passed_over]
         for name, value in values.items():
             if not plain_text(name) or not plain_text(value):
-                said = f"{name[:60]!r} is no plain Unicode: {PLAIN_TEXT}"
-                raise PydanticCustomError(UNKNOWN, "{said}", {"said": said})
+                message = f"{name[:60]!r} is not plain Unicode: {PLAIN_TEXT}"
+                raise PydanticCustomError(UNKNOWN, "{message}", {"message": message})
         try:
             notes = notes_on(names, cls.known(), cls.unknown, cls.inside)
         except UnknownField as error:
-            raise PydanticCustomError(UNKNOWN, "{said}", {"said": str(error)}) from None
+            raise PydanticCustomError(UNKNOWN, "{message}", {"message": str(error)}) from None
         made = build({name: value for name, value in values.items() if value not in ("", None)})
         made._notes = notes
         return made
 
     @field_validator("*", mode="before")
     @classmethod
-    def _no_truth_for_numbers(cls, value: Any, info: ValidationInfo) -> Any:
-        """`true` is no 1, though pydantic takes it for one."""
+    def _refuse_booleans_as_numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse `true` and `false` as numbers, which pydantic would take for 1 and 0."""
         wanted = cls.model_fields[info.field_name or ""].annotation
         if isinstance(value, bool) and not {bool, Any} & {wanted, *get_args(wanted)}:
-            raise ValueError("true and false are no numbers")
+            raise ValueError("true and false are not numbers")
         return value
 
 
@@ -188,7 +190,7 @@ class ModelChoice(RequestFields):
 
 
 class InferOptions(RequestFields):
-    """How to predict."""
+    """Options of a prediction."""
 
     unknown = "note"
 
@@ -206,18 +208,18 @@ class InferOptions(RequestFields):
 
 
 class FromUrl(RequestFields):
-    """A form with a picture, or its address."""
+    """A form with an image, or its URL."""
 
     image: str | None = Field(
         None, description="The image file", json_schema_extra={"format": "binary"}
     )
     image_url: str | None = Field(
-        None, description="its address instead, where the operator allows it", max_length=8192
+        None, description="its URL instead, where the operator allows it", max_length=8192
     )
 
 
 class InferForm(InferOptions, FromUrl):
-    """What `/infer` takes."""
+    """The form of `/infer`."""
 
 
 class NativeForm(InferOptions):
@@ -233,13 +235,15 @@ class InferBase64(InferOptions):
 
 
 class ImportOptions(RequestFields):
-    """What a model file does not say, or says wrongly."""
+    """What a model file does not state, or states wrongly."""
 
     files = ("file",)
 
     name: str | None = Field(None, max_length=63, description="a model name of at most 63 letters")
     family: Literal["yolo", "mobilenet"] | None = Field(None, description="yolo or mobilenet")
-    names: str | None = Field(None, max_length=60_000, description="class names, by commas")
+    names: str | None = Field(
+        None, max_length=60_000, description="class names, separated by commas"
+    )
     imgsz: int | None = Field(None, ge=32, le=4096, description="a whole number from 32 to 4096")
     description: str = Field("", max_length=2000, description="text of at most 2000 letters")
     promote: bool = Field(False, description="true or false")
@@ -251,7 +255,7 @@ class ImportOptions(RequestFields):
 
 class ImportForm(ImportOptions):
     file: str = Field(
-        description="The weights: .pt, .pth, or a .zip archive of ours",
+        description="The weights: .pt, .pth, or a .zip of export-archive",
         json_schema_extra={"format": "binary"},
     )
 
@@ -276,7 +280,7 @@ class Keypoint(_Wire):
 
 
 class Seen(_Wire):
-    """One object, or one class of a classification. Pixels after EXIF rotation."""
+    """One object, or one class of a classification. Pixels, after EXIF rotation."""
 
     label: str
     class_id: int

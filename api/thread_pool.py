@@ -1,4 +1,4 @@
-"""Work on data sets, which can take minutes, apart from the threads that other requests need."""
+"""Threads for work on datasets, which can take minutes, apart from those of other requests."""
 
 from __future__ import annotations
 
@@ -13,39 +13,48 @@ from errors import BackendUnavailable
 Result = TypeVar("Result")
 
 THREADS = 2
-MOST = 32  # pieces of work that run and wait
+LIMIT = 32  # pieces of work that may run or wait at the same time
 
 
 class BoundedThreadPool:
-    """A few threads, and a queue with an end.
+    """A thread pool with a bounded queue.
 
-    asyncio's own threads are six on two cores: inference, job tables and cancellations share
-    them, so six data sets that are read at once would make all of them wait.
+    asyncio has six threads of its own on two cores. Inference, job tables and cancellations share
+    them, so six datasets read at the same time would block all of these.
     """
 
-    def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(THREADS, "data-sets")
+    def __init__(self, threads: int = THREADS, limit: int = LIMIT) -> None:
+        """`limit` is how many pieces of work may run or wait at the same time."""
+        self.limit = limit
+        self._pool = ThreadPoolExecutor(threads, "datasets")
         self._count = 0
         self._lock = threading.Lock()
 
+    @property
+    def count(self) -> int:
+        """How many pieces of work run or wait now."""
+        return self._count
+
     async def run(self, work: Callable[[], Result]) -> Result:
-        """What `work` returns, which is called in a thread.
+        """The result of `work`, which is called in one of the threads.
 
         Raises:
-            BackendUnavailable: Too much waits already.
+            BackendUnavailable: The queue is full.
         """
-        if self._count >= MOST:
-            raise BackendUnavailable(f"{MOST} data sets wait to be read. Try again in a while.")
+        if self._count >= self.limit:
+            raise BackendUnavailable(
+                f"{self.limit} datasets are waiting to be read already. Try again in a minute."
+            )
         self._add(1)
         future = self._pool.submit(self._counted, work)
         try:
             return await asyncio.wrap_future(future)
         finally:
-            if future.cancelled():  # before it began
+            if future.cancelled():  # before it started
                 self._add(-1)
 
     def _counted(self, work: Callable[[], Result]) -> Result:
-        """Work whose caller has given up runs on, so it counts until its end."""
+        """Run `work`; it counts until it ends, because it continues when its caller gives up."""
         try:
             return work()
         finally:

@@ -1,4 +1,4 @@
-"""The fields by which a training is asked for, of both client families."""
+"""The fields that request a training, of both client families."""
 
 from __future__ import annotations
 
@@ -15,10 +15,7 @@ from training.planning.recipe import Mode, Promote, TrainingRequest
 
 WEIGHT = "a number from 0 to 1000"
 
-
 _REPLAY = frozenset({"base_model_path", "old_data_path", "replay_ratio", "max_replay_samples"})
-
-
 _DISTILLATION = frozenset(
     {
         "teacher_model_path", "distill_temperature", "distill_cls_weight", "distill_reg_weight",
@@ -27,30 +24,29 @@ _DISTILLATION = frozenset(
     }
 )  # fmt: skip
 
-
-OWN: dict[str, frozenset[str]] = {
+# Fields that mean something in some modes only.
+FIELDS_OF_MODE: dict[str, frozenset[str]] = {
     "freeze_strategy": frozenset({"use_freeze_strategy", "min_epochs_per_stage"}),
     "incremental": _REPLAY | {"new_classes", "rehearsal"},
     "distillation": _REPLAY | _DISTILLATION,
 }
-
-
-OLD_FORM = frozenset({"trainingType", "project_id"})
+# Fields that the second family's form also sends in every mode. They have no effect.
+IGNORED_FIELDS = frozenset({"trainingType", "project_id"})
 
 
 class Fields(RequestFields):
-    """What to train: infinite numbers are none."""
+    """Request fields whose numbers must be finite."""
 
     model_config = ConfigDict(allow_inf_nan=False)
 
 
 class TrainingFields(Fields):
-    """The one flat object that all modes take; what belongs to other modes only is not looked at.
+    """One flat object of fields for every mode; fields of other modes are not checked.
 
     The mode is the validation's context, else the field `mode` of a subclass.
     """
 
-    passed_over = OLD_FORM
+    passed_over = IGNORED_FIELDS
     inside: ClassVar = {"hyper": hyperparameters.NAMES}
 
     task: str | None = Field(
@@ -62,7 +58,7 @@ class TrainingFields(Fields):
     data_path: str | None = Field(
         None,
         max_length=4096,
-        description="a data.yaml, a folder with one folder per class, or a data set's id",
+        description="a data.yaml, a folder with one folder per class, or a dataset's id",
     )
     epochs: int = Field(50, ge=1, le=100_000, description="a whole number from 1 to 100000")
     imgsz: int | None = Field(
@@ -84,12 +80,12 @@ class TrainingFields(Fields):
         [], max_length=100_000, description="class names, a list or one text with commas between"
     )
     old_data_path: str | None = Field(
-        None, max_length=4096, description="a data.yaml, class folder or data set's id"
+        None, max_length=4096, description="a data.yaml, class folder or dataset's id"
     )
     replay_ratio: float = Field(0.2, ge=0, le=1, description="a number from 0 to 0.9")
     max_replay_samples: int = Field(1000, ge=0, description="a whole number from 0")
     rehearsal: Criterion = Field(
-        "herding", description=f"what old samples are chosen by: {', '.join(CRITERIA)}"
+        "herding", description=f"how old samples are chosen: {', '.join(CRITERIA)}"
     )
     teacher_model_path: str | None = Field(None, max_length=4096, description="a path or model id")
     distill_temperature: float = Field(2.0, gt=0, le=100, description="a number above 0")
@@ -114,11 +110,11 @@ class TrainingFields(Fields):
         if not isinstance(values, dict):
             return values
         mode = info.context or values.get("mode") or "regular"
-        others = set().union(*OWN.values()) - OWN.get(mode, frozenset())
+        others = set().union(*FIELDS_OF_MODE.values()) - FIELDS_OF_MODE.get(mode, frozenset())
         return {name: value for name, value in values.items() if name not in others}
 
     def request(self, mode: Mode) -> TrainingRequest:
-        """The same under neutral names."""
+        """The fields as a request under neutral names."""
         return TrainingRequest(
             mode=mode,
             task=self.task,
@@ -172,7 +168,7 @@ class TrainingFields(Fields):
 
 
 class Train(Fields):
-    """What to train from and on."""
+    """A body of `/train`: the model to start from, the data and further parameters."""
 
     inside: ClassVar = {
         "parameters": [*TrainingFields.model_fields, "mode"],
@@ -188,7 +184,7 @@ class Train(Fields):
     dataset_path: str = Field(
         min_length=1,
         max_length=4096,
-        description="a data.yaml, a folder with one folder per class, or a data set's id",
+        description="a data.yaml, a folder with one folder per class, or a dataset's id",
     )
     epochs: int | None = Field(None, ge=1, le=100_000, description="a whole number from 1 (50)")
     batch_size: int | None = Field(
@@ -203,7 +199,7 @@ class Train(Fields):
 
 
 class Parameters(TrainingFields):
-    """`parameters`: the fields of the second family, and the mode; nothing else."""
+    """`parameters` of `/train`: the fields of the second family, and the mode; no others."""
 
     passed_over = frozenset()
 
@@ -212,28 +208,28 @@ class Parameters(TrainingFields):
     )
 
 
-def wanted_by(body: Train) -> TrainingRequest:
-    """What a body of `/train` asks for.
+def request_of(body: Train) -> TrainingRequest:
+    """The training that a body of `/train` requests.
 
     Raises:
-        ValidationFailed: One of its parameters is unknown or wrong.
+        ValidationFailed: One of its parameters is unknown or invalid.
     """
-    wanted = wanted_with(body.parameters)
+    wanted = request_with(body.parameters)
     named: dict[str, Any] = {"epochs": body.epochs, "batch": body.batch_size}
     named["promote"] = body.promote
     if wanted.mode == "incremental" and wanted.base_model is None:
-        named["base_model"] = body.model_id  # it is what goes on learning
+        named["base_model"] = body.model_id  # this is the model that learns the new classes
     return wanted.model_copy(
         update={"model": body.model_id, "data": body.dataset_path}
         | {name: value for name, value in named.items() if value is not None}
     )
 
 
-def wanted_with(parameters: dict[str, Any]) -> TrainingRequest:
-    """What `parameters` alone ask for, which may name everything.
+def request_with(parameters: dict[str, Any]) -> TrainingRequest:
+    """The training that `parameters` alone request.
 
     Raises:
-        ValidationFailed: One of them is unknown or wrong.
+        ValidationFailed: One of them is unknown or invalid.
     """
     fields = check(Parameters, parameters)
     return fields.request(fields.mode)

@@ -1,4 +1,4 @@
-"""Tokens: who may use the service, and who may also change it."""
+"""Authentication by tokens: use of the service, and administration."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from api.middleware.request_state import ADMIN, USE, exchange
 from errors import Forbidden, Unauthorized, VisionLoopError
 from settings import Settings
 
-# What a browser or a probe opens before it can send a token; none of it tells about models.
+# Paths that a browser or a probe opens before it can send a token; none reveals anything of models.
 PROBES = frozenset({"/livez", "/readyz", "/healthz", "/health"})  # the last is X-AnyLabeling's
 OPEN = PROBES | {"/", "/docs", "/redoc", "/openapi.json"}
 OPEN_FOLDER = "/static/"
-ADMIN_FOLDER = "/tasks/"  # BentoML's own routes; ours say so themselves
+ADMIN_FOLDER = "/tasks/"  # BentoML's own routes; ours declare `require_admin`
 
 EVERYTHING = frozenset({USE, ADMIN})
 
 
 class Auth:
-    """ASGI layer that finds out what a caller may do, and answers 401 when that is nothing.
+    """ASGI layer that finds the caller's scopes, and answers 401 where there are none.
 
-    With no token set the service is open. `VISIONLOOP_TOKEN` alone allows everything;
-    once `VISIONLOOP_ADMIN_TOKEN` is set as well, it no longer allows administration. Refusals
-    are counted by `limit`, so that nobody can try many tokens.
+    Without a token in the settings the service is open. `VISIONLOOP_TOKEN` alone allows
+    everything; once `VISIONLOOP_ADMIN_TOKEN` is set as well, it no longer allows administration.
+    `limit` counts refusals, against guessing of tokens.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings, limit: RateLimit) -> None:
@@ -50,7 +50,7 @@ class Auth:
             self.anonymous = EVERYTHING
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "websocket":  # there are none; BentoML's router would accept
+        if scope["type"] == "websocket":  # no route takes them, but BentoML's router would accept
             await send({"type": "websocket.close", "code": 1008})
             return
         if scope["type"] != "http":
@@ -72,7 +72,7 @@ class Auth:
         await self.app(scope, receive, send)
 
     def _identify(self, scope: Scope) -> tuple[frozenset[str], str]:
-        """The caller's scopes, and the name the rate limit counts them under."""
+        """The caller's scopes, and the name under which the rate limit counts it."""
         for token in presented(Headers(scope=scope)):
             digest = sha256(token.encode("utf-8", "surrogateescape")).digest()
             for known, scopes in self.allowed.items():
@@ -87,12 +87,12 @@ def _digest(token: SecretStr) -> bytes:
 
 def _unauthorized(scope: Scope) -> VisionLoopError:
     if any(presented(Headers(scope=scope))):
-        return Unauthorized("This token is not known here.")
+        return Unauthorized("This token is unknown.")
     return Unauthorized("A token is needed: send 'Authorization: Bearer <token>'.")
 
 
 def presented(headers: Headers) -> Iterator[str]:
-    """The tokens a request carries, in any of the ways our clients send one."""
+    """The tokens in a request's headers, in every form that clients use."""
     scheme, _, value = headers.get("authorization", "").strip().partition(" ")
     value = value.strip()
     if scheme.lower() in ("bearer", "token") and value:
@@ -110,16 +110,16 @@ def presented(headers: Headers) -> Iterator[str]:
 
 
 def is_admin(request: Request) -> bool:
-    """Whether the caller may change what others get."""
+    """Whether the caller has the admin scope."""
     return ADMIN in exchange(request.scope).scopes
 
 
 def require_admin(request: Request) -> None:
-    """Dependency of the routes that change what others get.
+    """Dependency of routes that need the admin token.
 
     Raises:
-        Unauthorized: no token of ours came with the request.
-        Forbidden: it allows use only.
+        Unauthorized: The request has no valid token.
+        Forbidden: Its token allows use only.
     """
     if is_admin(request):
         return

@@ -1,4 +1,4 @@
-"""Every error answer is the same JSON object, whoever raised it: we, FastAPI or BentoML."""
+"""Error answers: one JSON form, whether our code, FastAPI or BentoML raised the error."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ from errors import (
 )
 from field_names import unknown_sentence
 
-RETRY_AFTER = 5.0  # seconds, where an error that asks to come again names none
-CLIENT_GONE = 499  # nobody reads it; it keeps BentoML's TimeoutMiddleware from waiting on
+RETRY_AFTER = 5.0  # seconds, where a retryable error names none
+CLIENT_GONE = 499  # nobody reads it, but without it BentoML's TimeoutMiddleware keeps waiting
 
 _BY_STATUS: dict[int, type[VisionLoopError]] = {
     kind.status: kind
@@ -57,7 +57,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def answer(scope: Scope, error: VisionLoopError, headers: Mapping[str, str] = {}) -> Response:
-    """The response for an error, noted in the exchange as ours."""
+    """The response for an error; its code is noted in the request's state."""
     exchange(scope).code = error.code
     response = JSONResponse(error.to_json(), error.status, dict(headers))
     if isinstance(error, (BackendUnavailable, RateLimited)):
@@ -69,14 +69,14 @@ def answer(scope: Scope, error: VisionLoopError, headers: Mapping[str, str] = {}
 
 
 def from_status(status: int, message: str) -> VisionLoopError | None:
-    """The error of ours that fits a foreign answer; None where it is our own fault."""
+    """Our error for a status that other code answered; None: an internal error."""
     if status in _BY_STATUS:
         return _BY_STATUS[status](message)
     return ValidationFailed(message) if status < 500 else None
 
 
 def ours(body: bytes) -> VisionLoopError | None:
-    """The error that a body in our form tells of: a task's stored answer."""
+    """The error in a body of our form, such as a BentoML task's stored answer; else None."""
     try:
         content = json.loads(body)
     except ValueError:
@@ -94,27 +94,27 @@ def _all(kind: type[VisionLoopError]) -> Iterator[type[VisionLoopError]]:
 
 
 def of_a_name(error: BaseException | None) -> VisionLoopError | None:
-    """What a client is told whose text no file system takes as a name; None for other errors.
+    """The 400 for a text that cannot be a file's name; None for other errors.
 
-    Looked at here, because every function that opens a path would have to expect it: names of
-    ours are short and plain, so that it is the client's.
+    Handled here for every function that opens a path. Our own names are short and plain ASCII, so
+    such a text always comes from the client.
     """
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
-            said = str(error.filename or "")
+            name = str(error.filename or "")
             return ValidationFailed(
-                f"{said[:80]!r}{'…' if said[80:] else ''} is no usable path: {error.strerror}. "
-                "A path has at most 4,095 bytes, and 255 between two slashes."
+                f"{name[:80]!r}{'…' if name[80:] else ''} is not a usable path: {error.strerror}. "
+                "A path may have 4,095 bytes, and 255 between two slashes."
             )
         broken = isinstance(error, UnicodeEncodeError) and "surrogates" in error.reason
         if broken or (isinstance(error, ValueError) and "embedded null" in str(error)):
-            return ValidationFailed("A text of the request is no plain Unicode: " + PLAIN_TEXT)
+            return ValidationFailed("A text of the request is not plain Unicode: " + PLAIN_TEXT)
         error = error.__cause__ or getattr(error, "orig", None)
     return None
 
 
 def explain(errors: Sequence[Mapping[str, Any]], legal: Mapping[str, str] = {}) -> str:
-    """Pydantic's errors as sentences that name the field and, where known, its legal values."""
+    """Pydantic's errors as sentences that name the field and, where known, its valid values."""
     return " ".join(_sentence(error, legal) for error in errors[:3]) or "The request is not valid."
 
 
@@ -137,9 +137,12 @@ def _sentence(error: Mapping[str, Any], legal: Mapping[str, str]) -> str:
 
 
 def check(model: type[Model], values: Any, context: Any = None) -> Model:
-    """`values` (a mapping, or bytes of JSON) as a `model`, or `ValidationFailed`.
+    """`values` (a mapping, or bytes of JSON) as a `model`.
 
-    A field's description reads as what it must be: "a number from 0 to 1".
+    The message names what a field must be by its description: "a number from 0 to 1".
+
+    Raises:
+        ValidationFailed: A field is unknown, missing or has an invalid value.
     """
     legal = {name: field.description or "" for name, field in model.model_fields.items()}
     try:
@@ -152,7 +155,7 @@ def check(model: type[Model], values: Any, context: Any = None) -> Model:
 
 
 def _knowing(model: type[BaseModel], error: Any) -> Mapping[str, Any]:
-    """An error about a field that an inner model forbids, with the names that it knows."""
+    """The error; for a field that an inner model forbids, with the names that the model has."""
     if error["type"] != "extra_forbidden":
         return error
     *path, name = error["loc"]
@@ -168,11 +171,11 @@ def _knowing(model: type[BaseModel], error: Any) -> Mapping[str, Any]:
 
 
 class Errors:
-    """ASGI layer that always answers, and only with our error object.
+    """ASGI layer that makes every error answer one in our form.
 
-    It turns exceptions of the layers below into answers, rewrites error answers that FastAPI's
-    or BentoML's own code made, and ends a request that took longer than `timeout` seconds to
-    begin its answer. `longer` names paths that have a limit of their own.
+    It turns exceptions of inner layers into answers, rewrites error answers of FastAPI's and
+    BentoML's code, and ends a request that has no answer after `timeout` seconds. `longer` maps
+    paths to timeouts of their own.
     """
 
     def __init__(
@@ -208,7 +211,7 @@ class Errors:
         except Exception as raised:
             cause = raised
         if reply.started:
-            if cause is not None:  # too late to answer: the broken connection tells the client
+            if cause is not None:  # the answer has begun: only a broken connection tells the client
                 raise cause
             return
         if error is None:
@@ -221,7 +224,7 @@ class Errors:
 
 
 class _Reply:
-    """A `send` that lets our answers through and holds back foreign error answers."""
+    """A `send` that forwards our answers and holds back error answers of other code."""
 
     def __init__(self, scope: Scope, send: Send) -> None:
         self.scope = scope
@@ -238,7 +241,7 @@ class _Reply:
                 return
             self.started = True
             if self.timer is not None:
-                self.timer.reschedule(None)  # an answer may stream for as long as it likes
+                self.timer.reschedule(None)  # an answer may be streamed for any time
         if self.held is not None:
             self.body += message.get("body", b"")
             return
@@ -251,7 +254,7 @@ class _Reply:
         return ours(self.body) or from_status(status, _message(status, self.body, self.scope))
 
     def kept_headers(self) -> dict[str, str]:
-        """Headers of the held answer that still hold."""
+        """Headers of the held answer that also apply to ours."""
         if self.held is None:
             return {}
         headers = MutableHeaders(raw=list(self.held.get("headers", [])))
@@ -259,9 +262,9 @@ class _Reply:
 
 
 def _message(status: int, body: bytes, scope: Scope) -> str:
-    """What a foreign error answer says. BentoML writes a list, a string or pydantic's errors."""
+    """The message of another's error answer. BentoML sends a list, text or pydantic's errors."""
     if status == NotFound.status:
-        return f"There is no '{scope['path']}' here. /docs lists what there is."
+        return f"There is no '{scope['path']}'. /docs lists the routes."
     if status == MethodNotAllowed.status:
         return f"'{scope['path']}' does not take {scope['method']}."
     try:

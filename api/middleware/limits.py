@@ -1,4 +1,4 @@
-"""How much a caller may send, and how often."""
+"""Limits on the size of request bodies and on the rate of requests."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Value = TypeVar("Value")
 
 
 class PathTable(dict[str, Value]):
-    """A dict whose keys may hold `*`, which stands for anything in a path.
+    """A dict by path; `*` in a key matches anything.
 
     Examples:
         >>> PathTable({"/a/*/b": 1}).get("/a/x/b")
@@ -54,16 +54,16 @@ class PathTable(dict[str, Value]):
 
 
 PROBES = frozenset({"/livez", "/readyz", "/healthz"})
-TOGETHER = 512 * 1024**2  # bytes of bodies in memory
-LINGER = 2.0  # seconds that a refused upload may go on
+TOGETHER = 512 * 1024**2  # bytes of all bodies in memory
+LINGER = 2.0  # seconds for which a refused upload is still read
 
 
 class BodyLimit:
     """ASGI layer that refuses a body above `limit` bytes, counted while it arrives.
 
-    `larger` names paths that have a limit of their own. A length the client announces is
-    believed only when it is too large. All other bodies are kept in memory while their requests
-    last: at most `together` bytes of them, or twice the limit.
+    `larger` maps paths to limits of their own; bodies of these paths are spooled to disk. All
+    other bodies are held in memory until their requests end: at most `together` bytes at a time,
+    or twice the limit if that is more. `Content-Length` is trusted only to refuse.
     """
 
     def __init__(
@@ -110,14 +110,14 @@ class BodyLimit:
             if seen > limit:
                 exceeded = refusal
             elif self.held > self.together:
-                exceeded = BackendUnavailable("Too many uploads at once. Try again.", 2)
+                exceeded = BackendUnavailable("Too many uploads at the same time. Try again.", 2)
             if exceeded:
                 raise exceeded
             return message
 
         async def watched(message: Message) -> None:
             nonlocal started
-            if exceeded and not started:  # whatever the application made of the broken body
+            if exceeded and not started:  # the application's answer to the truncated body
                 return
             started = True
             await send(message)
@@ -136,8 +136,11 @@ class BodyLimit:
 async def _refuse(
     scope: Scope, receive: Receive, send: Send, error: VisionLoopError, limit: int
 ) -> None:
-    """Answer at once, then throw away as much again: most clients read the answer only when
-    they have sent everything, and a connection closed before that is reset, answer and all."""
+    """Answer at once, then read and discard up to `limit` bytes more.
+
+    Most clients read the answer only after they have sent everything. A connection that is closed
+    before that is reset, and the answer is lost.
+    """
     left = limit
 
     async def lingering(message: Message) -> None:
@@ -160,7 +163,7 @@ async def _refuse(
 
 
 class RateLimit:
-    """ASGI layer that allows each caller `rate` requests a second; 0 allows any number."""
+    """ASGI layer that allows each caller `rate` requests per second; 0: any number."""
 
     def __init__(self, app: ASGIApp, rate: float) -> None:
         self.app = app
@@ -180,15 +183,15 @@ class RateLimit:
             await answer(scope, error)(scope, receive, send)
 
     def count(self, client: str) -> VisionLoopError | None:
-        """One more request of `client`; the error where that is one too many."""
+        """Count a request of `client`; the error where it is one too many, else None."""
         if not self.rate or self.limiter.hit(self.item, client):
             return None
         wait = self.limiter.get_window_stats(self.item, client).reset_time - time()
         return RateLimited(
-            f"More than {self.rate:g} requests a second came from you. Slow down.", max(wait, 1)
+            f"You sent more than {self.rate:g} requests per second. Send fewer.", max(wait, 1)
         )
 
 
 def _seconds(rate: float) -> int:
-    """The whole seconds in which one request is allowed."""
+    """Seconds, rounded up, in which one request is allowed."""
     return math.ceil(1 / rate) if rate else 1

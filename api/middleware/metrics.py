@@ -1,4 +1,4 @@
-"""Every request is measured for Prometheus."""
+"""Request counts and latencies for Prometheus."""
 
 from __future__ import annotations
 
@@ -11,13 +11,11 @@ from serving.deferred import collect_afterwards
 from serving.telemetry import ERRORS, LATENCY, REQUESTS
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-
-
-UNMATCHED = "unmatched"
+UNMATCHED = "unmatched"  # the route label of paths that no route has
 
 
 class Measured:
-    """Outermost ASGI layer: counts every answer under its route's template."""
+    """Outermost ASGI layer: measures every request under its route's template."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app

@@ -1,4 +1,4 @@
-"""Pages of other sites, open in a browser that can reach this server, may not use it."""
+"""Protection against pages of other sites in a browser that can reach this server."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from api.middleware.errors import answer
 from errors import Forbidden, VisionLoopError
 from settings import Settings
 
-SAFE = frozenset({"GET", "HEAD", "OPTIONS"})  # a page cannot read what they answer
+SAFE = frozenset({"GET", "HEAD", "OPTIONS"})  # a foreign page cannot read their answers
 PORT = re.compile(r":\d*$")
 
 
 class Origins:
-    """ASGI layer that refuses what a browser sends for a page that is neither ours nor allowed.
+    """ASGI layer that refuses requests of pages that are neither ours nor allowed.
 
-    Browsers send a form, a file too, to any address without asking: so what changes something
-    must not come from a foreign origin. And a page whose own name suddenly leads to this machine
-    (DNS rebinding) is of our origin: so without a token, this machine must be called by a name
-    that nobody else can own.
+    Browsers send a form, with files too, to any origin without asking, so a request that may
+    change something must not come from a foreign origin. With DNS rebinding, a foreign page has
+    our origin: its host name suddenly resolves to this machine. So without a token, local requests
+    must name a host that nobody else can own.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
@@ -42,23 +42,25 @@ class Origins:
         host = headers.get("host", "").lower()
         origin = headers.get("origin")
         if origin is not None and scope["method"] not in SAFE:
-            ours = origin.partition("://")[2].lower() == host  # a proxy may have changed the scheme
+            ours = origin.partition("://")[2].lower() == host  # a proxy may change the scheme
             if not ours and self.allowed.isdisjoint((origin, "*")):
                 return Forbidden(
-                    f"Pages of {origin[:100]} may not use this server; "
-                    "VISIONLOOP_CORS_ORIGINS names those that may."
+                    f"Pages of {origin[:100]} may not use this server. To allow them, add the "
+                    "origin to VISIONLOOP_CORS_ORIGINS."
                 )
         if self.open and host and _is_local(scope) and not _is_own(host):
             return Forbidden(
-                "Without a token, this machine answers itself under 'localhost' or an IP address "
-                "only. Set VISIONLOOP_TOKEN to use other names."
+                "Without a token, requests from this machine must use 'localhost' or an IP address "
+                "as host. Set VISIONLOOP_TOKEN to use other names."
             )
         return None
 
 
 def _is_local(scope: Scope) -> bool:
-    """Whether the caller is on this machine. Port 0: a proxy that is says who is behind it, and
-    so might a page (uvicorn)."""
+    """Whether the caller is on this machine.
+
+    With port 0, uvicorn took the address from a forwarding header, which a page could forge.
+    """
     address, port = scope.get("client") or ("", None)
     try:
         return port == 0 or ip_address(address).is_loopback

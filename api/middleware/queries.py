@@ -1,4 +1,4 @@
-"""The query of every route: no name in it is unknown, as in bodies and forms."""
+"""Checks the query's names, for every route, as bodies and forms are checked."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ log = logging.getLogger("visionloop")
 
 
 async def known_query(request: Request) -> None:
-    """Of every route: refuse a name that means another one, or that belongs into the body.
+    """Dependency of every route: checks the names in the query.
 
-    Any other is noted, where the route has notes, and passed over, or refused with the body's.
+    A misspelt name and one that belongs in the body are refused. Any other unknown name is
+    refused too where the route's body refuses unknown fields; else it is ignored with a note.
 
     Raises:
-        ValidationFailed: A name is refused.
+        ValidationFailed: A name is refused, or a text is not valid Unicode.
     """
     texts = [*request.path_params.values(), *request.query_params.keys()]
     if not all(map(plain_text, [*texts, *request.query_params.values()])):
-        raise ValidationFailed(f"The address is no plain Unicode: {PLAIN_TEXT}")
+        raise ValidationFailed(f"The URL is not plain Unicode: {PLAIN_TEXT}")
     if request.url.query:
         route = request.scope.get("route")
         if isinstance(route, APIRoute):
@@ -36,7 +37,11 @@ async def known_query(request: Request) -> None:
 
 
 def check_query(route: APIRoute, names: list[str]) -> list[str]:
-    """Notes about names in a query that had no effect."""
+    """Notes on names in a query that have no effect.
+
+    Raises:
+        ValidationFailed: A name is refused.
+    """
     known, body = _names(route), _body(route)
     unknown = body.unknown if body is not None else "note"
     if unknown == "pass":
@@ -45,7 +50,7 @@ def check_query(route: APIRoute, names: list[str]) -> list[str]:
     for name in names:
         if name not in known and name in inside:
             raise ValidationFailed(
-                f"{name!r} belongs into the body, not into the query: send it with the others."
+                f"{name!r} belongs in the body, not in the query: send it there."
             )
     for name in names:
         if name not in known and (guess := meant(name, inside)):
@@ -62,14 +67,14 @@ def check_query(route: APIRoute, names: list[str]) -> list[str]:
 
 
 def _names(route: APIRoute) -> tuple[str, ...]:
-    """With those of a model of several parameters, which is no `Query` itself."""
+    """The names of a route's query parameters, those of a query model included."""
     others = (params.Path, params.Header, params.Cookie)
     found = get_flat_params(route.dependant)
     return tuple(field.alias for field in found if not isinstance(field.field_info, others))
 
 
 def _body(route: APIRoute) -> type[RequestFields] | None:
-    """What the route's body is, of what it takes the one with the most fields."""
+    """The route's body model; of several the one with the most fields."""
     kinds: list[Any] = [field.field_info.annotation for field in route.dependant.body_params]
     extra = route.openapi_extra or {}
     contents = extra.get("requestBody", {}).get("content", {}).values()

@@ -1,4 +1,4 @@
-"""What the layers around a request tell one another about it."""
+"""State of one request that the middleware layers and handlers share."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ USE, ADMIN = "use", "admin"
 
 @dataclass(slots=True)
 class Exchange:
-    """One request and its answer; lives in the ASGI scope, which inner layers may copy.
+    """State of one request; stored in the ASGI scope, which inner layers may copy.
 
     Attributes:
         scopes: What the caller's token allows.
-        client: Whom the rate limit counts, the token's holder or an address.
-        code: The error code that was answered, set by whoever wrote the answer.
-        notes: What the answer says about parameters of the query that had no effect.
+        client: The name that the rate limit counts: `token DIGEST` or `address IP`.
+        code: The error code that was answered; None: no error yet.
+        notes: Sentences on query parameters that had no effect.
     """
 
     scopes: frozenset[str] = field(default_factory=frozenset)
@@ -30,6 +30,7 @@ class Exchange:
 
 
 def exchange(scope: Scope) -> Exchange:
+    """The state of a request, made at the first call."""
     found: Exchange | None = scope.get(KEY)
     if found is None:
         found = scope[KEY] = Exchange()
@@ -37,6 +38,6 @@ def exchange(scope: Scope) -> Exchange:
 
 
 def caller(request: Request) -> str:
-    """Who asks, as records have it: the beginning of the token's digest, or an address."""
+    """The caller as records name it: the start of the token's digest, or an address."""
     kind, _, name = exchange(request.scope).client.partition(" ")
     return f"API, {kind} {name[:8] if kind == 'token' else name}".strip()

@@ -1,4 +1,4 @@
-"""`/api/auto_annotate`: pre-labels of one picture, in the form of the tool that shows them."""
+"""`/api/auto_annotate`: pre-labels of one image, in the format of an annotation tool."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from api.dependencies import GatewayDep
 from api.predictions import AnnotateOptions, annotate
-from api.requests import picture_form
+from api.requests import image_form
 from api.responses import JSON, noted, unless_gone
 from api.schemas import FromUrl, Size, errors, form_body
 from formats.annotation_tools import TOOLS
@@ -18,7 +18,7 @@ router = APIRouter(prefix="/api", tags=["Annotation"])
 
 
 class AnnotateForm(AnnotateOptions, FromUrl):
-    """What the form takes."""
+    """The form of `/api/auto_annotate`."""
 
 
 class DatabaseInfo(BaseModel):
@@ -39,7 +39,7 @@ class AnnotateAnswer(BaseModel):
     tool: str
     format: str
     image: Size
-    document: Any = Field(description="the same as the whole file that the tool imports")
+    document: Any = Field(description="the same as a whole file that the tool imports")
     inference_time: float = Field(description="milliseconds in the network")
     notes: list[str] = Field(
         [], description="fields of the request that had no effect; only where there are some"
@@ -53,7 +53,7 @@ class ToolAnswer(BaseModel):
 
 @router.get("/tools", response_model=list[ToolAnswer])
 async def list_tools() -> Any:
-    """What `tool` can be."""
+    """The values of `tool`."""
     return [{"value": tool.value, "label": tool.label} for tool in TOOLS.values()]
 
 
@@ -64,7 +64,7 @@ async def list_tools() -> Any:
     openapi_extra=form_body(AnnotateForm),
 )
 async def auto_annotate(request: Request, gateway: GatewayDep) -> Response:
-    """Boxes, polygons, key points or the class of a picture, as pre-labels to correct."""
-    image, name, options = await picture_form(request, gateway, AnnotateForm)
+    """Boxes, polygons, key points or the class of an image, as pre-labels to correct."""
+    image, name, options = await image_form(request, gateway, AnnotateForm)
     work = annotate(gateway, image, options, name)
     return JSON(await unless_gone(request.receive, work) | noted(request, options))

@@ -1,4 +1,4 @@
-"""`/api/annotation/queue`: which pictures to annotate next, and why."""
+"""`/api/annotation/queue`: the images to annotate next, in order, with reasons."""
 
 from __future__ import annotations
 
@@ -27,82 +27,87 @@ from serving.gateway import Gateway
 
 router = APIRouter(prefix="/api", tags=["Annotation"])
 
-MOST_KEPT = 500  # of live traffic that are looked at, the newest
-REMEMBERED = 2000  # of which descriptors are remembered
-TYPES = {".jpg": "image/jpeg", ".png": "image/png", ".webp": "image/webp", ".bmp": "image/bmp",
-         ".tif": "image/tiff", ".avif": "image/avif"}  # fmt: skip
-PICTURE: dict[int | str, dict[str, Any]] = {200: {"content": {"image/*": {}}}}
+MAX_KEPT = 500  # kept images of live traffic in the queue, the newest
+MAX_CACHED = 2000  # kept images whose descriptors are cached
+CONTENT_TYPES = {
+    ".jpg": "image/jpeg", ".png": "image/png", ".webp": "image/webp", ".bmp": "image/bmp",
+    ".tif": "image/tiff", ".avif": "image/avif",
+}  # fmt: skip
+IMAGE: dict[int | str, dict[str, Any]] = {200: {"content": {"image/*": {}}}}
 
 
 class QueueEntry(BaseModel):
-    """A picture that waits for a person."""
+    """An image that waits for review."""
 
     model_config = ConfigDict(protected_namespaces=())
 
     image: str = Field(description="its name")
-    content: str = Field(description="SHA-256 of its file; annotations may name it so")
+    content: str = Field(description="SHA-256 of its file; annotations may use it as the name")
     source: Literal["dataset", "live"]
     dataset_id: str | None
     url: str = Field(description="where it can be seen")
-    model_id: str = Field(description="who pre-labelled it")
-    priority: float = Field(description="what it stands in this place for")
-    doubt: float = Field(description="corrections to expect")
-    novelty: float = Field(description="0: like one annotated or further ahead; 1: unlike all")
+    model_id: str = Field(description="the model that pre-labelled it")
+    priority: float = Field(description="the number that decides its place")
+    doubt: float = Field(description="expected number of corrections")
+    novelty: float = Field(description="0: like one annotated or ahead in the queue; 1: unlike all")
     objects_to_review: int
     reason: str
 
 
 class AnnotationQueue(BaseModel):
-    waiting: int = Field(description="pictures in the whole queue")
-    annotated: int = Field(description="pre-labelled pictures that people have annotated")
+    waiting: int = Field(description="images in the whole queue")
+    annotated: int = Field(description="pre-labelled images that people have annotated")
     queue: list[QueueEntry]
 
 
 @dataclass(frozen=True)
-class Seen:
-    """Of a kept picture: SHA-256 of its file, and its descriptor."""
+class KeptFeatures:
+    """SHA-256 and descriptor of a kept image."""
 
     content: str
     descriptor: Descriptor
 
 
-_seen: OrderedDict[str, Seen] = OrderedDict()  # by the id of the kept picture
+_cache: OrderedDict[str, KeptFeatures] = OrderedDict()  # by the id of the kept image
 
 
 @router.get("/annotation/queue", response_model=AnnotationQueue, responses=errors(400, 404, 503))
 async def queue(
     gateway: GatewayDep,
-    dataset: str = Query("", max_length=80, description="a data set's id; empty: all"),
+    dataset: str = Query("", max_length=80, description="a dataset's id; empty: all"),
     limit: int = Query(20, ge=1, le=500),
     kept: bool = Query(
-        True, description="with pictures of live traffic that were kept; not where dataset is given"
+        True, description="with kept images of live traffic; not where dataset is given"
     ),
 ) -> Any:
-    """Pictures without a person's word, the most helpful first: those about which the model is
-    in doubt, and that are unlike those annotated or further ahead."""
+    """Images that no person has annotated, the most useful first.
+
+    These are images in which the model is uncertain, and which are unlike those that are annotated
+    or ahead in the queue.
+    """
     return await slow_work.run(lambda: _queue(gateway, dataset, limit, kept))
 
 
 @router.get(
     "/datasets/{dataset_id}/pictures/{content}",
     response_class=FileResponse,
-    responses=errors(404) | PICTURE,
+    responses=errors(404) | IMAGE,
 )
 async def picture(dataset_id: str, content: str, gateway: GatewayDep) -> FileResponse:
-    """A picture of a data set that people annotate, by its content."""
+    """An image of a dataset that people annotate, by its content."""
     path = await asyncio.to_thread(gateway.annotated.image_path, dataset_id, content)
-    kind = TYPES.get(path.suffix, "application/octet-stream")
+    kind = CONTENT_TYPES.get(path.suffix, "application/octet-stream")
     return FileResponse(path, media_type=kind, headers={"X-Content-Type-Options": "nosniff"})
 
 
 class Held(BaseModel):
-    """An annotation that a tool sent and that no revision has yet."""
+    """An annotation that a tool sent and that is not in a revision yet."""
 
     annotation: str = Field(description="its number in the tool")
     task: str
-    address: str = Field(description="of its picture; empty: it came along")
+    address: str = Field(description="URL of its image; empty: it was sent along")
     since: str
-    reason: str = Field(description="empty: its picture is on its way")
+    reason: str = Field(description="empty: its image is being fetched")
 
 
 class HeldBack(BaseModel):
@@ -112,8 +117,10 @@ class HeldBack(BaseModel):
 
 @router.get("/datasets/{dataset_id}/waiting", response_model=HeldBack, responses=errors(404))
 async def held_back(dataset_id: str, gateway: GatewayDep) -> Any:
-    """What annotators have sent and is not in the data set, and why: pictures that could not be
-    fetched, regions that cannot be held."""
+    """Annotations that were sent and are not in the dataset, with the reasons.
+
+    Reasons are images that could not be fetched and regions that cannot be stored.
+    """
 
     def rows() -> list[Held]:
         gateway.annotated.get(dataset_id)
@@ -134,15 +141,17 @@ async def held_back(dataset_id: str, gateway: GatewayDep) -> Any:
 @router.get(
     "/annotation/kept/{image_id}",
     response_class=Response,
-    responses=errors(403, 404) | PICTURE,
+    responses=errors(403, 404) | IMAGE,
     dependencies=[Depends(require_admin)],
 )
 async def kept_picture(image_id: str, gateway: GatewayDep) -> Response:
-    """A picture of live traffic that was kept. Whoever sent it may not want others to see it:
-    needs the admin token."""
+    """A kept image of live traffic.
+
+    It needs the admin token, because its sender may not want others to see it.
+    """
     data = await asyncio.to_thread(gateway.live.kept.open, image_id)
     try:
-        kind = TYPES.get(suffix_of(data), "application/octet-stream")
+        kind = CONTENT_TYPES.get(suffix_of(data), "application/octet-stream")
     except VisionLoopError:
         kind = "application/octet-stream"
     return Response(data, media_type=kind, headers={"X-Content-Type-Options": "nosniff"})
@@ -178,30 +187,30 @@ def _queue(gateway: Gateway, dataset: str, limit: int, kept: bool) -> dict[str, 
     return {"waiting": len(candidates), "annotated": len(looks), "queue": rows}
 
 
-def _kept(gateway: Gateway) -> list[tuple[KeptImage, Seen]]:
-    """Kept pictures that nobody has annotated."""
+def _kept(gateway: Gateway) -> list[tuple[KeptImage, KeptFeatures]]:
+    """Kept images that nobody has annotated."""
     known = gateway.annotated.annotated_contents()
     found = []
-    for image in gateway.live.kept.list()[:MOST_KEPT]:
+    for image in gateway.live.kept.list()[:MAX_KEPT]:
         try:
-            seen = _seen.get(image.id) or _look(gateway, image)
-        except VisionLoopError:  # it has made room for newer ones
+            seen = _cache.get(image.id) or _features(gateway, image)
+        except VisionLoopError:  # it was evicted for newer ones
             continue
         if seen.content not in known:
             found.append((image, seen))
     return found
 
 
-def _look(gateway: Gateway, image: KeptImage) -> Seen:
+def _features(gateway: Gateway, image: KeptImage) -> KeptFeatures:
     data = gateway.live.kept.open(image.id)
     pixels = decode(data, gateway.settings.max_pixels)
-    _seen[image.id] = Seen(sha256(data).hexdigest(), descriptor_of(pixels))
-    while len(_seen) > REMEMBERED:
-        _seen.popitem(last=False)
-    return _seen[image.id]
+    _cache[image.id] = KeptFeatures(sha256(data).hexdigest(), descriptor_of(pixels))
+    while len(_cache) > MAX_CACHED:
+        _cache.popitem(last=False)
+    return _cache[image.id]
 
 
-def _of_traffic(gateway: Gateway, image: KeptImage, seen: Seen) -> dict[str, Any]:
+def _of_traffic(gateway: Gateway, image: KeptImage, seen: KeptFeatures) -> dict[str, Any]:
     scores = [float(row["confidence"]) for row in image.answer.get("predictions", ())]
     try:
         task = gateway.registry.get(image.model_id).description.task

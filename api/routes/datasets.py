@@ -1,4 +1,4 @@
-"""`/api/datasets`: data to train on, uploaded as a zip or lying on the server."""
+"""`/api/datasets`: datasets to train on, uploaded as a zip or on the server's disk."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from annotation.uploads.upload import add_upload
 from api.dependencies import GatewayDep
 from api.middleware.auth import require_admin
 from api.middleware.errors import check
-from api.requests import fields, read_form
+from api.requests import UPLOAD_IN_MEMORY, fields, read_form
 from api.schemas import RequestFields, errors, form_body
 from api.thread_pool import slow_work
 from dataset import contact_sheet
@@ -26,14 +26,13 @@ from serving.gateway import Gateway
 
 router = APIRouter(prefix="/api/datasets", tags=["Data sets"])
 
-IN_MEMORY = 1024 * 1024
 TASKS = "detect, segment, pose or classify; empty: what fits the labels"
 
-_one = asyncio.Lock()  # unpacking and checking at a time; other uploads wait
+_one_at_a_time = asyncio.Lock()  # upload that is unpacked and checked; others wait
 
 
 class Options(RequestFields):
-    """What is said about the data."""
+    """Name and task of a dataset."""
 
     files: ClassVar[tuple[str, ...]] = ("file",)
 
@@ -51,7 +50,7 @@ class Choice(Options):
     data_path: str = Field(
         min_length=1,
         max_length=4096,
-        description="a data.yaml, a folder with one folder per class, or a data set's id",
+        description="a data.yaml, a folder with one folder per class, or a dataset's id",
     )
 
 
@@ -60,7 +59,7 @@ class Problem(BaseModel):
     message: str = Field(description="a sentence, with files and lines")
     count: int
     examples: list[str]
-    fatal: bool = Field(description="training refuses the data set until this is mended")
+    fatal: bool = Field(description="training refuses the dataset until this is fixed")
 
 
 class Split(BaseModel):
@@ -76,7 +75,7 @@ class RefusedLines(BaseModel):
 
 
 class Report(BaseModel):
-    """What was found in a data set."""
+    """The contents of a dataset and its problems."""
 
     task: Task
     usable: bool = Field(description="whether `task` can be trained on it")
@@ -88,14 +87,14 @@ class Report(BaseModel):
     keypoints: list[int] | None
     fingerprint: str
     problems: list[Problem]
-    refused_images: int = Field(0, description="images with label lines that are left out")
+    refused_images: int = Field(0, description="images with label lines that are ignored")
     refused_lines: list[RefusedLines] = Field(
-        [], description="of the first 1,000 of these; the contact sheet marks them, too"
+        [], description="of the first 1,000 of these; the contact sheet marks them too"
     )
 
 
 class Dataset(Report):
-    """An uploaded data set; its id is what `data_path` takes."""
+    """An uploaded dataset; its id is what `data_path` takes."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -104,24 +103,26 @@ class Dataset(Report):
     created_at: str
     size_bytes: int
     files: int
-    skipped_files: int = Field(description="files of the zip that are no data")
+    skipped_files: int = Field(description="files of the zip that are not data")
     revision: int = Field(0, description="the newest one; 0: as uploaded")
     source_format: str = Field(
         "",
-        description="yolo, folders (of classes), images (alone), or the documents' forms joined "
+        description="yolo, folders (of classes), images (alone), or the documents' formats joined "
         "by +: coco, cvat_xml, label_studio, labelme, voc, yolo",
     )
     accounting: dict[str, Any] = Field(
         {},
-        description="what became of all that came. images: received = labelled + empty + "
-        "without_annotation + unreadable + copies; missing: described, and not in the zip. "
+        description="how everything received was handled. images: received = labelled + empty + "
+        "without_annotation + unreadable + copies; missing: described, but not in the zip. "
         "objects: received = stored + passed_over, which has a count per reason",
     )
     renamed: dict[str, str] = Field(
         {}, description="path in the zip → path here, of images whose name was taken"
     )
-    notes: list[str] = Field([], description="what was assumed, such as the order of classes")
-    to_review: int = Field(0, description="pictures left out until a person has looked")
+    notes: list[str] = Field([], description="assumptions, such as the order of classes")
+    to_review: int = Field(
+        0, description="images left out of training until a person has reviewed them"
+    )
     annotation: dict[str, Any] | None = Field(
         None, description="of a batch annotation: objects by class and band, problems"
     )
@@ -140,21 +141,21 @@ class DatasetList(BaseModel):
     openapi_extra=form_body(UploadForm),
 )
 async def upload(request: Request, gateway: GatewayDep) -> Any:
-    """Upload a zip: a data.yaml with images and labels; an export of an annotation tool (COCO,
-    LabelMe, Pascal VOC, CVAT, Label Studio, YOLO) with its images; one folder of images per class;
-    or images alone, to annotate.
+    """Upload a zip that becomes a dataset.
 
-    Answers what was found, and accounts for every image and object. A data set with fatal
+    It has a data.yaml with images and labels; an export of an annotation tool (COCO, LabelMe,
+    Pascal VOC, CVAT, Label Studio, YOLO) with its images; one folder of images per class; or
+    images alone, to annotate. The answer accounts for every image and object. A dataset with fatal
     problems is kept, so that they can be read.
     """
-    form = await read_form(request, IN_MEMORY)
+    form = await read_form(request, UPLOAD_IN_MEMORY)
     try:
         options = check(Options, fields(form, "file"))
         file = form.get("file")
         if not isinstance(file, UploadFile):
             raise NoFileUploaded("Send the zip as the form's file 'file'.")
         name = options.name or PurePath(file.filename or "").stem
-        async with _one:
+        async with _one_at_a_time:
             add = partial(add_upload, gateway.datasets, file.file, name, options.task)
             return await slow_work.run(add)
     finally:
@@ -163,7 +164,7 @@ async def upload(request: Request, gateway: GatewayDep) -> Any:
 
 @router.get("", response_model=DatasetList)
 async def list_datasets(gateway: GatewayDep) -> Any:
-    """The uploaded data sets, the newest first."""
+    """The uploaded datasets, the newest first."""
     return {"datasets": await asyncio.to_thread(gateway.datasets.list)}
 
 
@@ -174,13 +175,13 @@ async def list_datasets(gateway: GatewayDep) -> Any:
     dependencies=[Depends(require_admin)],
 )
 async def check_dataset(choice: Choice, gateway: GatewayDep) -> Any:
-    """What is in a data set on the server, named as for training. Nothing is changed."""
+    """Check a dataset on the server, named as for training. Changes nothing."""
     return await slow_work.run(partial(_check, gateway, choice))
 
 
 @router.get("/{dataset_id}", response_model=Dataset, responses=errors(404))
 async def get_dataset(dataset_id: str, gateway: GatewayDep) -> Any:
-    """One uploaded data set: counts per split and class, sizes, problems."""
+    """One uploaded dataset: counts per split and class, sizes, problems."""
     return await asyncio.to_thread(gateway.datasets.get, dataset_id)
 
 
@@ -195,7 +196,7 @@ async def sheet(
     split: Literal["train", "val", "test"] = "train",
     count: int = Query(24, ge=1, le=96),
 ) -> Response:
-    """Thumbnails with their labels drawn in."""
+    """A contact sheet: thumbnails with their labels drawn in."""
     draw = partial(_sheet, gateway, dataset_id, split, count)
     return Response(await slow_work.run(draw), media_type="image/png")
 
@@ -207,7 +208,7 @@ async def sheet(
     dependencies=[Depends(require_admin)],
 )
 async def delete_dataset(dataset_id: str, gateway: GatewayDep) -> Response:
-    """Delete an uploaded data set, unless a job needs it."""
+    """Delete an uploaded dataset, unless a job needs it."""
     await asyncio.to_thread(_delete, gateway, dataset_id)
     return Response(status_code=204)
 
@@ -225,16 +226,16 @@ def _delete(gateway: Gateway, dataset_id: str) -> None:
     gateway.datasets.get(dataset_id)
     folder = (gateway.datasets.folder / dataset_id).resolve()
     for job in gateway.jobs.list(None, "queued", "running", "stopping"):
-        if _names(job.recipe, folder):
+        if _names_path_in(job.recipe, folder):
             raise Conflict(f"The job {job.id} needs '{dataset_id}'. Cancel it, or wait for it.")
     gateway.datasets.delete(dataset_id)
     gateway.annotated.delete(dataset_id)
 
 
-def _names(value: Any, folder: Path) -> bool:
-    """Whether a path in a recipe, however deep, lies in a folder."""
+def _names_path_in(value: Any, folder: Path) -> bool:
+    """Whether a path in a recipe, at any depth, is inside a folder."""
     if isinstance(value, dict):
-        return any(_names(part, folder) for part in value.values())
+        return any(_names_path_in(part, folder) for part in value.values())
     if isinstance(value, list):
-        return any(_names(part, folder) for part in value)
+        return any(_names_path_in(part, folder) for part in value)
     return isinstance(value, str) and value[:1] == "/" and Path(value).is_relative_to(folder)

@@ -1,4 +1,4 @@
-"""`/metrics/{id}/…`: evaluations as jobs, and their reports."""
+"""`/metrics/{id}/…`: evaluations of a model, and their reports."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse
 
-from api.dependencies import GatewayDep
-from api.evaluation_jobs import Evaluate, is_of, submit
+from api.dependencies import GatewayDep, evaluation_stores
+from api.evaluation_jobs import Evaluate, start_evaluation
 from api.middleware.auth import require_admin
 from api.middleware.errors import check
-from api.requests import json_body, json_schema
-from api.schemas import errors
+from api.requests import json_body
+from api.schemas import errors, json_request_body
 from errors import NotFound
 from evaluation.html_report import page
+from evaluation.lookup import EvaluationQuery, find_evaluation, read_report
 from evaluation.store import PLOTS, WORST, EvaluationRow
 from serving.gateway import Gateway
 
 router = APIRouter(prefix="/metrics", tags=["Metrics"])
 
-# Nothing but what is in the page, should a browser be asked for more.
+# The page is complete: a browser may load nothing else.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'"
 PNG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": {}}}}
 REPORTED: dict[int | str, dict[str, Any]] = {
@@ -41,7 +42,7 @@ class ListedEvaluation(BaseModel):
     evaluation: str
     dataset: str
     split: str
-    fingerprint: str = Field(description="of the data set's content")
+    fingerprint: str = Field(description="of the dataset's content")
     metrics: dict[str, Any]
     created_at: str
     job_id: str | None
@@ -59,14 +60,14 @@ class History(BaseModel):
     status_code=202,
     response_model=EvaluationStarted,
     responses=errors(400, 403, 404),
-    openapi_extra=json_schema(Evaluate),
+    openapi_extra=json_request_body(Evaluate),
     dependencies=[Depends(require_admin)],
 )
 async def evaluate(request: Request, model_id: str, gateway: GatewayDep) -> Any:
-    """Measure a model on a split, as a job; without a body on the val split of its training."""
+    """Queue an evaluation on a split; without a body on the val split of its training data."""
     empty = not (await request.body()).strip()
     fields = check(Evaluate, {}) if empty else await json_body(request, Evaluate)
-    job = await submit(gateway, model_id, fields)
+    job = await start_evaluation(gateway, model_id, fields)
     message = f"The evaluation of {job.base_model} is queued."
     return {"status": "success", "message": message, "job_id": job.id}
 
@@ -80,9 +81,9 @@ async def history(model_id: str, gateway: GatewayDep) -> Any:
 
 
 class Wanted(BaseModel):
-    """Which evaluation; without any of these the one whose figures are the model's metrics."""
+    """Which evaluation; without any of these the one that the model's metrics are from."""
 
-    evaluation: str = Field("", max_length=32, description="its id, of the history")
+    evaluation: str = Field("", max_length=32, description="its id, from the history")
     dataset: str = Field("", max_length=4096, description="name, path, id or fingerprint")
     split: str = Field("", max_length=20)
 
@@ -92,19 +93,18 @@ Choice = Annotated[Wanted, Query()]
 
 @router.get("/{model_id}/report", response_model=None, responses=errors(404) | REPORTED)
 async def report(model_id: str, gateway: GatewayDep, wanted: Choice) -> Any:
-    """Everything that an evaluation found: figures, classes, confusion, curves, worst images."""
-    row = await asyncio.to_thread(find, gateway, model_id, wanted)
-    found = await asyncio.to_thread(_report, gateway, row)
+    """An evaluation's report: metrics, classes, confusion matrix, curves, worst images."""
+    row, found = await asyncio.to_thread(_read, gateway, model_id, wanted)
     return JSONResponse({"evaluation": row.id} | found)
 
 
 @router.get("/{model_id}/report.html", response_class=HTMLResponse, responses=errors(404))
 async def report_page(model_id: str, gateway: GatewayDep, wanted: Choice) -> HTMLResponse:
-    """The same as one page with plots and pictures inside, to be looked at, kept or printed."""
+    """The report as one self-contained HTML page with its plots and images."""
 
     def make() -> str:
-        row = find(gateway, model_id, wanted)
-        return page(_report(gateway, row), gateway.evaluations.folder(row), row.id)
+        row, found = _read(gateway, model_id, wanted)
+        return page(found, gateway.evaluations.folder(row), row.id)
 
     text = await asyncio.to_thread(make)
     return HTMLResponse(text, headers={"Content-Security-Policy": POLICY})
@@ -114,44 +114,27 @@ async def report_page(model_id: str, gateway: GatewayDep, wanted: Choice) -> HTM
     "/{model_id}/plots/{name}.png", response_class=FileResponse, responses=errors(404) | PNG
 )
 async def plot(model_id: str, name: str, gateway: GatewayDep, wanted: Choice) -> FileResponse:
-    """One plot of an evaluation; a name that is not there is answered with those that are."""
-    row = await asyncio.to_thread(find, gateway, model_id, wanted)
-    names = (await asyncio.to_thread(_report, gateway, row)).get("plots", [])
-    return _file(gateway, row, f"{PLOTS}/{name}.png", [f"{PLOTS}/{known}.png" for known in names])
+    """One plot of an evaluation; for an unknown name the error lists the known ones."""
+    row, found = await asyncio.to_thread(_read, gateway, model_id, wanted)
+    known = [f"{PLOTS}/{plot}.png" for plot in found.get("plots", [])]
+    return _file(gateway, row, f"{PLOTS}/{name}.png", known)
 
 
 @router.get(
     "/{model_id}/worst/{number}.jpg", response_class=FileResponse, responses=errors(404) | JPEG
 )
 async def worst(model_id: str, number: str, gateway: GatewayDep, wanted: Choice) -> FileResponse:
-    """One of the worst images, its truth and prediction drawn side by side."""
-    row = await asyncio.to_thread(find, gateway, model_id, wanted)
-    rows = (await asyncio.to_thread(_report, gateway, row)).get("worst", [])
-    return _file(gateway, row, f"{WORST}/{number}.jpg", [entry["file"] for entry in rows])
+    """One of the worst images, with ground truth and prediction side by side."""
+    row, found = await asyncio.to_thread(_read, gateway, model_id, wanted)
+    known = [entry["file"] for entry in found.get("worst", [])]
+    return _file(gateway, row, f"{WORST}/{number}.jpg", known)
 
 
-def find(gateway: Gateway, model_id: str, wanted: Wanted) -> EvaluationRow:
-    """The newest evaluation of a model that is meant; that of its metrics where none is named.
-
-    Raises:
-        ModelNotFound, NotFound: There is no such model, or no such evaluation of it.
-    """
-    model = gateway.registry.get(model_id)
-    rows = gateway.evaluations.history(model.id)
-    noted = (model.metrics or {}).get("evaluation")
-    if wanted == Wanted() and any(row.id == noted for row in rows):
-        wanted = Wanted(evaluation=noted)
-    for row in rows:
-        meant = wanted.evaluation in ("", row.id) and wanted.split in ("", row.split)
-        if meant and is_of(gateway, row, wanted.dataset):
-            return row
-    if not rows:
-        raise NotFound(
-            f"{model.id} was never evaluated. Start it: POST /metrics/{model.id}/evaluate."
-        )
-    raise NotFound(
-        f"No such evaluation of {model.id}; it has {len(rows)}: GET /metrics/{model.id}/history."
-    )
+def _read(gateway: Gateway, model_id: str, wanted: Wanted) -> tuple[EvaluationRow, dict[str, Any]]:
+    """The evaluation that is meant, and its report."""
+    stores = evaluation_stores(gateway)
+    row = find_evaluation(stores, model_id, EvaluationQuery(**wanted.model_dump()))
+    return row, read_report(stores, row)
 
 
 def _listed(row: EvaluationRow) -> dict[str, Any]:
@@ -160,19 +143,10 @@ def _listed(row: EvaluationRow) -> dict[str, Any]:
     return {"evaluation": row.id, "metrics": row.figures} | shown
 
 
-def _report(gateway: Gateway, row: EvaluationRow) -> dict[str, Any]:
-    try:
-        return gateway.evaluations.report(row)
-    except OSError:
-        raise NotFound(
-            f"The report of this evaluation is gone. Evaluate {row.model_id} again."
-        ) from None
-
-
 def _file(gateway: Gateway, row: EvaluationRow, name: str, known: list[str]) -> FileResponse:
-    """One of the files that a report names; no other name can lead anywhere."""
+    """A file that the report names; no other file can be read."""
     path = gateway.evaluations.folder(row) / name
     if name not in known or not path.is_file():
         listed = ", ".join(known) or "none"
-        raise NotFound(f"No {name[:80]!r} of {row.model_id}. There is: {listed}.")
+        raise NotFound(f"No {name[:80]!r} of {row.model_id}. Known: {listed}.")
     return FileResponse(path, headers={"Cache-Control": "no-cache"})

@@ -1,4 +1,4 @@
-"""`/models/import`: somebody's weights become a model."""
+"""`/models/import`: uploaded weights become a model version."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from api.dependencies import GatewayDep
 from api.middleware.auth import require_admin
 from api.middleware.errors import check
 from api.middleware.request_state import caller
-from api.promotions import decide_promotion
-from api.requests import fields, read_form
+from api.promotions import request_promotion
+from api.requests import UPLOAD_IN_MEMORY, fields, read_form
 from api.schemas import ImportForm, ImportOptions, errors, form_body
 from errors import BackendTimeout, BackendUnavailable, ValidationFailed, VisionLoopError
 from evaluation.gate import default_gate
@@ -32,10 +32,9 @@ from serving.gateway import Gateway
 router = APIRouter(tags=["Models"])
 
 SUFFIXES = (".pt", ".pth", ".zip")
-IN_MEMORY = 1024 * 1024
-MARGIN = 10.0  # seconds, so that the conversion gives up before the request does
+MARGIN = 10.0  # seconds by which the conversion's timeout is shorter than the request's
 
-_one = asyncio.Lock()  # a conversion may take gigabytes
+_one_at_a_time = asyncio.Lock()  # a conversion may take gigabytes of memory
 
 
 @router.post(
@@ -49,45 +48,48 @@ _one = asyncio.Lock()  # a conversion may take gigabytes
 async def import_weights(request: Request, gateway: GatewayDep) -> Any:
     """Import a `.pt` checkpoint (YOLO, MobileNetV2), or an archive of `export-archive`.
 
-    Nothing in the file is run: what is no plain data is refused. With `promote` it is promoted as
-    `/promote` does it: with VISIONLOOP_GATE on perhaps later, by a job, or not; see `promoted`.
+    No code in the file is run: what is not plain data is refused. With `promote` it is promoted
+    as `/promote` does it: with VISIONLOOP_GATE on perhaps later, by a job, or not at all; see
+    `promoted`.
     """
     deadline = time.monotonic() + gateway.settings.import_timeout - MARGIN
-    form = await read_form(request, IN_MEMORY)
-    if _one.locked():
+    form = await read_form(request, UPLOAD_IN_MEMORY)
+    if _one_at_a_time.locked():
         await form.close()
         raise BackendUnavailable("Another model is being imported. Try again.", 30)
-    await _one.acquire()  # at once, as nobody has it
+    await _one_at_a_time.acquire()  # immediately: nobody holds it
     work = asyncio.create_task(_import_alone(gateway, form, deadline, caller(request)))
-    model = await asyncio.shield(work)  # a thread goes on when its request ends
+    model = await asyncio.shield(work)  # its thread continues when the request ends
     return model.to_json()
 
 
 async def _import_alone(gateway: Gateway, form: FormData, deadline: float, by: str) -> ModelVersion:
-    """With the lock, which is given back when nothing goes on any more."""
+    """Import while the lock is held; it is released only when the thread has ended."""
     try:
         upload = form.get("file")
         options = check(ImportOptions, fields(form, "file"))
         if not isinstance(upload, UploadFile):
-            raise ValidationFailed("'file' is required: the weights, as a file of the form.")
+            raise ValidationFailed("'file' is required: send the weights as a file of the form.")
         suffix = PurePath(upload.filename or "").suffix.lower()
         if suffix not in SUFFIXES:
-            raise ValidationFailed(f"'file' must be named {' or '.join(SUFFIXES)}.")
+            raise ValidationFailed(
+                f"'file' must be named {' or '.join(SUFFIXES)}; got {suffix!r:.20}."
+            )
         model = await asyncio.to_thread(_import, gateway, upload, suffix, options, deadline)
         if options.promote:
             await _promote(gateway, model, by)
             model = gateway.registry.get(model.id)
         return model
     finally:
-        _one.release()
+        _one_at_a_time.release()
         await form.close()
 
 
 async def _promote(gateway: Gateway, model: ModelVersion, by: str) -> None:
-    """As a call of `/promote` does it. The import has succeeded, whatever the gate says."""
+    """Promote as `/promote` does; a refusal does not fail the import."""
     gate = default_gate(gateway.settings) if gateway.settings.gate else None
     try:
-        await decide_promotion(gateway, model, gate, by)
+        await request_promotion(gateway, model, gate, by)
     except VisionLoopError as error:
         asked = gate.model_dump() if gate else None
         why = DecisionReason(by, (f"It was not compared: {error.message}",), asked)

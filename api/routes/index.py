@@ -1,4 +1,4 @@
-"""`/`: a plain page that says what this is and where to go on."""
+"""`/`: a page that says what the service is, with links."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ pre { background: #8882; padding: 1rem; overflow-x: auto }
 <li><a href="/docs">Try the API</a> (Swagger UI)</li>
 <li><a href="/redoc">Read the API</a> (ReDoc)</li>
 <li><a href="/models">Models</a> and their <a href="/metrics">measured quality</a></li>
-<li><a href="/readyz">Whether it is ready</a></li>
+<li><a href="/readyz">Readiness</a></li>
 </ul>
 """
 
 
 @router.get("/")
 async def index(request: Request) -> HTMLResponse:
+    """The page, with this server's address in the example."""
     page = PAGE.replace("{base}", escape(str(request.base_url)))
     policy = "default-src 'none'; style-src 'unsafe-inline'"
     return HTMLResponse(page, headers={"Content-Security-Policy": policy})

@@ -1,4 +1,4 @@
-"""`/jobs`: everything that runs for minutes, of every kind; and what its views share."""
+"""`/jobs`: jobs of every kind."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from api import job_logs
 from api.dependencies import GatewayDep
-from api.job_control import PATIENCE, cancel, find, status_of, view
+from api.job_control import PATIENCE, cancel, find, view
 from api.job_logs import JobLog
 from api.middleware.auth import require_admin
 from api.schemas import errors
 from errors import ValidationFailed
+from jobs.control import status_of
 from jobs.store import KINDS, LISTED
 
 router = APIRouter(tags=["Jobs"])
@@ -36,7 +37,7 @@ class JobView(BaseModel):
     current_epoch: int
     total_epochs: int
     metrics: dict[str, Any]
-    config: dict[str, Any] = Field(description="as sent; `resolved` is what was made of it")
+    config: dict[str, Any] = Field(description="as sent; `resolved`: as planned")
     base_model: str | None
     model_name: str | None
     model_id: str | None = Field(description="the version it produced")
@@ -60,7 +61,7 @@ async def list_jobs(
     limit: int = Query(LISTED, ge=1, le=LISTED, description=f"a whole number from 1 to {LISTED}"),
     before: str = Query("", description="a job's id: those older than it"),
 ) -> Any:
-    """The jobs of every kind, or of one, the newest first, a page of them."""
+    """The jobs, of every kind or of one, the newest first, in pages."""
     if kind and kind not in KINDS:
         raise ValidationFailed(f"'kind' must be one of {', '.join(KINDS)}; got {kind!r:.60}.")
     look = partial(gateway.jobs.list, kind or None, limit=limit, before=before or None)
@@ -90,7 +91,7 @@ async def get_job_logs(
     dependencies=[Depends(require_admin)],
 )
 async def cancel_job(job_id: str, gateway: GatewayDep) -> Any:
-    """End a job; answers when its process is gone."""
+    """Cancel a job; answers when its process has ended."""
     return view(gateway, await cancel(gateway, job_id, PATIENCE))
 
 
@@ -101,6 +102,6 @@ async def cancel_job(job_id: str, gateway: GatewayDep) -> Any:
     dependencies=[Depends(require_admin)],
 )
 async def delete_job(job_id: str, gateway: GatewayDep) -> Response:
-    """Delete a job that has ended, its log and its folder; a model that it made stays."""
+    """Delete a job that has ended, with its log and folder; the model it made stays."""
     await asyncio.to_thread(gateway.jobs.delete, job_id)
     return Response(status_code=204)

@@ -1,4 +1,4 @@
-"""`/models/{id}/live`: what a model sees in live traffic, and whether that has drifted."""
+"""`/models/{id}/live`: statistics of a model's live traffic, and its drift."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class ClassShare(BaseModel):
 
 class Drift(BaseModel):
     index: float | None = Field(description="population stability index; null: see `message`")
-    by_chance: float | None = Field(description="what it stays below in 19 of 20 undrifted cases")
+    by_chance: float | None = Field(description="95th percentile of the index without drift")
     verdict: str | None
     message: str
 
@@ -60,7 +60,10 @@ class Kept(BaseModel):
 
 
 class Live(BaseModel):
-    """Boxes count from the model's serving confidence on; of a classification the best class."""
+    """Statistics of live traffic.
+
+    Boxes count from the model's serving confidence on; of a classification the best class counts.
+    """
 
     model_config = ConfigDict(protected_namespaces=())
 
@@ -76,8 +79,8 @@ class Live(BaseModel):
     by_hour: list[LiveHour]
     kept: Kept
     corrections: dict[str, Any] | None = Field(
-        description="what annotators made of its pre-labels in the newest revisions: counts, "
-        "precision and recall, also by class; null: nobody has corrected any"
+        description="how annotators changed its pre-labels in the newest revisions: counts, "
+        "precision and recall, also by class; null: no corrections"
     )
 
 
@@ -89,7 +92,7 @@ class KeptPicture(BaseModel):
     kept_at: str
     confidence: float = Field(description="the lowest of the answer's predictions")
     size_bytes: int
-    url: str = Field(description="of the picture")
+    url: str = Field(description="of the image")
 
 
 class KeptPictures(BaseModel):
@@ -103,7 +106,7 @@ class KeptPictures(BaseModel):
     dependencies=[Depends(require_admin)],
 )
 async def list_kept(model_id: str, gateway: GatewayDep) -> Any:
-    """The pictures of live traffic that were kept of a model version."""
+    """The images of live traffic that were kept of a model version."""
     model = gateway.registry.get(model_id)
     found = await asyncio.to_thread(gateway.live.kept.list, model.id)
     fields = ("id", "model_id", "kept_at", "confidence", "size_bytes")
@@ -122,14 +125,16 @@ async def delete_kept(
     gateway: GatewayDep,
     image: str = Query("", max_length=80, description="its id; empty: all of the model's"),
 ) -> None:
-    """Delete a kept picture, or all of a model version."""
+    """Delete one kept image of a model version, or all."""
     model = gateway.registry.get(model_id)
     found = await asyncio.to_thread(gateway.live.kept.list, model.id)
     ids = [kept.id for kept in found if image in ("", kept.id)]
     if image and not ids:
-        raise NotFound(f"No kept picture {image!r} of {model.id}.")
+        raise NotFound(
+            f"No kept image {image!r} of {model.id}. GET /models/{model.id}/live/kept lists them."
+        )
     for kept in ids:
-        with contextlib.suppress(NotFound):  # it made room for newer ones
+        with contextlib.suppress(NotFound):  # it was evicted for newer ones
             await asyncio.to_thread(gateway.live.kept.remove, kept)
 
 
@@ -137,9 +142,9 @@ async def delete_kept(
 async def live(
     model_id: str,
     gateway: GatewayDep,
-    hours: int = Query(24, ge=1, le=KEPT_HOURS, description="this hour and those before it"),
+    hours: int = Query(24, ge=1, le=KEPT_HOURS, description="the current hour and those before it"),
 ) -> Any:
-    """Traffic, confidences and classes of one model version, counted by the hour."""
+    """Traffic, confidences and classes of one model version over some hours."""
     model = gateway.registry.get(model_id)
     await gateway.live.flush()
     return await asyncio.to_thread(_report, gateway, model, hours)
@@ -147,23 +152,23 @@ async def live(
 
 def _report(gateway: Gateway, model: ModelVersion, hours: int) -> dict[str, Any]:
     by_hour = gateway.live.store.hours(model.id, hours)
-    tally = total(by_hour.values(), len(model.description.names))
+    counts = total(by_hour.values(), len(model.description.names))
     kept = gateway.live.kept.list(model.id)
     return {
         "model_id": model.id,
         "hours": hours,
-        "images": tally.images,
-        "images_without_predictions": tally.empty,
-        "predictions": tally.predictions,
-        "predictions_per_image": _share(tally.predictions, tally.images),
+        "images": counts.images,
+        "images_without_predictions": counts.empty,
+        "predictions": counts.predictions,
+        "predictions_per_image": _share(counts.predictions, counts.images),
         "confidence": {
             "edges": np.round(np.linspace(0, 1, BINS + 1), 2).tolist(),
-            "counts": tally.confidence.tolist(),
-            "low": int(tally.confidence[:LOW_BINS].sum()),
-            "low_share": _share(tally.low, tally.predictions),
+            "counts": counts.confidence.tolist(),
+            "low": int(counts.confidence[:LOW_BINS].sum()),
+            "low_share": _share(counts.low, counts.predictions),
         },
-        "classes": _classes(model, tally),
-        "drift": _drift(model, tally),
+        "classes": _classes(model, counts),
+        "drift": _drift(model, counts),
         "by_hour": [
             {"hour": hour, "images": found.images, "predictions": found.predictions}
             for hour, found in by_hour.items()
@@ -177,14 +182,14 @@ def _report(gateway: Gateway, model: ModelVersion, hours: int) -> dict[str, Any]
     }
 
 
-def _classes(model: ModelVersion, tally: PredictionCounts) -> list[dict[str, Any]]:
+def _classes(model: ModelVersion, counts: PredictionCounts) -> list[dict[str, Any]]:
     trained = training_counts(model)
     return [
         {
             "class_id": class_id,
             "name": name,
-            "count": int(tally.classes[class_id]),
-            "share": _share(int(tally.classes[class_id]), tally.predictions),
+            "count": int(counts.classes[class_id]),
+            "share": _share(int(counts.classes[class_id]), counts.predictions),
             "training_count": trained[class_id] if trained else None,
             "training_share": _share(trained[class_id], sum(trained)) if trained else None,
         }
@@ -192,27 +197,27 @@ def _classes(model: ModelVersion, tally: PredictionCounts) -> list[dict[str, Any
     ]
 
 
-def _drift(model: ModelVersion, tally: PredictionCounts) -> dict[str, Any]:
-    found = drift(model, tally)
+def _drift(model: ModelVersion, counts: PredictionCounts) -> dict[str, Any]:
+    found = drift(model, counts)
     if found is not None:
         return {
             "index": round(found.index, 4),
             "by_chance": round(found.by_chance, 4),
             "verdict": found.verdict,
             "message": (
-                f"{tally.predictions} live predictions against what the model was trained on: "
+                f"{counts.predictions} live predictions compared with the training data: "
                 f"{found.verdict}."
             ),
         }
     if training_counts(model) is None:
         message = (
-            "What this model was trained on is not known: it was imported, or trained before "
-            "class counts were kept."
+            "This model's training data are unknown: it was imported, or trained before class "
+            "counts were stored."
         )
     elif len(model.description.names) < 2:
-        message = "With one class there is no distribution of classes."
+        message = "A single class has no distribution to compare."
     else:
-        message = "The model has seen nothing in these hours."
+        message = "There were no predictions in these hours."
     return {"index": None, "by_chance": None, "verdict": None, "message": message}
 
 

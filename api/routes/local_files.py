@@ -1,4 +1,4 @@
-"""`/api/training/select-local-file`: choosing a file on the server's machine."""
+"""`/api/training/select-local-file`: chooses a file on the server's machine."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from training.planning.base_models import WEIGHT_FILES
 router = APIRouter(prefix="/api/training", tags=["Data sets"])
 
 SELECT = "/api/training/select-local-file"
-MOST_ENTRIES = 2000
-PATIENCE = 45.0  # seconds a dialog may stay open; less than a request may take
+MAX_ENTRIES = 2000
+DIALOG_TIMEOUT = 45.0  # seconds for which a dialog stays open; less than a request's timeout
 
 FileType = Literal["model", "dataset"]
 SUFFIXES: dict[str, tuple[str, ...]] = {
     "model": WEIGHT_FILES,
-    "dataset": (".yaml", ".yml"),  # a tree of class folders is chosen by its folder
+    "dataset": (".yaml", ".yml"),  # a dataset of class folders is chosen by its folder
 }
 
-_one = asyncio.Lock()  # dialog at a time
+_one_at_a_time = asyncio.Lock()  # dialog
 
 
 class FileEntry(BaseModel):
@@ -48,9 +48,9 @@ class FileEntry(BaseModel):
 
 
 class Selection(BaseModel):
-    """A chosen file, or what there is to choose from."""
+    """A chosen file, or the entries to choose from."""
 
-    path: str | None = Field(description="what was chosen in a dialog on the server's desktop")
+    path: str | None = Field(description="the file chosen in a dialog on the server's desktop")
     root: str | None = Field(None, description="the folder that is listed; null: several roots")
     entries: list[FileEntry] | None = None
     truncated: bool | None = Field(None, description="whether there are more entries")
@@ -69,14 +69,14 @@ async def select_local_file(
     file_type: FileType = "dataset",
     folder: str = Query("", alias="dir", max_length=4096, description="a listed folder's path"),
 ) -> Any:
-    """Ask with a desktop dialog where there is a desktop and the caller sits at it; else list.
+    """Open a dialog if the server has a desktop and the caller is on that machine; else list.
 
-    The listing shows folders and fitting files below VISIONLOOP_HOME/datasets and
-    VISIONLOOP_DATA_ROOTS; `dir` walks down.
+    The list has the folders and fitting files below VISIONLOOP_HOME/datasets and
+    VISIONLOOP_DATA_ROOTS; `dir` chooses a folder of it.
     """
     roots = data_roots(gateway.settings)
-    if not folder and is_local(request) and has_desktop() and not _one.locked():
-        async with _one:
+    if not folder and is_local(request) and has_desktop() and not _one_at_a_time.locked():
+        async with _one_at_a_time:
             chosen = await ask(file_type)
         if chosen:
             return {"path": str(confine(chosen, roots))}
@@ -84,11 +84,11 @@ async def select_local_file(
 
 
 def listing(folder: str, file_type: FileType, roots: Sequence[Path]) -> dict[str, Any]:
-    """The folders and fitting files of a folder inside `roots`; of no folder, the roots.
+    """The folders and fitting files of a folder inside `roots`; without a folder, the roots.
 
     Raises:
-        Forbidden: The folder is outside.
-        NotFound: There is none.
+        Forbidden: The folder is outside the roots.
+        NotFound: There is no such folder.
     """
     if not folder:
         there = [root for root in roots if root.is_dir()]
@@ -101,7 +101,7 @@ def listing(folder: str, file_type: FileType, roots: Sequence[Path]) -> dict[str
         with os.scandir(real) as found:
             every = sorted(found, key=lambda entry: (not is_folder(entry), entry.name.lower()))
     except OSError:
-        raise NotFound(f"There is no folder '{folder}' that can be read.") from None
+        raise NotFound(f"There is no readable folder '{folder}'.") from None
     entries = []
     for entry in every:
         if is_junk(entry.name):
@@ -117,8 +117,8 @@ def listing(folder: str, file_type: FileType, roots: Sequence[Path]) -> dict[str
     return {
         "path": None,
         "root": str(real),
-        "entries": entries[:MOST_ENTRIES],
-        "truncated": len(entries) > MOST_ENTRIES,
+        "entries": entries[:MAX_ENTRIES],
+        "truncated": len(entries) > MAX_ENTRIES,
     }
 
 
@@ -128,8 +128,7 @@ def _entry(name: str, path: Path, directory: bool, size: int | None) -> dict[str
 
 
 def is_local(request: Request) -> bool:
-    """Whether the caller is on this machine, not behind a proxy on it, and no page of another
-    site that somebody at this machine has opened."""
+    """Whether the caller is on this machine: neither behind a proxy, nor a page of another site."""
     headers = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
     if request.client is None or any(name in request.headers for name in headers):
         return False
@@ -142,7 +141,7 @@ def is_local(request: Request) -> bool:
 
 
 def has_desktop() -> bool:
-    """Whether a dialog could be shown."""
+    """Whether a dialog can be shown."""
     display = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     if sys.platform == "linux" and not display:
         return False
@@ -150,7 +149,7 @@ def has_desktop() -> bool:
 
 
 async def ask(file_type: FileType) -> str | None:
-    """What the person at this machine chose; None if nothing, or not in time."""
+    """The path chosen in the dialog; None: none, or not in time."""
     child = await asyncio.create_subprocess_exec(
         *module_command("api.local_dialog", file_type),
         cwd=ROOT,
@@ -160,7 +159,7 @@ async def ask(file_type: FileType) -> str | None:
         stderr=asyncio.subprocess.DEVNULL,
     )
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(DIALOG_TIMEOUT):
             output, _ = await child.communicate()
     except TimeoutError:
         return None

@@ -1,4 +1,4 @@
-"""`/metrics`: how good the models are, as JSON, and how busy the service is, for Prometheus."""
+"""`/metrics`: the models' metrics as JSON, and the service's metrics for Prometheus."""
 
 from __future__ import annotations
 
@@ -20,25 +20,12 @@ from models_store.versions import ModelVersion
 from serving import telemetry
 from serving.gateway import Gateway
 
-
-def gauges(gateway: Gateway) -> list[Metric]:
-    """For Prometheus: how many jobs there are, and how many wait. Reads the table."""
-    counts = gateway.jobs.counts()
-    jobs = GaugeMetricFamily("visionloop_jobs", "Jobs in the table", labels=["kind", "status"])
-    for kind in KINDS:
-        for status in STATUSES:
-            jobs.add_metric([kind, status], counts.get((kind, status), 0))
-    waiting = sum(count for (_, status), count in counts.items() if status == "queued")
-    queue = GaugeMetricFamily("visionloop_job_queue_length", "Jobs waiting for a slot", waiting)
-    return [jobs, queue]
-
-
 router = APIRouter(tags=["Metrics"])
 
 
 @router.get("/metrics", response_model=schemas.AllMetrics)
 async def all_metrics(request: Request, gateway: GatewayDep) -> Response:
-    """Every model's measured quality; with `Accept: text/plain`, Prometheus' exposition."""
+    """Every model's metrics; with `Accept: text/plain` the service's, for Prometheus."""
     accept = request.headers.get("accept", "*/*")
     if prefers_exposition(accept):
         gauges = await _gauges(gateway)
@@ -50,7 +37,7 @@ async def all_metrics(request: Request, gateway: GatewayDep) -> Response:
 
 @router.get("/metrics/{model_id}", response_model=schemas.ModelMetrics, responses=errors(404))
 async def model_metrics(model_id: str, gateway: GatewayDep) -> Any:
-    """One model's measured quality; empty while it was never evaluated."""
+    """One model's metrics; empty where it was never evaluated."""
     return _entry(gateway.registry.get(model_id))
 
 
@@ -58,8 +45,20 @@ def _entry(model: ModelVersion) -> dict[str, Any]:
     return {"model_id": model.id, "model_name": model.name, "metrics": model.metrics or {}}
 
 
+def gauges(gateway: Gateway) -> list[Metric]:
+    """Prometheus gauges of the jobs, by kind and status, and of the queue. Reads the table."""
+    counts = gateway.jobs.counts()
+    jobs = GaugeMetricFamily("visionloop_jobs", "Jobs in the table", labels=["kind", "status"])
+    for kind in KINDS:
+        for status in STATUSES:
+            jobs.add_metric([kind, status], counts.get((kind, status), 0))
+    waiting = sum(count for (_, status), count in counts.items() if status == "queued")
+    queue = GaugeMetricFamily("visionloop_job_queue_length", "Jobs waiting for a slot", waiting)
+    return [jobs, queue]
+
+
 def prefers_exposition(accept: str) -> bool:
-    """Whether plain text or OpenMetrics has a strictly higher quality than JSON."""
+    """Whether an `Accept` header prefers plain text or OpenMetrics to JSON."""
     ranges = _ranges(accept)
     json = _quality(ranges, "application/json")
     texts = (_quality(ranges, t) for t in ("text/plain", "application/openmetrics-text"))
@@ -67,7 +66,7 @@ def prefers_exposition(accept: str) -> bool:
 
 
 def _ranges(accept: str) -> dict[str, float]:
-    """Media ranges and their qualities; of one that is named twice the higher."""
+    """The qualities of the media ranges; of a range named twice the higher one."""
     found: dict[str, float] = {}
     for part in accept.split(","):
         kind, *parameters = (piece.strip().lower() for piece in part.split(";"))
@@ -93,10 +92,10 @@ def _quality(ranges: dict[str, float], kind: str) -> float:
 
 
 async def _gauges(gateway: Gateway) -> Iterable[Metric]:
-    """What holds at this moment, read from the living batchers and runners."""
+    """The gauges' present values, read from the batchers, the runners and the tables."""
     up = GaugeMetricFamily("visionloop_runner_up", "Whether it answers", labels=["runner"])
     waiting = GaugeMetricFamily(
-        "visionloop_queue_length", "Pictures waiting for a batch", labels=["runner"]
+        "visionloop_queue_length", "Images waiting for a batch", labels=["runner"]
     )
     flying = GaugeMetricFamily(
         "visionloop_calls_in_flight", "Batches in a runner", labels=["runner"]

@@ -1,4 +1,4 @@
-"""`/models`: what can serve, and which one does."""
+"""`/models`: the model versions, and the active one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def list_models(gateway: GatewayDep) -> Any:
 
 @router.get("/models/active", response_model=schemas.CurrentModel, responses=errors(404))
 async def active_model(gateway: GatewayDep) -> Any:
-    """The model that answers requests which name none."""
+    """The model that answers requests without a model id."""
     [model] = await _shown(gateway, gateway.registry.active())
     return {"active_model": model}
 
@@ -38,9 +38,9 @@ async def active_model(gateway: GatewayDep) -> Any:
     dependencies=[Depends(require_admin)],
 )
 async def activate_model(choice: schemas.ModelChoice, gateway: GatewayDep) -> Any:
-    """Switch the active model. A name follows its promotions, `name:version` is pinned.
+    """Switch the active model. A name follows its promotions; `name:version` is pinned.
 
-    Requests that are under way finish on the model they began with.
+    Requests in progress finish on the model they started with.
     """
     model = await gateway.activate(choice.model_id)
     [shown] = await _shown(gateway, model)
@@ -49,7 +49,7 @@ async def activate_model(choice: schemas.ModelChoice, gateway: GatewayDep) -> An
 
 @router.get("/models/{model_id}", response_model=schemas.Model, responses=errors(404))
 async def get_model(model_id: str, gateway: GatewayDep) -> Any:
-    """One version, by `name:version`, or a name's promoted or newest."""
+    """One version, by `name:version`; by a name its promoted version, else its newest."""
     [model] = await _shown(gateway, gateway.registry.get(model_id))
     return model
 
@@ -61,15 +61,15 @@ async def get_model(model_id: str, gateway: GatewayDep) -> Any:
     dependencies=[Depends(require_admin)],
 )
 async def delete_model(request: Request, model_id: str, gateway: GatewayDep) -> Response:
-    """Delete one version with its evaluations. The active one is refused, and one that a job needs.
+    """Delete a version with its evaluations. Refused: the active one, and one that a job needs.
 
-    It can no longer be rolled back to.
+    A rollback to it is no longer possible.
     """
     await gateway.delete(model_id, DecisionReason(caller(request)))
     return Response(status_code=204)
 
 
 async def _shown(gateway: Gateway, *models: ModelVersion) -> list[dict[str, Any]]:
-    """With the engine of those that are loaded."""
+    """The models as answers show them, with the engines of those that are loaded."""
     engines = await gateway.engines()
     return [model.to_json() | {"engine": engines.get(model.id)} for model in models]

@@ -1,4 +1,4 @@
-"""`/models/{id}/promote` and `/models/{name}/rollback`: which version the name stands for."""
+"""`/models/{id}/promote` and `/models/{name}/rollback`: the version that a name means."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from api.dependencies import GatewayDep
 from api.middleware.auth import require_admin
 from api.middleware.errors import check
 from api.middleware.request_state import ADMIN, caller, exchange
-from api.promotions import active_model, decide_promotion
-from api.requests import json_body, json_schema
-from api.schemas import RequestFields, errors
+from api.promotions import active_model, request_promotion
+from api.requests import json_body
+from api.schemas import RequestFields, errors, json_request_body
 from dataset.allowed_roots import shown_name
 from errors import ValidationFailed
 from evaluation.gate import Gate, default_gate
+from jobs.store import Job
 from models_store.decision_log import DecisionReason
 from settings import Settings
 
@@ -28,9 +29,9 @@ router = APIRouter(tags=["Models"])
 
 
 class Promote(RequestFields):
-    """Without a gate that of the settings holds, if VISIONLOOP_GATE is on.
+    """The gate to apply; without one the settings' gate, if VISIONLOOP_GATE is on.
 
-    Fields that a gate does not give are those of the settings.
+    Fields that are missing in a gate are taken from the settings.
     """
 
     gate: Gate | None = Field(None, description="an object with the gate's fields; {}: the default")
@@ -47,9 +48,11 @@ class PromotionAnswer(BaseModel):
     reasons: list[str]
     gate: Gate | None
     comparison: dict[str, Any] | None = Field(
-        description="figures and classes of the promoted version (a) and this one (b)"
+        description="metrics and classes of the promoted version (a) and this one (b)"
     )
-    active_model: schemas.Model | None = Field(description="what answers requests naming none")
+    active_model: schemas.Model | None = Field(
+        description="what answers requests without a model id"
+    )
 
 
 class Evaluating(BaseModel):
@@ -77,7 +80,7 @@ class Decision(BaseModel):
     reasons: list[str]
     forced: bool
     gate: dict[str, Any] | None
-    evaluations: dict[str, Any] | None = Field(description="ids of those that were compared")
+    evaluations: dict[str, Any] | None = Field(description="ids of the compared evaluations")
     job_id: str | None
     at: str
 
@@ -90,22 +93,29 @@ class DecisionList(BaseModel):
     "/models/{model_id}/promote",
     response_model=PromotionAnswer,
     responses=errors(400, 403, 404, 409) | {202: {"model": Evaluating}},
-    openapi_extra=json_schema(Promote),
+    openapi_extra=json_request_body(Promote),
     dependencies=[Depends(require_admin)],
 )
 async def promote(request: Request, model_id: str, gateway: GatewayDep) -> Any:
-    """Have requests that send the name answered by this version; a bare name means its newest.
+    """Make this the version that the bare name means; of a bare name its newest version.
 
-    With a gate it is first held against the promoted version: at once where both were evaluated
-    on the same images, otherwise by a job (202) that evaluates what is missing and decides.
-    Requests under way finish on the version they began with.
+    With a gate it is first compared with the promoted version: at once where both were evaluated
+    on the same images, else by a job (202) that evaluates what is missing and decides. Requests
+    in progress finish on the version they started with.
     """
     empty = not (await request.body()).strip()
     wanted = check(Promote, {}) if empty else await json_body(request, Promote)
     candidate = await asyncio.to_thread(gateway.registry.candidate, model_id)
     gate = _gate(wanted, gateway.settings)
-    answer = await decide_promotion(gateway, candidate, gate, caller(request), wanted.force)
-    return JSONResponse(answer, 202) if isinstance(answer, dict) else answer.to_json(gateway)
+    found = await request_promotion(gateway, candidate, gate, caller(request), wanted.force)
+    if isinstance(found, Job):
+        message = (
+            "Evaluations are missing: a job makes them and then decides. "
+            f"Follow it with GET /jobs/{found.id}."
+        )
+        started = {"status": "evaluating", "promoted": False, "message": message}
+        return JSONResponse(started | {"job_id": found.id}, 202)
+    return found.to_json() | {"active_model": active_model(gateway)}
 
 
 @router.post(
@@ -115,14 +125,14 @@ async def promote(request: Request, model_id: str, gateway: GatewayDep) -> Any:
     dependencies=[Depends(require_admin)],
 )
 async def rollback(request: Request, name: str, gateway: GatewayDep) -> Any:
-    """Promote the version again that was promoted before; again leads further back.
+    """Promote the previously promoted version again; a second rollback goes one further back.
 
-    Only of a name: which version it leads to follows from the decisions. 409 where there is none,
-    or it was deleted. Requests under way finish where they began.
+    It takes a name only: the version follows from the decisions. 409 where there is none, or it
+    was deleted. Requests in progress finish on the version they started with.
     """
     if ":" in name:
         raise ValidationFailed(
-            f"A rollback is of a name, not of a version: {name[:140]!r}. To go to a version, "
+            f"A rollback takes a name, not a version: {name[:140]!r}. To choose a version, "
             f"promote it: POST /models/{name[:140]}/promote."
         )
     model = await gateway.rollback(name, DecisionReason(caller(request)))
@@ -132,9 +142,9 @@ async def rollback(request: Request, name: str, gateway: GatewayDep) -> Any:
 
 @router.get("/models/{name}/decisions", response_model=DecisionList, responses=errors(404))
 async def list_decisions(request: Request, name: str, gateway: GatewayDep) -> Any:
-    """Who was promoted, refused and rolled back, by whom and why.
+    """The decisions on a name: promotions, refusals, rollbacks, by whom and why.
 
-    Callers' addresses and paths of data sets are for the admin token.
+    Addresses of callers and paths of datasets are shown to the admin token only.
     """
     rows = await asyncio.to_thread(gateway.registry.decisions, name)
     found = [row.to_json() for row in rows]
@@ -148,7 +158,7 @@ async def list_decisions(request: Request, name: str, gateway: GatewayDep) -> An
 
 
 def _gate(wanted: Promote, settings: Settings) -> Gate | None:
-    """What is asked; fields that are not given are those of the settings."""
+    """The gate to apply; missing fields are those of the settings."""
     if wanted.gate is None:
         return default_gate(settings) if settings.gate else None
     return default_gate(settings).model_copy(update=wanted.gate.model_dump(exclude_unset=True))

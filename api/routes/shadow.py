@@ -1,4 +1,4 @@
-"""`/models/shadow`: a candidate beside the live traffic, before anybody depends on it."""
+"""`/models/shadow`: a candidate that is tried on a copy of the live traffic."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ router = APIRouter(tags=["Models"])
 class ShadowChoice(RequestFields):
     model_id: str = Field(min_length=1, max_length=200, examples=[MODEL_EXAMPLE])
     fraction: float = Field(
-        1.0, gt=0, le=1, allow_inf_nan=False, description="share of the live traffic that it sees"
+        1.0, gt=0, le=1, allow_inf_nan=False, description="share of the live traffic that is copied"
     )
     against: str | None = Field(
         None,
@@ -34,7 +34,7 @@ class ShadowClass(BaseModel):
     name: str
     live: int = Field(description="objects in the live answers")
     candidate: int = Field(description="objects in the candidate's")
-    matched: int = Field(description="seen by both")
+    matched: int = Field(description="found by both")
     agreement: float = Field(description="2·matched / (live + candidate)")
 
 
@@ -48,9 +48,9 @@ class Shadow(BaseModel):
     ended_because: Literal["stopped", "replaced", "deleted", "activated", "promoted"] | None
     started_at: datetime
     ended_at: datetime | None
-    seen: int = Field(description="live answers that fitted")
-    run: int = Field(description="of those chosen by `fraction`: compared")
-    dropped: int = Field(description="given up for live traffic")
+    seen: int = Field(description="live answers of the candidate's type")
+    run: int = Field(description="of these, chosen by `fraction` and compared")
+    dropped: int = Field(description="skipped in favour of live traffic")
     failed: int
     agreement: float | None = Field(
         description="mean over `run`: F1 of the boxes by class at an IoU of 0.5, or the share of "
@@ -64,7 +64,7 @@ class Shadow(BaseModel):
 
 
 class ShadowAnswer(BaseModel):
-    shadow: Shadow | None = Field(description="the one that runs, else the last one")
+    shadow: Shadow | None = Field(description="the running one, else the last one")
 
 
 class ShadowChanged(ShadowAnswer):
@@ -73,7 +73,7 @@ class ShadowChanged(ShadowAnswer):
 
 @router.get("/models/shadow", response_model=ShadowAnswer)
 async def get_shadow(gateway: GatewayDep) -> Any:
-    """The candidate in the shadow, and how far it agrees with the live answers."""
+    """The shadow, and how far its candidate agrees with the live answers."""
     row = await gateway.shadow.newest()
     return {"shadow": _view(row) if row else None}
 
@@ -85,10 +85,10 @@ async def get_shadow(gateway: GatewayDep) -> Any:
     dependencies=[Depends(require_admin)],
 )
 async def begin_shadow(choice: ShadowChoice, gateway: GatewayDep) -> Any:
-    """Have a candidate see a copy of the live traffic; nobody gets its answers.
+    """Run a candidate on a copy of the live traffic; its answers go to nobody.
 
-    Copies run after the answers, at the lowest priority, and are dropped under load. The shadow
-    stays over restarts, and ends when its model is activated, promoted or deleted.
+    Copies run after the live answers, at the lowest priority, and are dropped under load. The
+    shadow survives restarts, and ends when its model is activated, promoted or deleted.
     """
     row = await gateway.shadow.begin(choice.model_id, choice.fraction, choice.against)
     return {"message": f"'{row.model_id}' is in the shadow.", "shadow": _view(row)}
@@ -101,7 +101,7 @@ async def begin_shadow(choice: ShadowChoice, gateway: GatewayDep) -> Any:
     dependencies=[Depends(require_admin)],
 )
 async def end_shadow(gateway: GatewayDep) -> Any:
-    """End the shadow; its figures stay to be read."""
+    """End the shadow; its results can still be read."""
     row = await gateway.shadow.end()
     return {"message": f"'{row.model_id}' is no longer in the shadow.", "shadow": _view(row)}
 

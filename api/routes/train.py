@@ -1,4 +1,4 @@
-"""`/train`: training jobs as the first client family sees them."""
+"""`/train`: training jobs for the first client family."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.dependencies import GatewayDep
-from api.job_control import cancel, find, status_of, submit
+from api.job_control import cancel, find, start_training
 from api.middleware.auth import require_admin
-from api.requests import as_sent, json_body, json_schema
-from api.schemas import errors
-from api.training_fields import Train, wanted_by
+from api.requests import as_sent, json_body
+from api.schemas import errors, json_request_body
+from api.training_fields import Train, request_of
+from jobs.control import status_of
 from jobs.store import Job
 
 router = APIRouter(prefix="/train", tags=["Training, first client family"])
@@ -55,14 +56,14 @@ class JobStopping(BaseModel):
     "",
     response_model=JobStarted,
     responses=errors(400, 403, 404),
-    openapi_extra=json_schema(Train),
+    openapi_extra=json_request_body(Train),
     dependencies=[Depends(require_admin)],
 )
 async def start(request: Request, gateway: GatewayDep) -> Any:
     """Train a new version of `model_id`'s name."""
     body = await json_body(request, Train)
     sent = await as_sent(request, body)
-    job = await submit(gateway, wanted_by(body), sent, body.model_id)
+    job = await start_training(gateway, request_of(body), sent, body.model_id)
     return {"status": "queued", "job_id": job.id, "model_id": body.model_id}
 
 
@@ -75,7 +76,7 @@ async def list_all(gateway: GatewayDep) -> Any:
 
 @router.get("/{job_id}", response_model=ShownJob, responses=errors(404))
 async def show(job_id: str, gateway: GatewayDep) -> Any:
-    """One training job, with its losses and figures so far."""
+    """One training job, with its losses and metrics so far."""
     job = await find(gateway, job_id, "training")
     return _head(job) | {
         "metrics": metrics_of(job),
@@ -91,7 +92,7 @@ async def show(job_id: str, gateway: GatewayDep) -> Any:
     dependencies=[Depends(require_admin)],
 )
 async def stop(job_id: str, gateway: GatewayDep) -> Any:
-    """Ask a training job to end; it is `stopped` when its process is gone."""
+    """Cancel a training job; it is `stopped` once its process has ended."""
     await find(gateway, job_id, "training")
     await cancel(gateway, job_id)
     return {"status": "stopping", "job_id": job_id, "message": f"Job {job_id} is being stopped."}
@@ -103,7 +104,7 @@ def _head(job: Job) -> dict[str, Any]:
 
 
 def metrics_of(job: Job) -> dict[str, Any]:
-    """The figures so far; `loss` and `accuracy` are always there, null while not known."""
+    """The metrics so far; `loss` and `accuracy` are always there, null while unknown."""
     return (
         {"loss": None, "accuracy": None}
         | job.metrics

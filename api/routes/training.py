@@ -1,4 +1,4 @@
-"""`/api/training`: training jobs as the second client family sees them."""
+"""`/api/training`: training jobs for the second client family."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from api import job_logs
 from api.dependencies import GatewayDep
-from api.job_control import PATIENCE, cancel, find, status_of, submit
+from api.job_control import PATIENCE, cancel, find, start_training
 from api.job_logs import JobLog
 from api.middleware.auth import require_admin
-from api.requests import as_sent, json_body, json_schema
-from api.schemas import errors
+from api.requests import as_sent, json_body
+from api.schemas import errors, json_request_body
 from api.training_fields import TrainingFields
 from errors import ModelNotFound
 from inference.device import device
+from jobs.control import status_of
 from jobs.dispatcher import slots
 from jobs.logs import read_last
 from jobs.store import Job
@@ -34,13 +35,7 @@ STATUSES = {
     "completed": "completed",
     "failed": "failed",
 }
-LISTED_LINES, SHOWN_LINES = 5, 200  # of the log, inside a task
-
-
-"""Fields that mean something in some modes only."""
-
-
-"""What the second family's form also sends, whatever is chosen in it. It has no effect here."""
+LISTED_LINES, SHOWN_LINES = 5, 200  # of a task's log: in the list of tasks, in one task
 
 
 class TaskStarted(BaseModel):
@@ -65,12 +60,12 @@ class Task(BaseModel):
     result_path: str | None = Field(description="the new version's folder")
     model_id: str | None = Field(description="the new version")
     metrics: dict[str, Any]
-    config: dict[str, Any] = Field(description="as sent; `resolved` is what was made of it")
+    config: dict[str, Any] = Field(description="as sent; `resolved`: as planned")
     logs: list[str] = Field(description="the last lines")
 
 
 class TrainingStatus(BaseModel):
-    """How busy the training is."""
+    """How many training jobs there are, and where they run."""
 
     pending: int
     running: int
@@ -79,7 +74,7 @@ class TrainingStatus(BaseModel):
     cancelled: int
     queue_length: int
     device: str
-    slots: int = Field(description="how many run at once")
+    slots: int = Field(description="how many run at the same time")
 
 
 def _route(path: str, mode: Mode, summary: str) -> None:
@@ -87,7 +82,7 @@ def _route(path: str, mode: Mode, summary: str) -> None:
         path,
         response_model=TaskStarted,
         responses=errors(400, 403, 404),
-        openapi_extra=json_schema(TrainingFields),
+        openapi_extra=json_request_body(TrainingFields),
         dependencies=[Depends(require_admin)],
         summary=summary,
         name=mode,
@@ -95,14 +90,14 @@ def _route(path: str, mode: Mode, summary: str) -> None:
     async def start(request: Request, gateway: GatewayDep) -> Any:
         fields = await json_body(request, TrainingFields, mode)
         sent = await as_sent(request, fields)
-        job = await submit(gateway, fields.request(mode), sent)
+        job = await start_training(gateway, fields.request(mode), sent)
         message = f"Training '{job.model_name}' is queued."
         return {"task_id": job.id, "status": "pending", "message": message}
 
 
 _route("/regular", "regular", "Train a model")
-_route("/incremental", "incremental", "Teach a model further classes")
-_route("/distillation", "distillation", "Train a small model with a large one as teacher")
+_route("/incremental", "incremental", "Add classes to a model")
+_route("/distillation", "distillation", "Train a small model with a large teacher")
 _route("/freeze-strategy", "freeze_strategy", "Train in stages: head, neck, backbone")
 
 
@@ -136,7 +131,7 @@ async def logs(request: Request, task_id: str, gateway: GatewayDep, follow: bool
     dependencies=[Depends(require_admin)],
 )
 async def stop(task_id: str, gateway: GatewayDep) -> Any:
-    """End a training job; answers when its process is gone."""
+    """Cancel a training job; answers when its process has ended."""
     await find(gateway, task_id, "training")
     job = await cancel(gateway, task_id, PATIENCE)
     ended = {
@@ -149,7 +144,7 @@ async def stop(task_id: str, gateway: GatewayDep) -> Any:
 
 @router.get("/status", response_model=TrainingStatus)
 async def status(gateway: GatewayDep) -> Any:
-    """How many training jobs there are, on what they run, how many wait."""
+    """How many training jobs there are, by status, and where they run."""
     counts = dict.fromkeys(STATUSES.values(), 0)
     listed = await asyncio.to_thread(gateway.jobs.counts)
     for (kind, status), count in listed.items():
@@ -190,5 +185,5 @@ def _result(gateway: Gateway, job: Job) -> str | None:
         return None
     try:
         return str(gateway.registry.get(job.model_id).path)
-    except ModelNotFound:  # deleted since
+    except ModelNotFound:  # it was deleted
         return None

@@ -1,6 +1,6 @@
-"""`/api/functions`: models as detector functions, as CVAT's server calls a Nuclio dashboard.
+"""`/api/functions`: models as CVAT's detector functions, in the form of a Nuclio dashboard.
 
-A pose model is two functions: its key points as one shape, and, with `.skeleton` after its name,
+A pose model has two functions: its key points as one shape, and, with `.skeleton` after its name,
 as a skeleton with named elements.
 """
 
@@ -15,9 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from api.dependencies import GatewayDep
 from api.predictions import AnnotateOptions, point_names, prelabel
-from api.requests import json_body, json_schema
+from api.requests import json_body
 from api.responses import JSON, unless_gone
-from api.schemas import RequestFields, Unit, errors
+from api.schemas import RequestFields, Unit, errors, json_request_body
 from errors import ModelNotFound, NoFileUploaded, ValidationFailed
 from formats.annotation_tools import TOOL_OF
 from formats.cvat import label_spec, to_cvat
@@ -31,7 +31,7 @@ SKELETON = ".skeleton"
 
 
 class Metadata(BaseModel):
-    name: str = Field(description="what the function is invoked by")
+    name: str = Field(description="the name by which the function is invoked")
     annotations: dict[str, str] = Field(description="`name`, `type`, `spec` (labels, as JSON text)")
 
 
@@ -45,7 +45,7 @@ class Status(BaseModel):
 
 
 class Function(BaseModel):
-    """What CVAT reads of a function."""
+    """A function as CVAT reads it."""
 
     metadata: Metadata
     spec: FunctionSpec
@@ -73,7 +73,7 @@ class Item(BaseModel):
 
 @router.get("/functions", response_model=dict[str, Function])
 async def functions(request: Request, gateway: GatewayDep) -> Any:
-    """The promoted models, and the active one, by the names that they are invoked by."""
+    """The promoted models and the active one, by the names of their functions."""
     found = {}
     for model in gateway.registry.list():
         if model.promoted or model.active:
@@ -93,20 +93,20 @@ async def function(name: str, request: Request, gateway: GatewayDep) -> Any:
     "/function_invocations",
     response_model=list[Item],
     responses=errors(400, 404, 413, 503, 504),
-    openapi_extra=json_schema(Invocation),
+    openapi_extra=json_request_body(Invocation),
 )
 async def invoke(
     request: Request,
     gateway: GatewayDep,
     x_nuclio_function_name: Annotated[str, Header(max_length=200)] = "",
 ) -> Response:
-    """What a model marks in a picture."""
+    """A model's annotations of an image."""
     if not x_nuclio_function_name:
         raise ValidationFailed("The header 'x-nuclio-function-name' must name a function.")
     model, skeletons = _find(gateway.registry, x_nuclio_function_name)
     asked = await json_body(request, Invocation)
     if not asked.image:
-        raise NoFileUploaded("Send the picture as 'image', base64 text.")
+        raise NoFileUploaded("Send the image as 'image', base64 text.")
     image = from_base64(asked.image, "image")
     tool = TOOL_OF[model.description.task]
     options = AnnotateOptions(tool=tool.value, confidence=asked.threshold)
@@ -129,7 +129,7 @@ def _functions(model: ModelVersion, request: Request) -> list[Function]:
 
 
 def _name(model: ModelVersion) -> str:
-    """Without a colon, which CVAT does not allow; a promoted model's name follows promotions."""
+    """A model's function name: CVAT refuses colons; a promoted one has the bare name."""
     return model.name if model.promoted else f"{model.name}.{model.version}"
 
 
@@ -153,10 +153,10 @@ def _function(model: ModelVersion, request: Request, skeletons: bool, name: str)
 
 
 def _find(registry: Registry, name: str) -> tuple[ModelVersion, bool]:
-    """The model that a function's name means, and whether it is to give skeletons.
+    """The model of a function, and whether the function answers skeletons.
 
     Raises:
-        ModelNotFound: There is none.
+        ModelNotFound: There is no such function.
     """
     plain = name.removesuffix(SKELETON)
     model = _registered(registry, plain)

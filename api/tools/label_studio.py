@@ -1,8 +1,8 @@
-"""`/label-studio`: what Label Studio asks of an ML backend (seen with 1.23.2).
+"""`/label-studio`: the protocol of Label Studio's ML backends (as of 1.23.2).
 
-Its deadlines: health 1 s, setup 3 s, an annotation's webhook 1 s, a training's 100 s, predict
-100 s for all the tasks that somebody has selected. Predictions that it is to ask for again carry
-a version that is not the one `setup` names.
+Its timeouts: health 1 s, setup 3 s, an annotation's webhook 1 s, a training's 100 s, predict 100 s
+for all selected tasks. Predictions that it should request again carry another version than the one
+that `setup` names.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from annotation.preannotation import Preannotation, Share, near
 from api.dependencies import GatewayDep
 from api.middleware.auth import is_admin, require_admin
 from api.predictions import AnnotateOptions, prelabel
-from api.requests import json_body, json_schema
+from api.requests import json_body
 from api.responses import JSON, unless_gone
-from api.schemas import errors
+from api.schemas import errors, json_request_body
 from api.tools.label_studio_project import (
     Extra,
     Incoming,
@@ -46,9 +46,9 @@ router = APIRouter(prefix="/label-studio", tags=["Annotation tools"])
 
 log = logging.getLogger("visionloop")
 
-AT_ONCE = 8  # pictures that are fetched and predicted side by side
-ENOUGH = 85.0  # seconds for all tasks of a request; those that are done by then are answered
-FAILED = "failed"  # the version of what could not be predicted, so that it is asked for again
+CONCURRENCY = 8  # images that are fetched and predicted at the same time
+TIMEOUT = 85.0  # seconds for all tasks of a request; those that are done by then are answered
+FAILED = "failed"  # the version of failed predictions, so that they are requested again
 
 
 class Health(BaseModel):
@@ -59,7 +59,7 @@ class Health(BaseModel):
 
 
 class Setup(BaseModel):
-    """What is asked when a project is connected, and often after that."""
+    """The request when a project is connected, and often after that."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -85,7 +85,7 @@ class Predict(BaseModel):
     tasks: list[dict[str, Any]] = Field(description="a list of tasks with their data")
     label_config: str | None = Field(None, description="the configuration's XML")
     project: str | None = Field(None, max_length=200, description="text")
-    model_version: str | None = Field(None, description="a model's id that goes first")
+    model_version: str | None = Field(None, description="a model's id that is preferred")
     params: dict[str, Any] | None = Field(None, description="an object; `context` is used")
 
 
@@ -107,10 +107,10 @@ class Predictions(BaseModel):
 
 
 class Taken(BaseModel):
-    """What came of an event."""
+    """How an event was handled."""
 
     message: str
-    dataset: str | None = Field(None, description="the data set that holds the annotations")
+    dataset: str | None = Field(None, description="the dataset of the annotations")
     job: str | None = Field(None, description="the training that was queued")
 
 
@@ -118,7 +118,7 @@ class Taken(BaseModel):
 @router.get("/", response_model=Health, include_in_schema=False)
 @router.get("/health", response_model=Health)
 async def health() -> Any:
-    """Whether this is here."""
+    """Health of the service."""
     return Health()
 
 
@@ -126,22 +126,22 @@ async def health() -> Any:
     "/setup",
     response_model=Version,
     responses=errors(400),
-    openapi_extra=json_schema(Setup),
+    openapi_extra=json_request_body(Setup),
 )
 async def setup(request: Request, gateway: GatewayDep) -> Any:
-    """Which models would predict for a project. Loads none."""
+    """The models that would predict for a project. Loads none."""
     body = await json_body(request, Setup)
     extra = Extra.read(body.extra_params)
     if not body.label_config:
-        return Version(model_version="", message="There is no labelling configuration yet.")
+        return Version(model_version="", message="The project has no labelling configuration yet.")
     config = parse_label_config(body.label_config)
     project = gateway.inbox.preannotation(config, extra.model)
     if source := project_source(body.project):
         options: dict[str, Any] = {"label_config": body.label_config}
-        if is_admin(request):  # they say what is trained, and under which name it is promoted
+        if is_admin(request):  # these options decide what is trained and promoted
             options |= extra.model_dump()
         await asyncio.to_thread(remember, gateway, source, options)
-    message = " ".join([_say(body.project, project), *extra.notes]).strip()
+    message = " ".join([_log_reasons(body.project, project), *extra.notes]).strip()
     if extra != Extra() and not is_admin(request):
         message = f"{message} The extra params are not kept: that needs the admin token.".strip()
     return Version(model_version=project.version, message=message)
@@ -158,17 +158,17 @@ async def versions(gateway: GatewayDep) -> Any:
     "/predict",
     response_model=Predictions,
     responses=errors(400, 503, 504),
-    openapi_extra=json_schema(Predict),
+    openapi_extra=json_request_body(Predict),
 )
 async def predict(request: Request, gateway: GatewayDep) -> Response:
-    """Pre-annotations of tasks; one result per task, whatever came of it."""
+    """Pre-annotations of tasks: one result per task, also of a failed one."""
     body = await json_body(request, Predict)
     if not body.label_config:
         raise ValidationFailed("'label_config' is required: the project's labelling interface.")
     config = parse_label_config(body.label_config)
     wanted = body.model_version or await _chosen(gateway, body.project)
     project = gateway.inbox.preannotation(config, wanted)
-    _say(body.project or "", project)
+    _log_reasons(body.project or "", project)
     return JSON(await unless_gone(request.receive, _predictions(gateway, project, body)))
 
 
@@ -178,12 +178,12 @@ async def predict(request: Request, gateway: GatewayDep) -> Response:
     response_model=Taken,
     responses=errors(400, 401, 403),
     dependencies=[Depends(require_admin)],
-    openapi_extra=json_schema(Incoming),
+    openapi_extra=json_request_body(Incoming),
 )
 async def webhook(request: Request, gateway: GatewayDep) -> Any:
-    """Finished annotations go into a data set of the project; START_TRAINING trains on it.
+    """Store finished annotations in the project's dataset; START_TRAINING trains on it.
 
-    As everything that changes what is trained it needs the admin token, where there is one.
+    It changes training data, so it needs the admin token, if there is one.
     """
     event = await json_body(request, Incoming)
     if event.action == "START_TRAINING":
@@ -199,9 +199,10 @@ async def webhook(request: Request, gateway: GatewayDep) -> Any:
     dependencies=[Depends(require_admin)],
 )
 async def pull_project(project: Annotated[int, Path(ge=1)], gateway: GatewayDep) -> Any:
-    """Take in what was annotated in a project before its webhook was connected.
+    """Import annotations from before the project's webhook was connected.
 
-    Needs `VISIONLOOP_LABEL_STUDIO_URL` and its token. What is here already stays as it is.
+    Needs `VISIONLOOP_LABEL_STUDIO_URL` and its token. Annotations that are stored already stay as
+    they are.
     """
     return await pull(gateway, project)
 
@@ -213,7 +214,8 @@ async def _chosen(gateway: Gateway, project: str | None) -> str | None:
     return dataset.options.get("model") if dataset else None
 
 
-def _say(name: str, project: Preannotation) -> str:
+def _log_reasons(name: str, project: Preannotation) -> str:
+    """Log why some labels are not predicted, and return it."""
     message = " ".join(project.reasons)
     if message:
         log.warning("Label Studio project %s: %s", name or "?", message)
@@ -225,7 +227,7 @@ async def _predictions(gateway: Gateway, project: Preannotation, body: Predict) 
     if not project.shares:
         empty = _empty(project.version, message)
         return {"results": [empty] * len(body.tasks)} | _head(project, message)
-    gate = asyncio.Semaphore(AT_ONCE)
+    gate = asyncio.Semaphore(CONCURRENCY)
     context = (body.params or {}).get("context") or {}
     drawn = context.get("result") if isinstance(context, dict) else None
     work = [
@@ -234,11 +236,11 @@ async def _predictions(gateway: Gateway, project: Preannotation, body: Predict) 
     ]
     try:
         if work:
-            await asyncio.wait(work, timeout=ENOUGH)
+            await asyncio.wait(work, timeout=TIMEOUT)
     finally:
         for unfinished in work:
             unfinished.cancel()
-    late = BackendTimeout(f"Not done within {ENOUGH:g} s: ask for it again.")
+    late = BackendTimeout(f"Not done within {TIMEOUT:g} s: request it again.")
     results: list[dict[str, Any] | VisionLoopError] = [
         done.result() if done.done() and not done.cancelled() else late for done in work
     ]
@@ -246,7 +248,7 @@ async def _predictions(gateway: Gateway, project: Preannotation, body: Predict) 
         if isinstance(fault, VisionLoopError):
             log.warning("Label Studio task %s: %s", task.get("id"), fault)
     faults = [result for result in results if isinstance(result, VisionLoopError)]
-    if faults and len(faults) == len(results):  # nothing that Label Studio should keep
+    if faults and len(faults) == len(results):  # Label Studio must not store any
         raise faults[0]
     rows = [
         _empty(FAILED, str(result)) if isinstance(result, VisionLoopError) else result
@@ -275,7 +277,7 @@ async def _guarded(
             return await _one(gateway, project, task, drawn)
         except VisionLoopError as error:
             return error
-        except Exception as error:  # that of one task is not that of the others
+        except Exception as error:  # one task's failure must not fail the others
             return our_fault(error, f"Label Studio task {task.get('id')}")
 
 
@@ -290,11 +292,11 @@ async def _one(
     regions: list[Region] = []
     notes = list(project.reasons)
     for share in project.shares:
-        found = await _seen(gateway, share, image, address)
+        found = await _prelabels(gateway, share, image, address)
         if drawn and share.kind != "choices":
             found = near(found, drawn)
         elif not drawn:
-            await _note(gateway, project, share, image, found)
+            await _store(gateway, project, share, image, found)
         written = await asyncio.to_thread(project.regions, share, found)
         regions += written
         if not written:
@@ -311,8 +313,8 @@ async def _one(
     }
 
 
-async def _seen(gateway: Gateway, share: Share, image: bytes, address: str) -> Annotations:
-    """What a model marks in a picture."""
+async def _prelabels(gateway: Gateway, share: Share, image: bytes, address: str) -> Annotations:
+    """A model's pre-labels of an image."""
     tool = TOOL_OF[share.task]
     options = AnnotateOptions(tool=tool.value, confidence=share.confidence)
     name = address[-200:] if address[:5] != "data:" else ""
@@ -320,11 +322,13 @@ async def _seen(gateway: Gateway, share: Share, image: bytes, address: str) -> A
     return found
 
 
-async def _note(
+async def _store(
     gateway: Gateway, project: Preannotation, share: Share, image: bytes, found: Annotations
 ) -> None:
-    """Keep what a person is shown, under the names that it trains under, to compare it with
-    what the person makes of it."""
+    """Store the pre-labels that a person is shown, to compare them with the person's annotation.
+
+    They are stored under the class names of the training.
+    """
     about, tool = share.model.description, TOOL_OF[share.task]
     names = training_names(project.config, about.names, about.keypoint_names or ())
     shown = names.apply(share.write(found))
@@ -335,7 +339,7 @@ async def _note(
 
 def _why_nothing(model: ModelVersion, found: Annotations) -> str:
     if not len(found):
-        return f"{model.id} sees nothing in it."
-    seen = Counter(thing.label for thing in found.objects)
-    listed = ", ".join(f"{count} × {name}" for name, count in seen.most_common(5))
-    return f"{model.id} sees {listed}, which no label stands for."
+        return f"{model.id} finds no object in the image."
+    counts = Counter(thing.label for thing in found.objects)
+    listed = ", ".join(f"{count} × {name}" for name, count in counts.most_common(5))
+    return f"{model.id} finds {listed}, which no label of the project maps to."

@@ -1,4 +1,4 @@
-"""Annotations of a Label Studio event as they go into the inbox: each with its task's images."""
+"""Annotations in a Label Studio event, read with their tasks for the inbox."""
 
 from __future__ import annotations
 
@@ -13,18 +13,24 @@ from formats.label_studio_images import TaskImage, images_of
 from formats.label_studio_marking import marking
 
 SKIPPED = "was_cancelled"
-SHOWN = 5  # annotations, or reasons, that a message tells about
-OF_AN_IMAGE = "choices about a whole image, which are no objects"
+SHOWN = 5  # annotations, or reasons, in a message
+OF_AN_IMAGE = "choices for a whole image, which are not objects"
 
 
 @dataclass(frozen=True)
 class ReadAnnotation:
-    """An annotation as it goes into the inbox.
+    """An annotation for the inbox.
 
     Attributes:
-        images: Of its task, each with its regions; none of a skipped one.
-        left_out: Why its images will not train.
-        passed: Reason → results that are not taken.
+        key: Its id.
+        images: The images of its task, each with its regions; none of a skipped annotation.
+        by: Who completed it.
+        task: The task's id.
+        rank: 1: ground truth; 0: any other.
+        stamp: When it was last changed.
+        skipped: The annotator skipped the task.
+        left_out: Why its images will not train; empty: they will.
+        passed: Reason → number of results that are ignored.
     """
 
     key: str
@@ -38,8 +44,8 @@ class ReadAnnotation:
     passed: Counter[str]
 
 
-def told(read: Sequence[ReadAnnotation]) -> str:
-    """What came of an event's annotations."""
+def summary(read: Sequence[ReadAnnotation]) -> str:
+    """A sentence on how an event's annotations were handled."""
     notes = [f"Annotation {one.key}: {one.left_out}" for one in read if one.left_out]
     more = [f"And {len(notes) - SHOWN} more."] if len(notes) > SHOWN else []
     skipped = sum(one.skipped for one in read)
@@ -56,7 +62,11 @@ def told(read: Sequence[ReadAnnotation]) -> str:
 def pairs_of(
     action: str, annotation: Any, task: Any
 ) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """The annotations of an event, each with its task: by the number it names, else by place."""
+    """The annotations of an event, each with its task: by the task's id, else by position.
+
+    Raises:
+        ValidationFailed: There is none, or a task is missing.
+    """
     annotations, tasks = many(annotation), many(task)
     by_id = {str(one["id"]): one for one in tasks if one.get("id") is not None}
     pairs = []
@@ -78,6 +88,11 @@ def pairs_of(
 def read_annotation(
     annotation: dict[str, Any], task: dict[str, Any], config: LabelConfig
 ) -> ReadAnnotation:
+    """An annotation and its task, read by the project's labelling configuration.
+
+    Raises:
+        ValidationFailed: A field is missing, or the task has no image.
+    """
     key, regions = text_id(annotation.get("id")), annotation.get("result")
     if not key or not isinstance(regions, list):
         raise ValidationFailed("An annotation needs its 'id' and its 'result', a list of regions.")
@@ -94,7 +109,7 @@ def read_annotation(
         try:
             images = images_of(task["data"], regions, config.images, skipped=passed)
             for image in images:
-                _mark(image, config, passed)
+                _count_ignored(image, config, passed)
         except ValidationFailed as error:
             left_out = error.message
             images = images or first
@@ -111,11 +126,11 @@ def read_annotation(
     )
 
 
-def _mark(image: TaskImage, config: LabelConfig, passed: Counter[str]) -> None:
-    """Count what of an image's regions is not taken.
+def _count_ignored(image: TaskImage, config: LabelConfig, passed: Counter[str]) -> None:
+    """Count the regions of an image that are ignored, by reason.
 
     Raises:
-        ValidationFailed: One of them cannot be held.
+        ValidationFailed: One of them cannot be stored.
     """
     marked = marking(image.regions, skipped=passed)
     if any(control.kind != "choices" for control in config.controls):
@@ -124,9 +139,11 @@ def _mark(image: TaskImage, config: LabelConfig, passed: Counter[str]) -> None:
 
 
 def many(value: Any) -> list[dict[str, Any]]:
+    """The objects in a value that is one, or a list of them."""
     rows = value if isinstance(value, list) else [value]
     return [row for row in rows if isinstance(row, dict)]
 
 
 def text_id(value: Any) -> str:
+    """An id as text; empty where there is none."""
     return "" if value is None else str(value)

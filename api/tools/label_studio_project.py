@@ -1,4 +1,4 @@
-"""What a Label Studio project sends: annotations for its data set, and the wish to train on it."""
+"""A Label Studio project's events: annotations for its dataset, and trainings on it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,16 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from annotation.store import EXTRA_IMAGE, AnnotatedDataset
-from api.job_control import submit
+from api.job_control import start_training
 from api.middleware.errors import check
 from api.schemas import RequestFields
-from api.tools.label_studio_annotations import ReadAnnotation, many, pairs_of, read_annotation, told
+from api.tools.label_studio_annotations import (
+    ReadAnnotation,
+    many,
+    pairs_of,
+    read_annotation,
+    summary,
+)
 from errors import ValidationFailed
 from formats.label_studio_config import parse_label_config
 from jobs.store import Job
@@ -30,14 +36,14 @@ from training.planning.recipe import Promote, TrainingRequest
 log = logging.getLogger("visionloop")
 
 SOURCE = "label_studio:"
-LOOK = 20.0  # seconds for pictures that are still on their way when a training is asked for
+FETCH_PATIENCE = 20.0  # seconds for images that are being fetched when a training is requested
 
 CREATED = frozenset({"ANNOTATION_CREATED", "ANNOTATIONS_CREATED", "ANNOTATION_UPDATED"})
 DELETED = frozenset({"ANNOTATION_DELETED", "ANNOTATIONS_DELETED"})
 
 
 class Extra(RequestFields):
-    """The connection's extra parameters: what a project wants of us."""
+    """The extra parameters of a project's connection."""
 
     unknown = "note"
 
@@ -49,21 +55,21 @@ class Extra(RequestFields):
     patience: int = Field(15, ge=0, le=10_000, description="a whole number from 0 (15)")
     promote: Promote = Field("never", description="never or auto")
     old_data_path: str | None = Field(
-        None, max_length=4096, description="a data.yaml, class folder or data set's id"
+        None, max_length=4096, description="a data.yaml, class folder or dataset's id"
     )
 
     @classmethod
     def read(cls, given: Any) -> Extra:
-        """From an object, or from the text that Label Studio's form makes of one.
+        """The parameters in an object, or in the text that Label Studio's form makes of one.
 
         Raises:
-            ValidationFailed: It is neither, or a value is not legal.
+            ValidationFailed: It is neither, or a value is invalid.
         """
         if isinstance(given, str) and given.strip():
             try:
                 given = json.loads(given)
             except ValueError:
-                raise ValidationFailed("'extra_params' is no JSON object.") from None
+                raise ValidationFailed("'extra_params' must be a JSON object.") from None
         if given and not isinstance(given, dict):
             raise ValidationFailed("'extra_params' must be a JSON object.")
         return check(cls, given or {})
@@ -83,9 +89,9 @@ class Incoming(BaseModel):
 
 
 def project_source(project: str | dict[str, Any] | None) -> str:
-    """Where a data set comes from: the project's number and the second it was made.
+    """The `source` of a project's dataset: the project's id and the second of its creation.
 
-    Empty where that is not known.
+    Empty where the project is unknown.
     """
     if isinstance(project, dict):
         made = str(project.get("created_at") or "")
@@ -98,7 +104,7 @@ def project_source(project: str | dict[str, Any] | None) -> str:
 
 
 def remember(gateway: Gateway, source: str, options: dict[str, Any]) -> None:
-    """Keep what a connection asks for; most times it is known already."""
+    """Store the options of a project's connection, if they are new."""
     dataset = gateway.inbox.store.find(source)
     if dataset is None or any(dataset.options.get(k) != v for k, v in options.items()):
         name = (
@@ -110,10 +116,10 @@ def remember(gateway: Gateway, source: str, options: dict[str, Any]) -> None:
 
 
 async def take(gateway: Gateway, event: Incoming) -> dict[str, Any]:
-    """Note what an event says; the pictures are fetched after the answer.
+    """Store an event's changes; images are fetched after the answer.
 
     Raises:
-        ValidationFailed: It has not the form of Label Studio's events.
+        ValidationFailed: It does not have the form of Label Studio's events.
     """
     source = project_source(event.project)
     if not source:
@@ -129,8 +135,9 @@ async def take(gateway: Gateway, event: Incoming) -> dict[str, Any]:
 
 
 async def pull(gateway: Gateway, number: int) -> dict[str, Any]:
-    """Take in what a project's people had finished before its webhook led here, or while it did
-    not; what is here already stays as it is.
+    """Import a project's finished annotations, such as those from before its webhook.
+
+    Annotations that are stored already stay as they are.
 
     Raises:
         Forbidden: Label Studio's address is not set.
@@ -164,9 +171,9 @@ def _take(gateway: Gateway, event: Incoming, source: str) -> tuple[str, Annotate
         dataset = _project(gateway, event, source)
         config = parse_label_config(str(dataset.options.get("label_config") or ""))
         read = [read_annotation(annotation, task, config) for annotation, task in pairs]
-        for one in read:  # none of them before all are understood
+        for one in read:  # after all were read without an error
             _receive(gateway, dataset, one)
-        return told(read), dataset
+        return summary(read), dataset
     if dataset is None:
         return f"{event.action} needs nothing here.", None
     if event.action in DELETED:
@@ -181,7 +188,7 @@ def _take(gateway: Gateway, event: Incoming, source: str) -> tuple[str, Annotate
 
 
 def _project(gateway: Gateway, event: Incoming, source: str) -> AnnotatedDataset:
-    """The data set of an event's project, with its title and configuration as they are now."""
+    """The dataset of an event's project, with the project's present title and configuration."""
     project = event.project or {}
     title = str(project.get("title") or f"Label Studio project {project.get('id')}")
     options = {}
@@ -191,7 +198,7 @@ def _project(gateway: Gateway, event: Incoming, source: str) -> AnnotatedDataset
 
 
 def _receive(gateway: Gateway, dataset: AnnotatedDataset, one: ReadAnnotation) -> None:
-    """The first image's row has the annotation's key; those of others follow it."""
+    """Store an annotation: the first image's row under its key, further ones under longer keys."""
     store = gateway.inbox.store
     if one.skipped:
         store.remove(dataset.id, keys=[one.key])
@@ -224,22 +231,22 @@ async def train(gateway: Gateway, event: Incoming) -> dict[str, Any]:
             "its payload and, where a token is needed, carry it as a header."
         )
     try:
-        async with asyncio.timeout(LOOK):
+        async with asyncio.timeout(FETCH_PATIENCE):
             await gateway.inbox.bring(dataset.id, again=True)
     except TimeoutError:
-        log.warning("Data set %s: some pictures are still on their way.", dataset.id)
+        log.warning("Dataset %s: some images are still being fetched.", dataset.id)
     card = await gateway.inbox.build(dataset)
     if waiting := await asyncio.to_thread(_queued, gateway, dataset):
-        return _taken("A training of this project waits already.", dataset, waiting)
+        return _taken("A training of this project is queued already.", dataset, waiting)
     base = gateway.inbox.base(dataset, card["task"])
     wanted, message = training_request(dataset, card["task"], base)
     sent = {"source": dataset.source, "dataset": dataset.id, "message": message}
-    job = await submit(gateway, wanted, sent, base.id if base else None)
+    job = await start_training(gateway, wanted, sent, base.id if base else None)
     log.info("Label Studio: job %s. %s", job.id, message)
     if left := card["waiting"]:
         message += (
-            f" {left} annotations are not in it, because their pictures could not be fetched or "
-            f"regions of them cannot be held: GET /api/datasets/{dataset.id}/waiting."
+            f" {left} annotations are not in it, because their images could not be fetched or "
+            f"some of their regions cannot be stored: GET /api/datasets/{dataset.id}/waiting."
         )
     return _taken(message, dataset, job)
 
@@ -247,7 +254,7 @@ async def train(gateway: Gateway, event: Incoming) -> dict[str, Any]:
 def training_request(
     dataset: AnnotatedDataset, task: Task, base: ModelVersion | None
 ) -> tuple[TrainingRequest, str]:
-    """How a project is trained, and a sentence about it."""
+    """The training of a project, and a sentence about it."""
     extra = check(Extra, {k: v for k, v in dataset.options.items() if k in Extra.model_fields})
     common: dict[str, Any] = {
         "task": task,
@@ -263,7 +270,7 @@ def training_request(
         common["name"] = common["name"] or suggest_name(dataset.name)
         return (
             TrainingRequest(mode="regular", model="n", **common),
-            f"Regular training: no {task} model is active or promoted that could learn on.",
+            f"Regular training: no {task} model is active or promoted to continue from.",
         )
     if base.description.family != "yolo":
         return (
@@ -274,7 +281,7 @@ def training_request(
     options = IncrementalOptions(old_data=extra.old_data_path)
     return (
         TrainingRequest(mode="incremental", base_model=base.id, incremental=options, **common),
-        f"Incremental training: {base.id} learns on.",
+        f"Incremental training from {base.id}.",
     )
 
 
@@ -298,10 +305,10 @@ def _ids(value: Any) -> list[str]:
 
 
 def address_of(task: dict[str, Any], key: str) -> str:
-    """Where a task's picture lies.
+    """The URL of a task's image.
 
     Raises:
-        ValidationFailed: The task's data does not say.
+        ValidationFailed: The task's data has none.
     """
     data = task.get("data")
     address: Any = data
@@ -310,7 +317,7 @@ def address_of(task: dict[str, Any], key: str) -> str:
     if not isinstance(address, str) or not address:
         has = ", ".join(map(str, data)) if isinstance(data, dict) else "nothing"
         raise ValidationFailed(
-            f"Task {task.get('id')} has no picture: its data needs '{key[:60]}', as the "
+            f"Task {task.get('id')} has no image: its data needs '{key[:60]}', as the "
             f"configuration says; it has {has[:200]}."
         )
     return address.strip()

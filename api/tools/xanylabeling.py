@@ -1,4 +1,4 @@
-"""`/v1`: what X-AnyLabeling asks of a remote server (seen with the client 4.2.1)."""
+"""`/v1`: the protocol of X-AnyLabeling's remote server (as of client 4.2.1)."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from api.dependencies import GatewayDep
 from api.predictions import AnnotateOptions, prelabel
-from api.requests import json_body, json_schema
+from api.requests import json_body
 from api.responses import JSON, unless_gone
-from api.schemas import RequestFields, Unit, errors
+from api.schemas import RequestFields, Unit, errors, json_request_body
 from errors import NoFileUploaded
 from formats.annotation_tools import TOOL_OF
 from formats.annotations import Annotations
@@ -35,7 +35,7 @@ SHAPES: dict[Task, list[str]] = {
 
 class Healthy(BaseModel):
     status: str = Field(examples=["healthy"])
-    models_loaded: int = Field(description="models that can be asked for")
+    models_loaded: int = Field(description="models that can be selected")
     timestamp: str
 
 
@@ -45,7 +45,7 @@ class Widget(BaseModel):
 
 
 class Listed(BaseModel):
-    """A model as the client shows it, with the widgets that it offers for it."""
+    """A model as the client shows it, with its widgets."""
 
     display_name: str
     widgets: list[Widget]
@@ -66,7 +66,7 @@ class Info(BaseModel):
 
 
 class Params(RequestFields):
-    """What the client's widgets say; its other parameters have no meaning here."""
+    """Values of the client's widgets; its other parameters have no meaning here."""
 
     unknown = "pass"
 
@@ -96,7 +96,7 @@ class Answer(BaseModel):
 
 @router.get("/health", response_model=Healthy)
 async def health(gateway: GatewayDep) -> Any:
-    """Whether this is here. Needs no token."""
+    """Health of the service. Needs no token."""
     stamp = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return Healthy(status="healthy", models_loaded=len(_offered(gateway)), timestamp=stamp)
 
@@ -118,13 +118,13 @@ async def info(model_id: str, gateway: GatewayDep) -> Any:
     "/v1/predict",
     response_model=Answer,
     responses=errors(400, 404, 413, 503, 504),
-    openapi_extra=json_schema(Asked),
+    openapi_extra=json_request_body(Asked),
 )
 async def predict(request: Request, gateway: GatewayDep) -> Response:
-    """Shapes of one picture."""
+    """Shapes for one image."""
     asked = await json_body(request, Asked)
     if not asked.image:
-        raise NoFileUploaded("Send the picture as 'image'.")
+        raise NoFileUploaded("Send the image as 'image'.")
     model = gateway.registry.resolve(asked.model)
     options = AnnotateOptions(
         tool=TOOL_OF[model.description.task].value,

@@ -6,7 +6,6 @@ import io
 import json
 import os
 import signal
-import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +17,7 @@ import psutil
 import pytest
 
 from synthetic.scenes import draw_scene
-from tests.support.patience import PATIENCE
+from tests.support.patience import PATIENCE, wait_until
 from tests.support.seeds import rng
 from tests.support.serving import Server
 
@@ -45,13 +44,13 @@ def client(running: tuple[Server, Path]) -> Iterator[httpx.Client]:
 
 
 def ended(client: httpx.Client, job_id: str) -> dict[str, Any]:
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
+    """The job once it is final."""
+
+    def final() -> dict[str, Any] | None:
         job: dict[str, Any] = client.get(f"/jobs/{job_id}").json()
-        if job["status"] in ("completed", "failed", "stopped"):
-            return job
-        time.sleep(0.1)
-    raise AssertionError(f"job {job_id} does not end: {job}")
+        return job if job["status"] in ("completed", "failed", "stopped") else None
+
+    return dict(wait_until(final, 0.1))
 
 
 def worker(server: Server, job_id: str) -> psutil.Process:
@@ -82,10 +81,7 @@ def test_a_folder_is_annotated_though_its_worker_is_killed(
     assert started.status_code == 202, started.text
     job_id, dataset = started.json()["job_id"], started.json()["dataset_id"]
     assert client.get(f"/api/datasets/{dataset}").status_code == 404  # not yet
-    deadline = time.monotonic() + PATIENCE
-    while client.get(f"/jobs/{job_id}").json()["progress"] < 10:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until(lambda: client.get(f"/jobs/{job_id}").json()["progress"] >= 10, 0.02)
     os.kill(worker(server, job_id).pid, signal.SIGKILL)
     job = ended(client, job_id)
     log = "\n".join(client.get(f"/jobs/{job_id}/logs").json()["logs"])
@@ -169,14 +165,12 @@ def test_kept_traffic_waits_in_the_queue(client: httpx.Client, scenes: list[byte
     options = {"model_id": DETECTOR, "confidence": "0.01"}
     answer = client.post("/infer", data=options, files={"image": NEW})
     assert answer.json()["predictions"], answer.text
-    deadline = time.monotonic() + PATIENCE
-    while True:
+
+    def from_traffic() -> list[dict[str, Any]]:
         found = client.get("/api/annotation/queue", params={"limit": 500}).json()
-        if live := [entry for entry in found["queue"] if entry["source"] == "live"]:
-            break
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    (entry,) = live
+        return [entry for entry in found["queue"] if entry["source"] == "live"]
+
+    (entry,) = wait_until(from_traffic, 0.1)
     assert entry["dataset_id"] is None
     assert client.get(entry["url"]).content == NEW
     hidden = client.get("/api/annotation/queue", params={"limit": 500, "kept": False}).json()

@@ -9,7 +9,7 @@ import pytest
 from tests.support.correction_app import (
     BOX,
     NAMES,
-    Content,
+    Files,
     coco,
     correct,
     drawn,
@@ -20,16 +20,6 @@ from tests.support.correction_app import (
     upload,
 )
 from tests.support.training_app import Service
-
-Files = dict[str, Content]
-
-FRAMES = {"train/frame_1.png": 0, "train/frame_2.png": 1, "val/frame_3.png": 2}
-BEFORE = {"frame_1.png": ["car"], "frame_2.png": ["person"], "frame_3.png": ["dog"]}
-
-
-@pytest.fixture
-def frames(service: Service) -> str:
-    return upload(service, street(FRAMES))
 
 
 def crowd(count: int = 10) -> dict[str, int]:

@@ -8,8 +8,9 @@ import pytest
 
 from formats.annotations import FORMATS
 from tests.support.correction_app import (
+    BEFORE,
     BOX,
-    Content,
+    Files,
     coco,
     correct,
     cvat,
@@ -22,17 +23,6 @@ from tests.support.correction_app import (
     voc,
 )
 from tests.support.training_app import Service
-
-Files = dict[str, Content]
-
-FRAMES = {"train/frame_1.png": 0, "train/frame_2.png": 1, "val/frame_3.png": 2}
-BEFORE = {"frame_1.png": ["car"], "frame_2.png": ["person"], "frame_3.png": ["dog"]}
-
-
-@pytest.fixture
-def frames(service: Service) -> str:
-    return upload(service, street(FRAMES))
-
 
 SECOND = {"frame_1.png": 11, "frame_2.png": 12, "frame_4.png": 14}
 STEMS = {name: name[:-4] for name in SECOND}

@@ -8,8 +8,10 @@ import pytest
 
 from annotation.history import exported
 from tests.support.correction_app import (
+    BEFORE,
     BOX,
-    Content,
+    FRAMES,
+    Files,
     coco,
     correct,
     cvat,
@@ -24,10 +26,6 @@ from tests.support.correction_app import (
 )
 from tests.support.training_app import Service
 
-Files = dict[str, Content]
-
-FRAMES = {"train/frame_1.png": 0, "train/frame_2.png": 1, "val/frame_3.png": 2}
-BEFORE = {"frame_1.png": ["car"], "frame_2.png": ["person"], "frame_3.png": ["dog"]}
 IMAGES: Files = {f"images/frame_{i + 1}.png": drawn(i) for i in range(3)}
 VIA = {"_via_settings": {}, "_via_img_metadata": {"frame_1.png12": {
     "filename": "frame_1.png", "size": 12, "regions": []}}}  # fmt: skip
@@ -41,11 +39,6 @@ SKIPPED = task("frame_1.png") | {"annotations": [{"id": 1, "was_cancelled": True
 CHOSEN = {"id": 5, "data": {"image": "frame_1.png"}, "annotations": [{"id": 1, "result": [
     {"id": "c", "type": "choices", "value": {"choices": ["night"]}}]}]}  # fmt: skip
 PREDICTED = {"data": {"image": "frame_2.png"}, "predictions": [{"result": []}], "annotations": []}
-
-
-@pytest.fixture
-def frames(service: Service) -> str:
-    return upload(service, street(FRAMES))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from api.openapi import document as document_of
-from api.training_fields import OWN
+from api.training_fields import FIELDS_OF_MODE
 from tests.support.training_app import Service
 
 HOSTILE = {
@@ -125,7 +125,7 @@ def test_no_text_of_a_body_breaks_a_route(service: Service, kind: str) -> None:
             )
             sound(answer, f"{method} {path} {name}")
             mode = path.rpartition("/")[2].replace("-", "_")
-            others = set().union(*OWN.values()) - OWN.get(mode, set())
+            others = set().union(*FIELDS_OF_MODE.values()) - FIELDS_OF_MODE.get(mode, set())
             passed = path.startswith("/api/training/") and name in others
             if name in PATHS and not passed and answer.status_code < 400:
                 pytest.fail(f"{method} {path} took {kind} for {name}: {answer.text[:200]}")

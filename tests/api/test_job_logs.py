@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 import pytest
 
-from api import job_logs
+from api.job_logs import events
 from jobs.logs import LogWriter
-from tests.support.patience import PATIENCE
+from tests.support.patience import PATIENCE, until
 from tests.support.training_app import Service
 
 
-async def collect(service: Service, job_id: str, offset: int = 0) -> str:
-    text = ""
-    async for piece in job_logs.events(service.gateway, job_id, offset, lambda job: job.status):
-        text += piece
-    return text
+class Follower:
+    """Reads a job's log as server-sent events."""
+
+    def __init__(self, service: Service, job_id: str, offset: int = 0) -> None:
+        self.text = ""
+        self._events = events(
+            service.gateway, job_id, offset, lambda job: job.status, heartbeat=0.0, poll=0.02
+        )
+
+    def has(self, text: str) -> bool:
+        return text in self.text
+
+    async def read(self) -> str:
+        async for piece in self._events:
+            self.text += piece
+        return self.text
 
 
 def test_logs_are_listed_with_their_times(service: Service) -> None:
@@ -28,20 +40,17 @@ def test_logs_are_listed_with_their_times(service: Service) -> None:
         assert last.endswith("] Epoch 1/50")
 
 
-def test_followed_logs_come_whole_and_end_with_the_job(
-    service: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(job_logs, "HEARTBEAT", 0.0)
-    monkeypatch.setattr(job_logs, "LOOK", 0.02)
+def test_followed_logs_come_whole_and_end_with_the_job(service: Service) -> None:
     job = service.start()
     writer = LogWriter(service.jobs.log(job.id))
 
     async def story() -> str:
-        following = asyncio.create_task(collect(service, job.id))
+        follower = Follower(service, job.id)
+        following = asyncio.create_task(follower.read())
         for number in range(20):
-            await asyncio.sleep(0.01)
             writer.say(f"line {number}")
-        await asyncio.sleep(0.1)
+            await until(partial(follower.has, f"line {number}\n"))
+        await until(lambda: follower.text.endswith(": heartbeat\n\n"))
         assert not following.done()
         writer.say("the last word")
         service.jobs.finish(job.id, "failed", "It broke.")
@@ -51,10 +60,10 @@ def test_followed_logs_come_whole_and_end_with_the_job(
     lines = [line.partition("] ")[2] for line in text.splitlines() if line.startswith("data: [")]
     assert lines[1:] == [f"line {number}" for number in range(20)] + ["the last word"]
     assert text.endswith('event: end\ndata: {"status": "failed"}\n\n')
-    assert ": still there\n\n" in text
+    assert ": heartbeat\n\n" in text
     ids = [int(line[4:]) for line in text.splitlines() if line.startswith("id: ")]
     assert ids[-1] == writer.path.stat().st_size
-    assert asyncio.run(collect(service, job.id, ids[-2])).count("data: [") == 1
+    assert asyncio.run(Follower(service, job.id, ids[-2]).read()).count("data: [") == 1
 
 
 def test_a_follower_that_has_everything_is_told_not_to_come_again(service: Service) -> None:
@@ -75,8 +84,9 @@ def test_a_stream_ends_when_the_server_does(service: Service) -> None:
     job = service.start()
 
     async def story() -> str:
-        following = asyncio.create_task(collect(service, job.id))
-        await asyncio.sleep(0.1)
+        follower = Follower(service, job.id)
+        following = asyncio.create_task(follower.read())
+        await until(lambda: "data: [" in follower.text)
         service.gateway.shutdown.set()
         return await asyncio.wait_for(following, PATIENCE)
 

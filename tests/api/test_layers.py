@@ -23,7 +23,7 @@ from api.middleware.limits import BodyLimit
 from api.middleware.metrics import UNMATCHED
 from errors import BackendUnavailable, ModelNotFound, VisionLoopError
 from settings import Settings
-from tests.support.patience import PATIENCE
+from tests.support.patience import PATIENCE, until
 
 Call = Callable[..., httpx.Response]
 
@@ -88,7 +88,7 @@ def test_our_own_fault_has_an_id_that_stands_in_the_log(
 @pytest.mark.parametrize(
     ("foreign", "status", "code", "message"),
     [
-        (PlainTextResponse("Not Found", 404), 404, "NOT_FOUND", "There is no '/x' here."),
+        (PlainTextResponse("Not Found", 404), 404, "NOT_FOUND", "There is no '/x'."),
         (
             PlainTextResponse("", 405, {"Allow": "GET"}),
             405,
@@ -315,7 +315,7 @@ def test_bodies_that_would_take_too_much_memory_together_are_refused() -> None:
 
     async def run() -> None:
         held = [asyncio.create_task(upload("/held")) for _ in range(2)]
-        await asyncio.sleep(0.01)
+        await until(lambda: app.held == 160)
         refused, *_ = await upload("/infer")
         assert refused["status"] == 503
         assert b"retry-after" in dict(refused["headers"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from models_store.registry import Registry
 from models_store.store import ModelStore
 from monitoring.kept_images import KeptImages
 from settings import Settings
-from tests.support.patience import PATIENCE
+from tests.support.patience import PATIENCE, wait_until
 from tests.support.serving import Server
 from tests.support.small_models import make_model
 
@@ -72,13 +71,12 @@ def put(client: httpx.Client, **choice: Any) -> httpx.Response:
 
 def settled(client: httpx.Client, seen: int) -> dict[str, Any]:
     """The shadow once so many copies are through."""
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
+
+    def through() -> dict[str, Any] | None:
         found = shadow(client)
-        if found["run"] + found["dropped"] + found["failed"] >= seen:
-            return found
-        time.sleep(0.1)
-    raise AssertionError(f"{found}")
+        return found if found["run"] + found["dropped"] + found["failed"] >= seen else None
+
+    return dict(wait_until(through, 0.1))
 
 
 def samples(client: httpx.Client, family: str) -> dict[tuple[str, ...], float]:
@@ -206,12 +204,13 @@ def low_confidence_pictures_are_kept_once(
     image = picture(200, 200, 77)
     for _ in range(3):
         infer(client, image, model_id="used", draw_boxes="true")
-    kept = KeptImages(Settings(home=live_server.home / "home"))
-    deadline = time.monotonic() + PATIENCE
-    while not any(kept.open(found.id) == image for found in kept.list(ids["used"])):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+
+    def stored() -> KeptImages | None:
         kept = KeptImages(Settings(home=live_server.home / "home"))
+        there = any(kept.open(found.id) == image for found in kept.list(ids["used"]))
+        return kept if there else None
+
+    kept = wait_until(stored, 0.1)
     found = next(found for found in kept.list() if kept.open(found.id) == image)
     assert sum(kept.open(other.id) == image for other in kept.list()) == 1
     assert found.answer["predictions"]

@@ -6,7 +6,6 @@ The models are the starter classifier, and copies of it that are blind to a clas
 from __future__ import annotations
 
 import re
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -53,10 +52,8 @@ class Stage:
         return answer.json()
 
     def finished(self, job_id: str) -> dict[str, Any]:
-        deadline = time.monotonic() + PATIENCE
-        while (job := self.ask("GET", f"/jobs/{job_id}"))["finished_at"] is None:
-            assert time.monotonic() < deadline, job
-            time.sleep(0.2)
+        wait_until(lambda: self.ask("GET", f"/jobs/{job_id}")["finished_at"] is not None, 0.2)
+        job = self.ask("GET", f"/jobs/{job_id}")
         logs = self.ask("GET", f"/jobs/{job_id}/logs")["logs"]
         assert job["status"] == "completed", (job["error"], logs)
         return dict(job)

@@ -10,8 +10,9 @@ import pytest
 
 from annotation.history import exported, newest
 from tests.support.correction_app import (
+    FRAMES,
     NAMES,
-    Content,
+    Files,
     coco,
     correct,
     drawn,
@@ -26,17 +27,10 @@ from tests.support.correction_app import (
 )
 from tests.support.training_app import Service
 
-Files = dict[str, Content]
 Box = tuple[float, ...]
 
-FRAMES = {"train/frame_1.png": 0, "train/frame_2.png": 1, "val/frame_3.png": 2}
 CLASSES: Files = {"classes.txt": "car\nperson\ndog\n"}
 CORNERS = [(8, 6, 20, 20), (20, 10, 50, 40), (30, 20, 60, 44), (10, 20, 60, 40)]
-
-
-@pytest.fixture
-def frames(service: Service) -> str:
-    return upload(service, street(FRAMES))
 
 
 def document(name: str = "frame_2.png", box: Box = (8, 8, 20, 20), **more: Any) -> dict[str, Any]:

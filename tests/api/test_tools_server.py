@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import json
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from database import Database
 from models_store.registry import Registry
 from models_store.store import ModelStore
 from settings import Settings
-from tests.support.patience import PATIENCE
+from tests.support.patience import PATIENCE, wait_until
 from tests.support.serving import Server
 from tests.support.small_models import make_model
 
@@ -110,14 +109,14 @@ def annotation(number: int, label: str, **more: Any) -> dict[str, Any]:
 
 def until(client: httpx.Client, objects: int) -> dict[str, Any]:
     """The project's data set once it holds so many objects."""
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
-        listed = client.get("/api/datasets").json()["datasets"]
-        for card in listed:
+
+    def found() -> Any:
+        for card in client.get("/api/datasets").json()["datasets"]:
             if sum(split["objects"] for split in card["splits"].values()) == objects:
-                return dict(card)
-        time.sleep(0.3)
-    raise AssertionError(f"{objects} objects did not arrive: {listed}")
+                return card
+        return None
+
+    return dict(wait_until(found, 0.3))
 
 
 # --- Label Studio

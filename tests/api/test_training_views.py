@@ -8,7 +8,6 @@ from sqlalchemy import update
 from api.app import create_app, with_middleware
 from api.routes.metrics import gauges
 from jobs.artifacts import note_best
-from jobs.finalizer import dispatcher_lock
 from jobs.store import Job
 from settings import Settings
 from tests.support.training_app import FORM, TASK, UNKNOWN, Service
@@ -147,30 +146,6 @@ def test_a_job_whose_process_is_gone_is_not_called_running(service: Service) -> 
     assert service.get(f"/api/training/tasks/{job.id}")["status"] == "pending"
     answer = service.post(f"/api/training/tasks/{job.id}/cancel")
     assert answer.json()["status"] == "cancelled"
-
-
-def test_while_the_trainer_lives_it_alone_ends_a_job(
-    service: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("api.routes.jobs.PATIENCE", 0.5)
-    monkeypatch.setattr("api.job_control.ORPHANED", 0.0)
-    job = service.start()
-    service.jobs.start(job.id, 2**22 + 1, 1.0)
-    with dispatcher_lock(service.gateway.settings):
-        assert service.post(f"/jobs/{job.id}/cancel").json()["status"] == "stopping"
-    assert service.post(f"/jobs/{job.id}/cancel").json()["status"] == "stopped"
-    assert "Stopped on request." in service.jobs.log(job.id).read_text()
-
-
-def test_a_cancelled_job_that_had_published_is_completed(
-    service: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("api.job_control.ORPHANED", 0.0)
-    monkeypatch.setattr("api.job_control.published_in", lambda _: lambda job_id: "shapes:1")
-    job = service.start()
-    service.jobs.start(job.id, 2**22 + 1, 1.0)
-    answer = service.post(f"/jobs/{job.id}/cancel").json()
-    assert (answer["status"], answer["model_id"]) == ("completed", "shapes:1")
 
 
 @pytest.mark.parametrize("epochs", [0, 4])

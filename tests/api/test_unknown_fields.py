@@ -11,8 +11,8 @@ from pydantic import BaseModel
 
 from api import schemas
 from api.middleware.errors import check
-from api.native import Annotate, Predict, _know
-from api.training_fields import OLD_FORM, TrainingFields
+from api.native import Annotate, Predict, check_names
+from api.training_fields import IGNORED_FIELDS, TrainingFields
 from errors import ValidationFailed
 from field_names import meant, unknown_sentence
 from tests.support.training_app import FORM, Service
@@ -41,7 +41,7 @@ KNOWN = ["image", "image_url", "model_id", "draw_boxes", "confidence", "iou", "m
         ("max_dets", "max_det"),
     ],
 )
-def test_aliases_and_slips_mean_a_known_field(name: str, known: str) -> None:
+def test_aliases_and_slips_mean_acheck_namesn_field(name: str, known: str) -> None:
     assert meant(name, KNOWN) == known
     assert f"did you mean {known!r}" in unknown_sentence(name, KNOWN)
 
@@ -50,11 +50,11 @@ def test_aliases_and_slips_mean_a_known_field(name: str, known: str) -> None:
     "name",
     ["user_id", "session", "image_id", "imgsz", "size", "x", "", "csrf_token", "device", "注", "_"],
 )
-def test_what_means_nothing_known_means_nothing(name: str) -> None:
+def test_what_means_nothingcheck_namesn_means_nothing(name: str) -> None:
     assert meant(name, KNOWN) is None
 
 
-def test_what_a_call_does_not_know_is_no_alias_there() -> None:
+def test_what_a_call_does_notcheck_names_is_no_alias_there() -> None:
     assert meant("size", [*KNOWN, "imgsz"]) == "imgsz"
     assert meant("batch_size", ["batch"]) == "batch"
     assert meant("batch", ["batch_size"]) == "batch_size"
@@ -123,7 +123,7 @@ def test_no_body_has_an_unknown_field(
         ({"whatever": None}, "Unknown field 'whatever'"),
     ],
 )
-def test_a_training_knows_every_field(
+def test_a_trainingcheck_namess_every_field(
     service: Service, mode: str, more: dict[str, Any], said: str
 ) -> None:
     body = FORM | {"data_path": str(service.data)} | more
@@ -131,13 +131,13 @@ def test_a_training_knows_every_field(
     assert not service.jobs.list("training")
 
 
-def test_a_hyperparameter_is_known_too(service: Service) -> None:
+def test_a_hyperparameter_ischeck_namesn_too(service: Service) -> None:
     body = FORM | {"data_path": str(service.data), "hyper": {"lr_0": 1}}
     refused(service.post("/api/training/regular", body), "did you mean 'lr0'")
 
 
 def test_what_the_old_form_sends_is_passed_over(service: Service) -> None:
-    assert set(FORM) - set(TrainingFields.model_fields) == OLD_FORM
+    assert set(FORM) - set(TrainingFields.model_fields) == IGNORED_FIELDS
     answer = service.post("/api/training/regular", FORM | {"data_path": str(service.data)})
     assert answer.status_code == 200, answer.text
 
@@ -171,10 +171,10 @@ def test_the_first_family_s_training_too(service: Service, more: dict[str, Any],
         ("GET", "/metrics/x/report?datset=z", "did you mean 'dataset'"),
         ("GET", "/api/datasets/x/export?fmt=coco", "did you mean 'format'"),
         ("GET", "/api/training/tasks/x/logs?folow=true", "did you mean 'follow'"),
-        ("POST", "/infer?confidence=0.5", "belongs into the body"),
+        ("POST", "/infer?confidence=0.5", "belongs in the body"),
         ("POST", "/infer?conf=0.5", "did you mean 'confidence', in the body"),
-        ("POST", "/api/datasets?task=detect", "belongs into the body"),
-        ("POST", "/api/training/regular?epochs=3", "belongs into the body"),
+        ("POST", "/api/datasets?task=detect", "belongs in the body"),
+        ("POST", "/api/training/regular?epochs=3", "belongs in the body"),
         ("POST", "/train?whatever=3", "Unknown field 'whatever'"),
         ("DELETE", "/models/x/live/kept?img=3", "did you mean 'image'"),
     ],
@@ -227,12 +227,12 @@ class _Sent:
 
 
 @pytest.mark.parametrize("model", [Predict, Annotate])
-def test_bentoml_s_own_routes_know_their_fields(model: type[BaseModel]) -> None:
-    _know(_Sent(), list(model.model_fields), model)  # type: ignore[arg-type]
-    _know(_Sent(), ["image", "session"], model)  # type: ignore[arg-type]
+def test_bentoml_s_own_routescheck_names_their_fields(model: type[BaseModel]) -> None:
+    check_names(_Sent(), list(model.model_fields), model)  # type: ignore[arg-type]
+    check_names(_Sent(), ["image", "session"], model)  # type: ignore[arg-type]
     for names, query in ((["conf"], {}), (["image"], {"confidence": "1"}), ([], {"conf": "1"})):
         with pytest.raises(BadInput, match="confidence"):
-            _know(_Sent(**query), names, model)  # type: ignore[arg-type]
+            check_names(_Sent(**query), names, model)  # type: ignore[arg-type]
 
 
 def test_an_unknown_field_is_answered_in_notes() -> None:

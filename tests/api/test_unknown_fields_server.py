@@ -40,7 +40,7 @@ def test_what_had_no_effect_is_noted(
         assert "did you mean 'confidence'" in answer.json()["message"]
     answer = post(server, f"{path}?confidence=0.5", files=files, data=fields)
     assert answer.status_code == 400
-    assert "belongs into the body" in answer.json()["message"]
+    assert "belongs in the body" in answer.json()["message"]
 
 
 @pytest.mark.parametrize(

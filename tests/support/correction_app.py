@@ -20,7 +20,11 @@ SIZE = (64, 48)
 NAMES = ("car", "person", "dog")
 BOX = "0.5 0.5 0.25 0.25"
 
+FRAMES = {"train/frame_1.png": 0, "train/frame_2.png": 1, "val/frame_3.png": 2}
+BEFORE = {"frame_1.png": ["car"], "frame_2.png": ["person"], "frame_3.png": ["dog"]}  # labels
+
 Content = str | bytes | dict[str, Any] | list[Any]
+Files = dict[str, Content]
 
 
 def drawn(seed: int, size: tuple[int, int] = SIZE, kind: str = "PNG") -> bytes:

@@ -20,6 +20,7 @@ from database import Database
 from models_store.registry import Registry
 from serving.gateway import Gateway
 from settings import Settings
+from tests.support.correction_app import FRAMES, street, upload
 from tests.support.seeds import rng
 from tests.support.serving import ROOT, Server, environment
 from tests.support.shapes import write_shapes
@@ -105,3 +106,9 @@ def service(tmp_path: Path, drawn_yaml: Path, call: Call) -> Iterator[Service]:
     app = create_app(gateway)
     yield Service(app, with_middleware(app, settings), gateway, drawn_yaml, call)
     gateway.registry.database.close()
+
+
+@pytest.fixture
+def frames(service: Service) -> str:
+    """The id of an uploaded dataset of three images with an object each: FRAMES."""
+    return upload(service, street(FRAMES))

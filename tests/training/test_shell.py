@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from api.training_fields import OWN
+from api.training_fields import FIELDS_OF_MODE
 from training.__main__ import main, parser
 
 JOB = {
@@ -163,7 +163,7 @@ def test_start_of_a_learning_method_sends_its_fields(
 def test_every_field_of_a_learning_method_has_a_flag() -> None:
     """What the API takes for these modes, the shell can send."""
     flags = {action.dest for action in _start_flags()}
-    own = OWN["incremental"] | OWN["distillation"]
+    own = FIELDS_OF_MODE["incremental"] | FIELDS_OF_MODE["distillation"]
     assert own - flags == {"base_model_path", "teacher_model_path"}  # --base-model, --teacher
 
 

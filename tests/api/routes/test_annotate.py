@@ -1,4 +1,4 @@
-"""`/api/auto_annotate`: which model answers, and the whole way through a server."""
+"""`/api/auto_annotate` through a server."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ import base64
 import io
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import bentoml
 import httpx
@@ -17,16 +15,14 @@ import pytest
 from bentoml.exceptions import BentoMLException
 from PIL import Image
 
-from api.predictions import choose_model
 from database import Database
-from errors import ModelNotFound
 from formats.annotation_tools import TOOLS
 from formats.annotations import Annotations
 from formats.coco import from_coco
 from formats.label_studio import from_label_studio
 from formats.labelme import from_labelme
 from formats.yolo import from_yolo
-from models_store.description import TYPES, Task
+from models_store.description import Task
 from models_store.registry import Registry
 from models_store.store import ModelStore
 from settings import Settings
@@ -40,73 +36,6 @@ Picture = Callable[..., bytes]
 DETECTOR = "traffic_signs_yolov8n"
 CLASSIFIER = "traffic_signs_mobilenet_v2"
 LOW = "0.0001"
-
-
-@dataclass
-class Known:
-    """What of a model version decides whether it is chosen."""
-
-    id: str
-    task: Task
-    created_at: int = 0
-    promoted: bool = False
-    active: bool = False
-
-    @property
-    def name(self) -> str:
-        return self.id
-
-    @property
-    def description(self) -> Any:
-        return SimpleNamespace(task=self.task, type=TYPES[self.task])
-
-
-def registry(*models: Known) -> Registry:
-    by_id = {model.id: model for model in models}
-    return cast("Registry", SimpleNamespace(list=lambda: list(models), get=by_id.__getitem__))
-
-
-A = Known("active", "detect", 1, promoted=True, active=True)
-OLD = Known("old", "segment", 2, promoted=True)
-NEW = Known("new", "segment", 3, promoted=True)
-NEWEST = Known("newest", "segment", 4)
-ACTIVE_MASKS = Known("masks", "segment", active=True)
-
-
-@pytest.mark.parametrize(
-    ("tool", "model", "models", "chosen"),
-    [
-        ("object_detection", "", (NEW, A), "active"),
-        ("object_detection", "", (ACTIVE_MASKS,), "masks"),  # masks have boxes, unnamed too
-        ("object_detection", "", (ACTIVE_MASKS, Known("d", "detect", promoted=True)), "masks"),
-        ("object_detection", "", (OLD, NEW), "new"),
-        ("image_segmentation", "", (A, OLD, NEW, NEWEST), "new"),
-        ("image_segmentation", " ", (A, OLD), "old"),
-        ("image_segmentation", "newest", (A, NEW, NEWEST), "newest"),
-        ("object_detection", "newest", (A, NEWEST), "newest"),  # masks have boxes
-        ("object_detection", "", (NEW, Known("d", "detect", promoted=True)), "d"),
-    ],
-)
-def test_the_model_that_serves_a_tool(
-    tool: str, model: str, models: tuple[Known, ...], chosen: str
-) -> None:
-    assert choose_model(registry(*models), TOOLS[tool], model).id == chosen
-
-
-@pytest.mark.parametrize(
-    ("tool", "model", "models", "message"),
-    [
-        ("keypoint_detection", "", (A, NEW), "No pose model .* none of type pose"),
-        ("image_segmentation", "", (A, NEWEST), "No segmentation .* Of type segmentation: newest"),
-        ("image_segmentation", "active", (A,), "'active' is a detection model"),
-        ("image_classification", "new", (A, NEW), "needs a classification model"),
-    ],
-)
-def test_a_tool_without_a_model_is_told_which_type_it_needs(
-    tool: str, model: str, models: tuple[Known, ...], message: str
-) -> None:
-    with pytest.raises(ModelNotFound, match=message):
-        choose_model(registry(*models), TOOLS[tool], model)
 
 
 @pytest.fixture(scope="module")

@@ -80,9 +80,14 @@ def test_an_import_whose_request_ended_still_keeps_others_out(app: ASGIApp, slow
             refused = await session.post("/models/import", files=FILE)
             assert (refused.status_code, refused.json()["code"]) == (503, "BACKEND_UNAVAILABLE")
             slow.release.set()
-            await asyncio.wait_for(imports._one.acquire(), PATIENCE)
-            imports._one.release()
-        assert len(slow.timeouts) == 1
+
+            async def admitted() -> None:
+                while not (await session.post("/models/import", files=FILE)).is_success:
+                    pass
+
+            assert len(slow.timeouts) == 1
+            await asyncio.wait_for(admitted(), PATIENCE)
+        assert len(slow.timeouts) == 2
 
     asyncio.run(run())
 

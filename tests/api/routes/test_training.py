@@ -120,14 +120,15 @@ def killed(detector: Watched, client: httpx.Client, classes: Path) -> str:
 
 def until(client: httpx.Client, job_id: str, done: Callable[[dict[str, Any]], bool]) -> Any:
     """The job, once it is as wanted."""
-    deadline = time.monotonic() + LONG
-    while time.monotonic() < deadline:
+
+    def found() -> Any:
         job = client.get(f"/jobs/{job_id}").json()
         if done(job):
             return job
         assert job["status"] not in FINAL, job
-        time.sleep(0.1)
-    raise AssertionError(f"not within {LONG:g} s: {job}")
+        return None
+
+    return wait_until(found, 0.1, LONG)
 
 
 def log_of(client: httpx.Client, job_id: str) -> str:
@@ -244,14 +245,14 @@ def test_bentomls_tasks_are_a_way_to_the_same_jobs(
         return str(answer.json()["task_id"])
 
     def result(task_id: str) -> httpx.Response:
-        deadline = time.monotonic() + LONG
         params = {"task_id": task_id}
-        while time.monotonic() < deadline:
+
+        def over() -> bool:
             status = client.get("/tasks/train/status", params=params).json()["status"]
-            if status != "in_progress":
-                return client.get("/tasks/train/get", params=params)
-            time.sleep(0.1)
-        raise AssertionError("the task did not end")
+            return bool(status != "in_progress")
+
+        wait_until(over, 0.1, LONG)
+        return client.get("/tasks/train/get", params=params)
 
     refused = result(submit(data_path="/etc"))
     assert (refused.status_code, refused.json()["code"]) == (403, "FORBIDDEN")

@@ -131,7 +131,7 @@ def test_a_region_goes_to_the_image_that_it_is_on(gateway: Any) -> None:
     told = asyncio.run(take(gateway, sent))
     assert told["message"] == (
         "1 annotations are taken in. Passed over: 1 × Label Studio relation results, 1 × choices "
-        "about a whole image, which are no objects."
+        "for a whole image, which are not objects."
     )
     assert waiting(gateway) == [("1", "1", "/data/a.jpg"), ("1#1", "1", "/data/b.jpg")]
     kept = {e.key: [r["id"] for r in e.document["regions"]] for e in stored(gateway)}
@@ -166,7 +166,7 @@ def test_what_was_annotated_before_the_webhook_is_pulled_once(gateway: Any) -> N
 @pytest.mark.parametrize(
     ("family", "mode", "words"),
     [
-        ("yolo", "incremental", "Incremental training: signs:1 learns on."),
+        ("yolo", "incremental", "Incremental training from signs:1."),
         ("mobilenet", "regular", "others are forgotten"),
         (None, "regular", "no classify model is active"),
     ],

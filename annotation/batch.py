@@ -1,0 +1,74 @@
+"""Batch annotations put into the job queue, with the images that were uploaded for them."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from annotation.cleanup import UPLOAD_PREFIX
+from annotation.recipe import AnnotationRequest, plan_annotation
+from annotation.store import AnnotatedDatasets
+from dataset import zip_archive
+from jobs.logs import LogWriter
+from jobs.store import Job, JobStore
+from models_store.versions import ModelVersion
+from settings import Settings
+
+
+def enqueue_annotation(
+    request: AnnotationRequest,
+    model: ModelVersion,
+    sent: Mapping[str, Any],
+    annotated: AnnotatedDatasets,
+    jobs: JobStore,
+    settings: Settings,
+) -> Job:
+    """Plan a batch annotation and queue it. Reads folders: call it off the event loop.
+
+    Args:
+        request: What is annotated, and how.
+        model: The model that annotates.
+        sent: The request as the client sent it, for the job's `config`.
+        annotated, jobs: Where the dataset and the job are added.
+        settings: The data roots.
+
+    Raises:
+        VisionLoopError: What `plan_annotation` raises.
+    """
+    number = secrets.token_hex(8)
+    recipe = plan_annotation(request, model, annotated, settings, number)
+    hidden = {"dataset"} if request.temporary else set()
+    job = jobs.create(
+        "annotation",
+        config={**sent, "resolved": recipe.model_dump(mode="json", exclude=hidden)},
+        recipe=recipe.model_dump(mode="json"),
+        mode=request.tool,
+        task=recipe.task,
+        base_model=model.id,
+        model_name=model.name,
+    )
+    LogWriter(jobs.log(job.id)).say(f"Queued: {request.tool} by {model.id}.")
+    return job
+
+
+@contextmanager
+def uploaded_images(file: IO[bytes], settings: Settings) -> Iterator[Path]:
+    """The folder of an unpacked zip of images; deleted if the block fails, else the job's.
+
+    Raises:
+        DatasetInvalid, PayloadTooLarge: The zip cannot be unpacked.
+    """
+    uploads = settings.paths.uploads
+    uploads.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=UPLOAD_PREFIX, dir=uploads))
+    try:
+        zip_archive.unpack(file, folder, settings.max_upload_bytes)
+        yield folder
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise

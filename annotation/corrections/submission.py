@@ -1,0 +1,237 @@
+"""Corrections of one dataset: read from JSON, a document or a zip, and made into a revision."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, Any
+
+from filelock import Timeout
+
+from annotation.corrections.application import corrected, preview
+from annotation.corrections.correction import Correction, CorrectionRules
+from annotation.corrections.reader import read_correction
+from annotation.history import is_upload, newest, revision_row
+from annotation.image_records import ImageRecord
+from annotation.originals import adopt, originals
+from annotation.revision_builder import build
+from annotation.store import AnnotatedDataset, AnnotatedDatasets, upload_source
+from dataset import zip_archive
+from dataset.documents.reader import from_folder, from_json, parse
+from dataset.documents.submission import Submission
+from dataset.revisions import get_revision
+from dataset.store import DatasetStore
+from errors import BackendUnavailable
+from formats.annotations import Format, keypoint_labels
+from settings import Settings
+
+# Builds a revision, to be kept, of a dataset that an annotation tool's project fills.
+BuildProject = Callable[[AnnotatedDataset], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class CorrectionPolicy:
+    """How a correction is applied.
+
+    Attributes:
+        form: Its format; None: recognized by its content.
+        only_changed: Skip images that came back unchanged.
+        background: An image that a document lists without annotations has no objects.
+        refuse_new: Refuse classes that the dataset does not have.
+        confirm: Remove annotations even where so many go that it needs a confirmation.
+        dry_run: Change nothing; answer what would change.
+    """
+
+    form: Format | None = None
+    only_changed: bool = False
+    background: bool = False
+    refuse_new: bool = False
+    confirm: bool = False
+    dry_run: bool = False
+
+
+@dataclass(frozen=True)
+class CorrectionSubmission:
+    """A correction sent for a dataset; each method takes one kind of body.
+
+    The methods read and write files: call them off the event loop. They return the answer: the
+    new revision, or the newest one where nothing was new, and what became of all that came.
+
+    Attributes:
+        dataset_id: The dataset.
+        policy: How the correction is applied.
+        datasets, annotated: Where the dataset is.
+        settings: The folder of uploads and the largest one.
+        build_project: Makes the revision of an annotation tool's project.
+    """
+
+    dataset_id: str
+    policy: CorrectionPolicy
+    datasets: DatasetStore
+    annotated: AnnotatedDatasets
+    settings: Settings
+    build_project: BuildProject
+
+    def take_json(self, body: bytes) -> dict[str, Any]:
+        """Take a JSON document.
+
+        Raises:
+            VisionLoopError: What `take` raises, or the document cannot be read.
+        """
+        names, points = self._names()
+        return self.take(from_json(parse(body, "The body"), self.policy.form, names, points))
+
+    def take_document(self, file: IO[bytes], name: str) -> dict[str, Any]:
+        """Take a document that is not packed; `name` is its file name.
+
+        Raises:
+            VisionLoopError: What `take` raises, or the document cannot be read.
+        """
+        names, points = self._names()
+        with self._temporary_folder() as folder:
+            folder.joinpath(*zip_archive.safe_name(name)).write_bytes(file.read())
+            return self.take(from_folder(folder, self.policy.form, names, points))
+
+    def take_zip(self, file: IO[bytes]) -> dict[str, Any]:
+        """Take a zip of documents or label files, with new images if it has some.
+
+        Raises:
+            VisionLoopError: What `take` raises, or the zip cannot be unpacked or read.
+        """
+        names, points = self._names()
+        classify = self.datasets.get(self.dataset_id)["task"] == "classify"
+        with self._temporary_folder() as folder:
+            unpacked = zip_archive.unpack(file, folder, self.settings.max_upload_bytes)
+            sent = from_folder(unpacked.root, self.policy.form, names, points, classify)
+            found = [finding.message for finding in unpacked.findings]
+            return self.take(replace(sent, notes=[*found, *sent.notes]))
+
+    def take(self, sent: Submission) -> dict[str, Any]:
+        """Take annotations that were read: all of them, or none.
+
+        Raises:
+            DatasetNotFound: There is no such dataset.
+            ValidationFailed: What `read_correction` refuses.
+            Conflict: So much would be removed that it needs a confirmation.
+            BackendUnavailable: Others write the dataset for too long.
+        """
+        names, _ = self._names()
+        images = self._images()
+        correction = read_correction(images, sent, self._rules(names))
+        unconfirmed = correction.needs_confirmation and not self.policy.confirm
+        if self.policy.dry_run:
+            row = self._expected_row(images, correction)
+            return self._answer(row, correction, dry_run=True, confirmation_required=unconfirmed)
+        if unconfirmed:
+            raise correction.removes.error()
+        if correction.repeated:
+            number = newest(self.datasets, self.dataset_id)
+        else:
+            dataset = self._growing_dataset()
+            with corrected(self.annotated, dataset, correction):
+                number = self._revise(dataset)["revision"]
+        revision = get_revision(self.datasets.folder / self.dataset_id, number)
+        row = revision_row(self.dataset_id, revision)
+        return self._answer(row, correction, corrections=revision.corrections)
+
+    def _rules(self, names: list[str]) -> CorrectionRules:
+        return CorrectionRules(
+            dataset=self.dataset_id,
+            names=names,
+            task=self.datasets.get(self.dataset_id)["task"],
+            max_pixels=self.annotated.max_pixels,
+            only_changed=self.policy.only_changed,
+            background=self.policy.background,
+            refuse_new=self.policy.refuse_new,
+        )
+
+    def _answer(self, row: dict[str, Any], correction: Correction, **more: Any) -> dict[str, Any]:
+        standard = {
+            "dry_run": False,
+            "confirmation_required": False,
+            "repeated": correction.repeated,
+            "corrections": None,
+        }
+        return {"dataset_id": self.dataset_id, **row, **standard, **correction.to_json(), **more}
+
+    def _names(self) -> tuple[list[str], list[str]]:
+        """Names of the dataset's classes and key points."""
+        card = self.datasets.get(self.dataset_id)
+        dataset = self._known_dataset()
+        options = dataset.options if dataset is not None else {}
+        names = list(options.get("names") or card["classes"])
+        points = list(options.get("keypoint_names") or ())
+        if not points and card.get("keypoints"):
+            points = list(keypoint_labels(None, card["keypoints"][0]))
+        return names, points
+
+    def _images(self) -> list[ImageRecord]:
+        """The dataset's images; an upload without a row gets none by this."""
+        dataset = self._known_dataset()
+        if dataset is not None:
+            return list(self.annotated.records(dataset.id))
+        return list(originals(self.datasets.open(self.dataset_id)))
+
+    def _known_dataset(self) -> AnnotatedDataset | None:
+        card = self.datasets.get(self.dataset_id)
+        return self.annotated.find(card.get("source") or upload_source(self.dataset_id))
+
+    def _growing_dataset(self) -> AnnotatedDataset:
+        """The dataset's row; an upload gets one."""
+        if is_upload(self.datasets, self.dataset_id):
+            return adopt(self.annotated, self.datasets, self.dataset_id)
+        return self.annotated.get(self.dataset_id)
+
+    def _expected_row(self, images: list[ImageRecord], correction: Correction) -> dict[str, Any]:
+        """The row of the revision that a correction would make."""
+        number = newest(self.datasets, self.dataset_id) + (not correction.repeated)
+        after = preview(images, correction)
+        return {
+            "revision": number,
+            "data_path": f"{self.dataset_id}@{number}",
+            "created_at": None,
+            "task": self.datasets.get(self.dataset_id)["task"],
+            "pictures": len(after),
+            "annotated": sum(by_person for _, by_person, _ in after),
+            "to_review": sum(not trains for _, _, trains in after),
+            "objects": sum(len(found) for found, _, _ in after),
+            "kept": True,
+        }
+
+    def _revise(self, dataset: AnnotatedDataset) -> dict[str, Any]:
+        """The card of a new revision, which is kept.
+
+        Raises:
+            BackendUnavailable: Others write the dataset for too long.
+        """
+        options = dataset.options
+        try:
+            if "names" not in options:  # a tool's project names its classes itself
+                return self.build_project(dataset)
+            return build(
+                self.annotated,
+                dataset,
+                task=options.get("task") or self.datasets.get(dataset.id)["task"],
+                names=options["names"],
+                keypoint_names=options["keypoint_names"],
+                keep=True,
+            )
+        except Timeout:
+            raise BackendUnavailable(
+                f"Others have been writing '{dataset.id}' for minutes. Nothing was changed: "
+                "try again."
+            ) from None
+
+    @contextmanager
+    def _temporary_folder(self) -> Iterator[Path]:
+        uploads = self.settings.paths.uploads
+        uploads.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix="dataset-", dir=uploads))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)

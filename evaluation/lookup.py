@@ -1,0 +1,135 @@
+"""Finds stored evaluations by what a client names."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from errors import Conflict, NotFound, VisionLoopError
+from evaluation.recipe import DRAWN
+from evaluation.store import EvaluationRow
+from evaluation.submission import EvaluationStores
+from models_store.versions import ModelVersion
+
+
+@dataclass(frozen=True)
+class EvaluationQuery:
+    """Which evaluation of a model is meant; an empty field matches any.
+
+    Attributes:
+        evaluation: Its id.
+        dataset: Name, path, id or fingerprint of its dataset.
+        split: train, val or test.
+    """
+
+    evaluation: str = ""
+    dataset: str = ""
+    split: str = ""
+
+
+def is_of(stores: EvaluationStores, row: EvaluationRow, dataset: str) -> bool:
+    """Whether an evaluation is of the dataset that a client names; the empty name means any."""
+    if not dataset or dataset in (row.dataset, row.dataset_path, row.fingerprint):
+        return True
+    try:
+        return str(stores.datasets.resolve(dataset)) == row.dataset_path
+    except VisionLoopError:
+        return False
+
+
+def find_evaluation(
+    stores: EvaluationStores, model_id: str, query: EvaluationQuery
+) -> EvaluationRow:
+    """The newest evaluation of a model that matches.
+
+    An empty query means the evaluation that the model's metrics are from, else the newest one.
+
+    Raises:
+        ModelNotFound, NotFound: There is no such model, or no such evaluation of it.
+    """
+    model = stores.registry.get(model_id)
+    rows = stores.evaluations.history(model.id)
+    noted = (model.metrics or {}).get("evaluation")
+    if query == EvaluationQuery() and any(row.id == noted for row in rows):
+        query = EvaluationQuery(evaluation=str(noted))
+    for row in rows:
+        matches = query.evaluation in ("", row.id) and query.split in ("", row.split)
+        if matches and is_of(stores, row, query.dataset):
+            return row
+    if not rows:
+        raise NotFound(
+            f"{model.id} was never evaluated. Start it: POST /metrics/{model.id}/evaluate."
+        )
+    raise NotFound(
+        f"No such evaluation of {model.id}; it has {len(rows)}: GET /metrics/{model.id}/history."
+    )
+
+
+def read_report(stores: EvaluationStores, row: EvaluationRow) -> dict[str, Any]:
+    """The report of an evaluation.
+
+    Raises:
+        NotFound: Its file is gone.
+    """
+    try:
+        return stores.evaluations.report(row)
+    except OSError:
+        raise NotFound(
+            f"The report of this evaluation is gone. Evaluate {row.model_id} again."
+        ) from None
+
+
+def common_evaluations(
+    stores: EvaluationStores, a: ModelVersion, b: ModelVersion, dataset: str, split: str
+) -> tuple[EvaluationRow, EvaluationRow]:
+    """The newest evaluations of two models on the same images.
+
+    Raises:
+        Conflict: There are none; the message names the call that makes them.
+    """
+    of_a = stores.evaluations.history(a.id)
+    of_b = stores.evaluations.history(b.id)
+    for row in of_b:
+        if is_of(stores, row, dataset) and split in ("", row.split):
+            for other in of_a:
+                if (other.fingerprint, other.split) == (row.fingerprint, row.split):
+                    return other, row
+    wanted = f" on {dataset!r}" if dataset else ""
+    raise Conflict(
+        f"{a.id} and {b.id} were not evaluated on the same images{wanted}. "
+        f"{_remedy(stores, a, of_a, b, of_b)}"
+    )
+
+
+def _remedy(
+    stores: EvaluationStores,
+    a: ModelVersion,
+    of_a: list[EvaluationRow],
+    b: ModelVersion,
+    of_b: list[EvaluationRow],
+) -> str:
+    """A sentence on which evaluation to start."""
+    for done, lacking in ((of_a, b), (of_b, a)):
+        if done:
+            row = done[0]
+            body = {"dataset_path": _reference(stores, row), "split": row.split}
+            return (
+                f"{row.model_id} was evaluated on {row.dataset!r}: "
+                f"POST /metrics/{lacking.id}/evaluate {json.dumps(body, ensure_ascii=False)}."
+            )
+    return (
+        f"Evaluate both with the same dataset_path: POST /metrics/{a.id}/evaluate and "
+        f"POST /metrics/{b.id}/evaluate."
+    )
+
+
+def _reference(stores: EvaluationStores, row: EvaluationRow) -> str:
+    """What names an evaluation's dataset in a request: DRAWN, an upload's id, else its path."""
+    if row.dataset == DRAWN:
+        return DRAWN
+    with contextlib.suppress(VisionLoopError):
+        if str(stores.datasets.resolve(row.dataset)) == row.dataset_path:
+            return row.dataset
+    return row.dataset_path

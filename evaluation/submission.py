@@ -1,0 +1,86 @@
+"""Puts evaluations into the job queue."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dataset.store import DatasetStore
+from evaluation.recipe import EvaluationRecipe, plan_evaluation
+from evaluation.store import EvaluationStore
+from jobs.logs import LogWriter
+from jobs.store import Job, JobStore
+from models_store.registry import Registry
+
+
+@dataclass(frozen=True)
+class EvaluationStores:
+    """The stores that evaluations are planned from and looked up in."""
+
+    registry: Registry
+    datasets: DatasetStore
+    evaluations: EvaluationStore
+    jobs: JobStore
+
+    def plan(self, model_id: str, dataset: str | None, split: str | None) -> EvaluationRecipe:
+        """`plan_evaluation` on these stores."""
+        return plan_evaluation(
+            model_id,
+            dataset,
+            split,
+            self.registry,
+            self.datasets,
+            self.jobs,
+            self.registry.settings,
+        )
+
+
+def submit_evaluation(
+    stores: EvaluationStores,
+    model_id: str,
+    dataset: str | None,
+    split: str | None,
+    sent: Mapping[str, Any],
+) -> Job:
+    """Plan an evaluation and queue it. Reads the labels: call it off the event loop.
+
+    Args:
+        stores: Where the model, its data and the queue are.
+        model_id, dataset, split: As `plan_evaluation` takes them.
+        sent: The request as the client sent it, for the job's `config`.
+
+    Raises:
+        VisionLoopError: What `plan_evaluation` raises.
+    """
+    recipe = stores.plan(model_id, dataset, split)
+    return enqueue(stores.jobs, recipe, sent, recipe.model_dump(mode="json"))
+
+
+def enqueue(
+    jobs: JobStore,
+    evaluation: EvaluationRecipe,
+    sent: Mapping[str, Any],
+    recipe: Mapping[str, Any],
+    mode: str | None = None,
+) -> Job:
+    """Queue a job of kind `evaluation`.
+
+    Args:
+        jobs: The job table.
+        evaluation: What is evaluated.
+        sent: The request as the client sent it, for the job's `config`.
+        recipe: What the worker reads: the evaluation's, or that of a job which contains it.
+        mode: What the job does besides; None: nothing.
+    """
+    job = jobs.create(
+        "evaluation",
+        config={**sent, "resolved": evaluation.model_dump(mode="json")},
+        recipe=recipe,
+        mode=mode,
+        task=evaluation.task,
+        base_model=evaluation.model_id,
+        model_name=evaluation.model_id.partition(":")[0],
+    )
+    LogWriter(jobs.log(job.id)).say(f"Queued: {mode or 'evaluation'}.")
+    return job

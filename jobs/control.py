@@ -1,0 +1,100 @@
+"""Jobs seen from outside the dispatcher: their visible status, cancelling, awaiting their end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+
+from filelock import Timeout
+
+from jobs.artifacts import clear, kept_by
+from jobs.finalizer import JobFinalizer, Published, dispatcher_lock
+from jobs.logs import LogWriter
+from jobs.processes import is_alive
+from jobs.store import Job, JobStore
+from settings import Settings
+
+ORPHANED_AFTER = 1.5  # seconds that a live dispatcher has to notice that a process is gone
+CANCEL_POLL = 0.1  # seconds between two reads of a job that is being cancelled
+END_POLL = 1.0  # seconds between two reads of a job whose end is awaited
+
+
+def status_of(job: Job) -> str:
+    """The status to show for a job; never `running` where its process is gone.
+
+    Until the dispatcher notices that a worker died, the row still says `running`; the job is
+    shown as `queued`, because it is going to be retried.
+    """
+    if job.status == "running" and job.outcome is None and not is_alive(job.pid, job.pid_started):
+        return "queued"
+    return job.status
+
+
+async def cancel(
+    store: JobStore,
+    settings: Settings,
+    published: Published,
+    job_id: str,
+    patience: float = 0.0,
+    orphaned_after: float = ORPHANED_AFTER,
+) -> Job:
+    """Request that a job stops, and wait up to `patience` seconds until it has.
+
+    Args:
+        store: The job table.
+        settings: The home, whose dispatcher lock tells whether a dispatcher lives, and the number
+            of attempts.
+        published: The model that a job has published, if any.
+        job_id: The job.
+        patience: Seconds to wait; 0: only request it.
+        orphaned_after: Seconds after which a job without a process is finalized here, if no
+            dispatcher lives.
+
+    Returns:
+        The job as it was last read.
+
+    Raises:
+        JobNotFound: There is no such job.
+        Conflict: It has ended already.
+    """
+    job = await asyncio.to_thread(store.request_cancel, job_id)
+    if job.is_final:  # it was queued, and an earlier attempt may have left files
+        await asyncio.to_thread(_clear_cancelled, store, job)
+    began = time.monotonic()
+    while not job.is_final and time.monotonic() - began < patience:
+        await asyncio.sleep(CANCEL_POLL)
+        job = await asyncio.to_thread(store.get, job_id)
+        gone = not job.is_final and not is_alive(job.pid, job.pid_started)
+        if gone and time.monotonic() - began > orphaned_after:
+            await asyncio.to_thread(_recover_orphan, store, settings, published, job_id)
+            job = await asyncio.to_thread(store.get, job_id)
+    return job
+
+
+async def wait_for_end(store: JobStore, job_id: str, stopping: asyncio.Event) -> Job:
+    """The job once it is final, or as it is when `stopping` is set.
+
+    Raises:
+        JobNotFound: There is no such job.
+    """
+    while True:
+        job = await asyncio.to_thread(store.get, job_id)
+        if job.is_final or stopping.is_set():
+            return job
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(END_POLL):
+                await stopping.wait()
+
+
+def _clear_cancelled(store: JobStore, job: Job) -> None:
+    """Clear what an earlier attempt of a job left that was cancelled in the queue."""
+    folder = store.folder(job.id)
+    clear(folder, completed=False)
+    LogWriter(store.log(job.id)).say(f"Stopped in the queue.{kept_by(job, folder)}")
+
+
+def _recover_orphan(store: JobStore, settings: Settings, published: Published, job_id: str) -> None:
+    """Finalize a job whose dispatcher is dead; a live one holds the lock and does it itself."""
+    with contextlib.suppress(Timeout), dispatcher_lock(settings).acquire(blocking=False):
+        JobFinalizer(store, settings.train_attempts, published).recover(job_id)
