@@ -1,4 +1,4 @@
-"""Where clients may name paths: the datasets folder and the operator's VISIONLOOP_DATA_ROOTS."""
+"""Confines the paths that clients give to the datasets folder and VISIONLOOP_DATA_ROOTS."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from settings import Settings
 
 REMEDY = "Allow the folder with VISIONLOOP_DATA_ROOTS, or upload the data to /api/datasets."
 
-LONGEST_NAME = 255  # bytes, on every file system that servers use
-LONGEST_PATH = 4095
+LONGEST_NAME = 255  # bytes of a file name, the limit of the usual file systems
+LONGEST_PATH = 4095  # bytes of a path
 _ABOUT_THE_PATH = frozenset(
     {
         errno.ENAMETOOLONG,
@@ -33,16 +33,16 @@ _ABOUT_THE_PATH = frozenset(
 
 
 def data_roots(settings: Settings) -> tuple[Path, ...]:
-    """The folders, resolved; the first is the datasets' own."""
+    """The allowed folders, resolved; the first one is that of uploaded datasets."""
     return tuple(real_path(root) for root in (settings.paths.datasets, *settings.data_roots))
 
 
 def real_path(path: Path | str) -> Path:
-    """`path` without links and dots.
+    """`path` as an absolute path without links and `..`.
 
     Raises:
-        ValidationFailed: No file system can have it: a null byte, half a surrogate pair, a name
-            of over 255 bytes or over 4,095 in all.
+        ValidationFailed: It cannot be a path: it has a null byte or a lone surrogate, a name of
+            over 255 bytes, or over 4,095 bytes in all.
     """
     try:
         real = os.path.realpath(path)
@@ -52,35 +52,41 @@ def real_path(path: Path | str) -> Path:
     longest = max(map(len, data.split(b"/")))
     if len(data) > LONGEST_PATH or longest > LONGEST_NAME:
         raise ValidationFailed(
-            f"{str(path)[:100]!r}… is too long to be a path: a name may have {LONGEST_NAME} bytes, "
-            f"all of it {LONGEST_PATH:,}. Give a data.yaml, a folder, or the id of a dataset."
+            f"{str(path)[:100]!r}… is too long for a path: at most {LONGEST_NAME} bytes per name "
+            f"and {LONGEST_PATH:,} in all. Give a data.yaml, a folder, or the id of a dataset."
         )
     return Path(real)
 
 
 @contextmanager
-def client_path(said: Path | str) -> Iterator[None]:
-    """Around what is done with a path that a client named: what the file system says against it
-    is the client's to mend.
+def client_path(given: Path | str) -> Iterator[None]:
+    """Context in which an OSError about the client's path becomes the client's error.
+
+    Args:
+        given: The path as the client wrote it, for the message.
 
     Raises:
-        ValidationFailed: In place of the OSError, as far as it is about the path.
+        ValidationFailed: In place of an OSError that the path itself causes.
     """
     try:
         yield
     except OSError as error:
         if error.errno not in _ABOUT_THE_PATH:
             raise
-        raise ValidationFailed(f"{str(said)[:200]!r} cannot be read: {error.strerror}.") from None
+        raise ValidationFailed(f"{str(given)[:200]!r} cannot be read: {error.strerror}.") from None
 
 
-def there(path: Path, said: str = "") -> bool:
-    """Whether there is something at `path`, which `said` is how the client wrote.
+def there(path: Path, given: str = "") -> bool:
+    """Whether `path` exists.
+
+    Args:
+        path: The path to check.
+        given: The path as the client wrote it, for the message.
 
     Raises:
-        ValidationFailed: It cannot be told: a loop of links, a folder that may not be read.
+        ValidationFailed: It cannot be checked: a loop of links, a folder without read permission.
     """
-    with client_path(said or path):
+    with client_path(given or path):
         try:
             path.stat()
         except (FileNotFoundError, NotADirectoryError):
@@ -89,27 +95,30 @@ def there(path: Path, said: str = "") -> bool:
 
 
 def is_inside(real: Path, roots: Sequence[Path]) -> bool:
-    """Whether a resolved path is one of `roots` or lies under one."""
+    """Whether a resolved path is one of `roots` or inside one."""
     return any(real.is_relative_to(root) for root in roots)
 
 
-def confine(path: Path | str, roots: Sequence[Path], said: str = "") -> Path:
-    """`path` resolved, links followed; whether it exists is not told about the outside.
+def confine(path: Path | str, roots: Sequence[Path], given: str = "") -> Path:
+    """`path` resolved, links followed, if it is inside `roots`.
 
-    `said` is how the client wrote it.
+    Args:
+        path: The path to resolve.
+        roots: The allowed folders.
+        given: The path as the client wrote it, for the message.
 
     Raises:
-        Forbidden: It leads out of `roots`.
+        Forbidden: It is outside `roots`, whether it exists or not.
     """
     real = real_path(path)
     if not is_inside(real, roots):
-        shown = str(said or path)[:200]
+        shown = str(given or path)[:200]
         raise Forbidden(f"'{shown}' is outside the folders this server may read. {REMEDY}")
     return real
 
 
 def shown_name(path: Path, settings: Settings) -> str:
-    """A dataset's name for people: an upload's id, else its folder's, without where that is."""
+    """A dataset's display name: the id of an upload, else the folder's name without its path."""
     uploads = real_path(settings.paths.datasets)
     if path != uploads and path.is_relative_to(uploads):
         return path.relative_to(uploads).parts[0]

@@ -1,4 +1,4 @@
-"""Images sorted into one folder per class, with or without train and val above."""
+"""Reads classification datasets: one folder of images per class, with or without split folders."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from dataset.image_files import SUFFIXES, entries, is_folder, is_junk, walk
 from dataset.issues import Findings
 from errors import DatasetInvalid
 
-HELD_OUT = 0.2  # of the images, where a dataset has no val split
-NEVER = ("images", "labels")  # called so, a folder is no class
+HELD_OUT = 0.2  # fraction of the train images that becomes val if there is no val split
+NEVER = ("images", "labels")  # folder names that are never a class
 SPLIT_NAMES = {
     "train": ("train", "training"),
     "val": ("val", "valid", "validation"),
@@ -25,7 +25,7 @@ Key = TypeVar("Key")
 
 
 def split_folders(root: Path) -> dict[str, Path]:
-    """The folders below `root` that are named as splits, in any case."""
+    """Split → the folder in `root` with its name, compared without case."""
     found = {}
     folders = {entry.name.lower(): Path(entry.path) for entry in entries(root) if is_folder(entry)}
     for split, names in SPLIT_NAMES.items():
@@ -37,7 +37,7 @@ def split_folders(root: Path) -> dict[str, Path]:
 
 
 def is_class_tree(root: Path) -> bool:
-    """Whether `root`, or its train folder, has folders that hold images directly."""
+    """Whether `root`, or its train folder, has subfolders that directly contain images."""
     top = split_folders(root).get("train", root)
     for entry in entries(top):
         if not is_folder(entry) or is_junk(entry.name) or entry.name.lower() in NEVER:
@@ -48,7 +48,7 @@ def is_class_tree(root: Path) -> bool:
 
 
 def has_labels_beside(root: Path, depth: int = 3) -> bool:
-    """Whether an image in the folders below `root` has a label file beside it."""
+    """Whether an image in `root` or its subfolders has a label file in the same folder."""
     found = [entry for entry in entries(root) if not is_junk(entry.name)]
     stems: dict[bool, set[str]] = {True: set(), False: set()}
     for entry in found:
@@ -64,22 +64,31 @@ def has_labels_beside(root: Path, depth: int = 3) -> bool:
 def read(
     root: Path, roots: Sequence[Path], findings: Findings, min_classes: int = 2
 ) -> tuple[tuple[str, ...], dict[str, dict[Path, str]]]:
-    """The class names in order of id, and per split the class of each image.
+    """Reads a tree of class folders.
 
-    `min_classes` classes must be there: one is enough to teach a model that knows others.
+    Args:
+        root: The folder with the splits or the classes.
+        roots: The allowed folders.
+        findings: Receives what is wrong.
+        min_classes: Smallest number of classes; 1 is enough to add a class to a trained model.
+
+    Returns:
+        Class names in order of id; split → image → class name.
 
     Raises:
-        DatasetInvalid: There is no such tree.
+        DatasetInvalid: There are too few class folders, or no train folder.
         Forbidden: A link leads out of `roots`.
     """
     folders = split_folders(root)
-    whole = "train" not in folders
-    if whole:
+    unsplit = "train" not in folders
+    if unsplit:
         if "val" in folders or "test" in folders:
-            raise DatasetInvalid(f"'{root.name}' has val or test, but no folder 'train'.")
+            raise DatasetInvalid(
+                f"'{root.name}' has a folder val or test, but no folder 'train'. Add it."
+            )
         folders = {"train": root}
     tops = {split: [folder] for split, folder in folders.items()}
-    return read_splits(tops, roots, findings, min_classes, whole)
+    return read_splits(tops, roots, findings, min_classes, unsplit)
 
 
 def read_splits(
@@ -87,9 +96,9 @@ def read_splits(
     roots: Sequence[Path],
     findings: Findings,
     min_classes: int = 2,
-    whole: bool = False,
+    unsplit: bool = False,
 ) -> tuple[tuple[str, ...], dict[str, dict[Path, str]]]:
-    """The same, for named folders per split; `whole`: there are no splits above the classes."""
+    """Like `read`, for given folders of each split. `unsplit`: there are no split folders."""
     splits: dict[str, dict[Path, str]] = {}
     empty = set()
     for split, tops in folders.items():
@@ -99,7 +108,7 @@ def read_splits(
             for entry in entries(top) if top.is_dir() else []:
                 if is_junk(entry.name) or not is_folder(entry):
                     continue
-                if entry.name.lower() in NEVER or (whole and names_no_class(entry.name)):
+                if entry.name.lower() in NEVER or (unsplit and names_no_class(entry.name)):
                     continue
                 found = dict.fromkeys(walk(Path(entry.path), roots, findings), entry.name)
                 splits[split].update(found)
@@ -111,24 +120,27 @@ def read_splits(
     if len(names) < min_classes:
         amount = "two classes" if min_classes == 2 else "one class"
         raise DatasetInvalid(
-            f"Classification needs a folder of images for each of {amount} or more, as in "
+            f"Classification needs one folder of images per class and at least {amount}, as in "
             f"train/<class>/… and val/<class>/…; found {len(names)}: {', '.join(names) or 'none'}."
         )
     trained = set(splits["train"].values())
     if missing := [name for name in names if name not in trained]:
         findings.note(
             "untrained_class",
-            f"Classes without an image to train on: {', '.join(missing[:5])}.",
+            f"Classes without an image in train: {', '.join(missing[:5])}.",
             fatal=True,
         )
     return tuple(names), splits
 
 
 def hold_out(groups: Mapping[Key, Iterable[str]]) -> set[str]:
-    """The fifth of each group that becomes its val split, the same for the same names.
+    """Names of the images that become the val split: a fifth of each group.
 
-    Chosen by a hash of the name, so that neither order nor additions move the others much; a
-    group of one keeps its only member.
+    Chosen by a hash of the name. The same names always give the same split, and added images
+    change it little. A group of one image loses none.
+
+    Args:
+        groups: Class (or another key) → names of its train images.
     """
     chosen = set()
     for members in groups.values():

@@ -1,4 +1,4 @@
-"""The classes of a model and of a dataset as one list, joined by name."""
+"""Matches the class names of a model with those of a dataset or of another model."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ Ids = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class JoinedClasses:
-    """All classes that either side has: first the model's, then those only the data has.
+    """The union of a model's and a dataset's classes: first the model's, then the dataset's others.
 
     Attributes:
-        names: Of all; an id is an index into them.
-        known: How many the model has; its own ids are kept.
-        from_dataset: (d,) the dataset's ids as ids of the union.
+        names: Names of all classes; a class id of the union is an index into them.
+        known: Number of classes of the model. Its class ids stay the same in the union.
+        from_dataset: (d,) array that maps the dataset's class ids to those of the union.
     """
 
     names: tuple[str, ...]
@@ -28,7 +28,7 @@ class JoinedClasses:
 
     @classmethod
     def of(cls, model: Sequence[str], dataset: Sequence[str]) -> JoinedClasses:
-        """Joined as `matched` does it.
+        """The union of both, with names matched by `matched`.
 
         Examples:
             >>> JoinedClasses.of(["Stop", "yield"], ["yield", "stop ", "tram"]).names
@@ -44,22 +44,23 @@ class JoinedClasses:
 
     @property
     def unknown(self) -> tuple[str, ...]:
-        """What the model cannot find, because it does not know it."""
+        """Classes of the dataset that the model does not have."""
         return self.names[self.known :]
 
     @property
     def absent(self) -> tuple[str, ...]:
-        """What the dataset has no name for."""
+        """Classes of the model that the dataset does not have."""
         present = set(self.from_dataset.tolist())
         return tuple(name for i, name in enumerate(self.names[: self.known]) if i not in present)
 
 
 def matched(known: Sequence[str], names: Sequence[str]) -> tuple[int | None, ...]:
-    """Which of the known classes each name means: its index, or None.
+    """The index of the known class that each name matches; None if it matches none.
 
-    The exact name decides, but for outer blanks. Else case and all blanks are disregarded, where
-    only one known class can be meant and no other name is exactly its own: to a reader of letters
-    `A` and `a` are two classes, but `Stop` means `stop` where there is nothing closer.
+    Names match if they are equal without leading and trailing blanks. A name without such a match
+    is compared without case and blanks; then it matches if exactly one known class fits and no
+    other name equals that class. So `A` and `a` (letters to read) stay two classes, but `Stop`
+    matches `stop` if there is nothing closer.
 
     Examples:
         >>> matched(["Stop", "A", "a"], ["stop", "a", "A", "tram"])
@@ -79,7 +80,7 @@ def matched(known: Sequence[str], names: Sequence[str]) -> tuple[int | None, ...
 
 
 def paired(first: Sequence[str], second: Sequence[str]) -> dict[str, str]:
-    """Which names of two models mean the same class, one to one: second → first.
+    """Pairs the class names of two models one to one: name of the second → name of the first.
 
     Examples:
         >>> paired(["Stop", "A", "a"], ["stop", "a", "A", "tram"])
@@ -92,5 +93,5 @@ def paired(first: Sequence[str], second: Sequence[str]) -> dict[str, str]:
 
 
 def key_of(name: str) -> str:
-    """What two spellings of a class name have in common."""
+    """A class name in lower case and without blanks, as it is compared."""
     return "".join(name.lower().split())

@@ -1,4 +1,4 @@
-"""A sheet of thumbnails with the truth drawn in, to see at a glance what labels say."""
+"""Draws a contact sheet: thumbnails of a split with their labels drawn in."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ COLUMNS = 6
 SIDE = 200  # pixels of a thumbnail
 MARGIN = 6
 CAPTION = 18
-_TRIES = 4  # images looked at for each one shown
-REFUSED = (255, 64, 64)  # frame and caption where label lines are left out
+_TRIES = 4  # images considered for each one shown
+REFUSED = (255, 64, 64)  # colour of frame and caption of images with rejected label lines
 _GROUND = (24, 24, 28)
 _POINTS = ((255, 90, 90), (90, 230, 90), (110, 150, 255), (250, 220, 80), (230, 120, 250))
 
 
 def draw(dataset: Dataset, split: str = "train", count: int = 24) -> bytes:
-    """A PNG with `count` images of a split, always the same ones, each class early.
+    """A PNG with at most `count` images of a split.
 
-    An image with label lines that are left out has a red frame, and their numbers below it.
+    The choice is deterministic and shows each class early. An image with rejected label lines has
+    a red frame and the line numbers below it.
 
     Raises:
         DatasetNotFound: The dataset has no such split.
@@ -68,11 +69,14 @@ def draw(dataset: Dataset, split: str = "train", count: int = 24) -> bytes:
 
 
 def _choose(dataset: Dataset, split: str, count: int) -> list[Path]:
-    """Some of a split, in an order of its own that names decide: those with refused lines, of
-    these half a sheet at most, then each new class."""
+    """At most `count` images of a split, in an order that depends only on their names.
+
+    First images with rejected label lines (at most half of the sheet), then images that show a
+    new class, then other labelled images, then images without objects.
+    """
     images = sorted(dataset.splits[split], key=_rank)
-    spoiled = [image for image in images if image in dataset.refused][: max(1, count // 2)]
-    some = [image for image in images if image not in spoiled][: count * _TRIES]
+    rejected = [image for image in images if image in dataset.refused][: max(1, count // 2)]
+    some = [image for image in images if image not in rejected][: count * _TRIES]
     seen: set[int] = set()
     first: list[Path] = []
     rest: list[Path] = []
@@ -82,7 +86,7 @@ def _choose(dataset: Dataset, split: str, count: int) -> list[Path]:
         seen |= classes
     labelled = [image for image in rest if _classes(dataset, image)]
     plain = [image for image in rest if not _classes(dataset, image)]
-    return (spoiled + first + labelled + plain)[:count]
+    return (rejected + first + labelled + plain)[:count]
 
 
 def _rank(image: Path) -> bytes:
@@ -116,19 +120,19 @@ def _thumbnail(dataset: Dataset, image: Path) -> Image.Image:
         broken = Image.new("RGB", (SIDE, SIDE), (70, 20, 20))
         ImageDraw.Draw(broken).text((8, SIDE // 2), "cannot be read", fill="white")
         return broken
-    picture = Image.fromarray(pixels)
-    picture.thumbnail((SIDE, SIDE))
-    small = picture.width < SIDE // 2 and picture.height < SIDE // 2
-    if small:  # a small crop is shown larger, in whole steps
-        times = max(1, SIDE // max(picture.size))
-        picture = picture.resize(
-            (picture.width * times, picture.height * times), Image.Resampling.NEAREST
+    thumbnail = Image.fromarray(pixels)
+    thumbnail.thumbnail((SIDE, SIDE))
+    small = thumbnail.width < SIDE // 2 and thumbnail.height < SIDE // 2
+    if small:  # small images are enlarged by a whole factor
+        times = max(1, SIDE // max(thumbnail.size))
+        thumbnail = thumbnail.resize(
+            (thumbnail.width * times, thumbnail.height * times), Image.Resampling.NEAREST
         )
     if dataset.task != "classify":
-        canvas = ImageDraw.Draw(picture)
+        canvas = ImageDraw.Draw(thumbnail)
         for row in dataset.rows(image):
-            _draw_row(canvas, dataset, row, picture.size)
-    return picture
+            _draw_row(canvas, dataset, row, thumbnail.size)
+    return thumbnail
 
 
 def _draw_row(
@@ -151,7 +155,7 @@ def _draw_row(
 
 
 def _points(dataset: Dataset, values: np.ndarray) -> Iterator[tuple[float, float]]:
-    """The visible key points."""
+    """The visible keypoints, normalised x and y."""
     if dataset.task != "pose" or dataset.keypoints is None:
         return
     for point in values[4:].reshape(-1, dataset.keypoints.shape[1]).tolist():

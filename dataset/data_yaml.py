@@ -36,7 +36,7 @@ _TEXTS = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # makes texts, lists, di
 
 
 class Keypoints(NamedTuple):
-    """How many key points of how many numbers; which one each becomes in a mirror; names."""
+    """How many keypoints of how many numbers; which one each becomes in a mirror; names."""
 
     shape: tuple[int, int]
     flip: tuple[int, ...] | None = None
@@ -44,7 +44,7 @@ class Keypoints(NamedTuple):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The names of the key points, or their numbers where they have none."""
+        """The names of the keypoints, or their numbers where they have none."""
         return keypoint_labels(self.names, self.shape[0])
 
 
@@ -191,7 +191,7 @@ def _refuse_repeated(file: Path, node: yaml.Node, seen: set[int]) -> None:
 
 
 def names_in(file: Path) -> tuple[tuple[str, ...], tuple[str, ...], int]:
-    """The class names of a description, its key points' names or numbers, and how many numbers
+    """The class names of a description, its keypoints' names or numbers, and how many numbers
     each of these has in label files.
 
     Raises:
@@ -362,7 +362,7 @@ def _keypoints(file: Path, content: dict[str, Any]) -> Keypoints | None:
         if flip is None or sorted(flip) != list(range(count)):
             raise DatasetInvalid(
                 f"{file.name}: flip_idx must hold each number from 0 to {count - 1} once: which "
-                "key point each becomes in a mirror."
+                "keypoint each becomes in a mirror."
             )
     return Keypoints(
         (count, numbers[1]), tuple(flip) if flip else None, _point_names(content, count)

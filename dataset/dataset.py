@@ -1,7 +1,8 @@
-"""A dataset as found on disk: checked, its images scanned, written as the view of one job.
+"""A dataset on disk: its splits, classes and labels, the scan of its images, and its findings.
 
-`inspection.check` reads the description and every label file. `Dataset.scan` reads every image.
-`Dataset.materialise` writes the folder that a job trains on.
+`inspection.check` reads the description and every label file and returns a `Dataset`.
+`Dataset.scan` reads and decodes every image. `Dataset.materialise` writes the folder that a job
+trains on.
 """
 
 from __future__ import annotations
@@ -22,19 +23,19 @@ from dataset.label_scan import shown
 from dataset.view import new_view, place_image, view_suffix, write_data_yaml
 from models_store.description import Task
 
-SMALLEST = 10  # pixels a side; Ultralytics leaves smaller images out
+SMALLEST = 10  # pixels per side; Ultralytics skips smaller images
 
 Splits = Mapping[str, tuple[Path, ...]]
 
 
 @dataclass(frozen=True)
 class ScanResult:
-    """What reading every image added to what is known of a dataset.
+    """Result of decoding every image of a dataset.
 
     Attributes:
         splits: Split → its images that can be trained on.
-        images: Every image, unreadable ones included.
-        findings: What is wrong with the images.
+        images: Every image, including unreadable ones.
+        findings: Problems of the images.
     """
 
     splits: Splits
@@ -44,22 +45,24 @@ class ScanResult:
 
 @dataclass(eq=False)
 class Dataset:
-    """A dataset as found on disk. Nothing in it changes, but that `scan` keeps its result.
+    """A dataset on disk. Immutable, except that `scan` caches its result.
 
     Attributes:
-        root: The folder of its description.
+        root: Folder that holds the data.yaml, or the dataset's top folder without one.
         names: Class names in order of id.
-        splits: `train`, `val` and perhaps `test` → images.
-        labels: Image → its label file, where there is one. Empty for `classify`.
-        classes: Image → class id. For `classify` only.
-        rewritten: Label files whose text is not what is trained on.
-        counts: Split → class id → objects (images for `classify`).
+        splits: `train`, `val` and optionally `test` → images.
+        labels: Image → its label file, if it has one. Empty for `classify`.
+        classes: Image → class id. Only for `classify`.
+        rewritten: Label files that must be rewritten for training (clipped, converted or
+            incomplete lines).
+        counts: Split → class id → number of objects (of images for `classify`).
         object_classes: Image → class id of each object in its label file.
         digests: Label file → SHA-256.
-        labelled: The label files that hold an object.
-        unlabelled: Images of no split that nobody has annotated yet; nothing trains on them.
-        refused: Image → the lines of its label file that are left out (0: the file as a whole).
-        inspection_findings: What was found without reading the images.
+        labelled: Label files with at least one object.
+        unlabelled: Images without a split that are not annotated yet; not used for training.
+        refused: Image → 1-based numbers of the rejected lines of its label file (0: the whole
+            file).
+        inspection_findings: Findings of the inspection, which does not read the images.
     """
 
     root: Path
@@ -81,36 +84,38 @@ class Dataset:
 
     @property
     def label_format(self) -> LabelFormat:
-        """What a line of its label files must be."""
+        """The format that every line of the label files must have."""
         return LabelFormat(
             self.task, len(self.names), self.keypoints.shape if self.keypoints else None
         )
 
     @property
     def class_counts(self) -> dict[str, int]:
-        """Class name → objects in train (images, for `classify`)."""
+        """Class name → number of objects in train (of images for `classify`)."""
         return named_counts(self.names, self.counts.get("train", Counter()))
 
     @property
     def learned(self) -> Dataset:
-        """The dataset that holds what is new to the model: this one."""
+        """The dataset with the new data to learn: this one. See `TrainingData.learned`."""
         return self
 
     def rows(self, image: Path) -> tuple[LabelRow, ...]:
-        """The objects in the label file of an image; none where it has no file.
+        """The objects in an image's label file; empty if it has no label file.
 
         Raises:
-            OSError: The file cannot be read any more.
+            OSError: The label file can no longer be read.
         """
         label = self.labels.get(image)
         return parse(label.read_bytes(), self.label_format).rows if label is not None else ()
 
     def scan(self, progress: Progress = no_progress) -> ScanResult:
-        """Read and decode every image: seconds per thousand the first time, then at hand.
+        """Read and decode every image. The result is cached on this object.
+
+        The first scan takes seconds per thousand images.
 
         Args:
-            progress: Told now and then how many of how many images were read. What it raises
-                ends the scan.
+            progress: Called now and then with the number of images read and the total. An
+                exception that it raises ends the scan.
         """
         if self._scan_result is None:
             self._scan_result = _scan(self, progress)
@@ -118,7 +123,7 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Identifies the content: names, images, labels, classes. Scans the images."""
+        """SHA-256 of the content: file names, images, labels, classes. Scans the images."""
         scanned = self.scan().images
         parts = []
         for split, images in self.splits.items():
@@ -134,29 +139,29 @@ class Dataset:
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """All that is known so far, fatal ones first; those of the images once they are scanned."""
+        """All findings so far, fatal ones first. Includes those of the images after `scan`."""
         scanned = self._scan_result.findings if self._scan_result is not None else ()
         every = (*self.inspection_findings, *scanned)
         return tuple(sorted(every, key=lambda finding: not finding.fatal))
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """The findings as sentences."""
+        """The messages of the findings."""
         return tuple(finding.message for finding in self.findings)
 
     def materialise(self, folder: Path) -> Path:
-        """Write the view that one job trains on; see `dataset.view`.
+        """Write the folder ("view") that one job trains on; see `dataset.view`.
 
         Args:
-            folder: Is replaced, as a whole or not at all.
+            folder: Target folder. It is replaced atomically.
 
         Returns:
-            The data.yaml, or the folder of the splits for `classify`.
+            The data.yaml; for `classify` the folder of the splits.
 
         Raises:
-            DatasetInvalid: The images are not enough to train on.
+            DatasetInvalid: The dataset has fatal findings, such as a split without usable images.
         """
-        self.scan()  # may find more that is fatal
+        self.scan()  # may add fatal findings
         require_usable(self.findings)
         with new_view(folder) as partial:
             if self.task == "classify":
@@ -173,7 +178,8 @@ class Dataset:
             for image in images:
                 groups[self.classes[image]].append(image)
             for cls, members in groups.items():
-                target = folder / split / self.names[cls]  # every class in every split: ids stay
+                # A folder per class in every split, even if empty: ids follow the folder order
+                target = folder / split / self.names[cls]
                 target.mkdir(parents=True)
                 for image, name in self._unique_names(members):
                     place_image(image, self.scan().images[image], target / name)
@@ -196,7 +202,7 @@ class Dataset:
                     target.symlink_to(label)
 
     def _unique_names(self, images: Iterable[Path]) -> Iterator[tuple[Path, str]]:
-        """Each image with a file name whose stem no other has, so that labels do not clash."""
+        """Each image with a file name whose stem is unique, so that label files do not clash."""
         taken: set[str] = set()
         for image in images:
             stem = os.path.splitext(image.name)[0]
@@ -224,16 +230,20 @@ def _scan(dataset: Dataset, progress: Progress) -> ScanResult:
             findings.add("corrupt_image", f"{shown(image, dataset.root)}: {problem}")
     _find_lost_classes(dataset, splits, findings)
     if findings.counts["duplicate_split"] > sum(map(len, splits.values())) / 10:
-        findings.note("leak", "Much of val or test is in train too: its metrics will flatter.")
+        findings.note(
+            "leak",
+            "More than 10 % of the images are in train and in val or test too: the metrics will "
+            "be too optimistic.",
+        )
     return ScanResult(splits, scanned, findings.result())
 
 
 def _usable_splits(
     dataset: Dataset, scanned: Mapping[Path, ScannedImage], findings: Findings
 ) -> dict[str, tuple[Path, ...]]:
-    """The splits without images that cannot be trained on; duplicates stay, and are told."""
+    """The splits without images that cannot be trained on. Duplicates stay and are reported."""
     splits: dict[str, tuple[Path, ...]] = {}
-    trained: dict[str, Path] = {}  # digest → the first image of train that has it
+    trained: dict[str, Path] = {}  # digest → first image of train with this digest
     for split, images in dataset.splits.items():
         usable = []
         for image in images:

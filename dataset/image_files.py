@@ -1,4 +1,4 @@
-"""Image files of a dataset on disk, and the label files that belong to them."""
+"""Finds the image files of a dataset on disk, and the label file of each image."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ SIGNATURES = (
 )  # fmt: skip
 
 
-def suffix_of(picture: bytes) -> str:
-    """The suffix by which trainers know the format.
+def suffix_of(data: bytes) -> str:
+    """The file name suffix for the format of an encoded image, from its first bytes.
 
     Raises:
-        InvalidImage: They do not.
+        InvalidImage: Trainers cannot read the format.
     """
     for signature, suffix in SIGNATURES:
-        if re.match(signature, picture[:16], re.DOTALL):
+        if re.match(signature, data[:16], re.DOTALL):
             return suffix
     raise InvalidImage("Images to train on must be JPEG, PNG, WebP, BMP, TIFF or AVIF files.")
 
 
-# What Ultralytics trains on (data/utils.py, 8.4.190), less what we cannot decode.
+# Formats that Ultralytics trains on (data/utils.py, 8.4.190), except those we cannot decode.
 TRAINABLE = frozenset(
     {".avif", ".bmp", ".jp2", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp"}
 )
-CONVERTED = frozenset({".ppm", ".pgm", ".gif", ".jfif"})  # written as PNG into a job's view
+CONVERTED = frozenset({".ppm", ".pgm", ".gif", ".jfif"})  # a job's view has them as PNG
 UNREADABLE = frozenset({".dng", ".heic", ".heif", ".svg", ".psd", ".raw", ".cr2", ".nef"})
 SUFFIXES = TRAINABLE | CONVERTED
 
@@ -46,23 +46,26 @@ _NOT_LABELS = frozenset({"classes", "labels", "notes", "train", "val", "valid", 
 
 
 def is_junk(name: str) -> bool:
-    """Whether a file or folder is an operating system's own, or hidden."""
+    """Whether a file or folder is hidden or belongs to an operating system."""
     return name.startswith(".") or name in JUNK
 
 
 def walk(folder: Path, roots: Sequence[Path], findings: Findings) -> Iterator[Path]:
-    """Every image below a folder, in order of name.
+    """Every image in a folder and its subfolders, sorted by name.
 
-    Links are followed as long as they stay inside `roots`.
+    Links are followed if they stay inside `roots`.
 
     Raises:
-        Forbidden: A link leads out of them.
+        Forbidden: A link leads out of `roots`.
         DatasetInvalid: A folder cannot be read, or there are over two million images.
     """
     confine(folder, roots)
     for count, path in enumerate(_walk(folder, roots, findings, frozenset()), 1):
         if count > MOST_IMAGES:
-            raise DatasetInvalid(f"'{folder.name}' holds over {MOST_IMAGES:,} images.")
+            raise DatasetInvalid(
+                f"'{folder.name}' contains more than {MOST_IMAGES:,} images, which is the limit. "
+                "Split the dataset."
+            )
         yield path
 
 
@@ -88,10 +91,10 @@ def _walk(
 
 
 def entries(folder: Path) -> list[os.DirEntry[str]]:
-    """What is in a folder, by name.
+    """The entries of a folder, sorted by name.
 
     Raises:
-        DatasetInvalid: It cannot be read.
+        DatasetInvalid: The folder cannot be read.
     """
     try:
         with os.scandir(folder) as found:
@@ -101,7 +104,7 @@ def entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry is a folder, or a link to one; not so a link to itself."""
+    """Whether an entry is a folder or a link to one. False for a link that leads to itself."""
     try:
         return entry.is_dir()
     except OSError:
@@ -111,14 +114,14 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
 def match_labels(
     images: Sequence[Path], roots: Sequence[Path], findings: Findings
 ) -> dict[Path, Path]:
-    """The label file of each image that has one.
+    """Image → its label file, for the images that have one.
 
-    Looked for where Ultralytics has them (`…/images/…` → `…/labels/…`), then beside the images
-    and in a `labels` folder near them. The first folder that fits any image of a folder is used
-    for all of it.
+    Label files are searched where Ultralytics expects them (`…/images/…` → `…/labels/…`), then
+    next to the images and in a `labels` folder near them. For each image folder the first label
+    folder that matches any of its images is used for all of them.
 
     Raises:
-        Forbidden: A label is a link out of `roots`.
+        Forbidden: A label file is a link that leads out of `roots`.
     """
     found: dict[Path, Path] = {}
     folders: dict[Path, list[Path]] = {}
@@ -144,15 +147,16 @@ def match_labels(
             if candidate != folder:
                 for stem in sorted(labels.keys() - stems - _NOT_LABELS):
                     findings.add("orphan_label", f"{candidate.name}/{labels[stem].name}")
-            _tell_second_places(stems - labels.keys(), places, roots, findings)
+            _report_unused_labels(stems - labels.keys(), places, roots, findings)
             break
     return found
 
 
-def _tell_second_places(
+def _report_unused_labels(
     without: Set[str], places: Iterator[Path], roots: Sequence[Path], findings: Findings
 ) -> None:
-    """Labels of images without one that lie where nothing is read for their folder any more."""
+    """Report label files in further label folders, which are not read, of the images `without`
+    a label file in the folder that is read."""
     for place in places if without else ():
         texts = _texts(place, roots)
         for stem in sorted(without & texts.keys()):
@@ -160,13 +164,13 @@ def _tell_second_places(
 
 
 def _stem(name: str) -> str:
-    """A file's name without its suffix, accents in one form: macOS stores them apart."""
+    """A file's name without its suffix, in Unicode NFC: macOS stores accents decomposed."""
     stem = name.rpartition(".")[0]
     return stem if stem.isascii() else unicodedata.normalize("NFC", stem)
 
 
 def label_folders(folder: Path) -> Iterator[Path]:
-    """Where the labels of a folder of images may be, likeliest first."""
+    """The folders that may hold the labels of an image folder, most likely first."""
     for i in reversed(range(len(folder.parts))):
         if folder.parts[i].lower() == "images":
             labels = "Labels" if folder.parts[i] == "Images" else "labels"
@@ -179,6 +183,7 @@ def label_folders(folder: Path) -> Iterator[Path]:
 
 
 def _texts(folder: Path, roots: Sequence[Path]) -> dict[str, Path]:
+    """Stem → .txt file, for the text files of a folder; empty if it is outside `roots`."""
     if not is_inside(real_path(folder), roots) or not folder.is_dir():
         return {}
     texts = {}
@@ -191,7 +196,7 @@ def _texts(folder: Path, roots: Sequence[Path]) -> dict[str, Path]:
 
 
 def foreign(text: str) -> str:
-    """A path as written on any system, with forward slashes and without a drive."""
+    """A path written on any operating system, with forward slashes and without a drive."""
     path = text.strip().replace("\\", "/")
     drive = PureWindowsPath(path).drive
     return path[len(drive) :] if drive else path

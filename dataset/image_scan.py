@@ -1,7 +1,7 @@
-"""What the images of a dataset are: readable or not, how large, which content.
+"""Scans the images of a dataset: readability, size in pixels and content hash of each file.
 
-Looking means reading and decoding every file, so what was found is kept in VISIONLOOP_HOME and
-used again for files whose size and time have not changed.
+A scan reads and decodes every file. Its results are cached in VISIONLOOP_HOME and reused for files
+whose size and modification time have not changed.
 """
 
 from __future__ import annotations
@@ -29,15 +29,18 @@ from inference.images import Pixels, decode, read_header
 from settings import get_settings
 
 FORMAT = 2
-MOST_CACHES = 64  # datasets remembered
-BIGGEST = 512 * 2**20  # bytes of one image
-KEEP = 60.0  # seconds after which what was found is kept, lest a crash cost all of it
-_AT_A_TIME = 512  # files handed to the threads; between them a check can be interrupted
+MOST_CACHES = 64  # most datasets with a cache
+BIGGEST = 512 * 2**20  # most bytes of one image
+KEEP = 60.0  # seconds between two writes of the cache during a scan
+_AT_A_TIME = 512  # files per batch; `progress` can end the scan between batches
 
 
 class ScannedImage(NamedTuple):
-    """One image file. `problem` is empty for a readable one; `converted`: trainers do not read
-    it to the same pixels, so a job's view has them as PNG."""
+    """Scan result of one image file.
+
+    `problem` is empty for a readable image. `converted`: trainers would decode other pixels than
+    the service does, so a job's view has the image as PNG.
+    """
 
     size: int
     mtime: int  # ns
@@ -48,11 +51,11 @@ class ScannedImage(NamedTuple):
     converted: bool = False
 
 
-Progress = Callable[[int, int], None]  # how many of how many are done
+Progress = Callable[[int, int], None]  # number done, total
 
 
 def no_progress(done: int, total: int) -> None:
-    """Tells nobody."""
+    """A `Progress` that does nothing."""
 
 
 def scan(
@@ -61,14 +64,15 @@ def scan(
     threads: int = 0,
     progress: Progress = no_progress,
 ) -> dict[Path, ScannedImage]:
-    """Read every image, or remember it from last time.
+    """Scan every image, or take its result from the cache.
 
     Args:
         paths: The image files.
-        root: Names the cache; paths below it are remembered relative to it.
-        threads: That read and decode; 0: one for two cores, so that inference keeps its own.
-        progress: Told now and then how many of how many images were read; what it raises ends
-            the scan.
+        root: Identifies the cache; paths below it are cached relative to it.
+        threads: Number of threads that read and decode; 0: half the cores, so that the others
+            stay free for inference.
+        progress: Called now and then with the number of images read and the total. An exception
+            that it raises ends the scan.
     """
     cache = _Cache(root)
     known = cache.read()
@@ -79,14 +83,14 @@ def scan(
         for start in range(0, len(paths), _AT_A_TIME):
             some = paths[start : start + _AT_A_TIME]
             keys = [_key(path, root) for path in some]
-            look_at = partial(_look, limit=limit)
-            remembered = [known.get(key) for key in keys]
-            for path, key, before, picture in zip(
-                some, keys, remembered, pool.map(look_at, some, remembered), strict=True
+            scan_one = partial(_scan_file, limit=limit)
+            cached = [known.get(key) for key in keys]
+            for path, key, before, scanned in zip(
+                some, keys, cached, pool.map(scan_one, some, cached), strict=True
             ):
-                found[path] = picture
-                if picture is not before:
-                    known[key] = picture
+                found[path] = scanned
+                if scanned is not before:
+                    known[key] = scanned
                     changed = True
             progress(len(found), len(paths))
             if changed and time.monotonic() - kept > KEEP:
@@ -98,14 +102,14 @@ def scan(
 
 
 def forget(root: Path) -> None:
-    """Drop what was remembered of a dataset."""
+    """Delete the cache of a dataset."""
     _Cache(root).file.unlink(missing_ok=True)
 
 
 def fingerprint(parts: Iterable[tuple[str, str]], description: object) -> str:
-    """SHA-256 over names with content hashes, in order of name, and the classes.
+    """SHA-256 (hex) over (name, content hash) pairs, sorted by name, and a description.
 
-    Independent of where the dataset lies and of file times.
+    Independent of the dataset's location and of file times.
     """
     total = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
     for name, digest in sorted(parts):
@@ -113,14 +117,15 @@ def fingerprint(parts: Iterable[tuple[str, str]], description: object) -> str:
     return total.hexdigest()
 
 
-def _look(path: Path, known: ScannedImage | None, limit: int) -> ScannedImage:
+def _scan_file(path: Path, known: ScannedImage | None, limit: int) -> ScannedImage:
+    """The cached result `known` of a file if it has not changed, else a new scan."""
     try:
-        facts = path.stat()
-        if known and (known.size, known.mtime) == (facts.st_size, facts.st_mtime_ns):
+        status = path.stat()
+        if known and (known.size, known.mtime) == (status.st_size, status.st_mtime_ns):
             return known
-        if facts.st_size > BIGGEST:
+        if status.st_size > BIGGEST:
             return ScannedImage(
-                facts.st_size, facts.st_mtime_ns, "", 0, 0, "The file is over 512 MiB."
+                status.st_size, status.st_mtime_ns, "", 0, 0, "The file is over 512 MiB."
             )
         data = path.read_bytes()
     except OSError as error:
@@ -136,12 +141,23 @@ def _look(path: Path, known: ScannedImage | None, limit: int) -> ScannedImage:
     except VisionLoopError as error:
         problem = error.message
     digest = hashlib.sha256(data).hexdigest()
-    return ScannedImage(facts.st_size, facts.st_mtime_ns, digest, width, height, problem, converted)
+    return ScannedImage(
+        status.st_size, status.st_mtime_ns, digest, width, height, problem, converted
+    )
 
 
 def decode_fully(data: bytes, limit: int) -> Pixels | None:
-    """Raises what `inference.images.decode` raises; a whole JPEG is decoded at an eighth of
-    its size, which reads all of its data in a third of the time, and gives None."""
+    """Check that an image decodes completely.
+
+    A complete JPEG is decoded at an eighth of its size: this reads all of its data in a third of
+    the time.
+
+    Returns:
+        The pixels; None for a JPEG that was decoded at reduced size.
+
+    Raises:
+        VisionLoopError: The errors of `inference.images.decode`.
+    """
     if data[:3] == b"\xff\xd8\xff" and data.endswith(b"\xff\xd9"):
         buffer = np.frombuffer(data, np.uint8)
         with contextlib.suppress(cv2.error):
@@ -155,7 +171,7 @@ def _key(path: Path, root: Path) -> str:
 
 
 class _Cache:
-    """A JSON file per dataset; a damaged or missing one only costs time."""
+    """The cached scan results of a dataset, one JSON file. A damaged or missing file is ignored."""
 
     def __init__(self, root: Path) -> None:
         self.folder = get_settings().paths.image_cache
@@ -171,9 +187,9 @@ class _Cache:
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return {}
 
-    def write(self, pictures: dict[str, ScannedImage], keys: set[str]) -> None:
-        """What concerns `keys`; the others are gone from the dataset."""
-        content = {"format": FORMAT, "pictures": {k: v for k, v in pictures.items() if k in keys}}
+    def write(self, images: dict[str, ScannedImage], keys: set[str]) -> None:
+        """Store the results of `keys`; other images are no longer in the dataset."""
+        content = {"format": FORMAT, "pictures": {k: v for k, v in images.items() if k in keys}}
         with contextlib.suppress(OSError):  # a full disk must not fail a check
             atomic_write(self.file, json.dumps(content))
             old = sorted(self.folder.glob("*.json"), key=lambda file: file.stat().st_mtime)

@@ -1,4 +1,4 @@
-"""A dataset is read and checked, whichever form it has."""
+"""Reads and checks a dataset in any supported layout: data.yaml, class folders, or classes.txt."""
 
 from __future__ import annotations
 
@@ -22,15 +22,19 @@ from models_store.description import Task
 def check(path: Path | str, task: Task, roots: Sequence[Path], min_classes: int = 2) -> Dataset:
     """The dataset at a data.yaml or folder, if `task` can be trained on it.
 
-    `min_classes` is how many classes a classifier's data must have.
+    Reads the label files, not the images: about a second per 10,000 label files. Call it off the
+    event loop.
 
-    Reads the labels, not the pictures (about a second per 10,000 label files); call it off the
-    event loop all the same.
+    Args:
+        path: A data.yaml or a folder.
+        task: The task to train.
+        roots: The allowed folders.
+        min_classes: Smallest number of classes for task classify.
 
     Raises:
-        DatasetInvalid: It cannot be used; the message says what is wrong and where.
-        DatasetNotFound: There is nothing at `path`.
-        Forbidden: `path`, or something it leads to, is outside `roots`.
+        DatasetInvalid: The dataset cannot be trained on; the message says why and where.
+        DatasetNotFound: `path` does not exist.
+        Forbidden: `path`, or a path in the dataset, is outside `roots`.
     """
     dataset = inspect(path, task, roots, min_classes)
     require_usable(dataset.findings)
@@ -40,17 +44,17 @@ def check(path: Path | str, task: Task, roots: Sequence[Path], min_classes: int 
 def inspect(
     path: Path | str, task: Task | None, roots: Sequence[Path], min_classes: int = 2
 ) -> Dataset:
-    """The same, with fatal findings listed rather than raised where there is more to tell.
+    """The dataset at a data.yaml or folder, with fatal findings listed in `Dataset.findings`.
 
-    Without a task the one that fits the labels is taken.
+    The arguments are those of `check`; without a task, the one that fits the labels is used.
 
     Raises:
-        DatasetInvalid: There is no dataset to speak of.
+        DatasetInvalid: There is no dataset, or it cannot be read.
         DatasetNotFound, Forbidden: As for `check`.
     """
     real = confine(path, roots)
     if not there(real, str(path)):
-        raise DatasetNotFound(f"There is nothing at '{str(path)[:200]}' on this server.")
+        raise DatasetNotFound(f"'{str(path)[:200]}' does not exist on this server.")
     with client_path(path):
         return _inspect(real, task, roots, min_classes)
 
@@ -58,7 +62,7 @@ def inspect(
 def _inspect(real: Path, task: Task | None, roots: Sequence[Path], min_classes: int) -> Dataset:
     findings = Findings()
     if real.is_file() and real.suffix.lower() == ".zip":
-        raise DatasetInvalid(f"'{real.name}' is packed: upload it with POST /api/datasets.")
+        raise DatasetInvalid(f"'{real.name}' is a zip: upload it with POST /api/datasets.")
     if real.is_file() and real.suffix.lower() not in (".yaml", ".yml"):
         raise DatasetInvalid(f"'{real.name}' is neither a data.yaml nor a folder.")
     file = real if real.is_file() else None
@@ -66,23 +70,24 @@ def _inspect(real: Path, task: Task | None, roots: Sequence[Path], min_classes: 
         file = data_yaml.find_yaml(real)
         if file is not None:
             confine(file, roots)
-            _say_others(file, findings)
-    if task == "classify" or (task is None and _is_classified(real, file)):
-        return _classified(real, file, roots, findings, min_classes)
-    return _labelled(real, file, task, roots, findings)
+            _note_other_descriptions(file, findings)
+    if task == "classify" or (task is None and _is_classification(real, file)):
+        return _classification_dataset(real, file, roots, findings, min_classes)
+    return _labelled_dataset(real, file, task, roots, findings)
 
 
-def _say_others(file: Path, findings: Findings) -> None:
+def _note_other_descriptions(file: Path, findings: Findings) -> None:
     others = [path.name for path in data_yaml.descriptions(file.parent) if path != file]
     if others:
         findings.note(
             "descriptions",
-            f"{file.name} was taken; {', '.join(others[:5])} beside it describes a dataset, too. "
-            "Give the file's path instead of the folder's to use another.",
+            f"{file.name} is used. The folder also contains {', '.join(others[:5])}; to use such a "
+            "file, give its path instead of the folder's.",
         )
 
 
-def _is_classified(root: Path, file: Path | None) -> bool:
+def _is_classification(root: Path, file: Path | None) -> bool:
+    """Whether the images are sorted into class folders and have no label files."""
     if file is None and (root / "classes.txt").is_file():
         return False
     folder = root if file is None else file.parent
@@ -93,7 +98,7 @@ def _is_classified(root: Path, file: Path | None) -> bool:
     return file is None or not class_folders.has_labels_beside(folder)
 
 
-def _classified(
+def _classification_dataset(
     root: Path, file: Path | None, roots: Sequence[Path], findings: Findings, min_classes: int
 ) -> Dataset:
     unlabelled: tuple[Path, ...] = ()
@@ -109,7 +114,7 @@ def _classified(
             return _unlabelled(root, "classify", (), unlabelled, findings)
         names, found = class_folders.read_splits(described.sources, roots, findings, min_classes)
     if not found.get("val"):
-        _say_held_out(findings, "val" in found)
+        _note_held_out(findings, "val" in found)
         found["val"] = {}
         groups: dict[str, list[str]] = {}
         paths = {os.path.relpath(image, root): image for image in found["train"]}
@@ -134,7 +139,7 @@ def _classified(
     )
 
 
-def _labelled(
+def _labelled_dataset(
     root: Path, file: Path | None, task: Task | None, roots: Sequence[Path], findings: Findings
 ) -> Dataset:
     if file is not None:
@@ -151,7 +156,7 @@ def _labelled(
     if not found["train"]:
         raise DatasetInvalid("train has no images." + hint(root))
     if "val" not in found:
-        _say_held_out(findings, False)
+        _note_held_out(findings, False)
         paths = {os.path.relpath(image, root): image for image in found["train"]}
         val = {paths[name] for name in class_folders.hold_out({"": paths})}
         found["val"] = [image for image in found["train"] if image in val]
@@ -162,8 +167,8 @@ def _labelled(
     labels = match_labels(every, roots, findings)
     if not labels:
         raise DatasetInvalid(
-            "No label files: none is beside the images, nor in a folder 'labels' in place of "
-            "'images'." + hint(root)
+            "No label files found, neither next to the images nor in a folder 'labels' where the "
+            "images' path has 'images'." + hint(root)
         )
     if keypoints is None:
         statistics = label_format_detection.scan(labels.values())
@@ -196,12 +201,12 @@ def _labelled(
 def _unlabelled(
     root: Path, task: Task, names: tuple[str, ...], images: tuple[Path, ...], findings: Findings
 ) -> Dataset:
-    """Images alone: a dataset to annotate, which nothing trains on yet."""
+    """A dataset of images without annotations, which cannot be trained on yet."""
     findings.note(
         "unlabelled",
-        f"None of the {len(images)} images is annotated, so nothing can be trained yet. Next: "
-        "annotate them in a tool and send its export to POST /api/datasets/{id}/annotations, or "
-        "have a model begin with POST /api/auto_annotate/batch.",
+        f"None of the {len(images)} images is annotated, so nothing can be trained yet. Annotate "
+        "them in a tool and send its export to POST /api/datasets/{id}/annotations, or let a model "
+        "pre-label them with POST /api/auto_annotate/batch.",
         fatal=True,
     )
     return Dataset(root, task, names, {}, unlabelled=images, inspection_findings=findings.result())
@@ -210,14 +215,14 @@ def _unlabelled(
 def _require_val(splits: Splits) -> None:
     if not splits.get("val"):
         raise DatasetInvalid(
-            "val has no images: training needs some to measure itself on. Put a tenth to a fifth "
-            "of the images there, or leave the key out to have a fifth of train held out."
+            "val has no images, and training needs some to measure the model. Put 10 to 20 % of "
+            "the images there, or leave val out so that 20 % of train is held out."
         )
 
 
-def _say_held_out(findings: Findings, empty: bool) -> None:
+def _note_held_out(findings: Findings, empty: bool) -> None:
     findings.note(
         "held_out",
-        f"There is no val split{' with images' if empty else ''}: a fifth of train is held out "
-        "for it, always the same files.",
+        f"There is no val split{' with images' if empty else ''}: 20 % of train is held out as "
+        "val, always the same files.",
     )

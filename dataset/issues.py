@@ -1,4 +1,4 @@
-"""What a look through a dataset found: counted, with a few places, fatal or not."""
+"""Collects the findings of a dataset check: counted by kind, with examples, fatal or not."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ from typing import Any
 
 from errors import DatasetInvalid
 
-EXAMPLES = 5  # in a sentence
-LISTED = 100  # places that are kept besides
+EXAMPLES = 5  # most examples in a message
+LISTED = 100  # most examples that are kept
 
-# What is counted while scanning. Fatal ones make training refuse the dataset.
+# Kind of a counted finding → the beginning of its message. Training refuses a dataset with a
+# fatal one.
 HEADLINES = {
     "missing_label": "Images without a label file, trained as background",
     "orphan_label": "Label files without an image, ignored",
-    "second_label": "Label files in a second place beside the one that is read, not used",
-    "shared_label": "Label files that two images of one name share, used for both",
+    "second_label": "Label files in a second label folder, not used",
+    "shared_label": "Label files that match two images of the same name, used for both",
     "malformed_line": "Label lines that cannot be read, left out",
     "class_id": "Label lines with a class id out of range",
-    "wrong_form": "Label lines of another task, left out",
+    "wrong_form": "Label lines for another task, left out",
     "outside": "Label lines far outside the image, left out",
     "degenerate": "Label lines without an area, left out",
-    "clipped": "Label lines that reach over the image's edge, clipped",
+    "clipped": "Label lines that extend beyond the image, clipped",
     "box_as_polygon": "Boxes among the polygons, trained as rectangles",
-    "polygon_as_box": "Polygons, trained as the boxes around them",
-    "pose_as_box": "Boxes with key points, trained without these",
+    "polygon_as_box": "Polygons, trained as their bounding boxes",
+    "pose_as_box": "Boxes with keypoints, trained without the keypoints",
     "confidence": "Label lines with a confidence, which is ignored",
     "repeated_line": "Repeated label lines, left out",
     "corrupt_image": "Images that cannot be read, left out",
@@ -34,17 +35,25 @@ HEADLINES = {
     "duplicate_split": "Images that are in train and in another split too",
     "duplicate_train": "Images that are in train more than once",
     "unlisted_format": "Files of a format that training cannot read, ignored",
-    "not_unpacked": "Files of the zip that are read neither as image nor as label, left out",
-    "unused_image": "Images that the description names in no split, not used",
-    "listed_line": "Listed lines that are not an image's path, ignored",
-    "missing_file": "Listed images that do not exist, ignored",
+    "not_unpacked": "Files of the zip that are neither images nor readable labels, left out",
+    "unused_image": "Images that no split of the data.yaml contains, not used",
+    "listed_line": "Lines of image lists that are not the path of an image, ignored",
+    "missing_file": "Images in image lists that do not exist, ignored",
 }
 FATAL = frozenset({"class_id"})
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One kind of problem. `message` is a sentence for people, with file and line."""
+    """One kind of problem of a dataset.
+
+    Attributes:
+        kind: A key of `HEADLINES`, or that of a note about the whole dataset.
+        message: A sentence for people, with files and lines.
+        count: Number of occurrences.
+        examples: At most 100 places, such as a file and line.
+        fatal: The dataset cannot be trained on.
+    """
 
     kind: str
     message: str
@@ -63,13 +72,17 @@ class Finding:
 
 
 def require_usable(findings: Iterable[Finding]) -> None:
-    """Raises DatasetInvalid with the first fatal findings, if there are any."""
+    """Check that no finding is fatal.
+
+    Raises:
+        DatasetInvalid: With the messages of the first three fatal findings.
+    """
     if fatal := [finding.message for finding in findings if finding.fatal]:
         raise DatasetInvalid(" ".join(fatal[:3]))
 
 
 class Findings:
-    """Collects while a dataset is looked through."""
+    """Collects findings during a dataset check."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
@@ -77,20 +90,20 @@ class Findings:
         self._notes: list[Finding] = []
 
     def add(self, kind: str, where: str, count: int = 1) -> None:
-        """Count one of HEADLINES' kinds, and remember where."""
+        """Count occurrences of a kind of `HEADLINES`, with their place as an example."""
         self.counts[kind] += count
         examples = self._examples.setdefault(kind, [])
         if len(examples) < LISTED:
             examples.append(where)
 
     def note(self, kind: str, message: str, fatal: bool = False) -> None:
-        """A sentence about the dataset as a whole."""
+        """Add a finding about the whole dataset, once."""
         finding = Finding(kind, message, fatal=fatal)
         if finding not in self._notes:
             self._notes.append(finding)
 
     def result(self) -> tuple[Finding, ...]:
-        """Fatal ones first."""
+        """All findings, fatal ones first."""
         counted = [
             Finding(
                 kind,

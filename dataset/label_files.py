@@ -1,8 +1,8 @@
-"""YOLO label files: one object a line, `class` and numbers that are fractions of the image.
+"""Parses YOLO label files: one object per line, a class id and coordinates normalised to 0 to 1.
 
-A box is `class x y w h` (centre and size), a polygon `class x1 y1 x2 y2 …`, a pose a box and then
-`x y` or `x y visibility` per key point. What people's files hold besides is read as far as its
-meaning is certain, and told.
+A box is `class x y w h` (centre and size), a polygon `class x1 y1 x2 y2 …`, a pose a box followed
+by `x y` or `x y visibility` per keypoint. Deviating lines are read as far as their meaning is
+certain, and reported.
 """
 
 from __future__ import annotations
@@ -14,28 +14,31 @@ from typing import Literal, NamedTuple
 
 from models_store.description import Task
 
-BIGGEST = 16 * 2**20  # bytes of one label file
-EDGE = 0.01  # how far over the edge is nothing worth telling; Ultralytics allows as much
-REACH = 0.5  # how far over the edge an object may reach before it is nonsense
-ABSENT = -0.005  # a key point without visibility; Ultralytics refuses below -0.01
-TRACKED = 7  # columns that Ultralytics' save_txt writes for a track; a triangle has as many
-TINY = 1e-6  # width or height that is none
+BIGGEST = 16 * 2**20  # most bytes of one label file
+EDGE = 0.01  # overhang, as a fraction of the image, that is clipped unreported as in Ultralytics
+REACH = 0.5  # largest overhang, as a fraction of the image; beyond it the line is rejected
+ABSENT = -0.005  # coordinate of an absent keypoint without visibility; Ultralytics allows -0.01
+TRACKED = 7  # columns of a track in Ultralytics' save_txt; a triangle has as many
+TINY = 1e-6  # width or height below which an object has no area
 
 LOST = frozenset({"malformed_line", "class_id", "wrong_form", "outside", "degenerate"})
-SIXTH = "a sixth column of"  # how the reason begins, where it is no confidence
+SIXTH = "a sixth column of"  # beginning of the reason if it cannot be a confidence
 
 Shape = Literal["box", "polygon", "pose"]
 
 
 class LabelRow(NamedTuple):
-    """One object: class id, and the numbers that follow it."""
+    """One object: its class id and the normalised numbers that follow it."""
 
     cls: int
     values: tuple[float, ...]
 
 
 class Issue(NamedTuple):
-    """What was wrong or changed in a line (1-based); `kind` is one of `findings.HEADLINES`."""
+    """A problem or change of a line.
+
+    `line` is 1-based, 0 for the whole file; `kind` is a key of `dataset.issues.HEADLINES`.
+    """
 
     line: int
     kind: str
@@ -44,16 +47,30 @@ class Issue(NamedTuple):
 
 @dataclass(frozen=True)
 class LabelFormat:
-    """What the lines must be."""
+    """The format that label lines must have.
+
+    Attributes:
+        task: The task to train.
+        classes: Number of classes.
+        keypoints: Number of keypoints and numbers per keypoint (2 or 3); None without keypoints.
+    """
 
     task: Task
     classes: int
-    keypoints: tuple[int, int] | None = None  # how many, numbers each
+    keypoints: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
 class Parsed:
-    """The usable rows of one file. `rewritten` if its text differs from what was meant."""
+    """The parsed content of one label file.
+
+    Attributes:
+        rows: The usable objects, without duplicates.
+        issues: Problems and changes.
+        rewritten: The rows differ from the file's text, so training needs a new file.
+        lines: Number of lines, without blank ones.
+        shapes: Shape → number of usable lines.
+    """
 
     rows: tuple[LabelRow, ...]
     issues: tuple[Issue, ...] = ()
@@ -63,7 +80,7 @@ class Parsed:
 
 
 class BadLine(ValueError):
-    """A line that cannot be used."""
+    """A label line that cannot be used; `kind` is a key of `dataset.issues.HEADLINES`."""
 
     def __init__(self, kind: str, reason: str) -> None:
         super().__init__(reason)
@@ -71,7 +88,7 @@ class BadLine(ValueError):
 
 
 def parse(data: bytes, label_format: LabelFormat) -> Parsed:
-    """Read the bytes of a label file. Never raises: what cannot be read becomes an issue."""
+    """Parse the bytes of a label file. Lines that cannot be read become issues, not errors."""
     if len(data) > BIGGEST:
         return Parsed((), (Issue(0, "malformed_line", "the file is over 16 MiB"),), True, 1)
     text = data.decode("utf-8-sig", "replace")
@@ -102,15 +119,19 @@ def parse(data: bytes, label_format: LabelFormat) -> Parsed:
 def parse_line(
     line: str, label_format: LabelFormat
 ) -> tuple[LabelRow, Shape, list[tuple[str, str]]]:
-    """One line as a row of `form`, the shape it was written in, and what was changed.
+    """Parse one line.
+
+    Returns:
+        The row in the shape of `label_format.task`; the shape that the line was written in;
+        (kind, detail) of each change.
 
     Raises:
-        BadLine: It cannot be used.
+        BadLine: The line cannot be used.
     """
     values = _numbers(line)
     cls = values[0]
     if cls != int(cls):
-        raise BadLine("malformed_line", f"class id {cls:g} is no whole number")
+        raise BadLine("malformed_line", f"class id {cls:g} is not a whole number")
     if not 0 <= cls < label_format.classes:
         raise BadLine(
             "class_id", f"class id {cls:g}, but the ids are 0 to {label_format.classes - 1}"
@@ -121,8 +142,8 @@ def parse_line(
         if not 0 <= values[5] <= 1:
             raise BadLine(
                 "wrong_form",
-                f"{SIXTH} {values[5]:g} is no confidence of 0 to 1; remove a track's id "
-                "from the lines, and write boxes with an angle as their four corners",
+                f"{SIXTH} {values[5]:g} is no confidence (0 to 1); remove track ids from the "
+                "lines, and write rotated boxes as their four corners",
             )
         notes.append(("confidence", f"{values[5]:g}"))
     if label_format.task == "detect" and shape != "box":
@@ -139,14 +160,14 @@ def parse_line(
 
 
 def as_text(rows: tuple[LabelRow, ...]) -> str:
-    """The rows as a label file."""
+    """The text of a label file with these rows."""
     return "".join(
         f"{row.cls} {' '.join(f'{value:.8g}' for value in row.values)}\n" for row in rows
     )
 
 
 def shape_of(columns: int) -> Shape | None:
-    """What a line of so many columns is without knowing about key points."""
+    """The shape of a line with so many columns, if it has no keypoints; None if it is none."""
     if columns in (5, 6):
         return "box"
     return "polygon" if columns >= 7 and columns % 2 else None
@@ -161,13 +182,13 @@ def _numbers(line: str) -> list[float]:
     try:
         values = [float(text) for text in fields]
     except ValueError:
-        point = ": decimals are written with a point" if "," in line else ""
+        point = "; write decimals with a point" if "," in line else ""
         reason = f"{line.strip()[:40]!r} is not all numbers{point}"
         raise BadLine("malformed_line", reason) from None
     if "_" in line or not all(map(math.isfinite, values)):  # float() takes 1_0 and nan
         raise BadLine("malformed_line", f"{line.strip()[:40]!r} is not all numbers")
     if len(values) < 5:
-        raise BadLine("malformed_line", f"{len(values)} columns, a box has 5")
+        raise BadLine("malformed_line", f"{len(values)} columns, but a box has 5")
     return values
 
 
@@ -180,22 +201,22 @@ def _shape(columns: int, last: float, label_format: LabelFormat) -> Shape:
     if label_format.task == "pose":
         count, size = label_format.keypoints or (0, 0)
         needed = 5 + count * size
-        raise BadLine("wrong_form", f"{columns} columns, {count} key points need {needed}")
+        raise BadLine("wrong_form", f"{columns} columns, {count} keypoints need {needed}")
     shape = shape_of(columns)
     if columns == TRACKED and last >= 2 and last == int(last):
         raise BadLine(
             "wrong_form",
-            f"7 columns that end in {last:g} are a box with confidence and a track's id: remove "
-            "these two",
+            f"7 columns that end in {last:g} are a box with confidence and track id; remove these "
+            "two columns",
         )
     if shape is None:
-        raise BadLine("malformed_line", f"{columns} columns are neither a box nor a polygon")
+        raise BadLine("malformed_line", f"{columns} columns fit neither a box nor a polygon")
     return shape
 
 
 def _segment(values: list[float], shape: Shape, notes: list[tuple[str, str]]) -> list[float]:
     if shape == "pose":
-        raise BadLine("wrong_form", "a box with key points is no polygon")
+        raise BadLine("wrong_form", "a box with keypoints, not a polygon")
     if shape == "box":
         notes.append(("box_as_polygon", "a box"))
         x, y, w, h = _clip_box(values[1:5], notes)
@@ -215,9 +236,9 @@ def _pose(
     for start in range(5, len(values), size):
         x, y, *visible = values[start : start + size]
         if visible and visible[0] not in (0, 1, 2):
-            raise BadLine("malformed_line", f"visibility {visible[0]:g} of a key point, not 0 to 2")
+            raise BadLine("malformed_line", f"keypoint visibility {visible[0]:g}, not 0, 1 or 2")
         if visible and not visible[0]:
-            numbers += [0.0, 0.0, 0.0]  # not in the image; what stood here has no meaning
+            numbers += [0.0, 0.0, 0.0]  # absent: its coordinates have no meaning
         elif not visible and (x < 0 or y < 0):
             numbers += [ABSENT, ABSENT]
         else:

@@ -1,7 +1,8 @@
-"""What label lines are, told from their numbers: boxes, polygons, oriented boxes or key points.
+"""Detects what YOLO label lines hold from their numbers: boxes, polygons, oriented boxes or poses.
 
-A line does not say its form. Eleven numbers after a class are five points of a polygon and a bit,
-or a box with key points: which it is, is seen by many lines together, and asked where it is not.
+A label line does not declare its shape. Ten numbers after a class id are either a polygon of five
+corners or a box with keypoints. Many lines together decide which; where they do not, the user is
+asked to state it.
 """
 
 from __future__ import annotations
@@ -20,31 +21,32 @@ from errors import DatasetInvalid
 from formats.coordinates import Stated, are_corners
 from models_store.description import Task
 
-SAMPLE = 200  # label files that are looked into
-NEARLY_ALL = 0.95
-BOX = 5  # columns: class, centre, size
-FEWEST_POINTS = 8  # columns of a box with one key point and its visibility
-SOME = 0.2  # of the lines: those of no form are left out while they are fewer
-SLACK = 0.02  # of the image, by which a key point may leave its box
-ORIENTED = 9  # columns of an oriented box
+SAMPLE = 200  # most label files that are read
+NEARLY_ALL = 0.95  # share of lines that counts as all of them
+BOX = 5  # columns of a box: class id, centre, size
+FEWEST_POINTS = 8  # columns of a box with one keypoint and its visibility
+SOME = 0.2  # share of lines; fewer lines with an even number of columns are only reported
+SLACK = 0.02  # fraction of the image by which a keypoint may lie outside its box
+ORIENTED = 9  # columns of an oriented box: class id, four corners
 
 
 @dataclass
 class _Group:
-    """Lines of one number of columns."""
+    """Statistics of the lines that have the same number of columns."""
 
-    first: str = ""
+    first: str = ""  # file and line number of the first one
     lines: int = 0
-    visibilities: int = 0  # lines whose every third number can only be a visibility: 0, 1 or 2
-    twos: int = 0  # of these, with a 2, which no coordinate is
-    boxed: dict[int, int] = field(default_factory=Counter)  # numbers a point → its points in a box
+    visibilities: int = 0  # lines whose every third number after the box is 0, 1 or 2
+    twos: int = 0  # those of them with a 2, which cannot be a coordinate
+    # Numbers per keypoint (2 or 3) → lines that fit a box with its keypoints inside
+    boxed: dict[int, int] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True)
 class LineStatistics:
-    """The lines of the first label files, by their columns."""
+    """Statistics of the lines of the first label files."""
 
-    groups: dict[int, _Group]
+    groups: dict[int, _Group]  # number of columns → its lines
     corners: bool = False  # boxes are written as x1 y1 x2 y2
 
     @property
@@ -52,14 +54,14 @@ class LineStatistics:
         return sum(group.lines for group in self.groups.values())
 
     def task(self) -> Task:
-        """Segment where polygons prevail, else detect."""
+        """Segment if there are more polygons than boxes, else detect."""
         shapes: Counter[str | None] = Counter()
         for columns, group in self.groups.items():
             shapes[shape_of(columns)] += group.lines
         return "segment" if shapes["polygon"] > shapes["box"] else "detect"
 
     def shapes_of_points(self) -> list[str]:
-        """The values of kpt_shape that would fit the commonest line."""
+        """The values of kpt_shape that would fit the most frequent number of columns."""
         if not self.groups:
             return []
         columns = max(self.groups, key=lambda columns: self.groups[columns].lines)
@@ -67,7 +69,8 @@ class LineStatistics:
 
 
 def scan(labels: Iterable[Path]) -> LineStatistics:
-    """Read the first label files. What is no line of numbers is passed over: it is told later."""
+    """Read the first label files. Lines that are not all numbers are skipped here; parsing the
+    labels reports them."""
     groups: dict[int, _Group] = {}
     boxes: list[Stated] = []
     for label, number, values in _rows(labels):
@@ -88,10 +91,10 @@ def scan(labels: Iterable[Path]) -> LineStatistics:
 
 
 def require_stated(statistics: LineStatistics, task: Task | None, findings: Findings) -> None:
-    """Refuse lines that are, or may be, key points where nothing says how many there are.
+    """Reject labels that have, or may have, keypoints although no kpt_shape is given.
 
     Raises:
-        DatasetInvalid: They are key points; or they may be, and no task was given.
+        DatasetInvalid: The lines have keypoints; or they may have, and no task was given.
     """
     if statistics.corners:
         findings.note("coordinates", f"The boxes of the label files {CORNERS}", fatal=True)
@@ -99,40 +102,40 @@ def require_stated(statistics: LineStatistics, task: Task | None, findings: Find
     for columns, group in sorted(statistics.groups.items()):
         nearly = NEARLY_ALL * group.lines
         if columns <= BOX + 1 or group.lines < NEARLY_ALL * long:
-            continue  # polygons of many lengths; what fits none of the forms is told line by line
+            continue  # polygons of many lengths; parsing reports each line that is no shape
         if columns % 2 == 0 and group.lines < SOME * statistics.lines:
             continue
         stated = group.visibilities >= nearly
         if stated and (columns % 2 == 0 or group.twos or group.boxed[3] >= nearly):
             raise DatasetInvalid(
-                f"{group.lines} label lines of {columns} columns (the first: {group.first}) are "
-                f"boxes with key points: every third number after the box is a visibility, 0, 1 "
-                f"or 2. Add kpt_shape: [{(columns - BOX) // 3}, 3] to data.yaml; task detect then "
-                "takes their boxes."
+                f"{group.lines} label lines with {columns} columns (the first: {group.first}) are "
+                f"boxes with keypoints: every third number after the box is a visibility (0, 1 "
+                f"or 2). Add kpt_shape: [{(columns - BOX) // 3}, 3] to data.yaml; with it, task "
+                "detect can use their boxes."
             )
         if task is None and columns > BOX + 2 and group.boxed[2] >= nearly:
             raise DatasetInvalid(
-                f"{group.lines} label lines of {columns} columns (the first: {group.first}) may be "
-                f"polygons of {columns // 2} corners, or boxes with key points. For key points add "
+                f"{group.lines} label lines with {columns} columns (the first: {group.first}) may "
+                f"be polygons of {columns // 2} corners or boxes with keypoints. For keypoints add "
                 f"kpt_shape to data.yaml: {' or '.join(_fitting(columns))}. For polygons give "
-                "task=segment, or task=detect for the boxes around them."
+                "task=segment, or task=detect for their bounding boxes."
             )
     oriented = statistics.groups.get(ORIENTED)
     if oriented and oriented.lines >= NEARLY_ALL * statistics.lines and task in (None, "segment"):
         findings.note(
             "oriented",
-            "The label lines have four corners each, as oriented boxes have: they are trained as "
-            "polygons. For the upright boxes around them give task=detect.",
+            "The label lines have four corners each, as oriented boxes have. They are trained as "
+            "polygons. For their axis-aligned bounding boxes give task=detect.",
         )
 
 
 def without_keypoints(statistics: LineStatistics) -> str:
-    """What to say about pose labels whose yaml has no kpt_shape."""
+    """The error message for task pose without kpt_shape in data.yaml."""
     fitting = statistics.shapes_of_points()
     columns = max(statistics.groups, key=lambda c: statistics.groups[c].lines) if fitting else 0
     guess = f" Lines of {columns} columns would fit {' or '.join(fitting)}." if fitting else ""
     return (
-        "Task pose needs kpt_shape in data.yaml: [how many key points, 2 or 3 numbers each]."
+        "Task pose needs kpt_shape in data.yaml, [number of keypoints, 2 or 3 numbers each]."
         f"{guess}"
     )
 
@@ -143,17 +146,17 @@ def _fitting(columns: int) -> list[str]:
 
 
 def _is_boxed(values: Sequence[float], size: int) -> bool:
-    """Whether the first four numbers are a box within the image that the points behind it lie
-    in and fill by half, as key points do."""
+    """Whether a line fits a box with keypoints: the box lies in the image, and the points, of
+    `size` numbers each, lie in the box and span at least half of its width or height."""
     x, y, w, h = values[1:BOX]
     left, top, right, bottom = x - w / 2, y - h / 2, x + w / 2, y + h / 2
     if min(left, top) < -SLACK or max(right, bottom) > 1 + SLACK or w <= 0 or h <= 0:
         return False
     points = [tuple(values[i : i + 2]) for i in range(BOX, len(values), size)]
-    there = [point for point in points if point != (0, 0)]  # so are absent ones written
-    if not there:
+    present = [point for point in points if point != (0, 0)]  # absent keypoints are written 0 0
+    if not present:
         return False
-    xs, ys = [point[0] for point in there], [point[1] for point in there]
+    xs, ys = [point[0] for point in present], [point[1] for point in present]
     inside = (
         min(xs) >= left - SLACK
         and max(xs) <= right + SLACK
@@ -161,10 +164,11 @@ def _is_boxed(values: Sequence[float], size: int) -> bool:
         and max(ys) <= bottom + SLACK
     )
     filled = max((max(xs) - min(xs)) / w, (max(ys) - min(ys)) / h)
-    return inside and (filled >= 0.5 or len(there) == 1)
+    return inside and (filled >= 0.5 or len(present) == 1)
 
 
 def _rows(labels: Iterable[Path]) -> Iterator[tuple[Path, int, list[float]]]:
+    """File, 1-based line number and numbers of each numeric line in the first label files."""
     for label in islice(labels, SAMPLE):
         with label.open("rb") as file:
             lines = file.read(2**20).splitlines()

@@ -1,4 +1,4 @@
-"""Every label file of a dataset read once: objects per class, and what is wrong."""
+"""Reads every label file of a dataset once: counts the objects per class, reports bad lines."""
 
 from __future__ import annotations
 
@@ -13,21 +13,32 @@ from dataset.issues import Findings
 from dataset.label_files import LOST, SIXTH, LabelFormat, parse
 from errors import DatasetInvalid
 
-TOO_MANY = 0.2  # share of unusable lines that is no accident any more
+TOO_MANY = 0.2  # share of unusable lines above which the dataset is rejected
 
 
 @dataclass
 class LabelCounts:
-    """What the label files hold."""
+    """Contents of the label files.
 
-    counts: dict[str, Counter[int]] = field(default_factory=dict)  # split → class id → objects
-    object_classes: dict[Path, tuple[int, ...]] = field(default_factory=dict)  # of each image
+    Attributes:
+        counts: Split → class id → number of objects.
+        object_classes: Image → class id of each object.
+        digests: Label file → SHA-256.
+        rewritten: Label files that must be rewritten for training.
+        labelled: Label files with at least one usable line.
+        lines: Number of lines, without blank ones.
+        sixth: Number of lines whose sixth column cannot be a confidence.
+        refused: Image → 1-based numbers of the lines that are left out.
+    """
+
+    counts: dict[str, Counter[int]] = field(default_factory=dict)
+    object_classes: dict[Path, tuple[int, ...]] = field(default_factory=dict)
     digests: dict[Path, str] = field(default_factory=dict)
     rewritten: set[Path] = field(default_factory=set)
-    labelled: set[Path] = field(default_factory=set)  # those with a usable line
+    labelled: set[Path] = field(default_factory=set)
     lines: int = 0
-    sixth: int = 0  # lines whose sixth column is no confidence
-    refused: dict[Path, list[int]] = field(default_factory=dict)  # image → lines that are left out
+    sixth: int = 0
+    refused: dict[Path, list[int]] = field(default_factory=dict)
 
 
 def read_labels(
@@ -40,7 +51,7 @@ def read_labels(
     """Parse every label file.
 
     Raises:
-        DatasetInvalid: One cannot be opened.
+        DatasetInvalid: A label file cannot be opened.
     """
     counted = LabelCounts()
     for split, images in splits.items():
@@ -76,14 +87,14 @@ def read_labels(
 def judge(
     counted: LabelCounts, label_format: LabelFormat, names: Sequence[str], findings: Findings
 ) -> None:
-    """What the numbers say about the whole."""
+    """Add the findings that follow from the counts of all label files together."""
     seen = findings.counts
     many = TOO_MANY * max(counted.lines, 1)
     if seen["outside"] > many:
         findings.note(
             "coordinates",
-            f"{seen['outside']} of {counted.lines} label lines lie outside the image: coordinates "
-            "must be fractions of its width and height, 0 to 1; these may be pixels.",
+            f"{seen['outside']} of {counted.lines} label lines are outside the image. Coordinates "
+            "must be fractions of its width and height (0 to 1); these may be pixels.",
             fatal=True,
         )
     if seen["malformed_line"] > many:
@@ -98,16 +109,16 @@ def judge(
     if counted.sixth and seen["confidence"]:
         findings.note(
             "angles",
-            f"{counted.sixth} label lines have a sixth column that is no confidence of 0 to 1, so "
-            f"those of the other {seen['confidence']} may be none, either: angles, or a track's "
-            "ids. Write turned boxes as their four corners, or remove the column.",
+            f"{counted.sixth} label lines have a sixth column that is no confidence (0 to 1), so "
+            f"it may not be one in the other {seen['confidence']} either, but an angle or a track "
+            "id. Write rotated boxes as their four corners, or remove the column.",
             fatal=True,
         )
-    if seen["class_id"]:  # the rest would follow from it
+    if seen["class_id"]:  # wrong class ids would cause the findings below
         return
     for split in ("train", "val"):
         if not counted.counts.get(split):
-            findings.note("empty", f"No usable object is labelled in {split}.", fatal=True)
+            findings.note("empty", f"{split} has no usable labelled object.", fatal=True)
     unused = [name for i, name in enumerate(names) if not counted.counts["train"][i]]
     if counted.counts["train"] and unused:
         some = ", ".join(unused[:5]) + (", …" if len(unused) > 5 else "")
@@ -116,14 +127,14 @@ def judge(
 
 def _wrong_task(label_format: LabelFormat) -> str:
     if label_format.task == "segment":
-        need, hint = "polygons (class x1 y1 x2 y2 x3 y3 …)", "Boxes are for task detect."
+        need, hint = "polygons (class x1 y1 x2 y2 x3 y3 …)", "For boxes use task detect."
     else:
         count, size = label_format.keypoints or (0, 0)
-        need = f"{5 + count * size} columns a line for kpt_shape [{count}, {size}]"
-        hint = "Correct kpt_shape, or train with the task the labels are for."
-    return f"Task {label_format.task} needs {need}, and these labels have something else. {hint}"
+        need = f"{5 + count * size} columns per line for kpt_shape [{count}, {size}]"
+        hint = "Correct kpt_shape, or use the task that the labels are for."
+    return f"Task {label_format.task} needs {need}; these labels are different. {hint}"
 
 
 def shown(path: Path, root: Path) -> str:
-    """A path for a message: relative where it can be."""
+    """A path for messages: relative to `root` if it is inside."""
     return os.path.relpath(path, root) if path.is_relative_to(root) else str(path)

@@ -1,4 +1,4 @@
-"""What a person wants to know of a dataset before training on it."""
+"""The report of a dataset check: counts, image sizes and findings as JSON."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 from dataset.dataset import Dataset
 from dataset.label_scan import shown
 
-NAMED = 1000  # images with refused lines that are told one by one
+NAMED = 1000  # most images with refused lines that the report lists
 
 
 def report(dataset: Dataset) -> dict[str, Any]:
-    """Counts, sizes and findings as JSON. Looks at every image, so call it in a thread."""
+    """The report of a dataset. Scans every image, so call it off the event loop."""
     scanned = dataset.scan()
     readable = [image for image in scanned.images.values() if not image.problem]
     widths, heights = [image.width for image in readable], [image.height for image in readable]

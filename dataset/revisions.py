@@ -1,7 +1,7 @@
-"""The revisions of a dataset: what was said of every image at a time, for good.
+"""Reads the revisions of a dataset: immutable snapshots of its images and annotations.
 
-A revision's folder trains as it is; beside that it keeps everything that its annotations say
-(`annotation.revision_records`), of which training labels hold a part.
+A revision's folder can be trained on as it is. It also holds the complete annotations
+(`annotation.revision_records`), of which the training labels are a part.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from typing import Any
 from errors import NotFound
 from models_store.description import Task
 
-REVISIONS = "revisions"  # in a dataset's folder
-NOTE = "revision.jsonl"  # a line; a folder with .json files is taken for COCO's
+REVISIONS = "revisions"  # subfolder of a dataset's folder
+NOTE = "revision.jsonl"  # one line; not .json, because .json files look like COCO annotations
 
 
 @dataclass(frozen=True)
 class Revision:
-    """What a revision is.
+    """Summary of a revision.
 
     Attributes:
-        number: From 1; 0 is an upload as it came.
-        task: What its folder trains.
-        names, keypoint_names: In the order of their ids.
-        images: How many there are.
-        annotated: Of these, by people.
-        to_review: Of these, left out of training until a person has looked.
-        objects: Marked in all of them.
-        kept: Stays for as long as the dataset does.
-        corrections: Per model, what people changed of what it said.
+        number: From 1; 0 is the unchanged upload.
+        task: The task that its folder trains.
+        names, keypoint_names: In order of id.
+        pictures: Number of images.
+        annotated: Number of images annotated by people.
+        to_review: Number of images left out of training until a person has reviewed them.
+        objects: Number of annotated objects in all images.
+        kept: Not deleted as long as the dataset exists.
+        corrections: Model → what people corrected in its predictions.
     """
 
     number: int
@@ -49,7 +49,7 @@ class Revision:
 
 
 def list_revisions(dataset: Path) -> list[Revision]:
-    """Those of a dataset's folder, the newest first."""
+    """The revisions in a dataset's folder, newest first."""
     folders = sorted((dataset / REVISIONS).glob("[0-9]*"), reverse=True)
     return [found for folder in folders if (found := read_note(folder)) is not None]
 
@@ -58,34 +58,38 @@ def revision_folder(dataset: Path, number: int) -> Path:
     """The folder of a revision.
 
     Raises:
-        NotFound: It is not there, or no longer.
+        NotFound: It does not exist (any more).
     """
     folder = dataset / REVISIONS / f"{number:06}"
     if not 0 < number < 10**6 or not (folder / NOTE).is_file():
         known = [str(revision.number) for revision in list_revisions(dataset)[:10]]
         raise NotFound(
             f"'{dataset.name}' has no revision {number}. "
-            f"There are: {', '.join(known) or 'none yet'}."
+            f"Existing revisions: {', '.join(known) or 'none yet'}."
         )
     return folder
 
 
 def get_revision(dataset: Path, number: int) -> Revision:
-    """Raises NotFound."""
+    """The summary of a revision.
+
+    Raises:
+        NotFound: It does not exist, or its summary cannot be read.
+    """
     found = read_note(revision_folder(dataset, number))
     if found is None:
-        raise NotFound(f"Revision {number} of '{dataset.name}' cannot be read any more.")
+        raise NotFound(f"Revision {number} of '{dataset.name}' can no longer be read.")
     return found
 
 
 def is_kept(folder: Path) -> bool:
-    """Whether a revision stays though nothing names it."""
+    """Whether a revision must not be deleted even if nothing refers to it."""
     found = read_note(folder)
     return found is not None and found.kept
 
 
 def read_note(folder: Path) -> Revision | None:
-    """The summary in a revision's folder; None where it cannot be read."""
+    """The summary in a revision's folder; None if it cannot be read."""
     with contextlib.suppress(OSError, ValueError, TypeError):
         row = json.loads((folder / NOTE).read_bytes())
         names = {key: tuple(row[key]) for key in ("names", "keypoint_names")}

@@ -1,4 +1,4 @@
-"""Which split an image belongs to, as the files around annotations say."""
+"""Finds the split (train, val, test) that the files of an uploaded zip give for each image."""
 
 from __future__ import annotations
 
@@ -18,40 +18,41 @@ WORDS = {
     "val": "val", "valid": "val", "validation": "val", "dev": "val", "eval": "val",
     "test": "test", "testing": "test",
 }  # fmt: skip
-FIRST = ("test", "val", "train")  # of an image of several, so that no copy leaks
+# An image given for several splits goes to the first of these, so that it cannot leak into train
+PRECEDENCE = ("test", "val", "train")
 BIGGEST_LIST = 64 * 2**20  # bytes
 _YEAR = re.compile(r"[_-]?(19|20)\d\d$")
 _IN_NAME = re.compile(r"(?:^|[_.-])(train|val|valid|validation|test)(?:20\d\d)?$", re.I)
 _FOLDERS = {"obj_train_data": "train", "obj_valid_data": "val", "obj_test_data": "test"}
 
 
-def stated_splits(root: Path, sent: Submission, named: Mapping[str, str]) -> dict[str, str]:
-    """Image of the zip → its split, for those of which one is stated.
+def stated_splits(root: Path, submission: Submission, named: Mapping[str, str]) -> dict[str, str]:
+    """Image of the zip → its split, for the images whose split is known.
 
-    A list of images (`train.txt`, `ImageSets/Main/val.txt`) or a CVAT subset says it, else the
-    document's name (`instances_val2017.json`), else a folder.
+    The split comes from a list of images (`train.txt`, `ImageSets/Main/val.txt`) or a CVAT subset,
+    else from the document's name (`instances_val2017.json`), else from a folder's name.
 
     Args:
-        root: The unpacked zip.
-        sent: What came in it.
-        named: Image → the document that described it.
+        root: Folder of the unpacked zip.
+        submission: The documents and images read from the zip.
+        named: Image → the document that describes it.
     """
-    index = NameIndex((name, name) for name in sent.images)
+    index = NameIndex((name, name) for name in submission.images)
     found: dict[str, set[str]] = {}
-    for name, split in (*_lists(root, sent, index), *_subsets(root, sent, index)):
+    for name, split in (*_lists(root, submission, index), *_subsets(root, submission, index)):
         found.setdefault(name, set()).add(split)
-    for name in sent.images:
+    for name in submission.images:
         if name in found:
             continue
         document = _IN_NAME.search(PurePosixPath(named.get(name, "")).stem)
         split = WORDS[document[1].lower()] if document else _folder(name)
         if split:
             found[name] = {split}
-    return {name: next(s for s in FIRST if s in splits) for name, splits in found.items()}
+    return {name: next(s for s in PRECEDENCE if s in splits) for name, splits in found.items()}
 
 
 def split_word(text: str) -> str:
-    """The split that a file or folder is named after; empty: none."""
+    """The split that a file or folder is named after; empty if its name is no split's."""
     return WORDS.get(_YEAR.sub("", text).lower(), "")
 
 
@@ -60,13 +61,14 @@ def _folder(name: str) -> str:
     return next(filter(None, reversed(words)), "")
 
 
-def _lists(root: Path, sent: Submission, index: NameIndex[str]) -> Iterator[tuple[str, str]]:
-    for name in sent.ignored:
+def _lists(root: Path, submission: Submission, index: NameIndex[str]) -> Iterator[tuple[str, str]]:
+    """(image, split) for each entry of the zip's image lists."""
+    for name in submission.ignored:
         path = root / name
         split = split_word(path.stem)
         if path.suffix.lower() != ".txt" or not split or path.stat().st_size > BIGGEST_LIST:
             continue
-        if path.stem.lower() == "trainval" and _parted(path):
+        if path.stem.lower() == "trainval" and _has_separate_lists(path):
             continue
         for line in path.read_bytes().decode("utf-8-sig", "replace").splitlines():
             text = line.strip()
@@ -77,15 +79,18 @@ def _lists(root: Path, sent: Submission, index: NameIndex[str]) -> Iterator[tupl
                     break
 
 
-def _parted(path: Path) -> bool:
-    """Whether train and val have lists of their own beside."""
+def _has_separate_lists(path: Path) -> bool:
+    """Whether the folder of a trainval list also has a list for train or for val."""
     return any((path.parent / f"{name}.txt").is_file() for name in ("train", "val"))
 
 
-def _subsets(root: Path, sent: Submission, index: NameIndex[str]) -> Iterator[tuple[str, str]]:
+def _subsets(
+    root: Path, submission: Submission, index: NameIndex[str]
+) -> Iterator[tuple[str, str]]:
+    """(image, split) for each image whose CVAT XML names a subset."""
     for source in {
         described.source
-        for described in sent.described
+        for described in submission.described
         if described.source.lower().endswith(".xml")
     }:
         data = (root / source).read_bytes()
@@ -99,7 +104,7 @@ def _subsets(root: Path, sent: Submission, index: NameIndex[str]) -> Iterator[tu
 
         try:
             parse_xml(data, source, LONGEST, child)
-        except ValidationFailed:  # its reader has said so
+        except ValidationFailed:  # the annotation reader reports it
             continue
         for name, subset in rows:
             image, split = index.find(name, subset).item, split_word(subset)

@@ -1,4 +1,4 @@
-"""Uploaded datasets: each a folder of VISIONLOOP_HOME/datasets, there as a whole or not at all."""
+"""Stores uploaded datasets: one folder each in VISIONLOOP_HOME/datasets, created atomically."""
 
 from __future__ import annotations
 
@@ -29,20 +29,24 @@ class Datasets(Protocol):
     """The part of `DatasetStore` that planning needs."""
 
     def resolve(self, reference: str) -> Path:
-        """The path that an id or a path means, confined to the allowed roots."""
+        """The path that a dataset id or a path refers to, inside the allowed roots."""
 
 
 CARD = "dataset.json"
-FIRST_CARD = "original.json"  # an upload's card, once revisions have others
+FIRST_CARD = "original.json"  # the upload's own card, once a revision has replaced `CARD`
 DATA = "data"
-ABANDONED = 24 * 3600.0  # seconds after which an unfinished upload is cleared away
+ABANDONED = 24 * 3600.0  # seconds after which an unfinished upload is deleted
 _ID = re.compile(r"[a-z0-9][a-z0-9-]{0,60}")
 _REVISION = re.compile(r"([a-z0-9][a-z0-9-]{0,60})@([0-9]{1,6})")
 _ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"
 
 
 class DatasetStore:
-    """All methods read or write files: call them off the event loop."""
+    """Creates, lists, resolves and deletes uploaded datasets.
+
+    Each dataset has a card, `dataset.json`, with its id, its name and the results of its
+    inspection. All methods read or write files: call them off the event loop.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self.folder = settings.paths.datasets
@@ -53,7 +57,8 @@ class DatasetStore:
 
     @contextlib.contextmanager
     def staged(self) -> Iterator[Path]:
-        """A folder in which a dataset is made; it is removed unless `keep` took it."""
+        """Context with a temporary folder for a new dataset. `keep` makes it a dataset; it is
+        deleted if the block raises."""
         self.staging.mkdir(parents=True, exist_ok=True)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._clear_abandoned()
@@ -68,12 +73,12 @@ class DatasetStore:
         """Make a staged folder a dataset.
 
         Args:
-            staged: The folder, the data below `DATA`.
-            name: As people see it; its id begins with it.
-            card: What else to note about it.
+            staged: The folder, with the data in its subfolder `DATA`.
+            name: Display name; the id begins with it.
+            card: Further fields of the card.
 
         Returns:
-            The whole card.
+            The complete card.
         """
         new_id = self._new_id(name)
         written: dict[str, Any] = {
@@ -93,10 +98,10 @@ class DatasetStore:
         return sorted(cards, key=lambda card: card["created_at"], reverse=True)
 
     def get(self, dataset_id: str) -> dict[str, Any]:
-        """The card of an upload: id, name, what was found in it.
+        """The card of an upload: its id, name and inspection results.
 
         Raises:
-            DatasetNotFound: There is none of that id.
+            DatasetNotFound: No dataset has this id.
         """
         card = _card(self.folder / dataset_id) if _ID.fullmatch(dataset_id) else None
         if card is None:
@@ -105,31 +110,31 @@ class DatasetStore:
         return card
 
     def delete(self, dataset_id: str) -> None:
-        """Remove an upload.
+        """Delete an upload.
 
         Raises:
-            DatasetNotFound: There is none of that id.
+            DatasetNotFound: No dataset has this id.
         """
         card = self.get(dataset_id)
         gone = self.staging / f"deleted-{dataset_id}-{secrets.token_hex(4)}"
         self.staging.mkdir(parents=True, exist_ok=True)
         try:
-            (self.folder / dataset_id).rename(gone)  # gone for everybody at once
+            (self.folder / dataset_id).rename(gone)  # atomic for concurrent readers
         except FileNotFoundError:
             raise DatasetNotFound(f"No dataset '{dataset_id}'.") from None
         image_scan.forget((self.folder / dataset_id / card["description"]).parent)
         shutil.rmtree(gone, ignore_errors=True)
 
     def resolve(self, reference: str) -> Path:
-        """The data.yaml or folder that an id or a path means, inside the allowed roots.
+        """The data.yaml or folder that an id or a path refers to, inside the allowed roots.
 
-        `id@3` is its third revision, `id@0` an upload as it came. A relative path counts from
-        each root in turn.
+        `id@3` is revision 3 of a dataset, `id@0` the unchanged upload. A relative path is
+        searched in each root in turn.
 
         Raises:
-            DatasetNotFound: There is no such thing.
-            Forbidden: It lies outside the roots.
-            ValidationFailed: It is empty, or no path that can be.
+            DatasetNotFound: It does not exist.
+            Forbidden: It is outside the allowed roots.
+            ValidationFailed: It is empty or not a valid path.
         """
         reference = reference.strip()
         if not reference:
@@ -151,7 +156,8 @@ class DatasetStore:
         )
 
     def open(self, reference: str, task: Task | None = None) -> Dataset:
-        """The dataset that an id or a path means, inspected."""
+        """The inspected dataset that an id or a path refers to. Raises as `resolve` and
+        `inspection.inspect`."""
         if task is None and _ID.fullmatch(reference) and (card := _card(self.folder / reference)):
             task = card["task"]
         if task is None and (named := _REVISION.fullmatch(reference)):
@@ -159,7 +165,11 @@ class DatasetStore:
         return inspect(self.resolve(reference), task, self.roots)
 
     def _revision(self, dataset_id: str, number: int) -> tuple[Path, Task]:
-        """The description of a revision, and its task. Raises DatasetNotFound."""
+        """The data.yaml or folder of a revision, and its task.
+
+        Raises:
+            DatasetNotFound: There is no such dataset or revision.
+        """
         card, folder = self.get(dataset_id), self.folder / dataset_id
         if number == 0:
             card = _card(folder, FIRST_CARD) or card
@@ -182,7 +192,7 @@ class DatasetStore:
         return f"{slug}-{''.join(secrets.choice(_ALPHABET) for _ in range(8))}"
 
     def _clear_abandoned(self) -> None:
-        """What a killed server left half unpacked or half deleted."""
+        """Delete old staging folders, which a killed server left half unpacked or half deleted."""
         for folder in self.staging.iterdir():
             with contextlib.suppress(OSError):
                 old = time.time() - folder.stat().st_mtime > ABANDONED
@@ -191,6 +201,7 @@ class DatasetStore:
 
 
 def _card(folder: Path, name: str = CARD) -> dict[str, Any] | None:
+    """The card in a dataset's folder; None if there is none or it cannot be read."""
     try:
         card = json.loads((folder / name).read_bytes())
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""What each task can hold of annotations, and how a folder that trains it is described."""
+"""Converts annotations to what a task trains on, and writes the data.yaml of such a dataset."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import yaml
 from formats.annotations import Annotation, AnnotationPart, Annotations
 from models_store.description import Task
 
-LONGEST_NAME = 200  # characters of a folder's
+LONGEST_NAME = 200  # characters of a folder's name
 
 
 def task_of(found: Iterable[Annotations]) -> Task:
-    """Pose where there are key points, segment where polygons prevail, detect where there are
-    boxes; else classify."""
+    """The task that the annotations fit: pose with keypoints, segment with more polygons than
+    boxes, detect with other boxes or polygons, else classify."""
     kinds: Counter[str] = Counter()
     for marked in found:
-        for thing in marked.objects:
-            kinds["points"] += any(point.visibility for point in thing.keypoints)
-            kinds["polygons"] += bool(thing.parts)
-            kinds["boxes"] += thing.box is not None and not thing.parts
+        for annotation in marked.objects:
+            kinds["points"] += any(point.visibility for point in annotation.keypoints)
+            kinds["polygons"] += bool(annotation.parts)
+            kinds["boxes"] += annotation.box is not None and not annotation.parts
     if kinds["points"]:
         return "pose"
     if kinds["polygons"] > kinds["boxes"]:
@@ -34,8 +34,15 @@ def task_of(found: Iterable[Annotations]) -> Task:
 def describe(
     task: Task, classes: Sequence[str], points: Sequence[str], splits: Sequence[str], **more: str
 ) -> str:
-    """The data.yaml of a folder with images/ and labels/ for each split, or with the splits
-    themselves for `classify`; `more`: other keys."""
+    """The text of a data.yaml.
+
+    Args:
+        task: `classify` has its splits in SPLIT/, the others in images/SPLIT and labels/SPLIT.
+        classes: Class names in order of id.
+        points: Keypoint names in order; used for `pose`.
+        splits: Names of the splits.
+        more: Further keys and values.
+    """
     description: dict[str, Any] = {"path": "."}
     top = "" if task == "classify" else "images/"
     description |= {split: f"{top}{split}" for split in splits} | more
@@ -48,38 +55,44 @@ def describe(
 
 
 def folder_name(label: str) -> str:
-    """A class name that can be a folder's, visible."""
+    """A class name made a valid folder name that is not hidden."""
     name = "".join("_" if c == "/" or ord(c) < 32 else c for c in label.strip())[:LONGEST_NAME]
     return f"_{name[1:]}" if name.startswith(".") else name or "_"
 
 
 def fitting(found: Annotations, task: Task) -> Annotations:
-    """The annotations without those that the task does not train; for segment a box becomes its
-    rectangle."""
+    """The annotations converted to those that `task` trains on; others are dropped.
+
+    For `detect` polygons and poses become their bounding boxes, for `segment` boxes become
+    rectangles, for `pose` polygons with keypoints become boxes with keypoints.
+    """
     objects = []
-    for thing in found.objects:
-        if thing.bounds is None or (task == "pose" and not thing.keypoints):
+    for annotation in found.objects:
+        if annotation.bounds is None or (task == "pose" and not annotation.keypoints):
             continue
-        kept = thing
+        kept = annotation
         if task == "detect":
-            kept = Annotation(thing.label, box=thing.bounds)
+            kept = Annotation(annotation.label, box=annotation.bounds)
         elif task == "segment":
-            parts = thing.parts or (AnnotationPart(_rectangle(thing)),)
-            kept = Annotation(thing.label, parts=parts)
-        elif thing.parts:  # pose: a box and its points
-            kept = Annotation(thing.label, box=thing.bounds, keypoints=thing.keypoints)
+            parts = annotation.parts or (AnnotationPart(_rectangle(annotation)),)
+            kept = Annotation(annotation.label, parts=parts)
+        elif annotation.parts:  # pose: bounding box and keypoints
+            kept = Annotation(
+                annotation.label, box=annotation.bounds, keypoints=annotation.keypoints
+            )
         objects.append(kept)
     return replace(found, objects=tuple(objects))
 
 
-def _rectangle(thing: Annotation) -> tuple[tuple[float, float], ...]:
-    assert thing.bounds is not None
-    x1, y1, x2, y2 = thing.bounds
+def _rectangle(annotation: Annotation) -> tuple[tuple[float, float], ...]:
+    assert annotation.bounds is not None
+    x1, y1, x2, y2 = annotation.bounds
     return (x1, y1), (x2, y1), (x2, y2), (x1, y2)
 
 
 def _mirrored(points: Sequence[str]) -> list[int] | None:
-    """Which key point each becomes in a mirror, where `left` and `right` in names tell it."""
+    """`flip_idx`: the index of each keypoint after a horizontal flip, from `left` and `right` in
+    the names. None if the names do not pair up."""
     index = {name.casefold(): i for i, name in enumerate(points)}
     if not any("left" in name for name in index):
         return None

@@ -1,8 +1,8 @@
-"""Whether training reads a file to the pixels that the service's own decoder gives.
+"""Checks whether training decodes an image file to the same pixels as the service.
 
-Ultralytics reads with OpenCV, by the suffix in one case: of a `.tif` all pages at once, unchanged
-(utils/patches.py, 8.4.190). Files that it would not read, or read differently, are written as PNG
-into a job's view.
+Ultralytics decodes with OpenCV. For the suffix `.tif` it decodes all pages, unchanged
+(utils/patches.py, 8.4.190). Files that it cannot decode, or decodes differently, are written as
+PNG into a job's view.
 """
 
 from __future__ import annotations
@@ -17,20 +17,24 @@ READ = frozenset(
 )  # Pillow's names
 PAGED = (".tif", ".tiff")
 BY_PILLOW = ".avif"
-CLOSE = 1.0  # mean difference of 8-bit values: two decoders of one lossy file
+CLOSE = 1.0  # largest mean difference of 8-bit values between two decoders of a lossy file
 
 
 def reads_the_same(data: bytes, suffix: str, header: Header, pixels: Pixels | None) -> bool:
-    """Whether a trainer sees `pixels`, RGB (h, w, 3), in the file `data` called `*suffix`.
+    """Whether a trainer decodes a file to the given pixels.
 
-    `pixels` may be None for what `needs_pixels` does not ask for.
+    Args:
+        data: The encoded image.
+        suffix: Suffix of its file name.
+        header: Its header.
+        pixels: What the service decodes, RGB (h, w, 3); may be None if `needs_pixels` is false.
     """
-    if header.format not in READ:  # Ultralytics takes no other, whatever the suffix
+    if header.format not in READ:  # Ultralytics reads no other format, whatever the suffix
         return False
     if pixels is None or not needs_pixels(suffix, header):
         return True
     buffer = np.frombuffer(data, np.uint8)
-    if suffix.lower() in PAGED:  # detection takes the first page unchanged, a classifier does not
+    if suffix.lower() in PAGED:  # detection reads the first page unchanged, classification does not
         read, pages = _pages(buffer)
         if not read or not _same(pages, pixels):
             return False
@@ -38,8 +42,10 @@ def reads_the_same(data: bytes, suffix: str, header: Header, pixels: Pixels | No
 
 
 def needs_pixels(suffix: str, header: Header) -> bool:
-    """Whether it takes a comparison: not for 8-bit JPEG and PNG, nor for AVIF, which Pillow reads
-    for both."""
+    """Whether `reads_the_same` must compare pixels.
+
+    It need not for 8-bit JPEG and PNG, nor for AVIF, which both sides decode with Pillow.
+    """
     if suffix.lower() in PAGED:
         return True
     if suffix.lower() == BY_PILLOW and header.format == "AVIF":
@@ -48,6 +54,7 @@ def needs_pixels(suffix: str, header: Header) -> bool:
 
 
 def _pages(buffer: np.ndarray) -> tuple[bool, np.ndarray | None]:
+    """Whether OpenCV reads the pages of a file, and the pixels of the first page, BGR."""
     try:
         read, pages = cv2.imdecodemulti(buffer, cv2.IMREAD_UNCHANGED)
     except cv2.error:
@@ -55,7 +62,7 @@ def _pages(buffer: np.ndarray) -> tuple[bool, np.ndarray | None]:
     if not read or not pages:
         return False, None
     first = np.asarray(pages[0])
-    if first.ndim != 3:  # grey ones are read by the ordinary way
+    if first.ndim != 3:  # Ultralytics reads grey images with imdecode
         return True, _coloured(buffer)
     return True, first[..., :3]
 

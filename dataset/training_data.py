@@ -1,4 +1,4 @@
-"""What a trainer needs of its data, whether they are one dataset or several merged."""
+"""The protocol of training data: one dataset, or several merged."""
 
 from __future__ import annotations
 
@@ -28,27 +28,27 @@ class TrainingData(Protocol):
 
     @property
     def keypoints(self) -> Keypoints | None:
-        """For `pose`."""
+        """Number, flip order and names of the keypoints; None except for `pose`."""
 
     @property
     def classes(self) -> Mapping[Path, int]:
-        """Image → class id; empty but for `classify`."""
+        """Image → class id; empty except for `classify`."""
 
     @property
     def class_counts(self) -> dict[str, int]:
-        """Class name → objects in train (images, for `classify`)."""
+        """Class name → number of objects in train (of images for `classify`)."""
 
     @property
     def learned(self) -> Dataset:
-        """The dataset that holds what is new to the model."""
+        """The dataset with the new data to learn, without images replayed from older datasets."""
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """What is known to be wrong with it, fatal findings first."""
+        """The findings so far, fatal ones first."""
 
     @property
     def fingerprint(self) -> str:
-        """Identifies the content; scans the images."""
+        """SHA-256 of the content. Scans the images."""
 
     def scan(self, progress: Progress = no_progress) -> ScanResult:
         """Read and decode every image, the first time; see `Dataset.scan`."""

@@ -1,7 +1,7 @@
-"""The folder that one job trains on, a view of a dataset: links to images, labels, a data.yaml.
+"""Writes the view of a dataset that one job trains on: links to its images, labels, a data.yaml.
 
-Trainers leave caches beside labels; they stay in the view, so jobs on one dataset never meet, and
-nothing is written into the user's folder.
+Trainers write caches next to the labels. With a view per job, jobs on the same dataset do not
+share them, and nothing is written into the user's folder.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ log = logging.getLogger("visionloop")
 
 @contextmanager
 def new_view(folder: Path) -> Iterator[Path]:
-    """An empty folder that takes the place of `folder` when the block ends.
+    """An empty folder that replaces `folder` when the block ends.
 
-    What stood at `folder` is removed before. The name of the empty folder is always the same, so
-    that a second attempt of a job clears what a killed one left.
+    The old `folder` is removed first. The new folder always has the same temporary name, so that
+    a second attempt of a job removes what a killed one left.
     """
     partial = folder.with_name(f"{folder.name}.partial")
     for old in (partial, folder):
@@ -44,15 +44,15 @@ def new_view(folder: Path) -> Iterator[Path]:
 
 
 def view_suffix(image: Path, scanned: ScannedImage) -> str:
-    """The suffix that an image has in a view: its own, or PNG's where it is converted."""
+    """The suffix of an image in a view: its own, or `.png` if it is converted."""
     return ".png" if scanned.converted else image.suffix
 
 
 def place_image(image: Path, scanned: ScannedImage, target: Path) -> bool:
-    """A link to the image, or a PNG of its pixels where trainers would read other ones.
+    """Put an image into a view: as a link, or as a PNG if trainers would decode other pixels.
 
     Returns:
-        False where the file has become unreadable since the scan: it is left out of the job.
+        False if the file has become unreadable since the scan; the job trains without it.
     """
     if not scanned.converted:
         target.symlink_to(image.absolute())
@@ -60,7 +60,7 @@ def place_image(image: Path, scanned: ScannedImage, target: Path) -> bool:
     try:
         pixels = decode(image.read_bytes(), get_settings().max_pixels)
     except (OSError, VisionLoopError) as error:
-        log.warning("'%s' is left out of this job: %s", image, error)
+        log.warning("Image '%s' is left out of this job: %s", image, error)
         return False
     Image.fromarray(pixels).save(target)
     return True
@@ -73,14 +73,14 @@ def write_data_yaml(
     names: Sequence[str],
     keypoints: Keypoints | None,
 ) -> None:
-    """Write the data.yaml of a view with images/SPLIT and labels/SPLIT.
+    """Write the data.yaml of a view with the folders images/SPLIT and labels/SPLIT.
 
     Args:
-        file: Where it is written now.
-        root: The folder in which the view will lie; the yaml's `path`.
-        splits: Their names.
-        names: Of the classes, in order of id.
-        keypoints: For `pose`.
+        file: The file to write.
+        root: The final folder of the view; becomes the key `path`.
+        splits: Names of the splits.
+        names: Class names in order of id.
+        keypoints: Keypoints for `pose`, else None.
     """
     content: dict[str, object] = {"path": str(root.absolute())}
     content |= {split: f"images/{split}" for split in splits}
@@ -95,6 +95,6 @@ def write_data_yaml(
 
 
 def write_yaml(file: Path, content: object) -> None:
-    """Write YAML with keys in the given order and names as they are."""
+    """Write YAML with keys in the given order and Unicode characters unescaped."""
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
     file.write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Unpacking a dataset that a stranger zipped: only data files, only below one folder, bounded."""
+"""Unpacks a dataset's zip from an untrusted client: data files only, into one folder, limited."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from dataset.issues import Finding, Findings
 from dataset.zip_names import names_of
 from errors import DatasetInvalid, PayloadTooLarge
 
-# Nothing that any code would run
+# Suffixes that are unpacked: images, and text files that no program executes
 KEPT = SUFFIXES | {
     *(".txt", ".yaml", ".yml", ".json", ".xml", ".csv"),
     *(".data", ".names", ".labels"),  # of darknet
 }
-# Tables, lists and records that may hold annotations
+# Files that may hold annotations in formats that are not read
 PERHAPS_LABELS = {
     *(".tfrecord", ".tfrecords", ".record", ".parquet", ".arrow"),
     *(".npy", ".npz", ".mat", ".h5", ".pkl", ".ndjson", ".jsonl"),
 }
-# Other files are code, caches or weights, which nobody misses; of these people should know
+# Skipped files that are reported because they may be data; others are code, caches or weights
 PERHAPS_DATA = (
     UNREADABLE
     | PERHAPS_LABELS
@@ -40,40 +40,53 @@ PERHAPS_DATA = (
 
 DAMAGED = "The file is not a zip, or it is damaged. Pack it again."
 MOST_ENTRIES = 500_000
-MOST_RATIO = 200  # unpacked to packed bytes of an entry over 1 MiB; images hardly shrink
+MOST_RATIO = 200  # unpacked to packed bytes of an entry over 1 MiB; images compress little
 RATIO_FROM = 2**20
-MOST_GROWTH = 10  # unpacked bytes, as a multiple of the largest upload
+MOST_GROWTH = 10  # most unpacked bytes, as a multiple of the largest upload
 SPARE = 256 * 2**20  # bytes that must stay free on the disk
-DEPTH = 20
-LONGEST = 200  # bytes of one name, so that a job's view can add to it
+DEPTH = 20  # most folder levels
+LONGEST = 200  # most bytes of one name; leaves room for what a job's view appends
 _CHUNK = 2**20
 _ENCRYPTED = 0x1
 
 
 @dataclass(frozen=True)
 class Unpacked:
-    """`root` is the dataset's folder: inside a single folder that wraps everything."""
+    """Result of unpacking a zip.
+
+    Attributes:
+        root: The dataset's folder; if a single folder contains everything, that one.
+        files: Number of unpacked files.
+        size: Their size in bytes.
+        skipped: Number of files that are not data.
+        findings: A guessed encoding of the names, and skipped files that may be data.
+    """
 
     root: Path
     files: int
     size: int
-    skipped: int  # files that are no data
-    findings: tuple[Finding, ...] = ()  # what was assumed, and what of it might have been data
+    skipped: int
+    findings: tuple[Finding, ...] = ()
 
     @property
     def perhaps_labels(self) -> list[str]:
-        """Files that were not unpacked, and may hold annotations of the images."""
+        """Files that were not unpacked and may hold annotations."""
         names = [name for found in self.findings for name in found.examples]
         return [name for name in names if Path(name).suffix.lower() in PERHAPS_LABELS]
 
 
 def unpack(file: Path | IO[bytes], folder: Path, max_upload: int) -> Unpacked:
-    """Unpack a zip into `folder`, which must be empty. What is refused leaves rests in it.
+    """Unpack a zip into an empty folder. After an error, the folder may hold some files.
+
+    Args:
+        file: The zip.
+        folder: An empty folder.
+        max_upload: Bytes of the largest upload; ten times as many may be unpacked.
 
     Raises:
-        DatasetInvalid: It is no zip, is damaged or encrypted, or an entry leads out of the
-            folder, is a link, or unpacks to far more than its size.
-        PayloadTooLarge: It would unpack to more than is allowed or than the disk has room for.
+        DatasetInvalid: It is not a zip, is damaged or encrypted, or an entry leads out of the
+            folder, is a link, or has a suspicious compression ratio.
+        PayloadTooLarge: The unpacked files exceed the limit or the free disk space.
     """
     try:
         with zipfile.ZipFile(file) as archive:
@@ -84,39 +97,41 @@ def unpack(file: Path | IO[bytes], folder: Path, max_upload: int) -> Unpacked:
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, UnicodeError, ValueError):
         raise DatasetInvalid(DAMAGED) from None
     except OSError as error:
-        if error.errno is None:  # how bz2 says it
+        if error.errno is None:  # bz2 reports damaged data so
             raise DatasetInvalid(DAMAGED) from None
         raise
     except (NotImplementedError, RuntimeError):
-        raise DatasetInvalid("The zip is packed in an unusual way. Use the ordinary one.") from None
+        raise DatasetInvalid(
+            "The zip uses a compression method that cannot be read. Pack it with deflate."
+        ) from None
     if not wanted:
         left_out = " ".join(finding.message for finding in findings.result())
-        raise DatasetInvalid(f"The zip holds neither images nor labels. {left_out}".strip())
+        raise DatasetInvalid(f"The zip contains neither images nor labels. {left_out}".strip())
     return Unpacked(_unwrap(folder), len(wanted), size, skipped, findings.result())
 
 
 def safe_name(name: str) -> tuple[str, ...]:
-    """The parts of an entry's path below the folder it is unpacked into.
+    """The parts of an entry's path, relative to the folder it is unpacked into.
 
     Raises:
-        DatasetInvalid: It leads elsewhere, or cannot be a file's name.
+        DatasetInvalid: It leads out of the folder, or is no valid file name.
     """
     name = name.replace("\\", "/")
     shown = name[:80].encode("utf-8", "backslashreplace").decode()
     parts = tuple(part for part in name.split("/") if part not in ("", "."))
     if name.startswith("/") or ".." in parts or (parts and ":" in parts[0]):
-        raise DatasetInvalid(f"The zip's entry {shown!r} leads out of its folder. Refused.")
+        raise DatasetInvalid(f"The zip's entry {shown!r} leads out of the zip's folder.")
     if any(ord(letter) < 32 or 0xD800 <= ord(letter) < 0xE000 for letter in name):
-        raise DatasetInvalid(f"The zip's entry {shown!r} has a name that no file can have.")
+        raise DatasetInvalid(f"The zip's entry {shown!r} has an invalid name: control characters.")
     if len(parts) > DEPTH or any(len(part.encode()) > LONGEST for part in parts):
-        raise DatasetInvalid(f"The zip's entry {shown!r} has too long a name.")
+        raise DatasetInvalid(f"The zip's entry {shown!r} has a name that is too long.")
     return parts
 
 
 def _wanted(
     archive: zipfile.ZipFile, findings: Findings
 ) -> tuple[list[tuple[zipfile.ZipInfo, tuple[str, ...]]], int]:
-    """The data files with their places, and how many others there are."""
+    """The data files with the parts of their paths, and the number of other files."""
     entries = archive.infolist()
     if len(entries) > MOST_ENTRIES:
         raise DatasetInvalid(f"The zip has {len(entries):,} entries; at most {MOST_ENTRIES:,}.")
@@ -143,11 +158,11 @@ def _wanted(
         big = info.file_size > RATIO_FROM
         if big and info.file_size > MOST_RATIO * max(info.compress_size, 1):
             raise DatasetInvalid(
-                f"The zip's entry '{'/'.join(parts)}' unpacks to over {MOST_RATIO} times its "
-                "size: that is no image. Refused."
+                f"The zip's entry '{'/'.join(parts)}' unpacks to more than {MOST_RATIO} times its "
+                "packed size, which no image does."
             )
         if parts in wanted:
-            raise DatasetInvalid(f"The zip holds '{'/'.join(parts)}' twice.")
+            raise DatasetInvalid(f"The zip contains '{'/'.join(parts)}' twice.")
         wanted[parts] = info
     return [(info, parts) for parts, info in wanted.items()], skipped
 
@@ -162,8 +177,8 @@ def _check_room(size: int, folder: Path, max_upload: int) -> None:
     free = shutil.disk_usage(folder).free
     if size + SPARE > free:
         raise PayloadTooLarge(
-            f"The zip unpacks to {size / 2**20:,.0f} MiB, and the server's disk has "
-            f"{free / 2**20:,.0f} left."
+            f"The zip unpacks to {size / 2**20:,.0f} MiB, but the server's disk has only "
+            f"{free / 2**20:,.0f} MiB free."
         )
 
 
@@ -181,8 +196,8 @@ def _extract(
             with archive.open(info) as source, target.open("xb") as sink:
                 for chunk in _chunks(source):
                     total += len(chunk)
-                    if total > most:  # sizes in the directory may be lies
-                        raise PayloadTooLarge("The zip unpacks to more than it says. Refused.")
+                    if total > most:  # the declared sizes may be wrong
+                        raise PayloadTooLarge("The zip unpacks to more than its declared size.")
                     sink.write(chunk)
         except (FileExistsError, NotADirectoryError, IsADirectoryError):
             name = "/".join(parts)
@@ -196,7 +211,8 @@ def _chunks(source: IO[bytes]) -> Iterator[bytes]:
 
 
 def _unwrap(folder: Path) -> Path:
-    """The innermost folder that alone holds everything, unless it is a split or a class."""
+    """The innermost folder that contains everything, without folders called train, images or
+    labels."""
     for _ in range(DEPTH):
         inside = list(folder.iterdir())
         if len(inside) != 1 or not inside[0].is_dir():

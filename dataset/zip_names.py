@@ -1,8 +1,10 @@
-"""The names of a zip's entries: an old packer writes them in its system's code page, unsaid.
+"""Decodes the file names of a zip, whose encoding is often not declared.
 
-An entry that says UTF-8, or carries Info-ZIP's Unicode path, is taken by its word. The others are
-judged together: UTF-8 where all are, else the code page in which they read most like names. The
-same bytes always give the same name, so that labels stay with their images whatever was chosen.
+Old zip programs write names in the code page of their system without declaring it. An entry with
+the UTF-8 flag or Info-ZIP's Unicode path field is decoded as declared. For all other entries one
+encoding is chosen: UTF-8 if all of them are valid UTF-8, else the code page whose result looks
+most like names. The same bytes always decode to the same name, so a label file and its image keep
+matching names even if the guess is wrong.
 """
 
 from __future__ import annotations
@@ -14,13 +16,14 @@ from typing import NamedTuple
 from zipfile import ZipInfo
 
 UTF8_FLAG = 0x800
-UNICODE_PATH = 0x7075  # the extra field of Info-ZIP
-FALLBACK = "cp437"  # what a zip means that says nothing: PKWARE's appnote, D.1
-SURE = 0.6  # mean plausibility of a letter, from which a code page is believed
-AHEAD = 0.1  # of the next best
+UNICODE_PATH = 0x7075  # id of Info-ZIP's Unicode path extra field
+FALLBACK = "cp437"  # the default encoding of zip names: PKWARE's APPNOTE, appendix D.1
+SURE = 0.6  # smallest mean plausibility per letter at which an encoding is accepted
+AHEAD = 0.1  # smallest lead over the second-best encoding
 _FREQUENT = set("äöüßéèêëàâáãåæçñíîïóôõøúûùœÄÖÜÉÀÅØÇÑ")
 
-# Of the letters of two bytes in UTF-8: Latin, accents apart, Greek, Cyrillic, Hebrew, Arabic
+# Code points of two bytes in UTF-8 that are likely in names: Latin, combining accents, Greek,
+# Cyrillic, Hebrew, Arabic
 _ORDINARY = (
     (0xA0, 0x17F),
     (0x300, 0x36F),
@@ -32,39 +35,39 @@ _ORDINARY = (
 
 
 class Names(NamedTuple):
-    """A name for each entry, and what to say of them: empty where nothing was assumed."""
+    """The decoded name of each entry, and a note on a guessed encoding (empty if none was)."""
 
     names: tuple[str, ...]
     assumed: str = ""
 
 
 def names_of(entries: Sequence[ZipInfo]) -> Names:
-    """The entries' paths as they were meant."""
-    stated = [_stated(info) for info in entries]
-    unsaid = [_raw(info) for info, name in zip(entries, stated, strict=True) if name is None]
-    foreign = [raw for raw in unsaid if not raw.isascii()]
+    """Decodes the paths of a zip's entries."""
+    declared = [_declared(info) for info in entries]
+    undeclared = [_raw(info) for info, name in zip(entries, declared, strict=True) if name is None]
+    foreign = [raw for raw in undeclared if not raw.isascii()]
     codec = _codec(foreign) if foreign else "utf-8"
     names = tuple(
         name if name is not None else _read(_raw(info), codec)
-        for info, name in zip(entries, stated, strict=True)
+        for info, name in zip(entries, declared, strict=True)
     )
     if codec == "utf-8":
         return Names(names)
     example = _read(foreign[0], codec)[-80:]
     if codec:
-        what = f"read as {codec} ('{example}')"
+        what = f"were decoded as {codec} ('{example}')"
     else:
-        what = f"not to be told from others: read byte by byte as {FALLBACK} ('{example}')"
+        what = f"fit no encoding clearly and were decoded as {FALLBACK} ('{example}')"
     return Names(
         names,
-        f"{len(foreign)} names in the zip do not say their encoding; they were {what}. Labels and "
-        "images still belong together. Where names matter, pack with UTF-8 names (7-Zip: "
-        "parameter cu=on).",
+        f"{len(foreign)} names in the zip do not declare their encoding; they {what}. Labels still "
+        "match their images. If the names matter, pack the zip with UTF-8 names (7-Zip: parameter "
+        "cu=on).",
     )
 
 
-def _stated(info: ZipInfo) -> str | None:
-    """The name where the entry says its encoding."""
+def _declared(info: ZipInfo) -> str | None:
+    """The name of an entry that declares its encoding; None for other entries."""
     if info.flag_bits & UTF8_FLAG:
         return info.orig_filename
     extra = info.extra
@@ -82,14 +85,15 @@ def _stated(info: ZipInfo) -> str | None:
 
 
 def _raw(info: ZipInfo) -> bytes:
-    """The bytes of a name that zipfile has read as cp437."""
+    """The bytes of a name, which zipfile decoded as cp437."""
     try:
         return info.orig_filename.encode("cp437")
-    except UnicodeEncodeError:  # made in memory, never packed
+    except UnicodeEncodeError:  # a ZipInfo made in memory, not read from a zip
         return info.orig_filename.encode("utf-8", "surrogatepass")
 
 
 def _read(raw: bytes, codec: str) -> str:
+    """The name decoded as `codec`, else as UTF-8, else as the fallback, which decodes any bytes."""
     for name in (codec, "utf-8"):
         if name:
             try:
@@ -100,11 +104,11 @@ def _read(raw: bytes, codec: str) -> str:
 
 
 def _codec(names: Iterable[bytes]) -> str:
-    """The code page of names that are not ASCII; empty where it cannot be told."""
+    """The encoding of names that are not ASCII; empty if none fits clearly."""
     distinct = sorted(set(names))
     texts = [text for name in distinct if (text := _decoded(name, "utf-8")) is not None]
     if len(texts) == len(distinct) and _plausible(texts, "utf-8", _unicode) >= SURE:
-        return "utf-8"  # not so where GBK's bytes happen to be UTF-8, as those of 图片 are
+        return "utf-8"  # plausible too: some GBK names, such as 图片, are valid UTF-8 by chance
     judged: dict[str, tuple[float, list[str]]] = {}
     for codec, weigh in _JUDGES.items():
         read = [text for name in distinct if (text := _decoded(name, codec)) is not None]
@@ -132,7 +136,7 @@ Weigh = Callable[[bytes, str, str], float]
 
 
 def _plausible(texts: Sequence[str], codec: str, weigh: Weigh) -> float:
-    """How much letters beyond ASCII look like those of names, 0 to 1."""
+    """Mean plausibility of the non-ASCII letters as letters of names, 0 to 1."""
     total, count = 0.0, 0
     for text in texts:
         padded = f" {text} "
@@ -153,9 +157,9 @@ def _unicode(raw: bytes, letter: str, around: str) -> float:
 
 def _chinese(raw: bytes, letter: str, around: str) -> float:
     if len(raw) == 1 or raw[1] < 0xA1:
-        return 0.1  # GBK's additions, hardly ever in names
+        return 0.1  # characters that GBK adds to GB 2312, rare in names
     if 0xB0 <= raw[0] <= 0xD7:
-        return 1.0  # the common characters of GB 2312
+        return 1.0  # the frequent characters of GB 2312
     return 0.5 if raw[0] > 0xD7 else 0.6 if raw[0] in (0xA1, 0xA3) else 0.2
 
 

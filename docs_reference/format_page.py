@@ -66,11 +66,11 @@ KINDS = {
         "sign", parts=(AnnotationPart(SQUARE), AnnotationPart(ELSEWHERE))
     ),
     "polygon with a hole": Annotation("sign", parts=(AnnotationPart(SQUARE, (HOLE,)),)),
-    "key points": Annotation("sign", box=BOX, keypoints=(NOSE, Keypoint("tail", 50.0, 50.0))),
-    "occluded key point": Annotation(
+    "keypoints": Annotation("sign", box=BOX, keypoints=(NOSE, Keypoint("tail", 50.0, 50.0))),
+    "occluded keypoint": Annotation(
         "sign", box=BOX, keypoints=(NOSE, Keypoint("tail", 50.0, 50.0, OCCLUDED))
     ),
-    "absent key point": Annotation(
+    "absent keypoint": Annotation(
         "sign", box=BOX, keypoints=(NOSE, Keypoint("tail", visibility=ABSENT))
     ),
     "score": Annotation("sign", box=BOX, score=0.75),

@@ -54,8 +54,8 @@ EVALUATED = {
     "mAP50_95": "mean average precision of boxes over IoU 0.5 to 0.95",
     "mask_mAP50": "the same of masks, IoU 0.5",
     "mask_mAP50_95": "the same of masks, IoU 0.5 to 0.95",
-    "pose_mAP50": "the same of key points, object keypoint similarity 0.5",
-    "pose_mAP50_95": "the same of key points, object keypoint similarity 0.5 to 0.95",
+    "pose_mAP50": "the same of keypoints, object keypoint similarity 0.5",
+    "pose_mAP50_95": "the same of keypoints, object keypoint similarity 0.5 to 0.95",
 }  # of every figure that a gate can ask for
 TIMES = {
     "preprocess_time": "median time of one image before the network",

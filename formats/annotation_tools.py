@@ -31,7 +31,7 @@ TOOLS: dict[str, Tool] = {
         Tool("object_detection", "Object detection", "detect"),
         Tool("image_segmentation", "Image segmentation", "segment"),
         Tool("image_classification", "Image classification", "classify"),
-        Tool("keypoint_detection", "Key point detection", "pose"),
+        Tool("keypoint_detection", "Keypoint detection", "pose"),
     )
 }
 

@@ -9,12 +9,12 @@ What each format can hold of it. `to_X` and `from_X` keep all of that; the rest 
 | polygon | yes | yes | yes | yes | yes | yes |
 | several parts | yes (`parentID`) | yes | bridged | yes (`group_id`) | bridged | bridged |
 | holes | yes (bridged) | as pixels (RLE) | bridged | bridged | bridged | bridged |
-| key points' names | yes | yes | of the dataset | yes | no | yes (`skeleton`) |
-| occluded key points | yes (a note) | yes | yes | yes (flag) | no | yes |
-| absent key points | of the dataset | yes | yes | of the dataset | no | yes |
-| polygon and key points in one | yes | yes | key points only | yes | no | yes (a group) |
+| keypoints' names | yes | yes | of the dataset | yes | no | yes (`skeleton`) |
+| occluded keypoints | yes (a note) | yes | yes | yes (flag) | no | yes |
+| absent keypoints | of the dataset | yes | yes | of the dataset | no | yes |
+| polygon and keypoints in one | yes | yes | keypoints only | yes | no | yes (a group) |
 | score | yes | yes | when asked for | yes | no | no |
-| score of a key point | yes | no | no | yes | no | no |
+| score of a keypoint | yes | no | no | yes | no | no |
 | ids of the tool | yes | no | no | no | no | no |
 
 Bridged: one ring goes along all of them, from one to the next and back on the same line, as
@@ -41,7 +41,7 @@ Point = tuple[float, float]
 Ring = tuple[Point, ...]
 Box = tuple[float, float, float, float]
 
-ABSENT, OCCLUDED, VISIBLE = 0, 1, 2  # a key point's visibility, as COCO counts
+ABSENT, OCCLUDED, VISIBLE = 0, 1, 2  # a keypoint's visibility, as COCO counts
 SMALLEST = 1e-3  # pixels: what is narrower encloses nothing
 FARTHEST = 1e8  # pixels from an image's origin: no image reaches there
 NO_AREA = "boxes without an area"
@@ -68,7 +68,7 @@ class Keypoint:
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """One object, or, without box, parts and key points, the class of the whole image.
+    """One object, or, without box, parts and keypoints, the class of the whole image.
 
     Attributes:
         label: Class name.
@@ -88,7 +88,7 @@ class Annotation:
 
     @property
     def bounds(self) -> Box | None:
-        """The box, or that of the parts, or that of the key points that are there."""
+        """The box, or that of the parts, or that of the keypoints that are there."""
         if self.box is not None:
             return self.box
         points = [point for part in self.parts for point in part.outline]
@@ -138,7 +138,7 @@ class Annotations:
 
 
 def keypoint_labels(names: Sequence[str] | None, count: int) -> tuple[str, ...]:
-    """The names of `count` key points, or their numbers from 0 where they have none."""
+    """The names of `count` keypoints, or their numbers from 0 where they have none."""
     return tuple(names or map(str, range(count)))
 
 
@@ -176,7 +176,7 @@ def _around(points: Iterable[Point]) -> Box:
 def in_order(
     found: Sequence[Keypoint], names: Sequence[str], absent: bool = True
 ) -> tuple[Keypoint, ...]:
-    """Key points in the order of `names`, the missing ones as absent; others follow as they are.
+    """Keypoints in the order of `names`, the missing ones as absent; others follow as they are.
 
     Without names, or with `absent` false, nothing is added.
 
@@ -187,7 +187,7 @@ def in_order(
     if len(by_name) < len(found):
         twice = next(p.name for p in found if by_name[p.name] is not p)
         raise ValidationFailed(
-            f"The key point {twice[:60]!r} stands twice in one object. Give each object a group, "
+            f"The keypoint {twice[:60]!r} stands twice in one object. Give each object a group, "
             "or a parent, of its own."
         )
     ordered = [

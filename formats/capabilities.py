@@ -11,7 +11,7 @@ from models_store.description import Task
 # Format → task → what of its annotations the format has no field for
 LACKING: dict[Format, dict[Task, str]] = {
     "coco": {"classify": "the class of an image"},
-    "voc": {"classify": "the class of an image", "pose": "key points"},
+    "voc": {"classify": "the class of an image", "pose": "keypoints"},
 }
 TITLES: dict[Format, str] = {"coco": "COCO", "voc": "Pascal VOC"}
 

@@ -1,4 +1,4 @@
-"""COCO's instance JSON: boxes, polygons or run lengths, key points; pixels.
+"""COCO's instance JSON: boxes, polygons or run lengths, keypoints; pixels.
 
 A polygon cannot hold holes there, so an object with holes is written as the pixels of its mask.
 Category ids count from 1, in the order of the class names.
@@ -280,7 +280,7 @@ def _row(
         points = in_order(annotation.keypoints, keypoint_names)
         if keypoint_names and len(points) > len(keypoint_names):
             raise ValidationFailed(
-                f"The key point {points[-1].name!r} is not one of: {', '.join(keypoint_names)}."
+                f"The keypoint {points[-1].name!r} is not one of: {', '.join(keypoint_names)}."
             )
         row["keypoints"] = [v for p in points for v in (p.x, p.y, p.visibility)]
         row["num_keypoints"] = sum(bool(point.visibility) for point in points)
@@ -408,7 +408,7 @@ def _keypoints(values: Any, category: Mapping[str, Any], where: str) -> tuple[Ke
         x, y, visible = numbers[start : start + 3]
         if visible not in (ABSENT, OCCLUDED, VISIBLE):
             raise ValidationFailed(
-                f"{where}: the visibility of key point {index + 1} is {visible:g}; it must be 0, "
+                f"{where}: the visibility of keypoint {index + 1} is {visible:g}; it must be 0, "
                 "1 or 2."
             )
         name = str(names[index]) if names else str(index)

@@ -28,7 +28,7 @@ TYPES: dict[Task, str] = {
 def to_cvat(found: Annotations, skeletons: bool = False) -> list[Item]:
     """The annotations of a prediction.
 
-    `skeletons`: key points as elements with names, for labels of that type in CVAT; otherwise
+    `skeletons`: keypoints as elements with names, for labels of that type in CVAT; otherwise
     one shape of all points that are there.
     """
     return [item for thing in found.objects for item in _items(thing, skeletons)]

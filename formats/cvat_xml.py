@@ -2,7 +2,7 @@
 
 Taken are `box`, `polygon`, `mask`, `ellipse` (as a polygon), `skeleton` and `tag` (the class of
 the image). A turned box is the polygon of its corners. A skeleton is an object of its own, or the
-key points of the one other shape that has its label and its `group_id`. Other groups stay apart.
+keypoints of the one other shape that has its label and its `group_id`. Other groups stay apart.
 Passed over, and counted, are `polyline`, `points` without a skeleton and `cuboid`.
 """
 
@@ -46,7 +46,7 @@ NO_POINT = "CVAT skeletons without a point inside the image"
 NO_PIXEL = "CVAT masks without a pixel"
 DETAILS = frozenset(["attribute"])  # say more about their shape, or about the image
 
-Skeletons = dict[str, list[str]]  # class → its key points, in order
+Skeletons = dict[str, list[str]]  # class → its keypoints, in order
 
 
 def from_cvat_xml(
@@ -124,7 +124,7 @@ class _Reader:
         ]
 
     def _meta(self, meta: Element) -> None:
-        """Which key points a skeleton has: labels that name theirs as `parent`."""
+        """Which keypoints a skeleton has: labels that name theirs as `parent`."""
         for label in meta.iter("label"):
             if parent := text_of(label.find("parent")):
                 points = self.skeletons.setdefault(parent, [])

@@ -19,7 +19,7 @@ def to_cvat_xml(
 ) -> str:
     """One document for all images.
 
-    Holes and parts are bridged into one ring. An object with key points and a box or polygon is
+    Holes and parts are bridged into one ring. An object with keypoints and a box or polygon is
     written as that and a skeleton, in a group.
 
     Args:

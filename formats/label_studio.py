@@ -2,7 +2,7 @@
 
 Written are `rectanglelabels`, `polygonlabels` (one region per part; further parts name the first
 one as `parentID`), `keypointlabels` (with the object's region as `parentID`) and `choices`. An
-occluded key point carries the note `occluded`, an absent one is not written. A hole is bridged
+occluded keypoint carries the note `occluded`, an absent one is not written. A hole is bridged
 into its part's ring.
 
 Read are these, `ellipselabels` and `brushlabels` as polygons, and shapes of a control of their own
@@ -41,7 +41,7 @@ from formats.label_studio_marking import marking
 Region = dict[str, Any]
 
 TYPES = ("rectanglelabels", "polygonlabels", "keypointlabels", "choices")  # written
-POINT_WIDTH = 0.5  # of a drawn key point, percent of the image's width
+POINT_WIDTH = 0.5  # of a drawn keypoint, percent of the image's width
 NOTE = "occluded"
 
 # From an image that is turned clockwise by so many degrees, w × h as seen, to the upright one.
@@ -104,14 +104,14 @@ def from_label_studio(
     """What regions say, of an annotation or a prediction.
 
     A turned rectangle becomes a polygon of its corners, and what was drawn in a turned image is
-    turned back. A key point without parent is an object of its own, with its own name as class. A
+    turned back. A keypoint without parent is an object of its own, with its own name as class. A
     region with several labels, and an image of several classes, is an object of each.
 
     Args:
         regions: The `result` array, as far as it is of this image: see `label_studio_images`.
         image: File name or address of the image.
         size: Its width and height; default: what the regions say.
-        keypoint_names: Order of the key points; missing ones become absent.
+        keypoint_names: Order of the keypoints; missing ones become absent.
         skipped: Counts, by reason, what is not taken.
 
     Raises:
@@ -171,7 +171,7 @@ class _Read(NamedTuple):
     annotation: Annotation
 
     def belongs_to(self, other: _Read) -> bool:
-        """Whether it is a key point or a further part of another one, itself a root."""
+        """Whether it is a keypoint or a further part of another one, itself a root."""
         kind, above = self.row["type"], other.row["type"]
         if other is self or other.row.get("parentID") or above == "choices":
             return False

@@ -32,7 +32,7 @@ class Label:
     Attributes:
         value: As it stands in regions: the alias where there is one.
         classes: Of models, that it stands for: `predicted_values`, else alias and value.
-        point: `model_index`: the number of the key point that it stands for.
+        point: `model_index`: the number of the keypoint that it stands for.
     """
 
     value: str

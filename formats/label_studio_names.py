@@ -11,13 +11,13 @@ from formats.label_studio_config import Control, Label, LabelConfig, plain
 
 @dataclass(frozen=True, slots=True)
 class TrainingNames:
-    """Label → class name and label → key point name, each in the order to train them."""
+    """Label → class name and label → keypoint name, each in the order to train them."""
 
     classes: Mapping[str, str]
     points: Mapping[str, str]
 
     def apply(self, found: Annotations) -> Annotations:
-        """With class and key point names; labels that are not known stay as they are."""
+        """With class and keypoint names; labels that are not known stay as they are."""
         objects = (
             replace(
                 thing,
@@ -42,7 +42,7 @@ def training_names(
     Args:
         config: Of the project.
         known: Classes of the model that learns on, in its order.
-        known_points: Its key points, likewise.
+        known_points: Its keypoints, likewise.
     """
     names, points = list(known), list(known_points)
     return TrainingNames(

@@ -1,7 +1,7 @@
 """LabelMe's JSON: shapes in pixels.
 
 Written are `rectangle`, `polygon` and `point`; several shapes of one object share a `group_id`. A
-key point's label is its name; `occluded` is a flag of it, and an absent one is not written. Holes
+keypoint's label is its name; `occluded` is a flag of it, and an absent one is not written. Holes
 are bridged into their part's ring. Classes of the image are its `flags`. `score` is a key of ours
 that LabelMe keeps.
 
@@ -82,13 +82,13 @@ def from_labelme(
 ) -> Annotations:
     """What a document says.
 
-    In a group, points are the key points of its first other shape, and polygons with one label
+    In a group, points are the keypoints of its first other shape, and polygons with one label
     are one object's parts. A point without group is an object with its own name as class. The
     image's width and height are 0 where the document states none.
 
     Args:
         document: Of one image.
-        keypoint_names: Order of the key points; missing ones become absent.
+        keypoint_names: Order of the keypoints; missing ones become absent.
         skipped: Counts, by reason, the shapes that are not taken.
 
     Raises:

@@ -71,7 +71,7 @@ def to_voc(found: Annotations, folder: str = "JPEGImages") -> str:
     """The document of one image. Holes and parts are bridged into one ring.
 
     Raises:
-        ValidationFailed: Key points or the class of an image, which VOC cannot hold; a
+        ValidationFailed: Keypoints or the class of an image, which VOC cannot hold; a
             character that XML cannot hold.
     """
     lines = [

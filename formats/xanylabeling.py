@@ -1,6 +1,6 @@
 """X-AnyLabeling's shapes, as its remote servers answer them (seen with the client 4.2.1).
 
-Pixels. A rectangle has its four corners; parts and key points of an object share a `group_id`.
+Pixels. A rectangle has its four corners; parts and keypoints of an object share a `group_id`.
 """
 
 from __future__ import annotations

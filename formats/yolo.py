@@ -1,7 +1,7 @@
 """YOLO label lines: a class id and fractions of the image.
 
 A box is `id x y w h` (centre and size), a polygon `id x1 y1 x2 y2 …`, a pose a box and then
-`x y visibility` per key point, the class of an image `id` alone. Parts and holes are bridged
+`x y visibility` per keypoint, the class of an image `id` alone. Parts and holes are bridged
 into one ring. A line may end with a score. A file of poses holds no polygons: their columns may
 be as many.
 """
@@ -50,7 +50,7 @@ def from_yolo(
         size: Of the picture.
         image: Its name.
         keypoint_names: Lines are boxes or poses where they are given, else boxes or polygons.
-        keypoint_numbers: Of each key point: 3 (x, y, visibility) or 2 (x, y: visible, but
+        keypoint_numbers: Of each keypoint: 3 (x, y, visibility) or 2 (x, y: visible, but
             absent at 0, 0).
 
     Raises:
@@ -97,7 +97,7 @@ def _line(
 
 
 class _Points(NamedTuple):
-    """The key points of a line."""
+    """The keypoints of a line."""
 
     names: Sequence[str]
     numbers: int

@@ -35,7 +35,7 @@ def from_tasks(
     Args:
         tasks: Of the export.
         file: Its name, for messages.
-        points: The dataset's key points, in order.
+        points: The dataset's keypoints, in order.
         tags: The images of the labelling configuration, where it came.
         skipped: Counts regions that are of no image.
 

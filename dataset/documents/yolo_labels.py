@@ -35,8 +35,8 @@ class ClassList:
     Attributes:
         path: Of the file, in the zip.
         names: In the order of their ids; empty: it says only how many.
-        points: Names of the key points.
-        numbers: Of each key point in a line.
+        points: Names of the keypoints.
+        numbers: Of each keypoint in a line.
         whole: It describes a whole dataset, as a data.yaml does.
     """
 
@@ -191,7 +191,7 @@ def refuse_foreign(path: str, text: str, points: Sequence[str]) -> None:
         raise ValidationFailed(f"{path[:120]} has {form}.")
     if not points and (shape := _pose_shape(text)):
         raise ValidationFailed(
-            f"{path[:120]} looks like poses of {shape} key points (a box, then x, y and 0, 1 or 2 "
+            f"{path[:120]} looks like poses of {shape} keypoints (a box, then x, y and 0, 1 or 2 "
             "for each), and nothing says so. Pack the data.yaml with its kpt_shape, too."
         )
 
@@ -219,7 +219,7 @@ def box_of(values: Sequence[float]) -> list[Stated]:
 
 
 def _pose_shape(text: str) -> int:
-    """How many key points every line has; 0: they are no poses."""
+    """How many keypoints every line has; 0: they are no poses."""
     counts = set()
     for line in text.splitlines():
         values = line.split()[5:]

@@ -99,8 +99,8 @@ def test_cvat_s_images_are_in_subsets(
     [
         ("coco", "classify", (NIGHT,), "the class of an image. 'format' must be one of: label"),
         ("voc", "classify", (), "cannot hold the class of an image"),
-        ("voc", "pose", (), "cannot hold key points. 'format' must be one of: label_studio, yolo"),
-        ("voc", "detect", (BOX, POSE), "key points ('one.jpg' has one)"),
+        ("voc", "pose", (), "cannot hold keypoints. 'format' must be one of: label_studio, yolo"),
+        ("voc", "detect", (BOX, POSE), "keypoints ('one.jpg' has one)"),
         ("voc", "detect", (BOX, NIGHT), "the class of an image ('one.jpg' has one)"),
         ("coco", "detect", (BOX, NIGHT), "the class of an image ('one.jpg' has one)"),
         ("voc", "detect", (Annotation("a\x00b", box=(1, 1, 2, 2)),), "XML cannot hold"),

@@ -159,7 +159,7 @@ def test_a_job_trains_on_what_is_sound(shapes: Shapes, tmp_path: Path) -> None:
         ("0 120 80 40 40\n", "detect", "may be pixels"),
         ("car 1 2 3 4\n", "detect", "cannot be read"),
         ("3 .5 .5 .2 .2\n", "detect", "class id 3, but the ids are 0 to 2"),
-        ("", "detect", "No usable object is labelled in train"),
+        ("", "detect", "train has no usable labelled object"),
     ],
 )
 def test_labels_must_fit_the_task(
@@ -185,9 +185,9 @@ def test_a_task_is_guessed_from_what_is_there(tmp_path: Path) -> None:
 def test_classes_without_pictures_to_train_on_are_refused(shapes: Shapes) -> None:
     folder = shapes("classify", 9, 3)
     shutil.rmtree(folder / "train" / "circle")
-    with pytest.raises(DatasetInvalid, match="without an image to train on: circle"):
+    with pytest.raises(DatasetInvalid, match="without an image in train: circle"):
         checked(folder, "classify")
     shutil.rmtree(folder / "train" / "square")
     shutil.rmtree(folder / "val")
-    with pytest.raises(DatasetInvalid, match="two classes or more"):
+    with pytest.raises(DatasetInvalid, match="at least two classes"):
         checked(folder, "classify")

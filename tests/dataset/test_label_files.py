@@ -68,7 +68,7 @@ def test_a_line_means_what_its_task_says(
         ("1,.5,.5,.2,.4", BOX, "malformed_line", "not all numbers"),
         ("1 .5 .5", BOX, "malformed_line", "3 columns"),
         ("1 .5 .5 .2 .4 .5 .5 .5", BOX, "malformed_line", "8 columns"),
-        ("0.5 .5 .5 .2 .4", BOX, "malformed_line", "no whole number"),
+        ("0.5 .5 .5 .2 .4", BOX, "malformed_line", "not a whole number"),
         ("3 .5 .5 .2 .4", BOX, "class_id", "class id 3, but the ids are 0 to 2"),
         ("-1 .5 .5 .2 .4", BOX, "class_id", "class id -1"),
         ("1e300 .5 .5 .2 .4", BOX, "class_id", "class id"),
@@ -77,7 +77,7 @@ def test_a_line_means_what_its_task_says(
         ("1 .5 .5 0 .4", BOX, "degenerate", "0 × 0.4"),
         ("1 .5 .5 -.2 .4", BOX, "degenerate", "-0.2"),
         ("1 .1 .1 .5 .1 .9 .1", POLYGON, "degenerate", "polygon"),
-        ("0 .5 .5 .2 .4", POSE, "wrong_form", "2 key points need 11"),
+        ("0 .5 .5 .2 .4", POSE, "wrong_form", "2 keypoints need 11"),
         ("0 .5 .5 .2 .4 .5 .5 2 .6 .6 9", POSE, "malformed_line", "visibility 9"),
         (
             "0 .5 .5 .2 .4 .5 .5 2 .6 .6 1",

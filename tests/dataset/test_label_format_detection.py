@@ -31,7 +31,7 @@ def relabel(folder: Path, *lines: str, each: int = 1) -> None:
 
 
 def pose(count: int, size: int, box: tuple[float, ...] = (0.5, 0.4, 0.3, 0.5)) -> str:
-    """A box with key points in all of it."""
+    """A box with keypoints in all of it."""
     x, y, w, h = box
     numbers: list[float] = []
     for i in range(count):

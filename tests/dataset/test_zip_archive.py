@@ -82,7 +82,7 @@ def test_windows_paths_and_foreign_names_become_folders(tmp_path: Path) -> None:
 def test_names_that_lead_out_are_refused(tmp_path: Path, name: str) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
-    with pytest.raises(DatasetInvalid, match="leads out of its folder"):
+    with pytest.raises(DatasetInvalid, match=r"leads out of the zip.s folder"):
         unpack(zipped(("ok.jpg", b""), (entry(name), b"x")), folder, LIMIT)
     assert files(tmp_path) == []
 
@@ -94,14 +94,14 @@ def test_names_that_lead_out_are_refused(tmp_path: Path, name: str) -> None:
         (io.BytesIO(b"PK\3\4 but no more"), "not a zip"),
         (zipped((entry("a.jpg", stat.S_IFLNK | 0o777), b"/etc/passwd")), "link or device"),
         (zipped((entry("a.jpg", stat.S_IFIFO | 0o777), b"")), "link or device"),
-        (zipped(("a.txt", b"0" * 3 * 2**20)), "over 200 times"),
+        (zipped(("a.txt", b"0" * 3 * 2**20)), "more than 200 times"),
         (zipped(("a.jpg", b"1"), ("b/../a.txt", b"")), "leads out"),
-        (zipped(("./a.jpg", b"1"), ("a.jpg", b"2")), "holds 'a.jpg' twice"),
+        (zipped(("./a.jpg", b"1"), ("a.jpg", b"2")), "contains 'a.jpg' twice"),
         (zipped(("a.txt", b"1"), ("a.txt/b.txt", b"2")), "both a file and a folder"),
         (zipped(("a.py", b"1"), ("b.sh", b"2")), "neither images nor labels"),
-        (zipped((f"{'x/' * 30}a.jpg", b"1")), "too long a name"),
-        (zipped((f"{'x' * 220}.jpg", b"1")), "too long a name"),
-        (zipped(("a\x01.jpg", b"1")), "no file can have"),
+        (zipped((f"{'x/' * 30}a.jpg", b"1")), "a name that is too long"),
+        (zipped((f"{'x' * 220}.jpg", b"1")), "a name that is too long"),
+        (zipped(("a\x01.jpg", b"1")), "control characters"),
     ],
 )
 def test_what_is_no_data_set_is_refused(tmp_path: Path, source: io.BytesIO, said: str) -> None:
@@ -128,7 +128,7 @@ def test_a_bomb_is_refused_by_what_it_says_and_by_what_it_does(
     with pytest.raises(PayloadTooLarge, match="VISIONLOOP_MAX_UPLOAD_MB"):
         unpack(source, tmp_path, LIMIT)
     monkeypatch.setattr(zip_archive, "_check_room", lambda *_: None)  # as if the sizes were lies
-    with pytest.raises(PayloadTooLarge, match="more than it says"):
+    with pytest.raises(PayloadTooLarge, match="more than its declared size"):
         unpack(source, tmp_path, LIMIT)
     monkeypatch.setattr(zip_archive, "MOST_ENTRIES", 3)
     with pytest.raises(DatasetInvalid, match="20 entries; at most 3"):

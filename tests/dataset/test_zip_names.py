@@ -60,7 +60,7 @@ def test_an_unsaid_code_page_is_recognised_from_all_names(codec: str) -> None:
     names, assumed = read(packed([word.encode(codec) for word in WORDS[codec]]))
     assert list(names) == WORDS[codec]
     assert bool(assumed) == (codec != "utf-8")
-    assert codec == "utf-8" or f"read as {codec}" in assumed
+    assert codec == "utf-8" or f"decoded as {codec}" in assumed
 
 
 @pytest.mark.parametrize("codec", ["gbk", "cp932", "cp1252", "cp437", "cp1251"])
@@ -87,7 +87,7 @@ def test_the_unicode_path_field_counts_where_its_check_is_right() -> None:
 def test_what_cannot_be_told_keeps_a_name_and_is_said() -> None:
     names, assumed = read(packed([b"\xb0\xb1\xfe\xff.jpg", b"\x81.txt"]))
     assert names == (b"\xb0\xb1\xfe\xff.jpg".decode("cp437"), b"\x81.txt".decode("cp437"))
-    assert "do not say their encoding" in assumed
+    assert "do not declare their encoding" in assumed
 
 
 stems = st.binary(min_size=1, max_size=12).filter(

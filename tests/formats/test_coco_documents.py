@@ -211,7 +211,7 @@ IMAGE = {"id": 1, "file_name": "a.jpg", "width": 100, "height": 80}
         ),
         (
             document(BOX | {"keypoints": [1, 2, 3, 1, 1, 1]}, categories=POSED),
-            f"{ONE}: the visibility of key point 1 is 3",
+            f"{ONE}: the visibility of keypoint 1 is 3",
         ),
         (document(BOX, annotations=None), "it needs 'annotations', a list of objects"),
         ([document(BOX)], "Send one document"),

@@ -169,7 +169,7 @@ def test_text_in_an_encoding_that_is_not_declared_is_refused() -> None:
 def test_what_voc_cannot_hold_is_refused_with_the_formats_that_can() -> None:
     found = Annotations("a.jpg", 9, 9, (Annotation("night"),))
     posed = replace(found, objects=(Annotation("dog", keypoints=(Keypoint("nose", 1, 1),)),))
-    for impossible, what in ((found, "class of an image"), (posed, "key points")):
+    for impossible, what in ((found, "class of an image"), (posed, "keypoints")):
         with pytest.raises(ValidationFailed, match=f"{what}.*label_studio.*cvat_xml"):
             to_voc(impossible)
     with pytest.raises(ValidationFailed, match="XML cannot hold the character"):

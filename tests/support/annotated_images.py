@@ -84,13 +84,13 @@ def kept_by_label_studio(found: Annotations) -> Annotations:
 
 
 def kept_by_coco(found: Annotations) -> Annotations:
-    """No classes of the picture, no scores of key points."""
+    """No classes of the picture, no scores of keypoints."""
     kept = (o for o in found.objects if o.bounds is not None)
     return replace(found, objects=tuple(_unscored(o) for o in kept))
 
 
 def kept_by_yolo(found: Annotations) -> Annotations:
-    """A pose in place of polygon and key points, and then no polygons beside it."""
+    """A pose in place of polygon and keypoints, and then no polygons beside it."""
     posed = any(o.keypoints for o in found.objects)
     kept = (
         replace(o, box=o.bounds, parts=()) if o.keypoints and o.parts else o

@@ -1,7 +1,7 @@
 """How far two answers to one image may differ: docs/explanation/serving.md.
 
 ONNX Runtime splits a layer among its threads, and the last bits may depend on where: on CPUs
-with AVX2 and without AVX-512 key points of up to 2,000 px were seen 8e-5 px apart between one
+with AVX2 and without AVX-512 keypoints of up to 2,000 px were seen 8e-5 px apart between one
 thread and two. The bounds are a hundred times that.
 """
 
@@ -14,7 +14,7 @@ import numpy as np
 from formats.geometry import fill_parts, overlap
 from inference.prediction import Prediction
 
-PIXELS = 0.01  # boxes and key points
+PIXELS = 0.01  # boxes and keypoints
 SCORES = 1e-4
 MASKS = 0.99  # intersection over union: a contour goes along whole pixels
 

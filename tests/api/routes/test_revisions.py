@@ -96,7 +96,7 @@ def read(archive: zipfile.ZipFile, form: str) -> dict[str, Annotations]:
     return {f"{stem}.jpg": from_yolo(t, classes, (64, 64), "", points) for stem, t in texts.items()}
 
 
-POINTS = ("0", "1", "2")  # the drawn arrows' key points have no names
+POINTS = ("0", "1", "2")  # the drawn arrows' keypoints have no names
 
 
 def shapes_of(found: Annotations) -> list[Any]:
