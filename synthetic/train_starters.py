@@ -10,9 +10,7 @@ same command resumes from it. The last step writes `model.safetensors` (fp16) an
 from __future__ import annotations
 
 import argparse
-import copy
 import math
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
@@ -26,8 +24,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from files import atomic_path
 from models_store import ultralytics_env
 from models_store.description import Preprocessing
+from models_store.weight_ema import WeightEMA
 from models_store.weights import describe, save_model
 from synthetic.camera import STREET, VIDEO
 from synthetic.scenes import draw_scene, draw_sign_crop
@@ -115,25 +115,6 @@ def collate_scenes(samples: list[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
     }
 
 
-class WeightEMA:
-    """Exponential moving average of a model's weights and buffers; it is what is shipped."""
-
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.model = copy.deepcopy(model).eval().requires_grad_(False)
-        self.decay = decay
-
-    @torch.no_grad()
-    def update(self, model: nn.Module, step: int) -> None:
-        """Moves towards the model; faster while young."""
-        decay = self.decay * (1 - math.exp(-step / 500))
-        ours = self.model.state_dict()
-        for name, value in model.state_dict().items():
-            if value.is_floating_point():
-                ours[name].lerp_(value, 1 - decay)
-            else:
-                ours[name].copy_(value)
-
-
 def train(
     model: nn.Module,
     loss_of: Callable[[nn.Module, Any], tuple[Tensor, Tensor]],
@@ -161,7 +142,7 @@ def train(
     vectors = [p for p in model.parameters() if p.ndim <= 1]
     groups = [{"params": matrices, "weight_decay": 0.02}, {"params": vectors, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.99))
-    average = WeightEMA(model, 0.999)
+    average = WeightEMA(model, decay=0.999, warmup=500.0)
     step = 0
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
@@ -169,6 +150,7 @@ def train(
         average.model.load_state_dict(state["average"])
         optimizer.load_state_dict(state["optimizer"])
         step, budget.spent = state["step"], state["spent"]
+        average.updates = step
         print(f"Resumed at step {step}.", flush=True)
     started, saved = time.monotonic() - budget.spent, time.monotonic()
     first = step
@@ -189,7 +171,7 @@ def train(
         torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
         optimizer.step()
         step += 1
-        average.update(model, step)
+        average.update(model)
         keep = min(0.98, 1 - 1 / (step - first))
         shown_loss = shown_loss * keep + float(loss.detach()) * (1 - keep)
         shown_figure = shown_figure * keep + float(figure) * (1 - keep)
@@ -216,9 +198,7 @@ def _save(
     step: int,
     spent: float,
 ) -> None:
-    """Writes a checkpoint aside and renames it, so that a cut leaves the one before."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
+    """Write a checkpoint atomically: a killed process leaves the previous one."""
     state = {
         "model": model.state_dict(),
         "average": average.model.state_dict(),
@@ -226,8 +206,8 @@ def _save(
         "step": step,
         "spent": spent,
     }
-    torch.save(state, temporary)
-    os.replace(temporary, path)
+    with atomic_path(path) as target:
+        torch.save(state, target)
 
 
 def _loader(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ from errors import VisionLoopError
 from evaluation.evaluator import evaluate
 from evaluation.store import PLOTS, REPORT, EvaluationRow, EvaluationStore
 from evaluation.target import EvaluationTarget
+from files import atomic_write
 from inference.device import device
 from models_store.description import ONNX_FILE, ModelDescription
 from models_store.registry import Registry
@@ -140,6 +140,4 @@ def _keep(found: Forgetting, folder: Path) -> None:
     report["forgetting"] = found.to_json()
     report["plots"] = [*(name for name in report["plots"] if name != PLOT), PLOT]
     for name, content in ((REPORT, report), (FILE, found.to_json())):
-        temporary = folder / f"{name}.writing"
-        temporary.write_text(json.dumps(content, allow_nan=False), encoding="utf-8")
-        os.replace(temporary, folder / name)
+        atomic_write(folder / name, json.dumps(content, allow_nan=False))

@@ -29,11 +29,11 @@ from jobs.artifacts import BEST, CHECKPOINTS, note_best
 from jobs.failures import explained
 from jobs.handle import JobCancelled
 from models_store.description import ModelDescription
+from models_store.weight_ema import WeightEMA
 from models_store.weights import build_model, describe, describe_mobilenet, save_model
 from settings import get_settings
 from training.checkpoints import open_checkpoint_folder, save_checkpoint
 from training.mobilenet.data import CACHE, Training, Validation, preprocessing_for
-from training.mobilenet.ema import WeightEMA
 from training.planning.recipe import Recipe
 from training.prepare import prepare_training, scan_images
 from training.publish import Trained

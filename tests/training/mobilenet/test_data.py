@@ -2,14 +2,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from inference.preprocess import normalise, prepare
 from models_store.description import ModelDescription, Preprocessing
 from tests.support.seeds import rng
 from training.mobilenet.data import evaluation, preprocessing_for
-from training.mobilenet.ema import WeightEMA
 
 SQUASH = Preprocessing(
     resize="squash", imgsz=64, antialias=False, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
@@ -39,16 +37,3 @@ def test_start_weights_keep_their_normalisation_at_another_size() -> None:
     assert (usual.resize, usual.imgsz, usual.resize_to) == ("centre_crop", 224, 256)
     assert preprocessing_for(112, usual).resize_to == 128
     assert preprocessing_for(32, Preprocessing(resize="letterbox", imgsz=640)).imgsz == 32
-
-
-def test_an_average_follows_closely_at_first_and_goes_on_after_a_restart() -> None:
-    model = torch.nn.Linear(1, 1, bias=False)
-    torch.nn.init.constant_(model.weight, 0.0)
-    average = WeightEMA(model, decay=0.99, youth=10)
-    torch.nn.init.constant_(model.weight, 1.0)
-    average.update(model)
-    assert average.model.state_dict()["weight"].item() > 0.9
-    again = WeightEMA(model)
-    again.load_state_dict(average.state_dict())
-    assert again.updates == 1
-    assert again.state_dict()["model"] == average.state_dict()["model"]

@@ -11,22 +11,27 @@ from torch import nn
 
 
 class WeightEMA:
-    """Weights and buffers, averaged; follows closely while young, then over about 1/(1-decay).
+    """A copy of a network whose weights and floating-point buffers are averaged.
+
+    The decay of update n is `decay` · (1 − exp(−n / `warmup`)): the first updates follow the
+    network closely, later ones average over about 1 / (1 − `decay`) updates.
 
     Attributes:
         model: The averaged network, in eval mode.
+        updates: How many there were.
     """
 
-    def __init__(self, model: nn.Module, decay: float = 0.998, youth: float = 300.0) -> None:
+    def __init__(self, model: nn.Module, decay: float = 0.998, warmup: float = 300.0) -> None:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self.decay = decay
-        self.youth = youth  # updates
+        self.warmup = warmup  # updates
         self.updates = 0
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
+        """Move towards `model`; call it after each optimiser step."""
         self.updates += 1
-        decay = self.decay * (1 - math.exp(-self.updates / self.youth))
+        decay = self.decay * (1 - math.exp(-self.updates / self.warmup))
         ours = self.model.state_dict()
         for name, value in model.state_dict().items():
             if value.is_floating_point():
