@@ -14,6 +14,7 @@ from jobs.handle import JobCancelled
 from models_store.registry import Registry
 from tests.support.seeds import derived
 from tests.support.trainer_job import RecordingJob, narrow_mobilenet, narrow_network, recipe, run
+from training.checkpoints import open_checkpoint_folder
 from training.mobilenet import trainer
 from training.mobilenet.trainer import Batches
 from training.yolo import mid_epoch, progress
@@ -89,8 +90,8 @@ def test_the_state_within_an_epoch_is_taken_up_exactly(
 def test_a_long_epoch_is_saved_now_and_then(
     plan: Any, job: RecordingJob, monkeypatch: pytest.MonkeyPatch, family: str
 ) -> None:
-    monkeypatch.setattr(progress, "EVERY", 0.0)
-    monkeypatch.setattr(trainer, "EVERY", 0.0)
+    monkeypatch.setattr(progress, "SAVE_INTERVAL", 0.0)
+    monkeypatch.setattr(trainer, "SAVE_INTERVAL", 0.0)
     run(plan.model_copy(update={"epochs": 1}), job)
     assert {batch for _, batch in job.batches} >= {1, 2, 3, 4, 5, 6, 7}
     assert job.checkpoints == [1]
@@ -158,7 +159,11 @@ def test_a_pass_that_goes_on_has_the_pictures_that_were_left() -> None:
     assert batches(8) == []
 
 
-def test_files_of_a_killed_save_do_no_harm(tmp_path: Path) -> None:
-    (tmp_path / "epoch.pt.writing").write_bytes(b"half")
+def test_what_a_killed_save_left_is_ignored_and_then_deleted(tmp_path: Path) -> None:
+    partial = tmp_path / ".partial-killed"
+    partial.mkdir()
+    (partial / mid_epoch.FILE).write_bytes(b"half")
     assert mid_epoch.restore(None, tmp_path) == 0
     mid_epoch.forget(tmp_path)
+    open_checkpoint_folder(tmp_path)
+    assert not list(tmp_path.iterdir())
