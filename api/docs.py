@@ -1,4 +1,7 @@
-"""`/docs` and `/redoc`: the OpenAPI document as pages whose scripts this server has."""
+"""`/docs` and `/redoc`: the OpenAPI document as pages whose scripts this server has.
+
+Addresses on the pages are relative, so that they hold behind a proxy that takes a prefix off.
+"""
 
 from __future__ import annotations
 
@@ -27,11 +30,11 @@ router = APIRouter(include_in_schema=False)
 async def swagger() -> HTMLResponse:
     """Swagger UI."""
     page = get_swagger_ui_html(
-        openapi_url=DOCUMENT,
+        openapi_url=DOCUMENT.lstrip("/"),
         title="VisionLoop",
-        swagger_js_url="/static/swagger-ui-bundle.js",
-        swagger_css_url="/static/swagger-ui.css",
-        swagger_favicon_url="/static/favicon.png",
+        swagger_js_url="static/swagger-ui-bundle.js",
+        swagger_css_url="static/swagger-ui.css",
+        swagger_favicon_url="static/favicon.png",
         swagger_ui_parameters={"validatorUrl": None, "persistAuthorization": True},
     )
     return _with_policy(page)
@@ -41,10 +44,10 @@ async def swagger() -> HTMLResponse:
 async def redoc() -> HTMLResponse:
     """ReDoc."""
     page = get_redoc_html(
-        openapi_url=DOCUMENT,
+        openapi_url=DOCUMENT.lstrip("/"),
         title="VisionLoop",
-        redoc_js_url="/static/redoc.standalone.js",
-        redoc_favicon_url="/static/favicon.png",
+        redoc_js_url="static/redoc.standalone.js",
+        redoc_favicon_url="static/favicon.png",
         with_google_fonts=False,
     )
     return _with_policy(page)

@@ -107,6 +107,7 @@ def document(app: FastAPI) -> dict[str, Any]:
             version=app.version,
             description=app.description,
             routes=[*app.routes, *_bodies().routes],
+            servers=[{"url": "."}],  # where the document lies, also behind a proxy's prefix
         )
         paths, schemas = schema["paths"], schema["components"]["schemas"]
         schemas["ErrorAnswer"] = ErrorAnswer.model_json_schema()

@@ -22,10 +22,10 @@ pre { background: #8882; padding: 1rem; overflow-x: auto }
 <p>Image recognition: annotate, train, evaluate, promote, serve.</p>
 <pre>curl -F image=@photo.jpg {base}infer</pre>
 <ul>
-<li><a href="/docs">Try the API</a> (Swagger UI)</li>
-<li><a href="/redoc">Read the API</a> (ReDoc)</li>
-<li><a href="/models">Models</a> and their <a href="/metrics">measured quality</a></li>
-<li><a href="/readyz">Readiness</a></li>
+<li><a href="docs">Try the API</a> (Swagger UI)</li>
+<li><a href="redoc">Read the API</a> (ReDoc)</li>
+<li><a href="models">Models</a> and their <a href="metrics">measured quality</a></li>
+<li><a href="readyz">Readiness</a></li>
 </ul>
 """
 
@@ -33,6 +33,8 @@ pre { background: #8882; padding: 1rem; overflow-x: auto }
 @router.get("/")
 async def index(request: Request) -> HTMLResponse:
     """The page, with this server's address in the example."""
-    page = PAGE.replace("{base}", escape(str(request.base_url)))
+    prefix = request.headers.get("x-forwarded-prefix", "").strip("/")  # that a proxy took off
+    base = f"{request.base_url}{prefix}/" if prefix else str(request.base_url)
+    page = PAGE.replace("{base}", escape(base))
     policy = "default-src 'none'; style-src 'unsafe-inline'"
     return HTMLResponse(page, headers={"Content-Security-Policy": policy})

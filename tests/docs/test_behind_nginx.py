@@ -1,0 +1,150 @@
+"""The configuration of docs/how-to/behind-nginx.md, in a real nginx before a real server."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import urljoin
+
+import httpx
+import pytest
+
+from tests.docs.pages import DOCS, blocks
+from tests.support.patience import PATIENCE, wait_until
+from tests.support.serving import ROOT, Server
+
+PAGE = DOCS / "how-to" / "behind-nginx.md"
+NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+IMAGE = ROOT / "docs" / "street_scene.jpg"
+TOKEN = {"Authorization": "Bearer use-me"}
+WHOLE = """pid {folder}/pid;
+daemon off;
+error_log {folder}/error.log;
+events {{}}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    {page}
+}}
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def server(new_home: Callable[[], Path]) -> Iterator[Server]:
+    if NGINX is None:
+        warnings.warn(f"nginx is not installed: {PAGE.name} is not tried", stacklevel=1)
+        pytest.skip("nginx is not installed (Debian: apt-get install nginx)")
+    running = Server(new_home(), VISIONLOOP_TOKEN="use-me")
+    try:
+        yield running.start()
+    finally:
+        running.stop()
+
+
+@pytest.fixture(scope="module")
+def proxy(server: Server) -> Iterator[httpx.Client]:
+    """A client below the prefix, over TLS, with the token."""
+    # Its workers are another user when root starts it: pytest's folders are closed to that.
+    with tempfile.TemporaryDirectory(prefix="visionloop-nginx-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        port = free_port()
+        found = blocks(PAGE)
+        (sign,) = [b.text for b in found if b.kind == "sh" and "openssl" in b.text]
+        subprocess.run(["sh", "-c", sign], cwd=folder, check=True, capture_output=True)
+        (page,) = [b.text for b in found if b.kind == "nginx"]
+        for old, new in (
+            ("listen 443 ssl", f"listen 127.0.0.1:{port} ssl"),
+            ("/etc/nginx/visionloop/", f"{folder}/"),
+            ("127.0.0.1:3000", f"127.0.0.1:{server.port}"),
+        ):
+            assert old in page
+            page = page.replace(old, new)
+        (folder / "nginx.conf").write_text(WHOLE.format(folder=folder, page=page))
+        command = [str(NGINX), "-p", name, "-c", f"{name}/nginx.conf", "-e", f"{name}/error.log"]
+        process = subprocess.Popen(command)
+        context = ssl.create_default_context(cafile=folder / "cert.pem")
+        address = f"https://localhost:{port}/visionloop/"
+        try:
+            with httpx.Client(
+                base_url=address, verify=context, timeout=PATIENCE, headers=TOKEN
+            ) as client:
+                wait_until(lambda: process.poll() is not None or _listens(port))
+                assert process.poll() is None, (folder / "error.log").read_text()
+                yield client
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(PATIENCE)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_an_image_gets_boxes(proxy: httpx.Client) -> None:
+    answer = proxy.post("infer", files={"image": IMAGE.read_bytes()})
+    assert answer.status_code == 200
+    assert answer.json()["predictions"]
+
+
+def test_without_the_token_it_is_refused(proxy: httpx.Client) -> None:
+    answer = proxy.get("models", headers={"Authorization": ""})
+    assert (answer.status_code, answer.json()["code"]) == (401, "UNAUTHORIZED")
+
+
+def test_the_prefix_alone_leads_to_the_page(proxy: httpx.Client) -> None:
+    answer = proxy.get(str(proxy.base_url).rstrip("/"), follow_redirects=True)
+    assert answer.status_code == 200
+    assert f"{proxy.base_url}infer" in answer.text
+
+
+@pytest.mark.parametrize("page", ["", "docs", "redoc"])
+def test_what_pages_load_and_link_keeps_the_prefix(proxy: httpx.Client, page: str) -> None:
+    answer = proxy.get(page)
+    assert answer.status_code == 200
+    addresses = re.findall(r"(?:src|href)=\"([^\"]+)\"", answer.text)
+    addresses += re.findall(r"['\"](openapi\.json)['\"]", answer.text)
+    assert addresses
+    for address in addresses:
+        whole = urljoin(str(answer.url), address)
+        assert whole.startswith(str(proxy.base_url))
+        assert proxy.get(whole).status_code == 200
+
+
+def test_the_document_names_the_prefix_as_its_server(proxy: httpx.Client) -> None:
+    answer = proxy.get("openapi.json")
+    (server,) = answer.json()["servers"]
+    assert urljoin(str(answer.url), server["url"]) == str(proxy.base_url)
+
+
+def test_a_large_body_goes_through_to_our_own_limit(proxy: httpx.Client) -> None:
+    answer = proxy.post("infer", files={"image": bytes(33 * 2**20)})
+    assert (answer.status_code, answer.json()["code"]) == (413, "PAYLOAD_TOO_LARGE")
+
+
+def test_a_page_of_this_origin_may_send_a_form_and_another_may_not(proxy: httpx.Client) -> None:
+    origin = str(proxy.base_url).removesuffix("/visionloop/")
+    files = {"image": IMAGE.read_bytes()}
+    assert proxy.post("infer", files=files, headers={"Origin": origin}).status_code == 200
+    foreign = {"Origin": "https://elsewhere.example"}
+    other = proxy.post("infer", data={"image_url": "x"}, headers=foreign)
+    assert (other.status_code, other.json()["code"]) == (403, "FORBIDDEN")
