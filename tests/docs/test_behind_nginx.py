@@ -9,7 +9,6 @@ import socket
 import ssl
 import subprocess
 import tempfile
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urljoin
@@ -48,10 +47,12 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def server(new_home: Callable[[], Path]) -> Iterator[Server]:
+def server(new_home: Callable[[], Path], request: pytest.FixtureRequest) -> Iterator[Server]:
     if NGINX is None:
-        warnings.warn(f"nginx is not installed: {PAGE.name} is not tried", stacklevel=1)
-        pytest.skip("nginx is not installed (Debian: apt-get install nginx)")
+        reason = f"{PAGE.name} is not tried: nginx is not installed (apt-get install nginx)"
+        with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+            print(f"\nSKIPPED: {reason}")
+        pytest.skip(reason)
     running = Server(new_home(), VISIONLOOP_TOKEN="use-me")
     try:
         yield running.start()
