@@ -41,10 +41,10 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="evaluation-equality-") as scratch:
         os.environ |= {"VISIONLOOP_HOME": f"{scratch}/home", "BENTOML_HOME": f"{scratch}/bento"}
-        return compare(options, Path(scratch))
+        return compare_with_ultralytics(options, Path(scratch))
 
 
-def compare(options: argparse.Namespace, scratch: Path) -> int:
+def compare_with_ultralytics(options: argparse.Namespace, scratch: Path) -> int:
     """Prints the table; returns the exit code."""
     from models_store import ultralytics_env
 

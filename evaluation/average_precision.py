@@ -1,8 +1,8 @@
-"""Average precision and what is read off its curves, in NumPy and equal to Ultralytics'.
+"""Average precision and precision, recall and F1 curves in NumPy, equal to Ultralytics' values.
 
 The arithmetic is that of `ultralytics.utils.metrics.ap_per_class` (8.4.190): COCO's 101-point
-interpolation, curves over 1000 confidences, and the confidence at which the smoothed mean F1 of
-the classes is best.
+interpolation, curves over 1000 confidences, and the confidence with the highest smoothed F1,
+averaged over the classes.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 Ids = NDArray[np.int64]
 
-POINTS = 1000  # confidences, and recalls, of a curve
-SMOOTHING = 0.1  # share of the curve that the box filter covers when the best F1 is looked for
+POINTS = 1000  # points of a curve, over confidence or over recall
+SMOOTHING = 0.1  # width of the box filter for the best F1, as a share of the curve
 _RECALLS = np.linspace(0, 1, 101)
 _EPS = 1e-16
 
 
 @dataclass(frozen=True)
 class ClassCurves:
-    """How well the classes that occur are detected; rows are those classes.
+    """Average precision and curves of each class that has an object.
 
     Attributes:
-        classes: (c,) ids, ascending.
-        instances: (c,) objects of each.
+        classes: (c,) class ids, ascending.
+        instances: (c,) number of objects of each class.
         ap: (c, 10) average precision at IoU 0.5 to 0.95.
-        x: (1000,) confidences, and recalls, from 0 to 1.
+        x: (1000,) from 0 to 1: the confidences or the recalls of the curves.
         precision, recall, f1: (c, 1000) over the confidences `x`, at IoU 0.5.
         precision_at_recall: (c, 1000) over the recalls `x`, at IoU 0.5.
         best: Index into `x` of the best smoothed mean F1.
@@ -66,7 +66,7 @@ class ClassCurves:
 
 
 def f1_of(precision: float, recall: float) -> float:
-    """The harmonic mean.
+    """F1, the harmonic mean of precision and recall; 0 if both are 0.
 
     Examples:
         >>> f1_of(0.5, 1.0)
@@ -79,16 +79,17 @@ def f1_of(precision: float, recall: float) -> float:
 def average_precision(
     tp: NDArray[np.bool_], conf: NDArray[np.floating], pred_cls: Ids, target_cls: Ids
 ) -> tuple[Ids, Array]:
-    """Only the average precisions: quick enough for a thousand resamplings.
+    """Average precision of each class, without the curves of `ap_per_class`.
 
     Args:
-        tp: (n, t) whether each detection is right, at t IoU thresholds.
-        conf: (n,) scores.
+        tp: (n, t) whether each detection is a true positive at each of t IoU thresholds.
+        conf: (n,) confidences.
         pred_cls: (n,) class ids of the detections.
         target_cls: (m,) class ids of the objects.
 
     Returns:
-        The classes that occur (c,), ascending, and their average precision (c, t).
+        The ids (c,) of the classes that have an object, ascending, and their average
+        precisions (c, t).
     """
     order = _order(conf)
     tp, pred_cls = tp[order], pred_cls[order]
@@ -105,7 +106,7 @@ def average_precision(
 def ap_per_class(
     tp: NDArray[np.bool_], conf: NDArray[np.floating], pred_cls: Ids, target_cls: Ids
 ) -> ClassCurves:
-    """Average precisions, and the curves over confidence. Arguments as `average_precision`."""
+    """Average precision and curves of each class. Arguments as those of `average_precision`."""
     order = _order(conf)
     tp, conf, pred_cls = tp[order], conf[order], pred_cls[order]
     classes, counts = np.unique(target_cls, return_counts=True)
@@ -116,7 +117,7 @@ def ap_per_class(
         if not len(members):
             continue
         recall, precision = _curve(tp[members], counts[row])
-        # negated, because np.interp wants ascending confidences
+        # negated, because np.interp requires ascending x values
         recalls[row] = np.interp(-x, -conf[members], recall[:, 0], left=0)
         precisions[row] = np.interp(-x, -conf[members], precision[:, 0], left=1)
         for j in range(tp.shape[1]):
@@ -131,7 +132,7 @@ def ap_per_class(
 
 
 def smooth(y: Array, share: float) -> Array:
-    """(n,) under a box filter that is `share` of its length wide; the ends are repeated."""
+    """`y` (n,) smoothed by a box filter about `share` · n wide, its end values repeated."""
     width = round(len(y) * share * 2) // 2 + 1
     ends = np.ones(width // 2)
     padded = np.concatenate((ends * y[0], y, ends * y[-1]))
@@ -139,12 +140,15 @@ def smooth(y: Array, share: float) -> Array:
 
 
 def _order(conf: NDArray[np.floating]) -> NDArray[np.intp]:
-    """Descending. Not a stable sort: equal scores must come out in Ultralytics' order."""
+    """Indices by descending confidence.
+
+    The sort is not stable, so that ties have the order that Ultralytics gives them.
+    """
     return np.argsort(-conf)
 
 
 def _members(pred_cls: Ids, classes: Ids) -> list[NDArray[np.intp]]:
-    """The detections of each class, in their order."""
+    """Indices of the detections of each class, in their original order."""
     grouped = np.argsort(pred_cls, kind="stable")
     sorted_classes = pred_cls[grouped]
     first = np.searchsorted(sorted_classes, classes, "left")
@@ -153,14 +157,14 @@ def _members(pred_cls: Ids, classes: Ids) -> list[NDArray[np.intp]]:
 
 
 def _curve(tp: NDArray[np.bool_], objects: int) -> tuple[Array, Array]:
-    """Recall and precision (n, t) as the detections are taken one after the other."""
+    """Recall and precision (n, t) after each detection, by descending confidence."""
     right = tp.cumsum(0)
     taken = np.arange(1, len(tp) + 1)[:, None]
     return right / (objects + _EPS), right / taken
 
 
 def _area(recall: Array, precision: Array) -> tuple[float, Array, Array]:
-    """The area under one curve, its falling envelope and the recalls of that."""
+    """Area under one precision-recall curve, its monotone envelope, and the envelope's recalls."""
     steps = np.concatenate(([0.0], recall, [recall[-1], 1.0]))
     envelope = np.concatenate(([1.0], precision, [0.0, 0.0]))
     envelope = np.maximum.accumulate(envelope[::-1])[::-1]

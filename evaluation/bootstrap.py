@@ -1,9 +1,9 @@
-"""How sure a difference between two models is: a paired bootstrap over the images.
+"""Confidence intervals of the difference between two models, by a paired bootstrap over images.
 
-Images are drawn with replacement, the same ones for both models, and the figure's difference is
-taken again (Efron & Tibshirani, "An Introduction to the Bootstrap", 1993, chapters 13 and 16). An
-image drawn three times weighs three: nothing is copied, and a thousand resamplings of thousands of
-images take seconds.
+Each resample draws images with replacement, the same ones for both models, and computes the
+difference of the metric again (Efron & Tibshirani, "An Introduction to the Bootstrap", 1993,
+chapters 13 and 16). A resample is a vector of weights: an image drawn three times has weight 3.
+Nothing is copied, so a thousand resamples of thousands of images take seconds.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ SEED = 0
 _RECALLS = np.linspace(0, 1, 101)
 _TRAPEZOID = np.full(101, 0.01)
 _TRAPEZOID[[0, -1]] = 0.005
-_EPS = 1e-16  # as `evaluation.average_precision` has it
+_EPS = 1e-16  # the same value as in `evaluation.average_precision`
 
 
 @dataclass(frozen=True)
 class Interval:
-    """Where a difference (the second model less the first) lies, with 95 % confidence."""
+    """A difference, second model minus first, and its 95 % confidence interval."""
 
     difference: float
     low: float
@@ -43,15 +43,15 @@ class Interval:
 
 @dataclass(frozen=True)
 class Matches:
-    """The detections of one model on a split, compared with the objects.
+    """The detections of one model on a split, matched with the objects.
 
     Attributes:
-        image: (p,) each detection's image.
-        confidence: (p,) its score.
-        class_id: (p,) its class.
-        tp: (p, t) whether it is right, at t IoU thresholds.
-        target_image: (m,) each object's image.
-        target_class: (m,) its class.
+        image: (p,) image index of each detection.
+        confidence: (p,) its confidence.
+        class_id: (p,) its class id.
+        tp: (p, t) whether it is a true positive at each of t IoU thresholds.
+        target_image: (m,) image index of each object.
+        target_class: (m,) its class id.
     """
 
     image: Counts
@@ -68,12 +68,13 @@ class Matches:
         return int(ids.max(initial=-1)) + 1
 
 
-class Weighted:
-    """Average precisions of one model while its images weigh more or less.
+class WeightedAveragePrecision:
+    """Average precision of one model under integer image weights.
 
-    Equal to `average_precision` of data in which each image stands as often as it weighs. The
-    area under a curve depends only on its true positives, so the work per weighting is one running
-    sum over the detections and a few steps over the true positives of all thresholds.
+    The result equals `average_precision` on data in which each image is repeated as often as its
+    weight says. The area under a curve depends only on its true positives. So one vector of weights
+    costs a cumulative sum over the detections and a few passes over the true positives of all
+    thresholds.
     """
 
     def __init__(self, matches: Matches) -> None:
@@ -82,7 +83,8 @@ class Weighted:
         self._image = matches.image[order]
         class_id = matches.class_id[order]
         first = np.searchsorted(class_id, np.arange(classes))
-        threshold, self._at = np.nonzero(matches.tp[order].T)  # by threshold, class, rank
+        # ranks of the true positives, sorted by threshold, class and rank
+        threshold, self._at = np.nonzero(matches.tp[order].T)
         segment = threshold * classes + class_id[self._at]
         self._segment = segment
         self._starts = np.searchsorted(segment, np.arange(thresholds * classes))
@@ -96,7 +98,7 @@ class Weighted:
         """(thresholds, classes) average precision; NaN for classes without objects.
 
         Args:
-            weights: (images,) how often each image counts.
+            weights: (images,) the weight of each image.
         """
         thresholds, classes = self._shape
         image, class_id = self._targets
@@ -104,7 +106,7 @@ class Weighted:
         area = np.where(objects > 0, 0.0, np.nan) * np.ones((thresholds, 1))
         if len(self._at) == 0:
             return area
-        weight = weights.astype(np.int32)[self._image]  # half the memory to go through
+        weight = weights.astype(np.int32)[self._image]  # int32: half the memory traffic
         ranked = np.concatenate(([0], np.cumsum(weight, dtype=np.int32)))
         taken = ranked[self._at + 1] - ranked[self._first]
         running = np.concatenate(([0], np.cumsum(weight[self._at])))
@@ -117,10 +119,12 @@ class Weighted:
     def _interpolated(
         self, objects: Counts, right: Counts, wrong: Counts, envelope: Array
     ) -> Array:
-        """(segments, 101) precision at COCO's recalls, as `np.interp` reads it off the envelope.
+        """(segments, 101) precision at COCO's 101 recalls, equal to `np.interp` on the envelope.
 
-        Between two true positives the envelope is flat at the second one's height, but for the
-        first step up from one that no false positive separates from it, which is a slope.
+        A segment is one class at one IoU threshold. Between two true positives the envelope is
+        constant at the precision of the second. The exception is a true positive that directly
+        follows another, without a false positive in between: up to its recall the envelope is
+        interpolated linearly.
         """
         thresholds, classes = self._shape
         wanted = _needed(objects)  # (classes, 101) true positives
@@ -144,58 +148,71 @@ class Weighted:
 
 
 def _needed(objects: Counts) -> Counts:
-    """(classes, 101) the fewest true positives whose recall exceeds COCO's recalls."""
+    """(classes, 101) the smallest number of true positives whose recall exceeds each recall."""
     many = objects[:, None]
     near = np.floor(_RECALLS * many).astype(np.int64) - 1
-    for _ in range(3):  # floating point decides ties, as it does for np.interp
+    for _ in range(3):  # the same floating-point comparison as np.interp decides ties
         near += near / (many + _EPS) <= _RECALLS
     return near
 
 
 def mean_ap(ap: Array) -> tuple[float, float]:
-    """mAP50 and mAP50-95 over the classes that have objects; `ap` (thresholds, classes)."""
+    """mAP50 and mAP50-95 over the classes that have objects.
+
+    Args:
+        ap: (thresholds, classes) average precision; NaN for classes without objects.
+    """
     present = ap[:, ~np.isnan(ap[0])]
     return (float(present[0].mean()), float(present.mean())) if present.size else (0.0, 0.0)
 
 
 def map_intervals(a: Matches, b: Matches, images: int) -> dict[str, Interval]:
-    """mAP50 and mAP50-95: the second model's less the first's."""
-    first, second = Weighted(a), Weighted(b)
+    """Intervals of the differences in mAP50 and mAP50-95, second model minus first.
+
+    Args:
+        a: Matches of the first model.
+        b: Matches of the second model.
+        images: Number of images in the split.
+    """
+    first, second = WeightedAveragePrecision(a), WeightedAveragePrecision(b)
 
     def differences(weights: Counts) -> Array:
         return np.subtract(mean_ap(second.ap(weights)), mean_ap(first.ap(weights)))
 
-    seen = differences(np.ones(images, np.int64))
-    drawn = np.array([differences(weights) for weights in _weightings(images)])
-    return {name: _interval(seen[i], drawn[:, i]) for i, name in enumerate(("mAP50", "mAP50_95"))}
+    observed = differences(np.ones(images, np.int64))
+    resampled = np.array([differences(weights) for weights in _resamples(images)])
+    return {
+        name: _interval(observed[i], resampled[:, i])
+        for i, name in enumerate(("mAP50", "mAP50_95"))
+    }
 
 
 def share_intervals(
     right: Mapping[str, tuple[NDArray[np.bool_], NDArray[np.bool_]]], images: int
 ) -> dict[str, Interval]:
-    """Of shares of images, such as an accuracy.
+    """Intervals of the differences in metrics that are a share of the images, such as accuracy.
 
     Args:
-        right: Name → for either model (images,) whether it was right.
-        images: How many there are.
+        right: Metric name to two arrays (images,), one of each model: whether it was right.
+        images: Number of images in the split.
     """
     gains = {name: b.astype(float) - a.astype(float) for name, (a, b) in right.items()}
-    drawn = {name: np.empty(RESAMPLES) for name in gains}
-    for row, weights in enumerate(_weightings(images)):
+    resampled = {name: np.empty(RESAMPLES) for name in gains}
+    for row, weights in enumerate(_resamples(images)):
         for name, gain in gains.items():
-            drawn[name][row] = weights @ gain / images
-    return {name: _interval(float(gain.mean()), drawn[name]) for name, gain in gains.items()}
+            resampled[name][row] = weights @ gain / images
+    return {name: _interval(float(gain.mean()), resampled[name]) for name, gain in gains.items()}
 
 
-def _weightings(images: int) -> list[Counts]:
-    chance = np.random.default_rng(SEED)
+def _resamples(images: int) -> list[Counts]:
+    """The weights (images,) of each bootstrap resample."""
+    rng = np.random.default_rng(SEED)
     return [
-        np.bincount(chance.integers(images, size=images), minlength=images)
-        for _ in range(RESAMPLES)
+        np.bincount(rng.integers(images, size=images), minlength=images) for _ in range(RESAMPLES)
     ]
 
 
-def _interval(seen: float, drawn: Array) -> Interval:
-    """The percentile interval."""
-    low, high = np.percentile(drawn, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
-    return Interval(float(seen), float(low), float(high))
+def _interval(observed: float, resampled: Array) -> Interval:
+    """The percentile interval of the resampled differences."""
+    low, high = np.percentile(resampled, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
+    return Interval(float(observed), float(low), float(high))

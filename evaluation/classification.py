@@ -41,7 +41,7 @@ class ClassificationMetrics:
 
         Args:
             name: Path of the image in the dataset.
-            true: Its class, an id in `classes.names`.
+            true: Id of its class in `classes.names`.
             prediction: The most probable classes, the best first.
 
         Returns:
@@ -113,7 +113,7 @@ class ClassificationMetrics:
         }
 
     def _reliability(self) -> dict[str, list[Any]]:
-        """Of each confidence bin: the number of images, and the share of them that is right."""
+        """Edges of the confidence bins; of each bin the number of images and the accuracy."""
         right = np.array(self._true) == np.array(self._pred)
         bins = np.minimum((np.array(self._conf) * BINS).astype(int), BINS - 1)
         counts = np.bincount(bins, minlength=BINS)

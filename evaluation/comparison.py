@@ -1,7 +1,8 @@
-"""Two evaluations on the same images, side by side.
+"""Comparison of two evaluations on the same images.
 
-`python -m evaluation.comparison FOLDER_A FOLDER_B FILE` compares whole folders and writes JSON:
-resampling takes seconds, which the gateway spends in a child process.
+`python -m evaluation.comparison FOLDER_A FOLDER_B FILE` compares two evaluation folders and writes
+the result to FILE as JSON. The gateway runs it as a child process, because the bootstrap takes
+seconds.
 """
 
 from __future__ import annotations
@@ -24,30 +25,35 @@ from evaluation.bootstrap import Interval, Matches, map_intervals, share_interva
 from evaluation.store import PREDICTIONS, REPORT
 from files import atomic_write
 
-LISTED = 200  # images that are named, of those fixed and of those broken
-NICE = 10
+LISTED = 200  # images in the list of fixed images, and in that of broken ones
+NICE = 10  # added to the niceness of the child process
 SERVED = ("confidence", "iou")
 TIMES = ("preprocess", "inference", "postprocess")
 COUNTS = ("class_id", "images", "instances")
-SPEEDS = "The speeds were measured one after the other, beside whatever the service did then."
+SPEEDS = "The speeds were measured at different times; the load of the service may have differed."
 KINDS = {"tp": "", "tp_mask": "mask_", "tp_pose": "pose_"}
 
 Arrays = Mapping[str, NDArray[Any]]
 
 
 def compare_reports(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
-    """The figures of both and what the second has more than the first. Nothing is resampled.
+    """The metrics of two reports and their differences, second minus first, without intervals.
 
-    Classes are joined by name, as an evaluation joins them; `instances` is how many objects
-    (images of a classifier) the split has of one.
+    Classes are matched by name, as in an evaluation. `instances` of a class is the number of its
+    objects in the split; of a classifier, of its images.
+
+    Args:
+        a: Report of the first model.
+        b: Report of the second model.
 
     Raises:
-        Conflict: They are of different data or splits, or of different kinds of models.
+        Conflict: The reports are of different data or splits, or of different types of models.
     """
     for key in ("fingerprint", "split"):
         if a["dataset"][key] != b["dataset"][key]:
             raise Conflict(
-                f"{a['model']['id']} and {b['model']['id']} were evaluated on different data."
+                f"{a['model']['id']} and {b['model']['id']} were evaluated on different data. "
+                "Evaluate both on the same split of one dataset."
             )
     if a["model"]["type"] != b["model"]["type"]:
         raise Conflict(
@@ -65,12 +71,16 @@ def compare_reports(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any
     }
 
 
-def compare(folder_a: Path, folder_b: Path) -> dict[str, Any]:
-    """`compare_reports`, the images that changed, and how sure the differences are.
+def compare_evaluations(folder_a: Path, folder_b: Path) -> dict[str, Any]:
+    """The result of `compare_reports`, the changed images and the confidence intervals.
+
+    Args:
+        folder_a: Evaluation folder of the first model, with report.json and predictions.npz.
+        folder_b: Evaluation folder of the second model.
 
     Raises:
-        Conflict: As there.
-        OSError: A file is gone.
+        Conflict: As `compare_reports`, or the evaluations list different images.
+        OSError: A file cannot be read, for example because it was deleted.
     """
     a, b = (json.loads((folder / REPORT).read_bytes()) for folder in (folder_a, folder_b))
     compared = compare_reports(a, b)
@@ -90,9 +100,9 @@ def compare(folder_a: Path, folder_b: Path) -> dict[str, Any]:
 
 
 def changed_images(a: Arrays, b: Arrays) -> dict[str, Any]:
-    """Images in which the second model makes fewer mistakes, and more: the greatest change first.
+    """Images with fewer errors of the second model (fixed) or more (broken), largest change first.
 
-    A mistake is an object that is missed, a detection that is wrong, or a wrong class.
+    An error is a missed object, a false detection or a wrong class.
     """
     before, after = _mistakes(a), _mistakes(b)
     gain = before - after
@@ -115,7 +125,7 @@ def changed_images(a: Arrays, b: Arrays) -> dict[str, Any]:
 
 
 def intervals(a: Arrays, b: Arrays) -> dict[str, Interval]:
-    """Of the accuracy of classifiers, of the mean average precisions of the others."""
+    """Intervals by metric name: accuracies of classifiers, mAP of other models."""
     images = len(b["images"])
     if "tp" not in b:
         shares = {"accuracy": (_mistakes(a) == 0, _mistakes(b) == 0)}
@@ -133,14 +143,20 @@ def intervals(a: Arrays, b: Arrays) -> dict[str, Interval]:
 
 
 def _mistakes(arrays: Arrays) -> NDArray[np.int64]:
-    """(images,) how many there are in each."""
+    """(images,) number of errors in each image."""
     if "tp" in arrays:
         return np.asarray(arrays["false"] + arrays["missed"], np.int64)
     return (arrays["true"] != arrays["pred"]).astype(np.int64)
 
 
 def _matches(arrays: Arrays, kind: str, names: Mapping[str, int]) -> Matches:
-    """With class ids that both models share."""
+    """The `Matches` of one model.
+
+    Args:
+        arrays: Content of predictions.npz.
+        kind: Key of the true positives: a key of KINDS.
+        names: Class name to an id that both models share.
+    """
     ids = np.array([names[name] for name in arrays["class_names"].tolist()], np.int64)
     return Matches(
         image=arrays["image"],
@@ -172,7 +188,10 @@ def _is_number(value: object) -> bool:
 
 
 def _classes(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """In the second's order; of a class that one of them lacks only the other's figures."""
+    """A row for each class, in the second report's order.
+
+    A class that only one report has carries the metrics of that one only.
+    """
     first = {entry["name"]: entry for entry in a["classes"]}
     second = {entry["name"]: entry for entry in b["classes"]}
     same = paired(list(first), list(second))
@@ -201,7 +220,7 @@ def _figures(entry: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _notes(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
-    """What makes the two less alike than they look."""
+    """Remarks on conditions that differ between the two evaluations."""
     notes = [SPEEDS]
     if a["engine"] != b["engine"]:
         notes.append(f"The engines differ: {a['engine']} and {b['engine']}.")
@@ -210,8 +229,8 @@ def _notes(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
     served = [[report["thresholds"].get(key) for key in SERVED] for report in (a, b)]
     if served[0] != served[1]:
         notes.append(
-            "The serving thresholds (confidence, IoU) differ, on which accuracy and the changed "
-            f"images depend: {served[0]} and {served[1]}."
+            f"The serving thresholds (confidence, IoU) differ: {served[0]} and {served[1]}. "
+            "Accuracy and the changed images depend on them."
         )
     return notes
 
@@ -222,8 +241,8 @@ def main() -> int:
     parser.add_argument("b", type=Path)
     parser.add_argument("file", type=Path)
     options = parser.parse_args()
-    os.nice(NICE)  # the service goes first
-    content = json.dumps(compare(options.a, options.b), ensure_ascii=False)
+    os.nice(NICE)  # the service has priority
+    content = json.dumps(compare_evaluations(options.a, options.b), ensure_ascii=False)
     atomic_write(options.file, content)
     return 0
 

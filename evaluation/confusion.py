@@ -1,4 +1,4 @@
-"""Metrics of a classifier from its confusion matrix, equal to scikit-learn's report."""
+"""Metrics of a classifier from its confusion matrix, equal to scikit-learn's."""
 
 from __future__ import annotations
 

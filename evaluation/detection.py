@@ -27,7 +27,7 @@ from inference.preprocess import Letterbox
 from models_store.description import ModelDescription
 
 CONFIDENCE = 0.001  # lowest confidence of a detection on the curves
-IOU = 0.7  # NMS threshold of the curves
+IOU = 0.7  # NMS IoU threshold of the curves
 BACKGROUND = "background"
 CURVE_STEP = 10  # every tenth point of a curve is in the report
 
@@ -78,11 +78,11 @@ class DetectionMetrics:
             outputs: Raw network outputs, without the batch dimension; for the curves.
             place: Letterbox of the image in the network's input for `outputs`.
             truth: The annotated objects, in pixels of the image.
-            prediction: What a client gets, in pixels of the image.
+            prediction: The served prediction, in pixels of the image.
 
         Returns:
-            The false and missed boxes; severity is (their number, highest confidence of a
-            false one).
+            The false and missed boxes. The severity is the pair of their number and the highest
+            confidence of a false box.
         """
         self._names.append(name)
         self._update_curves(outputs, truth, place)
@@ -159,7 +159,7 @@ class DetectionMetrics:
         return ImageErrors((float(sum(errors)), highest), self._reason(missed, false, highest))
 
     def _reason(self, missed: Counter[int], false: Counter[int], highest: float) -> str:
-        """Such as "missed 2 car; false 1 tram (up to 0.81)"; empty without an error."""
+        """A description such as "missed 2 car; false 1 tram (up to 0.81)"; empty without errors."""
         parts = []
         if names := self._by_class(missed):
             parts.append(f"missed {names}")
@@ -296,7 +296,7 @@ class DetectionMetrics:
 
 
 def _prefix(kind: str) -> str:
-    """What the names of a kind's metrics begin with."""
+    """The prefix of a kind's metric names."""
     return "" if kind == "box" else f"{kind}_"
 
 
@@ -327,7 +327,7 @@ def _class_metrics(curves: ClassCurves, class_id: int, prefix: str) -> dict[str,
 
 
 def _joined(parts: Sequence[NDArray[Any]], kind: Any, width: int | None = None) -> NDArray[Any]:
-    """The parts in one array of dtype `kind`: (n,), or (n, width)."""
+    """The parts concatenated to an array (n,) or (n, width) of dtype `kind`."""
     if parts:
         return np.concatenate(parts).astype(kind, copy=False)
     return np.zeros((0,) if width is None else (0, width), kind)

@@ -1,8 +1,8 @@
 """Evaluation of a model on a split of a dataset, with the engine that serves it.
 
-Each image takes the path of a request: decoded, letterboxed, run alone, postprocessed. Detectors
-run a second time where Ultralytics' validation would letterbox the image differently. PyTorch is
-imported only if the engine needs it.
+Each image is processed like a request: decoded, letterboxed, predicted alone, postprocessed.
+Detectors run a second time if Ultralytics' validation would letterbox the image differently.
+PyTorch is imported only if the engine needs it.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ CLASSIFICATION = {
 }
 TIMES = {
     "inference_time": "Median milliseconds per image, one at a time, in a process of low priority "
-    "beside the service: two evaluations compare only where the machine was equally busy. "
+    "beside the service: compare two evaluations only if the machine was equally busy. "
     "preprocess_time is from file bytes to network input, postprocess_time to the prediction."
 }
 
@@ -148,8 +148,8 @@ def evaluate(
 class ValidationLetterbox(Letterbox):
     """A letterbox whose shorter side is rounded up, where `Letterbox` rounds to the nearest pixel.
 
-    As `BaseDataset.load_image` of Ultralytics 8.4.190, its floating-point steps included. It
-    differs for 3 of 64 COCO images, and moves mAP by 0.003.
+    Equal to `BaseDataset.load_image` of Ultralytics 8.4.190, including its floating-point steps.
+    The size differs for 3 of 64 COCO images, which changes mAP by 0.003.
     """
 
     @property
@@ -221,7 +221,7 @@ class _EvaluationPass:
 def _header(
     target: EvaluationTarget, description: ModelDescription, backend: str
 ) -> dict[str, Any]:
-    """The sections of the report that say what was measured, and how."""
+    """The sections of the report on the model, the dataset, the engine and the thresholds."""
     name, _, version = target.model_id.partition(":")
     return {
         "model": {
@@ -245,7 +245,7 @@ def _header(
 
 
 def _thresholds(description: ModelDescription) -> Mapping[str, Any]:
-    """Serving thresholds, and those of the curves; none of a classifier."""
+    """Serving thresholds and those of the curves; empty for a classifier."""
     if description.task == "classify":
         return {}
     curve = {"confidence": CONFIDENCE, "iou": IOU, "max_det": MAX_DET}

@@ -27,9 +27,10 @@ Report = Mapping[str, Any]
 
 
 class Gate(BaseModel):
-    """The conditions for a promotion: a new version against the promoted one, on the same split.
+    """The conditions for promoting a new version over the promoted one, on the same split.
 
-    `min_gain` and `max_class_drop` are differences of metrics from 0 to 1: 0.05 is five points.
+    `min_gain` and `max_class_drop` are differences of metrics between 0 and 1: 0.05 is five
+    percentage points.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -64,13 +65,13 @@ class Gate(BaseModel):
 
 
 @dataclass(frozen=True)
-class Verdict:
+class GateDecision:
     """The gate's decision and its reasons.
 
     Attributes:
         promote: Whether to promote.
-        reasons: Sentences; of a refusal, only the conditions that are not met.
-        comparison: The comparison that was judged; None if no version was promoted before.
+        reasons: Sentences; for a refusal, only the conditions that are not met.
+        comparison: The comparison of the two reports; None if no version was promoted before.
     """
 
     promote: bool
@@ -79,7 +80,7 @@ class Verdict:
 
 
 def default_gate(settings: Settings) -> Gate:
-    """The gate of the settings, whether or not every promotion has to pass it."""
+    """The gate that the settings describe. It exists also if promotions need not pass it."""
     return Gate(
         dataset=settings.gate_dataset,
         metric=settings.gate_metric,
@@ -95,21 +96,20 @@ def decide(
     gate: Gate,
     known: Sequence[str] = (),
     old: tuple[Report, Report] | None = None,
-) -> Verdict:
+) -> GateDecision:
     """The gate's decision on a new version, from its report and the promoted version's.
 
     A class is judged by the gate's metric if the report has it per class, else by its F1. A class
-    that only the promoted version knows regressed to 0. A class without an object in the dataset
-    cannot be judged: the promotion is refused, unless the gate allows it.
+    that only the promoted version knows counts as regressed to 0. A class without an object in the
+    dataset cannot be judged: then the promotion is refused, unless the gate allows it.
 
     Args:
         candidate: Report of the new version.
         promoted: Report of the promoted version on the same split; None: no version is promoted.
         gate: The conditions.
         known: The promoted version's classes.
-        old: Reports of the new and of the promoted version on the data learned before, after
-            incremental training. No gain is required there, and the metric may regress by
-            `max_class_drop`.
+        old: After incremental training, reports of the new and of the promoted version on the old
+            data. No gain is required on it, and the metric may regress by `max_class_drop`.
 
     Raises:
         ValidationFailed: Models of this type do not have the metric.
@@ -117,7 +117,7 @@ def decide(
     """
     if promoted is None:
         name = candidate["model"]["name"]
-        return Verdict(True, (f"No version of '{name}' is promoted yet.",))
+        return GateDecision(True, (f"No version of '{name}' is promoted yet.",))
     metric = gate.metric or MAIN[candidate["model"]["type"]]
     for report in (promoted, candidate, *(old or ())):
         if metric not in METRICS or metric not in report["figures"]:
@@ -137,15 +137,15 @@ def decide(
     if len(regressed) > SHOWN:
         failed.append(f"{len(regressed) - SHOWN} more classes regressed by more than is allowed.")
     if unmeasured and not gate.allow_unmeasured:
-        failed.append(f"{unmeasured} Use a dataset that has them, or set allow_unmeasured.")
+        failed.append(f"{unmeasured} Use a dataset with such objects, or set allow_unmeasured.")
     if failed:
-        return Verdict(False, tuple(failed), compared)
+        return GateDecision(False, tuple(failed), compared)
     reasons = (*(sentence for _, sentence in gains), summary, unmeasured)
-    return Verdict(True, tuple(sentence for sentence in reasons if sentence), compared)
+    return GateDecision(True, tuple(sentence for sentence in reasons if sentence), compared)
 
 
 def _gain(change: Mapping[str, float], metric: str, gate: Gate) -> tuple[bool, str]:
-    """Whether the metric gained enough, and a sentence that says so."""
+    """Whether the metric gained enough, and a sentence on it."""
     gain = change["b"] - change["a"]
     enough = gain >= gate.min_gain - TOLERANCE
     required = f"at least {gate.min_gain:+.3g} is required" if gate.min_gain else "no loss allowed"
@@ -153,7 +153,7 @@ def _gain(change: Mapping[str, float], metric: str, gate: Gate) -> tuple[bool, s
 
 
 def _retention(change: Mapping[str, float], metric: str, gate: Gate) -> tuple[bool, str]:
-    """Whether the metric on the old data held well enough, and a sentence that says so."""
+    """Whether the loss on the old data is small enough, and a sentence on it."""
     gain = change["b"] - change["a"]
     enough = gain >= -gate.max_class_drop - TOLERANCE
     allowed = f"a loss of {gate.max_class_drop:g} is allowed"
@@ -165,7 +165,7 @@ def _change(change: Mapping[str, float], metric: str) -> str:
 
 
 def _regressions(classes: list[dict[str, Any]], metric: str, gate: Gate) -> tuple[list[str], str]:
-    """A sentence for each class that regressed too far, the worst first; and one on all of them."""
+    """A sentence for each class that regressed too far, worst first, and a summary sentence."""
     drops = []
     for entry in classes:
         name = metric if metric in entry["a"] else "f1_score"
@@ -198,4 +198,5 @@ def _unmeasured(classes: list[dict[str, Any]], known: Sequence[str]) -> str:
     if not names:
         return ""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return f"Not measured, as the dataset has no object of them: {', '.join(names[:SHOWN])}{more}."
+    listed = f"{', '.join(names[:SHOWN])}{more}"
+    return f"Not measured, because the dataset has no object of these classes: {listed}."

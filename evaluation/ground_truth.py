@@ -1,4 +1,4 @@
-"""What a dataset says is in an image, in the frames that predictions are compared in."""
+"""The annotated objects of an image, in image pixels and in the network's input square."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ Float = NDArray[np.float32]
 Ids = NDArray[np.int64]
 Masks = NDArray[np.bool_]
 
-OUTLINE = 1000  # points that Ultralytics resamples an outline to
+OUTLINE = 1000  # points to which Ultralytics resamples an outline
 
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """The annotated objects of one image, in its pixels.
+    """The annotated objects of one image, in pixels of the image.
 
     Attributes:
-        width, height: Of the image.
-        class_ids: (m,) ids of the joined classes.
+        width, height: Size of the image in pixels.
+        class_ids: (m,) class ids in the union of the model's and the dataset's classes.
         boxes: (m, 4) xyxy.
         polygons: m outlines (k, 2); None unless segmentation.
         keypoints: (m, k, 3) x, y, visibility; None unless pose.
@@ -48,7 +48,7 @@ class GroundTruth:
     def read(
         cls, dataset: Dataset, image: Path, classes: JoinedClasses, width: int, height: int
     ) -> GroundTruth:
-        """The labels of an image of `width` × `height` pixels; none if it has no label file."""
+        """Read the labels of an image of `width` × `height` pixels; empty without a label file."""
         rows = dataset.rows(image)
         size = np.array((width, height), np.float32)
         class_ids = classes.from_dataset[np.array([row.cls for row in rows], np.int64)]
@@ -67,24 +67,25 @@ class GroundTruth:
         return cls(width, height, class_ids, boxes, keypoints=keypoints.astype(np.float32))
 
     def boxes_in(self, place: Letterbox) -> Float:
-        """The boxes (m, 4) in the network's square."""
+        """The boxes (m, 4) xyxy in pixels of the network's input square."""
         return place.points_to_square(self.boxes.reshape(-1, 2, 2)).reshape(-1, 4)
 
     def keypoints_in(self, place: Letterbox) -> Float:
-        """The keypoints (m, k, 3) in the network's square."""
+        """The keypoints (m, k, 3) in pixels of the network's input square."""
         assert self.keypoints is not None
         points = place.points_to_square(self.keypoints[..., :2])
         return np.concatenate((points, self.keypoints[..., 2:]), axis=-1)
 
     def by_area(self, place: Letterbox, shape: tuple[int, int]) -> tuple[GroundTruth, Masks]:
-        """The objects by falling area, and their masks (m, *shape) that do not overlap.
+        """The objects by descending area, and their masks (m, *shape), which do not overlap.
 
-        As Ultralytics' validation has them (`polygons2masks_overlap`): filled at the network's
-        resolution, scaled down, the smaller object above the larger one.
+        Computed as in Ultralytics' validation (`polygons2masks_overlap`): each outline is filled
+        at the network's input resolution and scaled down; where objects overlap, the pixel
+        belongs to the smaller one.
 
         Args:
-            place: Where the image lies in the square.
-            shape: Height and width of the masks, those of the network's prototypes.
+            place: Letterbox of the image in the input square.
+            shape: Height and width of the masks: those of the network's prototypes.
         """
         assert self.polygons is not None
         outlines = _resampled([place.points_to_square(p) for p in self.polygons])
@@ -104,7 +105,7 @@ class GroundTruth:
         return ranked, masks
 
     def as_prediction(self, dataset: Dataset, classes: JoinedClasses) -> Prediction:
-        """The truth in the form of a perfect prediction, to be drawn."""
+        """The objects as a prediction with confidence 1, for drawing."""
         return Prediction(
             task=dataset.task,
             names=classes.names,
@@ -120,15 +121,16 @@ class GroundTruth:
 
 
 def mask_predictions(protos: Float, coefficients: Float, boxes: Float, imgsz: int) -> Masks:
-    """Masks (n, h, w) at the resolution of the prototypes, cut to their boxes.
+    """Masks (n, h, w) at the resolution of the prototypes, cropped to their boxes.
 
-    As `ultralytics.utils.ops.process_mask(upsample=False)`, which its validation uses.
+    Equal to `ultralytics.utils.ops.process_mask(upsample=False)`, which Ultralytics' validation
+    uses.
 
     Args:
-        protos: (nm, h, w).
-        coefficients: (n, nm).
-        boxes: (n, 4) xyxy in the square.
-        imgsz: Side of the square.
+        protos: (nm, h, w) mask prototypes.
+        coefficients: (n, nm) mask coefficients.
+        boxes: (n, 4) xyxy in pixels of the input square.
+        imgsz: Side of the input square in pixels.
     """
     count, rows, columns = protos.shape
     masks = (coefficients @ protos.reshape(count, -1)).reshape(-1, rows, columns) > 0
@@ -141,7 +143,7 @@ def mask_predictions(protos: Float, coefficients: Float, boxes: Float, imgsz: in
 
 
 def served_masks(prediction: Prediction, place: Letterbox, shape: tuple[int, int]) -> Masks:
-    """The outlines that are served, filled: masks (n, *shape) in the frame of `by_area`."""
+    """Masks (n, *shape) of the served polygons, in the same frame as those of `by_area`."""
     masks = np.zeros((len(prediction), *shape), bool)
     for i, parts in enumerate(prediction.polygons or ()):
         filled = np.zeros((place.imgsz, place.imgsz), np.uint8)
@@ -167,12 +169,12 @@ def _rows(rows: Sequence[Float], width: int) -> Float:
 
 
 def _stated(points: Float) -> Float:
-    """Visibility of keypoints without one: below zero says that it is not there."""
+    """Visibility (..., 1) of keypoints (..., 2) xy: 0 if a coordinate is negative, else 1."""
     return ((points[..., :1] >= 0) & (points[..., 1:2] >= 0)).astype(np.float32)
 
 
 def _resampled(outlines: list[Float]) -> list[Float]:
-    """Closed outlines with so many points that lines are pixel-exact (`resample_segments`)."""
+    """Outlines closed and resampled to one number of points, as `resample_segments` does."""
     longest = max((len(outline) for outline in outlines), default=0)
     count = longest + 1 if longest > OUTLINE else OUTLINE
     return [_resample(outline, count) for outline in outlines]

@@ -1,6 +1,7 @@
-"""An evaluation's report as one HTML page that needs nothing else: no scripts, no other files.
+"""An evaluation's report as one self-contained HTML page, without scripts or external files.
 
-Figures, plots, classes, confusion and the worst images, for a screen, light or dark, and for paper.
+Metrics, plots, classes, confusion matrix and the worst images; for light and dark screens and for
+printing.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from evaluation.store import PLOTS
 
 Report = Mapping[str, Any]
 
-MOST_CLASSES = 80  # in the confusion matrix; of more, those that are confused most
-MOST_CONFUSIONS = 20
+MOST_CLASSES = 80  # in the confusion matrix; of more, those with the most errors
+MOST_CONFUSIONS = 20  # pairs of classes in the list of frequent errors
 LEVELS = 9  # shades of a cell
-CELLS = ((12, 46), (30, 30), (50, 22), (MOST_CLASSES + 1, 15))  # classes up to → pixels of a cell
+# (largest number of classes, side of a cell in pixels)
+CELLS = ((12, 46), (30, 30), (50, 22), (MOST_CLASSES + 1, 15))
 
 TITLES = {
     "accuracy": "Accuracy",
@@ -33,22 +35,22 @@ TITLES = {
     "inference_time": "Inference",
 }
 COUNTS = {"images": "Images", "instances": "Objects"}
-TABLES = ("confusion", "classes")  # plots of what the page has as a table
+TABLES = ("confusion", "classes")  # plots that the page shows as tables
 PLOT_TITLES = {
     "precision_recall": "Precision over recall",
     "f1_confidence": "F1 over confidence",
-    "reliability": "Confidence and being right",
+    "reliability": "Reliability (accuracy over confidence)",
 }
 KINDS = {"": "", "mask_": "masks: ", "pose_": "keypoints: "}
 
 
 def page(report: Report, folder: Path, evaluation: str = "") -> str:
-    """The whole page.
+    """The HTML page of an evaluation.
 
     Args:
-        report: Of the evaluation.
-        folder: Of the evaluation, with its plots/ and worst/.
-        evaluation: Its id.
+        report: Content of report.json.
+        folder: The evaluation's folder, with plots/ and worst/.
+        evaluation: The evaluation's id, shown in the footer.
     """
     model, dataset = report["model"], report["dataset"]
     parts = [
@@ -101,10 +103,10 @@ def _notes(notes: Iterable[str]) -> str:
 
 
 def _thresholds(report: Report) -> str:
-    """Precision and recall at the best confidence and at the serving one; the times."""
+    """Metrics at the confidence of the best F1 and at the serving confidence, and the times."""
     speed = report["speed"]
     steps = " + ".join(f"{escape(step)} {ms:.1f}" for step, ms in speed.items())
-    times = f"<p>Milliseconds an image: {steps} = <b>{sum(speed.values()):.1f}</b></p>"
+    times = f"<p>Milliseconds per image: {steps} = <b>{sum(speed.values()):.1f}</b></p>"
     ways = {
         f"{KINDS[kind]}{way}": report.get(kind + key)
         for kind in KINDS
@@ -141,7 +143,7 @@ def _plots(names: Iterable[str], folder: Path) -> str:
 
 def _classes(rows: Sequence[Report], kind: str) -> str:
     names = [n for n in (p + t for p in KINDS for t in TITLES) if any(n in row for row in rows)]
-    if kind == "classification":  # of one class that is its recall
+    if kind == "classification":  # a class's accuracy equals its recall
         names = [name for name in names if name != "accuracy"]
     counts = [name for name in COUNTS if kind != "classification" or name == "images"]
     heads = ("Class", *(COUNTS[name] for name in counts), *(_title(name) for name in names))
@@ -162,7 +164,7 @@ def _title(name: str) -> str:
 
 
 def _confusion(found: Report) -> str:
-    """The matrix as a table, and its greatest cells off the diagonal in words."""
+    """The confusion matrix as a table, and a list of its largest off-diagonal cells."""
     labels, matrix = found["labels"], np.array(found["matrix"], np.int64)
     background = found["confidence"] is not None
     kept = _confused(matrix, background)
@@ -173,13 +175,13 @@ def _confusion(found: Report) -> str:
     for i in kept:
         cells = "".join(_cell(labels, matrix, share, i, j) for j in kept)
         body.append(f"<tr><th>{escape(labels[i])}</th>{cells}</tr>")
-    said = "Rows are the truth, columns what is predicted; colour is the share of the row."
+    legend = "Rows are true classes, columns predicted ones. The colour is the share of the row."
     if left_out := len(labels) - len(kept):
-        said += f" {left_out} of {len(labels) - background} classes are left out: they "
-        said += "have no or few mistakes." if len(kept) > MOST_CLASSES else "do not occur."
+        legend += f" {left_out} of {len(labels) - background} classes are left out: they "
+        legend += "have no or few errors." if len(kept) > MOST_CLASSES else "do not occur."
     at = f" at confidence {found['confidence']:g}" if background else ""
     return (
-        f"<section><h2>Confusion{at}</h2><p>{said}</p>"
+        f"<section><h2>Confusion matrix{at}</h2><p>{legend}</p>"
         f'<div class="wide"><table class="confusion" style="--cell:{size}px">'
         f"<thead><tr><th></th>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
         f"{_confusions(labels, matrix, background)}</section>"
@@ -187,7 +189,7 @@ def _confusion(found: Report) -> str:
 
 
 def _confused(matrix: Any, background: bool) -> list[int]:
-    """The classes to show, in their order: those that occur, or those with most mistakes."""
+    """Ids of the classes to show, ascending: those that occur, or those with the most errors."""
     count = len(matrix) - background
     both = matrix.sum(0) + matrix.sum(1)
     chosen = np.flatnonzero(both[:count])
@@ -202,10 +204,10 @@ def _cell(labels: Sequence[str], matrix: Any, share: Any, i: int, j: int) -> str
     if not count:
         return "<td></td>"
     level = max(1, round(LEVELS * float(share[i, j])))
-    said = f"{labels[i]} → {labels[j]}: {count} ({100 * share[i, j]:.0f} %)"
+    title = f"{labels[i]} → {labels[j]}: {count} ({100 * share[i, j]:.0f} %)"
     kind = "right" if i == j else "wrong"
     shown = str(count) if count < 10_000 else f"{count // 1000}k"
-    return f'<td class="{kind} l{level}" title="{escape(said)}">{shown}</td>'
+    return f'<td class="{kind} l{level}" title="{escape(title)}">{shown}</td>'
 
 
 def _confusions(labels: Sequence[str], matrix: Any, background: bool) -> str:
@@ -215,12 +217,12 @@ def _confusions(labels: Sequence[str], matrix: Any, background: bool) -> str:
     pairs = [divmod(int(place), len(matrix)) for place in order]
     truths, predictions = [*map(escape, labels)], [*map(escape, labels)]
     if background:
-        truths[-1], predictions[-1] = "nothing (false alarm)", "nothing (missed)"
+        truths[-1], predictions[-1] = "background (false positive)", "background (missed)"
     rows = [(truths[i], predictions[j], f"{int(wrong[i, j]):,}") for i, j in pairs if wrong[i, j]]
     if not rows:
         return ""
     table = _table(("Truth", "Predicted", "Count"), rows, texts=2)
-    return f"<h3>The most frequent mistakes</h3>{table}"
+    return f"<h3>Most frequent errors</h3>{table}"
 
 
 def _worst(rows: Sequence[Report], folder: Path) -> str:
@@ -240,7 +242,7 @@ def _worst(rows: Sequence[Report], folder: Path) -> str:
 
 def _definitions(found: Mapping[str, str]) -> str:
     items = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in found.items())
-    return f"<section><h2>What the figures mean</h2><dl>{items}</dl></section>" if items else ""
+    return f"<section><h2>What the metrics mean</h2><dl>{items}</dl></section>" if items else ""
 
 
 def _foot(report: Report, evaluation: str) -> str:
@@ -256,7 +258,7 @@ def _foot(report: Report, evaluation: str) -> str:
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], texts: int = 1) -> str:
-    """Of cells that are HTML already, the first `texts` of a row to the left."""
+    """A table of cells that are HTML already; the first `texts` columns are left-aligned."""
     kinds = [' class="text"'] * texts + [""] * (len(heads) - texts)
 
     def line(tag: str, cells: Sequence[str]) -> str:
@@ -281,7 +283,7 @@ def _bar(value: float | None) -> str:
 
 
 def _data_uri(path: Path) -> str:
-    """Empty where the file is gone."""
+    """The image file as a data URI; empty if it cannot be read."""
     try:
         data = path.read_bytes()
     except OSError:

@@ -26,8 +26,11 @@ INCREMENTAL = ("old_classes_before", "old_classes", "forgotten", "new_classes")
 """Metrics that an incremental training wrote; a later evaluation leaves them."""
 
 Purpose = Literal["own_data", "requested", "auxiliary"]
-"""Why an evaluation is made: on the data of the model's training; at a client's request, on any
-data; or for another job, such as a gate, which leaves the model's metrics alone."""
+"""Why an evaluation is made.
+
+`own_data`: on the dataset that the model was trained on. `requested`: by a client, on any dataset.
+`auxiliary`: for another job, such as a gate; the model's metrics stay unchanged.
+"""
 
 
 def run_evaluation(
@@ -44,7 +47,7 @@ def run_evaluation(
         job: Receives progress and log lines; says whether to stop.
         registry: Holds the model; has the settings.
         share: Start and end of this evaluation within the job's progress, 0 to 1.
-        auxiliary: Store the evaluation only; the model's metrics stay.
+        auxiliary: Only store the evaluation; leave the model's metrics unchanged.
 
     Raises:
         VisionLoopError: The model or the dataset was deleted, or cannot be used.
@@ -98,7 +101,7 @@ def evaluate_and_store(
         share: Start and end of this evaluation within the job's progress, 0 to 1.
 
     Raises:
-        ModelNotFound: The version was deleted meanwhile; its evaluation is deleted too.
+        ModelNotFound: The version was deleted in the meantime; its evaluation is deleted too.
         JobCancelled: A stop was requested.
     """
     job.log(f"Evaluating {target.model_id} on {target.split} of {target.dataset_name}.")
@@ -128,10 +131,10 @@ def evaluate_and_store(
 
 
 def update_metrics(row: EvaluationRow, registry: Registry, purpose: Purpose) -> None:
-    """Copy an evaluation's metrics to its model version, if they belong there.
+    """Copy an evaluation's metrics to its model version if they are comparable with those before.
 
-    A version's metrics stay on one split of one dataset: val of its training data. Those of an
-    imported version are of the newest requested evaluation that is not on a train split.
+    The metrics of a trained version always come from the val split of its training data. Those of
+    an imported version come from the newest requested evaluation that is not on a train split.
 
     Raises:
         ModelNotFound: The version was deleted.
@@ -150,7 +153,7 @@ def update_metrics(row: EvaluationRow, registry: Registry, purpose: Purpose) -> 
 
 
 class _Progress:
-    """Advances a job's progress from `begin` to `end`; raises if the job is to stop."""
+    """Progress callback: advances a job from `begin` to `end`; raises JobCancelled on a stop."""
 
     def __init__(self, job: JobHandle, begin: float, end: float) -> None:
         self.job, self.begin, self.end = job, begin, end

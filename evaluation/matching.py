@@ -1,6 +1,6 @@
-"""Which detections are right: overlaps, and the pairing of detections with objects.
+"""Matching of detections with annotated objects, by IoU or keypoint similarity.
 
-In NumPy, single precision as PyTorch has it, equal to Ultralytics' `box_iou`, `mask_iou`,
+In NumPy, in single precision, with results equal to those of Ultralytics' `box_iou`, `mask_iou`,
 `kpt_iou`, `match_predictions` and `ConfusionMatrix` (8.4.190).
 """
 
@@ -13,11 +13,11 @@ from formats.geometry import EPS, Float, box_area
 
 Ids = NDArray[np.int64]
 
-THRESHOLDS: Float = np.array([0.5 + 0.05 * i for i in range(10)], np.float32)  # of IoU, or OKS
-PAIRED = 0.5  # IoU from which a detection and an object are one, in the confusion matrix
-AREA = np.float32(0.53)  # share of its box that a body covers, as xtcocotools has it
+THRESHOLDS: Float = np.array([0.5 + 0.05 * i for i in range(10)], np.float32)  # of IoU or OKS
+PAIRED = 0.5  # IoU above which the confusion matrix pairs a detection with an object
+AREA = np.float32(0.53)  # area of a body as a share of its box, as in xtcocotools
 
-# How precisely people place each of COCO's 17 points of a body (cocodataset.org/#keypoints-eval).
+# Per-keypoint standard deviations of COCO's 17 body keypoints (cocodataset.org/#keypoints-eval).
 _BODY = np.array(
     (26, 25, 25, 35, 35, 79, 79, 72, 72, 62, 62, 107, 107, 87, 87, 89, 89), np.float32
 ) / np.float32(1000)
@@ -25,7 +25,7 @@ _BODY = np.array(
 
 def mask_iou(objects: NDArray[np.bool_], detections: NDArray[np.bool_]) -> Float:
     """IoU (m, n) of masks (m, h, w) and (n, h, w)."""
-    pixels = objects.shape[1] * objects.shape[2]  # -1 is no number where there is nothing
+    pixels = objects.shape[1] * objects.shape[2]  # reshape cannot infer -1 for an empty array
     one = objects.reshape(len(objects), pixels).astype(np.float32)
     other = detections.reshape(len(detections), pixels).astype(np.float32)
     both = one @ other.T
@@ -33,15 +33,15 @@ def mask_iou(objects: NDArray[np.bool_], detections: NDArray[np.bool_]) -> Float
 
 
 def keypoint_similarity(objects: Float, detections: Float, boxes: Float) -> Float:
-    """Object keypoint similarity (OKS) of poses, as COCO has it.
+    """COCO's object keypoint similarity (OKS) of annotated and detected poses.
 
     Args:
-        objects: (m, k, 3) x, y, visibility; invisible points (0) do not count.
-        detections: (n, k, 2 or 3) in the same frame.
-        boxes: (m, 4) xyxy of the objects, whose area is the scale.
+        objects: (m, k, 3) x, y, visibility; keypoints of visibility 0 are ignored.
+        detections: (n, k, 2 or 3) x, y and possibly confidence, in the same frame.
+        boxes: (m, 4) xyxy of the objects; their areas set the scale.
 
     Returns:
-        (m, n), 0 to 1.
+        (m, n) similarities, 0 to 1.
     """
     count = objects.shape[1]
     sigma = _BODY if count == len(_BODY) else np.full(count, 1 / count, np.float32)
@@ -53,18 +53,18 @@ def keypoint_similarity(objects: Float, detections: Float, boxes: Float) -> Floa
 
 
 def match(pred_cls: Ids, true_cls: Ids, iou: Float) -> NDArray[np.bool_]:
-    """Which detections are right at each of the ten thresholds.
+    """Whether each detection is a true positive at each of the ten thresholds.
 
-    Each detection in turn, the surest first, takes the object of its class that it overlaps
-    most among those not yet taken.
+    Greedy: each detection, by descending confidence, takes the free object of its class with
+    the highest IoU.
 
     Args:
-        pred_cls: (n,) class ids, by descending score.
-        true_cls: (m,) class ids.
-        iou: (m, n) overlaps.
+        pred_cls: (n,) class ids of the detections, by descending confidence.
+        true_cls: (m,) class ids of the objects.
+        iou: (m, n) IoU or OKS.
 
     Returns:
-        (n, 10).
+        (n, 10) bool.
     """
     right = np.zeros((len(pred_cls), len(THRESHOLDS)), bool)
     if not len(true_cls) or not len(pred_cls):
@@ -81,14 +81,14 @@ def match(pred_cls: Ids, true_cls: Ids, iou: Float) -> NDArray[np.bool_]:
 
 
 def pair(iou: Float, threshold: float = PAIRED) -> Ids:
-    """The detection that each object is paired with, of whatever class; -1: none.
+    """The detection paired with each object, regardless of class.
 
     Args:
-        iou: (m, n) overlaps; detections by descending score.
-        threshold: Pairs overlap by more than this.
+        iou: (m, n) IoU; detections by descending confidence.
+        threshold: The IoU of a pair is higher than this.
 
     Returns:
-        (m,) indices of detections.
+        (m,) indices of detections; -1 for an object without one.
     """
     paired = np.full(iou.shape[0], -1, np.int64)
     if not iou.size:

@@ -14,10 +14,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-MOST_LINES = 12  # classes with a line of their own
-MOST_CELLS = 20  # classes whose confusion is written into the cells
-MOST_BARS = 40  # classes with bars
-LONGEST = 24  # letters of a class name
+MOST_LINES = 12  # with more classes, their curves are grey and without a label
+MOST_CELLS = 20  # with more classes, the cells of the confusion matrix have no numbers
+MOST_BARS = 40  # classes in the bar chart
+LONGEST = 24  # characters of a class name
 FONTS = ("DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Zen Hei")
 BLUE, GREY = "#1f5fa8", "#b4bcc6"
 
@@ -25,7 +25,7 @@ Report = Mapping[str, Any]
 
 
 def write_plots(report: Report, folder: Path) -> list[str]:
-    """Draw what the report has figures for; returns the names of the plots, without `.png`."""
+    """Draw the plots of a report into `folder`; returns their names without `.png`."""
     kinds: dict[str, Callable[[Report], Figure]] = {"confusion": confusion}
     if "reliability" in report["curves"]:
         kinds |= {"reliability": reliability, "classes": class_bars}
@@ -38,22 +38,25 @@ def write_plots(report: Report, folder: Path) -> list[str]:
     known = set(font_manager.get_font_names())
     style: Any = {"font.family": [name for name in FONTS if name in known], "font.size": 10}
     with matplotlib.rc_context(style), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph")  # letters that no font here has
+        warnings.filterwarnings("ignore", message="Glyph")  # characters missing from every font
         for name, make in kinds.items():
             make(report).savefig(folder / f"{name}.png", dpi=110)
     return list(kinds)
 
 
 def confusion(report: Report) -> Figure:
-    """Rows are the truth, each summing to 100 %; at most as many classes as can be read."""
+    """The confusion matrix: rows are true classes and sum to 100 %, columns are predicted ones.
+
+    With more than MOST_CELLS classes, only those that occur are shown.
+    """
     labels, matrix = _busiest(report["confusion"])
     count = len(labels)
     side = float(np.clip(0.42 * count + 3, 5, 16))
     figure = Figure(figsize=(side + 1, side), layout="constrained")
     axes = figure.subplots()
     share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
-    picture = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    figure.colorbar(picture, ax=axes, shrink=0.8, label="share of the row")
+    image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    figure.colorbar(image, ax=axes, shrink=0.8, label="share of the row")
     small = max(4.0, min(9.0, 260 / max(count, 1)))
     axes.set_xticks(range(count), labels, rotation=90 if count > 4 else 0, fontsize=small)
     axes.set_yticks(range(count), labels, fontsize=small)
@@ -69,7 +72,7 @@ def confusion(report: Report) -> Figure:
 
 
 def precision_recall(report: Report, kind: str) -> Figure:
-    """Precision over recall at IoU 0.5; the area under the line is the average precision."""
+    """Precision over recall at IoU 0.5. The area under a curve is its average precision."""
     curves = report["curves"][kind]
     name = "mAP50" if kind == "box" else f"{kind}_mAP50"
     figure, axes = _frame(f"Precision and recall ({kind})", "recall", "precision")
@@ -82,19 +85,19 @@ def precision_recall(report: Report, kind: str) -> Figure:
 
 
 def f1_confidence(report: Report, kind: str) -> Figure:
-    """F1 over confidence: where to put the threshold."""
+    """F1 over confidence, with the serving threshold."""
     curves = report["curves"][kind]
     figure, axes = _frame(f"F1 and confidence ({kind})", "confidence", "F1")
     _class_lines(axes, curves, "f1_score", {})
     if mean := curves["mean"]["f1_score"]:
-        axes.plot(curves["x"], mean, BLUE, lw=3, label=f"all classes, up to {max(mean):.2f}")
+        axes.plot(curves["x"], mean, BLUE, lw=3, label=f"all classes, best {max(mean):.2f}")
     serving = report["thresholds"]["confidence"]
-    axes.axvline(serving, color="black", ls="--", lw=1, label=f"served from {serving:g}")
+    axes.axvline(serving, color="black", ls="--", lw=1, label=f"serving threshold {serving:g}")
     return _with_legend(figure, axes)
 
 
 def class_bars(report: Report) -> Figure:
-    """Per class its main figures, the weakest at the top."""
+    """Bars of the main metrics of each class, the weakest class at the top."""
     detection = "reliability" not in report["curves"]
     first = "mAP50_95" if detection else "f1_score"
     rows = [row for row in report["classes"] if row["instances"]]
@@ -117,7 +120,7 @@ def class_bars(report: Report) -> Figure:
 
 
 def reliability(report: Report) -> Figure:
-    """Whether a confidence of 0.8 is right in 80 % of cases, and how often it is given."""
+    """Reliability diagram: accuracy in each confidence bin, and the number of images in it."""
     found = report["curves"]["reliability"]
     edges = np.array(found["edges"])
     centres, width = (edges[:-1] + edges[1:]) / 2, edges[1] - edges[0]
@@ -125,8 +128,8 @@ def reliability(report: Report) -> Figure:
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
     shares = [share if share is not None else 0.0 for share in found["accuracy"]]
     upper.bar(centres, shares, width * 0.92, color=BLUE)
-    upper.plot((0, 1), (0, 1), color="black", ls="--", lw=1, label="as sure as it is right")
-    upper.set(ylim=(0, 1), ylabel="share that is right", title="Confidence and being right")
+    upper.plot((0, 1), (0, 1), color="black", ls="--", lw=1, label="perfectly calibrated")
+    upper.set(ylim=(0, 1), ylabel="accuracy", title="Reliability")
     upper.legend(loc="upper left")
     lower.bar(centres, found["images"], width * 0.92, color=GREY)
     lower.set(xlim=(0, 1), xlabel="confidence of the best class", ylabel="images")
@@ -146,7 +149,7 @@ def _frame(title: str, x: str, y: str) -> tuple[Figure, Axes]:
 
 
 def _class_lines(axes: Axes, curves: Mapping[str, Any], name: str, best: dict[str, float]) -> None:
-    """A line a class; named where they are few enough to be told apart."""
+    """Plot one line per class; with up to MOST_LINES classes, each has a label."""
     few = len(curves["classes"]) <= MOST_LINES
     for class_name, lines in curves["classes"].items():
         figure = f" {best[class_name]:.3f}" if class_name in best else ""
@@ -162,7 +165,10 @@ def _with_legend(figure: Figure, axes: Axes) -> Figure:
 
 
 def _busiest(found: Mapping[str, Any]) -> tuple[list[str], NDArray[np.float64]]:
-    """Labels and counts of the classes that occur, and the background."""
+    """Labels and counts of the classes that occur, and of the background.
+
+    With up to MOST_CELLS classes all are kept.
+    """
     labels, matrix = list(found["labels"]), np.array(found["matrix"], np.float64)
     background = len(matrix) - 1 if found["confidence"] is not None else -1
     busy = (matrix.sum(0) + matrix.sum(1)) > 0

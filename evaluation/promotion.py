@@ -1,4 +1,4 @@
-"""Promotion of a new version: missing evaluations are made, the gate decides, it is recorded."""
+"""Promotion of a new version: make missing evaluations, apply the gate, record the decision."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dataset.allowed_roots import data_roots
 from dataset.dataset import Dataset
 from dataset.inspection import check
 from errors import Conflict, ModelNotFound
-from evaluation.gate import Gate, Verdict, decide
+from evaluation.gate import Gate, GateDecision, decide
 from evaluation.recipe import EvaluationRecipe
 from evaluation.store import EvaluationRow, EvaluationStore
 from models_store.decision_log import DecisionReason
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from jobs.handle import JobHandle
 
 GATE = "gate"  # mode of gate jobs
-TRIES = 3  # attempts, if another version is promoted or the dataset changes meanwhile
-PATIENCE = 45.0  # seconds for the runners to load the version before it is promoted
+TRIES = 3  # attempts, if another version is promoted or the dataset changes in the meantime
+PATIENCE = 45.0  # maximum seconds to wait until the runners have loaded the version
 
 
 class PromotionRecipe(BaseModel):
@@ -39,7 +39,7 @@ class PromotionRecipe(BaseModel):
         gate: The conditions.
         evaluation: Evaluation of the new version; the promoted one is evaluated on the same split.
         by: Who requested the promotion.
-        old: A second evaluation, on the data learned before incremental training.
+        old: A second evaluation, on the data that the model knew before incremental training.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
@@ -61,38 +61,38 @@ class Pair:
 
 @dataclass(frozen=True)
 class GateResult:
-    """The gate's verdict with the evaluations that it rests on.
+    """The gate's decision with the evaluations that it is based on.
 
     Attributes:
-        verdict: The decision.
+        decision: Whether to promote, and the reasons.
         gate: The conditions.
         pairs: The evaluations, those on old data last; empty if no version was promoted.
         expected_promoted: The version that was promoted at that time; empty: none; None: any.
     """
 
-    verdict: Verdict
+    decision: GateDecision
     gate: Gate
     pairs: Sequence[Pair]
     expected_promoted: str | None
 
     def why(self, by: str, job_id: str | None = None, forced: bool = False) -> DecisionReason:
-        """The entry for the decision log."""
+        """The reason to record in the decision log."""
         rows: dict[str, str] = {}
         for pair, kind in zip(self.pairs, ("", "_on_old_data"), strict=False):
             rows |= {f"candidate{kind}": pair.candidate.id, f"promoted{kind}": pair.promoted.id}
         gate = self.gate.model_dump()
-        return DecisionReason(by, self.verdict.reasons, gate, rows or None, forced, job_id)
+        return DecisionReason(by, self.decision.reasons, gate, rows or None, forced, job_id)
 
 
 def old_data(recipe: Mapping[str, Any]) -> str | None:
-    """The path of the data learned before the training with this recipe, if it was given."""
+    """Path of the old data (learned before) in a training recipe; None: not given."""
     for mode in ("incremental", "distillation"):
         if path := (recipe.get(mode) or {}).get("old_data"):
             return str(path)
     return None
 
 
-def on_hand(
+def stored_pairs(
     candidate: ModelVersion,
     promoted: ModelVersion,
     gate: Gate,
@@ -106,11 +106,11 @@ def on_hand(
         candidate, promoted: The two versions.
         gate: Names the split.
         evaluations: The store to search.
-        dataset: The dataset in its present state; None: any that both were evaluated on.
-        old: Path of a second dataset, on whose val split both must have been evaluated too.
+        dataset: The dataset with its current fingerprint; None: any that both were evaluated on.
+        old: Path of the old data, on whose val split both must have been evaluated too.
     """
     fingerprint = dataset.fingerprint if dataset else None
-    rows = [row for row in evaluations.history(candidate.id) if evaluations.is_whole(row)]
+    rows = [row for row in evaluations.history(candidate.id) if evaluations.is_complete(row)]
     fitting = [
         row
         for row in rows
@@ -143,7 +143,15 @@ def judge(
     gate: Gate,
     evaluations: EvaluationStore,
 ) -> GateResult:
-    """The gate's verdict on a new version; needs a pair if another version is promoted.
+    """The gate's decision on a new version.
+
+    Args:
+        candidate: The new version.
+        promoted: The promoted version of the same name; None: there is none.
+        pairs: Evaluations of both, those on old data last; required if another version is
+            promoted.
+        gate: The conditions.
+        evaluations: The store with the reports.
 
     Raises:
         ValidationFailed: Models of this type do not have the gate's metric.
@@ -151,8 +159,8 @@ def judge(
     """
     expected_promoted = promoted.version if promoted else ""
     if promoted is not None and promoted.id == candidate.id:
-        verdict = Verdict(True, (f"{candidate.id} is the promoted version already.",))
-        return GateResult(verdict, gate, (), expected_promoted)
+        decision = GateDecision(True, (f"{candidate.id} is already the promoted version.",))
+        return GateResult(decision, gate, (), expected_promoted)
     if promoted is None or not pairs:
         return GateResult(
             decide({"model": {"name": candidate.name}}, None, gate), gate, (), expected_promoted
@@ -167,12 +175,12 @@ def judge(
             f"A report of an evaluation of {candidate.name!r} was just deleted. Try again."
         ) from error
     known = promoted.description.names
-    verdict = decide(*reports[0], gate, known, reports[1] if len(reports) > 1 else None)
-    return GateResult(verdict, gate, tuple(pairs), expected_promoted)
+    decision = decide(*reports[0], gate, known, reports[1] if len(reports) > 1 else None)
+    return GateResult(decision, gate, tuple(pairs), expected_promoted)
 
 
-def run(recipe: PromotionRecipe, job: JobHandle, registry: Registry) -> Verdict:
-    """Run a gate job: make missing evaluations, decide, promote or refuse. Returns the verdict.
+def run(recipe: PromotionRecipe, job: JobHandle, registry: Registry) -> GateDecision:
+    """Run a gate job: make missing evaluations, decide, promote or refuse. Returns the decision.
 
     Raises:
         VisionLoopError: An evaluation failed; nothing was decided.
@@ -188,12 +196,12 @@ def run(recipe: PromotionRecipe, job: JobHandle, registry: Registry) -> Verdict:
                 pairs = _evaluated(recipe, promoted, job, registry)
             judged = judge(candidate, promoted, pairs, recipe.gate, evaluations)
             _carry_out(judged, candidate, recipe, job, registry)
-        except (Conflict, ModelNotFound) as error:  # perhaps the promoted version was deleted
+        except (Conflict, ModelNotFound) as error:  # the promoted version may have been deleted
             if not left:
                 raise
             job.log(f"{error.message} Comparing again.")
         else:
-            return judged.verdict
+            return judged.decision
     raise AssertionError("unreachable")
 
 
@@ -204,20 +212,23 @@ def _carry_out(
     job: JobHandle,
     registry: Registry,
 ) -> None:
-    """Promote or refuse as the verdict says, and record it.
+    """Promote or refuse according to the decision, and record it.
 
     Raises:
-        Conflict: Another version was promoted meanwhile.
+        Conflict: Another version was promoted in the meantime.
     """
     why = judged.why(recipe.by, job.id)
-    if not judged.verdict.promote:
+    if not judged.decision.promote:
         registry.refuse(candidate.id, why)
     elif judged.expected_promoted != candidate.version:
         if not await_loading(registry.database, candidate, PATIENCE, job.check):
-            job.log(f"{candidate.id} could not be loaded before its promotion.")
+            job.log(
+                f"{candidate.id} could not be loaded before its promotion within {PATIENCE:g} "
+                "seconds; the first requests will wait for it."
+            )
         registry.promote(candidate.id, why, judged.expected_promoted)
-    done = "is promoted" if judged.verdict.promote else "is refused"
-    job.log(" ".join((f"{candidate.id} {done}.", *judged.verdict.reasons)))
+    done = "is promoted" if judged.decision.promote else "is refused"
+    job.log(" ".join((f"{candidate.id} {done}.", *judged.decision.reasons)))
 
 
 def _evaluated(
@@ -226,7 +237,7 @@ def _evaluated(
     job: JobHandle,
     registry: Registry,
 ) -> list[Pair]:
-    """Evaluations of both versions on the datasets' present content, made where missing."""
+    """Evaluations of both versions on the datasets' current content; missing ones are made."""
     recipes = [recipe.evaluation, *([recipe.old] if recipe.old else [])]
     parts = [(i / len(recipes), (i + 1) / len(recipes)) for i in range(len(recipes))]
     return [
@@ -250,8 +261,8 @@ def _evaluated_pair(
         promoted: The promoted version, evaluated on the same split.
         job: Receives progress; says whether to stop.
         registry: Holds both models.
-        share: Start and end within the job's progress.
-        auxiliary: Whether the models' metrics stay.
+        share: Start and end within the job's progress, 0 to 1.
+        auxiliary: Whether to leave the models' metrics unchanged.
 
     Raises:
         Conflict: The dataset changed during every attempt.
@@ -277,7 +288,7 @@ def _evaluated_pair(
 
 
 def _dataset(recipe: EvaluationRecipe, job: JobHandle, settings: Settings) -> Dataset:
-    """The dataset of an evaluation; the drawn one if it names none."""
+    """The dataset of an evaluation; the drawn one if the recipe names none."""
     if recipe.dataset is not None:
         return check(Path(recipe.dataset), recipe.task, data_roots(settings), min_classes=1)
     path = drawn_set(recipe.task, settings, lambda *_: job.check())

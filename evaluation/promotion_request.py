@@ -9,8 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from errors import JobNotFound, VisionLoopError
-from evaluation.gate import Gate, Verdict
-from evaluation.promotion import GATE, GateResult, Pair, PromotionRecipe, judge, old_data, on_hand
+from evaluation.gate import Gate, GateDecision
+from evaluation.promotion import (
+    GATE,
+    GateResult,
+    Pair,
+    PromotionRecipe,
+    judge,
+    old_data,
+    stored_pairs,
+)
 from evaluation.submission import EvaluationStores, enqueue
 from jobs.store import Job
 from models_store.decision_log import DecisionReason
@@ -43,19 +51,19 @@ class PromotionOutcome:
 
     Attributes:
         model: The candidate.
-        verdict: What the gate says of it.
+        decision: What the gate says of it.
         gate: The conditions that were applied; None: none.
         forced: It was promoted against the gate's verdict.
     """
 
     model: ModelVersion
-    verdict: Verdict
+    decision: GateDecision
     gate: Gate | None
     forced: bool = False
 
     @property
     def promoted(self) -> bool:
-        return self.verdict.promote or self.forced
+        return self.decision.promote or self.forced
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -63,9 +71,9 @@ class PromotionOutcome:
             "promoted": self.promoted,
             "forced": self.forced,
             "model_id": self.model.id,
-            "reasons": list(self.verdict.reasons),
+            "reasons": list(self.decision.reasons),
             "gate": self.gate,
-            "comparison": self.verdict.comparison,
+            "comparison": self.decision.comparison,
         }
 
 
@@ -94,7 +102,7 @@ async def decide_promotion(
     if gate is None:
         why = DecisionReason(request.by, forced=request.force)
         promoted = await promote(candidate, why, None)
-        return PromotionOutcome(promoted, Verdict(True, ()), None)
+        return PromotionOutcome(promoted, GateDecision(True, ()), None)
     try:
         judged = await asyncio.to_thread(judge_now, stores, candidate, gate)
         if judged is None and not request.force:
@@ -108,18 +116,20 @@ async def decide_promotion(
             raise
         judged, missing = None, error.message
     if judged is None:
-        judged = GateResult(Verdict(False, (f"It was not compared: {missing}",)), gate, (), None)
-    forced = request.force and not judged.verdict.promote
+        judged = GateResult(
+            GateDecision(False, (f"It was not compared: {missing}",)), gate, (), None
+        )
+    forced = request.force and not judged.decision.promote
     why = judged.why(request.by, forced=forced)
-    if not (judged.verdict.promote or forced):
+    if not (judged.decision.promote or forced):
         await asyncio.to_thread(stores.registry.refuse, candidate.id, why)
     elif judged.expected_promoted != candidate.version:
         await promote(candidate, why, judged.expected_promoted)
-    return PromotionOutcome(candidate, judged.verdict, gate, forced)
+    return PromotionOutcome(candidate, judged.decision, gate, forced)
 
 
 def judge_now(stores: EvaluationStores, candidate: ModelVersion, gate: Gate) -> GateResult | None:
-    """The verdict from the evaluations that exist; None where some are missing.
+    """The decision from the evaluations that exist; None where some are missing.
 
     Raises:
         VisionLoopError: The gate names data or a metric that it cannot be applied to.
@@ -135,7 +145,7 @@ def judge_now(stores: EvaluationStores, candidate: ModelVersion, gate: Gate) -> 
             dataset = stores.datasets.open(gate.dataset, candidate.description.task)
         else:
             old = _old_dataset(stores, candidate)
-        pairs = on_hand(candidate, promoted, gate, stores.evaluations, dataset, old)
+        pairs = stored_pairs(candidate, promoted, gate, stores.evaluations, dataset, old)
     return None if pairs is None else judge(candidate, promoted, pairs, gate, stores.evaluations)
 
 

@@ -1,4 +1,4 @@
-"""What one evaluation job is going to do: `plan_evaluation` turns a request into a recipe."""
+"""The recipe of an evaluation job, and `plan_evaluation`, which makes it from a request."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from settings import Settings
 from synthetic.signs import CLASS_NAMES
 
 SPLITS = ("train", "val", "test")
-DRAWN = "drawn traffic signs"  # the dataset's name
+DRAWN = "drawn traffic signs"  # name of the dataset that the job draws for starter models
 SHOWN = 6  # class names in a message
 
 
@@ -30,12 +30,12 @@ class EvaluationRecipe(BaseModel):
 
     Attributes:
         model_id: The exact `name:version`.
-        task: The model's.
-        dataset: Absolute path of the data.yaml or class root; None: drawn by the job, as the
-            starter models have it.
-        split: Of the dataset.
-        trained_on: Fingerprint of the data that the model was trained on, where the evaluation
-            is on the same.
+        task: The model's task.
+        dataset: Absolute path of the data.yaml or class root; None: the job draws the dataset of
+            the starter models.
+        split: Split of the dataset: train, val or test.
+        trained_on: Fingerprint of the dataset at the model's training, if the evaluation uses
+            that dataset; None: another dataset.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
@@ -56,19 +56,23 @@ def plan_evaluation(
     jobs: JobStore,
     settings: Settings,
 ) -> EvaluationRecipe:
-    """Resolve and check a request. Reads the labels: call it off the event loop.
+    """Resolve and check a request. It reads the labels, so call it in a thread.
 
     Args:
         model_id: `name:version`, or a name.
-        dataset: Path or id, or DRAWN; None or empty: what the model was trained with; starters
-            draw theirs.
+        dataset: Path or id of a dataset, or DRAWN; None or empty: the dataset that the model was
+            trained on, for a starter model DRAWN.
         split: train, val or test; None or empty: val.
+        registry: Holds the model.
+        datasets: Resolves the dataset's path or id.
+        jobs: Holds the recipe of the training that made the model.
+        settings: Name the folders from which datasets may be read.
 
     Raises:
         ModelNotFound: There is no such model.
-        ValidationFailed: No data is known for it, the split is not there, or no class of the
-            data is one of the model's.
-        DatasetInvalid, DatasetNotFound, Forbidden: As `datasets.check` has it.
+        ValidationFailed: The model's training data is not known, the dataset has no such split,
+            or the model and the dataset have no class in common.
+        DatasetInvalid, DatasetNotFound, Forbidden: As `dataset.inspection.check`.
     """
     model = registry.get(model_id)
     task, wanted = model.description.task, (split or "").strip().lower() or "val"
@@ -92,17 +96,26 @@ def plan_evaluation(
 
 
 def check_fit(description: ModelDescription, dataset: Dataset) -> None:
-    """Raises ValidationFailed where a model cannot be measured on this data at all."""
+    """Check that a model can be evaluated on a dataset.
+
+    Raises:
+        ValidationFailed: They have no class in common, or different numbers of keypoints.
+    """
     check_names(description, dataset.names)
     points = dataset.keypoints.shape[0] if dataset.keypoints else None
     if description.keypoint_shape and points not in (None, description.keypoint_shape[0]):
         raise ValidationFailed(
-            f"The dataset has {points} keypoints, the model {description.keypoint_shape[0]}."
+            f"The dataset has {points} keypoints per object, the model "
+            f"{description.keypoint_shape[0]}. Choose a dataset with as many as the model."
         )
 
 
 def check_names(description: ModelDescription, names: Sequence[str]) -> None:
-    """Raises ValidationFailed where none of the data's classes is one of the model's."""
+    """Check that a model and a dataset have a class in common.
+
+    Raises:
+        ValidationFailed: They have none.
+    """
     if set(matched(description.names, names)) == {None}:
         raise ValidationFailed(
             "The model and the dataset have no class in common: the model knows "
@@ -111,28 +124,31 @@ def check_names(description: ModelDescription, names: Sequence[str]) -> None:
 
 
 def _trained_with(model: ModelVersion, datasets: Datasets, jobs: JobStore) -> Path:
-    """The dataset of the training that made the model, if it is still there."""
+    """The path of the dataset that the model was trained on.
+
+    Raises:
+        ValidationFailed: It is not known, or no longer exists.
+    """
     give = "Give one as dataset_path: a data.yaml, a folder with one folder per class, or an id."
     try:
         path = str(jobs.get(str(model.source.get("job_id"))).recipe["dataset"])
     except (JobNotFound, KeyError):
-        raise ValidationFailed(
-            f"It is not known on what data {model.id} was trained. {give}"
-        ) from None
+        raise ValidationFailed(f"The training data of {model.id} is not known. {give}") from None
     try:
         found = datasets.resolve(path)
     except (DatasetNotFound, Forbidden):
         found = Path()
     if not found.name or not found.exists():
         name = model.source.get("dataset", "its dataset")
-        raise ValidationFailed(f"The data that {model.id} was trained on ({name}) is gone. {give}")
+        raise ValidationFailed(f"The training data of {model.id} ({name}) no longer exists. {give}")
     return found
 
 
 def _check_split(wanted: str, present: Sequence[str]) -> None:
     if wanted not in present:
         raise ValidationFailed(
-            f"split is {wanted[:40]!r}; this dataset has {', '.join(sorted(present))}."
+            f"split is {wanted[:40]!r}; this dataset has {', '.join(sorted(present))}. Use one of "
+            "them."
         )
 
 

@@ -15,8 +15,8 @@ class ImageErrors:
     """The errors of one image, as `update` counted them.
 
     Attributes:
-        severity: Sort key; greater is worse. Its first number is the score in the report.
-        reason: The errors in words; empty where there is none.
+        severity: Sort key; greater is worse. Its first number is the image's score in the report.
+        reason: A description of the errors; empty if there is none.
     """
 
     severity: tuple[float, ...]

@@ -1,7 +1,7 @@
-"""Store of evaluations: a table row each, and a folder with report, plots and predictions.
+"""Store of evaluations: each has a table row and a folder with report, plots and predictions.
 
-Evaluating again adds a row. A model's evaluations are deleted with the model; if the command line
-deleted it, at the server's next start.
+Evaluating a model again adds an evaluation. A model's evaluations are deleted with the model. If
+the model was deleted on the command line, they are deleted at the server's next start.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ABANDONED = 3600.0  # seconds after which a folder without a row is deleted
 
 
 class EvaluationRow(Base):
-    """One evaluation of a model version; detached from the session, as it was when read."""
+    """One evaluation of a model version. Rows that the store returns are detached copies."""
 
     __tablename__ = "evaluations"
     __table_args__ = {"sqlite_autoincrement": True}  # noqa: RUF012
@@ -75,7 +75,7 @@ class EvaluationStore:
             target: What was evaluated; `model_id` is an exact `name:version`.
             folder: The output folder, on the file system of VISIONLOOP_HOME.
             metrics: `Evaluation.metrics`.
-            job_id: The job that made it.
+            job_id: The job that made the evaluation.
         """
         self._clear_abandoned()
         name, version = split_tag(target.model_id)
@@ -101,13 +101,19 @@ class EvaluationStore:
     def latest(
         self, model_id: str, fingerprint: str | None = None, split: str | None = None
     ) -> EvaluationRow | None:
-        """The newest complete one of an exact `name:version`, on this data and split if given."""
+        """The newest complete evaluation of an exact `name:version`.
+
+        Args:
+            model_id: The version.
+            fingerprint: Only evaluations on the dataset with this fingerprint.
+            split: Only evaluations on this split.
+        """
         found = (
             row
             for row in self.history(model_id)
             if fingerprint in (None, row.fingerprint)
             and split in (None, row.split)
-            and self.is_whole(row)
+            and self.is_complete(row)
         )
         return next(found, None)
 
@@ -123,11 +129,11 @@ class EvaluationStore:
             return list(session.scalars(query))
 
     def of_job(self, job_id: str, model_id: str) -> EvaluationRow | None:
-        """The first evaluation that a job made of a model, which is the job's purpose."""
+        """The first evaluation of a model by a job; later ones by the same job are auxiliary."""
         rows = [row for row in self.history(model_id) if row.job_id == job_id]
         return rows[-1] if rows else None
 
-    def is_whole(self, row: EvaluationRow) -> bool:
+    def is_complete(self, row: EvaluationRow) -> bool:
         """Whether its report exists."""
         return (self.folder(row) / REPORT).is_file()
 
@@ -158,7 +164,7 @@ class EvaluationStore:
         """Delete the evaluations of all other models. Returns their number.
 
         Args:
-            models: Every `name:version` in the store, unreadable ones included.
+            models: Every `name:version` in the model store, including unreadable ones.
         """
         query = select(EvaluationRow.name, EvaluationRow.version).distinct()
         with self.database.read() as session:

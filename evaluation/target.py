@@ -1,4 +1,4 @@
-"""What an evaluation measures: one model on one split of a dataset."""
+"""The target of an evaluation: one model and one split of a dataset."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EvaluationTarget:
-    """A model and the split of a dataset that it is measured on.
+    """A model and the split of a dataset to evaluate it on.
 
     Attributes:
         model_folder: Folder with model.json, model.onnx and model.safetensors.

@@ -1,4 +1,4 @@
-"""The images of an evaluation that a model does worst on, drawn beside their truth."""
+"""The images of an evaluation with the worst errors, drawn as truth and prediction side by side."""
 
 from __future__ import annotations
 
@@ -15,19 +15,27 @@ from inference.images import Pixels, decode
 from inference.prediction import Prediction
 from inference.render import draw
 
-KEPT = 24
-SIDE = 480  # pixels that the longer side of a panel has at most
-SMALLEST = 360  # and of an image that is classified, at least
-GAP = 8
-TITLE = 16  # rows above a panel
-QUALITY = 85
+KEPT = 24  # images
+SIDE = 480  # maximum of a panel's longer side, pixels
+SMALLEST = 360  # minimum of a classified image's longer side, pixels; smaller ones are enlarged
+GAP = 8  # pixels between the panels
+TITLE = 16  # height of the title above a panel, pixels
+QUALITY = 85  # of the JPEG
 
 
 @dataclass(frozen=True)
 class WorstImage:
-    """One image: how bad, which, why, and what to draw."""
+    """One image with errors.
 
-    badness: tuple[float, ...]
+    Attributes:
+        severity: Sort key; greater is worse. See `ImageErrors.severity`.
+        path: The image file.
+        row: The image's entry in the report.
+        truth: The annotations, as a prediction.
+        prediction: What the model predicts.
+    """
+
+    severity: tuple[float, ...]
     path: Path
     row: Mapping[str, Any]
     truth: Prediction
@@ -35,18 +43,19 @@ class WorstImage:
 
 
 class WorstImages:
-    """Keeps the worst of those it is offered; among equals the first."""
+    """Collects images and keeps the KEPT worst; of equal ones, the first."""
 
     def __init__(self) -> None:
         self._entries: list[WorstImage] = []
 
     def offer(self, entry: WorstImage) -> None:
+        """Add an image; it is kept if it is among the worst."""
         self._entries.append(entry)
         if len(self._entries) >= 4 * KEPT:
             self._cut()
 
     def write(self, folder: Path, max_pixels: int) -> list[dict[str, Any]]:
-        """Draw them into `folder`; returns their rows for the report, the worst first."""
+        """Draw the images into `folder`; returns their entries for the report, worst first."""
         self._cut()
         folder.mkdir(exist_ok=True)
         rows = []
@@ -60,12 +69,12 @@ class WorstImages:
         return rows
 
     def _cut(self) -> None:
-        self._entries.sort(key=lambda entry: entry.badness, reverse=True)
+        self._entries.sort(key=lambda entry: entry.severity, reverse=True)
         del self._entries[KEPT:]
 
 
 def side_by_side(pixels: Pixels, truth: Prediction, prediction: Prediction) -> bytes:
-    """A JPEG with the truth to the left and the prediction to the right."""
+    """A JPEG with the truth on the left and the prediction on the right."""
     panels = [_panel(draw(pixels, truth, scored=False)), _panel(draw(pixels, prediction))]
     width, height = panels[0].size
     sheet = Image.new("RGB", (2 * width + GAP, height + TITLE), "white")
@@ -80,7 +89,7 @@ def side_by_side(pixels: Pixels, truth: Prediction, prediction: Prediction) -> b
 
 
 def _enlarged(pixels: Pixels) -> Pixels:
-    """A close-up large enough for the names of classes beside what they name."""
+    """The image enlarged to SMALLEST pixels at least, so that class names fit on it."""
     factor = -(-SMALLEST // max(pixels.shape[:2]))
     if factor <= 1:
         return pixels

@@ -50,7 +50,7 @@ class Comparison:
     times: dict[str, float] = field(default_factory=dict)
 
 
-def compare(live: Prediction, candidate: Prediction) -> Agreement:
+def measure_agreement(live: Prediction, candidate: Prediction) -> Agreement:
     """The agreement of a candidate with the live prediction. Classes match by name, not by id.
 
     Boxes match one to one where their classes are equal and their IoU is at least 0.5, pairs of

@@ -22,7 +22,7 @@ import numpy as np
 from cores import cpu_count
 from errors import ModelNotFound, VisionLoopError, our_fault
 from inference import tiles
-from inference.agreement import Comparison, compare
+from inference.agreement import Comparison, measure_agreement
 from inference.cancellation import Halt, Halted
 from inference.device import cpu_sessions, device, limits
 from inference.engine import Engine, load_engine
@@ -105,7 +105,7 @@ class ModelRuntime:
             by_index.update(zip(group, results, strict=True))
         return [by_index[index] for index in range(len(items))]
 
-    async def compare(self, item: InferenceItem, live: Prediction) -> Comparison:
+    async def compare_with_live(self, item: InferenceItem, live: Prediction) -> Comparison:
         """Compare this item's model with the live prediction of another model.
 
         Runs in one thread of the lowest priority. After `halt` the result has neither agreement
@@ -126,7 +126,7 @@ class ModelRuntime:
                 return Comparison()
             if result.prediction is None:
                 return Comparison(error=result.error)
-            return Comparison(compare(live, result.prediction), times=result.times)
+            return Comparison(measure_agreement(live, result.prediction), times=result.times)
 
         self._halts.add(halt)
         try:

@@ -13,7 +13,7 @@ SMOOTHING = 0.5  # added to every class of both sides, so that an empty one has 
 MODERATE, LARGE = 0.1, 0.25
 NORMAL_95 = 1.645  # 95th percentile of the standard normal distribution
 
-Verdict = Literal["stable", "moderate shift", "large shift", "within chance"]
+ShiftLevel = Literal["stable", "moderate shift", "large shift", "within chance"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Stability:
     by_chance: float
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> ShiftLevel:
         """`within chance` where so few objects could show this index without any shift."""
         if self.index < MODERATE:
             return "stable"

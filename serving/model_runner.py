@@ -74,7 +74,7 @@ class ModelRunner:
     @bentoml.api
     async def compare(self, pair: Any) -> Any:
         """Envelope of (InferenceItem, live Prediction) in, Envelope of a Comparison out."""
-        return Envelope(await self.runtime.compare(*pair.content))
+        return Envelope(await self.runtime.compare_with_live(*pair.content))
 
     @bentoml.api
     async def halt(self) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from benchmarks.learning.bench import Bench, Figures
 from dataset.dataset import Dataset
-from evaluation.bootstrap import Matches, Weighted, mean_ap
+from evaluation.bootstrap import Matches, WeightedAveragePrecision, mean_ap
 from evaluation.store import PREDICTIONS
 
 Pair = tuple[Path, Path]  # predictions.npz of the two arms, with the same seed
@@ -94,5 +94,5 @@ def _figure(file: Path, metric: str) -> tuple[Weigh, int]:
         target_image=arrays["target_image"],
         target_class=arrays["target"],
     )
-    weighted = Weighted(matches)
+    weighted = WeightedAveragePrecision(matches)
     return lambda weights: mean_ap(weighted.ap(weights))[1], images

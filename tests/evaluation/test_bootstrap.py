@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 
 from evaluation.average_precision import average_precision
-from evaluation.bootstrap import Matches, Weighted, map_intervals, mean_ap, share_intervals
+from evaluation.bootstrap import (
+    Matches,
+    WeightedAveragePrecision,
+    map_intervals,
+    mean_ap,
+    share_intervals,
+)
 from tests.support.seeds import rng
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
@@ -37,7 +43,7 @@ def test_an_image_that_weighs_three_stands_three_times(seed: int) -> None:
     chance = rng(seed)
     images = int(chance.integers(1, 30))
     matches = drawn(images, int(chance.integers(1, 6)), seed, noise=chance.uniform(0, 3))
-    weighted = Weighted(matches)
+    weighted = WeightedAveragePrecision(matches)
     for weights in (np.ones(images, np.int64), chance.integers(0, 4, images)):
         copies = np.repeat(np.arange(images), weights)
         rows = [np.flatnonzero(matches.image == i) for i in copies]

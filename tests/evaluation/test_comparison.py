@@ -153,7 +153,9 @@ def test_whole_folders_are_compared_by_a_child_process(tmp_path: Path) -> None:
     }
     moved = detections(("stop",), {0: 0.9}) | {"images": np.array(IMAGES[::-1])}
     with pytest.raises(Conflict, match="different images"):
-        comparison.compare(one, saved(tmp_path / "3", report("m:c", {"stop": 1}), moved))
+        comparison.compare_evaluations(
+            one, saved(tmp_path / "3", report("m:c", {"stop": 1}), moved)
+        )
 
 
 def test_a_comparison_needs_no_torch() -> None:

@@ -46,25 +46,25 @@ def changed(**classes: float) -> dict[str, Any]:
 def test_the_gate(
     candidate: dict[str, Any], gate: dict[str, Any], promote: bool, sentences: list[str]
 ) -> None:
-    verdict = decide(candidate, report("signs:a", BEFORE), Gate.model_validate(gate))
-    assert verdict.promote is promote
-    text = " ".join(verdict.reasons)
+    decision = decide(candidate, report("signs:a", BEFORE), Gate.model_validate(gate))
+    assert decision.promote is promote
+    text = " ".join(decision.reasons)
     assert all(sentence in text for sentence in sentences), text
-    assert verdict.comparison is not None
-    assert verdict.comparison["a"]["model_id"] == "signs:a"
+    assert decision.comparison is not None
+    assert decision.comparison["a"]["model_id"] == "signs:a"
 
 
 def test_the_first_version_is_promoted_without_a_comparison() -> None:
-    verdict = decide(changed(), None, Gate())
-    assert verdict.promote
-    assert verdict.reasons == ("No version of 'signs' is promoted yet.",)
-    assert verdict.comparison is None
+    decision = decide(changed(), None, Gate())
+    assert decision.promote
+    assert decision.reasons == ("No version of 'signs' is promoted yet.",)
+    assert decision.comparison is None
 
 
 def test_a_class_that_only_the_promoted_version_knows_has_regressed_to_nothing() -> None:
     lost = report("signs:b", {"stop": 1.0, "yield": 1.0})
-    verdict = decide(lost, report("signs:a", BEFORE), Gate())
-    assert verdict.reasons == (
+    decision = decide(lost, report("signs:a", BEFORE), Gate())
+    assert decision.reasons == (
         "'merge' regressed from 0.700 to 0.000 in mAP50_95 (−0.700; 0.05 is allowed; 10 objects).",
     )
 
@@ -85,18 +85,21 @@ def test_a_class_that_does_not_occur_in_the_split_says_nothing() -> None:
 def test_a_class_without_objects_in_the_data_is_named_and_has_to_be_allowed(allowed: bool) -> None:
     known = ("Stop", "yield", "merge", "tram", "bus")
     better, gate = changed(stop=0.95), Gate(allow_unmeasured=allowed)
-    verdict = decide(better, report("signs:a", BEFORE), gate, known)
-    assert verdict.promote is allowed
-    assert "Not measured, as the dataset has no object of them: tram, bus." in verdict.reasons[-1]
-    assert ("allow_unmeasured" in verdict.reasons[-1]) is not allowed
+    decision = decide(better, report("signs:a", BEFORE), gate, known)
+    assert decision.promote is allowed
+    assert (
+        "Not measured, because the dataset has no object of these classes: tram, bus."
+        in decision.reasons[-1]
+    )
+    assert ("allow_unmeasured" in decision.reasons[-1]) is not allowed
     assert decide(better, report("signs:a", BEFORE), gate, known[:3]).promote
 
 
 def test_spellings_that_are_classes_of_their_own_are_measured_one_by_one() -> None:
     letters = {"A": 0.9, "a": 0.5}
     candidate = report("signs:b", {"A": 0.1, "a": 1.0})
-    verdict = decide(candidate, report("signs:a", letters), Gate(min_gain=-1), ("A", "a"))
-    assert [reason.split(" in ")[0] for reason in verdict.reasons] == [
+    decision = decide(candidate, report("signs:a", letters), Gate(min_gain=-1), ("A", "a"))
+    assert [reason.split(" in ")[0] for reason in decision.reasons] == [
         "'A' regressed from 0.900 to 0.100"
     ]
     one = report("signs:a", {"A": 0.9})
@@ -119,14 +122,17 @@ def test_what_was_learned_before_must_not_be_lost(
     """On the new data alone, a model that has forgotten all else is a great gain."""
     learned = report("signs:b", {"tram": 0.8}), report("signs:a", {"tram": 0.0})
     kept = report("signs:b", old), report("signs:a", {"stop": 0.9, "merge": 0.7})
-    verdict = decide(*learned, Gate(), ("stop", "merge"), kept)
-    assert verdict.promote is promote, verdict.reasons
-    assert sentence in " ".join(verdict.reasons)
-    assert verdict.comparison is not None
-    assert verdict.comparison["old_data"]["figures"]["mAP50_95"]["a"] == pytest.approx(0.8)
+    decision = decide(*learned, Gate(), ("stop", "merge"), kept)
+    assert decision.promote is promote, decision.reasons
+    assert sentence in " ".join(decision.reasons)
+    assert decision.comparison is not None
+    assert decision.comparison["old_data"]["figures"]["mAP50_95"]["a"] == pytest.approx(0.8)
     alone = decide(*learned, Gate(), ("stop", "merge"))
     assert not alone.promote
-    assert "Not measured, as the dataset has no object of them: stop, merge." in alone.reasons[0]
+    assert (
+        "Not measured, because the dataset has no object of these classes: stop, merge."
+        in alone.reasons[0]
+    )
 
 
 @pytest.mark.parametrize(("sent", "split"), [(" VAL ", "val"), ("", None), (None, None)])

@@ -267,7 +267,9 @@ def test_models_of_unknown_origin_need_a_data_set_of_their_classes(
     registry: Registry, jobs: JobStore, tmp_path: Path
 ) -> None:
     model_id = published(registry, tmp_path / "model", "foreign")
-    with pytest.raises(ValidationFailed, match=r"not known on what data foreign:.*dataset_path"):
+    with pytest.raises(
+        ValidationFailed, match=r"training data of foreign:.* is not known.*dataset_path"
+    ):
         planned(registry, jobs, model_id, "")
     written = (data("foreign").read_text()).replace("square", "b").replace("circle", "a")
     (get_settings().home / "datasets/foreign/data.yaml").write_text(written)

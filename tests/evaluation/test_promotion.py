@@ -190,19 +190,19 @@ def test_data_that_changes_is_measured_again_and_at_last_given_up(scene: Scene) 
     assert scene.decided() == ["promoted"]
 
 
-def test_evaluations_on_hand_are_of_the_same_images_and_split(scene: Scene) -> None:
+def test_stored_pairs_are_of_the_same_images_and_split(scene: Scene) -> None:
     old, new = scene.publish(BEFORE, promote=True), scene.publish(BETTER)
     models = scene.registry.get(new), scene.registry.get(old)
     evaluation = scene.recipe(new).evaluation
     scene.contents = ["f"]
     first = scene.measure(evaluation)
     scene.measure(evaluation.model_copy(update={"model_id": old, "split": "test"}))
-    assert promotion.on_hand(*models, Gate(), scene.evaluations) is None
+    assert promotion.stored_pairs(*models, Gate(), scene.evaluations) is None
     second = scene.measure(evaluation.model_copy(update={"model_id": old}))
-    [pair] = promotion.on_hand(*models, Gate(), scene.evaluations) or ()
+    [pair] = promotion.stored_pairs(*models, Gate(), scene.evaluations) or ()
     assert (pair.candidate.id, pair.promoted.id) == (first.id, second.id)
     changed: Any = type("Changed", (), {"fingerprint": "other"})()
-    assert promotion.on_hand(*models, Gate(), scene.evaluations, changed) is None
+    assert promotion.stored_pairs(*models, Gate(), scene.evaluations, changed) is None
 
 
 def test_evaluations_of_models_that_the_command_line_deleted_go_at_the_next_start(
@@ -255,14 +255,17 @@ def test_a_training_that_goes_on_from_a_model_must_not_have_forgotten(
     assert (decision.action == "promoted") is promote, decision.reasons
     said = " ".join(decision.reasons)
     if old is None:
-        assert "Not measured, as the dataset has no object of them: round, square, star" in said
+        assert (
+            "Not measured, because the dataset has no object of these classes: round, square, star"
+            in said
+        )
         return
     assert "On the old data mAP50_95 went from 0.800" in said
     assert len(decision.evaluations or {}) == 4
     models = version, scene.registry.get(base)
-    pairs = promotion.on_hand(*models, Gate(), scene.evaluations, None, old)
+    pairs = promotion.stored_pairs(*models, Gate(), scene.evaluations, None, old)
     assert [pair.candidate.dataset_path for pair in pairs or ()] == ["/d", OLD]
-    assert promotion.on_hand(*models, Gate(split="test"), scene.evaluations, None, old) is None
+    assert promotion.stored_pairs(*models, Gate(split="test"), scene.evaluations, None, old) is None
 
 
 def test_a_lost_report_is_measured_again(scene: Scene) -> None:
@@ -270,7 +273,7 @@ def test_a_lost_report_is_measured_again(scene: Scene) -> None:
     lost = scene.measure(scene.recipe(new).evaluation)
     (scene.evaluations.folder(lost) / REPORT).unlink()
     models = scene.registry.get(new), scene.registry.get(old)
-    assert promotion.on_hand(*models, Gate(), scene.evaluations) is None
+    assert promotion.stored_pairs(*models, Gate(), scene.evaluations) is None
     assert scene.run(new)
     assert scene.measured == [new, new, old]
 

@@ -132,7 +132,7 @@ def test_a_refused_version_can_be_forced(stage: Stage) -> None:
     stage.evaluated(old, BEFORE)
     stage.evaluated(new, WORSE)
     found = stage.outcome(new, Gate(), force=True)
-    assert (found.promoted, found.forced, found.verdict.promote) == (True, True, False)
+    assert (found.promoted, found.forced, found.decision.promote) == (True, True, False)
     assert stage.promoted == new.id
 
 
@@ -155,7 +155,7 @@ def test_forcing_does_not_wait_for_missing_evaluations(stage: Stage) -> None:
     new = stage.publish()
     found = stage.outcome(new, Gate(), force=True)
     assert found.forced
-    assert "evaluations are missing" in found.verdict.reasons[0]
+    assert "evaluations are missing" in found.decision.reasons[0]
     assert stage.promoted == new.id
 
 

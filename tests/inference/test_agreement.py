@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from inference.agreement import box_iou, compare
+from inference.agreement import box_iou, measure_agreement
 from inference.prediction import Prediction
 from models_store.description import Task
 
@@ -42,12 +42,12 @@ def seen(objects: Seen, task: Task = "detect", names: tuple[str, ...] = NAMES) -
     ],
 )
 def test_boxes_agree_by_class_and_place(live: Seen, candidate: Seen, score: float) -> None:
-    assert compare(seen(live), seen(candidate)).score == pytest.approx(score)
-    assert compare(seen(candidate), seen(live)).score == pytest.approx(score)
+    assert measure_agreement(seen(live), seen(candidate)).score == pytest.approx(score)
+    assert measure_agreement(seen(candidate), seen(live)).score == pytest.approx(score)
 
 
 def test_objects_are_counted_by_class() -> None:
-    found = compare(seen([(CAR, A), (DOG, B), (STOP, B)]), seen([(CAR, A), (DOG, A)]))
+    found = measure_agreement(seen([(CAR, A), (DOG, B), (STOP, B)]), seen([(CAR, A), (DOG, A)]))
     assert found.live == Counter(car=1, dog=1, stop=1)
     assert found.candidate == Counter(car=1, dog=1)
     assert found.matched == Counter(car=1)
@@ -55,8 +55,8 @@ def test_objects_are_counted_by_class() -> None:
 
 def test_classes_are_joined_by_name() -> None:
     other = seen([(0, A)], names=("stop",))
-    assert compare(seen([(STOP, A)]), other).score == 1
-    assert compare(seen([(CAR, A)]), other).score == 0
+    assert measure_agreement(seen([(STOP, A)]), other).score == 1
+    assert measure_agreement(seen([(CAR, A)]), other).score == 0
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_classifications_agree_on_the_best_class(
     live: list[int], candidate: list[int], score: float
 ) -> None:
     sides = [[(class_id, A) for class_id in side] for side in (live, candidate)]
-    assert compare(seen(sides[0], "classify"), seen(sides[1], "classify")).score == score
+    assert measure_agreement(seen(sides[0], "classify"), seen(sides[1], "classify")).score == score
 
 
 def test_iou_of_nothing_has_its_shape() -> None:

@@ -278,13 +278,13 @@ def test_a_halted_comparison_has_no_answer_and_the_next_one_has(
                 return prepare(self, *args)
 
             monkeypatch.setattr(ModelRuntime, "_prepare", halted)
-            found = await runtime.compare(item, live.prediction)
+            found = await runtime.compare_with_live(item, live.prediction)
             assert (found.agreement, found.error) == (None, None)
             monkeypatch.setattr(ModelRuntime, "_prepare", prepare)
-            found = await runtime.compare(item, live.prediction)
+            found = await runtime.compare_with_live(item, live.prediction)
             assert found.agreement is not None
             assert found.agreement.score == 1
-            wrong = await runtime.compare(InferenceItem(b"", "detect"), live.prediction)
+            wrong = await runtime.compare_with_live(InferenceItem(b"", "detect"), live.prediction)
             assert isinstance(wrong.error, VisionLoopError)
 
     asyncio.run(story())
