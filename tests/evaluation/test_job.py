@@ -259,7 +259,7 @@ def test_what_it_was_trained_with_is_taken_unless_told_otherwise(
     with pytest.raises(ValidationFailed, match=r"split is 'test'; this dataset has train, val\."):
         planned(registry, jobs, model_id, None, "test")
     shutil.rmtree(path.parent)
-    with pytest.raises(ValidationFailed, match=r"\(trained-with\) is gone.*dataset_path"):
+    with pytest.raises(ValidationFailed, match=r"\(trained-with\) no longer exists.*dataset_path"):
         planned(registry, jobs, model_id, None)
 
 
