@@ -81,7 +81,7 @@ def test_everything_is_on_the_page(folder: Path) -> None:
         "best F1",
         "A note.",
         "stop",
-        "nothing (missed)",
+        "background (missed)",
         "a/b.jpg",
         "missed 2",
         "TP / (TP + FP + FN)",
