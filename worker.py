@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from errors import VisionLoopError
-from jobs.store import KINDS, Job
+from jobs.store import Job
 from jobs.worker import WorkerJob, exit_process, main
 from models_store.registry import Registry
 
@@ -38,7 +38,7 @@ def work(job: WorkerJob, row: Job, registry: Registry) -> dict[str, Any]:
         run_annotation(AnnotationRecipe.model_validate(row.recipe), job, registry)
         return {}
     raise VisionLoopError(
-        f"This version has no jobs of kind {row.kind!r}. Known: {', '.join(KINDS)}."
+        f"This version runs no jobs of kind {row.kind!r}, only training, evaluation and annotation."
     )
 
 

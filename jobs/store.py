@@ -32,10 +32,10 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from database import Base, Database, now
 from errors import Conflict, JobNotFound
 
-Kind = Literal["training", "evaluation", "annotation"]
+Kind = Literal["training", "evaluation", "export", "annotation"]  # no route makes an export yet
 Status = Literal["queued", "running", "stopping", "stopped", "completed", "failed"]
 
-KINDS: tuple[Kind, ...] = ("training", "evaluation", "annotation")
+KINDS: tuple[Kind, ...] = ("training", "evaluation", "export", "annotation")
 STATUSES: tuple[Status, ...] = ("queued", "running", "stopping", "stopped", "completed", "failed")
 LIVE: tuple[Status, ...] = ("running", "stopping")  # they have, or had, a process
 FINAL: tuple[Status, ...] = ("stopped", "completed", "failed")

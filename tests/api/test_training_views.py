@@ -203,15 +203,25 @@ def test_a_long_list_comes_in_pages(service: Service) -> None:
     assert service.call(service.app, "GET", f"/jobs?before={UNKNOWN}").status_code == 404
 
 
-def test_a_kind_that_an_older_version_stored_is_still_shown(service: Service) -> None:
+def test_an_export_is_listed_although_no_route_makes_one_yet(service: Service) -> None:
+    assert service.get("/jobs?kind=export") == {"jobs": []}
     job = service.jobs.create("annotation", config={}, recipe={})
     with service.jobs.database.write() as session:
         session.execute(update(Job).where(Job.id == job.id).values(kind="export"))
     assert service.get(f"/jobs/{job.id}")["kind"] == "export"
-    assert [found["kind"] for found in service.get("/jobs")["jobs"]] == ["export"]
-    answer = service.call(service.app, "GET", "/jobs?kind=export")
+    for query in ("", "?kind=export"):
+        assert [found["kind"] for found in service.get(f"/jobs{query}")["jobs"]] == ["export"]
+    answer = service.call(service.app, "GET", "/jobs?kind=exports")
     assert answer.status_code == 400
-    assert "must be one of training, evaluation, annotation" in answer.json()["message"]
+    assert "must be one of training, evaluation, export, annotation" in answer.json()["message"]
+
+
+def test_a_kind_that_another_version_stored_is_still_shown(service: Service) -> None:
+    job = service.jobs.create("annotation", config={}, recipe={})
+    with service.jobs.database.write() as session:
+        session.execute(update(Job).where(Job.id == job.id).values(kind="pruning"))
+    assert service.get(f"/jobs/{job.id}")["kind"] == "pruning"
+    assert [found["kind"] for found in service.get("/jobs")["jobs"]] == ["pruning"]
 
 
 def test_kinds_are_kept_apart(service: Service) -> None:
@@ -223,7 +233,7 @@ def test_kinds_are_kept_apart(service: Service) -> None:
     for path in (f"/train/{other.id}", f"/api/training/tasks/{other.id}"):
         assert service.call(service.app, "GET", path).json()["code"] == "JOB_NOT_FOUND"
     wrong = service.call(service.app, "GET", "/jobs?kind=cooking")
-    assert "training, evaluation, annotation" in wrong.json()["message"]
+    assert "training, evaluation, export, annotation" in wrong.json()["message"]
 
 
 @pytest.mark.parametrize(
@@ -286,4 +296,5 @@ def test_prometheus_sees_the_jobs(service: Service) -> None:
     assert samples["visionloop_jobs", "training", "queued"] == 1
     assert samples["visionloop_jobs", "training", "running"] == 1
     assert samples["visionloop_jobs", "annotation", "failed"] == 0
+    assert samples["visionloop_jobs", "export", "failed"] == 0
     assert samples["visionloop_job_queue_length",] == 1
