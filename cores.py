@@ -1,4 +1,4 @@
-"""How many CPU cores there are for this process."""
+"""The number of CPU cores that this process may use."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 
 @lru_cache(maxsize=1)
 def cpu_count() -> int:
-    """Cores this process may use: its affinity, and the quota of its control group."""
+    """Usable cores: the CPU affinity, limited by the quota of the control group; at least 1."""
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     return max(1, min(cores, _quota(Path("/sys/fs/cgroup")) or cores))
 
 
 def _quota(root: Path) -> int | None:
-    """The whole cores a container may use (cgroup v2, then v1); None: no limit."""
+    """The CPU quota of a control group (v2, else v1), rounded to cores; None without a limit."""
     try:
         if (root / "cpu.max").exists():
             quota, period = (root / "cpu.max").read_text().split()
@@ -24,5 +24,5 @@ def _quota(root: Path) -> int | None:
             quota = (root / "cpu/cpu.cfs_quota_us").read_text()
             period = (root / "cpu/cpu.cfs_period_us").read_text()
         return max(1, round(int(quota) / int(period))) if int(quota) > 0 else None
-    except (OSError, ValueError):  # "max": no quota
+    except (OSError, ValueError):  # no such file, or "max": no limit
         return None

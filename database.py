@@ -1,7 +1,7 @@
-"""The database: one engine a process, one declarative base.
+"""The database: one SQLAlchemy engine per process and the base class of all tables.
 
-Every table of the project is declared on `Base`. Tables are made and changed by the migrations
-(Alembic) alone, at the next start; see `migrations`.
+Only the migrations (Alembic) create and change tables, when a process opens the database; see
+`migrations`.
 """
 
 from __future__ import annotations
@@ -33,22 +33,24 @@ from settings import Settings
 if TYPE_CHECKING:
     from alembic.config import Config
 
-HEAD = "0002"  # the newest of `migrations/versions`
-BEFORE_ALEMBIC = 3  # schema number from which the versions before Alembic keep away
-BUSY_TIMEOUT = 30  # seconds that a SQLite writer waits for another
+HEAD = "0002"  # the newest revision in `migrations/versions`
+BEFORE_ALEMBIC = 3  # versions without Alembic refuse a schema number from this one on
+BUSY_TIMEOUT = 30  # seconds a SQLite writer waits for another one
 
 
 def now() -> str:
-    """The time as it is stored and shown: ISO 8601, UTC, sortable as text."""
+    """The current time as stored and shown: ISO 8601 in UTC with milliseconds, sortable as text."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 class Base(DeclarativeBase):
+    """Declarative base of all tables."""
+
     type_annotation_map = {dict[str, Any]: JSON}  # noqa: RUF012
 
 
 class State(Base):
-    """Named numbers and texts: `schema`, `generation`, `active`, `seeded:NAME`."""
+    """Key-value table; keys are `schema`, `generation`, `active` and `seeded:NAME`."""
 
     __tablename__ = "state"
 
@@ -58,9 +60,9 @@ class State(Base):
 
 
 class Database:
-    """Engine and sessions of one database; safe to share between threads.
+    """Engine and sessions of one database; thread-safe.
 
-    A process opens one and hands it to its stores: each has a pool of connections.
+    A process opens one and passes it to all its stores, which thus share one connection pool.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -71,25 +73,26 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[Session]:
-        """A transaction that commits at the end; it waits for other writers."""
+        """A write transaction, committed at the end of the block; it waits for other writers."""
         with Session(self.engine, expire_on_commit=False) as session, session.begin():
             session.connection(execution_options={"visionloop_write": True})
             yield session
 
     @contextmanager
     def read(self) -> Iterator[Session]:
-        """A consistent view; never blocked by writers."""
+        """A read transaction with a consistent snapshot; writers never block it."""
         with Session(self.engine, expire_on_commit=False) as session:
             yield session
 
     def close(self) -> None:
+        """Close the connections."""
         self.engine.dispose()
 
     def _ensure_schema(self) -> None:
-        """Bring the tables up to date, in one transaction.
+        """Migrate the tables to the newest revision, in one transaction.
 
         Raises:
-            VisionLoopError: A newer VisionLoop has changed them.
+            VisionLoopError: The tables are those of a newer VisionLoop.
         """
         with self.engine.connect() as connection:
             if _revision(connection) == HEAD:
@@ -97,7 +100,7 @@ class Database:
             sqlite = connection.dialect.name == "sqlite"
             connection = connection.execution_options(visionloop_write=True)
             connection.rollback()
-            if sqlite:  # a table is altered by copying it; dropping the old one must not cascade
+            if sqlite:  # tables are altered by copying them; dropping the old one must not cascade
                 _pragma(connection, "foreign_keys=OFF")
             try:
                 with connection.begin():
@@ -108,8 +111,8 @@ class Database:
 
 
 def alembic_config(connection: Connection) -> Config:
-    """Alembic's configuration for the migrations of this project, on a connection."""
-    from alembic.config import Config  # slow to import, and needed only where something changes
+    """The Alembic configuration for this project's migrations on a connection."""
+    from alembic.config import Config  # slow to import; needed only for a migration
 
     import migrations
 
@@ -132,8 +135,8 @@ def _migrate(connection: Connection) -> None:
             ScriptDirectory.from_config(config).get_revision(current)
     except CommandError:
         raise VisionLoopError(
-            f"The database has the schema {current}, this program knows {HEAD}: it was used by a "
-            "newer VisionLoop. Use that one, or another VISIONLOOP_HOME."
+            f"The database has schema revision {current}, this version supports up to {HEAD}: a "
+            "newer VisionLoop has migrated it. Run that version, or set another VISIONLOOP_HOME."
         ) from None
     command.upgrade(config, "head")
     with Session(connection) as session:
@@ -144,7 +147,7 @@ def _migrate(connection: Connection) -> None:
 
 
 def _revision(connection: Connection) -> str | None:
-    """The last migration that was applied; None before the first."""
+    """The last migration applied; None before the first."""
     if not inspect(connection).has_table("alembic_version"):
         return None
     found: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
@@ -152,7 +155,7 @@ def _revision(connection: Connection) -> str | None:
 
 
 def _pragma(connection: Connection, setting: str) -> None:
-    """Outside a transaction, where SQLite obeys it."""
+    """Execute a PRAGMA outside a transaction: SQLite ignores `foreign_keys` within one."""
     driver = connection.connection.dbapi_connection
     assert driver is not None
     driver.cursor().execute(f"PRAGMA {setting}")
@@ -167,7 +170,7 @@ def _engine(settings: Settings) -> Engine:
 
     @event.listens_for(engine, "connect")
     def _connected(connection: Any, _: ConnectionPoolEntry) -> None:
-        # The driver's own transactions begin too late (SQLAlchemy: "SQLite transactions").
+        # sqlite3 starts transactions too late; `_begin` starts them (SQLAlchemy docs, pysqlite).
         connection.isolation_level = None
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=NORMAL")
@@ -175,7 +178,7 @@ def _engine(settings: Settings) -> Engine:
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        # A writer takes its lock at once: upgrading a reader's fails when another wrote.
+        # A writer locks at once: upgrading a read lock fails if another writer has committed.
         write = connection.get_execution_options().get("visionloop_write")
         connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
@@ -184,6 +187,7 @@ def _engine(settings: Settings) -> Engine:
 
 @contextmanager
 def _schema_lock(settings: Settings) -> Iterator[None]:
+    """Lock that lets one process at a time migrate a SQLite file."""
     if settings.sqlalchemy_url.get_backend_name() != "sqlite":
         yield
         return

@@ -1,8 +1,8 @@
-"""The errors a client can meet: each has one code and one HTTP status.
+"""Errors that a client can receive: each class has one error code and one HTTP status.
 
-They are plain picklable exceptions, so a runner process can return one for a single item of
-a batch. The message is shown to the client: say what was got, what is allowed, what to do,
-and nothing about our insides.
+They are picklable exceptions, so that a runner process can return one for a single item of a
+batch. The client sees the message: it says what was received, what is allowed and what to do, and
+reveals no internals.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ log = logging.getLogger("visionloop")
 
 
 class VisionLoopError(Exception):
-    """Our own fault, unless a subclass says otherwise."""
+    """An internal error, unless a subclass says otherwise."""
 
     code: ClassVar[str] = "PROCESSING_ERROR"
     status: ClassVar[int] = 500
@@ -32,25 +32,30 @@ class VisionLoopError(Exception):
         return self.message
 
     def to_json(self) -> dict[str, Any]:
-        """The body every error answer has."""
+        """The body of the error response."""
         return error_body(self.status, self.code, self.message)
 
 
 def our_fault(error: BaseException | None, what: str) -> VisionLoopError:
-    """A message without internals, and its id beside the traceback in the log."""
+    """An internal error: the log gets the traceback, the client an id that finds it there.
+
+    Args:
+        what: The operation that failed, for the log.
+    """
     number = secrets.token_hex(4)
     log.error("[%s] %s failed", number, what, exc_info=error)
     return VisionLoopError(
-        f"Something went wrong on our side. The log has it under the id {number}."
+        f"Internal error. The server's log has the details under the id {number}."
     )
 
 
 def sendable(text: str) -> str:
-    """A text that can be encoded: half surrogate pairs, as JSON may hold, are spelled out."""
+    """The text with lone surrogates escaped: JSON may contain them, UTF-8 cannot encode them."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def error_body(status: int, code: str, message: str) -> dict[str, str]:
+    """The JSON body of an error; `detail` repeats `message` for clients that expect that name."""
     message = sendable(message)
     return {
         "error": HTTPStatus(status).phrase,
@@ -67,79 +72,79 @@ class ValidationFailed(VisionLoopError):
 
 
 class NoFileUploaded(VisionLoopError):
-    """The request has no image or file."""
+    """The request contains no image or file."""
 
     code, status = "NO_FILE_UPLOADED", 400
 
 
 class InvalidImage(VisionLoopError):
-    """The bytes are no image that can be decoded as a whole; bad base64 too."""
+    """The bytes cannot be fully decoded as an image, or the base64 text is invalid."""
 
     code, status = "INVALID_IMAGE_FORMAT", 400
 
 
 class DatasetInvalid(VisionLoopError):
-    """A data.yaml, its folders or its labels are wrong; the message says what and where."""
+    """A data.yaml, its folders or its labels are invalid; the message says what and where."""
 
     code, status = "DATASET_INVALID", 400
 
 
 class InvalidModelFile(VisionLoopError):
-    """Weights are refused: truncated, a Git LFS pointer, unsupported or an unsafe pickle."""
+    """A model file is rejected: truncated, a Git LFS pointer, unsupported or an unsafe pickle."""
 
     code, status = "INVALID_MODEL_FILE", 400
 
 
 class Unauthorized(VisionLoopError):
-    """The token is missing, or is not known."""
+    """The token is missing or unknown."""
 
     code, status = "UNAUTHORIZED", 401
 
 
 class Forbidden(VisionLoopError):
-    """The token lacks the right, or a path, address or browser origin is not allowed."""
+    """The token lacks the permission, or a path, address or browser origin is not allowed."""
 
     code, status = "FORBIDDEN", 403
 
 
 class NotFound(VisionLoopError):
-    """There is nothing under this path."""
+    """Nothing exists at this path."""
 
     code, status = "NOT_FOUND", 404
 
 
 class ModelNotFound(NotFound):
-    """There is no such model; the message lists those that are known."""
+    """The model does not exist; the message lists the known ones."""
 
     code = "MODEL_NOT_FOUND"
 
 
 class JobNotFound(NotFound):
-    """There is no such job."""
+    """The job does not exist."""
 
     code = "JOB_NOT_FOUND"
 
 
 class DatasetNotFound(NotFound):
-    """There is no such dataset."""
+    """The dataset does not exist."""
 
     code = "DATASET_NOT_FOUND"
 
 
 class MethodNotAllowed(VisionLoopError):
-    """The path does not take this method; `Allow` lists those that it takes."""
+    """The path does not support this method; the `Allow` header lists those it supports."""
 
     code, status = "METHOD_NOT_ALLOWED", 405
 
 
 class Conflict(VisionLoopError):
-    """The state forbids it: a finished job is cancelled, a model in use is deleted."""
+    """The current state does not allow it: cancelling a finished job, deleting a model in use."""
 
     code, status = "CONFLICT", 409
 
 
 class ConfirmationRequired(Conflict):
-    """A correction that would remove most of what is there; `removes` has the counts."""
+    """A correction would remove most annotations and must be confirmed; `removes` counts them."""
 
     code = "CONFIRMATION_REQUIRED"
 
@@ -157,24 +162,24 @@ class ConfirmationRequired(Conflict):
 
 
 class PayloadTooLarge(VisionLoopError):
-    """The body or the image is above the limit; pixels are counted before decoding."""
+    """The body or the image exceeds its limit; pixels are checked before decoding."""
 
     code, status = "PAYLOAD_TOO_LARGE", 413
 
 
 class RateLimited(VisionLoopError):
-    """One client sent too many requests; `Retry-After` says when to try again."""
+    """The client sent too many requests; `Retry-After` says when to retry."""
 
     code, status = "RATE_LIMITED", 429
 
 
 class BackendUnavailable(VisionLoopError):
-    """The service is overloaded or starting; `Retry-After` says when to try again."""
+    """The service is overloaded or starting; `Retry-After` says when to retry."""
 
     code, status = "BACKEND_UNAVAILABLE", 503
 
 
 class BackendTimeout(VisionLoopError):
-    """The answer took longer than the limit allows."""
+    """The response took longer than the time limit."""
 
     code, status = "BACKEND_TIMEOUT", 504

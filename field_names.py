@@ -1,4 +1,4 @@
-"""Names of fields that are not known: which known one was meant, if any."""
+"""Unknown field names of requests: the known field that the client probably meant, if any."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Collection, Iterable, Mapping
 from difflib import SequenceMatcher
 from typing import Literal
 
-CLOSE = 0.88  # share of two names' letters in common, in order
-SHORTEST = 3  # letters; of a shorter name every slip is another name
-LISTED = 30  # known names in a message
-MOST_NOTES = 20
+CLOSE = 0.88  # least similarity of two names, from 0 to 1, to suggest one for the other
+SHORTEST = 3  # letters; a shorter name must match exactly
+LISTED = 30  # most known names in a message
+MOST_NOTES = 20  # ignored fields that a response names
 
 _MODEL = ("model", "model_id", "model_name", "model_path", "weights", "checkpoint", "network")
 _DATA = ("data", "dataset", "data_path", "dataset_path", "data_yaml", "yaml", "dataset_id")
@@ -68,11 +68,14 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "promote": ("auto_promote", "publish"),
     "tiles": ("tile", "tiling", "slices", "sahi"),
 }  # fmt: skip
-"""What other tools and libraries call our fields; where a call knows several, its first counts."""
+"""Field → its names in other tools and libraries.
+
+If one name stands for several fields of a request, the first of these is suggested.
+"""
 
 
 def meant(name: str, known: Iterable[str]) -> str | None:
-    """The known name that a client meant by `name`; None where that is none of them.
+    """The known name that a client most likely meant by `name`; None if none is similar.
 
     Examples:
         >>> meant("conf", ["image", "confidence", "iou"])
@@ -95,7 +98,13 @@ def meant(name: str, known: Iterable[str]) -> str | None:
 def unknown_sentence(
     name: str, known: Collection[str], inside: Mapping[str, Collection[str]] = {}
 ) -> str:
-    """What is said of a field that a call refuses. `inside` are the fields of known objects."""
+    """The error message for a field that a request rejects.
+
+    Args:
+        name: The unknown field.
+        known: The fields of the request.
+        inside: Fields that hold objects → the fields of these objects.
+    """
     guess = meant(name, known)
     if guess is not None:
         return f"Unknown field {name[:60]!r}: did you mean {guess!r}?"
@@ -108,11 +117,11 @@ def unknown_sentence(
 
 
 class UnknownField(ValueError):
-    """A client gave a field that the call has not. The message is for the client."""
+    """A request contains an unknown field. The message is for the client."""
 
 
 Unknown = Literal["refuse", "note", "pass"]
-"""What becomes of an unknown name that means no known one."""
+"""Handling of an unknown name that resembles no known one: reject, ignore with a note, ignore."""
 
 
 def notes_on(
@@ -121,10 +130,10 @@ def notes_on(
     unknown: Unknown = "note",
     inside: Mapping[str, Collection[str]] = {},
 ) -> list[str]:
-    """A sentence for each of `names` that is passed over because it is not known.
+    """One sentence for each of `names` that is unknown and therefore ignored.
 
     Raises:
-        UnknownField: One means a known name, or `unknown` is to refuse all.
+        UnknownField: A name resembles a known one, or `unknown` is "refuse".
     """
     others = [name for name in names if name not in known]
     if unknown == "pass":
@@ -132,17 +141,21 @@ def notes_on(
     for name in others:
         if unknown == "refuse" or meant(name, known):
             raise UnknownField(unknown_sentence(name, known, inside))
-    sentence = "{!r:.60} is no field of this call; it was passed over."
+    sentence = "{!r:.60} is not a field of this request and was ignored."
     return [sentence.format(name) for name in others[:MOST_NOTES]]
 
 
 def _plain(name: str) -> str:
-    """Without what people write names with: case, hyphens, underscores."""
+    """The name in lower case, letters and digits only; only its first 100 characters count."""
     return "".join(letter for letter in name[:100].lower() if letter.isalnum())
 
 
 def _closeness(one: str, other: str) -> float:
-    """1 of equal names; one letter more, less, other, or two exchanged, is close."""
+    """The similarity of two names, from 0 to 1.
+
+    Equal names have 1. Names one typing error apart have 0.95: a letter inserted, deleted or
+    replaced, or two adjacent letters exchanged. Others have at most 0.9, by their common letters.
+    """
     if one == other:
         return 1.0
     if min(len(one), len(other)) < SHORTEST:
@@ -153,6 +166,7 @@ def _closeness(one: str, other: str) -> float:
 
 
 def _one_slip(one: str, other: str) -> bool:
+    """Whether one typing error turns one name into the other."""
     start = 0
     while start < min(len(one), len(other)) and one[start] == other[start]:
         start += 1

@@ -1,4 +1,4 @@
-"""Files and folders that are there as a whole or not at all, and copies that cost nothing."""
+"""Atomic writes of files and folders, and copies by hard link."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 PARTIAL = ".partial-"
-"""How the names of temporary folders begin; a killed process leaves its own behind."""
+"""Prefix of temporary folders; one remains if its process is killed."""
 
 
 @contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
-    """A path beside `target` for a file or a folder; it becomes `target` when the block ends.
+    """A temporary path for a file or folder, renamed to `target` when the block ends.
 
-    Readers see the old content or the new, never a part. Where the block raises, `target` stays
-    as it was and nothing is left beside it. A folder can only take the place of an empty one.
+    Readers see either the old or the new content. If the block raises, `target` is unchanged and
+    the temporary file is removed. A folder can replace only an empty folder.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(dir=target.parent, prefix=PARTIAL))
@@ -30,13 +30,13 @@ def atomic_path(target: Path) -> Iterator[Path]:
 
 
 def atomic_write(target: Path, data: bytes | str) -> None:
-    """Write a file that others may read at the same time; its folder is made."""
+    """Write a file that other processes may read at the same time; creates its folder."""
     with atomic_path(target) as path:
         path.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """A hard link to a file, or a copy where the file system has no links or it is another one.
+    """Hard-link a file, or copy it if it cannot be linked (no hard links, another file system).
 
     Raises:
         OSError: The source cannot be read or the target cannot be written.

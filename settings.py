@@ -1,4 +1,4 @@
-"""Everything that can be configured, read from environment variables named `VISIONLOOP_*`."""
+"""The settings, read from environment variables named `VISIONLOOP_*`."""
 
 from __future__ import annotations
 
@@ -24,91 +24,91 @@ Figure = Literal[
 ]  # fmt: skip
 
 DRIVERS = {"psycopg": "'psycopg[binary]'", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
-"""Packages that are named otherwise than the module in them."""
+"""Driver module → the package that installs it, if the names differ."""
 
 
 @dataclass(frozen=True)
 class HomePaths:
-    """Where things are in VISIONLOOP_HOME."""
+    """Paths of the files and folders in VISIONLOOP_HOME."""
 
     root: Path
 
     @property
     def database(self) -> Path:
-        """The SQLite file, where no other database is configured."""
+        """The SQLite file; unused if another database is configured."""
         return self.root / "visionloop.db"
 
     @property
     def datasets(self) -> Path:
-        """A folder for each data set, by its id."""
+        """One folder per dataset, named by its id."""
         return self.root / "datasets"
 
     @property
     def uploads(self) -> Path:
-        """What is being uploaded, unpacked or deleted."""
+        """Temporary files of uploads, extractions and deletions."""
         return self.root / "uploads"
 
     @property
     def jobs(self) -> Path:
-        """A folder for each job: checkpoints and its log."""
+        """One folder per job, with its checkpoints and log."""
         return self.root / "jobs"
 
     @property
     def evaluations(self) -> Path:
-        """A folder for each evaluation: report and plots."""
+        """One folder per evaluation, with its report and plots."""
         return self.root / "evaluations"
 
     @property
     def kept_images(self) -> Path:
-        """Images of live requests that are worth an annotation."""
+        """Images of live requests with low-confidence predictions, kept for annotation."""
         return self.root / "kept"
 
     @property
     def image_cache(self) -> Path:
-        """What reading the images of data sets found."""
+        """Cached results of scanning the images of datasets."""
         return self.root / "cache" / "pictures"
 
     @property
     def engines(self) -> Path:
-        """TensorRT engines that were built for this GPU."""
+        """TensorRT engines built for this GPU."""
         return self.root / "engines"
 
     @property
     def pretrained(self) -> Path:
-        """Pretrained weights that were downloaded."""
+        """Downloaded pretrained weights."""
         return self.root / "pretrained"
 
     @property
     def starter_sets(self) -> Path:
-        """The drawn data sets that starter models are measured on."""
+        """Synthetic datasets on which the starter models are evaluated."""
         return self.root / "starter-sets"
 
     @property
     def metrics(self) -> Path:
-        """The files in which processes share their Prometheus metrics."""
+        """Files through which the processes share their Prometheus metrics."""
         return self.root / "run" / "metrics"
 
     @property
     def schema_lock(self) -> Path:
-        """Held by a process that creates or migrates the tables of the SQLite file."""
+        """Lock file of a process that creates or migrates the tables of the SQLite file."""
         return self.root / "schema.lock"
 
     @property
     def dispatcher_lock(self) -> Path:
-        """Held by the one dispatcher that runs the jobs of this home."""
+        """Lock file of the dispatcher that runs the jobs of this home."""
         return self.root / "dispatcher.lock"
 
     @property
     def seed_lock(self) -> Path:
-        """Held by a process that imports the starter models."""
+        """Lock file of a process that imports the starter models."""
         return self.root / "seed.lock"
 
 
 class Settings(BaseSettings):
     """Typed settings with their defaults; docs/reference/settings.md lists them.
 
-    Lists are comma-separated in the environment. An unusable value stops the start with a
-    message that names the variable.
+    Lists are comma-separated in the environment. An invalid value prevents the start, with a
+    message that names the setting.
     """
 
     model_config = SettingsConfigDict(
@@ -117,90 +117,110 @@ class Settings(BaseSettings):
 
     home: Path = Field(Path("~/.visionloop"), description="Database, jobs, datasets, uploads")
     database_url: str | None = Field(
-        None, description="SQLAlchemy URL; default: SQLite in VISIONLOOP_HOME"
+        None, description="SQLAlchemy URL of the database; default: SQLite in VISIONLOOP_HOME"
     )
     data_roots: Folders = Field(
-        (), description="Folders that clients may name paths in, besides VISIONLOOP_HOME/datasets"
+        (),
+        description="Folders that requests may give paths in, besides VISIONLOOP_HOME/datasets",
     )
 
-    token: SecretStr | None = Field(None, description="Token for use; unset: open")
+    token: SecretStr | None = Field(None, description="Token of requests; unset: none is needed")
     admin_token: SecretStr | None = Field(
         None,
-        description="Token for training, import, activation, deletion; unset: `token` is enough",
+        description="Token for training, import, activation and deletion; unset: `token` is enough",
     )
-    cors_origins: Words = Field((), description="Browser origins allowed to call; `*` for all")
-    rate_limit: float = Field(0, ge=0, description="Requests a second per client; 0: no limit")
+    cors_origins: Words = Field((), description="Browser origins that are allowed; `*`: all")
+    rate_limit: float = Field(0, ge=0, description="Requests per second and client; 0: no limit")
 
     max_body_mb: float = Field(32, gt=0, description="Largest request body, in MiB")
     max_model_mb: float = Field(1024, gt=0, description="Largest model file to import, in MiB")
     import_timeout: float = Field(
-        180, gt=20, description="Seconds in which a model or data set must be imported"
+        180, gt=20, description="Time limit for importing a model or dataset, in seconds"
     )
-    max_upload_mb: float = Field(2048, gt=0, description="Largest data set upload, in MiB")
+    max_upload_mb: float = Field(2048, gt=0, description="Largest dataset upload, in MiB")
     max_pixels: int = Field(50_000_000, gt=0, description="Largest image, in pixels")
     image_url: Literal["off", "public"] = Field(
-        "off", description="Fetch images by URL: never, or from public addresses"
+        "off", description="Images by URL: never fetched, or fetched from public addresses"
     )
-    image_url_timeout: float = Field(10, gt=0, description="Seconds for one fetch")
+    image_url_timeout: float = Field(10, gt=0, description="Time limit of one fetch, in seconds")
     label_studio_url: str | None = Field(
-        None, description="Address of your Label Studio: its pictures are fetched from there"
+        None, description="Address of your Label Studio, from which its images are fetched"
     )
     label_studio_token: SecretStr | None = Field(
-        None, description="Access token of Label Studio, personal or legacy, for its pictures"
+        None, description="Access token of Label Studio, personal or legacy, to fetch its images"
     )
 
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where models run")
-    queue_length: int = Field(128, gt=0, description="Requests waiting for a batch before 503")
-    max_batch: int = Field(0, ge=0, description="Items a batch; 0: 2 on a CPU, 32 on a GPU")
-    sessions: int = Field(
-        0, ge=0, description="One-thread CPU sessions side by side; 0: one a core"
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Device that models run on")
+    queue_length: int = Field(
+        128,
+        gt=0,
+        description="Most requests waiting for a batch; more get 503",
     )
-    model_cache: int = Field(4, gt=0, description="Models kept loaded by a runner")
-    request_timeout: float = Field(60, gt=0, description="Seconds before a request answers 504")
+    max_batch: int = Field(0, ge=0, description="Most images per batch; 0: 2 on a CPU, 32 on a GPU")
+    sessions: int = Field(
+        0, ge=0, description="Parallel single-threaded CPU sessions; 0: one per core"
+    )
+    model_cache: int = Field(4, gt=0, description="Models that a runner keeps loaded")
+    request_timeout: float = Field(
+        60, gt=0, description="Seconds until a request is answered with 504"
+    )
 
     keep_below: float = Field(
-        0, ge=0, le=1, description="Keep pictures of answers less confident than this; 0: none"
+        0,
+        ge=0,
+        le=1,
+        description="Keep images with a prediction below this confidence; 0: none",
     )
-    keep_mb: float = Field(512, gt=0, description="Room for kept pictures, in MiB; oldest go first")
+    keep_mb: float = Field(
+        512, gt=0, description="Space for kept images, in MiB; the oldest are deleted"
+    )
 
     pretrained: Path | None = Field(
-        None, description="Folder of pretrained weights (yolov8n.pt, …) that trainings start from"
+        None, description="Folder of pretrained weights (yolov8n.pt, …) to start trainings from"
     )
     allow_download: bool = Field(
-        False, description="Fetch pretrained weights from Ultralytics when they are not at hand"
+        False, description="Download missing pretrained weights from Ultralytics"
     )
 
     train_slots: int = Field(
-        0, ge=0, description="Jobs that run at once; 0: one a GPU, one on a CPU"
+        0, ge=0, description="Jobs that run at the same time; 0: one per GPU, or one on a CPU"
     )
     train_threads: int = Field(
-        0, ge=0, description="CPU threads of all jobs together; 0: leave the service a quarter"
+        0, ge=0, description="CPU threads of all jobs together; 0: three quarters of the cores"
     )
     train_attempts: int = Field(
-        3, gt=0, description="Crashes in a row, without a new checkpoint, that end a job"
+        3, gt=0, description="A job fails after this many crashes in a row without a new checkpoint"
     )
     train_stall_minutes: float = Field(
-        60, ge=0, description="Without progress or output a job's process is hung; 0: never"
+        60,
+        ge=0,
+        description="Minutes without progress or output before a job is restarted; 0: never",
     )
 
     gate: bool = Field(
-        False, description="Hold every promotion against the gate below, unless it brings its own"
+        False,
+        description="Check every promotion with the gate below, unless the request has its own",
     )
     gate_dataset: str | None = Field(
-        None, description="Data set to compare on; default: what the new version was trained with"
+        None, description="Dataset to compare on; default: the one the new version was trained on"
     )
     gate_metric: Figure | None = Field(
-        None, description="Figure that must not fall; default: accuracy of classifiers, else mAP"
+        None,
+        description="Metric that must not drop; default: accuracy of classifiers, else mAP",
     )
-    gate_min_gain: float = Field(0.0, ge=-1, le=1, description="The least gain of that figure")
+    gate_min_gain: float = Field(
+        0.0, ge=-1, le=1, description="Smallest gain of the metric that passes"
+    )
     gate_max_class_drop: float = Field(
-        0.05, ge=0, le=1, description="What a single class may lose, from 0 to 1"
+        0.05, ge=0, le=1, description="Largest drop of a single class that passes, from 0 to 1"
     )
     gate_allow_unmeasured: bool = Field(
-        False, description="Promote although some known class has no object in the data"
+        False, description="Promote even if a known class has no object in the dataset"
     )
 
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="Lowest level of log messages that are written"
+    )
 
     @field_validator("home", "pretrained")
     @classmethod
@@ -226,7 +246,7 @@ class Settings(BaseSettings):
     def _web_address(cls, value: str | None) -> str | None:
         if value and not re.fullmatch(r"https?://[^/\s?#@]+(/[^\s?#@]*)?", value):
             raise PydanticCustomError(
-                "label_studio_url", "This is no address such as http://labels.example:8080"
+                "label_studio_url", "This is not an address like http://labels.example:8080"
             )
         return value.rstrip("/") if value else None
 
@@ -243,7 +263,7 @@ class Settings(BaseSettings):
 
     @property
     def sqlalchemy_url(self) -> URL:
-        from sqlalchemy.engine import URL, make_url  # it takes a moment
+        from sqlalchemy.engine import URL, make_url  # slow to import
 
         if self.database_url:
             return make_url(self.database_url)
@@ -262,31 +282,32 @@ class Settings(BaseSettings):
         return int(self.max_upload_mb * 1024 * 1024)
 
     def masked(self) -> dict[str, str]:
-        """Setting names and printable values, secrets hidden."""
+        """The settings as printable text, with secrets masked."""
         values = {
             name: "(set)" if isinstance(value, SecretStr) else str(value) for name, value in self
         }
         if self.database_url:
-            from sqlalchemy.engine import make_url  # it takes a moment
+            from sqlalchemy.engine import make_url  # slow to import
 
             values["database_url"] = make_url(self.database_url).render_as_string()
         return values
 
 
 def _expanded(path: Path) -> Path:
+    """The absolute path, with `~` expanded."""
     try:
         return path.expanduser().resolve()
-    except RuntimeError:  # no HOME and no account, or `~name` of nobody
+    except RuntimeError:  # no HOME and no account, or the account of `~name` does not exist
         raise PydanticCustomError(
             "home",
-            "There is no home folder for {path} here; name a folder by its full path",
+            "The home folder of {path} is unknown; give the full path of a folder",
             {"path": str(path)},
         ) from None
 
 
 def _database_fault(text: str) -> str | None:
-    """Why this cannot be the database, without showing its password; None when it can."""
-    from sqlalchemy.engine import make_url  # only where it is needed: it takes a moment
+    """The reason why a database URL is invalid, without its password; None if it is valid."""
+    from sqlalchemy.engine import make_url  # slow to import
     from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
     example = "write postgresql+psycopg://USER:PASSWORD@HOST/NAME or sqlite:////PATH"
@@ -295,9 +316,9 @@ def _database_fault(text: str) -> str | None:
         url.get_dialect().import_dbapi()
         place = url.database or ""
         if url.get_backend_name() == "sqlite" and not place.startswith(("/", ":", "file:")):
-            return "SQLite needs the whole path of its file; write sqlite:////PATH"
+            return "SQLite needs the full path of its file; write sqlite:////PATH"
     except NoSuchModuleError:
-        return f"There is no such kind of database; {example}"
+        return f"This kind of database is not supported; {example}"
     except ModuleNotFoundError as error:
         package = DRIVERS.get(str(error.name), error.name)
         return f"The driver for {url.drivername} is missing: pip install {package}"
@@ -308,5 +329,5 @@ def _database_fault(text: str) -> str | None:
 
 @lru_cache(maxsize=1)
 def get_settings() -> Settings:
-    """The settings of this process; tests call `get_settings.cache_clear()`."""
+    """The settings of this process, read once; tests call `get_settings.cache_clear()`."""
     return Settings()

@@ -1,7 +1,7 @@
-"""The folder of this code, and the child processes that run a module of it.
+"""The root folder of the source code, and commands that run one of its modules in a child process.
 
-Nothing is found through the current folder: a built Bento is served from any folder, which may
-hold files of the same names, may be read-only, and may be deleted while the service runs.
+Nothing depends on the current folder: a built Bento can be served from any folder. That folder may
+contain modules of the same names, may be read-only, or may be deleted while the service runs.
 """
 
 from __future__ import annotations
@@ -15,13 +15,17 @@ ROOT = Path(__file__).resolve().parent
 
 
 def module_command(module: str, *arguments: str | Path) -> list[str]:
-    """`python -m MODULE ARGUMENTS…`, to be started with `module_environment` in `ROOT`."""
-    # Without -P the current folder would come before PYTHONPATH.
+    """The command `python -m MODULE ARGUMENTS…`; start it in `ROOT` with `module_environment`."""
+    # Without -P, Python searches the current folder before PYTHONPATH.
     return [sys.executable, "-P", "-m", module, *map(str, arguments)]
 
 
 def module_environment(inherited: Mapping[str, str] | None = None) -> dict[str, str]:
-    """`inherited` (default: this process's environment) with `ROOT` first on PYTHONPATH."""
+    """Environment variables with `ROOT` first on PYTHONPATH.
+
+    Args:
+        inherited: The variables to extend; default: those of this process.
+    """
     variables = dict(os.environ if inherited is None else inherited)
     path = filter(None, (str(ROOT), variables.get("PYTHONPATH")))
     return variables | {"PYTHONPATH": os.pathsep.join(path)}

@@ -1,5 +1,6 @@
-"""Changes of the database's tables, one module each in `versions`, applied by Alembic.
+"""Alembic migrations of the database tables; `versions` has one module per revision.
 
-`python -m migrations TEXT` writes the next one from what the tables in the code have and the
-database has not. Read it before you commit it, then raise `HEAD` in the database module.
+`python -m migrations TEXT` generates the next revision from the difference between the tables in
+the code and those of a migrated database. Review it before committing, then update `HEAD` in the
+database module.
 """

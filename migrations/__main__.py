@@ -1,4 +1,4 @@
-"""`python -m migrations TEXT`: writes the next migration."""
+"""`python -m migrations TEXT`: generates the next migration."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from settings import Settings
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m migrations", description=__doc__)
-    parser.add_argument("text", help="what the migration changes, in a few words")
+    parser.add_argument("text", help="short description of the change")
     text = parser.parse_args().text
     with tempfile.TemporaryDirectory() as home:
         database = Database(Settings(home=Path(home), database_url=None))
@@ -27,7 +27,7 @@ def main() -> None:
             )
             command.revision(config, text, autogenerate=True, rev_id=f"{number:04}")
         database.close()
-    print(f"Read it, then set HEAD = '{number:04}' in the database module.")
+    print(f"Review the new file, then set HEAD = '{number:04}' in the database module.")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Run by Alembic: applies the versions on the connection that `Database` hands over."""
+"""Alembic environment: applies the revisions on the connection that `Database` passes in."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ config = context.config
 context.configure(
     connection=config.attributes["connection"],
     target_metadata=config.attributes.get("metadata"),
-    render_as_batch=True,  # SQLite alters a table by copying it
+    render_as_batch=True,  # SQLite can alter most of a table only by copying it
 )
 with context.begin_transaction():
     context.run_migrations()

@@ -1,4 +1,4 @@
-"""Every table of the project, in one place: what the migrations are compared with."""
+"""Metadata of every table of the project, for comparison with the migrations."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from models_store.tables import PublishedModel
 from monitoring.live_stats import LiveHour
 from monitoring.shadow_store import ShadowRow
 
-MODULES = (  # one table of each module that declares some
+MODULES = (  # importing a module declares its tables; one table of each module
     State,
     PublishedModel,
     Decision,

@@ -1,4 +1,4 @@
-"""Whether two counts over the same classes come from one distribution."""
+"""Drift of class frequencies: the population stability index of live and training counts."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Literal
 
 import numpy as np
 
-SMOOTHING = 0.5  # added to every class of both sides, so that an empty one has a logarithm
-MODERATE, LARGE = 0.1, 0.25
+SMOOTHING = 0.5  # pseudo-count of every class on both sides; avoids log(0)
+MODERATE, LARGE = 0.1, 0.25  # index from which a shift is moderate or large (Siddiqi, 2006)
 NORMAL_95 = 1.645  # 95th percentile of the standard normal distribution
 
 ShiftLevel = Literal["stable", "moderate shift", "large shift", "within chance"]
@@ -18,10 +18,11 @@ ShiftLevel = Literal["stable", "moderate shift", "large shift", "within chance"]
 
 @dataclass(frozen=True)
 class Stability:
-    """
+    """A population stability index with its chance level.
+
     Attributes:
-        index: The population stability index, 0 and up.
-        by_chance: What it stays below in 19 of 20 cases where nothing shifted.
+        index: The population stability index, 0 or more.
+        by_chance: Its 95th percentile if both samples come from the same distribution.
     """
 
     index: float
@@ -29,7 +30,7 @@ class Stability:
 
     @property
     def verdict(self) -> ShiftLevel:
-        """`within chance` where so few objects could show this index without any shift."""
+        """The shift by rule of thumb; `within chance` if the sample is too small to show one."""
         if self.index < MODERATE:
             return "stable"
         if self.index <= self.by_chance:
@@ -44,13 +45,17 @@ def stability(live: Sequence[int], training: Sequence[int]) -> Stability | None:
         p = (live + 0.5) / (all live + 0.5 · classes), q likewise of training
 
     The formula and its rule of thumb (below 0.1 stable, from 0.25 a large shift) are Siddiqi's,
-    *Credit Risk Scorecards*, 2006. What it reaches by chance,
+    *Credit Risk Scorecards*, 2006. Its 95th percentile without a shift,
     (1/n + 1/m) · (k - 1 + 1.645 · sqrt(2 (k - 1))) for k classes and n and m objects, is from
     Yurdakul and Naranjo, *Statistical properties of the population stability index*, 2020. It
-    takes objects for independent; those of one video are not.
+    assumes independent objects; those of one video are not.
+
+    Args:
+        live: Objects per class in live traffic.
+        training: Objects per class in the training data, in the same order.
 
     Returns:
-        None where either side is empty, or there are fewer than two classes.
+        None if either side has no objects, or there are fewer than two classes.
     """
     p, q = np.asarray(live, np.float64), np.asarray(training, np.float64)
     n, m, classes = float(p.sum()), float(q.sum()), len(p)

@@ -1,4 +1,4 @@
-"""Pictures that a model was not sure of, kept for whoever annotates next. Off by default."""
+"""Images with low-confidence predictions, kept on disk for annotation. Off by default."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from inference.images import decode
 from models_store.store import new_version
 from settings import Settings
 
-NEAR = 5  # of 64 bits: two pictures whose hashes differ in no more are near-duplicates
-UNFINISHED = 3600.0  # seconds after which a file without its card is cleared away
+NEAR = 5  # bits of 64; images whose hashes differ in at most so many are near-duplicates
+UNFINISHED = 3600.0  # seconds; older files without metadata are deleted
 
 
 @dataclass(frozen=True)
 class KeptImage:
-    """What is noted beside a kept picture.
+    """Metadata of a kept image.
 
     Attributes:
-        confidence: The lowest of the answer's predictions, the best class's for classify.
-        answer: As `/infer` gave it.
-        look: The average hash, 64 bits as hexadecimal digits.
+        confidence: The lowest confidence of its predictions; of a classification the top class's.
+        look: The average hash: 64 bits as hexadecimal digits.
+        answer: The response of `/infer`.
     """
 
     id: str
@@ -46,10 +46,10 @@ class KeptImage:
 
 
 class KeptImages:
-    """A folder of pictures and answers, with a limit; the oldest go first.
+    """A size-limited folder of images and their predictions; the oldest are deleted first.
 
-    For one process at a time; its threads may share it. All methods read or write files: call
-    them off the event loop.
+    Only one process at a time may use it; it is thread-safe. All methods read or write files: do
+    not call them on the event loop.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -60,10 +60,15 @@ class KeptImages:
         self._kept: dict[str, KeptImage] | None = None  # by id, the oldest first
 
     def keep(self, image: bytes, answer: dict[str, Any], confidence: float) -> KeptImage | None:
-        """Store a picture beside its answer.
+        """Store an image with its predictions.
+
+        Args:
+            image: The file's bytes.
+            answer: The response of `/infer`; `image_result` is not stored.
+            confidence: The lowest confidence in it.
 
         Returns:
-            None where a near-duplicate is there already, or it is larger than the limit.
+            None if a near-duplicate is stored already, or the image exceeds the size limit.
         """
         look = average_hash(image, self._max_pixels)
         with self._lock:
@@ -82,61 +87,62 @@ class KeptImages:
             )
             self.folder.mkdir(parents=True, exist_ok=True)
             self.folder.chmod(0o700)
-            _write(self._picture(found.id), image)
-            _write(self._card(found.id), json.dumps(asdict(found)).encode())
+            _write(self._image(found.id), image)
+            _write(self._metadata(found.id), json.dumps(asdict(found)).encode())
             kept[found.id] = found
             self._make_room(kept)
             return found
 
     def list(self, model_id: str | None = None) -> list[KeptImage]:
-        """What is kept, of one model (`name:version`) or of all, the newest first."""
+        """The kept images, of one model (`name:version`) or of all, the newest first."""
         with self._lock:
             kept = list(self._index().values())
         return [image for image in reversed(kept) if model_id in (None, image.model_id)]
 
     def open(self, image_id: str) -> bytes:
-        """The bytes of a picture, as they were sent.
+        """The bytes of an image, as the client sent them.
 
         Raises:
-            NotFound: It is not kept, or no longer.
+            NotFound: It was never kept, or has been deleted.
         """
         with self._lock, contextlib.suppress(FileNotFoundError):
             if image_id in self._index():
-                return self._picture(image_id).read_bytes()
-        raise NotFound(f"No kept picture {image_id[:80]!r}. It may have made room for newer ones.")
+                return self._image(image_id).read_bytes()
+        raise NotFound(f"No kept image {image_id[:80]!r}. It may have been deleted for newer ones.")
 
     def remove(self, image_id: str) -> None:
-        """Delete a picture.
+        """Delete an image.
 
         Raises:
             NotFound: It is not kept.
         """
         with self._lock:
             if self._index().pop(image_id, None) is None:
-                raise NotFound(f"No kept picture {image_id[:80]!r}.")
+                raise NotFound(f"No kept image {image_id[:80]!r}.")
             self._delete(image_id)
 
     @property
     def size_bytes(self) -> int:
-        """Of all pictures together."""
+        """The total size of the images."""
         with self._lock:
             return sum(image.size_bytes for image in self._index().values())
 
-    # --- inside; the lock is held
+    # --- private; the caller holds the lock
 
     def _index(self) -> dict[str, KeptImage]:
+        """The kept images by id, the oldest first; read from the folder once."""
         if self._kept is None:
             self._kept = {}
             for path in sorted(self.folder.glob("*.json")):
                 with contextlib.suppress(OSError, ValueError, TypeError):
                     image = KeptImage(**json.loads(path.read_bytes()))
-                    if image.id == path.stem and self._picture(image.id).is_file():
+                    if image.id == path.stem and self._image(image.id).is_file():
                         self._kept[image.id] = image
             self._clear_unfinished()
         return self._kept
 
     def _clear_unfinished(self) -> None:
-        """What a killed server left half written."""
+        """Delete incomplete files, as a killed server leaves them."""
         for path in self.folder.glob("*"):
             with contextlib.suppress(OSError):
                 old = time.time() - path.stat().st_mtime > UNFINISHED
@@ -144,6 +150,7 @@ class KeptImages:
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def _make_room(self, kept: dict[str, KeptImage]) -> None:
+        """Delete the oldest images until the rest fits into the limit."""
         size = sum(image.size_bytes for image in kept.values())
         for image in list(kept.values()):
             if size <= self.limit:
@@ -153,21 +160,21 @@ class KeptImages:
             self._delete(image.id)
 
     def _delete(self, image_id: str) -> None:
-        for path in (self._card(image_id), self._picture(image_id)):
+        for path in (self._metadata(image_id), self._image(image_id)):
             path.unlink(missing_ok=True)
 
-    def _picture(self, image_id: str) -> Path:
+    def _image(self, image_id: str) -> Path:
         return self.folder / f"{image_id}.image"
 
-    def _card(self, image_id: str) -> Path:
+    def _metadata(self, image_id: str) -> Path:
         return self.folder / f"{image_id}.json"
 
 
 def average_hash(image: bytes, max_pixels: int) -> int:
-    """64 bits: where an 8 × 8 grey copy of the picture is brighter than its mean.
+    """The average hash of an image (Krawetz, *Looks Like It*, 2011).
 
-    The average hash of Krawetz, *Looks Like It*, 2011. JPEGs are decoded at an eighth of
-    their size, which takes a fraction of the time.
+    Each of the 64 bits says whether a pixel of the 8 × 8 greyscale image is brighter than the mean.
+    JPEGs are decoded at an eighth of their size, which is much faster.
     """
     flags = cv2.IMREAD_REDUCED_GRAYSCALE_8 | cv2.IMREAD_IGNORE_ORIENTATION
     grey = cv2.imdecode(np.frombuffer(image, np.uint8), flags)
@@ -178,11 +185,12 @@ def average_hash(image: bytes, max_pixels: int) -> int:
 
 
 def _differ(look: int, other: str) -> int:
+    """The number of bits in which two hashes differ."""
     return (look ^ int(other, 16)).bit_count()
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Write a file that only its owner can read, as a whole or not at all."""
+    """Atomically write a file that only its owner can read."""
     with atomic_path(path) as partial:
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as file:

@@ -1,4 +1,7 @@
-"""Shadows: candidates that see a copy of the live traffic. The newest row is the one that runs."""
+"""Table of shadow deployments: candidate models that get a copy of live traffic.
+
+At most one runs at a time, that of the newest row.
+"""
 
 from __future__ import annotations
 
@@ -15,37 +18,45 @@ Ending = Literal["stopped", "replaced", "deleted", "activated", "promoted"]
 
 
 class ShadowRow(Base):
-    """One candidate's time in the shadow; a copy of its row when it was read."""
+    """One shadow deployment of a candidate: a copy of its row when it was read."""
 
     __tablename__ = "shadows"
     __table_args__ = {"sqlite_autoincrement": True}  # noqa: RUF012
 
     number: Mapped[int] = mapped_column(Integer, primary_key=True)
     model_id: Mapped[str] = mapped_column(String(127))  # name:version
-    against: Mapped[str | None] = mapped_column(String(127))  # whose traffic; None: its type's
+    against: Mapped[str | None] = mapped_column(String(127))  # traffic to copy; None: any
     fraction: Mapped[float] = mapped_column(Float)
-    promoted: Mapped[bool]  # the candidate was so from the start
+    promoted: Mapped[bool]  # whether the candidate was already promoted at the start
     started_at: Mapped[str] = mapped_column(String(40), default=now)
     ended_at: Mapped[str | None] = mapped_column(String(40))
     ended_because: Mapped[str | None] = mapped_column(String(20))
-    figures: Mapped[dict[str, Any]]  # counts so far
+    figures: Mapped[dict[str, Any]]  # counts of ShadowStats
 
 
 class ShadowStore:
-    """Reads and changes shadows; safe to share between threads and processes. It waits."""
+    """Reads and writes shadow deployments; thread- and process-safe, blocking."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
 
     def newest(self) -> ShadowRow | None:
-        """The shadow that runs, else the one that ended last."""
+        """The running shadow, else the one that ended last."""
         with self.database.read() as session:
             return _newest(session)
 
     def begin(
         self, model_id: str, against: str | None, fraction: float, promoted: bool
     ) -> ShadowRow:
-        """Start a shadow in place of the one that runs."""
+        """Start a shadow; a running one ends as `replaced`.
+
+        Args:
+            model_id: The candidate, `name:version`.
+            against: The model whose traffic is copied, `name` or `name:version`; None: any of
+                the candidate's type.
+            fraction: Share of the requests that are copied, from 0 to 1.
+            promoted: Whether the candidate is promoted already.
+        """
         with self.database.write() as session:
             _end(_newest(session), "replaced")
             row = ShadowRow(
@@ -59,20 +70,20 @@ class ShadowStore:
             return row
 
     def end(self, number: int, because: Ending) -> ShadowRow:
-        """End a shadow; one that has ended stays as it is.
+        """End a shadow; one that has already ended is unchanged.
 
         Raises:
-            NotFound: There is none of that number.
+            NotFound: No shadow has this number.
         """
         with self.database.write() as session:
             row = session.get(ShadowRow, number, with_for_update=True)
             if row is None:
-                raise NotFound("No such shadow.")
+                raise NotFound(f"No shadow has the number {number}.")
             _end(row, because)
             return row
 
     def add(self, number: int, merged: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-        """Replace a shadow's figures by what `merged` makes of them."""
+        """Replace a shadow's counts by `merged(counts)`, in one transaction."""
         with self.database.write() as session:
             row = session.get(ShadowRow, number, with_for_update=True)
             if row is not None:

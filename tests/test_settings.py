@@ -68,7 +68,7 @@ def test_the_password_in_a_database_url_is_masked() -> None:
         ("hunter2", "not a database URL"),
         ("sqlite:///hunter2.db", "needs the whole path of its file; write sqlite:////PATH"),
         ("postgresql://me:hunter2@db:port/signs", "not a database URL"),
-        ("hunter2://db/signs", "no such kind of database"),
+        ("hunter2://db/signs", "kind of database is not supported"),
         ("postgresql://me:hunter2@db/signs", r"pip install 'psycopg\[binary\]'"),
         ("mysql+pymysql://me:hunter2@db/signs", "pip install pymysql"),
         ("mysql://me:hunter2@db/signs", "pip install mysqlclient"),

@@ -1,6 +1,6 @@
-"""The tables as they were before Alembic kept them.
+"""The tables as they were when Alembic was introduced.
 
-A home of the versions before has them, or some of them, already: what is there stays.
+The database of an earlier version already has some or all of them; existing tables are kept.
 """
 
 from __future__ import annotations
@@ -229,7 +229,7 @@ def upgrade() -> None:
 
 
 def _add_batch_of_checkpoint() -> None:
-    """Schema 1 knew no checkpoints within an epoch."""
+    """Add the column that schema 1 lacks: it had no checkpoints within an epoch."""
     columns = sa.inspect(op.get_bind()).get_columns("jobs")
     if "checkpoint_batch" not in {column["name"] for column in columns}:
         column = sa.Column("checkpoint_batch", sa.Integer(), nullable=False, server_default="0")

@@ -1,6 +1,6 @@
-"""The kinds of annotated datasets and of their entries, as columns.
+"""A `kind` column for annotated datasets and annotation entries.
 
-Versions before told them by the prefixes of `source` and `key`, which keep their values.
+Until now the prefixes of `source` and `key` encoded the kind; these values are unchanged.
 """
 
 from __future__ import annotations
@@ -29,6 +29,6 @@ def upgrade() -> None:
 def _fill(
     table: sa.TableClause, prefixed: sa.ColumnClause[str], kinds: tuple[str, ...], other: str
 ) -> None:
-    """Set `kind` by the prefix of a column, such as `batch:`."""
+    """Set `kind` from the prefix of a column, such as `batch:`; to `other` if there is none."""
     cases = [(prefixed.like(f"{kind}:%"), kind) for kind in kinds]
     op.execute(table.update().values(kind=sa.case(*cases, else_=other)))

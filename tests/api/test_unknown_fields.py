@@ -189,7 +189,7 @@ def test_what_a_reader_adds_to_an_address_is_passed_over(
     """Such as a browser's way round its cache."""
     with caplog.at_level("INFO", "visionloop"):
         assert service.get("/jobs?_=1700000000") == {"jobs": []}
-    assert "'_' is no field of this call" in caplog.text
+    assert "'_' is not a field of this request" in caplog.text
 
 
 def test_other_tools_may_send_what_they_like(service: Service) -> None:
@@ -238,7 +238,7 @@ def test_bentoml_s_own_routescheck_names_their_fields(model: type[BaseModel]) ->
 def test_an_unknown_field_is_answered_in_notes() -> None:
     options = schemas.InferForm.model_validate({"session": "1", "confidence": "0.5"})
     assert options.confidence == 0.5
-    assert options.notes == ["'session' is no field of this call; it was passed over."]
+    assert options.notes == ["'session' is not a field of this request and was ignored."]
     body = json.dumps({"session": 1, "image_base64": "x"}).encode()
     assert len(check(schemas.InferBase64, body).notes) == 1
     with pytest.raises(ValidationFailed, match="did you mean 'confidence'"):

@@ -11,7 +11,7 @@ import pytest
 from tests.support.patience import PATIENCE
 from tests.support.serving import Server
 
-NOTE = "'session' is no field of this call; it was passed over."
+NOTE = "'session' is not a field of this request and was ignored."
 TOOL = {"tool": "object_detection"}
 
 

@@ -234,7 +234,7 @@ def test_one_entry_that_breaks_does_not_keep_the_others(
     asyncio.run(inbox.bring())
     (waiting,) = inbox.store.waiting(dataset.id)
     assert waiting.key == "1"
-    assert "log has it" in (waiting.error or "")
+    assert "log has the details" in (waiting.error or "")
     assert objects(inbox, dataset) == [["box"]]
 
 
