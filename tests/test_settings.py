@@ -44,7 +44,7 @@ def test_without_a_home_folder_one_has_to_be_named(monkeypatch: pytest.MonkeyPat
     for name in ("HOME", "VISIONLOOP_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("pwd.getpwuid", nobody)
-    with pytest.raises(ValidationError, match=r"no home folder for ~/\.visionloop here; name a"):
+    with pytest.raises(ValidationError, match=r"home folder of ~/\.visionloop is unknown; give the"):
         Settings()
     assert Settings(home=Path("/srv/home")).home == Path("/srv/home")
 
@@ -66,7 +66,7 @@ def test_the_password_in_a_database_url_is_masked() -> None:
     ("url", "sentence"),
     [
         ("hunter2", "not a database URL"),
-        ("sqlite:///hunter2.db", "needs the whole path of its file; write sqlite:////PATH"),
+        ("sqlite:///hunter2.db", "needs the full path of its file; write sqlite:////PATH"),
         ("postgresql://me:hunter2@db:port/signs", "not a database URL"),
         ("hunter2://db/signs", "kind of database is not supported"),
         ("postgresql://me:hunter2@db/signs", r"pip install 'psycopg\[binary\]'"),
