@@ -44,7 +44,7 @@ def test_without_a_home_folder_one_has_to_be_named(monkeypatch: pytest.MonkeyPat
     for name in ("HOME", "VISIONLOOP_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("pwd.getpwuid", nobody)
-    with pytest.raises(ValidationError, match=r"home folder of ~/\.visionloop is unknown; give the"):
+    with pytest.raises(ValidationError, match=r"home folder of ~/\.visionloop is unknown; give"):
         Settings()
     assert Settings(home=Path("/srv/home")).home == Path("/srv/home")
 
