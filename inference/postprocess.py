@@ -39,10 +39,10 @@ def postprocess(
     iou: float | None = None,
     max_det: int | None = None,
 ) -> Prediction:
-    """What `outputs`, without their batch dimension, say of an image of `width` × `height`.
+    """Convert raw outputs to a prediction for an image of `width` × `height` pixels.
 
-    A threshold of None means the model's default. Classification answers its `max_det` best
-    classes (default 5), filtered by `confidence` only when that is given.
+    `outputs` have no batch dimension. A threshold of None means the model's default. A classifier
+    returns its `max_det` best classes (default 5), filtered by `confidence` only if that is given.
     """
     if description.task == "classify":
         return _classify(outputs[0], description, width, height, confidence or 0.0, max_det)
@@ -151,7 +151,10 @@ def _mask_scale(wanted: float, area: float) -> int:
 
 
 def _fine_scale(span: Float) -> int:
-    """What makes a small instance MASK_SIDE pixels long: half a pixel of 15 would be missed."""
+    """The scale that makes the longer side of a small instance about MASK_SIDE pixels.
+
+    At the prototypes' resolution, rounding would lose too much of a small outline.
+    """
     side = max(float(span[2] - span[0]), float(span[3] - span[1]), 1.0)
     return int(min(MASK_SIDE / side, MASK_SCALE_MAX))
 

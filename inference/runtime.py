@@ -301,7 +301,7 @@ class ModelRuntime:
         return [next(finished) if isinstance(work, Work) else work for work in prepared]
 
     async def _predict_tiled(self, model: Model, item: InferenceItem) -> ItemResult:
-        """An image in views, side by side; what the network sees in them is merged."""
+        """Predict an image as tiles in parallel and merge the predictions."""
         try:
             times = {}
             start = time.perf_counter()

@@ -15,17 +15,17 @@ from formats.geometry import Outline, fill_parts, overlap, union
 from inference.images import Pixels
 from inference.prediction import Float, Prediction
 
-OFF, AUTO = 1, 0  # for the number of tiles along the longer side
-MOST = 8  # along the longer side
-LARGE = 2.5  # times the network's input: images with a longer side are tiled by AUTO
-OVERLAP = 0.2  # of a tile with the next
+OFF, AUTO = 1, 0  # special numbers of tiles: none, automatic
+MOST = 8  # maximum number of tiles along the longer side
+LARGE = 2.5  # AUTO tiles images whose longer side exceeds the network's input by this factor
+OVERLAP = 0.2  # overlap of neighbouring tiles, as a share of a tile's side
 
-SAME = 0.45  # IoU, within what both views see, from which two boxes of a class are one object
-WITHIN = 0.8  # share of a cut box that lies in an uncut one of its class, whose piece it is then
-STRIP = 512  # pixels that what two views share is drawn with, to compare masks
-MOST_SEEN = 2000  # predictions of all views that are compared, the best
-MOST_ASLANT = 8  # neighbours whose masks are compared with a cut one's, those that share most
-EDGE = 0.01  # of a tile's side: a box that ends as near to a seam as this is cut by it
+SAME = 0.45  # minimum IoU, in the area common to both views, of two boxes of one object
+WITHIN = 0.8  # minimum share of a cut box inside an uncut box of its class to count as its piece
+STRIP = 512  # longer side, in pixels, at which the common area is drawn to compare masks
+MOST_SEEN = 2000  # maximum number of predictions to merge, those of highest score
+MOST_ASLANT = 8  # maximum number of neighbours whose masks are compared with a cut object's
+EDGE = 0.01  # a box is cut if it ends this near to a seam, as a share of the tile's side
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +48,14 @@ class View:
 
 
 def views(width: int, height: int, imgsz: int, tiles: int) -> list[View]:
-    """The whole image first, then its tiles, squares that overlap by OVERLAP at least.
+    """The views of an image: the whole image, then square tiles that overlap by OVERLAP or more.
 
     Args:
-        width, height: Of the image.
-        imgsz: Side of the network's input.
-        tiles: Along the longer side, 2 to MOST. OFF: none. AUTO: as many as show the image
-            at its own resolution, but MOST, where that is LARGE.
+        width, height: Size of the image in pixels.
+        imgsz: Side of the network's input in pixels.
+        tiles: Number of tiles along the longer side, 2 to MOST. OFF: only the whole image. AUTO:
+            for images that exceed LARGE, as many as show the image at its own resolution, up to
+            MOST.
     """
     whole = View(0, 0, width, height)
     longer = max(width, height)
@@ -81,19 +82,20 @@ def _starts(length: int, side: int) -> list[int]:
 
 
 def merge(seen: Sequence[tuple[View, Prediction]], max_det: int) -> Prediction:
-    """One prediction of the whole image, which is the first view.
+    """Merge the predictions of all views into one for the whole image.
 
-    Two predictions of a class from different views are one object if their boxes, or their
-    masks, overlap by SAME within what both views see, or if a seam cuts one of them and it lies
-    WITHIN the other. Of those that no seam cuts the best one stands for it; only
-    where all are cut they are joined: the box around them, the union of their polygons, of each
-    keypoint the most certain.
+    Two predictions of one class from different views show the same object in two cases: their
+    boxes or masks have an IoU of at least SAME in the area common to both views; or a seam cuts
+    one of them, and at least WITHIN of its box lies in the other, uncut one. The object is
+    represented by its best uncut prediction. If all are cut, they are joined: the box around them,
+    the union of their polygons, and of each keypoint the one with the highest confidence.
+
+    Only the MOST_SEEN predictions of highest score are merged.
 
     Args:
-        seen: Views with what was found in them, in their own pixels.
-        max_det: How many objects to keep at most.
-
-    Of more than MOST_SEEN predictions the best are looked at.
+        seen: Each view with its prediction, in pixels of the view. The first view is the whole
+            image.
+        max_det: Maximum number of objects to keep.
     """
     moved = [_moved(prediction, view, seen[0][0]) for view, prediction in seen]
     every = _joined(moved)
@@ -114,9 +116,9 @@ def merge(seen: Sequence[tuple[View, Prediction]], max_det: int) -> Prediction:
 def _group(
     every: Prediction, frames: Float, origin: np.ndarray, cut: np.ndarray
 ) -> list[list[int]]:
-    """Which predictions are one object, the best first.
+    """Indices of the predictions of each object, best first.
 
-    Found greedily: those that no seam cuts before the others, better ones first.
+    Grouped greedily: uncut predictions before cut ones, and by descending score.
     """
     objects: list[list[int]] = []
     owner = np.zeros(len(every), np.int64)
@@ -141,7 +143,7 @@ def _match(
     frames: Float,
     cut: np.ndarray,
 ) -> int | None:
-    """The one of `others`, of its class, that shows the same object; None: it is a new one."""
+    """The index in `others` (same class) of a prediction of the same object; None: a new object."""
     inter = _area(_intersection(every.boxes[[index]], every.boxes[others]))
     others, inter = others[inter > 0], inter[inter > 0]
     if not len(others):
@@ -160,7 +162,7 @@ def _match(
 
 
 def _mask_overlap(every: Prediction, frames: Float, one: int, other: int) -> float:
-    """IoU of two masks within what both views see: boxes say little of what lies aslant."""
+    """IoU of two masks in the area common to both views. Boxes fit diagonal objects badly."""
     frame = _intersection(frames[[one]], frames[[other]])[0]
     low, size = frame[:2], frame[2:] - frame[:2]
     scale = min(STRIP / float(size.max()), 1.0)
@@ -180,7 +182,7 @@ def _mask_overlap(every: Prediction, frames: Float, one: int, other: int) -> flo
 
 
 def _overlaps(index: int, others: np.ndarray, boxes: Float, frames: Float) -> np.ndarray:
-    """IoU of one box with others, each pair within what both views see."""
+    """IoU (n,) of one box with n others, each in the area common to both views."""
     common = _intersection(frames[[index]], frames[others])
     one, two = _intersection(boxes[[index]], common), _intersection(boxes[others], common)
     inter = _area(_intersection(one, two))
@@ -188,7 +190,7 @@ def _overlaps(index: int, others: np.ndarray, boxes: Float, frames: Float) -> np
 
 
 def _intersection(one: Float, other: Float) -> Float:
-    """Of boxes (n, 4) xyxy; inside out where there is none."""
+    """Intersections (n, 4) xyxy of boxes, row by row; x2 < x1 or y2 < y1 if they are disjoint."""
     low, high = np.maximum(one[:, :2], other[:, :2]), np.minimum(one[:, 2:], other[:, 2:])
     return np.concatenate((low, high), axis=1)
 
@@ -207,7 +209,7 @@ def _cut(boxes: Float, frames: Float, whole: View) -> np.ndarray:
 
 
 def _made(every: Prediction, members: list[int], cut: np.ndarray) -> Prediction:
-    """What stands for an object."""
+    """The merged prediction of one object, from its `members`, best first."""
     best = members[0]
     chosen = _chosen(every, np.array([best]))
     if not cut[best] or len(members) == 1:
@@ -227,7 +229,7 @@ def _made(every: Prediction, members: list[int], cut: np.ndarray) -> Prediction:
 
 
 def _moved(prediction: Prediction, view: View, whole: View) -> Prediction:
-    """From a view's pixels to the image's."""
+    """A prediction moved from pixels of its view to pixels of the image."""
     shift = np.array((view.x, view.y), np.float32)
     polygons, holes, keypoints = prediction.polygons, prediction.holes, prediction.keypoints
     if polygons is not None:
@@ -250,7 +252,7 @@ def _moved(prediction: Prediction, view: View, whole: View) -> Prediction:
 
 
 def _chosen(prediction: Prediction, rows: np.ndarray) -> Prediction:
-    """Some of its objects, in that order."""
+    """The objects at the indices `rows`, in that order."""
     polygons, holes, keypoints = prediction.polygons, prediction.holes, prediction.keypoints
     return replace(
         prediction,
@@ -264,7 +266,7 @@ def _chosen(prediction: Prediction, rows: np.ndarray) -> Prediction:
 
 
 def _joined(found: Sequence[Prediction]) -> Prediction:
-    """The objects of all, one after the other; of one model, so alike in what they have."""
+    """The predictions concatenated. They are of one model, so they have the same fields."""
     first = found[0]
     polygons, holes, keypoints = first.polygons, first.holes, first.keypoints
     if polygons is not None:

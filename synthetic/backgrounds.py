@@ -1,4 +1,4 @@
-"""What stands behind and around traffic signs, drawn: skies, trees, walls, streets, clutter."""
+"""Drawn backgrounds of traffic signs: skies, trees, walls, streets, clutter."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def wall(rng: Generator, width: int, height: int) -> Pixels:
 
 
 def clutter(rng: Generator, width: int, height: int) -> Pixels:
-    """Edges of anything: overlapping blocks, bands and lines."""
+    """Random edges: overlapping blocks, bands and lines."""
     image = _between(
         rng.uniform(0, 255, 3), rng.uniform(0, 255, 3), noise(rng, width, height, width)
     )
@@ -190,7 +190,7 @@ _SURFACES: tuple[Callable[[Generator, int, int], Pixels], ...] = (
 
 
 def surface(rng: Generator, width: int, height: int) -> Pixels:
-    """Whatever may fill the little space around a sign; sometimes two things side by side."""
+    """A random background for a close-up; in a third of cases two of them side by side."""
     image = _SURFACES[rng.integers(len(_SURFACES))](rng, width, height)
     if rng.random() < 0.35:
         other = _SURFACES[rng.integers(len(_SURFACES))](rng, width, height)

@@ -1,4 +1,4 @@
-"""What light, lens and sensor do to an image: exposure, colour, blur, noise, compression."""
+"""Camera simulation: exposure, colour, blur, noise and compression."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Floats = NDArray[Any]
 
 @dataclass(frozen=True)
 class Camera:
-    """How badly images come out.
+    """A simulated camera with random image degradations.
 
     Args:
         darkest: Lowest exposure factor; exposures are spread evenly in stops up to `brightest`.
         brightest: Highest exposure factor; above 1, highlights clip.
-        ordinary: Share of images exposed about right, whatever the two limits.
+        ordinary: Share of images with normal exposure, regardless of the two limits.
         blur: Highest Gaussian blur, as a share of the image's shorter side.
         noise: Highest sensor noise, as a share of full scale.
         swapped: Share of images whose colour channels are rotated, as a camera does that
@@ -36,7 +36,7 @@ class Camera:
     swapped: float
 
     def photograph(self, rng: Generator, image: Pixels) -> Pixels:
-        """Takes an image of an ideal RGB image; the size (H, W, 3) stays."""
+        """Degrade an ideal RGB image (H, W, 3) as this camera would; returns the same shape."""
         height, width = image.shape[:2]
         picture: Floats = image.astype(np.float32) / 255
         picture = self._blur(rng, picture)

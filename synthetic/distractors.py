@@ -1,4 +1,4 @@
-"""Things in streets that look a little like traffic signs but belong to none of the classes."""
+"""Drawn distractors: street objects that resemble traffic signs but belong to no class."""
 
 from __future__ import annotations
 

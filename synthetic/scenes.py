@@ -31,7 +31,7 @@ _FREQUENCY /= _FREQUENCY.sum()
 
 
 def _view(rng: Generator, x: float, y: float, diameter: float, turn: float) -> Floats:
-    """Where the corners of a face land: turned in its plane, away from and nearer to the eye."""
+    """Corners (4, 2) of a sign in the image after a random rotation in 3D with perspective."""
     yaw, pitch = rng.normal(0, 0.32), rng.normal(0, 0.16)
     roll = np.radians(rng.normal(0, turn))
     corners = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)], np.float64)

@@ -1,4 +1,4 @@
-"""Faces of German traffic signs, drawn: no photograph and no font file goes in.
+"""Drawn faces of German traffic signs, made without photographs.
 
 `draw_face` returns one sign straight on, as an RGBA square; `synthetic.scenes` puts it in front
 of a background and a camera.

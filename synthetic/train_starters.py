@@ -1,9 +1,9 @@
-"""The recipes that make the two starter models, from drawn pictures only.
+"""Training of the two starter models on drawn images only.
 
     python -m synthetic.train_starters classifier
     python -m synthetic.train_starters detector
 
-Pictures are drawn while training and never stored. A checkpoint is written every minute; the
+Images are drawn while training and never stored. A checkpoint is written every minute; the
 same command resumes from it. The last step writes `model.safetensors` (fp16) and `model.json`.
 """
 
@@ -58,8 +58,8 @@ class Budget:
 class Crops(Dataset[tuple[Tensor, int]]):
     """Close-ups by index: uint8 (3, CROP, CROP) and the class id.
 
-    The first are well exposed, the later ones as dark and blurred as video: from nothing, the
-    network finds no hold in the hard ones.
+    A curriculum: the first images are well exposed, later ones as dark and blurred as video. An
+    untrained network does not learn from the hard ones.
     """
 
     def __init__(self, seed: int) -> None:
@@ -128,7 +128,7 @@ def train(
 
     Args:
         model: In training mode.
-        loss_of: Model and batch to the loss and one figure to show.
+        loss_of: Maps the model and a batch to the loss and one metric to log.
         batches: Batches from a step on.
         budget: When to stop.
         checkpoint: Resumed from when it exists.
@@ -330,7 +330,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m synthetic.train_starters",
         description="Trains a starter model on drawn pictures and writes its weights.",
-        epilog="Interrupted? The same command goes on from the checkpoint in --work.",
+        epilog="Interrupted? The same command resumes from the checkpoint in --work.",
     )
     parser.add_argument("model", choices=("classifier", "detector"))
     parser.add_argument("--steps", type=int, help="batches to train (6000; detector 8000)")

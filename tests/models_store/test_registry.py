@@ -13,10 +13,12 @@ from sqlalchemy.orm import Session
 
 from database import Database
 from errors import Conflict, InvalidModelFile, ModelNotFound, ValidationFailed
+from models_store import registry as module
 from models_store.names import suggest_name
-from models_store.registry import MISS_SECONDS, REFRESH_SECONDS, Registry
+from models_store.registry import MISS_SECONDS, Registry
 from models_store.store import ModelStore, locate, new_version
 from settings import Settings
+from tests.support.patience import wait_until
 
 Publish = Callable[..., str]
 
@@ -108,18 +110,19 @@ def test_another_process_sees_a_change_within_a_second(
     assert server.list() == []
     published = publish()
     registry.activate("signs")
-    time.sleep(REFRESH_SECONDS)
+    wait_until(server.list)
     assert server.active().id == published
     server.database.close()
 
 
 def test_a_version_just_published_by_another_process_is_found_at_once(
-    registry: Registry, publish: Publish
+    registry: Registry, publish: Publish, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(module, "REFRESH_SECONDS", 3600.0)  # only a miss reads again
+    monkeypatch.setattr(module, "MISS_SECONDS", 0.0)
     server = Registry(Database(Settings()))
     assert server.list() == []
     published = publish()
-    time.sleep(MISS_SECONDS)
     assert server.get(published).id == published
     server.database.close()
 
@@ -135,13 +138,17 @@ def test_asking_for_what_is_not_there_does_not_flood_the_database(
         looks.append(1)
         return read()
 
-    monkeypatch.setattr(registry.database, "read", counted)
-    time.sleep(MISS_SECONDS)
-    start = time.monotonic()
-    for _ in range(200):
+    def has_looked() -> bool:
         with pytest.raises(ModelNotFound):
             registry.get("cats")
-    assert 1 <= len(looks) <= 2 + (time.monotonic() - start) / MISS_SECONDS
+        return bool(looks)
+
+    monkeypatch.setattr(registry.database, "read", counted)
+    start = time.monotonic()
+    wait_until(has_looked)
+    for _ in range(200):
+        has_looked()
+    assert len(looks) <= 2 + (time.monotonic() - start) / MISS_SECONDS
 
 
 def test_reads_between_two_looks_at_the_database_cost_no_query(
@@ -203,7 +210,8 @@ def test_version_ids_are_short_unique_and_sort_by_time() -> None:
     ids = []
     for _ in range(50):
         ids.append(new_version())
-        time.sleep(0.001)
+        made = time.time_ns() // 1_000_000
+        wait_until(lambda made=made: time.time_ns() // 1_000_000 > made, pause=0.0)
     assert ids == sorted(set(ids))
     assert all(len(version) <= 13 and version.isalnum() for version in ids)
 
