@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -206,12 +207,15 @@ def test_a_name_is_suggested_for_any_file(registry: Registry, text: str, name: s
     assert suggest_name(text) == name
 
 
+def _is_later_than(milliseconds: int) -> bool:
+    return time.time_ns() // 1_000_000 > milliseconds
+
+
 def test_version_ids_are_short_unique_and_sort_by_time() -> None:
     ids = []
     for _ in range(50):
         ids.append(new_version())
-        made = time.time_ns() // 1_000_000
-        wait_until(lambda made=made: time.time_ns() // 1_000_000 > made, pause=0.0)
+        wait_until(partial(_is_later_than, time.time_ns() // 1_000_000), pause=0.0)
     assert ids == sorted(set(ids))
     assert all(len(version) <= 13 and version.isalnum() for version in ids)
 
