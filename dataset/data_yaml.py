@@ -1,7 +1,7 @@
-"""data.yaml as people have it, read without trusting it.
+"""Reads a data.yaml from an untrusted source: class names, keypoints and image sources.
 
-Nothing in it runs, nothing it names is believed: every path is resolved inside the allowed
-roots, and training later uses a yaml written from what was found (`Dataset.materialise`).
+Nothing in it is executed. Every path is resolved inside the allowed roots, and training uses a
+newly written yaml (`Dataset.materialise`), not this one.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from errors import DatasetInvalid, Forbidden
 from formats.annotations import keypoint_labels
 from models_store.description import class_names
 
-BIGGEST = 4 * 2**20  # bytes of a data.yaml
-UNLABELLED = "unlabelled"  # our own key: images that nobody has annotated yet, of no split
+BIGGEST = 4 * 2**20  # most bytes of a data.yaml
+UNLABELLED = "unlabelled"  # VisionLoop's own key: images without a split, not annotated yet
 MOST_CLASSES = 10_000
 USUAL = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 KEYS = {
@@ -32,11 +32,17 @@ KEYS = {
     UNLABELLED: (UNLABELLED,),
 }
 _OTHER_NAMES = {"val": ("valid", "validation"), "valid": ("val",), "validation": ("val", "valid")}
-_TEXTS = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # makes texts, lists, dicts, no more
+_TEXTS = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # creates only str, list and dict
 
 
 class Keypoints(NamedTuple):
-    """How many keypoints of how many numbers; which one each becomes in a mirror; names."""
+    """The keypoints of a dataset.
+
+    Attributes:
+        shape: Number of keypoints, numbers per keypoint (2: x, y; 3: x, y, visibility).
+        flip: Index of each keypoint after a horizontal flip (`flip_idx`).
+        names: Names in order.
+    """
 
     shape: tuple[int, int]
     flip: tuple[int, ...] | None = None
@@ -44,13 +50,19 @@ class Keypoints(NamedTuple):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The names of the keypoints, or their numbers where they have none."""
+        """The names of the keypoints, or their indices as text if they have no names."""
         return keypoint_labels(self.names, self.shape[0])
 
 
 class Described(NamedTuple):
-    """What a data.yaml says, its paths found. `sources` are folders, lists or images, of the
-    splits and of `unlabelled`, whose images wait for their annotations."""
+    """The content of a data.yaml, with its paths resolved.
+
+    Attributes:
+        root: Folder of the data.yaml.
+        names: Class names in order of id.
+        keypoints: Keypoints, if kpt_shape is given.
+        sources: Split, or `unlabelled` → folders, .txt lists or images.
+    """
 
     root: Path
     names: tuple[str, ...]
@@ -59,17 +71,17 @@ class Described(NamedTuple):
 
 
 def describe(file: Path, roots: Sequence[Path], findings: Findings) -> Described:
-    """Read a data.yaml that lies inside `roots`.
+    """Read a data.yaml that is inside `roots`.
 
     Raises:
-        DatasetInvalid: It cannot be used; the message says which key and why.
+        DatasetInvalid: It cannot be used; the message names the key and the reason.
         Forbidden: A path in it leads out of `roots`.
     """
     content = load(file)
     if content.get("download"):
         raise DatasetInvalid(
-            f"{file.name} has the key 'download': this server never fetches data, nor runs what "
-            "a yaml says. Put the data in place yourself and remove the key."
+            f"{file.name} has the key 'download': this server neither downloads data nor runs "
+            "commands from a yaml. Put the data in place yourself and remove the key."
         )
     root = file.parent
     base = _base(content, root, roots)
@@ -83,16 +95,22 @@ def describe(file: Path, roots: Sequence[Path], findings: Findings) -> Described
                 sources[split] = found
     if "train" not in sources and list(sources) != [UNLABELLED]:
         near = [key for key in content if key.strip().lower() in ("train", "training")]
-        hint = f" It has '{near[0][:40]}': keys are written in lower case." if near else ""
+        hint = f" It has '{near[0][:40]}'; the key must be 'train', in lower case." if near else ""
         raise DatasetInvalid(f"{file.name}: the key 'train' is missing: a folder of images.{hint}")
     if (channels := content.get("channels")) not in (None, "", "3"):
-        raise DatasetInvalid(f"{file.name}: channels is {_shown(channels)}; only 3 (RGB) work.")
+        raise DatasetInvalid(
+            f"{file.name}: channels is {_shown(channels)}; only 3 (RGB) is supported."
+        )
     names = _names(file, content, findings) if "train" in sources or content.get("names") else ()
     return Described(root, names, _keypoints(file, content), sources)
 
 
 def _key(file: Path, content: dict[str, Any], keys: Sequence[str]) -> str | None:
-    """Which of the names of a split is used. Raises DatasetInvalid: two that differ."""
+    """Which of the alternative keys of a split is used; None if none is.
+
+    Raises:
+        DatasetInvalid: Two of them are used, with different values.
+    """
     given = [key for key in keys if content.get(key)]
     if len({repr(content[key]) for key in given}) > 1:
         raise DatasetInvalid(
@@ -109,8 +127,8 @@ def _sources(
     roots: Sequence[Path],
     findings: Findings,
 ) -> list[Path]:
-    """Where the images of a split lie. A test split that is not there is only told: nothing that
-    trains needs it, and its labels are often kept back."""
+    """The paths of a split's images. A missing test split is only reported: training does not
+    need it, and many datasets are published without it."""
     found = []
     for value in values:
         try:
@@ -118,19 +136,20 @@ def _sources(
         except DatasetInvalid as error:
             if key != "test" or not isinstance(value, str):
                 raise
-            findings.note("test", f"{error.message} The dataset has no test split for now.")
+            findings.note("test", f"{error.message} The dataset is used without a test split.")
     return found
 
 
 def load(file: Path) -> dict[str, Any]:
-    """The mapping in a yaml file; every scalar is text, so that a class may be called `no`.
+    """The mapping in a yaml file. Every scalar is read as text, so that a class may be called
+    `no`.
 
     Raises:
-        DatasetInvalid: It is none.
+        DatasetInvalid: The file is not valid YAML or not a mapping.
     """
     try:
         if file.stat().st_size > BIGGEST:
-            raise DatasetInvalid(f"{file.name} is over 4 MiB: that is no description.")
+            raise DatasetInvalid(f"{file.name} is over 4 MiB, the limit of a data.yaml.")
         data = file.read_bytes()
         codec = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
         content = _parsed(file, data.decode(codec))
@@ -151,7 +170,11 @@ def load(file: Path) -> dict[str, Any]:
 
 
 def _parsed(file: Path, text: str) -> Any:
-    """Texts, lists and dicts. Raises DatasetInvalid: a key stands twice, or is merged."""
+    """YAML as str, list and dict.
+
+    Raises:
+        DatasetInvalid: A key is repeated, or a merge key is used.
+    """
     loader = _TEXTS(text)
     try:
         node = loader.get_single_node()
@@ -164,15 +187,19 @@ def _parsed(file: Path, text: str) -> Any:
 
 
 def _refuse_repeated(file: Path, node: yaml.Node, seen: set[int]) -> None:
-    """YAML keeps the last of two equal keys, and drops what the first said."""
+    """Check for repeated keys: YAML would silently drop all but the last value.
+
+    Raises:
+        DatasetInvalid: A key is repeated, or a merge key is used.
+    """
     if id(node) in seen or isinstance(node, yaml.ScalarNode):
         return
-    seen.add(id(node))  # an alias is the same node: it is looked into once
+    seen.add(id(node))  # an alias is the same node and is visited once
     if isinstance(node, yaml.SequenceNode):
         for inner in node.value:
             _refuse_repeated(file, inner, seen)
         return
-    said: dict[str, int] = {}  # key → line
+    lines: dict[str, int] = {}  # key → line
     for key, value in node.value:
         _refuse_repeated(file, value, seen)
         if not isinstance(key, yaml.ScalarNode):
@@ -180,22 +207,21 @@ def _refuse_repeated(file: Path, node: yaml.Node, seen: set[int]) -> None:
         line = key.start_mark.line + 1
         if key.value == "<<":
             raise DatasetInvalid(
-                f"{file.name} line {line}: merge keys (<<) are not read. Write the keys out."
+                f"{file.name} line {line}: merge keys (<<) are not supported. Write the keys out."
             )
-        if key.value in said:
+        if key.value in lines:
             raise DatasetInvalid(
-                f"{file.name}: the key '{key.value[:60]}' stands twice, in lines "
-                f"{said[key.value]} and {line}. Keep the one that is meant."
+                f"{file.name} has the key '{key.value[:60]}' twice, in lines "
+                f"{lines[key.value]} and {line}. Keep one of them."
             )
-        said[key.value] = line
+        lines[key.value] = line
 
 
 def names_in(file: Path) -> tuple[tuple[str, ...], tuple[str, ...], int]:
-    """The class names of a description, its keypoints' names or numbers, and how many numbers
-    each of these has in label files.
+    """The class names, keypoint names (or indices), and numbers per keypoint of a data.yaml.
 
     Raises:
-        DatasetInvalid: It has none.
+        DatasetInvalid: It has no class names.
     """
     content = load(file)
     points = _keypoints(file, content)
@@ -205,13 +231,14 @@ def names_in(file: Path) -> tuple[tuple[str, ...], tuple[str, ...], int]:
 
 
 def find_yaml(folder: Path) -> Path | None:
-    """The description in a folder: data.yaml, dataset.yaml, or the only yaml with names."""
+    """The data.yaml of a folder: data.yaml, dataset.yaml, or the only other yaml that describes a
+    dataset; None if there is none."""
     found = descriptions(folder)
     return found[0] if found and (found[0].name in USUAL or len(found) == 1) else None
 
 
 def descriptions(folder: Path) -> list[Path]:
-    """Every description in a folder, those of the usual names first."""
+    """Every yaml in a folder that describes a dataset, those with the usual names first."""
     usual = [folder / name for name in USUAL if (folder / name).is_file()]
     found = [path for path in sorted(folder.glob("*.[yY]*[mM][lL]")) if path.is_file()]
     for path in found[:20]:
@@ -229,7 +256,7 @@ def descriptions(folder: Path) -> list[Path]:
 def images(
     described: Described, roots: Sequence[Path], findings: Findings, only: str = ""
 ) -> dict[str, list[Path]]:
-    """The images of each split, or of one of them."""
+    """Split → its images; only the split `only` if it is given."""
     splits: dict[str, list[Path]] = {}
     for split, sources in described.sources.items():
         if only not in ("", split):
@@ -250,7 +277,7 @@ def _images(source: Path, base: Path, roots: Sequence[Path], findings: Findings)
 
 
 def _base(content: dict[str, Any], root: Path, roots: Sequence[Path]) -> Path:
-    """The folder that paths count from; its own folder where `path` means another machine's."""
+    """The folder that paths are relative to; the yaml's folder if `path` does not exist here."""
     path = content.get("path") or "."
     if not isinstance(path, str):
         raise DatasetInvalid("The key 'path' must be one folder.")
@@ -282,16 +309,17 @@ def _find(
             return Path(os.path.normpath(candidate))
     if forbidden:
         raise Forbidden(
-            f"{file.name}: {key} '{value}' is outside the folders this server may read. {REMEDY}"
+            f"{file.name}: {key} '{value}' is outside the folders that this server may read. "
+            f"{REMEDY}"
         )
     raise DatasetInvalid(
-        f"{file.name}: {key} '{value}' does not exist. Paths count from 'path', else from the "
-        "yaml's own folder."
+        f"{file.name}: {key} '{value}' does not exist. Paths are relative to 'path', or to the "
+        "yaml's folder."
     )
 
 
 def _candidates(value: str, bases: Sequence[Path]) -> Iterator[tuple[Path, bool]]:
-    """Where a path may lie, best first, and whether that is what it says literally."""
+    """Where a path may be, best first, and whether that is literally the given path."""
     path = foreign(value)
     elsewhere = bool(PureWindowsPath(value).drive)
     parts = [part for part in path.split("/") if part not in ("", ".")]
@@ -307,7 +335,7 @@ def _candidates(value: str, bases: Sequence[Path]) -> Iterator[tuple[Path, bool]
         if len(parts) > 1 and parts[0] in _OTHER_NAMES:  # val/images for valid/images
             for name in _OTHER_NAMES[parts[0]]:
                 yield base.joinpath(name, *parts[1:]), False
-    if elsewhere or path.startswith("/"):  # made on another machine: its last folders may fit
+    if elsewhere or path.startswith("/"):  # a path of another machine: its last folders may match
         for start in range(len(parts)):
             if ".." not in parts[start:]:
                 yield bases[-1].joinpath(*parts[start:]), False
@@ -317,11 +345,13 @@ def _names(file: Path, content: dict[str, Any], findings: Findings) -> tuple[str
     names, count = content.get("names"), content.get("nc")
     nc = _id(count)
     if count not in (None, "") and (nc is None or nc > MOST_CLASSES):
-        raise DatasetInvalid(f"{file.name}: nc must be a number of classes; got {_shown(count)}.")
+        raise DatasetInvalid(
+            f"{file.name}: nc must be the number of classes, at most 10,000; got {_shown(count)}."
+        )
     if not names:
         if not nc:
-            raise DatasetInvalid(f"{file.name}: 'names' is missing: the classes in order of id.")
-        findings.note("names", f"{file.name} has no names: the classes get numbers.")
+            raise DatasetInvalid(f"{file.name} lacks 'names': the class names in order of id.")
+        findings.note("names", f"{file.name} has no names: the classes are named by their ids.")
         return class_names([], nc)
     if isinstance(names, dict):
         ids = [number for key in names if (number := _id(key)) is not None]
@@ -332,17 +362,19 @@ def _names(file: Path, content: dict[str, Any], findings: Findings) -> tuple[str
     elif isinstance(names, list):
         length = len(names)
     else:
-        raise DatasetInvalid(f"{file.name}: 'names' must be a list, or ids with names.")
+        raise DatasetInvalid(f"{file.name}: 'names' must be a list, or a mapping of id to name.")
     values = list(names.values()) if isinstance(names, dict) else names
     if not all(isinstance(value, str) for value in values) or length > MOST_CLASSES:
-        raise DatasetInvalid(f"{file.name}: 'names' must be at most 10,000 plain texts.")
+        raise DatasetInvalid(f"{file.name}: 'names' must be plain texts, at most 10,000.")
     result = class_names(names, length)
     if length != len(values):
-        findings.note("names", f"{file.name}: 'names' has gaps; the missing ones are numbered.")
+        findings.note("names", f"{file.name}: 'names' skips ids; those classes are named by id.")
     elif len({value.strip() for value in values}) < length:
-        findings.note("names", f"{file.name}: 'names' repeats some; they are told apart by id.")
+        findings.note("names", f"{file.name}: 'names' has duplicates; their ids are appended.")
     if nc is not None and nc != length:
-        findings.note("nc", f"{file.name}: nc is {nc}, but there are {length} names; names count.")
+        findings.note(
+            "nc", f"{file.name}: nc is {nc}, but there are {length} names; nc is ignored."
+        )
     return result
 
 
@@ -352,7 +384,9 @@ def _keypoints(file: Path, content: dict[str, Any]) -> Keypoints | None:
         return None
     numbers = _whole(shape)
     if numbers is None or len(numbers) != 2 or not 0 < numbers[0] <= 1000:
-        raise DatasetInvalid(f"{file.name}: kpt_shape must be [how many, 2 or 3].")
+        raise DatasetInvalid(
+            f"{file.name}: kpt_shape must be [number of keypoints (1 to 1000), 2 or 3]."
+        )
     if numbers[1] not in (2, 3):
         raise DatasetInvalid(f"{file.name}: the second number of kpt_shape must be 2 or 3.")
     count = numbers[0]
@@ -361,8 +395,8 @@ def _keypoints(file: Path, content: dict[str, Any]) -> Keypoints | None:
         flip = _whole(flip)
         if flip is None or sorted(flip) != list(range(count)):
             raise DatasetInvalid(
-                f"{file.name}: flip_idx must hold each number from 0 to {count - 1} once: which "
-                "keypoint each becomes in a mirror."
+                f"{file.name}: flip_idx must contain each index from 0 to {count - 1} once: the "
+                "keypoint that each becomes in a horizontal flip."
             )
     return Keypoints(
         (count, numbers[1]), tuple(flip) if flip else None, _point_names(content, count)
@@ -387,12 +421,12 @@ def _whole(values: object) -> list[int] | None:
 
 
 def _id(value: object) -> int | None:
-    """The number in a text of at most nine digits."""
+    """The integer in a text of at most nine digits; None for anything else."""
     if isinstance(value, str) and value.strip().isdecimal() and len(value.strip()) < 10:
         return int(value)
     return None
 
 
 def _shown(value: object) -> str:
-    """A value for a message; nested ones are not spelled out, they can be enormous."""
+    """A value for a message; of a list or mapping only its type, because it can be very long."""
     return f"'{value[:60]}'" if isinstance(value, str) else f"a {type(value).__name__}"

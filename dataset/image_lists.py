@@ -1,4 +1,4 @@
-"""Lists of images, one path a line, as YOLO's tools write them on any machine."""
+"""Reads image lists: text files with one image path per line, possibly from another machine."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from dataset.image_files import SUFFIXES, foreign
 from dataset.issues import Findings
 from errors import DatasetInvalid, Forbidden, ValidationFailed
 
-BIGGEST = 256 * 2**20  # bytes of a list
-TOO_MANY = 0.5  # share of lines whose image is not there, from which something is wrong
-FIX = "Write paths from the list's own folder, as in ./images/train/a.jpg."
+BIGGEST = 256 * 2**20  # most bytes of a list
+TOO_MANY = 0.5  # share of missing images above which the list is rejected
+FIX = "Write paths relative to the list's folder, as in ./images/train/a.jpg."
 
 
 def listed(file: Path, base: Path, roots: Sequence[Path], findings: Findings) -> list[Path]:
-    """The images that a text file names.
+    """The images that a list names.
 
-    Relative names count from the list's folder, else from `base`. A path of another machine is
-    the image at its last folders and name below these, the longest that exist; what was found
-    so is told. A line without an image is told, too, and half of them are fatal.
+    Relative paths are searched in the list's folder, then in `base`. For an absolute path of
+    another machine, the longest ending (folders and file name) that exists in these folders is
+    used, and reported. Missing images are reported; if they are more than half, this is fatal.
 
     Raises:
-        Forbidden: A name leads out of `roots`.
-        DatasetInvalid: The file cannot be used, an image of another machine is not there, or two
-            of its lines lead to one image.
+        Forbidden: A path leads out of `roots`.
+        DatasetInvalid: The file cannot be used, a path of another machine matches nothing, or two
+            such paths match the same image.
     """
     found = _ImageFinder(file, base, roots)
     images: dict[Path, None] = {}
@@ -47,7 +47,7 @@ def listed(file: Path, base: Path, roots: Sequence[Path], findings: Findings) ->
             if before[1] != name:
                 raise DatasetInvalid(
                     f"{file.name} lines {before[0]} and {number}: '{before[1][:200]}' and "
-                    f"'{name[:200]}' can both only be '{os.path.relpath(path, base)}'. {FIX}"
+                    f"'{name[:200]}' both match only '{os.path.relpath(path, base)}'. {FIX}"
                 )
             by_tail += 1
             first_tail = first_tail or (
@@ -57,8 +57,8 @@ def listed(file: Path, base: Path, roots: Sequence[Path], findings: Findings) ->
     if by_tail:
         findings.note(
             "list_path",
-            f"{file.name}: {by_tail} of {asked} paths are another machine's, found here by their "
-            f"last folders and names: {first_tail}.",
+            f"{file.name}: {by_tail} of {asked} paths are from another machine. They were matched "
+            f"by their last folders and file names: {first_tail}.",
         )
     if asked and missing > TOO_MANY * asked:
         findings.note(
@@ -76,10 +76,10 @@ def listed(file: Path, base: Path, roots: Sequence[Path], findings: Findings) ->
 
 
 def _names(file: Path, findings: Findings) -> Iterator[tuple[int, str]]:
-    """Each line that names an image, and its number."""
+    """1-based line number and path of each line that names an image."""
     try:
         if file.stat().st_size > BIGGEST:
-            raise DatasetInvalid(f"'{file.name}' is no list of images: it is over 256 MiB.")
+            raise DatasetInvalid(f"'{file.name}' is over 256 MiB, the limit of an image list.")
         data = file.read_bytes()
     except OSError as error:
         raise DatasetInvalid(f"'{file.name}' cannot be read: {error.strerror}.") from None
@@ -98,8 +98,8 @@ def _names(file: Path, findings: Findings) -> Iterator[tuple[int, str]]:
         yield number, name
     if first_other and not named:
         raise DatasetInvalid(
-            f"{file.name} names no image; {first_other}, is not the path of one. Write one path a "
-            "line, with the image's suffix."
+            f"{file.name} contains no image path; {first_other}, is none. Write one path per line, "
+            "with the suffix of the image."
         )
 
 
@@ -113,7 +113,7 @@ class _ImageFinder:
         self.allowed: dict[str, bool] = {}
 
     def image(self, number: int, name: str) -> tuple[Path | None, bool]:
-        """The image of a line, and whether it is literally what the line says."""
+        """The image of a line (None if it does not exist), and whether it matched as written."""
         try:
             return self._image(number, name)
         except ValidationFailed as error:
@@ -140,8 +140,8 @@ class _ImageFinder:
                     return found, False
         if elsewhere or path.startswith("/"):
             raise DatasetInvalid(
-                f"{self.file.name} line {number}: '{name[:200]}' is another machine's path, and "
-                f"nothing in the dataset is called like its end. {FIX} {REMEDY}"
+                f"{self.file.name} line {number}: '{name[:200]}' is a path of another machine, and "
+                f"no image of the dataset matches its last folders and name. {FIX} {REMEDY}"
             )
         if outside:
             raise Forbidden(
@@ -151,7 +151,7 @@ class _ImageFinder:
         return None, True
 
     def _there(self, path: str) -> tuple[bool, Path | None]:
-        """Whether it may be read, and the image if it is there."""
+        """Whether a path is inside the allowed roots, and the file if it exists."""
         folder = os.path.dirname(path)
         if folder not in self.allowed:
             self.allowed[folder] = is_inside(real_path(folder), self.roots)
@@ -163,7 +163,7 @@ class _ImageFinder:
 
 
 def _forms(path: str) -> tuple[str, ...]:
-    """A name with accents as one letter, and apart: macOS stores the latter."""
+    """A non-ASCII path in Unicode NFC and NFD: macOS stores file names in NFD."""
     if path.isascii():
         return ()
     return unicodedata.normalize("NFC", path), unicodedata.normalize("NFD", path)

@@ -122,7 +122,9 @@ def safe_name(name: str) -> tuple[str, ...]:
     if name.startswith("/") or ".." in parts or (parts and ":" in parts[0]):
         raise DatasetInvalid(f"The zip's entry {shown!r} leads out of the zip's folder.")
     if any(ord(letter) < 32 or 0xD800 <= ord(letter) < 0xE000 for letter in name):
-        raise DatasetInvalid(f"The zip's entry {shown!r} has an invalid name: control characters.")
+        raise DatasetInvalid(
+            f"The zip's entry {shown!r} has a name with control characters or surrogates."
+        )
     if len(parts) > DEPTH or any(len(part.encode()) > LONGEST for part in parts):
         raise DatasetInvalid(f"The zip's entry {shown!r} has a name that is too long.")
     return parts

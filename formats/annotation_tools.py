@@ -1,4 +1,4 @@
-"""What people annotate with, and the models that fit."""
+"""The annotation tools that a client can choose, and which model tasks serve them."""
 
 from __future__ import annotations
 
@@ -14,14 +14,20 @@ ToolName = Literal[
 
 @dataclass(frozen=True)
 class Tool:
-    """A way to annotate: what a client sends, what people read, and the task of its models."""
+    """An annotation tool.
+
+    Attributes:
+        value: Its name in requests.
+        label: Its display name.
+        task: The task of the models that serve it.
+    """
 
     value: ToolName
     label: str
     task: Task
 
     def fits(self, task: Task) -> bool:
-        """Whether a model of `task` can serve: the boxes of masks and of poses are boxes too."""
+        """Whether a model of `task` can serve this tool: masks and poses have boxes too."""
         return task == self.task or (self.task == "detect" and task in ("segment", "pose"))
 
 

@@ -1,4 +1,4 @@
-"""Which kinds of annotations a format cannot hold, and the error that says so."""
+"""Which kinds of annotations a format cannot represent, and the error for them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from errors import ValidationFailed
 from formats.annotations import FORMATS, Annotation, Format
 from models_store.description import Task
 
-# Format → task → what of its annotations the format has no field for
+# Format → task → the annotations that the format has no field for
 LACKING: dict[Format, dict[Task, str]] = {
     "coco": {"classify": "the class of an image"},
     "voc": {"classify": "the class of an image", "pose": "keypoints"},
@@ -17,24 +17,30 @@ TITLES: dict[Format, str] = {"coco": "COCO", "voc": "Pascal VOC"}
 
 
 def require_task(form: Format, task: Task, allowed: Sequence[Format] = FORMATS) -> None:
-    """Raises ValidationFailed where a format cannot hold the annotations of a task.
+    """Check that a format can represent the annotations of a task.
 
     Args:
         form: The format to write.
-        task: That the annotations are for.
-        allowed: The formats that a caller may ask for instead.
+        task: The task that the annotations are for.
+        allowed: The formats that the message may recommend.
+
+    Raises:
+        ValidationFailed: The format cannot represent them.
     """
     if what := LACKING.get(form, {}).get(task):
         raise _cannot_hold(form, what, allowed=allowed)
 
 
 def require_annotation(form: Format, annotation: Annotation, image: str = "") -> None:
-    """Raises ValidationFailed where a format cannot hold an annotation.
+    """Check that a format can represent an annotation.
 
     Args:
         form: The format to write.
-        annotation: Of an image.
-        image: Its name, for the message.
+        annotation: The annotation.
+        image: Name of its image, for the message.
+
+    Raises:
+        ValidationFailed: The format cannot represent it.
     """
     task: Task = "detect"
     if annotation.bounds is None:

@@ -1,7 +1,8 @@
-"""Whether a document's numbers are what its format means by them.
+"""Detects coordinates in the wrong convention: corners instead of sizes, fractions for pixels.
 
-Converters write fractions where pixels belong, and two corners where a corner and a size belong.
-Both can be read as boxes, of other places. No single box proves it; all of a document together do.
+Faulty converters write fractions where a format needs pixels, or two corners where it needs a
+point and a size. Both are valid boxes, but in the wrong place. A single box does not prove the
+fault; all boxes of a document together do.
 """
 
 from __future__ import annotations
@@ -11,21 +12,21 @@ from dataclasses import dataclass
 
 from formats.annotations import Annotation, Box
 
-SLACK = 0.02  # of a side, by which tools let a box reach over the edge
-FEWEST = 3  # boxes that reach over it, to be no accident
-SOME = 0.2  # of all boxes, likewise
-NEAR = 0.01  # of an area, by which a rounded one differs
+SLACK = 0.02  # overhang, as a fraction of a side, that annotation tools produce
+FEWEST = 3  # smallest number of overhanging boxes that is no accident
+SOME = 0.2  # smallest share of overhanging boxes that is no accident
+NEAR = 0.01  # largest relative difference between a rounded area and the exact one
 
 
 @dataclass(frozen=True)
 class Stated:
-    """A box as a document has it.
+    """A box as written in a document.
 
     Attributes:
-        numbers: The four.
-        over: Read as the format means them, they reach over the image's edge.
-        size: Of the image in the same unit; 0, 0 where it is not known.
-        area: That the document states besides.
+        numbers: Its four numbers.
+        over: Read as the format defines them, they extend beyond the image.
+        size: Width and height of the image in the same unit; 0, 0 if unknown.
+        area: The area that the document gives for the box, if any.
     """
 
     numbers: Box
@@ -35,10 +36,10 @@ class Stated:
 
 
 def are_corners(boxes: Sequence[Stated]) -> bool:
-    """Whether they are all x1, y1, x2, y2, in a format that means a point, width and height.
+    """Whether all boxes are x1, y1, x2, y2 although the format defines a point, width and height.
 
-    They are if each of them could be, and either the stated areas are those between such corners,
-    or too many boxes reach over the edge otherwise.
+    True if each box can be read so, and either all given areas are those between such corners, or
+    too many boxes extend beyond the image when read as the format defines.
     """
     if not boxes or not all(_could_be_corners(box) for box in boxes):
         return False
@@ -54,8 +55,8 @@ def are_corners(boxes: Sequence[Stated]) -> bool:
 
 
 def are_fractions(objects: Iterable[Annotation], unit: float = 1.0) -> bool:
-    """Whether everything that is drawn lies within the first unit (a pixel, or what one percent
-    is), and not in whole units."""
+    """Whether all objects lie within the first `unit` pixels of the image and have fractional
+    coordinates, so that they are probably fractions of the image."""
     drawn = [b for thing in objects if (b := thing.bounds) and b[0] < b[2] and b[1] < b[3]]
     numbers = [round(value / unit, 9) for bounds in drawn for value in bounds]
     if not numbers or min(numbers) < 0 or max(numbers) > 1:
@@ -64,7 +65,7 @@ def are_fractions(objects: Iterable[Annotation], unit: float = 1.0) -> bool:
 
 
 def over_the_edge(bounds: Box, size: tuple[float, float]) -> float:
-    """By how much of the image's side a box reaches over it."""
+    """The overhang of a box beyond the image, as a fraction of the image's side; 0 if inside."""
     (x1, y1, x2, y2), (w, h) = bounds, size
     return max(-x1 / w, -y1 / h, x2 / w - 1, y2 / h - 1, 0.0)
 

@@ -1,5 +1,5 @@
-"""What a file says it is: an annotation document of a form that is read, one of a form that is
-not, with the way to one that is, or no annotation document at all."""
+"""Detects the format of uploaded files: a supported annotation format, a known but unsupported
+one (with advice what to export instead), or no annotations."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from formats.annotations import Format
 
 Text = Literal["labels", "classes", "prose"]
 
-DEEPEST = 5  # levels of a JSON document that are looked through for signs of annotations
-WIDEST = 50  # members of each that are looked at
+DEEPEST = 5  # levels of a JSON document that are searched for annotation keys
+WIDEST = 50  # members per level that are searched
 CLASS_LISTS = frozenset(
     {"classes.txt", "labels.txt", "names.txt", "class_names.txt", "predefined_classes.txt"}
 )
@@ -22,7 +22,7 @@ IMAGE_LISTS = frozenset(
     {"train", "training", "val", "valid", "validation", "test", "testing", "trainval", "default"}
 )
 LABEL_FOLDERS = frozenset({"labels", "obj_train_data", "obj_valid_data", "obj_test_data"})
-MOST_TEXT = 64 * 2**20  # bytes of a text file that can be a label file
+MOST_TEXT = 64 * 2**20  # most bytes of a label file
 
 _WORDS = re.compile(
     "annotations?|bbox|bndbox|box|boxes|coordinates|labels?|objects?|points|polygons?|"
@@ -43,7 +43,7 @@ FOREIGN_XML = {
 
 
 def format_of(document: Any) -> Format | None:
-    """The form of a JSON document; None: none that is read."""
+    """The format of a JSON document; None if it is not supported."""
     first = document[0] if isinstance(document, list) and document else document
     if not isinstance(first, Mapping):
         return None
@@ -63,7 +63,7 @@ def _is_task(document: Mapping[str, Any]) -> bool:
 
 
 def foreign_json(document: Any) -> str | None:
-    """The name of a form that is known but not read, and what to do; None: it is no such form."""
+    """For a known but unsupported format, its name and what to do instead; else None."""
     one = document if isinstance(document, Mapping) else {}
     rows = [row for row in document if isinstance(row, Mapping)] if _is_list(document) else []
     row: Mapping[str, Any] = rows[0] if rows else {}
@@ -72,7 +72,7 @@ def foreign_json(document: Any) -> str | None:
     if "_via_img_metadata" in one or _is_via(one):
         return "a project of the VGG Image Annotator (VIA): export as COCO in its menu Annotation"
     if "caption" in first and not {"bbox", "segmentation"} & first.keys():
-        return "COCO captions, which mark nothing in an image: send the instances document"
+        return "COCO captions, which have no objects: send the instances document"
     if "segments_info" in first:
         return "COCO panoptic, whose masks are other images: send the instances document"
     if "image_id" in row and ("bbox" in row or "segmentation" in row):
@@ -81,7 +81,7 @@ def foreign_json(document: Any) -> str | None:
             "document with 'images', 'categories' and 'annotations'"
         )
     if "annotation_id" in row or _is_min(row):
-        return f"Label Studio's JSON-MIN, which lacks what its tasks say: {JSON_LIST}"
+        return f"Label Studio's JSON-MIN, which lacks data of the tasks: {JSON_LIST}"
     if "image" in row and _is_list(row.get("annotations")):
         return "Create ML: export as COCO, Pascal VOC or YOLO"
     if "Labeled Data" in row or "data_row" in row or "data_row" in one:
@@ -100,13 +100,13 @@ def foreign_json(document: Any) -> str | None:
 
 
 def foreign_xml(start: str) -> str:
-    """What to do with an XML document that is neither of VOC nor of CVAT."""
+    """What to do with an XML document that is neither Pascal VOC nor CVAT."""
     root = re.search(r"<([A-Za-z_][\w.-]*)", re.sub(r"<[?!].*?>", "", start, flags=re.S))
     return FOREIGN_XML.get(root[1].lower() if root else "", "Export as COCO, Pascal VOC or YOLO.")
 
 
 def is_annotation_json(document: Any, depth: int = DEEPEST) -> bool:
-    """Whether a JSON document that is not understood may hold annotations."""
+    """Whether a JSON document of unknown format may hold annotations."""
     if isinstance(document, Mapping):
         some = list(islice(document.items(), WIDEST))
         if any(_WORDS.fullmatch(str(key)) for key, _ in some):
@@ -118,17 +118,18 @@ def is_annotation_json(document: Any, depth: int = DEEPEST) -> bool:
 
 
 def is_annotation_xml(text: str) -> bool:
-    """Whether an XML document that is not understood may hold annotations."""
+    """Whether an XML document of unknown format may hold annotations."""
     return _XML_WORDS.search(text) is not None
 
 
 def is_annotation_table(text: str) -> bool:
-    """Whether a CSV file's first line names what annotations have."""
+    """Whether a CSV file has a column name that is typical of annotations."""
     return _TABLE.search(text.lstrip("\ufeff").partition("\n")[0]) is not None
 
 
 def names_in_json(path: Path, document: Any) -> list[str] | None:
-    """The classes in order, of a file such as the notes.json beside Label Studio's YOLO export."""
+    """The class names in order of id from a file such as the notes.json of Label Studio's YOLO
+    export; None if it is no such file."""
     if isinstance(document, Mapping) and _is_list(document.get("categories")):
         rows = document["categories"]
         if "images" in document or not all(isinstance(row, Mapping) for row in rows):
@@ -144,12 +145,12 @@ def names_in_json(path: Path, document: Any) -> list[str] | None:
 
 
 def text_kind(path: PurePosixPath, text: str, stems: frozenset[str]) -> Text:
-    """What a text file of a zip is.
+    """The kind of a text file: YOLO labels, a class list, or other text ("prose").
 
     Args:
-        path: In the zip.
-        text: What stands in it.
-        stems: The names of the zip's images without their suffixes.
+        path: Path in the zip.
+        text: Its content.
+        stems: File names of the zip's images without suffix.
     """
     lines = [line.split() for line in text.splitlines() if line.strip()]
     numbers = all(all(map(_is_number, line)) for line in lines)
@@ -157,7 +158,7 @@ def text_kind(path: PurePosixPath, text: str, stems: frozenset[str]) -> Text:
     named = path.suffix.lower() in (".names", ".labels") or path.name.lower() in CLASS_LISTS
     if numbers and any(len(line) >= 5 for line in lines):
         return "labels"
-    if numbers and any(folders[:-1]):  # labels/train/classes.txt is of an image called so
+    if numbers and any(folders[:-1]):  # labels/train/classes.txt labels an image "classes"
         return "labels"
     if named and (lines or not any(folders)):
         return "classes"
@@ -174,10 +175,10 @@ _COMMA = re.compile(r"[-+]?\d+,\d+(e[-+]?\d+)?", re.I)
 
 
 def foreign_lines(text: str) -> str | None:
-    """The form of label lines that do not begin with a class id; None: they are none."""
+    """The format of label lines that do not begin with a class id, and what to do; else None."""
     for line in islice((line.split() for line in text.splitlines()), 1000):
         if _has_commas(line):
-            return "decimals with a comma: they are written with a point"
+            return "decimals with a comma: write them with a point"
         count = sum(map(_is_number, line))
         if count < 4 or count == len(line):
             continue
@@ -186,18 +187,18 @@ def foreign_lines(text: str) -> str | None:
         if len(line) in (15, 16) and not _is_number(line[0]):
             return "KITTI's lines (the class, then 14 numbers): convert them to YOLO's or COCO"
         if not _is_number(line[0]):
-            return "lines that begin with a class name: YOLO's begin with the number of the class"
+            return "lines that begin with a class name: YOLO's begin with the class id"
     return None
 
 
 def is_about_files(name: str) -> bool:
-    """Whether a text file is about the others, by its name: a README, a licence."""
+    """Whether a text file's name is that of documentation, such as a README or a licence."""
     stem = PurePosixPath(name).stem
     return re.match(r"(readme|licen[cs]e|notes?|requirements|changelog)\b", stem, re.I) is not None
 
 
 def _has_commas(line: Sequence[str]) -> bool:
-    """Whether a line is a label's, but for the decimals of another language."""
+    """Whether a line is a label line with decimal commas."""
     numbers = [value.replace(",", ".") for value in line]
     return len(line) >= 5 and all(map(_is_number, numbers)) and any(map(_COMMA.fullmatch, line))
 
@@ -223,7 +224,7 @@ def _is_via(document: Mapping[str, Any]) -> bool:
 
 
 def _is_min(row: Mapping[str, Any]) -> bool:
-    """A task of JSON-MIN: its data and its controls' values side by side."""
+    """Whether a row is a JSON-MIN task, which has its data and control values as siblings."""
     kinds = ("rectanglelabels", "polygonlabels", "keypointlabels", "brushlabels")
     return any(
         isinstance(one, Mapping) and any(kind in one for kind in kinds)

@@ -1,4 +1,4 @@
-"""Names of images, as documents write them, and the one image of many that a name means."""
+"""Finds the image that a name or path in an annotation document refers to."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ T = TypeVar("T")
 Parts = tuple[str, ...]
 How = Literal["path", "name"]
 
-_UPLOADED = re.compile(r"[0-9a-f]{8}-(?=.)")  # how Label Studio begins the names of uploads
+_UPLOADED = re.compile(r"[0-9a-f]{8}-(?=.)")  # prefix that Label Studio gives uploaded files
 _CONTENT = re.compile(r"[0-9a-f]{64}")
 _LOCAL_FILE = re.compile(r"^(?:[a-z]+://[^/]*)?/data/local-files/\?(?:.*&)?d=([^&]*)")
 _ADDRESS = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]*://")
@@ -26,12 +26,12 @@ _ADDRESS = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]*://")
 
 @dataclass(frozen=True)
 class NameMatch(Generic[T]):
-    """What a name means.
+    """Result of looking up a name.
 
     Attributes:
-        item: The image; None where there is none, or more than one.
-        how: By its path, or by its file name alone.
-        several: The names that fit where more than one does.
+        item: The image; None if no image or more than one matches.
+        how: Matched by the path, or by the file name alone.
+        several: The matching names if there is more than one.
     """
 
     item: T | None = None
@@ -40,10 +40,9 @@ class NameMatch(Generic[T]):
 
 
 class NameIndex(Generic[T]):
-    """Images by their paths, file names, and file names without the image's suffix.
+    """Index of images by path, file name, and file name without suffix.
 
-    Names are compared letter by letter. Where nothing fits so, names that differ only in how
-    Unicode composes their letters (NFC, NFD) are the same.
+    Names are compared exactly first, then normalised to Unicode NFC.
     """
 
     def __init__(self, named: Iterable[tuple[str, T]]) -> None:
@@ -58,12 +57,12 @@ class NameIndex(Generic[T]):
                 self._items.append(item)
 
     def find(self, name: str, beside: str = "", stem: bool = False) -> NameMatch[T]:
-        """The image that a document means.
+        """The image that a name in a document refers to.
 
         Args:
-            name: As the document has it: a path, an address, a file name.
-            beside: The folder that the name may count from.
-            stem: The name is that of a label file: an image's without its suffix.
+            name: A path, URL or file name as written in the document.
+            beside: The folder that the name may be relative to.
+            stem: The name is that of a label file: the image's without its suffix.
         """
         for paths in (list(_paths(name, beside, stem)), list(_uploaded(name))):
             for table in (self._literal, self._composed):
@@ -73,7 +72,7 @@ class NameIndex(Generic[T]):
         return NameMatch()
 
     def with_stem(self, name: str) -> list[T]:
-        """The images called so, whatever their suffix."""
+        """The images with this name, whatever their suffix."""
         parts = parts_of(name)
         rows = self._literal.stems.get(without_suffix(parts[-1]), ()) if parts else ()
         return [self._items[number] for _, number in rows]
@@ -81,13 +80,13 @@ class NameIndex(Generic[T]):
     def _decided(
         self, table: _Table, rows: list[tuple[Parts, int]], paths: list[Parts]
     ) -> NameMatch[T]:
-        """The one of several images of a name that the folders point to."""
+        """The one of several images with the same name that the folders decide for."""
         wanted = [tuple(map(table.form, _bare(path))) for path in paths]
         last = rows[0][0][-1]
-        whole = table.names[last] is rows  # else all that have its stem
+        with_suffix = table.names[last] is rows  # else the rows match by stem only
 
         def only(found: Iterable[tuple[Parts, int]]) -> list[tuple[Parts, int]]:
-            return [row for row in found if not whole or row[0][-1] == last]
+            return [row for row in found if not with_suffix or row[0][-1] == last]
 
         wanted = [path for path in wanted if path[-1] == without_suffix(last)]
         for path in wanted:
@@ -103,7 +102,7 @@ class NameIndex(Generic[T]):
         shared = [max(_common(_bare(parts), path) for path in wanted) for parts, _ in near]
         if (best := _only_best(shared, 2)) is not None:
             rows = near
-        else:  # the folder that the document lies in, then
+        else:  # decide by the common top folders
             above = [max(_common(parts[::-1], path[::-1]) for path in wanted) for parts, _ in rows]
             best = _only_best(above, 1)
         if best is not None:
@@ -112,7 +111,7 @@ class NameIndex(Generic[T]):
 
 
 class _Table:
-    """Paths by their last part, in one form of Unicode."""
+    """Paths by their last parts, after a Unicode normalisation `form`."""
 
     def __init__(self, form: Callable[[str], str]) -> None:
         self.form = form
@@ -137,7 +136,7 @@ class _Table:
 
 
 def parts_of(name: str) -> Parts:
-    """The parts of a path of any system, without `.` and `..`."""
+    """The parts of a path of any operating system, with `.` and `..` resolved."""
     parts: list[str] = []
     for part in name.replace("\\", "/").split("/"):
         if part == ".." and parts:
@@ -148,20 +147,20 @@ def parts_of(name: str) -> Parts:
 
 
 def without_suffix(name: str) -> str:
-    """A path without the suffix of an image, if it has one: `frame.001` is no `frame`."""
+    """A path without its image suffix; other suffixes stay, as in `frame.001`."""
     suffix = PurePosixPath(name).suffix
     return name[: -len(suffix)] if suffix.lower() in SUFFIXES else name
 
 
 def content_named(name: str) -> str:
-    """The SHA-256 that an image is named by; empty: it is not."""
+    """The SHA-256 in hex if an image is named by it, else an empty string."""
     parts = parts_of(name)
     stem = without_suffix(parts[-1]) if parts else ""
     return stem if _CONTENT.fullmatch(stem) else ""
 
 
 def comparable(name: str) -> str:
-    """A file name as file systems compare it that know neither case nor composed letters."""
+    """A file name as it is compared on file systems that ignore case and Unicode composition."""
     return unicodedata.normalize("NFC", name).casefold()
 
 
@@ -170,13 +169,13 @@ def _bare(parts: Parts) -> Parts:
 
 
 def _only_best(counts: Sequence[int], least: int) -> int | None:
-    """The place of the highest count, if it is high enough and no other is as high."""
+    """The index of the highest count, if it is at least `least` and unique; else None."""
     best = max(counts, default=0)
     return counts.index(best) if best >= least and counts.count(best) == 1 else None
 
 
 def _common(one: Parts, other: Parts) -> int:
-    """How many parts agree, from the last one on."""
+    """The number of equal parts, counted from the end."""
     count = 0
     for here, there in zip(reversed(one), reversed(other), strict=False):
         if here != there:
@@ -186,7 +185,7 @@ def _common(one: Parts, other: Parts) -> int:
 
 
 def _paths(name: str, beside: str, stem: bool) -> Iterator[Parts]:
-    """What a name may mean, the literal first."""
+    """The paths that a name may mean, the literal one first."""
     for text in _spellings(name):
         for folder in dict.fromkeys((beside, "")):
             parts = parts_of(f"{folder}/{text}" if folder else text)
@@ -199,23 +198,23 @@ def _paths(name: str, beside: str, stem: bool) -> Iterator[Parts]:
 
 
 def _spellings(name: str) -> Iterator[str]:
-    """A name, and where it is an address the path in it, percent signs decoded last."""
+    """A name, then for a URL its path, as written and percent-decoded."""
     yield name
     local = _LOCAL_FILE.match(name)
     if local:
         yield local[1]
         yield unquote(local[1])
     elif _ADDRESS.match(name):
-        with suppress(ValueError):  # no address after all, such as http://[a.jpg
+        with suppress(ValueError):  # not a URL, such as http://[a.jpg
             path = urlsplit(name).path
             yield path
             yield unquote(path)
-    elif name.startswith("/data/"):  # Label Studio's own addresses
+    elif name.startswith("/data/"):  # paths of Label Studio's server
         yield unquote(name)
 
 
 def _uploaded(name: str) -> Iterator[Parts]:
-    """The file names that are left without the beginning that Label Studio gives uploads."""
+    """The file names without the prefix that Label Studio gives uploaded files."""
     for text in _spellings(name):
         parts = parts_of(text)
         prefix = _UPLOADED.match(parts[-1]) if parts else None
@@ -224,7 +223,7 @@ def _uploaded(name: str) -> Iterator[Parts]:
 
 
 def _is_date(digits: str) -> bool:
-    """Whether eight digits are a day from 1900 to 2099, in any usual order."""
+    """Whether eight digits are a date from 1900 to 2099, in any usual order."""
     if not digits.isdecimal():
         return False
     first, last = digits[:4], digits[4:]

@@ -1,4 +1,4 @@
-"""Label Studio's tasks, as it exports them."""
+"""Reads Label Studio's JSON export: tasks with their annotations."""
 
 from __future__ import annotations
 
@@ -29,19 +29,21 @@ def from_tasks(
     tags: Sequence[ImageTag] = (),
     skipped: Counter[str] | None = None,
 ) -> Iterator[DescribedImage]:
-    """Of each task its newest finished annotation that counts, for each of the task's images;
-    without one it is unfinished.
+    """Reads one annotation per task, for each of the task's images.
+
+    It is the newest finished annotation, ground truth first. A task without a finished annotation
+    is marked `unfinished`.
 
     Args:
-        tasks: Of the export.
-        file: Its name, for messages.
-        points: The dataset's keypoints, in order.
-        tags: The images of the labelling configuration, where it came.
-        skipped: Counts regions that are of no image.
+        tasks: The tasks of the export.
+        file: Name of the export, for messages.
+        points: Keypoint names of the dataset, in order.
+        tags: The image tags of the labelling configuration, if it was sent.
+        skipped: Receives reason → number of regions that belong to no image.
 
     Raises:
-        ValidationFailed: A task lacks its image or an annotation its result, or it is not known
-            which image a region is on; the message names them.
+        ValidationFailed: A task lacks its image, an annotation lacks its result, or the image of a
+            region is ambiguous; the message names them.
     """
     reading = _TaskReader(file, points, tags, skipped, drawn=any(map(_is_drawn, tasks)))
     for place, task in enumerate(tasks, 1):
@@ -50,7 +52,8 @@ def from_tasks(
 
 
 def tags_for(file: str, configurations: Mapping[str, tuple[ImageTag, ...]]) -> tuple[ImageTag, ...]:
-    """Of the labelling configuration in the folder of the tasks, or the only one of the zip."""
+    """The image tags of the labelling configuration in the tasks' folder, else of the only one in
+    the zip; empty if there is none or it is ambiguous."""
     folder = PurePosixPath(file).parent
     beside = {t for name, t in configurations.items() if PurePosixPath(name).parent == folder}
     fitting = beside or set(configurations.values())
@@ -59,7 +62,7 @@ def tags_for(file: str, configurations: Mapping[str, tuple[ImageTag, ...]]) -> t
 
 @dataclass(frozen=True)
 class _TaskReader:
-    """What is the same for all tasks of a document; `drawn`: one of them marks a place."""
+    """Reads the tasks of one document; `drawn`: at least one region is drawn in an image."""
 
     file: str
     points: Sequence[str]
@@ -69,10 +72,10 @@ class _TaskReader:
 
     def task(self, task: Any, where: str) -> Iterator[DescribedImage]:
         if not isinstance(task, Mapping) or not isinstance(task.get("data"), Mapping):
-            raise ValidationFailed(f"{where} lacks 'data' with the image's address.")
+            raise ValidationFailed(f"{where} lacks 'data' with the URL or path of its image.")
         made = _annotations(task, where)
         finished = [one for one in made if not one.get("was_cancelled")]
-        newest = max(finished, key=_counts, default={})
+        newest = max(finished, key=_priority, default={})
         regions: list[Mapping[str, Any]] = []
         why = ""
         if finished:
@@ -94,7 +97,7 @@ class _TaskReader:
             yield self._described(image, where, stated or content_named(image.address), why)
 
     def _pass_over(self, others: Iterable[Mapping[str, Any]]) -> None:
-        """Count what other annotators, or skipped annotations, mark in a task."""
+        """Count the regions of a task's annotations that are not used."""
         results = [one.get("result") for one in others]
         rows = (row for result in results if isinstance(result, list) for row in result)
         drawn = sum(isinstance(row, Mapping) and is_of_image(row) for row in rows)
@@ -102,8 +105,11 @@ class _TaskReader:
             self.skipped[OTHERS] += drawn
 
     def _described(self, image: TaskImage, where: str, content: str, why: str) -> DescribedImage:
-        """`why`: it is not finished. Where nobody draws at all, what is chosen or written about an
-        image does not say that there is nothing in it."""
+        """Wraps the regions of an image; `why` is set if its annotation is not finished.
+
+        If no task of the document has a drawn region, an annotation with only choices or texts
+        does not mean that the image has no objects.
+        """
         passed: Counter[str] = Counter()
 
         def read(size: Size) -> Annotations:
@@ -120,12 +126,12 @@ class _TaskReader:
         )
         if why:
             return replace(described, empty="unfinished", why=why)
-        says_so: Emptiness = "finished" if self.drawn or not image.regions else "unstated"
-        return replace(described, size=_size(image.regions, where), empty=says_so)
+        empty: Emptiness = "finished" if self.drawn or not image.regions else "unstated"
+        return replace(described, size=_size(image.regions, where), empty=empty)
 
 
 def _is_drawn(task: Any) -> bool:
-    """Whether something of a task is marked in an image."""
+    """Whether an annotation of a task has a region drawn in an image."""
     if not isinstance(task, Mapping):
         return False
     made = task.get("annotations") or task.get("completions")
@@ -146,7 +152,7 @@ def _regions(annotation: Mapping[str, Any], where: str) -> list[Mapping[str, Any
     return regions
 
 
-def _counts(annotation: Mapping[str, Any]) -> tuple[bool, str]:
+def _priority(annotation: Mapping[str, Any]) -> tuple[bool, str]:
     return bool(annotation.get("ground_truth")), _stamp(annotation)
 
 
@@ -160,16 +166,18 @@ def _annotations(task: Mapping[str, Any], where: str) -> list[Mapping[str, Any]]
 
 
 def _size(regions: Sequence[Mapping[str, Any]], where: str) -> Size | None:
-    """What the regions state of the image; None: nothing.
+    """The image's (width, height) in pixels as given by the regions; None if they give none.
 
     Raises:
-        ValidationFailed: They state different sizes.
+        ValidationFailed: They give different sizes.
     """
     pairs = ((row.get("original_width"), row.get("original_height")) for row in regions)
     stated = {(w, h) for w, h in pairs if _is_length(w) and _is_length(h)}
     if len(stated) > 1:
         shown = " and ".join(f"{width:g} × {height:g}" for width, height in sorted(stated))
-        raise ValidationFailed(f"{where}: its regions are of images of {shown} pixels.")
+        raise ValidationFailed(
+            f"{where}: its regions give different sizes of the image: {shown} pixels."
+        )
     return next(((int(w), int(h)) for w, h in stated if w and h), None)
 
 

@@ -1,4 +1,4 @@
-"""What whole documents say of their images, once they are read."""
+"""Wraps the annotations of parsed documents as `DescribedImage`."""
 
 from __future__ import annotations
 
@@ -11,21 +11,33 @@ from errors import ValidationFailed
 from formats.annotations import Annotations
 
 
-def from_image_document(found: Annotations, file: str, form: str, key: str) -> DescribedImage:
-    """Of a form with a file per image: what it calls its image and its own name must agree."""
+def from_image_document(
+    found: Annotations, file: str, format_name: str, key: str
+) -> DescribedImage:
+    """Wraps a document of a format with one file per image.
+
+    Args:
+        found: The parsed annotations.
+        file: Path of the document in the zip.
+        format_name: Its format.
+        key: The key or element that names the image, for messages.
+
+    Raises:
+        ValidationFailed: The file is named after another image than its content names.
+    """
     own = PurePosixPath(file).stem
     folder = folder_of(file)
     parts = parts_of(found.image)
     last = unicodedata.normalize("NFC", parts[-1]) if parts else ""
     if not parts:
-        return from_parsed(found, form, file, own, folder, stem=True)
+        return from_parsed(found, format_name, file, own, folder, stem=True)
     named = last, without_suffix(last), PurePosixPath(last).stem
     if unicodedata.normalize("NFC", own) not in named:
         raise ValidationFailed(
-            f"{file} is named after another image than its {key} {found.image[:100]!r} says. "
-            "Rename the file, or correct what it says."
+            f"{file} has the name of another image than its {key} {found.image[:100]!r}. Rename "
+            f"the file, or correct its {key}."
         )
-    return from_parsed(found, form, file, beside=folder)
+    return from_parsed(found, format_name, file, beside=folder)
 
 
 def from_parsed(
@@ -38,6 +50,8 @@ def from_parsed(
     stem: bool = False,
     empty: Emptiness = "stated",
 ) -> DescribedImage:
+    """Wraps parsed annotations; the arguments are those of `DescribedImage`."""
+
     def read(size: Size) -> Annotations:
         return Annotations(found.image, *size, found.objects)
 
@@ -49,4 +63,5 @@ def from_parsed(
 
 
 def folder_of(file: str) -> str:
+    """The folder of a path in a zip; empty for the top folder."""
     return PurePosixPath(file).parent.as_posix() if "/" in file else ""

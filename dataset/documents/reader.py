@@ -1,4 +1,4 @@
-"""Annotations as people send them: documents of every form, alone or in a zip with images."""
+"""Reads submitted annotations: documents of every supported format, alone or in a zip."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ from formats.labelme import from_labelme
 from formats.voc import from_voc
 from formats.xml_documents import xml_format
 
-BIGGEST = 512 * 2**20  # bytes of one document
+BIGGEST = 512 * 2**20  # most bytes of one document
 SPLIT = re.compile(r"(?:^|[_.-])((?:train|val|valid|validation|test)(?:20\d\d)?)$", re.I)
 
 SHAPES = (
@@ -57,7 +57,7 @@ SHAPES = (
     "document or a list of them, or for YOLO {names, labels: {image: lines}}"
 )
 READ = (
-    "Read are Label Studio (JSON), COCO, LabelMe, Pascal VOC, CVAT for images (XML), and YOLO's "
+    "Supported are Label Studio (JSON), COCO, LabelMe, Pascal VOC, CVAT for images (XML), and YOLO "
     "label files with a data.yaml, classes.txt or obj.names"
 )
 
@@ -69,27 +69,27 @@ def from_json(
     points: Sequence[str],
     file: str = "The body",
 ) -> Submission:
-    """What a document says.
+    """Reads a JSON document.
 
     Args:
-        document: Parsed JSON.
-        form: Of which format; None: what it looks like.
-        names, points: Of the dataset, for YOLO lines without names of their own.
-        file: Its name, for messages.
+        document: The parsed JSON.
+        form: The required format; None: the detected one.
+        names, points: Class and keypoint names of the dataset, for YOLO lines without names.
+        file: Name of the document, for messages.
 
     Raises:
-        ValidationFailed: It is of no format, or not of that one.
+        ValidationFailed: Its format is not supported, or not the required one.
     """
-    looks = format_of(document)
-    if looks is None or form not in (None, looks):
-        if looks is None and (foreign := foreign_json(document)):
+    detected = format_of(document)
+    if detected is None or form not in (None, detected):
+        if detected is None and (foreign := foreign_json(document)):
             raise ValidationFailed(f"{file} is {foreign}.")
         wanted = form or "label_studio, yolo, coco or labelme"
-        raise ValidationFailed(f"{file} is no {wanted} document. Send {SHAPES}.")
+        raise ValidationFailed(f"{file} is not a {wanted} document. Send {SHAPES}.")
     reading = _SubmissionReader(names, points)
-    reading.document(document, looks, file)
+    reading.document(document, detected, file)
     reading.rest()
-    return reading.sent()
+    return reading.submission()
 
 
 def from_folder(
@@ -99,23 +99,24 @@ def from_folder(
     points: Sequence[str],
     classify: bool = False,
 ) -> Submission:
-    """What an unpacked zip says: documents of all forms, YOLO's label files, and where there is
-    nothing else and the dataset is of classes of images, a folder of images per class.
+    """Reads an unpacked zip: annotation documents of all formats and YOLO label files.
 
-    Every file is an image, is read, or is in `ignored`; of what may hold annotations nothing is
-    passed over.
+    With `classify` and no other annotations, folders of images are read as classes. Every file is
+    an image, is read, or is listed in `ignored`. A file that may hold annotations is never
+    ignored.
 
     Args:
-        folder: The zip's root.
-        form: Take only this format; None: what each file looks like.
-        names, points: Of the dataset, for label files without names of their own.
+        folder: Folder of the unpacked zip.
+        form: The only accepted format; None: the detected format of each file.
+        names, points: Class and keypoint names of the dataset, for label files without names.
         classify: Folders may be classes.
 
     Returns:
-        Without marks where the zip holds images alone.
+        The submission; `described` is empty if the zip contains only images.
 
     Raises:
-        ValidationFailed, DatasetInvalid: A file cannot be read, or not understood; it is named.
+        ValidationFailed, DatasetInvalid: A file cannot be read or its format is not supported; the
+            message names it.
     """
     files = {
         path.relative_to(folder).as_posix(): path
@@ -130,21 +131,24 @@ def from_folder(
     reading.rest()
     if not reading.described and classify:
         reading.described += class_folder_annotations(reading.images, folder.name, names)
-    return reading.sent()
+    return reading.submission()
 
 
 def parse(data: bytes, name: str) -> Any:
-    """A JSON document. Raises ValidationFailed."""
+    """Parses JSON.
+
+    Raises:
+        ValidationFailed: It is too large or not valid JSON, has a repeated key, or a text with a
+            lone surrogate.
+    """
     if len(data) > BIGGEST:
         raise ValidationFailed(f"{name} is over {BIGGEST // 2**20} MiB.")
     try:
         document = json.loads(data, object_pairs_hook=_unique)
-        if b"\\ud" in data.lower():  # half of a letter, which no answer and no file can hold
+        if b"\\ud" in data.lower():  # a lone surrogate cannot be encoded as UTF-8
             json.dumps(document, ensure_ascii=False).encode()
     except UnicodeEncodeError:
-        raise ValidationFailed(
-            f"{name} has a text with half a letter (a lone surrogate)."
-        ) from None
+        raise ValidationFailed(f"{name} has a text with a lone surrogate.") from None
     except (ValueError, RecursionError) as error:
         reason = str(error)[:80]
         raise ValidationFailed(f"{name} is not valid JSON: {reason}.") from None
@@ -152,17 +156,21 @@ def parse(data: bytes, name: str) -> Any:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object; of a key that stands twice one value would be lost without a word."""
+    """A JSON object.
+
+    Raises:
+        ValueError: A key is repeated; `dict` would silently drop a value.
+    """
     made = dict(pairs)
     if len(made) < len(pairs):
         twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
-        raise ValueError(f"the key {twice[:40]!r} stands twice in an object")
+        raise ValueError(f"an object has the key {twice[:40]!r} twice")
     return made
 
 
 @dataclass
 class _SubmissionReader:
-    """Goes through the files of one request."""
+    """Collects the annotations of all files of one request."""
 
     names: Sequence[str]
     points: Sequence[str]
@@ -181,10 +189,11 @@ class _SubmissionReader:
 
     @cached_property
     def stems(self) -> frozenset[str]:
-        """The names of the images without their suffixes."""
+        """File names of the images, without suffix."""
         return frozenset(without_suffix(PurePosixPath(one).name) for one in self.images)
 
-    def sent(self) -> Submission:
+    def submission(self) -> Submission:
+        """The submission read so far; call `rest` first."""
         contents = {name: _digest(path) for name, path in self.images.items()}
         named = [name for one in self.lists if one.whole for name in one.names]
         named += [name for one in self.lists if not one.whole for name in one.names]
@@ -200,7 +209,7 @@ class _SubmissionReader:
         )
 
     def file(self, name: str, path: Path) -> None:
-        """Read a file that is no image, or note that it is no annotation document."""
+        """Read a file that is not an image; add it to `ignored` if it has no annotations."""
         readers = {
             ".json": self._json,
             ".xml": self._xml,
@@ -216,8 +225,7 @@ class _SubmissionReader:
             self.ignored.append(name)
 
     def rest(self) -> None:
-        """Read tasks and label files, now that all configurations and lists of classes are
-        known."""
+        """Read the tasks and label files; all configurations and class lists are known now."""
         for file, tasks in self.tasks.items():
             tags = tags_for(file, self.configurations)
             self.described += from_tasks(tasks, file, self.points, tags, self.skipped)
@@ -228,7 +236,7 @@ class _SubmissionReader:
             self.described += found
 
     def document(self, document: Any, form: Format, file: str) -> None:
-        """Read a JSON document of a known form."""
+        """Read a JSON document of a known format."""
         self.forms.add(form)
         every = document if isinstance(document, list) else [document]
         if form == "coco":
@@ -244,7 +252,7 @@ class _SubmissionReader:
         else:
             self.tasks[file] = every
 
-    # --- files; each says whether it was read
+    # --- readers by file type; each returns whether it used the file
 
     def _json(self, name: str, path: Path) -> bool:
         document = parse(path.read_bytes(), name)
@@ -267,8 +275,8 @@ class _SubmissionReader:
         form = xml_format(data)
         start = data[:65536].decode("utf-8", "replace")
         if form is None:
-            if re.search(r"<View\b", start[:4096]):  # Label Studio's configuration
-                with suppress(ValidationFailed):  # it may be of texts
+            if re.search(r"<View\b", start[:4096]):  # Label Studio's labelling configuration
+                with suppress(ValidationFailed):  # it may be that of a text project
                     text = data.decode("utf-8-sig", "replace")
                     self.configurations[name] = parse_label_config(text).images
                 return False
@@ -285,7 +293,9 @@ class _SubmissionReader:
 
     def _text(self, name: str, path: Path) -> bool:
         if path.stat().st_size > MOST_TEXT:
-            raise ValidationFailed(f"{name} is over {MOST_TEXT // 2**20} MiB: no label file is.")
+            raise ValidationFailed(
+                f"{name} is over {MOST_TEXT // 2**20} MiB, the limit of a label file."
+            )
         text = decoded(path.read_bytes())
         kind = text_kind(PurePosixPath(name), text, self.stems)
         if kind == "classes":
@@ -315,20 +325,20 @@ class _SubmissionReader:
         with path.open("rb") as file:
             start = file.read(4096).decode("utf-8", "replace")
         if is_annotation_table(start):
-            raise _not_understood(name, "Tables (CSV) of annotations are not read.")
+            raise _not_understood(name, "CSV tables of annotations are not supported.")
         return False
 
     def _wanted(self, form: Format, name: str) -> None:
         if self.form not in (None, form):
             raise ValidationFailed(
-                f"{name} is no {self.form} document, but {form}. Leave 'format' away, or send "
-                f"{self.form} alone."
+                f"{name} is a {form} document, not {self.form}. Omit 'format', or send only "
+                f"{self.form} documents."
             )
 
-    # --- forms
+    # --- readers by format
 
     def _coco(self, document: Any, file: str, place: str = "") -> Iterator[DescribedImage]:
-        """`place`: of the document in a list of them; each has ids of its own."""
+        """`place`: the position of the document in a list of documents, for messages."""
         try:
             whole = {"annotations": [], **document} if isinstance(document, Mapping) else document
             incomplete: set[int] = set()
@@ -339,7 +349,8 @@ class _SubmissionReader:
         self.classes += names
         if twice := sorted(name for name, count in Counter(names).items() if count > 1):
             self.notes.append(
-                f"{file}{place}: categories of one name are one class: {', '.join(twice[:5])}."
+                f"{file}{place}: categories of the same name become one class: "
+                f"{', '.join(twice[:5])}."
             )
         split = SPLIT.search(PurePosixPath(file).stem)
         folder = f"images/{split[1]}" if split else folder_of(file)
@@ -374,14 +385,15 @@ class _SubmissionReader:
 
 
 def _emptiness(found: Annotations, incomplete: bool) -> Emptiness:
-    """Of an image of a document of many: with something that no reader takes it is not empty."""
+    """What it means if an image of a multi-image document has no object: `unfinished` if the
+    reader skipped objects of it."""
     return "unfinished" if incomplete and not found.objects else "unstated"
 
 
 def _not_understood(name: str, remedy: str = "") -> ValidationFailed:
     return ValidationFailed(
-        f"{name} may hold annotations, but not in a form that is read. {remedy} {READ}. Remove it "
-        "if it holds none."
+        f"{name} may contain annotations, but its format is not supported. {remedy} {READ}. Remove "
+        "the file if it has none."
     )
 
 

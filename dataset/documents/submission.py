@@ -1,4 +1,4 @@
-"""What a document says of one image, and all that came in one request."""
+"""The annotations submitted in one request: its documents, images and notes."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ Emptiness = Literal["finished", "stated", "unstated", "unfinished"]
 
 @dataclass(frozen=True)
 class DescribedImage:
-    """What is said of one image.
+    """The annotations that a document has for one image.
 
     Attributes:
-        name: The image's, or its path, as the document has it.
-        read: What is said, given the image's width and height.
-        content: SHA-256 of the image's file, where the document states it.
-        size: Width and height that the document states.
+        name: The image's name or path as written in the document.
+        read: Returns the annotations, given the image's (width, height) in pixels.
+        content: SHA-256 of the image's file, if the document gives it.
+        size: Width and height in pixels, if the document gives them.
         where: File, and number of the task or image, for messages.
-        source: The document; of forms with a file per image the form.
-        beside: The folder that the name may count from.
-        stem: The name is a label file's: the image's without its suffix.
-        empty: What it means where no object is marked. `finished`: there is none, whatever the
-            reader did not take. `stated`: there is none, if the reader took all. `unstated`:
-            nobody has looked, perhaps. `unfinished`: nobody has finished it.
-        why: Of what is unfinished: skipped, only predictions, not annotated.
-        skipped: Reason → objects that the reader did not take.
+        source: The document's path; for formats with one file per image, the format.
+        beside: The folder that the name may be relative to.
+        stem: The name is that of a label file: the image's name without its suffix.
+        empty: What it means if there is no annotation. `finished`: the image has no objects, even
+            if the reader skipped some results. `stated`: the image has no objects, unless the
+            reader skipped some. `unstated`: it may not have been annotated. `unfinished`: its
+            annotation is not finished.
+        why: Why it is unfinished: skipped, only predictions, not annotated.
+        skipped: Reason → number of objects that the reader skipped.
     """
 
     name: str
@@ -49,17 +50,17 @@ class DescribedImage:
 
 @dataclass(frozen=True)
 class Submission:
-    """What came.
+    """The content of one request.
 
     Attributes:
-        marks: What is said.
-        images: Images by their paths in the zip.
-        contents: Their SHA-256, likewise.
-        skipped: Objects that readers of whole documents did not take, by reason.
-        ignored: Files that are no annotation documents.
+        described: The annotations, per image of each document.
+        images: Path in the zip → image file.
+        contents: Path in the zip → SHA-256 of the image.
+        skipped: Reason → number of objects that readers of multi-image documents skipped.
+        ignored: Files that are not annotation documents.
         notes: Sentences about what was assumed.
-        classes: Names that came, in the order of their ids; documents without one add none.
-        forms: Of the documents that were read.
+        classes: Class names in order of id; documents without a class list add none.
+        forms: Formats of the documents.
     """
 
     described: Sequence[DescribedImage]

@@ -1,4 +1,4 @@
-"""YOLO's label files of a zip, and whose class ids they use."""
+"""Reads YOLO label files of a zip, and finds the class list that their ids refer to."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from formats.yolo import from_yolo
 
 SHOWN = 12  # classes in a note
 CORNERS = (
-    "look like x1 y1 x2 y2: read as they should be written, too many of them reach over the "
-    "image's edge. Write the centre, width and height: class x y w h."
+    "look like x1 y1 x2 y2: read as centre and size, too many of them extend beyond the image. "
+    "Write the centre, width and height: class x y w h."
 )
 
 _NUMBERED = re.compile(r"(\d+)\s*[:\s]\s*(\S.*)")
@@ -30,14 +30,14 @@ _POSES = (2, 3)
 
 @dataclass(frozen=True)
 class ClassList:
-    """The classes by their ids, as a file has them.
+    """The classes that a file lists.
 
     Attributes:
-        path: Of the file, in the zip.
-        names: In the order of their ids; empty: it says only how many.
+        path: Path of the file in the zip.
+        names: Class names in order of id; empty if the file gives only their number.
         points: Names of the keypoints.
-        numbers: Of each keypoint in a line.
-        whole: It describes a whole dataset, as a data.yaml does.
+        numbers: Numbers per keypoint in a label line, 2 or 3.
+        whole: The file describes a complete dataset, as a data.yaml does.
     """
 
     path: str
@@ -48,17 +48,17 @@ class ClassList:
 
 
 def decoded(data: bytes) -> str:
-    """The text of a file; what is neither UTF-8 nor marked as UTF-16 has U+FFFD in it."""
+    """A file decoded as UTF-8, or as UTF-16 with a byte order mark; bad bytes become U+FFFD."""
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return data.decode("utf-16", "replace")
     return data.decode("utf-8-sig", "replace")
 
 
 def names_of(path: str, text: str) -> ClassList:
-    """A list with a class in each line; lines may begin with the ids.
+    """Reads a list with one class per line; lines may begin with the id.
 
     Raises:
-        ValidationFailed: It is not UTF-8; a line is empty, which leaves open whether it counts.
+        ValidationFailed: It is not UTF-8, or an empty line makes the ids ambiguous.
     """
     if "\ufffd" in text or "\0" in text:
         raise ValidationFailed(f"{path} is not UTF-8 text. Save it as UTF-8.")
@@ -74,8 +74,8 @@ def names_of(path: str, text: str) -> ClassList:
     if lines and ids == list(range(len(lines))):
         lines = [match[2].strip() for match in numbered if match]
     first = {name: i for i, name in reversed(list(enumerate(lines)))}
-    told = (n if first[n] == i else f"{n} ({i})" for i, n in enumerate(lines))
-    return ClassList(path, tuple(told))  # one that stands twice gets its id, as in a data.yaml
+    unique = (n if first[n] == i else f"{n} ({i})" for i, n in enumerate(lines))
+    return ClassList(path, tuple(unique))  # a repeated name gets its id, as in a data.yaml
 
 
 def read_labels(
@@ -85,16 +85,16 @@ def read_labels(
     points: Sequence[str],
     notes: list[str],
 ) -> Iterator[DescribedImage]:
-    """What label files say.
+    """Reads label files.
 
     Args:
-        texts: Path in the zip → text.
-        lists: Of classes that the zip has.
-        names, points: Of the dataset, for files without a list.
-        notes: Gets a sentence where the dataset's own order was assumed.
+        texts: Path of the label file in the zip → its text.
+        lists: The class lists of the zip.
+        names, points: Class and keypoint names of the dataset, used without a class list.
+        notes: Receives a sentence if the dataset's class order was assumed.
 
     Raises:
-        ValidationFailed: Two lists contradict each other; there is none.
+        ValidationFailed: Two class lists contradict each other, or there is none.
     """
     _refuse_two(lists)
     _refuse_corners(texts)
@@ -118,10 +118,12 @@ def read_json(
     points: Sequence[str],
     notes: list[str],
 ) -> list[DescribedImage]:
-    """What `{names, labels: {image: lines}}` says; the arguments are those of `read_labels`.
+    """Reads a JSON document `{names, labels: {image: lines}}`.
+
+    The other arguments are those of `read_labels`.
 
     Raises:
-        ValidationFailed: It is not of that form.
+        ValidationFailed: The document has another structure.
     """
     labels, image = document["labels"], document.get("image")
     labels = {image: labels} if isinstance(labels, str) and isinstance(image, str) else labels
@@ -146,33 +148,33 @@ def _texts(values: Any) -> bool:
 
 
 def _assumed(what: str, example: str, names: Sequence[str]) -> str:
-    """A sentence about ids that were read in the dataset's own order.
+    """A note that class ids were read in the dataset's class order.
 
     Raises:
-        ValidationFailed: It has none.
+        ValidationFailed: The dataset has no classes.
     """
     if not names:
         raise ValidationFailed(
-            f"{example}: no list of classes came with it, so its class ids mean nothing. Pack the "
-            "data.yaml, classes.txt or obj.names of the same export into the zip."
+            f"{example}: the upload has no class list, so the class ids have no meaning. Add the "
+            "data.yaml, classes.txt or obj.names of the same export to the zip."
         )
     order = ", ".join(f"{index} {name}" for index, name in enumerate(names[:SHOWN]))
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return (
-        f"No list of classes came with {what}: their ids were read in this dataset's own order "
-        f"({order}{more})."
+        f"There is no class list for {what}: their ids were read in the class order of this "
+        f"dataset ({order}{more})."
     )
 
 
 def _lines(path: str, text: str, classes: ClassList, stem: bool = True) -> DescribedImage:
-    """The lines of one image; `stem`: `path` is that of a label file."""
+    """Wraps the label lines of one image; `stem`: `path` is that of its label file."""
     name = re.sub(r"\.txt$", "", path, flags=re.I) if stem else path
     where = path if stem else f"'labels' of {path[:100]}"
 
     skipped: Counter[str] = Counter()
 
     def read(size: Size) -> Annotations:
-        skipped.clear()  # it may be read again
+        skipped.clear()  # `read` may be called again
         try:
             found = from_yolo(text, classes.names, size, name, classes.points, classes.numbers)
         except ValidationFailed as error:
@@ -186,22 +188,30 @@ def _lines(path: str, text: str, classes: ClassList, stem: bool = True) -> Descr
 
 
 def refuse_foreign(path: str, text: str, points: Sequence[str]) -> None:
-    """Raises ValidationFailed: the lines are of a known form that is not read."""
+    """Check that label lines are YOLO's.
+
+    Raises:
+        ValidationFailed: They are in another known format, or poses without a keypoint shape.
+    """
     if form := foreign_lines(text):
         raise ValidationFailed(f"{path[:120]} has {form}.")
     if not points and (shape := _pose_shape(text)):
         raise ValidationFailed(
             f"{path[:120]} looks like poses of {shape} keypoints (a box, then x, y and 0, 1 or 2 "
-            "for each), and nothing says so. Pack the data.yaml with its kpt_shape, too."
+            "for each), but no kpt_shape is given. Add the data.yaml with kpt_shape to the zip."
         )
 
 
 def _refuse_corners(texts: Mapping[str, str]) -> None:
-    """Raises ValidationFailed: the boxes of all files are written as two corners."""
+    """Check that boxes are written as centre and size.
+
+    Raises:
+        ValidationFailed: The boxes of all files look like two corners.
+    """
     boxes = []
     for text in texts.values():
         for line in text.splitlines():
-            with suppress(ValueError):  # told where the line is read
+            with suppress(ValueError):  # reported when the line is read
                 boxes += box_of([float(number) for number in line.split()])
     if are_corners(boxes):
         raise ValidationFailed(
@@ -210,7 +220,7 @@ def _refuse_corners(texts: Mapping[str, str]) -> None:
 
 
 def box_of(values: Sequence[float]) -> list[Stated]:
-    """The box of a line that is one, as it stands there."""
+    """The box of a line as it is written; empty if the line is no box."""
     if len(values) not in (5, 6):
         return []
     x, y, w, h = values[1:5]
@@ -219,7 +229,7 @@ def box_of(values: Sequence[float]) -> list[Stated]:
 
 
 def _pose_shape(text: str) -> int:
-    """How many keypoints every line has; 0: they are no poses."""
+    """The number of keypoints of every line; 0 if the lines are not poses."""
     counts = set()
     for line in text.splitlines():
         values = line.split()[5:]
@@ -243,10 +253,10 @@ def _refuse_two(lists: Sequence[ClassList]) -> None:
 
 
 def _nearest(path: str, lists: Sequence[ClassList]) -> ClassList | None:
-    """Of the lists in the folders above a label file the nearest, else any of the zip's.
+    """The class list in the nearest folder above a label file, else any list of the zip.
 
     Raises:
-        ValidationFailed: Two of them contradict each other.
+        ValidationFailed: Two of these lists contradict each other.
     """
     named = [one for one in lists if one.names]
     above = set(PurePosixPath(path).parents)
@@ -262,7 +272,7 @@ def _nearest(path: str, lists: Sequence[ClassList]) -> ClassList | None:
 def _contradict(one: ClassList, other: ClassList) -> ValidationFailed:
     return ValidationFailed(
         f"{one.path} and {other.path} give the classes different ids ({_first(one)}; "
-        f"{_first(other)}). Keep the one that the label files were written with."
+        f"{_first(other)}). Keep only the one that matches the label files."
     )
 
 

@@ -97,7 +97,7 @@ def test_decimals_with_a_comma_are_told_as_that(tmp_path: Path) -> None:
             label=tmp_path / f"labels/{split}/{split}.txt",
         )
     (told,) = [found for found in looked(tmp_path).findings if found.kind == "malformed_line"]
-    assert "written with a point" in told.message
+    assert "with a point" in told.message
 
 
 def test_one_angle_in_the_sixth_column_makes_all_of_them_angles(tmp_path: Path) -> None:

@@ -336,7 +336,7 @@ def test_only_val_stated_is_taken_as_one_set(store: DatasetStore) -> None:
         ({"a.jpg": b"", "via.json": b'{"_via_img_metadata": {}}'}, "VIA"),
         ({"readme.txt": b"hello world"}, "neither a data.yaml"),
         ({"x.json": b"[1, 2]"}, "neither a data.yaml"),
-        ({"a.jpg": made.image(1), "labels/a.txt": b"0 .5 .5 .2 .2\n"}, "no list of classes"),
+        ({"a.jpg": made.image(1), "labels/a.txt": b"0 .5 .5 .2 .2\n"}, "no class list"),
         ({"a.jpg": b"no image"}, "None of the zip's images can be read"),
     ],
 )
@@ -440,7 +440,7 @@ def test_categories_of_one_name_are_one_class_and_that_is_told(store: DatasetSto
     document["categories"][1]["name"] = "car"
     card = add(store, {"c.json": made.dumped(document), **made.together(SHOWN)})
     assert card["classes"] == ["car", "cat"]
-    assert "categories of one name are one class: car" in "".join(card["notes"])
+    assert "categories of the same name become one class: car" in "".join(card["notes"])
 
 
 def test_a_table_beside_class_folders_is_told_and_not_read(store: DatasetStore) -> None:
