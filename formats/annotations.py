@@ -1,6 +1,6 @@
-"""What is marked in an image, by a person or by a model: where all formats meet.
+"""The annotations of an image, by a person or a model: the type that all formats convert to.
 
-What each format can hold of it. `to_X` and `from_X` keep all of that; the rest is lost there.
+What each format can represent. `to_X` and `from_X` keep all of it; the rest is lost.
 
 | | Label Studio | COCO | YOLO text | LabelMe | Pascal VOC | CVAT XML |
 |---|---|---|---|---|---|---|
@@ -13,13 +13,13 @@ What each format can hold of it. `to_X` and `from_X` keep all of that; the rest 
 | occluded keypoints | yes (a note) | yes | yes | yes (flag) | no | yes |
 | absent keypoints | of the dataset | yes | yes | of the dataset | no | yes |
 | polygon and keypoints in one | yes | yes | keypoints only | yes | no | yes (a group) |
-| score | yes | yes | when asked for | yes | no | no |
+| score | yes | yes | optional | yes | no | no |
 | score of a keypoint | yes | no | no | yes | no | no |
 | ids of the tool | yes | no | no | no | no | no |
 
-Bridged: one ring goes along all of them, from one to the next and back on the same line, as
-Ultralytics does for parts. It encloses the same area, and reading it back gives the rings again.
-"Of the dataset": the reader is told the names, which stand in the dataset's description.
+Bridged: all rings are joined into one, which goes from one ring to the next and back along the
+same line, as Ultralytics does for parts. It encloses the same area, and reading it restores the
+rings. "Of the dataset": the caller passes the names, which the dataset's description has.
 """
 
 from __future__ import annotations
@@ -42,14 +42,17 @@ Ring = tuple[Point, ...]
 Box = tuple[float, float, float, float]
 
 ABSENT, OCCLUDED, VISIBLE = 0, 1, 2  # a keypoint's visibility, as COCO counts
-SMALLEST = 1e-3  # pixels: what is narrower encloses nothing
-FARTHEST = 1e8  # pixels from an image's origin: no image reaches there
+SMALLEST = 1e-3  # pixels; a narrower box or part has no area
+FARTHEST = 1e8  # pixels; largest absolute value of a coordinate
 NO_AREA = "boxes without an area"
 
 
 @dataclass(frozen=True, slots=True)
 class AnnotationPart:
-    """A connected piece of an object: at least three corners, not closed by a repeated one."""
+    """A connected part of an object: rings of at least three corners (x, y) in pixels.
+
+    The first corner of a ring is not repeated at its end.
+    """
 
     outline: Ring
     holes: tuple[Ring, ...] = ()
@@ -57,7 +60,7 @@ class AnnotationPart:
 
 @dataclass(frozen=True, slots=True)
 class Keypoint:
-    """A named point; where it is absent, its place has no meaning and is 0, 0."""
+    """A named keypoint in pixels. If it is absent, its coordinates are 0, 0 and have no meaning."""
 
     name: str
     x: float = 0.0
@@ -68,15 +71,15 @@ class Keypoint:
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """One object, or, without box, parts and keypoints, the class of the whole image.
+    """One object; without box, parts and keypoints, a class of the whole image.
 
     Attributes:
         label: Class name.
-        box: xyxy; None where parts say it better.
-        parts: Of a polygon.
-        keypoints: In the dataset's order where that is known.
-        score: A model's; None from a person.
-        id: The tool's, such as that of Label Studio's region.
+        box: x1, y1, x2, y2 in pixels; None if the object is given by its parts.
+        parts: Parts of a polygon.
+        keypoints: In the dataset's order if that is known.
+        score: Confidence of a model, 0 to 1; None for a person's annotation.
+        id: The annotation tool's id, such as that of a Label Studio region.
     """
 
     label: str
@@ -88,7 +91,8 @@ class Annotation:
 
     @property
     def bounds(self) -> Box | None:
-        """The box, or that of the parts, or that of the keypoints that are there."""
+        """The box, else the bounding box of the parts, else that of the keypoints present; xyxy in
+        pixels. None for a class of the image."""
         if self.box is not None:
             return self.box
         points = [point for part in self.parts for point in part.outline]
@@ -100,11 +104,11 @@ class Annotation:
 
 @dataclass(frozen=True, slots=True)
 class Annotations:
-    """All that is marked in one image, in pixels after its EXIF rotation, origin top-left.
+    """All annotations of one image, in pixels after its EXIF rotation, origin top left.
 
     Attributes:
-        image: File name or address.
-        width, height: In pixels; both are 0 where a document does not state them.
+        image: File name or URL.
+        width, height: In pixels; both 0 if a document does not give them.
         objects: In no particular order.
     """
 
@@ -117,40 +121,41 @@ class Annotations:
         return len(self.objects)
 
     def above(self, score: float) -> Annotations:
-        """Without the objects that a model gave a lower score."""
+        """Without the objects whose score is below `score`; objects without a score stay."""
         kept = (o for o in self.objects if o.score is None or o.score >= score)
         return replace(self, objects=tuple(kept))
 
     @property
     def mean_score(self) -> float:
-        """Of the objects that a model gave a score; 0 without any."""
+        """The mean score of the objects that have one; 0 if none has."""
         scores = [o.score for o in self.objects if o.score is not None]
         return sum(scores) / len(scores) if scores else 0.0
 
     def to_json(self) -> dict[str, Any]:
-        """Everything, for our own table."""
+        """All fields as JSON, as stored in the database."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Annotations:
+        """The annotations from the JSON of `to_json`."""
         objects = tuple(_annotation(row) for row in document["objects"])
         return cls(document["image"], document["width"], document["height"], objects)
 
 
 def keypoint_labels(names: Sequence[str] | None, count: int) -> tuple[str, ...]:
-    """The names of `count` keypoints, or their numbers from 0 where they have none."""
+    """The names of `count` keypoints, or their indices from 0 as text if they have no names."""
     return tuple(names or map(str, range(count)))
 
 
 def is_place(value: float) -> bool:
-    """Whether a number can be a coordinate: finite, and not farther than any image reaches."""
+    """Whether a number can be a coordinate: finite, and at most 1e8 pixels from the origin."""
     return abs(value) <= FARTHEST
 
 
 def with_area(objects: Iterable[Annotation], passed: Counter[str]) -> tuple[Annotation, ...]:
-    """Without boxes and parts that enclose nothing, as a click without a drag leaves them.
+    """The objects without boxes and parts that have no area, such as from a click without a drag.
 
-    An object of which nothing else is left is counted in `passed`.
+    An object that has nothing else is dropped and counted in `passed`.
     """
     kept = []
     for thing in objects:
@@ -176,19 +181,19 @@ def _around(points: Iterable[Point]) -> Box:
 def in_order(
     found: Sequence[Keypoint], names: Sequence[str], absent: bool = True
 ) -> tuple[Keypoint, ...]:
-    """Keypoints in the order of `names`, the missing ones as absent; others follow as they are.
+    """Keypoints sorted in the order of `names`; other keypoints follow in their given order.
 
-    Without names, or with `absent` false, nothing is added.
+    Missing keypoints are added as absent, unless `absent` is false.
 
     Raises:
-        ValidationFailed: A name stands twice.
+        ValidationFailed: Two keypoints have the same name.
     """
     by_name = {point.name: point for point in found}
     if len(by_name) < len(found):
         twice = next(p.name for p in found if by_name[p.name] is not p)
         raise ValidationFailed(
-            f"The keypoint {twice[:60]!r} stands twice in one object. Give each object a group, "
-            "or a parent, of its own."
+            f"An object has the keypoint {twice[:60]!r} twice. Give each object its own group or "
+            "parent."
         )
     ordered = [
         by_name.pop(name, Keypoint(name, visibility=ABSENT))

@@ -1,8 +1,8 @@
-"""Label Studio's brush masks: RGBA pixels, packed as thi.ng's `rle-pack` does.
+"""Decodes Label Studio's brush masks: RGBA pixels in the format of thi.ng's `rle-pack`.
 
-A stream of bits: how many words there are (32), their width less one (5), four widths of lengths
-less one (4 each). Then runs: whether one word is repeated (1), which width its length has (2), the
-length less one, and the word, or that many words.
+The format is a stream of bits. Header: number of values (32 bits), bits per value minus one (5),
+four widths of run lengths minus one (4 each). Then runs: whether one value is repeated (1), which
+of the four widths its length has (2), the length minus one, and the value or that many values.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ WORD = 8  # bits of a channel's value
 
 
 def decode_brush(packed: Any, width: int, height: int) -> Mask:
-    """The pixels that are painted: those whose alpha is not 0.
+    """The boolean mask (h, w) of the painted pixels, whose alpha is not 0.
 
     Args:
-        packed: A list of bytes.
-        width, height: Of the image.
+        packed: The list of bytes in a region's `rle`.
+        width, height: Size of the image in pixels.
 
     Raises:
-        ValidationFailed: It is not packed so, or of another size.
+        ValidationFailed: It is not in this format, or has another size.
     """
     if not 0 < width * height <= MOST_PIXELS:
         raise ValidationFailed(
-            f"A brush mask of {width} × {height} pixels is not read; {MOST_PIXELS} are allowed."
+            f"A brush mask of {width} × {height} pixels is too large; at most {MOST_PIXELS} pixels."
         )
     try:
         bits = _Bits(bytes(packed))
@@ -41,8 +41,8 @@ def decode_brush(packed: Any, width: int, height: int) -> Mask:
         values = _unpacked(bits, count)
     except (TypeError, ValueError):
         raise ValidationFailed(
-            f"A brush mask's 'rle' cannot be read, or is not of the {width} × {height} pixels of "
-            "its image."
+            f"A brush mask's 'rle' cannot be read, or does not have the {width} × {height} pixels "
+            "of its image."
         ) from None
     return values.reshape(height, width, CHANNELS)[..., 3] > 0
 
@@ -65,7 +65,7 @@ def _unpacked(bits: _Bits, count: int) -> np.ndarray:
 
 
 class _Bits:
-    """Reads numbers of any width from bytes, the highest bit first."""
+    """Reads unsigned integers of any bit width from bytes, highest bit first."""
 
     def __init__(self, data: bytes) -> None:
         self._data, self._at = data, 0

@@ -1,15 +1,15 @@
-"""COCO's instance JSON: boxes, polygons or run lengths, keypoints; pixels.
+"""Reads and writes COCO instance JSON: boxes, polygons or RLE masks, keypoints; in pixels.
 
-A polygon cannot hold holes there, so an object with holes is written as the pixels of its mask.
-Category ids count from 1, in the order of the class names.
+COCO polygons cannot have holes, so an object with holes is written as an RLE mask. Category ids
+count from 1, in the order of the class names.
 
-`iscrowd` is 1 of every object whose mask is run lengths, as CVAT, supervision and others write it:
-those are objects. Only in the COCO dataset itself it stands for many objects at once: such a
-region is passed over, and counted. It is known by its id, 900…, which COCO makes of its category's
-and its image's, or by the document's `info`.
+Tools such as CVAT and supervision set `iscrowd` to 1 for every RLE mask; those are read as
+objects. Only in the COCO dataset itself does it mean a crowd of many objects. Such a region is
+skipped and counted. It is recognised by its id, 900…, which COCO composes from the ids of its
+category and image, or by the document's `info`.
 
-CVAT writes a turned box as the upright one, with `rotation` in its `attributes`: it is read as the
-polygon of its corners.
+CVAT writes a rotated box as the unrotated one with `rotation` in its `attributes`. It is read as
+the polygon of its corners.
 """
 
 from __future__ import annotations
@@ -49,16 +49,16 @@ COCO_ITSELF = ("cocodataset.org", "mscoco.org", "coco consortium", "coco 2014", 
 
 
 def to_coco(
-    pictures: Sequence[Annotations], names: Sequence[str], keypoint_names: Sequence[str] = ()
+    images: Sequence[Annotations], names: Sequence[str], keypoint_names: Sequence[str] = ()
 ) -> Json:
-    """One document for all images, with ids from 1 in the given order.
+    """Writes one COCO document for all images, with ids from 1 in the given order.
 
     Raises:
-        ValidationFailed: A label that is not in `names`; the class of an image, which
-            COCO cannot hold.
+        ValidationFailed: A label is not in `names`, or an annotation is the class of an image,
+            which COCO cannot represent.
     """
     annotations: list[Json] = []
-    for image_id, found in enumerate(pictures, 1):
+    for image_id, found in enumerate(images, 1):
         for annotation in found.objects:
             row = _row(annotation, found, names, keypoint_names)
             annotations.append({"id": len(annotations) + 1, "image_id": image_id, **row})
@@ -73,7 +73,7 @@ def to_coco(
         "licenses": [],
         "images": [
             {"id": index, "file_name": found.image, "width": found.width, "height": found.height}
-            for index, found in enumerate(pictures, 1)
+            for index, found in enumerate(images, 1)
         ],
         "categories": categories,
         "annotations": annotations,
@@ -86,19 +86,19 @@ def from_coco(
     skipped: Counter[str] | None = None,
     incomplete: set[int] | None = None,
 ) -> list[Annotations]:
-    """Its images, those without an object included.
+    """Parses a COCO document into the `Annotations` of each image, also those without objects.
 
-    An image's width and height are 0 where the document states none. Ids may be numbers or
+    An image's width and height are 0 if the document does not give them. Ids may be numbers or
     texts.
 
     Args:
-        document: Of instances.
-        skipped: Counts, by reason, the objects that are not taken: COCO's own crowd regions.
-        incomplete: Gets the places of images of which an object is not taken.
+        document: A COCO instances document.
+        skipped: Receives reason → number of skipped objects, such as COCO's crowd regions.
+        incomplete: Receives the indices of images with a skipped object.
 
     Raises:
-        ValidationFailed: An image or annotation lacks a field, an id stands twice or is nobody's,
-            or a place cannot be read; the message names image and annotation.
+        ValidationFailed: An image or annotation lacks a field, an id is repeated or unknown, or a
+            shape cannot be read; the message names the image and the annotation.
     """
     images, categories, annotations = (
         _rows(document, name) for name in ("images", "categories", "annotations")
@@ -128,8 +128,8 @@ def from_coco(
                 boxes.append(stated(row, made.box, sizes[image]))
     if are_corners(boxes):
         raise ValidationFailed(
-            "The 'bbox' of the annotations look like [x1, y1, x2, y2]: their areas, or boxes that "
-            "would reach over the edge, say so. Write [x, y, width, height]."
+            "The 'bbox' of the annotations look like [x1, y1, x2, y2], judging by their 'area' or "
+            "by boxes that would extend beyond the image. Write [x, y, width, height]."
         )
     found = [
         Annotations(str(row["file_name"]), *sizes[key], with_area(objects[key], passed))
@@ -145,8 +145,7 @@ def from_coco(
 
 
 def category_names(document: Mapping[str, Any]) -> list[str]:
-    """Its categories in the order of their ids; without the one that Roboflow puts above the
-    others, which no object has."""
+    """The category names in order of id, without the unused supercategory that Roboflow adds."""
     categories = sorted(_rows(document, "categories"), key=lambda row: _in_order(row.get("id")))
     used = {str(row.get("category_id")) for row in document.get("annotations") or ()}
     above = {str(row.get("supercategory")) for row in categories}
@@ -168,14 +167,14 @@ def _rows(document: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
     rows = document.get(name) if isinstance(document, Mapping) else None
     if not isinstance(rows, list) or not all(isinstance(row, Mapping) for row in rows):
         raise ValidationFailed(
-            f"This is not a COCO document of instances: it needs '{name}', a list of objects. Send "
-            "one document, with 'images', 'categories' and 'annotations'."
+            f"This is not a COCO instances document: it needs '{name}', a list of objects. Send "
+            "one document with 'images', 'categories' and 'annotations'."
         )
     return rows
 
 
 def _by_id(rows: Sequence[Mapping[str, Any]], what: str, name: str) -> dict[str, Mapping[str, Any]]:
-    """Rows by their ids, which must be their own."""
+    """Id → row, for rows with unique ids."""
     found: dict[str, Mapping[str, Any]] = {}
     for place, row in enumerate(rows, 1):
         key = _id(row.get("id"), f"The {what} at place {place} ({str(row.get(name))[:100]!r})")
@@ -186,8 +185,8 @@ def _by_id(rows: Sequence[Mapping[str, Any]], what: str, name: str) -> dict[str,
             raise ValidationFailed(f"The {what} {key[:60]} has no '{name}'.")
         if key in found:
             raise ValidationFailed(
-                f"The {what} id {key[:60]} stands twice: {found[key][name][:100]!r} and "
-                f"{called[:100]!r}. Give each {what} an id of its own."
+                f"The {what} id {key[:60]} is not unique: {found[key][name][:100]!r} and "
+                f"{called[:100]!r}. Give each {what} its own id."
             )
         found[key] = {**row, name: called}
     return found
@@ -199,7 +198,7 @@ def _id(value: Any, where: str) -> str:
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, (int, str)) or not str(value).strip():
         raise ValidationFailed(
-            f"{where}: its id must be a number or a text, and is {str(value)[:40]}."
+            f"{where}: its id must be a number or a text; got {str(value)[:40]}."
         )
     return str(value).strip()
 
@@ -219,7 +218,7 @@ def _shown(row: Mapping[str, Any], place: int) -> str:
 
 
 def _size(row: Mapping[str, Any], where: str) -> tuple[int, int]:
-    """Width and height; 0, 0 where they are not stated."""
+    """Width and height in pixels; 0, 0 if they are not given."""
     given = row.get("width"), row.get("height")
     if not any(given):
         return 0, 0
@@ -227,25 +226,25 @@ def _size(row: Mapping[str, Any], where: str) -> tuple[int, int]:
     width, height = map(int, sides)
     if [width, height] != sides or min(sides) <= 0:
         raise ValidationFailed(
-            f"{where} ({row['file_name'][:100]!r}) is of {given[0]} × {given[1]} pixels. Correct "
-            "'width' and 'height', or leave both away."
+            f"{where} ({row['file_name'][:100]!r}) has {given[0]} × {given[1]} pixels. Correct "
+            "'width' and 'height', or omit both."
         )
     return width, height
 
 
 def _is_set(value: Any) -> bool:
-    """Some tools write numbers as texts."""
+    """Whether a flag is set; some tools write it as text."""
     return bool(value) and str(value) != "0"
 
 
 def _is_of_coco(info: Any) -> bool:
-    """Whether a document is of the COCO dataset itself, whose crowd regions are meant."""
-    told = " ".join(str(value) for value in info.values()) if isinstance(info, Mapping) else ""
-    return any(sign in told.casefold() for sign in COCO_ITSELF)
+    """Whether a document's `info` is that of the COCO dataset itself, which has crowd regions."""
+    text = " ".join(str(value) for value in info.values()) if isinstance(info, Mapping) else ""
+    return any(sign in text.casefold() for sign in COCO_ITSELF)
 
 
 def _is_crowd(row: Mapping[str, Any], image: str, category: str) -> bool:
-    """Whether an annotation is one of COCO's own crowd regions: their ids are made so."""
+    """Whether an annotation has the id of a crowd region of the COCO dataset."""
     ids = str(row.get("id")), image, category
     if not all(value.isascii() and value.isdigit() and len(value) < 16 for value in ids):
         return False
@@ -290,7 +289,7 @@ def _row(
 
 
 def _segmentation(parts: Sequence[AnnotationPart], found: Annotations) -> Json:
-    """`segmentation` and `area`; pixels are drawn within the object's box only."""
+    """The fields `segmentation` and `area`. Masks are rasterised within the object's box."""
     pieces = as_outlines(parts)
     polygons = [[value for point in part.outline for value in point] for part in parts]
     if len(pieces) == 1 and not pieces[0].holes:
@@ -318,14 +317,14 @@ def _annotation(
     box = None if parts or not given else _box(given, where)
     if are_scaled(given, parts):
         raise ValidationFailed(
-            f"{where}: its 'bbox' {str(given)[:60]} and its 'segmentation' are for images of two "
-            "sizes. Correct one of them, or leave 'bbox' away."
+            f"{where}: its 'bbox' {str(given)[:60]} and its 'segmentation' have different scales. "
+            "Correct one of them, or omit 'bbox'."
         )
     if box is not None and (corners := turned_box(box, row.get("attributes"), where)):
         box, parts = None, (AnnotationPart(corners),)
     if box is None and not parts and not any(point.visibility for point in points):
         raise ValidationFailed(
-            f"{where} has no place: it needs a 'bbox' [x, y, width, height] or a 'segmentation'."
+            f"{where} has no shape: it needs a 'bbox' [x, y, width, height] or a 'segmentation'."
         )
     score = row.get("score")
     return Annotation(
@@ -346,7 +345,7 @@ def _number(value: Any, where: str) -> float:
 def _box(values: Any, where: str) -> Box:
     if not isinstance(values, list) or len(values) != 4:
         raise ValidationFailed(
-            f"{where}: its 'bbox' must be [x, y, width, height], and is {str(values)[:60]}."
+            f"{where}: its 'bbox' must be [x, y, width, height]; got {str(values)[:60]}."
         )
     x, y, w, h = (_number(value, f"{where}, 'bbox'") for value in values)
     if w < 0 or h < 0:
@@ -355,7 +354,7 @@ def _box(values: Any, where: str) -> Box:
 
 
 def _parts(segmentation: Any, size: tuple[int, int], where: str) -> tuple[AnnotationPart, ...]:
-    """Polygons of fewer than three corners enclose nothing and are no parts."""
+    """The parts of a segmentation. Polygons of fewer than three corners are dropped."""
     if not segmentation:
         return ()
     if isinstance(segmentation, Mapping) and "counts" in segmentation:
@@ -369,7 +368,7 @@ def _parts(segmentation: Any, size: tuple[int, int], where: str) -> tuple[Annota
         )
     if not isinstance(segmentation, list):
         raise ValidationFailed(
-            f"{where}: its 'segmentation' must be a list of polygons or run lengths, and is "
+            f"{where}: its 'segmentation' must be a list of polygons or an RLE mask; got "
             f"{str(segmentation)[:40]!r}."
         )
     flat = not isinstance(segmentation[0], list)
@@ -380,7 +379,7 @@ def _parts(segmentation: Any, size: tuple[int, int], where: str) -> tuple[Annota
 def _ring(values: Any, where: str) -> Ring:
     if not isinstance(values, list) or len(values) % 2:
         raise ValidationFailed(
-            f"{where}: a polygon must be a list of x1, y1, x2, y2, …, and is {str(values)[:60]}."
+            f"{where}: a polygon must be a list of x1, y1, x2, y2, …; got {str(values)[:60]}."
         )
     numbers = [_number(value, f"{where}, 'segmentation'") for value in values]
     return tuple(zip(numbers[0::2], numbers[1::2], strict=True))
@@ -392,14 +391,14 @@ def _keypoints(values: Any, category: Mapping[str, Any], where: str) -> tuple[Ke
     names = category.get("keypoints") or []
     if not isinstance(names, list):
         raise ValidationFailed(
-            f"{where}: the 'keypoints' of its category must be a list of names, and are "
+            f"{where}: the 'keypoints' of its category must be a list of names; got "
             f"{str(names)[:40]}."
         )
     wanted = 3 * len(names)
     if not isinstance(values, list) or len(values) % 3 or (names and len(values) != wanted):
-        expected = f"the {wanted} of its category's {len(names)}" if names else "three a point"
+        expected = f"{wanted} for its category's {len(names)}" if names else "three per keypoint"
         raise ValidationFailed(
-            f"{where}: its 'keypoints' must be numbers x, y, visibility, {expected}, and are "
+            f"{where}: its 'keypoints' must be numbers x, y, visibility, {expected}; got "
             f"{len(values) if isinstance(values, list) else str(values)[:40]}."
         )
     numbers = [_number(value, f"{where}, 'keypoints'") for value in values]

@@ -1,4 +1,4 @@
-"""What tools mean by the boxes of their COCO documents."""
+"""Interprets the boxes of COCO documents as different tools write them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,19 @@ from formats.annotations import Annotation, AnnotationPart, Box, Ring
 from formats.coordinates import SLACK, Stated, over_the_edge
 from formats.geometry import rectangle, turned
 
-NEAR = 1.0  # pixels, by which rounding moves a side
-FAR = 3.0  # pixels: what is nearer to the image's origin shows no scale
-FACTOR = 0.05  # by which two scales differ at least
+NEAR = 1.0  # pixels by which rounding moves a side
+FAR = 3.0  # pixels; coordinates and sizes below this are too small to determine a scale
+FACTOR = 0.05  # smallest difference of a scale from 1
 
 
 def stated(row: Mapping[str, Any], box: Box, size: tuple[int, int]) -> Stated:
-    """The box of an annotation as it is written there, of an image of a size; 0, 0: unknown."""
+    """The box of an annotation as written, for the check of its convention.
+
+    Args:
+        row: The annotation.
+        box: Its box, xyxy in pixels.
+        size: Width and height of the image in pixels; 0, 0 if unknown.
+    """
     given = row.get("area")
     area = float(given) if isinstance(given, int | float) and math.isfinite(given) else None
     x1, y1, x2, y2 = box
@@ -26,18 +32,19 @@ def stated(row: Mapping[str, Any], box: Box, size: tuple[int, int]) -> Stated:
 
 
 def turned_box(box: Box, attributes: Any, where: str) -> Ring:
-    """The corners of a box that CVAT's `rotation`, in degrees, turns about its middle; empty: it
-    is upright.
+    """The corners of a box rotated about its centre by CVAT's attribute `rotation` (degrees).
+
+    Empty if the box is not rotated.
 
     Raises:
-        ValidationFailed: The rotation is no number.
+        ValidationFailed: The rotation is not a number.
     """
     given = attributes.get("rotation") if isinstance(attributes, Mapping) else None
     if not given:
         return ()
     if isinstance(given, bool) or not isinstance(given, int | float) or not math.isfinite(given):
         raise ValidationFailed(
-            f"{where}: its attribute 'rotation' must be a number of degrees, and is "
+            f"{where}: its attribute 'rotation' must be a number of degrees; got "
             f"{str(given)[:40]!r}."
         )
     middle = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
@@ -46,7 +53,7 @@ def turned_box(box: Box, attributes: Any, where: str) -> Ring:
 
 
 def are_scaled(given: Any, parts: Sequence[AnnotationPart]) -> bool:
-    """Whether a `bbox` is that of the polygons, but in an image of another size."""
+    """Whether a `bbox` is the bounding box of the polygons at another image scale."""
     around = Annotation("", parts=tuple(parts)).bounds
     if around is None or not isinstance(given, list) or len(given) != 4:
         return False
@@ -60,7 +67,7 @@ def are_scaled(given: Any, parts: Sequence[AnnotationPart]) -> bool:
 
 
 def _factor(low: float, high: float, other_low: float, other_high: float) -> float:
-    """By what one span is to be multiplied to be the other; 0: there is no such number."""
+    """The factor that scales one span to the other; 0 if there is none."""
     if low < FAR or high - low < FAR or other_high - other_low < FAR:
         return 0.0
     factor = other_high / high

@@ -1,6 +1,7 @@
-"""What CVAT reads from a detector function, and how it is told of one's labels.
+"""Writes predictions and label specs for CVAT's detector functions.
 
-Flat pixels. A mask becomes a polygon per part; holes are bridged into its ring.
+Coordinates are flat lists in pixels. A mask becomes a polygon per part; holes are bridged into the
+ring.
 """
 
 from __future__ import annotations
@@ -26,10 +27,12 @@ TYPES: dict[Task, str] = {
 
 
 def to_cvat(found: Annotations, skeletons: bool = False) -> list[Item]:
-    """The annotations of a prediction.
+    """Writes a prediction as CVAT shapes.
 
-    `skeletons`: keypoints as elements with names, for labels of that type in CVAT; otherwise
-    one shape of all points that are there.
+    Args:
+        found: The prediction.
+        skeletons: Write keypoints as named elements of a skeleton, for CVAT labels of that type;
+            otherwise as one `points` shape of the keypoints present.
     """
     return [item for thing in found.objects for item in _items(thing, skeletons)]
 
@@ -37,7 +40,7 @@ def to_cvat(found: Annotations, skeletons: bool = False) -> list[Item]:
 def label_spec(
     names: Sequence[str], task: Task, points: Sequence[str] = (), skeletons: bool = False
 ) -> list[Item]:
-    """The labels of a function, for its `spec`."""
+    """The `spec` of a detector function: its labels."""
     if not (skeletons and points):
         return [{"id": i, "name": name, "type": TYPES[task]} for i, name in enumerate(names)]
     sublabels = [{"id": i, "name": name, "type": "points"} for i, name in enumerate(points, 1)]
@@ -87,12 +90,12 @@ def _item(thing: Annotation, kind: str, points: list[float]) -> Item:
 
 
 def _text(score: float | None) -> str:
-    """Detector functions of CVAT write confidences as texts."""
+    """A confidence as text, as CVAT's detector functions write it."""
     return f"{1.0 if score is None else score:.6g}"
 
 
 def _svg(points: Sequence[str]) -> str:
-    """The skeleton's drawing: the points on a circle, as CVAT's label editor would draw them."""
+    """The SVG of a skeleton: the points on a circle, in the markup of CVAT's label editor."""
     circles = []
     for i, name in enumerate(points, 1):
         angle = 2 * math.pi * i / len(points)

@@ -1,9 +1,9 @@
-"""CVAT's own XML, "CVAT for images 1.1": one document for many images, their shapes in pixels.
+"""Parses CVAT XML ("CVAT for images 1.1") into `Annotations`: many images, shapes in pixels.
 
-Taken are `box`, `polygon`, `mask`, `ellipse` (as a polygon), `skeleton` and `tag` (the class of
-the image). A turned box is the polygon of its corners. A skeleton is an object of its own, or the
-keypoints of the one other shape that has its label and its `group_id`. Other groups stay apart.
-Passed over, and counted, are `polyline`, `points` without a skeleton and `cuboid`.
+Supported are `box`, `polygon`, `mask`, `ellipse` (as a polygon), `skeleton` and `tag` (the class
+of the image). A rotated box becomes the polygon of its corners. A skeleton becomes its own object,
+or the keypoints of the only other shape with the same label and `group_id`. Other groups are not
+joined. `polyline`, `points` without a skeleton and `cuboid` are skipped and counted.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from formats.annotations import (
 from formats.geometry import Mask, ellipse, outlines, rectangle, turned, unbridge
 from formats.xml_documents import parse_xml, text_of
 
-LONGEST = 512 * 2**20  # bytes; images are read one after the other
-MOST_PIXELS = 2**28  # of a mask
+LONGEST = 512 * 2**20  # most bytes of a document
+MOST_PIXELS = 2**28  # most pixels of a mask
 WHAT = "CVAT document"
 PASSED_OVER = {
     "polyline": "CVAT polylines",
@@ -44,9 +44,9 @@ PASSED_OVER = {
 }
 NO_POINT = "CVAT skeletons without a point inside the image"
 NO_PIXEL = "CVAT masks without a pixel"
-DETAILS = frozenset(["attribute"])  # say more about their shape, or about the image
+DETAILS = frozenset(["attribute"])  # elements that describe a shape or image and are not read
 
-Skeletons = dict[str, list[str]]  # class → its keypoints, in order
+Skeletons = dict[str, list[str]]  # class → its keypoint names, in order
 
 
 def from_cvat_xml(
@@ -55,19 +55,19 @@ def from_cvat_xml(
     skipped: Counter[str] | None = None,
     incomplete: set[int] | None = None,
 ) -> list[Annotations]:
-    """Its images, those without a shape included.
+    """Parses a document into the `Annotations` of each image, also those without shapes.
 
-    An image's width and height are 0 where the document states none. Images that share their name
-    with one of another subset are named SUBSET/NAME, as their files are in CVAT's zip.
+    An image's width and height are 0 if the document does not give them. Images of different
+    subsets with the same name are named SUBSET/NAME, like their files in CVAT's zip.
 
     Args:
         text: The XML.
-        skipped: Counts, by reason, the shapes that are not taken.
-        incomplete: Gets the places of images of which a shape is not taken.
+        skipped: Receives reason → number of skipped shapes.
+        incomplete: Receives the indices of images with a skipped shape.
 
     Raises:
-        ValidationFailed: It is of a video (tracks), or a shape cannot be read; the message
-            names the image and the shape.
+        ValidationFailed: The document is of a video (tracks), or a shape cannot be read; the
+            message names the image and the shape.
     """
     reader = _Reader()
     root = parse_xml(text, WHAT, LONGEST, reader.child)
@@ -82,7 +82,7 @@ def from_cvat_xml(
 
 @dataclass
 class _Reader:
-    """Takes the children of the root, one after the other."""
+    """Collects the images while the children of the root are parsed one by one."""
 
     images: list[Annotations] = field(default_factory=list)
     subsets: list[str] = field(default_factory=list)
@@ -106,13 +106,12 @@ class _Reader:
             )
         elif element.tag != "version":
             raise ValidationFailed(
-                f"The {WHAT} has an element <{str(element.tag)[:40]}> that is not read. Export "
-                'as "CVAT for images 1.1".'
+                f"The {WHAT} has an unknown element <{str(element.tag)[:40]}>. Export as "
+                '"CVAT for images 1.1".'
             )
 
     def named(self) -> list[Annotations]:
-        """The images; those that share their name with one of another subset have the subset
-        before it, as their files do in CVAT's zip."""
+        """The images; names that occur in several subsets are prefixed with the subset."""
         subsets: dict[str, set[str]] = {}
         for image, subset in zip(self.images, self.subsets, strict=True):
             subsets.setdefault(image.image, set()).add(subset)
@@ -124,7 +123,7 @@ class _Reader:
         ]
 
     def _meta(self, meta: Element) -> None:
-        """Which keypoints a skeleton has: labels that name theirs as `parent`."""
+        """Collect the keypoint names of each skeleton: the labels that name it as `parent`."""
         for label in meta.iter("label"):
             if parent := text_of(label.find("parent")):
                 points = self.skeletons.setdefault(parent, [])
@@ -146,8 +145,8 @@ class _Reader:
                 continue
             if kind not in READERS:
                 raise ValidationFailed(
-                    f"{where}: shape {index} is a <{kind[:40]}>. Read are: {', '.join(READERS)}; "
-                    f"passed over: {', '.join(PASSED_OVER)}."
+                    f"{where}: shape {index} is a <{kind[:40]}>. Supported: {', '.join(READERS)}; "
+                    f"skipped: {', '.join(PASSED_OVER)}."
                 )
             shape = _Shape(element, f"{where}: shape {index} ({kind})", self.skeletons)
             made = READERS[kind](shape)
@@ -161,7 +160,7 @@ class _Reader:
 
 @dataclass
 class _Shape:
-    """An element of an image, and what it became."""
+    """A shape element of an image, and the annotation made of it."""
 
     element: Element
     where: str
@@ -188,19 +187,20 @@ class _Shape:
                 return value
         except ValueError:
             pass
-        raise ValidationFailed(f"{self.where}: '{name}' must be a number, and is {text[:40]!r}.")
+        raise ValidationFailed(f"{self.where}: '{name}' must be a number; got {text[:40]!r}.")
 
     def whole(self, name: str, least: int) -> int:
         value = self.value(name)
         if value != int(value) or value < least:
             raise ValidationFailed(
-                f"{self.where}: '{name}' must be a whole number from {least}, and is {value:g}."
+                f"{self.where}: '{name}' must be a whole number from {least}; got {value:g}."
             )
         return int(value)
 
 
 def _joined(shapes: Sequence[_Shape]) -> Iterator[Annotation]:
-    """Skeletons with the shape of their group, where it is the only one and theirs the only one."""
+    """The annotations, with a skeleton joined to the shape of its group and label if the group has
+    exactly one of each."""
     posed: dict[tuple[str, str], list[int]] = {}
     placed: dict[tuple[str, str], list[int]] = {}
     for index, shape in enumerate(shapes):
@@ -224,7 +224,7 @@ def _side(image: Element, name: str, where: str) -> int:
     text = image.get(name, "0")
     if not (text.isascii() and text.isdigit() and len(text) < 10):
         raise ValidationFailed(
-            f"{where}: '{name}' must be a whole number of pixels, and is {text[:20]!r}."
+            f"{where}: '{name}' must be a whole number of pixels; got {text[:20]!r}."
         )
     return int(text)
 
@@ -233,7 +233,7 @@ def _box(shape: _Shape) -> Annotation:
     x1, y1, x2, y2 = (shape.value(name) for name in ("xtl", "ytl", "xbr", "ybr"))
     if x1 > x2 or y1 > y2:
         raise ValidationFailed(
-            f"{shape.where} ends before it begins: {x1:g}, {y1:g} to {x2:g}, {y2:g}."
+            f"{shape.where} has its corners in the wrong order: {x1:g}, {y1:g} to {x2:g}, {y2:g}."
         )
     if turn := math.radians(shape.value("rotation", "0")):
         corners = turned(rectangle(x1, y1, x2, y2), ((x1 + x2) / 2, (y1 + y2) / 2), turn)
@@ -244,7 +244,9 @@ def _box(shape: _Shape) -> Annotation:
 def _polygon(shape: _Shape) -> Annotation:
     points = _read_points(shape.element, shape.where)
     if len(points) < 3:
-        raise ValidationFailed(f"{shape.where} has {len(points)} corners; it needs three.")
+        raise ValidationFailed(
+            f"{shape.where} has {len(points)} corners; a polygon needs at least three."
+        )
     return Annotation(shape.label, parts=unbridge(points))
 
 
@@ -252,7 +254,9 @@ def _ellipse(shape: _Shape) -> Annotation:
     x, y = shape.value("cx"), shape.value("cy")
     rx, ry = shape.value("rx"), shape.value("ry")
     if min(rx, ry) <= 0:
-        raise ValidationFailed(f"{shape.where} has the radii {rx:g} and {ry:g}.")
+        raise ValidationFailed(
+            f"{shape.where} has the radii {rx:g} and {ry:g}; they must be above 0."
+        )
     turn = math.radians(shape.value("rotation", "0"))
     return Annotation(
         shape.label, parts=(AnnotationPart(turned(ellipse(x, y, rx, ry), (x, y), turn)),)
@@ -260,7 +264,7 @@ def _ellipse(shape: _Shape) -> Annotation:
 
 
 def _mask(shape: _Shape) -> Annotation | str:
-    """Runs along the rows of the mask's own box, the first of pixels that are off."""
+    """A mask: run lengths along the rows of its own box, beginning with pixels that are off."""
     left, top = shape.whole("left", 0), shape.whole("top", 0)
     width, height = shape.whole("width", 0), shape.whole("height", 0)
     texts = shape.element.get("rle", "").split(",")
@@ -313,7 +317,7 @@ def _keypoint(element: Element, where: str) -> Keypoint:
         return Keypoint(name, visibility=ABSENT)
     points = _read_points(element, where)
     if len(points) != 1:
-        raise ValidationFailed(f"{where} must be one point, and is {len(points)}.")
+        raise ValidationFailed(f"{where} must be one point; got {len(points)}.")
     occluded = element.get("occluded") == "1"
     return Keypoint(name, *points[0], OCCLUDED if occluded else VISIBLE)
 
@@ -327,7 +331,7 @@ def _read_points(element: Element, where: str) -> Ring:
             raise ValueError
     except ValueError:
         raise ValidationFailed(
-            f"{where}: its points must be 'x,y;x,y;…', and are {text[:60]!r}."
+            f"{where}: its points must be 'x,y;x,y;…'; got {text[:60]!r}."
         ) from None
     return found
 

@@ -1,4 +1,4 @@
-"""Annotations as CVAT's XML for images: see `formats.cvat_xml`."""
+"""Writes `Annotations` as CVAT XML ("CVAT for images 1.1"); the parser is `formats.cvat_xml`."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ def to_cvat_xml(
     keypoint_names: Sequence[str] = (),
     subsets: Sequence[str] = (),
 ) -> str:
-    """One document for all images.
+    """Writes one document for all images.
 
     Holes and parts are bridged into one ring. An object with keypoints and a box or polygon is
-    written as that and a skeleton, in a group.
+    written as a group of that shape and a skeleton.
 
     Args:
-        images: What is marked in each.
-        names: Of the classes, for the labels' list.
-        keypoint_names: In order; those of every skeleton.
-        subsets: Of each image, such as `train`; default: none.
+        images: The annotations of each image.
+        names: Class names, for the document's list of labels.
+        keypoint_names: Keypoint names of every skeleton, in order.
+        subsets: The subset of each image, such as `train`; default: none.
 
     Raises:
-        ValidationFailed: A character that XML cannot hold.
+        ValidationFailed: A name has a character that XML cannot represent.
     """
     lines = ['<?xml version="1.0" encoding="utf-8"?>', "<annotations>", "  <version>1.1</version>"]
     lines += ["  <meta>", *_meta(len(images), names, keypoint_names, subsets), "  </meta>"]
@@ -49,7 +49,7 @@ def to_cvat_xml(
 def _meta(
     images: int, names: Sequence[str], keypoint_names: Sequence[str], subsets: Sequence[str]
 ) -> Iterator[str]:
-    """Of a task; with subsets of a project, which has a task for each."""
+    """The `meta` of a task; with subsets that of a project with a task per subset."""
     labels = ["<labels>", *_labels(names, keypoint_names), "</labels>"]
     if not subsets:
         yield from ("<task>", "<name>VisionLoop</name>", f"<size>{images}</size>")

@@ -1,6 +1,7 @@
-"""Rings and masks: (n, 2) arrays of xy, and (h, w) arrays of booleans.
+"""Geometry of boxes, rings and masks, in pixels.
 
-A pixel is a unit square; pixel (0, 0) has its corner at the origin and its centre at 0.5, 0.5.
+A ring is an (n, 2) array of xy, a mask an (h, w) array of booleans. A pixel is a unit square;
+pixel (0, 0) has its corner at the origin and its centre at 0.5, 0.5.
 """
 
 from __future__ import annotations
@@ -39,14 +40,15 @@ def box_area(boxes: Float) -> Float:
 Points = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
-FRAME = 384  # pixels that the longer side of a ring is drawn with, to measure its IoU
-COARSEST, FINEST, STEPS = 0.3, 0.0008, 32  # Douglas–Peucker tolerances, of the longer side
+FRAME = 384  # pixels of a ring's longer side when it is rasterised to measure IoU
+# Douglas–Peucker tolerances as fractions of the longer side, and their number
+COARSEST, FINEST, STEPS = 0.3, 0.0008, 32
 UNION_FRAME = 1024
-ELLIPSE = 72  # corners of a ring that stands for one; a multiple of four, so that its box is exact
-PAIRS = 2**20  # of vertices that are compared at once
+ELLIPSE = 72  # corners of an ellipse's ring; a multiple of four, so that its box is exact
+PAIRS = 2**20  # most pairs of vertices that are compared at once
 
-KEPT_IOU = 0.985  # of a ring with the one that it simplifies
-MOST_VERTICES = 40  # of a ring, which come first
+KEPT_IOU = 0.985  # IoU of a simplified ring with the original
+MOST_VERTICES = 40  # most vertices of a simplified ring; takes precedence over the IoU
 
 
 class Outline(NamedTuple):
@@ -68,7 +70,7 @@ def as_outlines(parts: Iterable[AnnotationPart]) -> list[Outline]:
 
 
 def turned(ring: Iterable[Point], around: Point, turn: float) -> Ring:
-    """The ring turned clockwise as seen, by so many radians."""
+    """The ring rotated clockwise (with y downwards) around a point, by `turn` radians."""
     cos, sin = math.cos(turn), math.sin(turn)
     x, y = around
     moved = ((a - x, b - y) for a, b in ring)
@@ -87,13 +89,13 @@ def ellipse(x: float, y: float, rx: float, ry: float) -> Ring:
 
 
 def area(points: NDArray[np.floating]) -> float:
-    """Signed: positive when the ring runs clockwise as seen, with y downwards."""
+    """The signed area of a ring: positive if it runs clockwise (with y downwards)."""
     x, y = points[:, 0].astype(np.float64), points[:, 1].astype(np.float64)
     return float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2
 
 
 def offset(points: Points, distance: float) -> Points:
-    """The ring with every edge moved outwards; corners keep their kind (mitred, at most 2)."""
+    """The ring with every edge moved outwards by `distance` pixels; mitred corners (limit 2)."""
     along = np.roll(points, -1, axis=0) - points
     lengths = np.maximum(np.hypot(along[:, 0], along[:, 1]), 1e-9)
     normals = np.stack((along[:, 1], -along[:, 0]), axis=1) / lengths[:, None]
@@ -123,7 +125,7 @@ def fill(rings: Iterable[NDArray[np.floating]], width: int, height: int) -> Mask
 
 
 def fill_parts(parts: Iterable[Outline], width: int, height: int) -> Mask:
-    """The pixels of any part; parts may overlap, holes are those of their part."""
+    """The mask of the union of all parts. Parts may overlap; a hole affects only its own part."""
     mask = np.zeros((height, width), bool)
     for part in parts:
         mask |= fill((part.outer, *part.holes), width, height)
@@ -133,8 +135,8 @@ def fill_parts(parts: Iterable[Outline], width: int, height: int) -> Mask:
 def contours(mask: NDArray[np.uint8]) -> list[tuple[NDArray[np.int32], list[NDArray[np.int32]]]]:
     """Each connected piece's outer contour and those of its holes, (n, 1, 2) pixel indices.
 
-    They run through the centres of the mask's outermost pixels, so around a hole half a pixel
-    outside of it.
+    They run through the centres of the mask's border pixels, so that of a hole runs half a pixel
+    outside it.
     """
     found, tree = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     if tree is None:
@@ -150,16 +152,16 @@ def contours(mask: NDArray[np.uint8]) -> list[tuple[NDArray[np.int32], list[NDAr
 
 
 def outlines(mask: Mask) -> list[Outline]:
-    """A mask's outlines along the edges of its pixels, exactly: `fill_parts` gives it back.
+    """The outlines of a mask along the edges of its pixels, largest first.
 
-    The largest first.
+    They are exact: `fill_parts` restores the mask.
     """
     columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
     if not len(rows):
         return []
     low = np.array((columns[0], rows[0]), np.float32)
     drawn = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].astype(np.uint8)
-    # Four times as large, every contour pixel lies nearest to the corner that is meant.
+    # Enlarged four times, every contour pixel is nearest to the pixel corner that it belongs to.
     large = np.repeat(np.repeat(drawn, 4, axis=0), 4, axis=1)
     found, tree = cv2.findContours(large, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     rings = [_corners(np.rint((c.reshape(-1, 2) + 0.5) / 4)) + low for c in found]
@@ -176,7 +178,7 @@ def outlines(mask: Mask) -> list[Outline]:
 
 
 def _corners(points: NDArray[np.floating]) -> Points:
-    """Without repeated points and those on a straight line."""
+    """The ring without repeated points and points on a straight line."""
     points = points[(points != np.roll(points, 1, axis=0)).any(axis=1)]
     before, after = points - np.roll(points, 1, axis=0), np.roll(points, -1, axis=0) - points
     turns = before[:, 0] * after[:, 1] != before[:, 1] * after[:, 0]
@@ -185,12 +187,11 @@ def _corners(points: NDArray[np.floating]) -> Points:
 
 
 def simplify(points: Points, iou: float = KEPT_IOU, vertices: int = MOST_VERTICES) -> Points:
-    """The ring with the min_classes vertices that overlaps it by `iou`, and `vertices` at most.
+    """A simplified ring: the fewest vertices that reach the IoU `iou`, at most `vertices`.
 
-    Douglas–Peucker, its tolerance found by bisection. Because its corners lie on the curve it
-    cuts off what bulges, the result is widened until it has the ring's area again.
-
-    Where even `vertices` do not reach `iou`, there are that many.
+    Uses Douglas–Peucker with a tolerance found by bisection. Its vertices are on the ring, so it
+    cuts off convex bulges; the result is offset outwards to restore the ring's area. If
+    `vertices` do not reach `iou`, the limit on vertices takes precedence.
     """
     if len(points) <= 4:
         return points
@@ -221,7 +222,7 @@ def simplify(points: Points, iou: float = KEPT_IOU, vertices: int = MOST_VERTICE
 
 
 def _first(last: int, holds: Callable[[int], bool]) -> int:
-    """The first step from 0 that holds, if they hold from there on; `last` if none does."""
+    """The first step that holds, by bisection; later ones must hold too. `last` if none does."""
     low, high = 0, last
     while low < high:
         middle = (low + high) // 2
@@ -250,7 +251,7 @@ def overlap(one: Mask, other: Mask) -> float:
 
 
 def union(parts: Sequence[Outline]) -> list[Outline]:
-    """What the parts cover together, the largest first; drawn to about a thousandth."""
+    """The outlines of the union of the parts, largest first, accurate to about 1/1000 of it."""
     if len(parts) < 2:
         return list(parts)
     corners = np.concatenate([part.outer for part in parts])
@@ -275,9 +276,9 @@ def union(parts: Sequence[Outline]) -> list[Outline]:
 
 
 def bridge(rings: Sequence[Ring]) -> Ring:
-    """One ring along all of them: to the nearest vertex of the next one, around it, and back.
+    """Joins rings into one: it goes to the nearest vertex of the next ring, around it, and back.
 
-    By the even-odd rule it encloses the same area; `unbridge` finds the rings again.
+    By the even-odd rule it encloses the same area; `unbridge` restores the rings.
     """
     joined = list(rings[0])
     if len(rings) == 1:
@@ -305,7 +306,7 @@ def bridge(rings: Sequence[Ring]) -> Ring:
 def _nearest(
     vertices: Sequence[Point], points: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Of each point the squared distance to the nearest vertex, and that vertex's index."""
+    """For each point the squared distance to the nearest vertex, and the index of that vertex."""
     best = np.full(len(points), np.inf)
     index = np.zeros(len(points), np.int64)
     step = max(PAIRS // max(len(points), 1), 1)
@@ -321,9 +322,9 @@ def _nearest(
 
 
 def clip(points: Ring, width: float, height: float) -> Ring:
-    """The part of a ring that lies in an image, by Sutherland and Hodgman; empty: none.
+    """The part of a ring inside an image (Sutherland–Hodgman); empty if there is none.
 
-    Pieces that the image's edge separates stay joined along it.
+    Pieces that the image's edge separates stay joined along the edge.
     """
     for axis, limit, keep in ((0, 0.0, 1), (0, width, -1), (1, 0.0, 1), (1, height, -1)):
         kept: list[Point] = []
@@ -340,7 +341,7 @@ def clip(points: Ring, width: float, height: float) -> Ring:
 
 
 def unbridge(points: Sequence[Point]) -> tuple[AnnotationPart, ...]:
-    """The parts and holes that one ring goes along; a plain ring is one part."""
+    """The parts and holes that `bridge` joined into a ring; a plain ring is one part."""
     pending, rings = [ring(points)], []
     while pending:
         joined = pending.pop()
@@ -354,7 +355,8 @@ def unbridge(points: Sequence[Point]) -> tuple[AnnotationPart, ...]:
 
 
 def _bridge_in(points: Ring) -> tuple[int, int] | None:
-    """Where an edge leaves, and where the same edge comes back, with a ring in between."""
+    """The indices of a bridge in a ring: of an edge, and of the same edge in the opposite
+    direction, with a ring in between. None if there is no bridge."""
     leaves: dict[tuple[Point, Point], int] = {}
     for index, edge in enumerate(pairwise(points)):
         start = leaves.get((edge[1], edge[0]))
@@ -366,7 +368,7 @@ def _bridge_in(points: Ring) -> tuple[int, int] | None:
 
 
 def nested(rings: Sequence[Ring]) -> tuple[AnnotationPart, ...]:
-    """Rings as parts, the largest first; a ring within a part is its hole."""
+    """Groups rings into parts, largest first; a ring inside a part becomes its hole."""
     arrays = [np.array(points, np.float32) for points in rings]
     order = sorted(range(len(rings)), key=lambda index: -abs(area(arrays[index])))
     holes: dict[int, list[Ring]] = {}

@@ -1,13 +1,13 @@
-"""Label Studio's regions: places in percent of the image.
+"""Reads and writes Label Studio regions: coordinates in percent of the image.
 
-Written are `rectanglelabels`, `polygonlabels` (one region per part; further parts name the first
-one as `parentID`), `keypointlabels` (with the object's region as `parentID`) and `choices`. An
-occluded keypoint carries the note `occluded`, an absent one is not written. A hole is bridged
-into its part's ring.
+The writer uses `rectanglelabels`, `polygonlabels` (one region per part; further parts have the
+first one as `parentID`), `keypointlabels` (with the object's region as `parentID`) and `choices`.
+An occluded keypoint has the note `occluded`; absent keypoints are not written. Holes are bridged
+into their part's ring.
 
-Read are these, `ellipselabels` and `brushlabels` as polygons, and shapes of a control of their own
-(`rectangle`, `polygon`, …) that have their label from a `labels` result of the same id. What says
-more about a region or an image is passed over, and counted.
+The reader also reads `ellipselabels` and `brushlabels` as polygons, and shapes (`rectangle`,
+`polygon`, …) whose label is in a `labels` result of the same id. Results that only describe a
+region or an image are skipped and counted.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ from formats.label_studio_marking import marking
 Region = dict[str, Any]
 
 TYPES = ("rectanglelabels", "polygonlabels", "keypointlabels", "choices")  # written
-POINT_WIDTH = 0.5  # of a drawn keypoint, percent of the image's width
+POINT_WIDTH = 0.5  # width of a drawn keypoint in percent of the image's width
 NOTE = "occluded"
 
-# From an image that is turned clockwise by so many degrees, w × h as seen, to the upright one.
+# Degrees → maps (x, y) in an image of w × h that is rotated clockwise to the unrotated image.
 TURNS: dict[int, Callable[[float, float, float, float], tuple[float, float]]] = {
     0: lambda x, y, w, h: (x, y),
     90: lambda x, y, w, h: (y, w - x),
@@ -101,21 +101,23 @@ def from_label_studio(
     *,
     skipped: Counter[str] | None = None,
 ) -> Annotations:
-    """What regions say, of an annotation or a prediction.
+    """Parses the regions of an annotation or a prediction into `Annotations`.
 
-    A turned rectangle becomes a polygon of its corners, and what was drawn in a turned image is
-    turned back. A keypoint without parent is an object of its own, with its own name as class. A
-    region with several labels, and an image of several classes, is an object of each.
+    A rotated rectangle becomes the polygon of its corners. Regions drawn in a rotated image are
+    rotated back. A keypoint without parent becomes an object whose class is the keypoint's name.
+    A region with several labels becomes one object per label, an image with several choices one
+    class per choice.
 
     Args:
-        regions: The `result` array, as far as it is of this image: see `label_studio_images`.
-        image: File name or address of the image.
-        size: Its width and height; default: what the regions say.
+        regions: The part of the `result` array for this image: see `label_studio_images`.
+        image: File name or URL of the image.
+        size: Its width and height in pixels; default: as given by the regions.
         keypoint_names: Order of the keypoints; missing ones become absent.
-        skipped: Counts, by reason, what is not taken.
+        skipped: Receives reason → number of skipped results.
 
     Raises:
-        ValidationFailed: A region of another type or without its values; no size is known.
+        ValidationFailed: A region has an unsupported type or lacks its values, or the image's size
+            is unknown.
     """
     rows = marking(regions, skipped=skipped)
     width, height = size or _size(rows)
@@ -151,7 +153,11 @@ def from_label_studio(
 
 
 def _refuse_fractions(objects: Sequence[Annotation], width: int, height: int) -> None:
-    """Raises ValidationFailed: several regions, and all within a hundredth of the image."""
+    """Check that coordinates are percent, not fractions.
+
+    Raises:
+        ValidationFailed: There are several regions, all within the first hundredth of the image.
+    """
     drawn = [bounds for thing in objects if (bounds := thing.bounds)]
     as_percent = [
         Annotation("", box=(x1 / width, y1 / height, x2 / width, y2 / height))
@@ -159,19 +165,19 @@ def _refuse_fractions(objects: Sequence[Annotation], width: int, height: int) ->
     ]
     if len(drawn) > 1 and are_fractions(as_percent, 0.01):
         raise ValidationFailed(
-            f"All {len(drawn)} regions lie within the first hundredth of the image, so their "
-            "values seem to be fractions of it. Label Studio's are percent: 0 to 100."
+            f"All {len(drawn)} regions are within the first hundredth of the image, so their "
+            "values seem to be fractions. Label Studio uses percent: 0 to 100."
         )
 
 
 class _Read(NamedTuple):
-    """A region, and what it says as an object of its own."""
+    """A region, and the object that it is by itself."""
 
     row: Mapping[str, Any]
     annotation: Annotation
 
     def belongs_to(self, other: _Read) -> bool:
-        """Whether it is a keypoint or a further part of another one, itself a root."""
+        """Whether it is a keypoint or a further part of another region, which has no parent."""
         kind, above = self.row["type"], other.row["type"]
         if other is self or other.row.get("parentID") or above == "choices":
             return False
@@ -238,7 +244,7 @@ def _size(rows: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
 
 
 def _annotations(row: Mapping[str, Any], width: int, height: int) -> list[Annotation]:
-    """One region as an object of its own, for each of its labels."""
+    """The objects of one region, one for each of its labels."""
     kind, value = row.get("type"), row.get("value")
     turned = row.get("image_rotation") or 0
     if not isinstance(turned, (int, float)) or turned not in TURNS:
@@ -273,8 +279,8 @@ def _annotations(row: Mapping[str, Any], width: int, height: int) -> list[Annota
 def _placed(
     made: Annotation, kind: str, value: Mapping[str, Any], frame: tuple[int, int, int]
 ) -> Annotation:
-    """With its place in the picture. `frame`: width and height, and how far the picture was
-    turned clockwise when the region was drawn."""
+    """The annotation with the region's shape in pixels. `frame`: width and height of the image,
+    and by how many degrees it was rotated clockwise when the region was drawn."""
     width, height, turned = frame
     wide, high = (height, width) if turned in (90, 270) else (width, height)
 
@@ -300,14 +306,18 @@ def _placed(
         )
     w, h = _number(value["width"]) * scale[0], _number(value["height"]) * scale[1]
     if turn := math.radians(_number(value.get("rotation") or 0)):
-        corners = rectangle(x, y, x + w, y + h)  # turned around the upper left one
+        corners = rectangle(x, y, x + w, y + h)  # rotated around the upper left corner
         return replace(made, parts=(AnnotationPart(upright(turned_ring(corners, (x, y), turn))),))
     (x1, y1), (x2, y2) = upright([(x, y), (x + w, y + h)])
     return replace(made, box=(min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)))
 
 
 def _number(value: Any) -> float:
-    """In percent of the image."""
+    """A coordinate or length, in percent of the image.
+
+    Raises:
+        ValueError: It cannot be one.
+    """
     number = float(value)
     if not is_place(number):
         raise ValueError("no place in an image")
@@ -323,7 +333,7 @@ def _parts(points: Ring) -> tuple[AnnotationPart, ...]:
 def _painted(
     row: Mapping[str, Any], value: Mapping[str, Any], size: tuple[int, int], turned: int
 ) -> tuple[AnnotationPart, ...]:
-    """The outlines of a brush's mask, which is of the size that its region states."""
+    """The outlines of a brush mask, which must have the size of the image."""
     drawn = int(row.get("original_width") or size[0]), int(row.get("original_height") or size[1])
     if drawn != size or turned:
         raise ValidationFailed(

@@ -1,4 +1,4 @@
-"""Label Studio's labelling configuration: which controls a project has, and their labels."""
+"""Parses Label Studio's labelling configuration: the controls of a project and their labels."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KINDS: dict[str, Kind] = {
     "keypointlabels": "keypointlabels",
     "choices": "choices",
 }
-OTHERS = (  # controls of images that no model here can fill
+OTHERS = (  # controls of images that models cannot fill
     "labels", "brushlabels", "ellipselabels", "vectorlabels", "bitmasklabels", "brush", "ellipse",
     "rectangle", "polygon", "keypoint", "taxonomy", "magicwand", "rating", "textarea",
 )  # fmt: skip
@@ -27,12 +27,12 @@ LONGEST = 1 << 20  # characters
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A label that people choose.
+    """A label of a control.
 
     Attributes:
-        value: As it stands in regions: the alias where there is one.
-        classes: Of models, that it stands for: `predicted_values`, else alias and value.
-        point: `model_index`: the number of the keypoint that it stands for.
+        value: Its value in regions: the alias if it has one.
+        classes: The model classes that it matches: `predicted_values`, else alias and value.
+        point: `model_index`: the index of the model's keypoint that it matches.
     """
 
     value: str
@@ -42,9 +42,9 @@ class Label:
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """A tag that regions name as `from_name`; it marks the picture `to_name`.
+    """A control tag: regions refer to it by `from_name`; it annotates the image tag `to_name`.
 
-    `model` and `confidence` are what the tag itself asks for (`model`, `model_score_threshold`).
+    `model` and `confidence` are the tag's attributes `model` and `model_score_threshold`.
     """
 
     kind: Kind
@@ -55,7 +55,7 @@ class Control:
     confidence: float | None = None
 
     def label_of(self, name: str) -> str | None:
-        """The label that stands for a model's class, in any case; None: there is none."""
+        """The label that matches a model's class, compared without case; None if none does."""
         wanted = plain(name)
         for label in self.labels:
             if wanted in map(plain, label.classes):
@@ -65,8 +65,8 @@ class Control:
 
 @dataclass(frozen=True, slots=True)
 class ImageTag:
-    """An `<Image>`: its name, and the key of a task's data where its address stands, or the
-    addresses of its pages. `marked`: a control marks it."""
+    """An `<Image>` tag: its name, and the key of a task's data that holds its URL or the URLs of
+    its pages. `marked`: a control annotates it."""
 
     name: str
     key: str
@@ -78,11 +78,11 @@ class LabelConfig:
     """The controls of the first image of a configuration.
 
     Attributes:
-        images: Every image's tag.
-        controls: Those that models can fill, in order.
-        image_name: The image's tag.
-        image_key: Where its address stands in a task's data.
-        others: Further controls, as `<BrushLabels name="…">`, for messages.
+        images: All image tags.
+        controls: The controls that models can fill, in order.
+        image_name: Name of the first image tag.
+        image_key: The key of a task's data that holds the image's URL.
+        others: Other controls, as `<BrushLabels name="…">`, for messages.
     """
 
     controls: tuple[Control, ...]
@@ -93,20 +93,20 @@ class LabelConfig:
 
 
 def plain(name: str) -> str:
-    """A class name as it is compared: without case and outer blanks."""
+    """A class name as it is compared: case-folded, with blanks normalised."""
     return " ".join(name.split()).casefold()
 
 
 def parse_label_config(text: str) -> LabelConfig:
-    """Read a configuration that a stranger may have written: no entities, no DTD.
+    """Parses an untrusted labelling configuration.
 
     Raises:
-        ValidationFailed: It is no XML, has a DTD, or shows no image.
+        ValidationFailed: It is not XML, has a DTD, or has no `<Image>`.
     """
     root = _root(text)
     if next(_tags(root, "image"), None) is None:
         raise ValidationFailed(
-            "The labelling configuration has no <Image>: only images are predicted here."
+            "The labelling configuration has no <Image>; only image projects are supported."
         )
     images = _images(root)
     name = images[0].name
@@ -139,7 +139,7 @@ def _images(root: ElementTree.Element) -> tuple[ImageTag, ...]:
 
 
 class _NoDoctype(ElementTree.TreeBuilder):
-    """Ends at a DTD, which is where entities and outside addresses are declared."""
+    """Rejects a DOCTYPE, which could declare entities and external files."""
 
     def doctype(self, *_: object) -> None:
         raise ValidationFailed("The labelling configuration must not have a DOCTYPE.")

@@ -1,9 +1,9 @@
-"""Which image of a Label Studio task each region belongs to.
+"""Finds the image of a Label Studio task that each region belongs to.
 
-A task may show several images: several `<Image>` tags, each with its key of the task's data, or a
-list of pages behind one key. A region names its tag (`to_name`) and its page (`item_index`). Which
-key a tag reads stands in the labelling configuration alone. Without it a task's regions are read
-only where its data has one key that can be an image.
+A task may show several images: several `<Image>` tags, each with its own key of the task's data,
+or a list of pages in one key. A region names its tag (`to_name`) and its page (`item_index`). Only
+the labelling configuration says which key a tag reads. Without it, a task can be read only if its
+data has a single key that can be an image.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _IMAGE = re.compile(
     r"\.(?:jpe?g|jpe|jfif|png|webp|bmp|dib|gif|tiff?|avif|heic|heif|jp2|pp?m|pgm|mpo|dng)$", re.I
 )
 _OF_TOOL = ("/data/upload/", "/data/local-files/", "/storage-data/", "/tasks/")
-_UPLOADED = re.compile(r"^[0-9a-f]{8}-")  # how Label Studio begins the names of uploads
+_UPLOADED = re.compile(r"^[0-9a-f]{8}-")  # prefix that Label Studio gives uploaded files
 RELATIONS = "Label Studio relation results"
 OTHER_TAG = "Label Studio regions of what is no image"
 ALL_PAGES = "Label Studio results about all pages of a task"
-DRAWN = ("x", "points", "rle", "vertices", "imageDataURL")  # what a place in an image is told by
+DRAWN = ("x", "points", "rle", "vertices", "imageDataURL")  # value keys of drawn regions
 REMEDY = (
     "Which of them a region is on stands in the project's labelling configuration: pack it as "
     "label_config.xml with the tasks in one zip, or leave one address in 'data', as 'image'."
@@ -36,13 +36,13 @@ WITHOUT_PLACE = frozenset(["choices", "textarea", "rating", "number", "datetime"
 
 @dataclass(frozen=True, slots=True)
 class TaskImage:
-    """An image of a task, with what is said of it.
+    """An image of a task with its regions.
 
     Attributes:
-        address: As the task's data has it.
-        regions: Of an annotation's `result`.
-        tag: The name of the image's tag; empty where the configuration is not known.
-        page: Its place in a list of pages, from 0; None: it is no page.
+        address: Its URL or path in the task's data.
+        regions: Its regions in an annotation's `result`.
+        tag: Name of its image tag; empty if the labelling configuration is not known.
+        page: Its index in a list of pages; None if it is not in a list.
     """
 
     address: str
@@ -58,20 +58,19 @@ def images_of(
     *,
     skipped: Counter[str] | None = None,
 ) -> list[TaskImage]:
-    """The images of a task that its annotation is about, each with its regions.
+    """The annotatable images of a task, each with its regions.
 
-    An image whose tag no control marks is none of them. One that could be marked and is not, is
-    there without a region.
+    Images whose tag no control annotates are left out. Images without regions are included.
 
     Args:
-        data: Of the task.
+        data: The task's `data`.
         regions: An annotation's `result`.
-        tags: Those of the labelling configuration; empty: it is not known.
-        skipped: Counts regions that belong to a text, a sound or another thing that is no image,
-            and what is said of all pages at once.
+        tags: The image tags of the labelling configuration; empty if it is not known.
+        skipped: Receives reason → number of results that belong to text, audio or another
+            non-image, or to all pages at once.
 
     Raises:
-        ValidationFailed: The data has no image, or which image a region belongs to is not known.
+        ValidationFailed: The data has no image, or the image of a region is ambiguous.
     """
     if not isinstance(data, Mapping):
         raise ValidationFailed("A task needs 'data', an object with the image's address.")
@@ -116,10 +115,10 @@ def images_of(
 
 
 def _tag_of(row: Mapping[str, Any], tags: Sequence[ImageTag]) -> str | None:
-    """The name of the image's tag that a region marks; None: it marks no image.
+    """The name of the image tag that a region belongs to; None if it belongs to no image.
 
     Raises:
-        ValidationFailed: It marks an image, but the configuration has none of that name.
+        ValidationFailed: It is drawn in an image, but the configuration has no such tag.
     """
     name = str(row.get("to_name") or "")
     if len(tags) == 1 and (not name or not tags[0].name):
@@ -136,14 +135,14 @@ def _tag_of(row: Mapping[str, Any], tags: Sequence[ImageTag]) -> str | None:
 
 
 def is_of_image(row: Mapping[str, Any]) -> bool:
-    """Whether a region is drawn in an image, whatever is drawn."""
+    """Whether a region is drawn in an image, whatever its shape."""
     value = row.get("value")
     return isinstance(value, Mapping) and any(key in value for key in DRAWN)
 
 
 @dataclass(frozen=True, slots=True)
 class _Pages:
-    """The addresses behind a key: a list of pages, or one image."""
+    """The URLs in a key of the task's data: a list of pages, or one image."""
 
     texts: tuple[str, ...]
     several: bool
@@ -165,7 +164,7 @@ def _pages(data: Mapping[str, Any], tag: ImageTag) -> _Pages:
 
 
 def _index(row: Mapping[str, Any], pages: _Pages) -> int | None:
-    """Of the page that a region is on; None: it is said of all of them."""
+    """The index of the page that a region is on; None if it is about all pages."""
     given = row.get("item_index")
     if given is None and (len(pages.texts) == 1 or not pages.several):
         return 0
@@ -180,7 +179,7 @@ def _index(row: Mapping[str, Any], pages: _Pages) -> int | None:
 
 
 def _only_tag(data: Mapping[str, Any], regions: Iterable[Mapping[str, Any]]) -> ImageTag:
-    """The tag of a task's only image, whatever its name is."""
+    """The image tag of a task with only one image, for tasks without a configuration."""
     keys = [str(key) for key, value in data.items() if _can_be_image(value)]
     if not keys:
         texts = [key for key, value in data.items() if _is_address(key, value)]
@@ -201,7 +200,7 @@ def _only_tag(data: Mapping[str, Any], regions: Iterable[Mapping[str, Any]]) -> 
 
 
 def _name(value: Any) -> str:
-    """Of an image's file; of pages all of them."""
+    """The file name in an image's URL; for a list of pages all URLs as text."""
     if not isinstance(value, str):
         return str(value)
     try:
@@ -213,14 +212,14 @@ def _name(value: Any) -> str:
 
 
 def _is_address(key: Any, value: Any) -> bool:
-    """Something with a slash, or what is called an image: no sentence of a text project."""
+    """Whether a value may be a URL or path: it has a slash and no blanks, or its key is `image`."""
     if not isinstance(value, str) or not value.strip():
         return False
     return key == "image" or ("/" in value and not re.search(r"\s", value.strip()))
 
 
 def _can_be_image(value: Any) -> bool:
-    """An address of an image, or a list of them."""
+    """Whether a value looks like the URL of an image, or a list of them."""
     if isinstance(value, list):
         return bool(value) and all(isinstance(one, str) and _can_be_image(one) for one in value)
     if not isinstance(value, str):

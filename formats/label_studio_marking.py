@@ -1,4 +1,4 @@
-"""Which results of a Label Studio annotation mark objects, and what the others are."""
+"""Selects the results of a Label Studio annotation that are objects or classes of the image."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PLACED = (
 )  # fmt: skip
 READ = (*PLACED, "choices")
 SHAPES = ("rectangle", "polygon", "keypoint", "ellipse", "brush")  # without labels of their own
-PASSED_OVER = frozenset(  # results that mark nothing in an image
+PASSED_OVER = frozenset(  # result types that are no objects; skipped and counted
     [
         "relation", "textarea", "rating", "number", "datetime", "taxonomy", "pairwise", "ranker",
         "labels", "hypertextlabels", "paragraphlabels", "timeserieslabels", "timelinelabels",
@@ -25,16 +25,17 @@ OF_A_REGION = "Label Studio choices of a region"
 def marking(
     regions: Sequence[Any], *, skipped: Counter[str] | None = None
 ) -> list[Mapping[str, Any]]:
-    """The regions that mark an object or the image, without relations and what says more about a
-    region or an image: its texts, ratings, the choices of a region.
+    """The regions that are objects or classes of the image.
+
+    Relations, texts, ratings and choices of a single region are skipped.
 
     Args:
         regions: The `result` array.
-        skipped: Counts, by reason, those that are left out.
+        skipped: Receives reason → number of skipped results.
 
     Raises:
-        ValidationFailed: One marks an object in a form that is not read, or has no label. Without
-            it its image would train as one without that object.
+        ValidationFailed: An object has an unsupported type or no label. Skipping it would train
+            its image as if the object were not there.
     """
     if not all(isinstance(row, Mapping) for row in regions):
         raise ValidationFailed("A region must be an object with 'type' and 'value'.")
@@ -64,10 +65,10 @@ def marking(
 
 
 def _labelled(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Shapes with the labels that stand in results of their own.
+    """The rows, with shapes and their separate `labels` results (of the same id) joined.
 
     Raises:
-        ValidationFailed: A shape has none.
+        ValidationFailed: A shape has no label.
     """
     named: dict[str, list[Any]] = {}
     for row in rows:
@@ -99,7 +100,7 @@ def _labelled(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 
 def _shape_of(value: Any) -> str | None:
-    """Which shape a `labels` result tells the place of; None: it is in a text or a sound."""
+    """The shape that a `labels` result contains; None if it is of a text or audio."""
     has = value if isinstance(value, Mapping) else {}
     signs = {"rle": "brush", "points": "polygon", "radiusX": "ellipse", "height": "rectangle"}
     found = next((shape for sign, shape in signs.items() if sign in has), None)

@@ -1,4 +1,4 @@
-"""From the labels of a Label Studio project to the names that a model is trained with."""
+"""Maps the labels of a Label Studio project to the class and keypoint names to train."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from formats.label_studio_config import Control, Label, LabelConfig, plain
 
 @dataclass(frozen=True, slots=True)
 class TrainingNames:
-    """Label → class name and label → keypoint name, each in the order to train them."""
+    """Label → class name and label → keypoint name, each in training order."""
 
     classes: Mapping[str, str]
     points: Mapping[str, str]
 
     def apply(self, found: Annotations) -> Annotations:
-        """With class and keypoint names; labels that are not known stay as they are."""
+        """The annotations with mapped class and keypoint names; unknown labels stay unchanged."""
         objects = (
             replace(
                 thing,
@@ -35,14 +35,15 @@ class TrainingNames:
 def training_names(
     config: LabelConfig, known: Iterable[str] = (), known_points: Iterable[str] = ()
 ) -> TrainingNames:
-    """A label that stands for one class of the base model is that class, so that it learns on.
+    """Maps the labels of a project to names.
 
-    A label for several classes, or for none of the model's, is a class of its own.
+    A label that matches exactly one class of the base model gets that class's name, so that
+    training continues it. A label that matches several or none becomes a new class.
 
     Args:
-        config: Of the project.
-        known: Classes of the model that learns on, in its order.
-        known_points: Its keypoints, likewise.
+        config: The project's labelling configuration.
+        known: Class names of the base model, in order of id.
+        known_points: Keypoint names of the base model, in order.
     """
     names, points = list(known), list(known_points)
     return TrainingNames(

@@ -1,13 +1,13 @@
-"""LabelMe's JSON: shapes in pixels.
+"""Reads and writes LabelMe JSON: one document per image, shapes in pixels.
 
-Written are `rectangle`, `polygon` and `point`; several shapes of one object share a `group_id`. A
-keypoint's label is its name; `occluded` is a flag of it, and an absent one is not written. Holes
-are bridged into their part's ring. Classes of the image are its `flags`. `score` is a key of ours
-that LabelMe keeps.
+The writer uses `rectangle`, `polygon` and `point`; several shapes of one object share a
+`group_id`. A keypoint's label is its name and `occluded` is one of its flags; absent keypoints are
+not written. Holes are bridged into their part's ring. Classes of the image are its `flags`.
+`score` is an additional key that LabelMe preserves.
 
-Read are these, in any case, and as polygons `circle` (its centre, and a point on it), `mask` (a
-PNG) and turned rectangles. A shape without a type is a polygon, as in LabelMe. Lines mark no area:
-they are passed over, and counted.
+The reader also reads, as polygons, `circle` (centre and a point on it), `mask` (a PNG) and rotated
+rectangles. Shape types are read in any case. A shape without a type is a polygon, as in LabelMe.
+Lines and point sets have no area; they are skipped and counted.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ PASSED_OVER = {
     "points": "LabelMe point sets",
 }
 FLAG = "occluded"
-MOST_PIXELS = 2**28  # of a mask
+MOST_PIXELS = 2**28  # most pixels of a mask
 
 
 def to_labelme(found: Annotations) -> Json:
-    """The document of one image; the image itself is not inside."""
+    """Writes the document of one image, without the image's data."""
     shapes: list[Json] = []
     flags: dict[str, bool] = {}
     for number, annotation in enumerate(found.objects, 1):
@@ -80,23 +80,26 @@ def from_labelme(
     *,
     skipped: Counter[str] | None = None,
 ) -> Annotations:
-    """What a document says.
+    """Parses a LabelMe document into `Annotations`.
 
-    In a group, points are the keypoints of its first other shape, and polygons with one label
-    are one object's parts. A point without group is an object with its own name as class. The
-    image's width and height are 0 where the document states none.
+    In a group, points are the keypoints of its first other shape, and polygons of the same label
+    are parts of one object. A point without a group is an object whose class is the point's label.
+    The image's width and height are 0 if the document does not give them.
 
     Args:
-        document: Of one image.
+        document: The document of one image.
         keypoint_names: Order of the keypoints; missing ones become absent.
-        skipped: Counts, by reason, the shapes that are not taken.
+        skipped: Receives reason → number of skipped shapes.
 
     Raises:
-        ValidationFailed: A shape cannot be read; the message names it. It is no such document.
+        ValidationFailed: It is not a LabelMe document, or a shape cannot be read; the message
+            names it.
     """
     shapes = document.get("shapes") if isinstance(document, Mapping) else None
     if not isinstance(shapes, list) or not all(isinstance(one, Mapping) for one in shapes):
-        raise ValidationFailed("This is no LabelMe document: it needs 'shapes', a list of objects.")
+        raise ValidationFailed(
+            "This is not a LabelMe document: it needs 'shapes', a list of objects."
+        )
     size = _size(document)
     image = str(document.get("imagePath") or "")
     flags = document.get("flags") or {}
@@ -143,7 +146,8 @@ def from_labelme(
 def _place(
     roots: Sequence[tuple[Any, Annotation]], group: Any, part: Annotation | None
 ) -> int | None:
-    """Which object of the group a shape belongs to: a part to one with its label."""
+    """The index of the object in `roots` that a shape of a group belongs to; None if none does. A
+    polygon part belongs to an object with its label."""
     if group is None:
         return None
     for index, (other, whole) in enumerate(roots):
@@ -186,7 +190,7 @@ def _shape(
 
 
 def _size(document: Mapping[str, Any]) -> tuple[int, int]:
-    """Width and height; 0, 0 where they are not stated."""
+    """Width and height in pixels; 0, 0 if they are not given."""
     given = document.get("imageWidth"), document.get("imageHeight")
     if not any(given):
         return 0, 0
@@ -204,7 +208,7 @@ def _size(document: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def _annotation(shape: Mapping[str, Any], kind: str, number: int) -> Annotation:
-    """`number` is the shape's place, from 1, for messages."""
+    """The annotation of one shape; `number` is its 1-based position, for messages."""
     label = shape.get("label")
     shown = kind if shape.get("shape_type") else "polygon, as it has no shape_type,"
     where = f"Shape {number} ({shown[:40]} {str(label)[:60]!r})"
@@ -212,12 +216,12 @@ def _annotation(shape: Mapping[str, Any], kind: str, number: int) -> Annotation:
         raise ValidationFailed(f"{where} has no label.")
     if kind not in TYPES:
         raise ValidationFailed(
-            f"{where} is of a type that is not read. Allowed: {', '.join(TYPES)}; passed over: "
+            f"{where} has an unsupported type. Supported: {', '.join(TYPES)}; skipped: "
             f"{', '.join(PASSED_OVER)}."
         )
     score = shape.get("score")
     if isinstance(score, bool) or not isinstance(score, (int, float, type(None))):
-        raise ValidationFailed(f"{where}: its 'score' must be a number, and is {score!r:.40}.")
+        raise ValidationFailed(f"{where}: its 'score' must be a number; got {score!r:.40}.")
     made = Annotation(str(label), score=None if score is None else float(score))
     points = _points(shape.get("points"), where)
     if kind == "point":
@@ -238,12 +242,12 @@ def _annotation(shape: Mapping[str, Any], kind: str, number: int) -> Annotation:
     if kind == "mask":
         return replace(made, parts=_mask(shape.get("mask"), points, where))
     if len(points) < 3:
-        raise ValidationFailed(f"{where} has {len(points)} corners; it needs three.")
+        raise ValidationFailed(f"{where} has {len(points)} corners; it needs at least three.")
     return replace(made, parts=unbridge(points))
 
 
 def _points(given: Any, where: str) -> Ring:
-    """Pairs, or objects with `x` and `y`."""
+    """Points given as pairs or as objects with `x` and `y`, in pixels."""
     try:
         pairs = [(p["x"], p["y"]) if isinstance(p, Mapping) else p for p in given]
         points = ring(pairs)
@@ -252,7 +256,7 @@ def _points(given: Any, where: str) -> Ring:
     except (KeyError, TypeError, ValueError, OverflowError):
         pass
     raise ValidationFailed(
-        f"{where}: its 'points' must be a list of [x, y], and are {str(given)[:60]}."
+        f"{where}: its 'points' must be a list of [x, y]; got {str(given)[:60]}."
     )
 
 
@@ -264,7 +268,8 @@ def _counted(points: Ring, allowed: Sequence[int], where: str) -> Ring:
 
 
 def _mask(given: Any, points: Ring, where: str) -> tuple[AnnotationPart, ...]:
-    """The pixels between two corners, which belong to it, as a PNG in base64."""
+    """The parts of a mask: a PNG in base64 that covers the pixels from one corner to the other,
+    both included."""
     (x1, y1), (x2, y2) = _counted(points, (2,), where)
     left, top = round(min(x1, x2)), round(min(y1, y2))
     size = round(max(x1, x2)) - left + 1, round(max(y1, y2)) - top + 1
@@ -278,8 +283,8 @@ def _mask(given: Any, points: Ring, where: str) -> tuple[AnnotationPart, ...]:
             mask = np.asarray(image.convert("L")) > 0
     except (TypeError, ValueError, OSError, SyntaxError, Image.DecompressionBombError):
         raise ValidationFailed(
-            f"{where}: its 'mask' must be a PNG in base64, of the {size[0]} × {size[1]} pixels "
-            "between its points."
+            f"{where}: its 'mask' must be a base64 PNG of {size[0]} × {size[1]} pixels, the size "
+            "given by its points."
         ) from None
     shift = np.array((left, top), np.float32)
     parts = tuple(

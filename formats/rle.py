@@ -1,4 +1,4 @@
-"""COCO's run lengths: how many pixels are off, on, off, … down the columns of a mask."""
+"""Encodes and decodes COCO RLE masks: run lengths of off, on, off, … pixels, column by column."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ def encode(
     """A mask (h, w) as `{"size": [h, w], "counts": [...]}`, which pycocotools reads too.
 
     Args:
-        mask: What is on.
-        left, top: Where it begins in the picture.
-        size: Width and height of the picture; default: the mask's.
+        mask: Boolean mask.
+        left, top: Position of the mask in the image, in pixels.
+        size: Width and height of the image; default: those of the mask.
     """
     width, height = size or (mask.shape[1], mask.shape[0])
     padded = np.zeros((mask.shape[1], mask.shape[0] + 2), bool)
     padded[:, 1:-1] = mask.T
     columns, rows = np.nonzero(padded[:, 1:] != padded[:, :-1])
     edges = (columns + left) * height + rows + top
-    twice = np.flatnonzero(edges[1:] == edges[:-1])  # a run goes on in the next column
+    twice = np.flatnonzero(edges[1:] == edges[:-1])  # a run continues in the next column
     edges = np.delete(edges, np.concatenate((twice, twice + 1)))
     if len(edges) and edges[-1] == width * height:
         edges = edges[:-1]
@@ -36,14 +36,14 @@ def encode(
 
 
 def decode(code: Any, size: tuple[int, int] | None = None) -> Mask:
-    """The mask of a list of counts or of pycocotools' text.
+    """The boolean mask (h, w) of an RLE code with a list of counts or pycocotools' packed text.
 
     Args:
         code: See `encode`.
-        size: Width and height of the picture, which must be those of the mask.
+        size: Width and height of the image, which the mask must have.
 
     Raises:
-        ValidationFailed: It is not one, is of another size, or over 2²⁸ pixels.
+        ValidationFailed: It is no RLE code, has another size, or more than 2²⁸ pixels.
     """
     try:
         height, width = (int(value) for value in code["size"])
@@ -51,13 +51,13 @@ def decode(code: Any, size: tuple[int, int] | None = None) -> Mask:
             raise ValueError("no image is that large")
     except (KeyError, TypeError, ValueError, OverflowError):
         raise ValidationFailed(
-            "A segmentation's run lengths cannot be read: their size must be [height, width], "
-            f"of {MOST_PIXELS} pixels at most."
+            "An RLE segmentation cannot be read: its size must be [height, width], at most "
+            f"{MOST_PIXELS} pixels."
         ) from None
     if size is not None and size != (width, height):
         raise ValidationFailed(
-            f"A segmentation is of {width} × {height} pixels, its image of "
-            f"{size[0]} × {size[1]}. Scale the run lengths, or correct the image's size."
+            f"An RLE segmentation has {width} × {height} pixels, but its image has "
+            f"{size[0]} × {size[1]}. Scale the mask, or correct the image's size."
         )
     try:
         counts = code["counts"]
@@ -67,13 +67,20 @@ def decode(code: Any, size: tuple[int, int] | None = None) -> Mask:
         if (lengths < 0).any() or lengths.sum() != height * width:
             raise ValueError("the counts are not those of its size")
     except (KeyError, TypeError, ValueError, IndexError, OverflowError):
-        raise ValidationFailed("A segmentation's run lengths cannot be read.") from None
+        raise ValidationFailed(
+            "An RLE segmentation cannot be read: its counts must be run lengths that add up to "
+            "its size."
+        ) from None
     values = np.arange(len(lengths)) % 2 == 1
     return np.repeat(values, lengths).reshape(width, height).T
 
 
 def _from_text(text: bytes) -> list[int]:
-    """As `rleFrString` of pycocotools: groups of five bits, differences from the third on."""
+    """Decodes packed counts like pycocotools' `rleFrString`.
+
+    Each count is written in groups of five bits; from the fourth count on, its difference to the
+    count before the previous one is written.
+    """
     counts: list[int] = []
     position = 0
     while position < len(text):

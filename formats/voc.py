@@ -1,14 +1,14 @@
-"""Pascal VOC's XML: one document per image, its objects in pixels.
+"""Reads and writes Pascal VOC XML: one document per image, objects in pixels.
 
-Read are `bndbox`, `polygon` (as Roboflow and Labelbox write it, x1, y1, x2, …, and as LabelMe's
-web tool does, with `pt`), and roLabelImg's `robndbox`, which becomes the polygon of its corners.
-`difficult`, `truncated`, `occluded` and `pose` say more about an object and change nothing.
+The reader supports `bndbox`, `polygon` (with x1, y1, x2, … as Roboflow and Labelbox write it, or
+with `pt` as LabelMe's web tool does), and roLabelImg's `robndbox`, which becomes the polygon of
+its corners. `difficult`, `truncated`, `occluded` and `pose` are ignored.
 
-The devkit counts pixels from 1: the first column of an image is 1, so a box from its left edge
-begins at 1. Annotation tools (labelImg, CVAT, Label Studio) write edges, which begin at 0. A
-document counts from 1 if its source is the PASCAL challenge or Roboflow, and no number in it is
-below 1; then 1 is taken from each left and upper edge, and from each corner of a polygon. Written
-are edges, so that a document that goes through such a tool comes back as it was.
+The VOC devkit counts pixels from 1, so a box at the left edge of the image begins at 1. Annotation
+tools (labelImg, CVAT, Label Studio) write edges, which begin at 0. A document is read as counting
+from 1 if its source is the PASCAL challenge or Roboflow and no coordinate is below 1. Then 1 is
+subtracted from each left and upper edge and from each corner of a polygon. The writer writes
+edges, so that a document survives a round trip through such a tool.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from formats.capabilities import require_annotation
 from formats.geometry import bridge, rectangle, turned, unbridge
 from formats.xml_documents import number, parse_xml, tag, text_of
 
-LONGEST = 64 * 2**20  # bytes
+LONGEST = 64 * 2**20  # most bytes of a document
 WHAT = "Pascal VOC document"
-FROM_ONE = ("pascal voc", "roboflow")  # in what the source says of itself
+FROM_ONE = ("pascal voc", "roboflow")  # texts in <source> of documents that count from 1
 SIDES = ("xmin", "ymin", "xmax", "ymax")
 CORNERS = ("x1", "y1", "x2", "y2", "x3", "y3", "x4", "y4")
 BODY_PARTS = "body parts of a Pascal VOC object"
@@ -44,17 +44,16 @@ DELETED = "objects marked as deleted"
 
 
 def from_voc(text: str | bytes, *, skipped: Counter[str] | None = None) -> Annotations:
-    """What a document says of its image.
+    """Parses a Pascal VOC document into `Annotations`.
 
-    The image's name is empty where the document has none, and its width and height are 0 where
-    it states none.
+    The image's name is empty, and its width and height are 0, if the document does not give them.
 
     Args:
         text: The XML.
-        skipped: Counts, by reason, what is not taken: body parts (`part`), deleted objects.
+        skipped: Receives reason → number of skipped items: body parts (`part`), deleted objects.
 
     Raises:
-        ValidationFailed: It is no such document, or an object has no class or no place.
+        ValidationFailed: It is not a VOC document, or an object has no class or shape.
     """
     root = parse_xml(text, WHAT, LONGEST)
     if root.tag != "annotation":
@@ -68,11 +67,11 @@ def from_voc(text: str | bytes, *, skipped: Counter[str] | None = None) -> Annot
 
 
 def to_voc(found: Annotations, folder: str = "JPEGImages") -> str:
-    """The document of one image. Holes and parts are bridged into one ring.
+    """Writes the document of one image. Holes and parts are bridged into one ring.
 
     Raises:
-        ValidationFailed: Keypoints or the class of an image, which VOC cannot hold; a
-            character that XML cannot hold.
+        ValidationFailed: There are keypoints or a class of the image, which VOC cannot represent,
+            or a character that XML cannot represent.
     """
     lines = [
         "<annotation>",
@@ -89,7 +88,7 @@ def to_voc(found: Annotations, folder: str = "JPEGImages") -> str:
 
 
 def label_map(names: Sequence[str]) -> str:
-    """The list of classes beside the documents, as CVAT and Datumaro read it."""
+    """The text of labelmap.txt, the class list that CVAT and Datumaro read with VOC documents."""
     listed = [name for name in names if ":" not in name and not name.startswith("#")]
     return "".join(["# label:color_rgb:parts:actions\n", *(f"{name}:::\n" for name in listed)])
 
@@ -113,9 +112,9 @@ def _written(thing: Annotation) -> Iterator[str]:
 
 
 def _name(root: Element) -> str:
-    """Of the image's file. `path` is that of another machine, so only its last part counts; it has
-    the suffix where `filename` lacks it, as in labelImg2's documents. labelImg may write there
-    where the document itself lies: that is no image's name."""
+    """The file name of the image: `filename`, or the last part of `path` if `filename` lacks the
+    suffix (as in labelImg2's documents). A `path` to an .xml file is ignored: labelImg may write
+    the document's own path there."""
     name = text_of(root.find("filename"))
     path = PureWindowsPath(text_of(root.find("path")))
     last = "" if path.suffix.lower() == ".xml" else path.name
@@ -123,7 +122,7 @@ def _name(root: Element) -> str:
 
 
 def _size(root: Element) -> tuple[int, int]:
-    """Width and height; 0, 0 where the document does not say."""
+    """Width and height in pixels; 0, 0 if the document does not give them."""
     for names in (("size/width", "size/height"), ("imagesize/ncols", "imagesize/nrows")):
         texts = [text_of(root.find(name)).strip() for name in names]
         if not any(texts):
@@ -164,7 +163,7 @@ def _source(root: Element) -> str:
 
 
 class _Place:
-    """Where an object is, in the document's own numbers."""
+    """The shape of an object, in the document's coordinates."""
 
     def __init__(self, element: Element, where: str) -> None:
         self.box: Box | None = None
@@ -184,24 +183,24 @@ class _Place:
             x1, y1, x2, y2 = (_value(box, name, where) for name in SIDES)
             if x1 > x2 or y1 > y2:
                 raise ValidationFailed(
-                    f"{where}: its bndbox ends before it begins: {x1:g}, {y1:g} to {x2:g}, "
-                    f"{y2:g}. Exchange xmin with xmax, or ymin with ymax."
+                    f"{where}: its bndbox has its corners in the wrong order: {x1:g}, {y1:g} to "
+                    f"{x2:g}, {y2:g}. Swap xmin and xmax, or ymin and ymax."
                 )
             self.box = x1, y1, x2, y2
         else:
             raise ValidationFailed(
-                f"{where} has no place: it needs a <bndbox>, a <polygon> or a <robndbox>."
+                f"{where} has no shape: it needs a <bndbox>, a <polygon> or a <robndbox>."
             )
 
     def numbers(self) -> Iterator[float]:
-        """Those that would be below 1 if the document counted from 0."""
+        """The coordinates that decide whether the document counts from 1 (rotated boxes do not)."""
         yield from self.box or ()
         for ring in () if self._turned else self.rings:
             for point in ring:
                 yield from point
 
     def annotation(self, label: str, first: float) -> Annotation:
-        """`first`: the number of an image's first pixel."""
+        """The annotation; `first` is the number of the image's first pixel in the document."""
         if self.box is not None:
             x1, y1, x2, y2 = self.box
             return Annotation(label, box=(x1 - first, y1 - first, x2, y2))
@@ -233,9 +232,11 @@ def _turned_box(element: Element, where: str) -> Ring:
 def _ring(values: Sequence[float], where: str) -> Ring:
     ring: list[Point] = list(zip(values[0::2], values[1::2], strict=True))
     if len(ring) > 1 and ring[0] == ring[-1]:
-        ring.pop()  # some tools close it by its first corner
+        ring.pop()  # some tools repeat the first corner at the end
     if len(ring) < 3:
-        raise ValidationFailed(f"{where}: a polygon of {len(ring)} corners; it needs three.")
+        raise ValidationFailed(
+            f"{where}: a polygon of {len(ring)} corners; it needs at least three."
+        )
     return tuple(ring)
 
 
@@ -253,5 +254,5 @@ def _value(element: Element, name: str, where: str) -> float:
     except ValueError:
         pass
     raise ValidationFailed(
-        f"{where}: <{name}> of its <{element.tag}> must be a number, and is {text[:40]!r}."
+        f"{where}: <{name}> of its <{element.tag}> must be a number; got {text[:40]!r}."
     )

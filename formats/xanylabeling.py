@@ -1,6 +1,7 @@
-"""X-AnyLabeling's shapes, as its remote servers answer them (seen with the client 4.2.1).
+"""Writes predictions as X-AnyLabeling shapes for its remote-server client (tested with 4.2.1).
 
-Pixels. A rectangle has its four corners; parts and keypoints of an object share a `group_id`.
+Coordinates are in pixels. A rectangle has four corners; parts and keypoints of an object share a
+`group_id`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ Shape = dict[str, Any]
 
 
 def to_shapes(found: Annotations) -> list[Shape]:
-    """The shapes of a prediction; the class of a whole image is none, see `description`."""
+    """The shapes of a prediction. Classes of the image have no shape, see `description`."""
     shapes: list[Shape] = []
     for number, thing in enumerate(found.objects, 1):
         shapes += _shapes(thing, number)
@@ -24,7 +25,7 @@ def to_shapes(found: Annotations) -> list[Shape]:
 
 
 def description(found: Annotations) -> str:
-    """The classes of the whole image, as a text."""
+    """The classes of the image with their scores, as one text."""
     whole = (thing for thing in found.objects if thing.bounds is None)
     return ", ".join(
         thing.label if thing.score is None else f"{thing.label} ({thing.score:.2f})"
@@ -49,7 +50,10 @@ def _shapes(thing: Annotation, number: int) -> list[Shape]:
 
 
 def _opened(points: Ring) -> Ring:
-    """From a vertex that comes once: at the first one, met again, the client ends the shape."""
+    """The ring rotated to begin at a vertex that occurs once.
+
+    The client ends a shape where its first vertex occurs again.
+    """
     counts = Counter(points)
     start = next((i for i, point in enumerate(points) if counts[point] == 1), 0)
     return (*points[start:], *points[:start])

@@ -1,4 +1,4 @@
-"""XML that a stranger may have written: no document type, no entities, bounded size and depth."""
+"""Parses untrusted XML (no DOCTYPE or entities, limited size and depth); writes XML elements."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from xml.sax.saxutils import escape, quoteattr
 
 from errors import ValidationFailed
 
-DEEPEST = 32  # elements inside one another
-START = 4096  # characters in which the root's name must stand
+DEEPEST = 32  # most levels of nested elements
+START = 4096  # characters that are searched for the root element
 
 _DECLARED = re.compile(rb"^\s*<\?xml[^>]{0,200}?encoding\s*=\s*[\"']([A-Za-z0-9._-]{1,40})[\"']")
 _ROOT = re.compile(r"<([A-Za-z_][\w.-]*)[\s/>]")
@@ -24,8 +24,8 @@ XmlFormat = Literal["voc", "cvat_xml"]
 
 
 def xml_format(text: str | bytes) -> XmlFormat | None:
-    """Which tool's document it looks like, by its root: `<annotation>` is Pascal VOC's,
-    `<annotations>` CVAT's. None: neither."""
+    """The format of a document by its root element: `<annotation>` is Pascal VOC, `<annotations>`
+    is CVAT XML; None for any other."""
     begin = text[:START] if isinstance(text, str) else _decoded(text[:START], "ignore")
     root = _ROOT.search(_BEFORE_ROOT.sub("", begin))
     found: dict[str, XmlFormat] = {"annotation": "voc", "annotations": "cvat_xml"}
@@ -38,43 +38,43 @@ def parse_xml(
     longest: int,
     each: Callable[[Element], None] | None = None,
 ) -> Element:
-    """The root of a document.
+    """Parses an XML document and returns its root element.
 
     Args:
         text: Bytes in the encoding that they declare, or a text.
-        what: Its name in messages, such as `Pascal VOC document`.
-        longest: Bytes or characters it may have.
-        each: Called with each child of the root when it is complete; the child is emptied
-            afterwards, so that a long document is never in memory as a whole.
+        what: What the document is, for messages, such as `Pascal VOC document`.
+        longest: Most bytes or characters.
+        each: Called with each complete child of the root. The child is removed afterwards, so that
+            a long document is never completely in memory.
 
     Raises:
-        ValidationFailed: It is too long or deep, no valid XML, or has a document type.
+        ValidationFailed: It is too long, nested too deeply, not valid XML, or has a DOCTYPE.
     """
     if len(text) > longest:
-        raise ValidationFailed(f"The {what} is over {longest // 2**20} MiB. Send it in parts.")
+        raise ValidationFailed(f"The {what} is over {longest // 2**20} MiB. Split it.")
     if isinstance(text, bytes):
         try:
             text = _decoded(text, "strict")
         except (UnicodeError, LookupError):
             raise ValidationFailed(
-                f"The {what} is not in the encoding that it declares (UTF-8 where it declares "
-                "none). Save it as UTF-8."
+                f"The {what} does not have the encoding that it declares (default: UTF-8). Save it "
+                "as UTF-8."
             ) from None
     parser = ElementTree.XMLParser(target=_Bounded(what, each), encoding="utf-8")
     try:
         parser.feed(text.encode("utf-8"))
         root = parser.close()
     except (ElementTree.ParseError, UnicodeError, ValueError) as error:
-        raise ValidationFailed(f"The {what} is no valid XML: {error!s:.120}.") from None
+        raise ValidationFailed(f"The {what} is not valid XML: {error!s:.120}.") from None
     assert isinstance(root, Element)
     return root
 
 
 def tag(name: str, attributes: Mapping[str, object], text: str = "", end: bool = True) -> str:
-    """An element as XML, with all its characters as they are.
+    """The XML text of an element, escaped; only its start tag if `end` is false.
 
     Raises:
-        ValidationFailed: A value has a character that XML cannot hold.
+        ValidationFailed: A value has a character that XML cannot represent.
     """
     pairs = "".join(f" {key}={quoteattr(legal(str(value)))}" for key, value in attributes.items())
     if not end:
@@ -85,26 +85,26 @@ def tag(name: str, attributes: Mapping[str, object], text: str = "", end: bool =
 
 
 def number(value: float) -> str:
-    """Whole numbers without a point: many readers take only those."""
+    """A number as text; whole numbers without a decimal point, as many readers require."""
     return f"{value:.9g}"
 
 
 def text_of(element: Element | None) -> str:
-    """What stands in an element, without the line breaks and blanks of a pretty printer."""
+    """The text of an element, without the line breaks and blanks of pretty-printed XML."""
     text = (element.text if element is not None else None) or ""
     return text.strip() if text.lstrip(" \t\r").startswith("\n") else text
 
 
 def legal(text: str) -> str:
-    """The text, if XML can hold it.
+    """The text unchanged, if XML can represent it.
 
     Raises:
-        ValidationFailed: It has a character that XML cannot hold.
+        ValidationFailed: It has a character that XML cannot represent.
     """
     if found := _NOT_IN_XML.search(text):
         raise ValidationFailed(
-            f"XML cannot hold the character {found[0]!a} of {text[:60]!a}. Use label_studio, "
-            "yolo, coco or labelme, or rename it."
+            f"XML cannot represent the character {found[0]!a} in {text[:60]!a}. Rename it, or use "
+            "the format label_studio, yolo, coco or labelme."
         )
     return text
 
@@ -118,7 +118,7 @@ def _decoded(data: bytes, errors: str) -> str:
 
 
 class _Bounded(ElementTree.TreeBuilder):
-    """Ends at a document type, which is where entities and outside addresses are declared."""
+    """Rejects a DOCTYPE, which could declare entities and external files, and deep nesting."""
 
     def __init__(self, what: str, each: Callable[[Element], None] | None) -> None:
         super().__init__()
@@ -132,7 +132,7 @@ class _Bounded(ElementTree.TreeBuilder):
         self._depth += 1
         if self._depth > DEEPEST:
             raise ValidationFailed(
-                f"The {self._what} has over {DEEPEST} elements inside one another."
+                f"The {self._what} has more than {DEEPEST} levels of nested elements."
             )
         element = super().start(name, attributes)
         self._root = element if self._root is None else self._root

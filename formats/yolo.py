@@ -1,9 +1,9 @@
-"""YOLO label lines: a class id and fractions of the image.
+"""Reads and writes YOLO label lines: a class id and coordinates normalised to 0 to 1.
 
-A box is `id x y w h` (centre and size), a polygon `id x1 y1 x2 y2 …`, a pose a box and then
-`x y visibility` per keypoint, the class of an image `id` alone. Parts and holes are bridged
-into one ring. A line may end with a score. A file of poses holds no polygons: their columns may
-be as many.
+A box is `id x y w h` (centre and size), a polygon `id x1 y1 x2 y2 …`, a pose a box followed by
+`x y visibility` per keypoint, the class of an image only `id`. Parts and holes are bridged into
+one ring. A line may end with a score. A file with poses cannot contain polygons, because both may
+have the same number of columns.
 """
 
 from __future__ import annotations
@@ -23,10 +23,16 @@ def to_yolo(
     keypoint_names: Sequence[str] = (),
     scores: bool = False,
 ) -> str:
-    """The label file of one image; `scores` are no part of training labels.
+    """Writes the label file of one image.
+
+    Args:
+        found: The annotations.
+        names: Class names in order of id.
+        keypoint_names: Keypoint names in order.
+        scores: Append the score to each line; not for training labels.
 
     Raises:
-        ValidationFailed: A label that is not in `names`.
+        ValidationFailed: A label is not in `names`.
     """
     lines = [
         _line(annotation, found, names, keypoint_names, scores) for annotation in found.objects
@@ -42,16 +48,16 @@ def from_yolo(
     keypoint_names: Sequence[str] = (),
     keypoint_numbers: int = 3,
 ) -> Annotations:
-    """What a label file says of an image of `size` (width, height).
+    """Parses the label file of one image into `Annotations`.
 
     Args:
-        text: Of the file.
-        names: Of the classes, by their ids.
-        size: Of the picture.
-        image: Its name.
-        keypoint_names: Lines are boxes or poses where they are given, else boxes or polygons.
-        keypoint_numbers: Of each keypoint: 3 (x, y, visibility) or 2 (x, y: visible, but
-            absent at 0, 0).
+        text: Content of the file.
+        names: Class names in order of id.
+        size: Width and height of the image in pixels.
+        image: Name of the image.
+        keypoint_names: If given, lines are boxes or poses; otherwise boxes or polygons.
+        keypoint_numbers: Numbers per keypoint: 3 (x, y, visibility) or 2 (x, y; absent at 0, 0,
+            else visible).
 
     Raises:
         ValidationFailed: A line cannot be read; the message names it.
@@ -97,13 +103,13 @@ def _line(
 
 
 class _Points(NamedTuple):
-    """The keypoints of a line."""
+    """The names of a line's keypoints, and the numbers per keypoint."""
 
     names: Sequence[str]
     numbers: int
 
     def read(self, values: Sequence[float], size: tuple[int, int]) -> tuple[Keypoint, ...]:
-        """From fractions of the image."""
+        """The keypoints in pixels, from normalised values and the image's (width, height)."""
         made = []
         for name, start in zip(self.names, range(0, len(values), self.numbers), strict=True):
             x, y, *more = values[start : start + self.numbers]
@@ -114,7 +120,7 @@ class _Points(NamedTuple):
 
 
 def _numbers(line: str) -> list[float]:
-    """A class id, which is a whole number, and what follows it."""
+    """The numbers of a line: the class id, which must be a whole number, and the values."""
     try:
         values = [float(text) for text in line.split()]
         if all(map(math.isfinite, values)) and values[0] == int(values[0]):

@@ -177,11 +177,11 @@ IMAGE = {"id": 1, "file_name": "a.jpg", "width": 100, "height": 80}
     [
         (
             document(BOX, images=[IMAGE, IMAGE | {"file_name": "b.jpg"}]),
-            "The image id 1 stands twice: 'a.jpg' and 'b.jpg'",
+            "The image id 1 is not unique: 'a.jpg' and 'b.jpg'",
         ),
         (
             document(BOX, categories=[{"id": 1, "name": "car"}, {"id": "1", "name": "dog"}]),
-            "The category id 1 stands twice: 'car' and 'dog'",
+            "The category id 1 is not unique: 'car' and 'dog'",
         ),
         (document(BOX | {"image_id": 99}), "Annotation 1: its image_id 99 is not in 'images'"),
         (document(BOX | {"category_id": 99}), "its category_id 99 is not in 'categories'"),
@@ -191,23 +191,23 @@ IMAGE = {"id": 1, "file_name": "a.jpg", "width": 100, "height": 80}
         (document(BOX, images=[{"id": 1}]), "The image 1 has no 'file_name'"),
         (document(BOX, categories=[{"id": 1}]), "The category 1 has no 'name'"),
         (document(BOX, images=[{"file_name": "a.jpg"}]), "The image at place 1 ('a.jpg')"),
-        (document(BOX, images=[IMAGE | {"width": -1}]), "Image 1 ('a.jpg') is of -1 × 80"),
+        (document(BOX, images=[IMAGE | {"width": -1}]), "Image 1 ('a.jpg') has -1 × 80"),
         (document(BOX, images=[IMAGE | {"width": "100"}]), "its size: '100' must be a number"),
         (document(BOX | {"bbox": [1, 2, -3, 4]}), f"{ONE}: its 'bbox' has a width of -3"),
         (document(BOX | {"bbox": [1, None, 3, 4]}), f"{ONE}, 'bbox': 'None' must be a number"),
         (document(BOX | {"bbox": [1, 2, 3, float("nan")]}), f"{ONE}, 'bbox': 'nan'"),
         (document(BOX | {"bbox": [1, 2, 3]}), f"{ONE}: its 'bbox' must be [x, y, width, height]"),
-        (document(BOX | {"bbox": None}), f"{ONE} has no place"),
-        (document(BOX | {"bbox": [], "segmentation": [[1, 1, 2, 2]]}), f"{ONE} has no place"),
+        (document(BOX | {"bbox": None}), f"{ONE} has no shape"),
+        (document(BOX | {"bbox": [], "segmentation": [[1, 1, 2, 2]]}), f"{ONE} has no shape"),
         (document(BOX | {"segmentation": [[1, 1, 2, 2, 3]]}), f"{ONE}: a polygon must be a list"),
         (document(BOX | {"segmentation": "0101"}), f"{ONE}: its 'segmentation' must be a list"),
         (
             document(BOX | {"segmentation": rle.encode(MASK.T)}),
-            f"{ONE}: A segmentation is of 80 × 100 pixels",
+            f"{ONE}: An RLE segmentation has 80 × 100 pixels",
         ),
         (
             document(BOX | {"keypoints": [1, 2, 2]}, categories=POSED),
-            f"{ONE}: its 'keypoints' must be numbers x, y, visibility, the 6 of its category's 2",
+            f"{ONE}: its 'keypoints' must be numbers x, y, visibility, 6 for its category's 2",
         ),
         (
             document(BOX | {"keypoints": [1, 2, 3, 1, 1, 1]}, categories=POSED),

@@ -163,14 +163,17 @@ def test_what_is_passed_over_is_counted() -> None:
     ("text", "told"),
     [
         ("<annotations><track id='0' label='x'/></annotations>", 'Export the task as "CVAT for'),
-        ("<annotations><images/></annotations>", "<images> that is not read"),
+        ("<annotations><images/></annotations>", "unknown element <images>"),
         ("<annotation/>", "begins with <annotations>"),
         (document("", 'id="7" width="1" height="1"'), "Image 7 ('') has no name"),
         (document("", 'id="7" name="a" width="-1"'), "'width' must be a whole number"),
         (document("<star label='x'/>"), "Image 7 ('a/b 1.jpg'): shape 1 is a <star>"),
         (document("<box xtl='1' ytl='1' xbr='2' ybr='2'/>"), "shape 1 (box) has no label"),
         (document("<box label='x' xtl='1' ytl='1' xbr='2'/>"), "'ybr' must be a number"),
-        (document("<box label='x' xtl='3' ytl='1' xbr='2' ybr='2'/>"), "ends before it begins"),
+        (
+            document("<box label='x' xtl='3' ytl='1' xbr='2' ybr='2'/>"),
+            "corners in the wrong order",
+        ),
         (document("<polygon label='x' points='1,1;2,2'/>"), "2 corners"),
         (document("<polygon label='x' points='1,1;2'/>"), "its points must be"),
         (document("<polygon label='x' points='1,1;2,inf;3,3'/>"), "its points must be"),
@@ -186,7 +189,7 @@ def test_what_is_passed_over_is_counted() -> None:
         (document("<skeleton label='x'><box/></skeleton>"), "element 1 must be <points>"),
         (
             document("<skeleton label='x'><points label='a' points='1,1;2,2'/></skeleton>"),
-            "must be one point, and is 2",
+            "must be one point; got 2",
         ),
         ('<!DOCTYPE a [<!ENTITY b "b">]><annotations>&b;</annotations>', "DOCTYPE"),
     ],

@@ -342,7 +342,7 @@ def test_several_labels_are_as_many_objects_and_ids_need_not_be_unique() -> None
             lambda: from_yolo("0 .1 .1 .2 .2 .3 .3 .4 .4", NAMES, (9, 9), "", POINTS),
             "9 columns are neither a box nor a pose of 14",
         ),
-        (lambda: from_labelme({"version": "5"}), "no LabelMe document"),
+        (lambda: from_labelme({"version": "5"}), "not a LabelMe document"),
         (
             lambda: from_labelme(
                 {

@@ -236,7 +236,7 @@ def test_key_points_of_two_objects_under_one_parent_are_refused() -> None:
     point = {"x": 1, "y": 2, "width": 1, "keypointlabels": ["nose"]}
     nose = {"type": "keypointlabels", "parentID": "1", "value": point}
     rows = [region("1"), nose | {"id": "2"}, nose | {"id": "3"}]
-    with pytest.raises(ValidationFailed, match="'nose' stands twice"):
+    with pytest.raises(ValidationFailed, match="'nose' twice"):
         from_label_studio(rows, size=(30, 20))
     (found,) = from_label_studio(rows[:2], size=(100, 50)).objects
     assert isinstance(found, Annotation)

@@ -129,7 +129,7 @@ BOX = {"shape_type": "rectangle", "points": [[1, 2], [30, 40]]}
                 {"shape_type": "point", "label": "nose", "points": [[1, 1]], "group_id": 1},
                 {"shape_type": "point", "label": "nose", "points": [[2, 2]], "group_id": 1},
             ),
-            "The keypoint 'nose' stands twice",
+            "the keypoint 'nose' twice",
         ),
     ],
 )

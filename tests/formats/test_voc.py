@@ -137,19 +137,19 @@ def test_documents_in_the_encoding_that_they_declare(encoding: str) -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        (document(thing("")), "Object 1 ('dog') has no place"),
-        (document(thing("<part><name>x</name>" + BOX + "</part>")), "has no place"),
+        (document(thing("")), "Object 1 ('dog') has no shape"),
+        (document(thing("<part><name>x</name>" + BOX + "</part>")), "has no shape"),
         (document("<object>" + BOX + "</object>"), "has no class"),
-        (document(thing(BOX.replace("30.5", "0"))), "ends before it begins"),
+        (document(thing(BOX.replace("30.5", "0"))), "corners in the wrong order"),
         (document(thing(BOX.replace("30.5", "nan"))), "<xmax> of its <bndbox> must be a number"),
         (document(thing("<bndbox><x>1</x><y>2</y></bndbox>")), "<xmin> of its <bndbox>"),
         (document(thing("<polygon><x1>1</x1><y1>2</y1></polygon>")), "1 corners"),
         (document(thing("<polygon><a/><b/></polygon>")), "<x1> of its <polygon>"),
         (document().replace("100", "1e2.5"), "whole numbers of pixels"),
         ("<annotations/>", "begins with <annotation>"),
-        ("{}", "no valid XML"),
-        ("<annotation><object></annotation>", "no valid XML"),
-        ("<annotation>" + "<a>" * 40, "inside one another"),
+        ("{}", "not valid XML"),
+        ("<annotation><object></annotation>", "not valid XML"),
+        ("<annotation>" + "<a>" * 40, "levels of nested elements"),
         ('<!DOCTYPE a [<!ENTITY b "b">]><annotation>&b;</annotation>', "DOCTYPE"),
         ('<!DOCTYPE a SYSTEM "file:///etc/passwd"><annotation/>', "DOCTYPE"),
         (" " * (64 * 2**20 + 1), "64 MiB"),
@@ -172,5 +172,5 @@ def test_what_voc_cannot_hold_is_refused_with_the_formats_that_can() -> None:
     for impossible, what in ((found, "class of an image"), (posed, "keypoints")):
         with pytest.raises(ValidationFailed, match=f"{what}.*label_studio.*cvat_xml"):
             to_voc(impossible)
-    with pytest.raises(ValidationFailed, match="XML cannot hold the character"):
+    with pytest.raises(ValidationFailed, match="XML cannot represent the character"):
         to_voc(replace(found, image="a\x07.jpg", objects=()))
