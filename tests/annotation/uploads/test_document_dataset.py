@@ -113,7 +113,7 @@ def test_images_alone_are_a_dataset_to_annotate(
     assert card["classes"] == []
     assert card["task"] == (task or "detect")
     dataset = store.open(card["id"])
-    with pytest.raises(DatasetInvalid, match="Next: annotate them"):
+    with pytest.raises(DatasetInvalid, match="Annotate them"):
         require_usable(dataset.findings)
     database = Database(settings)
     annotated = AnnotatedDatasets(database)
