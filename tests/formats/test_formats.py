@@ -324,7 +324,7 @@ def test_several_labels_are_as_many_objects_and_ids_need_not_be_unique() -> None
         ),
         (lambda: from_label_studio([region("rectanglelabels", "b", x=1)]), "lacks its values"),
         (lambda: from_label_studio([{"type": "choices", "value": {}}]), "how large"),
-        (lambda: from_coco({"images": []}), "not a COCO document"),
+        (lambda: from_coco({"images": []}), "not a COCO instances document"),
         (
             lambda: from_coco(
                 {"images": [], "categories": [], "annotations": [{"category_id": 3}]}
@@ -332,9 +332,9 @@ def test_several_labels_are_as_many_objects_and_ids_need_not_be_unique() -> None
             "'image_id': its id must be",
         ),
         (lambda: rle.decode({"size": [2, 2], "counts": [1]}), "run lengths"),
-        (lambda: rle.decode({"size": [2, 2], "counts": [4]}, (3, 2)), "its image of 3 × 2"),
-        (lambda: rle.decode({"size": [10**5, 10**5], "counts": [10**10]}), "pixels at most"),
-        (lambda: rle.decode({"size": [-2, -2], "counts": [4]}), "pixels at most"),
+        (lambda: rle.decode({"size": [2, 2], "counts": [4]}, (3, 2)), "its image has 3 × 2"),
+        (lambda: rle.decode({"size": [10**5, 10**5], "counts": [10**10]}), "at most"),
+        (lambda: rle.decode({"size": [-2, -2], "counts": [4]}), "at most"),
         (lambda: from_yolo("7 .5 .5 .1 .1", NAMES, (9, 9)), "Line 1 of the labels: class id 7"),
         (lambda: from_yolo("\n0 a b c d", NAMES, (9, 9)), "Line 2"),
         (lambda: from_yolo("0 .1 .2 .3", NAMES, (9, 9)), "4 columns"),

@@ -106,7 +106,10 @@ BOX = {"shape_type": "rectangle", "points": [[1, 2], [30, 40]]}
         (document(imageWidth="100"), "'imageWidth' and 'imageHeight' are 100 and 80"),
         (document(imageWidth=None), "'imageWidth' and 'imageHeight' are None and 80"),
         (document(BOX | {"label": None}), "Shape 1 (rectangle 'None') has no label"),
-        (document({"shape_type": "star", "points": []}), "Shape 1 (star 'dog') has an unsupported type"),
+        (
+            document({"shape_type": "star", "points": []}),
+            "Shape 1 (star 'dog') has an unsupported type",
+        ),
         (document(BOX, BOX | {"points": [[1, 2]]}), "Shape 2 (rectangle 'dog') has 1 points"),
         (document({"points": [[1, 2], [3, 4]]}), "as it has no shape_type, 'dog') has 2 corners"),
         (document({"points": [[1, 2], [3, None], [4, 5]]}), "must be a list of [x, y]"),
