@@ -16,7 +16,7 @@ epoch. A classifier's rows of new classes start alike in all arms but `joint`. A
   joint    all data at once: the upper bound
 
 Further arms are for studies: `ours-random`, `ours-k_centre`, `ours-hardness` choose the memory
-otherwise, `ours+scores=0.5+statistics=0` changes fields of `old_knowledge.Strength`.
+otherwise, `ours+scores=0.5+statistics=0` changes fields of `training.incremental.losses.Strength`.
 
     python -m benchmarks.learning incremental --task classify --data GTSRB --old 15
     python -m benchmarks.learning incremental --data roadsigns/data.yaml --old 2 --model n

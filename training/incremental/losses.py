@@ -37,8 +37,8 @@ class Strength:
         adjust: Of the logarithm of how often a class is drawn, for classifiers with a memory.
         statistics: Whether the old normalisation statistics stay; see `strength_of`.
         rows: Whether only the rows of new classes learn, in a classifier without a memory.
-        spread: Of features moved between class means, there; see `BetweenMeans`.
-        margin: Of features moved along rows, there; see `AlongRows`.
+        spread: Of features moved between class means, there; see `PrototypeTranslation`.
+        margin: Of features moved along rows, there; see `WeightTranslation`.
         confident: Score from which the old model's answer counts as an object.
         believed: Score from which the network's own answer for a new class, on an unlabelled
             place of a replayed picture, is not held against it.

@@ -16,7 +16,7 @@ SHOWN = 8  # names in a message
 class ClassUnion:
     """Class names in order of id; the first `old` ones are the model's, unchanged.
 
-    Names decide which classes are the same; see `joined_classes.matched`.
+    Names decide which classes are the same; see `class_matching.matched`.
     """
 
     names: tuple[str, ...]
