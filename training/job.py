@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import traceback
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from dataset.store import DatasetStore
 from errors import ModelNotFound, VisionLoopError
@@ -23,9 +22,6 @@ from training.incremental.forgetting_job import report_forgetting
 from training.planning.recipe import Recipe
 from training.publish import Trained, publish
 from training.schedule import TRAINING_SHARE
-
-if TYPE_CHECKING:
-    from jobs.handle import JobHandle
 
 
 def evaluate_training(
@@ -60,7 +56,7 @@ def evaluate_training(
         return None
 
 
-Trainer = Callable[[Recipe, "JobHandle"], Trained]
+Trainer = Callable[[Recipe, JobHandle], Trained]
 
 
 def trainer(recipe: Recipe) -> Trainer:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -27,7 +27,7 @@ from errors import ValidationFailed
 from evaluation.confusion import classifier_scores
 from jobs.artifacts import BEST, CHECKPOINTS, note_best
 from jobs.failures import explained
-from jobs.handle import JobCancelled
+from jobs.handle import JobCancelled, JobHandle
 from models_store.description import ModelDescription
 from models_store.weight_ema import WeightEMA
 from models_store.weights import build_model, describe, describe_mobilenet, save_model
@@ -39,9 +39,6 @@ from training.prepare import prepare_training, scan_images
 from training.publish import Trained
 from training.schedule import SAVE_INTERVAL, TRAINING_SHARE, Amount, amount_of
 from training.start_weights import Start, keep_rows
-
-if TYPE_CHECKING:
-    from jobs.handle import JobHandle
 
 SCRATCH_RATE, FINE_RATE = 2e-3, 5e-4  # highest learning rates
 SMALLEST_RATE = 0.01  # of the highest, at the end
