@@ -103,8 +103,8 @@ def test_cvat_s_images_are_in_subsets(
         ("voc", "detect", (BOX, POSE), "keypoints ('one.jpg' has one)"),
         ("voc", "detect", (BOX, NIGHT), "the class of an image ('one.jpg' has one)"),
         ("coco", "detect", (BOX, NIGHT), "the class of an image ('one.jpg' has one)"),
-        ("voc", "detect", (Annotation("a\x00b", box=(1, 1, 2, 2)),), "XML cannot hold"),
-        ("cvat_xml", "detect", (Annotation("a\x1fb", box=(1, 1, 2, 2)),), "XML cannot hold"),
+        ("voc", "detect", (Annotation("a\x00b", box=(1, 1, 2, 2)),), "XML cannot represent"),
+        ("cvat_xml", "detect", (Annotation("a\x1fb", box=(1, 1, 2, 2)),), "XML cannot represent"),
     ],
 )
 def test_what_a_format_cannot_hold_is_told_before_anything_is_written(
