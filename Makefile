@@ -16,9 +16,9 @@ RUN := $(VENV)/bin/python -m
 READY := $(VENV)/.installed
 TOOLS := $(VENV)/tools
 # What needs no server, training or export of a network.
-FAST := tests/formats tests/dataset tests/evaluation tests/monitoring tests/jobs/test_store.py \
-  tests/jobs/test_logs.py tests/api/middleware tests/docs/test_links.py tests/training/planning \
-  tests/test_errors.py tests/test_layers.py tests/test_requirements.py tests/test_settings.py
+FAST := tests/formats tests/dataset tests/monitoring tests/api/middleware tests/jobs/test_store.py \
+  tests/jobs/test_logs.py tests/docs/test_links.py tests/test_errors.py tests/test_layers.py \
+  tests/test_requirements.py tests/test_settings.py
 NARROW := $(VENV)/avx2_only.so
 LOCK := pip compile --quiet --no-config --universal --generate-hashes --python-version 3.11 \
   --custom-compile-command "make lock"
