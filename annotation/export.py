@@ -28,12 +28,13 @@ from formats.yolo import to_yolo
 from models_store.description import Task
 
 CHUNK = 2**18  # bytes that are read of an image at once
+# Type of a control in label_config.xml → its name
 CONTROL_NAMES = {
     "rectanglelabels": "box",
     "polygonlabels": "polygon",
     "keypointlabels": "point",
     "choices": "class",
-}  # of the controls in label_config.xml
+}
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class ZipEntry:
     """A file of the zip.
 
     Attributes:
-        path: In the zip.
+        path: Its path in the zip.
         content: Its bytes, or the file that has them.
     """
 
@@ -54,10 +55,10 @@ class Exported:
     """A dataset to export.
 
     Attributes:
-        task: The dataset's.
-        names: Of the classes, in the order of their ids.
-        keypoint_names: In their order.
-        records: Of the images, with their effective annotations.
+        task: The task of the dataset.
+        names: The class names, in the order of the class ids.
+        keypoint_names: The names of the keypoints, in the order of the keypoints.
+        records: The images with the annotations to export.
     """
 
     task: Task
@@ -75,7 +76,7 @@ def entries(data: Exported, form: Format, images: bool = True) -> Iterator[ZipEn
         images: Include the image files.
 
     Raises:
-        ValidationFailed: The format cannot hold something of it; no file is made then.
+        ValidationFailed: The format cannot represent the whole dataset. No file is made.
     """
     _check_data(data, form)
     placed = _placed(data.records)
@@ -167,8 +168,8 @@ class _Placed:
 def _placed(records: Sequence[ImageRecord]) -> list[_Placed]:
     """The images with their splits and names.
 
-    Images of the same name, in whatever splits, are named by their content, so that annotations
-    that come back without images can be matched.
+    Images with the same name, even in different splits, are named by the SHA-256 of their content.
+    So annotations that are uploaded later without the images can be matched to them.
     """
     val = held_out(record.content for record in records)
     names = [PurePosixPath(record.name).name or record.file.name for record in records]

@@ -17,7 +17,7 @@ from jobs.logs import read_last, read_lines
 from jobs.store import Job
 from serving.gateway import Gateway
 
-LISTED = 5000  # lines of a log that are answered, the newest
+LISTED = 5000  # most lines in an answer, the newest of the log
 HEARTBEAT = 15.0  # seconds; proxies close a connection that is silent for longer
 POLL = 0.4  # seconds between two reads of a log that is followed
 
@@ -66,7 +66,7 @@ async def events(
 ) -> AsyncIterator[str]:
     """Server-sent events: the log's lines as they are written, then one with the final status.
 
-    The id of a line is the byte offset behind it, so that a client can resume there.
+    The id of a line is the byte offset of its end, so that a client can resume there.
 
     Args:
         gateway: Has the job table and the logs; the stream ends when it stops.
@@ -80,7 +80,7 @@ async def events(
     spoken = time.monotonic()
     yield ": the log\n\n"
     while not gateway.shutdown.is_set():
-        # The job first: what a final one wrote last is in the lines that are read after that.
+        # The status is read before the lines: if it is final, they include the last ones.
         job = await asyncio.to_thread(gateway.jobs.get, job_id)
         lines = await asyncio.to_thread(read_lines, path, offset)
         if lines:

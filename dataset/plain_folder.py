@@ -20,8 +20,8 @@ def plain(
     """Reads a folder as Label Studio's YOLO export writes it: images, labels, classes.txt.
 
     Returns:
-        Class names in order of id; None in place of the keypoints; split → images. Without split
-        folders all images are in `train`.
+        The class names in order of id; None, because a classes.txt describes no keypoints; and a
+        dict split → images. Without split folders all images are in `train`.
 
     Raises:
         DatasetInvalid: There is no usable classes.txt, or there are several data.yaml files.

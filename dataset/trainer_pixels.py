@@ -2,7 +2,7 @@
 
 Ultralytics decodes with OpenCV. For the suffix `.tif` it decodes all pages, unchanged
 (utils/patches.py, 8.4.190). Files that it cannot decode, or decodes differently, are written as
-PNG into a job's view.
+PNG into the folder that a job trains on (see `dataset.view`).
 """
 
 from __future__ import annotations

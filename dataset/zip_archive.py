@@ -1,4 +1,4 @@
-"""Unpacks a dataset's zip from an untrusted client: data files only, into one folder, limited."""
+"""Unpacks a dataset's zip from an untrusted client: data files only, limited in number and size."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ RATIO_FROM = 2**20
 MOST_GROWTH = 10  # most unpacked bytes, as a multiple of the largest upload
 SPARE = 256 * 2**20  # bytes that must stay free on the disk
 DEPTH = 20  # most folder levels
-LONGEST = 200  # most bytes of one name; leaves room for what a job's view appends
+LONGEST = 200  # most bytes of one name; leaves room for what `dataset.view` appends
 _CHUNK = 2**20
 _ENCRYPTED = 0x1
 
@@ -97,7 +97,7 @@ def unpack(file: Path | IO[bytes], folder: Path, max_upload: int) -> Unpacked:
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, UnicodeError, ValueError):
         raise DatasetInvalid(DAMAGED) from None
     except OSError as error:
-        if error.errno is None:  # bz2 reports damaged data so
+        if error.errno is None:  # this is how bz2 reports damaged data
             raise DatasetInvalid(DAMAGED) from None
         raise
     except (NotImplementedError, RuntimeError):
@@ -213,8 +213,10 @@ def _chunks(source: IO[bytes]) -> Iterator[bytes]:
 
 
 def _unwrap(folder: Path) -> Path:
-    """The innermost folder that contains everything, without folders called train, images or
-    labels."""
+    """The innermost folder that contains everything.
+
+    Folders called train, images or labels are not entered: they are part of the dataset's layout.
+    """
     for _ in range(DEPTH):
         inside = list(folder.iterdir())
         if len(inside) != 1 or not inside[0].is_dir():

@@ -108,7 +108,7 @@ def _codec(names: Iterable[bytes]) -> str:
     distinct = sorted(set(names))
     texts = [text for name in distinct if (text := _decoded(name, "utf-8")) is not None]
     if len(texts) == len(distinct) and _plausible(texts, "utf-8", _unicode) >= SURE:
-        return "utf-8"  # plausible too: some GBK names, such as 图片, are valid UTF-8 by chance
+        return "utf-8"  # must be plausible too: some GBK names, such as 图片, are valid UTF-8
     judged: dict[str, tuple[float, list[str]]] = {}
     for codec, weigh in _JUDGES.items():
         read = [text for name in distinct if (text := _decoded(name, codec)) is not None]
@@ -136,7 +136,7 @@ Weigh = Callable[[bytes, str, str], float]
 
 
 def _plausible(texts: Sequence[str], codec: str, weigh: Weigh) -> float:
-    """Mean plausibility of the non-ASCII letters as letters of names, 0 to 1."""
+    """How plausible it is that texts are names: the mean over non-ASCII letters, 0 to 1."""
     total, count = 0.0, 0
     for text in texts:
         padded = f" {text} "

@@ -1,4 +1,4 @@
-"""Finds stored evaluations by what a client names."""
+"""Finds stored evaluations by model, evaluation id, dataset or split."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def _remedy(
 
 
 def _reference(stores: EvaluationStores, row: EvaluationRow) -> str:
-    """What names an evaluation's dataset in a request: DRAWN, an upload's id, else its path."""
+    """The `dataset_path` for an evaluation's dataset: DRAWN, the id of an upload, or a path."""
     if row.dataset == DRAWN:
         return DRAWN
     with contextlib.suppress(VisionLoopError):

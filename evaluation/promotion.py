@@ -67,7 +67,8 @@ class GateResult:
         decision: Whether to promote, and the reasons.
         gate: The conditions.
         pairs: The evaluations, those on old data last; empty if no version was promoted.
-        expected_promoted: The version that was promoted at that time; empty: none; None: any.
+        expected_promoted: The promoted version at the time of the decision; empty: no version was
+            promoted; None: not checked.
     """
 
     decision: GateDecision

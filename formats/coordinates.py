@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from formats.annotations import Annotation, Box
 
 SLACK = 0.02  # overhang, as a fraction of a side, that annotation tools produce
-FEWEST = 3  # smallest number of overhanging boxes that is no accident
-SOME = 0.2  # smallest share of overhanging boxes that is no accident
+FEWEST = 3  # fewest overhanging boxes that show a wrong convention
+SOME = 0.2  # smallest share of overhanging boxes that shows a wrong convention
 NEAR = 0.01  # largest relative difference between a rounded area and the exact one
 
 
@@ -24,7 +24,7 @@ class Stated:
 
     Attributes:
         numbers: Its four numbers.
-        over: Read as the format defines them, they extend beyond the image.
+        over: Whether the box extends beyond the image when it is read as the format defines.
         size: Width and height of the image in the same unit; 0, 0 if unknown.
         area: The area that the document gives for the box, if any.
     """
@@ -38,8 +38,9 @@ class Stated:
 def are_corners(boxes: Sequence[Stated]) -> bool:
     """Whether all boxes are x1, y1, x2, y2 although the format defines a point, width and height.
 
-    True if each box can be read so, and either all given areas are those between such corners, or
-    too many boxes extend beyond the image when read as the format defines.
+    True if the numbers of each box can be two corners and one of these holds: all boxes have an
+    area, which is that of the rectangle between the corners; or too many boxes extend beyond the
+    image when they are read as the format defines. False if an area equals width times height.
     """
     if not boxes or not all(_could_be_corners(box) for box in boxes):
         return False
@@ -55,8 +56,12 @@ def are_corners(boxes: Sequence[Stated]) -> bool:
 
 
 def are_fractions(objects: Iterable[Annotation], unit: float = 1.0) -> bool:
-    """Whether all objects lie within the first `unit` pixels of the image and have fractional
-    coordinates, so that they are probably fractions of the image."""
+    """Whether the coordinates are probably fractions of the image.
+
+    This is so if all are from 0 to `unit` and at least one is neither 0 nor `unit`. `unit` is the
+    coordinate to which the number 1 was converted: 1 if the format has pixels, 0.01 of the image
+    if it has percentages.
+    """
     drawn = [b for thing in objects if (b := thing.bounds) and b[0] < b[2] and b[1] < b[3]]
     numbers = [round(value / unit, 9) for bounds in drawn for value in bounds]
     if not numbers or min(numbers) < 0 or max(numbers) > 1:

@@ -199,8 +199,10 @@ class _Shape:
 
 
 def _joined(shapes: Sequence[_Shape]) -> Iterator[Annotation]:
-    """The annotations, with a skeleton joined to the shape of its group and label if the group has
-    exactly one of each."""
+    """The annotations. A skeleton is joined to the other shape with its group and label.
+
+    Shapes are joined only if exactly one skeleton and one other shape have that group and label.
+    """
     posed: dict[tuple[str, str], list[int]] = {}
     placed: dict[tuple[str, str], list[int]] = {}
     for index, shape in enumerate(shapes):

@@ -163,7 +163,7 @@ class Dispatcher:
         self._wake.set()
 
     async def finished(self, job_id: str) -> Job:
-        """Wait for a job. Its final row; the current row if this dispatcher stops first."""
+        """Wait for a job. Returns its final row; the current one if the dispatcher stops first."""
         self.wake()
         ended = self._awaited.setdefault(job_id, asyncio.Event())
         while True:
@@ -177,7 +177,7 @@ class Dispatcher:
                     await ended.wait()
 
     def begin_shutdown(self) -> None:
-        """Start to stop, without waiting."""
+        """Start `stop` in the background."""
         self._stop = asyncio.ensure_future(self.stop())
 
     async def stop(self) -> None:
@@ -240,7 +240,7 @@ class Dispatcher:
             kill(left.get(job.id, []))
         for job in self.store.list(None, "running", "stopping"):
             self._finalizer.finalize(job.id, KILLED)
-        for job in self.store.list(None, *FINAL):  # it may have died before it cleared the folder
+        for job in self.store.list(None, *FINAL):  # whose folder may not be cleared yet
             clear(self.store.folder(job.id), completed=job.status == "completed")
 
     async def _poll(self) -> None:

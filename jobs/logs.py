@@ -21,7 +21,8 @@ class LogWriter:
     """Appends to a log. On a full disk lines are lost; the job does not fail.
 
     Attributes:
-        heard: Pieces of output so far: a heartbeat, even of output that ends no line.
+        heard: Number of reads from the worker's output so far. It serves as a heartbeat, and also
+            counts output without a line end.
     """
 
     def __init__(self, path: Path) -> None:

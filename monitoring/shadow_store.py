@@ -18,7 +18,7 @@ Ending = Literal["stopped", "replaced", "deleted", "activated", "promoted"]
 
 
 class ShadowRow(Base):
-    """One shadow deployment of a candidate: a copy of its row when it was read."""
+    """One shadow deployment of a candidate. Rows that the store returns are detached copies."""
 
     __tablename__ = "shadows"
     __table_args__ = {"sqlite_autoincrement": True}  # noqa: RUF012

@@ -33,7 +33,7 @@ from serving.tool_images import ToolImages
 log = logging.getLogger("visionloop")
 
 QUIET = 3.0  # seconds without new annotations after which the dataset folder is rebuilt
-SHARE = 20  # least pause between two builds of a folder, in durations of the last build
+SHARE = 20  # shortest pause after a build of a folder, as a multiple of its duration
 LATEST = 60.0  # seconds for which new annotations can delay a build
 AGAIN = 300.0  # seconds until a failed image is fetched again
 CONFIG = "label_config"  # key in a dataset's options
@@ -63,7 +63,7 @@ class AnnotationInbox:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Start with what an earlier server left. Needs a running event loop."""
+        """Start, and process annotations left from an earlier run. Needs a running event loop."""
         self._arrived.set()
         self._task = asyncio.create_task(self._run())
 

@@ -1,8 +1,8 @@
 """Patches and workarounds for BentoML, each named after the trap it avoids.
 
-Seen in 1.4.39. Each part stands alone: when BentoML mends a trap, delete its part and its caller.
+Seen in 1.4.39. Each part stands alone: when BentoML fixes a trap, delete its part and its caller.
 
-Workarounds that are the shape of another module are documented there: `serving.envelope`
+Workarounds that shape a whole module are documented in that module: `serving.envelope`
 (dataclasses become dicts), `serving.shutdown` (all processes are stopped at once),
 `serving.runner_client` (a dead runner's socket accepts calls), `serving.trainer_client`
 (`depends(...).submit` fails), `api.app.LateBoundApp` (a mount hides paths), `service` (the code's
@@ -53,8 +53,8 @@ def enter_source_tree(settings: Settings) -> None:
     BentoML starts the workers in the supervisor's folder, and again after a crash. The user's
     folder may hold files named like our modules, or may be deleted by then.
 
-    Ends the program where a relative path would name another place from there: the processes of
-    the service would disagree.
+    Exits if a setting, BENTOML_HOME or --working-dir is a relative path, because it would mean
+    different folders in different processes of the service.
     """
     meant, home = Settings(), bento_home()
     os.chdir(ROOT)
@@ -79,8 +79,8 @@ def use_own_metrics_folder(settings: Settings) -> Path:
 
     In BentoML's folder a second server, which is refused later, would delete the values of the
     first. A process that serves creates the folder where it can; a start that cannot continue
-    reports it later. The supervisor's is created by `lifecycle.prepare`, once the home is known to
-    be the intended one. A build needs none.
+    reports it later. The supervisor does not: `lifecycle.prepare` creates its folder after it has
+    checked the home. `bentoml build` needs no folder.
     """
     folder = settings.paths.metrics
     if server_context.worker_index is not None:

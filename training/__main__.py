@@ -51,7 +51,7 @@ exit codes: 0 done, 1 refused or the job did not complete, 2 wrong arguments, 13
 
 
 class Refused(Exception):
-    """The server said no, or there is none."""
+    """The server refused a request, or cannot be reached."""
 
 
 class Server:
@@ -88,7 +88,7 @@ class Server:
         return found
 
     def find(self, start: str) -> str:
-        """The id of the one job that begins so."""
+        """The full id of the job whose id begins with `start`. Raises Refused unless one does."""
         if len(start) == FULL:
             return start
         found = [job["job_id"] for job in self.jobs() if job["job_id"].startswith(start)]
@@ -99,7 +99,7 @@ class Server:
         )
 
     def follow(self, job_id: str) -> Iterator[str]:
-        """The lines of the log until the job ends, over connections that break."""
+        """The lines of the log until the job ends. Reconnects if a connection breaks."""
         last = ""
         while True:
             try:
@@ -147,7 +147,7 @@ def start(server: Server, options: argparse.Namespace) -> int:
 
 
 def _absolute(data: str | None) -> str | None:
-    """A path here, for a server that may run elsewhere; a data set's id stays what it is."""
+    """An existing path as an absolute one, as the server's folder may differ; else unchanged."""
     return str(Path(data).resolve()) if data and Path(data).exists() else data
 
 
@@ -182,7 +182,7 @@ def _poll(server: Server, job_id: str, bar: Progress, task: TaskID, done: thread
         last = done.wait(STEP)
         try:
             job = server.ask("GET", f"/jobs/{job_id}")
-        except Refused:  # being restarted; the log's connection knows too
+        except Refused:  # the server may be restarting; `follow` reconnects, too
             continue
         epoch = f" epoch {job['current_epoch']}/{job['total_epochs']}" * bool(job["current_epoch"])
         loss = job["metrics"].get("loss")

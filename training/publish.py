@@ -1,4 +1,4 @@
-"""From a finished training to a version of the registry: whole, checked, or not at all."""
+"""Publishes the result of a training as a model version, once its serving engine is checked."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class Trained:
 
     Attributes:
         folder: model.json and model.safetensors.
-        metrics: Of the best epoch, on the val split.
-        dataset_fingerprint: What it was trained on; without old data that was replayed.
-        class_counts: Class name → objects (pictures, for classify) in train; of an incremental
-            training in the new data alone.
+        metrics: Metrics of the best epoch on the val split.
+        dataset_fingerprint: Fingerprint of the dataset it was trained on, without replayed data.
+        class_counts: Class name → number of objects (images, for classify) in the train split;
+            after incremental training, in the new data only.
     """
 
     folder: Path
@@ -44,7 +44,7 @@ class Trained:
 def publish(trained: Trained, recipe: Recipe, job: JobHandle, registry: Registry) -> ModelVersion:
     """Make the serving engine, check it, publish the folder as a new version.
 
-    A job that was ended just after publishing finds its version again.
+    If an earlier attempt of the job has published a version, that version is returned.
 
     Raises:
         VisionLoopError: The engine could not be made, or the disk is full. Nothing is published.
@@ -73,9 +73,10 @@ def publish(trained: Trained, recipe: Recipe, job: JobHandle, registry: Registry
 
 
 def _hold(name: str, registry: Registry) -> None:
-    """Promote what a name means while no version of it is promoted.
+    """Promote the newest version of a name if none of its versions is promoted.
 
-    Otherwise it would mean the new version as soon as that is there, measured or not.
+    Without a promoted version, requests for the name get the newest one. They would get the new
+    version as soon as it is published, before it is evaluated.
     """
     registry.refresh()
     versions = [version for version in registry.list() if version.name == name]
@@ -88,9 +89,9 @@ def _hold(name: str, registry: Registry) -> None:
 
 
 def _class_counts(trained: Trained, recipe: Recipe, registry: Registry) -> dict[str, int]:
-    """What live traffic is held against; empty where it is not known for every class.
+    """Training objects per class, to compare live traffic with; empty if the counts are incomplete.
 
-    A model that goes on learning has seen what its parent saw, too.
+    After incremental training, the counts of the parent model are added.
     """
     counts = dict(trained.class_counts)
     if recipe.mode != "incremental":

@@ -24,8 +24,8 @@ class Image:
         content: SHA-256 of its file.
         size: Width and height.
         suffix: Of its file in the dataset.
-        record: What the dataset has of it; None: it is new.
-        sent: Its path in the zip; empty: it did not come.
+        record: Its record in the dataset; None if the image is new.
+        sent: Its path in the zip; empty if the zip does not contain it.
         file: The file of a new image.
     """
 
@@ -43,9 +43,9 @@ class Claim:
 
     Attributes:
         described: The annotation.
-        image: None: `reason` says why none was found.
-        certain: By content or path, not by a file name that other folders may have, too.
-        reason: Why there is no image.
+        image: The image; None if none was found.
+        certain: Matched by content or path, not only by file name, which need not be unique.
+        reason: Why no image was found.
     """
 
     described: DescribedImage
@@ -55,7 +55,7 @@ class Claim:
 
 
 class Identity:
-    """Finds the images of annotations among those of a dataset and those that came."""
+    """Finds the images of annotations, in a dataset and in the request's zip."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class Identity:
         self._foreign = self._others_under_known_names()
 
     def claims(self) -> list[Claim]:
-        """Every annotation with its image; two names of a document never match one image."""
+        """Every annotation with its image, if one was found; see `_without_doubles`."""
         return _without_doubles([self._stated_size(self._claim(m)) for m in self._sent.described])
 
     def has(self, content: str) -> bool:
@@ -130,7 +130,7 @@ class Identity:
         return Claim(described, _known(found.item), certain=found.how == "path")
 
     def _stated_size(self, claim: Claim) -> Claim:
-        """The claim, without its image where the document states another size."""
+        """The claim, without its image if the document states a size other than the image's."""
         stated, image = claim.described.size, claim.image
         if image is None or stated is None or stated == image.size:
             return claim
@@ -143,7 +143,7 @@ class Identity:
         return Claim(claim.described, reason=reason)
 
     def _others_under_known_names(self) -> list[str]:
-        """Images of the zip that have the name of one of the dataset, and another content."""
+        """Images of the zip that have the name of a dataset image, but not its content."""
         known = self._by_content.keys()
         return [
             name
@@ -169,7 +169,7 @@ def free_names(images: Iterable[Image], records: Sequence[ImageRecord]) -> dict[
     """Content of a new image → the path that it is stored under: its own, unless that is taken.
 
     A label file has its image's name without the suffix, and some file systems ignore case or
-    Unicode composition: names that differ in no more than that are taken, too.
+    Unicode composition. So a name is also taken if it differs from another only in these.
     """
     taken = {_key(name_of(record)) for record in records}
     names: dict[str, str] = {}
@@ -197,7 +197,7 @@ def _key(name: str) -> str:
 
 
 def _known(record: ImageRecord, sent: str = "") -> Image:
-    suffix = record.file.suffix.lower()  # as the stored copy of an upload's IMG_1.JPG has it
+    suffix = record.file.suffix.lower()  # an uploaded IMG_1.JPG is stored as .jpg
     return Image(record.content, _size(record), suffix, record, sent)
 
 
@@ -206,8 +206,7 @@ def _size(record: ImageRecord) -> Size:
 
 
 def _without_doubles(claims: Sequence[Claim]) -> list[Claim]:
-    """The claims without those in which several names of a document match one image; one that is
-    certain stays."""
+    """The claims; if several names of a document match one image, only certain ones keep it."""
     by_image: dict[tuple[str, str], list[Claim]] = {}
     for claim in claims:
         if claim.image is not None:

@@ -37,7 +37,7 @@ SUFFIXES: dict[str, tuple[str, ...]] = {
     "dataset": (".yaml", ".yml"),  # a dataset of class folders is chosen by its folder
 }
 
-_one_at_a_time = asyncio.Lock()  # dialog
+_one_at_a_time = asyncio.Lock()  # held while a dialog is open
 
 
 class FileEntry(BaseModel):
@@ -149,7 +149,7 @@ def has_desktop() -> bool:
 
 
 async def ask(file_type: FileType) -> str | None:
-    """The path chosen in the dialog; None: none, or not in time."""
+    """The path chosen in the dialog; None if it was cancelled or timed out."""
     child = await asyncio.create_subprocess_exec(
         *module_command("api.local_dialog", file_type),
         cwd=ROOT,

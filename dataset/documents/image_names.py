@@ -62,7 +62,7 @@ class NameIndex(Generic[T]):
         Args:
             name: A path, URL or file name as written in the document.
             beside: The folder that the name may be relative to.
-            stem: The name is that of a label file: the image's without its suffix.
+            stem: The name is that of a label file: the image's name without its suffix.
         """
         for paths in (list(_paths(name, beside, stem)), list(_uploaded(name))):
             for table in (self._literal, self._composed):
@@ -80,7 +80,7 @@ class NameIndex(Generic[T]):
     def _decided(
         self, table: _Table, rows: list[tuple[Parts, int]], paths: list[Parts]
     ) -> NameMatch[T]:
-        """The one of several images with the same name that the folders decide for."""
+        """Of several images with the same name, the one whose folders match best."""
         wanted = [tuple(map(table.form, _bare(path))) for path in paths]
         last = rows[0][0][-1]
         with_suffix = table.names[last] is rows  # else the rows match by stem only

@@ -1,8 +1,9 @@
-"""Ultralytics' training arguments for a recipe, chosen by how much there is to learn from.
+"""Ultralytics' training arguments for a recipe, chosen by the amount of training.
 
-Ultralytics' defaults are made for hundreds of thousands of iterations. A user with 64 pictures
-has a few hundred: one optimiser step an epoch (`nbs` 64), normalisation statistics that lag
-behind (momentum 0.03), three epochs of warm-up. With them the loss falls and mAP stays 0.
+Ultralytics' defaults are made for hundreds of thousands of iterations. A user with 64 images has
+a few hundred. Then the defaults mean one optimiser step per epoch (`nbs` 64), normalisation
+statistics that lag behind (momentum 0.03) and three epochs of warm-up: the loss falls, but mAP
+stays 0.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def arguments(
     """The overrides that an Ultralytics trainer gets.
 
     Args:
-        recipe: What was asked for; its hyperparameters go before everything here.
+        recipe: The requested training; its hyperparameters override the choices made here.
         images: Training pictures.
         decoded: Bytes of all pictures as Ultralytics would keep them in memory.
         names: Class names.
@@ -43,7 +44,7 @@ def arguments(
         folder: Where `run/` is made: results.csv, plots.
         device: `cpu` or a CUDA index.
         cores: CPU cores that loading may use.
-        bf16: Whether the device computes in bfloat16 itself.
+        bf16: Whether the device supports bfloat16 natively.
     """
     amount = amount_of(recipe, images)
     chosen: dict[str, Any] = {
@@ -59,7 +60,7 @@ def arguments(
         "device": device,
         "workers": 0 if device == "cpu" else max(0, min(8, cores - 2)),
         "cache": "ram" if decoded <= CACHE else False,
-        "amp": "bf16" if bf16 else False,  # fp16 would fetch weights to check itself
+        "amp": "bf16" if bf16 else False,  # Ultralytics' check of fp16 downloads weights
         "deterministic": False,
         "plots": False,
         "verbose": False,
