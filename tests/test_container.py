@@ -51,7 +51,7 @@ def runs(bento: Path) -> list[Instruction]:
 
 def test_the_image_is_what_the_documentation_says(image: Image) -> None:
     assert re.fullmatch(r"python:3\.\d+\.\d+-slim-[a-z]+", image.base)
-    assert image.base in (ROOT / "docs" / "container.md").read_text()
+    assert image.base in (ROOT / "docs" / "how-to" / "run-in-a-container.md").read_text()
     assert image.exposed == ["3000"]
     assert image.user == "bentoml"
     assert image.healthcheck is not None

@@ -136,8 +136,8 @@ def test_an_image_without_marks_stays_as_it_is_unless_it_is_background(
         ({"dataset.yaml": "names: {0: person}"}, "person", ""),
         ({"notes.json": {"categories": [{"id": 0, "name": "dog"}], "info": {}}}, "dog", ""),
         ({"labels/classes.txt": "dog", "copy/classes.txt": "car"}, "dog", ""),
-        ({}, "car", "this dataset's own order (0 car, 1 person, 2 dog)"),
-        ({"data.yaml": "nc: 3\ntrain: images\n"}, "car", "own order"),
+        ({}, "car", "the class order of this dataset (0 car, 1 person, 2 dog)"),
+        ({"data.yaml": "nc: 3\ntrain: images\n"}, "car", "class order of this dataset"),
     ],
 )
 def test_whose_class_ids_are_meant(

@@ -132,7 +132,7 @@ def test_errors_of_others_take_our_form(
     answer = call(behind(foreign), "POST", "/x")
     assert (answer.status_code, answer.json()["code"]) == (status, code)
     assert "secret" not in answer.text
-    assert answer.json()["message"].startswith(message or "Something went wrong")
+    assert answer.json()["message"].startswith(message or "Internal error.")
     assert status != 405 or answer.headers["Allow"] == "GET"
     assert status != 503 or int(answer.headers["Retry-After"]) > 0
 

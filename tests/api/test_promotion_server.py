@@ -212,7 +212,7 @@ def a_better_one_is_evaluated_by_a_job_and_promoted(stage: Stage) -> None:
     needed = stage.client.delete(f"/models/{stage.worse}")
     job = stage.finished(answer["job_id"])
     logs = stage.ask("GET", f"/jobs/{answer['job_id']}/logs")["logs"]
-    assert "ahead of the requests" not in str(logs)
+    assert "the first requests will wait" not in str(logs)
     assert needed.status_code == 409
     assert (job["kind"], job["mode"]) == ("evaluation", "gate")
     assert busy.status_code == 409

@@ -99,7 +99,7 @@ LABEL_STUDIO = {"x": 60.0, "y": 50.0, "width": 90.0, "height": 60.0}
         )}, "centre"),
         # https://github.com/ryouchinsa/Rectlabel-support/issues/94
         ({"c.json": document(box=(10, 8, 20, 16),
-                             segmentation=polygon(20, 16, 60, 16, 60, 48))}, "two sizes"),
+                             segmentation=polygon(20, 16, 60, 16, 60, 48))}, "different scales"),
         # https://github.com/cvat-ai/cvat/issues/4250
         ({**CLASSES, "frame_2.txt": "2 0.5 0.5 0.2 0.2 -0.5\n"}, "four corners"),
         ({**CLASSES, "frame_2.txt": "2 0.5 0.5 0.2 0.2 1.57\n"}, "four corners"),
