@@ -1,4 +1,4 @@
-"""Batch annotations put into the job queue, with the images that were uploaded for them."""
+"""Queues batch annotation jobs, and unpacks the images that are uploaded for them."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ def enqueue_annotation(
     jobs: JobStore,
     settings: Settings,
 ) -> Job:
-    """Plan a batch annotation and queue it. Reads folders: call it off the event loop.
+    """Check a batch annotation and queue its job. Reads folders: call it off the event loop.
 
     Args:
-        request: What is annotated, and how.
-        model: The model that annotates.
+        request: The images to annotate, and the settings.
+        model: The model that predicts the annotations.
         sent: The request as the client sent it, for the job's `config`.
-        annotated, jobs: Where the dataset and the job are added.
+        annotated, jobs: The stores to which the dataset and the job are added.
         settings: The data roots.
 
     Raises:
-        VisionLoopError: What `plan_annotation` raises.
+        VisionLoopError: As `plan_annotation` raises it.
     """
     number = secrets.token_hex(8)
     recipe = plan_annotation(request, model, annotated, settings, number)
@@ -58,7 +58,9 @@ def enqueue_annotation(
 
 @contextmanager
 def uploaded_images(file: IO[bytes], settings: Settings) -> Iterator[Path]:
-    """The folder of an unpacked zip of images; deleted if the block fails, else the job's.
+    """Context with the folder of an unpacked zip of images; deleted if the block raises.
+
+    If the block succeeds, the folder belongs to the job.
 
     Raises:
         DatasetInvalid, PayloadTooLarge: The zip cannot be unpacked.

@@ -1,4 +1,4 @@
-"""Checks of a person's annotations before they are stored."""
+"""Validates a person's annotations before they are stored."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NO_AREA_IN_IMAGE = "without an area within the image"
 
 
 def misfit(thing: Annotation, task: Task) -> str:
-    """Why a dataset of a task cannot hold an object; empty: it can."""
+    """The reason why a dataset of a task cannot contain an object; empty if it can."""
     if task == "classify":
         return "drawn in an image, in a dataset of classes of images" if thing.bounds else ""
     if thing.bounds is None:
@@ -27,12 +27,12 @@ def misfit(thing: Annotation, task: Task) -> str:
 
 
 def checked(found: Annotations, name: str, size: tuple[int, int]) -> Annotations:
-    """A person's annotations, clipped to the image, without scores of a model.
+    """A person's annotations, validated, clipped to the image, and without model scores.
 
     Args:
-        found: As they were sent, in pixels.
-        name: The document that they came in, for messages.
-        size: Width and height of the image.
+        found: The annotations as submitted, in pixels.
+        name: The document that contains them, for messages.
+        size: Width and height of the image in pixels.
 
     Raises:
         ValidationFailed: An object has no class, an infinite coordinate, or no area in the image;
@@ -44,7 +44,7 @@ def checked(found: Annotations, name: str, size: tuple[int, int]) -> Annotations
 
 
 def refuse_fractions(found: Annotations, name: str) -> None:
-    """Raises ValidationFailed: the coordinates seem to be fractions of the image, not pixels."""
+    """Raises ValidationFailed if the coordinates are probably fractions of the image."""
     if are_fractions(found.objects):
         raise ValidationFailed(
             f"{name[:100]}: all objects lie within the first pixel, so their coordinates seem to "
@@ -86,13 +86,13 @@ def _object(thing: Annotation, name: str, size: tuple[int, int]) -> Annotation:
 
 
 def _place(thing: Annotation) -> str:
-    """The object's bounds and the tool's id, for a message."""
+    """The object's bounding box and its id in the annotation tool, as text for a message."""
     region = f" (region {thing.id[:40]!r})" if thing.id else ""
     return f": {', '.join(f'{value:g}' for value in thing.bounds or ())}{region}"
 
 
 def _clipped(parts: Sequence[AnnotationPart], size: tuple[int, int]) -> tuple[AnnotationPart, ...]:
-    """The parts, cut at the edges of the image."""
+    """The polygon parts, clipped to the image."""
     kept = []
     for part in parts:
         if outline := _clip(part.outline, size):

@@ -1,4 +1,4 @@
-"""Deletes what batch annotations leave behind that were cancelled, failed, or never queued."""
+"""Deletes leftovers of batch annotations that were cancelled, failed, or never queued."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from dataset.store import CARD
 from jobs.store import JobStore
 from settings import Settings
 
-UPLOAD_PREFIX = "pictures-"  # of folders of uploaded images, in VISIONLOOP_HOME/uploads
-MIN_AGE = 3600.0  # seconds in which a request may still be on its way into the queue
+UPLOAD_PREFIX = "pictures-"  # folder names of uploaded images, in VISIONLOOP_HOME/uploads
+MIN_AGE = 3600.0  # seconds; a younger folder may belong to a request that is not queued yet
 
 
 def delete_leftovers(store: AnnotatedDatasets, jobs: JobStore, settings: Settings) -> None:
-    """Delete datasets without a card and uploaded images that no unfinished job names."""
+    """Delete datasets without a card, and uploaded images, unless an unfinished job uses them."""
     recipes = [job.recipe for job in jobs.list("annotation", "queued", "running", "stopping")]
     needed = {recipe.get("dataset_id") for recipe in recipes}
     latest = (datetime.now(UTC) - timedelta(seconds=MIN_AGE)).isoformat(timespec="milliseconds")
@@ -34,7 +34,7 @@ def delete_leftovers(store: AnnotatedDatasets, jobs: JobStore, settings: Setting
 
 
 def _is_old(folder: Path) -> bool:
-    """Whether a folder is older than MIN_AGE, or is not there."""
+    """Whether a folder is older than MIN_AGE or does not exist."""
     with contextlib.suppress(FileNotFoundError):
         return time.time() - folder.stat().st_mtime > MIN_AGE
     return True

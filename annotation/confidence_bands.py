@@ -1,4 +1,4 @@
-"""Confidence bands: accept, review, discard."""
+"""Confidence bands of a model's objects by score: accept, review, discard."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ BANDS: tuple[Band, ...] = ("accept", "review", "discard")
 
 
 class Bands(BaseModel):
-    """The lowest scores of the bands.
+    """The score thresholds of the bands.
 
-    Objects with a score of at least `accept` are accepted as they are, those of at least `review`
+    Objects with a score of at least `accept` are accepted unchanged, those with at least `review`
     are shown to a person, the others are discarded.
     """
 
@@ -30,13 +30,14 @@ class Bands(BaseModel):
         return self
 
     def of(self, score: float | None) -> Band:
-        """The band of a score; a person's object, which has none, is accepted."""
+        """The band of a score. None, the score of a person's object, is in `accept`."""
         if score is None or score >= self.accept:
             return "accept"
         return "review" if score >= self.review else "discard"
 
     def of_image(self, scores: Iterable[float | None]) -> Band:
-        """The band of the least certain object that is shown; of an image without one `review`,
-        because the model may have missed everything."""
+        """The band of an image: that of its least certain object that is not discarded.
+
+        `review` if there is no such object, because the model may have missed all objects."""
         shown = {self.of(score) for score in scores} - {"discard"}
         return "accept" if shown == {"accept"} else "review"

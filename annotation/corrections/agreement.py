@@ -1,4 +1,4 @@
-"""Whether two annotations of an image are equal, but for rounding."""
+"""Compares two annotations of one image for equality up to rounding."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 from formats.annotations import Annotation, Annotations
 
-TOLERANCE = 0.02  # pixels: formats write coordinates as fractions, percent, or with few digits
+TOLERANCE = 0.02  # pixels; formats round coordinates, as fractions, percentages or decimals
 
 
 def are_equal(one: Annotations, other: Annotations) -> bool:
-    """Whether they have the same objects, in any order."""
+    """Whether both contain the same objects, in any order."""
     if len(one) != len(other):
         return False
     free = list(other.objects)
@@ -30,7 +30,7 @@ def _same(one: Annotation, other: Annotation) -> bool:
 
 
 def _form(thing: Annotation) -> tuple[object, ...]:
-    """What must be equal: all but the coordinates, and how many of these there are."""
+    """What must be equal: everything but the coordinates, and the number of coordinates."""
     rings = [(len(part.outline), *map(len, part.holes)) for part in thing.parts]
     points = [(point.name, point.visibility) for point in thing.keypoints]
     return thing.label, thing.box is None, tuple(rings), tuple(points)

@@ -1,4 +1,4 @@
-"""Application of a correction to an annotated dataset: all of it, or nothing."""
+"""Applies a correction to an annotated dataset atomically."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from formats.annotations import Annotations
 def corrected(
     store: AnnotatedDatasets, dataset: AnnotatedDataset, correction: Correction
 ) -> Iterator[None]:
-    """Apply a correction; if the block fails, withdraw it with the images that it added."""
+    """Apply a correction, as a context; if the block raises, undo it and delete its new images."""
     suffixes = {content: image.suffix for content, image in correction.images.items()}
     added: list[Path] = []
     applied: AppliedCorrection | None = None
@@ -41,10 +41,10 @@ def corrected(
 def preview(
     records: Sequence[ImageRecord], correction: Correction
 ) -> list[tuple[Annotations, bool, bool]]:
-    """The dataset's images as a correction would leave them.
+    """The dataset's images as they would be after a correction; nothing is stored.
 
     Returns:
-        Per image its annotations, whether a person has annotated it, and whether it trains.
+        Per image: its annotations, whether a person has annotated it, whether it is trained on.
     """
     rows = []
     for record in records:

@@ -1,4 +1,4 @@
-"""A correction: a person's annotations of a dataset's images, and an account of what came."""
+"""A correction: a person's annotations of a dataset's images, with counts of the submission."""
 
 from __future__ import annotations
 
@@ -14,22 +14,24 @@ from dataset.documents.submission import DescribedImage
 from formats.annotations import Annotations
 from models_store.description import Task
 
-SHOWN = 20  # names in an answer
+SHOWN = 20  # most names in a response
 
 
 @dataclass(frozen=True)
 class CorrectionRules:
-    """How a correction is read.
+    """The rules by which a submission is read as a correction.
 
     Attributes:
         dataset: The dataset's id, for messages.
-        names: Classes that the dataset has.
-        task: The dataset's task.
-        max_pixels: Limit of a new image.
-        only_changed: Skip images whose annotations are unchanged: nobody may have looked at them.
-        background: An image that a document lists without an object has none.
-        refuse_new: Refuse classes that the dataset does not have.
-        any_format: New images may have every format that is read, not only those of trainers.
+        names: Class names of the dataset.
+        task: Task of the dataset.
+        max_pixels: Most pixels of a new image.
+        only_changed: Skip images whose annotations are unchanged, since perhaps nobody has reviewed
+            them.
+        background: Whether an image that a document lists without objects is a background image.
+        refuse_new: Reject classes that the dataset does not have.
+        any_format: Accept new images in every readable image format, not only those that trainers
+            read.
     """
 
     dataset: str
@@ -44,26 +46,27 @@ class CorrectionRules:
 
 @dataclass
 class Correction:
-    """Annotations of a dataset's images, with an account of every image and object that came.
+    """Annotations of a dataset's images, and what happened to each submitted image and object.
 
     Attributes:
-        found: Content of an image → its annotations.
-        sources: Content → the document's annotations that `found` was read from.
-        images: Content → the image.
-        names: Content of a new image → path to store it under.
-        unchanged: Content of images whose annotations are unchanged.
-        unmatched: Name → why it is none of the dataset's images.
-        left: Content of known images without annotations in what came: they stay as they are.
-        new_classes: Classes that the dataset does not have, by name.
+        found: SHA-256 of an image's file → its annotations.
+        sources: SHA-256 → the document's annotations that `found` was read from.
+        images: SHA-256 → the image.
+        names: SHA-256 of a new image → path to store it under.
+        unchanged: SHA-256 of images whose annotations are unchanged.
+        unmatched: Name of an image → why it matches no image of the dataset.
+        left: SHA-256 of the dataset's images in the submission without annotations; they stay
+            unchanged.
+        new_classes: Classes that the dataset does not have, sorted by name.
         renamed: Path of a new image in the zip → path that it is stored under.
         received: Counts of `images`, `objects`, and `unmatched` images.
-        passed_over: Reason → objects.
-        removes: What the dataset would lose.
-        notes: Sentences about what was assumed or noticed.
-        ignored: Files that are no annotation documents.
-        several: More than one image is described.
-        repeated: A person's stored annotations say all of this already: there is nothing to do.
-        oddities: What is noticed about objects that are accepted.
+        passed_over: Reason → number of objects that are not stored.
+        removes: The objects that would be removed from the dataset.
+        notes: Sentences about assumptions and observations.
+        ignored: Files that are not annotation documents.
+        several: Whether more than one image is annotated.
+        repeated: Whether all annotations are already stored as a person's; nothing is to do then.
+        oddities: Unusual properties of accepted objects.
     """
 
     found: dict[str, Annotations] = field(default_factory=dict)
@@ -86,21 +89,21 @@ class Correction:
 
     @property
     def needs_confirmation(self) -> bool:
-        """Whether it would remove so much that a person must confirm it."""
+        """Whether it would remove so many objects that the client must confirm it."""
         return self.several and self.removes.large
 
     def pass_over(self, reasons: Counter[str]) -> None:
-        """Count objects that came and are not stored."""
+        """Count submitted objects that are not stored, by reason."""
         self.passed_over += reasons
         self.received["objects"] += reasons.total()
 
     def note_unmatched(self, name: str, reason: str) -> None:
-        """Count an image that is none of the dataset's; the first reason of a name is kept."""
+        """Count an image that matches none of the dataset; the first reason per name is kept."""
         self.unmatched.setdefault(name[:200], reason)
         self.received["unmatched"] += 1
 
     def to_json(self) -> dict[str, Any]:
-        """The part of an answer that accounts for what came."""
+        """The part of the response that reports what happened to the submission."""
         new = len(self.names)
         unmatched = self.received["unmatched"]
         return {

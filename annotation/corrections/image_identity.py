@@ -1,4 +1,4 @@
-"""Matches annotations to images: by content, then by path, then by file name."""
+"""Matches annotations to images: by content (SHA-256), then by path, then by file name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dataset.image_files import suffix_of
 from errors import VisionLoopError
 from inference.images import check_header
 
-SHOWN = 3  # names in a message
+SHOWN = 3  # most names in a message
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,11 @@ class Image:
 
     Attributes:
         content: SHA-256 of its file.
-        size: Width and height.
-        suffix: Of its file in the dataset.
+        size: Width and height in pixels.
+        suffix: Suffix of its file in the dataset.
         record: Its record in the dataset; None if the image is new.
         sent: Its path in the zip; empty if the zip does not contain it.
-        file: The file of a new image.
+        file: Its file, if the image is new.
     """
 
     content: str
@@ -42,8 +42,8 @@ class Claim:
     """An annotation with the image that it was matched to.
 
     Attributes:
-        described: The annotation.
-        image: The image; None if none was found.
+        described: The annotation of one image in a document.
+        image: The matching image; None if none was found.
         certain: Matched by content or path, not only by file name, which need not be unique.
         reason: Why no image was found.
     """
@@ -55,7 +55,7 @@ class Claim:
 
 
 class Identity:
-    """Finds the images of annotations, in a dataset and in the request's zip."""
+    """Finds the image of each annotation, in the dataset or in the submitted zip."""
 
     def __init__(
         self,
@@ -79,20 +79,20 @@ class Identity:
         return _without_doubles([self._stated_size(self._claim(m)) for m in self._sent.described])
 
     def has(self, content: str) -> bool:
-        """Whether the dataset has an image of this content."""
+        """Whether the dataset has an image with this SHA-256."""
         return content in self._by_content
 
     def came(self, name: str) -> Image:
-        """An image of the zip.
+        """The image with this name in the zip.
 
         Raises:
-            InvalidImage, PayloadTooLarge: It is new, and cannot be read or is too large.
+            InvalidImage, PayloadTooLarge: The image is new and cannot be read, or is too large.
         """
         if name not in self._read:
             self._read[name] = self._read_image(name)
         return self._read[name]
 
-    # --- inside
+    # --- private
 
     def _claim(self, described: DescribedImage) -> Claim:
         found = self._came.find(described.name, described.beside, described.stem)
@@ -143,7 +143,7 @@ class Identity:
         return Claim(claim.described, reason=reason)
 
     def _others_under_known_names(self) -> list[str]:
-        """Images of the zip that have the name of a dataset image, but not its content."""
+        """Images of the zip with the name of an image in the dataset, but different content."""
         known = self._by_content.keys()
         return [
             name
@@ -166,7 +166,7 @@ class Identity:
 
 
 def free_names(images: Iterable[Image], records: Sequence[ImageRecord]) -> dict[str, str]:
-    """Content of a new image → the path that it is stored under: its own, unless that is taken.
+    """SHA-256 of a new image → the path to store it under: its own, unless that is taken.
 
     A label file has its image's name without the suffix, and some file systems ignore case or
     Unicode composition. So a name is also taken if it differs from another only in these.
@@ -187,7 +187,7 @@ def free_names(images: Iterable[Image], records: Sequence[ImageRecord]) -> dict[
 
 
 def name_of(record: ImageRecord) -> str:
-    """The path or address by which people know an image of a dataset."""
+    """The path or URL by which users know an image of a dataset."""
     return record.name or record.annotations.image
 
 
@@ -206,7 +206,7 @@ def _size(record: ImageRecord) -> Size:
 
 
 def _without_doubles(claims: Sequence[Claim]) -> list[Claim]:
-    """The claims; if several names of a document match one image, only certain ones keep it."""
+    """The claims; if several names of a document match one image, only certain claims keep it."""
     by_image: dict[tuple[str, str], list[Claim]] = {}
     for claim in claims:
         if claim.image is not None:

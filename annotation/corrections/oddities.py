@@ -1,4 +1,4 @@
-"""Oddities: objects that are accepted, and that people should know of."""
+"""Oddities: unusual objects of a correction, which are accepted but reported."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from dataclasses import dataclass, field, replace
 from formats.annotations import Annotation, Annotations
 from formats.coordinates import over_the_edge
 
-MIN_EXCESS = 0.01  # of a side: less over the edge is not reported
+MIN_EXCESS = 0.01  # fraction of the image's side; smaller overhang is not reported
 
 
 @dataclass
 class Oddities:
-    """Counts over all images of a correction, with the place of the first of each kind."""
+    """Counts of unusual objects in a correction, with the position of the first of each kind."""
 
     counts: Counter[str] = field(default_factory=Counter)
     first: dict[str, str] = field(default_factory=dict)
 
     def add(self, sent: Annotations, stored: Annotations, where: str) -> None:
-        """Add the objects of one image, as they came and as they are stored."""
+        """Add the objects of one image, as submitted and as stored (clipped to the image)."""
         width, height = stored.width, stored.height
         for thing in sent.objects:
             bounds = thing.bounds
@@ -35,7 +35,7 @@ class Oddities:
             seen.add(plain)
 
     def notes(self) -> list[str]:
-        """A sentence for each kind."""
+        """One sentence per kind that occurs."""
         texts = {
             "cut": "over the edge of the image, where they were cut",
             "twice": "annotated twice in one image, which train as one",

@@ -1,4 +1,4 @@
-"""Reads a correction: matches annotations to a dataset's images, and checks all of them."""
+"""Reads a submission as a correction: matches its annotations to images and validates them."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from annotation.known_names import with_known_names
 from dataset.documents.submission import DescribedImage, Submission
 from formats.annotations import NO_AREA, Annotations
 
-ASSUMED_SIZE = (1000, 1000)  # width and height to count objects by, of an unknown image
-UNCHANGED_IOU = 0.98  # from which an object is unchanged
+ASSUMED_SIZE = (1000, 1000)  # pixels; used to count the objects of an image of unknown size
+UNCHANGED_IOU = 0.98  # smallest IoU at which an object counts as unchanged
 UNMATCHED_IMAGE = "of images that are unmatched"
 STATED_TWICE = "stated twice"
 UNCHANGED = "came back as they were, and only=changed"
@@ -30,18 +30,18 @@ NOT_DESCRIBED = "it came, and nothing is said of it"
 def read_correction(
     records: Sequence[ImageRecord], sent: Submission, rules: CorrectionRules
 ) -> Correction:
-    """The annotations that came for a dataset's images, checked; nothing is stored yet.
+    """The submission's annotations of a dataset's images, validated; nothing is stored yet.
 
-    An image of the zip that the dataset does not have is to be added to it.
+    Images of the zip that the dataset does not have are new images of the correction.
 
     Args:
         records: The dataset's images.
-        sent: What came.
+        sent: The submission.
         rules: How to read it.
 
     Raises:
-        ValidationFailed: No annotation is finished or fits an image; an object is impossible; two
-            documents contradict each other; a class is new where that is refused.
+        ValidationFailed: No annotation is finished or matches an image; an object is invalid; two
+            documents contradict each other; a class is new and new classes are not allowed.
         InvalidImage, PayloadTooLarge: A new image cannot be read, or is too large.
     """
     _check_finished(sent, rules)
@@ -62,13 +62,13 @@ def read_correction(
 
 
 def is_unchanged(before: Annotations, after: Annotations) -> bool:
-    """Whether every object is the same, but for rounding."""
+    """Whether both contain the same objects, up to rounding."""
     changes = compare_annotations(before, after, UNCHANGED_IOU)
     return all(change.kind == "accepted" for change in changes)
 
 
 def _check_finished(sent: Submission, rules: CorrectionRules) -> None:
-    """Raises ValidationFailed: nothing that came is a finished annotation."""
+    """Raises ValidationFailed if the submission contains no finished annotation."""
     if not sent.described:
         raise refusals.no_document(sent, rules)
     if all(described.empty == "unfinished" for described in sent.described):
@@ -76,7 +76,7 @@ def _check_finished(sent: Submission, rules: CorrectionRules) -> None:
 
 
 def _read_claim(made: Correction, claim: Claim, rules: CorrectionRules) -> None:
-    """Count the objects of an annotation, and keep them where its image is known."""
+    """Count the objects of an annotation, and keep them if its image was found."""
     described, image = claim.described, claim.image
     made.received["images"] += image is None or image.content not in made.images
     if image is None:
@@ -99,7 +99,7 @@ def _read_claim(made: Correction, claim: Claim, rules: CorrectionRules) -> None:
 
 
 def _fitting(made: Correction, found: Annotations, rules: CorrectionRules) -> Annotations:
-    """Without the objects that a dataset of this task cannot hold, which are counted."""
+    """The objects that a dataset of this task can contain; the others are counted and dropped."""
     reasons = [misfit(thing, rules.task) for thing in found.objects]
     made.pass_over(Counter(filter(None, reasons)))
     made.received["objects"] += reasons.count("")
@@ -108,7 +108,7 @@ def _fitting(made: Correction, found: Annotations, rules: CorrectionRules) -> An
 
 
 def _has_no_objects(described: DescribedImage, found: Annotations, rules: CorrectionRules) -> bool:
-    """Whether an annotation without a fitting object means that the image has none."""
+    """Whether an annotation without usable objects states that the image is a background."""
     lost = not described.skipped.keys().isdisjoint((NO_AREA, NO_AREA_IN_IMAGE))
     drawn = lost or any(thing.bounds for thing in found.objects)
     if drawn or described.empty == "unfinished":
@@ -120,7 +120,7 @@ def _has_no_objects(described: DescribedImage, found: Annotations, rules: Correc
 
 
 def _keep(made: Correction, content: str, found: Annotations, described: DescribedImage) -> None:
-    """Keep an image's annotations; of two that agree those with more detail."""
+    """Keep an image's annotations; if two documents agree on them, the more detailed ones."""
     if content not in made.found:
         made.found[content], made.sources[content] = found, described
         return
@@ -137,7 +137,7 @@ def _detail(found: Annotations) -> int:
 
 
 def _account_for_images(made: Correction, identity: Identity, sent: Submission) -> None:
-    """Account for images without objects, and for those that no document describes."""
+    """Record the images without objects, and those that no document annotates."""
     made.left -= made.found.keys()
     for content in [c for c in made.left if made.images[c].record is None]:
         made.left.discard(content)
@@ -162,7 +162,7 @@ def _account_for_images(made: Correction, identity: Identity, sent: Submission) 
 
 
 def _check_matched(made: Correction, rules: CorrectionRules) -> None:
-    """Raises ValidationFailed: there are no annotations of the dataset's images."""
+    """Raises ValidationFailed if no annotation matches an image of the dataset."""
     if made.found:
         return
     if made.left and not made.passed_over[UNMATCHED_IMAGE]:
@@ -173,7 +173,7 @@ def _check_matched(made: Correction, rules: CorrectionRules) -> None:
 def _compare_with_stored(
     made: Correction, records: Mapping[str, ImageRecord], rules: CorrectionRules
 ) -> None:
-    """Find the annotations that are unchanged, and drop them where only changed ones count."""
+    """Find the unchanged annotations, and drop them if the rules accept only changed ones."""
     repeated = set()
     for content, found in made.found.items():
         record = records.get(content)
@@ -202,7 +202,7 @@ def _name_new_images(made: Correction, records: Sequence[ImageRecord]) -> None:
 
 
 def _check_classes(made: Correction, rules: CorrectionRules) -> None:
-    """Note new classes. Raises ValidationFailed: they are refused."""
+    """Record new classes. Raises ValidationFailed if the rules do not allow them."""
     labels = {thing.label for found in made.found.values() for thing in found.objects}
     made.new_classes = sorted(labels - set(rules.names))
     shown = made.new_classes[:SHOWN]
@@ -217,7 +217,7 @@ def _check_classes(made: Correction, rules: CorrectionRules) -> None:
 
 
 def _similar(name: str, names: Sequence[str]) -> str:
-    """A name of the dataset that differs little; empty: none does."""
+    """The most similar class name of the dataset; empty if none is similar."""
     plain = {other.casefold().strip(): other for other in names}
     found = difflib.get_close_matches(name.casefold().strip(), plain, 1)
     return plain[found[0]] if found else ""

@@ -1,4 +1,4 @@
-"""The errors that refuse a correction; each states what came and what to do."""
+"""The errors that reject a correction. Each states what was submitted and what to do."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from errors import ValidationFailed
 
 
 def no_document(sent: Submission, rules: CorrectionRules) -> ValidationFailed:
-    """Nothing that came is an annotation document."""
+    """The error if the submission contains no annotation document."""
     files = f"{len(sent.images)} images" if sent.images else "no images"
     other = f" and {', '.join(sent.ignored[:5])}" if sent.ignored else ""
     folders = (
@@ -26,7 +26,7 @@ def no_document(sent: Submission, rules: CorrectionRules) -> ValidationFailed:
 
 
 def nothing_finished(sent: Submission) -> ValidationFailed:
-    """No annotation that came is finished."""
+    """The error if the submission contains no finished annotation."""
     reasons = Counter(described.why for described in sent.described)
     counts = ", ".join(
         f"{n} {reason or 'whose objects cannot be stored'}" for reason, n in reasons.items()
@@ -38,7 +38,7 @@ def nothing_finished(sent: Submission) -> ValidationFailed:
 
 
 def contradiction(one: DescribedImage, other: DescribedImage) -> ValidationFailed:
-    """Two documents annotate one image differently."""
+    """The error if two documents annotate one image differently."""
     return ValidationFailed(
         f"{_where(one)} and {_where(other)} are about the same image here, and say different "
         "things of it. Send one of them; where they are two images, name them by the SHA-256 of "
@@ -47,7 +47,7 @@ def contradiction(one: DescribedImage, other: DescribedImage) -> ValidationFaile
 
 
 def nothing_to_take(made: Correction) -> ValidationFailed:
-    """Images of the dataset came, and no object that it can store."""
+    """The error if images match, but the dataset can store none of their objects."""
     reasons = ", ".join(f"{n} {reason}" for reason, n in made.passed_over.items())
     return ValidationFailed(
         f"There is nothing to take: {len(made.left)} images are described, without an object that "
@@ -57,7 +57,7 @@ def nothing_to_take(made: Correction) -> ValidationFailed:
 
 
 def nothing_matched(made: Correction, rules: CorrectionRules) -> ValidationFailed:
-    """No annotation belongs to an image of the dataset."""
+    """The error if no annotation matches an image of the dataset."""
     shown = "; ".join(f"{name}: {reason}" for name, reason in list(made.unmatched.items())[:3])
     return ValidationFailed(
         f"No annotation fits an image of '{rules.dataset}'. {shown or 'None came'}. Images are "
@@ -67,7 +67,7 @@ def nothing_matched(made: Correction, rules: CorrectionRules) -> ValidationFaile
 
 
 def nothing_changed(count: int) -> ValidationFailed:
-    """All annotations are unchanged, and only changed ones are wanted."""
+    """The error if only changed annotations are accepted and none has changed."""
     return ValidationFailed(
         f"All {count} images came back as they were, and 'only' is changed: nothing was taken. "
         "With only=all they count as reviewed."
@@ -77,7 +77,12 @@ def nothing_changed(count: int) -> ValidationFailed:
 def new_classes(
     names: Sequence[str], similar: Mapping[str, str], rules: CorrectionRules
 ) -> ValidationFailed:
-    """Classes came that the dataset does not have; `similar` maps a name to one that it has."""
+    """The error for classes that the dataset does not have.
+
+    Args:
+        names: The new class names.
+        similar: New name → similar class name of the dataset.
+        rules: The rules of the correction."""
     shown = ", ".join(
         f"{name!r:.80}{f' (did you mean {similar[name]!r:.80}?)' if name in similar else ''}"
         for name in names[:SHOWN]

@@ -1,4 +1,4 @@
-"""What a correction would remove of people's work, and whether that must be confirmed."""
+"""Counts the human annotations that a correction would remove; many need a confirmation."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from errors import ConfirmationRequired
 from formats.annotations import Annotations
 from models_store.description import Task
 
-MAX_SHARE = 0.5  # of the dataset's objects: removing more must be confirmed
-MIN_OBJECTS = 5  # of a class: removing all of so many must be confirmed
+MAX_SHARE = 0.5  # of all objects; removing a larger share must be confirmed
+MIN_OBJECTS = 5  # removing all objects of a class with at least this many must be confirmed
 
 
 @dataclass(frozen=True)
 class Removal:
-    """The objects of people, or of the upload, that a correction leaves out.
+    """The objects annotated by people or given by the upload that a correction removes.
 
     Attributes:
         objects: Objects removed, summed over the images that have fewer than before.
-        of: Objects of the whole dataset before.
-        classes: Class of at least MIN_OBJECTS of which none is left → how many there were.
+        of: Number of objects of the whole dataset before.
+        classes: Class of which all objects are removed, at least MIN_OBJECTS → their number.
     """
 
     objects: int = 0
@@ -33,7 +33,7 @@ class Removal:
 
     @property
     def large(self) -> bool:
-        """Whether it must be confirmed."""
+        """Whether the removal must be confirmed."""
         return self.objects > MAX_SHARE * self.of or bool(self.classes)
 
     def to_json(self) -> dict[str, Any]:
@@ -53,12 +53,12 @@ class Removal:
 def removal(
     records: Sequence[ImageRecord], found: Mapping[str, Annotations], task: Task
 ) -> Removal:
-    """What a correction would remove; objects of models alone do not count.
+    """The removal that a correction would cause. Prelabels of models do not count.
 
     Args:
         records: The dataset's images.
-        found: Content of an image → its new annotations.
-        task: The dataset's.
+        found: SHA-256 of an image's file → its new annotations.
+        task: The task of the dataset.
     """
     before: Counter[str] = Counter()
     after: Counter[str] = Counter()

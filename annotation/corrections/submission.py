@@ -1,4 +1,4 @@
-"""Corrections of one dataset: read from JSON, a document or a zip, and made into a revision."""
+"""Takes corrections of one dataset, as JSON, document or zip, and builds a revision from each."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ from errors import BackendUnavailable
 from formats.annotations import Format, keypoint_labels
 from settings import Settings
 
-# Builds a revision, to be kept, of a dataset that an annotation tool's project fills.
+# Builds a permanent revision of a dataset that belongs to an annotation tool's project
 BuildProject = Callable[[AnnotatedDataset], dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class CorrectionPolicy:
-    """How a correction is applied.
+    """The options with which a correction is read and applied.
 
     Attributes:
-        form: Its format; None: recognized by its content.
-        only_changed: Skip images that came back unchanged.
-        background: An image that a document lists without annotations has no objects.
-        refuse_new: Refuse classes that the dataset does not have.
-        confirm: Remove annotations even where so many go that it needs a confirmation.
-        dry_run: Change nothing; answer what would change.
+        form: Its file format; None: detected from the content.
+        only_changed: Skip images whose annotations are unchanged.
+        background: Whether an image that a document lists without annotations is a background.
+        refuse_new: Reject classes that the dataset does not have.
+        confirm: The client confirms the removal of many annotations.
+        dry_run: Store nothing; return what would change.
     """
 
     form: Format | None = None
@@ -56,17 +56,18 @@ class CorrectionPolicy:
 
 @dataclass(frozen=True)
 class CorrectionSubmission:
-    """A correction sent for a dataset; each method takes one kind of body.
+    """Takes a correction of a dataset; one method per kind of request body.
 
-    The methods read and write files: call them off the event loop. They return the answer: the
-    new revision, or the newest one where nothing was new, and what became of all that came.
+    The methods read and write files: call them off the event loop. They return the response: the
+    new revision (or the newest one if nothing changed), and what happened to each submitted image
+    and object.
 
     Attributes:
-        dataset_id: The dataset.
-        policy: How the correction is applied.
-        datasets, annotated: Where the dataset is.
-        settings: The folder of uploads and the largest one.
-        build_project: Makes the revision of an annotation tool's project.
+        dataset_id: Id of the dataset.
+        policy: The options of the correction.
+        datasets, annotated: The stores of the dataset and its annotations.
+        settings: The folder and the largest size of uploads.
+        build_project: Builds the revision of an annotation tool's project.
     """
 
     dataset_id: str
@@ -86,7 +87,7 @@ class CorrectionSubmission:
         return self.take(from_json(parse(body, "The body"), self.policy.form, names, points))
 
     def take_document(self, file: IO[bytes], name: str) -> dict[str, Any]:
-        """Take a document that is not packed; `name` is its file name.
+        """Take a single document, not in a zip; `name` is its file name.
 
         Raises:
             VisionLoopError: What `take` raises, or the document cannot be read.
@@ -97,7 +98,7 @@ class CorrectionSubmission:
             return self.take(from_folder(folder, self.policy.form, names, points))
 
     def take_zip(self, file: IO[bytes]) -> dict[str, Any]:
-        """Take a zip of documents or label files, with new images if it has some.
+        """Take a zip of documents or label files, and of new images, if any.
 
         Raises:
             VisionLoopError: What `take` raises, or the zip cannot be unpacked or read.
@@ -111,13 +112,13 @@ class CorrectionSubmission:
             return self.take(replace(sent, notes=[*found, *sent.notes]))
 
     def take(self, sent: Submission) -> dict[str, Any]:
-        """Take annotations that were read: all of them, or none.
+        """Apply a submission that was read, atomically.
 
         Raises:
             DatasetNotFound: There is no such dataset.
-            ValidationFailed: What `read_correction` refuses.
-            Conflict: So much would be removed that it needs a confirmation.
-            BackendUnavailable: Others write the dataset for too long.
+            ValidationFailed: As `read_correction` raises it.
+            Conflict: So many objects would be removed that the client must confirm it.
+            BackendUnavailable: Other processes have locked the dataset for too long.
         """
         names, _ = self._names()
         images = self._images()
@@ -159,7 +160,7 @@ class CorrectionSubmission:
         return {"dataset_id": self.dataset_id, **row, **standard, **correction.to_json(), **more}
 
     def _names(self) -> tuple[list[str], list[str]]:
-        """Names of the dataset's classes and key points."""
+        """The dataset's class names and keypoint names."""
         card = self.datasets.get(self.dataset_id)
         dataset = self._known_dataset()
         options = dataset.options if dataset is not None else {}
@@ -170,7 +171,7 @@ class CorrectionSubmission:
         return names, points
 
     def _images(self) -> list[ImageRecord]:
-        """The dataset's images; an upload without a row gets none by this."""
+        """The dataset's images. Unlike `_growing_dataset`, it adds no row for an upload."""
         dataset = self._known_dataset()
         if dataset is not None:
             return list(self.annotated.records(dataset.id))
@@ -181,13 +182,13 @@ class CorrectionSubmission:
         return self.annotated.find(card.get("source") or upload_source(self.dataset_id))
 
     def _growing_dataset(self) -> AnnotatedDataset:
-        """The dataset's row; an upload gets one."""
+        """The dataset's row in the annotation store; added for an upload that has none."""
         if is_upload(self.datasets, self.dataset_id):
             return adopt(self.annotated, self.datasets, self.dataset_id)
         return self.annotated.get(self.dataset_id)
 
     def _expected_row(self, images: list[ImageRecord], correction: Correction) -> dict[str, Any]:
-        """The row of the revision that a correction would make."""
+        """The list entry of the revision that a correction would create."""
         number = newest(self.datasets, self.dataset_id) + (not correction.repeated)
         after = preview(images, correction)
         return {
@@ -203,14 +204,14 @@ class CorrectionSubmission:
         }
 
     def _revise(self, dataset: AnnotatedDataset) -> dict[str, Any]:
-        """The card of a new revision, which is kept.
+        """Build a permanent revision of a dataset; returns its card.
 
         Raises:
-            BackendUnavailable: Others write the dataset for too long.
+            BackendUnavailable: Other processes have locked the dataset for too long.
         """
         options = dataset.options
         try:
-            if "names" not in options:  # a tool's project names its classes itself
+            if "names" not in options:  # an annotation tool's project defines its own classes
                 return self.build_project(dataset)
             return build(
                 self.annotated,
