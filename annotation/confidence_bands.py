@@ -12,9 +12,9 @@ BANDS: tuple[Band, ...] = ("accept", "review", "discard")
 
 
 class Bands(BaseModel):
-    """The score thresholds of the bands.
+    """The lowest scores of the bands.
 
-    Objects with a score of at least `accept` are accepted unchanged, those with at least `review`
+    Objects with a score of at least `accept` are accepted as they are, those of at least `review`
     are shown to a person, the others are discarded.
     """
 
