@@ -1,11 +1,11 @@
-"""Consistency: a picture that is hard to see must be seen as the easy one was.
+"""Consistency losses: the student must predict on strong augmentations what the teacher predicts.
 
-The teacher labels the batch as it is (weakly augmented); where it is sure, the student must say
-the same of a strongly augmented copy: FixMatch (Sohn et al. 2020) for classifiers, Dense Teacher
-(Zhou et al. 2022) for detectors, whose pseudo-labels are the head's own outputs, not boxes. The
-strong augmentation moves nothing, so anchors stay comparable. The sums are divided by the number
-of pictures, not of pseudo-labels: a batch with a single sure anchor must not weigh as much as one
-full of them.
+The teacher predicts on the weakly augmented batch. Where it is confident, its predictions are
+pseudo-labels for the student's predictions on a strongly augmented copy: FixMatch (Sohn et al.
+2020) for classifiers, Dense Teacher (Zhou et al. 2022) for detectors, whose pseudo-labels are the
+head's raw outputs, not boxes. The strong augmentation is not geometric, so anchors correspond.
+The sums are divided by the number of images, not of pseudo-labels; otherwise a batch with a
+single pseudo-label would weigh as much as one with many.
 """
 
 from __future__ import annotations
@@ -20,25 +20,27 @@ from torch.nn import functional as F
 
 from training.distillation.teacher import Outputs
 
-ANCHORS = 10  # of an object; what Ultralytics' assigner gives it
-RAMP = 0.3  # share of the training over which the term grows
+ANCHORS = 10  # positive anchors per object, as in Ultralytics' assigner
+RAMP = 0.3  # share of the training over which the weight of the loss grows
 
 
 def ramp(progress: float) -> float:
-    """How far the term counts after a share of the training: exp(−5(1 − t)²), then 1.
+    """Ramp-up of the loss weight with the share of the training done: exp(−5(1 − t)²), then 1.
 
-    Laine and Aila 2017 ("Temporal Ensembling for Semi-Supervised Learning", section 2.1): early
-    on the student cannot follow, and the term only disturbs it.
+    Laine and Aila 2017 ("Temporal Ensembling for Semi-Supervised Learning", section 2.1): a high
+    weight early in the training would keep the student from learning from the labels.
     """
     t = min(1.0, progress / RAMP)
     return math.exp(-5 * (1 - t) ** 2)
 
 
 def strong_view(images: Tensor) -> Tensor:
-    """Other colours, blur, noise and covered patches, each picture its own; nothing is moved.
+    """A strongly augmented copy: random colours, blur, noise and cutout; no geometric changes.
+
+    Each image of the batch gets its own random parameters.
 
     Args:
-        images: (B, 3, H, W), 0 to 1.
+        images: Images (B, 3, H, W), 0 to 1.
     """
     count, _, height, width = images.shape
 
@@ -54,7 +56,7 @@ def strong_view(images: Tensor) -> Tensor:
     view = view + torch.randn_like(view) * random(0, 0.05)
     ys = torch.arange(height, device=images.device).view(1, 1, -1, 1)
     xs = torch.arange(width, device=images.device).view(1, 1, 1, -1)
-    for _ in range(2):  # DeVries and Taylor 2017, cutout
+    for _ in range(2):  # cutout (DeVries and Taylor 2017)
         side, x, y = random(0.05, 0.2), random(0, 1), random(0, 1)
         covered = ((ys - y * height).abs() < side * height / 2) & (
             (xs - x * width).abs() < side * width / 2
@@ -65,7 +67,7 @@ def strong_view(images: Tensor) -> Tensor:
 
 @contextmanager
 def unchanged_statistics(model: nn.Module) -> Iterator[None]:
-    """Batch normalisation uses the batch's statistics, but its running ones are left alone."""
+    """Context in which batch normalisation does not update its running statistics."""
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
@@ -78,22 +80,24 @@ def unchanged_statistics(model: nn.Module) -> Iterator[None]:
 
 
 class DenseConsistency:
-    """For detection heads.
+    """Consistency loss for detection heads.
 
     Args:
-        threshold: Confidence from which an anchor of the teacher is a pseudo-label.
+        threshold: Confidence from which the teacher's output at an anchor is a pseudo-label.
     """
 
     def __init__(self, threshold: float) -> None:
         self.threshold = threshold
 
     def __call__(self, student: Outputs, teacher: Outputs, weight: Tensor) -> Tensor:
-        """KL(teacher ‖ student) of the classes, and of the boxes where both have the same bins.
+        """The loss, a scalar: KL(teacher ‖ student) of classes and boxes at confident anchors.
+
+        It is divided by `ANCHORS` · B. Boxes are compared if both outputs have them.
 
         Args:
-            student: Of the strong view; scores (B, A, C) of the classes that both know.
-            teacher: Of the weak view; the same shapes.
-            weight: (B,) of the pictures.
+            student: Outputs on strongly augmented images; scores (B, A, C) of the shared classes.
+            teacher: Outputs on weakly augmented images, of the same shapes.
+            weight: Weights of the images (B,).
         """
         target = teacher.scores.sigmoid()
         sure = (target.amax(-1) >= self.threshold).to(target.dtype) * weight[:, None]  # (B, A)
@@ -109,22 +113,24 @@ class DenseConsistency:
 
 
 class ClassifierConsistency:
-    """For classifiers.
+    """Consistency loss for classifiers.
 
     Args:
-        threshold: Probability from which the teacher's answer is a pseudo-label.
+        threshold: Probability from which the teacher's top class is a pseudo-label.
     """
 
     def __init__(self, threshold: float) -> None:
         self.threshold = threshold
 
     def __call__(self, student: Outputs, teacher: Outputs, weight: Tensor) -> Tensor:
-        """Cross-entropy with the teacher's first class; a mean over the batch, sure or not.
+        """The loss, a scalar: cross-entropy with the teacher's top class where it is confident.
+
+        It is a mean over all images of the batch, those without a pseudo-label counting as 0.
 
         Args:
-            student: Of the strong view; scores (B, C) of the classes that both know.
-            teacher: Of the weak view; the same shape.
-            weight: (B,) of the pictures; 0 where the teacher does not know the class.
+            student: Outputs on strongly augmented images; scores (B, C) of the shared classes.
+            teacher: Outputs on weakly augmented images, of the same shape.
+            weight: Weights of the images (B,); 0 where the teacher does not know the class.
         """
         probability, label = teacher.scores.softmax(1).max(1)
         sure = (probability >= self.threshold).to(probability.dtype) * weight

@@ -1,4 +1,4 @@
-"""The loss of a student: Ultralytics' own, and what the teacher adds, scaled to it."""
+"""The loss of a student: Ultralytics' loss plus the weighted distillation losses."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ from training.replay.merged_dataset import is_replayed
 
 @dataclass(frozen=True)
 class Tuning:
-    """What weights of 1 mean.
+    """Scale factors of the distillation losses: what a requested weight of 1 stands for.
 
-    `python -m benchmarks.learning distillation --study` compares it with terms that are twice as
-    strong, and with terms that fade.
+    `python -m benchmarks.learning distillation --study` compares these values with factors twice
+    as large, and with a decay over the epochs.
 
     Attributes:
-        cls, box, feat, mask: Factors that bring each term to the scale of Ultralytics' losses;
-            `cls` also that of a detector's consistency.
-        picture: The same for the class term of a classifier; its consistency has none.
-        last: Share of the terms' strength that is left in the last epoch, after a cosine.
-            YOLOv6 3.0 lets them fade.
+        cls, box, feat, mask: Factors that bring each loss to the scale of Ultralytics' losses;
+            `cls` also scales the consistency loss of a detector.
+        picture: Factor of a classifier's class loss; its consistency loss is not scaled.
+        last: Factor of all these losses in the last epoch; they decay to it by a cosine schedule,
+            as in YOLOv6 3.0. 1: no decay.
     """
 
     cls: float = 0.5
@@ -64,14 +64,14 @@ TUNING = Tuning()
 
 @dataclass(frozen=True)
 class CriterionContext:
-    """What a criterion needs of the training that it belongs to.
+    """What a criterion needs to know about its training.
 
     Attributes:
-        classes: Ids of the shared classes: the student's, the teacher's.
-        features: The feature term; None where it is left out.
-        captured: The features of a classifier, which its outputs do not hold.
-        unlabelled: Classes whose labels are missing in new and in old images.
-        log: A line for the log of the job.
+        classes: Ids of the classes that both networks know: in the student, and in the teacher.
+        features: The feature loss; None if its weight is 0.
+        captured: Features of a classifier, recorded by a hook: its outputs do not contain them.
+        unlabelled: Ids of the classes that are not labelled in new, and in old images.
+        log: Writes a line into the job's log.
     """
 
     options: DistillationOptions
@@ -85,10 +85,10 @@ class CriterionContext:
 
 
 class Criterion:
-    """Takes the place of Ultralytics' criterion while the student trains.
+    """Base class of the losses that replace Ultralytics' criterion during distillation.
 
     Attributes:
-        progress: Share of the epochs that is done.
+        progress: Share of the epochs done, 0 to 1.
     """
 
     def __init__(self, context: CriterionContext, student: nn.Module, task_loss: Any) -> None:
@@ -99,21 +99,21 @@ class Criterion:
         self.ours, self.theirs = context.classes
 
     def __deepcopy__(self, _: dict[int, Any]) -> None:
-        """A copy of the student, like its average, has no teacher."""
+        """Copies of the student, such as its weight average, get no criterion."""
 
     def update(self) -> None:
-        """Ultralytics calls this after each epoch; end-to-end heads shift weights then."""
+        """Ultralytics calls this after each epoch; end-to-end heads reweight their branches."""
         if hasattr(self.task_loss, "update"):
             self.task_loss.update()
 
     @property
     def strength(self) -> float:
-        """From 1 to `Tuning.last`."""
+        """Factor of all distillation losses: decays from 1 to `Tuning.last`."""
         last = self.context.tuning.last
         return last + (1 - last) * (1 + math.cos(math.pi * self.progress)) / 2
 
     def importance(self, batch: dict[str, Any]) -> Tensor:
-        """How much each picture's terms count (B,): old ones `replay_distill_boost` times."""
+        """Weight of each image in the losses (B,): 1, or `replay_distill_boost` if replayed."""
         images, options = batch["img"], self.context.options
         weight = images.new_ones(len(images))
         if options.replays and "im_file" in batch:
@@ -122,7 +122,11 @@ class Criterion:
         return weight
 
     def sum(self, terms: dict[str, tuple[float, Tensor]]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Weighted terms added up, and each of them to be shown."""
+        """The weighted sum of the losses, and each weighted loss by name, for display.
+
+        Args:
+            terms: Name → weight and value of each loss.
+        """
         strength = self.strength
         scaled = {name: factor * strength * value for name, (factor, value) in terms.items()}
         total = torch.stack([value.float() for value in scaled.values()]).sum()
@@ -130,7 +134,7 @@ class Criterion:
 
 
 class DetectionCriterion(Criterion):
-    """For detection and segmentation heads."""
+    """The loss of a student with a detection or segmentation head."""
 
     def __init__(self, context: CriterionContext, student: Any, task_loss: Any) -> None:
         super().__init__(context, student, task_loss)
@@ -160,7 +164,7 @@ class DetectionCriterion(Criterion):
         return loss, items
 
     def _complete(self, teacher: Outputs, files: Sequence[str]) -> None:
-        """What a picture's data set does not label is left to the teacher."""
+        """Let the teacher's predictions be the targets of classes that an image's dataset lacks."""
         taught = teacher.scores[..., self.theirs].sigmoid()
         targets = PartialLabelBCE(taught, self.ours, *self.open, files)
         branches = (getattr(self.task_loss, name, None) for name in ("one2many", "one2one"))
@@ -207,7 +211,7 @@ class DetectionCriterion(Criterion):
 
 
 class ClassifierCriterion(Criterion):
-    """For classifiers."""
+    """The loss of a student that is a classifier."""
 
     def __init__(self, context: CriterionContext, student: Any, task_loss: Any) -> None:
         super().__init__(context, student, task_loss)

@@ -1,9 +1,10 @@
-"""What a student is taught by a teacher's outputs: one class a term.
+"""Knowledge-distillation losses between a student's and a teacher's outputs, a class for each.
 
-Shapes: B pictures, A anchors (all levels of the head in a row), C classes that both networks
-know, R bins of a side's distribution, M mask coefficients. `weight` says how much an anchor
-counts; `amount` is what the sum is divided by, so that the result is a mean over what the teacher
-is sure of. Teacher tensors carry no gradient. Every term is 0 where both say the same.
+Dimensions: B images, A anchors (of all levels of the head, concatenated), C classes that both
+networks know, R bins of the distribution of a box side, M mask coefficients. `weight` is the
+weight of each anchor in the sum; the sum is divided by `amount` (the summed confidence of the
+teacher), so that the loss is a mean over the anchors where the teacher sees an object. Teacher
+tensors carry no gradient. Each loss is 0 where student and teacher agree.
 """
 
 from __future__ import annotations
@@ -14,35 +15,37 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-CANDIDATES = 256  # anchors of a picture among which objects are looked for, the surest
-OVERLAP = 0.6  # intersection over union from which two anchors are of one object
+CANDIDATES = 256  # anchors of highest confidence in an image that are searched for objects
+OVERLAP = 0.6  # IoU from which the boxes of two anchors count as the same object
 
 
 class BernoulliDistillation:
-    """Class scores of a head with a sigmoid for each class.
+    """Distillation loss for the class scores of a head with one sigmoid per class.
 
     Hinton et al. 2015 ("Distilling the Knowledge in a Neural Network") with a Bernoulli
-    distribution for each class in place of the softmax, as Yang et al. 2023 ("Bridging Cross-task
-    Protocol Inconsistency for Distillation in Dense Object Detection") argue for detectors. An
-    anchor counts as much as the teacher believes that there is something: without that, the
-    thousands of anchors on the background decide.
+    distribution per class in place of the softmax, as Yang et al. 2023 ("Bridging Cross-task
+    Protocol Inconsistency for Distillation in Dense Object Detection") propose for detectors.
+    Callers weight each anchor by the teacher's confidence; otherwise the thousands of background
+    anchors would dominate the loss.
 
     Args:
-        temperature: Logits are divided by it; the result is multiplied by its square, which keeps
-            gradients as large as at 1 (Hinton, section 2).
+        temperature: Divides the logits. The loss is multiplied by its square, which keeps the
+            gradients about as large as at temperature 1 (Hinton et al., section 2).
     """
 
     def __init__(self, temperature: float) -> None:
         self.temperature = temperature
 
     def __call__(self, student: Tensor, teacher: Tensor, weight: Tensor, amount: Tensor) -> Tensor:
-        """T² Σ weight · KL(teacher ‖ student) / amount, summed over classes.
+        """The loss, a scalar: T² Σ weight · KL(teacher ‖ student) / amount.
+
+        The KL divergence is summed over the classes.
 
         Args:
             student: Logits (B, A, C).
             teacher: Logits (B, A, C).
-            weight: (B, A), not negative.
-            amount: Scalar above 0.
+            weight: Weights (B, A), not negative.
+            amount: Scalar greater than 0.
         """
         taught, said = teacher / self.temperature, student / self.temperature
         target = taught.sigmoid()
@@ -53,22 +56,22 @@ class BernoulliDistillation:
 
 
 class SoftmaxDistillation:
-    """Class scores of a classifier (Hinton et al. 2015, section 2).
+    """Distillation loss for the class scores of a classifier (Hinton et al. 2015, section 2).
 
     Args:
-        temperature: As above.
+        temperature: See `BernoulliDistillation`.
     """
 
     def __init__(self, temperature: float) -> None:
         self.temperature = temperature
 
     def __call__(self, student: Tensor, teacher: Tensor, weight: Tensor) -> Tensor:
-        """T² · mean over B of weight · KL(teacher ‖ student).
+        """The loss, a scalar: T² · weight · KL(teacher ‖ student), a mean over the batch.
 
         Args:
             student: Logits (B, C).
             teacher: Logits (B, C).
-            weight: (B,); 0 where the teacher does not know the picture's class.
+            weight: Weights (B,); 0 where the teacher does not know the image's class.
         """
         target = (teacher / self.temperature).log_softmax(1)
         said = (student / self.temperature).log_softmax(1)
@@ -77,27 +80,30 @@ class SoftmaxDistillation:
 
 
 class BoxDistillation:
-    """Where a box's sides are, as distributions over bins (Li et al. 2020, distribution focal).
+    """Distillation loss for box sides that are predicted as distributions over bins.
 
-    Zheng et al. 2022 ("Localization Distillation for Dense Object Detection", equation 4): the
-    teacher's distribution also tells how blurred an edge is. Anchors count by the teacher's
-    confidence in place of their valuable localisation region.
+    The distributions are those of the distribution focal loss (Li et al. 2020). Zheng et al. 2022
+    ("Localization Distillation for Dense Object Detection", equation 4): the width of the
+    teacher's distribution also conveys how uncertain a side's position is. Anchors are weighted
+    by the teacher's confidence, not selected by the paper's valuable localisation region.
 
     Args:
-        temperature: As above.
+        temperature: See `BernoulliDistillation`.
     """
 
     def __init__(self, temperature: float) -> None:
         self.temperature = temperature
 
     def __call__(self, student: Tensor, teacher: Tensor, weight: Tensor, amount: Tensor) -> Tensor:
-        """T² Σ weight · KL(teacher ‖ student) / amount, a mean over the four sides.
+        """The loss, a scalar: T² Σ weight · KL(teacher ‖ student) / amount.
+
+        The KL divergence is averaged over the four sides of a box.
 
         Args:
             student: Logits (B, A, 4, R).
             teacher: Logits (B, A, 4, R).
-            weight: (B, A), not negative.
-            amount: Scalar above 0.
+            weight: Weights (B, A), not negative.
+            amount: Scalar greater than 0.
         """
         target = (teacher / self.temperature).log_softmax(-1)
         said = (student / self.temperature).log_softmax(-1)
@@ -106,17 +112,18 @@ class BoxDistillation:
 
 
 class FeatureDistillation(nn.Module):
-    """Feature maps, compared by the pattern of each channel, not by its size.
+    """Distillation loss for feature maps: 1 − r, with Pearson's correlation r of each channel.
 
     Cao et al. 2022 ("PKD: General Distillation Framework for Object Detectors via Pearson
-    Correlation Coefficient", equation 5): channels are normalised over pictures and positions,
-    then half their mean squared distance is 1 − r. Magnitudes, which differ between networks of
-    different width and drown a plain L2, drop out. A 1×1 convolution for each level takes the
-    student's channels to the teacher's; it is trained beside the student and thrown away.
+    Correlation Coefficient", equation 5): each channel is standardised over images and positions;
+    half the mean squared difference is then 1 − r. So the magnitudes of the features have no
+    influence. They differ between networks of different width, and would dominate an L2 loss. A
+    1×1 convolution per level maps the student's channels to the teacher's; it is trained together
+    with the student and discarded afterwards.
 
     Args:
-        student: Channels of each level.
-        teacher: Channels of each level.
+        student: Number of channels of each level of the student.
+        teacher: Number of channels of each level of the teacher.
     """
 
     def __init__(self, student: Sequence[int], teacher: Sequence[int]) -> None:
@@ -129,12 +136,13 @@ class FeatureDistillation(nn.Module):
     def forward(
         self, student: Sequence[Tensor], teacher: Sequence[Tensor], weight: Tensor
     ) -> Tensor:
-        """Mean over levels, pictures and channels of 1 − r, each picture times its weight.
+        """The loss, a scalar: weight · (1 − r), a mean over levels, images and channels.
 
         Args:
-            student: (B, its channels, H, W) of each level.
-            teacher: (B, its channels, H, W) of each level; resized to the student's H, W.
-            weight: (B,).
+            student: Feature maps (B, student channels, H, W), one per level.
+            teacher: Feature maps (B, teacher channels, H, W), one per level; they are resized to
+                the student's H, W.
+            weight: Weights of the images (B,).
         """
         levels = []
         for projector, ours, theirs in zip(self.projectors, student, teacher, strict=True):
@@ -147,7 +155,7 @@ class FeatureDistillation(nn.Module):
 
 
 def _standardised(features: Tensor) -> Tensor:
-    """Each channel with mean 0 and variance 1 over the batch (B, C, H, W)."""
+    """Feature maps (B, C, H, W), standardised per channel over the batch and all positions."""
     features = features.float()
     mean = features.mean((0, 2, 3), keepdim=True)
     deviation = features.var((0, 2, 3), keepdim=True, unbiased=False).add(1e-6).sqrt()
@@ -155,16 +163,17 @@ def _standardised(features: Tensor) -> Tensor:
 
 
 class MaskDistillation:
-    """Masks of objects, pixel by pixel.
+    """Pixel-wise distillation loss for the instance masks of a segmentation head.
 
     Liu et al. 2019 ("Structured Knowledge Distillation for Semantic Segmentation", section 3.1)
-    for YOLO's masks, which are sums of prototypes (Bolya et al. 2019, YOLACT). Prototypes and
-    coefficients mean something only together, so the masks that they give are compared, within
-    the teacher's box. About ten anchors are sure of each object: the surest one stands for it.
+    for YOLO's masks, which are linear combinations of prototypes (Bolya et al. 2019, YOLACT).
+    Prototypes and coefficients of two networks are not comparable on their own, so the resulting
+    masks are compared, inside the teacher's box. About ten anchors predict each object; only the
+    one of highest confidence is compared.
 
     Args:
-        temperature: As above.
-        most: Objects of a picture that are compared, the surest.
+        temperature: See `BernoulliDistillation`.
+        most: Maximum number of objects per image, those of highest confidence.
     """
 
     def __init__(self, temperature: float, most: int = 16) -> None:
@@ -179,17 +188,18 @@ class MaskDistillation:
         confidence: Tensor,
         weight: Tensor,
     ) -> Tensor:
-        """T² Σ weight · confidence · mean over the box of KL(teacher ‖ student) / Σ confidence.
+        """The loss, a scalar: T² Σ weight · confidence · KL(teacher ‖ student) / Σ confidence.
 
-        The sums are over the objects, not over all anchors; that of the confidence counts as 1
-        where it is less.
+        The sums are over the objects, not over all anchors. The KL divergence is averaged over
+        the pixels inside the box. Σ confidence is at least 1.
 
         Args:
             student: Coefficients (B, A, M) and prototypes (B, M, h, w).
-            teacher: The same; M may differ, and h, w are resized to the student's.
-            boxes: The teacher's xyxy (B, A, 4), relative to the picture, 0 to 1.
-            confidence: The teacher's (B, A), 0 to 1.
-            weight: Of the pictures (B,), not negative.
+            teacher: Coefficients and prototypes; M may differ, and the masks are resized to the
+                student's h, w.
+            boxes: The teacher's boxes, xyxy (B, A, 4), relative to the image, 0 to 1.
+            confidence: The teacher's confidence (B, A), 0 to 1.
+            weight: Weights of the images (B,), not negative.
         """
         chosen, anchors = _objects(boxes, confidence, self.most)  # (B, K)
         height, width = student[1].shape[2:]
@@ -209,16 +219,17 @@ class MaskDistillation:
 
 
 def _objects(boxes: Tensor, confidence: Tensor, most: int) -> tuple[Tensor, Tensor]:
-    """Confidence and index (B, K) of the surest anchor of each object; confidence 0: no object.
+    """Confidence and anchor index (B, K) of each object, found by non-maximum suppression.
 
-    Anchors of one object are those whose boxes overlap, as non-maximum suppression has it.
+    An object's anchor is the one of highest confidence. A confidence of 0 is padding: images
+    with fewer than K objects.
 
     Args:
-        boxes: xyxy (B, A, 4).
-        confidence: (B, A).
-        most: K at most.
+        boxes: Boxes, xyxy (B, A, 4).
+        confidence: Confidence (B, A).
+        most: Upper limit of K.
     """
-    from torchvision.ops import batched_nms  # takes a second
+    from torchvision.ops import batched_nms  # the import takes a second
 
     sure, anchors = confidence.topk(min(CANDIDATES, confidence.shape[1]), dim=1)
     near = boxes.gather(1, anchors[..., None].expand(-1, -1, 4)).flatten(0, 1).float()
@@ -237,7 +248,7 @@ def _masks(coefficients: Tensor, prototypes: Tensor, anchors: Tensor) -> Tensor:
 
 
 def _inside(boxes: Tensor, height: int, width: int) -> Tensor:
-    """1 within the boxes xyxy (B, K, 4), relative; (B, K, height, width)."""
+    """Masks (B, K, height, width): 1 inside the relative boxes, xyxy (B, K, 4), 0 elsewhere."""
     x = (torch.arange(width, device=boxes.device) + 0.5) / width
     y = (torch.arange(height, device=boxes.device) + 0.5) / height
     left, top, right, foot = boxes[..., None, None].unbind(2)

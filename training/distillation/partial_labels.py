@@ -1,4 +1,4 @@
-"""Two data sets in one training, each without labels for some classes of the other."""
+"""Detection loss for two merged datasets, each without labels for some classes of the other."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch.nn import functional as F
 from dataset.training_data import TrainingData
 from training.replay.merged_dataset import DatasetPart, MergedDataset, is_replayed
 
-SURE = 0.25  # the teacher's score from which an answer counts as an object in the scale
+SURE = 0.25  # score from which a teacher's prediction counts as an object in the normalisation
 
 
 def unlabelled(dataset: TrainingData) -> tuple[list[int], list[int]]:
-    """The ids of classes that new pictures, and old ones, have no labels for.
+    """The ids of the classes that are not labelled in new images, and in old images.
 
-    A data set that names a class is taken to have all its objects labelled.
+    A dataset whose class list has a class is assumed to label all objects of this class.
     """
     if not isinstance(dataset, MergedDataset):
         return [], []
@@ -30,17 +30,18 @@ def unlabelled(dataset: TrainingData) -> tuple[list[int], list[int]]:
 
 
 class PartialLabelBCE:
-    """Binary cross-entropy that does not take an object without a label for background.
+    """Binary cross-entropy for images in which not all classes are labelled.
 
-    Takes the place of the `bce` of Ultralytics' detection losses (utils/loss.py, 8.4.190). For
-    the classes that a picture's data set does not label, the targets are what the teacher says;
-    classes that the teacher does not know either are left out there.
+    Replaces `bce` in Ultralytics' detection losses (utils/loss.py, 8.4.190). For classes that an
+    image's dataset does not label, the teacher's probabilities are the targets, so that unlabelled
+    objects are not trained as background. Classes that the teacher does not know either are
+    masked.
 
     Args:
-        taught: The teacher's probabilities (B, A, K).
-        known: The ids of the K classes.
-        new, old: The ids that new and old pictures have no labels for.
-        files: The pictures' files (B).
+        taught: The teacher's probabilities of the K classes that both networks know (B, A, K).
+        known: The student's ids of these K classes.
+        new, old: Ids of the classes that are not labelled in new, and in old images.
+        files: Files of the B images.
     """
 
     def __init__(
@@ -55,11 +56,14 @@ class PartialLabelBCE:
         self.open = [list(old) if is_replayed(file) else list(new) for file in files]
 
     def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Losses (B, A, C), on the scale of the labels alone: the caller divides by these.
+        """Loss of each anchor and class (B, A, C), without reduction.
+
+        The losses are scaled so that their sum fits the caller, which divides it by the sum of
+        the labelled targets only.
 
         Args:
-            logits: (B, A, C).
-            targets: (B, A, C); 0 for what has no label.
+            logits: The student's logits (B, A, C).
+            targets: Ultralytics' targets (B, A, C); 0 where nothing is labelled.
         """
         silent = torch.zeros(len(logits), 1, logits.shape[2], device=logits.device)
         for row, ids in zip(silent, self.open, strict=True):

@@ -1,8 +1,8 @@
-"""What an incremental training kept, lost and learned: each class before and after.
+"""The forgetting report: metrics of each class before and after an incremental training.
 
-Both models are measured as they are served. Old classes are measured on the old data's val split
-where there is one, else on the new data's, as far as it has labels of them; what cannot be
-measured is said.
+Both models are evaluated with their serving engines. An old class is measured on the val split of
+the old data if it has objects there, else on the val split of the new data. Old classes without
+objects in either are listed as unmeasured.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from models_store.description import Task
 if TYPE_CHECKING:
     pass
 
-FILE = "forgetting.json"  # beside the evaluation's report
+FILE = "forgetting.json"  # in the evaluation's folder, next to its report
 PLOT = "forgetting"
 METRICS: dict[Task, str] = {
     "detect": "mAP50_95",
@@ -32,15 +32,16 @@ Report = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Forgetting:
-    """The comparison of a base model and what became of it.
+    """The comparison of a base model with the model trained from it.
 
     Attributes:
-        metric: What is compared, 0 to 1.
-        base, model: Ids; the base's file name where it is none of the registry.
-        classes: A row each: name, kind (`old` or `new`), objects, on (`old` or `new` data),
-            before (None for new classes) and after.
-        unmeasured: Old classes without a labelled object in any val split at hand.
-        imgsz: The sizes at which both were measured, in pixels; None: the reports do not say.
+        metric: Name of the metric that is compared; its values are 0 to 1.
+        base, model: Model ids; the file name of a base model that is not in the registry.
+        classes: One row per class: name, kind (`old` or `new`), objects, on (`old` or `new`
+            data), before (None for new classes) and after.
+        unmeasured: Old classes without a labelled object in any of the val splits.
+        imgsz: Input sizes of the base model and of the new one, in pixels; None: not in the
+            reports.
     """
 
     metric: str
@@ -51,7 +52,12 @@ class Forgetting:
     imgsz: tuple[int, int] | None = None
 
     def mean(self, kind: str, moment: str) -> float | None:
-        """Over the classes that were measured."""
+        """Mean of the metric over the measured classes; None if there are none.
+
+        Args:
+            kind: `old` or `new` classes.
+            moment: `before` or `after` the training.
+        """
         values = [
             row[moment] for row in self.classes if row["kind"] == kind and row[moment] is not None
         ]
@@ -59,7 +65,7 @@ class Forgetting:
 
     @property
     def figures(self) -> dict[str, float]:
-        """The summary: means of the old classes before and after, their fall, the new ones'."""
+        """Summary metrics: means of old classes before and after, their drop, mean of new ones."""
         before, after = self.mean("old", "before"), self.mean("old", "after")
         found = {
             "old_classes_before": before,
@@ -71,7 +77,7 @@ class Forgetting:
 
     @property
     def worst(self) -> Mapping[str, Any] | None:
-        """The old class that fell most; None: none fell."""
+        """The row of the old class that regressed most; None: no class regressed."""
         fallen = [
             row
             for row in self.classes
@@ -124,14 +130,14 @@ def compare(
     base: str = "",
     model: str = "",
 ) -> Forgetting:
-    """Put the reports of `evaluation.evaluator` side by side.
+    """Compare the evaluation reports of a base model and of the model trained from it.
 
     Args:
-        task: Of both models.
-        old_names: The classes that the base model knows.
-        before: `old`, `new` → the base model's report on that data's val split.
-        after: The same of what became of it.
-        base, model: Their ids.
+        task: The task of both models.
+        old_names: Names of the base model's classes.
+        before: `old` or `new` (the dataset) → the base model's report on its val split.
+        after: `old` or `new` → the new model's report on its val split.
+        base, model: Ids of both models.
     """
     metric = METRICS[task]
     names = (*old_names, *_added(after, old_names))
@@ -157,14 +163,14 @@ def compare(
 
 
 def _rows(report: Report, names: Sequence[str]) -> dict[str, Mapping[str, Any]]:
-    """The rows of those classes that have objects there."""
+    """Class name → row of the report, for those of `names` that have objects in the report."""
     rows = report["classes"]
     found = zip(names, matched([row["name"] for row in rows], names), strict=True)
     return {name: rows[i] for name, i in found if i is not None and rows[i]["instances"]}
 
 
 def _added(after: Mapping[str, Report], known: Sequence[str]) -> list[str]:
-    """Names of measured classes that the base model does not know, in order of id."""
+    """Names of classes in the reports that are not in `known`, in order of id."""
     rows: dict[str, int] = {}
     for report in after.values():
         names = [row["name"] for row in report["classes"]]

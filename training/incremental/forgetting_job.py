@@ -1,4 +1,4 @@
-"""Forgetting is measured and reported, as a part of the training job."""
+"""Measures and reports forgetting, as a step of the training job."""
 
 from __future__ import annotations
 
@@ -29,19 +29,22 @@ if TYPE_CHECKING:
 def report_forgetting(
     version: ModelVersion, row: EvaluationRow, recipe: Recipe, job: JobHandle, registry: Registry
 ) -> Forgetting | None:
-    """Measure the base model and the new version, and keep the comparison with its evaluation.
+    """Evaluate the base model and the new version, and store the forgetting report.
 
-    The model is published by now and stays, whatever happens here.
+    The version is already published and stays published if this fails.
 
     Args:
         version: The new version.
-        row: Its evaluation on the new data's val split.
-        recipe: Of mode incremental.
-        job: Told; asked whether to end.
-        registry: Has both models.
+        row: Its evaluation on the val split of the new data; the report is stored with it.
+        recipe: The recipe of the incremental training.
+        job: The job; it gets the progress, and is checked for cancellation.
+        registry: The registry that has the models.
+
+    Returns:
+        The report; None if it was stored before, or could not be made (the log says why).
 
     Raises:
-        JobCancelled: A stop was asked for.
+        JobCancelled: The job was cancelled, or the service stops.
     """
     try:
         kept = EvaluationStore(registry.database).folder(row)
@@ -94,7 +97,7 @@ def _measure(
 def _evaluated(
     version: ModelVersion, dataset: Dataset, path: Path, job: JobHandle, registry: Registry
 ) -> Report:
-    """The report on val of a version; it stays in the history, where the gate finds it."""
+    """A version's report on the val split, stored as an evaluation that the gate can use too."""
     from evaluation.job import evaluate_and_store
 
     target = EvaluationTarget(
@@ -112,7 +115,7 @@ def _evaluated(
 
 
 def _evaluate(folder: Path, dataset: Dataset, job: JobHandle, registry: Registry) -> Report:
-    """The report on val; with the engine that serves, or PyTorch where nothing was exported."""
+    """A model folder's report on the val split, with its ONNX engine if exported, else PyTorch."""
     loaded = None
     if not (folder / ONNX_FILE).is_file():
         from inference.torch_engine import TorchEngine  # torch
@@ -132,7 +135,7 @@ def _evaluate(folder: Path, dataset: Dataset, job: JobHandle, registry: Registry
 
 
 def _keep(found: Forgetting, folder: Path) -> None:
-    """Beside the evaluation, and in its report; the file that says it is done comes last."""
+    """Store the plot and the report with the evaluation; `FILE` last, as it marks completion."""
     from training.incremental.forgetting_plot import write_plot
 
     write_plot(found, folder / PLOTS / f"{PLOT}.png")

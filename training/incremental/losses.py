@@ -1,11 +1,12 @@
-"""Losses that let a network learn new classes and keep the old ones.
+"""Losses of incremental training: learn new classes, retain the old ones.
 
-The frozen old model looks at each augmented picture too (Li and Hoiem 2017, "Learning without
-Forgetting"). What the labels leave open, it answers: old classes are not labelled in new
-pictures, and without its answer they would be taught as background. What nobody can answer is
-left out: new classes are not labelled in replayed pictures.
+Learning without Forgetting (Li and Hoiem 2017): the frozen old model also predicts on each
+augmented image. New images have no labels of old classes, so without its predictions objects of
+old classes would be trained as background; the predictions are the targets instead. Replayed
+images have no labels of new classes, and the old model does not know these; where the network
+itself predicts a new class there, the loss is masked.
 
-Each takes the place of Ultralytics' criterion while the network trains.
+Each loss replaces Ultralytics' criterion during training.
 """
 
 from __future__ import annotations
@@ -27,22 +28,26 @@ Items = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Strength:
-    """How strongly the old model holds on; measured by `python -m benchmarks.learning incremental`.
+    """Hyperparameters of knowledge retention.
+
+    `python -m benchmarks.learning incremental` measures their effect. "Without replay" below
+    means: there are no old images to train on.
 
     Attributes:
-        box, mask: Weights of its boxes and masks, beside Ultralytics' own gains.
-        scores: Weight of a classifier's softened old scores.
-        logits: Weight of a classifier's distance to its old logits.
-        temperature: Of the softened scores.
-        adjust: Of the logarithm of how often a class is drawn, for classifiers with a memory.
-        statistics: Whether the old normalisation statistics stay; see `strength_of`.
-        rows: Whether only the rows of new classes learn, in a classifier without a memory.
-        spread: Of features moved between class means, there; see `PrototypeTranslation`.
-        margin: Of features moved along rows, there; see `WeightTranslation`.
-        confident: Score from which the old model's answer counts as an object.
-        believed: Score from which the network's own answer for a new class, on an unlabelled
-            place of a replayed picture, is not held against it.
-        meets: Overlap with a label from which the label alone speaks.
+        box, mask: Weights of the box and mask distillation losses, relative to Ultralytics' gains.
+        scores: Weight of the distillation loss of a classifier's old classes, at `temperature`.
+        logits: Weight of the mean squared error to the old logits of a classifier.
+        temperature: Distillation temperature of `scores`.
+        adjust: Factor of the logit adjustment of classifiers with replay.
+        statistics: Whether batch normalisation keeps its old statistics; see `strength_of`.
+        rows: Whether a classifier without replay trains only the new classes' rows of its last
+            layer.
+        spread: Factor of `PrototypeTranslation`, in a classifier without replay.
+        margin: Margin of `WeightTranslation`, in a classifier without replay.
+        confident: Score from which a prediction of the old model counts as an object.
+        believed: Score from which the network's own prediction of a new class, at an unlabelled
+            anchor of a replayed image, is masked in the loss rather than penalised.
+        meets: IoU with a labelled box from which an anchor is trained on the label only.
     """
 
     box: float = 1.0
@@ -61,30 +66,31 @@ class Strength:
 
 
 class TeacherFilledBCE:
-    """Binary cross-entropy in which the old model fills in what labels leave open.
+    """Binary cross-entropy whose targets the old model completes where labels are missing.
 
-    Takes the place of the `bce` of Ultralytics' detection losses (utils/loss.py, 8.4.190).
+    Replaces `bce` in Ultralytics' detection losses (utils/loss.py, 8.4.190).
 
     Args:
-        taught: The old model's probabilities of the old classes (B, A, K); zero where it is not
-            asked.
-        replayed: Which pictures are old (B,).
-        strength: See there.
+        taught: The old model's probabilities of the K old classes (B, A, K); 0 at anchors where
+            they are not to be used.
+        replayed: Whether each image is a replayed one (B,).
+        strength: The hyperparameters of knowledge retention.
     """
 
     def __init__(self, taught: Tensor, replayed: Tensor, strength: Strength) -> None:
         self.taught, self.replayed, self.strength = taught, replayed, strength
 
     def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Losses (B, A, C).
+        """Loss of each anchor and class (B, A, C), without reduction.
 
-        Where an anchor has no label, the target of an old class is what the old model says, and
-        in a replayed picture a new class that the network itself is sure of is left out. The sum
-        is on the scale of the labels alone: the caller divides by these.
+        At an anchor without a label, the target of an old class is the old model's probability;
+        in a replayed image, new classes that the network itself predicts confidently are masked.
+        The losses are scaled so that their sum fits the caller, which divides it by the sum of
+        the labelled targets only.
 
         Args:
-            logits: (B, A, C), the first K of C old classes.
-            targets: (B, A, C), 0 where nothing is labelled.
+            logits: Logits (B, A, C); the first K of the C classes are the old ones.
+            targets: Ultralytics' targets (B, A, C), 0 where nothing is labelled.
         """
         old = self.taught.shape[-1]
         open_ = targets.amax(-1, keepdim=True) <= 0  # (B, A, 1)
@@ -100,13 +106,13 @@ class TeacherFilledBCE:
 
 
 class DetectionRetentionLoss:
-    """For detection, segmentation and pose heads.
+    """Retention loss for detection, segmentation and pose heads, added to Ultralytics' loss.
 
     Args:
-        task_loss: Ultralytics' criterion of the network.
+        task_loss: Ultralytics' criterion of the network; its `bce` is replaced.
         teacher: The old model.
-        strides: Of the head's levels.
-        strength: See there.
+        strides: Strides of the head's levels.
+        strength: The hyperparameters of knowledge retention.
     """
 
     def __init__(
@@ -122,10 +128,10 @@ class DetectionRetentionLoss:
             raise TypeError(f"{type(task_loss).__name__} has no `bce` that could be replaced.")
 
     def __deepcopy__(self, _: dict[int, Any]) -> None:
-        """A copy of the network, like its average, has no old model."""
+        """Copies of the network, such as its weight average, get no retention loss."""
 
     def update(self) -> None:
-        """Ultralytics calls this after each epoch; end-to-end heads shift weights then."""
+        """Ultralytics calls this after each epoch; end-to-end heads reweight their branches."""
         if hasattr(self.task_loss, "update"):
             self.task_loss.update()
 
@@ -166,28 +172,28 @@ class DetectionRetentionLoss:
 
 
 class DistanceRetentionLoss:
-    """Where a box's sides are, for heads that say their distances (YOLO26)."""
+    """L1 retention loss for box sides, for heads that regress distances directly (YOLO26)."""
 
     def __call__(self, new: Tensor, old: Tensor, weight: Tensor, amount: Tensor) -> Tensor:
-        """Σ weight · |new − old|, mean over the sides, / amount.
+        """The loss, a scalar: Σ weight · |new − old| / amount, a mean over the four sides.
 
         Args:
-            new: Distances in strides (B, A, 4, 1).
-            old: The old model's (B, A, 4, 1).
-            weight: (B, A), not negative.
-            amount: Scalar above 0.
+            new: Distances of the network in strides (B, A, 4, 1).
+            old: Distances of the old model (B, A, 4, 1).
+            weight: Weights (B, A), not negative.
+            amount: Scalar greater than 0.
         """
         distance = (new - old).abs().squeeze(-1).mean(-1)
         return (distance * weight).sum() / amount
 
 
 def meets_label(boxes: Tensor, batch: dict[str, Any], overlap: float) -> Tensor:
-    """Which boxes overlap a labelled one by at least so much, (B, A).
+    """Whether each box (B, A) overlaps a labelled box of its image by at least `overlap`.
 
     Args:
-        boxes: xyxy (B, A, 4), relative to the picture.
-        batch: Ultralytics': `bboxes` xywh (N, 4), relative, and `batch_idx` (N,).
-        overlap: Intersection over union.
+        boxes: Boxes, xyxy (B, A, 4), relative to the image.
+        batch: Ultralytics' batch: `bboxes` xywh (N, 4), relative, and `batch_idx` (N,).
+        overlap: Minimum IoU.
     """
     from torchvision.ops import box_convert, box_iou  # takes a second
 
@@ -200,12 +206,12 @@ def meets_label(boxes: Tensor, batch: dict[str, Any], overlap: float) -> Tensor:
 
 
 class PseudoFeatures:
-    """Old classes' share in the loss of a classifier that has no old pictures.
+    """Pseudo-features of old classes, for the loss of a classifier without replay (FeTrIL).
 
     Args:
-        linear: The last layer of the network that learns; its inputs are watched.
-        old: How many old classes there are, the first.
-        translation: Moves features into them.
+        linear: The last layer of the network in training; a hook records its inputs.
+        old: Number of old classes; they are the first ones.
+        translation: Translates features of new images to old classes.
     """
 
     def __init__(self, linear: nn.Linear, old: int, translation: Translation) -> None:
@@ -218,10 +224,10 @@ class PseudoFeatures:
             self.features = inputs[0].detach()
 
     def loss(self, own: Tensor) -> tuple[Tensor, Tensor]:
-        """See `balanced_loss`.
+        """The `balanced_loss` of the last batch.
 
         Args:
-            own: The classes of the batch (B,).
+            own: Class ids of the images in the batch (B,).
         """
         assert self.features is not None
         features = self.features.float()
@@ -229,20 +235,20 @@ class PseudoFeatures:
 
 
 class ClassifierRetentionLoss:
-    """For classifiers.
+    """Cross-entropy with a retention loss, for classifiers.
 
-    With replay, logits are shifted by the logarithm of how often each class is drawn while they
-    are compared with the labels (Menon et al. 2021, "Long-tail learning via logit adjustment"):
-    replayed classes are rare in an epoch, and without it the network learns that they are rare.
+    With replay, the logarithm of each class's frequency is added to its logit in the
+    cross-entropy (Menon et al. 2021, "Long-tail learning via logit adjustment"). Replayed classes
+    are rare in an epoch; without the adjustment the network would learn a low prior for them.
 
-    Without, features of the new pictures stand for old ones (`Translation`): as many for each old
-    class as a new one has, so that new rows learn where to stay low.
+    Without replay, features of new images are translated to old classes (`Translation`), as many
+    per old class as a new class has, so that the new classes' rows learn low logits for them.
 
     Args:
         teacher: The old model.
         prior: Share of each class in an epoch (C,); None: no adjustment.
-        strength: See there.
-        stand_ins: For old pictures; None with a memory.
+        strength: The hyperparameters of knowledge retention.
+        stand_ins: Pseudo-features in place of old images; None with replay.
     """
 
     def __init__(
@@ -257,7 +263,7 @@ class ClassifierRetentionLoss:
         self.scores = SoftmaxDistillation(strength.temperature)
 
     def __deepcopy__(self, _: dict[int, Any]) -> None:
-        """A copy of the network, like its average, has no old model."""
+        """Copies of the network, such as its weight average, get no retention loss."""
 
     def __call__(self, preds: Any, batch: dict[str, Any]) -> tuple[Tensor, Items]:
         logits = preds[1] if isinstance(preds, list | tuple) else preds

@@ -1,4 +1,4 @@
-"""Pictures for a classifier: decoded once where memory allows, augmented each time."""
+"""Image datasets of the MobileNet trainer: decoded images are cached, up to a memory limit."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from models_store.weights import describe_mobilenet
 from settings import get_settings
 from training.planning.recipe import Recipe
 
-CACHE = 1024**3  # bytes of pictures kept in memory, of all loading processes together
+CACHE = 1024**3  # bytes of cached images, over all loader processes together
 _BY_NAME = {
     "nearest": InterpolationMode.NEAREST,
     "bilinear": InterpolationMode.BILINEAR,
     "bicubic": InterpolationMode.BICUBIC,
 }
-LARGE = 3  # a picture whose shorter side is so many times the input's is kept smaller
+LARGE = 3  # images whose shorter side exceeds this multiple of imgsz are downscaled before caching
 
 
 class Training(Dataset[tuple[Tensor, int]]):
-    """Augmented pictures by index: float32 (3, imgsz, imgsz), normalised, and the class id."""
+    """Training images, augmented: tensor float32 (3, imgsz, imgsz), normalised, and class id."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class Training(Dataset[tuple[Tensor, int]]):
 
 
 class Validation(Dataset[tuple[Tensor, int]]):
-    """Pictures exactly as serving prepares them."""
+    """Validation images with the same preprocessing as in serving, and their class ids."""
 
     def __init__(
         self,
@@ -93,9 +93,9 @@ class Validation(Dataset[tuple[Tensor, int]]):
 
 
 def augmentation(recipe: Recipe, how: Preprocessing) -> v2.Compose:
-    """Random crops, small turns, colours, a patch left out. Mirrored only when asked for.
+    """The augmentation: random affine, crop, colour jitter and erasing; flips only if requested.
 
-    A mirrored traffic sign, letter or tool is often another class.
+    A mirrored traffic sign, letter or tool often belongs to another class.
     """
     hyper = recipe.hyper
     saturation, value = float(hyper.get("hsv_s", 0.4)), float(hyper.get("hsv_v", 0.4))
@@ -124,7 +124,7 @@ def augmentation(recipe: Recipe, how: Preprocessing) -> v2.Compose:
 
 
 def evaluation(how: Preprocessing) -> v2.Compose:
-    """What serving does, for a `squash` or a `centre_crop`."""
+    """The preprocessing of serving as a transform, for `squash` and `centre_crop`."""
     if how.resize == "squash":
         sizes: list[Any] = [v2.Resize((how.imgsz, how.imgsz), _BY_NAME[how.interpolation])]
     else:
@@ -134,7 +134,12 @@ def evaluation(how: Preprocessing) -> v2.Compose:
 
 
 def preprocessing_for(imgsz: int, known: Preprocessing | None) -> Preprocessing:
-    """How pictures are prepared: as the start weights saw them, or as ImageNet's are."""
+    """The preprocessing to train with: that of the start weights at the new size, else ImageNet's.
+
+    Args:
+        imgsz: Input size of the model to train, in pixels.
+        known: Preprocessing of the start weights; None, or a letterbox: ImageNet's is used.
+    """
     if known is None or known.resize == "letterbox":
         return describe_mobilenet(1, imgsz).preprocessing
     short = known.resize_to and round(known.resize_to * imgsz / known.imgsz)
@@ -150,5 +155,5 @@ def _to_tensor(how: Preprocessing) -> list[Any]:
 
 
 def _read(path: Path) -> Image.Image:
-    """RGB and upright, as serving reads it."""
+    """The decoded image: RGB, with its EXIF orientation applied, as in serving."""
     return Image.fromarray(decode(path.read_bytes(), get_settings().max_pixels))

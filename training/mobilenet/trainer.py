@@ -1,9 +1,9 @@
-"""MobileNetV2 for classification, with a loop of our own (Sandler et al. 2018, torchvision's net).
+"""The trainer of MobileNetV2 classifiers (Sandler et al. 2018; torchvision's network).
 
-AdamW with warm-up and a cosine to nearly nothing, smoothed labels, an average of the weights that
-is what is validated and published, early stopping. A checkpoint after each epoch, and between two
-batches where the service stops, holds all that a resumed training needs to go on as if nothing
-had happened.
+AdamW with warm-up and a cosine schedule, label smoothing, early stopping, and a moving average of
+the weights (EMA), which is what is validated and published. Checkpoints are written after each
+epoch, and within an epoch when the service stops. They hold the complete state, so that a resumed
+training gives the same result as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ from training.publish import Trained
 from training.schedule import SAVE_INTERVAL, TRAINING_SHARE, Amount, amount_of
 from training.start_weights import Start, keep_rows
 
-SCRATCH_RATE, FINE_RATE = 2e-3, 5e-4  # highest learning rates
-SMALLEST_RATE = 0.01  # of the highest, at the end
-CLIP = 5.0  # gradient norm
+SCRATCH_RATE, FINE_RATE = 2e-3, 5e-4  # peak learning rates: from scratch, from start weights
+SMALLEST_RATE = 0.01  # final learning rate, as a share of the peak
+CLIP = 5.0  # maximum gradient norm
 
 
 def train(recipe: Recipe, job: JobHandle) -> Trained:
     """Train a MobileNetV2 from its start weights to its best epoch.
 
     Raises:
-        VisionLoopError: The data set, the start weights or the settings do not work out.
-        JobCancelled: A stop was asked for.
+        VisionLoopError: The dataset, the start weights or the settings cannot be used.
+        JobCancelled: The job was cancelled, or the service stops.
     """
     dataset, start = prepare_training(recipe, job)
     gpu = torch.cuda.is_available() and get_settings().device != "cpu"
@@ -69,17 +69,17 @@ def train(recipe: Recipe, job: JobHandle) -> Trained:
 
 @dataclass
 class State:
-    """What a checkpoint holds besides tensors."""
+    """The progress of a training, as stored in a checkpoint beside the tensors."""
 
-    epoch: int = 0  # finished ones
-    batch: int = 0  # trained of the next one
+    epoch: int = 0  # number of finished epochs
+    batch: int = 0  # number of batches trained in the next epoch
     best_epoch: int = 0
     best: tuple[float, float] = (-1.0, -math.inf)  # accuracy, then minus the loss
     metrics: dict[str, float] = field(default_factory=dict)  # of the best epoch
 
 
 class Batches(BatchSampler):
-    """Batches of indices; the next pass leaves out its first `skip`, which are trained."""
+    """Batch sampler whose next pass skips the first `skip` batches, which are trained already."""
 
     skip = 0
 
@@ -89,7 +89,7 @@ class Batches(BatchSampler):
 
 
 class Session:
-    """One job's training: the network, the optimiser, how far they are."""
+    """A training in progress: network, optimiser, data loaders and state."""
 
     def __init__(
         self, recipe: Recipe, job: JobHandle, dataset: TrainingData, start: Start, device: Any
@@ -135,14 +135,14 @@ class Session:
         self.rate = float(hyper.get("lr0", SCRATCH_RATE if scratch else FINE_RATE))
         self.state = State()
         self.loss = 0.0
-        self.shuffle = self.generator.get_state()  # before the epoch
+        self.shuffle = self.generator.get_state()  # random state at the start of the epoch
         self.saved = time.monotonic()
 
     @classmethod
     def begin(
         cls, recipe: Recipe, job: JobHandle, dataset: TrainingData, start: Start, device: Any
     ) -> Session:
-        """A new training, or the one that the checkpoint holds."""
+        """Create a session: resumed from the job's checkpoint if there is one, else new."""
         torch.manual_seed(recipe.seed)
         session = cls(recipe, job, dataset, start, device)
         open_checkpoint_folder(session.checkpoints)
@@ -199,7 +199,7 @@ class Session:
 
     @torch.inference_mode()
     def validate(self) -> None:
-        """Measures the average, and notes whether it is the best so far."""
+        """Validate the averaged weights, and record whether this epoch is the best so far."""
         count = len(self.dataset.names)
         matrix = torch.zeros(count, count, dtype=torch.long)
         total = seconds = 0.0
@@ -218,7 +218,7 @@ class Session:
         metrics = classifier_scores(matrix.numpy())
         seen = int(matrix.sum())
         metrics |= {"loss": self.loss, "val_loss": total / seen}
-        metrics["inference_time"] = round(1000 * seconds / seen, 3)  # ms a picture
+        metrics["inference_time"] = round(1000 * seconds / seen, 3)  # ms per image
         state = self.state
         state.epoch, state.batch = state.epoch + 1, 0
         ranked = (metrics["accuracy"], -metrics["val_loss"])
@@ -230,7 +230,7 @@ class Session:
         self._report(0, 0, metrics)
 
     def save(self) -> None:
-        """The checkpoint: written aside and renamed; the best average in a file of its own.
+        """Write the checkpoint atomically, and the averaged weights of the best epoch separately.
 
         Raises:
             JobCancelled: The service stops.
@@ -259,13 +259,13 @@ class Session:
             raise JobCancelled
 
     def load(self) -> bool:
-        """Go on from the checkpoint, if there is a readable one."""
+        """Load the checkpoint; False if there is none, or none that can be read."""
         path = self.checkpoints / "last.pt"
         if not path.is_file():
             return False
         try:
             saved = torch.load(path, map_location=self.device, weights_only=True)
-        except Exception as error:  # whatever a damaged file provokes
+        except Exception as error:  # a damaged file can raise anything
             self.job.log(f"The checkpoint cannot be read ({error}); training starts again.")
             return False
         if saved["state"]["best_epoch"] and not (self.checkpoints / BEST).is_file():
@@ -290,7 +290,7 @@ class Session:
         )
 
     def collect(self) -> Trained:
-        """The best epoch's average as a model folder."""
+        """Save the averaged weights of the best epoch as a model folder."""
         model = self.average.model.cpu()
         best = torch.load(self.checkpoints / BEST, map_location="cpu", weights_only=True)
         model.load_state_dict(best["model"])
@@ -302,7 +302,7 @@ class Session:
         return Trained(folder, metrics, self.dataset.fingerprint, self.dataset.class_counts)
 
     def _rate(self, step: int) -> float:
-        """Linear warm-up, then a cosine."""
+        """The learning rate at a step: linear warm-up, then cosine decay."""
         total = self.amount.epochs * len(self.loader)
         epochs = float(self.recipe.hyper.get("warmup_epochs", self.amount.warmup_epochs))
         warm = max(1.0, epochs * len(self.loader))
@@ -313,7 +313,10 @@ class Session:
         return self.rate * (low + (1 - low) * (1 + math.cos(math.pi * min(1.0, progress))) / 2)
 
     def _report(self, trained: int, validated: int, metrics: dict[str, float]) -> None:
-        """Progress to the batch; a picture costs three times as much in training."""
+        """Report progress by batches; an image takes three times as long to train as to validate.
+
+        Validation batches are twice as large as training batches.
+        """
         whole = 3 * len(self.loader) + 2 * len(self.val_loader)
         done = self.state.epoch + (3 * trained + 2 * validated) / whole
         self.job.report(
@@ -325,7 +328,10 @@ class Session:
 
 
 def network(recipe: Recipe, dataset: TrainingData, start: Start, job: JobHandle) -> nn.Module:
-    """A network with an output a class; rows of classes that the start knows are kept by name."""
+    """The network to train, with one output per class.
+
+    Rows of the last layer are copied from the start weights for classes of the same name.
+    """
     width = float(start.architecture.get("width_mult", 1.0))
     description = describe_mobilenet(
         len(dataset.names), recipe.imgsz, names=dataset.names, width=width
@@ -342,10 +348,10 @@ def network(recipe: Recipe, dataset: TrainingData, start: Start, job: JobHandle)
 
 
 def open_residuals(model: nn.Module) -> None:
-    """Let every residual block start as the identity (Goyal et al. 2017, section 5.1).
+    """Initialise every residual block as the identity (Goyal et al. 2017, section 5.1).
 
-    From fresh weights and with small batches it is the difference between learning within ten
-    epochs and not learning: 64 drawn pictures, 12 epochs: accuracy 1.0 instead of 0.6.
+    Training from scratch with small batches converges much faster: with 64 synthetic images and
+    12 epochs, accuracy is 1.0 instead of 0.6.
     """
     for block in model.modules():
         if isinstance(block, InvertedResidual) and block.use_res_connect:
@@ -353,6 +359,6 @@ def open_residuals(model: nn.Module) -> None:
 
 
 def _groups(model: nn.Module, decay: float) -> Iterator[dict[str, Any]]:
-    """Biases and normalisation are not decayed."""
+    """The optimiser's parameter groups: no weight decay for biases and normalisation layers."""
     yield {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": float(decay)}
     yield {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0}

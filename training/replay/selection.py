@@ -1,7 +1,7 @@
-"""Which old pictures are worth keeping for rehearsal: criteria in plain NumPy.
+"""Selection criteria for the images of the replay buffer, in NumPy.
 
-All of them share the memory fairly among the classes first: the class with the fewest objects in
-the memory has the next choice among its pictures. They differ in which of these it takes.
+The buffer is class-balanced: each step adds an image of the class that has the fewest objects in
+the buffer so far. The criteria differ in which image of this class they choose.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from training.planning.options import Criterion
 
-HARDEST = 0.9  # quantile of hardness from which a picture is rather mislabelled than instructive
+HARDEST = 0.9  # quantile of hardness above which images are excluded as probably mislabelled
 
 Floats = NDArray[np.float32]
-Pick = Callable[[NDArray[np.intp], list[int], int | None], int]  # candidates, taken, the class
+Pick = Callable[[NDArray[np.intp], list[int], int | None], int]  # candidates, chosen ones, class
 
 
 def choose(
@@ -27,18 +27,19 @@ def choose(
     features: Floats | None = None,
     hardness: Floats | None = None,
 ) -> list[int]:
-    """The pictures to keep, in the order they were taken.
+    """Indices of the images to keep, in the order they were chosen.
 
     Args:
-        counts: Objects of each class in each picture, (pictures, classes).
-        amount: How many pictures to keep.
-        criterion: `random`; `herding`: the mean feature of each class is met as closely as
-            possible (Welling 2009; Rebuffi et al. 2017, algorithm 4); `k_centre`: the picture
-            farthest from all taken ones (Sener and Savarese 2018, algorithm 1); `hardness`: the
-            highest loss of the old model, without the topmost tenth, which is mostly noise.
-        seed: Of `random`, and of ties.
-        features: (pictures, dimensions), for `herding` and `k_centre`.
-        hardness: (pictures,), for `hardness`.
+        counts: Number of objects of each class in each image, (images, classes).
+        amount: Number of images to keep.
+        criterion: `random`; `herding`: the images whose mean feature is closest to the mean
+            feature of the class (Welling 2009; Rebuffi et al. 2017, algorithm 4); `k_centre`: the
+            image farthest from all chosen ones (Sener and Savarese 2018, algorithm 1);
+            `hardness`: the highest loss of the old model, without the highest tenth, which is
+            mostly label noise.
+        seed: Seed of `random`.
+        features: Feature vectors (images, dimensions), for `herding` and `k_centre`.
+        hardness: Loss of the old model (images,), for `hardness`.
     """
     if amount >= len(counts):
         return list(range(len(counts)))
@@ -50,7 +51,7 @@ def choose(
     held, left = np.zeros(counts.shape[1]), counts.sum(axis=0)
     while len(taken) < amount:
         cls = int(np.where(left > 0, held, np.inf).argmin()) if left.any() else None
-        pool = np.arange(len(free)) if cls is None else members[cls]  # None: no object is left
+        pool = np.arange(len(free)) if cls is None else members[cls]  # None: no objects remain
         index = pick(pool[free[pool]], taken, cls)
         taken.append(index)
         free[index] = False
@@ -79,7 +80,11 @@ def _picker(
 
 
 class _Herding:
-    """Sums of the taken are kept for each class, the last one for pictures without an object."""
+    """Herding: chooses images whose mean feature approximates the mean feature of the class.
+
+    The feature sums of the chosen images are kept per class. The last column is a pseudo-class
+    for images without objects.
+    """
 
     def __init__(self, features: Floats, counts: NDArray[np.int64]) -> None:
         self.features, self.squares = features, (features**2).sum(axis=1)
@@ -91,16 +96,17 @@ class _Herding:
         self.amounts = np.zeros(self.mine.shape[1])
 
     def __call__(self, candidates: NDArray[np.intp], taken: Sequence[int], cls: int | None) -> int:
-        """The candidate that brings the mean of the taken closest to the mean of its class."""
+        """The candidate that brings the mean of the chosen ones closest to the class mean."""
         if taken:
             own = self.mine[taken[-1]]
             self.totals[own] += self.features[taken[-1]]
             self.amounts += own
         at = -1 if cls is None else cls
         n = self.amounts[at] + 1
-        # |(total + f) / n − target|² n² is, but for what all have, |f|² + 2 f · (total − n target)
+        # Minimise |(total + f) / n − target|² n². Without terms that do not depend on f, this is
+        # |f|² + 2 f · (total − n target).
         toward = (self.totals[at] - n * self.targets[at]).astype(np.float32)
-        if 4 * len(candidates) > len(self.features):  # quicker than to gather the rows
+        if 4 * len(candidates) > len(self.features):  # faster than copying the candidates' rows
             along = (self.features @ toward)[candidates]
         else:
             along = self.features[candidates] @ toward
@@ -108,12 +114,14 @@ class _Herding:
 
 
 class _Farthest:
+    """k-centre greedy: chooses the image farthest from its nearest chosen image."""
+
     def __init__(self, features: Floats) -> None:
         self.features, self.squares = features, (features**2).sum(axis=1)
-        self.nearest = np.full(len(features), np.inf)  # squared distance to the nearest taken one
+        self.nearest = np.full(len(features), np.inf)  # squared distance to the nearest chosen one
 
     def __call__(self, candidates: NDArray[np.intp], taken: Sequence[int], cls: int | None) -> int:
-        if not taken:  # start in the middle
+        if not taken:  # start with the image closest to the mean
             middle = self.features[candidates].mean(axis=0)
             away = self.squares[candidates] - 2 * (self.features[candidates] @ middle)
             return int(candidates[away.argmin()])
@@ -124,6 +132,8 @@ class _Farthest:
 
 
 class _Hardest:
+    """Chooses the image of highest loss; those above the quantile `HARDEST` come last."""
+
     def __init__(self, hardness: Floats) -> None:
         self.hardness = np.where(hardness > np.quantile(hardness, HARDEST), -np.inf, hardness)
 
@@ -132,6 +142,6 @@ class _Hardest:
 
 
 def _unit(features: Floats) -> Floats:
-    """Rows of length one."""
+    """The feature vectors, scaled to unit length."""
     lengths = np.linalg.norm(features, axis=1, keepdims=True)
     return np.asarray(features / np.maximum(lengths, 1e-8), dtype=np.float32)
