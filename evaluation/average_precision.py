@@ -23,7 +23,7 @@ _EPS = 1e-16
 
 @dataclass(frozen=True)
 class ClassCurves:
-    """Average precision and curves of each class that has an object.
+    """Average precision and curves of each class with at least one object.
 
     Attributes:
         classes: (c,) class ids, ascending.
@@ -32,7 +32,7 @@ class ClassCurves:
         x: (1000,) from 0 to 1: the confidences or the recalls of the curves.
         precision, recall, f1: (c, 1000) over the confidences `x`, at IoU 0.5.
         precision_at_recall: (c, 1000) over the recalls `x`, at IoU 0.5.
-        best: Index into `x` of the best smoothed mean F1.
+        best: Index into `x` of the confidence with the highest smoothed mean F1.
     """
 
     classes: Ids
@@ -47,7 +47,7 @@ class ClassCurves:
 
     @property
     def confidence(self) -> float:
-        """The confidence of the best F1."""
+        """The confidence with the highest smoothed mean F1."""
         return float(self.x[self.best])
 
     @property
@@ -106,7 +106,7 @@ def average_precision(
 def ap_per_class(
     tp: NDArray[np.bool_], conf: NDArray[np.floating], pred_cls: Ids, target_cls: Ids
 ) -> ClassCurves:
-    """Average precision and curves of each class. Arguments as those of `average_precision`."""
+    """Average precision and curves of each class; same arguments as `average_precision`."""
     order = _order(conf)
     tp, conf, pred_cls = tp[order], conf[order], pred_cls[order]
     classes, counts = np.unique(target_cls, return_counts=True)
@@ -132,7 +132,7 @@ def ap_per_class(
 
 
 def smooth(y: Array, share: float) -> Array:
-    """`y` (n,) smoothed by a box filter about `share` · n wide, its end values repeated."""
+    """`y` (n,) smoothed by a box filter about `share` · n wide, padded with its end values."""
     width = round(len(y) * share * 2) // 2 + 1
     ends = np.ones(width // 2)
     padded = np.concatenate((ends * y[0], y, ends * y[-1]))
@@ -142,7 +142,7 @@ def smooth(y: Array, share: float) -> Array:
 def _order(conf: NDArray[np.floating]) -> NDArray[np.intp]:
     """Indices by descending confidence.
 
-    The sort is not stable, so that ties have the order that Ultralytics gives them.
+    Like Ultralytics' sort, this one is not stable, so that ties get the same order.
     """
     return np.argsort(-conf)
 

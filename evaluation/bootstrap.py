@@ -1,7 +1,7 @@
 """Confidence intervals of the difference between two models, by a paired bootstrap over images.
 
 Each resample draws images with replacement, the same ones for both models, and computes the
-difference of the metric again (Efron & Tibshirani, "An Introduction to the Bootstrap", 1993,
+metric's difference on them (Efron & Tibshirani, "An Introduction to the Bootstrap", 1993,
 chapters 13 and 16). A resample is a vector of weights: an image drawn three times has weight 3.
 Nothing is copied, so a thousand resamples of thousands of images take seconds.
 """
@@ -47,11 +47,11 @@ class Matches:
 
     Attributes:
         image: (p,) image index of each detection.
-        confidence: (p,) its confidence.
-        class_id: (p,) its class id.
-        tp: (p, t) whether it is a true positive at each of t IoU thresholds.
+        confidence: (p,) confidence of each detection.
+        class_id: (p,) class id of each detection.
+        tp: (p, t) whether each detection is a true positive at each of t IoU thresholds.
         target_image: (m,) image index of each object.
-        target_class: (m,) its class id.
+        target_class: (m,) class id of each object.
     """
 
     image: Counts
@@ -148,7 +148,7 @@ class WeightedAveragePrecision:
 
 
 def _needed(objects: Counts) -> Counts:
-    """(classes, 101) the smallest number of true positives whose recall exceeds each recall."""
+    """(classes, 101) the smallest number of true positives whose recall exceeds each of 101."""
     many = objects[:, None]
     near = np.floor(_RECALLS * many).astype(np.int64) - 1
     for _ in range(3):  # the same floating-point comparison as np.interp decides ties
@@ -193,7 +193,8 @@ def share_intervals(
     """Intervals of the differences in metrics that are a share of the images, such as accuracy.
 
     Args:
-        right: Metric name to two arrays (images,), one of each model: whether it was right.
+        right: Metric name to two arrays (images,), one per model: whether it was right on each
+            image.
         images: Number of images in the split.
     """
     gains = {name: b.astype(float) - a.astype(float) for name, (a, b) in right.items()}

@@ -19,8 +19,8 @@ BINS = 10  # confidence bins of the reliability diagram
 class ClassificationMetrics:
     """Accuracy, confusion matrix and reliability of one split.
 
-    `update` counts one image, `compute` returns the metrics of the images so far, `reset` forgets
-    them.
+    `update` counts one image, `compute` returns the metrics of the images so far, `reset` sets all
+    counts to zero.
     """
 
     def __init__(self, classes: JoinedClasses) -> None:
@@ -29,7 +29,7 @@ class ClassificationMetrics:
         self.reset()
 
     def reset(self) -> None:
-        """Forget every image."""
+        """Set all counts to zero."""
         self._names: list[str] = []
         self._true: list[int] = []
         self._pred: list[int] = []
@@ -45,7 +45,7 @@ class ClassificationMetrics:
             prediction: The most probable classes, the best first.
 
         Returns:
-            The error, if the best class is wrong; severity is its confidence.
+            The error, if the best class is wrong; its severity is the confidence of that class.
         """
         best, confidence = int(prediction.class_ids[0]), float(prediction.scores[0])
         self._names.append(name)
@@ -113,7 +113,7 @@ class ClassificationMetrics:
         }
 
     def _reliability(self) -> dict[str, list[Any]]:
-        """Edges of the confidence bins; of each bin the number of images and the accuracy."""
+        """Edges of the confidence bins, and the number of images and the accuracy of each bin."""
         right = np.array(self._true) == np.array(self._pred)
         bins = np.minimum((np.array(self._conf) * BINS).astype(int), BINS - 1)
         counts = np.bincount(bins, minlength=BINS)

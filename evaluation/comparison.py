@@ -25,7 +25,7 @@ from evaluation.bootstrap import Interval, Matches, map_intervals, share_interva
 from evaluation.store import PREDICTIONS, REPORT
 from files import atomic_write
 
-LISTED = 200  # images in the list of fixed images, and in that of broken ones
+LISTED = 200  # maximum number of images in each of the lists of fixed and of broken images
 NICE = 10  # added to the niceness of the child process
 SERVED = ("confidence", "iou")
 TIMES = ("preprocess", "inference", "postprocess")
@@ -154,7 +154,7 @@ def _matches(arrays: Arrays, kind: str, names: Mapping[str, int]) -> Matches:
 
     Args:
         arrays: Content of predictions.npz.
-        kind: Key of the true positives: a key of KINDS.
+        kind: Key of the true positives in `arrays`: one of KINDS.
         names: Class name to an id that both models share.
     """
     ids = np.array([names[name] for name in arrays["class_names"].tolist()], np.int64)
@@ -190,7 +190,7 @@ def _is_number(value: object) -> bool:
 def _classes(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[dict[str, Any]]:
     """A row for each class, in the second report's order.
 
-    A class that only one report has carries the metrics of that one only.
+    The row of a class that only one report has contains that report's metrics only.
     """
     first = {entry["name"]: entry for entry in a["classes"]}
     second = {entry["name"]: entry for entry in b["classes"]}

@@ -12,13 +12,13 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class ClassScores:
-    """Metrics of each class, (c,); 0 where one is not defined, as in scikit-learn."""
+    """Metrics of each class, (c,); as in scikit-learn, a metric that is not defined is 0."""
 
     precision: Array
     recall: Array
     f1: Array
     support: NDArray[np.int64]  # images of the class
-    occurs: NDArray[np.bool_]  # whether the class is the truth or a prediction of some image
+    occurs: NDArray[np.bool_]  # whether the class is annotated or predicted in any image
 
 
 def class_scores(matrix: NDArray[np.integer]) -> ClassScores:

@@ -1,7 +1,7 @@
 """Metrics of detection, segmentation and pose models, accumulated image by image.
 
-Detections are counted twice. The precision-recall curves take every detection above a confidence
-of 0.001, as Ultralytics' validation does. The serving metrics take the predictions that a client
+Detections are counted twice. The precision-recall curves use every detection above a confidence
+of 0.001, as Ultralytics' validation does. The serving metrics use the predictions that a client
 gets, at the model's own thresholds.
 """
 
@@ -37,9 +37,9 @@ Ids = NDArray[np.int64]
 class DetectionMetrics:
     """Average precision, confusion matrix and serving metrics of one split.
 
-    `update` counts one image, `compute` returns the metrics of the images so far, `reset` forgets
-    them. Segmentation and pose models have metrics of boxes and of a second kind, whose names
-    begin with `mask_` or `pose_`.
+    `update` counts one image, `compute` returns the metrics of the images so far, `reset` sets all
+    counts to zero. Segmentation and pose models have metrics of boxes and of masks or poses; the
+    names of the latter begin with `mask_` or `pose_`.
     """
 
     def __init__(self, description: ModelDescription, classes: JoinedClasses) -> None:
@@ -52,7 +52,7 @@ class DetectionMetrics:
         self.reset()
 
     def reset(self) -> None:
-        """Forget every image."""
+        """Set all counts to zero."""
         count = len(self.classes.names)
         self._tp: dict[str, list[NDArray[np.bool_]]] = {kind: [] for kind in self.kinds}
         self._conf: list[NDArray[np.float32]] = []
@@ -270,7 +270,7 @@ class DetectionMetrics:
         return shares(right, false, instances - right)
 
     def _sampled(self, curves: ClassCurves) -> dict[str, Any]:
-        """The curves at every tenth point: means over the classes, and each class."""
+        """The curves at every tenth point: the mean over the classes, and one per class."""
         points = slice(0, None, CURVE_STEP)
         parts = {
             "precision": curves.precision,

@@ -98,10 +98,10 @@ def evaluate(
 
     Args:
         target: The model and the split.
-        settings: Decide the device and the largest image.
+        settings: Provide the device and the maximum image size.
         output: Existing folder for report.json, plots/, worst/ and predictions.npz.
         progress: Called with the number of images done and their total; may raise to cancel.
-        job_id: Job that the report names.
+        job_id: Id of the job, written into the report.
         loaded: Engine and description to use instead of those in the model's folder.
 
     Raises:

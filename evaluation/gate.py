@@ -80,7 +80,7 @@ class GateDecision:
 
 
 def default_gate(settings: Settings) -> Gate:
-    """The gate that the settings describe. It exists also if promotions need not pass it."""
+    """The gate that the settings describe, also if promotions do not have to pass it."""
     return Gate(
         dataset=settings.gate_dataset,
         metric=settings.gate_metric,
@@ -104,12 +104,12 @@ def decide(
     dataset cannot be judged: then the promotion is refused, unless the gate allows it.
 
     Args:
-        candidate: Report of the new version.
-        promoted: Report of the promoted version on the same split; None: no version is promoted.
+        candidate: Report on the new version.
+        promoted: Report on the promoted version, of the same split; None: no version is promoted.
         gate: The conditions.
         known: The promoted version's classes.
-        old: After incremental training, reports of the new and of the promoted version on the old
-            data. No gain is required on it, and the metric may regress by `max_class_drop`.
+        old: After incremental training, the reports on the new and on the promoted version, of the
+            old data. No gain is required on it, and the metric may regress by `max_class_drop`.
 
     Raises:
         ValidationFailed: Models of this type do not have the metric.

@@ -18,9 +18,9 @@ from evaluation.store import PLOTS
 
 Report = Mapping[str, Any]
 
-MOST_CLASSES = 80  # in the confusion matrix; of more, those with the most errors
+MOST_CLASSES = 80  # rows of the confusion matrix; with more, the classes with the most errors
 MOST_CONFUSIONS = 20  # pairs of classes in the list of frequent errors
-LEVELS = 9  # shades of a cell
+LEVELS = 9  # number of shades of a cell in the confusion matrix
 # (largest number of classes, side of a cell in pixels)
 CELLS = ((12, 46), (30, 30), (50, 22), (MOST_CLASSES + 1, 15))
 
@@ -189,7 +189,7 @@ def _confusion(found: Report) -> str:
 
 
 def _confused(matrix: Any, background: bool) -> list[int]:
-    """Ids of the classes to show, ascending: those that occur, or those with the most errors."""
+    """Ids of the classes to show, ascending: those that occur, the MOST_CLASSES worst at most."""
     count = len(matrix) - background
     both = matrix.sum(0) + matrix.sum(1)
     chosen = np.flatnonzero(both[:count])
@@ -258,7 +258,7 @@ def _foot(report: Report, evaluation: str) -> str:
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], texts: int = 1) -> str:
-    """A table of cells that are HTML already; the first `texts` columns are left-aligned."""
+    """A table; `heads` and `rows` are HTML, and the first `texts` columns are left-aligned."""
     kinds = [' class="text"'] * texts + [""] * (len(heads) - texts)
 
     def line(tag: str, cells: Sequence[str]) -> str:

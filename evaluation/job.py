@@ -19,7 +19,7 @@ from synthetic.evaluation_sets import NAME, drawn_set
 if TYPE_CHECKING:
     from jobs.handle import JobHandle
 
-DRAWING_SHARE = 0.6  # of an evaluation's progress, if its images are drawn first
+DRAWING_SHARE = 0.6  # share of the progress that drawing takes, if the images are drawn first
 SHOWN = ("accuracy", "precision", "recall", "f1_score", "mAP50", "mAP50_95", "mask_mAP50_95",
          "pose_mAP50_95", "accuracy_top5", "inference_time")  # fmt: skip
 INCREMENTAL = ("old_classes_before", "old_classes", "forgotten", "new_classes")
@@ -44,8 +44,8 @@ def run_evaluation(
 
     Args:
         recipe: The result of `plan_evaluation`.
-        job: Receives progress and log lines; says whether to stop.
-        registry: Holds the model; has the settings.
+        job: Receives progress and log lines; checked for a requested stop.
+        registry: Contains the model and the settings.
         share: Start and end of this evaluation within the job's progress, 0 to 1.
         auxiliary: Only store the evaluation; leave the model's metrics unchanged.
 
@@ -96,8 +96,8 @@ def evaluate_and_store(
     Args:
         target: The version and the split; `model_id` is exact.
         purpose: Decides whether the version's metrics are updated, see `update_metrics`.
-        job: Receives progress and log lines; says whether to stop.
-        registry: Holds the model; has the settings.
+        job: Receives progress and log lines; checked for a requested stop.
+        registry: Contains the model and the settings.
         share: Start and end of this evaluation within the job's progress, 0 to 1.
 
     Raises:
@@ -131,7 +131,7 @@ def evaluate_and_store(
 
 
 def update_metrics(row: EvaluationRow, registry: Registry, purpose: Purpose) -> None:
-    """Copy an evaluation's metrics to its model version if they are comparable with those before.
+    """Copy an evaluation's metrics to its model version, if comparable with the present ones.
 
     The metrics of a trained version always come from the val split of its training data. Those of
     an imported version come from the newest requested evaluation that is not on a train split.
@@ -153,7 +153,11 @@ def update_metrics(row: EvaluationRow, registry: Registry, purpose: Purpose) -> 
 
 
 class _Progress:
-    """Progress callback: advances a job from `begin` to `end`; raises JobCancelled on a stop."""
+    """Progress callback: advances a job from `begin` to `end`.
+
+    Raises:
+        JobCancelled: A stop was requested.
+    """
 
     def __init__(self, job: JobHandle, begin: float, end: float) -> None:
         self.job, self.begin, self.end = job, begin, end

@@ -30,7 +30,7 @@ class EvaluationQuery:
 
 
 def is_of(stores: EvaluationStores, row: EvaluationRow, dataset: str) -> bool:
-    """Whether an evaluation is of the dataset that a client names; the empty name means any."""
+    """Whether an evaluation used the dataset that a client names; an empty name means any."""
     if not dataset or dataset in (row.dataset, row.dataset_path, row.fingerprint):
         return True
     try:
@@ -71,7 +71,7 @@ def read_report(stores: EvaluationStores, row: EvaluationRow) -> dict[str, Any]:
     """The report of an evaluation.
 
     Raises:
-        NotFound: Its file is gone.
+        NotFound: The file report.json does not exist.
     """
     try:
         return stores.evaluations.report(row)
@@ -87,7 +87,7 @@ def common_evaluations(
     """The newest evaluations of two models on the same images.
 
     Raises:
-        Conflict: There are none; the message names the call that makes them.
+        Conflict: One is missing; the message names the request that creates it.
     """
     of_a = stores.evaluations.history(a.id)
     of_b = stores.evaluations.history(b.id)

@@ -81,14 +81,14 @@ def match(pred_cls: Ids, true_cls: Ids, iou: Float) -> NDArray[np.bool_]:
 
 
 def pair(iou: Float, threshold: float = PAIRED) -> Ids:
-    """The detection paired with each object, regardless of class.
+    """The index of the detection paired with each object, regardless of class.
 
     Args:
         iou: (m, n) IoU; detections by descending confidence.
         threshold: The IoU of a pair is higher than this.
 
     Returns:
-        (m,) indices of detections; -1 for an object without one.
+        (m,) indices of detections; -1 for an object without a detection.
     """
     paired = np.full(iou.shape[0], -1, np.int64)
     if not iou.size:

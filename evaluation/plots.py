@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 MOST_LINES = 12  # with more classes, their curves are grey and without a label
 MOST_CELLS = 20  # with more classes, the cells of the confusion matrix have no numbers
-MOST_BARS = 40  # classes in the bar chart
-LONGEST = 24  # characters of a class name
+MOST_BARS = 40  # maximum number of classes in the bar chart
+LONGEST = 24  # maximum number of characters of a class name
 FONTS = ("DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Zen Hei")
 BLUE, GREY = "#1f5fa8", "#b4bcc6"
 

@@ -260,8 +260,8 @@ def _evaluated_pair(
     Args:
         candidate: Evaluation of the new version.
         promoted: The promoted version, evaluated on the same split.
-        job: Receives progress; says whether to stop.
-        registry: Holds both models.
+        job: Receives progress; checked for a requested stop.
+        registry: Contains both models.
         share: Start and end within the job's progress, 0 to 1.
         auxiliary: Whether to leave the models' metrics unchanged.
 

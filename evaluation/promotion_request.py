@@ -24,19 +24,20 @@ from jobs.store import Job
 from models_store.decision_log import DecisionReason
 from models_store.versions import ModelVersion
 
-# Promotes a version, given why and which version must be the promoted one; see Registry.promote.
+# Promotes a version. Further arguments: the reason to record, and the version that must be promoted
+# at the moment (empty: none, None: not checked). See Registry.promote.
 Promote = Callable[[ModelVersion, DecisionReason, str | None], Awaitable[ModelVersion]]
 
 
 @dataclass(frozen=True)
 class PromotionRequest:
-    """What is asked for.
+    """A request to promote a version.
 
     Attributes:
         candidate: The version to promote.
-        gate: The conditions; None: it is promoted without any.
-        by: Who asks, for the decision log.
-        force: Promote whatever the gate says, also where it cannot be applied.
+        gate: The conditions; None: promote without conditions.
+        by: Who requests the promotion, for the decision log.
+        force: Promote even if the gate refuses or cannot be applied.
     """
 
     candidate: ModelVersion
@@ -51,9 +52,9 @@ class PromotionOutcome:
 
     Attributes:
         model: The candidate.
-        decision: What the gate says of it.
-        gate: The conditions that were applied; None: none.
-        forced: It was promoted against the gate's verdict.
+        decision: The gate's decision.
+        gate: The conditions that were applied; None: no conditions.
+        forced: It was promoted although the gate did not pass it.
     """
 
     model: ModelVersion
@@ -83,17 +84,17 @@ async def decide_promotion(
     promote: Promote,
     enqueued: Callable[[Job], None],
 ) -> PromotionOutcome | Job:
-    """Promote or refuse a version, or queue a job that evaluates what is missing and decides.
+    """Promote or refuse a version, or queue a job that makes missing evaluations and decides.
 
     Args:
-        request: What is asked for.
-        stores: Where the versions, their evaluations and the queue are.
-        promote: Loads the version where it serves, then promotes it.
-        enqueued: Told of a new job.
+        request: The version, the conditions and who requests it.
+        stores: The stores of versions, evaluations and jobs.
+        promote: Loads the version into the runner, then promotes it.
+        enqueued: Called with a newly queued job.
 
     Returns:
-        The outcome; or the job that is going to decide, an active one for the same request
-        included.
+        The outcome, or the job that is going to decide. If a job for the same request is active
+        already, that one is returned.
 
     Raises:
         VisionLoopError: The gate cannot be applied, and `force` is not set.
@@ -129,10 +130,10 @@ async def decide_promotion(
 
 
 def judge_now(stores: EvaluationStores, candidate: ModelVersion, gate: Gate) -> GateResult | None:
-    """The decision from the evaluations that exist; None where some are missing.
+    """The decision from the existing evaluations; None if some are missing.
 
     Raises:
-        VisionLoopError: The gate names data or a metric that it cannot be applied to.
+        VisionLoopError: The gate names a dataset or a metric that cannot be used for this model.
     """
     promoted = stores.registry.promoted(candidate.name)
     pairs: tuple[Pair, ...] | None = ()
@@ -150,9 +151,9 @@ def judge_now(stores: EvaluationStores, candidate: ModelVersion, gate: Gate) -> 
 
 
 def _old_dataset(stores: EvaluationStores, candidate: ModelVersion) -> str | None:
-    """Path of the data that the candidate knew before its training, if it was given and exists.
+    """Path of the old data (learned before the candidate's training), if given and existing.
 
-    Where it is gone, the classes that only that data has count as not measured.
+    If it no longer exists, the classes that only the old data has count as not measured.
     """
     try:
         recipe = stores.jobs.get(str(candidate.source.get("job_id"))).recipe
@@ -163,9 +164,9 @@ def _old_dataset(stores: EvaluationStores, candidate: ModelVersion) -> str | Non
 
 
 def _both_evaluated_on(stores: EvaluationStores, path: Path, *models: ModelVersion) -> bool:
-    """Whether each was ever evaluated on this path.
+    """Whether each of the models has been evaluated on the dataset at this path.
 
-    Then its images have been scanned and the scan is cached, so that opening the dataset is quick.
+    If so, its images have been scanned and the scan is cached, so opening the dataset is quick.
     """
     histories = [stores.evaluations.history(model.id) for model in models]
     return all(any(row.dataset_path == str(path) for row in rows) for rows in histories)
@@ -174,7 +175,7 @@ def _both_evaluated_on(stores: EvaluationStores, path: Path, *models: ModelVersi
 def _enqueue_once(
     request: PromotionRequest, gate: Gate, stores: EvaluationStores
 ) -> tuple[Job, bool]:
-    """The job that evaluates what is missing and decides, and whether it is a new one."""
+    """The job that makes the missing evaluations and decides, and whether it is newly queued."""
     candidate = request.candidate
     evaluation = stores.plan(candidate.id, gate.dataset, gate.split)
     known = None if gate.dataset else _old_dataset(stores, candidate)

@@ -63,10 +63,10 @@ def plan_evaluation(
         dataset: Path or id of a dataset, or DRAWN; None or empty: the dataset that the model was
             trained on, for a starter model DRAWN.
         split: train, val or test; None or empty: val.
-        registry: Holds the model.
+        registry: Contains the model.
         datasets: Resolves the dataset's path or id.
-        jobs: Holds the recipe of the training that made the model.
-        settings: Name the folders from which datasets may be read.
+        jobs: Contains the recipe of the training that made the model.
+        settings: Contain the folders from which datasets may be read.
 
     Raises:
         ModelNotFound: There is no such model.
@@ -114,7 +114,7 @@ def check_names(description: ModelDescription, names: Sequence[str]) -> None:
     """Check that a model and a dataset have a class in common.
 
     Raises:
-        ValidationFailed: They have none.
+        ValidationFailed: They have no class in common.
     """
     if set(matched(description.names, names)) == {None}:
         raise ValidationFailed(
@@ -127,7 +127,7 @@ def _trained_with(model: ModelVersion, datasets: Datasets, jobs: JobStore) -> Pa
     """The path of the dataset that the model was trained on.
 
     Raises:
-        ValidationFailed: It is not known, or no longer exists.
+        ValidationFailed: The dataset is not known, or no longer exists.
     """
     give = "Give one as dataset_path: a data.yaml, a folder with one folder per class, or an id."
     try:

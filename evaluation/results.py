@@ -1,4 +1,4 @@
-"""What the metric classes return: the errors of one image, and the metrics of a whole split."""
+"""Return types of the metric classes: the errors of one image, and the metrics of a split."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class SplitMetrics:
         report: The sections of report.json that depend on the task: `classes`, `confusion`,
             `curves` and, of detections, `at_best_f1` and `at_serving`. JSON-serialisable.
         predictions: The arrays of predictions.npz, from which two evaluations are compared.
-        instances: Annotated objects in the split; images of a classifier.
+        instances: Number of annotated objects in the split; for a classifier, of images.
     """
 
     summary: dict[str, float]

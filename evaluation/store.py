@@ -134,7 +134,7 @@ class EvaluationStore:
         return rows[-1] if rows else None
 
     def is_complete(self, row: EvaluationRow) -> bool:
-        """Whether its report exists."""
+        """Whether the evaluation's report file exists."""
         return (self.folder(row) / REPORT).is_file()
 
     def folder(self, row: EvaluationRow) -> Path:

@@ -46,12 +46,12 @@ def submit_evaluation(
     """Plan an evaluation and queue it. Reads the labels: call it off the event loop.
 
     Args:
-        stores: Where the model, its data and the queue are.
-        model_id, dataset, split: As `plan_evaluation` takes them.
+        stores: The stores of models, datasets and jobs.
+        model_id, dataset, split: Passed to `plan_evaluation`.
         sent: The request as the client sent it, for the job's `config`.
 
     Raises:
-        VisionLoopError: What `plan_evaluation` raises.
+        VisionLoopError: As `plan_evaluation`.
     """
     recipe = stores.plan(model_id, dataset, split)
     return enqueue(stores.jobs, recipe, sent, recipe.model_dump(mode="json"))
@@ -68,10 +68,10 @@ def enqueue(
 
     Args:
         jobs: The job table.
-        evaluation: What is evaluated.
+        evaluation: Recipe of the evaluation.
         sent: The request as the client sent it, for the job's `config`.
-        recipe: What the worker reads: the evaluation's, or that of a job which contains it.
-        mode: What the job does besides; None: nothing.
+        recipe: The recipe that the worker reads: `evaluation`, or one that contains it.
+        mode: The job's mode, such as `gate`; None: the job only evaluates.
     """
     job = jobs.create(
         "evaluation",

@@ -15,9 +15,9 @@ from inference.images import Pixels, decode
 from inference.prediction import Prediction
 from inference.render import draw
 
-KEPT = 24  # images
-SIDE = 480  # maximum of a panel's longer side, pixels
-SMALLEST = 360  # minimum of a classified image's longer side, pixels; smaller ones are enlarged
+KEPT = 24  # maximum number of images
+SIDE = 480  # maximum length of a panel's longer side, pixels
+SMALLEST = 360  # minimum length of a classified image's longer side, pixels; others are enlarged
 GAP = 8  # pixels between the panels
 TITLE = 16  # height of the title above a panel, pixels
 QUALITY = 85  # of the JPEG
@@ -43,7 +43,7 @@ class WorstImage:
 
 
 class WorstImages:
-    """Collects images and keeps the KEPT worst; of equal ones, the first."""
+    """Collects images and keeps the KEPT worst; of equally bad ones, those offered first."""
 
     def __init__(self) -> None:
         self._entries: list[WorstImage] = []

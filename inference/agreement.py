@@ -16,9 +16,9 @@ SAME_PLACE = 0.5  # IoU from which two boxes of a class count as the same object
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """Objects by class name: of each model, and those that match.
+    """Numbers of objects by class name: of each model, and of matched pairs.
 
-    A classification counts as one object, of its best class.
+    A classification counts as one object of its best class.
     """
 
     live: Counter[str]
@@ -40,9 +40,9 @@ class Comparison:
     """The comparison of a live prediction with the candidate's.
 
     Attributes:
-        agreement: None if the candidate failed or was halted.
-        error: The candidate's failure; None otherwise.
-        times: Milliseconds by stage.
+        agreement: The agreement; None if the candidate failed or was halted.
+        error: The error message if the candidate failed, else None.
+        times: The candidate's times in milliseconds, by stage.
     """
 
     agreement: Agreement | None = None

@@ -29,7 +29,7 @@ _OVERLOADED = {429, 502, 503}
 
 @dataclass(slots=True)
 class BatcherStats:
-    """Counters since the start and present gauges, for `/metrics`."""
+    """Counters since the start and current gauge values, for `/metrics`."""
 
     items: int = 0
     calls: int = 0
@@ -53,11 +53,11 @@ class Batcher:
     """Sends items to one runner in batches. For use within one event loop.
 
     Args:
-        call: The runner's list call: as many results as items, in order.
-        slots: Maximum of list calls in flight.
-        max_batch: Maximum of items per call.
-        queue_length: Maximum of waiting items; another one is refused.
-        timeout: Seconds per item, including the wait.
+        call: The runner's list call: returns one result per item, in the same order.
+        slots: Maximum number of list calls in flight.
+        max_batch: Maximum number of items per call.
+        queue_length: Maximum number of waiting items; further items are refused.
+        timeout: Maximum seconds per item, including the wait in the queue.
         observe: Called with each finished call's item count and seconds, for histograms.
     """
 
@@ -174,7 +174,8 @@ class Batcher:
         self._stats.calls += 1
         self._stats.items += len(batch)
         try:
-            # a hung call must not hold its slot for ever; its callers have timed out by then
+            # a call without a response must not occupy its slot for ever; its callers have timed
+            # out by then
             async with asyncio.timeout(self._timeout):
                 results = await self._call([waiting.item for waiting in batch])
             if len(results) != len(batch):
@@ -196,7 +197,7 @@ class Batcher:
                 waiting.future.set_result(result)
 
     def _measure(self, items: int, seconds: float) -> None:
-        """Update the estimate of throughput, as if every running call were like this one."""
+        """Update the throughput estimate, assuming that all running calls are as fast as this."""
         rate = items * len(self._tasks) / max(seconds, 1e-3)
         known = self._stats.items_per_second
         self._stats.items_per_second = known + _SMOOTHING * (rate - known) if known else rate
@@ -207,9 +208,9 @@ class Batcher:
 def _as_client_error(error: Exception, timeout: float) -> VisionLoopError:
     if isinstance(error, VisionLoopError):
         return error
-    if isinstance(error, TimeoutError):  # aiohttp's are of this kind as well
+    if isinstance(error, TimeoutError):  # includes aiohttp's timeout errors
         return BackendTimeout(f"No answer within {timeout:g} seconds.")
-    # BentoML raises its own exceptions, with the status that the runner answered
+    # BentoML raises its own exceptions, with the status code of the runner's response
     overloaded = getattr(error, "error_code", None) in _OVERLOADED
     if overloaded or isinstance(error, (aiohttp.ClientError, OSError)):
         log.warning("Runner not reachable: %r", error)

@@ -1,4 +1,4 @@
-"""Cancellation of a running prediction: one thread orders it, the predicting one checks."""
+"""Cancellation of a running prediction: one thread sets a flag, the predicting thread checks it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 class Halted(Exception):
-    """A prediction was stopped before its end, as ordered."""
+    """A prediction was cancelled before its end."""
 
 
 class Halt:
@@ -19,7 +19,7 @@ class Halt:
         self._then: Callable[[], None] | None = None
 
     def order(self) -> None:
-        """Set the flag and call what `on_order` registered."""
+        """Set the flag and call the callback registered by `on_order`."""
         with self._lock:
             self._ordered = True
             then = self._then
@@ -27,16 +27,16 @@ class Halt:
             then()
 
     def check(self) -> None:
-        """Raise if the flag is set; call it between two steps of a prediction.
+        """Raise if the flag is set. Call this between two steps of a prediction.
 
         Raises:
-            Halted: The prediction is to stop.
+            Halted: The flag is set.
         """
         if self._ordered:
             raise Halted
 
     def on_order(self, then: Callable[[], None]) -> None:
-        """Register a callback that stops the next step; called at once if the flag is set."""
+        """Register the callback that stops the next step; call it at once if the flag is set."""
         with self._lock:
             self._then = then
             ordered = self._ordered

@@ -1,4 +1,4 @@
-"""The device that serves models, and its limits, without importing torch."""
+"""The device that serves models, and limits on concurrent calls; without importing torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from settings import Settings
 Device = Literal["cpu", "cuda"]
 
 GPU_BATCH = 32
-GPU_SLOTS = 3  # one batch is decoded and one drawn while the device runs the third
+GPU_SLOTS = 3  # batches in flight: one being decoded, one on the device, one being drawn
 CPU_BATCH = 2
 
 
@@ -27,7 +27,7 @@ class Limits:
 
 
 def device(settings: Settings) -> Device:
-    """The device that `settings.device` means on this machine.
+    """The device that `settings.device` selects on this machine.
 
     Raises:
         RuntimeError: `cuda` was requested and there is no CUDA device.
@@ -47,8 +47,9 @@ def device(settings: Settings) -> Device:
 def limits(settings: Settings) -> Limits:
     """Slots and batch size that keep a runner busy without a long queue inside it.
 
-    On a CPU items are independent, so small lists suffice: two more than the sessions need, so
-    that no session idles during a response or while a list waits for its slowest item.
+    On a CPU items are predicted independently, so small batches suffice. There are two more slots
+    than the sessions need, so that no session is idle while a response is sent or while a batch
+    waits for its slowest item.
     """
     if device(settings) == "cuda":
         return Limits(GPU_SLOTS, settings.max_batch or GPU_BATCH)

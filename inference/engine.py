@@ -22,8 +22,8 @@ from settings import Settings
 
 log = logging.getLogger("visionloop.inference")
 
-# Tolerances of a GPU backend against the fp32 ONNX: of 99 % of the box coordinates, in input
-# pixels, and of every score. Half precision of YOLOv8n is at 0.3 pixels.
+# Maximum differences between a GPU backend and the fp32 ONNX model: of 99 % of the box coordinates,
+# in input pixels, and of every score. YOLOv8n in half precision differs by 0.3 pixels.
 PIXELS_TOLERANCE = 2.0
 SCORES_TOLERANCE = 0.02
 
@@ -46,14 +46,14 @@ class Engine(Protocol):
 
         Args:
             pixels: (n, s, s, channels) RGB uint8, see `preprocess.prepare`.
-            wide: Use the whole device for this call, because no other runs.
+            wide: Use the whole device for this call, because no other call is running.
             halt: May stop the run early. A GPU run takes milliseconds and is not stopped.
 
         Returns:
             float32 arrays, each with n rows.
 
         Raises:
-            Halted: `halt` was ordered and the run stopped.
+            Halted: `halt` was set, and the run stopped early.
         """
         ...
 
@@ -85,7 +85,7 @@ def load_engine(folder: Path, settings: Settings) -> tuple[Engine, ModelDescript
 def _cuda_engines(
     folder: Path, description: ModelDescription, settings: Settings
 ) -> Iterator[tuple[str, Callable[[], Engine]]]:
-    from inference.torch_engine import TorchEngine  # torch; a runner on a CPU needs none
+    from inference.torch_engine import TorchEngine  # imports torch, not needed on a CPU
 
     if importlib.util.find_spec("tensorrt") is not None:
         from inference.tensorrt_engine import TensorRTEngine

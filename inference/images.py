@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import (  # the plugins register themselves; Pillow would look for all forty
+from PIL import (  # each plugin registers itself; Pillow's own search would import all forty
     AvifImagePlugin,  # noqa: F401
     BmpImagePlugin,  # noqa: F401
     GifImagePlugin,  # noqa: F401
@@ -28,26 +28,27 @@ from errors import InvalidImage, PayloadTooLarge, VisionLoopError
 
 Pixels = NDArray[np.uint8]
 
-# Raster formats only: EPS would start Ghostscript, PDF and MPEG are not images.
+# Raster formats only: EPS would start Ghostscript; PDF and MPEG are not image formats.
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM", "JPEG2000")
 
 ORIENTATION = 0x0112
 _SIDEWAYS = {5, 6, 7, 8}
-_SCAN_BUDGET = 3e9  # pixels times scans of a JPEG; an ordinary progressive one has ten scans
+_SCAN_BUDGET = 3e9  # maximum pixels × scans of a JPEG; a usual progressive JPEG has ten scans
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # refused below
-_MAX_READS = 20_000  # of a file, and one more a KiB; a photograph's header takes a few dozen
-PngImagePlugin.MAX_TEXT_MEMORY = 8 << 20  # bytes of comments unpacked while reading a header
-_open = Image.open  # before Ultralytics, if it is imported later, replaces it (utils/patches.py)
+_MAX_READS = 20_000  # reads per file, plus one per KiB; a photograph's header takes a few dozen
+PngImagePlugin.MAX_TEXT_MEMORY = 8 << 20  # maximum bytes of decompressed text chunks in a header
+_open = Image.open  # the original: Ultralytics replaces it when imported (utils/patches.py)
 
 
 class Header(NamedTuple):
-    """The facts in an image file's header.
+    """The properties of an image, read from its file's header.
 
     Attributes:
-        width, height: Pixels, after EXIF rotation.
+        width, height: Size in pixels, after EXIF rotation.
         format: Pillow's name of the format.
-        ordinary: An 8-bit JPEG or PNG, whose pixels are the same in every decoder.
+        ordinary: Whether it is an 8-bit JPEG or PNG, which every decoder decodes to the same
+            pixels.
     """
 
     width: int
@@ -61,7 +62,7 @@ def check_header(data: bytes, max_pixels: int) -> tuple[int, int]:
 
     Raises:
         InvalidImage: The bytes are not of a supported image format.
-        PayloadTooLarge: it has more than `max_pixels` pixels.
+        PayloadTooLarge: The image has more than `max_pixels` pixels.
     """
     header = read_header(data, max_pixels)
     return header.width, header.height
@@ -72,12 +73,12 @@ def read_header(data: bytes, max_pixels: int) -> Header:
     with _refusing():
         image = _open_checked(data, max_pixels)
         width, height = image.size
-        # a PNG's own getexif would decode the image to look for EXIF behind it
+        # PngImageFile.getexif would decode the image to find EXIF data stored after the pixels
         exif = Image.Image.getexif(image) if image.format == "PNG" else image.getexif()
-        # Pillow has turned a TIFF's size already
+        # for a TIFF, Pillow has already swapped width and height
         turned = image.format != "TIFF" and exif.get(ORIENTATION) in _SIDEWAYS
         plain = image.format == "JPEG" or (
-            image.format == "PNG" and b"eXIf" not in data and data[24:25] == b"\x08"  # bits
+            image.format == "PNG" and b"eXIf" not in data and data[24:25] == b"\x08"  # bit depth
         )
         ordinary = plain and image.mode in ("RGB", "RGBA", "L")
         if turned:
@@ -88,21 +89,21 @@ def read_header(data: bytes, max_pixels: int) -> Header:
 def decode(data: bytes, max_pixels: int) -> Pixels:
     """The image as RGB uint8 (h, w, 3), C-contiguous and upright.
 
-    Of animations the first frame. Alpha is dropped, not composited: the colours below it are
-    what OpenCV, and so Ultralytics' training, sees. 16-bit channels keep their high byte;
-    other deep greys are scaled by the range they use.
+    For an animation, its first frame. The alpha channel is dropped, not composited, as OpenCV does
+    and therefore Ultralytics' training. Of 16-bit greyscale the high byte is kept; 32-bit greyscale
+    is scaled, see `_deep_grey`.
 
     Raises:
-        InvalidImage: not an image, unsupported, truncated or corrupt.
-        PayloadTooLarge: it has more than `max_pixels` pixels.
+        InvalidImage: The file is not an image, not supported, truncated or corrupt.
+        PayloadTooLarge: The image has more than `max_pixels` pixels.
     """
     with _refusing():
         image = _open_checked(data, max_pixels)
-        if image.format in ("JPEG", "MPO"):  # MPO: several JPEGs in a row, the first counts
+        if image.format in ("JPEG", "MPO"):  # MPO: several JPEGs in one file; the first is used
             scans = data.count(b"\xff\xda")
             if scans * image.width * image.height > _SCAN_BUDGET:
                 raise InvalidImage(f"This JPEG has {scans} scans for its size: not a photograph.")
-            if len(data) * 8 * 64 < image.width * image.height:  # a block takes a bit at least
+            if len(data) * 8 * 64 < image.width * image.height:  # at least a bit per block
                 raise InvalidImage("The image file is truncated: send it again, complete.")
             if _is_plain_jpeg(image, data):
                 return _decode_jpeg(data)
@@ -111,10 +112,10 @@ def decode(data: bytes, max_pixels: int) -> Pixels:
 
 
 class _refusing:
-    """Turns Pillow's exceptions on hostile or damaged bytes into VisionLoop errors.
+    """Context that converts Pillow's exceptions on malicious or damaged files to VisionLoop errors.
 
-    Its plugins raise nearly every built-in exception (SyntaxError, struct.error, ValueError,
-    IndexError, ...), so `Exception` is caught, and only around Pillow.
+    Pillow's plugins raise many built-in exceptions (SyntaxError, struct.error, ValueError,
+    IndexError, ...), so every `Exception` is converted. Use it around calls of Pillow only.
     """
 
     def __enter__(self) -> None: ...
@@ -136,7 +137,8 @@ class _refusing:
 class _Pieces(io.BytesIO):
     """A file object that limits the number of reads.
 
-    Pillow walks JPEG markers, PNG chunks and the like one by one, in Python and without a limit.
+    Pillow reads JPEG markers, PNG chunks and similar parts one by one, in Python and without a
+    limit on their number.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -154,7 +156,8 @@ class _Pieces(io.BytesIO):
 def _open_checked(data: bytes, max_pixels: int) -> Image.Image:
     if not data:
         raise InvalidImage("The image file is empty.")
-    # Pillow's own limit, for what plugins allocate beyond the header's size, must not be in the way
+    # Pillow's own limit, which plugins check when they allocate more than the header states, must
+    # not be lower than ours
     Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, max_pixels)
     image = _open(_Pieces(data), formats=FORMATS)
     pixels = image.width * image.height
@@ -169,10 +172,10 @@ def _open_checked(data: bytes, max_pixels: int) -> Image.Image:
 
 
 def _is_plain_jpeg(image: Image.Image, data: bytes) -> bool:
-    """Whether OpenCV may decode it, in half the time and to the same pixels.
+    """Whether OpenCV can decode the JPEG, to the same pixels as Pillow in half the time.
 
-    OpenCV fills what a cut file lacks with grey and says nothing, so only a file that ends
-    with the end-of-image marker qualifies; for the others Pillow judges.
+    OpenCV fills the missing part of a truncated file with grey and reports no error. So only a file
+    that ends with the end-of-image marker qualifies; Pillow decodes the others.
     """
     return (
         image.format == "JPEG"
@@ -200,10 +203,10 @@ def _to_rgb(image: Image.Image) -> Pixels:
 
 
 def _deep_grey(values: NDArray[Any]) -> NDArray[Any]:
-    """Eight bits of 32-bit greys, whose white is not written in the file.
+    """32-bit greyscale values, scaled to 0 to 255; the file does not state the value of white.
 
-    White is taken as the smallest of 1 (floats), 255, 65535 and the maximum that holds the
-    values; below zero is black.
+    White is assumed to be the smallest of 1 (floats only), 255, 65535 and the largest value that is
+    not below any value of the image. Negative values become black.
     """
     top = float(np.nanmax(values, initial=0.0, where=np.isfinite(values)))
     steps = (1.0, 255.0, 65535.0) if values.dtype.kind == "f" else (255.0, 65535.0)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from inference.prediction import Float, Int
 
 MAX_WH = 7680  # offset between classes, so that boxes of different classes never overlap
-MAX_NMS = 30000  # candidates considered, those of highest score
+MAX_NMS = 30000  # maximum number of candidates, those of highest score
 
 
 def non_max_suppression(
@@ -22,17 +22,18 @@ def non_max_suppression(
     """The candidates of one image that survive non-maximum suppression.
 
     The same arithmetic in the same precision as `ultralytics.utils.nms.non_max_suppression`
-    (class-aware) followed by `torchvision.ops.nms`. Unlike there, candidates with a coordinate
-    that is not finite are dropped.
+    (class-aware) followed by `torchvision.ops.nms`. In addition, candidates with a coordinate that
+    is not finite are dropped.
 
     Args:
         output: (4 + nc + extra, anchors) float32: xywh, class probabilities, extra channels.
         nc: Number of classes.
-        conf: Candidates need a higher score than this.
-        iou: Boxes that overlap a better one of their class by more than this are dropped.
-        max_det: Maximum number to keep.
-        multi_label: Every class above `conf` makes a candidate, not only a box's best one: how
-            Ultralytics' validation counts.
+        conf: Candidates with a score up to this are dropped.
+        iou: Boxes whose IoU with a box of the same class and a higher score exceeds this are
+            dropped.
+        max_det: Maximum number of candidates to keep.
+        multi_label: A box is a candidate for every class above `conf`, not only for its best class,
+            as in Ultralytics' validation.
 
     Returns:
         Boxes (n, 4) xyxy, scores (n,) descending, class ids (n,), extra channels (n, extra).

@@ -20,13 +20,13 @@ from settings import Settings
 class OnnxEngine:
     """Two sessions of one model: narrow for many images at once, wide for a single one.
 
-    The narrow session has one thread, the caller's, and is called from as many threads as there
-    are cores: the throughput of that many sessions with one copy of the weights. The wide one
-    spreads a single image over the cores. Both give the same answer up to the last bits: ONNX
-    Runtime splits outputs among threads and never sums, but where it cuts may decide how a value
-    is rounded (seen in 1.31 on CPUs with AVX2 and without AVX-512; docs/explanation/serving.md has
-    the bounds). Their threads do not spin while they wait: that would take the cores from the
-    images being decoded.
+    The narrow session runs in the caller's thread and is called from as many threads as there are
+    cores. This has the throughput of that many sessions with only one copy of the weights. The wide
+    session distributes a single image over all cores. Both return the same values except for
+    rounding: ONNX Runtime splits outputs, not sums, among threads, but the position of a split can
+    change how a value is rounded (seen in 1.31 on CPUs with AVX2 and without AVX-512;
+    docs/explanation/serving.md gives the bounds). Threads do not spin while they wait, because that
+    would take CPU time from the decoding of other images.
     """
 
     backend = "onnxruntime-cpu"
@@ -47,7 +47,7 @@ class OnnxEngine:
             return tuple(session.run(None, images))
         halt.check()
         options = onnxruntime.RunOptions()
-        halt.on_order(partial(setattr, options, "terminate", True))  # seen between two layers
+        halt.on_order(partial(setattr, options, "terminate", True))  # checked between layers
         try:
             return tuple(session.run(None, images, options))
         except Exception:
@@ -60,5 +60,5 @@ def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3  # its warnings are about graph details
+    options.log_severity_level = 3  # errors only: its warnings are about details of the graph
     return onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])

@@ -15,14 +15,14 @@ from inference.prediction import Float, Prediction
 from inference.preprocess import Letterbox
 from models_store.description import ModelDescription
 
-MAX_DET = 300  # detections an image, unless the request says otherwise
-TOP_CLASSES = 5  # classes a classifier answers with
+MAX_DET = 300  # default maximum number of detections per image
+TOP_CLASSES = 5  # default number of classes that a classifier returns
 
-MASK_SCALE_MAX = 16  # times the resolution of the prototypes; 2560 at a network input of 640
-MASK_SIDE = 512  # pixels that a mask's longer side has at least, if the maximum allows
-MASK_PIXELS = 64_000_000  # all masks of an image together
-SIMPLIFY = 0.001  # Douglas–Peucker tolerance, of the contour's length,
-SIMPLIFY_PIXELS = 0.3  # and at least this, in pixels of the image
+MASK_SCALE_MAX = 16  # maximum upscaling of the prototypes: to 2560 pixels for an input of 640
+MASK_SIDE = 512  # minimum length of a mask's longer side in pixels, within MASK_SCALE_MAX
+MASK_PIXELS = 64_000_000  # maximum number of pixels of all masks of an image together
+SIMPLIFY = 0.001  # Douglas–Peucker tolerance as a share of the contour's length
+SIMPLIFY_PIXELS = 0.3  # minimum of that tolerance, in pixels of the image
 SPECK = 0.01  # parts and holes smaller than this share of the largest part are noise
 
 Outputs = Sequence[Float]
@@ -59,7 +59,7 @@ def postprocess(
     polygons, holes, keypoints = None, None, None
     if description.task == "segment":
         masks = mask_outlines(outputs[1], extra, boxes, place)
-        seen = np.array([bool(parts) for parts in masks], bool)  # as Ultralytics: no mask, out
+        seen = np.array([bool(parts) for parts in masks], bool)  # empty masks are dropped
         boxes, scores, class_ids = boxes[seen], scores[seen], class_ids[seen]
         polygons = tuple(tuple(part.outer for part in parts) for parts in masks if parts)
         holes = tuple(tuple(part.holes for part in parts) for parts in masks if parts)
@@ -102,7 +102,10 @@ def _classify(
 
 
 def _keypoints(extra: Float, description: ModelDescription, place: Letterbox) -> Float:
-    """(n, k·d) in the square to (n, k, 3) in the image; without visibility it is 1."""
+    """Keypoints (n, k·d) in the input square as (n, k, 3) x, y, visibility in the image.
+
+    Visibility is 1 if the network does not return it (d = 2).
+    """
     if description.keypoint_shape is None:
         raise ValueError("A pose model's description needs keypoint_shape.")
     points = extra.reshape(len(extra), *description.keypoint_shape)
@@ -116,18 +119,19 @@ def mask_outlines(
 ) -> tuple[tuple[Outline, ...], ...]:
     """The outlines of each instance's mask, in pixels of the image.
 
-    As Ultralytics' `process_mask(upsample=True)`: prototypes weighted by the coefficients, scaled
-    up bilinearly, positive inside the box and the image. Each mask is scaled within its box
-    only, to about the image's own resolution, bounded by MASK_SCALE_MAX and MASK_PIXELS.
+    As in Ultralytics' `process_mask(upsample=True)`, the sum of the prototypes weighted by the
+    coefficients is scaled up bilinearly; the mask is where it is positive, inside the box and the
+    image. Each mask is computed within its box only, at about the resolution of the image, bounded
+    by MASK_SCALE_MAX and MASK_PIXELS.
 
     Args:
-        protos: (nm, s/4, s/4).
-        coefficients: (n, nm).
-        boxes: (n, 4) xyxy in the square.
-        place: Where the image lies in the square.
+        protos: (nm, s/4, s/4) mask prototypes, for an input square of side s.
+        coefficients: (n, nm) mask coefficients.
+        boxes: (n, 4) xyxy in pixels of the input square.
+        place: Letterbox of the image in the input square.
 
     Returns:
-        Per instance its parts, the largest first; none if the mask is empty.
+        The parts of each instance, the largest first; an empty tuple for an empty mask.
     """
     if not len(boxes):
         return ()
@@ -145,7 +149,12 @@ def mask_outlines(
 
 
 def _mask_scale(wanted: float, area: float) -> int:
-    """The whole factor to scale prototypes by; `area` is that of all boxes, in their cells."""
+    """The integer factor by which to scale the prototypes up.
+
+    Args:
+        wanted: The factor that gives the resolution of the image.
+        area: Total area of all boxes, in prototype cells.
+    """
     affordable = math.sqrt(MASK_PIXELS / max(area, 1))
     return int(max(4, min(math.ceil(wanted), MASK_SCALE_MAX, affordable)))
 
@@ -164,7 +173,7 @@ def _outlines(
 ) -> tuple[Outline, ...]:
     rows, columns = logits.shape
     x1, y1, x2, y2 = (float(value) for value in span)
-    # whole cells around the box, and one more for the interpolation at its edges
+    # the cells that the box touches, and one more on each side to interpolate at its edges
     left, top = max(int(x1) - 1, 0), max(int(y1) - 1, 0)
     right, bottom = min(math.ceil(x2) + 1, columns), min(math.ceil(y2) + 1, rows)
     if right <= left or bottom <= top:
@@ -179,7 +188,7 @@ def _outlines(
     mask[max(math.ceil((y2 - top) * scale), 0) :] = 0
 
     corner = np.array((left, top), np.float32)
-    pixel = scale / cells * place.resized[0] / place.width  # one of the image's, in the mask
+    pixel = scale / cells * place.resized[0] / place.width  # size of an image pixel in mask pixels
 
     def in_picture(contour: Contour, outwards: float) -> Float:
         points = _simplify(contour, pixel, outwards)
@@ -203,14 +212,14 @@ def _outlines(
 
 
 def _simplify(contour: Contour, pixel: float, outwards: float) -> Float:
-    """A contour (m, 1, 2) of pixel indices as fewer points (k, 2), at least three.
+    """A contour (m, 1, 2) of pixel indices, simplified to points (k, 2), k ≥ 3.
 
-    Contours run through the centres of pixels: half a pixel is added, and the ring moved
-    `outwards` by the half pixel to the edge.
+    A contour runs through the centres of pixels. So 0.5 is added to its indices, and it is moved
+    by `outwards` (0.5, of a hole -0.5) pixels to the edge of the pixels.
     """
     tolerance = max(SIMPLIFY * cv2.arcLength(contour, True), SIMPLIFY_PIXELS * pixel)
     kept = cv2.approxPolyDP(contour, tolerance, True)
-    if len(kept) < 3:  # a dot or a line: the rectangle of its pixels
+    if len(kept) < 3:  # a point or a line: use the rectangle of its pixels
         x, y, width, height = cv2.boundingRect(contour)
         right, bottom = x + width, y + height
         return np.array(((x, y), (right, y), (right, bottom), (x, bottom)), np.float32)

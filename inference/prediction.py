@@ -24,7 +24,7 @@ from models_store.description import Task
 Float = NDArray[np.float32]
 Int = NDArray[np.int64]
 
-KEYPOINT_SEEN = 0.5  # confidence from which a keypoint is visible
+KEYPOINT_SEEN = 0.5  # lowest confidence of a keypoint that counts as visible
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +40,10 @@ class Prediction:
         class_ids: (n,) int64.
         scores: (n,) float32 in 0..1, descending.
         boxes: (n, 4) float32 xyxy; (0, 4) from classification.
-        polygons: Per instance its parts, the largest first, each (m, 2) float32 xy;
+        polygons: The parts of each instance, the largest first, each (m, 2) float32 xy;
             None unless segmentation.
-        holes: Per instance and part the outlines of its holes, likewise; None: there are none.
+        holes: The holes of each part of each instance, each (m, 2) float32 xy; None: no part has
+            a hole.
         keypoints: (n, k, 3) float32 of x, y, confidence; None unless pose.
         keypoint_names: k names; None unless pose.
     """
@@ -93,22 +94,22 @@ class Prediction:
 
     @property
     def point_names(self) -> tuple[str, ...]:
-        """The keypoint names, or their numbers if they have no names."""
+        """The names of the keypoints; their numbers if the model has no names for them."""
         count = 0 if self.keypoints is None else self.keypoints.shape[1]
         return keypoint_labels(self.keypoint_names, count)
 
     def outlines(self, i: int) -> tuple[Outline, ...]:
-        """The parts of an instance with their holes."""
+        """The parts of instance `i` with their holes."""
         parts = self.polygons[i] if self.polygons is not None else ()
         holes = self.holes[i] if self.holes is not None else ((),) * len(parts)
         return tuple(map(Outline, parts, holes))
 
     def boxes_only(self) -> Prediction:
-        """Without polygons and keypoints."""
+        """A copy without polygons and keypoints."""
         return replace(self, polygons=None, holes=None, keypoints=None)
 
     def simplified(self) -> Prediction:
-        """With polygons of few vertices, for editing; see `formats.geometry.simplify`."""
+        """A copy whose polygons have few vertices, for editing; see `formats.geometry.simplify`."""
         if self.polygons is None:
             return self
         size = np.array((self.width, self.height), np.float32)
@@ -123,9 +124,9 @@ class Prediction:
         return replace(self, polygons=polygons, holes=holes)
 
     def to_annotations(self, image: str = "") -> Annotations:
-        """As pre-labels: every object; of a classification, the best class.
+        """The prediction as pre-labels: all objects, or the best class of a classification.
 
-        A keypoint of lower confidence than KEYPOINT_SEEN is absent.
+        A keypoint with a confidence below KEYPOINT_SEEN becomes absent.
         """
         rows = []
         for i, (class_id, score) in enumerate(zip(self.class_ids, self.scores, strict=True)):
@@ -169,7 +170,7 @@ class InferenceItem:
     vertices.
     """
 
-    image: bytes = field(repr=False)  # megabytes: an error that quotes an item stays short
+    image: bytes = field(repr=False)  # megabytes; not in error messages that contain the item
     model: str
     confidence: float | None = None
     iou: float | None = None
@@ -182,9 +183,9 @@ class InferenceItem:
 
 @dataclass(frozen=True, slots=True)
 class ItemResult:
-    """The result of one item: a prediction or an error. Times are milliseconds.
+    """The result of one item: a prediction or an error. Times are in milliseconds.
 
-    `drawn` is a JPEG of the image with its predictions, when the item asked for it.
+    `drawn` is a JPEG of the image with its predictions, if the item requested it.
     """
 
     prediction: Prediction | None = None

@@ -13,8 +13,8 @@ from inference.images import Pixels
 from inference.prediction import Float
 from models_store.description import ModelDescription, Preprocessing
 
-PAD = 114  # grey of Ultralytics' letterbox
-_LONG = 16  # longest scaled side, in sides of the crop, that is resized as a whole
+PAD = 114  # grey value of the padding in Ultralytics' letterbox
+_LONG = 16  # images whose scaled longer side exceeds this many crop sides are cropped first
 
 _CV2 = {"nearest": cv2.INTER_NEAREST, "bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}
 _PILLOW = {
@@ -28,8 +28,8 @@ _PILLOW = {
 class Letterbox:
     """The placement of an image in the square network input.
 
-    As `LetterBox(auto=False, center=True)` and `scale_boxes` of Ultralytics compute it: each side
-    is rounded (at least one pixel) and so has a gain of its own.
+    Computed like Ultralytics' `LetterBox(auto=False, center=True)` and `scale_boxes`. Width and
+    height are rounded separately (to at least one pixel), so their scale factors can differ.
     """
 
     width: int
@@ -44,7 +44,7 @@ class Letterbox:
 
     @property
     def offset(self) -> tuple[int, int]:
-        """Columns and rows of padding before the image."""
+        """Columns of padding to the left of the image, and rows above it."""
         width, height = self.resized
         return round((self.imgsz - width) / 2 - 0.1), round((self.imgsz - height) / 2 - 0.1)
 
@@ -61,7 +61,7 @@ class Letterbox:
         return canvas
 
     def points_to_image(self, points: Float) -> Float:
-        """Points (..., 2) xy of the square as points of the image, clipped to it."""
+        """Convert points (..., 2) xy from the square to the image, clipped to the image."""
         width, height = self.resized
         gain = np.array((width / self.width, height / self.height), np.float32)
         moved = (points - np.array(self.offset, np.float32)) / gain
@@ -69,22 +69,22 @@ class Letterbox:
         return np.clip(moved, 0, limit).astype(np.float32, copy=False)
 
     def points_to_square(self, points: Float) -> Float:
-        """Points (..., 2) xy of the image as points of the square."""
+        """Convert points (..., 2) xy from the image to the square."""
         width, height = self.resized
         gain = np.array((width / self.width, height / self.height), np.float32)
         return (points * gain + np.array(self.offset, np.float32)).astype(np.float32, copy=False)
 
     def boxes_to_image(self, boxes: Float) -> Float:
-        """Boxes (n, 4) xyxy of the square as boxes of the image, clipped to it."""
+        """Convert boxes (n, 4) xyxy from the square to the image, clipped to the image."""
         return self.points_to_image(boxes.reshape(-1, 2, 2)).reshape(-1, 4)
 
 
 def prepare(
     pixels: Pixels, description: ModelDescription, place: Letterbox | None = None
 ) -> Pixels:
-    """An RGB image (h, w, 3) as (imgsz, imgsz, channels) uint8, which `normalise` takes.
+    """Resize an RGB image (h, w, 3) to (imgsz, imgsz, channels) uint8, the input of `normalise`.
 
-    `place` overrides the placement; None: as the description says.
+    `place` overrides the letterbox; None: the resize method of the description.
     """
     prepared = place.apply(pixels) if place else _square(pixels, description.preprocessing)
     if description.channels == 1:
@@ -100,7 +100,7 @@ def _square(pixels: Pixels, how: Preprocessing) -> Pixels:
     if how.resize == "squash":
         return _resize(pixels, (size, size), how)
     short = how.resize_to or size
-    # torchvision's Resize: the longer side is cut to whole pixels, not rounded
+    # like torchvision's Resize, round the longer side down
     scaled = (
         (short, int(short * height / width))
         if width <= height
@@ -110,7 +110,7 @@ def _square(pixels: Pixels, how: Preprocessing) -> Pixels:
 
 
 def normalise(pixels: NDArray[np.uint8], how: Preprocessing) -> Float:
-    """(n, s, s, c) uint8 as (n, c, s, s) float32: divided by 255, then mean and std."""
+    """Convert (n, s, s, c) uint8 to (n, c, s, s) float32: divide by 255, apply mean and std."""
     out = np.empty((len(pixels), pixels.shape[3], *pixels.shape[1:3]), np.float32)
     np.divide(pixels.transpose(0, 3, 1, 2), np.float32(255), out=out)
     if any(how.mean) or any(value != 1 for value in how.std):
@@ -121,7 +121,7 @@ def normalise(pixels: NDArray[np.uint8], how: Preprocessing) -> Float:
 
 
 def _resize(pixels: Pixels, size: tuple[int, int], how: Preprocessing) -> Pixels:
-    """`size` is (width, height). Antialiasing is Pillow's, as torchvision has it for images."""
+    """Resize to `size` (width, height). Antialiasing uses Pillow, as torchvision for PIL images."""
     if (pixels.shape[1], pixels.shape[0]) == size:
         return pixels
     if how.antialias:
@@ -132,8 +132,8 @@ def _resize(pixels: Pixels, size: tuple[int, int], how: Preprocessing) -> Pixels
 def _centre_crop(pixels: Pixels, scaled: tuple[int, int], how: Preprocessing) -> Pixels:
     """The central square of the image scaled to `scaled`, padded with black if smaller.
 
-    As torchvision's `Resize` and `CenterCrop`. Of very long images only the part that is kept
-    is resized: 8000 × 8 would be 224000 × 224 on the way.
+    Equal to torchvision's `Resize` and `CenterCrop`. If the sides differ very much, only the part
+    to keep is resized: the whole of an 8000 × 8 image would be resized to 224000 × 224.
     """
     size = how.imgsz
     left, top = (round((side - size) / 2) for side in scaled)

@@ -20,7 +20,7 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 QUALITY = 90
 MASK_OPACITY = 0.4
-_FONTS = (  # of many scripts; Pillow looks in the system's font folders
+_FONTS = (  # fonts for many scripts; Pillow searches the system's font folders
     "NotoSansCJK-Regular.ttc",
     "NotoSansSC-Regular.otf",
     "wqy-zenhei.ttc",
@@ -33,7 +33,7 @@ _FONTS = (  # of many scripts; Pillow looks in the system's font folders
 def draw(pixels: Pixels, prediction: Prediction, scored: bool = True) -> bytes:
     """A JPEG of the image (h, w, 3) with boxes, labels, outlines, keypoints or classes.
 
-    `scored`: whether labels show the score; annotations have none.
+    `scored`: whether labels show the score (False for annotations, which have none).
     """
     image = Image.fromarray(pixels)
     if prediction.polygons is not None:
@@ -44,7 +44,7 @@ def draw(pixels: Pixels, prediction: Prediction, scored: bool = True) -> bytes:
     font = _font("".join(prediction.names), max(10, round(side / 36)))
     if prediction.task == "classify":
         _draw_classes(canvas, prediction, font, scored)
-    # the best last, on top of the others
+    # the highest score last, so that it is on top of the others
     for i in reversed(range(len(prediction.boxes))):
         colour = class_colour(int(prediction.class_ids[i]))
         if prediction.keypoints is not None:
@@ -66,7 +66,7 @@ def draw(pixels: Pixels, prediction: Prediction, scored: bool = True) -> bytes:
 
 @lru_cache(maxsize=64)
 def _font(text: str, size: int) -> Font:
-    """Pillow's own font, which has Latin letters only, or one of the machine's for others."""
+    """Pillow's built-in font for Latin letters, else a font of the system that has more scripts."""
     if all(ord(letter) < 0x250 for letter in text):
         return ImageFont.load_default(size)
     for name in _FONTS:
@@ -80,7 +80,7 @@ def _font(text: str, size: int) -> Font:
 
 
 def class_colour(class_id: int) -> Colour:
-    """A strong colour; neighbouring ids are far apart in hue (golden ratio)."""
+    """A saturated colour; consecutive ids have very different hues (golden ratio)."""
     hue = (0.02 + class_id * 0.618034) % 1
     red, green, blue = colorsys.hsv_to_rgb(hue, 0.85, 0.9 if class_id % 2 else 0.7)
     return round(red * 255), round(green * 255), round(blue * 255)
@@ -114,9 +114,9 @@ def _draw_label(
     font: Font,
     above: bool = True,
 ) -> float:
-    """Text on a plate of `colour`, above or below `corner`, but never outside the image.
+    """Draw text on a rectangle of `colour`, above or below `corner`, never outside the image.
 
-    Returns the plate's lower edge.
+    Returns the y coordinate of the rectangle's lower edge.
     """
     left, top, right, bottom = canvas.textbbox((0, 0), text, font=font)
     width, height = right - left + 4, bottom - top + 4
@@ -134,7 +134,7 @@ def _draw_label(
 def _draw_classes(
     canvas: ImageDraw.ImageDraw, prediction: Prediction, font: Font, scored: bool
 ) -> None:
-    """The classes as a list in the upper left corner, the best first."""
+    """Draw the classes as a list in the upper left corner, by descending score."""
     y = 0.0
     for i, class_id in enumerate(prediction.class_ids):
         colour = class_colour(int(class_id))

@@ -56,7 +56,7 @@ class Model:
 
 @dataclass(slots=True)
 class Work:
-    """An item between preprocessing and postprocessing, with milliseconds by stage."""
+    """An item between preprocessing and postprocessing, with its times in ms by stage."""
 
     item: InferenceItem
     model: Model
@@ -66,17 +66,17 @@ class Work:
 
 
 class ModelRuntime:
-    """Loads models by tag, keeps the last used ones, and predicts batches that mix them.
+    """Loads models by tag, caches the most recently used, and predicts batches with mixed models.
 
-    On a CPU every image goes alone through decoding, network and drawing in one of as many
-    threads as there are sessions; an image that is alone in the process gets all cores for its
-    network. On a GPU images are decoded in parallel, and each model of the batch runs once.
-    An image's answer does not depend on the others.
+    On a CPU each image is decoded, predicted and drawn in one thread of a pool; the pool has one
+    thread per session. While only one image is processed, its network uses all cores. On a GPU the
+    images of a batch are decoded in parallel, and each model runs once for all of its images.
+    The prediction for an image does not depend on the other images.
     """
 
     def __init__(self, locate: Callable[[str], Path], settings: Settings) -> None:
         """`locate` finds the folder of an exact `name:version`, or raises ModelNotFound."""
-        cv2.setNumThreads(1)  # images are the unit of parallelism
+        cv2.setNumThreads(1)  # images are processed in parallel, each in one thread
         self._locate = locate
         self._settings = settings
         self._device = device(settings)
@@ -86,7 +86,7 @@ class ModelRuntime:
         self._quiet = ThreadPoolExecutor(1, "quiet", initializer=run_at_lowest_priority)
         self._halts: set[Halt] = set()
         self._models: OrderedDict[str, asyncio.Task[Model]] = OrderedDict()
-        self._busy = 0  # steps in the pool, waiting or running
+        self._busy = 0  # number of tasks in the pool, waiting or running
         self._busy_lock = threading.Lock()
 
     async def predict_batch(self, items: Sequence[InferenceItem]) -> list[ItemResult]:
@@ -171,7 +171,7 @@ class ModelRuntime:
         }
 
     def close(self) -> None:
-        """Shut the threads down; running predictions finish."""
+        """Shut the thread pool down after the running predictions have finished."""
         self._models.clear()
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._loader.shutdown(wait=False, cancel_futures=True)
@@ -246,12 +246,12 @@ class ModelRuntime:
         alone: bool | None = None,
         halt: Halt | None = None,
     ) -> ItemResult:
-        """One item, from bytes to answer, in the calling thread.
+        """Decode, predict and draw one item in the calling thread.
 
-        `alone`: whether the network may use all cores; None: if nothing else runs.
+        `alone`: whether the network may use all cores; None: only if no other task is running.
 
         Raises:
-            Halted: `halt` was ordered.
+            Halted: `halt` was set.
         """
         try:
             work = self._prepare(model, item)
@@ -266,7 +266,7 @@ class ModelRuntime:
             return ItemResult(error=_as_client_error(error))
 
     async def _predict_together(self, model: Model, items: list[InferenceItem]) -> list[ItemResult]:
-        """A batch: decoding and postprocessing in parallel, one network run for all."""
+        """Predict a batch: decode and postprocess in parallel, run the network once."""
 
         def prepare_one(item: InferenceItem) -> Work | ItemResult:
             try:
@@ -328,7 +328,7 @@ class ModelRuntime:
     def _predict_views(
         self, model: Model, item: InferenceItem, pixels: Pixels, views: list[tiles.View]
     ) -> list[Prediction]:
-        """The predictions for some views, each in pixels of its view."""
+        """The prediction for each view, in pixels of the view."""
         works = [
             Work(item, model, part, prepare(part, model.description), {})
             for part in (np.ascontiguousarray(view.cut(pixels)) for view in views)
@@ -341,7 +341,7 @@ class ModelRuntime:
         ]
 
     async def _in_thread(self, function: Callable[..., T], *args: Any) -> T:
-        """Run `function` in the pool; it counts as busy while it waits, too."""
+        """Run `function` in the pool; it counts as busy also while it waits for a thread."""
         with self._busy_lock:
             self._busy += 1
         future = self._pool.submit(function, *args)
@@ -403,5 +403,5 @@ def _since(start: float) -> float:
 
 
 def _as_client_error(error: Exception) -> VisionLoopError:
-    """The error as a client may see it, without internals."""
+    """The error in the form that clients may see, without internal details."""
     return error if isinstance(error, VisionLoopError) else our_fault(error, "A prediction")

@@ -25,12 +25,12 @@ from models_store.description import ONNX_FILE, ModelDescription
 
 log = logging.getLogger("visionloop.inference")
 
-WORKSPACE = 4 << 30  # bytes the builder may use
+WORKSPACE = 4 << 30  # maximum bytes of workspace memory of the builder
 INPUT = "images"
 
 
 class TensorRTEngine:
-    """One execution context; one call at a time runs on the device."""
+    """A TensorRT engine with one execution context. Calls run one at a time on the device."""
 
     backend = "tensorrt-cuda-fp16"
     batched = True
@@ -67,7 +67,7 @@ class TensorRTEngine:
     def _run(self, pixels: NDArray[np.uint8]) -> list[Float]:
         with self._lock, torch.inference_mode(), torch.cuda.stream(self._stream):
             device = torch.device("cuda")
-            # the engine's input is fp32, rows first; only its layers are half precision
+            # the engine's input is contiguous fp32; only its layers are in half precision
             images = to_device(pixels, self._preprocessing, device, torch.float32).contiguous()
             self._context.set_input_shape(INPUT, tuple(images.shape))
             self._context.set_tensor_address(INPUT, images.data_ptr())
@@ -82,7 +82,7 @@ class TensorRTEngine:
             return [output.cpu().numpy() for output in outputs]
 
     def _plan(self, onnx: Path, description: ModelDescription, cache: Path) -> bytes:
-        """The serialised engine: cached, or built, which takes minutes."""
+        """The serialised engine, from the cache or newly built (which takes minutes)."""
         digest = hashlib.sha256(onnx.read_bytes()).hexdigest()[:16]
         gpu = re.sub(r"\W+", "-", torch.cuda.get_device_name())
         path = cache / f"{digest}-{gpu}-trt{trt.__version__}-b{self._max_batch}.engine"

@@ -38,7 +38,7 @@ class View:
     height: int
 
     def cut(self, pixels: Pixels) -> Pixels:
-        """Its part of an image (h, w, 3), not copied."""
+        """The part of an image (h, w, 3) inside this view, not copied."""
         return pixels[self.y : self.y + self.height, self.x : self.x + self.width]
 
     @property
@@ -48,7 +48,7 @@ class View:
 
 
 def views(width: int, height: int, imgsz: int, tiles: int) -> list[View]:
-    """The views of an image: the whole image, then square tiles that overlap by OVERLAP or more.
+    """The views of an image: the whole image, then square tiles that overlap by at least OVERLAP.
 
     Args:
         width, height: Size of the image in pixels.

@@ -1,4 +1,4 @@
-"""The PyTorch engine: half precision on a GPU, and the fp32 reference of the tests on a CPU.
+"""The PyTorch engine: half precision on a GPU; single precision on a CPU, as reference in tests.
 
 This module imports torch; `inference.engine` imports it only where a GPU is used.
 """
@@ -21,9 +21,9 @@ from models_store.weights import load_model
 
 
 class TorchEngine:
-    """A PyTorch module, channels last. One call at a time runs on the device.
+    """A PyTorch module in channels-last memory format. Calls run one at a time on the device.
 
-    Images travel to the device as bytes and are normalised there.
+    Images are copied to the device as uint8 and normalised there.
     """
 
     batched = True
@@ -36,7 +36,7 @@ class TorchEngine:
         self._dtype = torch.float16 if half else torch.float32
         self._preprocessing = description.preprocessing
         if description.family == "yolo":
-            module.fuse(verbose=False)  # normalisation into the convolutions before it
+            module.fuse(verbose=False)  # fuse batch normalisation into the preceding convolutions
         serving = ServingModule(module, description).eval()
         self._module = serving.to(self._device, self._dtype).to(memory_format=torch.channels_last)
         self._lock = threading.Lock()
@@ -55,7 +55,7 @@ class TorchEngine:
 def to_device(
     pixels: NDArray[np.uint8], how: Preprocessing, device: torch.device, dtype: Any
 ) -> torch.Tensor:
-    """(n, s, s, c) uint8 on the host as normalised (n, c, s, s) on the device."""
+    """Copy (n, s, s, c) uint8 from the host to the device, normalised, as (n, c, s, s)."""
     images = torch.from_numpy(np.ascontiguousarray(pixels)).to(device).permute(0, 3, 1, 2)
     images = images.to(torch.float32).div_(255)
     if any(how.mean) or any(value != 1 for value in how.std):
