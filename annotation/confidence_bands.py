@@ -38,6 +38,7 @@ class Bands(BaseModel):
     def of_image(self, scores: Iterable[float | None]) -> Band:
         """The band of an image: that of its least certain object that is not discarded.
 
-        `review` if there is no such object, because the model may have missed all objects."""
+        `review` if there is no such object, because the model may have missed all objects.
+        """
         shown = {self.of(score) for score in scores} - {"discard"}
         return "accept" if shown == {"accept"} else "review"

@@ -1,4 +1,4 @@
-"""A dataset as a zip in an annotation tool's format, and the options it was annotated with."""
+"""Exports a dataset as a zip in an annotation tool's format."""
 
 from __future__ import annotations
 
@@ -22,34 +22,34 @@ def export_zip(
     form: Format | None = None,
     images: bool = True,
 ) -> tuple[str, Iterator[bytes]]:
-    """A revision of a dataset, packed while it is read.
+    """A zip of a dataset's revision, created piece by piece while it is read.
 
     Reads files: call it, and the iterator, off the event loop.
 
     Args:
-        datasets, annotated: Where the dataset and its options are.
-        dataset_id: The dataset.
-        revision: Its number; None: the newest.
-        form: The format; None: the one it was annotated for, or yolo.
-        images: Whether the zip has the images.
+        datasets, annotated: The stores of the dataset and of its options.
+        dataset_id: Id of the dataset.
+        revision: Number of the revision; None: the newest.
+        form: The format; None: the one that it was annotated for, or yolo.
+        images: Whether the zip contains the image files.
 
     Returns:
         The zip's file name and its bytes.
 
     Raises:
         DatasetNotFound, NotFound: There is no such dataset or revision.
-        ValidationFailed: The format cannot express the dataset's annotations.
+        ValidationFailed: The format cannot represent the dataset's annotations.
     """
     number = newest(datasets, dataset_id) if revision is None else revision
     data = exported(datasets, dataset_id, number)
     kind = form or export_format(datasets, annotated, dataset_id)
     pieces = zipped(entries(data, kind, images))
-    first = next(pieces, b"")  # raises what cannot be written before the answer begins
+    first = next(pieces, b"")  # raises errors before the response begins
     return f"{dataset_id}-{number}-{kind}.zip", chain((first,), pieces)
 
 
 def export_format(datasets: DatasetStore, annotated: AnnotatedDatasets, dataset_id: str) -> Format:
-    """The format that a dataset was annotated for; yolo where none was named."""
+    """The format that a dataset was annotated for; yolo if none was given."""
     found: Format = _options(datasets, annotated, dataset_id).get("format", "yolo")
     return found
 
@@ -57,7 +57,7 @@ def export_format(datasets: DatasetStore, annotated: AnnotatedDatasets, dataset_
 def confidence_bands(
     datasets: DatasetStore, annotated: AnnotatedDatasets, dataset_id: str
 ) -> Bands | None:
-    """The bands that a dataset was pre-labelled with; None where it was not."""
+    """The confidence bands that a dataset was prelabelled with; None if it was not."""
     bands = _options(datasets, annotated, dataset_id).get("bands")
     return Bands.model_validate(bands) if bands else None
 

@@ -1,8 +1,9 @@
-"""What people changed of prelabels: objects accepted, moved, relabelled, added or removed.
+"""Compares prelabels with corrections: objects accepted, moved, relabelled, added or removed.
 
-Objects are paired by overlap, those of one class first. The pairs give precision and recall per
-class as annotators see them. Both are biased upwards: people who correct prelabels leave many
-objects that they would have drawn otherwise, and overlook what the model overlooked.
+Objects are matched by IoU, those of the same class first. The matches give the model's precision
+and recall per class with the corrections as ground truth. Both are biased upwards: people who
+correct prelabels accept many boxes that they would have drawn differently, and overlook objects
+that the model missed.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from formats.geometry import as_outlines, box_iou, fill_parts, overlap
 Kind = Literal["accepted", "moved", "relabelled", "added", "removed"]
 KINDS: tuple[Kind, ...] = ("accepted", "moved", "relabelled", "added", "removed")
 
-MATCH_IOU = 0.5  # from which a prelabel and a person's object are the same object
-ACCEPTED_IOU = 0.9  # from which the object has not been moved
-MASK_SIDE = 256  # pixels of the longer side that masks are compared at
+MATCH_IOU = 0.5  # smallest IoU at which a prelabel and a person's object are the same object
+ACCEPTED_IOU = 0.9  # smallest IoU at which an object counts as not moved
+MASK_SIDE = 256  # pixels of the longer side at which masks are compared
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +34,9 @@ class Change:
 
     Attributes:
         kind: One of KINDS.
-        before: The prelabel; None where the object was added.
-        after: The person's object; None where it was removed.
-        iou: Of the two.
+        before: The prelabel; None if the object was added.
+        after: The person's object; None if it was removed.
+        iou: IoU of the two.
     """
 
     kind: Kind
@@ -45,7 +46,7 @@ class Change:
 
     @property
     def label(self) -> str:
-        """The class that it counts for: the person's, else the prelabel's."""
+        """The class for which the change is counted: the person's, else the prelabel's."""
         thing = self.after or self.before
         assert thing is not None
         return thing.label
@@ -53,15 +54,15 @@ class Change:
 
 @dataclass
 class CorrectionCounts:
-    """Counts of changes.
+    """Counts of changes, summed over images.
 
     Attributes:
-        images: That were compared.
-        untouched: Of these, those in which everything was accepted.
+        images: Number of compared images.
+        untouched: Number of these in which every object was accepted.
         by_class: Class → kind → count. A relabelled object counts for its new class.
-        relabelled_away: Class → prelabels of it that were given another class.
-        relabelled: (from, to) → count.
-        scores: Score of each prelabel, and whether it was right.
+        relabelled_away: Class → number of its prelabels that were given another class.
+        relabelled: (old class, new class) → count.
+        scores: Score of each prelabel, and whether the prelabel was correct.
     """
 
     images: int = 0
@@ -111,7 +112,7 @@ class CorrectionCounts:
 
     @classmethod
     def sum(cls, documents: Iterable[Mapping[str, Any]]) -> CorrectionCounts:
-        """The sum of what `to_json` wrote, without the scores."""
+        """The sum of several results of `to_json`. The scores are not restored."""
         total = cls()
         for document in documents:
             total.images += document["pictures"]
@@ -128,13 +129,13 @@ class CorrectionCounts:
 def compare_annotations(
     before: Annotations, after: Annotations, accepted: float = ACCEPTED_IOU
 ) -> list[Change]:
-    """The changes of every object of one image.
+    """The change of every object of one image.
 
     Args:
         before: The model's prediction.
         after: The person's annotations.
-        accepted: IoU from which an object counts as not moved; its keypoints must be as near,
-            see `_keypoint_closeness`.
+        accepted: Smallest IoU at which an object counts as not moved; also the smallest value of
+            `_keypoint_closeness`.
     """
     placed = [o for o in before.objects if o.bounds], [o for o in after.objects if o.bounds]
     changes = _object_changes(*placed, accepted)
@@ -143,7 +144,7 @@ def compare_annotations(
 
 
 def _metrics(counts: Mapping[str, int], relabelled_away: int) -> dict[str, Any]:
-    """Counts of one class with precision and recall; None where nothing was there to count."""
+    """Counts of one class, with precision and recall; these are None if their denominator is 0."""
     right = counts.get("accepted", 0) + counts.get("moved", 0)
     predicted = right + counts.get("removed", 0) + relabelled_away
     true = right + counts.get("relabelled", 0) + counts.get("added", 0)
@@ -184,7 +185,7 @@ def _object_changes(
 
 
 def _image_class_changes(before: Sequence[Annotation], after: Sequence[Annotation]) -> list[Change]:
-    """Changes of classes of the whole image; one that is replaced counts as relabelled."""
+    """Changes of the classes of a whole image; a replaced class counts as relabelled."""
     old, new = {thing.label: thing for thing in before}, {thing.label: thing for thing in after}
     same = old.keys() & new.keys()
     changes = [Change("accepted", old[label], new[label], 1.0) for label in sorted(same)]
@@ -199,7 +200,7 @@ def _image_class_changes(before: Sequence[Annotation], after: Sequence[Annotatio
 
 
 def _overlaps(before: Sequence[Annotation], after: Sequence[Annotation]) -> np.ndarray:
-    """IoU (m, n) of the objects: of masks where both have one, else of boxes."""
+    """IoU (m, n) of each pair of objects: of their masks if both have one, else of their boxes."""
     boxes = [np.array([o.bounds for o in side], np.float32).reshape(-1, 4) for side in
              (before, after)]  # fmt: skip
     iou = box_iou(*boxes)
@@ -210,8 +211,10 @@ def _overlaps(before: Sequence[Annotation], after: Sequence[Annotation]) -> np.n
 
 
 def _mask_iou(one: Annotation, other: Annotation) -> float:
-    """IoU of two masks, drawn into the box around both with MASK_SIDE pixels along its longer
-    side."""
+    """IoU of two masks, rasterised within their common bounding box.
+
+    The box is scaled to MASK_SIDE pixels along its longer side.
+    """
     assert one.bounds is not None
     assert other.bounds is not None
     low = np.minimum(one.bounds[:2], other.bounds[:2]).astype(np.float32)
@@ -231,8 +234,10 @@ def _mask_iou(one: Annotation, other: Annotation) -> float:
 
 
 def _keypoint_closeness(one: Annotation, other: Annotation) -> float:
-    """One minus the largest distance between keypoints of one name, in diagonals of the box.
-    1 where neither object has keypoints, 0 where their names differ."""
+    """One minus the largest distance between keypoints of the same name, in diagonals of the box.
+
+    1 if neither object has keypoints, 0 if their names differ.
+    """
     here = {p.name: p for p in one.keypoints if p.visibility}
     there = {p.name: p for p in other.keypoints if p.visibility}
     if not here and not there:

@@ -27,7 +27,7 @@ from formats.xml_documents import legal
 from formats.yolo import to_yolo
 from models_store.description import Task
 
-CHUNK = 2**18  # bytes that are read of an image at once
+CHUNK = 2**18  # bytes of an image that are read at a time
 # Type of a control in label_config.xml → its name
 CONTROL_NAMES = {
     "rectanglelabels": "box",
@@ -68,7 +68,7 @@ class Exported:
 
 
 def entries(data: Exported, form: Format, images: bool = True) -> Iterator[ZipEntry]:
-    """The files of a dataset in a format.
+    """The files of a dataset in an export format.
 
     Args:
         data: The dataset.
@@ -94,7 +94,7 @@ def entries(data: Exported, form: Format, images: bool = True) -> Iterator[ZipEn
 
 
 def _check_data(data: Exported, form: Format) -> None:
-    """Raises ValidationFailed: a format cannot hold an object or a name of a dataset."""
+    """Raises ValidationFailed if a format cannot represent an object or a name of the dataset."""
     require_task(form, data.task)
     for record in data.records:
         for thing in record.annotations.objects:
@@ -111,7 +111,7 @@ def _check_data(data: Exported, form: Format) -> None:
 
 
 def zipped(files: Iterator[ZipEntry]) -> Iterator[bytes]:
-    """The bytes of a zip of files, piece by piece. Images are stored, texts compressed."""
+    """The bytes of a zip of the files, in pieces. Text is compressed, images are not."""
     sink = _Sink()
     with zipfile.ZipFile(sink, "w") as archive:
         for entry in files:
@@ -130,7 +130,7 @@ def zipped(files: Iterator[ZipEntry]) -> Iterator[bytes]:
 
 
 class _Sink(io.RawIOBase):
-    """A stream that keeps what is written until it is taken; it cannot seek."""
+    """A write-only stream without seek, which buffers the bytes until they are taken."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
@@ -173,7 +173,7 @@ def _placed(records: Sequence[ImageRecord]) -> list[_Placed]:
     """
     val = held_out(record.content for record in records)
     names = [PurePosixPath(record.name).name or record.file.name for record in records]
-    stems = Counter(PurePosixPath(name).stem for name in names)  # label files are named by it
+    stems = Counter(PurePosixPath(name).stem for name in names)  # a label file has its image's stem
     placed = []
     for record, name in zip(records, names, strict=True):
         split = record.split or ("val" if record.content in val else "train")
@@ -191,7 +191,7 @@ def _image_files(placed: Sequence[_Placed], images: bool) -> Iterator[ZipEntry]:
 
 def _yolo(data: Exported, placed: Sequence[_Placed], images: bool) -> Iterator[ZipEntry]:
     splits = {one.split for one in placed} | {"train"}
-    # A data.yaml must not name a folder that is missing; without val, some of train is held out.
+    # data.yaml must not name a missing folder; without a val split, part of train is held out
     described = [split for split in ("train", "val", "test") if split in splits]
     text = describe(data.task, data.names, data.keypoint_names, described)
     yield ZipEntry("data.yaml", text.encode())
@@ -227,7 +227,7 @@ def _labelme(data: Exported, placed: Sequence[_Placed], images: bool) -> Iterato
 
 
 def _voc(data: Exported, placed: Sequence[_Placed], images: bool) -> Iterator[ZipEntry]:
-    """The layout of the VOC challenge; splits are lists of names without suffixes."""
+    """The folder layout of the Pascal VOC challenge; splits are lists of names without suffixes."""
     for one in placed:
         path = PurePosixPath("Annotations", one.name).with_suffix(".xml")
         yield ZipEntry(str(path), to_voc(one.found).encode())
@@ -271,7 +271,7 @@ def _label_studio(data: Exported, placed: Sequence[_Placed], images: bool) -> It
 
 
 def _config(data: Exported) -> str:
-    """The labelling configuration with the controls that the regions name."""
+    """The Label Studio configuration with the controls that the exported regions refer to."""
     tags = {
         "detect": ("RectangleLabels",),
         "segment": ("PolygonLabels", "RectangleLabels"),

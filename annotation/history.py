@@ -1,4 +1,4 @@
-"""The revisions of datasets of every kind: uploads, batch annotations, tools' projects."""
+"""Lists, reads and compares revisions of datasets: uploads, batch annotations, tools' projects."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from dataset.store import FIRST_CARD, DatasetStore
 from errors import NotFound
 from formats.annotations import Annotations
 
-MAX_CHANGED = 200  # images that a diff lists
+MAX_CHANGED = 200  # most images that a diff lists
 
 
 def is_upload(datasets: DatasetStore, dataset_id: str) -> bool:
-    """Whether a dataset has a revision 0, which is what was uploaded. Raises DatasetNotFound."""
+    """Whether a dataset was uploaded, so that it has a revision 0. Raises DatasetNotFound."""
     card = datasets.get(dataset_id)
     return "revision" not in card or (datasets.folder / dataset_id / FIRST_CARD).exists()
 
@@ -38,7 +38,7 @@ def newest(datasets: DatasetStore, dataset_id: str) -> int:
 
 
 def exported(datasets: DatasetStore, dataset_id: str, number: int) -> Exported:
-    """A revision, with the records of all its images. Reads them; call it off the event loop.
+    """A revision with the records of all its images. Reads files: call it off the event loop.
 
     Raises:
         DatasetNotFound, NotFound: There is no such dataset or revision.
@@ -62,15 +62,15 @@ def diff(
     bands: Bands | None = None,
     against: int | None = None,
 ) -> dict[str, Any]:
-    """What people changed of the annotations that they replaced, by the source of these.
+    """The changes that people made in a revision, by the source of the replaced annotations.
 
     Args:
-        datasets: Has the dataset.
-        dataset_id: The dataset's.
-        number: The revision's.
+        datasets: The store of the dataset.
+        dataset_id: Id of the dataset.
+        number: Number of the revision.
         accepted: See `annotation.diff.compare_annotations`.
-        bands: Of the prelabels, where they have some.
-        against: Compare with all annotations of another revision.
+        bands: Confidence bands of the prelabels, if there are any.
+        against: Number of another revision to compare with, instead of the replaced annotations.
 
     Raises:
         DatasetNotFound, NotFound: There is no such dataset or revision.
@@ -112,7 +112,7 @@ def diff(
 def _against(
     records: Iterable[ImageRecord], other: Mapping[str, Annotations], name: str
 ) -> Iterable[tuple[ImageRecord, Annotations, str]]:
-    """Each record with the annotations that another revision has of its image."""
+    """Each record with its image's annotations in another revision."""
     for record in records:
         found = record.annotations
         empty = Annotations(found.image, found.width, found.height)
@@ -132,7 +132,7 @@ def _row(record: ImageRecord, by: str, changes: list[Change]) -> dict[str, Any]:
 
 
 def revision_rows(datasets: DatasetStore, dataset_id: str) -> list[dict[str, Any]]:
-    """A dataset's revisions as they are listed, the newest first; revision 0 of an upload last."""
+    """The list entries of a dataset's revisions, newest first; revision 0 of an upload is last."""
     card = datasets.get(dataset_id)
     folder: Path = datasets.folder / dataset_id
     rows = [revision_row(dataset_id, revision) for revision in list_revisions(folder)]
@@ -155,7 +155,7 @@ def revision_rows(datasets: DatasetStore, dataset_id: str) -> list[dict[str, Any
 
 
 def revision_row(dataset_id: str, revision: Revision) -> dict[str, Any]:
-    """A revision as it is listed."""
+    """The list entry of a revision."""
     names = ("created_at", "task", "pictures", "annotated", "to_review", "objects", "kept")
     return {
         "revision": revision.number,

@@ -1,4 +1,4 @@
-"""The record of one image of an annotated dataset: its file, and the annotations that count."""
+"""The record of one image of an annotated dataset: its file and its effective annotations."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ or an annotation tool's webhook."""
 HUMAN_KINDS: tuple[EntryKind, ...] = ("person", "tool")
 
 PERSON, ORIGINAL = "person", "original"  # values of `ImageRecord.by`; else a model's id
-PRELABEL_RANK, ORIGINAL_RANK = -2, -1  # below every human annotation
-CORRECTION_RANK = 10  # of corrections over HTTP; a tool's annotations have 0, its ground truth 1
+PRELABEL_RANK, ORIGINAL_RANK = -2, -1  # lower than those of human annotations
+CORRECTION_RANK = 10  # of HTTP corrections; a tool's annotations have 0, its ground truth 1
 BEFORE = "before"  # key in the document of a human annotation: the prelabels that preceded it
 
 
@@ -29,7 +29,7 @@ class ModelPrelabel:
 
     Attributes:
         by: The model's id.
-        tool: The annotation tool that it was asked as, a key of `TOOLS`.
+        tool: The annotation tool for which it was predicted, a key of `TOOLS`.
         annotations: The prediction.
     """
 
@@ -44,15 +44,15 @@ class ImageRecord:
 
     Attributes:
         content: SHA-256 of its file.
-        file: Where the file is.
-        annotations: Those that count.
-        name: Its path as people know it; empty: unknown.
-        split: The split that it is assigned to; empty: none yet.
+        file: Path of the file.
+        annotations: The effective annotations, from the source with the highest rank.
+        name: Its path as users know it; empty if unknown.
+        split: Its split; empty if none is assigned yet.
         by: Source of `annotations`: `person`, `original` (as uploaded) or a model's id.
-        before: The annotations of a model or of the upload that a person has replaced.
+        before: The annotations of a model or of the upload that a person replaced.
         before_by: Source of `before`, as in `by`.
-        trains: Whether the annotations are certain enough to train on.
-        prelabels: Of models, the newest first; `with_comparison` takes `before` from them.
+        trains: Whether the image is trained on: the annotations are certain enough.
+        prelabels: Prelabels of models, newest first; `with_comparison` takes `before` from them.
     """
 
     content: str
@@ -67,7 +67,7 @@ class ImageRecord:
     prelabels: tuple[ModelPrelabel, ...] = ()
 
     def with_comparison(self, task: Task) -> ImageRecord:
-        """The record with the prelabel of the task's tool as `before`, where it has none."""
+        """The record with `before` set to the prelabel of the task's tool, if `before` is None."""
         if self.before is not None or not self.prelabels:
             return replace(self, prelabels=())
         exact = [prelabel for prelabel in self.prelabels if TOOLS[prelabel.tool].task == task]
@@ -88,11 +88,11 @@ class SourceAnnotation:
 
     Attributes:
         content: SHA-256 of the image's file.
-        kind: What the source is.
-        rank: Of several sources that with the highest rank counts.
+        kind: The kind of the source.
+        rank: The annotations of the source with the highest rank are effective.
         origin: The stored document: `by`, `name`, `split`, and `before` of human annotations.
         annotations: `Annotations` as JSON.
-        at: When they came, as `database.now` writes it.
+        at: Time of arrival, as `database.now` writes it.
     """
 
     content: str
@@ -109,16 +109,16 @@ def resolve_record(
     """The record of an image that several sources have annotated.
 
     Args:
-        annotations: By rising rank. The last one counts; between a tool's annotations and a
-            correction over HTTP the newer.
-        file: The image's.
-        accept: Score from which a model's object is accepted; an image that only a model has
-            annotated is trained on where all objects reach it.
+        annotations: In ascending order of rank. The last one is effective; if that is an HTTP
+            correction and a tool's annotations are newer, those are.
+        file: Path of the image file.
+        accept: Smallest score at which a model's object is accepted. An image that only a model
+            has annotated is trained on if it has objects and all of them reach this score.
     """
     first, last = annotations[0], _effective(annotations)
     found = Annotations.from_json(last.annotations)
     sure = len(found) > 0 and all((thing.score or 0.0) >= accept for thing in found.objects)
-    if first.kind in HUMAN_KINDS:  # by rank: there are human annotations only
+    if first.kind in HUMAN_KINDS:  # the lowest rank is human, so all are
         names = (str(one.origin["name"]) for one in annotations[::-1] if one.origin.get("name"))
         prelabels = _prelabels(annotations)
         return ImageRecord(last.content, file, found, next(names, ""), prelabels=prelabels)
@@ -146,7 +146,7 @@ def _effective(annotations: Sequence[SourceAnnotation]) -> SourceAnnotation:
 
 
 def _prelabels(annotations: Sequence[SourceAnnotation]) -> tuple[ModelPrelabel, ...]:
-    """Those that were stored with the first human annotation."""
+    """The prelabels that were stored with the first human annotation."""
     stored = [one for one in annotations if BEFORE in one.origin]
     rows = min(stored, key=lambda one: one.at).origin[BEFORE] if stored else []
     return tuple(

@@ -1,6 +1,6 @@
-"""The batch annotation job: prelabels a folder of images into a dataset that people then correct.
+"""The batch annotation job: prelabels a folder of images as a dataset that people then correct.
 
-Each image that is done is a row in the store, so a job that was killed resumes with the next one.
+Each finished image is a row in the store, so a job that was killed resumes with the next image.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from models_store.versions import ModelVersion
 if TYPE_CHECKING:
     from jobs.handle import JobHandle
 
-CHECKPOINT_INTERVAL = 2.0  # seconds between two reports of progress
-MAX_PROBLEMS = 100  # that are listed
+CHECKPOINT_INTERVAL = 2.0  # seconds between two checkpoints
+MAX_PROBLEMS = 100  # most problems that are listed
 MAX_IMAGE_BYTES = 512 * 2**20
 
 
@@ -40,10 +40,10 @@ class PrelabelCounts:
     """Counts of prelabels, for the job's log and the dataset's card.
 
     Attributes:
-        images: With prelabels, each content once.
-        duplicates: Files with the content of another.
-        objects: Band → class → count.
-        by_band: Band → images whose least certain object is in it.
+        images: Number of prelabelled images; each content is counted once.
+        duplicates: Number of files with the same content as another.
+        objects: Confidence band → class → number of objects.
+        by_band: Confidence band → number of images in it, see `Bands.of_image`.
         problems: Name of an image → why it was skipped.
     """
 
@@ -89,7 +89,7 @@ class PrelabelCounts:
 
 
 def run_annotation(recipe: AnnotationRecipe, job: JobHandle, registry: Registry) -> None:
-    """Run a batch annotation, resuming an earlier attempt.
+    """Run a batch annotation job, or resume it after an interruption.
 
     Raises:
         ModelNotFound, DatasetNotFound, Forbidden: The model or the images were deleted, or may
@@ -130,7 +130,7 @@ class _BatchAnnotation:
         )
 
     def run(self) -> PrelabelCounts:
-        """Prelabel the images that no earlier attempt has prelabelled; the counts of all."""
+        """Prelabel the images that earlier attempts have not. Returns the counts of all images."""
         recipe, job = self.recipe, self.job
         listed = list(list_images(Path(recipe.dataset), self.settings, recipe.temporary))
         done = self.store.prelabelled(recipe.dataset_id)
@@ -157,7 +157,7 @@ class _BatchAnnotation:
         return self.counts
 
     def _prelabel(self, data: bytes, name: str, split: str) -> AnnotationEntry:
-        """Prelabel an image, and store it with its annotations."""
+        """Prelabel an image; store its file and its annotations."""
         image = self.prelabeller.prelabel(data)
         bands = self.recipe.bands
         every = image.prediction.to_annotations(name)
@@ -206,7 +206,7 @@ def _finish(
     store: AnnotatedDatasets,
     counts: PrelabelCounts,
 ) -> None:
-    """Build the first revision, with the card by which the dataset is found."""
+    """Build the first revision and write the dataset's card, which makes it visible."""
     if not counts.images:
         first = next(iter(counts.problems.items()), ("", "there are none"))
         raise DatasetInvalid(f"No image could be read: {': '.join(first)}")
@@ -233,7 +233,7 @@ def _finish(
 
 
 def _queue_values(image: PrelabelledImage, uncertainty: Uncertainty) -> dict[str, Any]:
-    """What the queue orders images by."""
+    """The values by which the annotation queue orders images."""
     return {
         "doubt": uncertainty.value,
         "shown": uncertainty.shown,

@@ -1,4 +1,4 @@
-"""Class names as people and tools write them, mapped to the names that a dataset has."""
+"""Maps class names as people and tools write them to the class names of a dataset."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from formats.annotations import Annotations
 
 
 def tidy(name: str) -> str:
-    """A class name without spaces around it, in Unicode's composed form (NFC)."""
+    """A class name without surrounding spaces, in Unicode's composed form (NFC)."""
     return unicodedata.normalize("NFC", name).strip()
 
 
 def with_known_names(found: Annotations, names: Sequence[str]) -> Annotations:
-    """Annotations with the dataset's own spelling of class names; other names are made tidy.
+    """The annotations with class names spelled as in the dataset; other names are made tidy.
 
-    Names that differ only in what `tidy` removes are one class: nobody can see a difference.
+    Names that are equal after `tidy` are one class, because users cannot see their difference.
     """
     known = {tidy(name): name for name in reversed(names)}
     objects = tuple(

@@ -1,4 +1,4 @@
-"""Chooses the model that pre-labels for a tool."""
+"""Chooses the model that prelabels images for an annotation tool."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from models_store.description import TYPES
 from models_store.registry import Registry
 from models_store.versions import ModelVersion
 
-SHOWN = 8  # model names in a message
+SHOWN = 8  # most model names in a message
 
 
 def choose_model(registry: Registry, tool: Tool, model_id: str = "") -> ModelVersion:
-    """The model that is named; else the active one if it fits the tool, else the newest promoted.
+    """The requested model; else the active one if it fits the tool, else the newest promoted one.
 
-    Of the promoted ones, a model of exactly the tool's type goes before one that fits as well.
+    Of the promoted models, those with the tool's own task are preferred to others that fit.
 
     Raises:
-        ModelNotFound: There is none, or the named one cannot serve the tool.
+        ModelNotFound: No model fits, or the requested one does not exist or does not fit.
     """
     wanted = TYPES[tool.task]
     if model_id.strip():
@@ -41,7 +41,7 @@ def choose_model(registry: Registry, tool: Tool, model_id: str = "") -> ModelVer
 
 
 def _known(registry: Registry, wanted: str) -> str:
-    """A sentence on the models of a type."""
+    """A sentence that lists the models of a type."""
     names = dict.fromkeys(m.name for m in registry.list() if m.description.type == wanted)
     if not names:
         return f"There is none of type {wanted}: import or train one."

@@ -1,4 +1,4 @@
-"""The annotations of an uploaded dataset, and the annotated dataset that grows from it."""
+"""Reads the annotations of an upload, and creates its annotated dataset, which can be corrected."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ from formats.annotations import (
 )
 from formats.geometry import unbridge
 
-# The document of an image without any annotation: it waits in the queue, and does not train
+# The document of an image without annotations: it is queued for annotation, not trained on
 NOT_ANNOTATED = {"doubt": 1.0, "review": 0, "reason": "not annotated yet", "look": ""}
-HELD_OUT_FIRST = ("val", "test", "train")  # so that a copy in train does not leak
-LOCK_TIMEOUT = 300.0  # seconds that one process waits for another that adopts the same upload
+HELD_OUT_FIRST = ("val", "test", "train")  # of copies, train's is dropped, to avoid leakage
+LOCK_TIMEOUT = 300.0  # seconds to wait for another process that adopts the same upload
 
 
 def originals(dataset: Dataset) -> Iterator[ImageRecord]:
-    """A record of each readable image with its labels, each content once.
+    """A record with annotations for each readable image; each content occurs once.
 
     Reads the images and label files.
     """
@@ -63,15 +63,16 @@ def originals(dataset: Dataset) -> Iterator[ImageRecord]:
 
 
 def keypoint_names(dataset: Dataset) -> tuple[str, ...]:
-    """The names of the dataset's keypoints, or their numbers; empty where it has none."""
+    """The names of the dataset's keypoints, or their indices as text; empty if it has none."""
     if dataset.keypoints is None:
         return ()
     return dataset.keypoints.labels
 
 
 def adopt(store: AnnotatedDatasets, datasets: DatasetStore, dataset_id: str) -> AnnotatedDataset:
-    """The annotated dataset of an upload, made where there is none; the upload's files stay as
-    they are.
+    """The annotated dataset of an upload; created if there is none.
+
+    The files of the upload are not changed.
 
     Raises:
         DatasetNotFound: No dataset has this id.
@@ -101,11 +102,11 @@ def _name(dataset: Dataset, image: Path) -> str:
 
 
 def _entry(store: AnnotatedDatasets, dataset_id: str, record: ImageRecord) -> AnnotationEntry:
-    """The entry of an image, whose file is linked into the annotated dataset."""
+    """The entry of an image; links the image's file into the annotated dataset."""
     suffix = record.file.suffix.lower()
     target = store.file(dataset_id, record.content, suffix)
     target.parent.mkdir(parents=True, exist_ok=True)
-    if not target.exists():  # content names the file, so what is there is the same
+    if not target.exists():  # named by content, so an existing file is equal
         link_or_copy(record.file.resolve(), target)
     document = {"by": ORIGINAL, "name": record.name, "split": record.split}
     return image_entry(
@@ -127,7 +128,7 @@ def _annotations(dataset: Dataset, image: Path, name: str, size: tuple[int, int]
 
 
 def _object(dataset: Dataset, row: LabelRow, size: tuple[int, int]) -> Annotation:
-    """The object of a label file's row; rows are fractions of the image's size, objects pixels."""
+    """The object in a row of a label file, converted from fractions of the image size to pixels."""
     (width, height), values = size, row.values
     label = dataset.names[row.cls]
     if dataset.task == "segment":

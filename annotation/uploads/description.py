@@ -1,6 +1,6 @@
-"""Recognises what an unpacked upload is: one dataset, whatever describes it.
+"""Detects the format of an unpacked upload, which must describe exactly one dataset.
 
-An upload with two descriptions is refused, and both are named.
+An upload with two descriptions is rejected; the error names both.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ from errors import DatasetInvalid, ValidationFailed, VisionLoopError
 from formats.xml_documents import xml_format
 from models_store.description import Task
 
-DOCUMENTS = frozenset({".json", ".xml", ".txt", ".names"})  # that may hold annotations
-MAX_DOCUMENTS = 50  # beside a description that are read
-MAX_DOCUMENT_BYTES = 64 * 2**20  # of one of these
-MAX_LINES = 20  # of a text that are read
-MAX_DEPTH = 4  # of folders in which a description may lie
+DOCUMENTS = frozenset({".json", ".xml", ".txt", ".names"})  # suffixes of possible annotations
+MAX_DOCUMENTS = 50  # most further documents that are read if there is a description
+MAX_DOCUMENT_BYTES = 64 * 2**20  # largest of these that is read
+MAX_LINES = 20  # most lines that are read of a text file
+MAX_DEPTH = 4  # most folder levels that are searched for a description
 
 
 @dataclass(frozen=True)
 class Understood:
-    """A recognised upload.
+    """An upload whose format was detected.
 
     Attributes:
-        top: The data.yaml or folder that is inspected.
-        form: `yolo`, `folders`, `images` or the documents' formats.
-        intake: The account, where the dataset was made of documents.
-        task: The task that the documents fit; None: `inspect` decides.
-        findings: Further findings for the report.
+        top: The data.yaml or folder to inspect.
+        form: The format: `yolo`, `folders`, `images`, or the documents' formats.
+        intake: The counts of images and objects, if the dataset was converted from documents.
+        task: The task that the documents' annotations fit; None: `inspect` determines it.
+        findings: Further findings for the inspection's report.
     """
 
     top: Path
@@ -56,14 +56,16 @@ class Understood:
 
 
 def understand(root: Path, task: Task | None, spare: Path, max_pixels: int) -> Understood:
-    """Recognise an unpacked folder: a dataset with a data.yaml, annotation documents with their
-    images, a folder of images per class, or images alone.
+    """Detect the format of an unpacked zip.
+
+    It is a dataset with a data.yaml, annotation documents with their images, one folder of images
+    per class, or images alone.
 
     Args:
-        root: The unpacked zip.
-        task: The task asked for, if any.
-        spare: A folder that does not exist, for a dataset made of documents.
-        max_pixels: Limit of an image.
+        root: Folder of the unpacked zip.
+        task: The requested task, if any.
+        spare: Folder to create for a dataset that is converted from documents.
+        max_pixels: Most pixels of an image.
 
     Raises:
         DatasetInvalid, ValidationFailed: It is none of these, or several.
@@ -80,7 +82,7 @@ def understand(root: Path, task: Task | None, spare: Path, max_pixels: int) -> U
     _refuse_tables(root, sent)
     if sent.described:
         if sent.forms == ("yolo",) and (root / "classes.txt").is_file():
-            return Understood(root, "yolo")  # as Label Studio exports it
+            return Understood(root, "yolo")  # Label Studio exports YOLO without a data.yaml
         return _made(root, sent, task, spare, max_pixels)
     if classes:
         return Understood(root, "folders")
@@ -93,7 +95,7 @@ def understand(root: Path, task: Task | None, spare: Path, max_pixels: int) -> U
 
 
 def find_description(root: Path) -> Path | None:
-    """The data.yaml in an unpacked folder, if there is one.
+    """The data.yaml in an unpacked zip; None if there is none.
 
     Raises:
         DatasetInvalid: There are several, of different datasets.
@@ -118,7 +120,7 @@ def _made(
 
 
 def _class_folders(root: Path) -> bool:
-    """Whether there is a folder of images per class, and not only folders such as `images`."""
+    """Whether there is one folder of images per class, not only folders such as `images`."""
     top = split_folders(root).get("train", root)
     folders = [path for path in top.iterdir() if path.is_dir()]
     named = [path for path in folders if not names_no_class(path.name)]
@@ -126,7 +128,7 @@ def _class_folders(root: Path) -> bool:
 
 
 def _refuse_tables(root: Path, sent: Submission) -> None:
-    """Raises DatasetInvalid: a text names images with values, in a format that is not read."""
+    """Raises DatasetInvalid if a text file lists images with values, in an unsupported format."""
     names = {PurePosixPath(name).name for name in sent.images}
     for name in sent.ignored:
         if not name.lower().endswith((".txt", ".csv")):
@@ -135,7 +137,7 @@ def _refuse_tables(root: Path, sent: Submission) -> None:
             lines = [line.strip() for line in islice(file, MAX_LINES)]
         for number, line in enumerate(lines):
             image, *more = re.split(r"[\s,;]+", line, maxsplit=1)
-            below = lines[number + 1 : number + 2]  # as WIDER FACE's: a name, then numbers
+            below = lines[number + 1 : number + 2]  # WIDER FACE: a name, then numbers
             values = more or [text for text in below if re.fullmatch(r"[-\d.\s]+", text)]
             if PurePosixPath(image).name in names and any(
                 re.match(r"[-\d]", one) for one in values
@@ -147,7 +149,7 @@ def _refuse_tables(root: Path, sent: Submission) -> None:
 
 
 def _tables(root: Path) -> tuple[Finding, ...]:
-    """The finding about tables beside class folders, which are not read."""
+    """The finding about tables beside class folders; such tables are not read."""
     names = [path.relative_to(root).as_posix() for path in sorted(root.rglob("*.csv"))]
     if not names:
         return ()
@@ -156,7 +158,7 @@ def _tables(root: Path) -> tuple[Finding, ...]:
 
 
 def _is_of_masks(folder: Path, others: Sequence[Path]) -> bool:
-    """Whether a folder has the name of a folder of masks, and images that another one has too."""
+    """Whether a folder is named like a mask folder and shares image names with another one."""
     if not MASKS.fullmatch(folder.name):
         return False
     stems = {path.stem for path in folder.iterdir()}
@@ -168,7 +170,7 @@ def _is_of_masks(folder: Path, others: Sequence[Path]) -> bool:
 
 
 def _other_documents(root: Path) -> list[str]:
-    """Annotation documents of other formats than YOLO; at most MAX_DOCUMENTS are read."""
+    """Annotation documents in formats other than YOLO; at most MAX_DOCUMENTS files are read."""
     found = []
     files = (path for path in sorted(root.rglob("*")) if path.suffix.lower() in (".json", ".xml"))
     for path in islice(files, MAX_DOCUMENTS):
@@ -186,7 +188,7 @@ def _other_documents(root: Path) -> list[str]:
 
 
 def _has_label_files(root: Path) -> bool:
-    """Whether a text file lies where label files do: in `labels`, or beside its image."""
+    """Whether a text file is where label files are: in a `labels` folder, or beside its image."""
     for path in root.rglob("*.[tT][xX][tT]"):
         inside = {part.lower() for part in path.relative_to(root).parts[:-1]}
         if inside & LABEL_FOLDERS:
@@ -220,8 +222,7 @@ def unused_images(root: Path, dataset: Dataset) -> tuple[Finding, ...]:
 
 
 def refuse_two(found: Understood, unused: Sequence[Finding]) -> None:
-    """Raises DatasetInvalid: a description leaves images out, and other documents beside it may
-    describe them."""
+    """Raises DatasetInvalid if a description omits images that other documents may describe."""
     others = [finding for finding in found.findings if finding.kind == "other_documents"]
     if others and unused:
         raise DatasetInvalid(
@@ -232,12 +233,12 @@ def refuse_two(found: Understood, unused: Sequence[Finding]) -> None:
 
 
 def count_images(root: Path) -> int:
-    """All image files of an upload."""
+    """The number of image files in an upload."""
     return sum(1 for _ in walk(root, [root], Findings()))
 
 
 def _folders(root: Path) -> Iterator[Path]:
-    """`root` and the folders below it, down to MAX_DEPTH, the upper ones first."""
+    """`root` and its subfolders down to MAX_DEPTH levels, upper ones first."""
     level = [root]
     for _ in range(MAX_DEPTH):
         yield from level

@@ -1,7 +1,7 @@
-"""Makes a dataset of the exports of annotation tools.
+"""Converts exports of annotation tools to a dataset.
 
-Documents and images become images with label files, in the splits that the source states. Every
-image and object that came is accounted for.
+The result has images with label files (or class folders), in the splits that the export gives.
+Every image and object of the zip is counted as stored or not stored.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ from formats.yolo import to_yolo
 from inference.images import check_header
 from models_store.description import Task
 
-DATASET_NAME = "the zip"  # in messages
+DATASET_NAME = "the zip"  # what messages call the dataset
 NO_KEYPOINTS = "without key points, in a pose dataset"
 MORE_CLASSES = "further classes of an image that can have one"
-SHOWN = 12  # names in a message
+SHOWN = 12  # most names in a message
 
 
 @dataclass
 class _Placed:
-    """An image, with the place that it gets in the dataset.
+    """An image with its split and annotations in the new dataset.
 
     Attributes:
         name: Its path in the zip.
-        split: Empty: none, because it is not annotated.
-        found: None: nobody has annotated it.
+        split: Its split; empty if it is not annotated.
+        found: Its annotations; None if it has none, not even as a background.
     """
 
     name: str
@@ -59,7 +59,7 @@ class _Placed:
 
 @dataclass
 class _Draft:
-    """A dataset in the making."""
+    """A dataset while it is being converted."""
 
     sent: Submission
     task: Task
@@ -72,17 +72,17 @@ class _Draft:
 def write_dataset(
     root: Path, sent: Submission, task: Task | None, folder: Path, max_pixels: int
 ) -> tuple[Path, Intake]:
-    """Make a dataset of the images and documents of a zip; the images move into it.
+    """Convert the documents and images of a zip to a dataset. The images are moved into it.
 
     Args:
-        root: The unpacked zip.
-        sent: What was read in it.
+        root: Folder of the unpacked zip.
+        sent: The documents and images read from the zip.
         task: The task; None: the one that the objects fit.
-        folder: Where the dataset is made; it does not exist.
-        max_pixels: Limit of an image.
+        folder: Folder of the new dataset, which must not exist.
+        max_pixels: Most pixels of an image.
 
     Returns:
-        Its data.yaml, or the folder itself for `classify`; and the account of what came.
+        Its data.yaml, or for `classify` the folder; and the counts of images and objects.
 
     Raises:
         ValidationFailed, DatasetInvalid: No document fits an image, or two contradict each other.
@@ -109,7 +109,7 @@ def write_dataset(
 
 
 def _readable(sent: Submission, max_pixels: int, intake: Intake) -> Submission:
-    """What came, without the images that cannot be read, which are reported."""
+    """The submission without unreadable images, which are added to the findings."""
     findings = Findings()
     bad = set()
     for name, path in sent.images.items():
@@ -139,8 +139,13 @@ def _no_images(sent: Submission) -> DatasetInvalid:
 
 
 def _without_masks(sent: Submission, intake: Intake) -> Submission:
-    """What came, without masks: images that have the name of another one and lie in a folder such
-    as VOC's `SegmentationClass`. Masks are not read as annotations."""
+    """The submission without mask images, which are not read as annotations.
+
+    A mask has the name of another image and is in a folder such as VOC's `SegmentationClass`.
+
+    Raises:
+        DatasetInvalid: Masks are the only annotations.
+    """
     stems = Counter(PurePosixPath(name).stem for name in sent.images)
     masks = [
         name
@@ -168,15 +173,16 @@ def _without_masks(sent: Submission, intake: Intake) -> Submission:
 
 
 def _task(sent: Submission, asked: Task | None, intake: Intake) -> Task:
-    """The task asked for, if an object fits it; else the one that the objects fit, with a note
-    where they are of several forms.
+    """The requested task; if none is requested, the one that the objects fit.
+
+    A note is added if the task was chosen from both boxes and polygons or keypoints.
 
     Raises:
-        DatasetInvalid: No object fits the task asked for.
+        DatasetInvalid: No object fits the requested task.
     """
     every = []
     for described in sent.described:
-        skipped = Counter(described.skipped)  # some readers count once, others whenever they read
+        skipped = Counter(described.skipped)  # restored: some readers count on each call
         every.append(described.read(described.size or ASSUMED_SIZE))
         described.skipped.clear()
         described.skipped.update(skipped)
@@ -203,9 +209,9 @@ def _task(sent: Submission, asked: Task | None, intake: Intake) -> Task:
 
 
 def _with_places(described: DescribedImage, intake: Intake) -> DescribedImage:
-    """An annotation whose objects without an area in the image are skipped when it is read.
+    """The annotation with a reader that skips objects without an area inside the image.
 
-    A correction is refused for one of these; a large dataset often has some.
+    A single such object makes a correction invalid, but large datasets often contain some.
     """
     read = described.read
 
@@ -227,7 +233,7 @@ def _with_places(described: DescribedImage, intake: Intake) -> DescribedImage:
 
 
 def _place(made: _Draft, correction: Correction, root: Path) -> None:
-    """Choose a split for each image; of several images of one content keep the first."""
+    """Choose a split for each image. Of several images with the same content keep the first."""
     sent = made.sent
     by_content: dict[str, list[str]] = {}
     for name, content in sent.contents.items():
@@ -237,7 +243,7 @@ def _place(made: _Draft, correction: Correction, root: Path) -> None:
         for content, described in correction.sources.items()
     }
     splits = _settled(stated_splits(root, sent, sources), made.intake)
-    only_labels = set(sent.forms) == {"yolo"}  # an image without label file is a background
+    only_labels = set(sent.forms) == {"yolo"}  # then an image without a label file is a background
     for content, names in by_content.items():
         found = correction.found.get(content)
         first = correction.images[content].sent if content in correction.images else names[0]
@@ -255,7 +261,7 @@ def _place(made: _Draft, correction: Correction, root: Path) -> None:
 
 
 def _settled(splits: dict[str, str], intake: Intake) -> dict[str, str]:
-    """The stated splits, or none where no image is stated to train on."""
+    """The splits given by the export; empty if it gives no train split."""
     if splits and "train" not in splits.values():
         only = " and ".join(sorted(set(splits.values())))
         intake.notes.append(
@@ -267,7 +273,7 @@ def _settled(splits: dict[str, str], intake: Intake) -> dict[str, str]:
 
 
 def _account(made: _Draft, correction: Correction) -> None:
-    """Account for every image and object that came, and settle the classes and keypoints."""
+    """Record the counts of images and objects, and determine the class and keypoint names."""
     intake = made.intake
     intake.objects["received"] = correction.received["objects"]
     intake.passed_over = Counter(correction.passed_over)
@@ -319,7 +325,7 @@ def _write(made: _Draft, root: Path, folder: Path) -> Path:
             one.found, one.split = None, ""
         elif one.found and one.found.objects and not _kept(one.found, made.task):
             made.intake.passed_over[NO_KEYPOINTS] += len(one.found)
-            one.found, one.split = None, ""  # it has an object, so it is no background
+            one.found, one.split = None, ""  # it has objects: not a background
         if one.found is None and (made.task == "classify" or not one.split):
             made.intake.images["without_annotation"] += 1
             _move(root, one.name, folder / names.take(UNLABELLED, one.name, made.intake))
@@ -355,7 +361,7 @@ def _write_class(made: _Draft, root: Path, folder: Path, one: _Placed, names: Fr
 def _write_labels(made: _Draft, root: Path, folder: Path, one: _Placed, names: FreePaths) -> None:
     place = names.take(f"images/{one.split}", one.name, made.intake)
     _move(root, one.name, folder / place)
-    if one.found is None:  # no label file: a background, which the report counts
+    if one.found is None:  # without a label file it trains as a background
         made.intake.images["without_annotation"] += 1
         return
     kept = fitting(one.found, made.task)
@@ -374,7 +380,7 @@ def _write_labels(made: _Draft, root: Path, folder: Path, one: _Placed, names: F
 def _images_alone(
     root: Path, sent: Submission, task: Task | None, folder: Path, intake: Intake
 ) -> tuple[Path, Intake]:
-    """Make a dataset to annotate: a folder `unlabelled` and a data.yaml without splits."""
+    """Write a dataset without annotations: a folder `unlabelled` and a data.yaml without splits."""
     why = Counter(described.why for described in sent.described)
     if why:
         counts = ", ".join(f"{n} {reason}" for reason, n in why.items())

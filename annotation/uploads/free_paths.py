@@ -1,4 +1,4 @@
-"""Paths of an upload's images in the dataset that is made of them."""
+"""Chooses unique paths for the images of an upload in its dataset."""
 
 from __future__ import annotations
 
@@ -12,19 +12,21 @@ from dataset.stated_splits import split_word
 
 
 class FreePaths:
-    """Gives each image a path of its own: that of the zip, without folders that only say what
-    they hold, such as `images` or `train`."""
+    """Gives each image a unique path.
+
+    It is the path in the zip without folders that belong to a dataset's layout, such as `images`
+    or `train`."""
 
     def __init__(self) -> None:
         self._taken: set[str] = set()
 
     def take(self, folder: str, name: str, intake: Intake) -> str:
-        """A free path for an image of the zip.
+        """An unused path for an image of the zip.
 
         Args:
-            folder: Of the dataset, in which the path is.
+            folder: Folder of the dataset in which to store the image.
             name: The image's path in the zip.
-            intake: Where an image is noted that cannot keep its name.
+            intake: Records the image as renamed if its name is already used.
         """
         parts = [
             part
@@ -44,5 +46,5 @@ class FreePaths:
 
 
 def _key(path: PurePosixPath) -> str:
-    """Equal for paths whose label files some file systems cannot tell apart."""
+    """A key that is equal for paths whose label files have the same name on some file systems."""
     return comparable(without_suffix(str(path)))

@@ -1,4 +1,4 @@
-"""The account of an upload: what became of each image and object."""
+"""Counts the images and objects of an upload: stored or not, and why."""
 
 from __future__ import annotations
 
@@ -13,25 +13,26 @@ from dataset.label_files import LOST
 from formats.annotations import Annotation
 from models_store.description import Task
 
-SHOWN = 20  # renamed images in a card
+SHOWN = 20  # most renamed images in a card
 
 
 @dataclass
 class Intake:
-    """The account of an upload.
+    """What happened to the images and objects of an upload.
 
     Attributes:
         form: The format: `yolo`, `folders`, `images`, or formats of documents joined by `+`.
         task: The task that the objects fit.
-        images: `received` = `labelled` + `empty` + `without_annotation` + `unreadable` + `copies`.
-        objects: `received` = `stored` + those passed over.
-        passed_over: Reason → objects that are not stored.
-        missing: Name of an image that is described and did not come → why none of the zip is it.
-        renamed: Path in the zip → path in the dataset, of images whose name was taken.
-        notes: Sentences about what was assumed.
-        findings: For the report.
-        lost: Messages about objects without an area in their image.
-        converted: What → objects whose form was changed for the task.
+        images: Numbers of images. `received` = `labelled` + `empty` + `without_annotation` +
+            `unreadable` + `copies`.
+        objects: Numbers of objects. `received` = `stored` + the sum of `passed_over`.
+        passed_over: Reason → number of objects that are not stored.
+        missing: Name of an annotated image → why no image of the zip matches it.
+        renamed: Path in the zip → path in the dataset, for images whose name was already used.
+        notes: Sentences about assumptions.
+        findings: Findings for the inspection's report.
+        lost: Messages about objects without an area inside their image.
+        converted: Description of a conversion → number of objects converted for the task.
     """
 
     form: str
@@ -47,7 +48,7 @@ class Intake:
     converted: Counter[str] = field(default_factory=Counter)
 
     def add_copies(self, names: Sequence[str]) -> None:
-        """Count images of one content, of which the first is kept."""
+        """Count the copies among images with the same content; the first image is kept."""
         self.images["copies"] += len(names) - 1
         if self.images["copies"] == len(names) - 1:
             self.notes.append(
@@ -56,7 +57,7 @@ class Intake:
             )
 
     def count_converted(self, objects: Iterable[Annotation], task: Task) -> None:
-        """Count the objects whose form changes for a task."""
+        """Count the objects that are converted for a task, such as polygons to boxes."""
         for thing in objects:
             if task == "detect" and (thing.parts or thing.keypoints):
                 self.converted["polygons or key points, trained as the boxes around them"] += 1
@@ -66,7 +67,7 @@ class Intake:
                 self.converted["polygons of objects with key points, left out"] += 1
 
     def report_findings(self) -> tuple[Finding, ...]:
-        """All findings of the report, counts included."""
+        """All findings for the report, including those made from the counts."""
         found = list(self.findings)
         for what, count in self.converted.items():
             found.append(Finding("converted", f"Converted: {count} {what}.", count))
@@ -84,7 +85,7 @@ class Intake:
         return tuple(found)
 
     def to_json(self) -> dict[str, Any]:
-        """The account as a part of the dataset's card."""
+        """The counts and notes as JSON for the dataset's card."""
         kinds = ("received", "labelled", "empty", "without_annotation", "unreadable", "copies")
         return {
             "source_format": self.form,
@@ -102,10 +103,10 @@ class Intake:
 
 
 def intake_of(dataset: Dataset, form: str, images: int) -> Intake:
-    """The account of an upload that stays as it is: label files, or folders of classes.
+    """The counts of an upload that is not converted: YOLO label files, or class folders.
 
     Args:
-        dataset: The upload as a dataset.
+        dataset: The inspected upload.
         form: `yolo` or `folders`.
         images: The number of image files in the zip, readable or not.
     """

@@ -1,4 +1,4 @@
-"""Makes a dataset of an uploaded zip: all of it, or nothing."""
+"""Stores an uploaded zip as a dataset, atomically."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from dataset.store import DATA, DatasetStore
 from errors import DatasetInvalid
 from models_store.description import Task
 
-MADE = "made"  # folder of a dataset that is made of documents, before it becomes `data`
+MADE = "made"  # folder of a dataset converted from documents, until it is renamed to `data`
 
 
 def add_upload(
     store: DatasetStore, file: Path | IO[bytes], name: str, task: Task | None = None
 ) -> dict[str, Any]:
-    """Unpack an uploaded zip, check it and give it an id.
+    """Unpack and inspect an uploaded zip, and store it as a dataset with a new id.
 
     Reads and writes files: call it off the event loop.
 
     Args:
-        store: Where the dataset is stored.
+        store: The store for the dataset.
         file: The zip.
-        name: The name that people see.
+        name: The display name.
         task: The task; None: the one that the annotations fit.
 
     Returns:
         The dataset's card.
 
     Raises:
-        DatasetInvalid, PayloadTooLarge: Nothing of it is stored.
+        DatasetInvalid, PayloadTooLarge: The zip is invalid or too large; nothing is stored.
     """
     name = name.strip()[:100] or "dataset"
     with store.staged() as staged:
@@ -48,7 +48,7 @@ def add_upload(
         found = understand(unpacked.root, task, staged / MADE, store.max_pixels)
         if found.intake is not None and found.intake.form == "images":
             _refuse_unread(unpacked.perhaps_labels)
-        if found.intake is not None:  # the zip has only documents left
+        if found.intake is not None:  # converted; only documents are left in DATA
             shutil.rmtree(staged / DATA)
             (staged / MADE).rename(staged / DATA)
             top = staged / DATA / found.top.relative_to(staged / MADE)
@@ -72,7 +72,7 @@ def add_upload(
 
 
 def _refuse_unread(names: Sequence[str]) -> None:
-    """Raises DatasetInvalid: beside images alone there may be annotations that are not read."""
+    """Raises DatasetInvalid if an upload of images alone has files that may be annotations."""
     if names:
         shown = ", ".join(names[:5])
         raise DatasetInvalid(
