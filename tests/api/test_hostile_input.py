@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis.errors import Unsatisfiable
 from schemathesis.checks import not_a_server_error
 from schemathesis.core.result import Ok
@@ -43,6 +43,7 @@ def attack(
 ) -> set[str]:
     """Which operations were tried."""
     tried = set()
+    fixed = {path for path in document.raw_schema["paths"] if "{" not in path}
     for found in document.get_all_operations():
         assert isinstance(found, Ok), found
         operation = found.ok()
@@ -59,6 +60,8 @@ def attack(
             )
             @given(operation.as_strategy(generation_mode=mode))
             def one(case: schemathesis.Case) -> None:
+                # Hypothesis takes words of the code as ids: /models/shadow is another route.
+                assume("{" not in case.operation.path or case.formatted_path not in fixed)
                 answer = case.call(timeout=PATIENCE)
                 native = case.operation.label in BENTOML  # BentoML's own 415 and the like
                 checks: Any = [not_a_server_error] if native else None
