@@ -230,7 +230,7 @@ def test_pictures_are_known_by_content_and_new_ones_join(
 @pytest.mark.parametrize(
     ("body", "says"),
     [
-        (b"[1, 2]", "no label_studio, yolo"),
+        (b"[1, 2]", "not a label_studio, yolo"),
         (b"{nope", "not valid JSON"),
         (b'{"labels": {"nowhere.jpg": ""}}', "No annotation fits an image"),
         (b'{"labels": {"images/train/0000.jpg": "9 0.5 0.5 0.1 0.1"}}', "class id 9"),
