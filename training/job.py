@@ -27,13 +27,13 @@ from training.schedule import TRAINING_SHARE
 def evaluate_training(
     version: ModelVersion, recipe: Recipe, job: JobHandle, registry: Registry
 ) -> EvaluationRow | None:
-    """The evaluation that ends a training, on the val split it was trained with.
+    """Evaluate a trained model on the val split of its dataset.
 
-    The model is published by now and stays, whatever happens here. A job that was ended just
-    after its evaluation finds it again. Why one failed is in the job's log.
+    The model is already published and stays published if the evaluation fails; the job's log says
+    why. If an earlier attempt of the job has evaluated it, that evaluation is returned.
 
     Raises:
-        JobCancelled: A stop was asked for.
+        JobCancelled: The job was cancelled, or the service stops.
     """
     try:
         row = EvaluationStore(registry.database).of_job(job.id, version.id)
@@ -60,7 +60,7 @@ Trainer = Callable[[Recipe, JobHandle], Trained]
 
 
 def trainer(recipe: Recipe) -> Trainer:
-    """The trainer of a recipe. Imports torch, and what this mode needs of Ultralytics."""
+    """The trainer of a recipe's family and mode. Imports torch, and Ultralytics for YOLO."""
     if recipe.family == "mobilenet":
         from training.mobilenet.trainer import train
     elif recipe.mode == "regular":
@@ -77,9 +77,9 @@ def trainer(recipe: Recipe) -> Trainer:
 def after_training(
     version: ModelVersion, recipe: Recipe, job: JobHandle, registry: Registry
 ) -> None:
-    """Promote what a training made, if it passes the gate of the settings.
+    """Promote the trained model if it passes the gate of the settings.
 
-    A decision that cannot be made is a refusal; the training has succeeded all the same.
+    If the gate cannot be evaluated, the promotion is refused; the training job still succeeds.
     """
     gate, by = default_gate(registry.settings), "training"
     try:
@@ -112,7 +112,7 @@ def after_training(
 
 
 def train(job: JobHandle, row: Job, registry: Registry) -> ModelVersion:
-    """Train, publish, evaluate; from where an earlier attempt was ended."""
+    """Train, publish and evaluate; resumes from where an earlier attempt of the job ended."""
     recipe = Recipe.model_validate(row.recipe)
     version = published(job.id, registry)
     if version is None:

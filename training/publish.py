@@ -25,10 +25,10 @@ EXPORT_TIMEOUT = 1800.0  # seconds; an x model takes a minute on two cores
 
 @dataclass(frozen=True)
 class Trained:
-    """What a trainer hands over: the best checkpoint as a model folder.
+    """The result of a training: the best checkpoint as a model folder, and its metrics.
 
     Attributes:
-        folder: model.json and model.safetensors.
+        folder: The model folder, with model.json and model.safetensors.
         metrics: Metrics of the best epoch on the val split.
         dataset_fingerprint: Fingerprint of the dataset it was trained on, without replayed data.
         class_counts: Class name → number of objects (images, for classify) in the train split;
@@ -42,7 +42,7 @@ class Trained:
 
 
 def publish(trained: Trained, recipe: Recipe, job: JobHandle, registry: Registry) -> ModelVersion:
-    """Make the serving engine, check it, publish the folder as a new version.
+    """Export the serving engine, compare it with PyTorch, publish the folder as a new version.
 
     If an earlier attempt of the job has published a version, that version is returned.
 
@@ -82,7 +82,7 @@ def _hold(name: str, registry: Registry) -> None:
     versions = [version for version in registry.list() if version.name == name]
     if versions and not any(version.promoted for version in versions):
         reason = f"{versions[0].id} answered for {name!r} before a training made a newer version."
-        with contextlib.suppress(Conflict, ModelNotFound):  # somebody was quicker
+        with contextlib.suppress(Conflict, ModelNotFound):  # promoted or deleted meanwhile
             registry.promote(
                 versions[0].id, DecisionReason("training", (reason,)), expected_promoted=""
             )

@@ -1,4 +1,4 @@
-"""Loads what a recipe's base names: the network's yaml, and weights where there are any."""
+"""Loads the base network of a recipe: the architecture, and weights if it has any."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ MAX_DOWNLOAD = 1024**3  # bytes
 
 @dataclass(frozen=True)
 class Start:
-    """Where a training starts.
+    """The architecture and the start weights of a training.
 
     Attributes:
         architecture: Ultralytics' model yaml as a dict, or the description of a MobileNet.
-        model: A network with weights, and `names`; None: from scratch.
-        names: The classes it knows.
-        preprocessing: How it saw its pictures.
+        model: The network with its weights; None: training from scratch.
+        names: Class names of the network.
+        preprocessing: The preprocessing that the network was trained with.
     """
 
     architecture: dict[str, Any]
@@ -57,13 +57,14 @@ def load_start(base: BaseNetwork, folder: Path, settings: Settings) -> Start:
     """Load the start weights of a recipe.
 
     Args:
-        base: What was chosen.
-        folder: The converted form of a file or of a job's weights is kept here, for a resumed job.
-        settings: VisionLoop's home, where downloads are kept.
+        base: The chosen base network.
+        folder: Weights of a file or of a job are converted to a model folder here, so that a
+            resumed job need not convert them again.
+        settings: Paths of downloads and jobs.
 
     Raises:
-        InvalidModelFile: The weights cannot be used for this task, or not at all.
-        ModelNotFound: The registry's model was deleted in the meantime.
+        InvalidModelFile: The weights cannot be loaded, or are for another task.
+        ModelNotFound: The registry model was deleted in the meantime.
         BackendUnavailable: The download failed.
     """
     if base.kind == "scratch":
@@ -84,7 +85,7 @@ def load_start(base: BaseNetwork, folder: Path, settings: Settings) -> Start:
 
 
 def _converted(path: Path, folder: Path, base: BaseNetwork) -> Path:
-    """A foreign checkpoint as a model folder, converted once, in a child process."""
+    """Convert a checkpoint file to a model folder, in a child process, unless that was done."""
     if (folder / DESCRIPTION_FILE).is_file():
         return folder
     if not path.is_file():
@@ -99,7 +100,7 @@ def _converted(path: Path, folder: Path, base: BaseNetwork) -> Path:
 
 
 def _rebuilt(job_folder: Path, folder: Path, base: BaseNetwork) -> Path:
-    """The best weights of a job that came to no model, as a model folder, made once."""
+    """Write the best weights of a failed or cancelled job as a model folder, unless that was done."""
     if (folder / DESCRIPTION_FILE).is_file():
         return folder
     best = best_weights(job_folder)
@@ -144,7 +145,7 @@ def _check(description: ModelDescription, task: Task, family: Family, shown: str
 
 
 def _download(name: str, folder: Path, address: str = ASSETS) -> Path:
-    """One of Ultralytics' released files, fetched once."""
+    """Download a file of Ultralytics' releases, unless it was downloaded before."""
     target = folder / name
     if target.is_file():
         return target
@@ -179,12 +180,12 @@ Layer = nn.Linear | nn.Conv2d
 def keep_rows(
     new: Layer, old: Layer, new_names: tuple[str, ...], old_names: tuple[str, ...]
 ) -> int:
-    """Copy the rows of the layer that makes the scores for the classes that both know, by name.
+    """Copy rows of the class score layer from `old` to `new`, for classes of the same name.
 
-    Rows of other classes keep their fresh values.
+    Rows of other classes keep their initial values.
 
     Returns:
-        How many classes were found again.
+        The number of classes whose rows were copied.
     """
     rows = matched(old_names, new_names)
     pairs = [(i, row) for i, row in enumerate(rows) if row is not None]

@@ -1,4 +1,4 @@
-"""The network that a student learns from, and the form in which both networks' outputs compare."""
+"""The teacher network of a distillation, and the common form of teacher and student outputs."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from training.start_weights import Start
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a network says about B pictures, before anything is decoded.
+    """Raw outputs of a network for B images, before decoding.
 
     Attributes:
-        scores: Class logits, (B, A, C) over the anchors of all levels, or (B, C).
-        features: What the head got, (B, channels, H, W) for each level.
-        boxes: Logits of the sides' distributions in strides, left, top, right, bottom: (B, A, 4,
-            R); with R = 1 the distances themselves. None for a classifier.
+        scores: Class logits: (B, A, C) over the A anchors of all levels; (B, C) of a classifier.
+        features: Inputs of the head, (B, channels, H, W) for each level.
+        boxes: Box sides (left, top, right, bottom), (B, A, 4, R): logits of their distributions
+            over R bins, in strides; with R = 1 the distances themselves. None for a classifier.
         masks: Coefficients (B, A, M) and prototypes (B, M, h, w), for `segment`.
     """
 
@@ -34,9 +34,9 @@ class Outputs:
 
     @classmethod
     def of_head(cls, raw: Any) -> Outputs:
-        """From what Ultralytics' Detect or Segment answers, in training or in eval mode.
+        """Convert the outputs of Ultralytics' Detect or Segment head, in train or eval mode.
 
-        Of end-to-end heads the one-to-many branch is taken: it is the one that is served.
+        Of end-to-end heads the one-to-many branch is used, because that branch is served.
         """
         found = raw[1] if isinstance(raw, tuple) else raw
         found = found.get("one2many", found)
@@ -56,7 +56,7 @@ class Outputs:
 
 @dataclass
 class Captured:
-    """Keeps what one layer is given in its next run, then lets go of the layer."""
+    """Records the input of a layer in its next forward pass, by a hook that then is removed."""
 
     features: tuple[Tensor, ...] = ()
     _handle: Any = field(default=None, repr=False)
@@ -77,11 +77,11 @@ class Captured:
 
 
 class Teacher:
-    """A network that only answers: in eval mode, without gradients.
+    """A frozen network in eval mode, without gradients.
 
     Args:
-        start: Its weights; of a YOLO model for the task, or for `classify` also of a MobileNet.
-        task: The student's.
+        start: Weights of a YOLO model for the task; for `classify`, of a MobileNet too.
+        task: The student's task.
     """
 
     def __init__(self, start: Start, task: Task) -> None:
@@ -90,7 +90,7 @@ class Teacher:
         network: Any = copy.deepcopy(start.model)
         self.model = network.eval().requires_grad_(False)
         if self.is_yolo:
-            self.model.fuse(verbose=False)  # with channels last, a quarter less time on a CPU
+            self.model.fuse(verbose=False)  # with channels_last, a quarter faster on a CPU
         self.names = start.names
         self.task = task
         how = start.preprocessing
@@ -107,14 +107,14 @@ class Teacher:
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Outputs:
-        """Answers for RGB pictures (B, 3, H, W), 0 to 1, as Ultralytics' trainers have them."""
+        """The outputs for RGB images (B, 3, H, W), 0 to 1, as in Ultralytics' batches."""
         images = (images - self._mean) / self._std
         images = images.contiguous(memory_format=torch.channels_last)
         if self.task != "classify":
             return Outputs.of_head(self.model(images))
         captured = Captured()
         captured.next_input(self.model.model[-1] if self.is_yolo else self.model.classifier)
-        if not self.is_yolo:  # its classifier is given pooled features, without positions
+        if not self.is_yolo:  # MobileNet's classifier gets pooled features, without positions
             features = self.model.features(images)
             captured.release()
             return Outputs(self.model.classifier(features.mean((2, 3))), (features,))
@@ -122,10 +122,10 @@ class Teacher:
 
 
 def check_fit(student: Any, teacher: Teacher) -> None:
-    """Whether the anchors of both detection heads are the same places.
+    """Check that both detection heads have the same anchors.
 
     Raises:
-        ValidationFailed: They are not.
+        ValidationFailed: The strides of their levels differ.
     """
     ours, theirs = (
         [int(stride) for stride in model.model[-1].stride] for model in (student, teacher.model)
@@ -139,24 +139,24 @@ def check_fit(student: Any, teacher: Teacher) -> None:
 
 
 def has_same_bins(student: Any, teacher: Teacher) -> bool:
-    """Whether both heads describe a box's sides by distributions over the same bins."""
+    """Whether both heads predict box sides as distributions over the same bins."""
     ours, theirs = student.model[-1].reg_max, teacher.model.model[-1].reg_max
     return bool(ours == theirs > 1)
 
 
 def relative_boxes(outputs: Outputs, strides: Sequence[int], imgsz: tuple[int, int]) -> Tensor:
-    """Boxes xyxy (B, A, 4) relative to the picture, 0 to 1.
+    """Decoded boxes, xyxy (B, A, 4), relative to the image, 0 to 1.
 
     Args:
-        outputs: Of a detection head.
-        strides: Of its levels.
-        imgsz: Height and width of the pictures in pixels.
+        outputs: Outputs of a detection head.
+        strides: Strides of its levels.
+        imgsz: Height and width of the images in pixels.
     """
     # Ultralytics: after `ultralytics_env.prepare()`
     from ultralytics.utils.tal import dist2bbox, make_anchors
 
     assert outputs.boxes is not None
-    boxes = outputs.boxes.float()  # bfloat16 would move corners by whole pixels
+    boxes = outputs.boxes.float()  # rounding to bfloat16 would move corners by whole pixels
     anchors, stride = make_anchors([f.float() for f in outputs.features], strides, 0.5)
     bins = torch.arange(boxes.shape[-1], device=boxes.device, dtype=boxes.dtype)
     distances = boxes.softmax(-1) @ bins if len(bins) > 1 else boxes.squeeze(-1)

@@ -1,7 +1,8 @@
 """Class prototypes: the mean feature vector of each class of a classifier, stored with its weights.
 
-A classifier that later learns further classes without any old image has only these of the old
-ones (`feature_translation`): 1,280 numbers a class, from which no image can be reconstructed.
+If the classifier later learns new classes without old images, the prototypes represent the old
+classes (`feature_translation`). They are 1,280 numbers per class; images cannot be reconstructed
+from them.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from training.yolo.feature_extractor import Check, FeatureExtractor
 from training.yolo.run import Run, TrainerExtension
 
 FILE = "class_means.safetensors"  # in a classifier's model folder
-IMAGES = 50  # of a class that features are computed for, at most
+IMAGES = 50  # maximum number of images per class that features are computed for
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class ClassPrototypes:
 
     Attributes:
         means: Mean inputs of the last layer (classes, dimensions).
-        counts: Images that each mean is over (classes,); 0: the class has no prototype.
+        counts: Number of images in each mean (classes,); 0: the class has no prototype.
     """
 
     means: Tensor
@@ -74,12 +75,12 @@ class ClassPrototypes:
         save_file({"means": self.means.contiguous(), "counts": self.counts}, folder / FILE)
 
     def fit(self, classes: int, dimensions: int) -> bool:
-        """Whether they match a last layer of that size, and every class has one."""
+        """Whether every class has a prototype, and the shape matches a last layer of that size."""
         sizes = self.means.shape == (classes, dimensions) and self.counts.shape == (classes,)
         return bool(sizes and (self.counts > 0).all() and self.means.isfinite().all())
 
     def with_known(self, before: ClassPrototypes) -> ClassPrototypes:
-        """These and earlier prototypes together, each mean weighted by its images.
+        """Merge with earlier prototypes; means are weighted by their numbers of images.
 
         Args:
             before: Prototypes of the first classes, in the same feature space.

@@ -26,12 +26,12 @@ class EpochCriteria:
     grows: bool
 
     def on(self, replayed: bool) -> frozenset[int]:
-        """The ids that are measured on old (`replayed`) or on new images."""
+        """The class ids that are measured on old images (if `replayed`), or on new images."""
         return self.old if replayed else self.new
 
 
 def epoch_criteria(dataset: MergedDataset, old: int) -> EpochCriteria | None:
-    """The criteria for a dataset; None if a part's val images have no object to measure by.
+    """The criteria for a dataset; None if old or new val images have no object of their classes.
 
     Args:
         dataset: New and old data.

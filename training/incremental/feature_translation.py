@@ -1,7 +1,7 @@
-"""Features of old classes where there are no old pictures: new ones, moved.
+"""Feature translation: pseudo-features of old classes, made from features of new images.
 
-After Petit et al. 2023, "FeTrIL: Feature Translation for Exemplar-Free Class-Incremental
-Learning".
+For classifiers that learn new classes without old images, after Petit et al. 2023, "FeTrIL:
+Feature Translation for Exemplar-Free Class-Incremental Learning".
 """
 
 from __future__ import annotations
@@ -12,49 +12,52 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-STEPS = 4
-LEAST_GAIN = 0.1  # of |r|², a step
-FIT_STEPS = 200  # of the rows of new classes
+STEPS = 4  # of a `WeightTranslation`
+LEAST_GAIN = 0.1  # lower bound of the gain in logit margin per step, as a share of |r|²
+FIT_STEPS = 200  # optimiser steps when the rows of new classes are trained
 FIT_RATE = 0.005
 FIT_BATCH = 64
 
 
 class Translation(Protocol):
+    """Translates features of new images to old classes."""
+
     def __call__(self, features: Tensor, own: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (n, d) of the classes `own` (n,) moved into the old classes (n,).
+        """Translate features (n, d) of images of the classes `own` (n,) to `classes` (n,).
 
         Returns:
-            The moved features (n, d), and which of them arrived (n,).
+            The translated features (n, d), and whether each is valid, that is, classified as its
+            target class (n,).
         """
         ...
 
 
 class PrototypeTranslation:
-    """From the mean of their own class to that of the old one (Petit et al., equation 1).
+    """Translates a feature by the difference of two class means (Petit et al., equation 1).
 
     Args:
-        means: Mean features of all classes (C, d), as the features that are moved have them.
-        spread: Their distance from the mean grows by it. A network knows the pictures that it was
-            trained on too well: unseen ones lie farther from their mean, and towards each other.
+        means: Mean features of all classes (C, d), in the feature space of the translated ones.
+        spread: Factor of a feature's distance from its class mean. A network overfits its training
+            images: features of unseen images are farther from the class mean.
     """
 
     def __init__(self, means: Tensor, spread: float = 1.0) -> None:
         self.means, self.spread = means, spread
 
     def __call__(self, features: Tensor, own: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Translation`."""
+        """See `Translation`; all are valid."""
         moved = self.means[classes] + self.spread * (features.detach() - self.means[own])
         return moved, torch.ones_like(classes, dtype=torch.bool)
 
 
 class WeightTranslation:
-    """For a model that kept no means: along the old class's row in the last layer.
+    """Translates a feature along the old class's weights, for models without class prototypes.
 
-    They are moved just until the old model would have taken the picture for that class.
+    The feature is moved until the old model predicts the class with the given margin.
 
     Args:
         linear: The old model's last layer.
-        margin: By how much the old class's logit is ahead of the other old ones afterwards.
+        margin: Required margin between the logit of the class and those of the other old classes.
     """
 
     def __init__(self, linear: nn.Linear, margin: float) -> None:
@@ -63,15 +66,16 @@ class WeightTranslation:
         self.margin = margin
 
     def __call__(self, features: Tensor, own: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Translation`. Those that are there already stay where they are.
+        """See `Translation`. Features that have the margin already are not moved.
 
-        A step along the class's centred row r raises its logit ahead of the mean of all by
-        |r|² a step; the rival's own row is taken into account by moving on until it is behind.
+        r is the class's row of weights, minus the mean row. Moving along r by its length raises
+        the class's logit by |r|² relative to the mean of all logits. Each of the `STEPS` is as
+        long as needed to reach the margin to the class with the next highest logit.
         """
         moved = features.detach()
         rows = self.rows[classes]
-        least = LEAST_GAIN * rows.square().sum(1)  # else a rival alike would send it far off
-        for _ in range(STEPS):  # each rival that turns up needs a step of its own
+        least = LEAST_GAIN * rows.square().sum(1)  # similar rows would need huge steps
+        for _ in range(STEPS):  # after a step, another class may have the next highest logit
             logits = moved @ self.weight.T + self.bias
             ahead = logits.gather(1, classes[:, None])[:, 0]
             others = logits.scatter(1, classes[:, None], -torch.inf)
@@ -86,17 +90,18 @@ class WeightTranslation:
 def balanced_loss(
     linear: nn.Linear, features: Tensor, own: Tensor, first: int, translation: Translation
 ) -> tuple[Tensor, Tensor]:
-    """Cross-entropy of features of new pictures, and of the same moved into old classes.
+    """Cross-entropy of features of new images, and of their translations to random old classes.
 
     Args:
         linear: The last layer.
-        features: Its inputs (B, d).
-        own: Their classes (B,).
-        first: The first new class.
-        translation: Moves features into old classes.
+        features: Inputs of the last layer (B, d).
+        own: Class ids of the features (B,).
+        first: Id of the first new class.
+        translation: Translates features to old classes.
 
     Returns:
-        The mean of both, so that each class has about as much say, and the latter alone.
+        The loss over new and old classes, weighted by their numbers of classes, and the part of
+        the old classes; both scalars, means over the features.
     """
     again = max(1, round(first / (linear.out_features - first)))
     many, classes = features.repeat(again, 1), torch.randint(first, (again * len(own),))
@@ -116,7 +121,7 @@ def train_new_rows(
     translation: Translation,
     seed: int,
 ) -> None:
-    """Teach the rows from `first` on; see `balanced_loss` for the other arguments."""
+    """Train the rows from `first` on with `balanced_loss`, which explains the other arguments."""
     weight, bias = linear.weight.detach().clone(), linear.bias.detach().clone()
     linear.requires_grad_(True)
     optimizer = torch.optim.AdamW(linear.parameters(), FIT_RATE, weight_decay=0.0)

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 if TYPE_CHECKING:
     from training.incremental.forgetting import Forgetting
 
-MOST = 40  # classes with bars; beyond, the old ones that lost most, and the new ones
-LONGEST = 24  # letters of a name
+MOST = 40  # classes in the plot; if there are more, old ones that regressed most, and new ones
+LONGEST = 24  # characters of a class name
 BEFORE, AFTER, NEW = "#b4bcc6", "#1f5fa8", "#2e9e5b"
 TITLES = {"accuracy": "accuracy", "mAP50_95": "mAP50-95"}
 
@@ -23,12 +23,12 @@ def write_plot(found: Forgetting, file: Path) -> None:
     """Draw the report as a PNG."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context({"font.size": 10}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph")  # letters that no font here has
+        warnings.filterwarnings("ignore", message="Glyph")  # characters missing from the fonts
         draw(found).savefig(file, dpi=110)
 
 
 def draw(found: Forgetting) -> Figure:
-    """Old classes with a bar before and one after, then the new ones, then the means."""
+    """A bar chart: old classes with bars before and after, then new classes, then the means."""
     rows = list(found.classes)
     if left := len(rows) - MOST:
         if left > 0:

@@ -1,9 +1,9 @@
-"""A network that knows more classes than it did: old outputs stay as they were.
+"""Expands the head of a network by new classes; the outputs of old classes do not change.
 
-Only the layer that makes the class scores grows. Its old rows are copied, hidden layers keep
-their width (which Ultralytics would derive from the number of classes), and the new rows start
-where they say "no": at the prior of rare objects in a detector (Lin et al. 2017, section 4.1),
-imprinted from the mean features of their pictures in a classifier (Qi et al. 2018).
+Only the layer that computes the class scores is widened. Its old rows are copied; hidden layers
+keep their width (which Ultralytics would derive from the number of classes). New rows start with
+low scores: in a detector at the prior of rare objects (Lin et al. 2017, section 4.1), in a
+classifier imprinted from the mean features of their images (Qi et al. 2018).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from errors import ValidationFailed
 from training.planning.class_union import ClassUnion
 from training.start_weights import CLASS_BRANCHES, Start
 
-RARE = 5 / 640**2  # Ultralytics' prior: objects of all classes a pixel of a picture
+RARE = 5 / 640**2  # Ultralytics' prior: objects of all classes per pixel of an image
 
 
 def expand(start: Start, union: ClassUnion) -> Start:
@@ -28,7 +28,7 @@ def expand(start: Start, union: ClassUnion) -> Start:
     Logits of the old classes, boxes, masks and key points are unchanged for every input.
 
     Raises:
-        ValidationFailed: The weights are missing, or their head is one that cannot grow.
+        ValidationFailed: The weights are missing, or the type of head cannot be expanded.
     """
     if start.model is None:
         raise ValidationFailed("base_model_path names a network without weights.")
@@ -52,16 +52,17 @@ def expand(start: Start, union: ClassUnion) -> Start:
 
 
 def imprint(linear: nn.Linear, means: Tensor, seen: Tensor, first: int) -> None:
-    """Start the rows of new classes from what their pictures look like (Qi et al. 2018).
+    """Initialise the rows of new classes from the mean features of their images (Qi et al. 2018).
 
-    A row points from the middle of the new classes to the mean of its own, is as long as the old
-    rows are on average, and is zero half way between both.
+    The weights of a row point from the mean of all new classes to the mean of its own class. Their
+    norm is the mean norm of the old rows. The bias sets the logit to 0 half way between both
+    means.
 
     Args:
         linear: The last layer; its rows from `first` on are set.
-        means: Its inputs for pictures of each class, on average (classes, in_features).
-        seen: Which classes they are known of (classes,).
-        first: The first new class.
+        means: Mean inputs of the last layer for images of each class (classes, in_features).
+        seen: Whether the mean of each class is known (classes,).
+        first: Id of the first new class.
     """
     new = [cls for cls in range(first, linear.out_features) if seen[cls]]
     middle = means[new].mean(0)
@@ -92,14 +93,14 @@ def _widen_detector(head: Any, count: int) -> None:
         for branch, stride in zip(getattr(head, name, None) or (), strides, strict=False):
             branch[-1] = _wider_conv(branch[-1], count, math.log(RARE / count * stride**2))
     semantic = getattr(getattr(head, "proto", None), "semseg", None)
-    if semantic is not None:  # YOLO26: a class map that only its training loss looks at
+    if semantic is not None:  # YOLO26: a semantic map that only its training loss uses
         semantic[-1] = _wider_conv(semantic[-1], count, 0.0)
     head.no += count - head.nc
     head.nc = count
 
 
 def _wider_conv(old: nn.Conv2d, count: int, prior: float) -> nn.Conv2d:
-    """A 1 × 1 convolution with more outputs; `prior` is the logit that the new ones start at."""
+    """A 1×1 convolution with more output channels; `prior` is the initial logit of new ones."""
     new = nn.Conv2d(old.in_channels, count, 1).to(old.weight.device)
     assert new.bias is not None
     assert old.bias is not None

@@ -1,7 +1,7 @@
-"""Where a training starts from: weights of the registry, of a file, or none.
+"""Chooses the base network of a training: weights of the registry, of a file, or none.
 
-`choose_base` decides when a job is asked for and needs no torch; `training.start_weights` loads
-what was chosen, in the worker.
+`choose_base` runs when a job is requested, without torch. `training.start_weights` loads the chosen
+weights in the worker.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ ARCHITECTURE = re.compile(r"(yolo(?:v[0-9]+|[0-9]+))([a-z])(-seg|-pose|-cls)?(?:
 MOBILENET = "mobilenet_v2"
 MOBILENET_NAMES = frozenset({"mobilenet", "mobilenetv2", MOBILENET})
 WEIGHT_FILES = (".pt", ".pth")
-VAGUE = frozenset({"best", "last", "weights", "model"})  # file names that say nothing
+VAGUE = frozenset({"best", "last", "weights", "model"})  # file names too generic for a model name
 DOWNLOADABLE = re.compile(r"yolo(v8|11|12|26)[nsmlx](-seg|-pose|-cls)?")
 
 
 class BaseNetwork(BaseModel):
-    """What a training starts from.
+    """The network and weights that a training starts from.
 
-    `value` is a model id (`model`), an absolute path (`file`), the id of a job that came to no
-    model (`job`), the name of a file to be fetched (`download`), or an architecture's name
-    (`scratch`).
+    `value` depends on `kind`: a model id (`model`), an absolute path (`file`), the id of a job that
+    failed or was cancelled (`job`), the name of a file to download (`download`), or the name of an
+    architecture (`scratch`).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -52,13 +52,13 @@ class BaseNetwork(BaseModel):
     value: str
     family: Family
     task: Task
-    default_name: str  # of the model to be published
-    sentence: str  # for the log and the job's config
-    imgsz: int | None = None  # of the registry's model, of the job
+    default_name: str  # default name of the model to publish
+    sentence: str  # description for the log and the job's config
+    imgsz: int | None = None  # image size of the registry model or of the job
 
     @property
     def shown(self) -> str:
-        """`value` without folders."""
+        """`value` for messages; of a path only the file name."""
         if self.kind == "job":
             return f"job {self.value}"
         return Path(self.value).name if self.kind == "file" else self.value
@@ -66,7 +66,7 @@ class BaseNetwork(BaseModel):
 
 @dataclass(frozen=True)
 class Architecture:
-    """A network by name: `yolov8n-seg`, `yolo11s`, `mobilenet_v2`."""
+    """An architecture: `yolov8n-seg`, `yolo11s`, `mobilenet_v2`."""
 
     family: Family
     task: Task
@@ -85,18 +85,19 @@ def choose_base(
     registry: Registry,
     settings: Settings,
 ) -> BaseNetwork:
-    """Decide on the start weights.
+    """Choose the start weights.
 
     Args:
         model: A scale (`s`), an architecture (`yolo11n`, `mobilenet`), a model id, or a path.
-        weights: A path, model id or job id that goes before `model`.
-        task: None: as the model says, else detect.
-        registry: Its models are looked at first.
+        weights: A path, model id or job id; takes precedence over `model`.
+        task: The requested task; None: the model's task, else detect.
+        registry: Its models take precedence over files of pretrained weights.
         settings: Allowed roots, the folder of pretrained weights, whether to download.
 
     Raises:
-        ValidationFailed: No such architecture, or the model is for another task.
-        ModelNotFound, JobNotFound, Forbidden, InvalidModelFile: The named weights are not usable.
+        ValidationFailed: The architecture does not exist, or the model is for another task.
+        ModelNotFound, JobNotFound, Forbidden, InvalidModelFile: The weights do not exist or cannot
+            be used.
     """
     model = (model or "").strip() or "s"
     if weights := (weights or "").strip():
@@ -109,10 +110,11 @@ def choose_base(
 
 
 def find_architecture(text: str, task: Task | None) -> Architecture | None:
-    """The architecture that a scale or a name means; None for a model id or a path.
+    """The architecture of a scale or an architecture's name; None for a model id or a path.
 
     Raises:
-        ValidationFailed: It is named like one, but there is none of this family, scale and task.
+        ValidationFailed: It has the form of an architecture's name, but does not exist for this
+            family, scale and task.
     """
     word = text.lower()
     if word in MOBILENET_NAMES:
@@ -157,7 +159,7 @@ def _architectures() -> dict[str, tuple[Path, str | None]]:
     for path in Path(spec.submodule_search_locations[0]).glob("cfg/models/*/yolo*.yaml"):
         if match := re.fullmatch(r"(yolo(?:v[0-9]+|[0-9]+))([a-z]?)(-seg|-pose|-cls)?", path.stem):
             family, scale, suffix = match.groups()
-            if family in ("yolov3", "yolov5", "yolov6"):  # other heads, other pretrained files
+            if family in ("yolov3", "yolov5", "yolov6"):  # different heads and weights files
                 continue
             if scale:
                 found[path.stem] = (path, None)
@@ -169,7 +171,7 @@ def _architectures() -> dict[str, tuple[Path, str | None]]:
 
 
 def _pretrained(architecture: Architecture, registry: Registry, settings: Settings) -> BaseNetwork:
-    """Pretrained weights of an architecture where they are at hand, else none."""
+    """Pretrained weights of an architecture if available, else training from scratch."""
     name = architecture.name
     base = {
         "family": architecture.family,
@@ -211,7 +213,7 @@ def _pretrained_file(architecture: Architecture, folder: Path | None) -> Path | 
 def _given(
     text: str, task: Task | None, family: Family, registry: Registry, settings: Settings
 ) -> BaseNetwork:
-    """A model id, a job id or a path."""
+    """The base network that a model id, a job id or a path names."""
     if JOB_ID.fullmatch(text):
         return _of_job(text, task, registry.database)
     if not (any(c in text for c in "/\\") or text.lower().endswith(WEIGHT_FILES)):
@@ -283,7 +285,7 @@ def _of_registry(text: str, task: Task | None, registry: Registry) -> BaseNetwor
 
 
 def _confined(text: str, settings: Settings) -> Path:
-    """A weights file under the allowed roots; a relative path counts from each of them in turn."""
+    """A weights file under the allowed roots; a relative path is tried in each of them."""
     roots = data_roots(settings)
     if settings.pretrained:
         roots = (*roots, real_path(settings.pretrained))

@@ -1,4 +1,4 @@
-"""The classes of a model and of new data together: old ids stay, new ones follow."""
+"""The union of the classes of a model and of new data: old ids are kept, new ones are appended."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ SHOWN = 8  # names in a message
 
 @dataclass(frozen=True)
 class ClassUnion:
-    """Class names in order of id; the first `old` ones are the model's, unchanged.
+    """Class names in order of id; the first `old` ones are those of the model, unchanged.
 
-    Names decide which classes are the same; see `class_matching.matched`.
+    Classes are matched by name; see `class_matching.matched`.
     """
 
     names: tuple[str, ...]
@@ -27,7 +27,7 @@ class ClassUnion:
         return self.names[self.old :]
 
     def ids(self, names: Sequence[str]) -> tuple[int | None, ...]:
-        """Where the classes of a data set are in the union; None: nowhere.
+        """The ids in the union of a dataset's classes; None for classes that it lacks.
 
         Examples:
             >>> ClassUnion(("stop", "yield", "tram"), old=2).ids(("Tram", "stop ", "bus"))
@@ -42,14 +42,15 @@ def unite(
     objects: Mapping[int, int],
     asked: Sequence[str] = (),
 ) -> ClassUnion:
-    """The union of a model's classes and those that new data teaches.
+    """The union of a model's classes and those of new data.
 
     Args:
-        old: The model's names.
-        new: The new data's names.
-        objects: New data's class id → objects (images) to train on; a class with none of them is
-            not added.
-        asked: `new_classes`: exactly these are added, in this order; empty: all that are new.
+        old: Class names of the model.
+        new: Class names of the new data.
+        objects: Class id of the new data → number of objects (images, for `classify`) to train on;
+            classes without any are not added.
+        asked: The requested `new_classes`: exactly these are added, in this order; empty: all new
+            classes are added.
 
     Raises:
         ValidationFailed: `new_classes` and the new data do not agree.
@@ -79,10 +80,10 @@ def _unmatched(known: Sequence[str], names: Sequence[str]) -> list[int]:
 
 
 def shared_classes(student: Sequence[str], teacher: Sequence[str]) -> tuple[list[int], list[int]]:
-    """The ids, on either side, of the classes that both know by name.
+    """The ids of the classes that student and teacher share by name: in the student, in the teacher.
 
     Raises:
-        ValidationFailed: There are none.
+        ValidationFailed: They share no class.
 
     Examples:
         >>> shared_classes(("stop", "yield"), ("Yield", "tree", "Stop"))

@@ -1,7 +1,7 @@
-"""Whether models and data sets go together, as far as it is known before a network is loaded.
+"""Checks whether models and datasets are compatible, without loading a network.
 
-`recipe.plan` asks it of the registry's models before a job waits; of weights files, whose content
-is not known by then, the trainers ask it again.
+`planning.plan` checks models of the registry before a job is queued. The content of weights files
+is not known then, so the trainers check those.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ SHOWN = 8  # names in a message
 def check_incremental(
     new: Dataset, old: Dataset | None, base: ModelDescription | None, new_classes: Sequence[str]
 ) -> None:
-    """Whether a base model can learn new data beside old data.
+    """Check that a base model can be extended by new data, with replay of old data.
 
     Args:
-        new: What is learned.
-        old: What is replayed and measured on.
-        base: The model; None: not known yet.
-        new_classes: As asked for; see `unite`.
+        new: The new dataset.
+        old: The old dataset, for replay and evaluation; None: not given.
+        base: The description of the base model; None: not known yet.
+        new_classes: The requested new classes; see `unite`.
 
     Raises:
-        ValidationFailed: Their classes or key points do not go together.
+        ValidationFailed: Their classes or key points are not compatible.
     """
     if old is not None and new.keypoints and old.keypoints:
         check_keypoints(new.keypoints, old.keypoints, "data_path", "old_data_path")
@@ -54,16 +54,17 @@ def check_teacher(
     student: Mapping[str, Any] | None,
     teacher: ModelDescription,
 ) -> None:
-    """Whether a student can follow a teacher.
+    """Check that a student can be trained with a teacher.
 
     Args:
-        data: What is trained on.
-        old: What is replayed; its classes join the student's.
-        student: Its architecture; None: not known yet.
-        teacher: The registry's model.
+        data: The dataset to train on.
+        old: The dataset to replay; its classes are added to the student's. None: no replay.
+        student: The student's architecture; None: not known yet.
+        teacher: The description of the teacher, a model of the registry.
 
     Raises:
-        ValidationFailed: The teacher knows none of the classes, or its head looks at other places.
+        ValidationFailed: The teacher knows none of the classes, or the heads have different
+            numbers of levels.
     """
     names = data.names
     if old is not None:
@@ -79,7 +80,11 @@ def check_teacher(
 
 
 def check_old_classes(union: ClassUnion, names: Sequence[str]) -> None:
-    """Raises ValidationFailed where the old data has none of the old classes."""
+    """Check that the old data has at least one of the old classes.
+
+    Raises:
+        ValidationFailed: It has none.
+    """
     if not any(i is not None and i < union.old for i in union.ids(names)):
         raise ValidationFailed(
             "old_data_path has no class that the base model knows: "
@@ -88,10 +93,10 @@ def check_old_classes(union: ClassUnion, names: Sequence[str]) -> None:
 
 
 def check_keypoints(points: Keypoints, known: Keypoints, whose: str, whose_known: str) -> None:
-    """Whether the key points of further data are the known ones, as far as both say what they are.
+    """Check that the key points of a dataset equal the known ones, as far as both declare them.
 
     Raises:
-        ValidationFailed: Their number, order or mirror images are others.
+        ValidationFailed: Their shape, names or flip indices differ.
     """
     pairs = {
         "kpt_shape": (points.shape, known.shape),
@@ -107,7 +112,7 @@ def check_keypoints(points: Keypoints, known: Keypoints, whose: str, whose_known
 
 
 def _levels(architecture: Mapping[str, Any]) -> int:
-    """Of a detection head: the layers that it reads; 0: not known."""
+    """Number of levels of a detection head; 0: not known."""
     match architecture.get("head"):
         case [*_, [[*sources], *_]]:
             return len(sources)

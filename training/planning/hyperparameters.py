@@ -1,4 +1,4 @@
-"""The training parameters that clients may set, their legal values, and for which models."""
+"""The hyperparameters that clients may set: allowed values, and the models that have them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from models_store.description import Family, Task
 
 @dataclass(frozen=True)
 class Number:
-    """A number within bounds, both included."""
+    """A hyperparameter that is a number within bounds, both inclusive."""
 
     low: float
     high: float
@@ -36,7 +36,7 @@ class Number:
 
 @dataclass(frozen=True)
 class Choice:
-    """One of some words."""
+    """A hyperparameter that is one of several words; case is ignored."""
 
     words: tuple[str, ...]
 
@@ -49,7 +49,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Switch:
-    """True or false."""
+    """A hyperparameter that is true or false."""
 
     def check(self, value: object) -> bool | None:
         return {"true": True, "1": True, "false": False, "0": False}.get(str(value).lower())
@@ -89,7 +89,7 @@ YOLO: dict[str, Kind] = EVERY | {
     "cos_lr": Switch(),
     "amp": Switch(),
     "plots": Switch(),
-    "cache": Choice(("false", "ram")),  # "disk" would write into the data set
+    "cache": Choice(("false", "ram")),  # "disk" would write into the dataset
     "fraction": Number(0.001, 1),
 }
 BOXES: dict[str, Kind] = {
@@ -112,11 +112,11 @@ CLASSIFY: dict[str, Kind] = {
 }
 
 NAMES = frozenset(YOLO | MOBILENET | BOXES | CLASSIFY)
-"""Of the parameters of every kind of model."""
+"""Names of all hyperparameters, of all kinds of models."""
 
 
 def check_hyperparameters(given: Mapping[str, Any], family: Family, task: Task) -> dict[str, Any]:
-    """The parameters with their right types; None and empty texts are left out.
+    """Check hyperparameters and convert them to their types; None and empty strings are dropped.
 
     Raises:
         ValidationFailed: A name is unknown for this kind of model, or a value is out of range.

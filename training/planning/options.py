@@ -6,21 +6,21 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-MAX_WEIGHT = 1000.0  # of a loss term; far beyond what any is good for
-MAX_REPLAY_RATIO = 0.9  # of an epoch
+MAX_WEIGHT = 1000.0  # upper limit of loss weights; far above any useful value
+MAX_REPLAY_RATIO = 0.9  # largest share of replayed samples in an epoch
 
 Criterion = Literal["random", "herding", "k_centre", "hardness"]
 CRITERIA: tuple[Criterion, ...] = ("random", "herding", "k_centre", "hardness")
 
 
 class ReplayOptions(BaseModel):
-    """Old samples mixed into a training on new data.
+    """Options of replay: old samples mixed into a training on new data.
 
     Attributes:
-        old_data: A data.yaml, class-folder root or data set id; in a recipe an absolute path.
+        old_data: A data.yaml, class-folder root or dataset id; in a recipe an absolute path.
             None: nothing is replayed.
-        replay_ratio: Share of each epoch's samples that is drawn from the old ones.
-        max_replay_samples: How many old samples are kept for that at most.
+        replay_ratio: Share of replayed samples in each epoch.
+        max_replay_samples: Maximum number of old samples in the replay buffer.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -31,17 +31,17 @@ class ReplayOptions(BaseModel):
 
     @property
     def replays(self) -> bool:
-        """Whether any old sample is trained on."""
+        """Whether old samples are replayed."""
         return bool(self.old_data) and self.replay_ratio > 0 and self.max_replay_samples > 0
 
 
 class IncrementalOptions(ReplayOptions):
-    """New classes, new data, or both, for a model that is to keep what it knows.
+    """Options of incremental training: new classes or data for a model that retains the old ones.
 
     Attributes:
-        new_classes: Names of the classes to add, in order; empty: those of the new data that the
-            base model does not know.
-        rehearsal: By what the old samples are chosen; see `training.replay.selection`.
+        new_classes: Names of the classes to add, in order; empty: all classes of the new data that
+            the base model does not know.
+        rehearsal: Selection criterion of the replay buffer; see `training.replay.selection`.
     """
 
     new_classes: tuple[str, ...] = ()
@@ -49,19 +49,20 @@ class IncrementalOptions(ReplayOptions):
 
 
 class DistillationOptions(ReplayOptions):
-    """Weights of the losses by which a student follows its teacher.
+    """Options of distillation: the teacher, and the weights of the distillation losses.
 
     Attributes:
-        teacher: A model id or the path of a weights file, as asked for; `Recipe.teacher` is what
-            it was resolved to.
-        temperature: Softens the class scores of both before they are compared.
-        cls_weight, reg_weight, feat_weight, mask_weight: Of the class, box, feature and mask
-            terms; 0 leaves one out.
-        enable_consistency: Whether a strongly augmented picture must be seen as the weakly
-            augmented one was.
-        consistency_weight: Of that term.
-        pseudo_conf_threshold: Confidence from which a prediction counts as a label in it.
-        replay_distill_boost: Factor of all distillation terms on replayed samples.
+        teacher: The requested model id or path of a weights file; `Recipe.teacher` is what it was
+            resolved to.
+        temperature: Distillation temperature of the class scores.
+        cls_weight, reg_weight, feat_weight, mask_weight: Weights of the class, box, feature and
+            mask losses; 0 turns a loss off.
+        enable_consistency: Whether a consistency loss is added: on strongly augmented images, the
+            student has to predict what the teacher predicts on weakly augmented ones.
+        consistency_weight: Weight of the consistency loss.
+        pseudo_conf_threshold: Confidence from which a teacher's prediction is a pseudo-label of the
+            consistency loss.
+        replay_distill_boost: Factor of all distillation losses on replayed samples.
     """
 
     teacher: str | None = None

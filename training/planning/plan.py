@@ -41,7 +41,7 @@ BATCH = range(1, 1025)
 PATIENCE = range(10_001)  # 0: no early stopping
 STAGE_EPOCHS = range(1, 10_001)
 STAGES: dict[Task, int] = dict.fromkeys(TASKS, 3) | {"classify": 2}
-"""Of the freeze strategy: head, neck, backbone; a classifier has no neck."""
+"""Number of stages of the freeze strategy: head, neck, backbone; a classifier has no neck."""
 
 Notes = tuple[str, ...]  # sentences for the log and the job's config
 

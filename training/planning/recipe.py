@@ -1,4 +1,4 @@
-"""What was asked of a training, and what it is going to do."""
+"""The request for a training, and the recipe that it is resolved to."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Mode = Literal["regular", "freeze_strategy", "incremental", "distillation"]
 
 Promote = Annotated[
     Literal["never", "auto"],
-    BeforeValidator(lambda value: "never" if value is False else value),  # of older jobs
+    BeforeValidator(lambda value: "never" if value is False else value),  # stored by older versions
 ]
 
 
@@ -24,11 +24,11 @@ TASKS: tuple[Task, ...] = ("detect", "segment", "classify", "pose")
 
 
 class TrainingRequest(BaseModel):
-    """What both client families ask for, under neutral names; the views only rename fields.
+    """A training request, independent of the API: each API maps its own field names to these.
 
-    An empty text is the same as None. `model` is a scale (`n s m l x`), an architecture by name
-    (`yolo11n`, `mobilenet`), a model id or a path. `imgsz` None: the base model's size, else 640,
-    or 224 for classification. `task` None: the base model's task, else detect.
+    An empty string means the same as None. `model` is a scale (`n s m l x`), the name of an
+    architecture (`yolo11n`, `mobilenet`), a model id or a path. `imgsz` None: the base model's
+    size, else 640, or 224 for classification. `task` None: the base model's task, else detect.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -36,10 +36,10 @@ class TrainingRequest(BaseModel):
     mode: Mode = "regular"
     task: str | None = None
     model: str = "s"
-    weights: str | None = None  # resume_weights: a path, model or job, instead of `model`
-    base_model: str | None = None  # base_model_path: what learns on, or the student
-    data: str | None = None  # path, or the id of an uploaded data set
-    name: str | None = None  # of the published model
+    weights: str | None = None  # resume_weights: path, model id or job id, instead of `model`
+    base_model: str | None = None  # base_model_path: the model to extend, or the student
+    data: str | None = None  # path, or the id of an uploaded dataset
+    name: str | None = None  # name of the model to publish
     epochs: int = 50
     imgsz: int | None = None
     batch: int = 8
@@ -48,7 +48,7 @@ class TrainingRequest(BaseModel):
     min_epochs_per_stage: int = 15
     promote: Promote = "never"
     hyper: dict[str, Any] = Field(default_factory=dict)
-    incremental: IncrementalOptions | None = None  # of that mode; None: its defaults
+    incremental: IncrementalOptions | None = None  # for mode incremental; None: the defaults
     distillation: DistillationOptions | None = None
 
 
@@ -70,23 +70,23 @@ class Recipe(BaseModel):
     use_freeze_strategy: bool = True
     min_epochs_per_stage: int = 15
     promote: Promote = "never"
-    hyper: dict[str, Any] = Field(default_factory=dict)  # only what was asked for
-    incremental: IncrementalOptions | None = None  # in that mode only
+    hyper: dict[str, Any] = Field(default_factory=dict)  # only requested values
+    incremental: IncrementalOptions | None = None  # in mode incremental only
     old_base: BaseNetwork | None = (
-        None  # of a lesson that goes on from a job's weights: its old model
+        None  # if incremental training resumes from a job's weights: the model that job extended
     )
-    distillation: DistillationOptions | None = None  # in that mode only
-    teacher: BaseNetwork | None = None  # of a distillation
-    notes: tuple[str, ...] = ()  # sentences for the log and the answer's config
+    distillation: DistillationOptions | None = None  # in mode distillation only
+    teacher: BaseNetwork | None = None  # in mode distillation only
+    notes: tuple[str, ...] = ()  # sentences for the log and for the config in the response
 
     @property
     def parent(self) -> str | None:
-        """The id of the registry's model that this one is made from."""
+        """The id of the registry model that training starts from; None if it is no such model."""
         return self.origin.value if self.origin.kind == "model" else None
 
     @property
     def origin(self) -> BaseNetwork:
-        """What the model was before it learned, also where the lesson was interrupted."""
+        """The base model; if training resumes from an interrupted job, that job's base model."""
         return self.old_base or self.base
 
     @property
@@ -95,7 +95,7 @@ class Recipe(BaseModel):
 
 
 def shown_config(recipe: Recipe) -> Mapping[str, Any]:
-    """The recipe as clients are shown it: what was decided, without paths of base models."""
+    """The recipe as shown to clients: without the paths of base models."""
     bases = {"base": recipe.base, "old_base": recipe.old_base, "teacher": recipe.teacher}
     hidden = {*bases} | ({"incremental", "distillation"} - {recipe.mode})
     config = recipe.model_dump(mode="json", exclude=hidden)

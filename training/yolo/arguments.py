@@ -16,8 +16,8 @@ from typing import Any
 from training.planning.recipe import Recipe
 from training.schedule import Amount, amount_of
 
-LONG = 10_000  # iterations from which Ultralytics' own choice of optimiser is taken
-CACHE = 512 * 1024**2  # bytes of decoded pictures kept in memory
+LONG = 10_000  # iterations from which Ultralytics chooses the optimiser (`auto`)
+CACHE = 512 * 1024**2  # bytes of decoded images up to which they are cached in memory
 SIDED = re.compile(r"(?<![a-z])(left|right|links|rechts|gauche|droite|izquierd|derech)", re.I)
 
 
@@ -33,17 +33,17 @@ def arguments(
     cores: int,
     bf16: bool = False,
 ) -> dict[str, Any]:
-    """The overrides that an Ultralytics trainer gets.
+    """The training arguments (`overrides`) of an Ultralytics trainer.
 
     Args:
         recipe: The requested training; its hyperparameters override the choices made here.
-        images: Training pictures.
-        decoded: Bytes of all pictures as Ultralytics would keep them in memory.
+        images: Number of training images.
+        decoded: Bytes of all images as Ultralytics would cache them in memory.
         names: Class names.
-        data: The data.yaml or class root that is really read.
-        folder: Where `run/` is made: results.csv, plots.
+        data: The data.yaml or class-folder root that the trainer reads.
+        folder: Folder in which Ultralytics writes `run/` (results.csv, plots).
         device: `cpu` or a CUDA index.
-        cores: CPU cores that loading may use.
+        cores: CPU cores that data loading may use.
         bf16: Whether the device supports bfloat16 natively.
     """
     amount = amount_of(recipe, images)
@@ -76,7 +76,7 @@ def arguments(
         if amount.iterations < LONG:
             chosen |= {"auto_augment": None, "erasing": 0.1}
     elif any(SIDED.search(name) for name in names):
-        chosen["fliplr"] = 0.0  # a mirrored `turn left` is another class
+        chosen["fliplr"] = 0.0  # a mirrored `turn left` belongs to another class
     own = {key: value for key, value in recipe.hyper.items() if key != "bn_momentum"}
     if own.get("cache") == "false":
         own["cache"] = False
@@ -98,6 +98,6 @@ def _optimizer(recipe: Recipe, amount: Amount, classes: int) -> dict[str, Any]:
         }  # fmt: skip
     if amount.iterations >= LONG:
         return {"optimizer": "auto"}
-    fine = round(0.002 * 5 / (4 + classes), 6)  # what `auto` takes
+    fine = round(0.002 * 5 / (4 + classes), 6)  # the learning rate of Ultralytics' `auto`
     rate = 0.002 if recipe.base.kind == "scratch" else min(0.001, fine)
     return {"optimizer": "AdamW", "lr0": rate, "momentum": 0.9, "warmup_bias_lr": 0.0}
