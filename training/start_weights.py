@@ -100,7 +100,7 @@ def _converted(path: Path, folder: Path, base: BaseNetwork) -> Path:
 
 
 def _rebuilt(job_folder: Path, folder: Path, base: BaseNetwork) -> Path:
-    """Write the best weights of a failed or cancelled job as a model folder, unless that was done."""
+    """Convert the best weights of an unsuccessful job to a model folder, unless that was done."""
     if (folder / DESCRIPTION_FILE).is_file():
         return folder
     best = best_weights(job_folder)

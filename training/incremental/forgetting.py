@@ -1,8 +1,8 @@
 """The forgetting report: metrics of each class before and after an incremental training.
 
-Both models are evaluated with their serving engines. An old class is measured on the val split of
-the old data if it has objects there, else on the val split of the new data. Old classes without
-objects in either are listed as unmeasured.
+Both models are evaluated with their serving engine, or with PyTorch if none was exported. An old
+class is measured on the val split of the old data if it has objects there, else on the val split
+of the new data. Old classes without objects in either are listed as unmeasured.
 """
 
 from __future__ import annotations

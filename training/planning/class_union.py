@@ -80,7 +80,7 @@ def _unmatched(known: Sequence[str], names: Sequence[str]) -> list[int]:
 
 
 def shared_classes(student: Sequence[str], teacher: Sequence[str]) -> tuple[list[int], list[int]]:
-    """The ids of the classes that student and teacher share by name: in the student, in the teacher.
+    """The ids, in the student and in the teacher, of the classes that both share by name.
 
     Raises:
         ValidationFailed: They share no class.
