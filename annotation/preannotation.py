@@ -1,8 +1,8 @@
-"""Assigns models to the controls of a Label Studio project, and writes their predictions there.
+"""Assigns models to the controls of a Label Studio project, and converts their predictions to it.
 
 A detection model fills rectangles; a segmentation model polygons, else rectangles; a pose model
-keypoints and, as their parents, rectangles; a classification model choices. A label is filled by
-one model only, so that an object that two models detect is annotated once.
+keypoints and, as their parents, rectangles; a classification model choices. Only one model fills
+a label, so that an object that two models detect is annotated once.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from formats.label_studio_config import Control, Kind, LabelConfig, plain
 from models_store.description import TYPES, Task
 from models_store.versions import ModelVersion
 
-MAX_MODELS = 4  # for one project
-SHOWN = 6  # names in a message
-NONE_FITS = "no model fits"  # the model version that Label Studio gets where there is none
+MAX_MODELS = 4  # per project
+SHOWN = 6  # most names in a message
+NONE_FITS = "no model fits"  # the model version sent to Label Studio if no model fits
 
 _TASKS: dict[Kind, tuple[Task, ...]] = {
     "rectanglelabels": ("detect", "segment", "pose"),
@@ -43,10 +43,10 @@ class Share:
 
     Attributes:
         model: The model.
-        kind: Kind of the regions that have its classes.
-        labels: Class → label; empty where only keypoints are written.
-        points: Keypoint's name → label.
-        confidence: A threshold that the configuration asks for.
+        kind: Type of the regions that carry the model's classes.
+        labels: Class name → label; empty if only keypoints are written.
+        points: Keypoint name → label.
+        confidence: The score threshold in the configuration, if any.
     """
 
     model: ModelVersion
@@ -57,12 +57,12 @@ class Share:
 
     @property
     def task(self) -> Task:
-        """The task that the model is asked for: `detect` where only boxes are written."""
+        """The task to predict: the model's, or `detect` if only boxes are written."""
         task = self.model.description.task
         return "detect" if self.kind == "rectanglelabels" and not self.points else task
 
     def write(self, found: Annotations) -> Annotations:
-        """The objects that have a label in the project, with that label and a new id."""
+        """The objects that have a label in the project, renamed to it and with new ids."""
         written = []
         for thing in found.objects:
             label = self.labels.get(thing.label)
@@ -90,11 +90,11 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Preannotation:
-    """The preannotation of a project.
+    """The assignment of models to the controls of a project.
 
     Attributes:
         config: The labelling configuration.
-        shares: What each model fills; empty where no model fits.
+        shares: The labels that each model fills; empty if no model fits.
         reasons: Sentences about controls that no model fills.
     """
 
@@ -117,12 +117,12 @@ class Preannotation:
 def plan(
     config: LabelConfig, models: Sequence[ModelVersion], wanted: str | None = None
 ) -> Preannotation:
-    """Decide which models fill the controls of a project.
+    """Assign models to the controls of a project.
 
     Args:
         config: The project's labelling configuration.
-        models: Those that may, in order of preference.
-        wanted: Id or name of the model that goes first.
+        models: The available models, in order of preference.
+        wanted: Id or name of the model to prefer to all others.
     """
     shares = [share for model in models if (share := _share(config, model)) is not None]
     shares.sort(key=lambda share: _rank(share, wanted), reverse=True)
@@ -134,7 +134,7 @@ def plan(
             chosen.append(left)
             taken |= _filled_labels(left)
     filled = {kind for share in chosen for kind in _kinds(share)}
-    if filled & _OBJECTS:  # a project with rectangles filled does not lack polygons
+    if filled & _OBJECTS:  # one filled object control is enough
         filled |= _OBJECTS
     reasons = [_reason(c, models) for c in config.controls if c.kind not in filled]
     if not config.controls:
@@ -143,10 +143,10 @@ def plan(
 
 
 def near(found: Annotations, drawn: Sequence[Mapping[str, Any]]) -> Annotations:
-    """The predicted objects that a person's last region points at; all of them without a region.
+    """The predicted objects that a person's last drawn region selects; all if there is no region.
 
-    A keypoint selects the smallest object around it, any other region the objects whose centres
-    are inside.
+    A keypoint selects the smallest object whose box contains it; any other region selects the
+    objects whose centres are inside its box.
     """
     area = _area(drawn[-1], found.width, found.height) if drawn else None
     if area is None:
@@ -188,7 +188,7 @@ def _labels(control: Control, names: Iterable[str]) -> dict[str, str]:
 
 
 def _points(control: Control, model: ModelVersion) -> dict[str, str]:
-    """Keypoint's name → label, by `model_index` or by name."""
+    """Keypoint name → label, matched by `model_index` or by name."""
     shape = model.description.keypoint_shape
     names = keypoint_labels(model.description.keypoint_names, shape[0] if shape else 0)
     found = _labels(control, names)
@@ -210,7 +210,7 @@ def _kinds(share: Share) -> set[Kind]:
 
 
 def _filled_labels(share: Share) -> set[tuple[str, str]]:
-    """The labels that are filled, with their group: choice, object or keypoint."""
+    """The filled labels, each with its group: choice, object or keypoint."""
     group = "choice" if share.kind == "choices" else "object"
     filled = {(group, plain(label)) for label in share.labels.values()}
     return filled | {("point", plain(label)) for label in share.points.values()}
@@ -264,7 +264,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _area(region: Mapping[str, Any], width: int, height: int) -> Box | None:
-    """The box of a drawn region in pixels; a point is a box without area."""
+    """The bounding box of a drawn region in pixels; that of a keypoint has no area."""
     value = region.get("value")
     if not isinstance(value, Mapping):
         return None

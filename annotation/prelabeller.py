@@ -1,4 +1,4 @@
-"""Prelabels images one after the other, with the engine that serves the model."""
+"""Prelabels images one by one, with the inference engine that also serves the model."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from inference.prediction import Prediction
 from inference.preprocess import prepare
 from settings import Settings
 
-BATCH = 8  # views of one image in a batch, where the engine takes batches
+BATCH = 8  # most tiles of one image per batch, if the engine supports batches
 
 
 @dataclass(frozen=True)
 class PrelabelledImage:
-    """An image (h, w, 3) in RGB, and the model's prediction."""
+    """An image, RGB (h, w, 3), with the model's prediction."""
 
     pixels: Pixels
     prediction: Prediction
@@ -42,12 +42,12 @@ class Prelabeller:
         """Load a model.
 
         Args:
-            folder: The model's.
+            folder: Folder of the model.
             settings: The device and limits.
-            confidence: The lowest score of an object.
-            iou: Of NMS; None: the model's.
-            tiled: Tiles along the longer side, or AUTO or OFF of `inference.tiles`.
-            boxes_only: Reduce masks to their boxes.
+            confidence: Score threshold.
+            iou: IoU threshold of NMS; None: the model's default.
+            tiled: Number of tiles along the longer side, or AUTO or OFF of `inference.tiles`.
+            boxes_only: Return boxes instead of masks.
         """
         self.engine, self.description = load_engine(folder, settings)
         self.confidence, self.iou = confidence, iou
@@ -56,10 +56,10 @@ class Prelabeller:
         self._max_pixels = settings.max_pixels
 
     def prelabel(self, data: bytes) -> PrelabelledImage:
-        """Predict an image; polygons are simplified so that a person can edit them.
+        """Predict the annotations of an encoded image, with polygons simplified for editing.
 
         Raises:
-            InvalidImage, PayloadTooLarge: It cannot be read, or is too large.
+            InvalidImage, PayloadTooLarge: The image cannot be read, or is too large.
         """
         pixels = decode(data, self._max_pixels)
         height, width = pixels.shape[:2]

@@ -1,4 +1,4 @@
-"""The prelabels that tools were given, kept so that corrections can be compared with them."""
+"""Stores the prelabels sent to annotation tools, to compare corrections with them."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from database import Base, Database, now
 from formats.annotations import Annotations
 
 MAX_NAME = 200
-RETENTION_DAYS = 90  # a human annotation keeps its own copy of the prelabels for good
+RETENTION_DAYS = 90  # each human annotation has its own copy, without expiry
 CLEANUP_INTERVAL = 3600.0  # seconds between two deletions of expired prelabels
 
 
 class AnnotatedImage(Base):
-    """An image, identified by its content: the same file is the same row."""
+    """An image, identified by the SHA-256 of its file."""
 
     __tablename__ = "annotated_images"
 
@@ -33,7 +33,7 @@ class AnnotatedImage(Base):
 
 
 class PrelabelRow(Base):
-    """The newest prediction per image and tool."""
+    """The newest prelabel of one image for one annotation tool."""
 
     __tablename__ = "prelabels"
 
@@ -52,7 +52,7 @@ class PrelabelStore:
 
     def __init__(self, database: Database) -> None:
         self.database = database
-        self._next_cleanup = 0.0  # by time.monotonic()
+        self._next_cleanup = 0.0  # time.monotonic() of the next deletion
 
     def add(
         self,
@@ -62,14 +62,17 @@ class PrelabelStore:
         model_id: str,
         confidence: float | None = None,
     ) -> int:
-        """Store a prediction in place of the tool's older one. Returns the image's id.
+        """Store a prelabel; it replaces an older one for the same image and tool.
 
         Args:
-            image: The file.
+            image: Content of the image file.
             found: The prediction.
-            tool: The annotation tool that it was made as.
-            model_id: The model's id.
-            confidence: The threshold; None: the model's default.
+            tool: The annotation tool that requested it.
+            model_id: Id of the model.
+            confidence: The score threshold; None: the model's default.
+
+        Returns:
+            The id of the image's row.
         """
         content = sha256(image).hexdigest()
         try:
@@ -104,7 +107,7 @@ class PrelabelStore:
             return row.id
 
     def _delete_expired(self, session: Session) -> None:
-        """Delete what is past its retention, once an hour: it may describe images of people."""
+        """Delete prelabels older than RETENTION_DAYS, at most once an hour (privacy)."""
         if time.monotonic() < self._next_cleanup:
             return
         self._next_cleanup = time.monotonic() + CLEANUP_INTERVAL
@@ -117,15 +120,16 @@ class PrelabelStore:
 
 
 def prelabels_until(session: Session, content: str, until: str) -> list[dict[str, Any]]:
-    """The prelabels of an image that were made until a time, the newest first.
+    """The prelabels of an image that were stored up to a time, newest first.
 
     Args:
-        session: Of the database.
+        session: Session of the database.
         content: SHA-256 of the image's file.
-        until: As `database.now` writes it.
+        until: The time, as `database.now` writes it.
 
     Returns:
-        Per tool `by` (the model's id), `tool`, and `annotations` (Annotations as JSON).
+        Per annotation tool a dict of `by` (the model's id), `tool`, and `annotations`
+        (`Annotations` as JSON).
     """
     query = (
         select(PrelabelRow)

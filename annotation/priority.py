@@ -1,13 +1,13 @@
 """The order in which images are annotated: first those the model is least certain about and that
 differ most from the rest (active learning).
 
-The uncertainty of an image is the number of corrections to expect if scores were probabilities: a
-shown object of score s is wrong with 1 - s, a discarded one was right with s (uncertainty
-sampling; Settles, *Active Learning Literature Survey*, 2009). Of a classification it is one minus
-the margin between the two best classes. Diversity comes from a greedy k-centre selection (Sener
-and Savarese, *Active Learning for Convolutional Neural Networks*, 2018) over a small descriptor of
-colours and edges. Features of a network are not used for it, so that images of several models, and
-of models that were deleted, can be ordered in one queue.
+The uncertainty of an image is its expected number of corrections if scores are probabilities: a
+shown object with score s is wrong with probability 1 - s, a discarded one is correct with
+probability s (uncertainty sampling; Settles, *Active Learning Literature Survey*, 2009). For a
+classification it is one minus the margin between the two highest scores. Diversity comes from a
+greedy k-centre selection (Sener and Savarese, *Active Learning for Convolutional Neural Networks*,
+2018) over a small descriptor of colours and edges. The descriptor uses no network features, so
+that one queue can order images of several models, even deleted ones.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from annotation.confidence_bands import Bands
 from inference.prediction import Prediction
 
 Descriptor = NDArray[np.float32]
-"""Of an image: (DESCRIPTOR_LENGTH,), from 0 to 1."""
+"""The descriptor of an image: (DESCRIPTOR_LENGTH,), values from 0 to 1."""
 
-THUMBNAIL = 64  # pixels of the side of the thumbnail that is described
+THUMBNAIL = 64  # side in pixels of the thumbnail that is described
 CELLS = 4  # rows and columns of cells over which colours and edges are averaged
-BINS = 8  # directions of edges
+BINS = 8  # bins of edge directions
 DESCRIPTOR_LENGTH = CELLS * CELLS * (3 + BINS)
-EMPTY_UNCERTAINTY = 0.35  # of an image in which nothing was detected
-MIN_WEIGHT = 0.3  # share of its uncertainty that counts for an image equal to a selected one
-MAX_DISTANCES = 5e6  # computed at once
+EMPTY_UNCERTAINTY = 0.35  # uncertainty of an image without detections
+MIN_WEIGHT = 0.3  # factor of the uncertainty at novelty 0
+MAX_DISTANCES = 5e6  # most distances computed at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +40,11 @@ class Uncertainty:
     """How uncertain a model is about one image.
 
     Attributes:
-        value: Corrections to expect; 0: none.
-        shown: Objects of at least the review band.
-        review: Of these, in the review band.
-        discarded: Objects below it.
-        reason: In words.
+        value: Expected number of corrections.
+        shown: Number of objects in the accept and review bands.
+        review: Number of objects in the review band.
+        discarded: Number of objects below it.
+        reason: The reason, as text.
     """
 
     value: float
@@ -56,12 +56,12 @@ class Uncertainty:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An image that waits for a person.
+    """An image that no person has annotated yet.
 
     Attributes:
-        key: Names it.
-        uncertainty: Corrections to expect.
-        descriptor: (DESCRIPTOR_LENGTH,).
+        key: Identifies the image.
+        uncertainty: Expected number of corrections.
+        descriptor: Its descriptor, (DESCRIPTOR_LENGTH,).
     """
 
     key: str
@@ -71,12 +71,13 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """An image's place in the queue.
+    """An image with its priority in the queue.
 
     Attributes:
-        key: The candidate's.
+        key: Key of the candidate.
         priority: Its uncertainty, weighted by its novelty.
-        novelty: 0: equal to an image that is annotated or further ahead; 1: unlike all of them.
+        novelty: Difference from all images annotated or selected before, from 0 (equal to one of
+            them) to 1.
     """
 
     key: str
@@ -85,7 +86,7 @@ class Chosen:
 
 
 def uncertainty_of(prediction: Prediction, bands: Bands) -> Uncertainty:
-    """The uncertainty of a prediction, made with a threshold below the review band."""
+    """The uncertainty of a prediction whose score threshold was below the review band."""
     scores = [float(score) for score in prediction.scores]
     if prediction.task == "classify":
         return _of_classes(scores, bands)
@@ -93,7 +94,7 @@ def uncertainty_of(prediction: Prediction, bands: Bands) -> Uncertainty:
 
 
 def uncertainty_of_scores(scores: Sequence[float], bands: Bands) -> Uncertainty:
-    """The uncertainty about an image from the scores of its objects."""
+    """The uncertainty of an image, computed from the scores of its objects."""
     shown = [score for score in scores if score >= bands.review]
     review = [score for score in shown if score < bands.accept]
     below = [score for score in scores if score < bands.review]
@@ -115,8 +116,10 @@ def uncertainty_of_scores(scores: Sequence[float], bands: Bands) -> Uncertainty:
 
 
 def descriptor_of(pixels: NDArray[np.uint8]) -> Descriptor:
-    """The descriptor of an image (h, w, 3) in RGB: per cell the mean colour and the strength of
-    edges in each direction, in steps of 1/255."""
+    """The descriptor of an image, RGB (h, w, 3).
+
+    Per cell it has the mean colour and the edge strength in each direction, in steps of 1/255.
+    """
     small = cv2.resize(pixels, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA)
     colours = cv2.resize(small, (CELLS, CELLS), interpolation=cv2.INTER_AREA).reshape(-1) / 255
     grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255
@@ -132,12 +135,12 @@ def descriptor_of(pixels: NDArray[np.uint8]) -> Descriptor:
 
 
 def pack(descriptor: Descriptor) -> str:
-    """A descriptor as base64 text, a byte a value."""
+    """A descriptor as base64 text, with one byte per value."""
     return base64.b64encode(np.round(descriptor * 255).astype(np.uint8).tobytes()).decode()
 
 
 def unpack(text: str) -> Descriptor:
-    """The descriptor that `pack` wrote; zeros where the text has another length."""
+    """The descriptor from the text of `pack`; zeros if the text has another length."""
     found = np.frombuffer(base64.b64decode(text or ""), np.uint8)
     if len(found) != DESCRIPTOR_LENGTH:
         return np.zeros(DESCRIPTOR_LENGTH, np.float32)
@@ -150,13 +153,13 @@ def order(
     """The first `limit` images of the queue.
 
     Each step selects the image with the highest uncertainty × (MIN_WEIGHT + (1 - MIN_WEIGHT) ×
-    novelty). Novelty is the distance to the nearest image that is annotated or selected before,
-    divided by the third quartile of the candidates' distances from their mean, and at most 1.
+    novelty). Novelty is the distance to the nearest image that is annotated or was selected
+    before, divided by the third quartile of the candidates' distances from their mean, at most 1.
 
     Args:
-        candidates: The images that wait.
+        candidates: The images that no person has annotated.
         annotated: Descriptors of images that people have annotated.
-        limit: How many to select.
+        limit: Most images to select.
     """
     if not candidates:
         return []
@@ -185,7 +188,7 @@ def order(
 
 
 def _nearest(descriptors: Descriptor, annotated: Sequence[Descriptor]) -> NDArray[np.float32]:
-    """(n,) distances of descriptors (n, DESCRIPTOR_LENGTH) to the nearest annotated image."""
+    """Distances (n,) of descriptors (n, DESCRIPTOR_LENGTH) to the nearest annotated image."""
     nearest = np.full(len(descriptors), np.inf, np.float32)
     step = max(1, int(MAX_DISTANCES / (len(descriptors) * DESCRIPTOR_LENGTH)))
     for start in range(0, len(annotated), step):
@@ -196,7 +199,7 @@ def _nearest(descriptors: Descriptor, annotated: Sequence[Descriptor]) -> NDArra
 
 
 def _of_classes(scores: Sequence[float], bands: Bands) -> Uncertainty:
-    """Of a classification: scores of classes, the best first."""
+    """The uncertainty of a classification from its class scores, highest first."""
     first, second = (*scores, 0.0, 0.0)[:2]
     shown = int(first >= bands.review)
     review = int(bool(shown) and first < bands.accept)

@@ -1,4 +1,4 @@
-"""The recipe of a batch annotation: a request that was checked and resolved."""
+"""The recipe of a batch annotation: its request, validated and with all defaults resolved."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ from models_store.description import Task
 from models_store.versions import ModelVersion
 from settings import Settings
 
-FLOOR = 0.4  # share of the review threshold from which objects are predicted, for uncertainty
+FLOOR = 0.4  # score threshold of the prediction, as a share of the review threshold
 
 
 class AnnotationRecipe(BaseModel):
-    """A batch annotation to run.
+    """The recipe of one batch annotation job.
 
     Attributes:
-        model_id: The exact `name:version`.
-        tool: As of `/api/auto_annotate`.
+        model_id: The exact `name:version` of the model.
+        tool: The annotation tool, as for `/api/auto_annotate`.
         task: The task of the dataset.
         dataset: Absolute path of the images: a folder, or a dataset's data.yaml.
-        temporary: The images were uploaded for this job, and are deleted with it.
-        dataset_id: Of the dataset that is made.
+        temporary: Whether the images were uploaded for this job and are deleted after it.
+        dataset_id: Id of the dataset that the job creates.
         confidence: The lowest score of an object that is counted.
-        iou: Of NMS; None: the model's.
-        tiles: Along the longer side, see `inference.tiles`.
-        bands: Which objects are accepted, reviewed or discarded.
-        format: The export format of the dataset, unless a request names another.
+        iou: IoU threshold of NMS; None: the model's default.
+        tiles: Number of tiles along the longer side, see `inference.tiles`.
+        bands: The confidence bands: accept, review, discard.
+        format: The default export format of the dataset.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
@@ -82,20 +82,20 @@ def plan_annotation(
     settings: Settings,
     number: str,
 ) -> AnnotationRecipe:
-    """Check a request, and make the dataset's row. Reads folders; call it off the event loop.
+    """Validate a request and add the dataset's row. Reads folders: call it off the event loop.
 
     Args:
-        request: What is asked for.
-        model: The model that annotates.
-        store: Where the dataset is made.
+        request: The request.
+        model: The model that predicts the annotations.
+        store: The store to which the dataset is added.
         settings: The data roots.
         number: Identifies this batch annotation.
 
     Raises:
-        ValidationFailed: `confidence` is above the review band, or the format cannot hold what
-            the tool annotates.
+        ValidationFailed: `confidence` is above the review band, or the format cannot represent
+            the tool's annotations.
         DatasetInvalid: There are no images.
-        Forbidden: A path leads out of the data roots.
+        Forbidden: A path is outside the data roots.
     """
     task, bands = TOOLS[request.tool].task, request.bands
     require_task(request.format, task)
@@ -139,12 +139,12 @@ def plan_annotation(
 def list_images(
     source: Path, settings: Settings, temporary: bool = False
 ) -> Iterator[tuple[Path, str, str]]:
-    """The images of a source, each with its name and its split, which may be empty.
+    """The images of a source: path, name and split of each. The split may be empty.
 
     Args:
         source: A folder, or a dataset's data.yaml.
         settings: The data roots.
-        temporary: The source was uploaded for this job and is a data root itself.
+        temporary: The source was uploaded for this job, and is itself the data root.
 
     Raises:
         Forbidden, DatasetInvalid, DatasetNotFound: As `dataset.image_files.walk` raises them.
@@ -165,7 +165,7 @@ def list_images(
             found = inspect(source, None, roots)
             splits = {image: split for split, images in found.splits.items() for image in images}
             splits |= dict.fromkeys(found.unlabelled, "")
-        except VisionLoopError:  # a folder of images that is no dataset
+        except VisionLoopError:  # a plain folder of images
             if source.is_file():
                 raise
     for image in splits or walk(root, roots, Findings()):
@@ -175,7 +175,7 @@ def list_images(
 
 
 def _annotated_dataset(source: Path, settings: Settings) -> Path | None:
-    """The folder of the dataset of which a source is a revision."""
+    """The dataset's folder if a source is a dataset's revision, else None."""
     datasets = settings.paths.datasets.resolve()
     if not source.is_relative_to(datasets) or source == datasets:
         return None

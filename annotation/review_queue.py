@@ -1,4 +1,4 @@
-"""The images that wait for a person, with their uncertainty and descriptors."""
+"""Reads the annotation queue: images that no person has annotated, with their descriptors."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class QueuedImage:
     """An image that no person has annotated.
 
     Attributes:
-        dataset_id: The dataset's.
+        dataset_id: Id of the dataset.
         content: SHA-256 of its file.
-        document: What was stored when it was prelabelled: `name`, `by`, `doubt`, `reason` …
-        descriptor: Its descriptor.
+        document: The values stored with its prelabels: `name`, `by`, `doubt`, `reason` …
+        descriptor: Its descriptor, see `annotation.priority`.
     """
 
     dataset_id: str
@@ -31,13 +31,13 @@ class QueuedImage:
 def queued_images(
     store: AnnotatedDatasets, dataset_id: str | None = None
 ) -> tuple[list[QueuedImage], list[Descriptor]]:
-    """The images of one dataset, or of all, that wait for a person.
+    """The images of one dataset, or of all, that no person has annotated.
 
-    Datasets without a card are left out: their job is not finished, or failed before they were
-    whole, and nothing can be corrected in them.
+    Datasets without a card are left out: their job is unfinished or failed, so they cannot be
+    corrected.
 
     Returns:
-        The images, that of the oldest prediction first; and the descriptors of those that people
+        The images, in order of their prediction's time; and the descriptors of images that people
         have annotated since.
     """
     complete: dict[str, bool] = {}
@@ -59,9 +59,9 @@ def queued_images(
 
 
 def newest_of_each(queued: Sequence[QueuedImage]) -> list[QueuedImage]:
-    """Each content once: of an image that waits in several datasets the newest prediction.
+    """The queued images without copies: of those with the same content the newest prediction.
 
     Args:
-        queued: The oldest first, as `queued_images` has them.
+        queued: Oldest prediction first, as `queued_images` returns them.
     """
     return list({one.content: one for one in queued}.values())

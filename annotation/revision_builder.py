@@ -1,6 +1,6 @@
-"""Builds revisions: the folders that train, written from an annotated dataset for one task.
+"""Builds revisions of an annotated dataset: folders in training format for one task.
 
-A revision never changes, and is kept for as long as a job or an evaluation names it. Its images
+A revision is immutable, and is not deleted while a job or an evaluation refers to it. Its images
 are hard links to the files that the annotated dataset stores.
 """
 
@@ -33,10 +33,10 @@ from formats.annotations import Annotations
 from formats.yolo import to_yolo
 from models_store.description import Task
 
-VAL_ONE_IN = 5  # one image of so many, by its content, is of the val split
-MIN_AGE = 60.0  # seconds for which an old revision is kept though nothing names it
-KEEP_LAST = 3  # revisions that are kept though nothing names them
-LOCK_TIMEOUT = 300.0  # seconds that one process waits for another that builds the same dataset
+VAL_ONE_IN = 5  # one in so many images is in the val split, by its SHA-256
+MIN_AGE = 60.0  # seconds; younger revisions are not deleted
+KEEP_LAST = 3  # number of newest revisions that are not deleted
+LOCK_TIMEOUT = 300.0  # seconds to wait for another process that builds the same dataset
 
 Relabel = Callable[[Annotations], Annotations]
 
@@ -52,29 +52,30 @@ def build(
     used: Iterable[str] = (),
     keep: bool = False,
 ) -> dict[str, Any]:
-    """Write a new revision of an annotated dataset, and its card, by which it is found.
+    """Write a new revision of an annotated dataset, and the dataset's card.
 
     Args:
-        store: Has the annotations.
+        store: The store of the annotations.
         dataset: The dataset.
-        relabel: Maps the tool's names of classes and keypoints to those to train with.
-        task: The task to train; default: what `task_of` infers.
-        names: The order of the classes; those that occur and are not in it follow by name.
-        keypoint_names: The same for keypoints.
-        used: Paths that jobs and evaluations name: their revisions are kept.
-        keep: Keep this revision for as long as the dataset.
+        relabel: Maps the tool's class and keypoint names to those to train with.
+        task: The task to train; default: the one that `task_of` infers.
+        names: Class names in order of id; other classes that occur follow, sorted by name.
+        keypoint_names: Keypoint names in order; others follow likewise.
+        used: Paths that jobs and evaluations refer to; the revisions that they are in are not
+            deleted.
+        keep: Never delete this revision while the dataset exists.
 
     Returns:
         The card, as `GET /api/datasets` shows it.
 
     Raises:
         DatasetInvalid: No image is annotated yet.
-        filelock.Timeout: Another process has been building the dataset for LOCK_TIMEOUT.
+        filelock.Timeout: Another process has been building the dataset for LOCK_TIMEOUT seconds.
     """
     folder = store.folder(dataset.id)
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.parent / f".{dataset.id}.lock", timeout=LOCK_TIMEOUT):
-        dataset = store.get(dataset.id)  # before the records: it may count too few changes
+        dataset = store.get(dataset.id)  # first: may count too few changes, never too many
         records = [
             replace(record, annotations=relabel(record.annotations))
             for record in store.records(dataset.id)
@@ -101,10 +102,10 @@ def build(
 
 
 def held_out(contents: Iterable[str]) -> set[str]:
-    """The images of the val split, chosen by their SHA-256 alone, so that none changes its split.
+    """The SHA-256 of the images of the val split, chosen by SHA-256 so that splits are stable.
 
-    Where this chooses none of several, the first by content is taken; where it chooses all, the
-    last is left to train on.
+    If none of several images is chosen, the first in order of SHA-256 is used; if all are chosen,
+    the last one stays in train.
     """
     ordered = sorted(contents)
     chosen = {content for content in ordered if int(content[:8], 16) % VAL_ONE_IN == 0}
@@ -121,7 +122,7 @@ def _write(
     task: Task,
     known: KnownNames,
 ) -> None:
-    """Write the images, label files and data.yaml, or folders of classes."""
+    """Write the images, label files and data.yaml; for `classify` the class folders."""
     if task == "classify":
         _write_class_folders(folder, records)
         return
@@ -149,10 +150,10 @@ def _write(
 
 
 def _fitted(records: Sequence[ImageRecord], task: Task) -> list[ImageRecord]:
-    """The records with the objects that the task can hold.
+    """The records, with annotations converted to those that the task trains on.
 
-    An image of which it can hold no object, such as only boxes in a pose dataset, is
-    left out: without labels it would train as a background.
+    An image that loses all of its objects, such as one with only boxes in a pose dataset, is left
+    out: without labels it would be trained on as a background.
     """
     made = []
     for record in records:
@@ -202,7 +203,7 @@ def _card(
     }
     try:
         return card | report(inspect(top, task, [folder], min_classes=1))
-    except VisionLoopError as error:  # not enough to train on
+    except VisionLoopError as error:  # too few images or classes to train
         waiting = ""
         if card["to_review"]:
             waiting = (
@@ -213,7 +214,7 @@ def _card(
 
 
 def _unusable(task: Task, records: Sequence[ImageRecord], message: str) -> dict[str, Any]:
-    """What a card has instead of a report where the dataset cannot be trained on yet."""
+    """The card's fields in place of an inspection report, if the dataset cannot be trained on."""
     labels = sorted({thing.label for one in records for thing in one.annotations.objects})
     problem = {"kind": "empty", "message": message, "count": 1, "examples": [], "fatal": True}
     return {
@@ -231,7 +232,7 @@ def _unusable(task: Task, records: Sequence[ImageRecord], message: str) -> dict[
 
 
 def _next_number(folder: Path) -> int:
-    """One more than any revision has had; deleted ones are counted by the card."""
+    """The number of the next revision. The card has the newest number, even if it was deleted."""
     made = [path.name for path in (folder / REVISIONS).glob("*") if path.name.isdigit()]
     last = 0
     with suppress(OSError, ValueError):
@@ -240,7 +241,7 @@ def _next_number(folder: Path) -> int:
 
 
 def _prune(revisions: Path, newest: Path, used: Sequence[str]) -> None:
-    """Delete old revisions that nothing needs."""
+    """Delete old revisions that nothing refers to."""
     for folder in sorted(revisions.iterdir())[:-KEEP_LAST]:
         with suppress(OSError):
             young = time.time() - folder.stat().st_mtime < MIN_AGE

@@ -1,4 +1,4 @@
-"""The records of a revision: a line of JSON per image, and the revision's summary."""
+"""Reads and writes the files of a revision: one JSON record per image, and a summary."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class KnownNames:
     """The order of class and keypoint names.
 
     Attributes:
-        names: Of classes, in order.
-        keypoint_names: Of keypoints, in order.
-        keep_unused: Include names that do not occur, so that class ids stay the same.
+        names: Class names in order of id.
+        keypoint_names: Keypoint names in order.
+        keep_unused: Include names without any object, so that class ids stay the same.
     """
 
     names: tuple[str, ...] = ()
@@ -34,18 +34,18 @@ class KnownNames:
     keep_unused: bool = False
 
     def classes(self, occurring: Iterable[str]) -> tuple[str, ...]:
-        """The dataset's classes in the order of their ids."""
+        """The class names of a dataset in order of id, given those that occur."""
         return _ordered(self.names, occurring, self.keep_unused)
 
     def keypoints(self, occurring: Iterable[str]) -> tuple[str, ...]:
-        """The dataset's keypoints in their order."""
+        """The keypoint names of a dataset in order, given those that occur."""
         return _ordered(self.keypoint_names, occurring, self.keep_unused)
 
 
 def new_revision(
     number: int, records: Sequence[ImageRecord], task: Task, known: KnownNames, kept: bool
 ) -> Revision:
-    """The summary of a revision of these images, made now."""
+    """The summary of a new revision with these images; its time is now."""
     objects = [thing for record in records for thing in record.annotations.objects]
     return Revision(
         number=number,
@@ -69,7 +69,7 @@ def write_revision(revision: Revision, folder: Path, records: Sequence[ImageReco
     with (folder / RECORDS).open("w", encoding="utf-8") as file:
         for record in records:
             row = asdict(record) | {"file": record.file.name}
-            row["guesses"] = row.pop("prelabels")  # its name on disk
+            row["guesses"] = row.pop("prelabels")  # the key on disk
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
     (folder / NOTE).write_text(json.dumps(asdict(revision)), encoding="utf-8")
 
@@ -79,7 +79,7 @@ def read_records(dataset: Path, number: int) -> Iterator[ImageRecord]:
 
     Args:
         dataset: Folder of the dataset.
-        number: The revision's.
+        number: Number of the revision.
 
     Raises:
         NotFound: There is no such revision.
@@ -100,7 +100,7 @@ def read_records(dataset: Path, number: int) -> Iterator[ImageRecord]:
 
 
 def count_corrections(records: Iterable[ImageRecord], task: Task) -> dict[str, CorrectionCounts]:
-    """What people changed, by the source of the annotations that they replaced."""
+    """The counts of people's changes, by the source of the annotations that they replaced."""
     by_source: dict[str, CorrectionCounts] = {}
     for record in records:
         if record.before is not None:
@@ -111,21 +111,21 @@ def count_corrections(records: Iterable[ImageRecord], task: Task) -> dict[str, C
 
 
 def for_task(found: Annotations, task: Task) -> Annotations:
-    """Without the objects of other tasks: `classify` has classes of whole images, others do not."""
+    """The annotations for a task: classes of the image for `classify`, else the objects."""
     whole = task == "classify"
     kept = tuple(thing for thing in found.objects if (thing.bounds is None) == whole)
     return replace(found, objects=kept)
 
 
 def live_corrections(datasets: Path, model_id: str) -> dict[str, Any] | None:
-    """What people changed of a model's prelabels, in the newest revisions of all datasets.
+    """The counts of people's changes to a model's prelabels, in all datasets' newest revisions.
 
     Args:
         datasets: Folder of the datasets.
-        model_id: The model's id.
+        model_id: Id of the model.
 
     Returns:
-        `CorrectionCounts.to_json`; None where nobody has corrected any.
+        `CorrectionCounts.to_json`; None if no prelabels of the model were corrected.
     """
     found = []
     for folder in sorted(datasets.glob("*")):
@@ -137,7 +137,7 @@ def live_corrections(datasets: Path, model_id: str) -> dict[str, Any] | None:
 
 
 def _ordered(names: Sequence[str], occurring: Iterable[str], keep_unused: bool) -> tuple[str, ...]:
-    """Names that occur, or all, in the order of `names`; the others after them by name."""
+    """The names that occur (or all) in the order of `names`, then other occurring ones sorted."""
     used = set(occurring)
     first = [name for name in dict.fromkeys(names) if keep_unused or name in used]
     return (*first, *sorted(used - set(first)))

@@ -1,7 +1,7 @@
-"""The store of annotated datasets: every annotation with its source, and the image files.
+"""The store of annotated datasets: all annotations with their source, and the image files.
 
-An annotation is a row as soon as it arrives; its image may follow. `annotation.revision_builder`
-makes the folder that trains from the rows.
+An annotation is stored when it arrives; its image may be fetched later.
+`annotation.revision_builder` writes the folder to train on from the rows.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ from errors import DatasetNotFound, NotFound
 from files import atomic_write
 from formats.annotations import Annotations
 
-IMAGES = "pictures"  # folder of a dataset's image files
-EXTRA_IMAGE = "#"  # in the key of an annotation of several images, before the image's number
+IMAGES = "pictures"  # subfolder of a dataset with its image files
+EXTRA_IMAGE = "#"  # separates key and image number, if one annotation has several images
 
 DatasetKind = Literal["upload", "batch", "project"]
 """What a dataset grows from: an uploaded dataset, a batch annotation, or a tool's project."""
 
 
 class AnnotatedDataset(Base):
-    """A dataset that grows; its id is that of the dataset in the dataset store.
+    """A dataset whose annotations are edited; it has the same id in the dataset store.
 
-    `changes` counts changes of its annotations; `built` is the count at the newest revision.
+    `changes` counts the changes of its annotations; `built` is that count at the newest revision.
     """
 
     __tablename__ = "annotated_datasets"
@@ -64,8 +64,9 @@ class AnnotatedDataset(Base):
 class AnnotationEntry(Base):
     """The annotations of one image by one source.
 
-    An entry waits for its image while `annotations` is None; `document` is what the source sent.
-    Of several entries of an image that with the highest `rank` counts, of these the newest.
+    `document` is the annotation as the source sent it. While `annotations` is None, the image has
+    not been fetched yet. Of several entries of an image the one with the highest `rank` is
+    effective, among equal ones the newest.
     """
 
     __tablename__ = "annotation_entries"
@@ -73,31 +74,31 @@ class AnnotationEntry(Base):
     dataset_id: Mapped[str] = mapped_column(
         ForeignKey("annotated_datasets.id", ondelete="CASCADE"), primary_key=True
     )
-    key: Mapped[str] = mapped_column(String(80), primary_key=True)  # a tool's; else _image_key
+    key: Mapped[str] = mapped_column(String(80), primary_key=True)  # the tool's, else _image_key
     task: Mapped[str] = mapped_column(
         String(80), index=True, default=""
-    )  # the tool's, of the image
+    )  # the tool's id of the image's task
     address: Mapped[str] = mapped_column(Text, default="")
     rank: Mapped[int] = mapped_column(Integer, default=0)
-    stamp: Mapped[str] = mapped_column(String(40), default="")  # the tool's time of change
-    number: Mapped[int] = mapped_column(Integer, default=0)  # of changes of this row
+    stamp: Mapped[str] = mapped_column(String(40), default="")  # time of change in the tool
+    number: Mapped[int] = mapped_column(Integer, default=0)  # count of changes of this row
     document: Mapped[dict[str, Any]]
     content: Mapped[str | None] = mapped_column(String(64))  # SHA-256 of the image's file
     suffix: Mapped[str] = mapped_column(String(8), default="")
     annotations: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
-    error: Mapped[str | None] = mapped_column(Text)  # why it still waits
+    error: Mapped[str | None] = mapped_column(Text)  # why its image is missing
     updated_at: Mapped[str] = mapped_column(String(40), default=now)
     kind: Mapped[str] = mapped_column(String(20), default="tool")  # an EntryKind
 
 
 @dataclass(frozen=True)
 class AppliedCorrection:
-    """A correction as it was written, with what it replaced; for `AnnotatedDatasets.withdraw`.
+    """A stored correction and the entries that it replaced, for `AnnotatedDatasets.withdraw`.
 
     Attributes:
-        dataset_id: The dataset's.
+        dataset_id: Id of the dataset.
         written: Key of an entry → its `number` after the correction.
-        replaced: Key of an entry that existed before → its columns.
+        replaced: Key of an entry that existed before → the values of its columns.
     """
 
     dataset_id: str
@@ -107,12 +108,12 @@ class AppliedCorrection:
 
 @dataclass(frozen=True)
 class UnreviewedEntry:
-    """An entry of a model, or of the upload, that nobody has to have reviewed.
+    """An entry of a model or of an upload, for the annotation queue.
 
     Attributes:
-        dataset_id: The dataset's.
+        dataset_id: Id of the dataset.
         content: SHA-256 of the image's file.
-        document: What was stored with it: `name`, `by`, and what the queue orders images by.
+        document: The values stored with it: `name`, `by`, and those that order the queue.
     """
 
     dataset_id: str
@@ -126,7 +127,7 @@ def upload_source(dataset_id: str) -> str:
 
 
 def batch_source(number: str) -> str:
-    """The `source` of the dataset that a batch annotation makes."""
+    """The `source` of the dataset that a batch annotation creates."""
     return f"batch:{number}"
 
 
@@ -139,7 +140,7 @@ def image_entry(
     rank: int,
     document: dict[str, Any],
 ) -> AnnotationEntry:
-    """A new entry of an image whose file is stored; an image has one of each kind."""
+    """A new entry for an image whose file is stored. An image has at most one of each kind."""
     return AnnotationEntry(
         kind=kind,
         key=_image_key(kind, content),
@@ -171,13 +172,13 @@ class AnnotatedDatasets:
         options: Mapping[str, Any],
         kind: DatasetKind = "project",
     ) -> AnnotatedDataset:
-        """The dataset of a source, made where there is none; `options` updates its options.
+        """The dataset of a source; created if there is none.
 
-        `kind` counts where it is made.
+        `options` is merged into its options. `kind` is used only for a new dataset.
         """
         try:
             return self._ensure(source, name, options, kind)
-        except IntegrityError:  # a database with several writers: another one was first
+        except IntegrityError:  # another process has just added the row
             return self._ensure(source, name, options, kind)
 
     def _ensure(
@@ -206,7 +207,7 @@ class AnnotatedDatasets:
         options: Mapping[str, Any],
         entries: Iterable[AnnotationEntry],
     ) -> AnnotatedDataset:
-        """The annotated dataset of an upload with its entries, made in one transaction."""
+        """Add the annotated dataset of an upload and its entries, in one transaction."""
         with self.database.write() as session:
             made = AnnotatedDataset(
                 id=dataset_id,
@@ -221,12 +222,12 @@ class AnnotatedDatasets:
         return made
 
     def find(self, source: str) -> AnnotatedDataset | None:
-        """The dataset of a source."""
+        """The dataset of a source; None if there is none."""
         with self.database.read() as session:
             return session.scalar(select(AnnotatedDataset).where(AnnotatedDataset.source == source))
 
     def get(self, dataset_id: str) -> AnnotatedDataset:
-        """Raises DatasetNotFound."""
+        """The dataset with an id. Raises DatasetNotFound."""
         with self.database.read() as session:
             found = session.get(AnnotatedDataset, dataset_id)
         if found is None:
@@ -234,7 +235,7 @@ class AnnotatedDatasets:
         return found
 
     def outdated_projects(self) -> list[AnnotatedDataset]:
-        """The tools' projects with changes that no revision has yet.
+        """The annotation tools' projects that changed since their newest revision.
 
         Datasets of the other kinds are built by the request or job that changes them.
         """
@@ -244,20 +245,20 @@ class AnnotatedDatasets:
             return list(session.scalars(query))
 
     def batches_before(self, time: str) -> set[str]:
-        """Ids of the datasets of batch annotations made until a time, as `database.now` has it."""
+        """Ids of batch annotations' datasets created up to a time, given as by `database.now`."""
         row = AnnotatedDataset
         query = select(row.id).where(row.kind == "batch", row.created_at <= time)
         with self.database.read() as session:
             return set(session.scalars(query))
 
     def note_built(self, dataset_id: str, changes: int) -> None:
-        """Note that the newest revision has the first `changes` changes."""
+        """Record that the newest revision contains the first `changes` changes."""
         row = AnnotatedDataset
         with self.database.write() as session:
             session.execute(update(row).where(row.id == dataset_id).values(built=changes))
 
     def delete(self, dataset_id: str) -> None:
-        """Delete the rows of a dataset; its folder is the caller's."""
+        """Delete the rows of a dataset. The caller deletes its folder."""
         with self.database.write() as session:
             entries = AnnotationEntry.dataset_id == dataset_id
             session.execute(delete(AnnotationEntry).where(entries))
@@ -276,10 +277,10 @@ class AnnotatedDatasets:
         rank: int = 0,
         stamp: str = "",
     ) -> bool:
-        """Store an annotation, new or changed, whose image is fetched later.
+        """Store a new or changed annotation of a tool; its image is fetched later.
 
         Returns:
-            False where it, or a newer one of the same key, is stored already.
+            False if this or a newer version of the annotation is already stored.
         """
         with self.database.write() as session:
             entry = session.get(AnnotationEntry, (dataset_id, key))
@@ -294,7 +295,7 @@ class AnnotatedDatasets:
             entry.document = dict(document) | {k: stored[k] for k in (BEFORE,) if k in stored}
             if entry.address != address:
                 entry.content = None
-            if entry.annotations is not None:  # the newest revision has what is no longer so
+            if entry.annotations is not None:  # the newest revision is outdated
                 _touch(session, dataset_id)
             entry.address, entry.annotations, entry.error = address, None, None
             entry.number += 1
@@ -302,7 +303,7 @@ class AnnotatedDatasets:
         return True
 
     def waiting(self, dataset_id: str | None = None) -> list[AnnotationEntry]:
-        """Entries without their image, the oldest first; of one dataset or of all."""
+        """Entries whose image was not fetched yet, oldest first; of one dataset or of all."""
         query = select(AnnotationEntry).where(AnnotationEntry.annotations.is_(None))
         if dataset_id is not None:
             query = query.where(AnnotationEntry.dataset_id == dataset_id)
@@ -310,7 +311,7 @@ class AnnotatedDatasets:
             return list(session.scalars(query.order_by(AnnotationEntry.updated_at)))
 
     def image_at(self, dataset_id: str, address: str) -> bytes | None:
-        """The image of an address, where another annotation's is stored already."""
+        """The image of a URL, if it is already stored for another annotation; else None."""
         query = select(AnnotationEntry).where(
             AnnotationEntry.dataset_id == dataset_id,
             AnnotationEntry.address == address,
@@ -326,10 +327,10 @@ class AnnotatedDatasets:
             return None
 
     def complete(self, entry: AnnotationEntry, image: bytes, found: Annotations) -> bool:
-        """Store the image of a waiting entry, and its annotations.
+        """Store the fetched image of an entry, and the annotations parsed for it.
 
         Returns:
-            False where the entry was changed or removed since it was read.
+            False if the entry was changed or deleted since it was read; nothing changes then.
 
         Raises:
             InvalidImage: Trainers do not read the image's format.
@@ -347,11 +348,11 @@ class AnnotatedDatasets:
         return self._update(entry, values)
 
     def note_error(self, entry: AnnotationEntry, error: str) -> bool:
-        """Note why an entry still waits. Returns False as `complete` does."""
+        """Record why an entry's image could not be fetched. Returns False as `complete` does."""
         return self._update(entry, {"error": error[:2000]})
 
     def remove(self, dataset_id: str, keys: Iterable[str] = (), tasks: Iterable[str] = ()) -> int:
-        """Delete entries by their keys or by the tool's tasks. Returns how many."""
+        """Delete entries by key or by the tool's task. Returns the number of deleted entries."""
         entry, removed = AnnotationEntry, set(keys)
         extra = (entry.key.startswith(f"{key}{EXTRA_IMAGE}", autoescape=True) for key in removed)
         wanted = or_(entry.key.in_(removed), entry.task.in_(list(tasks)), *extra)
@@ -366,15 +367,15 @@ class AnnotatedDatasets:
         return len(found)
 
     def count(self, dataset_id: str) -> int:
-        """The number of entries, waiting ones included."""
+        """The number of entries, including those without their image."""
         with self.database.read() as session:
             rows = select(AnnotationEntry.key).where(AnnotationEntry.dataset_id == dataset_id)
             return len(session.scalars(rows).all())
 
-    # --- images and what is known of them
+    # --- images and their records
 
     def records(self, dataset_id: str) -> Sequence[ImageRecord]:
-        """A record of each image with its effective annotations, in order of content."""
+        """One record per image, with its effective annotations, in order of SHA-256."""
         query = select(AnnotationEntry).where(
             AnnotationEntry.dataset_id == dataset_id, AnnotationEntry.annotations.is_not(None)
         )
@@ -396,21 +397,25 @@ class AnnotatedDatasets:
         ]
 
     def add_prelabels(self, dataset_id: str, entries: Iterable[AnnotationEntry]) -> None:
-        """Store a model's entries of images that `keep` has stored. This is no change that
-        `outdated_projects` counts."""
+        """Store a model's entries for images that `keep` has stored.
+
+        `changes` is not incremented.
+        """
         with self.database.write() as session:
             _add_entries(session, dataset_id, entries)
 
     def prelabelled(self, dataset_id: str) -> dict[str, AnnotationEntry]:
-        """The entries of models by their images' content."""
+        """SHA-256 of an image → the model's entry for it."""
         row = AnnotationEntry
         query = select(row).where(row.dataset_id == dataset_id, row.kind == "model")
         with self.database.read() as session:
             return {entry.content: entry for entry in session.scalars(query) if entry.content}
 
     def unreviewed(self, dataset_id: str | None = None) -> list[UnreviewedEntry]:
-        """Entries of images that need a person, whether or not one has annotated them since: the
-        oldest first; of one dataset or of all."""
+        """Entries added for review, oldest first; of one dataset or of all.
+
+        They include images that a person has annotated since.
+        """
         entry = AnnotationEntry
         query = select(entry.dataset_id, entry.content, entry.document)
         query = query.where(entry.rank == PRELABEL_RANK)
@@ -440,13 +445,13 @@ class AnnotatedDatasets:
         return self.file(dataset_id, content, suffix)
 
     def keep(self, dataset_id: str, image: bytes) -> tuple[str, str]:
-        """Store an image's file; the same content is the same file.
+        """Store an image file under its SHA-256; equal files are stored once.
 
         Returns:
-            Its SHA-256, and the suffix of its format.
+            Its SHA-256, and the file suffix of its format.
 
         Raises:
-            InvalidImage: Trainers do not read the format.
+            InvalidImage: Trainers do not read the image's format.
         """
         content, suffix = sha256(image).hexdigest(), suffix_of(image)
         target = self.file(dataset_id, content, suffix)
@@ -455,7 +460,7 @@ class AnnotatedDatasets:
         return content, suffix
 
     def file(self, dataset_id: str, content: str, suffix: str) -> Path:
-        """Where an image's file is stored, or would be."""
+        """The path of an image's file, whether it exists or not."""
         return self.folder(dataset_id) / IMAGES / f"{content}{suffix}"
 
     # --- corrections
@@ -470,13 +475,13 @@ class AnnotatedDatasets:
         """Store a person's annotations of images, in one transaction.
 
         Args:
-            dataset_id: The dataset's.
-            found: Content of an image → its annotations.
-            suffixes: Content → suffix of the image's file.
-            names: Content → path of the image, of new images.
+            dataset_id: Id of the dataset.
+            found: SHA-256 of an image → its annotations.
+            suffixes: SHA-256 → suffix of the image's file.
+            names: SHA-256 of a new image → its path.
 
         Returns:
-            What `withdraw` needs to put back what was there.
+            The record with which `withdraw` can undo the correction.
         """
         applied = AppliedCorrection(dataset_id)
         with self.database.write() as session:
@@ -503,7 +508,7 @@ class AnnotatedDatasets:
         return applied
 
     def withdraw(self, applied: AppliedCorrection) -> None:
-        """Undo a correction, except for images that were corrected again since."""
+        """Undo a correction, except for images that were corrected again since then."""
         with self.database.write() as session:
             for key, number in applied.written.items():
                 entry = session.get(AnnotationEntry, (applied.dataset_id, key))
@@ -514,7 +519,7 @@ class AnnotatedDatasets:
                 else:
                     session.delete(entry)
 
-    # --- inside
+    # --- private
 
     def _update(self, entry: AnnotationEntry, values: dict[str, Any]) -> bool:
         row = AnnotationEntry
@@ -564,7 +569,7 @@ def _same(entry: AnnotationEntry, document: Mapping[str, Any], stamp: str) -> bo
 def _prelabels_before(
     session: Session, dataset_id: str, content: str, until: str
 ) -> list[dict[str, Any]]:
-    """The prelabels of an image that preceded its first human annotation."""
+    """The prelabels that existed before an image's first human annotation."""
     row = AnnotationEntry
     query = select(row.document).where(
         row.dataset_id == dataset_id, row.content == content, row.kind.in_(HUMAN_KINDS)
