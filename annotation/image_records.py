@@ -12,8 +12,8 @@ from formats.annotations import Annotations
 from models_store.description import Task
 
 EntryKind = Literal["original", "model", "person", "tool"]
-"""Where annotations come from: the uploaded dataset, a model, a correction sent to this service,
-or an annotation tool's webhook."""
+"""The source of annotations: the uploaded dataset, a model, a person's correction over HTTP, or an
+annotation tool's webhook."""
 
 HUMAN_KINDS: tuple[EntryKind, ...] = ("person", "tool")
 

@@ -39,7 +39,7 @@ IMAGES = "pictures"  # subfolder of a dataset with its image files
 EXTRA_IMAGE = "#"  # separates key and image number, if one annotation has several images
 
 DatasetKind = Literal["upload", "batch", "project"]
-"""What a dataset grows from: an uploaded dataset, a batch annotation, or a tool's project."""
+"""The origin of a dataset: an uploaded dataset, a batch annotation, or a tool's project."""
 
 
 class AnnotatedDataset(Base):

@@ -14,7 +14,7 @@ from dataset.issues import Findings
 from errors import DatasetInvalid
 
 HELD_OUT = 0.2  # fraction of the train images that becomes val if there is no val split
-NEVER = ("images", "labels")  # folder names that are never a class
+NEVER = ("images", "labels")  # folder names that are never class names
 SPLIT_NAMES = {
     "train": ("train", "training"),
     "val": ("val", "valid", "validation"),
@@ -136,8 +136,8 @@ def read_splits(
 def hold_out(groups: Mapping[Key, Iterable[str]]) -> set[str]:
     """Names of the images that become the val split: a fifth of each group.
 
-    Chosen by a hash of the name. The same names always give the same split, and added images
-    change it little. A group of one image loses none.
+    They are chosen by a hash of the name: the same names always give the same split, and added
+    images change it little. No image of a group of one is chosen.
 
     Args:
         groups: Class (or another key) → names of its train images.

@@ -57,10 +57,10 @@ class JoinedClasses:
 def matched(known: Sequence[str], names: Sequence[str]) -> tuple[int | None, ...]:
     """The index of the known class that each name matches; None if it matches none.
 
-    Names match if they are equal without leading and trailing blanks. A name without such a match
-    is compared without case and blanks; then it matches if exactly one known class fits and no
-    other name equals that class. So `A` and `a` (letters to read) stay two classes, but `Stop`
-    matches `stop` if there is nothing closer.
+    Names match if they are equal after stripping blanks. A name without such a match is compared
+    ignoring case and blanks; then it matches if exactly one known class does and no other name
+    equals that class. So `A` and `a` (letters to recognise) stay two classes, but `Stop` matches
+    `stop` if there is no class `Stop`.
 
     Examples:
         >>> matched(["Stop", "A", "a"], ["stop", "a", "A", "tram"])

@@ -32,16 +32,16 @@ KEYS = {
     UNLABELLED: (UNLABELLED,),
 }
 _OTHER_NAMES = {"val": ("valid", "validation"), "valid": ("val",), "validation": ("val", "valid")}
-_TEXTS = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # creates only str, list and dict
+_TEXTS = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # creates str, list and dict only
 
 
 class Keypoints(NamedTuple):
     """The keypoints of a dataset.
 
     Attributes:
-        shape: Number of keypoints, numbers per keypoint (2: x, y; 3: x, y, visibility).
+        shape: Number of keypoints; numbers per keypoint (2: x, y; 3: x, y, visibility).
         flip: Index of each keypoint after a horizontal flip (`flip_idx`).
-        names: Names in order.
+        names: Keypoint names in order.
     """
 
     shape: tuple[int, int]
@@ -106,7 +106,7 @@ def describe(file: Path, roots: Sequence[Path], findings: Findings) -> Described
 
 
 def _key(file: Path, content: dict[str, Any], keys: Sequence[str]) -> str | None:
-    """Which of the alternative keys of a split is used; None if none is.
+    """The key that is used of a split's alternative keys; None if none is used.
 
     Raises:
         DatasetInvalid: Two of them are used, with different values.
@@ -127,8 +127,11 @@ def _sources(
     roots: Sequence[Path],
     findings: Findings,
 ) -> list[Path]:
-    """The paths of a split's images. A missing test split is only reported: training does not
-    need it, and many datasets are published without it."""
+    """The paths of a split's image sources.
+
+    A missing test split is only reported: training does not need it, and many datasets are
+    published without it.
+    """
     found = []
     for value in values:
         try:
@@ -141,8 +144,7 @@ def _sources(
 
 
 def load(file: Path) -> dict[str, Any]:
-    """The mapping in a yaml file. Every scalar is read as text, so that a class may be called
-    `no`.
+    """The mapping in a yaml file. Every scalar is read as text, so that a class can be named `no`.
 
     Raises:
         DatasetInvalid: The file is not valid YAML or not a mapping.
@@ -170,7 +172,7 @@ def load(file: Path) -> dict[str, Any]:
 
 
 def _parsed(file: Path, text: str) -> Any:
-    """YAML as str, list and dict.
+    """The parsed YAML as str, list and dict.
 
     Raises:
         DatasetInvalid: A key is repeated, or a merge key is used.
@@ -319,7 +321,7 @@ def _find(
 
 
 def _candidates(value: str, bases: Sequence[Path]) -> Iterator[tuple[Path, bool]]:
-    """Where a path may be, best first, and whether that is literally the given path."""
+    """Candidate paths for a given path, best first, and whether each is the literal one."""
     path = foreign(value)
     elsewhere = bool(PureWindowsPath(value).drive)
     parts = [part for part in path.split("/") if part not in ("", ".")]
@@ -405,7 +407,7 @@ def _keypoints(file: Path, content: dict[str, Any]) -> Keypoints | None:
 
 def _point_names(content: dict[str, Any], count: int) -> tuple[str, ...] | None:
     names = content.get("kpt_names")
-    if isinstance(names, dict):  # Ultralytics has them by class id
+    if isinstance(names, dict):  # Ultralytics maps class ids to names
         names = next(iter(names.values()), None)
     if isinstance(names, list) and len(names) == count:
         texts = tuple(name[:200] for name in names if isinstance(name, str))

@@ -51,7 +51,7 @@ class ScannedImage(NamedTuple):
     converted: bool = False
 
 
-Progress = Callable[[int, int], None]  # number done, total
+Progress = Callable[[int, int], None]  # number of images done, total number
 
 
 def no_progress(done: int, total: int) -> None:

@@ -18,7 +18,7 @@ BIGGEST = 16 * 2**20  # most bytes of one label file
 EDGE = 0.01  # overhang, as a fraction of the image, that is clipped unreported as in Ultralytics
 REACH = 0.5  # largest overhang, as a fraction of the image; beyond it the line is rejected
 ABSENT = -0.005  # coordinate of an absent keypoint without visibility; Ultralytics allows -0.01
-TRACKED = 7  # columns of a track in Ultralytics' save_txt; a triangle has as many
+TRACKED = 7  # columns of a track in Ultralytics' save_txt, also of a triangle
 TINY = 1e-6  # width or height below which an object has no area
 
 LOST = frozenset({"malformed_line", "class_id", "wrong_form", "outside", "degenerate"})
@@ -167,7 +167,7 @@ def as_text(rows: tuple[LabelRow, ...]) -> str:
 
 
 def shape_of(columns: int) -> Shape | None:
-    """The shape of a line with so many columns, if it has no keypoints; None if it is none."""
+    """The shape of a line without keypoints from its number of columns; None if no shape fits."""
     if columns in (5, 6):
         return "box"
     return "polygon" if columns >= 7 and columns % 2 else None
@@ -238,7 +238,7 @@ def _pose(
         if visible and visible[0] not in (0, 1, 2):
             raise BadLine("malformed_line", f"keypoint visibility {visible[0]:g}, not 0, 1 or 2")
         if visible and not visible[0]:
-            numbers += [0.0, 0.0, 0.0]  # absent: its coordinates have no meaning
+            numbers += [0.0, 0.0, 0.0]  # absent keypoint: x, y, visibility 0
         elif not visible and (x < 0 or y < 0):
             numbers += [ABSENT, ABSENT]
         else:

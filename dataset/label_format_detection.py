@@ -1,8 +1,8 @@
-"""Detects what YOLO label lines hold from their numbers: boxes, polygons, oriented boxes or poses.
+"""Detects the shape of YOLO label lines from their numbers: box, polygon, oriented box or pose.
 
 A label line does not declare its shape. Ten numbers after a class id are either a polygon of five
-corners or a box with keypoints. Many lines together decide which; where they do not, the user is
-asked to state it.
+corners or a box with keypoints. The statistics of many lines decide which; if they are ambiguous,
+an error asks the user to state it.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ ORIENTED = 9  # columns of an oriented box: class id, four corners
 class _Group:
     """Statistics of the lines that have the same number of columns."""
 
-    first: str = ""  # file and line number of the first one
+    first: str = ""  # file and line number of the first line
     lines: int = 0
     visibilities: int = 0  # lines whose every third number after the box is 0, 1 or 2
-    twos: int = 0  # those of them with a 2, which cannot be a coordinate
-    # Numbers per keypoint (2 or 3) → lines that fit a box with its keypoints inside
+    twos: int = 0  # number of these with a 2, which cannot be a coordinate
+    # Numbers per keypoint (2 or 3) → number of lines that fit a box with its keypoints inside
     boxed: dict[int, int] = field(default_factory=Counter)
 
 
@@ -69,8 +69,10 @@ class LineStatistics:
 
 
 def scan(labels: Iterable[Path]) -> LineStatistics:
-    """Read the first label files. Lines that are not all numbers are skipped here; parsing the
-    labels reports them."""
+    """Statistics of the first label files.
+
+    Lines that are not all numbers are skipped; parsing the labels reports them.
+    """
     groups: dict[int, _Group] = {}
     boxes: list[Stated] = []
     for label, number, values in _rows(labels):
@@ -102,7 +104,7 @@ def require_stated(statistics: LineStatistics, task: Task | None, findings: Find
     for columns, group in sorted(statistics.groups.items()):
         nearly = NEARLY_ALL * group.lines
         if columns <= BOX + 1 or group.lines < NEARLY_ALL * long:
-            continue  # polygons of many lengths; parsing reports each line that is no shape
+            continue  # polygons of many lengths; parsing reports invalid lines
         if columns % 2 == 0 and group.lines < SOME * statistics.lines:
             continue
         stated = group.visibilities >= nearly
@@ -146,8 +148,11 @@ def _fitting(columns: int) -> list[str]:
 
 
 def _is_boxed(values: Sequence[float], size: int) -> bool:
-    """Whether a line fits a box with keypoints: the box lies in the image, and the points, of
-    `size` numbers each, lie in the box and span at least half of its width or height."""
+    """Whether a line fits a box with keypoints of `size` numbers each.
+
+    The box must be inside the image, and the keypoints inside the box; they must span at least
+    half of its width or height.
+    """
     x, y, w, h = values[1:BOX]
     left, top, right, bottom = x - w / 2, y - h / 2, x + w / 2, y + h / 2
     if min(left, top) < -SLACK or max(right, bottom) > 1 + SLACK or w <= 0 or h <= 0:

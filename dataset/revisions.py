@@ -24,15 +24,15 @@ class Revision:
     """Summary of a revision.
 
     Attributes:
-        number: From 1; 0 is the unchanged upload.
-        task: The task that its folder trains.
-        names, keypoint_names: In order of id.
+        number: Number of the revision, from 1; 0 is the unchanged upload.
+        task: The task that its folder is written for.
+        names, keypoint_names: Class and keypoint names in order of id.
         pictures: Number of images.
         annotated: Number of images annotated by people.
         to_review: Number of images left out of training until a person has reviewed them.
         objects: Number of annotated objects in all images.
         kept: Not deleted as long as the dataset exists.
-        corrections: Model → what people corrected in its predictions.
+        corrections: Source, such as a model id → counts of people's changes to its annotations.
     """
 
     number: int

@@ -52,7 +52,7 @@ def stated_splits(root: Path, submission: Submission, named: Mapping[str, str]) 
 
 
 def split_word(text: str) -> str:
-    """The split that a file or folder is named after; empty if its name is no split's."""
+    """The split that the name of a file or folder gives; empty if it gives none."""
     return WORDS.get(_YEAR.sub("", text).lower(), "")
 
 

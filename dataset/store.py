@@ -73,7 +73,7 @@ class DatasetStore:
         """Make a staged folder a dataset.
 
         Args:
-            staged: The folder, with the data in its subfolder `DATA`.
+            staged: The temporary folder, with the data in its subfolder `DATA`.
             name: Display name; the id begins with it.
             card: Further fields of the card.
 

@@ -16,8 +16,11 @@ LONGEST_NAME = 200  # characters of a folder's name
 
 
 def task_of(found: Iterable[Annotations]) -> Task:
-    """The task that the annotations fit: pose with keypoints, segment with more polygons than
-    boxes, detect with other boxes or polygons, else classify."""
+    """The task that the annotations fit.
+
+    Pose if there are keypoints, segment if there are more polygons than boxes, detect if there are
+    other boxes or polygons, else classify.
+    """
     kinds: Counter[str] = Counter()
     for marked in found:
         for annotation in marked.objects:
@@ -91,8 +94,10 @@ def _rectangle(annotation: Annotation) -> tuple[tuple[float, float], ...]:
 
 
 def _mirrored(points: Sequence[str]) -> list[int] | None:
-    """`flip_idx`: the index of each keypoint after a horizontal flip, from `left` and `right` in
-    the names. None if the names do not pair up."""
+    """The `flip_idx` of a dataset: the index of each keypoint after a horizontal flip.
+
+    It is derived from `left` and `right` in the names; None if the names do not form pairs.
+    """
     index = {name.casefold(): i for i, name in enumerate(points)}
     if not any("left" in name for name in index):
         return None

@@ -27,7 +27,7 @@ log = logging.getLogger("visionloop")
 
 @contextmanager
 def new_view(folder: Path) -> Iterator[Path]:
-    """An empty folder that replaces `folder` when the block ends.
+    """Context with an empty folder that replaces `folder` when the block ends.
 
     The old `folder` is removed first. The new folder always has the same temporary name, so that
     a second attempt of a job removes what a killed one left.

@@ -27,7 +27,7 @@ class Tool:
     task: Task
 
     def fits(self, task: Task) -> bool:
-        """Whether a model of `task` can serve this tool: masks and poses have boxes too."""
+        """Whether a model of `task` can serve this tool: segment and pose models have boxes too."""
         return task == self.task or (self.task == "detect" and task in ("segment", "pose"))
 
 

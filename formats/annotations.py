@@ -41,7 +41,7 @@ Point = tuple[float, float]
 Ring = tuple[Point, ...]
 Box = tuple[float, float, float, float]
 
-ABSENT, OCCLUDED, VISIBLE = 0, 1, 2  # a keypoint's visibility, as COCO counts
+ABSENT, OCCLUDED, VISIBLE = 0, 1, 2  # visibility of a keypoint, as in COCO
 SMALLEST = 1e-3  # pixels; a narrower box or part has no area
 FARTHEST = 1e8  # pixels; largest absolute value of a coordinate
 NO_AREA = "boxes without an area"
@@ -77,7 +77,7 @@ class Annotation:
         label: Class name.
         box: x1, y1, x2, y2 in pixels; None if the object is given by its parts.
         parts: Parts of a polygon.
-        keypoints: In the dataset's order if that is known.
+        keypoints: The keypoints, in the dataset's order if that is known.
         score: Confidence of a model, 0 to 1; None for a person's annotation.
         id: The annotation tool's id, such as that of a Label Studio region.
     """
@@ -91,8 +91,10 @@ class Annotation:
 
     @property
     def bounds(self) -> Box | None:
-        """The box, else the bounding box of the parts, else that of the keypoints present; xyxy in
-        pixels. None for a class of the image."""
+        """The bounding box, xyxy in pixels; None for a class of the image.
+
+        It is the box, else that of the parts, else that of the keypoints that are not absent.
+        """
         if self.box is not None:
             return self.box
         points = [point for part in self.parts for point in part.outline]
@@ -108,8 +110,8 @@ class Annotations:
 
     Attributes:
         image: File name or URL.
-        width, height: In pixels; both 0 if a document does not give them.
-        objects: In no particular order.
+        width, height: Size of the image in pixels; both 0 if a document does not give them.
+        objects: The objects, in no particular order.
     """
 
     image: str
@@ -121,7 +123,7 @@ class Annotations:
         return len(self.objects)
 
     def above(self, score: float) -> Annotations:
-        """Without the objects whose score is below `score`; objects without a score stay."""
+        """The annotations without objects scored below `score`; objects without a score stay."""
         kept = (o for o in self.objects if o.score is None or o.score >= score)
         return replace(self, objects=tuple(kept))
 
@@ -153,9 +155,10 @@ def is_place(value: float) -> bool:
 
 
 def with_area(objects: Iterable[Annotation], passed: Counter[str]) -> tuple[Annotation, ...]:
-    """The objects without boxes and parts that have no area, such as from a click without a drag.
+    """The objects, without those of their boxes and parts that have no area.
 
-    An object that has nothing else is dropped and counted in `passed`.
+    Such a box results from a click without a drag. An object without any other shape is dropped
+    and counted in `passed`.
     """
     kept = []
     for thing in objects:
@@ -218,5 +221,5 @@ def _annotation(row: Mapping[str, Any]) -> Annotation:
 
 
 def ring(points: Any) -> Ring:
-    """Pairs of numbers, in lists or an array, as a ring."""
+    """A ring from an array or a list of pairs of numbers."""
     return tuple((float(x), float(y)) for x, y in points)

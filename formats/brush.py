@@ -16,7 +16,7 @@ from formats.geometry import Mask
 
 MOST_PIXELS = 2**26
 CHANNELS = 4
-WORD = 8  # bits of a channel's value
+WORD = 8  # bits of one channel value
 
 
 def decode_brush(packed: Any, width: int, height: int) -> Mask:

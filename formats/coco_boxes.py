@@ -11,7 +11,7 @@ from formats.annotations import Annotation, AnnotationPart, Box, Ring
 from formats.coordinates import SLACK, Stated, over_the_edge
 from formats.geometry import rectangle, turned
 
-NEAR = 1.0  # pixels by which rounding moves a side
+NEAR = 1.0  # pixels; largest difference that rounding explains
 FAR = 3.0  # pixels; coordinates and sizes below this are too small to determine a scale
 FACTOR = 0.05  # smallest difference of a scale from 1
 

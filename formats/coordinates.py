@@ -23,7 +23,7 @@ class Stated:
     """A box as written in a document.
 
     Attributes:
-        numbers: Its four numbers.
+        numbers: The four numbers of the box.
         over: Whether the box extends beyond the image when it is read as the format defines.
         size: Width and height of the image in the same unit; 0, 0 if unknown.
         area: The area that the document gives for the box, if any.

@@ -123,7 +123,7 @@ class _Reader:
         ]
 
     def _meta(self, meta: Element) -> None:
-        """Collect the keypoint names of each skeleton: the labels that name it as `parent`."""
+        """Collect each skeleton's keypoint names: the labels whose `parent` is the skeleton."""
         for label in meta.iter("label"):
             if parent := text_of(label.find("parent")):
                 points = self.skeletons.setdefault(parent, [])
@@ -160,7 +160,7 @@ class _Reader:
 
 @dataclass
 class _Shape:
-    """A shape element of an image, and the annotation made of it."""
+    """A shape element of an image, and the annotation converted from it."""
 
     element: Element
     where: str
@@ -266,7 +266,11 @@ def _ellipse(shape: _Shape) -> Annotation:
 
 
 def _mask(shape: _Shape) -> Annotation | str:
-    """A mask: run lengths along the rows of its own box, beginning with pixels that are off."""
+    """The annotation of a mask, or the reason to skip it.
+
+    A mask is stored as run lengths along the rows of its own box, beginning with pixels outside
+    the mask.
+    """
     left, top = shape.whole("left", 0), shape.whole("top", 0)
     width, height = shape.whole("width", 0), shape.whole("height", 0)
     texts = shape.element.get("rle", "").split(",")

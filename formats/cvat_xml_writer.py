@@ -49,7 +49,7 @@ def to_cvat_xml(
 def _meta(
     images: int, names: Sequence[str], keypoint_names: Sequence[str], subsets: Sequence[str]
 ) -> Iterator[str]:
-    """The `meta` of a task; with subsets that of a project with a task per subset."""
+    """The `meta` element of a task, or with subsets that of a project with one task per subset."""
     labels = ["<labels>", *_labels(names, keypoint_names), "</labels>"]
     if not subsets:
         yield from ("<task>", "<name>VisionLoop</name>", f"<size>{images}</size>")

@@ -59,7 +59,7 @@ class Outline(NamedTuple):
 
 
 def as_outlines(parts: Iterable[AnnotationPart]) -> list[Outline]:
-    """Parts of an annotation as arrays."""
+    """The parts of an annotation with their rings as arrays."""
     return [
         Outline(
             np.array(part.outline, np.float32),
@@ -83,7 +83,7 @@ def rectangle(x1: float, y1: float, x2: float, y2: float) -> Ring:
 
 
 def ellipse(x: float, y: float, rx: float, ry: float) -> Ring:
-    """Corners on an ellipse around x, y. They enclose 0.9987 of its area, and its whole box."""
+    """A ring on an ellipse around x, y, with the ellipse's bounding box and 0.9987 of its area."""
     turns = (2 * math.pi * index / ELLIPSE for index in range(ELLIPSE))
     return tuple((x + rx * math.cos(t), y + ry * math.sin(t)) for t in turns)
 
@@ -108,13 +108,13 @@ def offset(points: Points, distance: float) -> Points:
 
 def fill(rings: Iterable[NDArray[np.floating]], width: int, height: int) -> Mask:
     """The pixels whose centres lie inside an odd number of rings (the even-odd rule)."""
-    crossings = np.zeros((height, width + 1), np.uint8)  # only whether they are odd counts
+    crossings = np.zeros((height, width + 1), np.uint8)  # only the parity matters
     for points in rings:
         x1, y1 = points[:, 0].astype(np.float64), points[:, 1].astype(np.float64)
         x2, y2 = np.roll(x1, -1), np.roll(y1, -1)
         first = np.clip(np.ceil(np.minimum(y1, y2) - 0.5), 0, height).astype(np.int64)
         last = np.clip(np.ceil(np.maximum(y1, y2) - 0.5), 0, height).astype(np.int64)
-        counts = last - first  # rows that each edge crosses
+        counts = last - first  # number of rows that each edge crosses
         edges = np.repeat(np.arange(len(points)), counts)
         rows = np.arange(len(edges)) - np.repeat(np.cumsum(counts) - counts, counts) + first[edges]
         share = (rows + 0.5 - y1[edges]) / (y2 - y1)[edges]
@@ -213,7 +213,7 @@ def simplify(points: Points, iou: float = KEPT_IOU, vertices: int = MOST_VERTICE
         return len(tried) >= 3 and overlap(fill([tried], width, height), whole) >= iou
 
     step = _first(STEPS - 1, good)
-    if len(at(step)) > vertices:  # the last step that has few enough
+    if len(at(step)) > vertices:  # the last step with at most `vertices`
         step = max(_first(STEPS - 1, lambda s: len(at(s)) > vertices) - 1, 0)
     chosen = at(step)
     if len(chosen) < 3 or len(chosen) >= len(points):
@@ -287,7 +287,7 @@ def bridge(rings: Sequence[Ring]) -> Ring:
     starts = np.cumsum([0, *map(len, rings[1:])])
     owner = np.repeat(np.arange(len(rings) - 1), np.diff(starts))
     best, here = _nearest(rings[0], points)
-    while np.isfinite(best).any():  # as Prim's tree grows: only what was joined last is compared
+    while np.isfinite(best).any():  # Prim's algorithm: only the ring joined last is compared
         chosen = int(best.argmin())
         number, at = int(owner[chosen]), int(here[chosen])
         nearest, there = rings[number + 1], chosen - int(starts[number])

@@ -61,7 +61,7 @@ def to_label_studio(
     """The regions of a prediction or an annotation.
 
     Args:
-        found: What to write.
+        found: The annotations to write.
         from_names: The control tag's name per region type; default `tag`.
         to_name: The image tag's name.
     """
@@ -124,7 +124,7 @@ def from_label_studio(
     read = [
         _Read(row, annotation) for row in rows for annotation in _annotations(row, width, height)
     ]
-    places: dict[str, int] = {}  # ids need not be unique: the first of one is the parent
+    places: dict[str, int] = {}  # ids may repeat; the first region is the parent
     for index, region in enumerate(read):
         places.setdefault(region.annotation.id, index)
     objects: dict[int, Annotation] = {}
@@ -171,13 +171,13 @@ def _refuse_fractions(objects: Sequence[Annotation], width: int, height: int) ->
 
 
 class _Read(NamedTuple):
-    """A region, and the object that it is by itself."""
+    """A region, and the object that it would be without its parent."""
 
     row: Mapping[str, Any]
     annotation: Annotation
 
     def belongs_to(self, other: _Read) -> bool:
-        """Whether it is a keypoint or a further part of another region, which has no parent."""
+        """Whether it is a keypoint or a further part of `other`, a region without parent."""
         kind, above = self.row["type"], other.row["type"]
         if other is self or other.row.get("parentID") or above == "choices":
             return False
@@ -279,8 +279,11 @@ def _annotations(row: Mapping[str, Any], width: int, height: int) -> list[Annota
 def _placed(
     made: Annotation, kind: str, value: Mapping[str, Any], frame: tuple[int, int, int]
 ) -> Annotation:
-    """The annotation with the region's shape in pixels. `frame`: width and height of the image,
-    and by how many degrees it was rotated clockwise when the region was drawn."""
+    """The annotation with the region's shape in pixels.
+
+    `frame`: width and height of the image in pixels, and its clockwise rotation in degrees when
+    the region was drawn.
+    """
     width, height, turned = frame
     wide, high = (height, width) if turned in (90, 270) else (width, height)
 

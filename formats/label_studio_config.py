@@ -17,7 +17,7 @@ KINDS: dict[str, Kind] = {
     "keypointlabels": "keypointlabels",
     "choices": "choices",
 }
-OTHERS = (  # controls of images that models cannot fill
+OTHERS = (  # control tags that models cannot fill
     "labels", "brushlabels", "ellipselabels", "vectorlabels", "bitmasklabels", "brush", "ellipse",
     "rectangle", "polygon", "keypoint", "taxonomy", "magicwand", "rating", "textarea",
 )  # fmt: skip
@@ -65,8 +65,11 @@ class Control:
 
 @dataclass(frozen=True, slots=True)
 class ImageTag:
-    """An `<Image>` tag: its name, and the key of a task's data that holds its URL or the URLs of
-    its pages. `marked`: a control annotates it."""
+    """An `<Image>` tag.
+
+    It has a name, and the key of a task's data that holds its URL or the URLs of its pages.
+    `marked`: whether a control annotates it.
+    """
 
     name: str
     key: str

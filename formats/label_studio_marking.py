@@ -12,7 +12,7 @@ PLACED = (
     "rectanglelabels", "polygonlabels", "keypointlabels", "ellipselabels", "brushlabels"
 )  # fmt: skip
 READ = (*PLACED, "choices")
-SHAPES = ("rectangle", "polygon", "keypoint", "ellipse", "brush")  # without labels of their own
+SHAPES = ("rectangle", "polygon", "keypoint", "ellipse", "brush")  # shapes without own labels
 PASSED_OVER = frozenset(  # result types that are no objects; skipped and counted
     [
         "relation", "textarea", "rating", "number", "datetime", "taxonomy", "pairwise", "ranker",

@@ -103,7 +103,7 @@ def _line(
 
 
 class _Points(NamedTuple):
-    """The names of a line's keypoints, and the numbers per keypoint."""
+    """The layout of a line's keypoints: their names, and the numbers per keypoint."""
 
     names: Sequence[str]
     numbers: int

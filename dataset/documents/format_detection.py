@@ -63,7 +63,7 @@ def _is_task(document: Mapping[str, Any]) -> bool:
 
 
 def foreign_json(document: Any) -> str | None:
-    """For a known but unsupported format, its name and what to do instead; else None."""
+    """The name of a known but unsupported format, with advice what to export instead; else None."""
     one = document if isinstance(document, Mapping) else {}
     rows = [row for row in document if isinstance(row, Mapping)] if _is_list(document) else []
     row: Mapping[str, Any] = rows[0] if rows else {}
@@ -100,13 +100,13 @@ def foreign_json(document: Any) -> str | None:
 
 
 def foreign_xml(start: str) -> str:
-    """What to do with an XML document that is neither Pascal VOC nor CVAT."""
+    """Advice what to export instead of an XML document that is neither Pascal VOC nor CVAT."""
     root = re.search(r"<([A-Za-z_][\w.-]*)", re.sub(r"<[?!].*?>", "", start, flags=re.S))
     return FOREIGN_XML.get(root[1].lower() if root else "", "Export as COCO, Pascal VOC or YOLO.")
 
 
 def is_annotation_json(document: Any, depth: int = DEEPEST) -> bool:
-    """Whether a JSON document of unknown format may hold annotations."""
+    """Whether a JSON document of unknown format may contain annotations."""
     if isinstance(document, Mapping):
         some = list(islice(document.items(), WIDEST))
         if any(_WORDS.fullmatch(str(key)) for key, _ in some):
@@ -118,7 +118,7 @@ def is_annotation_json(document: Any, depth: int = DEEPEST) -> bool:
 
 
 def is_annotation_xml(text: str) -> bool:
-    """Whether an XML document of unknown format may hold annotations."""
+    """Whether an XML document of unknown format may contain annotations."""
     return _XML_WORDS.search(text) is not None
 
 
@@ -175,7 +175,7 @@ _COMMA = re.compile(r"[-+]?\d+,\d+(e[-+]?\d+)?", re.I)
 
 
 def foreign_lines(text: str) -> str | None:
-    """The format of label lines that do not begin with a class id, and what to do; else None."""
+    """The unsupported format that label lines are in, with advice how to convert it; else None."""
     for line in islice((line.split() for line in text.splitlines()), 1000):
         if _has_commas(line):
             return "decimals with a comma: write them with a point"
@@ -216,7 +216,7 @@ def _is_list(value: Any) -> bool:
 
 
 def _is_via(document: Mapping[str, Any]) -> bool:
-    """VIA's annotations: file name and size → an object with `regions`."""
+    """Whether a document is VIA's: file name and size → an object with `regions`."""
     some = list(islice(document.values(), 3))
     return bool(some) and all(
         isinstance(value, Mapping) and "regions" in value and "filename" in value for value in some

@@ -30,7 +30,7 @@ class NameMatch(Generic[T]):
 
     Attributes:
         item: The image; None if no image or more than one matches.
-        how: Matched by the path, or by the file name alone.
+        how: Whether it matched by path, or by file name alone.
         several: The matching names if there is more than one.
     """
 
@@ -62,7 +62,7 @@ class NameIndex(Generic[T]):
         Args:
             name: A path, URL or file name as written in the document.
             beside: The folder that the name may be relative to.
-            stem: The name is that of a label file: the image's name without its suffix.
+            stem: The name is that of a label file: the image's file name without its suffix.
         """
         for paths in (list(_paths(name, beside, stem)), list(_uploaded(name))):
             for table in (self._literal, self._composed):
@@ -111,7 +111,7 @@ class NameIndex(Generic[T]):
 
 
 class _Table:
-    """Paths by their last parts, after a Unicode normalisation `form`."""
+    """Index of paths by their last parts, in the Unicode normalisation form `form`."""
 
     def __init__(self, form: Callable[[str], str]) -> None:
         self.form = form
@@ -185,7 +185,7 @@ def _common(one: Parts, other: Parts) -> int:
 
 
 def _paths(name: str, beside: str, stem: bool) -> Iterator[Parts]:
-    """The paths that a name may mean, the literal one first."""
+    """The paths that a name may refer to, the literal one first."""
     for text in _spellings(name):
         for folder in dict.fromkeys((beside, "")):
             parts = parts_of(f"{folder}/{text}" if folder else text)
@@ -214,7 +214,7 @@ def _spellings(name: str) -> Iterator[str]:
 
 
 def _uploaded(name: str) -> Iterator[Parts]:
-    """The file names without the prefix that Label Studio gives uploaded files."""
+    """The file names of a name's spellings, without the prefix of Label Studio's uploads."""
     for text in _spellings(name):
         parts = parts_of(text)
         prefix = _UPLOADED.match(parts[-1]) if parts else None

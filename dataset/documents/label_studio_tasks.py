@@ -62,7 +62,7 @@ def tags_for(file: str, configurations: Mapping[str, tuple[ImageTag, ...]]) -> t
 
 @dataclass(frozen=True)
 class _TaskReader:
-    """Reads the tasks of one document; `drawn`: at least one region is drawn in an image."""
+    """Reads the tasks of one document. `drawn`: at least one region is drawn in an image."""
 
     file: str
     points: Sequence[str]

@@ -109,7 +109,7 @@ def from_folder(
         folder: Folder of the unpacked zip.
         form: The only accepted format; None: the detected format of each file.
         names, points: Class and keypoint names of the dataset, for label files without names.
-        classify: Folders may be classes.
+        classify: Whether folders may be classes.
 
     Returns:
         The submission; `described` is empty if the zip contains only images.
@@ -276,7 +276,7 @@ class _SubmissionReader:
         start = data[:65536].decode("utf-8", "replace")
         if form is None:
             if re.search(r"<View\b", start[:4096]):  # Label Studio's labelling configuration
-                with suppress(ValidationFailed):  # it may be that of a text project
+                with suppress(ValidationFailed):  # it may belong to a text project
                     text = data.decode("utf-8-sig", "replace")
                     self.configurations[name] = parse_label_config(text).images
                 return False

@@ -26,12 +26,12 @@ class DescribedImage:
         where: File, and number of the task or image, for messages.
         source: The document's path; for formats with one file per image, the format.
         beside: The folder that the name may be relative to.
-        stem: The name is that of a label file: the image's name without its suffix.
+        stem: The name is that of a label file: the image's file name without its suffix.
         empty: What it means if there is no annotation. `finished`: the image has no objects, even
             if the reader skipped some results. `stated`: the image has no objects, unless the
-            reader skipped some. `unstated`: it may not have been annotated. `unfinished`: its
-            annotation is not finished.
-        why: Why it is unfinished: skipped, only predictions, not annotated.
+            reader skipped some. `unstated`: perhaps nobody has annotated the image. `unfinished`:
+            its annotation is not finished.
+        why: The reason for `unfinished`: skipped, only predictions, not annotated.
         skipped: Reason → number of objects that the reader skipped.
     """
 
@@ -58,7 +58,7 @@ class Submission:
         contents: Path in the zip → SHA-256 of the image.
         skipped: Reason → number of objects that readers of multi-image documents skipped.
         ignored: Files that are not annotation documents.
-        notes: Sentences about what was assumed.
+        notes: Sentences about assumptions.
         classes: Class names in order of id; documents without a class list add none.
         forms: Formats of the documents.
     """

@@ -18,7 +18,7 @@ from formats.annotations import Annotations, with_area
 from formats.coordinates import SLACK, Stated, are_corners, over_the_edge
 from formats.yolo import from_yolo
 
-SHOWN = 12  # classes in a note
+SHOWN = 12  # most class names in a note
 CORNERS = (
     "look like x1 y1 x2 y2: read as centre and size, too many of them extend beyond the image. "
     "Write the centre, width and height: class x y w h."
@@ -75,7 +75,7 @@ def names_of(path: str, text: str) -> ClassList:
         lines = [match[2].strip() for match in numbered if match]
     first = {name: i for i, name in reversed(list(enumerate(lines)))}
     unique = (n if first[n] == i else f"{n} ({i})" for i, n in enumerate(lines))
-    return ClassList(path, tuple(unique))  # a repeated name gets its id, as in a data.yaml
+    return ClassList(path, tuple(unique))  # a repeated name gets its id appended
 
 
 def read_labels(
