@@ -18,7 +18,10 @@ MIN_AGE = 3600.0  # seconds; a younger folder may belong to a request that is no
 
 
 def delete_leftovers(store: AnnotatedDatasets, jobs: JobStore, settings: Settings) -> None:
-    """Delete datasets without a card, and uploaded images, unless an unfinished job uses them."""
+    """Delete old datasets of batch annotations without a card, and old uploaded images.
+
+    Those that an unfinished job uses are kept.
+    """
     recipes = [job.recipe for job in jobs.list("annotation", "queued", "running", "stopping")]
     needed = {recipe.get("dataset_id") for recipe in recipes}
     latest = (datetime.now(UTC) - timedelta(seconds=MIN_AGE)).isoformat(timespec="milliseconds")

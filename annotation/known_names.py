@@ -15,7 +15,7 @@ def tidy(name: str) -> str:
 
 
 def with_known_names(found: Annotations, names: Sequence[str]) -> Annotations:
-    """The annotations with class names spelled as in the dataset; other names are made tidy.
+    """The annotations with class names spelled as in the dataset; `tidy` is applied to new names.
 
     Names that are equal after `tidy` are one class, because users cannot see their difference.
     """

@@ -18,7 +18,7 @@ BIGGEST = 16 * 2**20  # most bytes of one label file
 EDGE = 0.01  # overhang, as a fraction of the image, that is clipped unreported as in Ultralytics
 REACH = 0.5  # largest overhang, as a fraction of the image; beyond it the line is rejected
 ABSENT = -0.005  # coordinate of an absent keypoint without visibility; Ultralytics allows -0.01
-TRACKED = 7  # columns of a track in Ultralytics' save_txt, also of a triangle
+TRACKED = 7  # columns of a track in Ultralytics' save_txt; a triangle also has 7
 TINY = 1e-6  # width or height below which an object has no area
 
 LOST = frozenset({"malformed_line", "class_id", "wrong_form", "outside", "degenerate"})

@@ -82,7 +82,8 @@ def new_classes(
     Args:
         names: The new class names.
         similar: New name → similar class name of the dataset.
-        rules: The rules of the correction."""
+        rules: The rules of the correction.
+    """
     shown = ", ".join(
         f"{name!r:.80}{f' (did you mean {similar[name]!r:.80}?)' if name in similar else ''}"
         for name in names[:SHOWN]

@@ -15,7 +15,8 @@ class FreePaths:
     """Gives each image a unique path.
 
     It is the path in the zip without folders that belong to a dataset's layout, such as `images`
-    or `train`."""
+    or `train`.
+    """
 
     def __init__(self) -> None:
         self._taken: set[str] = set()
