@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
-# `python -m` puts the current folder first; ours is what our imports mean.
+# `python -m` puts the current folder first in sys.path; our imports need the program's folder.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from database import Database
@@ -211,7 +211,7 @@ def _decisions(registry: Registry, options: argparse.Namespace) -> None:
 
 
 def _why() -> DecisionReason:
-    """The shell's user, as far as that can be told."""
+    """The decision reason of a shell command: the name of the user, if known."""
     with contextlib.suppress(KeyError, OSError):
         return DecisionReason(by=f"command line, {getpass.getuser()}")
     return COMMAND

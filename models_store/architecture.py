@@ -1,8 +1,8 @@
 """Validation of Ultralytics model yamls: allowed layers, sizes and activations.
 
-A model yaml from foreign weights is a program: its layer names are looked up in
-`torch.nn`, its strings are evaluated and its `activation` reaches `eval`. So it is reduced here
-to what describes a convolutional network, and everything else is refused by name.
+Ultralytics executes parts of a model yaml: it looks up layer names in `torch.nn` and passes
+strings and `activation` to `eval`. So a yaml from foreign weights is untrusted code. Only allowed
+layers, arguments and activations are kept; anything else is refused, and the error names it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ HEADS: dict[str, Task] = {
     "Pose26": "pose",
     "Classify": "classify",
 }
-"""The output layers that can be served, and the task that each one means."""
+"""Output layer that can be served → the task of its models."""
 
 FOREIGN_HEADS = {
     "OBB": "oriented boxes (obb)",
@@ -56,10 +56,10 @@ MAX_NUMBER = 100_000
 
 
 def task_of(architecture: dict[str, Any]) -> Task:
-    """The task that the last layer of a model yaml means.
+    """The task of a model yaml, according to its last layer.
 
     Raises:
-        InvalidModelFile: It is no head that can be served.
+        InvalidModelFile: The last layer is not a head that can be served.
     """
     head = architecture.get("head")
     name = head[-1][2] if isinstance(head, list) and head and len(head[-1]) == 4 else None
@@ -72,17 +72,17 @@ def task_of(architecture: dict[str, Any]) -> Task:
 
 
 def checked(architecture: dict[str, Any]) -> dict[str, Any]:
-    """The yaml reduced to the keys that build the network, or refused.
+    """Check a model yaml, and reduce it to the keys that define the network.
 
     Args:
         architecture: Ultralytics' model yaml as a dict, as checkpoints carry it.
 
     Returns:
-        A new dict with `nc`, `channels`, `backbone`, `head`, one scale, and what else shapes
-        the layers.
+        A new dict with `nc`, `channels`, `backbone`, `head`, one scale, and the other keys that
+        define the layers.
 
     Raises:
-        InvalidModelFile: A layer, argument or activation is not on the list.
+        InvalidModelFile: A layer, argument or activation is not allowed.
     """
     if not isinstance(architecture, dict):
         raise InvalidModelFile("The model carries no architecture (no model yaml).")

@@ -36,8 +36,8 @@ from models_store.versions import ModelVersion
 
 MANIFEST = "manifest.json"
 PORTABLE = (DESCRIPTION_FILE, WEIGHTS_FILE)
-"""The files in an archive. The ONNX file is exported again on import: it is a kind of code, and to
-verify it against the weights costs as much as the export."""
+"""The model files in an archive. The ONNX file is not included but exported on import: a foreign
+one could contain anything, and verifying it against the weights takes as long as the export."""
 MAX_BYTES = 4 * 1024**3
 MAX_MANIFEST = 1024**2
 TIMEOUT = 600.0
@@ -105,15 +105,15 @@ def import_archive(
 ) -> ModelVersion:
     """Publish the version in an archive under its own or another name.
 
-    It becomes a new version here; its origin notes the id that it had. A version with the same
-    weights and description that is already there under this name is returned instead.
+    It gets a new version id; its origin records the id that it had. If this name already has a
+    version with the same weights and description, that version is returned instead.
 
     Args:
-        registry: Receives the version.
+        registry: The registry to publish in.
         path: The archive.
         name: Model name; default: the archive's.
         promote: Make it the promoted version of its name.
-        timeout: Seconds in which it must be ready for publishing.
+        timeout: Maximum duration of check and export in seconds.
 
     Raises:
         InvalidModelFile: Not a model archive, damaged, or altered.

@@ -1,9 +1,9 @@
 """Reader of foreign `.pt` checkpoints that executes none of their code.
 
-A checkpoint is a pickle, and a pickle is a program. This reader gives every class and function
-that it names an inert stand-in (name, arguments, state), so nothing of it runs, whatever it
-says; and names that are not on the list below refuse the file. Tensors are references into the
-archive until `Checkpoint.tensor` reads them. No torch here.
+A checkpoint is a pickle, and unpickling normally executes code. This reader replaces every class
+and function in the pickle by an inert stand-in, which only stores name, arguments and state.
+A file that refers to a name that is not allowed is refused. Tensors are references into the
+archive until `Checkpoint.array` reads them. This module does not import torch.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import numpy as np
 
 from errors import InvalidModelFile
 
-LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # begins the format before torch 1.6
+LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # first value in the file format before torch 1.6
 MAX_PICKLE = 256 * 1024**2  # bytes; a YOLO checkpoint's is 0.1 MB
 MAX_TENSOR = 2 * 1024**3  # bytes
 
@@ -61,11 +61,11 @@ ALLOWED = re.compile(
 
 
 class Inert:
-    """Stands for any class or function a pickle names: remembers, and does nothing.
+    """Inert stand-in for a class or function in a pickle: stores calls and state, runs nothing.
 
     Attributes:
-        args: What it was called with.
-        state: What was set on it.
+        args: Arguments of the call.
+        state: Attributes and items that the pickle set.
     """
 
     qualified = "?"
@@ -111,7 +111,7 @@ class Inert:
 
 @dataclass(frozen=True)
 class TensorReference:
-    """Where in the archive a tensor lies; sizes in elements."""
+    """The position of a tensor in the archive; sizes and strides in elements."""
 
     storage: StorageReference
     offset: int
@@ -133,7 +133,7 @@ class StorageReference:
 
 
 class _Function:
-    """A stand-in for one of torch's rebuild functions; cannot be altered by the pickle."""
+    """A stand-in for one of torch's rebuild functions; the pickle cannot change it."""
 
     __slots__ = ("_call",)
 
@@ -166,7 +166,7 @@ REAL: dict[str, Any] = {
     "torch._utils._rebuild_parameter_with_state": _Function(lambda data, *_: data),
     "torch.Size": _Function(lambda size=(): tuple(size)),
 }
-"""The few names that stand for something that works."""
+"""The names in a pickle that stand for working functions, not for inert stand-ins."""
 
 
 def inert_class(qualified: str) -> type[Inert]:
@@ -177,7 +177,7 @@ REAL["dill._dill._load_type"] = _Function(lambda name: inert_class(f"builtins.{n
 
 
 class _Reader(pickle.Unpickler):
-    """Unpickles into inert stand-ins."""
+    """Unpickler that creates inert stand-ins only."""
 
     def __init__(self, file: io.BufferedIOBase) -> None:
         super().__init__(file)
@@ -217,7 +217,7 @@ def _refusal(module: str, name: str) -> InvalidModelFile:
 
 @dataclass
 class Checkpoint:
-    """The content of a `.pt` file, inert, and the bytes of its tensors."""
+    """The content of a `.pt` file as inert stand-ins, with access to its tensors."""
 
     root: Any
     _storages: Callable[[StorageReference], bytes]
@@ -227,7 +227,7 @@ class Checkpoint:
         """A copy of a tensor's values; bfloat16 as float32.
 
         Raises:
-            InvalidModelFile: It reaches beyond its storage.
+            InvalidModelFile: The tensor extends beyond its storage.
         """
         storage = reference.storage
         width = 2 if storage.dtype == "bf16" else np.dtype(storage.dtype).itemsize
@@ -239,7 +239,7 @@ class Checkpoint:
         if storage.elements * width > MAX_TENSOR:
             raise InvalidModelFile("The checkpoint holds a tensor of more than 2 GiB.")
         if storage.key not in self._cache:
-            self._cache = {storage.key: self._storages(storage)}  # the last one: often shared
+            self._cache = {storage.key: self._storages(storage)}  # often shared by tensors
         data = self._cache[storage.key]
         if len(data) < storage.elements * width:
             raise InvalidModelFile("The checkpoint is cut off: tensor data is missing.")
@@ -258,7 +258,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """Read a file that `torch.save` wrote.
 
     Raises:
-        InvalidModelFile: It is damaged, or names something that is not on the list.
+        InvalidModelFile: The file is damaged, or refers to a name that is not allowed.
     """
     try:
         with path.open("rb") as file:
@@ -330,7 +330,7 @@ def _read_legacy(path: Path) -> Checkpoint:
 
 
 def references(value: Any) -> Iterator[StorageReference]:
-    """Every storage that something read from a pickle refers to."""
+    """All storages that an object read from a pickle refers to."""
     stack, seen = [value], set()
     while stack:
         item = stack.pop()

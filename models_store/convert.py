@@ -1,8 +1,9 @@
 """Conversion of a foreign checkpoint to a model folder, as a child process of `importer`.
 
-`python -m models_store.convert JSON`: reads the file inertly, rebuilds the network from the
-architecture it carries with our own classes, compares the two layer by layer, writes model.json,
-model.safetensors and model.onnx. Prints one JSON object: what it was, or the error.
+`python -m models_store.convert JSON`: reads the file without executing its code, builds the
+network from the architecture in the file with Ultralytics' or torchvision's classes, compares the
+two layer by layer, and writes model.json, model.safetensors and model.onnx. Prints one JSON object:
+facts about the file's origin, or the error.
 """
 
 from __future__ import annotations
@@ -55,18 +56,18 @@ def convert(
 
     Args:
         path: The foreign file.
-        folder: Gets model.json, model.safetensors, model.onnx, engines.json.
-        family: `yolo` or `mobilenet`; None: as the file says.
-        names: Class names in place of the file's.
-        imgsz: Input side in place of the file's.
-        description: Free text.
-        serving: Make the engine that it is served from.
+        folder: The folder for model.json, model.safetensors, model.onnx and engines.json.
+        family: Refuse the file unless it is `yolo` or `mobilenet`; None: accept both.
+        names: Class names that replace those of the file.
+        imgsz: Side of the input in pixels; replaces that of the file.
+        description: Free text shown with the model.
+        serving: Whether to export the serving engine.
 
     Returns:
-        What is worth noting of the file's origin.
+        Facts about the file's origin.
 
     Raises:
-        InvalidModelFile: It is not one that can be served; says why.
+        InvalidModelFile: The model cannot be served; the message says why.
     """
     checkpoint = read_checkpoint(path)
     module, state = _model_of(checkpoint.root)
@@ -102,7 +103,7 @@ def convert(
 
 
 def _model_of(root: Any) -> tuple[Inert | None, dict[str, TensorReference]]:
-    """The module in a checkpoint, if it is one, and its state dict."""
+    """The network in a checkpoint, or None if it has only weights; and the state dict."""
     candidate = root
     if isinstance(root, dict):
         for key in ("ema", "model", "model_state_dict", "state_dict", "net"):
@@ -221,10 +222,10 @@ def _names(names: list[str] | None, count: object) -> list[str] | None:
 
 
 def _own_names(module: Inert, head: Any, count: object) -> tuple[str, ...]:
-    """The names that the network carries.
+    """The class names stored with the network.
 
     Raises:
-        InvalidModelFile: It is not sure which output each belongs to.
+        InvalidModelFile: It is ambiguous which output each name belongs to.
     """
     outputs = head.get("nc") if isinstance(head, Inert) else None
     if not isinstance(count, int) or (isinstance(outputs, int) and outputs != count):
@@ -240,7 +241,7 @@ def _own_names(module: Inert, head: Any, count: object) -> tuple[str, ...]:
 
 
 def _plain(value: Any) -> dict[str, Any]:
-    """Training arguments: a dict today, a namespace object in 8.0."""
+    """The training arguments as a dict; Ultralytics 8.0 stored a namespace object."""
     if isinstance(value, Inert):
         value = value.state
     return value if isinstance(value, dict) else {}
@@ -270,7 +271,7 @@ def _modules(module: Inert, path: str = "") -> Iterator[tuple[str, Inert]]:
 
 
 def _norm_eps(module: Inert) -> float | None:
-    """The one epsilon of all BatchNorms; None when there is none."""
+    """The epsilon of the batch normalisation layers; None if there are no such layers."""
     values = {m.get("eps") for _, m in _modules(module) if m.kind == "BatchNorm2d"}
     if len(values) > 1:
         raise InvalidModelFile("The model's BatchNorm layers have different epsilons.")
@@ -279,7 +280,7 @@ def _norm_eps(module: Inert) -> float | None:
 
 
 def _compare(foreign: Inert, own: nn.Module) -> None:
-    """Refuse a network whose layers are not what its yaml says: it would answer differently."""
+    """Refuse a network whose layers differ from its yaml: the rebuilt one would not be the same."""
     modules = dict(own.named_modules())
     for path, theirs in _modules(foreign):
         ours = modules.get(path)
@@ -302,7 +303,7 @@ def _compare(foreign: Inert, own: nn.Module) -> None:
 
 
 def _equal(a: Any, b: Any) -> bool:
-    """Equal, where 2 and (2, 2) are the same."""
+    """Whether two layer arguments are equal; 2 equals (2, 2)."""
     a, b = (set(x) if isinstance(x, list | tuple) and len(set(x)) == 1 else x for x in (a, b))
     a, b = (next(iter(x)) if isinstance(x, set) else x for x in (a, b))
     return (list(a) if isinstance(a, tuple) else a) == (list(b) if isinstance(b, tuple) else b)

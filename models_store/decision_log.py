@@ -1,7 +1,7 @@
 """The log of promotion decisions: promoted, refused, rolled back, deleted, with reasons.
 
-Rows are never changed. A rollback follows them. Each is written in the transaction that changes
-the promotion.
+Rows are never changed; a rollback reads the previous promotions from them. Each row is written in
+the transaction that changes the promotion.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ class DecisionReason:
         reasons: Sentences.
         gate: The gate's conditions.
         evaluations: The ids of the two evaluations that were compared: `candidate`, `promoted`.
-        forced: The gate was overruled.
-        job_id: The job that decided.
+        forced: Whether the gate was overruled.
+        job_id: The job that made the decision.
     """
 
     by: str = "command line"
@@ -110,9 +110,10 @@ def decisions(session: Session, name: str) -> list[Decision]:
 
 
 def before(session: Session, name: str) -> str:
-    """The version that a rollback of `name` promotes: the one promoted before the present one.
+    """The version that a rollback of `name` would promote: the previously promoted one.
 
-    A second rollback goes one step further back; a promotion in between starts from there.
+    A second rollback goes one step further back. After a new promotion, a rollback returns to the
+    version that was promoted just before it.
 
     Raises:
         Conflict: Nothing was promoted before, or that version was deleted.
@@ -146,9 +147,9 @@ def step_back(session: Session, name: str, why: DecisionReason) -> str:
 
 
 def _path(session: Session, name: str) -> list[str]:
-    """The promotions that led to the present one, which is last, without those rolled back.
+    """The history of promoted versions, the present one last, without those rolled back.
 
-    A promotion older than this table is known from the decision that replaced it.
+    A promotion older than this table is taken from the `previous` of the first decision after it.
     """
     path: list[str] = []
     rows = session.scalars(select(Decision).where(Decision.name == name).order_by(Decision.number))

@@ -23,7 +23,7 @@ TYPES: dict[Task, str] = {
 DESCRIPTION_FILE = "model.json"
 WEIGHTS_FILE = "model.safetensors"
 ONNX_FILE = "model.onnx"
-ENGINES_FILE = "engines.json"  # per engine, how far it is from PyTorch; written by export
+ENGINES_FILE = "engines.json"  # engine → its numeric differences from PyTorch; written by export
 
 
 class Preprocessing(BaseModel):
@@ -83,7 +83,7 @@ class ModelDescription(BaseModel):
 
     @property
     def type(self) -> str:
-        """The task under the name the REST API has for it."""
+        """The name of the task in the REST API."""
         return TYPES[self.task]
 
     @property
@@ -103,14 +103,14 @@ NAME_THEM = "Name the classes in the order of the outputs: 'names' of the import
 
 
 def certain_names(names: object, count: int) -> tuple[str, ...]:
-    """A checkpoint's class names, where it is sure which output each belongs to.
+    """The class names of a checkpoint, one per output of the network; refused if ambiguous.
 
-    A list must be as long as there are outputs; a dict's keys must all be outputs. A class
-    without a name, which has an id, gets its number; so do all where there are no names.
+    A list must have one name per output; the keys of a dict must be indices of outputs. An output
+    without a name is named by its id, `class 1`.
 
     Raises:
-        InvalidModelFile: Some name belongs to no output, or to two: then those that have the
-            id of one may not belong to it either.
+        InvalidModelFile: A name belongs to no output, or an output has two names. Then the other
+            names may be assigned to the wrong outputs too.
 
     Examples:
         >>> certain_names({0: "person", "2": "cow"}, 3)
@@ -161,10 +161,10 @@ def _by_id(names: dict[Any, Any], count: int) -> dict[int, Any]:
 
 
 def class_names(names: object, count: int) -> tuple[str, ...]:
-    """Class names as checkpoints and datasets have them, one per class id.
+    """Unique class names, one per class id, from those in a checkpoint or a dataset.
 
-    A list or a dict of id → name, possibly with gaps, text ids or repeated names. A missing
-    name becomes `class 7`; a repeated one gets its id: `sign`, `sign (7)`.
+    `names` is a list, or a dict of id → name, possibly with gaps, ids as strings or repeated names.
+    A missing name becomes `class 7`; a repeated one gets its id appended: `sign`, `sign (7)`.
 
     Examples:
         >>> class_names({0: "stop", "2": "stop"}, 3)

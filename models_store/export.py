@@ -25,7 +25,7 @@ from models_store.description import ENGINES_FILE, ONNX_FILE, ModelDescription
 from models_store.subprocesses import limit_self
 from models_store.weights import load_model
 
-OPSET = 17  # ONNX Runtime 1.31 and TensorRT 10 take it, and the TorchScript exporter writes it
+OPSET = 17  # supported by ONNX Runtime 1.31, TensorRT 10 and the TorchScript exporter
 INPUT = "images"
 
 MAX_BOX_ERROR = 0.1  # pixels of the network's input: boxes and keypoints
@@ -38,7 +38,7 @@ class ExportError(VisionLoopError):
 
 
 class ServingModule(nn.Module):
-    """A loaded model whose outputs are those of the serving engines.
+    """Wraps a loaded model, so that its outputs are those of the serving engines.
 
     Input (n, 3, s, s) float32, normalised. Outputs, na anchors, xywh in input pixels:
         detect: (n, 4 + nc, na): xywh, class probabilities;
@@ -56,7 +56,7 @@ class ServingModule(nn.Module):
         output = self.module(images)
         if self.description.family == "mobilenet":
             return output.softmax(1)
-        output = output[0]  # Ultralytics answers (inference, training) outputs in eval mode
+        output = output[0]  # in eval mode, Ultralytics returns (inference, training) outputs
         return (output[0], output[1]) if self.description.task == "segment" else output
 
 
@@ -95,7 +95,7 @@ def record(folder: Path, engine: str, entry: dict[str, float | int]) -> None:
 
 def _to_onnx(serving: nn.Module, example: Tensor, path: Path, names: list[str]) -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # tracing warns of shape tests that are fixed here
+        warnings.simplefilter("ignore")  # tracing warns of tests on shapes, which are fixed here
         torch.onnx.export(
             serving,
             (example,),
@@ -151,7 +151,7 @@ def _compare(
 def parity(
     actual: Sequence[np.ndarray], reference: Sequence[np.ndarray], description: ModelDescription
 ) -> tuple[float, float, float]:
-    """Largest differences of two engines' raw outputs, laid out as `ServingModule` says.
+    """The largest differences between raw outputs of two engines, in the form of `ServingModule`.
 
     Returns:
         Boxes and keypoints (pixels), probabilities, and masks (relative to the largest

@@ -1,7 +1,7 @@
 """Import of foreign `.pt` checkpoints as versions of the registry.
 
-A child process with limited memory and time converts the file. Its reader (`checkpoint`) does not
-execute any of it. This module does not import torch.
+A child process with limited memory and time converts the file. Its reader (`checkpoint`) executes
+no code from the file. This module does not import torch.
 """
 
 from __future__ import annotations
@@ -44,19 +44,19 @@ def import_model(
     """Import a checkpoint: Ultralytics YOLO (four tasks), or torchvision's MobileNetV2.
 
     Args:
-        registry: Receives the version.
-        path: The file.
-        name: Model name; default: made from the file's name.
-        family: Refuse the file unless it is of this family; default: as the file says.
-        names: Class names in place of the file's, in the order of the outputs.
-        imgsz: Input side in pixels in place of the file's.
+        registry: The registry to publish in.
+        path: The checkpoint file.
+        name: Model name; default: derived from the file's name.
+        family: Refuse the file unless it is of this family; default: accept both.
+        names: Class names that replace those of the file, in the order of the outputs.
+        imgsz: Side of the input in pixels; replaces that of the file.
         description: Free text shown with the model.
         promote: Make it the promoted version of its name.
-        parent: A model id to note as its origin.
-        timeout: Seconds that the conversion may take.
+        parent: A model id to record as its origin.
+        timeout: Maximum duration of the conversion in seconds.
 
     Raises:
-        InvalidModelFile: The file is refused; the message says why, in one sentence.
+        InvalidModelFile: The file is refused; the message says why.
         ValidationFailed: The name, the class names or imgsz are not valid.
     """
     name = check_name(name if name is not None else suggest_name(path.stem))

@@ -1,4 +1,4 @@
-"""Repair of the registry: rows and folders agree again after a crash or a lost database."""
+"""Repair of the registry: makes rows and folders consistent after a crash or a lost database."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from models_store.tables import Promotion, PublishedModel, raise_generation
 
 
 def sweep(store: ModelStore, database: Database) -> list[str]:
-    """Finish or undo interrupted changes; returns a sentence each. Requires the store's lock."""
+    """Finish or undo interrupted changes; returns a sentence for each. Requires the store lock."""
     done = []
     if count := store.clear_staging():
         done.append(f"Removed {count} unfinished folder(s).")

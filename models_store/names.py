@@ -27,7 +27,7 @@ def check_name(name: str) -> str:
 
 
 def suggest_name(text: str) -> str:
-    """The nearest valid name to a free text such as a file's stem.
+    """A valid model name derived from free text, such as a file's stem.
 
     Examples:
         >>> suggest_name("My Model (v2)")
@@ -39,10 +39,10 @@ def suggest_name(text: str) -> str:
 
 
 def split_tag(tag: str) -> tuple[str, str | None]:
-    """`name:version` or `name`, lower-cased, as its two parts.
+    """Split `name:version` or `name` into its parts, lower-cased; the version may be None.
 
     Raises:
-        ModelNotFound: No model can have such a name, for example a path.
+        ModelNotFound: It is not a valid name, for example a path, so no such model exists.
     """
     name, colon, version = tag.strip().lower().partition(":")
     valid = NAME.fullmatch(name) and ".." not in name

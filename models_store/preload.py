@@ -1,7 +1,7 @@
 """Preloading of versions that a job is about to promote, so that no request waits for loading.
 
 The job writes a row per version; the gateway deletes it once the runners have loaded the version.
-A version that is not loaded in time is promoted all the same.
+A version that is not loaded in time is promoted anyway.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ POLL = 0.2  # seconds between two reads by the job
 def await_loading(
     database: Database, model: ModelVersion, patience: float, check: Callable[[], None]
 ) -> bool:
-    """Request the loading of a version and wait. Returns whether it came within `patience` seconds.
+    """Request the loading of a version; returns whether it was loaded within `patience` seconds.
 
-    `check` is called meanwhile and may raise.
+    `check` is called repeatedly during the wait and may raise.
     """
     key = PREFIX + model.name
     with database.write() as session:
@@ -41,14 +41,14 @@ def await_loading(
 
 
 def preload(database: Database) -> list[str]:
-    """The ids of versions to load."""
+    """The ids of the versions that jobs have requested to load."""
     with database.read() as session:
         query = select(State.text).where(State.key.startswith(PREFIX, autoescape=True))
         return [model_id for model_id in session.scalars(query) if model_id]
 
 
 def loaded(database: Database, model_id: str) -> None:
-    """Delete the request for a version: it is loaded, or nobody waits any longer."""
+    """Delete the request for a version: it is loaded, or the job no longer waits."""
     query = delete(State).where(State.key.startswith(PREFIX, autoescape=True))
     with database.write() as session:
         session.execute(query.where(State.text == model_id))

@@ -16,7 +16,7 @@ LOCK = ".lock"
 
 @contextmanager
 def scratch(home: Path) -> Iterator[Path]:
-    """An empty folder, locked while in use and deleted afterwards."""
+    """An empty temporary folder, locked while in use and deleted afterwards."""
     root = home / FOLDER
     root.mkdir(parents=True, exist_ok=True)
     # `clear_scratch` may delete the folder before it is locked; then it is created again.
@@ -31,7 +31,7 @@ def scratch(home: Path) -> Iterator[Path]:
 
 
 def clear_scratch(home: Path) -> int:
-    """Delete the folders of processes that ended; returns their number."""
+    """Delete temporary folders that no running process uses; returns their number."""
     count = 0
     for path in (home / FOLDER).glob("*"):
         if path.name.endswith(LOCK):

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 STARTERS = Path(__file__).parent / "starter"
 FIRST_ACTIVE = "traffic_signs_yolov8n"
-SOURCE_FILE = "source.json"  # beside the model; has `class_counts`, as drawn
+SOURCE_FILE = "source.json"  # in the starter's folder; has `class_counts` of its training images
 EXPORT_TIMEOUT = 600.0  # seconds, for all starters together
 
 
@@ -61,7 +61,7 @@ def seed(registry: Registry, folder: Path = STARTERS, again: bool = False) -> li
         A sentence for each thing done.
 
     Raises:
-        VisionLoopError: The serving engines could not be made.
+        VisionLoopError: The serving engines could not be exported.
     """
     shipped = starters(folder)
     if not _wanted(registry, shipped, again) and registry.active_pointer() is not None:

@@ -1,9 +1,10 @@
 """Model folders in the Bento model store: written atomically, read tolerantly.
 
 The layout is BentoML's own (`BENTOML_HOME/models/NAME/VERSION/model.yaml`, and `latest`), so
-`bentoml models list`, `get` and `export` work on it. `bentoml.models.create` is not used: it makes
-the final folder first and copies into it afterwards, so that a reader meets half a model and a
-crash breaks `bentoml models list` for good (seen in 1.4.39). No database and no torch here.
+`bentoml models list`, `get` and `export` work on it. `bentoml.models.create` is not used: it
+creates the final folder first and then copies into it, so that readers see incomplete models, and
+a crash breaks `bentoml models list` permanently (BentoML 1.4.39). This module uses neither the
+database nor torch.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def locate(tag: str) -> Path:
     """The folder of an exact `name:version`.
 
     Raises:
-        ModelNotFound: There is none, or files are missing.
+        ModelNotFound: There is no such version, or files of it are missing.
     """
     name, version = split_tag(tag)
     if version is None:
@@ -69,7 +70,7 @@ def locate(tag: str) -> Path:
 
 
 def new_version() -> str:
-    """A short, unique, lower-case version id that sorts by time (milliseconds, then chance)."""
+    """A short, unique, lower-case version id that sorts by time: milliseconds, then random."""
     digits = "0123456789abcdefghjkmnpqrstvwxyz"
     number = (time.time_ns() // 1_000_000 << 20) | secrets.randbits(20)
     text = ""
@@ -92,7 +93,7 @@ class ModelStore:
         """The writers' lock, across processes.
 
         Raises:
-            BackendUnavailable: It was not free within LOCK_TIMEOUT.
+            BackendUnavailable: Another process held it for longer than LOCK_TIMEOUT.
         """
         self.models.mkdir(parents=True, exist_ok=True)
         try:
@@ -228,7 +229,7 @@ class ModelStore:
             "module": "",
             "labels": {"visionloop": str(metadata.get("type", ""))},
             "options": {},
-            # One JSON text, because BentoML's metadata takes no None.
+            # A single JSON string, because BentoML's metadata cannot contain None.
             "metadata": {METADATA_KEY: json.dumps(metadata, sort_keys=True)},
             "context": {
                 "framework_name": "",
@@ -244,10 +245,10 @@ class ModelStore:
 
 
 def _write(path: Path, text: str) -> None:
-    """Replace a file durably.
+    """Replace a file atomically and durably.
 
-    Not `files.atomic_write`: its temporary folder would look like a version to BentoML, and a
-    crash would leave it there.
+    `files.atomic_write` is not used: its temporary folder, which a crash would leave behind, would
+    look like a version to BentoML.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(text, encoding="utf-8")

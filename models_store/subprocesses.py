@@ -33,7 +33,7 @@ def run_module(
     Raises:
         ChildTimeout: It took longer than `timeout` seconds; the whole group was killed.
     """
-    # One thread: waiting for one another beside other work, two made an export 4 times slower.
+    # One thread: on a busy machine, an export with two threads took 4 times as long.
     ours = {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
         module_command(__name__, str(os.getpid()), module, *arguments),
@@ -81,7 +81,10 @@ def end_with_parent(parent: int) -> None:
 
 
 def main() -> None:
-    """`python -m models_store.subprocesses PARENT MODULE ARGUMENTS…`; runs before slow imports."""
+    """Run a module that ends with its parent: `… models_store.subprocesses PARENT MODULE ARGS…`.
+
+    `end_with_parent` is called before the module's slow imports.
+    """
     _, parent, module, *arguments = sys.argv
     end_with_parent(int(parent))
     sys.argv = [module, *arguments]

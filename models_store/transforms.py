@@ -20,11 +20,11 @@ def preprocessing_of(
     """Describe a pickled `Compose(Resize, CenterCrop, ToTensor, Normalize)`.
 
     Args:
-        compose: The stand-in of the Compose.
-        values: Reads a small tensor.
+        compose: The inert stand-in for the pickled Compose.
+        values: Reads the values of a small tensor.
 
     Raises:
-        InvalidModelFile: A transform, or an order of them, that serving cannot reproduce.
+        InvalidModelFile: Serving cannot reproduce a transform, or their order.
     """
     resize = crop = None
     mean: tuple[float, ...] = (0.0, 0.0, 0.0)
@@ -70,7 +70,7 @@ def _assemble(
                 "imgsz": square,
                 "resize_to": None if exact else resize or square,
                 "interpolation": interpolation,
-                "antialias": True,  # torchvision resizes PIL images with it, whatever it says
+                "antialias": True,  # torchvision always antialiases PIL images
                 "mean": mean,
                 "std": std,
             }
@@ -89,7 +89,7 @@ def _size(value: Any) -> int | tuple[int, int] | None:
 
 
 def _interpolation(value: Any) -> str:
-    """An enum member, pickled as a call with its value or as getattr with its name."""
+    """The interpolation: an enum member, pickled as a call with its value or getattr by name."""
     if isinstance(value, Inert):
         value = value.args[-1] if value.args else "bilinear"
     by_number = {0: "nearest", 2: "bilinear", 3: "bicubic"}

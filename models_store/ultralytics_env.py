@@ -1,8 +1,8 @@
 """Ultralytics without its side effects: call `prepare()` before importing it.
 
-Seen in 8.4.190. It probes the network, installs packages, fetches fonts, writes settings into
-the user's home, reports usage and hooks itself into mlflow, ClearML, Comet, DVC and Ray; and it
-sets one OMP thread at import. Everything is switched off here, in one place.
+Ultralytics 8.4.190 probes the network, installs packages, downloads fonts, writes settings into
+the user's home, reports usage, installs hooks for mlflow, ClearML, Comet, DVC and Ray, and limits
+OMP to one thread at import. All of this is switched off here.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def environment(home: Path | None = None, threads: int | None = None) -> dict[st
     """The variables that a process needs before it imports ultralytics.
 
     Args:
-        home: VisionLoop's home; default: the settings'.
-        threads: OMP threads; default: one a core.
+        home: VisionLoop's home; default: that of the settings.
+        threads: OMP threads; default: one per core.
     """
     folder = (home or get_settings().home) / "ultralytics"
     return {
@@ -44,13 +44,13 @@ def environment(home: Path | None = None, threads: int | None = None) -> dict[st
 
 
 def prepare(home: Path | None = None, threads: int | None = None) -> None:
-    """Set the environment and write the settings and fonts that keep ultralytics quiet.
+    """Set the environment, and write the settings and fonts that prevent the side effects.
 
-    Harmless to call again. `YOLO_CONFIG_DIR`, `OMP_NUM_THREADS` and `MPLCONFIGDIR` keep the
-    value they have; the switches that guard against code and network are always set.
+    Idempotent. `YOLO_CONFIG_DIR`, `OMP_NUM_THREADS` and `MPLCONFIGDIR` are not changed if they are
+    set; the variables that prevent package installation and network access are always set.
 
     Raises:
-        RuntimeError: ultralytics was imported before, with other switches.
+        RuntimeError: ultralytics was already imported, with a different environment.
     """
     guards = {"YOLO_OFFLINE", "YOLO_AUTOINSTALL", "ULTRALYTICS_SAFE_LOAD", "ORT_DISABLE_TELEMETRY"}
     late = "ultralytics" in sys.modules
@@ -67,7 +67,7 @@ def _write_configuration(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     settings = folder / "settings.json"
     if not settings.exists():
-        atomic_write(settings, json.dumps(_settings(folder), indent=2))  # processes start at once
+        atomic_write(settings, json.dumps(_settings(folder), indent=2))  # as processes may race
     if all((folder / name).exists() for name in FONTS):
         return
     matplotlib = importlib.util.find_spec("matplotlib")

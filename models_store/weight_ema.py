@@ -18,7 +18,7 @@ class WeightEMA:
 
     Attributes:
         model: The averaged network, in eval mode.
-        updates: How many there were.
+        updates: Number of updates so far.
     """
 
     def __init__(self, model: nn.Module, decay: float = 0.998, warmup: float = 300.0) -> None:
@@ -29,7 +29,7 @@ class WeightEMA:
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Move towards `model`; call it after each optimiser step."""
+        """Update the average with the weights of `model`; call it after each optimiser step."""
         self.updates += 1
         decay = self.decay * (1 - math.exp(-self.updates / self.warmup))
         ours = self.model.state_dict()

@@ -39,8 +39,8 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 def save_weights(state_dict: Mapping[str, Tensor], path: Path) -> None:
     """Write a state dict as safetensors, convolution and linear weights as fp16.
 
-    Vectors (biases, normalisation statistics) stay fp32, integers stay as they are, and so does
-    a tensor with values that fp16 cannot hold.
+    Vectors (biases, normalisation statistics), integers, and tensors with values outside the range
+    of fp16 keep their type.
     """
     tensors = {}
     for name, value in state_dict.items():
@@ -55,7 +55,7 @@ def save_weights(state_dict: Mapping[str, Tensor], path: Path) -> None:
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
-    """The state dict of a safetensors file; floats as fp32."""
+    """The state dict in a safetensors file, with floating-point tensors as fp32."""
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
@@ -66,14 +66,14 @@ def load_weights(path: Path) -> dict[str, Tensor]:
 
 
 def build_model(description: ModelDescription) -> nn.Module:
-    """The network of a description with fresh weights, in eval mode, fp32, on the CPU.
+    """The network of a description with initial weights, in eval mode, fp32, on the CPU.
 
-    A YOLO model is Ultralytics' own class, with `names` and `task` set, so that its trainers
-    take it. Heads of the end-to-end families (YOLOv10, YOLO26) answer from their one-to-many
-    branch: every model is served the same way, followed by NMS.
+    A YOLO model is an instance of Ultralytics' class, with `names` and `task` set, so that its
+    trainers accept it. Heads of the end-to-end families (YOLOv10, YOLO26) use their one-to-many
+    branch, so that all models are served the same way, followed by NMS.
 
     Raises:
-        InvalidModelFile: The architecture is not one that can be built.
+        InvalidModelFile: The architecture cannot be built.
     """
     if description.family == "mobilenet":
         model = _build_mobilenet(description)
@@ -87,7 +87,7 @@ def build_model(description: ModelDescription) -> nn.Module:
 
 
 def _build_mobilenet(description: ModelDescription) -> nn.Module:
-    from torchvision.models import mobilenet_v2  # a second; YOLO needs none of it
+    from torchvision.models import mobilenet_v2  # slow import; YOLO does not need it
 
     width = description.architecture.get("width_mult", 1.0)
     if description.architecture.get("torchvision") != "mobilenet_v2" or not 0 < width <= 4:
@@ -117,7 +117,7 @@ def _build_yolo(description: ModelDescription) -> nn.Module:
         )
     except MemoryError:
         raise
-    except Exception as error:  # whatever a wrong yaml provokes in parse_model or the layers
+    except Exception as error:  # an invalid yaml can raise anything in parse_model or the layers
         raise InvalidModelFile(f"The model's architecture cannot be built: {error}") from error
     if description.head_width is not None:
         width = description.head_width
@@ -133,10 +133,10 @@ def _build_yolo(description: ModelDescription) -> nn.Module:
 
 
 def _take_class_branch(head: nn.Module, donor: nn.Module) -> None:
-    """Give a head the class branch of one with as many classes as its hidden layers are wide.
+    """Replace a head's class branch by the donor's hidden layers, which have another width.
 
-    Ultralytics 8.4.190 derives that width from the number of classes, but keeps the start
-    weights' when it fine-tunes to another number (`BaseModel.load`).
+    Ultralytics 8.4.190 derives the width of these layers from the number of classes, but keeps the
+    width of the start weights when it fine-tunes to another number (`BaseModel.load`).
     """
     for attribute in ("cv3", "one2one_cv3"):
         branches: Any = getattr(donor, attribute, None)
@@ -148,11 +148,11 @@ def _take_class_branch(head: nn.Module, donor: nn.Module) -> None:
 
 
 def head_width(shapes: Mapping[str, Sequence[int]], classes: int) -> int | None:
-    """The width of the class branch, if it is not what Ultralytics makes for so many classes.
+    """Width of a class branch; None if it is the one that Ultralytics derives from `classes`.
 
     Args:
-        shapes: Of a YOLO network's state dict.
-        classes: How many it tells apart.
+        shapes: Shapes of the tensors in a YOLO network's state dict.
+        classes: The number of classes.
     """
     for name, shape in shapes.items():
         if match := re.fullmatch(r"(model\.\d+)\.cv3\.0\.2\.weight", name):
@@ -178,7 +178,7 @@ def fill(model: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
     """Load a state dict whose keys and shapes must fit exactly.
 
     Raises:
-        InvalidModelFile: They do not; the message names the first few.
+        InvalidModelFile: They do not fit; the message names the first few.
     """
     own = model.state_dict()
     missing = [name for name in own if name not in state_dict]
@@ -213,7 +213,7 @@ def describe(
     keypoint_names: tuple[str, ...] | None = None,
     description: str = "",
 ) -> ModelDescription:
-    """Describe a network in memory, as training has it.
+    """Create the description of a network in memory, as after training.
 
     Args:
         model: Ultralytics' model or torchvision's MobileNetV2.
@@ -222,13 +222,13 @@ def describe(
         preprocessing: Default: letterbox for YOLO, the centre crop for YOLO classification,
             ImageNet's crop and normalisation for MobileNet.
         keypoint_names: Default: COCO's for 17 points of a person, else none.
-        description: Free text for people.
+        description: Free text shown with the model.
     """
     network: Any = model
     if hasattr(model, "yaml"):
         yaml = dict(network.yaml)
         head = network.model[-1]
-        # A pretrained head may have been resized without its yaml being told.
+        # A pretrained head may have been resized without a change of its yaml.
         yaml["nc"] = getattr(head, "nc", None) or _outputs(head) or yaml["nc"]
         return describe_yolo(
             yaml,

@@ -20,7 +20,7 @@ _WORDS = (
 
 
 def noise(rng: Generator, width: int, height: int, cell: float, octaves: int = 3) -> NDArray:
-    """Smooth random field in 0..1, float32 (height, width); `cell` is its coarsest grain in px."""
+    """Smooth random noise in 0..1, float32 (height, width); `cell`: coarsest structure, pixels."""
     field = np.zeros((height, width), np.float32)
     weight, total = 1.0, 0.0
     for _ in range(octaves):
@@ -33,7 +33,7 @@ def noise(rng: Generator, width: int, height: int, cell: float, octaves: int = 3
 
 
 def _between(low: NDArray, high: NDArray, field: NDArray) -> Pixels:
-    """Colours between two RGB ends, by a field in 0..1."""
+    """Interpolates between two RGB colours by a field in 0..1."""
     mixed = low + (high - low) * field[..., None]
     return np.clip(mixed, 0, 255).astype(np.uint8)
 

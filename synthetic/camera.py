@@ -10,7 +10,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-Pixels = NDArray[Any]  # OpenCV's own types are no narrower
+Pixels = NDArray[Any]  # OpenCV's type hints are no more specific
 Floats = NDArray[Any]
 
 
@@ -24,8 +24,8 @@ class Camera:
         ordinary: Share of images with normal exposure, regardless of the two limits.
         blur: Highest Gaussian blur, as a share of the image's shorter side.
         noise: Highest sensor noise, as a share of full scale.
-        swapped: Share of images whose colour channels are rotated, as a camera does that
-            reads its colour filter with the wrong offset. Real recordings contain these.
+        swapped: Share of images with rotated colour channels, as from a camera that reads its
+            colour filter with a wrong offset. Real recordings contain such images.
     """
 
     darkest: float
@@ -45,7 +45,7 @@ class Camera:
             picture = np.roll(picture, int(rng.choice((1, 1, 2))), axis=2)
         if rng.random() < 0.3:
             picture = _sharpen(rng, picture)
-        # A dark image is a dim signal amplified little: its noise is smaller, but worse.
+        # A dark image has less noise, but also a lower signal-to-noise ratio.
         level = min(1.0, float(picture.mean()) * 2)
         sigma = self.noise * rng.random() ** 2.5 * (0.12 + 0.88 * level)
         if sigma > 0.002:
@@ -108,7 +108,7 @@ def _sharpen(rng: Generator, picture: Floats) -> Floats:
 
 
 def _halve(rng: Generator, image: Pixels) -> Pixels:
-    """Loses resolution: down and up again with varying interpolation."""
+    """Reduce the resolution: downscale and upscale with random interpolation."""
     height, width = image.shape[:2]
     factor = rng.uniform(0.5, 0.9)
     small = (max(8, round(width * factor)), max(8, round(height * factor)))

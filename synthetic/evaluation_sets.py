@@ -19,12 +19,12 @@ from synthetic.scenes import write_classification_set, write_detection_set
 from synthetic.signs import CLASS_NAMES
 
 NAME = "drawn traffic signs"
-SEED = 20_261_122  # no training draws from it
-SCENES = 200  # in val
-CLOSE_UPS = 10  # of each class, in val
+SEED = 20_261_122  # not used by any training
+SCENES = 200  # images in val, for tasks with boxes
+CLOSE_UPS = 10  # images of each class in val, for `classify`
 TRAIN = 2  # scenes, or close-ups of a class: a dataset needs a train split
 ABANDONED = 3600.0  # seconds without a change, after which a partial set is deleted
-FORMAT = 1  # raise it when the drawings change
+FORMAT = 1  # increment it when the drawing code changes
 
 
 def drawn_set(task: Task, settings: Settings, progress: Callable[[int, int], None]) -> Path:

@@ -1,7 +1,7 @@
 """Digits, letters and the canvas that the traffic-sign faces are drawn on.
 
-Signs carry a DIN-like lettering of round strokes of one width. It is drawn here from arcs and
-lines, so that no font file is needed; Matplotlib's bundled DejaVu Sans adds variety.
+Traffic signs have DIN-like lettering: strokes of constant width with round ends. It is drawn from
+arcs and lines, so that no font file is needed; Matplotlib's bundled DejaVu Sans adds variety.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Canvas:
         return abs(units * self._scale) * self._half
 
     def outline(self, points: Points, colour: Colour) -> None:
-        """Makes a polygon opaque and the whole image one colour: the plate of the sign."""
+        """Draws the sign's plate: makes the polygon opaque, fills the whole image with a colour."""
         self.image[:] = colour
         cv2.fillPoly(self.alpha, [self._pixels(points)], (255,), cv2.LINE_AA, _SHIFT)
 
@@ -154,13 +154,13 @@ FONTS = ("DejaVuSans-Bold.ttf", "DejaVuSans.ttf", "DejaVuSansMono-Bold.ttf")
 
 @lru_cache(maxsize=1024)
 def text_mask(text: str, font: str) -> Pixels:
-    """Text as a grey mask (height about 96, width as it comes), cut to its ink.
+    """Text as a greyscale mask, about 96 pixels high, cropped to the text.
 
     Args:
         text: One line.
         font: One of `FONTS`.
     """
-    import matplotlib  # here: only the folder of its fonts is wanted
+    import matplotlib  # slow import; only the path of its fonts is needed
 
     path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / font
     face = ImageFont.truetype(str(path), 96)
@@ -179,9 +179,9 @@ def write_strokes(
     Args:
         canvas: Where to draw.
         text: Digits and the letters of STOP.
-        width: Of the whole text, in canvas units.
-        height: Of a letter, in canvas units.
-        weight: Width of the stroke, in canvas units.
+        width: Width of the whole text, in canvas units.
+        height: Height of a letter, in canvas units.
+        weight: Width of the strokes, in canvas units.
         colour: RGB.
     """
     pitch = width / len(text)

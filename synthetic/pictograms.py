@@ -1,7 +1,7 @@
 """The pictograms inside warning, prohibition and mandatory signs.
 
-Each function draws around the origin of the canvas view it is given, inside about -1..1, in one
-ink unless it says otherwise. Signs of different makers differ, so proportions move with `rng`.
+Each function draws around the origin of its canvas view, within about -1..1, in one colour unless
+stated otherwise. Signs of different manufacturers differ, so proportions vary with `rng`.
 """
 
 from __future__ import annotations

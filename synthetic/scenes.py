@@ -24,7 +24,7 @@ from synthetic.signs import CLASS_NAMES, draw_face
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
-# Signs of right of way stand at most corners: scenes have them more often than the others.
+# Right-of-way signs are the most common on streets, so they are more frequent in scenes, too.
 _COMMON = {"stop": 3.0, "yield": 2.0, "priority road": 1.5, "no entry": 1.5}
 _FREQUENCY = np.array([_COMMON.get(name, 1.0) for name in CLASS_NAMES])
 _FREQUENCY /= _FREQUENCY.sum()
@@ -65,7 +65,7 @@ def _weather(rng: Generator, face: Pixels) -> None:
         colour *= (1 - edge * rng.uniform(0.2, 0.7))[..., None]
     if rng.random() < 0.15:
         colour += (np.clip(ramp + 0.3, 0, 1) * rng.uniform(40, 200))[..., None]
-    # Signs are often darker than what is behind them (the sun behind) and sometimes brighter.
+    # Signs are often darker than their background (backlight), and sometimes brighter.
     light = rng.uniform(0.2, 0.7) if rng.random() < 0.25 else rng.uniform(0.65, 1.12)
     face[..., :3] = np.clip(colour * light, 0, 255).astype(np.uint8)
 
@@ -85,12 +85,12 @@ def place_sign(
         image: RGB, uint8, (H, W, 3).
         class_id: Index into `CLASS_NAMES`.
         centre: (x, y) of the sign in pixels; may be near or beyond the border.
-        diameter: Of the sign seen straight on, in pixels.
+        diameter: Diameter of the sign in frontal view, in pixels.
         turn: Standard deviation of the rotation in the image plane, in degrees.
 
     Returns:
         The box xyxy of the part inside the image, in pixels, and the share of the sign that is
-        inside; None when that is less than a third, or hardly a pixel.
+        inside; None if that is less than a third, or if the part is too small.
     """
     height, width = image.shape[:2]
     side = int(np.clip(diameter * 1.6, 24, 320))
@@ -184,12 +184,12 @@ def draw_sign_crop(rng: Generator, class_id: int, size: int, camera: Camera = VI
 
 
 def draw_scene(rng: Generator, width: int, height: int) -> tuple[Pixels, Floats, NDArray[np.int64]]:
-    """Draws a street scene with none to a dozen signs, and what else stands around.
+    """Draws a street scene with 0 to about 12 signs, and with distractors.
 
     Args:
         rng: Source of all variation.
-        width: In pixels.
-        height: In pixels.
+        width: Width in pixels.
+        height: Height in pixels.
 
     Returns:
         image: RGB, uint8, (height, width, 3).
@@ -254,12 +254,12 @@ def write_detection_set(
     """Writes drawn scenes in YOLO's layout: `images/`, `labels/`, `data.yaml`, split train/val.
 
     Args:
-        out: Folder; made when missing.
-        images: How many scenes.
+        out: Folder; created if missing.
+        images: Number of scenes.
         seed: Image i depends on (seed, i) only.
         size: Longer side of an image in pixels.
-        is_val: Asked with the number of a scene.
-        progress: Told how many scenes are done; may raise to end it.
+        is_val: Whether the scene of a number belongs to val.
+        progress: Called with the number of finished scenes; may raise to cancel.
 
     Returns:
         The path of the data.yaml.
@@ -292,12 +292,12 @@ def write_classification_set(
     """Writes drawn close-ups in class folders, `train/<name>/` and `val/<name>/`.
 
     Args:
-        out: Folder; made when missing.
-        images: How many images; classes in turn.
+        out: Folder; created if missing.
+        images: Number of images; the classes take turns.
         seed: Image i depends on (seed, i) only.
         size: Side of an image in pixels.
-        is_val: Asked with the number of an image within its class.
-        progress: Told how many images are done; may raise to end it.
+        is_val: Whether the image of a number, counted within its class, belongs to val.
+        progress: Called with the number of finished images; may raise to cancel.
 
     Returns:
         The folder.

@@ -1,4 +1,4 @@
-"""Drawn training data, small and easy: coloured shapes on soft noise, in Ultralytics' layout."""
+"""Small synthetic datasets for fast training: coloured shapes on noise, in Ultralytics' layout."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def write_shapes(
 
 
 def background(imgsz: int, random: np.random.Generator) -> Picture:
-    """Soft grey-brown noise, `imgsz` square."""
+    """Grey-brown noise, a square of `imgsz` pixels."""
     coarse = random.integers(70, 150, (imgsz // 12 + 1, imgsz // 12 + 1, 3)).astype(np.uint8)
     return np.asarray(cv2.resize(coarse, (imgsz, imgsz), interpolation=cv2.INTER_CUBIC))
 
@@ -63,7 +63,7 @@ def _write_scene(
     for _ in range(int(random.integers(2, 5))):
         centre, radius = _place(imgsz, random, (0.14, 0.24))
         if any(np.hypot(*(centre - other)) < radius + reach for other, reach in places):
-            continue  # shapes never overlap
+            continue  # shapes must not overlap
         places.append((centre, radius))
         if task == "pose":
             points = _arrow(centre, radius, random)
@@ -74,7 +74,7 @@ def _write_scene(
         else:
             cls = int(random.integers(len(SHAPES)))
             if len(places) == 1:
-                cls = index % len(SHAPES)  # no class is missing by chance, not even of few images
+                cls = index % len(SHAPES)  # every class occurs, even in few images
             points = _outline(cls, centre, radius, random)
             _fill(picture, points, cls, random)
             lines.append(_line(cls, points / imgsz if task == "segment" else _box(points, imgsz)))
@@ -125,7 +125,7 @@ def _fill(picture: Picture, points: Points, cls: int, random: np.random.Generato
 
 
 def _box(points: Points, imgsz: int) -> Points:
-    """xywhn as (2, 2): centre, size."""
+    """The bounding box of points as (2, 2): relative centre and size."""
     low, high = points.min(axis=0) / imgsz, points.max(axis=0) / imgsz
     return np.stack([(low + high) / 2, high - low])
 

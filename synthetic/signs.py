@@ -20,7 +20,7 @@ from synthetic.glyphs import FONTS, Canvas, Colour, Point, arc, rounded, write_f
 
 @dataclass(frozen=True)
 class Palette:
-    """The paints of one sign, RGB 0-255. They fade and differ between makers."""
+    """The colours of one sign, RGB 0-255. They vary between manufacturers, and fade."""
 
     red: Colour
     white: Colour
@@ -31,7 +31,7 @@ class Palette:
 
     @classmethod
     def mix(cls, rng: Generator) -> Palette:
-        """Draws a palette: signal colours with a little drift, sometimes bleached."""
+        """A random palette: signal colours with small variations, sometimes faded."""
         fade = rng.uniform(0.15, 0.5) if rng.random() < 0.2 else rng.uniform(0, 0.12)
 
         def paint(r: float, g: float, b: float, drift: float) -> Colour:
@@ -209,7 +209,7 @@ _BRANCH = ((-0.12, 0.62), (-0.12, 0.3), *arc(0.1, 0.3, 0.22, 0.22, 190, 270, 5),
 _FORK = ((-0.12, 0.62), (-0.12, -0.66))
 _DOWN = ((-0.46, -0.46), (0.48, 0.48))
 
-# Names as they appear in every answer. Order is the class id of both starter models.
+# Class names as in all responses, in order of the class ids of both starter models.
 _FACES: dict[str, Draw] = {
     "speed limit 20": partial(_speed_limit, limit="20"),
     "speed limit 30": partial(_speed_limit, limit="30"),

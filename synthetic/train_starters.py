@@ -43,11 +43,11 @@ SAVE_EVERY = 60.0  # seconds
 
 @dataclass
 class Budget:
-    """How long to train: a number of steps, or of minutes on the clock if that is given."""
+    """The duration of a training: a number of steps, or minutes of wall-clock time if given."""
 
     steps: int
     minutes: float | None
-    spent: float = 0.0  # seconds, earlier runs included
+    spent: float = 0.0  # seconds so far, including earlier runs
 
     def progress(self, step: int) -> float:
         """Share of the training that is done, 0 to 1."""
@@ -56,10 +56,10 @@ class Budget:
 
 
 class Crops(Dataset[tuple[Tensor, int]]):
-    """Close-ups by index: uint8 (3, CROP, CROP) and the class id.
+    """Dataset of synthetic close-ups: image uint8 (3, CROP, CROP) and class id, drawn by index.
 
-    A curriculum: the first images are well exposed, later ones as dark and blurred as video. An
-    untrained network does not learn from the hard ones.
+    Curriculum learning: the first images are well exposed, later ones as dark and blurred as
+    video. From hard images alone, an untrained network does not learn.
     """
 
     def __init__(self, seed: int) -> None:
@@ -74,11 +74,11 @@ class Crops(Dataset[tuple[Tensor, int]]):
 
 
 class Scenes(Dataset[tuple[Tensor, Tensor]]):
-    """Scenes by index: uint8 (3, side, side) and rows (class, cx, cy, w, h), relative.
+    """Dataset of synthetic scenes: image uint8 (3, side, side) and rows (class, cx, cy, w, h).
 
-    All scenes of a batch have one side, small ones first: a small scene teaches as much about
-    signs in a third of the time. Scenes that are not square are padded with grey, as they are
-    when served.
+    Rows are relative to the image. All scenes of a batch have the same size. Small scenes come
+    first: early in the training they are as useful as large ones and take a third of the time.
+    Scenes that are not square are padded with grey, as in serving.
     """
 
     def __init__(self, seed: int, batch: int) -> None:
@@ -103,7 +103,7 @@ class Scenes(Dataset[tuple[Tensor, Tensor]]):
 
 
 def collate_scenes(samples: list[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
-    """Batches scenes in the form that Ultralytics' losses take."""
+    """Collate scenes into a batch of Ultralytics' format for its losses."""
     images, rows = zip(*samples, strict=True)
     owner = [torch.full((len(r),), float(i)) for i, r in enumerate(rows)]
     labels = torch.cat(rows)
@@ -124,19 +124,19 @@ def train(
     lr: float,
     autocast: bool,
 ) -> nn.Module:
-    """The loop that both recipes share: AdamW, warm-up and cosine, clipping, average.
+    """The training loop: AdamW, warm-up and cosine schedule, gradient clipping, weight average.
 
     Args:
-        model: In training mode.
+        model: The network, in training mode.
         loss_of: Maps the model and a batch to the loss and one metric to log.
-        batches: Batches from a step on.
-        budget: When to stop.
-        checkpoint: Resumed from when it exists.
-        lr: Highest learning rate.
+        batches: Maps a step to the batches from this step on.
+        budget: The duration of the training.
+        checkpoint: File of the checkpoint; training resumes from it if it exists.
+        lr: Peak learning rate.
         autocast: Whether the forward pass runs in bfloat16.
 
     Returns:
-        The averaged model.
+        The network with averaged weights (EMA).
     """
     matrices = [p for p in model.parameters() if p.ndim > 1]
     vectors = [p for p in model.parameters() if p.ndim <= 1]
@@ -213,7 +213,7 @@ def _save(
 def _loader(
     dataset: Dataset[Any], batch: int, start: int, workers: int, **options: Any
 ) -> Iterator[Any]:
-    """Batches of consecutive indices from step `start` on, without end."""
+    """An endless iterator over batches of consecutive indices, from step `start` on."""
     indices = range(start * batch, 1 << 40)
     return iter(
         DataLoader(
@@ -233,20 +233,20 @@ def _one_thread(_: int) -> None:
 
 
 def build_classifier() -> nn.Module:
-    """MobileNetV2 with one output a class."""
-    from torchvision.models import mobilenet_v2  # a second; only the classifier needs it
+    """MobileNetV2 with one output per class."""
+    from torchvision.models import mobilenet_v2  # slow import; only the classifier needs it
 
     return mobilenet_v2(weights=None, num_classes=len(CLASS_NAMES))
 
 
 def train_classifier(budget: Budget, checkpoint: Path, workers: int, seed: int = 0) -> nn.Module:
-    """MobileNetV2 on drawn close-ups: cross-entropy with smoothed labels, batches of 32."""
+    """Train MobileNetV2 on close-ups: cross-entropy with label smoothing, batches of 32."""
     batch = 32
     torch.manual_seed(seed)
     model = build_classifier().train().to(memory_format=torch.channels_last)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
-            module.momentum = 0.02  # long runs: steadier statistics than the default 0.1
+            module.momentum = 0.02  # less noisy than the default 0.1 in a long training
     criterion = nn.CrossEntropyLoss(label_smoothing=0.05)
 
     def loss_of(model: nn.Module, samples: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
@@ -262,7 +262,7 @@ def train_classifier(budget: Budget, checkpoint: Path, workers: int, seed: int =
 
 
 def build_detector() -> nn.Module:
-    """YOLOv8n with the signs as classes."""
+    """YOLOv8n with one class per traffic sign."""
     ultralytics_env.prepare()
     from ultralytics.cfg import get_cfg
     from ultralytics.nn.tasks import DetectionModel
@@ -279,13 +279,13 @@ def train_detector(
     workers: int,
     seed: int = 0,
 ) -> nn.Module:
-    """YOLOv8n on drawn scenes with Ultralytics' own loss, batches of 8."""
+    """Train YOLOv8n on scenes with Ultralytics' loss, batches of 8."""
     batch = 8
     torch.manual_seed(seed)
     model: Any = build_detector().train().to(memory_format=torch.channels_last)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
-            module.momentum = 0.1  # Ultralytics' 0.03 lags behind in a short run
+            module.momentum = 0.1  # Ultralytics' 0.03 is too slow for a short training
     criterion = model.init_criterion()
 
     def loss_of(model: nn.Module, scenes: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -301,12 +301,12 @@ def train_detector(
 
 
 def publish(model: nn.Module, kind: str, out: Path) -> Path:
-    """Writes a trained starter as the registry has it: fp16 weights and their description.
+    """Write a trained starter as a model folder: fp16 weights and their description.
 
     Args:
-        model: What the recipe returned.
+        model: The trained network.
         kind: `classifier` or `detector`.
-        out: The folder of the starters.
+        out: The parent folder of the starters.
 
     Returns:
         The model's folder.
@@ -326,7 +326,7 @@ def publish(model: nn.Module, kind: str, out: Path) -> Path:
 
 
 def main() -> None:
-    """Command line: trains one starter and writes it in the registry's form."""
+    """Command line: trains one starter model and writes it as a model folder."""
     parser = argparse.ArgumentParser(
         prog="python -m synthetic.train_starters",
         description="Trains a starter model on drawn pictures and writes its weights.",
