@@ -25,7 +25,7 @@ BEFORE = "before"  # key in the document of a human annotation: the prelabels th
 
 @dataclass(frozen=True)
 class ModelPrelabel:
-    """What a model predicted for an image before a person annotated it.
+    """The prediction of a model for an image, made before a person annotated the image.
 
     Attributes:
         by: The model's id.

@@ -26,8 +26,9 @@ def reads_the_same(data: bytes, suffix: str, header: Header, pixels: Pixels | No
     Args:
         data: The encoded image.
         suffix: Suffix of its file name.
-        header: Its header.
-        pixels: What the service decodes, RGB (h, w, 3); may be None if `needs_pixels` is false.
+        header: The image's header.
+        pixels: The pixels that the service decodes, RGB (h, w, 3); may be None if `needs_pixels`
+            is false.
     """
     if header.format not in READ:  # Ultralytics reads no other format, whatever the suffix
         return False

@@ -1,6 +1,6 @@
 """The annotations of an image, by a person or a model: the type that all formats convert to.
 
-What each format can represent. `to_X` and `from_X` keep all of it; the rest is lost.
+The table shows what each format can represent. `to_X` and `from_X` preserve it and lose the rest.
 
 | | Label Studio | COCO | YOLO text | LabelMe | Pascal VOC | CVAT XML |
 |---|---|---|---|---|---|---|

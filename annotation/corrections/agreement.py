@@ -30,7 +30,7 @@ def _same(one: Annotation, other: Annotation) -> bool:
 
 
 def _form(thing: Annotation) -> tuple[object, ...]:
-    """What must be equal: everything but the coordinates, and the number of coordinates."""
+    """A key of all properties that must be equal exactly; of coordinates, only their number."""
     rings = [(len(part.outline), *map(len, part.holes)) for part in thing.parts]
     points = [(point.name, point.visibility) for point in thing.keypoints]
     return thing.label, thing.box is None, tuple(rings), tuple(points)

@@ -81,7 +81,7 @@ class CorrectionSubmission:
         """Take a JSON document.
 
         Raises:
-            VisionLoopError: What `take` raises, or the document cannot be read.
+            VisionLoopError: As `take` raises it, or the document cannot be read.
         """
         names, points = self._names()
         return self.take(from_json(parse(body, "The body"), self.policy.form, names, points))
@@ -90,7 +90,7 @@ class CorrectionSubmission:
         """Take a single document, not in a zip; `name` is its file name.
 
         Raises:
-            VisionLoopError: What `take` raises, or the document cannot be read.
+            VisionLoopError: As `take` raises it, or the document cannot be read.
         """
         names, points = self._names()
         with self._temporary_folder() as folder:
@@ -101,7 +101,7 @@ class CorrectionSubmission:
         """Take a zip of documents or label files, and of new images, if any.
 
         Raises:
-            VisionLoopError: What `take` raises, or the zip cannot be unpacked or read.
+            VisionLoopError: As `take` raises it, or the zip cannot be unpacked or read.
         """
         names, points = self._names()
         classify = self.datasets.get(self.dataset_id)["task"] == "classify"

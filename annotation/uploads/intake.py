@@ -18,7 +18,7 @@ SHOWN = 20  # most renamed images in a card
 
 @dataclass
 class Intake:
-    """What happened to the images and objects of an upload.
+    """The counts of an upload's images and objects, stored or not, with notes and findings.
 
     Attributes:
         form: The format: `yolo`, `folders`, `images`, or formats of documents joined by `+`.

@@ -149,7 +149,7 @@ def text_kind(path: PurePosixPath, text: str, stems: frozenset[str]) -> Text:
 
     Args:
         path: Path in the zip.
-        text: Its content.
+        text: Content of the file.
         stems: File names of the zip's images without suffix.
     """
     lines = [line.split() for line in text.splitlines() if line.strip()]

@@ -19,7 +19,7 @@ def from_image_document(
     Args:
         found: The parsed annotations.
         file: Path of the document in the zip.
-        format_name: Its format.
+        format_name: Format of the document.
         key: The key or element that names the image, for messages.
 
     Raises:
