@@ -26,21 +26,22 @@ IMPORT, UPLOAD, CHECK = "/models/import", "/api/datasets", "/api/datasets/check"
 COMPARE = "/metrics/compare"
 BATCH, CORRECT = "/api/auto_annotate/batch", "/api/datasets/*/annotations"
 READ = ("/api/datasets/*/export", "/api/datasets/*/diff", "/api/annotation/queue")
-TASKS = "/label-studio/predict"  # any number of tasks; Label Studio waits 100 s
-TASKS_TIMEOUT = 95.0  # seconds
+TASKS = "/label-studio/predict"  # path of a request with many tasks; Label Studio waits 100 s
+TASKS_TIMEOUT = 95.0  # seconds for a request to TASKS
 MODES = ("regular", "incremental", "distillation", "freeze-strategy")
-TRAIN = ("/train", *(f"/api/training/{mode}" for mode in MODES))  # they read the dataset
+TRAIN = ("/train", *(f"/api/training/{mode}" for mode in MODES))  # these read the dataset
 
 
 def longest(settings: Settings) -> float:
-    """Seconds for BentoML's own timeout, above all of ours: its 504 is not in our error form."""
+    """Seconds of BentoML's own timeout: longer than all of ours, as its 504 is not in our form."""
     return max(settings.request_timeout, settings.import_timeout, TASKS_TIMEOUT) + 30
 
 
 def guarded(app: ASGIApp, settings: Settings) -> ASGIApp:
-    """A runner whose requests over the network pass our middleware.
+    """`app`, a runner's application, with our middleware for requests from the network.
 
-    The gateway connects through a Unix socket, so without an address, and needs no token.
+    The gateway's requests come through a Unix socket. They have no client address, and need no
+    token.
     """
     outside = with_middleware(app, settings)
 
@@ -54,13 +55,14 @@ def guarded(app: ASGIApp, settings: Settings) -> ASGIApp:
 class LateBoundApp:
     """The ASGI application that BentoML mounts at `/`; built by `open`.
 
-    It is not a Starlette application, so that BentoML's mount (`PassiveMount`, 1.4.39) forwards
-    every path that is not one of its own routes, and its index page and tracker are never reached.
-    Building it late keeps FastAPI out of the runner processes, which import the same module.
+    Because it is not a Starlette application, BentoML's mount (`PassiveMount`, 1.4.39) forwards
+    every path except those of BentoML's own routes, so that its index page and its tracker are
+    never reached. The FastAPI application is built late, because the runner processes import the
+    same module and must not import FastAPI.
     """
 
     def __init__(self, native: frozenset[str] = frozenset()) -> None:
-        """`native` are the paths of BentoML's own routes, which take POST only."""
+        """`native` are the paths of BentoML's own routes, which accept POST only."""
         self.app: ASGIApp | None = None
         self.native = native
 
@@ -71,7 +73,7 @@ class LateBoundApp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert self.app is not None, "BentoML runs the startup hooks first"
         inner = scope
-        if scope["method"] == "HEAD":  # answered as GET; uvicorn must still see HEAD
+        if scope["method"] == "HEAD":  # handled as GET, but uvicorn must see HEAD
             inner = {**scope, "method": "GET"}
         if scope["path"] in self.native:
             await _not_allowed(inner, ["POST"])(inner, receive, send)
@@ -137,7 +139,7 @@ def create_app(gateway: Gateway) -> FastAPI:
     routes = [route for router in routers for route in router.routes if isinstance(route, Route)]
 
     async def not_allowed(request: Request, error: Exception) -> Response:
-        """A 405 with every method of the path; Starlette names those of one route only."""
+        """A 405 that lists all methods of the path; Starlette lists those of one route only."""
         path = request.scope["path"]
         found = [route.methods or set() for route in routes if route.path_regex.match(path)]
         return _not_allowed(request.scope, sorted(set().union(*found)))
@@ -160,7 +162,7 @@ async def _answer(request: Request, error: Exception) -> Response:
 
 
 class _CORS(CORSMiddleware):
-    """Starlette's CORS middleware, with refused preflights in our error form."""
+    """Starlette's CORS middleware, but refused preflight requests get an error of our form."""
 
     def preflight_response(self, request_headers: Headers) -> Response:
         response = super().preflight_response(request_headers)
@@ -172,8 +174,8 @@ class _CORS(CORSMiddleware):
 
 
 def with_middleware(app: ASGIApp, settings: Settings) -> ASGIApp:
-    """`app` behind our middleware, BentoML's own routes included; the first one is innermost."""
-    # Imported late: the runners import this file too, but have no middleware.
+    """`app` wrapped in our middleware, also for BentoML's own routes; the first is innermost."""
+    # Imported late: the runners import this file as well, but have no middleware.
     from api.middleware.auth import Auth
     from api.middleware.limits import BodyLimit, PathTable, RateLimit
     from api.middleware.metrics import Measured

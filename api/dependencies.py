@@ -1,4 +1,4 @@
-"""What handlers are given: the gateway of their application, and its stores in groups."""
+"""FastAPI dependencies of the handlers: the application's gateway and groups of its stores."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""`/docs` and `/redoc`: the OpenAPI document as pages whose scripts this server has.
+"""`/docs` and `/redoc`: the OpenAPI document as HTML pages, with scripts served from here.
 
-Addresses on the pages are relative, so that they hold behind a proxy that takes a prefix off.
+URLs on the pages are relative, so that they work behind a proxy that strips a path prefix.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from starlette.responses import HTMLResponse
 ASSETS = Path(str(files(fastapi_offline) / "static"))
 DOCUMENT = "/openapi.json"
 
-# Nothing is loaded from other servers, though the scripts try to (ReDoc: a logo).
+# Forbids loading from other servers, which the scripts try (ReDoc: a logo).
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data:; worker-src 'self' blob:; frame-ancestors 'none'"

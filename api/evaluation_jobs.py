@@ -1,4 +1,4 @@
-"""The fields by which an evaluation is requested, and how its job is queued."""
+"""Requests for evaluations: the fields of a request, and queueing the job."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def start_evaluation(gateway: Gateway, model_id: str, fields: Evaluate) ->
     """Check and queue an evaluation, and notify the Trainer.
 
     Raises:
-        VisionLoopError: What `evaluation.recipe.plan_evaluation` raises.
+        VisionLoopError: As `evaluation.recipe.plan_evaluation`.
     """
     job = await asyncio.to_thread(
         submit_evaluation,

@@ -1,7 +1,7 @@
-"""Descriptions of fields that mean the same wherever they are, for the OpenAPI document.
+"""Descriptions of fields that mean the same in every schema, for the OpenAPI document.
 
-A field that needs another one has it where it is declared. The key `Schema.field` is for the
-field of that schema only.
+A field that needs a different description has it where it is declared. A key `Schema.field` applies
+only to the field of that schema.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ MEANINGS: dict[str, str] = {
     "reasons": "sentences: why it was decided so",
     "forced": "whether it was decided against the gate's verdict",
     "at": "when, ISO 8601, UTC",
-    # times and what is common to answers
+    # times, and fields common to many responses
     "created_at": "when it was made or asked for, ISO 8601, UTC",
     "started_at": "when it began, ISO 8601, UTC; null: not yet",
     "finished_at": "when it ended, ISO 8601, UTC; null: not yet",

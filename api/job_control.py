@@ -1,4 +1,4 @@
-"""Jobs for requests: found, queued, cancelled, shown."""
+"""Functions that the handlers use to find, queue, cancel and show jobs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PATIENCE = 5.0  # seconds that a cancel request waits for the job's process to e
 
 
 def view(gateway: Gateway, job: Job) -> dict[str, Any]:
-    """A job as `/jobs` answers it."""
+    """A job in the form in which `/jobs` returns it."""
     fields = ("kind", "mode", "task", "progress", "current_epoch", "total_epochs", "metrics")
     more = ("config", "base_model", "model_name", "model_id", "error", "attempts")
     times = ("created_at", "started_at", "finished_at", "updated_at")
@@ -34,7 +34,7 @@ async def find(gateway: Gateway, job_id: str, kind: Kind | None = None) -> Job:
     """A job by its id.
 
     Raises:
-        JobNotFound: There is none, or it is not of this kind.
+        JobNotFound: There is no such job, or it is not of this kind.
     """
     job = await asyncio.to_thread(gateway.jobs.get, job_id)
     if kind is not None and job.kind != kind:
@@ -49,14 +49,14 @@ async def cancel(gateway: Gateway, job_id: str, patience: float = 0) -> Job:
 
     Raises:
         JobNotFound: There is no such job.
-        Conflict: It has ended already.
+        Conflict: The job has already ended.
     """
     published = published_in(gateway.registry)
     return await control.cancel(gateway.jobs, gateway.settings, published, job_id, patience)
 
 
 async def ended(gateway: Gateway, job_id: str) -> Job:
-    """A job once it is final, or as it is when this server stops."""
+    """Wait until a job has ended or this server stops. Returns the job."""
     return await control.wait_for_end(gateway.jobs, job_id, gateway.shutdown)
 
 
@@ -69,13 +69,13 @@ async def start_training(
     """Check and queue a training, and notify the Trainer.
 
     Args:
-        gateway: Has the stores.
-        wanted: What is requested.
+        gateway: Contains the stores.
+        wanted: The requested training.
         sent: The request as the client sent it, for the job's `config`.
-        base_model: What the first client family sees as the job's `model_id`.
+        base_model: The `model_id` that the first client family is shown for the job.
 
     Raises:
-        VisionLoopError: What `training.planning.plan.plan` raises.
+        VisionLoopError: As `training.planning.plan.plan`.
         BackendTimeout: The dataset could not be read in time.
     """
     deadline = time.monotonic() + gateway.settings.import_timeout  # then the client gets a 504
@@ -87,6 +87,6 @@ async def start_training(
 
 
 def notify_trainer(gateway: Gateway, job: Job) -> None:
-    """Tell the Trainer about a queued job, so that it does not wait for its next look."""
+    """Notify the Trainer of a queued job, so that it starts before the next poll."""
     if gateway.trainer is not None:
         gateway.trainer.submit(job.id, job.kind)

@@ -1,4 +1,4 @@
-"""Job logs as answers: a list of lines, or server-sent events that end with the job."""
+"""Responses with a job's log: a list of lines, or server-sent events until the job ends."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from jobs.logs import read_last, read_lines
 from jobs.store import Job
 from serving.gateway import Gateway
 
-LISTED = 5000  # most lines in an answer, the newest of the log
-HEARTBEAT = 15.0  # seconds; proxies close a connection that is silent for longer
+LISTED = 5000  # maximum number of lines in a response, the newest of the log
+HEARTBEAT = 15.0  # seconds between heartbeats; proxies close connections that are silent for long
 POLL = 0.4  # seconds between two reads of a log that is followed
 
 Shown = Callable[[Job], Any]
@@ -39,7 +39,7 @@ class JobLog(BaseModel):
 async def answer(
     request: Request, gateway: Gateway, job: Job, follow: bool, status: Shown
 ) -> Response | dict[str, Any]:
-    """The log of a job; `status` is what clients are shown as its status."""
+    """The response with a job's log; `status` returns the status that clients are shown."""
     if not follow:
         lines = await asyncio.to_thread(read_last, gateway.jobs.log(job.id), LISTED)
         return {"logs": lines}
@@ -47,7 +47,7 @@ async def answer(
     offset = int(last) if len(last) < 16 and last.isascii() and last.isdigit() else 0
     if offset and job.is_final:
         rest = await asyncio.to_thread(read_lines, gateway.jobs.log(job.id), offset)
-        if not rest:  # tells an EventSource not to reconnect
+        if not rest:  # a 204 tells an EventSource not to reconnect
             return Response(status_code=204)
     return StreamingResponse(
         events(gateway, job.id, offset, status),
@@ -69,10 +69,10 @@ async def events(
     The id of a line is the byte offset of its end, so that a client can resume there.
 
     Args:
-        gateway: Has the job table and the logs; the stream ends when it stops.
+        gateway: Contains the job table and the logs; the stream ends when the gateway stops.
         job_id: The job.
-        offset: Bytes of the log to skip.
-        status: The status that clients are shown.
+        offset: Number of bytes of the log to skip.
+        status: Returns the status that clients are shown.
         heartbeat: Seconds of silence after which a comment is sent.
         poll: Seconds between two reads of the log.
     """

@@ -1,7 +1,7 @@
 """`python -m api.local_dialog model|dataset`: a desktop dialog for a file or a dataset's folder.
 
-Prints the chosen path, or an empty line. It is a process of its own, because tkinter needs the
-main thread, and a dialog may never be closed.
+Prints the chosen path, or an empty line. It runs in a separate process, because tkinter needs the
+main thread, and because the user may never close the dialog.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ TYPES = {
 
 
 def main(file_type: str) -> None:
-    """Open the dialog and print what was chosen."""
-    import tkinter  # many servers do not have it
+    """Open the dialog and print the chosen path."""
+    import tkinter  # not installed on many servers
     from tkinter import filedialog
 
     root = tkinter.Tk()

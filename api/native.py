@@ -1,4 +1,4 @@
-"""BentoML's native routes, for `bentoml.SyncHTTPClient`: answers and errors as of our routes."""
+"""BentoML's native routes, for `bentoml.SyncHTTPClient`, with the responses of our own routes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("visionloop")
 
-_notes: ContextVar[list[str]] = ContextVar("notes")  # on the request that is handled
+_notes: ContextVar[list[str]] = ContextVar("notes")  # on the request being handled
 
 LEGAL = {name: field.description or "" for name, field in InferOptions.model_fields.items()}
 LEGAL |= {"return_annotated_image": "0 or 1"}
@@ -58,12 +58,12 @@ class Annotate(BaseModel):
 
 
 def check_names(request: Request, names: list[str], cls: type[BaseModel]) -> None:
-    """Check the names of a request's fields and of its query, which should have none.
+    """Check the names of a request's body fields and query parameters.
 
-    Names of no effect become the request's notes.
+    A name without effect is listed in the request's notes. These routes have no query parameters.
 
     Raises:
-        BadInput: A name is refused, or is one of the body's in the query.
+        BadInput: A name is refused, or a body field was sent in the query.
     """
     known = list(cls.model_fields)
     policy: Unknown = "note" if "image" in known else "refuse"
@@ -91,8 +91,8 @@ bentoml_patches.check_fields(
 
 
 async def predict(gateway: Gateway, image: Path, **options: Any) -> Any:
-    """The answer of `/infer`, or the response of its error, of which BentoML would make a 500."""
-    from api import predictions  # late, as below: the runners import this file, but not FastAPI
+    """The response of `/infer`, or its error response (BentoML would turn an exception to 500)."""
+    from api import predictions  # late: the runners import this file, but must not import FastAPI
 
     try:
         data = await asyncio.to_thread(image.read_bytes)
@@ -102,7 +102,7 @@ async def predict(gateway: Gateway, image: Path, **options: Any) -> Any:
 
 
 async def annotate(gateway: Gateway, image: Path, **options: Any) -> Any:
-    """The answer of `/api/auto_annotate`, or the response of its error."""
+    """The response of `/api/auto_annotate`, or its error response."""
     from api import predictions
     from api.predictions import AnnotateOptions
 
@@ -114,9 +114,9 @@ async def annotate(gateway: Gateway, image: Path, **options: Any) -> Any:
 
 
 async def train(gateway: Gateway, parameters: dict[str, Any]) -> Any:
-    """The answer of `/tasks/train`: the job once it is final, as `/jobs` shows it, or an error.
+    """The response of `/tasks/train`: the ended job in the form of `/jobs`, or an error.
 
-    `parameters` are a body of `/train`, or the second family's fields with a `mode`.
+    `parameters` are the body of `/train`, or the fields of the second client family with a `mode`.
     """
     from api.job_control import ended, start_training, view
     from api.training_fields import Train, request_of, request_with
@@ -133,7 +133,7 @@ async def train(gateway: Gateway, parameters: dict[str, Any]) -> Any:
 
 
 async def evaluate(gateway: Gateway, parameters: dict[str, Any]) -> Any:
-    """The answer of `/tasks/evaluate`: the job once it is final, or an error."""
+    """The response of `/tasks/evaluate`: the ended job in the form of `/jobs`, or an error."""
     from api.evaluation_jobs import Evaluate, start_evaluation
     from api.job_control import ended, view
 

@@ -1,8 +1,8 @@
-"""The OpenAPI document: for people, and for the generators of clients.
+"""The OpenAPI document, for readers and for client generators.
 
-FastAPI writes most of it. Added here is what it cannot know: bodies that handlers read themselves,
-the answers of the middleware, BentoML's own routes, short operation ids, and descriptions of
-fields that mean the same everywhere.
+FastAPI generates most of it. This module adds what FastAPI does not know: bodies that handlers read
+themselves, responses of the middleware, BentoML's own routes, short operation ids, and descriptions
+of fields that mean the same in every schema.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from api.predictions import NativeAnnotateForm
 from api.schemas import BODIES, ErrorAnswer, NativeForm, RequestFields, errors, form_body
 
 SCHEMAS = "#/components/schemas/"
-BODY = "/body/"  # prefix of paths that stand for bodies while the document is made
+BODY = "/body/"  # prefix of the temporary paths that `_bodies` adds
 BINARY = {"type": "string", "format": "binary", "contentMediaType": "application/octet-stream"}
 EVERYWHERE = (400, 401, 403, 429, 500, 503, 504)  # statuses of the middleware and query checks
 MULTIPART = "multipart/form-data"
@@ -95,19 +95,19 @@ PROBES = {
 
 
 def operation_id(route: APIRoute) -> str:
-    """The name of a route's function in generated clients. It is part of users' code: keep it."""
+    """The name of a route's function in generated clients. Users' code calls it: do not rename."""
     return OPERATIONS.get(f"{min(route.methods or [''])} {route.path}", route.name)
 
 
 def document(app: FastAPI) -> dict[str, Any]:
-    """The OpenAPI document of an application, made at the first call."""
+    """The OpenAPI document of an application; generated at the first call."""
     if app.openapi_schema is None:
         schema = get_openapi(
             title=app.title,
             version=app.version,
             description=app.description,
             routes=[*app.routes, *_bodies().routes],
-            servers=[{"url": "."}],  # where the document lies, also behind a proxy's prefix
+            servers=[{"url": "."}],  # relative, so that it works behind a proxy's prefix
         )
         paths, schemas = schema["paths"], schema["components"]["schemas"]
         schemas["ErrorAnswer"] = ErrorAnswer.model_json_schema()
@@ -142,10 +142,10 @@ def document(app: FastAPI) -> dict[str, Any]:
 
 
 def _bodies() -> APIRouter:
-    """Routes that are never called, one per body in `BODIES`.
+    """Temporary routes that are never called, one per body model in `BODIES`.
 
-    FastAPI describes their bodies together with the others, so that every reference leads to a
-    component, and every name to one schema.
+    FastAPI thus generates the schemas of these bodies together with all others, so that references
+    and schema names are consistent.
     """
     router = APIRouter()
     for name, model in BODIES.items():
@@ -164,7 +164,7 @@ def _read_bodies(paths: dict[str, Any]) -> dict[str, str]:
     """Remove the routes of `_bodies` from the document.
 
     Returns:
-        The component's name by the model's.
+        Name of the model to name of its component.
     """
     found = {}
     for path in [path for path in paths if path.startswith(BODY)]:
@@ -174,7 +174,7 @@ def _read_bodies(paths: dict[str, Any]) -> dict[str, str]:
 
 
 def _refer(operation: dict[str, Any], bodies: dict[str, str]) -> None:
-    """Replace the titles of bodies by references to their components."""
+    """Replace the placeholder schemas of bodies by references to their components."""
     for content in operation.get("requestBody", {}).get("content", {}).values():
         if name := bodies.get(content["schema"].get("title", "")):
             content["schema"] = {"$ref": SCHEMAS + name}
@@ -198,7 +198,7 @@ def _kinds(kind: type[RequestFields]) -> Iterator[type[RequestFields]]:
 
 
 def _close(described: dict[str, Any], kind: type[RequestFields]) -> None:
-    """State that unknown fields are refused, where they are."""
+    """State in a schema that unknown fields are refused, if the model refuses them."""
     if kind.unknown == "refuse":
         for name in sorted(kind.passed_over):
             described["properties"][name] = {"description": "has no effect"}
@@ -210,7 +210,7 @@ def _finish_body(described: dict[str, Any], needed: tuple[str, ...], form: bool)
         described["required"] = sorted({*described.get("required", ()), *needed})
     for name, schema in described.get("properties", {}).items():
         kinds = [one for one in schema.get("anyOf", []) if one != {"type": "null"}]
-        if form and len(kinds) == 1:  # a form has no null: a missing field is left out
+        if form and len(kinds) == 1:  # forms have no null, so fields are omitted
             del schema["anyOf"]
             schema.update({**kinds[0], **schema})
         if schema.get("format") == "binary":
@@ -218,7 +218,7 @@ def _finish_body(described: dict[str, Any], needed: tuple[str, ...], form: bool)
 
 
 def _answer_errors(operation: dict[str, Any], probe: bool) -> None:
-    """Add our form of errors to an operation; FastAPI's own 422 never occurs."""
+    """Add our error responses to an operation; remove FastAPI's 422, which never occurs."""
     responses = operation["responses"]
     responses.pop("422", None)
     content = {"application/json": {"schema": {"$ref": SCHEMAS + "ErrorAnswer"}}}
@@ -237,7 +237,7 @@ def _answer_errors(operation: dict[str, Any], probe: bool) -> None:
 
 
 def _describe(name: str, schema: dict[str, Any]) -> None:
-    """Give fields without a description that of the glossary."""
+    """Add the glossary's descriptions to fields without a description."""
     for field, described in schema.get("properties", {}).items():
         described.pop("title", None)
         if "description" not in described:
@@ -249,9 +249,9 @@ def _describe(name: str, schema: dict[str, Any]) -> None:
 
 
 def _tell_default(described: dict[str, Any]) -> None:
-    """Move a default into the description.
+    """Move a default value into the description.
 
-    openapi-typescript takes a field with a `default` for always present, and
+    If a field has a `default`, openapi-typescript assumes that it is always present, and
     openapi-python-client always sends it.
     """
     default = described.pop("default")
@@ -274,7 +274,7 @@ def _describe_parameters(paths: dict[str, Any]) -> None:
 
 
 def _remove_hyphens(value: Any) -> None:
-    """Remove the hyphens of references (`Gate-Input`)."""
+    """Remove the hyphens from the schema names in references (`Gate-Input`)."""
     if isinstance(value, dict):
         if isinstance(value.get("$ref"), str):
             value["$ref"] = value["$ref"].replace("-", "")
@@ -286,7 +286,7 @@ def _remove_hyphens(value: Any) -> None:
 
 
 def _bentoml_paths() -> dict[str, Any]:
-    """Routes that FastAPI does not know: BentoML's native ones and the probes."""
+    """The paths of routes that FastAPI does not know: BentoML's native routes and the probes."""
     paths: dict[str, Any] = {
         "/predict": _native("predict", "Inference", "/infer", NativeForm, "InferAnswer"),
         "/annotate": _native(
@@ -306,7 +306,7 @@ def _bentoml_paths() -> dict[str, Any]:
 
 
 def _native(name: str, tag: str, like: str, form: type[BaseModel], answer: str) -> dict[str, Any]:
-    """A native route of BentoML that answers like one of ours."""
+    """The operation of a native route of BentoML, whose response is that of one of our routes."""
     content = {"application/json": {"schema": {"$ref": SCHEMAS + answer}}}
     listed = {str(s): {"description": r["description"]} for s, r in errors(404, 413).items()}
     operation = {

@@ -41,7 +41,7 @@ class Comparison:
 
     Attributes:
         agreement: The agreement; None if the candidate failed or was halted.
-        error: The error message if the candidate failed, else None.
+        error: The exception if the candidate failed, else None.
         times: The candidate's times in milliseconds, by stage.
     """
 

@@ -17,13 +17,13 @@ from files import PARTIAL, atomic_write
 from jobs.store import Job
 
 BEST = "best.pt"
-NOTE = "best.json"  # the epoch of BEST
+NOTE = "best.json"  # file with the epoch of BEST
 CHECKPOINTS = "checkpoints"
 TEMPORARY = (
     "data", "data.partial", "base", "base.converting", "teacher", "teacher.converting", "model",
     "evaluation",
 )  # fmt: skip
-KEPT = (".csv", ".png", ".jpg")  # suffixes of files that are kept of a run
+KEPT = (".csv", ".png", ".jpg")  # suffixes of the files in a run's folder that are kept
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class BestWeights:
 
 
 def note_best(checkpoints: Path, epoch: int) -> None:
-    """Record the epoch of the best checkpoint; call it after each new one."""
+    """Record the epoch of the best checkpoint; call this after each new best checkpoint."""
     atomic_write(checkpoints / NOTE, json.dumps({"epoch": epoch}))
 
 
@@ -51,11 +51,11 @@ def best_weights(job_folder: Path) -> BestWeights | None:
 
 
 def clear(job_folder: Path, *, completed: bool) -> None:
-    """Delete the files that a job needs no more after its end.
+    """Delete the files that are not needed after a job's end.
 
     Args:
         job_folder: The folder of the job.
-        completed: The job has produced its result; its best weights are deleted, too.
+        completed: The job has produced its result; its best weights are deleted as well.
     """
     for folder in (*(job_folder / name for name in TEMPORARY), *job_folder.glob(f"{PARTIAL}*")):
         shutil.rmtree(folder, ignore_errors=True)
@@ -68,9 +68,9 @@ def clear(job_folder: Path, *, completed: bool) -> None:
 
 
 def kept_by(job: Job, job_folder: Path) -> str:
-    """A sentence for the user on how to resume from the best weights, with a leading space.
+    """A sentence on how to start a training from the job's best weights, with a leading space.
 
-    Empty where there are none.
+    Empty if there are none.
     """
     best = best_weights(job_folder)
     if job.kind != "training" or best is None:

@@ -1,4 +1,4 @@
-"""Jobs seen from outside the dispatcher: their visible status, cancelling, awaiting their end."""
+"""Functions on jobs for processes other than the dispatcher: status, cancelling, waiting."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from jobs.processes import is_alive
 from jobs.store import Job, JobStore
 from settings import Settings
 
-ORPHANED_AFTER = 1.5  # seconds that a live dispatcher has to notice that a process is gone
+ORPHANED_AFTER = 1.5  # seconds within which a live dispatcher notices that a process has ended
 CANCEL_POLL = 0.1  # seconds between two reads of a job that is being cancelled
 END_POLL = 1.0  # seconds between two reads of a job whose end is awaited
 
 
 def status_of(job: Job) -> str:
-    """The status to show for a job; never `running` where its process is gone.
+    """The status to show for a job: never `running` if its process has ended.
 
-    Until the dispatcher notices that a worker died, the row still says `running`; the job is
-    shown as `queued`, because it is going to be retried.
+    Until the dispatcher notices that a worker died, the status in the table is `running`. Such a
+    job is shown as `queued`, because it is going to be retried.
     """
     if job.status == "running" and job.outcome is None and not is_alive(job.pid, job.pid_started):
         return "queued"
@@ -43,23 +43,23 @@ async def cancel(
 
     Args:
         store: The job table.
-        settings: The home, whose dispatcher lock tells whether a dispatcher lives, and the number
-            of attempts.
+        settings: Provide the home, whose dispatcher lock shows whether a dispatcher is running, and
+            the number of attempts.
         published: The model that a job has published, if any.
         job_id: The job.
-        patience: Seconds to wait; 0: only request it.
+        patience: Seconds to wait; 0: only request the stop.
         orphaned_after: Seconds after which a job without a process is finalized here, if no
-            dispatcher lives.
+            dispatcher is running.
 
     Returns:
         The job as it was last read.
 
     Raises:
         JobNotFound: There is no such job.
-        Conflict: It has ended already.
+        Conflict: The job has already ended.
     """
     job = await asyncio.to_thread(store.request_cancel, job_id)
-    if job.is_final:  # it was queued, and an earlier attempt may have left files
+    if job.is_final:  # the job was queued, and an earlier attempt may have left files
         await asyncio.to_thread(_clear_cancelled, store, job)
     began = time.monotonic()
     while not job.is_final and time.monotonic() - began < patience:
@@ -88,13 +88,13 @@ async def wait_for_end(store: JobStore, job_id: str, stopping: asyncio.Event) ->
 
 
 def _clear_cancelled(store: JobStore, job: Job) -> None:
-    """Clear what an earlier attempt of a job left that was cancelled in the queue."""
+    """Delete files that an earlier attempt left, of a job that was cancelled while queued."""
     folder = store.folder(job.id)
     clear(folder, completed=False)
     LogWriter(store.log(job.id)).say(f"Stopped in the queue.{kept_by(job, folder)}")
 
 
 def _recover_orphan(store: JobStore, settings: Settings, published: Published, job_id: str) -> None:
-    """Finalize a job whose dispatcher is dead; a live one holds the lock and does it itself."""
+    """Finalize a job if no dispatcher is running; a running one holds the lock and does it."""
     with contextlib.suppress(Timeout), dispatcher_lock(settings).acquire(blocking=False):
         JobFinalizer(store, settings.train_attempts, published).recover(job_id)

@@ -1,7 +1,7 @@
 """Runs the jobs of the table in worker processes; part of the Trainer service.
 
-All its state is in the table: a new dispatcher takes over the jobs of an earlier one, whether that
-was stopped or killed. A file lock allows one dispatcher per home.
+All its state is in the table, so a new dispatcher takes over the jobs of an earlier one, even if
+that was killed. A file lock ensures that there is only one dispatcher per home.
 """
 
 from __future__ import annotations
@@ -49,21 +49,21 @@ from source_tree import ROOT, module_command, module_environment
 log = logging.getLogger("visionloop")
 
 POLL = 0.5  # seconds between two queries of the table
-REAP = 0.1  # seconds between two checks of a process
+REAP = 0.1  # seconds between two checks whether a process has ended
 AGAIN = 3.0  # seconds between two queries of an awaited job, which may be cancelled elsewhere
-RETRY = 2.0  # seconds from a failed database access to the next
-DRAIN = 2.0  # seconds to read the rest of the output of a worker that has ended
-SAVING = 6.0  # seconds in which a worker may save at a stop; `docker stop` kills after ten
+RETRY = 2.0  # seconds between a failed database access and the next attempt
+DRAIN = 2.0  # maximum seconds to read the remaining output of a worker that has ended
+SAVING = 6.0  # seconds for a worker to save when the service stops; `docker stop` kills after ten
 
 
 def slots(settings: Settings) -> int:
-    """How many jobs run at once."""
+    """The number of jobs that run at the same time."""
     gpus = cuda_devices() if device(settings) == "cuda" else 0
     return settings.train_slots or max(1, gpus)
 
 
 def threads(settings: Settings) -> int:
-    """CPU threads of one job; a quarter of the cores is left to the service by default."""
+    """The number of CPU threads of one job; by default a quarter of the cores is left free."""
     cores = cpu_count()
     total = settings.train_threads or max(1, cores - max(1, cores // 4))
     return max(1, total // slots(settings))
@@ -90,14 +90,14 @@ class Running:
         process: The worker.
         log: The log of the job.
         drain: The thread that copies the worker's output to the log.
-        gpu: Its value of CUDA_VISIBLE_DEVICES, where there are several GPUs.
-        kills: Out-of-memory kills of the kernel before the start.
+        gpu: The worker's value of CUDA_VISIBLE_DEVICES, if there are several GPUs.
+        kills: The kernel's count of out-of-memory kills before the start.
         epoch: The newest epoch reported to `on_epoch`.
         heartbeat: The newest progress and output.
-        heard_at: When the heartbeat changed (monotonic seconds).
-        stalled: Why the dispatcher ends a worker that hangs; empty for others.
+        heard_at: Time of the last change of the heartbeat (monotonic seconds).
+        stalled: Why the dispatcher ends the worker as hung; empty for others.
         ending: The task that ends the worker.
-        watch: The task that waits for its end.
+        watch: The task that waits for the worker's end.
     """
 
     job: Job
@@ -119,9 +119,9 @@ class Dispatcher:
 
     Args:
         store: The job table.
-        settings: Slots, threads, attempts.
-        command: The command line of the worker of a job.
-        published: The id of the model that a job has published, if any; see `JobFinalizer`.
+        settings: Provide the numbers of slots, threads and attempts.
+        command: Returns the command line of a job's worker.
+        published: Returns the id of the model that a job has published, if any; see `JobFinalizer`.
         on_epoch: Called with mode and duration (seconds) of every finished epoch.
     """
 
@@ -153,8 +153,8 @@ class Dispatcher:
     def start(self) -> None:
         """Start the loop. Needs a running event loop.
 
-        The thread of the event loop starts the workers. It must outlive them: the kernel ends a
-        worker together with the *thread* that started it (PR_SET_PDEATHSIG).
+        The event loop's thread starts the workers, because that thread must outlive them: the
+        kernel kills a worker when the *thread* that started it ends (PR_SET_PDEATHSIG).
         """
         self._task = asyncio.create_task(self._run())
 
@@ -181,7 +181,7 @@ class Dispatcher:
         self._stop = asyncio.ensure_future(self.stop())
 
     async def stop(self) -> None:
-        """End the workers, which save first; their jobs resume at the next start."""
+        """End the workers after they have saved; their jobs resume at the next start."""
         if not self._shutdown.is_set():
             self._shutdown.set()
             self.wake()
@@ -234,13 +234,13 @@ class Dispatcher:
                 await asyncio.sleep(RETRY)
 
     def _take_over(self) -> None:
-        """Finalize the jobs of an earlier dispatcher, after killing the workers it left."""
+        """Kill the workers of an earlier dispatcher that are still running; finalize its jobs."""
         left = marked()
         for job in self.store.list(None, "queued", "running", "stopping"):
             kill(left.get(job.id, []))
         for job in self.store.list(None, "running", "stopping"):
             self._finalizer.finalize(job.id, KILLED)
-        for job in self.store.list(None, *FINAL):  # whose folder may not be cleared yet
+        for job in self.store.list(None, *FINAL):  # perhaps not cleared yet
             clear(self.store.folder(job.id), completed=job.status == "completed")
 
     async def _poll(self) -> None:
@@ -275,13 +275,13 @@ class Dispatcher:
                 stderr=writing,
                 start_new_session=True,
             )
-        except (OSError, RuntimeError) as error:  # out of memory or processes, perhaps not for long
-            if job.id not in self._refused:  # logged once, retried at every poll
+        except (OSError, RuntimeError) as error:  # perhaps short of memory or processes for a while
+            if job.id not in self._refused:  # logged only once; the start is retried at every poll
                 self._refused.add(job.id)
                 writer.say(f"The worker cannot be started yet: {error}.")
             return False
         finally:
-            os.close(writing)  # without a worker this ends the drain
+            os.close(writing)  # if no worker was started, the drain thread ends
         self._refused.discard(job.id)
         again = f", attempt {job.attempts + 1}" if job.attempts else ""
         writer.say(f"Process {process.pid} started{again}.")
@@ -300,7 +300,7 @@ class Dispatcher:
         return module_environment(inherited | hardened | ours)
 
     def _free_gpu(self) -> str | None:
-        """The least used GPU, as named in CUDA_VISIBLE_DEVICES; None with less than two."""
+        """The GPU with the fewest jobs, as in CUDA_VISIBLE_DEVICES; None with fewer than two."""
         count = cuda_devices() if device(self.settings) == "cuda" else 0
         if count < 2:
             return None
@@ -316,7 +316,7 @@ class Dispatcher:
         running.epoch = job.checkpoint
 
     def _end_if_stalled(self, running: Running, job: Job) -> None:
-        """End a worker that hangs: no heartbeat, which is progress or output, for too long."""
+        """End a worker that hangs: it has reported no progress and no output for too long."""
         heartbeat, now = (job.updated_at, running.log.heard), time.monotonic()
         if heartbeat != running.heartbeat:
             running.heartbeat, running.heard_at = heartbeat, now
@@ -338,7 +338,7 @@ class Dispatcher:
         """Mark a job as running, wait for the end of its process, finalize the row."""
         job_id, process = running.job.id, running.process
         try:
-            if not await self._mark_running(running):  # cancelled meanwhile
+            if not await self._mark_running(running):  # cancelled in the meantime
                 self._end(running)
             while (code := process.poll()) is None:  # noqa: ASYNC110 (nobody else reaps it)
                 await asyncio.sleep(REAP)
@@ -365,6 +365,6 @@ class Dispatcher:
             return False
 
     def _clear(self, running: Running) -> None:
-        """Kill the processes that a worker left (data loaders, exports); read its last output."""
+        """Kill a worker's child processes (data loaders, exports); read its remaining output."""
         kill(marked().get(running.job.id, []))
         running.drain.join(DRAIN)

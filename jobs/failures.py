@@ -1,4 +1,4 @@
-"""Translates exceptions inside a job into messages that name a remedy."""
+"""Converts exceptions of a job to errors whose messages say what to do."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DIVERGED = ("nan persisted", "corrupted with nan", "nan/inf detected but")
 
 @contextmanager
 def explained(batch: int, imgsz: int) -> Iterator[None]:
-    """A context that replaces exceptions which users can remedy by errors that say how.
+    """A context that replaces exceptions by errors that tell the user what to do, where known.
 
     Args:
         batch: Batch size, for the message.
@@ -48,7 +48,7 @@ def explained(batch: int, imgsz: int) -> Iterator[None]:
 
 
 def translated(error: Exception, shape: tuple[int, int] | None = None) -> VisionLoopError | None:
-    """The error with a remedy for an exception; None if no remedy is known.
+    """The error that tells the user what to do about an exception; None if that is not known.
 
     Args:
         error: The exception.

@@ -1,4 +1,4 @@
-"""Resolves the final state of jobs whose worker has exited. No other module ends jobs."""
+"""Resolves the final state of jobs whose worker has exited. Only this module ends such jobs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from settings import Settings
 
 KILLED = "The service was killed while this job ran."
 BEGINNING = "from the beginning"
-KILLS = 10  # unobserved ends of a worker that cost no attempt, for each allowed crash
+KILLS = 10  # per allowed crash, ends without an observed exit code that do not count as crashes
 
 Published = Callable[[str], str | None]
 
@@ -44,8 +44,8 @@ class JobFinalizer:
     Attributes:
         store: The job table.
         attempts: Crashes without a new checkpoint after which a job fails.
-        published: The id of the model that a job has published, if any. A worker may have died
-            after the publication and before it reported its outcome.
+        published: Returns the id of the model that a job has published, if any. A worker may have
+            died after it published a model and before it reported its outcome.
     """
 
     store: JobStore
@@ -53,9 +53,9 @@ class JobFinalizer:
     published: Published
 
     def recover(self, job_id: str) -> None:
-        """Finalize a job whose dispatcher has ended, once its processes are killed.
+        """Kill the processes of a job whose dispatcher has ended, then finalize the job.
 
-        The caller holds the dispatcher's lock.
+        The caller must hold the dispatcher's lock.
         """
         kill(marked().get(job_id, []))
         self.finalize(job_id, KILLED)
@@ -69,7 +69,7 @@ class JobFinalizer:
             job_id: The job.
             reason: A sentence on how its process ended.
             code: The exit code; None if no dispatcher observed it.
-            shutdown: The service stops.
+            shutdown: Whether the service is stopping.
         """
         writer = LogWriter(self.store.log(job_id))
         job = self.store.get(job_id)
@@ -113,11 +113,11 @@ class JobFinalizer:
         return not self._is_free(job, code) and job.crashes + 1 >= self.attempts
 
     def _is_free(self, job: Job, code: int | None) -> bool:
-        """Whether this end costs no attempt: unobserved, so the service was killed as well."""
+        """Whether the end is no crash: nobody observed it, so the service was killed as well."""
         return code is None and job.attempts < KILLS * self.attempts
 
     def _fail(self, job: Job, error: str, writer: LogWriter) -> None:
-        kept = self._tidy(job)  # first: on a full disk it makes room for the row
+        kept = self._tidy(job)  # before the row is written, which needs space on a full disk
         error = error[: LONGEST_ERROR - len(kept)] + kept
         writer.say(f"Failed: {error}")
         self.store.finish(job.id, "failed", error)
@@ -130,7 +130,7 @@ class JobFinalizer:
 
 
 def place(job: Job, model_id: str | None = None) -> str:
-    """Where a job resumes, for its log; a published model is only evaluated."""
+    """The point at which a job resumes, for its log; a published model is only evaluated."""
     if model_id:
         return f"with the evaluation of {model_id}"
     if job.kind == "annotation":  # images count as batches

@@ -1,4 +1,4 @@
-"""The interface between a job and the code that does its work."""
+"""`JobHandle`: the interface through which the code of a job reports and is stopped."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Protocol
 
 
 class JobCancelled(BaseException):
-    """The job is to stop. Not an Exception, so that no training code catches it by accident."""
+    """The job must stop. Not an Exception, so that training code does not catch it by accident."""
 
 
 class JobHandle(Protocol):
-    """A job as a trainer, an evaluation or an annotation run sees it.
+    """The job's interface for a training, an evaluation or a batch annotation.
 
     Attributes:
         id: The job's id.
-        folder: Checkpoints and runs; it outlives the process.
-        resuming: An earlier attempt left a checkpoint.
+        folder: Folder for checkpoints and run files; it is kept when the process ends.
+        resuming: Whether an earlier attempt left a checkpoint.
     """
 
     id: str
@@ -27,41 +27,45 @@ class JobHandle(Protocol):
 
     @property
     def stop_requested(self) -> bool:
-        """Whether the service stops: save, call `checkpointed`, raise JobCancelled."""
+        """Whether the service is stopping: save, call `checkpointed`, then raise JobCancelled."""
 
     def graceful_stop(self) -> AbstractContextManager[None]:
-        """A context in which the work can be interrupted.
+        """A context for work that can save its state when the service stops.
 
-        Inside, a stop of the service sets `stop_requested` and leaves the process a few seconds.
-        Outside, it ends the process at once.
+        Inside the context, a stop of the service sets `stop_requested`, and the process has a few
+        seconds to save. Outside, the process ends at once.
         """
 
     def report(
         self, *, fraction: float, epoch: int, epochs: int, metrics: Mapping[str, float] = {}
     ) -> None:
-        """Report progress. Call it as often as you like: it is written four times a second.
+        """Report progress. It may be called often: the row is written four times a second at most.
 
         Args:
-            fraction: Done part of the whole job, 0 to 1. The progress shown never decreases, not
-                even after a resume.
+            fraction: Completed share of the whole job, 0 to 1. The progress shown never decreases,
+                not even after a resume.
             epoch: The current epoch, from 1.
-            epochs: The largest number of epochs.
-            metrics: Losses and metrics by name, merged into the earlier ones.
+            epochs: The maximum number of epochs.
+            metrics: Losses and metrics by name; they are merged into those reported before.
         """
 
     def advance(self, fraction: float, metrics: Mapping[str, float] = {}) -> None:
-        """Report progress without epochs, or after the last one."""
+        """Report progress of a job without epochs, or after the last epoch."""
 
     def log(self, message: str) -> None:
         """Write a line to the job's log."""
 
     def check(self) -> None:
-        """Raises JobCancelled if the job is to stop."""
+        """Check whether the job must stop.
+
+        Raises:
+            JobCancelled: The job must stop.
+        """
 
     def checkpointed(self, epoch: int, batch: int = 0) -> None:
-        """Report a resumable checkpoint in the folder.
+        """Report that a checkpoint to resume from is in the folder.
 
         Args:
-            epoch: Completed epochs.
-            batch: Completed batches of the next epoch.
+            epoch: Number of completed epochs.
+            batch: Number of completed batches of the next epoch.
         """

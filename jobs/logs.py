@@ -9,16 +9,16 @@ import threading
 from datetime import UTC, datetime
 from pathlib import Path
 
-LIMIT = 32 * 2**20  # bytes of worker output; our own lines are written beyond it
-LONGEST_LINE = 8192  # bytes
-CHUNK = 256 * 1024  # bytes of one read
+LIMIT = 32 * 2**20  # maximum bytes of worker output; does not apply to the dispatcher's own lines
+LONGEST_LINE = 8192  # maximum bytes of a line
+CHUNK = 256 * 1024  # maximum bytes of one read
 
 _TERMINAL = re.compile(rb"\x1b(\[[0-9;?]*[ -/]*[@-~]|\][^\x07]*\x07|[@-_])")
 _UNPRINTED = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]")
 
 
 class LogWriter:
-    """Appends to a log. On a full disk lines are lost; the job does not fail.
+    """Appends lines to a log. If the disk is full, lines are lost, but the job does not fail.
 
     Attributes:
         heard: Number of reads from the worker's output so far. It serves as a heartbeat, and also
@@ -35,17 +35,17 @@ class LogWriter:
             self._full = path.exists() and path.stat().st_size >= LIMIT
 
     def say(self, message: str) -> None:
-        """Append a message of our own, one or more lines."""
+        """Append a message of the dispatcher, of one or more lines."""
         self._write([line.encode() for line in message.splitlines() or [""]])
 
     def drain(self, descriptor: int) -> threading.Thread:
-        """Log the output of a pipe until its last writer has closed it.
+        """Copy the output of a pipe to the log, in a thread, until the last writer closes it.
 
         Returns:
             The thread that reads; it closes the descriptor.
 
         Raises:
-            RuntimeError: No thread can be started. The descriptor is closed.
+            RuntimeError: The thread cannot be started; the descriptor is closed.
         """
         try:
             thread = threading.Thread(target=self._drain, args=(descriptor,), daemon=True)
@@ -83,20 +83,20 @@ class LogWriter:
 
 
 def clean(line: bytes) -> bytes:
-    """A line without terminal codes, and with the last state of a progress bar only."""
+    """A line without terminal control codes, and of a progress bar only its last state."""
     parts = [part for part in _TERMINAL.sub(b"", line).split(b"\r") if part.strip()]
     return _UNPRINTED.sub(b"", parts[-1]).rstrip() if parts else b""
 
 
 def read_lines(path: Path, offset: int = 0, limit: int = CHUNK) -> list[tuple[int, str]]:
-    """Complete lines from a byte offset on, each with the offset after it.
+    """The complete lines from a byte offset on, each with the byte offset of its end.
 
-    Empty if there is no log yet. An offset outside the file means its beginning.
+    Empty if there is no log yet. An offset outside the file is treated as 0.
 
     Args:
         path: The log.
-        offset: Bytes to skip.
-        limit: Bytes to read at most.
+        offset: Number of bytes to skip.
+        limit: Maximum number of bytes to read.
     """
     try:
         with path.open("rb") as file:
@@ -114,7 +114,7 @@ def read_lines(path: Path, offset: int = 0, limit: int = CHUNK) -> list[tuple[in
 
 
 def read_last(path: Path, count: int) -> list[str]:
-    """The last lines, at most `count`."""
+    """The last lines of a log, at most `count`."""
     try:
         size = path.stat().st_size
     except FileNotFoundError:

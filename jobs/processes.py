@@ -1,6 +1,6 @@
-"""The processes of jobs: finding them, checking that they are alive, ending them.
+"""The processes of jobs: finding them, checking whether they are running, ending them.
 
-A worker and its children have the job's id in their environment. So a job's processes are found
+A worker and its children have the job's id in their environment. So a job's processes can be found
 even after their parent, their process group or the server that started them has ended.
 """
 
@@ -24,16 +24,16 @@ SIGNAL_EXIT = signal.SIGHUP  # exit at once
 
 END_GRACE = 0.5  # seconds from SIGNAL_EXIT to SIGTERM
 TERM_GRACE = 2.0  # seconds from SIGTERM to SIGKILL
-KILL_GRACE = 2.0  # seconds from SIGKILL to the end (a device driver can delay it)
-STEP = 0.05  # seconds between two checks of a process
+KILL_GRACE = 2.0  # maximum seconds from SIGKILL to the end (a device driver can delay it)
+STEP = 0.05  # seconds between two checks whether a process has ended
 
-COUNTERS = Path("/proc/vmstat")  # the kernel's, of the whole machine
+COUNTERS = Path("/proc/vmstat")  # kernel counters of the whole machine
 GROUP, GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
-CLOCK = 2.0  # seconds by which two readings of one start time may differ (the clock was set)
+CLOCK = 2.0  # maximum difference in seconds of two readings of a start time (adjusted clock)
 
 
 def started_at(pid: int) -> float:
-    """Start time of a process (epoch seconds), 0.0 if it has ended. Tells a reused pid apart."""
+    """Start time of a process (epoch seconds), 0.0 if it has ended. Detects reused pids."""
     try:
         return float(psutil.Process(pid).create_time())
     except psutil.Error:
@@ -67,9 +67,9 @@ async def end_group(pid: int, ask: signal.Signals | None = None, patience: float
     """End a process group: SIGTERM, then SIGKILL to the processes that are left.
 
     Args:
-        pid: The leader of the group.
-        ask: A signal that the leader alone is sent first.
-        patience: Seconds in which the leader may react to `ask`.
+        pid: The pid of the group's leader.
+        ask: A signal to send first, to the leader only.
+        patience: Seconds for the leader to react to `ask`.
     """
     if ask is not None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -88,7 +88,7 @@ async def end_group(pid: int, ask: signal.Signals | None = None, patience: float
 
 
 def _members(group: int) -> list[int]:
-    """The pids of a process group without zombies."""
+    """The pids of the processes in a group, except zombies."""
     found = []
     for pid in psutil.pids():
         with contextlib.suppress(OSError):
@@ -105,7 +105,7 @@ def _lives(pid: int) -> bool:
 
 
 def kill(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
-    """Send SIGKILL and wait for the end. Returns the processes that are still there."""
+    """Send SIGKILL and wait for the end. Returns the processes that are still running."""
     listed = list(processes)
     for process in listed:
         with contextlib.suppress(psutil.Error):
@@ -114,10 +114,10 @@ def kill(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
 
 
 def out_of_memory_kills() -> int:
-    """How often the kernel has killed a process because it was out of memory.
+    """The number of times the kernel has killed a process because memory ran out.
 
     Counted for this control group (a container, a systemd unit), else for the whole machine; 0
-    where the system does not say.
+    if the system does not provide the counter.
     """
     if sys.platform != "linux":
         return 0
@@ -142,7 +142,7 @@ def death(code: int, memory: bool) -> str:
 
     Args:
         code: The exit code, negative for a signal.
-        memory: The kernel has killed a process for lack of memory meanwhile.
+        memory: Whether the kernel killed a process out of memory while the worker was running.
     """
     if code >= 0:
         return f"The worker exited with code {code} and no result."

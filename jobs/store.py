@@ -1,8 +1,8 @@
 """The job table, which is also the queue: request, progress and outcome of every job.
 
-A job is `queued`, `running` or `stopping`, and finally `stopped`, `completed` or `failed`; these
-three never change. Only the dispatcher sets a job to running or ends it, from what it observes of
-the process. The worker writes progress and outcome in between.
+A job's status is `queued`, `running` or `stopping`, and finally `stopped`, `completed` or `failed`;
+a final status never changes. Only the dispatcher sets a job to running or to a final status, after
+the state of the process. The worker writes progress and outcome in between.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ Status = Literal["queued", "running", "stopping", "stopped", "completed", "faile
 
 KINDS: tuple[Kind, ...] = ("training", "evaluation", "export", "annotation")
 STATUSES: tuple[Status, ...] = ("queued", "running", "stopping", "stopped", "completed", "failed")
-LIVE: tuple[Status, ...] = ("running", "stopping")  # they have, or had, a process
+LIVE: tuple[Status, ...] = ("running", "stopping")  # statuses of jobs that have or had a process
 FINAL: tuple[Status, ...] = ("stopped", "completed", "failed")
 
 JOB_ID = re.compile(r"[0-9a-f]{32}")
-LISTED = 1000  # largest number of jobs in a listing
-LONGEST_ERROR = 2000  # characters
+LISTED = 1000  # maximum number of jobs in a listing
+LONGEST_ERROR = 2000  # maximum number of characters of an error message
 
 
 class Job(Base):
-    """A job: a copy of its row when it was read."""
+    """A job. Rows that the store returns are detached copies."""
 
     __tablename__ = "jobs"
     __table_args__ = {"sqlite_autoincrement": True}  # noqa: RUF012
@@ -62,22 +62,22 @@ class Job(Base):
     recipe: Mapped[dict[str, Any]]  # what the job does, in full
     base_model: Mapped[str | None] = mapped_column(String(400))
     model_name: Mapped[str | None] = mapped_column(String(80))
-    model_id: Mapped[str | None] = mapped_column(String(140))  # the version that it produced
+    model_id: Mapped[str | None] = mapped_column(String(140))  # the model version it produced
     outcome: Mapped[str | None] = mapped_column(String(20))  # a status, as the worker reported it
     error: Mapped[str | None] = mapped_column(Text)
 
     progress: Mapped[float] = mapped_column(Float, default=0.0)  # percent
     current_epoch: Mapped[int] = mapped_column(Integer, default=0)
     total_epochs: Mapped[int] = mapped_column(Integer, default=0)
-    epoch_seconds: Mapped[float | None] = mapped_column(Float)  # of the last full epoch
+    epoch_seconds: Mapped[float | None] = mapped_column(Float)  # duration of the last full epoch
     metrics: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
 
     pid: Mapped[int | None] = mapped_column(Integer)
-    pid_started: Mapped[float | None] = mapped_column(Float)  # tells a reused pid apart
+    pid_started: Mapped[float | None] = mapped_column(Float)  # detects a reused pid
     attempts: Mapped[int] = mapped_column(Integer, default=0)
     crashes: Mapped[int] = mapped_column(Integer, default=0)  # since the last new checkpoint
-    checkpoint: Mapped[int] = mapped_column(Integer, default=0)  # epochs in the newest one
-    checkpoint_batch: Mapped[int] = mapped_column(Integer, default=0)  # and batches of the next
+    checkpoint: Mapped[int] = mapped_column(Integer, default=0)  # completed epochs in the last one
+    checkpoint_batch: Mapped[int] = mapped_column(Integer, default=0)  # and batches of the next one
 
     created_at: Mapped[str] = mapped_column(String(40), default=now)
     started_at: Mapped[str | None] = mapped_column(String(40))
@@ -115,7 +115,7 @@ class JobStore:
         """A job by its id.
 
         Raises:
-            JobNotFound: There is none.
+            JobNotFound: There is no such job.
         """
         with self.database.read() as session:
             return _row(session, job_id)
@@ -131,12 +131,12 @@ class JobStore:
 
         Args:
             kind: Only jobs of this kind.
-            statuses: Only jobs with one of these.
-            limit: At most so many.
-            before: A job's id: only older jobs.
+            statuses: Only jobs with one of these statuses.
+            limit: Maximum number of jobs.
+            before: Id of a job: only jobs older than it.
 
         Raises:
-            JobNotFound: There is no job `before`.
+            JobNotFound: There is no job with the id `before`.
         """
         query = select(Job).order_by(Job.number.desc()).limit(limit)
         if kind is not None:
@@ -194,10 +194,10 @@ class JobStore:
     def request_cancel(self, job_id: str) -> Job:
         """Stop a queued job at once; a running one is `stopping` until its process has ended.
 
-        Repeated calls are harmless.
+        Repeated calls have no effect.
 
         Raises:
-            JobNotFound: There is none.
+            JobNotFound: There is no such job.
             Conflict: The job has ended.
         """
         with self.database.write() as session:
@@ -212,11 +212,11 @@ class JobStore:
         return job
 
     def delete(self, job_id: str) -> None:
-        """Delete a job that has ended: row, log and folder. Its model stays.
+        """Delete a job that has ended: its row, log and folder, but not the model it produced.
 
         Raises:
-            JobNotFound: There is none.
-            Conflict: It has not ended, or a waiting job starts from its weights.
+            JobNotFound: There is no such job.
+            Conflict: The job has not ended, or a waiting job starts from its weights.
         """
         with self.database.write() as session:
             job = _row(session, job_id)
@@ -227,7 +227,7 @@ class JobStore:
                 base = other.recipe.get("base") or {}
                 if (base.get("kind"), base.get("value")) == ("job", job_id):
                     raise Conflict(f"Job '{other.id}' starts from its weights. Wait for that one.")
-            # Within the transaction: after a crash in between, delete can be repeated.
+            # inside the transaction, so that delete can be repeated after a crash
             shutil.rmtree(self.folder(job_id), ignore_errors=True)
             session.delete(job)
 
@@ -248,7 +248,7 @@ class JobStore:
     # --- written by the dispatcher
 
     def start(self, job_id: str, pid: int, pid_started: float) -> bool:
-        """Set a queued job to running in a live process; False if it is no longer queued."""
+        """Set a queued job to running, in process `pid`. Returns False if it was not queued."""
         values = {
             "status": "running",
             "pid": pid,
@@ -260,7 +260,7 @@ class JobStore:
         return self._move(job_id, ("queued",), values)
 
     def requeue(self, job_id: str, crashed: bool) -> bool:
-        """Put a running job whose process has ended back to its place in the queue."""
+        """Return a running job whose process has ended to its former place in the queue."""
         resumes = (Job.checkpoint > 0) | (Job.checkpoint_batch > 0)
         values = {
             "status": "queued",
@@ -274,7 +274,7 @@ class JobStore:
         return self._move(job_id, ("running",), values)
 
     def finish(self, job_id: str, status: Status, error: str | None = None, **values: Any) -> bool:
-        """End a job; False, without a change, if it has ended before."""
+        """Set a final status. Returns False, and changes nothing, if the job had ended before."""
         assert status in FINAL
         ended: dict[str, Any] = {
             "status": status,
@@ -303,5 +303,5 @@ def _row(session: Session, job_id: str) -> Job:
 
 
 def _execute(session: Session, statement: Update) -> int:
-    """Execute a statement; the number of changed rows."""
+    """Execute a statement. Returns the number of changed rows."""
     return cast("CursorResult[Any]", session.execute(statement)).rowcount

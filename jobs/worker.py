@@ -1,12 +1,12 @@
 """A worker process: claims its job, runs it, records the outcome.
 
-What a kind of job does is passed to `main` (see the root module `worker`). Its output becomes
-the job's log.
+The function that does the work is passed to `main` (see the root module `worker`). The process's
+output becomes the job's log.
 
 SIGHUP keeps its default action, which ends the process at any point, even in the middle of a
-convolution. Nothing needs cleaning up: checkpoints are renamed into place, and a model counts only
-once its row is written. When the service stops (SIGUSR1, SIGTERM), a trainer that supports it
-writes a checkpoint within its epoch first.
+convolution. No cleanup is needed: checkpoints are written atomically, and a model exists only once
+its row is written. When the service stops (SIGUSR1, SIGTERM), a trainer that supports it first
+writes a checkpoint within its epoch.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from settings import get_settings
 
 NICE = 10
 INTERVAL = 0.25  # seconds between two writes of progress
-CLAIM_TIMEOUT = 15.0  # seconds in which the row must name this process
+CLAIM_TIMEOUT = 15.0  # seconds within which the job must be assigned to this process
 TRIES = 5  # attempts to write the outcome
 
 Work = Callable[["WorkerJob", Job, Registry], dict[str, Any]]
@@ -49,7 +49,7 @@ Work = Callable[["WorkerJob", Job, Registry], dict[str, Any]]
 
 
 class WorkerJob:
-    """The JobHandle that writes to the job's row."""
+    """A JobHandle that writes to the job's row."""
 
     def __init__(self, store: JobStore, job: Job) -> None:
         self.id = job.id
@@ -59,7 +59,7 @@ class WorkerJob:
         self._store = store
         self._pid = os.getpid()
         self._first = job.checkpoint
-        self._whole = job.checkpoint_batch == 0  # the first epoch starts at its first batch
+        self._whole = job.checkpoint_batch == 0  # whether the first epoch starts at its first batch
         self._epoch_began: float | None = None
         self._metrics: dict[str, float | None] = dict(job.metrics)
         self._pending: dict[str, Any] = {}
@@ -119,14 +119,18 @@ class WorkerJob:
         self._written = time.monotonic()
         try:
             status = self._store.note(self.id, self._pid, **self._pending)
-        except SQLAlchemyError as error:  # a training does not fail for its progress
+        except SQLAlchemyError as error:  # a job does not fail because of its progress report
             print(f"Progress could not be written: {error}", file=sys.stderr, flush=True)
             return
         self._pending = {}
         self._stopping = status != "running"
 
     def conclude(self, **outcome: Any) -> None:
-        """Record the outcome. Raises SQLAlchemyError if it cannot be written."""
+        """Record the outcome.
+
+        Raises:
+            SQLAlchemyError: The outcome cannot be written.
+        """
         for left in reversed(range(TRIES)):
             try:
                 self._store.note(self.id, self._pid, **self._pending, **outcome)
@@ -138,7 +142,7 @@ class WorkerJob:
 
 
 def main(work: Work) -> int:
-    """Entry point of the process that the dispatcher starts. Returns the exit code."""
+    """Entry point of the worker process. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m worker", description=__doc__)
     parser.add_argument("job_id")
     parser.add_argument("--parent", type=int, help="pid of the dispatcher; the worker ends with it")
@@ -179,7 +183,7 @@ def run(job: WorkerJob, row: Job, registry: Registry, work: Work) -> int:
 
 
 def claimed(store: JobStore, job_id: str) -> Job | None:
-    """The row once it names this process; None if the job is not (or no longer) for it."""
+    """Wait until the job is assigned to this process. Returns its row, or None if it is not."""
     deadline = time.monotonic() + CLAIM_TIMEOUT
     while time.monotonic() < deadline:
         row = store.get(job_id)
@@ -192,25 +196,29 @@ def claimed(store: JobStore, job_id: str) -> Job | None:
 
 
 def set_up_process(parent: int | None) -> None:
-    """End with the dispatcher, and yield CPU and memory to the service."""
+    """Set signals, the parent-death signal, and low priority for CPU and memory.
+
+    The process ends with the dispatcher `parent` (a pid; None: no parent is checked). If memory
+    runs out, the kernel kills this process before those of the service.
+    """
     faulthandler.enable()
-    for number in (signal.SIGTERM, SIGNAL_SAVE_AND_EXIT, SIGNAL_EXIT):  # a parent may ignore them
+    for number in (signal.SIGTERM, SIGNAL_SAVE_AND_EXIT, SIGNAL_EXIT):  # undo inherited SIG_IGN
         signal.signal(number, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-        with contextlib.suppress(OSError):  # out of memory, the kernel kills this process first
+        with contextlib.suppress(OSError):  # if memory runs out, kill this process first
             Path("/proc/self/oom_score_adj").write_text("500")
         with contextlib.suppress(OSError):
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-    if parent is not None and os.getppid() != parent:  # it ended before the prctl call
+    if parent is not None and os.getppid() != parent:  # the parent ended before prctl
         os._exit(1)
     with contextlib.suppress(OSError):
         os.nice(NICE)
 
 
 def exit_process(code: int) -> NoReturn:
-    """End the process without waiting for threads and data loaders."""
+    """Exit at once, without waiting for threads and data loaders."""
     with contextlib.suppress(OSError):
         sys.stdout.flush()
         sys.stderr.flush()

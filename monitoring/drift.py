@@ -30,7 +30,7 @@ class Stability:
 
     @property
     def verdict(self) -> ShiftLevel:
-        """The shift by rule of thumb; `within chance` if the sample is too small to show one."""
+        """The size of the shift by the rule of thumb; `within chance` if chance can explain it."""
         if self.index < MODERATE:
             return "stable"
         if self.index <= self.by_chance:
@@ -44,11 +44,11 @@ def stability(live: Sequence[int], training: Sequence[int]) -> Stability | None:
         PSI = sum over classes of (p - q) · ln(p / q)
         p = (live + 0.5) / (all live + 0.5 · classes), q likewise of training
 
-    The formula and its rule of thumb (below 0.1 stable, from 0.25 a large shift) are Siddiqi's,
+    The formula and its rule of thumb (below 0.1 stable, from 0.25 a large shift) are from Siddiqi,
     *Credit Risk Scorecards*, 2006. Its 95th percentile without a shift,
     (1/n + 1/m) · (k - 1 + 1.645 · sqrt(2 (k - 1))) for k classes and n and m objects, is from
     Yurdakul and Naranjo, *Statistical properties of the population stability index*, 2020. It
-    assumes independent objects; those of one video are not.
+    assumes independent objects, which those of one video are not.
 
     Args:
         live: Objects per class in live traffic.

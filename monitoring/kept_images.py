@@ -22,8 +22,8 @@ from inference.images import decode
 from models_store.store import new_version
 from settings import Settings
 
-NEAR = 5  # bits of 64; images whose hashes differ in at most so many are near-duplicates
-UNFINISHED = 3600.0  # seconds; older files without metadata are deleted
+NEAR = 5  # images whose 64-bit hashes differ in at most this many bits are near-duplicates
+UNFINISHED = 3600.0  # age in seconds from which files without metadata are deleted
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,8 @@ class KeptImage:
     """Metadata of a kept image.
 
     Attributes:
-        confidence: The lowest confidence of its predictions; of a classification the top class's.
+        confidence: The lowest confidence of its predictions; for a classification, the confidence
+            of the top class.
         look: The average hash: 64 bits as hexadecimal digits.
         answer: The response of `/infer`.
     """
@@ -65,7 +66,7 @@ class KeptImages:
         Args:
             image: The file's bytes.
             answer: The response of `/infer`; `image_result` is not stored.
-            confidence: The lowest confidence in it.
+            confidence: The lowest confidence in the response.
 
         Returns:
             None if a near-duplicate is stored already, or the image exceeds the size limit.
@@ -103,7 +104,7 @@ class KeptImages:
         """The bytes of an image, as the client sent them.
 
         Raises:
-            NotFound: It was never kept, or has been deleted.
+            NotFound: The image was never kept, or has been deleted.
         """
         with self._lock, contextlib.suppress(FileNotFoundError):
             if image_id in self._index():
@@ -114,7 +115,7 @@ class KeptImages:
         """Delete an image.
 
         Raises:
-            NotFound: It is not kept.
+            NotFound: There is no such kept image.
         """
         with self._lock:
             if self._index().pop(image_id, None) is None:
@@ -123,7 +124,7 @@ class KeptImages:
 
     @property
     def size_bytes(self) -> int:
-        """The total size of the images."""
+        """The total size of the images in bytes."""
         with self._lock:
             return sum(image.size_bytes for image in self._index().values())
 
@@ -142,7 +143,7 @@ class KeptImages:
         return self._kept
 
     def _clear_unfinished(self) -> None:
-        """Delete incomplete files, as a killed server leaves them."""
+        """Delete incomplete files that a killed server left."""
         for path in self.folder.glob("*"):
             with contextlib.suppress(OSError):
                 old = time.time() - path.stat().st_mtime > UNFINISHED
@@ -173,8 +174,8 @@ class KeptImages:
 def average_hash(image: bytes, max_pixels: int) -> int:
     """The average hash of an image (Krawetz, *Looks Like It*, 2011).
 
-    Each of the 64 bits says whether a pixel of the 8 × 8 greyscale image is brighter than the mean.
-    JPEGs are decoded at an eighth of their size, which is much faster.
+    The image is reduced to 8 × 8 greyscale pixels; each of the 64 bits is 1 if a pixel is brighter
+    than the mean. JPEGs are decoded at an eighth of their size, which is much faster.
     """
     flags = cv2.IMREAD_REDUCED_GRAYSCALE_8 | cv2.IMREAD_IGNORE_ORIENTATION
     grey = cv2.imdecode(np.frombuffer(image, np.uint8), flags)
@@ -190,7 +191,7 @@ def _differ(look: int, other: str) -> int:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Atomically write a file that only its owner can read."""
+    """Write a file atomically; only its owner can read it."""
     with atomic_path(path) as partial:
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as file:

@@ -34,12 +34,12 @@ def this_hour() -> str:
 
 
 def hour_of(moment: datetime) -> str:
-    """The key of an hour, such as `2026-11-21T10`."""
+    """The key of the hour that contains `moment`, such as `2026-11-21T10`."""
     return moment.strftime("%Y-%m-%dT%H")
 
 
 class LiveStore:
-    """Prediction counts in the database; blocking. Several processes may add at the same time."""
+    """Stores prediction counts in the database; blocking. Safe to share between processes."""
 
     def __init__(self, database: Database) -> None:
         self.database = database

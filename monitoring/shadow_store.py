@@ -1,6 +1,6 @@
 """Table of shadow deployments: candidate models that get a copy of live traffic.
 
-At most one runs at a time, that of the newest row.
+At most one runs at a time: the one in the newest row.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Builds datasets from the annotations that tools send; images are fetched after the response."""
+"""Builds datasets from annotations sent by tools; fetches their images after the response."""
 
 from __future__ import annotations
 
@@ -33,15 +33,18 @@ from serving.tool_images import ToolImages
 log = logging.getLogger("visionloop")
 
 QUIET = 3.0  # seconds without new annotations after which the dataset folder is rebuilt
-SHARE = 20  # shortest pause after a build of a folder, as a multiple of its duration
-LATEST = 60.0  # seconds for which new annotations can delay a build
+SHARE = 20  # minimum pause after a build of a folder, as a multiple of the build's duration
+LATEST = 60.0  # maximum seconds for which new annotations can delay a build
 AGAIN = 300.0  # seconds until a failed image is fetched again
 CONFIG = "label_config"  # key in a dataset's options
 LEFT_OUT = "left_out"  # key in a row's document: why the annotation cannot be stored
 
 
 class AnnotationInbox:
-    """One per gateway. Annotations wait in the database, so nothing is lost at a stop."""
+    """Stores annotations, fetches their images, builds dataset folders; one per gateway.
+
+    Annotations without an image yet are in the database, so none are lost when the server stops.
+    """
 
     def __init__(
         self,
@@ -91,7 +94,12 @@ class AnnotationInbox:
     async def build(
         self, dataset: AnnotatedDataset, task: Task | None = None, keep: bool = False
     ) -> dict[str, Any]:
-        """Build the dataset's newest folder, kept for good if `keep`; returns its description.
+        """Build the dataset's newest folder. Returns the folder's description.
+
+        Args:
+            dataset: The dataset.
+            task: Task to build for; None: the one that fits the annotations.
+            keep: Keep this revision for as long as the dataset.
 
         Raises:
             DatasetInvalid: The dataset has no annotations yet.
@@ -99,7 +107,7 @@ class AnnotationInbox:
         return await asyncio.to_thread(self.build_now, dataset, task, keep)
 
     def project(self, dataset: AnnotatedDataset) -> Preannotation | None:
-        """How a dataset's project is pre-annotated; None if its configuration cannot be read."""
+        """The pre-annotation of a dataset's project; None if its configuration cannot be read."""
         try:
             config = parse_label_config(str(dataset.options.get(CONFIG) or ""))
         except ValidationFailed:
@@ -107,11 +115,11 @@ class AnnotationInbox:
         return self.preannotation(config, dataset.options.get("model"))
 
     def preannotation(self, config: LabelConfig, wanted: str | None = None) -> Preannotation:
-        """The models that pre-annotate a configuration now; `wanted` is preferred."""
+        """The pre-annotation of a labelling configuration; the model `wanted` is preferred."""
         return plan(config, self.candidates(config, wanted), wanted)
 
     def candidates(self, config: LabelConfig, wanted: str | None = None) -> list[ModelVersion]:
-        """Models that may pre-annotate: those named, the active one, the promoted ones."""
+        """Models that may pre-annotate: named in the request or configuration, active, promoted."""
         found: list[ModelVersion] = []
         for name in (wanted, *(control.model for control in config.controls)):
             with contextlib.suppress(VisionLoopError):
@@ -129,7 +137,7 @@ class AnnotationInbox:
         more = self.candidates(project.config) if project else []
         return next((m for m in (*used, *more) if m.description.task == task), None)
 
-    # --- inside
+    # --- private
 
     async def _run(self) -> None:
         pause, arrived = AGAIN, 0.0
@@ -155,7 +163,7 @@ class AnnotationInbox:
         """Build the outdated folders. Returns seconds until the next build can be due."""
         pause = AGAIN
         for dataset in await asyncio.to_thread(self.store.outdated_projects):
-            if CONFIG not in dataset.options:  # its folder is built by a correction
+            if CONFIG not in dataset.options:  # corrections build the folder of such a dataset
                 continue
             due = self._next.get(dataset.id, 0.0) - time.monotonic()
             if due > 0:
@@ -171,7 +179,7 @@ class AnnotationInbox:
         except VisionLoopError as error:
             log.info("Dataset %s: %s", dataset.id, error)
             await asyncio.to_thread(self.store.note_built, dataset.id, dataset.changes)
-        except Exception as error:  # of one dataset; the others are still built
+        except Exception as error:  # the other datasets are still built
             our_fault(error, f"Building the dataset {dataset.id}")
         self._next[dataset.id] = time.monotonic() + SHARE * (time.monotonic() - began)
 
@@ -188,7 +196,7 @@ class AnnotationInbox:
                 "Annotation %s of %s has no image yet: %s", entry.key, entry.dataset_id, error
             )
             await asyncio.to_thread(self.store.note_error, entry, str(error))
-        except Exception as error:  # of one annotation; the others are still processed
+        except Exception as error:  # the other annotations are still processed
             fault = our_fault(error, f"Annotation {entry.key} of {entry.dataset_id}")
             await asyncio.to_thread(self.store.note_error, entry, str(fault))
 
@@ -214,7 +222,7 @@ class AnnotationInbox:
         names = training_names(project.config, known, points)
 
         def relabel(found: Annotations) -> Annotations:
-            """Apply the names; whole-image choices stay only in classification datasets."""
+            """Apply the class names; drop image-level classes unless the task is classification."""
             named = names.apply(found)
             if task == "classify":
                 return named
@@ -232,7 +240,7 @@ class AnnotationInbox:
         )
 
     def _used(self) -> set[str]:
-        """The paths that jobs and evaluations refer to."""
+        """The paths that jobs and evaluations refer to; the folders there must not be deleted."""
         with self.jobs.database.read() as session:
             used = {
                 text for recipe in session.scalars(select(Job.recipe)) for text in _texts(recipe)

@@ -1,4 +1,4 @@
-"""Images that are sent as text inside a JSON body."""
+"""Decoding of base64 images in JSON bodies."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from errors import InvalidImage
 def from_base64(text: str, field: str = "image_base64") -> bytes:
     """The bytes of a base64 text or a `data:` URI.
 
-    Standard and URL-safe alphabet, padding optional.
+    The standard and the URL-safe alphabet are accepted, and missing padding.
 
     Args:
         text: The value of the field.

@@ -1,6 +1,6 @@
-"""Patches and workarounds for BentoML, each named after the trap it avoids.
+"""Patches and workarounds for BentoML 1.4.39, each headed by the problem that it avoids.
 
-Seen in 1.4.39. Each part stands alone: when BentoML fixes a trap, delete its part and its caller.
+The parts are independent: when BentoML fixes a problem, delete the part and its caller.
 
 Workarounds that shape a whole module are documented in that module: `serving.envelope`
 (dataclasses become dicts), `serving.shutdown` (all processes are stopped at once),
@@ -35,23 +35,23 @@ from models_store.store import bento_home
 from settings import Settings
 from source_tree import ROOT
 
-# --- two services on one GPU: with `{"gpu": 1}` each, the second is given a device that does not
-# exist.
+# --- two services on one GPU: with `{"gpu": 1}` each, BentoML assigns the second one a device that
+# does not exist
 HALF_A_GPU = {"gpu": 0.5}
 
-# --- the client of an inner service closes its session after 100 requests, with calls in flight
-# (`_bentoml_impl/client/proxy2.py`; bentoml/BentoML#5540, #5544).
+# --- the client of an inner service closes its session after 100 requests, even if calls are in
+# flight (`_bentoml_impl/client/proxy2.py`; bentoml/BentoML#5540, #5544)
 SESSION_STAYS_OPEN = {"max_requests": 10**9, "max_age": 1e9}
 
 
-# --- workers are started in the supervisor's current folder
+# --- workers are started in the supervisor's working directory
 
 
 def enter_source_tree(settings: Settings) -> None:
-    """Make the folder of the code the current folder of the supervisor.
+    """Make the folder of the code the supervisor's working directory.
 
-    BentoML starts the workers in the supervisor's folder, and again after a crash. The user's
-    folder may hold files named like our modules, or may be deleted by then.
+    BentoML starts and restarts the workers in the supervisor's working directory. That of the user
+    may contain files named like our modules, or may have been deleted before a restart.
 
     Exits if a setting, BENTOML_HOME or --working-dir is a relative path, because it would mean
     different folders in different processes of the service.
@@ -61,7 +61,7 @@ def enter_source_tree(settings: Settings) -> None:
     moved = [f"VISIONLOOP_{n.upper()}" for n, value in meant if value != getattr(settings, n)]
     if home != bento_home():
         moved.append("BENTOML_HOME")
-    # --working-dir is put on the path as it was given, and the workers are started in it later.
+    # --working-dir is added to sys.path unchanged, and the workers are started in it later
     if any(not Path(place).is_absolute() for place in sys.path if place not in ("", ".")):
         moved.append("--working-dir")
     if moved:
@@ -75,12 +75,14 @@ def enter_source_tree(settings: Settings) -> None:
 
 
 def use_own_metrics_folder(settings: Settings) -> Path:
-    """Point prometheus_client at a folder of VISIONLOOP_HOME; call before it is imported.
+    """Set PROMETHEUS_MULTIPROC_DIR to a folder in VISIONLOOP_HOME.
 
-    In BentoML's folder a second server, which is refused later, would delete the values of the
-    first. A process that serves creates the folder where it can; a start that cannot continue
-    reports it later. The supervisor does not: `lifecycle.prepare` creates its folder after it has
-    checked the home. `bentoml build` needs no folder.
+    Call this before prometheus_client is imported. In BentoML's folder a second server would delete
+    the metrics of the first before its start is refused.
+
+    Service processes create the folder; an error is ignored here and reported later during the
+    start. The supervisor leaves this to `lifecycle.prepare`, which first checks VISIONLOOP_HOME.
+    `bentoml build` needs no folder.
     """
     folder = settings.paths.metrics
     if server_context.worker_index is not None:
@@ -90,14 +92,14 @@ def use_own_metrics_folder(settings: Settings) -> Path:
     return folder
 
 
-# --- native routes: a text in place of a file is fetched as a URL
+# --- native routes: a text field in place of a file is fetched as a URL
 
 
 async def _require_upload(part: str | UploadFile) -> UploadFile:
-    """Accept uploaded files only, and drop their names.
+    """Return an uploaded file without its name; refuse anything that is not a file.
 
-    BentoML (`MultipartSerde.ensure_file`) fetches the URL that is sent in place of a file, whatever
-    our policy on URLs is, and makes the file name part of a path, however long it is.
+    BentoML (`MultipartSerde.ensure_file`) fetches a URL that is sent in place of a file, even if
+    the settings forbid URLs, and uses the client's file name, of any length, as part of a path.
     """
     if not isinstance(part, UploadFile):
         raise BadInput("'image' must be a file.")
@@ -110,7 +112,7 @@ def refuse_urls_as_files() -> None:
     MultipartSerde.ensure_file = staticmethod(_require_upload)
 
 
-# --- native routes: unknown fields are ignored, empty ones are errors, damaged forms answer 500
+# --- native routes: unknown fields are ignored, empty fields are errors, damaged forms cause a 500
 
 FieldCheck = Callable[[Request, list[str], type[BaseModel]], None]
 """Raises BadInput for the field names of a request that its route does not accept."""
@@ -121,8 +123,9 @@ _parse_form, _parse_json = MultipartSerde.parse_request, JSONSerde.parse_request
 def check_fields(check: FieldCheck, explain: Callable[[ValidationError], str]) -> None:
     """Have native routes check the names of their fields, as the mounted routes do.
 
-    An empty field of a form counts as not given. A form that cannot be read, or a value that is
-    not allowed, answers 400 with `explain`'s text instead of 500 or pydantic's own.
+    An empty field of a form counts as not given. For a form that cannot be read or a value that is
+    not allowed, the response is a 400 with the text of `explain`, instead of a 500 or pydantic's
+    text.
     """
 
     async def parse_form(serde: MultipartSerde, request: Request, cls: Any) -> Any:
@@ -137,7 +140,7 @@ def check_fields(check: FieldCheck, explain: Callable[[ValidationError], str]) -
             raise BadInput(explain(error)) from None
 
     async def parse_json(serde: JSONSerde, request: Request, cls: Any) -> Any:
-        with contextlib.suppress(ValueError):  # invalid JSON is BentoML's to refuse
+        with contextlib.suppress(ValueError):  # BentoML refuses invalid JSON itself
             body = json.loads(await request.body() or b"{}")
             check(request, list(body) if isinstance(body, dict) else [], cls)
         return await _parse_json(serde, request, cls)
@@ -146,13 +149,13 @@ def check_fields(check: FieldCheck, explain: Callable[[ValidationError], str]) -
     JSONSerde.parse_request = parse_json
 
 
-# --- native routes: an exception of ours answers a bare 500
+# --- native routes: our exceptions cause a 500 without their message
 
 
 class RaisingResponse(Response):
     """A response that raises its error when it is sent.
 
-    So the error reaches the middleware around BentoML's application, which writes the body.
+    The error then reaches the middleware around BentoML's application, which writes the body.
     """
 
     def __init__(self, error: VisionLoopError) -> None:

@@ -1,7 +1,7 @@
-"""Work of a request that is done after its response has been sent.
+"""Deferred calls: work of a request that runs after its response has been sent.
 
-A handler registers it with `afterwards`; the outermost middleware collects it with
-`collect_afterwards` when the request begins, and runs it at the end.
+A handler registers a call with `afterwards`. The outermost middleware creates the list of calls
+with `collect_afterwards` when the request begins, and runs them when it has ended.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ _afterwards: ContextVar[list[Callable[[], None]] | None] = ContextVar("afterward
 
 
 def collect_afterwards() -> list[Callable[[], None]]:
-    """The list to which `afterwards` appends in this context from now on."""
+    """A new list; `afterwards` appends to it from now on in this context (`contextvars`)."""
     calls: list[Callable[[], None]] = []
     _afterwards.set(calls)
     return calls
 
 
 def afterwards(call: Callable[[], None]) -> None:
-    """Run `call` after the response to this request; outside a request, now."""
+    """Run `call` after the response to this request has been sent; outside a request, at once."""
     calls = _afterwards.get()
     if calls is None:
         call()

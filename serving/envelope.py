@@ -1,4 +1,4 @@
-"""The container in which objects travel between the gateway and a runner."""
+"""A wrapper for objects that the gateway and a runner send to each other."""
 
 from __future__ import annotations
 

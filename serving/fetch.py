@@ -14,16 +14,16 @@ import httpx
 from errors import BackendTimeout, Forbidden, PayloadTooLarge, ValidationFailed
 from settings import Settings
 
-# Threads of their own: a slow name server must not occupy the default pool.
+# A separate thread pool: a slow name server must not block the default one.
 _resolvers = ThreadPoolExecutor(8, thread_name_prefix="resolve")
 
 Address = IPv4Address | IPv6Address
 Resolve = Callable[[str, int], Awaitable[list[str]]]
 
 REDIRECTS = 3
-LONGEST = 8192  # characters of a URL
+LONGEST = 8192  # maximum number of characters of a URL
 
-# IPv6 ranges that embed an IPv4 address: their destination depends on the network.
+# IPv6 ranges whose addresses contain an IPv4 address: the network decides where packets are sent.
 _CARRIERS = tuple(
     map(IPv6Network, ("::/96", "::ffff:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48", "2002::/16"))
 )
@@ -39,7 +39,7 @@ async def resolve(host: str, port: int) -> list[str]:
 
 
 def is_public(address: Address) -> bool:
-    """Whether an address is on the public Internet, and not special in any way."""
+    """Whether an address is on the public Internet, and not in a range for special purposes."""
     if isinstance(address, IPv6Address):
         if address.scope_id or any(address in network for network in _CARRIERS):
             return False
@@ -66,15 +66,15 @@ async def fetch(
 
     Args:
         url: An http or https URL.
-        settings: Policy, timeout, largest body.
-        resolve: Host and port to addresses.
+        settings: Provide the URL policy, the timeout and the maximum body size.
+        resolve: Resolves a host and port to addresses.
         transport: Replaces the network in tests.
 
     Raises:
-        Forbidden: Fetching is off, or the address is not public.
-        ValidationFailed: Not an http(s) URL, or the server did not return a body.
+        Forbidden: Fetching is disabled, or the address is not public.
+        ValidationFailed: The URL is not http or https, or the server did not return a body.
         PayloadTooLarge: The body is larger than allowed.
-        BackendTimeout: It took longer than `settings.image_url_timeout`.
+        BackendTimeout: The download took longer than `settings.image_url_timeout`.
     """
     if settings.image_url == "off":
         raise Forbidden(

@@ -33,16 +33,16 @@ from settings import Settings
 
 log = logging.getLogger("visionloop")
 
-WARMING = 0.8  # part of the request timeout in which a model is loaded
+WARMING = 0.8  # share of the request timeout within which `_warm` must have loaded a model
 PRELOAD_POLL = 1.0  # seconds between two queries for versions that jobs are about to promote
 
 
 class Gateway:
-    """One per gateway process.
+    """The state of a gateway process; one per process.
 
     Args:
         settings: The settings of this process.
-        registry: The models.
+        registry: The model registry.
         runners: The clients of `detector` and `annotator`, by name.
         trainer: The client of the Trainer; None in tests without one.
     """
@@ -68,7 +68,7 @@ class Gateway:
         self.live = LiveTraffic(registry)
         self.shadow = Shadowing(registry, runners["annotator"])
         self.trainer = trainer
-        self.shutdown = asyncio.Event()  # set: responses without an end of their own are closed
+        self.shutdown = asyncio.Event()  # once set, endless responses are closed
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -79,7 +79,7 @@ class Gateway:
     def open(
         cls, settings: Settings, runners: dict[str, Runner], trainer: TrainerLink | None = None
     ) -> Gateway:
-        """A started gateway: it waits for its runners and loads the active model."""
+        """Create and start a gateway; its tasks wait for the runners and load the active model."""
         gateway = cls(settings, Registry(Database(settings)), runners, trainer)
         gateway._start()
         return gateway
@@ -97,7 +97,7 @@ class Gateway:
             task.add_done_callback(self._tasks.discard)
 
     async def stop(self) -> None:
-        """Cancel the background tasks, store what was counted, close the clients."""
+        """Cancel the background tasks, store the statistics, close the clients."""
         for task in self._tasks:
             task.cancel()
         await self.shadow.stop()
@@ -111,7 +111,10 @@ class Gateway:
     def answered(
         self, model: ModelVersion, item: InferenceItem, result: ItemResult, answer: dict[str, Any]
     ) -> None:
-        """Record a live response; the slow parts run after it has been sent."""
+        """Record a live response for statistics, kept images and the shadow.
+
+        Everything slow runs after the response has been sent.
+        """
         if result.prediction is None:
             return
         self.live.note(model, result.prediction)
@@ -121,7 +124,11 @@ class Gateway:
             afterwards(partial(self.shadow.offer, item, result))
 
     async def check_ready(self) -> None:
-        """Raises BackendUnavailable unless the runners are up and there is an active model."""
+        """Check that the service can predict.
+
+        Raises:
+            BackendUnavailable: A runner is down, or there is no active model.
+        """
         await asyncio.gather(*(runner.status() for runner in self.runners.values()))
         try:
             self.registry.active()
@@ -138,7 +145,7 @@ class Gateway:
     async def promote(
         self, model: ModelVersion, why: DecisionReason, expected_promoted: str | None = None
     ) -> ModelVersion:
-        """Make a version the one that serves its name without a version; `Registry.promote`."""
+        """Make a version the one that its bare name means; see `Registry.promote`."""
         await self._warm(model)
         model = await asyncio.to_thread(self.registry.promote, model.id, why, expected_promoted)
         await self.shadow.look()
@@ -152,7 +159,7 @@ class Gateway:
         return model
 
     async def _warm(self, model: ModelVersion) -> None:
-        """Load a model before requests need it, if the runner is up and there is time."""
+        """Load a model before the first request for it, if the runner is up and time allows."""
         with contextlib.suppress(BackendUnavailable, BackendTimeout, TimeoutError):
             async with asyncio.timeout(WARMING * self.settings.request_timeout):
                 await self.detector.warm(model.id)
@@ -166,7 +173,7 @@ class Gateway:
         """
         model = await asyncio.to_thread(self._delete, model_id, why)
         for runner in self.runners.values():
-            with contextlib.suppress(VisionLoopError):  # a runner that is down holds no model
+            with contextlib.suppress(VisionLoopError):  # a runner that is down has no model loaded
                 await runner.unload(model.id)
         await self.shadow.look()
 
@@ -184,7 +191,7 @@ class Gateway:
         deleted = self.registry.delete(model_id, why)
         self.evaluations.delete_for(deleted.id)
         for image in self.live.kept.list(deleted.id):
-            with contextlib.suppress(NotFound):  # evicted meanwhile
+            with contextlib.suppress(NotFound):  # deleted in the meantime to make room
                 self.live.kept.remove(image.id)
         return deleted
 

@@ -1,4 +1,4 @@
-"""Knowledge of when no request is being answered, so that background work can run."""
+"""Tracks whether requests are being processed, so that background work can run when idle."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 
 class IdleTracker:
-    """Whether any runner is answering a request, and since when none is."""
+    """Tracks whether a request is being processed in any runner, and how long none has been."""
 
     def __init__(self) -> None:
         self._answering = 0
@@ -20,7 +20,7 @@ class IdleTracker:
 
     @contextmanager
     def busy(self) -> Iterator[None]:
-        """A context for the time in which a request is being answered."""
+        """A context in which a request is being processed."""
         self._answering += 1
         self._idle.clear()
         self._busy.set()
@@ -34,7 +34,7 @@ class IdleTracker:
                 self._idle.set()
 
     async def wait_idle(self, seconds: float) -> None:
-        """Return once no request has been answered for `seconds`."""
+        """Return once no request has been in progress for `seconds`."""
         while True:
             await self._idle.wait()
             left = self._since + seconds - time.monotonic()
@@ -43,5 +43,5 @@ class IdleTracker:
             await asyncio.sleep(left)
 
     async def wait_busy(self) -> None:
-        """Return once a request is being answered."""
+        """Return once a request is in progress."""
         await self._busy.wait()

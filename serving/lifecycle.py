@@ -1,4 +1,4 @@
-"""The start of a server, in the order in which it happens.
+"""The steps of a server's start, in order.
 
 1. `usable_settings`: in every process, when `service.py` is imported.
 2. `prepare`: in the supervisor, before the service processes start.
@@ -28,11 +28,11 @@ from settings import Settings, get_settings
 LOCK = ".visionloop-server.lock"  # in VISIONLOOP_HOME and in BENTOML_HOME
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
-_held: dict[Path, FileLock] = {}  # by folder; kept, because a collected lock is released
+_held: dict[Path, FileLock] = {}  # by folder; without this reference, gc would release them
 
 
 def usable_settings() -> Settings:
-    """The settings; ends the program with one message for each that cannot be used."""
+    """The settings; exits with a message for each setting that cannot be used."""
     try:
         settings = get_settings()
         device(settings)
@@ -50,7 +50,7 @@ def usable_settings() -> Settings:
 def prepare(settings: Settings) -> None:
     """Lock the folders, print the settings, import the starter models.
 
-    Ends the program with one message where another server uses the same folders.
+    Exits with a message if another server uses the same folders.
     """
     enter_source_tree(settings)
     hold(settings.home, "VISIONLOOP_HOME")
@@ -62,9 +62,9 @@ def prepare(settings: Settings) -> None:
 
 
 def hold(folder: Path, variable: str) -> None:
-    """Take the server lock of a folder until this process ends; repeated calls are harmless.
+    """Acquire the server lock of a folder until this process ends; further calls do nothing.
 
-    Ends the program where another server holds it, or where the folder cannot be created.
+    Exits with a message if another server holds the lock, or the folder cannot be created.
     """
     folder = folder.resolve()
     if folder in _held:
@@ -84,7 +84,7 @@ def hold(folder: Path, variable: str) -> None:
 
 
 def announce(settings: Settings) -> None:
-    """Print the settings once, secrets masked, and which calls need a token."""
+    """Print the settings with secrets masked, and which requests need a token."""
     print("Settings:", ", ".join(f"{name}={value}" for name, value in settings.masked().items()))
     if settings.token:
         print("Every call needs a token.", flush=True)
@@ -99,7 +99,7 @@ def announce(settings: Settings) -> None:
 
 def fill(settings: Settings) -> None:
     """Repair the model store after a crash; import the starter models at the first start."""
-    # Late: SQLAlchemy takes 0.2 s to import, and the runners import this module too.
+    # Imported late: SQLAlchemy takes 0.2 s, and the runners import this module without needing it.
     from database import Database
     from evaluation.store import EvaluationStore
     from models_store.maintenance import present
@@ -112,29 +112,29 @@ def fill(settings: Settings) -> None:
     evaluations = EvaluationStore(database)
     try:
         swept = registry.sweep()
-        # None at all: perhaps the disk of the models is not mounted; their evaluations stay.
+        # If there is no model at all, perhaps their disk is not mounted: keep the evaluations.
         if there := present(registry.store, registry.database):
             evaluations.keep_only(there)
         for message in swept + seed(registry):
             print(message, flush=True)
-    except VisionLoopError as error:  # the models that are there can still serve
+    except VisionLoopError as error:  # the existing models can still serve
         print(f"The starter models are not complete: {error.message}", flush=True)
     finally:
         database.close()
 
 
 def finish_startup(settings: Settings) -> None:
-    """Set the log level, end with the supervisor, and freeze the start-up objects.
+    """Set the log level, the parent-death signal and `gc.freeze`.
 
-    The kernel sends SIGTERM when the supervisor dies, even by SIGKILL (Linux), so that no orphan
-    keeps the port. Objects of the start-up are excluded from garbage collection, which cuts the
-    worst latencies.
+    On Linux the kernel sends this process SIGTERM when the supervisor dies, even by SIGKILL, so
+    that no orphaned process keeps the port open. Objects created during the start are excluded from
+    garbage collection, which reduces the highest latencies.
     """
     logging.getLogger("visionloop").setLevel(settings.log_level)
     if sys.platform == "linux":
         parent = os.getppid()
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:  # it died before the call
+        if os.getppid() != parent:  # the supervisor died before the prctl call
             os.kill(os.getpid(), signal.SIGTERM)
     gc.collect()
     gc.freeze()

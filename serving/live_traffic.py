@@ -1,4 +1,4 @@
-"""Statistics of the live responses, and images of low confidence that are kept."""
+"""Statistics of live responses, and storage of images with low-confidence predictions."""
 
 from __future__ import annotations
 
@@ -22,13 +22,16 @@ from serving import telemetry
 
 log = logging.getLogger("visionloop")
 
-FLUSH = 5.0  # seconds between two writes; a killed server loses that much
+FLUSH = 5.0  # seconds between two writes; a killed server loses the counts since the last one
 DAY = 24  # hours that the gauges cover
-KEEPING = 4  # images that wait to be written; more are not kept
+KEEPING = 4  # maximum number of images waiting to be written; further ones are not kept
 
 
 class LiveTraffic:
-    """One per gateway process. A request only appends to a list; a task counts and stores."""
+    """Counts live responses and keeps images; one per gateway process.
+
+    A request only appends to a list; a background task counts and stores.
+    """
 
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
@@ -43,7 +46,7 @@ class LiveTraffic:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Start to store the counts. Needs a running event loop."""
+        """Start the task that stores the counts. Needs a running event loop."""
         self._task = asyncio.create_task(self._flush_regularly())
 
     async def stop(self) -> None:
@@ -59,7 +62,7 @@ class LiveTraffic:
         self._seen.append((model, prediction))
 
     def doubt(self, model: ModelVersion, prediction: Prediction) -> float | None:
-        """The lowest confidence of a response whose image is to be kept, else None."""
+        """The lowest confidence of a response if its image is to be kept, else None."""
         if not self._keep_below:
             return None
         scores, _ = counted(model.description, prediction)
@@ -67,7 +70,7 @@ class LiveTraffic:
         return lowest if lowest < self._keep_below else None
 
     def keep(self, image: bytes, answer: dict[str, Any], confidence: float) -> None:
-        """Keep an image, unless too many wait to be written."""
+        """Write an image to disk in a thread, unless KEEPING images are waiting already."""
         if self._keeping >= KEEPING:
             return
         self._keeping += 1
@@ -81,7 +84,7 @@ class LiveTraffic:
             log.error("An image could not be kept: %s", error)
 
     async def flush(self) -> None:
-        """Store the counts so far; counts that cannot be stored are retried the next time."""
+        """Store the counts so far. If that fails, they are stored with the next call."""
         async with self._flushing:
             seen, self._seen = self._seen, []
             try:
@@ -111,7 +114,7 @@ class LiveTraffic:
             await self.flush()
 
     def gauges(self) -> list[Metric]:
-        """Prometheus gauges: the drift of the last day, and the kept images. Reads the table."""
+        """Prometheus gauges of the last day's drift and the kept images; reads the database."""
         index = GaugeMetricFamily(
             "visionloop_population_stability_index",
             "Classes of the last 24 hours of live traffic against those of the training data",
@@ -132,13 +135,13 @@ class LiveTraffic:
 
 
 def drift(model: ModelVersion, counts: PredictionCounts) -> Stability | None:
-    """Stability of the live classes against those of the training; None if either is unknown."""
+    """Class-frequency drift of live traffic against the training data; None if it is unknown."""
     trained = training_counts(model)
     return None if trained is None else stability(counts.classes.tolist(), trained)
 
 
 def training_counts(model: ModelVersion) -> list[int] | None:
-    """Training objects by class id; None if the model does not say."""
+    """Number of training objects by class id; None if the model's metadata does not contain it."""
     noted = model.source.get("class_counts")
     if not isinstance(noted, dict) or not any(noted.values()):
         return None

@@ -1,4 +1,4 @@
-"""A service process that holds models: the base of the Detector and the Annotator."""
+"""A service process with loaded models: the base class of the Detector and the Annotator."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 
 async def predict_alone(runtime: ModelRuntime, images: Sequence[Path]) -> list[dict[str, Any]]:
-    """Responses of a runner that is served without the gateway, by the active model.
+    """Predict with the active model, in a runner that is served without the gateway.
 
-    One response an image. An image that fails has its error in its place: an exception would fail
-    the whole batch.
+    Returns one response per image, which is an error for an image that failed, because an exception
+    would fail the whole batch.
     """
     try:
         model = (await asyncio.to_thread(_registry)).active().id
@@ -46,7 +46,7 @@ async def predict_alone(runtime: ModelRuntime, images: Sequence[Path]) -> list[d
 
 @lru_cache(maxsize=1)
 def _registry() -> Registry:
-    # Late: only a runner that is served alone needs SQLAlchemy.
+    # Imported late: only a runner that is served without the gateway needs SQLAlchemy.
     from database import Database
     from models_store.registry import Registry
 
@@ -67,13 +67,13 @@ class ModelRunner:
 
     @bentoml.api
     async def predict_batch(self, items: Any) -> Any:
-        """Envelope of InferenceItems in, Envelope of as many ItemResults out, in the same order."""
+        """Predict an Envelope of InferenceItems. Returns an Envelope of ItemResults in order."""
         with self.drain:
             return Envelope(await self.runtime.predict_batch(items.content))
 
     @bentoml.api
     async def compare(self, pair: Any) -> Any:
-        """Envelope of (InferenceItem, live Prediction) in, Envelope of a Comparison out."""
+        """Compare an Envelope of (InferenceItem, live Prediction); an Envelope of a Comparison."""
         return Envelope(await self.runtime.compare_with_live(*pair.content))
 
     @bentoml.api
@@ -83,12 +83,15 @@ class ModelRunner:
 
     @bentoml.api(batchable=True, max_batch_size=32, max_latency_ms=60_000)
     async def predict(self, image: list[Path]) -> list[dict[str, Any]]:
-        """Images batched by BentoML, for a runner that is served alone or scaled separately."""
+        """Predict images batched by BentoML, in a runner served alone or scaled separately."""
         return await predict_alone(self.runtime, image)
 
     @bentoml.api
     async def warm(self, tag: str) -> Any:
-        """Load a model. Envelope of its error or None: BentoML would make the error a bare 500."""
+        """Load a model. Returns an Envelope of the error or None.
+
+        BentoML would turn an exception into a 500 without its message.
+        """
         try:
             await self.runtime.warm(tag)
         except VisionLoopError as error:
@@ -97,10 +100,10 @@ class ModelRunner:
 
     @bentoml.api
     async def unload(self, tag: str) -> bool:
-        """Evict a model; whether it was loaded."""
+        """Evict a model. Returns whether it was loaded."""
         return await self.runtime.unload(tag)
 
     @bentoml.api
     async def status(self) -> dict[str, Any]:
-        """Device, loaded engines, slots."""
+        """The device, the loaded engines and the limits of list calls."""
         return self.runtime.status()

@@ -1,7 +1,7 @@
-"""Workarounds for prometheus_client 0.26, each named after the trap it avoids.
+"""Workarounds for prometheus_client 0.26.
 
-Apart from `bentoml_patches`, because prometheus_client decides at import whether values live in
-memory or in files: this module may only be imported once `PROMETHEUS_MULTIPROC_DIR` is set.
+This module is separate from `bentoml_patches`, because prometheus_client decides at import whether
+it stores values in memory or in files: import it only after `PROMETHEUS_MULTIPROC_DIR` is set.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from prometheus_client.samples import Sample
 
 
 class BucketsFirstCollector(MultiProcessCollector):
-    """Orders the samples of a histogram as OpenMetrics asks: buckets before count and sum.
+    """Orders the samples of a histogram as OpenMetrics requires: buckets before count and sum.
 
-    prometheus_client gives the sum first (related: prometheus/client_python#1147).
+    prometheus_client returns the sum first (related: prometheus/client_python#1147).
     """
 
     def collect(self) -> Iterable[Metric]:
@@ -36,11 +36,12 @@ def _position(sample: Sample) -> tuple[list[tuple[str, str]], bool, float, str]:
 def observe_counts(series: Histogram, counts: Sequence[int], total: float) -> None:
     """Observe many values at once.
 
-    prometheus_client observes one value a call (prometheus/client_python#733, #911: declined).
+    prometheus_client can only observe one value per call (prometheus/client_python#733, #911:
+    declined).
 
     Args:
         series: A histogram with its labels set.
-        counts: How many values fall into each bucket, the lowest first.
+        counts: The number of values in each bucket, the lowest bucket first.
         total: The sum of the values.
     """
     inside: Any = series

@@ -1,4 +1,4 @@
-"""The gateway's client of a runner, which may be starting, dead, or slow."""
+"""The gateway's client of a runner. It handles runners that are starting, dead or slow."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from settings import Settings
 log = logging.getLogger("visionloop")
 
 BEAT = 2.0  # seconds between two heartbeats of a runner that is up
-POLL = 0.3  # the same for one that is down
+POLL = 0.3  # seconds between two heartbeats of a runner that is down
 TURN = 0.05  # seconds between two attempts to get one of the open connections
-PROBE = 3.0  # seconds in which a live runner answers a heartbeat
+PROBE = 3.0  # seconds after which a heartbeat without response counts as failed
 LOST = (aiohttp.ClientError, OSError)
 RESTART = 10.0  # seconds that BentoML takes to notice a dead runner and start another
 
@@ -33,15 +33,15 @@ RESTART = 10.0  # seconds that BentoML takes to notice a dead runner and start a
 class Runner:
     """Batches images for one runner service, and tracks whether it is up.
 
-    A runner's socket belongs to the supervisor: while the process is dead, calls queue in the
-    socket until another process is up, 8 to 20 seconds later. So this sends heartbeats, and
-    refuses calls at once while they are not answered.
+    The supervisor owns the runner's socket: while the runner process is dead, calls queue in the
+    socket until a new process is up, 8 to 20 seconds later. So this class sends heartbeats, and
+    refuses calls at once while they get no response.
 
     Args:
         name: The name of the runner, for messages and metrics.
-        proxy: The result of `bentoml.depends`. Its methods appear only after the start-up hooks
-            (BentoML 1.4.39), so they are called by name.
-        settings: Queue length, batch size, request timeout.
+        proxy: The result of `bentoml.depends`. Its methods are called by name, because they only
+            exist after the start-up hooks (BentoML 1.4.39).
+        settings: Provide queue length, batch size and request timeout.
         idle: Marked busy while a request waits for its prediction.
     """
 
@@ -67,7 +67,7 @@ class Runner:
         self._watch = asyncio.create_task(self._send_heartbeats())
 
     async def stop(self) -> None:
-        """Let running batches finish, refuse the waiting requests."""
+        """Wait for the running batches; refuse the queued requests."""
         await self.batcher.close()
         if self._watch is not None:
             self._watch.cancel()
@@ -86,7 +86,7 @@ class Runner:
 
         Raises:
             BackendUnavailable: The runner is down, or its queue is full.
-            BackendTimeout: It did not answer in time.
+            BackendTimeout: The runner did not respond in time.
         """
         if not self.up:
             raise self._absent()
@@ -100,7 +100,7 @@ class Runner:
 
         Raises:
             BackendUnavailable: The runner is down.
-            BackendTimeout: It did not answer in time.
+            BackendTimeout: The runner did not respond in time.
         """
         if not self.up:
             raise self._absent()
@@ -113,10 +113,10 @@ class Runner:
         await self._call("halt")
 
     async def status(self) -> dict[str, Any]:
-        """Device, loaded engines, slots.
+        """The runner's device, loaded engines and limits of list calls.
 
         Raises:
-            BackendUnavailable: No answer within `PROBE` seconds.
+            BackendUnavailable: The runner did not respond within `PROBE` seconds.
         """
         try:
             async with asyncio.timeout(PROBE):
@@ -129,7 +129,7 @@ class Runner:
         """Load a model before its first request.
 
         Raises:
-            ModelNotFound: The runner does not find it.
+            ModelNotFound: The runner does not find the model.
         """
         answer: Envelope = await self._call("warm", tag)
         if answer.content is not None:
@@ -140,7 +140,7 @@ class Runner:
         await self._call("unload", tag)
 
     async def _predict(self, items: list[InferenceItem]) -> list[ItemResult]:
-        if not self.up:  # it died while the items waited
+        if not self.up:  # the runner died while the items were queued
             raise self._absent()
         answer: Envelope = await self._call("predict_batch", Envelope(items))
         results: list[ItemResult] = answer.content
@@ -163,16 +163,16 @@ class Runner:
             raise RuntimeError(f"The {self.name} failed: {error}") from error
 
     async def _call_with_retry(self, method: str, *args: Any) -> Any:
-        """Call the runner; retry where the connection failed and the runner is up.
+        """Call a method of the runner; retry if the connection failed although the runner is up.
 
-        aiohttp retries no POST by itself. A supervisor that stops removes the socket's file at
-        once. Then only the open connections work, and the call waits for one of them.
+        aiohttp does not retry POST requests. When the supervisor stops, it removes the socket file
+        at once; then only the open connections work, and the call waits for one of them.
         """
         again = False
         while True:
             try:
                 return await self.proxy.call(method, *args)
-            except TimeoutError:  # an OSError, but not a lost connection
+            except TimeoutError:  # a subclass of OSError, but not a lost connection
                 raise
             except aiohttp.ClientConnectorError:
                 if not self.up:

@@ -22,10 +22,10 @@ from serving.runner_client import Runner
 
 log = logging.getLogger("visionloop")
 
-QUEUE = 4  # images that wait; older ones are dropped
-PAUSE = 0.02  # idle seconds before a comparison; a client that sends in a loop is back sooner
-HALT_INTERVAL = 0.02  # seconds between two halts: the first may arrive before the comparison
-TICK = 2.0  # seconds between two reads of the table, and two writes of the statistics
+QUEUE = 4  # maximum number of queued images; older ones are dropped
+PAUSE = 0.02  # idle seconds before a comparison; longer than the gaps of a client in a loop
+HALT_INTERVAL = 0.02  # seconds between halts; the first may arrive before the comparison starts
+TICK = 2.0  # seconds between two reads of the table, and between two writes of the statistics
 SIDES = ("live", "candidate", "matched")
 
 
@@ -34,14 +34,14 @@ class ShadowStats:
     """Statistics of a shadow model since the last write.
 
     Attributes:
-        seen: Live responses that fit the shadow.
-        run: Images compared.
-        dropped: Images sampled, but not compared for lack of time.
-        failed: Images whose comparison failed.
-        agreement: Sum of the agreement scores over `run`.
-        live_ms: Model time of the live responses over `run`.
-        candidate_ms: Model time of the shadow over `run`.
-        classes: Objects by side and class name.
+        seen: Number of live responses that the shadow can be compared with.
+        run: Number of images compared.
+        dropped: Number of images sampled, but not compared because the runner was busy.
+        failed: Number of images whose comparison failed.
+        agreement: Sum of the agreement scores of the compared images.
+        live_ms: Sum of the model times of their live responses, in milliseconds.
+        candidate_ms: Sum of the model times of the shadow, in milliseconds.
+        classes: Number of objects by side (live, candidate, matched) and class name.
     """
 
     seen: int = 0
@@ -63,7 +63,7 @@ class ShadowStats:
             self.classes[side].update(getattr(found, side))
 
     def merged(self, stored: dict[str, Any]) -> dict[str, Any]:
-        """The stored statistics plus these, in stored form."""
+        """The sum of the stored statistics and these, in the form in which they are stored."""
         names = ("seen", "run", "dropped", "failed", "agreement", "live_ms", "candidate_ms")
         added: dict[str, Any] = {n: stored.get(n, 0) + getattr(self, n) for n in names}
         known = stored.get("classes", {})
@@ -80,12 +80,12 @@ class _Copy:
 
 
 class Shadowing:
-    """Runs the shadow model of the table on a sample of the live images; one per gateway process.
+    """Runs the stored shadow's model on a sample of the live images; one per gateway process.
 
     A low process priority is not enough: even on another core a comparison takes memory bandwidth,
     cache and clock rate from a live request (measured: p50 1.5 times as long). So a comparison
-    starts when no request is being answered, and is halted and dropped when one arrives. The
-    newest `QUEUE` images wait.
+    starts only when no request is in progress, and is halted and dropped when one arrives. The
+    newest `QUEUE` images are queued.
     """
 
     def __init__(self, registry: Registry, annotator: Runner) -> None:
@@ -101,7 +101,7 @@ class Shadowing:
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        """Resume the shadow of the table. Needs a running event loop."""
+        """Resume the shadow that is stored as running. Needs a running event loop."""
         self._tasks = [asyncio.create_task(task()) for task in (self._work, self._poll_table)]
 
     async def stop(self) -> None:
@@ -114,7 +114,7 @@ class Shadowing:
     # --- live traffic
 
     def fits(self, model: ModelVersion) -> bool:
-        """Whether the responses of this model are to be compared with the shadow."""
+        """Whether live responses of this model are compared with the shadow."""
         row, candidate = self._running, self._candidate
         if row is None or candidate is None or model.id == candidate.id:
             return False
@@ -124,7 +124,10 @@ class Shadowing:
         return model.description.task == candidate.description.task
 
     def offer(self, item: InferenceItem, result: ItemResult) -> None:
-        """Sample an answered image for a comparison. Only for models that fit. Never waits."""
+        """Queue a sample of the live images for comparison; does not block.
+
+        Call it only for models for which `fits` is true.
+        """
         row, candidate, live = self._running, self._candidate, result.prediction
         if row is None or candidate is None or live is None:
             return
@@ -145,14 +148,14 @@ class Shadowing:
             telemetry.SHADOW_IMAGES.labels(copy.item.model, "dropped").inc()
 
     def _is_current(self, copy: _Copy) -> bool:
-        """Whether the shadow that the copy was made for still runs."""
+        """Whether the shadow for which the image was queued is still running."""
         return self._running is not None and copy.number == self._running.number
 
     async def _work(self) -> None:
         while True:
             await self._filled.wait()
             await self._annotator.idle.wait_idle(PAUSE)
-            if self._queue:  # else the shadow has ended
+            if self._queue:  # empty if the shadow has ended
                 await self._run(self._queue.popleft())
             if not self._queue:
                 self._filled.clear()
@@ -180,7 +183,7 @@ class Shadowing:
         telemetry.record_shadow(model, found.agreement, self._shows_classes(), copy.live_ms, spent)
 
     async def _compare(self, copy: _Copy) -> Comparison:
-        """Compare; an empty result if a request arrived before the end."""
+        """Compare one image; the result is empty if a request arrived before the end."""
         halting = asyncio.create_task(self._halt_when_busy())
         try:
             return await self._annotator.compare(copy.item, copy.live)
@@ -201,11 +204,11 @@ class Shadowing:
     # --- the table
 
     async def begin(self, model_id: str, fraction: float, against: str | None) -> ShadowRow:
-        """Start a shadow in place of the one that runs.
+        """Start a shadow; it replaces the running one.
 
         Raises:
             ModelNotFound: There is no such model.
-            ValidationFailed: It cannot be compared with the live model.
+            ValidationFailed: The model cannot be compared with the live model.
         """
         candidate = self.registry.get(model_id)
         live = self.registry.resolve(against)
@@ -228,7 +231,7 @@ class Shadowing:
         """End the running shadow.
 
         Raises:
-            NotFound: No shadow runs.
+            NotFound: No shadow is running.
         """
         async with self._table:
             await self._store_stats()
@@ -240,13 +243,13 @@ class Shadowing:
         return row
 
     async def newest(self) -> ShadowRow | None:
-        """The running shadow, else the last one, with up-to-date statistics."""
+        """The running shadow, else the last one, with current statistics."""
         await self.look()
         await self._store_stats()
         return await asyncio.to_thread(self.store.newest)
 
     async def look(self) -> None:
-        """Apply what has changed in the table, and in the state of the candidate."""
+        """Apply changes of the table, and end the shadow if its candidate's state requires it."""
         async with self._table:
             row = await asyncio.to_thread(self.store.newest)
             if row is not None and row.ended_at is None and (because := self._ended_because(row)):

@@ -1,4 +1,4 @@
-"""Reactions to SIGTERM and SIGINT before uvicorn reacts to them.
+"""Handlers of SIGTERM and SIGINT that run before those of uvicorn.
 
 The supervisor (circus) signals all processes of the service at once. uvicorn then waits for open
 responses, and only afterwards runs the shutdown hooks. Both parts of this module are installed
@@ -27,8 +27,8 @@ def on_shutdown_signal(call: Callable[[], Any]) -> None:
     """Run `call` in the event loop at every SIGTERM and SIGINT, before uvicorn's handler.
 
     uvicorn waits without limit for open responses and background tasks before it runs the
-    shutdown hooks. `call` ends those that would stay open: a log that is followed, a task that
-    waits for its job.
+    shutdown hooks. `call` ends those that would not end by themselves: responses that follow a log,
+    and tasks that wait for a job.
     """
     loop = asyncio.get_running_loop()
     for number in SIGNALS:
@@ -49,11 +49,12 @@ def _call_first(
 
 
 class Drain:
-    """Keeps a runner alive until the gateway needs it no more; a context around each prediction.
+    """Delays a runner's shutdown until the gateway has no more requests for it.
 
-    At the signal uvicorn drops idle connections, so a gateway with requests left would not reach
-    its runner. Once armed, this passes the signal on when nothing was predicted for `QUIET`
-    seconds, or after `LONGEST` seconds.
+    Use it as a context around each prediction. At the signal uvicorn closes idle connections, so
+    the gateway could not send its remaining requests to the runner. Once armed, this class passes
+    the signal to uvicorn after `QUIET` seconds without a prediction, at most after `LONGEST`
+    seconds.
     """
 
     QUIET = 0.5

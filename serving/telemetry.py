@@ -1,7 +1,7 @@
 """Prometheus metrics: counters and histograms of this process, and their exposition.
 
-Import it only once `PROMETHEUS_MULTIPROC_DIR` is set: prometheus_client decides at import whether
-values live in memory or in files.
+Import it only after `PROMETHEUS_MULTIPROC_DIR` is set: prometheus_client decides at import whether
+it stores values in memory or in files.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ SHADOW_OBJECTS = Counter(
     ["model", "class", "side"],
 )
 
-PER_CLASS = 50  # a model with more classes has no series by class
+PER_CLASS = 50  # maximum number of classes of a model with one time series per class
 
 
 def record(model: str, times: dict[str, float]) -> None:
@@ -99,7 +99,7 @@ def record_live(model: str, names: Sequence[str], counts: PredictionCounts) -> N
     if not counts.predictions:
         return
     PREDICTIONS.labels(model).inc(counts.predictions)
-    middles = (np.arange(BINS) + 0.5) / BINS  # each value counts as the middle of its bin
+    middles = (np.arange(BINS) + 0.5) / BINS  # each value is approximated by the middle of its bin
     total = float(counts.confidence @ middles)
     observe_counts(CONFIDENCE.labels(model), counts.confidence.tolist(), total)
     if len(names) <= PER_CLASS:
@@ -111,7 +111,7 @@ def record_live(model: str, names: Sequence[str], counts: PredictionCounts) -> N
 def record_shadow(
     model: str, found: Agreement, by_class: bool, live_ms: float, shadow_ms: float
 ) -> None:
-    """Count an image on which a shadow model was compared; times are milliseconds."""
+    """Count an image on which a shadow model was compared; times are in milliseconds."""
     SHADOW_IMAGES.labels(model, "run").inc()
     SHADOW_AGREEMENT.labels(model).observe(found.score)
     SHADOW_SECONDS.labels(model, "live").observe(live_ms / 1000)
@@ -124,7 +124,7 @@ def record_shadow(
 
 
 class _Gauges(Collector):
-    """Serves gauges that were computed for one scrape."""
+    """A collector that returns gauges computed beforehand for one scrape."""
 
     def __init__(self, metrics: Iterable[Metric]) -> None:
         self.metrics = list(metrics)

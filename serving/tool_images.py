@@ -1,4 +1,4 @@
-"""Images that an annotation tool refers to: in the request, on the tool's host, or elsewhere."""
+"""Fetches images that an annotation tool refers to: `data:` URIs, paths on its host, and URLs."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from serving.base64_images import from_base64
 from serving.fetch import LONGEST, REDIRECTS, fetch
 from settings import Settings
 
-# Paths under which Label Studio serves images; its token is sent to no other path.
+# Path prefixes under which Label Studio serves images; its token is sent to no other path.
 IMAGE_PATHS = ("/data/", "/storage-data/", "/tasks/", "/projects/")
-API_TIMEOUT = 120.0  # seconds for a response of its API
-LARGEST = 256 * 2**20  # bytes of such a response
+API_TIMEOUT = 120.0  # maximum seconds for a response of Label Studio's API
+LARGEST = 256 * 2**20  # maximum bytes of such a response
 ACCESS = 240.0  # seconds for which an access token is used
-SECRET_PARTS = 3  # of a JSON web token, separated by dots
+SECRET_PARTS = 3  # number of parts of a JSON web token, separated by dots
 
 
 class ToolImages:
@@ -43,11 +43,11 @@ class ToolImages:
             address: A `data:` URI, a path of Label Studio (`/data/upload/…`) or a URL.
 
         Raises:
-            Forbidden: Nothing may be fetched from this address.
-            ValidationFailed: Not an address, or the server did not return the image.
+            Forbidden: Fetching from this address is not allowed.
+            ValidationFailed: The address is invalid, or the server did not return the image.
             PayloadTooLarge: The image is too large.
             BackendTimeout: The server took too long.
-            InvalidImage: A `data:` URI that is not base64.
+            InvalidImage: The `data:` URI is not base64.
         """
         if address[:5].lower() == "data:":
             return from_base64(address, "image")
@@ -82,7 +82,7 @@ class ToolImages:
             Forbidden: VISIONLOOP_LABEL_STUDIO_URL is not set.
             ValidationFailed: Label Studio refuses, or the response is not JSON.
             PayloadTooLarge: The response is larger than `LARGEST`.
-            BackendTimeout: It took longer than `API_TIMEOUT`.
+            BackendTimeout: The request took longer than `API_TIMEOUT`.
         """
         url = self._joined(path)
         try:
@@ -106,7 +106,7 @@ class ToolImages:
             raise ValidationFailed(f"Label Studio answers {url.path[:120]} with no JSON.") from None
 
     def _joined(self, path: str) -> httpx.URL:
-        """The URL of a path of Label Studio, which may itself be served below a path."""
+        """The URL of a path of Label Studio, whose base URL may itself contain a path."""
         if self.base is None:
             raise Forbidden(
                 f"{path[:80]!r} lies on Label Studio's own host. Have the operator set "
@@ -166,7 +166,7 @@ class ToolImages:
             )
 
     async def _headers(self, client: httpx.AsyncClient) -> dict[str, str]:
-        headers = {"User-Agent": "VisionLoop"}  # Label Studio answers 406 to `Accept: image/*`
+        headers = {"User-Agent": "VisionLoop"}  # no Accept: `image/*` makes it return 406
         secret = self.settings.label_studio_token
         if secret is None:
             return headers

@@ -14,8 +14,8 @@ log = logging.getLogger("visionloop")
 class TrainerLink:
     """Submits jobs to the Trainer's task endpoint.
 
-    A lost call does no harm: the job is in the table, which the Trainer polls.
-    `bentoml.depends(...).submit` fails in BentoML 1.4.39; its HTTP client works.
+    A lost call does no harm: the job is in the table, which the Trainer polls. This class uses
+    BentoML's HTTP client, because `bentoml.depends(...).submit` fails in BentoML 1.4.39.
     """
 
     def __init__(self, service: Any) -> None:
@@ -31,7 +31,7 @@ class TrainerLink:
             await self._client.close()
 
     def submit(self, job_id: str, kind: str = "training") -> None:
-        """Tell the Trainer about a new job, without waiting for a response."""
+        """Notify the Trainer of a new job, without waiting for a response."""
         call = asyncio.get_running_loop().create_task(self._submit(job_id, kind))
         self._calls.add(call)
         call.add_done_callback(self._calls.discard)
@@ -49,7 +49,7 @@ class TrainerLink:
             )
 
     async def _open(self) -> bentoml.AsyncHTTPClient:
-        """The client; created late, because it needs the Trainer to be up to read its schema."""
+        """The client; created at the first call, because it reads its schema from the Trainer."""
         async with self._opening:
             if self._client is None:
                 client = bentoml.AsyncHTTPClient(self._service.url, server_ready_timeout=0)

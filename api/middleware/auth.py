@@ -1,4 +1,4 @@
-"""Authentication by tokens: use of the service, and administration."""
+"""Authentication by tokens, with one scope for use and one for administration."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from api.middleware.request_state import ADMIN, USE, exchange
 from errors import Forbidden, Unauthorized, VisionLoopError
 from settings import Settings
 
-# Paths that a browser or a probe opens before it can send a token; none reveals anything of models.
+# Paths that need no token, for probes and browsers; none reveals anything about models.
 PROBES = frozenset({"/livez", "/readyz", "/healthz", "/health"})  # the last is X-AnyLabeling's
 OPEN = PROBES | {"/", "/docs", "/redoc", "/openapi.json"}
 OPEN_FOLDER = "/static/"
@@ -29,11 +29,11 @@ EVERYTHING = frozenset({USE, ADMIN})
 
 
 class Auth:
-    """ASGI layer that finds the caller's scopes, and answers 401 where there are none.
+    """ASGI middleware that determines the caller's scopes; responds with 401 if there are none.
 
-    Without a token in the settings the service is open. `VISIONLOOP_TOKEN` alone allows
-    everything; once `VISIONLOOP_ADMIN_TOKEN` is set as well, it no longer allows administration.
-    `limit` counts refusals, against guessing of tokens.
+    If the settings contain no token, no request needs one. If only `VISIONLOOP_TOKEN` is set, it
+    allows everything. If `VISIONLOOP_ADMIN_TOKEN` is set as well, only that one allows
+    administration. `limit` limits the rate of refused requests, so that tokens cannot be guessed.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings, limit: RateLimit) -> None:
@@ -50,7 +50,7 @@ class Auth:
             self.anonymous = EVERYTHING
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "websocket":  # no route takes them, but BentoML's router would accept
+        if scope["type"] == "websocket":  # no route uses them, but BentoML's router would accept
             await send({"type": "websocket.close", "code": 1008})
             return
         if scope["type"] != "http":
@@ -92,7 +92,7 @@ def _unauthorized(scope: Scope) -> VisionLoopError:
 
 
 def presented(headers: Headers) -> Iterator[str]:
-    """The tokens in a request's headers, in every form that clients use."""
+    """The tokens in a request's headers, from every header in which clients send them."""
     scheme, _, value = headers.get("authorization", "").strip().partition(" ")
     value = value.strip()
     if scheme.lower() in ("bearer", "token") and value:
@@ -115,11 +115,11 @@ def is_admin(request: Request) -> bool:
 
 
 def require_admin(request: Request) -> None:
-    """Dependency of routes that need the admin token.
+    """FastAPI dependency of routes that need the admin token.
 
     Raises:
         Unauthorized: The request has no valid token.
-        Forbidden: Its token allows use only.
+        Forbidden: The request's token does not allow administration.
     """
     if is_admin(request):
         return

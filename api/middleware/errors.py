@@ -1,4 +1,4 @@
-"""Error answers: one JSON form, whether our code, FastAPI or BentoML raised the error."""
+"""Error responses in one JSON form, for errors of our code, of FastAPI and of BentoML."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ from errors import (
 )
 from field_names import unknown_sentence
 
-RETRY_AFTER = 5.0  # seconds, where a retryable error names none
-CLIENT_GONE = 499  # nobody reads it, but without it BentoML's TimeoutMiddleware keeps waiting
+RETRY_AFTER = 5.0  # default seconds of `Retry-After`
+CLIENT_GONE = 499  # sent to a closed connection, because BentoML's TimeoutMiddleware waits for it
 
 _BY_STATUS: dict[int, type[VisionLoopError]] = {
     kind.status: kind
@@ -57,7 +57,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def answer(scope: Scope, error: VisionLoopError, headers: Mapping[str, str] = {}) -> Response:
-    """The response for an error; its code is noted in the request's state."""
+    """The response for an error; stores the error's code in the request's state."""
     exchange(scope).code = error.code
     response = JSONResponse(error.to_json(), error.status, dict(headers))
     if isinstance(error, (BackendUnavailable, RateLimited)):
@@ -69,14 +69,14 @@ def answer(scope: Scope, error: VisionLoopError, headers: Mapping[str, str] = {}
 
 
 def from_status(status: int, message: str) -> VisionLoopError | None:
-    """Our error for a status that other code answered; None: an internal error."""
+    """Our error for the status of an error response of other code; None: an internal error."""
     if status in _BY_STATUS:
         return _BY_STATUS[status](message)
     return ValidationFailed(message) if status < 500 else None
 
 
 def ours(body: bytes) -> VisionLoopError | None:
-    """The error in a body of our form, such as a BentoML task's stored answer; else None."""
+    """The error in a body of our form, such as a BentoML task's stored response; else None."""
     try:
         content = json.loads(body)
     except ValueError:
@@ -94,10 +94,10 @@ def _all(kind: type[VisionLoopError]) -> Iterator[type[VisionLoopError]]:
 
 
 def of_a_name(error: BaseException | None) -> VisionLoopError | None:
-    """The 400 for a text that cannot be a file's name; None for other errors.
+    """The 400 for a text that cannot be used as a path; None for other errors.
 
-    Handled here for every function that opens a path. Our own names are short and plain ASCII, so
-    such a text always comes from the client.
+    This covers every function that opens a path. The server's own file names are short and ASCII,
+    so such a text always comes from the client.
     """
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
@@ -137,9 +137,9 @@ def _sentence(error: Mapping[str, Any], legal: Mapping[str, str]) -> str:
 
 
 def check(model: type[Model], values: Any, context: Any = None) -> Model:
-    """`values` (a mapping, or bytes of JSON) as a `model`.
+    """Validate `values` (a mapping, or bytes of JSON). Returns an instance of `model`.
 
-    The message names what a field must be by its description: "a number from 0 to 1".
+    Error messages contain the field's description as its valid values: "a number from 0 to 1".
 
     Raises:
         ValidationFailed: A field is unknown, missing or has an invalid value.
@@ -155,7 +155,7 @@ def check(model: type[Model], values: Any, context: Any = None) -> Model:
 
 
 def _knowing(model: type[BaseModel], error: Any) -> Mapping[str, Any]:
-    """The error; for a field that an inner model forbids, with the names that the model has."""
+    """The error; for an unknown field of an inner model, with a message that lists known names."""
     if error["type"] != "extra_forbidden":
         return error
     *path, name = error["loc"]
@@ -171,11 +171,11 @@ def _knowing(model: type[BaseModel], error: Any) -> Mapping[str, Any]:
 
 
 class Errors:
-    """ASGI layer that makes every error answer one in our form.
+    """ASGI middleware that converts every error response to our form.
 
-    It turns exceptions of inner layers into answers, rewrites error answers of FastAPI's and
-    BentoML's code, and ends a request that has no answer after `timeout` seconds. `longer` maps
-    paths to timeouts of their own.
+    It converts exceptions of inner layers to responses, replaces error responses of FastAPI and
+    BentoML, and cancels a request without a response after `timeout` seconds. `longer` maps paths
+    to other timeouts.
     """
 
     def __init__(
@@ -211,7 +211,7 @@ class Errors:
         except Exception as raised:
             cause = raised
         if reply.started:
-            if cause is not None:  # the answer has begun: only a broken connection tells the client
+            if cause is not None:  # the response has begun: signal the error by a broken connection
                 raise cause
             return
         if error is None:
@@ -224,7 +224,7 @@ class Errors:
 
 
 class _Reply:
-    """A `send` that forwards our answers and holds back error answers of other code."""
+    """A `send` that forwards our responses and holds back error responses of other code."""
 
     def __init__(self, scope: Scope, send: Send) -> None:
         self.scope = scope
@@ -241,7 +241,7 @@ class _Reply:
                 return
             self.started = True
             if self.timer is not None:
-                self.timer.reschedule(None)  # an answer may be streamed for any time
+                self.timer.reschedule(None)  # a streamed response may take any time
         if self.held is not None:
             self.body += message.get("body", b"")
             return
@@ -254,7 +254,7 @@ class _Reply:
         return ours(self.body) or from_status(status, _message(status, self.body, self.scope))
 
     def kept_headers(self) -> dict[str, str]:
-        """Headers of the held answer that also apply to ours."""
+        """Headers of the held-back response that also apply to ours."""
         if self.held is None:
             return {}
         headers = MutableHeaders(raw=list(self.held.get("headers", [])))
@@ -262,7 +262,7 @@ class _Reply:
 
 
 def _message(status: int, body: bytes, scope: Scope) -> str:
-    """The message of another's error answer. BentoML sends a list, text or pydantic's errors."""
+    """The message in an error response of FastAPI or BentoML (a list, text, pydantic errors)."""
     if status == NotFound.status:
         return f"There is no '{scope['path']}'. /docs lists the routes."
     if status == MethodNotAllowed.status:

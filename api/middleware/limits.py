@@ -30,7 +30,7 @@ Value = TypeVar("Value")
 
 
 class PathTable(dict[str, Value]):
-    """A dict by path; `*` in a key matches anything.
+    """A dict with paths as keys, in which `*` matches any text.
 
     Examples:
         >>> PathTable({"/a/*/b": 1}).get("/a/x/b")
@@ -54,16 +54,16 @@ class PathTable(dict[str, Value]):
 
 
 PROBES = frozenset({"/livez", "/readyz", "/healthz"})
-TOGETHER = 512 * 1024**2  # bytes of all bodies in memory
-LINGER = 2.0  # seconds for which a refused upload is still read
+TOGETHER = 512 * 1024**2  # maximum bytes of all request bodies in memory
+LINGER = 2.0  # maximum seconds for which a refused upload is still read
 
 
 class BodyLimit:
-    """ASGI layer that refuses a body above `limit` bytes, counted while it arrives.
+    """ASGI middleware that refuses a body above `limit` bytes, counted while it is received.
 
-    `larger` maps paths to limits of their own; bodies of these paths are spooled to disk. All
-    other bodies are held in memory until their requests end: at most `together` bytes at a time,
-    or twice the limit if that is more. `Content-Length` is trusted only to refuse.
+    `larger` maps paths to other limits; bodies for these paths are written to disk. All other
+    bodies are kept in memory until their requests end: at most `together` bytes in total, or twice
+    the limit if that is more. `Content-Length` is used only to refuse a body early.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class BodyLimit:
 
         async def watched(message: Message) -> None:
             nonlocal started
-            if exceeded and not started:  # the application's answer to the truncated body
+            if exceeded and not started:  # drop the application's response to the truncated body
                 return
             started = True
             await send(message)
@@ -136,10 +136,10 @@ class BodyLimit:
 async def _refuse(
     scope: Scope, receive: Receive, send: Send, error: VisionLoopError, limit: int
 ) -> None:
-    """Answer at once, then read and discard up to `limit` bytes more.
+    """Send the error at once, then read and discard up to `limit` more bytes.
 
-    Most clients read the answer only after they have sent everything. A connection that is closed
-    before that is reset, and the answer is lost.
+    Most clients read the response only after they have sent the whole body. If the server closed
+    the connection earlier, it would be reset and the response lost.
     """
     left = limit
 
@@ -163,7 +163,7 @@ async def _refuse(
 
 
 class RateLimit:
-    """ASGI layer that allows each caller `rate` requests per second; 0: any number."""
+    """ASGI middleware that allows each caller `rate` requests per second; 0: no limit."""
 
     def __init__(self, app: ASGIApp, rate: float) -> None:
         self.app = app
@@ -183,7 +183,7 @@ class RateLimit:
             await answer(scope, error)(scope, receive, send)
 
     def count(self, client: str) -> VisionLoopError | None:
-        """Count a request of `client`; the error where it is one too many, else None."""
+        """Count a request of `client`. Returns an error if it exceeds the rate, else None."""
         if not self.rate or self.limiter.hit(self.item, client):
             return None
         wait = self.limiter.get_window_stats(self.item, client).reset_time - time()
@@ -193,5 +193,5 @@ class RateLimit:
 
 
 def _seconds(rate: float) -> int:
-    """Seconds, rounded up, in which one request is allowed."""
+    """Seconds per allowed request, rounded up."""
     return math.ceil(1 / rate) if rate else 1

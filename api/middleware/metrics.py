@@ -11,11 +11,11 @@ from serving.deferred import collect_afterwards
 from serving.telemetry import ERRORS, LATENCY, REQUESTS
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-UNMATCHED = "unmatched"  # the route label of paths that no route has
+UNMATCHED = "unmatched"  # route label of requests whose path matches no route
 
 
 class Measured:
-    """Outermost ASGI layer: measures every request under its route's template."""
+    """Outermost ASGI middleware: measures every request, labelled by its route's path template."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app

@@ -1,4 +1,4 @@
-"""Protection against pages of other sites in a browser that can reach this server."""
+"""Protection against requests from other sites' pages in a browser (CSRF, DNS rebinding)."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from api.middleware.errors import answer
 from errors import Forbidden, VisionLoopError
 from settings import Settings
 
-SAFE = frozenset({"GET", "HEAD", "OPTIONS"})  # a foreign page cannot read their answers
+SAFE = frozenset({"GET", "HEAD", "OPTIONS"})  # a foreign page cannot read the responses
 PORT = re.compile(r":\d*$")
 
 
 class Origins:
-    """ASGI layer that refuses requests of pages that are neither ours nor allowed.
+    """ASGI middleware that refuses requests from pages of other origins, unless allowed.
 
-    Browsers send a form, with files too, to any origin without asking, so a request that may
-    change something must not come from a foreign origin. With DNS rebinding, a foreign page has
-    our origin: its host name suddenly resolves to this machine. So without a token, local requests
-    must name a host that nobody else can own.
+    Browsers send forms, even with files, to any origin without a preflight request. So a request
+    that may change something must not come from a foreign origin. With DNS rebinding, a foreign
+    page has our origin, because its host name resolves to this machine. So if no token is set,
+    local requests must name a host that nobody else can own: `localhost` or an IP address.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
@@ -57,9 +57,9 @@ class Origins:
 
 
 def _is_local(scope: Scope) -> bool:
-    """Whether the caller is on this machine.
+    """Whether the caller is on this machine, or could be.
 
-    With port 0, uvicorn took the address from a forwarding header, which a page could forge.
+    If the port is 0, uvicorn took the address from a forwarding header, which a page can forge.
     """
     address, port = scope.get("client") or ("", None)
     try:

@@ -1,4 +1,4 @@
-"""Checks the query's names, for every route, as bodies and forms are checked."""
+"""Checks the names of query parameters on every route, by the same rules as body fields."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ log = logging.getLogger("visionloop")
 
 
 async def known_query(request: Request) -> None:
-    """Dependency of every route: checks the names in the query.
+    """FastAPI dependency of every route that checks the names of query parameters.
 
-    A misspelt name and one that belongs in the body are refused. Any other unknown name is
-    refused too where the route's body refuses unknown fields; else it is ignored with a note.
+    A misspelt name is refused, and so is the name of a body field. Any other unknown name is
+    refused if the route's body refuses unknown fields; else it is ignored, with a note in the
+    response.
 
     Raises:
         ValidationFailed: A name is refused, or a text is not valid Unicode.
@@ -37,7 +38,7 @@ async def known_query(request: Request) -> None:
 
 
 def check_query(route: APIRoute, names: list[str]) -> list[str]:
-    """Notes on names in a query that have no effect.
+    """Check the names in a query. Returns notes on those that have no effect.
 
     Raises:
         ValidationFailed: A name is refused.
@@ -67,14 +68,14 @@ def check_query(route: APIRoute, names: list[str]) -> list[str]:
 
 
 def _names(route: APIRoute) -> tuple[str, ...]:
-    """The names of a route's query parameters, those of a query model included."""
+    """The names of a route's query parameters, including those of a query model."""
     others = (params.Path, params.Header, params.Cookie)
     found = get_flat_params(route.dependant)
     return tuple(field.alias for field in found if not isinstance(field.field_info, others))
 
 
 def _body(route: APIRoute) -> type[RequestFields] | None:
-    """The route's body model; of several the one with the most fields."""
+    """The route's body model; if there are several, the one with the most fields."""
     kinds: list[Any] = [field.field_info.annotation for field in route.dependant.body_params]
     extra = route.openapi_extra or {}
     contents = extra.get("requestBody", {}).get("content", {}).values()

@@ -1,4 +1,4 @@
-"""State of one request that the middleware layers and handlers share."""
+"""The state of one request, shared by the middleware and the handlers."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Exchange:
     """State of one request; stored in the ASGI scope, which inner layers may copy.
 
     Attributes:
-        scopes: What the caller's token allows.
-        client: The name that the rate limit counts: `token DIGEST` or `address IP`.
-        code: The error code that was answered; None: no error yet.
+        scopes: The scopes that the caller's token grants.
+        client: The name by which the rate limit counts the caller: `token DIGEST` or `address IP`.
+        code: The error code of the response; None: no error so far.
         notes: Sentences on query parameters that had no effect.
     """
 
@@ -30,7 +30,7 @@ class Exchange:
 
 
 def exchange(scope: Scope) -> Exchange:
-    """The state of a request, made at the first call."""
+    """The state of a request; created at the first call."""
     found: Exchange | None = scope.get(KEY)
     if found is None:
         found = scope[KEY] = Exchange()
@@ -38,6 +38,6 @@ def exchange(scope: Scope) -> Exchange:
 
 
 def caller(request: Request) -> str:
-    """The caller as records name it: the start of the token's digest, or an address."""
+    """The caller's name in stored records: the start of the token's digest, or the address."""
     kind, _, name = exchange(request.scope).client.partition(" ")
     return f"API, {kind} {name[:8] if kind == 'token' else name}".strip()
