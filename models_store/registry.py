@@ -80,10 +80,10 @@ class Registry:
         return found
 
     def active(self) -> ModelVersion:
-        """The model that answers requests naming none.
+        """The active model, which serves requests that name no model.
 
         Raises:
-            ModelNotFound: None was activated, or it was deleted.
+            ModelNotFound: No model was activated, or it was deleted.
         """
         snapshot = self._current()
         if snapshot.active is None:
@@ -173,7 +173,7 @@ class Registry:
                         set_promoted(session, name, version)
                     raise_generation(session)
             except BaseException:
-                if not self._row_exists(name, version):  # a commit may fail after the fact
+                if not self._row_exists(name, version):  # a failed commit may have been written
                     self.store.clear_staging()
                     self.store.remove(name, version)
                 raise
@@ -300,7 +300,7 @@ class Registry:
                 row = session.get(PublishedModel, (found.name, found.version))
                 if row is None:
                     raise ModelNotFound(f"No model {found.id!r}: it was deleted.")
-                # Marked before the row goes: a crash in between leaves nothing to re-adopt.
+                # Marked before its row is deleted, so that `sweep` deletes it after a crash.
                 self.store.mark_unpublished(found.name, found.version)
                 session.delete(row)
                 promotion = session.get(Promotion, found.name)
@@ -334,7 +334,7 @@ class Registry:
     def _promote(
         self, model: ModelVersion, why: DecisionReason, expected_promoted: str | None = None
     ) -> None:
-        """The store's lock is held."""
+        """Promote a version; the caller holds the store's lock."""
         with self.database.write() as session:
             if session.get(PublishedModel, (model.name, model.version)) is None:
                 raise ModelNotFound(f"No model {model.id!r}: it was deleted.")

@@ -70,7 +70,7 @@ class Snapshot:
 
     generation: int
     versions: Mapping[str, tuple[ModelVersion, ...]]  # by name, the newest first
-    active: str | None  # as it was set: a name or name:version
+    active: str | None  # the active model as it was set: a name or name:version
 
     @cached_property
     def all(self) -> list[ModelVersion]:

@@ -63,7 +63,7 @@ class ClassPrototypes:
 
     @classmethod
     def load(cls, folder: Path) -> ClassPrototypes | None:
-        """The prototypes in a model folder; None if it has none, or none that can be read."""
+        """Read the prototypes in a model folder; None if there are none, or they are damaged."""
         try:
             found = load_file(folder / FILE)
             return cls(found["means"].float(), found["counts"].long())

@@ -1,11 +1,11 @@
 """Knowledge distillation: a small network learns from the labels and from a larger network.
 
-The student is trained as by `training.modes.regular`; its loss gets further terms
-(`distillation.criterion`), each a class of `distillation.losses`: the teacher's class scores, box
-distributions, features and masks, and with `enable_consistency` its pseudo-labels on strongly
-augmented images (`distillation.consistency`). Teacher and student may differ in scale and in the
-order of their classes: classes are matched by name, and those that the teacher does not know are
-learned from labels alone.
+The student is trained as in `training.modes.regular`, with additional losses
+(`distillation.criterion`) on the teacher's class scores, box distributions, features and masks
+(`distillation.losses`). With `enable_consistency`, the teacher's predictions are also pseudo-labels
+for strongly augmented images (`distillation.consistency`). Teacher and student may differ in scale
+and in the order of their classes: classes are matched by name, and those that the teacher does not
+know are learned from labels only.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from training.yolo.run import Run
 if TYPE_CHECKING:
     from jobs.handle import JobHandle
 
-STATE = "distillation.pt"  # beside last.pt: projectors of the feature term, and their optimiser
+STATE = "distillation.pt"  # beside last.pt: projectors of the feature loss, and their optimiser
 PROJECTOR_RATE = 2e-3  # learning rate of the projectors
 
 
@@ -58,7 +58,8 @@ def train(recipe: Recipe, job: JobHandle, tuning: Tuning = TUNING) -> Trained:
     """Train a YOLO student with a teacher, from its start weights to its best epoch.
 
     Raises:
-        VisionLoopError: The dataset, the weights of either, or the settings cannot be used.
+        VisionLoopError: The dataset, the weights of student or teacher, or the settings cannot be
+            used.
         JobCancelled: The job was cancelled, or the service stops.
     """
     settings = get_settings()
@@ -145,11 +146,11 @@ def _no_features(_: Sequence[Path]) -> ImageFeatures:
 class DistillationSession:
     """Teacher, losses and projectors of a training in progress, kept outside the student.
 
-    The student stays a plain network, and so do its moving average and its checkpoints.
+    So the student, its moving average and its checkpoints contain nothing of the teacher.
 
     Args:
-        context: What the criterion needs, without the feature term: that is built once the
-            student is.
+        context: The context of the criterion, still without the feature loss, which can only be
+            built when the student exists.
         state_file: Where projectors and their optimiser are saved.
     """
 
@@ -201,7 +202,7 @@ class DistillationSession:
         self.optimizer.zero_grad()
 
     def save_within_epoch(self, trainer: Any) -> None:
-        """Hook: save within an epoch; the projectors' step of the last batch is still due."""
+        """Hook: save within an epoch, after the projectors' step for the last batch."""
         self.step_projectors(trainer)
         self.save(trainer)
 

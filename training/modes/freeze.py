@@ -1,13 +1,13 @@
 """Staged unfreezing: the head is trained first, then head and neck, then all layers.
 
-For pretrained start weights: layers are unfrozen from the output backwards, "gradual unfreezing"
-of ULMFiT (Howard and Ruder 2018, "Universal Language Model Fine-tuning for Text Classification",
-section 3.3), so that the large gradients of a fresh head do not reach a good backbone. Each stage
-lasts `min_epochs_per_stage`, the last one takes all remaining epochs. Stages that lasted as long
-as the metric rose took epochs from the last one and ended lower
-(docs/explanation/learning-benchmarks.md).
-One optimiser and one learning rate schedule run through all stages, and the best checkpoint of
-all of them is published.
+For pretrained start weights: layers are unfrozen from the output backwards, as in the "gradual
+unfreezing" of ULMFiT (Howard and Ruder 2018, "Universal Language Model Fine-tuning for Text
+Classification", section 3.3), so that the large gradients of a newly initialised head do not
+change the pretrained backbone. Each stage lasts `min_epochs_per_stage` epochs; the last one takes
+all remaining epochs. Stages that last as long as the metric improves were tried too: they left
+fewer epochs for the last stage, and the final metric was lower
+(docs/explanation/learning-benchmarks.md). One optimiser and one learning rate schedule span all
+stages, and the best checkpoint of all stages is published.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def train(recipe: Recipe, job: JobHandle) -> Trained:
-    """Train a YOLO model in stages; with `use_freeze_strategy` false, in one.
+    """Train a YOLO model in stages, or in a single stage if `use_freeze_strategy` is false.
 
     Raises:
         VisionLoopError: The dataset, the start weights or the settings cannot be used.
@@ -79,7 +79,7 @@ def stage_starts(stages: int, epochs: int) -> tuple[int, ...]:
 
     Args:
         stages: The number of stages.
-        epochs: Epochs of each stage but the last.
+        epochs: Number of epochs of each stage except the last.
     """
     return tuple(epochs * stage for stage in range(stages))
 

@@ -296,7 +296,10 @@ def strength_of(buffer_size: int) -> Strength:
 
 
 def freeze_statistics(trainer: Any) -> None:
-    """Hook: normalise with the old model's statistics. Those of new images would not fit old."""
+    """Hook: keep batch normalisation in eval mode, with the old model's running statistics.
+
+    Statistics of new images would not fit old images.
+    """
     for module in trainer.model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eval()

@@ -1,4 +1,4 @@
-"""The replay buffer: old images that are kept, and a fixed share of each epoch drawn from them.
+"""The replay buffer: a selection of old images; a fixed share of each epoch is sampled from it.
 
 Rehearsal as in Robins 1995 ("Catastrophic Forgetting, Rehearsal and Pseudorehearsal"); a
 class-balanced buffer as in iCaRL (Rebuffi et al. 2017).
@@ -28,7 +28,7 @@ from training.yolo.feature_extractor import ImageFeatures
 from training.yolo.run import TrainerExtension
 
 FILE = "memory.json"  # in the job's folder: the chosen images, so that a resumed job keeps them
-CANDIDATES = 4  # times the size of the buffer: images that features are computed for, at most
+CANDIDATES = 4  # features are computed for at most this multiple of the buffer's size
 NEED_FEATURES = ("herding", "k_centre", "hardness")  # criteria that run the old model
 
 
@@ -41,13 +41,13 @@ def remember(
     seed: int,
     extract: Callable[[Sequence[Path]], ImageFeatures],
 ) -> tuple[Path, ...]:
-    """Choose the buffer's images, or read what an earlier attempt of the job chose.
+    """Choose the images of the buffer, or read the choice of an earlier attempt of the job.
 
     Args:
         folder: The job's folder.
         old: The old dataset; images of its train split are chosen.
-        ids: The ids of its classes in the union; images without an object of these are left out.
-        amount: Images to keep at most.
+        ids: The union ids of its classes; images without objects of these classes are left out.
+        amount: Maximum number of images in the buffer.
         criterion: See `selection.choose`.
         seed: Seed of the selection.
         extract: Features of images, from the old model; called if the criterion needs them.
@@ -77,7 +77,7 @@ def remember(
 
 
 def objects(part: DatasetPart, images: Sequence[Path], classes: int) -> np.ndarray[Any, Any]:
-    """Objects of each class in each image, (images, classes)."""
+    """Number of objects of each class in each image, (images, classes)."""
     counts = np.zeros((len(images), classes), np.int64)
     for row, image in enumerate(images):
         for cls in part.classes(image):
@@ -96,10 +96,10 @@ def share(new: int, ratio: float) -> int:
 
 
 class ReplaySampler(Sampler[int]):
-    """Samples every new sample once an epoch, and as many old ones as make up `ratio` of it.
+    """Yields every new sample once per epoch, and old samples as the share `ratio` of the epoch.
 
-    Old samples are drawn without replacement until each was drawn once. The order depends on
-    seed and epoch only: a resumed training has the same epochs as an uninterrupted one.
+    An old sample is not repeated until all old samples were drawn. The order depends only on seed
+    and epoch, so a resumed training has the same epochs as an uninterrupted one.
 
     Attributes:
         epoch: The next epoch, from 0.
@@ -120,7 +120,7 @@ class ReplaySampler(Sampler[int]):
         return iter(samples)
 
     def _turns(self, first: int, count: int) -> list[int]:
-        """`count` old samples of an endless sequence of permutations, from position `first` on."""
+        """`count` old samples, from position `first` of an endless sequence of permutations."""
         size, drawn = max(1, len(self.old)), list[int]()
         for round_ in range(first // size, (first + count - 1) // size + 1 if count else 0):
             order = np.random.default_rng((self.seed, 0, round_)).permutation(len(self.old))
@@ -133,11 +133,11 @@ class ReplaySampler(Sampler[int]):
 
 @dataclass(frozen=True)
 class Replay(TrainerExtension):
-    """Trainer extension: the training loader samples as `ReplaySampler` does.
+    """Trainer extension: the training loader samples with `ReplaySampler`.
 
-    Mosaic and mixup combine an image only with others of its kind. So each sample is entirely
-    old or new (`merged_dataset.is_replayed` of its `im_file`), and the share of old ones is
-    exactly `ratio`.
+    Mosaic and mixup combine old images only with old ones, and new ones only with new ones. So
+    each sample is entirely old or new (`merged_dataset.is_replayed` of its `im_file`), and the
+    share of old samples is exactly `ratio`.
 
     Attributes:
         ratio: Share of old samples in each epoch.
@@ -149,7 +149,7 @@ class Replay(TrainerExtension):
         """The loader with another sampler.
 
         Raises:
-            VisionLoopError: Old samples are to be replayed, but the dataset has none.
+            VisionLoopError: `ratio` is above 0, but the dataset has no old samples.
         """
         files = files_of(loader.dataset)
         old = [i for i, file in enumerate(files) if is_replayed(file)]
@@ -191,7 +191,7 @@ def keep_apart(dataset: Any, new: Sequence[int], old: Sequence[int]) -> None:
 
 
 class _Partners:
-    """Chooses the images that one of Ultralytics' mixing augmentations adds (8.4.190)."""
+    """Chooses the images that an Ultralytics augmentation mixes into an image (8.4.190)."""
 
     def __init__(self, mix: Any, pools: dict[bool, Sequence[int]]) -> None:
         self.mix, self.pools = mix, pools

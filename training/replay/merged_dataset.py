@@ -1,6 +1,7 @@
-"""New data, and old data to rehearse on, merged into what one job trains on.
+"""Merges new data and replayed old data into the dataset that one job trains on.
 
-Labels are rewritten into the ids of the union of classes, in the job's private view only.
+Labels are rewritten to the ids of the union of classes, in a copy of the dataset in the job's
+folder (its "view"); the datasets themselves are not changed.
 """
 
 from __future__ import annotations
@@ -21,18 +22,18 @@ from dataset.view import new_view, place_image, view_suffix, write_data_yaml, wr
 from models_store.description import Task
 from training.planning.class_union import ClassUnion
 
-REPLAYED, NEW = "replayed-", "new-"  # what the view's file names begin with
+REPLAYED, NEW = "replayed-", "new-"  # prefixes of file names in the view
 SPLITS = ("train", "val")
 
 
 def is_replayed(file: str | os.PathLike[str]) -> bool:
-    """Whether an image of the view comes from the old data."""
+    """Whether a file in the view is an image of the old data."""
     return os.path.basename(file).startswith(REPLAYED)
 
 
 @dataclass(frozen=True)
 class DatasetPart:
-    """Images of one dataset, by split, and where its classes are in the union.
+    """The images of one dataset, by split, and the mapping of its class ids to the union.
 
     Attributes:
         splits: Split → images of `dataset`.
@@ -44,12 +45,12 @@ class DatasetPart:
     ids: tuple[int | None, ...]
 
     def rows(self, image: Path) -> tuple[LabelRow, ...]:
-        """The image's objects under the ids of the union; those of other classes are left out."""
+        """The image's labels with ids of the union; labels of other classes are left out."""
         pairs = ((self.ids[row.cls], row) for row in self.dataset.rows(image))
         return tuple(LabelRow(cls, row.values) for cls, row in pairs if cls is not None)
 
     def classes(self, image: Path) -> tuple[int, ...]:
-        """The image's class for `classify`, else of each of its objects; ids of the union."""
+        """The class of each object of the image (of the image, for `classify`); union ids."""
         if self.dataset.task == "classify":
             own: tuple[int, ...] = (self.dataset.classes[image],)
         else:
@@ -69,8 +70,9 @@ class MergedDataset:
 
     Attributes:
         names: Class names of the union, in order of id.
-        new: What is learned: train and val.
-        replayed: Old images trained on again, and the old val split; None: there are none.
+        new: The train and val splits of the new dataset.
+        replayed: The images of the replay buffer, and the val split of the old dataset; None: no
+            old dataset.
         classes: Image of train → class id. For `classify` only.
         counts: Class id → objects in train (images, for `classify`).
         scanned: The images of both parts.
@@ -93,7 +95,7 @@ class MergedDataset:
 
     @property
     def parts(self) -> Iterator[tuple[str, DatasetPart]]:
-        """Each part, with what its file names in the view begin with."""
+        """Prefix of file names in the view, and part, for each part."""
         for prefix, part in ((NEW, self.new), (REPLAYED, self.replayed)):
             if part is not None:
                 yield prefix, part
@@ -110,21 +112,21 @@ class MergedDataset:
 
     @property
     def learned_counts(self) -> dict[str, int]:
-        """As `class_counts`, of the new images alone."""
+        """Class name → objects in the train split of the new data only (images, for `classify`)."""
         return named_counts(self.names, self.new.counts("train"))
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """What is wrong with the images of the new data."""
+        """Problems of the images of the new data."""
         return self.scanned.findings
 
     def scan(self, progress: Progress = no_progress) -> ScanResult:
-        """The images of both parts, which were scanned when the parts were put together."""
+        """The scan results of both parts, which were scanned when they were merged."""
         return self.scanned
 
     @property
     def fingerprint(self) -> str:
-        """Identifies both datasets, and which old images are trained on."""
+        """Hash of both datasets and of the choice of replayed images."""
         total = hashlib.sha256("\0".join(self.names).encode())
         for _, part in self.parts:
             scanned = part.dataset.scan().images
@@ -134,7 +136,7 @@ class MergedDataset:
         return total.hexdigest()
 
     def materialise(self, folder: Path) -> Path:
-        """Write the view that one job trains on, labels under the ids of the union.
+        """Write the view that one job trains on; labels have the ids of the union.
 
         Returns:
             The data.yaml, or the folder of the splits for `classify`.
@@ -144,8 +146,8 @@ class MergedDataset:
                 for prefix, part in self.parts:
                     self._write(partial, split, prefix, part)
             if self.task == "classify":
-                # Class folders are in order of name, but ids have to stay: Ultralytics reads the
-                # order from this file, and the folders are then the ids (8.4.190, data/dataset.py).
+                # Ultralytics would number classes in the order of folder names. With this file,
+                # folder names are class ids (8.4.190, data/dataset.py).
                 write_yaml(partial / ".ndjson.yaml", {"names": dict(enumerate(self.names))})
                 return folder
             write_data_yaml(partial / "data.yaml", folder, SPLITS, self.names, self.keypoints)
@@ -175,13 +177,13 @@ class MergedDataset:
 def unite_data(
     union: ClassUnion, new: Dataset, old: Dataset | None, replayed: Sequence[Path]
 ) -> MergedDataset:
-    """The data to train on.
+    """Merge new data and a replay buffer.
 
     Args:
         union: Classes of the model and of the new data.
-        new: All of it is trained and validated on.
-        old: Its val split is validated on too, where given.
-        replayed: The images of old's train split to train on.
+        new: The new dataset; all its images are used for training and validation.
+        old: The old dataset, if given; its val split is added to the validation images.
+        replayed: The images of the old train split to train on: the replay buffer.
     """
     parts = [DatasetPart(new, _with_known(new, union), union.ids(new.names))]
     if old is not None:
@@ -204,7 +206,7 @@ def unite_data(
 
 
 def _with_known(dataset: Dataset, union: ClassUnion) -> dict[str, tuple[Path, ...]]:
-    """The readable images; for `classify` those of a class that the union has."""
+    """The readable images, by split; for `classify` only images of classes in the union."""
     splits = {split: dataset.scan().splits.get(split, ()) for split in SPLITS}
     if dataset.task != "classify":
         return splits

@@ -72,7 +72,7 @@ class FeatureExtractor:
             truth: Image → its labelled objects under this model's class ids; for a classifier
                 one row without values.
             check: Called between batches; may raise.
-            log: Called with a line on progress now and then: thousands of images take minutes.
+            log: Called with a line on progress every `LOG_EVERY` images.
         """
         features, hardness = list[Any](), list[float]()
         for batch, output, pooled in self._run(images, check):
@@ -115,7 +115,7 @@ class FeatureExtractor:
         )
 
     def _split(self, output: Any) -> Tensor:
-        """(images, classes) or (images, 4 + classes + …, anchors)."""
+        """The decoded output: (images, classes), or (images, 4 + classes + …, anchors)."""
         while isinstance(
             output, list | tuple
         ):  # the decoded output comes first, the raw ones for the losses follow

@@ -36,10 +36,10 @@ from training.yolo.weight_transfer import copy_norm_eps, load_classifier, transf
 
 
 class JobRun:
-    """The job's side of a trainer, mixed into each of Ultralytics' trainers below.
+    """Mixin that runs one of Ultralytics' trainers as a job.
 
-    It reports progress to the batch, ends when the job is cancelled, writes checkpoints
-    atomically, and resumes from them, within an epoch too.
+    It reports progress after each batch, ends when the job is cancelled, writes checkpoints
+    atomically, and resumes from them, also within an epoch.
     """
 
     run: Run
@@ -206,6 +206,6 @@ TRAINERS: dict[Task, Any] = {
 
 
 def _forget_git() -> None:
-    """Keep the repository that Ultralytics runs in out of its checkpoints."""
+    """Prevent Ultralytics from writing facts about the current Git repository into checkpoints."""
     nothing: Any = SimpleNamespace(root=None, branch=None, commit=None, message=None, origin=None)
     ultralytics_trainer.GIT = nothing

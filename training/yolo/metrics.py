@@ -1,4 +1,4 @@
-"""Ultralytics' losses and metrics under the names that jobs and models show."""
+"""Converts Ultralytics' losses and metrics to the metric names of jobs and models."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ def losses(running: Mapping[str, Any] | None) -> dict[str, float]:
 def scores(
     metrics: Mapping[str, Any], task: Task, speed: Mapping[str, float], more: Sequence[str] = ()
 ) -> dict[str, float]:
-    """The metrics of one epoch's validation.
+    """The validation metrics of one epoch.
 
-    `accuracy` of a classifier is its top-1 accuracy. Detection has no accuracy of its own: it is
-    given as TP / (TP + FP + FN) at the confidence of the best F1, computed from precision and
-    recall there: 1 / (1/P + 1/R − 1).
+    `accuracy` of a classifier is its top-1 accuracy. For the other tasks, which have no standard
+    accuracy, it is TP / (TP + FP + FN) at the confidence threshold with the best F1, computed from
+    precision and recall as 1 / (1/P + 1/R − 1).
 
     Args:
         metrics: Ultralytics' metrics of the epoch.
         task: The model's task.
-        speed: Ultralytics' stages → milliseconds an image.
-        more: Further metrics to include where the epoch has them.
+        speed: Ultralytics' stages → milliseconds per image.
+        more: Names of further metrics to include, if `metrics` has them.
     """
     found = {
         "val_loss": sum(float(value) for name, value in metrics.items() if name.startswith("val/"))
@@ -54,7 +54,7 @@ def scores(
         found[f"{name}_mAP50_95"] = float(metrics.get(f"metrics/mAP50-95({letter})", 0.0))
     found |= {name: float(metrics[name]) for name in more if name in metrics}
     if speed.get("inference"):
-        found["inference_time"] = round(float(speed["inference"]), 3)  # ms an image
+        found["inference_time"] = round(float(speed["inference"]), 3)  # ms per image
     return found
 
 
@@ -62,7 +62,7 @@ def detection_accuracy(precision: float, recall: float) -> float:
     """TP / (TP + FP + FN), from precision and recall.
 
     Examples:
-        >>> detection_accuracy(0.5, 0.5)  # one right, one wrong, one missed
+        >>> detection_accuracy(0.5, 0.5)  # one TP, one FP, one FN
         0.3333333333333333
     """
     if precision <= 0 or recall <= 0:

@@ -17,20 +17,20 @@ import torch
 from training.checkpoints import save_checkpoint
 
 FILE = "epoch.pt"
-EVENT = "on_partial_save"  # just before, for what a mode keeps beside the trainer
+EVENT = "on_partial_save"  # event before such a save, so that a mode can save its own state too
 
 
 class Remaining:
-    """A data loader whose first pass yields only the batches that the epoch has left.
+    """A data loader whose first pass yields only as many batches as the epoch has left.
 
-    They are drawn anew: within this epoch an image may occur twice and another one not at all.
-    The warm-up also counts from the first of them.
+    The batches are sampled anew, so in this epoch some images may occur twice and others not at
+    all. The warm-up, too, restarts with the first of these batches.
     """
 
     def __init__(self, loader: Any, done: int) -> None:
         self._loader = loader
         self._done = done
-        if loader.generator is not None:  # each process seeds it alike: avoid the same batches
+        if loader.generator is not None:  # same seed in each process: avoid the same batches
             loader.generator.manual_seed(loader.generator.initial_seed() + done)
 
     def __len__(self) -> int:
@@ -68,7 +68,7 @@ def restore(trainer: Any, folder: Path) -> int:
     """Restore a trainer, set up for the epoch that was saved, to its state within the epoch.
 
     Returns:
-        The trained batches of the epoch; 0 if there is no checkpoint of this epoch.
+        The number of batches of the epoch that are trained; 0 if there is no checkpoint of it.
     """
     try:
         saved = torch.load(folder / FILE, map_location=trainer.device, weights_only=True)
@@ -76,7 +76,7 @@ def restore(trainer: Any, folder: Path) -> int:
         return 0
     except Exception:  # a damaged file can raise anything
         return 0
-    if saved["epoch"] != trainer.start_epoch:  # it is complete, or training resumes further back
+    if saved["epoch"] != trainer.start_epoch:  # epoch is complete, or training resumes earlier
         return 0
     trainer.model.load_state_dict(saved["model"])
     trainer.ema.ema.load_state_dict(saved["average"])
@@ -92,5 +92,5 @@ def restore(trainer: Any, folder: Path) -> int:
 
 
 def forget(folder: Path) -> None:
-    """Delete the checkpoint: the epoch is complete and saved."""
+    """Delete the checkpoint within the epoch; call it when the complete epoch is saved."""
     (folder / FILE).unlink(missing_ok=True)

@@ -32,7 +32,7 @@ class Progress:
         self._batches = 0  # trained in this epoch
         self._validated = 0  # validation batches of this epoch
         self._epoch = -1
-        self._live = 0.0  # when live losses were last read
+        self._live = 0.0  # time of the last reading of live losses
         self._saved = time.monotonic()
 
     def trained(self, trainer: Any) -> None:
@@ -74,7 +74,10 @@ class Progress:
         self._report(metrics)
 
     def _save(self) -> None:
-        """Save within the epoch. Its last batch is left out, so that a resumed epoch has one."""
+        """Save within the epoch, at most up to its last batch but one.
+
+        So a resumed epoch has at least one batch to train.
+        """
         trainer, job = self._trainer, self.run.job
         batches = len(trainer.train_loader)
         batch = min(self._batches, batches - 1)

@@ -48,12 +48,12 @@ class TrainerExtension:
         """Called once an epoch, before Ultralytics compares its fitness and writes checkpoints."""
 
     def model_saved(self, run: Run, model: nn.Module, folder: Path) -> None:
-        """Called when the best network was written to `folder`, to store more beside it."""
+        """Called after the best network was written to `folder`; may store more files there."""
 
 
 @dataclass
 class Run:
-    """One job's training: what it is made from, and what has to outlive the process.
+    """One job's training: its inputs, and the state that a later process needs to resume it.
 
     Attributes:
         hooks: Ultralytics' event (`on_train_epoch_start`) → callback, called with the trainer.
@@ -61,10 +61,10 @@ class Run:
         overrides: Ultralytics' training arguments, which take precedence over the recipe's.
         samples: Training samples in an epoch; None: each training image once.
         extra: Values to report beside the metrics.
-        fitness: Of each completed epoch.
+        fitness: Ultralytics' fitness of each completed epoch.
         best: Metrics of the best epoch.
         finished: Whether training is complete.
-        done: Batches of the first epoch that an earlier process has trained.
+        done: Number of batches that an earlier process has trained in the epoch to resume.
     """
 
     recipe: Recipe
@@ -98,7 +98,7 @@ class Run:
 
     @property
     def decoded(self) -> int:
-        """Bytes of all images in memory: a classifier's in full size, other tasks' scaled."""
+        """Bytes of all decoded images: in full size for `classify`, else resized to imgsz."""
         scanned, imgsz = self.dataset.scan(), self.recipe.imgsz
         used = (image for split in ("train", "val") for image in scanned.splits.get(split, ()))
         images = [scanned.images[image] for image in used]
@@ -107,12 +107,12 @@ class Run:
         return len(images) * imgsz * imgsz * 3
 
     def save(self) -> None:
-        """Write what a later process needs besides the checkpoints."""
+        """Write the state that a later process needs in addition to the checkpoints."""
         state = {"fitness": self.fitness, "best": self.best, "finished": self.finished}
         atomic_write(self.checkpoints / STATE, json.dumps(state))
 
     def load(self) -> None:
-        """Read what an earlier attempt of the job saved, if it did."""
+        """Read the state that an earlier attempt of the job saved, if any."""
         try:
             state = json.loads((self.checkpoints / STATE).read_text())
         except (OSError, ValueError):

@@ -1,7 +1,7 @@
-"""Runs a YOLO training as a job and leaves the best checkpoint as a model folder.
+"""Runs a YOLO training as a job, and writes the best checkpoint as a model folder.
 
-All YOLO training modes share it. A mode prepares a `Run`; `Run.hooks` and `Run.extensions` hold
-what it changes. `training.modes.regular` is the mode that changes nothing.
+All YOLO training modes use this trainer. A mode creates a `Run`, whose `hooks` and `extensions`
+change the training. `training.modes.regular` changes nothing.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def train(run: Run) -> Trained:
     """Train, or resume training, and return the best checkpoint as a model folder.
 
     Raises:
-        VisionLoopError: The user can remove the cause; the message says how.
+        VisionLoopError: The training failed for a reason that the user can fix; see the message.
         JobCancelled: The job was cancelled, or the service stops.
     """
     recipe, job = run.recipe, run.job

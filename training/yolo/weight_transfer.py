@@ -13,8 +13,8 @@ from training.start_weights import CLASS_BRANCHES, Start, keep_rows
 def transfer_class_rows(model: Any, start: Start, names: tuple[str, ...]) -> None:
     """Copy the rows of a detection head's class branches for classes of the same name.
 
-    Ultralytics copies them too (8.4.190, `_remap_cls_by_names`), but ignores case: of two classes
-    `A` and `a`, both get the row of one.
+    Ultralytics copies them too (8.4.190, `_remap_cls_by_names`), but ignores case: two classes `A`
+    and `a` both get the row of the same class.
     """
     known: Any = start.model
     for branch in CLASS_BRANCHES:
@@ -37,7 +37,7 @@ def load_classifier(model: Any, start: Start, names: tuple[str, ...]) -> None:
 
 
 def copy_norm_eps(source: nn.Module, model: nn.Module) -> None:
-    """Give `model` the epsilon of the source's batch normalisation, if that is the same in all."""
+    """Copy the epsilon of batch normalisation from `source`, if all its layers have the same."""
     values = {m.eps for m in source.modules() if isinstance(m, nn.BatchNorm2d)}
     if len(values) == 1:
         eps = values.pop()
