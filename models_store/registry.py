@@ -47,7 +47,7 @@ Sentences = list[str]
 
 
 class Registry:
-    """Reads and changes the models; safe to share between threads and processes."""
+    """The registry: reads and changes models; safe to use from several threads and processes."""
 
     def __init__(self, database: Database, store: ModelStore | None = None) -> None:
         self.database = database
@@ -217,12 +217,13 @@ class Registry:
     def promote(
         self, model_id: str, why: DecisionReason = COMMAND, expected_promoted: str | None = None
     ) -> ModelVersion:
-        """Make this version the promoted one of its name; a bare name means its newest.
+        """Promote a version; of a bare name its newest version.
 
         Args:
             model_id: Resolved by `candidate`.
             why: Recorded with the decision.
-            expected_promoted: The version it was compared with; empty: none; None: no check.
+            expected_promoted: The version that is currently promoted, to the caller's knowledge;
+                an empty string: no version is; None: do not check.
 
         Raises:
             Conflict: Another version than `expected_promoted` has been promoted since.
@@ -316,7 +317,7 @@ class Registry:
         return found
 
     def sweep(self) -> Sentences:
-        """Finish or undo interrupted changes; at start. Returns a sentence for each."""
+        """Finish or undo interrupted changes; call it at start. Returns a sentence for each."""
         clear_scratch(self.settings.home)
         with self.store.lock():
             return sweep(self.store, self.database)

@@ -45,7 +45,7 @@ class ModelVersion:
         return f"{self.name}:{self.version}"
 
     def to_json(self) -> dict[str, Any]:
-        """The `Model` of the REST API."""
+        """The version as a `Model` of the REST API."""
         return {
             "id": self.id,
             "name": self.name,
@@ -66,7 +66,7 @@ class ModelVersion:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """All published versions at one state of the registry; immutable."""
+    """An immutable snapshot of the registry: all published versions at one state."""
 
     generation: int
     versions: Mapping[str, tuple[ModelVersion, ...]]  # by name, the newest first

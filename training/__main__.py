@@ -35,7 +35,7 @@ LEARNING = {  # fields of the two modes that look at another model or at old dat
     "pseudo_conf_threshold": (float, "distillation: confidence that makes a pseudo-label"),
 }
 FULL = 32  # characters of a job's id
-SILENCE = 40.0  # seconds without a heartbeat; then the log is asked for again
+SILENCE = 40.0  # seconds without a heartbeat, after which the log is requested again
 STEP = 0.5
 
 EPILOG = """examples:
@@ -55,7 +55,7 @@ class Refused(Exception):
 
 
 class Server:
-    """The HTTP side of the commands."""
+    """HTTP client of the commands."""
 
     def __init__(self, url: str, token: str | None) -> None:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
@@ -63,7 +63,7 @@ class Server:
         self.client = httpx.Client(base_url=url, headers=headers, timeout=SILENCE)
 
     def ask(self, method: str, path: str, **options: Any) -> Any:
-        """The JSON of an answer. Raises Refused with the server's reason."""
+        """Send a request; returns the JSON of the response. Raises Refused with the reason."""
         try:
             answer = self.client.request(method, path, **options)
         except httpx.TimeoutException:
@@ -81,7 +81,7 @@ class Server:
         return content
 
     def jobs(self) -> list[dict[str, Any]]:
-        """All of them, the newest first."""
+        """All jobs, the newest first."""
         found: list[dict[str, Any]] = []
         while page := self.ask("GET", "/jobs", params=_older(found))["jobs"]:
             found += page
@@ -147,7 +147,7 @@ def start(server: Server, options: argparse.Namespace) -> int:
 
 
 def _absolute(data: str | None) -> str | None:
-    """An existing path as an absolute one, as the server's folder may differ; else unchanged."""
+    """Make an existing path absolute, as the server's folder may differ; else (an id) unchanged."""
     return str(Path(data).resolve()) if data and Path(data).exists() else data
 
 
@@ -157,7 +157,7 @@ def watch(server: Server, options: argparse.Namespace) -> int:
 
 
 def watch_job(server: Server, job_id: str) -> int:
-    """Returns the exit code: 0 only for a completed job."""
+    """Show a job's log and progress until it ends; returns the exit code, 0 if it completed."""
     console = Console(highlight=False)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:5.1f}%"))
     with Progress(*columns, TimeElapsedColumn(), console=console) as bar:
@@ -292,7 +292,7 @@ def _flag(field: str) -> str:
 
 
 def _pair(text: str) -> tuple[str, Any]:
-    """`lr0=0.01` as its two parts; a value that is no JSON is a text."""
+    """Split `lr0=0.01` into name and value; a value that is not JSON is taken as a string."""
     name, equals, value = text.partition("=")
     if not equals:
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")

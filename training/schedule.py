@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from training.planning.recipe import Recipe
 
-TRAINING_SHARE = 0.97  # of a training job's progress; publishing and evaluation are the rest
+TRAINING_SHARE = 0.97  # share of training in a job's progress; the rest: publishing, evaluation
 SAVE_INTERVAL = 600.0  # seconds after which an unfinished epoch is saved
 ENOUGH_STEPS = 1_500  # optimiser steps below which gradients are not accumulated to 64 images
 

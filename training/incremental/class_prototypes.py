@@ -56,7 +56,7 @@ class ClassPrototypes:
 
     @classmethod
     def of(cls, features: Tensor, own: Tensor, classes: int) -> ClassPrototypes:
-        """The means of features (n, dimensions) of the classes `own` (n,)."""
+        """Prototypes from features (n, dimensions) and their class ids `own` (n,)."""
         counts = torch.bincount(own, minlength=classes)
         sums = torch.zeros(classes, features.shape[1]).index_add_(0, own, features)
         return cls(sums / counts[:, None].clamp(min=1), counts)

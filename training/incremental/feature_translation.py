@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-STEPS = 4  # of a `WeightTranslation`
+STEPS = 4  # number of steps of a `WeightTranslation`
 LEAST_GAIN = 0.1  # lower bound of the gain in logit margin per step, as a share of |r|²
 FIT_STEPS = 200  # optimiser steps when the rows of new classes are trained
 FIT_RATE = 0.005

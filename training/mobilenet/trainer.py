@@ -75,7 +75,7 @@ class State:
     batch: int = 0  # number of batches trained in the next epoch
     best_epoch: int = 0
     best: tuple[float, float] = (-1.0, -math.inf)  # accuracy, then minus the loss
-    metrics: dict[str, float] = field(default_factory=dict)  # of the best epoch
+    metrics: dict[str, float] = field(default_factory=dict)  # metrics of the best epoch
 
 
 class Batches(BatchSampler):

@@ -150,7 +150,7 @@ PLANNERS: dict[Mode, Callable[[TrainingRequest, Task | None, Stores], Recipe]] =
 
 @dataclass(frozen=True)
 class Common:
-    """What every mode decides alike: base, hyperparameters, model name, dataset path."""
+    """The fields that all modes resolve alike: base, hyperparameters, model name, dataset path."""
 
     base: BaseNetwork
     hyper: dict[str, Any]
@@ -176,13 +176,13 @@ class Common:
     def recipe(
         self, request: TrainingRequest, notes: Notes = (), after: Notes = (), **fields: Any
     ) -> Recipe:
-        """The recipe.
+        """Create the recipe.
 
         Args:
-            request: Fields that need no resolving are taken from it.
-            notes: The mode's notes; they follow the one on the base.
-            after: Further notes, after the one on the image size.
-            fields: The mode's own fields of the recipe.
+            request: The request; fields that need no resolving are copied from it.
+            notes: Notes of the mode; they come after the note on the base.
+            after: Further notes of the mode; they come after the note on the image size.
+            fields: Fields of the recipe that are specific to the mode.
         """
         imgsz, more = _imgsz(request.imgsz, self.base)
         own = {"min_epochs_per_stage": request.min_epochs_per_stage} | fields
@@ -224,7 +224,7 @@ def _check_request(request: TrainingRequest) -> Task | None:
 def _incremental_base(
     request: TrainingRequest, task: Task | None, stores: Stores
 ) -> tuple[BaseNetwork, Notes]:
-    """The model to extend, or the failed job of an incremental training to resume from."""
+    """The model to extend, or the unsuccessful job to resume from; and notes."""
     wanted = (request.base_model or "").strip()
     if not wanted:
         raise ValidationFailed(
@@ -244,7 +244,7 @@ def _incremental_base(
 def _original_model(base: BaseNetwork, stores: Stores) -> tuple[BaseNetwork | None, str]:
     """The model that an interrupted incremental training extends, and a note about it.
 
-    None: the job was of another mode, or that model was deleted.
+    The model is None if the job was of another mode, or if that model was deleted.
     """
     recipe = JobStore(stores.registry.database).get(base.value).recipe
     if recipe.get("mode") == "incremental":
@@ -304,7 +304,7 @@ Options = TypeVar("Options", bound=ReplayOptions)
 
 
 def _replay(options: Options, task: Task, stores: Stores) -> tuple[Options, Dataset | None]:
-    """The options with the path of the old data resolved, and the old data."""
+    """The options with the path of the old data resolved, and the old dataset if there is one."""
     if options.replay_ratio > MAX_REPLAY_RATIO:
         raise ValidationFailed(
             f"replay_ratio is {options.replay_ratio:g}; allowed is 0 to {MAX_REPLAY_RATIO:g}, "
@@ -328,7 +328,7 @@ def _check_fraction(options: ReplayOptions, hyper: dict[str, Any]) -> None:
 
 @contextmanager
 def _naming(field: str) -> Iterator[None]:
-    """Put the name of the field before the message of an error."""
+    """Context that puts the name of a request field before the message of an error."""
     try:
         yield
     except VisionLoopError as error:
@@ -367,7 +367,7 @@ def _imgsz(wanted: int | None, base: BaseNetwork) -> tuple[int, Notes]:
 
 
 def _stage_epochs(wanted: int, epochs: int, stages: int) -> tuple[int, Notes]:
-    """Epochs of each stage but the last, lowered until all stages fit, and a note if lowered."""
+    """Epochs of each stage except the last, lowered so that all stages fit; a note if lowered."""
     possible = max(1, min(wanted, epochs // stages))
     if possible == wanted:
         return wanted, ()
