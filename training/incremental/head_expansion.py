@@ -56,7 +56,8 @@ def imprint(linear: nn.Linear, means: Tensor, seen: Tensor, first: int) -> None:
 
     The weights of a row point from the mean of all new classes to the mean of its own class. Their
     norm is the mean norm of the old rows. The bias sets the logit to 0 half way between both
-    means.
+    means. A single new class has no such difference: its weights point to its own mean, where the
+    logit is 0.
 
     Args:
         linear: The last layer; its rows from `first` on are set.
