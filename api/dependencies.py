@@ -18,5 +18,5 @@ GatewayDep = Annotated[Gateway, Depends(_gateway)]
 
 
 def evaluation_stores(gateway: Gateway) -> EvaluationStores:
-    """The stores that evaluations are planned from and looked up in."""
+    """The gateway's stores that are used to plan and find evaluations."""
     return EvaluationStores(gateway.registry, gateway.datasets, gateway.evaluations, gateway.jobs)

@@ -1,4 +1,4 @@
-"""Predictions and pre-labels for requests, and the fields that ask for them."""
+"""Predictions and pre-labels: the fields of requests, and the calls of the runners."""
 
 from __future__ import annotations
 
@@ -67,14 +67,15 @@ class NativeAnnotateForm(AnnotateOptions):
 
 
 async def predict(gateway: Gateway, image: bytes, options: InferOptions) -> dict[str, Any]:
-    """The answer of `/infer`.
+    """Predict an image with the Detector. Returns the response of `/infer`.
 
-    The model is resolved first: a later promotion does not change it.
+    The model version is determined at the beginning; a promotion during the request has no effect.
 
     Raises:
         ModelNotFound: There is no such model.
         InvalidImage, PayloadTooLarge: The image cannot be read, or is too large.
-        BackendUnavailable, BackendTimeout: The Detector is not running, busy, or slow.
+        BackendUnavailable: The Detector is not running, or its queue is full.
+        BackendTimeout: The Detector did not respond in time.
     """
     model = gateway.registry.resolve(options.model_id)
     await asyncio.to_thread(check_header, image, gateway.settings.max_pixels)
@@ -96,12 +97,14 @@ async def predict(gateway: Gateway, image: bytes, options: InferOptions) -> dict
 async def annotate(
     gateway: Gateway, image: bytes, options: AnnotateOptions, name: str = ""
 ) -> dict[str, Any]:
-    """The answer of `/api/auto_annotate`. `name` is the image's file name, for the documents.
+    """Pre-label an image. Returns the response of `/api/auto_annotate`.
+
+    `name` is the image's file name, which is written into the annotation document.
 
     Raises:
-        ModelNotFound: No model fits the tool.
-        ValidationFailed: The format cannot express the tool's annotations.
-        VisionLoopError: What `prelabel` raises.
+        ModelNotFound: There is no model for the tool.
+        ValidationFailed: The format cannot represent the tool's annotations.
+        VisionLoopError: As `prelabel`.
     """
     tool = TOOLS[options.tool]
     require_task(options.format, tool.task, get_args(ToolFormat))
@@ -131,11 +134,12 @@ async def prelabel(
     model: ModelVersion,
     name: str = "",
 ) -> tuple[ItemResult, Annotations]:
-    """The model's pre-labels of an image, from the Annotator, by way of its queue.
+    """A model's pre-labels of an image, predicted by the Annotator.
 
     Raises:
         InvalidImage, PayloadTooLarge: The image cannot be read, or is too large.
-        BackendUnavailable, BackendTimeout: The Annotator is not running, busy, or slow.
+        BackendUnavailable: The Annotator is not running, or its queue is full.
+        BackendTimeout: The Annotator did not respond in time.
     """
     await asyncio.to_thread(check_header, image, gateway.settings.max_pixels)
     tool = TOOLS[options.tool]
@@ -155,12 +159,16 @@ async def prelabel(
 
 
 def tiles_of(text: str) -> int:
-    """The number of tiles along the longer side that `tiles` of a request means."""
+    """The number of tiles along the longer side, from the value of a request's field `tiles`."""
     return TILES[text] if text in TILES else int(text)
 
 
 def to_format(found: Annotations, form: ToolFormat, model: ModelVersion) -> tuple[list[Any], Any]:
-    """Annotations in a tool's format: one entry per annotation, and the file it imports."""
+    """Convert annotations to a tool's format.
+
+    Returns:
+        A list with one entry per annotation, and the document that the tool can import.
+    """
     names = model.description.names
     points = point_names(model)
     if form == "yolo":
@@ -179,7 +187,7 @@ def to_format(found: Annotations, form: ToolFormat, model: ModelVersion) -> tupl
 
 
 def point_names(model: ModelVersion) -> tuple[str, ...]:
-    """Names of the model's key points, else their numbers; empty where it has none."""
+    """Names of the model's keypoints, or their numbers; empty if the model has no keypoints."""
     shape = model.description.keypoint_shape
     count = shape[0] if shape else 0
     return keypoint_labels(model.description.keypoint_names, count)

@@ -1,4 +1,4 @@
-"""Promotions for requests: the gateway's stores, its warm-up and its answer's form."""
+"""Promotions requested over HTTP, with the stores and the warm-up of the gateway."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from serving.gateway import Gateway
 async def request_promotion(
     gateway: Gateway, candidate: ModelVersion, gate: Gate | None, by: str, force: bool = False
 ) -> PromotionOutcome | Job:
-    """Decide a promotion, or queue the job that does; see `decide_promotion`.
+    """Decide a promotion, or queue a job that decides it; see `decide_promotion`.
 
     Raises:
         VisionLoopError: The gate cannot be applied, and `force` is not set.
@@ -31,7 +31,7 @@ async def request_promotion(
 
 
 def active_model(gateway: Gateway) -> dict[str, Any] | None:
-    """The active model as answers show it; None where there is none."""
+    """The active model in the form of responses; None if there is none."""
     try:
         return gateway.registry.active().to_json()
     except ModelNotFound:

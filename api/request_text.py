@@ -1,4 +1,4 @@
-"""Checks that the text of a request can be stored; the error type of unknown fields."""
+"""Check whether the text of a request can be stored, and the error type of unknown fields."""
 
 from __future__ import annotations
 

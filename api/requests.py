@@ -1,4 +1,4 @@
-"""Request bodies: forms with images or files, and JSON."""
+"""Reading of request bodies: forms with images or files, and JSON."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ JSON_TYPE = "application/json"
 MULTIPART = "multipart/form-data"
 URLENCODED = "application/x-www-form-urlencoded"
 
-MAX_FIELDS, MAX_FILES = 32, 4  # parts of a form
-MAX_FIELD = 64 * 1024  # bytes of a part that is no file
-UPLOAD_IN_MEMORY = 1024 * 1024  # bytes of an uploaded file, above which it is kept on disk
-MAX_STORED_BODY = 256 * 1024  # bytes of a request body that a job's `config` stores as sent
-FILE_VALUE = "a file"  # shown in place of a file where a form expects none
+MAX_FIELDS, MAX_FILES = 32, 4  # maximum numbers of fields and of files in a form
+MAX_FIELD = 64 * 1024  # maximum bytes of a field that is not a file
+UPLOAD_IN_MEMORY = 1024 * 1024  # bytes above which an uploaded file is kept on disk
+MAX_STORED_BODY = 256 * 1024  # maximum bytes of a body that a job's `config` stores unchanged
+FILE_VALUE = "a file"  # value of a field that was sent as a file although it must not be one
 
 Form = TypeVar("Form", bound=FromUrl)
 Body = TypeVar("Body", bound=BaseModel)
@@ -36,15 +36,15 @@ Body = TypeVar("Body", bound=BaseModel)
 async def image_form(
     request: Request, gateway: Gateway, form_of: type[Form], hint: str = ""
 ) -> tuple[bytes, str, Form]:
-    """The image of a form, its file name, and the form's other fields.
+    """Read a form with an image. Returns the image's bytes and file name, and the other fields.
 
     Raises:
         NoFileUploaded: Neither 'image' nor 'image_url' was sent.
-        ValidationFailed: Both were, or a field has an invalid value.
+        ValidationFailed: Both were sent, or a field has an invalid value.
     """
     if not content_type(request) and not await request.body():
         raise NoFileUploaded("Send the image as the form's file 'image'.")
-    # In memory up to the body limit: spooling to disk from 1 MB on costs more than it saves.
+    # In memory up to the body limit: writing files above 1 MB to disk costs more than it saves.
     form = await read_form(request, gateway.settings.max_body_bytes, hint)
     options = check(form_of, fields(form))
     image, name = _uploaded_image(form)
@@ -61,11 +61,11 @@ async def image_form(
 async def json_body(request: Request, model: type[Body], context: Any = None) -> Body:
     """The JSON body as a `model`; `context` is passed to its validators.
 
-    No other content type is accepted: a browser sends JSON to another origin only where that
-    allows it, but forms to any.
+    No other content type is accepted: a browser sends JSON to another origin only after a preflight
+    request, but sends forms to any origin.
 
     Raises:
-        ValidationFailed: It is not JSON, or a field is unknown or has an invalid value.
+        ValidationFailed: The body is not JSON, or a field is unknown or has an invalid value.
     """
     kind = content_type(request)
     if kind != JSON_TYPE:
@@ -74,9 +74,9 @@ async def json_body(request: Request, model: type[Body], context: Any = None) ->
 
 
 async def as_sent(request: Request, fields: BaseModel) -> dict[str, Any]:
-    """The JSON object of a body that `json_body` accepted, with unknown keys.
+    """The JSON object of a body that `json_body` accepted, including unknown keys.
 
-    Of a body above MAX_STORED_BODY only the known fields.
+    If the body is larger than MAX_STORED_BODY, only the known fields.
     """
     body = await request.body() or b"{}"
     if len(body) > MAX_STORED_BODY:
@@ -93,8 +93,8 @@ async def read_form(request: Request, in_memory: int, hint: str = "") -> FormDat
     """The form of a request. Files above `in_memory` bytes are kept on disk.
 
     Raises:
-        ValidationFailed: The body is not a form, is damaged, or has too many or too long parts;
-            `hint` is added where it is not a form.
+        ValidationFailed: The body is not a form, is damaged, or has too many or too long parts. If
+            it is not a form, `hint` is appended to the message.
     """
     kind = content_type(request)
     if kind == URLENCODED:
@@ -118,7 +118,7 @@ async def read_form(request: Request, in_memory: int, hint: str = "") -> FormDat
 
 
 def fields(form: FormData, *files: str) -> dict[str, str]:
-    """The values of a form, without its parts named in `files`; a file's value is FILE_VALUE."""
+    """The fields of a form except those in `files`; the value of any other file is FILE_VALUE."""
     return {
         name: value if isinstance(value, str) else FILE_VALUE
         for name, value in form.items()
@@ -127,7 +127,7 @@ def fields(form: FormData, *files: str) -> dict[str, str]:
 
 
 def _uploaded_image(form: FormData) -> tuple[bytes | None, str]:
-    """The bytes of the file 'image', if there is one, and its name."""
+    """The bytes of the file 'image' (None if there is none), and its name."""
     images = form.getlist("image")
     if len(images) > 1:
         raise ValidationFailed(f"Send one 'image'; got {len(images)}.")
@@ -137,5 +137,5 @@ def _uploaded_image(form: FormData) -> tuple[bytes | None, str]:
     if not isinstance(upload, UploadFile):
         raise NoFileUploaded("'image' is text, not a file. With curl: -F image=@photo.jpg")
     data, name = upload.file.read(), upload.filename or ""
-    # A browser sends an empty file without a name where none was chosen.
+    # If no file was chosen, a browser sends an empty file without a name.
     return (data if data or name else None), PureWindowsPath(name).name

@@ -1,4 +1,4 @@
-"""JSON responses, the notes in them, and work that is cancelled when its client disconnects."""
+"""JSON responses, notes in responses, and cancellation of work when a client disconnects."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ class JSON(Response):
 
 
 def noted(request: Request, options: RequestFields) -> dict[str, list[str]]:
-    """The answer's `notes`: what of the request had no effect; nothing where all had. Logged."""
+    """The field `notes` of a response: fields of the request without effect. Also logs them.
+
+    Empty if every field had an effect.
+    """
     if options.notes:
         log.info("%s: %s", request.scope["path"], " ".join(options.notes))
     notes = exchange(request.scope).notes + options.notes
@@ -38,10 +41,10 @@ def noted(request: Request, options: RequestFields) -> dict[str, list[str]]:
 
 
 async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
-    """The result of `work`, which is cancelled when the client disconnects.
+    """Await `work`, and cancel it if the client disconnects. Returns its result.
 
     Raises:
-        ClientDisconnect: The client is gone.
+        ClientDisconnect: The client has disconnected.
     """
     task = asyncio.create_task(work)
     gone = asyncio.create_task(_disconnected(receive))

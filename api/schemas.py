@@ -1,4 +1,4 @@
-"""Request and answer models, for validation and for the OpenAPI document."""
+"""Pydantic models of requests and responses, for validation and for the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class ErrorAnswer(BaseModel):
 
 
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI's `responses` for error statuses, with the error codes of each."""
+    """The OpenAPI object `responses` of error statuses, with the error codes of each status."""
     listed: dict[int | str, dict[str, Any]] = {}
     for status in statuses:
         codes = [kind.code for kind in vars(kinds).values() if _has_status(kind, status)]
@@ -54,12 +54,12 @@ BODIES: dict[str, type[BaseModel]] = {}
 
 
 def form_body(model: type[BaseModel]) -> dict[str, Any]:
-    """OpenAPI's `requestBody` of a form that the handler reads itself."""
+    """The OpenAPI object `requestBody` of a form that the handler reads itself."""
     return _body("multipart/form-data", model)
 
 
 def json_request_body(model: type[BaseModel]) -> dict[str, Any]:
-    """OpenAPI's `requestBody` of a JSON body that the handler reads with `json_body`."""
+    """The OpenAPI object `requestBody` of JSON that the handler reads with `json_body`."""
     return _body("application/json", model)
 
 
@@ -68,7 +68,7 @@ def _body(kind: str, model: type[BaseModel]) -> dict[str, Any]:
 
 
 def form_schema(model: type[BaseModel]) -> dict[str, Any]:
-    """A placeholder that `api.openapi` replaces by the model's schema; adds it to `BODIES`."""
+    """Add a model to `BODIES`. Returns a placeholder that `api.openapi` replaces by its schema."""
     assert BODIES.setdefault(model.__name__, model) is model, "two bodies of one name"
     return {"title": model.__name__}
 
@@ -173,7 +173,7 @@ class RequestFields(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _refuse_booleans_as_numbers(cls, value: Any, info: ValidationInfo) -> Any:
-        """Refuse `true` and `false` as numbers, which pydantic would take for 1 and 0."""
+        """Refuse `true` and `false` as numbers; pydantic would convert them to 1 and 0."""
         wanted = cls.model_fields[info.field_name or ""].annotation
         if isinstance(value, bool) and not {bool, Any} & {wanted, *get_args(wanted)}:
             raise ValueError("true and false are not numbers")

@@ -1,4 +1,4 @@
-"""Threads for work on datasets, which can take minutes, apart from those of other requests."""
+"""A separate thread pool for work on datasets, which can take minutes."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from errors import BackendUnavailable
 Result = TypeVar("Result")
 
 THREADS = 2
-LIMIT = 32  # pieces of work that may run or wait at the same time
+LIMIT = 32  # maximum number of running and waiting tasks
 
 
 class BoundedThreadPool:
     """A thread pool with a bounded queue.
 
-    asyncio has six threads of its own on two cores. Inference, job tables and cancellations share
-    them, so six datasets read at the same time would block all of these.
+    asyncio's default pool has only six threads on two cores. Inference, job tables and
+    cancellations use it, so reading six datasets at the same time would block them all.
     """
 
     def __init__(self, threads: int = THREADS, limit: int = LIMIT) -> None:
-        """`limit` is how many pieces of work may run or wait at the same time."""
+        """`limit` is the maximum number of running and waiting tasks."""
         self.limit = limit
         self._pool = ThreadPoolExecutor(threads, "datasets")
         self._count = 0
@@ -32,11 +32,11 @@ class BoundedThreadPool:
 
     @property
     def count(self) -> int:
-        """How many pieces of work run or wait now."""
+        """The current number of running and waiting tasks."""
         return self._count
 
     async def run(self, work: Callable[[], Result]) -> Result:
-        """The result of `work`, which is called in one of the threads.
+        """Call `work` in one of the threads. Returns its result.
 
         Raises:
             BackendUnavailable: The queue is full.
@@ -50,11 +50,11 @@ class BoundedThreadPool:
         try:
             return await asyncio.wrap_future(future)
         finally:
-            if future.cancelled():  # before it started
+            if future.cancelled():  # `work` was not started
                 self._add(-1)
 
     def _counted(self, work: Callable[[], Result]) -> Result:
-        """Run `work`; it counts until it ends, because it continues when its caller gives up."""
+        """Run `work`; it is counted until it ends, also if its caller is cancelled before that."""
         try:
             return work()
         finally:

@@ -1,4 +1,4 @@
-"""The fields that request a training, of both client families."""
+"""The fields of training requests, for both client families."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _DISTILLATION = frozenset(
     }
 )  # fmt: skip
 
-# Fields that mean something in some modes only.
+# Fields that have an effect in some modes only.
 FIELDS_OF_MODE: dict[str, frozenset[str]] = {
     "freeze_strategy": frozenset({"use_freeze_strategy", "min_epochs_per_stage"}),
     "incremental": _REPLAY | {"new_classes", "rehearsal"},
@@ -114,7 +114,7 @@ class TrainingFields(Fields):
         return {name: value for name, value in values.items() if name not in others}
 
     def request(self, mode: Mode) -> TrainingRequest:
-        """The fields as a request under neutral names."""
+        """The training request with these fields."""
         return TrainingRequest(
             mode=mode,
             task=self.task,
@@ -212,13 +212,13 @@ def request_of(body: Train) -> TrainingRequest:
     """The training that a body of `/train` requests.
 
     Raises:
-        ValidationFailed: One of its parameters is unknown or invalid.
+        ValidationFailed: A parameter is unknown or invalid.
     """
     wanted = request_with(body.parameters)
     named: dict[str, Any] = {"epochs": body.epochs, "batch": body.batch_size}
     named["promote"] = body.promote
     if wanted.mode == "incremental" and wanted.base_model is None:
-        named["base_model"] = body.model_id  # this is the model that learns the new classes
+        named["base_model"] = body.model_id  # `model_id` is the model that learns the new classes
     return wanted.model_copy(
         update={"model": body.model_id, "data": body.dataset_path}
         | {name: value for name, value in named.items() if value is not None}
@@ -226,10 +226,10 @@ def request_of(body: Train) -> TrainingRequest:
 
 
 def request_with(parameters: dict[str, Any]) -> TrainingRequest:
-    """The training that `parameters` alone request.
+    """The training that `parameters` request, without the other fields of `/train`.
 
     Raises:
-        ValidationFailed: One of them is unknown or invalid.
+        ValidationFailed: A parameter is unknown or invalid.
     """
     fields = check(Parameters, parameters)
     return fields.request(fields.mode)

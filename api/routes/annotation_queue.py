@@ -27,8 +27,8 @@ from serving.gateway import Gateway
 
 router = APIRouter(prefix="/api", tags=["Annotation"])
 
-MAX_KEPT = 500  # kept images of live traffic in the queue, the newest
-MAX_CACHED = 2000  # kept images whose descriptors are cached
+MAX_KEPT = 500  # maximum number of kept images of live traffic in the queue, the newest
+MAX_CACHED = 2000  # maximum number of kept images whose descriptors are cached
 CONTENT_TYPES = {
     ".jpg": "image/jpeg", ".png": "image/png", ".webp": "image/webp", ".bmp": "image/bmp",
     ".tif": "image/tiff", ".avif": "image/avif",
@@ -188,13 +188,13 @@ def _queue(gateway: Gateway, dataset: str, limit: int, kept: bool) -> dict[str, 
 
 
 def _kept(gateway: Gateway) -> list[tuple[KeptImage, KeptFeatures]]:
-    """Kept images that nobody has annotated."""
+    """The newest kept images that nobody has annotated, with their features."""
     known = gateway.annotated.annotated_contents()
     found = []
     for image in gateway.live.kept.list()[:MAX_KEPT]:
         try:
             seen = _cache.get(image.id) or _features(gateway, image)
-        except VisionLoopError:  # it was evicted for newer ones
+        except VisionLoopError:  # deleted to make room for newer ones
             continue
         if seen.content not in known:
             found.append((image, seen))
@@ -216,7 +216,7 @@ def _of_traffic(gateway: Gateway, image: KeptImage, seen: KeptFeatures) -> dict[
         task = gateway.registry.get(image.model_id).description.task
     except NotFound:
         task = "detect"
-    if task == "classify":  # of all classes; the doubt is about the best one
+    if task == "classify":  # the scores are of all classes; only that of the best one matters
         scores = scores[:1]
     doubt = uncertainty_of_scores(scores, Bands(review=0.0))
     return {

@@ -1,4 +1,4 @@
-"""`/api/auto_annotate/batch`: pre-labels of many images, as a job that makes a dataset."""
+"""`/api/auto_annotate/batch`: pre-labels of many images, by a job that creates a dataset."""
 
 from __future__ import annotations
 
@@ -138,10 +138,11 @@ async def auto_annotate_batch(
 
 
 def _with_format(asked: Asked, form: Format | None) -> Asked:
-    """The options, with the query's format where the body has none.
+    """The options, with the format of the query if the body has none.
 
-    The query has it as for corrections, and because openapi-python-client 0.29 writes a module
-    that cannot be imported for a call with two kinds of body and no optional parameter.
+    The format is a query parameter for two reasons: it is one for corrections as well, and
+    openapi-python-client 0.29 generates a module that cannot be imported for an operation with two
+    kinds of body and no optional parameter.
     """
     if form is None or "format" in asked.model_fields_set:
         return asked
@@ -149,7 +150,7 @@ def _with_format(asked: Asked, form: Format | None) -> Asked:
 
 
 def _started(gateway: Gateway, job: Job) -> dict[str, Any]:
-    """The answer for a queued job, of which the Trainer is notified."""
+    """Notify the Trainer of a queued job. Returns the response."""
     notify_trainer(gateway, job)
     return {
         "status": "queued",
@@ -161,9 +162,9 @@ def _started(gateway: Gateway, job: Job) -> dict[str, Any]:
 
 
 def _enqueue(gateway: Gateway, asked: Batch, images: str | IO[bytes], file_name: str = "") -> Job:
-    """Queue a batch annotation of a dataset or folder that is named, or of an uploaded zip.
+    """Queue a batch annotation of a dataset or folder (`images` is its name) or an uploaded zip.
 
-    A refused request leaves nothing behind.
+    If the request is refused, no files are left.
     """
     model = choose_model(gateway.registry, TOOLS[asked.tool], asked.model)
     delete_leftovers(gateway.annotated, gateway.jobs, gateway.settings)

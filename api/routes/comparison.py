@@ -20,11 +20,11 @@ from serving.gateway import Gateway
 
 router = APIRouter(tags=["Metrics"])
 
-TIMEOUT = 170.0  # seconds for one comparison; 5,000 images of 80 classes take 47 on one core
-MAX_WAITING = 4  # comparisons that may wait for their turn
+TIMEOUT = 170.0  # maximum seconds for a comparison; 5,000 images, 80 classes, one core: 47 s
+MAX_WAITING = 4  # maximum number of waiting comparisons
 
-_one_at_a_time = asyncio.Lock()  # a comparison needs a core
-_under_way: dict[Path, asyncio.Task[None]] = {}  # by the file that is written
+_one_at_a_time = asyncio.Lock()  # held by a comparison, which uses one CPU core
+_under_way: dict[Path, asyncio.Task[None]] = {}  # running comparisons, by output file
 
 
 class Beside(BaseModel):
@@ -100,7 +100,7 @@ async def compare(
 
 
 async def _compared(gateway: Gateway, a: EvaluationRow, b: EvaluationRow) -> Any:
-    """The comparison, from the file of an earlier request, else made by a child process.
+    """The comparison, from the file of an earlier request or else computed by a child process.
 
     Raises:
         BackendUnavailable: Too many comparisons are waiting.
@@ -116,7 +116,7 @@ async def _compared(gateway: Gateway, a: EvaluationRow, b: EvaluationRow) -> Any
                 )
             work = _under_way[file] = asyncio.create_task(_make(one, other, file))
             work.add_done_callback(lambda _: _under_way.pop(file))
-        await asyncio.shield(work)  # continues without its client, for its next request
+        await asyncio.shield(work)  # continues if the client disconnects
     found = json.loads(await asyncio.to_thread(file.read_bytes))
     found["a"]["evaluation"], found["b"]["evaluation"] = a.id, b.id
     return found

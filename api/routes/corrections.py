@@ -25,8 +25,8 @@ from serving.gateway import Gateway
 
 router = APIRouter(prefix="/api/datasets", tags=["Data sets"])
 
-DOCUMENTS = (".json", ".xml", ".txt")  # suffixes of documents that need not be zipped
-MAX_DOCUMENT = 128 * 2**20  # bytes of a document that is not zipped
+DOCUMENTS = (".json", ".xml", ".txt")  # suffixes of documents that can be sent without a zip
+MAX_DOCUMENT = 128 * 2**20  # maximum bytes of a document that is not zipped
 TOO_LARGE = PayloadTooLarge(
     "The document is over 128 MiB. Send it as a zip: the form's 'file', named .zip."
 )
@@ -150,7 +150,7 @@ async def _take_form(
 
 
 def _options(query: dict[str, Any], sent: dict[str, Any] | None = None) -> CorrectionPolicy:
-    """The policy of a request; fields of the form override those of the query."""
+    """The correction policy of a request; fields of the form override those of the query."""
     given = check(CorrectionOptions, sent or {}).model_dump(exclude_none=True)
     chosen = query | {name: value for name, value in given.items() if name in query}
     return CorrectionPolicy(
@@ -164,10 +164,10 @@ def _options(query: dict[str, Any], sent: dict[str, Any] | None = None) -> Corre
 
 
 async def _body(request: Request) -> bytes:
-    """The body, in memory.
+    """Read the request's body into memory.
 
     Raises:
-        PayloadTooLarge: It is larger than MAX_DOCUMENT.
+        PayloadTooLarge: The body is larger than MAX_DOCUMENT.
     """
     body = bytearray()
     async for chunk in request.stream():

@@ -1,4 +1,4 @@
-"""`/api/datasets`: datasets to train on, uploaded as a zip or on the server's disk."""
+"""`/api/datasets`: datasets for training, uploaded as a zip or on the server's disk."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ router = APIRouter(prefix="/api/datasets", tags=["Data sets"])
 
 TASKS = "detect, segment, pose or classify; empty: what fits the labels"
 
-_one_at_a_time = asyncio.Lock()  # upload that is unpacked and checked; others wait
+_one_at_a_time = asyncio.Lock()  # held while an upload is unpacked and checked
 
 
 class Options(RequestFields):

@@ -23,7 +23,7 @@ from serving.gateway import Gateway
 
 router = APIRouter(prefix="/metrics", tags=["Metrics"])
 
-# The page is complete: a browser may load nothing else.
+# The page contains everything: a browser must not load anything else.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'"
 PNG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": {}}}}
 REPORTED: dict[int | str, dict[str, Any]] = {
@@ -131,7 +131,7 @@ async def worst(model_id: str, number: str, gateway: GatewayDep, wanted: Choice)
 
 
 def _read(gateway: Gateway, model_id: str, wanted: Wanted) -> tuple[EvaluationRow, dict[str, Any]]:
-    """The evaluation that is meant, and its report."""
+    """The evaluation that a request selects, and its report."""
     stores = evaluation_stores(gateway)
     row = find_evaluation(stores, model_id, EvaluationQuery(**wanted.model_dump()))
     return row, read_report(stores, row)
@@ -144,7 +144,7 @@ def _listed(row: EvaluationRow) -> dict[str, Any]:
 
 
 def _file(gateway: Gateway, row: EvaluationRow, name: str, known: list[str]) -> FileResponse:
-    """A file that the report names; no other file can be read."""
+    """The response with a file that the report lists; no other file can be read."""
     path = gateway.evaluations.folder(row) / name
     if name not in known or not path.is_file():
         listed = ", ".join(known) or "none"

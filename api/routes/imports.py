@@ -1,4 +1,4 @@
-"""`/models/import`: uploaded weights become a model version."""
+"""`/models/import`: import of uploaded weights as a model version."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ router = APIRouter(tags=["Models"])
 SUFFIXES = (".pt", ".pth", ".zip")
 MARGIN = 10.0  # seconds by which the conversion's timeout is shorter than the request's
 
-_one_at_a_time = asyncio.Lock()  # a conversion may take gigabytes of memory
+_one_at_a_time = asyncio.Lock()  # held during a conversion, which may take gigabytes of memory
 
 
 @router.post(
@@ -57,14 +57,14 @@ async def import_weights(request: Request, gateway: GatewayDep) -> Any:
     if _one_at_a_time.locked():
         await form.close()
         raise BackendUnavailable("Another model is being imported. Try again.", 30)
-    await _one_at_a_time.acquire()  # immediately: nobody holds it
+    await _one_at_a_time.acquire()  # does not wait, because the lock is free
     work = asyncio.create_task(_import_alone(gateway, form, deadline, caller(request)))
-    model = await asyncio.shield(work)  # its thread continues when the request ends
+    model = await asyncio.shield(work)  # the thread continues if the request ends
     return model.to_json()
 
 
 async def _import_alone(gateway: Gateway, form: FormData, deadline: float, by: str) -> ModelVersion:
-    """Import while the lock is held; it is released only when the thread has ended."""
+    """Import a model. The caller holds the lock; it is released here after the thread has ended."""
     try:
         upload = form.get("file")
         options = check(ImportOptions, fields(form, "file"))
@@ -86,7 +86,7 @@ async def _import_alone(gateway: Gateway, form: FormData, deadline: float, by: s
 
 
 async def _promote(gateway: Gateway, model: ModelVersion, by: str) -> None:
-    """Promote as `/promote` does; a refusal does not fail the import."""
+    """Promote the model as `/promote` does; if that is refused, the import still succeeds."""
     gate = default_gate(gateway.settings) if gateway.settings.gate else None
     try:
         await request_promotion(gateway, model, gate, by)

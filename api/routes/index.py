@@ -1,4 +1,4 @@
-"""`/`: a page that says what the service is, with links."""
+"""`/`: a page that describes the service, with links."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ pre { background: #8882; padding: 1rem; overflow-x: auto }
 @router.get("/")
 async def index(request: Request) -> HTMLResponse:
     """The page, with this server's address in the example."""
-    prefix = request.headers.get("x-forwarded-prefix", "").strip("/")  # that a proxy took off
+    prefix = request.headers.get("x-forwarded-prefix", "").strip("/")  # stripped by a proxy
     base = f"{request.base_url}{prefix}/" if prefix else str(request.base_url)
     page = PAGE.replace("{base}", escape(base))
     policy = "default-src 'none'; style-src 'unsafe-inline'"

@@ -134,7 +134,7 @@ async def delete_kept(
             f"No kept image {image!r} of {model.id}. GET /models/{model.id}/live/kept lists them."
         )
     for kept in ids:
-        with contextlib.suppress(NotFound):  # it was evicted for newer ones
+        with contextlib.suppress(NotFound):  # deleted to make room for newer ones
             await asyncio.to_thread(gateway.live.kept.remove, kept)
 
 

@@ -1,4 +1,4 @@
-"""`/api/training/select-local-file`: chooses a file on the server's machine."""
+"""`/api/training/select-local-file`: selection of a file on the server's machine."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ router = APIRouter(prefix="/api/training", tags=["Data sets"])
 
 SELECT = "/api/training/select-local-file"
 MAX_ENTRIES = 2000
-DIALOG_TIMEOUT = 45.0  # seconds for which a dialog stays open; less than a request's timeout
+DIALOG_TIMEOUT = 45.0  # seconds after which a dialog is closed; less than a request's timeout
 
 FileType = Literal["model", "dataset"]
 SUFFIXES: dict[str, tuple[str, ...]] = {
     "model": WEIGHT_FILES,
-    "dataset": (".yaml", ".yml"),  # a dataset of class folders is chosen by its folder
+    "dataset": (".yaml", ".yml"),  # for a dataset of class folders, its folder is chosen
 }
 
 _one_at_a_time = asyncio.Lock()  # held while a dialog is open
@@ -84,7 +84,12 @@ async def select_local_file(
 
 
 def listing(folder: str, file_type: FileType, roots: Sequence[Path]) -> dict[str, Any]:
-    """The folders and fitting files of a folder inside `roots`; without a folder, the roots.
+    """List the folders and the files of a type in a folder inside `roots`; else the roots.
+
+    Args:
+        folder: Path of the folder; empty: list the roots.
+        file_type: Type of the files to list.
+        roots: Folders that may be listed, with everything in them.
 
     Raises:
         Forbidden: The folder is outside the roots.
@@ -128,7 +133,7 @@ def _entry(name: str, path: Path, directory: bool, size: int | None) -> dict[str
 
 
 def is_local(request: Request) -> bool:
-    """Whether the caller is on this machine: neither behind a proxy, nor a page of another site."""
+    """Whether the caller is on this machine, and not a proxy or a page of another site."""
     headers = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
     if request.client is None or any(name in request.headers for name in headers):
         return False
@@ -141,7 +146,7 @@ def is_local(request: Request) -> bool:
 
 
 def has_desktop() -> bool:
-    """Whether a dialog can be shown."""
+    """Whether this machine can show a dialog."""
     display = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     if sys.platform == "linux" and not display:
         return False

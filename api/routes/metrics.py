@@ -46,7 +46,7 @@ def _entry(model: ModelVersion) -> dict[str, Any]:
 
 
 def gauges(gateway: Gateway) -> list[Metric]:
-    """Prometheus gauges of the jobs, by kind and status, and of the queue. Reads the table."""
+    """Prometheus gauges of the jobs by kind and status, and of the queue; reads the database."""
     counts = gateway.jobs.counts()
     jobs = GaugeMetricFamily("visionloop_jobs", "Jobs in the table", labels=["kind", "status"])
     for kind in KINDS:
@@ -66,7 +66,7 @@ def prefers_exposition(accept: str) -> bool:
 
 
 def _ranges(accept: str) -> dict[str, float]:
-    """The qualities of the media ranges; of a range named twice the higher one."""
+    """The quality values (`q`) by media range; of a repeated range, the highest."""
     found: dict[str, float] = {}
     for part in accept.split(","):
         kind, *parameters = (piece.strip().lower() for piece in part.split(";"))
@@ -84,7 +84,7 @@ def _ranges(accept: str) -> dict[str, float]:
 
 
 def _quality(ranges: dict[str, float], kind: str) -> float:
-    """The quality of a media type: its most specific range decides (RFC 9110, 12.5.1)."""
+    """The quality value of a media type: that of the most specific range (RFC 9110, 12.5.1)."""
     for candidate in (kind, f"{kind.partition('/')[0]}/*", "*/*"):
         if candidate in ranges:
             return ranges[candidate]
@@ -92,7 +92,7 @@ def _quality(ranges: dict[str, float], kind: str) -> float:
 
 
 async def _gauges(gateway: Gateway) -> Iterable[Metric]:
-    """The gauges' present values, read from the batchers, the runners and the tables."""
+    """All gauges with their current values, from the batchers, the runners and the database."""
     up = GaugeMetricFamily("visionloop_runner_up", "Whether it answers", labels=["runner"])
     waiting = GaugeMetricFamily(
         "visionloop_queue_length", "Images waiting for a batch", labels=["runner"]

@@ -70,6 +70,6 @@ async def delete_model(request: Request, model_id: str, gateway: GatewayDep) -> 
 
 
 async def _shown(gateway: Gateway, *models: ModelVersion) -> list[dict[str, Any]]:
-    """The models as answers show them, with the engines of those that are loaded."""
+    """The models in the form of responses, with the engines of loaded models."""
     engines = await gateway.engines()
     return [model.to_json() | {"engine": engines.get(model.id)} for model in models]

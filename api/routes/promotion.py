@@ -158,7 +158,7 @@ async def list_decisions(request: Request, name: str, gateway: GatewayDep) -> An
 
 
 def _gate(wanted: Promote, settings: Settings) -> Gate | None:
-    """The gate to apply; missing fields are those of the settings."""
+    """The gate to apply, with missing fields from the settings; None: no gate."""
     if wanted.gate is None:
         return default_gate(settings) if settings.gate else None
     return default_gate(settings).model_copy(update=wanted.gate.model_dump(exclude_unset=True))

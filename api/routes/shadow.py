@@ -1,4 +1,4 @@
-"""`/models/shadow`: a candidate that is tried on a copy of the live traffic."""
+"""`/models/shadow`: a candidate model that is tested on a copy of the live traffic."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ def _head(job: Job) -> dict[str, Any]:
 
 
 def metrics_of(job: Job) -> dict[str, Any]:
-    """The metrics so far; `loss` and `accuracy` are always there, null while unknown."""
+    """The job's metrics so far; always with `loss` and `accuracy`, which are null if unknown."""
     return (
         {"loss": None, "accuracy": None}
         | job.metrics

@@ -35,7 +35,7 @@ STATUSES = {
     "completed": "completed",
     "failed": "failed",
 }
-LISTED_LINES, SHOWN_LINES = 5, 200  # of a task's log: in the list of tasks, in one task
+LISTED_LINES, SHOWN_LINES = 5, 200  # log lines per task, in the list of tasks and for one task
 
 
 class TaskStarted(BaseModel):
@@ -185,5 +185,5 @@ def _result(gateway: Gateway, job: Job) -> str | None:
         return None
     try:
         return str(gateway.registry.get(job.model_id).path)
-    except ModelNotFound:  # it was deleted
+    except ModelNotFound:  # the model was deleted
         return None

@@ -1,7 +1,7 @@
-"""`/api/functions`: models as CVAT's detector functions, in the form of a Nuclio dashboard.
+"""`/api/functions`: models as detector functions for CVAT, with the API of a Nuclio dashboard.
 
-A pose model has two functions: its key points as one shape, and, with `.skeleton` after its name,
-as a skeleton with named elements.
+A pose model has two functions. One returns the keypoints as one shape; the other, whose name ends
+with `.skeleton`, returns a skeleton with named elements.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def _functions(model: ModelVersion, request: Request) -> list[Function]:
 
 
 def _name(model: ModelVersion) -> str:
-    """A model's function name: CVAT refuses colons; a promoted one has the bare name."""
+    """A model's function name, without colon, which CVAT refuses; the bare name if promoted."""
     return model.name if model.promoted else f"{model.name}.{model.version}"
 
 
@@ -153,7 +153,7 @@ def _function(model: ModelVersion, request: Request, skeletons: bool, name: str)
 
 
 def _find(registry: Registry, name: str) -> tuple[ModelVersion, bool]:
-    """The model of a function, and whether the function answers skeletons.
+    """The model of a function, and whether the function returns skeletons.
 
     Raises:
         ModelNotFound: There is no such function.

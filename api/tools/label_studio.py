@@ -1,8 +1,8 @@
 """`/label-studio`: the protocol of Label Studio's ML backends (as of 1.23.2).
 
-Its timeouts: health 1 s, setup 3 s, an annotation's webhook 1 s, a training's 100 s, predict 100 s
-for all selected tasks. Predictions that it should request again carry another version than the one
-that `setup` names.
+Label Studio's timeouts: health 1 s, setup 3 s, webhook 1 s for an annotation and 100 s for a
+training, predict 100 s for all selected tasks. It requests a prediction again if its version
+differs from the one that `setup` returns.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ router = APIRouter(prefix="/label-studio", tags=["Annotation tools"])
 
 log = logging.getLogger("visionloop")
 
-CONCURRENCY = 8  # images that are fetched and predicted at the same time
-TIMEOUT = 85.0  # seconds for all tasks of a request; those that are done by then are answered
-FAILED = "failed"  # the version of failed predictions, so that they are requested again
+CONCURRENCY = 8  # maximum number of images fetched and predicted at the same time
+TIMEOUT = 85.0  # seconds for all tasks of a request; the results so far are returned then
+FAILED = "failed"  # version of failed predictions, so that Label Studio requests them again
 
 
 class Health(BaseModel):
@@ -138,7 +138,7 @@ async def setup(request: Request, gateway: GatewayDep) -> Any:
     project = gateway.inbox.preannotation(config, extra.model)
     if source := project_source(body.project):
         options: dict[str, Any] = {"label_config": body.label_config}
-        if is_admin(request):  # these options decide what is trained and promoted
+        if is_admin(request):  # the options determine what is trained and promoted
             options |= extra.model_dump()
         await asyncio.to_thread(remember, gateway, source, options)
     message = " ".join([_log_reasons(body.project, project), *extra.notes]).strip()
@@ -208,14 +208,14 @@ async def pull_project(project: Annotated[int, Path(ge=1)], gateway: GatewayDep)
 
 
 async def _chosen(gateway: Gateway, project: str | None) -> str | None:
-    """The model that a project's extra parameters name."""
+    """The model in a project's extra parameters; None: none is given."""
     source = project_source(project or "")
     dataset = await asyncio.to_thread(gateway.inbox.store.find, source) if source else None
     return dataset.options.get("model") if dataset else None
 
 
 def _log_reasons(name: str, project: Preannotation) -> str:
-    """Log why some labels are not predicted, and return it."""
+    """Log the reasons why labels are not predicted. Returns them as one text."""
     message = " ".join(project.reasons)
     if message:
         log.warning("Label Studio project %s: %s", name or "?", message)
@@ -248,7 +248,7 @@ async def _predictions(gateway: Gateway, project: Preannotation, body: Predict) 
         if isinstance(fault, VisionLoopError):
             log.warning("Label Studio task %s: %s", task.get("id"), fault)
     faults = [result for result in results if isinstance(result, VisionLoopError)]
-    if faults and len(faults) == len(results):  # Label Studio must not store any
+    if faults and len(faults) == len(results):  # all failed: Label Studio must store no result
         raise faults[0]
     rows = [
         _empty(FAILED, str(result)) if isinstance(result, VisionLoopError) else result
@@ -325,9 +325,9 @@ async def _prelabels(gateway: Gateway, share: Share, image: bytes, address: str)
 async def _store(
     gateway: Gateway, project: Preannotation, share: Share, image: bytes, found: Annotations
 ) -> None:
-    """Store the pre-labels that a person is shown, to compare them with the person's annotation.
+    """Store the pre-labels that an annotator is shown, to compare them with the annotation.
 
-    They are stored under the class names of the training.
+    They are stored with the class names used in training.
     """
     about, tool = share.model.description, TOOL_OF[share.task]
     names = training_names(project.config, about.names, about.keypoint_names or ())

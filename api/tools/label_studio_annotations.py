@@ -1,4 +1,4 @@
-"""Annotations in a Label Studio event, read with their tasks for the inbox."""
+"""Reads the annotations of a Label Studio event, with their tasks, for the annotation inbox."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from formats.label_studio_images import TaskImage, images_of
 from formats.label_studio_marking import marking
 
 SKIPPED = "was_cancelled"
-SHOWN = 5  # annotations, or reasons, in a message
+SHOWN = 5  # maximum number of annotations, or reasons, in a message
 OF_AN_IMAGE = "choices for a whole image, which are not objects"
 
 
 @dataclass(frozen=True)
 class ReadAnnotation:
-    """An annotation for the inbox.
+    """A Label Studio annotation for the inbox.
 
     Attributes:
-        key: Its id.
-        images: The images of its task, each with its regions; none of a skipped annotation.
-        by: Who completed it.
-        task: The task's id.
-        rank: 1: ground truth; 0: any other.
-        stamp: When it was last changed.
-        skipped: The annotator skipped the task.
-        left_out: Why its images will not train; empty: they will.
-        passed: Reason → number of results that are ignored.
+        key: Id of the annotation.
+        images: The images of its task, each with its regions; empty for a skipped annotation.
+        by: The annotator who completed it.
+        task: Id of the task.
+        rank: 1 for a ground-truth annotation, else 0.
+        stamp: Time of its last change.
+        skipped: Whether the annotator skipped the task.
+        left_out: Why its images are excluded from training; empty: they are not.
+        passed: Reason to number of ignored results.
     """
 
     key: str
@@ -62,10 +62,10 @@ def summary(read: Sequence[ReadAnnotation]) -> str:
 def pairs_of(
     action: str, annotation: Any, task: Any
 ) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """The annotations of an event, each with its task: by the task's id, else by position.
+    """The annotations of an event, each with its task, matched by id or else by position.
 
     Raises:
-        ValidationFailed: There is none, or a task is missing.
+        ValidationFailed: The event has no annotation, or a task is missing.
     """
     annotations, tasks = many(annotation), many(task)
     by_id = {str(one["id"]): one for one in tasks if one.get("id") is not None}
@@ -88,7 +88,7 @@ def pairs_of(
 def read_annotation(
     annotation: dict[str, Any], task: dict[str, Any], config: LabelConfig
 ) -> ReadAnnotation:
-    """An annotation and its task, read by the project's labelling configuration.
+    """Read an annotation and its task according to the project's labelling configuration.
 
     Raises:
         ValidationFailed: A field is missing, or the task has no image.
@@ -130,7 +130,7 @@ def _count_ignored(image: TaskImage, config: LabelConfig, passed: Counter[str]) 
     """Count the regions of an image that are ignored, by reason.
 
     Raises:
-        ValidationFailed: One of them cannot be stored.
+        ValidationFailed: A region cannot be stored.
     """
     marked = marking(image.regions, skipped=passed)
     if any(control.kind != "choices" for control in config.controls):
@@ -139,11 +139,11 @@ def _count_ignored(image: TaskImage, config: LabelConfig, passed: Counter[str]) 
 
 
 def many(value: Any) -> list[dict[str, Any]]:
-    """The objects in a value that is one, or a list of them."""
+    """The objects in a value that is one object or a list of objects."""
     rows = value if isinstance(value, list) else [value]
     return [row for row in rows if isinstance(row, dict)]
 
 
 def text_id(value: Any) -> str:
-    """An id as text; empty where there is none."""
+    """An id as text; empty if there is none."""
     return "" if value is None else str(value)

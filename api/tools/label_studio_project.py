@@ -1,4 +1,4 @@
-"""A Label Studio project's events: annotations for its dataset, and trainings on it."""
+"""Events of a Label Studio project: storing annotations in its dataset, and training on it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from training.planning.recipe import Promote, TrainingRequest
 log = logging.getLogger("visionloop")
 
 SOURCE = "label_studio:"
-FETCH_PATIENCE = 20.0  # seconds for images that are being fetched when a training is requested
+FETCH_PATIENCE = 20.0  # seconds for which a training request waits for images being fetched
 
 CREATED = frozenset({"ANNOTATION_CREATED", "ANNOTATIONS_CREATED", "ANNOTATION_UPDATED"})
 DELETED = frozenset({"ANNOTATION_DELETED", "ANNOTATIONS_DELETED"})
@@ -60,10 +60,10 @@ class Extra(RequestFields):
 
     @classmethod
     def read(cls, given: Any) -> Extra:
-        """The parameters in an object, or in the text that Label Studio's form makes of one.
+        """The parameters from an object, or from JSON text, which Label Studio's form sends.
 
         Raises:
-            ValidationFailed: It is neither, or a value is invalid.
+            ValidationFailed: The value is neither, or a parameter is invalid.
         """
         if isinstance(given, str) and given.strip():
             try:
@@ -89,9 +89,9 @@ class Incoming(BaseModel):
 
 
 def project_source(project: str | dict[str, Any] | None) -> str:
-    """The `source` of a project's dataset: the project's id and the second of its creation.
+    """The `source` of a project's dataset: the project's id and creation time in epoch seconds.
 
-    Empty where the project is unknown.
+    Empty if the project is unknown.
     """
     if isinstance(project, dict):
         made = str(project.get("created_at") or "")
@@ -104,7 +104,7 @@ def project_source(project: str | dict[str, Any] | None) -> str:
 
 
 def remember(gateway: Gateway, source: str, options: dict[str, Any]) -> None:
-    """Store the options of a project's connection, if they are new."""
+    """Store the options of a project's connection, if they have changed."""
     dataset = gateway.inbox.store.find(source)
     if dataset is None or any(dataset.options.get(k) != v for k, v in options.items()):
         name = (
@@ -116,10 +116,10 @@ def remember(gateway: Gateway, source: str, options: dict[str, Any]) -> None:
 
 
 async def take(gateway: Gateway, event: Incoming) -> dict[str, Any]:
-    """Store an event's changes; images are fetched after the answer.
+    """Store the changes of an event; images are fetched after the response.
 
     Raises:
-        ValidationFailed: It does not have the form of Label Studio's events.
+        ValidationFailed: The event does not have the form of Label Studio's events.
     """
     source = project_source(event.project)
     if not source:
@@ -135,14 +135,14 @@ async def take(gateway: Gateway, event: Incoming) -> dict[str, Any]:
 
 
 async def pull(gateway: Gateway, number: int) -> dict[str, Any]:
-    """Import a project's finished annotations, such as those from before its webhook.
+    """Import a project's finished annotations, such as those made before its webhook was set.
 
-    Annotations that are stored already stay as they are.
+    Annotations that are stored already are not changed.
 
     Raises:
-        Forbidden: Label Studio's address is not set.
-        ValidationFailed: It has no such project, or refuses the token.
-        BackendTimeout: It takes too long.
+        Forbidden: VISIONLOOP_LABEL_STUDIO_URL is not set.
+        ValidationFailed: Label Studio has no such project, or refuses the token.
+        BackendTimeout: Label Studio takes too long.
     """
     images = gateway.inbox.images
     project = await images.document(f"/api/projects/{number}/")
@@ -171,7 +171,7 @@ def _take(gateway: Gateway, event: Incoming, source: str) -> tuple[str, Annotate
         dataset = _project(gateway, event, source)
         config = parse_label_config(str(dataset.options.get("label_config") or ""))
         read = [read_annotation(annotation, task, config) for annotation, task in pairs]
-        for one in read:  # after all were read without an error
+        for one in read:  # stored only after all were read without an error
             _receive(gateway, dataset, one)
         return summary(read), dataset
     if dataset is None:
@@ -188,7 +188,7 @@ def _take(gateway: Gateway, event: Incoming, source: str) -> tuple[str, Annotate
 
 
 def _project(gateway: Gateway, event: Incoming, source: str) -> AnnotatedDataset:
-    """The dataset of an event's project, with the project's present title and configuration."""
+    """The dataset of an event's project, with the project's current title and configuration."""
     project = event.project or {}
     title = str(project.get("title") or f"Label Studio project {project.get('id')}")
     options = {}
@@ -198,7 +198,7 @@ def _project(gateway: Gateway, event: Incoming, source: str) -> AnnotatedDataset
 
 
 def _receive(gateway: Gateway, dataset: AnnotatedDataset, one: ReadAnnotation) -> None:
-    """Store an annotation: the first image's row under its key, further ones under longer keys."""
+    """Store an annotation, one row per image; the key of a further image has a suffix."""
     store = gateway.inbox.store
     if one.skipped:
         store.remove(dataset.id, keys=[one.key])
@@ -217,10 +217,10 @@ def _receive(gateway: Gateway, dataset: AnnotatedDataset, one: ReadAnnotation) -
 
 
 async def train(gateway: Gateway, event: Incoming) -> dict[str, Any]:
-    """Queue a training on what a project's people have annotated.
+    """Queue a training on the annotations of a project.
 
     Raises:
-        ValidationFailed, DatasetInvalid: There is nothing, or too little, to train on.
+        ValidationFailed, DatasetInvalid: There are no annotations, or too few.
     """
     source = project_source(event.project)
     dataset = await asyncio.to_thread(gateway.inbox.store.find, source) if source else None
@@ -254,7 +254,7 @@ async def train(gateway: Gateway, event: Incoming) -> dict[str, Any]:
 def training_request(
     dataset: AnnotatedDataset, task: Task, base: ModelVersion | None
 ) -> tuple[TrainingRequest, str]:
-    """The training of a project, and a sentence about it."""
+    """The training request for a project, and a sentence that describes it."""
     extra = check(Extra, {k: v for k, v in dataset.options.items() if k in Extra.model_fields})
     common: dict[str, Any] = {
         "task": task,
@@ -308,7 +308,7 @@ def address_of(task: dict[str, Any], key: str) -> str:
     """The URL of a task's image.
 
     Raises:
-        ValidationFailed: The task's data has none.
+        ValidationFailed: The task's data contains no URL.
     """
     data = task.get("data")
     address: Any = data
