@@ -1,4 +1,4 @@
-"""The answer to a correction: how everything received was handled."""
+"""Response models of a correction: how each received annotation and image was handled."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Evaluation of a model on a split of a dataset, with the engine that serves it.
 
-Each image is processed like a request: decoded, letterboxed, predicted alone, postprocessed.
-Detectors run a second time if Ultralytics' validation would letterbox the image differently.
+Each image is processed like a request: decoded, letterboxed, predicted as a batch of one, and
+postprocessed. A detector predicts an image a second time for the curves if Ultralytics' validation
+would letterbox it differently.
 PyTorch is imported only if the engine needs it.
 """
 
@@ -245,7 +246,7 @@ def _header(
 
 
 def _thresholds(description: ModelDescription) -> Mapping[str, Any]:
-    """Serving thresholds and those of the curves; empty for a classifier."""
+    """The thresholds of serving and of the curves; empty for a classifier."""
     if description.task == "classify":
         return {}
     curve = {"confidence": CONFIDENCE, "iou": IOU, "max_det": MAX_DET}

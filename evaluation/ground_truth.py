@@ -19,7 +19,7 @@ Float = NDArray[np.float32]
 Ids = NDArray[np.int64]
 Masks = NDArray[np.bool_]
 
-OUTLINE = 1000  # points to which Ultralytics resamples an outline
+OUTLINE = 1000  # number of points to which Ultralytics resamples an outline
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def mask_predictions(protos: Float, coefficients: Float, boxes: Float, imgsz: in
 
 
 def served_masks(prediction: Prediction, place: Letterbox, shape: tuple[int, int]) -> Masks:
-    """Masks (n, *shape) of the served polygons, in the same frame as those of `by_area`."""
+    """Masks (n, *shape) of the served polygons, in the same frame as the masks of `by_area`."""
     masks = np.zeros((len(prediction), *shape), bool)
     for i, parts in enumerate(prediction.polygons or ()):
         filled = np.zeros((place.imgsz, place.imgsz), np.uint8)
@@ -169,12 +169,12 @@ def _rows(rows: Sequence[Float], width: int) -> Float:
 
 
 def _stated(points: Float) -> Float:
-    """Visibility (..., 1) of keypoints (..., 2) xy: 0 if a coordinate is negative, else 1."""
+    """Visibility (..., 1) of keypoints (..., 2) xy without one: 0 if x or y is negative, else 1."""
     return ((points[..., :1] >= 0) & (points[..., 1:2] >= 0)).astype(np.float32)
 
 
 def _resampled(outlines: list[Float]) -> list[Float]:
-    """Outlines closed and resampled to one number of points, as `resample_segments` does."""
+    """Outlines, closed and resampled to equally many points, like `resample_segments`."""
     longest = max((len(outline) for outline in outlines), default=0)
     count = longest + 1 if longest > OUTLINE else OUTLINE
     return [_resample(outline, count) for outline in outlines]

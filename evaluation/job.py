@@ -119,7 +119,7 @@ def evaluate_and_store(
     row = store.add(target, output, found.metrics, job.id)
     try:
         update_metrics(row, registry, purpose)
-    except ModelNotFound:  # deleted meanwhile
+    except ModelNotFound:  # deleted in the meantime
         store.delete_for(target.model_id)
         raise
     job.advance(share[1], found.metrics if purpose != "auxiliary" else {})

@@ -66,7 +66,7 @@ class GateResult:
     Attributes:
         decision: Whether to promote, and the reasons.
         gate: The conditions.
-        pairs: The evaluations, those on old data last; empty if no version was promoted.
+        pairs: The evaluations compared, those on old data last; empty if no version was promoted.
         expected_promoted: The promoted version at the time of the decision; empty: no version was
             promoted; None: not checked.
     """
@@ -238,7 +238,7 @@ def _evaluated(
     job: JobHandle,
     registry: Registry,
 ) -> list[Pair]:
-    """Evaluations of both versions on the datasets' current content; missing ones are made."""
+    """Evaluations of both versions on the datasets' current content; runs the missing ones."""
     recipes = [recipe.evaluation, *([recipe.old] if recipe.old else [])]
     parts = [(i / len(recipes), (i + 1) / len(recipes)) for i in range(len(recipes))]
     return [

@@ -1,4 +1,4 @@
-"""A requested promotion: decided at once where the evaluations exist, else queued as a job."""
+"""Promotion requests: decided at once if all evaluations exist, else queued as a job."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ class Batcher:
         """
         if self._closed:
             raise BackendUnavailable("The service is shutting down.", retry_after=5)
-        free = (self._slots - len(self._tasks)) * self._max_batch  # dispatched in this turn
+        free = (self._slots - len(self._tasks)) * self._max_batch  # items for the free slots
         if len(self._queue) >= self._queue_length + free:
             self._stats.rejected += 1
             raise BackendUnavailable(
@@ -155,10 +155,10 @@ class Batcher:
             free = self._slots - len(self._tasks)
             size = min(
                 self._max_batch, -(-len(self._queue) // free)
-            )  # spread evenly over the free slots
+            )  # distributed evenly over the free slots
             popped = (self._queue.popleft() for _ in range(size))
             batch = [waiting for waiting in popped if not waiting.future.done()]
-            if not batch:  # all callers disconnected meanwhile
+            if not batch:  # all callers have disconnected
                 continue
             task = asyncio.get_running_loop().create_task(self._run(batch))
             self._tasks.add(task)

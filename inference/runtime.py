@@ -106,10 +106,10 @@ class ModelRuntime:
         return [by_index[index] for index in range(len(items))]
 
     async def compare_with_live(self, item: InferenceItem, live: Prediction) -> Comparison:
-        """Compare this item's model with the live prediction of another model.
+        """Compare the prediction of the item's model with the live prediction of another model.
 
-        Runs in one thread of the lowest priority. After `halt` the result has neither agreement
-        nor error. Only loading the model has normal priority.
+        Runs in a thread of the lowest priority, except for loading the model. If `halt` stopped the
+        comparison, the result has neither an agreement nor an error.
         """
         try:
             model = await self._model(item.model)

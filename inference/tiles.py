@@ -93,7 +93,7 @@ def merge(seen: Sequence[tuple[View, Prediction]], max_det: int) -> Prediction:
     Only the MOST_SEEN predictions of highest score are merged.
 
     Args:
-        seen: Each view with its prediction, in pixels of the view. The first view is the whole
+        seen: The views with their predictions, in pixels of the view. The first view is the whole
             image.
         max_det: Maximum number of objects to keep.
     """

@@ -73,7 +73,7 @@ async def cancel(
 
 
 async def wait_for_end(store: JobStore, job_id: str, stopping: asyncio.Event) -> Job:
-    """The job once it is final, or as it is when `stopping` is set.
+    """Wait until a job has ended or `stopping` is set. Returns the job.
 
     Raises:
         JobNotFound: There is no such job.

@@ -70,7 +70,7 @@ def threads(settings: Settings) -> int:
 
 
 def dispatcher_of(settings: Settings, on_epoch: Callable[[str, float], None]) -> Dispatcher:
-    """A dispatcher for the job table of these settings."""
+    """Create a dispatcher for the job table in the home of these settings."""
     database = Database(settings)
     published = published_in(Registry(database))
     return Dispatcher(JobStore(database), settings, published=published, on_epoch=on_epoch)

@@ -144,7 +144,7 @@ class AnnotationInbox:
         while True:
             woken = False
             with contextlib.suppress(TimeoutError):
-                # not wait_for: Python 3.11 loses a cancellation that comes with the event
+                # not wait_for, which in Python 3.11 loses a cancellation at the time of the event
                 async with asyncio.timeout(pause):
                     woken = await self._arrived.wait()
             self._arrived.clear()

@@ -73,7 +73,10 @@ class ModelRunner:
 
     @bentoml.api
     async def compare(self, pair: Any) -> Any:
-        """Compare an Envelope of (InferenceItem, live Prediction); an Envelope of a Comparison."""
+        """Compare an Envelope of (InferenceItem, live Prediction).
+
+        Returns an Envelope of a Comparison.
+        """
         return Envelope(await self.runtime.compare_with_live(*pair.content))
 
     @bentoml.api

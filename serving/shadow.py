@@ -97,7 +97,7 @@ class Shadowing:
         self._stats = ShadowStats()
         self._queue: deque[_Copy] = deque()
         self._filled = asyncio.Event()
-        self._table = asyncio.Lock()  # held from reading a row until its state is applied
+        self._table = asyncio.Lock()  # held while a row is read and its state applied
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:

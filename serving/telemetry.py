@@ -134,7 +134,10 @@ class _Gauges(Collector):
 
 
 def exposition(accept: str, gauges: Iterable[Metric]) -> tuple[bytes, str]:
-    """All metrics in the format that `accept` asks for, and the content type. Reads files."""
+    """All metrics in the format that the `Accept` header requests, and the content type.
+
+    Reads files.
+    """
     registry = CollectorRegistry()
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
         BucketsFirstCollector(registry)

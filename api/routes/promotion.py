@@ -1,4 +1,4 @@
-"""`/models/{id}/promote` and `/models/{name}/rollback`: the version that a name means."""
+"""`/models/{id}/promote`, `/models/{name}/rollback` and the decision log of a model name."""
 
 from __future__ import annotations
 
