@@ -80,7 +80,7 @@ class LateBoundApp:
             return
         try:
             await self.app(inner, receive, send)
-        finally:  # for the request metrics
+        finally:  # the request metrics read this
             scope["route"] = inner.get("route")
 
 

@@ -63,7 +63,7 @@ class Matches:
 
     @cached_property
     def classes(self) -> int:
-        """One more than the highest class id."""
+        """The number of classes: one more than the highest class id."""
         ids = np.concatenate((self.class_id, self.target_class))
         return int(ids.max(initial=-1)) + 1
 
@@ -151,7 +151,7 @@ def _needed(objects: Counts) -> Counts:
     """(classes, 101) the smallest number of true positives whose recall exceeds each of 101."""
     many = objects[:, None]
     near = np.floor(_RECALLS * many).astype(np.int64) - 1
-    for _ in range(3):  # the same floating-point comparison as np.interp decides ties
+    for _ in range(3):  # ties are decided by the same floating-point comparison as in np.interp
         near += near / (many + _EPS) <= _RECALLS
     return near
 

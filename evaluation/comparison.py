@@ -79,7 +79,7 @@ def compare_evaluations(folder_a: Path, folder_b: Path) -> dict[str, Any]:
         folder_b: Evaluation folder of the second model.
 
     Raises:
-        Conflict: As `compare_reports`, or the evaluations list different images.
+        Conflict: As in `compare_reports`, or the evaluations list different images.
         OSError: A file cannot be read, for example because it was deleted.
     """
     a, b = (json.loads((folder / REPORT).read_bytes()) for folder in (folder_a, folder_b))

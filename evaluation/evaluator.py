@@ -163,7 +163,7 @@ class ValidationLetterbox(Letterbox):
 
 
 class _EvaluationPass:
-    """One pass of a model over images: its metrics, worst images and times."""
+    """A pass of a model over images; collects metrics, worst images and times."""
 
     def __init__(
         self, engine: Engine, description: ModelDescription, dataset: Dataset, settings: Settings

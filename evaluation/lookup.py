@@ -16,12 +16,12 @@ from models_store.versions import ModelVersion
 
 @dataclass(frozen=True)
 class EvaluationQuery:
-    """Which evaluation of a model is meant; an empty field matches any.
+    """A query for an evaluation of a model; an empty field matches any.
 
     Attributes:
-        evaluation: Its id.
-        dataset: Name, path, id or fingerprint of its dataset.
-        split: train, val or test.
+        evaluation: Id of the evaluation.
+        dataset: Name, path, id or fingerprint of the evaluation's dataset.
+        split: Split of the dataset: train, val or test.
     """
 
     evaluation: str = ""

@@ -13,7 +13,7 @@ from formats.geometry import EPS, Float, box_area
 
 Ids = NDArray[np.int64]
 
-THRESHOLDS: Float = np.array([0.5 + 0.05 * i for i in range(10)], np.float32)  # of IoU or OKS
+THRESHOLDS: Float = np.array([0.5 + 0.05 * i for i in range(10)], np.float32)  # IoU or OKS
 PAIRED = 0.5  # IoU above which the confusion matrix pairs a detection with an object
 AREA = np.float32(0.53)  # area of a body as a share of its box, as in xtcocotools
 

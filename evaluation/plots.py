@@ -14,8 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-MOST_LINES = 12  # with more classes, their curves are grey and without a label
-MOST_CELLS = 20  # with more classes, the cells of the confusion matrix have no numbers
+MOST_LINES = 12  # maximum number of classes whose curves have a colour and a label
+MOST_CELLS = 20  # maximum number of classes with numbers in the cells of the confusion matrix
 MOST_BARS = 40  # maximum number of classes in the bar chart
 LONGEST = 24  # maximum number of characters of a class name
 FONTS = ("DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Zen Hei")

@@ -105,7 +105,7 @@ def stored_pairs(
 
     Args:
         candidate, promoted: The two versions.
-        gate: Names the split.
+        gate: The conditions; contains the split.
         evaluations: The store to search.
         dataset: The dataset with its current fingerprint; None: any that both were evaluated on.
         old: Path of the old data, on whose val split both must have been evaluated too.

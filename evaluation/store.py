@@ -72,7 +72,7 @@ class EvaluationStore:
         The row is written last, so that every listed evaluation has its files.
 
         Args:
-            target: What was evaluated; `model_id` is an exact `name:version`.
+            target: The evaluated model and split; `model_id` is an exact `name:version`.
             folder: The output folder, on the file system of VISIONLOOP_HOME.
             metrics: `Evaluation.metrics`.
             job_id: The job that made the evaluation.

@@ -21,7 +21,7 @@ class EvaluationTarget:
         split: One of `dataset.splits`.
         model_id: `name:version`; empty for a model that is not published.
         dataset_name: The dataset's name in reports.
-        dataset_path: Its data.yaml or class root; None: the dataset's root folder.
+        dataset_path: Path of the dataset's data.yaml or class root; None: its root folder.
         notes: Remarks on the model or the data, copied into the report.
     """
 

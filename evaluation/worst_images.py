@@ -20,7 +20,7 @@ SIDE = 480  # maximum length of a panel's longer side, pixels
 SMALLEST = 360  # minimum length of a classified image's longer side, pixels; others are enlarged
 GAP = 8  # pixels between the panels
 TITLE = 16  # height of the title above a panel, pixels
-QUALITY = 85  # of the JPEG
+QUALITY = 85  # JPEG quality
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class WorstImage:
         severity: Sort key; greater is worse. See `ImageErrors.severity`.
         path: The image file.
         row: The image's entry in the report.
-        truth: The annotations, as a prediction.
-        prediction: What the model predicts.
+        truth: The annotations, in the form of a prediction.
+        prediction: The model's prediction.
     """
 
     severity: tuple[float, ...]

@@ -275,7 +275,7 @@ class Dispatcher:
                 stderr=writing,
                 start_new_session=True,
             )
-        except (OSError, RuntimeError) as error:  # perhaps short of memory or processes for a while
+        except (OSError, RuntimeError) as error:  # temporary lack of memory or processes
             if job.id not in self._refused:  # logged only once; the start is retried at every poll
                 self._refused.add(job.id)
                 writer.say(f"The worker cannot be started yet: {error}.")

@@ -22,7 +22,7 @@ class Stability:
 
     Attributes:
         index: The population stability index, 0 or more.
-        by_chance: Its 95th percentile if both samples come from the same distribution.
+        by_chance: 95th percentile of the index if both samples come from the same distribution.
     """
 
     index: float

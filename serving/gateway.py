@@ -168,8 +168,8 @@ class Gateway:
         """Delete a version with its evaluations and kept images, and evict it from the runners.
 
         Raises:
-            Conflict: It is active, or a job needs it.
-            ValidationFailed: A bare name with several versions.
+            Conflict: The version is active, or a job needs it.
+            ValidationFailed: A bare name was given, and it has several versions.
         """
         model = await asyncio.to_thread(self._delete, model_id, why)
         for runner in self.runners.values():
