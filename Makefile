@@ -26,7 +26,7 @@ LOCK := pip compile --quiet --no-config --universal --generate-hashes --python-v
 export BENTOML_DO_NOT_TRACK ?= true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup named serve test test-fast test-properties test-tools lint format docs reference bench \
+.PHONY: help setup named serve test test-fast test-properties test-tools test-docs lint format docs reference bench \
   stress starters build image image-replay lock clean
 
 help:  ## Show this list
@@ -67,6 +67,9 @@ test-tools: $(READY)  ## Have supervision and datumaro load our exports, and rea
 	@test -x $(TOOLS)/bin/python || $(RUN) uv venv --quiet --python $(VENV)/bin/python $(TOOLS)
 	@$(RUN) uv pip install --quiet --python $(TOOLS)/bin/python -r tests/formats/tools.txt
 	@TOOLS_PYTHON=$(TOOLS)/bin/python $(RUN) pytest tests/formats/test_tools.py
+
+test-docs: $(READY)  ## Type the commands of the tutorial and the how-to pages against a server
+	@$(RUN) pytest -m pages tests/docs
 
 lint: $(READY)  ## Lint, type-check, and check which package imports which
 	@$(RUN) ruff check . && $(RUN) ruff format --check . && $(RUN) mypy

@@ -136,6 +136,7 @@ def small(text: str) -> str:
     return text
 
 
+@pytest.mark.pages
 @pytest.mark.parametrize("page", [p for p in PAGES if commands(p)], ids=lambda page: page.stem)
 def test_the_commands_of_a_page_work(
     page: Path, serving: Serving, material: Path, tmp_path: Path
