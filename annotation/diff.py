@@ -134,8 +134,8 @@ def compare_annotations(
     Args:
         before: The model's prediction.
         after: The person's annotations.
-        accepted: Smallest IoU at which an object counts as not moved; also the smallest value of
-            `_keypoint_closeness`.
+        accepted: Smallest IoU, and smallest `_keypoint_closeness`, at which an object counts as
+            not moved.
     """
     placed = [o for o in before.objects if o.bounds], [o for o in after.objects if o.bounds]
     changes = _object_changes(*placed, accepted)
@@ -234,7 +234,7 @@ def _mask_iou(one: Annotation, other: Annotation) -> float:
 
 
 def _keypoint_closeness(one: Annotation, other: Annotation) -> float:
-    """One minus the largest distance between keypoints of the same name, in diagonals of the box.
+    """One minus the largest distance of keypoints of one name, divided by the box diagonal.
 
     1 if neither object has keypoints, 0 if their names differ.
     """

@@ -33,7 +33,7 @@ TRAIN = ("/train", *(f"/api/training/{mode}" for mode in MODES))  # these read t
 
 
 def longest(settings: Settings) -> float:
-    """Seconds of BentoML's own timeout: longer than all of ours, as its 504 is not in our form."""
+    """BentoML's own timeout in seconds: above all of ours, as its 504 has not our error body."""
     return max(settings.request_timeout, settings.import_timeout, TASKS_TIMEOUT) + 30
 
 
@@ -174,7 +174,7 @@ class _CORS(CORSMiddleware):
 
 
 def with_middleware(app: ASGIApp, settings: Settings) -> ASGIApp:
-    """`app` wrapped in our middleware, also for BentoML's own routes; the first is innermost."""
+    """`app` in our middleware, which BentoML's own routes pass too; listed innermost first."""
     # Imported late: the runners import this file as well, but have no middleware.
     from api.middleware.auth import Auth
     from api.middleware.limits import BodyLimit, PathTable, RateLimit

@@ -58,13 +58,13 @@ def describe(
 
 
 def folder_name(label: str) -> str:
-    """A class name made a valid folder name that is not hidden."""
+    """Converts a class name to a valid folder name that is not hidden."""
     name = "".join("_" if c == "/" or ord(c) < 32 else c for c in label.strip())[:LONGEST_NAME]
     return f"_{name[1:]}" if name.startswith(".") else name or "_"
 
 
 def fitting(found: Annotations, task: Task) -> Annotations:
-    """The annotations converted to those that `task` trains on; others are dropped.
+    """Converts annotations to the kind that `task` trains on; drops those that have no such kind.
 
     For `detect` polygons and poses become their bounding boxes, for `segment` boxes become
     rectangles, for `pose` polygons with keypoints become boxes with keypoints.

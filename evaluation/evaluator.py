@@ -78,7 +78,7 @@ class Evaluation:
     """The result of one evaluation.
 
     Attributes:
-        metrics: Metric name to value, from 0 to 1; times in milliseconds, images a count.
+        metrics: Metric name to value: metrics from 0 to 1, times in milliseconds, `images` a number.
         report: The content of report.json.
     """
 
@@ -99,7 +99,7 @@ def evaluate(
 
     Args:
         target: The model and the split.
-        settings: Provide the device and the maximum image size.
+        settings: The settings that name the device and the maximum image size.
         output: Existing folder for report.json, plots/, worst/ and predictions.npz.
         progress: Called with the number of images done and their total; may raise to cancel.
         job_id: Id of the job, written into the report.

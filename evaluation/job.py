@@ -19,11 +19,11 @@ from synthetic.evaluation_sets import NAME, drawn_set
 if TYPE_CHECKING:
     from jobs.handle import JobHandle
 
-DRAWING_SHARE = 0.6  # share of the progress that drawing takes, if the images are drawn first
+DRAWING_SHARE = 0.6  # share of the progress for rendering synthetic images, where that is done
 SHOWN = ("accuracy", "precision", "recall", "f1_score", "mAP50", "mAP50_95", "mask_mAP50_95",
          "pose_mAP50_95", "accuracy_top5", "inference_time")  # fmt: skip
 INCREMENTAL = ("old_classes_before", "old_classes", "forgotten", "new_classes")
-"""Metrics that an incremental training wrote; a later evaluation leaves them."""
+"""Metrics that an incremental training wrote; a later evaluation keeps them."""
 
 Purpose = Literal["own_data", "requested", "auxiliary"]
 """Why an evaluation is made.

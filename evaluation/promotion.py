@@ -289,7 +289,7 @@ def _evaluated_pair(
 
 
 def _dataset(recipe: EvaluationRecipe, job: JobHandle, settings: Settings) -> Dataset:
-    """The dataset of an evaluation; the drawn one if the recipe names none."""
+    """The dataset of an evaluation; the synthetic one if the recipe names none."""
     if recipe.dataset is not None:
         return check(Path(recipe.dataset), recipe.task, data_roots(settings), min_classes=1)
     path = drawn_set(recipe.task, settings, lambda *_: job.check())

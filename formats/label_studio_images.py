@@ -60,7 +60,7 @@ def images_of(
 ) -> list[TaskImage]:
     """The annotatable images of a task, each with its regions.
 
-    Images whose tag no control annotates are left out. Images without regions are included.
+    Images are left out if their tag has no control. Images without regions are included.
 
     Args:
         data: The task's `data`.

@@ -102,7 +102,7 @@ def _classify(
 
 
 def _keypoints(extra: Float, description: ModelDescription, place: Letterbox) -> Float:
-    """Keypoints (n, k·d) in the input square as (n, k, 3) x, y, visibility in the image.
+    """Maps keypoints (n, k·d) from the network input to the image: (n, k, 3) x, y, visibility.
 
     Visibility is 1 if the network does not return it (d = 2).
     """
@@ -215,7 +215,7 @@ def _simplify(contour: Contour, pixel: float, outwards: float) -> Float:
     """A contour (m, 1, 2) of pixel indices, simplified to points (k, 2), k ≥ 3.
 
     A contour runs through the centres of pixels. So 0.5 is added to its indices, and it is moved
-    by `outwards` (0.5, of a hole -0.5) pixels to the edge of the pixels.
+    by `outwards` pixels to the edge of the pixels: 0.5 for an outline, -0.5 for a hole.
     """
     tolerance = max(SIMPLIFY * cv2.arcLength(contour, True), SIMPLIFY_PIXELS * pixel)
     kept = cv2.approxPolyDP(contour, tolerance, True)

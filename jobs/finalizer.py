@@ -17,13 +17,13 @@ from settings import Settings
 
 KILLED = "The service was killed while this job ran."
 BEGINNING = "from the beginning"
-KILLS = 10  # per allowed crash, ends without an observed exit code that do not count as crashes
+KILLS = 10  # unobserved ends per allowed attempt that are not counted as crashes
 
 Published = Callable[[str], str | None]
 
 
 def dispatcher_lock(settings: Settings) -> FileLock:
-    """The lock that the dispatcher of a home holds while it runs."""
+    """The lock that the dispatcher of this VISIONLOOP_HOME holds while it runs."""
     return FileLock(settings.paths.dispatcher_lock, thread_local=False)
 
 
@@ -39,11 +39,11 @@ def published_in(registry: Registry) -> Published:
 
 @dataclass(frozen=True)
 class JobFinalizer:
-    """Ends or requeues jobs without a process.
+    """Ends or requeues jobs whose process has ended.
 
     Attributes:
         store: The job table.
-        attempts: Crashes without a new checkpoint after which a job fails.
+        attempts: Number of crashes, with no new checkpoint between them, that fails a job.
         published: Returns the id of the model that a job has published, if any. A worker may have
             died after it published a model and before it reported its outcome.
     """
@@ -113,7 +113,7 @@ class JobFinalizer:
         return not self._is_free(job, code) and job.crashes + 1 >= self.attempts
 
     def _is_free(self, job: Job, code: int | None) -> bool:
-        """Whether the end is no crash: nobody observed it, so the service was killed as well."""
+        """Whether the end does not count as a crash: no exit code was seen, the service died too."""
         return code is None and job.attempts < KILLS * self.attempts
 
     def _fail(self, job: Job, error: str, writer: LogWriter) -> None:
@@ -130,7 +130,7 @@ class JobFinalizer:
 
 
 def place(job: Job, model_id: str | None = None) -> str:
-    """The point at which a job resumes, for its log; a published model is only evaluated."""
+    """Where a job resumes, for its log: once its model is published, only at its evaluation."""
     if model_id:
         return f"with the evaluation of {model_id}"
     if job.kind == "annotation":  # images count as batches

@@ -48,7 +48,7 @@ def add_upload(
         found = understand(unpacked.root, task, staged / MADE, store.max_pixels)
         if found.intake is not None and found.intake.form == "images":
             _refuse_unread(unpacked.perhaps_labels)
-        if found.intake is not None:  # converted; only documents are left in DATA
+        if found.intake is not None:  # the images were moved to MADE; DATA holds documents only
             shutil.rmtree(staged / DATA)
             (staged / MADE).rename(staged / DATA)
             top = staged / DATA / found.top.relative_to(staged / MADE)

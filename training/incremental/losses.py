@@ -47,7 +47,7 @@ class Strength:
         confident: Score from which a prediction of the old model counts as an object.
         believed: Score from which the network's own prediction of a new class, at an unlabelled
             anchor of a replayed image, is masked in the loss rather than penalised.
-        meets: IoU with a labelled box from which an anchor is trained on the label only.
+        meets: IoU with a labelled box; anchors at or above it are trained on the label only.
     """
 
     box: float = 1.0
@@ -85,8 +85,8 @@ class TeacherFilledBCE:
 
         At an anchor without a label, the target of an old class is the old model's probability;
         in a replayed image, new classes that the network itself predicts confidently are masked.
-        The losses are scaled so that their sum fits the caller, which divides it by the sum of
-        the labelled targets only.
+        The losses are scaled because the caller divides their sum by the sum of the labelled
+        targets only.
 
         Args:
             logits: Logits (B, A, C); the first K of the C classes are the old ones.
@@ -241,8 +241,8 @@ class ClassifierRetentionLoss:
     cross-entropy (Menon et al. 2021, "Long-tail learning via logit adjustment"). Replayed classes
     are rare in an epoch; without the adjustment the network would learn a low prior for them.
 
-    Without replay, features of new images are translated to old classes (`Translation`), as many
-    per old class as a new class has, so that the new classes' rows learn low logits for them.
+    Without replay, features of new images are translated to old classes (`Translation`): each old
+    class gets as many as a new class has. On them the new classes' rows learn low logits.
 
     Args:
         teacher: The old model.
