@@ -78,7 +78,7 @@ class Evaluation:
     """The result of one evaluation.
 
     Attributes:
-        metrics: Metric name to value: metrics from 0 to 1, times in milliseconds, `images` a number.
+        metrics: Values by name: metrics 0 to 1, times in milliseconds, `images` a number.
         report: The content of report.json.
     """
 

@@ -46,7 +46,8 @@ def remember(
     Args:
         folder: The job's folder.
         old: The old dataset; images of its train split are chosen.
-        ids: The ids of its classes in the merged class list; images without objects of these classes are left out.
+        ids: The ids of its classes in the merged class list; images without objects of these
+            classes are left out.
         amount: Maximum number of images in the buffer.
         criterion: See `selection.choose`.
         seed: Seed of the selection.
