@@ -113,7 +113,7 @@ class JobFinalizer:
         return not self._is_free(job, code) and job.crashes + 1 >= self.attempts
 
     def _is_free(self, job: Job, code: int | None) -> bool:
-        """Whether the end is not counted as a crash: no exit code was seen, the service died too."""
+        """Whether the end is not counted as a crash: no exit code was seen, so the service died."""
         return code is None and job.attempts < KILLS * self.attempts
 
     def _fail(self, job: Job, error: str, writer: LogWriter) -> None:
