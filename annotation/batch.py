@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from annotation.cleanup import UPLOAD_PREFIX
+from annotation.datasets import AnnotatedDatasets
 from annotation.recipe import AnnotationRequest, plan_annotation
-from annotation.store import AnnotatedDatasets
 from dataset import zip_archive
 from jobs.logs import LogWriter
 from jobs.store import Job, JobStore

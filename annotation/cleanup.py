@@ -8,7 +8,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from annotation.store import AnnotatedDatasets
+from annotation.datasets import AnnotatedDatasets
 from dataset.store import CARD
 from jobs.store import JobStore
 from settings import Settings

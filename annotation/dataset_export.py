@@ -7,9 +7,9 @@ from itertools import chain
 from typing import Any
 
 from annotation.confidence_bands import Bands
+from annotation.datasets import AnnotatedDatasets
 from annotation.export import entries, zipped
 from annotation.history import exported, newest
-from annotation.store import AnnotatedDatasets
 from dataset.store import DatasetStore
 from formats.annotations import Format
 

@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from annotation.confidence_bands import BANDS
+from annotation.datasets import AnnotatedDatasets
+from annotation.entries import image_entry
 from annotation.image_records import PRELABEL_RANK
 from annotation.prelabeller import PrelabelledImage, Prelabeller
 from annotation.priority import Uncertainty, descriptor_of, pack, uncertainty_of
 from annotation.recipe import AnnotationRecipe, list_images
 from annotation.revision_builder import build
-from annotation.store import AnnotatedDatasets, AnnotationEntry, image_entry
+from annotation.tables import AnnotationEntry
 from dataset.store import CARD
 from errors import DatasetInvalid, VisionLoopError
 from formats.annotation_tools import TOOLS
@@ -133,7 +135,7 @@ class _BatchAnnotation:
         """Prelabel the images that earlier attempts have not. Returns the counts of all images."""
         recipe, job = self.recipe, self.job
         listed = list(list_images(Path(recipe.dataset), self.settings, recipe.temporary))
-        done = self.store.prelabelled(recipe.dataset_id)
+        done = self.store.entries.prelabelled(recipe.dataset_id)
         seen: set[str] = set()
         backend = self.prelabeller.engine.backend
         job.log(f"{len(listed)} images, annotated by {self.version.id} on {backend}.")
@@ -165,7 +167,7 @@ class _BatchAnnotation:
         below = Counter(
             o.label for o in every.objects if o.score is not None and o.score < bands.review
         )
-        content, suffix = self.store.keep(self.recipe.dataset_id, data)
+        content, suffix = self.store.entries.keep(self.recipe.dataset_id, data)
         entry = image_entry(
             "model",
             content,
@@ -180,7 +182,7 @@ class _BatchAnnotation:
                 **_queue_values(image, uncertainty_of(image.prediction, bands)),
             },
         )
-        self.store.add_prelabels(self.recipe.dataset_id, [entry])
+        self.store.entries.add_prelabels(self.recipe.dataset_id, [entry])
         return entry
 
     def _count(self, entry: AnnotationEntry, seen: set[str]) -> None:

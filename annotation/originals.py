@@ -9,14 +9,10 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from annotation.datasets import AnnotatedDatasets, upload_source
+from annotation.entries import image_entry
 from annotation.image_records import ORIGINAL, ORIGINAL_RANK, PRELABEL_RANK, ImageRecord
-from annotation.store import (
-    AnnotatedDataset,
-    AnnotatedDatasets,
-    AnnotationEntry,
-    image_entry,
-    upload_source,
-)
+from annotation.tables import AnnotatedDataset, AnnotationEntry
 from dataset.dataset import Dataset
 from dataset.label_files import LabelRow
 from dataset.store import CARD, FIRST_CARD, DatasetStore
@@ -104,7 +100,7 @@ def _name(dataset: Dataset, image: Path) -> str:
 def _entry(store: AnnotatedDatasets, dataset_id: str, record: ImageRecord) -> AnnotationEntry:
     """The entry of an image; links the image's file into the annotated dataset."""
     suffix = record.file.suffix.lower()
-    target = store.file(dataset_id, record.content, suffix)
+    target = store.entries.file(dataset_id, record.content, suffix)
     target.parent.mkdir(parents=True, exist_ok=True)
     if not target.exists():  # named by content, so an existing file is equal
         link_or_copy(record.file.resolve(), target)

@@ -8,8 +8,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from annotation.confidence_bands import Bands
+from annotation.datasets import AnnotatedDatasets, batch_source
 from annotation.revision_records import read_records
-from annotation.store import AnnotatedDatasets, batch_source
 from dataset.allowed_roots import data_roots, shown_name
 from dataset.image_files import walk
 from dataset.inspection import inspect

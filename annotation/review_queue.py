@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from annotation.datasets import AnnotatedDatasets
 from annotation.priority import Descriptor, unpack
-from annotation.store import AnnotatedDatasets
 from dataset.store import CARD
 
 
@@ -41,10 +41,10 @@ def queued_images(
         have annotated since.
     """
     complete: dict[str, bool] = {}
-    annotated = store.annotated_contents()
+    annotated = store.entries.annotated_contents()
     queued: list[QueuedImage] = []
     done: list[Descriptor] = []
-    for entry in store.unreviewed(dataset_id):
+    for entry in store.entries.unreviewed(dataset_id):
         owner = entry.dataset_id
         if owner not in complete:
             complete[owner] = (store.folder(owner) / CARD).is_file()

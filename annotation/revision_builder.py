@@ -18,9 +18,10 @@ from typing import Any
 
 from filelock import FileLock
 
+from annotation.datasets import AnnotatedDatasets
 from annotation.image_records import ImageRecord
 from annotation.revision_records import KnownNames, new_revision, write_revision
-from annotation.store import AnnotatedDataset, AnnotatedDatasets
+from annotation.tables import AnnotatedDataset
 from database import now
 from dataset.inspection import inspect
 from dataset.report import report
@@ -78,7 +79,7 @@ def build(
         dataset = store.get(dataset.id)  # first: may count too few changes, never too many
         records = [
             replace(record, annotations=relabel(record.annotations))
-            for record in store.records(dataset.id)
+            for record in store.entries.records(dataset.id)
         ]
         if not records:
             raise DatasetInvalid(f"'{dataset.name}' has no annotated image yet.")
@@ -94,7 +95,7 @@ def build(
             _write(partial, [record for record in records if record.trains], task, known)
             write_revision(new_revision(number, records, task, known, keep), partial, records)
         card = _card(dataset, final, number, records, task)
-        card["waiting"] = len(store.waiting(dataset.id))
+        card["waiting"] = len(store.entries.waiting(dataset.id))
         atomic_write(folder / CARD, json.dumps(card, indent=1))
         store.note_built(dataset.id, dataset.changes)
         _prune(folder / REVISIONS, final, tuple(used))

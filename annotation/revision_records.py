@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from annotation.diff import CorrectionCounts, compare_annotations
+from annotation.entries import IMAGES
 from annotation.image_records import PERSON, ImageRecord
-from annotation.store import IMAGES
 from database import now
 from dataset.revisions import NOTE, REVISIONS, Revision, read_note, revision_folder
 from formats.annotations import Annotations

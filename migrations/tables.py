@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from annotation.prelabels import PrelabelRow
-from annotation.store import AnnotatedDataset
+from annotation.tables import AnnotatedDataset
 from database import Base, State
 from evaluation.store import EvaluationRow
 from jobs.store import Job

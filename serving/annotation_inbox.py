@@ -12,9 +12,10 @@ from typing import Any
 
 from sqlalchemy import select
 
+from annotation.datasets import AnnotatedDatasets
 from annotation.preannotation import Preannotation, plan
 from annotation.revision_builder import build
-from annotation.store import AnnotatedDataset, AnnotatedDatasets, AnnotationEntry
+from annotation.tables import AnnotatedDataset, AnnotationEntry
 from dataset.task_forms import task_of
 from errors import ValidationFailed, VisionLoopError, our_fault
 from evaluation.store import EvaluationRow, EvaluationStore
@@ -83,7 +84,7 @@ class AnnotationInbox:
     async def bring(self, dataset_id: str | None = None, again: bool = False) -> None:
         """Fetch the missing images; with `again`, also those that failed a short time ago."""
         async with self._one:
-            for entry in await asyncio.to_thread(self.store.waiting, dataset_id):
+            for entry in await asyncio.to_thread(self.store.entries.waiting, dataset_id):
                 key = (entry.dataset_id, entry.key, entry.number)
                 if again or time.monotonic() - self._tried.get(key, -AGAIN) >= AGAIN:
                     self._tried[key] = time.monotonic()
@@ -188,30 +189,32 @@ class AnnotationInbox:
             if reason := entry.document.get(LEFT_OUT):
                 raise ValidationFailed(str(reason))
             regions = marking(entry.document.get("regions") or [])
-            picture = await asyncio.to_thread(self.store.image_at, entry.dataset_id, entry.address)
+            picture = await asyncio.to_thread(
+                self.store.entries.image_at, entry.dataset_id, entry.address
+            )
             picture = picture or await self.images.get(entry.address)
             await asyncio.to_thread(self._record, entry, picture, regions)
         except VisionLoopError as error:
             log.warning(
                 "Annotation %s of %s has no image yet: %s", entry.key, entry.dataset_id, error
             )
-            await asyncio.to_thread(self.store.note_error, entry, str(error))
+            await asyncio.to_thread(self.store.entries.note_error, entry, str(error))
         except Exception as error:  # the other annotations are still processed
             fault = our_fault(error, f"Annotation {entry.key} of {entry.dataset_id}")
-            await asyncio.to_thread(self.store.note_error, entry, str(fault))
+            await asyncio.to_thread(self.store.entries.note_error, entry, str(fault))
 
     def _record(
         self, entry: AnnotationEntry, picture: bytes, regions: list[Mapping[str, Any]]
     ) -> None:
-        size = check_header(picture, self.store.max_pixels)
+        size = check_header(picture, self.store.entries.max_pixels)
         found = from_label_studio(regions, entry.address[-200:], size)
-        self.store.complete(entry, picture, found)
+        self.store.entries.complete(entry, picture, found)
 
     def build_now(
         self, dataset: AnnotatedDataset, task: Task | None = None, keep: bool = False
     ) -> dict[str, Any]:
         """`build` in the calling thread."""
-        task = task or task_of(p.annotations for p in self.store.records(dataset.id))
+        task = task or task_of(p.annotations for p in self.store.entries.records(dataset.id))
         base = self.base(dataset, task)
         known = base.description.names if base else ()
         points = (base.description.keypoint_names if base else None) or ()

@@ -8,8 +8,8 @@ import logging
 from functools import partial
 from typing import Any
 
+from annotation.datasets import AnnotatedDatasets
 from annotation.prelabels import PrelabelStore
-from annotation.store import AnnotatedDatasets
 from database import Database
 from dataset.store import DatasetStore
 from errors import BackendTimeout, BackendUnavailable, Conflict, NotFound, VisionLoopError

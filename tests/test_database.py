@@ -14,7 +14,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
-from annotation.store import AnnotatedDatasets
+from annotation.datasets import AnnotatedDatasets
 from database import HEAD, Database, alembic_config
 from errors import VisionLoopError
 from evaluation.store import EvaluationStore

@@ -7,8 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from annotation.corrections.correction import Correction
+from annotation.datasets import AnnotatedDatasets
+from annotation.entries import AppliedCorrection
 from annotation.image_records import PERSON, ImageRecord
-from annotation.store import AnnotatedDataset, AnnotatedDatasets, AppliedCorrection
+from annotation.tables import AnnotatedDataset
 from formats.annotations import Annotations
 
 
@@ -24,15 +26,15 @@ def corrected(
         for content in correction.names:
             image = correction.images[content]
             assert image.file is not None
-            file = store.file(dataset.id, content, image.suffix)
+            file = store.entries.file(dataset.id, content, image.suffix)
             if not file.exists():
                 added.append(file)
-            store.keep(dataset.id, image.file.read_bytes())
-        applied = store.correct(dataset.id, correction.found, suffixes, correction.names)
+            store.entries.keep(dataset.id, image.file.read_bytes())
+        applied = store.entries.correct(dataset.id, correction.found, suffixes, correction.names)
         yield
     except BaseException:
         if applied is not None:
-            store.withdraw(applied)
+            store.entries.withdraw(applied)
         for file in added:
             file.unlink(missing_ok=True)
         raise

@@ -15,11 +15,12 @@ from filelock import Timeout
 from annotation.corrections.application import corrected, preview
 from annotation.corrections.correction import Correction, CorrectionRules
 from annotation.corrections.reader import read_correction
+from annotation.datasets import AnnotatedDatasets, upload_source
 from annotation.history import is_upload, newest, revision_row
 from annotation.image_records import ImageRecord
 from annotation.originals import adopt, originals
 from annotation.revision_builder import build
-from annotation.store import AnnotatedDataset, AnnotatedDatasets, upload_source
+from annotation.tables import AnnotatedDataset
 from dataset import zip_archive
 from dataset.documents.reader import from_folder, from_json, parse
 from dataset.documents.submission import Submission
@@ -144,7 +145,7 @@ class CorrectionSubmission:
             dataset=self.dataset_id,
             names=names,
             task=self.datasets.get(self.dataset_id)["task"],
-            max_pixels=self.annotated.max_pixels,
+            max_pixels=self.annotated.entries.max_pixels,
             only_changed=self.policy.only_changed,
             background=self.policy.background,
             refuse_new=self.policy.refuse_new,
@@ -174,7 +175,7 @@ class CorrectionSubmission:
         """The dataset's images. Unlike `_growing_dataset`, it adds no row for an upload."""
         dataset = self._known_dataset()
         if dataset is not None:
-            return list(self.annotated.records(dataset.id))
+            return list(self.annotated.entries.records(dataset.id))
         return list(originals(self.datasets.open(self.dataset_id)))
 
     def _known_dataset(self) -> AnnotatedDataset | None:

@@ -95,7 +95,7 @@ async def queue(
 )
 async def picture(dataset_id: str, content: str, gateway: GatewayDep) -> FileResponse:
     """An image of a dataset that people annotate, by its content."""
-    path = await asyncio.to_thread(gateway.annotated.image_path, dataset_id, content)
+    path = await asyncio.to_thread(gateway.annotated.entries.image_path, dataset_id, content)
     kind = CONTENT_TYPES.get(path.suffix, "application/octet-stream")
     return FileResponse(path, media_type=kind, headers={"X-Content-Type-Options": "nosniff"})
 
@@ -132,7 +132,7 @@ async def held_back(dataset_id: str, gateway: GatewayDep) -> Any:
                 since=entry.updated_at,
                 reason=entry.error or "",
             )
-            for entry in gateway.annotated.waiting(dataset_id)
+            for entry in gateway.annotated.entries.waiting(dataset_id)
         ]
 
     return {"dataset_id": dataset_id, "waiting": await asyncio.to_thread(rows)}
@@ -189,7 +189,7 @@ def _queue(gateway: Gateway, dataset: str, limit: int, kept: bool) -> dict[str, 
 
 def _kept(gateway: Gateway) -> list[tuple[KeptImage, KeptFeatures]]:
     """The newest kept images that nobody has annotated, with their features."""
-    known = gateway.annotated.annotated_contents()
+    known = gateway.annotated.entries.annotated_contents()
     found = []
     for image in gateway.live.kept.list()[:MAX_KEPT]:
         try:

@@ -11,7 +11,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from annotation.store import EXTRA_IMAGE, AnnotatedDataset
+from annotation.entries import EXTRA_IMAGE
+from annotation.tables import AnnotatedDataset
 from api.job_control import start_training
 from api.middleware.errors import check
 from api.schemas import RequestFields
@@ -178,9 +179,9 @@ def _take(gateway: Gateway, event: Incoming, source: str) -> tuple[str, Annotate
         return f"{event.action} needs nothing here.", None
     if event.action in DELETED:
         keys = _ids(event.annotations if event.annotations is not None else event.annotation)
-        return f"{store.remove(dataset.id, keys=keys)} annotations are dropped.", dataset
+        return f"{store.entries.remove(dataset.id, keys=keys)} annotations are dropped.", dataset
     if event.action == "TASKS_DELETED":
-        gone = store.remove(dataset.id, tasks=_ids(event.tasks))
+        gone = store.entries.remove(dataset.id, tasks=_ids(event.tasks))
         return f"{gone} annotations are dropped.", dataset
     if event.action == "PROJECT_UPDATED":
         return "The project is brought up to date.", _project(gateway, event, source)
@@ -201,11 +202,11 @@ def _receive(gateway: Gateway, dataset: AnnotatedDataset, one: ReadAnnotation) -
     """Store an annotation, one row per image; the key of a further image has a suffix."""
     store = gateway.inbox.store
     if one.skipped:
-        store.remove(dataset.id, keys=[one.key])
+        store.entries.remove(dataset.id, keys=[one.key])
         return
     held = {LEFT_OUT: one.left_out} if one.left_out else {}
     for place, image in enumerate(one.images):
-        store.receive(
+        store.entries.receive(
             dataset.id,
             f"{one.key}{EXTRA_IMAGE}{place}" if place else one.key,
             {"regions": list(image.regions), "by": one.by} | held,
@@ -224,7 +225,9 @@ async def train(gateway: Gateway, event: Incoming) -> dict[str, Any]:
     """
     source = project_source(event.project)
     dataset = await asyncio.to_thread(gateway.inbox.store.find, source) if source else None
-    if dataset is None or not await asyncio.to_thread(gateway.inbox.store.count, dataset.id):
+    if dataset is None or not await asyncio.to_thread(
+        gateway.inbox.store.entries.count, dataset.id
+    ):
         raise ValidationFailed(
             "No finished annotation of this project has arrived yet, so there is nothing to train "
             "on. Submit some; if there are, look at the project's webhook: it must lead here, send "

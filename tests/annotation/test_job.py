@@ -12,13 +12,14 @@ import pytest
 
 from annotation.cleanup import delete_leftovers
 from annotation.confidence_bands import Bands
+from annotation.datasets import AnnotatedDatasets
+from annotation.entries import image_entry
 from annotation.image_records import PRELABEL_RANK
 from annotation.job import run_annotation
 from annotation.prelabeller import Prelabeller
 from annotation.recipe import AnnotationRecipe, AnnotationRequest, plan_annotation
 from annotation.review_queue import queued_images
 from annotation.revision_records import read_records
-from annotation.store import AnnotatedDatasets, image_entry
 from database import Database
 from dataset.revisions import list_revisions
 from dataset.store import DatasetStore
@@ -137,7 +138,7 @@ def test_a_killed_job_resumes_with_the_next_image(
     recipe = planned(annotated, model, folder, "killed")
     with pytest.raises(Killed):
         run_annotation(recipe, job, registry)
-    assert annotated.count(recipe.dataset_id) == 3
+    assert annotated.entries.count(recipe.dataset_id) == 3
     assert not list_revisions(annotated.folder(recipe.dataset_id))
     assert recipe.dataset_id not in {row.id for row in annotated.outdated_projects()}
 
@@ -228,15 +229,15 @@ def test_only_certain_images_train(annotated: AnnotatedDatasets) -> None:
     for scores in ((0.9, 0.8), (0.9, 0.5), ()):
         pixels = random.integers(0, 255, (20, 20, 3), np.uint8)
         data = cv2.imencode(".png", pixels)[1].tobytes()
-        content, suffix = annotated.keep(dataset.id, data)
+        content, suffix = annotated.entries.keep(dataset.id, data)
         objects = tuple(Annotation("a", box=(1, 1, 9, 9), score=score) for score in scores)
         found = Annotations("x", 20, 20, objects)
         values = {"by": "m:1", "name": json.dumps(scores)}
         rows.append(
             image_entry("model", content, suffix, found, rank=PRELABEL_RANK, document=values)
         )
-    annotated.add_prelabels(dataset.id, rows)
-    trains = {picture.name: picture.trains for picture in annotated.records(dataset.id)}
+    annotated.entries.add_prelabels(dataset.id, rows)
+    trains = {picture.name: picture.trains for picture in annotated.entries.records(dataset.id)}
     assert trains == {"[0.9, 0.8]": True, "[0.9, 0.5]": False, "[]": False}
 
 

@@ -29,7 +29,8 @@ def test_what_cannot_become_a_revision_is_withdrawn(
 
     def pictures() -> dict[str, Any]:
         return {
-            p.content: (p.by, p.annotations) for p in service.gateway.annotated.records(dataset)
+            p.content: (p.by, p.annotations)
+            for p in service.gateway.annotated.entries.records(dataset)
         }
 
     before = pictures()

@@ -17,7 +17,7 @@ from PIL import Image
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
-from annotation.store import AnnotatedDatasets
+from annotation.datasets import AnnotatedDatasets
 from annotation.uploads.upload import add_upload
 from api.app import create_app, with_middleware
 from api.routes import local_files

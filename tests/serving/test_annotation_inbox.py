@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from annotation.store import AnnotatedDataset, AnnotatedDatasets
+from annotation.datasets import AnnotatedDatasets
+from annotation.tables import AnnotatedDataset
 from database import Database
 from dataset.revisions import get_revision
 from dataset.store import DatasetStore
@@ -74,11 +75,11 @@ def region(label: str, **more: Any) -> dict[str, Any]:
 
 def receive(inbox: AnnotationInbox, dataset: AnnotatedDataset, key: str, *labels: str) -> None:
     document = {"regions": [region(label) for label in labels]}
-    inbox.store.receive(dataset.id, key, document, task=key, address=f"/data/{key}.jpg")
+    inbox.store.entries.receive(dataset.id, key, document, task=key, address=f"/data/{key}.jpg")
 
 
 def objects(inbox: AnnotationInbox, dataset: AnnotatedDataset) -> list[list[str]]:
-    pictures = inbox.store.records(dataset.id)
+    pictures = inbox.store.entries.records(dataset.id)
     return sorted([thing.label for thing in p.annotations.objects] for p in pictures)
 
 
@@ -87,14 +88,14 @@ def test_a_picture_that_is_not_there_is_asked_for_again(
 ) -> None:
     receive(inbox, dataset, "1", "box")
     asyncio.run(inbox.bring())
-    (waiting,) = inbox.store.waiting()
+    (waiting,) = inbox.store.entries.waiting()
     assert waiting.error == "It is not there yet."
     images.known["/data/1.jpg"] = picture(200, 100)
     asyncio.run(inbox.bring())  # too early
     assert images.asked == ["/data/1.jpg"]
     asyncio.run(inbox.bring(dataset.id, again=True))
-    assert inbox.store.waiting() == []
-    (found,) = inbox.store.records(dataset.id)
+    assert inbox.store.entries.waiting() == []
+    (found,) = inbox.store.entries.records(dataset.id)
     assert found.annotations.objects[0].box == (20, 20, 120, 60)
 
 
@@ -120,7 +121,7 @@ def test_a_turned_picture_is_measured_upright(
     images.known["/data/1.jpg"] = buffer.getvalue()
     receive(inbox, dataset, "1", "box")
     asyncio.run(inbox.bring())
-    (found,) = inbox.store.records(dataset.id)
+    (found,) = inbox.store.entries.records(dataset.id)
     assert (found.annotations.width, found.annotations.height) == (60, 100)
 
 
@@ -152,7 +153,7 @@ def test_a_picture_that_is_none_waits_with_the_reason(
     images.known["/data/1.jpg"] = b"<html>"
     receive(inbox, dataset, "1", "box")
     asyncio.run(inbox.bring())
-    (waiting,) = inbox.store.waiting(dataset.id)
+    (waiting,) = inbox.store.entries.waiting(dataset.id)
     assert "not an image" in (waiting.error or "")
 
 
@@ -181,7 +182,7 @@ def test_choices_about_an_image_are_no_class_of_a_set_of_objects(
     for key in ("1", "2", "3"):
         images.known[f"/data/{key}.jpg"] = picture(64, 64, seed=int(key))
         document = {"regions": [region("box"), night] if key != "3" else [night]}
-        inbox.store.receive(dataset.id, key, document, task=key, address=f"/data/{key}.jpg")
+        inbox.store.entries.receive(dataset.id, key, document, task=key, address=f"/data/{key}.jpg")
     asyncio.run(inbox.bring())
     card = inbox.build_now(dataset)
     assert (card["task"], card["classes"]) == ("detect", ["box"])
@@ -210,10 +211,10 @@ def test_a_picture_whose_objects_cannot_be_held_is_no_background(
 ) -> None:
     images.known["/data/1.jpg"] = picture()
     document = {"regions": [lost, *map(region, others)]}
-    inbox.store.receive(dataset.id, "1", document, task="1", address="/data/1.jpg")
+    inbox.store.entries.receive(dataset.id, "1", document, task="1", address="/data/1.jpg")
     asyncio.run(inbox.bring())
-    assert inbox.store.records(dataset.id) == []
-    (waiting,) = inbox.store.waiting(dataset.id)
+    assert inbox.store.entries.records(dataset.id) == []
+    (waiting,) = inbox.store.entries.waiting(dataset.id)
     assert str(lost["type"]) in (waiting.error or "")
 
 
@@ -232,7 +233,7 @@ def test_one_entry_that_breaks_does_not_keep_the_others(
 
     images.get = breaks  # type: ignore[method-assign]
     asyncio.run(inbox.bring())
-    (waiting,) = inbox.store.waiting(dataset.id)
+    (waiting,) = inbox.store.entries.waiting(dataset.id)
     assert waiting.key == "1"
     assert "log has the details" in (waiting.error or "")
     assert objects(inbox, dataset) == [["box"]]

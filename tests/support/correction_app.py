@@ -89,7 +89,11 @@ def state(service: Service, dataset: str) -> Any:
     store, folder = service.gateway.annotated, service.gateway.datasets.folder / dataset
     row = store.find(f"upload:{dataset}")
     return (
-        row and (row.changes, [(p.content, p.by, p.annotations) for p in store.records(row.id)]),
+        row
+        and (
+            row.changes,
+            [(p.content, p.by, p.annotations) for p in store.entries.records(row.id)],
+        ),
         sorted(path.relative_to(folder) for path in folder.rglob("*")),
         sorted((service.gateway.settings.home / "uploads").glob("*")),
     )

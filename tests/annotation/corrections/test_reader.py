@@ -11,9 +11,11 @@ import pytest
 from annotation.corrections.application import corrected
 from annotation.corrections.correction import Correction, CorrectionRules
 from annotation.corrections.reader import read_correction
+from annotation.datasets import AnnotatedDatasets
+from annotation.entries import image_entry
 from annotation.image_records import ORIGINAL, ORIGINAL_RANK, ImageRecord
 from annotation.revision_builder import build
-from annotation.store import AnnotatedDataset, AnnotatedDatasets, image_entry
+from annotation.tables import AnnotatedDataset
 from database import Database
 from dataset.documents.reader import from_folder
 from errors import ValidationFailed
@@ -128,7 +130,7 @@ def pose_dataset(store: AnnotatedDatasets, count: int) -> AnnotatedDataset:
     options = {"names": list(NAMES), "keypoint_names": list(KEYPOINTS), "task": "pose"}
     entries = []
     for seed in range(count):
-        content, suffix = store.keep("dogs", drawn(seed))
+        content, suffix = store.entries.keep("dogs", drawn(seed))
         found = Annotations(f"{seed}.png", *SIZE, (POSE,))
         document = {"by": ORIGINAL, "name": f"{seed}.png", "split": "train"}
         entries.append(
@@ -141,7 +143,7 @@ def test_an_image_with_boxes_alone_does_not_train_as_a_background_of_a_pose_data
     store: AnnotatedDatasets, tmp_path: Path
 ) -> None:
     dataset = pose_dataset(store, 4)
-    known = list(store.records(dataset.id))
+    known = list(store.entries.records(dataset.id))
     document = {"annotations.xml": cvat({"0.png": "dog", "1.png": None})}
     made = read(known, tmp_path / "sent", document, task="pose", background=True)
     with corrected(store, dataset, made):
@@ -163,15 +165,15 @@ def test_a_withdrawn_correction_leaves_the_annotations_that_were_there(
     store: AnnotatedDatasets, tmp_path: Path
 ) -> None:
     dataset = pose_dataset(store, 2)
-    before = store.records(dataset.id)
+    before = store.entries.records(dataset.id)
     first = read(list(before), tmp_path / "first", {"a.xml": cvat({"0.png": "dog"})}, task="pose")
     with pytest.raises(KeyError), corrected(store, dataset, first):
         raise KeyError
-    assert store.records(dataset.id) == before
+    assert store.entries.records(dataset.id) == before
 
     with corrected(store, dataset, first):
         pass
-    between = store.records(dataset.id)
+    between = store.entries.records(dataset.id)
     second = read(
         list(between), tmp_path / "second", {"a.xml": cvat({"0.png": "car"})}, task="pose"
     )
@@ -180,10 +182,10 @@ def test_a_withdrawn_correction_leaves_the_annotations_that_were_there(
     )
     with pytest.raises(KeyError), corrected(store, dataset, second):
         raise KeyError
-    assert store.records(dataset.id) == between
+    assert store.entries.records(dataset.id) == between
 
     def label() -> list[str]:
-        (record,) = (one for one in store.records(dataset.id) if one.name == "0.png")
+        (record,) = (one for one in store.entries.records(dataset.id) if one.name == "0.png")
         return [thing.label for thing in record.annotations.objects]
 
     def overtaken() -> None:

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from annotation.datasets import AnnotatedDatasets
 from annotation.originals import adopt, originals
-from annotation.store import AnnotatedDatasets
 from annotation.uploads.upload import add_upload
 from database import Database
 from dataset.issues import require_usable
@@ -118,7 +118,7 @@ def test_images_alone_are_a_dataset_to_annotate(
     database = Database(settings)
     annotated = AnnotatedDatasets(database)
     row = adopt(annotated, store, card["id"])
-    pictures = annotated.records(row.id)
+    pictures = annotated.entries.records(row.id)
     assert len(pictures) == 4
     assert not any(picture.trains for picture in pictures)
     database.close()

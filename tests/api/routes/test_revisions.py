@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from annotation.entries import image_entry
 from annotation.image_records import PRELABEL_RANK
 from annotation.priority import descriptor_of, pack
 from annotation.revision_builder import build
-from annotation.store import image_entry
 from dataset.inspection import check
 from formats.annotations import FORMATS, Annotations
 from formats.capabilities import LACKING
@@ -291,7 +291,7 @@ def prelabelled(service: Service) -> tuple[str, list[str]]:
         pixels = rng(index).integers(0, 256, (32, 32, 3), np.uint8)
         buffer = io.BytesIO()
         Image.fromarray(pixels).save(buffer, "PNG")
-        content, suffix = store.keep(dataset.id, buffer.getvalue())
+        content, suffix = store.entries.keep(dataset.id, buffer.getvalue())
         contents.append(content)
         thing = {"label": "a", "box": (2.0, 2.0, 20.0, 20.0), "parts": (), "keypoints": ()}
         found = {"image": "x", "width": 32, "height": 32}
@@ -304,7 +304,7 @@ def prelabelled(service: Service) -> tuple[str, list[str]]:
             document={"by": "weak:1", "name": f"{index}.png", "split": "", "doubt": 1 - score,
                       "review": 1, "reason": "One.", "look": pack(descriptor_of(pixels))},
         )  # fmt: skip
-        store.add_prelabels(dataset.id, [entry])
+        store.entries.add_prelabels(dataset.id, [entry])
     build(store, dataset, task="detect", names=["a", "b"], keep=True)
     return dataset.id, contents
 

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from annotation.store import AnnotatedDatasets
+from annotation.datasets import AnnotatedDatasets
 from api.tools.label_studio_project import Incoming, pull, take, training_request
 from database import Database
 from errors import ValidationFailed
@@ -72,11 +72,11 @@ def created(annotations: list[Any], tasks: list[Any]) -> Incoming:
 
 
 def waiting(gateway: Any) -> list[tuple[str, str, str]]:
-    return sorted((e.key, e.task, e.address) for e in gateway.inbox.store.waiting())
+    return sorted((e.key, e.task, e.address) for e in gateway.inbox.store.entries.waiting())
 
 
 def stored(gateway: Any) -> list[Any]:
-    return list(gateway.inbox.store.waiting())
+    return list(gateway.inbox.store.entries.waiting())
 
 
 def test_annotations_belong_to_the_tasks_that_they_name(gateway: Any) -> None:
@@ -155,9 +155,9 @@ def test_what_was_annotated_before_the_webhook_is_pulled_once(gateway: Any) -> N
     told = asyncio.run(pull(gateway, 7))
     assert told["message"] == "2 annotations are taken in, 1 skipped ones are left out."
     assert [key for key, _, _ in waiting(gateway)] == ["11", "31"]
-    (entry, _) = gateway.inbox.store.waiting()
+    (entry, _) = gateway.inbox.store.entries.waiting()
     asyncio.run(pull(gateway, 7))
-    again = gateway.inbox.store.waiting()[0]
+    again = gateway.inbox.store.entries.waiting()[0]
     assert (again.key, again.dataset_id) == (entry.key, told["dataset"])
     with pytest.raises(ValidationFailed, match="404"):
         asyncio.run(pull(gateway, 8))

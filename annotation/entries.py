@@ -1,22 +1,18 @@
-"""The store of annotated datasets: all annotations with their source, and the image files.
+"""The store of annotations with their source, and of the image files that they annotate.
 
 An annotation is stored when it arrives; its image may be fetched later.
-`annotation.revision_builder` writes the folder to train on from the rows.
 """
 
 from __future__ import annotations
 
-import re
-import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
-from sqlalchemy import JSON, ForeignKey, Integer, String, Text, delete, inspect, or_, select, update
-from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Mapped, Session, mapped_column
+from sqlalchemy import inspect, or_, select, update
+from sqlalchemy.orm import Session
 
 from annotation.image_records import (
     BEFORE,
@@ -29,71 +25,20 @@ from annotation.image_records import (
     resolve_record,
 )
 from annotation.prelabels import prelabels_until
-from database import Base, Database, now
+from annotation.tables import AnnotatedDataset, AnnotationEntry
+from database import Database, now
 from dataset.image_files import suffix_of
-from errors import DatasetNotFound, NotFound
+from errors import NotFound
 from files import atomic_write
 from formats.annotations import Annotations
 
 IMAGES = "pictures"  # subfolder of a dataset with its image files
 EXTRA_IMAGE = "#"  # separates key and image number, if one annotation has several images
 
-DatasetKind = Literal["upload", "batch", "project"]
-"""The origin of a dataset: an uploaded dataset, a batch annotation, or a tool's project."""
-
-
-class AnnotatedDataset(Base):
-    """A dataset whose annotations are edited; it has the same id in the dataset store.
-
-    `changes` counts the changes of its annotations; `built` is that count at the newest revision.
-    """
-
-    __tablename__ = "annotated_datasets"
-
-    id: Mapped[str] = mapped_column(String(61), primary_key=True)
-    source: Mapped[str] = mapped_column(String(200), unique=True)  # such as a tool's project
-    name: Mapped[str] = mapped_column(String(100))
-    options: Mapped[dict[str, Any]]  # the source's configuration
-    changes: Mapped[int] = mapped_column(Integer, default=0)
-    built: Mapped[int] = mapped_column(Integer, default=0)
-    created_at: Mapped[str] = mapped_column(String(40), default=now)
-    updated_at: Mapped[str] = mapped_column(String(40), default=now)
-    kind: Mapped[str] = mapped_column(String(20), default="project")  # a DatasetKind
-
-
-class AnnotationEntry(Base):
-    """The annotations of one image by one source.
-
-    `document` is the annotation as the source sent it. While `annotations` is None, the image has
-    not been fetched yet. Of several entries of an image the one with the highest `rank` is
-    effective, among equal ones the newest.
-    """
-
-    __tablename__ = "annotation_entries"
-
-    dataset_id: Mapped[str] = mapped_column(
-        ForeignKey("annotated_datasets.id", ondelete="CASCADE"), primary_key=True
-    )
-    key: Mapped[str] = mapped_column(String(80), primary_key=True)  # the tool's, else _image_key
-    task: Mapped[str] = mapped_column(
-        String(80), index=True, default=""
-    )  # the tool's id of the image's task
-    address: Mapped[str] = mapped_column(Text, default="")
-    rank: Mapped[int] = mapped_column(Integer, default=0)
-    stamp: Mapped[str] = mapped_column(String(40), default="")  # time of change in the tool
-    number: Mapped[int] = mapped_column(Integer, default=0)  # count of changes of this row
-    document: Mapped[dict[str, Any]]
-    content: Mapped[str | None] = mapped_column(String(64))  # SHA-256 of the image's file
-    suffix: Mapped[str] = mapped_column(String(8), default="")
-    annotations: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
-    error: Mapped[str | None] = mapped_column(Text)  # why its image is missing
-    updated_at: Mapped[str] = mapped_column(String(40), default=now)
-    kind: Mapped[str] = mapped_column(String(20), default="tool")  # an EntryKind
-
 
 @dataclass(frozen=True)
 class AppliedCorrection:
-    """A stored correction and the entries that it replaced, for `AnnotatedDatasets.withdraw`.
+    """A stored correction and the entries that it replaced, for `AnnotationEntries.withdraw`.
 
     Attributes:
         dataset_id: Id of the dataset.
@@ -121,16 +66,6 @@ class UnreviewedEntry:
     document: dict[str, Any]
 
 
-def upload_source(dataset_id: str) -> str:
-    """The `source` of an uploaded dataset."""
-    return f"upload:{dataset_id}"
-
-
-def batch_source(number: str) -> str:
-    """The `source` of the dataset that a batch annotation creates."""
-    return f"batch:{number}"
-
-
 def image_entry(
     kind: EntryKind,
     content: str,
@@ -152,117 +87,13 @@ def image_entry(
     )
 
 
-class AnnotatedDatasets:
-    """Reads and changes annotated datasets; safe to share between threads and processes."""
+class AnnotationEntries:
+    """Reads and changes annotations; safe to share between threads and processes."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
         self.max_pixels = database.settings.max_pixels
         self._folder = database.settings.paths.datasets
-
-    def folder(self, dataset_id: str) -> Path:
-        return self._folder / dataset_id
-
-    # --- datasets
-
-    def ensure(
-        self,
-        source: str,
-        name: str,
-        options: Mapping[str, Any],
-        kind: DatasetKind = "project",
-    ) -> AnnotatedDataset:
-        """The dataset of a source; created if there is none.
-
-        `options` is merged into its options. `kind` is used only for a new dataset.
-        """
-        try:
-            return self._ensure(source, name, options, kind)
-        except IntegrityError:  # another process has just added the row
-            return self._ensure(source, name, options, kind)
-
-    def _ensure(
-        self, source: str, name: str, options: Mapping[str, Any], kind: DatasetKind
-    ) -> AnnotatedDataset:
-        with self.database.write() as session:
-            found = session.scalar(
-                select(AnnotatedDataset).where(AnnotatedDataset.source == source)
-            )
-            if found is None:
-                found = AnnotatedDataset(
-                    id=_new_id(name), kind=kind, source=source, name=name, options={}
-                )
-                session.add(found)
-            merged = found.options | dict(options)
-            if merged != found.options:
-                found.options = merged
-                found.changes = (found.changes or 0) + 1
-            found.name = name[:100] or found.name
-        return found
-
-    def create_upload(
-        self,
-        dataset_id: str,
-        name: str,
-        options: Mapping[str, Any],
-        entries: Iterable[AnnotationEntry],
-    ) -> AnnotatedDataset:
-        """Add the annotated dataset of an upload and its entries, in one transaction."""
-        with self.database.write() as session:
-            made = AnnotatedDataset(
-                id=dataset_id,
-                kind="upload",
-                source=upload_source(dataset_id),
-                name=name,
-                options=dict(options),
-            )
-            session.add(made)
-            session.flush()
-            _add_entries(session, dataset_id, entries)
-        return made
-
-    def find(self, source: str) -> AnnotatedDataset | None:
-        """The dataset of a source; None if there is none."""
-        with self.database.read() as session:
-            return session.scalar(select(AnnotatedDataset).where(AnnotatedDataset.source == source))
-
-    def get(self, dataset_id: str) -> AnnotatedDataset:
-        """The dataset with an id. Raises DatasetNotFound."""
-        with self.database.read() as session:
-            found = session.get(AnnotatedDataset, dataset_id)
-        if found is None:
-            raise DatasetNotFound(f"No annotated dataset '{dataset_id[:80]}'.")
-        return found
-
-    def outdated_projects(self) -> list[AnnotatedDataset]:
-        """The annotation tools' projects that changed since their newest revision.
-
-        Datasets of the other kinds are built by the request or job that changes them.
-        """
-        row = AnnotatedDataset
-        query = select(row).where(row.kind == "project", row.built < row.changes)
-        with self.database.read() as session:
-            return list(session.scalars(query))
-
-    def batches_before(self, time: str) -> set[str]:
-        """Ids of batch annotations' datasets created up to a time, given as by `database.now`."""
-        row = AnnotatedDataset
-        query = select(row.id).where(row.kind == "batch", row.created_at <= time)
-        with self.database.read() as session:
-            return set(session.scalars(query))
-
-    def note_built(self, dataset_id: str, changes: int) -> None:
-        """Record that the newest revision contains the first `changes` changes."""
-        row = AnnotatedDataset
-        with self.database.write() as session:
-            session.execute(update(row).where(row.id == dataset_id).values(built=changes))
-
-    def delete(self, dataset_id: str) -> None:
-        """Delete the rows of a dataset. The caller deletes its folder."""
-        with self.database.write() as session:
-            entries = AnnotationEntry.dataset_id == dataset_id
-            session.execute(delete(AnnotationEntry).where(entries))
-            session.execute(delete(AnnotatedDataset).where(AnnotatedDataset.id == dataset_id))
 
     # --- annotations that a tool sends
 
@@ -402,7 +233,7 @@ class AnnotatedDatasets:
         `changes` is not incremented.
         """
         with self.database.write() as session:
-            _add_entries(session, dataset_id, entries)
+            add_entries(session, dataset_id, entries)
 
     def prelabelled(self, dataset_id: str) -> dict[str, AnnotationEntry]:
         """SHA-256 of an image → the model's entry for it."""
@@ -461,7 +292,7 @@ class AnnotatedDatasets:
 
     def file(self, dataset_id: str, content: str, suffix: str) -> Path:
         """The path of an image's file, whether it exists or not."""
-        return self.folder(dataset_id) / IMAGES / f"{content}{suffix}"
+        return self._folder / dataset_id / IMAGES / f"{content}{suffix}"
 
     # --- corrections
 
@@ -539,7 +370,8 @@ def _image_key(kind: EntryKind, content: str) -> str:
     return f"{kind}:{content}"
 
 
-def _add_entries(session: Session, dataset_id: str, entries: Iterable[AnnotationEntry]) -> None:
+def add_entries(session: Session, dataset_id: str, entries: Iterable[AnnotationEntry]) -> None:
+    """Add new entries of a dataset in the session's transaction; equal keys are replaced."""
     for entry in entries:
         entry.dataset_id, entry.number = dataset_id, 1
         session.merge(entry)
@@ -585,8 +417,3 @@ def _touch(session: Session, dataset_id: str) -> None:
     session.execute(
         update(row).where(row.id == dataset_id).values(changes=row.changes + 1, updated_at=now())
     )
-
-
-def _new_id(name: str) -> str:
-    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40].strip("-") or "annotations"
-    return f"{slug}-{secrets.token_hex(4)}"
