@@ -15,6 +15,8 @@ endif
 RUN := $(VENV)/bin/python -m
 READY := $(VENV)/.installed
 TOOLS := $(VENV)/tools
+# Two processes, since many tests wait for a server. The tests of a file stay in one process.
+AT_ONCE := -n 2 --dist loadfile
 # What needs no server, training or export of a network.
 FAST := tests/formats tests/dataset tests/monitoring tests/api/middleware tests/jobs/test_store.py \
   tests/jobs/test_logs.py tests/docs/test_links.py tests/test_errors.py tests/test_layers.py \
@@ -52,16 +54,16 @@ serve: $(READY)  ## Serve on 127.0.0.1:3000 (PORT= for another), starter models 
 	@exec $(RUN) bentoml serve service:VisionLoop --port $(PORT)
 
 test: lint $(if $(filter avx2,$(CPU)),$(NARROW))  ## Lint, type-check and test (CPU=avx2: as without AVX-512)
-	@$(if $(filter avx2,$(CPU)),LD_PRELOAD=$(abspath $(NARROW))) $(RUN) pytest
+	@$(if $(filter avx2,$(CPU)),LD_PRELOAD=$(abspath $(NARROW))) $(RUN) pytest $(AT_ONCE)
 
 $(NARROW): tests/avx2_only.c $(READY)
 	@cc -O1 -shared -fPIC -o $@ $< -ldl
 
 test-fast: $(READY)  ## Test single units only, without servers, trainings and drawn examples
-	@$(RUN) pytest -m "not properties" $(FAST)
+	@$(RUN) pytest $(AT_ONCE) -m "not properties" $(FAST)
 
 test-properties: $(READY)  ## Try what must hold for all data with 2,000 examples each
-	@PROPERTY_EXAMPLES=2000 $(RUN) pytest -m properties
+	@PROPERTY_EXAMPLES=2000 $(RUN) pytest $(AT_ONCE) -m properties
 
 test-tools: $(READY)  ## Have supervision and datumaro load our exports, and read theirs
 	@test -x $(TOOLS)/bin/python || $(RUN) uv venv --quiet --python $(VENV)/bin/python $(TOOLS)

@@ -1,7 +1,7 @@
 """Where all chance in the tests comes from: one number, so that a failure can be repeated.
 
-`VISIONLOOP_TEST_SEED=3 make test` draws other images, weights, hypothesis examples and another
-order of the tests. Read before tests/conftest.py clears the environment.
+`TEST_SEED=3 make test` draws other images, weights, hypothesis examples and another
+order of the tests.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-VARIABLE = "VISIONLOOP_TEST_SEED"
+VARIABLE = "TEST_SEED"
 LARGEST = 20_000  # derived seeds stay below 2³¹, what a training takes
 PLACES = 100_000  # a place is below this
 _STEP = 100_003  # prime: the seeds of two runs do not meet

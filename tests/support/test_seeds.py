@@ -37,7 +37,7 @@ def test_no_test_has_a_seed_of_its_own() -> None:
 
 @pytest.mark.parametrize("text", ["", "-1", "1.5", "x", "20001", "٣"])
 def test_a_seed_that_is_none_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="VISIONLOOP_TEST_SEED"):
+    with pytest.raises(ValueError, match="TEST_SEED"):
         seeds.read(text)
 
 
