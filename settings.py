@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from field_names import meant
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
@@ -22,6 +26,13 @@ Figure = Literal[
     "accuracy", "accuracy_top5", "precision", "recall", "f1_score", "mAP50", "mAP50_95",
     "mask_mAP50", "mask_mAP50_95", "pose_mAP50", "pose_mAP50_95",
 ]  # fmt: skip
+
+PREFIX = "VISIONLOOP_"
+OTHER_VARIABLES = frozenset({"VISIONLOOP_JOB", "VISIONLOOP_URL"})
+"""Variables with our prefix that are no settings: of a job's process, and of the shell commands."""
+
+KUBERNETES = re.compile(r"VISIONLOOP_(SERVICE_(HOST|PORT)(_\w+)?|PORT(_\d+_[A-Z]+(_[A-Z]+)?)?)")
+"""Variables that Kubernetes adds to the containers beside a service named `visionloop`."""
 
 DRIVERS = {"psycopg": "'psycopg[binary]'", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
 """Driver module → the package that installs it, if the names differ."""
@@ -107,8 +118,9 @@ class HomePaths:
 class Settings(BaseSettings):
     """Typed settings with their defaults; docs/reference/settings.md lists them.
 
-    Lists are comma-separated in the environment. An invalid value prevents the start, with a
-    message that names the setting.
+    Lists are comma-separated in the environment; between folders, `:` separates as well. An invalid
+    value prevents the start, with a message that names the setting, and so does a variable whose
+    name is nearly that of a setting.
     """
 
     model_config = SettingsConfigDict(
@@ -130,6 +142,12 @@ class Settings(BaseSettings):
         description="Token for training, import, activation and deletion; unset: `token` is enough",
     )
     cors_origins: Words = Field((), description="Browser origins that are allowed; `*`: all")
+    hosts: Words = Field(
+        (),
+        description="Names that requests may call this server by: `labels.example`, "
+        "`*.lab.example`, `*` for all. Checked if no token is set, or if names are given; "
+        "localhost, IP addresses and this machine's own names always pass",
+    )
     rate_limit: float = Field(0, ge=0, description="Requests per second and client; 0: no limit")
 
     max_body_mb: float = Field(32, gt=0, description="Largest request body, in MiB")
@@ -231,15 +249,53 @@ class Settings(BaseSettings):
     @classmethod
     def _split_folders(cls, value: object) -> object:
         if isinstance(value, str):
-            return tuple(_expanded(Path(part)) for part in value.split(",") if part)
+            parts = re.split(f"[,{os.pathsep}]", value)
+            return tuple(_expanded(Path(part.strip())) for part in parts if part.strip())
         return value
 
-    @field_validator("cors_origins", mode="before")
+    @field_validator("cors_origins", "hosts", mode="before")
     @classmethod
     def _split_words(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        """As browsers send them: in lower case, without a path."""
+        for origin in value:
+            if origin != "*" and not re.fullmatch(r"[a-zA-Z][\w+.-]*://[^/\s?#@]+/?", origin):
+                raise PydanticCustomError(
+                    "cors_origins",
+                    "{origin} is not an origin; write https://labels.example, without a path",
+                    {"origin": repr(origin[:100])},
+                )
+        return tuple(origin.lower().rstrip("/") for origin in value)
+
+    @field_validator("hosts")
+    @classmethod
+    def _hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for host in value:
+            if host != "*" and not re.fullmatch(r"(\*\.)?[\w-]+(\.[\w-]+)*\.?", host):
+                raise PydanticCustomError(
+                    "hosts",
+                    "{host} is not a host name; write labels.example, without scheme and port",
+                    {"host": repr(host[:100])},
+                )
+        return tuple(host.lower().rstrip(".") for host in value)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_misspelt_variable(cls, values: object) -> object:
+        for variable in unknown_variables(os.environ):
+            if name := meant(variable.removeprefix(PREFIX), cls.model_fields):
+                raise PydanticCustomError(
+                    "misspelt",
+                    "{variable} is not a setting: did you mean {name}",
+                    {"variable": variable, "name": variable_of(name)},
+                )
+        return values
 
     @field_validator("label_studio_url")
     @classmethod
@@ -291,6 +347,42 @@ class Settings(BaseSettings):
 
             values["database_url"] = make_url(self.database_url).render_as_string()
         return values
+
+
+def variable_of(name: str) -> str:
+    """The environment variable of a setting."""
+    return PREFIX + name.upper()
+
+
+def unknown_variables(environment: Mapping[str, str]) -> list[str]:
+    """The variables with our prefix that no part of VisionLoop reads, in upper case, sorted."""
+    known = {variable_of(name) for name in Settings.model_fields} | OTHER_VARIABLES
+    found = {name.upper() for name in environment if name.upper().startswith(PREFIX)}
+    return sorted(name for name in found - known if not KUBERNETES.fullmatch(name))
+
+
+def refusals(error: ValidationError) -> list[str]:
+    """A sentence for each reason why the settings cannot be used."""
+    return [
+        f"{variable_of('_'.join(map(str, found['loc'])))}: {found['msg']}."
+        if found["loc"]
+        else f"{found['msg']}{'?' if found['type'] == 'misspelt' else '.'}"
+        for found in error.errors()
+    ]
+
+
+def settings_without_effect(settings: Settings, environment: Mapping[str, str]) -> list[str]:
+    """A sentence for each setting that has no effect now, which may be a mistake."""
+    lines = [
+        f"{name} is not a setting and has no effect." for name in unknown_variables(environment)
+    ]
+    folders: Iterable[tuple[str, Path]] = [("data_roots", root) for root in settings.data_roots]
+    if settings.pretrained:
+        folders = [*folders, ("pretrained", settings.pretrained)]
+    for name, folder in folders:
+        if not folder.is_dir():
+            lines.append(f"{variable_of(name)}: there is no folder {folder}.")
+    return lines
 
 
 def _expanded(path: Path) -> Path:

@@ -65,7 +65,8 @@ def _type(annotation: Any) -> str:
     if origin in (Union, types.UnionType):
         return " or ".join(map(_type, arguments))
     if origin is tuple:
-        return {Path: "paths", str: "texts"}[arguments[0]] + " with commas between"
+        between = {Path: "paths with `:` or commas between", str: "texts with commas between"}
+        return between[arguments[0]]
     return WORDS[annotation]
 
 

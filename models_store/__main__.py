@@ -26,7 +26,7 @@ from models_store.importer import import_model
 from models_store.registry import Registry
 from models_store.seed import seed
 from models_store.versions import ModelVersion
-from settings import Settings, get_settings
+from settings import Settings, get_settings, refusals
 
 EPILOG = """examples:
   python -m models_store import best.pt --name street_signs --promote
@@ -72,9 +72,7 @@ def _settings() -> Settings:
     try:
         return get_settings()
     except ValidationError as error:
-        first = error.errors()[0]
-        name = "VISIONLOOP_" + "_".join(map(str, first["loc"])).upper()
-        raise ValidationFailed(f"{name} is not usable: {first['msg']}.") from error
+        raise ValidationFailed(" ".join(refusals(error))) from error
 
 
 def command_line() -> argparse.ArgumentParser:

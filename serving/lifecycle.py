@@ -23,7 +23,7 @@ from errors import VisionLoopError
 from inference.device import device
 from models_store.store import bento_home
 from serving.bentoml_patches import enter_source_tree
-from settings import Settings, get_settings
+from settings import Settings, get_settings, refusals, settings_without_effect
 
 LOCK = ".visionloop-server.lock"  # in VISIONLOOP_HOME and in BENTOML_HOME
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -37,11 +37,7 @@ def usable_settings() -> Settings:
         settings = get_settings()
         device(settings)
     except ValidationError as error:
-        messages = [
-            f"VISIONLOOP_{'_'.join(map(str, found['loc'])).upper()}: {found['msg']}."
-            for found in error.errors()
-        ]
-        sys.exit("\n".join(messages))
+        sys.exit("\n".join(refusals(error)))
     except RuntimeError as error:
         sys.exit(str(error))
     return settings
@@ -84,8 +80,10 @@ def hold(folder: Path, variable: str) -> None:
 
 
 def announce(settings: Settings) -> None:
-    """Print the settings with secrets masked, and which requests need a token."""
+    """Print the settings with secrets masked, warnings, and which requests need a token."""
     print("Settings:", ", ".join(f"{name}={value}" for name, value in settings.masked().items()))
+    for line in settings_without_effect(settings, os.environ):
+        print(f"Warning: {line}")
     if settings.token:
         print("Every call needs a token.", flush=True)
     elif settings.admin_token:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from settings import Settings
+from settings import Settings, refusals, settings_without_effect, unknown_variables
 
 
 @pytest.mark.parametrize(
@@ -14,6 +14,13 @@ from settings import Settings
         ("cors_origins", "", ()),
         ("cors_origins", "http://a, http://b", ("http://a", "http://b")),
         ("data_roots", "/srv/a,/srv/b/../c", (Path("/srv/a"), Path("/srv/c"))),
+        (
+            "data_roots",
+            " /srv/a : /srv/b,, /srv/c ",
+            tuple(map(Path, ("/srv/a", "/srv/b", "/srv/c"))),
+        ),
+        ("cors_origins", "HTTPS://A.example/,*", ("https://a.example", "*")),
+        ("hosts", "A.example., *.b.example", ("a.example", "*.b.example")),
         ("max_body_mb", "1.5", 1.5),
         ("home", "/srv/x/../home", Path("/srv/home")),
     ],
@@ -27,7 +34,16 @@ def test_read_from_environment(
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("queue_length", "0"), ("device", "tpu"), ("image_url", "yes"), ("max_pixels", "many")],
+    [
+        ("queue_length", "0"),
+        ("device", "tpu"),
+        ("image_url", "yes"),
+        ("max_pixels", "many"),
+        ("cors_origins", "a.example"),
+        ("cors_origins", "https://a.example/page"),
+        ("hosts", "https://a.example"),
+        ("hosts", "a.example:3000"),
+    ],
 )
 def test_unusable_value_names_the_setting(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str
@@ -35,6 +51,35 @@ def test_unusable_value_names_the_setting(
     monkeypatch.setenv(f"VISIONLOOP_{name.upper()}", value)
     with pytest.raises(ValidationError, match=name):
         Settings()
+
+
+@pytest.mark.parametrize(
+    ("variable", "name"),
+    [
+        ("VISIONLOOP_TOKN", "VISIONLOOP_TOKEN"),
+        ("visionloop_admintoken", "VISIONLOOP_ADMIN_TOKEN"),
+        ("VISIONLOOP_DATA_ROOT", "VISIONLOOP_DATA_ROOTS"),
+        ("VISIONLOOP_HOST", "VISIONLOOP_HOSTS"),
+    ],
+)
+def test_a_misspelt_variable_prevents_the_start(
+    monkeypatch: pytest.MonkeyPatch, variable: str, name: str
+) -> None:
+    monkeypatch.setenv(variable, "hunter2")
+    with pytest.raises(ValidationError) as caught:
+        Settings()
+    assert refusals(caught.value) == [f"{variable.upper()} is not a setting: did you mean {name}?"]
+
+
+def test_variables_of_others_are_let_pass_with_a_warning_if_unknown(tmp_path: Path) -> None:
+    kubernetes = ("SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_HTTP", "PORT", "PORT_3000_TCP",
+                  "PORT_3000_TCP_ADDR")  # fmt: skip
+    names = [f"VISIONLOOP_{name}" for name in (*kubernetes, "JOB", "URL", "TOKEN", "COLOUR")]
+    assert unknown_variables(dict.fromkeys([*names, "OTHER"], "x")) == ["VISIONLOOP_COLOUR"]
+    settings = Settings(data_roots=(tmp_path, tmp_path / "missing"))
+    colour, root = settings_without_effect(settings, {"VISIONLOOP_COLOUR": "red"})
+    assert colour == "VISIONLOOP_COLOUR is not a setting and has no effect."
+    assert root == f"VISIONLOOP_DATA_ROOTS: there is no folder {tmp_path / 'missing'}."
 
 
 def test_without_a_home_folder_one_has_to_be_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+import socket
+from functools import cache
 from ipaddress import ip_address
 
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from api.middleware.auth import PROBES
 from api.middleware.errors import answer
 from errors import Forbidden, VisionLoopError
 from settings import Settings
@@ -22,22 +26,25 @@ class Origins:
     Browsers send forms, even with files, to any origin without a preflight request. So a request
     that may change something must not come from a foreign origin. With DNS rebinding, a foreign
     page has our origin, because its host name resolves to this machine. So if no token is set,
-    local requests must name a host that nobody else can own: `localhost` or an IP address.
+    requests must name a host that such a page cannot have: `localhost`, an IP address, a name of
+    this machine, or one of VISIONLOOP_HOSTS. With a token the page has no token, and names are
+    checked only if VISIONLOOP_HOSTS gives some.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self.app = app
         self.allowed = frozenset(settings.cors_origins)
-        self.open = settings.token is None
+        self.hosts = frozenset(settings.hosts)
+        self.every_host = "*" in self.hosts or bool(settings.token and not self.hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        error = self._refusal(scope) if scope["type"] == "http" else None
+        error = await self._refusal(scope) if scope["type"] == "http" else None
         if error is None:
             await self.app(scope, receive, send)
         else:
             await answer(scope, error)(scope, receive, send)
 
-    def _refusal(self, scope: Scope) -> VisionLoopError | None:
+    async def _refusal(self, scope: Scope) -> VisionLoopError | None:
         headers = Headers(scope=scope)
         host = headers.get("host", "").lower()
         origin = headers.get("origin")
@@ -48,31 +55,40 @@ class Origins:
                     f"Pages of {origin[:100]} may not use this server. To allow them, add the "
                     "origin to VISIONLOOP_CORS_ORIGINS."
                 )
-        if self.open and host and _is_local(scope) and not _is_own(host):
+        if host and scope["path"] not in PROBES and not await self._may_be_called(host):
             return Forbidden(
-                "Without a token, requests from this machine must use 'localhost' or an IP address "
-                "as host. Set VISIONLOOP_TOKEN to use other names."
+                f"This server may not be called by the name {PORT.sub('', host)[:100]!r}. Add the "
+                "name to VISIONLOOP_HOSTS, set VISIONLOOP_TOKEN, or call it by its IP address."
             )
         return None
 
+    async def _may_be_called(self, host: str) -> bool:
+        """Whether a `Host` header is an allowed name, with or without a port."""
+        name = PORT.sub("", host)
+        if self.every_host or _is_address(name.strip("[]")):
+            return True
+        name = name.removesuffix(".")
+        if name == "localhost" or name.endswith(".localhost") or name in self.hosts:
+            return True
+        parents = name.split(".")[1:]
+        if any(f"*.{'.'.join(parents[at:])}" in self.hosts for at in range(len(parents))):
+            return True
+        return name in await run_in_threadpool(machine_names)
 
-def _is_local(scope: Scope) -> bool:
-    """Whether the caller is on this machine, or could be.
 
-    If the port is 0, uvicorn took the address from a forwarding header, which a page can forge.
+@cache
+def machine_names() -> frozenset[str]:
+    """This machine's host names in lower case: short, full, and as multicast DNS has it.
+
+    The first call may wait for a name server.
     """
-    address, port = scope.get("client") or ("", None)
-    try:
-        return port == 0 or ip_address(address).is_loopback
-    except ValueError:
-        return False
+    name = socket.gethostname().lower().removesuffix(".")
+    short = name.partition(".")[0]
+    full = socket.getfqdn().lower().removesuffix(".")
+    return frozenset({name, short, f"{short}.local", full})
 
 
-def _is_own(host: str) -> bool:
-    """Whether a `Host` is `localhost` or an IP address."""
-    name = PORT.sub("", host).strip("[]")
-    if name == "localhost" or name.endswith(".localhost"):
-        return True
+def _is_address(name: str) -> bool:
     try:
         ip_address(name)
     except ValueError:

@@ -125,7 +125,7 @@ def test_a_wrong_setting_is_named(
 ) -> None:
     monkeypatch.setenv("VISIONLOOP_MAX_BATCH", "many")
     assert main(["list"]) == 1
-    assert "VISIONLOOP_MAX_BATCH is not usable" in capsys.readouterr().err
+    assert "VISIONLOOP_MAX_BATCH: Input should be" in capsys.readouterr().err
 
 
 def test_listing_imports_neither_torch_nor_bentoml(homes: Path) -> None:
