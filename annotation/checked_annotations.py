@@ -18,11 +18,11 @@ NO_AREA_IN_IMAGE = "without an area within the image"
 def misfit(thing: Annotation, task: Task) -> str:
     """The reason why a dataset of a task cannot contain an object; empty if it can."""
     if task == "classify":
-        return "drawn in an image, in a dataset of classes of images" if thing.bounds else ""
+        return "with a position, in a classification dataset" if thing.bounds else ""
     if thing.bounds is None:
-        return f"class of a whole image, in a {task} dataset"
+        return f"class of a whole image without a position, in a {task} dataset"
     if task != "pose" and thing.box is None and not thing.parts:
-        return f"key points alone, in a {task} dataset"
+        return f"key points without a box or polygon, in a {task} dataset"
     return ""
 
 

@@ -106,7 +106,8 @@ def _check_data(data: Exported, form: Format) -> None:
         listed = next((name for name in texts if "\n" in name or "\r" in name), None)
         if form == "voc" and listed is not None:
             raise ValidationFailed(
-                f"The name {listed[:60]!r} has a line break, which Pascal VOC's lists cannot hold."
+                f"The image name {listed[:60]!r} has a line break, which Pascal VOC's lists "
+                "cannot contain."
             )
 
 

@@ -140,7 +140,7 @@ class _BatchAnnotation:
         backend = self.prelabeller.engine.backend
         job.log(f"{len(listed)} images, annotated by {self.version.id} on {backend}.")
         if done:
-            job.log(f"{len(done)} of them were done before.")
+            job.log(f"{len(done)} of them were annotated before a restart.")
         reported = time.monotonic()
         for number, (path, name, split) in enumerate(listed):
             job.advance(number / len(listed), self.counts.totals())

@@ -44,5 +44,5 @@ def _known(registry: Registry, wanted: str) -> str:
     """A sentence that lists the models of a type."""
     names = dict.fromkeys(m.name for m in registry.list() if m.description.type == wanted)
     if not names:
-        return f"There is none of type {wanted}: import or train one."
+        return f"There is no {wanted} model. Import or train one."
     return f"Known {wanted} models: {', '.join(list(names)[:SHOWN])}."

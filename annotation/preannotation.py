@@ -253,8 +253,8 @@ def _reason(control: Control, models: Sequence[ModelVersion]) -> str:
 def _no_control(config: LabelConfig) -> str:
     has = f" It has {_listed(config.others)}." if config.others else ""
     return (
-        f"The labelling configuration has no {', '.join(_TAGS.values())} for its image, and only "
-        f"these can be predicted.{has}"
+        "The labelling configuration has no control for its image that can be predicted. These "
+        f"can: {', '.join(_TAGS.values())}.{has}"
     )
 
 

@@ -105,7 +105,7 @@ def plan_annotation(
         if confidence > bands.review:
             raise ValidationFailed(
                 f"'confidence' ({confidence:g}) must not be above bands.review "
-                f"({bands.review:g}): objects between the two would be missing."
+                f"({bands.review:g}): objects whose scores lie between the two would be missing."
             )
     if next(list_images(request.source, settings, request.temporary), None) is None:
         raise DatasetInvalid(
@@ -151,7 +151,7 @@ def list_images(
     """
     roots = (source.resolve(),) if temporary else data_roots(settings)
     if not source.exists():
-        raise DatasetNotFound("The folder of images does not exist any more.")
+        raise DatasetNotFound("The folder of images no longer exists.")
     annotated = _annotated_dataset(source, settings)
     if annotated is not None:
         newest = list_revisions(annotated)[0].number

@@ -208,7 +208,7 @@ def _card(
         waiting = ""
         if card["to_review"]:
             waiting = (
-                f"{card['to_review']} of {len(records)} images wait for a person: GET "
+                f"{card['to_review']} of {len(records)} images wait for review by a person: GET "
                 f"/api/annotation/queue?dataset={dataset.id}. "
             )
         return card | _unusable(task, records, f"{waiting}{error.message}")

@@ -98,12 +98,16 @@ class Identity:
         found = self._came.find(described.name, described.beside, described.stem)
         if found.several:
             return Claim(
-                described, reason=f"the zip has several images so called: {_list(found.several)}"
+                described,
+                reason=f"the zip contains several images with this name: {_list(found.several)}",
             )
         if found.item is not None:
             image = self.came(found.item)
             if described.content in self._by_content and described.content != image.content:
-                reason = f"the image that came as {found.item} is not the one of the stated content"
+                reason = (
+                    f"the zip's image {found.item} does not have the SHA-256 that the document "
+                    "states"
+                )
                 return Claim(described, reason=reason)
             return Claim(described, image, certain=found.how == "path")
         if record := self._by_content.get(described.content):
@@ -114,17 +118,20 @@ class Identity:
         found = self._here.find(described.name, described.beside, described.stem)
         if found.several:
             reason = (
-                f"several images here are so called, and no folder decides: {_list(found.several)}"
+                "several images of the dataset have this name, and no folder is given to choose "
+                f"one: {_list(found.several)}"
             )
             return Claim(described, reason=reason)
         if found.item is None:
             alike = self._here.with_stem(described.name)
-            other = f" ({_list(map(name_of, alike))} has another suffix)" if alike else ""
-            return Claim(described, reason=f"no image here or in what came is so called{other}")
+            other = f" (with another suffix: {_list(map(name_of, alike))})" if alike else ""
+            return Claim(
+                described, reason=f"no image of the dataset or of the upload has this name{other}"
+            )
         if self._foreign and found.item.content not in self._contents:
             reason = (
-                f"its image did not come, and what came as {self._foreign[0]} is another image "
-                "than the one so called here: names do not decide then"
+                "the upload does not contain its image, and its file name alone is not enough: "
+                f"the upload's {self._foreign[0]} differs from the dataset's image with that name"
             )
             return Claim(described, reason=reason)
         return Claim(described, _known(found.item), certain=found.how == "path")
@@ -135,8 +142,8 @@ class Identity:
         if image is None or stated is None or stated == image.size:
             return claim
         reason = (
-            f"the annotations are for an image of {stated[0]} × {stated[1]} pixels, and this one "
-            f"is {image.size[0]} × {image.size[1]}"
+            f"the annotations are for an image of {stated[0]} × {stated[1]} pixels, but the "
+            f"image has {image.size[0]} × {image.size[1]}"
         )
         if stated == image.size[::-1]:
             reason += " (the tool may have ignored the EXIF orientation)"
@@ -225,9 +232,17 @@ def _doubles(group: Sequence[Claim]) -> list[tuple[Claim, str]]:
     others = [claim for claim in group if not claim.certain]
     if certain:
         return [
-            (c, f"{certain[0].described.name[:100]} is the image of that name here") for c in others
+            (
+                c,
+                "the dataset's image with this name was matched to "
+                f"{certain[0].described.name[:100]}",
+            )
+            for c in others
         ]
-    reason = f"only one image here is so called, and several are described: {_list(sorted(names))}"
+    reason = (
+        "the dataset has one image with this name, and the document describes several: "
+        f"{_list(sorted(names))}"
+    )
     return [(claim, reason) for claim in others]
 
 

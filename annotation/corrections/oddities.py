@@ -37,8 +37,8 @@ class Oddities:
     def notes(self) -> list[str]:
         """One sentence per kind that occurs."""
         texts = {
-            "cut": "over the edge of the image, where they were cut",
-            "twice": "annotated twice in one image, which train as one",
+            "cut": "extending over the edge of the image, clipped to the image",
+            "twice": "annotated twice in one image, counted once in training",
         }
         return [
             f"{count} object{'' if count == 1 else 's'} {texts[kind]}; the first: "

@@ -24,7 +24,7 @@ UNMATCHED_IMAGE = "of images that are unmatched"
 STATED_TWICE = "stated twice"
 UNCHANGED = "came back as they were, and only=changed"
 NEW_WITHOUT_OBJECTS = "new, and without an annotated object"
-NOT_DESCRIBED = "it came, and nothing is said of it"
+NOT_DESCRIBED = "in the upload, but no document describes it"
 
 
 def read_correction(
@@ -155,9 +155,9 @@ def _account_for_images(made: Correction, identity: Identity, sent: Submission) 
             made.note_unmatched(name, NOT_DESCRIBED)
     if made.left:
         made.notes.append(
-            f"{len(made.left)} images stay as they are: no object is annotated in them, which may "
-            "mean that nobody has looked, or that no object can be stored. With empty=background "
-            "images that a document lists without an object become images without objects."
+            f"{len(made.left)} images are unchanged, because the upload has no object for them "
+            "that can be stored: they may not have been reviewed. With empty=background, images "
+            "that a document lists without an object are stored as images without objects."
         )
 
 
@@ -210,8 +210,8 @@ def _check_classes(made: Correction, rules: CorrectionRules) -> None:
     if made.new_classes and rules.refuse_new:
         raise refusals.new_classes(made.new_classes, similar, rules)
     made.notes += [
-        f"The class {name!r:.80} is new, and similar to {other!r:.80}: new_classes=refuse refuses "
-        "it."
+        f"The class {name!r:.80} is new and similar to {other!r:.80}. To have new classes "
+        "rejected, send new_classes=refuse."
         for name, other in similar.items()
     ]
 

@@ -15,13 +15,15 @@ def no_document(sent: Submission, rules: CorrectionRules) -> ValidationFailed:
     files = f"{len(sent.images)} images" if sent.images else "no images"
     other = f" and {', '.join(sent.ignored[:5])}" if sent.ignored else ""
     folders = (
-        "" if rules.task == "classify" else f" Folders are no classes in a {rules.task} dataset."
+        ""
+        if rules.task == "classify"
+        else f" Folders are not read as classes in a {rules.task} dataset."
     )
     return ValidationFailed(
-        f"Nothing here can be read as annotations: there are {files}{other}. Nothing was changed."
-        f"{folders} Pack the export of an annotation tool: Label Studio (JSON), COCO, LabelMe, "
-        "Pascal VOC, CVAT for images (XML), or YOLO's label files with their data.yaml, "
-        "classes.txt or obj.names."
+        f"The upload contains no annotations that can be read: it has {files}{other}. Nothing "
+        f"was changed.{folders} Pack the export of an annotation tool: Label Studio (JSON), "
+        "COCO, LabelMe, Pascal VOC, CVAT for images (XML), or YOLO's label files with their "
+        "data.yaml, classes.txt or obj.names."
     )
 
 
@@ -32,7 +34,7 @@ def nothing_finished(sent: Submission) -> ValidationFailed:
         f"{n} {reason or 'whose objects cannot be stored'}" for reason, n in reasons.items()
     )
     return ValidationFailed(
-        f"There is no finished annotation in what came: {len(sent.described)} tasks or images, "
+        f"The upload contains no finished annotation: {len(sent.described)} tasks or images, "
         f"{counts}. Nothing was changed. Submit them in the annotation tool and export again."
     )
 
@@ -40,9 +42,9 @@ def nothing_finished(sent: Submission) -> ValidationFailed:
 def contradiction(one: DescribedImage, other: DescribedImage) -> ValidationFailed:
     """The error if two documents annotate one image differently."""
     return ValidationFailed(
-        f"{_where(one)} and {_where(other)} are about the same image here, and say different "
-        "things of it. Send one of them; where they are two images, name them by the SHA-256 of "
-        "their content, or send the images, too."
+        f"{_where(one)} and {_where(other)} annotate the same image of the dataset differently. "
+        "Send only one of them. If they are two images, name each by the SHA-256 of its file, "
+        "or send the images too."
     )
 
 
@@ -50,9 +52,9 @@ def nothing_to_take(made: Correction) -> ValidationFailed:
     """The error if images match, but the dataset can store none of their objects."""
     reasons = ", ".join(f"{n} {reason}" for reason, n in made.passed_over.items())
     return ValidationFailed(
-        f"There is nothing to take: {len(made.left)} images are described, without an object that "
-        f"can be stored{f' ({reasons})' if reasons else ''}. Nothing was changed. Where they have "
-        "no objects, send them with empty=background."
+        f"{len(made.left)} images are described, but none of their objects can be "
+        f"stored{f' ({reasons})' if reasons else ''}. Nothing was changed. If the images have no "
+        "objects, send them with empty=background."
     )
 
 
@@ -60,17 +62,17 @@ def nothing_matched(made: Correction, rules: CorrectionRules) -> ValidationFaile
     """The error if no annotation matches an image of the dataset."""
     shown = "; ".join(f"{name}: {reason}" for name, reason in list(made.unmatched.items())[:3])
     return ValidationFailed(
-        f"No annotation fits an image of '{rules.dataset}'. {shown or 'None came'}. Images are "
-        "identified by their content, their paths or their file names; new ones come in the same "
-        "zip."
+        f"No annotation matches an image of '{rules.dataset}'. "
+        f"{shown or 'The upload has no annotations'}. Images are matched by content, path or "
+        "file name. To add new images, put them in the same zip."
     )
 
 
 def nothing_changed(count: int) -> ValidationFailed:
     """The error if only changed annotations are accepted and none has changed."""
     return ValidationFailed(
-        f"All {count} images came back as they were, and 'only' is changed: nothing was taken. "
-        "With only=all they count as reviewed."
+        f"The annotations of all {count} images are unchanged, and 'only' is changed, so nothing "
+        "was stored. Send only=all to count the images as reviewed."
     )
 
 
@@ -89,8 +91,8 @@ def new_classes(
         for name in names[:SHOWN]
     )
     return ValidationFailed(
-        f"Classes that '{rules.dataset}' does not have: {shown}. It has "
-        f"{', '.join(rules.names[:SHOWN])}. Without new_classes=refuse they are added."
+        f"'{rules.dataset}' does not have the classes {shown}. Known: "
+        f"{', '.join(rules.names[:SHOWN])}. Without new_classes=refuse, new classes are added."
     )
 
 

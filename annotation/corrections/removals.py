@@ -43,9 +43,9 @@ class Removal:
         """The error that asks for confirmation."""
         gone = "; ".join(f"all {count} of '{name}'" for name, count in self.classes.items())
         return ConfirmationRequired(
-            f"This would remove {self.objects} of the {self.of} annotated objects"
-            f"{f', {gone}' if gone else ''}. Nothing was changed. If that is intended, send it "
-            "again with confirm=true; dry_run=true tells what would happen.",
+            f"This would remove {self.objects} of the {self.of} annotated "
+            f"objects{f', {gone}' if gone else ''}. Nothing was changed. If this is intended, "
+            "send it again with confirm=true; to see what would change, send dry_run=true.",
             removes=self.to_json(),
         )
 

@@ -224,8 +224,7 @@ class CorrectionSubmission:
             )
         except Timeout:
             raise BackendUnavailable(
-                f"Others have been writing '{dataset.id}' for minutes. Nothing was changed: "
-                "try again."
+                f"Other requests are still changing '{dataset.id}'. Nothing was changed. Try again."
             ) from None
 
     @contextmanager

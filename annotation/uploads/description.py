@@ -89,8 +89,8 @@ def understand(root: Path, task: Task | None, spare: Path, max_pixels: int) -> U
     if sent.images:
         return _made(root, sent, task, spare, max_pixels)
     raise DatasetInvalid(
-        "The zip holds neither a data.yaml, nor annotations with their images, nor one folder of "
-        f"images per class, nor images. {READ}."
+        "The zip contains no data.yaml, no annotations with their images, no folders of images "
+        f"per class, and no images. {READ}."
     )
 
 
@@ -105,9 +105,9 @@ def find_description(root: Path) -> Path | None:
     if others:
         names = [os.path.relpath(file, root) for file in (found[0], *others)]
         raise DatasetInvalid(
-            f"The zip holds {len(names)} datasets: {', '.join(names[:5])}. Upload each as a "
-            "zip of its own, or leave one description that lists all of their folders "
-            "(train: [a/images, b/images]); class ids must mean the same in all of them."
+            f"The zip contains {len(names)} datasets: {', '.join(names[:5])}. Upload each in a "
+            "separate zip, or combine them in one data.yaml that lists all of their folders "
+            "(train: [a/images, b/images]). A class id must mean the same class in all of them."
         )
     return found[0] if found else None
 
@@ -144,7 +144,8 @@ def _refuse_tables(root: Path, sent: Submission) -> None:
             ):
                 raise DatasetInvalid(
                     f"{name}, line {number + 1}, has values for {image[:100]} in a format that "
-                    f"is not read. {READ}. Remove it if these are no annotations."
+                    f"is not supported. {READ}. If the values are not annotations, remove the "
+                    "file."
                 )
 
 
@@ -153,7 +154,9 @@ def _tables(root: Path) -> tuple[Finding, ...]:
     names = [path.relative_to(root).as_posix() for path in sorted(root.rglob("*.csv"))]
     if not names:
         return ()
-    message = f"The folders are the classes; {', '.join(names[:3])} was not read."
+    message = (
+        f"The names of the folders were read as the classes; {', '.join(names[:3])} was not read."
+    )
     return (Finding("other_documents", message, len(names), tuple(names[:LISTED])),)
 
 
@@ -203,9 +206,9 @@ def _other_findings(described: Path, others: list[str], root: Path) -> tuple[Fin
         return ()
     name = os.path.relpath(described, root)
     message = (
-        f"The label files that {name} describes were read; {', '.join(others[:3])} "
-        f"{'hold' if len(others) > 1 else 'holds'} annotations, too, which were not. Upload them "
-        f"without {name} to have them read."
+        f"The label files that {name} describes were read. The annotations in "
+        f"{', '.join(others[:3])} were not read: to have them read, upload the zip without "
+        f"{name}."
     )
     return (Finding("other_documents", message, len(others), tuple(others[:LISTED])),)
 
@@ -226,9 +229,9 @@ def refuse_two(found: Understood, unused: Sequence[Finding]) -> None:
     others = [finding for finding in found.findings if finding.kind == "other_documents"]
     if others and unused:
         raise DatasetInvalid(
-            f"{found.top.name} describes label files of some of the zip's images, and leaves out "
+            f"{found.top.name} describes only some of the zip's images. It omits "
             f"{unused[0].count} ({unused[0].examples[0]} …), which {others[0].examples[0]} may "
-            "describe: these are two datasets. Upload each as a zip of its own."
+            "describe, so the zip contains two datasets. Upload each in a separate zip."
         )
 
 

@@ -38,7 +38,7 @@ from models_store.description import Task
 
 DATASET_NAME = "the zip"  # what messages call the dataset
 NO_KEYPOINTS = "without key points, in a pose dataset"
-MORE_CLASSES = "further classes of an image that can have one"
+MORE_CLASSES = "further classes of an image, which can have only one class"
 SHOWN = 12  # most names in a message
 
 
@@ -133,8 +133,8 @@ def _no_images(sent: Submission) -> DatasetInvalid:
         return DatasetInvalid("None of the zip's images can be read.")
     names = ", ".join(described.name[:100] for described in sent.described[:3])
     return DatasetInvalid(
-        f"The zip describes images ({names}: {len(sent.described)} in all) and holds none of them. "
-        f"Pack the images beside their annotations. {READ}."
+        f"The zip has annotations of {len(sent.described)} images ({names}), but contains none "
+        f"of these images. Pack the images beside their annotations. {READ}."
     )
 
 
@@ -157,12 +157,12 @@ def _without_masks(sent: Submission, intake: Intake) -> Submission:
         return sent
     if not sent.described:
         raise DatasetInvalid(
-            f"The zip's annotations are {len(masks)} masks as images ({masks[0]}), which are not "
-            f"read. {READ}. Without the masks, the images are taken as a dataset to annotate."
+            f"The zip's annotations are {len(masks)} mask images ({masks[0]}), which are not "
+            f"supported. {READ}. To annotate the images here, upload them without the masks."
         )
     intake.images["received"] -= len(masks)
     intake.notes.append(
-        f"{len(masks)} images are masks of others ({masks[0]}); masks as images are not read."
+        f"{len(masks)} images are masks of other images ({masks[0]}); mask images are not read."
     )
     masked = set(masks)
     return replace(
@@ -195,15 +195,15 @@ def _task(sent: Submission, asked: Task | None, intake: Intake) -> Task:
         if objects and not held:
             raise DatasetInvalid(
                 f"None of the {len(objects)} objects fits the task {asked}; they fit {fits}. "
-                f"Send task={fits}, or none."
+                f"Send task={fits}, or omit 'task'."
             )
         return asked
     drawn = [thing for thing in objects if thing.bounds is not None]
     boxes = sum(not thing.parts and not thing.keypoints for thing in drawn)
     if 0 < boxes < len(drawn) and fits != "classify":
         intake.notes.append(
-            f"{boxes} of {len(drawn)} objects are boxes, the others polygons or key points: the "
-            f"task is {fits}. Give 'task' to have another."
+            f"{boxes} of {len(drawn)} objects are boxes, the others polygons or key points, so "
+            f"the task is {fits}. For another task, send 'task'."
         )
     return fits
 
@@ -265,8 +265,8 @@ def _settled(splits: dict[str, str], intake: Intake) -> dict[str, str]:
     if splits and "train" not in splits.values():
         only = " and ".join(sorted(set(splits.values())))
         intake.notes.append(
-            f"The source states only {only}, and nothing to train on: all images are taken as one "
-            "set, of which a fifth is held out."
+            f"The source has no train split, only {only}. Its splits are therefore ignored: a "
+            "fifth of all images is held out for validation."
         )
         return {}
     return splits
@@ -290,7 +290,7 @@ def _account(made: _Draft, correction: Correction) -> None:
     )
     if unstated:
         intake.notes.append(
-            f"Images that a document lists without an object are backgrounds: {unstated}."
+            f"{unstated} images that a document lists without an object are background images."
         )
     objects = [thing for found in correction.found.values() for thing in found.objects]
     seen = {thing.label for thing in objects}
@@ -299,9 +299,9 @@ def _account(made: _Draft, correction: Correction) -> None:
     made.classes = (*stated, *sorted(seen - set(stated)))
     if not made.classes:
         raise DatasetInvalid(
-            f"No object is annotated in any of the {len(correction.found)} described images, and "
-            "no class is named: there is nothing to train. Images alone, without documents, are "
-            "taken as a dataset to annotate."
+            f"None of the {len(correction.found)} described images has an annotated object, and "
+            "no class is named, so nothing can be trained. To annotate the images here, upload "
+            "them without documents."
         )
     alike = Counter(comparable(name) for name in made.classes)
     if twice := [name for name in made.classes if alike[comparable(name)] > 1]:
@@ -310,7 +310,8 @@ def _account(made: _Draft, correction: Correction) -> None:
         order = ", ".join(f"{i} {name}" for i, name in enumerate(made.classes[:SHOWN]))
         more = ", …" if len(made.classes) > SHOWN else ""
         intake.notes.append(
-            f"The documents give no order of classes: they are in order of name ({order}{more})."
+            "The documents give no order of the classes, so they are sorted by name "
+            f"({order}{more})."
         )
     if made.task == "pose":
         made.keypoints = tuple(
@@ -384,7 +385,7 @@ def _images_alone(
     why = Counter(described.why for described in sent.described)
     if why:
         counts = ", ".join(f"{n} {reason}" for reason, n in why.items())
-        intake.notes.append(f"No annotation in what came is finished: {counts}.")
+        intake.notes.append(f"The upload contains no finished annotation: {counts}.")
     names = FreePaths()
     seen: dict[str, str] = {}
     for name, content in sorted(sent.contents.items()):

@@ -52,34 +52,34 @@ class Intake:
         self.images["copies"] += len(names) - 1
         if self.images["copies"] == len(names) - 1:
             self.notes.append(
-                f"Images that came more than once are kept once, such as {names[1]}, which is "
-                f"{names[0]}."
+                f"Of images with the same content only the first is kept; {names[1]} is a copy "
+                f"of {names[0]}."
             )
 
     def count_converted(self, objects: Iterable[Annotation], task: Task) -> None:
         """Count the objects that are converted for a task, such as polygons to boxes."""
         for thing in objects:
             if task == "detect" and (thing.parts or thing.keypoints):
-                self.converted["polygons or key points, trained as the boxes around them"] += 1
+                self.converted["polygons or key points were converted to their bounding boxes"] += 1
             elif task == "segment" and not thing.parts and thing.bounds is not None:
-                self.converted["boxes, trained as rectangles"] += 1
+                self.converted["boxes were converted to polygons with four corners"] += 1
             elif task == "pose" and thing.parts:
-                self.converted["polygons of objects with key points, left out"] += 1
+                self.converted["polygons of objects with key points were omitted"] += 1
 
     def report_findings(self) -> tuple[Finding, ...]:
         """All findings for the report, including those made from the counts."""
         found = list(self.findings)
         for what, count in self.converted.items():
-            found.append(Finding("converted", f"Converted: {count} {what}.", count))
+            found.append(Finding("converted", f"{count} {what}.", count))
         if self.lost:
             some = tuple(sorted(self.lost)[:LISTED])
-            message = f"Objects without an area in their image, left out: {'; '.join(some[:3])}"
+            message = f"Objects without an area in their image were omitted: {'; '.join(some[:3])}"
             found.append(Finding("no_place", message, len(self.lost), some))
         if self.missing:
             some = tuple(f"{name}: {why}" for name, why in list(self.missing.items())[:LISTED])
             message = (
-                f"Described images that are not in the zip, or not to be told apart: "
-                f"{len(self.missing)} ({'; '.join(some[:3])})."
+                f"{len(self.missing)} images that the annotations describe were not found in the "
+                f"zip, or match several of its images ({'; '.join(some[:3])})."
             )
             found.append(Finding("missing_image", message, len(self.missing), some))
         return tuple(found)

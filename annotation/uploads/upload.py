@@ -76,6 +76,7 @@ def _refuse_unread(names: Sequence[str]) -> None:
     if names:
         shown = ", ".join(names[:5])
         raise DatasetInvalid(
-            f"The zip holds images, and {shown}, which may hold their annotations in a format that "
-            f"is not read. {READ}. Pack the images alone to annotate them here."
+            f"The zip contains images and {shown}, which may contain their annotations in a "
+            f"format that is not supported. {READ}. To annotate the images here, upload the "
+            "images alone."
         )

@@ -150,7 +150,7 @@ def test_a_killed_job_resumes_with_the_next_image(
 
     monkeypatch.setattr(Prelabeller, "prelabel", noted)
     run_annotation(recipe, job, registry)
-    assert "3 of them were done before." in job.text
+    assert "3 of them were annotated before a restart." in job.text
     assert len(again) == 4  # the other three and the torn one
     card = DatasetStore(get_settings()).get(recipe.dataset_id)
     assert card["annotation"]["pictures"] == 6
@@ -253,5 +253,5 @@ def test_a_dataset_that_waits_for_people_says_so(
     card = DatasetStore(get_settings()).get(recipe.dataset_id)
     assert (card["usable"], card["to_review"]) == (False, 6)
     (problem,) = card["problems"]
-    assert problem["message"].startswith("6 of 6 images wait for a person: GET /api/annotation")
+    assert problem["message"].startswith("6 of 6 images wait for review by a person: GET /api")
     assert "COCO" not in problem["message"]

@@ -69,7 +69,7 @@ def test_the_model_that_serves_a_tool(
 @pytest.mark.parametrize(
     ("tool", "model", "models", "message"),
     [
-        ("keypoint_detection", "", (A, NEW), "No pose model .* none of type pose"),
+        ("keypoint_detection", "", (A, NEW), "No pose model .* There is no pose model"),
         ("image_segmentation", "", (A, NEWEST), "No segmentation .* Known .*: newest"),
         ("image_segmentation", "active", (A,), "'active' is a detection model"),
         ("image_classification", "new", (A, NEW), "needs a classification model"),

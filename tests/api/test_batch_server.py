@@ -86,7 +86,7 @@ def test_a_folder_is_annotated_though_its_worker_is_killed(
     job = ended(client, job_id)
     log = "\n".join(client.get(f"/jobs/{job_id}/logs").json()["logs"])
     assert (job["status"], job["kind"], job["attempts"]) == ("completed", "annotation", 2), log
-    assert "of them were done before." in log
+    assert "of them were annotated before a restart." in log
     assert "Skipped torn.jpg" in log
     assert job["metrics"]["pictures"] == len(scenes)
     assert job["config"]["tool"] == "object_detection"

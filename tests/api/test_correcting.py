@@ -67,7 +67,7 @@ def test_what_comes_back_as_it_was_need_not_count_as_looked_at(service: Service)
     assert (answer["received"], answer["unchanged"], answer["to_review"]) == (1, 2, 1)
     assert answer["corrections"]["weak:1"]["pictures"] == 1
     again = service.call(service.app, "POST", f"{path}?only=changed", json=sent)
-    assert "All 3 images came back as they were" in again.json()["message"]
+    assert "annotations of all 3 images are unchanged" in again.json()["message"]
     answer = service.post(path, sent).json()
     assert (answer["received"], answer["unchanged"], answer["to_review"]) == (3, 3, 0)
 

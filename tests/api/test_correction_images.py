@@ -93,7 +93,7 @@ def test_two_videos_in_one_zip_do_not_meet(service: Service, frames: str) -> Non
     flat = {name: data for name, data in files.items() if name.endswith(".png")}
     flat["a.json"] = coco({"frame_1.png": ["car"]})
     message = correct(service, frames, flat).json()["message"]
-    assert "frame_1.png: the zip has several images so called" in message
+    assert "frame_1.png: the zip contains several images with this name" in message
 
 
 def test_without_its_image_a_name_does_not_count_where_others_came_under_known_names(
@@ -103,8 +103,10 @@ def test_without_its_image_a_name_does_not_count_where_others_came_under_known_n
     files |= {"broken.jpg": b"no image", "images/frame_3.png": drawn(2)}
     answer = correct(service, frames, files).json()
     assert answer["accounting"]["images"] == {"received": 5, "matched": 1, "new": 1, "unmatched": 3}
-    assert answer["unmatched_reasons"]["broken.jpg"] == "it came, and nothing is said of it"
-    assert "its image did not come" in answer["unmatched_reasons"]["frame_2.png"]
+    assert (
+        answer["unmatched_reasons"]["broken.jpg"] == "in the upload, but no document describes it"
+    )
+    assert "the upload does not contain its image" in answer["unmatched_reasons"]["frame_2.png"]
     assert BEFORE.items() <= labels(service, frames).items()
 
 
@@ -125,7 +127,7 @@ def test_annotations_of_another_size_fit_no_image(
     files: Files = {name: document, "labels/frame_2.txt": f"0 {BOX}"}
     answer = correct(service, frames, files).json()
     assert answer["unmatched"] == ["frame_1.png"]
-    assert "this one is 64 × 48" in answer["unmatched_reasons"]["frame_1.png"]
+    assert "the image has 64 × 48" in answer["unmatched_reasons"]["frame_1.png"]
     assert answer["accounting"]["objects"]["received"] == 2
     assert answer["accounting"]["objects"]["passed_over"] == {"of images that are unmatched": 1}
     assert labels(service, frames) == BEFORE | {"frame_2.png": ["car"]}

@@ -46,13 +46,13 @@ PREDICTED = {"data": {"image": "frame_2.png"}, "predictions": [{"result": []}], 
     [
         (IMAGES, "3 images"),
         ({"README.txt": "Photos of a street.\n", **IMAGES}, "README.txt"),
-        ({"dog/a.png": drawn(7), "cat/b.png": drawn(8)}, "Folders are no classes in a detect"),
+        ({"dog/a.png": drawn(7), "cat/b.png": drawn(8)}, "Folders are not read as classes in"),
         (IMAGES | {"via.json": VIA}, "via.json is a project of the VGG Image Annotator"),
         ({"min.json": MIN}, "min.json is Label Studio's JSON-MIN"),
         ({"captions.json": CAPTIONS}, "captions.json is COCO captions"),
         ({"results.json": RESULTS}, "results.json is a list of COCO results"),
         ({"both.json": [coco({"frame_1.png": ["dog"]}), {}]}, "both.json, document 2: This is not"),
-        ({"t.json": [CHOSEN]}, "nothing to take"),
+        ({"t.json": [CHOSEN]}, "none of their objects can be stored"),
         ({"classes.txt": "für\n".encode("cp1252"), "labels/frame_1.txt": f"0 {BOX}"}, "UTF-8"),
         ({"labels/frame_1.txt": f"x {BOX}\n0 {BOX}"}, "labels/frame_1.txt"),
         ({"labels/frame_1.txt": f"0 {BOX}\n0 0.5 zwei 0.1 0.1"}, "is not a class id and numbers"),
@@ -116,7 +116,7 @@ def test_an_image_without_marks_stays_as_it_is_unless_it_is_background(
     answer = correct(service, frames, files).json()
     assert answer["accounting"]["images"] == {"received": 2, "matched": 2, "new": 0, "unmatched": 0}
     assert (answer["received"], answer["left_as_they_are"]) == (1, 1)
-    assert "1 images stay as they are" in answer["notes"][0]
+    assert "1 images are unchanged" in answer["notes"][0]
     assert labels(service, frames) == BEFORE | {"frame_2.png": ["dog"]}
     answer = correct(service, frames, files, empty="background", confirm=True).json()
     assert (answer["received"], answer["left_as_they_are"], answer["notes"]) == (2, 0, [])
@@ -232,7 +232,7 @@ def test_documents_that_say_the_same_are_one_and_others_are_refused(
     message = correct(service, frames, files).json()["message"]
     assert "c.json (frame_1.png)" in message or "c.json, frame_1.png" in message
     assert "frame_1.json" in message
-    assert "say different things" in message
+    assert "annotate the same image of the dataset differently" in message
 
 
 def test_classes_of_images_are_no_objects_and_objects_no_classes(service: Service) -> None:
@@ -258,7 +258,7 @@ def test_classes_of_images_are_no_objects_and_objects_no_classes(service: Servic
     classify = upload(service, classes)
     answer = correct(service, classify, {"c.json": coco({"cat0.png": ["dog"]})})
     assert answer.status_code == 400, answer.text
-    assert "nothing to take" in answer.json()["message"]
+    assert "none of their objects can be stored" in answer.json()["message"]
 
 
 def test_documents_of_a_list_have_ids_of_their_own(service: Service, frames: str) -> None:

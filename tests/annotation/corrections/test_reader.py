@@ -74,7 +74,7 @@ def test_images_without_objects_in_a_cvat_document_become_backgrounds_when_asked
     plain = read(known, tmp_path / "plain", document)
     assert plain.found.keys() == {known[1].content}
     assert plain.left == {known[0].content}
-    assert "1 images stay as they are" in plain.notes[0]
+    assert "1 images are unchanged" in plain.notes[0]
 
     asked = read(known, tmp_path / "asked", document, background=True)
     assert asked.found.keys() == {known[0].content, known[1].content}

@@ -147,7 +147,9 @@ def test_documents_without_their_images_are_refused(store: DatasetStore) -> None
         {"annotations.xml": made.cvat(SHOWN)},
         {"project.json": made.dumped(made.tasks(SHOWN))},
     ):
-        with pytest.raises(DatasetInvalid, match=r"holds none of them\. Pack the images"):
+        with pytest.raises(
+            DatasetInvalid, match=r"contains none of these images\. Pack the images"
+        ):
             add_upload(store, packed(entries), "set")
     assert store.list() == []
 
@@ -319,7 +321,7 @@ def test_two_forms_that_say_the_same_are_counted_once(store: DatasetStore) -> No
     assert card["accounting"]["objects"]["passed_over"] == {"stated twice": 14}
     document = made.coco(SHOWN)
     document["annotations"][0]["bbox"] = [0, 0, 9, 9]
-    with pytest.raises(VisionLoopError, match="say different things"):
+    with pytest.raises(VisionLoopError, match="annotate the same image of the dataset differently"):
         add_upload(store, packed(entries | {"c.json": made.dumped(document)}), "set")
 
 
@@ -327,15 +329,15 @@ def test_only_val_stated_is_taken_as_one_set(store: DatasetStore) -> None:
     entries = {"annotations/instances_val2017.json": made.dumped(made.coco(SHOWN))}
     card = add(store, entries | made.together(SHOWN, "val2017/"))
     assert card["usable"]
-    assert "states only val" in "".join(card["notes"])
+    assert "no train split, only val" in "".join(card["notes"])
 
 
 @pytest.mark.parametrize(
     ("entries", "said"),
     [
         ({"a.jpg": b"", "via.json": b'{"_via_img_metadata": {}}'}, "VIA"),
-        ({"readme.txt": b"hello world"}, "neither a data.yaml"),
-        ({"x.json": b"[1, 2]"}, "neither a data.yaml"),
+        ({"readme.txt": b"hello world"}, "contains no data.yaml"),
+        ({"x.json": b"[1, 2]"}, "contains no data.yaml"),
         ({"a.jpg": made.image(1), "labels/a.txt": b"0 .5 .5 .2 .2\n"}, "no class list"),
         ({"a.jpg": b"no image"}, "None of the zip's images can be read"),
     ],
@@ -375,12 +377,12 @@ def test_masks_beside_images_are_no_images_to_train_on(store: DatasetStore) -> N
     assert card["accounting"]["objects"]["stored"] == 14
     assert "8 images are masks" in "".join(card["notes"])
     alone = {name: data for name, data in entries.items() if not name.endswith((".xml", ".txt"))}
-    with pytest.raises(DatasetInvalid, match="masks as images"):
+    with pytest.raises(DatasetInvalid, match="mask images"):
         add_upload(store, packed(alone), "set")
     beside = made.together(SHOWN, "images/") | {
         f"masks/{made.stem(one)}.png": made.image(i, "PNG") for i, one in enumerate(SHOWN)
     }
-    with pytest.raises(DatasetInvalid, match="masks as images"):
+    with pytest.raises(DatasetInvalid, match="mask images"):
         add_upload(store, packed(beside), "set")
 
 

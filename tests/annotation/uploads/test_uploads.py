@@ -82,7 +82,7 @@ def test_two_descriptions_are_refused_and_both_named(
     with pytest.raises(DatasetInvalid) as caught:
         upload(drawn | more)
     assert all(name in caught.value.message for name in named)
-    assert "zip of its own" in caught.value.message
+    assert "in a separate zip" in caught.value.message
 
 
 def test_two_folders_with_a_dataset_each_are_refused(upload: Upload, drawn: Entries) -> None:
