@@ -11,6 +11,7 @@ folder is removed from `sys.path`), `jobs.worker` (SIGTERM reaches the Trainer's
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -21,6 +22,7 @@ from typing import Any
 
 from _bentoml_impl.serde import JSONSerde, MultipartSerde
 from bentoml import server_context
+from bentoml._internal.server.http.traffic import TimeoutMiddleware
 from bentoml.exceptions import BadInput
 from pydantic import BaseModel, ValidationError
 from python_multipart.exceptions import ParseError
@@ -28,7 +30,8 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
+from starlette.types import Message, Receive, Scope, Send
 
 from errors import VisionLoopError
 from models_store.store import bento_home
@@ -90,6 +93,41 @@ def use_own_metrics_folder(settings: Settings) -> Path:
             folder.mkdir(parents=True, exist_ok=True)
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
     return folder
+
+
+# --- the timer of a request's timeout is never cancelled: about 5 KB are kept until it fires
+
+
+def cancel_timers() -> None:
+    """Install `_with_timeout` for every service."""
+    TimeoutMiddleware.__call__ = _with_timeout  # type: ignore[method-assign, assignment]
+
+
+async def _with_timeout(
+    middleware: TimeoutMiddleware, scope: Scope, receive: Receive, send: Send
+) -> None:
+    """Respond with 504 to a request whose response has not begun after `middleware.timeout`.
+
+    The timer is cancelled when the response begins. An exception of the application is raised at
+    once; BentoML's version waits for the timeout first.
+    """
+    if scope["type"] not in ("http", "websocket"):
+        await middleware.app(scope, receive, send)
+        return
+
+    async def watched(message: Message) -> None:
+        if timer.when() is not None:
+            timer.reschedule(None)
+        await send(message)
+
+    try:
+        async with asyncio.timeout(middleware.timeout) as timer:
+            await middleware.app(scope, receive, watched)
+    except TimeoutError:
+        if not timer.expired():
+            raise
+        text = f"Not able to process the request in {middleware.timeout} seconds"
+        await JSONResponse({"error": text}, 504)(scope, receive, send)
 
 
 # --- native routes: a text field in place of a file is fetched as a URL

@@ -35,7 +35,7 @@ from errors import (
 from field_names import unknown_sentence
 
 RETRY_AFTER = 5.0  # default seconds of `Retry-After`
-CLIENT_GONE = 499  # sent to a closed connection, because BentoML's TimeoutMiddleware waits for it
+CLIENT_GONE = 499  # the status in the metrics of a request whose client has disconnected
 
 _BY_STATUS: dict[int, type[VisionLoopError]] = {
     kind.status: kind

@@ -12,14 +12,18 @@ import bentoml
 import httpx
 import pytest
 from _bentoml_impl.serde import MultipartSerde
+from bentoml._internal.server.http.traffic import TimeoutMiddleware
 from bentoml.exceptions import BadInput
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.types import Receive, Scope, Send
 
 import api.native  # noqa: F401 (installs the patches)
 from errors import ModelNotFound
 from serving.bentoml_patches import (
     RaisingResponse,
+    cancel_timers,
     enter_source_tree,
     use_own_metrics_folder,
 )
@@ -101,3 +105,64 @@ def test_its_errors_name_the_legal_values_too() -> None:
         parse(confidence="much")
     with pytest.raises(BadInput, match="'max_det' must be a whole number from 1 to 1000"):
         parse(max_det="1.5")
+
+
+def _timers() -> list[asyncio.TimerHandle]:
+    """The timers of the running loop that would still fire."""
+    loop: Any = asyncio.get_running_loop()
+    return [timer for timer in loop._scheduled if not timer.cancelled()]
+
+
+async def _reply(app: Any) -> list[Any]:
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await app({"type": "http", "method": "GET", "path": "/", "headers": []}, receive, send)
+    return sent
+
+
+def test_no_timer_is_left_of_a_request_that_has_ended() -> None:
+    cancel_timers()
+
+    async def raising(scope: Scope, receive: Receive, send: Send) -> None:
+        raise KeyError("an application with a bug")
+
+    async def run() -> None:
+        for _ in range(3):
+            await _reply(TimeoutMiddleware(PlainTextResponse("ok"), 1e6))
+            with pytest.raises(KeyError):  # BentoML's own waited until the timeout
+                await _reply(TimeoutMiddleware(raising, 1e6))
+        assert not _timers()
+
+    asyncio.run(run())
+
+
+def test_only_a_response_that_has_not_begun_is_timed_out() -> None:
+    cancel_timers()
+
+    async def silent(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.Event().wait()
+
+    async def streaming(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await asyncio.sleep(0.1)  # longer than the timeout
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    async def failing(scope: Scope, receive: Receive, send: Send) -> None:
+        raise TimeoutError("of the application's own")
+
+    async def run() -> None:
+        assert (await _reply(TimeoutMiddleware(silent, 0.01)))[0]["status"] == 504
+        assert [m.get("status") for m in await _reply(TimeoutMiddleware(streaming, 0.05))] == [
+            200,
+            None,
+        ]
+        with pytest.raises(TimeoutError, match="own"):
+            await _reply(TimeoutMiddleware(failing, 1e6))
+
+    asyncio.run(run())
