@@ -1,12 +1,20 @@
-"""Reads a Dockerfile: its instructions, with ARG and ENV replaced as a build does."""
+"""Reads a Dockerfile: its instructions, with ARG and ENV replaced as a build does.
+
+`python -m benchmarks.dockerfile FILE` writes the one that `bentoml containerize visionloop:latest`
+would build.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
+import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 VARIABLE = re.compile(r"\\\$|\$(?:\{(?P<braced>\w+)\}|(?P<bare>\w+))")
 REPLACED = {"ADD", "COPY", "ENV", "EXPOSE", "FROM", "LABEL", "STOPSIGNAL", "USER", "WORKDIR"}
@@ -120,3 +128,17 @@ class Image:
                 command = Instruction("CMD", (), step.arguments.removeprefix("CMD").strip())
                 self.healthcheck = command.command()
         return step
+
+
+def main() -> None:
+    import bentoml
+
+    target = Path(sys.argv[1]).absolute()
+    # BentoML 1.4.39 takes a template only from below the current folder, and unpacks the Bento into
+    # a temporary one: https://github.com/bentoml/BentoML/issues/5566
+    os.chdir(tempfile.gettempdir())
+    bentoml.container.get_containerfile("visionloop:latest", output_path=str(target))
+
+
+if __name__ == "__main__":
+    main()

@@ -72,7 +72,7 @@ def built(home: Path) -> tuple[Path, str]:
     env = os.environ | {"BENTOML_HOME": str(home), "VISIONLOOP_HOME": str(home / "home")}
     for command in (
         [sys.executable, "-m", "bentoml", "build", "--output", "tag"],
-        [sys.executable, "-m", "benchmarks.containerfile", str(home / "Dockerfile")],
+        [sys.executable, "-m", "benchmarks.dockerfile", str(home / "Dockerfile")],
     ):
         subprocess.run(command, cwd=ROOT, env=env, check=True)
     (folder,) = (found.parent for found in (home / "bentos").rglob("bento.yaml"))

@@ -9,10 +9,10 @@ from dataset.allowed_roots import data_roots
 from dataset.dataset import Dataset
 from dataset.inspection import check
 from dataset.issues import require_usable
-from dataset.training_data import TrainingData
 from settings import get_settings
 from training.planning.recipe import Recipe
 from training.start_weights import Start, load_start
+from training.training_data import TrainingData
 
 if TYPE_CHECKING:
     from jobs.handle import JobHandle

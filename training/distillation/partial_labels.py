@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dataset.training_data import TrainingData
 from training.replay.merged_dataset import DatasetPart, MergedDataset, is_replayed
+from training.training_data import TrainingData
 
 SURE = 0.25  # score from which a teacher's prediction counts as an object in the normalisation
 

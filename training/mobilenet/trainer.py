@@ -22,7 +22,6 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 from torchvision.models.mobilenetv2 import InvertedResidual
 
 from cores import cpu_count
-from dataset.training_data import TrainingData
 from errors import ValidationFailed
 from evaluation.confusion import classifier_scores
 from jobs.artifacts import BEST, CHECKPOINTS, note_best
@@ -32,13 +31,14 @@ from models_store.description import ModelDescription
 from models_store.weight_ema import WeightEMA
 from models_store.weights import build_model, describe, describe_mobilenet, save_model
 from settings import get_settings
-from training.checkpoints import open_checkpoint_folder, save_checkpoint
+from training.checkpoints import save_checkpoint
 from training.mobilenet.data import CACHE, Training, Validation, preprocessing_for
 from training.planning.recipe import Recipe
 from training.prepare import prepare_training, scan_images
 from training.publish import Trained
 from training.schedule import SAVE_INTERVAL, TRAINING_SHARE, Amount, amount_of
 from training.start_weights import Start, keep_rows
+from training.training_data import TrainingData
 
 SCRATCH_RATE, FINE_RATE = 2e-3, 5e-4  # peak learning rates: from scratch, from start weights
 SMALLEST_RATE = 0.01  # final learning rate, as a share of the peak
@@ -145,7 +145,7 @@ class Session:
         """Create a session: resumed from the job's checkpoint if there is one, else new."""
         torch.manual_seed(recipe.seed)
         session = cls(recipe, job, dataset, start, device)
-        open_checkpoint_folder(session.checkpoints)
+        session.checkpoints.mkdir(parents=True, exist_ok=True)
         resumed = session.load()
         where = f"from epoch {session.state.epoch + 1}" if resumed else "from the start"
         if session.state.batch == len(session.loader):

@@ -19,7 +19,6 @@ import torch
 
 from dataset.allowed_roots import data_roots
 from dataset.inspection import check
-from dataset.training_data import TrainingData
 from errors import ValidationFailed
 from settings import Settings, get_settings
 from training.checkpoints import save_checkpoint
@@ -42,6 +41,7 @@ from training.publish import Trained
 from training.replay.buffer import Replay, remember, share
 from training.replay.merged_dataset import unite_data
 from training.start_weights import load_start
+from training.training_data import TrainingData
 from training.yolo import mid_epoch
 from training.yolo import trainer as yolo
 from training.yolo.feature_extractor import ImageFeatures

@@ -16,8 +16,8 @@ from training.planning.recipe import Recipe
 from training.start_weights import Start
 
 if TYPE_CHECKING:
-    from dataset.training_data import TrainingData
     from jobs.handle import JobHandle
+    from training.training_data import TrainingData
 
 Hook = Callable[[Any], None]  # called with the trainer
 STATE = "state.json"  # in the checkpoint folder
