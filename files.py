@@ -1,4 +1,4 @@
-"""Atomic writes of files and folders, and copies by hard link."""
+"""Atomic writes of files and folders, temporary folders, and copies by hard link."""
 
 from __future__ import annotations
 
@@ -9,8 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 PARTIAL = ".partial-"
-"""Prefix of temporary folders; one remains if its process is killed."""
+"""Prefix of temporary folders; one remains if its process is killed, see `delete_abandoned`."""
+
+_LOCK = ".lock"  # in a temporary folder; unlocked by the kernel when its process ends
 
 
 @contextmanager
@@ -20,13 +24,25 @@ def atomic_path(target: Path) -> Iterator[Path]:
     Readers see either the old or the new content. If the block raises, `target` is unchanged and
     the temporary file is removed. A folder can replace only an empty folder.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(dir=target.parent, prefix=PARTIAL))
-    try:
-        yield partial / target.name
-        os.replace(partial / target.name, target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with _temporary_path(target.parent, target.name) as path:
+        yield path
+        os.replace(path, target)
+
+
+@contextmanager
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """An empty temporary folder that becomes `target` when the block ends.
+
+    What `target` was before, a file or a folder, is deleted at that moment. If the block raises,
+    it is unchanged.
+    """
+    with atomic_path(target) as path:
+        path.mkdir()
+        yield path
+        if target.is_dir() and not target.is_symlink():
+            shutil.rmtree(target)
+        else:
+            target.unlink(missing_ok=True)
 
 
 def atomic_write(target: Path, data: bytes | str) -> None:
@@ -35,15 +51,80 @@ def atomic_write(target: Path, data: bytes | str) -> None:
         path.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
+@contextmanager
+def temporary_folder(parent: Path) -> Iterator[Path]:
+    """An empty folder somewhere below `parent`, deleted when the block ends."""
+    with _temporary_path(parent, "content") as folder:
+        folder.mkdir()
+        yield folder
+
+
+def delete_abandoned(root: Path) -> int:
+    """Delete the temporary folders below `root` whose process was killed; returns their number.
+
+    Those that a running process uses are locked, and stay. Links are not followed.
+    """
+    count = 0
+    pending = [root]
+    while pending:
+        try:
+            with os.scandir(pending.pop()) as entries:
+                folders = [Path(entry) for entry in entries if entry.is_dir(follow_symlinks=False)]
+        except OSError:  # deleted meanwhile, or not readable
+            continue
+        for folder in folders:
+            if folder.name.startswith(PARTIAL):
+                count += _delete_unlocked(folder)
+            else:
+                pending.append(folder)
+    return count
+
+
 def link_or_copy(source: Path, target: Path) -> None:
     """Hard-link a file, or copy it if it cannot be linked (no hard links, another file system).
 
     Raises:
+        FileExistsError: The target exists; it is unchanged.
         OSError: The source cannot be read or the target cannot be written.
     """
     try:
         os.link(source, target)
-    except FileNotFoundError:
+    except (FileExistsError, FileNotFoundError):
         raise
     except OSError:
-        shutil.copyfile(source, target)
+        with source.open("rb") as content, target.open("xb") as copy:
+            shutil.copyfileobj(content, copy)
+
+
+@contextmanager
+def _temporary_path(parent: Path, name: str) -> Iterator[Path]:
+    """A path for a file or folder `name` in a new locked folder, deleted when the block ends."""
+    parent.mkdir(parents=True, exist_ok=True)
+    folder, lock = _locked_folder(parent)
+    try:
+        yield folder / name
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        lock.release()
+
+
+def _locked_folder(parent: Path) -> tuple[Path, FileLock]:
+    while True:
+        folder = Path(tempfile.mkdtemp(dir=parent, prefix=PARTIAL))
+        lock = FileLock(folder / _LOCK, thread_local=False)
+        try:
+            lock.acquire()
+        except FileNotFoundError:  # `delete_abandoned` deleted it before it was locked
+            continue
+        if (folder / _LOCK).exists():
+            return folder, lock
+        lock.release()
+
+
+def _delete_unlocked(folder: Path) -> bool:
+    try:
+        with FileLock(folder / _LOCK, timeout=0):
+            shutil.rmtree(folder, ignore_errors=True)
+    except (OSError, Timeout):  # Timeout: in use
+        return False
+    return not folder.exists()

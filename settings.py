@@ -60,6 +60,11 @@ class HomePaths:
         return self.root / "uploads"
 
     @property
+    def scratch(self) -> Path:
+        """Temporary folders of models that are imported."""
+        return self.root / "scratch"
+
+    @property
     def jobs(self) -> Path:
         """One folder per job, with its checkpoints and log."""
         return self.root / "jobs"

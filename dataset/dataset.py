@@ -20,7 +20,8 @@ from dataset.image_scan import Progress, ScannedImage, no_progress
 from dataset.issues import Finding, Findings, require_usable
 from dataset.label_files import LabelFormat, LabelRow, as_text, parse
 from dataset.label_scan import shown
-from dataset.view import new_view, place_image, view_suffix, write_data_yaml
+from dataset.view import place_image, view_suffix, write_data_yaml
+from files import atomic_folder
 from models_store.description import Task
 
 SMALLEST = 10  # pixels per side; Ultralytics skips smaller images
@@ -163,7 +164,7 @@ class Dataset:
         """
         self.scan()  # may add fatal findings
         require_usable(self.findings)
-        with new_view(folder) as partial:
+        with atomic_folder(folder) as partial:
             if self.task == "classify":
                 self._write_class_folders(partial)
                 return folder

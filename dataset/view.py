@@ -7,10 +7,7 @@ share them, and nothing is written into the user's folder.
 from __future__ import annotations
 
 import logging
-import os
-import shutil
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import yaml
@@ -23,24 +20,6 @@ from inference.images import decode
 from settings import get_settings
 
 log = logging.getLogger("visionloop")
-
-
-@contextmanager
-def new_view(folder: Path) -> Iterator[Path]:
-    """Context with an empty folder that replaces `folder` when the block ends.
-
-    The old `folder` is removed first. The new folder always has the same temporary name, so that
-    a second attempt of a job removes what a killed one left.
-    """
-    partial = folder.with_name(f"{folder.name}.partial")
-    for old in (partial, folder):
-        if old.is_symlink() or old.is_file():
-            old.unlink()
-        elif old.exists():
-            shutil.rmtree(old)
-    partial.mkdir(parents=True)
-    yield partial
-    os.replace(partial, folder)
 
 
 def view_suffix(image: Path, scanned: ScannedImage) -> str:

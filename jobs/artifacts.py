@@ -13,16 +13,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from files import PARTIAL, atomic_write
+from files import atomic_write, delete_abandoned
 from jobs.store import Job
 
 BEST = "best.pt"
 NOTE = "best.json"  # file with the epoch of BEST
 CHECKPOINTS = "checkpoints"
-TEMPORARY = (
-    "data", "data.partial", "base", "base.converting", "teacher", "teacher.converting", "model",
-    "evaluation",
-)  # fmt: skip
+TEMPORARY = ("data", "base", "teacher", "model", "evaluation")
 KEPT = (".csv", ".png", ".jpg")  # suffixes of the files in a run's folder that are kept
 
 
@@ -57,8 +54,9 @@ def clear(job_folder: Path, *, completed: bool) -> None:
         job_folder: The folder of the job.
         completed: The job has produced its result; its best weights are deleted as well.
     """
-    for folder in (*(job_folder / name for name in TEMPORARY), *job_folder.glob(f"{PARTIAL}*")):
-        shutil.rmtree(folder, ignore_errors=True)
+    for name in TEMPORARY:
+        shutil.rmtree(job_folder / name, ignore_errors=True)
+    delete_abandoned(job_folder)
     checkpoints = job_folder / CHECKPOINTS
     if completed or best_weights(job_folder) is None:
         shutil.rmtree(checkpoints, ignore_errors=True)

@@ -31,6 +31,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from database import Database
 from errors import VisionLoopError
+from files import delete_abandoned
 from jobs.failures import DISK_FULL, is_disk_full, reason
 from jobs.handle import JobCancelled
 from jobs.processes import SIGNAL_EXIT, SIGNAL_SAVE_AND_EXIT
@@ -155,6 +156,7 @@ def main(work: Work) -> int:
     if row is None:
         print("Job is not assigned to this process; exiting.", flush=True)
         return 1
+    delete_abandoned(store.folder(row.id))  # of an earlier attempt that was killed
     return run(WorkerJob(store, row), row, Registry(store.database), work)
 
 

@@ -19,7 +19,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from errors import BackendTimeout, Conflict, InvalidModelFile
-from files import atomic_path
+from files import atomic_path, temporary_folder
 from models_store.architecture import checked
 from models_store.description import (
     DESCRIPTION_FILE,
@@ -30,7 +30,6 @@ from models_store.description import (
 )
 from models_store.names import check_name
 from models_store.registry import Registry
-from models_store.scratch import scratch
 from models_store.subprocesses import ChildTimeout, run_module
 from models_store.versions import ModelVersion
 
@@ -123,7 +122,7 @@ def import_archive(
     with _opened(path) as archive:
         manifest = _manifest(archive)
         name = check_name(name if name is not None else manifest.name)
-        with scratch(registry.settings.home) as folder:
+        with temporary_folder(registry.settings.paths.scratch) as folder:
             for file, entry in manifest.files.items():
                 _extract(archive, file, entry, folder / file)
             _check_description(folder)

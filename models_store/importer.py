@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from errors import InvalidModelFile, ValidationFailed
+from files import temporary_folder
 from models_store.file_type import check_checkpoint
 from models_store.names import check_name, suggest_name
 from models_store.registry import Registry
-from models_store.scratch import scratch
 from models_store.subprocesses import ChildTimeout, run_module
 from models_store.versions import ModelVersion
 
@@ -73,7 +73,7 @@ def import_model(
         "imgsz": imgsz,
         "description": description,
     }
-    with scratch(registry.settings.home) as folder:
+    with temporary_folder(registry.settings.paths.scratch) as folder:
         origin = convert_checkpoint(path, folder, timeout=timeout, **request)
         source: dict[str, Any] = {"kind": "import", "parent": parent, "file": path.name[:200]}
         source |= {"sha256": _sha256(path), **({"origin": origin} if origin else {})}

@@ -22,6 +22,7 @@ from sqlalchemy.orm import Session
 
 from database import Database, State, now
 from errors import Conflict, InvalidModelFile, ModelNotFound, ValidationFailed
+from files import delete_abandoned
 from models_store.decision_log import (
     COMMAND,
     Decision,
@@ -34,7 +35,6 @@ from models_store.decision_log import (
 from models_store.description import DESCRIPTION_FILE, WEIGHTS_FILE, ModelDescription
 from models_store.maintenance import as_row, reindex, set_promoted, sweep
 from models_store.names import check_name, split_tag
-from models_store.scratch import clear_scratch
 from models_store.store import ModelStore, StoredModel, new_version
 from models_store.tables import Promotion, PublishedModel, generation, raise_generation
 from models_store.versions import SHOWN_NAMES, ModelVersion, Snapshot, load_snapshot
@@ -318,13 +318,13 @@ class Registry:
 
     def sweep(self) -> Sentences:
         """Finish or undo interrupted changes; call it at start. Returns a sentence for each."""
-        clear_scratch(self.settings.home)
+        delete_abandoned(self.settings.home)
         with self.store.lock():
             return sweep(self.store, self.database)
 
     def reindex(self) -> Sentences:
         """Make the rows agree with the store's folders. Returns a sentence for each change."""
-        clear_scratch(self.settings.home)
+        delete_abandoned(self.settings.home)
         with self.store.lock():
             done = reindex(self.store, self.database)
         self.refresh()

@@ -14,9 +14,9 @@ from filelock import FileLock
 
 from database import State
 from errors import ModelNotFound, VisionLoopError
+from files import temporary_folder
 from models_store.description import DESCRIPTION_FILE, WEIGHTS_FILE
 from models_store.registry import Registry, content_hash
-from models_store.scratch import scratch
 from models_store.subprocesses import ChildTimeout, run_module
 
 log = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ def _wanted(registry: Registry, shipped: list[Starter], again: bool) -> list[Sta
 def _publish(registry: Registry, wanted: list[Starter]) -> list[str]:
     started = time.monotonic()
     done = []
-    with scratch(registry.settings.home) as folder:
+    with temporary_folder(registry.settings.paths.scratch) as folder:
         copies = [folder / starter.name for starter in wanted]
         for starter, copy in zip(wanted, copies, strict=True):
             copy.mkdir()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import threading
 import time
 from dataclasses import asdict, dataclass
@@ -147,8 +146,8 @@ class KeptImages:
         for path in self.folder.glob("*"):
             with contextlib.suppress(OSError):
                 old = time.time() - path.stat().st_mtime > UNFINISHED
-                if old and path.name.partition(".")[0] not in (self._kept or {}):
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+                if old and path.is_file() and path.stem not in (self._kept or {}):
+                    path.unlink()
 
     def _make_room(self, kept: dict[str, KeptImage]) -> None:
         """Delete the oldest images until the rest fits into the limit."""

@@ -6,13 +6,10 @@ photos of streets.
 
 from __future__ import annotations
 
-import contextlib
-import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 
-from files import PARTIAL, atomic_path
+from files import atomic_path
 from models_store.description import Task
 from settings import Settings
 from synthetic.scenes import write_classification_set, write_detection_set
@@ -23,7 +20,6 @@ SEED = 20_261_122  # not used by any training
 SCENES = 200  # images in val, for tasks with boxes
 CLOSE_UPS = 10  # images of each class in val, for `classify`
 TRAIN = 2  # scenes, or close-ups of a class: a dataset needs a train split
-ABANDONED = 3600.0  # seconds without a change, after which a partial set is deleted
 FORMAT = 1  # increment it when the drawing code changes
 
 
@@ -38,7 +34,6 @@ def drawn_set(task: Task, settings: Settings, progress: Callable[[int, int], Non
     kind = "close-ups" if task == "classify" else "scenes"
     folder = settings.paths.starter_sets / f"{kind}-{FORMAT}"
     if not folder.exists():
-        _delete_abandoned(folder.parent)
         try:
             with atomic_path(folder) as partial:
                 _draw(task, partial, progress)
@@ -46,14 +41,6 @@ def drawn_set(task: Task, settings: Settings, progress: Callable[[int, int], Non
             if not folder.exists():  # another process may have drawn it meanwhile
                 raise
     return folder if task == "classify" else folder / "data.yaml"
-
-
-def _delete_abandoned(parent: Path) -> None:
-    """Delete the partial sets of processes that were killed while they drew."""
-    for path in parent.glob(f"{PARTIAL}*"):
-        with contextlib.suppress(OSError):
-            if time.time() - path.stat().st_mtime > ABANDONED:
-                shutil.rmtree(path)
 
 
 def _draw(task: Task, folder: Path, progress: Callable[[int, int], None]) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from torch import nn
 
 from dataset.class_matching import matched
 from errors import BackendUnavailable, InvalidModelFile
+from files import atomic_folder, atomic_path
 from jobs.artifacts import best_weights
 from models_store.description import (
     DESCRIPTION_FILE,
@@ -90,12 +89,8 @@ def _converted(path: Path, folder: Path, base: BaseNetwork) -> Path:
         return folder
     if not path.is_file():
         raise InvalidModelFile(f"The weights {path.name} are gone.")
-    temporary = folder.with_name(f"{folder.name}.converting")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    convert_checkpoint(path, temporary, family=base.family, serving=False)
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(temporary, folder)
+    with atomic_folder(folder) as temporary:
+        convert_checkpoint(path, temporary, family=base.family, serving=False)
     return folder
 
 
@@ -110,12 +105,8 @@ def _rebuilt(job_folder: Path, folder: Path, base: BaseNetwork) -> Path:
         model, description = _mobilenet(best.path)
     else:
         model, description = _yolo(best.path, base.imgsz or 640)
-    temporary = folder.with_name(f"{folder.name}.converting")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    save_model(temporary, model, description)
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(temporary, folder)
+    with atomic_folder(folder) as temporary:
+        save_model(temporary, model, description)
     return folder
 
 
@@ -149,10 +140,9 @@ def _download(name: str, folder: Path, address: str = ASSETS) -> Path:
     target = folder / name
     if target.is_file():
         return target
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{name}.{os.getpid()}"
     try:
         with (
+            atomic_path(target) as temporary,
             httpx.stream(
                 "GET", address + name, follow_redirects=True, timeout=DOWNLOAD_TIMEOUT
             ) as answer,
@@ -163,14 +153,11 @@ def _download(name: str, folder: Path, address: str = ASSETS) -> Path:
                 file.write(chunk)
                 if file.tell() > MAX_DOWNLOAD:
                     raise InvalidModelFile(f"{name} is larger than {MAX_DOWNLOAD:,} bytes.")
-        os.replace(temporary, target)
     except httpx.HTTPError as error:
         raise BackendUnavailable(
             f"{name} could not be downloaded ({error}). Put the file into VISIONLOOP_PRETRAINED "
             "instead, or unset VISIONLOOP_ALLOW_DOWNLOAD to train from scratch."
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return target
 
 

@@ -21,11 +21,11 @@ from api.requests import UPLOAD_IN_MEMORY, fields, read_form
 from api.schemas import ImportForm, ImportOptions, errors, form_body
 from errors import BackendTimeout, BackendUnavailable, ValidationFailed, VisionLoopError
 from evaluation.gate import default_gate
+from files import temporary_folder
 from models_store.archive import import_archive
 from models_store.decision_log import DecisionReason
 from models_store.importer import import_model
 from models_store.names import suggest_name
-from models_store.scratch import scratch
 from models_store.versions import ModelVersion
 from serving.gateway import Gateway
 
@@ -101,7 +101,7 @@ def _import(
 ) -> ModelVersion:
     registry = gateway.registry
     stem = suggest_name(PurePath(upload.filename or "").stem)
-    with scratch(gateway.settings.home) as folder:
+    with temporary_folder(gateway.settings.paths.scratch) as folder:
         path = Path(folder, stem + suffix)
         with path.open("wb") as file:
             shutil.copyfileobj(upload.file, file)

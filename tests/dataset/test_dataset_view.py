@@ -38,7 +38,7 @@ def test_the_view_of_a_job_is_what_was_there(shapes: Shapes, tmp_path: Path, tas
                 assert link.read_bytes() == (there / link.name).read_bytes()
     again = check(view, task, [tmp_path.resolve()])
     assert again.counts == dataset.counts
-    assert not (tmp_path / "job" / "data.partial").exists()
+    assert names(tmp_path / "job") == ["data"]
 
 
 def test_two_jobs_share_no_folder_and_the_users_stays_as_it_was(
@@ -58,7 +58,6 @@ def test_a_view_is_made_anew_for_a_second_attempt(shapes: Shapes, tmp_path: Path
     dataset = checked(shapes())
     view = dataset.materialise(tmp_path / "job")
     (view.parent / "labels/train.cache").touch()
-    (tmp_path / "job.partial").mkdir()
     assert checked(tmp_path / "data").materialise(tmp_path / "job") == view
     assert names(tmp_path / "job") == ["data.yaml", "images", "labels"]
 

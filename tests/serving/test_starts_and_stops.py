@@ -17,6 +17,7 @@ import pytest
 from bentoml.exceptions import BentoMLException
 
 from database import Database
+from files import PARTIAL
 from models_store.archive import export_archive
 from models_store.registry import Registry
 from models_store.store import ModelStore
@@ -206,7 +207,11 @@ def test_a_restart_keeps_the_active_model_and_a_killed_server_leaves_no_process(
         client.post("/models/active", json={"model_id": CLASSIFIER})
     assert infer(guarded, picture()).json()["model_id"].startswith(CLASSIFIER)
     guarded.stop(signal.SIGKILL)
+    left = guarded.home / "home" / "datasets" / "dogs" / f"{PARTIAL}killed"
+    left.mkdir(parents=True)
     guarded.start()
+    assert not left.exists()
+    left.parent.rmdir()
     assert infer(guarded, picture()).json()["model_id"].startswith(CLASSIFIER)
     active = httpx.get(f"{guarded.url}/models/active", headers=USE, timeout=PATIENCE).json()
     assert active["active_model"]["name"] == CLASSIFIER

@@ -18,7 +18,8 @@ from dataset.dataset import Dataset, ScanResult, named_counts
 from dataset.image_scan import Progress, no_progress
 from dataset.issues import Finding
 from dataset.label_files import LabelRow, as_text
-from dataset.view import new_view, place_image, view_suffix, write_data_yaml, write_yaml
+from dataset.view import place_image, view_suffix, write_data_yaml, write_yaml
+from files import atomic_folder
 from models_store.description import Task
 from training.planning.class_union import ClassUnion
 
@@ -141,7 +142,7 @@ class MergedDataset:
         Returns:
             The data.yaml, or the folder of the splits for `classify`.
         """
-        with new_view(folder) as partial:
+        with atomic_folder(folder) as partial:
             for split in SPLITS:
                 for prefix, part in self.parts:
                     self._write(partial, split, prefix, part)

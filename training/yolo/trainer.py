@@ -19,7 +19,6 @@ from jobs.failures import explained
 from models_store.ultralytics_env import prepare
 from models_store.weights import build_model, describe, fill, save_model
 from settings import get_settings
-from training.checkpoints import open_checkpoint_folder
 from training.prepare import scan_images
 from training.publish import Trained
 from training.yolo.arguments import arguments
@@ -36,7 +35,7 @@ def train(run: Run) -> Trained:
     recipe, job = run.recipe, run.job
     prepare()
     threads = torch.get_num_threads()
-    open_checkpoint_folder(run.checkpoints)
+    run.checkpoints.mkdir(parents=True, exist_ok=True)
     run.load()
     with explained(recipe.batch, recipe.imgsz):
         last = newest_checkpoint(run.checkpoints) if run.fitness else None

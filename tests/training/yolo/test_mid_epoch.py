@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch.utils.data import RandomSampler
 
+from files import delete_abandoned
 from jobs.handle import JobCancelled
 from models_store.registry import Registry
 from tests.support.seeds import derived
 from tests.support.trainer_job import RecordingJob, narrow_mobilenet, narrow_network, recipe, run
-from training.checkpoints import open_checkpoint_folder
 from training.mobilenet import trainer
 from training.mobilenet.trainer import Batches
 from training.yolo import mid_epoch, progress
@@ -165,5 +165,5 @@ def test_what_a_killed_save_left_is_ignored_and_then_deleted(tmp_path: Path) -> 
     (partial / mid_epoch.FILE).write_bytes(b"half")
     assert mid_epoch.restore(None, tmp_path) == 0
     mid_epoch.forget(tmp_path)
-    open_checkpoint_folder(tmp_path)
+    delete_abandoned(tmp_path)
     assert not list(tmp_path.iterdir())
