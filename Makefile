@@ -29,7 +29,7 @@ export BENTOML_DO_NOT_TRACK ?= true
 
 .DEFAULT_GOAL := help
 .PHONY: help setup named serve test test-fast test-properties test-tools test-docs lint format docs reference bench \
-  stress starters build image image-replay lock clean
+  stress stress-jobs audit starters build image image-replay lock clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -90,8 +90,16 @@ reference: $(READY)  ## Write docs/reference/ anew from the code
 bench: $(READY)  ## Run the serving benchmark that docs/explanation/measured.md quotes
 	@$(RUN) benchmarks.serving
 
-stress: $(READY)  ## Kill and cancel training jobs at random moments, half an hour
-	@$(RUN) benchmarks.stress_jobs
+stress: $(READY)  ## Kill, fill and lock a server under load; what clients saw, what was lost; 20 minutes
+	@$(RUN) benchmarks.stress.faults
+
+stress-jobs: $(READY)  ## Kill and cancel training jobs at random moments, half an hour
+	@$(RUN) benchmarks.stress.jobs
+
+audit: $(READY)  ## Look up known vulnerabilities of the locked packages
+	@test -x $(TOOLS)/audit/bin/python || $(RUN) uv venv --quiet --python $(VENV)/bin/python $(TOOLS)/audit
+	@$(RUN) uv pip install --quiet --python $(TOOLS)/audit/bin/python pip-audit==2.10.1
+	@$(RUN) benchmarks.audit --pip-audit $(TOOLS)/audit/bin/pip-audit
 
 starters: $(READY)  ## Draw the training images and train both starter models again
 	@$(RUN) synthetic.train_starters classifier && $(RUN) synthetic.train_starters detector

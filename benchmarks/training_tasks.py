@@ -24,7 +24,7 @@ from typing import Any
 
 import httpx
 
-from benchmarks.stress_jobs import Failed, Service, until
+from benchmarks.stress.server import Failed, Service, until
 from synthetic.shapes import Task, write_shapes
 from tests.support.drawn_truth import share_found
 
@@ -161,11 +161,11 @@ def main() -> int:
             )
             for number, case in enumerate(CASES):
                 if case.name in options.only:
-                    place = service.home / "data" / case.name
+                    place = service.folder / "data" / case.name
                     data = write_shapes(place, case.task, 64, 16, case.imgsz, seed=number)
                     print(play(service, case, data, first=number % 2 == 0), flush=True)
         except Failed as error:
-            log = (service.home / "log").read_text(errors="replace")
+            log = service.log.read_text(errors="replace")
             print(f"{log[-3000:]}\nBROKEN: {error}", file=sys.stderr)
             return 1
         finally:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.cpu import cpu
 from tests.support import seeds
-from tests.support.cpu import cpu
 from tests.support.process_state import process_state, put_back, reseed
 
 for name in [name for name in os.environ if name.startswith("VISIONLOOP_")]:

@@ -1,4 +1,4 @@
-"""Which CPU the tests run on, in a line: figures of networks differ in last bits between them."""
+"""Which CPU this is, in a line: figures depend on it, those of networks in their last bits."""
 
 from __future__ import annotations
 

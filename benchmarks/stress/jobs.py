@@ -4,42 +4,33 @@ Starts the service on a fresh temporary home and submits a small drawn training 
 round SIGKILL hits, at a random moment, the job's worker, the Trainer's process, or every process
 of the server, which is then started again; the job must end completed, published once, with a
 model that answers. Further rounds cancel instead: the job must be stopped, with no process left,
-in under five seconds. `python -m benchmarks.stress_jobs [--rounds 20] [--cancels 10]`
+in under five seconds. `python -m benchmarks.stress.jobs [--rounds 20] [--cancels 10]`
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import random
 import signal
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psutil
 
-from benchmarks.server import PYTHON, ROOT, free_port
+from benchmarks.stress.server import Failed, Service, until
 from jobs.artifacts import BEST, CHECKPOINTS, NOTE, TEMPORARY
 from jobs.processes import marked
 
 FINAL = ("stopped", "completed", "failed")
 KILLS = ("worker", "trainer", "everything")
-READY = 180.0  # seconds for a start, on a busy machine
 DONE = 300.0  # seconds for a job, restarts included
 CANCELLED = 5.0  # seconds
 SLOW = 3.0  # times an undisturbed job, from which a round's log is shown
-
-
-class Failed(Exception):
-    """The service broke a promise."""
 
 
 @dataclass
@@ -61,100 +52,16 @@ class Round:
         )
 
 
-@dataclass
-class Service:
-    """The server, which may be killed and started again."""
-
-    home: Path
-    port: int = field(default_factory=free_port)
-    process: subprocess.Popen[bytes] | None = None
-    client: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=30))
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        env = {"VISIONLOOP_HOME": str(self.home / "home"), "VISIONLOOP_DEVICE": "cpu"}
-        env |= {"BENTOML_HOME": str(self.home / "bento"), "BENTOML_DO_NOT_TRACK": "true"}
-        env |= {"VISIONLOOP_DATA_ROOTS": str(self.home / "data")}
-        command = [PYTHON, "-m", "bentoml", "serve", "service:VisionLoop"]
-        with (self.home / "log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [*command, "--port", str(self.port)],
-                cwd=ROOT,
-                env={**os.environ, **env},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        until(self._ready, READY, "the server is ready")
-
-    def _ready(self) -> bool:
-        try:
-            return self.client.get(self.url + "/readyz", timeout=5).status_code == 200
-        except httpx.HTTPError:
-            return False
-
-    def ask(self, method: str, path: str, **options: Any) -> Any:
-        """An answer's JSON; asks again while the server is being restarted."""
-        for _ in range(20):
-            try:
-                answer = self.client.request(method, self.url + path, **options)
-            except httpx.HTTPError:
-                time.sleep(0.5)
-                continue
-            if answer.status_code in (200, 409):
-                return answer.json()
-            if answer.status_code != 503:
-                raise Failed(f"{method} {path}: {answer.status_code} {answer.text[:300]}")
-            time.sleep(0.5)
-        raise Failed(f"{method} {path}: no answer")
-
-    def family(self) -> list[psutil.Process]:
-        """The server's processes, workers included."""
-        if self.process is None or self.process.poll() is not None:
-            return []
-        top = psutil.Process(self.process.pid)
-        return [top, *top.children(recursive=True)]
-
-    def kill(self, what: str, job_id: str) -> None:
-        """SIGKILL to the job's worker, to the Trainer, or to everything."""
-        for process in self.family():
-            try:
-                line = process.cmdline()
-            except psutil.Error:
-                continue
-            worker = "worker" in line and job_id in line
-            trainer = "--service-name" in line and "Trainer" in line
-            if what == "everything" or (worker if what == "worker" else trainer):
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    process.kill()
-        if what == "everything" and self.process is not None:
-            self.process.wait(30)
-            self.start()
-
-    def stop(self) -> None:
-        """End everything that was started here."""
-        family = self.family()
-        if self.process is not None and self.process.poll() is None:
-            self.process.terminate()
-        _, alive = psutil.wait_procs(family, timeout=20)
-        for process in alive:
+def kill(service: Service, what: str, job_id: str) -> None:
+    """SIGKILL to the job's worker, to the Trainer, or to everything; then it is started again."""
+    if what == "everything":
+        service.kill_all()
+        service.start()
+        return
+    process = service.job_process(job_id) if what == "worker" else service.services()["Trainer"]
+    if process is not None:
+        with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
-        if self.process is not None:
-            self.process.wait(10)
-        self.client.close()
-
-
-def until(found: Callable[[], Any], seconds: float, what: str) -> Any:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if result := found():
-            return result
-        time.sleep(0.2)
-    raise Failed(f"Not within {seconds:g} s: {what}.")
 
 
 def submit(service: Service, data: Path, epochs: int) -> str:
@@ -220,14 +127,14 @@ def play(service: Service, data: Path, epochs: int, this: Round, image: bytes) -
         made = [m["id"] for m in models if m["source"].get("job_id") == this.job_id]
         if made != ([job["model_id"]] if job["status"] == "completed" else []):
             raise Failed(f"Job {this.job_id} is {job['status']}, the registry has {made}.")
-        folder = service.home / "home" / "jobs" / this.job_id
+        folder = service.home / "jobs" / this.job_id
         left = [name for name in TEMPORARY if (folder / name).exists()]
         left += [p.name for p in (folder / CHECKPOINTS).glob("*") if p.name not in (BEST, NOTE)]
         if left:
             raise Failed(f"The cancelled job {this.job_id} left {', '.join(left)}.")
         this.seconds = took
     else:
-        service.kill(this.what, this.job_id)
+        kill(service, this.what, this.job_id)
         job = ended(service, this.job_id)
         check_completed(service, job, image)
         this.seconds = time.monotonic() - began
@@ -251,7 +158,7 @@ def main() -> int:
         try:
             return run(service, options, random.Random(seed), seed)
         except Failed as error:
-            log = (service.home / "log").read_text(errors="replace")
+            log = service.log.read_text(errors="replace")
             print(f"{log[-3000:]}\nBROKEN (seed {seed}): {error}", file=sys.stderr)
             return 1
         finally:
@@ -262,7 +169,7 @@ def run(service: Service, options: argparse.Namespace, chance: random.Random, se
     from synthetic.shapes import write_shapes
 
     deadline = time.monotonic() + 60 * options.minutes
-    data = write_shapes(service.home / "data" / "shapes", "classify", 48, 12, 64)
+    data = write_shapes(service.folder / "data" / "shapes", "classify", 48, 12, 64)
     image = sorted((data / "val").rglob("*.jpg"))[0].read_bytes()
     service.start()
     began = time.monotonic()

@@ -1,0 +1,66 @@
+"""Look up known vulnerabilities of every locked package: `make audit`.
+
+pip-audit asks PyPI's vulnerability service, or that of OSV. A package that the service did not
+answer for is named, since nothing is known of it then.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+LOCK = Path(__file__).parents[1] / "requirements.lock"
+
+
+def report(packages: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
+    """What pip-audit's JSON says: lines on vulnerabilities, and lines on unchecked packages."""
+    found, unchecked = [], []
+    skipped = [str(p["skip_reason"]) for p in packages if "skip_reason" in p]
+    reasons = Counter(reason.partition(":")[0] for reason in skipped)
+    for package in packages:
+        if "skip_reason" in package:
+            unchecked.append(package["name"])
+        for known in package.get("vulns", ()):
+            fixed = ", ".join(known["fix_versions"]) or "no version yet"
+            name = f"{package['name']} {package['version']}"
+            found.append(f"{name}: {known['id']}; mended in {fixed}")
+    lines = [f"{reason}: {count} packages" for reason, count in reasons.items()]
+    return found, [*lines, *unchecked]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").split("\n\n")[0],
+        epilog="Exit codes: 0 nothing known; 1 vulnerabilities; 2 packages that were not checked.",
+    )
+    parser.add_argument("--pip-audit", required=True, help="path of the command pip-audit")
+    parser.add_argument("--service", choices=("pypi", "osv"), default="pypi")
+    options = parser.parse_args()
+    command = [options.pip_audit, "--requirement", str(LOCK), "--no-deps", "--disable-pip"]
+    command += ["--format", "json", "--vulnerability-service", options.service]
+    command += ["--progress-spinner", "off"]
+    answer = subprocess.run(command, capture_output=True, text=True)
+    try:
+        packages = json.loads(answer.stdout)["dependencies"]
+    except ValueError:
+        print(answer.stderr[-2000:], file=sys.stderr)
+        return 2
+    found, unchecked = report(packages)
+    checked = sum("skip_reason" not in package for package in packages)
+    print(
+        f"{len(packages)} packages of {LOCK.name}, {checked} of them checked: "
+        f"{len(found)} known vulnerabilities."
+    )
+    print("\n".join(found))
+    if unchecked:
+        print("NOT CHECKED:", "; ".join(unchecked))
+    return 1 if found else 2 if unchecked else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
