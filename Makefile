@@ -114,7 +114,7 @@ image: build  ## Build the container image visionloop (needs a Docker engine; TO
 	  containerize visionloop:latest -t visionloop --opt build-arg=TORCH=$(TORCH)
 
 image-replay: $(READY)  ## Do what the image would do without an engine (root, mmdebstrap)
-	@$(RUN) benchmarks.image_replay
+	@$(RUN) benchmarks.image.replay
 
 # Versions that still fit are kept: remove the lock files first to have all of them renewed.
 lock: $(READY)  ## Renew requirements*.lock after a change of requirements*.txt

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.dockerfile import Image, instructions
+from benchmarks.image.dockerfile import Image, instructions
 
 TEXT = r"""
 # syntax = docker/dockerfile:1

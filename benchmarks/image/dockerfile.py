@@ -1,6 +1,6 @@
 """Reads a Dockerfile: its instructions, with ARG and ENV replaced as a build does.
 
-`python -m benchmarks.dockerfile FILE` writes the one that `bentoml containerize visionloop:latest`
+`python -m benchmarks.image.dockerfile FILE` writes the one that `bentoml containerize visionloop:latest`
 would build.
 """
 

@@ -4,7 +4,7 @@ Builds the Bento, takes the Dockerfile that `bentoml containerize` would use, an
 instructions in layers over a Debian root file system of the base image's release (mmdebstrap).
 Then the entrypoint runs as the image's user, without capabilities, in namespaces of its own, where
 only /data and /tmp can be written. Needs Linux, root, mmdebstrap, overlayfs and the packages'
-sources. `python -m benchmarks.image_replay`, or `make image-replay`
+sources. `python -m benchmarks.image.replay`, or `make image-replay`
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.dockerfile import Image, Instruction, instructions
-from benchmarks.image_root import ISOLATED, Layers, entered, megabytes
+from benchmarks.image.dockerfile import Image, Instruction, instructions
+from benchmarks.image.root import ISOLATED, Layers, entered, megabytes
 from benchmarks.server import ROOT
 
 # What the base image has beside Debian's smallest system. Its own Python is one built from source
@@ -72,7 +72,7 @@ def built(home: Path) -> tuple[Path, str]:
     env = os.environ | {"BENTOML_HOME": str(home), "VISIONLOOP_HOME": str(home / "home")}
     for command in (
         [sys.executable, "-m", "bentoml", "build", "--output", "tag"],
-        [sys.executable, "-m", "benchmarks.dockerfile", str(home / "Dockerfile")],
+        [sys.executable, "-m", "benchmarks.image.dockerfile", str(home / "Dockerfile")],
     ):
         subprocess.run(command, cwd=ROOT, env=env, check=True)
     (folder,) = (found.parent for found in (home / "bentos").rglob("bento.yaml"))
