@@ -19,7 +19,8 @@ def bento(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A built Bento's folder, with the Dockerfile that `bentoml containerize` would use."""
     home = tmp_path_factory.mktemp("bento")
     env = os.environ | {"BENTOML_HOME": str(home), "VISIONLOOP_HOME": str(home / "home")}
-    for command in (["bentoml", "build"], ["benchmarks.image.dockerfile", str(home / "Dockerfile")]):
+    written = ["benchmarks.image.dockerfile", str(home / "Dockerfile")]
+    for command in (["bentoml", "build"], written):
         subprocess.run([sys.executable, "-m", *command], cwd=ROOT, env=env, check=True)
     (found,) = (home / "bentos").rglob("bento.yaml")
     (home / "Dockerfile").rename(found.parent / "Dockerfile")

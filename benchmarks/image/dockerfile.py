@@ -1,16 +1,16 @@
 """Reads a Dockerfile: its instructions, with ARG and ENV replaced as a build does.
 
-`python -m benchmarks.image.dockerfile FILE` writes the one that `bentoml containerize visionloop:latest`
-would build.
+`python -m benchmarks.image.dockerfile FILE` writes the one that the command
+`bentoml containerize visionloop:latest` would build.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
 import shlex
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -133,7 +133,11 @@ class Image:
 def main() -> None:
     import bentoml
 
-    target = Path(sys.argv[1]).absolute()
+    parser = argparse.ArgumentParser(
+        description="Write the Dockerfile that `bentoml containerize` would build."
+    )
+    parser.add_argument("file", type=Path, help="where the Dockerfile is written")
+    target = parser.parse_args().file.absolute()
     # BentoML 1.4.39 takes a template only from below the current folder, and unpacks the Bento into
     # a temporary one: https://github.com/bentoml/BentoML/issues/5566
     os.chdir(tempfile.gettempdir())
