@@ -35,6 +35,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from errors import VisionLoopError
 from models_store.store import bento_home
+from serving import metrics_folder
 from settings import Settings
 from source_tree import ROOT
 
@@ -78,7 +79,7 @@ def enter_source_tree(settings: Settings) -> None:
 
 
 def use_own_metrics_folder(settings: Settings) -> Path:
-    """Set PROMETHEUS_MULTIPROC_DIR to a folder in VISIONLOOP_HOME.
+    """Set PROMETHEUS_MULTIPROC_DIR to a folder of this server, see `serving.metrics_folder`.
 
     Call this before prometheus_client is imported. In BentoML's folder a second server would delete
     the metrics of the first before its start is refused.
@@ -87,11 +88,15 @@ def use_own_metrics_folder(settings: Settings) -> Path:
     start. The supervisor leaves this to `lifecycle.prepare`, which first checks VISIONLOOP_HOME.
     `bentoml build` needs no folder.
     """
-    folder = settings.paths.metrics
+    folder = metrics_folder.chosen(settings)
     if server_context.worker_index is not None:
         with contextlib.suppress(OSError):
-            folder.mkdir(parents=True, exist_ok=True)
+            folder = metrics_folder.join(settings)
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+    # Imported late: prometheus_client reads the variable above when it is imported.
+    from serving.prometheus_patches import reserve_space
+
+    reserve_space()
     return folder
 
 

@@ -7,11 +7,11 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import gc
 import logging
 import os
-import shutil
 import signal
 import sys
 from pathlib import Path
@@ -22,6 +22,7 @@ from pydantic import ValidationError
 from errors import VisionLoopError
 from inference.device import device
 from models_store.store import bento_home
+from serving import metrics_folder
 from serving.bentoml_patches import enter_source_tree
 from settings import Settings, get_settings, refusals, settings_without_effect
 
@@ -51,8 +52,8 @@ def prepare(settings: Settings) -> None:
     enter_source_tree(settings)
     hold(settings.home, "VISIONLOOP_HOME")
     hold(bento_home(), "BENTOML_HOME")
-    shutil.rmtree(settings.paths.metrics, ignore_errors=True)
-    settings.paths.metrics.mkdir(parents=True)
+    metrics_folder.renew(settings)
+    atexit.register(metrics_folder.remove, settings)
     announce(settings)
     fill(settings)
 

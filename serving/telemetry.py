@@ -6,6 +6,7 @@ it stores values in memory or in files.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Sequence
 
@@ -17,6 +18,8 @@ from prometheus_client.registry import Collector
 from inference.agreement import Agreement
 from monitoring.prediction_counts import BINS, PredictionCounts
 from serving.prometheus_patches import BucketsFirstCollector, observe_counts
+
+log = logging.getLogger("visionloop")
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 STAGES = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
@@ -139,10 +142,13 @@ def exposition(accept: str, gauges: Iterable[Metric]) -> tuple[bytes, str]:
     Reads files.
     """
     registry = CollectorRegistry()
-    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
-        BucketsFirstCollector(registry)
-    else:
+    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    if folder is None:
         registry.register(REGISTRY)
+    elif os.path.isdir(folder):
+        BucketsFirstCollector(registry, folder)
+    else:  # systemd-logind clears /dev/shm when the user logs out (RemoveIPC)
+        log.error("The folder of the metrics is gone: %s. Start the server again.", folder)
     registry.register(_Gauges(gauges))
     encode, content_type = choose_encoder(accept)
     return encode(registry), content_type

@@ -21,6 +21,7 @@ from starlette.types import Receive, Scope, Send
 
 import api.native  # noqa: F401 (installs the patches)
 from errors import ModelNotFound
+from serving import metrics_folder
 from serving.bentoml_patches import (
     RaisingResponse,
     cancel_timers,
@@ -53,11 +54,17 @@ def test_the_folder_for_metrics_is_created_by_processes_that_serve(
 ) -> None:
     settings = Settings(home=tmp_path / "home")
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "/another")  # so that it is restored
-    assert use_own_metrics_folder(settings) == settings.paths.metrics
-    assert os.environ["PROMETHEUS_MULTIPROC_DIR"] == str(settings.paths.metrics)
+    folder = use_own_metrics_folder(settings)
+    assert folder == metrics_folder.chosen(settings)
+    assert os.environ["PROMETHEUS_MULTIPROC_DIR"] == str(folder)
     assert not settings.home.exists()
+    assert not folder.exists()
     monkeypatch.setattr(bentoml.server_context, "worker_index", 1)
-    assert use_own_metrics_folder(settings).is_dir()
+    try:
+        assert use_own_metrics_folder(settings) == folder
+        assert folder.is_dir()
+    finally:
+        metrics_folder.remove(settings)
 
 
 def test_a_text_in_place_of_a_file_is_never_fetched() -> None:
