@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from sqlalchemy import (
     JSON,
     Connection,
@@ -24,10 +24,13 @@ from sqlalchemy import (
     inspect,
     text,
 )
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from errors import VisionLoopError
+from disk_space import NO_ROOM, is_disk_full
+from errors import DatabaseBusy, InsufficientStorage, VisionLoopError
 from settings import Settings
 
 if TYPE_CHECKING:
@@ -35,7 +38,16 @@ if TYPE_CHECKING:
 
 HEAD = "0002"  # the newest revision in `migrations/versions`
 BEFORE_ALEMBIC = 3  # versions without Alembic refuse a schema number from this one on
-BUSY_TIMEOUT = 30  # seconds a SQLite writer waits for another one
+BUSY_TIMEOUT = 30.0  # seconds that a job or command waits while the SQLite file is locked
+REQUEST_TIMEOUT = 3.0  # the same in the gateway, whose clients wait
+BUSY = ("SQLITE_BUSY", "SQLITE_LOCKED")  # and extended codes that begin with them
+FULL = ("SQLITE_FULL",)
+BUSY_STATES = ("08", "40", "53", "55P03", "57P")  # PostgreSQL's codes: lost, locked, overloaded
+FULL_STATE = "53100"
+RETRY = 5.0  # seconds of `Retry-After`
+
+FAILURES = (SQLAlchemyError, DatabaseBusy, InsufficientStorage)
+"""What transactions raise if the database cannot be used."""
 
 
 def now() -> str:
@@ -63,25 +75,52 @@ class Database:
     """Engine and sessions of one database; thread-safe.
 
     A process opens one and passes it to all its stores, which thus share one connection pool.
+
+    Args:
+        settings: Provide the URL.
+        patience: Seconds that a transaction waits while another process locks a SQLite file.
+
+    Raises:
+        DatabaseBusy: It is locked or cannot be reached.
+        InsufficientStorage: The tables are to be migrated, and the disk is full.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, patience: float = BUSY_TIMEOUT) -> None:
         self.settings = settings
-        self.engine = _engine(settings)
-        with _schema_lock(settings):
+        self.engine = _engine(settings, patience)
+        with _client_errors(), _schema_lock(settings, patience):
             self._ensure_schema()
 
     @contextmanager
     def write(self) -> Iterator[Session]:
-        """A write transaction, committed at the end of the block; it waits for other writers."""
-        with Session(self.engine, expire_on_commit=False) as session, session.begin():
+        """A write transaction, committed at the end of the block; it waits for other writers.
+
+        Raises:
+            DatabaseBusy: The database is locked or cannot be reached; nothing was written.
+            InsufficientStorage: The disk is full; nothing was written.
+        """
+        with (
+            _client_errors(),
+            Session(self.engine, expire_on_commit=False) as session,
+            session.begin(),
+        ):
             session.connection(execution_options={"visionloop_write": True})
             yield session
 
     @contextmanager
-    def read(self) -> Iterator[Session]:
-        """A read transaction with a consistent snapshot; writers never block it."""
-        with Session(self.engine, expire_on_commit=False) as session:
+    def read(self, patience: float | None = None) -> Iterator[Session]:
+        """A read transaction with a consistent snapshot; writers never block it.
+
+        Args:
+            patience: Seconds to wait for a process that locks the SQLite file against readers too;
+                None: as for other transactions.
+
+        Raises:
+            DatabaseBusy: The database is locked or cannot be reached.
+        """
+        with _client_errors(), Session(self.engine, expire_on_commit=False) as session:
+            if patience is not None:
+                session.connection(execution_options={"visionloop_patience": patience})
             yield session
 
     def close(self) -> None:
@@ -108,6 +147,31 @@ class Database:
             finally:
                 if sqlite:
                     _pragma(connection, "foreign_keys=ON")
+
+
+@contextmanager
+def _client_errors() -> Iterator[None]:
+    """A context that replaces errors of a locked, unreachable or full database by our own."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        if (known := _known(error)) is not None:
+            raise known from error
+        raise
+
+
+def _known(error: SQLAlchemyError) -> VisionLoopError | None:
+    origin = getattr(error, "orig", None)
+    name = str(getattr(origin, "sqlite_errorname", ""))
+    state = str(getattr(origin, "sqlstate", "") or getattr(origin, "pgcode", "") or "")
+    if name.startswith(FULL) or state == FULL_STATE or is_disk_full(error):
+        return InsufficientStorage(NO_ROOM)
+    if name.startswith(BUSY):
+        return DatabaseBusy("Another process has locked the database. Try again.", RETRY)
+    lost = isinstance(error, OperationalError) and not name and not state  # no server answers
+    if state.startswith(BUSY_STATES) or lost or isinstance(error, PoolTimeout):
+        return DatabaseBusy("The database cannot be reached or is overloaded. Try again.", RETRY)
+    return None
 
 
 def alembic_config(connection: Connection) -> Config:
@@ -161,12 +225,13 @@ def _pragma(connection: Connection, setting: str) -> None:
     driver.cursor().execute(f"PRAGMA {setting}")
 
 
-def _engine(settings: Settings) -> Engine:
+def _engine(settings: Settings, patience: float) -> Engine:
     url = settings.sqlalchemy_url
     if url.get_backend_name() != "sqlite":
-        return create_engine(url, pool_pre_ping=True)
+        return create_engine(url, pool_pre_ping=True, pool_timeout=patience)
     settings.home.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT})
+    # No bound on connections: readers must not wait for those of writers that wait for a lock.
+    engine = create_engine(url, connect_args={"timeout": patience}, max_overflow=-1)
 
     @event.listens_for(engine, "connect")
     def _connected(connection: Any, _: ConnectionPoolEntry) -> None:
@@ -178,19 +243,31 @@ def _engine(settings: Settings) -> Engine:
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
+        options = connection.get_execution_options()
+        seconds = options.get("visionloop_patience", patience)
+        if connection.info.get("patience", patience) != seconds:
+            connection.info["patience"] = seconds
+            connection.exec_driver_sql(f"PRAGMA busy_timeout={int(1000 * seconds)}")
         # A writer locks at once: upgrading a read lock fails if another writer has committed.
-        write = connection.get_execution_options().get("visionloop_write")
+        write = options.get("visionloop_write")
         connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
     return engine
 
 
 @contextmanager
-def _schema_lock(settings: Settings) -> Iterator[None]:
+def _schema_lock(settings: Settings, patience: float) -> Iterator[None]:
     """Lock that lets one process at a time migrate a SQLite file."""
     if settings.sqlalchemy_url.get_backend_name() != "sqlite":
         yield
         return
     settings.home.mkdir(parents=True, exist_ok=True)
-    with FileLock(settings.paths.schema_lock, timeout=BUSY_TIMEOUT):
+    lock = FileLock(settings.paths.schema_lock)
+    try:
+        lock.acquire(timeout=patience)
+    except Timeout:
+        raise DatabaseBusy("Another process migrates the database. Try again.", RETRY) from None
+    try:
         yield
+    finally:
+        lock.release()

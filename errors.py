@@ -179,6 +179,19 @@ class BackendUnavailable(VisionLoopError):
     code, status = "BACKEND_UNAVAILABLE", 503
 
 
+class DatabaseBusy(BackendUnavailable):
+    """The database is locked by another process or cannot be reached; `Retry-After` says when to
+    retry."""
+
+    code = "DATABASE_BUSY"
+
+
+class InsufficientStorage(VisionLoopError):
+    """The disk is full, or would have less room than VISIONLOOP_DISK_RESERVE; inference goes on."""
+
+    code, status = "INSUFFICIENT_STORAGE", 507
+
+
 class BackendTimeout(VisionLoopError):
     """The response took longer than the time limit."""
 

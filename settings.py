@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import ByteSize, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -101,7 +101,7 @@ class HomePaths:
 
     @property
     def metrics(self) -> Path:
-        """Files through which the processes share their Prometheus metrics."""
+        """Files of the Prometheus metrics, where `serving.metrics_folder` finds no better place."""
         return self.root / "run" / "metrics"
 
     @property
@@ -135,6 +135,12 @@ class Settings(BaseSettings):
     home: Path = Field(Path("~/.visionloop"), description="Database, jobs, datasets, uploads")
     database_url: str | None = Field(
         None, description="SQLAlchemy URL of the database; default: SQLite in VISIONLOOP_HOME"
+    )
+    disk_reserve: ByteSize = Field(
+        ByteSize(2**30),
+        ge=0,
+        description="Space kept free on the disk of VISIONLOOP_HOME, such as 500MiB; uploads, "
+        "imports, exports and jobs that would take it get 507. 0: none",
     )
     data_roots: Folders = Field(
         (),

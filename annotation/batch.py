@@ -69,7 +69,7 @@ def uploaded_images(file: IO[bytes], settings: Settings) -> Iterator[Path]:
     uploads.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=UPLOAD_PREFIX, dir=uploads))
     try:
-        zip_archive.unpack(file, folder, settings.max_upload_bytes)
+        zip_archive.unpack(file, folder, settings.max_upload_bytes, settings.disk_reserve)
         yield folder
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)

@@ -13,6 +13,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.middleware.errors import Errors, answer
+from disk_space import no_room
 from errors import MethodNotAllowed, ValidationFailed, VisionLoopError
 from settings import Settings
 
@@ -183,7 +184,7 @@ def with_middleware(app: ASGIApp, settings: Settings) -> ASGIApp:
 
     uploads = dict.fromkeys((UPLOAD, BATCH, CORRECT), settings.max_upload_bytes)
     larger = PathTable({IMPORT: settings.max_model_bytes} | uploads)
-    app = BodyLimit(app, settings.max_body_bytes, larger)
+    app = BodyLimit(app, settings.max_body_bytes, larger, no_room=partial(no_room, settings))
     limit = RateLimit(app, settings.rate_limit)
     app = Auth(limit, settings, limit)
     app = Origins(app, settings)

@@ -114,9 +114,9 @@ def document(app: FastAPI) -> dict[str, Any]:
         bodies = _read_bodies(paths)
         paths |= _bentoml_paths()
         for path, operations in paths.items():
-            for operation in operations.values():
+            for method, operation in operations.items():
                 _refer(operation, bodies)
-                _answer_errors(operation, path in PROBES)
+                _answer_errors(operation, path in PROBES, writes=method != "get")
         for name in ("HTTPValidationError", "ValidationError"):  # FastAPI's 422
             schemas.pop(name, None)
         forms = _forms(paths, bodies)
@@ -217,7 +217,7 @@ def _finish_body(described: dict[str, Any], needed: tuple[str, ...], form: bool)
             described["properties"][name] = schema | BINARY
 
 
-def _answer_errors(operation: dict[str, Any], probe: bool) -> None:
+def _answer_errors(operation: dict[str, Any], probe: bool, writes: bool) -> None:
     """Add our error responses to an operation; remove FastAPI's 422, which never occurs."""
     responses = operation["responses"]
     responses.pop("422", None)
@@ -225,6 +225,8 @@ def _answer_errors(operation: dict[str, Any], probe: bool) -> None:
     statuses = (403, 429, 500, 503) if probe else EVERYWHERE
     if "requestBody" in operation:
         statuses = (*statuses, 413)
+    if writes:
+        statuses = (*statuses, 507)
     for status, listed in errors(*statuses).items():
         responses.setdefault(str(status), {"description": listed["description"]})
     for status, response in responses.items():

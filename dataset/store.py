@@ -52,6 +52,7 @@ class DatasetStore:
         self.folder = settings.paths.datasets
         self.staging = settings.paths.uploads
         self.max_upload = settings.max_upload_bytes
+        self.reserve = int(settings.disk_reserve)
         self.max_pixels = settings.max_pixels
         self.roots = data_roots(settings)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import lzma
 import os
-import shutil
 import stat
 import zipfile
 import zlib
@@ -16,6 +15,7 @@ from typing import IO
 from dataset.image_files import SUFFIXES, UNREADABLE, is_junk
 from dataset.issues import Finding, Findings
 from dataset.zip_names import names_of
+from disk_space import no_room_in
 from errors import DatasetInvalid, PayloadTooLarge
 
 # Suffixes that are unpacked: images, and text files that no program executes
@@ -43,7 +43,7 @@ MOST_ENTRIES = 500_000
 MOST_RATIO = 200  # unpacked to packed bytes of an entry over 1 MiB; images compress little
 RATIO_FROM = 2**20
 MOST_GROWTH = 10  # most unpacked bytes, as a multiple of the largest upload
-SPARE = 256 * 2**20  # bytes that must stay free on the disk
+ROOM_STEP = 64 * 2**20  # unpacked bytes between two checks of the disk
 DEPTH = 20  # most folder levels
 LONGEST = 200  # most bytes of one name; leaves room for what `dataset.view` appends
 _CHUNK = 2**20
@@ -75,25 +75,27 @@ class Unpacked:
         return [name for name in names if Path(name).suffix.lower() in PERHAPS_LABELS]
 
 
-def unpack(file: Path | IO[bytes], folder: Path, max_upload: int) -> Unpacked:
+def unpack(file: Path | IO[bytes], folder: Path, max_upload: int, reserve: int = 0) -> Unpacked:
     """Unpack a zip into an empty folder. After an error, the folder may hold some files.
 
     Args:
         file: The zip.
         folder: An empty folder.
         max_upload: Bytes of the largest upload; ten times as many may be unpacked.
+        reserve: Bytes that must stay free on the disk.
 
     Raises:
         DatasetInvalid: It is not a zip, is damaged or encrypted, or an entry leads out of the
             folder, is a link, or has a suspicious compression ratio.
-        PayloadTooLarge: The unpacked files exceed the limit or the free disk space.
+        PayloadTooLarge: The unpacked files exceed the limit.
+        InsufficientStorage: The disk has no room for them and the reserve.
     """
     try:
         with zipfile.ZipFile(file) as archive:
             findings = Findings()
             wanted, skipped = _wanted(archive, findings)
-            _check_room(sum(info.file_size for info, _ in wanted), folder, max_upload)
-            size = _extract(archive, wanted, folder, MOST_GROWTH * max_upload)
+            _check_size(sum(info.file_size for info, _ in wanted), folder, max_upload, reserve)
+            size = _extract(archive, wanted, folder, MOST_GROWTH * max_upload, reserve)
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, UnicodeError, ValueError):
         raise DatasetInvalid(DAMAGED) from None
     except OSError as error:
@@ -169,19 +171,15 @@ def _wanted(
     return [(info, parts) for parts, info in wanted.items()], skipped
 
 
-def _check_room(size: int, folder: Path, max_upload: int) -> None:
+def _check_size(size: int, folder: Path, max_upload: int, reserve: int) -> None:
     most = MOST_GROWTH * max_upload
     if size > most:
         raise PayloadTooLarge(
             f"The zip unpacks to {size / 2**20:,.0f} MiB; at most {most / 2**20:,.0f} are allowed "
             "(ten times VISIONLOOP_MAX_UPLOAD_MB)."
         )
-    free = shutil.disk_usage(folder).free
-    if size + SPARE > free:
-        raise PayloadTooLarge(
-            f"The zip unpacks to {size / 2**20:,.0f} MiB, but the server's disk has only "
-            f"{free / 2**20:,.0f} MiB free."
-        )
+    if (error := no_room_in(folder, reserve, size)) is not None:
+        raise error
 
 
 def _extract(
@@ -189,8 +187,9 @@ def _extract(
     wanted: list[tuple[zipfile.ZipInfo, tuple[str, ...]]],
     folder: Path,
     most: int,
+    reserve: int,
 ) -> int:
-    total = 0
+    total = checked = 0
     for info, parts in wanted:
         target = folder.joinpath(*parts)
         try:
@@ -200,6 +199,10 @@ def _extract(
                     total += len(chunk)
                     if total > most:  # the declared sizes may be wrong
                         raise PayloadTooLarge("The zip unpacks to more than its declared size.")
+                    if total - checked > ROOM_STEP:  # others write to the disk too
+                        checked = total
+                        if (error := no_room_in(folder, reserve)) is not None:
+                            raise error
                     sink.write(chunk)
         except (FileExistsError, NotADirectoryError, IsADirectoryError):
             name = "/".join(parts)

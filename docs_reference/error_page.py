@@ -19,9 +19,9 @@ An error is always a JSON object; it is never an HTML page or a traceback:
 
 `code` stays the same from version to version; clients decide by it. `message` is for people: it
 says what was got, what is allowed and what to do. `detail` repeats it, because one family of
-clients shows that field. `RATE_LIMITED` and `BACKEND_UNAVAILABLE` come with a `Retry-After`
-header, in seconds. The message of a `PROCESSING_ERROR` holds an id; the log has the traceback
-under it.
+clients shows that field. `RATE_LIMITED`, `BACKEND_UNAVAILABLE` and `DATABASE_BUSY` come with a
+`Retry-After` header, in seconds. The message of a `PROCESSING_ERROR` holds an id; the log has the
+traceback under it.
 
 """
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
-from pydantic import SecretStr
+from pydantic import ByteSize, SecretStr
 from pydantic.fields import FieldInfo
 
 from docs_reference.markdown import code, table
@@ -31,7 +31,10 @@ for example `psycopg` for `postgresql+psycopg://…`. Only SQLite was tested. On
 database and one pair of folders; a second server on them is refused.
 """
 
-WORDS = {str: "text", int: "whole number", float: "number", Path: "path", SecretStr: "secret text"}
+WORDS = {
+    str: "text", int: "whole number", float: "number", Path: "path", SecretStr: "secret text",
+    ByteSize: "bytes, or a number with `MiB`, `GiB` or the like",
+}  # fmt: skip
 SIGNS = ((Gt, "gt", "above"), (Ge, "ge", "at least"), (Lt, "lt", "below"), (Le, "le", "at most"))
 
 
@@ -75,6 +78,8 @@ def default(field: FieldInfo) -> str:
     value = field.default
     if value is None or value == ():
         return "unset"
+    if isinstance(value, ByteSize):
+        return code(value.human_readable())
     if isinstance(value, bool):
         return code(str(value).lower())
     return code(f"{value:g}" if isinstance(value, float) else value)

@@ -18,11 +18,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from filelock import Timeout
-from sqlalchemy.exc import SQLAlchemyError
 
 from cores import cpu_count
-from database import Database
-from errors import JobNotFound
+from database import FAILURES, Database
+from disk_space import no_room
+from errors import DatabaseBusy, JobNotFound
 from inference.device import cuda_devices, device
 from jobs.artifacts import clear
 from jobs.finalizer import KILLED, JobFinalizer, dispatcher_lock, published_in
@@ -168,7 +168,13 @@ class Dispatcher:
         ended = self._awaited.setdefault(job_id, asyncio.Event())
         while True:
             ended.clear()
-            job = await asyncio.to_thread(self.store.get, job_id)
+            try:
+                job = await asyncio.to_thread(self.store.get, job_id)
+            except DatabaseBusy:
+                if self._shutdown.is_set():
+                    raise
+                await asyncio.sleep(RETRY)
+                continue
             if job.is_final or self._shutdown.is_set():
                 self._awaited.pop(job_id, None)
                 return job
@@ -262,6 +268,8 @@ class Dispatcher:
     def _launch(self, job: Job) -> bool:
         """Start a worker in the event loop's thread. Returns whether it was started."""
         writer = LogWriter(self.store.log(job.id))
+        if (lacking := no_room(self.settings)) is not None:
+            return self._refuse(job, writer, lacking)
         gpu, kills = self._free_gpu(), out_of_memory_kills()
         reading, writing = os.pipe()
         try:
@@ -276,10 +284,7 @@ class Dispatcher:
                 start_new_session=True,
             )
         except (OSError, RuntimeError) as error:  # temporary lack of memory or processes
-            if job.id not in self._refused:  # logged only once; the start is retried at every poll
-                self._refused.add(job.id)
-                writer.say(f"The worker cannot be started yet: {error}.")
-            return False
+            return self._refuse(job, writer, error)
         finally:
             os.close(writing)  # if no worker was started, the drain thread ends
         self._refused.discard(job.id)
@@ -290,6 +295,13 @@ class Dispatcher:
         self._running[job.id] = running
         running.watch = asyncio.create_task(self._watch(running))
         return True
+
+    def _refuse(self, job: Job, writer: LogWriter, error: Exception) -> bool:
+        """Log once why a worker cannot be started. The start is retried at every poll."""
+        if job.id not in self._refused:
+            self._refused.add(job.id)
+            writer.say(f"The worker cannot be started yet: {str(error).rstrip('.')}.")
+        return False
 
     def _environment(self, job: Job, gpu: str | None) -> dict[str, str]:
         ours = {JOB_ENV: job.id, "PYTHONUNBUFFERED": "1"}
@@ -348,7 +360,7 @@ class Dispatcher:
             await self._retry(
                 lambda: self._finalizer.finalize(job_id, reason, code=code, shutdown=shutdown)
             )
-            with contextlib.suppress(SQLAlchemyError, JobNotFound):
+            with contextlib.suppress(*FAILURES, JobNotFound):
                 self._observe(running, await asyncio.to_thread(self.store.get, job_id))
         finally:
             del self._running[job_id]

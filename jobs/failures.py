@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from errors import DatasetInvalid, ValidationFailed, VisionLoopError
+from disk_space import NO_ROOM, is_disk_full
+from errors import DatasetInvalid, InsufficientStorage, ValidationFailed, VisionLoopError
 
 DISK_FULL = 28  # exit code of a worker that could not write its outcome (ENOSPC)
-NO_ROOM = (
-    "The disk is full. Free space on the disk of VISIONLOOP_HOME (and of BENTOML_HOME), then start "
-    "the job again."
-)
-FULL = (errno.ENOSPC, errno.EDQUOT)
-NO_SPACE = (
-    "no space left", "disk quota", "disk is full", "os error 28",
-    "enforce fail at inline_container",
-)  # fmt: skip
 NO_MEMORY = (
     "out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory",
     "alloc_failed",
@@ -36,7 +27,7 @@ def explained(batch: int, imgsz: int) -> Iterator[None]:
     Raises:
         ValidationFailed: The settings do not fit the machine or the data.
         DatasetInvalid: Ultralytics refuses the dataset.
-        VisionLoopError: The disk is full.
+        InsufficientStorage: The disk is full.
     """
     try:
         yield
@@ -64,7 +55,7 @@ def translated(error: Exception, shape: tuple[int, int] | None = None) -> Vision
             f"Out of memory{where}. Reduce batch or imgsz, or choose a smaller model."
         )
     if is_disk_full(error):
-        return VisionLoopError(NO_ROOM)
+        return InsufficientStorage(NO_ROOM)
     if isinstance(error, FloatingPointError) or any(word in said for word in DIVERGED):
         return ValidationFailed(
             "The training diverged: its loss became infinite or NaN and stayed so. Use a smaller "
@@ -86,10 +77,3 @@ def reason(error: Exception) -> str:
         return known.message
     text = str(error).strip().partition("\n")[0][:300]
     return f"{type(error).__name__}: {text} (the job's log has the details)"
-
-
-def is_disk_full(error: Exception) -> bool:
-    """Whether the operating system, SQLite, torch or safetensors reports a full disk."""
-    if isinstance(error, OSError) and error.errno in FULL:
-        return True
-    return any(word in str(error).lower() for word in NO_SPACE)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from filelock import FileLock
 
+from disk_space import NO_ROOM
 from jobs.artifacts import clear, kept_by
-from jobs.failures import DISK_FULL, NO_ROOM
+from jobs.failures import DISK_FULL
 from jobs.logs import LogWriter
 from jobs.processes import kill, marked
 from jobs.store import LONGEST_ERROR, Job, JobStore

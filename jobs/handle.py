@@ -68,4 +68,7 @@ class JobHandle(Protocol):
         Args:
             epoch: Number of completed epochs.
             batch: Number of completed batches of the next epoch.
+
+        Raises:
+            InsufficientStorage: The disk has less room than the reserve, and work is left.
         """

@@ -7,6 +7,7 @@ the state of the process. The worker writes progress and outcome in between.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 import uuid
@@ -30,6 +31,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from database import Base, Database, now
+from disk_space import check_room
 from errors import Conflict, JobNotFound
 
 Kind = Literal["training", "evaluation", "export", "annotation"]  # no route makes an export yet
@@ -174,7 +176,12 @@ class JobStore:
         model_name: str | None = None,
         total_epochs: int = 0,
     ) -> Job:
-        """Add a job to the queue; its folder is created first."""
+        """Add a job to the queue; its folder is created first.
+
+        Raises:
+            InsufficientStorage: The disk is full, or has less room than the reserve.
+        """
+        check_room(self.database.settings)
         job = Job(
             id=uuid.uuid4().hex,
             kind=kind,
@@ -186,9 +193,15 @@ class JobStore:
             model_name=model_name,
             total_epochs=total_epochs,
         )
-        self.folder(job.id).mkdir(parents=True, exist_ok=True)
-        with self.database.write() as session:
-            session.add(job)
+        folder = self.folder(job.id)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with self.database.write() as session:
+                session.add(job)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+            raise
         return job
 
     def request_cancel(self, job_id: str) -> Job:

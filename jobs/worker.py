@@ -27,12 +27,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-from sqlalchemy.exc import SQLAlchemyError
-
-from database import Database
-from errors import VisionLoopError
+from database import FAILURES, Database
+from disk_space import check_room, is_disk_full
+from errors import DatabaseBusy, VisionLoopError
 from files import delete_abandoned
-from jobs.failures import DISK_FULL, is_disk_full, reason
+from jobs.failures import DISK_FULL, reason
 from jobs.handle import JobCancelled
 from jobs.processes import SIGNAL_EXIT, SIGNAL_SAVE_AND_EXIT
 from jobs.store import Job, JobStore
@@ -64,6 +63,7 @@ class WorkerJob:
         self._epoch_began: float | None = None
         self._metrics: dict[str, float | None] = dict(job.metrics)
         self._pending: dict[str, Any] = {}
+        self._epochs = job.total_epochs
         self._fraction = job.progress / 100 if self.resuming else 0.0
         self._written = 0.0
         self._stopping = False
@@ -73,6 +73,7 @@ class WorkerJob:
     ) -> None:
         epoch = max(self._first, epoch)
         self._pending |= {"current_epoch": epoch, "total_epochs": epochs}
+        self._epochs = epochs
         if epoch > self._first and self._epoch_began is None:
             self._epoch_began = time.monotonic()
         self.advance(fraction, metrics)
@@ -101,6 +102,8 @@ class WorkerJob:
             self._pending["epoch_seconds"] = now - (self._epoch_began or now) if whole else None
             self._whole, self._epoch_began = True, now
         self._write()
+        if batch or epoch < self._epochs:  # a job that has ended may use the reserve
+            check_room(self._store.database.settings)
 
     @contextmanager
     def graceful_stop(self) -> Iterator[None]:
@@ -120,7 +123,7 @@ class WorkerJob:
         self._written = time.monotonic()
         try:
             status = self._store.note(self.id, self._pid, **self._pending)
-        except SQLAlchemyError as error:  # a job does not fail because of its progress report
+        except FAILURES as error:  # a job does not fail because of its progress report
             print(f"Progress could not be written: {error}", file=sys.stderr, flush=True)
             return
         self._pending = {}
@@ -130,13 +133,13 @@ class WorkerJob:
         """Record the outcome.
 
         Raises:
-            SQLAlchemyError: The outcome cannot be written.
+            SQLAlchemyError, DatabaseBusy, InsufficientStorage: The outcome cannot be written.
         """
         for left in reversed(range(TRIES)):
             try:
                 self._store.note(self.id, self._pid, **self._pending, **outcome)
                 return
-            except SQLAlchemyError:
+            except FAILURES:
                 if not left:
                     raise
                 time.sleep(1)
@@ -168,17 +171,15 @@ def run(job: WorkerJob, row: Job, registry: Registry, work: Work) -> int:
             job.conclude(outcome="completed", **outcome)
         except JobCancelled:
             return 128 + signal.SIGTERM
-        except SQLAlchemyError as error:
+        except DatabaseBusy:  # no fault of the job: it resumes from its checkpoint
             traceback.print_exc()
-            if is_disk_full(error):
-                return DISK_FULL
-            job.conclude(outcome="failed", error=reason(error))
+            return 1
         except Exception as error:
             if not isinstance(error, VisionLoopError):
                 traceback.print_exc()
             job.conclude(outcome="failed", error=reason(error))
             return 1
-    except SQLAlchemyError as error:  # not even the outcome could be written
+    except FAILURES as error:  # not even the outcome could be written
         traceback.print_exc()
         return DISK_FULL if is_disk_full(error) else 1
     return 0

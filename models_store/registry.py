@@ -17,10 +17,9 @@ from typing import Any
 
 from pydantic import ValidationError
 from sqlalchemy import select
-from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from database import Database, State, now
+from database import FAILURES, Database, State, now
 from errors import Conflict, InvalidModelFile, ModelNotFound, ValidationFailed
 from files import delete_abandoned
 from models_store.decision_log import (
@@ -42,6 +41,7 @@ from models_store.versions import SHOWN_NAMES, ModelVersion, Snapshot, load_snap
 log = logging.getLogger(__name__)
 
 REFRESH_SECONDS = 1.0
+REFRESH_PATIENCE = 0.05  # seconds to wait for a locked database
 MISS_SECONDS = 0.05  # shortest time between reloads because of an unknown model
 Sentences = list[str]
 
@@ -386,13 +386,15 @@ class Registry:
         with self._lock:
             started = time.monotonic()
             try:
-                with self.database.read() as session:
+                # Requests read this in the event loop, so they use the last snapshot at once.
+                patience = None if self._snapshot is None else REFRESH_PATIENCE
+                with self.database.read(patience) as session:
                     if self._snapshot is None or generation(session) != self._snapshot.generation:
                         self._snapshot = load_snapshot(session, self.store.models)
-            except OperationalError:
+            except FAILURES as error:
                 if self._snapshot is None:
                     raise
-                log.exception("The database cannot be read; using the last snapshot")
+                log.warning("The models cannot be read; using the last snapshot: %s", error)
             self._checked = started
             return self._snapshot
 

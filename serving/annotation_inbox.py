@@ -16,8 +16,10 @@ from annotation.datasets import AnnotatedDatasets
 from annotation.preannotation import Preannotation, plan
 from annotation.revision_builder import build
 from annotation.tables import AnnotatedDataset, AnnotationEntry
+from database import FAILURES
 from dataset.task_forms import task_of
-from errors import ValidationFailed, VisionLoopError, our_fault
+from disk_space import NO_ROOM, is_disk_full
+from errors import InsufficientStorage, ValidationFailed, VisionLoopError, our_fault
 from evaluation.store import EvaluationRow, EvaluationStore
 from formats.annotations import Annotations
 from formats.label_studio import from_label_studio
@@ -88,7 +90,11 @@ class AnnotationInbox:
                 key = (entry.dataset_id, entry.key, entry.number)
                 if again or time.monotonic() - self._tried.get(key, -AGAIN) >= AGAIN:
                     self._tried[key] = time.monotonic()
-                    await self._bring(entry)
+                    try:
+                        await self._bring(entry)
+                    except FAILURES:  # the annotation still waits; the next call tries it again
+                        self._tried.pop(key, None)
+                        raise
                     if len(self._tried) > 100_000:
                         self._tried.clear()
 
@@ -177,6 +183,8 @@ class AnnotationInbox:
         began = time.monotonic()
         try:
             await self.build(dataset)
+        except FAILURES as error:  # the dataset stays outdated, and is built later
+            log.warning("Dataset %s cannot be built yet: %s", dataset.id, error)
         except VisionLoopError as error:
             log.info("Dataset %s: %s", dataset.id, error)
             await asyncio.to_thread(self.store.note_built, dataset.id, dataset.changes)
@@ -194,12 +202,16 @@ class AnnotationInbox:
             )
             picture = picture or await self.images.get(entry.address)
             await asyncio.to_thread(self._record, entry, picture, regions)
+        except FAILURES:
+            raise
         except VisionLoopError as error:
             log.warning(
                 "Annotation %s of %s has no image yet: %s", entry.key, entry.dataset_id, error
             )
             await asyncio.to_thread(self.store.entries.note_error, entry, str(error))
         except Exception as error:  # the other annotations are still processed
+            if is_disk_full(error):
+                raise InsufficientStorage(NO_ROOM) from error
             fault = our_fault(error, f"Annotation {entry.key} of {entry.dataset_id}")
             await asyncio.to_thread(self.store.entries.note_error, entry, str(fault))
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from annotation.datasets import AnnotatedDatasets
 from annotation.prelabels import PrelabelStore
-from database import Database
+from database import REQUEST_TIMEOUT, Database
 from dataset.store import DatasetStore
 from errors import BackendTimeout, BackendUnavailable, Conflict, NotFound, VisionLoopError
 from evaluation.promotion import GATE
@@ -80,7 +80,8 @@ class Gateway:
         cls, settings: Settings, runners: dict[str, Runner], trainer: TrainerLink | None = None
     ) -> Gateway:
         """Create and start a gateway; its tasks wait for the runners and load the active model."""
-        gateway = cls(settings, Registry(Database(settings)), runners, trainer)
+        database = Database(settings, REQUEST_TIMEOUT)
+        gateway = cls(settings, Registry(database), runners, trainer)
         gateway._start()
         return gateway
 

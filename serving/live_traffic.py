@@ -10,6 +10,7 @@ from typing import Any
 from prometheus_client import Metric
 from prometheus_client.core import GaugeMetricFamily
 
+from database import FAILURES
 from errors import ModelNotFound
 from inference.prediction import Prediction
 from models_store.registry import Registry
@@ -89,6 +90,8 @@ class LiveTraffic:
             seen, self._seen = self._seen, []
             try:
                 await asyncio.to_thread(self._store, seen)
+            except FAILURES as error:
+                log.warning("The live counts cannot be stored yet: %s", error)
             except Exception:
                 log.exception("The live counts could not be stored")
 

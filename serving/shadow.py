@@ -10,6 +10,7 @@ from collections import Counter, deque
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from database import FAILURES
 from errors import BackendTimeout, ModelNotFound, NotFound, ValidationFailed, VisionLoopError
 from inference.agreement import Agreement, Comparison
 from inference.prediction import InferenceItem, ItemResult, Prediction
@@ -27,6 +28,7 @@ PAUSE = 0.02  # idle seconds before a comparison; longer than the gaps of a clie
 HALT_INTERVAL = 0.02  # seconds between halts; the first may arrive before the comparison starts
 TICK = 2.0  # seconds between two reads of the table, and between two writes of the statistics
 SIDES = ("live", "candidate", "matched")
+COUNTS = ("seen", "run", "dropped", "failed", "agreement", "live_ms", "candidate_ms")
 
 
 @dataclass(slots=True)
@@ -62,10 +64,16 @@ class ShadowStats:
         for side in SIDES:
             self.classes[side].update(getattr(found, side))
 
+    def add(self, other: ShadowStats) -> None:
+        """Add the statistics of other images of the same shadow."""
+        for name in COUNTS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for side in SIDES:
+            self.classes[side].update(other.classes[side])
+
     def merged(self, stored: dict[str, Any]) -> dict[str, Any]:
         """The sum of the stored statistics and these, in the form in which they are stored."""
-        names = ("seen", "run", "dropped", "failed", "agreement", "live_ms", "candidate_ms")
-        added: dict[str, Any] = {n: stored.get(n, 0) + getattr(self, n) for n in names}
+        added: dict[str, Any] = {n: stored.get(n, 0) + getattr(self, n) for n in COUNTS}
         known = stored.get("classes", {})
         classes = {side: Counter(known.get(side, {})) + self.classes[side] for side in SIDES}
         return added | {"classes": {side: dict(count) for side, count in classes.items()}}
@@ -285,6 +293,10 @@ class Shadowing:
         self._stats = ShadowStats()
         try:
             await asyncio.to_thread(self.store.add, row.number, stats.merged)
+        except FAILURES as error:  # they are stored with the next ones
+            log.warning("The statistics of the shadow cannot be stored yet: %s", error)
+            if self._running is not None and self._running.number == row.number:
+                self._stats.add(stats)
         except Exception:
             log.exception("The statistics of the shadow could not be stored")
 

@@ -13,15 +13,17 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 
 from annotation.datasets import AnnotatedDatasets
 from database import HEAD, Database, alembic_config
-from errors import VisionLoopError
+from errors import DatabaseBusy, InsufficientStorage, VisionLoopError
 from evaluation.store import EvaluationStore
 from jobs.store import JobStore
 from migrations.tables import METADATA
 from models_store.registry import Registry
 from settings import Settings
+from tests.support.locked_database import locked
 
 ROOT = Path(__file__).parents[1]
 OLD = Path(__file__).parent / "schema_2.sql"  # a database of the version before Alembic, dumped
@@ -179,3 +181,50 @@ def test_a_start_that_changes_nothing_does_not_import_alembic(settings: Settings
     )
     command = [sys.executable, "-c", code, str(settings.home)]
     assert subprocess.check_output(command, cwd=ROOT, text=True).strip() == "False"
+
+
+def test_a_locked_database_is_said_and_readers_go_on(settings: Settings) -> None:
+    database = Database(settings, patience=0.1)
+    jobs = JobStore(database)
+    with locked(settings.paths.database):
+        with pytest.raises(DatabaseBusy) as caught:
+            jobs.create("training", config={}, recipe={})
+        assert caught.value.retry_after
+        assert jobs.list() == []
+    made = jobs.create("training", config={}, recipe={})
+    assert [job.id for job in jobs.list()] == [made.id]
+    database.close()
+
+
+def test_a_process_that_locks_out_readers_too_is_said(settings: Settings) -> None:
+    Database(settings).close()
+    other = sqlite3.connect(settings.paths.database, isolation_level=None)
+    other.execute("PRAGMA locking_mode=EXCLUSIVE")
+    other.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(DatabaseBusy, match="Another process has locked the database"):
+        Database(settings, patience=0.1)
+    other.close()
+    Database(settings, patience=0.1).close()
+
+
+def test_the_patience_of_one_read_is_not_that_of_the_next(settings: Settings) -> None:
+    database = Database(settings, patience=7)
+    for patience, seconds in ((0.05, 0.05), (None, 7), (0.5, 0.5), (None, 7)):
+        with database.read(patience) as session:
+            assert session.scalar(text("PRAGMA busy_timeout")) == 1000 * seconds
+    database.close()
+
+
+@pytest.mark.parametrize(
+    ("state", "kind"),
+    [("55P03", DatabaseBusy), ("08006", DatabaseBusy), (None, DatabaseBusy),
+     ("53100", InsufficientStorage), ("42601", OperationalError)],
+)  # fmt: skip
+def test_errors_of_other_databases(database: Database, state: str | None, kind: type) -> None:
+    """Made by hand: no other database runs in the tests."""
+
+    class Refused(Exception):
+        sqlstate = state
+
+    with pytest.raises(kind), database.read():
+        raise OperationalError("SELECT", {}, Refused())

@@ -16,12 +16,13 @@ PACKAGES = frozenset(
 )
 BELOW_ALL = {  # module → what else of ours it may import
     "cores": set(),
+    "disk_space": {"errors", "settings"},
     "errors": set(),
     "field_names": {"errors"},
     "files": set(),
     "settings": {"field_names"},
     "source_tree": set(),
-    "database": {"errors", "settings", "migrations"},
+    "database": {"disk_space", "errors", "settings", "migrations"},
 }
 TOPS = {  # module → the packages that it may import
     "service": {"api", "inference", "jobs", "serving", "settings"},

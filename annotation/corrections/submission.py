@@ -107,7 +107,9 @@ class CorrectionSubmission:
         names, points = self._names()
         classify = self.datasets.get(self.dataset_id)["task"] == "classify"
         with self._temporary_folder() as folder:
-            unpacked = zip_archive.unpack(file, folder, self.settings.max_upload_bytes)
+            unpacked = zip_archive.unpack(
+                file, folder, self.settings.max_upload_bytes, self.settings.disk_reserve
+            )
             sent = from_folder(unpacked.root, self.policy.form, names, points, classify)
             found = [finding.message for finding in unpacked.findings]
             return self.take(replace(sent, notes=[*found, *sent.notes]))

@@ -44,7 +44,7 @@ def add_upload(
     name = name.strip()[:100] or "dataset"
     with store.staged() as staged:
         (staged / DATA).mkdir()
-        unpacked = zip_archive.unpack(file, staged / DATA, store.max_upload)
+        unpacked = zip_archive.unpack(file, staged / DATA, store.max_upload, store.reserve)
         found = understand(unpacked.root, task, staged / MADE, store.max_pixels)
         if found.intake is not None and found.intake.form == "images":
             _refuse_unread(unpacked.perhaps_labels)

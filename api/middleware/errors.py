@@ -18,11 +18,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.middleware.request_state import exchange
 from api.request_text import PLAIN_TEXT, UNKNOWN
+from disk_space import NO_ROOM, is_disk_full
 from errors import (
     BackendTimeout,
     BackendUnavailable,
     Conflict,
     Forbidden,
+    InsufficientStorage,
     MethodNotAllowed,
     NotFound,
     PayloadTooLarge,
@@ -50,6 +52,7 @@ _BY_STATUS: dict[int, type[VisionLoopError]] = {
         RateLimited,
         BackendUnavailable,
         BackendTimeout,
+        InsufficientStorage,
     )
 }
 
@@ -111,6 +114,11 @@ def of_a_name(error: BaseException | None) -> VisionLoopError | None:
             return ValidationFailed("A text of the request is not plain Unicode: " + PLAIN_TEXT)
         error = error.__cause__ or getattr(error, "orig", None)
     return None
+
+
+def of_a_full_disk(error: BaseException | None) -> VisionLoopError | None:
+    """The 507 for a write that the disk has no room for; None for other errors."""
+    return InsufficientStorage(NO_ROOM) if is_disk_full(error) else None
 
 
 def explain(errors: Sequence[Mapping[str, Any]], legal: Mapping[str, str] = {}) -> str:
@@ -217,7 +225,7 @@ class Errors:
         if error is None:
             error = reply.foreign_error() if cause is None else None
         if error is None:
-            error = of_a_name(cause)
+            error = of_a_name(cause) or of_a_full_disk(cause)
         if error is None:
             error = our_fault(cause, f"{scope['method']} {scope['path']}")
         await answer(scope, error, reply.kept_headers())(scope, receive, send)

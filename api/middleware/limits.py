@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 from fractions import Fraction
 from time import time
@@ -55,6 +55,7 @@ class PathTable(dict[str, Value]):
 
 PROBES = frozenset({"/livez", "/readyz", "/healthz"})
 TOGETHER = 512 * 1024**2  # maximum bytes of all request bodies in memory
+ROOM_STEP = 16 * 1024**2  # bytes of a body between two checks of the disk
 LINGER = 2.0  # maximum seconds for which a refused upload is still read
 
 
@@ -64,6 +65,10 @@ class BodyLimit:
     `larger` maps paths to other limits; bodies for these paths are written to disk. All other
     bodies are kept in memory until their requests end: at most `together` bytes in total, or twice
     the limit if that is more. `Content-Length` is used only to refuse a body early.
+
+    `no_room` returns the error for a body that the disk has no room for, given the bytes that are
+    still to come; it is asked at the begin of a body that is written to disk, and again every
+    ROOM_STEP bytes.
     """
 
     def __init__(
@@ -72,8 +77,10 @@ class BodyLimit:
         limit: int,
         larger: Mapping[str, int] | None = None,
         together: int = TOGETHER,
+        no_room: Callable[[int], VisionLoopError | None] = lambda _: None,
     ) -> None:
         self.app = app
+        self.no_room = no_room
         self.limit = limit
         self.larger = larger or {}
         self.together = max(together, 2 * limit)
@@ -89,20 +96,24 @@ class BodyLimit:
         )
         length = Headers(scope=scope).get("content-length", "0")
         if not (length.isascii() and length.isdigit()):
-            error = ValidationFailed("'Content-Length' must be a whole number of bytes.")
-            await answer(scope, error, {"Connection": "close"})(scope, receive, send)
+            wrong = ValidationFailed("'Content-Length' must be a whole number of bytes.")
+            await answer(scope, wrong, {"Connection": "close"})(scope, receive, send)
             return
         if int(length) > limit:
             await _refuse(scope, receive, send, refusal, limit)
             return
 
-        seen = 0
+        in_memory = scope["path"] not in self.larger
+        writes = scope["method"] == "POST" and not in_memory
+        if writes and (error := self.no_room(int(length))) is not None:
+            await _refuse(scope, receive, send, error, limit)
+            return
+        seen = checked = 0
         started = False
         exceeded: VisionLoopError | None = None
-        in_memory = scope["path"] not in self.larger
 
         async def counted() -> Message:
-            nonlocal seen, exceeded
+            nonlocal seen, checked, exceeded
             message = await receive()
             length = len(message.get("body", b""))
             seen += length
@@ -111,6 +122,9 @@ class BodyLimit:
                 exceeded = refusal
             elif self.held > self.together:
                 exceeded = BackendUnavailable("Too many uploads at the same time. Try again.", 2)
+            elif writes and seen - checked >= ROOM_STEP:
+                checked = seen
+                exceeded = self.no_room(0)
             if exceeded:
                 raise exceeded
             return message

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from dataset import zip_archive
 from dataset.zip_archive import safe_name, unpack
 from dataset.zip_names import names_of
-from errors import DatasetInvalid, PayloadTooLarge
+from errors import DatasetInvalid, InsufficientStorage, PayloadTooLarge
 
 LIMIT = 2**20
 
@@ -127,7 +127,7 @@ def test_a_bomb_is_refused_by_what_it_says_and_by_what_it_does(
     source = zipped(*((f"{i}.jpg", noise) for i in range(20)))
     with pytest.raises(PayloadTooLarge, match="VISIONLOOP_MAX_UPLOAD_MB"):
         unpack(source, tmp_path, LIMIT)
-    monkeypatch.setattr(zip_archive, "_check_room", lambda *_: None)  # as if the sizes were lies
+    monkeypatch.setattr(zip_archive, "_check_size", lambda *_: None)  # as if the sizes were lies
     with pytest.raises(PayloadTooLarge, match="more than its declared size"):
         unpack(source, tmp_path, LIMIT)
     monkeypatch.setattr(zip_archive, "MOST_ENTRIES", 3)
@@ -135,10 +135,19 @@ def test_a_bomb_is_refused_by_what_it_says_and_by_what_it_does(
         unpack(source, tmp_path, LIMIT)
 
 
-def test_a_full_disk_is_seen_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(zip_archive, "SPARE", 2**60)
-    with pytest.raises(PayloadTooLarge, match="disk has"):
-        unpack(zipped(("a.jpg", b"1")), tmp_path, LIMIT)
+def test_a_full_disk_is_seen_before(tmp_path: Path) -> None:
+    with pytest.raises(InsufficientStorage, match="disk has"):
+        unpack(zipped(("a.jpg", b"1")), tmp_path, LIMIT, reserve=2**60)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_that_fills_up_meanwhile_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zip_archive, "_check_size", lambda *_: None)
+    monkeypatch.setattr(zip_archive, "ROOM_STEP", 0)
+    with pytest.raises(InsufficientStorage, match="disk has"):
+        unpack(zipped(("a.jpg", b"1")), tmp_path, LIMIT, reserve=2**60)
 
 
 names = st.text(st.sampled_from("ab./\\:.. \0\n￼\ud800üC"), max_size=24) | st.text(max_size=24)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from database import Database
+from errors import InsufficientStorage
 from jobs.failures import DISK_FULL
 from jobs.processes import is_alive, marked
 from jobs.store import Job, JobStore
+from settings import Settings
 from tests.support.dispatching import (
     SCATTERED,
     WAIT,
@@ -23,6 +27,7 @@ from tests.support.dispatching import (
     submit,
     until,
 )
+from tests.support.locked_database import locked
 
 STUBBORN = "trap '' TERM HUP; (trap '' TERM HUP; sleep 9999) & while true; do sleep 0.05; done"
 
@@ -238,3 +243,53 @@ def test_a_worker_that_the_system_does_not_start_is_started_later(
         assert log.count(f"Process {started.pid} started.") == 1
 
     story(store, body)
+
+
+def test_a_job_waits_until_the_disk_has_room(
+    store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    polls = 0
+
+    def no_room(_: object) -> InsufficientStorage | None:
+        nonlocal polls
+        polls += 1
+        return InsufficientStorage("Too little room.") if polls < 3 else None
+
+    async def body() -> None:
+        monkeypatch.setattr("jobs.dispatcher.no_room", no_room)
+        async with dispatching(store, WAIT) as dispatcher:
+            job = submit(store)
+            started = await running(store, job)
+            assert started.pid is not None
+            store.note(job.id, started.pid, outcome="completed")
+            (store.folder(job.id) / "go").touch()
+            await dispatcher.finished(job.id)
+        log = log_of(store, job)
+        assert log.count("The worker cannot be started yet: Too little room.") == 1
+
+    story(store, body)
+
+
+def test_a_locked_database_delays_the_end_of_a_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.dispatcher.RETRY", 0.05)
+    settings = Settings(home=tmp_path)
+    store = JobStore(Database(settings, patience=0.1))
+
+    async def body() -> None:
+        async with dispatching(store, WAIT) as dispatcher:
+            job = submit(store)
+            started = await running(store, job)
+            assert started.pid is not None
+            store.note(job.id, started.pid, outcome="completed")
+            waiting = asyncio.create_task(dispatcher.finished(job.id))
+            with locked(settings.paths.database):
+                (store.folder(job.id) / "go").touch()
+                await until(lambda: not is_alive(started.pid or 0, started.pid_started))
+                await asyncio.sleep(0.3)  # so that some attempts to write fail
+                assert store.get(job.id).status == "running"
+            assert (await waiting).status == "completed"
+
+    story(store, body)
+    store.database.close()

@@ -6,17 +6,16 @@ import errno
 import math
 import os
 import signal
-import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy.exc import OperationalError
 
 from database import Database
-from errors import DatasetInvalid
+from disk_space import NO_ROOM
+from errors import DatabaseBusy, DatasetInvalid, InsufficientStorage
 from jobs import worker
 from jobs.failures import DISK_FULL
 from jobs.handle import JobCancelled
@@ -25,6 +24,7 @@ from jobs.store import Job, JobStore
 from jobs.worker import WorkerJob, claimed, run
 from models_store.registry import Registry
 from settings import Settings
+from tests.support.full_disk import fill, small_disk
 
 
 @pytest.fixture
@@ -165,7 +165,7 @@ def test_only_the_process_that_was_called_does_the_job(
     assert claimed(store, row.id) is None
 
 
-FULL = OperationalError("UPDATE", {}, sqlite3.OperationalError("database or disk is full"))
+FULL = InsufficientStorage(NO_ROOM)
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,8 @@ FULL = OperationalError("UPDATE", {}, sqlite3.OperationalError("database or disk
         (RuntimeError("CUDA out of memory. Tried to"), 1, "failed", "Reduce batch or imgsz"),
         (ValueError("odd\nmore"), 1, "failed", "ValueError: odd (the job's log has the details)"),
         (JobCancelled(), 143, None, None),
-        (FULL, DISK_FULL, None, None),
+        (FULL, 1, "failed", "The disk is full."),
+        (DatabaseBusy("Locked."), 1, None, None),
     ],
 )
 def test_how_it_ended_is_noted(
@@ -214,3 +215,38 @@ def test_an_outcome_that_cannot_be_written_is_told_by_the_exit_code(
     monkeypatch.setattr(store, "note", full)
     work = {"model_id": "m:1"}
     assert run(job, row, Registry(store.database), lambda *_: work) == DISK_FULL
+
+
+def test_a_job_that_would_take_the_reserve_ends_at_its_next_checkpoint(
+    store: JobStore, row: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def below(_: object) -> None:
+        raise InsufficientStorage("Less than the reserve.")
+
+    def work(job: WorkerJob, *_: Any) -> dict[str, Any]:
+        job.report(fraction=0.5, epoch=1, epochs=2)
+        job.checkpointed(1)
+        raise AssertionError
+
+    job = WorkerJob(store, row)
+    job.report(fraction=1, epoch=2, epochs=2)
+    monkeypatch.setattr(worker, "check_room", below)
+    job.checkpointed(2)  # what is left is small: it may use the reserve
+    assert run(WorkerJob(store, row), row, Registry(store.database), work) == 1
+    found = store.get(row.id)
+    assert (found.outcome, found.error) == ("failed", "Less than the reserve.")
+    assert found.checkpoint == 1
+
+
+def test_no_room_for_a_job_leaves_neither_row_nor_folder(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 4) as disk:
+        store = JobStore(Database(Settings(home=disk, disk_reserve=0)))
+        fill(disk)
+        with pytest.raises(InsufficientStorage, match="The disk is full"):
+            store.create("training", config={}, recipe={})
+        assert store.list() == []
+        assert not list(disk.glob("jobs/*"))
+        (disk / "filler").unlink()
+        made = store.create("training", config={}, recipe={})
+        assert [job.id for job in store.list()] == [made.id]
+        store.database.close()

@@ -135,7 +135,7 @@ def test_asking_for_what_is_not_there_does_not_flood_the_database(
     looks = []
     read = registry.database.read
 
-    def counted() -> AbstractContextManager[Session]:
+    def counted(patience: float | None = None) -> AbstractContextManager[Session]:
         looks.append(1)
         return read()
 

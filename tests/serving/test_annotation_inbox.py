@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from annotation.tables import AnnotatedDataset
 from database import Database
 from dataset.revisions import get_revision
 from dataset.store import DatasetStore
-from errors import ValidationFailed
+from errors import InsufficientStorage, ValidationFailed
 from evaluation.store import EvaluationStore
 from formats.label_studio_marking import marking
 from jobs.store import JobStore
@@ -24,6 +25,7 @@ from models_store.registry import Registry
 from models_store.store import ModelStore
 from serving.annotation_inbox import AnnotationInbox
 from settings import Settings
+from tests.support.locked_database import locked
 from tests.support.patience import PATIENCE, until
 
 Picture = Callable[..., bytes]
@@ -54,7 +56,7 @@ def images() -> Images:
 @pytest.fixture
 def inbox(tmp_path: Path, images: Images) -> Iterator[AnnotationInbox]:
     settings = Settings(home=tmp_path / "home")
-    database = Database(settings)
+    database = Database(settings, patience=0.2)
     store, jobs = AnnotatedDatasets(database), JobStore(database)
     evaluations = EvaluationStore(database)
     registry = Registry(database, ModelStore(tmp_path / "bento"))
@@ -285,6 +287,59 @@ def test_a_folder_that_takes_long_is_not_made_for_every_annotation(
 
     asyncio.run(asyncio.wait_for(run(), PATIENCE))
     assert len(list(revisions.iterdir())) == 1
+
+
+def test_a_locked_database_delays_annotations_and_loses_none(
+    inbox: AnnotationInbox,
+    images: Images,
+    dataset: AnnotatedDataset,
+    picture: Picture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("serving.annotation_inbox.QUIET", 0.1)
+    images.known["/data/1.jpg"] = picture()
+    receive(inbox, dataset, "1", "box")
+
+    async def run() -> None:
+        with locked(inbox.store.database.settings.paths.database):
+            inbox.start()
+            await until(lambda: images.asked.count("/data/1.jpg") > 1)  # it has failed once
+        await until((inbox.store.folder(dataset.id) / "dataset.json").exists)
+        await inbox.stop()
+
+    asyncio.run(asyncio.wait_for(run(), PATIENCE))
+    assert objects(inbox, dataset) == [["box"]]
+
+
+def test_a_build_that_the_disk_had_no_room_for_is_made_later(
+    inbox: AnnotationInbox,
+    images: Images,
+    dataset: AnnotatedDataset,
+    picture: Picture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("serving.annotation_inbox.QUIET", 0.02)
+    monkeypatch.setattr("serving.annotation_inbox.SHARE", 0)
+    images.known["/data/1.jpg"] = picture()
+    receive(inbox, dataset, "1", "box")
+    build, failures = inbox.build_now, [OSError(errno.ENOSPC, "full"), InsufficientStorage("full")]
+
+    def failing(*arguments: Any) -> dict[str, Any]:
+        if failures:
+            raise failures.pop()
+        return build(*arguments)
+
+    monkeypatch.setattr(inbox, "build_now", failing)
+
+    async def run() -> None:
+        inbox.start()
+        while not (inbox.store.folder(dataset.id) / "dataset.json").exists():
+            inbox.wake()
+            await asyncio.sleep(0.05)
+        await inbox.stop()
+
+    asyncio.run(asyncio.wait_for(run(), PATIENCE))
+    assert not failures
 
 
 def test_a_stop_ends_it_though_something_arrives_at_the_same_moment(inbox: AnnotationInbox) -> None:
