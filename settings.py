@@ -311,7 +311,9 @@ class Settings(BaseSettings):
     @field_validator("label_studio_url")
     @classmethod
     def _web_address(cls, value: str | None) -> str | None:
-        if value and not re.fullmatch(r"https?://[^/\s?#@]+(/[^\s?#@]*)?", value):
+        address = re.fullmatch(r"https?://[^/\s?#@]+?(:\d{1,5})?(/[^\s?#@]*)?", value or "")
+        port = int((address[1] or ":80")[1:]) if address else 0
+        if value and not 0 < port < 2**16:
             raise PydanticCustomError(
                 "label_studio_url", "This is not an address like http://labels.example:8080"
             )

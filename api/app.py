@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api.middleware.errors import Errors, answer
+from api.middleware.errors import Errors, answer, shown_path
 from disk_space import no_room
 from errors import MethodNotAllowed, ValidationFailed, VisionLoopError
 from settings import Settings
@@ -153,7 +153,7 @@ def create_app(gateway: Gateway) -> FastAPI:
 
 def _not_allowed(scope: Scope, methods: list[str]) -> Response:
     allowed = ", ".join(methods)
-    error = MethodNotAllowed(f"'{scope['path']}' takes {allowed}, not {scope['method']}.")
+    error = MethodNotAllowed(f"'{shown_path(scope)}' takes {allowed}, not {scope['method']}.")
     return answer(scope, error, {"Allow": allowed})
 
 

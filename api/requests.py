@@ -46,8 +46,11 @@ async def image_form(
         raise NoFileUploaded("Send the image as the form's file 'image'.")
     # In memory up to the body limit: writing files above 1 MB to disk costs more than it saves.
     form = await read_form(request, gateway.settings.max_body_bytes, hint)
-    options = check(form_of, fields(form))
-    image, name = _uploaded_image(form)
+    try:
+        options = check(form_of, fields(form))
+        image, name = _uploaded_image(form)
+    finally:
+        await form.close()
     if image is not None and options.image_url:
         raise ValidationFailed("Send 'image' or 'image_url', not both.")
     if options.image_url:

@@ -13,13 +13,14 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from dataset.allowed_roots import REMEDY, is_inside, real_path
+from dataset.allowed_roots import LONGEST_NAME, LONGEST_PATH, REMEDY, is_inside, real_path
 from dataset.image_files import SUFFIXES, foreign, walk
 from dataset.image_lists import listed
 from dataset.issues import Findings
-from errors import DatasetInvalid, Forbidden
+from errors import DatasetInvalid, Forbidden, ValidationFailed
 from formats.annotations import keypoint_labels
 from models_store.description import class_names
+from nesting import check_yaml_size
 
 BIGGEST = 4 * 2**20  # most bytes of a data.yaml
 UNLABELLED = "unlabelled"  # VisionLoop's own key: images without a split, not annotated yet
@@ -175,8 +176,12 @@ def _parsed(file: Path, text: str) -> Any:
     """The parsed YAML as str, list and dict.
 
     Raises:
-        DatasetInvalid: A key is repeated, or a merge key is used.
+        DatasetInvalid: A key is repeated, a merge key is used, or it is nested too deeply.
     """
+    try:
+        check_yaml_size(text, _TEXTS, file.name)
+    except ValidationFailed as error:
+        raise DatasetInvalid(error.message) from None
     loader = _TEXTS(text)
     try:
         node = loader.get_single_node()
@@ -285,7 +290,10 @@ def _base(content: dict[str, Any], root: Path, roots: Sequence[Path]) -> Path:
         raise DatasetInvalid("The key 'path' must be one folder.")
     if PureWindowsPath(path).drive:
         return root
-    base = real_path(root / foreign(path))
+    try:
+        base = real_path(root / foreign(path))
+    except ValidationFailed:  # as for any folder that is not here
+        return root
     return base if is_inside(base, roots) and base.is_dir() else root
 
 
@@ -301,7 +309,14 @@ def _find(
         raise DatasetInvalid(f"{file.name}: '{key}' must be a folder, a .txt list, or a list.")
     forbidden = False
     for i, (candidate, meant) in enumerate(_candidates(value, bases)):
-        real = real_path(candidate)
+        try:
+            real = real_path(candidate)
+        except ValidationFailed:
+            raise DatasetInvalid(
+                f"{file.name}: {key} {value[:100]!r}{'…' if value[100:] else ''} cannot be a path: "
+                f"at most {LONGEST_NAME} bytes per name and {LONGEST_PATH:,} in all, without null "
+                "characters."
+            ) from None
         if not is_inside(real, roots):
             forbidden |= meant
         elif real.exists():
@@ -366,7 +381,9 @@ def _names(file: Path, content: dict[str, Any], findings: Findings) -> tuple[str
     else:
         raise DatasetInvalid(f"{file.name}: 'names' must be a list, or a mapping of id to name.")
     values = list(names.values()) if isinstance(names, dict) else names
-    if not all(isinstance(value, str) for value in values) or length > MOST_CLASSES:
+    if any(not isinstance(value, str) or "\0" in value for value in values) or (
+        length > MOST_CLASSES
+    ):
         raise DatasetInvalid(f"{file.name}: 'names' must be plain texts, at most 10,000.")
     result = class_names(names, length)
     if length != len(values):

@@ -8,6 +8,7 @@ from typing import Literal
 from xml.etree import ElementTree
 
 from errors import ValidationFailed
+from formats.xml_documents import parse_xml
 
 Kind = Literal["rectanglelabels", "polygonlabels", "keypointlabels", "choices"]
 
@@ -141,24 +142,10 @@ def _images(root: ElementTree.Element) -> tuple[ImageTag, ...]:
     return tuple(found)
 
 
-class _NoDoctype(ElementTree.TreeBuilder):
-    """Rejects a DOCTYPE, which could declare entities and external files."""
-
-    def doctype(self, *_: object) -> None:
-        raise ValidationFailed("The labelling configuration must not have a DOCTYPE.")
-
-
 def _root(text: str) -> ElementTree.Element:
     if len(text) > LONGEST:
         raise ValidationFailed("The labelling configuration is longer than a million characters.")
-    parser = ElementTree.XMLParser(target=_NoDoctype())  # see _NoDoctype
-    try:
-        parser.feed(text)
-        root = parser.close()
-    except (ElementTree.ParseError, ValueError) as error:
-        raise ValidationFailed(f"The labelling configuration is no valid XML: {error}.") from None
-    assert isinstance(root, ElementTree.Element)
-    return root
+    return parse_xml(text, "labelling configuration", LONGEST)
 
 
 def _tag(element: ElementTree.Element) -> str:

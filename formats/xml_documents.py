@@ -10,8 +10,8 @@ from xml.etree.ElementTree import Element
 from xml.sax.saxutils import escape, quoteattr
 
 from errors import ValidationFailed
+from nesting import DEEPEST, too_deep
 
-DEEPEST = 32  # most levels of nested elements
 START = 4096  # characters that are searched for the root element
 
 _DECLARED = re.compile(rb"^\s*<\?xml[^>]{0,200}?encoding\s*=\s*[\"']([A-Za-z0-9._-]{1,40})[\"']")
@@ -131,9 +131,7 @@ class _Bounded(ElementTree.TreeBuilder):
     def start(self, name: Any, attributes: dict[Any, Any], /) -> Element:
         self._depth += 1
         if self._depth > DEEPEST:
-            raise ValidationFailed(
-                f"The {self._what} has more than {DEEPEST} levels of nested elements."
-            )
+            raise too_deep(f"The {self._what}")
         element = super().start(name, attributes)
         self._root = element if self._root is None else self._root
         return element

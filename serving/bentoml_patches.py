@@ -33,8 +33,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
-from errors import VisionLoopError
+from errors import ValidationFailed, VisionLoopError
 from models_store.store import bento_home
+from nesting import check_json_depth
 from serving import metrics_folder
 from settings import Settings
 from source_tree import ROOT
@@ -183,8 +184,13 @@ def check_fields(check: FieldCheck, explain: Callable[[ValidationError], str]) -
             raise BadInput(explain(error)) from None
 
     async def parse_json(serde: JSONSerde, request: Request, cls: Any) -> Any:
+        data = await request.body() or b"{}"
+        try:
+            check_json_depth(data, "The body")
+        except ValidationFailed as error:
+            raise BadInput(error.message) from None
         with contextlib.suppress(ValueError):  # BentoML refuses invalid JSON itself
-            body = json.loads(await request.body() or b"{}")
+            body = json.loads(data)
             check(request, list(body) if isinstance(body, dict) else [], cls)
         return await _parse_json(serde, request, cls)
 

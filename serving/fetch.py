@@ -21,6 +21,7 @@ Address = IPv4Address | IPv6Address
 Resolve = Callable[[str, int], Awaitable[list[str]]]
 
 REDIRECTS = 3
+HIGHEST_PORT = 65535
 LONGEST = 8192  # maximum number of characters of a URL
 
 # IPv6 ranges whose addresses contain an IPv4 address: the network decides where packets are sent.
@@ -114,7 +115,9 @@ async def _pinned(client: httpx.AsyncClient, url: str, resolve: Resolve) -> http
     if parsed.userinfo:
         raise ValidationFailed("'image_url' must not carry a user name or password.")
     host = parsed.raw_host.decode("ascii").strip("[]")
-    port = parsed.port or (443 if parsed.scheme == "https" else 80)
+    port = (443 if parsed.scheme == "https" else 80) if parsed.port is None else parsed.port
+    if not 0 < port <= HIGHEST_PORT:  # httpx takes any number; the socket raises OverflowError
+        raise ValidationFailed(f"'image_url' has a port that is not from 1 to {HIGHEST_PORT}.")
     addresses = await resolve(host, port)
     if not addresses or not all(is_public(ip_address(address)) for address in addresses):
         raise Forbidden("'image_url' must lead to a public address.")

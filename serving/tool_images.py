@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 import httpx
 
 from errors import BackendTimeout, Forbidden, PayloadTooLarge, ValidationFailed
+from nesting import check_json_depth
 from serving.base64_images import from_base64
 from serving.fetch import LONGEST, REDIRECTS, fetch
 from settings import Settings
@@ -95,7 +96,7 @@ class ToolImages:
                 headers = await self._headers(client)
                 async with client.stream("GET", url, headers=headers) as response:
                     body = await self._body(response, url, LARGEST)
-            return await asyncio.to_thread(json.loads, body)
+            return await asyncio.to_thread(_json, body, url.path)
         except TimeoutError:
             raise BackendTimeout(f"Label Studio took more than {API_TIMEOUT:g} s.") from None
         except (httpx.HTTPError, OSError) as error:
@@ -218,6 +219,11 @@ class ToolImages:
             if len(body) > most:
                 raise PayloadTooLarge(f"{url.path[:120]} is larger than {most / 2**20:g} MiB.")
         return bytes(body)
+
+
+def _json(body: bytes, path: str) -> Any:
+    check_json_depth(body, f"Label Studio's answer to {path[:120]}")
+    return json.loads(body)
 
 
 def _origin(url: httpx.URL) -> tuple[str, str, int | None]:

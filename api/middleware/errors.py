@@ -35,9 +35,11 @@ from errors import (
     our_fault,
 )
 from field_names import unknown_sentence
+from nesting import check_json_depth
 
 RETRY_AFTER = 5.0  # default seconds of `Retry-After`
 CLIENT_GONE = 499  # the status in the metrics of a request whose client has disconnected
+LONGEST_PATH = 200  # characters of a path in a message
 
 _BY_STATUS: dict[int, type[VisionLoopError]] = {
     kind.status: kind
@@ -153,6 +155,8 @@ def check(model: type[Model], values: Any, context: Any = None) -> Model:
         ValidationFailed: A field is unknown, missing or has an invalid value.
     """
     legal = {name: field.description or "" for name, field in model.model_fields.items()}
+    if isinstance(values, (bytes, bytearray)):
+        check_json_depth(values, "The body")
     try:
         if isinstance(values, (bytes, bytearray)):
             return model.model_validate_json(values, context=context)
@@ -269,12 +273,18 @@ class _Reply:
         return {name: headers[name] for name in ("Allow", "Retry-After") if name in headers}
 
 
+def shown_path(scope: Scope) -> str:
+    """The path of a request, shortened for messages."""
+    path: str = scope["path"]
+    return path if len(path) <= LONGEST_PATH else f"{path[:LONGEST_PATH]}…"
+
+
 def _message(status: int, body: bytes, scope: Scope) -> str:
     """The message in an error response of FastAPI or BentoML (a list, text, pydantic errors)."""
     if status == NotFound.status:
-        return f"There is no '{scope['path']}'. /docs lists the routes."
+        return f"There is no '{shown_path(scope)}'. /docs lists the routes."
     if status == MethodNotAllowed.status:
-        return f"'{scope['path']}' does not take {scope['method']}."
+        return f"'{shown_path(scope)}' does not take {scope['method']}."
     try:
         content = json.loads(body)
     except ValueError:

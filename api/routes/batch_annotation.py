@@ -25,10 +25,11 @@ from api.predictions import ToolOptions, tiles_of
 from api.requests import MULTIPART, UPLOAD_IN_MEMORY, content_type, fields, json_body, read_form
 from api.schemas import Unit, errors, form_schema
 from api.thread_pool import slow_work
-from errors import NoFileUploaded
+from errors import NoFileUploaded, ValidationFailed
 from formats.annotation_tools import TOOLS
 from formats.annotations import FORMATS, Format
 from jobs.store import Job
+from nesting import check_json_depth
 from serving.gateway import Gateway
 
 router = APIRouter(prefix="/api", tags=["Annotation"])
@@ -62,8 +63,9 @@ class Batch(ToolOptions):
     def _from_form(cls, value: Any) -> Any:
         if isinstance(value, str):
             try:
+                check_json_depth(value, "It")
                 return json.loads(value)
-            except ValueError:
+            except (ValidationFailed, ValueError):
                 raise ValueError("not a JSON object") from None
         return value
 

@@ -15,8 +15,8 @@ from annotation.uploads.upload import add_upload
 from api.dependencies import GatewayDep
 from api.middleware.auth import require_admin
 from api.middleware.errors import check
-from api.requests import UPLOAD_IN_MEMORY, fields, read_form
-from api.schemas import RequestFields, errors, form_body
+from api.requests import UPLOAD_IN_MEMORY, fields, json_body, read_form
+from api.schemas import RequestFields, errors, form_body, json_request_body
 from api.thread_pool import slow_work
 from dataset import contact_sheet
 from dataset.report import report
@@ -173,9 +173,11 @@ async def list_datasets(gateway: GatewayDep) -> Any:
     response_model=Report,
     responses=errors(400, 403, 404),
     dependencies=[Depends(require_admin)],
+    openapi_extra=json_request_body(Choice),
 )
-async def check_dataset(choice: Choice, gateway: GatewayDep) -> Any:
+async def check_dataset(request: Request, gateway: GatewayDep) -> Any:
     """Check a dataset on the server, named as for training. Changes nothing."""
+    choice = await json_body(request, Choice)
     return await slow_work.run(partial(_check, gateway, choice))
 
 

@@ -10,6 +10,7 @@ from api import schemas
 from api.dependencies import GatewayDep
 from api.middleware.auth import require_admin
 from api.middleware.request_state import caller
+from api.requests import json_body
 from api.schemas import errors
 from models_store.decision_log import DecisionReason
 from models_store.versions import ModelVersion
@@ -36,12 +37,14 @@ async def active_model(gateway: GatewayDep) -> Any:
     response_model=schemas.Activated,
     responses=errors(400, 403, 404),
     dependencies=[Depends(require_admin)],
+    openapi_extra=schemas.json_request_body(schemas.ModelChoice),
 )
-async def activate_model(choice: schemas.ModelChoice, gateway: GatewayDep) -> Any:
+async def activate_model(request: Request, gateway: GatewayDep) -> Any:
     """Switch the active model. A name follows its promotions; `name:version` is pinned.
 
     Requests in progress finish on the model they started with.
     """
+    choice = await json_body(request, schemas.ModelChoice)
     model = await gateway.activate(choice.model_id)
     [shown] = await _shown(gateway, model)
     return {"message": f"'{model.id}' is active.", "active_model": shown}

@@ -6,12 +6,13 @@ from collections import Counter
 from datetime import datetime
 from typing import Any, Literal
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.dependencies import GatewayDep
 from api.middleware.auth import require_admin
-from api.schemas import MODEL_EXAMPLE, RequestFields, errors
+from api.requests import json_body
+from api.schemas import MODEL_EXAMPLE, RequestFields, errors, json_request_body
 from monitoring.shadow_store import ShadowRow
 
 router = APIRouter(tags=["Models"])
@@ -83,13 +84,15 @@ async def get_shadow(gateway: GatewayDep) -> Any:
     response_model=ShadowChanged,
     responses=errors(400, 403, 404),
     dependencies=[Depends(require_admin)],
+    openapi_extra=json_request_body(ShadowChoice),
 )
-async def begin_shadow(choice: ShadowChoice, gateway: GatewayDep) -> Any:
+async def begin_shadow(request: Request, gateway: GatewayDep) -> Any:
     """Run a candidate on a copy of the live traffic; its answers go to nobody.
 
     Copies run after the live answers, at the lowest priority, and are dropped under load. The
     shadow survives restarts, and ends when its model is activated, promoted or deleted.
     """
+    choice = await json_body(request, ShadowChoice)
     row = await gateway.shadow.begin(choice.model_id, choice.fraction, choice.against)
     return {"message": f"'{row.model_id}' is in the shadow.", "shadow": _view(row)}
 

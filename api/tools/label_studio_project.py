@@ -29,6 +29,7 @@ from jobs.store import Job
 from models_store.description import Task
 from models_store.names import suggest_name
 from models_store.versions import ModelVersion
+from nesting import check_json_depth
 from serving.annotation_inbox import LEFT_OUT
 from serving.gateway import Gateway
 from training.planning.options import IncrementalOptions
@@ -67,6 +68,7 @@ class Extra(RequestFields):
             ValidationFailed: The value is neither, or a parameter is invalid.
         """
         if isinstance(given, str) and given.strip():
+            check_json_depth(given, "'extra_params'")
             try:
                 given = json.loads(given)
             except ValueError:

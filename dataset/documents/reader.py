@@ -48,6 +48,7 @@ from formats.label_studio_config import ImageTag, parse_label_config
 from formats.labelme import from_labelme
 from formats.voc import from_voc
 from formats.xml_documents import xml_format
+from nesting import check_json_depth
 
 BIGGEST = 512 * 2**20  # most bytes of one document
 SPLIT = re.compile(r"(?:^|[_.-])((?:train|val|valid|validation|test)(?:20\d\d)?)$", re.I)
@@ -139,17 +140,18 @@ def parse(data: bytes, name: str) -> Any:
 
     Raises:
         ValidationFailed: It is too large or not valid JSON, has a repeated key, or a text with a
-            lone surrogate.
+            lone surrogate, or is nested too deeply.
     """
     if len(data) > BIGGEST:
         raise ValidationFailed(f"{name} is over {BIGGEST // 2**20} MiB.")
+    check_json_depth(data, name)
     try:
         document = json.loads(data, object_pairs_hook=_unique)
         if b"\\ud" in data.lower():  # a lone surrogate cannot be encoded as UTF-8
             json.dumps(document, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         raise ValidationFailed(f"{name} has a text with a lone surrogate.") from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         reason = str(error)[:80]
         raise ValidationFailed(f"{name} is not valid JSON: {reason}.") from None
     return document

@@ -109,6 +109,14 @@ def test_awkward_descriptions_find_their_pictures(tree: Tree, text: str | bytes)
             "train: images/train\nval: images/val\nnames: [a]\ndownload: |\n  print(1)\n",
             "remove the key",
         ),
+        (f"train: images/train\nval: {'b' * 5000}\nnames: [a]\n", "val 'bbb"),
+        (f"train: images/train\nval: {'b/' * 2500}\nnames: [a]\n", "cannot be a path"),
+        (
+            f"path: {'/p' * 2500}\ntrain: t\nval: images/val\nnames: [a]\n",
+            "train 't' does not exist",
+        ),
+        ('train: "\\0"\nval: images/val\nnames: [a]\n', "without null characters"),
+        ('train: images/train\nval: images/val\nnames: ["\\0"]\n', "plain texts"),
         ("path: [a]\ntrain: images/train\nnames: [a]\n", "'path' must be one folder"),
     ],
 )
@@ -284,7 +292,26 @@ def test_a_bomb_of_aliases_is_read_once_and_refused(tree: Tree) -> None:
     levels = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
     levels += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 30)]
     text = "\n".join([*levels, "train: images/train", "names: *a29", ""])
-    with pytest.raises(DatasetInvalid, match="plain texts"):
+    with pytest.raises(DatasetInvalid, match="1,000,000 values"):
+        found(tree(text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "train: " + "[" * 50_000,
+        "train: " + "[" * 50_000 + "]" * 50_000,
+        "train: " + "{a: " * 50_000,
+        "train:\n" + "- " * 50_000,
+        "? " * 50_000,
+        "&a [" * 50_000,
+        "!!seq [" * 50_000,
+        "\n".join(f"a{i}: &a{i} [{f'*a{i - 1}' if i else 'x'}]" for i in range(200)),
+    ],
+    ids=["open", "closed", "mappings", "block", "keys", "anchors", "tags", "aliases"],
+)
+def test_deep_nesting_is_refused_in_this_process(tree: Tree, text: str) -> None:
+    with pytest.raises(DatasetInvalid, match="more than 100 levels of nested values"):
         found(tree(text))
 
 

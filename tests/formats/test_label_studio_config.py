@@ -48,10 +48,10 @@ def test_a_class_finds_its_label_in_any_case(name: str, label: str | None) -> No
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "no valid XML"),
-        ("<View><Image", "no valid XML"),
+        ("", "not valid XML"),
+        ("<View><Image", "not valid XML"),
         ("<View/>", "no <Image>"),
-        ("\ud800", "no valid XML"),
+        ("\ud800", "not valid XML"),
         ('<!DOCTYPE v [<!ENTITY a "b">]><View><Image value="&a;"/></View>', "DOCTYPE"),
         ('<!DOCTYPE v SYSTEM "file:///etc/passwd"><View/>', "DOCTYPE"),
         ("<View>" + " " * (1 << 20) + "</View>", "longer"),

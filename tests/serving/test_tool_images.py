@@ -196,7 +196,9 @@ def test_a_slow_or_absent_host_is_told() -> None:
         get(images(gone), "/data/a.jpg")
 
 
-@pytest.mark.parametrize("url", ["labels.example", "ftp://x", "http://a b", "http://u:p@host"])
+@pytest.mark.parametrize(
+    "url", ["labels.example", "ftp://x", "http://a b", "http://u:p@host", "http://host:99999"]
+)
 def test_an_unusable_address_of_the_tool_stops_the_start(url: str) -> None:
     with pytest.raises(ValueError, match="label_studio_url"):
         Settings.model_validate({"label_studio_url": url})
