@@ -114,7 +114,7 @@ def _locked_folder(parent: Path) -> tuple[Path, FileLock]:
         lock = FileLock(folder / _LOCK, thread_local=False)
         try:
             lock.acquire()
-        except FileNotFoundError:  # `delete_abandoned` deleted it before it was locked
+        except (FileExistsError, FileNotFoundError):  # deleted before it was locked
             continue
         if (folder / _LOCK).exists():
             return folder, lock
