@@ -137,6 +137,12 @@ class MethodNotAllowed(VisionLoopError):
     code, status = "METHOD_NOT_ALLOWED", 405
 
 
+class RequestTimeout(VisionLoopError):
+    """The headers did not arrive in time, or the body paused for too long."""
+
+    code, status = "REQUEST_TIMEOUT", 408
+
+
 class Conflict(VisionLoopError):
     """The current state does not allow it: cancelling a finished job, deleting a model in use."""
 
@@ -168,9 +174,15 @@ class PayloadTooLarge(VisionLoopError):
 
 
 class RateLimited(VisionLoopError):
-    """The client sent too many requests; `Retry-After` says when to retry."""
+    """The client sent too many requests, or opened too many connections; see `Retry-After`."""
 
     code, status = "RATE_LIMITED", 429
+
+
+class HeadersTooLarge(VisionLoopError):
+    """The request line and the headers together exceed their limit."""
+
+    code, status = "HEADERS_TOO_LARGE", 431
 
 
 class BackendUnavailable(VisionLoopError):

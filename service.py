@@ -20,8 +20,7 @@ from serving import bentoml_patches, lifecycle
 from serving.model_runner import ModelRunner
 
 settings = lifecycle.usable_settings()
-bentoml_patches.use_own_metrics_folder(settings)
-bentoml_patches.cancel_timers()
+lifecycle.install_patches(settings)
 door = LateBoundApp(native=frozenset({"/predict", "/annotate"}))
 
 SERVICE: dict[str, Any] = {"workers": 1, "http": {"host": "127.0.0.1", "port": 3000}}

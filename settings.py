@@ -160,6 +160,9 @@ class Settings(BaseSettings):
         "localhost, IP addresses and this machine's own names always pass",
     )
     rate_limit: float = Field(0, ge=0, description="Requests per second and client; 0: no limit")
+    max_connections: int = Field(
+        1000, ge=0, description="Open connections per client address; 0: no limit"
+    )
 
     max_body_mb: float = Field(32, gt=0, description="Largest request body, in MiB")
     max_model_mb: float = Field(1024, gt=0, description="Largest model file to import, in MiB")

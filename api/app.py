@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from api.middleware.errors import Errors, answer, shown_path
 from disk_space import no_room
 from errors import MethodNotAllowed, ValidationFailed, VisionLoopError
+from serving.http_protocol import UNIX_SOCKET
 from settings import Settings
 
 if TYPE_CHECKING:
@@ -41,13 +42,14 @@ def longest(settings: Settings) -> float:
 def guarded(app: ASGIApp, settings: Settings) -> ASGIApp:
     """`app`, a runner's application, with our middleware for requests from the network.
 
-    The gateway's requests come through a Unix socket. They have no client address, and need no
-    token.
+    The gateway's requests come through a Unix socket, whose folder only this user can open; they
+    need no token. A missing client address would be no proof: a TCP connection that was reset at
+    once has none either.
     """
     outside = with_middleware(app, settings)
 
     async def choose(scope: Scope, receive: Receive, send: Send) -> None:
-        inside = scope["type"] == "lifespan" or scope.get("client") is None
+        inside = scope["type"] == "lifespan" or scope.get(UNIX_SOCKET) is True
         await (app if inside else outside)(scope, receive, send)
 
     return choose

@@ -1,6 +1,6 @@
 """The steps of a server's start, in order.
 
-1. `usable_settings`: in every process, when `service.py` is imported.
+1. `usable_settings` and `install_patches`: in every process, when `service.py` is imported.
 2. `prepare`: in the supervisor, before the service processes start.
 3. `finish_startup`: in every service process, at the end of its start-up hook.
 """
@@ -12,6 +12,7 @@ import ctypes
 import gc
 import logging
 import os
+import resource
 import signal
 import sys
 from pathlib import Path
@@ -22,11 +23,11 @@ from pydantic import ValidationError
 from errors import VisionLoopError
 from inference.device import device
 from models_store.store import bento_home
-from serving import metrics_folder
-from serving.bentoml_patches import enter_source_tree
+from serving import bentoml_patches, http_protocol, metrics_folder
 from settings import Settings, get_settings, refusals, settings_without_effect
 
 LOCK = ".visionloop-server.lock"  # in VISIONLOOP_HOME and in BENTOML_HOME
+OPEN_FILES = 65_536  # a process may have so many, if the system lets it
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 _held: dict[Path, FileLock] = {}  # by folder; without this reference, gc would release them
@@ -44,12 +45,19 @@ def usable_settings() -> Settings:
     return settings
 
 
+def install_patches(settings: Settings) -> None:
+    """Install what replaces parts of BentoML and uvicorn in this process."""
+    bentoml_patches.use_own_metrics_folder(settings)
+    bentoml_patches.cancel_timers()
+    http_protocol.install()
+
+
 def prepare(settings: Settings) -> None:
     """Lock the folders, print the settings, import the starter models.
 
     Exits with a message if another server uses the same folders.
     """
-    enter_source_tree(settings)
+    bentoml_patches.enter_source_tree(settings)
     hold(settings.home, "VISIONLOOP_HOME")
     hold(bento_home(), "BENTOML_HOME")
     metrics_folder.renew(settings)
@@ -123,11 +131,12 @@ def fill(settings: Settings) -> None:
 
 
 def finish_startup(settings: Settings) -> None:
-    """Set the log level, the parent-death signal and `gc.freeze`.
+    """Set the log level, the limit of open files, the parent-death signal and `gc.freeze`.
 
     On Linux the kernel sends this process SIGTERM when the supervisor dies, even by SIGKILL, so
-    that no orphaned process keeps the port open. Objects created during the start are excluded from
-    garbage collection, which reduces the highest latencies.
+    that no orphaned process keeps the port open. Every connection is an open file, and one address
+    may open nearly as many as the usual limit of 1,024 (`http_protocol`). Objects created during
+    the start are excluded from garbage collection, which reduces the highest latencies.
     """
     logging.getLogger("visionloop").setLevel(settings.log_level)
     if sys.platform == "linux":
@@ -135,5 +144,9 @@ def finish_startup(settings: Settings) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != parent:  # the supervisor died before the prctl call
             os.kill(os.getpid(), signal.SIGTERM)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    enough = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < enough:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (enough, hard))
     gc.collect()
     gc.freeze()

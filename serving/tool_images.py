@@ -144,7 +144,7 @@ class ToolImages:
                             return await self._body(response, url)
                     url = url.join(target)
                     if _origin(url) != _origin(self.base):
-                        return await fetch(str(url), self.settings)
+                        return await fetch(str(url), self.settings, transport=self.transport)
                 raise ValidationFailed(f"Label Studio redirects more than {REDIRECTS} times.")
         except TimeoutError:
             raise BackendTimeout(

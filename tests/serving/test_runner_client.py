@@ -15,6 +15,7 @@ from errors import BackendTimeout, ModelNotFound
 from inference.prediction import InferenceItem, ItemResult
 from serving import model_runner, runner_client
 from serving.envelope import Envelope
+from serving.http_protocol import UNIX_SOCKET
 from serving.idle import IdleTracker
 from serving.model_runner import ModelRunner, predict_alone
 from serving.runner_client import Runner
@@ -124,7 +125,7 @@ def test_alone_without_any_model_each_picture_is_told(tmp_path: Path) -> None:
 def test_a_runner_asks_for_the_token_who_comes_over_the_network() -> None:
     app = guarded(PlainTextResponse("ok"), Settings.model_validate({"token": "t"}))
 
-    async def ask(client: tuple[str, int] | None, *headers: tuple[bytes, bytes]) -> int:
+    async def ask(inside: bool | None, *headers: tuple[bytes, bytes]) -> int:
         sent: list[Any] = []
 
         async def receive() -> Any:
@@ -134,9 +135,10 @@ def test_a_runner_asks_for_the_token_who_comes_over_the_network() -> None:
             sent.append(message)
 
         scope = {"type": "http", "method": "POST", "path": "/predict", "headers": list(headers)}
-        await app(scope | {"client": client}, receive, send)
+        await app(scope | ({} if inside is None else {UNIX_SOCKET: inside}), receive, send)
         return int(sent[0]["status"])
 
-    assert asyncio.run(ask(("127.0.0.1", 4000))) == 401
-    assert asyncio.run(ask(("127.0.0.1", 4000), (b"authorization", b"Bearer t"))) == 200
-    assert asyncio.run(ask(None)) == 200  # the gateway, through the socket's file
+    assert asyncio.run(ask(False)) == 401
+    assert asyncio.run(ask(None)) == 401  # an address that is not known is no proof
+    assert asyncio.run(ask(False, (b"authorization", b"Bearer t"))) == 200
+    assert asyncio.run(ask(True)) == 200  # the gateway, through the socket's file

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 import httpx
 import pytest
@@ -128,6 +128,39 @@ def test_a_redirect_to_elsewhere_takes_no_token_along() -> None:
         get(images(handler), "/tasks/1/resolve/?fileuri=x")
     with pytest.raises(Forbidden, match="public address"):
         get(images(handler, image_url="public"), "/tasks/1/resolve/?fileuri=x")
+
+
+class Body(httpx.AsyncByteStream):
+    """A body that has not been read yet."""
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield b"elsewhere"
+
+
+@pytest.mark.parametrize("token", [LEGACY, PERSONAL])
+def test_the_host_of_a_redirect_never_sees_the_token(token: str) -> None:
+    def handler(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/api/token/refresh":
+            return httpx.Response(200, json={"access": "short"})
+        if request.headers["host"] == "labels.example:8080":
+            assert request.headers["authorization"] in (f"Token {LEGACY}", "Bearer short")
+            return httpx.Response(302, headers={"location": "http://93.184.215.14/a.jpg"})
+        assert "authorization" not in request.headers
+        assert "cookie" not in request.headers
+        return httpx.Response(200, stream=Body())
+
+    tool = images(handler, token, image_url="public")
+    assert get(tool, "/tasks/1/resolve/?fileuri=x") == b"elsewhere"
+
+
+@pytest.mark.parametrize("token", [LEGACY, PERSONAL])
+def test_its_api_and_the_exchange_of_tokens_follow_no_redirect(token: str) -> None:
+    def handler(request: httpx.Request) -> httpx.Response:
+        assert request.headers["host"] == "labels.example:8080"
+        return httpx.Response(307, headers={"location": "http://93.184.215.14/"})
+
+    with pytest.raises(ValidationFailed, match=r"30[27]"):
+        asyncio.run(images(handler, token).document("/api/projects/1"))
 
 
 def test_a_redirect_within_it_is_followed() -> None:
