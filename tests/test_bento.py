@@ -30,7 +30,9 @@ DECOYS = (
     "training/__init__.py",
 )  # fmt: skip
 IMAGE = ROOT / "docs" / "street_scene.jpg"
-SHELL = re.compile(r"^PYTHONPATH=\$\(bentoml get \S+ -o path\)/src python -m .+$", re.MULTILINE)
+SHELL = re.compile(
+    r"^PYTHONPATH=\$\(COLUMNS=9999 bentoml get \S+ -o path\)/src python -m .+$", re.MULTILINE
+)
 
 
 class BuiltServer(Server):
@@ -82,7 +84,8 @@ def shell(command: str, server: Server, folder: Path) -> str:
     (commands / "bentoml").write_text(f'#!/bin/sh\nexec {shlex.join(BENTOML)} "$@"\n')
     (commands / "bentoml").chmod(0o755)
     path = [str(commands), str(Path(sys.executable).parent), os.environ["PATH"]]
-    variables = server.environment | {"PATH": os.pathsep.join(path)}
+    # BentoML breaks long paths into lines of the terminal's width.
+    variables = server.environment | {"PATH": os.pathsep.join(path), "COLUMNS": "20"}
     done = subprocess.run(
         ["sh", "-c", command], cwd=folder, env=variables, capture_output=True, text=True
     )
