@@ -191,6 +191,12 @@ class BackendUnavailable(VisionLoopError):
     code, status = "BACKEND_UNAVAILABLE", 503
 
 
+class ModelDamaged(VisionLoopError):
+    """The files of a model are damaged and cannot be rebuilt; the message says what to do."""
+
+    code, status = "MODEL_DAMAGED", 503
+
+
 class DatabaseBusy(BackendUnavailable):
     """The database is locked by another process or cannot be reached; `Retry-After` says when to
     retry."""

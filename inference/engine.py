@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from inference import engine_files
 from inference.cancellation import Halt
 from inference.device import device, limits
 from inference.onnx_engine import OnnxEngine
@@ -62,10 +63,15 @@ def load_engine(folder: Path, settings: Settings) -> tuple[Engine, ModelDescript
     """The fastest engine for the model in `folder` on this machine.
 
     On a CPU that is ONNX Runtime. On a GPU it is TensorRT if installed, else PyTorch, in half
-    precision if that agrees with the fp32 ONNX on the CPU, else in single precision.
+    precision if that agrees with the fp32 ONNX on the CPU, else in single precision. A damaged ONNX
+    file is first rebuilt from the weights.
+
+    Raises:
+        ModelDamaged: It is damaged and cannot be rebuilt.
+        InsufficientStorage: It is to be rebuilt, and the disk is full.
     """
-    description = ModelDescription.load(folder)
-    reference = OnnxEngine(folder, description, settings)
+    description = engine_files.load_description(folder)
+    reference = _reference(folder, description, settings)
     if device(settings) == "cpu":
         return reference, description
     for name, make in _cuda_engines(folder, description, settings):
@@ -80,6 +86,22 @@ def load_engine(folder: Path, settings: Settings) -> tuple[Engine, ModelDescript
         log.warning("%s: %s is not used: %s", folder.name, name, reason)
     log.warning("%s: no GPU backend works; the model runs on the CPU", folder.name)
     return reference, description
+
+
+def _reference(folder: Path, description: ModelDescription, settings: Settings) -> OnnxEngine:
+    intact = engine_files.is_intact(folder)
+    if intact is False:
+        engine_files.rebuild(folder)
+    try:
+        engine = OnnxEngine(folder, description, settings)
+    except Exception:
+        if intact is not None:  # the file is as its export wrote it: something else is wrong
+            raise
+        engine_files.rebuild(folder)
+        engine = OnnxEngine(folder, description, settings)
+    if intact is None:
+        engine_files.accept(folder)
+    return engine
 
 
 def _cuda_engines(

@@ -20,12 +20,13 @@ import cv2
 import numpy as np
 
 from cores import cpu_count
-from errors import ModelNotFound, VisionLoopError, our_fault
+from errors import ModelDamaged, ModelNotFound, VisionLoopError, our_fault
 from inference import tiles
 from inference.agreement import Comparison, measure_agreement
 from inference.cancellation import Halt, Halted
 from inference.device import cpu_sessions, device, limits
 from inference.engine import Engine, load_engine
+from inference.engine_files import signature
 from inference.images import Pixels, decode
 from inference.postprocess import MAX_DET, Outputs, postprocess
 from inference.prediction import Float, InferenceItem, ItemResult, Prediction
@@ -85,6 +86,7 @@ class ModelRuntime:
         self._loader = ThreadPoolExecutor(2, thread_name_prefix="load")
         self._quiet = ThreadPoolExecutor(1, "quiet", initializer=run_at_lowest_priority)
         self._halts: set[Halt] = set()
+        self._damaged: dict[str, tuple[object, str]] = {}  # by tag: the files' state, the message
         self._models: OrderedDict[str, asyncio.Task[Model]] = OrderedDict()
         self._busy = 0  # number of tasks in the pool, waiting or running
         self._busy_lock = threading.Lock()
@@ -160,11 +162,12 @@ class ModelRuntime:
         return self._models.pop(tag, None) is not None
 
     def status(self) -> dict[str, Any]:
-        """Device, loaded engines by tag, and the limits of list calls."""
+        """Device, process id, loaded engines by tag, and the limits of list calls."""
         loaded = {tag: model.engine.backend for tag, model in self._loaded().items()}
         bounds = limits(self._settings)
         return {
             "device": self._device,
+            "process": os.getpid(),
             "engines": loaded,
             "slots": bounds.slots,
             "max_batch": bounds.max_batch,
@@ -212,7 +215,16 @@ class ModelRuntime:
         def load() -> Model:
             start = time.perf_counter()
             folder = self._locate(tag)
-            engine, description = load_engine(folder, self._settings)
+            found = signature(folder)
+            if (failed := self._damaged.get(tag)) is not None and failed[0] == found:
+                raise ModelDamaged(failed[1])  # to find that out again would take seconds
+            try:
+                engine, description = load_engine(folder, self._settings)
+            except ModelDamaged as error:
+                log.error("%s", error)
+                self._damaged[tag] = signature(folder), error.message
+                raise
+            self._damaged.pop(tag, None)
             seconds = time.perf_counter() - start
             log.info("Loaded %s on %s in %.1f s", tag, engine.backend, seconds)
             return Model(folder, description, engine)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from errors import InvalidModelFile
+from files import atomic_write
 
 Task = Literal["detect", "segment", "pose", "classify"]
 Family = Literal["yolo", "mobilenet"]
@@ -23,7 +26,7 @@ TYPES: dict[Task, str] = {
 DESCRIPTION_FILE = "model.json"
 WEIGHTS_FILE = "model.safetensors"
 ONNX_FILE = "model.onnx"
-ENGINES_FILE = "engines.json"  # engine → its numeric differences from PyTorch; written by export
+ENGINES_FILE = "engines.json"  # engine → its differences from PyTorch and the digest of its file
 
 
 class Preprocessing(BaseModel):
@@ -97,6 +100,23 @@ class ModelDescription(BaseModel):
     @classmethod
     def load(cls, folder: Path) -> ModelDescription:
         return cls.model_validate_json((folder / DESCRIPTION_FILE).read_text(encoding="utf-8"))
+
+
+def engines(folder: Path) -> dict[str, dict[str, Any]]:
+    """The entries of `engines.json` by engine; empty if the file is missing or damaged."""
+    try:
+        found = json.loads((folder / ENGINES_FILE).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(found, dict):
+        return {}
+    return {name: entry for name, entry in found.items() if isinstance(entry, dict)}
+
+
+def record(folder: Path, engine: str, entry: Mapping[str, float | int | str]) -> None:
+    """Set one engine's entry in `engines.json`, keeping the others."""
+    text = json.dumps(engines(folder) | {engine: dict(entry)}, indent=1)
+    atomic_write(folder / ENGINES_FILE, text)
 
 
 NAME_THEM = "Name the classes in the order of the outputs: 'names' of the import."

@@ -8,6 +8,7 @@ deleted.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import sys
 import warnings
@@ -19,9 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from errors import VisionLoopError
-from files import atomic_path, atomic_write
+from files import atomic_path
 from models_store._onnxruntime import onnxruntime
-from models_store.description import ENGINES_FILE, ONNX_FILE, ModelDescription
+from models_store.description import ONNX_FILE, ModelDescription, record
 from models_store.subprocesses import limit_self
 from models_store.weights import load_model
 
@@ -82,15 +83,9 @@ def export_onnx(folder: Path) -> dict[str, float | int]:
             expected = {n: _outputs(serving, example[:n]) for n in (1, 2)}
             _to_onnx(serving, example, partial, names)
         entry = _compare(partial, example, expected, description)
-    record(folder, "onnx", entry)
+        sha256 = hashlib.sha256(partial.read_bytes()).hexdigest()
+    record(folder, "onnx", entry | {"sha256": sha256})
     return entry
-
-
-def record(folder: Path, engine: str, entry: dict[str, float | int]) -> None:
-    """Set one engine's entry in `engines.json`, keeping the others."""
-    path = folder / ENGINES_FILE
-    engines = json.loads(path.read_text()) if path.exists() else {}
-    atomic_write(path, json.dumps(engines | {engine: entry}, indent=1))
 
 
 def _to_onnx(serving: nn.Module, example: Tensor, path: Path, names: list[str]) -> None:

@@ -7,7 +7,6 @@ second, or at once when a requested model is not in it.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import threading
 import time
@@ -31,10 +30,10 @@ from models_store.decision_log import (
     record,
     step_back,
 )
-from models_store.description import DESCRIPTION_FILE, WEIGHTS_FILE, ModelDescription
+from models_store.description import DESCRIPTION_FILE, ModelDescription
 from models_store.maintenance import as_row, reindex, set_promoted, sweep
 from models_store.names import check_name, split_tag
-from models_store.store import ModelStore, StoredModel, new_version
+from models_store.store import ModelStore, StoredModel, content_hash, new_version
 from models_store.tables import Promotion, PublishedModel, generation, raise_generation
 from models_store.versions import SHOWN_NAMES, ModelVersion, Snapshot, load_snapshot
 
@@ -403,11 +402,3 @@ def published(job_id: str, registry: Registry) -> ModelVersion | None:
     """The version that a job published before it was interrupted, if any."""
     registry.refresh()
     return next((m for m in registry.list() if m.source.get("job_id") == job_id), None)
-
-
-def content_hash(folder: Path) -> str:
-    """SHA-256 of a model's description and weights, hexadecimal."""
-    digest = hashlib.sha256()
-    for name in (DESCRIPTION_FILE, WEIGHTS_FILE):
-        digest.update((folder / name).read_bytes())
-    return digest.hexdigest()

@@ -16,7 +16,8 @@ from database import State
 from errors import ModelNotFound, VisionLoopError
 from files import temporary_folder
 from models_store.description import DESCRIPTION_FILE, WEIGHTS_FILE
-from models_store.registry import Registry, content_hash
+from models_store.registry import Registry
+from models_store.store import content_hash
 from models_store.subprocesses import ChildTimeout, run_module
 
 log = logging.getLogger(__name__)

@@ -9,6 +9,7 @@ database nor torch.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -64,9 +65,27 @@ def locate(tag: str) -> Path:
     if version is None:
         raise ModelNotFound(f"{tag!r} names no version; write name:version.")
     folder = bento_home() / "models" / name / version
-    if not all((folder / file).is_file() for file in REQUIRED):
+    if not all((folder / file).is_file() for file in (DESCRIPTION_FILE, WEIGHTS_FILE)):
         raise ModelNotFound(f"No model '{name}:{version}' in the model store.")
     return folder
+
+
+def content_hash(folder: Path) -> str:
+    """SHA-256 of a model's description and weights, hexadecimal."""
+    digest = hashlib.sha256()
+    for name in (DESCRIPTION_FILE, WEIGHTS_FILE):
+        digest.update((folder / name).read_bytes())
+    return digest.hexdigest()
+
+
+def published_content(folder: Path) -> str | None:
+    """The `content_hash` of a version when it was published; None if its manifest has none."""
+    try:
+        manifest = yaml.safe_load((folder / MANIFEST).read_text(encoding="utf-8"))
+        found = json.loads(manifest["metadata"][METADATA_KEY])["content"]
+    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
+        return None
+    return found if isinstance(found, str) else None
 
 
 def new_version() -> str:

@@ -12,7 +12,13 @@ from annotation.datasets import AnnotatedDatasets
 from annotation.prelabels import PrelabelStore
 from database import REQUEST_TIMEOUT, Database
 from dataset.store import DatasetStore
-from errors import BackendTimeout, BackendUnavailable, Conflict, NotFound, VisionLoopError
+from errors import (
+    BackendTimeout,
+    BackendUnavailable,
+    Conflict,
+    NotFound,
+    VisionLoopError,
+)
 from evaluation.promotion import GATE
 from evaluation.store import EvaluationStore
 from inference.prediction import InferenceItem, ItemResult
@@ -34,6 +40,7 @@ from settings import Settings
 log = logging.getLogger("visionloop")
 
 WARMING = 0.8  # share of the request timeout within which `_warm` must have loaded a model
+ACTIVE_POLL = 5.0  # seconds between two checks whether the active model is to be loaded
 PRELOAD_POLL = 1.0  # seconds between two queries for versions that jobs are about to promote
 
 
@@ -70,6 +77,8 @@ class Gateway:
         self.trainer = trainer
         self.shutdown = asyncio.Event()  # once set, endless responses are closed
         self._tasks: set[asyncio.Task[None]] = set()
+        self._unusable: tuple[str, str] | None = None  # active model and why it cannot be loaded
+        self._tried = asyncio.Event()  # whether the active model has been loaded, or failed to
 
     @property
     def detector(self) -> Runner:
@@ -92,7 +101,7 @@ class Gateway:
         self.live.start()
         self.inbox.start()
         self.shadow.start()
-        for work in (self._warm_active(), self._preload_promoted()):
+        for work in (self._keep_active_loaded(), self._preload_promoted()):
             task = asyncio.create_task(work)
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -128,13 +137,17 @@ class Gateway:
         """Check that the service can predict.
 
         Raises:
-            BackendUnavailable: A runner is down, or there is no active model.
+            BackendUnavailable: A runner is down, or the active model cannot be loaded.
         """
         await asyncio.gather(*(runner.status() for runner in self.runners.values()))
         try:
-            self.registry.active()
+            active = self.registry.active()
         except VisionLoopError as error:
             raise BackendUnavailable(f"No model can serve: {error.message}") from None
+        if not self._tried.is_set():
+            raise BackendUnavailable(f"The active model '{active.id}' is being loaded.", 2.0)
+        if self._unusable is not None and self._unusable[0] == active.id:
+            raise BackendUnavailable(f"The active model cannot serve: {self._unusable[1]}")
 
     async def activate(self, model_id: str) -> ModelVersion:
         """Make a model the one that serves requests without a model id."""
@@ -217,9 +230,29 @@ class Gateway:
                 log.exception("Preloading the versions to be promoted failed")
             await asyncio.sleep(PRELOAD_POLL)
 
-    async def _warm_active(self) -> None:
-        await self.detector.wait_until_up()
-        try:
-            await self.detector.warm(self.registry.active().id)
-        except VisionLoopError as error:
-            log.warning("The active model could not be loaded: %s", error)
+    async def _keep_active_loaded(self) -> None:
+        """Load the active model once per runner process; try again while that fails."""
+        loaded: tuple[int, str] | None = None  # process and model
+        while True:
+            await self.detector.wait_until_up()
+            active = ""
+            try:
+                active = self.registry.active().id
+                wanted = (int((await self.detector.status())["process"]), active)
+                if wanted != loaded:
+                    await self.detector.warm(active)
+                    loaded = wanted
+                self._unusable = None
+                self._tried.set()
+            except (BackendUnavailable, BackendTimeout):  # it is tried again
+                pass
+            except Exception as error:
+                self._note_unusable(active, error)
+            await asyncio.sleep(ACTIVE_POLL)
+
+    def _note_unusable(self, active: str, error: Exception) -> None:
+        why = str(error) if isinstance(error, VisionLoopError) else "see the server's log."
+        if self._unusable != (active, why):
+            log.error("The active model cannot be loaded", exc_info=error)
+        self._unusable = (active, why)
+        self._tried.set()
