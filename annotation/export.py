@@ -13,7 +13,7 @@ from typing import Any
 from xml.sax.saxutils import quoteattr
 
 from annotation.image_records import PERSON, ImageRecord
-from annotation.revision_builder import held_out
+from dataset.splits import held_out_by_content
 from dataset.task_forms import describe, fitting, folder_name
 from errors import ValidationFailed
 from formats.annotations import Annotations, Format
@@ -172,7 +172,7 @@ def _placed(records: Sequence[ImageRecord]) -> list[_Placed]:
     Images with the same name, even in different splits, are named by the SHA-256 of their content.
     So annotations that are uploaded later without the images can be matched to them.
     """
-    val = held_out(record.content for record in records)
+    val = held_out_by_content(record.content for record in records)
     names = [PurePosixPath(record.name).name or record.file.name for record in records]
     stems = Counter(PurePosixPath(name).stem for name in names)  # a label file has its image's stem
     placed = []

@@ -26,6 +26,7 @@ from database import now
 from dataset.inspection import inspect
 from dataset.report import report
 from dataset.revisions import REVISIONS, is_kept
+from dataset.splits import held_out_by_content
 from dataset.store import CARD
 from dataset.task_forms import describe, fitting, folder_name, task_of
 from errors import DatasetInvalid, VisionLoopError
@@ -34,7 +35,6 @@ from formats.annotations import Annotations
 from formats.yolo import to_yolo
 from models_store.description import Task
 
-VAL_ONE_IN = 5  # one in so many images is in the val split, by its SHA-256
 MIN_AGE = 60.0  # seconds; younger revisions are not deleted
 KEEP_LAST = 3  # number of newest revisions that are not deleted
 LOCK_TIMEOUT = 300.0  # seconds to wait for another process that builds the same dataset
@@ -102,21 +102,6 @@ def build(
     return card
 
 
-def held_out(contents: Iterable[str]) -> set[str]:
-    """The SHA-256 of the images of the val split, chosen by SHA-256 so that splits are stable.
-
-    If none of several images is chosen, the first in order of SHA-256 is used; if all are chosen,
-    the last one stays in train.
-    """
-    ordered = sorted(contents)
-    chosen = {content for content in ordered if int(content[:8], 16) % VAL_ONE_IN == 0}
-    if not chosen and len(ordered) > 1:
-        chosen = {ordered[0]}
-    if len(chosen) == len(ordered) and chosen:
-        chosen.discard(ordered[-1])
-    return chosen
-
-
 def _write(
     folder: Path,
     records: Sequence[ImageRecord],
@@ -133,7 +118,7 @@ def _write(
     keypoints: tuple[str, ...] = ()
     if task == "pose":
         keypoints = known.keypoints(p.name for thing in objects for p in thing.keypoints)
-    val = held_out(record.content for record in made)
+    val = held_out_by_content(record.content for record in made)
     for split in ("train", "val"):
         (folder / "images" / split).mkdir(parents=True)
         (folder / "labels" / split).mkdir(parents=True)
@@ -171,7 +156,7 @@ def _write_class_folders(folder: Path, records: Sequence[ImageRecord]) -> None:
         if record.annotations.objects:
             classes.setdefault(record.annotations.objects[0].label, []).append(record)
     for name, members in classes.items():
-        val = held_out(record.content for record in members)
+        val = held_out_by_content(record.content for record in members)
         for record in members:
             split = record.split or ("val" if record.content in val else "train")
             target = folder / split / folder_name(name)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
 
 from dataset.allowed_roots import confine
 from dataset.documents.class_folder_annotations import names_no_class
@@ -13,15 +11,12 @@ from dataset.image_files import SUFFIXES, entries, is_folder, is_junk, walk
 from dataset.issues import Findings
 from errors import DatasetInvalid
 
-HELD_OUT = 0.2  # fraction of the train images that becomes val if there is no val split
 NEVER = ("images", "labels")  # folder names that are never class names
 SPLIT_NAMES = {
     "train": ("train", "training"),
     "val": ("val", "valid", "validation"),
     "test": ("test", "testing"),
 }
-
-Key = TypeVar("Key")
 
 
 def split_folders(root: Path) -> dict[str, Path]:
@@ -131,22 +126,3 @@ def read_splits(
             fatal=True,
         )
     return tuple(names), splits
-
-
-def hold_out(groups: Mapping[Key, Iterable[str]]) -> set[str]:
-    """Names of the images that become the val split: a fifth of each group.
-
-    They are chosen by a hash of the name: the same names always give the same split, and added
-    images change it little. No image of a group of one is chosen.
-
-    Args:
-        groups: Class (or another key) → names of its train images.
-    """
-    chosen = set()
-    for members in groups.values():
-        ranked = sorted(
-            members, key=lambda name: hashlib.sha256(name.encode("utf-8", "replace")).digest()
-        )
-        if len(ranked) > 1:
-            chosen.update(ranked[: max(1, round(len(ranked) * HELD_OUT))])
-    return chosen

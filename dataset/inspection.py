@@ -15,6 +15,7 @@ from dataset.issues import Findings, require_usable
 from dataset.label_files import LabelFormat
 from dataset.label_scan import judge, read_labels
 from dataset.plain_folder import hint, plain
+from dataset.splits import held_out_by_name
 from errors import DatasetInvalid, DatasetNotFound
 from models_store.description import Task
 
@@ -120,7 +121,7 @@ def _classification_dataset(
         paths = {os.path.relpath(image, root): image for image in found["train"]}
         for name, image in paths.items():
             groups.setdefault(found["train"][image], []).append(name)
-        for name in class_folders.hold_out(groups):
+        for name in held_out_by_name(groups):
             found["val"][paths[name]] = found["train"].pop(paths[name])
     ids = {name: i for i, name in enumerate(names)}
     classes = {image: ids[name] for images in found.values() for image, name in images.items()}
@@ -158,7 +159,7 @@ def _labelled_dataset(
     if "val" not in found:
         _note_held_out(findings, False)
         paths = {os.path.relpath(image, root): image for image in found["train"]}
-        val = {paths[name] for name in class_folders.hold_out({"": paths})}
+        val = {paths[name] for name in held_out_by_name({"": paths})}
         found["val"] = [image for image in found["train"] if image in val]
         found["train"] = [image for image in found["train"] if image not in val]
     splits = {split: tuple(images) for split, images in found.items() if images or split == "val"}

@@ -28,7 +28,7 @@ from dataset.documents.image_names import comparable, without_suffix
 from dataset.documents.reader import READ
 from dataset.documents.submission import DescribedImage, Size, Submission
 from dataset.issues import Findings
-from dataset.stated_splits import stated_splits
+from dataset.splits import stated_splits
 from dataset.task_forms import describe, fitting, folder_name, task_of
 from errors import DatasetInvalid, ValidationFailed, VisionLoopError
 from formats.annotations import Annotations

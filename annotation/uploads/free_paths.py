@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from annotation.uploads.intake import Intake
 from dataset.documents.class_folder_annotations import names_no_class
 from dataset.documents.image_names import comparable, without_suffix
-from dataset.stated_splits import split_word
+from dataset.splits import split_word
 
 
 class FreePaths:

@@ -9,10 +9,11 @@ import pytest
 
 from annotation.datasets import AnnotatedDatasets
 from annotation.prelabels import PrelabelStore
-from annotation.revision_builder import build, held_out
+from annotation.revision_builder import build
 from annotation.revision_records import live_corrections, read_records
 from annotation.tables import AnnotatedDataset
 from database import Database
+from dataset.splits import held_out_by_content
 from dataset.store import DatasetStore
 from errors import DatasetInvalid
 from formats.annotations import Annotation
@@ -39,12 +40,12 @@ def test_an_annotation_that_waits_again_is_no_longer_in_the_folder(
 
 def test_images_never_change_their_split() -> None:
     contents = [sha256(str(i).encode()).hexdigest() for i in range(400)]
-    before, after = held_out(contents[:200]), held_out(contents)
+    before, after = held_out_by_content(contents[:200]), held_out_by_content(contents)
     assert before == after & set(contents[:200])
     assert 0.14 < len(after) / 400 < 0.26
-    assert held_out([]) == held_out(contents[:1]) == set()
+    assert held_out_by_content([]) == held_out_by_content(contents[:1]) == set()
     for count in (2, 3):
-        assert 0 < len(held_out(contents[:count])) < count
+        assert 0 < len(held_out_by_content(contents[:count])) < count
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,17 @@
-"""Finds the split (train, val, test) that the files of an uploaded zip give for each image."""
+"""The splits of images: those that an uploaded zip states, and what becomes val where none is.
+
+There are two rules for what becomes val, because existing homes were split by them:
+`held_out_by_name` for a folder or zip that has no val split, and `held_out_by_content` for the
+revisions of a dataset that grows, where an image must never change its split.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from hashlib import sha256
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 from xml.etree.ElementTree import Element
 
 from dataset.documents.image_names import NameIndex
@@ -24,6 +31,45 @@ BIGGEST_LIST = 64 * 2**20  # bytes
 _YEAR = re.compile(r"[_-]?(19|20)\d\d$")
 _IN_NAME = re.compile(r"(?:^|[_.-])(train|val|valid|validation|test)(?:20\d\d)?$", re.I)
 _FOLDERS = {"obj_train_data": "train", "obj_valid_data": "val", "obj_test_data": "test"}
+
+
+HELD_OUT = 0.2  # fraction of the train images that becomes val if there is no val split
+VAL_ONE_IN = 5  # one in so many images of a revision is in the val split, by its SHA-256
+
+Key = TypeVar("Key")
+
+
+def held_out_by_name(groups: Mapping[Key, Iterable[str]]) -> set[str]:
+    """Names of the images that become the val split: a fifth of each group.
+
+    They are chosen by a hash of the name: the same names always give the same split, and added
+    images change it little. No image of a group of one is chosen.
+
+    Args:
+        groups: Class (or another key) → names of its train images.
+    """
+    chosen = set()
+    for members in groups.values():
+        ranked = sorted(members, key=lambda name: sha256(name.encode("utf-8", "replace")).digest())
+        if len(ranked) > 1:
+            chosen.update(ranked[: max(1, round(len(ranked) * HELD_OUT))])
+    return chosen
+
+
+def held_out_by_content(contents: Iterable[str]) -> set[str]:
+    """The SHA-256 of the images that become the val split: about a fifth.
+
+    Each is chosen by its own SHA-256, so that added images change no other's split. If none of
+    several images is chosen, the first in order of SHA-256 is used; if all are chosen, the last one
+    stays in train.
+    """
+    ordered = sorted(contents)
+    chosen = {content for content in ordered if int(content[:8], 16) % VAL_ONE_IN == 0}
+    if not chosen and len(ordered) > 1:
+        chosen = {ordered[0]}
+    if len(chosen) == len(ordered) and chosen:
+        chosen.discard(ordered[-1])
+    return chosen
 
 
 def stated_splits(root: Path, submission: Submission, named: Mapping[str, str]) -> dict[str, str]:
