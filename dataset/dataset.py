@@ -100,6 +100,11 @@ class Dataset:
         """The dataset with the new data to learn: this one. See `TrainingData.learned`."""
         return self
 
+    @property
+    def unlabelled_classes(self) -> tuple[list[int], list[int]]:
+        """None: see `TrainingData.unlabelled_classes`."""
+        return [], []
+
     def rows(self, image: Path) -> tuple[LabelRow, ...]:
         """The objects in an image's label file; empty if it has no label file.
 

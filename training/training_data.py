@@ -43,6 +43,13 @@ class TrainingData(Protocol):
         """The dataset with the new data to learn, without images replayed from older datasets."""
 
     @property
+    def unlabelled_classes(self) -> tuple[list[int], list[int]]:
+        """The ids of the classes that are not labelled in new images, and in replayed images.
+
+        A dataset whose class list has a class is assumed to label all objects of this class.
+        """
+
+    @property
     def findings(self) -> tuple[Finding, ...]:
         """The findings so far, fatal ones first."""
 

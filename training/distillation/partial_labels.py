@@ -8,25 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from training.replay.merged_dataset import DatasetPart, MergedDataset, is_replayed
-from training.training_data import TrainingData
+from training.replay.merged_dataset import is_replayed
 
 SURE = 0.25  # score from which a teacher's prediction counts as an object in the normalisation
-
-
-def unlabelled(dataset: TrainingData) -> tuple[list[int], list[int]]:
-    """The ids of the classes that are not labelled in new images, and in old images.
-
-    A dataset whose class list has a class is assumed to label all objects of this class.
-    """
-    if not isinstance(dataset, MergedDataset):
-        return [], []
-
-    def missing(part: DatasetPart | None) -> list[int]:
-        known = set(part.ids) if part else set(range(len(dataset.names)))
-        return [i for i in range(len(dataset.names)) if i not in known]
-
-    return missing(dataset.new), missing(dataset.replayed)
 
 
 class PartialLabelBCE:

@@ -30,7 +30,6 @@ from training.distillation.criterion import (
     Tuning,
 )
 from training.distillation.losses import FeatureDistillation
-from training.distillation.partial_labels import unlabelled
 from training.distillation.teacher import Captured, Teacher, check_fit
 from training.incremental.class_prototypes import StorePrototypes
 from training.planning.class_union import shared_classes, unite
@@ -87,7 +86,7 @@ def train(recipe: Recipe, job: JobHandle, tuning: Tuning = TUNING) -> Trained:
         classes=(ours, theirs),
         features=None,
         captured=Captured(),
-        unlabelled=unlabelled(dataset),
+        unlabelled=dataset.unlabelled_classes,
         log=job.log,
     )
     session = DistillationSession(context, run.checkpoints / STATE)
@@ -132,7 +131,7 @@ def with_old_data(
     )
     united = unite_data(union, dataset, old, buffer)
     if recipe.task != "classify":
-        for kind, ids in zip(("new", "old"), unlabelled(united), strict=True):
+        for kind, ids in zip(("new", "old"), united.unlabelled_classes, strict=True):
             if ids:
                 names = ", ".join(union.names[i] for i in ids)
                 job.log(f"In {kind} images the teacher supplies the labels of: {names}.")

@@ -112,6 +112,19 @@ class MergedDataset:
         return self.new.dataset
 
     @property
+    def unlabelled_classes(self) -> tuple[list[int], list[int]]:
+        """The ids of the classes that the new data lacks, and those that the replayed data lacks.
+
+        A dataset whose class list has a class is assumed to label all objects of this class.
+        """
+
+        def missing(part: DatasetPart | None) -> list[int]:
+            known = set(part.ids) if part else set(range(len(self.names)))
+            return [i for i in range(len(self.names)) if i not in known]
+
+        return missing(self.new), missing(self.replayed)
+
+    @property
     def learned_counts(self) -> dict[str, int]:
         """Class name → objects in the train split of the new data only (images, for `classify`)."""
         return named_counts(self.names, self.new.counts("train"))

@@ -11,7 +11,7 @@ import torch
 from dataset.dataset import Dataset
 from dataset.inspection import check
 from tests.support.shapes import write_shapes
-from training.distillation.partial_labels import PartialLabelBCE, unlabelled
+from training.distillation.partial_labels import PartialLabelBCE
 from training.planning.class_union import unite
 from training.replay.merged_dataset import unite_data
 
@@ -64,8 +64,8 @@ def test_names_decide_what_is_labelled(
     new, old = shapes(tmp_path / "new"), shapes(tmp_path / "old", theirs)
     union = unite(new.names, old.names, old.counts["train"])
     both = unite_data(union, new, old, old.scan().splits["train"])
-    assert unlabelled(both) == expected
-    assert unlabelled(new) == ([], [])
+    assert both.unlabelled_classes == expected
+    assert new.unlabelled_classes == ([], [])
 
 
 def shapes(folder: Path, names: tuple[str, ...] = ()) -> Dataset:
