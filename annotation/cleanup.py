@@ -1,4 +1,4 @@
-"""Deletes leftovers of batch annotations that were cancelled, failed, or never queued."""
+"""Deletes datasets, and leftovers of batch annotations that were cancelled or never queued."""
 
 from __future__ import annotations
 
@@ -7,14 +7,34 @@ import shutil
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from annotation.datasets import AnnotatedDatasets
-from dataset.store import CARD
+from dataset.store import CARD, DatasetStore
+from errors import Conflict
 from jobs.store import JobStore
 from settings import Settings
 
 UPLOAD_PREFIX = "pictures-"  # folder names of uploaded images, in VISIONLOOP_HOME/uploads
 MIN_AGE = 3600.0  # seconds; a younger folder may belong to a request that is not queued yet
+
+
+def delete_dataset(
+    dataset_id: str, datasets: DatasetStore, annotated: AnnotatedDatasets, jobs: JobStore
+) -> None:
+    """Delete a dataset with its annotations.
+
+    Raises:
+        DatasetNotFound: No dataset has this id.
+        Conflict: An unfinished job needs it.
+    """
+    datasets.get(dataset_id)
+    folder = (datasets.folder / dataset_id).resolve()
+    for job in jobs.list(None, "queued", "running", "stopping"):
+        if _names_path_in(job.recipe, folder):
+            raise Conflict(f"The job {job.id} needs '{dataset_id}'. Cancel it, or wait for it.")
+    datasets.delete(dataset_id)
+    annotated.delete(dataset_id)
 
 
 def delete_leftovers(store: AnnotatedDatasets, jobs: JobStore, settings: Settings) -> None:
@@ -41,3 +61,12 @@ def _is_old(folder: Path) -> bool:
     with contextlib.suppress(FileNotFoundError):
         return time.time() - folder.stat().st_mtime > MIN_AGE
     return True
+
+
+def _names_path_in(value: Any, folder: Path) -> bool:
+    """Whether a path in a recipe, at any depth, is inside a folder."""
+    if isinstance(value, dict):
+        return any(_names_path_in(part, folder) for part in value.values())
+    if isinstance(value, list):
+        return any(_names_path_in(part, folder) for part in value)
+    return isinstance(value, str) and value[:1] == "/" and Path(value).is_relative_to(folder)

@@ -1,14 +1,31 @@
-"""Reads the annotation queue: images that no person has annotated, with their descriptors."""
+"""The annotation queue: images that no person has annotated, the most useful first."""
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
+from annotation.confidence_bands import Bands
 from annotation.datasets import AnnotatedDatasets
-from annotation.priority import Descriptor, unpack
-from dataset.store import CARD
+from annotation.priority import (
+    Candidate,
+    Descriptor,
+    descriptor_of,
+    order,
+    uncertainty_of_scores,
+    unpack,
+)
+from dataset.store import CARD, DatasetStore
+from errors import NotFound, VisionLoopError
+from inference.images import decode
+from models_store.registry import Registry
+from monitoring.kept_images import KeptImage, KeptImages
+
+MAX_KEPT = 500  # maximum number of kept images of live traffic in the queue, the newest
+MAX_CACHED = 2000  # maximum number of kept images whose descriptors are cached
 
 
 @dataclass(frozen=True)
@@ -26,6 +43,123 @@ class QueuedImage:
     content: str
     document: dict[str, Any]
     descriptor: Descriptor
+
+
+@dataclass(frozen=True)
+class KeptFeatures:
+    """SHA-256 and descriptor of a kept image."""
+
+    content: str
+    descriptor: Descriptor
+
+
+class ReviewQueue:
+    """The annotation queue of all datasets, and of kept images of live traffic.
+
+    Descriptors of kept images are cached. Safe to share between threads.
+    """
+
+    def __init__(
+        self,
+        datasets: DatasetStore,
+        annotated: AnnotatedDatasets,
+        kept: KeptImages,
+        registry: Registry,
+    ) -> None:
+        self._datasets = datasets
+        self._annotated = annotated
+        self._kept = kept
+        self._registry = registry
+        self._cache: OrderedDict[str, KeptFeatures] = OrderedDict()  # by the id of the kept image
+
+    def first(self, dataset: str, limit: int, kept: bool) -> dict[str, Any]:
+        """The first images of the queue. Decodes images: call it off the event loop.
+
+        Args:
+            dataset: Id of a dataset; empty: all, and live traffic if `kept`.
+            limit: Most images.
+            kept: Whether the queue contains kept images of live traffic.
+
+        Returns:
+            `waiting`, the number of images in the whole queue; `annotated`, that of prelabelled
+            images that people have annotated since; and `queue`, a row for each of the first.
+
+        Raises:
+            DatasetNotFound: No dataset has this id.
+        """
+        if dataset:
+            self._datasets.get(dataset)
+        found, looks = queued_images(self._annotated, dataset or None)
+        rows: dict[str, dict[str, Any]] = {}
+        candidates = []
+        for one in newest_of_each(found):
+            document = one.document
+            candidates.append(Candidate(one.content, float(document["doubt"]), one.descriptor))
+            rows[one.content] = {
+                "image": document["name"],
+                "content": one.content,
+                "source": "dataset",
+                "dataset_id": one.dataset_id,
+                "model_id": document["by"],
+                "doubt": document["doubt"],
+                "objects_to_review": document["review"],
+                "reason": document["reason"],
+            }
+        for image, seen in self._traffic() if kept and not dataset else ():
+            if seen.content not in rows:
+                rows[seen.content] = self._row_of_traffic(image, seen)
+                doubt = float(rows[seen.content]["doubt"])
+                candidates.append(Candidate(seen.content, doubt, seen.descriptor))
+        chosen = order(candidates, looks, limit)
+        return {
+            "waiting": len(candidates),
+            "annotated": len(looks),
+            "queue": [
+                rows[one.key] | {"priority": one.priority, "novelty": one.novelty} for one in chosen
+            ],
+        }
+
+    def _traffic(self) -> list[tuple[KeptImage, KeptFeatures]]:
+        """The newest kept images that nobody has annotated, with their features."""
+        known = self._annotated.entries.annotated_contents()
+        found = []
+        for image in self._kept.list()[:MAX_KEPT]:
+            try:
+                seen = self._cache.get(image.id) or self._features(image)
+            except VisionLoopError:  # deleted to make room for newer ones
+                continue
+            if seen.content not in known:
+                found.append((image, seen))
+        return found
+
+    def _features(self, image: KeptImage) -> KeptFeatures:
+        data = self._kept.open(image.id)
+        pixels = decode(data, self._registry.settings.max_pixels)
+        features = KeptFeatures(sha256(data).hexdigest(), descriptor_of(pixels))
+        self._cache[image.id] = features
+        while len(self._cache) > MAX_CACHED:
+            self._cache.popitem(last=False)
+        return features
+
+    def _row_of_traffic(self, image: KeptImage, seen: KeptFeatures) -> dict[str, Any]:
+        scores = [float(row["confidence"]) for row in image.answer.get("predictions", ())]
+        try:
+            task = self._registry.get(image.model_id).description.task
+        except NotFound:
+            task = "detect"
+        if task == "classify":  # the scores are of all classes; only that of the best one matters
+            scores = scores[:1]
+        doubt = uncertainty_of_scores(scores, Bands(review=0.0))
+        return {
+            "image": image.id,
+            "content": seen.content,
+            "source": "live",
+            "dataset_id": None,
+            "model_id": image.model_id,
+            "doubt": doubt.value,
+            "objects_to_review": doubt.review,
+            "reason": f"Live traffic with an answer at {image.confidence:.2f}. {doubt.reason}",
+        }
 
 
 def queued_images(

@@ -10,6 +10,7 @@ from typing import Any
 
 from annotation.datasets import AnnotatedDatasets
 from annotation.prelabels import PrelabelStore
+from annotation.review_queue import ReviewQueue
 from database import REQUEST_TIMEOUT, Database
 from dataset.store import DatasetStore
 from errors import (
@@ -73,6 +74,7 @@ class Gateway:
             self.annotated, ToolImages(settings), registry, self.jobs, self.evaluations
         )
         self.live = LiveTraffic(registry)
+        self.review = ReviewQueue(self.datasets, self.annotated, self.live.kept, registry)
         self.shadow = Shadowing(registry, runners["annotator"])
         self.trainer = trainer
         self.shutdown = asyncio.Event()  # once set, endless responses are closed

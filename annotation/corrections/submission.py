@@ -214,7 +214,7 @@ class CorrectionSubmission:
         """
         options = dataset.options
         try:
-            if "names" not in options:  # an annotation tool's project defines its own classes
+            if dataset.kind == "project":  # its labelling configuration defines the classes
                 return self.build_project(dataset)
             return build(
                 self.annotated,

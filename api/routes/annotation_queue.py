@@ -3,32 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
-from dataclasses import dataclass
-from hashlib import sha256
+from functools import partial
 from typing import Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import FileResponse
 
-from annotation.confidence_bands import Bands
-from annotation.priority import Candidate, Descriptor, descriptor_of, order, uncertainty_of_scores
-from annotation.review_queue import newest_of_each, queued_images
 from api.dependencies import GatewayDep
 from api.middleware.auth import require_admin
 from api.schemas import errors
 from api.thread_pool import slow_work
 from dataset.image_files import suffix_of
-from errors import NotFound, VisionLoopError
-from inference.images import decode
-from monitoring.kept_images import KeptImage
-from serving.gateway import Gateway
+from errors import VisionLoopError
 
 router = APIRouter(prefix="/api", tags=["Annotation"])
 
-MAX_KEPT = 500  # maximum number of kept images of live traffic in the queue, the newest
-MAX_CACHED = 2000  # maximum number of kept images whose descriptors are cached
 CONTENT_TYPES = {
     ".jpg": "image/jpeg", ".png": "image/png", ".webp": "image/webp", ".bmp": "image/bmp",
     ".tif": "image/tiff", ".avif": "image/avif",
@@ -60,17 +50,6 @@ class AnnotationQueue(BaseModel):
     queue: list[QueueEntry]
 
 
-@dataclass(frozen=True)
-class KeptFeatures:
-    """SHA-256 and descriptor of a kept image."""
-
-    content: str
-    descriptor: Descriptor
-
-
-_cache: OrderedDict[str, KeptFeatures] = OrderedDict()  # by the id of the kept image
-
-
 @router.get("/annotation/queue", response_model=AnnotationQueue, responses=errors(400, 404, 503))
 async def queue(
     gateway: GatewayDep,
@@ -85,7 +64,14 @@ async def queue(
     These are images in which the model is uncertain, and which are unlike those that are annotated
     or ahead in the queue.
     """
-    return await slow_work.run(lambda: _queue(gateway, dataset, limit, kept))
+    found = await slow_work.run(partial(gateway.review.first, dataset, limit, kept))
+    for row in found["queue"]:
+        row["url"] = (
+            f"/api/datasets/{row['dataset_id']}/pictures/{row['content']}"
+            if row["source"] == "dataset"
+            else f"/api/annotation/kept/{row['image']}"
+        )
+    return found
 
 
 @router.get(
@@ -155,78 +141,3 @@ async def kept_picture(image_id: str, gateway: GatewayDep) -> Response:
     except VisionLoopError:
         kind = "application/octet-stream"
     return Response(data, media_type=kind, headers={"X-Content-Type-Options": "nosniff"})
-
-
-def _queue(gateway: Gateway, dataset: str, limit: int, kept: bool) -> dict[str, Any]:
-    if dataset:
-        gateway.datasets.get(dataset)
-    found, looks = queued_images(gateway.annotated, dataset or None)
-    entries = {}
-    candidates = []
-    for one in newest_of_each(found):
-        document = one.document
-        candidates.append(Candidate(one.content, float(document["doubt"]), one.descriptor))
-        entries[one.content] = {
-            "image": document["name"],
-            "content": one.content,
-            "source": "dataset",
-            "dataset_id": one.dataset_id,
-            "url": f"/api/datasets/{one.dataset_id}/pictures/{one.content}",
-            "model_id": document["by"],
-            "doubt": document["doubt"],
-            "objects_to_review": document["review"],
-            "reason": document["reason"],
-        }
-    for image, seen in _kept(gateway) if kept and not dataset else ():
-        if seen.content not in entries:
-            entries[seen.content] = _of_traffic(gateway, image, seen)
-            doubt = float(entries[seen.content]["doubt"])
-            candidates.append(Candidate(seen.content, doubt, seen.descriptor))
-    chosen = order(candidates, looks, limit)
-    rows = [entries[one.key] | {"priority": one.priority, "novelty": one.novelty} for one in chosen]
-    return {"waiting": len(candidates), "annotated": len(looks), "queue": rows}
-
-
-def _kept(gateway: Gateway) -> list[tuple[KeptImage, KeptFeatures]]:
-    """The newest kept images that nobody has annotated, with their features."""
-    known = gateway.annotated.entries.annotated_contents()
-    found = []
-    for image in gateway.live.kept.list()[:MAX_KEPT]:
-        try:
-            seen = _cache.get(image.id) or _features(gateway, image)
-        except VisionLoopError:  # deleted to make room for newer ones
-            continue
-        if seen.content not in known:
-            found.append((image, seen))
-    return found
-
-
-def _features(gateway: Gateway, image: KeptImage) -> KeptFeatures:
-    data = gateway.live.kept.open(image.id)
-    pixels = decode(data, gateway.settings.max_pixels)
-    _cache[image.id] = KeptFeatures(sha256(data).hexdigest(), descriptor_of(pixels))
-    while len(_cache) > MAX_CACHED:
-        _cache.popitem(last=False)
-    return _cache[image.id]
-
-
-def _of_traffic(gateway: Gateway, image: KeptImage, seen: KeptFeatures) -> dict[str, Any]:
-    scores = [float(row["confidence"]) for row in image.answer.get("predictions", ())]
-    try:
-        task = gateway.registry.get(image.model_id).description.task
-    except NotFound:
-        task = "detect"
-    if task == "classify":  # the scores are of all classes; only that of the best one matters
-        scores = scores[:1]
-    doubt = uncertainty_of_scores(scores, Bands(review=0.0))
-    return {
-        "image": image.id,
-        "content": seen.content,
-        "source": "live",
-        "dataset_id": None,
-        "url": f"/api/annotation/kept/{image.id}",
-        "model_id": image.model_id,
-        "doubt": doubt.value,
-        "objects_to_review": doubt.review,
-        "reason": f"Live traffic with an answer at {image.confidence:.2f}. {doubt.reason}",
-    }

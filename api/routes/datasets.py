@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Any, ClassVar, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.datastructures import UploadFile
 
+from annotation import cleanup
 from annotation.uploads.upload import add_upload
 from api.dependencies import GatewayDep
 from api.middleware.auth import require_admin
@@ -20,7 +21,7 @@ from api.schemas import RequestFields, errors, form_body, json_request_body
 from api.thread_pool import slow_work
 from dataset import contact_sheet
 from dataset.report import report
-from errors import Conflict, NoFileUploaded
+from errors import NoFileUploaded
 from models_store.description import Task
 from serving.gateway import Gateway
 
@@ -211,7 +212,9 @@ async def sheet(
 )
 async def delete_dataset(dataset_id: str, gateway: GatewayDep) -> Response:
     """Delete an uploaded dataset, unless a job needs it."""
-    await asyncio.to_thread(_delete, gateway, dataset_id)
+    await asyncio.to_thread(
+        cleanup.delete_dataset, dataset_id, gateway.datasets, gateway.annotated, gateway.jobs
+    )
     return Response(status_code=204)
 
 
@@ -222,22 +225,3 @@ def _check(gateway: Gateway, choice: Choice) -> dict[str, Any]:
 def _sheet(gateway: Gateway, dataset_id: str, split: str, count: int) -> bytes:
     card = gateway.datasets.get(dataset_id)
     return contact_sheet.draw(gateway.datasets.open(card["id"]), split, count)
-
-
-def _delete(gateway: Gateway, dataset_id: str) -> None:
-    gateway.datasets.get(dataset_id)
-    folder = (gateway.datasets.folder / dataset_id).resolve()
-    for job in gateway.jobs.list(None, "queued", "running", "stopping"):
-        if _names_path_in(job.recipe, folder):
-            raise Conflict(f"The job {job.id} needs '{dataset_id}'. Cancel it, or wait for it.")
-    gateway.datasets.delete(dataset_id)
-    gateway.annotated.delete(dataset_id)
-
-
-def _names_path_in(value: Any, folder: Path) -> bool:
-    """Whether a path in a recipe, at any depth, is inside a folder."""
-    if isinstance(value, dict):
-        return any(_names_path_in(part, folder) for part in value.values())
-    if isinstance(value, list):
-        return any(_names_path_in(part, folder) for part in value)
-    return isinstance(value, str) and value[:1] == "/" and Path(value).is_relative_to(folder)

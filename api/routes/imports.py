@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
+from functools import partial
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -12,15 +13,16 @@ from fastapi import APIRouter, Depends, Request
 from starlette.datastructures import FormData, UploadFile
 
 from api import schemas
-from api.dependencies import GatewayDep
+from api.dependencies import GatewayDep, evaluation_stores
+from api.job_control import notify_trainer
 from api.middleware.auth import require_admin
 from api.middleware.errors import check
 from api.middleware.request_state import caller
-from api.promotions import request_promotion
 from api.requests import UPLOAD_IN_MEMORY, fields, read_form
 from api.schemas import ImportForm, ImportOptions, errors, form_body
 from errors import BackendTimeout, BackendUnavailable, ValidationFailed, VisionLoopError
 from evaluation.gate import default_gate
+from evaluation.promotion_request import PromotionRequest, decide_promotion
 from files import temporary_folder
 from models_store.archive import import_archive
 from models_store.decision_log import DecisionReason
@@ -89,7 +91,12 @@ async def _promote(gateway: Gateway, model: ModelVersion, by: str) -> None:
     """Promote the model as `/promote` does; if that is refused, the import still succeeds."""
     gate = default_gate(gateway.settings) if gateway.settings.gate else None
     try:
-        await request_promotion(gateway, model, gate, by)
+        await decide_promotion(
+            PromotionRequest(model, gate, by),
+            evaluation_stores(gateway),
+            gateway.promote,
+            partial(notify_trainer, gateway),
+        )
     except VisionLoopError as error:
         asked = gate.model_dump() if gate else None
         why = DecisionReason(by, (f"It was not compared: {error.message}",), asked)

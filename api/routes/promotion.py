@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,18 +12,20 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import JSONResponse
 
 from api import schemas
-from api.dependencies import GatewayDep
+from api.dependencies import GatewayDep, evaluation_stores
+from api.job_control import notify_trainer
 from api.middleware.auth import require_admin
 from api.middleware.errors import check
 from api.middleware.request_state import ADMIN, caller, exchange
-from api.promotions import active_model, request_promotion
 from api.requests import json_body
 from api.schemas import RequestFields, errors, json_request_body
 from dataset.allowed_roots import shown_name
-from errors import ValidationFailed
+from errors import ModelNotFound, ValidationFailed
 from evaluation.gate import Gate, default_gate
+from evaluation.promotion_request import PromotionRequest, decide_promotion
 from jobs.store import Job
 from models_store.decision_log import DecisionReason
+from serving.gateway import Gateway
 from settings import Settings
 
 router = APIRouter(tags=["Models"])
@@ -107,7 +110,12 @@ async def promote(request: Request, model_id: str, gateway: GatewayDep) -> Any:
     wanted = check(Promote, {}) if empty else await json_body(request, Promote)
     candidate = await asyncio.to_thread(gateway.registry.candidate, model_id)
     gate = _gate(wanted, gateway.settings)
-    found = await request_promotion(gateway, candidate, gate, caller(request), wanted.force)
+    found = await decide_promotion(
+        PromotionRequest(candidate, gate, caller(request), wanted.force),
+        evaluation_stores(gateway),
+        gateway.promote,
+        partial(notify_trainer, gateway),
+    )
     if isinstance(found, Job):
         message = (
             "Evaluations are missing: a job makes them and then decides. "
@@ -115,7 +123,7 @@ async def promote(request: Request, model_id: str, gateway: GatewayDep) -> Any:
         )
         started = {"status": "evaluating", "promoted": False, "message": message}
         return JSONResponse(started | {"job_id": found.id}, 202)
-    return found.to_json() | {"active_model": active_model(gateway)}
+    return found.to_json() | {"active_model": _active_model(gateway)}
 
 
 @router.post(
@@ -137,7 +145,7 @@ async def rollback(request: Request, name: str, gateway: GatewayDep) -> Any:
         )
     model = await gateway.rollback(name, DecisionReason(caller(request)))
     message = f"'{model.name}' is {model.id} again."
-    return {"message": message, "model": model.to_json(), "active_model": active_model(gateway)}
+    return {"message": message, "model": model.to_json(), "active_model": _active_model(gateway)}
 
 
 @router.get("/models/{name}/decisions", response_model=DecisionList, responses=errors(404))
@@ -155,6 +163,14 @@ async def list_decisions(request: Request, name: str, gateway: GatewayDep) -> An
                 name = shown_name(Path(row["gate"]["dataset"]), gateway.settings)
                 row["gate"] = row["gate"] | {"dataset": name}
     return {"decisions": found}
+
+
+def _active_model(gateway: Gateway) -> dict[str, Any] | None:
+    """The active model in the form of responses; None if there is none."""
+    try:
+        return gateway.registry.active().to_json()
+    except ModelNotFound:
+        return None
 
 
 def _gate(wanted: Promote, settings: Settings) -> Gate | None:
