@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import tempfile
@@ -119,6 +120,12 @@ def _locked_folder(parent: Path) -> tuple[Path, FileLock]:
         if (folder / _LOCK).exists():
             return folder, lock
         lock.release()
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's content, hexadecimal. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _delete_unlocked(folder: Path) -> bool:

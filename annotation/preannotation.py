@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from dataset.class_matching import shown_names
 from formats.annotations import Annotations, Box, keypoint_labels
 from formats.label_studio import Region, to_label_studio
 from formats.label_studio_config import Control, Kind, LabelConfig, plain
@@ -242,25 +243,21 @@ def _reason(control: Control, models: Sequence[ModelVersion]) -> str:
         )
     if not control.labels:
         return f"{tag} has no labels."
-    known = "; ".join(f"{m.id} has {_listed(m.description.names)}" for m in fitting[:2])
+    known = "; ".join(f"{m.id} has {shown_names(m.description.names, SHOWN)}" for m in fitting[:2])
+    labels = shown_names([label.value for label in control.labels], SHOWN)
     return (
-        f"{tag}: none of its labels ({_listed([label.value for label in control.labels])}) is a "
-        f"class of a model ({known}). Rename a label, or map it: "
+        f"{tag}: none of its labels ({labels}) is a class of a model "
+        f"({known}). Rename a label, or map it: "
         f'predicted_values="{fitting[0].description.names[0]}".'
     )
 
 
 def _no_control(config: LabelConfig) -> str:
-    has = f" It has {_listed(config.others)}." if config.others else ""
+    has = f" It has {shown_names(config.others, SHOWN)}." if config.others else ""
     return (
         "The labelling configuration has no control for its image that can be predicted. These "
         f"can: {', '.join(_TAGS.values())}.{has}"
     )
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
 
 
 def _area(region: Mapping[str, Any], width: int, height: int) -> Box | None:

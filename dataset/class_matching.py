@@ -95,3 +95,9 @@ def paired(first: Sequence[str], second: Sequence[str]) -> dict[str, str]:
 def key_of(name: str) -> str:
     """A class name in lower case and without blanks, as it is compared."""
     return "".join(name.lower().split())
+
+
+def shown_names(names: Sequence[str], most: int) -> str:
+    """The first `most` names for a message, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from database import now
-from dataset.class_matching import JoinedClasses
+from dataset.class_matching import JoinedClasses, shown_names
 from dataset.dataset import Dataset
 from errors import ValidationFailed
 from evaluation.classification import ClassificationMetrics
@@ -259,18 +259,14 @@ def _class_notes(classes: JoinedClasses, description: ModelDescription) -> list[
     notes = []
     if classes.unknown:
         notes.append(
-            f"The model does not know {_listed(classes.unknown)}; all of them count as missed."
+            f"The model does not know {shown_names(classes.unknown, SHOWN)}; "
+            "all of them count as missed."
         )
     if classes.absent:
         classify = description.task == "classify"
         then = "such a prediction is wrong" if classify else "detections of it are not counted"
-        notes.append(f"The dataset has no class {_listed(classes.absent)}: {then}.")
+        notes.append(f"The dataset has no class {shown_names(classes.absent, SHOWN)}: {then}.")
     return notes
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
 
 
 def _relative(image: Path, root: Path) -> str:

@@ -109,7 +109,7 @@ def class_bars(report: Report) -> Figure:
     for i, (name, colour) in enumerate(zip(names, (BLUE, "#6fa8dc", GREY), strict=True)):
         values = [row[name] for row in rows]
         axes.barh(places + (i - 1) * 0.27, values, 0.25, color=colour, label=name)
-    labels = [f"{_short(row['name'])} ({row['instances']})" for row in rows]
+    labels = [f"{short_name(row['name'])} ({row['instances']})" for row in rows]
     axes.set_yticks(places, labels)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     more = f", the weakest {MOST_BARS}" if len(report["classes"]) > MOST_BARS else ""
@@ -153,7 +153,7 @@ def _class_lines(axes: Axes, curves: Mapping[str, Any], name: str, best: dict[st
     few = len(curves["classes"]) <= MOST_LINES
     for class_name, lines in curves["classes"].items():
         figure = f" {best[class_name]:.3f}" if class_name in best else ""
-        label = f"{_short(class_name)}{figure}" if few else None
+        label = f"{short_name(class_name)}{figure}" if few else None
         colour: dict[str, Any] = {} if few else {"color": GREY, "alpha": 0.6}
         axes.plot(curves["x"], lines[name], lw=1.2, label=label, **colour)
 
@@ -177,8 +177,9 @@ def _busiest(found: Mapping[str, Any]) -> tuple[list[str], NDArray[np.float64]]:
     if background >= 0:
         busy[background] = True
     kept = np.flatnonzero(busy)
-    return [_short(labels[i]) for i in kept], matrix[np.ix_(kept, kept)]
+    return [short_name(labels[i]) for i in kept], matrix[np.ix_(kept, kept)]
 
 
-def _short(name: str) -> str:
+def short_name(name: str) -> str:
+    """A class name of at most LONGEST characters; the end of a longer one is left out."""
     return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"

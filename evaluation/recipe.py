@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from dataset.allowed_roots import data_roots
-from dataset.class_matching import matched
+from dataset.class_matching import matched, shown_names
 from dataset.dataset import Dataset
 from dataset.inspection import check
 from dataset.store import Datasets
@@ -119,7 +119,7 @@ def check_names(description: ModelDescription, names: Sequence[str]) -> None:
     if set(matched(description.names, names)) == {None}:
         raise ValidationFailed(
             "The model and the dataset have no class in common: the model knows "
-            f"{_listed(description.names)}; the dataset has {_listed(names)}."
+            f"{shown_names(description.names, SHOWN)}; the dataset has {shown_names(names, SHOWN)}."
         )
 
 
@@ -150,8 +150,3 @@ def _check_split(wanted: str, present: Sequence[str]) -> None:
             f"split is {wanted[:40]!r}; this dataset has {', '.join(sorted(present))}. Use one of "
             "them."
         )
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more

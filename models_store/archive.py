@@ -19,7 +19,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from errors import BackendTimeout, Conflict, InvalidModelFile
-from files import atomic_path, temporary_folder
+from files import atomic_path, sha256_of, temporary_folder
 from models_store.architecture import checked
 from models_store.description import (
     DESCRIPTION_FILE,
@@ -234,6 +234,4 @@ def _export(folder: Path, timeout: float) -> None:
 
 
 def _entry(path: Path) -> FileEntry:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return FileEntry(bytes=path.stat().st_size, sha256=digest)
+    return FileEntry(bytes=path.stat().st_size, sha256=sha256_of(path))

@@ -6,7 +6,6 @@ no code from the file. This module does not import torch.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from errors import InvalidModelFile, ValidationFailed
-from files import temporary_folder
+from files import sha256_of, temporary_folder
 from models_store.file_type import check_checkpoint
 from models_store.names import check_name, suggest_name
 from models_store.registry import Registry
@@ -76,7 +75,7 @@ def import_model(
     with temporary_folder(registry.settings.paths.scratch) as folder:
         origin = convert_checkpoint(path, folder, timeout=timeout, **request)
         source: dict[str, Any] = {"kind": "import", "parent": parent, "file": path.name[:200]}
-        source |= {"sha256": _sha256(path), **({"origin": origin} if origin else {})}
+        source |= {"sha256": sha256_of(path), **({"origin": origin} if origin else {})}
         return registry.publish(folder, name, source, promote=promote)
 
 
@@ -121,8 +120,3 @@ def convert_checkpoint(
     else:
         reason = "failed unexpectedly; the log has the details"
     raise InvalidModelFile(f"The model could not be converted: the conversion {reason}.")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

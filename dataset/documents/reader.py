@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections import Counter
@@ -41,6 +40,7 @@ from dataset.documents.yolo_labels import (
 )
 from dataset.image_files import SUFFIXES
 from errors import ValidationFailed
+from files import sha256_of
 from formats.annotations import Annotations, Format
 from formats.coco import category_names, from_coco
 from formats.cvat_xml import from_cvat_xml
@@ -196,7 +196,7 @@ class _SubmissionReader:
 
     def submission(self) -> Submission:
         """The submission read so far; call `rest` first."""
-        contents = {name: _digest(path) for name, path in self.images.items()}
+        contents = {name: sha256_of(path) for name, path in self.images.items()}
         named = [name for one in self.lists if one.whole for name in one.names]
         named += [name for one in self.lists if not one.whole for name in one.names]
         return Submission(
@@ -397,8 +397,3 @@ def _not_understood(name: str, remedy: str = "") -> ValidationFailed:
         f"{name} may contain annotations, but its format is not supported. {remedy} {READ}. Remove "
         "the file if it has none."
     )
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

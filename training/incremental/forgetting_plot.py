@@ -10,11 +10,12 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from evaluation.plots import short_name
+
 if TYPE_CHECKING:
     from training.incremental.forgetting import Forgetting
 
 MOST = 40  # classes in the plot; if there are more, old ones that regressed most, and new ones
-LONGEST = 24  # characters of a class name
 BEFORE, AFTER, NEW = "#b4bcc6", "#1f5fa8", "#2e9e5b"
 TITLES = {"accuracy": "accuracy", "mAP50_95": "mAP50-95"}
 
@@ -35,7 +36,7 @@ def draw(found: Forgetting) -> Figure:
             rows.sort(key=lambda row: (row["kind"] == "old", row["after"] - (row["before"] or 0)))
             rows = rows[:MOST]
         rows.sort(key=lambda row: row["kind"] == "new")
-    labels = [_short(str(row["name"])) for row in rows]
+    labels = [short_name(str(row["name"])) for row in rows]
     before = [row["before"] for row in rows]
     after = [row["after"] for row in rows]
     kinds = [row["kind"] for row in rows]
@@ -69,7 +70,3 @@ def draw(found: Forgetting) -> Figure:
     axes.grid(axis="x", alpha=0.3)
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return figure
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from dataset.class_matching import matched
+from dataset.class_matching import matched, shown_names
 from errors import ValidationFailed
 
 SHOWN = 8  # names in a message
@@ -63,12 +63,12 @@ def unite(
     meant = matched(taught, wanted)
     if untaught := [name for name, i in zip(wanted, meant, strict=True) if i is None]:
         raise ValidationFailed(
-            f"new_classes has {_listed(untaught)}, of which data_path has nothing to train on. It "
-            f"teaches: {_listed(taught) or 'no class that the model does not know'}."
+            f"new_classes has {_quoted(untaught)}, of which data_path has nothing to train on. It "
+            f"teaches: {_quoted(taught) or 'no class that the model does not know'}."
         )
     if left := [name for i, name in enumerate(taught) if i not in meant]:
         raise ValidationFailed(
-            f"data_path has objects of {_listed(left)}, which neither the base model nor "
+            f"data_path has objects of {_quoted(left)}, which neither the base model nor "
             "new_classes has. Add them to new_classes, or leave it empty to learn all that is new."
         )
     first = [name for i, name in enumerate(wanted) if meant[i] not in meant[:i]]
@@ -94,12 +94,11 @@ def shared_classes(student: Sequence[str], teacher: Sequence[str]) -> tuple[list
     pairs = [(ours, i) for ours, i in enumerate(found) if i is not None and once[i] == 1]
     if not pairs:
         raise ValidationFailed(
-            f"The teacher knows none of the classes: it has {_listed(teacher)}, the data set has "
-            f"{_listed(student)}. Names decide; choose a teacher that was trained on them."
+            f"The teacher knows none of the classes: it has {_quoted(teacher)}, the data set has "
+            f"{_quoted(student)}. Names decide; choose a teacher that was trained on them."
         )
     return [ours for ours, _ in pairs], [their for _, their in pairs]
 
 
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(repr(name) for name in names[:SHOWN])
-    return f"{shown} and {len(names) - SHOWN} more" if len(names) > SHOWN else shown
+def _quoted(names: Sequence[str]) -> str:
+    return shown_names([repr(name) for name in names], SHOWN)
