@@ -111,7 +111,7 @@ def test_the_one_that_is_asked_for_goes_first() -> None:
         ),
         (("p:car",), (D,), "no segmentation model is active or promoted"),
         (("k:elbow",), (P,), "model_index"),
-        ((), (D,), "has no RectangleLabels"),
+        ((), (D,), "no control for its image that can be predicted"),
         (("r:car", "c:night"), (D,), "no classification model"),
     ],
 )
