@@ -28,7 +28,7 @@ LOCK := pip compile --quiet --no-config --universal --generate-hashes --python-v
 export BENTOML_DO_NOT_TRACK ?= true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup named serve test test-fast test-properties test-tools test-docs lint format docs reference bench \
+.PHONY: help setup named serve test test-fast test-properties test-tools test-api test-docs lint format docs reference bench \
   stress stress-jobs audit starters build image image-replay lock clean
 
 help:  ## Show this list
@@ -69,6 +69,9 @@ test-tools: $(READY)  ## Have supervision and datumaro load our exports, and rea
 	@test -x $(TOOLS)/bin/python || $(RUN) uv venv --quiet --python $(VENV)/bin/python $(TOOLS)
 	@$(RUN) uv pip install --quiet --python $(TOOLS)/bin/python -r tests/formats/tools.txt
 	@TOOLS_PYTHON=$(TOOLS)/bin/python $(RUN) pytest tests/formats/test_tools.py
+
+test-api: $(READY)  ## Have schemathesis call every route of a server with tokens, 10 minutes
+	@$(RUN) benchmarks.stress.schema
 
 test-docs: $(READY)  ## Type the commands of the tutorial and the how-to pages against a server
 	@$(RUN) pytest -m pages tests/docs

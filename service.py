@@ -21,7 +21,8 @@ from serving.model_runner import ModelRunner
 
 settings = lifecycle.usable_settings()
 lifecycle.install_patches(settings)
-door = LateBoundApp(native=frozenset({"/predict", "/annotate"}))
+PROBES = dict.fromkeys(("/livez", "/readyz", "/healthz"), "GET")
+door = LateBoundApp(native={"/predict": "POST", "/annotate": "POST", **PROBES})
 
 SERVICE: dict[str, Any] = {"workers": 1, "http": {"host": "127.0.0.1", "port": 3000}}
 RUNNER = SERVICE | {

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from starlette.datastructures import Headers
@@ -64,8 +66,8 @@ class LateBoundApp:
     same module and must not import FastAPI.
     """
 
-    def __init__(self, native: frozenset[str] = frozenset()) -> None:
-        """`native` are the paths of BentoML's own routes, which accept POST only."""
+    def __init__(self, native: Mapping[str, str] = MappingProxyType({})) -> None:
+        """`native` are the paths of BentoML's own routes, each with the method it accepts."""
         self.app: ASGIApp | None = None
         self.native = native
 
@@ -79,7 +81,7 @@ class LateBoundApp:
         if scope["method"] == "HEAD":  # handled as GET, but uvicorn must see HEAD
             inner = {**scope, "method": "GET"}
         if scope["path"] in self.native:
-            await _not_allowed(inner, ["POST"])(inner, receive, send)
+            await _not_allowed(inner, [self.native[scope["path"]]])(inner, receive, send)
             return
         try:
             await self.app(inner, receive, send)
@@ -142,9 +144,14 @@ def create_app(gateway: Gateway) -> FastAPI:
     routes = [route for router in routers for route in router.routes if isinstance(route, Route)]
 
     async def not_allowed(request: Request, error: Exception) -> Response:
-        """A 405 that lists all methods of the path; Starlette lists those of one route only."""
+        """A 405 that lists all methods of the path; Starlette lists those of one route only.
+
+        `/models/active` is a path of its own, though `/models/{model_id}` matches it as well.
+        """
         path = request.scope["path"]
-        found = [route.methods or set() for route in routes if route.path_regex.match(path)]
+        matching = [route for route in routes if route.path_regex.match(path)]
+        named = [route for route in matching if route.path == path] or matching
+        found = [route.methods or set() for route in named]
         return _not_allowed(request.scope, sorted(set().union(*found)))
 
     app.add_exception_handler(MethodNotAllowed.status, not_allowed)

@@ -58,13 +58,14 @@ def form_body(model: type[BaseModel]) -> dict[str, Any]:
     return _body("multipart/form-data", model)
 
 
-def json_request_body(model: type[BaseModel]) -> dict[str, Any]:
+def json_request_body(model: type[BaseModel], required: bool = True) -> dict[str, Any]:
     """The OpenAPI object `requestBody` of JSON that the handler reads with `json_body`."""
-    return _body("application/json", model)
+    return _body("application/json", model, required)
 
 
-def _body(kind: str, model: type[BaseModel]) -> dict[str, Any]:
-    return {"requestBody": {"required": True, "content": {kind: {"schema": form_schema(model)}}}}
+def _body(kind: str, model: type[BaseModel], required: bool = True) -> dict[str, Any]:
+    content = {kind: {"schema": form_schema(model)}}
+    return {"requestBody": {"required": required, "content": content}}
 
 
 def form_schema(model: type[BaseModel]) -> dict[str, Any]:

@@ -13,7 +13,9 @@ from api.middleware.request_state import exchange
 from api.request_text import PLAIN_TEXT, plain_text
 from api.schemas import BODIES, RequestFields
 from errors import ValidationFailed
-from field_names import UnknownField, meant, notes_on
+from field_names import Unknown, UnknownField, meant, notes_on
+
+TOOLS = "Annotation tools"  # the tag of their routes
 
 log = logging.getLogger("visionloop")
 
@@ -22,8 +24,9 @@ async def known_query(request: Request) -> None:
     """FastAPI dependency of every route that checks the names of query parameters.
 
     A misspelt name is refused, and so is the name of a body field. Any other unknown name is
-    refused if the route's body refuses unknown fields; else it is ignored, with a note in the
-    response.
+    refused, unless the route's body notes unknown fields: then it is ignored, with a note in the
+    response. Annotation tools, links to pages, and names with a `_` in front, which clients add to
+    get past a cache, are let pass.
 
     Raises:
         ValidationFailed: A name is refused, or a text is not valid Unicode.
@@ -44,9 +47,13 @@ def check_query(route: APIRoute, names: list[str]) -> list[str]:
         ValidationFailed: A name is refused.
     """
     known, body = _names(route), _body(route)
-    unknown = body.unknown if body is not None else "note"
+    passes = TOOLS in route.tags or not route.include_in_schema  # tools, and pages for browsers
+    unknown: Unknown = "pass" if passes else "refuse"
+    if body is not None:
+        unknown = body.unknown
     if unknown == "pass":
         return []
+    names = [name for name in names if not name.startswith("_")]
     inside = [] if body is None else body.known()
     for name in names:
         if name not in known and name in inside:

@@ -60,7 +60,7 @@ class History(BaseModel):
     status_code=202,
     response_model=EvaluationStarted,
     responses=errors(400, 403, 404),
-    openapi_extra=json_request_body(Evaluate),
+    openapi_extra=json_request_body(Evaluate, required=False),
     dependencies=[Depends(require_admin)],
 )
 async def evaluate(request: Request, model_id: str, gateway: GatewayDep) -> Any:

@@ -96,7 +96,7 @@ class DecisionList(BaseModel):
     "/models/{model_id}/promote",
     response_model=PromotionAnswer,
     responses=errors(400, 403, 404, 409) | {202: {"model": Evaluating}},
-    openapi_extra=json_request_body(Promote),
+    openapi_extra=json_request_body(Promote, required=False),
     dependencies=[Depends(require_admin)],
 )
 async def promote(request: Request, model_id: str, gateway: GatewayDep) -> Any:

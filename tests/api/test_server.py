@@ -177,6 +177,8 @@ JSON = {"Content-Type": "application/json"}
         ("POST", "/predict", {"files": {"image": JPEG}}, 400, "INVALID_IMAGE_FORMAT"),
         ("POST", "/predict", {"files": {"image": b"\0" * 5_000_000}}, 413, "PAYLOAD_TOO_LARGE"),
         ("GET", "/predict", {}, 405, "METHOD_NOT_ALLOWED"),
+        ("TRACE", "/livez", {}, 405, "METHOD_NOT_ALLOWED"),
+        ("POST", "/readyz", {}, 405, "METHOD_NOT_ALLOWED"),
         ("GET", "/models/nope", {}, 404, "MODEL_NOT_FOUND"),
         ("GET", "/models/nope:1", {}, 404, "MODEL_NOT_FOUND"),
         ("GET", "/models/%2e%2e", {}, 404, "MODEL_NOT_FOUND"),

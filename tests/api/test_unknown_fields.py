@@ -183,15 +183,6 @@ def test_queries_too(service: Service, method: str, path: str, said: str) -> Non
     refused(service.call(service.app, method, path), said)
 
 
-def test_what_a_reader_adds_to_an_address_is_passed_over(
-    service: Service, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Such as a browser's way round its cache."""
-    with caplog.at_level("INFO", "visionloop"):
-        assert service.get("/jobs?_=1700000000") == {"jobs": []}
-    assert "'_' is not a field of this request" in caplog.text
-
-
 def test_other_tools_may_send_what_they_like(service: Service) -> None:
     for path, body in (
         ("/label-studio/setup", {"project": "1.2", "hostname": "x", "force_reload": False}),
@@ -243,3 +234,36 @@ def test_an_unknown_field_is_answered_in_notes() -> None:
     assert len(check(schemas.InferBase64, body).notes) == 1
     with pytest.raises(ValidationFailed, match="did you mean 'confidence'"):
         check(schemas.InferBase64, b'{"conf": 0.5}')
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/jobs?colour=red", 400),
+        ("/api/annotation/queue?colour=red", 400),
+        ("/jobs?_=1700000000", 200),
+        ("/v1/models?colour=red", 200),
+        ("/?utm_source=mail", 200),
+    ],
+)
+def test_a_query_without_meaning_is_refused_but_for_caches_and_tools(
+    service: Service, path: str, status: int
+) -> None:
+    answer = service.call(service.app, "GET", path)
+    assert answer.status_code == status, answer.text
+    assert status == 200 or "colour" in answer.json()["message"]
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/models/active", "GET, POST"),
+        ("/api/datasets/check", "POST"),
+        ("/models/x", "DELETE, GET"),
+    ],
+)
+def test_a_405_lists_the_methods_of_the_path_itself(
+    service: Service, path: str, allowed: str
+) -> None:
+    answer = service.call(service.app, "PATCH", path)
+    assert (answer.status_code, answer.headers["allow"]) == (405, allowed)

@@ -1,0 +1,71 @@
+"""Have schemathesis call every route of a server with tokens for ten minutes: `make test-api`.
+
+All its checks, in all its phases, stateful ones among them. Left out is that whatever fits the
+schema is accepted, since no schema says that bytes are an image; and, for forms, that whatever does
+not fit is refused. Ends with schemathesis' exit code,
+or with 1 if a process of the server died.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.cpu import cpu
+from benchmarks.server import PYTHON
+from benchmarks.stress.server import Service
+
+TOKENS = {"VISIONLOOP_TOKEN": "for-use", "VISIONLOOP_ADMIN_TOKEN": "for-administration"}
+
+# In a form every value is text: `0` is false there, and `null` is no value.
+FORMS = "\n".join(
+    f"""[[operations]]
+include-name = "POST {path}"
+checks.negative_data_rejection.enabled = false
+"""
+    for path in (
+        "/infer",
+        "/predict",
+        "/annotate",
+        "/api/auto_annotate",
+        "/api/auto_annotate/batch",
+    )
+)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--minutes", type=float, default=10, help="how long (10)")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    print(f"CPU: {cpu()}", flush=True)
+    with tempfile.TemporaryDirectory(prefix="visionloop-schema-") as folder:
+        service = Service(Path(folder), TOKENS)
+        try:
+            service.start()
+            before = {name: process.pid for name, process in service.services().items()}
+            command = [str(Path(PYTHON).with_name("schemathesis")), "run"]
+            command.append(f"{service.url}/openapi.json")
+            command += ["--header", f"Authorization: Bearer {TOKENS['VISIONLOOP_ADMIN_TOKEN']}"]
+            command += ["--checks", "all", "--exclude-checks", "positive_data_acceptance"]
+            command += ["--phases", "examples,coverage,fuzzing,stateful", "--continue-on-failure"]
+            command += ["--max-time", str(round(60 * options.minutes)), "--seed", str(options.seed)]
+            command += ["--request-timeout", "60", "--workers", "2", "--no-color"]
+            Path(folder, "schemathesis.toml").write_text(FORMS)
+            limit = 60 * options.minutes + 600
+            code = subprocess.run(command, cwd=folder, timeout=limit).returncode
+            after = {name: process.pid for name, process in service.services().items()}
+            if before != after:
+                print(f"A process died: {before} became {after}.")
+                print(service.log.read_text(errors="replace")[-3000:])
+                return 1
+            return code
+        finally:
+            service.stop()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
