@@ -55,12 +55,16 @@ def needs_pixels(suffix: str, header: Header) -> bool:
 
 
 def _pages(buffer: np.ndarray) -> tuple[bool, np.ndarray | None]:
-    """Whether OpenCV reads the pages of a file, and the pixels of the first page, BGR."""
+    """Whether OpenCV reads the file as one page, and that page's pixels, BGR.
+
+    Training would decode all pages, of which there may be thousands: only two are decoded here, and
+    a file of several is written anew for it.
+    """
     try:
-        read, pages = cv2.imdecodemulti(buffer, cv2.IMREAD_UNCHANGED)
+        read, pages = cv2.imdecodemulti(buffer, cv2.IMREAD_UNCHANGED, None, (0, 2))
     except cv2.error:
         return False, None
-    if not read or not pages:
+    if not read or len(pages) != 1:
         return False, None
     first = np.asarray(pages[0])
     if first.ndim != 3:  # Ultralytics reads grey images with imdecode

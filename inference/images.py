@@ -25,6 +25,7 @@ from PIL import (  # each plugin registers itself; Pillow's own search would imp
 )
 
 from errors import InvalidImage, PayloadTooLarge, VisionLoopError
+from inference.decode_cost import HEAVY, check_cost, read_by_opencv
 
 Pixels = NDArray[np.uint8]
 
@@ -33,10 +34,10 @@ FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM", "JPEG2000
 
 ORIENTATION = 0x0112
 _SIDEWAYS = {5, 6, 7, 8}
-_SCAN_BUDGET = 3e9  # maximum pixels × scans of a JPEG; a usual progressive JPEG has ten scans
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # refused below
 _MAX_READS = 20_000  # reads per file, plus one per KiB; a photograph's header takes a few dozen
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # it prints clients' faults
 PngImagePlugin.MAX_TEXT_MEMORY = 8 << 20  # maximum bytes of decompressed text chunks in a header
 _open = Image.open  # the original: Ultralytics replaces it when imported (utils/patches.py)
 
@@ -49,12 +50,19 @@ class Header(NamedTuple):
         format: Pillow's name of the format.
         ordinary: Whether it is an 8-bit JPEG or PNG, which every decoder decodes to the same
             pixels.
+        seconds: Estimated CPU time of decoding it.
     """
 
     width: int
     height: int
     format: str
     ordinary: bool
+    seconds: float
+
+    @property
+    def heavy(self) -> bool:
+        """Whether decoding takes so long that the image waits in a queue of its own."""
+        return self.seconds > HEAVY
 
 
 def check_header(data: bytes, max_pixels: int) -> tuple[int, int]:
@@ -62,7 +70,7 @@ def check_header(data: bytes, max_pixels: int) -> tuple[int, int]:
 
     Raises:
         InvalidImage: The bytes are not of a supported image format.
-        PayloadTooLarge: The image has more than `max_pixels` pixels.
+        PayloadTooLarge: The image has more than `max_pixels` pixels, or takes too long to decode.
     """
     header = read_header(data, max_pixels)
     return header.width, header.height
@@ -71,7 +79,7 @@ def check_header(data: bytes, max_pixels: int) -> tuple[int, int]:
 def read_header(data: bytes, max_pixels: int) -> Header:
     """The header of an image file, read without decoding. Raises as `check_header`."""
     with _refusing():
-        image = _open_checked(data, max_pixels)
+        image, seconds = _open_checked(data, max_pixels)
         width, height = image.size
         # PngImageFile.getexif would decode the image to find EXIF data stored after the pixels
         exif = Image.Image.getexif(image) if image.format == "PNG" else image.getexif()
@@ -83,7 +91,7 @@ def read_header(data: bytes, max_pixels: int) -> Header:
         ordinary = plain and image.mode in ("RGB", "RGBA", "L")
         if turned:
             width, height = height, width
-        return Header(width, height, str(image.format), ordinary)
+        return Header(width, height, str(image.format), ordinary, seconds)
 
 
 def decode(data: bytes, max_pixels: int) -> Pixels:
@@ -95,18 +103,17 @@ def decode(data: bytes, max_pixels: int) -> Pixels:
 
     Raises:
         InvalidImage: The file is not an image, not supported, truncated or corrupt.
-        PayloadTooLarge: The image has more than `max_pixels` pixels.
+        PayloadTooLarge: The image has more than `max_pixels` pixels, or takes too long to decode.
     """
     with _refusing():
-        image = _open_checked(data, max_pixels)
+        image, _ = _open_checked(data, max_pixels)
         if image.format in ("JPEG", "MPO"):  # MPO: several JPEGs in one file; the first is used
-            scans = data.count(b"\xff\xda")
-            if scans * image.width * image.height > _SCAN_BUDGET:
-                raise InvalidImage(f"This JPEG has {scans} scans for its size: not a photograph.")
             if len(data) * 8 * 64 < image.width * image.height:  # at least a bit per block
                 raise InvalidImage("The image file is truncated: send it again, complete.")
             if _is_plain_jpeg(image, data):
-                return _decode_jpeg(data)
+                return _by_opencv(data)
+        if image.format == "JPEG2000" and read_by_opencv(image, data):
+            return _by_opencv(data)
         ImageOps.exif_transpose(image, in_place=True)
         return _to_rgb(image)
 
@@ -153,7 +160,8 @@ class _Pieces(io.BytesIO):
         return super().read(size)
 
 
-def _open_checked(data: bytes, max_pixels: int) -> Image.Image:
+def _open_checked(data: bytes, max_pixels: int) -> tuple[Image.Image, float]:
+    """The opened image, not decoded, and the estimated seconds of decoding it."""
     if not data:
         raise InvalidImage("The image file is empty.")
     # Pillow's own limit, which plugins check when they allocate more than the header states, must
@@ -168,7 +176,7 @@ def _open_checked(data: bytes, max_pixels: int) -> Image.Image:
         )
     if pixels == 0:
         raise InvalidImage("The image has no pixels.")
-    return image
+    return image, check_cost(image, data, max_pixels)
 
 
 def _is_plain_jpeg(image: Image.Image, data: bytes) -> bool:
@@ -185,7 +193,7 @@ def _is_plain_jpeg(image: Image.Image, data: bytes) -> bool:
     )
 
 
-def _decode_jpeg(data: bytes) -> Pixels:
+def _by_opencv(data: bytes) -> Pixels:
     flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     if pixels is None:

@@ -1,0 +1,121 @@
+"""Estimates the CPU time that decoding an image takes, from its header and the size of its file.
+
+Each format has a measured time per pixel and per byte (`python -m benchmarks.decode_cost`, on an
+AMD EPYC core at about 2.5 GHz). The estimates bound what is decoded, and tell heavy images apart,
+which wait in a queue of their own.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from PIL import Image
+
+from errors import InvalidImage, PayloadTooLarge
+from inference.jpeg2000 import check_codestream, colour_space
+
+ALLOWED = 80e-9  # seconds per pixel of VISIONLOOP_MAX_PIXELS: 4 s for 50 million pixels
+HEAVY = 0.25  # seconds from which an image is heavy: 18 million pixels of PNG, 1 of JPEG 2000
+_SCANS = 20  # scans from which a JPEG's own message names them; a usual progressive one has ten
+
+
+class Rate(NamedTuple):
+    """Nanoseconds per pixel, per byte of the file, and the most per pixel that both add up to."""
+
+    pixel: float
+    byte: float = 0.0
+    most: float = 78.0
+
+
+RATES = {
+    "JPEG": Rate(2.5, 4.5, 25),  # plus `SCAN` per scan after the first
+    "MPO": Rate(2.5, 4.5, 25),
+    "PNG": Rate(14, 11, 55),
+    "WEBP": Rate(14, 19),
+    "AVIF": Rate(4, 75),
+    "GIF": Rate(8),
+    "BMP": Rate(4),
+    "TIFF": Rate(18),
+    "PPM": Rate(20),
+    "JPEG2000": Rate(240, 60, 500),
+}
+SCAN = 1.3
+PLAIN = Rate(20, 110, 1000)  # a PPM of decimal numbers, which Pillow reads in Python
+THROUGH_PILLOW = 10  # factor of a JPEG 2000 that only Pillow reads: it blocks the whole process
+TIFF_RATES = {  # by Pillow's name of the compression; others are refused
+    "raw": Rate(6),
+    "packbits": Rate(8),
+    "tiff_lzw": Rate(14),
+    "tiff_adobe_deflate": Rate(18),
+    "tiff_deflate": Rate(18),
+    "jpeg": Rate(14),
+    "tiff_ccitt": Rate(15),
+    "group3": Rate(15),
+    "group4": Rate(15),
+    "zstd": Rate(12),
+}
+
+
+def decode_seconds(image: Image.Image, data: bytes) -> float:
+    """The estimated CPU seconds of decoding an image that was opened and not loaded.
+
+    Raises:
+        InvalidImage: It is a JPEG 2000 of impossible structure, or a TIFF whose compression is not
+            supported.
+    """
+    pixels = image.width * image.height
+    if image.format == "JPEG2000":
+        check_codestream(data, image.width, image.height)
+        factor = 1 if read_by_opencv(image, data) else THROUGH_PILLOW
+        return factor * _seconds(RATES["JPEG2000"], pixels, data)
+    if image.format == "TIFF":
+        compression = str(image.info.get("compression", "raw"))
+        if compression not in TIFF_RATES:
+            raise InvalidImage(
+                f"TIFF with the compression {compression[:20]!r} is not supported. Save it with "
+                "LZW, deflate or without compression, or as PNG."
+            )
+        return _seconds(TIFF_RATES[compression], pixels, data)
+    if image.format == "PPM" and data[1:2] in (b"1", b"2", b"3"):
+        return _seconds(PLAIN, pixels, data)
+    seconds = _seconds(RATES[str(image.format)], pixels, data)
+    if image.format in ("JPEG", "MPO"):
+        seconds += scans(data) * SCAN * 1e-9 * pixels
+    return seconds
+
+
+def check_cost(image: Image.Image, data: bytes, max_pixels: int) -> float:
+    """The estimated CPU seconds of decoding an image, if they are allowed.
+
+    Raises:
+        PayloadTooLarge: Decoding takes longer than `ALLOWED` seconds for each of `max_pixels`.
+        InvalidImage: As `decode_seconds`; or it is a JPEG of absurdly many scans.
+    """
+    seconds, most = decode_seconds(image, data), ALLOWED * max_pixels
+    if seconds <= most:
+        return seconds
+    if image.format in ("JPEG", "MPO") and (count := scans(data)) > _SCANS:
+        raise InvalidImage(f"This JPEG has {count} scans for its size: not a photograph.")
+    kind = "plain PPM" if image.format == "PPM" else str(image.format)
+    raise PayloadTooLarge(
+        f"The image has {image.width} × {image.height} pixels as {kind}, which would take about "
+        f"{seconds:.2g} s to decode; at most {most:.2g} s are allowed. Send it as JPEG or PNG, or "
+        "scale it down first."
+    )
+
+
+def read_by_opencv(image: Image.Image, data: bytes) -> bool:
+    """Whether OpenCV decodes a JPEG 2000 to the same pixels as Pillow.
+
+    Pillow holds the interpreter's lock until it has decoded the whole image (seen in 13.0).
+    """
+    return (image.mode, colour_space(data)) in (("RGB", 16), ("RGB", None), ("L", 17))
+
+
+def scans(data: bytes) -> int:
+    """The number of scans of a JPEG; at least that, as a thumbnail's are counted as well."""
+    return data.count(b"\xff\xda")
+
+
+def _seconds(rate: Rate, pixels: int, data: bytes) -> float:
+    return 1e-9 * min(rate.pixel * pixels + rate.byte * len(data), rate.most * pixels)
