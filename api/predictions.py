@@ -17,7 +17,7 @@ from formats.coco import to_coco
 from formats.label_studio import to_label_studio, to_task
 from formats.labelme import to_labelme
 from formats.yolo import to_yolo
-from inference.images import check_header
+from inference.images import read_header
 from inference.prediction import InferenceItem, ItemResult
 from inference.tiles import AUTO, MOST, OFF
 from models_store.versions import ModelVersion
@@ -78,7 +78,7 @@ async def predict(gateway: Gateway, image: bytes, options: InferOptions) -> dict
         BackendTimeout: The Detector did not respond in time.
     """
     model = gateway.registry.resolve(options.model_id)
-    await asyncio.to_thread(check_header, image, gateway.settings.max_pixels)
+    header = await asyncio.to_thread(read_header, image, gateway.settings.max_pixels)
     item = InferenceItem(
         image,
         model.id,
@@ -86,6 +86,7 @@ async def predict(gateway: Gateway, image: bytes, options: InferOptions) -> dict
         iou=options.iou,
         max_det=options.max_det,
         draw=options.draw_boxes,
+        heavy=header.heavy,
     )
     result = await gateway.detector.predict(item)
     answer = infer_answer(model.id, result)
@@ -141,7 +142,7 @@ async def prelabel(
         BackendUnavailable: The Annotator is not running, or its queue is full.
         BackendTimeout: The Annotator did not respond in time.
     """
-    await asyncio.to_thread(check_header, image, gateway.settings.max_pixels)
+    header = await asyncio.to_thread(read_header, image, gateway.settings.max_pixels)
     tool = TOOLS[options.tool]
     item = InferenceItem(
         image,
@@ -152,6 +153,7 @@ async def prelabel(
         tiles=tiles_of(options.tiles),
         boxes_only=tool.task == "detect",
         editable=True,
+        heavy=header.heavy,
     )
     result = await gateway.runners["annotator"].predict(item)
     prediction = prediction_of(result)

@@ -167,7 +167,7 @@ class InferenceItem:
     `model` is the exact `name:version`. A threshold of None means the model's default. `tiles`
     is the number of tiles along the longer side, besides the whole image (1: none, 0: automatic).
     `boxes_only` leaves polygons and keypoints out, `editable` asks for polygons with few
-    vertices.
+    vertices. `heavy`: decoding takes so long that it must not hold up others (`images.Header`).
     """
 
     image: bytes = field(repr=False)  # megabytes; not in error messages that contain the item
@@ -179,6 +179,7 @@ class InferenceItem:
     tiles: int = 1
     boxes_only: bool = False
     editable: bool = False
+    heavy: bool = False
 
 
 @dataclass(frozen=True, slots=True)

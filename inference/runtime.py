@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -38,6 +39,7 @@ from settings import Settings
 log = logging.getLogger("visionloop.inference")
 
 LOWEST = 19  # niceness
+LOW = 10
 
 T = TypeVar("T")
 
@@ -73,6 +75,8 @@ class ModelRuntime:
     thread per session. While only one image is processed, its network uses all cores. On a GPU the
     images of a batch are decoded in parallel, and each model runs once for all of its images.
     The prediction for an image does not depend on the other images.
+
+    Heavy images are decoded one after another, in a thread of low priority.
     """
 
     def __init__(self, locate: Callable[[str], Path], settings: Settings) -> None:
@@ -85,6 +89,7 @@ class ModelRuntime:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="predict")
         self._loader = ThreadPoolExecutor(2, thread_name_prefix="load")
         self._quiet = ThreadPoolExecutor(1, "quiet", initializer=run_at_lowest_priority)
+        self._heavy = ThreadPoolExecutor(1, "heavy", partial(run_at_niceness, LOW))
         self._halts: set[Halt] = set()
         self._damaged: dict[str, tuple[object, str]] = {}  # by tag: the files' state, the message
         self._models: OrderedDict[str, asyncio.Task[Model]] = OrderedDict()
@@ -179,6 +184,7 @@ class ModelRuntime:
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._loader.shutdown(wait=False, cancel_futures=True)
         self._quiet.shutdown(wait=False, cancel_futures=True)
+        self._heavy.shutdown(wait=False, cancel_futures=True)
 
     # -- models
 
@@ -242,7 +248,7 @@ class ModelRuntime:
                 return await asyncio.gather(*(self._predict_tiled(model, item) for item in items))
             if not model.engine.batched:
                 return await asyncio.gather(
-                    *(self._in_thread(self._predict_apart, model, item) for item in items)
+                    *(self._in_thread_of(item, self._predict_apart, model, item) for item in items)
                 )
             size = limits(self._settings).max_batch
             parts = [items[start : start + size] for start in range(0, len(items), size)]
@@ -268,7 +274,7 @@ class ModelRuntime:
         try:
             work = self._prepare(model, item)
             start = time.perf_counter()
-            wide = self._busy == 1 if alone is None else alone
+            wide = self._busy == 1 and not item.heavy if alone is None else alone
             outputs = model.engine.run(work.prepared[None], wide=wide, halt=halt)
             work.times["inference"] = _since(start)
             return self._finish(work, [output[0] for output in outputs])
@@ -299,7 +305,9 @@ class ModelRuntime:
             except Exception as error:
                 return ItemResult(error=_as_client_error(error))
 
-        prepared = await asyncio.gather(*(self._in_thread(prepare_one, item) for item in items))
+        prepared = await asyncio.gather(
+            *(self._in_thread_of(item, prepare_one, item) for item in items)
+        )
         works = [work for work in prepared if isinstance(work, Work)]
         outputs = await self._in_thread(run, works) if works else ()
         finished = iter(
@@ -317,7 +325,8 @@ class ModelRuntime:
         try:
             times = {}
             start = time.perf_counter()
-            pixels = await self._in_thread(decode, item.image, self._settings.max_pixels)
+            most = self._settings.max_pixels
+            pixels = await self._in_thread_of(item, decode, item.image, most)
             times["preprocess"] = _since(start)
             height, width = pixels.shape[:2]
             views = tiles.views(width, height, model.description.imgsz, item.tiles)
@@ -360,6 +369,12 @@ class ModelRuntime:
         future.add_done_callback(self._done)
         return await asyncio.wrap_future(future)
 
+    async def _in_thread_of(self, item: InferenceItem, function: Callable[..., T], *args: Any) -> T:
+        """Run `function` in the pool, or apart for a heavy item: it then does not count as busy."""
+        if not item.heavy:
+            return await self._in_thread(function, *args)
+        return await asyncio.get_running_loop().run_in_executor(self._heavy, function, *args)
+
     def _done(self, _: object) -> None:
         with self._busy_lock:
             self._busy -= 1
@@ -399,6 +414,13 @@ class ModelRuntime:
         return ItemResult(prediction=prediction, drawn=drawn, times=times)
 
 
+def run_at_niceness(niceness: int) -> None:
+    """Give the calling thread a lower CPU priority (Linux only)."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
+
+
 def run_at_lowest_priority() -> None:
     """Give the calling thread the lowest CPU priority (Linux only).
 
@@ -407,7 +429,7 @@ def run_at_lowest_priority() -> None:
     if sys.platform == "linux":
         with contextlib.suppress(OSError):
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST)
+        run_at_niceness(LOWEST)
 
 
 def _since(start: float) -> float:

@@ -27,6 +27,7 @@ POLL = 0.3  # seconds between two heartbeats of a runner that is down
 TURN = 0.05  # seconds between two attempts to get one of the open connections
 PROBE = 3.0  # seconds after which a heartbeat without response counts as failed
 LOST = (aiohttp.ClientError, OSError)
+HEAVY_QUEUE = 8  # most heavy images that wait for their turn
 RESTART = 10.0  # seconds that BentoML takes to notice a dead runner and start another
 
 
@@ -61,6 +62,8 @@ class Runner:
             settings.request_timeout,
             observe=lambda items, _: telemetry.BATCH_SIZE.labels(name).observe(items),
         )
+        # Images that take long to decode go one at a time, so that others need not wait for them.
+        self.heavy = Batcher(self._predict, 1, 1, HEAVY_QUEUE, settings.request_timeout)
 
     def start(self) -> None:
         """Start the heartbeats. Needs a running event loop."""
@@ -68,11 +71,16 @@ class Runner:
 
     async def stop(self) -> None:
         """Wait for the running batches; refuse the queued requests."""
-        await self.batcher.close()
+        await asyncio.gather(*(batcher.close() for batcher in self.batchers))
         if self._watch is not None:
             self._watch.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._watch
+
+    @property
+    def batchers(self) -> tuple[Batcher, Batcher]:
+        """The queue of ordinary images, and that of heavy ones."""
+        return self.batcher, self.heavy
 
     @property
     def up(self) -> bool:
@@ -91,7 +99,7 @@ class Runner:
         if not self.up:
             raise self._absent()
         with self.idle.busy():
-            return await self.batcher.submit(item)
+            return await (self.heavy if item.heavy else self.batcher).submit(item)
 
     async def compare(self, item: InferenceItem, live: Prediction) -> Comparison:
         """Compare the item's model with a live prediction, at low priority and not in a batch.
@@ -188,7 +196,7 @@ class Runner:
             async with asyncio.timeout(PROBE):
                 await self.proxy.call("status")
         except aiohttp.ClientConnectorError:
-            return self.up and self.batcher.stats.running_calls > 0
+            return self.up and any(batcher.stats.running_calls for batcher in self.batchers)
         except (TimeoutError, *LOST, BentoMLException):
             return False
         return True

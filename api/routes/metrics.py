@@ -109,8 +109,9 @@ async def _gauges(gateway: Gateway) -> Iterable[Metric]:
         except BackendUnavailable:
             engines = {}
         up.add_metric([name], float(runner.up))
-        waiting.add_metric([name], runner.batcher.stats.queued)
-        flying.add_metric([name], runner.batcher.stats.running_calls)
+        stats = [batcher.stats for batcher in runner.batchers]
+        waiting.add_metric([name], sum(one.queued for one in stats))
+        flying.add_metric([name], sum(one.running_calls for one in stats))
         for model, engine in engines.items():
             loaded.add_metric([name, model, engine], 1)
     await gateway.live.flush()

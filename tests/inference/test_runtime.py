@@ -395,3 +395,34 @@ print("imported:", heavy)
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "imported: []"
+
+
+@pytest.mark.parametrize("tiles", [1, 0])
+def test_a_heavy_image_does_not_hold_up_others(
+    locate: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, tiles: int
+) -> None:
+    gate, real, threads = threading.Event(), module.decode, set()
+
+    def decode(data: bytes, most: int) -> Any:
+        if data == large:
+            threads.add(threading.current_thread().name)
+            assert gate.wait(PATIENCE)
+        return real(data, most)
+
+    monkeypatch.setattr(module, "decode", decode)
+    large = photo(1)
+
+    async def story() -> None:
+        with running(locate) as runtime:
+            item = InferenceItem(large, "detect", heavy=True, tiles=tiles)
+            heavy = [asyncio.create_task(runtime.predict_batch([item])) for _ in range(4)]
+            for _ in range(3):
+                (quick,) = await runtime.predict_batch([InferenceItem(photo(), "detect")])
+                assert quick.error is None
+            assert not any(task.done() for task in heavy)
+            gate.set()
+            for task in heavy:
+                assert (await task)[0].error is None
+            assert threads == {"heavy_0"}
+
+    asyncio.run(story())

@@ -11,14 +11,14 @@ import pytest
 from starlette.responses import PlainTextResponse
 
 from api.app import guarded
-from errors import BackendTimeout, ModelNotFound
+from errors import BackendTimeout, BackendUnavailable, ModelNotFound
 from inference.prediction import InferenceItem, ItemResult
 from serving import model_runner, runner_client
 from serving.envelope import Envelope
 from serving.http_protocol import UNIX_SOCKET
 from serving.idle import IdleTracker
 from serving.model_runner import ModelRunner, predict_alone
-from serving.runner_client import Runner
+from serving.runner_client import HEAVY_QUEUE, Runner
 from serving.telemetry import BATCH_SIZE
 from settings import Settings
 from tests.support.patience import PATIENCE
@@ -142,3 +142,38 @@ def test_a_runner_asks_for_the_token_who_comes_over_the_network() -> None:
     assert asyncio.run(ask(None)) == 401  # an address that is not known is no proof
     assert asyncio.run(ask(False, (b"authorization", b"Bearer t"))) == 200
     assert asyncio.run(ask(True)) == 200  # the gateway, through the socket's file
+
+
+def test_heavy_images_go_one_at_a_time_and_others_pass_them() -> None:
+    release, running = asyncio.Event(), []
+
+    async def predict_batch(items: Any) -> Any:
+        if items.content[0].heavy:
+            running.append(len(items.content))
+            await release.wait()
+        return Envelope([ItemResult() for _ in items.content])
+
+    async def run() -> None:
+        found = Runner(
+            "detector",
+            Proxy(status=there, predict_batch=predict_batch),
+            Settings(device="cpu"),
+            IdleTracker(),
+        )
+        found.start()
+        await found.wait_until_up()
+        heavy = [
+            asyncio.create_task(found.predict(InferenceItem(b"", "a:1", heavy=True)))
+            for _ in range(HEAVY_QUEUE + 1)
+        ]
+        for _ in range(20):
+            await found.predict(InferenceItem(b"", "a:1"))
+        assert running == [1]
+        with pytest.raises(BackendUnavailable, match="8 requests are waiting already"):
+            await found.predict(InferenceItem(b"", "a:1", heavy=True))
+        release.set()
+        await asyncio.gather(*heavy)
+        assert running == [1] * (HEAVY_QUEUE + 1)
+        await found.stop()
+
+    asyncio.run(run())
