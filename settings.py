@@ -170,7 +170,11 @@ class Settings(BaseSettings):
         180, gt=20, description="Time limit for importing a model or dataset, in seconds"
     )
     max_upload_mb: float = Field(2048, gt=0, description="Largest dataset upload, in MiB")
-    max_pixels: int = Field(50_000_000, gt=0, description="Largest image, in pixels")
+    max_pixels: int = Field(
+        50_000_000,
+        gt=0,
+        description="Largest image, in pixels, with 80 ns of decoding for each; more is 413",
+    )
     image_url: Literal["off", "public"] = Field(
         "off", description="Images by URL: never fetched, or fetched from public addresses"
     )

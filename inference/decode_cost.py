@@ -1,8 +1,8 @@
 """Estimates the CPU time that decoding an image takes, from its header and the size of its file.
 
-Each format has a measured time per pixel and per byte (`python -m benchmarks.decode_cost`, on an
-AMD EPYC core at about 2.5 GHz). The estimates bound what is decoded, and tell heavy images apart,
-which wait in a queue of their own.
+Each format has a measured time per pixel and per byte, on an AMD EPYC core at about 2.5 GHz
+(`python -m benchmarks.hostile.decode_cost`). The estimates bound what is decoded, and tell heavy
+images apart, which wait in a queue of their own.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ class Rate(NamedTuple):
 
 
 RATES = {
-    "JPEG": Rate(2.5, 4.5, 25),  # plus `SCAN` per scan after the first
-    "MPO": Rate(2.5, 4.5, 25),
+    "JPEG": Rate(4, 6, 25),  # plus `SCAN` per scan after the first
+    "MPO": Rate(4, 6, 25),
     "PNG": Rate(14, 11, 55),
-    "WEBP": Rate(14, 19),
-    "AVIF": Rate(4, 75),
+    "WEBP": Rate(22, 25),
+    "AVIF": Rate(8, 75),
     "GIF": Rate(8),
     "BMP": Rate(4),
     "TIFF": Rate(18),
