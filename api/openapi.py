@@ -213,8 +213,20 @@ def _finish_body(described: dict[str, Any], needed: tuple[str, ...], form: bool)
         if form and len(kinds) == 1:  # forms have no null, so fields are omitted
             del schema["anyOf"]
             schema.update({**kinds[0], **schema})
+        if not form and name not in described.get("required", ()):
+            schema = described["properties"][name] = _or_null(schema)
         if schema.get("format") == "binary":
             described["properties"][name] = schema | BINARY
+
+
+def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a field of `RequestFields`, in whose JSON null means that it is not given."""
+    told = {
+        key: schema[key] for key in ("title", "description", "default", "examples") if key in schema
+    }
+    kinds = schema.get("anyOf") or [{k: v for k, v in schema.items() if k not in told}]
+    null = {"type": "null"}
+    return schema if {} in kinds else {"anyOf": [*(k for k in kinds if k != null), null], **told}
 
 
 def _answer_errors(operation: dict[str, Any], probe: bool, writes: bool) -> None:
