@@ -71,12 +71,12 @@ class Trainer:
 
     @bentoml.task
     async def train(self, job_id: str) -> str:
-        """Wait for a training; its final status."""
+        """Wait for a training and return its final status."""
         return (await self.dispatcher.finished(job_id)).status
 
     @bentoml.task
     async def evaluate(self, job_id: str) -> str:
-        """Wait for an evaluation; its final status."""
+        """Wait for an evaluation and return its final status."""
         return (await self.dispatcher.finished(job_id)).status
 
 

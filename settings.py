@@ -235,10 +235,16 @@ class Settings(BaseSettings):
 
     gate: bool = Field(
         False,
-        description="Check every promotion with the gate below, unless the request has its own",
+        description=(
+            "Check every promotion with the gate of the settings below, unless the request has "
+            "its own gate"
+        ),
     )
     gate_dataset: str | None = Field(
-        None, description="Dataset to compare on; default: the one the new version was trained on"
+        None,
+        description=(
+            "Dataset to compare on; default: the dataset that the new version was trained on"
+        ),
     )
     gate_metric: Figure | None = Field(
         None,

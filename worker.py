@@ -38,7 +38,8 @@ def work(job: WorkerJob, row: Job, registry: Registry) -> dict[str, Any]:
         run_annotation(AnnotationRecipe.model_validate(row.recipe), job, registry)
         return {}
     raise VisionLoopError(
-        f"This version runs no jobs of kind {row.kind!r}, only training, evaluation and annotation."
+        f"Jobs of kind {row.kind!r} cannot be run. Known kinds: training, evaluation and "
+        "annotation."
     )
 
 

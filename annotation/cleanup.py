@@ -32,7 +32,9 @@ def delete_dataset(
     folder = (datasets.folder / dataset_id).resolve()
     for job in jobs.list(None, "queued", "running", "stopping"):
         if _names_path_in(job.recipe, folder):
-            raise Conflict(f"The job {job.id} needs '{dataset_id}'. Cancel it, or wait for it.")
+            raise Conflict(
+                f"The job {job.id} uses '{dataset_id}'. Cancel the job, or wait until it ends."
+            )
     datasets.delete(dataset_id)
     annotated.delete(dataset_id)
 

@@ -158,7 +158,10 @@ class ReviewQueue:
             "model_id": image.model_id,
             "doubt": doubt.value,
             "objects_to_review": doubt.review,
-            "reason": f"Live traffic with an answer at {image.confidence:.2f}. {doubt.reason}",
+            "reason": (
+                f"From live traffic, with a prediction of confidence {image.confidence:.2f}. "
+                f"{doubt.reason}"
+            ),
         }
 
 

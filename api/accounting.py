@@ -10,8 +10,8 @@ from pydantic import BaseModel, Field
 class Row(BaseModel):
     """One revision of a dataset."""
 
-    revision: int = Field(description="0: an upload as it came")
-    data_path: str = Field(description="what trainings and evaluations take as dataset")
+    revision: int = Field(description="number of the revision; 0: as uploaded")
+    data_path: str = Field(description="the value to give trainings and evaluations as the dataset")
     created_at: str
     task: str
     pictures: int | None
@@ -21,21 +21,24 @@ class Row(BaseModel):
     )
     objects: int | None
     kept: bool = Field(
-        description="false: deleted to make room for newer ones, unless something names it"
+        description=(
+            "false: it is deleted once there are enough newer ones, unless a job or an "
+            "evaluation uses it"
+        )
     )
 
 
 class ImageCounts(BaseModel):
     received: int = Field(description="images that were described, or sent without annotations")
-    matched: int = Field(description="that are in the dataset")
-    new: int = Field(description="that are added to it")
-    unmatched: int = Field(description="that match no image of the dataset, or several")
+    matched: int = Field(description="images that are in the dataset")
+    new: int = Field(description="new images that are added to the dataset")
+    unmatched: int = Field(description="images that match no image of the dataset, or several")
 
 
 class ObjectCounts(BaseModel):
-    received: int = Field(description="objects received: stored and passed over")
+    received: int = Field(description="objects received, counted as stored or passed over")
     stored: int
-    passed_over: dict[str, int] = Field(description="reason: how many")
+    passed_over: dict[str, int] = Field(description="reason → number of objects")
 
 
 class Accounting(BaseModel):
@@ -53,42 +56,50 @@ class Removes(BaseModel):
     )
     of: int = Field(description="objects that the dataset had before")
     classes: dict[str, int] = Field(
-        description="classes that lose all of their objects, if they had five or more: how many"
+        description="class with five or more objects that loses all of them → their number"
     )
 
 
 class Corrected(Row):
     """What a correction changed."""
 
-    created_at: str | None = Field(description="null: no revision was made")  # type: ignore[assignment]
+    created_at: str | None = Field(
+        description="when the revision was created, ISO 8601, UTC; null: none was made"
+    )  # type: ignore[assignment]
     dataset_id: str
     dry_run: bool = Field(description="true: nothing was changed")
     confirmation_required: bool = Field(
-        description="it removes so much that it needs confirm=true; only in a dry run"
+        description="whether the removal is so large that it needs confirm=true; only in a dry run"
     )
     repeated: bool = Field(
-        description="all of it was there before: no revision was made, this is the newest"
+        description=(
+            "everything was stored already: no revision was made, and this is the newest one"
+        )
     )
     received: int = Field(description="images whose annotations were stored")
     new_pictures: int
     unchanged: int = Field(
-        description="images that came back unchanged; counted as accepted, unless only=changed"
+        description="images with unchanged annotations; counted as accepted, unless only=changed"
     )
     unmatched_count: int
-    unmatched: list[str] = Field(description="names that match no image of the dataset, or several")
-    unmatched_reasons: dict[str, str] = Field(description="the reason of each of these")
+    unmatched: list[str] = Field(
+        description="names of images that match no image of the dataset, or several"
+    )
+    unmatched_reasons: dict[str, str] = Field(description="name of an unmatched image → the reason")
     new_classes: list[str]
-    accounting: Accounting = Field(description="how everything received was handled")
+    accounting: Accounting = Field(description="how everything that was received was handled")
     left_as_they_are: int = Field(
         description="matched images without annotations, which stay as they are"
     )
     renamed: dict[str, str] = Field(
-        description="new images whose name was taken: the name they are stored under"
+        description="new image whose name was already used → the name that it is stored under"
     )
     ignored_files: list[str] = Field(description="files of the zip that are not annotations")
     removes: Removes
-    notes: list[str] = Field(description="assumptions")
+    notes: list[str] = Field(description="sentences about assumptions")
     corrections: dict[str, Any] | None = Field(
-        description="of the whole revision: what people changed, by the source of the earlier "
-        "annotations; null in a dry run"
+        description=(
+            "what people changed in the whole revision, by the source of the earlier "
+            "annotations; null in a dry run"
+        )
     )

@@ -162,7 +162,7 @@ def create_app(gateway: Gateway) -> FastAPI:
 
 def _not_allowed(scope: Scope, methods: list[str]) -> Response:
     allowed = ", ".join(methods)
-    error = MethodNotAllowed(f"'{shown_path(scope)}' takes {allowed}, not {scope['method']}.")
+    error = MethodNotAllowed(f"'{shown_path(scope)}' allows {allowed}, not {scope['method']}.")
     return answer(scope, error, {"Allow": allowed})
 
 

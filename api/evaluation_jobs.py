@@ -23,7 +23,7 @@ class Evaluate(RequestFields):
         description="a data.yaml, a folder with one folder per class, or a dataset's id; empty: "
         "the data that the model was trained with",
     )
-    split: str | None = Field(None, max_length=20, description="train, val or test (val)")
+    split: str | None = Field(None, max_length=20, description="train, val or test (default: val)")
 
 
 async def start_evaluation(gateway: Gateway, model_id: str, fields: Evaluate) -> Job:

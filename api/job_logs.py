@@ -25,8 +25,11 @@ Shown = Callable[[Job], Any]
 
 STREAMED: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "The lines, oldest first; with `follow=true` as server-sent events: each "
-        "line is a `data:`, the last event is named `end` and carries the job's status.",
+        "description": (
+            "The lines, the oldest first. With `follow=true` they are server-sent events: each "
+            "line is the `data:` of an event, and the last event is named `end` and has the "
+            "job's status."
+        ),
         "content": {"text/event-stream": {}},
     }
 }

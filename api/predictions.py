@@ -41,8 +41,10 @@ class ToolOptions(RequestFields):
     model: str = Field(
         "",
         max_length=200,
-        description="a model's id (name:version) or name; empty: the active model if its type "
-        "fits, else the newest promoted one that does",
+        description=(
+            "a model's id (name:version) or name; empty: the active model if its type fits the "
+            "tool, else the newest promoted model whose type fits"
+        ),
     )
     confidence: Unit | None = Field(None, description="a number from 0 to 1")
     iou: Unit | None = Field(None, description="a number from 0 to 1")

@@ -138,7 +138,9 @@ def _uploaded_image(form: FormData) -> tuple[bytes | None, str]:
         return None, ""
     upload = images[0]
     if not isinstance(upload, UploadFile):
-        raise NoFileUploaded("'image' is text, not a file. With curl: -F image=@photo.jpg")
+        raise NoFileUploaded(
+            "'image' is text, not a file. Send it as a file; with curl: -F image=@photo.jpg"
+        )
     data, name = upload.file.read(), upload.filename or ""
     # If no file was chosen, a browser sends an empty file without a name.
     return (data if data or name else None), PureWindowsPath(name).name

@@ -102,7 +102,7 @@ class Model(_Wire):
     size_bytes: int
     metrics: dict[str, Any] | None
     source: dict[str, Any]
-    engine: str | None = Field(None, description="the backend that runs it, where it is loaded")
+    engine: str | None = Field(None, description="the backend that runs it; null: it is not loaded")
 
 
 class ModelList(_Wire):
@@ -215,7 +215,9 @@ class FromUrl(RequestFields):
         None, description="The image file", json_schema_extra={"format": "binary"}
     )
     image_url: str | None = Field(
-        None, description="its URL instead, where the operator allows it", max_length=8192
+        None,
+        description="an image's URL in place of the file, if the operator allows it",
+        max_length=8192,
     )
 
 
@@ -240,13 +242,15 @@ class ImportOptions(RequestFields):
 
     files = ("file",)
 
-    name: str | None = Field(None, max_length=63, description="a model name of at most 63 letters")
+    name: str | None = Field(
+        None, max_length=63, description="a model name of at most 63 characters"
+    )
     family: Literal["yolo", "mobilenet"] | None = Field(None, description="yolo or mobilenet")
     names: str | None = Field(
         None, max_length=60_000, description="class names, separated by commas"
     )
     imgsz: int | None = Field(None, ge=32, le=4096, description="a whole number from 32 to 4096")
-    description: str = Field("", max_length=2000, description="text of at most 2000 letters")
+    description: str = Field("", max_length=2000, description="text of at most 2000 characters")
     promote: bool = Field(False, description="true or false")
 
     @property
@@ -296,17 +300,20 @@ class InferAnswer(_Wire):
     model_version: str
     image: Size
     predictions: list[Seen]
-    inference_time: float = Field(description="milliseconds in the network")
-    image_result: str | None = Field(None, description="data URI, only with `draw_boxes`")
+    inference_time: float = Field(description="time in the network, in milliseconds")
+    image_result: str | None = Field(
+        None,
+        description="the image with the boxes drawn in, as a data URI; only with `draw_boxes`",
+    )
     notes: list[str] = Field(
-        [], description="fields of the request that had no effect; only where there are some"
+        [], description="sentences about fields that had no effect; absent if there are none"
     )
 
 
 class ModelMetrics(_Wire):
     model_id: str
     model_name: str
-    metrics: dict[str, Any] = Field(description="empty while never evaluated")
+    metrics: dict[str, Any] = Field(description="empty if the model was never evaluated")
 
 
 class AllMetrics(_Wire):

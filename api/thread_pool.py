@@ -43,7 +43,7 @@ class BoundedThreadPool:
         """
         if self._count >= self.limit:
             raise BackendUnavailable(
-                f"{self.limit} datasets are waiting to be read already. Try again in a minute."
+                f"{self.limit} datasets are already waiting to be read. Try again in a minute."
             )
         self._add(1)
         future = self._pool.submit(self._counted, work)

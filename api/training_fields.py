@@ -50,10 +50,12 @@ class TrainingFields(Fields):
     inside: ClassVar = {"hyper": hyperparameters.NAMES}
 
     task: str | None = Field(
-        None, max_length=40, description="detect, segment, classify or pose (detect)"
+        None, max_length=40, description="detect, segment, classify or pose (default: detect)"
     )
     model_type: str = Field(
-        "s", max_length=400, description="a scale n s m l x, a model id, or a network's name"
+        "s",
+        max_length=400,
+        description="a scale (n, s, m, l or x), a model id, or a network's name",
     )
     data_path: str | None = Field(
         None,
@@ -62,12 +64,12 @@ class TrainingFields(Fields):
     )
     epochs: int = Field(50, ge=1, le=100_000, description="a whole number from 1 to 100000")
     imgsz: int | None = Field(
-        None, ge=32, le=4096, description="pixels, a whole number from 32 to 4096 (640)"
+        None, ge=32, le=4096, description="a whole number of pixels from 32 to 4096 (default: 640)"
     )
     batch: int = Field(8, ge=1, le=1024, description="a whole number from 1 to 1024")
     patience: int = Field(15, ge=0, le=10_000, description="a whole number from 0 to 10000")
     name: str | None = Field(None, max_length=200, description="a name for the new model")
-    project: Any = Field(None, description="anything; has no effect here")
+    project: Any = Field(None, description="anything; it has no effect")
     resume_weights: str | None = Field(
         None,
         max_length=4096,
@@ -77,15 +79,19 @@ class TrainingFields(Fields):
     min_epochs_per_stage: int = Field(15, ge=1, le=10_000, description="a whole number from 1")
     base_model_path: str | None = Field(None, max_length=4096, description="a path or model id")
     new_classes: list[str] | str = Field(
-        [], max_length=100_000, description="class names, a list or one text with commas between"
+        [],
+        max_length=100_000,
+        description="class names, as a list or as one text separated by commas",
     )
     old_data_path: str | None = Field(
-        None, max_length=4096, description="a data.yaml, class folder or dataset's id"
+        None,
+        max_length=4096,
+        description="a data.yaml, a folder with one folder per class, or a dataset's id",
     )
     replay_ratio: float = Field(0.2, ge=0, le=1, description="a number from 0 to 0.9")
     max_replay_samples: int = Field(1000, ge=0, description="a whole number from 0")
     rehearsal: Criterion = Field(
-        "herding", description=f"how old samples are chosen: {', '.join(CRITERIA)}"
+        "herding", description=f"how old samples are selected: {', '.join(CRITERIA)}"
     )
     teacher_model_path: str | None = Field(None, max_length=4096, description="a path or model id")
     distill_temperature: float = Field(2.0, gt=0, le=100, description="a number above 0")
@@ -98,7 +104,10 @@ class TrainingFields(Fields):
     pseudo_conf_threshold: float = Field(0.7, ge=0, le=1, description="a number from 0 to 1")
     replay_distill_boost: float = Field(1.0, ge=0, le=1000, description=WEIGHT)
     promote: Promote = Field(
-        "never", description="never, or auto: at its end, if it passes the gate of the settings"
+        "never",
+        description=(
+            "never, or auto: promote the new version if it passes the gate of the settings"
+        ),
     )
     hyper: dict[str, Any] = Field(
         {}, description="an object with Ultralytics' hyperparameters", examples=[{"lr0": 0.01}]
@@ -178,7 +187,9 @@ class Train(Fields):
     model_id: str = Field(
         min_length=1,
         max_length=400,
-        description="a model to start from: its id (name:version) or name, or a scale n s m l x",
+        description=(
+            "a model to start from: its id (name:version) or name, or a scale (n, s, m, l or x)"
+        ),
         examples=[MODEL_EXAMPLE],
     )
     dataset_path: str = Field(
@@ -186,15 +197,18 @@ class Train(Fields):
         max_length=4096,
         description="a data.yaml, a folder with one folder per class, or a dataset's id",
     )
-    epochs: int | None = Field(None, ge=1, le=100_000, description="a whole number from 1 (50)")
+    epochs: int | None = Field(
+        None, ge=1, le=100_000, description="a whole number from 1 (default: 50)"
+    )
     batch_size: int | None = Field(
-        None, ge=1, le=1024, description="a whole number from 1 to 1024 (8)"
+        None, ge=1, le=1024, description="a whole number from 1 to 1024 (default: 8)"
     )
     promote: Literal["never", "auto"] | None = Field(
-        None, description="auto: promote the new version if the gate lets it pass (never)"
+        None,
+        description="never (the default), or auto: promote the new version if it passes the gate",
     )
     parameters: dict[str, Any] = Field(
-        {}, description="an object with further fields: those of /api/training/regular"
+        {}, description="an object with further fields, as in /api/training/regular"
     )
 
 

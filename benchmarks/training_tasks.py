@@ -36,7 +36,7 @@ HYPER = {"workers": 0, "optimizer": "AdamW", "lr0": 2e-3, "warmup_epochs": 1}
 PARTS = {
     "start": "Process ",
     "epochs": "Training from ",
-    "publication": "Making the serving engine",
+    "publication": "Exporting the model to ONNX",
     "evaluation": "Evaluating ",
     "": "Completed: ",
 }

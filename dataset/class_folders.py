@@ -111,12 +111,13 @@ def read_splits(
                     empty.add(entry.name)
     names = sorted({name for images in splits.values() for name in images.values()})
     if gone := sorted(empty - set(names)):
-        findings.note("empty_class", f"Folders without images, ignored: {', '.join(gone[:5])}.")
+        findings.note("empty_class", f"Folders without images were ignored: {', '.join(gone[:5])}.")
     if len(names) < min_classes:
         amount = "two classes" if min_classes == 2 else "one class"
         raise DatasetInvalid(
-            f"Classification needs one folder of images per class and at least {amount}, as in "
-            f"train/<class>/… and val/<class>/…; found {len(names)}: {', '.join(names) or 'none'}."
+            f"Classification needs one folder of images per class, and at least {amount}: "
+            f"train/<class>/… and val/<class>/…. Found {len(names)}: "
+            f"{', '.join(names) or 'none'}."
         )
     trained = set(splits["train"].values())
     if missing := [name for name in names if name not in trained]:

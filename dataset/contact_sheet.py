@@ -108,7 +108,7 @@ def _caption(dataset: Dataset, image: Path) -> str:
     if lines := dataset.refused.get(image):
         numbers = ", ".join(map(str, lines[:3])) + (", …" if len(lines) > 3 else "")
         return (
-            f"refused: line {numbers} of {image.name}" if any(lines) else f"refused: {image.name}"
+            f"ignored: line {numbers} of {image.name}" if any(lines) else f"refused: {image.name}"
         )
     return image.name
 

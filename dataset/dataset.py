@@ -267,7 +267,7 @@ def _usable_splits(
                     findings.add("duplicate_train", where)
                 trained.setdefault(one.digest, image)
             elif twin is not None:
-                findings.add("duplicate_split", f"{where} is {shown(twin, dataset.root)}")
+                findings.add("duplicate_split", f"{where} is a copy of {shown(twin, dataset.root)}")
         splits[split] = tuple(usable)
         if not usable and split != "test":
             findings.note("empty", f"No image of {split} can be read.", fatal=True)

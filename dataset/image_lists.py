@@ -98,8 +98,8 @@ def _names(file: Path, findings: Findings) -> Iterator[tuple[int, str]]:
         yield number, name
     if first_other and not named:
         raise DatasetInvalid(
-            f"{file.name} contains no image path; {first_other}, is none. Write one path per line, "
-            "with the suffix of the image."
+            f"{file.name} contains no image path; the first line that is not one is "
+            f"{first_other}. Write one path per line, with the suffix of the image."
         )
 
 

@@ -216,14 +216,15 @@ def _unlabelled(
 def _require_val(splits: Splits) -> None:
     if not splits.get("val"):
         raise DatasetInvalid(
-            "val has no images, and training needs some to measure the model. Put 10 to 20 % of "
-            "the images there, or leave val out so that 20 % of train is held out."
+            "The val split has no images, but training needs some to measure the model. Put 10 "
+            "to 20 % of the images there, or remove the val split; then 20 % of train is held "
+            "out."
         )
 
 
 def _note_held_out(findings: Findings, empty: bool) -> None:
     findings.note(
         "held_out",
-        f"There is no val split{' with images' if empty else ''}: 20 % of train is held out as "
-        "val, always the same files.",
+        f"There is no val split{' with images' if empty else ''}, so 20 % of train is held out "
+        "as val, the same files every time.",
     )

@@ -142,7 +142,7 @@ def parse_line(
         if not 0 <= values[5] <= 1:
             raise BadLine(
                 "wrong_form",
-                f"{SIXTH} {values[5]:g} is no confidence (0 to 1); remove track ids from the "
+                f"{SIXTH} {values[5]:g} is not a confidence (0 to 1); remove track ids from the "
                 "lines, and write rotated boxes as their four corners",
             )
         notes.append(("confidence", f"{values[5]:g}"))
@@ -182,11 +182,11 @@ def _numbers(line: str) -> list[float]:
     try:
         values = [float(text) for text in fields]
     except ValueError:
-        point = "; write decimals with a point" if "," in line else ""
-        reason = f"{line.strip()[:40]!r} is not all numbers{point}"
+        point = "; write numbers with a decimal point" if "," in line else ""
+        reason = f"{line.strip()[:40]!r} does not consist of numbers only{point}"
         raise BadLine("malformed_line", reason) from None
     if "_" in line or not all(map(math.isfinite, values)):  # float() takes 1_0 and nan
-        raise BadLine("malformed_line", f"{line.strip()[:40]!r} is not all numbers")
+        raise BadLine("malformed_line", f"{line.strip()[:40]!r} does not consist of numbers only")
     if len(values) < 5:
         raise BadLine("malformed_line", f"{len(values)} columns, but a box has 5")
     return values
@@ -206,8 +206,8 @@ def _shape(columns: int, last: float, label_format: LabelFormat) -> Shape:
     if columns == TRACKED and last >= 2 and last == int(last):
         raise BadLine(
             "wrong_form",
-            f"7 columns that end in {last:g} are a box with confidence and track id; remove these "
-            "two columns",
+            f"7 columns that end in {last:g} seem to be a box with confidence and track id; "
+            "remove these two columns",
         )
     if shape is None:
         raise BadLine("malformed_line", f"{columns} columns fit neither a box nor a polygon")

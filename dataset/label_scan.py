@@ -109,9 +109,9 @@ def judge(
     if counted.sixth and seen["confidence"]:
         findings.note(
             "angles",
-            f"{counted.sixth} label lines have a sixth column that is no confidence (0 to 1), so "
-            f"it may not be one in the other {seen['confidence']} either, but an angle or a track "
-            "id. Write rotated boxes as their four corners, or remove the column.",
+            f"{counted.sixth} label lines have a sixth column that is not a confidence (0 to 1). "
+            f"The sixth column may be an angle or a track id in the other {seen['confidence']} "
+            "lines too. Write rotated boxes as their four corners, or remove the column.",
             fatal=True,
         )
     if seen["class_id"]:  # wrong class ids would cause the findings below

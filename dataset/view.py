@@ -39,7 +39,7 @@ def place_image(image: Path, scanned: ScannedImage, target: Path) -> bool:
     try:
         pixels = decode(image.read_bytes(), get_settings().max_pixels)
     except (OSError, VisionLoopError) as error:
-        log.warning("Image '%s' is left out of this job: %s", image, error)
+        log.warning("Image '%s' is not used in this job: %s", image, error)
         return False
     Image.fromarray(pixels).save(target)
     return True

@@ -104,7 +104,7 @@ def unpack(file: Path | IO[bytes], folder: Path, max_upload: int, reserve: int =
         raise
     except (NotImplementedError, RuntimeError):
         raise DatasetInvalid(
-            "The zip uses a compression method that cannot be read. Pack it with deflate."
+            "The zip uses a compression method that is not supported. Pack it with deflate."
         ) from None
     if not wanted:
         left_out = " ".join(finding.message for finding in findings.result())
@@ -122,7 +122,7 @@ def safe_name(name: str) -> tuple[str, ...]:
     shown = name[:80].encode("utf-8", "backslashreplace").decode()
     parts = tuple(part for part in name.split("/") if part not in ("", "."))
     if name.startswith("/") or ".." in parts or (parts and ":" in parts[0]):
-        raise DatasetInvalid(f"The zip's entry {shown!r} leads out of the zip's folder.")
+        raise DatasetInvalid(f"The zip's entry {shown!r} has a path outside the zip's folder.")
     if any(ord(letter) < 32 or 0xD800 <= ord(letter) < 0xE000 for letter in name):
         raise DatasetInvalid(
             f"The zip's entry {shown!r} has a name with control characters or surrogates."

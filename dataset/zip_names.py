@@ -57,7 +57,7 @@ def names_of(entries: Sequence[ZipInfo]) -> Names:
     if codec:
         what = f"were decoded as {codec} ('{example}')"
     else:
-        what = f"fit no encoding clearly and were decoded as {FALLBACK} ('{example}')"
+        what = f"match no known encoding and were decoded as {FALLBACK} ('{example}')"
     return Names(
         names,
         f"{len(foreign)} names in the zip do not declare their encoding; they {what}. Labels still "

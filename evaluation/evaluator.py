@@ -42,34 +42,49 @@ STEPS = ("preprocess", "inference", "postprocess")
 SHOWN = 10  # class names in a note
 
 DETECTION = {
-    "accuracy": "TP / (TP + FP + FN) over all objects, of the predictions that are served: at the "
-    "model's serving confidence and IoU threshold. A detection is right (TP) if it overlaps an "
-    f"object of its class by an IoU of {PAIRED} or more, and no detection of higher confidence "
-    "has matched that object. Other detections are false (FP), other objects missed (FN).",
-    "precision, recall, f1_score": "Averages over the classes at the one confidence where the "
-    "smoothed mean F1 of the classes is best, at IoU 0.5, as in Ultralytics.",
+    "accuracy": (
+        "TP / (TP + FP + FN) over all objects, for the predictions at the model's serving "
+        "confidence and IoU threshold. A detection is a true positive (TP) if its IoU with an "
+        f"object of its class is {PAIRED} or more, and no detection of higher confidence has "
+        "matched that object. Other detections are false positives (FP); other objects are "
+        "false negatives (FN)."
+    ),
+    "precision, recall, f1_score": (
+        "Averages over the classes at IoU 0.5 and at one confidence, the one with the highest "
+        "smoothed mean F1 score, as in Ultralytics."
+    ),
     "at_serving": "TP / (TP + FP), TP / (TP + FN) and their harmonic mean over all objects, at "
     "the serving confidence.",
     "mAP50, mAP50_95": f"Mean average precision at IoU 0.5, and averaged over IoU 0.5 to 0.95 "
     f"(COCO's 101 points), from all detections above confidence {CONFIDENCE:g}, NMS IoU {IOU:g}, "
     f"at most {MAX_DET} per image, several classes per box, as in Ultralytics' validation.",
-    "confusion": "Rows are the truth, columns the predictions that are served. Detections and "
-    f"objects are paired by an IoU above {PAIRED}, whatever their class; the last row and column "
-    "are for those without a partner.",
-    "masks, poses": "accuracy and confusion are about the boxes. The other metrics of masks "
-    "and poses are mask_… and pose_…, by IoU of the masks and by object keypoint similarity.",
+    "confusion": (
+        "Rows are the true classes, columns the predicted classes at the serving thresholds. "
+        f"Detections and objects are matched by an IoU above {PAIRED}, whatever their class. The "
+        "last row counts detections without an object, the last column objects without a "
+        "detection."
+    ),
+    "masks, poses": (
+        "accuracy and confusion use the boxes only. The metrics of masks and poses begin with "
+        "mask_ and pose_. They use the IoU of masks, and object keypoint similarity."
+    ),
 }
 CLASSIFICATION = {
-    "accuracy": "Share of images whose most probable class is right (top-1).",
+    "accuracy": "Share of images whose most probable class is the true class (top-1).",
     "accuracy_top5": "Share of images whose true class is among the five most probable.",
-    "precision, recall, f1_score": "Averages over the classes that occur as truth or prediction "
-    "(scikit-learn's macro average).",
-    "confusion": "Rows are the truth, columns the most probable class.",
+    "precision, recall, f1_score": (
+        "Averages over the classes that occur in the ground truth or in the predictions "
+        "(scikit-learn's macro average)."
+    ),
+    "confusion": "Rows are the true classes, columns the most probable classes.",
 }
 TIMES = {
-    "inference_time": "Median milliseconds per image, one at a time, in a process of low priority "
-    "beside the service: compare two evaluations only if the machine was equally busy. "
-    "preprocess_time is from file bytes to network input, postprocess_time to the prediction."
+    "inference_time": (
+        "Median milliseconds per image, one image at a time, in a process of low priority "
+        "beside the service. Compare two evaluations only if the machine was equally busy. "
+        "preprocess_time is the time from the file's bytes to the network's input, and "
+        "postprocess_time the time from the network's output to the prediction."
+    )
 }
 
 
@@ -259,12 +274,12 @@ def _class_notes(classes: JoinedClasses, description: ModelDescription) -> list[
     notes = []
     if classes.unknown:
         notes.append(
-            f"The model does not know {shown_names(classes.unknown, SHOWN)}; "
-            "all of them count as missed."
+            f"The model does not know the dataset's class {shown_names(classes.unknown, SHOWN)}; "
+            "its objects count as missed."
         )
     if classes.absent:
         classify = description.task == "classify"
-        then = "such a prediction is wrong" if classify else "detections of it are not counted"
+        then = "such predictions count as wrong" if classify else "its detections are not counted"
         notes.append(f"The dataset has no class {shown_names(classes.absent, SHOWN)}: {then}.")
     return notes
 

@@ -38,24 +38,32 @@ class Gate(BaseModel):
     dataset: str | None = Field(
         None,
         max_length=4096,
-        description="path or id of the dataset; empty: one that both were evaluated on, else "
-        "the one that the new version was trained with",
+        description=(
+            "path or id of the dataset; empty: one that both versions were evaluated on, or "
+            "else the dataset that the new version was trained on"
+        ),
     )
-    split: str | None = Field(None, max_length=20, description="train, val or test (val)")
+    split: str | None = Field(None, max_length=20, description="train, val or test (default: val)")
     metric: str | None = Field(
         None,
-        description=f"one of {', '.join(METRICS)}; empty: accuracy of a classifier, mAP50_95 of "
-        "boxes, masks or poses otherwise",
+        description=(
+            f"one of {', '.join(METRICS)}; empty: accuracy for a classifier, or else mAP50_95 of "
+            "boxes, masks or poses"
+        ),
         examples=["mAP50_95"],
     )
-    min_gain: float = Field(0.0, ge=-1, le=1, description="the smallest gain, from -1 to 1")
+    min_gain: float = Field(
+        0.0, ge=-1, le=1, description="the smallest gain that passes, from -1 to 1"
+    )
     max_class_drop: float = Field(
-        0.05, ge=0, le=1, description="how far a single class may regress, from 0 to 1"
+        0.05, ge=0, le=1, description="the largest loss of a single class that passes, from 0 to 1"
     )
     allow_unmeasured: bool = Field(
         False,
-        description="true or false: promote although the dataset has no object of some class that "
-        "the promoted version knows",
+        description=(
+            "true or false: whether to promote even if the dataset has no object of a class "
+            "that the promoted version knows"
+        ),
     )
 
     @field_validator("split", mode="before")
@@ -137,7 +145,10 @@ def decide(
     if len(regressed) > SHOWN:
         failed.append(f"{len(regressed) - SHOWN} more classes regressed by more than is allowed.")
     if unmeasured and not gate.allow_unmeasured:
-        failed.append(f"{unmeasured} Use a dataset with such objects, or set allow_unmeasured.")
+        failed.append(
+            f"{unmeasured} Use a dataset that has objects of these classes, or set "
+            "allow_unmeasured."
+        )
     if failed:
         return GateDecision(False, tuple(failed), compared)
     reasons = (*(sentence for _, sentence in gains), summary, unmeasured)

@@ -175,9 +175,11 @@ def _confusion(found: Report) -> str:
     for i in kept:
         cells = "".join(_cell(labels, matrix, share, i, j) for j in kept)
         body.append(f"<tr><th>{escape(labels[i])}</th>{cells}</tr>")
-    legend = "Rows are true classes, columns predicted ones. The colour is the share of the row."
+    legend = (
+        "Rows are true classes, columns predicted classes. The colour shows the share of the row."
+    )
     if left_out := len(labels) - len(kept):
-        legend += f" {left_out} of {len(labels) - background} classes are left out: they "
+        legend += f" {left_out} of {len(labels) - background} classes are not shown, because they "
         legend += "have no or few errors." if len(kept) > MOST_CLASSES else "do not occur."
     at = f" at confidence {found['confidence']:g}" if background else ""
     return (
@@ -227,7 +229,7 @@ def _confusions(labels: Sequence[str], matrix: Any, background: bool) -> str:
 
 def _worst(rows: Sequence[Report], folder: Path) -> str:
     figures = [
-        f'<figure><img src="{source}" alt="truth and prediction">'
+        f'<figure><img src="{source}" alt="ground truth and prediction">'
         f"<figcaption><b>{escape(row['image'])}</b><br>{escape(row['reason'])}</figcaption></figure>"
         for row in rows
         if (source := _data_uri(folder / row["file"]))
@@ -235,8 +237,8 @@ def _worst(rows: Sequence[Report], folder: Path) -> str:
     if not figures:
         return ""
     return (
-        f"<section><h2>The {len(figures)} worst images</h2><p>The truth is on the left, the "
-        f'prediction on the right.</p><div class="worst">{"".join(figures)}</div></section>'
+        f"<section><h2>The {len(figures)} worst images</h2><p>The ground truth is on the left, "
+        f'the prediction on the right.</p><div class="worst">{"".join(figures)}</div></section>'
     )
 
 

@@ -61,7 +61,7 @@ def run_evaluation(
     if recipe.dataset is None:
         own = version.source.get("kind") == "starter"
         middle = begin + DRAWING_SHARE * (end - begin)
-        job.log(f"Drawing the images to evaluate {version.id} on.")
+        job.log(f"Drawing the test images for the evaluation of {version.id}.")
         path = drawn_set(recipe.task, settings, _Progress(job, begin, middle))
         dataset = check(path, recipe.task, [path.parent, path])
         begin, name = middle, NAME

@@ -63,7 +63,8 @@ def find_evaluation(
             f"{model.id} was never evaluated. Start it: POST /metrics/{model.id}/evaluate."
         )
     raise NotFound(
-        f"No such evaluation of {model.id}; it has {len(rows)}: GET /metrics/{model.id}/history."
+        f"{model.id} has no such evaluation. GET /metrics/{model.id}/history lists its "
+        f"{len(rows)} evaluations."
     )
 
 
@@ -77,7 +78,7 @@ def read_report(stores: EvaluationStores, row: EvaluationRow) -> dict[str, Any]:
         return stores.evaluations.report(row)
     except OSError:
         raise NotFound(
-            f"The report of this evaluation is gone. Evaluate {row.model_id} again."
+            f"The report of this evaluation no longer exists. Evaluate {row.model_id} again."
         ) from None
 
 

@@ -118,7 +118,10 @@ async def decide_promotion(
         judged, missing = None, error.message
     if judged is None:
         judged = GateResult(
-            GateDecision(False, (f"It was not compared: {missing}",)), gate, (), None
+            GateDecision(False, (f"It was not compared with the promoted version: {missing}",)),
+            gate,
+            (),
+            None,
         )
     forced = request.force and not judged.decision.promote
     why = judged.why(request.by, forced=forced)

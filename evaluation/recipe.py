@@ -106,7 +106,8 @@ def check_fit(description: ModelDescription, dataset: Dataset) -> None:
     if description.keypoint_shape and points not in (None, description.keypoint_shape[0]):
         raise ValidationFailed(
             f"The dataset has {points} keypoints per object, the model "
-            f"{description.keypoint_shape[0]}. Choose a dataset with as many as the model."
+            f"{description.keypoint_shape[0]}. Choose a dataset with the model's number of "
+            "keypoints."
         )
 
 
@@ -147,6 +148,6 @@ def _trained_with(model: ModelVersion, datasets: Datasets, jobs: JobStore) -> Pa
 def _check_split(wanted: str, present: Sequence[str]) -> None:
     if wanted not in present:
         raise ValidationFailed(
-            f"split is {wanted[:40]!r}; this dataset has {', '.join(sorted(present))}. Use one of "
-            "them."
+            f"'split' is {wanted[:40]!r}, but this dataset has {', '.join(sorted(present))}. Use "
+            "one of these."
         )

@@ -79,7 +79,7 @@ class EvaluationStore:
         """
         self._clear_abandoned()
         name, version = split_tag(target.model_id)
-        assert version is not None, "An evaluation is of one version."
+        assert version is not None, "An evaluation must have exactly one version."
         row = EvaluationRow(
             id=uuid.uuid4().hex,
             name=name,

@@ -43,7 +43,7 @@ PASSED_OVER = {
     "cuboid": "CVAT cuboids",
 }
 NO_POINT = "CVAT skeletons without a point inside the image"
-NO_PIXEL = "CVAT masks without a pixel"
+NO_PIXEL = "empty CVAT masks"
 DETAILS = frozenset(["attribute"])  # elements that describe a shape or image and are not read
 
 Skeletons = dict[str, list[str]]  # class → its keypoint names, in order

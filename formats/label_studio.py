@@ -239,7 +239,8 @@ def _size(rows: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
         if row.get("original_width") and row.get("original_height"):
             return int(row["original_width"]), int(row["original_height"])
     raise ValidationFailed(
-        "The regions do not say how large the image is ('original_width', 'original_height')."
+        "The regions do not state the size of the image: 'original_width' and 'original_height' "
+        "are missing."
     )
 
 
@@ -301,7 +302,7 @@ def _placed(
     if kind == "ellipselabels":
         rx, ry = _number(value["radiusX"]) * scale[0], _number(value["radiusY"]) * scale[1]
         if not min(rx, ry) > 0:
-            raise ValueError("an ellipse has two radii")
+            raise ValueError("an ellipse needs two radii")
         angle = math.radians(_number(value.get("rotation") or 0))
         return replace(
             made,
@@ -329,7 +330,7 @@ def _number(value: Any) -> float:
 
 def _parts(points: Ring) -> tuple[AnnotationPart, ...]:
     if len(points) < 3:
-        raise ValueError("a polygon has three corners at least")
+        raise ValueError("a polygon needs at least three corners")
     return unbridge(points)
 
 
@@ -340,8 +341,9 @@ def _painted(
     drawn = int(row.get("original_width") or size[0]), int(row.get("original_height") or size[1])
     if drawn != size or turned:
         raise ValidationFailed(
-            f"Region {str(row.get('id'))[:40]!r} is painted in an image of {drawn[0]} × {drawn[1]} "
-            f"pixels, turned by {turned}°; the image has {size[0]} × {size[1]}. Draw a polygon."
+            f"Region {str(row.get('id'))[:40]!r} is a brush mask for an image of {drawn[0]} × "
+            f"{drawn[1]} pixels, rotated by {turned}°, but the image has {size[0]} × {size[1]} "
+            "pixels. Draw a polygon instead."
         )
     if value.get("format", "rle") != "rle":
         raise ValueError("another format")
@@ -355,7 +357,6 @@ def _painted(
     )
     if not parts:
         raise ValidationFailed(
-            f"Region {str(row.get('id'))[:40]!r} is painted with a brush, but has no pixel. "
-            "Remove it."
+            f"Region {str(row.get('id'))[:40]!r} is an empty brush mask. Remove it."
         )
     return parts

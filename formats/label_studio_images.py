@@ -24,12 +24,12 @@ _IMAGE = re.compile(
 _OF_TOOL = ("/data/upload/", "/data/local-files/", "/storage-data/", "/tasks/")
 _UPLOADED = re.compile(r"^[0-9a-f]{8}-")  # prefix that Label Studio gives uploaded files
 RELATIONS = "Label Studio relation results"
-OTHER_TAG = "Label Studio regions of what is no image"
-ALL_PAGES = "Label Studio results about all pages of a task"
+OTHER_TAG = "Label Studio regions of objects other than images"
+ALL_PAGES = "Label Studio results for all pages of a task together"
 DRAWN = ("x", "points", "rle", "vertices", "imageDataURL")  # value keys of drawn regions
 REMEDY = (
-    "Which of them a region is on stands in the project's labelling configuration: pack it as "
-    "label_config.xml with the tasks in one zip, or leave one address in 'data', as 'image'."
+    "The project's labelling configuration says which image a region belongs to: pack it as "
+    "label_config.xml with the tasks in one zip, or keep a single address in 'data', as 'image'."
 )
 WITHOUT_PLACE = frozenset(["choices", "textarea", "rating", "number", "datetime", "taxonomy"])
 
@@ -73,7 +73,7 @@ def images_of(
         ValidationFailed: The data has no image, or the image of a region is ambiguous.
     """
     if not isinstance(data, Mapping):
-        raise ValidationFailed("A task needs 'data', an object with the image's address.")
+        raise ValidationFailed("A task needs 'data', an object that contains the image's address.")
     if isinstance(regions, str) or not isinstance(regions, Sequence):
         raise ValidationFailed("An annotation's 'result' must be a list of regions.")
     if not all(isinstance(row, Mapping) for row in regions):
@@ -128,9 +128,9 @@ def _tag_of(row: Mapping[str, Any], tags: Sequence[ImageTag]) -> str | None:
     if not is_of_image(row):
         return None
     raise ValidationFailed(
-        f"Region {str(row.get('id'))[:40]!r} is on {name[:60]!r}, but the images of the labelling "
-        f"configuration are: {', '.join(tag.name for tag in tags)[:200]}. Send the configuration "
-        "that it was drawn with."
+        f"Region {str(row.get('id'))[:40]!r} is on {name[:60]!r}, but the images of the "
+        f"labelling configuration are: {', '.join(tag.name for tag in tags)[:200]}. Send the "
+        "labelling configuration with which the region was drawn."
     )
 
 
@@ -173,8 +173,8 @@ def _index(row: Mapping[str, Any], pages: _Pages) -> int | None:
     if isinstance(given, int) and not isinstance(given, bool) and 0 <= given < len(pages.texts):
         return given
     raise ValidationFailed(
-        f"Region {str(row.get('id'))[:40]!r}: its 'item_index' is {given!r:.20}, but the task has "
-        f"{len(pages.texts)} pages, from 0."
+        f"Region {str(row.get('id'))[:40]!r}: its 'item_index' is {given!r:.20}, but the pages "
+        f"of the task are 0 to {len(pages.texts) - 1}."
     )
 
 
@@ -187,11 +187,11 @@ def _only_tag(data: Mapping[str, Any], regions: Iterable[Mapping[str, Any]]) -> 
     if not keys:
         has = ", ".join(map(str, data)) or "nothing"
         raise ValidationFailed(
-            f"The task's data has no image's address: it has {has[:200]}. {REMEDY}"
+            f"The task's data contains no address of an image; it has {has[:200]}. {REMEDY}"
         )
     placed = {str(row.get("to_name") or "") for row in regions if is_of_image(row)}
     if len({_name(data[key]) for key in keys}) > 1:
-        raise ValidationFailed(f"The task has several images: {', '.join(keys)[:200]}. {REMEDY}")
+        raise ValidationFailed(f"The task has several images ({', '.join(keys)[:200]}). {REMEDY}")
     if len(placed) > 1:
         raise ValidationFailed(
             f"The task has regions on several tags: {', '.join(sorted(placed))[:200]}. {REMEDY}"

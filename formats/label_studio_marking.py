@@ -55,9 +55,9 @@ def marking(
     if lost:
         kinds = ", ".join(sorted({str(row.get("type"))[:40] for row in lost}))
         raise ValidationFailed(
-            f"{len(lost)} of {len(kept)} regions are of types that are not read: {kinds} (the "
-            f"first is {str(lost[0].get('id'))[:40]!r}). Allowed: {', '.join(READ)}. Mark these "
-            "objects with one of them, or remove them."
+            f"{len(lost)} of {len(kept)} regions have unsupported types: {kinds} (the first is "
+            f"{str(lost[0].get('id'))[:40]!r}). Allowed: {', '.join(READ)}. Use an allowed type "
+            "for these objects, or remove them."
         )
     if skipped is not None:
         skipped.update(passed)

@@ -292,5 +292,5 @@ def _mask(given: Any, points: Ring, where: str) -> tuple[AnnotationPart, ...]:
         for piece in outlines(mask)
     )
     if not parts:
-        raise ValidationFailed(f"{where}: its 'mask' has no pixel. Remove the shape.")
+        raise ValidationFailed(f"{where}: its 'mask' is empty. Remove the shape.")
     return parts

@@ -65,7 +65,7 @@ def decode(code: Any, size: tuple[int, int] | None = None) -> Mask:
             counts = _from_text(counts.encode() if isinstance(counts, str) else counts)
         lengths = np.array(counts, np.int64).reshape(-1)
         if (lengths < 0).any() or lengths.sum() != height * width:
-            raise ValueError("the counts are not those of its size")
+            raise ValueError("the counts do not add up to its size")
     except (KeyError, TypeError, ValueError, IndexError, OverflowError):
         raise ValidationFailed(
             "An RLE segmentation cannot be read: its counts must be run lengths that add up to "

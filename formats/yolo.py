@@ -127,7 +127,7 @@ def _numbers(line: str) -> list[float]:
             return values
     except ValueError:
         pass
-    point = ": decimals are written with a point" if "," in line else ""
+    point = ": write numbers with a decimal point" if "," in line else ""
     raise ValueError(f"{line.strip()[:40]!r} is not a class id and numbers{point}")
 
 
@@ -149,8 +149,8 @@ def _annotation(
         raise ValueError(f"{len(values)} columns are neither a box nor {wanted}")
     if score is not None and not 0 <= score <= 1:
         raise ValueError(
-            f"a last column of {score:g} is no score of 0 to 1; remove a track's id from the "
-            "lines, and write boxes with an angle as their four corners"
+            f"the last column, {score:g}, is not a score from 0 to 1; remove track ids from the "
+            "lines, and write rotated boxes as their four corners"
         )
     w, h = size
     if not whole:

@@ -96,7 +96,7 @@ class Batcher:
         if len(self._queue) >= self._queue_length + free:
             self._stats.rejected += 1
             raise BackendUnavailable(
-                f"{self._queue_length} requests are waiting already. Try again later.",
+                f"{self._queue_length} requests are already waiting. Try again later.",
                 retry_after=self._seconds_to_drain(),
             )
         waiting = _Waiting(item, asyncio.get_running_loop().create_future())

@@ -109,7 +109,7 @@ def decode(data: bytes, max_pixels: int) -> Pixels:
         image, _ = _open_checked(data, max_pixels)
         if image.format in ("JPEG", "MPO"):  # MPO: several JPEGs in one file; the first is used
             if len(data) * 8 * 64 < image.width * image.height:  # at least a bit per block
-                raise InvalidImage("The image file is truncated: send it again, complete.")
+                raise InvalidImage("The image file is truncated. Send the complete file.")
             if _is_plain_jpeg(image, data):
                 return _by_opencv(data)
         if image.format == "JPEG2000" and read_by_opencv(image, data):
@@ -137,7 +137,7 @@ class _refusing:
                 f"The file is not an image that can be read. Send one of: {', '.join(FORMATS)}."
             ) from None
         if "truncated" in str(error).lower():
-            raise InvalidImage("The image file is truncated: send it again, complete.") from None
+            raise InvalidImage("The image file is truncated. Send the complete file.") from None
         raise InvalidImage("The image file is damaged and cannot be decoded.") from None
 
 
@@ -156,7 +156,10 @@ class _Pieces(io.BytesIO):
     def read(self, size: int | None = -1, /) -> bytes:
         self.reads += 1
         if self.reads > self._most:
-            raise InvalidImage("The image file consists of too many tiny pieces: not a photograph.")
+            raise InvalidImage(
+                "The image file consists of too many small parts. Save the image again with an "
+                "image editor."
+            )
         return super().read(size)
 
 

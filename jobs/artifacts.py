@@ -73,7 +73,10 @@ def kept_by(job: Job, job_folder: Path) -> str:
     best = best_weights(job_folder)
     if job.kind != "training" or best is None:
         return ""
-    return f" Its best weights (epoch {best.epoch}) are kept: give resume_weights={job.id}."
+    return (
+        f" Its best weights (epoch {best.epoch}) are kept. To start from them, send "
+        f"resume_weights={job.id}."
+    )
 
 
 def _remove(folder: Path, stays: Callable[[Path], bool]) -> None:

@@ -58,12 +58,12 @@ def translated(error: Exception, shape: tuple[int, int] | None = None) -> Vision
         return InsufficientStorage(NO_ROOM)
     if isinstance(error, FloatingPointError) or any(word in said for word in DIVERGED):
         return ValidationFailed(
-            "The training diverged: its loss became infinite or NaN and stayed so. Use a smaller "
-            "lr0 and check the labels."
+            "The training diverged: its loss stayed infinite or NaN. Use a smaller lr0 and "
+            "check the labels."
         )
     if shape and ("final batch=1" in said or "more than 1 value per channel" in said):
         return ValidationFailed(
-            f"With batch {shape[0]} a batch has a single image, too few for imgsz "
+            f"With batch {shape[0]} one batch has only a single image, which is too few at imgsz "
             f"{shape[1]}. Use another batch, or a larger imgsz."
         )
     if isinstance(error, RuntimeError) and said.startswith("dataset"):

@@ -81,7 +81,7 @@ class JobFinalizer:
         model_id = job.model_id or self.published(job_id)
         if job.outcome == "completed" or (model_id and self._is_over(job, code, shutdown)):
             if job.outcome != "completed":
-                writer.say("The model is published; its evaluation did not finish.")
+                writer.say("The model is published, but its evaluation did not finish.")
             writer.say(f"Completed{f': {model_id}' if model_id else ''}.")
             self.store.finish(job_id, "completed", model_id=model_id)
             clear(self.store.folder(job_id), completed=True)
@@ -92,13 +92,15 @@ class JobFinalizer:
             self._fail(job, job.error or NO_ROOM, writer)
         elif shutdown:
             where = place(job, model_id)
-            writer.say(f"The service stops; the job resumes {where} at its next start.")
+            writer.say(
+                f"The service is stopping. The job resumes {where} when the service starts again."
+            )
             self.store.requeue(job_id, crashed=False)
         elif self._is_given_up(job, code):
             attempts = job.crashes + 1
             self._fail(
                 job,
-                f"{reason} Given up after {attempts} attempts without a new checkpoint.",
+                f"{reason} The job failed after {attempts} attempts without a new checkpoint.",
                 writer,
             )
         else:

@@ -145,7 +145,7 @@ def death(code: int, memory: bool) -> str:
         memory: Whether the kernel killed a process out of memory while the worker was running.
     """
     if code >= 0:
-        return f"The worker exited with code {code} and no result."
+        return f"The worker exited with code {code} and without a result."
     name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
     if memory:
         return (

@@ -216,7 +216,7 @@ class JobStore:
         with self.database.write() as session:
             job = _row(session, job_id)
             if job.is_final:
-                raise Conflict(f"Job '{job_id}' is {job.status} already; it cannot be cancelled.")
+                raise Conflict(f"Job '{job_id}' is already {job.status} and cannot be cancelled.")
             if job.status == "queued":
                 job.status, job.finished_at = "stopped", now()
             else:
@@ -234,12 +234,17 @@ class JobStore:
         with self.database.write() as session:
             job = _row(session, job_id)
             if not job.is_final:
-                raise Conflict(f"Job '{job_id}' is {job.status}. Cancel it first, or wait for it.")
+                raise Conflict(
+                    f"Job '{job_id}' is {job.status}. Cancel it first, or wait until it ends."
+                )
             waiting = select(Job).where(Job.status.in_(("queued", *LIVE)))
             for other in session.scalars(waiting):
                 base = other.recipe.get("base") or {}
                 if (base.get("kind"), base.get("value")) == ("job", job_id):
-                    raise Conflict(f"Job '{other.id}' starts from its weights. Wait for that one.")
+                    raise Conflict(
+                        f"Job '{other.id}' starts from this job's weights. Wait until that job "
+                        "ends."
+                    )
             # inside the transaction, so that delete can be repeated after a crash
             shutil.rmtree(self.folder(job_id), ignore_errors=True)
             session.delete(job)

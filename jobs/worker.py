@@ -149,7 +149,11 @@ def main(work: Work) -> int:
     """Entry point of the worker process. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m worker", description=__doc__)
     parser.add_argument("job_id")
-    parser.add_argument("--parent", type=int, help="pid of the dispatcher; the worker ends with it")
+    parser.add_argument(
+        "--parent",
+        type=int,
+        help="process id of the dispatcher; the worker ends when the dispatcher does",
+    )
     arguments = parser.parse_args()
     set_up_process(arguments.parent)
     settings = get_settings()

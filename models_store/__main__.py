@@ -81,7 +81,7 @@ def command_line() -> argparse.ArgumentParser:
     common.add_argument("--verbose", action="store_true", help="show the log")
     parser = argparse.ArgumentParser(
         prog="python -m models_store",
-        description="The models of this VisionLoop: list, import, activate, promote, delete.",
+        description="List, import, activate, promote and delete the models of this VisionLoop.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -92,32 +92,47 @@ def command_line() -> argparse.ArgumentParser:
         sub.set_defaults(run=run)
         return sub
 
-    command("list", _list, "All versions, by name, the newest first.")
-    show = command("show", _show, "One version in full.")
+    command("list", _list, "List all versions by name, the newest first.")
+    show = command("show", _show, "Show all details of one version.")
     show.add_argument("model", metavar="MODEL")
     imported = command("import", _import, "Import a PyTorch checkpoint (.pt, .pth).")
     imported.add_argument("file", type=Path, metavar="FILE")
     imported.add_argument("--name", help="model name; default: from the file's name")
-    imported.add_argument("--family", choices=("yolo", "mobilenet"), help="refuse any other")
     imported.add_argument(
-        "--names", help="class names: comma-separated, or @FILE with one a line, in id order"
+        "--family", choices=("yolo", "mobilenet"), help="reject a file of another family"
     )
-    imported.add_argument("--imgsz", type=int, help="input side in pixels; default: the file's")
+    imported.add_argument(
+        "--names",
+        help="class names in id order, separated by commas, or @FILE with one name per line",
+    )
+    imported.add_argument(
+        "--imgsz", type=int, help="input size in pixels; default: the size stored in the file"
+    )
     imported.add_argument("--description", default="", help="free text shown with the model")
     imported.add_argument("--promote", action="store_true", help="promote it at once")
     activate = command(
-        "activate", _activate, "Serve this model to requests that name none. A NAME follows its "
-        "promotions, NAME:VERSION stays."
+        "activate", _activate,
+            "Make this the model for requests without a model id. With NAME, later promotions "
+            "change the version; NAME:VERSION is fixed."
     )  # fmt: skip
     activate.add_argument("model", metavar="MODEL")
-    promote = command("promote", _promote, "Make a version the promoted one of its name; no gate.")
+    promote = command(
+        "promote",
+        _promote,
+        "Promote a version to be the one that its bare name means, without the gate.",
+    )
     promote.add_argument("model", metavar="MODEL", help="a bare NAME means its newest version")
     rollback = command(
-        "rollback", _rollback, "Promote the version again that was promoted before; again: further "
-        "back."
+        "rollback", _rollback,
+            "Promote the previously promoted version again; a second rollback goes one further "
+            "back."
     )  # fmt: skip
     rollback.add_argument("name", metavar="NAME")
-    listed = command("decisions", _decisions, "Who was promoted, refused, rolled back, and why.")
+    listed = command(
+        "decisions",
+        _decisions,
+        "List the promotions, rejections and rollbacks of a name, with the reasons.",
+    )
     listed.add_argument("name", metavar="NAME")
     delete = command("delete", _delete, "Remove a version and its files.")
     delete.add_argument("model", metavar="MODEL")
@@ -125,12 +140,22 @@ def command_line() -> argparse.ArgumentParser:
     exported.add_argument("model", metavar="MODEL")
     exported.add_argument("path", type=Path, nargs="?", default=Path(), help="file or folder")
     exported.add_argument("--force", action="store_true", help="overwrite the file")
-    arrived = command("import-archive", _import_archive, "Publish a version from such a file.")
+    arrived = command(
+        "import-archive", _import_archive, "Publish a version from a file of export-archive."
+    )
     arrived.add_argument("file", type=Path, metavar="FILE")
-    arrived.add_argument("--name", help="model name; default: the archive's")
+    arrived.add_argument("--name", help="model name; default: the name in the archive")
     arrived.add_argument("--promote", action="store_true", help="promote it at once")
-    command("reindex", _reindex, "Rebuild the rows from the model store; clear leftovers.")
-    command("seed", _seed, "Put the starter models (back) in; activate one if none is active.")
+    command(
+        "reindex",
+        _reindex,
+        "Rebuild the registry's database rows from the model store, and delete unfinished folders.",
+    )
+    command(
+        "seed",
+        _seed,
+        "Add the starter models that are missing, and activate one if no model is active.",
+    )
     return parser
 
 
@@ -139,7 +164,7 @@ def _list(registry: Registry, options: argparse.Namespace) -> None:
     if options.json:
         _json({"models": [model.to_json() for model in models]})
     elif not models:
-        print("No models. `python -m models_store seed` puts the starter models in.")
+        print("There are no models. `python -m models_store seed` adds the starter models.")
     else:
         heading = ("MODEL", "TYPE", "FAMILY", "CLASSES", "MB", "CREATED", "")
         _table([heading, *map(_row, models)])
@@ -235,7 +260,7 @@ def _reindex(registry: Registry, options: argparse.Namespace) -> None:
 
 
 def _seed(registry: Registry, options: argparse.Namespace) -> None:
-    _sentences(seed(registry, again=True), "The starter models are there.", options)
+    _sentences(seed(registry, again=True), "The starter models are present.", options)
 
 
 def _print(model: ModelVersion, options: argparse.Namespace, full: bool = False) -> None:

@@ -68,7 +68,9 @@ def task_of(architecture: dict[str, Any]) -> Task:
     known = "Supported are detection, segmentation, pose and classification."
     if name in FOREIGN_HEADS:
         raise InvalidModelFile(f"The model is for {FOREIGN_HEADS[name]}. {known}")
-    raise InvalidModelFile(f"The model ends in {_shown(name)}, which cannot be served. {known}")
+    raise InvalidModelFile(
+        f"The model's last layer is {_shown(name)}, which cannot be served. {known}"
+    )
 
 
 def checked(architecture: dict[str, Any]) -> dict[str, Any]:
@@ -85,7 +87,7 @@ def checked(architecture: dict[str, Any]) -> dict[str, Any]:
         InvalidModelFile: A layer, argument or activation is not allowed.
     """
     if not isinstance(architecture, dict):
-        raise InvalidModelFile("The model carries no architecture (no model yaml).")
+        raise InvalidModelFile("The model contains no architecture: its model yaml is missing.")
     result: dict[str, Any] = {
         "nc": _integer(architecture.get("nc"), "nc", 1),
         "channels": _integer(
@@ -110,7 +112,7 @@ def checked(architecture: dict[str, Any]) -> dict[str, Any]:
         points, dimensions = architecture["kpt_shape"]
         result["kpt_shape"] = [_integer(points, "kpt_shape", 1), _integer(dimensions, "kpt_shape")]
         if dimensions not in (2, 3):
-            raise InvalidModelFile(f"Keypoints have 2 or 3 numbers each, not {dimensions}.")
+            raise InvalidModelFile(f"A keypoint must have 2 or 3 numbers, not {dimensions}.")
     if architecture.get("end2end") is not None:
         result["end2end"] = bool(architecture["end2end"])
     if activation := architecture.get("activation"):
@@ -128,11 +130,13 @@ def checked(architecture: dict[str, Any]) -> dict[str, Any]:
 
 def _layer(row: object) -> list[Any]:
     if not isinstance(row, list | tuple) or len(row) != 4:
-        raise InvalidModelFile(f"The model yaml has a row {_shown(row)} that is no layer.")
+        raise InvalidModelFile(f"The model yaml has a row {_shown(row)} that is not a layer.")
     source, repeats, name, arguments = row
     name = {"Silence": "nn.Identity"}.get(name, name)  # its name before 8.1.35
     if name not in LAYERS and name not in HEADS and name not in FOREIGN_HEADS:
-        raise InvalidModelFile(f"The model contains the layer {_shown(name)}: not supported.")
+        raise InvalidModelFile(
+            f"The model contains the layer {_shown(name)}, which is not supported."
+        )
     sources = [_integer(i, name) for i in source] if isinstance(source, list | tuple) else source
     if not isinstance(sources, list):
         sources = _integer(sources, name)
@@ -148,19 +152,25 @@ def _argument(value: object, layer: str) -> Any:
         return value
     if isinstance(value, list | tuple) and len(value) <= 64:
         return [_argument(part, layer) for part in value]
-    raise InvalidModelFile(f"The layer {layer} has an argument {_shown(value)}: not supported.")
+    raise InvalidModelFile(
+        f"The layer {layer} has the argument {_shown(value)}, which is not supported."
+    )
 
 
 def _number(value: object, where: str) -> Any:
     if isinstance(value, int | float) and abs(value) <= MAX_NUMBER:
         return value
-    raise InvalidModelFile(f"The model yaml has {_shown(value)} at {where!r}, not a usable number.")
+    raise InvalidModelFile(
+        f"The model yaml has {_shown(value)} at {where!r}, which is not a usable number."
+    )
 
 
 def _integer(value: object, where: str, least: int = -MAX_NUMBER) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and least <= value <= MAX_NUMBER:
         return value
-    raise InvalidModelFile(f"The model yaml has {_shown(value)} at {where!r}, not a usable number.")
+    raise InvalidModelFile(
+        f"The model yaml has {_shown(value)} at {where!r}, which is not a usable number."
+    )
 
 
 def _shown(value: object) -> str:

@@ -153,7 +153,9 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
     except OSError as error:
         raise InvalidModelFile(f"The file cannot be read: {error.strerror or error}.") from error
     except (zipfile.BadZipFile, ValueError) as error:
-        raise InvalidModelFile("Not a model archive: no readable zip (cut off?).") from error
+        raise InvalidModelFile(
+            "The file is not a model archive: it cannot be read as a zip, and may be truncated."
+        ) from error
     with archive:
         yield archive
 
@@ -162,10 +164,10 @@ def _manifest(archive: zipfile.ZipFile) -> Manifest:
     try:
         info = archive.getinfo(MANIFEST)
         if info.file_size > MAX_MANIFEST:
-            raise InvalidModelFile("The archive's manifest is unreasonably large.")
+            raise InvalidModelFile("The archive's manifest is larger than allowed.")
         manifest = Manifest.model_validate_json(_read(archive, info, MAX_MANIFEST))
     except KeyError:
-        raise InvalidModelFile(f"Not a model archive: it has no {MANIFEST}.") from None
+        raise InvalidModelFile(f"The file is not a model archive: it has no {MANIFEST}.") from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or MANIFEST
@@ -179,10 +181,10 @@ def _manifest(archive: zipfile.ZipFile) -> Manifest:
     if foreign := [name for name in archive.namelist() if name not in (MANIFEST, *PORTABLE)]:
         raise InvalidModelFile(f"The archive has an unexpected file: {foreign[0][:100]!r}.")
     if len(archive.namelist()) != len(PORTABLE) + 1:
-        raise InvalidModelFile("The archive holds a file twice or lacks one.")
+        raise InvalidModelFile("The archive contains a file twice, or a file is missing.")
     usual = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
     if any(info.compress_type not in usual for info in archive.infolist()):
-        raise InvalidModelFile("The archive uses an unusual compression.")
+        raise InvalidModelFile("The archive uses a compression method that is not supported.")
     return manifest
 
 
@@ -200,7 +202,9 @@ def _extract(archive: zipfile.ZipFile, name: str, entry: FileEntry, target: Path
     except DAMAGE as error:
         raise InvalidModelFile(f"The archive is damaged at {name}.") from error
     if total != entry.bytes or digest.hexdigest() != entry.sha256:
-        raise InvalidModelFile(f"{name} does not match the archive's manifest: altered or damaged.")
+        raise InvalidModelFile(
+            f"{name} does not match the archive's manifest. It was altered or is damaged."
+        )
 
 
 def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo, most: int) -> bytes:
@@ -210,7 +214,7 @@ def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo, most: int) -> bytes:
     except DAMAGE as error:
         raise InvalidModelFile(f"The archive is damaged at {info.filename}.") from error
     if len(data) > most:
-        raise InvalidModelFile(f"{info.filename} in the archive is unreasonably large.")
+        raise InvalidModelFile(f"{info.filename} in the archive is larger than allowed.")
     return data
 
 

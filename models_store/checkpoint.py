@@ -204,14 +204,17 @@ def _refusal(module: str, name: str) -> InvalidModelFile:
     top = module.split(".")[0]
     if top in ("models", "yolov5") and module not in ("models.mobilenet",):
         return InvalidModelFile(
-            f"A YOLOv5-format checkpoint (it names {module}.{name}). It only works with the "
-            "original YOLOv5 code; train a YOLOv8 or newer model, or use Ultralytics' 'yolov5nu'."
+            f"This is a YOLOv5 checkpoint (it names {module}.{name}), which only works with the "
+            "original YOLOv5 code. Train a YOLOv8 or newer model, or use Ultralytics' "
+            "'yolov5nu'."
         )
     if module.startswith("ultralytics.models.sam") or top in ("segment_anything", "sam2"):
-        return InvalidModelFile("A SAM checkpoint. Segment-anything models cannot be imported.")
+        return InvalidModelFile(
+            "This is a SAM checkpoint. Segment Anything models cannot be imported."
+        )
     return InvalidModelFile(
-        f"Refused: the checkpoint names {f'{module}.{name}'[:120]!r}, which is not part of a plain "
-        "YOLO or MobileNet model and could run code. Nothing of it was run."
+        f"The checkpoint was rejected: it names {f'{module}.{name}'[:120]!r}, which is not part "
+        "of a plain YOLO or MobileNet model and could run code. No code of it was run."
     )
 
 
@@ -242,7 +245,7 @@ class Checkpoint:
             self._cache = {storage.key: self._storages(storage)}  # often shared by tensors
         data = self._cache[storage.key]
         if len(data) < storage.elements * width:
-            raise InvalidModelFile("The checkpoint is cut off: tensor data is missing.")
+            raise InvalidModelFile("The checkpoint is truncated: tensor data is missing.")
         if not count:
             return np.zeros(reference.size, np.float32)
         dtype = "<u2" if storage.dtype == "bf16" else storage.dtype
@@ -280,14 +283,15 @@ def _read_zip(path: Path) -> Checkpoint:
     names = archive.namelist()
     pickles = [name for name in names if name.endswith("/data.pkl") and name.count("/") == 1]
     if len(pickles) != 1:
-        raise InvalidModelFile("A zip archive, but not a PyTorch checkpoint.")
+        raise InvalidModelFile("The file is a zip archive, but not a PyTorch checkpoint.")
     folder = pickles[0].removesuffix("data.pkl")
     if f"{folder}constants.pkl" in names:
         raise InvalidModelFile(
-            "A TorchScript archive. Import the original .pt checkpoint that it was exported from."
+            "This is a TorchScript archive. Import the original .pt checkpoint that it was "
+            "exported from."
         )
     if archive.getinfo(pickles[0]).file_size > MAX_PICKLE:
-        raise InvalidModelFile("The checkpoint's description is unreasonably large.")
+        raise InvalidModelFile("The checkpoint's description is larger than allowed.")
     if f"{folder}byteorder" in names and archive.read(f"{folder}byteorder") != b"little":
         raise InvalidModelFile("The checkpoint was saved on a big-endian machine.")
     root = _Reader(io.BytesIO(archive.read(pickles[0]))).load()
@@ -307,7 +311,7 @@ def _read_zip(path: Path) -> Checkpoint:
 def _read_legacy(path: Path) -> Checkpoint:
     with path.open("rb") as file:
         if _Reader(file).load() != LEGACY_MAGIC:
-            raise InvalidModelFile("A pickle file, but not a PyTorch checkpoint.")
+            raise InvalidModelFile("The file is a pickle, but not a PyTorch checkpoint.")
         for _ in ("protocol", "system"):
             _Reader(file).load()
         reader = _Reader(file)
@@ -319,13 +323,15 @@ def _read_legacy(path: Path) -> Checkpoint:
             (elements,) = struct.unpack("<q", file.read(8))
             reference = widths.get(str(key))
             if reference is None:
-                raise InvalidModelFile("The checkpoint's old format holds unknown data.")
+                raise InvalidModelFile(
+                    "The checkpoint has an old format and contains unknown data."
+                )
             width = 2 if reference.dtype == "bf16" else np.dtype(reference.dtype).itemsize
             if not 0 <= elements * width <= MAX_TENSOR:
                 raise InvalidModelFile("The checkpoint is damaged: a tensor of impossible size.")
             storages[str(key)] = file.read(elements * width)
             if len(storages[str(key)]) < elements * width:
-                raise InvalidModelFile("The checkpoint is cut off: tensor data is missing.")
+                raise InvalidModelFile("The checkpoint is truncated: tensor data is missing.")
     return Checkpoint(root, lambda reference: storages[reference.key])
 
 

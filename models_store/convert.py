@@ -73,9 +73,9 @@ def convert(
     module, state = _model_of(checkpoint.root)
     mobilenet = _looks_like_mobilenet(state)
     if family == "mobilenet" and not mobilenet:
-        raise InvalidModelFile("The file holds no torchvision mobilenet_v2.")
+        raise InvalidModelFile("The file does not contain torchvision's mobilenet_v2.")
     if family == "yolo" and (module is None or mobilenet):
-        raise InvalidModelFile("The file holds no Ultralytics YOLO model.")
+        raise InvalidModelFile("The file does not contain an Ultralytics YOLO model.")
     weights = {name: _tensor(checkpoint, reference) for name, reference in state.items()}
     if mobilenet:
         count = len(weights["classifier.1.weight"])
@@ -115,8 +115,8 @@ def _model_of(root: Any) -> tuple[Inert | None, dict[str, TensorReference]]:
     if isinstance(candidate, Inert):
         if candidate.kind == "RTDETRDetectionModel":
             raise InvalidModelFile(
-                "An RT-DETR checkpoint. Supported are YOLO models for detection, segmentation, "
-                "pose and classification, and MobileNetV2."
+                "This is an RT-DETR checkpoint. Supported are YOLO models for detection, "
+                "segmentation, pose and classification, and MobileNetV2."
             )
         state = dict(_state_dict(candidate))
         if not state:
@@ -131,14 +131,16 @@ def _model_of(root: Any) -> tuple[Inert | None, dict[str, TensorReference]]:
         if state and _looks_like_mobilenet(state):
             return None, state
         if any(name.startswith(("image_encoder.", "sam_", "memory_")) for name in state):
-            raise InvalidModelFile("A SAM checkpoint. Segment-anything models cannot be imported.")
+            raise InvalidModelFile(
+                "This is a SAM checkpoint. Segment Anything models cannot be imported."
+            )
         if state:
             raise InvalidModelFile(
-                "The file holds weights without an architecture (a bare state dict). Save the "
-                "whole checkpoint, as Ultralytics' training does; only torchvision's "
+                "The file contains weights without an architecture (a state dict). Save the "
+                "whole checkpoint, as Ultralytics' training does. Only torchvision's "
                 "mobilenet_v2 can be imported from its state dict."
             )
-    raise InvalidModelFile("A PyTorch file, but it holds no model.")
+    raise InvalidModelFile("The PyTorch file contains no model.")
 
 
 def _state_dict(module: Inert, prefix: str = "") -> Iterator[tuple[str, TensorReference]]:
@@ -173,8 +175,8 @@ def _describe(
     layers = (module.get("_modules") or {}).get("model")
     if not isinstance(yaml, dict) or not isinstance(layers, Inert):
         raise InvalidModelFile(
-            f"The checkpoint holds a {module.kind} without a model yaml; not an Ultralytics "
-            "YOLOv8 or newer model, and not torchvision's mobilenet_v2."
+            f"The checkpoint contains a {module.kind} without a model yaml. Supported are "
+            "Ultralytics models from YOLOv8 on, and torchvision's mobilenet_v2."
         )
     if root.get("modelopt"):
         raise InvalidModelFile("The model is quantised (ModelOpt); import the original weights.")
@@ -210,7 +212,8 @@ def _describe(
     )
     if described.channels != 3:
         raise InvalidModelFile(
-            f"The model takes images of {described.channels} channels; only RGB is supported."
+            f"The model's input has {described.channels} channels; only RGB (3 channels) is "
+            "supported."
         )
     return described
 
@@ -230,8 +233,8 @@ def _own_names(module: Inert, head: Any, count: object) -> tuple[str, ...]:
     outputs = head.get("nc") if isinstance(head, Inert) else None
     if not isinstance(count, int) or (isinstance(outputs, int) and outputs != count):
         raise InvalidModelFile(
-            f"The model's yaml has {str(count)[:20]} classes, but its head {outputs}: changed "
-            "after it was built, which cannot be rebuilt."
+            f"The model's yaml has {str(count)[:20]} classes, but its head has {outputs}: the "
+            "model was changed after it was built, so it cannot be rebuilt."
         )
     names = module.get("names")
     if isinstance(names, Inert):  # a defaultdict or the like
@@ -289,16 +292,16 @@ def _compare(foreign: Inert, own: nn.Module) -> None:
         kind = SAME_KIND.get(theirs.kind, theirs.kind)
         if kind != type(ours).__name__:
             raise InvalidModelFile(
-                f"The model's layer {path} is a {theirs.kind}, but its yaml makes it a "
-                f"{type(ours).__name__}: changed after it was built, which cannot be rebuilt."
+                f"The model's layer {path} is a {theirs.kind}, but a {type(ours).__name__} in "
+                "its yaml: the model was changed after it was built, so it cannot be rebuilt."
             )
         for name in COMPARED:
             mine, value = getattr(ours, name, None), theirs.get(name)
             plain = int | float | str | bool | tuple | list
             if isinstance(value, plain) and isinstance(mine, plain) and not _equal(value, mine):
                 raise InvalidModelFile(
-                    f"The model's layer {path} has {name} {value!r}, but its yaml makes it "
-                    f"{mine!r}: changed after it was built, which cannot be rebuilt."
+                    f"The model's layer {path} has {name} {value!r}, but {mine!r} in its yaml: "
+                    "the model was changed after it was built, so it cannot be rebuilt."
                 )
 
 

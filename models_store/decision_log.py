@@ -124,8 +124,8 @@ def before(session: Session, name: str) -> str:
         path.pop()
     if not path:
         raise Conflict(
-            f"There is nothing to roll back to: no version of {name!r} was promoted before "
-            "the present one."
+            f"There is nothing to roll back to: no version of {name!r} was promoted before the "
+            "current one."
             if promotion is not None
             else f"There is nothing to roll back: no version of {name!r} was ever promoted."
         )

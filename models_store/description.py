@@ -119,7 +119,7 @@ def record(folder: Path, engine: str, entry: Mapping[str, float | int | str]) ->
     atomic_write(folder / ENGINES_FILE, text)
 
 
-NAME_THEM = "Name the classes in the order of the outputs: 'names' of the import."
+NAME_THEM = "Send the class names in the order of the model's outputs as 'names'."
 
 
 def certain_names(names: object, count: int) -> tuple[str, ...]:
@@ -147,7 +147,8 @@ def certain_names(names: object, count: int) -> tuple[str, ...]:
         keyed = dict(enumerate(names))
     else:
         raise InvalidModelFile(
-            f"The checkpoint's names are neither a list nor ids with names. {NAME_THEM}"
+            "The checkpoint's class names are neither a list nor a mapping of id to name. "
+            f"{NAME_THEM}"
         )
     if isinstance(names, list | tuple) and len(names) != count:
         raise InvalidModelFile(
@@ -155,7 +156,7 @@ def certain_names(names: object, count: int) -> tuple[str, ...]:
         )
     for i, name in keyed.items():
         if name is not None and (isinstance(name, bool) or not isinstance(name, str | int | float)):
-            raise InvalidModelFile(f"The checkpoint's name of class {i} is no text. {NAME_THEM}")
+            raise InvalidModelFile(f"The checkpoint's name of class {i} is not a text. {NAME_THEM}")
     return class_names({i: name for i, name in keyed.items() if name is not None}, count)
 
 
@@ -165,14 +166,14 @@ def _by_id(names: dict[Any, Any], count: int) -> dict[int, Any]:
         text = str(key).strip()
         if isinstance(key, bool) or not (text.isascii() and text.isdecimal()):
             raise InvalidModelFile(
-                f"The checkpoint's names have {text[:40]!r} ({str(name)[:60]!r}) for an id. "
-                f"{NAME_THEM}"
+                f"The checkpoint's class names have the id {text[:40]!r} ({str(name)[:60]!r}), "
+                f"which is not a number. {NAME_THEM}"
             )
         if int(text) >= count:
             raise InvalidModelFile(
                 f"The checkpoint's names have id {text[:20]} ({str(name)[:60]!r}), but its model "
-                f"has {count} outputs, 0 to {count - 1}: which name is whose cannot be known. "
-                f"{NAME_THEM}"
+                f"has {count} outputs, 0 to {count - 1}: it is unknown which name belongs to "
+                f"which output. {NAME_THEM}"
             )
         if int(text) in found:
             raise InvalidModelFile(f"The checkpoint's names have id {int(text)} twice. {NAME_THEM}")

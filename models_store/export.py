@@ -108,7 +108,7 @@ def _outputs(serving: nn.Module, images: Tensor) -> list[np.ndarray]:
     parts = output if isinstance(output, tuple) else (output,)
     arrays = [part.numpy() for part in parts]
     if not all(np.isfinite(array).all() for array in arrays):
-        raise ExportError("The model's output is not finite (NaN or infinite): weights damaged?")
+        raise ExportError("The model's output is NaN or infinite. Its weights may be damaged.")
     return arrays
 
 

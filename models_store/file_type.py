@@ -36,14 +36,15 @@ def check_checkpoint(path: Path) -> None:
         raise InvalidModelFile("The file is empty (0 bytes). Download or copy it again.")
     if head.startswith(LFS):
         raise InvalidModelFile(
-            "A Git LFS pointer, not the weights themselves. Fetch them with `git lfs pull`."
+            "The file is a Git LFS pointer and not the weights. Download the weights with `git "
+            "lfs pull`."
         )
     if head.startswith(b"PK\x03\x04"):
         _check_zip(path, size)
     elif head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
         return  # a pickle: torch's format before 1.6, or another pickle
     else:
-        raise InvalidModelFile(f"Not a PyTorch checkpoint: the file is {_kind(head)}.")
+        raise InvalidModelFile(f"The file is not a PyTorch checkpoint, but {_kind(head)}.")
 
 
 def _check_zip(path: Path, size: int) -> None:
@@ -51,13 +52,14 @@ def _check_zip(path: Path, size: int) -> None:
         names = zipfile.ZipFile(path).namelist()
     except (zipfile.BadZipFile, OSError, ValueError):
         raise InvalidModelFile(
-            f"The checkpoint is cut off: its end is missing after {size:,} bytes. "
-            "Download or copy it again."
+            f"The checkpoint is truncated after {size:,} bytes. Download or copy it again."
         ) from None
     if "manifest.json" in names and "model.safetensors" in names:
-        raise InvalidModelFile("An exported model archive; use import-archive for it.")
+        raise InvalidModelFile(
+            "The file is an exported model archive. Import it with import-archive."
+        )
     if not any(name.endswith("data.pkl") for name in names):
-        raise InvalidModelFile("Not a PyTorch checkpoint: the file is an ordinary zip archive.")
+        raise InvalidModelFile("The file is not a PyTorch checkpoint, but an ordinary zip archive.")
 
 
 def _kind(head: bytes) -> str:

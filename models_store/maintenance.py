@@ -29,7 +29,9 @@ def sweep(store: ModelStore, database: Database) -> list[str]:
             done.append(f"Finished publishing {model.name}:{model.version}.")
         else:
             store.remove(model.name, model.version)
-            done.append(f"Removed {model.name}:{model.version}: never published, or deleted.")
+            done.append(
+                f"Removed {model.name}:{model.version}, which was never published, or was deleted."
+            )
     return done
 
 
@@ -67,12 +69,12 @@ def _reindex_promotions(store: ModelStore, session: Session) -> list[str]:
     for name, row in promotions.items():
         if (name, row.version) not in keys:
             session.delete(row)
-            done.append(f"Removed the promotion of {name}:{row.version}: it does not exist.")
+            done.append(f"Removed the promotion of {name}:{row.version}, which does not exist.")
     for name in sorted({name for name, _ in keys} - promotions.keys()):
         version = store.read_promoted(name)
         if version and (name, version) in keys:
             set_promoted(session, name, version)
-            done.append(f"Promoted {name}:{version}, as the store has it.")
+            done.append(f"Promoted {name}:{version}, as recorded in the model store.")
     return done
 
 

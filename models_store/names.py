@@ -18,7 +18,7 @@ def check_name(name: str) -> str:
     """
     if not NAME.fullmatch(name) or ".." in name:
         raise ValidationFailed(
-            f"{name[:80]!r} is no usable model name. Names have 1 to 63 characters: lower-case "
+            f"{name[:80]!r} is not a valid model name. Names have 1 to 63 characters: lower-case "
             "letters a-z, digits, '.', '_' and '-', beginning and ending with a letter or digit."
         )
     if name in RESERVED:

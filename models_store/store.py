@@ -63,7 +63,7 @@ def locate(tag: str) -> Path:
     """
     name, version = split_tag(tag)
     if version is None:
-        raise ModelNotFound(f"{tag!r} names no version; write name:version.")
+        raise ModelNotFound(f"{tag!r} has no version. Write name:version.")
     folder = bento_home() / "models" / name / version
     if not all((folder / file).is_file() for file in (DESCRIPTION_FILE, WEIGHTS_FILE)):
         raise ModelNotFound(f"No model '{name}:{version}' in the model store.")

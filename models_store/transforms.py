@@ -43,8 +43,8 @@ def preprocessing_of(
             std = _channels(step.get("std"), values)
         elif kind not in CONVERSIONS:
             raise InvalidModelFile(
-                f"The classifier's preprocessing contains {kind!r}, which serving does not have. "
-                "Supported: Resize, CenterCrop, ToTensor, Normalize."
+                f"The classifier's preprocessing contains {kind!r}, which serving does not "
+                "support. Supported: Resize, CenterCrop, ToTensor, Normalize."
             )
     return _assemble(resize, crop, interpolation, mean, std)
 
@@ -60,8 +60,8 @@ def _assemble(
     centred = crop is not None and whole
     if not square or not (exact or centred):
         raise InvalidModelFile(
-            f"The classifier's preprocessing (resize {resize}, crop {crop}) does not end in a "
-            "square image, which serving needs."
+            f"The classifier's preprocessing (resize {resize}, crop {crop}) does not produce a "
+            "square image, which serving requires."
         )
     try:
         return Preprocessing.model_validate(
@@ -96,7 +96,9 @@ def _interpolation(value: Any) -> str:
     name = by_number.get(value, str(value)) if isinstance(value, int) else str(value or "bilinear")
     name = name.lower().rpartition(".")[2]
     if name not in by_number.values():
-        raise InvalidModelFile(f"The classifier resizes with {name!r}, which serving has not.")
+        raise InvalidModelFile(
+            f"The classifier resizes with {name!r}, which serving does not support."
+        )
     return name
 
 

@@ -91,7 +91,7 @@ def _build_mobilenet(description: ModelDescription) -> nn.Module:
 
     width = description.architecture.get("width_mult", 1.0)
     if description.architecture.get("torchvision") != "mobilenet_v2" or not 0 < width <= 4:
-        raise InvalidModelFile("The mobilenet family holds torchvision's mobilenet_v2 only.")
+        raise InvalidModelFile("The family mobilenet supports only torchvision's mobilenet_v2.")
     return mobilenet_v2(weights=None, num_classes=len(description.names), width_mult=width)
 
 
@@ -107,7 +107,7 @@ def _build_yolo(description: ModelDescription) -> nn.Module:
     }
     architecture = checked(description.architecture)
     if task_of(architecture) != description.task:
-        raise InvalidModelFile(f"The architecture is not one for {description.task}.")
+        raise InvalidModelFile(f"The architecture is not for the task {description.task}.")
     try:
         model = classes[description.task](
             copy.deepcopy(architecture),
@@ -186,7 +186,7 @@ def fill(model: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
     if missing and all(".bn." in name or "one2one" in name for name in missing) and foreign:
         raise InvalidModelFile(
             "The model was fused (batch normalisation folded into the convolutions), which "
-            "cannot be undone. Use the checkpoint as training wrote it."
+            "cannot be undone. Use the checkpoint that training saved."
         )
     shapes = [
         name for name in own if name in state_dict and own[name].shape != state_dict[name].shape

@@ -108,7 +108,10 @@ class KeptImages:
         with self._lock, contextlib.suppress(FileNotFoundError):
             if image_id in self._index():
                 return self._image(image_id).read_bytes()
-        raise NotFound(f"No kept image {image_id[:80]!r}. It may have been deleted for newer ones.")
+        raise NotFound(
+            f"No kept image {image_id[:80]!r}. It may have been deleted to make room for newer "
+            "images."
+        )
 
     def remove(self, image_id: str) -> None:
         """Delete an image.

@@ -113,14 +113,14 @@ async def _pinned(client: httpx.AsyncClient, url: str, resolve: Resolve) -> http
     if len(url) > LONGEST or parsed.scheme not in ("http", "https") or not parsed.host:
         raise ValidationFailed("'image_url' must be an http:// or https:// address.")
     if parsed.userinfo:
-        raise ValidationFailed("'image_url' must not carry a user name or password.")
+        raise ValidationFailed("'image_url' must not contain a user name or password.")
     host = parsed.raw_host.decode("ascii").strip("[]")
     port = (443 if parsed.scheme == "https" else 80) if parsed.port is None else parsed.port
     if not 0 < port <= HIGHEST_PORT:  # httpx takes any number; the socket raises OverflowError
         raise ValidationFailed(f"'image_url' has a port that is not from 1 to {HIGHEST_PORT}.")
     addresses = await resolve(host, port)
     if not addresses or not all(is_public(ip_address(address)) for address in addresses):
-        raise Forbidden("'image_url' must lead to a public address.")
+        raise Forbidden("'image_url' must be at a public address.")
     request = client.build_request(
         "GET",
         parsed.copy_with(host=addresses[0]),
@@ -143,6 +143,6 @@ async def _body(response: httpx.Response, limit: int) -> bytes:
         body += chunk
         if len(body) > limit:
             raise PayloadTooLarge(
-                f"'image_url' leads to more than the {limit / 2**20:g} MiB allowed."
+                f"The image at 'image_url' is larger than the {limit / 2**20:g} MiB allowed."
             )
     return bytes(body)

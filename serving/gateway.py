@@ -203,7 +203,9 @@ class Gateway:
                 job.mode == GATE and found.promoted and str(needed[1]).startswith(f"{found.name}:")
             )
             if found.id in needed or made or compared:
-                raise Conflict(f"The job {job.id} needs '{found.id}'. Cancel it, or wait for it.")
+                raise Conflict(
+                    f"The job {job.id} uses '{found.id}'. Cancel the job, or wait until it ends."
+                )
         deleted = self.registry.delete(model_id, why)
         self.evaluations.delete_for(deleted.id)
         for image in self.live.kept.list(deleted.id):

@@ -94,12 +94,13 @@ def announce(settings: Settings) -> None:
     for line in settings_without_effect(settings, os.environ):
         print(f"Warning: {line}")
     if settings.token:
-        print("Every call needs a token.", flush=True)
+        print("Every request needs a token.", flush=True)
     elif settings.admin_token:
-        print("Open for use; administration needs the admin token.", flush=True)
+        print("Requests need no token; administration needs the admin token.", flush=True)
     else:
         print(
-            "Open to everyone who can reach the port. Set VISIONLOOP_TOKEN to require a token.",
+            "No token is required: everyone who can reach the port can use this server. Set "
+            "VISIONLOOP_TOKEN to require a token.",
             flush=True,
         )
 

@@ -120,7 +120,8 @@ class LiveTraffic:
         """Prometheus gauges of the last day's drift and the kept images; reads the database."""
         index = GaugeMetricFamily(
             "visionloop_population_stability_index",
-            "Classes of the last 24 hours of live traffic against those of the training data",
+            "Drift between the classes of the last 24 hours of live traffic and those of the "
+            "training data",
             labels=["model"],
         )
         for model_id, counts in self.store.totals(DAY).items():

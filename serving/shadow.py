@@ -313,7 +313,7 @@ class Shadowing:
 def _require_comparable(candidate: ModelVersion, live: ModelVersion) -> None:
     theirs, ours = candidate.description, live.description
     if candidate.active or candidate.id == live.id:
-        raise ValidationFailed(f"'{candidate.id}' answers the live traffic already.")
+        raise ValidationFailed(f"'{candidate.id}' already answers live traffic.")
     if theirs.task != ours.task:
         raise ValidationFailed(
             f"'{candidate.id}' is a {theirs.type} model, '{live.id}' a {ours.type} one: they "

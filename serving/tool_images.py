@@ -65,14 +65,14 @@ class ToolImages:
                 own = httpx.URL(address) if self._is_own(address) else None
                 scheme = urlsplit(address).scheme
         except (httpx.InvalidURL, ValueError) as error:
-            raise ValidationFailed(f"{address[:80]!r} is no address: {error}.") from None
+            raise ValidationFailed(f"{address[:80]!r} is not a valid address: {error}.") from None
         if own is not None:
             return await self._own(own)
         if scheme not in ("http", "https"):
             raise ValidationFailed(
                 f"{address[:80]!r} cannot be fetched. Allowed are data: URIs, http(s) addresses "
-                "and Label Studio's own paths; of cloud storage let Label Studio make the "
-                "addresses (pre-signed URLs)."
+                "and Label Studio's own paths; for cloud storage turn on pre-signed URLs in "
+                "Label Studio."
             )
         return await fetch(address, self.settings)
 
@@ -104,15 +104,17 @@ class ToolImages:
                 f"Label Studio at {self.base} cannot be reached ({type(error).__name__})."
             ) from None
         except ValueError:
-            raise ValidationFailed(f"Label Studio answers {url.path[:120]} with no JSON.") from None
+            raise ValidationFailed(
+                f"Label Studio's response to {url.path[:120]} is not JSON."
+            ) from None
 
     def _joined(self, path: str) -> httpx.URL:
         """The URL of a path of Label Studio, whose base URL may itself contain a path."""
         if self.base is None:
             raise Forbidden(
-                f"{path[:80]!r} lies on Label Studio's own host. Have the operator set "
-                "VISIONLOOP_LABEL_STUDIO_URL to its address and VISIONLOOP_LABEL_STUDIO_TOKEN to "
-                "an access token."
+                f"{path[:80]!r} is on Label Studio's own host. Have the operator set "
+                "VISIONLOOP_LABEL_STUDIO_URL to its address and VISIONLOOP_LABEL_STUDIO_TOKEN "
+                "to an access token."
             )
         below = self.base.path.rstrip("/")
         prefix = "" if not below or path.startswith(f"{below}/") else below
@@ -145,7 +147,9 @@ class ToolImages:
                     url = url.join(target)
                     if _origin(url) != _origin(self.base):
                         return await fetch(str(url), self.settings, transport=self.transport)
-                raise ValidationFailed(f"Label Studio redirects more than {REDIRECTS} times.")
+                raise ValidationFailed(
+                    f"Label Studio redirected the request more than {REDIRECTS} times."
+                )
         except TimeoutError:
             raise BackendTimeout(
                 f"Label Studio did not return an image within "
@@ -186,15 +190,15 @@ class ToolImages:
             answer = await client.post(url, json={"refresh": personal})
             if answer.status_code != 200:
                 raise ValidationFailed(
-                    f"Label Studio refuses VISIONLOOP_LABEL_STUDIO_TOKEN (status "
-                    f"{answer.status_code}): make a new access token in its account settings."
+                    "Label Studio refuses VISIONLOOP_LABEL_STUDIO_TOKEN (status "
+                    f"{answer.status_code}): create a new access token in its account settings."
                 )
             try:
                 token = str(answer.json()["access"])
             except (ValueError, KeyError, TypeError):
                 raise ValidationFailed(
-                    f"{url} answers without an access token: VISIONLOOP_LABEL_STUDIO_URL must be "
-                    "Label Studio's own address, not that of a page to log in."
+                    f"{url} returned no access token. VISIONLOOP_LABEL_STUDIO_URL must be Label "
+                    "Studio's own address, not the address of a login page."
                 ) from None
             self._access = token, time.monotonic() + ACCESS
             return token

@@ -337,9 +337,11 @@ def main() -> None:
     )
     parser.add_argument("--kind", choices=("detect", "classify"), default="detect")
     parser.add_argument("--out", type=Path, required=True, help="folder to write into")
-    parser.add_argument("--images", type=int, default=200, help="how many images (200)")
+    parser.add_argument("--images", type=int, default=200, help="number of images (default: 200)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--size", type=int, help="longer side in pixels (640; 96 for classify)")
+    parser.add_argument(
+        "--size", type=int, help="longer side in pixels (default: 640, or 96 for classify)"
+    )
     args = parser.parse_args()
     write = write_detection_set if args.kind == "detect" else write_classification_set
     size = args.size or (640 if args.kind == "detect" else 96)

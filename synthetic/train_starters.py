@@ -313,7 +313,7 @@ def publish(model: nn.Module, kind: str, out: Path) -> Path:
     """
     folder = out / FOLDERS[kind]
     folder.mkdir(parents=True, exist_ok=True)
-    source = f"{len(CLASS_NAMES)} German traffic signs, trained only on drawn pictures."
+    source = f"{len(CLASS_NAMES)} German traffic signs, trained only on synthetic images."
     if kind == "classifier":
         how = Preprocessing(resize="squash", imgsz=CROP, mean=(MEAN,) * 3, std=(STD,) * 3)
         description = describe(
@@ -329,20 +329,29 @@ def main() -> None:
     """Command line: trains one starter model and writes it as a model folder."""
     parser = argparse.ArgumentParser(
         prog="python -m synthetic.train_starters",
-        description="Trains a starter model on drawn pictures and writes its weights.",
-        epilog="Interrupted? The same command resumes from the checkpoint in --work.",
+        description="Trains a starter model on synthetic images and writes its weights.",
+        epilog="After an interruption, the same command resumes from the checkpoint in --work.",
     )
     parser.add_argument("model", choices=("classifier", "detector"))
-    parser.add_argument("--steps", type=int, help="batches to train (6000; detector 8000)")
-    parser.add_argument("--minutes", type=float, help="train for this time instead")
-    parser.add_argument("--workers", type=int, default=1, help="processes that draw (1)")
     parser.add_argument(
-        "--threads", type=int, default=torch.get_num_threads(), help="of the training process"
+        "--steps",
+        type=int,
+        help="number of batches to train (default: 6000, or 8000 for the detector)",
+    )
+    parser.add_argument("--minutes", type=float, help="train for this many minutes instead")
+    parser.add_argument(
+        "--workers", type=int, default=1, help="number of processes that draw images (default: 1)"
+    )
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=torch.get_num_threads(),
+        help="number of threads of the training process",
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path, default=Path("runs/starters"), help="checkpoints")
     parser.add_argument(
-        "--out", type=Path, default=Path("models_store/starter"), help="where the models go"
+        "--out", type=Path, default=Path("models_store/starter"), help="folder for the models"
     )
     args = parser.parse_args()
     checkpoint = args.work / f"{args.model}.pt"

@@ -18,7 +18,9 @@ from settings import Settings
 def test_a_kind_without_an_implementation_fails_and_names_those_with_one(tmp_path: Path) -> None:
     store = JobStore(Database(Settings(home=tmp_path)))
     job = store.create("export", config={}, recipe={})
-    expected = "no jobs of kind 'export', only training, evaluation and annotation"
+    expected = (
+        "Jobs of kind 'export' cannot be run. Known kinds: training, evaluation and annotation"
+    )
     with pytest.raises(VisionLoopError, match=expected):
         worker.work(WorkerJob(store, job), job, Registry(store.database))
     store.database.close()

@@ -20,19 +20,25 @@ URL = "http://127.0.0.1:3000"
 MODES = ("regular", "freeze-strategy", "incremental", "distillation")
 WHOLE = ("epochs", "imgsz", "batch", "patience", "min_epochs_per_stage")
 LEARNING = {  # fields of the two modes that look at another model or at old data
-    "new_classes": (str, "incremental: names with commas between"),
-    "rehearsal": (str, "incremental: what old pictures are chosen by"),
-    "old_data_path": (str, "incremental, distillation: data to replay, like --data"),
-    "replay_ratio": (float, "share of each epoch that is old"),
-    "max_replay_samples": (int, "old pictures that are kept for that"),
-    "replay_distill_boost": (float, "distillation: factor of the teacher's terms on old pictures"),
-    "distill_temperature": (float, "distillation: softens what both say"),
-    "distill_cls_weight": (float, "distillation: of the class scores; 0 leaves a term out"),
-    "distill_reg_weight": (float, "distillation: of the boxes"),
-    "distill_feat_weight": (float, "distillation: of the features"),
-    "distill_mask_weight": (float, "distillation: of the masks"),
-    "consistency_weight": (float, "distillation: of the consistency, if enabled"),
-    "pseudo_conf_threshold": (float, "distillation: confidence that makes a pseudo-label"),
+    "new_classes": (str, "incremental: class names to add, separated by commas"),
+    "rehearsal": (str, "incremental: how old images are selected for replay"),
+    "old_data_path": (str, "incremental, distillation: old data to replay, given like --data"),
+    "replay_ratio": (float, "incremental, distillation: share of old images in each epoch"),
+    "max_replay_samples": (
+        int,
+        "incremental, distillation: largest number of old images to replay",
+    ),
+    "replay_distill_boost": (float, "distillation: factor for the distillation loss on old images"),
+    "distill_temperature": (float, "distillation: softmax temperature for teacher and student"),
+    "distill_cls_weight": (
+        float,
+        "distillation: weight of the class score loss; 0 disables a loss",
+    ),
+    "distill_reg_weight": (float, "distillation: weight of the box loss"),
+    "distill_feat_weight": (float, "distillation: weight of the feature loss"),
+    "distill_mask_weight": (float, "distillation: weight of the mask loss"),
+    "consistency_weight": (float, "distillation: weight of the consistency loss, if enabled"),
+    "pseudo_conf_threshold": (float, "distillation: smallest confidence of a pseudo-label"),
 }
 FULL = 32  # characters of a job's id
 SILENCE = 40.0  # seconds without a heartbeat, after which the log is requested again
@@ -67,15 +73,17 @@ class Server:
         try:
             answer = self.client.request(method, path, **options)
         except httpx.TimeoutException:
-            raise Refused(f"{self.url} did not answer in {SILENCE:g} s.") from None
+            raise Refused(f"{self.url} did not answer within {SILENCE:g} seconds.") from None
         except httpx.TransportError as error:
-            raise Refused(f"No server at {self.url} ({error}). Start one: make serve") from None
+            raise Refused(
+                f"No server answers at {self.url} ({error}). Start one: make serve"
+            ) from None
         if answer.status_code == 204:
             return None
         try:
             content = answer.json()
         except ValueError:
-            raise Refused(f"{self.url} is no VisionLoop server.") from None
+            raise Refused(f"{self.url} is not a VisionLoop server.") from None
         if answer.is_error:
             raise Refused(str(content.get("message", content)))
         return content
@@ -253,35 +261,47 @@ def parser() -> argparse.ArgumentParser:
 
     started = command("start", start)
     started.add_argument("mode", choices=MODES)
-    started.add_argument("--data", required=True, help="data.yaml, class folder, or data set id")
+    started.add_argument(
+        "--data",
+        required=True,
+        help="a data.yaml, a folder with one folder per class, or a dataset's id",
+    )
     started.add_argument("--task", choices=("detect", "segment", "classify", "pose"))
-    started.add_argument("--model", help="scale n s m l x, a model id, or yolo11n, mobilenet, …")
-    started.add_argument("--weights", help="path, model id, or failed job's id to start from")
+    started.add_argument(
+        "--model",
+        help="a scale (n, s, m, l or x), a model id, or a network's name: yolo11n, mobilenet, …",
+    )
+    started.add_argument(
+        "--weights", help="weights to start from: a path, a model id, or the id of a failed job"
+    )
     started.add_argument("--base-model", help="incremental: the model to extend")
     started.add_argument("--teacher", help="distillation: the model to learn from")
-    started.add_argument("--name", help="of the model that is made")
+    started.add_argument("--name", help="name of the new model")
     for name in WHOLE:
         started.add_argument(_flag(name), type=int)
     for name, (kind, text) in LEARNING.items():
         started.add_argument(_flag(name), dest=name, type=kind, help=text)
     consistency = started.add_argument("--enable-consistency", action="store_const", const=True)
-    consistency.help = "distillation: disturbed pictures must be seen like undisturbed ones"
+    consistency.help = "distillation: train for equal predictions on augmented and original images"
     started.add_argument(
         "--hyper",
         action="append",
         default=[],
         type=_pair,
         metavar="NAME=VALUE",
-        help="e.g. lr0=1e-3",
+        help="a hyperparameter, such as lr0=1e-3",
     )
     started.add_argument(
-        "--watch", action=argparse.BooleanOptionalAction, default=True, help="until it ends"
+        "--watch",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="show the progress until the job ends",
     )
     command("watch", watch).add_argument("job", metavar="JOB")
     command("list", list_jobs).add_argument("--json", action="store_true", help="print JSON")
     shown = command("logs", logs)
     shown.add_argument("job", metavar="JOB")
-    shown.add_argument("--follow", action="store_true", help="until the job ends")
+    shown.add_argument("--follow", action="store_true", help="show new lines until the job ends")
     command("cancel", cancel).add_argument("job", metavar="JOB")
     command("delete", delete).add_argument("job", metavar="JOB")
     return parser
@@ -313,7 +333,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("The job goes on; see: python -m training list", file=sys.stderr)
+        print("The job continues; see: python -m training list", file=sys.stderr)
         return 130
     finally:
         server.client.close()

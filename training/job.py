@@ -104,7 +104,7 @@ def after_training(
         else:
             traceback.print_exc()
         reason = f"It could not be compared with the promoted version: {said}"
-        job.log(f"{version.id} is not promoted. {reason}")
+        job.log(f"{version.id} was not promoted. {reason}")
         with contextlib.suppress(ModelNotFound):  # deleted meanwhile
             registry.refuse(
                 version.id, DecisionReason(by, (reason,), gate.model_dump(), job_id=job.id)

@@ -42,7 +42,7 @@ def scan_images(dataset: TrainingData, job: JobHandle) -> None:
     for finding in dataset.findings:
         if finding.kind == "corrupt_image":
             for example in finding.examples:
-                job.log(f"Left out: {example[:MAX_LENGTH]}")
+                job.log(f"Ignored: {example[:MAX_LENGTH]}")
     for finding in dataset.findings[:MAX_PROBLEMS]:
         job.log(f"Dataset: {finding.message[:MAX_LENGTH]}")
     if (more := len(dataset.findings) - MAX_PROBLEMS) > 0:

@@ -52,7 +52,7 @@ def publish(trained: Trained, recipe: Recipe, job: JobHandle, registry: Registry
     if (known := published(job.id, registry)) is not None:
         return known
     with explained(recipe.batch, recipe.imgsz):
-        job.log("Making the serving engine (ONNX) and comparing it with PyTorch.")
+        job.log("Exporting the model to ONNX for serving, and comparing it with PyTorch.")
         _export(trained.folder)
         job.check()
         source: dict[str, Any] = {
@@ -81,7 +81,10 @@ def _hold(name: str, registry: Registry) -> None:
     registry.refresh()
     versions = [version for version in registry.list() if version.name == name]
     if versions and not any(version.promoted for version in versions):
-        reason = f"{versions[0].id} answered for {name!r} before a training made a newer version."
+        reason = (
+            f"{versions[0].id} was the version of {name!r} before this training published a "
+            "newer one."
+        )
         with contextlib.suppress(Conflict, ModelNotFound):  # promoted or deleted meanwhile
             registry.promote(
                 versions[0].id, DecisionReason("training", (reason,)), expected_promoted=""
@@ -110,9 +113,9 @@ def _export(folder: Path) -> None:
         child = run_module("models_store.export", [folder], EXPORT_TIMEOUT)
     except ChildTimeout as error:
         raise VisionLoopError(
-            f"The serving engine could not be made within {EXPORT_TIMEOUT:.0f} seconds."
+            f"The ONNX export did not finish within {EXPORT_TIMEOUT:.0f} seconds."
         ) from error
     if child.returncode != 0:
         lines = child.stderr.strip().splitlines()
         reason = lines[-1] if lines else f"the export ended with code {child.returncode}"
-        raise VisionLoopError(f"The serving engine could not be made: {reason}")
+        raise VisionLoopError(f"The ONNX export failed: {reason}")

@@ -88,7 +88,7 @@ def _converted(path: Path, folder: Path, base: BaseNetwork) -> Path:
     if (folder / DESCRIPTION_FILE).is_file():
         return folder
     if not path.is_file():
-        raise InvalidModelFile(f"The weights {path.name} are gone.")
+        raise InvalidModelFile(f"The weights {path.name} no longer exist.")
     with atomic_folder(folder) as temporary:
         convert_checkpoint(path, temporary, family=base.family, serving=False)
     return folder
@@ -100,7 +100,7 @@ def _rebuilt(job_folder: Path, folder: Path, base: BaseNetwork) -> Path:
         return folder
     best = best_weights(job_folder)
     if best is None:
-        raise InvalidModelFile(f"The weights of the {base.shown} are gone.")
+        raise InvalidModelFile(f"The weights of the {base.shown} no longer exist.")
     if base.family == "mobilenet":
         model, description = _mobilenet(best.path)
     else:
@@ -130,7 +130,9 @@ def _mobilenet(checkpoint: Path) -> tuple[nn.Module, ModelDescription]:
 
 def _check(description: ModelDescription, task: Task, family: Family, shown: str) -> None:
     if description.family != family:
-        raise InvalidModelFile(f"{shown} is a {description.family} model, not a {family} one.")
+        raise InvalidModelFile(
+            f"{shown} is a {description.family} model, but the training needs a {family} model."
+        )
     if description.task != task:
         raise InvalidModelFile(f"{shown} is a model for {description.task}, but task is {task}.")
 

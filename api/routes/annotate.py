@@ -22,7 +22,7 @@ class AnnotateForm(AnnotateOptions, FromUrl):
 
 
 class DatabaseInfo(BaseModel):
-    image_id: int = Field(description="the same file has the same id")
+    image_id: int = Field(description="id of the stored image; equal files have the same id")
     annotation_count: int = Field(description="objects that were found")
 
 
@@ -33,16 +33,20 @@ class AnnotateAnswer(BaseModel):
         description="Label Studio's regions (percent), COCO's annotations, LabelMe's shapes "
         "(pixels), or YOLO's lines (fractions)"
     )
-    annotated_image: str | None = Field(description="data URI, where it was asked for")
+    annotated_image: str | None = Field(
+        description="the image with the objects drawn in, as a data URI; only if requested"
+    )
     database_info: DatabaseInfo
     model_id: str
     tool: str
     format: str
     image: Size
-    document: Any = Field(description="the same as a whole file that the tool imports")
-    inference_time: float = Field(description="milliseconds in the network")
+    document: Any = Field(
+        description="the same annotations as a complete file that the tool imports"
+    )
+    inference_time: float = Field(description="time in the network, in milliseconds")
     notes: list[str] = Field(
-        [], description="fields of the request that had no effect; only where there are some"
+        [], description="sentences about fields that had no effect; absent if there are none"
     )
 
 

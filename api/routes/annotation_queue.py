@@ -31,15 +31,22 @@ class QueueEntry(BaseModel):
 
     model_config = ConfigDict(protected_namespaces=())
 
-    image: str = Field(description="its name")
-    content: str = Field(description="SHA-256 of its file; annotations may use it as the name")
+    image: str = Field(description="the image's name")
+    content: str = Field(
+        description="SHA-256 of the image file; annotations may use it as the image's name"
+    )
     source: Literal["dataset", "live"]
     dataset_id: str | None
-    url: str = Field(description="where it can be seen")
-    model_id: str = Field(description="the model that pre-labelled it")
-    priority: float = Field(description="the number that decides its place")
+    url: str = Field(description="URL of the image")
+    model_id: str = Field(description="the model that pre-labelled the image")
+    priority: float = Field(description="the number by which the queue is sorted")
     doubt: float = Field(description="expected number of corrections")
-    novelty: float = Field(description="0: like one annotated or ahead in the queue; 1: unlike all")
+    novelty: float = Field(
+        description=(
+            "how much the image differs from every image that is annotated or ahead in the queue, "
+            "from 0 (the same) to 1"
+        )
+    )
     objects_to_review: int
     reason: str
 
@@ -56,7 +63,8 @@ async def queue(
     dataset: str = Query("", max_length=80, description="a dataset's id; empty: all"),
     limit: int = Query(20, ge=1, le=500),
     kept: bool = Query(
-        True, description="with kept images of live traffic; not where dataset is given"
+        True,
+        description="whether to include kept images of live traffic; false if dataset is given",
     ),
 ) -> Any:
     """Images that no person has annotated, the most useful first.
@@ -89,16 +97,18 @@ async def picture(dataset_id: str, content: str, gateway: GatewayDep) -> FileRes
 class Held(BaseModel):
     """An annotation that a tool sent and that is not in a revision yet."""
 
-    annotation: str = Field(description="its number in the tool")
+    annotation: str = Field(description="the annotation's number in the tool")
     task: str
-    address: str = Field(description="URL of its image; empty: it was sent along")
+    address: str = Field(description="URL of its image; empty: the image was sent with it")
     since: str
-    reason: str = Field(description="empty: its image is being fetched")
+    reason: str = Field(
+        description="why it is not in a revision; empty: its image is being fetched"
+    )
 
 
 class HeldBack(BaseModel):
     dataset_id: str
-    waiting: list[Held] = Field(description="the oldest first")
+    waiting: list[Held] = Field(description="the annotations, the oldest first")
 
 
 @router.get("/datasets/{dataset_id}/waiting", response_model=HeldBack, responses=errors(404))

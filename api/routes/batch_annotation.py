@@ -50,11 +50,15 @@ class Batch(ToolOptions):
     )
     confidence: Unit | None = Field(
         None,
-        description="a number from 0 to 1, at most bands.review (0.4 of that): objects that score "
-        "less are ignored; those between are discarded, but count as doubt",
+        description=(
+            "a number from 0 to bands.review (default: 0.4 times bands.review): objects with a "
+            "lower score are ignored; objects between the two are discarded, but raise the "
+            "image's rank in the queue"
+        ),
     )
     format: Format = Field(
-        "label_studio", description=f"one of: {', '.join(FORMATS)}; what exports have by default"
+        "label_studio",
+        description=f"one of: {', '.join(FORMATS)}; the default format of the dataset's exports",
     )
     name: str = Field("", max_length=100, description="a name of at most 100 characters")
 
@@ -90,7 +94,7 @@ class BatchStarted(BaseModel):
     status: str = Field(examples=["queued"])
     message: str
     job_id: str
-    dataset_id: str = Field(description="of the dataset that exists when the job is completed")
+    dataset_id: str = Field(description="id of the dataset that exists once the job is completed")
     model_id: str
 
 
@@ -114,7 +118,7 @@ async def auto_annotate_batch(
     request: Request,
     gateway: GatewayDep,
     kind: Format | None = Query(
-        None, alias="format", description="as in the body, which overrides it"
+        None, alias="format", description="the same as the body's field, which overrides it"
     ),
 ) -> Any:
     """Pre-label a dataset, a folder on the server, or an uploaded zip of images, as a job.

@@ -72,26 +72,34 @@ class Comparison(BaseModel):
     b: dict[str, Any]
     dataset: dict[str, Any]
     figures: dict[str, Beside]
-    classes: list[ComparedClass] = Field(description="joined by name")
-    speed: dict[str, Beside] = Field(description="milliseconds an image")
+    classes: list[ComparedClass] = Field(description="the classes of both models, matched by name")
+    speed: dict[str, Beside] = Field(description="time per image, in milliseconds")
     notes: list[str]
     images: ChangedImages
-    intervals: dict[str, Interval] = Field(description="paired bootstrap over the images")
-    seconds: float = Field(description="seconds that the resampling took")
+    intervals: dict[str, Interval] = Field(
+        description=(
+            "confidence intervals of the differences, from a paired bootstrap over the images"
+        )
+    )
+    seconds: float = Field(description="time that the resampling took, in seconds")
 
 
 @router.get("/metrics/compare", response_model=Comparison, responses=errors(404, 409, 503, 504))
 async def compare(
     gateway: GatewayDep,
     a: str = Query(max_length=200, description="a model's id or name", examples=[MODEL_EXAMPLE]),
-    b: str = Query(max_length=200, description="another's; differences are b minus a"),
-    dataset: str = Query("", max_length=4096, description="name, path, id or fingerprint"),
+    b: str = Query(
+        max_length=200, description="id or name of the other model; differences are b minus a"
+    ),
+    dataset: str = Query(
+        "", max_length=4096, description="name, path, id or fingerprint of the dataset"
+    ),
     split: str = Query("", max_length=20),
 ) -> Any:
     """Metrics, classes, changed images, and confidence intervals of the differences.
 
-    Both must have been evaluated on the same images; the newest such evaluations are taken. The
-    first request takes seconds, for the resampling.
+    Both must have been evaluated on the same images; the newest such evaluations are used. The
+    first request takes some seconds, because it computes the bootstrap.
     """
     models = gateway.registry.get(a), gateway.registry.get(b)
     stores = evaluation_stores(gateway)
@@ -112,7 +120,7 @@ async def _compared(gateway: Gateway, a: EvaluationRow, b: EvaluationRow) -> Any
         if work is None:
             if len(_under_way) > MAX_WAITING:
                 raise BackendUnavailable(
-                    f"{MAX_WAITING} comparisons are waiting already. Try again.", 30
+                    f"{MAX_WAITING} comparisons are already waiting. Try again later.", 30
                 )
             work = _under_way[file] = asyncio.create_task(_make(one, other, file))
             work.add_done_callback(lambda _: _under_way.pop(file))
@@ -131,10 +139,14 @@ def _compare(a: Path, b: Path, file: Path) -> None:
     try:
         child = run_module("evaluation.comparison", [a, b, file], TIMEOUT)
     except ChildTimeout:
-        raise BackendTimeout(f"The comparison took longer than {TIMEOUT:.0f} s.") from None
+        raise BackendTimeout(
+            f"The comparison took longer than {TIMEOUT:.0f} seconds. Try again."
+        ) from None
     if child.returncode != 0:
         reason = (child.stderr.strip().splitlines() or [f"exit code {child.returncode}"])[-1]
         kind, _, message = reason.partition(": ")
         if not all((folder / REPORT).is_file() for folder in (a, b)):
-            raise NotFound("The report of an evaluation is gone. Evaluate both models again.")
+            raise NotFound(
+                "The report of an evaluation no longer exists. Evaluate both models again."
+            )
         raise Conflict(message) if kind == "errors.Conflict" else RuntimeError(reason)

@@ -33,14 +33,17 @@ TOO_LARGE = PayloadTooLarge(
 Only = Literal["all", "changed"]
 Empty = Literal["unstated", "background"]
 NewClasses = Literal["add", "refuse"]
-ONLY = "all (the default), or changed: images that came back unchanged are skipped"
+ONLY = "all (the default), or changed: images with unchanged annotations are skipped"
 EMPTY = (
-    "unstated (the default): images that a COCO or CVAT document lists without annotations stay "
-    "as they are; background: they have no objects"
+    "unstated (the default): images that a COCO or CVAT document lists without annotations are "
+    "not changed; background: they are stored as images without objects"
 )
-NEW = "add (the default), or refuse: classes that the dataset does not have are a 400"
-CONFIRM = "true: remove more than half of the objects, or all of a class of five or more"
-DRY_RUN = "true: change nothing, answer what would change"
+NEW = "add (the default), or refuse: classes that the dataset does not have are an error"
+CONFIRM = (
+    "true: allow the removal of more than half of the objects, or of all objects of a class "
+    "with five or more"
+)
+DRY_RUN = "true: change nothing, and return what would change"
 
 
 class CorrectionOptions(RequestFields):
@@ -58,8 +61,10 @@ class CorrectionOptions(RequestFields):
 
 class CorrectionForm(CorrectionOptions):
     file: str = Field(
-        description="a .json, .xml or .txt document, or a zip of documents or label files, with "
-        "new images if there are some",
+        description=(
+            "a .json, .xml or .txt document, or a zip of documents or label files, which may "
+            "also contain new images"
+        ),
         json_schema_extra={"format": "binary"},
     )
 
@@ -70,7 +75,12 @@ class CorrectionForm(CorrectionOptions):
     response_model=Corrected,
     responses=errors(400, 403, 404, 409, 413, 503)
     | {
-        200: {"model": Corrected, "description": "no revision was made: a dry run, or a repetition"}
+        200: {
+            "model": Corrected,
+            "description": (
+                "No revision was made, because it is a dry run or everything was stored already"
+            ),
+        }
     },
     dependencies=[Depends(require_admin)],
     openapi_extra={
@@ -89,7 +99,9 @@ async def take_annotations(
     dataset_id: str,
     gateway: GatewayDep,
     form: Format | None = Query(
-        None, alias="format", description="default: recognized by its content"
+        None,
+        alias="format",
+        description="the document's format; by default it is detected from the content",
     ),
     only: Only = Query("all", description=ONLY),
     empty: Empty = Query("unstated", description=EMPTY),

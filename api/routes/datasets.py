@@ -27,7 +27,7 @@ from serving.gateway import Gateway
 
 router = APIRouter(prefix="/api/datasets", tags=["Data sets"])
 
-TASKS = "detect, segment, pose or classify; empty: what fits the labels"
+TASKS = "detect, segment, pose or classify; empty: the task that fits the labels"
 
 _one_at_a_time = asyncio.Lock()  # held while an upload is unpacked and checked
 
@@ -57,7 +57,7 @@ class Choice(Options):
 
 class Problem(BaseModel):
     kind: str
-    message: str = Field(description="a sentence, with files and lines")
+    message: str = Field(description="a sentence that names files and lines")
     count: int
     examples: list[str]
     fatal: bool = Field(description="training refuses the dataset until this is fixed")
@@ -65,21 +65,21 @@ class Problem(BaseModel):
 
 class Split(BaseModel):
     images: int
-    usable: int = Field(description="those that can be read")
+    usable: int = Field(description="number of images that can be read")
     objects: int
-    unlabelled: int = Field(description="images without an object: background")
+    unlabelled: int = Field(description="images without an object, used as background")
 
 
 class RefusedLines(BaseModel):
     image: str
-    lines: list[int] = Field(description="of its label file, from 1; 0: the file as a whole")
+    lines: list[int] = Field(description="line of the label file, from 1; 0: the whole file")
 
 
 class Report(BaseModel):
     """The contents of a dataset and its problems."""
 
     task: Task
-    usable: bool = Field(description="whether `task` can be trained on it")
+    usable: bool = Field(description="whether a model for `task` can be trained on it")
     classes: list[str]
     splits: dict[str, Split]
     class_counts: list[dict[str, Any]] = Field(description="objects per class and split")
@@ -90,12 +90,12 @@ class Report(BaseModel):
     problems: list[Problem]
     refused_images: int = Field(0, description="images with label lines that are ignored")
     refused_lines: list[RefusedLines] = Field(
-        [], description="of the first 1,000 of these; the contact sheet marks them too"
+        [], description="the reasons for the first 1,000 of these; the contact sheet marks them too"
     )
 
 
 class Dataset(Report):
-    """An uploaded dataset; its id is what `data_path` takes."""
+    """An uploaded dataset. Trainings and evaluations accept its id as the dataset."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -104,28 +104,40 @@ class Dataset(Report):
     created_at: str
     size_bytes: int
     files: int
-    skipped_files: int = Field(description="files of the zip that are not data")
-    revision: int = Field(0, description="the newest one; 0: as uploaded")
+    skipped_files: int = Field(
+        description="files of the zip that are neither images nor annotations"
+    )
+    revision: int = Field(0, description="number of the newest revision; 0: as uploaded")
     source_format: str = Field(
         "",
-        description="yolo, folders (of classes), images (alone), or the documents' formats joined "
-        "by +: coco, cvat_xml, label_studio, labelme, voc, yolo",
+        description=(
+            "yolo, folders (one per class), images (without annotations), or the documents' "
+            "formats joined by +: coco, cvat_xml, label_studio, labelme, voc, yolo"
+        ),
     )
     accounting: dict[str, Any] = Field(
         {},
-        description="how everything received was handled. images: received = labelled + empty + "
-        "without_annotation + unreadable + copies; missing: described, but not in the zip. "
-        "objects: received = stored + passed_over, which has a count per reason",
+        description=(
+            "how everything that was received was handled. images: received = labelled + empty "
+            "+ without_annotation + unreadable + copies; missing: described, but not in the "
+            "zip. objects: received = stored + passed_over, which has a count per reason"
+        ),
     )
     renamed: dict[str, str] = Field(
-        {}, description="path in the zip → path here, of images whose name was taken"
+        {},
+        description=(
+            "path in the zip → path in the dataset, for images whose name was already used"
+        ),
     )
-    notes: list[str] = Field([], description="assumptions, such as the order of classes")
+    notes: list[str] = Field(
+        [], description="sentences about assumptions, such as the order of classes"
+    )
     to_review: int = Field(
         0, description="images left out of training until a person has reviewed them"
     )
     annotation: dict[str, Any] | None = Field(
-        None, description="of a batch annotation: objects by class and band, problems"
+        None,
+        description="the result of a batch annotation: objects by class and band, and problems",
     )
 
 
@@ -144,10 +156,10 @@ class DatasetList(BaseModel):
 async def upload(request: Request, gateway: GatewayDep) -> Any:
     """Upload a zip that becomes a dataset.
 
-    It has a data.yaml with images and labels; an export of an annotation tool (COCO, LabelMe,
+    The zip has a data.yaml with images and labels; an export of an annotation tool (COCO, LabelMe,
     Pascal VOC, CVAT, Label Studio, YOLO) with its images; one folder of images per class; or
-    images alone, to annotate. The answer accounts for every image and object. A dataset with fatal
-    problems is kept, so that they can be read.
+    images alone, to annotate. The response accounts for every image and object. A dataset with
+    fatal problems is stored too, so that its problems can be read.
     """
     form = await read_form(request, UPLOAD_IN_MEMORY)
     try:
@@ -177,7 +189,7 @@ async def list_datasets(gateway: GatewayDep) -> Any:
     openapi_extra=json_request_body(Choice),
 )
 async def check_dataset(request: Request, gateway: GatewayDep) -> Any:
-    """Check a dataset on the server, named as for training. Changes nothing."""
+    """Check a dataset on the server, given as for a training. Nothing is changed."""
     choice = await json_body(request, Choice)
     return await slow_work.run(partial(_check, gateway, choice))
 

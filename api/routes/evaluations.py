@@ -42,7 +42,7 @@ class ListedEvaluation(BaseModel):
     evaluation: str
     dataset: str
     split: str
-    fingerprint: str = Field(description="of the dataset's content")
+    fingerprint: str = Field(description="fingerprint of the dataset's content")
     metrics: dict[str, Any]
     created_at: str
     job_id: str | None
@@ -52,7 +52,7 @@ class History(BaseModel):
     model_config = ConfigDict(protected_namespaces=())
 
     model_id: str
-    evaluations: list[ListedEvaluation] = Field(description="the newest first")
+    evaluations: list[ListedEvaluation] = Field(description="the evaluations, the newest first")
 
 
 @router.post(
@@ -81,10 +81,12 @@ async def history(model_id: str, gateway: GatewayDep) -> Any:
 
 
 class Wanted(BaseModel):
-    """Which evaluation; without any of these the one that the model's metrics are from."""
+    """Selects an evaluation; without any field the one that the model's metrics come from."""
 
-    evaluation: str = Field("", max_length=32, description="its id, from the history")
-    dataset: str = Field("", max_length=4096, description="name, path, id or fingerprint")
+    evaluation: str = Field("", max_length=32, description="an evaluation's id, from the history")
+    dataset: str = Field(
+        "", max_length=4096, description="name, path, id or fingerprint of the dataset"
+    )
     split: str = Field("", max_length=20)
 
 
@@ -148,5 +150,5 @@ def _file(gateway: Gateway, row: EvaluationRow, name: str, known: list[str]) -> 
     path = gateway.evaluations.folder(row) / name
     if name not in known or not path.is_file():
         listed = ", ".join(known) or "none"
-        raise NotFound(f"No {name[:80]!r} of {row.model_id}. Known: {listed}.")
+        raise NotFound(f"The evaluation of {row.model_id} has no {name[:80]!r}. Known: {listed}.")
     return FileResponse(path, headers={"Cache-Control": "no-cache"})

@@ -50,15 +50,15 @@ _one_at_a_time = asyncio.Lock()  # held during a conversion, which may take giga
 async def import_weights(request: Request, gateway: GatewayDep) -> Any:
     """Import a `.pt` checkpoint (YOLO, MobileNetV2), or an archive of `export-archive`.
 
-    No code in the file is run: what is not plain data is refused. With `promote` it is promoted
-    as `/promote` does it: with VISIONLOOP_GATE on perhaps later, by a job, or not at all; see
-    `promoted`.
+    Code in the file is never run: a file with anything but plain data is rejected. `promote`
+    works as in `/promote`: if VISIONLOOP_GATE is on, a job may promote the model later, or
+    reject it. The response says in `promoted` what happened.
     """
     deadline = time.monotonic() + gateway.settings.import_timeout - MARGIN
     form = await read_form(request, UPLOAD_IN_MEMORY)
     if _one_at_a_time.locked():
         await form.close()
-        raise BackendUnavailable("Another model is being imported. Try again.", 30)
+        raise BackendUnavailable("Another model is being imported. Try again later.", 30)
     await _one_at_a_time.acquire()  # does not wait, because the lock is free
     work = asyncio.create_task(_import_alone(gateway, form, deadline, caller(request)))
     model = await asyncio.shield(work)  # the thread continues if the request ends
@@ -99,7 +99,9 @@ async def _promote(gateway: Gateway, model: ModelVersion, by: str) -> None:
         )
     except VisionLoopError as error:
         asked = gate.model_dump() if gate else None
-        why = DecisionReason(by, (f"It was not compared: {error.message}",), asked)
+        why = DecisionReason(
+            by, (f"It was not compared with the promoted version: {error.message}",), asked
+        )
         await asyncio.to_thread(gateway.registry.refuse, model.id, why)
 
 
@@ -114,7 +116,10 @@ def _import(
             shutil.copyfileobj(upload.file, file)
         left = deadline - time.monotonic()
         if left <= 0:
-            raise BackendTimeout("The upload left no time for the import.")
+            raise BackendTimeout(
+                "The upload used all of the time that an import may take. Try again over a "
+                "faster connection."
+            )
         if suffix == ".zip":
             return import_archive(registry, path, name=options.name, timeout=left)
         return import_model(

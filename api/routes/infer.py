@@ -31,7 +31,7 @@ HINT = " For JSON use /infer/base64."
     openapi_extra=form_body(InferForm),
 )
 async def infer(request: Request, gateway: GatewayDep) -> Response:
-    """Predict for an uploaded image, or for a URL where the operator allows it."""
+    """Predict for an uploaded image, or for an image URL if the operator allows it."""
     image, _, options = await image_form(request, gateway, InferForm, HINT)
     answer = await unless_gone(request.receive, predict(gateway, image, options))
     return JSON(answer | noted(request, options))

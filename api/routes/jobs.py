@@ -27,17 +27,19 @@ class JobView(BaseModel):
 
     job_id: str
     kind: str = Field(
-        description="an older version may have stored another one",
+        description="the job's kind; a job of an older version may have a kind that is not listed",
         json_schema_extra={"enum": [*KINDS]},
     )
     mode: str | None
     task: str | None
     status: Literal["queued", "running", "stopping", "stopped", "completed", "failed"]
-    progress: float = Field(description="0 to 100; moves within an epoch")
+    progress: float = Field(description="0 to 100, updated during each epoch")
     current_epoch: int
     total_epochs: int
     metrics: dict[str, Any]
-    config: dict[str, Any] = Field(description="as sent; `resolved`: as planned")
+    config: dict[str, Any] = Field(
+        description="the request as sent; `resolved`: the values that the job uses"
+    )
     base_model: str | None
     model_name: str | None
     model_id: str | None = Field(description="the version it produced")
@@ -47,7 +49,7 @@ class JobView(BaseModel):
     started_at: str | None
     finished_at: str | None
     updated_at: str
-    log_path: str = Field(description="on the server; /jobs/{job_id}/logs shows it")
+    log_path: str = Field(description="path on the server; /jobs/{job_id}/logs returns the content")
 
 
 class JobViews(BaseModel):
@@ -59,7 +61,7 @@ async def list_jobs(
     gateway: GatewayDep,
     kind: str = Query("", description=f"one of: {', '.join(KINDS)}"),
     limit: int = Query(LISTED, ge=1, le=LISTED, description=f"a whole number from 1 to {LISTED}"),
-    before: str = Query("", description="a job's id: those older than it"),
+    before: str = Query("", description="a job's id; only jobs older than this one are listed"),
 ) -> Any:
     """The jobs, of every kind or of one, the newest first, in pages."""
     if kind and kind not in KINDS:

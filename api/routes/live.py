@@ -25,9 +25,9 @@ router = APIRouter(tags=["Metrics"])
 
 
 class Confidence(BaseModel):
-    edges: list[float] = Field(description="of the bins, one more than counts")
+    edges: list[float] = Field(description="edges of the bins, one more than counts")
     counts: list[int]
-    low: int = Field(description="predictions below 0.5")
+    low: int = Field(description="number of predictions with a confidence below 0.5")
     low_share: float | None
 
 
@@ -42,13 +42,15 @@ class ClassShare(BaseModel):
 
 class Drift(BaseModel):
     index: float | None = Field(description="population stability index; null: see `message`")
-    by_chance: float | None = Field(description="95th percentile of the index without drift")
+    by_chance: float | None = Field(
+        description="95th percentile of the index when there is no drift"
+    )
     verdict: str | None
     message: str
 
 
 class LiveHour(BaseModel):
-    hour: str = Field(examples=["2026-11-21T10"], description="UTC")
+    hour: str = Field(examples=["2026-11-21T10"], description="start of the hour, UTC")
     images: int
     predictions: int
 
@@ -56,13 +58,16 @@ class LiveHour(BaseModel):
 class Kept(BaseModel):
     images: int
     size_bytes: int
-    below: float = Field(description="0: none is kept")
+    below: float = Field(
+        description="images with a prediction below this confidence are kept; 0: none"
+    )
 
 
 class Live(BaseModel):
     """Statistics of live traffic.
 
-    Boxes count from the model's serving confidence on; of a classification the best class counts.
+    An object counts if it reaches the model's serving confidence. In a classification the best
+    class counts.
     """
 
     model_config = ConfigDict(protected_namespaces=())
@@ -79,8 +84,10 @@ class Live(BaseModel):
     by_hour: list[LiveHour]
     kept: Kept
     corrections: dict[str, Any] | None = Field(
-        description="how annotators changed its pre-labels in the newest revisions: counts, "
-        "precision and recall, also by class; null: no corrections"
+        description=(
+            "how annotators changed the model's pre-labels in the newest revisions: counts, "
+            "precision and recall, in total and by class; null: no corrections"
+        )
     )
 
 
@@ -90,13 +97,13 @@ class KeptPicture(BaseModel):
     id: str
     model_id: str
     kept_at: str
-    confidence: float = Field(description="the lowest of the answer's predictions")
+    confidence: float = Field(description="the lowest confidence among the image's predictions")
     size_bytes: int
-    url: str = Field(description="of the image")
+    url: str = Field(description="URL of the image")
 
 
 class KeptPictures(BaseModel):
-    kept: list[KeptPicture] = Field(description="the newest first")
+    kept: list[KeptPicture] = Field(description="the kept images, the newest first")
 
 
 @router.get(
@@ -106,7 +113,7 @@ class KeptPictures(BaseModel):
     dependencies=[Depends(require_admin)],
 )
 async def list_kept(model_id: str, gateway: GatewayDep) -> Any:
-    """The images of live traffic that were kept of a model version."""
+    """The kept images of live traffic that a model version answered."""
     model = gateway.registry.get(model_id)
     found = await asyncio.to_thread(gateway.live.kept.list, model.id)
     fields = ("id", "model_id", "kept_at", "confidence", "size_bytes")
@@ -123,9 +130,11 @@ async def list_kept(model_id: str, gateway: GatewayDep) -> Any:
 async def delete_kept(
     model_id: str,
     gateway: GatewayDep,
-    image: str = Query("", max_length=80, description="its id; empty: all of the model's"),
+    image: str = Query(
+        "", max_length=80, description="an image's id; empty: all images of the model"
+    ),
 ) -> None:
-    """Delete one kept image of a model version, or all."""
+    """Delete one kept image of a model version, or all of its kept images."""
     model = gateway.registry.get(model_id)
     found = await asyncio.to_thread(gateway.live.kept.list, model.id)
     ids = [kept.id for kept in found if image in ("", kept.id)]
@@ -142,7 +151,9 @@ async def delete_kept(
 async def live(
     model_id: str,
     gateway: GatewayDep,
-    hours: int = Query(24, ge=1, le=KEPT_HOURS, description="the current hour and those before it"),
+    hours: int = Query(
+        24, ge=1, le=KEPT_HOURS, description="number of hours, including the current one"
+    ),
 ) -> Any:
     """Traffic, confidences and classes of one model version over some hours."""
     model = gateway.registry.get(model_id)
@@ -211,8 +222,8 @@ def _drift(model: ModelVersion, counts: PredictionCounts) -> dict[str, Any]:
         }
     if training_counts(model) is None:
         message = (
-            "This model's training data are unknown: it was imported, or trained before class "
-            "counts were stored."
+            "The class counts of this model's training data are unknown, because the model was "
+            "imported or trained by an older version."
         )
     elif len(model.description.names) < 2:
         message = "A single class has no distribution to compare."

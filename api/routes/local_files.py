@@ -42,7 +42,7 @@ _one_at_a_time = asyncio.Lock()  # held while a dialog is open
 
 class FileEntry(BaseModel):
     name: str
-    path: str = Field(description="what `data_path` and the like take")
+    path: str = Field(description="the path, to send as `data_path` or a similar field")
     type: Literal["directory", "file"]
     size: int | None = Field(description="bytes; null for a folder")
 
@@ -71,7 +71,7 @@ async def select_local_file(
 ) -> Any:
     """Open a dialog if the server has a desktop and the caller is on that machine; else list.
 
-    The list has the folders and fitting files below VISIONLOOP_HOME/datasets and
+    The list has the folders and matching files below VISIONLOOP_HOME/datasets and
     VISIONLOOP_DATA_ROOTS; `dir` chooses a folder of it.
     """
     roots = data_roots(gateway.settings)

@@ -25,7 +25,10 @@ router = APIRouter(tags=["Metrics"])
 
 @router.get("/metrics", response_model=schemas.AllMetrics)
 async def all_metrics(request: Request, gateway: GatewayDep) -> Response:
-    """Every model's metrics; with `Accept: text/plain` the service's, for Prometheus."""
+    """The metrics of every model.
+
+    With `Accept: text/plain` it returns the metrics of the service instead, for Prometheus.
+    """
     accept = request.headers.get("accept", "*/*")
     if prefers_exposition(accept):
         gauges = await _gauges(gateway)
@@ -37,7 +40,7 @@ async def all_metrics(request: Request, gateway: GatewayDep) -> Response:
 
 @router.get("/metrics/{model_id}", response_model=schemas.ModelMetrics, responses=errors(404))
 async def model_metrics(model_id: str, gateway: GatewayDep) -> Any:
-    """One model's metrics; empty where it was never evaluated."""
+    """The metrics of one model; empty if it was never evaluated."""
     return _entry(gateway.registry.get(model_id))
 
 

@@ -40,9 +40,10 @@ async def active_model(gateway: GatewayDep) -> Any:
     openapi_extra=schemas.json_request_body(schemas.ModelChoice),
 )
 async def activate_model(request: Request, gateway: GatewayDep) -> Any:
-    """Switch the active model. A name follows its promotions; `name:version` is pinned.
+    """Set the active model.
 
-    Requests in progress finish on the model they started with.
+    With a name, later promotions change the version; `name:version` is fixed. Requests in
+    progress finish on the model that they started with.
     """
     choice = await json_body(request, schemas.ModelChoice)
     model = await gateway.activate(choice.model_id)
@@ -52,7 +53,7 @@ async def activate_model(request: Request, gateway: GatewayDep) -> Any:
 
 @router.get("/models/{model_id}", response_model=schemas.Model, responses=errors(404))
 async def get_model(model_id: str, gateway: GatewayDep) -> Any:
-    """One version, by `name:version`; by a name its promoted version, else its newest."""
+    """One version: `name:version`, or for a name its promoted version, or else its newest."""
     [model] = await _shown(gateway, gateway.registry.get(model_id))
     return model
 
@@ -64,7 +65,7 @@ async def get_model(model_id: str, gateway: GatewayDep) -> Any:
     dependencies=[Depends(require_admin)],
 )
 async def delete_model(request: Request, model_id: str, gateway: GatewayDep) -> Response:
-    """Delete a version with its evaluations. Refused: the active one, and one that a job needs.
+    """Delete a version with its evaluations, unless it is active or a job uses it.
 
     A rollback to it is no longer possible.
     """

@@ -37,8 +37,12 @@ class Promote(RequestFields):
     Fields that are missing in a gate are taken from the settings.
     """
 
-    gate: Gate | None = Field(None, description="an object with the gate's fields; {}: the default")
-    force: bool = Field(False, description="true or false: promote whatever the gate says")
+    gate: Gate | None = Field(
+        None, description="an object with the gate's fields; {}: the default gate"
+    )
+    force: bool = Field(
+        False, description="true or false: whether to promote even if the gate rejects it"
+    )
 
 
 class PromotionAnswer(BaseModel):
@@ -46,7 +50,7 @@ class PromotionAnswer(BaseModel):
 
     status: Literal["promoted", "refused"]
     promoted: bool
-    forced: bool = Field(description="against the gate's verdict")
+    forced: bool = Field(description="whether it was promoted against the gate's verdict")
     model_id: str
     reasons: list[str]
     gate: Gate | None
@@ -54,7 +58,7 @@ class PromotionAnswer(BaseModel):
         description="metrics and classes of the promoted version (a) and this one (b)"
     )
     active_model: schemas.Model | None = Field(
-        description="what answers requests without a model id"
+        description="the model that answers requests without a model id"
     )
 
 
@@ -89,7 +93,7 @@ class Decision(BaseModel):
 
 
 class DecisionList(BaseModel):
-    decisions: list[Decision] = Field(description="the newest first")
+    decisions: list[Decision] = Field(description="the decisions, the newest first")
 
 
 @router.post(
@@ -100,7 +104,7 @@ class DecisionList(BaseModel):
     dependencies=[Depends(require_admin)],
 )
 async def promote(request: Request, model_id: str, gateway: GatewayDep) -> Any:
-    """Make this the version that the bare name means; of a bare name its newest version.
+    """Make this the version that the bare name means. With a bare name, promote its newest version.
 
     With a gate it is first compared with the promoted version: at once where both were evaluated
     on the same images, else by a job (202) that evaluates what is missing and decides. Requests
@@ -118,8 +122,8 @@ async def promote(request: Request, model_id: str, gateway: GatewayDep) -> Any:
     )
     if isinstance(found, Job):
         message = (
-            "Evaluations are missing: a job makes them and then decides. "
-            f"Follow it with GET /jobs/{found.id}."
+            "Some evaluations are missing. A job makes them and then decides: GET "
+            f"/jobs/{found.id}."
         )
         started = {"status": "evaluating", "promoted": False, "message": message}
         return JSONResponse(started | {"job_id": found.id}, 202)
@@ -135,24 +139,24 @@ async def promote(request: Request, model_id: str, gateway: GatewayDep) -> Any:
 async def rollback(request: Request, name: str, gateway: GatewayDep) -> Any:
     """Promote the previously promoted version again; a second rollback goes one further back.
 
-    It takes a name only: the version follows from the decisions. 409 where there is none, or it
-    was deleted. Requests in progress finish on the version they started with.
+    Send the name only: the version follows from the decisions. 409 if there is none, or if it
+    was deleted. Requests in progress finish on the version that they started with.
     """
     if ":" in name:
         raise ValidationFailed(
-            f"A rollback takes a name, not a version: {name[:140]!r}. To choose a version, "
-            f"promote it: POST /models/{name[:140]}/promote."
+            f"A rollback needs a model's name without a version; got {name[:140]!r}. To choose a "
+            f"version, promote it: POST /models/{name[:140]}/promote."
         )
     model = await gateway.rollback(name, DecisionReason(caller(request)))
-    message = f"'{model.name}' is {model.id} again."
+    message = f"'{model.name}' means {model.id} again."
     return {"message": message, "model": model.to_json(), "active_model": _active_model(gateway)}
 
 
 @router.get("/models/{name}/decisions", response_model=DecisionList, responses=errors(404))
 async def list_decisions(request: Request, name: str, gateway: GatewayDep) -> Any:
-    """The decisions on a name: promotions, refusals, rollbacks, by whom and why.
+    """The decisions on a name: promotions, rejections and rollbacks, with who made them and why.
 
-    Addresses of callers and paths of datasets are shown to the admin token only.
+    Addresses of callers and paths of datasets are shown only with the admin token.
     """
     rows = await asyncio.to_thread(gateway.registry.decisions, name)
     found = [row.to_json() for row in rows]

@@ -27,7 +27,7 @@ ZIP: dict[int | str, dict[str, Any]] = {200: {"content": {"application/zip": {}}
 
 class RevisionList(BaseModel):
     dataset_id: str
-    revisions: list[Row] = Field(description="the newest first")
+    revisions: list[Row] = Field(description="the revisions, the newest first")
 
 
 class Diff(BaseModel):
@@ -35,14 +35,17 @@ class Diff(BaseModel):
 
     dataset_id: str
     revision: int
-    accepted_iou: float = Field(description="IoU from which an object counts as not moved")
+    accepted_iou: float = Field(description="smallest IoU at which an object counts as not moved")
     compared: list[dict[str, Any]] = Field(
-        description="by the source of the earlier annotations (a model, `original`): pictures, "
-        "accepted, moved, relabelled, added, removed, precision and recall, the same for each "
-        "class, and the precision of each confidence band"
+        description=(
+            "source of the earlier annotations (a model's id, or `original`) → the number of "
+            "images (`pictures`), of objects accepted, moved, relabelled, added and removed, "
+            "precision and recall, the same for each class, and the precision of each "
+            "confidence band"
+        )
     )
     changed_count: int
-    changed: list[dict[str, Any]] = Field(description="images with changes, the first 200")
+    changed: list[dict[str, Any]] = Field(description="the first 200 images with changes")
 
 
 @router.get("/{dataset_id}/revisions", response_model=RevisionList, responses=errors(404))
@@ -62,13 +65,18 @@ async def show_diff(
     revision: int,
     gateway: GatewayDep,
     iou: float = Query(
-        ACCEPTED_IOU, ge=MATCH_IOU, le=1, description="IoU from which an object counts as not moved"
+        ACCEPTED_IOU,
+        ge=MATCH_IOU,
+        le=1,
+        description="smallest IoU at which an object counts as not moved",
     ),
-    against: int | None = Query(None, ge=0, description="another revision; else the pre-labels"),
+    against: int | None = Query(
+        None, ge=0, description="the revision to compare with; by default the pre-labels"
+    ),
 ) -> Any:
     """What people changed in the pre-labels: accepted, moved, relabelled, added, removed.
 
-    From that follow the model's precision and recall, as annotators judge them.
+    The model's precision and recall are computed with the people's annotations as ground truth.
     """
 
     def compare() -> dict[str, Any]:
@@ -91,10 +99,14 @@ async def export(
     dataset_id: str,
     gateway: GatewayDep,
     form: Format | None = Query(
-        None, alias="format", description=f"{KINDS}; default: what it was annotated for, or yolo"
+        None,
+        alias="format",
+        description=f"{KINDS}; default: the format that the batch annotation requested, or yolo",
     ),
-    revision: int | None = Query(None, ge=0, description="default: the newest; 0: as uploaded"),
-    images: bool = Query(True, description="with the images"),
+    revision: int | None = Query(
+        None, ge=0, description="number of the revision; 0: as uploaded; default: the newest"
+    ),
+    images: bool = Query(True, description="true or false: whether the zip contains the images"),
 ) -> StreamingResponse:
     """A dataset as a zip, in a format that an annotation tool reads."""
 

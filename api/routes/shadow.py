@@ -26,17 +26,19 @@ class ShadowChoice(RequestFields):
     against: str | None = Field(
         None,
         max_length=200,
-        description="a model's id or name: only its traffic is copied; empty: that of every "
-        "model of the candidate's type",
+        description=(
+            "a model's id or name, to copy only its traffic; empty: the traffic of every model "
+            "of the candidate's type"
+        ),
     )
 
 
 class ShadowClass(BaseModel):
     name: str
     live: int = Field(description="objects in the live answers")
-    candidate: int = Field(description="objects in the candidate's")
-    matched: int = Field(description="found by both")
-    agreement: float = Field(description="2·matched / (live + candidate)")
+    candidate: int = Field(description="objects in the candidate's answers")
+    matched: int = Field(description="objects that both found")
+    agreement: float = Field(description="F1 score: 2·matched / (live + candidate)")
 
 
 class Shadow(BaseModel):
@@ -49,23 +51,30 @@ class Shadow(BaseModel):
     ended_because: Literal["stopped", "replaced", "deleted", "activated", "promoted"] | None
     started_at: datetime
     ended_at: datetime | None
-    seen: int = Field(description="live answers of the candidate's type")
-    run: int = Field(description="of these, chosen by `fraction` and compared")
-    dropped: int = Field(description="skipped in favour of live traffic")
+    seen: int = Field(description="live answers of models of the candidate's type")
+    run: int = Field(description="live answers that `fraction` selected and that were compared")
+    dropped: int = Field(
+        description="selected live answers that were skipped to keep live traffic fast"
+    )
     failed: int
     agreement: float | None = Field(
-        description="mean over `run`: F1 of the boxes by class at an IoU of 0.5, or the share of "
-        "equal best classes"
+        description=(
+            "mean agreement over `run`: for boxes the F1 score with equal class and an IoU of "
+            "at least 0.5; for classes the share of images with the same best class"
+        )
     )
-    live_time: float | None = Field(description="mean model time of the live answers, ms")
+    live_time: float | None = Field(description="mean time in the live model, in milliseconds")
     candidate_time: float | None = Field(
-        description="the candidate's, ms; one thread at low priority, so a slower one"
+        description=(
+            "mean time in the candidate, in milliseconds; it is slower, because it runs in one "
+            "thread at low priority"
+        )
     )
     classes: list[ShadowClass]
 
 
 class ShadowAnswer(BaseModel):
-    shadow: Shadow | None = Field(description="the running one, else the last one")
+    shadow: Shadow | None = Field(description="the running shadow, or else the last one")
 
 
 class ShadowChanged(ShadowAnswer):
@@ -87,14 +96,14 @@ async def get_shadow(gateway: GatewayDep) -> Any:
     openapi_extra=json_request_body(ShadowChoice),
 )
 async def begin_shadow(request: Request, gateway: GatewayDep) -> Any:
-    """Run a candidate on a copy of the live traffic; its answers go to nobody.
+    """Run a candidate on a copy of the live traffic; its answers are only compared, never returned.
 
     Copies run after the live answers, at the lowest priority, and are dropped under load. The
     shadow survives restarts, and ends when its model is activated, promoted or deleted.
     """
     choice = await json_body(request, ShadowChoice)
     row = await gateway.shadow.begin(choice.model_id, choice.fraction, choice.against)
-    return {"message": f"'{row.model_id}' is in the shadow.", "shadow": _view(row)}
+    return {"message": f"'{row.model_id}' now runs in the shadow.", "shadow": _view(row)}
 
 
 @router.delete(
@@ -106,7 +115,7 @@ async def begin_shadow(request: Request, gateway: GatewayDep) -> Any:
 async def end_shadow(gateway: GatewayDep) -> Any:
     """End the shadow; its results can still be read."""
     row = await gateway.shadow.end()
-    return {"message": f"'{row.model_id}' is no longer in the shadow.", "shadow": _view(row)}
+    return {"message": f"'{row.model_id}' no longer runs in the shadow.", "shadow": _view(row)}
 
 
 def _view(row: ShadowRow) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from api.training_fields import Train, request_of
 from jobs.control import status_of
 from jobs.store import Job
 
-router = APIRouter(prefix="/train", tags=["Training, first client family"])
+router = APIRouter(prefix="/train", tags=["Training with /train"])
 
 Status = Literal["queued", "running", "stopping", "stopped", "completed", "failed"]
 
@@ -40,7 +40,7 @@ class ListedJobs(BaseModel):
 
 
 class ShownJob(JobStarted):
-    progress: float = Field(description="0 to 100; moves within an epoch")
+    progress: float = Field(description="0 to 100, updated during each epoch")
     metrics: dict[str, Any]
     error: str | None = Field(description="why it failed")
     result_model_id: str | None = Field(description="the version it produced")
@@ -60,7 +60,7 @@ class JobStopping(BaseModel):
     dependencies=[Depends(require_admin)],
 )
 async def start(request: Request, gateway: GatewayDep) -> Any:
-    """Train a new version of `model_id`'s name."""
+    """Train a new version under the name of `model_id`."""
     body = await json_body(request, Train)
     sent = await as_sent(request, body)
     job = await start_training(gateway, request_of(body), sent, body.model_id)

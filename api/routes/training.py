@@ -25,7 +25,7 @@ from jobs.store import Job
 from serving.gateway import Gateway
 from training.planning.recipe import Mode
 
-router = APIRouter(prefix="/api/training", tags=["Training, second client family"])
+router = APIRouter(prefix="/api/training", tags=["Training with /api/training"])
 
 STATUSES = {
     "queued": "pending",
@@ -50,7 +50,7 @@ class Task(BaseModel):
     task_id: str
     training_type: Literal["regular", "incremental", "freeze_strategy", "distillation"]
     status: Literal["pending", "running", "completed", "failed", "cancelled"]
-    progress: float = Field(description="0 to 100; moves within an epoch")
+    progress: float = Field(description="0 to 100, updated during each epoch")
     current_epoch: int
     total_epochs: int
     created_at: str
@@ -60,8 +60,10 @@ class Task(BaseModel):
     result_path: str | None = Field(description="the new version's folder")
     model_id: str | None = Field(description="the new version")
     metrics: dict[str, Any]
-    config: dict[str, Any] = Field(description="as sent; `resolved`: as planned")
-    logs: list[str] = Field(description="the last lines")
+    config: dict[str, Any] = Field(
+        description="the request as sent; `resolved`: the values that the job uses"
+    )
+    logs: list[str] = Field(description="the last lines of the log")
 
 
 class TrainingStatus(BaseModel):
@@ -74,7 +76,7 @@ class TrainingStatus(BaseModel):
     cancelled: int
     queue_length: int
     device: str
-    slots: int = Field(description="how many run at the same time")
+    slots: int = Field(description="number of jobs that run at the same time")
 
 
 def _route(path: str, mode: Mode, summary: str) -> None:

@@ -31,7 +31,7 @@ SKELETON = ".skeleton"
 
 
 class Metadata(BaseModel):
-    name: str = Field(description="the name by which the function is invoked")
+    name: str = Field(description="the name with which the function is invoked")
     annotations: dict[str, str] = Field(description="`name`, `type`, `spec` (labels, as JSON text)")
 
 

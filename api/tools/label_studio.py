@@ -85,8 +85,8 @@ class Predict(BaseModel):
     tasks: list[dict[str, Any]] = Field(description="a list of tasks with their data")
     label_config: str | None = Field(None, description="the configuration's XML")
     project: str | None = Field(None, max_length=200, description="text")
-    model_version: str | None = Field(None, description="a model's id that is preferred")
-    params: dict[str, Any] | None = Field(None, description="an object; `context` is used")
+    model_version: str | None = Field(None, description="id of the preferred model")
+    params: dict[str, Any] | None = Field(None, description="an object, of which `context` is used")
 
 
 class Predicted(BaseModel):
@@ -129,7 +129,7 @@ async def health() -> Any:
     openapi_extra=json_request_body(Setup),
 )
 async def setup(request: Request, gateway: GatewayDep) -> Any:
-    """The models that would predict for a project. Loads none."""
+    """The models that would predict for a project. No model is loaded."""
     body = await json_body(request, Setup)
     extra = Extra.read(body.extra_params)
     if not body.label_config:
@@ -143,7 +143,9 @@ async def setup(request: Request, gateway: GatewayDep) -> Any:
         await asyncio.to_thread(remember, gateway, source, options)
     message = " ".join([_log_reasons(body.project, project), *extra.notes]).strip()
     if extra != Extra() and not is_admin(request):
-        message = f"{message} The extra params are not kept: that needs the admin token.".strip()
+        message = (
+            f"{message} The extra params were not stored, because that needs the admin token."
+        ).strip()
     return Version(model_version=project.version, message=message)
 
 
@@ -161,7 +163,7 @@ async def versions(gateway: GatewayDep) -> Any:
     openapi_extra=json_request_body(Predict),
 )
 async def predict(request: Request, gateway: GatewayDep) -> Response:
-    """Pre-annotations of tasks: one result per task, also of a failed one."""
+    """Pre-annotations of tasks: one result per task, also for a task that failed."""
     body = await json_body(request, Predict)
     if not body.label_config:
         raise ValidationFailed("'label_config' is required: the project's labelling interface.")
@@ -201,8 +203,8 @@ async def webhook(request: Request, gateway: GatewayDep) -> Any:
 async def pull_project(project: Annotated[int, Path(ge=1)], gateway: GatewayDep) -> Any:
     """Import annotations from before the project's webhook was connected.
 
-    Needs `VISIONLOOP_LABEL_STUDIO_URL` and its token. Annotations that are stored already stay as
-    they are.
+    Needs `VISIONLOOP_LABEL_STUDIO_URL` and its token. Annotations that are already stored are
+    not changed.
     """
     return await pull(gateway, project)
 
@@ -240,7 +242,9 @@ async def _predictions(gateway: Gateway, project: Preannotation, body: Predict) 
     finally:
         for unfinished in work:
             unfinished.cancel()
-    late = BackendTimeout(f"Not done within {TIMEOUT:g} s: request it again.")
+    late = BackendTimeout(
+        f"The predictions took longer than {TIMEOUT:g} seconds. Request them again."
+    )
     results: list[dict[str, Any] | VisionLoopError] = [
         done.result() if done.done() and not done.cancelled() else late for done in work
     ]

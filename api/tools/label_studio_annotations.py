@@ -49,13 +49,13 @@ def summary(read: Sequence[ReadAnnotation]) -> str:
     notes = [f"Annotation {one.key}: {one.left_out}" for one in read if one.left_out]
     more = [f"And {len(notes) - SHOWN} more."] if len(notes) > SHOWN else []
     skipped = sum(one.skipped for one in read)
-    without = f", {skipped} skipped ones are left out" if skipped else ""
+    without = f"; {skipped} skipped annotations were ignored" if skipped else ""
     passed = sum((one.passed for one in read), Counter())
     if passed:
         shown = ", ".join(f"{count} × {reason}" for reason, count in passed.most_common(SHOWN))
         more.append(f"Passed over: {shown}.")
     return " ".join(
-        [f"{len(read) - skipped} annotations are taken in{without}.", *notes[:SHOWN], *more]
+        [f"{len(read) - skipped} annotations were stored{without}.", *notes[:SHOWN], *more]
     )
 
 

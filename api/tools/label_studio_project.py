@@ -51,13 +51,15 @@ class Extra(RequestFields):
 
     model: str | None = Field(None, max_length=200, description="a model's id or name")
     name: str | None = Field(None, max_length=63, description="a name for the trained model")
-    epochs: int = Field(50, ge=1, le=100_000, description="a whole number from 1 (50)")
+    epochs: int = Field(50, ge=1, le=100_000, description="a whole number from 1 (default: 50)")
     imgsz: int | None = Field(None, ge=32, le=4096, description="a whole number from 32 to 4096")
-    batch: int = Field(8, ge=1, le=1024, description="a whole number from 1 to 1024 (8)")
-    patience: int = Field(15, ge=0, le=10_000, description="a whole number from 0 (15)")
+    batch: int = Field(8, ge=1, le=1024, description="a whole number from 1 to 1024 (default: 8)")
+    patience: int = Field(15, ge=0, le=10_000, description="a whole number from 0 (default: 15)")
     promote: Promote = Field("never", description="never or auto")
     old_data_path: str | None = Field(
-        None, max_length=4096, description="a data.yaml, class folder or dataset's id"
+        None,
+        max_length=4096,
+        description="a data.yaml, a folder with one folder per class, or a dataset's id",
     )
 
     @classmethod
@@ -84,7 +86,9 @@ class Incoming(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     action: str = Field(max_length=80, description="ANNOTATION_CREATED, START_TRAINING, …")
-    project: dict[str, Any] | None = Field(None, description="the project, as Label Studio has it")
+    project: dict[str, Any] | None = Field(
+        None, description="the project, as Label Studio describes it"
+    )
     annotation: Any = Field(None, description="an annotation, or a list of them")
     annotations: Any = Field(None, description="a list of deleted annotations")
     task: Any = Field(None, description="the annotation's task, or a list of tasks")
@@ -126,9 +130,9 @@ async def take(gateway: Gateway, event: Incoming) -> dict[str, Any]:
     """
     source = project_source(event.project)
     if not source:
-        log.warning("Label Studio: %s came without its content.", event.action)
+        log.warning("Label Studio sent %s without its content.", event.action)
         return _taken(
-            f"{event.action} came without its content: switch on 'Send payload' in the webhook."
+            f"{event.action} was sent without its content. Turn on 'Send payload' in the webhook."
         )
     try:
         message, dataset = await asyncio.to_thread(_take, gateway, event, source)
@@ -178,16 +182,16 @@ def _take(gateway: Gateway, event: Incoming, source: str) -> tuple[str, Annotate
             _receive(gateway, dataset, one)
         return summary(read), dataset
     if dataset is None:
-        return f"{event.action} needs nothing here.", None
+        return f"{event.action} requires no action.", None
     if event.action in DELETED:
         keys = _ids(event.annotations if event.annotations is not None else event.annotation)
-        return f"{store.entries.remove(dataset.id, keys=keys)} annotations are dropped.", dataset
+        return f"{store.entries.remove(dataset.id, keys=keys)} annotations were removed.", dataset
     if event.action == "TASKS_DELETED":
         gone = store.entries.remove(dataset.id, tasks=_ids(event.tasks))
-        return f"{gone} annotations are dropped.", dataset
+        return f"{gone} annotations were removed.", dataset
     if event.action == "PROJECT_UPDATED":
-        return "The project is brought up to date.", _project(gateway, event, source)
-    return f"{event.action} needs nothing here.", dataset
+        return "The project was updated.", _project(gateway, event, source)
+    return f"{event.action} requires no action.", dataset
 
 
 def _project(gateway: Gateway, event: Incoming, source: str) -> AnnotatedDataset:
@@ -231,9 +235,10 @@ async def train(gateway: Gateway, event: Incoming) -> dict[str, Any]:
         gateway.inbox.store.entries.count, dataset.id
     ):
         raise ValidationFailed(
-            "No finished annotation of this project has arrived yet, so there is nothing to train "
-            "on. Submit some; if there are, look at the project's webhook: it must lead here, send "
-            "its payload and, where a token is needed, carry it as a header."
+            "No finished annotation of this project has been received yet, so there is nothing "
+            "to train on. Submit some annotations. If there are some already, check the "
+            "project's webhook: its URL must be this server's, it must send its payload, and it "
+            "must send the admin token as a header if there is one."
         )
     try:
         async with asyncio.timeout(FETCH_PATIENCE):
@@ -242,7 +247,7 @@ async def train(gateway: Gateway, event: Incoming) -> dict[str, Any]:
         log.warning("Dataset %s: some images are still being fetched.", dataset.id)
     card = await gateway.inbox.build(dataset)
     if waiting := await asyncio.to_thread(_queued, gateway, dataset):
-        return _taken("A training of this project is queued already.", dataset, waiting)
+        return _taken("A training of this project is already queued.", dataset, waiting)
     base = gateway.inbox.base(dataset, card["task"])
     wanted, message = training_request(dataset, card["task"], base)
     sent = {"source": dataset.source, "dataset": dataset.id, "message": message}
@@ -250,7 +255,7 @@ async def train(gateway: Gateway, event: Incoming) -> dict[str, Any]:
     log.info("Label Studio: job %s. %s", job.id, message)
     if left := card["waiting"]:
         message += (
-            f" {left} annotations are not in it, because their images could not be fetched or "
+            f" {left} annotations are not included, because their images could not be fetched or "
             f"some of their regions cannot be stored: GET /api/datasets/{dataset.id}/waiting."
         )
     return _taken(message, dataset, job)
@@ -280,8 +285,8 @@ def training_request(
     if base.description.family != "yolo":
         return (
             TrainingRequest(mode="regular", model=base.id, **common),
-            f"Regular training from {base.id}: only YOLO models learn incrementally. The new "
-            "version knows this project's classes only; others are forgotten.",
+            f"Regular training from {base.id}, because incremental training needs a YOLO model. "
+            "The new version knows only this project's classes and forgets the others.",
         )
     options = IncrementalOptions(old_data=extra.old_data_path)
     return (

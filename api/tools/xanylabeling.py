@@ -84,9 +84,11 @@ class Asked(BaseModel):
 
 
 class FoundShapes(BaseModel):
-    shapes: list[dict[str, Any]] = Field(description="pixels; a rectangle has four corners")
-    description: str = Field(description="the class, of a classification")
-    replace: bool | None = Field(None, description="null: as the client's user has chosen")
+    shapes: list[dict[str, Any]] = Field(
+        description="the shapes, with points in pixels; a rectangle has four corners"
+    )
+    description: str = Field(description="the predicted class, for a classification")
+    replace: bool | None = Field(None, description="null: the choice of the client's user applies")
 
 
 class Answer(BaseModel):

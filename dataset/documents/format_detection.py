@@ -72,30 +72,35 @@ def foreign_json(document: Any) -> str | None:
     if "_via_img_metadata" in one or _is_via(one):
         return "a project of the VGG Image Annotator (VIA): export as COCO in its menu Annotation"
     if "caption" in first and not {"bbox", "segmentation"} & first.keys():
-        return "COCO captions, which have no objects: send the instances document"
+        return "a COCO captions document, which has no objects: send the instances document"
     if "segments_info" in first:
-        return "COCO panoptic, whose masks are other images: send the instances document"
+        return (
+            "a COCO panoptic document, whose masks are separate images: send the instances document"
+        )
     if "image_id" in row and ("bbox" in row or "segmentation" in row):
         return (
             "a list of COCO results, which names neither images nor categories: send a whole "
             "document with 'images', 'categories' and 'annotations'"
         )
     if "annotation_id" in row or _is_min(row):
-        return f"Label Studio's JSON-MIN, which lacks data of the tasks: {JSON_LIST}"
+        return (
+            "Label Studio's JSON-MIN format, which does not contain all data of the tasks: "
+            f"{JSON_LIST}"
+        )
     if "image" in row and _is_list(row.get("annotations")):
-        return "Create ML: export as COCO, Pascal VOC or YOLO"
+        return "a Create ML document: export as COCO, Pascal VOC or YOLO"
     if "Labeled Data" in row or "data_row" in row or "data_row" in one:
-        return "Labelbox: convert it to COCO"
+        return "a Labelbox document: convert it to COCO"
     if "classTitle" in _members(one.get("objects")) or ("tags" in one and "objects" in one):
-        return "Supervisely: export as COCO, Pascal VOC or YOLO"
+        return "a Supervisely document: export as COCO, Pascal VOC or YOLO"
     if "frames" in one or _is_list(row.get("labels")):
-        return "BDD100K or Scalabel: convert it to COCO"
+        return "a BDD100K or Scalabel document: convert it to COCO"
     if "shapes" in row and "tracks" in row:
         return 'a backup of CVAT: export as "CVAT for images 1.1" or COCO'
     if _is_list(one.get("items")) and "categories" in one:
-        return "Datumaro: export as COCO, Pascal VOC or YOLO"
+        return "a Datumaro document: export as COCO, Pascal VOC or YOLO"
     if "asset" in one and "regions" in one:
-        return "VoTT: export as Pascal VOC"
+        return "a VoTT document: export as Pascal VOC"
     return None
 
 
@@ -178,16 +183,24 @@ def foreign_lines(text: str) -> str | None:
     """The unsupported format that label lines are in, with advice how to convert it; else None."""
     for line in islice((line.split() for line in text.splitlines()), 1000):
         if _has_commas(line):
-            return "decimals with a comma: write them with a point"
+            return "numbers with a decimal comma: write them with a decimal point"
         count = sum(map(_is_number, line))
         if count < 4 or count == len(line):
             continue
         if len(line) >= 9 and all(map(_is_number, line[:8])):
-            return "DOTA's lines (eight numbers, then the class): convert them to YOLO's"
+            return (
+                "lines in DOTA's format (eight numbers, then the class): convert them to YOLO's "
+                "format"
+            )
         if len(line) in (15, 16) and not _is_number(line[0]):
-            return "KITTI's lines (the class, then 14 numbers): convert them to YOLO's or COCO"
+            return (
+                "lines in KITTI's format (the class, then 14 numbers): convert them to YOLO's "
+                "format or COCO"
+            )
         if not _is_number(line[0]):
-            return "lines that begin with a class name: YOLO's begin with the class id"
+            return (
+                "lines that begin with a class name: in YOLO's format they begin with the class id"
+            )
     return None
 
 

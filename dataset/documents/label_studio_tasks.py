@@ -19,7 +19,7 @@ from formats.label_studio_images import TaskImage, images_of, is_of_image
 ONLY_PREDICTIONS = "with predictions only"
 SKIPPED = "skipped"
 NOT_ANNOTATED = "not annotated"
-OTHERS = "Label Studio regions of another annotation of their task"
+OTHERS = "Label Studio regions of an older annotation of the same task"
 
 
 def from_tasks(

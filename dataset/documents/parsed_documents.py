@@ -34,8 +34,8 @@ def from_image_document(
     named = last, without_suffix(last), PurePosixPath(last).stem
     if unicodedata.normalize("NFC", own) not in named:
         raise ValidationFailed(
-            f"{file} has the name of another image than its {key} {found.image[:100]!r}. Rename "
-            f"the file, or correct its {key}."
+            f"The name of {file} and its {key} {found.image[:100]!r} belong to different images. "
+            f"Rename the file, or correct its {key}."
         )
     return from_parsed(found, format_name, file, beside=folder)
 

@@ -351,7 +351,7 @@ class _SubmissionReader:
         self.classes += names
         if twice := sorted(name for name, count in Counter(names).items() if count > 1):
             self.notes.append(
-                f"{file}{place}: categories of the same name become one class: "
+                f"{file}{place}: categories with the same name were merged into one class: "
                 f"{', '.join(twice[:5])}."
             )
         split = SPLIT.search(PurePosixPath(file).stem)
@@ -394,6 +394,6 @@ def _emptiness(found: Annotations, incomplete: bool) -> Emptiness:
 
 def _not_understood(name: str, remedy: str = "") -> ValidationFailed:
     return ValidationFailed(
-        f"{name} may contain annotations, but its format is not supported. {remedy} {READ}. Remove "
-        "the file if it has none."
+        f"{name} may contain annotations, but its format is not supported. {remedy} {READ}. If "
+        "it contains none, remove the file."
     )

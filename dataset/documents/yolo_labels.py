@@ -20,8 +20,8 @@ from formats.yolo import from_yolo
 
 SHOWN = 12  # most class names in a note
 CORNERS = (
-    "look like x1 y1 x2 y2: read as centre and size, too many of them extend beyond the image. "
-    "Write the centre, width and height: class x y w h."
+    "seem to be x1 y1 x2 y2: read as centre and size, too many of them extend beyond the image. "
+    "Write each line as: class x_centre y_centre width height."
 )
 
 _NUMBERED = re.compile(r"(\d+)\s*[:\s]\s*(\S.*)")
@@ -161,8 +161,8 @@ def _assumed(what: str, example: str, names: Sequence[str]) -> str:
     order = ", ".join(f"{index} {name}" for index, name in enumerate(names[:SHOWN]))
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return (
-        f"There is no class list for {what}: their ids were read in the class order of this "
-        f"dataset ({order}{more})."
+        f"The upload has no class list for {what}, so class ids were read in the class order of "
+        f"this dataset ({order}{more})."
     )
 
 

@@ -49,7 +49,7 @@ PREDICTED = {"data": {"image": "frame_2.png"}, "predictions": [{"result": []}], 
         ({"dog/a.png": drawn(7), "cat/b.png": drawn(8)}, "Folders are not read as classes in"),
         (IMAGES | {"via.json": VIA}, "via.json is a project of the VGG Image Annotator"),
         ({"min.json": MIN}, "min.json is Label Studio's JSON-MIN"),
-        ({"captions.json": CAPTIONS}, "captions.json is COCO captions"),
+        ({"captions.json": CAPTIONS}, "captions.json is a COCO captions"),
         ({"results.json": RESULTS}, "results.json is a list of COCO results"),
         ({"both.json": [coco({"frame_1.png": ["dog"]}), {}]}, "both.json, document 2: This is not"),
         ({"t.json": [CHOSEN]}, "none of their objects can be stored"),
@@ -57,7 +57,7 @@ PREDICTED = {"data": {"image": "frame_2.png"}, "predictions": [{"result": []}], 
         ({"labels/frame_1.txt": f"x {BOX}\n0 {BOX}"}, "labels/frame_1.txt"),
         ({"labels/frame_1.txt": f"0 {BOX}\n0 0.5 zwei 0.1 0.1"}, "is not a class id and numbers"),
         ({"labels/frame_1.txt": "0 0.5 0.5 0 0"}, "1 boxes without an area"),
-        ({"ml.json": CREATE_ML}, "ml.json is Create ML"),
+        ({"ml.json": CREATE_ML}, "ml.json is a Create ML"),
         ({"odd.json": {"things": [{"bbox": [1, 2, 3, 4]}]}}, "odd.json may contain annotations"),
         ({"odd.xml": "<boxes><box/></boxes>"}, "odd.xml may contain annotations"),
         ({"t.csv": "image,label,xmin\na.png,dog,1\n"}, "t.csv may contain annotations"),
@@ -281,7 +281,7 @@ def test_of_several_annotators_one_counts_and_the_others_are_counted(
     ]
     answer = correct(service, frames, {"t.json": [several]}).json()
     assert answer["accounting"]["objects"]["passed_over"] == {
-        "Label Studio regions of another annotation of their task": 2
+        "Label Studio regions of an older annotation of the same task": 2
     }
     assert (
         answer["accounting"]["objects"]["received"],

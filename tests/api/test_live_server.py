@@ -107,7 +107,7 @@ def no_shadow_at_first(client: httpx.Client) -> None:
 def a_shadow_needs_something_to_be_compared_with(client: httpx.Client, ids: dict[str, str]) -> None:
     for choice, words in (
         ({"model_id": CLASSIFIER}, "classification"),
-        ({"model_id": ids["used"]}, "answers the live traffic already"),
+        ({"model_id": ids["used"]}, "already answers live traffic"),
         ({"model_id": "traffic_signs_yolov8n"}, "no class name in common"),
         ({"model_id": ids["other"], "fraction": 0}, "fraction"),
     ):

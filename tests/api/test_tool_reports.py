@@ -104,7 +104,7 @@ LABEL_STUDIO = {"x": 60.0, "y": 50.0, "width": 90.0, "height": 60.0}
         ({**CLASSES, "frame_2.txt": "2 0.5 0.5 0.2 0.2 -0.5\n"}, "four corners"),
         ({**CLASSES, "frame_2.txt": "2 0.5 0.5 0.2 0.2 1.57\n"}, "four corners"),
         # https://github.com/Babyhamsta/Yoable/issues/13
-        ({**CLASSES, "frame_2.txt": "2 0,5 0,5 0,2 0,2\n"}, "with a point"),
+        ({**CLASSES, "frame_2.txt": "2 0,5 0,5 0,2 0,2\n"}, "with a decimal point"),
     ],
 )  # fmt: skip
 def test_refused_with_the_remedy(service: Service, frames: str, files: Files, says: str) -> None:

@@ -170,7 +170,7 @@ def test_a_job_cancelled_in_the_queue_leaves_the_best_of_an_earlier_attempt(
         answer = service.post(path, sent)
         if not epochs:
             assert answer.status_code == 400
-            assert "left no weights" in answer.json()["message"]
+            assert "has no weights" in answer.json()["message"]
             continue
         started = answer.json().get("task_id") or answer.json()["job_id"]
         recipe = service.jobs.get(started).recipe

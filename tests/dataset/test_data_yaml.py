@@ -366,7 +366,7 @@ def test_lists_of_other_machines_are_found_by_their_tails_and_told(
     [
         (["images/train/a.jpg", r"D:\x\gone.jpg"], r"train.txt line 2: 'D:\x\gone.jpg'"),
         (["images/gone/a.jpg", "images/gone/b.jpg"], "the first is in line 1, 'images/gone/a.jpg'"),
-        (["000001", "000002"], "line 1, '000001', is none"),
+        (["000001", "000002"], "first line that is not one is line 1, '000001'"),
         (["/a/images/train/a.jpg", "/b/images/train/a.jpg"], "lines 1 and 2"),
         (["images/train/\0.jpg"], "the first is in line 1"),
         ([f"images/{'a' * 4000}.jpg"], "the first is in line 1"),

@@ -41,7 +41,7 @@ def test_a_missing_val_is_held_out_of_train_but_a_wrong_one_is_refused(shapes: S
     assert kinds(dataset)["held_out"] == 1
     (folder / "empty").mkdir()
     (folder / "data.yaml").write_text(yaml.safe_dump(content | {"val": "empty"}))
-    with pytest.raises(DatasetInvalid, match="val has no images"):
+    with pytest.raises(DatasetInvalid, match="val split has no images"):
         checked(folder)
 
 
@@ -113,7 +113,7 @@ def spoil(folder: Path, what: str) -> None:
         ("orphan_label", "train/9999.txt"),
         ("corrupt_image", "images/train/0001.jpg: The image file is truncated"),
         ("small_image", "images/train/0001.jpg: 9 × 50"),
-        ("duplicate_split", "images/val/0001.jpg is images/train/0001.jpg"),
+        ("duplicate_split", "images/val/0001.jpg is a copy of images/train/0001.jpg"),
         ("duplicate_train", "images/train/0002.jpg"),
         ("unlisted_format", "x.heic"),
     ],

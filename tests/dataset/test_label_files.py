@@ -62,10 +62,10 @@ def test_a_line_means_what_its_task_says(
 @pytest.mark.parametrize(
     ("line", "label_format", "kind", "said"),
     [
-        ("stop .5 .5 .2 .4", BOX, "malformed_line", "not all numbers"),
-        ("1 .5 .5 .2 nan", BOX, "malformed_line", "not all numbers"),
-        ("1 .5 .5 .2 inf", BOX, "malformed_line", "not all numbers"),
-        ("1,.5,.5,.2,.4", BOX, "malformed_line", "not all numbers"),
+        ("stop .5 .5 .2 .4", BOX, "malformed_line", "not consist of numbers only"),
+        ("1 .5 .5 .2 nan", BOX, "malformed_line", "not consist of numbers only"),
+        ("1 .5 .5 .2 inf", BOX, "malformed_line", "not consist of numbers only"),
+        ("1,.5,.5,.2,.4", BOX, "malformed_line", "not consist of numbers only"),
         ("1 .5 .5", BOX, "malformed_line", "3 columns"),
         ("1 .5 .5 .2 .4 .5 .5 .5", BOX, "malformed_line", "8 columns"),
         ("0.5 .5 .5 .2 .4", BOX, "malformed_line", "not a whole number"),

@@ -84,7 +84,7 @@ def test_boxes_written_as_corners_stop_the_training(tmp_path: Path) -> None:
         )
     (told,) = [found for found in looked(tmp_path).findings if found.kind == "coordinates"]
     assert told.fatal
-    assert "class x y w h" in told.message
+    assert "class x_centre y_centre width height" in told.message
 
 
 def test_decimals_with_a_comma_are_told_as_that(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_decimals_with_a_comma_are_told_as_that(tmp_path: Path) -> None:
             label=tmp_path / f"labels/{split}/{split}.txt",
         )
     (told,) = [found for found in looked(tmp_path).findings if found.kind == "malformed_line"]
-    assert "with a point" in told.message
+    assert "with a decimal point" in told.message
 
 
 def test_one_angle_in_the_sixth_column_makes_all_of_them_angles(tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ def test_what_does_not_occur_is_left_out_of_the_matrix(folder: Path) -> None:
     quiet = made({"stop": 0.5, "tram": 0.5})
     quiet["confusion"]["matrix"][1][1] = 0
     found = page(quiet, folder)
-    assert "1 of 2 classes are left out: they do not occur." in found
+    assert "1 of 2 classes are not shown, because they do not occur." in found
     assert len(re.findall(r'<td class="right', found)) == 2  # stop, and nothing where nothing is
 
 
@@ -124,7 +124,7 @@ def test_of_very_many_classes_those_with_most_mistakes_are_shown(folder: Path) -
     many = made({f"sign {i}": 0.5 for i in range(count)})
     many["confusion"]["matrix"][count - 1][0] = 9
     found = page(many, folder)
-    assert "40 of 120 classes are left out: they have no or few errors." in found
+    assert "40 of 120 classes are not shown, because they have no or few errors." in found
     assert len(re.findall("<thead><tr><th></th>(<th><span>.*?</span></th>)+", found)) == 1
     assert f"sign {count - 1} → sign 0: 9 (75 %)" in found
 

@@ -373,7 +373,7 @@ def test_a_training_does_not_take_the_name_of_a_model_that_was_never_promoted(
     publish._hold("signs", scene.registry)
     [refused, held] = scene.registry.decisions("signs")
     assert (held.action, held.by, held.previous) == ("promoted", "training", None)
-    assert "answered for 'signs' before" in held.reasons[0]
+    assert "was the version of 'signs' before" in held.reasons[0]
     assert refused.action == "refused"
     assert first != second
 

@@ -153,7 +153,7 @@ def test_what_is_passed_over_is_counted() -> None:
         "CVAT polylines": 1,
         "CVAT points without a skeleton": 2,
         "CVAT cuboids": 1,
-        "CVAT masks without a pixel": 1,
+        "empty CVAT masks": 1,
         "CVAT skeletons without a point inside the image": 1,
         NO_AREA: 1,
     }

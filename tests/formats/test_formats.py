@@ -315,15 +315,18 @@ def test_several_labels_are_as_many_objects_and_ids_need_not_be_unique() -> None
     [
         (
             lambda: from_label_studio([region("vectorlabels", "b", rle=[1])]),
-            "not read: vectorlabels",
+            "unsupported types: vectorlabels",
         ),
-        (lambda: from_label_studio([{"type": ["labels"], "id": {}, "value": 5}]), "not read"),
+        (
+            lambda: from_label_studio([{"type": ["labels"], "id": {}, "value": 5}]),
+            "unsupported types",
+        ),
         (
             lambda: from_label_studio([region("choices", "b", choices=["a"]) | TURNED_ASKEW]),
             "must be 0, 90, 180 or 270",
         ),
         (lambda: from_label_studio([region("rectanglelabels", "b", x=1)]), "lacks its values"),
-        (lambda: from_label_studio([{"type": "choices", "value": {}}]), "how large"),
+        (lambda: from_label_studio([{"type": "choices", "value": {}}]), "the size of the image"),
         (lambda: from_coco({"images": []}), "not a COCO instances document"),
         (
             lambda: from_coco(

@@ -90,11 +90,16 @@ LEFT = {"left": "a.jpg", "right": "b.jpg"}
 @pytest.mark.parametrize(
     ("data", "rows", "config", "told"),
     [
-        (LEFT, [region("1", "left")], "", "several images: left, right"),
+        (LEFT, [region("1", "left")], "", "several images (left, right)"),
         ({"image": "a.jpg"}, [region("1", "a"), region("2", "b")], "", "several tags: a, b"),
-        ({"a": "x", "b": "y"}, [], "", "no image's address: it has a, b"),
-        ({"text": "hello"}, [], "", "no image's address: it has text"),
-        ({"text": "either/or, as they say"}, [], "", "no image's address: it has text"),
+        ({"a": "x", "b": "y"}, [], "", "contains no address of an image; it has a, b"),
+        ({"text": "hello"}, [], "", "contains no address of an image; it has text"),
+        (
+            {"text": "either/or, as they say"},
+            [],
+            "",
+            "contains no address of an image; it has text",
+        ),
         ({}, [], "", "it has nothing"),
         (None, [], "", "needs 'data'"),
         (DATA, [region("1", "old")], TWO, "Region '1' is on 'old'"),
@@ -200,9 +205,9 @@ EMPTY = packed(np.zeros((20, 30), np.uint8))
     [
         (
             region("7", kind="vectorlabels"),
-            "types that are not read: vectorlabels (the first is '7",
+            "unsupported types: vectorlabels (the first is '7",
         ),
-        ({"id": "7", "type": "videorectangle", "value": {}}, "not read: videorectangle"),
+        ({"id": "7", "type": "videorectangle", "value": {}}, "unsupported types: videorectangle"),
         ({"id": "7", "type": "rectangle", "value": BOX}, "Region '7' is a rectangle without"),
         (region("7") | {"value": BOX}, "Region '7', a rectanglelabels region, lacks"),
         (region("7") | {"value": BOX | {"rectanglelabels": []}}, "Region '7'"),
@@ -212,7 +217,7 @@ EMPTY = packed(np.zeros((20, 30), np.uint8))
         ),
         (
             {"id": "7", "type": "brushlabels", "value": {"rle": EMPTY, "brushlabels": ["a"]}},
-            "Region '7' is painted with a brush, but has no pixel",
+            "Region '7' is an empty brush mask",
         ),
         (
             {
@@ -221,7 +226,7 @@ EMPTY = packed(np.zeros((20, 30), np.uint8))
                 "original_width": 31,
                 "value": {"rle": EMPTY, "brushlabels": ["a"]},
             },
-            "Region '7' is painted in an image of 31 × 20",
+            "Region '7' is a brush mask for an image of 31 × 20",
         ),
         ("region", "must be an object"),
     ],

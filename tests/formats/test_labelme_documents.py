@@ -124,7 +124,7 @@ BOX = {"shape_type": "rectangle", "points": [[1, 2], [30, 40]]}
         ),
         (
             document({"shape_type": "mask", "points": [[0, 0], [2, 2]], "mask": png(MASK * 0)}),
-            "has no pixel",
+            "is empty",
         ),
         (
             document(

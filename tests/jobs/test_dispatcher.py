@@ -108,7 +108,8 @@ def test_a_killed_worker_is_started_again_but_not_for_ever(store: JobStore) -> N
             ended = await dispatcher.finished(job.id)
         assert (ended.status, ended.attempts) == ("failed", 3)
         assert ended.error == (
-            "The worker was killed by SIGKILL. Given up after 3 attempts without a new checkpoint."
+            "The worker was killed by SIGKILL. "
+            "The job failed after 3 attempts without a new checkpoint."
         )
         assert "resumes from the beginning" in log_of(store, job)
 
@@ -141,8 +142,8 @@ def test_a_worker_that_gets_further_each_time_is_never_given_up(store: JobStore)
     ("code", "error"),
     [
         (DISK_FULL, "The disk is full."),
-        (3, "exited with code 3 and no result"),
-        (0, "exited with code 0 and no result"),
+        (3, "exited with code 3 and without a result"),
+        (0, "exited with code 0 and without a result"),
     ],
 )
 def test_a_worker_that_ends_without_a_word(store: JobStore, code: int, error: str) -> None:

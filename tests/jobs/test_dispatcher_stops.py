@@ -39,7 +39,7 @@ def test_a_stop_of_the_service_sends_its_jobs_back_to_the_queue(store: JobStore)
         interrupted = store.get(first.id)
         assert (interrupted.status, interrupted.crashes) == ("queued", 0)
         assert store.get(second.id).status == "stopped"
-        assert "at its next start" in log_of(store, first)
+        assert "when the service starts again" in log_of(store, first)
         assert not left(store)
         async with dispatching(store, "exec sleep 9999"):
             assert (await running(store, first)).attempts == 2
@@ -58,7 +58,7 @@ def test_a_stop_of_the_service_lets_a_worker_save_what_it_has(store: JobStore) -
         assert (store.folder(job.id) / "saved").exists()
         found = store.get(job.id)
         assert (found.status, found.progress) == ("queued", 7.0)
-        assert "resumes from batch 4 of epoch 1 at its next start" in log_of(store, job)
+        assert "resumes from batch 4 of epoch 1 when the service starts again" in log_of(store, job)
 
     story(store, body)
 
@@ -167,7 +167,10 @@ def test_what_has_ended_keeps_its_log_its_figures_and_best_weights_without_a_mod
         best = [] if ending == "completed" else ["checkpoints/best.json", "checkpoints/best.pt"]
         assert left_of(store, old) == [*best, "run/results.csv"]
         assert set(left_of(store, job)) - {"go"} == {"log", "run/results.csv", *best}
-        advice = f"Its best weights (epoch 7) are kept: give resume_weights={job.id}."
+        advice = (
+            "Its best weights (epoch 7) are kept. To start from them, send "
+            f"resume_weights={job.id}."
+        )
         assert (advice in log_of(store, job)) == bool(best)
         assert (advice in (store.get(job.id).error or "")) == (ending == "failed")
 
@@ -214,7 +217,7 @@ def test_a_published_model_is_evaluated_again_but_not_for_ever(store: JobStore) 
         assert (ended.status, ended.model_id, ended.attempts) == ("completed", "m:1", 3)
         log = log_of(store, job)
         assert log.count("The job resumes with the evaluation of m:1.") == 2
-        assert "The model is published; its evaluation did not finish.\n" in log
+        assert "The model is published, but its evaluation did not finish.\n" in log
 
     story(store, body)
 

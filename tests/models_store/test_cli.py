@@ -41,7 +41,7 @@ def test_a_story(
         assert main(arguments) == 0
         return capsys.readouterr().out
 
-    assert "No models" in run("list")
+    assert "no models" in run("list")
     first, second = publish(), publish()
     lines = run("list").splitlines()
     assert lines[0].split() == ["MODEL", "TYPE", "FAMILY", "CLASSES", "MB", "CREATED"]
@@ -78,10 +78,10 @@ def test_a_story(
         (["activate", "cats:1"], "No model 'cats:1'"),
         (["delete", "../x"], "a model id is"),
         (["import", "/no/such/file.pt"], "cannot be read: No such file"),
-        (["import", __file__], "the file is a text file"),
-        (["import", __file__, "--name", "A"], "no usable model name"),
+        (["import", __file__], "not a PyTorch checkpoint, but a text file"),
+        (["import", __file__, "--name", "A"], "not a valid model name"),
         (["import", __file__, "--names", "@/no/such"], "No such file"),
-        (["import-archive", __file__], "no readable zip"),
+        (["import-archive", __file__], "cannot be read as a zip"),
         (["rollback", "cats"], "No model 'cats'"),
         (["decisions", "cats"], "No model 'cats'"),
         (["export-archive", "cats"], "No model 'cats'"),

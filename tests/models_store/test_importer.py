@@ -138,16 +138,16 @@ def _set_head(model: Any) -> None:
             "id 20 ('elephant'), but its model has 3",
         ),
         ({1: "x", 2: "y", 3: "z"}, "id 3 ('z')"),
-        ({-1: "none", 0: "x"}, "'-1' ('none') for an id"),
-        ({"x": 0, "y": 1, "z": 2}, "'x' ('0') for an id"),
+        ({-1: "none", 0: "x"}, "id '-1' ('none')"),
+        ({"x": 0, "y": 1, "z": 2}, "id 'x' ('0')"),
         ({0: "x", "0": "y"}, "id 0 twice"),
-        ({0.0: "x"}, "'0.0' ('x') for an id"),
-        ({True: "x"}, "'True' ('x') for an id"),
+        ({0.0: "x"}, "id '0.0' ('x')"),
+        ({True: "x"}, "id 'True' ('x')"),
         (["x", "y"], "2 names, but its model has 3 outputs"),
         (list("xyzw"), "4 names, but its model has 3 outputs"),
         ([], "0 names"),
-        ("xyz", "neither a list nor ids with names"),
-        ([["x"], "y", "z"], "name of class 0 is no text"),
+        ("xyz", "neither a list nor a mapping of id to name"),
+        ([["x"], "y", "z"], "name of class 0 is not a text"),
     ],
 )
 @pytest.mark.parametrize("task", ["detect", "classify"])
@@ -160,7 +160,7 @@ def test_names_that_may_belong_to_other_outputs_are_refused(
     path = checkpoint(tmp_path / "best.pt", model, imgsz=32)
     with pytest.raises(InvalidModelFile, match=re.escape(said)) as error:
         convert(path, tmp_path, serving=False)
-    assert "'names' of the import" in error.value.message
+    assert "as 'names'" in error.value.message
     convert(path, tmp_path, names=["a", "b", "c"], serving=False)
     assert ModelDescription.load(tmp_path).names == ("a", "b", "c")
 
@@ -168,7 +168,7 @@ def test_names_that_may_belong_to_other_outputs_are_refused(
 def test_a_head_of_other_classes_than_the_yaml_s_is_refused(tmp_path: Path) -> None:
     model = network("detect")
     model.model[-1].nc = 4
-    with pytest.raises(InvalidModelFile, match="yaml has 3 classes, but its head 4"):
+    with pytest.raises(InvalidModelFile, match="yaml has 3 classes, but its head has 4"):
         convert(checkpoint(tmp_path / "best.pt", model), tmp_path, serving=False)
 
 
@@ -180,15 +180,15 @@ def _set_classes(model: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (_set_stride, r"model\.1\.conv has stride \(1, 1\), but its yaml makes it \(2, 2\)"),
-        (_set_activation, r"model\.0\.act is a ReLU, but its yaml makes it a SiLU"),
+        (_set_stride, r"model\.1\.conv has stride \(1, 1\), but \(2, 2\) in its yaml"),
+        (_set_activation, r"model\.0\.act is a ReLU, but a SiLU in its yaml"),
         (_set_epsilon, "different epsilons"),
         (_set_head, "oriented boxes"),
         (lambda m: m.fuse(verbose=False), "was fused"),
         (lambda m: setattr(m, "yaml", None), "without a model yaml"),
         (lambda m: m.yaml.update(activation="exec('')"), "activation"),
         (lambda m: m.yaml.update(channels=4), "4 channels"),
-        (lambda m: m.yaml.update(nc=4), "yaml has 4 classes, but its head 3"),
+        (lambda m: m.yaml.update(nc=4), "yaml has 4 classes, but its head has 3"),
         (_set_classes, "do not fit"),
     ],
 )
@@ -241,13 +241,13 @@ def test_mobilenets_as_people_save_them(save: Callable[[Path], None], tmp_path: 
     assert description.family == "mobilenet"
     assert description.names == ("a", "b", "c")
     assert description.architecture["width_mult"] == 0.25
-    with pytest.raises(InvalidModelFile, match="no Ultralytics YOLO"):
+    with pytest.raises(InvalidModelFile, match="not contain an Ultralytics YOLO"):
         convert(tmp_path / "best.pth", tmp_path, family="yolo")
 
 
 def test_a_yolo_is_no_mobilenet(tmp_path: Path) -> None:
     path = checkpoint(tmp_path / "best.pt", network("classify"))
-    with pytest.raises(InvalidModelFile, match="no torchvision mobilenet_v2"):
+    with pytest.raises(InvalidModelFile, match="not contain torchvision's mobilenet_v2"):
         convert(path, tmp_path, family="mobilenet")
 
 
@@ -292,9 +292,9 @@ def test_a_classifiers_own_transforms_become_its_preprocessing(
     ("steps", "sentence"),
     [
         ([transforms.RandomHorizontalFlip(), transforms.ToTensor()], "'RandomHorizontalFlip'"),
-        ([transforms.Resize((32, 64))], "does not end in a square"),
-        ([transforms.Resize(32)], "does not end in a square"),
-        ([transforms.Resize(32), transforms.CenterCrop(64)], "does not end in a square"),
+        ([transforms.Resize((32, 64))], "does not produce a square"),
+        ([transforms.Resize(32)], "does not produce a square"),
+        ([transforms.Resize(32), transforms.CenterCrop(64)], "does not produce a square"),
         ([transforms.Resize((32, 32), InterpolationMode.LANCZOS)], "'lanczos'"),
         ([transforms.Resize((32, 32)), transforms.Normalize([0.5, 0.5], [1, 1])], "unusable"),
         ([transforms.CenterCrop(32), transforms.Normalize(0.5, 0.0)], "unusable"),
@@ -327,7 +327,7 @@ def test_preprocessing_without_steps_is_refused() -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"name": "Big Name"}, "no usable model name"),
+        ({"name": "Big Name"}, "not a valid model name"),
         ({"imgsz": 8}, "allowed is 32 to 4096"),
         ({"names": ["a", " "]}, "must not be empty"),
     ],

@@ -269,7 +269,7 @@ def test_rows_and_promotions_come_back_after_the_database_is_lost(
     fresh = Registry(Database(Settings()))
     assert fresh.list() == []
     assert sorted(fresh.reindex()) == sorted(
-        [f"Added {old}.", f"Added {new}.", f"Promoted {old}, as the store has it."]
+        [f"Added {old}.", f"Added {new}.", f"Promoted {old}, as recorded in the model store."]
     )
     assert fresh.list() == before
     assert fresh.get(new).metrics == scored.metrics == {"mAP50": 0.75, "none": None}

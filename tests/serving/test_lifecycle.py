@@ -59,9 +59,12 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("tokens", "sentence"),
     [
-        ({}, "Open to everyone who can reach the port."),
-        ({"token": "s3cret"}, "Every call needs a token."),
-        ({"admin_token": "s3cret"}, "Open for use; administration needs the admin token."),
+        ({}, "No token is required: everyone who can reach the port"),
+        ({"token": "s3cret"}, "Every request needs a token."),
+        (
+            {"admin_token": "s3cret"},
+            "Requests need no token; administration needs the admin token.",
+        ),
     ],
 )
 def test_the_announcement_says_who_may_come_in_and_no_secret(

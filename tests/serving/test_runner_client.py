@@ -169,7 +169,7 @@ def test_heavy_images_go_one_at_a_time_and_others_pass_them() -> None:
         for _ in range(20):
             await found.predict(InferenceItem(b"", "a:1"))
         assert running == [1]
-        with pytest.raises(BackendUnavailable, match="8 requests are waiting already"):
+        with pytest.raises(BackendUnavailable, match="8 requests are already waiting"):
             await found.predict(InferenceItem(b"", "a:1", heavy=True))
         release.set()
         await asyncio.gather(*heavy)

@@ -169,7 +169,7 @@ def test_another_training_starts_from_the_best_weights_of_one_that_failed(
     assert "Start weights know 3 of the 3 classes by name." in job.text
     assert trained.metrics["accuracy"] >= failed.metrics[-1]["accuracy"] - 0.2
     clear(failed.folder, completed=True)
-    with pytest.raises(InvalidModelFile, match="are gone"):
+    with pytest.raises(InvalidModelFile, match="no longer exist"):
         run(again, RecordingJob(tmp_path / "late"))
 
 

@@ -25,7 +25,7 @@ def test_problems_stand_in_the_log_briefly(
     monkeypatch.setattr(prepare, "MAX_PROBLEMS", 1)
     scan_images(checked(folder), job)
     left_out, problem, more = job.lines
-    assert left_out.startswith("Left out: images/train/0001.jpg: ")
+    assert left_out.startswith("Ignored: images/train/0001.jpg: ")
     assert problem.startswith("Dataset: ")
     assert "1 more kinds of problems" in more
     assert len(problem) < 320

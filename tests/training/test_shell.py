@@ -201,7 +201,7 @@ def test_list_and_logs(handler: type[Handler], capsys: pytest.CaptureFixture[str
         ("cancel a1", "error: It has ended."),
         ("cancel f9", "No jobs begin with 'f9'"),
         ("watch ''", "3 jobs begin with"),
-        ("list --url http://127.0.0.1:9", "No server at http://127.0.0.1:9"),
+        ("list --url http://127.0.0.1:9", "No server answers at http://127.0.0.1:9"),
     ],
 )
 def test_refusals_are_one_line(

@@ -42,7 +42,7 @@ def test_weights_of_a_file_are_converted_and_started_from(
             start.model.state_dict()[weight], known.state_dict()[weight], atol=1e-3
         )
         (folder / "yolov8n-cls.pt").unlink(missing_ok=True)
-    with pytest.raises(InvalidModelFile, match=r"yolov8n-cls\.pt are gone"):
+    with pytest.raises(InvalidModelFile, match=r"yolov8n-cls\.pt no longer exist"):
         load_start(base, tmp_path / "another", settings)
 
 

@@ -148,7 +148,8 @@ class DetectionCriterion(Criterion):
         self.open = context.unlabelled
         if options.reg_weight and not self.has_bins:
             context.log(
-                "The box term is left out: the heads do not describe boxes by the same bins."
+                "The box loss is disabled, because the heads of teacher and student describe "
+                "boxes with different bins."
             )
 
     def __call__(self, preds: Any, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:

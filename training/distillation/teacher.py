@@ -86,7 +86,9 @@ class Teacher:
 
     def __init__(self, start: Start, task: Task) -> None:
         if start.model is None:
-            raise ValidationFailed("A teacher without weights has nothing to teach.")
+            raise ValidationFailed(
+                "The teacher has no weights. Choose a trained model as the teacher."
+            )
         network: Any = copy.deepcopy(start.model)
         self.model = network.eval().requires_grad_(False)
         if self.is_yolo:
@@ -132,7 +134,7 @@ def check_fit(student: Any, teacher: Teacher) -> None:
     )
     if ours != theirs:
         raise ValidationFailed(
-            f"The teacher's head has levels of the strides {theirs}, the student's {ours}: their "
+            f"The teacher's head has the strides {theirs}, the student's head {ours}, so their "
             "outputs cannot be compared. Choose a teacher of the same family, like YOLOv8 for "
             "YOLOv8."
         )

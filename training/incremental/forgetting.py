@@ -94,19 +94,19 @@ class Forgetting:
             parts.append(f"old classes {before:.3f} before, {after:.3f} after")
             if (worst := self.worst) is not None:
                 before, after = worst["before"], worst["after"]
-                parts.append(f"'{worst['name']}' fell most, from {before:.3f} to {after:.3f}")
+                parts.append(f"'{worst['name']}' regressed most, from {before:.3f} to {after:.3f}")
         if "new_classes" in figures:
             parts.append(f"new classes {figures['new_classes']:.3f}")
         if self.imgsz and self.imgsz[0] != self.imgsz[1]:
             parts.append(
-                f"measured at {self.imgsz[0]} pixels before, {self.imgsz[1]} after, so a part of "
-                "the difference may be the resolution's"
+                f"measured at {self.imgsz[0]} pixels before and {self.imgsz[1]} after, so the "
+                "resolution may cause a part of the difference"
             )
         if self.unmeasured:
             some = ", ".join(self.unmeasured[:5]) + (", …" if len(self.unmeasured) > 5 else "")
             parts.append(
-                f"{len(self.unmeasured)} old classes could not be measured, as no val split "
-                f"given has objects of them ({some}): give old_data_path"
+                f"{len(self.unmeasured)} old classes could not be measured, because no val split "
+                f"has objects of them ({some}); give old_data_path to measure them"
             )
         return f"Mean {self.metric}: {'; '.join(parts)}."
 

@@ -61,7 +61,7 @@ def report_forgetting(
         if not isinstance(error, VisionLoopError):
             traceback.print_exc()
         reason = str(error).strip().partition("\n")[0][:300] or type(error).__name__
-        job.log(f"What was forgotten could not be measured: {reason}")
+        job.log(f"Forgetting could not be measured: {reason}")
         return None
 
 
@@ -83,7 +83,7 @@ def _measure(
     before: dict[str, Report] = {}
     for name, dataset in data.items():
         path = Path(paths[name])
-        job.log(f"Measuring what was known before on {shown_name(path, settings)}.")
+        job.log(f"Measuring the old model on {shown_name(path, settings)}.")
         if base is not None and (folder / ONNX_FILE).is_file():
             before[name] = _evaluated(base, dataset, path, job, registry)
         else:

@@ -66,7 +66,7 @@ def draw(found: Forgetting) -> Figure:
     axes.margins(y=0.02)
     axes.invert_yaxis()
     metric = TITLES.get(found.metric, found.metric.replace("_", " "))
-    axes.set(xlim=(0, 1.1), xlabel=metric, title="What was kept and what was learned")
+    axes.set(xlim=(0, 1.1), xlabel=metric, title="Metric of each class before and after training")
     axes.grid(axis="x", alpha=0.3)
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return figure

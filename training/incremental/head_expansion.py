@@ -31,7 +31,9 @@ def expand(start: Start, union: ClassUnion) -> Start:
         ValidationFailed: The weights are missing, or the type of head cannot be expanded.
     """
     if start.model is None:
-        raise ValidationFailed("base_model_path names a network without weights.")
+        raise ValidationFailed(
+            "base_model_path is a network without weights. Give a trained model."
+        )
     model: Any = copy.deepcopy(start.model)
     count = len(union.names)
     head = model.model[-1]

@@ -105,7 +105,7 @@ class Session:
         train = Training(images["train"], classes, recipe, self.how, cache)
         val = Validation(images["val"], classes, self.how, cache)
         if len(train) < 2:
-            raise ValidationFailed("Training needs at least two pictures.")
+            raise ValidationFailed("Training needs at least two images.")
         self.generator = torch.Generator().manual_seed(recipe.seed)
         self.batches = Batches(
             RandomSampler(train, generator=self.generator),
@@ -155,7 +155,7 @@ class Session:
             where = f"from batch {place} in epoch {session.state.epoch + 1}"
         counts = [len(dataset.scan().splits[split]) for split in ("train", "val")]
         job.log(
-            f"Training {where} to epoch {recipe.epochs} on {device}: {counts[0]} pictures, "
+            f"Training {where} to epoch {recipe.epochs} on {device}: {counts[0]} images, "
             f"{counts[1]} for validation, batch {recipe.batch}, imgsz {recipe.imgsz}, AdamW with "
             f"lr0 {session.rate:g}, {torch.get_num_threads()} threads."
         )

@@ -221,7 +221,8 @@ class DistillationSession:
             self.optimizer.load_state_dict(state["optimizer"])
         except Exception as error:  # a damaged file can raise anything
             self.context.log(
-                f"The projectors start afresh: {self.state_file.name} cannot be read ({error})."
+                f"The projectors start with new weights, because {self.state_file.name} cannot "
+                f"be read ({error})."
             )
 
 

@@ -42,9 +42,9 @@ def train(recipe: Recipe, job: JobHandle) -> Trained:
         return yolo.train(run)
     if start.model is None:
         job.log(
-            "Training from scratch: the frozen layers are random, so expect lower metrics than "
-            "from a regular training until the last stage. Start from weights to gain from "
-            "freezing."
+            "Training starts from scratch, so the frozen layers are random: until the last "
+            "stage, expect lower metrics than from a regular training. Freezing helps only if "
+            "the training starts from weights."
         )
     groups = layer_groups(start.architecture)
     starts = stage_starts(len(groups), recipe.min_epochs_per_stage)

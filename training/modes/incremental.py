@@ -125,7 +125,7 @@ def set_up(recipe: Recipe, job: JobHandle, settings: Settings) -> IncrementalSet
             has = "has" if old_prototypes is not None else "lacks"
             job.log(
                 f"The base model {has} class prototypes (mean features) at imgsz {recipe.imgsz}, "
-                "to replace old images."
+                "which can be used in place of old images."
             )
         new_prototypes = _initialise_rows(
             start, union, new, old_prototypes, extractor, recipe.seed, job
@@ -152,11 +152,14 @@ def fit(setup: IncrementalSetup, job: JobHandle) -> Trained:
     """Train the network of a setup."""
     if setup.criteria:
         job.log(
-            "The best epoch is published: old classes are measured on old val images, new classes "
-            "on new val images, and both means count alike."
+            "The best epoch is published. Old classes are measured on old val images, new "
+            "classes on new val images, and both means have the same weight."
         )
     else:
-        job.log("The last epoch is published: without old val images forgetting is not measurable.")
+        job.log(
+            "The last epoch is published, because forgetting cannot be measured without old val "
+            "images."
+        )
     hooks: dict[str, Hook] = {"on_pretrain_routine_end": setup.install_retention_loss}
     if setup.strength.statistics:
         hooks["on_train_batch_start"] = freeze_statistics
@@ -313,7 +316,7 @@ def _resumed_start(start: Start, recipe: Recipe, job: JobHandle, settings: Setti
     if resumed.names == start.names:
         return resumed
     job.log(
-        f"The {recipe.base.shown} was trained for other classes than this training: it starts "
+        f"The {recipe.base.shown} was trained for different classes, so this training starts "
         f"from {recipe.origin.shown}."
     )
     return start

@@ -119,7 +119,7 @@ def find_architecture(text: str, task: Task | None) -> Architecture | None:
     word = text.lower()
     if word in MOBILENET_NAMES:
         if task not in (None, "classify"):
-            raise ValidationFailed(f"MobileNet classifies; it cannot be trained for {task}.")
+            raise ValidationFailed(f"MobileNet is a classifier and cannot be trained for {task}.")
         return Architecture("mobilenet", "classify", MOBILENET)
     if word in SCALES:
         word = f"yolov8{word}"
@@ -136,8 +136,8 @@ def find_architecture(text: str, task: Task | None) -> Architecture | None:
         known = sorted(n for n in _architectures() if n.endswith(SUFFIXES[task]))
         families = sorted({n.split("-")[0][:-1] for n in known if task != "detect" or "-" not in n})
         raise ValidationFailed(
-            f"There is no {text!r} for {task}. Families: {', '.join(families)}, each with a "
-            "scale, mostly n, s, m, l or x: yolov8n, yolo11s, …"
+            f"{text!r} is not a known network for {task}. Known families: {', '.join(families)}. "
+            "Add a scale, mostly n, s, m, l or x: yolov8n, yolo11s, …"
         )
     return Architecture("yolo", task, name)
 
@@ -238,19 +238,21 @@ def _of_job(job_id: str, task: Task | None, database: Database) -> BaseNetwork:
     store = JobStore(database)
     job = store.get(job_id)
     if job.kind != "training":
-        raise ValidationFailed(f"Job {job_id} is no training: it has no weights to start from.")
+        raise ValidationFailed(
+            f"Job {job_id} is not a training, so it has no weights to start from."
+        )
     if job.status == "completed":
-        raise ValidationFailed(f"Job {job_id} is completed: start from its model {job.model_id}.")
+        raise ValidationFailed(f"Job {job_id} is completed. Start from its model {job.model_id}.")
     if not job.is_final:
         raise ValidationFailed(
-            f"Job {job_id} is {job.status}: it goes on by itself. Its weights can be used once it "
-            "has failed or was cancelled, its model once it is completed."
+            f"Job {job_id} is {job.status} and does not need to be resumed. Its weights can be "
+            "used once it has failed or was cancelled, and its model once it is completed."
         )
     best = best_weights(store.folder(job_id))
     if best is None:
         raise ValidationFailed(
-            f"Job {job_id} left no weights: it ended before its first epoch was over. Start anew, "
-            "without naming it."
+            f"Job {job_id} has no weights, because it ended before its first epoch was complete. "
+            "Start a training without resume_weights."
         )
     if task and task != job.task:
         raise ValidationFailed(f"Job {job_id} trained for {job.task}, but task is {task}.")

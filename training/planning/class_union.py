@@ -63,13 +63,14 @@ def unite(
     meant = matched(taught, wanted)
     if untaught := [name for name, i in zip(wanted, meant, strict=True) if i is None]:
         raise ValidationFailed(
-            f"new_classes has {_quoted(untaught)}, of which data_path has nothing to train on. It "
-            f"teaches: {_quoted(taught) or 'no class that the model does not know'}."
+            f"new_classes has {_quoted(untaught)}, but data_path has no objects of these "
+            f"classes. New classes in data_path: {_quoted(taught) or 'none'}."
         )
     if left := [name for i, name in enumerate(taught) if i not in meant]:
         raise ValidationFailed(
             f"data_path has objects of {_quoted(left)}, which neither the base model nor "
-            "new_classes has. Add them to new_classes, or leave it empty to learn all that is new."
+            "new_classes has. Add them to new_classes, or leave it empty to learn all new "
+            "classes."
         )
     first = [name for i, name in enumerate(wanted) if meant[i] not in meant[:i]]
     return ClassUnion((*old, *first), len(old))
@@ -94,8 +95,9 @@ def shared_classes(student: Sequence[str], teacher: Sequence[str]) -> tuple[list
     pairs = [(ours, i) for ours, i in enumerate(found) if i is not None and once[i] == 1]
     if not pairs:
         raise ValidationFailed(
-            f"The teacher knows none of the classes: it has {_quoted(teacher)}, the data set has "
-            f"{_quoted(student)}. Names decide; choose a teacher that was trained on them."
+            f"The teacher knows none of the dataset's classes: it has {_quoted(teacher)}, the "
+            f"dataset has {_quoted(student)}. Classes are matched by name; choose a teacher that "
+            "was trained on some of them."
         )
     return [ours for ours, _ in pairs], [their for _, their in pairs]
 

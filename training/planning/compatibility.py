@@ -73,9 +73,9 @@ def check_teacher(
     ours, theirs = (_levels(some or {}) for some in (student, teacher.architecture))
     if data.task != "classify" and ours and theirs and ours != theirs:
         raise ValidationFailed(
-            f"teacher_model_path: the teacher's head has {theirs} levels, the student's {ours}: "
-            "their outputs cannot be compared. Choose a teacher of the same family, like YOLOv8 "
-            "for YOLOv8."
+            f"teacher_model_path: the teacher's head has {theirs} levels, the student's head "
+            f"{ours}, so their outputs cannot be compared. Choose a teacher of the same family, "
+            "like YOLOv8 for YOLOv8."
         )
 
 
@@ -87,8 +87,9 @@ def check_old_classes(union: ClassUnion, names: Sequence[str]) -> None:
     """
     if not any(i is not None and i < union.old for i in union.ids(names)):
         raise ValidationFailed(
-            "old_data_path has no class that the base model knows: "
-            f"{', '.join(names[:SHOWN])}. Names decide; give the data that it was trained on."
+            "old_data_path has none of the base model's classes; it has "
+            f"{', '.join(names[:SHOWN])}. Classes are matched by name; give the data that the "
+            "model was trained on."
         )
 
 
@@ -106,8 +107,8 @@ def check_keypoints(points: Keypoints, known: Keypoints, whose: str, whose_known
     for key, (ours, theirs) in pairs.items():
         if ours and theirs and tuple(ours) != tuple(theirs):
             raise ValidationFailed(
-                f"{key} of {whose} is {list(ours)}, of {whose_known} {list(theirs)}: further "
-                "classes must have the same key points in the same order."
+                f"{key} of {whose} is {list(ours)}, but {key} of {whose_known} is "
+                f"{list(theirs)}. New classes must have the same key points in the same order."
             )
 
 

@@ -252,10 +252,12 @@ def _original_model(base: BaseNetwork, stores: Stores) -> tuple[BaseNetwork | No
         try:
             if origin.kind == "model":
                 stores.registry.get(origin.value)
-            return origin, f"It retains what {origin.shown} knows, which that job started from."
+            return origin, (
+                f"The training retains the classes of {origin.shown}, from which that job started."
+            )
         except ModelNotFound:
             pass
-    return None, "It will retain what these weights know, not what base_model_path knows."
+    return None, "The training retains the classes of these weights, not those of base_model_path."
 
 
 def _old_data_hint(origin: BaseNetwork, path: Path, stores: Stores) -> Notes:
@@ -321,8 +323,9 @@ def _replay(options: Options, task: Task, stores: Stores) -> tuple[Options, Data
 def _check_fraction(options: ReplayOptions, hyper: dict[str, Any]) -> None:
     if options.replays and hyper.get("fraction", 1.0) != 1.0:
         raise ValidationFailed(
-            f"fraction is {hyper['fraction']:g}: with old_data_path it would leave out the old "
-            "images first. Give a smaller dataset, or max_replay_samples."
+            f"fraction is {hyper['fraction']:g}, which is not allowed with old_data_path, "
+            "because it would drop the old images first. Give a smaller dataset, or "
+            "max_replay_samples."
         )
 
 

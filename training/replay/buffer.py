@@ -157,8 +157,8 @@ class Replay(TrainerExtension):
         new = [i for i, file in enumerate(files) if not is_replayed(file)]
         if self.ratio > 0 and not old:
             raise VisionLoopError(
-                "None of the old images chosen for replay is in the training data: they could not "
-                "be read, or were left out. Check old_data_path."
+                "None of the old images selected for replay is in the training data: they could "
+                "not be read, or were ignored. Check old_data_path."
             )
         keep_apart(loader.dataset, new, old)
         sampler = ReplaySampler(new, old, self.ratio, trainer.args.seed)

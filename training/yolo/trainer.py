@@ -40,7 +40,7 @@ def train(run: Run) -> Trained:
     with explained(recipe.batch, recipe.imgsz):
         last = newest_checkpoint(run.checkpoints) if run.fitness else None
         if run.finished or len(run.fitness) >= recipe.epochs:
-            job.log("Training was complete already; only publishing is left.")
+            job.log("The training is already complete; the model will be published.")
         else:
             gpu = torch.cuda.is_available() and get_settings().device != "cpu"
             scan_images(run.dataset, job)

@@ -442,7 +442,7 @@ def test_categories_of_one_name_are_one_class_and_that_is_told(store: DatasetSto
     document["categories"][1]["name"] = "car"
     card = add(store, {"c.json": made.dumped(document), **made.together(SHOWN)})
     assert card["classes"] == ["car", "cat"]
-    assert "categories of the same name become one class: car" in "".join(card["notes"])
+    assert "categories with the same name were merged into one class: car" in "".join(card["notes"])
 
 
 def test_a_table_beside_class_folders_is_told_and_not_read(store: DatasetStore) -> None:

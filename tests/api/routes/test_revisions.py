@@ -238,7 +238,7 @@ def test_pictures_are_known_by_content_and_new_ones_join(
         (b'{"labels": {"images/train/0000.jpg": "0 nan 0.5 0.1 0.1"}}', "Line 1"),
         (b'{"shapes": [], "imageWidth": 5, "imageHeight": 5, "imagePath": "images/train/0000.jpg"}',
          "image has 64"),
-        (b'[{"data": {}}]', "no image's address"),
+        (b'[{"data": {}}]', "contains no address of an image"),
         (b'{"labels": 5}', "'labels' must be an object"),
         (b'{"labels": {"images/train/0000.7.png": ""}}', "No annotation matches an image"),
         (b'{"labels": {"images/train/0000.jpg": "0 .5 .5 .1 .1", "images/train/0000": ""}}',

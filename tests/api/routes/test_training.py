@@ -219,7 +219,7 @@ def test_a_cancelled_job_is_gone_and_another_starts_from_its_weights(
     assert not [process for process in family if process.is_running() and _lives(process)]
     assert client.get(f"/api/training/tasks/{job_id}").json()["status"] == "cancelled"
     assert client.delete(f"/train/{job_id}").status_code == 409
-    assert f"are kept: give resume_weights={job_id}." in log_of(client, job_id)
+    assert f"are kept. To start from them, send resume_weights={job_id}." in log_of(client, job_id)
 
     capsys.readouterr()
     assert main([*command, "--weights", job_id]) == 0

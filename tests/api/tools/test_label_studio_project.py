@@ -109,7 +109,7 @@ def test_of_an_event_that_is_not_understood_nothing_is_taken(
 def test_what_cannot_be_held_is_told_at_once(gateway: Any) -> None:
     brush = annotation(1, result=[{"id": "b", "type": "vectorlabels", "value": {}}])
     told = asyncio.run(take(gateway, created([brush, annotation(2)], [task(1), task(2)])))
-    assert told["message"].startswith("2 annotations are taken in. Annotation 1: ")
+    assert told["message"].startswith("2 annotations were stored. Annotation 1: ")
     assert "vectorlabels" in told["message"]
 
 
@@ -130,7 +130,7 @@ def test_a_region_goes_to_the_image_that_it_is_on(gateway: Any) -> None:
     sent.project = PROJECT | {"label_config": TWO}
     told = asyncio.run(take(gateway, sent))
     assert told["message"] == (
-        "1 annotations are taken in. Passed over: 1 × Label Studio relation results, 1 × choices "
+        "1 annotations were stored. Passed over: 1 × Label Studio relation results, 1 × choices "
         "for a whole image, which are not objects."
     )
     assert waiting(gateway) == [("1", "1", "/data/a.jpg"), ("1#1", "1", "/data/b.jpg")]
@@ -153,7 +153,7 @@ def test_a_region_on_an_image_that_is_not_there_goes_to_no_image(gateway: Any) -
 
 def test_what_was_annotated_before_the_webhook_is_pulled_once(gateway: Any) -> None:
     told = asyncio.run(pull(gateway, 7))
-    assert told["message"] == "2 annotations are taken in, 1 skipped ones are left out."
+    assert told["message"] == "2 annotations were stored; 1 skipped annotations were ignored."
     assert [key for key, _, _ in waiting(gateway)] == ["11", "31"]
     (entry, _) = gateway.inbox.store.entries.waiting()
     asyncio.run(pull(gateway, 7))
@@ -167,7 +167,7 @@ def test_what_was_annotated_before_the_webhook_is_pulled_once(gateway: Any) -> N
     ("family", "mode", "words"),
     [
         ("yolo", "incremental", "Incremental training from signs:1."),
-        ("mobilenet", "regular", "others are forgotten"),
+        ("mobilenet", "regular", "forgets the others"),
         (None, "regular", "no classify model is active"),
     ],
 )

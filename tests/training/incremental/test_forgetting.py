@@ -50,7 +50,7 @@ def test_each_class_is_shown_before_and_after() -> None:
         {"old_classes_before": 0.85, "old_classes": 0.8, "forgotten": 0.05, "new_classes": 0.75}
     )
     assert "old classes 0.850 before, 0.800 after" in found.sentence
-    assert "'Stop' fell most, from 0.900 to 0.700" in found.sentence
+    assert "'Stop' regressed most, from 0.900 to 0.700" in found.sentence
     assert "1 old classes could not be measured" in found.sentence
     assert found.to_json()["base"] == "signs:1"
 
@@ -70,7 +70,7 @@ def test_nothing_fell_most_where_nothing_fell() -> None:
     before, after = ({"old": report(stop=(2, value))} for value in (0.5, 0.6))
     found = compare("classify", ("stop",), before, after)
     assert found.figures["forgotten"] == pytest.approx(-0.1)
-    assert "fell most" not in found.sentence
+    assert "regressed most" not in found.sentence
 
 
 def test_letters_are_not_mixed_up() -> None:
@@ -86,7 +86,7 @@ def test_another_resolution_is_told_from_forgetting(size: int, said: bool) -> No
     after = {"old": report(stop=(2, 0.4)) | {"imgsz": size}}
     found = compare("classify", ("stop",), before, after)
     assert found.to_json()["imgsz"] == {"before": 640, "after": size}
-    assert ("measured at 640 pixels before, 320 after" in found.sentence) == said
+    assert ("measured at 640 pixels before and 320 after" in found.sentence) == said
 
 
 def test_the_report_is_drawn(tmp_path: Path) -> None:

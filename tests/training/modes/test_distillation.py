@@ -79,7 +79,7 @@ def test_a_student_learns_is_resumed_and_stays_a_plain_network(
     trained = run(plan, job)
     assert job.checkpoints == [1, 2]
     assert "Training from epoch 2" in job.text
-    assert "afresh" not in job.text
+    assert "start with new weights" not in job.text
     assert set(job.metrics[-1]) >= TERMS[task] | {"consistency"}
     second = torch.load(folder / STATE, weights_only=True)
     steps = [state["optimizer"]["state"][0]["step"] for state in (first, second)]
@@ -169,7 +169,7 @@ def test_classes_that_the_teacher_does_not_know_are_learned_from_labels(
 
 def test_unsuitable_teachers_are_refused_before_the_job_is_queued(registry: Registry) -> None:
     stranger = narrow_network(registry, "detect", ("lamp", "tree"))
-    with pytest.raises(ValidationFailed, match="knows none of the classes"):
+    with pytest.raises(ValidationFailed, match="knows none of the dataset's classes"):
         planned(registry, "detect", 1, teacher=stranger)
     with pytest.raises(ValidationFailed, match="a model for detect, but task is classify"):
         planned(registry, "classify", 1, teacher=stranger)
@@ -238,7 +238,7 @@ def test_a_student_of_another_family_learns_where_its_head_allows(
         distillation=DistillationOptions(teacher=narrow_network(registry, "detect")),
     )
     trained = run(plan, job)
-    assert "box term is left out" in job.text
+    assert "box loss is disabled" in job.text
     assert {"distill_cls", "distill_feat"} <= set(job.metrics[-1])
     assert "distill_box" not in job.metrics[-1]
     model, description = load_model(trained.folder)
@@ -299,5 +299,5 @@ def test_damaged_projectors_do_not_fail_a_resumed_training(
     (job.folder / "checkpoints" / STATE).write_bytes(b"cut off")
     job.stop_when = lambda _: None
     run(plan, job)
-    assert "projectors start afresh" in job.text
+    assert "projectors start with new weights" in job.text
     assert job.checkpoints == [1, 2]

@@ -151,11 +151,15 @@ def test_one_new_class_without_old_images(
 
 def test_old_data_of_other_classes_is_refused(registry: Registry, job: RecordingJob) -> None:
     base = narrow_network(registry, "detect", ("lamp",))
-    with pytest.raises(ValidationFailed, match="old_data_path has no class"):
+    with pytest.raises(
+        ValidationFailed, match="old_data_path has none of the base model's classes"
+    ):
         planned(registry, "detect", base)  # before it is queued
     plan = planned(registry, "detect", narrow_network(registry, "detect", ("circle",)))
     plan = plan.model_copy(update={"base": plan.base.model_copy(update={"value": base})})
-    with pytest.raises(ValidationFailed, match="old_data_path has no class"):
+    with pytest.raises(
+        ValidationFailed, match="old_data_path has none of the base model's classes"
+    ):
         run(plan, job)  # a weights file's classes are known only once it is loaded
 
 

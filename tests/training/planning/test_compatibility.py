@@ -31,7 +31,9 @@ def model(*names: str, task: Task = "detect", **fields: Any) -> ModelDescription
 def test_old_data_must_show_what_the_base_model_knows() -> None:
     base = model("stop", "yield")
     check_incremental(data("tram"), data("bus", "Stop"), base, ())
-    with pytest.raises(ValidationFailed, match=r"old_data_path has no class .*: bus, tram\. Names"):
+    with pytest.raises(
+        ValidationFailed, match=r"none of the base model's classes; it has bus, tram\. Classes"
+    ):
         check_incremental(data("tram"), data("bus", "tram"), base, ())
     check_incremental(data("tram"), data("bus", "tram"), None, ())  # of a file nothing is known yet
 
@@ -49,7 +51,7 @@ def test_new_classes_must_be_taught() -> None:
         (
             Keypoints((3, 2)),
             Keypoints(SHAPE),
-            r"kpt_shape of data_path is \[3, 2\], of .* \[3, 3\]",
+            r"kpt_shape of data_path is \[3, 2\], but .* \[3, 3\]",
         ),
         (
             Keypoints(SHAPE, None, ("a", "b", "c")),
@@ -87,7 +89,7 @@ def test_key_points_must_be_those_of_the_base_model() -> None:
 def test_a_teacher_may_know_the_old_classes_only() -> None:
     teacher = model("stop")
     check_teacher(data("tram"), data("Stop"), None, teacher)
-    with pytest.raises(ValidationFailed, match="The teacher knows none of the classes"):
+    with pytest.raises(ValidationFailed, match="The teacher knows none of the dataset's classes"):
         check_teacher(data("tram"), None, None, teacher)
 
 
@@ -104,7 +106,7 @@ def test_heads_must_have_the_same_levels(student: str, teacher: str, fits: bool)
     if fits:
         check_teacher(data("stop"), None, architecture_yaml(student), description)
         return
-    with pytest.raises(ValidationFailed, match="teacher's head has 4 levels, the student's 3"):
+    with pytest.raises(ValidationFailed, match="teacher's head has 4 levels, the student's head 3"):
         check_teacher(data("stop"), None, architecture_yaml(student), description)
 
 

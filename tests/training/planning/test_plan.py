@@ -185,7 +185,9 @@ def test_a_part_of_the_data_is_not_taken_where_old_pictures_are_replayed(
     if mode == "incremental":
         del options["teacher"]
     fields = {"mode": mode, "base_model": "signs", mode: options}
-    with pytest.raises(ValidationFailed, match=r"fraction is 0\.5: with old_data_path"):
+    with pytest.raises(
+        ValidationFailed, match=r"fraction is 0\.5, which is not allowed with old_data_path"
+    ):
         planned(registry, settings, data, hyper={"fraction": 0.5}, **fields)
     assert planned(registry, settings, data, hyper={"fraction": 1.0}, **fields).mode == mode
 
@@ -235,12 +237,12 @@ def test_a_part_of_the_data_is_not_taken_where_old_pictures_are_replayed(
             "for classify",
         ),
         ({"model": "nothing"}, ModelNotFound, "Known: leaves"),
-        ({"model": "yolo11q"}, ValidationFailed, "no 'yolo11q'"),
+        ({"model": "yolo11q"}, ValidationFailed, "'yolo11q' is not a known network"),
         ({"model": "leaves", "task": "detect"}, ValidationFailed, "for classify"),
         ({"model": "yolov8n-seg", "task": "detect"}, ValidationFailed, "is for segment"),
-        ({"model": "mobilenet", "task": "detect"}, ValidationFailed, "classifies"),
+        ({"model": "mobilenet", "task": "detect"}, ValidationFailed, "is a classifier"),
         ({"mode": "freeze_strategy", "model": "mobilenet"}, ValidationFailed, "regular"),
-        ({"name": "Not OK!"}, ValidationFailed, "no usable model name"),
+        ({"name": "Not OK!"}, ValidationFailed, "not a valid model name"),
         ({"hyper": {"exec": 1}}, ValidationFailed, "Known: amp"),
         ({"hyper": {"lr0": 5}}, ValidationFailed, "lr0 is '5'"),
         ({"weights": "/etc/passwd"}, Forbidden, "VISIONLOOP_DATA_ROOTS"),
@@ -268,10 +270,10 @@ def test_a_wrong_request_is_refused_with_its_remedy(
     [
         ("training", "failed", 3, None, None),
         ("training", "stopped", 3, "classify", None),
-        ("training", "failed", 0, None, "left no weights"),
-        ("training", "completed", 3, None, "start from its model m:1"),
+        ("training", "failed", 0, None, "has no weights"),
+        ("training", "completed", 3, None, "Start from its model m:1"),
         ("training", "queued", 3, None, "is queued"),
-        ("evaluation", "failed", 3, None, "no training"),
+        ("evaluation", "failed", 3, None, "not a training"),
         ("training", "failed", 3, "detect", "trained for classify"),
     ],
 )
@@ -316,7 +318,7 @@ def test_an_interrupted_training_resumes_from_its_job(
         fields |= {"distillation": {"teacher": "yolov8m"}} if mode == "distillation" else {}
         found = planned(registry, settings, data, **fields)
         assert found.base.value == job.id
-        told = any("retain what these weights know" in note for note in found.notes)
+        told = any("retains the classes of these weights" in note for note in found.notes)
         assert told == (mode == "incremental")
 
     # The original model is retained, however often the training is interrupted.
@@ -328,7 +330,7 @@ def test_an_interrupted_training_resumes_from_its_job(
         assert (first.base.kind, first.base.value) == ("job", ended.id)
         assert first.old_base is not None
         assert first.parent == first.origin.value == registry.get("signs").id
-        assert any("retains what signs:" in note for note in first.notes)
+        assert any("retains the classes of signs:" in note for note in first.notes)
         assert shown_config(first)["old_base"] == {"kind": "model", "from": first.origin.shown}
     gone = first.origin.model_copy(update={"value": "gone:1"})
     ended = _failed(store, first.model_copy(update={"old_base": gone}).model_dump(mode="json"))
