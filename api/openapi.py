@@ -221,9 +221,8 @@ def _finish_body(described: dict[str, Any], needed: tuple[str, ...], form: bool)
 
 def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
     """The schema of a field of `RequestFields`, in whose JSON null means that it is not given."""
-    told = {
-        key: schema[key] for key in ("title", "description", "default", "examples") if key in schema
-    }
+    about = ("title", "description", "default", "examples")
+    told: dict[str, Any] = {key: schema[key] for key in about if key in schema}
     kinds = schema.get("anyOf") or [{k: v for k, v in schema.items() if k not in told}]
     null = {"type": "null"}
     return schema if {} in kinds else {"anyOf": [*(k for k in kinds if k != null), null], **told}

@@ -99,7 +99,10 @@ def drawn_yaml(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def service(tmp_path: Path, drawn_yaml: Path, call: Call) -> Iterator[Service]:
     settings = Settings(
-        home=tmp_path / "home", data_roots=(drawn_yaml.parent.parent,), device="cpu"
+        home=tmp_path / "home",
+        data_roots=(drawn_yaml.parent.parent,),
+        device="cpu",
+        hosts=("testserver",),  # what schemathesis calls it
     )
     nobody: Any = {"detector": None, "annotator": None}
     gateway = Gateway(settings, Registry(Database(settings)), nobody)
