@@ -51,9 +51,37 @@ log = logging.getLogger("visionloop")
 POLL = 0.5  # seconds between two queries of the table
 REAP = 0.1  # seconds between two checks whether a process has ended
 AGAIN = 3.0  # seconds between two queries of an awaited job, which may be cancelled elsewhere
-RETRY = 2.0  # seconds between a failed database access and the next attempt
 DRAIN = 2.0  # maximum seconds to read the remaining output of a worker that has ended
-SAVING = 6.0  # seconds for a worker to save when the service stops; `docker stop` kills after ten
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Times in seconds.
+
+    Attributes:
+        retry: From a failed database access to the next attempt.
+        saving: For a worker to save when the service stops; `docker stop` kills after ten.
+        term_grace: From SIGTERM to SIGKILL of a worker.
+    """
+
+    retry: float = 2.0
+    saving: float = 6.0
+    term_grace: float = TERM_GRACE
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the dispatcher asks of the machine.
+
+    Attributes:
+        start: Starts a process; arguments as those of `subprocess.Popen`.
+        memory_kills: Counts the processes that the kernel has killed because memory ran out.
+        lacking_room: Why a job cannot start because the disk is full; None if it can.
+    """
+
+    start: Callable[..., subprocess.Popen[bytes]] = subprocess.Popen
+    memory_kills: Callable[[], int] = out_of_memory_kills
+    lacking_room: Callable[[Settings], Exception | None] = no_room
 
 
 def slots(settings: Settings) -> int:
@@ -123,6 +151,8 @@ class Dispatcher:
         command: Returns the command line of a job's worker.
         published: Returns the id of the model that a job has published, if any; see `JobFinalizer`.
         on_epoch: Called with mode and duration (seconds) of every finished epoch.
+        timing: How long it waits.
+        machine: How it starts processes, and what it asks about memory and disk.
     """
 
     def __init__(
@@ -133,6 +163,8 @@ class Dispatcher:
         command: Callable[[Job], Sequence[str]] = worker_command,
         published: Callable[[str], str | None] = lambda _: None,
         on_epoch: Callable[[str, float], None] = lambda *_: None,
+        timing: Timing = Timing(),
+        machine: Machine = Machine(),
     ) -> None:
         self.store = store
         self.settings = settings
@@ -140,6 +172,8 @@ class Dispatcher:
         self._command = command
         self._finalizer = JobFinalizer(store, settings.train_attempts, published)
         self._on_epoch = on_epoch
+        self._timing = timing
+        self._machine = machine
         self._running: dict[str, Running] = {}
         self._refused: set[str] = set()  # jobs whose process could not be started
         self._awaited: dict[str, asyncio.Event] = {}
@@ -173,7 +207,7 @@ class Dispatcher:
             except DatabaseBusy:
                 if self._shutdown.is_set():
                     raise
-                await asyncio.sleep(RETRY)
+                await asyncio.sleep(self._timing.retry)
                 continue
             if job.is_final or self._shutdown.is_set():
                 self._awaited.pop(job_id, None)
@@ -195,7 +229,7 @@ class Dispatcher:
                 ended.set()
             watches = [running.watch for running in self._running.values() if running.watch]
             for running in list(self._running.values()):
-                self._end(running, SIGNAL_SAVE_AND_EXIT, SAVING)
+                self._end(running, SIGNAL_SAVE_AND_EXIT, self._timing.saving)
             await asyncio.gather(*watches, return_exceptions=True)
             if self._task is not None:
                 self._task.cancel()
@@ -214,7 +248,7 @@ class Dispatcher:
                 await self._poll()
             except Exception:
                 log.exception("The job table could not be read; retrying")
-                await asyncio.sleep(RETRY)
+                await asyncio.sleep(self._timing.retry)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(POLL):
                     await self._wake.wait()
@@ -237,7 +271,7 @@ class Dispatcher:
                 return
             except Exception:
                 log.exception("The job table could not be written; retrying")
-                await asyncio.sleep(RETRY)
+                await asyncio.sleep(self._timing.retry)
 
     def _take_over(self) -> None:
         """Kill the workers of an earlier dispatcher that are still running; finalize its jobs."""
@@ -268,13 +302,13 @@ class Dispatcher:
     def _launch(self, job: Job) -> bool:
         """Start a worker in the event loop's thread. Returns whether it was started."""
         writer = LogWriter(self.store.log(job.id))
-        if (lacking := no_room(self.settings)) is not None:
+        if (lacking := self._machine.lacking_room(self.settings)) is not None:
             return self._refuse(job, writer, lacking)
-        gpu, kills = self._free_gpu(), out_of_memory_kills()
+        gpu, kills = self._free_gpu(), self._machine.memory_kills()
         reading, writing = os.pipe()
         try:
             drain = writer.drain(reading)
-            process = subprocess.Popen(
+            process = self._machine.start(
                 self._command(job),
                 cwd=ROOT,
                 env=self._environment(job, gpu),
@@ -338,13 +372,16 @@ class Dispatcher:
                 f"The worker sent no heartbeat (progress or output) for {limit:g} minutes "
                 "(VISIONLOOP_TRAIN_STALL_MINUTES) and was killed."
             )
-            self._end(running, signal.SIGABRT, TERM_GRACE)  # faulthandler logs where it hangs
+            # faulthandler logs where it hangs
+            self._end(running, signal.SIGABRT, self._timing.term_grace)
 
     def _end(
         self, running: Running, ask: signal.Signals = SIGNAL_EXIT, patience: float = END_GRACE
     ) -> None:
         if running.ending is None:
-            running.ending = asyncio.create_task(end_group(running.process.pid, ask, patience))
+            grace = self._timing.term_grace
+            ending = end_group(running.process.pid, ask, patience, grace)
+            running.ending = asyncio.create_task(ending)
 
     async def _watch(self, running: Running) -> None:
         """Mark a job as running, wait for the end of its process, finalize the row."""
@@ -355,7 +392,7 @@ class Dispatcher:
             while (code := process.poll()) is None:  # noqa: ASYNC110 (nobody else reaps it)
                 await asyncio.sleep(REAP)
             await asyncio.to_thread(self._clear, running)
-            reason = running.stalled or death(code, out_of_memory_kills() > running.kills)
+            reason = running.stalled or death(code, self._machine.memory_kills() > running.kills)
             shutdown = self._shutdown.is_set()
             await self._retry(
                 lambda: self._finalizer.finalize(job_id, reason, code=code, shutdown=shutdown)

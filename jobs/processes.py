@@ -63,13 +63,19 @@ def marked() -> dict[str, list[psutil.Process]]:
     return found
 
 
-async def end_group(pid: int, ask: signal.Signals | None = None, patience: float = 0.0) -> None:
+async def end_group(
+    pid: int,
+    ask: signal.Signals | None = None,
+    patience: float = 0.0,
+    term_grace: float = TERM_GRACE,
+) -> None:
     """End a process group: SIGTERM, then SIGKILL to the processes that are left.
 
     Args:
         pid: The pid of the group's leader.
         ask: A signal to send first, to the leader only.
         patience: Seconds for the leader to react to `ask`.
+        term_grace: Seconds from SIGTERM to SIGKILL.
     """
     if ask is not None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -78,7 +84,7 @@ async def end_group(pid: int, ask: signal.Signals | None = None, patience: float
             if not _lives(pid):
                 break
             await asyncio.sleep(STEP)
-    for number, grace in ((signal.SIGTERM, TERM_GRACE), (signal.SIGKILL, KILL_GRACE)):
+    for number, grace in ((signal.SIGTERM, term_grace), (signal.SIGKILL, KILL_GRACE)):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(pid, number)
         for _ in range(round(grace / STEP)):
@@ -113,28 +119,35 @@ def kill(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
     return list(psutil.wait_procs(listed, timeout=KILL_GRACE)[1])
 
 
-def out_of_memory_kills() -> int:
+def out_of_memory_kills(
+    counters: Path = COUNTERS, group: Path = GROUP, groups: Path = GROUPS
+) -> int:
     """The number of times the kernel has killed a process because memory ran out.
 
     Counted for this control group (a container, a systemd unit), else for the whole machine; 0
     if the system does not provide the counter.
+
+    Args:
+        counters: The kernel's counters of the whole machine.
+        group: The file that names this process's control groups.
+        groups: The folder of all control groups.
     """
     if sys.platform != "linux":
         return 0
     try:
-        lines = _counters().read_text().splitlines()
+        lines = _counters(counters, group, groups).read_text().splitlines()
     except OSError:
         return 0
     return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
 
 
-def _counters() -> Path:
+def _counters(counters: Path, group: Path, groups: Path) -> Path:
     try:
-        found = [line[3:] for line in GROUP.read_text().splitlines() if line.startswith("0::")]
+        found = [line[3:] for line in group.read_text().splitlines() if line.startswith("0::")]
     except OSError:
-        return COUNTERS
-    events = [GROUPS / path.lstrip("/") / "memory.events" for path in found]
-    return next((path for path in events if path.is_file()), COUNTERS)
+        return counters
+    events = [groups / path.lstrip("/") / "memory.events" for path in found]
+    return next((path for path in events if path.is_file()), counters)
 
 
 def death(code: int, memory: bool) -> str:

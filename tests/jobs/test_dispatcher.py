@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ import pytest
 
 from database import Database
 from errors import InsufficientStorage
+from jobs.dispatcher import Machine, Timing
 from jobs.failures import DISK_FULL
 from jobs.processes import is_alive, marked
 from jobs.store import Job, JobStore
@@ -81,19 +83,15 @@ def test_cancel_leaves_no_process(store: JobStore, script: str) -> None:
     story(store, body)
 
 
-def test_a_job_that_is_cancelled_while_its_worker_starts(
-    store: JobStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_job_that_is_cancelled_while_its_worker_starts(store: JobStore) -> None:
+    class Cancelled(JobStore):
+        def start(self, job_id: str, *arguments: Any) -> bool:
+            self.request_cancel(job_id)
+            return super().start(job_id, *arguments)
+
     async def body() -> None:
         job = submit(store)
-        start = store.start
-
-        def late(*arguments: Any) -> bool:
-            store.request_cancel(job.id)
-            return start(*arguments)
-
-        monkeypatch.setattr(store, "start", late)
-        async with dispatching(store, "exec sleep 9999"):
+        async with dispatching(Cancelled(store.database), "exec sleep 9999"):
             await until(lambda: "Stopped before it started" in log_of(store, job))
             assert store.get(job.id).status == "stopped"
             assert not left(store)
@@ -171,16 +169,14 @@ def test_a_worker_that_says_why_it_failed_is_not_started_again(store: JobStore) 
     story(store, body)
 
 
-def test_want_of_memory_is_told_from_other_kills(
-    store: JobStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_want_of_memory_is_told_from_other_kills(store: JobStore) -> None:
     kills = iter(range(100))  # the kernel's count rises between start and end
-    monkeypatch.setattr("jobs.dispatcher.out_of_memory_kills", lambda: next(kills))
+    machine = Machine(memory_kills=lambda: next(kills))
 
     async def body() -> None:
         job = submit(store)
         more = {"train_attempts": 1}
-        async with dispatching(store, "kill -9 $$", settings=more) as dispatcher:
+        async with dispatching(store, "kill -9 $$", settings=more, machine=machine) as dispatcher:
             ended = await dispatcher.finished(job.id)
         assert "by the kernel: out of memory (SIGKILL). Use a smaller batch or imgsz." in (
             ended.error or ""
@@ -189,26 +185,24 @@ def test_want_of_memory_is_told_from_other_kills(
     story(store, body)
 
 
-def test_a_dispatcher_survives_a_database_that_does_not_answer(
-    store: JobStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("jobs.dispatcher.RETRY", 0.05)
+def test_a_dispatcher_survives_a_database_that_does_not_answer(store: JobStore) -> None:
+    class Broken(JobStore):
+        calls = 0
+
+        def finish(self, *arguments: Any, **values: Any) -> bool:
+            self.calls += 1
+            if self.calls < 4:
+                raise OSError("database or disk is full")
+            return super().finish(*arguments, **values)
+
+    broken = Broken(store.database)
 
     async def body() -> None:
         job = submit(store)
-        calls = 0
-        finish = store.finish
-
-        def broken(*arguments: Any, **values: Any) -> bool:
-            nonlocal calls
-            calls += 1
-            if calls < 4:
-                raise OSError("database or disk is full")
-            return finish(*arguments, **values)
-
-        monkeypatch.setattr(store, "finish", broken)
-        async with dispatching(store, f"exit {DISK_FULL}") as dispatcher:
+        script = f"exit {DISK_FULL}"
+        async with dispatching(broken, script, timing=Timing(retry=0.05)) as dispatcher:
             assert (await dispatcher.finished(job.id)).status == "failed"
+        assert broken.calls == 4
 
     story(store, body)
 
@@ -224,13 +218,18 @@ def test_a_worker_that_the_system_does_not_start_is_started_later(
         left -= 1
         if left == 0:
             monkeypatch.undo()
-        raise (OSError if broken == "process" else RuntimeError)("can't start it")
+        raise RuntimeError("can't start it")
+
+    def start(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
+        nonlocal left
+        if broken == "process" and left:
+            left -= 1
+            raise OSError("can't start it")
+        return subprocess.Popen(*arguments, **options)
 
     async def body() -> None:
-        async with dispatching(store, WAIT) as dispatcher:
-            if broken == "process":
-                monkeypatch.setattr("jobs.dispatcher.subprocess.Popen", refused)
-            else:
+        async with dispatching(store, WAIT, machine=Machine(start=start)) as dispatcher:
+            if broken == "thread":
                 threads = SimpleNamespace(Lock=threading.Lock, Thread=refused)
                 monkeypatch.setattr("jobs.logs.threading", threads)
             job = submit(store)
@@ -246,9 +245,7 @@ def test_a_worker_that_the_system_does_not_start_is_started_later(
     story(store, body)
 
 
-def test_a_job_waits_until_the_disk_has_room(
-    store: JobStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_job_waits_until_the_disk_has_room(store: JobStore) -> None:
     polls = 0
 
     def no_room(_: object) -> InsufficientStorage | None:
@@ -257,8 +254,8 @@ def test_a_job_waits_until_the_disk_has_room(
         return InsufficientStorage("Too little room.") if polls < 3 else None
 
     async def body() -> None:
-        monkeypatch.setattr("jobs.dispatcher.no_room", no_room)
-        async with dispatching(store, WAIT) as dispatcher:
+        machine = Machine(lacking_room=no_room)
+        async with dispatching(store, WAIT, machine=machine) as dispatcher:
             job = submit(store)
             started = await running(store, job)
             assert started.pid is not None
@@ -271,15 +268,12 @@ def test_a_job_waits_until_the_disk_has_room(
     story(store, body)
 
 
-def test_a_locked_database_delays_the_end_of_a_job(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("jobs.dispatcher.RETRY", 0.05)
+def test_a_locked_database_delays_the_end_of_a_job(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path)
     store = JobStore(Database(settings, patience=0.1))
 
     async def body() -> None:
-        async with dispatching(store, WAIT) as dispatcher:
+        async with dispatching(store, WAIT, timing=Timing(retry=0.05)) as dispatcher:
             job = submit(store)
             started = await running(store, job)
             assert started.pid is not None

@@ -9,6 +9,7 @@ import subprocess
 import pytest
 
 from jobs.artifacts import note_best
+from jobs.dispatcher import Timing
 from jobs.finalizer import JobFinalizer
 from jobs.processes import marked
 from jobs.store import JobStore, Status
@@ -63,15 +64,12 @@ def test_a_stop_of_the_service_lets_a_worker_save_what_it_has(store: JobStore) -
     story(store, body)
 
 
-def test_a_cancel_does_not_wait_for_a_worker_that_could_save(
-    store: JobStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("jobs.dispatcher.SAVING", 10 * PATIENCE)
-
+def test_a_cancel_does_not_wait_for_a_worker_that_could_save(store: JobStore) -> None:
     async def body() -> None:
         job = submit(store)
         script = "trap '' TERM USR1; touch ready; while true; do sleep 0.05; done"
-        async with dispatching(store, script) as dispatcher:
+        timing = Timing(saving=10 * PATIENCE)
+        async with dispatching(store, script, timing=timing) as dispatcher:
             await running(store, job)
             await until((store.folder(job.id) / "ready").exists)
             store.request_cancel(job.id)
@@ -80,14 +78,11 @@ def test_a_cancel_does_not_wait_for_a_worker_that_could_save(
     story(store, body)
 
 
-def test_a_worker_that_takes_too_long_to_save_is_ended(
-    store: JobStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("jobs.dispatcher.SAVING", 0.3)
-
+def test_a_worker_that_takes_too_long_to_save_is_ended(store: JobStore) -> None:
     async def body() -> None:
         job = submit(store)
-        async with dispatching(store, "trap '' USR1; touch ready; while true; do sleep 1; done"):
+        script = "trap '' USR1; touch ready; while true; do sleep 1; done"
+        async with dispatching(store, script, timing=Timing(saving=0.3)):
             await running(store, job)
             await until((store.folder(job.id) / "ready").exists)
         assert store.get(job.id).status == "queued"
@@ -97,16 +92,13 @@ def test_a_worker_that_takes_too_long_to_save_is_ended(
 
 
 @pytest.mark.parametrize("script", ["kill -STOP $$", "exec sleep 9999"])
-def test_a_worker_that_hangs_is_ended_and_in_the_end_given_up(
-    store: JobStore, monkeypatch: pytest.MonkeyPatch, script: str
-) -> None:
-    for place in ("dispatcher", "processes"):
-        monkeypatch.setattr(f"jobs.{place}.TERM_GRACE", 0.1)
+def test_a_worker_that_hangs_is_ended_and_in_the_end_given_up(store: JobStore, script: str) -> None:
+    timing = Timing(term_grace=0.1)
 
     async def body() -> None:
         job = submit(store)
         more = {"train_stall_minutes": 0.3 / 60, "train_attempts": 2}
-        async with dispatching(store, script, settings=more) as dispatcher:
+        async with dispatching(store, script, settings=more, timing=timing) as dispatcher:
             ended = await dispatcher.finished(job.id)
         assert (ended.status, ended.attempts) == ("failed", 2)
         assert (ended.error or "").startswith(

@@ -18,26 +18,21 @@ from tests.support.patience import PATIENCE
     ("text", "count"), [("pgfault 7\noom_kill 3\nx 1\n", 3), ("pgfault 7\n", 0), (None, 0)]
 )
 def test_the_kernels_count_of_ended_processes_is_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None, count: int
+    tmp_path: Path, text: str | None, count: int
 ) -> None:
     if text is not None:
         (tmp_path / "vmstat").write_text(text)
-    monkeypatch.setattr("jobs.processes.COUNTERS", tmp_path / "vmstat")
-    monkeypatch.setattr("jobs.processes.GROUP", tmp_path / "cgroup")
-    assert out_of_memory_kills() == (count if sys.platform == "linux" else 0)
+    found = out_of_memory_kills(tmp_path / "vmstat", tmp_path / "cgroup")
+    assert found == (count if sys.platform == "linux" else 0)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="control groups are Linux's")
-def test_what_other_containers_lose_is_not_counted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_other_containers_lose_is_not_counted(tmp_path: Path) -> None:
     (tmp_path / "vmstat").write_text("oom_kill 9\n")
     (tmp_path / "cgroup").write_text("1:cpu:/x\n0::/unit\n")
     (tmp_path / "unit").mkdir()
     (tmp_path / "unit" / "memory.events").write_text("oom 5\noom_kill 2\noom_group_kill 7\n")
-    for name, path in {"COUNTERS": "vmstat", "GROUP": "cgroup", "GROUPS": ""}.items():
-        monkeypatch.setattr(f"jobs.processes.{name}", tmp_path / path)
-    assert out_of_memory_kills() == 2
+    assert out_of_memory_kills(tmp_path / "vmstat", tmp_path / "cgroup", tmp_path) == 2
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the parent-death signal is Linux's")
