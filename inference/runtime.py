@@ -41,6 +41,8 @@ log = logging.getLogger("visionloop.inference")
 LOWEST = 19  # niceness
 LOW = 10
 
+Load = Callable[[Path, Settings], tuple[Engine, ModelDescription]]
+
 T = TypeVar("T")
 
 
@@ -79,10 +81,18 @@ class ModelRuntime:
     Heavy images are decoded one after another, in a thread of low priority.
     """
 
-    def __init__(self, locate: Callable[[str], Path], settings: Settings) -> None:
-        """`locate` finds the folder of an exact `name:version`, or raises ModelNotFound."""
+    def __init__(
+        self, locate: Callable[[str], Path], settings: Settings, load: Load = load_engine
+    ) -> None:
+        """
+        Args:
+            locate: Finds the folder of an exact `name:version`, or raises ModelNotFound.
+            settings: The device, and the limits of threads, batches and loaded models.
+            load: Loads the engine and the description of a model folder.
+        """
         cv2.setNumThreads(1)  # images are processed in parallel, each in one thread
         self._locate = locate
+        self._load_engine = load
         self._settings = settings
         self._device = device(settings)
         threads = cpu_sessions(settings) if self._device == "cpu" else cpu_count()
@@ -225,7 +235,7 @@ class ModelRuntime:
             if (failed := self._damaged.get(tag)) is not None and failed[0] == found:
                 raise ModelDamaged(failed[1])  # to find that out again would take seconds
             try:
-                engine, description = load_engine(folder, self._settings)
+                engine, description = self._load_engine(folder, self._settings)
             except ModelDamaged as error:
                 log.error("%s", error)
                 self._damaged[tag] = signature(folder), error.message

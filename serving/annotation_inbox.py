@@ -7,7 +7,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import select
@@ -35,12 +35,24 @@ from serving.tool_images import ToolImages
 
 log = logging.getLogger("visionloop")
 
-QUIET = 3.0  # seconds without new annotations after which the dataset folder is rebuilt
-SHARE = 20  # minimum pause after a build of a folder, as a multiple of the build's duration
-LATEST = 60.0  # maximum seconds for which new annotations can delay a build
 AGAIN = 300.0  # seconds until a failed image is fetched again
 CONFIG = "label_config"  # key in a dataset's options
 LEFT_OUT = "left_out"  # key in a row's document: why the annotation cannot be stored
+
+
+@dataclass(frozen=True)
+class Pace:
+    """When dataset folders are rebuilt.
+
+    Attributes:
+        quiet: Seconds without new annotations after which a folder is rebuilt.
+        share: Minimum pause after a build of a folder, as a multiple of the build's duration.
+        latest: Maximum seconds for which new annotations can delay a build.
+    """
+
+    quiet: float = 3.0
+    share: float = 20.0
+    latest: float = 60.0
 
 
 class AnnotationInbox:
@@ -58,6 +70,7 @@ class AnnotationInbox:
         evaluations: EvaluationStore,
     ) -> None:
         self.store = store
+        self.pace = Pace()
         self.images = images
         self.registry = registry
         self.jobs = jobs
@@ -158,13 +171,13 @@ class AnnotationInbox:
             try:
                 await self.bring()
                 arrived = arrived or time.monotonic()
-                if woken and time.monotonic() - arrived < LATEST:
-                    pause = QUIET
+                if woken and time.monotonic() - arrived < self.pace.latest:
+                    pause = self.pace.quiet
                     continue
                 arrived, pause = 0.0, await self._build_changed()
             except Exception:
                 log.exception("Processing the new annotations failed")
-                pause = QUIET
+                pause = self.pace.quiet
 
     async def _build_changed(self) -> float:
         """Build the outdated folders. Returns seconds until the next build can be due."""
@@ -177,7 +190,7 @@ class AnnotationInbox:
                 pause = min(pause, due)
             else:
                 await self._try_build(dataset)
-        return max(pause, QUIET)
+        return max(pause, self.pace.quiet)
 
     async def _try_build(self, dataset: AnnotatedDataset) -> None:
         began = time.monotonic()
@@ -190,7 +203,8 @@ class AnnotationInbox:
             await asyncio.to_thread(self.store.note_built, dataset.id, dataset.changes)
         except Exception as error:  # the other datasets are still built
             our_fault(error, f"Building the dataset {dataset.id}")
-        self._next[dataset.id] = time.monotonic() + SHARE * (time.monotonic() - began)
+        ended = time.monotonic()
+        self._next[dataset.id] = ended + self.pace.share * (ended - began)
 
     async def _bring(self, entry: AnnotationEntry) -> None:
         try:

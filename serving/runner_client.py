@@ -46,10 +46,19 @@ class Runner:
         idle: Marked busy while a request waits for its prediction.
     """
 
-    def __init__(self, name: str, proxy: Any, settings: Settings, idle: IdleTracker) -> None:
+    def __init__(
+        self,
+        name: str,
+        proxy: Any,
+        settings: Settings,
+        idle: IdleTracker,
+        *,
+        poll: float = POLL,
+    ) -> None:
         self.name = name
         self.proxy = proxy
         self.idle = idle
+        self._poll = poll
         self._up = asyncio.Event()
         self._was_up = False
         self._watch: asyncio.Task[None] | None = None
@@ -212,7 +221,7 @@ class Runner:
                 self._update(await self._answers())
             except Exception:
                 log.exception("%s: the heartbeat failed", self.name)
-            await asyncio.sleep(BEAT if self.up else POLL)
+            await asyncio.sleep(BEAT if self.up else self._poll)
 
     def _update(self, answers: bool) -> None:
         if answers and not self.up:

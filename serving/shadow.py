@@ -7,6 +7,7 @@ import contextlib
 import logging
 import random
 from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -96,10 +97,20 @@ class Shadowing:
     newest `QUEUE` images are queued.
     """
 
-    def __init__(self, registry: Registry, annotator: Runner) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        annotator: Runner,
+        *,
+        tick: float = TICK,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        """`tick`: see TICK; `chance`: a random number from 0 to below 1."""
         self.registry = registry
         self.store = ShadowStore(registry.database)
         self._annotator = annotator
+        self._tick = tick
+        self._chance = chance
         self._running: ShadowRow | None = None
         self._candidate: ModelVersion | None = None
         self._stats = ShadowStats()
@@ -141,7 +152,7 @@ class Shadowing:
             return
         self._stats.seen += 1
         telemetry.SHADOW_SEEN.labels(candidate.id).inc()
-        if random.random() >= row.fraction:
+        if self._chance() >= row.fraction:
             return
         if len(self._queue) >= QUEUE:
             self._drop(self._queue.popleft())
@@ -179,7 +190,9 @@ class Shadowing:
             self._stats.failed += 1
             telemetry.SHADOW_IMAGES.labels(model, "failed").inc()
             log.warning("Comparing with the shadow %s failed: %s", model, error)
-            await asyncio.sleep(TICK if isinstance(error, BackendTimeout | TimeoutError) else 0.1)
+            await asyncio.sleep(
+                self._tick if isinstance(error, BackendTimeout | TimeoutError) else 0.1
+            )
             return
         if found.agreement is None:
             self._drop(copy)
@@ -307,7 +320,7 @@ class Shadowing:
                 await self._store_stats()
             except Exception:
                 log.exception("Reading the state of the shadow failed")
-            await asyncio.sleep(TICK)
+            await asyncio.sleep(self._tick)
 
 
 def _require_comparable(candidate: ModelVersion, live: ModelVersion) -> None:

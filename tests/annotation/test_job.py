@@ -30,6 +30,7 @@ from jobs.store import JobStore
 from models_store.registry import Registry
 from models_store.versions import ModelVersion
 from settings import get_settings
+from tests.support.annotated import age
 from tests.support.seeds import rng
 from tests.support.shapes import write_shapes
 from tests.support.small_models import make_model
@@ -166,7 +167,6 @@ def test_a_cancelled_job_ends_between_two_images_and_is_cleared_away(
     folder: Path,
     job: RecordingJob,
     store: JobStore,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     recipe = planned(annotated, model, folder, "cancelled")
     job.stop_when = lambda job: JobCancelled() if len(job.fractions) > 2 else None
@@ -175,7 +175,7 @@ def test_a_cancelled_job_ends_between_two_images_and_is_cleared_away(
     assert annotated.find("batch:cancelled") is not None
     delete_leftovers(annotated, store, get_settings())
     assert annotated.find("batch:cancelled") is not None  # it may be on its way into the queue
-    monkeypatch.setattr("annotation.cleanup.MIN_AGE", -1.0)
+    age(annotated, recipe.dataset_id)
     delete_leftovers(annotated, store, get_settings())
     assert annotated.find("batch:cancelled") is None
     assert not annotated.folder(recipe.dataset_id).exists()

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
-from annotation.prelabels import AnnotatedImage, PrelabelStore, prelabels_until
+from annotation.prelabels import AnnotatedImage, PrelabelRow, PrelabelStore, prelabels_until
 from database import Database
 from formats.annotations import Annotation, Annotations
 from settings import Settings
@@ -55,10 +55,11 @@ def test_what_is_not_known_or_came_later_was_not_said(store: PrelabelStore) -> N
 
 
 def test_expired_prelabels_are_deleted_with_their_images(
-    store: PrelabelStore, monkeypatch: pytest.MonkeyPatch
+    store: PrelabelStore,
 ) -> None:
     store.add(b"one", marked("a"), "object_detection", "m:1")
-    monkeypatch.setattr("annotation.prelabels.RETENTION_DAYS", -1)
+    with store.database.write() as session:
+        session.execute(update(PrelabelRow).values(created_at="2020-01-01T00:00:00.000+00:00"))
     store = PrelabelStore(store.database)  # a new one deletes what has expired at once
     store.add(b"two", marked("a"), "object_detection", "m:1")
     assert said(store, b"one") == []

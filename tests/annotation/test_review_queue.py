@@ -15,6 +15,7 @@ from dataset.store import CARD
 from formats.annotations import Annotations
 from jobs.store import JobStore
 from settings import Settings
+from tests.support.annotated import age
 from tests.support.clock import next_instant
 
 
@@ -55,13 +56,13 @@ def test_images_of_a_job_that_has_not_ended_are_not_queued(annotated: AnnotatedD
 
 
 def test_a_dataset_that_was_made_just_now_is_no_leftover(
-    annotated: AnnotatedDatasets, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    annotated: AnnotatedDatasets, settings: Settings
 ) -> None:
     made = annotated.ensure("batch:1", "Just now", {}, "batch")  # no folder yet
     jobs = JobStore(Database(settings))
     delete_leftovers(annotated, jobs, settings)
     assert annotated.get(made.id).id == made.id
-    monkeypatch.setattr("annotation.cleanup.MIN_AGE", -1.0)
+    age(annotated, made.id)
     delete_leftovers(annotated, jobs, settings)
     assert annotated.find("batch:1") is None
     jobs.database.close()

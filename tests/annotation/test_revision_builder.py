@@ -19,7 +19,7 @@ from errors import DatasetInvalid
 from formats.annotations import Annotation
 from models_store.description import Task
 from settings import Settings
-from tests.support.annotated import BOX, POLYGON, POSE, WHOLE, marked, picture, put
+from tests.support.annotated import BOX, POLYGON, POSE, WHOLE, age, marked, picture, put
 from tests.support.clock import next_instant
 
 GUESS = Annotation("car", box=(10, 10, 50, 30), score=0.9)
@@ -102,13 +102,13 @@ def test_prelabels_are_stored_with_the_first_human_annotation(
 
 
 def test_old_revisions_that_nothing_names_are_deleted(
-    annotated: AnnotatedDatasets, dataset: AnnotatedDataset, monkeypatch: pytest.MonkeyPatch
+    annotated: AnnotatedDatasets, dataset: AnnotatedDataset
 ) -> None:
-    monkeypatch.setattr("annotation.revision_builder.MIN_AGE", -1.0)
     put(annotated, dataset.id, "1", picture(1), marked(BOX))
     revisions = annotated.folder(dataset.id) / "revisions"
     used = {str(revisions / "000002" / "data.yaml")}
     for number in range(1, 8):
+        age(annotated, dataset.id)
         build(annotated, dataset, used=used, keep=number == 1)
     assert sorted(int(path.name) for path in revisions.iterdir()) == [1, 2, 5, 6, 7]
 

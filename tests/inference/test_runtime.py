@@ -14,10 +14,9 @@ import numpy as np
 import pytest
 
 from errors import InvalidImage, ModelNotFound, PayloadTooLarge, VisionLoopError
-from inference import runtime as module
-from inference.engine import Engine
+from inference.engine import Engine, load_engine
 from inference.prediction import InferenceItem
-from inference.runtime import ModelRuntime
+from inference.runtime import Load, ModelRuntime
 from models_store.description import ModelDescription
 from settings import Settings
 from tests.support.closeness import assert_close
@@ -40,9 +39,11 @@ def locate(model_folder: Callable[[str], Path]) -> Callable[[str], Path]:
 
 
 @contextmanager
-def running(locate: Callable[[str], Path], **settings: Any) -> Iterator[ModelRuntime]:
+def running(
+    locate: Callable[[str], Path], load: Load = load_engine, **settings: Any
+) -> Iterator[ModelRuntime]:
     given: dict[str, Any] = {"device": "cpu", "sessions": 2, "max_pixels": 1_000_000}
-    runtime = ModelRuntime(locate, Settings(**(given | settings)))
+    runtime = ModelRuntime(locate, Settings(**(given | settings)), load)
     yield runtime
     runtime.close()
 
@@ -98,17 +99,11 @@ def test_a_bad_item_is_its_own_error(locate: Callable[[str], Path]) -> None:
 
 
 def test_our_own_fault_is_logged_under_the_id_that_the_client_gets(
-    locate: Callable[[str], Path],
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    locate: Callable[[str], Path], caplog: pytest.LogCaptureFixture
 ) -> None:
-    def broken(*args: Any, **kwargs: Any) -> None:
-        raise ZeroDivisionError("secret")
-
-    monkeypatch.setattr(module, "postprocess", broken)
-
     async def story() -> None:
-        with running(locate) as runtime:
+        broken = failing(ZeroDivisionError("secret"), batched=False)
+        with running(locate, broken) as runtime:
             (result,) = await runtime.predict_batch([InferenceItem(photo(), "detect")])
             assert type(result.error) is VisionLoopError
             assert result.error.code == "PROCESSING_ERROR"
@@ -123,28 +118,39 @@ def test_our_own_fault_is_logged_under_the_id_that_the_client_gets(
 class Loads:
     """Counts and delays loading."""
 
-    def __init__(
-        self, monkeypatch: pytest.MonkeyPatch, gate: threading.Event | None = None
-    ) -> None:
+    def __init__(self, gate: threading.Event | None = None) -> None:
         self.tags: list[str] = []
-        self.real = module.load_engine
         self.gate = gate
-        monkeypatch.setattr(module, "load_engine", self)
 
     def __call__(self, folder: Path, settings: Settings) -> tuple[Engine, ModelDescription]:
         self.tags.append(folder.name)
         if self.gate and folder.name == "segment":
             assert self.gate.wait(PATIENCE)
-        return self.real(folder, settings)
+        return load_engine(folder, settings)
 
 
-def test_a_model_is_loaded_once_however_many_ask(
-    locate: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    loads = Loads(monkeypatch)
+def failing(error: Exception, batched: bool) -> Load:
+    """Loads models whose engine raises `error`."""
+
+    class Broken:
+        backend = "broken"
+
+        def run(self, pixels: Any, wide: bool = False, halt: Any = None) -> Any:
+            raise error
+
+    def load(folder: Path, _: Settings) -> tuple[Any, ModelDescription]:
+        engine: Any = Broken()
+        engine.batched = batched
+        return engine, ModelDescription.load(folder)
+
+    return load
+
+
+def test_a_model_is_loaded_once_however_many_ask(locate: Callable[[str], Path]) -> None:
+    loads = Loads()
 
     async def story() -> None:
-        with running(locate) as runtime:
+        with running(locate, loads) as runtime:
             one = [InferenceItem(photo(), "detect")]
             await asyncio.gather(
                 runtime.warm("detect"), *(runtime.predict_batch(one) for _ in range(5))
@@ -155,14 +161,12 @@ def test_a_model_is_loaded_once_however_many_ask(
     asyncio.run(story())
 
 
-def test_loading_one_model_does_not_hold_up_another(
-    locate: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_loading_one_model_does_not_hold_up_another(locate: Callable[[str], Path]) -> None:
     gate = threading.Event()
-    Loads(monkeypatch, gate)
+    loads = Loads(gate)
 
     async def story() -> None:
-        with running(locate) as runtime:
+        with running(locate, loads) as runtime:
             slow = asyncio.create_task(runtime.predict_batch([InferenceItem(photo(), "segment")]))
             for _ in range(3):
                 (quick,) = await runtime.predict_batch([InferenceItem(photo(), "detect")])
@@ -175,13 +179,11 @@ def test_loading_one_model_does_not_hold_up_another(
     asyncio.run(story())
 
 
-def test_the_least_recently_used_model_is_forgotten(
-    locate: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    loads = Loads(monkeypatch)
+def test_the_least_recently_used_model_is_forgotten(locate: Callable[[str], Path]) -> None:
+    loads = Loads()
 
     async def story() -> None:
-        with running(locate, model_cache=2) as runtime:
+        with running(locate, loads, model_cache=2) as runtime:
             for tag in ("detect", "classify", "detect", "mobilenet", "detect", "classify"):
                 (result,) = await runtime.predict_batch([InferenceItem(photo(), tag)])
                 assert result.error is None
@@ -242,13 +244,13 @@ def test_a_deleted_model_is_forgotten_at_the_next_prediction_of_another(
 
 
 def test_a_caller_that_leaves_while_its_model_loads_spoils_nothing(
-    locate: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+    locate: Callable[[str], Path],
 ) -> None:
     gate = threading.Event()
-    loads = Loads(monkeypatch, gate)
+    loads = Loads(gate)
 
     async def story() -> None:
-        with running(locate) as runtime:
+        with running(locate, loads) as runtime:
             item = InferenceItem(photo(), "segment")
             leaving = asyncio.create_task(runtime.predict_batch([item]))
             staying = asyncio.create_task(runtime.predict_batch([item]))
@@ -262,25 +264,34 @@ def test_a_caller_that_leaves_while_its_model_loads_spoils_nothing(
 
 
 def test_a_halted_comparison_has_no_answer_and_the_next_one_has(
-    locate: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+    locate: Callable[[str], Path],
 ) -> None:
     item = InferenceItem(photo(), "detect", confidence=0.001)
+    halting: list[ModelRuntime] = []  # those in which a request arrives when a network begins
+
+    class Halting:
+        def __init__(self, engine: Engine) -> None:
+            self.engine = engine
+            self.backend, self.batched = engine.backend, engine.batched
+
+        def run(self, pixels: Any, wide: bool = False, halt: Any = None) -> Any:
+            for runtime in halting:
+                runtime.halt()
+            return self.engine.run(pixels, wide, halt)
+
+    def load(folder: Path, settings: Settings) -> tuple[Engine, ModelDescription]:
+        engine, description = load_engine(folder, settings)
+        return Halting(engine), description
 
     async def story() -> None:
-        with running(locate) as runtime:
+        with running(locate, load) as runtime:
             [live] = await runtime.predict_batch([item])
             assert live.prediction is not None
             runtime.halt()  # nothing is under way
-            prepare = ModelRuntime._prepare
-
-            def halted(self: ModelRuntime, *args: Any) -> Any:
-                self.halt()
-                return prepare(self, *args)
-
-            monkeypatch.setattr(ModelRuntime, "_prepare", halted)
+            halting.append(runtime)
             found = await runtime.compare_with_live(item, live.prediction)
             assert (found.agreement, found.error) == (None, None)
-            monkeypatch.setattr(ModelRuntime, "_prepare", prepare)
+            halting.clear()
             found = await runtime.compare_with_live(item, live.prediction)
             assert found.agreement is not None
             assert found.agreement.score == 1
@@ -305,9 +316,7 @@ def test_the_event_loop_stays_free(locate: Callable[[str], Path]) -> None:
     asyncio.run(story())
 
 
-def test_a_batching_engine_runs_once_for_its_pictures(
-    locate: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_batching_engine_runs_once_for_its_pictures(locate: Callable[[str], Path]) -> None:
     """The way of a GPU runner, with PyTorch on the CPU."""
     from inference.torch_engine import TorchEngine
 
@@ -328,8 +337,7 @@ def test_a_batching_engine_runs_once_for_its_pictures(
     async def story() -> None:
         with running(locate) as runtime:
             alone = [(await runtime.predict_batch([item]))[0] for item in items]
-        monkeypatch.setattr(module, "load_engine", load)
-        with running(locate, max_batch=3) as runtime:
+        with running(locate, load, max_batch=3) as runtime:
             together = await runtime.predict_batch(items)
         assert sorted(sizes) == [2, 2]  # 3 + 2 items, one of them unreadable
         for one, other in zip(alone, together, strict=True):
@@ -342,21 +350,10 @@ def test_a_batching_engine_runs_once_for_its_pictures(
     asyncio.run(story())
 
 
-def test_a_failing_device_fails_its_batch_with_our_error(
-    locate: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Broken:
-        backend, batched = "broken", True
-
-        def run(self, pixels: Any, wide: bool = False, halt: Any = None) -> Any:
-            raise RuntimeError("CUDA error: /secret")
-
-    monkeypatch.setattr(
-        module, "load_engine", lambda folder, _: (Broken(), ModelDescription.load(folder))
-    )
-
+def test_a_failing_device_fails_its_batch_with_our_error(locate: Callable[[str], Path]) -> None:
     async def story() -> None:
-        with running(locate) as runtime:
+        broken = failing(RuntimeError("CUDA error: /secret"), batched=True)
+        with running(locate, broken) as runtime:
             results = await runtime.predict_batch([InferenceItem(photo(), "detect")] * 2)
             assert [type(r.error) for r in results] == [VisionLoopError] * 2
             assert all("secret" not in r.error.message for r in results if r.error)
@@ -373,7 +370,7 @@ import asyncio, sys
 from pathlib import Path
 from inference.device import limits
 from inference.prediction import InferenceItem
-from inference.runtime import ModelRuntime
+from inference.runtime import Load, ModelRuntime
 from settings import Settings
 
 settings = Settings(device="cpu")

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from formats.geometry import area
-from inference import runtime as module
 from inference.images import Pixels
 from inference.postprocess import MAX_DET
 from inference.prediction import Float, InferenceItem, Prediction
@@ -66,7 +65,7 @@ class BrightShapes:
 
 
 @pytest.fixture
-def see(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def see(tmp_path: Path) -> Any:
     """Predict an image by a runtime; `engine` of the result is what it ran."""
 
     def predict(
@@ -81,8 +80,8 @@ def see(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         )
         description.save(tmp_path)
         engine = BrightShapes(task, batched)
-        monkeypatch.setattr(module, "load_engine", lambda *_: (engine, description))
-        runtime = ModelRuntime(lambda _: tmp_path, Settings(device="cpu", sessions=2, max_batch=8))
+        settings = Settings(device="cpu", sessions=2, max_batch=8)
+        runtime = ModelRuntime(lambda _: tmp_path, settings, lambda *_: (engine, description))
         item = InferenceItem(encoded(pixels, "PNG"), "a:1", tiles=tiles)
         (result,) = asyncio.run(runtime.predict_batch([item]))
         runtime.close()

@@ -23,7 +23,7 @@ from formats.label_studio_marking import marking
 from jobs.store import JobStore
 from models_store.registry import Registry
 from models_store.store import ModelStore
-from serving.annotation_inbox import AnnotationInbox
+from serving.annotation_inbox import AnnotationInbox, Pace
 from settings import Settings
 from tests.support.locked_database import locked
 from tests.support.patience import PATIENCE, until
@@ -246,9 +246,8 @@ def test_arrivals_without_a_pause_do_not_put_the_folder_off_for_ever(
     images: Images,
     dataset: AnnotatedDataset,
     picture: Picture,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("serving.annotation_inbox.LATEST", 0.2)
+    inbox.pace = Pace(latest=0.2)
     images.known["/data/1.jpg"] = picture()
     receive(inbox, dataset, "1", "box")
     made = inbox.store.folder(dataset.id) / "dataset.json"
@@ -269,10 +268,8 @@ def test_a_folder_that_takes_long_is_not_made_for_every_annotation(
     images: Images,
     dataset: AnnotatedDataset,
     picture: Picture,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("serving.annotation_inbox.QUIET", 0.02)
-    monkeypatch.setattr("serving.annotation_inbox.SHARE", 100_000)
+    inbox.pace = Pace(quiet=0.02, share=100_000)
     revisions = inbox.store.folder(dataset.id) / "revisions"
 
     async def run() -> None:
@@ -294,9 +291,8 @@ def test_a_locked_database_delays_annotations_and_loses_none(
     images: Images,
     dataset: AnnotatedDataset,
     picture: Picture,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("serving.annotation_inbox.QUIET", 0.1)
+    inbox.pace = Pace(quiet=0.1)
     images.known["/data/1.jpg"] = picture()
     receive(inbox, dataset, "1", "box")
 
@@ -318,8 +314,7 @@ def test_a_build_that_the_disk_had_no_room_for_is_made_later(
     picture: Picture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("serving.annotation_inbox.QUIET", 0.02)
-    monkeypatch.setattr("serving.annotation_inbox.SHARE", 0)
+    inbox.pace = Pace(quiet=0.02, share=0)
     images.known["/data/1.jpg"] = picture()
     receive(inbox, dataset, "1", "box")
     build, failures = inbox.build_now, [OSError(errno.ENOSPC, "full"), InsufficientStorage("full")]

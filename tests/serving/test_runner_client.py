@@ -13,7 +13,7 @@ from starlette.responses import PlainTextResponse
 from api.app import guarded
 from errors import BackendTimeout, BackendUnavailable, ModelNotFound
 from inference.prediction import InferenceItem, ItemResult
-from serving import model_runner, runner_client
+from serving import model_runner
 from serving.envelope import Envelope
 from serving.http_protocol import UNIX_SOCKET
 from serving.idle import IdleTracker
@@ -78,10 +78,7 @@ def test_the_size_of_a_batch_is_counted() -> None:
     asyncio.run(run())
 
 
-def test_a_surprise_does_not_end_the_watch(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(runner_client, "POLL", 0.01)
+def test_a_surprise_does_not_end_the_watch(caplog: pytest.LogCaptureFixture) -> None:
     surprises = iter([KeyError("surprise")])
 
     async def status() -> dict[str, Any]:
@@ -90,7 +87,7 @@ def test_a_surprise_does_not_end_the_watch(
         return {}
 
     async def run() -> None:
-        found = Runner("r", Proxy(status=status), Settings(), IdleTracker())
+        found = Runner("r", Proxy(status=status), Settings(), IdleTracker(), poll=0.01)
         found.start()
         await asyncio.wait_for(found.wait_until_up(), PATIENCE)
         await found.stop()

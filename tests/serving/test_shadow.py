@@ -95,16 +95,15 @@ def registry(tmp_path: Path, folder: Path) -> Iterator[Registry]:
 
 
 Story = Callable[[Shadowing, Runner], Coroutine[Any, Any, None]]
+Play = Callable[..., None]  # plays a story; further arguments are those of `Shadowing`
 
 
 @pytest.fixture
-def play(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> Callable[[Story], None]:
-    monkeypatch.setattr(shadowing, "TICK", 0.05)
-
-    def run(story: Story) -> None:
+def play(registry: Registry) -> Play:
+    def run(story: Story, **options: Any) -> None:
         async def whole() -> None:
             runner: Any = Runner()
-            shadow = Shadowing(registry, runner)
+            shadow = Shadowing(registry, runner, tick=0.05, **options)
             shadow.start()
             try:
                 await story(shadow, runner)
@@ -128,7 +127,7 @@ async def figures(shadow: Shadowing, **wanted: int) -> dict[str, Any]:
 
 
 def test_copies_are_compared_with_the_same_thresholds_and_undrawn(
-    play: Callable[[Story], None], registry: Registry
+    play: Play, registry: Registry
 ) -> None:
     async def story(shadow: Shadowing, runner: Runner) -> None:
         await shadow.begin("candidate", 1.0, None)
@@ -145,7 +144,7 @@ def test_copies_are_compared_with_the_same_thresholds_and_undrawn(
 
 
 def test_while_answers_are_due_copies_wait_and_only_the_newest_few(
-    play: Callable[[Story], None],
+    play: Play,
 ) -> None:
     async def story(shadow: Shadowing, runner: Runner) -> None:
         await shadow.begin("candidate", 1.0, None)
@@ -161,7 +160,7 @@ def test_while_answers_are_due_copies_wait_and_only_the_newest_few(
     play(story)
 
 
-def test_a_copy_under_way_stops_for_an_answer_that_is_due(play: Callable[[Story], None]) -> None:
+def test_a_copy_under_way_stops_for_an_answer_that_is_due(play: Play) -> None:
     async def story(shadow: Shadowing, runner: Runner) -> None:
         await shadow.begin("candidate", 1.0, None)
         runner.gate.clear()
@@ -180,7 +179,7 @@ def test_a_copy_under_way_stops_for_an_answer_that_is_due(play: Callable[[Story]
 
 
 def test_failures_are_counted_and_the_next_copy_has_its_turn(
-    play: Callable[[Story], None],
+    play: Play,
 ) -> None:
     async def story(shadow: Shadowing, runner: Runner) -> None:
         await shadow.begin("candidate", 1.0, None)
@@ -194,11 +193,8 @@ def test_failures_are_counted_and_the_next_copy_has_its_turn(
     play(story)
 
 
-def test_a_fraction_is_chosen_by_chance(
-    play: Callable[[Story], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_fraction_is_chosen_by_chance(play: Play) -> None:
     chances = iter([0.1, 0.24, 0.25, 0.9])
-    monkeypatch.setattr(shadowing.random, "random", lambda: next(chances))
 
     async def story(shadow: Shadowing, runner: Runner) -> None:
         await shadow.begin("candidate", 0.25, None)
@@ -206,10 +202,10 @@ def test_a_fraction_is_chosen_by_chance(
             shadow.offer(ITEM, SEEN)
         await figures(shadow, seen=4, run=2, dropped=0)
 
-    play(story)
+    play(story, chance=lambda: next(chances))
 
 
-def test_whose_answers_fit(play: Callable[[Story], None], registry: Registry) -> None:
+def test_whose_answers_fit(play: Play, registry: Registry) -> None:
     first, second = (model for model in registry.list() if model.name == "candidate")
     live = registry.get("live")
 
@@ -244,7 +240,7 @@ def test_whose_answers_fit(play: Callable[[Story], None], registry: Registry) ->
     ids=["deleted", "promoted", "activated"],
 )
 def test_a_candidate_that_is_none_any_more_ends_the_shadow(
-    play: Callable[[Story], None],
+    play: Play,
     registry: Registry,
     change: Callable[[Registry, str], Any],
     because: str,
@@ -265,7 +261,7 @@ def test_a_candidate_that_is_none_any_more_ends_the_shadow(
 
 
 def test_a_promoted_candidate_stays_where_it_was_promoted_before(
-    play: Callable[[Story], None], registry: Registry
+    play: Play, registry: Registry
 ) -> None:
     model = registry.promote("candidate").id
 
@@ -277,7 +273,7 @@ def test_a_promoted_candidate_stays_where_it_was_promoted_before(
     play(story)
 
 
-def test_it_goes_on_after_a_restart(play: Callable[[Story], None], registry: Registry) -> None:
+def test_it_goes_on_after_a_restart(play: Play, registry: Registry) -> None:
     async def before(shadow: Shadowing, runner: Runner) -> None:
         await shadow.begin("candidate", 1.0, None)
         shadow.offer(ITEM, SEEN)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import os
 
 import numpy as np
 from PIL import Image
+from sqlalchemy import update
 
 from annotation.datasets import AnnotatedDatasets
-from annotation.tables import AnnotationEntry
+from annotation.tables import AnnotatedDataset, AnnotationEntry
 from formats.annotations import Annotation, AnnotationPart, Annotations, Keypoint
 from tests.support.seeds import rng
 
@@ -41,6 +43,17 @@ def put(
         entry = session.get(AnnotationEntry, (dataset_id, key))
     assert entry is not None
     store.entries.complete(entry, image, found)
+
+
+def age(annotated: AnnotatedDatasets, dataset_id: str) -> None:
+    """Make a dataset years old: its row, its folder, and its revisions."""
+    with annotated.database.write() as session:
+        old = update(AnnotatedDataset).where(AnnotatedDataset.id == dataset_id)
+        session.execute(old.values(created_at="2020-01-01T00:00:00.000+00:00"))
+    folder = annotated.folder(dataset_id)
+    for path in (folder, *folder.glob("revisions/*")):
+        if path.exists():
+            os.utime(path, (0, 0))
 
 
 def marked(*objects: Annotation) -> Annotations:
