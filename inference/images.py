@@ -39,6 +39,10 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # re
 _MAX_READS = 20_000  # reads per file, plus one per KiB; a photograph's header takes a few dozen
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # it prints clients' faults
 PngImagePlugin.MAX_TEXT_MEMORY = 8 << 20  # maximum bytes of decompressed text chunks in a header
+# Pillow holds the interpreter's lock while it decodes one block, which may be a thousandth of its
+# pixels, and while it converts one image.
+_BLOCK = 4096  # bytes
+_STRIP = 2**20  # pixels
 _open = Image.open  # the original: Ultralytics replaces it when imported (utils/patches.py)
 
 
@@ -114,6 +118,7 @@ def decode(data: bytes, max_pixels: int) -> Pixels:
                 return _by_opencv(data)
         if image.format == "JPEG2000" and read_by_opencv(image, data):
             return _by_opencv(data)
+        image.decodermaxblock = _BLOCK  # type: ignore[attr-defined]
         ImageOps.exif_transpose(image, in_place=True)
         return _to_rgb(image)
 
@@ -210,7 +215,12 @@ def _to_rgb(image: Image.Image) -> Pixels:
         return _grey(np.asarray(image) >> 8)
     if image.mode in ("I", "F"):
         return _grey(_deep_grey(np.asarray(image)))
-    return np.array(image.convert("RGB"))
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    rows = max(1, _STRIP // image.width)
+    for top in range(0, image.height, rows):
+        strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+        pixels[top : top + rows] = np.asarray(strip.convert("RGB"))
+    return pixels
 
 
 def _deep_grey(values: NDArray[Any]) -> NDArray[Any]:

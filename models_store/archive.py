@@ -32,6 +32,7 @@ from models_store.names import check_name
 from models_store.registry import Registry
 from models_store.subprocesses import ChildTimeout, run_module
 from models_store.versions import ModelVersion
+from zip_bounds import ZipRefused, check_growth, open_zip
 
 MANIFEST = "manifest.json"
 PORTABLE = (DESCRIPTION_FILE, WEIGHTS_FILE)
@@ -39,6 +40,8 @@ PORTABLE = (DESCRIPTION_FILE, WEIGHTS_FILE)
 one could contain anything, and verifying it against the weights takes as long as the export."""
 MAX_BYTES = 4 * 1024**3
 MAX_MANIFEST = 1024**2
+MAX_DESCRIPTION = 16 * 1024**2
+MOST_ENTRIES = 100
 TIMEOUT = 600.0
 CHUNK = 1024**2
 DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
@@ -149,9 +152,11 @@ def import_archive(
 @contextmanager
 def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
-        archive = zipfile.ZipFile(path)
+        archive = open_zip(path, MOST_ENTRIES)
     except OSError as error:
         raise InvalidModelFile(f"The file cannot be read: {error.strerror or error}.") from error
+    except ZipRefused as error:
+        raise InvalidModelFile(f"Not a model archive: {error}") from None
     except (zipfile.BadZipFile, ValueError) as error:
         raise InvalidModelFile(
             "The file is not a model archive: it cannot be read as a zip, and may be truncated."
@@ -182,9 +187,12 @@ def _manifest(archive: zipfile.ZipFile) -> Manifest:
         raise InvalidModelFile(f"The archive has an unexpected file: {foreign[0][:100]!r}.")
     if len(archive.namelist()) != len(PORTABLE) + 1:
         raise InvalidModelFile("The archive contains a file twice, or a file is missing.")
-    usual = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-    if any(info.compress_type not in usual for info in archive.infolist()):
-        raise InvalidModelFile("The archive uses a compression method that is not supported.")
+    if manifest.files[DESCRIPTION_FILE].bytes > MAX_DESCRIPTION:
+        raise InvalidModelFile(f"The archive's {DESCRIPTION_FILE} is unreasonably large.")
+    try:
+        check_growth(archive.infolist())
+    except ZipRefused as error:
+        raise InvalidModelFile(f"The archive is refused: {error}") from None
     return manifest
 
 

@@ -6,8 +6,10 @@ import zipfile
 from pathlib import Path
 
 from errors import InvalidModelFile
+from zip_bounds import ZipRefused, open_zip
 
 LFS = b"version https://git-lfs"
+MOST_ENTRIES = 100_000  # of a checkpoint; one for each tensor
 SIGNATURES = {
     b"\x1f\x8b": "a gzip archive",
     b"\x89PNG": "a PNG image",
@@ -49,7 +51,10 @@ def check_checkpoint(path: Path) -> None:
 
 def _check_zip(path: Path, size: int) -> None:
     try:
-        names = zipfile.ZipFile(path).namelist()
+        with open_zip(path, MOST_ENTRIES) as archive:
+            names = archive.namelist()
+    except ZipRefused as error:
+        raise InvalidModelFile(f"Not a PyTorch checkpoint: {error}") from None
     except (zipfile.BadZipFile, OSError, ValueError):
         raise InvalidModelFile(
             f"The checkpoint is truncated after {size:,} bytes. Download or copy it again."

@@ -15,6 +15,7 @@ from dataset import zip_archive
 from dataset.zip_archive import safe_name, unpack
 from dataset.zip_names import names_of
 from errors import DatasetInvalid, InsufficientStorage, PayloadTooLarge
+from tests.support.seeds import rng
 
 LIMIT = 2**20
 
@@ -123,7 +124,7 @@ def test_a_damaged_or_encrypted_entry_is_refused(tmp_path: Path) -> None:
 def test_a_bomb_is_refused_by_what_it_says_and_by_what_it_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    noise = bytes(range(256)) * 3000
+    noise = rng(0).bytes(768_000)
     source = zipped(*((f"{i}.jpg", noise) for i in range(20)))
     with pytest.raises(PayloadTooLarge, match="VISIONLOOP_MAX_UPLOAD_MB"):
         unpack(source, tmp_path, LIMIT)
@@ -131,7 +132,7 @@ def test_a_bomb_is_refused_by_what_it_says_and_by_what_it_does(
     with pytest.raises(PayloadTooLarge, match="more than its declared size"):
         unpack(source, tmp_path, LIMIT)
     monkeypatch.setattr(zip_archive, "MOST_ENTRIES", 3)
-    with pytest.raises(DatasetInvalid, match="20 entries; at most 3"):
+    with pytest.raises(DatasetInvalid, match="more than 3 entries"):
         unpack(source, tmp_path, LIMIT)
 
 
@@ -181,19 +182,6 @@ def test_mangled_zips_are_refused_with_one_of_our_errors(
         unpack(io.BytesIO(data[:at] + noise + data[at + len(noise) :]), folder, LIMIT)
     for path in folder.rglob("*"):
         assert path.is_relative_to(folder)
-
-
-@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_a_zip_of_a_rarer_kind_that_is_damaged_is_refused(tmp_path: Path, method: int) -> None:
-    file = tmp_path / "x.zip"
-    with zipfile.ZipFile(file, "w", method) as zip_archive:
-        zip_archive.writestr("images/train/a.txt", bytes(range(256)) * 40)
-    data = bytearray(file.read_bytes())
-    data[60:90] = b"\xff" * 30
-    file.write_bytes(data)
-    (tmp_path / "out").mkdir()
-    with pytest.raises(DatasetInvalid, match="damaged"):
-        unpack(file, tmp_path / "out", 2**20)
 
 
 def test_what_might_have_been_data_is_named_and_other_rests_are_counted(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from models_store.archive import export_archive, import_archive
 from models_store.export import export_onnx
 from models_store.file_type import check_checkpoint
 from models_store.registry import Registry
+from tests.support.seeds import rng
 
 Publish = Callable[..., str]
 Files = dict[str, bytes]
@@ -136,15 +137,21 @@ def test_an_altered_archive_is_refused(
     assert [model.name for model in registry.list()] == ["signs"]
 
 
-def test_a_bomb_stops_at_the_declared_size(registry: Registry, exported: Path) -> None:
+@pytest.mark.parametrize(
+    ("block", "sentence"), [(bytes(1024**2), "more than 200 times"), (None, "altered")]
+)
+def test_a_bomb_is_refused_by_its_ratio_or_stops_at_the_declared_size(
+    registry: Registry, exported: Path, block: bytes | None, sentence: str
+) -> None:
+    block = block or rng(0).bytes(1024**2)
     bomb = exported.with_name("bomb.zip")
     with zipfile.ZipFile(exported) as source, zipfile.ZipFile(bomb, "w", 8) as target:
         for name in ("manifest.json", "model.json"):
             target.writestr(name, source.read(name))
         with target.open("model.safetensors", "w") as file:
-            for _ in range(256):
-                file.write(bytes(1024**2))
-    with pytest.raises(InvalidModelFile, match="altered"):
+            for _ in range(64):
+                file.write(block)
+    with pytest.raises(InvalidModelFile, match=sentence):
         import_archive(registry, bomb, name="carried")
 
 
