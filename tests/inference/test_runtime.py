@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from errors import InvalidImage, ModelNotFound, PayloadTooLarge, VisionLoopError
+from inference import runtime as module
 from inference.engine import Engine, load_engine
 from inference.prediction import InferenceItem
 from inference.runtime import Load, ModelRuntime
@@ -398,7 +399,8 @@ print("imported:", heavy)
 def test_a_heavy_image_does_not_hold_up_others(
     locate: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, tiles: int
 ) -> None:
-    gate, real, threads = threading.Event(), module.decode, set()
+    gate, real = threading.Event(), module.decode
+    threads: set[str] = set()
 
     def decode(data: bytes, most: int) -> Any:
         if data == large:
