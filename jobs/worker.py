@@ -51,12 +51,13 @@ Work = Callable[["WorkerJob", Job, Registry], dict[str, Any]]
 class WorkerJob:
     """A JobHandle that writes to the job's row."""
 
-    def __init__(self, store: JobStore, job: Job) -> None:
+    def __init__(self, store: JobStore, job: Job, tries: int = TRIES) -> None:
         self.id = job.id
         self.folder = store.folder(job.id)
         self.resuming = job.resumable
         self.stop_requested = False
         self._store = store
+        self._tries = tries
         self._pid = os.getpid()
         self._first = job.checkpoint
         self._whole = job.checkpoint_batch == 0  # whether the first epoch starts at its first batch
@@ -135,7 +136,7 @@ class WorkerJob:
         Raises:
             SQLAlchemyError, DatabaseBusy, InsufficientStorage: The outcome cannot be written.
         """
-        for left in reversed(range(TRIES)):
+        for left in reversed(range(self._tries)):
             try:
                 self._store.note(self.id, self._pid, **self._pending, **outcome)
                 return
@@ -189,9 +190,9 @@ def run(job: WorkerJob, row: Job, registry: Registry, work: Work) -> int:
     return 0
 
 
-def claimed(store: JobStore, job_id: str) -> Job | None:
+def claimed(store: JobStore, job_id: str, timeout: float = CLAIM_TIMEOUT) -> Job | None:
     """Wait until the job is assigned to this process. Returns its row, or None if it is not."""
-    deadline = time.monotonic() + CLAIM_TIMEOUT
+    deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         row = store.get(job_id)
         if row.status == "running" and row.pid == os.getpid():

@@ -48,13 +48,22 @@ Sentences = list[str]
 class Registry:
     """The registry: reads and changes models; safe to use from several threads and processes."""
 
-    def __init__(self, database: Database, store: ModelStore | None = None) -> None:
+    def __init__(
+        self,
+        database: Database,
+        store: ModelStore | None = None,
+        *,
+        refresh_seconds: float = REFRESH_SECONDS,
+        miss_seconds: float = MISS_SECONDS,
+    ) -> None:
         self.database = database
         self.settings = database.settings
         self.store = store or ModelStore()
         self._lock = threading.Lock()
         self._snapshot: Snapshot | None = None
-        self._checked = -REFRESH_SECONDS
+        self._refresh_seconds = refresh_seconds
+        self._miss_seconds = miss_seconds
+        self._checked = -refresh_seconds
 
     # --- reading
 
@@ -70,7 +79,7 @@ class Registry:
         """
         snapshot = self._current()
         found = snapshot.find(*split_tag(model_id))
-        if found is None and time.monotonic() - self._checked >= MISS_SECONDS:
+        if found is None and time.monotonic() - self._checked >= self._miss_seconds:
             self.refresh()
             snapshot = self._current()
             found = snapshot.find(*split_tag(model_id))
@@ -107,7 +116,7 @@ class Registry:
 
     def refresh(self) -> None:
         """Reload the snapshot if another process changed the registry."""
-        self._checked = -REFRESH_SECONDS
+        self._checked = -self._refresh_seconds
         self._current()
 
     # --- changing
@@ -380,7 +389,7 @@ class Registry:
 
     def _current(self) -> Snapshot:
         snapshot = self._snapshot
-        if snapshot is not None and time.monotonic() - self._checked < REFRESH_SECONDS:
+        if snapshot is not None and time.monotonic() - self._checked < self._refresh_seconds:
             return snapshot
         with self._lock:
             started = time.monotonic()

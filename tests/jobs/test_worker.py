@@ -16,7 +16,6 @@ import pytest
 from database import Database
 from disk_space import NO_ROOM
 from errors import DatabaseBusy, DatasetInvalid, InsufficientStorage
-from jobs import worker
 from jobs.failures import DISK_FULL
 from jobs.handle import JobCancelled
 from jobs.processes import SIGNAL_SAVE_AND_EXIT
@@ -47,23 +46,20 @@ def row(store: JobStore) -> Job:
     return store.get(job.id)
 
 
-def test_progress_is_written_at_most_four_times_a_second(
-    store: JobStore, row: Job, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    writes = 0
-    note = store.note
+def test_progress_is_written_at_most_four_times_a_second(store: JobStore, row: Job) -> None:
+    class Counting(JobStore):
+        writes = 0
 
-    def counted(*arguments: Any, **values: Any) -> str | None:
-        nonlocal writes
-        writes += 1
-        return note(*arguments, **values)
+        def note(self, *arguments: Any, **values: Any) -> Any:
+            self.writes += 1
+            return super().note(*arguments, **values)
 
-    monkeypatch.setattr(store, "note", counted)
-    job = WorkerJob(store, row)
+    counting = Counting(store.database)
+    job = WorkerJob(counting, row)
     began = time.monotonic()
     for batch in range(1000):
         job.report(fraction=batch / 1000, epoch=1, epochs=2, metrics={"loss": 1 / (batch + 1)})
-    assert writes <= 2 + 4 * (time.monotonic() - began)
+    assert counting.writes <= 2 + 4 * (time.monotonic() - began)
     job.checkpointed(1)
     found = store.get(row.id)
     assert (found.progress, found.current_epoch, found.total_epochs) == (99.9, 1, 2)
@@ -153,14 +149,11 @@ def test_a_process_whose_job_was_given_to_another_stops(store: JobStore, row: Jo
     assert store.get(row.id).checkpoint == 0
 
 
-def test_only_the_process_that_was_called_does_the_job(
-    store: JobStore, row: Job, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(worker, "CLAIM_TIMEOUT", 0.2)
+def test_only_the_process_that_was_called_does_the_job(store: JobStore, row: Job) -> None:
     mine = claimed(store, row.id)
     assert mine is not None
     store.requeue(row.id, crashed=False)
-    assert claimed(store, row.id) is None
+    assert claimed(store, row.id, timeout=0.2) is None
     store.start(row.id, os.getpid() + 1, 1.0)
     assert claimed(store, row.id) is None
 
@@ -186,7 +179,6 @@ def test_how_it_ended_is_noted(
     store: JobStore,
     settings: Settings,
     row: Job,
-    monkeypatch: pytest.MonkeyPatch,
     raised: BaseException | None,
     code: int,
     outcome: str | None,
@@ -205,36 +197,36 @@ def test_how_it_ended_is_noted(
 
 
 def test_an_outcome_that_cannot_be_written_is_told_by_the_exit_code(
-    store: JobStore, settings: Settings, row: Job, monkeypatch: pytest.MonkeyPatch
+    store: JobStore, row: Job
 ) -> None:
-    def full(*_: Any, **__: Any) -> None:
-        raise FULL
+    class Full(JobStore):
+        def note(self, *_: Any, **__: Any) -> Any:
+            raise FULL
 
-    monkeypatch.setattr(worker, "TRIES", 1)
-    job = WorkerJob(store, row)
-    monkeypatch.setattr(store, "note", full)
+    job = WorkerJob(Full(store.database), row, tries=1)
     work = {"model_id": "m:1"}
     assert run(job, row, Registry(store.database), lambda *_: work) == DISK_FULL
 
 
 def test_a_job_that_would_take_the_reserve_ends_at_its_next_checkpoint(
-    store: JobStore, row: Job, monkeypatch: pytest.MonkeyPatch
+    store: JobStore, settings: Settings, row: Job
 ) -> None:
-    def below(_: object) -> None:
-        raise InsufficientStorage("Less than the reserve.")
+    reserve = settings.model_copy(update={"disk_reserve": 2**60})  # larger than any disk
+    below = JobStore(Database(reserve))
 
     def work(job: WorkerJob, *_: Any) -> dict[str, Any]:
         job.report(fraction=0.5, epoch=1, epochs=2)
         job.checkpointed(1)
         raise AssertionError
 
-    job = WorkerJob(store, row)
+    job = WorkerJob(below, row)
     job.report(fraction=1, epoch=2, epochs=2)
-    monkeypatch.setattr(worker, "check_room", below)
     job.checkpointed(2)  # what is left is small: it may use the reserve
-    assert run(WorkerJob(store, row), row, Registry(store.database), work) == 1
+    assert run(WorkerJob(below, row), row, Registry(store.database), work) == 1
     found = store.get(row.id)
-    assert (found.outcome, found.error) == ("failed", "Less than the reserve.")
+    assert found.outcome == "failed"
+    assert "stay free (VISIONLOOP_DISK_RESERVE)" in (found.error or "")
+    below.database.close()
     assert found.checkpoint == 1
 
 

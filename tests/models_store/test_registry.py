@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +14,6 @@ from sqlalchemy.orm import Session
 
 from database import Database
 from errors import Conflict, InvalidModelFile, ModelNotFound, ValidationFailed
-from models_store import registry as module
 from models_store.names import suggest_name
 from models_store.registry import MISS_SECONDS, Registry
 from models_store.store import ModelStore, locate, new_version
@@ -22,6 +21,18 @@ from settings import Settings
 from tests.support.patience import wait_until
 
 Publish = Callable[..., str]
+
+
+class CountingDatabase(Database):
+    """Counts its reads."""
+
+    reads = 0
+
+    @contextmanager
+    def read(self, patience: float | None = None) -> Iterator[Session]:
+        self.reads += 1
+        with super().read(patience) as session:
+            yield session
 
 
 def test_a_published_version_is_listed_located_and_described(
@@ -117,11 +128,9 @@ def test_another_process_sees_a_change_within_a_second(
 
 
 def test_a_version_just_published_by_another_process_is_found_at_once(
-    registry: Registry, publish: Publish, monkeypatch: pytest.MonkeyPatch
+    registry: Registry, publish: Publish
 ) -> None:
-    monkeypatch.setattr(module, "REFRESH_SECONDS", 3600.0)  # only a miss reads again
-    monkeypatch.setattr(module, "MISS_SECONDS", 0.0)
-    server = Registry(Database(Settings()))
+    server = Registry(Database(Settings()), refresh_seconds=3600.0, miss_seconds=0.0)
     assert server.list() == []
     published = publish()
     assert server.get(published).id == published
@@ -129,40 +138,36 @@ def test_a_version_just_published_by_another_process_is_found_at_once(
 
 
 def test_asking_for_what_is_not_there_does_not_flood_the_database(
-    registry: Registry, publish: Publish, monkeypatch: pytest.MonkeyPatch
+    registry: Registry, publish: Publish
 ) -> None:
     publish()
-    looks = []
-    read = registry.database.read
-
-    def counted(patience: float | None = None) -> AbstractContextManager[Session]:
-        looks.append(1)
-        return read()
+    database = CountingDatabase(Settings())
+    server = Registry(database)
 
     def has_looked() -> bool:
         with pytest.raises(ModelNotFound):
-            registry.get("cats")
-        return bool(looks)
+            server.get("cats")
+        return bool(database.reads)
 
-    monkeypatch.setattr(registry.database, "read", counted)
     start = time.monotonic()
     wait_until(has_looked)
     for _ in range(200):
         has_looked()
-    assert len(looks) <= 2 + (time.monotonic() - start) / MISS_SECONDS
+    database.close()
+    assert database.reads <= 2 + (time.monotonic() - start) / MISS_SECONDS
 
 
 def test_reads_between_two_looks_at_the_database_cost_no_query(
-    registry: Registry, publish: Publish, monkeypatch: pytest.MonkeyPatch
+    registry: Registry, publish: Publish
 ) -> None:
     publish()
-    registry.refresh()
-
-    def fail() -> None:
-        raise AssertionError("a query")
-
-    monkeypatch.setattr(registry.database, "read", fail)
-    assert registry.get("signs").name == "signs"
+    database = CountingDatabase(Settings())
+    server = Registry(database, refresh_seconds=3600.0)
+    assert server.get("signs").name == "signs"
+    known = database.reads
+    assert server.get("signs").name == "signs"
+    database.close()
+    assert database.reads == known > 0
 
 
 def test_an_unknown_model_is_answered_with_the_known_ones(
