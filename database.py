@@ -30,7 +30,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from disk_space import NO_ROOM, is_disk_full
-from errors import DatabaseBusy, InsufficientStorage, VisionLoopError
+from errors import DatabaseBusy, DatabaseDamaged, InsufficientStorage, VisionLoopError
 from settings import Settings
 
 if TYPE_CHECKING:
@@ -42,11 +42,17 @@ BUSY_TIMEOUT = 30.0  # seconds that a job or command waits while the SQLite file
 REQUEST_TIMEOUT = 3.0  # the same in the gateway, whose clients wait
 BUSY = ("SQLITE_BUSY", "SQLITE_LOCKED")  # and extended codes that begin with them
 FULL = ("SQLITE_FULL",)
+DAMAGED = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
+RESTORE = (
+    "Stop the server and restore VISIONLOOP_HOME from a backup (docs/how-to/back-up.md). Without "
+    "one: move the file away, start the server, and run `python -m models_store reindex`, which "
+    "finds the models again; jobs, evaluations and annotations that are not in datasets are lost."
+)
 BUSY_STATES = ("08", "40", "53", "55P03", "57P")  # PostgreSQL's codes: lost, locked, overloaded
 FULL_STATE = "53100"
 RETRY = 5.0  # seconds of `Retry-After`
 
-FAILURES = (SQLAlchemyError, DatabaseBusy, InsufficientStorage)
+FAILURES = (SQLAlchemyError, DatabaseBusy, DatabaseDamaged, InsufficientStorage)
 """What transactions raise if the database cannot be used."""
 
 
@@ -123,6 +129,19 @@ class Database:
                 session.connection(execution_options={"visionloop_patience": patience})
             yield session
 
+    def check(self) -> None:
+        """Read the whole SQLite file; takes about a second per 500 MB.
+
+        Raises:
+            DatabaseDamaged: A page of it is damaged.
+        """
+        if self.engine.dialect.name != "sqlite":
+            return
+        with self.read() as session:
+            found = session.scalar(text("PRAGMA quick_check(1)"))
+        if found != "ok":
+            raise DatabaseDamaged(f"The database is damaged ({found}). {RESTORE}")
+
     def close(self) -> None:
         """Close the connections."""
         self.engine.dispose()
@@ -168,6 +187,8 @@ def _known(error: SQLAlchemyError) -> VisionLoopError | None:
         return InsufficientStorage(NO_ROOM)
     if name.startswith(BUSY):
         return DatabaseBusy("Another process has locked the database. Try again.", RETRY)
+    if name.startswith(DAMAGED):
+        return DatabaseDamaged(f"The database is damaged ({origin}). {RESTORE}")
     lost = isinstance(error, OperationalError) and not name and not state  # no server answers
     if state.startswith(BUSY_STATES) or lost or isinstance(error, PoolTimeout):
         return DatabaseBusy("The database cannot be reached or is overloaded. Try again.", RETRY)
@@ -229,7 +250,7 @@ def _engine(settings: Settings, patience: float) -> Engine:
     url = settings.sqlalchemy_url
     if url.get_backend_name() != "sqlite":
         return create_engine(url, pool_pre_ping=True, pool_timeout=patience)
-    settings.home.mkdir(parents=True, exist_ok=True)
+    settings.paths.create()
     # No bound on connections: readers must not wait for those of writers that wait for a lock.
     engine = create_engine(url, connect_args={"timeout": patience}, max_overflow=-1)
 
@@ -261,7 +282,7 @@ def _schema_lock(settings: Settings, patience: float) -> Iterator[None]:
     if settings.sqlalchemy_url.get_backend_name() != "sqlite":
         yield
         return
-    settings.home.mkdir(parents=True, exist_ok=True)
+    settings.paths.create()
     lock = FileLock(settings.paths.schema_lock)
     try:
         lock.acquire(timeout=patience)

@@ -8,12 +8,16 @@ reveals no internals.
 from __future__ import annotations
 
 import logging
+import re
 import secrets
 from collections.abc import Mapping
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any, ClassVar
 
 log = logging.getLogger("visionloop")
+
+_hidden: dict[str, str] = {}  # absolute path of a folder of the server → what clients read instead
 
 
 class VisionLoopError(Exception):
@@ -49,6 +53,24 @@ def our_fault(error: BaseException | None, what: str) -> VisionLoopError:
     )
 
 
+def hide_paths(folders: Mapping[Path, str]) -> None:
+    """Have `without_server_paths` replace these folders by their names, in this process.
+
+    Short paths, such as `/data`, are also names that clients use; they are not replaced.
+    """
+    _hidden.update({str(path): name for path, name in folders.items() if len(path.parts) > 2})
+
+
+def without_server_paths(text: str) -> str:
+    """The text with the server's own folders replaced by their names."""
+    if not _hidden or "/" not in text:
+        return text
+    longest_first = sorted(_hidden, key=len, reverse=True)
+    folders = "|".join(map(re.escape, longest_first))
+    pattern = rf"(?<![\w./-])({folders})(?![\w.-])"
+    return re.sub(pattern, lambda found: _hidden[found[1]], text)
+
+
 def sendable(text: str) -> str:
     """The text with lone surrogates escaped: JSON may contain them, UTF-8 cannot encode them."""
     return text.encode("utf-8", "backslashreplace").decode()
@@ -56,7 +78,7 @@ def sendable(text: str) -> str:
 
 def error_body(status: int, code: str, message: str) -> dict[str, str]:
     """The JSON body of an error; `detail` repeats `message` for clients that expect that name."""
-    message = sendable(message)
+    message = without_server_paths(sendable(message))
     return {
         "error": HTTPStatus(status).phrase,
         "code": code,
@@ -195,6 +217,12 @@ class ModelDamaged(VisionLoopError):
     """The files of a model are damaged and cannot be rebuilt; the message says what to do."""
 
     code, status = "MODEL_DAMAGED", 503
+
+
+class DatabaseDamaged(VisionLoopError):
+    """The database file is damaged and must be restored from a backup."""
+
+    code, status = "DATABASE_DAMAGED", 503
 
 
 class DatabaseBusy(BackendUnavailable):

@@ -44,6 +44,10 @@ class HomePaths:
 
     root: Path
 
+    def create(self) -> None:
+        """Create the home, so that only its owner can enter it; an existing one is not changed."""
+        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+
     @property
     def database(self) -> Path:
         """The SQLite file; unused if another database is configured."""

@@ -14,9 +14,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api.middleware.errors import Errors, answer, shown_path
+from api.middleware.errors import Errors, answer, server_folders, shown_path
 from disk_space import no_room
-from errors import MethodNotAllowed, ValidationFailed, VisionLoopError
+from errors import MethodNotAllowed, ValidationFailed, VisionLoopError, hide_paths
 from serving.http_protocol import UNIX_SOCKET
 from settings import Settings
 
@@ -191,6 +191,7 @@ def with_middleware(app: ASGIApp, settings: Settings) -> ASGIApp:
     from api.middleware.metrics import Measured
     from api.middleware.origins import Origins
 
+    hide_paths(server_folders(settings))
     uploads = dict.fromkeys((UPLOAD, BATCH, CORRECT), settings.max_upload_bytes)
     larger = PathTable({IMPORT: settings.max_model_bytes} | uploads)
     app = BodyLimit(app, settings.max_body_bytes, larger, no_room=partial(no_room, settings))

@@ -9,6 +9,8 @@ import threading
 from datetime import UTC, datetime
 from pathlib import Path
 
+from errors import without_server_paths
+
 LIMIT = 32 * 2**20  # maximum bytes of worker output; does not apply to the dispatcher's own lines
 LONGEST_LINE = 8192  # maximum bytes of a line
 CHUNK = 256 * 1024  # maximum bytes of one read
@@ -91,7 +93,8 @@ def clean(line: bytes) -> bytes:
 def read_lines(path: Path, offset: int = 0, limit: int = CHUNK) -> list[tuple[int, str]]:
     """The complete lines from a byte offset on, each with the byte offset of its end.
 
-    Empty if there is no log yet. An offset outside the file is treated as 0.
+    In processes that answer requests, folders of the server are replaced by their names. Empty if
+    there is no log yet. An offset outside the file is treated as 0.
 
     Args:
         path: The log.
@@ -109,7 +112,7 @@ def read_lines(path: Path, offset: int = 0, limit: int = CHUNK) -> list[tuple[in
     lines = []
     for line in data.split(b"\n")[:-1]:
         behind += len(line) + 1
-        lines.append((behind, line.decode("utf-8", "replace")))
+        lines.append((behind, without_server_paths(line.decode("utf-8", "replace"))))
     return lines
 
 

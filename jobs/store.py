@@ -32,7 +32,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from database import Base, Database, now
 from disk_space import check_room
-from errors import Conflict, JobNotFound
+from errors import Conflict, JobNotFound, without_server_paths
 
 Kind = Literal["training", "evaluation", "export", "annotation"]  # no route makes an export yet
 Status = Literal["queued", "running", "stopping", "stopped", "completed", "failed"]
@@ -89,6 +89,11 @@ class Job(Base):
     @property
     def is_final(self) -> bool:
         return self.status in FINAL
+
+    @property
+    def shown_error(self) -> str | None:
+        """The error as clients see it, without folders of the server."""
+        return None if self.error is None else without_server_paths(self.error)
 
     @property
     def resumable(self) -> bool:

@@ -8,12 +8,14 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import ctypes
 import gc
 import logging
 import os
 import resource
 import signal
+import stat
 import sys
 from pathlib import Path
 
@@ -75,7 +77,7 @@ def hold(folder: Path, variable: str) -> None:
     if folder in _held:
         return
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = FileLock(folder / LOCK)
         lock.acquire(blocking=False)
     except Timeout:
@@ -93,6 +95,11 @@ def announce(settings: Settings) -> None:
     print("Settings:", ", ".join(f"{name}={value}" for name, value in settings.masked().items()))
     for line in settings_without_effect(settings, os.environ):
         print(f"Warning: {line}")
+    if mode := _open_to_others(settings.home):
+        print(
+            f"Warning: other users of this machine can enter {settings.home} (mode {mode:o}). "
+            f"If they shall not: chmod 700 {settings.home}"
+        )
     if settings.token:
         print("Every request needs a token.", flush=True)
     elif settings.admin_token:
@@ -105,9 +112,19 @@ def announce(settings: Settings) -> None:
         )
 
 
+def _open_to_others(home: Path) -> int:
+    """The home's mode if users other than its owner can enter it, else 0."""
+    with contextlib.suppress(OSError):
+        mode = stat.S_IMODE(home.stat().st_mode)
+        return mode if mode & 0o011 else 0
+    return 0
+
+
 def fill(settings: Settings) -> None:
     """Repair the model store after a crash; import the starter models at the first start."""
     # Imported late: SQLAlchemy takes 0.2 s, and the runners import this module without needing it.
+    from sqlalchemy.exc import SQLAlchemyError
+
     from database import Database
     from evaluation.store import EvaluationStore
     from models_store.maintenance import present
@@ -115,7 +132,14 @@ def fill(settings: Settings) -> None:
     from models_store.seed import seed
 
     print("Checking the models; the first start imports the starter models ...", flush=True)
-    database = Database(settings)
+    try:
+        database = Database(settings)
+        database.check()
+    except VisionLoopError as error:  # locked, damaged, of a newer version, or the disk is full
+        sys.exit(f"{_place(settings)}: {error.message}")
+    except SQLAlchemyError as error:
+        reason = str(getattr(error, "orig", None) or error).splitlines()[0]
+        sys.exit(f"{_place(settings)} cannot be used: {reason}")
     registry = Registry(database)
     evaluations = EvaluationStore(database)
     try:
@@ -129,6 +153,12 @@ def fill(settings: Settings) -> None:
         print(f"The starter models are not complete: {error.message}", flush=True)
     finally:
         database.close()
+
+
+def _place(settings: Settings) -> str:
+    if settings.sqlalchemy_url.get_backend_name() == "sqlite":
+        return f"The database {settings.sqlalchemy_url.database}"
+    return "The database of VISIONLOOP_DATABASE_URL"
 
 
 def finish_startup(settings: Settings) -> None:

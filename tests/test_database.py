@@ -17,7 +17,7 @@ from sqlalchemy.exc import OperationalError
 
 from annotation.datasets import AnnotatedDatasets
 from database import HEAD, Database, alembic_config
-from errors import DatabaseBusy, InsufficientStorage, VisionLoopError
+from errors import DatabaseBusy, DatabaseDamaged, InsufficientStorage, VisionLoopError
 from evaluation.store import EvaluationStore
 from jobs.store import JobStore
 from migrations.tables import METADATA
@@ -228,3 +228,33 @@ def test_errors_of_other_databases(database: Database, state: str | None, kind: 
 
     with pytest.raises(kind), database.read():
         raise OperationalError("SELECT", {}, Refused())
+
+
+def damaged(file: Path, at: int) -> None:
+    content = bytearray(file.read_bytes())
+    content[at : at + 4096] = b"\xa5" * len(content[at : at + 4096])
+    file.write_bytes(bytes(content))
+
+
+def test_a_file_that_is_no_database_is_said(settings: Settings) -> None:
+    Database(settings).close()
+    damaged(settings.paths.database, 0)
+    with pytest.raises(DatabaseDamaged, match="restore VISIONLOOP_HOME from a backup"):
+        Database(settings)
+
+
+def test_a_damaged_page_is_found_by_the_check(settings: Settings) -> None:
+    database = Database(settings)
+    database.check()
+    database.close()
+    damaged(settings.paths.database, settings.paths.database.stat().st_size // 8192 * 4096)
+    database = Database(settings)
+    with pytest.raises(DatabaseDamaged, match="The database is damaged"):
+        database.check()
+    database.close()
+
+
+def test_a_new_home_is_its_owners(tmp_path: Path) -> None:
+    home = tmp_path / "new"
+    Database(Settings(home=home)).close()
+    assert home.stat().st_mode & 0o777 == 0o700

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+from pathlib import Path
 
 import pytest
 
@@ -45,3 +46,35 @@ def test_our_own_fault_is_logged_under_the_id_that_is_told(
     number = told.message.rstrip(".").split()[-1]
     assert f"[{number}] POST /infer failed" in caplog.text
     assert "ZeroDivisionError: secret" in caplog.text
+
+
+@pytest.fixture
+def hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(errors, "_hidden", {})
+    errors.hide_paths(
+        {
+            Path("/srv/vision"): "VISIONLOOP_HOME",
+            Path("/srv/vision/bento"): "BENTOML_HOME",
+            Path("/srv/ä b"): "CODE",
+            Path("/data"): "DATA",
+        }
+    )
+
+
+@pytest.mark.usefixtures("hidden")
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("No file '/srv/vision/jobs/x'.", "No file 'VISIONLOOP_HOME/jobs/x'."),
+        ("/srv/vision", "VISIONLOOP_HOME"),
+        ("at /srv/vision/bento/models: gone", "at BENTOML_HOME/models: gone"),
+        ("/srv/vision/bento2", "VISIONLOOP_HOME/bento2"),
+        ("(/srv/ä b/c.py)", "(CODE/c.py)"),
+        ("/srv/vision2 and /other/srv/vision stay", "/srv/vision2 and /other/srv/vision stay"),
+        ("/data/upload/1.jpg is a name of Label Studio's", None),
+        ("no path at all", None),
+    ],
+)
+def test_no_answer_names_a_folder_of_the_server(text: str, shown: str | None) -> None:
+    body = errors.NotFound(text).to_json()
+    assert body["message"] == body["detail"] == (shown or text)

@@ -7,7 +7,9 @@ import errno
 import json
 import math
 import reprlib
+import sys
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -35,7 +37,10 @@ from errors import (
     our_fault,
 )
 from field_names import unknown_sentence
+from models_store.store import bento_home
 from nesting import check_json_depth
+from settings import Settings
+from source_tree import ROOT
 
 RETRY_AFTER = 5.0  # default seconds of `Retry-After`
 CLIENT_GONE = 499  # the status in the metrics of a request whose client has disconnected
@@ -59,6 +64,17 @@ _BY_STATUS: dict[int, type[VisionLoopError]] = {
 }
 
 Model = TypeVar("Model", bound=BaseModel)
+
+
+def server_folders(settings: Settings) -> dict[Path, str]:
+    """The folders that no answer names, and what it says instead; see `errors.hide_paths`."""
+    return {
+        settings.home: "VISIONLOOP_HOME",
+        bento_home(): "BENTOML_HOME",
+        ROOT: "the server's code",
+        Path(sys.prefix): "the server's Python",
+        Path(sys.base_prefix): "the server's Python",
+    }
 
 
 def answer(scope: Scope, error: VisionLoopError, headers: Mapping[str, str] = {}) -> Response:

@@ -15,7 +15,7 @@ from api.middleware.auth import require_admin
 from api.schemas import errors
 from api.thread_pool import slow_work
 from dataset.image_files import suffix_of
-from errors import VisionLoopError
+from errors import VisionLoopError, without_server_paths
 
 router = APIRouter(prefix="/api", tags=["Annotation"])
 
@@ -126,7 +126,7 @@ async def held_back(dataset_id: str, gateway: GatewayDep) -> Any:
                 task=entry.task,
                 address=entry.address[:200] if entry.address[:5] != "data:" else "",
                 since=entry.updated_at,
-                reason=entry.error or "",
+                reason=without_server_paths(entry.error or ""),
             )
             for entry in gateway.annotated.entries.waiting(dataset_id)
         ]

@@ -80,7 +80,7 @@ async def show(job_id: str, gateway: GatewayDep) -> Any:
     job = await find(gateway, job_id, "training")
     return _head(job) | {
         "metrics": metrics_of(job),
-        "error": job.error,
+        "error": job.shown_error,
         "result_model_id": job.model_id,
     }
 

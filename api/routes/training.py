@@ -173,7 +173,7 @@ def _task(gateway: Gateway, job: Job, lines: int) -> dict[str, Any]:
         "created_at": job.created_at,
         "started_at": job.started_at,
         "completed_at": job.finished_at,
-        "error_message": job.error,
+        "error_message": job.shown_error,
         "result_path": _result(gateway, job),
         "model_id": job.model_id,
         "metrics": job.metrics,

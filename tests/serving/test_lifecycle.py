@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
-from serving.lifecycle import announce, hold, usable_settings
+from database import Database
+from serving.lifecycle import announce, fill, hold, usable_settings
 from settings import Settings, get_settings
 from tests.support.serving import ROOT
 
@@ -74,3 +76,32 @@ def test_the_announcement_says_who_may_come_in_and_no_secret(
     printed = capsys.readouterr().out
     assert sentence in printed
     assert "s3cret" not in printed
+
+
+def test_a_home_that_others_can_enter_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for mode, warned in ((0o755, True), (0o700, False)):
+        tmp_path.chmod(mode)
+        announce(Settings(home=tmp_path))
+        assert (f"chmod 700 {tmp_path}" in capsys.readouterr().out) == warned
+
+
+def test_a_damaged_database_ends_the_start_with_the_file_and_the_remedy(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path)
+    settings.paths.database.write_bytes(b"no database " * 1000)
+    with pytest.raises(SystemExit) as caught:
+        fill(settings)
+    assert str(caught.value).startswith(f"The database {tmp_path}/visionloop.db: ")
+    assert "docs/how-to/back-up.md" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_database_of_a_newer_version_ends_the_start(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path)
+    database = Database(settings)
+    with database.write() as session:
+        session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    database.close()
+    with pytest.raises(SystemExit, match="a newer VisionLoop has migrated it"):
+        fill(settings)

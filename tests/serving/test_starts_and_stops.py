@@ -105,6 +105,19 @@ def test_a_second_server_is_refused_and_the_first_is_none_the_worse(guarded: Ser
     assert 'route="/models/active",status="200"' in text
 
 
+def test_a_damaged_database_is_said_in_a_sentence(new_home: Callable[[], Path]) -> None:
+    broken = Server(new_home())
+    database = broken.home / "home" / "visionloop.db"
+    database.write_bytes(b"no database " * 1000)
+    command = [sys.executable, "-m", "bentoml", "serve", "service:VisionLoop", "--port", "1"]
+    ended = subprocess.run(
+        command, cwd=ROOT, env=broken.environment, capture_output=True, text=True, timeout=PATIENCE
+    )
+    assert ended.returncode == 1
+    assert ended.stderr.strip().startswith(f"The database {database}: The database is damaged")
+    assert "Traceback" not in ended.stderr
+
+
 def test_a_deleted_model_is_gone_and_a_hurrying_request_is_told(
     guarded: Server, picture: Picture
 ) -> None:
