@@ -32,13 +32,16 @@ def open_zip(file: Path | IO[bytes], most_entries: int) -> zipfile.ZipFile:
         ZipRefused: It has more entries, or entries that share bytes.
         zipfile.BadZipFile, OSError, ValueError: It is not a zip, or its directory is damaged.
     """
-    if isinstance(file, Path):
-        with file.open("rb") as opened:
-            _count(opened, most_entries)
-    else:
-        _count(file, most_entries)
-        file.seek(0)
-    archive = zipfile.ZipFile(file)
+    try:
+        if isinstance(file, Path):
+            with file.open("rb") as opened:
+                _count(opened, most_entries)
+        else:
+            _count(file, most_entries)
+            file.seek(0)
+        archive = zipfile.ZipFile(file)
+    except (NotImplementedError, struct.error, OverflowError, EOFError) as error:
+        raise zipfile.BadZipFile(str(error)) from error  # a later version, or damaged fields
     try:
         _refuse_overlaps(archive)
     except BaseException:

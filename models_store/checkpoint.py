@@ -10,23 +10,33 @@ from __future__ import annotations
 
 import collections
 import io
+import json
 import math
 import pickle
 import re
 import struct
+import sys
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from errors import InvalidModelFile
+from errors import InvalidModelFile, VisionLoopError
+from models_store.file_type import MOST_ENTRIES
+from models_store.subprocesses import GIB, limit_self
+from zip_bounds import ZipRefused, check_growth, open_zip
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # first value in the file format before torch 1.6
 MAX_PICKLE = 256 * 1024**2  # bytes; a YOLO checkpoint's is 0.1 MB
 MAX_TENSOR = 2 * 1024**3  # bytes
+MOST_GROWTH = 16  # bytes of all tensors as float32, as a multiple of the file's size
+SMALL = 2**26  # bytes that tensors may take whatever the file's size
+WIDEST = 4  # bytes of an element after conversion
+MEMORY, CPU_SECONDS = 4 * GIB, 30  # of the process that reads a checkpoint without torch
+REFUSED_EXIT = 3  # the error is in the printed JSON
 
 DTYPES = {
     "FloatStorage": "<f4",
@@ -223,7 +233,9 @@ class Checkpoint:
     """The content of a `.pt` file as inert stand-ins, with access to its tensors."""
 
     root: Any
+    file_size: int
     _storages: Callable[[StorageReference], bytes]
+    _lengths: Callable[[StorageReference], int]
     _cache: dict[str, bytes] = field(default_factory=dict)
 
     def array(self, reference: TensorReference) -> np.ndarray:
@@ -232,15 +244,9 @@ class Checkpoint:
         Raises:
             InvalidModelFile: The tensor extends beyond its storage.
         """
+        count = self.check(reference)
         storage = reference.storage
-        width = 2 if storage.dtype == "bf16" else np.dtype(storage.dtype).itemsize
-        count = math.prod(reference.size)
-        steps = zip(reference.size, reference.stride, strict=True)
-        last = reference.offset + sum((size - 1) * stride for size, stride in steps)
-        if count and (last >= storage.elements or count > storage.elements):
-            raise InvalidModelFile("The checkpoint is damaged: a tensor exceeds its storage.")
-        if storage.elements * width > MAX_TENSOR:
-            raise InvalidModelFile("The checkpoint holds a tensor of more than 2 GiB.")
+        width = _width(storage)
         if storage.key not in self._cache:
             self._cache = {storage.key: self._storages(storage)}  # often shared by tensors
         data = self._cache[storage.key]
@@ -256,6 +262,29 @@ class Checkpoint:
             return (view.astype(np.uint32) << 16).view(np.float32)
         return np.ascontiguousarray(view).reshape(reference.size).copy()
 
+    def check(self, reference: TensorReference) -> int:
+        """The number of a tensor's elements, after checks that read none of its data.
+
+        Raises:
+            InvalidModelFile: It extends beyond its storage, or its storage beyond the file's data.
+        """
+        storage = reference.storage
+        count = math.prod(reference.size)
+        steps = zip(reference.size, reference.stride, strict=True)
+        last = reference.offset + sum((size - 1) * stride for size, stride in steps)
+        if count and (last >= storage.elements or count > storage.elements):
+            raise InvalidModelFile("The checkpoint is damaged: a tensor exceeds its storage.")
+        if storage.elements * _width(storage) > MAX_TENSOR:
+            raise InvalidModelFile("The checkpoint holds a tensor of more than 2 GiB.")
+        if count and self._lengths(storage) < storage.elements * _width(storage):
+            raise InvalidModelFile("The checkpoint is truncated: tensor data is missing.")
+        return count
+
+
+def _width(storage: StorageReference) -> int:
+    """Bytes of an element."""
+    return 2 if storage.dtype == "bf16" else np.dtype(storage.dtype).itemsize
+
 
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read a file that `torch.save` wrote.
@@ -269,6 +298,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
         return _read_zip(path) if head == b"PK\x03\x04" else _read_legacy(path)
     except InvalidModelFile:
         raise
+    except ZipRefused as error:
+        raise InvalidModelFile(f"The checkpoint is refused: {error}") from None
     except MemoryError:
         raise InvalidModelFile("The checkpoint needs too much memory to be read.") from None
     except Exception as error:  # a damaged pickle can raise anything
@@ -279,7 +310,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def _read_zip(path: Path) -> Checkpoint:
-    archive = zipfile.ZipFile(path)
+    archive = open_zip(path, MOST_ENTRIES)
+    check_growth(archive.infolist())
     names = archive.namelist()
     pickles = [name for name in names if name.endswith("/data.pkl") and name.count("/") == 1]
     if len(pickles) != 1:
@@ -296,16 +328,20 @@ def _read_zip(path: Path) -> Checkpoint:
         raise InvalidModelFile("The checkpoint was saved on a big-endian machine.")
     root = _Reader(io.BytesIO(archive.read(pickles[0]))).load()
 
-    def storage(reference: StorageReference) -> bytes:
+    def entry(reference: StorageReference) -> zipfile.ZipInfo:
         try:
-            info = archive.getinfo(f"{folder}data/{reference.key}")
+            return archive.getinfo(f"{folder}data/{reference.key}")
         except KeyError:
             raise InvalidModelFile("The checkpoint lacks the data of some tensors.") from None
+
+    def storage(reference: StorageReference) -> bytes:
+        info = entry(reference)
         if info.file_size > MAX_TENSOR:
             raise InvalidModelFile("The checkpoint holds a tensor of more than 2 GiB.")
         return archive.read(info)
 
-    return Checkpoint(root, storage)
+    size = path.stat().st_size
+    return Checkpoint(root, size, storage, lambda reference: entry(reference).file_size)
 
 
 def _read_legacy(path: Path) -> Checkpoint:
@@ -332,7 +368,118 @@ def _read_legacy(path: Path) -> Checkpoint:
             storages[str(key)] = file.read(elements * width)
             if len(storages[str(key)]) < elements * width:
                 raise InvalidModelFile("The checkpoint is truncated: tensor data is missing.")
-    return Checkpoint(root, lambda reference: storages[reference.key])
+    size = path.stat().st_size
+
+    def storage(reference: StorageReference) -> bytes:
+        return storages.get(reference.key, b"")
+
+    return Checkpoint(root, size, storage, lambda reference: len(storage(reference)))
+
+
+def model_of(root: Any) -> tuple[Inert | None, dict[str, TensorReference]]:
+    """The network in a checkpoint, or None if it has only weights; and the state dict.
+
+    Raises:
+        InvalidModelFile: It holds no network that can be imported; the message says what it holds.
+    """
+    candidate = root
+    if isinstance(root, dict):
+        for key in ("ema", "model", "model_state_dict", "state_dict", "net"):
+            if root.get(key):
+                candidate = root[key]
+                break
+    if isinstance(candidate, Inert) and not candidate.get("_modules"):
+        candidate = candidate.get("model") or candidate
+    if isinstance(candidate, Inert):
+        if candidate.kind == "RTDETRDetectionModel":
+            raise InvalidModelFile(
+                "This is an RT-DETR checkpoint. Supported are YOLO models for detection, "
+                "segmentation, pose and classification, and MobileNetV2."
+            )
+        state = dict(_state_dict(candidate))
+        if not state:
+            raise InvalidModelFile(f"The checkpoint holds a {candidate.kind}, not a model.")
+        return candidate, state
+    if isinstance(candidate, dict) and candidate:
+        state = {
+            str(name).removeprefix("module."): value
+            for name, value in candidate.items()
+            if isinstance(value, TensorReference)
+        }
+        if state and looks_like_mobilenet(state):
+            return None, state
+        if any(name.startswith(("image_encoder.", "sam_", "memory_")) for name in state):
+            raise InvalidModelFile(
+                "This is a SAM checkpoint. Segment Anything models cannot be imported."
+            )
+        if state:
+            raise InvalidModelFile(
+                "The file contains weights without an architecture (a state dict). Save the "
+                "whole checkpoint, as Ultralytics' training does. Only torchvision's "
+                "mobilenet_v2 can be imported from its state dict."
+            )
+    raise InvalidModelFile("The PyTorch file contains no model.")
+
+
+def _state_dict(module: Inert, prefix: str = "") -> Iterator[tuple[str, TensorReference]]:
+    transient = module.get("_non_persistent_buffers_set") or ()
+    for kind in ("_parameters", "_buffers"):
+        for name, value in (module.get(kind) or {}).items():
+            if isinstance(value, TensorReference) and name not in transient:
+                yield prefix + name, value
+    for name, child in (module.get("_modules") or {}).items():
+        if isinstance(child, Inert):
+            yield from _state_dict(child, f"{prefix}{name}.")
+
+
+def looks_like_mobilenet(state: Mapping[str, TensorReference]) -> bool:
+    """Whether a state dict is that of torchvision's mobilenet_v2."""
+    return "features.0.0.weight" in state and "classifier.1.weight" in state
+
+
+def check_sizes(checkpoint: Checkpoint, state: Mapping[str, TensorReference]) -> None:
+    """Check what the tensors would take in memory, before the first is read.
+
+    Raises:
+        InvalidModelFile: A tensor is larger than its storage or than 2 GiB, its data is missing,
+            or all of them are far larger than the file.
+    """
+    total = 0
+    for reference in state.values():
+        checkpoint.check(reference)
+        total += math.prod(reference.size) * WIDEST
+    most = max(MOST_GROWTH * checkpoint.file_size, SMALL)
+    if total > most:
+        raise InvalidModelFile(
+            f"The checkpoint's tensors would take {total / 2**20:,.0f} MiB, but the file has "
+            f"{checkpoint.file_size / 2**20:,.1f} MiB. It is damaged, or made to exhaust memory."
+        )
+
+
+def refused(error: VisionLoopError) -> int:
+    """Print an error as JSON for the process that started this one; the exit code to end with."""
+    print(json.dumps({"error": error.message, "code": error.code}), flush=True)
+    return REFUSED_EXIT
+
+
+def main() -> int:
+    """Read a checkpoint and check it, without torch: `python -m models_store.checkpoint FILE`."""
+    limit_self(MEMORY, CPU_SECONDS)
+    try:
+        checkpoint = read_checkpoint(Path(sys.argv[1]))
+        _, state = model_of(checkpoint.root)
+        check_sizes(checkpoint, state)
+    except VisionLoopError as error:
+        return refused(error)
+    except (MemoryError, RecursionError):
+        return refused(InvalidModelFile("The checkpoint needs too much memory to be read."))
+    except Exception as error:  # as in `read_checkpoint`: the pickle decides what is where
+        detail = f"{type(error).__name__}: {error}"[:160]
+        return refused(
+            InvalidModelFile(f"The checkpoint is damaged and cannot be read ({detail}).")
+        )
+    print(json.dumps({"tensors": len(state)}), flush=True)
+    return 0
 
 
 def references(value: Any) -> Iterator[StorageReference]:
@@ -350,3 +497,7 @@ def references(value: Any) -> Iterator[StorageReference]:
                 stack.extend(item)
             elif isinstance(item, Inert):
                 stack.extend((item.state, item.args, item.items))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,15 @@ from torch import Tensor, nn
 
 from errors import InvalidModelFile, ValidationFailed, VisionLoopError
 from models_store.architecture import FOREIGN_HEADS
-from models_store.checkpoint import Checkpoint, Inert, TensorReference, read_checkpoint
+from models_store.checkpoint import (
+    Checkpoint,
+    Inert,
+    TensorReference,
+    looks_like_mobilenet,
+    model_of,
+    read_checkpoint,
+    refused,
+)
 from models_store.description import ModelDescription, Preprocessing, certain_names
 from models_store.export import export_onnx
 from models_store.subprocesses import limit_self
@@ -34,7 +42,6 @@ from models_store.weights import (
     save_model,
 )
 
-REFUSED_EXIT = 3  # the error is in the printed JSON
 COMPARED = (  # what changes a layer's output besides its weights
     "stride", "padding", "dilation", "groups", "kernel_size", "output_size", "scale_factor",
     "mode", "negative_slope", "ceil_mode", "align_corners", "num_heads", "add",
@@ -70,8 +77,8 @@ def convert(
         InvalidModelFile: The model cannot be served; the message says why.
     """
     checkpoint = read_checkpoint(path)
-    module, state = _model_of(checkpoint.root)
-    mobilenet = _looks_like_mobilenet(state)
+    module, state = model_of(checkpoint.root)
+    mobilenet = looks_like_mobilenet(state)
     if family == "mobilenet" and not mobilenet:
         raise InvalidModelFile("The file does not contain torchvision's mobilenet_v2.")
     if family == "yolo" and (module is None or mobilenet):
@@ -100,62 +107,6 @@ def convert(
     if serving:
         export_onnx(folder)
     return origin
-
-
-def _model_of(root: Any) -> tuple[Inert | None, dict[str, TensorReference]]:
-    """The network in a checkpoint, or None if it has only weights; and the state dict."""
-    candidate = root
-    if isinstance(root, dict):
-        for key in ("ema", "model", "model_state_dict", "state_dict", "net"):
-            if root.get(key):
-                candidate = root[key]
-                break
-    if isinstance(candidate, Inert) and not candidate.get("_modules"):
-        candidate = candidate.get("model") or candidate
-    if isinstance(candidate, Inert):
-        if candidate.kind == "RTDETRDetectionModel":
-            raise InvalidModelFile(
-                "This is an RT-DETR checkpoint. Supported are YOLO models for detection, "
-                "segmentation, pose and classification, and MobileNetV2."
-            )
-        state = dict(_state_dict(candidate))
-        if not state:
-            raise InvalidModelFile(f"The checkpoint holds a {candidate.kind}, not a model.")
-        return candidate, state
-    if isinstance(candidate, dict) and candidate:
-        state = {
-            str(name).removeprefix("module."): value
-            for name, value in candidate.items()
-            if isinstance(value, TensorReference)
-        }
-        if state and _looks_like_mobilenet(state):
-            return None, state
-        if any(name.startswith(("image_encoder.", "sam_", "memory_")) for name in state):
-            raise InvalidModelFile(
-                "This is a SAM checkpoint. Segment Anything models cannot be imported."
-            )
-        if state:
-            raise InvalidModelFile(
-                "The file contains weights without an architecture (a state dict). Save the "
-                "whole checkpoint, as Ultralytics' training does. Only torchvision's "
-                "mobilenet_v2 can be imported from its state dict."
-            )
-    raise InvalidModelFile("The PyTorch file contains no model.")
-
-
-def _state_dict(module: Inert, prefix: str = "") -> Iterator[tuple[str, TensorReference]]:
-    transient = module.get("_non_persistent_buffers_set") or ()
-    for kind in ("_parameters", "_buffers"):
-        for name, value in (module.get(kind) or {}).items():
-            if isinstance(value, TensorReference) and name not in transient:
-                yield prefix + name, value
-    for name, child in (module.get("_modules") or {}).items():
-        if isinstance(child, Inert):
-            yield from _state_dict(child, f"{prefix}{name}.")
-
-
-def _looks_like_mobilenet(state: Mapping[str, TensorReference]) -> bool:
-    return "features.0.0.weight" in state and "classifier.1.weight" in state
 
 
 def _tensor(checkpoint: Checkpoint, reference: TensorReference) -> Tensor:
@@ -330,12 +281,9 @@ def main() -> int:
     try:
         origin = convert(path, folder, **request)
     except VisionLoopError as error:
-        print(json.dumps({"error": error.message, "code": error.code}), flush=True)
-        return REFUSED_EXIT
+        return refused(error)
     except (MemoryError, RecursionError):
-        message = "The model needs more memory to be converted than is allowed."
-        print(json.dumps({"error": message, "code": InvalidModelFile.code}), flush=True)
-        return REFUSED_EXIT
+        return refused(InvalidModelFile("The model needs more memory than a conversion may use."))
     print(json.dumps({"origin": origin}), flush=True)
     return 0
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -96,10 +97,23 @@ def convert_checkpoint(
     Raises:
         InvalidModelFile, ValidationFailed: As `import_model`.
     """
+    start = time.monotonic()
+    # torch takes seconds to import: what can be refused without it is refused first
+    _in_child("models_store.checkpoint", path.resolve(), timeout, "tensors")
+    left = timeout - (time.monotonic() - start)
     request = {"path": str(path.resolve()), "folder": str(folder), **options}
     request |= {"cpu_seconds": int(timeout) * 4}
+    return _in_child("models_store.convert", json.dumps(request), left, "origin")
+
+
+def _in_child(module: str, argument: str | Path, timeout: float, key: str) -> Any:
+    """What a module prints under `key`, run in a child process.
+
+    Raises:
+        InvalidModelFile, ValidationFailed: The error that it prints, or it was killed.
+    """
     try:
-        child = run_module("models_store.convert", [json.dumps(request)], timeout)
+        child = run_module(module, [argument], timeout)
     except ChildTimeout:
         raise InvalidModelFile(
             f"The model could not be converted within {timeout:.0f} seconds."
@@ -109,8 +123,8 @@ def convert_checkpoint(
         answer = json.loads(lines[-1]) if lines else {}
     except ValueError:
         answer = {}
-    if child.returncode == 0 and "origin" in answer:
-        return answer["origin"]
+    if child.returncode == 0 and key in answer:
+        return answer[key]
     if "error" in answer:
         kind = ValidationFailed if answer.get("code") == ValidationFailed.code else InvalidModelFile
         raise kind(answer["error"])

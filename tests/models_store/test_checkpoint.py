@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import io
 import os
 import pickle
 import struct
 import sys
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,11 +18,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from errors import InvalidModelFile
-from models_store.checkpoint import Checkpoint, TensorReference, read_checkpoint
-from models_store.convert import _model_of as model_of
+from models_store.checkpoint import (
+    Checkpoint,
+    TensorReference,
+    check_sizes,
+    model_of,
+    read_checkpoint,
+)
 from models_store.file_type import check_checkpoint
+from tests.support.examples import EXAMPLES
 
 
 class Reduced:
@@ -250,3 +260,95 @@ def test_storage_data_that_is_missing_or_short_is_refused(tmp_path: Path) -> Non
         checkpoint: Checkpoint = read_checkpoint(path)
         with pytest.raises(InvalidModelFile, match=r"truncated|lacks the data"):
             checkpoint.array(checkpoint.root["a"])
+
+
+class Storage:
+    """A storage of float32, of as many elements as are stated."""
+
+    def __init__(self, elements: int) -> None:
+        self.elements = elements
+
+
+class Pickler(pickle.Pickler):
+    def persistent_id(self, value: Any) -> Any:
+        if isinstance(value, Storage):
+            return "storage", torch.FloatStorage, "0", "cpu", value.elements
+        return None
+
+
+def stated(path: Path, elements: int, *sizes: tuple[int, ...]) -> Path:
+    """A state dict of mobilenet_v2 by its names, whose tensors share a storage of 1 MiB."""
+    names = ["features.0.0.weight", "classifier.1.weight", *map(str, range(len(sizes)))]
+    storage = Storage(elements)
+    state = {
+        name: Reduced(
+            torch._utils._rebuild_tensor_v2, storage, 0, size, (1,) * len(size), False,
+            collections.OrderedDict(),
+        )
+        for name, size in zip(names, sizes, strict=False)
+    }  # fmt: skip
+    buffer = io.BytesIO()
+    Pickler(buffer, 2).dump(state)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("best/data.pkl", buffer.getvalue())
+        archive.writestr("best/data/0", bytes(2**20))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("elements", "sizes", "sentence"),
+    [
+        (2**39, [(2**39,)] * 2, "more than 2 GiB"),
+        (2**39, [(1,), (2**39,)], "more than 2 GiB"),
+        (2**28, [(2**28,)] * 2, "tensor data is missing"),
+        (2**18, [(2**18,)] * 2000, "would take 2,000 MiB"),
+        (2**18, [(2**30,)] * 2, "exceeds its storage"),
+    ],
+)
+def test_stated_sizes_are_refused_before_anything_is_allocated(
+    tmp_path: Path, elements: int, sizes: list[tuple[int, ...]], sentence: str
+) -> None:
+    checkpoint = read_checkpoint(stated(tmp_path / "a.pt", elements, *sizes))
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidModelFile, match=sentence):
+            check_sizes(checkpoint, model_of(checkpoint.root)[1])
+        assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_the_sizes_of_an_ordinary_checkpoint_pass(tmp_path: Path) -> None:
+    checkpoint = read_checkpoint(stated(tmp_path / "a.pt", 2**18, (2**18,), (2**9,)))
+    check_sizes(checkpoint, model_of(checkpoint.root)[1])
+
+
+def test_a_compressed_storage_is_a_bomb(tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("best/data.pkl", pickle.dumps({}))
+        archive.writestr("best/data/0", bytes(2**23))
+    with pytest.raises(InvalidModelFile, match="more than 200 times its packed size"):
+        read_checkpoint(path)
+
+
+@pytest.mark.properties
+@given(st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), max_size=6), st.booleans())
+@settings(max_examples=EXAMPLES)
+def test_any_change_of_a_checkpoint_is_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, changes: list[tuple[int, int]], legacy: bool
+) -> None:
+    data = bytearray(SAVED[legacy])
+    for at, value in changes:
+        data[at % len(data)] = value
+    path = tmp_path_factory.mktemp("pt") / "a.pt"
+    path.write_bytes(data)
+    with contextlib.suppress(InvalidModelFile):
+        check_checkpoint(path)
+        checkpoint = read_checkpoint(path)
+        model_of(checkpoint.root)
+
+
+SAVED = {
+    legacy: saved({"a": torch.ones(4), "b": {"c": [1, "x"]}}, legacy) for legacy in (True, False)
+}

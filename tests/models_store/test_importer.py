@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import re
 import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +24,7 @@ from torchvision.models import mobilenet_v2
 from torchvision.transforms import InterpolationMode
 
 from errors import InvalidModelFile, ValidationFailed
+from models_store import importer
 from models_store.checkpoint import Inert
 from models_store.convert import convert
 from models_store.description import ModelDescription, Task
@@ -367,3 +370,23 @@ def test_kill_9_of_an_import_takes_its_child_along_and_is_swept(
     registry.sweep()
     assert list((registry.settings.home / "scratch").iterdir()) == []
     assert registry.list() == []
+
+
+def test_a_file_that_is_no_model_is_refused_without_torch(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, run, started = tmp_path / "bad.pt", importer.run_module, []
+
+    def recorded(module: str, *rest: Any) -> Any:
+        started.append(module)
+        return run(module, *rest)
+
+    monkeypatch.setattr(importer, "run_module", recorded)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("best/data.pkl", pickle.dumps({"model": [1, 2]}))
+    with pytest.raises(InvalidModelFile, match="contains no model"):
+        import_model(registry, path)
+    assert started == ["models_store.checkpoint"]
+    command = [sys.executable, "-m", "tests.support.imported_without_torch"]
+    done = subprocess.run([*command, "models_store.checkpoint"], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr
