@@ -208,7 +208,7 @@ def test_an_evaluation_that_was_asked_for(
     assert row.figures["images"] == 4.0
     report = evaluations.report(row)
     assert report["unknown_classes"] == ["triangle"]
-    assert "does not know triangle" in job.text
+    assert "does not know the dataset's class triangle" in job.text
     again = evaluating.run_evaluation(plan, job, registry)
     assert [r.id for r in evaluations.history(model_id)] == [again.id, row.id]
     assert evaluations.latest(model_id, row.fingerprint, "train") is not None
@@ -254,7 +254,7 @@ def test_what_it_was_trained_with_is_taken_unless_told_otherwise(
     assert "The dataset has changed since the model was trained on it." in job.text
     assert row.dataset == "trained-with"
 
-    with pytest.raises(ValidationFailed, match=r"split is 'test'; this dataset has train, val\."):
+    with pytest.raises(ValidationFailed, match=r"'split' is 'test', but this dataset has train, val\."):
         planned(registry, jobs, model_id, None, "test")
     shutil.rmtree(path.parent)
     with pytest.raises(ValidationFailed, match=r"\(trained-with\) no longer exists.*dataset_path"):
