@@ -95,7 +95,10 @@ def check_cost(image: Image.Image, data: bytes, max_pixels: int) -> float:
     if seconds <= most:
         return seconds
     if image.format in ("JPEG", "MPO") and (count := scans(data)) > _SCANS:
-        raise InvalidImage(f"This JPEG has {count} scans for its size: not a photograph.")
+        raise InvalidImage(
+            f"This JPEG has {count} scans, too many for its size. Save the image again as an "
+            "ordinary JPEG."
+        )
     kind = "plain PPM" if image.format == "PPM" else str(image.format)
     raise PayloadTooLarge(
         f"The image has {image.width} × {image.height} pixels as {kind}, which would take about "

@@ -23,7 +23,7 @@ _SPARE = 20_000
 _BOXES = 1000
 _HEAD = 1024  # bytes in which the boxes of JP2's header stand
 
-_STRANGE = "This JPEG 2000 file has {} for its size: not a photograph. Send it as PNG or JPEG."
+_STRANGE = "This JPEG 2000 file has too many {} for its size. Send the image as PNG or JPEG."
 _DAMAGED = "The image file is damaged and cannot be decoded."
 
 
@@ -67,12 +67,12 @@ def _check(data: bytes, width: int, height: int) -> None:
     )
     pixels = width * height
     if tiles > _FEW and tiles * _TILE > pixels:
-        raise InvalidImage(_STRANGE.format(f"{tiles} tiles"))
+        raise InvalidImage(_STRANGE.format(f"tiles ({tiles})"))
     side = min(tile_width, width), min(tile_height, height)
     for style, at in _styles(data, start):
         packets = tiles * components * _packets(data, style, at, components, side)
         if packets > _SPARE + pixels // _DENSITY:
-            raise InvalidImage(_STRANGE.format(f"{packets} packets"))
+            raise InvalidImage(_STRANGE.format(f"packets ({packets})"))
 
 
 def _packets(data: bytes, style: int, at: int, components: int, tile: tuple[int, int]) -> int:
@@ -116,7 +116,7 @@ def _styles(data: bytes, start: int) -> Iterator[tuple[int, int]]:
             return
         else:
             at += 2 + length
-    raise InvalidImage(_STRANGE.format("too many parts"))
+    raise InvalidImage(_STRANGE.format("parts"))
 
 
 def _codestream(data: bytes) -> int:

@@ -254,7 +254,8 @@ def test_what_it_was_trained_with_is_taken_unless_told_otherwise(
     assert "The dataset has changed since the model was trained on it." in job.text
     assert row.dataset == "trained-with"
 
-    with pytest.raises(ValidationFailed, match=r"'split' is 'test', but this dataset has train, val\."):
+    expected = r"'split' is 'test', but this dataset has train, val\."
+    with pytest.raises(ValidationFailed, match=expected):
         planned(registry, jobs, model_id, None, "test")
     shutil.rmtree(path.parent)
     with pytest.raises(ValidationFailed, match=r"\(trained-with\) no longer exists.*dataset_path"):

@@ -115,9 +115,9 @@ def in_a_tile() -> bytes:
     [
         (sized(4000, 4000, (1, 1)), "16000000 tiles"),
         (sized(4000, 4000, (8, 8)), "250000 tiles"),
-        (of_precincts(), "packets for its size"),
-        (of_layers(), "packets for its size"),
-        (in_a_tile(), "packets for its size"),
+        (of_precincts(), "too many packets"),
+        (of_layers(), "too many packets"),
+        (in_a_tile(), "too many packets"),
         (sized(4000, 4000, (0, 5)), "damaged"),
     ],
 )
