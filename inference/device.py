@@ -26,15 +26,17 @@ class Limits:
     max_batch: int
 
 
-def device(settings: Settings) -> Device:
+def device(settings: Settings, gpus: int | None = None) -> Device:
     """The device that `settings.device` selects on this machine.
+
+    `gpus` is the number of CUDA devices; None: asked of the driver.
 
     Raises:
         RuntimeError: `cuda` was requested and there is no CUDA device.
     """
     if settings.device == "cpu":
         return "cpu"
-    if cuda_devices() > 0:
+    if (cuda_devices() if gpus is None else gpus) > 0:
         return "cuda"
     if settings.device == "cuda":
         raise RuntimeError(
@@ -44,14 +46,14 @@ def device(settings: Settings) -> Device:
     return "cpu"
 
 
-def limits(settings: Settings) -> Limits:
+def limits(settings: Settings, gpus: int | None = None) -> Limits:
     """Slots and batch size that keep a runner busy without a long queue inside it.
 
     On a CPU items are predicted independently, so small batches suffice. There are two more slots
     than the sessions need, so that no session is idle while a response is sent or while a batch
-    waits for its slowest item.
+    waits for its slowest item. `gpus` is that of `device`.
     """
-    if device(settings) == "cuda":
+    if device(settings, gpus) == "cuda":
         return Limits(GPU_SLOTS, settings.max_batch or GPU_BATCH)
     batch = settings.max_batch or CPU_BATCH
     sessions = cpu_sessions(settings)

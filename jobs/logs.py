@@ -27,14 +27,16 @@ class LogWriter:
             counts output without a line end.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, limit: int = LIMIT) -> None:
+        """`limit`: maximum bytes of worker output."""
         self.path = path
+        self._limit = limit
         self.heard = 0
         self._lock = threading.Lock()
         self._full = False
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._full = path.exists() and path.stat().st_size >= LIMIT
+            self._full = path.exists() and path.stat().st_size >= self._limit
 
     def say(self, message: str) -> None:
         """Append a message of the dispatcher, of one or more lines."""
@@ -73,9 +75,9 @@ class LogWriter:
         if not self._full:
             self._write([line for line in lines if line])
             with contextlib.suppress(OSError):
-                self._full = self.path.stat().st_size >= LIMIT
+                self._full = self.path.stat().st_size >= self._limit
             if self._full:
-                self.say(f"This log has reached {LIMIT >> 20} MiB; no more output is kept.")
+                self.say(f"This log has reached {self._limit >> 20} MiB; no more output is kept.")
 
     def _write(self, lines: list[bytes]) -> None:
         stamp = datetime.now(UTC).strftime("[%Y-%m-%d %H:%M:%S] ").encode()

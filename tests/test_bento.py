@@ -8,7 +8,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ import pytest
 
 from synthetic.shapes import SHAPES
 from tests.support.closeness import assert_answers_close
-from tests.support.patience import PATIENCE
+from tests.support.patience import PATIENCE, wait_until
 from tests.support.serving import BENTOML, ROOT, Server, environment
 from tests.support.shapes import write_shapes
 from tests.support.small_models import NAMES, checkpoint, network
@@ -117,11 +116,13 @@ def test_a_training_ends_in_a_version_that_answers(server: Server, client: httpx
         "parameters": {"task": "classify", "imgsz": 64, "name": "kinds", "hyper": {"workers": 0}},
     }
     job_id = client.post("/train", json=body).json()["job_id"]
-    job: dict[str, Any] = {"status": "queued"}
-    deadline = time.monotonic() + PATIENCE
-    while job["status"] in ("queued", "running") and time.monotonic() < deadline:
-        time.sleep(0.2)
-        job = client.get(f"/train/{job_id}").json()
+    job: dict[str, Any] = {}
+
+    def ended() -> bool:
+        job.update(client.get(f"/train/{job_id}").json())
+        return job["status"] not in ("queued", "running")
+
+    wait_until(ended, pause=0.2)
     assert job["status"] == "completed", (job, client.get(f"/jobs/{job_id}/logs").json())
     fields = {"model_id": job["result_model_id"]}
     answer = client.post("/infer", files={"image": IMAGE.read_bytes()}, data=fields).json()

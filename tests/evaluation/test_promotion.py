@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -58,6 +58,7 @@ class Scene:
         self.figures: dict[str, dict[str, float]] = {}
         self.before: dict[str, dict[str, float]] = {}  # figures on OLD
         self.measured: list[str] = []
+        self.meanwhile: Callable[[str], object] = lambda _: None  # called before each evaluation
         self.contents = ["f"]  # fingerprints of the dataset as time goes by; the last one stays
 
     @property
@@ -78,6 +79,7 @@ class Scene:
 
     def measure(self, recipe: EvaluationRecipe, *_: Any) -> EvaluationRow:
         """In place of `run_evaluation`."""
+        self.meanwhile(recipe.model_id)
         self.measured.append(recipe.model_id)
         output = self.folder / f"evaluation-{len(self.measured)}"
         output.mkdir()
@@ -160,21 +162,15 @@ def test_what_is_promoted_already_is_left_alone(scene: Scene) -> None:
     assert scene.decided() == ["promoted"]
 
 
-def test_another_promotion_in_between_is_compared_with_anew(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_promotion_in_between_is_compared_with_anew(scene: Scene) -> None:
     scene.publish(BEFORE, promote=True)
     best, new = scene.publish({"round": 1.0, "square": 1.0, "star": 1.0}), scene.publish(BETTER)
-    carry_out = promotion._carry_out
-    calls: list[tuple[Any, ...]] = []
 
-    def interfered(*arguments: Any) -> None:
-        if not calls:
+    def interfered(_: str) -> None:
+        if not scene.measured:
             scene.registry.promote(best, DecisionReason("somebody"))
-        calls.append(arguments)
-        carry_out(*arguments)
 
-    monkeypatch.setattr(promotion, "_carry_out", interfered)
+    scene.meanwhile = interfered
     assert not scene.run(new)
     assert scene.registry.get("signs").id == best
     assert scene.decided() == ["promoted", "promoted", "refused"]
@@ -279,17 +275,16 @@ def test_a_lost_report_is_measured_again(scene: Scene) -> None:
 
 
 def test_the_promoted_version_that_is_deleted_meanwhile_is_no_reason_to_fail(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
+    scene: Scene,
 ) -> None:
     old, new = scene.publish(BEFORE, promote=True), scene.publish(BETTER)
 
-    def measure(recipe: EvaluationRecipe, *rest: Any) -> EvaluationRow:
-        if recipe.model_id == old:
+    def deleted(model_id: str) -> None:
+        if model_id == old:
             scene.registry.delete(old)
-        scene.registry.get(recipe.model_id)
-        return scene.measure(recipe, *rest)
+        scene.registry.get(model_id)
 
-    monkeypatch.setattr(evaluating, "run_evaluation", measure)
+    scene.meanwhile = deleted
     assert scene.run(new)
     assert scene.registry.get("signs").id == new
 
@@ -320,14 +315,14 @@ def test_what_is_promoted_is_loaded_first(scene: Scene, monkeypatch: pytest.Monk
     "error", [DatasetInvalid("It is gone."), ValidationFailed("No class."), MemoryError()]
 )
 def test_a_training_whose_model_cannot_be_compared_is_not_failed(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch, error: Exception
+    scene: Scene, error: Exception
 ) -> None:
-    def fail(*_: Any) -> EvaluationRow:
+    def fail(_: str) -> None:
         raise error
 
     scene.publish(BEFORE, promote=True)
     new = scene.publish(BETTER)
-    monkeypatch.setattr(evaluating, "run_evaluation", fail)
+    scene.meanwhile = fail
     version = scene.registry.get(new)
     after_training(version, recipe_of(), scene.job, scene.registry)
     decision = scene.registry.decisions("signs")[0]
@@ -338,17 +333,17 @@ def test_a_training_whose_model_cannot_be_compared_is_not_failed(
     assert len(scene.registry.decisions("signs")) == 2
 
 
-def test_a_training_is_promoted_by_the_gate_of_the_settings(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_training_is_promoted_by_the_gate_of_the_settings(scene: Scene) -> None:
     scene.publish(BEFORE, promote=True)
     new = scene.publish(WORSE)
     recipe = recipe_of()
     after_training(scene.registry.get(new), recipe, scene.job, scene.registry)
     assert scene.decided() == ["promoted", "refused"]
     generous = scene.registry.settings.model_copy(update={"gate_max_class_drop": 0.5})
-    monkeypatch.setattr(scene.registry, "settings", generous)
-    after_training(scene.registry.get(new), recipe, scene.job, scene.registry)
+    database = Database(generous)
+    after_training(scene.registry.get(new), recipe, scene.job, Registry(database))
+    database.close()
+    scene.registry.refresh()
     assert scene.registry.get("signs").id == new
 
 

@@ -3,7 +3,6 @@ from __future__ import annotations
 import pytest
 
 from cores import cpu_count
-from inference import device as module
 from inference.device import Limits, cpu_sessions, device, limits
 from settings import Settings
 
@@ -13,26 +12,21 @@ def test_cpu_can_be_asked_for() -> None:
 
 
 @pytest.mark.parametrize(("devices", "expected"), [(0, "cpu"), (2, "cuda")])
-def test_auto_takes_a_gpu_that_is_there(
-    devices: int, expected: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "cuda_devices", lambda: devices)
-    assert device(Settings(device="auto")) == expected
+def test_auto_takes_a_gpu_that_is_there(devices: int, expected: str) -> None:
+    assert device(Settings(device="auto"), devices) == expected
 
 
-def test_a_gpu_that_is_not_there_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "cuda_devices", lambda: 0)
+def test_a_gpu_that_is_not_there_stops_the_start() -> None:
     with pytest.raises(RuntimeError, match="VISIONLOOP_DEVICE"):
-        device(Settings(device="cuda"))
+        device(Settings(device="cuda"), 0)
 
 
-def test_limits_follow_the_device_and_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_limits_follow_the_device_and_the_settings() -> None:
     assert limits(Settings(device="cpu", sessions=2)) == Limits(slots=3, max_batch=2)
     assert limits(Settings(device="cpu", sessions=16)) == Limits(slots=10, max_batch=2)
     assert limits(Settings(device="cpu", sessions=1, max_batch=5)) == Limits(3, 5)
-    monkeypatch.setattr(module, "cuda_devices", lambda: 1)
-    assert limits(Settings(device="cuda")) == Limits(slots=3, max_batch=32)
-    assert limits(Settings(device="cuda", max_batch=8)).max_batch == 8
+    assert limits(Settings(device="cuda"), 1) == Limits(slots=3, max_batch=32)
+    assert limits(Settings(device="cuda", max_batch=8), 1).max_batch == 8
 
 
 def test_sessions_default_to_the_cores() -> None:

@@ -21,7 +21,7 @@ from inference.runtime import Load, ModelRuntime
 from models_store.description import ModelDescription
 from settings import Settings
 from tests.support.closeness import assert_close
-from tests.support.patience import PATIENCE
+from tests.support.patience import PATIENCE, until
 from tests.support.scenes import encoded, scene
 
 KINDS = ("detect", "segment", "pose", "classify", "mobilenet")
@@ -255,7 +255,7 @@ def test_a_caller_that_leaves_while_its_model_loads_spoils_nothing(
             item = InferenceItem(photo(), "segment")
             leaving = asyncio.create_task(runtime.predict_batch([item]))
             staying = asyncio.create_task(runtime.predict_batch([item]))
-            await asyncio.sleep(0.05)
+            await until(lambda: loads.tags)
             leaving.cancel()
             gate.set()
             assert (await staying)[0].error is None

@@ -31,7 +31,10 @@ from tests.support.dispatching import (
 )
 from tests.support.locked_database import locked
 
-STUBBORN = "trap '' TERM HUP; (trap '' TERM HUP; sleep 9999) & while true; do sleep 0.05; done"
+STUBBORN = (
+    "trap '' TERM HUP; (trap '' TERM HUP; touch ready; sleep 9999) & "
+    "while true; do sleep 0.05; done"
+)
 
 
 def test_jobs_run_one_after_the_other_in_the_order_they_came(store: JobStore) -> None:
@@ -67,13 +70,13 @@ def test_slots_bound_how_many_run_at_once(store: JobStore) -> None:
     story(store, body)
 
 
-@pytest.mark.parametrize("script", ["sleep 9999", STUBBORN, SCATTERED])
+@pytest.mark.parametrize("script", ["touch ready; sleep 9999", STUBBORN, SCATTERED])
 def test_cancel_leaves_no_process(store: JobStore, script: str) -> None:
     async def body() -> None:
         job = submit(store)
         async with dispatching(store, script) as dispatcher:
             await running(store, job)
-            await asyncio.sleep(0.2)
+            await until((store.folder(job.id) / "ready").exists)
             assert marked()[job.id]
             assert store.request_cancel(job.id).status == "stopping"
             assert (await dispatcher.finished(job.id)).status == "stopped"
@@ -268,7 +271,9 @@ def test_a_job_waits_until_the_disk_has_room(store: JobStore) -> None:
     story(store, body)
 
 
-def test_a_locked_database_delays_the_end_of_a_job(tmp_path: Path) -> None:
+def test_a_locked_database_delays_the_end_of_a_job(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     settings = Settings(home=tmp_path)
     store = JobStore(Database(settings, patience=0.1))
 
@@ -282,7 +287,7 @@ def test_a_locked_database_delays_the_end_of_a_job(tmp_path: Path) -> None:
             with locked(settings.paths.database):
                 (store.folder(job.id) / "go").touch()
                 await until(lambda: not is_alive(started.pid or 0, started.pid_started))
-                await asyncio.sleep(0.3)  # so that some attempts to write fail
+                await until(lambda: "could not be written; retrying" in caplog.text)
                 assert store.get(job.id).status == "running"
             assert (await waiting).status == "completed"
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from jobs import logs
 from jobs.logs import LogWriter, clean, read_last, read_lines
 
 STAMPED = re.compile(r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\] (.*)")
@@ -58,16 +57,13 @@ def test_a_progress_bar_without_end_is_no_burden(tmp_path: Path) -> None:
     assert texts(writer.path) == ["    19999%", "done"]
 
 
-def test_a_log_has_an_end_but_not_for_the_last_words(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(logs, "LIMIT", 1000)
-    writer = LogWriter(tmp_path / "log")
+def test_a_log_has_an_end_but_not_for_the_last_words(tmp_path: Path) -> None:
+    writer = LogWriter(tmp_path / "log", limit=1000)
     pipe_into(writer, b"x" * 70 + b"\n", *[b"y" * 90 + b"\n"] * 100)
     writer.say("Failed: because.")
     assert texts(writer.path)[-1] == "Failed: because."
     assert writer.path.stat().st_size < 70_000
-    again = LogWriter(tmp_path / "log")
+    again = LogWriter(tmp_path / "log", limit=1000)
     size = writer.path.stat().st_size
     pipe_into(again, b"more\n")
     assert writer.path.stat().st_size == size

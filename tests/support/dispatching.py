@@ -16,7 +16,7 @@ from settings import Settings
 from tests.support.patience import PATIENCE, until
 
 WAIT = "while [ ! -e go ]; do sleep 0.05; done"
-SCATTERED = "setsid sleep 9999 & sleep 9999 & echo ready; sleep 9999"
+SCATTERED = "setsid sleep 9999 & sleep 9999 & echo ready; touch ready; sleep 9999"
 
 
 def submit(store: JobStore) -> Job:

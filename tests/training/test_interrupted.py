@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from jobs.artifacts import clear
 from jobs.store import JobStore
 from models_store.registry import Registry
 from settings import get_settings
-from tests.support.patience import PATIENCE
+from tests.support.patience import wait_until
 from tests.support.trainer_job import (
     RecordingJob,
     drawn,
@@ -91,11 +90,8 @@ def test_a_killed_training_goes_on_where_it_was(
     )
     child = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.DEVNULL)
     last = job.folder / "checkpoints" / "last.pt"
-    deadline = time.monotonic() + PATIENCE
-    while epochs_in(last) < 3:
-        assert child.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: epochs_in(last) >= 3 or child.poll() is not None)
+    assert child.poll() is None
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
     done = epochs_in(last)

@@ -64,6 +64,7 @@ class FeatureExtractor:
         truth: Mapping[Path, Sequence[LabelRow]],
         check: Check = lambda: None,
         log: Log = lambda _: None,
+        log_every: int = LOG_EVERY,
     ) -> ImageFeatures:
         """Compute features and hardness of images.
 
@@ -72,12 +73,13 @@ class FeatureExtractor:
             truth: Image → its labelled objects under this model's class ids; for a classifier
                 one row without values.
             check: Called between batches; may raise.
-            log: Called with a line on progress every `LOG_EVERY` images.
+            log: Called with a line on progress.
+            log_every: Images between two lines.
         """
         features, hardness = list[Any](), list[float]()
         for batch, output, pooled in self._run(images, check):
             done = len(hardness) + len(batch)
-            if len(hardness) // LOG_EVERY != done // LOG_EVERY:
+            if len(hardness) // log_every != done // log_every:
                 log(f"Features of {done} of {len(images)} images are computed.")
             features.append(pooled.cpu().numpy())
             for image, out in zip(batch, self._split(output), strict=True):
