@@ -113,8 +113,8 @@ def in_a_tile() -> bytes:
 @pytest.mark.parametrize(
     ("data", "told"),
     [
-        (sized(4000, 4000, (1, 1)), "16000000 tiles"),
-        (sized(4000, 4000, (8, 8)), "250000 tiles"),
+        (sized(4000, 4000, (1, 1)), r"tiles \(16000000\)"),
+        (sized(4000, 4000, (8, 8)), r"tiles \(250000\)"),
         (of_precincts(), "too many packets"),
         (of_layers(), "too many packets"),
         (in_a_tile(), "too many packets"),
