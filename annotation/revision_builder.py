@@ -30,7 +30,7 @@ from dataset.splits import held_out_by_content
 from dataset.store import CARD
 from dataset.task_forms import describe, fitting, folder_name, task_of
 from errors import DatasetInvalid, VisionLoopError
-from files import atomic_path, atomic_write, link_or_copy
+from files import atomic_path, link_or_copy
 from formats.annotations import Annotations
 from formats.yolo import to_yolo
 from models_store.description import Task
@@ -94,10 +94,15 @@ def build(
             partial.mkdir()
             _write(partial, [record for record in records if record.trains], task, known)
             write_revision(new_revision(number, records, task, known, keep), partial, records)
-        card = _card(dataset, final, number, records, task)
-        card["waiting"] = len(store.entries.waiting(dataset.id))
-        atomic_write(folder / CARD, json.dumps(card, indent=1))
-        store.note_built(dataset.id, dataset.changes)
+        try:
+            card = _card(dataset, final, number, records, task)
+            card["waiting"] = len(store.entries.waiting(dataset.id))
+            with atomic_path(folder / CARD) as written:  # on the disk, before the row is written
+                written.write_text(json.dumps(card, indent=1), encoding="utf-8")
+                store.note_built(dataset.id, dataset.changes)
+        except BaseException:  # a revision without a card, as when the disk is full
+            shutil.rmtree(final, ignore_errors=True)
+            raise
         _prune(folder / REVISIONS, final, tuple(used))
     return card
 

@@ -32,6 +32,12 @@ def sweep(store: ModelStore, database: Database) -> list[str]:
             done.append(
                 f"Removed {model.name}:{model.version}, which was never published, or was deleted."
             )
+    with database.read() as session:
+        promoted = {row.name: row.version for row in session.scalars(select(Promotion))}
+    for name, version in sorted(promoted.items()):
+        if store.folder(name, version).is_dir() and store.read_promoted(name) != version:
+            store.write_promoted(name, version)
+            done.append(f"Noted in the model store that {name}:{version} is promoted.")
     return done
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -185,9 +186,10 @@ class Registry:
                     self.store.clear_staging()
                     self.store.remove(name, version)
                 raise
-            self.store.mark_published(name, version)
-            if promote:
-                self.store.write_promoted(name, version)
+            with _repaired_later():
+                self.store.mark_published(name, version)
+                if promote:
+                    self.store.write_promoted(name, version)
         self.refresh()
         return self.get(f"{name}:{version}")
 
@@ -259,7 +261,8 @@ class Registry:
         with self.store.lock():
             with self.database.write() as session:
                 version = step_back(session, name, why)
-            self.store.write_promoted(name, version)
+            with _repaired_later():
+                self.store.write_promoted(name, version)
         self.refresh()
         return self.get(f"{name}:{version}")
 
@@ -319,7 +322,8 @@ class Registry:
                     session.delete(promotion)
                 raise_generation(session)
             if demoted:
-                self.store.write_promoted(found.name, None)
+                with _repaired_later():
+                    self.store.write_promoted(found.name, None)
             self.store.remove(found.name, found.version)
         self.refresh()
         return found
@@ -356,7 +360,8 @@ class Registry:
             record(session, "promoted", model.name, model.version, why)
             set_promoted(session, model.name, model.version)
             raise_generation(session)
-        self.store.write_promoted(model.name, model.version)
+        with _repaired_later():
+            self.store.write_promoted(model.name, model.version)
         self.refresh()
 
     def _row_exists(self, name: str, version: str) -> bool:
@@ -405,6 +410,18 @@ class Registry:
                 log.warning("The models cannot be read; using the last snapshot: %s", error)
             self._checked = started
             return self._snapshot
+
+
+@contextmanager
+def _repaired_later() -> Iterator[None]:
+    """A context that writes to the store what the database has committed already.
+
+    If that fails, as on a full disk, the change is valid all the same; `sweep` repeats the writes.
+    """
+    try:
+        yield
+    except OSError as error:
+        log.warning("The model store is written at the next start: %s", error)
 
 
 def published(job_id: str, registry: Registry) -> ModelVersion | None:

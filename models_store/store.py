@@ -157,8 +157,8 @@ class ModelStore:
         return target
 
     def mark_published(self, name: str, version: str) -> None:
-        (self.folder(name, version) / UNPUBLISHED).unlink(missing_ok=True)
         _write(self.models / name / "latest", version)
+        (self.folder(name, version) / UNPUBLISHED).unlink(missing_ok=True)
 
     def mark_unpublished(self, name: str, version: str) -> None:
         folder = self.folder(name, version)
@@ -270,9 +270,13 @@ def _write(path: Path, text: str) -> None:
     look like a version to BentoML.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    _sync(temporary)
-    os.replace(temporary, path)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        _sync(temporary)
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def _sync(path: Path) -> None:
