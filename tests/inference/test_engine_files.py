@@ -12,10 +12,10 @@ import pytest
 from database import Database
 from errors import ModelDamaged
 from inference import engine_files
-from inference.engine import load_engine
+from inference.engine import Engine, load_engine
 from inference.prediction import Float
 from inference.runtime import ModelRuntime
-from models_store.description import ENGINES_FILE, ONNX_FILE, engines
+from models_store.description import ENGINES_FILE, ONNX_FILE, ModelDescription, engines
 from models_store.registry import Registry
 from models_store.store import ModelStore
 from settings import Settings
@@ -123,21 +123,20 @@ def test_a_model_of_the_version_before_has_no_digest_yet(
 
 
 def test_a_model_that_cannot_be_rebuilt_is_not_tried_again_until_a_file_changes(
-    folder: Path, published: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    folder: Path, published: Path, settings: Settings
 ) -> None:
     loads = 0
 
-    def counted(*arguments: object) -> object:
+    def counted(folder: Path, settings: Settings) -> tuple[Engine, ModelDescription]:
         nonlocal loads
         loads += 1
-        return load_engine(*arguments)  # type: ignore[arg-type]
+        return load_engine(folder, settings)
 
-    monkeypatch.setattr("inference.runtime.load_engine", counted)
     for name in (ONNX_FILE, "model.safetensors"):
         scribbled(folder / name)
 
     async def run() -> None:
-        runtime = ModelRuntime(lambda _: folder, settings)
+        runtime = ModelRuntime(lambda _: folder, settings, counted)
         for _ in range(3):
             with pytest.raises(ModelDamaged):
                 await runtime.warm("shapes:1")
