@@ -123,12 +123,14 @@ def validated(folder: Path, tmp_path: Path) -> Any:
 def test_an_evaluation_that_fails_does_not_lose_the_model(
     registry: Registry, job: RecordingJob, evaluations: EvaluationStore
 ) -> None:
-    model_id = narrow_network(registry, "detect")  # its ONNX is none
+    model_id = narrow_network(registry, "detect")
     version = registry.get(model_id)
+    for name in ("model.onnx", "model.safetensors"):
+        (version.path / name).write_bytes(b"damaged")
     plan = recipe(registry, "detect", model=model_id, name="fails")
     assert evaluate_training(version, plan, job, registry) is None
     assert registry.get(model_id).metrics is None
-    assert "The evaluation failed: InvalidProtobuf; the job's log has the details." in job.text
+    assert f"The evaluation failed: The model '{model_id}' is damaged" in job.text
     assert f"The model {model_id} stays published." in job.text
     assert evaluations.history(model_id) == []
 
