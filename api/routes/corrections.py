@@ -23,7 +23,7 @@ from errors import NoFileUploaded, PayloadTooLarge, ValidationFailed
 from formats.annotations import FORMATS, Format
 from serving.gateway import Gateway
 
-router = APIRouter(prefix="/api/datasets", tags=["Data sets"])
+router = APIRouter(prefix="/api/datasets", tags=["Datasets"])
 
 DOCUMENTS = (".json", ".xml", ".txt")  # suffixes of documents that can be sent without a zip
 MAX_DOCUMENT = 128 * 2**20  # maximum bytes of a document that is not zipped

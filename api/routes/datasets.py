@@ -25,7 +25,7 @@ from errors import NoFileUploaded
 from models_store.description import Task
 from serving.gateway import Gateway
 
-router = APIRouter(prefix="/api/datasets", tags=["Data sets"])
+router = APIRouter(prefix="/api/datasets", tags=["Datasets"])
 
 TASKS = "detect, segment, pose or classify; empty: the task that fits the labels"
 

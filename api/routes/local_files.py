@@ -25,7 +25,7 @@ from errors import NotFound
 from source_tree import ROOT, module_command, module_environment
 from training.planning.base_models import WEIGHT_FILES
 
-router = APIRouter(prefix="/api/training", tags=["Data sets"])
+router = APIRouter(prefix="/api/training", tags=["Datasets"])
 
 SELECT = "/api/training/select-local-file"
 MAX_ENTRIES = 2000

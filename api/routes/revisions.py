@@ -19,7 +19,7 @@ from api.schemas import errors
 from api.thread_pool import slow_work
 from formats.annotations import Format
 
-router = APIRouter(prefix="/api/datasets", tags=["Data sets"])
+router = APIRouter(prefix="/api/datasets", tags=["Datasets"])
 
 KINDS = "label_studio, yolo, coco, labelme, voc or cvat_xml"
 ZIP: dict[int | str, dict[str, Any]] = {200: {"content": {"application/zip": {}}}}
