@@ -180,8 +180,12 @@ def judge(
     return GateResult(decision, gate, tuple(pairs), expected_promoted)
 
 
-def run(recipe: PromotionRecipe, job: JobHandle, registry: Registry) -> GateDecision:
+def run(
+    recipe: PromotionRecipe, job: JobHandle, registry: Registry, patience: float = PATIENCE
+) -> GateDecision:
     """Run a gate job: make missing evaluations, decide, promote or refuse. Returns the decision.
+
+    A version is promoted once a gateway has loaded it, or after `patience` seconds.
 
     Raises:
         VisionLoopError: An evaluation failed; nothing was decided.
@@ -196,7 +200,7 @@ def run(recipe: PromotionRecipe, job: JobHandle, registry: Registry) -> GateDeci
             if promoted is not None and promoted.id != candidate.id:
                 pairs = _evaluated(recipe, promoted, job, registry)
             judged = judge(candidate, promoted, pairs, recipe.gate, evaluations)
-            _carry_out(judged, candidate, recipe, job, registry)
+            _carry_out(judged, candidate, recipe, job, registry, patience)
         except (Conflict, ModelNotFound) as error:  # the promoted version may have been deleted
             if not left:
                 raise
@@ -212,6 +216,7 @@ def _carry_out(
     recipe: PromotionRecipe,
     job: JobHandle,
     registry: Registry,
+    patience: float,
 ) -> None:
     """Promote or refuse according to the decision, and record it.
 
@@ -222,9 +227,9 @@ def _carry_out(
     if not judged.decision.promote:
         registry.refuse(candidate.id, why)
     elif judged.expected_promoted != candidate.version:
-        if not await_loading(registry.database, candidate, PATIENCE, job.check):
+        if not await_loading(registry.database, candidate, patience, job.check):
             job.log(
-                f"{candidate.id} could not be loaded before its promotion within {PATIENCE:g} "
+                f"{candidate.id} could not be loaded before its promotion within {patience:g} "
                 "seconds; the first requests will wait for it."
             )
         registry.promote(candidate.id, why, judged.expected_promoted)

@@ -55,6 +55,7 @@ class Scene:
         self.registry = Registry(Database(get_settings()))
         self.evaluations = EvaluationStore(self.registry.database)
         self.job = RecordingJob(folder / "job")
+        self.job.stop_when = self.load
         self.figures: dict[str, dict[str, float]] = {}
         self.before: dict[str, dict[str, float]] = {}  # figures on OLD
         self.measured: list[str] = []
@@ -103,6 +104,11 @@ class Scene:
         evaluation = EvaluationRecipe(model_id=model, task="detect", dataset="/d")
         return PromotionRecipe(model_id=model, gate=Gate(**gate), evaluation=evaluation, by="test")
 
+    def load(self, _: RecordingJob) -> None:
+        """In place of a gateway: what is expected is loaded."""
+        for model_id in preload(self.registry.database):
+            loaded(self.registry.database, model_id)
+
     def run(self, model: str, **gate: Any) -> bool:
         return promotion.run(self.recipe(model, **gate), self.job, self.registry).promote
 
@@ -117,7 +123,6 @@ def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
     get_settings.cache_clear()
     made = Scene(tmp_path)
     monkeypatch.setattr(evaluating, "run_evaluation", made.measure)
-    monkeypatch.setattr(promotion, "PATIENCE", 0.0)
     old = SimpleNamespace(fingerprint="o")
     monkeypatch.setattr(promotion, "_dataset", lambda to, *_: old if to.dataset == OLD else made)
     yield made
@@ -289,24 +294,22 @@ def test_the_promoted_version_that_is_deleted_meanwhile_is_no_reason_to_fail(
     assert scene.registry.get("signs").id == new
 
 
-def test_what_is_promoted_is_loaded_first(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_promoted_is_loaded_first(scene: Scene) -> None:
     """A gateway sees what comes, and says when it is loaded."""
-    monkeypatch.setattr(promotion, "PATIENCE", 20.0)
     model = scene.publish(BEFORE)
     seen: list[tuple[list[str], bool]] = []
 
     def look(job: RecordingJob) -> None:
         expected = preload(scene.registry.database)
         seen.append((expected, scene.registry.get(model).promoted))
-        for model_id in expected:
-            loaded(scene.registry.database, model_id)
+        scene.load(job)
 
     scene.job.stop_when = look
     assert scene.run(model)
     assert seen == [([model], False)]
     assert "before its promotion" not in scene.job.text
-    monkeypatch.setattr(promotion, "PATIENCE", 0.0)
-    assert scene.run(scene.publish(BETTER))
+    better = scene.recipe(scene.publish(BETTER))
+    assert promotion.run(better, scene.job, scene.registry, patience=0.0).promote
     assert "could not be loaded before its promotion" in scene.job.text
     assert preload(scene.registry.database) == []
 
