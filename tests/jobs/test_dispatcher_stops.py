@@ -233,8 +233,8 @@ def test_kills_of_the_service_use_up_no_attempts(store: JobStore) -> None:
         for life in range(5):
             store.start(job.id, 2**22 + 1, 1.0)
             async with dispatching(store, "exec sleep 9999"):
-                while store.get(job.id).attempts < 2 * life + 2:  # noqa: ASYNC110
-                    await asyncio.sleep(0.02)
+                attempts = 2 * life + 2
+                await until(lambda: store.get(job.id).attempts >= attempts)  # noqa: B023
                 await running(store, job)
             found = store.get(job.id)
             assert (found.status, found.crashes) == ("queued", 0)
