@@ -1,4 +1,4 @@
-"""Data sets through the whole server."""
+"""Datasets through the whole server."""
 
 from __future__ import annotations
 
