@@ -33,9 +33,12 @@ CLOCK = 2.0  # maximum difference in seconds of two readings of a start time (ad
 
 
 def started_at(pid: int) -> float:
-    """Start time of a process (epoch seconds), 0.0 if it has ended. Detects reused pids."""
+    """Start time of a process in seconds, 0.0 if it has ended. Detects reused pids.
+
+    On Linux the seconds count from the boot, so that a change of the clock does not move them.
+    """
     try:
-        return float(psutil.Process(pid).create_time())
+        return _start_time(psutil.Process(pid))
     except psutil.Error:
         return 0.0
 
@@ -46,10 +49,21 @@ def is_alive(pid: int | None, started: float | None) -> bool:
         return False
     try:
         process = psutil.Process(pid)
-        same = abs(process.create_time() - started) < CLOCK
+        same = abs(_start_time(process) - started) < CLOCK
         return same and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False
+
+
+def _start_time(process: psutil.Process) -> float:
+    if sys.platform != "linux":
+        return float(process.create_time())
+    try:
+        stat = Path(f"/proc/{process.pid}/stat").read_bytes()
+    except OSError:
+        raise psutil.NoSuchProcess(process.pid) from None
+    # the 22nd field; the second, the name in brackets, may contain spaces (man 5 proc_pid_stat)
+    return int(stat.rpartition(b")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
 
 
 def marked() -> dict[str, list[psutil.Process]]:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +161,7 @@ class Registry:
                 if promote:
                     self._promote(known, DecisionReason(by=str(source.get("kind"))))
                 return self.get(known.id)
-            version, created_at = new_version(), now()
+            version, created_at = new_version(), self._later_than_others(name)
             metadata = {
                 "type": description.type,
                 "created_at": created_at,
@@ -363,6 +364,19 @@ class Registry:
         with _repaired_later():
             self.store.write_promoted(model.name, model.version)
         self.refresh()
+
+    def _later_than_others(self, name: str) -> str:
+        """The current time; later than that of all versions of a name, if the clock was set back.
+
+        The newest version is the one with the last time.
+        """
+        self.refresh()
+        versions = self._current().versions.get(name)
+        if not versions or versions[0].created_at < (current := now()):
+            return now()
+        last = datetime.fromisoformat(versions[0].created_at)
+        log.warning("The clock is behind the newest version of %r: %s, %s", name, current, last)
+        return (last + timedelta(milliseconds=1)).isoformat(timespec="milliseconds")
 
     def _row_exists(self, name: str, version: str) -> bool:
         with self.database.read() as session:

@@ -100,6 +100,12 @@ def announce(settings: Settings) -> None:
             f"Warning: other users of this machine can enter {settings.home} (mode {mode:o}). "
             f"If they shall not: chmod 700 {settings.home}"
         )
+    if _has_another_name(settings.paths.database):
+        print(
+            f"Warning: {settings.paths.database} has another name (a hard link, as `cp -l` makes "
+            "it). A server on a home with that name would destroy the database of both. Copy the "
+            "file, and back up as docs/how-to/back-up.md says."
+        )
     if settings.token:
         print("Every request needs a token.", flush=True)
     elif settings.admin_token:
@@ -110,6 +116,12 @@ def announce(settings: Settings) -> None:
             "VISIONLOOP_TOKEN to require a token.",
             flush=True,
         )
+
+
+def _has_another_name(file: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return file.stat().st_nlink > 1
+    return False
 
 
 def _open_to_others(home: Path) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ import httpx
 import pytest
 from bentoml.exceptions import BentoMLException
 from fastapi import FastAPI
+from limits.storage import memory
 from prometheus_client import REGISTRY
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, StreamingResponse
@@ -216,6 +218,19 @@ def test_a_caller_above_the_rate_waits_and_others_do_not(call: Call) -> None:
     assert int(refused.headers["Retry-After"]) >= 1
     assert call(app, "GET", "/x", headers={"Authorization": "Bearer a"}).status_code == 200
     assert call(app, "GET", "/readyz", headers=mine).status_code == 200
+
+
+def test_a_clock_that_is_set_back_refuses_nobody(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = behind(PlainTextResponse("ok"), rate_limit=1)
+    seconds = time.monotonic()
+    monkeypatch.setattr(memory.time, "time", lambda: seconds)
+    assert [call(app, "GET", "/x").status_code for _ in range(2)] == [200, 429]
+    seconds += 1.5
+    monkeypatch.setattr(time, "time", lambda: 0.0)  # the wall clock, which does not count
+    assert [call(app, "GET", "/x").status_code for _ in range(2)] == [200, 429]
+    assert int(call(app, "GET", "/x").headers["Retry-After"]) <= 2
 
 
 @pytest.mark.parametrize(("rate", "allowed"), [(0.5, 1), (2.5, 5), (0.001, 1)])

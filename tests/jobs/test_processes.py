@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from jobs.processes import death, out_of_memory_kills
+from jobs.processes import death, is_alive, out_of_memory_kills, started_at
 from tests.support.patience import PATIENCE
 
 
@@ -69,3 +69,15 @@ def test_a_worker_dies_with_its_killed_dispatcher(tmp_path: Path) -> None:
 )
 def test_how_a_worker_ended_is_said_in_words(code: int, memory: bool, words: str) -> None:
     assert words in death(code, memory)
+
+
+@pytest.mark.parametrize("jump", [86400.0, -86400.0])
+def test_a_clock_that_is_set_does_not_end_a_job(
+    monkeypatch: pytest.MonkeyPatch, jump: float
+) -> None:
+    started = started_at(os.getpid())
+    boot = psutil.boot_time()
+    monkeypatch.setattr(psutil._psplatform, "boot_time", lambda: boot + jump)
+    assert is_alive(os.getpid(), started)
+    assert not is_alive(os.getpid(), started + 10)
+    assert started_at(2**22 + 1) == 0.0

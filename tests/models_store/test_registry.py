@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -323,3 +324,17 @@ def test_bentoml_reads_the_store(
     assert Path(latest.path) == registry.get(second).path
     registry.delete(second)
     assert str(bentoml.models.get("signs:latest", _model_store=store).tag) == first
+
+
+def test_the_newest_version_is_the_last_one_though_the_clock_was_set_back(
+    registry: Registry, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = registry.publish(model_folder, "shapes", {"kind": "import"})
+    yesterday = datetime.now(UTC) - timedelta(days=1)
+    monkeypatch.setattr(
+        "models_store.registry.now", lambda: yesterday.isoformat(timespec="milliseconds")
+    )
+    second = registry.publish(model_folder, "shapes", {"kind": "train"})
+    third = registry.publish(model_folder, "shapes", {"kind": "train"})
+    assert [model.id for model in registry.list()] == [third.id, second.id, first.id]
+    assert registry.get("shapes") == third

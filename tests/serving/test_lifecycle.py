@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -105,3 +106,15 @@ def test_a_database_of_a_newer_version_ends_the_start(tmp_path: Path) -> None:
     database.close()
     with pytest.raises(SystemExit, match="a newer VisionLoop has migrated it"):
         fill(settings)
+
+
+def test_a_database_with_a_hard_link_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = Settings(home=tmp_path)
+    settings.paths.database.touch()
+    announce(settings)
+    assert "hard link" not in capsys.readouterr().out
+    os.link(settings.paths.database, tmp_path / "copy.db")
+    announce(settings)
+    assert f"{settings.paths.database} has another name" in capsys.readouterr().out
