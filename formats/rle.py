@@ -10,6 +10,7 @@ from errors import ValidationFailed
 from formats.geometry import Mask
 
 MOST_PIXELS = 2**28
+LONGEST = 40  # bits of a packed count; a longer one takes quadratic time
 
 
 def encode(
@@ -89,6 +90,8 @@ def _from_text(text: bytes) -> list[int]:
             byte = text[position] - 48
             value |= (byte & 0x1F) << shift
             shift += 5
+            if shift > LONGEST:
+                raise ValueError("a count is longer than any image")
             more = bool(byte & 0x20)
             position += 1
             if not more and byte & 0x10:
