@@ -29,7 +29,7 @@ export BENTOML_DO_NOT_TRACK ?= true
 
 .DEFAULT_GOAL := help
 .PHONY: help setup named serve test test-fast test-properties test-tools test-api test-docs lint format docs reference bench \
-  stress stress-jobs audit starters build image image-replay lock clean
+  stress stress-jobs fuzz audit starters build image image-replay lock clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -98,6 +98,9 @@ stress: $(READY)  ## Kill, fill and lock a server under load; what clients saw, 
 
 stress-jobs: $(READY)  ## Kill and cancel training jobs at random moments, half an hour
 	@$(RUN) benchmarks.stress.jobs
+
+fuzz: $(READY)  ## Send changed images to a running server (MINUTES=10); no process may die, no answer be a 500
+	@$(RUN) benchmarks.hostile.fuzz --minutes $(or $(MINUTES),10)
 
 audit: $(READY)  ## Look up known vulnerabilities of the locked packages
 	@test -x $(TOOLS)/audit/bin/python || $(RUN) uv venv --quiet --python $(VENV)/bin/python $(TOOLS)/audit

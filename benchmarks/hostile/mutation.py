@@ -1,0 +1,77 @@
+"""Changes of a file as damage and attackers make them; the same for the same chance."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from random import Random
+
+EXTREMES = (0, 1, 2, 3, 0x7F, 0x80, 0xFF, 0x100, 0x7FFF, 0x8000, 0xFFFF, 0x10000, 2**31 - 1, 2**31)
+EXTREMES += (2**32 - 1, 7000, 65_500, 2**20, 2**24)
+HEAD = 512  # bytes in which most headers stand
+
+
+def flipped(data: bytes, chance: Random) -> bytes:
+    """Some bits are others."""
+    made = bytearray(data)
+    for _ in range(chance.choice((1, 2, 8, 64))):
+        made[chance.randrange(len(made))] ^= 1 << chance.randrange(8)
+    return bytes(made)
+
+
+def overwritten(data: bytes, chance: Random) -> bytes:
+    """Some bytes of the head are others."""
+    made = bytearray(data)
+    for _ in range(chance.choice((1, 2, 4))):
+        made[chance.randrange(min(HEAD, len(made)))] = chance.randrange(256)
+    return bytes(made)
+
+
+def restated(data: bytes, chance: Random) -> bytes:
+    """A number of the head is an extreme one, in either order of bytes."""
+    made = bytearray(data)
+    for _ in range(chance.choice((1, 1, 2))):
+        kind = chance.choice([one for one in "BHI" if struct.calcsize(one) <= len(made)])
+        order = chance.choice("<>")
+        size = struct.calcsize(order + kind)
+        at = chance.randrange(min(HEAD, len(made)) - size + 1)
+        value = chance.choice(EXTREMES) % 256**size
+        struct.pack_into(order + kind, made, at, value)
+    return bytes(made)
+
+
+def truncated(data: bytes, chance: Random) -> bytes:
+    """The end is missing."""
+    return data[: chance.randrange(len(data))]
+
+
+def repeated(data: bytes, chance: Random) -> bytes:
+    """A piece stands there many times."""
+    begin = chance.randrange(len(data))
+    end = min(len(data), begin + chance.choice((1, 4, 16, 64, 1024)))
+    return data[:end] + data[begin:end] * chance.choice((1, 10, 1000)) + data[end:]
+
+
+def removed(data: bytes, chance: Random) -> bytes:
+    """A piece is missing."""
+    begin = chance.randrange(len(data))
+    return data[:begin] + data[begin + chance.choice((1, 2, 4, 16, 256)) :]
+
+
+def inserted(data: bytes, chance: Random) -> bytes:
+    """Foreign bytes stand between."""
+    at = chance.randrange(len(data))
+    return data[:at] + chance.randbytes(chance.choice((1, 2, 4, 64))) + data[at:]
+
+
+KINDS: tuple[Callable[[bytes, Random], bytes], ...] = (
+    flipped, overwritten, overwritten, restated, restated, restated, truncated, repeated, removed,
+    inserted,
+)  # fmt: skip
+
+
+def mutated(data: bytes, chance: Random) -> bytes:
+    """The file after one to three changes."""
+    for _ in range(chance.choice((1, 1, 2, 3))):
+        data = chance.choice(KINDS)(data, chance) or b"\0"
+    return data
