@@ -4,6 +4,7 @@ The parts are independent: when BentoML fixes a problem, delete the part and its
 
 Workarounds that shape a whole module are documented in that module: `serving.envelope`
 (dataclasses become dicts), `serving.shutdown` (all processes are stopped at once),
+`serving.supervisor` (its control port, its restarts), `serving.http_protocol` (uvicorn's bounds),
 `serving.runner_client` (a dead runner's socket accepts calls), `serving.trainer_client`
 (`depends(...).submit` fails), `api.app.LateBoundApp` (a mount hides paths), `service` (the code's
 folder is removed from `sys.path`), `jobs.worker` (SIGTERM reaches the Trainer's children).

@@ -25,7 +25,7 @@ from pydantic import ValidationError
 from errors import VisionLoopError
 from inference.device import device
 from models_store.store import bento_home
-from serving import bentoml_patches, http_protocol, metrics_folder
+from serving import bentoml_patches, http_protocol, metrics_folder, supervisor
 from settings import Settings, get_settings, refusals, settings_without_effect
 
 LOCK = ".visionloop-server.lock"  # in VISIONLOOP_HOME and in BENTOML_HOME
@@ -52,6 +52,7 @@ def install_patches(settings: Settings) -> None:
     bentoml_patches.use_own_metrics_folder(settings)
     bentoml_patches.cancel_timers()
     http_protocol.install()
+    supervisor.install()
 
 
 def prepare(settings: Settings) -> None:

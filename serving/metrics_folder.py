@@ -53,7 +53,7 @@ def join(settings: Settings) -> Path:
     if folder in _joined:
         os.close(_joined[folder])
     _joined[folder] = descriptor
-    if not _is_same(descriptor, folder):  # swept between its creation and the lock
+    if not is_same(descriptor, folder):  # swept between its creation and the lock
         return join(settings)
     return folder
 
@@ -69,7 +69,7 @@ def renew(settings: Settings) -> Path:
     remove(settings)
     for base in _bases():
         for folder in base.glob(f"{PREFIX}{os.getuid()}-*"):
-            _sweep(folder)
+            sweep(folder)
     return join(settings)
 
 
@@ -120,14 +120,14 @@ def _can_be_created(folder: Path) -> bool:
     return free and folder.parent.is_dir() and os.access(folder.parent, os.W_OK | os.X_OK)
 
 
-def _is_same(descriptor: int, folder: Path) -> bool:
+def is_same(descriptor: int, folder: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(descriptor), folder.lstat())
     except OSError:
         return False
 
 
-def _sweep(folder: Path) -> None:
+def sweep(folder: Path) -> None:
     """Remove a folder of this user, unless a process has joined it."""
     if not _is_private(folder):
         return

@@ -76,6 +76,11 @@ def client(server: Server) -> Iterator[httpx.Client]:
         yield client
 
 
+def test_no_process_listens_beside_the_port(server: Server) -> None:
+    """The patches of the supervisor take effect in a Bento too."""
+    assert server.listening() == {server.port}
+
+
 def shell(command: str, server: Server, folder: Path) -> str:
     """What a command prints, typed in `folder` with the environment active."""
     commands = server.home / "bin"

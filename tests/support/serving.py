@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -71,10 +72,22 @@ class Server:
         assert self.process is not None
         found = {}
         for child in psutil.Process(self.process.pid).children(recursive=True):
-            line = child.cmdline()
-            if "--service-name" in line:
-                found[line[line.index("--service-name") + 1]] = child
+            with contextlib.suppress(psutil.NoSuchProcess):  # has just ended
+                line = child.cmdline()
+                if "--service-name" in line:
+                    found[line[line.index("--service-name") + 1]] = child
         return found
+
+    def listening(self) -> set[int]:
+        """The TCP ports on which its processes listen."""
+        assert self.process is not None
+        parent = psutil.Process(self.process.pid)
+        return {
+            found.laddr.port
+            for process in [parent, *parent.children(recursive=True)]
+            for found in process.net_connections("inet")
+            if found.status == psutil.CONN_LISTEN
+        }
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
         """End it, and see that none of its processes stays."""

@@ -1,0 +1,146 @@
+"""The supervisor obeys nobody else, and starts again what has ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from serving import supervisor
+from serving.supervisor import LONGEST, PREFIX, QUICK, Restarts, control_folder
+from tests.support.patience import PATIENCE, wait_until
+from tests.support.serving import Server
+
+NOBODY = 65534
+CONNECT = """
+import os, sys, zmq
+os.setgroups([]); os.setgid({user}); os.setuid({user})
+control = zmq.Context.instance().socket(zmq.DEALER)
+control.linger = 0
+control.connect("ipc://{path}")
+control.send_json({{"id": "1", "command": "numwatchers", "properties": {{}}}})
+print(control.poll({patience} * 1000) and control.recv().decode())
+"""
+
+
+def test_a_process_that_ends_is_due_at_once_unless_it_does_so_again_and_again() -> None:
+    restarts = Restarts(started=0.0)
+    waits = []
+    now = 0.0
+    for _ in range(9):
+        now += 1.0
+        restarts.ended(now)
+        restarts.ended(now + 0.1)  # seen again by the next check
+        assert restarts.due is not None
+        waits.append(restarts.due - now)
+        assert not restarts.is_due(restarts.due - 0.01)
+        now = restarts.due
+        assert restarts.is_due(now)
+        restarts.restarted(now)
+        assert not restarts.is_due(now + 100)
+    assert waits == [0, 0, 1, 2, 4, 8, LONGEST, LONGEST, LONGEST]
+    restarts.ended(now + QUICK)
+    assert restarts.due == now + QUICK
+
+
+def test_the_folder_of_a_killed_supervisor_is_swept_and_that_of_a_living_one_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    living, descriptor = control_folder()
+    left, other = control_folder()
+    os.close(other)  # as the system does when a process ends
+    (left / "control").touch()
+    link = tmp_path / f"{PREFIX}{os.getuid()}-link"
+    target = tmp_path / "target"
+    target.mkdir(mode=0o700)
+    link.symlink_to(target)
+    new, third = control_folder()
+    assert living.exists()
+    assert new.exists()
+    assert new.stat().st_mode & 0o777 == 0o700
+    assert not left.exists()
+    assert target.exists()
+    supervisor._remove(living, descriptor)
+    supervisor._remove(new, third)
+    assert not list(tmp_path.glob(f"{PREFIX}{os.getuid()}-????????"))
+
+
+class Contained(Server):
+    """A server that believes to be in a container, with temporary files of its own."""
+
+    def __init__(self, home: Path) -> None:
+        self.temporary = Path(tempfile.mkdtemp(prefix="vl-"))  # a socket's path is short
+        super().__init__(home, BENTOML_CONTAINERIZED="1", TMPDIR=str(self.temporary))
+
+    def control(self) -> list[Path]:
+        return list(self.temporary.glob(f"{PREFIX}*"))
+
+
+@pytest.fixture(scope="module")
+def contained(new_home: Callable[[], Path]) -> Iterator[Contained]:
+    server = Contained(new_home())
+    try:
+        yield server.start()
+    finally:
+        server.stop()
+        assert not server.control()
+        for left in server.temporary.iterdir():
+            left.rmdir()
+        server.temporary.rmdir()
+
+
+def test_no_process_of_the_service_listens_beside_its_port(contained: Contained) -> None:
+    assert contained.listening() == {contained.port}
+
+
+def test_the_control_socket_is_of_its_user_only(contained: Contained) -> None:
+    (folder,) = contained.control()
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert {path.name for path in folder.iterdir()} == {"control", "events"}
+
+    def answer(user: int, patience: float) -> str:
+        code = CONNECT.format(user=user, path=folder / "control", patience=patience)
+        command = [sys.executable, "-c", code]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    if os.geteuid() != 0:
+        pytest.skip("only root can be another user")
+    assert '"numwatchers": 4' in answer(0, PATIENCE)
+    contained.temporary.chmod(0o755)
+    assert answer(NOBODY, 3) == "0\n"  # not reached
+
+
+@pytest.mark.parametrize("name", ["Annotator", "Trainer", "VisionLoop"])
+def test_in_a_container_too_a_killed_process_is_started_again_beside_the_others(
+    contained: Contained, name: str
+) -> None:
+    before = contained.workers()
+    before[name].send_signal(signal.SIGKILL)
+
+    def again() -> bool:
+        now = contained.workers()
+        return now.keys() == before.keys() and now[name].pid != before[name].pid
+
+    wait_until(again)
+    contained.wait_until_ready()
+    after = contained.workers()
+    assert {one for one in before if after[one].pid != before[one].pid} == {name}
+
+
+def test_while_the_gateway_is_away_connections_wait(contained: Contained) -> None:
+    contained.workers()["VisionLoop"].send_signal(signal.SIGKILL)
+    with httpx.Client(base_url=contained.url, timeout=PATIENCE) as client:
+        for _ in range(5):
+            assert client.get("/livez").status_code == 200
+            with socket.create_connection(("127.0.0.1", contained.port), PATIENCE):
+                time.sleep(0)
