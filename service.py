@@ -103,7 +103,7 @@ class VisionLoop:
     async def open(self) -> None:
         from serving.gateway import Gateway
         from serving.idle import IdleTracker
-        from serving.runner_client import Runner
+        from serving.runner_client import Runner, stand_in_for_each_other
         from serving.trainer_client import TrainerLink
 
         idle = IdleTracker()
@@ -111,6 +111,7 @@ class VisionLoop:
             "detector": Runner("detector", self.detector, settings, idle),
             "annotator": Runner("annotator", self.annotator, settings, idle),
         }
+        stand_in_for_each_other(*runners.values())
         self.gateway = Gateway.open(settings, runners, TrainerLink(Trainer))
         door.open(self.gateway)
         lifecycle.finish_startup(settings)

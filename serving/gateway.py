@@ -97,7 +97,7 @@ class Gateway:
         return gateway
 
     def _start(self) -> None:
-        on_shutdown_signal(self.shutdown.set)
+        on_shutdown_signal(self._begin_shutdown)
         for runner in self.runners.values():
             runner.start()
         self.live.start()
@@ -107,6 +107,11 @@ class Gateway:
             task = asyncio.create_task(work)
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+
+    def _begin_shutdown(self) -> None:
+        self.shutdown.set()
+        for runner in self.runners.values():
+            runner.begin_shutdown()
 
     async def stop(self) -> None:
         """Cancel the background tasks, store the statistics, close the clients."""
@@ -139,9 +144,15 @@ class Gateway:
         """Check that the service can predict.
 
         Raises:
-            BackendUnavailable: A runner is down, or the active model cannot be loaded.
+            BackendUnavailable: A runner has not started yet, all are down, or the active model
+                cannot be loaded.
         """
-        await asyncio.gather(*(runner.status() for runner in self.runners.values()))
+        found = await asyncio.gather(
+            *(runner.status() for runner in self.runners.values()), return_exceptions=True
+        )
+        down = [error for error in found if isinstance(error, BaseException)]
+        if len(down) == len(found) or not all(runner.started for runner in self.runners.values()):
+            raise next(iter(down), BackendUnavailable("The runners are still starting.", 2))
         try:
             active = self.registry.active()
         except VisionLoopError as error:

@@ -1,22 +1,29 @@
-"""The gateway's client of a runner. It handles runners that are starting, dead or slow."""
+"""The gateway's client of a runner. It handles runners that are starting, dead or slow.
+
+The supervisor starts a dead runner again within a second (`serving.supervisor`). Until it is back
+and has loaded its models, its images go to the other runner. Clients notice neither.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
+from collections import OrderedDict
+from collections.abc import Iterator
 from typing import Any
 
 import aiohttp
 from bentoml.exceptions import BentoMLException
 
-from errors import BackendTimeout, BackendUnavailable
+from errors import BackendTimeout, BackendUnavailable, VisionLoopError
 from inference.agreement import Comparison
 from inference.batcher import Batcher
 from inference.device import limits
 from inference.prediction import InferenceItem, ItemResult, Prediction
 from serving import telemetry
 from serving.envelope import Envelope
+from serving.failover import TRIALS, ProcessEnded, Trials, has_ended
 from serving.idle import IdleTracker
 from settings import Settings
 
@@ -24,19 +31,19 @@ log = logging.getLogger("visionloop")
 
 BEAT = 2.0  # seconds between two heartbeats of a runner that is up
 POLL = 0.3  # seconds between two heartbeats of a runner that is down
-TURN = 0.05  # seconds between two attempts to get one of the open connections
+TURN = 0.05  # seconds between two attempts to reach a runner
 PROBE = 3.0  # seconds after which a heartbeat without response counts as failed
 LOST = (aiohttp.ClientError, OSError)
 HEAVY_QUEUE = 8  # most heavy images that wait for their turn
-RESTART = 10.0  # seconds that BentoML takes to notice a dead runner and start another
+RESTART = 3.0  # seconds in which a dead runner is usually back
 
 
 class Runner:
     """Batches images for one runner service, and tracks whether it is up.
 
     The supervisor owns the runner's socket: while the runner process is dead, calls queue in the
-    socket until a new process is up, 8 to 20 seconds later. So this class sends heartbeats, and
-    refuses calls at once while they get no response.
+    socket until a new process is up. So this class sends heartbeats, and does not call a runner
+    that gives no response.
 
     Args:
         name: The name of the runner, for messages and metrics.
@@ -59,8 +66,18 @@ class Runner:
         self.proxy = proxy
         self.idle = idle
         self._poll = poll
+        self.trials = Trials()
+        self.stand_in: Runner | None = None
         self._up = asyncio.Event()
+        self._probed = asyncio.Event()  # the first heartbeat has succeeded or failed
+        self._lost = asyncio.Event()  # wakes the heartbeats
         self._was_up = False
+        self._warmed = False  # up, with the models loaded that it had before
+        self._stopping = False
+        self._pid: int | None = None
+        self._running = 0  # list calls in flight in its process
+        self._recent: OrderedDict[str, None] = OrderedDict()  # the models of the last images
+        self._kept_models = settings.model_cache
         self._watch: asyncio.Task[None] | None = None
         bounds = limits(settings)
         self.batcher = Batcher(
@@ -77,6 +94,10 @@ class Runner:
     def start(self) -> None:
         """Start the heartbeats. Needs a running event loop."""
         self._watch = asyncio.create_task(self._send_heartbeats())
+
+    def begin_shutdown(self) -> None:
+        """Do not wait for a runner that has ended any more: nobody starts it again."""
+        self._stopping = True
 
     async def stop(self) -> None:
         """Wait for the running batches; refuse the queued requests."""
@@ -95,6 +116,11 @@ class Runner:
     def up(self) -> bool:
         return self._up.is_set()
 
+    @property
+    def started(self) -> bool:
+        """Whether it has been up, at least once."""
+        return self._was_up
+
     async def wait_until_up(self) -> None:
         await self._up.wait()
 
@@ -102,10 +128,15 @@ class Runner:
         """The result of one image, predicted in a batch with others.
 
         Raises:
-            BackendUnavailable: The runner is down, or its queue is full.
+            BackendUnavailable: No runner has started yet, or the queue is full.
             BackendTimeout: The runner did not respond in time.
+            VisionLoopError: The image is refused, because it ended two processes.
         """
-        if not self.up:
+        if not self._was_up:
+            await self._probed.wait()
+        if refusal := self.trials.refusal(item):
+            raise refusal
+        if not any(runner._was_up for runner in self._runners):
             raise self._absent()
         with self.idle.busy():
             return await (self.heavy if item.heavy else self.batcher).submit(item)
@@ -133,8 +164,10 @@ class Runner:
         """The runner's device, loaded engines and limits of list calls.
 
         Raises:
-            BackendUnavailable: The runner did not respond within `PROBE` seconds.
+            BackendUnavailable: The runner is down, or did not respond within `PROBE` seconds.
         """
+        if not self.up:
+            raise self._absent()
         try:
             async with asyncio.timeout(PROBE):
                 found: dict[str, Any] = await self._call("status")
@@ -156,22 +189,109 @@ class Runner:
         """Evict a model."""
         await self._call("unload", tag)
 
+    @property
+    def _runners(self) -> list[Runner]:
+        return [self] if self.stand_in is None else [self, self.stand_in]
+
     async def _predict(self, items: list[InferenceItem]) -> list[ItemResult]:
-        if not self.up:  # the runner died while the items were queued
-            raise self._absent()
-        answer: Envelope = await self._call("predict_batch", Envelope(items))
-        results: list[ItemResult] = answer.content
-        return results
+        for item in items:
+            self._recent[item.model] = None
+            self._recent.move_to_end(item.model)
+        while len(self._recent) > self._kept_models:
+            self._recent.popitem(last=False)
+        await self.trials.wait_until_over()
+        refusals = [self.trials.refusal(item) for item in items]
+        if not any(refusals):
+            return await self._send_or_try(items)
+        allowed = [item for item, refused in zip(items, refusals, strict=True) if not refused]
+        results = iter(await self._send_or_try(allowed) if allowed else [])
+        return [ItemResult(error=refused) if refused else next(results) for refused in refusals]
+
+    async def _send_or_try(self, items: list[InferenceItem]) -> list[ItemResult]:
+        try:
+            return await self._send(items)
+        except ProcessEnded:
+            log.warning("%s: %d images are tried again, each alone", self.name, len(items))
+            with self.trials.pending():
+                return [await self._try_alone(item) for item in items]
+
+    async def _try_alone(self, item: InferenceItem) -> ItemResult:
+        """The result of an image that was in flight when a process ended."""
+        async with self.trials.turn:
+            for left in reversed(range(TRIALS)):
+                if refusal := self.trials.refusal(item):
+                    return ItemResult(error=refusal)
+                try:
+                    return (await self._send([item]))[0]
+                except ProcessEnded as ended:
+                    if ended.alone or not left:
+                        break
+                except VisionLoopError as error:
+                    return ItemResult(error=error)
+            log.error("%s: an image ended a second process and is refused", self.name)
+            return ItemResult(error=self.trials.refuse(item))
+
+    async def _send(self, items: list[InferenceItem]) -> list[ItemResult]:
+        """The results of a list call of this runner, or of its stand-in.
+
+        Raises:
+            ProcessEnded: The process ended during the call.
+        """
+        while True:
+            runner = await self._reachable()
+            alone = runner._running == 0
+            runner._running += 1
+            try:
+                with runner._as_our_errors():
+                    answer = await runner._call_process("predict_batch", Envelope(items))
+                results: list[ItemResult] = answer.content
+                return results
+            except aiohttp.ClientConnectorError:  # not sent
+                await asyncio.sleep(TURN)
+            except ProcessEnded:
+                raise ProcessEnded(alone) from None
+            finally:
+                runner._running -= 1
+
+    async def _reachable(self) -> Runner:
+        """This runner, or its stand-in while this one is away; waits until one is up.
+
+        Raises:
+            BackendUnavailable: The service is shutting down.
+        """
+        while True:
+            for runner in self._runners:
+                if runner.up and runner._pid is not None and has_ended(runner._pid):
+                    runner._update(answers=False)
+            for runner in self._runners:
+                if runner.up and runner._warmed:
+                    return runner
+            for runner in self._runners:
+                if runner.up:
+                    return runner
+            if self._stopping:
+                raise self._absent()
+            await asyncio.sleep(TURN)
 
     async def _call(self, method: str, *args: Any) -> Any:
+        """Call a method of this runner's process.
+
+        Raises:
+            BackendUnavailable: It cannot be reached, or ended during the call.
+            BackendTimeout: It did not respond in time.
+        """
         try:
-            return await self._call_with_retry(method, *args)
+            with self._as_our_errors():
+                return await self._call_process(method, *args)
+        except (aiohttp.ClientConnectorError, ProcessEnded):
+            raise self._absent() from None
+
+    @contextlib.contextmanager
+    def _as_our_errors(self) -> Iterator[None]:
+        try:
+            yield
         except TimeoutError:
             raise BackendTimeout(f"The {self.name} did not answer in time.") from None
-        except LOST as error:
-            log.warning("%s: connection lost (%s)", self.name, type(error).__name__)
-            self._up.clear()
-            raise self._absent() from None
         except BentoMLException as error:
             if error.error_code == 503:
                 raise self._absent() from None
@@ -179,12 +299,17 @@ class Runner:
                 raise BackendTimeout(f"The {self.name} did not answer in time.") from None
             raise RuntimeError(f"The {self.name} failed: {error}") from error
 
-    async def _call_with_retry(self, method: str, *args: Any) -> Any:
-        """Call a method of the runner; retry if the connection failed although the runner is up.
+    async def _call_process(self, method: str, *args: Any) -> Any:
+        """Call a method; retry if the connection failed although the process lives.
 
         aiohttp does not retry POST requests. When the supervisor stops, it removes the socket file
         at once; then only the open connections work, and the call waits for one of them.
+
+        Raises:
+            ProcessEnded: The process ended during the call.
+            aiohttp.ClientConnectorError: There is no process to connect to.
         """
+        pid = self._pid
         again = False
         while True:
             try:
@@ -195,19 +320,33 @@ class Runner:
                 if not self.up:
                     raise
                 await asyncio.sleep(TURN)
-            except LOST:  # perhaps closed because it was idle (uvicorn, after 5 s)
-                if again or not await self._answers():
-                    raise
+            except LOST as error:  # perhaps closed because it was idle (uvicorn, after 5 s)
+                if again or await self._has_ended(pid):
+                    log.warning("%s: connection lost (%s)", self.name, type(error).__name__)
+                    self._update(answers=False)
+                    raise ProcessEnded(alone=False) from None
                 again = True
 
+    async def _has_ended(self, pid: int | None) -> bool:
+        """Whether the process that had this id when a call began has ended."""
+        for pause in (0.0, TURN):  # its sockets are closed a moment before it counts as ended
+            await asyncio.sleep(pause)
+            if pid is not None and has_ended(pid):
+                return True
+        return not await self._answers() or (pid is not None and self._pid != pid)
+
     async def _answers(self) -> bool:
+        """Whether the runner responds in time; notes the id of its process."""
         try:
             async with asyncio.timeout(PROBE):
-                await self.proxy.call("status")
+                status = await self.proxy.call("status")
         except aiohttp.ClientConnectorError:
             return self.up and any(batcher.stats.running_calls for batcher in self.batchers)
         except (TimeoutError, *LOST, BentoMLException):
             return False
+        before, self._pid = self._pid, status.get("process")
+        if before not in (None, self._pid):  # another process, perhaps unnoticed so far
+            self._warmed = False
         return True
 
     def _absent(self) -> BackendUnavailable:
@@ -219,15 +358,42 @@ class Runner:
         while True:
             try:
                 self._update(await self._answers())
+                if self.up and not self._warmed:
+                    await self._warm_again()
             except Exception:
                 log.exception("%s: the heartbeat failed", self.name)
-            await asyncio.sleep(BEAT if self.up else self._poll)
+            self._probed.set()
+            self._lost.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(BEAT if self.up else self._poll):
+                    await self._lost.wait()
 
     def _update(self, answers: bool) -> None:
         if answers and not self.up:
+            self._warmed = not self._was_up  # at the first start there is nothing to load again
             self._was_up = True
             self._up.set()
             log.info("%s: ready", self.name)
         elif self.up and not answers:
             self._up.clear()
+            self._warmed = False
+            self._lost.set()
             log.warning("%s: does not answer", self.name)
+
+    async def _warm_again(self) -> None:
+        """Load the models that the process had before it was started again.
+
+        A model is forgotten while it is loaded: if that ends the process, it is not tried again.
+        """
+        for tag in list(self._recent):
+            self._recent.pop(tag, None)
+            with contextlib.suppress(VisionLoopError):
+                await self.warm(tag)
+                self._recent[tag] = None
+        self._warmed = self.up
+
+
+def stand_in_for_each_other(one: Runner, other: Runner) -> None:
+    """Let each of two runners predict the other's images while that is away."""
+    one.stand_in, other.stand_in = other, one
+    other.trials = one.trials

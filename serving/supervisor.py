@@ -66,8 +66,8 @@ class Restarts:
 
 def install() -> None:
     """Patch the class of the supervisor in this process."""
-    Arbiter.__init__ = _with_own_endpoints  # type: ignore[method-assign]
-    Arbiter.manage_watchers = _restart_ended  # type: ignore[method-assign]
+    Arbiter.__init__ = _with_own_endpoints  # type: ignore[method-assign, assignment]
+    Arbiter.manage_watchers = _restart_ended
 
 
 def _with_own_endpoints(arbiter: Any, *args: Any, **options: Any) -> None:

@@ -21,7 +21,7 @@ from models_store.archive import export_archive
 from models_store.registry import Registry
 from models_store.store import ModelStore
 from settings import Settings
-from tests.support.patience import PATIENCE, wait_until
+from tests.support.patience import PATIENCE
 from tests.support.serving import ROOT, Server
 
 DETECTOR = "traffic_signs_yolov8n"
@@ -191,24 +191,6 @@ def test_importing_needs_the_admin_token_and_a_whole_file(guarded: Server, tmp_p
 def _registry(server: Server) -> Registry:
     settings = Settings.model_validate({"home": server.home / "home"})
     return Registry(Database(settings), ModelStore(server.home / "bento"))
-
-
-def test_a_killed_runner_comes_back_and_nobody_hangs(guarded: Server, picture: Picture) -> None:
-    image = picture()
-    guarded.workers()["Detector"].send_signal(signal.SIGKILL)
-
-    def answers() -> bool:
-        answer = infer(guarded, image)
-        if answer.status_code == 200:
-            return True
-        assert answer.json()["code"] == "BACKEND_UNAVAILABLE"
-        assert int(answer.headers["Retry-After"]) > 0
-        ready = httpx.get(f"{guarded.url}/readyz", timeout=PATIENCE)
-        assert ready.status_code in (200, 503)
-        return False
-
-    wait_until(answers, pause=0.3)
-    guarded.wait_until_ready()
 
 
 def test_a_restart_keeps_the_active_model_and_a_killed_server_leaves_no_process(

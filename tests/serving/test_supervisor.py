@@ -1,18 +1,22 @@
-"""The supervisor obeys nobody else, and starts again what has ended."""
+"""The supervisor obeys nobody else, and starts again what has ended; clients do not notice."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from serving import supervisor
@@ -21,6 +25,7 @@ from tests.support.patience import PATIENCE, wait_until
 from tests.support.serving import Server
 
 NOBODY = 65534
+ANNOTATE = "/api/auto_annotate"
 CONNECT = """
 import os, sys, zmq
 os.setgroups([]); os.setgid({user}); os.setuid({user})
@@ -90,7 +95,8 @@ class Contained(Server):
 def contained(new_home: Callable[[], Path]) -> Iterator[Contained]:
     server = Contained(new_home())
     try:
-        yield server.start()
+        server.start()
+        yield server
     finally:
         server.stop()
         assert not server.control()
@@ -144,3 +150,119 @@ def test_while_the_gateway_is_away_connections_wait(contained: Contained) -> Non
             assert client.get("/livez").status_code == 200
             with socket.create_connection(("127.0.0.1", contained.port), PATIENCE):
                 time.sleep(0)
+
+
+class Load:
+    """Clients that predict and annotate without pause; keeps the status of every response."""
+
+    def __init__(self, server: Server, image: bytes) -> None:
+        self.server = server
+        self.image = image
+        self.statuses: list[tuple[str, int | str]] = []
+        self.slowest = 0.0
+        self.over = False
+
+    async def __aenter__(self) -> Load:
+        self._clients = [
+            asyncio.create_task(self._ask(path)) for path in ["/infer"] * 6 + [ANNOTATE, "/readyz"]
+        ]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.over = True
+        await asyncio.gather(*self._clients)
+
+    async def _ask(self, path: str) -> None:
+        async with httpx.AsyncClient(base_url=self.server.url, timeout=PATIENCE) as client:
+            while not self.over:
+                began = time.monotonic()
+                if path == "/readyz":
+                    answer = await client.get(path)
+                    await asyncio.sleep(0.05)
+                else:
+                    fields = {"tool": "object_detection"} if path == ANNOTATE else {}
+                    answer = await client.post(path, files={"image": self.image}, data=fields)
+                self.slowest = max(self.slowest, time.monotonic() - began)
+                self.statuses.append((path, answer.status_code))
+
+    async def more(self, count: int = 20) -> None:
+        """Return once so many more requests have been answered."""
+        enough = len(self.statuses) + count
+        while len(self.statuses) < enough:
+            for client in self._clients:
+                if client.done():
+                    client.result()
+            await asyncio.sleep(0.02)
+
+
+def is_back(server: Server, name: str, before: int) -> bool:
+    found = server.workers().get(name)
+    return found is not None and found.pid != before
+
+
+@pytest.mark.parametrize("name", ["Detector", "Annotator"])
+def test_no_client_notices_that_a_runner_was_killed(
+    contained: Contained, picture: Callable[..., bytes], name: str
+) -> None:
+    async def run() -> Load:
+        async with Load(contained, picture()) as load:
+            for _ in range(2):
+                await load.more()
+                before = contained.workers()[name]
+                before.send_signal(signal.SIGKILL)
+                await load.more()
+                await asyncio.to_thread(wait_until, partial(is_back, contained, name, before.pid))
+                await load.more(100)
+        return load
+
+    load = asyncio.run(run())
+    print(f"{len(load.statuses)} responses, the slowest after {load.slowest:.1f} s")
+    assert {status for _, status in load.statuses} == {200}
+    assert {path for path, _ in load.statuses} == {"/infer", ANNOTATE, "/readyz"}
+
+
+def test_an_image_that_ends_two_processes_is_refused(
+    contained: Contained, picture: Callable[..., bytes]
+) -> None:
+    """A process is killed while it works on the image, twice: it cannot tell what ended it."""
+    image = picture(3000, 3000, seed=1)
+    answers: list[httpx.Response] = []
+
+    def ask() -> httpx.Response:
+        return httpx.post(
+            f"{contained.url}{ANNOTATE}",
+            files={"image": image},
+            data={"tool": "object_detection", "tiles": "8"},
+            timeout=PATIENCE,
+        )
+
+    def kill_the_one_that_works(candidates: list[str]) -> None:
+        workers = contained.workers()
+        begun = {name: sum(workers[name].cpu_times()[:2]) for name in candidates}
+
+        def working() -> psutil.Process | None:
+            assert not answers, answers[0].text
+            for name in candidates:
+                if sum(workers[name].cpu_times()[:2]) > begun[name] + 0.5:
+                    return workers[name]
+            return None
+
+        wait_until(working, 0.01).send_signal(signal.SIGKILL)
+
+    asking = threading.Thread(target=lambda: answers.append(ask()))
+    asking.start()
+    kill_the_one_that_works(["Annotator"])
+    kill_the_one_that_works(["Detector"])
+    asking.join()
+    assert answers[0].status_code == 500
+    assert answers[0].json()["code"] == "PROCESSING_ERROR"
+    contained.wait_until_ready()
+    wait_until(lambda: {"Detector", "Annotator"} <= contained.workers().keys())
+    before = contained.workers()
+    assert ask().json() == answers[0].json()
+    assert contained.workers() == before
+    fields = {"tool": "object_detection"}
+    other = httpx.post(
+        f"{contained.url}{ANNOTATE}", files={"image": picture()}, data=fields, timeout=PATIENCE
+    )
+    assert other.status_code == 200
