@@ -225,6 +225,12 @@ class Settings(BaseSettings):
     train_slots: int = Field(
         0, ge=0, description="Jobs that run at the same time; 0: one per GPU, or one on a CPU"
     )
+    jobs_per_token: int = Field(
+        100,
+        ge=0,
+        description="Most jobs of one token, or of one address without tokens, that wait or run; "
+        "more get 429. 0: no limit",
+    )
     train_threads: int = Field(
         0, ge=0, description="CPU threads of all jobs together; 0: three quarters of the cores"
     )

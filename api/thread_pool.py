@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -46,7 +47,8 @@ class BoundedThreadPool:
                 f"{self.limit} datasets are already waiting to be read. Try again in a minute."
             )
         self._add(1)
-        future = self._pool.submit(self._counted, work)
+        context = contextvars.copy_context()  # as `asyncio.to_thread` does
+        future = self._pool.submit(context.run, self._counted, work)
         try:
             return await asyncio.wrap_future(future)
         finally:

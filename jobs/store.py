@@ -32,7 +32,8 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from database import Base, Database, now
 from disk_space import check_room
-from errors import Conflict, JobNotFound, without_server_paths
+from errors import Conflict, JobNotFound, RateLimited, without_server_paths
+from jobs.caller import CALLER
 
 Kind = Literal["training", "evaluation", "export", "annotation"]  # no route makes an export yet
 Status = Literal["queued", "running", "stopping", "stopped", "completed", "failed"]
@@ -44,6 +45,7 @@ FINAL: tuple[Status, ...] = ("stopped", "completed", "failed")
 
 JOB_ID = re.compile(r"[0-9a-f]{32}")
 LISTED = 1000  # maximum number of jobs in a listing
+FULL_QUEUE = 60.0  # seconds of `Retry-After` when a caller has too many jobs
 LONGEST_ERROR = 2000  # maximum number of characters of an error message
 
 
@@ -64,6 +66,7 @@ class Job(Base):
     recipe: Mapped[dict[str, Any]]  # what the job does, in full
     base_model: Mapped[str | None] = mapped_column(String(400))
     model_name: Mapped[str | None] = mapped_column(String(80))
+    caller: Mapped[str | None] = mapped_column(String(80), index=True)  # None: no request
     model_id: Mapped[str | None] = mapped_column(String(140))  # the model version it produced
     outcome: Mapped[str | None] = mapped_column(String(20))  # a status, as the worker reported it
     error: Mapped[str | None] = mapped_column(Text)
@@ -185,6 +188,7 @@ class JobStore:
 
         Raises:
             InsufficientStorage: The disk is full, or has less room than the reserve.
+            RateLimited: The caller's jobs that have not ended are as many as allowed.
         """
         check_room(self.database.settings)
         job = Job(
@@ -197,17 +201,36 @@ class JobStore:
             base_model=base_model,
             model_name=model_name,
             total_epochs=total_epochs,
+            caller=CALLER.get(),
         )
         folder = self.folder(job.id)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with self.database.write() as session:
+                self._refuse_too_many(session, job.caller)
                 session.add(job)
         except BaseException:
             with contextlib.suppress(OSError):
                 folder.rmdir()
             raise
         return job
+
+    def _refuse_too_many(self, session: Session, caller: str | None) -> None:
+        most = self.database.settings.jobs_per_token
+        if caller is None or not most:
+            return
+        mine = (Job.caller == caller, Job.status.in_(("queued", *LIVE)))
+        count = session.scalar(select(func.count()).where(*mine)) or 0
+        if count >= most:
+            newest = session.scalar(
+                select(Job.id).where(*mine).order_by(Job.number.desc()).limit(1)
+            )
+            raise RateLimited(
+                f"{count} jobs of yours wait or run, and {most} are allowed "
+                "(VISIONLOOP_JOBS_PER_TOKEN). Wait for one to end, or cancel one that you do not "
+                f"need, such as the newest: POST /jobs/{newest}/cancel.",
+                FULL_QUEUE,
+            )
 
     def request_cancel(self, job_id: str) -> Job:
         """Stop a queued job at once; a running one is `stopping` until its process has ended.

@@ -15,8 +15,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.middleware.errors import answer
 from api.middleware.limits import RateLimit
-from api.middleware.request_state import ADMIN, USE, exchange
+from api.middleware.request_state import ADMIN, USE, caller, exchange
 from errors import Forbidden, Unauthorized, VisionLoopError
+from jobs.caller import CALLER
 from settings import Settings
 
 # Paths that need no token, for probes and browsers; none reveals anything about models.
@@ -58,6 +59,7 @@ class Auth:
             return
         state = exchange(scope)
         state.scopes, state.client = self._identify(scope)
+        CALLER.set(caller(Request(scope)))
         path = scope["path"]
         if USE not in state.scopes and path not in OPEN and not path.startswith(OPEN_FOLDER):
             refusal = self.limit.count(state.client) or _unauthorized(scope)

@@ -130,3 +130,23 @@ def test_a_yaml_that_would_download_is_refused_with_the_remedy(
     assert (answer.status_code, answer.json()["code"]) == (400, "DATASET_INVALID")
     assert "Put the data in place yourself and remove the key" in answer.json()["message"]
     assert service.jobs.list() == []
+
+
+@pytest.fixture
+def two_jobs_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VISIONLOOP_JOBS_PER_TOKEN", "2")
+
+
+def test_too_many_jobs_of_a_caller_get_a_429_that_says_how_to_cancel(
+    two_jobs_each: None, service: Service
+) -> None:
+    body = {"data_path": str(service.data)}
+    answers = [service.post("/api/training/regular", body) for _ in range(3)]
+    assert [answer.status_code for answer in answers[:2]] == [200, 200], answers[0].text
+    assert answers[2].status_code == 429
+    assert answers[2].json()["code"] == "RATE_LIMITED"
+    assert int(answers[2].headers["Retry-After"]) == 60
+    message = answers[2].json()["message"]
+    path = message[message.index("/jobs/") :].rstrip(".")
+    assert service.post(path).status_code == 200
+    assert service.post("/api/training/regular", body).status_code == 200

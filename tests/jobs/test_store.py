@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,8 @@ import pytest
 from sqlalchemy import inspect
 
 from database import Base, Database
-from errors import Conflict, JobNotFound
+from errors import Conflict, JobNotFound, RateLimited
+from jobs.caller import CALLER
 from jobs.store import FINAL, STATUSES, Job, JobStore, Status
 from settings import Settings
 from tests.support.patience import PATIENCE
@@ -229,3 +231,28 @@ def test_weights_that_another_job_waits_for_stay(store: JobStore) -> None:
         store.delete(failed.id)
     store.request_cancel(waiting.id)
     store.delete(failed.id)
+
+
+def test_a_caller_has_so_many_jobs_that_wait_or_run(tmp_path: Path) -> None:
+    store = JobStore(Database(Settings(home=tmp_path, jobs_per_token=2)))
+
+    def create(caller: str | None) -> Job:
+        def inside() -> Job:
+            CALLER.set(caller)
+            return store.create("training", config={}, recipe={})
+
+        return contextvars.copy_context().run(inside)
+
+    first, second = create("token a"), create("token a")
+    with pytest.raises(RateLimited, match=f"POST /jobs/{second.id}/cancel") as caught:
+        create("token a")
+    assert caught.value.retry_after
+    assert sorted(path.name for path in store.folder("x").parent.iterdir()) == sorted(
+        [first.id, second.id]
+    )
+    create("token b")
+    for _ in range(3):
+        create(None)  # the service's own
+    store.request_cancel(first.id)
+    assert create("token a").caller == "token a"
+    store.database.close()
