@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,7 +23,7 @@ from models_store.archive import export_archive
 from models_store.registry import Registry
 from models_store.store import ModelStore
 from settings import Settings
-from tests.support.patience import PATIENCE
+from tests.support.patience import PATIENCE, wait_until
 from tests.support.serving import ROOT, Server
 
 DETECTOR = "traffic_signs_yolov8n"
@@ -208,6 +210,31 @@ def test_a_restart_keeps_the_active_model_and_a_killed_server_leaves_no_process(
     assert infer(guarded, picture()).json()["model_id"].startswith(CLASSIFIER)
     active = httpx.get(f"{guarded.url}/models/active", headers=USE, timeout=PATIENCE).json()
     assert active["active_model"]["name"] == CLASSIFIER
+
+
+def test_a_stop_ends_a_connection_that_is_kept_open_with_a_response(guarded: Server) -> None:
+    """A client that sends one request after the other is told, and never sees a reset."""
+    seen: list[tuple[int, str | None, str | None]] = []
+
+    def ask() -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", guarded.port, timeout=PATIENCE)
+        while not seen or seen[-1][1] != "close":
+            connection.request("GET", "/livez")
+            answer = connection.getresponse()
+            answer.read()
+            seen.append(
+                (answer.status, answer.headers["Connection"], answer.headers["Retry-After"])
+            )
+        connection.close()
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    wait_until(lambda: len(seen) > 3)
+    guarded.stop()
+    asking.join()
+    *served, last = seen
+    assert {status for status, _, _ in served} == {200}
+    assert last in [(200, "close", None), (503, "close", "5")]
 
 
 def test_a_stop_lets_running_requests_finish(guarded: Server, picture: Picture) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ import psutil
 import pytest
 
 from serving import supervisor
+from serving.failover import has_ended
 from serving.supervisor import LONGEST, PREFIX, QUICK, Restarts, control_folder
 from tests.support.patience import PATIENCE, wait_until
 from tests.support.serving import Server
@@ -143,13 +143,25 @@ def test_in_a_container_too_a_killed_process_is_started_again_beside_the_others(
     assert {one for one in before if after[one].pid != before[one].pid} == {name}
 
 
-def test_while_the_gateway_is_away_connections_wait(contained: Contained) -> None:
-    contained.workers()["VisionLoop"].send_signal(signal.SIGKILL)
-    with httpx.Client(base_url=contained.url, timeout=PATIENCE) as client:
-        for _ in range(5):
-            assert client.get("/livez").status_code == 200
-            with socket.create_connection(("127.0.0.1", contained.port), PATIENCE):
-                time.sleep(0)
+def test_while_the_gateway_is_away_requests_wait_and_none_is_refused(
+    contained: Contained, picture: Callable[..., bytes]
+) -> None:
+    """Only the requests that it was working on are lost."""
+    gateway = contained.workers()["VisionLoop"]
+    gateway.send_signal(signal.SIGKILL)
+    wait_until(lambda: has_ended(gateway.pid))
+
+    async def ask(index: int) -> int:
+        async with httpx.AsyncClient(base_url=contained.url, timeout=PATIENCE) as client:
+            await asyncio.sleep(index * 0.05)
+            answer = await client.post("/infer", files={"image": image})
+            return answer.status_code
+
+    async def run() -> list[int]:
+        return await asyncio.gather(*map(ask, range(40)))
+
+    image = picture()
+    assert asyncio.run(run()) == [200] * 40
 
 
 class Load:
