@@ -160,7 +160,7 @@ def category_names(document: Mapping[str, Any]) -> list[str]:
 
 def _in_order(key: Any) -> tuple[int, str]:
     text = str(key)
-    return (int(text), "") if text.isdecimal() else (10**9, text)
+    return (int(text), "") if text.isdecimal() and len(text) < 10 else (10**9, text)
 
 
 def _rows(document: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:

@@ -176,7 +176,7 @@ def _label(element: ElementTree.Element) -> Label:
     return Label(
         alias or value,
         classes or tuple(dict.fromkeys(name for name in (alias, value) if name)),
-        int(index) if index.isascii() and index.isdigit() else None,
+        int(index) if index.isascii() and index.isdigit() and len(index) < 10 else None,
     )
 
 

@@ -164,7 +164,8 @@ def _by_id(names: dict[Any, Any], count: int) -> dict[int, Any]:
     found: dict[int, Any] = {}
     for key, name in names.items():
         text = str(key).strip()
-        if isinstance(key, bool) or not (text.isascii() and text.isdecimal()):
+        number = text.isascii() and text.isdecimal() and len(text) < 10
+        if isinstance(key, bool) or not number:
             raise InvalidModelFile(
                 f"The checkpoint's class names have the id {text[:40]!r} ({str(name)[:60]!r}), "
                 f"which is not a number. {NAME_THEM}"

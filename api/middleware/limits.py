@@ -99,7 +99,7 @@ class BodyLimit:
             f"The request body is larger than the {limit / 2**20:g} MiB allowed."
         )
         length = Headers(scope=scope).get("content-length", "0")
-        if not (length.isascii() and length.isdigit()):
+        if not (length.isascii() and length.isdigit() and len(length) < 20):
             wrong = ValidationFailed("'Content-Length' must be a whole number of bytes.")
             await answer(scope, wrong, {"Connection": "close"})(scope, receive, send)
             return

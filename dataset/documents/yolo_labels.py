@@ -24,7 +24,7 @@ CORNERS = (
     "Write each line as: class x_centre y_centre width height."
 )
 
-_NUMBERED = re.compile(r"(\d+)\s*[:\s]\s*(\S.*)")
+_NUMBERED = re.compile(r"(\d{1,9})\s*[:\s]\s*(\S.*)")
 _POSES = (2, 3)
 
 

@@ -120,6 +120,23 @@ FORMS = {  # name → content type, body
     "percent": (b"application/x-www-form-urlencoded", b"a=%ED%A0%80&%00=%zz&" + b"b=1&" * 500),
     "another charset": (b"multipart/form-data; boundary=b; charset=utf-7", b"--b--\r\n"),
 }
+HEADERS = (
+    "Content-Length", "Content-Type", "Accept", "Accept-Encoding", "Authorization", "Token",
+    "Cookie", "Origin", "Host", "Range", "If-None-Match", "If-Modified-Since", "Last-Event-ID",
+    "X-Forwarded-Prefix", "X-Forwarded-For", "X-Forwarded-Proto", "Access-Control-Request-Method",
+)  # fmt: skip
+HEADER_VALUES = {
+    "digits that are not ASCII": "٣".encode(),
+    "Latin-1": b"\xe9\xff",
+    "a list": b"a;q=NaN, */*;q=1e999, ,;=",
+    "a range": b"bytes=" + b"0-," * 1000,
+    "base64": b"Basic ////",
+    "commas": b"," * 4000,
+}
+ROUTES = (  # that are tried with headers
+    ("GET", "/"), ("GET", "/metrics"), ("GET", "/models"), ("POST", "/infer"), ("POST", "/train"),
+    ("OPTIONS", "/models"), ("HEAD", "/docs"),
+)  # fmt: skip
 BENTOML = ("/predict", "/annotate", "/livez", "/readyz")
 
 
@@ -145,6 +162,7 @@ class Tried(NamedTuple):
     address: str
     content: bytes = b""
     kind: bytes = b""
+    header: tuple[str, bytes] | None = None
 
 
 def operations(service: Service) -> Iterator[tuple[str, str, dict[str, Any], dict[str, Any]]]:
@@ -255,6 +273,16 @@ def of_addresses(service: Service) -> Iterator[Tried]:
                 yield Tried(what, method, address)
 
 
+def of_headers() -> Iterator[Tried]:
+    values = TEXT_VALUES | HEADER_VALUES
+    for method, path in ROUTES:
+        for name in HEADERS:
+            for kind, value in values.items():
+                if not set(b"\r\n\0") & set(value):
+                    what = f"{method} {path}: {name} is {kind}"
+                    yield Tried(what, method, path, header=(name, value[:8000]))
+
+
 @asynccontextmanager
 async def client_of(service: Service) -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(service.app)
@@ -272,6 +300,8 @@ def try_all(service: Service, requests: Iterator[Tried]) -> int:
         async with client_of(service) as client:
             for tried in requests:
                 headers = {b"Content-Type": tried.kind} if tried.kind else {}
+                if tried.header is not None:
+                    headers = {tried.header[0].encode(): tried.header[1]}
                 request = client.build_request(
                     tried.method, tried.address, content=tried.content, headers=headers
                 )
@@ -295,6 +325,8 @@ def fault_of(answer: httpx.Response) -> str:
     if answer.status_code >= 500 and answer.status_code != BackendUnavailable.status:
         return answer.text[:300]
     if answer.status_code < 400:
+        return ""
+    if answer.request.method == "HEAD":
         return ""
     try:
         body = answer.json()
@@ -326,3 +358,7 @@ def test_no_value_in_a_form_breaks_a_route(hostile: Service) -> None:
 
 def test_no_value_in_an_address_breaks_a_route(hostile: Service) -> None:
     assert try_all(hostile, of_addresses(hostile)) > 1000
+
+
+def test_no_value_in_a_header_breaks_a_route(hostile: Service) -> None:
+    assert try_all(hostile, of_headers()) > 2000

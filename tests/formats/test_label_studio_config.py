@@ -74,3 +74,10 @@ def test_labels_become_the_classes_of_the_model_that_learns_on() -> None:
     assert names.classes == {"stop": "stop", "Auto": "car", "TRAM": "TRAM", "Vehicle": "Vehicle"}
     assert list(names.classes) == ["stop", "Auto", "TRAM", "Vehicle"]  # the model's order first
     assert names.points == {"nose": "nose", "Ear": "ear"}
+
+
+def test_an_index_of_5_000_digits_is_none() -> None:
+    label = f"<Label value='dog' model_index='{'9' * 5000}'/>"
+    config = f"<View><Image name='i' value='$i'/><RectangleLabels name='l' toName='i'>{label}"
+    (control,) = parse_label_config(f"{config}</RectangleLabels></View>").controls
+    assert control.labels[0].point is None
