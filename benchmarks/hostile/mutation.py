@@ -6,8 +6,10 @@ import struct
 from collections.abc import Callable
 from random import Random
 
-EXTREMES = (0, 1, 2, 3, 0x7F, 0x80, 0xFF, 0x100, 0x7FFF, 0x8000, 0xFFFF, 0x10000, 2**31 - 1, 2**31)
-EXTREMES += (2**32 - 1, 7000, 65_500, 2**20, 2**24)
+EXTREMES = (
+    0, 1, 2, 3, 0x7F, 0x80, 0xFF, 0x100, 0x7FFF, 0x8000, 0xFFFF, 0x10000, 2**31 - 1, 2**31,
+    2**32 - 1, 7000, 65_500, 2**20, 2**24,
+)  # fmt: skip
 HEAD = 512  # bytes in which most headers stand
 
 
