@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import PurePath
 
 from disk_space import NO_ROOM, is_disk_full
 from errors import DatasetInvalid, InsufficientStorage, ValidationFailed, VisionLoopError
@@ -56,6 +57,12 @@ def translated(error: Exception, shape: tuple[int, int] | None = None) -> Vision
         )
     if is_disk_full(error):
         return InsufficientStorage(NO_ROOM)
+    if isinstance(error, FileNotFoundError):
+        name = PurePath(str(error.filename or text.rpartition(" ")[2])).name
+        return DatasetInvalid(
+            f"The file '{name}', which the job needs, is gone. If its dataset was deleted or "
+            "moved, bring it back, then start the job again."
+        )
     if isinstance(error, FloatingPointError) or any(word in said for word in DIVERGED):
         return ValidationFailed(
             "The training diverged: its loss stayed infinite or NaN. Use a smaller lr0 and "

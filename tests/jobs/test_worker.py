@@ -167,6 +167,8 @@ FULL = InsufficientStorage(NO_ROOM)
         (None, 0, "completed", None),
         (DatasetInvalid("No pictures in /x."), 1, "failed", "No pictures in /x."),
         (OSError(errno.ENOSPC, "No space left"), 1, "failed", "The disk is full."),
+        (FileNotFoundError(2, "No such file", "/x/a.jpg"), 1, "failed", "The file 'a.jpg', which"),
+        (FileNotFoundError("Image Not Found /x/b.jpg"), 1, "failed", "The file 'b.jpg', which"),
         (MemoryError(), 1, "failed", "Out of memory"),
         (RuntimeError("CUDA out of memory. Tried to"), 1, "failed", "Reduce batch or imgsz"),
         (ValueError("odd\nmore"), 1, "failed", "ValueError: odd (the job's log has the details)"),
