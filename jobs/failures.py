@@ -14,6 +14,7 @@ NO_MEMORY = (
     "out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory",
     "alloc_failed",
 )  # fmt: skip
+NO_SHARED_MEMORY = ("killed by signal: bus error", "out of shared memory")
 DIVERGED = ("nan persisted", "corrupted with nan", "nan/inf detected but")
 
 
@@ -57,6 +58,11 @@ def translated(error: Exception, shape: tuple[int, int] | None = None) -> Vision
         )
     if is_disk_full(error):
         return InsufficientStorage(NO_ROOM)
+    if any(word in said for word in NO_SHARED_MEMORY):
+        return ValidationFailed(
+            "The data loading processes used up the shared memory. Start the container with more "
+            "(docker run --shm-size=1g), or train with workers=0."
+        )
     if isinstance(error, FileNotFoundError):
         name = PurePath(str(error.filename or text.rpartition(" ")[2])).name
         return DatasetInvalid(

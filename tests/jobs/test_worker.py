@@ -169,6 +169,12 @@ FULL = InsufficientStorage(NO_ROOM)
         (OSError(errno.ENOSPC, "No space left"), 1, "failed", "The disk is full."),
         (FileNotFoundError(2, "No such file", "/x/a.jpg"), 1, "failed", "The file 'a.jpg', which"),
         (FileNotFoundError("Image Not Found /x/b.jpg"), 1, "failed", "The file 'b.jpg', which"),
+        (
+            RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error. "),
+            1,
+            "failed",
+            "--shm-size",
+        ),
         (MemoryError(), 1, "failed", "Out of memory"),
         (RuntimeError("CUDA out of memory. Tried to"), 1, "failed", "Reduce batch or imgsz"),
         (ValueError("odd\nmore"), 1, "failed", "ValueError: odd (the job's log has the details)"),

@@ -32,6 +32,7 @@ from models_store.weight_ema import WeightEMA
 from models_store.weights import build_model, describe, describe_mobilenet, save_model
 from settings import get_settings
 from training.checkpoints import save_checkpoint
+from training.data_workers import data_workers
 from training.mobilenet.data import CACHE, Training, Validation, preprocessing_for
 from training.planning.recipe import Recipe
 from training.prepare import prepare_training, scan_images
@@ -100,7 +101,9 @@ class Session:
         images, classes = dataset.scan().splits, dataset.classes
         self.amount: Amount = amount_of(recipe, len(images["train"]))
         cores = cpu_count()
-        workers = int(hyper.get("workers", 0 if cores <= 2 else min(8, cores - 2)))
+        # float32; batches of validation are twice as large
+        batch_bytes = 3 * recipe.batch * 3 * self.how.imgsz**2 * 4
+        workers = int(hyper.get("workers", data_workers(cores, batch_bytes)))
         cache = CACHE // max(1, workers)
         train = Training(images["train"], classes, recipe, self.how, cache)
         val = Validation(images["val"], classes, self.how, cache)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from training.data_workers import data_workers
 from training.planning.recipe import Recipe
 from training.schedule import Amount, amount_of
 
@@ -47,6 +48,8 @@ def arguments(
         bf16: Whether the device supports bfloat16 natively.
     """
     amount = amount_of(recipe, images)
+    # uint8; Ultralytics 8.4 validates with twice the batch and twice the processes
+    batch_bytes = 5 * recipe.batch * 3 * recipe.imgsz**2
     chosen: dict[str, Any] = {
         "task": recipe.task,
         "mode": "train",
@@ -58,7 +61,7 @@ def arguments(
         "patience": recipe.patience,
         "seed": recipe.seed,
         "device": device,
-        "workers": 0 if device == "cpu" else max(0, min(8, cores - 2)),
+        "workers": 0 if device == "cpu" else data_workers(cores, batch_bytes),
         "cache": "ram" if decoded <= CACHE else False,
         "amp": "bf16" if bf16 else False,  # Ultralytics' check of fp16 downloads weights
         "deterministic": False,
