@@ -6,7 +6,6 @@ This module imports no torch; the export runs in a child process.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from pydantic import ValidationError
 
 from disk_space import NO_ROOM, is_disk_full
 from errors import BackendUnavailable, InsufficientStorage, ModelDamaged
+from files import sha256_of
 from models_store.description import (
     DESCRIPTION_FILE,
     ONNX_FILE,
@@ -52,7 +52,7 @@ def is_intact(folder: Path) -> bool | None:
     """Whether the ONNX file has the digest that its export recorded; None if none is recorded."""
     recorded = engines(folder).get("onnx", {}).get("sha256")
     try:
-        return None if recorded is None else _digest(folder) == recorded
+        return None if recorded is None else sha256_of(folder / ONNX_FILE) == recorded
     except FileNotFoundError:
         return False
 
@@ -60,7 +60,11 @@ def is_intact(folder: Path) -> bool | None:
 def accept(folder: Path) -> None:
     """Record the digest of an ONNX file that works, of a version before digests were recorded."""
     with contextlib.suppress(OSError):  # perhaps the store is read-only; then at the next load
-        record(folder, "onnx", engines(folder).get("onnx", {}) | {"sha256": _digest(folder)})
+        record(
+            folder,
+            "onnx",
+            engines(folder).get("onnx", {}) | {"sha256": sha256_of(folder / ONNX_FILE)},
+        )
 
 
 def rebuild(folder: Path) -> None:
@@ -118,11 +122,6 @@ def _export(folder: Path) -> None:
             raise InsufficientStorage(NO_ROOM)
         reason = lines[-1].removeprefix(f"{folder.name}: ").rstrip(".")[:300]
         raise damaged(folder, f"{ONNX_FILE} cannot be rebuilt: {reason}")
-
-
-def _digest(folder: Path) -> str:
-    with (folder / ONNX_FILE).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _name(folder: Path) -> str:

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from disk_space import check_room
 from errors import BackendTimeout, Conflict, InvalidModelFile
 from files import atomic_path, sha256_of, temporary_folder
 from models_store.architecture import checked
@@ -44,6 +45,7 @@ MAX_DESCRIPTION = 16 * 1024**2
 MOST_ENTRIES = 100
 TIMEOUT = 600.0
 CHUNK = 1024**2
+COPIES = 5  # sizes of the weights that an import writes: with an ONNX file, and both in the store
 DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
 
 
@@ -120,11 +122,14 @@ def import_archive(
     Raises:
         InvalidModelFile: Not a model archive, damaged, or altered.
         BackendTimeout: The export took too long; nothing was published.
+        InsufficientStorage: The disk has no room for the import and the reserve.
     """
     deadline = time.monotonic() + timeout
     with _opened(path) as archive:
         manifest = _manifest(archive)
         name = check_name(name if name is not None else manifest.name)
+        size = sum(entry.bytes for entry in manifest.files.values())
+        check_room(registry.settings, COPIES * size)
         with temporary_folder(registry.settings.paths.scratch) as folder:
             for file, entry in manifest.files.items():
                 _extract(archive, file, entry, folder / file)

@@ -8,7 +8,6 @@ deleted.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import sys
 import warnings
@@ -20,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from errors import VisionLoopError
-from files import atomic_path
+from files import atomic_path, sha256_of
 from models_store._onnxruntime import onnxruntime
 from models_store.description import ONNX_FILE, ModelDescription, record
 from models_store.subprocesses import limit_self
@@ -83,7 +82,7 @@ def export_onnx(folder: Path) -> dict[str, float | int]:
             expected = {n: _outputs(serving, example[:n]) for n in (1, 2)}
             _to_onnx(serving, example, partial, names)
         entry = _compare(partial, example, expected, description)
-        sha256 = hashlib.sha256(partial.read_bytes()).hexdigest()
+        sha256 = sha256_of(partial)
     record(folder, "onnx", entry | {"sha256": sha256})
     return entry
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from disk_space import check_room
 from errors import InvalidModelFile, ValidationFailed
 from files import sha256_of, temporary_folder
 from models_store.file_type import check_checkpoint
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 
 TIMEOUT = 600.0  # seconds for one conversion
 MAX_FILE = 4 * 1024**3  # bytes
+COPIES = 4  # sizes of the file that a conversion writes: weights, ONNX, and both in the store
 IMGSZ = range(32, 4097)
 
 
@@ -58,6 +60,7 @@ def import_model(
     Raises:
         InvalidModelFile: The file is refused; the message says why.
         ValidationFailed: The name, the class names or imgsz are not valid.
+        InsufficientStorage: The disk has no room for the conversion and the reserve.
     """
     name = check_name(name if name is not None else suggest_name(path.stem))
     if imgsz is not None and imgsz not in IMGSZ:
@@ -67,6 +70,7 @@ def import_model(
     check_checkpoint(path)
     if path.stat().st_size > MAX_FILE:
         raise InvalidModelFile(f"The file is larger than {MAX_FILE // 1024**3} GiB.")
+    check_room(registry.settings, COPIES * path.stat().st_size)
     request = {
         "family": family,
         "names": list(names) if names is not None else None,

@@ -42,6 +42,7 @@ log = logging.getLogger("visionloop")
 
 WARMING = 0.8  # share of the request timeout within which `_warm` must have loaded a model
 ACTIVE_POLL = 5.0  # seconds between two checks whether the active model is to be loaded
+FIRST_POLL = 0.3  # the same at the start, while the service is not ready because of it
 PRELOAD_POLL = 1.0  # seconds between two queries for versions that jobs are about to promote
 
 
@@ -263,7 +264,7 @@ class Gateway:
                 pass
             except Exception as error:
                 self._note_unusable(active, error)
-            await asyncio.sleep(ACTIVE_POLL)
+            await asyncio.sleep(ACTIVE_POLL if self._tried.is_set() else FIRST_POLL)
 
     def _note_unusable(self, active: str, error: Exception) -> None:
         why = str(error) if isinstance(error, VisionLoopError) else "see the server's log."

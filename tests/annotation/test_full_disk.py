@@ -10,7 +10,17 @@ import httpx
 import pytest
 
 from annotation.history import newest
-from tests.support.correction_app import FRAMES, coco, correct, drawn, labels, packed, state, street
+from tests.support.correction_app import (
+    FRAMES,
+    Files,
+    coco,
+    correct,
+    drawn,
+    labels,
+    packed,
+    state,
+    street,
+)
 from tests.support.full_disk import fill, small_disk
 from tests.support.training_app import Service
 
@@ -67,7 +77,7 @@ def test_a_correction_is_there_as_a_whole_or_not_at_all(
     disk: Path, service: Service, frames: str
 ) -> None:
     changed = coco({"frame_1.png": ["dog"], "frame_2.png": ["dog", "car"], "new.png": ["car"]})
-    sent = {"annotations.json": changed, "new.png": drawn(77)}
+    sent: Files = {"annotations.json": changed, "new.png": drawn(77)}
 
     def visible() -> Any:
         datasets = service.gateway.datasets

@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.app import LateBoundApp, create_app, with_middleware
 from api.middleware.limits import BodyLimit
 from api.middleware.metrics import UNMATCHED
-from errors import BackendUnavailable, ModelNotFound, VisionLoopError
+from errors import BackendUnavailable, InsufficientStorage, ModelNotFound, VisionLoopError
 from settings import Settings
 from tests.support.patience import PATIENCE, until
 
@@ -207,6 +207,34 @@ def test_a_body_is_counted_while_it_arrives(headers: list[tuple[bytes, bytes]]) 
 
 def test_a_length_that_is_no_number_is_refused() -> None:
     assert talk(behind(reading), 1, [(b"content-length", b"-1")])[0] == 400
+
+
+@pytest.mark.parametrize("path", ["/api/datasets", "/models/import", "/api/datasets/x/annotations"])
+def test_an_upload_that_the_disk_has_no_room_for_is_refused_before_it_is_read(
+    call: Call, tmp_path: Path, path: str
+) -> None:
+    app = behind(reading, home=tmp_path, disk_reserve=2**60)
+    refused = call(app, "POST", path, content=b"x" * 1000)
+    assert refused.status_code == 507
+    assert refused.json()["code"] == "INSUFFICIENT_STORAGE"
+    assert call(app, "POST", "/infer", content=b"x" * 1000).text == "1000"
+    assert call(app, "GET", path).status_code == 200
+
+
+def test_a_disk_that_fills_up_ends_an_upload(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.middleware.limits.ROOM_STEP", 4 * 65536)
+    asked = 0
+
+    def no_room(_: int) -> InsufficientStorage | None:
+        nonlocal asked
+        asked += 1
+        return InsufficientStorage("Full.") if asked == 3 else None
+
+    app = BodyLimit(reading, 1, {"/infer": 2**30}, no_room=no_room)
+    status, taken, body = talk(app, 100, [])
+    assert (status, asked) == (507, 3)
+    assert b"INSUFFICIENT_STORAGE" in body
+    assert taken >= 8  # the answer came after the eighth chunk; the rest is read and dropped
 
 
 def test_a_caller_above_the_rate_waits_and_others_do_not(call: Call) -> None:
