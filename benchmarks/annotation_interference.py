@@ -1,7 +1,8 @@
-"""How much bulk annotation slows `/infer`: `python -m benchmarks.annotation_interference`.
+"""Measures how much bulk annotation slows `/infer`: `python -m benchmarks.annotation_interference`.
 
-One server, the starter detector, drawn street scenes, one request at a time: first idle, then
-while clients annotate images without a pause, then idle again.
+One server with the starter detector gets drawn street scenes at `/infer`, one request at a time:
+first while it is otherwise idle, then while clients annotate images without a pause, then idle
+again.
 """
 
 from __future__ import annotations
@@ -21,10 +22,20 @@ WARM = 5.0  # seconds
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--seconds", type=float, default=40, help="of each measurement (40)")
-    parser.add_argument("--clients", type=int, default=4, help="that annotate at once (4)")
-    parser.add_argument("--tiles", default="auto", help="auto, off or 2 to 8 (auto)")
-    parser.add_argument("--images", type=Path, help="folder of JPEGs; default: drawn scenes")
+    parser.add_argument(
+        "--seconds", type=float, default=40, help="duration of each measurement in seconds (40)"
+    )
+    parser.add_argument(
+        "--clients", type=int, default=4, help="number of clients that annotate at once (4)"
+    )
+    parser.add_argument(
+        "--tiles",
+        default="auto",
+        help="tiles of the annotation requests: auto, off or 2 to 8 (auto)",
+    )
+    parser.add_argument(
+        "--images", type=Path, help="folder of JPEGs to send; default: drawn street scenes"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="visionloop-interference-") as folder:
         measure(options, Path(folder))
@@ -59,7 +70,7 @@ def measure(options: argparse.Namespace, folder: Path) -> None:
 
 
 def with_fields(body: bytes, fields: dict[str, str]) -> bytes:
-    """A form's body with text fields before its file."""
+    """The body of a multipart form with text fields added before its file."""
     parts = "".join(
         f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
         for name, value in fields.items()
@@ -68,7 +79,7 @@ def with_fields(body: bytes, fields: dict[str, str]) -> bytes:
 
 
 def report(rows: dict[str, LoadResult], options: argparse.Namespace) -> None:
-    print(f"{os.cpu_count()} cores, {options.clients} clients annotate, tiles {options.tiles}")
+    print(f"{os.cpu_count()} cores, {options.clients} annotating clients, tiles {options.tiles}")
     print("\n| | requests/s | p50 ms | p99 ms | errors |\n|---|--:|--:|--:|--:|")
     for name, row in rows.items():
         cells = f"{row.rate:.1f} | {row.percentile(50):.0f} | {row.percentile(99):.0f}"

@@ -1,10 +1,11 @@
-"""Whether the annotation queue helps: errors in its first images, beside random ones.
+"""Measures whether the annotation queue helps: whether its first images have the most errors.
 
     python -m benchmarks.annotation_queue
-    python -m benchmarks.annotation_queue --data ../shared/data/coco/data.yaml --model yolov8n
+    python -m benchmarks.annotation_queue --data coco/data.yaml --model yolov8n
 
-A model pre-labels images whose truth is known. An error is a pre-label that an annotator would
-relabel, remove or add; those that he would only move do not count.
+A model pre-labels images whose true labels are known. The errors in the first images of the queue
+are compared with those in as many random images. An error is a pre-label that an annotator would
+have to relabel or remove, or an object to add; a box that only needs to be moved does not count.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ WRONG = ("relabelled", "removed", "added")
 
 
 def drawn(count: int) -> Iterator[tuple[bytes, Annotations]]:
-    """Street scenes with their signs."""
+    """Drawn street scenes as JPEGs, with the true boxes of their signs."""
     for seed in range(count):
         pixels, boxes, ids = draw_scene(np.random.default_rng([7, seed]), 640, 480)
         marks = tuple(
@@ -45,18 +46,30 @@ def drawn(count: int) -> Iterator[tuple[bytes, Annotations]]:
 
 
 def of_data(path: Path, count: int) -> Iterator[tuple[bytes, Annotations]]:
-    """Images of a dataset for detection."""
+    """At most `count` images of a detection dataset, with their labels."""
     found = check(path, "detect", [path.resolve().parent])
-    for picture in list(originals(found))[:count]:
-        yield picture.file.read_bytes(), picture.annotations
+    for original in list(originals(found))[:count]:
+        yield original.file.read_bytes(), original.annotations
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="traffic_signs_yolov8n")
-    parser.add_argument("--data", type=Path, help="a data.yaml; default: drawn street scenes")
-    parser.add_argument("--images", type=int, default=200)
-    parser.add_argument("--first", type=int, nargs="*", default=[10, 20, 40])
+    parser.add_argument(
+        "--model",
+        default="traffic_signs_yolov8n",
+        help="id of the model that pre-labels (traffic_signs_yolov8n)",
+    )
+    parser.add_argument(
+        "--data", type=Path, help="data.yaml of a dataset; default: drawn street scenes"
+    )
+    parser.add_argument("--images", type=int, default=200, help="number of images (200)")
+    parser.add_argument(
+        "--first",
+        type=int,
+        nargs="*",
+        default=[10, 20, 40],
+        help="numbers of first images of the queue that are compared (10 20 40)",
+    )
     arguments = parser.parse_args()
     bands = Bands()
     registry = Registry(Database(get_settings()))
@@ -76,15 +89,16 @@ def main() -> None:
         candidates.append(Candidate(str(number), doubt, descriptor_of(labelled.pixels)))
     chosen = [int(one.key) for one in order(candidates, [], max(arguments.first))]
     total = np.array(errors)
-    print(f"{version.id}: {len(errors)} images, {total.sum()} errors, {total.mean():.2f} each")
+    print(f"{version.id}: {len(errors)} images, {total.sum()} errors, {total.mean():.2f} per image")
     random = np.random.default_rng(0)
     for first in arguments.first:
         draws = [random.choice(total, first, replace=False).sum() for _ in range(2000)]
         low, high = np.percentile(draws, (2.5, 97.5))
         mine = total[chosen[:first]].sum()
         print(
-            f"first {first}: {mine} errors; {np.mean(draws):.1f} in as many random images "
-            f"(95 %: {low:.0f} to {high:.0f}): {mine / np.mean(draws):.2f} times as many"
+            f"first {first} images of the queue: {mine} errors; as many random images: "
+            f"{np.mean(draws):.1f} errors (95 % of the draws: {low:.0f} to {high:.0f}); "
+            f"ratio {mine / np.mean(draws):.2f}"
         )
     registry.database.close()
 

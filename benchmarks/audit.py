@@ -1,7 +1,7 @@
-"""Look up known vulnerabilities of every locked package: `make audit`.
+"""Looks up the known vulnerabilities of every locked package: `make audit`.
 
-pip-audit asks PyPI's vulnerability service, or that of OSV. A package that the service did not
-answer for is named, since nothing is known of it then.
+pip-audit asks the vulnerability service of PyPI or that of OSV. A package for which the service
+gave no answer is listed as not checked.
 """
 
 from __future__ import annotations
@@ -18,7 +18,11 @@ LOCK = Path(__file__).parents[1] / "requirements.lock"
 
 
 def report(packages: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
-    """What pip-audit's JSON says: lines on vulnerabilities, and lines on unchecked packages."""
+    """Read pip-audit's JSON.
+
+    Returns:
+        A line for each known vulnerability; and lines about the packages that were not checked.
+    """
     found, unchecked = [], []
     skipped = [str(p["skip_reason"]) for p in packages if "skip_reason" in p]
     reasons = Counter(reason.partition(":")[0] for reason in skipped)
@@ -36,10 +40,16 @@ def report(packages: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").split("\n\n")[0],
-        epilog="Exit codes: 0 nothing known; 1 vulnerabilities; 2 packages that were not checked.",
+        epilog="Exit codes: 0: no known vulnerability; 1: known vulnerabilities; 2: packages were "
+        "not checked.",
     )
     parser.add_argument("--pip-audit", required=True, help="path of the command pip-audit")
-    parser.add_argument("--service", choices=("pypi", "osv"), default="pypi")
+    parser.add_argument(
+        "--service",
+        choices=("pypi", "osv"),
+        default="pypi",
+        help="vulnerability service to ask (pypi)",
+    )
     options = parser.parse_args()
     command = [options.pip_audit, "--requirement", str(LOCK), "--no-deps", "--disable-pip"]
     command += ["--format", "json", "--vulnerability-service", options.service]

@@ -1,4 +1,7 @@
-"""Which CPU this is, in a line: figures depend on it, those of networks in their last bits."""
+"""Describes the CPU in one line, because benchmark results depend on it.
+
+Even the outputs of neural networks differ between CPUs, in their last bits.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,8 @@ EXTENSIONS = ("AVX2", "FMA3", "AVX512F", "AVX512_SPR")
 
 
 def cpu() -> str:
-    """Its name, cores, vector extensions as numpy sees them, and what narrows their use."""
-    # numpy asks the processor itself; its public show_runtime() only prints
+    """The CPU's name, cores, vector extensions, and environment variables that limit their use."""
+    # numpy asks the processor itself; numpy's public show_runtime() only prints the answer
     features = importlib.import_module("numpy._core._multiarray_umath").__cpu_features__
 
     has = " ".join(name for name in EXTENSIONS if features.get(name)) or "no AVX2"

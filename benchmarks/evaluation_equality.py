@@ -1,11 +1,11 @@
-"""Our figures beside Ultralytics' own `val()`: same weights, data, image size and thresholds.
+"""Compares our evaluation with Ultralytics' `val()`: same weights, data, image size, thresholds.
 
     python -m benchmarks.evaluation_equality --data coco/data.yaml --weights yolov8n.pt
     python -m benchmarks.evaluation_equality            # the starter detector on drawn scenes
 
-Ours are measured with the ONNX engine that serves on a CPU, and with PyTorch. Theirs is the
-checkpoint itself, `rect=False`, everything else at its default. Ends with code 1 where a mean
-average precision differs by more than 0.001.
+Our metrics are measured with the ONNX engine, which serves on a CPU, and with PyTorch. Ultralytics
+evaluates the checkpoint itself, with `rect=False` and all other arguments at their default values.
+The exit code is 1 if a mean average precision differs by more than 0.001.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 TOLERANCE = 0.001
-DRAWN = 300  # scenes, of which a fifth is val
+DRAWN = 300  # drawn scenes; a fifth of them is the val split
 KEYS = {"B": "", "M": "mask_", "P": "pose_"}
 NAMES = {
     "precision": "precision",
@@ -35,9 +35,13 @@ def main() -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--data", type=Path, help="data.yaml; default: drawn scenes")
-    parser.add_argument("--weights", type=Path, help="a .pt; default: the starter detector")
-    parser.add_argument("--imgsz", type=int, default=640)
+    parser.add_argument(
+        "--data", type=Path, help="data.yaml of a dataset; default: drawn street scenes"
+    )
+    parser.add_argument(
+        "--weights", type=Path, help="an Ultralytics .pt; default: the starter detector"
+    )
+    parser.add_argument("--imgsz", type=int, default=640, help="image size in pixels (640)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="evaluation-equality-") as scratch:
         os.environ |= {"VISIONLOOP_HOME": f"{scratch}/home", "BENTOML_HOME": f"{scratch}/bento"}
@@ -45,7 +49,7 @@ def main() -> int:
 
 
 def compare_with_ultralytics(options: argparse.Namespace, scratch: Path) -> int:
-    """Prints the table; returns the exit code."""
+    """Evaluate with both, and print the table; returns the exit code."""
     from models_store import ultralytics_env
 
     ultralytics_env.prepare()
@@ -86,7 +90,7 @@ def compare_with_ultralytics(options: argparse.Namespace, scratch: Path) -> int:
 
 
 def model_of(options: argparse.Namespace, scratch: Path) -> tuple[Path, Any]:
-    """Our model folder with its ONNX, and Ultralytics' model of the same weights."""
+    """Our model folder with its ONNX file, and an Ultralytics model with the same weights."""
     import shutil
 
     from ultralytics import YOLO
@@ -116,7 +120,7 @@ def drawn(scratch: Path) -> Path:
 
 
 def validated(model: Any, data: Path, imgsz: int) -> dict[str, float]:
-    """Ultralytics' figures under our names."""
+    """Ultralytics' metrics under our names."""
     found = model.val(
         data=str(data), imgsz=imgsz, rect=False, device="cpu", plots=False, verbose=False, workers=0
     ).results_dict
@@ -129,7 +133,7 @@ def validated(model: Any, data: Path, imgsz: int) -> dict[str, float]:
 
 
 def table(columns: dict[str, dict[str, float]]) -> int:
-    """Figures side by side, with the difference to Ultralytics."""
+    """Print the metrics side by side, with the differences to Ultralytics; returns exit code."""
     theirs = columns.pop("Ultralytics")
     worst = 0.0
     heads = "".join(f"{name:>16}{'difference':>12}" for name in columns)

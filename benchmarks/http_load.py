@@ -1,6 +1,6 @@
-"""HTTP load generators, closed-loop and open-loop, cheap.
+"""HTTP load generators, closed-loop and open-loop.
 
-They share two cores with the server that they drive.
+They need little CPU time, because they run on the same cores as the server that they load.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Ask = Callable[[], Coroutine[Any, Any, None]]
 
 @dataclass
 class LoadResult:
-    """Latencies in milliseconds of the requests answered 200; the others are in `errors`."""
+    """Latencies in milliseconds of the requests answered with 200; `errors` has the other ones."""
 
     seconds: float
     latencies: list[float] = field(default_factory=list)
@@ -31,7 +31,7 @@ class LoadResult:
 
     @property
     def rate(self) -> float:
-        """Good answers per second."""
+        """Answers with 200 per second."""
         return len(self.latencies) / self.seconds
 
     def percentile(self, q: float) -> float:
@@ -39,7 +39,7 @@ class LoadResult:
 
 
 def form(image: bytes, field_name: str = "image") -> bytes:
-    """A multipart body with one JPEG, made once so that the client's cost stays small."""
+    """A multipart body with one JPEG; made once and reused, so that the client needs little CPU."""
     head = (
         f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{field_name}"; '
         f'filename="image.jpg"\r\nContent-Type: image/jpeg\r\n\r\n'
@@ -48,7 +48,7 @@ def form(image: bytes, field_name: str = "image") -> bytes:
 
 
 async def drive(url: str, bodies: Sequence[bytes], concurrency: int, seconds: float) -> LoadResult:
-    """Keep `concurrency` requests in flight for `seconds`, then let the last ones finish."""
+    """Keep `concurrency` requests in flight for `seconds`, then wait for the last answers."""
     result = LoadResult(seconds)
     started = time.perf_counter()
 
@@ -63,9 +63,10 @@ async def drive(url: str, bodies: Sequence[bytes], concurrency: int, seconds: fl
 
 
 async def arrive(url: str, bodies: Sequence[bytes], rate: float, seconds: float) -> LoadResult:
-    """Requests that come by chance (Poisson), `rate` a second, whether the last is answered or not.
+    """Send requests at random times (a Poisson process), `rate` per second on average.
 
-    The same chance in every call.
+    A request is sent even if earlier ones are not answered yet. The times are the same in every
+    call.
     """
     result = LoadResult(seconds)
     started = time.perf_counter()
@@ -81,7 +82,7 @@ async def arrive(url: str, bodies: Sequence[bytes], rate: float, seconds: float)
 
 @asynccontextmanager
 async def asking(url: str, bodies: Sequence[bytes], result: LoadResult) -> AsyncIterator[Ask]:
-    """What sends the next body, and notes in `result` what came of it."""
+    """Yields a function that sends the next body and records the outcome in `result`."""
     headers = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
     turn = count()
     connector = aiohttp.TCPConnector(limit=0)

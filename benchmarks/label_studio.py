@@ -1,10 +1,11 @@
-"""The real Label Studio against this service: `python -m benchmarks.label_studio`.
+"""Tests this service with the real Label Studio: `python -m benchmarks.label_studio`.
 
-Installs Label Studio into a cache folder, starts it and a server on loopback with folders of
-their own, and goes the whole way: two projects, one of boxes and one of polygons, our backend
-connected through Label Studio's API with a token, predictions retrieved and compared with /infer,
-an annotation submitted that arrives in a data set, a training started that publishes a model,
-and, where there is Chromium, a picture of the editor. Ends by itself; exits 1 if a check fails.
+Installs Label Studio into a cache folder, and starts Label Studio and our server on loopback, with
+temporary folders. In two projects, one with boxes and one with polygons, the test connects our
+backend through Label Studio's API with a token, retrieves predictions and compares them with
+/infer, submits annotations that must arrive in a dataset, and starts a training that must publish
+a model. If Chromium is installed, it also writes a screenshot of the editor. The exit code is 1 if
+a check fails.
 """
 
 from __future__ import annotations
@@ -52,14 +53,19 @@ WRONG = """<View><Image name="photo" value="$image"/><RectangleLabels name="box"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--pictures", type=int, default=12, help="in each project (12)")
-    parser.add_argument("--epochs", type=int, default=40, help="of the polygon model (40)")
-    parser.add_argument("--out", type=Path, default=Path("."), help="folder of the screenshots")
-    parser.add_argument("--executable", type=Path, help="an installed label-studio")
-    parser.add_argument("--minutes", type=int, default=40, help="after which it gives up (40)")
+    add = parser.add_argument
+    add("--pictures", type=int, default=12, help="number of images in each project (12)")
+    add("--epochs", type=int, default=40, help="epochs of the model that finds polygons (40)")
+    add("--out", type=Path, default=Path("."), help="folder for the screenshots (.)")
+    add(
+        "--executable",
+        type=Path,
+        help="path of an installed label-studio; default: install it into a cache folder",
+    )
+    add("--minutes", type=int, default=40, help="time limit of the whole test in minutes (40)")
     options = parser.parse_args()
-    for end in (signal.SIGTERM, signal.SIGALRM):  # so that what was started ends, too
-        signal.signal(end, lambda *_: sys.exit("It was ended before it was done."))
+    for end in (signal.SIGTERM, signal.SIGALRM):  # sys.exit also ends the servers started here
+        signal.signal(end, lambda *_: sys.exit("The test was ended before it was complete."))
     signal.alarm(60 * options.minutes)
     executable = options.executable or installed(CACHE)
     checks = Checks()
@@ -93,7 +99,7 @@ def main() -> None:
 
 
 class Checks:
-    """What was found, and whether all of it is right."""
+    """Prints the result of each check, and counts the failed ones."""
 
     def __init__(self) -> None:
         self.failed = 0
@@ -115,7 +121,7 @@ def walk(
     url: str,
     folder: Path,
 ) -> None:
-    """All of it, in the order in which a person does it."""
+    """Do all steps, in the order in which a person does them."""
     teach_polygons(client, folder / "shapes", options.epochs)
     names = client.get("/models/traffic_signs_yolov8n").json()["classes"]
     labels = "".join(f'<Label value="{name}"/>' for name in names)
@@ -127,7 +133,9 @@ def walk(
         project = tool.project(title, config)
         extra = {"epochs": 2, "imgsz": 160, "batch": 4}
         backend = tool.connect(project, url, extra)
-        checks.see(backend["state"] == "CO", f"{title}: connected, {backend['model_version']}")
+        checks.see(
+            backend["state"] == "CO", f"{title}: connected, model {backend['model_version']}"
+        )
         tasks = tool.upload(project, pictures)
         began = time.perf_counter()
         found = tool.predictions(project)
@@ -137,7 +145,7 @@ def walk(
         task = max(tasks, key=lambda task: len(found[task]["result"]))
         picture = options.out / f"label-studio-{title.lower().replace(' ', '-')}.png"
         if screenshot(tool.url, USER, project, task, picture):
-            print(f"      look at {picture}")
+            print(f"      screenshot: {picture}")
         submit(checks, tool, client, title, project, tasks, found)
         train(checks, tool, client, title, backend["id"])
     project = tool.project("Cars", WRONG)
@@ -158,7 +166,7 @@ def compare(
     least: float,
     model: str,
 ) -> None:
-    """Every region beside the object that /infer sees there."""
+    """Compare every region of Label Studio's predictions with the object that /infer finds."""
     worst, regions, missed = 1.0, 0, 0
     for task, picture in tasks.items():
         answer = client.post("/infer", files={"image": picture}, data={"model_id": model}).json()
@@ -177,7 +185,7 @@ def compare(
                 worst = min(worst, box_iou(thing.box, tuple(seen["bounding_box"].values())))
     checks.see(
         regions > 0 and missed == 0 and worst >= least,
-        f"{title}: {regions} regions where /infer sees them, the least IoU {worst:.3f}",
+        f"{title}: {regions} regions agree with /infer ({missed} missing), lowest IoU {worst:.3f}",
     )
 
 
@@ -198,7 +206,10 @@ def submit(
     tasks: dict[int, bytes],
     found: dict[int, dict[str, Any]],
 ) -> None:
-    """Accept the predictions as they are, change one, delete one; all of it arrives."""
+    """Submit all predictions as annotations, change one and delete one.
+
+    The dataset must have exactly the resulting images and objects.
+    """
     keys = {}
     for task in tasks:
         regions = found[task]["result"]
@@ -224,7 +235,7 @@ def submit(
     card = until(arrived, 60)
     checks.see(
         card is not None,
-        f"{title}: {len(kept)} pictures with {expected} objects in the data set "
+        f"{title}: {len(kept)} images with {expected} objects are in the dataset "
         f"{card['id'] if card else '?'} after {time.perf_counter() - began:.1f} s",
     )
 
@@ -249,7 +260,7 @@ def train(checks: Checks, tool: Studio, client: httpx.Client, title: str, backen
 
 
 def until(look: Callable[[], Any], seconds: float) -> Any:
-    """What `look` finds; None where it finds nothing in time."""
+    """Call `look` until it returns something; returns None if the time is over."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if (found := look()) is not None:
@@ -285,7 +296,11 @@ def scenes(count: int) -> list[bytes]:
 
 
 def shapes(folder: Path, count: int) -> list[bytes]:
-    """Larger than those that were trained on: /infer's outlines run half a pixel further in."""
+    """Drawn images of shapes, larger than the training images.
+
+    The outlines of /infer lie half a pixel further inside; in larger images this lowers the IoU
+    less.
+    """
     write_shapes(folder, "segment", 1, count, imgsz=512, seed=1)
     return [path.read_bytes() for path in sorted((folder / "images/val").glob("*.jpg"))]
 
@@ -295,7 +310,7 @@ def encoded(pixels: np.ndarray) -> bytes:
 
 
 def installed(cache: Path) -> Path:
-    """Label Studio's command, in a virtual environment of its own."""
+    """The command of Label Studio, installed into its own virtual environment if necessary."""
     command = cache / "bin" / "label-studio"
     if not command.exists():
         print(f"      installing Label Studio {VERSION} into {cache} ...", flush=True)
@@ -306,7 +321,7 @@ def installed(cache: Path) -> Path:
 
 
 def label_studio(executable: Path, folder: Path) -> Any:
-    """A running Label Studio with a user, reachable from loopback and allowed to reach it."""
+    """A running Label Studio with a user account; it listens on loopback and may call loopback."""
     folder.mkdir(parents=True)
     port = free_port()
     env = {
@@ -316,9 +331,9 @@ def label_studio(executable: Path, folder: Path) -> Any:
         "LATEST_VERSION_CHECK": "false",
         "SENTRY_DSN": "",
         "FRONTEND_SENTRY_DSN": "",
-        "SSRF_PROTECTION_ENABLED": "false",  # or it sends no webhook to a private address
-        "ML_BLOCK_LOCAL_IP": "false",  # or it connects no backend there
-        "WEBHOOK_TIMEOUT": "10",  # for a machine that is busy; its own is 1
+        "SSRF_PROTECTION_ENABLED": "false",  # otherwise no webhooks to private addresses
+        "ML_BLOCK_LOCAL_IP": "false",  # otherwise no ML backends at private addresses
+        "WEBHOOK_TIMEOUT": "10",  # seconds, for a busy machine; the default is 1
     }
     command = ["nice", "-n", "10", str(executable), "start", "--no-browser"]
     command += ["--internal-host", "127.0.0.1", "--port", str(port), "--data-dir", str(folder)]
@@ -327,7 +342,7 @@ def label_studio(executable: Path, folder: Path) -> Any:
 
 
 class Studio:
-    """Label Studio's API, as its own pages use it: with a session."""
+    """Label Studio's API, used with a login session, as its own web pages do."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -359,7 +374,10 @@ class Studio:
         return int(self.post("/api/projects/", {"title": title, "label_config": config})["id"])
 
     def connect(self, project: int, url: str, extra: dict[str, Any]) -> Any:
-        """Our backend with Basic authentication, and the token for the webhook it makes."""
+        """Connect our backend with Basic authentication.
+
+        Label Studio then creates a webhook, which is given our token. Returns the backend.
+        """
         body = {"url": f"{url}/label-studio", "project": project, "title": "VisionLoop"}
         body |= {"auth_method": "BASIC_AUTH", "basic_auth_user": "visionloop"}
         body |= {"basic_auth_pass": TOKEN, "extra_params": extra}
@@ -370,7 +388,7 @@ class Studio:
         return backend
 
     def upload(self, project: int, pictures: list[bytes]) -> dict[int, bytes]:
-        """The tasks' ids and their pictures."""
+        """Import images into a project. Returns task id → image file."""
         files = [(f"f{i}", (f"{i:04}.jpg", data)) for i, data in enumerate(pictures)]
         self.request("POST", f"/api/projects/{project}/import", files=files)
         listed = self.request("GET", f"/api/tasks?project={project}&page_size=500")["tasks"]
@@ -378,7 +396,7 @@ class Studio:
         return {by_name[f"{i:04}.jpg"]: data for i, data in enumerate(pictures)}
 
     def predictions(self, project: int) -> dict[int, dict[str, Any]]:
-        """Retrieve them as the Data Manager's action does; by task."""
+        """Retrieve predictions as the Data Manager's action does. Returns task id → prediction."""
         action = f"/api/dm/actions?id=retrieve_tasks_predictions&project={project}"
         every = {"conjunction": "and", "items": []}
         chosen = {"selectedItems": {"all": True, "excluded": []}, "filters": every, "ordering": []}
@@ -387,7 +405,7 @@ class Studio:
         return {row["task"]: row for row in rows}
 
     def test_request(self, backend: int) -> Any:
-        """What 'Send Test Request' shows."""
+        """The answer that the button 'Send Test Request' shows."""
         return self.post(f"/api/ml/{backend}/predict/test?random=true", {})
 
 

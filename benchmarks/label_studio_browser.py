@@ -1,6 +1,7 @@
-"""An image of Label Studio's editor, by headless Chromium.
+"""Makes a screenshot of Label Studio's editor with headless Chromium.
 
-Chromium's own screenshot takes no cookies, so it opens a small proxy that is logged in.
+Chromium's command for screenshots accepts no cookies, so Chromium opens the page through a small
+proxy that is logged in.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ FLAGS = (
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
     "--hide-scrollbars", "--window-size=1600,1000",
 )  # fmt: skip
-PATIENCE = 60_000  # milliseconds that the page may take, in its own time
+PATIENCE = 60_000  # milliseconds of the page's virtual time until the screenshot
 LEFT_OUT = {"content-encoding", "transfer-encoding", "content-length", "connection"}
 
 
 def screenshot(url: str, user: dict[str, str], project: int, task: int, target: Path) -> bool:
-    """Write a PNG of a task in the editor; False where there is no Chromium."""
+    """Write a PNG of a task in the editor; returns whether there is one (False: no Chromium)."""
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:
         return False

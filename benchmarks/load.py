@@ -1,11 +1,11 @@
-"""Whether answers stay right under load: `python -m benchmarks.load [--url URL]`.
+"""Checks that answers stay correct under load: `python -m benchmarks.load [--url URL]`.
 
-Two runs against the starter models:
-- mixed: requests that mix models, thresholds and image sizes; each answer must equal the one
-  that the same request has alone;
-- switching: the active model is switched again and again while requests come in that name none;
-  each answer must be the one of the version that it says made it.
-Ends with 1 if anything failed. Without `--url` it starts a server on an empty home.
+Two tests with the starter models:
+- mixed: requests with different models, thresholds and image sizes are sent at once. Each answer
+  must equal the answer to the same request when it is sent alone;
+- switching: the active model is switched again and again, while requests are sent that name no
+  model. Each answer names a model version, and must equal the answer of this version.
+The exit code is 1 if anything failed. Without `--url` a server is started on an empty home.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Answer = dict[str, Any]
 
 @dataclass(frozen=True)
 class Question:
-    """A request; an empty model means the active one."""
+    """A request; if `model` is empty, the active model answers."""
 
     picture: int
     model: str
@@ -47,7 +47,7 @@ class Question:
 
 
 class Client:
-    """Asks a server, and fails on anything but 200."""
+    """Sends requests to a server; raises an error if the status of an answer is not 200."""
 
     def __init__(self, session: aiohttp.ClientSession, pictures: Sequence[bytes]) -> None:
         self.session = session
@@ -71,7 +71,7 @@ class Client:
 
 
 def draw(size: tuple[int, int], seed: int) -> bytes:
-    """A JPEG of coloured shapes, the same for the same seed."""
+    """A JPEG of coloured circles; the same seed gives the same image."""
     chance = np.random.default_rng(seed)
     width, height = size
     picture = np.full((height, width, 3), chance.integers(60, 200, 3), np.uint8)
@@ -86,7 +86,7 @@ def draw(size: tuple[int, int], seed: int) -> bytes:
 async def at_most(
     concurrency: int, jobs: Sequence[Callable[[], Coroutine[Any, Any, str | None]]]
 ) -> list[str]:
-    """Run jobs side by side; the complaints they return or raise."""
+    """Run jobs, at most `concurrency` at once; returns the complaints they return or raise."""
     places = asyncio.Semaphore(concurrency)
 
     async def run(job: Callable[[], Coroutine[Any, Any, str | None]]) -> str | None:
@@ -112,7 +112,7 @@ async def mixed(client: Client, requests: int, concurrency: int) -> list[str]:
 
     async def job(question: Question) -> str | None:
         answer = await client.ask(question)
-        return None if answer == alone[question] else f"{question} was answered otherwise"
+        return None if answer == alone[question] else f"{question}: the answer differs under load"
 
     chosen = random.Random(0).choices(questions, k=requests)
     return await at_most(concurrency, [partial(job, question) for question in chosen])
@@ -136,7 +136,7 @@ async def switching(client: Client, requests: int, switches: int, concurrency: i
         made_by[answer["model_id"]] += 1
         if answer == alone.get((picture, answer["model_id"])):
             return None
-        return f"image {picture}: not what {answer['model_id']} answers"
+        return f"image {picture}: this is not the answer of {answer['model_id']}"
 
     pictures = random.Random(1).choices(range(len(client.pictures)), k=requests)
     jobs = [partial(job, turn, picture) for turn, picture in enumerate(pictures)]
@@ -164,7 +164,7 @@ async def run(url: str, options: argparse.Namespace) -> int:
             complaints = await work()
             seconds = time.perf_counter() - began
             failed += len(complaints)
-            print(f"{name}: {len(complaints)} wrong or failed, {seconds:.1f} s", flush=True)
+            print(f"{name}: {len(complaints)} answers wrong or failed, {seconds:.1f} s", flush=True)
             for complaint in complaints[:5]:
                 print(f"  {complaint}")
     return 1 if failed else 0
@@ -172,10 +172,11 @@ async def run(url: str, options: argparse.Namespace) -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.load", description=__doc__)
-    parser.add_argument("--url", help="of a running server with the starter models, and no token")
-    parser.add_argument("--requests", type=int, default=2000)
-    parser.add_argument("--switches", type=int, default=100)
-    parser.add_argument("--concurrency", type=int, default=32)
+    add = parser.add_argument
+    add("--url", help="address of a running server with the starter models and without a token")
+    add("--requests", type=int, default=2000, help="requests of `mixed` (2000); half for switching")
+    add("--switches", type=int, default=100, help="switches of the active model (100)")
+    add("--concurrency", type=int, default=32, help="maximum number of requests at once (32)")
     options = parser.parse_args()
     with ExitStack() as stack:
         if options.url is None:

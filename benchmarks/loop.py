@@ -1,15 +1,18 @@
-"""The annotation loop, once, over HTTP as a user goes it: `python -m benchmarks.loop`.
+"""Goes through the annotation loop once, over HTTP as a user does: `python -m benchmarks.loop`.
 
-A team counts traffic signs by the four kinds of the Vienna Convention, classes that the starter
-detector does not have. Twelve drawn street scenes are labelled, sixty more wait. The starter,
-trained on the twelve for a few epochs, is a weak model. It pre-labels the sixty, the drawn truth
-corrects them as an annotator would, the corrected revision trains the next version, both are
-evaluated on scenes that no training has seen, the better one passes the gate, and the same
-`/infer` requests, which name no version, are answered better than before.
+A team counts traffic signs by the four kinds of the Vienna Convention. The starter detector does
+not have these classes. Twelve drawn street scenes are labelled, and sixty are not labelled yet.
 
-The service runs on a loopback port and in a temporary folder, and ends with the script. Exits 1
-where the loop did not improve the model. `--draw` only writes the images, to go the same way
-with curl.
+The starter detector is first trained on the twelve scenes for a few epochs; the result is a weak
+model. The weak model pre-labels the sixty scenes, and the true labels are uploaded as corrections,
+in place of an annotator's work. The next version is trained on the corrected revision. Both
+versions are evaluated on scenes that were not used for training, and the gate must promote the new
+version. Then the same `/infer` requests, which name no version, must get better answers than
+before.
+
+The service runs on a loopback port and in a temporary folder, and ends with the script. The exit
+code is 1 if the loop did not improve the model. `--draw` only writes the images, for the same
+steps with curl.
 """
 
 from __future__ import annotations
@@ -38,7 +41,7 @@ JOB = 1800.0  # seconds that one job may take
 
 
 class Service:
-    """Calls that must not be refused, and the jobs that they start."""
+    """Calls the API, and waits for jobs; an error answer or a failed job raises RuntimeError."""
 
     def __init__(self, client: httpx.Client) -> None:
         self.client = client
@@ -47,7 +50,7 @@ class Service:
         """The JSON of an answer.
 
         Raises:
-            RuntimeError: It is an error; with its message.
+            RuntimeError: The answer is an error; the text contains its message.
         """
         answer = self.client.request(method, path, **content)
         if answer.is_error:
@@ -59,10 +62,10 @@ class Service:
             return self.call("POST", path, files={"file": (file.name, content)}, data=fields)
 
     def finished(self, job_id: str) -> dict[str, Any]:
-        """A job, once it is completed.
+        """Wait until a job is completed; returns the job.
 
         Raises:
-            RuntimeError: It failed or was stopped, or took too long.
+            RuntimeError: The job failed or was stopped, or took too long.
         """
         began = time.monotonic()
         while time.monotonic() - began < JOB:
@@ -75,7 +78,7 @@ class Service:
         return job
 
     def train(self, start: str, data: str, epochs: int, options: argparse.Namespace) -> str:
-        """Train a version of NAME; its id."""
+        """Train a version of the model NAME; returns the version's id."""
         body: dict[str, Any] = {
             "task": "detect",
             "model_type": start,
@@ -87,14 +90,14 @@ class Service:
         return str(self.finished(task)["model_id"])
 
     def evaluate(self, model_id: str, dataset: str) -> dict[str, float]:
-        """The figures of a model on the dataset's val split."""
+        """Evaluate a model on the dataset's val split; returns its metrics."""
         body = {"dataset_path": dataset, "split": "val"}
         self.finished(self.call("POST", f"/metrics/{model_id}/evaluate", json=body)["job_id"])
         report = self.call("GET", f"/metrics/{model_id}/report", params={"dataset": dataset})
         return dict(report["figures"])
 
     def promote(self, model_id: str, gate: dict[str, Any]) -> dict[str, Any]:
-        """The gate's decision about a version."""
+        """Ask the gate to promote a version; returns its decision."""
         answer = self.call("POST", f"/models/{model_id}/promote", json={"gate": gate})
         if answer["status"] == "evaluating":
             self.finished(answer["job_id"])
@@ -103,7 +106,10 @@ class Service:
         return dict(answer)
 
     def ask(self, pictures: list[Path], truth: list[Annotations]) -> Seen:
-        """`/infer` about each image by the model's bare name, held against what is in it."""
+        """Send each image to `/infer` with the model's name, without a version.
+
+        The predictions are compared with the true labels.
+        """
         seen = Seen()
         for path, known in zip(pictures, truth, strict=True):
             answer = self.call(
@@ -120,7 +126,7 @@ class Service:
 
 @dataclass
 class Seen:
-    """Answers of `/infer`: how right they are, and who gave them."""
+    """Answers of `/infer`: how correct they are, and which model versions gave them."""
 
     tally: CorrectionCounts = field(default_factory=CorrectionCounts)
     by: set[str] = field(default_factory=set)
@@ -146,15 +152,18 @@ def as_annotations(picture: Annotations, predictions: list[dict[str, Any]]) -> A
 
 
 def walk(service: Service, drawn: Drawn, options: argparse.Namespace) -> bool:
-    """The whole loop; prints what it sees. Returns whether the model got better by it."""
+    """Go through the loop, and print every step. Returns whether the model was improved."""
     clock = Clock()
     first = service.upload("/api/datasets", drawn.first, name="first scenes")["id"]
     held_out = service.upload("/api/datasets", drawn.held_out, name="held out")["id"]
-    clock.say(f"uploaded {options.labelled} labelled images, {options.held_out} held out")
+    clock.say(f"uploaded {options.labelled} labelled and {options.held_out} held-out images")
 
     weak = service.train(STARTER, first, options.weak_epochs, options)
     service.promote(weak, {"dataset": held_out})
-    clock.say(f"weak model: {STARTER}, {options.weak_epochs} epochs on them: {weak}, promoted")
+    clock.say(
+        f"trained {STARTER} for {options.weak_epochs} epochs on the labelled images: weak model "
+        f"{weak}, promoted"
+    )
     before = service.ask(drawn.unseen, drawn.truth)
 
     batch = {"tool": "object_detection", "model": NAME, "name": "street scenes"}
@@ -163,11 +172,11 @@ def walk(service: Service, drawn: Drawn, options: argparse.Namespace) -> bool:
     dataset = started["dataset_id"]
     clock.say(
         f"pre-labelled {counts['pictures']:.0f} images: {counts['objects_accept']:.0f} objects "
-        f"sure, {counts['objects_review']:.0f} to review; dataset {dataset}"
+        f"to accept, {counts['objects_review']:.0f} to review; dataset {dataset}"
     )
     queue = service.call("GET", "/api/annotation/queue", params={"dataset": dataset, "limit": 3})
     for entry in queue["queue"]:
-        print(f"      look first at {entry['image']}: {entry['reason']}")
+        print(f"      review first: {entry['image']}: {entry['reason']}")
 
     corrections = json.loads(drawn.corrections.read_text())
     revision = service.call("POST", f"/api/datasets/{dataset}/annotations", json=corrections)
@@ -201,7 +210,7 @@ def walk(service: Service, drawn: Drawn, options: argparse.Namespace) -> bool:
 
 
 def as_annotators_see(seen: dict[str, Any]) -> str:
-    """What the pre-labels were worth, by class and by band."""
+    """How good the pre-labels were: a table by class and by confidence band."""
     header = f"{'':18}accepted  moved  relabelled  added  removed  precision  recall"
     lines = [header]
     for row in (*seen["classes"], seen | {"name": "all"}):
@@ -212,12 +221,12 @@ def as_annotators_see(seen: dict[str, Any]) -> str:
         lines.append(f"      {row['name']:12}{shown}{figures}")
     for band in seen["bands"]:
         share = "-" if band["precision"] is None else f"{band['precision']:.3f}"
-        lines.append(f"      band {band['band']}: {band['shown']} objects, {share} of them right")
+        lines.append(f"      band {band['band']}: {band['shown']} objects, precision {share}")
     return "\n".join(lines)
 
 
 class Clock:
-    """Says what was done, and when."""
+    """Prints each step with the seconds since the start."""
 
     def __init__(self) -> None:
         self.began = time.monotonic()
@@ -227,7 +236,7 @@ class Clock:
 
 
 def table(figures: list[dict[str, float]], before: Seen, after: Seen, pictures: int) -> str:
-    """The figures of both versions side by side."""
+    """The metrics of both versions side by side."""
     rows = [(f"evaluated: {name}", figures[0][name], figures[1][name]) for name in FIGURES]
     asked = before.figures(), after.figures()
     rows += [(f"/infer: {name}", asked[0][name], asked[1][name]) for name in asked[0]]
@@ -274,8 +283,11 @@ def main() -> int:
             print(f"{error}\n{(folder / 'log').read_text(errors='replace')[-2000:]}")
             better = False
         if options.keep:
-            print(f"Look: VISIONLOOP_HOME={folder}/home BENTOML_HOME={folder}/bento make serve")
-    print("The loop made the model better." if better else "The loop did NOT make it better.")
+            print(
+                "To serve the kept folder: "
+                f"VISIONLOOP_HOME={folder}/home BENTOML_HOME={folder}/bento make serve"
+            )
+    print(f"The loop {'improved' if better else 'did NOT improve'} the model.")
     return 0 if better else 1
 
 
@@ -286,18 +298,23 @@ def arguments() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    add("--pictures", type=int, default=60, help="to pre-label and correct")
-    add("--labelled", type=int, default=12, help="that the weak model is trained on")
-    add("--held-out", type=int, default=40, help="that models are measured on")
+    add("--pictures", type=int, default=60, help="number of images to pre-label and correct")
+    add("--labelled", type=int, default=12, help="number of images to train the weak model on")
+    add("--held-out", type=int, default=40, help="number of images to measure the models on")
     add("--imgsz", type=int, default=256, help="longer side of images and of the network's input")
-    add("--weak-epochs", type=int, default=12, help="of the weak model")
-    add("--epochs", type=int, default=15, help="of the new version")
-    add("--batch", type=int, default=4, help="images a training step")
-    add("--min-gain", type=float, default=0.02, help=f"{METRIC} that the gate asks for")
-    add("--seed", type=int, default=0, help="of the drawing")
-    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where models run")
-    add("--keep", action="store_true", help="keep the folder, and say where it is")
-    add("--draw", type=Path, metavar="FOLDER", help="write the images only, to go by hand")
+    add("--weak-epochs", type=int, default=12, help="epochs of the weak model")
+    add("--epochs", type=int, default=15, help="epochs of the new version")
+    add("--batch", type=int, default=4, help="images per training step")
+    add("--min-gain", type=float, default=0.02, help=f"gain in {METRIC} that the gate requires")
+    add("--seed", type=int, default=0, help="seed of the drawn images")
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="device for all models")
+    add("--keep", action="store_true", help="keep the temporary folder, and print its path")
+    add(
+        "--draw",
+        type=Path,
+        metavar="FOLDER",
+        help="only write the images to this folder, for the same steps by hand",
+    )
     return parser
 
 

@@ -1,7 +1,8 @@
-"""Resident memory of every service process while many requests are answered.
+"""Measures the resident memory of every service process while many requests are answered.
 
 `python -m benchmarks.memory [--requests 20000] [--predict 10]`: every tenth request is a
-prediction, the others are probes. If a process keeps something of every request, its column rises.
+prediction, the others are requests to /livez. If a process leaks memory with every request, its
+numbers rise.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from benchmarks.http_load import BOUNDARY, form
 from benchmarks.server import PYTHON, free_port, serving
 from benchmarks.serving import pictures
 
-PARTS = 8  # measurements, after as many requests each
+PARTS = 8  # measurements, after equal numbers of requests
 CONCURRENCY = 16
 
 
 def resident(pid: int) -> str:
-    """MiB of each service process, by the name of the service."""
+    """The resident memory in MiB of each service process, as text: `<service> <MiB> …`."""
     found = {}
     for child in psutil.Process(pid).children():
         line = child.cmdline()
@@ -34,7 +35,7 @@ def resident(pid: int) -> str:
 
 
 async def send(url: str, body: bytes, count: int, predict: int) -> int:
-    """Send `count` requests. Returns how many were not answered 200."""
+    """Send `count` requests. Returns how many were not answered with 200."""
     headers = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
     bad = 0
     turns = iter(range(count))
@@ -57,8 +58,15 @@ async def send(url: str, body: bytes, count: int, predict: int) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--requests", type=int, default=20_000)
-    parser.add_argument("--predict", type=int, default=10, help="one in so many; 0: probes only")
+    parser.add_argument(
+        "--requests", type=int, default=20_000, help="number of requests in total (20000)"
+    )
+    parser.add_argument(
+        "--predict",
+        type=int,
+        default=10,
+        help="N: every N-th request is a prediction (10); 0: only requests to /livez",
+    )
     arguments = parser.parse_args()
     port = free_port()
     command = [PYTHON, "-m", "bentoml", "serve", "service:VisionLoop", "--port", str(port)]
@@ -68,16 +76,16 @@ def main() -> None:
         env |= {"VISIONLOOP_DEVICE": "cpu", "BENTOML_DO_NOT_TRACK": "true"}
         with serving(command, port, home / "log", "/readyz", env) as server:
             body = form(pictures(None)[0])
-            asyncio.run(send(server.url, body, 400, 2))  # caches and pools fill
+            asyncio.run(send(server.url, body, 400, 2))  # fills caches and pools
             sent = bad = 0
-            print("requests, MiB of each process")
+            print("requests, resident memory of each process in MiB")
             print(f"{sent:6}", resident(server.process.pid), flush=True)
             part = arguments.requests // PARTS
             for _ in range(PARTS):
                 bad += asyncio.run(send(server.url, body, part, arguments.predict))
                 sent += part
                 print(f"{sent:6}", resident(server.process.pid), flush=True)
-            print(f"{bad} of {sent} requests were not answered 200")
+            print(f"{bad} of {sent} requests were not answered with 200")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
-"""How well polygons follow the masks they are made from.
+"""Measures how well polygons follow the masks from which they are made.
 
     python -m benchmarks.polygons --weights yolov8n-seg.pt --images coco_seg/images
 
-Each instance's mask is made at the image's full resolution, independently of the polygons:
-prototypes scaled up bilinearly, positive inside the box. Reported is the IoU of the filled
-polygons with it: before they are simplified, as annotation answers them, and with their holes
-dropped. `--drawn FOLDER` writes the images with their polygons.
+The mask of each instance is made at the image's full resolution, independently of the polygons: it
+is where the bilinearly enlarged prototypes are positive, inside the box. The IoU of the filled
+polygons with this mask is reported three times: for the polygons before simplification, for the
+simplified polygons that annotation answers contain, and for these without their holes.
+`--drawn FOLDER` writes the images with their polygons.
 """
 
 from __future__ import annotations
@@ -38,7 +39,17 @@ MAX_PIXELS = 100_000_000
 
 @dataclass(frozen=True)
 class Measured:
-    """One instance: IoU with its mask, vertices of all rings, of the largest ring, milliseconds."""
+    """The measurements of one instance.
+
+    Attributes:
+        fine: IoU of the polygons before simplification with the mask.
+        simple: IoU of the simplified polygons with the mask.
+        dropped: IoU of the simplified polygons without their holes with the mask.
+        vertices: Number of vertices of all simplified rings.
+        largest: Number of vertices of the longest simplified ring.
+        rings: Number of simplified rings.
+        milliseconds: Time of the simplification.
+    """
 
     fine: float
     simple: float
@@ -51,9 +62,11 @@ class Measured:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--weights", type=Path, required=True, help="a segmentation checkpoint")
-    parser.add_argument("--images", type=Path, required=True, help="folder of images")
-    parser.add_argument("--drawn", type=Path, help="folder for the images with polygons")
+    parser.add_argument(
+        "--weights", type=Path, required=True, help="checkpoint (.pt) of a segmentation model"
+    )
+    parser.add_argument("--images", type=Path, required=True, help="folder of images to segment")
+    parser.add_argument("--drawn", type=Path, help="folder for copies with the polygons drawn")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="visionloop-polygons-") as folder:
         convert_checkpoint(options.weights, Path(folder))
@@ -97,7 +110,7 @@ def measure(
 
 
 def full_mask(protos: Float, coefficients: Float, box: Float, place: Letterbox) -> Mask:
-    """The mask at the image's resolution, as the network means it."""
+    """The network's mask of an instance, at the image's full resolution."""
     logits = np.tensordot(coefficients, protos, 1)
     square = cv2.resize(logits, (place.imgsz, place.imgsz), interpolation=cv2.INTER_LINEAR)
     (left, top), (width, height) = place.offset, place.resized
@@ -111,15 +124,18 @@ def full_mask(protos: Float, coefficients: Float, box: Float, place: Letterbox) 
 
 def report(rows: list[Measured], pictures: int) -> None:
     print(f"{len(rows)} instances in {pictures} images, {os.cpu_count()} cores")
-    print(f"aimed at: IoU {KEPT_IOU} with the ring, at most {MOST_VERTICES} vertices a ring\n")
+    print(
+        f"target of the simplification: IoU {KEPT_IOU} with the original ring, at most "
+        f"{MOST_VERTICES} vertices per ring\n"
+    )
     print("| IoU with the full-resolution mask | median | 10th percentile | worst |")
     print("|---|--:|--:|--:|")
     holed = [row for row in rows if row.simple != row.dropped]
     for name, values in (
-        ("before simplifying", [row.fine for row in rows]),
-        ("as answered", [row.simple for row in rows]),
-        (f"as answered, the {len(holed)} with holes", [row.simple for row in holed]),
-        ("those with their holes dropped", [row.dropped for row in holed]),
+        ("before simplification", [row.fine for row in rows]),
+        ("simplified", [row.simple for row in rows]),
+        (f"simplified, the {len(holed)} instances with holes", [row.simple for row in holed]),
+        ("the same instances without their holes", [row.dropped for row in holed]),
     ):
         if values:
             cells = " | ".join(f"{v:.3f}" for v in (*np.percentile(values, (50, 10)), min(values)))
@@ -127,16 +143,16 @@ def report(rows: list[Measured], pictures: int) -> None:
     vertices = [row.vertices for row in rows]
     few = np.mean([count <= MOST_VERTICES for count in vertices])
     print(
-        f"\nvertices an object: median {np.median(vertices):.0f}, 90th percentile "
-        f"{np.percentile(vertices, 90):.0f}, at most {max(vertices)}; {few:.0%} have "
-        f"{MOST_VERTICES} or fewer; of a ring at most {max(row.largest for row in rows)}"
+        f"\nvertices per object: median {np.median(vertices):.0f}, 90th percentile "
+        f"{np.percentile(vertices, 90):.0f}, maximum {max(vertices)}; {few:.0%} of the objects "
+        f"have {MOST_VERTICES} or fewer; maximum per ring: {max(row.largest for row in rows)}"
     )
     within = [row.simple for row in rows if row.vertices <= MOST_VERTICES]
     print(
         f"median IoU of the objects with {MOST_VERTICES} vertices or fewer: {np.median(within):.3f}"
     )
     times = [row.milliseconds for row in rows]
-    print(f"simplifying: {np.median(times):.1f} ms an object, at most {max(times):.1f}")
+    print(f"simplification: {np.median(times):.1f} ms per object, maximum {max(times):.1f} ms")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""Whether promotion is safe under load: `python -m benchmarks.promotion`.
+"""Checks that promotion is safe under load: `python -m benchmarks.promotion`.
 
-The starter detector and copies of it that are blind to a class are held against one another on
-drawn scenes: a worse one must be refused with that class named, a better one is promoted while
-requests run that send only the name, and rolled back likewise. Each request must be answered with
-200 by one of the two versions. `--resampling` instead measures the comparison of two evaluations
-of 5,000 images with 80 classes. Ends with 1 if anything failed.
+The gate compares the starter detector with a worse copy, which does not detect one class, on drawn
+scenes. The promotion of the worse copy must be refused, and the reason must name the class. The
+better version is promoted, and rolled back, while requests run that name the model without a
+version. Each request must be answered with 200 by one of the two versions. The exit code is 1 if
+anything failed. `--resampling` measures something else: the time to compare two evaluations of
+5,000 images with 80 classes.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ PICTURE = (640, 480)
 
 @dataclass
 class Load:
-    """Requests that send the name only, and who answered them."""
+    """Requests that name the model without a version, and the versions that answered them."""
 
     answered: Counter[str] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
@@ -58,7 +59,7 @@ class Load:
 
 
 class Client:
-    """Calls that must not be refused."""
+    """Calls the API; an error answer raises RuntimeError."""
 
     def __init__(self, session: aiohttp.ClientSession, data: Path) -> None:
         self.session = session
@@ -72,7 +73,10 @@ class Client:
             return answer
 
     async def promote(self, model_id: str) -> Any:
-        """The decision, after the job that evaluates where one is needed."""
+        """Ask the gate to promote a version; returns the decision.
+
+        If an evaluation is needed first, waits for its job.
+        """
         body = {"gate": {"dataset": str(self.data), "metric": "mAP50", "max_class_drop": 0.2}}
         answer = await self.call("POST", f"/models/{model_id}/promote", body)
         if answer["status"] != "evaluating":
@@ -89,7 +93,10 @@ class Client:
     async def under_load(
         self, change: Callable[[], Coroutine[Any, Any, Any]], requests: int, concurrency: int
     ) -> tuple[Any, Load]:
-        """`change` when a third of the requests has been answered."""
+        """Send requests, and call `change` when a third of them has been answered.
+
+        Returns the result of `change`, and the requests.
+        """
         load, places = Load(), asyncio.Semaphore(concurrency)
         picture, due = draw(PICTURE, 1), asyncio.Event()
 
@@ -114,15 +121,17 @@ async def run(url: str, data: Path, options: argparse.Namespace, versions: list[
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(url, connector=connector, timeout=timeout) as session:
         client = Client(session, data)
-        print("first:", (await client.promote(good))["reasons"])
+        print("first version:", (await client.promote(good))["reasons"])
         refused = await client.promote(worse)
         print(
-            f"worse: {refused.get('status') or refused['action']}", *refused["reasons"], sep="\n  "
+            f"worse version: {refused.get('status') or refused['action']}",
+            *refused["reasons"],
+            sep="\n  ",
         )
         faults = 0 if any("regressed from" in reason for reason in refused["reasons"]) else 1
         await client.call("POST", f"/models/{worse}/promote", {"force": True})
-        found = await client.promote(better)  # evaluates it, and promotes it at once
-        print("better:", found["reasons"])
+        found = await client.promote(better)  # evaluated now, so the next promotion needs no job
+        print("better version:", found["reasons"])
         await client.call("POST", f"/models/{NAME}/rollback")
         for title, change in (
             ("promotion", lambda: client.promote(better)),
@@ -132,7 +141,10 @@ async def run(url: str, data: Path, options: argparse.Namespace, versions: list[
             _, load = await client.under_load(change, options.requests, options.concurrency)
             slowest, middle = np.percentile(load.times, [100, 50])
             print(f"  {options.requests} requests, {len(load.failures)} failed")
-            print(f"  median {middle:.0f} ms, slowest {slowest:.0f} ms, by {dict(load.answered)}")
+            print(
+                f"  median {middle:.0f} ms, slowest {slowest:.0f} ms, answers by version: "
+                f"{dict(load.answered)}"
+            )
             for failure in load.failures[:5]:
                 print(f"  {failure}")
             faults += len(load.failures) + (set(load.answered) != {worse, better})
@@ -140,7 +152,10 @@ async def run(url: str, data: Path, options: argparse.Namespace, versions: list[
 
 
 def prepare(home: Path, images: int) -> tuple[Path, list[str]]:
-    """A home with drawn scenes and three versions: good, blind to a class, good."""
+    """Fill a home with drawn scenes and three versions: good, blind to a class, good.
+
+    Returns the path of the data.yaml and the ids of the versions.
+    """
     from models_store.registry import Registry
     from serving.lifecycle import fill
     from settings import get_settings
@@ -161,7 +176,7 @@ def prepare(home: Path, images: int) -> tuple[Path, list[str]]:
 
 
 def commonest(data: Path) -> int:
-    """The class with most objects in val."""
+    """The class with the most objects in the val split."""
     labels = [file.read_text().split() for file in (data / "labels" / "val").glob("*.txt")]
     return Counter(int(words[i]) for words in labels for i in range(0, len(words), 5)).most_common(
         1
@@ -169,7 +184,7 @@ def commonest(data: Path) -> int:
 
 
 def blind(source: Path, target: Path, class_id: int) -> Path:
-    """A copy of a detector whose scores of one class are next to nothing."""
+    """Make a copy of a detector whose scores of one class are almost zero."""
     import torch
 
     from models_store.description import ModelDescription
@@ -188,7 +203,7 @@ def blind(source: Path, target: Path, class_id: int) -> Path:
 
 
 def resampling(images: int, classes: int) -> None:
-    """The time of what a comparison spends its time on, on made-up detections."""
+    """Measure the resampling, the slowest part of a comparison, on made-up detections."""
     from evaluation.bootstrap import RESAMPLES, map_intervals
 
     chance = np.random.default_rng(0)
@@ -201,7 +216,11 @@ def resampling(images: int, classes: int) -> None:
 
 
 def made_up(images: int, classes: int, chance: np.random.Generator, found: float) -> Any:
-    """Seven objects and 150 detections an image, as COCO and a confidence of 0.001 give."""
+    """Made-up matches: 7.3 objects and 150 detections per image on average.
+
+    This is similar to COCO with a confidence threshold of 0.001. `found` is the share of objects
+    that are detected.
+    """
     from evaluation.bootstrap import Matches
 
     target_image = np.repeat(np.arange(images), np.random.default_rng(1).poisson(7.3, images))
@@ -222,10 +241,15 @@ def made_up(images: int, classes: int, chance: np.random.Generator, found: float
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.promotion", description=__doc__)
-    parser.add_argument("--requests", type=int, default=1000)
-    parser.add_argument("--concurrency", type=int, default=16)
-    parser.add_argument("--images", type=int, default=40, help="drawn scenes to evaluate on")
-    parser.add_argument("--resampling", action="store_true")
+    add = parser.add_argument
+    add("--requests", type=int, default=1000, help="requests during each change (1000)")
+    add("--concurrency", type=int, default=16, help="maximum number of requests at once (16)")
+    add("--images", type=int, default=40, help="number of drawn scenes to evaluate on (40)")
+    add(
+        "--resampling",
+        action="store_true",
+        help="only measure the time to compare two evaluations, without a server",
+    )
     options = parser.parse_args()
     if options.resampling:
         resampling(5000, 80)

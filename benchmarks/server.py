@@ -1,4 +1,4 @@
-"""Start one server of a benchmark in a process group of its own, and end all of it."""
+"""Starts a server for a benchmark in its own process group, and ends the whole group."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Server:
     process: subprocess.Popen[bytes]
 
     def memory(self) -> list[tuple[str, float]]:
-        """What each process runs and its proportional set size, in MiB."""
+        """For each process: the command it runs, and its proportional set size in MiB."""
         rows = []
         top = psutil.Process(self.process.pid)
         for process in [top, *top.children(recursive=True)]:
@@ -55,7 +55,8 @@ def serving(
     """Run `command` until the block ends; yields once `ready` (a path) answers 200.
 
     Raises:
-        RuntimeError: It ended, or was not ready in `timeout` seconds; the end of its log is told.
+        RuntimeError: The command ended, or was not ready within `timeout` seconds. The message
+            contains the end of its log.
     """
     url = f"http://127.0.0.1:{port}"
     started = time.perf_counter()
@@ -72,7 +73,7 @@ def serving(
         while True:
             if process.poll() is not None or time.perf_counter() - started > timeout:
                 tail = log.read_text(errors="replace")[-2000:]
-                raise RuntimeError(f"{' '.join(command)} did not come up:\n{tail}")
+                raise RuntimeError(f"{' '.join(command)} did not become ready:\n{tail}")
             try:
                 if httpx.get(url + ready, timeout=2).status_code == 200:
                     break

@@ -1,7 +1,8 @@
-"""Images a second, p50 and p99 of this service beside others, and beside its own engine alone.
+"""Compares throughput and latency of this service with other servers, and with its engine alone.
 
-Same weights, same images, same load generator, one after the other on the same machine, in
-`--rounds` interleaved rounds of which each way's median counts.
+Measures images per second, p50 and p99. All servers get the same weights, images and load
+generator, one server after the other on the same machine. The measurement is repeated in
+`--rounds` rounds; the table shows the median of each server over the rounds.
 `python -m benchmarks.serving [--weights FILE.pt] [--images FOLDER]`
 """
 
@@ -27,12 +28,21 @@ from benchmarks.server import PYTHON, ROOT, free_port, serving
 
 STARTER = "traffic_signs_yolov8n"
 CONCURRENCY = (1, 16)
-ALONE = "our Detector served alone, BentoML batchable=True"  # our engine: no rival, a way apart
+# Has our engine, so it is not one of the other servers that VisionLoop is compared with.
+ALONE = "our Detector served alone, BentoML batchable=True"
 
 
 @dataclass(frozen=True)
 class Way:
-    """One server: its name in the table, how to start it, when it is ready, what to call."""
+    """One server of the comparison.
+
+    Attributes:
+        name: Its name in the table.
+        command: The command line that starts it.
+        ready: The path that answers 200 when the server is ready.
+        path: The path to send images to.
+        field: The form field of the image.
+    """
 
     name: str
     command: list[str]
@@ -74,7 +84,7 @@ def ways(weights: Path, port: int) -> list[Way]:
 
 
 def pictures(folder: Path | None) -> list[bytes]:
-    """JPEGs to send: those of `folder`, else 32 drawn street scenes of 640×480."""
+    """JPEGs to send: the first 64 of `folder`, or else 32 drawn street scenes of 640×480."""
     if folder is not None:
         found = sorted(p for p in folder.iterdir() if p.suffix.lower() in (".jpg", ".jpeg"))
         if not found:
@@ -88,7 +98,10 @@ def pictures(folder: Path | None) -> list[bytes]:
 
 
 def prepare(weights: Path | None, home: Path, env: dict[str, str]) -> tuple[str, Path]:
-    """Seed or import the model into the temporary registry: its id, and a .pt for the others."""
+    """Import the model into the temporary registry.
+
+    Returns the model's id, and the path of an Ultralytics .pt for the other servers.
+    """
 
     def run(*words: str) -> str:
         return subprocess.run(
@@ -108,7 +121,7 @@ def prepare(weights: Path | None, home: Path, env: dict[str, str]) -> tuple[str,
 
 
 def raw_rate(model_id: str, images: Path, seconds: float, env: dict[str, str]) -> float:
-    """Images a second of the engine in a loop of threads: what serving could reach at most."""
+    """Images per second of the engine without a server: the upper limit of the throughput."""
     out = subprocess.run(
         [PYTHON, "-m", "benchmarks.peers.raw_engine", model_id, str(images), str(seconds)],
         cwd=ROOT,
@@ -135,10 +148,11 @@ def measure(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--weights", type=Path, help="a YOLO .pt; default: the starter model")
-    parser.add_argument("--images", type=Path, help="folder of JPEGs; default: drawn scenes")
-    parser.add_argument("--seconds", type=float, default=20, help="per measurement")
-    parser.add_argument("--rounds", type=int, default=3)
+    add = parser.add_argument
+    add("--weights", type=Path, help="a YOLO .pt; default: the starter detector")
+    add("--images", type=Path, help="folder of JPEGs to send; default: drawn street scenes")
+    add("--seconds", type=float, default=20, help="duration of each measurement in seconds (20)")
+    add("--rounds", type=int, default=3, help="measurements of each server (3)")
     args = parser.parse_args()
 
     with tempfile.TemporaryDirectory(prefix="visionloop-serving-") as folder:
@@ -171,16 +185,18 @@ def main() -> None:
                 ):
                     rows[way.name, concurrency].append(row)
                     print(
-                        f"round {turn + 1}: {way.name}, {concurrency}: {row[0]:.1f}/s", flush=True
+                        f"round {turn + 1}: {way.name}, concurrency {concurrency}: "
+                        f"{row[0]:.1f} images/s",
+                        flush=True,
                     )
     report(raw, rows)
 
 
 def report(raw: list[float], rows: dict[tuple[str, int], list[tuple[float, float, float]]]) -> None:
-    """A Markdown table of medians over the rounds, and the two ratios."""
+    """Print a Markdown table of medians over the rounds, and the ratios of the throughput."""
     print("\n| | concurrency | images/s | p50 ms | p99 ms |\n|---|--:|--:|--:|--:|")
     best = statistics.median(raw)
-    print(f"| engine alone, one loop a core | | {best:.1f} | | |")
+    print(f"| engine without a server, one thread per core | | {best:.1f} | | |")
     rates: dict[tuple[str, int], float] = {}
     for (name, concurrency), values in rows.items():
         rate, p50, p99 = (statistics.median(column) for column in zip(*values, strict=True))
@@ -192,9 +208,10 @@ def report(raw: list[float], rows: dict[tuple[str, int], list[tuple[float, float
         ((n, r) for (n, c), r in rates.items() if c == top and n not in ("VisionLoop", ALONE)),
         key=lambda pair: pair[1],
     )
-    print(f"\nserved / raw engine: {ours / best:.2f}")
-    print(f"served / Detector alone, batchable: {ours / rates[ALONE, top]:.2f}")
-    print(f"served / best of the others ({rival}): {ours / other:.2f}")
+    print(f"\nimages/s at concurrency {top}:")
+    print(f"VisionLoop / engine without a server: {ours / best:.2f}")
+    print(f"VisionLoop / {ALONE}: {ours / rates[ALONE, top]:.2f}")
+    print(f"VisionLoop / best other server ({rival}): {ours / other:.2f}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""What a shadow costs the live answers: `python -m benchmarks.shadow`.
+"""Measures how much a shadow model slows the live answers: `python -m benchmarks.shadow`.
 
-One server, the starter detector, drawn street scenes, and a copy of the detector as the
-candidate that sees every answer. Rounds without and with the shadow alternate, so that what else
-the machine does falls on both. Three kinds of load: requests that come by chance and leave pauses,
-one client that asks again at once, and as many as keep the Detector full.
+One server runs the starter detector, which gets drawn street scenes. A copy of the detector is the
+candidate of the shadow, and gets every image as well. Rounds with and without the shadow
+alternate, so that other work on the machine affects both. There are three kinds of load: requests
+at random times with pauses between them, one client that sends the next request at once, and so
+many clients that the Detector is always busy.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from benchmarks.server import PYTHON, ROOT, free_port, serving
 from benchmarks.serving import STARTER, pictures
 
 LOADS: dict[str, Callable[[str, list[bytes], float], Coroutine[Any, Any, LoadResult]]] = {
-    "3/s by chance": lambda url, bodies, seconds: arrive(url, bodies, 3, seconds),
+    "3/s at random times": lambda url, bodies, seconds: arrive(url, bodies, 3, seconds),
     "1 at a time": lambda url, bodies, seconds: drive(url, bodies, 1, seconds),
     "16 at a time": lambda url, bodies, seconds: drive(url, bodies, 16, seconds),
 }
@@ -40,14 +41,15 @@ print(registry.publish(registry.get("{live}").path, "candidate", {{"kind": "impo
 
 
 Rows = dict[tuple[str, bool], tuple[list[LoadResult], list[dict[str, Any]]]]
-"""The load and whether there was a shadow → the rounds, and what the shadow told of each."""
+"""(load, whether there was a shadow) → the results of the rounds, and the shadow's reports."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--seconds", type=float, default=20, help="of each round (20)")
-    parser.add_argument("--rounds", type=int, default=3, help="without and with, each (3)")
-    parser.add_argument("--images", type=Path, help="folder of JPEGs; default: drawn scenes")
+    add = parser.add_argument
+    add("--seconds", type=float, default=20, help="duration of each round in seconds (20)")
+    add("--rounds", type=int, default=3, help="rounds with a shadow, and as many without (3)")
+    add("--images", type=Path, help="folder of JPEGs to send; default: drawn street scenes")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="visionloop-shadow-") as folder:
         measure(options, Path(folder))
@@ -67,7 +69,7 @@ def measure(options: argparse.Namespace, folder: Path) -> None:
         for kind, send in LOADS.items():
             asyncio.run(send(f"{server.url}/infer", bodies, WARM))
             for turn in range(options.rounds):
-                for shadowed in (turn % 2 == 0, turn % 2 == 1):  # neither always the first
+                for shadowed in (turn % 2 == 0, turn % 2 == 1):  # the order changes every round
                     shadow = switch(server.url, shadowed)
                     found = asyncio.run(send(f"{server.url}/infer", bodies, options.seconds))
                     known = rows.setdefault((kind, shadowed), ([], []))
@@ -77,7 +79,7 @@ def measure(options: argparse.Namespace, folder: Path) -> None:
 
 
 def switch(url: str, shadowed: bool) -> bool:
-    """Begin a shadow, or see that none runs."""
+    """Start a shadow if there should be one, and wait a second. Returns `shadowed`."""
     if shadowed:
         choice = {"model_id": "candidate", "fraction": 1.0}
         httpx.post(f"{url}/models/shadow", json=choice, timeout=60).raise_for_status()
@@ -100,9 +102,9 @@ def merged(results: list[LoadResult]) -> LoadResult:
 
 
 def report(rows: Rows) -> None:
-    """A Markdown table over all rounds, and the ratios."""
-    print(f"{os.cpu_count()} cores, load {os.getloadavg()[1]:.1f}")
-    print("\n| load | shadow | requests/s | p50 ms | p99 ms | errors | run | dropped |")
+    """Print a Markdown table over all rounds, and the ratios with / without a shadow."""
+    print(f"{os.cpu_count()} cores, load average over 5 minutes {os.getloadavg()[1]:.1f}")
+    print("\n| load | shadow | requests/s | p50 ms | p99 ms | errors | shadow images | dropped |")
     print("|---|---|--:|--:|--:|--:|--:|--:|")
     totals = {key: merged(results) for key, (results, _) in rows.items()}
     for kind, shadowed in ((kind, shadowed) for kind in LOADS for shadowed in (False, True)):
@@ -110,14 +112,16 @@ def report(rows: Rows) -> None:
         counts = [sum(shadow.get(name, 0) for shadow in shadows) for name in ("run", "dropped")]
         shown = " | ".join(str(count) if shadowed else "" for count in counts)
         print(
-            f"| {kind} | {'all traffic' if shadowed else 'none'} | {row.rate:.1f} | "
+            f"| {kind} | {'all requests' if shadowed else 'none'} | {row.rate:.1f} | "
             f"{row.percentile(50):.0f} | {row.percentile(99):.0f} | {len(row.errors)} | {shown} |"
         )
     for kind in LOADS:
         off, on = totals[kind, False], totals[kind, True]
         p50, p99 = (on.percentile(q) / off.percentile(q) for q in (50, 99))
         rate = on.rate / off.rate
-        print(f"\nwith / without, {kind}: p50 {p50:.2f}, p99 {p99:.2f}, rate {rate:.2f}")
+        print(
+            f"\nwith / without shadow, {kind}: p50 {p50:.2f}, p99 {p99:.2f}, requests/s {rate:.2f}"
+        )
 
 
 if __name__ == "__main__":

@@ -21,15 +21,16 @@ PRIORITY = {"right of way at next crossing", "priority road", "yield", "stop"}
 
 @dataclass(frozen=True)
 class Drawn:
-    """Files that a user has: zips to upload, and what is in the images.
+    """Files that a user would have: zips to upload, and the true labels of the images.
 
     Attributes:
-        first: Labelled by hand, with a val split of a fifth.
-        waiting: Images without labels.
-        corrections: What is in those, as a COCO document: the annotator's work.
-        held_out: Labelled; its val split is what models are measured on.
-        unseen: The images of that split.
-        truth: What is in them.
+        first: Zip of labelled images (in place of hand-labelled ones); a fifth is the val split.
+        waiting: Zip of images without labels.
+        corrections: The true labels of the `waiting` images, as a COCO document, in place of an
+            annotator's work.
+        held_out: Zip of labelled images; models are measured on its val split.
+        unseen: The image files of the val split of `held_out`.
+        truth: The true labels of the `unseen` images, in the same order.
     """
 
     first: Path
@@ -43,9 +44,9 @@ class Drawn:
 def draw(
     folder: Path, *, labelled: int, waiting: int, held_out: int, size: int, seed: int
 ) -> Drawn:
-    """Draw so many images of each into `folder`; the same seed gives the same images.
+    """Draw the given numbers of images of each of the three sets into `folder`.
 
-    `size`: the longer side of an image in pixels.
+    The same seed gives the same images. `size` is the longer side of an image in pixels.
     """
     val = max(2, labelled // 5)
     first = draw_scenes(folder / "first", labelled - val, val, size, seed)
@@ -64,7 +65,7 @@ def draw(
 
 
 def draw_scenes(folder: Path, train: int, val: int, size: int, seed: int) -> Path:
-    """Street scenes with the kinds of their signs, in YOLO's layout, in `folder`."""
+    """Draw street scenes in YOLO's layout into `folder`; the classes are the kinds of signs."""
     write_detection_set(folder, train + val, seed, size, lambda number: number >= train)
     for file in folder.glob("labels/*/*.txt"):
         lines = [line.split(" ", 1) for line in file.read_text().splitlines()]
@@ -76,7 +77,7 @@ def draw_scenes(folder: Path, train: int, val: int, size: int, seed: int) -> Pat
 
 
 def kind_of(sign: str) -> str:
-    """The kind of a sign of the starter model."""
+    """The kind of sign to which a class of the starter model belongs."""
     number = CLASS_NAMES.index(sign)
     if sign in PRIORITY:
         return "priority"
@@ -87,12 +88,16 @@ def kind_of(sign: str) -> str:
 
 
 def zipped(folder: Path, root: Path) -> Path:
-    """A zip of `root` beside `folder` and with its name."""
+    """Write the content of `root` to a zip beside `folder`, named `<folder>.zip`.
+
+    Returns:
+        The path of the zip.
+    """
     return Path(shutil.make_archive(str(folder), "zip", root))
 
 
 def labels(folder: Path, split: str) -> list[Annotations]:
-    """What was drawn into the images of a split, in the order of their names."""
+    """The true labels of the images of a split, in the order of the file names."""
     found = []
     for path in sorted((folder / "images" / split).glob("*.jpg")):
         with Image.open(path) as image:

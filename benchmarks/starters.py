@@ -1,11 +1,11 @@
-"""How good the starter models are, on drawn images and on real ones.
+"""Measures how good the starter models are, on drawn images and on real images.
 
     python -m benchmarks.starters
     python -m benchmarks.starters --gtsrb gtsrb/val --roadsigns roadsigns --split val
 
-The drawn images come from seeds that training never used. The real ones are not part of the
-project: GTSRB as class folders named `14_stop`, and street photographs in YOLO's layout with a
-`data.yaml` that has a class `stop`.
+The drawn images come from seeds that were not used for training. The real images are not part of
+the project: GTSRB as class folders with names such as `14_stop`, and street photographs in YOLO's
+layout with a `data.yaml` that has a class `stop`.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ from synthetic.scenes import draw_scene, draw_sign_crop
 from synthetic.signs import CLASS_NAMES
 from synthetic.train_starters import FOLDERS
 
-SEED = 20_000_000  # training draws from small seeds
+SEED = 20_000_000  # training uses small seeds only
 GTSRB_NAMES = {
     "no_vehicles": "no vehicles",
     "right_of_way_next_crossing": "right of way at next crossing",
-}  # the others differ by underscores only
+}  # names that do not just have underscores instead of spaces
 
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
 
 class Model:
-    """A starter as it is served: its own preprocessing, network and postprocessing."""
+    """A starter model with the preprocessing and postprocessing of the server, on PyTorch."""
 
     def __init__(self, folder: Path) -> None:
         self.description = ModelDescription.load(folder)
@@ -64,7 +64,7 @@ def read(path: Path) -> Pixels:
 
 
 def overlaps(a: Floats, b: Floats) -> Floats:
-    """IoU of every box xyxy of `a` (n, 4) with every one of `b` (m, 4): (n, m)."""
+    """IoU of every box of `a` (n, 4) with every box of `b` (m, 4), both as xyxy: (n, m)."""
     low = np.maximum(a[:, None, :2], b[None, :, :2])
     high = np.minimum(a[:, None, 2:], b[None, :, 2:])
     shared = np.clip(high - low, 0, None).prod(2)
@@ -73,7 +73,10 @@ def overlaps(a: Floats, b: Floats) -> Floats:
 
 
 def hits(predicted: Floats, actual: Floats, iou: float) -> NDArray[np.bool_]:
-    """Which predictions, best first, find an object that no better one has found: (n,)."""
+    """Which predictions find an object that no better prediction has found: (n,).
+
+    `predicted` must be sorted by confidence, the highest first.
+    """
     found = np.zeros(len(predicted), bool)
     taken = np.zeros(len(actual), bool)
     table = overlaps(predicted, actual)
@@ -88,7 +91,10 @@ def hits(predicted: Floats, actual: Floats, iou: float) -> NDArray[np.bool_]:
 def classify(
     model: Model, pictures: Iterable[tuple[Pixels, int]]
 ) -> tuple[float, dict[int, float], Counter[tuple[int, int]]]:
-    """Top-1 of a classifier: overall, per class, and the mistakes as (actual, predicted)."""
+    """Top-1 accuracy of a classifier, overall and per class, and its mistakes.
+
+    The mistakes are counted as (actual class id, predicted class id).
+    """
     right: Counter[int] = Counter()
     total: Counter[int] = Counter()
     mistakes: Counter[tuple[int, int]] = Counter()
@@ -103,14 +109,14 @@ def classify(
 
 
 def drawn_crops(count: int) -> Iterator[tuple[Pixels, int]]:
-    """Close-ups that training has not seen."""
+    """Drawn close-ups of signs that were not used for training, with their class ids."""
     for i in range(count):
         class_id = i % len(CLASS_NAMES)
         yield draw_sign_crop(np.random.default_rng((SEED, i)), class_id, 64), class_id
 
 
 def gtsrb_crops(folder: Path) -> Iterator[tuple[Pixels, int]]:
-    """The images of the class folders whose class the starters know."""
+    """The images of GTSRB whose classes the starter models have, with their class ids."""
     for place in sorted(folder.iterdir()):
         key = place.name.split("_", 1)[1]
         name = GTSRB_NAMES.get(key, key.replace("_", " "))
@@ -148,11 +154,11 @@ def mean_average_precision(model: Model, count: int, size: int) -> tuple[float, 
 
 
 def stop_signs(model: Model, folder: Path, split: str) -> tuple[Floats, NDArray[np.bool_], int]:
-    """Looks for stop signs in photographs.
+    """Detect stop signs in photographs.
 
     Returns:
-        Scores of all predictions (n,), which of them are right at IoU 0.5 (n,), and how many
-        stop signs there are.
+        The scores of all predictions (n,), which of them are correct at IoU 0.5 (n,), and the
+        number of stop signs in the photographs.
     """
     names = yaml.safe_load((folder / "data.yaml").read_text())["names"]
     pairs = names.items() if isinstance(names, dict) else enumerate(names)
@@ -175,24 +181,30 @@ def stop_signs(model: Model, folder: Path, split: str) -> tuple[Floats, NDArray[
 
 
 def street_pictures(model: Model, seed: int, path: Path) -> None:
-    """Write a drawn street scene of 960 x 600 pixels, and beside it what the detector sees."""
+    """Write a drawn street scene of 960 x 600 pixels, and a copy with the detector's boxes."""
     image, _, _ = draw_scene(np.random.default_rng((SEED, 2, seed)), 960, 600)
     cv2.imwrite(str(path), image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
     path.with_stem(path.stem + "_boxes").write_bytes(draw(image, model.predict(image)))
 
 
 def main() -> None:
-    """Command line: prints what docs/explanation/starter-models.md quotes."""
+    """Print the measurements that docs/explanation/starter-models.md quotes."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.starters", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--models", type=Path, default=Path("models_store/starter"))
-    parser.add_argument("--gtsrb", type=Path, help="folder of class folders")
-    parser.add_argument("--roadsigns", type=Path, help="folder with data.yaml")
-    parser.add_argument("--split", default="val", help="split of --roadsigns (val)")
-    parser.add_argument("--crops", type=int, default=1700, help="drawn close-ups (1700)")
-    parser.add_argument("--scenes", type=int, default=200, help="drawn scenes (200)")
-    parser.add_argument("--picture", type=Path, help="write a street scene (.jpg), and its boxes")
-    parser.add_argument("--picture-seed", type=int, default=0)
+    add = parser.add_argument
+    add(
+        "--models",
+        type=Path,
+        default=Path("models_store/starter"),
+        help="folder of the starter models (models_store/starter)",
+    )
+    add("--gtsrb", type=Path, help="folder of GTSRB images, with one folder per class")
+    add("--roadsigns", type=Path, help="folder of street photographs, with a data.yaml")
+    add("--split", default="val", help="split of --roadsigns to measure on (val)")
+    add("--crops", type=int, default=1700, help="number of drawn close-ups (1700); 0: none")
+    add("--scenes", type=int, default=200, help="number of drawn street scenes (200); 0: none")
+    add("--picture", type=Path, help="write a drawn street scene (.jpg), and a copy with boxes")
+    add("--picture-seed", type=int, default=0, help="seed of the scene of --picture (0)")
     args = parser.parse_args()
 
     if (args.models / FOLDERS["classifier"]).exists():
@@ -206,7 +218,7 @@ def main() -> None:
             for class_id, share in per_class.items():
                 print(f"  {CLASS_NAMES[class_id]:30} {share:.2f}")
             for (actual, predicted), n in mistakes.most_common(15):
-                print(f"  {n:3} x {CLASS_NAMES[actual]} taken for {CLASS_NAMES[predicted]}")
+                print(f"  {n:3} x {CLASS_NAMES[actual]} classified as {CLASS_NAMES[predicted]}")
     if (args.models / FOLDERS["detector"]).exists():
         model = Model(args.models / FOLDERS["detector"])
         if args.picture:

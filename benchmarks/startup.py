@@ -1,7 +1,7 @@
-"""Seconds from the command to the first answer, and the memory of each process.
+"""Measures the seconds from the start command to the first answer, and each process's memory.
 
-Starts the service twice on fresh temporary homes: the first start also seeds the starter
-models. `python -m benchmarks.startup`
+Starts the service twice with the same temporary VISIONLOOP_HOME and BENTOML_HOME, which are empty
+at first: only the first start imports the starter models. `python -m benchmarks.startup`
 """
 
 from __future__ import annotations
@@ -18,7 +18,12 @@ from benchmarks.server import PYTHON, ROOT, free_port, serving
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--image", type=Path, default=ROOT / "docs" / "street_scene.jpg")
+    parser.add_argument(
+        "--image",
+        type=Path,
+        default=ROOT / "docs" / "street_scene.jpg",
+        help="image that is sent to /infer (docs/street_scene.jpg)",
+    )
     image = parser.parse_args().image.read_bytes()
 
     with tempfile.TemporaryDirectory(prefix="visionloop-startup-") as folder:
@@ -26,7 +31,7 @@ def main() -> None:
         env = {"VISIONLOOP_HOME": str(home / "home"), "BENTOML_HOME": str(home / "bento")}
         for name in ("bento", "home"):
             (home / name).mkdir()
-        for title in ("first start, models seeded", "second start"):
+        for title in ("first start, starter models imported", "second start"):
             port = free_port()
             command = [PYTHON, "-m", "bentoml", "serve", "service:VisionLoop"]
             command += ["--port", str(port)]

@@ -1,9 +1,11 @@
-"""What tiles find in large images: `python -m benchmarks.tiles [--weights FILE --data YAML]`.
+"""Measures how much tiles help in large images.
 
-Small images with known objects are laid side by side into large ones, so that the objects are
-small in them. Recall (objects that a box of their class covers by IoU 0.5) and precision without
-tiles and with `auto`, by the runtime that serves annotation. Without arguments: the starter
-detector and drawn street scenes; else a detection checkpoint and a YOLO dataset's val split.
+`python -m benchmarks.tiles [--weights FILE --data YAML]`
+
+Small images with known objects are put side by side into large images, in which the objects are
+relatively small. Recall and precision (at IoU 0.5) are measured without tiles and with `auto`, with
+the runtime that serves annotation. The default model is the starter detector, with drawn street
+scenes; other models and images are given as a detection checkpoint and a YOLO dataset.
 """
 
 from __future__ import annotations
@@ -32,18 +34,24 @@ from synthetic.scenes import draw_scene
 from synthetic.signs import CLASS_NAMES
 
 STARTER = Path(__file__).parent.parent / "models_store/starter/traffic_signs_yolov8n"
-CELL = 640, 480  # each small image is scaled into this
-SEED = 30_000_000  # training draws from small seeds
+CELL = 640, 480  # size in pixels to which each small image is scaled
+SEED = 30_000_000  # training uses small seeds only
 
 Scene = tuple[Pixels, list[tuple[str, Float]]]  # labels with boxes xyxy
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--weights", type=Path, help="a detection checkpoint")
-    parser.add_argument("--data", type=Path, help="data.yaml of a YOLO dataset, one folder")
-    parser.add_argument("--side", type=int, default=5, help="images a row and column (5)")
-    parser.add_argument("--pictures", type=int, default=2, help="large images (2)")
+    add = parser.add_argument
+    add("--weights", type=Path, help="detection checkpoint (.pt); default: the starter detector")
+    add(
+        "--data",
+        type=Path,
+        help="data.yaml of a YOLO dataset; all .jpg in the images folder beside it are used; "
+        "default: drawn street scenes",
+    )
+    add("--side", type=int, default=5, help="small images per row and per column (5)")
+    add("--pictures", type=int, default=2, help="number of large images (2)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="visionloop-tiles-") as folder:
         model = Path(folder)
@@ -56,8 +64,8 @@ def main() -> None:
         large = [mosaic(source, options.side) for _ in range(options.pictures)]
         runtime = ModelRuntime(lambda _: model, Settings(device="cpu", max_pixels=10**8))
         sizes = {picture.shape[1::-1] for picture, _ in large}
-        print(f"{len(large)} images of {sizes}, {sum(len(t) for _, t in large)} objects")
-        print("\n| tiles | recall | precision | boxes | seconds an image |")
+        print(f"{len(large)} images of {sizes} pixels, {sum(len(t) for _, t in large)} objects")
+        print("\n| tiles | recall | precision | boxes | seconds per image |")
         print("|---|--:|--:|--:|--:|")
         for name, tiles in (("off", OFF), ("auto", AUTO)):
             row(name, tiles, runtime, large)
@@ -83,7 +91,10 @@ def row(name: str, tiles: int, runtime: ModelRuntime, large: list[Scene]) -> Non
 
 
 def matched(prediction: Prediction, truth: list[tuple[str, Float]]) -> int:
-    """How many objects a box of their class covers; a box covers one, the best boxes first."""
+    """The number of objects that a box of their class matches at IoU 0.5 or more.
+
+    A box matches at most one object; boxes with a higher confidence come first.
+    """
     left = list(truth)
     for cls, box in zip(prediction.class_ids, prediction.boxes, strict=True):
         same = [i for i, (label, _) in enumerate(left) if label == prediction.names[cls]]
@@ -95,7 +106,7 @@ def matched(prediction: Prediction, truth: list[tuple[str, Float]]) -> int:
 
 
 def mosaic(source: Iterator[Scene], side: int) -> Scene:
-    """`side` × `side` scenes as one."""
+    """Put `side` × `side` scenes into one large scene."""
     width, height = CELL
     picture = np.zeros((side * height, side * width, 3), np.uint8)
     truth: list[tuple[str, Float]] = []
@@ -118,7 +129,7 @@ def drawn() -> Iterator[Scene]:
 
 
 def labelled(data: Path) -> Iterator[Scene]:
-    """The images of a dataset with its labels, again and again."""
+    """The images of a dataset with their labels; starts again after the last one."""
     names = yaml.safe_load(data.read_text())["names"]
     files = sorted((data.parent / "images").rglob("*.jpg"))
     while True:

@@ -1,7 +1,7 @@
-"""How much a training slows `/infer`: `python -m benchmarks.training_interference`.
+"""Measures how much a training slows `/infer`: `python -m benchmarks.training_interference`.
 
-One server, the starter detector, drawn street scenes, one request at a time: first idle, then
-while a YOLOv8n trains on the same machine, then idle again.
+One server with the starter detector gets drawn street scenes at `/infer`, one request at a time:
+first while it is otherwise idle, then while a YOLOv8n trains on the same machine, then idle again.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ WARM = 5.0  # seconds
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--seconds", type=float, default=40, help="of each measurement (40)")
-    parser.add_argument("--imgsz", type=int, default=320, help="of the training (320)")
-    parser.add_argument("--images", type=Path, help="folder of JPEGs; default: drawn scenes")
+    add = parser.add_argument
+    add("--seconds", type=float, default=40, help="duration of each measurement in seconds (40)")
+    add("--imgsz", type=int, default=320, help="image size of the training in pixels (320)")
+    add("--images", type=Path, help="folder of JPEGs to send; default: drawn street scenes")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="visionloop-interference-") as folder:
         measure(options, Path(folder))
@@ -65,7 +66,7 @@ def load(url: str, bodies: list[bytes], seconds: float) -> LoadResult:
 
 
 def start(url: str, data: Path, imgsz: int) -> str:
-    """Start a long training; returns when it is in the middle of an epoch."""
+    """Start a long training; returns its job id as soon as it has made progress."""
     body: dict[str, Any] = {"data_path": str(data), "model_type": "n", "imgsz": imgsz}
     body |= {"epochs": 500, "batch": 8, "patience": 0}
     answer = httpx.post(f"{url}/api/training/regular", json=body, timeout=60)
@@ -79,7 +80,7 @@ def start(url: str, data: Path, imgsz: int) -> str:
         if job["status"] == "failed":
             raise SystemExit(f"The training failed: {job['error']}")
         time.sleep(0.5)
-    raise SystemExit("The training did not begin in 180 s.")
+    raise SystemExit("The training made no progress within 180 s.")
 
 
 if __name__ == "__main__":

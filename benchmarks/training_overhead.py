@@ -1,14 +1,15 @@
-"""What a job costs beside the same training run bare: `python -m benchmarks.training_overhead`.
+"""Compares a job with the same training without a job: `python -m benchmarks.training_overhead`.
 
-Draws a dataset, then trains on it in turn as a job (checks, private view, progress into the
-database, cancel checks, checkpoints that a crash cannot spoil) and as `YOLO.train` with the very
-arguments of the job. Each run is a fresh process; its start is stated apart. The bare run
-validates its best checkpoint once more at the end, which a job does not: given with and without.
-`cpu` is the processor time of all that, which other work on the machine disturbs less.
+Draws a dataset, and trains on it alternately as a job (checks, private view of the dataset,
+progress in the database, cancel checks, crash-safe checkpoints) and with a bare `YOLO.train` that
+has the same arguments as the job. Each run is a new process; the time of its start is shown
+separately. The bare run validates its best checkpoint once more at the end, which a job does not
+do; so the ratio is shown with and without this validation. `cpu` is the processor time of the run,
+on which other work on the machine has less effect.
 
-Neither side gives way to other processes, as real jobs do (nice, SCHED_BATCH), and neither has the
-dispatcher, the log's pipe, the publication (export and comparison) and the evaluation that follow:
-`benchmarks.training_tasks` times those, on real jobs.
+Unlike real jobs, neither side has a lower priority (nice, SCHED_BATCH). The dispatcher, the log's
+pipe, and the publication (export and comparison) and evaluation after the training are not
+included: `benchmarks.training_tasks` measures these on real jobs.
 """
 
 from __future__ import annotations
@@ -32,15 +33,16 @@ TASKS = ("detect", "segment", "pose", "classify")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--task", choices=TASKS, default="detect")
-    parser.add_argument("--model", default="n")
-    parser.add_argument("--images", type=int, default=96)
-    parser.add_argument("--imgsz", type=int, default=320)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--side", choices=("job", "bare"), help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    add = parser.add_argument
+    add("--task", choices=TASKS, default="detect", help="task of the model (detect)")
+    add("--model", default="n", help="size of the YOLOv8 model: n, s, m, l or x (n)")
+    add("--images", type=int, default=96, help="number of images to draw for training (96)")
+    add("--imgsz", type=int, default=320, help="image size in pixels (320)")
+    add("--batch", type=int, default=8, help="images per training step (8)")
+    add("--epochs", type=int, default=3, help="epochs of each training (3)")
+    add("--rounds", type=int, default=3, help="number of trainings of each kind (3)")
+    add("--side", choices=("job", "bare"), help=argparse.SUPPRESS)
+    add("--folder", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.side:
         run = run_job if arguments.side == "job" else run_bare
@@ -66,9 +68,9 @@ def compare(options: argparse.Namespace, folder: Path) -> None:
     (folder / "request.json").write_text(json.dumps({**fields, "data": str(data), "patience": 0}))
     print(
         f"{options.task} {options.model}, {options.images} images @{options.imgsz}, batch "
-        f"{options.batch}, {options.epochs} epochs, {os.cpu_count()} cores; seconds"
+        f"{options.batch}, {options.epochs} epochs, {os.cpu_count()} cores; times in seconds"
     )
-    print(f"{'':8}{'start':>8}{'prepare':>9}{'train':>8}{'last val':>10}{'in all':>8}{'cpu':>8}")
+    print(f"{'':8}{'start':>8}{'prepare':>9}{'train':>8}{'last val':>10}{'total':>8}{'cpu':>8}")
     found: dict[str, list[dict[str, float]]] = {"job": [], "bare": []}
     for _ in range(options.rounds):
         for side, runs in found.items():
@@ -83,11 +85,10 @@ def compare(options: argparse.Namespace, folder: Path) -> None:
     }
     job, bare = middle["job"], middle["bare"]
     print(
-        f"medians: job / bare {job['all'] / bare['all']:.3f}; without bare's last validation "
-        f"{job['all'] / (bare['all'] - bare['last']):.3f}; epochs alone "
-        f"{job['train'] / bare['train']:.3f}; processor time {job['cpu'] / bare['cpu']:.3f}; "
-        f"process start {job['start']:.1f} s and "
-        f"{bare['start']:.1f} s"
+        f"ratios job / bare of the medians: total {job['all'] / bare['all']:.3f}; total without "
+        f"the last validation of bare {job['all'] / (bare['all'] - bare['last']):.3f}; epochs "
+        f"{job['train'] / bare['train']:.3f}; processor time {job['cpu'] / bare['cpu']:.3f}. "
+        f"Process start: job {job['start']:.1f} s, bare {bare['start']:.1f} s"
     )
 
 
@@ -110,7 +111,7 @@ def _child(side: str, folder: Path) -> dict[str, float]:
 
 
 def run_job(folder: Path) -> dict[str, float]:
-    """The job's trainer on a real row of the job table."""
+    """Train as a job, with a real row of the job table."""
     from models_store import ultralytics_env
 
     ultralytics_env.prepare()
@@ -152,7 +153,7 @@ def run_job(folder: Path) -> dict[str, float]:
 
 
 def run_bare(folder: Path) -> dict[str, float]:
-    """`YOLO.train` with the arguments that the last job had, on the data view it had."""
+    """Train with `YOLO.train`, with the arguments and the dataset view of the last job."""
     from models_store import ultralytics_env
 
     ultralytics_env.prepare()
@@ -178,7 +179,11 @@ def run_bare(folder: Path) -> dict[str, float]:
 
 
 class _Times:
-    """When the epochs began and ended; the last of Ultralytics' events is not an epoch's."""
+    """Records when the training and its epochs began and ended.
+
+    Ultralytics' last `on_fit_epoch_end` belongs to the validation of the best checkpoint, not to
+    an epoch.
+    """
 
     def __init__(self) -> None:
         self.began = self.ended = 0.0

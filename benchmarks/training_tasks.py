@@ -1,11 +1,12 @@
-"""Train every task over HTTP on drawn images, and see that the new models find what is drawn.
+"""Trains models of all tasks over HTTP on drawn images, and checks that they find the objects.
 
-Starts the service on a fresh temporary home. Five jobs, alternately as the first and the second
-client family asks for them, YOLOv8n and MobileNetV2 from scratch: each must rise in progress,
-stream its log to the end, complete, publish a version whose figure is above 0.8, and that version
-must find at least 0.8 of what stands in the validation images, asked over `/infer`. Where a
-job's time went, is told by the stamps of its log: start (process, imports, dataset), epochs,
-publication (export, comparison with PyTorch), evaluation.
+Starts the service on a fresh temporary home. Five jobs train YOLOv8n and MobileNetV2 from scratch;
+the requests have alternately the form of the first and of the second client family. The progress
+of each job must rise, its log must be streamed to the end, and the job must complete and publish a
+version. The metric of this version must be at least 0.8, and over `/infer` it must find at least
+80 % of the objects in the validation images. The table also shows how long each part of a job
+took, from the times in its log: start (process, imports, dataset), epochs, publication (export,
+comparison with PyTorch), evaluation.
 `python -m benchmarks.training_tasks [--only detect …]`
 """
 
@@ -29,7 +30,7 @@ from synthetic.shapes import Task, write_shapes
 from tests.support.drawn_truth import share_found
 
 LEAST = 0.8
-DONE = 900.0  # seconds for a job
+DONE = 900.0  # time limit of a job in seconds
 HYPER = {"workers": 0, "optimizer": "AdamW", "lr0": 2e-3, "warmup_epochs": 1}
 
 
@@ -40,12 +41,12 @@ PARTS = {
     "evaluation": "Evaluating ",
     "": "Completed: ",
 }
-"""The line of a log with which each part of a job begins."""
+"""Part of a job → the beginning of the log line with which this part begins."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """What is trained, and by which figure it is judged."""
+    """One training, and the metric that is checked."""
 
     name: str
     task: Task
@@ -65,7 +66,7 @@ CASES = (
 
 
 def start(service: Service, case: Case, data: Path, first: bool) -> str:
-    """Ask for the training as one of the families does. Returns the job's id."""
+    """Request the training as the first or the second client family does; returns the job's id."""
     hyper: dict[str, Any] = {"workers": 0} if case.model == "mobilenet" else dict(HYPER)
     if case.task != "classify":
         hyper["mosaic"] = 0
@@ -80,7 +81,7 @@ def start(service: Service, case: Case, data: Path, first: bool) -> str:
 
 
 class Follower(threading.Thread):
-    """Reads a job's log as it is written."""
+    """A thread that reads a job's log while it is written."""
 
     def __init__(self, url: str) -> None:
         super().__init__(daemon=True)
@@ -96,7 +97,7 @@ class Follower(threading.Thread):
 
 
 def parts_of(lines: list[str]) -> str:
-    """Where a job's time went, in whole seconds."""
+    """The duration of each part of a job in whole seconds, as text."""
     began = []
     for words in PARTS.values():
         line = next(line for line in lines if line.partition("] ")[2].startswith(words))
@@ -106,7 +107,7 @@ def parts_of(lines: list[str]) -> str:
 
 
 def play(service: Service, case: Case, data: Path, first: bool) -> str:
-    """One training. Returns a line for the table."""
+    """Do one training and check its result. Returns a line for the table."""
     began = time.monotonic()
     job_id = start(service, case, data, first)
     follower = Follower(f"{service.url}/jobs/{job_id}/logs")
@@ -149,14 +150,16 @@ def play(service: Service, case: Case, data: Path, first: bool) -> str:
 def main() -> int:
     names = [case.name for case in CASES]
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[1])
-    parser.add_argument("--only", nargs="*", choices=names, default=names)
+    parser.add_argument(
+        "--only", nargs="*", choices=names, default=names, help="trainings to run (all)"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="visionloop-tasks-") as folder:
         service = Service(Path(folder))
         try:
             service.start()
             print(
-                f"{'task':10}{'family':8}{'epochs':>7}{'wall':>11}   figure      found   seconds",
+                f"{'task':10}{'client':8}{'epochs':>7}{'time':>11}   metric      found   seconds",
                 flush=True,
             )
             for number, case in enumerate(CASES):

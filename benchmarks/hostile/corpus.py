@@ -1,4 +1,4 @@
-"""Drawn images in every accepted format, and images that cost more than they look."""
+"""Drawn images in every accepted format, and images that need far more memory than their size."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ VARIANTS: tuple[tuple[str, str, dict[str, Any]], ...] = (  # format, mode, optio
 
 
 def photograph(width: int, height: int, seed: int = 0) -> Image.Image:
-    """Smooth colours with the noise of a sensor."""
+    """An image of smooth colours with the noise of a camera sensor."""
     chance = np.random.default_rng(seed)
     coarse = chance.integers(0, 256, (height // 16 + 2, width // 16 + 2, 3), np.uint8)
     smooth = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
@@ -53,7 +53,7 @@ def photograph(width: int, height: int, seed: int = 0) -> Image.Image:
 
 
 def encoded(image: Image.Image, kind: str, mode: str, **options: Any) -> bytes:
-    """An image file of one of `VARIANTS`."""
+    """Encode an image in one of `VARIANTS`."""
     if mode == "I;16":
         image = Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)
     elif mode == "RGBA":
@@ -66,7 +66,7 @@ def encoded(image: Image.Image, kind: str, mode: str, **options: Any) -> bytes:
 
 
 def empty_png(width: int, height: int) -> bytes:
-    """A PNG of zeros: a thousandth of its pixels in bytes."""
+    """A PNG of black pixels, whose file is about a thousandth of the size of its pixels."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         ended = struct.pack(">I", zlib.crc32(kind + body))

@@ -1,7 +1,8 @@
-"""What decoding costs in each format: `python -m benchmarks.hostile.decode_cost [--side PIXELS]`.
+"""Measures the cost of decoding: `python -m benchmarks.hostile.decode_cost [--side PIXELS]`.
 
-Prints the CPU nanoseconds per pixel that decoding takes, and those that `inference.decode_cost`
-estimates, for a photograph, an even area and noise. An estimate should not be far below.
+For each format, prints the measured CPU time per pixel in nanoseconds, and the time that
+`inference.decode_cost` estimates: for a photograph, an image of one colour and noise. An estimate
+should not be far below the measured time.
 """
 
 from __future__ import annotations
@@ -21,12 +22,14 @@ MOST = 10**9
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog=__name__, description=__doc__)
-    parser.add_argument("--side", type=int, default=1500, help="of the square images, in pixels")
+    parser.add_argument(
+        "--side", type=int, default=1500, help="side of the square images in pixels (1500)"
+    )
     side = parser.parse_args().side
     noise = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
     contents = {
         "photograph": photograph(side, side),
-        "even": Image.new("RGB", (side, side), (10, 20, 30)),
+        "one colour": Image.new("RGB", (side, side), (10, 20, 30)),
         "noise": Image.fromarray(noise),
     }
     print(f"CPU: {cpu()}; nanoseconds per pixel, measured / estimated")

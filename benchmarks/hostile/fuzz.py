@@ -1,9 +1,9 @@
-"""Send changed images to a running server: `make fuzz MINUTES=10`.
+"""Starts a server and sends it damaged images: `make fuzz MINUTES=10`.
 
-Images in every accepted format, with flipped bits, extreme numbers in their headers, missing and
-repeated pieces, go to `/infer`, `/infer/base64`, `/api/auto_annotate`, and in zips to
-`/api/datasets`. Ends with 1 if a process of the server died or was replaced, or if an answer was
-neither a 4xx, a 200 or 201, nor a 503; the files of those requests are kept.
+The images are in every accepted format, and have flipped bits, extreme numbers in their headers,
+and missing or repeated pieces. They are sent to `/infer`, `/infer/base64`, `/api/auto_annotate`,
+and in zips to `/api/datasets`. The exit code is 1 if a process of the server died or was replaced,
+or if an answer had a status other than 200, 201, 4xx or 503; the files of such requests are kept.
 """
 
 from __future__ import annotations
@@ -31,19 +31,21 @@ from benchmarks.server import PYTHON, Server, free_port, serving
 
 SIZES = ((320, 240), (64, 48), (1, 1), (640, 480))
 GOOD = frozenset({200, 201, 503})
-LOOK = 1.0  # seconds between two looks at the processes
-TOLD = 20  # most failures that are printed
-DATASETS = 60  # every so many requests one is an upload of a data set
+LOOK = 1.0  # seconds between two checks of the processes
+TOLD = 20  # maximum number of failures that are printed
+DATASETS = 60  # one request in this many uploads a dataset
 
 
 @dataclass
 class Report:
-    """What was sent and answered.
+    """The answers and failures so far.
 
     Attributes:
-        statuses: Number of answers by route and status.
-        failures: What must not happen.
+        kept: The folder for the files of failed requests.
+        statuses: (route, status) → number of answers.
+        failures: Descriptions of everything that happened but must not happen.
         flying: The requests that are not answered yet: number → description and file.
+        slowest: The longest time until an answer, in seconds.
     """
 
     kept: Path
@@ -53,7 +55,7 @@ class Report:
     slowest: float = 0.0
 
     def fail(self, what: str, number: int, data: bytes) -> None:
-        """Note a failure, and keep the file."""
+        """Record a failure, and keep the file of the request."""
         self.failures.append(f"{what} (request {number})")
         self.kept.mkdir(parents=True, exist_ok=True)
         (self.kept / f"{number}.bin").write_bytes(data)
@@ -62,7 +64,7 @@ class Report:
 
 
 def corpus() -> list[tuple[str, bytes]]:
-    """Name and bytes of an image of each variant and size."""
+    """An image file of each variant and size, with a name that describes it."""
     found = []
     for kind, mode, options in VARIANTS:
         for width, height in SIZES:
@@ -76,7 +78,7 @@ def corpus() -> list[tuple[str, bytes]]:
 
 
 def packed(data: bytes, other: bytes) -> bytes:
-    """A data set of two images as a zip."""
+    """A dataset of two images as a zip."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr("data.yaml", "train: images/train\nval: images/val\nnames: [a]\n")
@@ -90,7 +92,10 @@ async def client(
     session: aiohttp.ClientSession, images: list[tuple[str, bytes]], seed: int, step: int,
     end: float, report: Report,
 ) -> None:  # fmt: skip
-    """Send one request after another; the numbers `seed`, `seed + step`, … decide what."""
+    """Send one request after another.
+
+    Each request has a number (`seed`, `seed + step`, …), from which its content is generated.
+    """
     number = seed
     while time.monotonic() < end:
         chance = Random(number)
@@ -134,7 +139,7 @@ async def send(session: aiohttp.ClientSession, route: str, data: bytes) -> tuple
 
 
 def processes(server: Server) -> dict[tuple[int, float], str]:
-    """The server's processes: id and start → command."""
+    """The server's processes: (process id, start time) → command."""
     found = {}
     top = psutil.Process(server.process.pid)
     for process in [top, *top.children(recursive=True)]:
@@ -146,7 +151,7 @@ def processes(server: Server) -> dict[tuple[int, float], str]:
 
 
 async def watch(server: Server, report: Report) -> None:
-    """Look whether the processes that were there at the start still are."""
+    """Check again and again whether every process that ran at the start still runs."""
     known = processes(server)
     while True:
         await asyncio.sleep(LOOK)
@@ -156,9 +161,9 @@ async def watch(server: Server, report: Report) -> None:
                 continue
             flying = dict(report.flying)
             report.failures.append(f"a process died: {known[gone]}")
-            print(f"FAILED: {report.failures[-1]}; kept: {sorted(flying)}", flush=True)
+            print(f"FAILED: {report.failures[-1]}; kept requests: {sorted(flying)}", flush=True)
             for number, (what, data) in flying.items():
-                report.fail(f"in flight as a process died: {what}", number, data)
+                report.fail(f"not answered yet when a process died: {what}", number, data)
         known = {key: name for key, name in known.items() if key in now}
 
 
@@ -168,7 +173,7 @@ async def run(server: Server, options: argparse.Namespace, report: Report) -> No
     end = time.monotonic() + 60 * options.minutes
     watching = asyncio.create_task(watch(server, report))
     timeout = aiohttp.ClientTimeout(total=300)
-    # A connection that is kept open may be closed by the server just as it is used again.
+    # A kept-alive connection may be closed by the server just when the client uses it again.
     connector = aiohttp.TCPConnector(force_close=True)
     async with aiohttp.ClientSession(server.url, timeout=timeout, connector=connector) as session:
         await asyncio.gather(
@@ -186,10 +191,16 @@ async def run(server: Server, options: argparse.Namespace, report: Report) -> No
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.hostile.fuzz", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=10)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--clients", type=int, default=4)
-    parser.add_argument("--kept", type=Path, default=Path("fuzz-failures"), help="for failed files")
+    add = parser.add_argument
+    add("--minutes", type=float, default=10, help="duration of the test in minutes (10)")
+    add("--seed", type=int, default=0, help="seed of the random changes (0)")
+    add("--clients", type=int, default=4, help="number of clients that send at once (4)")
+    add(
+        "--kept",
+        type=Path,
+        default=Path("fuzz-failures"),
+        help="folder for the files of failed requests (fuzz-failures)",
+    )
     options = parser.parse_args()
     print(f"CPU: {cpu()}")
     report = Report(options.kept.resolve())
@@ -202,7 +213,7 @@ def main() -> int:
             memory = ", ".join(f"{name[-24:]} {mib:.0f}" for name, mib in server.memory())
         log = (home / "log").read_text(errors="replace")
         for line in [line for line in log.splitlines() if "Traceback" in line][:3]:
-            print(f"in the log: {line}")
+            print(f"in the server's log: {line}")
     for (route, status), count in sorted(report.statuses.items()):
         print(f"{route:22}{status}  {count}")
     print(f"{sum(report.statuses.values())} requests, slowest {report.slowest:.1f} s")

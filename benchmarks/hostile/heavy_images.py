@@ -1,8 +1,8 @@
-"""Small requests beside heavy ones: `python -m benchmarks.hostile.heavy_images [--seconds S]`.
+"""Small images beside very large images: `python -m benchmarks.hostile.heavy_images [--seconds S]`.
 
-Sends small JPEGs at a steady rate to a server with the starter models, first alone, then while 32
-clients send PNGs of 49 million pixels and 160 KB each. Prints the latencies of the small ones, and
-what the heavy ones got.
+Sends small JPEGs at a steady mean rate to a server with the starter models: first alone, then
+while 32 clients send PNGs of 49 million pixels and 160 KB each. Prints the latencies and errors of
+the small and of the large images.
 """
 
 from __future__ import annotations
@@ -33,9 +33,10 @@ def shown(name: str, result: LoadResult) -> str:
 
 
 async def insist(url: str, body: bytes, seconds: float) -> LoadResult:
-    """Clients that send a body again and again, and after a 503 wait as long as `Retry-After` says.
+    """Run clients that send the same body again and again for `seconds`.
 
-    Requests that are not answered after `seconds` are not waited for.
+    After an error a client waits for the time in `Retry-After`, else for a second. Requests that
+    are not answered at the end are cancelled.
     """
     result, end = LoadResult(seconds), time.perf_counter() + seconds
     headers = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
@@ -65,21 +66,23 @@ async def measure(url: str, rate: float, seconds: float) -> None:
     heavy = form(empty_png(7000, 7000))
     await arrive(f"{url}/infer", small, rate, 10)  # warm
     alone = await arrive(f"{url}/infer", small, rate, seconds)
-    print(shown("small alone", alone), flush=True)
+    print(shown("small images alone", alone), flush=True)
     beside, large = await asyncio.gather(
         arrive(f"{url}/infer", small, rate, seconds),
         insist(f"{url}/infer", heavy, seconds),
     )
-    print(shown(f"small beside {HEAVY_CLIENTS} heavy", beside), flush=True)
-    print(shown("heavy", large), flush=True)
+    print(shown(f"small images, while {HEAVY_CLIENTS} clients send large ones", beside), flush=True)
+    print(shown("large images", large), flush=True)
     ratio = beside.percentile(99) / alone.percentile(99)
-    print(f"p99 beside heavy ones / alone: {ratio:.2f}")
+    print(f"p99 of the small images beside large images / alone: {ratio:.2f}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog=__name__, description=__doc__)
-    parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--rate", type=float, default=3, help="small requests a second")
+    parser.add_argument(
+        "--seconds", type=float, default=60, help="duration of each measurement in seconds (60)"
+    )
+    parser.add_argument("--rate", type=float, default=3, help="small images per second (3)")
     options = parser.parse_args()
     print(f"CPU: {cpu()}")
     with tempfile.TemporaryDirectory() as folder:

@@ -1,7 +1,7 @@
 """Reads a Dockerfile: its instructions, with ARG and ENV replaced as a build does.
 
-`python -m benchmarks.image.dockerfile FILE` writes the one that the command
-`bentoml containerize visionloop:latest` would build.
+`python -m benchmarks.image.dockerfile FILE` writes the Dockerfile from which the command
+`bentoml containerize visionloop:latest` would build the image.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Instruction:
         return shlex.split(self.arguments)
 
     def command(self) -> list[str]:
-        """What RUN, ENTRYPOINT or CMD execute: the shell form goes through `/bin/sh -c`."""
+        """The command that RUN, ENTRYPOINT or CMD executes; the shell form with `/bin/sh -c`."""
         return self.words() if self.arguments.startswith("[") else ["/bin/sh", "-c", self.arguments]
 
 
@@ -44,7 +44,7 @@ def instructions(text: str) -> Iterator[Instruction]:
     """The instructions of a Dockerfile as they are written.
 
     Raises:
-        ValueError: An instruction that this module does not know; nothing is left out in silence.
+        ValueError: This module does not know an instruction.
     """
     lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
     for entry in re.sub(r"\\\n", "", "\n".join(lines)).splitlines():
@@ -77,12 +77,12 @@ def replaced(text: str, variables: Mapping[str, str]) -> str:
 
 
 class Image:
-    """What a build knows while it goes through the instructions: `take` each in turn.
+    """The state of a build; call `take` with every instruction, in order.
 
     Attributes:
-        base: The image of FROM.
-        env: ENV, as processes of the image get it; a base image brings PATH.
-        healthcheck: The command, or None.
+        base: The image named by FROM.
+        env: The environment variables of ENV, and the PATH of the base image.
+        healthcheck: The command of HEALTHCHECK, or None.
     """
 
     def __init__(self, build_args: Mapping[str, str]) -> None:
@@ -98,11 +98,11 @@ class Image:
 
     @property
     def run_env(self) -> dict[str, str]:
-        """What RUN gets: ARG beside ENV, which wins."""
+        """The environment of RUN: ARG and ENV; ENV takes precedence."""
         return self._args | self.env
 
     def take(self, step: Instruction) -> Instruction:
-        """Apply what an instruction changes here; returns it with its variables replaced."""
+        """Apply an instruction to the state; returns it with its variables replaced."""
         if step.name in REPLACED:
             arguments = replaced(step.arguments, self.run_env)
             step = Instruction(step.name, step.flags, arguments)
@@ -138,8 +138,8 @@ def main() -> None:
     )
     parser.add_argument("file", type=Path, help="where the Dockerfile is written")
     target = parser.parse_args().file.absolute()
-    # BentoML 1.4.39 takes a template only from below the current folder, and unpacks the Bento into
-    # a temporary one: https://github.com/bentoml/BentoML/issues/5566
+    # BentoML 1.4.39 accepts a template only inside the current folder, but unpacks the Bento into a
+    # temporary folder: https://github.com/bentoml/BentoML/issues/5566
     os.chdir(tempfile.gettempdir())
     bentoml.container.get_containerfile("visionloop:latest", output_path=str(target))
 

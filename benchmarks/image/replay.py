@@ -1,10 +1,11 @@
-"""Does what the container image would do, without a container engine: builds it and runs it.
+"""Builds and runs the container image without a container engine, to check what it would do.
 
-Builds the Bento, takes the Dockerfile that `bentoml containerize` would use, and replays its
+Builds the Bento, writes the Dockerfile that `bentoml containerize` would use, and executes its
 instructions in layers over a Debian root file system of the base image's release (mmdebstrap).
-Then the entrypoint runs as the image's user, without capabilities, in namespaces of its own, where
-only /data and /tmp can be written. Needs Linux, root, mmdebstrap, overlayfs and the packages'
-sources. `python -m benchmarks.image.replay`, or `make image-replay`
+Then the entrypoint runs as the image's user, without capabilities, in its own namespaces; only
+/data and /tmp are writable there. Needs Linux, root rights, mmdebstrap, overlayfs, curl, and
+network access to the package repositories (Debian, Python). `python -m benchmarks.image.replay`,
+or `make image-replay`
 """
 
 from __future__ import annotations
@@ -28,24 +29,51 @@ from benchmarks.image.dockerfile import Image, Instruction, instructions
 from benchmarks.image.root import ISOLATED, Layers, entered, megabytes
 from benchmarks.server import ROOT
 
-# What the base image has beside Debian's smallest system. Its own Python is one built from source
-# at /usr/local/bin; here Debian's stands in for it, of the same 3.x.
+# Packages of the base image that a minimal Debian does not have. The base image has its own Python
+# in /usr/local/bin, built from source; here Debian's Python of the same minor version (3.x)
+# replaces it.
 BASE_PACKAGES = "ca-certificates,python3,python3-venv,python3-pip"
 PORT = 3000
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--work", type=Path, default=Path("/var/tmp"), help="where the layers lie")
-    parser.add_argument("--base", type=Path, help="a root made earlier, kept with --keep-base")
-    parser.add_argument("--keep-base", type=Path, help="keep the base here for another replay")
-    parser.add_argument("--build-arg", action="append", default=[], metavar="NAME=VALUE")
-    parser.add_argument("--trust", type=Path, help="certificates for the build's downloads")
-    parser.add_argument("--cache", type=Path, help="for --mount=type=cache, instead of none")
-    parser.add_argument("--image", type=Path, default=ROOT / "docs" / "street_scene.jpg")
+    add = parser.add_argument
+    add(
+        "--work",
+        type=Path,
+        default=Path("/var/tmp"),
+        help="folder in which a temporary folder for the layers is made (/var/tmp)",
+    )
+    add(
+        "--base",
+        type=Path,
+        help="folder of a base root file system that an earlier run kept with --keep-base; it is "
+        "used instead of a new one",
+    )
+    add("--keep-base", type=Path, help="folder in which the new base root file system is kept")
+    add(
+        "--build-arg",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="value of an ARG of the Dockerfile; repeatable",
+    )
+    add("--trust", type=Path, help="file of CA certificates that the build's downloads trust")
+    add(
+        "--cache",
+        type=Path,
+        help="folder for the caches of `RUN --mount=type=cache`; default: a new temporary folder",
+    )
+    add(
+        "--image",
+        type=Path,
+        default=ROOT / "docs" / "street_scene.jpg",
+        help="image that is sent to /infer of the container (docs/street_scene.jpg)",
+    )
     options = parser.parse_args()
     if os.geteuid() != 0 or not shutil.which("mmdebstrap"):
-        sys.exit("The replay mounts and changes roots: run it as root, with mmdebstrap installed.")
+        sys.exit("The replay uses mount and chroot: run it as root, with mmdebstrap installed.")
     with tempfile.TemporaryDirectory(prefix="visionloop-image-", dir=options.work) as folder:
         replay(Path(folder), options)
 
@@ -67,7 +95,7 @@ def replay(work: Path, options: argparse.Namespace) -> None:
 
 
 def built(home: Path) -> tuple[Path, str]:
-    """A new Bento's folder and the Dockerfile that `bentoml containerize` would use."""
+    """Build a Bento; returns its folder and the Dockerfile `bentoml containerize` would use."""
     home.mkdir()
     env = os.environ | {"BENTOML_HOME": str(home), "VISIONLOOP_HOME": str(home / "home")}
     for command in (
@@ -82,7 +110,10 @@ def built(home: Path) -> tuple[Path, str]:
 def perform(
     step: Instruction, image: Image, layers: Layers, context: Path, options: argparse.Namespace
 ) -> None:
-    """Make the layer of an instruction that has one."""
+    """Add the layer of an instruction.
+
+    Nothing is done for instructions that make no layer, such as ENV.
+    """
     what = f"{step.name} {' '.join(step.arguments.split())}"
     if step.name == "FROM":
         base(image.base, layers, options)
@@ -99,10 +130,19 @@ def perform(
 
 
 def base(name: str, layers: Layers, options: argparse.Namespace) -> None:
-    """The first layer: Debian of the release in `python:3.x.y-slim-RELEASE`."""
+    """Make the first layer.
+
+    It is the Debian release that is named in the base image's tag, `python:3.x.y-slim-RELEASE`.
+
+    Raises:
+        ValueError: The base image is another one, or Debian's Python has another minor version.
+    """
     found = re.fullmatch(r"python:(3\.\d+)\.\d+-slim-(\w+)(@sha256:[0-9a-f]{64})?", name)
     if not found:
-        raise ValueError(f"Replays images upon python:3.x.y-slim-RELEASE, not {name}.")
+        raise ValueError(
+            "Only images based on python:3.x.y-slim-RELEASE can be replayed; this one is based on "
+            f"{name}."
+        )
     python, release, _ = found.groups()
     kept = options.base or options.keep_base or layers.work / "base"
     started = time.perf_counter()
@@ -115,21 +155,25 @@ def base(name: str, layers: Layers, options: argparse.Namespace) -> None:
         ["chroot", kept, "python3", "-c", says], check=True, capture_output=True, text=True
     ).stdout.strip()
     if has != python:
-        raise ValueError(f"{name} has Python {python}, Debian's {release} has {has}.")
+        raise ValueError(f"{name} has Python {python}, but Debian {release} has Python {has}.")
     layers.folders.append(kept)
-    with layers.added(f"FROM {name}: Debian's stands in") as root:
+    with layers.added(f"FROM {name} (with Debian's Python instead)") as root:
         (root / "usr/local/bin/python").symlink_to("/usr/bin/python3")
     layers.layers[-1].megabytes = megabytes(kept)
     layers.layers[-1].seconds = time.perf_counter() - started
 
 
 def cache_mounts(step: Instruction) -> list[str]:
-    """The places of `--mount=type=cache`; another kind of mount is refused."""
+    """The target folders of the `--mount=type=cache` flags of a RUN instruction.
+
+    Raises:
+        ValueError: The instruction has any other flag.
+    """
     places = []
     for flag, value in step.flags:
         fields = dict(part.partition("=")[::2] for part in value.split(","))
         if flag != "mount" or fields["type"] != "cache":
-            raise ValueError(f"Not replayed: RUN --{flag}={value}")
+            raise ValueError(f"RUN --{flag}={value} cannot be replayed.")
         places.append(fields["target"])
     return places
 
@@ -141,7 +185,11 @@ def cache(place: str, work: Path, options: argparse.Namespace) -> Path:
 
 
 def copy(sources: Sequence[Path], root: Path, workdir: str, target: str) -> None:
-    """As COPY does: a folder's content, root's own; into a folder where the target ends with /."""
+    """Copy as a Dockerfile's COPY does.
+
+    Of a folder, its content is copied. The copies belong to root. If the target ends with /, files
+    are copied into the target as a folder.
+    """
     place = root / os.path.join(workdir, target)[1:]
     for source in sources:
         if source.is_dir():
@@ -155,7 +203,11 @@ def copy(sources: Sequence[Path], root: Path, workdir: str, target: str) -> None
 
 
 class Container:
-    """The entrypoint's process (number 1 of its own namespace) and what enters beside it."""
+    """A running container.
+
+    The process of the entrypoint (process 1 of its PID namespace), and methods to run commands
+    beside that process.
+    """
 
     def __init__(self, root: Path, image: Image, process: subprocess.Popen[bytes]) -> None:
         self.root, self.image, self.process = root, image, process
@@ -164,12 +216,15 @@ class Container:
         self.pid = found[0].pid
 
     def http(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """curl, in the container's network."""
+        """Run curl in the network namespace of the container."""
         command = ["nsenter", "-t", str(self.pid), "-n", "curl", "-sS", "--fail-with-body"]
         return subprocess.run([*command, *arguments], capture_output=True, text=True)
 
     def exec(self, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
-        """As `docker exec`: as the image's user, in its folder."""
+        """Run a command in the container as `docker exec` does.
+
+        It runs as the image's user, in the image's WORKDIR.
+        """
         enter = ["nsenter", "-t", str(self.pid), "-m", "-n", "-p"]
         inside = as_user(self.root, self.image, command)
         return subprocess.run(
@@ -181,7 +236,7 @@ class Container:
 
 
 def account(root: Path, name: str) -> tuple[int, int, str]:
-    """User, group and home by the image's /etc/passwd."""
+    """User id, group id and home folder of an account, from the image's /etc/passwd."""
     for line in (root / "etc/passwd").read_text().splitlines():
         fields = line.split(":")
         if fields[0] == name:
@@ -194,7 +249,10 @@ def process_env(root: Path, image: Image) -> dict[str, str]:
 
 
 def as_user(root: Path, image: Image, command: Sequence[str]) -> list[str]:
-    """A command in the root, in the image's folder, with no more rights than its user has."""
+    """The command line that runs a command in a chroot of `root`.
+
+    The command runs in the image's WORKDIR, as the image's user, without capabilities.
+    """
     user, group, _ = account(root, image.user)
     drop = ["--clear-groups", "--no-new-privs", "--bounding-set=-all", "--inh-caps=-all"]
     within = f"cd {shlex.quote(image.workdir)} && exec {shlex.join(command)}"
@@ -204,7 +262,7 @@ def as_user(root: Path, image: Image, command: Sequence[str]) -> list[str]:
 
 @contextmanager
 def running(root: Path, image: Image, data: Path, log: Path) -> Iterator[Container]:
-    """The container: a read-only root, /data and an empty /tmp that can be written."""
+    """Run the container: its root is read-only; /data and an empty /tmp are writable."""
     user, group, _ = account(root, image.user)
     data.mkdir(exist_ok=True)
     os.chown(data, user, group)
@@ -223,20 +281,23 @@ def running(root: Path, image: Image, data: Path, log: Path) -> Iterator[Contain
     try:
         yield Container(root, image, process)
     finally:
-        process.kill()  # its children go with it
+        process.kill()  # unshare --kill-child: the processes of the container end as well
         process.wait()
 
 
 def tried(root: Path, image: Image, work: Path, picture: Path) -> None:
-    """Start it, ask it, look at it, stop it; twice, because a volume is kept."""
+    """Start the container, send it a request, check it and stop it.
+
+    Then all of this once more on the same volume, as after a restart.
+    """
     log = work / "log.txt"
-    for title in ("first start, an empty volume", "second start"):
+    for title in ("first start, with an empty volume", "second start"):
         started = time.perf_counter()
         with running(root, image, work / "data", log) as container:
             url = f"http://127.0.0.1:{PORT}"
             while container.http(f"{url}/readyz").returncode:
                 if container.process.poll() is not None or time.perf_counter() - started > 600:
-                    sys.exit(f"The container did not come up:\n{log.read_text()[-4000:]}")
+                    sys.exit(f"The container did not start:\n{log.read_text()[-4000:]}")
                 time.sleep(0.2)
             ready = time.perf_counter() - started
             answer = container.http("-F", f"image=@{picture}", f"{url}/infer")
@@ -244,11 +305,15 @@ def tried(root: Path, image: Image, work: Path, picture: Path) -> None:
             answer.check_returncode()
             checked(container)
             stopped(container)
-    print(f"the volume after that: {megabytes(work / 'data'):.1f} MB")
+    print(f"size of the volume after both starts: {megabytes(work / 'data'):.1f} MB")
 
 
 def checked(container: Container) -> None:
-    """What a person and the engine do inside a running container."""
+    """Run commands in a running container.
+
+    Its health check and the command line must work; writing to the source code and finding gcc
+    must fail.
+    """
     if not container.image.healthcheck:
         sys.exit("The image has no HEALTHCHECK.")
     for command, fine in (
@@ -261,15 +326,15 @@ def checked(container: Container) -> None:
         said = (done.stdout + done.stderr).strip().splitlines()
         print(f"  {shlex.join(command)[:90]} → {done.returncode} {' | '.join(said)[:300]}")
         if (done.returncode == 0) != fine:
-            sys.exit("That should have been otherwise.")
+            sys.exit(f"This command should have {'succeeded' if fine else 'failed'}.")
 
 
 def stopped(container: Container) -> None:
-    """As `docker stop`: SIGTERM to process 1."""
+    """Stop the container as `docker stop` does: with SIGTERM to its process 1."""
     began = time.perf_counter()
     os.kill(container.pid, 15)
     code = container.process.wait(timeout=60)
-    print(f"  SIGTERM: ended after {time.perf_counter() - began:.1f} s with {code}")
+    print(f"  SIGTERM: ended after {time.perf_counter() - began:.1f} s with exit code {code}")
 
 
 if __name__ == "__main__":

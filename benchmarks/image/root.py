@@ -23,11 +23,11 @@ class Layer:
 
 @dataclass
 class Layers:
-    """A stack of folders under `work`; the last one hides those below it.
+    """A stack of folders in `work`: files of a later layer hide those of earlier layers.
 
     Attributes:
-        work: Where the layers lie; a file system that overlayfs can use.
-        trusted: A file of certificates that package clients trust beside their own, or None.
+        work: The folder of the layers, on a file system that overlayfs can use.
+        trusted: A file of CA certificates that replaces the image's own during RUN, or None.
     """
 
     work: Path
@@ -37,7 +37,7 @@ class Layers:
 
     @contextmanager
     def added(self, what: str) -> Iterator[Path]:
-        """A new layer: what the block changes in the root that it is given."""
+        """Add a layer: the changes that the `with` block makes in the root folder it gets."""
         upper = self.work / f"layer{len(self.folders)}"
         scratch, root = self.work / "scratch", self.work / "root"
         for folder in (upper, scratch, root):
@@ -63,10 +63,11 @@ class Layers:
         workdir: str,
         caches: Sequence[tuple[str, Path]] = (),
     ) -> None:
-        """A layer made by a command that runs as root in a chroot, with the host's network.
+        """Add a layer with a command that runs as root in a chroot, with the host's network.
 
         Args:
-            caches: Folders in the root and what lies there meanwhile; no part of the layer.
+            caches: Pairs of a folder in the root and the host folder that is mounted there while
+                the command runs; they are not part of the layer.
 
         Raises:
             RuntimeError: The command failed.
@@ -81,11 +82,11 @@ class Layers:
             script += shlex.join(["exec", "chroot", str(root), "/bin/sh", "-c", inside])
             done = subprocess.run([*ISOLATED, "sh", "-euc", script], env=dict(env))
         if done.returncode:
-            raise RuntimeError(f"{what} failed with {done.returncode}")
+            raise RuntimeError(f"{what} failed with exit code {done.returncode}")
 
     @contextmanager
     def mounted(self) -> Iterator[Path]:
-        """All layers as one root that nobody can write."""
+        """All layers mounted as one read-only root folder."""
         root = self.work / "image"
         root.mkdir()
         lower = ":".join(str(folder) for folder in reversed(self.folders))
@@ -100,10 +101,10 @@ class Layers:
 
 
 def entered(root: Path, binds: Sequence[tuple[str, Path]]) -> str:
-    """Shell lines that give a root its /proc, /dev and folders or files of the host.
+    """Shell commands that mount /proc, /dev and folders or files of the host in a root folder.
 
     Args:
-        binds: A place in the root and what of the host is to be seen there.
+        binds: Pairs of a path in the root and the host's file or folder that is mounted there.
     """
     dev = root / "dev"
     lines = [
@@ -125,7 +126,7 @@ def entered(root: Path, binds: Sequence[tuple[str, Path]]) -> str:
 
 
 def megabytes(folder: Path) -> float:
-    """Room that a folder takes on the disk, in MB of 10^6 bytes as engines count."""
+    """The disk space of a folder, in MB of 10^6 bytes, as container engines count."""
     done = subprocess.run(
         ["du", "-sx", "--block-size=1", folder], check=True, capture_output=True, text=True
     )

@@ -1,9 +1,9 @@
-"""The learning methods beside their baselines: `python -m benchmarks.learning METHOD`.
+"""Compares the learning methods with their baselines: `python -m benchmarks.learning METHOD`.
 
-Each run is kept as a JSON file below `--out`; what is there is not run again, so that a benchmark
-can be interrupted, and added to with further seeds. Tables (Markdown) and plots are made anew
-from all runs at each call. The defaults are for two CPU cores; `--full` is meant for a GPU.
-Without `--data` the project's own drawn pictures are used.
+The result of each run is stored as a JSON file below `--out`. A run whose file exists is not
+repeated, so a benchmark can be interrupted and continued, and further seeds can be added later.
+Every call makes the tables (Markdown) and plots again from all stored runs. The default values are
+for two CPU cores; `--full` is meant for a GPU. Without `--data`, the benchmark draws its images.
 """
 
 from __future__ import annotations
@@ -33,13 +33,28 @@ def main() -> None:
         method = methods.add_parser(
             name, help=text, description=module.__doc__, formatter_class=parser.formatter_class
         )
-        method.add_argument("--out", type=Path, default=OUT, help=f"for runs and results ({OUT})")
-        method.add_argument("--data", type=Path, help="a data.yaml or class folder; default: drawn")
-        method.add_argument("--task", choices=("detect", "segment", "classify"), default="detect")
-        method.add_argument("--seeds", type=int, default=1, help="runs of each, seeds 0 …")
-        method.add_argument("--full", action="store_true", help="the large setting, for a GPU")
-        method.add_argument("--device", default="", help="cpu or cuda; default: what is there")
-        method.add_argument("--report", action="store_true", help="only make the tables anew")
+        add = method.add_argument
+        add("--out", type=Path, default=OUT, help=f"folder for runs and results ({OUT})")
+        add(
+            "--data",
+            type=Path,
+            help="dataset: a data.yaml, or for classify a folder of class folders; default: drawn "
+            "images",
+        )
+        add(
+            "--task",
+            choices=("detect", "segment", "classify"),
+            default="detect",
+            help="task of the models (detect)",
+        )
+        add("--seeds", type=int, default=1, help="number of runs of each arm: seeds 0, 1, … (1)")
+        add("--full", action="store_true", help="use the large default values, for a GPU")
+        add("--device", default="", help="cpu or cuda; default: cuda if there is a GPU")
+        add(
+            "--report",
+            action="store_true",
+            help="make tables and plots from the stored runs, without a new run",
+        )
         module.add_arguments(method)
     options = parser.parse_args()
     options.out = options.out.expanduser().resolve()
@@ -48,7 +63,10 @@ def main() -> None:
 
 
 def settle(options: argparse.Namespace) -> None:
-    """A home of the benchmark's own, before anything reads the settings."""
+    """Set the environment variables of the settings, so that the benchmark has its own homes.
+
+    This must happen before anything reads the settings.
+    """
     options.out.mkdir(parents=True, exist_ok=True)
     os.environ["VISIONLOOP_HOME"] = str(options.out / "home")
     os.environ["BENTOML_HOME"] = str(options.out / "bento")

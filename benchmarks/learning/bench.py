@@ -1,4 +1,4 @@
-"""Where a benchmark's runs are kept, and how one training is run and measured."""
+"""Stores the runs of a benchmark; runs and measures one training."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Figures = dict[str, Any]
 
 @dataclass
 class BenchJob:
-    """A job handle without a table: its log is a file."""
+    """A job handle that works without the job table; its log is a file in `folder`."""
 
     folder: Path
     resuming: bool = False
@@ -39,20 +39,20 @@ class BenchJob:
     def report(
         self, *, fraction: float, epoch: int, epochs: int, metrics: Mapping[str, float] = {}
     ) -> None:
-        """Nobody watches."""
+        """Do nothing: nobody watches the progress."""
 
     def advance(self, fraction: float, metrics: Mapping[str, float] = {}) -> None:
-        """Nobody watches."""
+        """Do nothing: nobody watches the progress."""
 
     def log(self, message: str) -> None:
         with (self.folder / "log").open("a", encoding="utf-8") as file:
             print(message, file=file)
 
     def check(self) -> None:
-        """Nobody cancels."""
+        """Do nothing: nobody cancels this job."""
 
     def checkpointed(self, epoch: int, batch: int = 0) -> None:
-        """Resumed by hand: the run is started again from its folder."""
+        """Do nothing: an interrupted run is not resumed; it starts again."""
 
     def graceful_stop(self) -> AbstractContextManager[None]:
         return nullcontext()
@@ -79,15 +79,16 @@ class Bench:
     def run(
         self, key: str, work: Callable[[Path], Figures], made_with: Mapping[str, Any]
     ) -> Figures:
-        """The figures of a run: those on file, or what `work(scratch folder)` answers now.
+        """The figures of a run: the stored ones, or else those that `work` returns now.
 
         Args:
-            key: Its name.
-            work: Makes the figures.
-            made_with: All settings and defaults that the name does not say; noted in the file.
+            key: The name of the run.
+            work: Called with a scratch folder; returns the figures.
+            made_with: All settings and default values that the name does not contain; they are
+                recorded in the file.
 
         Raises:
-            SystemExit: The run on file was made with others.
+            SystemExit: The stored run was made with other settings.
         """
         if (known := self.known(key, made_with)) is not None:
             return known
@@ -110,10 +111,10 @@ class Bench:
         return figures
 
     def known(self, key: str, made_with: Mapping[str, Any]) -> Figures | None:
-        """What is on file of a run.
+        """The stored figures of a run; None if there are none.
 
         Raises:
-            SystemExit: It was made with other settings than `made_with`.
+            SystemExit: The stored run was made with settings other than `made_with`.
         """
         try:
             found: Figures = json.loads(self._file(key).read_text())
@@ -123,15 +124,15 @@ class Bench:
         changed = [name for name in now | then if now.get(name) != then.get(name)]
         if changed:
             raise SystemExit(
-                f"{self._file(key)} was made with other {', '.join(changed)} than {key} now means. "
-                "Delete it to run it anew, rename it to an arm that says so, or give another "
-                "--name."
+                f"{self._file(key)} was made with settings that are different now: "
+                f"{', '.join(changed)}. Delete this file to repeat the run, rename it after an arm "
+                "with these settings, or give another --name."
             )
         return found
 
     @property
     def arms(self) -> dict[str, list[int]]:
-        """Arm → the seeds that are on file, of runs named `<arm>-s<seed>`."""
+        """Arm → the seeds of its stored runs, which are named `<arm>-s<seed>`."""
         found: dict[str, list[int]] = {}
         for file in sorted((self.folder / "runs").glob("*-s*.json")):
             arm, _, seed = file.stem.rpartition("-s")
@@ -145,8 +146,12 @@ class Bench:
     def train(
         self, recipe: Recipe, folder: Path, trainer: Callable[[Recipe, Any], Trained] | None = None
     ) -> tuple[str, Figures]:
-        """Train and publish. Returns the version's id, and what the training alone took: seconds
-        by the clock, and of all processors, which other work on the machine changes less."""
+        """Train and publish a model.
+
+        Returns:
+            The id of the version, and the times of the training alone: `seconds` of wall time, and
+            `cpu_seconds` of all processors, on which other work on the machine has less effect.
+        """
         from training import job as modes
 
         job = BenchJob(folder)
@@ -160,7 +165,7 @@ class Bench:
         return version.id, spent
 
     def measure(self, model_id: str, dataset: Dataset, split: str, folder: Path) -> dict[str, Any]:
-        """The report of `evaluation.evaluator` on a split."""
+        """Evaluate a model on a split; returns the report of `evaluation.evaluator`."""
         from evaluation.evaluator import evaluate
         from evaluation.target import EvaluationTarget
 
@@ -184,7 +189,7 @@ class _Paths:
 
 
 def machine() -> str:
-    """Processor and GPU, for the table's footer."""
+    """The name of the GPU that is used, or else the number of cores and the architecture."""
     import torch
 
     if torch.cuda.is_available() and get_settings().device != "cpu":

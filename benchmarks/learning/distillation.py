@@ -1,19 +1,21 @@
-"""A small student alone, with Ultralytics' `distill_model`, and with mode distillation.
+"""Compares three ways to train a small student model.
 
-All arms start from the same fresh weights of a seed and train for the same epochs on the same
-pictures. Measured is a test split of its own, with the engine that serves: mAP50-95 (top-1
-accuracy for classify). Differences are given with a paired bootstrap over the test pictures, of
-the mean over the seeds.
+All arms of a seed start from the same fresh weights, and train for the same number of epochs on
+the same images. All students are measured on a separate test split, with the serving engine:
+mAP50-95 (top-1 accuracy for classify). Differences between arms are means over the seeds, with a
+95 % interval from a paired bootstrap over the test images.
 
-  alone    no teacher
-  builtin  Ultralytics' distill_model with its own weight (not for classify)
-  ours     mode distillation with its defaults
+  alone    training without a teacher
+  builtin  Ultralytics' distill_model with Ultralytics' default weight of the distillation loss
+           (not for classify)
+  ours     training mode distillation with its default values
 
-`ours:KEY=VALUE:…` is ours with another `Tuning` or option, as `ours:last=0.1:cls_weight=0`;
-`--study` runs those that the defaults were chosen from. A run notes all that it was made with;
-where that has changed since, its file is refused. The default teachers are the starter models
-(drawn traffic signs), which know far more pictures than the student gets; for segment one is
-trained.
+`ours:KEY=VALUE:…` is `ours` with other values of some fields of `Tuning` or `DistillationOptions`,
+for example `ours:last=0.1:cls_weight=0`. `--study` runs the arms from which the default values
+were chosen. The file of a run records the settings it was made with. If these settings are
+different now, the benchmark stops with an error instead of using the file. The default teachers
+are the starter models, trained on far more (drawn) images than the student gets. For `segment`,
+which has no starter model, the benchmark trains a teacher first.
 
     python -m benchmarks.learning distillation --seeds 3
     python -m benchmarks.learning distillation --task classify --seeds 3
@@ -40,21 +42,57 @@ from training.planning.recipe import Recipe, TrainingRequest
 ARMS = ("alone", "builtin", "ours")
 STUDY = ("alone", "ours", "ours:last=0.1", "ours:cls=1:box=1:feat=1")
 TEACHERS = {"detect": "traffic_signs_yolov8n", "classify": "traffic_signs_mobilenet_v2"}
-RATE = 2e-3  # of a student from fresh weights
+RATE = 2e-3  # initial learning rate (lr0) of a model that starts from fresh weights
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--name", default="", help="of the setting; default: made of the data's")
-    parser.add_argument("--teacher", default="", help="a model id or a weights file")
-    parser.add_argument("--width", type=float, default=0.125, help="of the student (yolov8n: 0.25)")
-    parser.add_argument("--images", type=int, default=0, help="drawn ones to train on")
-    parser.add_argument("--test-images", type=int, default=1200, help="drawn ones to measure on")
-    parser.add_argument("--imgsz", type=int, default=0)
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--epochs", type=int, default=0)
-    parser.add_argument("--teacher-epochs", type=int, default=0, help="of a teacher made here")
-    parser.add_argument("--arms", default=",".join(ARMS))
-    parser.add_argument("--study", action="store_true", help="the arms the defaults come from")
+    add = parser.add_argument
+    add(
+        "--name",
+        default="",
+        help="name of this comparison; default: made from the name of the dataset, the task, the "
+        "image size and the epochs",
+    )
+    add("--teacher", default="", help="model id or weights file of the teacher")
+    add(
+        "--width",
+        type=float,
+        default=0.125,
+        help="width multiple of the student model (0.125); that of yolov8n is 0.25",
+    )
+    add(
+        "--images",
+        type=int,
+        default=0,
+        help="number of images to draw for training, without --data (1000; 8000 with --full)",
+    )
+    add(
+        "--test-images",
+        type=int,
+        default=1200,
+        help="number of images to draw for the test split, without --data (1200)",
+    )
+    add(
+        "--imgsz",
+        type=int,
+        default=0,
+        help="image size in pixels (detect 160, segment 96, classify 64)",
+    )
+    add("--batch", type=int, default=16, help="images per training step (16)")
+    add("--epochs", type=int, default=0, help="epochs of each student (12; 60 with --full)")
+    add(
+        "--teacher-epochs",
+        type=int,
+        default=0,
+        help="epochs of the teacher, if the benchmark trains it; default: 4 times those of the "
+        "student",
+    )
+    add("--arms", default=",".join(ARMS), help="comma-separated arms to run (%(default)s)")
+    add(
+        "--study",
+        action="store_true",
+        help="run the arms from which the default values were chosen, instead of --arms",
+    )
 
 
 def run(options: argparse.Namespace) -> None:
@@ -69,7 +107,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 class Setting:
-    """One data set, one teacher, and the students on it."""
+    """One comparison: a dataset, a teacher, and the students that are trained on that dataset."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options, self.task = options, options.task
@@ -87,7 +125,11 @@ class Setting:
 
     @property
     def teacher(self) -> str:
-        """The id or path of the teacher; the default ones are made where they are missing."""
+        """The id or path of the teacher.
+
+        A default teacher that does not exist yet is created first: a starter model is imported,
+        the teacher for `segment` is trained.
+        """
         if self.options.teacher:
             return str(self.options.teacher)
         if self.task in TEACHERS:
@@ -110,7 +152,7 @@ class Setting:
         return int(self.options.teacher_epochs) or 4 * self.epochs
 
     def arm(self, arm: str, seed: int) -> Figures:
-        """One student."""
+        """Train and measure one student, or return its stored figures if this run exists."""
 
         def work(folder: Path) -> Figures:
             return self._student(arm, seed, folder)
@@ -118,7 +160,7 @@ class Setting:
         return self.bench.run(f"{arm}-s{seed}", work, self.made_with(arm))
 
     def made_with(self, arm: str) -> dict[str, Any]:
-        """What an arm means today, beside what the folder's name says."""
+        """The current settings of an arm, except those that are part of the folder's name."""
         given = self.options
         means: dict[str, Any] = {"width": given.width, "batch": given.batch}
         if arm != "alone":
@@ -177,7 +219,10 @@ class Setting:
         return {**figures, **spent}
 
     def report(self) -> str:
-        """The table of all runs on file, written beside a plot."""
+        """The table of all stored runs, as Markdown.
+
+        The table is also written to the benchmark's folder, and so is a bar chart.
+        """
         rows, groups, where, images = [], {}, "", 0
         on_file = self.bench.arms
         for arm in dict.fromkeys(name for name in (*ARMS, *on_file) if name in on_file):
@@ -197,10 +242,10 @@ class Setting:
         said = f", teacher {100 * known['figures'][self.metric]:.1f}" if known else ""
         text = (
             f"### {self.name}: student of width {self.options.width:g}\n\n{self.metric} on "
-            f"{images} test pictures in percent{said}; gains in points with 95 % intervals of a "
-            f"paired bootstrap; {where}\n\n"
+            f"{images} test images in percent{said}; gains in percentage points with 95 % "
+            f"intervals of a paired bootstrap; {where}\n\n"
         )
-        header = ["arm", self.metric, "over alone", "over builtin", "CPU s", "runs"]
+        header = ["arm", self.metric, "gain over alone", "gain over builtin", "CPU s", "runs"]
         text += table(header, rows)
         (self.bench.folder / "distillation.md").write_text(text)
         if groups:
@@ -209,7 +254,7 @@ class Setting:
 
 
 def asked(arm: str) -> tuple[Tuning, DistillationOptions]:
-    """What `ours:KEY=VALUE:…` means."""
+    """The tuning and the options that the name of an arm, `ours:KEY=VALUE:…`, stands for."""
     tuned = {field.name for field in fields(Tuning)}
     pairs = [text.split("=") for text in arm.split(":")[1:]]
     tuning = replace(TUNING, **{key: float(value) for key, value in pairs if key in tuned})

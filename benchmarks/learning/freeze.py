@@ -1,14 +1,15 @@
-"""Staged unfreezing against training all layers at once, from the same start weights.
+"""Compares staged unfreezing with training all layers at once, from the same start weights.
 
-Arms, for the same epochs and from the same weights:
+The arms train for the same number of epochs from the same start weights:
 
-  full     mode regular
-  staged   mode freeze_strategy: head, then neck, then backbone
+  full     training mode regular
+  staged   training mode freeze_strategy: head, then neck, then backbone
 
-`staged:KEY=VALUE:…` is staged with another field of the request, as
-`staged:min_epochs_per_stage=5`. Measured is a test split (val where there is none) with the engine
-that serves, and the seconds of the training, by the clock and of all processors. The default data
-are drawn shapes, learned from the starter detector, which knows traffic signs.
+`staged:KEY=VALUE:…` is `staged` with another value of a field of the training request, for example
+`staged:min_epochs_per_stage=5`. The models are measured on the test split (on val if there is
+none), with the serving engine. The wall time and the processor time of the training are measured
+as well. By default the arms train on drawn shapes, from the weights of the starter detector for
+traffic signs.
 
     python -m benchmarks.learning freeze --seeds 3
     python -m benchmarks.learning freeze --data roadsigns/data.yaml --weights yolov8n.pt --imgsz 320
@@ -29,20 +30,46 @@ from models_store.seed import seed as seed_starters
 from training.planning.recipe import Recipe, TrainingRequest
 
 ARMS = ("full", "staged")
-STAGE = 0.3  # of the epochs: a request's defaults, 15 of 50
+STAGE = 0.3  # share of the epochs, as in a request's default values: 15 of 50
 STARTS = {"detect": "traffic_signs_yolov8n"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--name", default="", help="of the setting; default: made of the data's")
-    parser.add_argument("--weights", default="", help="a model id or a weights file to start from")
-    parser.add_argument("--images", type=int, default=96, help="drawn ones to train on (96)")
-    parser.add_argument("--test-images", type=int, default=1000, help="drawn ones to measure on")
-    parser.add_argument("--imgsz", type=int, default=0, help="pixels (64 classify, 128 others)")
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--epochs", type=int, default=0, help="(30; 100 with --full)")
-    parser.add_argument("--stage", type=int, default=0, help="min_epochs_per_stage (0.3 of all)")
-    parser.add_argument("--arms", default=",".join(ARMS))
+    add = parser.add_argument
+    add(
+        "--name",
+        default="",
+        help="name of this comparison; default: made from the name of the dataset, the task, the "
+        "image size and the epochs",
+    )
+    add("--weights", default="", help="model id or weights file that all arms start from")
+    add(
+        "--images",
+        type=int,
+        default=96,
+        help="number of images to draw for training, without --data (96)",
+    )
+    add(
+        "--test-images",
+        type=int,
+        default=1000,
+        help="number of images to draw for the test split, without --data (1000)",
+    )
+    add(
+        "--imgsz",
+        type=int,
+        default=0,
+        help="image size in pixels (classify 64, other tasks 128)",
+    )
+    add("--batch", type=int, default=8, help="images per training step (8)")
+    add("--epochs", type=int, default=0, help="epochs of each training (30; 100 with --full)")
+    add(
+        "--stage",
+        type=int,
+        default=0,
+        help="min_epochs_per_stage of the request (0.3 of the epochs)",
+    )
+    add("--arms", default=",".join(ARMS), help="comma-separated arms to run (%(default)s)")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -55,7 +82,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 class Setting:
-    """One data set, one start, and the ways to go on from it."""
+    """One comparison: a dataset, the start weights, and the arms that train from them."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options, self.task = options, options.task
@@ -76,12 +103,12 @@ class Setting:
         if self.options.weights:
             return str(self.options.weights)
         if self.task not in STARTS:
-            raise SystemExit(f"Give --weights: no starter model is for {self.task}.")
+            raise SystemExit(f"Give --weights: there is no starter model for {self.task}.")
         seed_starters(self.bench.registry)
         return STARTS[self.task]
 
     def arm(self, arm: str, seed: int) -> Figures:
-        """One training."""
+        """Train and measure one model, or return its stored figures if this run exists."""
         kind, *pairs = arm.split(":")
         given = {key: json.loads(value) for key, value in (pair.split("=") for pair in pairs)}
         staged = {"mode": "freeze_strategy", "min_epochs_per_stage": self.stage}
@@ -93,7 +120,7 @@ class Setting:
         return self.bench.run(f"{arm}-s{seed}", work, self.made_with(arm))
 
     def made_with(self, arm: str) -> dict[str, Any]:
-        """What an arm means today."""
+        """The current settings of an arm."""
         given = self.options
         start = Path(given.weights).name or STARTS.get(self.task, "")
         means: dict[str, Any] = {"start": start, "batch": given.batch, "epochs": self.epochs}
@@ -124,7 +151,10 @@ class Setting:
         return {**measured(self.bench, model, dataset, folder, key), **spent}
 
     def report(self) -> str:
-        """The table of all runs on file, written beside a plot."""
+        """The table of all stored runs, as Markdown.
+
+        The table is also written to the benchmark's folder, and so is a bar chart.
+        """
         rows, groups, footer = [], {}, ""
         for arm, seeds in self.bench.arms.items():
             made_with = self.made_with(arm)
@@ -139,13 +169,13 @@ class Setting:
             rows.append([arm, mean_and_spread(values), over, *spent, str(len(runs))])
             groups[arm] = {self.metric: values}
             first = next(iter(runs.values()))
-            footer = f"{first['figures'].get('images', 0):.0f} pictures of {first['split']}"
+            footer = f"{first['figures'].get('images', 0):.0f} images of {first['split']}"
             footer += f", {first['machine']}"
         text = (
-            f"### {self.name}\n\n{self.metric} in percent on {footer}; gains in points with 95 % "
-            "intervals of a paired bootstrap\n\n"
+            f"### {self.name}\n\n{self.metric} in percent on {footer}; gains in percentage points "
+            "with 95 % intervals of a paired bootstrap\n\n"
         )
-        text += table(["arm", self.metric, "over full", "seconds", "CPU s", "runs"], rows)
+        text += table(["arm", self.metric, "gain over full", "seconds", "CPU s", "runs"], rows)
         (self.bench.folder / "freeze.md").write_text(text)
         if groups:
             write_bars(self.bench.folder / "freeze.png", self.name, groups, "%")

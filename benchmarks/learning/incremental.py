@@ -1,22 +1,25 @@
-"""Learning further classes: how much of the old ones is left, how much of the new ones comes.
+"""Compares ways to learn new classes: how well a model knows the old and the new classes after it.
 
-The classes are cut into old and new (`phases`); a base model learns the old ones, then each arm
-goes on from it and sees as many pictures as `joint` does in its epochs (`--budget epochs`: for as
-many epochs, in which it sees fewer). Measured is the val split with all labels, with the
-engine that serves: mAP50-95 (top-1 accuracy for classify) averaged over the old and over the new
-classes. Every arm is measured after its last epoch, so that none chooses one by the pictures that
-it is measured on (a test split of its own would halve small sets); the base alone is at its best
-epoch. A classifier's rows of new classes start alike in all arms but `joint`. Arms:
+The classes are split into old and new ones (`phases`). A base model is trained on the old classes;
+then each arm continues from this base model. By default every arm sees as many images as `joint`;
+with `--budget epochs` every arm trains for as many epochs as `joint`, and sees fewer
+images. The models are measured on the val split with all labels, with the serving engine: mAP50-95
+(top-1 accuracy for classify), averaged over the old classes and over the new classes. Every arm is
+measured after its last epoch, so no arm can choose its best epoch on the images that it is
+measured on (a separate test split would halve small datasets). Only the base model is the one of
+its best epoch. The classifier weights of new classes start with the same values in all arms except
+`joint`. Arms:
 
   plain    fine-tuning on the new data
-  frozen   the same with a frozen backbone
-  random   a fifth of each epoch is old pictures, chosen at random
-  ours     mode incremental with the same replay
-  alone    mode incremental without old pictures
-  joint    all data at once: the upper bound
+  frozen   like plain, with a frozen backbone
+  random   like plain, and a fifth of each epoch is old images, chosen at random
+  ours     training mode incremental with the same amount of old images
+  alone    training mode incremental without old images
+  joint    training on all data at once: the upper bound
 
-Further arms are for studies: `ours-random`, `ours-k_centre`, `ours-hardness` choose the memory
-otherwise, `ours+scores=0.5+statistics=0` changes fields of `training.incremental.losses.Strength`.
+Further arms are for studies. `ours-random`, `ours-k_centre` and `ours-hardness` choose the old
+images in another way. `ours+scores=0.5+statistics=0` changes fields of
+`training.incremental.losses.Strength`.
 
     python -m benchmarks.learning incremental --task classify --data GTSRB --old 15
     python -m benchmarks.learning incremental --data roadsigns/data.yaml --old 2 --model n
@@ -42,18 +45,43 @@ RATIO = 0.2
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--name", default="", help="of the setting; default: made of the data's")
-    parser.add_argument("--old", default="2", help="how many of the first classes, or names")
-    parser.add_argument("--model", default="n", help="scale or model to train the base from")
-    parser.add_argument("--weights", default="", help="a file that the base starts from")
-    parser.add_argument("--imgsz", type=int, default=0, help="pixels (64 classify, 320 others)")
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--base-epochs", type=int, default=0)
-    parser.add_argument("--epochs", type=int, default=0)
-    parser.add_argument("--budget", choices=("pictures", "epochs"), default="pictures")
-    parser.add_argument("--memory", type=int, default=0, help="max_replay_samples (a fifth)")
-    parser.add_argument("--arms", default=",".join(ARMS))
-    parser.add_argument("--lr0", type=float, help="of the arms; default: the trainers' own")
+    add = parser.add_argument
+    add(
+        "--name",
+        default="",
+        help="name of this comparison; default: made from the name of the dataset and the task",
+    )
+    add(
+        "--old",
+        default="2",
+        help="old classes: how many of the first classes, or comma-separated class names (2)",
+    )
+    add("--model", default="n", help="model or YOLO size that the base model is trained from (n)")
+    add("--weights", default="", help="weights file that the base model starts from")
+    add(
+        "--imgsz",
+        type=int,
+        default=0,
+        help="image size in pixels (classify 64, other tasks 320)",
+    )
+    add("--batch", type=int, default=16, help="images per training step (16)")
+    add("--base-epochs", type=int, default=0, help="epochs of the base model (30; 100 with --full)")
+    add("--epochs", type=int, default=0, help="epochs of the arm joint (20; 60 with --full)")
+    add(
+        "--budget",
+        choices=("pictures", "epochs"),
+        default="pictures",
+        help="which number is the same for every arm as for joint: that of the images seen "
+        "(pictures) or that of the epochs; default: pictures",
+    )
+    add(
+        "--memory",
+        type=int,
+        default=0,
+        help="number of old images to replay, max_replay_samples (a fifth of the old images)",
+    )
+    add("--arms", default=",".join(ARMS), help="comma-separated arms to run (%(default)s)")
+    add("--lr0", type=float, help="initial learning rate of the arms; default: that of the trainer")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -66,7 +94,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 class Setting:
-    """One data set, cut, and the arms on it."""
+    """One comparison: a dataset whose classes are split into phases, and the arms."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
@@ -83,7 +111,7 @@ class Setting:
         self.epochs = options.epochs or (60 if options.full else 20)
 
     def base(self, seed: int) -> Figures:
-        """The model that knows the old classes."""
+        """Train the base model on the old classes, or return its stored figures."""
 
         def work(folder: Path) -> Figures:
             recipe = self._recipe("old", seed, self.options.model, epochs=self.base_epochs)
@@ -92,7 +120,7 @@ class Setting:
         return self.bench.run(f"base-s{seed}", work, self.made_with("base"))
 
     def made_with(self, arm: str) -> dict[str, Any]:
-        """What an arm means today."""
+        """The current settings of an arm."""
         given = self.options
         means: dict[str, Any] = {"imgsz": self.imgsz, "batch": given.batch}
         means |= {"model": given.model, "weights": Path(given.weights).name}
@@ -112,7 +140,7 @@ class Setting:
         return means
 
     def epochs_of(self, arm: str) -> int:
-        """So many that each arm sees as many pictures as `joint`, if that is the budget."""
+        """The epochs of an arm; by default chosen so that it sees as many images as `joint`."""
         from training.replay.buffer import share
 
         kind = re.split("[-+]", arm)[0]
@@ -123,7 +151,7 @@ class Setting:
         return max(1, round(self.epochs * everything / an_epoch))
 
     def arm(self, arm: str, seed: int) -> Figures:
-        """One way to go on from the base."""
+        """Train an arm from the base model, or return its stored figures if this run exists."""
         base = self.base(seed)["model"]
 
         def work(folder: Path) -> Figures:
@@ -156,8 +184,8 @@ class Setting:
 
     @property
     def memory(self) -> int:
-        pictures = len(self.phases.read("old").splits["train"])
-        return int(self.options.memory) or max(2, pictures // 5)
+        images = len(self.phases.read("old").splits["train"])
+        return int(self.options.memory) or max(2, images // 5)
 
     def _recipe(self, phase: str, seed: int, model: str = "n", **fields: Any) -> Recipe:
         hyper: dict[str, Any] = {"seed": seed}
@@ -196,7 +224,10 @@ class Setting:
         return [run for run in found if run]
 
     def report(self) -> str:
-        """The table of all runs on file, written beside a plot."""
+        """The table of all stored runs, as Markdown.
+
+        The table is also written to the benchmark's folder, and so is a bar chart.
+        """
         rows, groups = [], {}
         on_file = self.bench.arms
         for arm in dict.fromkeys(name for name in ("base", *ARMS, *on_file) if name in on_file):
@@ -210,7 +241,8 @@ class Setting:
         metric = "accuracy" if self.task == "classify" else "mAP50-95"
         text = (
             f"### {self.name}: {len(self.phases.old_names)} + {len(self.phases.new_names)} "
-            f"classes\n\n{metric} on val, memory {self.memory} pictures, {where}\n\n"
+            f"classes\n\n{metric} on val in percent, {self.memory} old images to replay, {where}"
+            "\n\n"
         )
         text += table(["arm", "old classes", "new classes", "seconds", "runs"], rows)
         (self.bench.folder / "incremental.md").write_text(text)
@@ -219,7 +251,7 @@ class Setting:
 
 
 def joint(recipe: Recipe, job: Any) -> Any:
-    """Mode regular."""
+    """Train in mode regular."""
     from training.incremental.epoch_selection import LastEpoch
     from training.prepare import prepare_training
     from training.yolo import trainer as yolo
@@ -231,7 +263,7 @@ def joint(recipe: Recipe, job: Any) -> Any:
 
 
 def plain(recipe: Recipe, job: Any) -> Any:
-    """The head grows and replays as in mode incremental; the old model has no say."""
+    """Train with the extended head and the replay of mode incremental, without retention loss."""
     from settings import get_settings
     from training.incremental.epoch_selection import LastEpoch
     from training.modes.incremental import set_up
@@ -245,7 +277,7 @@ def plain(recipe: Recipe, job: Any) -> Any:
 
 
 def ours(recipe: Recipe, job: Any, changes: Sequence[str]) -> Any:
-    """Mode incremental, perhaps with other strengths, and its last epoch as all arms."""
+    """Train in mode incremental, with `changes` of `Strength`; the last epoch is published."""
     from settings import get_settings
     from training.modes.incremental import fit, set_up
 
@@ -257,7 +289,7 @@ def ours(recipe: Recipe, job: Any, changes: Sequence[str]) -> Any:
 
 
 def frozen(recipe: Recipe, job: Any) -> Any:
-    """The same, and the backbone does not learn."""
+    """Train like `plain`, with a frozen backbone."""
     from settings import get_settings
     from training.incremental.epoch_selection import LastEpoch
     from training.modes.incremental import set_up
@@ -280,7 +312,7 @@ def frozen(recipe: Recipe, job: Any) -> Any:
 
 
 def drawn(task: str, folder: Path, imgsz: int, full: bool) -> Path:
-    """The project's drawn pictures: traffic signs in streets, or cut out."""
+    """Draw a dataset, unless `folder` has it already: street scenes, or close-ups of signs."""
     from synthetic.scenes import write_classification_set, write_detection_set
 
     done = folder / "done"

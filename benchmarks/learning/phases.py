@@ -1,8 +1,9 @@
-"""A data set cut into what was known before and what comes after.
+"""Splits the classes of a dataset into a first phase (old) and a second phase (new).
 
-The protocol of Shmelkov et al. 2017 for detectors: the pictures of a phase are those with an
-object of its classes, and only these are labelled in it, so that old objects in new pictures are
-background to who believes the labels, and a picture may be in both phases.
+For detectors this is the protocol of Shmelkov et al. 2017: a phase has all images with an object
+of its classes, and only objects of these classes are labelled. So old objects in the images of the
+new phase look like background to a model that trains on the labels, and an image may be in both
+phases.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ PHASES = ("old", "new", "all")
 
 @dataclass(frozen=True)
 class Phases:
-    """Paths of the three data sets, and their classes."""
+    """The three datasets (old, new and all), and the classes of the two phases."""
 
     task: Task
     folder: Path
@@ -41,19 +42,24 @@ class Phases:
 
 
 def cut(source: Path, task: Task, old: Sequence[str] | int, folder: Path) -> Phases:
-    """Write the phases of a data set into `folder`; pictures are links.
+    """Write the phases of a dataset into `folder`; their images are symbolic links.
 
     Args:
-        source: A data.yaml or class folder with splits train and val.
+        source: A data.yaml, or for `classify` a folder of class folders; with train and val.
         task: The task.
-        old: The classes known before, by name, or how many of the first.
-        folder: Written once.
+        old: The names of the old classes, or their number: the first classes of the dataset.
+        folder: Rewritten only if the source or the classes have changed.
+
+    Raises:
+        SystemExit: The dataset does not have one of the old classes.
     """
     dataset = check(source, task, [Path("/")])
     names = dataset.names
     before = tuple(names[:old]) if isinstance(old, int) else tuple(old)
     if unknown := set(before) - set(names):
-        raise SystemExit(f"No classes {', '.join(unknown)}. There are: {', '.join(names)}.")
+        raise SystemExit(
+            f"The dataset has no class {', '.join(unknown)}. Its classes: {', '.join(names)}."
+        )
     after = tuple(name for name in names if name not in before)
     made = Phases(task, folder, before, after)
     done = folder / "phases.json"

@@ -1,4 +1,7 @@
-"""Measured on a test split, predictions kept: how sure a gain is that several seeds show."""
+"""Measures models on a test split, and computes the confidence interval of a gain over all seeds.
+
+The predictions are stored, because the interval is computed from them.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +25,12 @@ KINDS = {"mAP50_95": "tp", "mask_mAP50_95": "tp_mask"}
 
 
 def metric_of(task: str) -> str:
-    """The figure that a task's models are compared by."""
+    """The name of the metric by which the models of a task are compared."""
     return {"classify": "accuracy", "segment": "mask_mAP50_95"}.get(task, "mAP50_95")
 
 
 def measured(bench: Bench, model: str, dataset: Dataset, folder: Path, key: str) -> Figures:
-    """A model's figures on the test split (val where there is none); predictions are kept."""
+    """Measure a model on the test split (on val if there is none), and store its predictions."""
     split = "test" if "test" in dataset.splits else "val"
     report = bench.measure(model, dataset, split, folder)
     kept = predictions(bench, key)
@@ -43,7 +46,10 @@ def predictions(bench: Bench, key: str) -> Path:
 
 
 def gain(bench: Bench, arm: str, other: str, seeds: Sequence[int], metric: str) -> str:
-    """`+1.20 (+0.50 … +1.90)`: points of `arm` over `other`, seeds that both have."""
+    """The gain of `arm` over `other` in percentage points, such as `+1.20 (+0.50 … +1.90)`.
+
+    It is computed over the seeds with stored predictions of both arms; empty if there are none.
+    """
     files = [[predictions(bench, f"{a}-s{seed}") for a in (other, arm)] for seed in seeds]
     pairs = [(a, b) for a, b in files if a.is_file() and b.is_file()]
     if not pairs or arm == other:
@@ -53,15 +59,18 @@ def gain(bench: Bench, arm: str, other: str, seeds: Sequence[int], metric: str) 
 
 
 def pooled_interval(pairs: Sequence[Pair], metric: str) -> tuple[float, float, float]:
-    """The mean gain over the seeds and its 95 % interval over resampled pictures.
+    """The mean gain over the seeds, and its 95 % interval over resampled images.
 
-    Each resample draws the pictures once, for both arms and all seeds, and takes the mean of the
-    seeds' differences again. What another choice of seeds would give is not in the interval: the
-    spread of the seeds, given beside it, shows that.
+    Each resample draws the images once, for both arms and all seeds, and computes the mean of the
+    differences over the seeds. The interval does not contain the variation between seeds; the
+    standard deviation over the seeds, which the table shows as well, measures this variation.
 
     Args:
-        pairs: Of each seed; the second's gain over the first.
+        pairs: The predictions of the two arms for each seed; the gain is that of the second arm.
         metric: `accuracy`, `mAP50_95` or `mask_mAP50_95`.
+
+    Returns:
+        Mean, lower and upper bound, as fractions.
     """
     models = [tuple(_figure(file, metric) for file in pair) for pair in pairs]
     images = models[0][0][1]
@@ -79,7 +88,7 @@ def pooled_interval(pairs: Sequence[Pair], metric: str) -> tuple[float, float, f
 
 
 def _figure(file: Path, metric: str) -> tuple[Weigh, int]:
-    """A model's figure as a function of how often each picture counts, and the pictures."""
+    """The metric of a model as a function of the weights of the images, and their number."""
     with np.load(file, allow_pickle=False) as found:
         arrays = dict(found)
     images = len(arrays["images"])

@@ -1,4 +1,4 @@
-"""What the distillation benchmark needs: small students, drawn pictures, the built-in way."""
+"""Parts of the distillation benchmark: small students, drawn images, Ultralytics' distillation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ SPLITS = ("train", "val", "test")
 
 
 def narrow(bench: Bench, task: Task, names: Sequence[str], width: float, seed: int) -> str:
-    """The id of a YOLOv8 of any width with the fresh weights of a seed."""
+    """Publish an untrained YOLOv8 with the given width multiple; returns its id.
+
+    The same seed gives the same weights.
+    """
     import torch
 
     from models_store.weights import build_model, describe_yolo, save_model
@@ -40,17 +43,19 @@ def narrow(bench: Bench, task: Task, names: Sequence[str], width: float, seed: i
 def drawn(
     task: Task, folder: Path, imgsz: int, counts: Mapping[str, int], shapes: bool = False
 ) -> Path:
-    """Drawn pictures in three splits: traffic signs; for `segment`, or if asked, plain shapes.
+    """Draw a dataset with three splits, unless `folder` has it already; returns its path.
+
+    The images show traffic signs; for `segment`, and with `shapes`, plain shapes.
 
     Raises:
-        SystemExit: Other numbers of them were drawn there.
+        SystemExit: `folder` has a dataset with other numbers of images.
     """
     target = folder if task == "classify" else folder / "data.yaml"
     done = folder / "done"
     if done.is_file():
         if (there := json.loads(done.read_text())) != dict(counts):
             raise SystemExit(
-                f"{folder} holds {there} pictures, not {dict(counts)}: give another --name."
+                f"{folder} has the images {there}, not {dict(counts)}: give another --name."
             )
         return target
     for begun in (folder, _beside(folder)):
@@ -90,8 +95,8 @@ def _draw_signs(task: Task, folder: Path, imgsz: int, counts: Mapping[str, int])
             rng = np.random.default_rng((31, number, i))
             if task == "classify":
                 class_id = i % len(CLASS_NAMES)
-                picture = draw_sign_crop(rng, class_id, imgsz)
-                _save(folder / split / CLASS_NAMES[class_id] / f"{i:05}.jpg", picture)
+                crop = draw_sign_crop(rng, class_id, imgsz)
+                _save(folder / split / CLASS_NAMES[class_id] / f"{i:05}.jpg", crop)
                 continue
             scene, boxes, class_ids = draw_scene(rng, imgsz, imgsz)
             _save(folder / "images" / split / f"{i:05}.jpg", scene)
@@ -111,16 +116,16 @@ def _draw_signs(task: Task, folder: Path, imgsz: int, counts: Mapping[str, int])
         (folder / "data.yaml").write_text(f"{splits}names:\n{names}\n")
 
 
-def _save(path: Path, picture: Any) -> None:
+def _save(path: Path, image: Any) -> None:
     import cv2
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not cv2.imwrite(str(path), picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92]):
+    if not cv2.imwrite(str(path), image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92]):
         raise SystemExit(f"Cannot write {path}.")
 
 
 def builtin(recipe: Recipe, job: Any) -> Trained:
-    """The same training with Ultralytics' own distillation in place of ours."""
+    """Train with Ultralytics' own distillation instead of the mode `distillation`."""
     import torch
     from ultralytics.cfg import get_cfg
 
@@ -144,7 +149,7 @@ def builtin(recipe: Recipe, job: Any) -> Trained:
 
 
 def _unwrap(trainer: Any) -> None:
-    """Leave the student alone in the best checkpoint, as Ultralytics' last step would."""
+    """Keep only the student in the best checkpoint, as Ultralytics' last step would do."""
     import torch
 
     saved = torch.load(trainer.best, weights_only=False)

@@ -1,4 +1,4 @@
-"""Runs as a Markdown table and a plot of bars."""
+"""Shows the results of runs as a Markdown table and as a bar chart."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def mean_and_spread(values: Sequence[float], scale: float = 100.0, digits: int = 1) -> str:
-    """`91.2 ± 0.4`: the mean and, of two values or more, the standard deviation.
+    """The mean and, for two or more values, the standard deviation, such as `91.2 ± 0.4`.
 
     Examples:
         >>> mean_and_spread([0.5])
@@ -35,7 +35,15 @@ def write_bars(
     unit: str,
     scale: float = 100.0,
 ) -> None:
-    """Bars side by side: group (an arm) → series (a metric) → the values of its seeds."""
+    """Write a bar chart of the means over the seeds; error bars show the standard deviation.
+
+    Args:
+        file: The image file to write.
+        title: The title of the chart.
+        groups: Group (an arm) → series (a metric) → one value for each seed.
+        unit: The label of the value axis.
+        scale: Factor of all values.
+    """
     import matplotlib
 
     matplotlib.use("agg")

@@ -1,4 +1,7 @@
-"""A registry model as the `.pt` that the other servers take: `python -m … MODEL_ID FILE.pt`."""
+"""Writes a model of the registry as an Ultralytics `.pt`, which the other servers load.
+
+`python -m benchmarks.peers.as_checkpoint MODEL_ID FILE.pt`
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""BentoML's own adaptive batching around `YOLO.predict`; WEIGHTS is an environment variable."""
+"""Serves `YOLO.predict` with BentoML's adaptive batching.
+
+The environment variable WEIGHTS is the path of the `.pt`.
+"""
 
 import os
 from pathlib import Path
@@ -17,6 +20,6 @@ class Batchable:
 
     @bentoml.api(batchable=True, max_batch_size=8, max_latency_ms=60_000)
     def infer(self, image: list[Path]) -> list[dict[str, Any]]:
-        pictures = [cv2.imread(str(path)) for path in image]
-        results: Any = self.model.predict(pictures, imgsz=640, rect=False, verbose=False)
+        images = [cv2.imread(str(path)) for path in image]
+        results: Any = self.model.predict(images, imgsz=640, rect=False, verbose=False)
         return [{"predictions": result.summary()} for result in results]

@@ -1,4 +1,7 @@
-"""The plain way: FastAPI around `YOLO.predict`. `python -m … WEIGHTS.pt PORT`."""
+"""Serves `YOLO.predict` with FastAPI, without batching.
+
+`python -m benchmarks.peers.fastapi_yolo WEIGHTS.pt PORT`
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""LitServe with batching around `YOLO.predict`. `python -m … WEIGHTS.pt PORT`."""
+"""Serves `YOLO.predict` with LitServe's batching.
+
+`python -m benchmarks.peers.litserve_yolo WEIGHTS.pt PORT`
+"""
 
 import sys
 from typing import Any
@@ -20,7 +23,8 @@ class DetectAPI(litserve.LitAPI):
         self.model.predict(np.zeros((640, 640, 3), np.uint8), verbose=False)
 
     # LitServe reads these annotations at run time: no `from __future__ import annotations` here.
-    def decode_request(self, request: Request, **kwargs: Any) -> Any:  # a form, by then
+    # `request` is the parsed form.
+    def decode_request(self, request: Request, **kwargs: Any) -> Any:
         data = request["image"].file.read()
         return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
 

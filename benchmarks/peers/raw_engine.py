@@ -1,7 +1,7 @@
-"""The engine without a server: one thread a core, each from JPEG bytes to boxes, over and over.
+"""Measures the engine without a server: the upper limit of the serving throughput.
 
-The limit of what serving can reach. `python -m … MODEL_ID FOLDER_OF_JPEGS SECONDS` prints
-images a second.
+One thread per core processes images in a loop, from JPEG bytes to boxes.
+`python -m benchmarks.peers.raw_engine MODEL_ID FOLDER_OF_JPEGS SECONDS` prints images per second.
 """
 
 from __future__ import annotations

@@ -1,11 +1,13 @@
-"""Kill, fill and lock a server under load, and tell what its clients saw and what was lost.
+"""Disturbs a server under load, and reports what its clients saw and which data was lost.
 
-Scenarios, each under the load of five clients that recognise, pre-label, list, upload and correct:
-SIGKILL to each process, again and again; SIGTERM; a home on a full disk; a locked database; a
-second server on the same home; a restart with a job running. A row a scenario: tries, calls,
-answers 503 with Retry-After, other errors, calls without an answer, the longest time between the
-first and the last failure after one fault, the longest time until everything runs again, and what
-of the acknowledged jobs, models and annotations is missing at the end.
+Five clients send images to recognise and to pre-label, list, upload datasets and correct labels.
+Meanwhile there is one fault after another: SIGKILL to each process, again and again; SIGTERM; a
+full disk; a locked database; a second server on the same home; a restart while a job runs. The
+table has a row for each scenario: the number of faults (tries) and of calls; the calls answered
+with 503 and Retry-After, with other errors, and not at all (dropped); the longest time between the
+first and the last failed call after one fault (outage); the longest time until everything runs
+again (recovery); and the number of acknowledged jobs, models and annotations that are missing at
+the end (lost).
 
 `python -m benchmarks.stress.faults [--tries 10] [--only detector --only "full disk"]`
 """
@@ -41,12 +43,12 @@ from benchmarks.stress.traffic import BUSY, DROPPED, OTHER, Span, Traffic, expor
 SETTLE = 2.0  # seconds of undisturbed load between two faults
 LOCKED = 12.0  # seconds that the database stays locked
 TMPFS_MIB = 400
-BUSIEST = 5.0  # seconds that clients may be told to come again
+BUSIEST = 5.0  # longest outage allowed, in seconds
 
 
 @dataclass
 class Row:
-    """What one scenario did."""
+    """The result of one scenario."""
 
     scenario: str
     tries: int = 0
@@ -54,8 +56,8 @@ class Row:
     busy: int = 0
     other: int = 0
     dropped: int = 0
-    outage: float = 0.0  # seconds, the longest
-    recovery: float = 0.0  # seconds, the longest
+    outage: float = 0.0  # seconds, the longest of all tries
+    recovery: float = 0.0  # seconds, the longest of all tries
     lost: list[str] = field(default_factory=list)
     details: Counter[str] = field(default_factory=Counter)
     note: str = ""
@@ -95,7 +97,7 @@ def images(count: int = 8) -> list[bytes]:
 
 
 def all_run(service: Service, but: frozenset[int] = frozenset()) -> bool:
-    """Whether every process is there, none of them one of `but`, and requests are answered."""
+    """Whether every service runs and requests are answered; no process id may be one of `but`."""
     found = service.services()
     if set(found) != set(SERVICES) or not but.isdisjoint(p.pid for p in found.values()):
         return False
@@ -108,7 +110,7 @@ def all_run(service: Service, but: frozenset[int] = frozenset()) -> bool:
 
 @contextmanager
 def loaded(service: Service) -> Iterator[Traffic]:
-    """A server that answers, under load; at the end it is stopped."""
+    """Start a server and the load; stop the server at the end of the block."""
     try:
         service.start()
         with Traffic(service.url, images()) as traffic:
@@ -127,9 +129,12 @@ def settle(traffic: Traffic, seconds: float = SETTLE) -> None:
 def again(
     row: Row, tries: int, service: Service, traffic: Traffic, fault: Callable[[], frozenset[int]]
 ) -> None:
-    """Do a fault, and wait until all runs again; `tries` times. It returns the pids that it ended.
+    """Cause a fault and wait until everything runs again, `tries` times.
 
-    What clients saw is counted from the fault to two seconds after the recovery.
+    The calls of the clients are counted from the fault until two seconds after the recovery.
+
+    Args:
+        fault: Causes the fault; returns the ids of the processes that it ended.
     """
     for _ in range(tries):
         settle(traffic)
@@ -142,7 +147,7 @@ def again(
 
 
 def killing(service: Service, name: str) -> Callable[[], frozenset[int]]:
-    """SIGKILL to the process of a service."""
+    """A fault that sends SIGKILL to the process of a service."""
 
     def kill() -> frozenset[int]:
         process = service.services()[name]
@@ -153,7 +158,7 @@ def killing(service: Service, name: str) -> Callable[[], frozenset[int]]:
 
 
 def killing_the_supervisor(service: Service, how: signal.Signals) -> Callable[[], frozenset[int]]:
-    """End the supervisor, and start the server again as systemd would."""
+    """A fault that ends the supervisor, and starts the server again as systemd would do."""
 
     def kill() -> frozenset[int]:
         family = service.family()
@@ -161,7 +166,9 @@ def killing_the_supervisor(service: Service, how: signal.Signals) -> Callable[[]
         service.process.send_signal(how)
         _, alive = psutil.wait_procs(family, timeout=60)
         if alive:
-            raise Failed(f"60 s after the supervisor's {how.name} {len(alive)} processes live.")
+            raise Failed(
+                f"{len(alive)} processes still run 60 s after {how.name} to the supervisor."
+            )
         service.process.wait(10)
         service.start()
         return frozenset(process.pid for process in family)
@@ -170,7 +177,7 @@ def killing_the_supervisor(service: Service, how: signal.Signals) -> Callable[[]
 
 
 def killing_a_job(service: Service, data: Path, jobs: list[str]) -> Callable[[], frozenset[int]]:
-    """SIGKILL to the process of a running job, which is submitted before; waits for its end."""
+    """A fault that submits a job, kills its process, and waits until the job is completed."""
 
     def kill() -> frozenset[int]:
         job_id = submit(service, data, 3)
@@ -185,7 +192,7 @@ def killing_a_job(service: Service, data: Path, jobs: list[str]) -> Callable[[],
 
 
 def lost(service: Service, traffic: Traffic) -> list[str]:
-    """What was acknowledged and is not there, or not as it was left."""
+    """The acknowledged data that is missing or different: a description of each."""
     with traffic.annotating:
         return _lost(service, traffic)
 
@@ -198,7 +205,7 @@ def _lost(service: Service, traffic: Traffic) -> list[str]:
         if answer.status_code != 200:
             missing.append(f"dataset {dataset}: {answer.status_code} {answer.text[:100]}")
         elif (box := exported_box(answer.content)) not in boxes:
-            missing.append(f"dataset {dataset}: {box}, none of {boxes}")
+            missing.append(f"dataset {dataset}: its box is {box}, not one of {boxes}")
     listed = {job["job_id"]: job for job in service.ask("GET", "/jobs")["jobs"]}
     for job_id in traffic.ledger.jobs:
         job = listed.get(job_id)
@@ -212,7 +219,7 @@ def _lost(service: Service, traffic: Traffic) -> list[str]:
 
 
 def kills(folder: Path, options: argparse.Namespace) -> Iterator[Row]:
-    """Every process of one server; the load goes on throughout."""
+    """Kill every process of one server, one after another, while the load continues."""
     from synthetic.shapes import write_shapes
 
     service = Service(folder)
@@ -238,7 +245,7 @@ def kills(folder: Path, options: argparse.Namespace) -> Iterator[Row]:
 def restarting_with_a_job(
     service: Service, data: Path, jobs: list[str]
 ) -> Callable[[], frozenset[int]]:
-    """SIGTERM while a job runs; after the start it must be completed."""
+    """A fault that restarts the server with SIGTERM while a job runs; the job must complete."""
     stop = killing_the_supervisor(service, signal.SIGTERM)
 
     def restart() -> frozenset[int]:
@@ -254,7 +261,7 @@ def restarting_with_a_job(
 
 
 def locked_database(folder: Path, options: argparse.Namespace) -> Iterator[Row]:
-    """Another process holds the write lock of the database: reads and inference go on."""
+    """Hold the write lock of the database: reads and inference must continue."""
     service = Service(folder)
     with loaded(service) as traffic:
         row = Row("locked database", note=f"locked for {LOCKED:g} s")
@@ -281,7 +288,7 @@ def locked_database(folder: Path, options: argparse.Namespace) -> Iterator[Row]:
 
 
 def full_disk(folder: Path, options: argparse.Namespace) -> Iterator[Row]:
-    """The home's disk has no byte left for a while: inference goes on, no process ends."""
+    """Fill the disk of the home for a while: inference must continue, and no process may end."""
     row = Row("full disk", note=f"tmpfs of {TMPFS_MIB} MiB")
     mounted = ["mount", "-t", "tmpfs", "-o", f"size={TMPFS_MIB}m", "tmpfs", str(folder)]
     if subprocess.run(mounted, capture_output=True).returncode:
@@ -313,7 +320,7 @@ def full_disk(folder: Path, options: argparse.Namespace) -> Iterator[Row]:
 
 
 def fill(path: Path) -> None:
-    """Take all free bytes of a disk."""
+    """Fill a disk completely with one file."""
     with path.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         for size in (2**20, 4096, 1):
             with contextlib.suppress(OSError):
@@ -322,7 +329,7 @@ def fill(path: Path) -> None:
 
 
 def second_server(folder: Path, options: argparse.Namespace) -> Iterator[Row]:
-    """Another server on the same home says so and ends; the first does not notice."""
+    """Start another server on the same home: it must end with an error; the first continues."""
     service = Service(folder)
     with loaded(service) as traffic:
         row = Row("second server")
@@ -355,11 +362,16 @@ SCENARIOS = {
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").split("\n\n")[0],
-        epilog="Exit code 1: something was lost, or a client saw an error it may not see.",
+        epilog="Exit code 1: data was lost, a client got an error other than 503 with Retry-After, "
+        f"or an outage was longer than {BUSIEST:g} s.",
     )
-    parser.add_argument("--tries", type=int, default=10, help="kills of each process (10)")
     parser.add_argument(
-        "--only", action="append", help="a scenario, or the process that is killed; repeatable"
+        "--tries", type=int, default=10, help="how often each process is killed (10)"
+    )
+    parser.add_argument(
+        "--only",
+        action="append",
+        help="run only this scenario, or kill only this process; repeatable",
     )
     options = parser.parse_args()
     print(f"CPU: {cpu()}\n{HEAD}", flush=True)

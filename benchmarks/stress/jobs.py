@@ -1,10 +1,11 @@
-"""Kill and cancel training jobs at random moments, and see that none is lost, stuck or spoiled.
+"""Kills and cancels training jobs at random moments, and checks that none is lost, stuck or broken.
 
-Starts the service on a fresh temporary home and submits a small drawn training a round. In each
-round SIGKILL hits, at a random moment, the job's worker, the Trainer's process, or every process
-of the server, which is then started again; the job must end completed, published once, with a
-model that answers. Further rounds cancel instead: the job must be stopped, with no process left,
-in under five seconds. `python -m benchmarks.stress.jobs [--rounds 20] [--cancels 10]`
+Starts the service on a fresh temporary home, and submits a small training on drawn images in each
+round. In each round SIGKILL is sent, at a random moment, to the job's worker, to the Trainer's
+process, or to every process of the server, which is then started again. The job must complete and
+publish exactly one model, which must answer requests. In further rounds the job is cancelled
+instead: it must stop within five seconds, and none of its processes may remain.
+`python -m benchmarks.stress.jobs [--rounds 20] [--cancels 10]`
 """
 
 from __future__ import annotations
@@ -28,16 +29,16 @@ from jobs.processes import marked
 
 FINAL = ("stopped", "completed", "failed")
 KILLS = ("worker", "trainer", "everything")
-DONE = 300.0  # seconds for a job, restarts included
-CANCELLED = 5.0  # seconds
-SLOW = 3.0  # times an undisturbed job, from which a round's log is shown
+DONE = 300.0  # time limit of a job in seconds, restarts included
+CANCELLED = 5.0  # time limit of a cancellation in seconds
+SLOW = 3.0  # the log is shown if a job takes this many times as long as an undisturbed job
 
 
 @dataclass
 class Round:
     what: str
-    progress: float | None  # percent to wait for; None: not, the worker may still be starting
-    pause: float  # seconds, after the submission or that progress
+    progress: float | None  # percent to wait for; None: no wait, the worker may still be starting
+    pause: float  # seconds to wait after the submission, or after this progress
     job_id: str = ""
     reached: str = ""
     ended: str = ""
@@ -53,7 +54,10 @@ class Round:
 
 
 def kill(service: Service, what: str, job_id: str) -> None:
-    """SIGKILL to the job's worker, to the Trainer, or to everything; then it is started again."""
+    """Send SIGKILL to the job's worker, to the Trainer, or to the whole server.
+
+    The whole server is started again afterwards.
+    """
     if what == "everything":
         service.kill_all()
         service.start()
@@ -86,27 +90,29 @@ def reached(service: Service, this: Round) -> bool:
 
 
 def check_completed(service: Service, job: dict[str, Any], image: bytes) -> None:
-    """Completed, published exactly once, and its model answers."""
+    """Check that a job is completed and has published exactly one model, which predicts."""
     if job["status"] != "completed":
         raise Failed(f"Job {job['job_id']} is {job['status']}: {job['error']}")
     models = service.ask("GET", "/models")["models"]
     made = [model["id"] for model in models if model["source"].get("job_id") == job["job_id"]]
     if made != [job["model_id"]]:
-        raise Failed(f"Job {job['job_id']} says {job['model_id']}, the registry has {made}.")
+        raise Failed(
+            f"Job {job['job_id']} names the model {job['model_id']}, but the registry has {made}."
+        )
     sent = {"files": {"image": image}, "data": {"model_id": job["model_id"]}}
     if not service.ask("POST", "/infer", **sent)["predictions"]:
         raise Failed(f"{job['model_id']} predicts nothing.")
 
 
 def at_random(what: str, chance: random.Random) -> Round:
-    """A moment in the start of the worker, in the training, or in the publication."""
+    """A round at a random moment: the start of the worker, the training or the publication."""
     if chance.random() < 0.3:
         return Round(what, None, chance.uniform(0, 10))
     return Round(what, chance.uniform(0, 97), chance.uniform(0, 1))
 
 
 def play(service: Service, data: Path, epochs: int, this: Round, image: bytes) -> None:
-    """One round."""
+    """Play one round, and record its result in `this`."""
     began = time.monotonic()
     this.job_id = submit(service, data, epochs)
     if this.progress is not None:
@@ -120,18 +126,20 @@ def play(service: Service, data: Path, epochs: int, this: Round, image: bytes) -
         job = ended(service, this.job_id)
         took = time.monotonic() - asked
         if took > CANCELLED or this.job_id in marked():
-            raise Failed(f"Cancelling job {this.job_id} took {took:.1f} s, or left a process.")
+            raise Failed(
+                f"Cancelling job {this.job_id} took {took:.1f} s, or left a process running."
+            )
         if job["status"] not in ("stopped", "completed"):
             raise Failed(f"The cancelled job {this.job_id} is {job['status']}: {job['error']}")
         models = service.ask("GET", "/models")["models"]
         made = [m["id"] for m in models if m["source"].get("job_id") == this.job_id]
         if made != ([job["model_id"]] if job["status"] == "completed" else []):
-            raise Failed(f"Job {this.job_id} is {job['status']}, the registry has {made}.")
+            raise Failed(f"Job {this.job_id} is {job['status']}, but the registry has {made}.")
         folder = service.home / "jobs" / this.job_id
         left = [name for name in TEMPORARY if (folder / name).exists()]
         left += [p.name for p in (folder / CHECKPOINTS).glob("*") if p.name not in (BEST, NOTE)]
         if left:
-            raise Failed(f"The cancelled job {this.job_id} left {', '.join(left)}.")
+            raise Failed(f"The cancelled job {this.job_id} left these files: {', '.join(left)}.")
         this.seconds = took
     else:
         kill(service, this.what, this.job_id)
@@ -144,13 +152,14 @@ def play(service: Service, data: Path, epochs: int, this: Round, image: bytes) -
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").split("\n\n")[1],
-        epilog="Exit code 1: a promise was broken; the log of the server is shown.",
+        epilog="Exit code 1: a check failed; the end of the server's log is shown.",
     )
-    parser.add_argument("--rounds", type=int, default=20, help="with a kill (20)")
-    parser.add_argument("--cancels", type=int, default=10, help="rounds with a cancel (10)")
-    parser.add_argument("--epochs", type=int, default=6)
-    parser.add_argument("--seed", type=int, default=None)
-    parser.add_argument("--minutes", type=float, default=60, help="stop after this time (60)")
+    add = parser.add_argument
+    add("--rounds", type=int, default=20, help="number of rounds with a kill (20)")
+    add("--cancels", type=int, default=10, help="number of rounds with a cancellation (10)")
+    add("--epochs", type=int, default=6, help="epochs of each training (6)")
+    add("--seed", type=int, default=None, help="seed of the random moments; default: a random seed")
+    add("--minutes", type=float, default=60, help="no new round after this many minutes (60)")
     options = parser.parse_args()
     seed = options.seed if options.seed is not None else random.randrange(10**6)
     with tempfile.TemporaryDirectory(prefix="visionloop-stress-") as folder:
@@ -177,14 +186,17 @@ def run(service: Service, options: argparse.Namespace, chance: random.Random, se
     check_completed(service, undisturbed, image)
     whole = time.monotonic() - began
     print(f"seed {seed}; an undisturbed job takes {whole:.1f} s", flush=True)
-    print(f"{'what':11}{'moment':>9}  {'reached':24}{'ended':11}att{'seconds':>10}")
+    print(f"{'fault':11}{'moment':>9}  {'job then':24}{'job ended':11}try{'seconds':>10}")
     plan = [KILLS[number % len(KILLS)] for number in range(options.rounds)]
     plan += ["cancel"] * options.cancels
     chance.shuffle(plan)
     played: list[Round] = []
     for what in plan:
         if time.monotonic() > deadline:
-            print(f"The {options.minutes:g} minutes are over; {len(plan) - len(played)} are left.")
+            print(
+                f"The {options.minutes:g} minutes are over; {len(plan) - len(played)} rounds were "
+                "not run."
+            )
             break
         this = at_random(what, chance)
         played.append(this)
@@ -197,14 +209,14 @@ def run(service: Service, options: argparse.Namespace, chance: random.Random, se
     lost = [this.job_id for this in played if jobs.get(this.job_id) not in FINAL]
     left = sorted(marked().keys() & jobs.keys())
     if lost or left:
-        raise Failed(f"Lost or stuck: {lost}; processes left of: {left}")
+        raise Failed(f"Lost or stuck jobs: {lost}; jobs with a remaining process: {left}")
     kills = [this for this in played if this.what != "cancel"]
     resumed = sum(this.attempts > 1 for this in kills)
     slowest = max((this.seconds for this in played if this.what == "cancel"), default=0.0)
     print(
-        f"{len(kills)} kills: all completed, {resumed} after another attempt. "
-        f"{len(played) - len(kills)} cancels: the slowest took {slowest:.2f} s. "
-        "No job lost, none stuck, no process left."
+        f"{len(kills)} kills: all jobs completed, {resumed} with more than one attempt. "
+        f"{len(played) - len(kills)} cancellations: the slowest took {slowest:.2f} s. "
+        "No job was lost or stuck, and no process was left."
     )
     return 0
 

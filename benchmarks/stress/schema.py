@@ -1,9 +1,9 @@
-"""Have schemathesis call every route of a server with tokens for ten minutes: `make test-api`.
+"""Lets schemathesis call every route of a server with tokens for ten minutes: `make test-api`.
 
-All its checks, in all its phases, stateful ones among them. Left out is that whatever fits the
-schema is accepted, since no schema says that bytes are an image; and, for forms, that whatever does
-not fit is refused. Ends with schemathesis' exit code,
-or with 1 if a process of the server died.
+All checks of schemathesis run, in all its phases, including the stateful phase, with two
+exceptions. The check that every request that conforms to the schema is accepted is off, because no
+schema can say that bytes are an image. For forms, the check that every other request is refused is
+off as well. The exit code is that of schemathesis, or 1 if a process of the server died.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from benchmarks.stress.server import Service
 
 TOKENS = {"VISIONLOOP_TOKEN": "for-use", "VISIONLOOP_ADMIN_TOKEN": "for-administration"}
 
-# In a form every value is text: `0` is false there, and `null` is no value.
+# In a form every value is text: `0` is read as false, and `null` as a missing value, so requests
+# that violate the schema may be valid.
 CHECKS = "[checks]\npositive_data_acceptance.enabled = false\n" + "".join(
     f"""
 [[operations]]
@@ -39,8 +40,10 @@ checks.negative_data_rejection.enabled = false
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--minutes", type=float, default=10, help="how long (10)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--minutes", type=float, default=10, help="duration of the test in minutes (10)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of schemathesis (0)")
     options = parser.parse_args()
     print(f"CPU: {cpu()}", flush=True)
     with tempfile.TemporaryDirectory(prefix="visionloop-schema-") as folder:
@@ -59,7 +62,7 @@ def main() -> int:
             code = subprocess.run(command, cwd=folder, timeout=limit).returncode
             after = {name: process.pid for name, process in service.services().items()}
             if before != after:
-                print(f"A process died: {before} became {after}.")
+                print(f"A process died. Process ids before: {before}; now: {after}.")
                 print(service.log.read_text(errors="replace")[-3000:])
                 return 1
             return code

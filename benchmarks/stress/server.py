@@ -1,4 +1,4 @@
-"""A server that is killed and started again."""
+"""A server that tests can kill and start again."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ import psutil
 
 from benchmarks.server import PYTHON, ROOT, free_port
 
-READY = 180.0  # seconds for a start, on a busy machine
+READY = 180.0  # time limit of a start in seconds, on a busy machine
 SERVICES = ("Detector", "Annotator", "Trainer", "VisionLoop")
 COMMAND = (PYTHON, "-m", "bentoml", "serve", "service:VisionLoop")
 
 
 class Failed(Exception):
-    """The service broke a promise."""
+    """A check failed: the service did not do what it must."""
 
 
 @dataclass
 class Service:
-    """The server with its homes below `folder`, which also has its log and data to train on."""
+    """A server; `folder` contains its homes, its log and the data for training."""
 
     folder: Path
     settings: dict[str, str] = field(default_factory=dict)
@@ -75,7 +75,7 @@ class Service:
             return False
 
     def ask(self, method: str, path: str, **options: Any) -> Any:
-        """An answer's JSON; asks again while the server is being restarted."""
+        """The JSON of an answer; repeats the request while the server is being restarted."""
         for _ in range(20):
             try:
                 answer = self.client.request(method, self.url + path, **options)
@@ -107,7 +107,7 @@ class Service:
         return found
 
     def job_process(self, job_id: str = "") -> psutil.Process | None:
-        """The process that runs a job; without an id, any job's."""
+        """The process that runs a job; without an id, the process of any job. None if none runs."""
         for process in self.family():
             with contextlib.suppress(psutil.Error):
                 line = process.cmdline()
@@ -116,7 +116,7 @@ class Service:
         return None
 
     def kill_all(self) -> None:
-        """SIGKILL to every process, the supervisor first."""
+        """Send SIGKILL to every process, to the supervisor first."""
         for process in self.family():
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
@@ -124,7 +124,7 @@ class Service:
             self.process.wait(30)
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
-        """End everything that was started here."""
+        """End all processes of the server."""
         family = self.family()
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(how)
@@ -137,14 +137,14 @@ class Service:
 
 
 def until(found: Callable[[], Any], seconds: float, what: str) -> Any:
-    """What `found` returns once it is true.
+    """Call `found` until its result is true; returns this result.
 
     Raises:
-        Failed: It was not within the time.
+        Failed: The result was not true within `seconds`.
     """
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if result := found():
             return result
         time.sleep(0.1)
-    raise Failed(f"Not within {seconds:g} s: {what}.")
+    raise Failed(f"This did not happen within {seconds:g} s: {what}.")

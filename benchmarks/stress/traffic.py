@@ -1,4 +1,4 @@
-"""Clients that use a server while it is disturbed, and keep account of what they were answered."""
+"""Clients that use a server while it is disturbed, and record its answers."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ import numpy as np
 from PIL import Image
 
 PAUSE = 0.05  # seconds between the calls of a client
-SIZE = 64  # pixels of the images that annotations are for
+SIZE = 64  # side of the annotated images in pixels
 NAME = "frame.png"
 TOOL = {"tool": "object_detection"}
 
 OK, BUSY, OTHER, DROPPED = "ok", "503", "other", "dropped"
-"""Outcomes of a call: answered; told to come again, with Retry-After; another error; no answer."""
+"""Outcomes of a call: success; 503 with Retry-After; another error; no answer."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,12 @@ class Span:
         return sum(call.outcome == outcome for call in self.calls)
 
     def details(self) -> Counter[str]:
-        """What was answered that is neither a success nor a 503 with Retry-After."""
+        """The calls with another error or no answer: description → number."""
         odd = (call for call in self.calls if call.outcome in (OTHER, DROPPED))
         return Counter(f"{call.path}: {call.detail}" for call in odd)
 
     def slowest(self) -> float:
-        """Seconds."""
+        """The longest duration of a call, in seconds."""
         return max((call.ended - call.began for call in self.calls), default=0.0)
 
     def outage(self) -> float:
@@ -63,16 +63,16 @@ class Span:
 
 @dataclass
 class Ledger:
-    """What the server acknowledged, and must still have at the end."""
+    """The data that the server acknowledged, and must still have at the end."""
 
     corrections: dict[str, list[list[int]]] = field(default_factory=dict)
-    """Dataset → the boxes that its image may have: the last acknowledged one first, then those of
-    calls without an answer."""
+    """Dataset → the boxes that its image may have: first the last acknowledged box, then the boxes
+    of later calls without a success."""
     jobs: list[str] = field(default_factory=list)
 
 
 class Traffic:
-    """Threads that call the server again and again, each waiting for its answer.
+    """Threads that call the server again and again; each thread waits for the answer of its call.
 
     Args:
         url: The server's address.
@@ -116,7 +116,7 @@ class Traffic:
                 self._over.wait(PAUSE)
 
     def _call(self, client: httpx.Client, method: str, path: str, **options: Any) -> Any:
-        """The answer's JSON, or None."""
+        """Make a call and record it. Returns the JSON of a successful answer, otherwise None."""
         began = time.monotonic()
         outcome, detail, body = OK, "", None
         try:
@@ -144,7 +144,7 @@ class Traffic:
         self._call(client, "GET", chance.choice(("/models", "/jobs", "/api/datasets")))
 
     def _annotate(self, client: httpx.Client, chance: random.Random) -> None:
-        """Upload a dataset, or correct one of ours."""
+        """Upload a dataset, or correct one that was uploaded before."""
         with self.annotating:
             self._change_a_dataset(client, chance)
 
@@ -165,7 +165,7 @@ class Traffic:
 
 
 def dataset_zip(seed: int, box: list[int]) -> bytes:
-    """A dataset of two images; the one to train on has the box, the other has none."""
+    """A dataset of two images: the train image has the box, the val image has none."""
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         archive.writestr("data.yaml", "train: images/train\nval: images/val\nnames: [sign]\n")
@@ -193,7 +193,7 @@ def coco(box: list[int]) -> dict[str, Any]:
 
 
 def exported_box(packed: bytes) -> list[int] | None:
-    """The box of our image in an export as COCO, in whole pixels; None if there is not just one."""
+    """The only box of a COCO export, in whole pixels; None if there is not exactly one box."""
     with zipfile.ZipFile(io.BytesIO(packed)) as archive:
         found = [
             annotation["bbox"]

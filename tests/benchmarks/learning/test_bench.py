@@ -18,7 +18,7 @@ def accuracy(folder: Path) -> Figures:
 
 
 def never(folder: Path) -> Figures:
-    raise AssertionError("There is a run on file.")
+    raise AssertionError("The stored run must be used.")
 
 
 def test_a_run_on_file_is_not_made_again(bench: Bench) -> None:
@@ -31,13 +31,15 @@ def test_a_run_on_file_is_not_made_again(bench: Bench) -> None:
 @pytest.mark.parametrize("now", [{"epochs": 20, "lr0": None}, {"epochs": 8}, {}])
 def test_a_run_made_with_other_settings_is_refused(bench: Bench, now: dict[str, object]) -> None:
     bench.run("ours-s0", accuracy, {"epochs": 8, "lr0": None, "batch": 8})
-    with pytest.raises(SystemExit, match=r"ours-s0\.json was made with other .*batch"):
+    with pytest.raises(
+        SystemExit, match=r"ours-s0\.json was made with settings that are different now: .*batch"
+    ):
         bench.run("ours-s0", never, now)
 
 
 def test_runs_without_a_note_of_their_settings_are_refused(bench: Bench) -> None:
     (bench.folder / "runs" / "ours-s0.json").write_text('{"accuracy": 0.5}')
-    with pytest.raises(SystemExit, match="other epochs"):
+    with pytest.raises(SystemExit, match="different now: epochs"):
         bench.known("ours-s0", {"epochs": 8})
 
 

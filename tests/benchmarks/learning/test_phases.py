@@ -56,7 +56,7 @@ def test_a_cut_is_made_once_and_anew_where_the_classes_change(tmp_path: Path) ->
     assert mark.exists()
     assert cut(source, "classify", 1, tmp_path / "phases").read("old").names == ("circle",)
     assert not mark.exists()
-    with pytest.raises(SystemExit, match="No classes lamp"):
+    with pytest.raises(SystemExit, match="The dataset has no class lamp"):
         cut(source, "classify", ["lamp"], tmp_path / "phases")
 
 
