@@ -31,10 +31,15 @@ def split_folders(root: Path) -> dict[str, Path]:
     return found
 
 
+def class_parent(root: Path) -> Path:
+    """The folder that would hold the class folders: a split's folder, train first, else `root`."""
+    splits = split_folders(root)
+    return next((splits[split] for split in SPLIT_NAMES if split in splits), root)
+
+
 def is_class_tree(root: Path) -> bool:
-    """Whether `root`, or its train folder, has subfolders that directly contain images."""
-    top = split_folders(root).get("train", root)
-    for entry in entries(top):
+    """Whether `root`, or its first split folder, has subfolders that directly contain images."""
+    for entry in entries(class_parent(root)):
         if not is_folder(entry) or is_junk(entry.name) or entry.name.lower() in NEVER:
             continue
         if any(Path(inner.name).suffix.lower() in SUFFIXES for inner in entries(Path(entry.path))):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from dataset.class_folders import NEVER, SPLIT_NAMES
 from dataset.image_files import SUFFIXES, UNREADABLE, is_junk
 from dataset.issues import Finding, Findings
 from dataset.zip_names import names_of
@@ -205,13 +206,14 @@ def _chunks(source: IO[bytes]) -> Iterator[bytes]:
 def _unwrap(folder: Path) -> Path:
     """The innermost folder that contains everything.
 
-    Folders called train, images or labels are not entered: they are part of the dataset's layout.
+    Folders of splits, images or labels are not entered: they are part of the dataset's layout.
     """
+    layout = {*NEVER, *(name for names in SPLIT_NAMES.values() for name in names)}
     for _ in range(DEPTH):
         inside = list(folder.iterdir())
         if len(inside) != 1 or not inside[0].is_dir():
             return folder
-        if inside[0].name.lower() in ("train", "images", "labels"):
+        if inside[0].name.lower() in layout:
             return folder
         folder = inside[0]
     return folder

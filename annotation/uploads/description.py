@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from annotation.uploads.document_dataset import write_dataset
 from annotation.uploads.intake import Intake
 from dataset import data_yaml
-from dataset.class_folders import is_class_tree, split_folders
+from dataset.class_folders import class_parent, is_class_tree
 from dataset.data_yaml import descriptions
 from dataset.dataset import Dataset
 from dataset.documents.class_folder_annotations import MASKS, names_no_class
@@ -121,7 +121,7 @@ def _made(
 
 def _class_folders(root: Path) -> bool:
     """Whether there is one folder of images per class, not only folders such as `images`."""
-    top = split_folders(root).get("train", root)
+    top = class_parent(root)
     folders = [path for path in top.iterdir() if path.is_dir()]
     named = [path for path in folders if not names_no_class(path.name)]
     return is_class_tree(root) and any(not _is_of_masks(path, folders) for path in named)

@@ -135,3 +135,12 @@ def test_many_images_of_one_name_are_told_apart() -> None:
     names = [f"s{i}/image.png" for i in range(20_000)]
     index = NameIndex((name, name) for name in names)
     assert [index.find(name).item for name in names] == names
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_class_folders_of_one_split_are_no_images_without_labels(
+    store: DatasetStore, split: str
+) -> None:
+    files = {f"{split}/car/{name}": image for name, image in images(3).items()}
+    with pytest.raises(DatasetInvalid, match="no folder 'train'"):
+        add_upload(store, packed(files), "set")

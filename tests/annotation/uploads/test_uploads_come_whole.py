@@ -38,7 +38,7 @@ pytestmark = pytest.mark.properties
 
 UPLOADS = max(20, EXAMPLES // 4)  # each is a whole upload, of a tenth of a second
 NEAR = 0.01  # pixels that a coordinate may lose in a label file
-TOO_FEW = ("val split has no images", "train has no images", "No label files",
+TOO_FEW = ("val split has no images", "train has no images", "No label files", "no folder 'train'",
            "no usable labelled object", "has an annotated object",
            "needs one folder of images per class",
            "train 'images/train' does not exist")  # fmt: skip
