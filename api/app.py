@@ -32,6 +32,7 @@ BATCH, CORRECT = "/api/auto_annotate/batch", "/api/datasets/*/annotations"
 READ = ("/api/datasets/*/export", "/api/datasets/*/diff", "/api/annotation/queue")
 TASKS = "/label-studio/predict"  # path of a request with many tasks; Label Studio waits 100 s
 TASKS_TIMEOUT = 95.0  # seconds for a request to TASKS
+PICKLE = "application/vnd.bentoml+pickle"
 MODES = ("regular", "incremental", "distillation", "freeze-strategy")
 TRAIN = ("/train", *(f"/api/training/{mode}" for mode in MODES))  # these read the dataset
 
@@ -48,13 +49,31 @@ def guarded(app: ASGIApp, settings: Settings) -> ASGIApp:
     need no token. A missing client address would be no proof: a TCP connection that was reset at
     once has none either.
     """
-    outside = with_middleware(app, settings)
+    outside = with_middleware(_without_pickle(app), settings)
 
     async def choose(scope: Scope, receive: Receive, send: Send) -> None:
         inside = scope["type"] == "lifespan" or scope.get(UNIX_SOCKET) is True
         await (app if inside else outside)(scope, receive, send)
 
     return choose
+
+
+def _without_pickle(app: ASGIApp) -> ASGIApp:
+    """`app`, but a body in BentoML's pickle format, which could run any code, is refused.
+
+    BentoML (1.4.39) refuses it for the service that was loaded, but not for one of its inner
+    services that is served at a TCP port.
+    """
+
+    async def check(scope: Scope, receive: Receive, send: Send) -> None:
+        kind = Headers(scope=scope).get("content-type", "") if scope["type"] == "http" else ""
+        if kind.partition(";")[0].strip().lower() == PICKLE:
+            error = ValidationFailed(f"'{PICKLE}' is not allowed. Send JSON or a form.")
+            await answer(scope, error)(scope, receive, send)
+        else:
+            await app(scope, receive, send)
+
+    return check
 
 
 class LateBoundApp:

@@ -19,13 +19,14 @@ import stat
 import sys
 from pathlib import Path
 
+from bentoml import server_context
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from errors import VisionLoopError
 from inference.device import device
 from models_store.store import bento_home
-from serving import bentoml_patches, http_protocol, metrics_folder, supervisor
+from serving import bentoml_patches, http_protocol, metrics_folder
 from settings import Settings, get_settings, refusals, settings_without_effect
 
 LOCK = ".visionloop-server.lock"  # in VISIONLOOP_HOME and in BENTOML_HOME
@@ -52,7 +53,11 @@ def install_patches(settings: Settings) -> None:
     bentoml_patches.use_own_metrics_folder(settings)
     bentoml_patches.cancel_timers()
     http_protocol.install()
-    supervisor.install()
+    if server_context.worker_index is None:
+        # Imported late: the service processes need nothing of the supervisor.
+        from serving import supervisor
+
+        supervisor.install()
 
 
 def prepare(settings: Settings) -> None:
@@ -60,6 +65,11 @@ def prepare(settings: Settings) -> None:
 
     Exits with a message if another server uses the same folders.
     """
+    if "BENTOML_NO_UDS" in os.environ:
+        sys.exit(
+            "BENTOML_NO_UDS: the runners would listen on TCP ports, which every user of this "
+            "machine can reach. Unset it."
+        )
     bentoml_patches.enter_source_tree(settings)
     hold(settings.home, "VISIONLOOP_HOME")
     hold(bento_home(), "BENTOML_HOME")

@@ -7,6 +7,9 @@
 - The check runs within one step of the event loop. That of circus locks out other commands, also
   the one that SIGTERM gives.
 
+- Runners listen on Unix sockets, under WSL too. There BentoML uses TCP ports, through which every
+  user of the machine could send the runners pickles.
+
 `bentoml serve` has imported the supervisor's functions before `service.py`, so the class is
 patched.
 """
@@ -24,6 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from _bentoml_impl.server import serving
 from bentoml._internal.utils.circus import Arbiter
 
 from serving.metrics_folder import is_same, sweep
@@ -65,7 +69,8 @@ class Restarts:
 
 
 def install() -> None:
-    """Patch the class of the supervisor in this process."""
+    """Patch the supervisor; for its process only."""
+    serving.IS_WSL = False
     Arbiter.__init__ = _with_own_endpoints  # type: ignore[method-assign, assignment]
     Arbiter.manage_watchers = _restart_ended
 

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from database import Database
-from serving.lifecycle import announce, fill, hold, usable_settings
+from serving.lifecycle import announce, fill, hold, prepare, usable_settings
 from settings import Settings, get_settings
 from tests.support.serving import ROOT
 
@@ -118,3 +118,10 @@ def test_a_database_with_a_hard_link_is_said(
     os.link(settings.paths.database, tmp_path / "copy.db")
     announce(settings)
     assert f"{settings.paths.database} has another name" in capsys.readouterr().out
+
+
+def test_runners_on_tcp_ports_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("BENTOML_NO_UDS", "1")
+    with pytest.raises(SystemExit, match=r"BENTOML_NO_UDS: .*Unset it"):
+        prepare(Settings(home=tmp_path / "home"))
+    assert not (tmp_path / "home").exists()

@@ -139,6 +139,10 @@ def test_a_runner_asks_for_the_token_who_comes_over_the_network() -> None:
     assert asyncio.run(ask(None)) == 401  # an address that is not known is no proof
     assert asyncio.run(ask(False, (b"authorization", b"Bearer t"))) == 200
     assert asyncio.run(ask(True)) == 200  # the gateway, through the socket's file
+    pickled = (b"content-type", b"Application/vnd.bentoml+pickle; x=y")
+    assert asyncio.run(ask(True, pickled)) == 200
+    assert asyncio.run(ask(False, pickled, (b"authorization", b"Bearer t"))) == 400
+    assert asyncio.run(ask(False, pickled)) == 401
 
 
 def test_heavy_images_go_one_at_a_time_and_others_pass_them() -> None:
