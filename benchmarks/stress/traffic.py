@@ -136,9 +136,9 @@ class Traffic:
         self._call(client, "POST", "/infer", files={"image": chance.choice(self.images)})
 
     def _pre_label(self, client: httpx.Client, chance: random.Random) -> None:
-        self._call(
-            client, "POST", "/api/auto_annotate", files={"image": chance.choice(self.images)}
-        )
+        sent = {"image": chance.choice(self.images)}
+        fields = {"tool": "object_detection"}
+        self._call(client, "POST", "/api/auto_annotate", files=sent, data=fields)
 
     def _read(self, client: httpx.Client, chance: random.Random) -> None:
         self._call(client, "GET", chance.choice(("/models", "/jobs", "/api/datasets")))
