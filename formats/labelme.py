@@ -38,6 +38,7 @@ from formats.annotations import (
     with_area,
 )
 from formats.geometry import bridge, ellipse, outlines, unbridge
+from models_store.ultralytics_env import pillow_open
 
 Json = dict[str, Any]
 
@@ -277,7 +278,7 @@ def _mask(given: Any, points: Ring, where: str) -> tuple[AnnotationPart, ...]:
         if size[0] * size[1] > MOST_PIXELS:
             raise ValueError("too many pixels")
         data = base64.b64decode(given, validate=True)
-        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+        with pillow_open(io.BytesIO(data), ("PNG",)) as image:
             if image.size != size:
                 raise ValueError("another size")
             mask = np.asarray(image.convert("L")) > 0

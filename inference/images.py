@@ -26,6 +26,7 @@ from PIL import (  # each plugin registers itself; Pillow's own search would imp
 
 from errors import InvalidImage, PayloadTooLarge, VisionLoopError
 from inference.decode_cost import HEAVY, check_cost, read_by_opencv
+from models_store.ultralytics_env import pillow_open
 
 Pixels = NDArray[np.uint8]
 
@@ -43,7 +44,6 @@ PngImagePlugin.MAX_TEXT_MEMORY = 8 << 20  # maximum bytes of decompressed text c
 # pixels, and while it converts one image.
 _BLOCK = 4096  # bytes
 _STRIP = 2**20  # pixels
-_open = Image.open  # the original: Ultralytics replaces it when imported (utils/patches.py)
 
 
 class Header(NamedTuple):
@@ -175,7 +175,7 @@ def _open_checked(data: bytes, max_pixels: int) -> tuple[Image.Image, float]:
     # Pillow's own limit, which plugins check when they allocate more than the header states, must
     # not be lower than ours
     Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, max_pixels)
-    image = _open(_Pieces(data), formats=FORMATS)
+    image = pillow_open(_Pieces(data), FORMATS)
     pixels = image.width * image.height
     if pixels > max_pixels:
         raise PayloadTooLarge(

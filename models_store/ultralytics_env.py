@@ -13,12 +13,33 @@ import os
 import sys
 import uuid
 from pathlib import Path
+from typing import IO, TYPE_CHECKING
 
 from cores import cpu_count
 from files import atomic_write
 from settings import get_settings
 
+if TYPE_CHECKING:
+    from PIL import Image
+
+PATCHES = "ultralytics.utils.patches"
 FONTS = ("Arial.ttf", "Arial.Unicode.ttf")  # the two names it looks for before downloading
+
+
+def pillow_open(file: IO[bytes], formats: tuple[str, ...]) -> Image.Image:
+    """Pillow's `Image.open`, which Ultralytics replaces when it is imported.
+
+    That of Ultralytics tries to install a package for bytes that are no image.
+
+    Args:
+        file: The encoded image.
+        formats: Pillow's names of the formats that may be read.
+    """
+    from PIL import Image
+
+    patches = sys.modules.get(PATCHES)
+    original = Image.open if patches is None else patches._image_open
+    return original(file, formats=formats)
 
 
 def environment(home: Path | None = None, threads: int | None = None) -> dict[str, str]:

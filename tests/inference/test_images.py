@@ -259,7 +259,7 @@ def test_a_file_of_tiny_pieces_is_refused_after_few_reads(
         opened.append(file)
         return Image.open(file, "r", formats)
 
-    monkeypatch.setattr(images, "_open", remember)
+    monkeypatch.setattr(images, "pillow_open", remember)
     for read in (check_header, decode):
         with pytest.raises(InvalidImage, match="small parts"):
             read(BOMBS[name], MAX)
