@@ -29,10 +29,13 @@ Figure = Literal[
 
 PREFIX = "VISIONLOOP_"
 OTHER_VARIABLES = frozenset({"VISIONLOOP_JOB", "VISIONLOOP_URL"})
-"""Variables with our prefix that are no settings: of a job's process, and of the shell commands."""
+"""Variables with our prefix that are not settings.
+
+VISIONLOOP_JOB is set for a job's process; VISIONLOOP_URL is read by shell commands.
+"""
 
 KUBERNETES = re.compile(r"VISIONLOOP_(SERVICE_(HOST|PORT)(_\w+)?|PORT(_\d+_[A-Z]+(_[A-Z]+)?)?)")
-"""Variables that Kubernetes adds to the containers beside a service named `visionloop`."""
+"""Variables that Kubernetes sets in containers, if their namespace has a service `visionloop`."""
 
 DRIVERS = {"psycopg": "'psycopg[binary]'", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
 """Driver module → the package that installs it, if the names differ."""
@@ -144,11 +147,13 @@ class Settings(BaseSettings):
         ByteSize(2**30),
         ge=0,
         description="Space kept free on the disk of VISIONLOOP_HOME, such as 500MiB; uploads, "
-        "imports, exports and jobs that would take it get 507. 0: none",
+        "imports, exports and new jobs that would leave less are refused with 507. 0: no space is "
+        "kept free",
     )
     data_roots: Folders = Field(
         (),
-        description="Folders that requests may give paths in, besides VISIONLOOP_HOME/datasets",
+        description="Folders inside which the paths in requests may lie, besides "
+        "VISIONLOOP_HOME/datasets",
     )
 
     token: SecretStr | None = Field(None, description="Token of requests; unset: none is needed")
@@ -177,7 +182,9 @@ class Settings(BaseSettings):
     max_pixels: int = Field(
         50_000_000,
         gt=0,
-        description="Largest image, in pixels, with 80 ns of decoding for each; more is 413",
+        description="Largest image, in pixels. The estimated CPU time to decode an image is also "
+        "limited: to 80 ns × this number, which is 4 s by default. Images above either limit get "
+        "413",
     )
     image_url: Literal["off", "public"] = Field(
         "off", description="Images by URL: never fetched, or fetched from public addresses"

@@ -43,7 +43,7 @@ async def image_form(
         ValidationFailed: Both were sent, or a field has an invalid value.
     """
     if not content_type(request) and not await request.body():
-        raise NoFileUploaded("Send the image as the form's file 'image'.")
+        raise NoFileUploaded("Send the image as a file in the form field 'image'.")
     # In memory up to the body limit: writing files above 1 MB to disk costs more than it saves.
     form = await read_form(request, gateway.settings.max_body_bytes, hint)
     try:
@@ -57,7 +57,7 @@ async def image_form(
         image = await fetch(options.image_url, gateway.settings)
         name = PurePosixPath(urlsplit(options.image_url).path).name
     if image is None:
-        raise NoFileUploaded("Send the image as the form's file 'image'.")
+        raise NoFileUploaded("Send the image as a file in the form field 'image'.")
     return image, name, options
 
 
@@ -68,7 +68,8 @@ async def json_body(request: Request, model: type[Body], context: Any = None) ->
     request, but sends forms to any origin.
 
     Raises:
-        ValidationFailed: The body is not JSON, or a field is unknown or has an invalid value.
+        ValidationFailed: The body is not JSON, a field has an invalid value, or a field is unknown
+            and the model does not ignore it.
     """
     kind = content_type(request)
     if kind != JSON_TYPE:
@@ -77,9 +78,9 @@ async def json_body(request: Request, model: type[Body], context: Any = None) ->
 
 
 async def as_sent(request: Request, fields: BaseModel) -> dict[str, Any]:
-    """The JSON object of a body that `json_body` accepted, including unknown keys.
+    """The JSON object of a body that `json_body` accepted, including keys that the model ignores.
 
-    If the body is larger than MAX_STORED_BODY, only the known fields.
+    If the body is larger than MAX_STORED_BODY, only the fields of the model are returned.
     """
     body = await request.body() or b"{}"
     if len(body) > MAX_STORED_BODY:

@@ -128,7 +128,7 @@ class RequestFields(BaseModel):
         unknown: `refuse`: any other is an error; `note`: it is ignored and listed in `notes`;
             `pass`: nothing is checked, for routes whose clients are other tools, which send much
             that has no meaning here.
-        files: Names of the form's parts that are files, which handlers read themselves.
+        files: Names of the form fields that are files, which handlers read themselves.
         passed_over: Unknown names that clients may send: they have no effect.
         inside: Names that are known inside an object, by the object's name.
     """

@@ -49,7 +49,7 @@ class Dataset:
     """A dataset on disk. Immutable, except that `scan` caches its result.
 
     Attributes:
-        root: Folder that holds the data.yaml, or the dataset's top folder without one.
+        root: The folder of the data.yaml; if there is no data.yaml, the dataset's top folder.
         names: Class names in order of id.
         splits: `train`, `val` and optionally `test` → images.
         labels: Image → its label file, if it has one. Empty for `classify`.
@@ -97,12 +97,15 @@ class Dataset:
 
     @property
     def learned(self) -> Dataset:
-        """The dataset with the new data to learn: this one. See `TrainingData.learned`."""
+        """This dataset, because it has no replayed images: all of its data is new.
+
+        See `TrainingData.learned`.
+        """
         return self
 
     @property
     def unlabelled_classes(self) -> tuple[list[int], list[int]]:
-        """None: see `TrainingData.unlabelled_classes`."""
+        """Two empty lists: no class is unlabelled here. See `TrainingData.unlabelled_classes`."""
         return [], []
 
     def rows(self, image: Path) -> tuple[LabelRow, ...]:
@@ -247,7 +250,10 @@ def _scan(dataset: Dataset, progress: Progress) -> ScanResult:
 def _usable_splits(
     dataset: Dataset, scanned: Mapping[Path, ScannedImage], findings: Findings
 ) -> dict[str, tuple[Path, ...]]:
-    """The splits without images that cannot be trained on. Duplicates stay and are reported."""
+    """The splits, without the images that cannot be used for training.
+
+    Duplicates stay and are reported.
+    """
     splits: dict[str, tuple[Path, ...]] = {}
     trained: dict[str, Path] = {}  # digest → first image of train with this digest
     for split, images in dataset.splits.items():

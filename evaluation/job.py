@@ -94,7 +94,7 @@ def evaluate_and_store(
     """Evaluate a published version, store the evaluation, and update the version's metrics.
 
     Args:
-        target: The version and the split; `model_id` is exact.
+        target: The version and the split; `model_id` is a full `name:version`.
         purpose: Decides whether the version's metrics are updated, see `update_metrics`.
         job: Receives progress and log lines; checked for a requested stop.
         registry: Contains the model and the settings.

@@ -112,8 +112,8 @@ def class_bars(report: Report) -> Figure:
     labels = [f"{short_name(row['name'])} ({row['instances']})" for row in rows]
     axes.set_yticks(places, labels)
     axes.set_ylim(len(rows) - 0.4, -0.6)
-    more = f", the {MOST_BARS} lowest" if len(report["classes"]) > MOST_BARS else ""
-    axes.set(xlim=(0, 1), title=f"Classes (objects){more}")
+    more = f", the {MOST_BARS} weakest classes" if len(report["classes"]) > MOST_BARS else ""
+    axes.set(xlim=(0, 1), title=f"Metrics per class (number of objects in brackets){more}")
     axes.grid(axis="x", alpha=0.3)
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return figure

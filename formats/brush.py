@@ -1,8 +1,9 @@
 """Decodes Label Studio's brush masks: RGBA pixels in the format of thi.ng's `rle-pack`.
 
-The format is a stream of bits. Header: number of values (32 bits), bits per value minus one (5),
-four widths of run lengths minus one (4 each). Then runs: whether one value is repeated (1), which
-of the four widths its length has (2), the length minus one, and the value or that many values.
+The format is a stream of bits. It starts with a header: 32 bits, the number of values; 5 bits, the
+bits per value minus one; 4 times 4 bits, four widths of run lengths minus one. Then come the runs,
+each of: 1 bit, whether one value is repeated; 2 bits, which of the four widths the run's length is
+written with; the length minus one; and the repeated value, or else `length` single values.
 """
 
 from __future__ import annotations

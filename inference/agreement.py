@@ -40,7 +40,8 @@ class Comparison:
     """The comparison of a live prediction with the candidate's.
 
     Attributes:
-        agreement: The agreement; None if the candidate failed or was halted.
+        agreement: The agreement; None if the candidate failed, or was stopped because a live
+            request arrived.
         error: The exception if the candidate failed, else None.
         times: The candidate's times in milliseconds, by stage.
     """

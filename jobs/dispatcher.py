@@ -50,7 +50,9 @@ log = logging.getLogger("visionloop")
 
 POLL = 0.5  # seconds between two queries of the table
 REAP = 0.1  # seconds between two checks whether a process has ended
-AGAIN = 3.0  # seconds between two queries of an awaited job, which may be cancelled elsewhere
+# Seconds between two queries of an awaited job. Another process may cancel it, which sets no event
+# here.
+AGAIN = 3.0
 DRAIN = 2.0  # maximum seconds to read the remaining output of a worker that has ended
 
 
@@ -60,7 +62,8 @@ class Timing:
 
     Attributes:
         retry: From a failed database access to the next attempt.
-        saving: For a worker to save when the service stops; `docker stop` kills after ten.
+        saving: How long a worker may take to save when the service stops; `docker stop` kills the
+            service after ten seconds.
         term_grace: From SIGTERM to SIGKILL of a worker.
     """
 
@@ -71,12 +74,15 @@ class Timing:
 
 @dataclass(frozen=True)
 class Machine:
-    """What the dispatcher asks of the machine.
+    """The functions by which the dispatcher starts processes and checks memory and disk.
+
+    Tests replace them.
 
     Attributes:
         start: Starts a process; arguments as those of `subprocess.Popen`.
         memory_kills: Counts the processes that the kernel has killed because memory ran out.
-        lacking_room: Why a job cannot start because the disk is full; None if it can.
+        lacking_room: Returns an error if too little disk space is free to start a job; None if
+            there is enough.
     """
 
     start: Callable[..., subprocess.Popen[bytes]] = subprocess.Popen
@@ -121,9 +127,11 @@ class Running:
         gpu: The worker's value of CUDA_VISIBLE_DEVICES, if there are several GPUs.
         kills: The kernel's count of out-of-memory kills before the start.
         epoch: The newest epoch reported to `on_epoch`.
-        heartbeat: The newest progress and output.
+        heartbeat: When the row was last updated, and how often output was read, at the last poll;
+            a change shows that the worker is alive.
         heard_at: Time of the last change of the heartbeat (monotonic seconds).
-        stalled: Why the dispatcher ends the worker as hung; empty for others.
+        stalled: The reason given if the dispatcher ends this worker because it hangs; otherwise
+            empty.
         ending: The task that ends the worker.
         watch: The task that waits for the worker's end.
     """
@@ -151,8 +159,8 @@ class Dispatcher:
         command: Returns the command line of a job's worker.
         published: Returns the id of the model that a job has published, if any; see `JobFinalizer`.
         on_epoch: Called with mode and duration (seconds) of every finished epoch.
-        timing: How long it waits.
-        machine: How it starts processes, and what it asks about memory and disk.
+        timing: Waiting times.
+        machine: Functions that start processes and check memory and disk.
     """
 
     def __init__(
@@ -346,7 +354,10 @@ class Dispatcher:
         return module_environment(inherited | hardened | ours)
 
     def _free_gpu(self) -> str | None:
-        """The GPU with the fewest jobs, as in CUDA_VISIBLE_DEVICES; None with fewer than two."""
+        """The GPU with the fewest jobs, as a value for CUDA_VISIBLE_DEVICES.
+
+        None if there are fewer than two GPUs.
+        """
         count = cuda_devices() if device(self.settings) == "cuda" else 0
         if count < 2:
             return None
@@ -389,7 +400,8 @@ class Dispatcher:
         try:
             if not await self._mark_running(running):  # cancelled in the meantime
                 self._end(running)
-            while (code := process.poll()) is None:  # noqa: ASYNC110 (nobody else reaps it)
+            # Only this loop polls the process, so nothing else could set an event at its end.
+            while (code := process.poll()) is None:  # noqa: ASYNC110
                 await asyncio.sleep(REAP)
             await asyncio.to_thread(self._clear, running)
             reason = running.stalled or death(code, self._machine.memory_kills() > running.kills)

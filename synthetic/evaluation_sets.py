@@ -19,12 +19,17 @@ NAME = "drawn traffic signs"
 SEED = 20_261_122  # not used by any training
 SCENES = 200  # images in val, for tasks with boxes
 CLOSE_UPS = 10  # images of each class in val, for `classify`
-TRAIN = 2  # scenes, or close-ups of a class: a dataset needs a train split
+# Number of train images: scenes, or close-ups of each class. They exist only because a dataset must
+# have a train split.
+TRAIN = 2
 FORMAT = 1  # increment it when the drawing code changes
 
 
 def drawn_set(task: Task, settings: Settings, progress: Callable[[int, int], None]) -> Path:
-    """The dataset for a task: its data.yaml or class root. Drawing it takes a minute or two.
+    """The path of the dataset for a task. Drawing the dataset takes a minute or two.
+
+    The path is that of the data.yaml, or for `classify` of the folder whose splits have one folder
+    per class.
 
     Args:
         task: `classify` gets close-ups, every other task scenes with boxes.

@@ -335,12 +335,19 @@ def main() -> None:
         prog="python -m synthetic.scenes",
         description="Draws a dataset of traffic signs. The same seed gives the same images.",
     )
-    parser.add_argument("--kind", choices=("detect", "classify"), default="detect")
+    parser.add_argument(
+        "--kind",
+        choices=("detect", "classify"),
+        default="detect",
+        help="task of the dataset: scenes with boxes, or close-ups (default: detect)",
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder to write into")
     parser.add_argument("--images", type=int, default=200, help="number of images (default: 200)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="seed of the images (default: 0)")
     parser.add_argument(
-        "--size", type=int, help="longer side in pixels (default: 640, or 96 for classify)"
+        "--size",
+        type=int,
+        help="longer side of the images in pixels (default: 640, or 96 for classify)",
     )
     args = parser.parse_args()
     write = write_detection_set if args.kind == "detect" else write_classification_set

@@ -1,7 +1,7 @@
 """Drawn faces of German traffic signs, made without photographs.
 
-`draw_face` returns one sign straight on, as an RGBA square; `synthetic.scenes` puts it in front
-of a background and a camera.
+`draw_face` returns one sign, seen from straight ahead, as an RGBA square; `synthetic.scenes` places
+it on a background and simulates the camera.
 """
 
 from __future__ import annotations
@@ -75,7 +75,10 @@ def _triangle(scale: float, radius: float, up: bool) -> list[Point]:
 
 
 def _warning(canvas: Canvas, rng: Generator, paint: Palette) -> Canvas:
-    """A white triangle with a red border; returns the view for the image inside."""
+    """A white triangle with a red border.
+
+    Returns a view of the canvas (see `Canvas.at`) in which to draw the pictogram.
+    """
     corner = rng.uniform(0.12, 0.26)
     canvas.outline(_triangle(0.99, corner, True), paint.white)
     canvas.polygon(_triangle(rng.uniform(0.93, 0.98), corner, True), paint.red)
@@ -86,7 +89,10 @@ def _warning(canvas: Canvas, rng: Generator, paint: Palette) -> Canvas:
 
 
 def _mandatory(canvas: Canvas, rng: Generator, paint: Palette) -> Canvas:
-    """A blue disc with a thin white rim; returns the view for the arrow inside."""
+    """A blue disc with a thin white rim.
+
+    Returns a view of the canvas (see `Canvas.at`) in which to draw the arrows.
+    """
     canvas.outline(_disc(0.98), paint.white)
     canvas.disc(0, 0, 0.98 - rng.uniform(0.02, 0.05), paint.blue)
     return canvas.at(0, 0, rng.uniform(0.85, 1.02))
@@ -251,7 +257,7 @@ CLASS_NAMES: tuple[str, ...] = tuple(_FACES)
 
 
 def draw_face(rng: Generator, class_id: int, size: int) -> NDArray[np.uint8]:
-    """Draws one sign, straight on and evenly lit.
+    """Draws one sign, seen from straight ahead and evenly lit.
 
     Args:
         rng: Source of all variation: paint, proportions, lettering.
@@ -259,7 +265,8 @@ def draw_face(rng: Generator, class_id: int, size: int) -> NDArray[np.uint8]:
         size: Side of the square in pixels, at least 32.
 
     Returns:
-        RGBA, uint8, (size, size, 4). Alpha is the plate; it nearly touches the sides.
+        RGBA, uint8, (size, size, 4). Alpha is opaque on the plate of the sign, which nearly reaches
+        the edges of the square.
     """
     canvas = Canvas(size)
     _FACES[CLASS_NAMES[class_id]](canvas, rng, Palette.mix(rng))

@@ -179,7 +179,7 @@ def train(
         budget.spent = now - started
         if step % 50 == 0:
             print(
-                f"{progress:6.1%}  step {step}  loss {shown_loss:.3f}  figure {shown_figure:.3f}  "
+                f"{progress:6.1%}  step {step}  loss {shown_loss:.3f}  metric {shown_figure:.3f}  "
                 f"lr {rate:.2e}  {budget.spent:.0f} s",
                 flush=True,
             )
@@ -332,13 +332,17 @@ def main() -> None:
         description="Trains a starter model on synthetic images and writes its weights.",
         epilog="After an interruption, the same command resumes from the checkpoint in --work.",
     )
-    parser.add_argument("model", choices=("classifier", "detector"))
+    parser.add_argument(
+        "model", choices=("classifier", "detector"), help="the starter model to train"
+    )
     parser.add_argument(
         "--steps",
         type=int,
         help="number of batches to train (default: 6000, or 8000 for the detector)",
     )
-    parser.add_argument("--minutes", type=float, help="train for this many minutes instead")
+    parser.add_argument(
+        "--minutes", type=float, help="train for this many minutes, instead of --steps"
+    )
     parser.add_argument(
         "--workers", type=int, default=1, help="number of processes that draw images (default: 1)"
     )
@@ -346,12 +350,22 @@ def main() -> None:
         "--threads",
         type=int,
         default=torch.get_num_threads(),
-        help="number of threads of the training process",
+        help="number of threads of the training process (default: those of PyTorch)",
     )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--work", type=Path, default=Path("runs/starters"), help="checkpoints")
     parser.add_argument(
-        "--out", type=Path, default=Path("models_store/starter"), help="folder for the models"
+        "--seed", type=int, default=0, help="seed of the images and weights (default: 0)"
+    )
+    parser.add_argument(
+        "--work",
+        type=Path,
+        default=Path("runs/starters"),
+        help="folder for the checkpoints (default: runs/starters)",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("models_store/starter"),
+        help="folder for the finished models (default: models_store/starter)",
     )
     args = parser.parse_args()
     checkpoint = args.work / f"{args.model}.pt"

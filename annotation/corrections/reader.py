@@ -20,9 +20,9 @@ from formats.annotations import NO_AREA, Annotations
 
 ASSUMED_SIZE = (1000, 1000)  # pixels; used to count the objects of an image of unknown size
 UNCHANGED_IOU = 0.98  # smallest IoU at which an object counts as unchanged
-UNMATCHED_IMAGE = "of images that are unmatched"
+UNMATCHED_IMAGE = "on unmatched images"
 STATED_TWICE = "stated twice"
-UNCHANGED = "came back as they were, and only=changed"
+UNCHANGED = "unchanged, and left out because of only=changed"
 NEW_WITHOUT_OBJECTS = "new, and without an annotated object"
 NOT_DESCRIBED = "in the upload, but no document describes it"
 
@@ -40,8 +40,8 @@ def read_correction(
         rules: How to read it.
 
     Raises:
-        ValidationFailed: No annotation is finished or matches an image; an object is invalid; two
-            documents contradict each other; a class is new and new classes are not allowed.
+        ValidationFailed: No annotation is finished, or none matches an image; an object is invalid;
+            two documents contradict each other; a class is new and new classes are not allowed.
         InvalidImage, PayloadTooLarge: A new image cannot be read, or is too large.
     """
     _check_finished(sent, rules)

@@ -135,7 +135,7 @@ async def auto_annotate_batch(
         options = _with_format(check(Batch, fields(form, "file")), kind)
         file = form.get("file")
         if not isinstance(file, UploadFile):
-            raise NoFileUploaded("Send a zip of images as the form's file 'file'.")
+            raise NoFileUploaded("Send a zip of images as a file in the form field 'file'.")
         name = PurePath(file.filename or "").stem
         job = await slow_work.run(partial(_enqueue, gateway, options, file.file, name))
         return _started(gateway, job)

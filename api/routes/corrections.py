@@ -28,7 +28,7 @@ router = APIRouter(prefix="/api/datasets", tags=["Datasets"])
 DOCUMENTS = (".json", ".xml", ".txt")  # suffixes of documents that can be sent without a zip
 MAX_DOCUMENT = 128 * 2**20  # maximum bytes of a document that is not zipped
 TOO_LARGE = PayloadTooLarge(
-    "The document is over 128 MiB. Send it as a zip: the form's 'file', named .zip."
+    "The document is over 128 MiB. Send it in a zip, as a file *.zip in the form field 'file'."
 )
 Only = Literal["all", "changed"]
 Empty = Literal["unstated", "background"]
@@ -147,7 +147,7 @@ async def _take_form(
         file = form.get("file")
         if not isinstance(file, UploadFile):
             raise NoFileUploaded(
-                f"Send a zip, or one of {', '.join(DOCUMENTS)}, as the form's 'file'."
+                f"Send a zip, or one of {', '.join(DOCUMENTS)}, as a file in the form field 'file'."
             )
         name = PurePosixPath((file.filename or "").replace("\\", "/")).name
         alone = PurePosixPath(name).suffix.lower() in DOCUMENTS

@@ -90,7 +90,11 @@ class Report(BaseModel):
     problems: list[Problem]
     refused_images: int = Field(0, description="images with label lines that are ignored")
     refused_lines: list[RefusedLines] = Field(
-        [], description="the reasons for the first 1,000 of these; the contact sheet marks them too"
+        [],
+        description=(
+            "the ignored lines of the first 1,000 of these images; the contact sheet marks such "
+            "images too"
+        ),
     )
 
 
@@ -137,7 +141,10 @@ class Dataset(Report):
     )
     annotation: dict[str, Any] | None = Field(
         None,
-        description="the result of a batch annotation: objects by class and band, and problems",
+        description=(
+            "the result of a batch annotation: numbers of objects per class and confidence band "
+            "(accept, review, discard), and problems"
+        ),
     )
 
 
@@ -166,7 +173,7 @@ async def upload(request: Request, gateway: GatewayDep) -> Any:
         options = check(Options, fields(form, "file"))
         file = form.get("file")
         if not isinstance(file, UploadFile):
-            raise NoFileUploaded("Send the zip as the form's file 'file'.")
+            raise NoFileUploaded("Send the zip as a file in the form field 'file'.")
         name = options.name or PurePath(file.filename or "").stem
         async with _one_at_a_time:
             add = partial(add_upload, gateway.datasets, file.file, name, options.task)
@@ -189,7 +196,10 @@ async def list_datasets(gateway: GatewayDep) -> Any:
     openapi_extra=json_request_body(Choice),
 )
 async def check_dataset(request: Request, gateway: GatewayDep) -> Any:
-    """Check a dataset on the server, given as for a training. Nothing is changed."""
+    """Check a dataset that is on the server. Nothing is changed.
+
+    `data_path` has the same form as in a training request.
+    """
     choice = await json_body(request, Choice)
     return await slow_work.run(partial(_check, gateway, choice))
 

@@ -29,8 +29,9 @@ class ReadAnnotation:
         rank: 1 for a ground-truth annotation, else 0.
         stamp: Time of its last change.
         skipped: Whether the annotator skipped the task.
-        left_out: Why its images are excluded from training; empty: they are not.
-        passed: Reason to number of ignored results.
+        left_out: The reason why its images are excluded from training; empty if they are not
+            excluded.
+        passed: Reason → number of results that are ignored for this reason.
     """
 
     key: str

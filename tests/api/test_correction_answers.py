@@ -85,7 +85,7 @@ def test_a_dry_run_says_what_then_happens(service: Service, frames: str) -> None
     assert told == happened
     assert told["accounting"]["images"] == {"received": 4, "matched": 2, "new": 1, "unmatched": 1}
     assert told["accounting"]["objects"] == {"received": 5, "stored": 4,
-                               "passed_over": {"of images that are unmatched": 1}}  # fmt: skip
+                               "passed_over": {"on unmatched images": 1}}  # fmt: skip
     assert told["new_classes"] == ["dgo"]
     assert "similar to 'dog'" in told["notes"][-1]
     assert labels(service, frames) == {

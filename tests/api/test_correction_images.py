@@ -129,5 +129,5 @@ def test_annotations_of_another_size_fit_no_image(
     assert answer["unmatched"] == ["frame_1.png"]
     assert "the image has 64 × 48" in answer["unmatched_reasons"]["frame_1.png"]
     assert answer["accounting"]["objects"]["received"] == 2
-    assert answer["accounting"]["objects"]["passed_over"] == {"of images that are unmatched": 1}
+    assert answer["accounting"]["objects"]["passed_over"] == {"on unmatched images": 1}
     assert labels(service, frames) == BEFORE | {"frame_2.png": ["car"]}

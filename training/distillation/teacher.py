@@ -135,8 +135,8 @@ def check_fit(student: Any, teacher: Teacher) -> None:
     if ours != theirs:
         raise ValidationFailed(
             f"The teacher's head has the strides {theirs}, the student's head {ours}, so their "
-            "outputs cannot be compared. Choose a teacher of the same family, like YOLOv8 for "
-            "YOLOv8."
+            "outputs cannot be compared. Choose a teacher of the same family, for example a "
+            "YOLOv8 teacher for a YOLOv8 student."
         )
 
 

@@ -75,7 +75,7 @@ def check_teacher(
         raise ValidationFailed(
             f"teacher_model_path: the teacher's head has {theirs} levels, the student's head "
             f"{ours}, so their outputs cannot be compared. Choose a teacher of the same family, "
-            "like YOLOv8 for YOLOv8."
+            "for example a YOLOv8 teacher for a YOLOv8 student."
         )
 
 

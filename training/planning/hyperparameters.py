@@ -1,4 +1,4 @@
-"""The hyperparameters that clients may set: allowed values, and the models that have them."""
+"""The hyperparameters that clients may set: their allowed values, and which models have which."""
 
 from __future__ import annotations
 

@@ -30,14 +30,17 @@ class Remaining:
     def __init__(self, loader: Any, done: int) -> None:
         self._loader = loader
         self._done = done
-        if loader.generator is not None:  # same seed in each process: avoid the same batches
+        # Every process starts with the same seed, so without another one the batches that are
+        # already trained would come again.
+        if loader.generator is not None:
             loader.generator.manual_seed(loader.generator.initial_seed() + done)
 
     def __len__(self) -> int:
         return len(self._loader)
 
     def __iter__(self) -> Iterator[Any]:
-        # A generator: Ultralytics creates two iterators and uses the second.
+        # As a generator, this runs only when the first batch is requested. Ultralytics creates two
+        # iterators and uses the second, so the unused one does not reset `_done`.
         left, self._done = len(self) - self._done, 0
         yield from islice(self._loader, left)
 
@@ -65,7 +68,9 @@ def save(trainer: Any, folder: Path, batch: int) -> None:
 
 
 def restore(trainer: Any, folder: Path) -> int:
-    """Restore a trainer, set up for the epoch that was saved, to its state within the epoch.
+    """Restore the state within the epoch that `save` wrote.
+
+    The trainer must already be set up for this epoch.
 
     Returns:
         The number of batches of the epoch that are trained; 0 if there is no checkpoint of it.
@@ -76,7 +81,8 @@ def restore(trainer: Any, folder: Path) -> int:
         return 0
     except Exception:  # a damaged file can raise anything
         return 0
-    if saved["epoch"] != trainer.start_epoch:  # epoch is complete, or training resumes earlier
+    # Different if the saved epoch is complete, or the training resumes from an earlier epoch.
+    if saved["epoch"] != trainer.start_epoch:
         return 0
     trainer.model.load_state_dict(saved["model"])
     trainer.ema.ema.load_state_dict(saved["average"])

@@ -161,7 +161,7 @@ def test_described_images_that_did_not_come_are_named(store: DatasetStore) -> No
         "copies": 0, "missing": 3,
     }  # fmt: skip
     assert card["accounting"]["objects"]["stored"] == 8
-    assert card["accounting"]["objects"]["passed_over"] == {"of images that are unmatched": 6}
+    assert card["accounting"]["objects"]["passed_over"] == {"on unmatched images": 6}
     assert "p 7.jpg" in json.dumps(card["problems"])
 
 
