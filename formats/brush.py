@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 
 from errors import ValidationFailed
-from formats.geometry import Mask
+from formats.geometry import MOST_PIXELS, Mask
 
-MOST_PIXELS = 2**26
 CHANNELS = 4
 WORD = 8  # bits of one channel value
 

@@ -31,11 +31,10 @@ from formats.annotations import (
     ring,
     with_area,
 )
-from formats.geometry import Mask, ellipse, outlines, rectangle, turned, unbridge
+from formats.geometry import MOST_PIXELS, Mask, ellipse, outlines, rectangle, turned, unbridge
 from formats.xml_documents import parse_xml, text_of
 
 LONGEST = 512 * 2**20  # most bytes of a document
-MOST_PIXELS = 2**28  # most pixels of a mask
 WHAT = "CVAT document"
 PASSED_OVER = {
     "polyline": "CVAT polylines",

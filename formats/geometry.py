@@ -39,6 +39,7 @@ def box_area(boxes: Float) -> Float:
 
 Points = NDArray[np.float32]
 Mask = NDArray[np.bool_]
+MOST_PIXELS = 2**26  # of a mask in a document: outlining one may take 17 bytes for each
 
 FRAME = 384  # pixels of a ring's longer side when it is rasterised to measure IoU
 # Douglas–Peucker tolerances as fractions of the longer side, and their number
@@ -160,11 +161,20 @@ def outlines(mask: Mask) -> list[Outline]:
     if not len(rows):
         return []
     low = np.array((columns[0], rows[0]), np.float32)
-    drawn = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].astype(np.uint8)
+    drawn = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    # Equal rows and columns side by side are drawn as one: a few run lengths may be 60 million
+    # pixels, which take a gigabyte when they are enlarged.
+    down = np.concatenate(([0], np.flatnonzero((drawn[1:] != drawn[:-1]).any(axis=1)) + 1))
+    drawn = drawn[down]
+    across = np.concatenate(([0], np.flatnonzero((drawn[:, 1:] != drawn[:, :-1]).any(axis=0)) + 1))
+    drawn = drawn[:, across].astype(np.uint8)
+    ys = np.append(down, rows[-1] + 1 - rows[0])
+    xs = np.append(across, columns[-1] + 1 - columns[0])
     # Enlarged four times, every contour pixel is nearest to the pixel corner that it belongs to.
     large = np.repeat(np.repeat(drawn, 4, axis=0), 4, axis=1)
     found, tree = cv2.findContours(large, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    rings = [_corners(np.rint((c.reshape(-1, 2) + 0.5) / 4)) + low for c in found]
+    corners = (np.rint((c.reshape(-1, 2) + 0.5) / 4).astype(np.intp) for c in found)
+    rings = [_corners(np.stack((xs[c[:, 0]], ys[c[:, 1]]), axis=1)) + low for c in corners]
     holes: dict[int, list[Points]] = {}
     for index, (_, _, _, parent) in enumerate(tree[0]):
         if parent >= 0:

@@ -37,7 +37,7 @@ from formats.annotations import (
     ring,
     with_area,
 )
-from formats.geometry import bridge, ellipse, outlines, unbridge
+from formats.geometry import MOST_PIXELS, bridge, ellipse, outlines, unbridge
 from models_store.ultralytics_env import pillow_open
 
 Json = dict[str, Any]
@@ -51,7 +51,6 @@ PASSED_OVER = {
     "points": "LabelMe point sets",
 }
 FLAG = "occluded"
-MOST_PIXELS = 2**28  # most pixels of a mask
 
 
 def to_labelme(found: Annotations) -> Json:

@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 
 from errors import ValidationFailed
-from formats.geometry import Mask
+from formats.geometry import MOST_PIXELS, Mask
 
-MOST_PIXELS = 2**28
 LONGEST = 40  # bits of a packed count; a longer one takes quadratic time
 
 
@@ -44,7 +43,7 @@ def decode(code: Any, size: tuple[int, int] | None = None) -> Mask:
         size: Width and height of the image, which the mask must have.
 
     Raises:
-        ValidationFailed: It is no RLE code, has another size, or more than 2²⁸ pixels.
+        ValidationFailed: It is no RLE code, has another size, or more than 2²⁶ pixels.
     """
     try:
         height, width = (int(value) for value in code["size"])

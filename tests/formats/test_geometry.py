@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import tracemalloc
 
 import cv2
 import numpy as np
@@ -182,3 +183,22 @@ def test_union_joins_what_overlaps_and_keeps_what_does_not() -> None:
     assert len(found) == 2
     assert abs(area(found[0].outer)) == pytest.approx(4500, rel=0.01)
     assert abs(area(found[0].holes[0])) == pytest.approx(100, rel=0.05)
+
+
+def test_a_large_even_mask_costs_little_to_outline() -> None:
+    """A few run lengths may state 67 million pixels."""
+    mask = np.ones((8192, 8192), bool)
+    mask[100:200, 50:60] = False
+    tracemalloc.start()
+    try:
+        (piece,) = outlines(mask)
+        assert tracemalloc.get_traced_memory()[1] < 200_000_000
+    finally:
+        tracemalloc.stop()
+    assert area_of(piece.outer) == 8192**2
+    assert [area_of(hole) for hole in piece.holes] == [1000]
+
+
+def area_of(points: np.ndarray) -> float:
+    x, y = points.astype(float).T
+    return abs(float((x * np.roll(y, -1) - y * np.roll(x, -1)).sum())) / 2
