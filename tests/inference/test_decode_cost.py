@@ -23,6 +23,7 @@ from tests.support.scenes import encoded, scene
 
 MOST = 50_000_000  # the default of VISIONLOOP_MAX_PIXELS
 SCENE = scene(320, 200)
+WRITTEN = set(TIFF_RATES) - {"tiff_deflate"}  # Pillow does not write the old deflate
 SIZE, TILE = 8, 24  # places of the size and the tile's size in a codestream
 
 
@@ -153,10 +154,8 @@ def test_a_plain_ppm_of_millions_of_numbers_is_refused() -> None:
     assert decode(b"P3 2 1 255\n1 2 3 4 5 6\n", MOST).tolist() == [[[1, 2, 3], [4, 5, 6]]]
 
 
-@pytest.mark.parametrize("compression", [*sorted(TIFF_RATES), "lzma"])
+@pytest.mark.parametrize("compression", [*sorted(WRITTEN), "lzma"])
 def test_a_tiff_has_an_ordinary_compression(compression: str) -> None:
-    if compression == "tiff_deflate":
-        pytest.skip("Pillow does not write it")
     bilevel = compression in ("tiff_ccitt", "group3", "group4")
     image = Image.fromarray(SCENE).convert("1" if bilevel else "RGB")
     data = encoded(image, "TIFF", compression=None if compression == "raw" else compression)
