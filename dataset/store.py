@@ -8,8 +8,6 @@ import os
 import re
 import secrets
 import shutil
-import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +19,7 @@ from dataset.dataset import Dataset
 from dataset.inspection import inspect
 from dataset.revisions import get_revision, revision_folder
 from errors import DatasetNotFound, NotFound, ValidationFailed
+from files import PARTIAL, delete_abandoned, temporary_folder
 from models_store.description import Task
 from settings import Settings
 
@@ -35,7 +34,6 @@ class Datasets(Protocol):
 CARD = "dataset.json"
 FIRST_CARD = "original.json"  # the upload's own card, once a revision has replaced `CARD`
 DATA = "data"
-ABANDONED = 24 * 3600.0  # seconds after which an unfinished upload is deleted
 _ID = re.compile(r"[a-z0-9][a-z0-9-]{0,60}")
 _REVISION = re.compile(r"([a-z0-9][a-z0-9-]{0,60})@([0-9]{1,6})")
 _ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"
@@ -60,15 +58,10 @@ class DatasetStore:
     def staged(self) -> Iterator[Path]:
         """Context with a temporary folder for a new dataset. `keep` makes it a dataset; it is
         deleted if the block raises."""
-        self.staging.mkdir(parents=True, exist_ok=True)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._clear_abandoned()
-        folder = Path(tempfile.mkdtemp(prefix="dataset-", dir=self.staging))
-        try:
+        delete_abandoned(self.staging)
+        with temporary_folder(self.staging) as folder:
             yield folder
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
 
     def keep(self, staged: Path, name: str, card: Mapping[str, Any]) -> dict[str, Any]:
         """Make a staged folder a dataset.
@@ -89,7 +82,6 @@ class DatasetStore:
             **card,
         }
         (staged / CARD).write_text(json.dumps(written, indent=1), encoding="utf-8")
-        staged.chmod(0o755)
         staged.rename(self.folder / new_id)
         return written
 
@@ -117,7 +109,7 @@ class DatasetStore:
             DatasetNotFound: No dataset has this id.
         """
         card = self.get(dataset_id)
-        gone = self.staging / f"deleted-{dataset_id}-{secrets.token_hex(4)}"
+        gone = self.staging / f"{PARTIAL}{secrets.token_hex(8)}"  # deleted later if we are killed
         self.staging.mkdir(parents=True, exist_ok=True)
         try:
             (self.folder / dataset_id).rename(gone)  # atomic for concurrent readers
@@ -191,14 +183,6 @@ class DatasetStore:
     def _new_id(self, name: str) -> str:
         slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40] or "dataset"
         return f"{slug}-{''.join(secrets.choice(_ALPHABET) for _ in range(8))}"
-
-    def _clear_abandoned(self) -> None:
-        """Delete old staging folders, which a killed server left half unpacked or half deleted."""
-        for folder in self.staging.iterdir():
-            with contextlib.suppress(OSError):
-                old = time.time() - folder.stat().st_mtime > ABANDONED
-                if old and folder.name.startswith(("dataset-", "deleted-")):
-                    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _card(folder: Path, name: str = CARD) -> dict[str, Any] | None:

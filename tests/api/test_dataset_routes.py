@@ -22,8 +22,9 @@ from annotation.uploads.upload import add_upload
 from api.app import create_app, with_middleware
 from api.routes import local_files
 from database import Database
-from dataset.store import ABANDONED, DatasetStore
+from dataset.store import DatasetStore
 from errors import DatasetNotFound, Forbidden, ValidationFailed
+from files import PARTIAL
 from models_store.description import Task
 from settings import Settings
 from tests.support.shapes import write_shapes
@@ -180,15 +181,15 @@ def test_a_failure_half_way_is_never_seen(
     assert os.listdir(store.folder) == os.listdir(store.staging) == []
 
 
-def test_what_a_killed_server_left_is_cleared_away(
+def test_what_a_killed_server_left_is_cleared_away_at_the_next_upload(
     store: DatasetStore, zipped: Callable[..., bytes]
 ) -> None:
-    for name, age in (("dataset-old", ABANDONED + 60), ("dataset-new", 0), ("mine", 9e6)):
-        folder = store.staging / name
-        folder.mkdir(parents=True)
-        os.utime(folder, (folder.stat().st_mtime - age,) * 2)
-    add_upload(store, io.BytesIO(zipped()), "x")
-    assert sorted(os.listdir(store.staging)) == ["dataset-new", "mine"]
+    for name in (f"{PARTIAL}killed", "mine"):
+        (store.staging / name / "content").mkdir(parents=True)
+    with store.staged() as uploading:
+        add_upload(store, io.BytesIO(zipped()), "x")
+        assert sorted(os.listdir(store.staging)) == sorted([uploading.parent.name, "mine"])
+    assert os.listdir(store.staging) == ["mine"]
 
 
 @pytest.mark.parametrize(
