@@ -167,11 +167,11 @@ def outlines(mask: Mask) -> list[Outline]:
     down = np.concatenate(([0], np.flatnonzero((drawn[1:] != drawn[:-1]).any(axis=1)) + 1))
     drawn = drawn[down]
     across = np.concatenate(([0], np.flatnonzero((drawn[:, 1:] != drawn[:, :-1]).any(axis=0)) + 1))
-    drawn = drawn[:, across].astype(np.uint8)
+    small = drawn[:, across].astype(np.uint8)
     ys = np.append(down, rows[-1] + 1 - rows[0])
     xs = np.append(across, columns[-1] + 1 - columns[0])
     # Enlarged four times, every contour pixel is nearest to the pixel corner that it belongs to.
-    large = np.repeat(np.repeat(drawn, 4, axis=0), 4, axis=1)
+    large = np.repeat(np.repeat(small, 4, axis=0), 4, axis=1)
     found, tree = cv2.findContours(large, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     corners = (np.rint((c.reshape(-1, 2) + 0.5) / 4).astype(np.intp) for c in found)
     rings = [_corners(np.stack((xs[c[:, 0]], ys[c[:, 1]]), axis=1)) + low for c in corners]
