@@ -11,7 +11,7 @@ from typing import Any
 
 from annotation.datasets import AnnotatedDatasets
 from dataset.store import CARD, DatasetStore
-from errors import Conflict
+from errors import Conflict, DatasetNotFound
 from jobs.store import JobStore
 from settings import Settings
 
@@ -24,18 +24,30 @@ def delete_dataset(
 ) -> None:
     """Delete a dataset with its annotations.
 
+    A tool's project has a dataset before its first annotation; it can be deleted too.
+
     Raises:
         DatasetNotFound: No dataset has this id.
         Conflict: An unfinished job needs it.
     """
-    datasets.get(dataset_id)
+    try:
+        datasets.get(dataset_id)
+    except DatasetNotFound:
+        if not annotated.is_project(dataset_id):
+            raise
+        built = False
+    else:
+        built = True
     folder = (datasets.folder / dataset_id).resolve()
     for job in jobs.list(None, "queued", "running", "stopping"):
         if _names_path_in(job.recipe, folder):
             raise Conflict(
                 f"The job {job.id} uses '{dataset_id}'. Cancel the job, or wait until it ends."
             )
-    datasets.delete(dataset_id)
+    if built:
+        datasets.delete(dataset_id)
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
     annotated.delete(dataset_id)
 
 

@@ -117,6 +117,12 @@ class AnnotatedDatasets:
             raise DatasetNotFound(f"No annotated dataset '{dataset_id[:80]}'.")
         return found
 
+    def is_project(self, dataset_id: str) -> bool:
+        """Whether an annotation tool's project has this dataset."""
+        with self.database.read() as session:
+            found = session.get(AnnotatedDataset, dataset_id)
+        return found is not None and found.kind == "project"
+
     def outdated_projects(self) -> list[AnnotatedDataset]:
         """The annotation tools' projects that changed since their newest revision.
 

@@ -23,7 +23,8 @@ OTHERS = (  # control tags that models cannot fill
     "rectangle", "polygon", "keypoint", "taxonomy", "magicwand", "rating", "textarea",
 )  # fmt: skip
 MARKING = (set(KINDS) | set(OTHERS)) - {"taxonomy", "rating", "textarea"}
-LONGEST = 1 << 20  # characters
+LONGEST = 256 * 1024  # bytes of a configuration in a request
+LONGEST_STORED = 1 << 20  # characters: versions before stored configurations up to this size
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +106,7 @@ def parse_label_config(text: str) -> LabelConfig:
     """Parses an untrusted labelling configuration.
 
     Raises:
-        ValidationFailed: It is not XML, has a DTD, or has no `<Image>`.
+        ValidationFailed: It is not XML, has a DTD, has no `<Image>`, or is too long.
     """
     root = _root(text)
     if next(_tags(root, "image"), None) is None:
@@ -142,10 +143,23 @@ def _images(root: ElementTree.Element) -> tuple[ImageTag, ...]:
     return tuple(found)
 
 
+def check_size(text: str) -> None:
+    """Check that a configuration in a request is small enough to be parsed and stored.
+
+    Raises:
+        ValidationFailed: It is larger than LONGEST.
+    """
+    if len(text) > LONGEST or len(text.encode(errors="replace")) > LONGEST:
+        raise ValidationFailed(
+            f"The labelling configuration is larger than {LONGEST // 1024} KiB. Remove comments "
+            "and styles, or labels that the project does not need."
+        )
+
+
 def _root(text: str) -> ElementTree.Element:
-    if len(text) > LONGEST:
+    if len(text) > LONGEST_STORED:
         raise ValidationFailed("The labelling configuration is longer than a million characters.")
-    return parse_xml(text, "labelling configuration", LONGEST)
+    return parse_xml(text, "labelling configuration", LONGEST_STORED)
 
 
 def _tag(element: ElementTree.Element) -> str:

@@ -24,6 +24,7 @@ from api.requests import json_body
 from api.responses import JSON, unless_gone
 from api.schemas import errors, json_request_body
 from api.tools.label_studio_project import (
+    LONGEST_ID,
     Extra,
     Incoming,
     address_of,
@@ -37,9 +38,10 @@ from errors import BackendTimeout, ValidationFailed, VisionLoopError, our_fault
 from formats.annotation_tools import TOOL_OF
 from formats.annotations import Annotations
 from formats.label_studio import Region
-from formats.label_studio_config import parse_label_config
+from formats.label_studio_config import check_size, parse_label_config
 from formats.label_studio_names import training_names
 from models_store.versions import ModelVersion
+from serving.annotation_inbox import CONFIG
 from serving.gateway import Gateway
 
 router = APIRouter(prefix="/label-studio", tags=["Annotation tools"])
@@ -48,6 +50,11 @@ log = logging.getLogger("visionloop")
 
 CONCURRENCY = 8  # maximum number of images fetched and predicted at the same time
 TIMEOUT = 85.0  # seconds for all tasks of a request; the results so far are returned then
+NOT_STORED = (
+    "The labelling configuration and the extra params were not stored, because that needs the "
+    "admin token. Predictions do not need them; the project's webhook sends the configuration "
+    "with each annotation."
+)
 FAILED = "failed"  # version of failed predictions, so that Label Studio requests them again
 
 
@@ -63,7 +70,7 @@ class Setup(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    project: str = Field("", max_length=200, description="text, such as 12.1700000000")
+    project: str = Field("", max_length=LONGEST_ID, description="text, such as 12.1700000000")
     label_config: str | None = Field(None, alias="schema", description="the configuration's XML")
     extra_params: Any = Field(None, description="an object; see Extra")
 
@@ -72,7 +79,16 @@ class Version(BaseModel):
     model_config = ConfigDict(protected_namespaces=())
 
     model_version: str = Field(description="the models that predict for this project")
-    message: str = Field("", description="why some labels are not predicted")
+    message: str = Field(
+        "", description="why some labels are not predicted, and what was not stored"
+    )
+    dataset: str | None = Field(
+        None,
+        description=(
+            "the dataset of the project's annotations, if this call stored the configuration: "
+            "with the admin token"
+        ),
+    )
 
 
 class VersionList(BaseModel):
@@ -84,7 +100,7 @@ class Predict(BaseModel):
 
     tasks: list[dict[str, Any]] = Field(description="a list of tasks with their data")
     label_config: str | None = Field(None, description="the configuration's XML")
-    project: str | None = Field(None, max_length=200, description="text")
+    project: str | None = Field(None, max_length=LONGEST_ID, description="text")
     model_version: str | None = Field(None, description="id of the preferred model")
     params: dict[str, Any] | None = Field(None, description="an object, of which `context` is used")
 
@@ -129,24 +145,27 @@ async def health() -> Any:
     openapi_extra=json_request_body(Setup),
 )
 async def setup(request: Request, gateway: GatewayDep) -> Any:
-    """The models that would predict for a project. No model is loaded."""
+    """The models that would predict for a project. No model is loaded.
+
+    The configuration and the extra params determine what is trained and promoted, so they are
+    stored with the admin token only.
+    """
     body = await json_body(request, Setup)
     extra = Extra.read(body.extra_params)
     if not body.label_config:
         return Version(model_version="", message="The project has no labelling configuration yet.")
+    check_size(body.label_config)
     config = parse_label_config(body.label_config)
     project = gateway.inbox.preannotation(config, extra.model)
-    if source := project_source(body.project):
-        options: dict[str, Any] = {"label_config": body.label_config}
-        if is_admin(request):  # the options determine what is trained and promoted
-            options |= extra.model_dump()
-        await asyncio.to_thread(remember, gateway, source, options)
     message = " ".join([_log_reasons(body.project, project), *extra.notes]).strip()
-    if extra != Extra() and not is_admin(request):
-        message = (
-            f"{message} The extra params were not stored, because that needs the admin token."
-        ).strip()
-    return Version(model_version=project.version, message=message)
+    source = project_source(body.project)
+    if not source:
+        return Version(model_version=project.version, message=message)
+    if not is_admin(request):
+        return Version(model_version=project.version, message=f"{message} {NOT_STORED}".strip())
+    options = {CONFIG: body.label_config, **extra.model_dump()}
+    dataset = await asyncio.to_thread(remember, gateway, source, options)
+    return Version(model_version=project.version, message=message, dataset=dataset.id)
 
 
 @router.get("/versions", response_model=VersionList)
@@ -167,6 +186,7 @@ async def predict(request: Request, gateway: GatewayDep) -> Response:
     body = await json_body(request, Predict)
     if not body.label_config:
         raise ValidationFailed("'label_config' is required: the project's labelling interface.")
+    check_size(body.label_config)
     config = parse_label_config(body.label_config)
     wanted = body.model_version or await _chosen(gateway, body.project)
     project = gateway.inbox.preannotation(config, wanted)

@@ -23,8 +23,9 @@ from api.tools.label_studio_annotations import (
     read_annotation,
     summary,
 )
+from disk_space import check_room
 from errors import ValidationFailed
-from formats.label_studio_config import parse_label_config
+from formats.label_studio_config import check_size, parse_label_config
 from jobs.store import Job
 from models_store.description import Task
 from models_store.names import suggest_name
@@ -38,6 +39,7 @@ from training.planning.recipe import Promote, TrainingRequest
 log = logging.getLogger("visionloop")
 
 SOURCE = "label_studio:"
+LONGEST_ID = 100  # characters of a project's id in a request
 FETCH_PATIENCE = 20.0  # seconds for which a training request waits for images being fetched
 
 CREATED = frozenset({"ANNOTATION_CREATED", "ANNOTATIONS_CREATED", "ANNOTATION_UPDATED"})
@@ -99,8 +101,17 @@ def project_source(project: str | dict[str, Any] | None) -> str:
     """The `source` of a project's dataset: the project's id and creation time in epoch seconds.
 
     Empty if the project is unknown.
+
+    Raises:
+        ValidationFailed: The id is neither a number nor a short text.
     """
     if isinstance(project, dict):
+        number = project.get("id")
+        if not isinstance(number, int | str | None) or len(str(number)) > LONGEST_ID:
+            raise ValidationFailed(
+                "The project's id must be a number, or a text of at most "
+                f"{LONGEST_ID} characters; it is {str(number)[:40]!r}."
+            )
         made = str(project.get("created_at") or "")
         try:
             seconds = int(datetime.fromisoformat(made).timestamp())
@@ -110,16 +121,19 @@ def project_source(project: str | dict[str, Any] | None) -> str:
     return f"{SOURCE}{project}" if project else ""
 
 
-def remember(gateway: Gateway, source: str, options: dict[str, Any]) -> None:
-    """Store the options of a project's connection, if they have changed."""
+def remember(gateway: Gateway, source: str, options: dict[str, Any]) -> AnnotatedDataset:
+    """Store the options of a project's connection, if they have changed. Returns its dataset.
+
+    Raises:
+        InsufficientStorage: They have changed, and the disk has only the reserve left.
+    """
     dataset = gateway.inbox.store.find(source)
-    if dataset is None or any(dataset.options.get(k) != v for k, v in options.items()):
-        name = (
-            dataset.name
-            if dataset
-            else f"Label Studio project {source[len(SOURCE) :].partition('.')[0]}"
-        )
-        gateway.inbox.store.ensure(source, name, options)
+    if dataset and all(dataset.options.get(k) == v for k, v in options.items()):
+        return dataset
+    check_room(gateway.settings)
+    number = source[len(SOURCE) :].partition(".")[0]
+    name = dataset.name if dataset else f"Label Studio project {number}"
+    return gateway.inbox.store.ensure(source, name, options)
 
 
 async def take(gateway: Gateway, event: Incoming) -> dict[str, Any]:
@@ -201,6 +215,7 @@ def _project(gateway: Gateway, event: Incoming, source: str) -> AnnotatedDataset
     options = {}
     if project.get("label_config"):
         options["label_config"] = str(project["label_config"])
+        check_size(options["label_config"])
     return gateway.inbox.store.ensure(source, title, options)
 
 
