@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from difflib import SequenceMatcher
+from functools import lru_cache
 from typing import Literal
 
 CLOSE = 0.88  # least similarity of two names, from 0 to 1, to suggest one for the other
 SHORTEST = 3  # letters; a shorter name must match exactly
 LISTED = 30  # most known names in a message
-MOST_NOTES = 20  # ignored fields that a response names
+MOST_UNKNOWN = 64  # unknown names of a request; more are refused before any is compared
+COMPARED = 60  # first letters and digits of a name that are compared
 
 _MODEL = ("model", "model_id", "model_name", "model_path", "weights", "checkpoint", "network")
 _DATA = ("data", "dataset", "data_path", "dataset_path", "data_yaml", "yaml", "dataset_id")
@@ -84,10 +86,8 @@ def meant(name: str, known: Iterable[str]) -> str | None:
         'use_freeze_strategy'
         >>> meant("session", ["image", "confidence"])
     """
-    known = list(known)
     plain = _plain(name)
-    spellings = [(_plain(one), one) for one in known]
-    spellings += [(_plain(alias), one) for one in known for alias in ALIASES.get(one, ())]
+    spellings = _spellings(tuple(known))
     if len(plain) < SHORTEST:
         return next((one for spelling, one in spellings if spelling == plain), None)
     close = [(_closeness(plain, spelling), one) for spelling, one in spellings]
@@ -111,9 +111,13 @@ def unknown_sentence(
     for place, names in inside.items():
         if (guess := meant(name, names)) is not None:
             return f"Unknown field {name[:60]!r}: did you mean {guess!r} inside {place!r}?"
+    return f"Unknown field {name[:60]!r}. Known: {_listed(known)}."
+
+
+def _listed(known: Collection[str]) -> str:
     listed = sorted(known)
     more = ", …" if len(listed) > LISTED else ""
-    return f"Unknown field {name[:60]!r}. Known: {', '.join(listed[:LISTED]) or 'none'}{more}."
+    return f"{', '.join(listed[:LISTED]) or 'none'}{more}"
 
 
 class UnknownField(ValueError):
@@ -133,28 +137,43 @@ def notes_on(
     """One sentence for each of `names` that is unknown and therefore ignored.
 
     Raises:
-        UnknownField: A name resembles a known one, or `unknown` is "refuse".
+        UnknownField: A name resembles a known one, `unknown` is "refuse", or more than
+            MOST_UNKNOWN names are unknown.
     """
-    others = [name for name in names if name not in known]
     if unknown == "pass":
         return []
+    known = frozenset(known)
+    others = [name for name in names if name not in known]
+    if len(others) > MOST_UNKNOWN:
+        raise UnknownField(
+            f"The request has {len(others):,} unknown fields, such as {others[0][:60]!r}; more "
+            f"than {MOST_UNKNOWN} are refused. Known: {_listed(known)}."
+        )
     for name in others:
         if unknown == "refuse" or meant(name, known):
             raise UnknownField(unknown_sentence(name, known, inside))
     sentence = "{!r:.60} is not a field of this request and was ignored."
-    return [sentence.format(name) for name in others[:MOST_NOTES]]
+    return [sentence.format(name) for name in others]
+
+
+@lru_cache(256)
+def _spellings(known: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Each known name and its aliases in plain letters, with the known name."""
+    spellings = [(_plain(one), one) for one in known]
+    return spellings + [(_plain(alias), one) for one in known for alias in ALIASES.get(one, ())]
 
 
 def _plain(name: str) -> str:
-    """The name in lower case, letters and digits only; only its first 100 characters count."""
-    return "".join(letter for letter in name[:100].lower() if letter.isalnum())
+    """The letters and digits of a name's first COMPARED characters, in lower case."""
+    return "".join(letter for letter in name[:COMPARED].lower() if letter.isalnum())
 
 
 def _closeness(one: str, other: str) -> float:
     """The similarity of two names, from 0 to 1.
 
     Equal names have 1. Names one typing error apart have 0.95: a letter inserted, deleted or
-    replaced, or two adjacent letters exchanged. Others have at most 0.9, by their common letters.
+    replaced, or two adjacent letters exchanged. Others have at most 0.9, by their common letters,
+    and 0 where that is certainly below CLOSE.
     """
     if one == other:
         return 1.0
@@ -162,7 +181,10 @@ def _closeness(one: str, other: str) -> float:
         return 0.0
     if _one_slip(one, other):
         return 0.95
-    return min(SequenceMatcher(None, one, other).ratio(), 0.9)
+    matcher = SequenceMatcher(None, one, other)
+    if min(matcher.real_quick_ratio(), matcher.quick_ratio()) < CLOSE:  # bounds of the ratio
+        return 0.0
+    return min(matcher.ratio(), 0.9)
 
 
 def _one_slip(one: str, other: str) -> bool:

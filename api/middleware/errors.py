@@ -45,6 +45,7 @@ from source_tree import ROOT
 RETRY_AFTER = 5.0  # default seconds of `Retry-After`
 CLIENT_GONE = 499  # the status in the metrics of a request whose client has disconnected
 LONGEST_PATH = 200  # characters of a path in a message
+SHOWN = 3  # errors of a body that a message tells
 
 _BY_STATUS: dict[int, type[VisionLoopError]] = {
     kind.status: kind
@@ -141,7 +142,8 @@ def of_a_full_disk(error: BaseException | None) -> VisionLoopError | None:
 
 def explain(errors: Sequence[Mapping[str, Any]], legal: Mapping[str, str] = {}) -> str:
     """Pydantic's errors as sentences that name the field and, where known, its valid values."""
-    return " ".join(_sentence(error, legal) for error in errors[:3]) or "The request is not valid."
+    sentences = " ".join(_sentence(error, legal) for error in errors[:SHOWN])
+    return sentences or "The request is not valid."
 
 
 def _sentence(error: Mapping[str, Any], legal: Mapping[str, str]) -> str:
@@ -178,7 +180,8 @@ def check(model: type[Model], values: Any, context: Any = None) -> Model:
             return model.model_validate_json(values, context=context)
         return model.model_validate(values, context=context)
     except ValidationError as error:
-        found = [_knowing(model, one) for one in error.errors(include_url=False)]
+        shown = error.errors(include_url=False)[:SHOWN]
+        found = [_knowing(model, one) for one in shown]
         raise ValidationFailed(explain(found, {k: v for k, v in legal.items() if v})) from None
 
 

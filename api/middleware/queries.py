@@ -16,6 +16,7 @@ from errors import ValidationFailed
 from field_names import Unknown, UnknownField, meant, notes_on
 
 TOOLS = "Annotation tools"  # the tag of their routes
+MOST_PARAMETERS = 64  # of a query
 
 log = logging.getLogger("visionloop")
 
@@ -29,8 +30,10 @@ async def known_query(request: Request) -> None:
     get past a cache, are let pass.
 
     Raises:
-        ValidationFailed: A name is refused, or a text is not valid Unicode.
+        ValidationFailed: A name is refused, there are too many, or a text is not valid Unicode.
     """
+    if len(request.query_params.multi_items()) > MOST_PARAMETERS:
+        raise ValidationFailed(f"A query may have {MOST_PARAMETERS} parameters, not more.")
     texts = [*request.path_params.values(), *request.query_params.keys()]
     if not all(map(plain_text, [*texts, *request.query_params.values()])):
         raise ValidationFailed(f"The URL is not plain Unicode: {PLAIN_TEXT}")

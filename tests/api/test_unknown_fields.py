@@ -14,7 +14,7 @@ from api.middleware.errors import check
 from api.native import Annotate, Predict, check_names
 from api.training_fields import IGNORED_FIELDS, TrainingFields
 from errors import ValidationFailed
-from field_names import meant, unknown_sentence
+from field_names import MOST_UNKNOWN, meant, unknown_sentence
 from tests.support.training_app import FORM, Service
 
 KNOWN = ["image", "image_url", "model_id", "draw_boxes", "confidence", "iou", "max_det"]
@@ -267,3 +267,75 @@ def test_a_405_lists_the_methods_of_the_path_itself(
 ) -> None:
     answer = service.call(service.app, "PATCH", path)
     assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
+
+
+MANY = [f"q{number}zz" for number in range(MOST_UNKNOWN + 1)]
+
+
+@pytest.fixture
+def nothing_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A comparison of two names fails the test: it would block the event loop of every client."""
+
+    def compared(one: str, other: str) -> float:
+        raise AssertionError(f"{one} was compared with {other}")
+
+    monkeypatch.setattr("field_names._closeness", compared)
+
+
+@pytest.mark.usefixtures("nothing_compared")
+@pytest.mark.parametrize("path", ["/infer", "/infer/base64", "/label-studio/setup", "/train"])
+def test_a_query_of_many_names_is_refused_before_any_is_compared(
+    service: Service, path: str
+) -> None:
+    answer = service.call(service.app, "POST", f"{path}?{'&'.join(MANY)}")
+    refused(answer, "may have 64 parameters")
+
+
+@pytest.mark.usefixtures("nothing_compared")
+@pytest.mark.parametrize("path", ["/infer/base64", "/models/active", "/train", "/models/a/promote"])
+def test_a_body_of_many_unknown_names_is_refused_before_any_is_compared(
+    service: Service, path: str
+) -> None:
+    answer = service.post(path, dict.fromkeys(MANY, 1))
+    refused(answer, "has 65 unknown fields, such as 'q0zz'; more than 64 are refused. Known:")
+
+
+@pytest.mark.usefixtures("nothing_compared")
+def test_many_extra_params_of_label_studio_are_refused_before_any_is_compared(
+    service: Service,
+) -> None:
+    extra = dict.fromkeys(MANY, 1)
+    for given in (extra, json.dumps(extra)):
+        body = {"schema": "<View/>", "extra_params": given}
+        refused(service.post("/label-studio/setup", body), "has 65 unknown fields")
+
+
+@pytest.mark.usefixtures("nothing_compared")
+@pytest.mark.parametrize("model", [Predict, Annotate])
+def test_many_names_at_bentoml_s_own_routes_are_refused_before_any_is_compared(
+    model: type[BaseModel],
+) -> None:
+    for names, query in ((MANY, {}), (["image"], dict.fromkeys(MANY, ""))):
+        with pytest.raises(BadInput, match="has 65 unknown fields"):
+            check_names(_Sent(**query), names, model)  # type: ignore[arg-type]
+
+
+def test_of_the_errors_in_a_body_only_those_shown_are_compared(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared = []
+
+    def noted(name: str, known: Any) -> str:
+        compared.append(name)
+        return unknown_sentence(name, known)
+
+    monkeypatch.setattr("api.middleware.errors.unknown_sentence", noted)
+    body = {"gate": dict.fromkeys(MANY, 1)}
+    refused(service.post("/models/a/promote", body), "gate: Unknown field 'q0zz'")
+    assert compared == MANY[:3]
+
+
+def test_every_ignored_name_is_noted() -> None:
+    names = dict.fromkeys(MANY[:MOST_UNKNOWN], 1)
+    options = schemas.InferForm.model_validate(names)
+    assert len(options.notes) == MOST_UNKNOWN
