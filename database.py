@@ -251,7 +251,8 @@ def _engine(settings: Settings, patience: float) -> Engine:
     if url.get_backend_name() != "sqlite":
         return create_engine(url, pool_pre_ping=True, pool_timeout=patience)
     settings.paths.create()
-    # No bound on connections: readers must not wait for those of writers that wait for a lock.
+    # No limit of connections: otherwise readers would have to wait for connections that are held by
+    # writers, which wait for a lock.
     engine = create_engine(url, connect_args={"timeout": patience}, max_overflow=-1)
 
     @event.listens_for(engine, "connect")

@@ -34,8 +34,8 @@ def atomic_path(target: Path) -> Iterator[Path]:
 def atomic_folder(target: Path) -> Iterator[Path]:
     """An empty temporary folder that becomes `target` when the block ends.
 
-    What `target` was before, a file or a folder, is deleted at that moment. If the block raises,
-    it is unchanged.
+    A previous file or folder `target` is deleted at that moment. If the block raises, `target` is
+    unchanged.
     """
     with atomic_path(target) as path:
         path.mkdir()
@@ -63,7 +63,7 @@ def temporary_folder(parent: Path) -> Iterator[Path]:
 def delete_abandoned(root: Path) -> int:
     """Delete the temporary folders below `root` whose process was killed; returns their number.
 
-    Those that a running process uses are locked, and stay. Links are not followed.
+    Folders that a running process uses are locked, and are not deleted. Links are not followed.
     """
     count = 0
     pending = [root]

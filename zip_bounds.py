@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any, cast
 
-MOST_RATIO = 200  # unpacked to packed bytes; images and weights compress little
-RATIO_FROM = 2**20  # unpacked bytes below which the ratio is free
+MOST_RATIO = 200  # maximum of unpacked / packed bytes; images and weights compress little
+RATIO_FROM = 2**20  # unpacked bytes below which every ratio is allowed
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 _ENTRY = 46  # bytes of an entry of the directory, without its name and extra fields
-_LONGEST = 700  # most bytes of an entry on average, with its name
+_LONGEST = 700  # maximum bytes of an entry on average, with its name
 _LOCAL = 30  # bytes of the header before an entry's data, without its name
 
 
@@ -51,7 +51,7 @@ def open_zip(file: Path | IO[bytes], most_entries: int) -> zipfile.ZipFile:
 
 
 def check_growth(entries: Sequence[zipfile.ZipInfo], most_ratio: int = MOST_RATIO) -> None:
-    """Check how far the entries grow when they are unpacked, each and together.
+    """Check how much larger the entries become by unpacking, each of them and all together.
 
     The sizes are those that the directory states: `zipfile` reads no byte more of an entry.
 
@@ -85,8 +85,8 @@ def _bomb(unpacked: int, packed: int, most_ratio: int) -> bool:
 
 
 def _count(file: IO[bytes], most: int) -> None:
-    """Check the number of entries; `zipfile` makes an object of each before it can be asked."""
-    # Private, in Python 3.11 to 3.14, but only what zipfile itself finds is what it will read.
+    """Check the number of entries, before `zipfile` makes an object of each entry."""
+    # A private function (Python 3.11 to 3.14), because it finds the same directory as zipfile.
     found = cast(Any, zipfile)._EndRecData(file)
     if not found:
         return  # zipfile refuses it
@@ -108,7 +108,7 @@ def _count(file: IO[bytes], most: int) -> None:
 
 
 def _refuse_overlaps(archive: zipfile.ZipFile) -> None:
-    """A bomb may have thousands of entries of the same packed bytes (Fifield, 2019)."""
+    """Refuse entries that share bytes: a zip bomb may have thousands of them (Fifield, 2019)."""
     end = cast(Any, archive).start_dir
     for info in sorted(archive.infolist(), key=lambda info: info.header_offset, reverse=True):
         if info.header_offset + _LOCAL + info.compress_size > end:

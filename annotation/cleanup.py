@@ -54,7 +54,7 @@ def delete_dataset(
 def delete_leftovers(store: AnnotatedDatasets, jobs: JobStore, settings: Settings) -> None:
     """Delete old datasets of batch annotations without a card, and old uploaded images.
 
-    Those that an unfinished job uses are kept.
+    Datasets and images that an unfinished job uses are kept.
     """
     recipes = [job.recipe for job in jobs.list("annotation", "queued", "running", "stopping")]
     needed = {recipe.get("dataset_id") for recipe in recipes}

@@ -1,7 +1,7 @@
 """The store of annotated datasets, one for each upload, batch annotation and tool's project.
 
-Their annotations are in `annotation.entries`. `annotation.revision_builder` writes the folder to
-train on from both.
+Their annotations are in `annotation.entries`. From both, `annotation.revision_builder` writes the
+folder for training.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ class AnnotatedDatasets:
             return list(session.scalars(query))
 
     def batches_before(self, time: str) -> set[str]:
-        """Ids of batch annotations' datasets created up to a time, given as by `database.now`."""
+        """Ids of the datasets of batch annotations created up to a time (as `database.now`)."""
         row = AnnotatedDataset
         query = select(row.id).where(row.kind == "batch", row.created_at <= time)
         with self.database.read() as session:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from jobs.handle import JobHandle
 
 CHECKPOINT_INTERVAL = 2.0  # seconds between two checkpoints
-MAX_PROBLEMS = 100  # most problems that are listed
+MAX_PROBLEMS = 100  # maximum number of problems that are listed
 MAX_IMAGE_BYTES = 512 * 2**20
 
 

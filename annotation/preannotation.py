@@ -19,8 +19,8 @@ from formats.label_studio_config import Control, Kind, LabelConfig, plain
 from models_store.description import TYPES, Task
 from models_store.versions import ModelVersion
 
-MAX_MODELS = 4  # per project
-SHOWN = 6  # most names in a message
+MAX_MODELS = 4  # maximum number of models per project
+SHOWN = 6  # maximum number of names in a message
 NONE_FITS = "no model fits"  # the model version sent to Label Studio if no model fits
 
 _TASKS: dict[Kind, tuple[Task, ...]] = {

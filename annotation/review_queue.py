@@ -24,7 +24,7 @@ from inference.images import decode
 from models_store.registry import Registry
 from monitoring.kept_images import KeptImage, KeptImages
 
-MAX_KEPT = 500  # maximum number of kept images of live traffic in the queue, the newest
+MAX_KEPT = 500  # maximum number of kept images of live traffic in the queue: the newest ones
 MAX_CACHED = 2000  # maximum number of kept images whose descriptors are cached
 
 
@@ -77,7 +77,7 @@ class ReviewQueue:
 
         Args:
             dataset: Id of a dataset; empty: all, and live traffic if `kept`.
-            limit: Most images.
+            limit: Maximum number of images in the answer.
             kept: Whether the queue contains kept images of live traffic.
 
         Returns:
@@ -147,7 +147,7 @@ class ReviewQueue:
             task = self._registry.get(image.model_id).description.task
         except NotFound:
             task = "detect"
-        if task == "classify":  # the scores are of all classes; only that of the best one matters
+        if task == "classify":  # there are scores of all classes; only the best one matters
             scores = scores[:1]
         doubt = uncertainty_of_scores(scores, Bands(review=0.0))
         return {
@@ -196,7 +196,7 @@ def queued_images(
 
 
 def newest_of_each(queued: Sequence[QueuedImage]) -> list[QueuedImage]:
-    """The queued images without copies: of those with the same content the newest prediction.
+    """The queued images without duplicates: of equal images only the newest prediction.
 
     Args:
         queued: Oldest prediction first, as `queued_images` returns them.

@@ -61,7 +61,7 @@ def build(
         relabel: Maps the tool's class and keypoint names to those to train with.
         task: The task to train; default: the one that `task_of` infers.
         names: Class names in order of id; other classes that occur follow, sorted by name.
-        keypoint_names: Keypoint names in order; others follow likewise.
+        keypoint_names: Keypoint names in order; other keypoints follow, sorted by name.
         used: Paths that jobs and evaluations refer to; the revisions that they are in are not
             deleted.
         keep: Never delete this revision while the dataset exists.
@@ -76,7 +76,8 @@ def build(
     folder = store.folder(dataset.id)
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.parent / f".{dataset.id}.lock", timeout=LOCK_TIMEOUT):
-        dataset = store.get(dataset.id)  # first: may count too few changes, never too many
+        # Read before the entries: its number of changes may then be too low, but never too high.
+        dataset = store.get(dataset.id)
         records = [
             replace(record, annotations=relabel(record.annotations))
             for record in store.entries.records(dataset.id)

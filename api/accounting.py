@@ -22,8 +22,8 @@ class Row(BaseModel):
     objects: int | None
     kept: bool = Field(
         description=(
-            "false: it is deleted once there are enough newer ones, unless a job or an "
-            "evaluation uses it"
+            "false: the revision is deleted once there are enough newer revisions, unless a job "
+            "or an evaluation uses it"
         )
     )
 
@@ -64,7 +64,7 @@ class Corrected(Row):
     """What a correction changed."""
 
     created_at: str | None = Field(
-        description="when the revision was created, ISO 8601, UTC; null: none was made"
+        description="when the revision was created, ISO 8601, UTC; null: no revision was made"
     )  # type: ignore[assignment]
     dataset_id: str
     dry_run: bool = Field(description="true: nothing was changed")
@@ -73,7 +73,7 @@ class Corrected(Row):
     )
     repeated: bool = Field(
         description=(
-            "everything was stored already: no revision was made, and this is the newest one"
+            "true: everything was stored already, so no revision was made; this is the newest one"
         )
     )
     received: int = Field(description="images whose annotations were stored")

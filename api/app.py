@@ -38,7 +38,7 @@ TRAIN = ("/train", *(f"/api/training/{mode}" for mode in MODES))  # these read t
 
 
 def longest(settings: Settings) -> float:
-    """BentoML's own timeout in seconds: above all of ours, as its 504 has not our error body."""
+    """BentoML's own timeout in seconds: above all of ours, because its 504 lacks our error body."""
     return max(settings.request_timeout, settings.import_timeout, TASKS_TIMEOUT) + 30
 
 
@@ -59,7 +59,7 @@ def guarded(app: ASGIApp, settings: Settings) -> ASGIApp:
 
 
 def _without_pickle(app: ASGIApp) -> ASGIApp:
-    """`app`, but a body in BentoML's pickle format, which could run any code, is refused.
+    """`app`, which refuses bodies in BentoML's pickle format, because they could run any code.
 
     BentoML (1.4.39) refuses it for the service that was loaded, but not for one of its inner
     services that is served at a TCP port.

@@ -102,7 +102,9 @@ class Model(_Wire):
     size_bytes: int
     metrics: dict[str, Any] | None
     source: dict[str, Any]
-    engine: str | None = Field(None, description="the backend that runs it; null: it is not loaded")
+    engine: str | None = Field(
+        None, description="the inference backend that runs the model; null: it is not loaded"
+    )
 
 
 class ModelList(_Wire):
@@ -121,13 +123,13 @@ class RequestFields(BaseModel):
     """Fields that clients send; empty strings and nulls mean "not given".
 
     An unknown field is checked by its name, whatever its value. An alias of a known field, or a
-    near misspelling of one, is refused with the name that was meant. `unknown` says how any other
-    is treated.
+    near misspelling of one, is refused with the name that was meant. `unknown` says how other
+    unknown fields are treated.
 
     Attributes:
         unknown: `refuse`: any other is an error; `note`: it is ignored and listed in `notes`;
-            `pass`: nothing is checked, for routes whose clients are other tools, which send much
-            that has no meaning here.
+            `pass`: nothing is checked, for routes whose clients are other tools, which send many
+            fields that have no meaning here.
         files: Names of the form fields that are files, which handlers read themselves.
         passed_over: Unknown names that clients may send: they have no effect.
         inside: Names that are known inside an object, by the object's name.
@@ -300,7 +302,7 @@ class InferAnswer(_Wire):
     model_version: str
     image: Size
     predictions: list[Seen]
-    inference_time: float = Field(description="time in the network, in milliseconds")
+    inference_time: float = Field(description="time in the neural network, in milliseconds")
     image_result: str | None = Field(
         None,
         description="the image with the boxes drawn in, as a data URI; only with `draw_boxes`",

@@ -77,7 +77,9 @@ class TrainingFields(Fields):
     )
     use_freeze_strategy: bool = Field(True, description="true or false")
     min_epochs_per_stage: int = Field(15, ge=1, le=10_000, description="a whole number from 1")
-    base_model_path: str | None = Field(None, max_length=4096, description="a path or model id")
+    base_model_path: str | None = Field(
+        None, max_length=4096, description="a path or id of the model to extend"
+    )
     new_classes: list[str] | str = Field(
         [],
         max_length=100_000,
@@ -91,9 +93,12 @@ class TrainingFields(Fields):
     replay_ratio: float = Field(0.2, ge=0, le=1, description="a number from 0 to 0.9")
     max_replay_samples: int = Field(1000, ge=0, description="a whole number from 0")
     rehearsal: Criterion = Field(
-        "herding", description=f"how old samples are selected: {', '.join(CRITERIA)}"
+        "herding",
+        description=f"a way to select old images, one of: {', '.join(CRITERIA)}",
     )
-    teacher_model_path: str | None = Field(None, max_length=4096, description="a path or model id")
+    teacher_model_path: str | None = Field(
+        None, max_length=4096, description="a path or id of the teacher model"
+    )
     distill_temperature: float = Field(2.0, gt=0, le=100, description="a number above 0")
     distill_cls_weight: float = Field(1.0, ge=0, le=1000, description=WEIGHT)
     distill_reg_weight: float = Field(2.0, ge=0, le=1000, description=WEIGHT)

@@ -41,10 +41,10 @@ PERHAPS_DATA = (
 
 DAMAGED = "The file is not a zip, or it is damaged. Pack it again."
 MOST_ENTRIES = 500_000
-MOST_GROWTH = 10  # most unpacked bytes, as a multiple of the largest upload
+MOST_GROWTH = 10  # maximum of unpacked bytes, as a multiple of the largest upload
 ROOM_STEP = 64 * 2**20  # unpacked bytes between two checks of the disk
-DEPTH = 20  # most folder levels
-LONGEST = 200  # most bytes of one name; leaves room for what `dataset.view` appends
+DEPTH = 20  # maximum number of folder levels
+LONGEST = 200  # maximum bytes of one name; leaves room for what `dataset.view` appends
 _CHUNK = 2**20
 _ENCRYPTED = 0x1
 

@@ -26,9 +26,9 @@ before the service is reached by others.
 """
 
 TAIL = """
-`VISIONLOOP_DATABASE_URL` takes any SQLAlchemy URL. Install its driver beside the requirements,
-for example `psycopg` for `postgresql+psycopg://…`. Only SQLite was tested. One server uses one
-database and one pair of folders; a second server on them is refused.
+`VISIONLOOP_DATABASE_URL` accepts any SQLAlchemy URL. Install its driver in addition to the
+requirements, for example `psycopg` for `postgresql+psycopg://…`. Only SQLite was tested. One server
+uses one database and one pair of folders; a second server on them is refused.
 """
 
 WORDS = {
@@ -48,7 +48,7 @@ def settings_page() -> str:
 
 
 def kind(field: FieldInfo) -> str:
-    """What a value may be, with its bounds."""
+    """The type of a setting, and its allowed values."""
     bounds = [
         f"{word} {getattr(bound, side):g}"
         for bound in field.metadata
@@ -68,13 +68,13 @@ def _type(annotation: Any) -> str:
     if origin in (Union, types.UnionType):
         return " or ".join(map(_type, arguments))
     if origin is tuple:
-        between = {Path: "paths with `:` or commas between", str: "texts with commas between"}
+        between = {Path: "paths, separated by `:` or commas", str: "texts, separated by commas"}
         return between[arguments[0]]
     return WORDS[annotation]
 
 
 def default(field: FieldInfo) -> str:
-    """What holds where the variable is not set."""
+    """The value if the variable is not set."""
     value = field.default
     if value is None or value == ():
         return "unset"

@@ -31,8 +31,8 @@ class EvaluationRecipe(BaseModel):
     Attributes:
         model_id: The exact `name:version`.
         task: The model's task.
-        dataset: Absolute path of the data.yaml or class root; None: the job draws the dataset of
-            the starter models.
+        dataset: Absolute path of the data.yaml, or of the folder of the class folders; None: the
+            job draws the dataset of the starter models.
         split: Split of the dataset: train, val or test.
         trained_on: Fingerprint of the dataset at the model's training, if the evaluation uses
             that dataset; None: another dataset.

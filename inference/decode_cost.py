@@ -1,8 +1,8 @@
 """Estimates the CPU time that decoding an image takes, from its header and the size of its file.
 
 Each format has a measured time per pixel and per byte, on an AMD EPYC core at about 2.5 GHz
-(`python -m benchmarks.hostile.decode_cost`). The estimates bound what is decoded, and tell heavy
-images apart, which wait in a queue of their own.
+(`python -m benchmarks.hostile.decode_cost`). Images with too high an estimate are refused; heavy
+images wait in a separate queue.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from errors import InvalidImage, PayloadTooLarge
 from inference.jpeg2000 import check_codestream, colour_space
 
 ALLOWED = 80e-9  # seconds per pixel of VISIONLOOP_MAX_PIXELS: 4 s for 50 million pixels
-HEAVY = 0.25  # seconds from which an image is heavy: 18 million pixels of PNG, 1 of JPEG 2000
-_SCANS = 20  # scans from which a JPEG's own message names them; a usual progressive one has ten
+HEAVY = 0.25  # seconds from which an image is heavy: a PNG of 18 million pixels, a JPEG 2000 of 1
+_SCANS = 20  # if a refused JPEG has more scans, the error is about them; ten are usual
 
 
 class Rate(NamedTuple):
-    """Nanoseconds per pixel, per byte of the file, and the most per pixel that both add up to."""
+    """Nanoseconds per pixel and per byte of the file, and the maximum of their sum per pixel."""
 
     pixel: float
     byte: float = 0.0
@@ -60,8 +60,8 @@ def decode_seconds(image: Image.Image, data: bytes) -> float:
     """The estimated CPU seconds of decoding an image that was opened and not loaded.
 
     Raises:
-        InvalidImage: It is a JPEG 2000 of impossible structure, or a TIFF whose compression is not
-            supported.
+        InvalidImage: The image is a JPEG 2000 with an impossible structure, or a TIFF whose
+            compression is not supported.
     """
     pixels = image.width * image.height
     if image.format == "JPEG2000":
@@ -85,11 +85,12 @@ def decode_seconds(image: Image.Image, data: bytes) -> float:
 
 
 def check_cost(image: Image.Image, data: bytes, max_pixels: int) -> float:
-    """The estimated CPU seconds of decoding an image, if they are allowed.
+    """The estimated CPU seconds of decoding an image; an error if they are too many.
 
     Raises:
-        PayloadTooLarge: Decoding takes longer than `ALLOWED` seconds for each of `max_pixels`.
-        InvalidImage: As `decode_seconds`; or it is a JPEG of absurdly many scans.
+        PayloadTooLarge: The estimate is above `ALLOWED` × `max_pixels` seconds.
+        InvalidImage: As `decode_seconds`; or the estimate is too high because a JPEG has far too
+            many scans.
     """
     seconds, most = decode_seconds(image, data), ALLOWED * max_pixels
     if seconds <= most:
@@ -116,7 +117,7 @@ def read_by_opencv(image: Image.Image, data: bytes) -> bool:
 
 
 def scans(data: bytes) -> int:
-    """The number of scans of a JPEG; at least that, as a thumbnail's are counted as well."""
+    """The number of scans of a JPEG, including those of an embedded thumbnail."""
     return data.count(b"\xff\xda")
 
 

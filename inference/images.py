@@ -38,7 +38,7 @@ _SIDEWAYS = {5, 6, 7, 8}
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # refused below
 _MAX_READS = 20_000  # reads per file, plus one per KiB; a photograph's header takes a few dozen
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # it prints clients' faults
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # it logs damaged files
 PngImagePlugin.MAX_TEXT_MEMORY = 8 << 20  # maximum bytes of decompressed text chunks in a header
 # Pillow holds the interpreter's lock while it decodes one block, which may be a thousandth of its
 # pixels, and while it converts one image.

@@ -16,12 +16,12 @@ _START = b"\xff\x4f\xff\x51"  # SOC, SIZ
 _SOT, _SOD, _EOC, _COD, _COC = 0xFF90, 0xFF93, 0xFFD9, 0xFF52, 0xFF53
 _MOST_COMPONENTS = 4
 _MOST_PARTS = 70_000  # tile-parts; a tile's number has 16 bits
-_TILE = 256  # least pixels of a tile on average, unless there are few tiles
+_TILE = 256  # minimum pixels of a tile on average, unless there are few tiles
 _FEW = 64
-_DENSITY = 16  # least pixels per packet on average, beyond the usual number
+_DENSITY = 16  # minimum pixels per packet on average, if there are more packets than usual
 _SPARE = 20_000
 _BOXES = 1000
-_HEAD = 1024  # bytes in which the boxes of JP2's header stand
+_HEAD = 1024  # first bytes of a file, which contain the boxes of the JP2 header
 
 _STRANGE = "This JPEG 2000 file has too many {} for its size. Send the image as PNG or JPEG."
 _DAMAGED = "The image file is damaged and cannot be decoded."
@@ -32,7 +32,7 @@ def check_codestream(data: bytes, width: int, height: int) -> None:
 
     Args:
         data: The file.
-        width, height: The size that was read from it, and on which the decision to decode rests.
+        width, height: The size that was read from the file; the decision to decode is based on it.
 
     Raises:
         InvalidImage: The codestream is cut off, has another size, or is split into far more parts

@@ -44,7 +44,7 @@ class JobFinalizer:
 
     Attributes:
         store: The job table.
-        attempts: Number of crashes, with no new checkpoint between them, that fails a job.
+        attempts: Number of crashes without a new checkpoint between them after which a job fails.
         published: Returns the id of the model that a job has published, if any. A worker may have
             died after it published a model and before it reported its outcome.
     """

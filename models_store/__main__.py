@@ -28,6 +28,7 @@ from models_store.seed import seed
 from models_store.versions import ModelVersion
 from settings import Settings, get_settings, refusals
 
+MODEL_HELP = "NAME:VERSION, or NAME for its promoted version, else its newest"
 EPILOG = """examples:
   python -m models_store import best.pt --name street_signs --promote
   python -m models_store import mobilenet.pth --family mobilenet --names stop,yield,other
@@ -78,7 +79,7 @@ def _settings() -> Settings:
 def command_line() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--json", action="store_true", help="print JSON instead of text")
-    common.add_argument("--verbose", action="store_true", help="show the log")
+    common.add_argument("--verbose", action="store_true", help="print log messages too")
     parser = argparse.ArgumentParser(
         prog="python -m models_store",
         description="List, import, activate, promote and delete the models of this VisionLoop.",
@@ -94,12 +95,14 @@ def command_line() -> argparse.ArgumentParser:
 
     command("list", _list, "List all versions by name, the newest first.")
     show = command("show", _show, "Show all details of one version.")
-    show.add_argument("model", metavar="MODEL")
+    show.add_argument("model", metavar="MODEL", help=MODEL_HELP)
     imported = command("import", _import, "Import a PyTorch checkpoint (.pt, .pth).")
-    imported.add_argument("file", type=Path, metavar="FILE")
-    imported.add_argument("--name", help="model name; default: from the file's name")
+    imported.add_argument("file", type=Path, metavar="FILE", help="the checkpoint")
+    imported.add_argument("--name", help="name of the new model; default: from the file's name")
     imported.add_argument(
-        "--family", choices=("yolo", "mobilenet"), help="reject a file of another family"
+        "--family",
+        choices=("yolo", "mobilenet"),
+        help="reject the file unless its model is of this family",
     )
     imported.add_argument(
         "--names",
@@ -109,43 +112,57 @@ def command_line() -> argparse.ArgumentParser:
         "--imgsz", type=int, help="input size in pixels; default: the size stored in the file"
     )
     imported.add_argument("--description", default="", help="free text shown with the model")
-    imported.add_argument("--promote", action="store_true", help="promote it at once")
+    imported.add_argument(
+        "--promote", action="store_true", help="promote the new version, without the gate"
+    )
     activate = command(
         "activate", _activate,
             "Make this the model for requests without a model id. With NAME, later promotions "
             "change the version; NAME:VERSION is fixed."
     )  # fmt: skip
-    activate.add_argument("model", metavar="MODEL")
+    activate.add_argument("model", metavar="MODEL", help="NAME:VERSION or NAME")
     promote = command(
         "promote",
         _promote,
-        "Promote a version to be the one that its bare name means, without the gate.",
+        "Promote a version without the gate: requests with its bare name then get this version.",
     )
-    promote.add_argument("model", metavar="MODEL", help="a bare NAME means its newest version")
+    promote.add_argument(
+        "model", metavar="MODEL", help="NAME:VERSION, or NAME for its newest version"
+    )
     rollback = command(
         "rollback", _rollback,
             "Promote the previously promoted version again; a second rollback goes one further "
             "back."
     )  # fmt: skip
-    rollback.add_argument("name", metavar="NAME")
+    rollback.add_argument("name", metavar="NAME", help="model name, without a version")
     listed = command(
         "decisions",
         _decisions,
         "List the promotions, rejections and rollbacks of a name, with the reasons.",
     )
-    listed.add_argument("name", metavar="NAME")
+    listed.add_argument("name", metavar="NAME", help="model name, without a version")
     delete = command("delete", _delete, "Remove a version and its files.")
-    delete.add_argument("model", metavar="MODEL")
+    delete.add_argument(
+        "model", metavar="MODEL", help="NAME:VERSION, or NAME if it has a single version"
+    )
     exported = command("export-archive", _export_archive, "Write a version to one .zip file.")
-    exported.add_argument("model", metavar="MODEL")
-    exported.add_argument("path", type=Path, nargs="?", default=Path(), help="file or folder")
-    exported.add_argument("--force", action="store_true", help="overwrite the file")
+    exported.add_argument("model", metavar="MODEL", help=MODEL_HELP)
+    exported.add_argument(
+        "path",
+        type=Path,
+        nargs="?",
+        default=Path(),
+        help="file to write, or a folder for NAME-VERSION.zip; default: the current folder",
+    )
+    exported.add_argument("--force", action="store_true", help="overwrite an existing file")
     arrived = command(
         "import-archive", _import_archive, "Publish a version from a file of export-archive."
     )
-    arrived.add_argument("file", type=Path, metavar="FILE")
-    arrived.add_argument("--name", help="model name; default: the name in the archive")
-    arrived.add_argument("--promote", action="store_true", help="promote it at once")
+    arrived.add_argument("file", type=Path, metavar="FILE", help="the archive")
+    arrived.add_argument("--name", help="name of the new model; default: the name in the archive")
+    arrived.add_argument(
+        "--promote", action="store_true", help="promote the new version, without the gate"
+    )
     command(
         "reindex",
         _reindex,

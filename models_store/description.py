@@ -75,7 +75,7 @@ class ModelDescription(BaseModel):
         None,
         ge=1,
         le=100,
-        description="Channels of the class branch's hidden layers where a fine-tuned head kept "
+        description="Channels of the class branch's hidden layers, if a fine-tuned head kept "
         "those of its start weights; None: the architecture's own",
     )
     keypoint_shape: tuple[int, int] | None = None

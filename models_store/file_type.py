@@ -9,7 +9,7 @@ from errors import InvalidModelFile
 from zip_bounds import ZipRefused, open_zip
 
 LFS = b"version https://git-lfs"
-MOST_ENTRIES = 100_000  # of a checkpoint; one for each tensor
+MOST_ENTRIES = 100_000  # maximum number of entries of a checkpoint; each tensor has one
 SIGNATURES = {
     b"\x1f\x8b": "a gzip archive",
     b"\x89PNG": "a PNG image",

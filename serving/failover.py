@@ -1,7 +1,7 @@
-"""What becomes of the images in flight when the process of a runner ends.
+"""Handles the images that were in flight when the process of a runner ended.
 
-Each is tried once more, alone: as the only image in a process. If that process ends as well, the
-image is the cause. It is refused for `REFUSED_SECONDS`, so that it does not end more processes.
+Each image is tried once more, alone: as the only image in a process. If that process ends as well,
+the image is the cause: it is refused for `REFUSED_SECONDS`, so that it does not end more processes.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ log = logging.getLogger("visionloop")
 
 WARMING = 0.8  # share of the request timeout within which `_warm` must have loaded a model
 ACTIVE_POLL = 5.0  # seconds between two checks whether the active model is to be loaded
-FIRST_POLL = 0.3  # the same at the start, while the service is not ready because of it
+FIRST_POLL = 0.3  # the same at the start, when the service is not ready without it
 PRELOAD_POLL = 1.0  # seconds between two queries for versions that jobs are about to promote
 
 
@@ -173,7 +173,7 @@ class Gateway:
     async def promote(
         self, model: ModelVersion, why: DecisionReason, expected_promoted: str | None = None
     ) -> ModelVersion:
-        """Make a version the one that its bare name means; see `Registry.promote`."""
+        """Promote a version: requests with its bare name then get it. See `Registry.promote`."""
         await self._warm(model)
         model = await asyncio.to_thread(self.registry.promote, model.id, why, expected_promoted)
         await self.shadow.look()

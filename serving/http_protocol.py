@@ -1,4 +1,4 @@
-"""The HTTP protocol of every service process: uvicorn's, with bounds that uvicorn 0.54 lacks.
+"""The HTTP protocol of every service process: uvicorn's protocol, with limits that it lacks (0.54).
 
 - A request's head (request line and headers) may have `HEAD_LIMIT` bytes, and so may the lines
   between two chunks of a body, and its trailers.
@@ -63,7 +63,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._in_head = False  # a head has begun and is not complete
         self._in_body = False  # the head of a request is complete, its body is not
         self._progress = False  # a head, a part of a body, or a message is complete
-        self._framing = 0  # bytes received since then
+        self._framing = 0  # bytes received since the last progress
         self._timer: asyncio.TimerHandle | None = None
         self._last_byte = 0.0
         self._reason: VisionLoopError | None = None  # why a callback of the parser raised
@@ -134,7 +134,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self.scope[UNIX_SOCKET] = self._unix  # type: ignore[literal-required]
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._in_body:  # trailers are no headers
+        if not self._in_body:  # trailers are not headers
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
@@ -175,8 +175,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._timer = None
 
     def _head_is_late(self) -> None:
-        if not (self._in_head or self._framing):  # not a byte of it: nobody waits for a response
-            self.transport.close()
+        if not (self._in_head or self._framing):
+            self.transport.close()  # no byte of a head has arrived: nobody waits for a response
             return
         self._refuse(
             RequestTimeout(f"The headers were not complete within {HEAD_SECONDS:g} seconds.")
@@ -205,7 +205,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._answer(self._refused)
         elif self._draining:
             self._close_soon()
-        elif self._in_head:  # it began during the response
+        elif self._in_head:  # the next request began during the response
             self._unset_keepalive_if_required()
             self._restart_timer(HEAD_SECONDS, self._head_is_late)
         elif self._in_body:  # the application did not read all of it: the rest is discarded
@@ -229,7 +229,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         )
 
     def _refuse(self, error: VisionLoopError) -> None:
-        """Read nothing more, and respond with `error` after the responses that are due before."""
+        """Read nothing more; respond with `error`, after the responses to earlier requests."""
         self._refused = error
         self._stop_timer()
         if self.pipeline:

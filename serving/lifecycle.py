@@ -30,7 +30,7 @@ from serving import bentoml_patches, http_protocol, metrics_folder
 from settings import Settings, get_settings, refusals, settings_without_effect
 
 LOCK = ".visionloop-server.lock"  # in VISIONLOOP_HOME and in BENTOML_HOME
-OPEN_FILES = 65_536  # a process may have so many, if the system lets it
+OPEN_FILES = 65_536  # limit of open files of a process, if the system permits it
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 _held: dict[Path, FileLock] = {}  # by folder; without this reference, gc would release them
@@ -49,12 +49,12 @@ def usable_settings() -> Settings:
 
 
 def install_patches(settings: Settings) -> None:
-    """Install what replaces parts of BentoML and uvicorn in this process."""
+    """Install our replacements of parts of BentoML and uvicorn in this process."""
     bentoml_patches.use_own_metrics_folder(settings)
     bentoml_patches.cancel_timers()
     http_protocol.install()
     if server_context.worker_index is None:
-        # Imported late: the service processes need nothing of the supervisor.
+        # Imported late: the service processes do not need the supervisor's modules.
         from serving import supervisor
 
         supervisor.install()

@@ -59,7 +59,7 @@ def join(settings: Settings) -> Path:
 
 
 def renew(settings: Settings) -> Path:
-    """Create the folder anew, empty; remove those of servers whose processes have all ended.
+    """Create an empty folder; remove the folders of servers whose processes have all ended.
 
     Only for the process that holds the server lock of this home.
 
@@ -88,10 +88,11 @@ def _bases() -> list[Path]:
 
 
 def _candidates(settings: Settings) -> list[Path]:
-    """Folders by preference.
+    """The possible folders, in order of preference.
 
-    Their name tells apart the users and homes of a machine, and containers that share /dev/shm:
-    /data/home is another folder in each, but each has a mount namespace of its own.
+    Their name is different for each user and each home of a machine. It is also different for
+    containers that share /dev/shm and have the same path as their home, because each container has
+    its own mount namespace.
     """
     try:
         namespace = os.stat("/proc/self/ns/mnt").st_ino
@@ -103,7 +104,7 @@ def _candidates(settings: Settings) -> list[Path]:
 
 
 def _is_private(folder: Path) -> bool:
-    """Whether it is a folder of this user that no other user can enter, and not a link."""
+    """Whether `folder` is this user's, is no link, and cannot be entered by other users."""
     try:
         found = folder.lstat()
     except OSError:
@@ -113,7 +114,7 @@ def _is_private(folder: Path) -> bool:
 
 
 def _can_be_created(folder: Path) -> bool:
-    """Whether its place is free in a folder that can be written; true for the last candidate."""
+    """Whether the path is free and its parent is writable; always true for the last candidate."""
     if not folder.name.startswith(PREFIX):
         return True
     free = not os.path.lexists(folder)

@@ -72,7 +72,7 @@ class Runner:
         self._probed = asyncio.Event()  # the first heartbeat has succeeded or failed
         self._lost = asyncio.Event()  # wakes the heartbeats
         self._was_up = False
-        self._warmed = False  # up, with the models loaded that it had before
+        self._warmed = False  # it is up, and has loaded the models that it had before
         self._stopping = False
         self._pid: int | None = None
         self._running = 0  # list calls in flight in its process
@@ -96,7 +96,7 @@ class Runner:
         self._watch = asyncio.create_task(self._send_heartbeats())
 
     def begin_shutdown(self) -> None:
-        """Do not wait for a runner that has ended any more: nobody starts it again."""
+        """From now on, do not wait for a runner that has ended: nobody starts it again."""
         self._stopping = True
 
     async def stop(self) -> None:
@@ -118,7 +118,7 @@ class Runner:
 
     @property
     def started(self) -> bool:
-        """Whether it has been up, at least once."""
+        """Whether the runner has been up at least once."""
         return self._was_up
 
     async def wait_until_up(self) -> None:
@@ -232,7 +232,7 @@ class Runner:
             return ItemResult(error=self.trials.refuse(item))
 
     async def _send(self, items: list[InferenceItem]) -> list[ItemResult]:
-        """The results of a list call of this runner, or of its stand-in.
+        """The results of a list call of this runner, or of the other runner in its place.
 
         Raises:
             ProcessEnded: The process ended during the call.
@@ -254,7 +254,7 @@ class Runner:
                 runner._running -= 1
 
     async def _reachable(self) -> Runner:
-        """This runner, or its stand-in while this one is away; waits until one is up.
+        """This runner, or the other one while this one is down; waits until one of them is up.
 
         Raises:
             BackendUnavailable: The service is shutting down.

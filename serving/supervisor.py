@@ -1,14 +1,14 @@
-"""Patches of the supervisor of the service processes: BentoML's (1.4.39), which is circus's.
+"""Patches of the supervisor of the service processes (BentoML 1.4.39, which uses circus).
 
-- Its control endpoints are sockets in a folder that only this user can open. BentoML's listen on
-  TCP ports of 127.0.0.1, and run the commands of every user of the machine as this one.
-- A process that has ended is started again within a second. BentoML looks every 10 seconds, and in
-  a container (`BENTOML_CONTAINERIZED`) it ends the server instead.
-- The check runs within one step of the event loop. That of circus locks out other commands, also
-  the one that SIGTERM gives.
-
-- Runners listen on Unix sockets, under WSL too. There BentoML uses TCP ports, through which every
-  user of the machine could send the runners pickles.
+- The control endpoints are sockets in a folder that only this user can open. BentoML's endpoints
+  listen on TCP ports of 127.0.0.1; through them, every user of the machine could run commands with
+  the rights of this user.
+- A process that has ended is started again within a second. BentoML checks every 10 seconds, and
+  in a container (`BENTOML_CONTAINERIZED`) it ends the server instead.
+- The check runs within one step of the event loop. The check of circus blocks other commands
+  meanwhile, including the command that SIGTERM triggers.
+- Runners listen on Unix sockets, under WSL too. Under WSL, BentoML uses TCP ports, through which
+  every user of the machine could send pickles to the runners.
 
 `bentoml serve` has imported the supervisor's functions before `service.py`, so the class is
 patched.
@@ -35,8 +35,8 @@ from serving.metrics_folder import is_same, sweep
 log = logging.getLogger("visionloop")
 
 CHECK = 0.5  # seconds between two checks for ended processes
-QUICK = 10.0  # a process that ends within so many seconds of its start ended quickly
-LONGEST = 10.0  # most seconds before a process that ends quickly again and again is started
+QUICK = 10.0  # a process that ends within this many seconds of its start has ended quickly
+LONGEST = 10.0  # longest delay in seconds before a process that keeps ending quickly is restarted
 PREFIX = "visionloop-control-"
 
 _original = Arbiter.__init__
@@ -46,8 +46,8 @@ _original = Arbiter.__init__
 class Restarts:
     """When a service process may be started again; one object per service.
 
-    The first time at once. A process that then ends quickly again and again waits: 1, 2, 4, 8, 10
-    seconds.
+    The first restart is immediate. If the process then ends quickly again and again, the next
+    restarts wait for 1, 2, 4, 8 and 10 seconds.
     """
 
     started: float = field(default_factory=time.monotonic)
@@ -55,7 +55,7 @@ class Restarts:
     due: float | None = None
 
     def ended(self, now: float) -> None:
-        """Note that the process has ended; once per process."""
+        """Record that the process has ended; call it once per process."""
         if self.due is None:
             self.quick = self.quick + 1 if now - self.started < QUICK else 1
             wait = min(LONGEST, 2.0 ** (self.quick - 3)) if self.quick > 2 else 0.0
@@ -69,7 +69,7 @@ class Restarts:
 
 
 def install() -> None:
-    """Patch the supervisor; for its process only."""
+    """Patch the supervisor; call this in its process only."""
     serving.IS_WSL = False
     Arbiter.__init__ = _with_own_endpoints  # type: ignore[method-assign, assignment]
     Arbiter.manage_watchers = _restart_ended
@@ -111,7 +111,7 @@ def _remove(folder: Path, descriptor: int) -> None:
 
 
 def _restart_ended(arbiter: Any) -> None:
-    """Start the service processes again that have ended, when they are due."""
+    """Start service processes that have ended again, as soon as their delay is over."""
     if arbiter._stopping or arbiter._exclusive_running_command is not None:
         return
     arbiter.reap_processes()

@@ -157,7 +157,7 @@ def draw_sign_crop(rng: Generator, class_id: int, size: int, camera: Camera = VI
         rng: Source of all variation.
         class_id: Index into `CLASS_NAMES`.
         size: Side of the result in pixels; the sign is drawn at 16 to 160 px and resized.
-        camera: What takes the image.
+        camera: The simulated camera.
 
     Returns:
         RGB, uint8, (size, size, 3).

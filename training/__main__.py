@@ -18,11 +18,20 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 URL = "http://127.0.0.1:3000"
 MODES = ("regular", "freeze-strategy", "incremental", "distillation")
-WHOLE = ("epochs", "imgsz", "batch", "patience", "min_epochs_per_stage")
-LEARNING = {  # fields of the two modes that look at another model or at old data
+WHOLE = {  # fields with whole numbers
+    "epochs": "number of epochs",
+    "imgsz": "image size in pixels",
+    "batch": "images per training step",
+    "patience": "epochs without improvement after which the training stops early; 0: never",
+    "min_epochs_per_stage": "freeze-strategy: minimum number of epochs of each stage",
+}
+LEARNING = {  # fields of the two modes that use another model or old data
     "new_classes": (str, "incremental: class names to add, separated by commas"),
     "rehearsal": (str, "incremental: how old images are selected for replay"),
-    "old_data_path": (str, "incremental, distillation: old data to replay, given like --data"),
+    "old_data_path": (
+        str,
+        "incremental, distillation: old data to replay, in the same form as --data",
+    ),
     "replay_ratio": (float, "incremental, distillation: share of old images in each epoch"),
     "max_replay_samples": (
         int,
@@ -32,7 +41,7 @@ LEARNING = {  # fields of the two modes that look at another model or at old dat
     "distill_temperature": (float, "distillation: softmax temperature for teacher and student"),
     "distill_cls_weight": (
         float,
-        "distillation: weight of the class score loss; 0 disables a loss",
+        "distillation: weight of the class score loss; 0 disables this loss",
     ),
     "distill_reg_weight": (float, "distillation: weight of the box loss"),
     "distill_feat_weight": (float, "distillation: weight of the feature loss"),
@@ -40,6 +49,7 @@ LEARNING = {  # fields of the two modes that look at another model or at old dat
     "consistency_weight": (float, "distillation: weight of the consistency loss, if enabled"),
     "pseudo_conf_threshold": (float, "distillation: smallest confidence of a pseudo-label"),
 }
+JOB_HELP = "id of the job, or its first characters"
 FULL = 32  # characters of a job's id
 SILENCE = 40.0  # seconds without a heartbeat, after which the log is requested again
 STEP = 0.5
@@ -242,7 +252,11 @@ def delete(server: Server, options: argparse.Namespace) -> int:
 
 def parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--url", default=os.environ.get("VISIONLOOP_URL") or URL)
+    common.add_argument(
+        "--url",
+        default=os.environ.get("VISIONLOOP_URL") or URL,
+        help=f"address of the server; default: VISIONLOOP_URL, else {URL}",
+    )
     parser = argparse.ArgumentParser(
         prog="python -m training",
         description="Training jobs of a running VisionLoop server.",
@@ -260,16 +274,21 @@ def parser() -> argparse.ArgumentParser:
         return made
 
     started = command("start", start)
-    started.add_argument("mode", choices=MODES)
+    started.add_argument("mode", choices=MODES, help="training mode")
     started.add_argument(
         "--data",
         required=True,
-        help="a data.yaml, a folder with one folder per class, or a dataset's id",
+        help="dataset to train on: a data.yaml, a folder with one folder per class, or its id",
     )
-    started.add_argument("--task", choices=("detect", "segment", "classify", "pose"))
+    started.add_argument(
+        "--task",
+        choices=("detect", "segment", "classify", "pose"),
+        help="task of the model; default: detect",
+    )
     started.add_argument(
         "--model",
-        help="a scale (n, s, m, l or x), a model id, or a network's name: yolo11n, mobilenet, …",
+        help="model to train: a size (n, s, m, l or x), a model id, or a network's name such as "
+        "yolo11n or mobilenet",
     )
     started.add_argument(
         "--weights", help="weights to start from: a path, a model id, or the id of a failed job"
@@ -277,8 +296,8 @@ def parser() -> argparse.ArgumentParser:
     started.add_argument("--base-model", help="incremental: the model to extend")
     started.add_argument("--teacher", help="distillation: the model to learn from")
     started.add_argument("--name", help="name of the new model")
-    for name in WHOLE:
-        started.add_argument(_flag(name), type=int)
+    for name, text in WHOLE.items():
+        started.add_argument(_flag(name), type=int, help=text)
     for name, (kind, text) in LEARNING.items():
         started.add_argument(_flag(name), dest=name, type=kind, help=text)
     consistency = started.add_argument("--enable-consistency", action="store_const", const=True)
@@ -297,13 +316,13 @@ def parser() -> argparse.ArgumentParser:
         default=True,
         help="show the progress until the job ends",
     )
-    command("watch", watch).add_argument("job", metavar="JOB")
+    command("watch", watch).add_argument("job", metavar="JOB", help=JOB_HELP)
     command("list", list_jobs).add_argument("--json", action="store_true", help="print JSON")
     shown = command("logs", logs)
-    shown.add_argument("job", metavar="JOB")
+    shown.add_argument("job", metavar="JOB", help=JOB_HELP)
     shown.add_argument("--follow", action="store_true", help="show new lines until the job ends")
-    command("cancel", cancel).add_argument("job", metavar="JOB")
-    command("delete", delete).add_argument("job", metavar="JOB")
+    command("cancel", cancel).add_argument("job", metavar="JOB", help=JOB_HELP)
+    command("delete", delete).add_argument("job", metavar="JOB", help=JOB_HELP)
     return parser
 
 

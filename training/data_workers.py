@@ -14,8 +14,8 @@ MOST = 8
 def data_workers(cores: int, batch_bytes: int) -> int:
     """The number of data loading processes for a machine; 0: the training process loads the data.
 
-    The processes hand over batches in shared memory. A container has 64 MiB of it by default; where
-    it is used up, the kernel kills the process (SIGBUS).
+    The processes hand over batches in shared memory. A container has 64 MiB of shared memory by
+    default; when it is used up, the kernel kills the process (SIGBUS).
 
     Args:
         cores: CPU cores that data loading may use.

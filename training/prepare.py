@@ -17,8 +17,8 @@ from training.training_data import TrainingData
 if TYPE_CHECKING:
     from jobs.handle import JobHandle
 
-MAX_PROBLEMS = 8  # in the log
-MAX_LENGTH = 300  # characters of a problem
+MAX_PROBLEMS = 8  # maximum number of problems in the log
+MAX_LENGTH = 300  # maximum number of characters of a problem
 LOG_INTERVAL = 30.0  # seconds between two lines on progress; they are the job's heartbeat too
 
 

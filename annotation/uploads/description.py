@@ -30,10 +30,10 @@ from formats.xml_documents import xml_format
 from models_store.description import Task
 
 DOCUMENTS = frozenset({".json", ".xml", ".txt", ".names"})  # suffixes of possible annotations
-MAX_DOCUMENTS = 50  # most further documents that are read if there is a description
-MAX_DOCUMENT_BYTES = 64 * 2**20  # largest of these that is read
-MAX_LINES = 20  # most lines that are read of a text file
-MAX_DEPTH = 4  # most folder levels that are searched for a description
+MAX_DOCUMENTS = 50  # maximum number of further documents that are read if there is a description
+MAX_DOCUMENT_BYTES = 64 * 2**20  # maximum bytes of such a document
+MAX_LINES = 20  # maximum number of lines that are read of a text file
+MAX_DEPTH = 4  # maximum number of folder levels that are searched for a description
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def understand(root: Path, task: Task | None, spare: Path, max_pixels: int) -> U
         root: Folder of the unpacked zip.
         task: The requested task, if any.
         spare: Folder to create for a dataset that is converted from documents.
-        max_pixels: Most pixels of an image.
+        max_pixels: Maximum number of pixels of an image.
 
     Raises:
         DatasetInvalid, ValidationFailed: It is none of these, or several.

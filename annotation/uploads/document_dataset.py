@@ -36,10 +36,10 @@ from formats.yolo import to_yolo
 from inference.images import check_header
 from models_store.description import Task
 
-DATASET_NAME = "the zip"  # what messages call the dataset
+DATASET_NAME = "the zip"  # name of the dataset in messages
 NO_KEYPOINTS = "without key points, in a pose dataset"
 MORE_CLASSES = "further classes of an image, which can have only one class"
-SHOWN = 12  # most names in a message
+SHOWN = 12  # maximum number of names in a message
 
 
 @dataclass
@@ -79,7 +79,7 @@ def write_dataset(
         sent: The documents and images read from the zip.
         task: The task; None: the one that the objects fit.
         folder: Folder of the new dataset, which must not exist.
-        max_pixels: Most pixels of an image.
+        max_pixels: Maximum number of pixels of an image.
 
     Returns:
         Its data.yaml, or for `classify` the folder; and the counts of images and objects.

@@ -13,7 +13,7 @@ from dataset.label_files import LOST
 from formats.annotations import Annotation
 from models_store.description import Task
 
-SHOWN = 20  # most renamed images in a card
+SHOWN = 20  # maximum number of renamed images in a card
 
 
 @dataclass

@@ -68,7 +68,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def server_folders(settings: Settings) -> dict[Path, str]:
-    """The folders that no answer names, and what it says instead; see `errors.hide_paths`."""
+    """The folders that answers must not show → the text shown instead; see `errors.hide_paths`."""
     return {
         settings.home: "VISIONLOOP_HOME",
         bento_home(): "BENTOML_HOME",
@@ -91,7 +91,7 @@ def answer(scope: Scope, error: VisionLoopError, headers: Mapping[str, str] = {}
 
 
 def from_status(status: int, message: str) -> VisionLoopError | None:
-    """Our error for the status of an error response of other code; None: an internal error."""
+    """Our error for an error response of FastAPI or BentoML; None: an internal error."""
     if status in _BY_STATUS:
         return _BY_STATUS[status](message)
     return ValidationFailed(message) if status < 500 else None

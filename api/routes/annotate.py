@@ -44,7 +44,7 @@ class AnnotateAnswer(BaseModel):
     document: Any = Field(
         description="the same annotations as a complete file that the tool imports"
     )
-    inference_time: float = Field(description="time in the network, in milliseconds")
+    inference_time: float = Field(description="time in the neural network, in milliseconds")
     notes: list[str] = Field(
         [], description="sentences about fields that had no effect; absent if there are none"
     )

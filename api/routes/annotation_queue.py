@@ -99,10 +99,12 @@ class Held(BaseModel):
 
     annotation: str = Field(description="the annotation's number in the tool")
     task: str
-    address: str = Field(description="URL of its image; empty: the image was sent with it")
+    address: str = Field(
+        description="URL of the annotation's image; empty: the image was sent with the annotation"
+    )
     since: str
     reason: str = Field(
-        description="why it is not in a revision; empty: its image is being fetched"
+        description="why the annotation is not in a revision; empty: its image is being fetched"
     )
 
 

@@ -118,7 +118,7 @@ async def auto_annotate_batch(
     request: Request,
     gateway: GatewayDep,
     kind: Format | None = Query(
-        None, alias="format", description="the same as the body's field, which overrides it"
+        None, alias="format", description="as the body's field `format`, which overrides this one"
     ),
 ) -> Any:
     """Pre-label a dataset, a folder on the server, or an uploaded zip of images, as a job.

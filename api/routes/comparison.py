@@ -30,7 +30,7 @@ _under_way: dict[Path, asyncio.Task[None]] = {}  # running comparisons, by outpu
 class Beside(BaseModel):
     a: float
     b: float
-    delta: float = Field(description="b minus a")
+    delta: float = Field(description="the value of b minus that of a")
 
 
 class ComparedClass(BaseModel):
@@ -44,21 +44,25 @@ class ComparedClass(BaseModel):
 
 class ChangedImage(BaseModel):
     image: str = Field(description="path relative to the dataset")
-    a: int = Field(description="errors of a: missed objects, wrong detections or classes")
+    a: int = Field(
+        description="errors of model a in this image: missed objects, wrong detections or classes"
+    )
     b: int
 
 
 class ChangedImages(BaseModel):
     total: int
-    fixed: int = Field(description="images in which b makes fewer errors")
+    fixed: int = Field(description="number of images in which b makes fewer errors than a")
     broken: int
     unchanged: int
-    fixed_images: list[ChangedImage] = Field(description="at most 200, the largest change first")
+    fixed_images: list[ChangedImage] = Field(
+        description="at most 200 of these images, the largest change first"
+    )
     broken_images: list[ChangedImage]
 
 
 class Interval(BaseModel):
-    difference: float = Field(description="b minus a")
+    difference: float = Field(description="the metric of b minus that of a")
     low: float
     high: float
     level: float = Field(examples=[0.95])

@@ -71,7 +71,9 @@ async def _import_alone(gateway: Gateway, form: FormData, deadline: float, by: s
         upload = form.get("file")
         options = check(ImportOptions, fields(form, "file"))
         if not isinstance(upload, UploadFile):
-            raise ValidationFailed("'file' is required: send the weights as a file of the form.")
+            raise ValidationFailed(
+                "'file' is required: send the weights as a file in this form field."
+            )
         suffix = PurePath(upload.filename or "").suffix.lower()
         if suffix not in SUFFIXES:
             raise ValidationFailed(

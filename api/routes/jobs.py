@@ -33,7 +33,7 @@ class JobView(BaseModel):
     mode: str | None
     task: str | None
     status: Literal["queued", "running", "stopping", "stopped", "completed", "failed"]
-    progress: float = Field(description="0 to 100, updated during each epoch")
+    progress: float = Field(description="percent, 0 to 100; updated during each epoch")
     current_epoch: int
     total_epochs: int
     metrics: dict[str, Any]
@@ -42,14 +42,16 @@ class JobView(BaseModel):
     )
     base_model: str | None
     model_name: str | None
-    model_id: str | None = Field(description="the version it produced")
+    model_id: str | None = Field(description="the model version that the job produced")
     error: str | None
     attempts: int
     created_at: str
     started_at: str | None
     finished_at: str | None
     updated_at: str
-    log_path: str = Field(description="path on the server; /jobs/{job_id}/logs returns the content")
+    log_path: str = Field(
+        description="path of the log on the server; /jobs/{job_id}/logs returns its content"
+    )
 
 
 class JobViews(BaseModel):

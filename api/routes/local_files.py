@@ -44,16 +44,18 @@ class FileEntry(BaseModel):
     name: str
     path: str = Field(description="the path, to send as `data_path` or a similar field")
     type: Literal["directory", "file"]
-    size: int | None = Field(description="bytes; null for a folder")
+    size: int | None = Field(description="size in bytes; null for a folder")
 
 
 class Selection(BaseModel):
     """A chosen file, or the entries to choose from."""
 
     path: str | None = Field(description="the file chosen in a dialog on the server's desktop")
-    root: str | None = Field(None, description="the folder that is listed; null: several roots")
+    root: str | None = Field(
+        None, description="the listed folder; null: the allowed roots are listed"
+    )
     entries: list[FileEntry] | None = None
-    truncated: bool | None = Field(None, description="whether there are more entries")
+    truncated: bool | None = Field(None, description="whether there are more entries than listed")
 
 
 @router.get(

@@ -50,7 +50,9 @@ class PromotionAnswer(BaseModel):
 
     status: Literal["promoted", "refused"]
     promoted: bool
-    forced: bool = Field(description="whether it was promoted against the gate's verdict")
+    forced: bool = Field(
+        description="whether the version was promoted although the gate rejected it"
+    )
     model_id: str
     reasons: list[str]
     gate: Gate | None

@@ -40,10 +40,10 @@ class ListedJobs(BaseModel):
 
 
 class ShownJob(JobStarted):
-    progress: float = Field(description="0 to 100, updated during each epoch")
+    progress: float = Field(description="percent, 0 to 100; updated during each epoch")
     metrics: dict[str, Any]
-    error: str | None = Field(description="why it failed")
-    result_model_id: str | None = Field(description="the version it produced")
+    error: str | None = Field(description="why the job failed")
+    result_model_id: str | None = Field(description="the model version that the job produced")
 
 
 class JobStopping(BaseModel):

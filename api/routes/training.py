@@ -50,15 +50,15 @@ class Task(BaseModel):
     task_id: str
     training_type: Literal["regular", "incremental", "freeze_strategy", "distillation"]
     status: Literal["pending", "running", "completed", "failed", "cancelled"]
-    progress: float = Field(description="0 to 100, updated during each epoch")
+    progress: float = Field(description="percent, 0 to 100; updated during each epoch")
     current_epoch: int
     total_epochs: int
     created_at: str
     started_at: str | None
     completed_at: str | None
     error_message: str | None
-    result_path: str | None = Field(description="the new version's folder")
-    model_id: str | None = Field(description="the new version")
+    result_path: str | None = Field(description="folder of the new model version")
+    model_id: str | None = Field(description="id of the new model version")
     metrics: dict[str, Any]
     config: dict[str, Any] = Field(
         description="the request as sent; `resolved`: the values that the job uses"

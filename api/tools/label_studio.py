@@ -117,7 +117,7 @@ class Predicted(BaseModel):
 class Predictions(BaseModel):
     model_config = ConfigDict(protected_namespaces=())
 
-    results: list[Predicted] = Field(description="one per task")
+    results: list[Predicted] = Field(description="predictions, one per task")
     model_version: str
     message: str = ""
 

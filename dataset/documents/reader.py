@@ -50,7 +50,7 @@ from formats.voc import from_voc
 from formats.xml_documents import xml_format
 from nesting import check_json_depth
 
-BIGGEST = 512 * 2**20  # most bytes of one document
+BIGGEST = 512 * 2**20  # maximum bytes of one document
 SPLIT = re.compile(r"(?:^|[_.-])((?:train|val|valid|validation|test)(?:20\d\d)?)$", re.I)
 
 SHAPES = (
@@ -387,8 +387,8 @@ class _SubmissionReader:
 
 
 def _emptiness(found: Annotations, incomplete: bool) -> Emptiness:
-    """What it means if an image of a multi-image document has no object: `unfinished` if the
-    reader skipped objects of it."""
+    """The meaning of an image without objects in a document of many images: `unfinished` if the
+    reader skipped objects of this image."""
     return "unfinished" if incomplete and not found.objects else "unstated"
 
 

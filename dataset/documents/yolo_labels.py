@@ -18,7 +18,7 @@ from formats.annotations import Annotations, with_area
 from formats.coordinates import SLACK, Stated, are_corners, over_the_edge
 from formats.yolo import from_yolo
 
-SHOWN = 12  # most class names in a note
+SHOWN = 12  # maximum number of class names in a note
 CORNERS = (
     "seem to be x1 y1 x2 y2: read as centre and size, too many of them extend beyond the image. "
     "Write each line as: class x_centre y_centre width height."

@@ -1,9 +1,9 @@
 """The trainer of MobileNetV2 classifiers (Sandler et al. 2018; torchvision's network).
 
 AdamW with warm-up and a cosine schedule, label smoothing, early stopping, and a moving average of
-the weights (EMA), which is what is validated and published. Checkpoints are written after each
-epoch, and within an epoch when the service stops. They hold the complete state, so that a resumed
-training gives the same result as an uninterrupted one.
+the weights (EMA). The averaged weights are validated and published. Checkpoints are written after
+each epoch, and within an epoch when the service stops. They hold the complete state, so that a
+resumed training gives the same result as an uninterrupted one.
 """
 
 from __future__ import annotations
