@@ -9,7 +9,7 @@ from typing import Literal
 
 CLOSE = 0.88  # least similarity of two names, from 0 to 1, to suggest one for the other
 SHORTEST = 3  # letters; a shorter name must match exactly
-LISTED = 30  # most known names in a message
+LISTED = 30  # maximum number of known names in a message
 MOST_UNKNOWN = 64  # unknown names of a request; more are refused before any is compared
 COMPARED = 60  # first letters and digits of a name that are compared
 

@@ -14,8 +14,8 @@ import yaml
 
 from errors import ValidationFailed
 
-DEEPEST = 100  # most levels of nested values; real documents have fewer than 20
-MOST_NODES = 1_000_000  # most values of a YAML document, aliases expanded
+DEEPEST = 100  # maximum number of levels of nested values; real documents have fewer than 20
+MOST_NODES = 1_000_000  # maximum number of values of a YAML document, aliases expanded
 
 _STRUCTURE = b'"[]{}'
 _REST = bytes(byte for byte in range(256) if byte not in _STRUCTURE)

@@ -17,7 +17,7 @@ from dataset.store import FIRST_CARD, DatasetStore
 from errors import NotFound
 from formats.annotations import Annotations
 
-MAX_CHANGED = 200  # most images that a diff lists
+MAX_CHANGED = 200  # maximum number of images that a diff lists
 
 
 def is_upload(datasets: DatasetStore, dataset_id: str) -> bool:

@@ -8,7 +8,7 @@ from models_store.description import TYPES
 from models_store.registry import Registry
 from models_store.versions import ModelVersion
 
-SHOWN = 8  # most model names in a message
+SHOWN = 8  # maximum number of model names in a message
 
 
 def choose_model(registry: Registry, tool: Tool, model_id: str = "") -> ModelVersion:

@@ -15,7 +15,7 @@ from inference.prediction import Prediction
 from inference.preprocess import prepare
 from settings import Settings
 
-BATCH = 8  # most tiles of one image per batch, if the engine supports batches
+BATCH = 8  # maximum number of tiles of one image per batch, if the engine supports batches
 
 
 @dataclass(frozen=True)

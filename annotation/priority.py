@@ -32,7 +32,7 @@ BINS = 8  # bins of edge directions
 DESCRIPTOR_LENGTH = CELLS * CELLS * (3 + BINS)
 EMPTY_UNCERTAINTY = 0.35  # uncertainty of an image without detections
 MIN_WEIGHT = 0.3  # factor of the uncertainty at novelty 0
-MAX_DISTANCES = 5e6  # most distances computed at a time
+MAX_DISTANCES = 5e6  # maximum number of distances computed at a time
 
 
 @dataclass(frozen=True, slots=True)

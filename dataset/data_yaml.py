@@ -22,7 +22,7 @@ from formats.annotations import keypoint_labels
 from models_store.description import class_names
 from nesting import check_yaml_size
 
-BIGGEST = 4 * 2**20  # most bytes of a data.yaml
+BIGGEST = 4 * 2**20  # maximum bytes of a data.yaml
 UNLABELLED = "unlabelled"  # VisionLoop's own key: images without a split, not annotated yet
 MOST_CLASSES = 10_000
 USUAL = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")

@@ -12,7 +12,7 @@ from dataset.image_files import SUFFIXES, foreign
 from dataset.issues import Findings
 from errors import DatasetInvalid, Forbidden, ValidationFailed
 
-BIGGEST = 256 * 2**20  # most bytes of a list
+BIGGEST = 256 * 2**20  # maximum bytes of a list
 TOO_MANY = 0.5  # share of missing images above which the list is rejected
 FIX = "Write paths relative to the list's folder, as in ./images/train/a.jpg."
 

@@ -29,8 +29,8 @@ from inference.images import Pixels, decode, read_header
 from settings import get_settings
 
 FORMAT = 2
-MOST_CACHES = 64  # most datasets with a cache
-BIGGEST = 512 * 2**20  # most bytes of one image
+MOST_CACHES = 64  # maximum number of datasets with a cache
+BIGGEST = 512 * 2**20  # maximum bytes of one image
 KEEP = 60.0  # seconds between two writes of the cache during a scan
 _AT_A_TIME = 512  # files per batch; `progress` can end the scan between batches
 

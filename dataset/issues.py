@@ -9,8 +9,8 @@ from typing import Any
 
 from errors import DatasetInvalid
 
-EXAMPLES = 5  # most examples in a message
-LISTED = 100  # most examples that are kept
+EXAMPLES = 5  # maximum number of examples in a message
+LISTED = 100  # maximum number of examples that are kept
 
 # Kind of a counted finding → the beginning of its message. Training refuses a dataset with a
 # fatal one.

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 
 from models_store.description import Task
 
-BIGGEST = 16 * 2**20  # most bytes of one label file
+BIGGEST = 16 * 2**20  # maximum bytes of one label file
 EDGE = 0.01  # overhang, as a fraction of the image, that is clipped unreported as in Ultralytics
 REACH = 0.5  # largest overhang, as a fraction of the image; beyond it the line is rejected
 ABSENT = -0.005  # coordinate of an absent keypoint without visibility; Ultralytics allows -0.01

@@ -21,7 +21,7 @@ from errors import DatasetInvalid
 from formats.coordinates import Stated, are_corners
 from models_store.description import Task
 
-SAMPLE = 200  # most label files that are read
+SAMPLE = 200  # maximum number of label files that are read
 NEARLY_ALL = 0.95  # share of lines that counts as all of them
 BOX = 5  # columns of a box: class id, centre, size
 FEWEST_POINTS = 8  # columns of a box with one keypoint and its visibility

@@ -8,7 +8,7 @@ from typing import Any
 from dataset.dataset import Dataset
 from dataset.label_scan import shown
 
-NAMED = 1000  # most images with refused lines that the report lists
+NAMED = 1000  # maximum number of images with refused lines that the report lists
 
 
 def report(dataset: Dataset) -> dict[str, Any]:

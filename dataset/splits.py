@@ -1,8 +1,8 @@
-"""The splits of images: those that an uploaded zip states, and what becomes val where none is.
+"""The splits of images: those that an uploaded zip states, and the choice of a missing val split.
 
-There are two rules for what becomes val, because existing homes were split by them:
+There are two rules for this choice, because the datasets in existing homes were split by them:
 `held_out_by_name` for a folder or zip that has no val split, and `held_out_by_content` for the
-revisions of a dataset that grows, where an image must never change its split.
+revisions of a growing dataset, in which an image must never change its split.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _FOLDERS = {"obj_train_data": "train", "obj_valid_data": "val", "obj_test_data":
 
 
 HELD_OUT = 0.2  # fraction of the train images that becomes val if there is no val split
-VAL_ONE_IN = 5  # one in so many images of a revision is in the val split, by its SHA-256
+VAL_ONE_IN = 5  # one of this many images of a revision is in the val split, by its SHA-256
 
 Key = TypeVar("Key")
 

@@ -34,21 +34,22 @@ The `format` of [exports](rest.md#annotation), of pre-labels and of corrections.
 made by writing each kind of object, reading it again and comparing.
 
 - **kept**: the same object comes back.
-- **lost**: the object comes back without it.
+- **lost**: the object, or this property of the object, does not come back.
 - **refused**: a `400 VALIDATION_ERROR` that names the formats which can hold it.
 
 """
 
 TAIL = """
 A format without holes or parts has one ring along all of them, on the same line there and back.
-[Corrections](corrections.md#what-each-format-may-hold) says what the readers take, what they pass
-over and what they refuse. `POST /api/auto_annotate` writes `label_studio`, `yolo`, `coco` and
+[Corrections](corrections.md#what-each-format-may-hold) lists what the readers accept, ignore and
+refuse. `POST /api/auto_annotate` writes `label_studio`, `yolo`, `coco` and
 `labelme`.
 
 ## Images
 
-Read by content, not by suffix: IMAGES. Of an animation the first frame counts. EXIF rotation is
-applied. A truncated file is refused.
+The format of an image is detected from its content, not from its suffix. These formats are read:
+IMAGES. Of an animation the first frame is used. EXIF rotation is applied. A truncated file is
+refused.
 """
 
 NAMES, POINTS = ("sign", "car"), ("nose", "tail")
@@ -99,14 +100,14 @@ THERE_AND_BACK: dict[Format, Callable[[Annotations], Annotations]] = {
 
 
 def formats() -> str:
-    """The table, and what images are read."""
+    """The table of annotation formats, and the formats of images that can be read."""
     rows = [(name, *(verdict(form, thing) for form in FORMATS)) for name, thing in KINDS.items()]
     images = ", ".join(IMAGE_FORMATS)
     return HEAD + table(("", *map(code, FORMATS)), rows) + TAIL.replace("IMAGES", images)
 
 
 def verdict(form: Format, thing: Annotation) -> str:
-    """What becomes of an object that goes through a format and back."""
+    """Whether an object is kept, lost or refused when it is written in a format and read again."""
     sent = Annotations("a.jpg", SIDE, SIDE, (thing,))
     try:
         read = THERE_AND_BACK[form](sent)
@@ -118,7 +119,7 @@ def verdict(form: Format, thing: Annotation) -> str:
 
 
 def _rounded(thing: Annotation) -> tuple[object, ...]:
-    """What is compared: without what the seventh digit of a percentage changes."""
+    """The values to compare, rounded so that the seventh digit of a percentage has no effect."""
     box = () if thing.parts or thing.bounds is None else tuple(round(s, 3) for s in thing.bounds)
     parts = [(_ring(part.outline), *map(_ring, part.holes)) for part in thing.parts]
     points = [(p.name, round(p.x, 3), round(p.y, 3), p.visibility) for p in thing.keypoints]
@@ -126,7 +127,7 @@ def _rounded(thing: Annotation) -> tuple[object, ...]:
 
 
 def _ring(ring: tuple[tuple[float, float], ...]) -> tuple[tuple[float, float], ...]:
-    """From its least corner on, in one direction: where a ring begins means nothing."""
+    """A ring that begins at its smallest corner, in a fixed direction: these have no meaning."""
     near = [(round(x, 3), round(y, 3)) for x, y in ring]
     area = sum(x * near[i - 1][1] - near[i - 1][0] * y for i, (x, y) in enumerate(near))
     near = near if area > 0 else near[::-1]

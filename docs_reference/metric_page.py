@@ -37,26 +37,28 @@ class exist for models of up to 50 classes. BentoML adds series of its own, whos
 MODELS = """
 ## Of a model: its evaluation
 
-The same path answers every other client with the figures of each model's last evaluation, as
-JSON: `GET /metrics`, `GET /metrics/{model_id}`. Shares run from 0 to 1, times are milliseconds. A
-model that was never evaluated has none. [What is measured](../explanation/evaluation.md) says how
-each is computed.
+Every other client gets the metrics of each model's last evaluation from the same path, as JSON:
+`GET /metrics`, `GET /metrics/{model_id}`. Shares are from 0 to 1, times are in milliseconds. A
+model that was never evaluated has no metrics. [What is measured](../explanation/evaluation.md)
+says how each metric is computed.
 
 """
 
 EVALUATED = {
     "accuracy": "classifiers: top-1; others: TP / (TP + FP + FN) at serving confidence, IoU 0.5",
     "accuracy_top5": "classifiers: the true class is among the five best",
-    "precision": "at the confidence of the best mean F1; of classifiers the macro average",
-    "recall": "at the confidence of the best mean F1; of classifiers the macro average",
-    "f1_score": "the best mean F1; of classifiers the macro average",
+    "precision": "precision at the confidence of the best mean F1; classifiers: macro average",
+    "recall": "recall at the confidence of the best mean F1; classifiers: macro average",
+    "f1_score": "the best mean F1 over all confidences; classifiers: macro average",
     "mAP50": "mean average precision of boxes at IoU 0.5",
     "mAP50_95": "mean average precision of boxes over IoU 0.5 to 0.95",
-    "mask_mAP50": "the same of masks, IoU 0.5",
-    "mask_mAP50_95": "the same of masks, IoU 0.5 to 0.95",
-    "pose_mAP50": "the same of keypoints, object keypoint similarity 0.5",
-    "pose_mAP50_95": "the same of keypoints, object keypoint similarity 0.5 to 0.95",
-}  # of every figure that a gate can ask for
+    "mask_mAP50": "mean average precision of masks at IoU 0.5",
+    "mask_mAP50_95": "mean average precision of masks over IoU 0.5 to 0.95",
+    "pose_mAP50": "mean average precision of keypoints at object keypoint similarity 0.5",
+    "pose_mAP50_95": (
+        "mean average precision of keypoints over object keypoint similarity 0.5 to 0.95"
+    ),
+}  # every metric that a gate can use
 TIMES = {
     "preprocess_time": "median time of one image before the network",
     "inference_time": "median time of one image in the network",

@@ -34,7 +34,7 @@ from formats.annotations import (
 from formats.geometry import MOST_PIXELS, Mask, ellipse, outlines, rectangle, turned, unbridge
 from formats.xml_documents import parse_xml, text_of
 
-LONGEST = 512 * 2**20  # most bytes of a document
+LONGEST = 512 * 2**20  # maximum bytes of a document
 WHAT = "CVAT document"
 PASSED_OVER = {
     "polyline": "CVAT polylines",

@@ -46,10 +46,10 @@ FRAME = 384  # pixels of a ring's longer side when it is rasterised to measure I
 COARSEST, FINEST, STEPS = 0.3, 0.0008, 32
 UNION_FRAME = 1024
 ELLIPSE = 72  # corners of an ellipse's ring; a multiple of four, so that its box is exact
-PAIRS = 2**20  # most pairs of vertices that are compared at once
+PAIRS = 2**20  # maximum number of pairs of vertices that are compared at once
 
 KEPT_IOU = 0.985  # IoU of a simplified ring with the original
-MOST_VERTICES = 40  # most vertices of a simplified ring; takes precedence over the IoU
+MOST_VERTICES = 40  # maximum number of vertices of a simplified ring; takes precedence over the IoU
 
 
 class Outline(NamedTuple):

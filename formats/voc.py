@@ -34,7 +34,7 @@ from formats.capabilities import require_annotation
 from formats.geometry import bridge, rectangle, turned, unbridge
 from formats.xml_documents import number, parse_xml, tag, text_of
 
-LONGEST = 64 * 2**20  # most bytes of a document
+LONGEST = 64 * 2**20  # maximum bytes of a document
 WHAT = "Pascal VOC document"
 FROM_ONE = ("pascal voc", "roboflow")  # texts in <source> of documents that count from 1
 SIDES = ("xmin", "ymin", "xmax", "ymax")

@@ -34,7 +34,7 @@ POLL = 0.3  # seconds between two heartbeats of a runner that is down
 TURN = 0.05  # seconds between two attempts to reach a runner
 PROBE = 3.0  # seconds after which a heartbeat without response counts as failed
 LOST = (aiohttp.ClientError, OSError)
-HEAVY_QUEUE = 8  # most heavy images that wait for their turn
+HEAVY_QUEUE = 8  # maximum number of heavy images that wait for their turn
 RESTART = 3.0  # seconds in which a dead runner is usually back
 
 

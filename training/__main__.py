@@ -243,7 +243,7 @@ def cancel(server: Server, options: argparse.Namespace) -> int:
 
 
 def delete(server: Server, options: argparse.Namespace) -> int:
-    """Delete a job that has ended: its log and what is kept of it; its model stays."""
+    """Delete a job that has ended, with its log and its other files; its model stays."""
     job_id = server.find(options.job)
     server.ask("DELETE", f"/jobs/{job_id}")
     print(f"Job {job_id} is deleted.")

@@ -14,7 +14,7 @@ from dataset.documents.submission import DescribedImage
 from formats.annotations import Annotations
 from models_store.description import Task
 
-SHOWN = 20  # most names in a response
+SHOWN = 20  # maximum number of names in a response
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from dataset.image_files import suffix_of
 from errors import VisionLoopError
 from inference.images import check_header
 
-SHOWN = 3  # most names in a message
+SHOWN = 3  # maximum number of names in a message
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ IMAGE_LISTS = frozenset(
     {"train", "training", "val", "valid", "validation", "test", "testing", "trainval", "default"}
 )
 LABEL_FOLDERS = frozenset({"labels", "obj_train_data", "obj_valid_data", "obj_test_data"})
-MOST_TEXT = 64 * 2**20  # most bytes of a label file
+MOST_TEXT = 64 * 2**20  # maximum bytes of a label file
 
 _WORDS = re.compile(
     "annotations?|bbox|bndbox|box|boxes|coordinates|labels?|objects?|points|polygons?|"

@@ -38,7 +38,7 @@ from training.replay.merged_dataset import is_replayed
 
 @dataclass(frozen=True)
 class Tuning:
-    """Scale factors of the distillation losses: what a requested weight of 1 stands for.
+    """Scale factors of the distillation losses: the real weights for a requested weight of 1.
 
     `python -m benchmarks.learning distillation --study` compares these values with factors twice
     as large, and with a decay over the epochs.

@@ -15,7 +15,7 @@ from evaluation.plots import short_name
 if TYPE_CHECKING:
     from training.incremental.forgetting import Forgetting
 
-MOST = 40  # classes in the plot; if there are more, old ones that regressed most, and new ones
+MOST = 40  # maximum number of classes: the old classes that regressed most, and new classes
 BEFORE, AFTER, NEW = "#b4bcc6", "#1f5fa8", "#2e9e5b"
 TITLES = {"accuracy": "accuracy", "mAP50_95": "mAP50-95"}
 
