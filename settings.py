@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from ipaddress import ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -168,6 +169,11 @@ class Settings(BaseSettings):
         "`*.lab.example`, `*` for all. Checked if no token is set, or if names are given; "
         "localhost, IP addresses and this machine's own names always pass",
     )
+    trusted_proxies: Words = Field(
+        (),
+        description="IP addresses or networks of proxies, whose `X-Forwarded-For` and "
+        "`X-Forwarded-Proto` are believed: `127.0.0.1` for one on this machine",
+    )
     rate_limit: float = Field(0, ge=0, description="Requests per second and client; 0: no limit")
     max_connections: int = Field(
         1000, ge=0, description="Open connections per client address; 0: no limit"
@@ -294,7 +300,7 @@ class Settings(BaseSettings):
             return tuple(_expanded(Path(part.strip())) for part in parts if part.strip())
         return value
 
-    @field_validator("cors_origins", "hosts", mode="before")
+    @field_validator("cors_origins", "hosts", "trusted_proxies", mode="before")
     @classmethod
     def _split_words(cls, value: object) -> object:
         if isinstance(value, str):
@@ -325,6 +331,20 @@ class Settings(BaseSettings):
                     {"host": repr(host[:100])},
                 )
         return tuple(host.lower().rstrip(".") for host in value)
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for proxy in value:
+            try:
+                ip_network(proxy, strict=False)
+            except ValueError:
+                raise PydanticCustomError(
+                    "trusted_proxies",
+                    "{proxy} is not an IP address or network; write 127.0.0.1 or 10.0.0.0/8",
+                    {"proxy": repr(proxy[:100])},
+                ) from None
+        return value
 
     @model_validator(mode="before")
     @classmethod

@@ -53,6 +53,8 @@ def install_patches(settings: Settings) -> None:
     bentoml_patches.use_own_metrics_folder(settings)
     bentoml_patches.cancel_timers()
     http_protocol.install()
+    # uvicorn reads it; its default believes every process of this machine.
+    os.environ["FORWARDED_ALLOW_IPS"] = ",".join(settings.trusted_proxies)
     if server_context.worker_index is None:
         # Imported late: the service processes do not need the supervisor's modules.
         from serving import supervisor
@@ -73,10 +75,21 @@ def prepare(settings: Settings) -> None:
     bentoml_patches.enter_source_tree(settings)
     hold(settings.home, "VISIONLOOP_HOME")
     hold(bento_home(), "BENTOML_HOME")
+    make_private(bento_home())
     metrics_folder.renew(settings)
     atexit.register(metrics_folder.remove, settings)
     announce(settings)
     fill(settings)
+
+
+def make_private(home: Path) -> None:
+    """Let only its owner enter a BENTOML_HOME that has neither models nor Bentos yet.
+
+    BentoML makes the folder when it is imported, open to others. Later its mode is the owner's.
+    """
+    with contextlib.suppress(OSError):
+        if not any(any(os.scandir(home / name)) for name in ("models", "bentos")):
+            home.chmod(0o700)
 
 
 def hold(folder: Path, variable: str) -> None:
@@ -106,11 +119,12 @@ def announce(settings: Settings) -> None:
     print("Settings:", ", ".join(f"{name}={value}" for name, value in settings.masked().items()))
     for line in settings_without_effect(settings, os.environ):
         print(f"Warning: {line}")
-    if mode := _open_to_others(settings.home):
-        print(
-            f"Warning: other users of this machine can enter {settings.home} (mode {mode:o}). "
-            f"If they shall not: chmod 700 {settings.home}"
-        )
+    for folder in (settings.home, bento_home()):
+        if mode := _open_to_others(folder):
+            print(
+                f"Warning: other users of this machine can enter {folder} (mode {mode:o}). "
+                f"If they shall not: chmod 700 {folder}"
+            )
     if _has_another_name(settings.paths.database):
         print(
             f"Warning: {settings.paths.database} has another name (a hard link, as `cp -l` makes "

@@ -9,6 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
+import signal
+import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
@@ -35,6 +38,7 @@ TURN = 0.05  # seconds between two attempts to reach a runner
 PROBE = 3.0  # seconds after which a heartbeat without response counts as failed
 LOST = (aiohttp.ClientError, OSError)
 HEAVY_QUEUE = 8  # maximum number of heavy images that wait for their turn
+HUNG = 60.0  # seconds without an answer after which a living process is killed
 RESTART = 3.0  # seconds in which a dead runner is usually back
 
 
@@ -61,11 +65,14 @@ class Runner:
         idle: IdleTracker,
         *,
         poll: float = POLL,
+        hung: float = HUNG,
     ) -> None:
         self.name = name
         self.proxy = proxy
         self.idle = idle
         self._poll = poll
+        self._hung = hung
+        self._silent_since: float | None = None  # monotonic; the process lives and does not answer
         self.trials = Trials()
         self.stand_in: Runner | None = None
         self._up = asyncio.Event()
@@ -358,6 +365,7 @@ class Runner:
         while True:
             try:
                 self._update(await self._answers())
+                self._end_if_hung()
                 if self.up and not self._warmed:
                     await self._warm_again()
             except Exception:
@@ -379,6 +387,20 @@ class Runner:
             self._warmed = False
             self._lost.set()
             log.warning("%s: does not answer", self.name)
+
+    def _end_if_hung(self) -> None:
+        """Kill a process that lives but has not answered for long; it is started again."""
+        if self.up or self._stopping or self._pid is None or has_ended(self._pid):
+            self._silent_since = None
+            return
+        now = time.monotonic()
+        self._silent_since = self._silent_since or now
+        if now - self._silent_since < self._hung:
+            return
+        log.error("%s: no answer for %g s; process %d is killed", self.name, self._hung, self._pid)
+        with contextlib.suppress(OSError):
+            os.kill(self._pid, signal.SIGKILL)
+        self._silent_since = None
 
     async def _warm_again(self) -> None:
         """Load the models that the process had before it was started again.

@@ -20,6 +20,7 @@ from settings import Settings, refusals, settings_without_effect, unknown_variab
             tuple(map(Path, ("/srv/a", "/srv/b", "/srv/c"))),
         ),
         ("cors_origins", "HTTPS://A.example/,*", ("https://a.example", "*")),
+        ("trusted_proxies", "127.0.0.1, 10.0.0.0/8", ("127.0.0.1", "10.0.0.0/8")),
         ("hosts", "A.example., *.b.example", ("a.example", "*.b.example")),
         ("max_body_mb", "1.5", 1.5),
         ("home", "/srv/x/../home", Path("/srv/home")),
@@ -42,6 +43,8 @@ def test_read_from_environment(
         ("cors_origins", "a.example"),
         ("cors_origins", "https://a.example/page"),
         ("hosts", "https://a.example"),
+        ("trusted_proxies", "*"),
+        ("trusted_proxies", "proxy.example"),
         ("hosts", "a.example:3000"),
     ],
 )

@@ -19,7 +19,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as plain
 
 from tests.support.closeness import assert_answers_close
-from tests.support.patience import PATIENCE
+from tests.support.patience import PATIENCE, wait_until
 from tests.support.seeds import derived
 from tests.support.serving import Server
 
@@ -374,3 +374,12 @@ def test_a_mixed_load_answers_each_as_if_alone(server: Server, picture: Picture)
             await asyncio.gather(*map(asked, order))
 
     asyncio.run(run())
+
+
+def test_nobody_chooses_the_address_that_is_logged_and_counted(server: Server) -> None:
+    told = {"X-Forwarded-For": "203.0.113.9"}
+    path = "/models/unknown-but-logged"
+    answer = httpx.get(f"{server.url}{path}", headers=told, timeout=PATIENCE)
+    assert answer.status_code == 404
+    wait_until(lambda: path in server.log.read_text())
+    assert "203.0.113.9" not in server.log.read_text()

@@ -53,7 +53,7 @@ def server(new_home: Callable[[], Path], request: pytest.FixtureRequest) -> Iter
         with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
             print(f"\nSKIPPED: {reason}")
         pytest.skip(reason)
-    running = Server(new_home(), VISIONLOOP_TOKEN="use-me")
+    running = Server(new_home(), VISIONLOOP_TOKEN="use-me", VISIONLOOP_TRUSTED_PROXIES="127.0.0.1")
     try:
         yield running.start()
     finally:
@@ -149,3 +149,9 @@ def test_a_page_of_this_origin_may_send_a_form_and_another_may_not(proxy: httpx.
     foreign = {"Origin": "https://elsewhere.example"}
     other = proxy.post("infer", data={"image_url": "x"}, headers=foreign)
     assert (other.status_code, other.json()["code"]) == (403, "FORBIDDEN")
+
+
+def test_the_address_that_a_trusted_proxy_tells_is_the_callers(server: Server) -> None:
+    told = {**TOKEN, "X-Forwarded-For": "203.0.113.9"}
+    assert httpx.get(f"{server.url}/models", headers=told, timeout=PATIENCE).status_code == 200
+    wait_until(lambda: "203.0.113.9" in server.log.read_text())

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from database import Database
-from serving.lifecycle import announce, fill, hold, prepare, usable_settings
+from serving.lifecycle import announce, fill, hold, make_private, prepare, usable_settings
 from settings import Settings, get_settings
 from tests.support.serving import ROOT
 
@@ -125,3 +125,15 @@ def test_runners_on_tcp_ports_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_p
     with pytest.raises(SystemExit, match=r"BENTOML_NO_UDS: .*Unset it"):
         prepare(Settings(home=tmp_path / "home"))
     assert not (tmp_path / "home").exists()
+
+
+def test_a_new_bentoml_home_is_private_and_a_used_one_is_left_as_it_is(tmp_path: Path) -> None:
+    for name in ("models", "bentos"):
+        (tmp_path / name).mkdir()
+    tmp_path.chmod(0o755)
+    make_private(tmp_path)
+    assert tmp_path.stat().st_mode & 0o777 == 0o700
+    (tmp_path / "models" / "mine").mkdir()
+    tmp_path.chmod(0o755)
+    make_private(tmp_path)
+    assert tmp_path.stat().st_mode & 0o777 == 0o755

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from starlette.responses import PlainTextResponse
 
@@ -178,3 +182,31 @@ def test_heavy_images_go_one_at_a_time_and_others_pass_them() -> None:
         await found.stop()
 
     asyncio.run(run())
+
+
+def test_a_process_that_lives_but_does_not_answer_is_killed() -> None:
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    answers = 0
+
+    async def status() -> dict[str, Any]:
+        nonlocal answers
+        answers += 1
+        if answers > 1:
+            raise aiohttp.ServerDisconnectedError
+        return {"engines": {}, "process": process.pid}
+
+    async def run() -> int:
+        proxy = Proxy(status=status)
+        found = Runner("r", proxy, Settings(), IdleTracker(), poll=0.01, hung=0.05)
+        found.start()
+        await found.wait_until_up()
+        found._update(answers=False)
+        ended = await asyncio.wait_for(asyncio.to_thread(process.wait), PATIENCE)
+        await found.stop()
+        return ended
+
+    try:
+        assert asyncio.run(run()) == -signal.SIGKILL
+    finally:
+        process.kill()
+        process.wait()
