@@ -41,7 +41,7 @@ $(READY): requirements-dev.lock $(if $(filter command,$(origin PYTHON)),named)
 	@sh setup.sh "$(PYTHON)" "$(VENV)"
 
 # BentoML 1.4.39 makes its home before our code runs, and shows a traceback where it cannot.
-serve: $(READY)  ## Serve on 127.0.0.1:3000 (PORT= for another), starter models seeded
+serve: $(READY)  ## Serve on 127.0.0.1:3000 (another port: PORT=…), with the starter models
 	@test "$(PORT)" -ge 1 -a "$(PORT)" -le 65535 2>/dev/null || { \
 	    echo "PORT is a number from 1 to 65535, not '$(PORT)'."; exit 1; }
 	@home=$$($(VENV)/bin/python -c \
@@ -62,18 +62,18 @@ $(NARROW): tests/avx2_only.c $(READY)
 test-fast: $(READY)  ## Test single units only, without servers, trainings and drawn examples
 	@$(RUN) pytest $(AT_ONCE) -m "not properties" $(FAST)
 
-test-properties: $(READY)  ## Try what must hold for all data with 2,000 examples each
+test-properties: $(READY)  ## Run each property-based test with 2,000 examples
 	@PROPERTY_EXAMPLES=2000 $(RUN) pytest $(AT_ONCE) -m properties
 
-test-tools: $(READY)  ## Have supervision and datumaro load our exports, and read theirs
+test-tools: $(READY)  ## Check that supervision and datumaro load our exports, and that we read theirs
 	@test -x $(TOOLS)/bin/python || $(RUN) uv venv --quiet --python $(VENV)/bin/python $(TOOLS)
 	@$(RUN) uv pip install --quiet --python $(TOOLS)/bin/python -r tests/formats/tools.txt
 	@TOOLS_PYTHON=$(TOOLS)/bin/python $(RUN) pytest tests/formats/test_tools.py
 
-test-api: $(READY)  ## Have schemathesis call every route of a server with tokens, 10 minutes
+test-api: $(READY)  ## Let schemathesis call every route of a server with tokens, for 10 minutes
 	@$(RUN) benchmarks.stress.schema
 
-test-docs: $(READY)  ## Type the commands of the tutorial and the how-to pages against a server
+test-docs: $(READY)  ## Run the commands of the tutorial and the how-to pages against a server
 	@$(RUN) pytest -m pages tests/docs
 
 lint: $(READY)  ## Lint, type-check, and check which package imports which
@@ -87,19 +87,19 @@ docs: $(READY)  ## Build the documentation as a site in site/, without a network
 	@NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --strict --quiet
 	@echo "Open site/index.html"
 
-reference: $(READY)  ## Write docs/reference/ anew from the code
+reference: $(READY)  ## Generate docs/reference/ from the code
 	@$(RUN) docs_reference
 
 bench: $(READY)  ## Run the serving benchmark that docs/explanation/measured.md quotes
 	@$(RUN) benchmarks.serving
 
-stress: $(READY)  ## Kill, fill and lock a server under load; what clients saw, what was lost; 20 minutes
+stress: $(READY)  ## Disturb a server under load, and report what clients saw and what was lost (20 minutes)
 	@$(RUN) benchmarks.stress.faults
 
-stress-jobs: $(READY)  ## Kill and cancel training jobs at random moments, half an hour
+stress-jobs: $(READY)  ## Kill and cancel training jobs at random moments (30 minutes)
 	@$(RUN) benchmarks.stress.jobs
 
-fuzz: $(READY)  ## Send changed images to a running server (MINUTES=10); no process may die, no answer be a 500
+fuzz: $(READY)  ## Send damaged images to a server (MINUTES=10); no process may die, no answer may be a 500
 	@$(RUN) benchmarks.hostile.fuzz --minutes $(or $(MINUTES),10)
 
 audit: $(READY)  ## Look up known vulnerabilities of the locked packages
@@ -119,7 +119,7 @@ image: build  ## Build the container image visionloop (needs a Docker engine; TO
 	@bin=$$(cd $(VENV)/bin && pwd) && cd "$${TMPDIR:-/tmp}" && "$$bin/python" -m bentoml \
 	  containerize visionloop:latest -t visionloop --opt build-arg=TORCH=$(TORCH)
 
-image-replay: $(READY)  ## Do what the image would do without an engine (root, mmdebstrap)
+image-replay: $(READY)  ## Build and run the container image without an engine (needs root rights and mmdebstrap)
 	@$(RUN) benchmarks.image.replay
 
 # Versions that still fit are kept: remove the lock files first to have all of them renewed.

@@ -140,7 +140,7 @@ class Settings(BaseSettings):
         env_prefix="VISIONLOOP_", env_ignore_empty=True, frozen=True, hide_input_in_errors=True
     )
 
-    home: Path = Field(Path("~/.visionloop"), description="Database, jobs, datasets, uploads")
+    home: Path = Field(Path("~/.visionloop"), description="Folder of database, jobs and datasets")
     database_url: str | None = Field(
         None, description="SQLAlchemy URL of the database; default: SQLite in VISIONLOOP_HOME"
     )
@@ -157,26 +157,32 @@ class Settings(BaseSettings):
         "VISIONLOOP_HOME/datasets",
     )
 
-    token: SecretStr | None = Field(None, description="Token of requests; unset: none is needed")
+    token: SecretStr | None = Field(
+        None, description="Token that requests must send; unset: no token is needed"
+    )
     admin_token: SecretStr | None = Field(
         None,
         description="Token for training, import, activation and deletion; unset: `token` is enough",
     )
-    cors_origins: Words = Field((), description="Browser origins that are allowed; `*`: all")
+    cors_origins: Words = Field(
+        (), description="Origins of web pages that may call this server (CORS); `*`: all"
+    )
     hosts: Words = Field(
         (),
-        description="Names that requests may call this server by: `labels.example`, "
-        "`*.lab.example`, `*` for all. Checked if no token is set, or if names are given; "
-        "localhost, IP addresses and this machine's own names always pass",
+        description="Host names of this server that requests may use, such as `labels.example` or "
+        "`*.lab.example`; `*`: all. They are checked if no token is set, or if names are given; "
+        "localhost, IP addresses and this machine's own names are always allowed",
     )
     trusted_proxies: Words = Field(
         (),
-        description="IP addresses or networks of proxies, whose `X-Forwarded-For` and "
-        "`X-Forwarded-Proto` are believed: `127.0.0.1` for one on this machine",
+        description="IP addresses or networks of proxies, such as `127.0.0.1`, whose headers "
+        "`X-Forwarded-For` and `X-Forwarded-Proto` are trusted",
     )
-    rate_limit: float = Field(0, ge=0, description="Requests per second and client; 0: no limit")
+    rate_limit: float = Field(
+        0, ge=0, description="Most requests per second and client; 0: no limit"
+    )
     max_connections: int = Field(
-        1000, ge=0, description="Open connections per client address; 0: no limit"
+        1000, ge=0, description="Most open connections per client address; 0: no limit"
     )
 
     max_body_mb: float = Field(32, gt=0, description="Largest request body, in MiB")
@@ -193,9 +199,13 @@ class Settings(BaseSettings):
         "413",
     )
     image_url: Literal["off", "public"] = Field(
-        "off", description="Images by URL: never fetched, or fetched from public addresses"
+        "off",
+        description="Whether images are fetched by URL: `off`: never; `public`: from public "
+        "addresses",
     )
-    image_url_timeout: float = Field(10, gt=0, description="Time limit of one fetch, in seconds")
+    image_url_timeout: float = Field(
+        10, gt=0, description="Time limit for fetching one image by URL, in seconds"
+    )
     label_studio_url: str | None = Field(
         None, description="Address of your Label Studio, from which its images are fetched"
     )
@@ -203,7 +213,9 @@ class Settings(BaseSettings):
         None, description="Access token of Label Studio, personal or legacy, to fetch its images"
     )
 
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Device that models run on")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="Device that runs the models"
+    )
     queue_length: int = Field(
         128,
         gt=0,
@@ -211,9 +223,9 @@ class Settings(BaseSettings):
     )
     max_batch: int = Field(0, ge=0, description="Most images per batch; 0: 2 on a CPU, 32 on a GPU")
     sessions: int = Field(
-        0, ge=0, description="Parallel single-threaded CPU sessions; 0: one per core"
+        0, ge=0, description="Number of parallel single-threaded CPU sessions; 0: one per core"
     )
-    model_cache: int = Field(4, gt=0, description="Models that a runner keeps loaded")
+    model_cache: int = Field(4, gt=0, description="Most models that a runner keeps loaded")
     request_timeout: float = Field(
         60, gt=0, description="Seconds until a request is answered with 504"
     )
@@ -222,21 +234,22 @@ class Settings(BaseSettings):
         0,
         ge=0,
         le=1,
-        description="Keep images with a prediction below this confidence; 0: none",
+        description="Images of requests are kept if a prediction has a lower confidence; 0: no "
+        "image is kept",
     )
     keep_mb: float = Field(
-        512, gt=0, description="Space for kept images, in MiB; the oldest are deleted"
+        512, gt=0, description="Most space for kept images, in MiB; the oldest are deleted"
     )
 
     pretrained: Path | None = Field(
         None, description="Folder of pretrained weights (yolov8n.pt, …) to start trainings from"
     )
     allow_download: bool = Field(
-        False, description="Download missing pretrained weights from Ultralytics"
+        False, description="Whether missing pretrained weights are downloaded from Ultralytics"
     )
 
     train_slots: int = Field(
-        0, ge=0, description="Jobs that run at the same time; 0: one per GPU, or one on a CPU"
+        0, ge=0, description="Most jobs that run at the same time; 0: one per GPU, or one on a CPU"
     )
     jobs_per_token: int = Field(
         100,
@@ -245,39 +258,44 @@ class Settings(BaseSettings):
         "more get 429. 0: no limit",
     )
     train_threads: int = Field(
-        0, ge=0, description="CPU threads of all jobs together; 0: three quarters of the cores"
+        0, ge=0, description="CPU threads for all jobs together; 0: three quarters of the cores"
     )
     train_attempts: int = Field(
-        3, gt=0, description="A job fails after this many crashes in a row without a new checkpoint"
+        3, gt=0, description="Number of crashes without a new checkpoint after which a job fails"
     )
     train_stall_minutes: float = Field(
         60,
         ge=0,
-        description="Minutes without progress or output before a job is restarted; 0: never",
+        description="Minutes without progress or output after which a job is restarted; 0: never",
     )
 
     gate: bool = Field(
         False,
         description=(
-            "Check every promotion with the gate of the settings below, unless the request has "
-            "its own gate"
+            "Whether every promotion is checked with the gate of the settings below, unless the "
+            "request has its own gate"
         ),
     )
     gate_dataset: str | None = Field(
         None,
         description=(
-            "Dataset to compare on; default: the dataset that the new version was trained on"
+            "Dataset on which the gate compares the versions; default: the dataset that the new "
+            "version was trained on"
         ),
     )
     gate_metric: Figure | None = Field(
         None,
-        description="Metric that must not drop; default: accuracy of classifiers, else mAP",
+        description="Metric that the gate compares; default: accuracy for classifiers, else "
+        "mAP50-95",
     )
     gate_min_gain: float = Field(
-        0.0, ge=-1, le=1, description="Smallest gain of the metric that passes"
+        0.0, ge=-1, le=1, description="Smallest gain of the metric with which the gate promotes"
     )
     gate_max_class_drop: float = Field(
-        0.05, ge=0, le=1, description="Largest drop of a single class that passes, from 0 to 1"
+        0.05,
+        ge=0,
+        le=1,
+        description="Largest drop of a single class with which the gate promotes, from 0 to 1",
     )
     gate_allow_unmeasured: bool = Field(
         False, description="Promote even if a known class has no object in the dataset"

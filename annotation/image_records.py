@@ -19,7 +19,7 @@ HUMAN_KINDS: tuple[EntryKind, ...] = ("person", "tool")
 
 PERSON, ORIGINAL = "person", "original"  # values of `ImageRecord.by`; else a model's id
 PRELABEL_RANK, ORIGINAL_RANK = -2, -1  # lower than those of human annotations
-CORRECTION_RANK = 10  # of HTTP corrections; a tool's annotations have 0, its ground truth 1
+CORRECTION_RANK = 10  # HTTP corrections; the rank of a tool's annotations is 0, or 1 (ground truth)
 BEFORE = "before"  # key in the document of a human annotation: the prelabels that preceded it
 
 

@@ -30,7 +30,7 @@ from formats.geometry import unbridge
 
 # The document of an image without annotations: it is queued for annotation, not trained on
 NOT_ANNOTATED = {"doubt": 1.0, "review": 0, "reason": "not annotated yet", "look": ""}
-HELD_OUT_FIRST = ("val", "test", "train")  # of copies, train's is dropped, to avoid leakage
+HELD_OUT_FIRST = ("val", "test", "train")  # equal images stay in the first of these splits only
 LOCK_TIMEOUT = 300.0  # seconds to wait for another process that adopts the same upload
 
 

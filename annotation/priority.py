@@ -43,7 +43,7 @@ class Uncertainty:
         value: Expected number of corrections.
         shown: Number of objects in the accept and review bands.
         review: Number of objects in the review band.
-        discarded: Number of objects below it.
+        discarded: Number of objects below the review band.
         reason: The reason, as text.
     """
 
@@ -159,7 +159,7 @@ def order(
     Args:
         candidates: The images that no person has annotated.
         annotated: Descriptors of images that people have annotated.
-        limit: Most images to select.
+        limit: Maximum number of images to select.
     """
     if not candidates:
         return []

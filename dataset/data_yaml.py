@@ -292,7 +292,7 @@ def _base(content: dict[str, Any], root: Path, roots: Sequence[Path]) -> Path:
         return root
     try:
         base = real_path(root / foreign(path))
-    except ValidationFailed:  # as for any folder that is not here
+    except ValidationFailed:  # treated like a folder that does not exist here
         return root
     return base if is_inside(base, roots) and base.is_dir() else root
 

@@ -22,7 +22,7 @@ from zip_bounds import ZipRefused, check_growth, open_zip
 # Suffixes that are unpacked: images, and text files that no program executes
 KEPT = SUFFIXES | {
     *(".txt", ".yaml", ".yml", ".json", ".xml", ".csv"),
-    *(".data", ".names", ".labels"),  # of darknet
+    *(".data", ".names", ".labels"),  # files of darknet
 }
 # Files that may hold annotations in formats that are not read
 PERHAPS_LABELS = {

@@ -39,7 +39,7 @@ def box_area(boxes: Float) -> Float:
 
 Points = NDArray[np.float32]
 Mask = NDArray[np.bool_]
-MOST_PIXELS = 2**26  # of a mask in a document: outlining one may take 17 bytes for each
+MOST_PIXELS = 2**26  # limit for a mask in a document; outlining needs up to 17 bytes each
 
 FRAME = 384  # pixels of a ring's longer side when it is rasterised to measure IoU
 # Douglas–Peucker tolerances as fractions of the longer side, and their number

@@ -164,7 +164,7 @@ def main(work: Work) -> int:
     if row is None:
         print("Job is not assigned to this process; exiting.", flush=True)
         return 1
-    delete_abandoned(store.folder(row.id))  # of an earlier attempt that was killed
+    delete_abandoned(store.folder(row.id))  # left by an earlier attempt that was killed
     return run(WorkerJob(store, row), row, Registry(store.database), work)
 
 

@@ -35,7 +35,7 @@ MAX_TENSOR = 2 * 1024**3  # bytes
 MOST_GROWTH = 16  # bytes of all tensors as float32, as a multiple of the file's size
 SMALL = 2**26  # bytes that tensors may take whatever the file's size
 WIDEST = 4  # bytes of an element after conversion
-MEMORY, CPU_SECONDS = 4 * GIB, 10  # of the process that reads a checkpoint without torch
+MEMORY, CPU_SECONDS = 4 * GIB, 10  # limits of the process that reads a checkpoint
 REFUSED_EXIT = 3  # the error is in the printed JSON
 
 DTYPES = {

@@ -1,4 +1,4 @@
-"""The training schedule: amounts of training, what follows from them, and shares of progress."""
+"""The training schedule: the amount of training, values derived from it, shares of progress."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Amount:
 
 
 def amount_of(recipe: Recipe, images: int) -> Amount:
-    """The amount of training of a recipe on so many training images."""
+    """The amount of training of a recipe with the given number of training images."""
     kept = math.ceil(images * float(recipe.hyper.get("fraction", 1.0)))
     return Amount(kept, recipe.batch, recipe.epochs)
 

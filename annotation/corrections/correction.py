@@ -25,7 +25,7 @@ class CorrectionRules:
         dataset: The dataset's id, for messages.
         names: Class names of the dataset.
         task: Task of the dataset.
-        max_pixels: Most pixels of a new image.
+        max_pixels: Maximum number of pixels of a new image.
         only_changed: Skip images whose annotations are unchanged, since perhaps nobody has reviewed
             them.
         background: Whether an image that a document lists without objects is a background image.
@@ -89,7 +89,7 @@ class Correction:
 
     @property
     def needs_confirmation(self) -> bool:
-        """Whether it would remove so many objects that the client must confirm it."""
+        """Whether the correction would remove so many objects that the client must confirm it."""
         return self.several and self.removes.large
 
     def pass_over(self, reasons: Counter[str]) -> None:

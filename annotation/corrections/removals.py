@@ -13,7 +13,7 @@ from errors import ConfirmationRequired
 from formats.annotations import Annotations
 from models_store.description import Task
 
-MAX_SHARE = 0.5  # of all objects; removing a larger share must be confirmed
+MAX_SHARE = 0.5  # share of all objects; removing a larger share must be confirmed
 MIN_OBJECTS = 5  # removing all objects of a class with at least this many must be confirmed
 
 

@@ -16,7 +16,7 @@ from errors import ValidationFailed
 from field_names import Unknown, UnknownField, meant, notes_on
 
 TOOLS = "Annotation tools"  # the tag of their routes
-MOST_PARAMETERS = 64  # of a query
+MOST_PARAMETERS = 64  # maximum number of parameters in a query
 
 log = logging.getLogger("visionloop")
 

@@ -44,7 +44,7 @@ class ClassPrototypes:
         classes: int,
         check: Check = lambda: None,
     ) -> ClassPrototypes:
-        """Compute them from the first images of each class.
+        """Compute the prototypes from the first images of each class.
 
         Args:
             extractor: The classifier.
@@ -71,7 +71,7 @@ class ClassPrototypes:
             return None
 
     def save(self, folder: Path) -> None:
-        """Write them into a model folder."""
+        """Write the prototypes into a model folder."""
         save_file({"means": self.means.contiguous(), "counts": self.counts}, folder / FILE)
 
     def fit(self, classes: int, dimensions: int) -> bool:
@@ -124,7 +124,7 @@ class StorePrototypes(TrainerExtension):
     known: ClassPrototypes | None = None
 
     def model_saved(self, run: Run, model: nn.Module, folder: Path) -> None:
-        """Compute them from training images; other tasks than classification have none."""
+        """Compute the prototypes of a classifier from training images; other models have none."""
         if run.recipe.task != "classify":
             return
         gpu = torch.cuda.is_available() and get_settings().device != "cpu"

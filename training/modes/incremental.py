@@ -178,7 +178,7 @@ def fit(setup: IncrementalSetup, job: JobHandle) -> Trained:
 
 @dataclass(frozen=True)
 class IncrementalSetup:
-    """What an incremental training starts from, and what it is trained on.
+    """The networks, the data and the options of an incremental training.
 
     Attributes:
         start: The old network with rows for the new classes.
@@ -397,7 +397,7 @@ def _translation(
     old_prototypes: ClassPrototypes | None,
     strength: Strength,
 ) -> Translation:
-    """How features are moved into old classes: between prototypes, or along the old weights."""
+    """The translation of features to old classes: by prototypes, or along the old weights."""
     if old_prototypes is None:
         return WeightTranslation(old, strength.margin)
     means = new_prototypes.with_known(old_prototypes).means.to(old.weight.device)
