@@ -8,7 +8,7 @@ a label, so that an object that two models detect is annotated once.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -172,7 +172,7 @@ def _share(config: LabelConfig, model: ModelVersion) -> Share | None:
     if task == "segment" and "polygonlabels" in controls:
         kind = "polygonlabels"
     control = controls.get(kind)
-    labels = _labels(control, names) if control else {}
+    labels = control.labels_of(names) if control else {}
     points: dict[str, str] = {}
     if task == "pose" and (points_control := controls.get("keypointlabels")):
         points = _points(points_control, model)
@@ -183,16 +183,11 @@ def _share(config: LabelConfig, model: ModelVersion) -> Share | None:
     return Share(model, kind, labels, points, confidence)
 
 
-def _labels(control: Control, names: Iterable[str]) -> dict[str, str]:
-    found = {name: control.label_of(name) for name in names}
-    return {name: label for name, label in found.items() if label is not None}
-
-
 def _points(control: Control, model: ModelVersion) -> dict[str, str]:
     """Keypoint name → label, matched by `model_index` or by name."""
     shape = model.description.keypoint_shape
     names = keypoint_labels(model.description.keypoint_names, shape[0] if shape else 0)
-    found = _labels(control, names)
+    found = control.labels_of(names)
     for label in control.labels:
         if label.point is not None and label.point < len(names):
             found[names[label.point]] = label.value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, ValidationInfo, model_validator
 
@@ -14,6 +14,11 @@ from training.planning.options import CRITERIA, Criterion, DistillationOptions, 
 from training.planning.recipe import Mode, Promote, TrainingRequest
 
 WEIGHT = "a number from 0 to 1000"
+MOST_CLASSES = 10_000  # in a request
+
+NewClasses = (
+    Annotated[list[str], Field(max_length=MOST_CLASSES)] | Annotated[str, Field(max_length=100_000)]
+)
 
 _REPLAY = frozenset({"base_model_path", "old_data_path", "replay_ratio", "max_replay_samples"})
 _DISTILLATION = frozenset(
@@ -80,10 +85,10 @@ class TrainingFields(Fields):
     base_model_path: str | None = Field(
         None, max_length=4096, description="a path or id of the model to extend"
     )
-    new_classes: list[str] | str = Field(
+    new_classes: NewClasses = Field(
         [],
-        max_length=100_000,
-        description="class names, as a list or as one text separated by commas",
+        description=f"at most {MOST_CLASSES:,} class names, as a list or as one text separated by "
+        "commas",
     )
     old_data_path: str | None = Field(
         None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 from xml.etree import ElementTree
@@ -56,13 +56,13 @@ class Control:
     model: str = ""
     confidence: float | None = None
 
-    def label_of(self, name: str) -> str | None:
-        """The label that matches a model's class, compared without case; None if none does."""
-        wanted = plain(name)
+    def labels_of(self, names: Iterable[str]) -> dict[str, str]:
+        """Model class → the first label that matches it without case; only classes with one."""
+        labels: dict[str, str] = {}
         for label in self.labels:
-            if wanted in map(plain, label.classes):
-                return label.value
-        return None
+            for name in label.classes:
+                labels.setdefault(plain(name), label.value)
+        return {name: labels[plain(name)] for name in names if plain(name) in labels}
 
 
 @dataclass(frozen=True, slots=True)

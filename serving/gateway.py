@@ -43,6 +43,7 @@ log = logging.getLogger("visionloop")
 WARMING = 0.8  # share of the request timeout within which `_warm` must have loaded a model
 ACTIVE_POLL = 5.0  # seconds between two checks whether the active model is to be loaded
 FIRST_POLL = 0.3  # the same at the start, when the service is not ready without it
+TOOL_TASKS = 32  # maximum number of tasks of annotation tools predicted at the same time
 PRELOAD_POLL = 1.0  # seconds between two queries for versions that jobs are about to promote
 
 
@@ -78,6 +79,7 @@ class Gateway:
         self.review = ReviewQueue(self.datasets, self.annotated, self.live.kept, registry)
         self.shadow = Shadowing(registry, runners["annotator"])
         self.trainer = trainer
+        self.tool_tasks = asyncio.Semaphore(TOOL_TASKS)
         self.shutdown = asyncio.Event()  # once set, endless responses are closed
         self._tasks: set[asyncio.Task[None]] = set()
         self._unusable: tuple[str, str] | None = None  # active model and why it cannot be loaded

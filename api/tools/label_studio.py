@@ -23,6 +23,7 @@ from api.predictions import AnnotateOptions, prelabel
 from api.requests import json_body
 from api.responses import JSON, unless_gone
 from api.schemas import errors, json_request_body
+from api.tools.label_studio_annotations import text_id
 from api.tools.label_studio_project import (
     LONGEST_ID,
     Extra,
@@ -56,6 +57,12 @@ NOT_STORED = (
     "with each annotation."
 )
 FAILED = "failed"  # version of failed predictions, so that Label Studio requests them again
+MOST_TASKS = 1000  # in a request
+MOST_CONTROLS = 64  # of a configuration, that models can fill
+MOST_POINTS = 10_000  # of a region that an annotator has drawn
+MOST_ANNOTATIONS = 10_000  # of a webhook's event
+MESSAGE, TASK_MESSAGE = 4000, 300  # most characters of a message, and of one on a single task
+NO_MODEL = "No model fits the project: the 'message' beside 'results' says why."
 
 
 class Health(BaseModel):
@@ -98,7 +105,10 @@ class VersionList(BaseModel):
 class Predict(BaseModel):
     model_config = ConfigDict(extra="ignore", protected_namespaces=())
 
-    tasks: list[dict[str, Any]] = Field(description="a list of tasks with their data")
+    tasks: list[dict[str, Any]] = Field(
+        max_length=MOST_TASKS,
+        description=f"a list of at most {MOST_TASKS:,} tasks with their data",
+    )
     label_config: str | None = Field(None, description="the configuration's XML")
     project: str | None = Field(None, max_length=LONGEST_ID, description="text")
     model_version: str | None = Field(None, description="id of the preferred model")
@@ -111,7 +121,7 @@ class Predicted(BaseModel):
     result: list[dict[str, Any]] = Field(description="regions")
     score: float
     model_version: str
-    message: str = Field("", description="why there are no regions")
+    message: str = Field("", description="why this task has no regions")
 
 
 class Predictions(BaseModel):
@@ -119,7 +129,7 @@ class Predictions(BaseModel):
 
     results: list[Predicted] = Field(description="predictions, one per task")
     model_version: str
-    message: str = ""
+    message: str = Field("", description="why some labels are not predicted")
 
 
 class Taken(BaseModel):
@@ -154,9 +164,7 @@ async def setup(request: Request, gateway: GatewayDep) -> Any:
     extra = Extra.read(body.extra_params)
     if not body.label_config:
         return Version(model_version="", message="The project has no labelling configuration yet.")
-    check_size(body.label_config)
-    config = parse_label_config(body.label_config)
-    project = gateway.inbox.preannotation(config, extra.model)
+    project = await asyncio.to_thread(_planned, gateway, body.label_config, extra.model)
     message = " ".join([_log_reasons(body.project, project), *extra.notes]).strip()
     source = project_source(body.project)
     if not source:
@@ -186,12 +194,11 @@ async def predict(request: Request, gateway: GatewayDep) -> Response:
     body = await json_body(request, Predict)
     if not body.label_config:
         raise ValidationFailed("'label_config' is required: the project's labelling interface.")
-    check_size(body.label_config)
-    config = parse_label_config(body.label_config)
+    drawn = _drawn(body)
     wanted = body.model_version or await _chosen(gateway, body.project)
-    project = gateway.inbox.preannotation(config, wanted)
+    project = await asyncio.to_thread(_planned, gateway, body.label_config, wanted)
     _log_reasons(body.project or "", project)
-    return JSON(await unless_gone(request.receive, _predictions(gateway, project, body)))
+    return JSON(await unless_gone(request.receive, _predictions(gateway, project, body, drawn)))
 
 
 @router.post(
@@ -210,6 +217,11 @@ async def webhook(request: Request, gateway: GatewayDep) -> Any:
     event = await json_body(request, Incoming)
     if event.action == "START_TRAINING":
         return await train(gateway, event)
+    if isinstance(event.annotation, list) and len(event.annotation) > MOST_ANNOTATIONS:
+        raise ValidationFailed(
+            f"The event has more than {MOST_ANNOTATIONS:,} annotations. To import all of a "
+            "project: POST /label-studio/pull/{project}."
+        )
     return await take(gateway, event)
 
 
@@ -236,41 +248,81 @@ async def _chosen(gateway: Gateway, project: str | None) -> str | None:
     return dataset.options.get("model") if dataset else None
 
 
+def _planned(gateway: Gateway, text: str, wanted: str | None) -> Preannotation:
+    """The models for a labelling configuration.
+
+    Raises:
+        ValidationFailed: It is invalid, too long, or has too many controls.
+    """
+    check_size(text)
+    config = parse_label_config(text)
+    if len(config.controls) > MOST_CONTROLS:
+        raise ValidationFailed(
+            f"The labelling configuration has {len(config.controls):,} controls that models can "
+            f"fill; {MOST_CONTROLS} are allowed."
+        )
+    return gateway.inbox.preannotation(config, wanted)
+
+
+def _drawn(body: Predict) -> Sequence[dict[str, Any]]:
+    """The last region that the annotator has drawn, as a list; empty if there is none.
+
+    Raises:
+        ValidationFailed: It has too many points.
+    """
+    context = (body.params or {}).get("context")
+    regions = context.get("result") if isinstance(context, dict) else None
+    last = regions[-1] if isinstance(regions, list) and regions else None
+    if not isinstance(last, dict):
+        return []
+    value = last.get("value")
+    points = value.get("points") if isinstance(value, dict) else None
+    if isinstance(points, list) and len(points) > MOST_POINTS:
+        raise ValidationFailed(f"The drawn region has more than {MOST_POINTS:,} points.")
+    return [last]
+
+
 def _log_reasons(name: str, project: Preannotation) -> str:
     """Log the reasons why labels are not predicted. Returns them as one text."""
-    message = " ".join(project.reasons)
+    message = _reasons(project)
     if message:
         log.warning("Label Studio project %s: %s", name or "?", message)
     return message
 
 
-async def _predictions(gateway: Gateway, project: Preannotation, body: Predict) -> dict[str, Any]:
-    message = " ".join(project.reasons)
+def _reasons(project: Preannotation) -> str:
+    return _short(" ".join(project.reasons), MESSAGE)
+
+
+def _short(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+async def _predictions(
+    gateway: Gateway, project: Preannotation, body: Predict, drawn: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    head = {"model_version": project.version, "message": _reasons(project)}
     if not project.shares:
-        empty = _empty(project.version, message)
-        return {"results": [empty] * len(body.tasks)} | _head(project, message)
-    gate = asyncio.Semaphore(CONCURRENCY)
-    context = (body.params or {}).get("context") or {}
-    drawn = context.get("result") if isinstance(context, dict) else None
-    work = [
-        asyncio.create_task(_guarded(gate, gateway, project, task, drawn or []))
-        for task in body.tasks
-    ]
-    try:
-        if work:
-            await asyncio.wait(work, timeout=TIMEOUT)
-    finally:
-        for unfinished in work:
-            unfinished.cancel()
+        return {"results": [_empty(project.version, NO_MODEL)] * len(body.tasks)} | head
     late = BackendTimeout(
         f"The predictions took longer than {TIMEOUT:g} seconds. Request them again."
     )
-    results: list[dict[str, Any] | VisionLoopError] = [
-        done.result() if done.done() and not done.cancelled() else late for done in work
-    ]
-    for task, fault in zip(body.tasks, results, strict=True):
-        if isinstance(fault, VisionLoopError):
-            log.warning("Label Studio task %s: %s", task.get("id"), fault)
+    results: list[dict[str, Any] | VisionLoopError] = [late] * len(body.tasks)
+    waiting = iter(enumerate(body.tasks))
+
+    async def work() -> None:
+        for place, task in waiting:
+            async with gateway.tool_tasks:
+                results[place] = await _guarded(gateway, project, task, drawn)
+
+    workers = [asyncio.create_task(work()) for _ in range(min(CONCURRENCY, len(body.tasks)))]
+    try:
+        if workers:
+            await asyncio.wait(workers, timeout=TIMEOUT)
+    finally:
+        for worker in workers:
+            worker.cancel()
+    _log_results(body, results)
     faults = [result for result in results if isinstance(result, VisionLoopError)]
     if faults and len(faults) == len(results):  # all failed: Label Studio must store no result
         raise faults[0]
@@ -278,31 +330,52 @@ async def _predictions(gateway: Gateway, project: Preannotation, body: Predict) 
         _empty(FAILED, str(result)) if isinstance(result, VisionLoopError) else result
         for result in results
     ]
-    return {"results": rows} | _head(project, message)
+    return {"results": rows} | head
 
 
-def _head(project: Preannotation, message: str) -> dict[str, Any]:
-    return {"model_version": project.version, "message": message}
+def _log_results(body: Predict, results: Sequence[dict[str, Any] | VisionLoopError]) -> None:
+    """Log how many tasks failed, and how many have no regions, each with the first one's reason.
+
+    One line each: a client may send many tasks in few bytes.
+    """
+    failed: list[str] = []
+    without: list[str] = []
+    for task, result in zip(body.tasks, results, strict=True):
+        if isinstance(result, VisionLoopError):
+            failed.append(f"task {_id(task)}: {_short(str(result), TASK_MESSAGE)}")
+        elif result["message"]:
+            without.append(f"task {_id(task)}: {result['message']}")
+    name, total = body.project or "?", len(results)
+    if failed:
+        first = "Label Studio project %s: %d of %d tasks failed, the first is %s"
+        log.warning(first, name, len(failed), total, failed[0])
+    if without:
+        first = "Label Studio project %s: %d of %d tasks have no regions, the first is %s"
+        log.info(first, name, len(without), total, without[0])
+
+
+def _id(task: dict[str, Any]) -> str:
+    return text_id(task.get("id"))[:40] or "?"
 
 
 def _empty(version: str, message: str) -> dict[str, Any]:
-    return {"result": [], "score": 0.0, "model_version": version, "message": message}
+    return {"result": [], "score": 0.0, "model_version": version} | {
+        "message": _short(message, TASK_MESSAGE)
+    }
 
 
 async def _guarded(
-    gate: asyncio.Semaphore,
     gateway: Gateway,
     project: Preannotation,
     task: dict[str, Any],
     drawn: Sequence[dict[str, Any]],
 ) -> dict[str, Any] | VisionLoopError:
-    async with gate:
-        try:
-            return await _one(gateway, project, task, drawn)
-        except VisionLoopError as error:
-            return error
-        except Exception as error:  # one task's failure must not fail the others
-            return our_fault(error, f"Label Studio task {task.get('id')}")
+    try:
+        return await _one(gateway, project, task, drawn)
+    except VisionLoopError as error:
+        return error
+    except Exception as error:  # one task's failure must not fail the others
+        return our_fault(error, f"Label Studio task {_id(task)}")
 
 
 async def _one(
@@ -314,7 +387,7 @@ async def _one(
     address = address_of(task, project.config.image_key)
     image = await gateway.inbox.images.get(address)
     regions: list[Region] = []
-    notes = list(project.reasons)
+    notes: list[str] = []
     for share in project.shares:
         found = await _prelabels(gateway, share, image, address)
         if drawn and share.kind != "choices":
@@ -326,9 +399,7 @@ async def _one(
         if not written:
             notes.append(_why_nothing(share.model, found))
     scores = [float(r["score"]) for r in regions if "score" in r and "parentID" not in r]
-    message = " ".join(notes) if not regions else ""
-    if message:
-        log.info("Label Studio task %s: %s", task.get("id"), message)
+    message = _short(" ".join(notes), TASK_MESSAGE) if not regions else ""
     return {
         "result": regions,
         "score": sum(scores) / len(scores) if scores else 0.0,
@@ -354,11 +425,13 @@ async def _store(
     They are stored with the class names used in training.
     """
     about, tool = share.model.description, TOOL_OF[share.task]
-    names = training_names(project.config, about.names, about.keypoint_names or ())
-    shown = names.apply(share.write(found))
-    await asyncio.to_thread(
-        gateway.prelabels.add, image, shown, tool.value, share.model.id, share.confidence
-    )
+
+    def store() -> None:
+        names = training_names(project.config, about.names, about.keypoint_names or ())
+        shown = names.apply(share.write(found))
+        gateway.prelabels.add(image, shown, tool.value, share.model.id, share.confidence)
+
+    await asyncio.to_thread(store)
 
 
 def _why_nothing(model: ModelVersion, found: Annotations) -> str:

@@ -22,6 +22,7 @@ from api.tools.label_studio_annotations import (
     pairs_of,
     read_annotation,
     summary,
+    text_id,
 )
 from disk_space import check_room
 from errors import ValidationFailed
@@ -342,7 +343,7 @@ def address_of(task: dict[str, Any], key: str) -> str:
     if not isinstance(address, str) or not address:
         has = ", ".join(map(str, data)) if isinstance(data, dict) else "nothing"
         raise ValidationFailed(
-            f"Task {task.get('id')} has no image: its data needs '{key[:60]}', as the "
-            f"configuration says; it has {has[:200]}."
+            f"Task {text_id(task.get('id'))[:40]} has no image: its data needs '{key[:60]}', as "
+            f"the configuration says; it has {has[:200]}."
         )
     return address.strip()

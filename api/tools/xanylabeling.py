@@ -23,6 +23,8 @@ from models_store.description import Task
 from models_store.versions import ModelVersion
 from serving.base64_images import from_base64
 
+MOST_CLASSES = 10_000  # in a request
+
 router = APIRouter(tags=["Annotation tools"])
 
 SHAPES: dict[Task, list[str]] = {
@@ -72,7 +74,11 @@ class Params(RequestFields):
 
     conf_threshold: Unit | None = Field(None, description="a number from 0 to 1")
     iou_threshold: Unit | None = Field(None, description="a number from 0 to 1")
-    filter_classes: list[str] = Field([], description="class names; empty: all")
+    filter_classes: list[str] = Field(
+        [],
+        max_length=MOST_CLASSES,
+        description=f"a list of at most {MOST_CLASSES:,} class names; empty: all",
+    )
 
 
 class Asked(BaseModel):
@@ -178,4 +184,5 @@ def _listed(model: ModelVersion) -> Listed:
 def _only(found: Annotations, classes: list[str]) -> Annotations:
     if not classes:
         return found
-    return replace(found, objects=tuple(o for o in found.objects if o.label in classes))
+    wanted = frozenset(classes)
+    return replace(found, objects=tuple(o for o in found.objects if o.label in wanted))

@@ -42,7 +42,8 @@ def test_controls_are_those_of_the_picture_that_models_can_fill() -> None:
     [("stop", "Stop"), (" STOP ", "Stop"), ("Car", "v"), ("truck", "v"), ("Vehicle", None)],
 )
 def test_a_class_finds_its_label_in_any_case(name: str, label: str | None) -> None:
-    assert parse_label_config(FULL).controls[0].label_of(name) == label
+    found = parse_label_config(FULL).controls[0].labels_of([name])
+    assert found == ({name: label} if label else {})
 
 
 @pytest.mark.parametrize(

@@ -129,7 +129,7 @@ def test_a_huge_configuration_is_refused(gateway: Any, token: str) -> None:
 
 def test_a_huge_configuration_stored_by_a_version_before_is_still_read() -> None:
     long = TRUE.replace("<View>", f"<View><!--{'x' * LONGEST}-->")
-    assert parse_label_config(long).controls[0].label_of("stop") == "stop"
+    assert parse_label_config(long).controls[0].labels_of(["stop"]) == {"stop": "stop"}
 
 
 @pytest.mark.parametrize("action", ["PROJECT_UPDATED", "ANNOTATION_CREATED"])
