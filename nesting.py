@@ -1,7 +1,7 @@
-"""The bound on nested values in documents from clients, checked before a recursive parser runs.
+"""The limit of nested values in documents from clients, checked before a recursive parser runs.
 
-libyaml's composer and others recurse in C without a limit of their own: 50,000 nested brackets end
-the process. Every reader of client bytes uses this one bound.
+libyaml's composer and other parsers recurse in C without a limit: 50,000 nested brackets end the
+process. Every reader of bytes from clients uses this limit.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def check_json_depth(data: bytes | bytearray | str, what: str) -> None:
     """Check the levels of a JSON document without parsing it.
 
     Args:
-        data: The document; bytes in UTF-8, UTF-16 or UTF-32, as `json.loads` takes them.
-        what: What the document is, for the message, such as `The body`.
+        data: The document; bytes in UTF-8, UTF-16 or UTF-32, as `json.loads` accepts them.
+        what: The subject of the message, such as `The body`.
 
     Raises:
         ValidationFailed: It has more than `DEEPEST` levels.
@@ -50,7 +50,7 @@ def check_json_depth(data: bytes | bytearray | str, what: str) -> None:
         text = data.encode("utf-8", "replace")
     if text.count(b"[") + text.count(b"{") <= DEEPEST:
         return
-    # In valid JSON, backslashes stand in texts only; what is not valid is refused by the parser.
+    # In valid JSON, backslashes occur in texts only; the parser refuses invalid JSON later.
     unescaped = text.replace(b"\\\\", b"").replace(b'\\"', b"")
     brackets = _TEXT.sub(b"", unescaped.translate(None, _REST))
     depths = np.cumsum(_STEP[np.frombuffer(brackets, np.uint8)], dtype=np.int64)
@@ -66,13 +66,13 @@ def check_yaml_size(text: str, loader: type, what: str) -> None:
     Args:
         text: The document.
         loader: The loader class that will read it.
-        what: What the document is, for the message.
+        what: The subject of the message.
 
     Raises:
         ValidationFailed: It has more than `DEEPEST` levels, or over a million values.
         yaml.YAMLError: It is not valid YAML.
     """
-    sizes: dict[str, tuple[int, int]] = {}  # anchor → levels and values of what it names
+    sizes: dict[str, tuple[int, int]] = {}  # anchor → levels and values of its node
     open_nodes: list[tuple[str | None, int, int]] = []  # anchor, levels below, values
     for event in yaml.parse(text, Loader=loader):
         anchor = getattr(event, "anchor", None)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("visionloop")
 
-_notes: ContextVar[list[str]] = ContextVar("notes")  # on the request being handled
+_notes: ContextVar[list[str]] = ContextVar("notes")  # notes on the request being handled
 
 LEGAL = {name: field.description or "" for name, field in InferOptions.model_fields.items()}
 LEGAL |= {"return_annotated_image": "0 or 1"}

@@ -16,8 +16,8 @@ TARGET = re.compile(r"^([a-z-]+):.*##\s+(.*)$", re.MULTILINE)
 
 HEAD = """# Shell commands
 
-In the checkout, `make` runs what people need. Inside `.venv`, two packages have commands of their
-own. They take the same environment variables as the server.
+In the checkout, `make` has a target for every usual task. Two packages have their own commands,
+which need the virtual environment `.venv`. They read the same environment variables as the server.
 
 ## make
 

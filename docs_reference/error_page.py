@@ -18,7 +18,7 @@ An error is always a JSON object; it is never an HTML page or a traceback:
 ```
 
 `code` stays the same from version to version; clients decide by it. `message` is for people: it
-says what was got, what is allowed and what to do. `detail` repeats it, because one family of
+says what was received, what is allowed and what to do. `detail` repeats it, because one family of
 clients shows that field. `RATE_LIMITED`, `BACKEND_UNAVAILABLE` and `DATABASE_BUSY` come with a
 `Retry-After` header, in seconds. The message of a `PROCESSING_ERROR` holds an id; the log has the
 traceback under it.
@@ -27,7 +27,7 @@ traceback under it.
 
 
 def errors() -> str:
-    """One row a code, by status."""
+    """The page: a table with one row per error code, sorted by status."""
     kinds = sorted({*_kinds(VisionLoopError)}, key=lambda kind: (kind.status, kind.code))
     rows = [
         (code(kind.code), f"{kind.status} {HTTPStatus(kind.status).phrase}", _when(kind))

@@ -12,7 +12,7 @@ def table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def code(text: object) -> str:
-    """Text as code, also where it holds backticks or nothing."""
+    """Text as code; it may contain backticks, or be empty."""
     said = str(text)
     return f"`{said}`" if said and "`" not in said else said
 

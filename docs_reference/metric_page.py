@@ -18,19 +18,19 @@ UNITS = {
     "ratio": "share, 0 to 1",
     "index": "index",
     "up": "0 or 1",
-}  # by the last word of a name
+}  # unit, by the last word of a metric's name
 PACKAGES = ("api", "monitoring", "serving", "jobs", "inference")
 
 HEAD = """# Metrics
 
 ## Of the service: Prometheus
 
-`GET /metrics` answers Prometheus where the `Accept` header prefers plain text or OpenMetrics to
-JSON, which Prometheus' own does. [Watch it with Prometheus](../how-to/watch-with-prometheus.md)
-shows the configuration. A counter's series end in `_total`, a histogram's in `_bucket`, `_sum`
-and `_count`. The unit is the last word of the name; names without one count things. Series by
-class exist for models of up to 50 classes. BentoML adds series of its own, whose names begin with
-`bentoml_`.
+`GET /metrics` answers with the metrics for Prometheus if the `Accept` header prefers plain text or
+OpenMetrics to JSON, as Prometheus' header does.
+[Watch it with Prometheus](../how-to/watch-with-prometheus.md) shows the configuration. A counter's series end in `_total`, a histogram's in `_bucket`, `_sum`
+and `_count`. The unit is the last word of the name; a name without a unit is a number of things.
+Series by class exist for models of up to 50 classes. BentoML adds series of its own, whose names
+begin with `bentoml_`.
 
 """
 
@@ -67,7 +67,7 @@ TIMES = {
 
 
 class Series(NamedTuple):
-    """One metric as its declaration in the code has it."""
+    """A metric, as it is declared in the code."""
 
     name: str
     kind: str
@@ -92,7 +92,7 @@ def metrics() -> str:
 
 
 def series() -> Iterator[Series]:
-    """Every declaration of a metric of ours, read from the source."""
+    """All declarations of our metrics, read from the source code."""
     for package in PACKAGES:
         for file in sorted((ROOT / package).rglob("*.py")):
             for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):

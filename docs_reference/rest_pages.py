@@ -12,9 +12,9 @@ from serving.gateway import Gateway
 
 HEAD = """# REST
 
-A running server describes itself: `/openapi.json` is this page for machines, `/docs` (Swagger UI)
-and `/redoc` show it to people. Coordinates are pixels of the image after its EXIF rotation,
-origin top-left. Times are ISO 8601 in UTC; durations are milliseconds. A model's id is
+A running server describes its API: `/openapi.json` has the content of this page for programs,
+`/docs` (Swagger UI) and `/redoc` show it to people. Coordinates are pixels of the image after its
+EXIF rotation, origin top-left. Times are ISO 8601 in UTC; durations are milliseconds. A model's id is
 `name:version`; a request may send the name alone. Every error is [an object with a
 code](errors.md); 400, 401, 403, 429, 500, 503 and 504 can come from every call and are not
 repeated below.
@@ -25,8 +25,8 @@ A token is sent as `Authorization: Bearer …`, as `Token: …`, or as the passw
 
 SCHEMAS_HEAD = """# Schemas
 
-What [REST calls](rest.md) take and answer. A field in bold is required in a request, and always
-there in an answer.
+The bodies of the requests and answers of the [REST calls](rest.md). A field in bold is required in
+a request, and always present in an answer.
 
 """
 
@@ -35,7 +35,7 @@ PREFIX = "#/components/schemas/"
 
 
 def described() -> dict[str, Any]:
-    """The OpenAPI document, without a server: no route asks for the gateway while it is made."""
+    """The OpenAPI document, made without a server: making it does not need the gateway."""
     return document(create_app(cast(Gateway, None)))
 
 
@@ -50,13 +50,13 @@ def calls(described: dict[str, Any]) -> str:
 
 
 def schemas(described: dict[str, Any]) -> str:
-    """A section a component."""
+    """The page of the schemas, with one section per component."""
     names = sorted(described["components"]["schemas"])
     return SCHEMAS_HEAD + "".join(f"## {name}\n\n{fields(described, name)}\n" for name in names)
 
 
 def fields(described: dict[str, Any], name: str) -> str:
-    """The fields of a component: their types, and what they mean."""
+    """A table of the fields of a component, with their types and descriptions."""
     schema = described["components"]["schemas"][name]
     text = f"{schema['description'].strip()}\n\n" if schema.get("description") else ""
     required = set(schema.get("required", ()))

@@ -26,8 +26,8 @@ async def known_query(request: Request) -> None:
 
     A misspelt name is refused, and so is the name of a body field. Any other unknown name is
     refused, unless the route's body notes unknown fields: then it is ignored, with a note in the
-    response. Annotation tools, links to pages, and names with a `_` in front, which clients add to
-    get past a cache, are let pass.
+    response. Not checked are requests of annotation tools, links to pages, and names with a leading
+    `_`, which clients add to bypass a cache.
 
     Raises:
         ValidationFailed: A name is refused, there are too many, or a text is not valid Unicode.

@@ -41,7 +41,7 @@ class FunctionSpec(BaseModel):
 
 class Status(BaseModel):
     state: str = "ready"
-    httpPort: int  # Nuclio's
+    httpPort: int  # named by Nuclio
 
 
 class Function(BaseModel):
