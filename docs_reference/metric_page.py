@@ -27,10 +27,10 @@ HEAD = """# Metrics
 
 `GET /metrics` answers with the metrics for Prometheus if the `Accept` header prefers plain text or
 OpenMetrics to JSON, as Prometheus' header does.
-[Watch it with Prometheus](../how-to/watch-with-prometheus.md) shows the configuration. A counter's series end in `_total`, a histogram's in `_bucket`, `_sum`
-and `_count`. The unit is the last word of the name; a name without a unit is a number of things.
-Series by class exist for models of up to 50 classes. BentoML adds series of its own, whose names
-begin with `bentoml_`.
+[Watch it with Prometheus](../how-to/watch-with-prometheus.md) shows the configuration. A
+counter's series end in `_total`, a histogram's in `_bucket`, `_sum` and `_count`. The unit is the
+last word of the name; a name without a unit is a number of things. Series by class exist for
+models of up to 50 classes. BentoML adds series of its own, whose names begin with `bentoml_`.
 
 """
 

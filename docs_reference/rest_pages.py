@@ -14,8 +14,8 @@ HEAD = """# REST
 
 A running server describes its API: `/openapi.json` has the content of this page for programs,
 `/docs` (Swagger UI) and `/redoc` show it to people. Coordinates are pixels of the image after its
-EXIF rotation, origin top-left. Times are ISO 8601 in UTC; durations are milliseconds. A model's id is
-`name:version`; a request may send the name alone. Every error is [an object with a
+EXIF rotation, origin top-left. Times are ISO 8601 in UTC; durations are milliseconds. A model's
+id is `name:version`; a request may send the name alone. Every error is [an object with a
 code](errors.md); 400, 401, 403, 429, 500, 503 and 504 can come from every call and are not
 repeated below.
 

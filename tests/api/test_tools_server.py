@@ -175,9 +175,7 @@ def test_regions_lie_where_infer_sees_them(client: httpx.Client, picture: Pictur
     assert 0 < first["score"] <= 1
 
 
-def test_labels_that_are_no_class_are_told_once(
-    client: httpx.Client, picture: Picture
-) -> None:
+def test_labels_that_are_no_class_are_told_once(client: httpx.Client, picture: Picture) -> None:
     answer = predict(client, config("Automobile"), uri(picture()), uri(picture())).json()
     assert len(answer["results"]) == 2
     assert "Automobile" in answer["message"]
