@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -16,8 +17,10 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from api.middleware.errors import check
 from api.schemas import FromUrl
 from errors import NoFileUploaded, ValidationFailed
+from nesting import check_json_values
 from serving.fetch import fetch
 from serving.gateway import Gateway
+from serving.large_bodies import worked_on
 
 JSON_TYPE = "application/json"
 MULTIPART = "multipart/form-data"
@@ -27,6 +30,7 @@ MAX_FIELDS, MAX_FILES = 32, 4  # maximum numbers of fields and of files in a for
 MAX_FIELD = 64 * 1024  # maximum bytes of a field that is not a file
 UPLOAD_IN_MEMORY = 1024 * 1024  # bytes above which an uploaded file is kept on disk
 MAX_STORED_BODY = 256 * 1024  # maximum bytes of a body that a job's `config` stores unchanged
+MOST_VALUES = 25_000  # of a JSON body
 FILE_VALUE = "a file"  # value of a field that was sent as a file although it must not be one
 
 Form = TypeVar("Form", bound=FromUrl)
@@ -61,8 +65,10 @@ async def image_form(
     return image, name, options
 
 
-async def json_body(request: Request, model: type[Body], context: Any = None) -> Body:
-    """The JSON body as a `model`; `context` is passed to its validators.
+async def json_body(
+    request: Request, model: type[Body], context: Any = None, most: int = MOST_VALUES
+) -> Body:
+    """The JSON body as a `model`, of `most` values; `context` is passed to its validators.
 
     No other content type is accepted: a browser sends JSON to another origin only after a preflight
     request, but sends forms to any origin.
@@ -74,7 +80,9 @@ async def json_body(request: Request, model: type[Body], context: Any = None) ->
     kind = content_type(request)
     if kind != JSON_TYPE:
         raise ValidationFailed(f"'Content-Type' must be {JSON_TYPE}; got {kind!r:.60}.")
-    return check(model, await request.body() or b"{}", context)
+    body = await request.body() or b"{}"
+    check_json_values(body, most, "The body")
+    return await worked_on(len(body), partial(check, model, body, context))
 
 
 async def as_sent(request: Request, fields: BaseModel) -> dict[str, Any]:

@@ -24,6 +24,8 @@ from field_names import Unknown, UnknownField, notes_on
 
 Unit = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
+MOST_NAMES = 1000  # of an object inside a body
+
 MODEL_EXAMPLE = "traffic_signs_yolov8n:k3xq7w2a"
 
 
@@ -164,6 +166,9 @@ class RequestFields(BaseModel):
         for name, value in values.items():
             if not plain_text(name) or not plain_text(value):
                 message = f"{name[:60]!r} is not plain Unicode: {PLAIN_TEXT}"
+                raise PydanticCustomError(UNKNOWN, "{message}", {"message": message})
+            if isinstance(value, dict) and len(value) > MOST_NAMES:
+                message = f"{name[:60]!r} has {len(value):,} names; {MOST_NAMES:,} are allowed."
                 raise PydanticCustomError(UNKNOWN, "{message}", {"message": message})
         try:
             notes = notes_on(names, cls.known(), cls.unknown, cls.inside)

@@ -38,6 +38,7 @@ from errors import ValidationFailed, VisionLoopError
 from models_store.store import bento_home
 from nesting import check_json_depth
 from serving import metrics_folder
+from serving.large_bodies import LARGE
 from settings import Settings
 from source_tree import ROOT
 
@@ -186,6 +187,10 @@ def check_fields(check: FieldCheck, explain: Callable[[ValidationError], str]) -
 
     async def parse_json(serde: JSONSerde, request: Request, cls: Any) -> Any:
         data = await request.body() or b"{}"
+        if len(data) > LARGE:
+            raise BadInput(
+                f"A JSON body of this route may have {LARGE // 1024} KiB. Send images in a form."
+            )
         try:
             check_json_depth(data, "The body")
         except ValidationFailed as error:

@@ -13,7 +13,7 @@ import httpx
 
 from errors import BackendTimeout, Forbidden, PayloadTooLarge, ValidationFailed
 from nesting import check_json_depth
-from serving.base64_images import from_base64
+from serving.base64_images import decoded
 from serving.fetch import LONGEST, REDIRECTS, fetch
 from settings import Settings
 
@@ -51,7 +51,7 @@ class ToolImages:
             InvalidImage: The `data:` URI is not base64.
         """
         if address[:5].lower() == "data:":
-            return from_base64(address, "image")
+            return await decoded(address, "image")
         if len(address) > LONGEST:
             raise ValidationFailed(
                 f"The address {address[:80]!r}… has {len(address)} characters; allowed are "

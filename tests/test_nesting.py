@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from errors import ValidationFailed
-from nesting import DEEPEST, MOST_NODES, check_json_depth, check_yaml_size
+from nesting import DEEPEST, MOST_NODES, check_json_depth, check_json_values, check_yaml_size
 from tests.support.examples import EXAMPLES
 
 DEEP = [
@@ -46,6 +46,25 @@ def test_deep_json_is_refused(text: str, encoding: str) -> None:
 def test_flat_json_passes(text: str) -> None:
     check_json_depth(text, "The body")
     check_json_depth(text.encode("utf-8", "surrogatepass"), "The body")
+
+
+@pytest.mark.parametrize(
+    ("data", "refused"),
+    [
+        (b"[" + b"1," * 100 + b"1]", False),
+        (b"[" + b"1," * 101 + b"1]", True),
+        (b"[" + b"[]," * 49 + b"1]", False),
+        (b"[" + b"[]," * 50 + b"1]", True),
+        (b"[" + b'{"a":1},' * 50 + b"1]", True),
+        (b'"' + b"QUJD+/=" * 1000 + b'"', False),
+    ],
+)
+def test_the_values_of_a_document_are_counted(data: bytes, refused: bool) -> None:
+    if not refused:
+        check_json_values(data, 100, "The body")
+        return
+    with pytest.raises(ValidationFailed, match="100 values, or more than 50 lists and objects"):
+        check_json_values(data, 100, "The body")
 
 
 def depth(value: Any) -> int:

@@ -17,7 +17,7 @@ from api.schemas import (
     json_request_body,
 )
 from errors import NoFileUploaded
-from serving.base64_images import from_base64
+from serving.base64_images import decoded
 
 router = APIRouter(tags=["Inference"])
 
@@ -48,6 +48,6 @@ async def infer_base64(request: Request, gateway: GatewayDep) -> Response:
     options = await json_body(request, InferBase64)
     if not options.image_base64:
         raise NoFileUploaded("Send the image as 'image_base64'.")
-    image = from_base64(options.image_base64)
+    image = await decoded(options.image_base64)
     answer = await unless_gone(request.receive, predict(gateway, image, options))
     return JSON(answer | noted(request, options))

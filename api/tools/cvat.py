@@ -23,7 +23,7 @@ from formats.annotation_tools import TOOL_OF
 from formats.cvat import label_spec, to_cvat
 from models_store.registry import Registry
 from models_store.versions import ModelVersion
-from serving.base64_images import from_base64
+from serving.base64_images import decoded
 
 router = APIRouter(prefix="/api", tags=["Annotation tools"])
 
@@ -107,7 +107,7 @@ async def invoke(
     asked = await json_body(request, Invocation)
     if not asked.image:
         raise NoFileUploaded("Send the image as 'image', base64 text.")
-    image = from_base64(asked.image, "image")
+    image = await decoded(asked.image, "image")
     tool = TOOL_OF[model.description.task]
     options = AnnotateOptions(tool=tool.value, confidence=asked.threshold)
 

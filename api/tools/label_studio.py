@@ -58,6 +58,8 @@ NOT_STORED = (
 )
 FAILED = "failed"  # version of failed predictions, so that Label Studio requests them again
 MOST_TASKS = 1000  # in a request
+MOST_VALUES = 300_000  # of all tasks of a request, with the annotations they already have
+MOST_EVENT_VALUES = 1_000_000  # of a webhook's event; a mask has thousands
 MOST_CONTROLS = 64  # of a configuration, that models can fill
 MOST_POINTS = 10_000  # of a region that an annotator has drawn
 MOST_ANNOTATIONS = 10_000  # of a webhook's event
@@ -191,7 +193,7 @@ async def versions(gateway: GatewayDep) -> Any:
 )
 async def predict(request: Request, gateway: GatewayDep) -> Response:
     """Pre-annotations of tasks: one result per task, also for a task that failed."""
-    body = await json_body(request, Predict)
+    body = await json_body(request, Predict, most=MOST_VALUES)
     if not body.label_config:
         raise ValidationFailed("'label_config' is required: the project's labelling interface.")
     drawn = _drawn(body)
@@ -214,7 +216,7 @@ async def webhook(request: Request, gateway: GatewayDep) -> Any:
 
     It changes training data, so it needs the admin token, if there is one.
     """
-    event = await json_body(request, Incoming)
+    event = await json_body(request, Incoming, most=MOST_EVENT_VALUES)
     if event.action == "START_TRAINING":
         return await train(gateway, event)
     if isinstance(event.annotation, list) and len(event.annotation) > MOST_ANNOTATIONS:

@@ -40,6 +40,7 @@ from training.planning.recipe import Promote, TrainingRequest
 log = logging.getLogger("visionloop")
 
 SOURCE = "label_studio:"
+LARGEST_EXTRA = 64 * 1024  # characters of the extra parameters
 LONGEST_ID = 100  # characters of a project's id in a request
 FETCH_PATIENCE = 20.0  # seconds for which a training request waits for images being fetched
 
@@ -72,6 +73,8 @@ class Extra(RequestFields):
         Raises:
             ValidationFailed: The value is neither, or a parameter is invalid.
         """
+        if isinstance(given, str) and len(given) > LARGEST_EXTRA:
+            raise ValidationFailed(f"'extra_params' has more than {LARGEST_EXTRA:,} characters.")
         if isinstance(given, str) and given.strip():
             check_json_depth(given, "'extra_params'")
             try:

@@ -21,7 +21,7 @@ from formats.annotations import Annotations
 from formats.xanylabeling import description, to_shapes
 from models_store.description import Task
 from models_store.versions import ModelVersion
-from serving.base64_images import from_base64
+from serving.base64_images import decoded
 
 MOST_CLASSES = 10_000  # in a request
 
@@ -139,7 +139,7 @@ async def predict(request: Request, gateway: GatewayDep) -> Response:
         confidence=asked.params.conf_threshold,
         iou=asked.params.iou_threshold,
     )
-    image = from_base64(asked.image, "image")
+    image = await decoded(asked.image, "image")
 
     async def work() -> dict[str, Any]:
         _, found = await prelabel(gateway, image, options, model)
