@@ -35,6 +35,7 @@ from models_store.subprocesses import limit_self
 from models_store.transforms import preprocessing_of
 from models_store.weights import (
     build_model,
+    check_size,
     describe_mobilenet,
     describe_yolo,
     fill,
@@ -99,6 +100,7 @@ def convert(
         own = head_width(shapes, len(described.names))
         described = described.model_copy(update={"head_width": own})
         origin = _origin(checkpoint.root, module)
+    check_size(described, weights)
     model = build_model(described)
     if module is not None:
         _compare(module, model)

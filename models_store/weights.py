@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ COCO_KEYPOINTS = (
     "left_elbow", "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip",
     "left_knee", "right_knee", "left_ankle", "right_ankle",
 )  # fmt: skip
+ALWAYS_ALLOWED = 20_000_000  # weights of an architecture, whatever its file has
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -108,17 +110,13 @@ def _build_yolo(description: ModelDescription) -> nn.Module:
     architecture = checked(description.architecture)
     if task_of(architecture) != description.task:
         raise InvalidModelFile(f"The architecture is not for the task {description.task}.")
-    try:
+    with _architecture_errors():
         model = classes[description.task](
             copy.deepcopy(architecture),
             ch=description.channels,
             nc=len(description.names),
             verbose=False,
         )
-    except MemoryError:
-        raise
-    except Exception as error:  # an invalid yaml can raise anything in parse_model or the layers
-        raise InvalidModelFile(f"The model's architecture cannot be built: {error}") from error
     if description.head_width is not None:
         width = description.head_width
         donor = classes[description.task](
@@ -169,9 +167,45 @@ def load_model(folder: Path) -> tuple[nn.Module, ModelDescription]:
         InvalidModelFile: The weights are damaged or do not fit the architecture.
     """
     description = ModelDescription.load(folder)
+    weights = load_weights(folder / WEIGHTS_FILE)
+    check_size(description, weights)
     model = build_model(description)
-    fill(model, load_weights(folder / WEIGHTS_FILE))
+    fill(model, weights)
     return model, description
+
+
+def check_size(description: ModelDescription, weights: Mapping[str, Tensor]) -> None:
+    """Refuse an architecture far larger than its weights, before memory is allocated for it.
+
+    Raises:
+        InvalidModelFile: It is far larger, or cannot be built.
+    """
+    if description.family != "yolo":  # the width of a MobileNet is bounded when it is built
+        return
+    prepare()
+    from ultralytics.nn import tasks
+
+    architecture = {**checked(description.architecture), "nc": len(description.names)}
+    with torch.device("meta"), _architecture_errors():  # without memory for the weights
+        layers, _ = tasks.parse_model(architecture, ch=description.channels, verbose=False)
+    wanted = sum(tensor.numel() for tensor in layers.state_dict().values())
+    given = sum(tensor.numel() for tensor in weights.values())
+    if wanted > 2 * given + ALWAYS_ALLOWED:
+        raise InvalidModelFile(
+            f"The architecture has {wanted:,} weights, the file has {given:,}: they do not belong "
+            "together."
+        )
+
+
+@contextmanager
+def _architecture_errors() -> Iterator[None]:
+    """Makes InvalidModelFile of whatever an invalid yaml raises in parse_model or the layers."""
+    try:
+        yield
+    except (MemoryError, InvalidModelFile):
+        raise
+    except Exception as error:
+        raise InvalidModelFile(f"The model's architecture cannot be built: {error}") from error
 
 
 def fill(model: nn.Module, state_dict: Mapping[str, Tensor]) -> None:

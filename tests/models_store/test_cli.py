@@ -115,9 +115,9 @@ def test_a_database_that_is_none_is_one_sentence(
     (homes / "home").mkdir()
     (homes / "home" / "visionloop.db").write_bytes(b"no database" * 100)
     assert main(["list"]) == 1
-    assert capsys.readouterr().err == (
-        "error: the database cannot be used: file is not a database\n"
-    )
+    (told,) = capsys.readouterr().err.splitlines()
+    assert told.startswith("error: The database is damaged (file is not a database).")
+    assert "python -m models_store reindex" in told
 
 
 def test_a_wrong_setting_is_named(

@@ -121,6 +121,17 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         load_weights(tmp_path / "w")
 
 
+def test_an_architecture_far_larger_than_its_weights_is_refused_before_it_is_built(
+    tmp_path: Path,
+) -> None:
+    described = small_description("detect")
+    write_model(tmp_path, described, seed=0)
+    wide = {**described.architecture, "scales": {"n": [0.33, 60.0, 8192]}, "scale": "n"}
+    described.model_copy(update={"architecture": wide}).save(tmp_path)
+    with pytest.raises(InvalidModelFile, match=r"has [\d,]{9,} weights, the file has"):
+        load_model(tmp_path)
+
+
 def test_end_to_end_heads_answer_from_their_one_to_many_branch(tmp_path: Path) -> None:
     description = small_description("detect", end2end=True, reg_max=1)
     write_model(tmp_path, description, seed=0)

@@ -167,11 +167,11 @@ def test_a_header_that_takes_long_to_read_keeps_the_event_loop_free(
 ) -> None:
     threads = []
 
-    def check_header(*_: object) -> None:
+    def read_header(*_: object) -> None:
         threads.append(threading.current_thread())
         raise InvalidImage("No picture.")
 
-    monkeypatch.setattr(predictions, "check_header", check_header)
+    monkeypatch.setattr(predictions, "read_header", read_header)
     answer = call(app, "POST", "/infer", files={"image": b"x"})
     assert code(answer) == (400, "INVALID_IMAGE_FORMAT")
     assert threads
