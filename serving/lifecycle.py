@@ -60,6 +60,8 @@ def install_patches(settings: Settings) -> None:
         from serving import supervisor
 
         supervisor.install()
+    else:  # the supervisor, which reads nothing of clients, prints texts of several lines
+        bentoml_patches.write_single_lines()
 
 
 def prepare(settings: Settings) -> None:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from benchmarks.hostile.corpus import empty_png
 from tests.support.correction_app import drawn, packed
+from tests.support.patience import PATIENCE, wait_until
 from tests.support.serving import Server
 
 
@@ -63,3 +64,12 @@ def test_a_hostile_file_is_answered_and_no_process_dies(
     assert answer.json().get("code", "") == code
     assert processes(server) == before
     assert len(before) >= 4
+
+
+def test_a_path_forges_no_line_of_the_log(server: Server) -> None:
+    answer = httpx.get(f"{server.url}/models/a%0aFORGED%00%1b[2J", timeout=PATIENCE)
+    assert answer.status_code in (400, 404)
+    (line,) = wait_until(
+        lambda: [line for line in server.log.read_text().split("\n") if "FORGED" in line]
+    )
+    assert r"path=/models/a\nFORGED\x00\x1b[2J" in line
