@@ -17,6 +17,8 @@ from formats.geometry import MOST_PIXELS, Mask
 
 CHANNELS = 4
 WORD = 8  # bits of one channel value
+HEADER = 64  # bits of the header, and of the last byte, at most
+LONGEST_VALUE = 1 + 2 + 16 + WORD  # bits of a run of one value
 
 
 def decode_brush(packed: Any, width: int, height: int) -> Mask:
@@ -34,6 +36,11 @@ def decode_brush(packed: Any, width: int, height: int) -> Mask:
             f"A brush mask of {width} × {height} pixels is too large; at most {MOST_PIXELS} pixels."
         )
     try:
+        # `bytes` of a number would be as many zeros; a value takes at most LONGEST_VALUE bits
+        if not isinstance(packed, list | bytes) or 8 * len(packed) > HEADER + LONGEST_VALUE * (
+            width * height * CHANNELS
+        ):
+            raise ValueError("not a list of bytes, or more than the image has")
         bits = _Bits(bytes(packed))
         count = bits.read(32)
         if count != width * height * CHANNELS or bits.read(5) + 1 != WORD:
@@ -59,7 +66,7 @@ def _unpacked(bits: _Bits, count: int) -> np.ndarray:
         if repeated:
             values[place : place + length] = bits.read(WORD)
         else:
-            values[place : place + length] = [bits.read(WORD) for _ in range(length)]
+            values[place : place + length] = bits.read_bytes(length)
         place += length
     return values
 
@@ -77,3 +84,12 @@ class _Bits:
         self._at = last
         some = int.from_bytes(self._data[first // 8 : (last + 7) // 8], "big")
         return (some >> (-last % 8)) & ((1 << width) - 1)
+
+    def read_bytes(self, count: int) -> np.ndarray:
+        """The next `count` integers of eight bits."""
+        first, last = self._at, self._at + WORD * count
+        if last > 8 * len(self._data):
+            raise ValueError("the data ends early")
+        self._at = last
+        some = np.frombuffer(self._data[first // 8 : (last + 7) // 8], np.uint8)
+        return np.packbits(np.unpackbits(some)[first % 8 :][: WORD * count])

@@ -17,6 +17,7 @@ from xml.etree.ElementTree import Element
 import numpy as np
 
 from errors import ValidationFailed
+from formats import rle
 from formats.annotations import (
     ABSENT,
     OCCLUDED,
@@ -274,9 +275,10 @@ def _mask(shape: _Shape) -> Annotation | str:
     width, height = shape.whole("width", 0), shape.whole("height", 0)
     texts = shape.element.get("rle", "").split(",")
     try:
-        lengths = np.array([int(text) for text in texts if text.strip()], np.int64)
-        if width * height > MOST_PIXELS or (lengths < 0).any() or lengths.sum() != width * height:
+        if width * height > MOST_PIXELS:
             raise ValueError
+        counts = [int(text) for text in texts if text.strip()]
+        lengths = rle.run_lengths(counts, width * height)
     except (ValueError, OverflowError):
         raise ValidationFailed(
             f"{shape.where}: its 'rle' must be run lengths that add up to its {width} × {height} "

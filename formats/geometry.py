@@ -7,7 +7,7 @@ pixel (0, 0) has its corner at the origin and its centre at 0.5, 0.5.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from errors import ValidationFailed
 from formats.annotations import AnnotationPart, Point, Ring, ring
 
 Float = NDArray[np.float32]
@@ -47,6 +48,10 @@ COARSEST, FINEST, STEPS = 0.3, 0.0008, 32
 UNION_FRAME = 1024
 ELLIPSE = 72  # corners of an ellipse's ring; a multiple of four, so that its box is exact
 PAIRS = 2**20  # maximum number of pairs of vertices that are compared at once
+MOST_RINGS = 20_000  # of one polygon in a document
+TESTED = 256  # most vertices of a ring that are tested for whether it lies in another
+COMPARISONS = 100_000  # of a vertex with an edge, for each vertex of a polygon in a document
+CALL = 1000  # comparisons in the time that the call of OpenCV takes
 
 KEPT_IOU = 0.985  # IoU of a simplified ring with the original
 MOST_VERTICES = 40  # maximum number of vertices of a simplified ring; takes precedence over the IoU
@@ -351,49 +356,91 @@ def clip(points: Ring, width: float, height: float) -> Ring:
 
 
 def unbridge(points: Sequence[Point]) -> tuple[AnnotationPart, ...]:
-    """The parts and holes that `bridge` joined into a ring; a plain ring is one part."""
-    pending, rings = [ring(points)], []
-    while pending:
-        joined = pending.pop()
-        cut = _bridge_in(joined)
-        if cut is None:
-            rings.append(joined)
-            continue
-        there, back = cut
-        pending += [joined[there + 1 : back], (*joined[: there + 1], *joined[back + 2 :])]
-    return nested(rings)
+    """The parts and holes that `bridge` joined into a ring; a plain ring is one part.
+
+    Raises:
+        ValidationFailed: There are more parts and holes than MOST_RINGS, or they are nested so
+            deeply that to compare them would take too long.
+    """
+    return nested(_rings_of(ring(points)))
 
 
-def _bridge_in(points: Ring) -> tuple[int, int] | None:
-    """The indices of a bridge in a ring: of an edge, and of the same edge in the opposite
-    direction, with a ring in between. None if there is no bridge."""
-    leaves: dict[tuple[Point, Point], int] = {}
-    for index, edge in enumerate(pairwise(points)):
-        start = leaves.get((edge[1], edge[0]))
-        between = index - start - 1 if start is not None else 0
-        if start is not None and between >= 3 and len(points) - between - 2 >= 3:
-            return start, index
-        leaves.setdefault(edge, index)
-    return None
+def _rings_of(joined: Ring) -> list[Ring]:
+    """The rings that `bridge` joined, the outermost first.
+
+    A bridge is an edge that a later edge repeats in the opposite direction, with a ring between
+    them. Such a ring is cut out as soon as its bridge ends, so each corner is visited once.
+    """
+    outer: list[Point] = []
+    inner: list[Ring] = []
+    edges: dict[tuple[Point, Point], int] = {}  # edge → index of its first corner, in `outer`
+    for position, point in enumerate(joined):
+        if outer:
+            index = len(outer) - 1
+            start = edges.get((point, outer[-1]))
+            between = index - start - 1 if start is not None else 0
+            rest = len(outer) + len(joined) - position - between - 2
+            if start is not None and between >= 3 and rest >= 3:
+                inner.append(tuple(outer[start + 1 : index]))
+                for edge in pairwise(outer[start:]):
+                    if edges.get(edge, -1) >= start:
+                        del edges[edge]
+                del outer[start + 1 :]
+                continue
+            edges.setdefault((outer[-1], point), index)
+        outer.append(point)
+    return [tuple(outer), *reversed(inner)]
 
 
 def nested(rings: Sequence[Ring]) -> tuple[AnnotationPart, ...]:
-    """Groups rings into parts, largest first; a ring inside a part becomes its hole."""
+    """Groups rings into parts, largest first; a ring inside a part becomes its hole.
+
+    Raises:
+        ValidationFailed: As `unbridge`.
+    """
+    if len(rings) > MOST_RINGS:
+        raise ValidationFailed(
+            f"A polygon has {len(rings)} parts and holes; at most {MOST_RINGS}. Divide it into "
+            "several objects."
+        )
     arrays = [np.array(points, np.float32) for points in rings]
     order = sorted(range(len(rings)), key=lambda index: -abs(area(arrays[index])))
-    holes: dict[int, list[Ring]] = {}
-    outer: list[int] = []
-    for index in order:
-        around = [other for other in outer if _within(arrays[index], arrays[other])]
-        in_hole = around and any(
-            _within(arrays[index], np.array(hole, np.float32)) for hole in holes[around[-1]]
-        )
-        if around and not in_hole:
-            holes[around[-1]].append(rings[index])
+    lows = np.array([arrays[index].min(axis=0) for index in order])
+    highs = np.array([arrays[index].max(axis=0) for index in order])
+    is_outer = np.zeros(len(rings), bool)
+    owner = np.full(len(rings), -1)  # place in `order` of the part that a hole belongs to
+    left = COMPARISONS * sum(map(len, rings))
+
+    def around(place: int, among: NDArray[np.bool_]) -> Iterator[int]:
+        """The places of the larger rings of `among` that this ring lies in, smallest first."""
+        nonlocal left
+        boxes = (lows[:place] <= lows[place]) & (highs[:place] >= highs[place])
+        for other in np.flatnonzero(among[:place] & boxes.all(axis=1))[::-1].tolist():
+            sample = arrays[order[place]]
+            sample = sample[:: -(-len(sample) // TESTED)]
+            larger = arrays[order[other]]
+            left -= len(sample) * (len(larger) + CALL)
+            if left < 0:
+                raise ValidationFailed(
+                    "A polygon has too many parts and holes inside each other. Divide it into "
+                    "several objects."
+                )
+            if _within(sample, larger):
+                yield other
+
+    for place in range(len(order)):
+        part = next(around(place, is_outer), None)
+        if part is None or next(around(place, owner == part), None) is not None:
+            is_outer[place] = True
         else:
-            outer.append(index)
-            holes[index] = []
-    return tuple(AnnotationPart(rings[index], tuple(holes[index])) for index in outer)
+            owner[place] = part
+    holes: dict[int, list[Ring]] = {}
+    for place in np.flatnonzero(owner >= 0).tolist():
+        holes.setdefault(int(owner[place]), []).append(rings[order[place]])
+    return tuple(
+        AnnotationPart(rings[order[place]], tuple(holes.get(place, ())))
+        for place in np.flatnonzero(is_outer).tolist()
+    )
 
 
 def _within(inner: Points, around: Points) -> bool:

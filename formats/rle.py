@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from errors import ValidationFailed
 from formats.geometry import MOST_PIXELS, Mask
@@ -62,10 +64,9 @@ def decode(code: Any, size: tuple[int, int] | None = None) -> Mask:
     try:
         counts = code["counts"]
         if isinstance(counts, (str, bytes)):
-            counts = _from_text(counts.encode() if isinstance(counts, str) else counts)
-        lengths = np.array(counts, np.int64).reshape(-1)
-        if (lengths < 0).any() or lengths.sum() != height * width:
-            raise ValueError("the counts do not add up to its size")
+            packed = counts.encode() if isinstance(counts, str) else counts
+            counts = _from_text(packed, height * width)
+        lengths = run_lengths(counts, height * width)
     except (KeyError, TypeError, ValueError, IndexError, OverflowError):
         raise ValidationFailed(
             "An RLE segmentation cannot be read: its counts must be run lengths that add up to "
@@ -75,12 +76,34 @@ def decode(code: Any, size: tuple[int, int] | None = None) -> Mask:
     return np.repeat(values, lengths).reshape(width, height).T
 
 
-def _from_text(text: bytes) -> list[int]:
+def run_lengths(counts: Sequence[Any], pixels: int) -> NDArray[np.int64]:
+    """The counts of a mask of so many pixels as an array.
+
+    Raises:
+        TypeError, ValueError, OverflowError: They are not whole numbers that add up to `pixels`.
+    """
+    if len(counts) > _most(pixels):
+        raise ValueError("more counts than pixels")
+    lengths = np.array(counts, np.int64).reshape(-1)
+    # Each is compared with the size: the sum of larger ones may overflow, and fit.
+    if (lengths < 0).any() or (lengths > pixels).any() or lengths.sum() != pixels:
+        raise ValueError("the counts do not add up to the number of pixels")
+    return lengths
+
+
+def _most(pixels: int) -> int:
+    """The most counts of a mask: one for each pixel, each followed by an empty one."""
+    return 2 * pixels + 2
+
+
+def _from_text(text: bytes, pixels: int) -> list[int]:
     """Decodes packed counts like pycocotools' `rleFrString`.
 
     Each count is written in groups of five bits; from the fourth count on, its difference to the
-    count before the previous one is written.
+    count before the previous one is written. `pixels` is the number that they add up to.
     """
+    if len(text) > _most(pixels) * LONGEST // 5:
+        raise ValueError("more counts than pixels")
     counts: list[int] = []
     position = 0
     while position < len(text):
@@ -95,5 +118,8 @@ def _from_text(text: bytes) -> list[int]:
             position += 1
             if not more and byte & 0x10:
                 value -= 1 << shift
-        counts.append(value + counts[-2] if len(counts) > 2 else value)
+        count = value + counts[-2] if len(counts) > 2 else value
+        if not 0 <= count <= pixels:
+            raise ValueError("a count is not between 0 and the number of pixels")
+        counts.append(count)
     return counts
