@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from api.middleware.errors import check, explain
-from api.schemas import InferOptions
+from api.schemas import InferOptions, RequestFields
 from errors import ValidationFailed, VisionLoopError
 from field_names import Unknown, UnknownField, notes_on
 from serving import bentoml_patches
@@ -79,8 +79,8 @@ def check_names(request: Request, names: list[str], cls: type[BaseModel]) -> Non
     _notes.set(notes)
 
 
-def _noted(answer: dict[str, Any]) -> dict[str, Any]:
-    notes = _notes.get([])
+def _noted(answer: dict[str, Any], options: RequestFields) -> dict[str, Any]:
+    notes = _notes.get([]) + options.notes
     return answer | {"notes": notes} if notes else answer
 
 
@@ -96,7 +96,8 @@ async def predict(gateway: Gateway, image: Path, **options: Any) -> Any:
 
     try:
         data = await asyncio.to_thread(image.read_bytes)
-        return _noted(await predictions.predict(gateway, data, check(InferOptions, options)))
+        asked = check(InferOptions, options)
+        return _noted(await predictions.predict(gateway, data, asked), asked)
     except VisionLoopError as error:
         return bentoml_patches.RaisingResponse(error)
 
@@ -108,7 +109,8 @@ async def annotate(gateway: Gateway, image: Path, **options: Any) -> Any:
 
     try:
         data = await asyncio.to_thread(image.read_bytes)
-        return _noted(await predictions.annotate(gateway, data, check(AnnotateOptions, options)))
+        asked = check(AnnotateOptions, options)
+        return _noted(await predictions.annotate(gateway, data, asked), asked)
     except VisionLoopError as error:
         return bentoml_patches.RaisingResponse(error)
 

@@ -17,9 +17,10 @@ from formats.coco import to_coco
 from formats.label_studio import to_label_studio, to_task
 from formats.labelme import to_labelme
 from formats.yolo import to_yolo
-from inference.images import read_header
+from inference.images import Header, read_header
 from inference.prediction import InferenceItem, ItemResult
-from inference.tiles import AUTO, MOST, OFF
+from inference.render import check_drawable
+from inference.tiles import AUTO, MOST, OFF, most_tiles, views
 from models_store.versions import ModelVersion
 from serving import telemetry
 from serving.answers import data_uri, infer_answer, prediction_of
@@ -51,7 +52,10 @@ class ToolOptions(RequestFields):
     tiles: str = Field(
         "auto",
         pattern=rf"^(auto|off|[2-{MOST}])$",
-        description=f"auto, off or the number of tiles along the longer side, 2 to {MOST}",
+        description=(
+            f"auto, off or the number of tiles along the longer side, 2 to {MOST}; fewer where a "
+            "tile would be smaller than half the network's input"
+        ),
     )
 
 
@@ -76,11 +80,14 @@ async def predict(gateway: Gateway, image: bytes, options: InferOptions) -> dict
     Raises:
         ModelNotFound: There is no such model.
         InvalidImage, PayloadTooLarge: The image cannot be read, or is too large.
+        ValidationFailed: The image is too long to be drawn on.
         BackendUnavailable: The Detector is not running, or its queue is full.
         BackendTimeout: The Detector did not respond in time.
     """
     model = gateway.registry.resolve(options.model_id)
     header = await asyncio.to_thread(read_header, image, gateway.settings.max_pixels)
+    if options.draw_boxes:
+        check_drawable(header.width, header.height)
     item = InferenceItem(
         image,
         model.id,
@@ -141,21 +148,26 @@ async def prelabel(
 
     Raises:
         InvalidImage, PayloadTooLarge: The image cannot be read, or is too large.
+        ValidationFailed: The image is too long to be drawn on.
         BackendUnavailable: The Annotator is not running, or its queue is full.
         BackendTimeout: The Annotator did not respond in time.
     """
     header = await asyncio.to_thread(read_header, image, gateway.settings.max_pixels)
+    if options.return_annotated_image:
+        check_drawable(header.width, header.height)
     tool = TOOLS[options.tool]
+    tiles = tiles_for(model, header, options)
     item = InferenceItem(
         image,
         model.id,
         confidence=options.confidence,
         iou=options.iou,
         draw=options.return_annotated_image,
-        tiles=tiles_of(options.tiles),
+        tiles=tiles,
         boxes_only=tool.task == "detect",
         editable=True,
         heavy=header.heavy,
+        views=len(views(header.width, header.height, model.description.imgsz, tiles)),
     )
     result = await gateway.runners["annotator"].predict(item)
     prediction = prediction_of(result)
@@ -165,6 +177,28 @@ async def prelabel(
 def tiles_of(text: str) -> int:
     """The number of tiles along the longer side, from the value of a request's field `tiles`."""
     return TILES[text] if text in TILES else int(text)
+
+
+def tiles_for(model: ModelVersion, header: Header, options: ToolOptions) -> int:
+    """The number of tiles along the longer side of an image, as the runner needs it.
+
+    Says so in the options' notes if it is less than was asked for.
+    """
+    asked = tiles_of(options.tiles)
+    if asked in (AUTO, OFF):
+        return OFF if model.description.task == "classify" else asked
+    most = most_tiles(header.width, header.height, model.description.imgsz)
+    if model.description.task == "classify":
+        most = OFF
+        options.notes.append("'tiles' has no effect: classification sees the whole image.")
+    elif most < asked:
+        used = "off" if most == OFF else str(most)
+        options.notes.append(
+            f"'tiles' was {used} instead of {asked}: more tiles of an image of {header.width} × "
+            f"{header.height} pixels would be smaller than half the model's input of "
+            f"{model.description.imgsz} pixels, and show no more."
+        )
+    return min(asked, most)
 
 
 def to_format(found: Annotations, form: ToolFormat, model: ModelVersion) -> tuple[list[Any], Any]:

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 
 from inference.images import Pixels, decode
 from inference.prediction import Prediction
-from inference.render import draw
+from inference.render import drawn
 
 KEPT = 24  # maximum number of images
 SIDE = 480  # maximum length of a panel's longer side, pixels
@@ -75,7 +75,9 @@ class WorstImages:
 
 def side_by_side(pixels: Pixels, truth: Prediction, prediction: Prediction) -> bytes:
     """A JPEG with the truth on the left and the prediction on the right."""
-    panels = [_panel(draw(pixels, truth, scored=False)), _panel(draw(pixels, prediction))]
+    panels = [drawn(pixels, truth, scored=False), drawn(pixels, prediction)]
+    for panel in panels:  # before it is encoded: a JPEG's sides are limited
+        panel.thumbnail((SIDE, SIDE))
     width, height = panels[0].size
     sheet = Image.new("RGB", (2 * width + GAP, height + TITLE), "white")
     canvas = ImageDraw.Draw(sheet)
@@ -95,12 +97,6 @@ def _enlarged(pixels: Pixels) -> Pixels:
         return pixels
     size = pixels.shape[1] * factor, pixels.shape[0] * factor
     return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
-
-
-def _panel(jpeg: bytes) -> Image.Image:
-    image = Image.fromarray(decode(jpeg, 10**12))
-    image.thumbnail((SIDE, SIDE))
-    return image
 
 
 def class_panel(name_id: int, names: tuple[str, ...], size: tuple[int, int]) -> Prediction:

@@ -39,7 +39,7 @@ class BatcherStats:
     failed_calls: int = 0
     queued: int = 0
     running_calls: int = 0
-    items_per_second: float = 0.0
+    views_per_second: float = 0.0
 
 
 @dataclass(slots=True, eq=False)
@@ -56,7 +56,7 @@ class Batcher:
         call: The runner's list call: returns one result per item, in the same order.
         slots: Maximum number of list calls in flight.
         max_batch: Maximum number of items per call.
-        queue_length: Maximum number of waiting items; further items are refused.
+        queue_length: Maximum number of waiting views; once they are as many, items are refused.
         timeout: Maximum seconds per item, including the wait in the queue.
         observe: Called with each finished call's item count and seconds, for histograms.
     """
@@ -93,10 +93,10 @@ class Batcher:
         if self._closed:
             raise BackendUnavailable("The service is shutting down.", retry_after=5)
         free = (self._slots - len(self._tasks)) * self._max_batch  # items for the free slots
-        if len(self._queue) >= self._queue_length + free:
+        if self._views() >= self._queue_length + free:
             self._stats.rejected += 1
             raise BackendUnavailable(
-                f"{self._queue_length} requests are already waiting. Try again later.",
+                f"{max(len(self._queue) - free, 0)} requests are already waiting. Try again later.",
                 retry_after=self._seconds_to_drain(),
             )
         waiting = _Waiting(item, asyncio.get_running_loop().create_future())
@@ -138,10 +138,14 @@ class Batcher:
         self._stats.dropped += 1
 
     def _seconds_to_drain(self) -> float:
-        rate = self._stats.items_per_second
+        rate = self._stats.views_per_second
         if not rate:
             return 1.0
-        return float(min(60, max(1, math.ceil(len(self._queue) / rate))))
+        return float(min(60, max(1, math.ceil(self._views() / rate))))
+
+    def _views(self) -> int:
+        """How often the network will run for the waiting items."""
+        return sum(waiting.item.views for waiting in self._queue)
 
     def _dispatch_soon(self) -> None:
         """Dispatch after the callbacks that are due: items arriving together form a batch."""
@@ -191,18 +195,18 @@ class Batcher:
                 waiting.future.cancel()
             raise
         seconds = time.monotonic() - start
-        self._measure(len(batch), seconds)
+        self._measure(sum(waiting.item.views for waiting in batch), seconds)
+        if self._observe:
+            self._observe(len(batch), seconds)
         for waiting, result in zip(batch, results, strict=True):
             if not waiting.future.done():
                 waiting.future.set_result(result)
 
-    def _measure(self, items: int, seconds: float) -> None:
+    def _measure(self, views: int, seconds: float) -> None:
         """Update the throughput estimate, assuming that all running calls are as fast as this."""
-        rate = items * len(self._tasks) / max(seconds, 1e-3)
-        known = self._stats.items_per_second
-        self._stats.items_per_second = known + _SMOOTHING * (rate - known) if known else rate
-        if self._observe:
-            self._observe(items, seconds)
+        rate = views * len(self._tasks) / max(seconds, 1e-3)
+        known = self._stats.views_per_second
+        self._stats.views_per_second = known + _SMOOTHING * (rate - known) if known else rate
 
 
 def _as_client_error(error: Exception, timeout: float) -> VisionLoopError:

@@ -168,6 +168,7 @@ class InferenceItem:
     is the number of tiles along the longer side, besides the whole image (1: none, 0: automatic).
     `boxes_only` leaves polygons and keypoints out, `editable` asks for polygons with few
     vertices. `heavy`: decoding takes so long that it must not hold up others (`images.Header`).
+    `views`: how often the network runs for this image, with its tiles.
     """
 
     image: bytes = field(repr=False)  # megabytes; not in error messages that contain the item
@@ -180,6 +181,7 @@ class InferenceItem:
     boxes_only: bool = False
     editable: bool = False
     heavy: bool = False
+    views: int = 1
 
 
 @dataclass(frozen=True, slots=True)

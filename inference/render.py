@@ -11,6 +11,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from errors import ValidationFailed
 from formats.geometry import fill_parts
 from inference.images import Pixels
 from inference.prediction import KEYPOINT_SEEN, Prediction
@@ -19,6 +20,7 @@ Colour = tuple[int, int, int]
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 QUALITY = 90
+LONGEST = 65_500  # pixels of the longer side of a JPEG, in libjpeg
 MASK_OPACITY = 0.4
 _FONTS = (  # fonts for many scripts; Pillow searches the system's font folders
     "NotoSansCJK-Regular.ttc",
@@ -30,8 +32,34 @@ _FONTS = (  # fonts for many scripts; Pillow searches the system's font folders
 )
 
 
-def draw(pixels: Pixels, prediction: Prediction, scored: bool = True) -> bytes:
-    """A JPEG of the image (h, w, 3) with boxes, labels, outlines, keypoints or classes.
+def check_drawable(width: int, height: int) -> None:
+    """Check that an image can be answered as a JPEG.
+
+    Raises:
+        ValidationFailed: A side is longer than a JPEG's can be.
+    """
+    if max(width, height) > LONGEST:
+        raise ValidationFailed(
+            f"Nothing can be drawn on an image of {width} × {height} pixels: the result is a JPEG, "
+            f"which has at most {LONGEST} pixels along a side. Ask for the predictions without "
+            "the drawn image, or send the image scaled down or in parts."
+        )
+
+
+def draw(pixels: Pixels, prediction: Prediction) -> bytes:
+    """A JPEG of what `drawn` draws.
+
+    Raises:
+        ValidationFailed: As `check_drawable`.
+    """
+    check_drawable(pixels.shape[1], pixels.shape[0])
+    buffer = io.BytesIO()
+    drawn(pixels, prediction).save(buffer, "JPEG", quality=QUALITY)
+    return buffer.getvalue()
+
+
+def drawn(pixels: Pixels, prediction: Prediction, scored: bool = True) -> Image.Image:
+    """The image (h, w, 3) with boxes, labels, outlines, keypoints or classes.
 
     `scored`: whether labels show the score (False for annotations, which have none).
     """
@@ -59,9 +87,7 @@ def draw(pixels: Pixels, prediction: Prediction, scored: bool = True) -> bytes:
         x1, y1, x2, y2 = prediction.boxes[i].tolist()
         canvas.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=colour, width=line)
         _draw_label(canvas, (x1, y1), _caption(prediction, i, scored), colour, font)
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=QUALITY)
-    return buffer.getvalue()
+    return image
 
 
 @lru_cache(maxsize=64)

@@ -18,6 +18,7 @@ from inference.prediction import Float, Prediction
 OFF, AUTO = 1, 0  # special numbers of tiles: none, automatic
 MOST = 8  # maximum number of tiles along the longer side
 LARGE = 2.5  # AUTO tiles images whose longer side exceeds the network's input by this factor
+SMALLEST = 0.5  # minimum side of a tile, as a share of the side of the network's input
 OVERLAP = 0.2  # overlap of neighbouring tiles, as a share of a tile's side
 
 SAME = 0.45  # minimum IoU, in the area common to both views, of two boxes of one object
@@ -53,9 +54,9 @@ def views(width: int, height: int, imgsz: int, tiles: int) -> list[View]:
     Args:
         width, height: Size of the image in pixels.
         imgsz: Side of the network's input in pixels.
-        tiles: Number of tiles along the longer side, 2 to MOST. OFF: only the whole image. AUTO:
-            for images that exceed LARGE, as many as show the image at its own resolution, up to
-            MOST.
+        tiles: Number of tiles along the longer side, 2 to MOST, but at most `most_tiles`. OFF:
+            only the whole image. AUTO: for images that exceed LARGE, as many as show the image at
+            its own resolution, up to MOST.
     """
     whole = View(0, 0, width, height)
     longer = max(width, height)
@@ -63,6 +64,7 @@ def views(width: int, height: int, imgsz: int, tiles: int) -> list[View]:
         if longer <= LARGE * imgsz:
             return [whole]
         tiles = min(math.ceil((longer / imgsz - OVERLAP) / (1 - OVERLAP)), MOST)
+    tiles = min(tiles, most_tiles(width, height, imgsz))
     if tiles == OFF:
         return [whole]
     side = max(math.ceil(longer / (tiles - (tiles - 1) * OVERLAP)), 1)
@@ -72,6 +74,16 @@ def views(width: int, height: int, imgsz: int, tiles: int) -> list[View]:
         for x in _starts(width, side)
     ]
     return [whole, *grid] if len(grid) > 1 else [whole]
+
+
+def most_tiles(width: int, height: int, imgsz: int) -> int:
+    """The most tiles along the longer side whose sides are at least SMALLEST of `imgsz`.
+
+    Smaller ones would be enlarged further without showing more. OFF if there are not even two.
+    """
+    longer = max(width, height)
+    most = math.floor((longer / (SMALLEST * imgsz) - OVERLAP) / (1 - OVERLAP) + 1e-6)
+    return min(max(most, OFF), MOST)
 
 
 def _starts(length: int, side: int) -> list[int]:

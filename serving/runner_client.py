@@ -37,8 +37,14 @@ POLL = 0.3  # seconds between two heartbeats of a runner that is down
 TURN = 0.05  # seconds between two attempts to reach a runner
 PROBE = 3.0  # seconds after which a heartbeat without response counts as failed
 LOST = (aiohttp.ClientError, OSError)
+<<<<<<< HEAD
 HEAVY_QUEUE = 8  # maximum number of heavy images that wait for their turn
 HUNG = 60.0  # seconds without an answer after which a living process is killed
+=======
+HEAVY_QUEUE = 8  # most heavy images that wait for their turn
+MANY_VIEWS = 4  # an image of more views waits in a queue of its own: a large image has up to 65
+TILED_QUEUE = 1024  # most views of such images that wait for their turn
+>>>>>>> 76e34e6 (Tiles are no smaller than half the network's input and wait apart; what no JPEG can hold is refused before it is predicted)
 RESTART = 3.0  # seconds in which a dead runner is usually back
 
 
@@ -97,6 +103,8 @@ class Runner:
         )
         # Images that take long to decode go one at a time, so that others need not wait for them.
         self.heavy = Batcher(self._predict, 1, 1, HEAVY_QUEUE, settings.request_timeout)
+        # So do images of many tiles; those of one image keep all cores busy.
+        self.tiled = Batcher(self._predict, 1, 1, TILED_QUEUE, settings.request_timeout)
 
     def start(self) -> None:
         """Start the heartbeats. Needs a running event loop."""
@@ -115,9 +123,14 @@ class Runner:
                 await self._watch
 
     @property
-    def batchers(self) -> tuple[Batcher, Batcher]:
-        """The queue of ordinary images, and that of heavy ones."""
-        return self.batcher, self.heavy
+    def batchers(self) -> tuple[Batcher, Batcher, Batcher]:
+        """The queues of ordinary images, of heavy ones, and of those of many tiles."""
+        return self.batcher, self.heavy, self.tiled
+
+    def _batcher_for(self, item: InferenceItem) -> Batcher:
+        if item.heavy:
+            return self.heavy
+        return self.tiled if item.views > MANY_VIEWS else self.batcher
 
     @property
     def up(self) -> bool:
@@ -146,7 +159,7 @@ class Runner:
         if not any(runner._was_up for runner in self._runners):
             raise self._absent()
         with self.idle.busy():
-            return await (self.heavy if item.heavy else self.batcher).submit(item)
+            return await self._batcher_for(item).submit(item)
 
     async def compare(self, item: InferenceItem, live: Prediction) -> Comparison:
         """Compare the item's model with a live prediction, at low priority and not in a batch.

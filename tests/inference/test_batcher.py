@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Any
 
 import aiohttp
@@ -149,7 +150,7 @@ def test_a_full_queue_refuses_with_an_estimate_of_the_wait(clock: Clock) -> None
 
         clock.now += 0.3  # the first call took this long: two more will take 0.6 s
         await runner.release()
-        assert batcher.stats.items_per_second == pytest.approx(1 / 0.3)
+        assert batcher.stats.views_per_second == pytest.approx(1 / 0.3)
         while runner.open:
             await runner.release()
         await asyncio.gather(*tasks)
@@ -160,6 +161,24 @@ def test_a_full_queue_refuses_with_an_estimate_of_the_wait(clock: Clock) -> None
         await settle()
         await runner.release()
         return await task
+
+    run(story())
+
+
+def test_the_views_of_waiting_items_are_counted() -> None:
+    async def story() -> None:
+        runner = Runner()
+        batcher = Batcher(runner, slots=1, max_batch=1, queue_length=100)
+        tiled = replace(item(1), views=65)
+        tasks = submit(batcher, 0)
+        await settle()
+        tasks += [asyncio.create_task(batcher.submit(tiled)) for _ in range(2)]
+        await settle()
+        with pytest.raises(BackendUnavailable, match="2 requests are already waiting"):
+            await batcher.submit(item(3))
+        while runner.open:
+            await runner.release()
+        await asyncio.gather(*tasks)
 
     run(story())
 

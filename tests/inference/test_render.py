@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from errors import ValidationFailed
+from inference import render
 from inference.prediction import Prediction
-from inference.render import class_colour, draw
+from inference.render import LONGEST, class_colour, draw
 from models_store.description import Task
 from tests.support.scenes import scene
 
@@ -46,6 +48,19 @@ def test_any_size_can_be_drawn_on(size: tuple[int, int], task: Task) -> None:
         given["keypoints"] = np.array([[[width / 2, height / 2, 0.9], [0, 0, 0.1]]], np.float32)
     picture = drawn(scene(*size), prediction(task, *size, **given))
     assert picture.shape == (height, width, 3)
+
+
+@pytest.mark.parametrize("size", [(LONGEST + 1, 1), (1, LONGEST + 1)])
+def test_what_no_jpeg_can_hold_is_refused_with_the_remedy(size: tuple[int, int]) -> None:
+    width, height = size
+    pixels, found = np.zeros((height, width, 3), np.uint8), prediction("detect", *size)
+    with pytest.raises(ValidationFailed, match="without the drawn image"):
+        draw(pixels, found)
+    shown = render.drawn(pixels, found)  # for others that scale it first
+    assert shown.size == size
+    assert drawn(pixels[:LONGEST, :LONGEST], found).shape[:2] == (
+        min(height, LONGEST), min(width, LONGEST)
+    )  # fmt: skip
 
 
 def test_box_and_label_have_the_colour_of_the_class() -> None:

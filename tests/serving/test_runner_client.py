@@ -22,7 +22,7 @@ from serving.envelope import Envelope
 from serving.http_protocol import UNIX_SOCKET
 from serving.idle import IdleTracker
 from serving.model_runner import ModelRunner, predict_alone
-from serving.runner_client import HEAVY_QUEUE, Runner
+from serving.runner_client import HEAVY_QUEUE, MANY_VIEWS, Runner
 from serving.telemetry import BATCH_SIZE
 from settings import Settings
 from tests.support.patience import PATIENCE
@@ -147,6 +147,33 @@ def test_a_runner_asks_for_the_token_who_comes_over_the_network() -> None:
     assert asyncio.run(ask(True, pickled)) == 200
     assert asyncio.run(ask(False, pickled, (b"authorization", b"Bearer t"))) == 400
     assert asyncio.run(ask(False, pickled)) == 401
+
+
+def test_images_of_many_tiles_go_one_at_a_time_and_others_pass_them() -> None:
+    release, running = asyncio.Event(), []
+
+    async def predict_batch(items: Any) -> Any:
+        if items.content[0].views > MANY_VIEWS:
+            running.append(len(items.content))
+            await release.wait()
+        return Envelope([ItemResult() for _ in items.content])
+
+    async def run() -> None:
+        proxy = Proxy(status=there, predict_batch=predict_batch)
+        found = Runner("annotator", proxy, Settings(device="cpu"), IdleTracker())
+        found.start()
+        await found.wait_until_up()
+        tiled = InferenceItem(b"", "a:1", tiles=8, views=65)
+        tasks = [asyncio.create_task(found.predict(tiled)) for _ in range(10)]
+        for _ in range(20):
+            await found.predict(InferenceItem(b"", "a:1", views=MANY_VIEWS))
+        assert running == [1]
+        release.set()
+        await asyncio.gather(*tasks)
+        assert running == [1] * 10
+        await found.stop()
+
+    asyncio.run(run())
 
 
 def test_heavy_images_go_one_at_a_time_and_others_pass_them() -> None:
