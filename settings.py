@@ -219,7 +219,7 @@ class Settings(BaseSettings):
     queue_length: int = Field(
         128,
         gt=0,
-        description="Most images waiting for a batch, each tile counted; more get 503",
+        description="Maximum number of images waiting for a batch, each tile counted; more get 503",
     )
     max_batch: int = Field(0, ge=0, description="Most images per batch; 0: 2 on a CPU, 32 on a GPU")
     sessions: int = Field(

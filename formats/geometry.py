@@ -48,9 +48,9 @@ COARSEST, FINEST, STEPS = 0.3, 0.0008, 32
 UNION_FRAME = 1024
 ELLIPSE = 72  # corners of an ellipse's ring; a multiple of four, so that its box is exact
 PAIRS = 2**20  # maximum number of pairs of vertices that are compared at once
-MOST_RINGS = 20_000  # of one polygon in a document
-TESTED = 256  # most vertices of a ring that are tested for whether it lies in another
-COMPARISONS = 100_000  # of a vertex with an edge, for each vertex of a polygon in a document
+MOST_RINGS = 20_000  # maximum number of rings in one polygon of a document
+TESTED = 256  # maximum number of vertices of a ring that are tested for lying in another ring
+COMPARISONS = 100_000  # maximum comparisons of a vertex with an edge, per vertex of a polygon
 CALL = 1000  # comparisons in the time that the call of OpenCV takes
 
 KEPT_IOU = 0.985  # IoU of a simplified ring with the original

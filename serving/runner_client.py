@@ -37,14 +37,10 @@ POLL = 0.3  # seconds between two heartbeats of a runner that is down
 TURN = 0.05  # seconds between two attempts to reach a runner
 PROBE = 3.0  # seconds after which a heartbeat without response counts as failed
 LOST = (aiohttp.ClientError, OSError)
-<<<<<<< HEAD
 HEAVY_QUEUE = 8  # maximum number of heavy images that wait for their turn
 HUNG = 60.0  # seconds without an answer after which a living process is killed
-=======
-HEAVY_QUEUE = 8  # most heavy images that wait for their turn
 MANY_VIEWS = 4  # an image of more views waits in a queue of its own: a large image has up to 65
-TILED_QUEUE = 1024  # most views of such images that wait for their turn
->>>>>>> 76e34e6 (Tiles are no smaller than half the network's input and wait apart; what no JPEG can hold is refused before it is predicted)
+TILED_QUEUE = 1024  # maximum number of views of such images that wait for their turn
 RESTART = 3.0  # seconds in which a dead runner is usually back
 
 

@@ -119,11 +119,12 @@ def test_too_many_or_too_deeply_nested_parts_are_refused() -> None:
     with pytest.raises(ValidationFailed, match="20001 parts and holes"):
         unbridge(joined(many))
     # Thin triangles along diagonals: the box of each holds all smaller ones, the triangle none.
-    deep = [((0.0, i), (i, 0.0), (i - 1.0, 0.0)) for i in range(10_000, 10, -5)]
+    sides = map(float, range(10_000, 10, -5))
+    deep: list[Ring] = [((0.0, i), (i, 0.0), (i - 1.0, 0.0)) for i in sides]
     with pytest.raises(ValidationFailed, match="inside each other"):
         unbridge(joined(deep))
     value = {"polygonlabels": ["dog"], "points": [[x / 100, y / 100] for x, y in joined(deep)]}
-    region = {"id": "1", "type": "polygonlabels", "value": value}
-    region |= {"original_width": 10_000, "original_height": 10_000}
+    size = {"original_width": 10_000, "original_height": 10_000}
+    region = {"id": "1", "type": "polygonlabels", "value": value, **size}
     with pytest.raises(ValidationFailed, match="inside each other"):
         from_label_studio([region])
