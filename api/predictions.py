@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field
 
 from annotation.model_choice import choose_model
 from api.schemas import InferOptions, RequestFields, Unit
+from api.thread_pool import in_image_thread
 from field_names import Unknown
 from formats.annotation_tools import TOOLS, ToolName
 from formats.annotations import Annotations, keypoint_labels
@@ -85,7 +86,7 @@ async def predict(gateway: Gateway, image: bytes, options: InferOptions) -> dict
         BackendTimeout: The Detector did not respond in time.
     """
     model = gateway.registry.resolve(options.model_id)
-    header = await asyncio.to_thread(read_header, image, gateway.settings.max_pixels)
+    header = await in_image_thread(read_header, image, gateway.settings.max_pixels)
     if options.draw_boxes:
         check_drawable(header.width, header.height)
     item = InferenceItem(
@@ -152,7 +153,7 @@ async def prelabel(
         BackendUnavailable: The Annotator is not running, or its queue is full.
         BackendTimeout: The Annotator did not respond in time.
     """
-    header = await asyncio.to_thread(read_header, image, gateway.settings.max_pixels)
+    header = await in_image_thread(read_header, image, gateway.settings.max_pixels)
     if options.return_annotated_image:
         check_drawable(header.width, header.height)
     tool = TOOLS[options.tool]
@@ -171,7 +172,7 @@ async def prelabel(
     )
     result = await gateway.runners["annotator"].predict(item)
     prediction = prediction_of(result)
-    return result, await asyncio.to_thread(prediction.to_annotations, name)
+    return result, await in_image_thread(prediction.to_annotations, name)
 
 
 def tiles_of(text: str) -> int:

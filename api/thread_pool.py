@@ -1,4 +1,4 @@
-"""A separate thread pool for work on datasets, which can take minutes."""
+"""Separate thread pools: for datasets, which can take minutes, and for images of requests."""
 
 from __future__ import annotations
 
@@ -68,3 +68,10 @@ class BoundedThreadPool:
 
 
 slow_work = BoundedThreadPool()
+
+_images = ThreadPoolExecutor(4, "images")
+
+
+async def in_image_thread(work: Callable[..., Result], *args: object) -> Result:
+    """Call `work` on the image of a request, in a thread that no database lock can occupy."""
+    return await asyncio.get_running_loop().run_in_executor(_images, work, *args)

@@ -21,6 +21,8 @@ from inference.images import decode
 from models_store.store import new_version
 from settings import Settings
 
+MOST = 20_000  # images, however small they are: each new one is compared with all
+BLOCK = 4096  # bytes by which a file takes up disk space
 NEAR = 5  # images whose 64-bit hashes differ in at most this many bits are near-duplicates
 UNFINISHED = 3600.0  # age in seconds from which files without metadata are deleted
 
@@ -58,6 +60,7 @@ class KeptImages:
         self._max_pixels = settings.max_pixels
         self._lock = threading.Lock()
         self._kept: dict[str, KeptImage] | None = None  # by id, the oldest first
+        self._space: dict[str, int] = {}  # by id, bytes of disk space
 
     def keep(self, image: bytes, answer: dict[str, Any], confidence: float) -> KeptImage | None:
         """Store an image with its predictions.
@@ -87,9 +90,11 @@ class KeptImages:
             )
             self.folder.mkdir(parents=True, exist_ok=True)
             self.folder.chmod(0o700)
+            metadata = json.dumps(asdict(found)).encode()
             _write(self._image(found.id), image)
-            _write(self._metadata(found.id), json.dumps(asdict(found)).encode())
+            _write(self._metadata(found.id), metadata)
             kept[found.id] = found
+            self._space[found.id] = _blocks(len(image)) + _blocks(len(metadata))
             self._make_room(kept)
             return found
 
@@ -138,9 +143,11 @@ class KeptImages:
             self._kept = {}
             for path in sorted(self.folder.glob("*.json")):
                 with contextlib.suppress(OSError, ValueError, TypeError):
-                    image = KeptImage(**json.loads(path.read_bytes()))
+                    metadata = path.read_bytes()
+                    image = KeptImage(**json.loads(metadata))
                     if image.id == path.stem and self._image(image.id).is_file():
                         self._kept[image.id] = image
+                        self._space[image.id] = _blocks(image.size_bytes) + _blocks(len(metadata))
             self._clear_unfinished()
         return self._kept
 
@@ -153,16 +160,17 @@ class KeptImages:
                     path.unlink()
 
     def _make_room(self, kept: dict[str, KeptImage]) -> None:
-        """Delete the oldest images until the rest fits into the limit."""
-        size = sum(image.size_bytes for image in kept.values())
-        for image in list(kept.values()):
-            if size <= self.limit:
+        """Delete the oldest images until the rest fits into the limits."""
+        size = sum(self._space.values())
+        for image_id in list(kept):
+            if size <= self.limit and len(kept) <= MOST:
                 return
-            size -= image.size_bytes
-            del kept[image.id]
-            self._delete(image.id)
+            size -= self._space[image_id]
+            del kept[image_id]
+            self._delete(image_id)
 
     def _delete(self, image_id: str) -> None:
+        self._space.pop(image_id, None)
         for path in (self._metadata(image_id), self._image(image_id)):
             path.unlink(missing_ok=True)
 
@@ -171,6 +179,11 @@ class KeptImages:
 
     def _metadata(self, image_id: str) -> Path:
         return self.folder / f"{image_id}.json"
+
+
+def _blocks(size: int) -> int:
+    """The disk space of a file in bytes."""
+    return -(-size // BLOCK) * BLOCK
 
 
 def average_hash(image: bytes, max_pixels: int) -> int:

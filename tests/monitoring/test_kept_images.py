@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from errors import NotFound
+from monitoring import kept_images
 from monitoring.kept_images import KeptImages, average_hash
 from settings import Settings
 from tests.support.seeds import rng
@@ -67,17 +68,34 @@ def test_a_hash_is_of_the_look_alone() -> None:
     assert others > 15
 
 
+def space(folder: Path) -> int:
+    """The disk space of a folder's files in bytes, in blocks of 4,096."""
+    return sum(-(-file.stat().st_size // 4096) * 4096 for file in folder.iterdir())
+
+
 def test_the_oldest_make_room(tmp_path: Path) -> None:
     size = max(len(photo(seed)) for seed in range(6))
-    kept = KeptImages(Settings(home=tmp_path, keep_mb=3.2 * size / 2**20))
+    kept = KeptImages(Settings(home=tmp_path, keep_mb=3.2 * (size + 8192) / 2**20))
     ids = [image.id for seed in range(6) if (image := kept.keep(photo(seed), ANSWER, 0.3))]
     left = [image.id for image in kept.list()]
     assert left == list(reversed(ids[-len(left) :]))
     assert 3 <= len(left) < 6
-    assert kept.size_bytes <= kept.limit
+    assert space(kept.folder) <= kept.limit
     assert len(list(kept.folder.iterdir())) == 2 * len(left)
+    again = KeptImages(Settings(home=tmp_path, keep_mb=kept.limit / 2**20))
+    assert again.keep(photo(7), ANSWER, 0.3)
+    assert space(kept.folder) <= kept.limit
     small = KeptImages(Settings(home=tmp_path / "other", keep_mb=0.5 * size / 2**20))
     assert small.keep(photo(0), ANSWER, 0.3) is None
+
+
+def test_tiny_images_are_bounded_in_number(
+    kept: KeptImages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept_images, "MOST", 3)
+    for seed in range(6):
+        kept.keep(photo(seed), ANSWER, 0.3)
+    assert len(kept.list()) == 3
 
 
 def test_it_is_all_there_after_a_restart_and_leftovers_are_not(
