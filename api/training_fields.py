@@ -129,7 +129,8 @@ class TrainingFields(Fields):
         if not isinstance(values, dict):
             return values
         mode = info.context or values.get("mode") or "regular"
-        others = set().union(*FIELDS_OF_MODE.values()) - FIELDS_OF_MODE.get(mode, frozenset())
+        own = FIELDS_OF_MODE.get(mode, frozenset()) if isinstance(mode, str) else frozenset()
+        others = set().union(*FIELDS_OF_MODE.values()) - own
         return {name: value for name, value in values.items() if name not in others}
 
     def request(self, mode: Mode) -> TrainingRequest:

@@ -21,7 +21,7 @@ from benchmarks.stress.server import Service
 TOKENS = {"VISIONLOOP_TOKEN": "for-use", "VISIONLOOP_ADMIN_TOKEN": "for-administration"}
 
 # In a form every value is text: `0` is read as false, and `null` as a missing value, so requests
-# that violate the schema may be valid.
+# that violate the schema may be valid. In JSON, too, 0 and 1 are read as false and true.
 CHECKS = "[checks]\npositive_data_acceptance.enabled = false\n" + "".join(
     f"""
 [[operations]]
@@ -34,6 +34,7 @@ checks.negative_data_rejection.enabled = false
         "/annotate",
         "/api/auto_annotate",
         "/api/auto_annotate/batch",
+        "/models/{model_id}/promote",
     )
 )
 

@@ -64,6 +64,7 @@ def _first(**fields: Any) -> tuple[str, dict[str, Any]]:
         (("/api/training/regular", []), 400, "JSON object"),
         (("/api/training/incremental", {"data_path": "DATA"}), 400, "base_model_path is missing"),
         (("/api/training/distillation", {"data_path": "DATA"}), 400, "teacher_model_path"),
+        (_first(parameters={"mode": [1, 2]}), 400, "mode"),
         (_first(parameters={"mode": "distillation"}), 400, "teacher_model_path"),
         (
             ("/api/training/distillation", {"data_path": "DATA", "distill_cls_weight": 1e30}),
