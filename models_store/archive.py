@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -28,6 +28,8 @@ from models_store.description import (
     ONNX_FILE,
     WEIGHTS_FILE,
     ModelDescription,
+    all_finite,
+    check_plausible,
 )
 from models_store.names import check_name
 from models_store.registry import Registry
@@ -43,6 +45,7 @@ MAX_BYTES = 4 * 1024**3
 MAX_MANIFEST = 1024**2
 MAX_DESCRIPTION = 16 * 1024**2
 MOST_ENTRIES = 100
+MOST_METRICS = 200
 TIMEOUT = 600.0
 CHUNK = 1024**2
 COPIES = 5  # sizes of the weights that an import writes: with an ONNX file, and both in the store
@@ -55,18 +58,23 @@ class FileEntry(BaseModel):
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
 
 
+Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")]
+Fact = Annotated[float, Field(allow_inf_nan=False)] | Annotated[str, Field(max_length=4096)] | None
+"""A metric, or a fact about the evaluation, such as the name of its dataset."""
+
+
 class Manifest(BaseModel):
     """The content of an archive's manifest.json."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     format: Literal["visionloop-model"] = "visionloop-model"
     format_version: Literal[1] = 1
-    name: str
-    version: str
-    created_at: str
+    name: str = Field(max_length=200)
+    version: str = Field(max_length=100)
+    created_at: str = Field(max_length=100)
     source: dict[str, Any]
-    metrics: dict[str, Any] | None = None
+    metrics: dict[Name, Fact] | None = Field(None, max_length=MOST_METRICS)
     files: dict[str, FileEntry]
 
 
@@ -183,6 +191,8 @@ def _manifest(archive: zipfile.ZipFile) -> Manifest:
         where = ".".join(map(str, first["loc"])) or MANIFEST
         message = f"The archive's manifest is wrong at {where}: {first['msg']}."
         raise InvalidModelFile(message) from error
+    if not all_finite(manifest.source):
+        raise InvalidModelFile("The archive's manifest is wrong at source: a number is infinite.")
     if set(manifest.files) != set(PORTABLE):
         raise InvalidModelFile(
             f"The archive's manifest lists {', '.join(sorted(manifest.files)) or 'nothing'}; "
@@ -236,6 +246,7 @@ def _check_description(folder: Path) -> None:
         description = ModelDescription.load(folder)
     except ValidationError as error:
         raise InvalidModelFile(f"The archive's {DESCRIPTION_FILE} is not valid.") from error
+    check_plausible(description)
     if description.family == "yolo":
         checked(description.architecture)
 

@@ -29,7 +29,12 @@ from models_store.checkpoint import (
     read_checkpoint,
     refused,
 )
-from models_store.description import ModelDescription, Preprocessing, certain_names
+from models_store.description import (
+    ModelDescription,
+    Preprocessing,
+    certain_names,
+    check_plausible,
+)
 from models_store.export import export_onnx
 from models_store.subprocesses import limit_self
 from models_store.transforms import preprocessing_of
@@ -100,6 +105,7 @@ def convert(
         own = head_width(shapes, len(described.names))
         described = described.model_copy(update={"head_width": own})
         origin = _origin(checkpoint.root, module)
+    check_plausible(described)
     check_size(described, weights)
     model = build_model(described)
     if module is not None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
+import unicodedata
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -58,7 +61,7 @@ class ModelDescription(BaseModel):
     resolved), or `{"torchvision": "mobilenet_v2", "width_mult": 1.0}` for `mobilenet`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     format: Literal[1] = 1
     task: Task
@@ -119,6 +122,96 @@ def record(folder: Path, engine: str, entry: Mapping[str, float | int | str]) ->
     atomic_write(folder / ENGINES_FILE, text)
 
 
+LONGEST_NAME = 200  # characters of a class or keypoint
+LONGEST_TEXT = 2000  # characters of a model's description
+MOST_NAMES = 10_000  # classes or keypoints of a model
+CHANNELS = (1, 3)
+LARGEST_STRIDE = 256
+LARGEST_EPS = 1.0
+SMALLEST_STD, LARGEST_MEAN = 1e-3, 1e3  # of values between 0 and 1
+
+
+def check_plausible(description: ModelDescription) -> None:
+    """Check a description from outside: a model may be valid and yet useless or harmful.
+
+    Descriptions in the registry are not checked again, so that all stored models stay usable.
+
+    Raises:
+        InvalidModelFile: A name is empty, long, unprintable or given twice, or a number is not
+            finite or far from what networks have. The message names the field.
+    """
+    if (wrong := _implausible(description)) is not None:
+        raise InvalidModelFile(f"The model's description is not plausible: {wrong}.")
+
+
+def _implausible(description: ModelDescription) -> str | None:
+    """What is wrong with a description; None if nothing is."""
+    about, points = description, description.keypoint_shape
+    prepared = about.preprocessing
+    if wrong := _wrong_names("names", about.names) or (
+        _wrong_names("keypoint_names", about.keypoint_names) if about.keypoint_names else None
+    ):
+        return wrong
+    if len(about.description) > LONGEST_TEXT:
+        return f"'description' has more than {LONGEST_TEXT} characters"
+    if (about.task == "pose") != (points is not None):
+        return "'keypoint_shape' belongs to pose models, and only to them"
+    if points is not None and not (1 <= points[0] <= MOST_NAMES and points[1] in (2, 3)):
+        return f"'keypoint_shape' must be [keypoints, 2 or 3], not {list(points)}"
+    if about.keypoint_names and (points is None or len(about.keypoint_names) != points[0]):
+        return "'keypoint_names' must name each keypoint of 'keypoint_shape'"
+    if about.channels not in CHANNELS:
+        return f"'channels' must be 1 or 3, not {about.channels}"
+    if not 1 <= about.stride <= LARGEST_STRIDE:
+        return f"'stride' must be 1 to {LARGEST_STRIDE}, not {about.stride}"
+    if about.norm_eps is not None and not about.norm_eps <= LARGEST_EPS:
+        return f"'norm_eps' must be at most {LARGEST_EPS}, not {about.norm_eps:g}"
+    if not all(SMALLEST_STD <= value <= LARGEST_MEAN for value in prepared.std):
+        return f"'std' must be {SMALLEST_STD:g} to {LARGEST_MEAN:g}, not {list(prepared.std)}"
+    if not all(abs(value) <= LARGEST_MEAN for value in prepared.mean):
+        return f"'mean' must be at most {LARGEST_MEAN:g}, not {list(prepared.mean)}"
+    if not all_finite(about.architecture):
+        return "a number of 'architecture' is not finite"
+    return None
+
+
+def _wrong_names(field: str, names: tuple[str, ...]) -> str | None:
+    if not 1 <= len(names) <= MOST_NAMES:
+        return f"{field!r} has {len(names)} names; 1 to {MOST_NAMES} are allowed"
+    for name in names:
+        if not name.strip() or len(name) > LONGEST_NAME or not is_printable(name):
+            return (
+                f"{name[:40]!r} in {field!r} is no name of 1 to {LONGEST_NAME} characters "
+                "without control characters"
+            )
+    if len(set(names)) < len(names):
+        twice = next(name for name, count in Counter(names).items() if count > 1)
+        return f"{twice[:40]!r} is in {field!r} twice"
+    return None
+
+
+def is_printable(text: str) -> bool:
+    """Whether a text has no control characters, line breaks or halves of surrogate pairs."""
+    return not any(unicodedata.category(letter) in UNPRINTABLE for letter in text)
+
+
+UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}  # categories of Unicode
+
+
+def all_finite(value: Any) -> bool:
+    """Whether a JSON value, at any depth, has neither NaN nor infinity."""
+    pending = [value]
+    while pending:
+        part = pending.pop()
+        if isinstance(part, dict):
+            pending.extend(part.values())
+        elif isinstance(part, list | tuple):
+            pending.extend(part)
+        elif isinstance(part, float) and not math.isfinite(part):
+            return False
+    return True
+
+
 NAME_THEM = "Send the class names in the order of the model's outputs as 'names'."
 
 
@@ -157,6 +250,11 @@ def certain_names(names: object, count: int) -> tuple[str, ...]:
     for i, name in keyed.items():
         if name is not None and (isinstance(name, bool) or not isinstance(name, str | int | float)):
             raise InvalidModelFile(f"The checkpoint's name of class {i} is not a text. {NAME_THEM}")
+        if not is_printable(str(name).strip()):
+            raise InvalidModelFile(
+                f"The checkpoint's name of class {i}, {str(name)[:40]!r}, has control characters. "
+                f"{NAME_THEM}"
+            )
     return class_names({i: name for i, name in keyed.items() if name is not None}, count)
 
 

@@ -7,13 +7,14 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.responses import FileResponse, HTMLResponse, JSONResponse
+from starlette.responses import FileResponse, HTMLResponse
 
 from api.dependencies import GatewayDep, evaluation_stores
 from api.evaluation_jobs import Evaluate, start_evaluation
 from api.middleware.auth import require_admin
 from api.middleware.errors import check
 from api.requests import json_body
+from api.responses import JSON
 from api.schemas import errors, json_request_body
 from errors import NotFound
 from evaluation.html_report import page
@@ -97,7 +98,7 @@ Choice = Annotated[Wanted, Query()]
 async def report(model_id: str, gateway: GatewayDep, wanted: Choice) -> Any:
     """An evaluation's report: metrics, classes, confusion matrix, curves, worst images."""
     row, found = await asyncio.to_thread(_read, gateway, model_id, wanted)
-    return JSONResponse({"evaluation": row.id} | found)
+    return JSON({"evaluation": row.id} | found)
 
 
 @router.get("/{model_id}/report.html", response_class=HTMLResponse, responses=errors(404))

@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import JSONResponse
 from prometheus_client import Metric
 from prometheus_client.core import GaugeMetricFamily
 
 from api import schemas
 from api.dependencies import GatewayDep
+from api.responses import JSON
 from api.schemas import errors
 from errors import BackendUnavailable
 from jobs.store import KINDS, STATUSES
@@ -35,7 +35,7 @@ async def all_metrics(request: Request, gateway: GatewayDep) -> Response:
         body, kind = await asyncio.to_thread(telemetry.exposition, accept, gauges)
         return Response(body, headers={"Content-Type": kind, "Vary": "Accept"})
     rows = [_entry(model) for model in gateway.registry.list()]
-    return JSONResponse({"models_metrics": rows}, headers={"Vary": "Accept"})
+    return JSON({"models_metrics": rows}, headers={"Vary": "Accept"})
 
 
 @router.get("/metrics/{model_id}", response_model=schemas.ModelMetrics, responses=errors(404))

@@ -207,6 +207,79 @@ def test_a_consistent_archive_is_still_not_trusted(
     assert [model.name for model in registry.list()] == ["signs"]
 
 
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"metrics": {"accuracy": float("inf")}}, "wrong at metrics"),
+        ({"metrics": {"accuracy": float("nan")}}, "wrong at metrics"),
+        ({"metrics": {"accuracy": {"deep": 1}}}, "wrong at metrics"),
+        ({"metrics": {"accuracy": "x" * 5000}}, "wrong at metrics"),
+        ({"metrics": {"a b\n": 1}}, "wrong at metrics"),
+        ({"metrics": {f"m{i}": 1 for i in range(500)}}, "wrong at metrics"),
+        ({"source": {"kind": "x", "deep": [{"a": float("-inf")}]}}, "wrong at source"),
+        ({"version": "1" * 5000}, "wrong at version"),
+        ({"created_at": "1" * 5000}, "wrong at created_at"),
+    ],
+)
+def test_a_manifest_holds_finite_numbers_and_short_texts(
+    registry: Registry, exported: Path, change: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(InvalidModelFile, match=sentence):
+        import_archive(registry, rezipped(exported, manifest(**change)), name="b")
+    huge = rezipped(exported, lambda files: files.update({"manifest.json": files["manifest.json"]
+                    .replace(b'"f1": 0.5', b'"f1": 1e999')}))  # fmt: skip
+    with pytest.raises(InvalidModelFile, match="wrong at metrics"):
+        import_archive(registry, huge, name="b")
+    assert [model.name for model in registry.list()] == ["signs"]
+
+
+def test_metrics_with_facts_about_their_evaluation_are_imported(
+    registry: Registry, model_folder: Path, tmp_path: Path
+) -> None:
+    metrics = {"mAP50": 0.5, "images": 3.0, "forgotten": None, "split": "val", "dataset": "/a b"}
+    model = registry.publish(model_folder, "signs", {"kind": "train"}, metrics)
+    carried = import_archive(registry, export_archive(model, tmp_path), name="carried")
+    assert carried.metrics == metrics
+
+
+def longer(names: list[str], first: str) -> list[str]:
+    return [first, *names[1:]]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda d: {"names": longer(d["names"], "x" * 201)}, "'names'"),
+        (lambda d: {"names": longer(d["names"], "a\nb")}, "'names'"),
+        (lambda d: {"names": longer(d["names"], "a\0b")}, "'names'"),
+        (lambda d: {"names": longer(d["names"], "  ")}, "'names'"),
+        (lambda d: {"names": longer(d["names"], d["names"][1])}, "'names' twice"),
+        (lambda _: {"names": []}, "'names' has 0 names"),
+        (lambda _: {"keypoint_shape": [10**9, 3]}, "'keypoint_shape'"),
+        (lambda _: {"keypoint_names": ["a"]}, "'keypoint_names'"),
+        (lambda _: {"task": "pose"}, "'keypoint_shape'"),
+        (lambda _: {"task": "pose", "keypoint_shape": [1, 4]}, "'keypoint_shape'"),
+        (lambda _: {"norm_eps": 1e300}, "'norm_eps'"),
+        (lambda _: {"channels": 10**9}, "'channels'"),
+        (lambda _: {"stride": 10**9}, "'stride'"),
+        (lambda _: {"stride": 0}, "'stride'"),
+        (lambda _: {"description": "x" * 2001}, "'description'"),
+        (lambda d: {"preprocessing": {**d["preprocessing"], "std": [1, 1, 1e-300]}}, "'std'"),
+        (lambda d: {"preprocessing": {**d["preprocessing"], "std": [1, 1, 1e300]}}, "'std'"),
+        (lambda d: {"preprocessing": {**d["preprocessing"], "mean": [0, 0, -1e300]}}, "'mean'"),
+        (lambda d: {"architecture": {**d["architecture"], "a": [float("inf")]}}, "architecture"),
+    ],
+)
+def test_a_description_that_is_not_plausible_is_refused(
+    registry: Registry, exported: Path, model_folder: Path, change: Any, sentence: str
+) -> None:
+    description = json.loads((model_folder / "model.json").read_text())
+    data = json.dumps({**description, **change(description)}).encode()
+    with pytest.raises(InvalidModelFile, match=f"not plausible.*{sentence}"):
+        import_archive(registry, signed(exported, "model.json", data), name="b")
+    assert [model.name for model in registry.list()] == ["signs"]
+
+
 def test_a_full_disk_leaves_no_half_archive(
     registry: Registry, publish: Publish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,7 +27,7 @@ from errors import InvalidModelFile, ValidationFailed
 from models_store import importer
 from models_store.checkpoint import Inert
 from models_store.convert import convert
-from models_store.description import ModelDescription, Task
+from models_store.description import ModelDescription, Task, certain_names
 from models_store.export import ServingModule
 from models_store.importer import import_model
 from models_store.registry import Registry
@@ -390,3 +390,10 @@ def test_a_file_that_is_no_model_is_refused_without_torch(
     command = [sys.executable, "-m", "tests.support.imported_without_torch"]
     done = subprocess.run([*command, "models_store.checkpoint"], capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\0b", "a\x1b[31m", "a\u2028b", "\ud800"])
+def test_a_class_name_with_control_characters_is_refused_with_the_remedy(name: str) -> None:
+    with pytest.raises(InvalidModelFile, match=r"control characters.*'names'"):
+        certain_names({0: "stop", 1: name}, 2)
+    assert certain_names({0: "stop", 1: "Größe 标志 \n"}, 2) == ("stop", "Größe 标志")

@@ -176,3 +176,18 @@ def test_a_header_that_takes_long_to_read_keeps_the_event_loop_free(
     assert code(answer) == (400, "INVALID_IMAGE_FORMAT")
     assert threads
     assert threads[0] is not threading.main_thread()
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_one_model_s_metrics_do_not_end_the_answers_for_all(
+    call: Call, app: ASGIApp, gateway: Gateway, folder: Path, value: float
+) -> None:
+    source = {"kind": "import"}
+    gateway.registry.publish(folder, "good", source, {"accuracy": 0.5})
+    bad = gateway.registry.publish(folder, "bad", source, {"accuracy": value}).id
+    answer = call(app, "GET", "/metrics")
+    assert answer.status_code == 200
+    found = {row["model_name"]: row["metrics"] for row in answer.json()["models_metrics"]}
+    assert found == {"good": {"accuracy": 0.5}, "bad": {"accuracy": None}}
+    for path in (f"/metrics/{bad}", "/models", f"/models/{bad}", "/v1/models"):
+        assert call(app, "GET", path).status_code == 200
