@@ -27,7 +27,7 @@ class PrelabelledImage:
 
 
 class Prelabeller:
-    """Predicts one image at a time on the whole device, as `/api/auto_annotate` does."""
+    """Pre-labels one image at a time, with the steps and the results of `/api/auto_annotate`."""
 
     def __init__(
         self,

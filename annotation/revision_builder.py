@@ -76,7 +76,8 @@ def build(
     folder = store.folder(dataset.id)
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.parent / f".{dataset.id}.lock", timeout=LOCK_TIMEOUT):
-        # Read before the entries: its number of changes may then be too low, but never too high.
+        # The dataset's row is read before its entries: `dataset.changes` may then be lower than
+        # the number of changes in the entries, but never higher.
         dataset = store.get(dataset.id)
         records = [
             replace(record, annotations=relabel(record.annotations))
@@ -98,7 +99,8 @@ def build(
         try:
             card = _card(dataset, final, number, records, task)
             card["waiting"] = len(store.entries.waiting(dataset.id))
-            with atomic_path(folder / CARD) as written:  # on the disk, before the row is written
+            # The card's content is on the disk before the dataset's row is written.
+            with atomic_path(folder / CARD) as written:
                 written.write_text(json.dumps(card, indent=1), encoding="utf-8")
                 store.note_built(dataset.id, dataset.changes)
         except BaseException:  # a revision without a card, as when the disk is full
@@ -224,7 +226,10 @@ def _unusable(task: Task, records: Sequence[ImageRecord], message: str) -> dict[
 
 
 def _next_number(folder: Path) -> int:
-    """The number of the next revision. The card has the newest number, even if it was deleted."""
+    """The number of the next revision.
+
+    The card has the number of the newest revision, even if that revision was deleted.
+    """
     made = [path.name for path in (folder / REVISIONS).glob("*") if path.name.isdigit()]
     last = 0
     with suppress(OSError, ValueError):

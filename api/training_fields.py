@@ -1,4 +1,4 @@
-"""The fields of training requests, for both client families."""
+"""The fields of training requests, for `/train` and `/api/training/…`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ FIELDS_OF_MODE: dict[str, frozenset[str]] = {
     "incremental": _REPLAY | {"new_classes", "rehearsal"},
     "distillation": _REPLAY | _DISTILLATION,
 }
-# Fields that the second family's form also sends in every mode. They have no effect.
+# Fields that the form of the clients of `/api/training/…` also sends in every mode. They have no
+# effect.
 IGNORED_FIELDS = frozenset({"trainingType", "project_id"})
 
 
@@ -224,7 +225,7 @@ class Train(Fields):
 
 
 class Parameters(TrainingFields):
-    """`parameters` of `/train`: the fields of the second family, and the mode; no others."""
+    """`parameters` of `/train`: the fields of `/api/training/…`, and the mode; no others."""
 
     passed_over = frozenset()
 

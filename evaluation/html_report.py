@@ -260,7 +260,7 @@ def _foot(report: Report, evaluation: str) -> str:
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], texts: int = 1) -> str:
-    """A table; `heads` and `rows` are HTML, and the first `texts` columns are left-aligned."""
+    """A table of `heads` (text) and `rows` (HTML); the first `texts` columns are left-aligned."""
     kinds = [' class="text"'] * texts + [""] * (len(heads) - texts)
 
     def line(tag: str, cells: Sequence[str]) -> str:

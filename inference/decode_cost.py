@@ -20,7 +20,13 @@ _SCANS = 20  # if a refused JPEG has more scans, the error is about them; ten ar
 
 
 class Rate(NamedTuple):
-    """Nanoseconds per pixel and per byte of the file, and the maximum of their sum per pixel."""
+    """The decoding time of a format.
+
+    Attributes:
+        pixel: Nanoseconds per pixel.
+        byte: Nanoseconds per byte of the file.
+        most: Upper limit of the total, in nanoseconds per pixel.
+    """
 
     pixel: float
     byte: float = 0.0
@@ -28,7 +34,7 @@ class Rate(NamedTuple):
 
 
 RATES = {
-    "JPEG": Rate(4, 6, 25),  # plus `SCAN` per scan after the first
+    "JPEG": Rate(4, 6, 25),  # plus `SCAN` nanoseconds per pixel and scan
     "MPO": Rate(4, 6, 25),
     "PNG": Rate(14, 11, 55),
     "WEBP": Rate(22, 25),

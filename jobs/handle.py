@@ -70,5 +70,6 @@ class JobHandle(Protocol):
             batch: Number of completed batches of the next epoch.
 
         Raises:
-            InsufficientStorage: The disk has less room than the reserve, and work is left.
+            InsufficientStorage: The free disk space is below the minimum to keep free, and the
+                job is not finished yet.
         """

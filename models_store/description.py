@@ -78,8 +78,8 @@ class ModelDescription(BaseModel):
         None,
         ge=1,
         le=100,
-        description="Channels of the class branch's hidden layers, if a fine-tuned head kept "
-        "those of its start weights; None: the architecture's own",
+        description="Number of channels of the hidden layers in the class branch, if a fine-tuned "
+        "head keeps that of the weights it started from; None: that of the architecture",
     )
     keypoint_shape: tuple[int, int] | None = None
     keypoint_names: tuple[str, ...] | None = None

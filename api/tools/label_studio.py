@@ -58,8 +58,9 @@ NOT_STORED = (
 )
 FAILED = "failed"  # version of failed predictions, so that Label Studio requests them again
 MOST_TASKS = 1000  # in a request
-MOST_VALUES = 300_000  # of all tasks of a request, with the annotations they already have
-MOST_EVENT_VALUES = 1_000_000  # of a webhook's event; a mask has thousands
+# Maximum number of JSON values in a request: its tasks, with the annotations they already have.
+MOST_VALUES = 300_000
+MOST_EVENT_VALUES = 1_000_000  # the same for a webhook's event; a mask alone has thousands
 MOST_CONTROLS = 64  # of a configuration, that models can fill
 MOST_POINTS = 10_000  # of a region that an annotator has drawn
 MOST_ANNOTATIONS = 10_000  # of a webhook's event
@@ -94,8 +95,8 @@ class Version(BaseModel):
     dataset: str | None = Field(
         None,
         description=(
-            "the dataset of the project's annotations, if this call stored the configuration: "
-            "with the admin token"
+            "the dataset of the project's annotations; only given if this call stored the "
+            "configuration, which needs the admin token"
         ),
     )
 
@@ -338,7 +339,8 @@ async def _predictions(
 def _log_results(body: Predict, results: Sequence[dict[str, Any] | VisionLoopError]) -> None:
     """Log how many tasks failed, and how many have no regions, each with the first one's reason.
 
-    One line each: a client may send many tasks in few bytes.
+    At most one line for the failed tasks and one for those without regions, not one per task: a
+    small request can have very many tasks.
     """
     failed: list[str] = []
     without: list[str] = []

@@ -27,10 +27,10 @@ class DescribedImage:
         source: The document's path; for formats with one file per image, the format.
         beside: The folder that the name may be relative to.
         stem: The name is that of a label file: the image's file name without its suffix.
-        empty: What it means if there is no annotation. `finished`: the image has no objects, even
-            if the reader skipped some results. `stated`: the image has no objects, unless the
-            reader skipped some. `unstated`: perhaps nobody has annotated the image. `unfinished`:
-            its annotation is not finished.
+        empty: How an image without annotations is understood. `finished`: it has no objects, and
+            this holds even if the reader skipped some results. `stated`: it has no objects, but
+            only if the reader skipped nothing. `unstated`: perhaps nobody has annotated it.
+            `unfinished`: its annotation is not finished.
         why: The reason for `unfinished`: skipped, only predictions, not annotated.
         skipped: Reason → number of objects that the reader skipped.
     """
