@@ -47,6 +47,7 @@ FRAME = 384  # pixels of a ring's longer side when it is rasterised to measure I
 COARSEST, FINEST, STEPS = 0.3, 0.0008, 32
 UNION_FRAME = 1024
 ELLIPSE = 72  # corners of an ellipse's ring; a multiple of four, so that its box is exact
+MOST_PAIRS = 2**28  # pairs of vertices; rings with more are joined without a search for the nearest
 PAIRS = 2**20  # maximum number of pairs of vertices that are compared at once
 MOST_RINGS = 20_000  # maximum number of rings in one polygon of a document
 TESTED = 256  # maximum number of vertices of a ring that are tested for lying in another ring
@@ -293,11 +294,16 @@ def union(parts: Sequence[Outline]) -> list[Outline]:
 def bridge(rings: Sequence[Ring]) -> Ring:
     """Joins rings into one: it goes to the nearest vertex of the next ring, around it, and back.
 
-    By the even-odd rule it encloses the same area; `unbridge` restores the rings.
+    By the even-odd rule it encloses the same area; `unbridge` restores the rings. Very many
+    vertices are joined at the first vertex of each ring, since the search takes quadratic time.
     """
     joined = list(rings[0])
     if len(rings) == 1:
         return tuple(joined)
+    vertices = sum(map(len, rings))
+    if vertices * (vertices // 2 + len(rings)) > MOST_PAIRS:
+        others = (point for each in rings[1:] for point in (*each, each[0], joined[0]))
+        return (joined[0], *others, *joined[1:])
     points = np.concatenate([np.array(each, np.float64) for each in rings[1:]])
     starts = np.cumsum([0, *map(len, rings[1:])])
     owner = np.repeat(np.arange(len(rings) - 1), np.diff(starts))

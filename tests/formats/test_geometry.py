@@ -90,6 +90,17 @@ def test_one_ring_along_all_parts_and_holes_encloses_the_same(
     assert {p for part in again for r in (part.outline, *part.holes) for p in r} == corners
 
 
+def test_very_many_vertices_are_bridged_without_a_search() -> None:
+    angles = np.linspace(0, 2 * np.pi, 5000, endpoint=False)
+    rings = [
+        tuple((100.0 * n + 40 * float(np.cos(a)), 40 * float(np.sin(a))) for a in angles)
+        for n in range(8)
+    ]
+    joined = bridge(rings)
+    assert len(joined) == sum(map(len, rings)) + 2 * 7
+    assert {frozenset(part.outline) for part in unbridge(joined)} == set(map(frozenset, rings))
+
+
 def test_many_parts_are_bridged_at_once() -> None:
     turns = np.linspace(0, 2 * np.pi, 40, endpoint=False)
     round_ = np.stack((np.cos(turns), np.sin(turns)), axis=1) * 4
