@@ -14,7 +14,7 @@ from xml.sax.saxutils import quoteattr
 
 from annotation.image_records import PERSON, ImageRecord
 from dataset.splits import held_out_by_content
-from dataset.task_forms import describe, fitting, folder_name
+from dataset.task_forms import describe, fitting, portable_folders
 from errors import ValidationFailed
 from formats.annotations import Annotations, Format
 from formats.capabilities import require_annotation, require_task
@@ -206,10 +206,11 @@ def _yolo(data: Exported, placed: Sequence[_Placed], images: bool) -> Iterator[Z
 
 def _class_folders(placed: Sequence[_Placed]) -> Iterator[ZipEntry]:
     """One folder per class; images without a class are left out."""
+    folders = portable_folders(one.found.objects[0].label for one in placed if one.found.objects)
     for one in placed:
         if one.found.objects:
-            label = folder_name(one.found.objects[0].label)
-            yield ZipEntry(f"{one.split}/{label}/{one.name}", one.record.file)
+            folder = folders[one.found.objects[0].label]
+            yield ZipEntry(f"{one.split}/{folder}/{one.name}", one.record.file)
 
 
 def _coco(data: Exported, placed: Sequence[_Placed], images: bool) -> Iterator[ZipEntry]:

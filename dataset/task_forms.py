@@ -12,6 +12,8 @@ import yaml
 from formats.annotations import Annotation, AnnotationPart, Annotations
 from models_store.description import Task
 
+RESERVED = '\\:*?"<>|'  # characters that file names on Windows cannot have
+DEVICES = {"con", "prn", "aux", "nul"} | {f"{k}{n}" for k in ("com", "lpt") for n in "0123456789"}
 LONGEST_NAME = 200  # characters of a folder's name
 
 
@@ -61,6 +63,26 @@ def folder_name(label: str) -> str:
     """Converts a class name to a valid folder name that is not hidden."""
     name = "".join("_" if c == "/" or ord(c) < 32 else c for c in label.strip())[:LONGEST_NAME]
     return f"_{name[1:]}" if name.startswith(".") else name or "_"
+
+
+def portable_folders(labels: Iterable[str]) -> dict[str, str]:
+    """Folder names of classes that mean one folder on every system, a different one for each.
+
+    Other than `folder_name` they have no character or name that is special on Windows, where a
+    zip may be unpacked.
+    """
+    folders: dict[str, str] = {}
+    for label in sorted(set(labels)):
+        name = "".join("_" if c in RESERVED or ord(c) == 127 else c for c in folder_name(label))
+        name = name.rstrip(". ") or "_"
+        if name.partition(".")[0].rstrip().casefold() in DEVICES:
+            name = f"_{name}"
+        number, taken = 2, set(folders.values())
+        folders[label] = name
+        while folders[label] in taken:
+            folders[label] = f"{name} ({number})"
+            number += 1
+    return folders
 
 
 def fitting(found: Annotations, task: Task) -> Annotations:

@@ -296,10 +296,18 @@ def bridge(rings: Sequence[Ring]) -> Ring:
 
     By the even-odd rule it encloses the same area; `unbridge` restores the rings. Very many
     vertices are joined at the first vertex of each ring, since the search takes quadratic time.
+
+    Raises:
+        ValidationFailed: There are more than MOST_RINGS rings, which `unbridge` would refuse.
     """
     joined = list(rings[0])
     if len(rings) == 1:
         return tuple(joined)
+    if len(rings) > MOST_RINGS:
+        raise ValidationFailed(
+            f"An object has {len(rings)} parts and holes; at most {MOST_RINGS} can be joined into "
+            "one polygon. Divide it into several objects."
+        )
     vertices = sum(map(len, rings))
     if vertices * (vertices // 2 + len(rings)) > MOST_PAIRS:
         others = (point for each in rings[1:] for point in (*each, each[0], joined[0]))

@@ -13,7 +13,7 @@ from formats.annotations import Point, Ring
 from formats.brush import decode_brush
 from formats.coco import from_coco
 from formats.cvat_xml import from_cvat_xml
-from formats.geometry import MOST_RINGS, unbridge
+from formats.geometry import MOST_RINGS, bridge, unbridge
 from formats.label_studio import from_label_studio
 
 WRAPPED = [0, *[2**62] * 4, 4]  # their sum as 64-bit integers is 4
@@ -128,3 +128,17 @@ def test_too_many_or_too_deeply_nested_parts_are_refused() -> None:
     region = {"id": "1", "type": "polygonlabels", "value": value, **size}
     with pytest.raises(ValidationFailed, match="inside each other"):
         from_label_studio([region])
+
+
+def test_large_parts_are_joined_without_comparing_all_their_corners() -> None:
+    """To compare all would be 20 billion pairs."""
+    turns = np.linspace(0, 2 * np.pi, 10_000, endpoint=False)
+    circle = np.stack((np.cos(turns), np.sin(turns)), axis=1) * 20
+    circles = [tuple((x + 50 * i, y) for x, y in circle.tolist()) for i in range(20)]
+    parts = unbridge(bridge(circles))
+    assert {frozenset(part.outline) for part in parts} == set(map(frozenset, circles))
+
+
+def test_too_many_parts_are_not_joined() -> None:
+    with pytest.raises(ValidationFailed, match="20001 parts and holes"):
+        bridge([square(10 * i, 0, 5) for i in range(MOST_RINGS + 1)])
