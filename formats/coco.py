@@ -40,7 +40,7 @@ from formats.annotations import (
 from formats.capabilities import require_annotation
 from formats.coco_boxes import are_scaled, stated, turned_box
 from formats.coordinates import Stated, are_corners
-from formats.geometry import Outline, area, as_outlines, fill_parts, outlines
+from formats.geometry import Outline, area, as_outlines, fill_parts
 
 Json = dict[str, Any]
 
@@ -359,10 +359,9 @@ def _parts(segmentation: Any, size: tuple[int, int], where: str) -> tuple[Annota
         return ()
     if isinstance(segmentation, Mapping) and "counts" in segmentation:
         try:
-            mask = rle.decode(segmentation, size if any(size) else None)
+            found = rle.decode_outlines(segmentation, size if any(size) else None)
         except ValidationFailed as error:
             raise ValidationFailed(f"{where}: {error.message}") from None
-        found: Sequence[Outline] = outlines(mask)
         return tuple(
             AnnotationPart(ring(p.outer), tuple(ring(hole) for hole in p.holes)) for p in found
         )

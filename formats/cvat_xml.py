@@ -32,7 +32,7 @@ from formats.annotations import (
     ring,
     with_area,
 )
-from formats.geometry import MOST_PIXELS, Mask, ellipse, outlines, rectangle, turned, unbridge
+from formats.geometry import MOST_PIXELS, ellipse, rectangle, turned, unbridge
 from formats.xml_documents import parse_xml, text_of
 
 LONGEST = 512 * 2**20  # maximum bytes of a document
@@ -284,13 +284,11 @@ def _mask(shape: _Shape) -> Annotation | str:
             f"{shape.where}: its 'rle' must be run lengths that add up to its {width} × {height} "
             f"pixels, {MOST_PIXELS} at most."
         ) from None
-    on = np.arange(len(lengths)) % 2 == 1
-    mask: Mask = np.repeat(on, lengths).reshape(height, width)
     parts = tuple(
         AnnotationPart(
             _moved(piece.outer, left, top), tuple(_moved(h, left, top) for h in piece.holes)
         )
-        for piece in outlines(mask)
+        for piece in rle.run_outlines(lengths, width, height, by_rows=True)
     )
     return Annotation(shape.label, parts=parts) if parts else NO_PIXEL
 

@@ -158,15 +158,23 @@ def contours(mask: NDArray[np.uint8]) -> list[tuple[NDArray[np.int32], list[NDAr
     return list(pieces.values())
 
 
-def outlines(mask: Mask) -> list[Outline]:
+def outlines(
+    mask: Mask, xs: NDArray[np.int64] | None = None, ys: NDArray[np.int64] | None = None
+) -> list[Outline]:
     """The outlines of a mask along the edges of its pixels, largest first.
 
     They are exact: `fill_parts` restores the mask.
+
+    Args:
+        mask: Boolean mask (h, w).
+        xs, ys: Coordinates of the edges of its columns (w + 1,) and rows (h + 1,), if these stand
+            for several pixels each; default: 0, 1, 2, …
     """
+    xs = np.arange(mask.shape[1] + 1) if xs is None else xs
+    ys = np.arange(mask.shape[0] + 1) if ys is None else ys
     columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
     if not len(rows):
         return []
-    low = np.array((columns[0], rows[0]), np.float32)
     drawn = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     # Equal rows and columns side by side are drawn as one: a few run lengths may be 60 million
     # pixels, which take a gigabyte when they are enlarged.
@@ -174,13 +182,13 @@ def outlines(mask: Mask) -> list[Outline]:
     drawn = drawn[down]
     across = np.concatenate(([0], np.flatnonzero((drawn[:, 1:] != drawn[:, :-1]).any(axis=0)) + 1))
     small = drawn[:, across].astype(np.uint8)
-    ys = np.append(down, rows[-1] + 1 - rows[0])
-    xs = np.append(across, columns[-1] + 1 - columns[0])
+    ys = ys[np.append(rows[0] + down, rows[-1] + 1)]
+    xs = xs[np.append(columns[0] + across, columns[-1] + 1)]
     # Enlarged four times, every contour pixel is nearest to the pixel corner that it belongs to.
     large = np.repeat(np.repeat(small, 4, axis=0), 4, axis=1)
     found, tree = cv2.findContours(large, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     corners = (np.rint((c.reshape(-1, 2) + 0.5) / 4).astype(np.intp) for c in found)
-    rings = [_corners(np.stack((xs[c[:, 0]], ys[c[:, 1]]), axis=1)) + low for c in corners]
+    rings = [_corners(np.stack((xs[c[:, 0]], ys[c[:, 1]]), axis=1)) for c in corners]
     holes: dict[int, list[Points]] = {}
     for index, (_, _, _, parent) in enumerate(tree[0]):
         if parent >= 0:
@@ -308,8 +316,8 @@ def bridge(rings: Sequence[Ring]) -> Ring:
             f"An object has {len(rings)} parts and holes; at most {MOST_RINGS} can be joined into "
             "one polygon. Divide it into several objects."
         )
-    vertices = sum(map(len, rings))
-    if vertices * (vertices // 2 + len(rings)) > MOST_PAIRS:
+    total = sum(map(len, rings))
+    if total * (total // 2 + len(rings)) > MOST_PAIRS:
         others = (point for each in rings[1:] for point in (*each, each[0], joined[0]))
         return (joined[0], *others, *joined[1:])
     points = np.concatenate([np.array(each, np.float64) for each in rings[1:]])

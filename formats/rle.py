@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from errors import ValidationFailed
-from formats.geometry import MOST_PIXELS, Mask
+from formats.geometry import MOST_PIXELS, Mask, Outline, outlines
 
+SPARSE = 16  # drawn pixels cost so much less than those found by a search
 LONGEST = 40  # bits of a packed count; a longer one takes quadratic time
 
 
@@ -47,6 +48,44 @@ def decode(code: Any, size: tuple[int, int] | None = None) -> Mask:
     Raises:
         ValidationFailed: It is no RLE code, has another size, or more than 2²⁶ pixels.
     """
+    lengths, width, height = _read(code, size)
+    return _pixels(lengths, width, height)
+
+
+def decode_outlines(code: Any, size: tuple[int, int] | None = None) -> list[Outline]:
+    """The outlines of an RLE code's mask, largest first; see `decode`."""
+    lengths, width, height = _read(code, size)
+    return run_outlines(lengths, width, height)
+
+
+def run_outlines(
+    lengths: NDArray[np.int64], width: int, height: int, by_rows: bool = False
+) -> list[Outline]:
+    """The outlines of a mask of run lengths along its columns (or rows), largest first.
+
+    A few run lengths may state millions of pixels. Then only the rows and columns in which runs
+    begin or end are drawn.
+    """
+    lines, side = (height, width) if by_rows else (width, height)
+    edges = np.cumsum(lengths)
+    first = edges // max(side, 1)
+    along = np.unique(np.concatenate(([0, side], edges % max(side, 1))))
+    across = np.unique(np.clip(np.concatenate(([0, lines], first, first + 1)), 0, lines))
+    if len(across) * len(along) * SPARSE > width * height:
+        mask = _pixels(lengths, lines, side)
+        return outlines(mask.T if by_rows else mask)
+    places = across[:-1] * side + along[:-1, None]
+    drawn = np.searchsorted(edges, places, side="right") % 2 == 1
+    return outlines(drawn.T, along, across) if by_rows else outlines(drawn, across, along)
+
+
+def _pixels(lengths: NDArray[np.int64], width: int, height: int) -> Mask:
+    values = np.arange(len(lengths)) % 2 == 1
+    return np.repeat(values, lengths).reshape(width, height).T
+
+
+def _read(code: Any, size: tuple[int, int] | None) -> tuple[NDArray[np.int64], int, int]:
+    """The run lengths of an RLE code, its width and its height. Raises as `decode`."""
     try:
         height, width = (int(value) for value in code["size"])
         if min(height, width) < 0 or height * width > MOST_PIXELS:
@@ -72,8 +111,7 @@ def decode(code: Any, size: tuple[int, int] | None = None) -> Mask:
             "An RLE segmentation cannot be read: its counts must be run lengths that add up to "
             "its size."
         ) from None
-    values = np.arange(len(lengths)) % 2 == 1
-    return np.repeat(values, lengths).reshape(width, height).T
+    return lengths, width, height
 
 
 def run_lengths(counts: Sequence[Any], pixels: int) -> NDArray[np.int64]:

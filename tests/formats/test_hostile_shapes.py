@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from errors import ValidationFailed
 from formats import rle
@@ -13,7 +15,7 @@ from formats.annotations import Point, Ring
 from formats.brush import decode_brush
 from formats.coco import from_coco
 from formats.cvat_xml import from_cvat_xml
-from formats.geometry import MOST_RINGS, bridge, unbridge
+from formats.geometry import MOST_RINGS, area, bridge, fill_parts, outlines, unbridge
 from formats.label_studio import from_label_studio
 
 WRAPPED = [0, *[2**62] * 4, 4]  # their sum as 64-bit integers is 4
@@ -142,3 +144,45 @@ def test_large_parts_are_joined_without_comparing_all_their_corners() -> None:
 def test_too_many_parts_are_not_joined() -> None:
     with pytest.raises(ValidationFailed, match="20001 parts and holes"):
         bridge([square(10 * i, 0, 5) for i in range(MOST_RINGS + 1)])
+
+
+@given(
+    mask=st.integers(1, 12).flatmap(
+        lambda width: st.lists(
+            st.lists(st.booleans(), min_size=width, max_size=width), min_size=1, max_size=12
+        )
+    ),
+    factor=st.integers(1, 60),
+)
+@settings(max_examples=150, deadline=None)
+def test_outlines_of_run_lengths_are_those_of_their_pixels(
+    mask: list[list[bool]], factor: int
+) -> None:
+    pixels = np.kron(np.array(mask), np.ones((factor, factor))).astype(bool)
+    found = rle.decode_outlines(rle.encode(pixels))
+    wanted = outlines(pixels)
+    assert [piece.outer.tolist() for piece in found] == [p.outer.tolist() for p in wanted]
+    assert [[h.tolist() for h in p.holes] for p in found] == [
+        [h.tolist() for h in p.holes] for p in wanted
+    ]
+    height, width = pixels.shape
+    lengths = np.array(rle.encode(pixels.T)["counts"])
+    by_rows = rle.run_outlines(lengths, width, height, by_rows=True)
+    assert [piece.outer.tolist() for piece in by_rows] == [p.outer.tolist() for p in wanted]
+    np.testing.assert_array_equal(fill_parts(found, pixels.shape[1], pixels.shape[0]), pixels)
+
+
+@pytest.mark.parametrize("counts", [[0, 2**26], [2**26 - 5, 5], [5, 2**26 - 10, 5], [2**26]])
+def test_a_few_run_lengths_of_a_huge_mask_draw_few_pixels(
+    counts: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[int] = []
+
+    def noted(mask: Any, *edges: Any) -> Any:
+        drawn.append(mask.size)
+        return outlines(mask, *edges)
+
+    monkeypatch.setattr(rle, "outlines", noted)
+    found = rle.decode_outlines({"size": [2**13, 2**13], "counts": counts})
+    assert drawn[0] < 100
+    assert sum(abs(area(piece.outer)) for piece in found) == sum(counts[1::2])
