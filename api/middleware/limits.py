@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 from fractions import Fraction
@@ -23,6 +24,7 @@ from errors import (
     BackendUnavailable,
     PayloadTooLarge,
     RateLimited,
+    RequestTimeout,
     ValidationFailed,
     VisionLoopError,
 )
@@ -60,6 +62,10 @@ class PathTable(dict[str, Value]):
 
 PROBES = frozenset({"/livez", "/readyz", "/healthz"})
 TOGETHER = 512 * 1024**2  # maximum bytes of all request bodies in memory
+CLIENT_SHARE = 0.5  # of these bytes for one client, by its token and address
+NEARLY_FULL = 0.75  # share of the bytes, or of a client's, above which slow bodies are refused
+SLOW_SECONDS = 5.0  # a body is slow if it brings less than SLOW_BYTES in this time
+SLOW_BYTES = 64 * 1024
 ROOM_STEP = 16 * 1024**2  # bytes of a body between two checks of the disk
 LINGER = 2.0  # maximum seconds for which a refused upload is still read
 
@@ -69,7 +75,9 @@ class BodyLimit:
 
     `larger` maps paths to other limits; bodies for these paths are written to disk. All other
     bodies are kept in memory until their requests end: at most `together` bytes in total, or twice
-    the limit if that is more. `Content-Length` is used only to refuse a body early.
+    the limit if that is more, and half of it for one client. When nearly all of either is taken, a
+    body that brings less than SLOW_BYTES in `slow_seconds` is refused, so that nobody keeps the
+    memory by pausing. `Content-Length` is used only to refuse a body early.
 
     `no_room` returns the error for a body that the disk has no room for, given the bytes that are
     still to come; it is asked at the begin of a body that is written to disk, and again every
@@ -83,13 +91,17 @@ class BodyLimit:
         larger: Mapping[str, int] | None = None,
         together: int = TOGETHER,
         no_room: Callable[[int], VisionLoopError | None] = lambda _: None,
+        slow_seconds: float = SLOW_SECONDS,
     ) -> None:
         self.app = app
+        self.slow_seconds = slow_seconds
         self.no_room = no_room
         self.limit = limit
         self.larger = larger or {}
         self.together = max(together, 2 * limit)
+        self.share = int(self.together * CLIENT_SHARE)
         self.held = 0
+        self.held_by: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -113,20 +125,46 @@ class BodyLimit:
         if writes and (error := self.no_room(int(length))) is not None:
             await _refuse(scope, receive, send, error, limit)
             return
+        client = f"{exchange(scope).client} {(scope.get('client') or ('',))[0]}"
         seen = checked = 0
-        started = False
+        complete = started = False
+        since, brought = monotonic(), 0  # begin of the time that is looked at, and `seen` then
         exceeded: VisionLoopError | None = None
 
+        async def paced() -> Message:
+            """The next message. Raises RequestTimeout if the body is slow and memory is scarce."""
+            nonlocal since, brought, exceeded
+            loop = asyncio.get_running_loop()
+            while True:
+                left = since + self.slow_seconds - monotonic()
+                try:
+                    async with asyncio.timeout_at(loop.time() + left):
+                        return await receive()
+                except TimeoutError:
+                    if self._scarce(client) and seen - brought < SLOW_BYTES:
+                        exceeded = RequestTimeout(
+                            "The body pauses while others wait for its memory. Send it again."
+                        )
+                        raise exceeded from None
+                    since, brought = monotonic(), seen
+
         async def counted() -> Message:
-            nonlocal seen, checked, exceeded
-            message = await receive()
+            nonlocal seen, checked, exceeded, complete
+            message = await (paced() if in_memory and not complete else receive())
+            complete = not message.get("more_body", False)
             length = len(message.get("body", b""))
             seen += length
-            self.held += length * in_memory
+            self._hold(client, length * in_memory)
             if seen > limit:
                 exceeded = refusal
             elif self.held > self.together:
                 exceeded = BackendUnavailable("Too many uploads at the same time. Try again.", 2)
+            elif self.held_by[client] > self.share:
+                exceeded = RateLimited(
+                    f"Your requests have more than {self.share / 2**20:g} MiB of bodies at the "
+                    "same time. Send fewer at once.",
+                    2,
+                )
             elif writes and seen - checked >= ROOM_STEP:
                 checked = seen
                 exceeded = self.no_room(0)
@@ -147,9 +185,20 @@ class BodyLimit:
             if not exceeded or started:
                 raise
         finally:
-            self.held -= seen * in_memory
+            self._hold(client, -seen * in_memory)
         if exceeded and not started:
             await _refuse(scope, receive, send, exceeded, limit)
+
+    def _hold(self, client: str, length: int) -> None:
+        self.held += length
+        self.held_by[client] += length
+        if not self.held_by[client]:
+            del self.held_by[client]
+
+    def _scarce(self, client: str) -> bool:
+        """Whether nearly all of the memory is taken, or of this client's share."""
+        full = self.held > NEARLY_FULL * self.together
+        return full or self.held_by[client] > NEARLY_FULL * self.share
 
 
 async def _refuse(

@@ -25,7 +25,7 @@ from api.middleware.limits import BodyLimit
 from api.middleware.metrics import UNMATCHED
 from errors import BackendUnavailable, InsufficientStorage, ModelNotFound, VisionLoopError
 from settings import Settings
-from tests.support.patience import PATIENCE, until
+from tests.support.patience import PATIENCE
 
 Call = Callable[..., httpx.Response]
 
@@ -332,40 +332,3 @@ def test_the_front_page_names_the_address_it_was_reached_at(call: Call, tmp_path
     assert "http://localhost:8123/infer" in text
     text = call(app, "GET", "/", headers={"Host": "<b>"}).text
     assert "<b>" not in text
-
-
-def test_bodies_that_would_take_too_much_memory_together_are_refused() -> None:
-    go_on = asyncio.Event()
-
-    async def holding(scope: Scope, receive: Receive, send: Send) -> None:
-        await reading(scope, receive, send)
-        if scope["path"] == "/held":
-            await go_on.wait()
-
-    app = BodyLimit(holding, 100, {"/spooled": 1000}, together=200)
-
-    async def upload(path: str, size: int = 80) -> list[Message]:
-        sent: list[Message] = []
-
-        async def receive() -> Message:
-            return {"type": "http.request", "body": b"x" * size, "more_body": False}
-
-        async def send(message: Message) -> None:
-            sent.append(message)
-
-        await app({"type": "http", "method": "POST", "path": path, "headers": []}, receive, send)
-        return sent
-
-    async def run() -> None:
-        held = [asyncio.create_task(upload("/held")) for _ in range(2)]
-        await until(lambda: app.held == 160)
-        refused, *_ = await upload("/infer")
-        assert refused["status"] == 503
-        assert b"retry-after" in dict(refused["headers"])
-        assert (await upload("/infer", 30))[0]["status"] == 200
-        assert (await upload("/spooled", 500))[0]["status"] == 200  # goes to a file
-        go_on.set()
-        assert [(await one)[0]["status"] for one in held] == [200, 200]
-        assert (await upload("/infer"))[0]["status"] == 200
-
-    asyncio.run(run())

@@ -1,0 +1,204 @@
+"""The memory of request bodies: a bound for all, a share for each client, no place for pauses."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from starlette.responses import PlainTextResponse
+from starlette.types import Message, Receive, Scope, Send
+
+from api.middleware.limits import SLOW_BYTES, BodyLimit
+from api.middleware.request_state import exchange
+from tests.support.patience import until
+
+KIB = 1024
+
+
+async def reading(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers the length of the body."""
+    length, more = 0, True
+    while more:
+        message = await receive()
+        length += len(message.get("body", b""))
+        more = message.get("more_body", False)
+    await PlainTextResponse(str(length))(scope, receive, send)
+
+
+def message(size: int, more: bool = False) -> Message:
+    return {"type": "http.request", "body": b"x" * size, "more_body": more}
+
+
+def coming(*messages: Message) -> Receive:
+    """A client that sends these, then nothing."""
+    waiting = list(messages)
+
+    async def receive() -> Message:
+        if not waiting:
+            await asyncio.Event().wait()
+        return waiting.pop(0)
+
+    return receive
+
+
+async def upload(
+    app: BodyLimit, receive: Receive, client: str = "a", token: str = "", path: str = "/infer"
+) -> tuple[int, bytes]:
+    """The status and the body of the response."""
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": path, "headers": [], "client": (client, 1)}
+    exchange(scope).client = f"token {token}" if token else f"address {client}"
+    await app(scope, receive, send)
+    return sent[0]["status"], b"".join(part.get("body", b"") for part in sent)
+
+
+def held(go_on: asyncio.Event) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
+    """An application that keeps bodies sent to /held until `go_on`."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await reading(scope, receive, send)
+        if scope["path"] == "/held":
+            await go_on.wait()
+
+    return app
+
+
+def test_bodies_that_would_take_too_much_memory_together_are_refused() -> None:
+    async def run() -> None:
+        go_on = asyncio.Event()
+        app = BodyLimit(held(go_on), 100, {"/spooled": 1000}, together=200)
+        holding = [
+            asyncio.create_task(upload(app, coming(message(80)), client, path="/held"))
+            for client in "ab"
+        ]
+        await until(lambda: app.held == 160)
+        status, body = await upload(app, coming(message(80)), "c")
+        assert status == 503
+        assert b"BACKEND_UNAVAILABLE" in body
+        assert (await upload(app, coming(message(30)), "c"))[0] == 200
+        spooled = await upload(app, coming(message(500)), "c", path="/spooled")
+        assert spooled[0] == 200  # goes to a file
+        go_on.set()
+        assert [(await one)[0] for one in holding] == [200, 200]
+        assert (await upload(app, coming(message(80)), "c"))[0] == 200
+        assert not app.held_by
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("token", ["", "t"])
+def test_one_client_takes_half_of_the_memory_at_most(token: str) -> None:
+    async def run() -> None:
+        go_on = asyncio.Event()
+        app = BodyLimit(held(go_on), 100, together=200)
+        first = asyncio.create_task(upload(app, coming(message(80)), "a", token, "/held"))
+        await until(lambda: app.held == 80)
+        status, body = await upload(app, coming(message(80)), "a", token)
+        assert status == 429
+        assert b"at the same time. Send fewer at once." in body
+        assert (await upload(app, coming(message(20)), "a", token))[0] == 200
+        assert (await upload(app, coming(message(80)), "b", token))[0] == 200
+        go_on.set()
+        assert (await first)[0] == 200
+        assert not app.held_by
+
+    asyncio.run(run())
+
+
+def pausing(size: int) -> Receive:
+    return coming(message(size, more=True))
+
+
+def dripping(size: int) -> Receive:
+    """A client that sends most at once, and then one byte after the other without end."""
+    first = True
+
+    async def receive() -> Message:
+        nonlocal first
+        if first:
+            first = False
+            return message(size, more=True)
+        await asyncio.sleep(0.001)  # a cancelled call loses nothing, as uvicorn's
+        return message(1, more=True)
+
+    return receive
+
+
+@pytest.mark.parametrize("slow", [pausing, dripping])
+@pytest.mark.parametrize("others", [["a"], ["a", "b", "c"]], ids=["its share", "all memory"])
+def test_slow_bodies_give_way_while_memory_is_scarce(
+    slow: Callable[[int], Receive], others: list[str]
+) -> None:
+    async def run() -> None:
+        app = BodyLimit(reading, 100 * KIB, together=200 * KIB, slow_seconds=0.05)
+        size = 80 * KIB if len(others) == 1 else 55 * KIB
+        sending = [asyncio.create_task(upload(app, slow(size), client)) for client in others]
+        done, rest = await asyncio.wait(sending, return_when=asyncio.FIRST_COMPLETED)
+        for one in rest:  # they may take their time: there is memory again
+            one.cancel()
+        for one in done:
+            status, body = one.result()
+            assert status == 408
+            assert b"REQUEST_TIMEOUT" in body
+
+    asyncio.run(run())
+
+
+def test_a_body_that_pauses_is_waited_for_while_there_is_memory() -> None:
+    async def run() -> None:
+        app = BodyLimit(reading, 100 * KIB, together=200 * KIB, slow_seconds=0.01)
+        go_on = asyncio.Event()
+        waiting = [message(50 * KIB, more=True), message(KIB)]
+
+        async def receive() -> Message:
+            if len(waiting) == 1:
+                await go_on.wait()
+            return waiting.pop(0)
+
+        sent = asyncio.create_task(upload(app, receive))
+        await asyncio.sleep(0.1)  # ten times as long as a slow body is given
+        assert not sent.done()
+        go_on.set()
+        assert await sent == (200, b"%d" % (51 * KIB))
+
+    asyncio.run(run())
+
+
+def test_a_body_that_keeps_coming_is_not_slow() -> None:
+    async def run() -> None:
+        app = BodyLimit(reading, 1000 * SLOW_BYTES, together=1, slow_seconds=0.2)
+        left = 900
+
+        async def receive() -> Message:
+            nonlocal left
+            await asyncio.sleep(0.0005)
+            left -= 1
+            return message(SLOW_BYTES, more=left > 0)
+
+        status, body = await upload(app, receive)
+        assert (status, int(body)) == (200, 900 * SLOW_BYTES)
+
+    asyncio.run(run())
+
+
+def test_who_waits_for_the_answer_does_not_pause() -> None:
+    """Handlers go on to receive, to see whether the client is still there."""
+
+    async def watching(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await receive()
+        await PlainTextResponse("ok")(scope, receive, send)
+
+    async def run() -> Any:
+        app = BodyLimit(watching, 100, together=100, slow_seconds=0.01)
+        return await upload(app, coming(message(90)))
+
+    assert asyncio.run(run()) == (200, b"ok")
