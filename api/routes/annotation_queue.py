@@ -13,7 +13,7 @@ from starlette.responses import FileResponse
 from api.dependencies import GatewayDep
 from api.middleware.auth import require_admin
 from api.schemas import errors
-from api.thread_pool import slow_work
+from api.thread_pool import slow_reads
 from dataset.image_files import suffix_of
 from errors import VisionLoopError, without_server_paths
 
@@ -72,7 +72,7 @@ async def queue(
     These are images in which the model is uncertain, and which are unlike those that are annotated
     or ahead in the queue.
     """
-    found = await slow_work.run(partial(gateway.review.first, dataset, limit, kept))
+    found = await slow_reads.run(partial(gateway.review.first, dataset, limit, kept))
     for row in found["queue"]:
         row["url"] = (
             f"/api/datasets/{row['dataset_id']}/pictures/{row['content']}"

@@ -18,7 +18,7 @@ from api.middleware.auth import require_admin
 from api.middleware.errors import check
 from api.requests import UPLOAD_IN_MEMORY, fields, json_body, read_form
 from api.schemas import RequestFields, errors, form_body, json_request_body
-from api.thread_pool import slow_work
+from api.thread_pool import slow_reads, slow_work
 from dataset import contact_sheet
 from dataset.report import report
 from errors import NoFileUploaded
@@ -223,7 +223,7 @@ async def sheet(
 ) -> Response:
     """A contact sheet: thumbnails with their labels drawn in."""
     draw = partial(_sheet, gateway, dataset_id, split, count)
-    return Response(await slow_work.run(draw), media_type="image/png")
+    return Response(await slow_reads.run(draw), media_type="image/png")
 
 
 @router.delete(

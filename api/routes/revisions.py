@@ -16,7 +16,7 @@ from annotation.history import diff, revision_rows
 from api.accounting import Row
 from api.dependencies import GatewayDep
 from api.schemas import errors
-from api.thread_pool import slow_work
+from api.thread_pool import slow_reads
 from formats.annotations import Format
 
 router = APIRouter(prefix="/api/datasets", tags=["Datasets"])
@@ -89,7 +89,7 @@ async def show_diff(
             against=against,
         )
 
-    return await slow_work.run(compare)
+    return await slow_reads.run(compare)
 
 
 @router.get(
@@ -112,6 +112,6 @@ async def export(
 
     stores = gateway.datasets, gateway.annotated
     pack = partial(export_zip, *stores, dataset_id, revision, form, images)
-    name, pieces = await slow_work.run(pack)
+    name, pieces = await slow_reads.run(pack)
     disposition = {"Content-Disposition": f'attachment; filename="{name}"'}
     return StreamingResponse(pieces, media_type="application/zip", headers=disposition)
