@@ -209,7 +209,7 @@ def test_the_path_of_a_request_forges_no_line_of_the_access_log(
     async def send(message: Message) -> None:
         pass
 
-    app: Any = AccessLogMiddleware(PlainTextResponse("ok"))  # type: ignore[arg-type]
+    app: Any = AccessLogMiddleware(PlainTextResponse("ok"))
     asyncio.run(app(scope, receive, send))
     (line,) = lines()
     assert "path=/models/a\\nFAKE 200\\r\\x00\\x1b[2J\\x85\\u2028\\u202e\\udcff" in line

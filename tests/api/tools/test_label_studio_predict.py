@@ -33,12 +33,10 @@ CONFIG = """<View><Image name="i" value="$image"/><RectangleLabels name="{name}"
 PLAIN = CONFIG.format(name="r")
 
 
-def project(**more: Any) -> Preannotation:
+def project() -> Preannotation:
     """A project with a share, whose model is never called."""
     share: Any = SimpleNamespace(model=SimpleNamespace(id="signs:1"))
-    return Preannotation(
-        **{"config": parse_label_config(PLAIN), "shares": (share,), "reasons": ()} | more
-    )
+    return Preannotation(parse_label_config(PLAIN), (share,), ())
 
 
 def predicted(count: int, gateway: Any = None, project: Preannotation | None = None) -> Any:
