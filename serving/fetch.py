@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
@@ -138,11 +140,66 @@ async def _pinned(client: httpx.AsyncClient, url: str, resolve: Resolve) -> http
 async def _body(response: httpx.Response, limit: int) -> bytes:
     if response.status_code != 200:
         raise ValidationFailed(f"'image_url' answered with status {response.status_code}.")
+    return await read_held(
+        response.aiter_raw(),
+        limit,
+        lambda: PayloadTooLarge(
+            f"The image at 'image_url' is larger than the {limit / 2**20:g} MiB allowed."
+        ),
+    )
+
+
+# --- the memory that fetched images take until the request ends, counted like its body
+
+HOLD: ContextVar[Callable[[int], None]] = ContextVar("hold", default=lambda _: None)
+"""Counts bytes for the current request. The middleware that bounds the bodies sets it."""
+
+
+def hold(length: int) -> None:
+    """Count bytes that the current request keeps until it ends; a negative number gives some back.
+
+    Raises:
+        VisionLoopError: There is no memory left, for all requests or for this client.
+    """
+    HOLD.get()(length)
+
+
+@contextmanager
+def held_briefly() -> Iterator[None]:
+    """A context that gives back, at its end, what is held in it."""
+    outer, total = HOLD.get(), 0
+
+    def counted(length: int) -> None:
+        nonlocal total
+        outer(length)
+        total += length
+
+    before = HOLD.set(counted)
+    try:
+        yield
+    finally:
+        HOLD.reset(before)
+        outer(-total)
+
+
+async def read_held(
+    chunks: AsyncIterable[bytes], limit: float, refuse: Callable[[], Exception]
+) -> bytes:
+    """The whole of a response, held by the current request.
+
+    Args:
+        chunks: The response.
+        limit: Maximum size in bytes.
+        refuse: Makes the error for a larger one.
+    """
     body = bytearray()
-    async for chunk in response.aiter_raw():
-        body += chunk
-        if len(body) > limit:
-            raise PayloadTooLarge(
-                f"The image at 'image_url' is larger than the {limit / 2**20:g} MiB allowed."
-            )
+    try:
+        async for chunk in chunks:
+            hold(len(chunk))
+            body += chunk
+            if len(body) > limit:
+                raise refuse()
+    except BaseException:
+        hold(-len(body))
+        raise
     return bytes(body)

@@ -14,7 +14,7 @@ import httpx
 from errors import BackendTimeout, Forbidden, PayloadTooLarge, ValidationFailed
 from nesting import check_json_depth
 from serving.base64_images import decoded
-from serving.fetch import LONGEST, REDIRECTS, fetch
+from serving.fetch import LONGEST, REDIRECTS, fetch, read_held
 from settings import Settings
 
 # Path prefixes under which Label Studio serves images; its token is sent to no other path.
@@ -217,12 +217,11 @@ class ToolImages:
             raise ValidationFailed(
                 f"Label Studio answered {url.path[:120]} with status {response.status_code}."
             )
-        body = bytearray()
-        async for chunk in response.aiter_bytes():
-            body += chunk
-            if len(body) > most:
-                raise PayloadTooLarge(f"{url.path[:120]} is larger than {most / 2**20:g} MiB.")
-        return bytes(body)
+        return await read_held(
+            response.aiter_bytes(),
+            most,
+            lambda: PayloadTooLarge(f"{url.path[:120]} is larger than {most / 2**20:g} MiB."),
+        )
 
 
 def _json(body: bytes, path: str) -> Any:

@@ -28,6 +28,7 @@ from errors import (
     ValidationFailed,
     VisionLoopError,
 )
+from serving.fetch import HOLD
 
 Value = TypeVar("Value")
 
@@ -77,7 +78,8 @@ class BodyLimit:
     bodies are kept in memory until their requests end: at most `together` bytes in total, or twice
     the limit if that is more, and half of it for one client. When nearly all of either is taken, a
     body that brings less than SLOW_BYTES in `slow_seconds` is refused, so that nobody keeps the
-    memory by pausing. `Content-Length` is used only to refuse a body early.
+    memory by pausing. What a request has the server fetch counts as its body. `Content-Length` is
+    used only to refuse a body early.
 
     `no_room` returns the error for a body that the disk has no room for, given the bytes that are
     still to come; it is asked at the begin of a body that is written to disk, and again every
@@ -126,7 +128,7 @@ class BodyLimit:
             await _refuse(scope, receive, send, error, limit)
             return
         client = f"{exchange(scope).client} {(scope.get('client') or ('',))[0]}"
-        seen = checked = 0
+        seen = checked = fetched = 0
         complete = started = False
         since, brought = monotonic(), 0  # begin of the time that is looked at, and `seen` then
         exceeded: VisionLoopError | None = None
@@ -157,20 +159,23 @@ class BodyLimit:
             self._hold(client, length * in_memory)
             if seen > limit:
                 exceeded = refusal
-            elif self.held > self.together:
-                exceeded = BackendUnavailable("Too many uploads at the same time. Try again.", 2)
-            elif self.held_by[client] > self.share:
-                exceeded = RateLimited(
-                    f"Your requests have more than {self.share / 2**20:g} MiB of bodies at the "
-                    "same time. Send fewer at once.",
-                    2,
-                )
+            elif error := self._too_much(client):
+                exceeded = error
             elif writes and seen - checked >= ROOM_STEP:
                 checked = seen
                 exceeded = self.no_room(0)
             if exceeded:
                 raise exceeded
             return message
+
+        def beside(length: int) -> None:
+            nonlocal fetched
+            self._hold(client, length)
+            fetched += length
+            if length > 0 and (error := self._too_much(client)):
+                self._hold(client, -length)
+                fetched -= length
+                raise error
 
         async def watched(message: Message) -> None:
             nonlocal started
@@ -179,13 +184,15 @@ class BodyLimit:
             started = True
             await send(message)
 
+        before = HOLD.set(beside)
         try:
             await self.app(scope, counted, watched)
         except Exception:
             if not exceeded or started:
                 raise
         finally:
-            self._hold(client, -seen * in_memory)
+            HOLD.reset(before)
+            self._hold(client, -seen * in_memory - fetched)
         if exceeded and not started:
             await _refuse(scope, receive, send, exceeded, limit)
 
@@ -194,6 +201,18 @@ class BodyLimit:
         self.held_by[client] += length
         if not self.held_by[client]:
             del self.held_by[client]
+
+    def _too_much(self, client: str) -> VisionLoopError | None:
+        """The error if more memory is held than all requests, or this client's, may hold."""
+        if self.held > self.together:
+            return BackendUnavailable("Too many uploads at the same time. Try again.", 2)
+        if self.held_by[client] > self.share:
+            return RateLimited(
+                f"Your requests have more than {self.share / 2**20:g} MiB of bodies and fetched "
+                "images at the same time. Send fewer at once.",
+                2,
+            )
+        return None
 
     def _scarce(self, client: str) -> bool:
         """Whether nearly all of the memory is taken, or of this client's share."""

@@ -43,6 +43,7 @@ from formats.label_studio_config import check_size, parse_label_config
 from formats.label_studio_names import training_names
 from models_store.versions import ModelVersion
 from serving.annotation_inbox import CONFIG
+from serving.fetch import held_briefly
 from serving.gateway import Gateway
 
 router = APIRouter(prefix="/label-studio", tags=["Annotation tools"])
@@ -389,7 +390,18 @@ async def _one(
     drawn: Sequence[dict[str, Any]],
 ) -> dict[str, Any]:
     address = address_of(task, project.config.image_key)
-    image = await gateway.inbox.images.get(address)
+    with held_briefly():
+        image = await gateway.inbox.images.get(address)
+        return await _of_image(gateway, project, address, image, drawn)
+
+
+async def _of_image(
+    gateway: Gateway,
+    project: Preannotation,
+    address: str,
+    image: bytes,
+    drawn: Sequence[dict[str, Any]],
+) -> dict[str, Any]:
     regions: list[Region] = []
     notes: list[str] = []
     for share in project.shares:

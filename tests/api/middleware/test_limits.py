@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
 from starlette.responses import PlainTextResponse
 from starlette.types import Message, Receive, Scope, Send
 
+from api.middleware.errors import answer
 from api.middleware.limits import SLOW_BYTES, BodyLimit
 from api.middleware.request_state import exchange
+from errors import PayloadTooLarge, RateLimited
+from serving.fetch import held_briefly, read_held
 from tests.support.patience import until
 
 KIB = 1024
@@ -202,3 +205,39 @@ def test_who_waits_for_the_answer_does_not_pause() -> None:
         return await upload(app, coming(message(90)))
 
     assert asyncio.run(run()) == (200, b"ok")
+
+
+def test_what_a_request_fetches_counts_as_its_body_until_it_ends() -> None:
+    async def chunks(size: int) -> AsyncIterator[bytes]:
+        for _ in range(size // 10):
+            yield b"x" * 10
+
+    def too_large() -> Exception:
+        return PayloadTooLarge("")
+
+    async def fetching(scope: Scope, receive: Receive, send: Send) -> None:
+        with held_briefly():
+            await read_held(chunks(40), 100, too_large)
+        with pytest.raises(PayloadTooLarge):
+            await read_held(chunks(50), 30, too_large)
+        assert app.held == 10  # the body
+        try:
+            await read_held(chunks(60 if scope["path"] == "/infer" else 100), 200, too_large)
+        except RateLimited as error:
+            await answer(scope, error)(scope, receive, send)
+            return
+        assert app.held == 70
+        await PlainTextResponse("ok")(scope, receive, send)
+
+    async def body_then_fetch(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await fetching(scope, receive, send)
+
+    async def run() -> None:
+        assert await upload(app, coming(message(10))) == (200, b"ok")
+        assert (await upload(app, coming(message(10)), path="/more"))[0] == 429
+        assert app.held == 0
+        assert not app.held_by
+
+    app = BodyLimit(body_then_fetch, 100, together=200)
+    asyncio.run(run())
