@@ -63,6 +63,7 @@ class PathTable(dict[str, Value]):
 
 PROBES = frozenset({"/livez", "/readyz", "/healthz"})
 TOGETHER = 512 * 1024**2  # maximum bytes of all request bodies in memory
+JSON_WEIGHT = 4  # a body of JSON is in memory as bytes, as text, decoded, and sent to a runner
 CLIENT_SHARE = 0.5  # of these bytes for one client, by its token and address
 NEARLY_FULL = 0.75  # share of the bytes, or of a client's, above which slow bodies are refused
 SLOW_SECONDS = 5.0  # a body is slow if it brings less than SLOW_BYTES in this time
@@ -76,10 +77,10 @@ class BodyLimit:
 
     `larger` maps paths to other limits; bodies for these paths are written to disk. All other
     bodies are kept in memory until their requests end: at most `together` bytes in total, or twice
-    the limit if that is more, and half of it for one client. When nearly all of either is taken, a
-    body that brings less than SLOW_BYTES in `slow_seconds` is refused, so that nobody keeps the
-    memory by pausing. What a request has the server fetch counts as its body. `Content-Length` is
-    used only to refuse a body early.
+    the limit if that is more, and half of it for one client. A body of JSON counts JSON_WEIGHT
+    times, and what a request has the server fetch counts as well. When nearly all of either is
+    taken, a body that brings less than SLOW_BYTES in `slow_seconds` is refused, so that nobody
+    keeps the memory by pausing. `Content-Length` is used only to refuse a body early.
 
     `no_room` returns the error for a body that the disk has no room for, given the bytes that are
     still to come; it is asked at the begin of a body that is written to disk, and again every
@@ -102,6 +103,7 @@ class BodyLimit:
         self.larger = larger or {}
         self.together = max(together, 2 * limit)
         self.share = int(self.together * CLIENT_SHARE)
+        self.json_weight = max(1, min(JSON_WEIGHT, self.share // limit))  # one body always fits
         self.held = 0
         self.held_by: Counter[str] = Counter()
 
@@ -123,6 +125,8 @@ class BodyLimit:
             return
 
         in_memory = scope["path"] not in self.larger
+        is_json = "json" in Headers(scope=scope).get("content-type", "").lower()
+        weight = (self.json_weight if is_json else 1) * in_memory
         writes = scope["method"] == "POST" and not in_memory
         if writes and (error := self.no_room(int(length))) is not None:
             await _refuse(scope, receive, send, error, limit)
@@ -156,7 +160,7 @@ class BodyLimit:
             complete = not message.get("more_body", False)
             length = len(message.get("body", b""))
             seen += length
-            self._hold(client, length * in_memory)
+            self._hold(client, length * weight)
             if seen > limit:
                 exceeded = refusal
             elif error := self._too_much(client):
@@ -192,7 +196,7 @@ class BodyLimit:
                 raise
         finally:
             HOLD.reset(before)
-            self._hold(client, -seen * in_memory - fetched)
+            self._hold(client, -seen * weight - fetched)
         if exceeded and not started:
             await _refuse(scope, receive, send, exceeded, limit)
 

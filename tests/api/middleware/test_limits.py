@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
@@ -47,7 +47,12 @@ def coming(*messages: Message) -> Receive:
 
 
 async def upload(
-    app: BodyLimit, receive: Receive, client: str = "a", token: str = "", path: str = "/infer"
+    app: BodyLimit,
+    receive: Receive,
+    client: str = "a",
+    token: str = "",
+    path: str = "/infer",
+    headers: Sequence[tuple[bytes, bytes]] = (),
 ) -> tuple[int, bytes]:
     """The status and the body of the response."""
     sent: list[Message] = []
@@ -55,7 +60,8 @@ async def upload(
     async def send(message: Message) -> None:
         sent.append(message)
 
-    scope = {"type": "http", "method": "POST", "path": path, "headers": [], "client": (client, 1)}
+    scope: dict[str, Any] = {"type": "http", "method": "POST", "path": path}
+    scope |= {"headers": headers, "client": (client, 1)}
     exchange(scope).client = f"token {token}" if token else f"address {client}"
     await app(scope, receive, send)
     return sent[0]["status"], b"".join(part.get("body", b"") for part in sent)
@@ -240,4 +246,19 @@ def test_what_a_request_fetches_counts_as_its_body_until_it_ends() -> None:
         assert not app.held_by
 
     app = BodyLimit(body_then_fetch, 100, together=200)
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(("together", "weight"), [(800, 4), (400, 2), (200, 1)])
+def test_json_counts_as_often_as_it_is_in_memory(together: int, weight: int) -> None:
+    async def run() -> None:
+        go_on = asyncio.Event()
+        app = BodyLimit(held(go_on), 100, together=together)
+        kind = [(b"content-type", b"application/json; charset=utf-8")]
+        sent = asyncio.create_task(upload(app, coming(message(100)), path="/held", headers=kind))
+        await until(lambda: app.held == 100 * weight)
+        go_on.set()
+        assert (await sent)[0] == 200
+        assert app.held == 0
+
     asyncio.run(run())
