@@ -188,7 +188,7 @@ def the_first_is_promoted_and_a_worse_one_refused_with_the_class_named(stage: St
     broken = {"gate": {"dataset": "/etc", "metric": "mask_mAP50"}, "force": True}
     forced = stage.ask("POST", f"/models/{stage.worse}/promote", json=broken)
     assert (forced["status"], forced["forced"]) == ("promoted", True)
-    assert "It was not compared: '/etc' is outside" in forced["reasons"][0]
+    assert "not compared with the promoted version: '/etc' is outside" in forced["reasons"][0]
     stage.ask("POST", f"/models/{NAME}/rollback")
     forced = stage.ask("POST", f"/models/{stage.worse}/promote", json=gate | {"force": True})
     assert (forced["status"], forced["forced"]) == ("promoted", True)

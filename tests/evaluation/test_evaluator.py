@@ -182,7 +182,7 @@ def test_classes_are_joined_by_name_and_told(dataset: Dataset, tmp_path: Path) -
     assert found.report["absent_classes"] == ["tram"]
     assert found.metrics["mAP50"] == pytest.approx(0.995 * 2 / 3)
     assert found.report["at_serving"]["precision"] == 1.0  # trams are not judged
-    assert "does not know square" in found.report["notes"][0]
+    assert "does not know the dataset's class square" in found.report["notes"][0]
     assert "no class tram" in found.report["notes"][1]
 
 

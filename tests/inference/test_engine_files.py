@@ -20,6 +20,7 @@ from models_store.registry import Registry
 from models_store.store import ModelStore
 from settings import Settings
 from tests.support.damage import DAMAGES, Damage, scribbled, truncated, zeroed
+from tests.support.seeds import rng
 from tests.support.small_models import make_model
 
 
@@ -63,7 +64,7 @@ def rebuilds(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def output(folder: Path, settings: Settings) -> Float:
     engine, description = load_engine(folder, settings)
     size = description.imgsz
-    pixels = np.random.default_rng(1).integers(0, 256, (1, size, size, 3), np.uint8)
+    pixels = rng(1).integers(0, 256, (1, size, size, 3), np.uint8)
     return engine.run(pixels)[0]
 
 
