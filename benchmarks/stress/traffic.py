@@ -22,8 +22,8 @@ SIZE = 64  # side of the annotated images in pixels
 NAME = "frame.png"
 TOOL = {"tool": "object_detection"}
 
-OK, BUSY, OTHER, DROPPED = "ok", "503", "other", "dropped"
-"""Outcomes of a call: success; 503 with Retry-After; another error; no answer."""
+OK, REFUSED, OTHER, DROPPED = "ok", "refused", "other", "dropped"
+"""Outcomes of a call: success; 503 with Retry-After, or 507; another error; no answer."""
 
 
 @dataclass(frozen=True)
@@ -123,8 +123,10 @@ class Traffic:
             answer = client.request(method, path, **options)
             if answer.is_success:
                 body = answer.json()
-            elif answer.status_code == 503 and "retry-after" in answer.headers:
-                outcome = BUSY
+            elif answer.status_code == 507 or (
+                answer.status_code == 503 and "retry-after" in answer.headers
+            ):
+                outcome = REFUSED
             else:
                 outcome, detail = OTHER, f"{answer.status_code} {answer.text[:120]}"
         except httpx.TransportError as error:
