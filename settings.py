@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import ip_network
 from pathlib import Path
@@ -16,6 +15,7 @@ from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from field_names import meant
+from home_paths import HomePaths
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
@@ -40,92 +40,6 @@ KUBERNETES = re.compile(r"VISIONLOOP_(SERVICE_(HOST|PORT)(_\w+)?|PORT(_\d+_[A-Z]
 
 DRIVERS = {"psycopg": "'psycopg[binary]'", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
 """Driver module → the package that installs it, if the names differ."""
-
-
-@dataclass(frozen=True)
-class HomePaths:
-    """Paths of the files and folders in VISIONLOOP_HOME."""
-
-    root: Path
-
-    def create(self) -> None:
-        """Create the home, so that only its owner can enter it; an existing one is not changed."""
-        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-
-    @property
-    def database(self) -> Path:
-        """The SQLite file; unused if another database is configured."""
-        return self.root / "visionloop.db"
-
-    @property
-    def datasets(self) -> Path:
-        """One folder per dataset, named by its id."""
-        return self.root / "datasets"
-
-    @property
-    def uploads(self) -> Path:
-        """Temporary files of uploads, extractions and deletions."""
-        return self.root / "uploads"
-
-    @property
-    def scratch(self) -> Path:
-        """Temporary folders of models that are imported."""
-        return self.root / "scratch"
-
-    @property
-    def jobs(self) -> Path:
-        """One folder per job, with its checkpoints and log."""
-        return self.root / "jobs"
-
-    @property
-    def evaluations(self) -> Path:
-        """One folder per evaluation, with its report and plots."""
-        return self.root / "evaluations"
-
-    @property
-    def kept_images(self) -> Path:
-        """Images of live requests with low-confidence predictions, kept for annotation."""
-        return self.root / "kept"
-
-    @property
-    def image_cache(self) -> Path:
-        """Cached results of scanning the images of datasets."""
-        return self.root / "cache" / "pictures"
-
-    @property
-    def engines(self) -> Path:
-        """TensorRT engines built for this GPU."""
-        return self.root / "engines"
-
-    @property
-    def pretrained(self) -> Path:
-        """Downloaded pretrained weights."""
-        return self.root / "pretrained"
-
-    @property
-    def starter_sets(self) -> Path:
-        """Synthetic datasets on which the starter models are evaluated."""
-        return self.root / "starter-sets"
-
-    @property
-    def metrics(self) -> Path:
-        """Files of the Prometheus metrics, where `serving.metrics_folder` finds no better place."""
-        return self.root / "run" / "metrics"
-
-    @property
-    def schema_lock(self) -> Path:
-        """Lock file of a process that creates or migrates the tables of the SQLite file."""
-        return self.root / "schema.lock"
-
-    @property
-    def dispatcher_lock(self) -> Path:
-        """Lock file of the dispatcher that runs the jobs of this home."""
-        return self.root / "dispatcher.lock"
-
-    @property
-    def seed_lock(self) -> Path:
-        """Lock file of a process that imports the starter models."""
-        return self.root / "seed.lock"
 
 
 class Settings(BaseSettings):

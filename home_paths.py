@@ -1,0 +1,92 @@
+"""The layout of VISIONLOOP_HOME: where each file and folder lies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class HomePaths:
+    """Paths of the files and folders in VISIONLOOP_HOME."""
+
+    root: Path
+
+    def create(self) -> None:
+        """Create the home, so that only its owner can enter it; an existing one is not changed."""
+        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    @property
+    def database(self) -> Path:
+        """The SQLite file; unused if another database is configured."""
+        return self.root / "visionloop.db"
+
+    @property
+    def datasets(self) -> Path:
+        """One folder per dataset, named by its id."""
+        return self.root / "datasets"
+
+    @property
+    def uploads(self) -> Path:
+        """Temporary files of uploads, extractions and deletions."""
+        return self.root / "uploads"
+
+    @property
+    def scratch(self) -> Path:
+        """Temporary folders of models that are imported."""
+        return self.root / "scratch"
+
+    @property
+    def jobs(self) -> Path:
+        """One folder per job, with its checkpoints and log."""
+        return self.root / "jobs"
+
+    @property
+    def evaluations(self) -> Path:
+        """One folder per evaluation, with its report and plots."""
+        return self.root / "evaluations"
+
+    @property
+    def kept_images(self) -> Path:
+        """Images of live requests with low-confidence predictions, kept for annotation."""
+        return self.root / "kept"
+
+    @property
+    def image_cache(self) -> Path:
+        """Cached results of scanning the images of datasets."""
+        return self.root / "cache" / "pictures"
+
+    @property
+    def engines(self) -> Path:
+        """TensorRT engines built for this GPU."""
+        return self.root / "engines"
+
+    @property
+    def pretrained(self) -> Path:
+        """Downloaded pretrained weights."""
+        return self.root / "pretrained"
+
+    @property
+    def starter_sets(self) -> Path:
+        """Synthetic datasets on which the starter models are evaluated."""
+        return self.root / "starter-sets"
+
+    @property
+    def metrics(self) -> Path:
+        """Files of the Prometheus metrics, where `serving.metrics_folder` finds no better place."""
+        return self.root / "run" / "metrics"
+
+    @property
+    def schema_lock(self) -> Path:
+        """Lock file of a process that creates or migrates the tables of the SQLite file."""
+        return self.root / "schema.lock"
+
+    @property
+    def dispatcher_lock(self) -> Path:
+        """Lock file of the dispatcher that runs the jobs of this home."""
+        return self.root / "dispatcher.lock"
+
+    @property
+    def seed_lock(self) -> Path:
+        """Lock file of a process that imports the starter models."""
+        return self.root / "seed.lock"
