@@ -13,7 +13,7 @@ import pytest
 
 from database import Database
 from errors import InsufficientStorage
-from jobs.dispatcher import Machine, Timing
+from jobs.dispatcher import Dispatcher, Machine, Timing
 from jobs.failures import DISK_FULL
 from jobs.processes import is_alive, marked
 from jobs.store import Job, JobStore
@@ -35,6 +35,17 @@ STUBBORN = (
     "trap '' TERM HUP; (trap '' TERM HUP; touch ready; sleep 9999) & "
     "while true; do sleep 0.05; done"
 )
+
+
+async def completed(store: JobStore, dispatcher: Dispatcher) -> Job:
+    """Submit a job and let it complete; the job as it was while it ran."""
+    job = submit(store)
+    started = await running(store, job)
+    assert started.pid is not None
+    store.note(job.id, started.pid, outcome="completed")
+    (store.folder(job.id) / "go").touch()
+    await dispatcher.finished(job.id)
+    return started
 
 
 def test_jobs_run_one_after_the_other_in_the_order_they_came(store: JobStore) -> None:
@@ -235,13 +246,8 @@ def test_a_worker_that_the_system_does_not_start_is_started_later(
             if broken == "thread":
                 threads = SimpleNamespace(Lock=threading.Lock, Thread=refused)
                 monkeypatch.setattr("jobs.logs.threading", threads)
-            job = submit(store)
-            started = await running(store, job)
-            assert started.pid is not None
-            store.note(job.id, started.pid, outcome="completed")
-            (store.folder(job.id) / "go").touch()
-            await dispatcher.finished(job.id)
-        log = log_of(store, job)
+            started = await completed(store, dispatcher)
+        log = log_of(store, started)
         assert log.count("The worker cannot be started yet: can't start it.") == 1
         assert log.count(f"Process {started.pid} started.") == 1
 
@@ -259,13 +265,8 @@ def test_a_job_waits_until_the_disk_has_room(store: JobStore) -> None:
     async def body() -> None:
         machine = Machine(lacking_room=no_room)
         async with dispatching(store, WAIT, machine=machine) as dispatcher:
-            job = submit(store)
-            started = await running(store, job)
-            assert started.pid is not None
-            store.note(job.id, started.pid, outcome="completed")
-            (store.folder(job.id) / "go").touch()
-            await dispatcher.finished(job.id)
-        log = log_of(store, job)
+            started = await completed(store, dispatcher)
+        log = log_of(store, started)
         assert log.count("The worker cannot be started yet: Too little room.") == 1
 
     story(store, body)
