@@ -8,7 +8,10 @@ from __future__ import annotations
 
 MEANINGS: dict[str, str] = {
     # models
-    "model_id": "a model's id, name:version; requests may send the name alone",
+    "model_id": (
+        "a model's id, name:version; requests may send the name alone, or shorten the version "
+        "to a unique beginning of at least 4 characters"
+    ),
     "model_name": "the model's name, without its version",
     "model_version": "the model's version, or the models that predicted",
     "id": "the id, as other requests name it",
@@ -93,8 +96,8 @@ MEANINGS: dict[str, str] = {
     "database_info": "where the pre-labels are stored",
     "value": "the value",
     # jobs
-    "job_id": "the job's id; null: no job",
-    "task_id": "the job's id, the same as `job_id` elsewhere",
+    "job_id": "the job's id; requests may shorten it to a unique beginning; null: no job",
+    "task_id": "the job's id, the same as `job_id` elsewhere; requests may shorten it",
     "jobs": "the jobs, the newest first",
     "kind": "the kind, one of the listed values",
     "mode": "the training's mode, or a description of the job; null: none",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from evaluation.recipe import DRAWN
 from evaluation.store import EvaluationRow
 from evaluation.submission import EvaluationStores
 from models_store.versions import ModelVersion
+from short_ids import SHORTEST, only_match
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,7 @@ class EvaluationQuery:
     """A query for an evaluation of a model; an empty field matches any.
 
     Attributes:
-        evaluation: Id of the evaluation.
+        evaluation: Id of the evaluation, or a unique beginning of it.
         dataset: Name, path, id or fingerprint of the evaluation's dataset.
         split: Split of the dataset: train, val or test.
     """
@@ -48,14 +50,16 @@ def find_evaluation(
 
     Raises:
         ModelNotFound, NotFound: There is no such model, or no such evaluation of it.
+        ValidationFailed: The ids of several evaluations begin with the given one.
     """
     model = stores.registry.get(model_id)
     rows = stores.evaluations.history(model.id)
     noted = (model.metrics or {}).get("evaluation")
     if query == EvaluationQuery() and any(row.id == noted for row in rows):
         query = EvaluationQuery(evaluation=str(noted))
+    wanted = _full_id(query.evaluation, rows)
     for row in rows:
-        matches = query.evaluation in ("", row.id) and query.split in ("", row.split)
+        matches = wanted in ("", row.id) and query.split in ("", row.split)
         if matches and is_of(stores, row, query.dataset):
             return row
     if not rows:
@@ -66,6 +70,15 @@ def find_evaluation(
         f"{model.id} has no such evaluation. GET /metrics/{model.id}/history lists its "
         f"{len(rows)} evaluations."
     )
+
+
+def _full_id(evaluation: str, rows: Sequence[EvaluationRow]) -> str:
+    """The id that a client names by its beginning; any other text unchanged."""
+    if len(evaluation) < SHORTEST or any(row.id == evaluation for row in rows):
+        return evaluation
+    start = evaluation.lower()
+    found = [row.id for row in rows if row.id.startswith(start)]
+    return only_match(start, found, "evaluations") or evaluation
 
 
 def read_report(stores: EvaluationStores, row: EvaluationRow) -> dict[str, Any]:

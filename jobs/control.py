@@ -59,6 +59,7 @@ async def cancel(
         Conflict: The job has already ended.
     """
     job = await asyncio.to_thread(store.request_cancel, job_id)
+    job_id = job.id  # the client may have sent only its beginning
     if job.is_final:  # the job was queued, and an earlier attempt may have left files
         await asyncio.to_thread(_clear_cancelled, store, job)
     began = time.monotonic()

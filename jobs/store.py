@@ -34,6 +34,7 @@ from database import Base, Database, now
 from disk_space import check_room
 from errors import Conflict, JobNotFound, RateLimited, without_server_paths
 from jobs.caller import CALLER
+from short_ids import RULE, SHORTEST, only_match
 
 Kind = Literal["training", "evaluation", "export", "annotation"]  # no route makes an export yet
 Status = Literal["queued", "running", "stopping", "stopped", "completed", "failed"]
@@ -44,6 +45,7 @@ LIVE: tuple[Status, ...] = ("running", "stopping")  # statuses of jobs that have
 FINAL: tuple[Status, ...] = ("stopped", "completed", "failed")
 
 JOB_ID = re.compile(r"[0-9a-f]{32}")
+SHORT_ID = re.compile(rf"[0-9a-f]{{{SHORTEST},31}}")
 LISTED = 1000  # maximum number of jobs in a listing
 FULL_QUEUE = 60.0  # seconds of `Retry-After` when a caller has too many jobs
 LONGEST_ERROR = 2000  # maximum number of characters of an error message
@@ -122,10 +124,11 @@ class JobStore:
     # --- reading
 
     def get(self, job_id: str) -> Job:
-        """A job by its id.
+        """A job by its id, or by the beginning of its id.
 
         Raises:
             JobNotFound: There is no such job.
+            ValidationFailed: Several ids begin with it.
         """
         with self.database.read() as session:
             return _row(session, job_id)
@@ -244,7 +247,7 @@ class JobStore:
         with self.database.write() as session:
             job = _row(session, job_id)
             if job.is_final:
-                raise Conflict(f"Job '{job_id}' is already {job.status} and cannot be cancelled.")
+                raise Conflict(f"Job '{job.id}' is already {job.status} and cannot be cancelled.")
             if job.status == "queued":
                 job.status, job.finished_at = "stopped", now()
             else:
@@ -263,18 +266,18 @@ class JobStore:
             job = _row(session, job_id)
             if not job.is_final:
                 raise Conflict(
-                    f"Job '{job_id}' is {job.status}. Cancel it first, or wait until it ends."
+                    f"Job '{job.id}' is {job.status}. Cancel it first, or wait until it ends."
                 )
             waiting = select(Job).where(Job.status.in_(("queued", *LIVE)))
             for other in session.scalars(waiting):
                 base = other.recipe.get("base") or {}
-                if (base.get("kind"), base.get("value")) == ("job", job_id):
+                if (base.get("kind"), base.get("value")) == ("job", job.id):
                     raise Conflict(
                         f"Job '{other.id}' starts from this job's weights. Wait until that job "
                         "ends."
                     )
             # inside the transaction, so that delete can be repeated after a crash
-            shutil.rmtree(self.folder(job_id), ignore_errors=True)
+            shutil.rmtree(self.folder(job.id), ignore_errors=True)
             session.delete(job)
 
     # --- written by the worker
@@ -342,9 +345,15 @@ class JobStore:
 
 
 def _row(session: Session, job_id: str) -> Job:
+    """The job that a client names: by its id, or by a unique beginning of it."""
     job = session.scalar(select(Job).where(Job.id == job_id))
+    if job is None and SHORT_ID.fullmatch(start := job_id.lower()):
+        # a range, because the index on the column does not serve LIKE
+        begins = (Job.id >= start, Job.id < start + "g")
+        found = only_match(start, list(session.scalars(select(Job.id).where(*begins))), "jobs")
+        job = session.scalar(select(Job).where(Job.id == found)) if found else None
     if job is None:
-        raise JobNotFound(f"No job {job_id[:80]!r}. GET /jobs lists them.")
+        raise JobNotFound(f"No job {job_id[:80]!r}. GET /jobs lists them; give an id, {RULE}.")
     return job
 
 

@@ -27,6 +27,7 @@ from models_store.registry import Registry
 from models_store.seed import seed
 from models_store.versions import ModelVersion
 from settings import Settings, get_settings, refusals
+from shell import columns, run
 
 MODEL_HELP = "NAME:VERSION, or NAME for its promoted version, else its newest"
 EPILOG = """examples:
@@ -35,8 +36,9 @@ EPILOG = """examples:
   python -m models_store activate street_signs
   python -m models_store export-archive street_signs ./street_signs.zip
 
-A MODEL is NAME:VERSION, or NAME for its promoted version (else its newest). A running server on the
-same VISIONLOOP_HOME and BENTOML_HOME sees every change within a second.
+A MODEL is NAME:VERSION, or NAME for its promoted version (else its newest). A VERSION may be
+shortened to its first characters, at least 4. A running server on the same VISIONLOOP_HOME and
+BENTOML_HOME sees every change within a second.
 
 exit codes: 0 done, 1 refused (the reason is on stderr), 2 wrong arguments"""
 
@@ -60,6 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         reason = str(getattr(error, "orig", None) or error).splitlines()[0]
         print(f"error: the database cannot be used: {reason}", file=sys.stderr)
         return 1
+    except BrokenPipeError:  # `shell.run` ends the command
+        raise
     except OSError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -184,7 +188,7 @@ def _list(registry: Registry, options: argparse.Namespace) -> None:
         print("There are no models. `python -m models_store seed` adds the starter models.")
     else:
         heading = ("MODEL", "TYPE", "FAMILY", "CLASSES", "MB", "CREATED", "")
-        _table([heading, *map(_row, models)])
+        print(columns([heading, *map(_row, models)]))
 
 
 def _row(model: ModelVersion) -> tuple[str, ...]:
@@ -284,20 +288,19 @@ def _print(model: ModelVersion, options: argparse.Namespace, full: bool = False)
     if options.json:
         _json(model.to_json())
     elif not full:
-        _table([_row(model)])
+        print(columns([_row(model)]))
     else:
         description = model.description
         metrics = model.metrics or {}
-        _table(
-            [
-                *((key, str(value)) for key, value in model.to_json().items() if key not in _LONG),
-                ("classes", ", ".join(description.names)),
-                ("input", description.preprocessing.model_dump_json()),
-                ("source", json.dumps(model.source, ensure_ascii=False)),
-                *((f"metric {key}", str(value)) for key, value in metrics.items()),
-                ("folder", str(model.path)),
-            ]
-        )
+        rows = [
+            *((key, str(value)) for key, value in model.to_json().items() if key not in _LONG),
+            ("classes", ", ".join(description.names)),
+            ("input", description.preprocessing.model_dump_json()),
+            ("source", json.dumps(model.source, ensure_ascii=False)),
+            *((f"metric {key}", str(value)) for key, value in metrics.items()),
+            ("folder", str(model.path)),
+        ]
+        print(columns(rows))
 
 
 _LONG = ("classes", "source", "metrics")
@@ -314,12 +317,5 @@ def _json(value: Any) -> None:
     print(json.dumps(value, indent=1, ensure_ascii=False))
 
 
-def _table(rows: Sequence[Sequence[str]]) -> None:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    for row in rows:
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        print("  ".join(cells).rstrip())
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

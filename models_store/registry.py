@@ -76,15 +76,21 @@ class Registry:
     def get(self, model_id: str) -> ModelVersion:
         """The version `name:version`; for a bare name the promoted version, else the newest.
 
+        A version may be shortened to a unique beginning.
+
         Raises:
             ModelNotFound: There is none; the message lists the known names.
+            ValidationFailed: Several versions begin with it.
         """
         snapshot = self._current()
-        found = snapshot.find(*split_tag(model_id))
+        name, version = split_tag(model_id)
+        found = snapshot.find(name, version)
         if found is None and time.monotonic() - self._checked >= self._miss_seconds:
             self.refresh()
             snapshot = self._current()
-            found = snapshot.find(*split_tag(model_id))
+            found = snapshot.find(name, version)
+        if found is None and version:
+            found = snapshot.begins(name, version)
         if found is None:
             raise ModelNotFound(f"No model {model_id.strip()!r}. {snapshot.known()}")
         return found

@@ -17,6 +17,7 @@ from database import State
 from models_store.description import ModelDescription
 from models_store.names import split_tag
 from models_store.tables import Promotion, PublishedModel, generation
+from short_ids import SHORTEST, only_match
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +84,18 @@ class Snapshot:
             promoted = next((v for v in candidates if v.promoted), None)
             return promoted or (candidates[0] if candidates else None)
         return next((v for v in candidates if v.version == version), None)
+
+    def begins(self, name: str, start: str) -> ModelVersion | None:
+        """The version of a name that begins with `start`.
+
+        Raises:
+            ValidationFailed: There are several.
+        """
+        if len(start) < SHORTEST:
+            return None
+        found = [v for v in self.versions.get(name, ()) if v.version.startswith(start)]
+        only = only_match(f"{name}:{start}", [v.id for v in found], "models")
+        return found[0] if only else None
 
     def known(self) -> str:
         """A sentence that lists the known names, for error messages."""

@@ -22,6 +22,8 @@ BELOW_ALL = {  # module → what else of ours it may import
     "nesting": {"errors"},
     "files": set(),
     "home_paths": set(),
+    "shell": set(),
+    "short_ids": {"errors"},
     "settings": {"field_names", "home_paths"},
     "source_tree": set(),
     "zip_bounds": set(),

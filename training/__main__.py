@@ -16,6 +16,8 @@ import httpx
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from shell import age, columns, run
+
 URL = "http://127.0.0.1:3000"
 MODES = ("regular", "freeze-strategy", "incremental", "distillation")
 WHOLE = {  # fields with whole numbers
@@ -49,8 +51,9 @@ LEARNING = {  # fields of the two modes that use another model or old data
     "consistency_weight": (float, "distillation: weight of the consistency loss, if enabled"),
     "pseudo_conf_threshold": (float, "distillation: smallest confidence of a pseudo-label"),
 }
-JOB_HELP = "id of the job, or its first characters"
+JOB_HELP = "id of the job, or its first characters, at least 4"
 FULL = 32  # characters of a job's id
+SHORT = 8  # characters of it in a listing, or more to tell jobs apart
 SILENCE = 40.0  # seconds without a heartbeat, after which the log is requested again
 STEP = 0.5
 
@@ -60,7 +63,8 @@ EPILOG = """examples:
   python -m training watch 3f6c…
 
 The server is found at --url or VISIONLOOP_URL (http://127.0.0.1:3000), the token in
-VISIONLOOP_ADMIN_TOKEN or VISIONLOOP_TOKEN. A JOB may be shortened to its first characters.
+VISIONLOOP_ADMIN_TOKEN or VISIONLOOP_TOKEN. A JOB may be shortened to its first characters, at
+least 4.
 
 exit codes: 0 done, 1 refused or the job did not complete, 2 wrong arguments, 130 interrupted
 (the job goes on)"""
@@ -109,12 +113,9 @@ class Server:
         """The full id of the job whose id begins with `start`. Raises Refused unless one does."""
         if len(start) == FULL:
             return start
-        found = [job["job_id"] for job in self.jobs() if job["job_id"].startswith(start)]
-        if len(found) == 1:
-            return str(found[0])
-        raise Refused(
-            f"{len(found) or 'No'} jobs begin with {start!r}. See: python -m training list"
-        )
+        if not start.isalnum():
+            raise Refused(f"{start!r} is no job's id. See: python -m training list")
+        return str(self.ask("GET", f"/jobs/{start}")["job_id"])
 
     def follow(self, job_id: str) -> Iterator[str]:
         """The lines of the log until the job ends. Reconnects if a connection breaks."""
@@ -216,14 +217,30 @@ def list_jobs(server: Server, options: argparse.Namespace) -> int:
         return 0
     if not jobs:
         print("No jobs yet. Start one: python -m training start regular --data …")
-    for job in jobs:
-        what = " ".join(filter(None, (job["mode"] or job["kind"], job["task"])))
-        result = job["model_id"] or job["error"] or ""
-        print(
-            f"{job['job_id'][:8]}  {job['status']:9}  {job['progress']:5.1f}%  "
-            f"{job['created_at'][:19]}  {what:22}  {result}"
-        )
+        return 0
+    ids = {job["job_id"] for job in jobs}
+    short = next(n for n in range(SHORT, FULL + 1) if len({i[:n] for i in ids}) == len(ids))
+    rows: list[tuple[str, ...]] = [
+        ("JOB", "MODEL", "MODE", "TASK", "STATE", "PROGRESS", "AGE", "RESULT")
+    ]
+    rows += [_row(job, short) for job in jobs]
+    print(columns(rows))
     return 0
+
+
+def _row(job: dict[str, Any], short: int) -> tuple[str, ...]:
+    """A job's cells in the listing."""
+    result = job["model_id"] or job["error"] or ""
+    return (
+        job["job_id"][:short],
+        job["model_name"] or "-",
+        (job["mode"] or job["kind"]).replace("_", "-"),
+        job["task"] or "-",
+        job["status"],
+        f"{job['progress']:7.1f}%",
+        f"{age(job['created_at']):>6}",
+        " ".join(str(result).split()),
+    )
 
 
 def logs(server: Server, options: argparse.Namespace) -> int:
@@ -360,4 +377,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -21,6 +21,7 @@ from evaluation.html_report import page
 from evaluation.lookup import EvaluationQuery, find_evaluation, read_report
 from evaluation.store import PLOTS, WORST, EvaluationRow
 from serving.gateway import Gateway
+from short_ids import RULE
 
 router = APIRouter(prefix="/metrics", tags=["Metrics"])
 
@@ -84,7 +85,9 @@ async def history(model_id: str, gateway: GatewayDep) -> Any:
 class Wanted(BaseModel):
     """Selects an evaluation; without any field the one that the model's metrics come from."""
 
-    evaluation: str = Field("", max_length=32, description="an evaluation's id, from the history")
+    evaluation: str = Field(
+        "", max_length=32, description=f"an evaluation's id, from the history, {RULE}"
+    )
     dataset: str = Field(
         "", max_length=4096, description="name, path, id or fingerprint of the dataset"
     )

@@ -18,6 +18,7 @@ from api.schemas import errors
 from errors import ValidationFailed
 from jobs.control import status_of
 from jobs.store import KINDS, LISTED
+from short_ids import RULE
 
 router = APIRouter(tags=["Jobs"])
 
@@ -63,7 +64,9 @@ async def list_jobs(
     gateway: GatewayDep,
     kind: str = Query("", description=f"one of: {', '.join(KINDS)}"),
     limit: int = Query(LISTED, ge=1, le=LISTED, description=f"a whole number from 1 to {LISTED}"),
-    before: str = Query("", description="a job's id; only jobs older than this one are listed"),
+    before: str = Query(
+        "", description=f"a job's id, {RULE}; only jobs older than this one are listed"
+    ),
 ) -> Any:
     """The jobs, of every kind or of one, the newest first, in pages."""
     if kind and kind not in KINDS:

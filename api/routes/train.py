@@ -93,9 +93,9 @@ async def show(job_id: str, gateway: GatewayDep) -> Any:
 )
 async def stop(job_id: str, gateway: GatewayDep) -> Any:
     """Cancel a training job; it is `stopped` once its process has ended."""
-    await find(gateway, job_id, "training")
-    await cancel(gateway, job_id)
-    return {"status": "stopping", "job_id": job_id, "message": f"Job {job_id} is being stopped."}
+    job = await find(gateway, job_id, "training")
+    await cancel(gateway, job.id)
+    return {"status": "stopping", "job_id": job.id, "message": f"Job {job.id} is being stopped."}
 
 
 def _head(job: Job) -> dict[str, Any]:

@@ -134,14 +134,14 @@ async def logs(request: Request, task_id: str, gateway: GatewayDep, follow: bool
 )
 async def stop(task_id: str, gateway: GatewayDep) -> Any:
     """Cancel a training job; answers when its process has ended."""
-    await find(gateway, task_id, "training")
-    job = await cancel(gateway, task_id, PATIENCE)
+    found = await find(gateway, task_id, "training")
+    job = await cancel(gateway, found.id, PATIENCE)
     ended = {
         "stopped": "was cancelled",
         "completed": "was completed before it could be cancelled",
         "failed": "failed before it could be cancelled",
     }.get(job.status, "is being cancelled")
-    return {"task_id": task_id, "status": _status(job), "message": f"Task {task_id} {ended}."}
+    return {"task_id": job.id, "status": _status(job), "message": f"Task {job.id} {ended}."}
 
 
 @router.get("/status", response_model=TrainingStatus)

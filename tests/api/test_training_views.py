@@ -166,7 +166,10 @@ def test_a_job_cancelled_in_the_queue_leaves_the_best_of_an_earlier_attempt(
     body = FORM | {"data_path": str(service.data), "resume_weights": job.id}
     first = {"model_id": "n", "dataset_path": str(service.data)}
     first["parameters"] = {"resume_weights": job.id}  # type: ignore[assignment]
-    for path, sent in (("/api/training/regular", body), ("/train", first)):
+    short = body | {"resume_weights": job.id[:8]}
+    other = body | {"resume_weights": None, "model_type": job.id[:8]}
+    sending = [("/api/training/regular", sent) for sent in (body, short, other)]
+    for path, sent in (*sending, ("/train", first)):
         answer = service.post(path, sent)
         if not epochs:
             assert answer.status_code == 400
@@ -236,21 +239,60 @@ def test_kinds_are_kept_apart(service: Service) -> None:
     assert "training, evaluation, export, annotation" in wrong.json()["message"]
 
 
-@pytest.mark.parametrize(
-    ("method", "path"),
-    [
-        ("GET", "/train/{}"),
-        ("DELETE", "/train/{}"),
-        ("GET", "/api/training/tasks/{}"),
-        ("GET", "/api/training/tasks/{}/logs"),
-        ("GET", "/api/training/tasks/{}/logs?follow=true"),
-        ("POST", "/api/training/tasks/{}/cancel"),
-        ("GET", "/jobs/{}"),
-        ("GET", "/jobs/{}/logs"),
-        ("POST", "/jobs/{}/cancel"),
-        ("DELETE", "/jobs/{}"),
-    ],
-)
+def test_every_job_route_takes_a_unique_beginning_and_answers_the_whole_id(
+    service: Service,
+) -> None:
+    job, other = service.start(), service.start()
+    short = next(job.id[:n] for n in range(4, 33) if not other.id.startswith(job.id[:n]))
+    for path, field in (
+        (f"/train/{short}", "job_id"),
+        (f"/api/training/tasks/{short}", "task_id"),
+        (f"/jobs/{short}", "job_id"),
+    ):
+        assert service.get(path)[field] == job.id
+    assert service.get(f"/jobs/{short}/logs")["logs"]
+    assert service.get(f"/api/training/tasks/{short}/logs")["logs"]
+    assert [found["job_id"] for found in service.get(f"/jobs?before={short}")["jobs"]] == []
+    answer = service.call(service.app, "DELETE", f"/train/{short}").json()
+    assert answer["job_id"] == job.id
+    assert job.id in answer["message"]
+    answer = service.post(f"/api/training/tasks/{other.id[:31]}/cancel").json()
+    assert answer["task_id"] == other.id
+    assert other.id in answer["message"]
+    assert service.call(service.app, "DELETE", f"/jobs/{short}").status_code == 204
+    assert [found["job_id"] for found in service.get("/jobs")["jobs"]] == [other.id]
+
+
+def test_a_beginning_of_several_ids_is_refused_on_every_route(service: Service) -> None:
+    job = service.start()
+    twin = job.id[:31] + ("0" if job.id[31] != "0" else "1")
+    other = service.start()
+    with service.jobs.database.write() as session:
+        session.execute(update(Job).where(Job.id == other.id).values(id=twin))
+    for method, path in JOB_ROUTES:
+        answer = service.call(service.app, method, path.format(job.id[:31]))
+        assert (answer.status_code, answer.json()["code"]) == (400, "VALIDATION_ERROR")
+        assert job.id in answer.json()["message"]
+        assert twin in answer.json()["message"]
+    body = FORM | {"data_path": str(service.data), "resume_weights": job.id[:31]}
+    assert "2 jobs begin with" in service.post("/api/training/regular", body).json()["message"]
+
+
+JOB_ROUTES = [
+    ("GET", "/train/{}"),
+    ("DELETE", "/train/{}"),
+    ("GET", "/api/training/tasks/{}"),
+    ("GET", "/api/training/tasks/{}/logs"),
+    ("GET", "/api/training/tasks/{}/logs?follow=true"),
+    ("POST", "/api/training/tasks/{}/cancel"),
+    ("GET", "/jobs/{}"),
+    ("GET", "/jobs/{}/logs"),
+    ("POST", "/jobs/{}/cancel"),
+    ("DELETE", "/jobs/{}"),
+]
+
+
+@pytest.mark.parametrize(("method", "path"), JOB_ROUTES)
 def test_an_unknown_job(service: Service, method: str, path: str) -> None:
     for job_id in (UNKNOWN, "x", "%2e%2e%2fetc"):
         answer = service.call(service.app, method, path.format(job_id))

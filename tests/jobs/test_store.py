@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import inspect
 
 from database import Base, Database
-from errors import Conflict, JobNotFound, RateLimited
+from errors import Conflict, JobNotFound, RateLimited, ValidationFailed
 from jobs.caller import CALLER
 from jobs.store import FINAL, STATUSES, Job, JobStore, Status
 from settings import Settings
@@ -256,3 +256,44 @@ def test_a_caller_has_so_many_jobs_that_wait_or_run(tmp_path: Path) -> None:
     store.request_cancel(first.id)
     assert create("token a").caller == "token a"
     store.database.close()
+
+
+def add(store: JobStore, job_id: str) -> str:
+    """A job with a chosen id."""
+    with store.database.write() as session:
+        session.add(Job(id=job_id, kind="training", config={}, recipe={}))
+    return job_id
+
+
+def test_a_unique_beginning_of_an_id_names_the_job(store: JobStore) -> None:
+    one, other = add(store, "3f6c" + "0" * 28), add(store, "3f6d" + "0" * 28)
+    assert store.get("3f6c").id == one
+    assert store.get("3F6D00").id == other
+    assert store.get(one).id == one
+    assert [job.id for job in store.list(before="3f6d")] == [one]
+    assert store.request_cancel("3f6c").id == one
+    folder = store.folder(one)
+    folder.mkdir(parents=True)
+    store.delete("3f6c")
+    assert not folder.exists()
+    assert [job.id for job in store.list()] == [other]
+
+
+def test_an_ambiguous_beginning_is_refused_and_names_the_jobs(store: JobStore) -> None:
+    first, second = (add(store, f"3f6c{end}" + "0" * 27) for end in "af")
+    for call in (store.get, store.request_cancel, store.delete):
+        with pytest.raises(ValidationFailed, match="2 jobs begin with '3f6c'") as refusal:
+            call("3f6c")
+        assert first in str(refusal.value)
+        assert second in str(refusal.value)
+    for number in range(10):
+        add(store, f"3f6cb{number}" + "0" * 26)
+    with pytest.raises(ValidationFailed, match=r"12 jobs begin .* and 4 more\. Give more char"):
+        store.get("3f6c")
+
+
+@pytest.mark.parametrize("text", ["3f6", "3f6e", "3f6c" + "0" * 29, "3f%", "____", "", "3f6g"])
+def test_what_begins_no_id_or_is_too_short_is_not_found(store: JobStore, text: str) -> None:
+    add(store, "3f6c" + "0" * 28)
+    with pytest.raises(JobNotFound, match="at least 4 characters"):
+        store.get(text)

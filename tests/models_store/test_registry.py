@@ -338,3 +338,23 @@ def test_the_newest_version_is_the_last_one_though_the_clock_was_set_back(
     third = registry.publish(model_folder, "shapes", {"kind": "train"})
     assert [model.id for model in registry.list()] == [third.id, second.id, first.id]
     assert registry.get("shapes") == third
+
+
+def test_a_version_may_be_shortened_to_a_unique_beginning(
+    registry: Registry, publish: Publish
+) -> None:
+    first, second = publish(), publish()
+    shared = next(n for n, both in enumerate(zip(first, second, strict=True)) if len({*both}) > 1)
+    assert registry.get(second[: shared + 1]).id == second
+    assert registry.activate(first[: shared + 1]).id == first
+    assert registry.active_pointer() == first  # the whole id is stored
+    assert registry.promote(second[: shared + 1]).id == second
+    start = first[: len("signs:") + 4]
+    with pytest.raises(ValidationFailed, match="2 models begin with 'signs:") as refusal:
+        registry.get(start)
+    assert first in str(refusal.value)
+    assert second in str(refusal.value)
+    with pytest.raises(ModelNotFound):
+        registry.get(start[:-1])  # three characters
+    assert registry.delete(second[: shared + 1]).id == second
+    assert registry.get(start).id == first

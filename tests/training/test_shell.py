@@ -14,7 +14,7 @@ import pytest
 from api.training_fields import FIELDS_OF_MODE
 from training.__main__ import main, parser
 
-JOB = {
+JOB: dict[str, Any] = {
     "job_id": "a1" * 16,
     "kind": "training",
     "mode": "regular",
@@ -24,9 +24,22 @@ JOB = {
     "current_epoch": 3,
     "total_epochs": 3,
     "metrics": {"loss": 0.5},
+    "model_name": "street",
     "model_id": "m:1",
     "error": None,
     "created_at": "2026-11-21T10:00:00.000+00:00",
+}
+
+
+FAILED = JOB | {
+    "job_id": "b2" * 16,
+    "kind": "evaluation",
+    "mode": None,
+    "status": "failed",
+    "progress": 7.0,
+    "model_name": "a_longer_name",
+    "model_id": None,
+    "error": "It broke.\nTry again.",
 }
 
 
@@ -39,15 +52,17 @@ class Handler(BaseHTTPRequestHandler):
         if self.path == f"/jobs/{JOB['job_id']}/logs?follow=true":
             self._stream()
         elif self.path == "/jobs":
-            self._answer(200, {"jobs": [JOB, JOB | {"job_id": "b2" * 16, "status": "failed"}]})
+            self._answer(200, {"jobs": [JOB, FAILED]})
         elif self.path == f"/jobs?before={'b2' * 16}":
             self._answer(200, {"jobs": [JOB | {"job_id": "c3" * 16}]})
         elif self.path.startswith("/jobs?"):
             self._answer(200, {"jobs": []})
         elif self.path.endswith("/logs"):
             self._answer(200, {"logs": ["[2026-11-21 10:00:00] one"]})
-        else:
+        elif JOB["job_id"].startswith(self.path.removeprefix("/jobs/")):
             self._answer(200, JOB)
+        else:
+            self._answer(404, {"message": f"No job {self.path[6:]!r}.", "code": "JOB_NOT_FOUND"})
 
     def do_DELETE(self) -> None:
         self._note(None)
@@ -176,7 +191,7 @@ def _start_flags() -> list[Any]:
 def test_watch_goes_on_after_a_broken_connection(
     handler: type[Handler], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["watch", "a1"]) == 0
+    assert main(["watch", "a1a1"]) == 0
     shown = capsys.readouterr().out
     assert shown.count("[t] one\n") == 1
     assert shown.count("[t] two: 2\n") == 1
@@ -186,21 +201,30 @@ def test_watch_goes_on_after_a_broken_connection(
 
 def test_list_and_logs(handler: type[Handler], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list"]) == 0
-    first, second, _ = capsys.readouterr().out.splitlines()
-    assert first.split()[:3] == ["a1a1a1a1", "completed", "100.0%"]
-    assert second.split()[:2] == ["b2b2b2b2", "failed"]
+    heading, first, second, _ = lines = capsys.readouterr().out.splitlines()
+    assert heading.split() == ["JOB", "MODEL", "MODE", "TASK", "STATE", "PROGRESS", "AGE", "RESULT"]
+    shown = ["a1a1a1a1", "street", "regular", "detect", "completed", "100.0%"]
+    assert first.split()[:6] == shown
+    assert first.endswith("  m:1")
+    shown = ["b2b2b2b2", "a_longer_name", "evaluation", "detect", "failed", "7.0%"]
+    assert second.split()[:6] == shown
+    assert second.endswith(" d  It broke. Try again.")
+    for column in ("MODEL", "MODE", "STATE", "RESULT"):
+        at = heading.index(column)
+        assert all(line[at - 1] == " " != line[at] for line in lines), column
     assert main(["list", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0] == JOB
-    assert main(["logs", "a1"]) == 0
+    assert main(["logs", "a1a1"]) == 0
     assert capsys.readouterr().out == "[2026-11-21 10:00:00] one\n"
 
 
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        ("cancel a1", "error: It has ended."),
-        ("cancel f9", "No jobs begin with 'f9'"),
-        ("watch ''", "3 jobs begin with"),
+        ("cancel a1a1", "error: It has ended."),
+        ("cancel f9f9", "No job 'f9f9'"),
+        ("watch ''", "'' is no job's id"),
+        ("logs ../metrics", "'../metrics' is no job's id"),
         ("list --url http://127.0.0.1:9", "No server answers at http://127.0.0.1:9"),
     ],
 )
@@ -220,12 +244,12 @@ def test_wrong_arguments(command: str) -> None:
     assert ended.value.code == 2
 
 
-def test_a_job_of_an_older_page_is_found_and_deleted(
+def test_a_job_is_found_by_its_beginning_and_deleted(
     handler: type[Handler], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["delete", "c3"]) == 0
-    assert capsys.readouterr().out == f"Job {'c3' * 16} is deleted.\n"
-    assert handler.asked[-1][:2] == ("DELETE", f"/jobs/{'c3' * 16}")
+    assert main(["delete", "a1a1a"]) == 0
+    assert capsys.readouterr().out == f"Job {'a1' * 16} is deleted.\n"
+    assert handler.asked[-1][:2] == ("DELETE", f"/jobs/{'a1' * 16}")
     handler.asked.clear()
     assert main(["delete", "d4" * 16]) == 0  # nothing to look up
     assert len(handler.asked) == 1

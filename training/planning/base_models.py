@@ -19,9 +19,9 @@ from pydantic import BaseModel, ConfigDict
 
 from database import Database
 from dataset.allowed_roots import data_roots, is_inside, real_path
-from errors import Forbidden, InvalidModelFile, ModelNotFound, ValidationFailed
+from errors import Forbidden, InvalidModelFile, JobNotFound, ModelNotFound, ValidationFailed
 from jobs.artifacts import best_weights
-from jobs.store import JOB_ID, JobStore
+from jobs.store import JOB_ID, SHORT_ID, JobStore
 from models_store.description import Family, Task
 from models_store.file_type import check_checkpoint
 from models_store.names import suggest_name
@@ -214,8 +214,8 @@ def _given(
     text: str, task: Task | None, family: Family, registry: Registry, settings: Settings
 ) -> BaseNetwork:
     """The base network that a model id, a job id or a path names."""
-    if JOB_ID.fullmatch(text):
-        return _of_job(text, task, registry.database)
+    if job_id := job_named(text, registry):
+        return _of_job(job_id, task, registry.database)
     if not (any(c in text for c in "/\\") or text.lower().endswith(WEIGHT_FILES)):
         return _of_registry(text, task, registry)
     path = _confined(text, settings)
@@ -231,6 +231,24 @@ def _given(
         default_name=suggest_name(stem),
         sentence=f"Starts from the weights {path.name}; their architecture is kept.",
     )
+
+
+def job_named(text: str, registry: Registry) -> str | None:
+    """The id of the job that a text names; None if it names something else.
+
+    A full id of a job always does, the beginning of one only where no model has that name.
+
+    Raises:
+        ValidationFailed: The ids of several jobs begin with it.
+    """
+    if JOB_ID.fullmatch(text):
+        return text
+    if not SHORT_ID.fullmatch(text.lower()) or any(m.name == text for m in registry.list()):
+        return None
+    try:
+        return JobStore(registry.database).get(text).id
+    except JobNotFound:
+        return None
 
 
 def _of_job(job_id: str, task: Task | None, database: Database) -> BaseNetwork:

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from dataset.allowed_roots import data_roots
 from dataset.store import Datasets
 from errors import ModelNotFound, ValidationFailed, VisionLoopError
-from jobs.store import JOB_ID, JobStore
+from jobs.store import JobStore
 from models_store.description import ModelDescription, Task
 from models_store.names import check_name
 from models_store.registry import Registry
 from settings import Settings
-from training.planning.base_models import BaseNetwork, architecture_yaml, choose_base
+from training.planning.base_models import BaseNetwork, architecture_yaml, choose_base, job_named
 from training.planning.compatibility import check_incremental, check_teacher
 from training.planning.hyperparameters import check_hyperparameters
 from training.planning.options import (
@@ -233,8 +233,8 @@ def _incremental_base(
         )
     notes: Notes = ()
     resumed = (request.weights or "").strip()
-    if JOB_ID.fullmatch(resumed):
-        return stores.base(None, resumed, task), ()
+    if job_id := job_named(resumed, stores.registry):
+        return stores.base(None, job_id, task), ()
     if resumed:
         notes = ("resume_weights is not used: incremental starts from base_model_path.",)
     with _naming("base_model_path"):

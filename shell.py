@@ -1,0 +1,55 @@
+"""What our shell commands share: aligned columns, ages, and the end of a pipe that was closed."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import NoReturn
+
+CLOSED_PIPE = 141  # the exit code that shells give a command ended by SIGPIPE
+UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+
+
+def columns(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as lines with aligned columns."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = (
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
+    return "\n".join(lines)
+
+
+def age(since: str, now: datetime | None = None) -> str:
+    """How long ago an ISO 8601 time was, in its largest unit.
+
+    Examples:
+        >>> age("2026-11-21T10:00:00+00:00", datetime(2026, 11, 21, 12, 30, tzinfo=UTC))
+        '2 h'
+    """
+    passed = ((now or datetime.now(UTC)) - datetime.fromisoformat(since)).total_seconds()
+    for seconds, unit in UNITS:
+        if passed >= seconds:
+            return f"{passed // seconds:.0f} {unit}"
+    return "0 s"
+
+
+def run(main: Callable[[], int | None]) -> NoReturn:
+    """Run a command and exit with its code.
+
+    A reader that closes the pipe early (`| head -1`) ends it without a traceback. SIGPIPE is not
+    restored for that: a server that closes a connection would end the command, too.
+    """
+    code: int | str | None
+    try:
+        try:
+            code = main()
+        except SystemExit as ended:  # of argparse, after --help
+            code = ended.code
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's last flush
+        code = CLOSED_PIPE
+    sys.exit(code)
