@@ -52,7 +52,7 @@ def enqueue_annotation(
         base_model=model.id,
         model_name=model.name,
     )
-    LogWriter(jobs.log(job.id)).say(f"Queued: {request.tool} by {model.id}.")
+    LogWriter(jobs.log(job.id)).say(f"Waits for a slot: {request.tool} by {model.id}.")
     return job
 
 

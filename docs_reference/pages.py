@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from docs_reference import command_pages, error_page, format_page, metric_page, rest_pages
+from docs_reference import (
+    command_pages,
+    error_page,
+    format_page,
+    metric_page,
+    rest_pages,
+    state_page,
+)
 from docs_reference.settings_page import settings_page
 
 FOLDER = Path(__file__).parents[1] / "docs" / "reference"
@@ -20,6 +27,7 @@ def pages() -> dict[str, str]:
         "schemas.md": rest_pages.schemas(described),
         "commands.md": command_pages.commands(),
         "metrics.md": metric_page.metrics(),
+        "states.md": state_page.states(),
         "errors.md": error_page.errors(),
         "formats.md": format_page.formats(),
     }

@@ -82,5 +82,5 @@ def enqueue(
         base_model=evaluation.model_id,
         model_name=evaluation.model_id.partition(":")[0],
     )
-    LogWriter(jobs.log(job.id)).say(f"Queued: {mode or 'evaluation'}.")
+    LogWriter(jobs.log(job.id)).say(f"Waits for a slot: {mode or 'evaluation'}.")
     return job

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from typing import cast
 
 from filelock import Timeout
 
@@ -12,6 +13,7 @@ from jobs.artifacts import clear, kept_by
 from jobs.finalizer import JobFinalizer, Published, dispatcher_lock
 from jobs.logs import LogWriter
 from jobs.processes import is_alive
+from jobs.states import Status
 from jobs.store import Job, JobStore
 from settings import Settings
 
@@ -20,7 +22,7 @@ CANCEL_POLL = 0.1  # seconds between two reads of a job that is being cancelled
 END_POLL = 1.0  # seconds between two reads of a job whose end is awaited
 
 
-def status_of(job: Job) -> str:
+def status_of(job: Job) -> Status:
     """The status to show for a job: never `running` if its process has ended.
 
     Until the dispatcher notices that a worker died, the status in the table is `running`. Such a
@@ -28,7 +30,7 @@ def status_of(job: Job) -> str:
     """
     if job.status == "running" and job.outcome is None and not is_alive(job.pid, job.pid_started):
         return "queued"
-    return job.status
+    return cast("Status", job.status)
 
 
 async def cancel(
@@ -92,7 +94,7 @@ def _clear_cancelled(store: JobStore, job: Job) -> None:
     """Delete files that an earlier attempt left, of a job that was cancelled while queued."""
     folder = store.folder(job.id)
     clear(folder, completed=False)
-    LogWriter(store.log(job.id)).say(f"Stopped in the queue.{kept_by(job, folder)}")
+    LogWriter(store.log(job.id)).say(f"Ended on request, while it waited.{kept_by(job, folder)}")
 
 
 def _recover_orphan(store: JobStore, settings: Settings, published: Published, job_id: str) -> None:

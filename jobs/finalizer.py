@@ -76,7 +76,7 @@ class JobFinalizer:
         job = self.store.get(job_id)
         if job.is_final or job.status == "queued":
             if job.is_final:
-                writer.say(f"Stopped before it started.{self._tidy(job)}")
+                writer.say(f"Ended on request, before it started.{self._tidy(job)}")
             return
         model_id = job.model_id or self.published(job_id)
         if job.outcome == "completed" or (model_id and self._is_over(job, code, shutdown)):
@@ -86,7 +86,7 @@ class JobFinalizer:
             self.store.finish(job_id, "completed", model_id=model_id)
             clear(self.store.folder(job_id), completed=True)
         elif job.status == "stopping":
-            writer.say(f"Stopped on request.{self._tidy(job)}")
+            writer.say(f"Ended on request.{self._tidy(job)}")
             self.store.finish(job_id, "stopped")
         elif job.outcome == "failed" or code == DISK_FULL:
             self._fail(job, job.error or NO_ROOM, writer)

@@ -1,8 +1,8 @@
 """The job table, which is also the queue: request, progress and outcome of every job.
 
-A job's status is `queued`, `running` or `stopping`, and finally `stopped`, `completed` or `failed`;
-a final status never changes. Only the dispatcher sets a job to running or to a final status, after
-the state of the process. The worker writes progress and outcome in between.
+`jobs.states` explains a job's status; a final status never changes. Only the dispatcher sets a job
+to running or to a final status, after the state of the process. The worker writes progress and
+outcome in between.
 """
 
 from __future__ import annotations
@@ -34,15 +34,13 @@ from database import Base, Database, now
 from disk_space import check_room
 from errors import Conflict, JobNotFound, RateLimited, without_server_paths
 from jobs.caller import CALLER
+from jobs.states import FINAL, Status
 from short_ids import RULE, SHORTEST, only_match
 
 Kind = Literal["training", "evaluation", "export", "annotation"]  # no route makes an export yet
-Status = Literal["queued", "running", "stopping", "stopped", "completed", "failed"]
 
 KINDS: tuple[Kind, ...] = ("training", "evaluation", "export", "annotation")
-STATUSES: tuple[Status, ...] = ("queued", "running", "stopping", "stopped", "completed", "failed")
 LIVE: tuple[Status, ...] = ("running", "stopping")  # statuses of jobs that have or had a process
-FINAL: tuple[Status, ...] = ("stopped", "completed", "failed")
 
 JOB_ID = re.compile(r"[0-9a-f]{32}")
 SHORT_ID = re.compile(rf"[0-9a-f]{{{SHORTEST},31}}")
@@ -94,6 +92,13 @@ class Job(Base):
     @property
     def is_final(self) -> bool:
         return self.status in FINAL
+
+    @property
+    def ending(self) -> str:
+        """How a job ended, in words that clients of both families know."""
+        return {"completed": "is completed", "failed": "has failed"}.get(
+            self.status, "was ended on request"
+        )
 
     @property
     def shown_error(self) -> str | None:
@@ -167,11 +172,14 @@ class JobStore:
         with self.database.read() as session:
             return tuple(session.scalars(query))
 
-    def counts(self) -> dict[tuple[str, str], int]:
+    def counts(self) -> dict[tuple[str, Status], int]:
         """The number of jobs by kind and status."""
         query = select(Job.kind, Job.status, func.count()).group_by(Job.kind, Job.status)
         with self.database.read() as session:
-            return {(kind, status): count for kind, status, count in session.execute(query)}
+            return {
+                (kind, cast("Status", status)): count
+                for kind, status, count in session.execute(query)
+            }
 
     # --- requested by clients
 
@@ -247,7 +255,10 @@ class JobStore:
         with self.database.write() as session:
             job = _row(session, job_id)
             if job.is_final:
-                raise Conflict(f"Job '{job.id}' is already {job.status} and cannot be cancelled.")
+                raise Conflict(
+                    f"Job '{job.id}' {job.ending}; there is nothing to cancel. "
+                    f"DELETE /jobs/{job.id} removes it."
+                )
             if job.status == "queued":
                 job.status, job.finished_at = "stopped", now()
             else:

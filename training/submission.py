@@ -51,5 +51,5 @@ def submit_training(
         model_name=recipe.name,
         total_epochs=recipe.epochs,
     )
-    LogWriter(jobs.log(job.id)).say(f"Queued: {recipe.mode}, {recipe.task}.")
+    LogWriter(jobs.log(job.id)).say(f"Waits for a slot: {recipe.mode}, {recipe.task}.")
     return job

@@ -28,6 +28,7 @@ from api.thread_pool import slow_work
 from errors import NoFileUploaded, ValidationFailed
 from formats.annotation_tools import TOOLS
 from formats.annotations import FORMATS, Format
+from jobs.states import MEANINGS, Status
 from jobs.store import Job
 from nesting import check_json_depth
 from serving.gateway import Gateway
@@ -91,7 +92,7 @@ class BatchForm(Batch):
 class BatchStarted(BaseModel):
     model_config = ConfigDict(protected_namespaces=())
 
-    status: str = Field(examples=["queued"])
+    status: Status = Field(examples=["queued"], description=MEANINGS)
     message: str
     job_id: str
     dataset_id: str = Field(description="id of the dataset that exists once the job is completed")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -17,6 +17,7 @@ from api.middleware.auth import require_admin
 from api.schemas import errors
 from errors import ValidationFailed
 from jobs.control import status_of
+from jobs.states import MEANINGS, Status
 from jobs.store import KINDS, LISTED
 from short_ids import RULE
 
@@ -33,7 +34,7 @@ class JobView(BaseModel):
     )
     mode: str | None
     task: str | None
-    status: Literal["queued", "running", "stopping", "stopped", "completed", "failed"]
+    status: Status = Field(description=MEANINGS)
     progress: float = Field(description="percent, 0 to 100; updated during each epoch")
     current_epoch: int
     total_epochs: int

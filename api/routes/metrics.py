@@ -15,7 +15,8 @@ from api.dependencies import GatewayDep
 from api.responses import JSON
 from api.schemas import errors
 from errors import BackendUnavailable
-from jobs.store import KINDS, STATUSES
+from jobs.states import STATUSES
+from jobs.store import KINDS
 from models_store.versions import ModelVersion
 from serving import telemetry
 from serving.gateway import Gateway
@@ -51,7 +52,11 @@ def _entry(model: ModelVersion) -> dict[str, Any]:
 def gauges(gateway: Gateway) -> list[Metric]:
     """Prometheus gauges of the jobs by kind and status, and of the queue; reads the database."""
     counts = gateway.jobs.counts()
-    jobs = GaugeMetricFamily("visionloop_jobs", "Jobs in the table", labels=["kind", "status"])
+    jobs = GaugeMetricFamily(
+        "visionloop_jobs",
+        "Jobs by kind and state; words as in /jobs",
+        labels=["kind", "status"],
+    )
     for kind in KINDS:
         for status in STATUSES:
             jobs.add_metric([kind, status], counts.get((kind, status), 0))

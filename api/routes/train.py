@@ -15,17 +15,16 @@ from api.requests import as_sent, json_body
 from api.schemas import errors, json_request_body
 from api.training_fields import Train, request_of
 from jobs.control import status_of
+from jobs.states import MEANINGS, Status
 from jobs.store import Job
 
 router = APIRouter(prefix="/train", tags=["Training with /train"])
-
-Status = Literal["queued", "running", "stopping", "stopped", "completed", "failed"]
 
 
 class JobStarted(BaseModel):
     model_config = ConfigDict(protected_namespaces=())
 
-    status: Status
+    status: Status = Field(description=MEANINGS)
     job_id: str
     model_id: str
 
@@ -47,7 +46,9 @@ class ShownJob(JobStarted):
 
 
 class JobStopping(BaseModel):
-    status: Literal["stopping"]
+    status: Literal["stopping"] = Field(
+        description="a cancel was requested; GET /train/{job_id} says when the job is `stopped`"
+    )
     job_id: str
     message: str
 
@@ -95,7 +96,7 @@ async def stop(job_id: str, gateway: GatewayDep) -> Any:
     """Cancel a training job; it is `stopped` once its process has ended."""
     job = await find(gateway, job_id, "training")
     await cancel(gateway, job.id)
-    return {"status": "stopping", "job_id": job.id, "message": f"Job {job.id} is being stopped."}
+    return {"status": "stopping", "job_id": job.id, "message": f"Job {job.id} is stopping."}
 
 
 def _head(job: Job) -> dict[str, Any]:

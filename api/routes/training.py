@@ -21,26 +21,19 @@ from inference.device import device
 from jobs.control import status_of
 from jobs.dispatcher import slots
 from jobs.logs import read_last
+from jobs.states import TASK_MEANINGS, TASK_STATUSES, TaskStatus
 from jobs.store import Job
 from serving.gateway import Gateway
 from training.planning.recipe import Mode
 
 router = APIRouter(prefix="/api/training", tags=["Training with /api/training"])
 
-STATUSES = {
-    "queued": "pending",
-    "running": "running",
-    "stopping": "running",
-    "stopped": "cancelled",
-    "completed": "completed",
-    "failed": "failed",
-}
 LISTED_LINES, SHOWN_LINES = 5, 200  # log lines per task, in the list of tasks and for one task
 
 
 class TaskStarted(BaseModel):
     task_id: str
-    status: str = Field(examples=["pending"])
+    status: TaskStatus = Field(examples=["pending"], description=TASK_MEANINGS)
     message: str
 
 
@@ -49,7 +42,7 @@ class Task(BaseModel):
 
     task_id: str
     training_type: Literal["regular", "incremental", "freeze_strategy", "distillation"]
-    status: Literal["pending", "running", "completed", "failed", "cancelled"]
+    status: TaskStatus = Field(description=TASK_MEANINGS)
     progress: float = Field(description="percent, 0 to 100; updated during each epoch")
     current_epoch: int
     total_epochs: int
@@ -93,7 +86,7 @@ def _route(path: str, mode: Mode, summary: str) -> None:
         fields = await json_body(request, TrainingFields, mode)
         sent = await as_sent(request, fields)
         job = await start_training(gateway, fields.request(mode), sent)
-        message = f"Training '{job.model_name}' is queued."
+        message = f"Training '{job.model_name}' is pending."
         return {"task_id": job.id, "status": "pending", "message": message}
 
 
@@ -147,19 +140,19 @@ async def stop(task_id: str, gateway: GatewayDep) -> Any:
 @router.get("/status", response_model=TrainingStatus)
 async def status(gateway: GatewayDep) -> Any:
     """How many training jobs there are, by status, and where they run."""
-    counts = dict.fromkeys(STATUSES.values(), 0)
+    counts: dict[str, int] = dict.fromkeys(TASK_STATUSES.values(), 0)
     listed = await asyncio.to_thread(gateway.jobs.counts)
     for (kind, status), count in listed.items():
         if kind == "training":
-            counts[STATUSES[status]] += count
+            counts[TASK_STATUSES[status]] += count
     waiting = sum(count for (_, status), count in listed.items() if status == "queued")
     settings = gateway.settings
     more = {"queue_length": waiting, "device": device(settings), "slots": slots(settings)}
     return counts | more
 
 
-def _status(job: Job) -> str:
-    return STATUSES[status_of(job)]
+def _status(job: Job) -> TaskStatus:
+    return TASK_STATUSES[status_of(job)]
 
 
 def _task(gateway: Gateway, job: Job, lines: int) -> dict[str, Any]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from sqlalchemy import update
 
 from api.app import create_app, with_middleware
 from api.routes.metrics import gauges
 from jobs.artifacts import note_best
+from jobs.finalizer import JobFinalizer
+from jobs.states import SHARED
 from jobs.store import Job
 from settings import Settings
 from tests.support.training_app import FORM, TASK, UNKNOWN, Service
@@ -89,7 +93,7 @@ def test_the_first_family_starts_watches_and_stops(service: Service) -> None:
     assert answer.json() == {
         "status": "stopping",
         "job_id": job_id,
-        "message": f"Job {job_id} is being stopped.",
+        "message": f"Job {job_id} is stopping.",
     }
     assert service.get(f"/train/{job_id}")["status"] == "stopped"
     assert service.call(service.app, "DELETE", f"/train/{job_id}").status_code == 409
@@ -137,6 +141,44 @@ def test_every_status_in_each_view(service: Service, status: str, first: str, se
     assert counts[second] == 1
     assert counts["queue_length"] == (status == "queued")
     assert counts["device"] == "cpu"
+
+
+OWN_WORDS = {status for row in STATUSES for status in row} - SHARED
+
+
+@pytest.mark.parametrize("running", [False, True])
+def test_logs_and_errors_use_no_word_that_one_family_does_not_know(
+    service: Service, running: bool
+) -> None:
+    job = service.start()
+    if running:
+        service.run(job)
+    texts = []
+    body = FORM | {"data_path": str(service.data), "resume_weights": job.id}
+    texts.append(service.post("/api/training/regular", body).json()["message"])
+    if running:
+        service.jobs.request_cancel(job.id)
+        texts.append(service.post("/api/training/regular", body).json()["message"])
+        JobFinalizer(service.jobs, 3, lambda _: None).finalize(job.id, "It ended.")
+    else:
+        service.post(f"/api/training/tasks/{job.id}/cancel")
+    assert service.get(f"/train/{job.id}")["status"] == "stopped"
+    answer = service.post(f"/api/training/tasks/{job.id}/cancel")
+    assert answer.status_code == 409
+    texts += [answer.json()["message"], *service.get(f"/jobs/{job.id}/logs")["logs"]]
+    assert len(texts) == 4 + running
+    for text in texts:
+        assert not set(re.findall(r"[a-z]+", text.lower())) & OWN_WORDS, text
+
+
+def test_the_openapi_document_explains_each_status(service: Service) -> None:
+    schemas = service.get("/openapi.json")["components"]["schemas"]
+    for name, column in (("JobView", 0), ("ShownJob", 1), ("Task", 2), ("TaskStarted", 2)):
+        status = schemas[name]["properties"]["status"]
+        words = {row[column] for row in STATUSES}
+        assert set(status["enum"]) == words
+        for word in words:
+            assert f"{word}: " in status["description"]
 
 
 def test_a_job_whose_process_is_gone_is_not_called_running(service: Service) -> None:

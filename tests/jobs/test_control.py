@@ -38,7 +38,7 @@ def test_a_job_without_a_process_is_not_shown_as_running(store: JobStore) -> Non
 def test_a_queued_job_is_stopped_at_once(store: JobStore) -> None:
     job = submit(store)
     assert cancelled(store, job, patience=0.0).status == "stopped"
-    assert "Stopped in the queue." in store.log(job.id).read_text()
+    assert "Ended on request, while it waited." in store.log(job.id).read_text()
     with pytest.raises(Conflict):
         cancelled(store, job)
 
@@ -54,7 +54,7 @@ def test_while_a_dispatcher_lives_it_alone_finalizes_a_job(store: JobStore) -> N
     with dispatcher_lock(store.database.settings):
         assert cancelled(store, job, patience=0.3).status == "stopping"
     assert cancelled(store, job).status == "stopped"
-    assert "Stopped on request." in store.log(job.id).read_text()
+    assert "Ended on request." in store.log(job.id).read_text()
 
 
 def test_a_cancelled_job_that_had_published_is_completed(store: JobStore) -> None:

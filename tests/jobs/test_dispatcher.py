@@ -92,7 +92,7 @@ def test_cancel_leaves_no_process(store: JobStore, script: str) -> None:
             assert store.request_cancel(job.id).status == "stopping"
             assert (await dispatcher.finished(job.id)).status == "stopped"
             assert not left(store)
-        assert log_of(store, job).endswith("] Stopped on request.\n")
+        assert log_of(store, job).endswith("] Ended on request.\n")
 
     story(store, body)
 
@@ -106,7 +106,7 @@ def test_a_job_that_is_cancelled_while_its_worker_starts(store: JobStore) -> Non
     async def body() -> None:
         job = submit(store)
         async with dispatching(Cancelled(store.database), "exec sleep 9999"):
-            await until(lambda: "Stopped before it started" in log_of(store, job))
+            await until(lambda: "Ended on request, before it started" in log_of(store, job))
             assert store.get(job.id).status == "stopped"
             assert not left(store)
 

@@ -12,7 +12,8 @@ from jobs.artifacts import note_best
 from jobs.dispatcher import Timing
 from jobs.finalizer import JobFinalizer
 from jobs.processes import marked
-from jobs.store import JobStore, Status
+from jobs.states import Status
+from jobs.store import JobStore
 from tests.support.dispatching import (
     SCATTERED,
     WAIT,

@@ -49,4 +49,4 @@ def test_a_training_is_queued_before_its_deadline_only(
     job = submit_training(request, *stores, {"sent": 1}, deadline=deadline)
     assert [listed.id for listed in jobs.list("training", "queued")] == [job.id]
     assert (job.config["sent"], job.mode, job.model_name) == (1, "regular", "detect_yolov8n")
-    assert "Queued: regular, detect." in jobs.log(job.id).read_text()
+    assert "Waits for a slot: regular, detect." in jobs.log(job.id).read_text()

@@ -263,8 +263,8 @@ def _of_job(job_id: str, task: Task | None, database: Database) -> BaseNetwork:
         raise ValidationFailed(f"Job {job_id} is completed. Start from its model {job.model_id}.")
     if not job.is_final:
         raise ValidationFailed(
-            f"Job {job_id} is {job.status} and does not need to be resumed. Its weights can be "
-            "used once it has failed or was cancelled, and its model once it is completed."
+            f"Job {job_id} has not ended and does not need to be resumed. Its weights can be used "
+            "once it has failed or was ended on request, and its model once it is completed."
         )
     best = best_weights(store.folder(job_id))
     if best is None:

@@ -272,7 +272,7 @@ def test_a_wrong_request_is_refused_with_its_remedy(
         ("training", "stopped", 3, "classify", None),
         ("training", "failed", 0, None, "has no weights"),
         ("training", "completed", 3, None, "Start from its model m:1"),
-        ("training", "queued", 3, None, "is queued"),
+        ("training", "queued", 3, None, "has not ended"),
         ("evaluation", "failed", 3, None, "not a training"),
         ("training", "failed", 3, "detect", "trained for classify"),
     ],
