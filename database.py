@@ -94,7 +94,7 @@ class Database:
     def __init__(self, settings: Settings, patience: float = BUSY_TIMEOUT) -> None:
         self.settings = settings
         self.engine = _engine(settings, patience)
-        with _client_errors(), _schema_lock(settings, patience):
+        with client_errors(), _schema_lock(settings, patience):
             self._ensure_schema()
 
     @contextmanager
@@ -106,7 +106,7 @@ class Database:
             InsufficientStorage: The disk is full; nothing was written.
         """
         with (
-            _client_errors(),
+            client_errors(),
             Session(self.engine, expire_on_commit=False) as session,
             session.begin(),
         ):
@@ -124,7 +124,7 @@ class Database:
         Raises:
             DatabaseBusy: The database is locked or cannot be reached.
         """
-        with _client_errors(), Session(self.engine, expire_on_commit=False) as session:
+        with client_errors(), Session(self.engine, expire_on_commit=False) as session:
             if patience is not None:
                 session.connection(execution_options={"visionloop_patience": patience})
             yield session
@@ -153,7 +153,7 @@ class Database:
             VisionLoopError: The tables are those of a newer VisionLoop.
         """
         with self.engine.connect() as connection:
-            if _revision(connection) == HEAD:
+            if revision(connection) == HEAD:
                 return
             sqlite = connection.dialect.name == "sqlite"
             connection = connection.execution_options(visionloop_write=True)
@@ -169,7 +169,7 @@ class Database:
 
 
 @contextmanager
-def _client_errors() -> Iterator[None]:
+def client_errors() -> Iterator[None]:
     """A context that replaces errors of a locked, unreachable or full database by our own."""
     try:
         yield
@@ -195,8 +195,8 @@ def _known(error: SQLAlchemyError) -> VisionLoopError | None:
     return None
 
 
-def alembic_config(connection: Connection) -> Config:
-    """The Alembic configuration for this project's migrations on a connection."""
+def alembic_config(connection: Connection | None = None) -> Config:
+    """The Alembic configuration for this project's migrations, on a connection if one is given."""
     from alembic.config import Config  # slow to import; needed only for a migration
 
     import migrations
@@ -209,6 +209,14 @@ def alembic_config(connection: Connection) -> Config:
     return config
 
 
+def known_revisions() -> list[str]:
+    """The revisions of the tables that this version can migrate, the newest first."""
+    from alembic.script import ScriptDirectory
+
+    scripts = ScriptDirectory.from_config(alembic_config())
+    return [script.revision for script in scripts.walk_revisions()]
+
+
 def _migrate(connection: Connection) -> None:
     from alembic import command
     from alembic.script import ScriptDirectory
@@ -216,7 +224,7 @@ def _migrate(connection: Connection) -> None:
 
     config = alembic_config(connection)
     try:
-        if current := _revision(connection):
+        if current := revision(connection):
             ScriptDirectory.from_config(config).get_revision(current)
     except CommandError:
         raise VisionLoopError(
@@ -231,7 +239,7 @@ def _migrate(connection: Connection) -> None:
         session.flush()
 
 
-def _revision(connection: Connection) -> str | None:
+def revision(connection: Connection) -> str | None:
     """The last migration applied; None before the first."""
     if not inspect(connection).has_table("alembic_version"):
         return None

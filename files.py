@@ -15,7 +15,8 @@ from filelock import FileLock, Timeout
 PARTIAL = ".partial-"
 """Prefix of temporary folders; one remains if its process is killed, see `delete_abandoned`."""
 
-_LOCK = ".lock"  # in a temporary folder; unlocked by the kernel when its process ends
+LOCK = ".lock"
+"""File in a temporary folder; the kernel unlocks it when its process ends."""
 
 
 @contextmanager
@@ -75,7 +76,7 @@ def delete_abandoned(root: Path) -> int:
             continue
         for folder in folders:
             if folder.name.startswith(PARTIAL):
-                count += _delete_unlocked(folder)
+                count += delete_if_abandoned(folder)
             else:
                 pending.append(folder)
     return count
@@ -112,12 +113,12 @@ def _temporary_path(parent: Path, name: str) -> Iterator[Path]:
 def _locked_folder(parent: Path) -> tuple[Path, FileLock]:
     while True:
         folder = Path(tempfile.mkdtemp(dir=parent, prefix=PARTIAL))
-        lock = FileLock(folder / _LOCK, thread_local=False)
+        lock = FileLock(folder / LOCK, thread_local=False)
         try:
             lock.acquire()
         except (FileExistsError, FileNotFoundError):  # deleted before it was locked
             continue
-        if (folder / _LOCK).exists():
+        if (folder / LOCK).exists():
             return folder, lock
         lock.release()
 
@@ -128,9 +129,10 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _delete_unlocked(folder: Path) -> bool:
+def delete_if_abandoned(folder: Path) -> bool:
+    """Delete a temporary folder unless a running process uses it; returns whether it is gone."""
     try:
-        with FileLock(folder / _LOCK, timeout=0):
+        with FileLock(folder / LOCK, timeout=0):
             shutil.rmtree(folder, ignore_errors=True)
     except (OSError, Timeout):  # Timeout: in use
         return False

@@ -5,6 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+SERVER_LOCK = ".visionloop-server.lock"
+"""Lock file of a server, in VISIONLOOP_HOME and in BENTOML_HOME."""
+
+UNFINISHED_RESTORE = "restore.unfinished"
+"""File in VISIONLOOP_HOME while `restore` exchanges its content; it says what to do."""
+
 
 @dataclass(frozen=True)
 class HomePaths:

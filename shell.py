@@ -36,6 +36,21 @@ def age(since: str, now: datetime | None = None) -> str:
     return "0 s"
 
 
+def size(count: int) -> str:
+    """A number of bytes in the unit that suits it, as disks are sold: powers of 1,000.
+
+    Examples:
+        >>> size(1_234_567)
+        '1.2 MB'
+    """
+    amount = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if amount < 1000:
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1000
+    return f"{amount:.1f} TB"
+
+
 def run(main: Callable[[], int | None]) -> NoReturn:
     """Run a command and exit with its code.
 

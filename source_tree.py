@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
+VERSION = "1.0"  # of VisionLoop, as in the OpenAPI document
 
 
 def module_command(module: str, *arguments: str | Path) -> list[str]:

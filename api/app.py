@@ -19,6 +19,7 @@ from disk_space import no_room
 from errors import MethodNotAllowed, ValidationFailed, VisionLoopError, hide_paths
 from serving.http_protocol import UNIX_SOCKET
 from settings import Settings
+from source_tree import VERSION
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -141,7 +142,7 @@ def create_app(gateway: Gateway) -> FastAPI:
 
     app = FastAPI(
         title="VisionLoop",
-        version="1.0",
+        version=VERSION,
         description="Image recognition: annotate, train, evaluate, promote, serve.",
         openapi_url=docs.DOCUMENT,
         docs_url=None,

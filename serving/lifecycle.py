@@ -24,12 +24,12 @@ from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from errors import VisionLoopError
+from home_paths import SERVER_LOCK, UNFINISHED_RESTORE
 from inference.device import device
 from models_store.store import bento_home
 from serving import bentoml_patches, http_protocol, metrics_folder
 from settings import Settings, get_settings, refusals, settings_without_effect
 
-LOCK = ".visionloop-server.lock"  # in VISIONLOOP_HOME and in BENTOML_HOME
 OPEN_FILES = 65_536  # limit of open files of a process, if the system permits it
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -76,6 +76,7 @@ def prepare(settings: Settings) -> None:
         )
     bentoml_patches.enter_source_tree(settings)
     hold(settings.home, "VISIONLOOP_HOME")
+    refuse_unfinished_restore(settings.home)
     hold(bento_home(), "BENTOML_HOME")
     make_private(bento_home())
     metrics_folder.renew(settings)
@@ -104,7 +105,7 @@ def hold(folder: Path, variable: str) -> None:
         return
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = FileLock(folder / LOCK)
+        lock = FileLock(folder / SERVER_LOCK)
         lock.acquire(blocking=False)
     except Timeout:
         sys.exit(
@@ -114,6 +115,12 @@ def hold(folder: Path, variable: str) -> None:
     except OSError as error:
         sys.exit(f"{variable} cannot be used: {error.strerror}: {folder}")
     _held[folder] = lock
+
+
+def refuse_unfinished_restore(home: Path) -> None:
+    """Exit with a message if a restore into the home was killed while it put files in place."""
+    with contextlib.suppress(FileNotFoundError):
+        sys.exit((home / UNFINISHED_RESTORE).read_text(encoding="utf-8").strip())
 
 
 def announce(settings: Settings) -> None:

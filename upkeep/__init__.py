@@ -1,0 +1,1 @@
+"""Keeps a VisionLoop in order: backups, restoring them, and deleting what nobody needs."""

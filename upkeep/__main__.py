@@ -1,0 +1,167 @@
+"""Command line of the upkeep: `python -m upkeep …`; backups and prune work while a server runs."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+# `python -m` puts the current folder first in sys.path; our imports need the program's folder.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from errors import VisionLoopError
+from settings import Settings, get_settings, refusals
+from shell import run, size
+
+BACKUP_HELP = "folder or .zip that `backup` wrote"
+EPILOG = """examples:
+  %(prog)s backup /mnt/backups/2026-11-30
+  %(prog)s backup /mnt/backups/2026-12-01 --onto /mnt/backups/2026-11-30
+  %(prog)s verify /mnt/backups/2026-12-01
+  %(prog)s restore /mnt/backups/2026-12-01 --force
+
+VISIONLOOP_HOME and BENTOML_HOME name what is backed up and where it is restored to.
+
+exit codes: 0 done, 1 refused or damaged (the reason is on stderr), 2 wrong arguments,
+130 interrupted (nothing was changed)"""
+
+
+def main(arguments: Sequence[str] | None = None, prog: str = "python -m upkeep") -> int:
+    """Run one command; returns the exit code."""
+    options = command_line(prog).parse_args(arguments)
+    logging.basicConfig(level="ERROR", format="%(message)s", stream=sys.stderr)
+    try:
+        options.run(options)
+    except VisionLoopError as error:
+        print(f"error: {error.message}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # `shell.run` ends the command
+        raise
+    except OSError as error:
+        from disk_space import NO_ROOM, is_disk_full
+
+        print(f"error: {NO_ROOM if is_disk_full(error) else error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def command_line(prog: str = "python -m upkeep") -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description="Back up, restore and clean up this VisionLoop.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
+
+    def command(name: str, run: Callable[[argparse.Namespace], None]) -> argparse.ArgumentParser:
+        text = " ".join((run.__doc__ or "").split())
+        made = commands.add_parser(name, help=text, description=text)
+        made.set_defaults(run=run)
+        made.add_argument("--json", action="store_true", help="print JSON instead of text")
+        return made
+
+    made = command("backup", _backup)
+    made.add_argument("path", type=Path, metavar="PATH", help="new folder, or new file PATH.zip")
+    made.add_argument(
+        "--onto",
+        type=Path,
+        metavar="PREVIOUS",
+        help="earlier backup in a folder: files that it has already are hard-linked, not written",
+    )
+    command("verify", _verify).add_argument("path", type=Path, metavar="PATH", help=BACKUP_HELP)
+    restored = command("restore", _restore)
+    restored.add_argument("path", type=Path, metavar="PATH", help=BACKUP_HELP)
+    restored.add_argument(
+        "--force", action="store_true", help="if the homes are not empty, move their content aside"
+    )
+    return parser
+
+
+def _backup(options: argparse.Namespace) -> None:
+    """Back up the database, models, datasets, jobs and evaluations to a folder or a .zip, while the
+    server runs."""
+    from upkeep.backup import backup, summary, to_json
+
+    with _progress(options) as stage:
+        result = backup(_settings(), options.path, options.onto, stage)
+    print(to_json(result) if options.json else summary(result))
+    for note in result.header.notes:
+        print(f"note: {note}", file=sys.stderr)
+
+
+def _verify(options: argparse.Namespace) -> None:
+    """Read a whole backup and compare every file with its hash."""
+    import json
+
+    from upkeep.storage import opened, verify
+
+    backup = opened(options.path)
+    with _progress(options) as stage:
+        manifest = verify(backup, stage("verifying", backup.manifest().header.bytes))
+    header = manifest.header
+    if options.json:
+        print(json.dumps({"path": str(options.path), **header.to_json()}, indent=1))
+        return
+    print(
+        f"{options.path} is complete: {header.files:,} files, {size(header.bytes)}, of "
+        f"{header.created_at[:16].replace('T', ' ')} UTC by VisionLoop {header.visionloop}."
+    )
+
+
+def _restore(options: argparse.Namespace) -> None:
+    """Restore a backup into empty homes; its hashes are checked before anything is put in place."""
+    import json
+
+    from upkeep.restore import restore
+
+    with _progress(options) as stage:
+        done = restore(_settings(), options.path, options.force, stage)
+    if options.json:
+        shown = {"home": str(done.home), "models": str(done.models), **done.header.to_json()}
+        print(json.dumps(shown | {"aside": [str(folder) for folder in done.aside]}, indent=1))
+        return
+    print(f"Restored to {done.home} and {done.models}. Start the server: running jobs resume.")
+    for folder in done.aside:
+        print(f"The former content is in {folder}; delete it when you no longer need it.")
+
+
+def _settings() -> Settings:
+    from pydantic import ValidationError
+
+    from errors import ValidationFailed
+
+    try:
+        return get_settings()
+    except ValidationError as error:
+        raise ValidationFailed(" ".join(refusals(error))) from error
+
+
+@contextmanager
+def _progress(options: argparse.Namespace) -> Iterator[Callable[[str, int], Callable[[int], None]]]:
+    """A context with a `Stage` that shows progress on stderr, if that is a terminal."""
+    if options.json or not sys.stderr.isatty():
+        yield lambda name, total: lambda count: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+
+    columns = (TextColumn("{task.description:22}"), BarColumn(), DownloadColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+
+        def stage(name: str, total: int) -> Callable[[int], None]:
+            task = bar.add_task(name, total=total)
+            return lambda count: bar.update(task, advance=count)
+
+        yield stage
+
+
+if __name__ == "__main__":
+    run(main)

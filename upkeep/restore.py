@@ -1,0 +1,342 @@
+"""Puts a backup in place: checked as a whole before anything of it is, and never merged.
+
+The files are unpacked into a temporary folder inside each home, and their hashes checked; the
+database is relocated and migrated there. Then the former content is moved aside and the new one
+moved in, by renames on one file system. A server cannot start meanwhile: it finds the lock, or,
+if this process is killed, the file UNFINISHED_RESTORE.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from database import Database, known_revisions
+from disk_space import MIB, free_bytes
+from errors import Conflict, DatabaseDamaged, Forbidden, InsufficientStorage, ValidationFailed
+from files import PARTIAL, atomic_path, delete_if_abandoned, link_or_copy, temporary_folder
+from home_paths import SERVER_LOCK, UNFINISHED_RESTORE
+from jobs.finalizer import JobFinalizer, published_in
+from jobs.store import LIVE, JobStore
+from models_store.registry import Registry
+from models_store.store import ModelStore
+from settings import Settings
+from upkeep.backup import Stage, closing_engine, quiet, sqlite_file
+from upkeep.manifest import DATABASE, HOME, MODELS, BackupDamaged, Header, Manifest
+from upkeep.relocation import relocate
+from upkeep.storage import Backup, Progress, chunks, opened
+
+ASIDE = ".before-restore-"
+"""Prefix of the folder that the former content of a home is moved to."""
+
+HARMLESS = (SERVER_LOCK, UNFINISHED_RESTORE, "visionloop-models.lock")
+"""Files of an empty home, besides its locks."""
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What `restore` did.
+
+    Attributes:
+        header: The header of the backup's manifest.
+        home, models: Where its files are now.
+        aside: Folders with the former content.
+        relocated: Number of values in the database whose folder was replaced.
+    """
+
+    header: Header
+    home: Path
+    models: Path
+    aside: tuple[Path, ...]
+    relocated: int
+
+
+def restore(
+    settings: Settings,
+    path: Path,
+    force: bool = False,
+    stage: Stage = quiet,
+    store: ModelStore | None = None,
+) -> Restored:
+    """Restore a backup into VISIONLOOP_HOME and the models of BENTOML_HOME.
+
+    Args:
+        settings: Name the home and the database.
+        path: The backup.
+        force: If a home is not empty, move its content aside.
+        stage: Shows the progress.
+        store: The model store; default: that of BENTOML_HOME.
+
+    Raises:
+        BackupDamaged: A file of the backup is missing or damaged; nothing was changed.
+        Conflict: A server runs on a home, or a home is not empty.
+        ValidationFailed: The backup is of a newer version.
+        InsufficientStorage: There is too little room.
+    """
+    store = store or ModelStore()
+    backup = opened(path)
+    manifest = backup.manifest()
+    _check_version(manifest.header)
+    database = _database_target(settings, manifest)
+    homes = (settings.home, store.home)
+    _check_outside(path, homes)
+    for folder in homes:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        for folder, variable in zip(homes, ("VISIONLOOP_HOME", "BENTOML_HOME"), strict=True):
+            stack.enter_context(_no_server(folder, variable))
+            for partial in folder.glob(f"{PARTIAL}*"):  # left by a restore that was killed
+                delete_if_abandoned(partial)
+        if not force:
+            _refuse_content(settings, store, database)
+        _check_room(manifest, homes)
+        staged = stack.enter_context(temporary_folder(settings.home))
+        models = stack.enter_context(temporary_folder(store.home))
+        places = {DATABASE: staged / settings.paths.database.name, HOME: staged, MODELS: models}
+        _unpack(backup, manifest, places, stage("restoring and verifying", manifest.header.bytes))
+        relocated = 0
+        if database is not None:
+            relocated = _prepared(settings, store, staged, manifest.header)
+        aside = _exchange(settings, store, staged, models, database)
+    return Restored(manifest.header, settings.home, store.models, aside, relocated)
+
+
+# --- checks
+
+
+def _check_version(header: Header) -> None:
+    known = known_revisions()
+    if header.schema is not None and header.schema not in known:
+        raise ValidationFailed(
+            f"The backup is of VisionLoop {header.visionloop}, whose database has schema revision "
+            f"{header.schema}; this version supports up to {known[0]}. Restore it with that "
+            "version or a newer one."
+        )
+
+
+def _database_target(settings: Settings, manifest: Manifest) -> Path | None:
+    """The file that the backup's database becomes; None if it has none.
+
+    Raises:
+        ValidationFailed: The backup and the settings name different kinds of database.
+    """
+    has_one = any(entry.path == DATABASE for entry in manifest.entries)
+    file = sqlite_file(settings)
+    if has_one and file is None:
+        raise ValidationFailed(
+            "The backup holds a SQLite database, and VISIONLOOP_DATABASE_URL names another one. "
+            "Unset it, restore, and then move the tables."
+        )
+    if not has_one and file is not None:
+        raise ValidationFailed(
+            f"The backup holds no database: it was made beside {manifest.header.database}. Restore "
+            "the dump of that database, and set VISIONLOOP_DATABASE_URL to it."
+        )
+    return file if has_one else None
+
+
+def _check_outside(path: Path, homes: tuple[Path, ...]) -> None:
+    real = path.resolve()
+    for folder in homes:
+        if real.is_relative_to(folder.resolve()):
+            raise Conflict(f"The backup {path} lies inside {folder}. Move it out of there first.")
+
+
+@contextmanager
+def _no_server(folder: Path, variable: str) -> Iterator[None]:
+    """The server's lock of a folder, so that none starts meanwhile."""
+    lock = FileLock(folder / SERVER_LOCK, thread_local=False)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise Conflict(
+            f"A VisionLoop server is using {folder}. Stop it, or set {variable} to another folder."
+        ) from None
+    except OSError as error:
+        raise Forbidden(f"{variable} cannot be used: {error.strerror}: {folder}") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _refuse_content(settings: Settings, store: ModelStore, database: Path | None) -> None:
+    """Refuse homes that hold anything: a restore does not merge."""
+    used = [str(settings.home)] if _content(settings.home) else []
+    if store.models.is_dir() and any(store.models.iterdir()):
+        used.append(str(store.models))
+    if database is not None and database.exists() and not used:
+        used.append(str(database))
+    if used:
+        raise Conflict(
+            f"Not empty: {', '.join(used)}. A restore does not merge. Set VISIONLOOP_HOME and "
+            "BENTOML_HOME to empty folders, or add --force, which moves the former content aside."
+        )
+
+
+def _content(home: Path) -> list[Path]:
+    """What a home holds, without locks and what earlier restores moved aside."""
+    return [
+        path
+        for path in sorted(home.iterdir())
+        if path.name not in HARMLESS
+        and path.suffix != ".lock"
+        and not path.name.startswith((ASIDE, PARTIAL))
+    ]
+
+
+def _check_room(manifest: Manifest, homes: tuple[Path, ...]) -> None:
+    needed = dict.fromkeys(homes, 0)
+    linked: set[int] = set()
+    for entry in manifest.entries:
+        if entry.link not in linked:
+            needed[homes[entry.path.startswith(f"{MODELS}/")]] += entry.size
+        linked |= {entry.link} - {0}
+    by_disk: dict[int, int] = {}
+    for home, size in needed.items():
+        disk = os.stat(home).st_dev
+        by_disk[disk] = by_disk.get(disk, 0) + size
+        if by_disk[disk] > (free := free_bytes(home)):
+            raise InsufficientStorage(
+                f"The backup needs {by_disk[disk] / MIB:,.0f} MiB, and the disk of {home} has "
+                f"{free / MIB:,.0f} MiB free. Free space on it, or name homes on another disk."
+            )
+
+
+# --- unpacking
+
+
+def _unpack(
+    backup: Backup, manifest: Manifest, places: Mapping[str, Path], progress: Progress
+) -> None:
+    """Write every file below the temporary folders, and check its hash."""
+    linked: dict[int, Path] = {}
+    for entry in manifest.entries:
+        first, _, rest = entry.path.partition("/")
+        target = places[first] / rest if rest else places[first]
+        if entry.sha256 is None:
+            _private_folder(target)
+            continue
+        _private_folder(target.parent)
+        if entry.link and (other := linked.get(entry.link)) is not None:
+            link_or_copy(other, target)
+            continue
+        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            for block in chunks(backup, entry.sha256, entry.size, entry.path):
+                file.write(block)
+                progress(len(block))
+        os.utime(target, ns=(entry.mtime, entry.mtime))
+        if entry.link:
+            linked[entry.link] = target
+
+
+def _private_folder(folder: Path) -> None:
+    """Create a folder and its parents, each for its owner only."""
+    if not folder.is_dir():
+        _private_folder(folder.parent)
+        folder.mkdir(mode=0o700)
+
+
+def _prepared(settings: Settings, store: ModelStore, staged: Path, header: Header) -> int:
+    """Migrate the database, replace its folders, and requeue the jobs that were running.
+
+    Returns the number of values whose folder was replaced.
+    """
+    file = staged / settings.paths.database.name
+    _refuse_code(file)
+    new = (str(settings.home.resolve()), str(store.home.resolve()))
+    folders = dict.fromkeys(header.home, new[0]) | dict.fromkeys(header.models_home, new[1])
+    with closing_engine(file) as connection, connection.begin():
+        relocated = relocate(connection, folders)
+    there = settings.model_copy(update={"home": staged, "database_url": None})
+    database = Database(there)
+    try:
+        jobs = JobStore(database)
+        registry = Registry(database, store)
+        finalizer = JobFinalizer(jobs, settings.train_attempts, published_in(registry))
+        for job in jobs.list(None, *LIVE):
+            finalizer.finalize(job.id, f"Restored from a backup of {header.created_at}.")
+    finally:
+        database.close()
+    with closing(sqlite3.connect(file)) as driver:  # one file, without a log beside it
+        driver.execute("PRAGMA journal_mode=DELETE")
+    return relocated
+
+
+def _refuse_code(file: Path) -> None:
+    """Refuse a database that is damaged, or that would run statements of its own."""
+    try:
+        with closing(sqlite3.connect(file)) as connection:
+            connection.execute("PRAGMA trusted_schema=OFF")
+            query = "SELECT name FROM sqlite_master WHERE type IN ('trigger', 'view')"
+            code = connection.execute(query).fetchone()
+            found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    except sqlite3.DatabaseError as error:
+        raise DatabaseDamaged(f"The database in the backup cannot be read: {error}.") from error
+    if code is not None:
+        raise BackupDamaged(
+            f"The database in the backup has a trigger or view ({code[0]!r:.60}), which VisionLoop "
+            "never makes. Nothing was restored."
+        )
+    if found != "ok":
+        raise DatabaseDamaged(f"The database in the backup is damaged ({found}).")
+
+
+# --- exchange
+
+
+def _exchange(
+    settings: Settings, store: ModelStore, staged: Path, models: Path, database: Path | None
+) -> tuple[Path, ...]:
+    """Move the former content aside, and the new one in. Undone if a rename fails.
+
+    Returns the folders with the former content.
+    """
+    home, file = settings.home, settings.paths.database
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+    aside = (home / f"{ASIDE}{stamp}", store.home / f"{ASIDE}{stamp}")
+    marker = home / UNFINISHED_RESTORE
+    with ExitStack() as stack:
+        moves = [(path, aside[0] / path.name) for path in _content(home)]
+        if store.models.exists():
+            moves.append((store.models, aside[1] / "models"))
+        if database is not None and database.resolve() != file.resolve():  # perhaps another disk
+            partial = stack.enter_context(atomic_path(database))
+            shutil.copyfile(staged / file.name, partial)
+            partial.chmod(0o600)
+            (staged / file.name).unlink()
+            for suffix in ("", "-wal", "-shm"):
+                part = database.with_name(database.name + suffix)
+                if part.exists():
+                    moves.append((part, part.with_name(part.name + aside[0].name)))
+        moves += [(path, home / path.name) for path in sorted(staged.iterdir())]
+        moves.append((models, store.models))
+        os.sync()
+        marker.write_text(
+            f"A restore into {home} was killed while it put files in place. Run `visionloop "
+            f"restore BACKUP --force` again. What was there before is in {aside[0]} and "
+            f"{aside[1]}.\n",
+            encoding="utf-8",
+        )
+        done: list[tuple[Path, Path]] = []
+        try:
+            for source, target in moves:
+                _private_folder(target.parent)
+                source.rename(target)
+                done.append((source, target))
+        except BaseException:
+            for source, target in reversed(done):
+                target.rename(source)
+            marker.unlink()
+            raise
+    marker.unlink()
+    return tuple(folder for folder in aside if folder.exists())
