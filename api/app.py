@@ -124,6 +124,7 @@ def create_app(gateway: Gateway) -> FastAPI:
         corrections,
         datasets,
         evaluations,
+        fetch,
         imports,
         index,
         infer,
@@ -153,7 +154,7 @@ def create_app(gateway: Gateway) -> FastAPI:
     )
     app.state.gateway = gateway
     app.add_exception_handler(VisionLoopError, _answer)
-    changing = (imports, shadow, models, promotion, live)
+    changing = (imports, fetch, shadow, models, promotion, live)
     measuring = (comparison, evaluations, metrics)
     tools = (annotate, label_studio, xanylabeling, cvat)
     data = (annotation_queue, batch_annotation, corrections, revisions, datasets)

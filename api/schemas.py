@@ -81,7 +81,7 @@ class _Wire(BaseModel):
 
 
 class Source(_Wire):
-    kind: str = Field(description="`starter`, `import` or `train`")
+    kind: str = Field(description="`starter`, `import`, `fetch` or `train`")
     job_id: str | None = None
     parent: str | None = None
 

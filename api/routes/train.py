@@ -29,6 +29,13 @@ class JobStarted(BaseModel):
     model_id: str
 
 
+class TrainingQueued(JobStarted):
+    notes: list[str] = Field(
+        description="what was decided, in sentences: what the training starts from, and values "
+        "that were changed"
+    )
+
+
 class ListedJob(JobStarted):
     progress: float
     created_at: str
@@ -55,7 +62,7 @@ class JobStopping(BaseModel):
 
 @router.post(
     "",
-    response_model=JobStarted,
+    response_model=TrainingQueued,
     responses=errors(400, 403, 404),
     openapi_extra=json_request_body(Train),
     dependencies=[Depends(require_admin)],
@@ -65,7 +72,8 @@ async def start(request: Request, gateway: GatewayDep) -> Any:
     body = await json_body(request, Train)
     sent = await as_sent(request, body)
     job = await start_training(gateway, request_of(body), sent, body.model_id)
-    return {"status": "queued", "job_id": job.id, "model_id": body.model_id}
+    head = {"status": "queued", "job_id": job.id, "model_id": body.model_id}
+    return head | {"notes": job.notes}
 
 
 @router.get("", response_model=ListedJobs)

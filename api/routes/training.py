@@ -37,6 +37,13 @@ class TaskStarted(BaseModel):
     message: str
 
 
+class TrainingAccepted(TaskStarted):
+    notes: list[str] = Field(
+        description="what was decided, in sentences: what the training starts from, and values "
+        "that were changed"
+    )
+
+
 class Task(BaseModel):
     model_config = ConfigDict(protected_namespaces=())
 
@@ -75,7 +82,7 @@ class TrainingStatus(BaseModel):
 def _route(path: str, mode: Mode, summary: str) -> None:
     @router.post(
         path,
-        response_model=TaskStarted,
+        response_model=TrainingAccepted,
         responses=errors(400, 403, 404),
         openapi_extra=json_request_body(TrainingFields),
         dependencies=[Depends(require_admin)],
@@ -87,7 +94,8 @@ def _route(path: str, mode: Mode, summary: str) -> None:
         sent = await as_sent(request, fields)
         job = await start_training(gateway, fields.request(mode), sent)
         message = f"Training '{job.model_name}' is pending."
-        return {"task_id": job.id, "status": "pending", "message": message}
+        head = {"task_id": job.id, "status": "pending", "message": message}
+        return head | {"notes": job.notes}
 
 
 _route("/regular", "regular", "Train a model")

@@ -75,7 +75,15 @@ class Handler(BaseHTTPRequestHandler):
         if self.path.endswith("/cancel"):
             self._answer(409, {"message": "It has ended.", "code": "CONFLICT"})
         else:
-            self._answer(200, {"task_id": JOB["job_id"], "status": "pending", "message": "Queued."})
+            self._answer(
+                200,
+                {
+                    "task_id": JOB["job_id"],
+                    "status": "pending",
+                    "message": "Queued.",
+                    "notes": ["No weights here."],
+                },
+            )
 
     def _stream(self) -> None:
         """The first connection breaks after a line; the second goes on from there."""
