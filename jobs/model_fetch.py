@@ -62,7 +62,7 @@ def submit_fetch(
         base_model=file.network,
         model_name=file.model_name,
     )
-    LogWriter(jobs.log(job.id)).say(f"Queued: {note}")
+    LogWriter(jobs.log(job.id)).say(f"Waits for a slot: {note}")
     return job
 
 
