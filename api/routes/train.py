@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.dependencies import GatewayDep
+from api.groups import TRAIN
 from api.job_control import cancel, find, start_training
 from api.middleware.auth import require_admin
 from api.requests import as_sent, json_body
@@ -18,7 +19,7 @@ from jobs.control import status_of
 from jobs.states import MEANINGS, Status
 from jobs.store import Job
 
-router = APIRouter(prefix="/train", tags=["Training with /train"])
+router = APIRouter(prefix="/train", tags=[TRAIN])
 
 
 class JobStarted(BaseModel):

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from api import job_logs
 from api.dependencies import GatewayDep
+from api.groups import TASKS
 from api.job_control import PATIENCE, cancel, find, start_training
 from api.job_logs import JobLog
 from api.middleware.auth import require_admin
@@ -26,7 +27,7 @@ from jobs.store import Job
 from serving.gateway import Gateway
 from training.planning.recipe import Mode
 
-router = APIRouter(prefix="/api/training", tags=["Training with /api/training"])
+router = APIRouter(prefix="/api/training", tags=[TASKS])
 
 LISTED_LINES, SHOWN_LINES = 5, 200  # log lines per task, in the list of tasks and for one task
 
