@@ -118,11 +118,14 @@ class Scripted(Runner):
         super().__init__()
         self.answers = answers
         self.running = self.most = self.left = 0
+        self.two = asyncio.Event()  # set while two images are predicted
 
     async def predict(self, item: InferenceItem) -> ItemResult:
         width = Image.open(io.BytesIO(item.image)).width
         self.running += 1
         self.most = max(self.most, self.running)
+        if self.running == 2:
+            self.two.set()
         try:
             await asyncio.sleep(0)
             answer = self.answers.get(width)
@@ -185,8 +188,7 @@ def test_a_caller_that_leaves_takes_all_images_with_it() -> None:
     async def story() -> None:
         work = predict_each(gateway, [png(1, 1), png(2, 1)], check(InferOptions, {}))
         task = asyncio.create_task(work)
-        while runner.running < 2:
-            await asyncio.sleep(0)
+        await runner.two.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -224,7 +226,11 @@ def test_the_runner_is_asked_for_the_wanted_classes(classes: Any, ids: Any) -> N
 @pytest.mark.parametrize("classes", ["b", [1], "1", ",", [], True, [None], {"a": 1}, "a" * 70_000])
 def test_an_unknown_class_is_refused_before_anything_is_predicted(classes: Any) -> None:
     gateway: Any = Gateway()
-    with pytest.raises(ValidationFailed, match="'classes'"):
+
+    def ask() -> None:
         options = check(InferOptions, {"classes": classes})
         asyncio.run(predict_each(gateway, [png(1, 1)] * 2, options))
+
+    with pytest.raises(ValidationFailed, match="'classes'"):
+        ask()
     assert not gateway.runner.items

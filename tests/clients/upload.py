@@ -9,9 +9,9 @@ from io import BytesIO
 from pathlib import Path
 
 from visionloop_client import Client
-from visionloop_client.api.recognise_images import infer
 from visionloop_client.api.jobs import get_job
 from visionloop_client.api.models import active_model
+from visionloop_client.api.recognise_images import infer
 from visionloop_client.models import CurrentModel, ErrorAnswer, InferAnswer, InferForm
 from visionloop_client.types import File
 
