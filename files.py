@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +17,8 @@ from filelock import FileLock, Timeout
 
 PARTIAL = ".partial-"
 """Prefix of temporary folders; one remains if its process is killed, see `delete_abandoned`."""
+
+UNLOCKED = 60.0  # seconds after which a temporary folder without a lock is abandoned
 
 LOCK = ".lock"
 """File in a temporary folder; the kernel unlocks it when its process ends."""
@@ -66,7 +71,11 @@ def delete_abandoned(root: Path) -> int:
 
     Folders that a running process uses are locked, and are not deleted. Links are not followed.
     """
-    count = 0
+    return sum(map(delete_if_abandoned, temporary_folders(root)))
+
+
+def temporary_folders(root: Path) -> Iterator[Path]:
+    """The temporary folders below `root`, whether a process uses them or not."""
     pending = [root]
     while pending:
         try:
@@ -76,10 +85,9 @@ def delete_abandoned(root: Path) -> int:
             continue
         for folder in folders:
             if folder.name.startswith(PARTIAL):
-                count += delete_if_abandoned(folder)
+                yield folder
             else:
                 pending.append(folder)
-    return count
 
 
 def link_or_copy(source: Path, target: Path) -> None:
@@ -127,6 +135,20 @@ def sha256_of(path: Path) -> str:
     """SHA-256 of a file's content, hexadecimal. Raises OSError."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def is_abandoned(folder: Path) -> bool:
+    """Whether no running process uses a temporary folder. It is not changed."""
+    try:
+        with (folder / LOCK).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:  # renamed here to be deleted, or created this moment
+        with contextlib.suppress(OSError):
+            return time.time() - folder.stat().st_mtime > UNLOCKED
+        return False
+    except OSError:  # in use
+        return False
+    return True
 
 
 def delete_if_abandoned(folder: Path) -> bool:

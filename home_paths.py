@@ -69,7 +69,7 @@ class HomePaths:
 
     @property
     def pretrained(self) -> Path:
-        """Locks of downloads of pretrained weights, failed hosts, and files of older versions."""
+        """Downloaded pretrained weights."""
         return self.root / "pretrained"
 
     @property

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -51,29 +53,61 @@ def delete_dataset(
     annotated.delete(dataset_id)
 
 
-def delete_leftovers(store: AnnotatedDatasets, jobs: JobStore, settings: Settings) -> None:
-    """Delete old datasets of batch annotations without a card, and old uploaded images.
+@dataclass(frozen=True)
+class Leftover:
+    """What a batch annotation left that was cancelled or never queued.
 
-    Datasets and images that an unfinished job uses are kept.
+    Attributes:
+        folder: Its files; they may be missing.
+        dataset_id: The dataset whose rows belong to it; None for uploaded images.
     """
+
+    folder: Path
+    dataset_id: str | None = None
+
+
+def leftovers(
+    store: AnnotatedDatasets, jobs: JobStore, settings: Settings, min_age: float = MIN_AGE
+) -> Iterator[Leftover]:
+    """Old datasets of batch annotations without a card, and old uploaded images.
+
+    Those that an unfinished job uses are none.
+
+    Args:
+        store, jobs, settings: Where they are looked for.
+        min_age: Age in seconds from which they are old; at least MIN_AGE.
+    """
+    min_age = max(min_age, MIN_AGE)
     recipes = [job.recipe for job in jobs.list("annotation", "queued", "running", "stopping")]
     needed = {recipe.get("dataset_id") for recipe in recipes}
-    latest = (datetime.now(UTC) - timedelta(seconds=MIN_AGE)).isoformat(timespec="milliseconds")
+    latest = (datetime.now(UTC) - timedelta(seconds=min_age)).isoformat(timespec="milliseconds")
     for dataset_id in store.batches_before(latest) - needed:
         folder = store.folder(dataset_id)
-        if not (folder / CARD).exists() and _is_old(folder):
-            shutil.rmtree(folder, ignore_errors=True)
-            store.delete(dataset_id)
+        if not (folder / CARD).exists() and _is_old(folder, min_age):
+            yield Leftover(folder, dataset_id)
     used = {str(recipe.get("dataset")) for recipe in recipes}
     for folder in settings.paths.uploads.glob(f"{UPLOAD_PREFIX}*"):
-        if str(folder) not in used and _is_old(folder):
-            shutil.rmtree(folder, ignore_errors=True)
+        if str(folder) not in used and _is_old(folder, min_age):
+            yield Leftover(folder)
 
 
-def _is_old(folder: Path) -> bool:
-    """Whether a folder is older than MIN_AGE or does not exist."""
+def delete_leftover(store: AnnotatedDatasets, found: Leftover) -> None:
+    """Delete one of `leftovers`: its files, then its rows."""
+    shutil.rmtree(found.folder, ignore_errors=True)
+    if found.dataset_id is not None:
+        store.delete(found.dataset_id)
+
+
+def delete_leftovers(store: AnnotatedDatasets, jobs: JobStore, settings: Settings) -> None:
+    """Delete all `leftovers`."""
+    for found in list(leftovers(store, jobs, settings)):
+        delete_leftover(store, found)
+
+
+def _is_old(folder: Path, min_age: float) -> bool:
+    """Whether a folder is older than `min_age` or does not exist."""
     with contextlib.suppress(FileNotFoundError):
-        return time.time() - folder.stat().st_mtime > MIN_AGE
+        return time.time() - folder.stat().st_mtime > min_age
     return True
 
 

@@ -6,6 +6,8 @@ the transaction that changes the promotion.
 
 from __future__ import annotations
 
+import contextlib
+import getpass
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -80,6 +82,13 @@ class DecisionReason:
 
 
 COMMAND = DecisionReason()
+
+
+def by_user() -> DecisionReason:
+    """The reason of a shell command: the name of the user, if known."""
+    with contextlib.suppress(KeyError, OSError):
+        return DecisionReason(by=f"command line, {getpass.getuser()}")
+    return COMMAND
 
 
 def record(

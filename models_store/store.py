@@ -221,9 +221,13 @@ class ModelStore:
                 found.append(StoredModel(name, version, folder, metadata, marked))
         return found, problems
 
+    def staged(self) -> list[Path]:
+        """Folders of models that are being written, or were when their process was killed."""
+        return list(self._staging.glob("*"))
+
     def clear_staging(self) -> int:
         """Delete what interrupted writers left. Requires the lock, so that nobody is writing."""
-        leftovers = list(self._staging.glob("*"))
+        leftovers = self.staged()
         for path in leftovers:
             shutil.rmtree(path, ignore_errors=True)
         return len(leftovers)

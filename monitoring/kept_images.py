@@ -50,7 +50,8 @@ class KeptImage:
 class KeptImages:
     """A size-limited folder of images and their predictions; the oldest are deleted first.
 
-    Only one process at a time may use it; it is thread-safe. All methods read or write files: do
+    Only one process at a time may keep images; it is thread-safe. Another process may remove some:
+    this one notices that at its next call. All methods read or write files: do
     not call them on the event loop.
     """
 
@@ -61,6 +62,7 @@ class KeptImages:
         self._lock = threading.Lock()
         self._kept: dict[str, KeptImage] | None = None  # by id, the oldest first
         self._space: dict[str, int] = {}  # by id, bytes of disk space
+        self._seen: int | None = None  # time of the folder's last change that is known of
 
     def keep(self, image: bytes, answer: dict[str, Any], confidence: float) -> KeptImage | None:
         """Store an image with its predictions.
@@ -96,6 +98,7 @@ class KeptImages:
             kept[found.id] = found
             self._space[found.id] = _blocks(len(image)) + _blocks(len(metadata))
             self._make_room(kept)
+            self._seen = self._changed()
             return found
 
     def list(self, model_id: str | None = None) -> list[KeptImage]:
@@ -128,6 +131,7 @@ class KeptImages:
             if self._index().pop(image_id, None) is None:
                 raise NotFound(f"No kept image {image_id[:80]!r}.")
             self._delete(image_id)
+            self._seen = self._changed()
 
     @property
     def size_bytes(self) -> int:
@@ -149,7 +153,19 @@ class KeptImages:
                         self._kept[image.id] = image
                         self._space[image.id] = _blocks(image.size_bytes) + _blocks(len(metadata))
             self._clear_unfinished()
+            self._seen = self._changed()
+        elif (changed := self._changed()) != self._seen:
+            self._seen = changed
+            for image_id in [one for one in self._kept if not self._metadata(one).exists()]:
+                del self._kept[image_id]
+                self._space.pop(image_id, None)
         return self._kept
+
+    def _changed(self) -> int | None:
+        """The time of the folder's last change; None if there is no folder."""
+        with contextlib.suppress(OSError):
+            return self.folder.stat().st_mtime_ns
+        return None
 
     def _clear_unfinished(self) -> None:
         """Delete incomplete files that a killed server left."""

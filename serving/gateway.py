@@ -16,11 +16,8 @@ from dataset.store import DatasetStore
 from errors import (
     BackendTimeout,
     BackendUnavailable,
-    Conflict,
-    NotFound,
     VisionLoopError,
 )
-from evaluation.promotion import GATE
 from evaluation.store import EvaluationStore
 from inference.prediction import InferenceItem, ItemResult
 from jobs.store import JobStore
@@ -37,6 +34,7 @@ from serving.shutdown import on_shutdown_signal
 from serving.tool_images import ToolImages
 from serving.trainer_client import TrainerLink
 from settings import Settings
+from upkeep.model_use import delete_model
 
 log = logging.getLogger("visionloop")
 
@@ -133,10 +131,9 @@ class Gateway:
     ) -> None:
         """Record a live response for statistics, kept images and the shadow.
 
-        Everything slow runs after the response has been sent. If the request filtered the
-        classes, nothing is recorded: what is left out would look as if it had not been there.
+        Everything slow runs after the response has been sent.
         """
-        if result.prediction is None or item.classes is not None:
+        if result.prediction is None:
             return
         self.live.note(model, result.prediction)
         if (confidence := self.live.doubt(model, result.prediction)) is not None:
@@ -209,24 +206,8 @@ class Gateway:
         await self.shadow.look()
 
     def _delete(self, model_id: str, why: DecisionReason) -> ModelVersion:
-        found = self.registry.get(model_id)
-        for job in self.jobs.list(None, "queued", "running", "stopping"):
-            base = job.recipe.get("base") or {}
-            needed = (base.get("value"), job.recipe.get("model_id"))
-            made = found.source.get("job_id") == job.id  # published, and being evaluated
-            compared = (
-                job.mode == GATE and found.promoted and str(needed[1]).startswith(f"{found.name}:")
-            )
-            if found.id in needed or made or compared:
-                raise Conflict(
-                    f"The job {job.id} uses '{found.id}'. Cancel the job, or wait until it ends."
-                )
-        deleted = self.registry.delete(model_id, why)
-        self.evaluations.delete_for(deleted.id)
-        for image in self.live.kept.list(deleted.id):
-            with contextlib.suppress(NotFound):  # deleted in the meantime to make room
-                self.live.kept.remove(image.id)
-        return deleted
+        stores = self.registry, self.jobs, self.evaluations, self.live.kept
+        return delete_model(model_id, why, *stores)
 
     async def engines(self) -> dict[str, str]:
         """The inference backend of every loaded model, by model id."""

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 # `python -m` puts the current folder first in sys.path; our imports need the program's folder.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from errors import VisionLoopError
+from errors import ValidationFailed, VisionLoopError
 from settings import Settings, get_settings, refusals
-from shell import run, size
+from shell import columns, run, size
+from upkeep.kinds import DAYS, KEEP, MEANING
 
 BACKUP_HELP = "folder or .zip that `backup` wrote"
 EPILOG = """examples:
@@ -22,6 +26,8 @@ EPILOG = """examples:
   %(prog)s backup /mnt/backups/2026-12-01 --onto /mnt/backups/2026-11-30
   %(prog)s verify /mnt/backups/2026-12-01
   %(prog)s restore /mnt/backups/2026-12-01 --force
+  %(prog)s prune all
+  %(prog)s prune models --keep 3 --yes
 
 VISIONLOOP_HOME and BENTOML_HOME name what is backed up and where it is restored to.
 
@@ -82,7 +88,95 @@ def command_line(prog: str = "python -m upkeep") -> argparse.ArgumentParser:
     restored.add_argument(
         "--force", action="store_true", help="if the homes are not empty, move their content aside"
     )
+    _add_prune(commands)
     return parser
+
+
+def _add_prune(commands: Any) -> None:
+    text = " ".join((_prune.__doc__ or "").split())
+    made = commands.add_parser("prune", help=text, description=text)
+    kinds = made.add_subparsers(required=True, metavar="KIND", title="kinds", dest="kind")
+    meanings: list[tuple[str, str]] = [*MEANING.items(), ("all", "everything above")]
+    for name, meaning in meanings:
+        kind = kinds.add_parser(name, help=meaning, description=f"Delete {meaning}.")
+        kind.set_defaults(run=_prune, keep=KEEP, older_than=timedelta(days=DAYS))
+        kind.add_argument("--yes", action="store_true", help="delete; without it nothing is")
+        kind.add_argument("--json", action="store_true", help="print JSON instead of text")
+        if name in ("models", "all"):
+            kind.add_argument(
+                "--keep",
+                type=_count,
+                default=KEEP,
+                metavar="N",
+                help=f"newest versions of each name that stay; default: {KEEP}",
+            )
+        if name not in ("models", "temporary"):
+            kind.add_argument(
+                "--older-than",
+                type=_duration,
+                default=timedelta(days=DAYS),
+                metavar="AGE",
+                help=f"age, such as 30d, 12h or 0d; default: {DAYS:g}d",
+            )
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 on")
+    return int(text)
+
+
+def _duration(text: str) -> timedelta:
+    """An age such as `30d`."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)(w|d|h|m|min)", text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an age; write 30d, 12h or 90min")
+    unit = {"w": "weeks", "d": "days", "h": "hours", "m": "minutes", "min": "minutes"}[found[2]]
+    try:
+        return timedelta(**{unit: float(found[1])})
+    except OverflowError:
+        raise argparse.ArgumentTypeError(f"{text!r} is too long ago") from None
+
+
+def _prune(options: argparse.Namespace) -> None:
+    """Show what nobody needs and how many bytes it takes up; with --yes, delete it. What is in use
+    stays. A running server notices."""
+    import json
+
+    from database import Database
+    from models_store.decision_log import by_user
+    from upkeep.prune import KINDS, Limits, Stores, delete, plan
+
+    settings = _settings()
+    if not settings.home.is_dir():
+        raise ValidationFailed(
+            f"There is no VisionLoop in {settings.home}. Set VISIONLOOP_HOME to the server's."
+        )
+    database = Database(settings)
+    try:
+        kinds = KINDS if options.kind == "all" else (options.kind,)
+        limits = Limits(options.keep, options.older_than)
+        found = plan(Stores.of(database), kinds, limits, by_user())
+        done = delete(found) if options.yes else None
+    finally:
+        database.close()
+    if options.json:
+        print(json.dumps(found.to_json(done), indent=1))
+        return
+    items = found.items if done is None else done
+    for one in found.kept:
+        print(f"stays: {one.kind} {one.id}: {one.reason}")
+    if items:
+        rows = [("KIND", "ID", "SIZE", "WHY")]
+        rows += [(one.kind, one.id, f"{size(one.bytes):>9}", one.reason) for one in items]
+        print(columns(rows))
+    total = size(sum(item.bytes for item in items))
+    if done is not None:
+        print(f"Deleted {len(items):,}: {total} are free again.")
+    elif items:
+        print(f"{len(items):,} can be deleted: {total}. Nothing is yet: add --yes.")
+    else:
+        print("Nothing to delete.")
 
 
 def _backup(options: argparse.Namespace) -> None:
@@ -135,8 +229,6 @@ def _restore(options: argparse.Namespace) -> None:
 
 def _settings() -> Settings:
     from pydantic import ValidationError
-
-    from errors import ValidationFailed
 
     try:
         return get_settings()

@@ -10,13 +10,12 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.dependencies import GatewayDep
-from api.groups import MODELS
 from api.middleware.auth import require_admin
 from api.requests import json_body
 from api.schemas import MODEL_EXAMPLE, RequestFields, errors, json_request_body
 from monitoring.shadow_store import ShadowRow
 
-router = APIRouter(tags=[MODELS])
+router = APIRouter(tags=["Models"])
 
 
 class ShadowChoice(RequestFields):

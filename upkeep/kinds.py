@@ -1,0 +1,20 @@
+"""What can be pruned, and by what limits."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+Kind = Literal["models", "jobs", "kept", "uploads", "temporary", "aside"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+KEEP = 3  # versions of a name
+DAYS = 30.0  # age in days
+
+MEANING: dict[Kind, str] = {
+    "models": "old versions: not promoted, active, shadowed, needed by a job or by a rollback, and "
+    "not among the newest of their name",
+    "jobs": "jobs that have ended: their rows, logs and kept weights; the models they made stay",
+    "kept": "images kept from live traffic",
+    "uploads": "images uploaded for batch annotations that were cancelled or never queued",
+    "temporary": "files of processes that were killed",
+    "aside": "what `restore --force` moved aside",
+}

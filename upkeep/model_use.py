@@ -1,0 +1,74 @@
+"""Whether a model version is in use, and its deletion with all that belongs to it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from errors import Conflict, NotFound
+from evaluation.promotion import GATE
+from evaluation.store import EvaluationStore
+from jobs.store import Job, JobStore
+from models_store.decision_log import DecisionReason
+from models_store.registry import Registry
+from models_store.versions import ModelVersion
+from monitoring.kept_images import KeptImages
+
+
+def unfinished_jobs(jobs: JobStore) -> list[Job]:
+    """The jobs that wait or run."""
+    return jobs.list(None, "queued", "running", "stopping")
+
+
+def job_that_uses(model: ModelVersion, unfinished: Sequence[Job]) -> Job | None:
+    """A job that starts from a version, evaluates or compares it, or has just made it."""
+    for job in unfinished:
+        needed = {*_models_in(job.recipe), job.recipe.get("model_id")}
+        made = model.source.get("job_id") == job.id  # published, and being evaluated
+        compared = (
+            job.mode == GATE
+            and model.promoted
+            and str(job.recipe.get("model_id")).startswith(f"{model.name}:")
+        )
+        if model.id in needed or made or compared:
+            return job
+    return None
+
+
+def delete_model(
+    model_id: str,
+    why: DecisionReason,
+    registry: Registry,
+    jobs: JobStore,
+    evaluations: EvaluationStore,
+    kept: KeptImages,
+) -> ModelVersion:
+    """Delete a version with its evaluations and kept images.
+
+    Raises:
+        Conflict: The version is active, or a job needs it.
+        ModelNotFound: There is none.
+        ValidationFailed: A bare name was given, and it has several versions.
+    """
+    if job := job_that_uses(registry.get(model_id), unfinished_jobs(jobs)):
+        raise Conflict(
+            f"The job {job.id} uses '{registry.get(model_id).id}'. Cancel the job, or wait until "
+            "it ends."
+        )
+    deleted = registry.delete(model_id, why)
+    evaluations.delete_for(deleted.id)
+    for image in kept.list(deleted.id):
+        with contextlib.suppress(NotFound):  # deleted in the meantime to make room
+            kept.remove(image.id)
+    return deleted
+
+
+def _models_in(recipe: Any) -> Iterator[str]:
+    """The ids of registry models in a recipe: of the base, the teacher and the model before."""
+    if isinstance(recipe, dict):
+        value = recipe.get("value")
+        if isinstance(value, str) and recipe.get("kind", "model") == "model":
+            yield value
+        for part in recipe.values():
+            yield from _models_in(part)
