@@ -37,6 +37,8 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "hyper": ("hyperparameters", "hyperparams", "hyp", "hparams", "overrides", "train_args"),
     "parameters": ("params", "args", "options"),
     "patience": ("early_stopping", "early_stop"),
+    "classes": ("labels", "class_names", "class_ids", "class_id", "class_filter", "filter_classes",
+                "cls", "names", "categories", "wanted_classes"),
     "model_id": _MODEL,
     "model": _MODEL,
     "model_type": _MODEL,

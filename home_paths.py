@@ -69,7 +69,7 @@ class HomePaths:
 
     @property
     def pretrained(self) -> Path:
-        """Downloaded pretrained weights."""
+        """Locks of downloads of pretrained weights, failed hosts, and files of older versions."""
         return self.root / "pretrained"
 
     @property

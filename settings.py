@@ -10,7 +10,15 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import ByteSize, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    ByteSize,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -37,6 +45,14 @@ VISIONLOOP_JOB is set for a job's process; VISIONLOOP_URL is read by shell comma
 
 KUBERNETES = re.compile(r"VISIONLOOP_(SERVICE_(HOST|PORT)(_\w+)?|PORT(_\d+_[A-Z]+(_[A-Z]+)?)?)")
 """Variables that Kubernetes sets in containers, if their namespace has a service `visionloop`."""
+
+YES, NO = ("true", "1", "yes", "on", "t", "y"), ("false", "0", "no", "off", "f", "n")
+"""What pydantic takes for true and false."""
+
+ADDRESSES = {
+    "label_studio_url": "http://labels.example:8080",
+    "download_url": "https://mirror.example/weights, without user name and query",
+}
 
 DRIVERS = {"psycopg": "'psycopg[binary]'", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
 """Driver module → the package that installs it, if the names differ."""
@@ -158,8 +174,16 @@ class Settings(BaseSettings):
     pretrained: Path | None = Field(
         None, description="Folder of pretrained weights (yolov8n.pt, …) to start trainings from"
     )
-    allow_download: bool = Field(
-        False, description="Whether missing pretrained weights are downloaded from Ultralytics"
+    allow_download: Literal["auto", "always", "never"] = Field(
+        "auto",
+        description="Whether jobs fetch pretrained weights that are missing: `auto`: if they can "
+        "be fetched, else the training starts from scratch; `always` (or `true`): a training fails "
+        "without them; `never` (or `false`)",
+    )
+    download_url: str | None = Field(
+        None,
+        description="Address of a mirror of the pretrained weights, a folder with files such as "
+        "yolov8n.pt; default: their publishers'. HTTP_PROXY and HTTPS_PROXY apply",
     )
 
     train_slots: int = Field(
@@ -290,14 +314,24 @@ class Settings(BaseSettings):
                 )
         return values
 
-    @field_validator("label_studio_url")
+    @field_validator("allow_download", mode="before")
     @classmethod
-    def _web_address(cls, value: str | None) -> str | None:
+    def _former_switch(cls, value: object) -> object:
+        """The switch of former versions: true meant that a training fails without the weights."""
+        if isinstance(value, bool):
+            return "always" if value else "never"
+        text = str(value).strip().lower()
+        return {**dict.fromkeys(YES, "always"), **dict.fromkeys(NO, "never")}.get(text, text)
+
+    @field_validator("label_studio_url", "download_url")
+    @classmethod
+    def _web_address(cls, value: str | None, info: ValidationInfo) -> str | None:
         address = re.fullmatch(r"https?://[^/\s?#@]+?(:\d{1,5})?(/[^\s?#@]*)?", value or "")
         port = int((address[1] or ":80")[1:]) if address else 0
         if value and not 0 < port < 2**16:
+            example = ADDRESSES[info.field_name or ""]
             raise PydanticCustomError(
-                "label_studio_url", "This is not an address like http://labels.example:8080"
+                "web_address", "This is not an address like {example}", {"example": example}
             )
         return value.rstrip("/") if value else None
 

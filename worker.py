@@ -37,9 +37,13 @@ def work(job: WorkerJob, row: Job, registry: Registry) -> dict[str, Any]:
 
         run_annotation(AnnotationRecipe.model_validate(row.recipe), job, registry)
         return {}
+    if row.kind == "fetch":
+        from jobs.model_fetch import FetchRecipe, run_fetch
+
+        return {"model_id": run_fetch(FetchRecipe.model_validate(row.recipe), job, registry).id}
     raise VisionLoopError(
-        f"Jobs of kind {row.kind!r} cannot be run. Known kinds: training, evaluation and "
-        "annotation."
+        f"Jobs of kind {row.kind!r} cannot be run. Known kinds: training, evaluation, annotation "
+        "and fetch."
     )
 
 

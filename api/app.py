@@ -124,6 +124,7 @@ def create_app(gateway: Gateway) -> FastAPI:
         corrections,
         datasets,
         evaluations,
+        fetch,
         imports,
         index,
         infer,
@@ -153,11 +154,11 @@ def create_app(gateway: Gateway) -> FastAPI:
     )
     app.state.gateway = gateway
     app.add_exception_handler(VisionLoopError, _answer)
-    changing = (imports, shadow, models, promotion, live)
+    changing = (imports, fetch, shadow, models, promotion, live)
     measuring = (comparison, evaluations, metrics)
     tools = (annotate, label_studio, xanylabeling, cvat)
     data = (annotation_queue, batch_annotation, corrections, revisions, datasets)
-    modules = (index, docs, *changing, infer, *tools, *measuring, *data, local_files)
+    modules = (infer, index, docs, *changing, *tools, *measuring, *data, local_files)
     routers = [module.router for module in (*modules, jobs, train, training)]
     for router in routers:
         app.include_router(router)
@@ -210,6 +211,7 @@ def with_middleware(app: ASGIApp, settings: Settings) -> ASGIApp:
     from api.middleware.limits import BodyLimit, PathTable, RateLimit
     from api.middleware.metrics import Measured
     from api.middleware.origins import Origins
+    from api.schemas import PICTURE_HEADERS
 
     hide_paths(server_folders(settings))
     uploads = dict.fromkeys((UPLOAD, BATCH, CORRECT), settings.max_upload_bytes)
@@ -228,6 +230,6 @@ def with_middleware(app: ASGIApp, settings: Settings) -> ASGIApp:
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
             allow_headers=["*"],
-            expose_headers=["Retry-After"],
+            expose_headers=["Retry-After", *(name for name, _, _ in PICTURE_HEADERS)],
         )
     return Measured(app)

@@ -42,6 +42,7 @@ class Predict(BaseModel):
     confidence: float | None = None
     iou: float | None = None
     max_det: int | None = None
+    classes: str = ""
 
 
 class Annotate(BaseModel):

@@ -17,6 +17,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
 from api.glossary import MEANINGS
+from api.groups import ANNOTATE, GROUPS, HEALTH, RECOGNISE
 from api.predictions import NativeAnnotateForm
 from api.schemas import BODIES, ErrorAnswer, NativeForm, RequestFields, errors, form_body
 
@@ -117,6 +118,7 @@ def document(app: FastAPI) -> dict[str, Any]:
             for method, operation in operations.items():
                 _refer(operation, bodies)
                 _answer_errors(operation, path in PROBES, writes=method != "get")
+        _exclude_each_other(paths["/infer"]["post"]["responses"]["200"]["content"])
         for name in ("HTTPValidationError", "ValidationError"):  # FastAPI's 422
             schemas.pop(name, None)
         forms = _forms(paths, bodies)
@@ -136,6 +138,7 @@ def document(app: FastAPI) -> dict[str, Any]:
             "basic": {"type": "http", "scheme": "basic", "description": "token as password"},
             "token": {"type": "apiKey", "in": "header", "name": "Token"},
         }
+        schema["tags"] = [{"name": name, "description": text} for name, text in GROUPS.items()]
         schema["security"] = [{}, {"bearer": []}, {"basic": []}, {"token": []}]
         app.openapi_schema = schema
     return app.openapi_schema
@@ -217,6 +220,8 @@ def _finish_body(described: dict[str, Any], needed: tuple[str, ...], form: bool)
             schema = described["properties"][name] = _or_null(schema)
         if schema.get("format") == "binary":
             described["properties"][name] = schema | BINARY
+        if schema.get("items", {}).get("format") == "binary":
+            schema["items"] |= BINARY
 
 
 def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
@@ -247,6 +252,14 @@ def _answer_errors(operation: dict[str, Any], probe: bool, writes: bool) -> None
             if not kind.startswith(("application/json", "text/")) and "schema" not in described:
                 described["schema"] = {"type": "string", "format": "binary"}
     operation["responses"] = dict(sorted(responses.items()))
+
+
+def _exclude_each_other(contents: dict[str, Any]) -> None:
+    """State that the alternatives of a JSON answer exclude each other, also inside a list."""
+    schema = contents["application/json"]["schema"]
+    while "anyOf" in schema:
+        schema["oneOf"] = schema.pop("anyOf")
+        schema = next((one["items"] for one in schema["oneOf"] if "items" in one), {})
 
 
 def _describe(name: str, schema: dict[str, Any]) -> None:
@@ -301,15 +314,15 @@ def _remove_hyphens(value: Any) -> None:
 def _bentoml_paths() -> dict[str, Any]:
     """The paths of routes that FastAPI does not know: BentoML's native routes and the probes."""
     paths: dict[str, Any] = {
-        "/predict": _native("predict", "Inference", "/infer", NativeForm, "InferAnswer"),
+        "/predict": _native("predict", RECOGNISE, "/infer", NativeForm, "InferAnswer"),
         "/annotate": _native(
-            "annotate", "Annotation", "/api/auto_annotate", NativeAnnotateForm, "AnnotateAnswer"
+            "annotate", ANNOTATE, "/api/auto_annotate", NativeAnnotateForm, "AnnotateAnswer"
         ),
     }
     for path, summary in PROBES.items():
         paths[path] = {
             "get": {
-                "tags": ["Probes"],
+                "tags": [HEALTH],
                 "summary": summary,
                 "operationId": path.strip("/"),
                 "responses": {"200": {"description": "Yes"}},

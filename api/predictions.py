@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, get_args
 
 from pydantic import ConfigDict, Field
@@ -10,6 +12,7 @@ from pydantic import ConfigDict, Field
 from annotation.model_choice import choose_model
 from api.schemas import InferOptions, RequestFields, Unit
 from api.thread_pool import in_image_thread
+from errors import BackendTimeout, VisionLoopError, our_fault
 from field_names import Unknown
 from formats.annotation_tools import TOOLS, ToolName
 from formats.annotations import Annotations, keypoint_labels
@@ -18,16 +21,21 @@ from formats.coco import to_coco
 from formats.label_studio import to_label_studio, to_task
 from formats.labelme import to_labelme
 from formats.yolo import to_yolo
+from inference.class_filter import class_ids
 from inference.images import Header, read_header
-from inference.prediction import InferenceItem, ItemResult
+from inference.prediction import DrawnFormat, InferenceItem, ItemResult
 from inference.render import check_drawable
 from inference.tiles import AUTO, MOST, OFF, most_tiles, views
 from models_store.versions import ModelVersion
 from serving import telemetry
 from serving.answers import data_uri, infer_answer, prediction_of
+from serving.fetch import hold
 from serving.gateway import Gateway
 
 TILES = {"auto": AUTO, "off": OFF}
+EACH_WITHIN = 0.9  # share of the request's timeout within which one of several images has a result
+TOLD = 5  # different messages in the error of a request of which no image has a result
+DRAWN_COPIES = 3  # how often a drawn image is in memory: as bytes, as base64, in the response
 
 ToolFormat = Literal["label_studio", "yolo", "coco", "labelme"]
 
@@ -73,36 +81,139 @@ class NativeAnnotateForm(AnnotateOptions):
     image: str = Field(description="The image file", json_schema_extra={"format": "binary"})
 
 
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What the images of one request are predicted with.
+
+    It is determined at the begin of the request; a promotion during it has no effect.
+    """
+
+    model: ModelVersion
+    options: InferOptions
+    classes: tuple[int, ...] | None
+
+    @classmethod
+    def of(cls, gateway: Gateway, options: InferOptions) -> Choice:
+        """The choice of a request.
+
+        Raises:
+            ModelNotFound: There is no such model.
+            ValidationFailed: The model has no such class.
+        """
+        model = gateway.registry.resolve(options.model_id)
+        names = model.description.names
+        classes = None if options.classes is None else class_ids(options.classes, names)
+        return cls(model, options, classes)
+
+
 async def predict(gateway: Gateway, image: bytes, options: InferOptions) -> dict[str, Any]:
     """Predict an image with the Detector. Returns the response of `/infer`.
-
-    The model version is determined at the beginning; a promotion during the request has no effect.
 
     Raises:
         ModelNotFound: There is no such model.
         InvalidImage, PayloadTooLarge: The image cannot be read, or is too large.
-        ValidationFailed: The image is too long to be drawn on.
+        ValidationFailed: The image is too long to be drawn on, or the model has no such class.
         BackendUnavailable: The Detector is not running, or its queue is full.
         BackendTimeout: The Detector did not respond in time.
+        RateLimited: The caller's images and drawn images take too much memory.
     """
-    model = gateway.registry.resolve(options.model_id)
+    return await _answer(gateway, image, Choice.of(gateway, options))
+
+
+async def predict_each(
+    gateway: Gateway, images: Sequence[bytes], options: InferOptions
+) -> list[dict[str, Any]]:
+    """Predict several images at the same time. Returns a list in their order.
+
+    An image that fails does not fail the others: its entry is its error.
+
+    Raises:
+        VisionLoopError: The request is refused, as by `predict`, or no image has a result; the
+            error is then the one with the highest status, and tells all.
+    """
+    choice = Choice.of(gateway, options)
+    within = EACH_WITHIN * gateway.settings.request_timeout
+
+    async def entry(image: bytes) -> dict[str, Any] | VisionLoopError:
+        try:
+            async with asyncio.timeout(within):
+                return await _answer(gateway, image, choice)
+        except VisionLoopError as error:
+            return error
+        except TimeoutError:
+            return BackendTimeout(f"No result within {within:g} seconds.")
+        except Exception as error:
+            return our_fault(error, "The prediction of an image")
+
+    entries = await asyncio.gather(*map(entry, images))
+    failures = {i: one for i, one in enumerate(entries, 1) if isinstance(one, VisionLoopError)}
+    if len(failures) == len(entries):
+        raise _none_succeeded(failures)
+    for failure in failures.values():
+        telemetry.ERRORS.labels(failure.code).inc()
+    return [one.to_json() if isinstance(one, VisionLoopError) else one for one in entries]
+
+
+def _none_succeeded(failures: dict[int, VisionLoopError]) -> VisionLoopError:
+    """One error for those of all images, by number: of the kind with the highest status."""
+    worst = max(failures.values(), key=lambda error: error.status)
+    numbers: dict[str, list[str]] = {}
+    for number, error in failures.items():
+        numbers.setdefault(error.message, []).append(str(number))
+    told = [f"Image {', '.join(which)}: {message}" for message, which in numbers.items()]
+    more = f" … and {len(told) - TOLD} more." if len(told) > TOLD else ""
+    message = f"None of the {len(failures)} images has a result. {' '.join(told[:TOLD])}{more}"
+    return type(worst)(message, worst.retry_after)
+
+
+async def draw_predictions(
+    gateway: Gateway, image: bytes, options: InferOptions, form: DrawnFormat
+) -> tuple[bytes, dict[str, Any]]:
+    """The image with its predictions drawn in, and the response of `/infer` without it.
+
+    Raises:
+        VisionLoopError: As `predict`.
+    """
+    choice = Choice.of(gateway, options)
+    drawn, answer = await _predict(gateway, image, choice, form)
+    assert drawn is not None
+    return drawn, answer
+
+
+async def _answer(gateway: Gateway, image: bytes, choice: Choice) -> dict[str, Any]:
+    form: DrawnFormat | None = "JPEG" if choice.options.draw_boxes else None
+    drawn, answer = await _predict(gateway, image, choice, form)
+    return answer | ({} if drawn is None else {"image_result": data_uri(drawn)})
+
+
+async def _predict(
+    gateway: Gateway, image: bytes, choice: Choice, form: DrawnFormat | None
+) -> tuple[bytes | None, dict[str, Any]]:
+    """The drawn image, and the response without it; counted for the live statistics.
+
+    `form` is the format of the drawn image; None: it is not drawn.
+    """
     header = await in_image_thread(read_header, image, gateway.settings.max_pixels)
-    if options.draw_boxes:
-        check_drawable(header.width, header.height)
+    if form is not None:
+        check_drawable(header.width, header.height, form)
     item = InferenceItem(
         image,
-        model.id,
-        confidence=options.confidence,
-        iou=options.iou,
-        max_det=options.max_det,
-        draw=options.draw_boxes,
+        choice.model.id,
+        confidence=choice.options.confidence,
+        iou=choice.options.iou,
+        max_det=choice.options.max_det,
+        classes=choice.classes,
+        draw=form is not None,
+        drawn_as=form or "JPEG",
         heavy=header.heavy,
     )
     result = await gateway.detector.predict(item)
-    answer = infer_answer(model.id, result)
-    telemetry.record(model.id, result.times)
-    gateway.answered(model, item, result, answer)
-    return answer
+    answer = infer_answer(choice.model.id, replace(result, drawn=None))
+    if result.drawn is not None:
+        hold(DRAWN_COPIES * len(result.drawn))
+    telemetry.record(choice.model.id, result.times)
+    gateway.answered(choice.model, item, result, answer)
+    return result.drawn, answer
 
 
 async def annotate(
@@ -121,6 +232,8 @@ async def annotate(
     require_task(options.format, tool.task, get_args(ToolFormat))
     model = choose_model(gateway.registry, tool, options.model)
     result, found = await prelabel(gateway, image, options, model, name)
+    if result.drawn is not None:
+        hold(DRAWN_COPIES * len(result.drawn))
     image_id = await asyncio.to_thread(
         gateway.prelabels.add, image, found, tool.value, model.id, options.confidence
     )

@@ -26,6 +26,9 @@ Unit = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 MOST_NAMES = 1000  # of an object inside a body
 
+MOST_CLASS_TEXT = 64 * 1024  # characters of all names in `classes`
+MOST_IMAGES = 32  # images of one request of `/infer`
+
 MODEL_EXAMPLE = "traffic_signs_yolov8n:k3xq7w2a"
 
 
@@ -81,7 +84,7 @@ class _Wire(BaseModel):
 
 
 class Source(_Wire):
-    kind: str = Field(description="`starter`, `import` or `train`")
+    kind: str = Field(description="`starter`, `import`, `fetch` or `train`")
     job_id: str | None = None
     parent: str | None = None
 
@@ -213,6 +216,34 @@ class InferOptions(RequestFields):
     max_det: int | None = Field(
         None, ge=1, le=1000, description="a whole number from 1 to 1000", examples=[100]
     )
+    classes: list[int | str] | None = Field(
+        None,
+        min_length=1,
+        max_length=1000,
+        description=(
+            "names or ids of the wanted classes, repeated or separated by commas; others are left "
+            "out, and `max_det` does not count them"
+        ),
+        examples=[["stop", "yield"]],
+    )
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _names_or_ids(cls, value: Any) -> Any:
+        """A single name or id as a list; refuses anything else."""
+        listed = value if isinstance(value, list) else [value]
+        if any(isinstance(one, bool) or not isinstance(one, (int, str)) for one in listed):
+            raise ValueError("neither names nor ids")
+        if sum(len(one) for one in listed if isinstance(one, str)) > MOST_CLASS_TEXT:
+            raise ValueError("too long")
+        return listed
+
+
+ImageUrl = Field(
+    None,
+    description="an image's URL in place of the file, if the operator allows it",
+    max_length=8192,
+)
 
 
 class FromUrl(RequestFields):
@@ -221,14 +252,22 @@ class FromUrl(RequestFields):
     image: str | None = Field(
         None, description="The image file", json_schema_extra={"format": "binary"}
     )
-    image_url: str | None = Field(
+    image_url: str | None = ImageUrl
+
+
+class FromFilesOrUrl(RequestFields):
+    """A form with images, or the URL of one."""
+
+    image: list[str] | None = Field(
         None,
-        description="an image's URL in place of the file, if the operator allows it",
-        max_length=8192,
+        max_length=MOST_IMAGES,
+        description=f"The image file; repeated for several images, at most {MOST_IMAGES}",
+        json_schema_extra={"items": {"type": "string", "format": "binary"}},
     )
+    image_url: str | None = ImageUrl
 
 
-class InferForm(InferOptions, FromUrl):
+class InferForm(InferOptions, FromFilesOrUrl):
     """The form of `/infer`."""
 
 
@@ -315,6 +354,39 @@ class InferAnswer(_Wire):
     notes: list[str] = Field(
         [], description="sentences about fields that had no effect; absent if there are none"
     )
+
+
+def picture_answer(*content: str) -> dict[int | str, dict[str, Any]]:
+    """The OpenAPI object `responses` of an answer that may be the drawn image itself.
+
+    `content` are the content types of drawn images.
+    """
+    return {
+        200: {
+            "description": (
+                "The predictions; or the image with the predictions drawn in, if `Accept` gives "
+                "its type a higher `q` than JSON and `*/*`"
+            ),
+            "headers": {
+                name: {"description": text, "schema": {"type": kind}}
+                for name, text, kind in PICTURE_HEADERS
+            },
+            "content": {kind: {} for kind in content},
+        }
+    }
+
+
+PICTURE_HEADERS = (
+    ("X-Model-Id", "with an image: the model's id", "string"),
+    ("X-Model-Version", "with an image: the model's version", "string"),
+    ("X-Prediction-Count", "with an image: the number of predictions", "integer"),
+    (
+        "X-Notes",
+        "with an image: sentences about fields that had no effect, as a JSON list",
+        "string",
+    ),
+)
+"""Headers of a drawn image: name, meaning, type."""
 
 
 class ModelMetrics(_Wire):

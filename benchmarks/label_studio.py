@@ -78,6 +78,7 @@ def main() -> None:
             "BENTOML_HOME": str(folder / "bento"),
             "BENTOML_DO_NOT_TRACK": "true",
             "VISIONLOOP_DEVICE": "cpu",
+            "VISIONLOOP_ALLOW_DOWNLOAD": "never",
             "VISIONLOOP_TOKEN": TOKEN,
             "VISIONLOOP_LABEL_STUDIO_URL": studio.url,
             "VISIONLOOP_LABEL_STUDIO_TOKEN": tool.personal_token(),

@@ -41,6 +41,7 @@ def measure(options: argparse.Namespace, folder: Path) -> None:
     bodies = [form(picture) for picture in pictures(options.images)]
     env = {"VISIONLOOP_HOME": str(folder / "home"), "BENTOML_HOME": str(folder / "bento")}
     env |= {"VISIONLOOP_DATA_ROOTS": str(folder), "BENTOML_DO_NOT_TRACK": "true"}
+    env |= {"VISIONLOOP_ALLOW_DOWNLOAD": "never"}
     port = free_port()
     command = [PYTHON, "-m", "bentoml", "serve", "service:VisionLoop", "--port", str(port)]
     with serving(command, port, folder / "log.txt", "/readyz", env) as server:

@@ -144,7 +144,7 @@ def update_metrics(row: EvaluationRow, registry: Registry, purpose: Purpose) -> 
     present = known.metrics or {}
     if purpose != "own_data":
         same = (row.dataset, row.split) == (present.get("dataset"), present.get("split"))
-        foreign = known.source.get("kind") == "import" and row.split != "train"
+        foreign = known.source.get("kind") in ("import", "fetch") and row.split != "train"
         if not (same or (purpose == "requested" and (foreign or "split" not in present))):
             return
     metrics: dict[str, Any] = {name: present[name] for name in INCREMENTAL if name in present}

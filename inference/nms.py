@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,6 +20,7 @@ def non_max_suppression(
     iou: float = 0.7,
     max_det: int = 300,
     multi_label: bool = False,
+    classes: Sequence[int] | None = None,
 ) -> tuple[Float, Float, Int, Float]:
     """The candidates of one image that survive non-maximum suppression.
 
@@ -34,6 +37,8 @@ def non_max_suppression(
         max_det: Maximum number of candidates to keep.
         multi_label: A box is a candidate for every class above `conf`, not only for its best class,
             as in Ultralytics' validation.
+        classes: Only candidates of these class ids are kept; None: all. As in Ultralytics, a
+            candidate's class is the best of all classes, not only of these.
 
     Returns:
         Boxes (n, 4) xyxy, scores (n,) descending, class ids (n,), extra channels (n, extra).
@@ -45,6 +50,9 @@ def non_max_suppression(
         else:
             candidates = np.flatnonzero(scored.max(axis=0) > conf)
             class_ids = scored[:, candidates].argmax(axis=0)
+    if classes is not None:
+        wanted = np.isin(class_ids, classes)
+        candidates, class_ids = candidates[wanted], class_ids[wanted]
     scores = scored[class_ids, candidates]
     if len(candidates) > MAX_NMS:
         chosen = np.argsort(-scores, kind="stable")[:MAX_NMS]

@@ -38,14 +38,19 @@ def postprocess(
     confidence: float | None = None,
     iou: float | None = None,
     max_det: int | None = None,
+    classes: Sequence[int] | None = None,
 ) -> Prediction:
     """Convert raw outputs to a prediction for an image of `width` × `height` pixels.
 
     `outputs` have no batch dimension. A threshold of None means the model's default. A classifier
     returns its `max_det` best classes (default 5), filtered by `confidence` only if that is given.
+    With `classes`, only predictions of these class ids count and are returned; probabilities stay
+    as they are.
     """
     if description.task == "classify":
-        return _classify(outputs[0], description, width, height, confidence or 0.0, max_det)
+        return _classify(
+            outputs[0], description, width, height, confidence or 0.0, max_det, classes
+        )
 
     nc = len(description.names)
     boxes, scores, class_ids, extra = non_max_suppression(
@@ -54,6 +59,7 @@ def postprocess(
         description.confidence if confidence is None else confidence,
         description.iou if iou is None else iou,
         MAX_DET if max_det is None else max_det,
+        classes=classes,
     )
     place = Letterbox(width, height, description.imgsz)
     polygons, holes, keypoints = None, None, None
@@ -87,8 +93,12 @@ def _classify(
     height: int,
     confidence: float,
     max_det: int | None,
+    classes: Sequence[int] | None,
 ) -> Prediction:
-    best = np.argsort(-probabilities, kind="stable")[: max_det or TOP_CLASSES]
+    best = np.argsort(-probabilities, kind="stable")
+    if classes is not None:
+        best = best[np.isin(best, classes)]
+    best = best[: max_det or TOP_CLASSES]
     best = best[probabilities[best] >= confidence]
     return Prediction(
         task="classify",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,9 @@ from models_store.description import Task
 
 Float = NDArray[np.float32]
 Int = NDArray[np.int64]
+
+DrawnFormat = Literal["JPEG", "PNG", "WEBP"]
+"""The format of a drawn image, by Pillow's name."""
 
 KEYPOINT_SEEN = 0.5  # lowest confidence of a keypoint that counts as visible
 
@@ -166,6 +169,7 @@ class InferenceItem:
 
     `model` is the exact `name:version`. A threshold of None means the model's default. `tiles`
     is the number of tiles along the longer side, besides the whole image (1: none, 0: automatic).
+    `classes` are the ids of the wanted classes (None: all); `max_det` counts only these.
     `boxes_only` leaves polygons and keypoints out, `editable` asks for polygons with few
     vertices. `heavy`: decoding takes so long that it must not hold up others (`images.Header`).
     `views`: how often the network runs for this image, with its tiles.
@@ -176,7 +180,9 @@ class InferenceItem:
     confidence: float | None = None
     iou: float | None = None
     max_det: int | None = None
+    classes: tuple[int, ...] | None = None
     draw: bool = False
+    drawn_as: DrawnFormat = "JPEG"
     tiles: int = 1
     boxes_only: bool = False
     editable: bool = False
@@ -188,7 +194,7 @@ class InferenceItem:
 class ItemResult:
     """The result of one item: a prediction or an error. Times are in milliseconds.
 
-    `drawn` is a JPEG of the image with its predictions, if the item requested it.
+    `drawn` is the image with its predictions as a file, if the item requested it.
     """
 
     prediction: Prediction | None = None

@@ -14,13 +14,19 @@ from PIL import Image, ImageDraw, ImageFont
 from errors import ValidationFailed
 from formats.geometry import fill_parts
 from inference.images import Pixels
-from inference.prediction import KEYPOINT_SEEN, Prediction
+from inference.prediction import KEYPOINT_SEEN, DrawnFormat, Prediction
 
 Colour = tuple[int, int, int]
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 QUALITY = 90
-LONGEST = 65_500  # pixels of the longer side of a JPEG, in libjpeg
+LONGEST: dict[DrawnFormat, int] = {"JPEG": 65_500, "WEBP": 16_383, "PNG": 2**31 - 1}
+"""Most pixels along a side of an image of each format, in the libraries that Pillow uses."""
+OPTIONS: dict[DrawnFormat, dict[str, int]] = {
+    "JPEG": {"quality": QUALITY},
+    "WEBP": {"quality": QUALITY, "method": 2},  # the default, 4, takes twice as long
+    "PNG": {"compress_level": 1},  # the default, 6, takes several times as long
+}
 MASK_OPACITY = 0.4
 _FONTS = (  # fonts for many scripts; Pillow searches the system's font folders
     "NotoSansCJK-Regular.ttc",
@@ -32,29 +38,29 @@ _FONTS = (  # fonts for many scripts; Pillow searches the system's font folders
 )
 
 
-def check_drawable(width: int, height: int) -> None:
-    """Check that an image can be answered as a JPEG.
+def check_drawable(width: int, height: int, form: DrawnFormat = "JPEG") -> None:
+    """Check that an image can be answered in a format.
 
     Raises:
-        ValidationFailed: A side is longer than a JPEG's can be.
+        ValidationFailed: A side is longer than the format allows.
     """
-    if max(width, height) > LONGEST:
+    if max(width, height) > LONGEST[form]:
         raise ValidationFailed(
-            f"Nothing can be drawn on an image of {width} × {height} pixels: the result is a JPEG, "
-            f"which has at most {LONGEST} pixels along a side. Ask for the predictions without "
-            "the drawn image, or send the image scaled down or in parts."
+            f"Nothing can be drawn on an image of {width} × {height} pixels: the result is a "
+            f"{form}, which has at most {LONGEST[form]} pixels along a side. Ask for the "
+            "predictions without the drawn image, or send the image scaled down or in parts."
         )
 
 
-def draw(pixels: Pixels, prediction: Prediction) -> bytes:
-    """A JPEG of what `drawn` draws.
+def draw(pixels: Pixels, prediction: Prediction, form: DrawnFormat = "JPEG") -> bytes:
+    """A file of what `drawn` draws.
 
     Raises:
         ValidationFailed: As `check_drawable`.
     """
-    check_drawable(pixels.shape[1], pixels.shape[0])
+    check_drawable(pixels.shape[1], pixels.shape[0], form)
     buffer = io.BytesIO()
-    drawn(pixels, prediction).save(buffer, "JPEG", quality=QUALITY)
+    drawn(pixels, prediction).save(buffer, form, **OPTIONS[form])
     return buffer.getvalue()
 
 

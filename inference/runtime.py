@@ -411,6 +411,7 @@ class ModelRuntime:
             confidence=work.item.confidence,
             iou=work.item.iou,
             max_det=work.item.max_det,
+            classes=work.item.classes,
         )
 
     def _result(
@@ -420,7 +421,7 @@ class ModelRuntime:
             prediction = prediction.boxes_only()
         if item.editable:
             prediction = prediction.simplified()
-        drawn = draw(pixels, prediction) if item.draw else None
+        drawn = draw(pixels, prediction, item.drawn_as) if item.draw else None
         return ItemResult(prediction=prediction, drawn=drawn, times=times)
 
 

@@ -19,7 +19,7 @@ from jobs.store import Job
 BEST = "best.pt"
 NOTE = "best.json"  # file with the epoch of BEST
 CHECKPOINTS = "checkpoints"
-TEMPORARY = ("data", "base", "teacher", "model", "evaluation")
+TEMPORARY = ("data", "base", "teacher", "model", "evaluation", "download")
 KEPT = (".csv", ".png", ".jpg")  # suffixes of the files in a run's folder that are kept
 
 

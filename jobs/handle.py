@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class JobCancelled(BaseException):
@@ -54,6 +54,14 @@ class JobHandle(Protocol):
 
     def log(self, message: str) -> None:
         """Write a line to the job's log."""
+
+    def replace_recipe(self, recipe: Mapping[str, Any], shown: Mapping[str, Any]) -> None:
+        """Store what the job does from now on, also when it is resumed.
+
+        Args:
+            recipe: Replaces the recipe of the job's row.
+            shown: Replaces `resolved` in the config that clients see.
+        """
 
     def check(self) -> None:
         """Check whether the job must stop.

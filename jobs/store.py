@@ -37,9 +37,10 @@ from jobs.caller import CALLER
 from jobs.states import FINAL, Status
 from short_ids import RULE, SHORTEST, only_match
 
-Kind = Literal["training", "evaluation", "export", "annotation"]  # no route makes an export yet
+# No route makes an export yet.
+Kind = Literal["training", "evaluation", "export", "annotation", "fetch"]
 
-KINDS: tuple[Kind, ...] = ("training", "evaluation", "export", "annotation")
+KINDS: tuple[Kind, ...] = ("training", "evaluation", "export", "annotation", "fetch")
 LIVE: tuple[Status, ...] = ("running", "stopping")  # statuses of jobs that have or had a process
 
 JOB_ID = re.compile(r"[0-9a-f]{32}")
@@ -109,6 +110,11 @@ class Job(Base):
     def resumable(self) -> bool:
         """Whether there is a checkpoint to resume from."""
         return self.checkpoint > 0 or self.checkpoint_batch > 0
+
+    @property
+    def notes(self) -> list[str]:
+        """What its planning has to say: sentences."""
+        return [str(note) for note in self.recipe.get("notes") or ()]
 
 
 class JobStore:

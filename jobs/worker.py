@@ -57,6 +57,7 @@ class WorkerJob:
         self.resuming = job.resumable
         self.stop_requested = False
         self._store = store
+        self._config = job.config
         self._tries = tries
         self._pid = os.getpid()
         self._first = job.checkpoint
@@ -90,6 +91,10 @@ class WorkerJob:
 
     def log(self, message: str) -> None:
         print(message, flush=True)
+
+    def replace_recipe(self, recipe: Mapping[str, Any], shown: Mapping[str, Any]) -> None:
+        self._config = {**self._config, "resolved": dict(shown)}
+        self._insist(recipe=dict(recipe), config=self._config)
 
     def check(self) -> None:
         if self._stopping:
@@ -136,9 +141,13 @@ class WorkerJob:
         Raises:
             SQLAlchemyError, DatabaseBusy, InsufficientStorage: The outcome cannot be written.
         """
+        self._insist(**self._pending, **outcome)
+
+    def _insist(self, **values: Any) -> None:
+        """Write values to the row, and try again if that fails. Raises as `conclude`."""
         for left in reversed(range(self._tries)):
             try:
-                self._store.note(self.id, self._pid, **self._pending, **outcome)
+                self._store.note(self.id, self._pid, **values)
                 return
             except FAILURES:
                 if not left:

@@ -6,7 +6,7 @@ import argparse
 import json
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,13 @@ from sqlalchemy.exc import SQLAlchemyError
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from database import Database
-from errors import ValidationFailed, VisionLoopError
+from errors import BackendUnavailable, ValidationFailed, VisionLoopError
 from models_store.archive import export_archive, import_archive
 from models_store.decision_log import by_user
 from models_store.importer import import_model
+from models_store.pretrained.catalogue import requested
+from models_store.pretrained.download import FetchFailed, Watch
+from models_store.pretrained.fetch import fetch, require_allowed
 from models_store.registry import Registry
 from models_store.seed import seed
 from models_store.versions import ModelVersion
@@ -31,6 +34,7 @@ MODEL_HELP = "NAME:VERSION, or NAME for its promoted version, else its newest"
 EPILOG = """examples:
   python -m models_store import best.pt --name street_signs --promote
   python -m models_store import mobilenet.pth --family mobilenet --names stop,yield,other
+  python -m models_store fetch yolo11n --activate
   python -m models_store activate street_signs
   python -m models_store export-archive street_signs ./street_signs.zip
 
@@ -84,7 +88,8 @@ def command_line() -> argparse.ArgumentParser:
     common.add_argument("--verbose", action="store_true", help="print log messages too")
     parser = argparse.ArgumentParser(
         prog="python -m models_store",
-        description="List, import, activate, promote and delete the models of this VisionLoop.",
+        description="List, import, fetch, activate, promote and delete the models of this "
+        "VisionLoop.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -116,6 +121,22 @@ def command_line() -> argparse.ArgumentParser:
     imported.add_argument("--description", default="", help="free text shown with the model")
     imported.add_argument(
         "--promote", action="store_true", help="promote the new version, without the gate"
+    )
+    fetched = command(
+        "fetch",
+        _fetch,
+        "Fetch pretrained weights into the registry: of COCO's 80 classes, or ImageNet's 1000.",
+    )
+    fetched.add_argument(
+        "network",
+        metavar="NETWORK",
+        help="yolo11n, yolov8s-seg, mobilenet or another; the model is named yolo11n-coco",
+    )
+    fetched.add_argument(
+        "--promote", action="store_true", help="promote the new version, without the gate"
+    )
+    fetched.add_argument(
+        "--activate", action="store_true", help="make it the model for requests without a model id"
     )
     activate = command(
         "activate", _activate,
@@ -218,6 +239,47 @@ def _import(registry: Registry, options: argparse.Namespace) -> None:
         promote=options.promote,
     )
     _print(model, options)
+
+
+def _fetch(registry: Registry, options: argparse.Namespace) -> None:
+    settings, file = registry.settings, requested(options.network)
+    require_allowed(settings, file)
+    with _progress() as watch:
+        try:
+            came = fetch(registry, file, settings.paths.scratch, watch, retry=True)
+        except FetchFailed as error:
+            raise BackendUnavailable(f"{error.message.rstrip('.')}.") from error
+    if not came.new:
+        print(f"{came.told}; nothing was fetched.", file=sys.stderr)
+    if options.promote and not came.model.promoted:
+        registry.promote(came.model.id, _why())
+    if options.activate:
+        registry.activate(came.model.name)
+    _print(registry.get(came.model.id), options)
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Watch]:
+    """Shows a download on stderr: a bar in a terminal, else a line now and then."""
+    from rich.console import Console  # late: the other commands do not need it
+    from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
+
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        yield Watch(lambda line: print(line, file=sys.stderr, flush=True))
+        return
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=None)
+
+        def progress(done: int, total: int | None) -> None:
+            bar.update(task, completed=done, total=total)
+
+        def log(line: str) -> None:
+            if not line.startswith("Fetching: "):  # the bar shows it
+                console.print(line, markup=False)
+
+        yield Watch(log, progress=progress)
 
 
 def _class_names(text: str | None) -> list[str] | None:

@@ -9,13 +9,15 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from disk_space import check_room
 from errors import InvalidModelFile, ValidationFailed
 from files import sha256_of, temporary_folder
+from models_store.description import ModelDescription, Task
 from models_store.file_type import check_checkpoint
 from models_store.names import check_name, suggest_name
 from models_store.registry import Registry
@@ -36,11 +38,13 @@ def import_model(
     *,
     name: str | None = None,
     family: Literal["yolo", "mobilenet"] | None = None,
+    task: Task | None = None,
     names: Sequence[str] | None = None,
     imgsz: int | None = None,
     description: str = "",
     promote: bool = False,
     parent: str | None = None,
+    source: Mapping[str, Any] = MappingProxyType({}),
     timeout: float = TIMEOUT,
 ) -> ModelVersion:
     """Import a checkpoint: Ultralytics YOLO (four tasks), or torchvision's MobileNetV2.
@@ -50,11 +54,13 @@ def import_model(
         path: The checkpoint file.
         name: Model name; default: derived from the file's name.
         family: Refuse the file unless it is of this family; default: accept both.
+        task: Refuse the file unless its model is for this task.
         names: Class names that replace those of the file, in the order of the outputs.
         imgsz: Side of the input in pixels; replaces that of the file.
         description: Free text shown with the model.
         promote: Make it the promoted version of its name.
         parent: A model id to record as its origin.
+        source: Further facts about its origin; `kind` replaces `import`.
         timeout: Maximum duration of the conversion in seconds.
 
     Raises:
@@ -79,9 +85,11 @@ def import_model(
     }
     with temporary_folder(registry.settings.paths.scratch) as folder:
         origin = convert_checkpoint(path, folder, timeout=timeout, **request)
-        source: dict[str, Any] = {"kind": "import", "parent": parent, "file": path.name[:200]}
-        source |= {"sha256": sha256_of(path), **({"origin": origin} if origin else {})}
-        return registry.publish(folder, name, source, promote=promote)
+        if task is not None and (found := ModelDescription.load(folder).task) != task:
+            raise InvalidModelFile(f"The model is for {found}, not for {task}.")
+        facts: dict[str, Any] = {"kind": "import", "parent": parent, "file": path.name[:200]}
+        facts |= {"sha256": sha256_of(path), **({"origin": origin} if origin else {}), **source}
+        return registry.publish(folder, name, facts, promote=promote)
 
 
 def convert_checkpoint(

@@ -131,9 +131,10 @@ class Gateway:
     ) -> None:
         """Record a live response for statistics, kept images and the shadow.
 
-        Everything slow runs after the response has been sent.
+        Everything slow runs after the response has been sent. If the request filtered the
+        classes, nothing is recorded: what is left out would look as if it had not been there.
         """
-        if result.prediction is None:
+        if result.prediction is None or item.classes is not None:
             return
         self.live.note(model, result.prediction)
         if (confidence := self.live.doubt(model, result.prediction)) is not None:

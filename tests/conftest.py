@@ -24,6 +24,7 @@ atexit.register(shutil.rmtree, HOME, ignore_errors=True)
 os.environ["VISIONLOOP_HOME"] = str(HOME / "home")
 os.environ["BENTOML_HOME"] = str(HOME / "bento")
 os.environ["BENTOML_DO_NOT_TRACK"] = "True"
+os.environ["VISIONLOOP_ALLOW_DOWNLOAD"] = "never"  # no test waits for a host that cannot be reached
 
 from models_store import ultralytics_env  # noqa: E402
 

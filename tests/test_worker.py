@@ -19,7 +19,8 @@ def test_a_kind_without_an_implementation_fails_and_names_those_with_one(tmp_pat
     store = JobStore(Database(Settings(home=tmp_path)))
     job = store.create("export", config={}, recipe={})
     expected = (
-        "Jobs of kind 'export' cannot be run. Known kinds: training, evaluation and annotation"
+        "Jobs of kind 'export' cannot be run. Known kinds: training, evaluation, annotation "
+        "and fetch"
     )
     with pytest.raises(VisionLoopError, match=expected):
         worker.work(WorkerJob(store, job), job, Registry(store.database))

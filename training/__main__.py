@@ -162,6 +162,8 @@ def start(server: Server, options: argparse.Namespace) -> int:
     sent = {name: value for name, value in body.items() if value not in (None, {})}
     answer = server.ask("POST", f"/api/training/{options.mode}", json=sent)
     print(f"{answer['message']} Job {answer['task_id']}")
+    for note in answer.get("notes", ()):
+        print(f"Note: {note}")
     return watch_job(server, answer["task_id"]) if options.watch else 0
 
 

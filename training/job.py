@@ -19,6 +19,7 @@ from models_store.decision_log import DecisionReason
 from models_store.registry import Registry, published
 from models_store.versions import ModelVersion
 from training.incremental.forgetting_job import report_forgetting
+from training.missing_weights import with_weights
 from training.planning.recipe import Recipe
 from training.publish import Trained, publish
 from training.schedule import TRAINING_SHARE
@@ -116,6 +117,7 @@ def train(job: JobHandle, row: Job, registry: Registry) -> ModelVersion:
     recipe = Recipe.model_validate(row.recipe)
     version = published(job.id, registry)
     if version is None:
+        recipe = with_weights(recipe, job, registry)
         trained = trainer(recipe)(recipe, job)
         job.check()
         version = publish(trained, recipe, job, registry)

@@ -61,6 +61,7 @@ def publish(trained: Trained, recipe: Recipe, job: JobHandle, registry: Registry
             "parent": recipe.parent,
             "mode": recipe.mode,
             "base": recipe.base.shown,
+            "start": recipe.base.sentence,
             "teacher": recipe.teacher.shown if recipe.teacher else None,
             "dataset": shown_name(Path(recipe.dataset), registry.settings),
             "dataset_fingerprint": trained.dataset_fingerprint,

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 import torch
 from torch import nn
 
 from dataset.class_matching import matched
-from errors import BackendUnavailable, InvalidModelFile
-from files import atomic_folder, atomic_path
+from errors import InvalidModelFile
+from files import atomic_folder
 from jobs.artifacts import best_weights
 from models_store.description import (
     DESCRIPTION_FILE,
@@ -28,11 +27,6 @@ from settings import Settings
 from training.planning.base_models import MOBILENET, BaseNetwork, architecture_yaml
 
 CLASS_BRANCHES = ("cv3", "one2one_cv3")
-
-
-ASSETS = "https://github.com/ultralytics/assets/releases/download/v8.4.0/"
-DOWNLOAD_TIMEOUT = 60.0  # seconds without a byte
-MAX_DOWNLOAD = 1024**3  # bytes
 
 
 @dataclass(frozen=True)
@@ -56,15 +50,14 @@ def load_start(base: BaseNetwork, folder: Path, settings: Settings) -> Start:
     """Load the start weights of a recipe.
 
     Args:
-        base: The chosen base network.
+        base: The chosen base network; `training.missing_weights` has fetched what was missing.
         folder: Weights of a file or of a job are converted to a model folder here, so that a
             resumed job need not convert them again.
-        settings: Paths of downloads and jobs.
+        settings: The paths of jobs.
 
     Raises:
         InvalidModelFile: The weights cannot be loaded, or are for another task.
         ModelNotFound: The registry model was deleted in the meantime.
-        BackendUnavailable: The download failed.
     """
     if base.kind == "scratch":
         if base.family == "mobilenet":
@@ -72,8 +65,6 @@ def load_start(base: BaseNetwork, folder: Path, settings: Settings) -> Start:
         return Start(architecture_yaml(base.value))
     if base.kind == "model":
         source = locate(base.value)
-    elif base.kind == "download":
-        source = _converted(_download(base.value, settings.paths.pretrained), folder, base)
     elif base.kind == "job":
         source = _rebuilt(settings.paths.jobs / base.value, folder, base)
     else:
@@ -135,32 +126,6 @@ def _check(description: ModelDescription, task: Task, family: Family, shown: str
         )
     if description.task != task:
         raise InvalidModelFile(f"{shown} is a model for {description.task}, but task is {task}.")
-
-
-def _download(name: str, folder: Path, address: str = ASSETS) -> Path:
-    """Download a file of Ultralytics' releases, unless it was downloaded before."""
-    target = folder / name
-    if target.is_file():
-        return target
-    try:
-        with (
-            atomic_path(target) as temporary,
-            httpx.stream(
-                "GET", address + name, follow_redirects=True, timeout=DOWNLOAD_TIMEOUT
-            ) as answer,
-            temporary.open("wb") as file,
-        ):
-            answer.raise_for_status()
-            for chunk in answer.iter_bytes():
-                file.write(chunk)
-                if file.tell() > MAX_DOWNLOAD:
-                    raise InvalidModelFile(f"{name} is larger than {MAX_DOWNLOAD:,} bytes.")
-    except httpx.HTTPError as error:
-        raise BackendUnavailable(
-            f"{name} could not be downloaded ({error}). Put the file into VISIONLOOP_PRETRAINED "
-            "instead, or unset VISIONLOOP_ALLOW_DOWNLOAD to train from scratch."
-        ) from error
-    return target
 
 
 Layer = nn.Linear | nn.Conv2d

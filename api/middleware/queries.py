@@ -9,13 +9,13 @@ from fastapi import Request, params
 from fastapi.dependencies.utils import get_flat_params
 from fastapi.routing import APIRoute
 
+from api.groups import TOOLS
 from api.middleware.request_state import exchange
 from api.request_text import PLAIN_TEXT, plain_text
 from api.schemas import BODIES, RequestFields
 from errors import ValidationFailed
 from field_names import Unknown, UnknownField, meant, notes_on
 
-TOOLS = "Annotation tools"  # the tag of their routes
 MOST_PARAMETERS = 64  # maximum number of parameters in a query
 
 log = logging.getLogger("visionloop")

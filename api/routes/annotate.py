@@ -8,13 +8,14 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.dependencies import GatewayDep
+from api.groups import ANNOTATE
 from api.predictions import AnnotateOptions, annotate
 from api.requests import image_form
 from api.responses import JSON, noted, unless_gone
 from api.schemas import FromUrl, Size, errors, form_body
 from formats.annotation_tools import TOOLS
 
-router = APIRouter(prefix="/api", tags=["Annotation"])
+router = APIRouter(prefix="/api", tags=[ANNOTATE])
 
 
 class AnnotateForm(AnnotateOptions, FromUrl):

@@ -11,13 +11,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import FileResponse
 
 from api.dependencies import GatewayDep
+from api.groups import ANNOTATE
 from api.middleware.auth import require_admin
 from api.schemas import errors
 from api.thread_pool import slow_reads
 from dataset.image_files import suffix_of
 from errors import VisionLoopError, without_server_paths
 
-router = APIRouter(prefix="/api", tags=["Annotation"])
+router = APIRouter(prefix="/api", tags=[ANNOTATE])
 
 CONTENT_TYPES = {
     ".jpg": "image/jpeg", ".png": "image/png", ".webp": "image/webp", ".bmp": "image/bmp",

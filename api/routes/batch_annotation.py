@@ -18,6 +18,7 @@ from annotation.confidence_bands import Bands
 from annotation.model_choice import choose_model
 from annotation.recipe import AnnotationRequest
 from api.dependencies import GatewayDep
+from api.groups import ANNOTATE
 from api.job_control import notify_trainer
 from api.middleware.auth import require_admin
 from api.middleware.errors import check
@@ -33,7 +34,7 @@ from jobs.store import Job
 from nesting import check_json_depth
 from serving.gateway import Gateway
 
-router = APIRouter(prefix="/api", tags=["Annotation"])
+router = APIRouter(prefix="/api", tags=[ANNOTATE])
 
 
 Asked = TypeVar("Asked", bound="Batch")

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
 from api.dependencies import GatewayDep, evaluation_stores
+from api.groups import QUALITY
 from api.schemas import MODEL_EXAMPLE, errors
 from errors import BackendTimeout, BackendUnavailable, Conflict, NotFound
 from evaluation.lookup import common_evaluations
@@ -18,7 +19,7 @@ from evaluation.store import REPORT, EvaluationRow
 from models_store.subprocesses import ChildTimeout, run_module
 from serving.gateway import Gateway
 
-router = APIRouter(tags=["Metrics"])
+router = APIRouter(tags=[QUALITY])
 
 TIMEOUT = 170.0  # maximum seconds for a comparison; 5,000 images, 80 classes, one core: 47 s
 MAX_WAITING = 4  # maximum number of waiting comparisons

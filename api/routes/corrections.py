@@ -13,6 +13,7 @@ from starlette.datastructures import UploadFile
 from annotation.corrections.submission import CorrectionPolicy, CorrectionSubmission
 from api.accounting import Corrected
 from api.dependencies import GatewayDep
+from api.groups import DATASETS
 from api.middleware.auth import require_admin
 from api.middleware.errors import check
 from api.requests import MULTIPART, UPLOAD_IN_MEMORY, content_type, fields, read_form
@@ -23,7 +24,7 @@ from errors import NoFileUploaded, PayloadTooLarge, ValidationFailed
 from formats.annotations import FORMATS, Format
 from serving.gateway import Gateway
 
-router = APIRouter(prefix="/api/datasets", tags=["Datasets"])
+router = APIRouter(prefix="/api/datasets", tags=[DATASETS])
 
 DOCUMENTS = (".json", ".xml", ".txt")  # suffixes of documents that can be sent without a zip
 MAX_DOCUMENT = 128 * 2**20  # maximum bytes of a document that is not zipped

@@ -14,6 +14,7 @@ from starlette.datastructures import UploadFile
 from annotation import cleanup
 from annotation.uploads.upload import add_upload
 from api.dependencies import GatewayDep
+from api.groups import DATASETS
 from api.middleware.auth import require_admin
 from api.middleware.errors import check
 from api.requests import UPLOAD_IN_MEMORY, fields, json_body, read_form
@@ -25,7 +26,7 @@ from errors import NoFileUploaded
 from models_store.description import Task
 from serving.gateway import Gateway
 
-router = APIRouter(prefix="/api/datasets", tags=["Datasets"])
+router = APIRouter(prefix="/api/datasets", tags=[DATASETS])
 
 TASKS = "detect, segment, pose or classify; empty: the task that fits the labels"
 

@@ -11,6 +11,7 @@ from starlette.responses import FileResponse, HTMLResponse
 
 from api.dependencies import GatewayDep, evaluation_stores
 from api.evaluation_jobs import Evaluate, start_evaluation
+from api.groups import QUALITY
 from api.middleware.auth import require_admin
 from api.middleware.errors import check
 from api.requests import json_body
@@ -23,7 +24,7 @@ from evaluation.store import PLOTS, WORST, EvaluationRow
 from serving.gateway import Gateway
 from short_ids import RULE
 
-router = APIRouter(prefix="/metrics", tags=["Metrics"])
+router = APIRouter(prefix="/metrics", tags=[QUALITY])
 
 # The page contains everything: a browser must not load anything else.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'"

@@ -14,6 +14,7 @@ from starlette.datastructures import FormData, UploadFile
 
 from api import schemas
 from api.dependencies import GatewayDep, evaluation_stores
+from api.groups import MODELS
 from api.job_control import notify_trainer
 from api.middleware.auth import require_admin
 from api.middleware.errors import check
@@ -31,7 +32,7 @@ from models_store.names import suggest_name
 from models_store.versions import ModelVersion
 from serving.gateway import Gateway
 
-router = APIRouter(tags=["Models"])
+router = APIRouter(tags=[MODELS])
 
 SUFFIXES = (".pt", ".pth", ".zip")
 MARGIN = 10.0  # seconds by which the conversion's timeout is shorter than the request's

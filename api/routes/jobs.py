@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from api import job_logs
 from api.dependencies import GatewayDep
+from api.groups import JOBS
 from api.job_control import PATIENCE, cancel, find, view
 from api.job_logs import JobLog
 from api.middleware.auth import require_admin
@@ -21,7 +22,7 @@ from jobs.states import MEANINGS, Status
 from jobs.store import KINDS, LISTED
 from short_ids import RULE
 
-router = APIRouter(tags=["Jobs"])
+router = APIRouter(tags=[JOBS])
 
 
 class JobView(BaseModel):

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from annotation.revision_records import live_corrections
 from api.dependencies import GatewayDep
+from api.groups import QUALITY
 from api.middleware.auth import require_admin
 from api.schemas import errors
 from errors import NotFound
@@ -21,7 +22,7 @@ from monitoring.prediction_counts import BINS, LOW_BINS, PredictionCounts
 from serving.gateway import Gateway
 from serving.live_traffic import drift, training_counts
 
-router = APIRouter(tags=["Metrics"])
+router = APIRouter(tags=[QUALITY])
 
 
 class Confidence(BaseModel):

@@ -17,6 +17,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, Field
 
 from api.dependencies import GatewayDep
+from api.groups import DATASETS
 from api.middleware.auth import require_admin
 from api.schemas import errors
 from dataset.allowed_roots import confine, data_roots, is_inside, real_path
@@ -25,7 +26,7 @@ from errors import NotFound
 from source_tree import ROOT, module_command, module_environment
 from training.planning.base_models import WEIGHT_FILES
 
-router = APIRouter(prefix="/api/training", tags=["Datasets"])
+router = APIRouter(prefix="/api/training", tags=[DATASETS])
 
 SELECT = "/api/training/select-local-file"
 MAX_ENTRIES = 2000

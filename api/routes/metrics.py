@@ -12,6 +12,8 @@ from prometheus_client.core import GaugeMetricFamily
 
 from api import schemas
 from api.dependencies import GatewayDep
+from api.groups import QUALITY
+from api.negotiation import prefers_exposition
 from api.responses import JSON
 from api.schemas import errors
 from errors import BackendUnavailable
@@ -21,7 +23,7 @@ from models_store.versions import ModelVersion
 from serving import telemetry
 from serving.gateway import Gateway
 
-router = APIRouter(tags=["Metrics"])
+router = APIRouter(tags=[QUALITY])
 
 
 @router.get("/metrics", response_model=schemas.AllMetrics)
@@ -63,40 +65,6 @@ def gauges(gateway: Gateway) -> list[Metric]:
     waiting = sum(count for (_, status), count in counts.items() if status == "queued")
     queue = GaugeMetricFamily("visionloop_job_queue_length", "Jobs waiting for a slot", waiting)
     return [jobs, queue]
-
-
-def prefers_exposition(accept: str) -> bool:
-    """Whether an `Accept` header prefers plain text or OpenMetrics to JSON."""
-    ranges = _ranges(accept)
-    json = _quality(ranges, "application/json")
-    texts = (_quality(ranges, t) for t in ("text/plain", "application/openmetrics-text"))
-    return max(texts) > json
-
-
-def _ranges(accept: str) -> dict[str, float]:
-    """The quality values (`q`) by media range; of a repeated range, the highest."""
-    found: dict[str, float] = {}
-    for part in accept.split(","):
-        kind, *parameters = (piece.strip().lower() for piece in part.split(";"))
-        quality = 1.0
-        for parameter in parameters:
-            name, _, value = parameter.partition("=")
-            if name.strip() == "q":
-                try:
-                    quality = min(max(float(value), 0.0), 1.0)
-                except ValueError:
-                    quality = 0.0
-        if kind:
-            found[kind] = max(quality, found.get(kind, 0.0))
-    return found
-
-
-def _quality(ranges: dict[str, float], kind: str) -> float:
-    """The quality value of a media type: that of the most specific range (RFC 9110, 12.5.1)."""
-    for candidate in (kind, f"{kind.partition('/')[0]}/*", "*/*"):
-        if candidate in ranges:
-            return ranges[candidate]
-    return 0.0
 
 
 async def _gauges(gateway: Gateway) -> Iterable[Metric]:

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from api import schemas
 from api.dependencies import GatewayDep
+from api.groups import MODELS
 from api.middleware.auth import require_admin
 from api.middleware.request_state import caller
 from api.requests import json_body
@@ -16,7 +17,7 @@ from models_store.decision_log import DecisionReason
 from models_store.versions import ModelVersion
 from serving.gateway import Gateway
 
-router = APIRouter(tags=["Models"])
+router = APIRouter(tags=[MODELS])
 
 
 @router.get("/models", response_model=schemas.ModelList)

@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse
 
 from api import schemas
 from api.dependencies import GatewayDep, evaluation_stores
+from api.groups import MODELS
 from api.job_control import notify_trainer
 from api.middleware.auth import require_admin
 from api.middleware.errors import check
@@ -28,7 +29,7 @@ from models_store.decision_log import DecisionReason
 from serving.gateway import Gateway
 from settings import Settings
 
-router = APIRouter(tags=["Models"])
+router = APIRouter(tags=[MODELS])
 
 
 class Promote(RequestFields):

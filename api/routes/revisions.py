@@ -15,11 +15,12 @@ from annotation.diff import ACCEPTED_IOU, MATCH_IOU
 from annotation.history import diff, revision_rows
 from api.accounting import Row
 from api.dependencies import GatewayDep
+from api.groups import DATASETS
 from api.schemas import errors
 from api.thread_pool import slow_reads
 from formats.annotations import Format
 
-router = APIRouter(prefix="/api/datasets", tags=["Datasets"])
+router = APIRouter(prefix="/api/datasets", tags=[DATASETS])
 
 KINDS = "label_studio, yolo, coco, labelme, voc or cvat_xml"
 ZIP: dict[int | str, dict[str, Any]] = {200: {"content": {"application/zip": {}}}}

@@ -10,12 +10,13 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.dependencies import GatewayDep
+from api.groups import MODELS
 from api.middleware.auth import require_admin
 from api.requests import json_body
 from api.schemas import MODEL_EXAMPLE, RequestFields, errors, json_request_body
 from monitoring.shadow_store import ShadowRow
 
-router = APIRouter(tags=["Models"])
+router = APIRouter(tags=[MODELS])
 
 
 class ShadowChoice(RequestFields):

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.dependencies import GatewayDep
+from api.groups import TRAIN
 from api.job_control import cancel, find, start_training
 from api.middleware.auth import require_admin
 from api.requests import as_sent, json_body
@@ -18,7 +19,7 @@ from jobs.control import status_of
 from jobs.states import MEANINGS, Status
 from jobs.store import Job
 
-router = APIRouter(prefix="/train", tags=["Training with /train"])
+router = APIRouter(prefix="/train", tags=[TRAIN])
 
 
 class JobStarted(BaseModel):
@@ -27,6 +28,13 @@ class JobStarted(BaseModel):
     status: Status = Field(description=MEANINGS)
     job_id: str
     model_id: str
+
+
+class TrainingQueued(JobStarted):
+    notes: list[str] = Field(
+        description="what was decided, in sentences: what the training starts from, and values "
+        "that were changed"
+    )
 
 
 class ListedJob(JobStarted):
@@ -55,7 +63,7 @@ class JobStopping(BaseModel):
 
 @router.post(
     "",
-    response_model=JobStarted,
+    response_model=TrainingQueued,
     responses=errors(400, 403, 404),
     openapi_extra=json_request_body(Train),
     dependencies=[Depends(require_admin)],
@@ -65,7 +73,8 @@ async def start(request: Request, gateway: GatewayDep) -> Any:
     body = await json_body(request, Train)
     sent = await as_sent(request, body)
     job = await start_training(gateway, request_of(body), sent, body.model_id)
-    return {"status": "queued", "job_id": job.id, "model_id": body.model_id}
+    head = {"status": "queued", "job_id": job.id, "model_id": body.model_id}
+    return head | {"notes": job.notes}
 
 
 @router.get("", response_model=ListedJobs)

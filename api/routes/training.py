@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from api import job_logs
 from api.dependencies import GatewayDep
+from api.groups import TASKS
 from api.job_control import PATIENCE, cancel, find, start_training
 from api.job_logs import JobLog
 from api.middleware.auth import require_admin
@@ -26,7 +27,7 @@ from jobs.store import Job
 from serving.gateway import Gateway
 from training.planning.recipe import Mode
 
-router = APIRouter(prefix="/api/training", tags=["Training with /api/training"])
+router = APIRouter(prefix="/api/training", tags=[TASKS])
 
 LISTED_LINES, SHOWN_LINES = 5, 200  # log lines per task, in the list of tasks and for one task
 
@@ -35,6 +36,13 @@ class TaskStarted(BaseModel):
     task_id: str
     status: TaskStatus = Field(examples=["pending"], description=TASK_MEANINGS)
     message: str
+
+
+class TrainingAccepted(TaskStarted):
+    notes: list[str] = Field(
+        description="what was decided, in sentences: what the training starts from, and values "
+        "that were changed"
+    )
 
 
 class Task(BaseModel):
@@ -75,7 +83,7 @@ class TrainingStatus(BaseModel):
 def _route(path: str, mode: Mode, summary: str) -> None:
     @router.post(
         path,
-        response_model=TaskStarted,
+        response_model=TrainingAccepted,
         responses=errors(400, 403, 404),
         openapi_extra=json_request_body(TrainingFields),
         dependencies=[Depends(require_admin)],
@@ -87,7 +95,8 @@ def _route(path: str, mode: Mode, summary: str) -> None:
         sent = await as_sent(request, fields)
         job = await start_training(gateway, fields.request(mode), sent)
         message = f"Training '{job.model_name}' is pending."
-        return {"task_id": job.id, "status": "pending", "message": message}
+        head = {"task_id": job.id, "status": "pending", "message": message}
+        return head | {"notes": job.notes}
 
 
 _route("/regular", "regular", "Train a model")

@@ -14,6 +14,7 @@ from fastapi import APIRouter, Header, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.dependencies import GatewayDep
+from api.groups import TOOLS
 from api.predictions import AnnotateOptions, point_names, prelabel
 from api.requests import json_body
 from api.responses import JSON, unless_gone
@@ -25,7 +26,7 @@ from models_store.registry import Registry
 from models_store.versions import ModelVersion
 from serving.base64_images import decoded
 
-router = APIRouter(prefix="/api", tags=["Annotation tools"])
+router = APIRouter(prefix="/api", tags=[TOOLS])
 
 SKELETON = ".skeleton"
 

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from annotation.preannotation import Preannotation, Share, near
 from api.dependencies import GatewayDep
+from api.groups import TOOLS
 from api.middleware.auth import is_admin, require_admin
 from api.predictions import AnnotateOptions, prelabel
 from api.requests import json_body
@@ -46,7 +47,7 @@ from serving.annotation_inbox import CONFIG
 from serving.fetch import held_briefly
 from serving.gateway import Gateway
 
-router = APIRouter(prefix="/label-studio", tags=["Annotation tools"])
+router = APIRouter(prefix="/label-studio", tags=[TOOLS])
 
 log = logging.getLogger("visionloop")
 

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.dependencies import GatewayDep
+from api.groups import TOOLS
 from api.predictions import AnnotateOptions, prelabel
 from api.requests import json_body
 from api.responses import JSON, unless_gone
@@ -25,7 +26,7 @@ from serving.base64_images import decoded
 
 MOST_CLASSES = 10_000  # in a request
 
-router = APIRouter(tags=["Annotation tools"])
+router = APIRouter(tags=[TOOLS])
 
 SHAPES: dict[Task, list[str]] = {
     "detect": ["rectangle"],

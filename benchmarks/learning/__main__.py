@@ -74,6 +74,7 @@ def settle(options: argparse.Namespace) -> None:
     roots = [os.path.realpath(os.path.expanduser(path)) for path in named if path]
     roots = [os.path.dirname(root) if os.path.isfile(root) else root for root in roots]
     os.environ["VISIONLOOP_DATA_ROOTS"] = ",".join([*roots, str(options.out)])
+    os.environ["VISIONLOOP_ALLOW_DOWNLOAD"] = "never"  # every machine starts from the same weights
     if options.device:
         os.environ["VISIONLOOP_DEVICE"] = options.device
 

@@ -48,6 +48,9 @@ class BenchJob:
         with (self.folder / "log").open("a", encoding="utf-8") as file:
             print(message, file=file)
 
+    def replace_recipe(self, recipe: Mapping[str, Any], shown: Mapping[str, Any]) -> None:
+        """Do nothing: an interrupted run is not resumed; it starts again."""
+
     def check(self) -> None:
         """Do nothing: nobody cancels this job."""
 

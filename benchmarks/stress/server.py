@@ -52,6 +52,7 @@ class Service:
         ours = {"VISIONLOOP_HOME": str(self.home), "VISIONLOOP_DEVICE": "cpu"}
         ours |= {"BENTOML_HOME": str(self.folder / "bento"), "BENTOML_DO_NOT_TRACK": "true"}
         ours |= {"VISIONLOOP_DATA_ROOTS": str(self.folder / "data")}
+        ours |= {"VISIONLOOP_ALLOW_DOWNLOAD": "never"}
         return {**os.environ, **ours, **self.settings}
 
     def start(self) -> None:

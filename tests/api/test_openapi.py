@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
+from api.groups import GROUPS, HEALTH, RECOGNISE
 from api.openapi import OPERATIONS, document
 from tests.support.training_app import Service
 
@@ -93,7 +94,11 @@ def test_files_are_binary(described: dict[str, Any]) -> None:
         if form:
             name = form["schema"]["$ref"].rpartition("/")[2]
             fields = described["components"]["schemas"][name]["properties"]
-            files = [f for f, s in fields.items() if s.get("format") == "binary"]
+            files = [
+                name
+                for name, schema in fields.items()
+                if "binary" in (schema.get("format"), schema.get("items", {}).get("format"))
+            ]
             found[label] = files
             for schema in fields.values():
                 assert {"type": "null"} not in schema.get("anyOf", []), "a form has no null"
@@ -106,7 +111,7 @@ def test_every_error_has_our_form(described: dict[str, Any]) -> None:
     for label, operation in operations(described):
         refusals = {s: r for s, r in operation["responses"].items() if s >= "400"}
         assert "422" not in refusals, label
-        probe = operation["tags"] == ["Probes"]
+        probe = operation["tags"] == [HEALTH]
         assert refusals.keys() >= (
             {"403", "500"} if probe else {"400", "401", "403", "429", "500"}
         ), label
@@ -118,5 +123,29 @@ def test_every_answer_has_a_content_with_a_schema(described: dict[str, Any]) -> 
     for label, operation in operations(described):
         for status, response in operation["responses"].items():
             assert response.get("description"), label
-            if status not in ("204",) and operation["tags"] != ["Probes"]:
+            if status not in ("204",) and operation["tags"] != [HEALTH]:
                 assert response.get("content"), f"{label} {status}"
+
+
+def test_groups_are_described_and_recognising_images_comes_first(described: dict[str, Any]) -> None:
+    used = {tag for _, operation in operations(described) for tag in operation["tags"]}
+    listed = {group["name"]: group["description"] for group in described["tags"]}
+    assert used == listed.keys() == GROUPS.keys()
+    assert all(re.fullmatch(r"[A-Z].{15,90}\.", text) for text in listed.values())
+    assert next(iter(listed)) == RECOGNISE
+    assert next(iter(described["paths"])) == "/infer"
+
+
+def test_infer_answers_one_image_many_or_a_picture(described: dict[str, Any]) -> None:
+    responses = described["paths"]["/infer"]["post"]["responses"]
+    content = responses["200"]["content"]
+    assert set(content) == {"application/json", "image/jpeg", "image/png", "image/webp"}
+    one, many = content.pop("application/json")["schema"]["oneOf"]
+    assert one == {"$ref": "#/components/schemas/InferAnswer"}
+    entries = many["items"]["oneOf"]
+    assert [entry["$ref"].rpartition("/")[2] for entry in entries] == ["InferAnswer", "ErrorAnswer"]
+    assert all(kind["schema"]["format"] == "binary" for kind in content.values())
+    assert {"X-Model-Id", "X-Prediction-Count"} <= responses["200"]["headers"].keys()
+    images = described["components"]["schemas"]["InferForm"]["properties"]["image"]
+    assert (images["type"], images["maxItems"]) == ("array", 32)
+    assert images["items"]["format"] == "binary"

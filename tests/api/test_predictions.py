@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,15 @@ import pytest
 from PIL import Image
 
 from api.middleware.errors import check
-from api.predictions import AnnotateOptions, predict, prelabel
+from api.predictions import AnnotateOptions, predict, predict_each, prelabel
 from api.schemas import InferOptions
-from errors import ValidationFailed
+from errors import BackendUnavailable, RateLimited, ValidationFailed, VisionLoopError
 from inference.prediction import InferenceItem, ItemResult, Prediction
 from models_store.description import ModelDescription, Preprocessing, Task
 from models_store.versions import ModelVersion
+from serving.fetch import HOLD
 from settings import Settings
+from tests.support.patience import PATIENCE
 
 
 class Runner:
@@ -106,3 +109,128 @@ def test_what_cannot_be_drawn_on_is_refused_before_it_is_predicted(size: tuple[i
     assert not gateway.runner.items
     annotated(gateway, png(*size))
     assert len(gateway.runner.items) == 1
+
+
+class Scripted(Runner):
+    """Answers an image by its width: an error, a drawn image, or never."""
+
+    def __init__(self, answers: dict[int, VisionLoopError | bytes | None]) -> None:
+        super().__init__()
+        self.answers = answers
+        self.running = self.most = self.left = 0
+        self.two = asyncio.Event()  # set while two images are predicted
+
+    async def predict(self, item: InferenceItem) -> ItemResult:
+        width = Image.open(io.BytesIO(item.image)).width
+        self.running += 1
+        self.most = max(self.most, self.running)
+        if self.running == 2:
+            self.two.set()
+        try:
+            await asyncio.sleep(0)
+            answer = self.answers.get(width)
+            if width in self.answers and answer is None:
+                await asyncio.Event().wait()
+            if isinstance(answer, VisionLoopError):
+                return ItemResult(error=answer)
+            return replace(await super().predict(item), drawn=answer)
+        except asyncio.CancelledError:
+            self.left += 1
+            raise
+        finally:
+            self.running -= 1
+
+
+def several(
+    answers: dict[int, VisionLoopError | bytes | None], widths: list[int], **fields: Any
+) -> tuple[list[dict[str, Any]], Scripted]:
+    gateway: Any = Gateway()
+    runner = gateway.runner = gateway.detector = Scripted(answers)
+    gateway.settings = Settings(request_timeout=fields.pop("timeout", 60))
+    images = [png(width, 1) if width else b"no image" for width in widths]
+    found = asyncio.run(predict_each(gateway, images, check(InferOptions, fields)))
+    return found, runner
+
+
+def test_several_images_come_back_in_order_each_with_its_own_error() -> None:
+    full = BackendUnavailable("128 requests are already waiting.", 3)
+    found, runner = several({2: full, 4: full}, [1, 2, 0, 3])
+    assert [one.get("code") for one in found] == [
+        None,
+        "BACKEND_UNAVAILABLE",
+        "INVALID_IMAGE_FORMAT",
+        None,
+    ]
+    assert found[1] == full.to_json()
+    assert found[0]["predictions"] == []
+    assert runner.most == 3  # at the same time; what is no image is not sent
+
+
+def test_if_no_image_has_a_result_the_request_fails_and_tells_all() -> None:
+    full = BackendUnavailable("Wait.", 7)
+    with pytest.raises(BackendUnavailable) as caught:
+        several({2: full, 4: full}, [0, 2, 4])
+    assert caught.value.retry_after == 7
+    assert caught.value.message.startswith("None of the 3 images has a result. Image 1: ")
+    assert caught.value.message.endswith("Image 2, 3: Wait.")
+
+
+def test_what_the_others_cannot_wait_for_is_an_error_of_its_own() -> None:
+    found, runner = several({2: None}, [1, 2], timeout=2)
+    assert [one.get("code") for one in found] == [None, "BACKEND_TIMEOUT"]
+    assert runner.left == 1
+
+
+def test_a_caller_that_leaves_takes_all_images_with_it() -> None:
+    gateway: Any = Gateway()
+    runner = gateway.runner = gateway.detector = Scripted({1: None, 2: None})
+
+    async def story() -> None:
+        work = predict_each(gateway, [png(1, 1), png(2, 1)], check(InferOptions, {}))
+        task = asyncio.create_task(work)
+        await runner.two.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(asyncio.wait_for(story(), PATIENCE))
+    assert (runner.left, runner.running) == (2, 0)
+
+
+def test_drawn_images_count_as_memory_of_the_request() -> None:
+    held: list[int] = []
+
+    def count(length: int) -> None:
+        if sum(held) + length > 1000:
+            raise RateLimited("Send fewer at once.", 2)
+        held.append(length)
+
+    before = HOLD.set(count)
+    try:
+        found, _ = several({1: bytes(200), 2: bytes(200)}, [1, 2], draw_boxes="1")
+    finally:
+        HOLD.reset(before)
+    assert held == [600]
+    assert sorted(one.get("code", "") for one in found) == ["", "RATE_LIMITED"]
+
+
+@pytest.mark.parametrize(
+    ("classes", "ids"),
+    [("a", (0,)), (["0", ""], (0,)), ([0, "a"], (0,)), ("", None), (None, None)],
+)
+def test_the_runner_is_asked_for_the_wanted_classes(classes: Any, ids: Any) -> None:
+    _, runner = several({}, [1, 2], classes=classes)
+    assert [item.classes for item in runner.items] == [ids, ids]
+
+
+@pytest.mark.parametrize("classes", ["b", [1], "1", ",", [], True, [None], {"a": 1}, "a" * 70_000])
+def test_an_unknown_class_is_refused_before_anything_is_predicted(classes: Any) -> None:
+    gateway: Any = Gateway()
+
+    def ask() -> None:
+        options = check(InferOptions, {"classes": classes})
+        asyncio.run(predict_each(gateway, [png(1, 1)] * 2, options))
+
+    with pytest.raises(ValidationFailed, match="'classes'"):
+        ask()
+    assert not gateway.runner.items

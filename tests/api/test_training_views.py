@@ -24,7 +24,7 @@ from tests.support.training_app import FORM, TASK, UNKNOWN, Service
 def test_the_form_is_taken_as_it_is(service: Service, path: str, training_type: str) -> None:
     answer = service.post(f"/api/training/{path}", FORM | {"data_path": str(service.data)})
     assert answer.status_code == 200, answer.text
-    assert set(answer.json()) == {"task_id", "status", "message"}
+    assert set(answer.json()) == {"task_id", "status", "message", "notes"}
     assert answer.json()["status"] == "pending"
     task = service.get(f"/api/training/tasks/{answer.json()['task_id']}")
     assert set(task) == TASK
@@ -73,7 +73,9 @@ def test_the_first_family_starts_watches_and_stops(service: Service) -> None:
     answer = service.post("/train", body)
     assert answer.status_code == 200, answer.text
     job_id = answer.json()["job_id"]
-    assert answer.json() == {"status": "queued", "job_id": job_id, "model_id": "n"}
+    notes = answer.json()["notes"]
+    assert answer.json() == {"status": "queued", "job_id": job_id, "model_id": "n", "notes": notes}
+    assert "from scratch" in notes[0]
     config = service.jobs.get(job_id).config
     assert {name: config[name] for name in body} == body
     recipe = service.jobs.get(job_id).recipe
@@ -354,6 +356,7 @@ def test_starting_and_cancelling_need_the_admin_token(service: Service) -> None:
     changing = [
         ("POST", "/train", {"model_id": "n", "dataset_path": str(service.data)}),
         ("POST", "/api/training/regular", body),
+        ("POST", "/models/fetch", {"network": "n"}),
         ("DELETE", f"/train/{job.id}", None),
         ("POST", f"/api/training/tasks/{job.id}/cancel", None),
         ("POST", f"/jobs/{job.id}/cancel", None),

@@ -75,6 +75,33 @@ def test_identical_boxes_and_scores_keep_the_first() -> None:
     assert assert_equal(output, 2, 0.1, 0.7) <= 5
 
 
+@pytest.mark.parametrize("classes", [(0,), (1, 3), (0, 1, 2, 3), (9,)])
+@pytest.mark.parametrize("max_det", [3, 300])
+def test_wanted_classes_as_ultralytics_filters_them(classes: tuple[int, ...], max_det: int) -> None:
+    output = random_output(5, 500, 4, 2)
+    tensor = torch.from_numpy(output.copy())[None]
+    (wanted,) = nms.non_max_suppression(
+        tensor, 0.2, 0.6, classes=list(classes), nc=4, max_det=max_det
+    )
+    got = non_max_suppression(output, 4, 0.2, 0.6, max_det, classes=classes)
+    boxes, scores, class_ids, extra = got
+    np.testing.assert_array_equal(boxes, wanted[:, :4])
+    np.testing.assert_array_equal(scores, wanted[:, 4])
+    np.testing.assert_array_equal(class_ids, wanted[:, 5])
+    np.testing.assert_array_equal(extra, wanted[:, 6:])
+    assert (len(boxes) > 0) == (classes != (9,))
+
+
+def test_max_det_counts_the_wanted_classes() -> None:
+    output = random_output(6, 300, 3)
+    every = non_max_suppression(output, 3, 0.2, 0.6)
+    rare = int(every[2][-1])
+    first = non_max_suppression(output, 3, 0.2, 0.6, 2, classes=(rare,))
+    of_it = every[2] == rare
+    np.testing.assert_array_equal(first[1], every[1][of_it][:2])
+    np.testing.assert_array_equal(first[0], every[0][of_it][:2])
+
+
 def test_boxes_without_area() -> None:
     output = random_output(2, 200, 2, spread=3)
     output[2:4, ::2] = 0

@@ -165,6 +165,18 @@ def test_classification_answers_the_best_classes() -> None:
     assert "bounding_box" not in found.to_json()[0]
 
 
+def test_classification_answers_the_wanted_classes_with_their_own_probabilities() -> None:
+    probabilities = np.array([0.1, 0.5, 0.05, 0.2, 0.1, 0.03, 0.02], np.float32)
+    description = described("classify", names=7)
+    found = postprocess([probabilities], description, 30, 20, classes=(6, 5, 3))
+    assert found.class_ids.tolist() == [3, 5, 6]
+    assert found.scores.tolist() == probabilities[[3, 5, 6]].tolist()
+    one = postprocess([probabilities], description, 30, 20, classes=(5, 6), max_det=1)
+    assert one.class_ids.tolist() == [5]
+    sure = postprocess([probabilities], description, 30, 20, classes=(3, 6), confidence=0.15)
+    assert sure.class_ids.tolist() == [3]
+
+
 def test_key_points_without_visibility_are_certain() -> None:
     output = np.zeros((4 + 1 + 4, 1), np.float32)
     output[:, 0] = 80, 80, 40, 40, 0.9, 70, 75, 500, -20

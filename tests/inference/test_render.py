@@ -9,7 +9,7 @@ from PIL import Image
 
 from errors import ValidationFailed
 from inference import render
-from inference.prediction import Prediction
+from inference.prediction import DrawnFormat, Prediction
 from inference.render import LONGEST, class_colour, draw
 from models_store.description import Task
 from tests.support.scenes import scene
@@ -50,17 +50,28 @@ def test_any_size_can_be_drawn_on(size: tuple[int, int], task: Task) -> None:
     assert picture.shape == (height, width, 3)
 
 
-@pytest.mark.parametrize("size", [(LONGEST + 1, 1), (1, LONGEST + 1)])
-def test_what_no_jpeg_can_hold_is_refused_with_the_remedy(size: tuple[int, int]) -> None:
+@pytest.mark.parametrize("form", ["JPEG", "WEBP"])
+@pytest.mark.parametrize("tall", [False, True])
+def test_what_no_jpeg_can_hold_is_refused_with_the_remedy(form: DrawnFormat, tall: bool) -> None:
+    size = (1, LONGEST[form] + 1) if tall else (LONGEST[form] + 1, 1)
     width, height = size
     pixels, found = np.zeros((height, width, 3), np.uint8), prediction("detect", *size)
-    with pytest.raises(ValidationFailed, match="without the drawn image"):
-        draw(pixels, found)
+    with pytest.raises(ValidationFailed, match=f"{form}.*without the drawn image"):
+        draw(pixels, found, form)
     shown = render.drawn(pixels, found)  # for others that scale it first
     assert shown.size == size
-    assert drawn(pixels[:LONGEST, :LONGEST], found).shape[:2] == (
-        min(height, LONGEST), min(width, LONGEST)
-    )  # fmt: skip
+    most = LONGEST[form]
+    longest = Image.open(io.BytesIO(draw(pixels[:most, :most], found, form)))
+    assert longest.format == form
+    assert longest.size == (min(width, most), min(height, most))
+
+
+def test_a_png_holds_what_was_drawn_and_a_side_of_any_length() -> None:
+    pixels = scene(70_000, 4)
+    found = prediction("detect", 70_000, 4)
+    picture = Image.open(io.BytesIO(draw(pixels, found, "PNG")))
+    assert picture.format == "PNG"
+    np.testing.assert_array_equal(np.asarray(picture), np.asarray(render.drawn(pixels, found)))
 
 
 def test_box_and_label_have_the_colour_of_the_class() -> None:

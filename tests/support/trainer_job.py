@@ -34,6 +34,7 @@ class RecordingJob:
         self.id = uuid.uuid4().hex
         self.folder = folder
         self.lines: list[str] = []
+        self.recipes: list[tuple[Mapping[str, Any], Mapping[str, Any]]] = []  # and as shown
         self.fractions: list[float] = []
         self.epochs: list[int] = []
         self.metrics: list[dict[str, float]] = []
@@ -58,6 +59,9 @@ class RecordingJob:
 
     def log(self, message: str) -> None:
         self.lines.append(message)
+
+    def replace_recipe(self, recipe: Mapping[str, Any], shown: Mapping[str, Any]) -> None:
+        self.recipes.append((recipe, shown))
 
     def check(self) -> None:
         if (reason := self.stop_when(self)) is not None:

@@ -75,7 +75,15 @@ class Handler(BaseHTTPRequestHandler):
         if self.path.endswith("/cancel"):
             self._answer(409, {"message": "It has ended.", "code": "CONFLICT"})
         else:
-            self._answer(200, {"task_id": JOB["job_id"], "status": "pending", "message": "Queued."})
+            self._answer(
+                200,
+                {
+                    "task_id": JOB["job_id"],
+                    "status": "pending",
+                    "message": "Queued.",
+                    "notes": ["No weights here."],
+                },
+            )
 
     def _stream(self) -> None:
         """The first connection breaks after a line; the second goes on from there."""
@@ -134,7 +142,7 @@ def test_start_sends_what_was_given(
         "hyper": {"lr0": 0.001, "optimizer": "AdamW"},
     }
     assert handler.asked == [("POST", "/api/training/freeze-strategy", body, "Bearer use")]
-    assert capsys.readouterr().out == f"Queued. Job {JOB['job_id']}\n"
+    assert capsys.readouterr().out == (f"Queued. Job {JOB['job_id']}\nNote: No weights here.\n")
 
 
 def test_start_of_a_learning_method_sends_its_fields(

@@ -1,19 +1,16 @@
 from __future__ import annotations
 
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
 import torch
 
-from errors import BackendUnavailable, InvalidModelFile
+from errors import InvalidModelFile
 from models_store.registry import Registry
 from models_store.weights import load_model
 from settings import get_settings
 from tests.support.trainer_job import RecordingJob, narrow_network
-from training import start_weights
 from training.planning.base_models import choose_base
 from training.start_weights import load_start
 
@@ -44,33 +41,3 @@ def test_weights_of_a_file_are_converted_and_started_from(
         (folder / "yolov8n-cls.pt").unlink(missing_ok=True)
     with pytest.raises(InvalidModelFile, match=r"yolov8n-cls\.pt no longer exist"):
         load_start(base, tmp_path / "another", settings)
-
-
-def test_pretrained_weights_are_downloaded_once_and_only_whole(tmp_path: Path) -> None:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked.append(self.path)
-            found = self.path == "/yolov8n.pt"
-            self.send_response(200 if found else 404)
-            self.end_headers()
-            self.wfile.write(b"weights" if found else b"")
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    asked: list[str] = []
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        address = f"http://127.0.0.1:{server.server_port}/"
-        for _ in range(2):
-            assert (
-                start_weights._download("yolov8n.pt", tmp_path, address).read_bytes() == b"weights"
-            )
-        with pytest.raises(BackendUnavailable, match="VISIONLOOP_PRETRAINED"):
-            start_weights._download("yolov8x.pt", tmp_path, address)
-    finally:
-        server.shutdown()
-        server.server_close()
-    assert asked == ["/yolov8n.pt", "/yolov8x.pt"]
-    assert [path.name for path in tmp_path.iterdir()] == ["yolov8n.pt"]

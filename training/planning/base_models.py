@@ -25,25 +25,32 @@ from jobs.store import JOB_ID, SHORT_ID, JobStore
 from models_store.description import Family, Task
 from models_store.file_type import check_checkpoint
 from models_store.names import suggest_name
+from models_store.pretrained.catalogue import (
+    FAMILIES,
+    MOBILENET,
+    MOBILENET_NAMES,
+    SUFFIXES,
+    PretrainedFile,
+    foreign,
+    pretrained_file,
+)
+from models_store.pretrained.fetch import present
 from models_store.registry import Registry
+from models_store.versions import ModelVersion
 from settings import Settings
 
 SCALES = ("n", "s", "m", "l", "x")
-SUFFIXES: dict[Task, str] = {"detect": "", "segment": "-seg", "pose": "-pose", "classify": "-cls"}
-ARCHITECTURE = re.compile(r"(yolo(?:v[0-9]+|[0-9]+))([a-z])(-seg|-pose|-cls)?(?:\.pt)?")
-MOBILENET = "mobilenet_v2"
-MOBILENET_NAMES = frozenset({"mobilenet", "mobilenetv2", MOBILENET})
+ARCHITECTURE = re.compile(r"(yolo(?:v[0-9]+|[0-9]+))([a-z]u?)(-seg|-pose|-cls)?(?:\.pt)?")
 WEIGHT_FILES = (".pt", ".pth")
 VAGUE = frozenset({"best", "last", "weights", "model"})  # file names too generic for a model name
-DOWNLOADABLE = re.compile(r"yolo(v8|11|12|26)[nsmlx](-seg|-pose|-cls)?")
 
 
 class BaseNetwork(BaseModel):
     """The network and weights that a training starts from.
 
     `value` depends on `kind`: a model id (`model`), an absolute path (`file`), the id of a job that
-    failed or was cancelled (`job`), the name of a file to download (`download`), or the name of an
-    architecture (`scratch`).
+    failed or was cancelled (`job`), the network whose file the job fetches, with `.pt`
+    (`download`), or the name of an architecture (`scratch`).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -62,6 +69,23 @@ class BaseNetwork(BaseModel):
         if self.kind == "job":
             return f"job {self.value}"
         return Path(self.value).name if self.kind == "file" else self.value
+
+    @property
+    def network(self) -> str:
+        """The name of the architecture, of a base that is fetched or starts from scratch."""
+        assert self.kind in ("download", "scratch")
+        return self.value.removesuffix(".pt")
+
+    def from_scratch(self, reason: str) -> BaseNetwork:
+        """The base that replaces weights which could not be fetched, for the reason of a clause."""
+        sentence = f"Trains {self.network} from scratch: {reason}."
+        changed = {"kind": "scratch", "value": self.network, "sentence": sentence}
+        return self.model_copy(update=changed)
+
+    def of_model(self, model_id: str, sentence: str) -> BaseNetwork:
+        """The base that replaces weights which were fetched into the registry."""
+        changed = {"kind": "model", "value": model_id, "sentence": sentence}
+        return self.model_copy(update=changed)
 
 
 @dataclass(frozen=True)
@@ -134,7 +158,9 @@ def find_architecture(text: str, task: Task | None) -> Architecture | None:
     name = f"{family}{scale}{SUFFIXES[task]}"
     if name not in _architectures():
         known = sorted(n for n in _architectures() if n.endswith(SUFFIXES[task]))
-        families = sorted({n.split("-")[0][:-1] for n in known if task != "detect" or "-" not in n})
+        families = sorted({re.sub(r"[a-z](u?)(-\w+)?$", r"\1", name) for name in known})
+        if reason := foreign(word):
+            raise ValidationFailed(f"{text!r} cannot be trained: {reason}. {FAMILIES}")
         raise ValidationFailed(
             f"{text!r} is not a known network for {task}. Known families: {', '.join(families)}. "
             "Add a scale, mostly n, s, m, l or x: yolov8n, yolo11s, …"
@@ -159,54 +185,70 @@ def _architectures() -> dict[str, tuple[Path, str | None]]:
     for path in Path(spec.submodule_search_locations[0]).glob("cfg/models/*/yolo*.yaml"):
         if match := re.fullmatch(r"(yolo(?:v[0-9]+|[0-9]+))([a-z]?)(-seg|-pose|-cls)?", path.stem):
             family, scale, suffix = match.groups()
-            if family in ("yolov3", "yolov5", "yolov6"):  # different heads and weights files
+            if family in ("yolov3", "yolov6"):  # no weights are published that fit
                 continue
+            last = "u" if family == "yolov5" else ""  # Ultralytics' YOLOv5 has another head
             if scale:
                 found[path.stem] = (path, None)
                 continue
             scales = yaml.safe_load(path.read_text(encoding="utf-8")).get("scales") or {}
             for letter in scales:
-                found[f"{family}{letter}{suffix or ''}"] = (path, str(letter))
+                found[f"{family}{letter}{last}{suffix or ''}"] = (path, str(letter))
     return found
 
 
 def _pretrained(architecture: Architecture, registry: Registry, settings: Settings) -> BaseNetwork:
-    """Pretrained weights of an architecture if available, else training from scratch."""
-    name = architecture.name
+    """Pretrained weights of an architecture, present or to be fetched, else none."""
+    name, published = architecture.name, pretrained_file(architecture.name)
     base = {
         "family": architecture.family,
         "task": architecture.task,
         "default_name": architecture.default_name,
     }
-    try:
-        found = registry.get(name)
-    except ModelNotFound:
-        found = None
-    if found and (found.description.task, found.description.family) == (
-        architecture.task,
-        architecture.family,
-    ):
+    if found := _in_registry(architecture, published, registry):
         sentence = f"Starts from the registry's {found.id}."
         return BaseNetwork(kind="model", value=found.id, sentence=sentence, **base)
-    if file := _pretrained_file(architecture, settings.pretrained):
-        sentence = f"Starts from the pretrained weights {file.name}."
-        return BaseNetwork(kind="file", value=str(file), sentence=sentence, **base)
-    if settings.allow_download and DOWNLOADABLE.fullmatch(name):
-        sentence = f"Starts from the pretrained weights {name}.pt, downloaded from Ultralytics."
+    for folder in (settings.pretrained, settings.paths.pretrained):
+        if file := _pretrained_file(architecture, folder):
+            sentence = f"Starts from the pretrained weights {file.name}."
+            return BaseNetwork(kind="file", value=str(file), sentence=sentence, **base)
+    if published and settings.allow_download != "never":
+        otherwise = {
+            "auto": "they will be fetched, else it starts from scratch",
+            "always": "they will be fetched, else the training fails",
+        }[settings.allow_download]
+        sentence = f"No {name} weights here: {otherwise}."
         return BaseNetwork(kind="download", value=f"{name}.pt", sentence=sentence, **base)
+    reason = "VISIONLOOP_ALLOW_DOWNLOAD is never" if published else "nobody publishes any to fetch"
     sentence = (
         f"Trains {name} from scratch: no pretrained weights of that name in the registry or in "
-        f"VISIONLOOP_PRETRAINED. Import {name}.pt as {name!r}, or put it into that folder, to "
-        "start from them."
+        f"VISIONLOOP_PRETRAINED, and {reason}. Import {name}.pt as {name!r}, or put it into that "
+        "folder, to start from them."
     )
     return BaseNetwork(kind="scratch", value=name, sentence=sentence, **base)
+
+
+def _in_registry(
+    architecture: Architecture, published: PretrainedFile | None, registry: Registry
+) -> ModelVersion | None:
+    """A model of the architecture's name, else the weights that were fetched for it."""
+    try:
+        found = registry.get(architecture.name)
+    except ModelNotFound:
+        pass
+    else:
+        described = found.description
+        if (described.task, described.family) == (architecture.task, architecture.family):
+            return found
+    return present(registry, published) if published else None
 
 
 def _pretrained_file(architecture: Architecture, folder: Path | None) -> Path | None:
     if folder is None:
         return None
     if architecture.family == "mobilenet":
-        return next(iter(sorted(folder.glob(f"{MOBILENET}*.pt*"))), None)
+        found = sorted(folder.glob(f"{MOBILENET}*.pt*"))
+        return next((path for path in found if path.suffix in WEIGHT_FILES), None)
     return next((p for p in [folder / f"{architecture.name}.pt"] if p.is_file()), None)
 
 
@@ -286,7 +328,10 @@ def _of_job(job_id: str, task: Task | None, database: Database) -> BaseNetwork:
 
 
 def _of_registry(text: str, task: Task | None, registry: Registry) -> BaseNetwork:
-    found = registry.get(text)
+    try:
+        found = registry.get(text)
+    except ModelNotFound as error:
+        found = _of_network(text, registry, error)
     description = found.description
     if task and description.task != task:
         raise ValidationFailed(
@@ -302,6 +347,27 @@ def _of_registry(text: str, task: Task | None, registry: Registry) -> BaseNetwor
         sentence=f"Starts from the registry's {found.id}.",
         imgsz=description.imgsz,
     )
+
+
+def _of_network(text: str, registry: Registry, error: ModelNotFound) -> ModelVersion:
+    """The fetched weights of a network that is named in place of a model.
+
+    Raises:
+        ValidationFailed: It is a network that cannot be used here.
+        ModelNotFound: They were not fetched; the message says how, if the network is known.
+    """
+    word = text.strip().lower()
+    if reason := foreign(word):
+        raise ValidationFailed(f"{text!r} cannot be used: {reason}. {FAMILIES}") from error
+    file = pretrained_file(word)
+    if file is None:
+        raise error
+    if (found := present(registry, file)) is None:
+        raise ModelNotFound(
+            f"{error.message} Its pretrained weights are fetched by `python -m models_store fetch "
+            f"{word}` or POST /models/fetch."
+        ) from error
+    return found
 
 
 def _confined(text: str, settings: Settings) -> Path:

@@ -134,7 +134,8 @@ def plan_distillation(request: TrainingRequest, task: Task | None, stores: Store
     data = stores.read(common.path, base.task, min_classes=2)
     if (taught := stores.description(teacher)) is not None:
         known = stores.description(base)
-        student = architecture_yaml(base.value) if base.kind == "scratch" else None
+        fresh = base.kind in ("scratch", "download")
+        student = architecture_yaml(base.network) if fresh else None
         student = known.architecture if known else student
         check_teacher(data, old if options.replays else None, student, taught)
     return common.recipe(request, distillation=options, teacher=teacher)

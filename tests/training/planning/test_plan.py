@@ -364,7 +364,7 @@ def test_weights_of_a_scale_come_from_registry_then_folder_then_nowhere(
     assert base("m") == ("model", registry.get("yolov8m").id)
     assert base("s") == ("file", "yolov8s.pt")
     assert base("s", pretrained=None) == ("scratch", "yolov8s")
-    assert base("l", allow_download=True) == ("download", "yolov8l.pt")
+    assert base("l", allow_download="auto") == ("download", "yolov8l.pt")
     scratch = choose_base("x", None, None, registry, settings)
     assert scratch.kind == "scratch"
     assert "from scratch" in scratch.sentence
