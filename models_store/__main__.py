@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import sys
@@ -252,7 +253,7 @@ def _fetch(registry: Registry, options: argparse.Namespace) -> None:
     if not came.new:
         print(f"{came.told}; nothing was fetched.", file=sys.stderr)
     if options.promote and not came.model.promoted:
-        registry.promote(came.model.id, _why())
+        registry.promote(came.model.id, by_user())
     if options.activate:
         registry.activate(came.model.name)
     _print(registry.get(came.model.id), options)
