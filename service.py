@@ -56,10 +56,12 @@ class Trainer:
         # Late, as in the gateway below: every process of the service imports this file.
         from jobs.dispatcher import dispatcher_of
         from serving.shutdown import on_shutdown_signal
-        from serving.telemetry import EPOCH
+        from serving.telemetry import EPOCH, WEBHOOKS
 
         self.dispatcher = dispatcher_of(
-            settings, lambda mode, seconds: EPOCH.labels(mode).observe(seconds)
+            settings,
+            lambda mode, seconds: EPOCH.labels(mode).observe(seconds),
+            lambda outcome: WEBHOOKS.labels(outcome).inc(),
         )
         self.dispatcher.start()
         on_shutdown_signal(self.dispatcher.begin_shutdown)

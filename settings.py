@@ -9,6 +9,7 @@ from functools import lru_cache
 from ipaddress import ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import (
     ByteSize,
@@ -37,6 +38,8 @@ Figure = Literal[
 ]  # fmt: skip
 
 PREFIX = "VISIONLOOP_"
+SHORTEST_SECRET = 16  # characters
+LONGEST_ADDRESS = 2000  # characters
 OTHER_VARIABLES = frozenset({"VISIONLOOP_JOB", "VISIONLOOP_URL"})
 """Variables with our prefix that are not settings.
 
@@ -239,6 +242,17 @@ class Settings(BaseSettings):
         False, description="Promote even if a known class has no object in the dataset"
     )
 
+    webhook_url: Words = Field(
+        (),
+        description="Addresses that are sent a signed message when a job ends, such as "
+        "`https://hooks.example/visionloop`; a comma inside an address is written `%2C`",
+    )
+    webhook_secret: SecretStr | None = Field(
+        None,
+        description="Secret of at least 16 characters with which these messages are signed; "
+        "needed if `webhook_url` is set",
+    )
+
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="Lowest level of log messages that are written"
     )
@@ -256,7 +270,7 @@ class Settings(BaseSettings):
             return tuple(_expanded(Path(part.strip())) for part in parts if part.strip())
         return value
 
-    @field_validator("cors_origins", "hosts", "trusted_proxies", mode="before")
+    @field_validator("cors_origins", "hosts", "trusted_proxies", "webhook_url", mode="before")
     @classmethod
     def _split_words(cls, value: object) -> object:
         if isinstance(value, str):
@@ -301,6 +315,41 @@ class Settings(BaseSettings):
                     {"proxy": repr(proxy[:100])},
                 ) from None
         return value
+
+    @field_validator("webhook_url")
+    @classmethod
+    def _webhook_addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for number, address in enumerate(value, 1):
+            if not _is_webhook_address(address):  # not repeated: it may contain a password
+                raise PydanticCustomError(
+                    "webhook_url",
+                    "Address {number} is not like https://hooks.example/visionloop (http or "
+                    "https, a host, no fragment, no spaces)",
+                    {"number": number},
+                )
+        return tuple(dict.fromkeys(value))
+
+    @field_validator("webhook_secret")
+    @classmethod
+    def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value()) < SHORTEST_SECRET:
+            raise PydanticCustomError(
+                "webhook_secret",
+                "The secret needs at least {least} characters; write the output of "
+                "`openssl rand -hex 32`",
+                {"least": SHORTEST_SECRET},
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _signed_webhooks(self) -> Settings:
+        if self.webhook_url and self.webhook_secret is None:
+            raise PydanticCustomError(
+                "webhook_secret",
+                "VISIONLOOP_WEBHOOK_URL needs VISIONLOOP_WEBHOOK_SECRET, with which receivers "
+                "verify the messages; write the output of `openssl rand -hex 32`",
+            )
+        return self
 
     @model_validator(mode="before")
     @classmethod
@@ -371,11 +420,19 @@ class Settings(BaseSettings):
         values = {
             name: "(set)" if isinstance(value, SecretStr) else str(value) for name, value in self
         }
+        values["webhook_url"] = str(tuple(map(without_credentials, self.webhook_url)))
         if self.database_url:
             from sqlalchemy.engine import make_url  # slow to import
 
             values["database_url"] = make_url(self.database_url).render_as_string()
         return values
+
+
+def without_credentials(address: str) -> str:
+    """A web address without user name, password and query, any of which may be a credential."""
+    parts = urlsplit(address)
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{host}{parts.path}{'?…' if parts.query else ''}"
 
 
 def variable_of(name: str) -> str:
@@ -405,6 +462,8 @@ def settings_without_effect(settings: Settings, environment: Mapping[str, str]) 
     lines = [
         f"{name} is not a setting and has no effect." for name in unknown_variables(environment)
     ]
+    if settings.webhook_secret and not settings.webhook_url:
+        lines.append("VISIONLOOP_WEBHOOK_SECRET has no effect without VISIONLOOP_WEBHOOK_URL.")
     folders: Iterable[tuple[str, Path]] = [("data_roots", root) for root in settings.data_roots]
     if settings.pretrained:
         folders = [*folders, ("pretrained", settings.pretrained)]
@@ -412,6 +471,17 @@ def settings_without_effect(settings: Settings, environment: Mapping[str, str]) 
         if not folder.is_dir():
             lines.append(f"{variable_of(name)}: there is no folder {folder}.")
     return lines
+
+
+def _is_webhook_address(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:  # a port that is no number, or unbalanced brackets
+        return False
+    plain = text.isascii() and text.isprintable() and not re.search(r"[\s#\\]", text)
+    known = parts.scheme.lower() in ("http", "https") and bool(parts.hostname) and port != 0
+    return plain and known and len(text) <= LONGEST_ADDRESS
 
 
 def _expanded(path: Path) -> Path:

@@ -138,6 +138,7 @@ def create_app(gateway: Gateway) -> FastAPI:
         shadow,
         train,
         training,
+        webhooks,
     )
     from api.tools import cvat, label_studio, xanylabeling
 
@@ -159,7 +160,7 @@ def create_app(gateway: Gateway) -> FastAPI:
     tools = (annotate, label_studio, xanylabeling, cvat)
     data = (annotation_queue, batch_annotation, corrections, revisions, datasets)
     modules = (infer, index, docs, *changing, *tools, *measuring, *data, local_files)
-    routers = [module.router for module in (*modules, jobs, train, training)]
+    routers = [module.router for module in (*modules, jobs, train, training, webhooks)]
     for router in routers:
         app.include_router(router)
     routes = [route for router in routers for route in router.routes if isinstance(route, Route)]

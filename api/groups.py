@@ -14,6 +14,7 @@ TRAIN = "Training with /train"
 TASKS = "Training with /api/training"
 JOBS = "Jobs"
 QUALITY = "Model quality"
+WEBHOOKS = "Webhooks"
 HEALTH = "Health"
 
 GROUPS = {
@@ -24,6 +25,7 @@ GROUPS = {
     TRAIN: "Start a training, see how far it is, stop it: the short form.",
     TASKS: "The same trainings by method: regular, freeze, incremental, distillation.",
     JOBS: "Everything that runs for longer: state, log, cancel.",
+    WEBHOOKS: "Be told when a job ends: what was sent, and a test of the receivers.",
     QUALITY: "How good a model is: metrics, reports, comparisons, and live traffic.",
     TOOLS: "What Label Studio, CVAT and X-AnyLabeling call by themselves.",
     HEALTH: "For load balancers and supervisors: whether it lives, whether it can serve.",

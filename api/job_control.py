@@ -22,13 +22,8 @@ PATIENCE = 5.0  # seconds that a cancel request waits for the job's process to e
 
 def view(gateway: Gateway, job: Job) -> dict[str, Any]:
     """A job in the form in which `/jobs` returns it."""
-    fields = ("kind", "mode", "task", "progress", "current_epoch", "total_epochs", "metrics")
-    more = ("config", "base_model", "model_name", "model_id", "attempts")
-    times = ("created_at", "started_at", "finished_at", "updated_at")
-    shown = {name: getattr(job, name) for name in (*fields, *more, *times)}
-    shown["error"] = job.shown_error
-    shown["log_path"] = str(gateway.jobs.log(job.id))
-    return {"job_id": job.id, "status": status_of(job)} | shown
+    place = {"log_path": str(gateway.jobs.log(job.id))}
+    return job.to_json() | {"status": status_of(job)} | place
 
 
 async def find(gateway: Gateway, job_id: str, kind: Kind | None = None) -> Job:

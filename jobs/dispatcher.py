@@ -41,6 +41,8 @@ from jobs.processes import (
     started_at,
 )
 from jobs.store import FINAL, Job, JobStore
+from jobs.webhooks.deliveries import DeliveryStore
+from jobs.webhooks.sender import WebhookSender
 from models_store.registry import Registry
 from models_store.ultralytics_env import environment
 from settings import Settings
@@ -103,11 +105,24 @@ def threads(settings: Settings) -> int:
     return max(1, total // slots(settings))
 
 
-def dispatcher_of(settings: Settings, on_epoch: Callable[[str, float], None]) -> Dispatcher:
-    """Create a dispatcher for the job table in the home of these settings."""
+def dispatcher_of(
+    settings: Settings,
+    on_epoch: Callable[[str, float], None],
+    on_delivery: Callable[[str], None] = lambda _: None,
+) -> Dispatcher:
+    """Create a dispatcher for the job table in the home of these settings.
+
+    Args:
+        settings: Of this process.
+        on_epoch: See `Dispatcher`.
+        on_delivery: Called with the outcome of every attempt to deliver a webhook.
+    """
     database = Database(settings)
     published = published_in(Registry(database))
-    return Dispatcher(JobStore(database), settings, published=published, on_epoch=on_epoch)
+    webhooks = WebhookSender(DeliveryStore(database), settings, on_delivery)
+    return Dispatcher(
+        JobStore(database), settings, published=published, on_epoch=on_epoch, webhooks=webhooks
+    )
 
 
 def worker_command(job: Job) -> list[str]:
@@ -159,6 +174,7 @@ class Dispatcher:
         command: Returns the command line of a job's worker.
         published: Returns the id of the model that a job has published, if any; see `JobFinalizer`.
         on_epoch: Called with mode and duration (seconds) of every finished epoch.
+        webhooks: Sends the deliveries of ended jobs while this dispatcher holds the lock.
         timing: Waiting times.
         machine: Functions that start processes and check memory and disk.
     """
@@ -171,6 +187,7 @@ class Dispatcher:
         command: Callable[[Job], Sequence[str]] = worker_command,
         published: Callable[[str], str | None] = lambda _: None,
         on_epoch: Callable[[str, float], None] = lambda *_: None,
+        webhooks: WebhookSender | None = None,
         timing: Timing = Timing(),
         machine: Machine = Machine(),
     ) -> None:
@@ -180,6 +197,7 @@ class Dispatcher:
         self._command = command
         self._finalizer = JobFinalizer(store, settings.train_attempts, published)
         self._on_epoch = on_epoch
+        self._webhooks = webhooks
         self._timing = timing
         self._machine = machine
         self._running: dict[str, Running] = {}
@@ -242,6 +260,8 @@ class Dispatcher:
             if self._task is not None:
                 self._task.cancel()
                 await asyncio.gather(self._task, return_exceptions=True)
+            if self._webhooks is not None:
+                await asyncio.to_thread(self._webhooks.stop)
             self._lock.release()
             self._stopped.set()
         await self._stopped.wait()
@@ -250,6 +270,8 @@ class Dispatcher:
 
     async def _run(self) -> None:
         await self._acquire_lock()
+        if self._webhooks is not None:
+            self._webhooks.start()
         await self._retry(self._take_over)
         while not self._shutdown.is_set():
             try:

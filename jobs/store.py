@@ -35,6 +35,7 @@ from disk_space import check_room
 from errors import Conflict, JobNotFound, RateLimited, without_server_paths
 from jobs.caller import CALLER
 from jobs.states import FINAL, Status
+from jobs.webhooks.deliveries import enqueue
 from short_ids import RULE, SHORTEST, only_match
 
 # No route makes an export yet.
@@ -46,6 +47,11 @@ LIVE: tuple[Status, ...] = ("running", "stopping")  # statuses of jobs that have
 JOB_ID = re.compile(r"[0-9a-f]{32}")
 SHORT_ID = re.compile(rf"[0-9a-f]{{{SHORTEST},31}}")
 LISTED = 1000  # maximum number of jobs in a listing
+SHOWN = (
+    "kind", "mode", "task", "status", "progress", "current_epoch", "total_epochs", "metrics",
+    "config", "base_model", "model_name", "model_id", "attempts",
+    "created_at", "started_at", "finished_at", "updated_at",
+)  # fmt: skip
 FULL_QUEUE = 60.0  # seconds of `Retry-After` when a caller has too many jobs
 LONGEST_ERROR = 2000  # maximum number of characters of an error message
 
@@ -93,6 +99,11 @@ class Job(Base):
     @property
     def is_final(self) -> bool:
         return self.status in FINAL
+
+    def to_json(self) -> dict[str, Any]:
+        """The job in the form of `GET /jobs/{job_id}`, which adds the path of the log."""
+        shown = {name: getattr(self, name) for name in SHOWN}
+        return {"job_id": self.id} | shown | {"error": self.shown_error}
 
     @property
     def ending(self) -> str:
@@ -270,6 +281,8 @@ class JobStore:
             else:
                 job.status = "stopping"
             job.updated_at = now()
+            if job.is_final:
+                self._notify(session, job)
         return job
 
     def delete(self, job_id: str) -> None:
@@ -340,7 +353,10 @@ class JobStore:
         return self._move(job_id, ("running",), values)
 
     def finish(self, job_id: str, status: Status, error: str | None = None, **values: Any) -> bool:
-        """Set a final status. Returns False, and changes nothing, if the job had ended before."""
+        """Set a final status, and add the webhook deliveries that announce it.
+
+        Returns False, and changes nothing, if the job had ended before.
+        """
         assert status in FINAL
         ended: dict[str, Any] = {
             "status": status,
@@ -358,7 +374,15 @@ class JobStore:
         """Change the status in one statement, so that only one of two concurrent calls succeeds."""
         place = (Job.id == job_id, Job.status.in_(origins))
         with self.database.write() as session:
-            return _execute(session, update(Job).where(*place).values(**values)) == 1
+            moved = _execute(session, update(Job).where(*place).values(**values)) == 1
+            if moved and values["status"] in FINAL:
+                self._notify(session, _row(session, job_id))
+            return moved
+
+    def _notify(self, session: Session, job: Job) -> None:
+        """Queue the webhook deliveries of a job that this transaction ends."""
+        addresses = self.database.settings.webhook_url
+        enqueue(session, addresses, job.id, job.status, job.to_json())
 
 
 def _row(session: Session, job_id: str) -> Job:

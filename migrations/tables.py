@@ -7,6 +7,7 @@ from annotation.tables import AnnotatedDataset
 from database import Base, State
 from evaluation.store import EvaluationRow
 from jobs.store import Job
+from jobs.webhooks.deliveries import Delivery
 from models_store.decision_log import Decision
 from models_store.tables import PublishedModel
 from monitoring.live_stats import LiveHour
@@ -20,6 +21,7 @@ MODULES = (  # importing a module declares its tables; one table of each module
     AnnotatedDataset,
     EvaluationRow,
     Job,
+    Delivery,
     LiveHour,
     PrelabelRow,
 )

@@ -46,6 +46,12 @@ EPOCH = Histogram(
     buckets=(1, 3, 10, 30, 60, 180, 600, 1800, 3600, 10800),
 )
 
+WEBHOOKS = Counter(
+    "visionloop_webhook_attempts",
+    "Attempts to deliver a webhook: delivered, retried later, failed for good",
+    ["outcome"],
+)
+
 PREDICTIONS = Counter(
     "visionloop_predictions", "Objects, or top classes, predicted in live traffic", ["model"]
 )

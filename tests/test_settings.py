@@ -144,3 +144,52 @@ def test_a_database_url_that_cannot_work_is_told_without_its_password(
         Settings()
     assert all("hunter2" not in found["msg"] for found in caught.value.errors())
     assert "hunter2" not in str(caught.value)
+
+
+WEBHOOKS = "https://me:hunter2@a.example/x?k=hunter2, http://b.example:8080,http://b.example:8080"
+
+
+def test_webhook_addresses_are_shown_without_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VISIONLOOP_WEBHOOK_URL", WEBHOOKS)
+    monkeypatch.setenv("VISIONLOOP_WEBHOOK_SECRET", "a secret that is long enough")
+    settings = Settings()
+    assert settings.webhook_url == tuple(part.strip() for part in WEBHOOKS.split(",")[:2])
+    shown = settings.masked()
+    assert shown["webhook_url"] == "('https://a.example/x?…', 'http://b.example:8080')"
+    assert shown["webhook_secret"] == "(set)"
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["hunter2.example", "ftp://hunter2.example", "http://", "http://hunter2:0/", "http://a:hunter2",
+     "http://hunter2/#x", "http://hunter2/a b", "http://[hunter2/", "https://a, hunter2"],
+)  # fmt: skip
+def test_a_webhook_that_is_no_address_prevents_the_start(
+    monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    monkeypatch.setenv("VISIONLOOP_WEBHOOK_URL", address)
+    monkeypatch.setenv("VISIONLOOP_WEBHOOK_SECRET", "a secret that is long enough")
+    with pytest.raises(ValidationError) as caught:
+        Settings()
+    (said,) = refusals(caught.value)
+    assert said.startswith("VISIONLOOP_WEBHOOK_URL: Address ")
+    assert "hunter2" not in said
+
+
+def test_a_webhook_needs_a_secret_of_some_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VISIONLOOP_WEBHOOK_URL", "https://a.example")
+    with pytest.raises(ValidationError) as caught:
+        Settings()
+    assert refusals(caught.value)[0].startswith(
+        "VISIONLOOP_WEBHOOK_URL needs VISIONLOOP_WEBHOOK_SECRET"
+    )
+    monkeypatch.setenv("VISIONLOOP_WEBHOOK_SECRET", "short")
+    with pytest.raises(ValidationError, match="at least 16 characters"):
+        Settings()
+
+
+def test_a_webhook_secret_alone_has_no_effect(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VISIONLOOP_WEBHOOK_SECRET", "a secret that is long enough")
+    assert settings_without_effect(Settings(), {}) == [
+        "VISIONLOOP_WEBHOOK_SECRET has no effect without VISIONLOOP_WEBHOOK_URL."
+    ]

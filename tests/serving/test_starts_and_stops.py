@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import json
 import shutil
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import bentoml
 import httpx
@@ -25,6 +27,7 @@ from models_store.store import ModelStore
 from settings import Settings
 from tests.support.patience import PATIENCE, wait_until
 from tests.support.serving import ROOT, Server
+from tests.support.webhook_receiver import SECRET, Receiver, always, receiving
 
 DETECTOR = "traffic_signs_yolov8n"
 CLASSIFIER = "traffic_signs_mobilenet_v2"
@@ -35,8 +38,20 @@ Picture = Callable[..., bytes]
 
 
 @pytest.fixture(scope="module")
-def whole(new_home: Callable[[], Path]) -> Iterator[Server]:
-    server = Server(new_home(), VISIONLOOP_TOKEN="use", VISIONLOOP_ADMIN_TOKEN="admin")
+def receiver() -> Iterator[Receiver]:
+    with receiving() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def whole(new_home: Callable[[], Path], receiver: Receiver) -> Iterator[Server]:
+    server = Server(
+        new_home(),
+        VISIONLOOP_TOKEN="use",
+        VISIONLOOP_ADMIN_TOKEN="admin",
+        VISIONLOOP_WEBHOOK_URL=receiver.url,
+        VISIONLOOP_WEBHOOK_SECRET=SECRET,
+    )
     try:
         yield server.start()
     finally:
@@ -88,6 +103,7 @@ def test_the_start_is_announced_without_the_secrets(guarded: Server) -> None:
     log = guarded.log.read_text()
     assert "token=(set)" in log
     assert "admin" not in log.replace("admin_token", "").replace("administration", "")
+    assert SECRET not in log
     assert log.count("Settings:") == guarded.starts
 
 
@@ -104,6 +120,36 @@ def test_a_second_server_is_refused_and_the_first_is_none_the_worse(guarded: Ser
     with httpx.Client(base_url=guarded.url, headers=USE, timeout=PATIENCE) as client:
         text = client.get("/metrics", headers={"Accept": "text/plain"}).text
     assert 'route="/models/active",status="200"' in text
+
+
+def test_the_end_of_a_job_is_announced_though_the_server_is_killed_in_between(
+    guarded: Server, receiver: Receiver
+) -> None:
+    def deliveries() -> list[dict[str, Any]]:
+        path = f"{guarded.url}/webhooks/deliveries"
+        found = httpx.get(path, headers=ADMIN, timeout=PATIENCE).raise_for_status()
+        return list(found.json()["deliveries"])
+
+    receiver.reply = always(503)
+    with httpx.Client(base_url=guarded.url, headers=ADMIN, timeout=PATIENCE) as client:
+        job = client.post(f"/metrics/{CLASSIFIER}/evaluate").json()["job_id"]
+        client.post(f"/jobs/{job}/cancel").raise_for_status()
+        wait_until(lambda: client.get(f"/jobs/{job}").json()["finished_at"])
+        wait_until(lambda: [one for one in deliveries() if one["last_status"] == 503])
+        client.delete(f"/jobs/{job}").raise_for_status()
+    guarded.stop(signal.SIGKILL)
+    refused = len(receiver.requests)
+    receiver.reply = always(200)
+    guarded.start()
+    wait_until(lambda: [one["state"] for one in deliveries()] == ["delivered"])
+    (delivery,) = deliveries()
+    assert delivery["event"] == "job.cancelled"
+    assert delivery["attempts"] == len(receiver.requests) == refused + 1
+    assert {one.headers["VisionLoop-Delivery"] for one in receiver.requests} == {delivery["id"]}
+    assert json.loads(receiver.requests[-1].body)["job"]["job_id"] == job
+    headers = ADMIN | {"Accept": "text/plain"}
+    text = httpx.get(f"{guarded.url}/metrics", headers=headers, timeout=PATIENCE).text
+    assert 'visionloop_webhook_attempts_total{outcome="delivered"} 1.0' in text
 
 
 def test_a_damaged_database_is_said_in_a_sentence(new_home: Callable[[], Path]) -> None:
