@@ -19,7 +19,7 @@ HEALTH = "Health"
 
 GROUPS = {
     RECOGNISE: "What is in an image: boxes, outlines, keypoints or classes.",
-    MODELS: "See which models there are, choose, import, promote, compare live, delete.",
+    MODELS: "See which models there are, choose, import, fetch, promote, compare live, delete.",
     ANNOTATE: "Have a model annotate images for you: one, or a whole folder as a job.",
     DATASETS: "Upload and check images with annotations, correct them, take them away again.",
     TRAIN: "Start a training, see how far it is, stop it: the short form.",

@@ -9,13 +9,14 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, Field
 
 from api.dependencies import GatewayDep
+from api.groups import MODELS
 from api.job_control import notify_trainer
 from api.middleware.auth import require_admin
 from api.requests import as_sent, json_body
 from api.schemas import RequestFields, errors, json_request_body
 from jobs.model_fetch import submit_fetch
 
-router = APIRouter(tags=["Models"])
+router = APIRouter(tags=[MODELS])
 
 
 class Fetch(RequestFields):
