@@ -46,6 +46,16 @@ OTHER_VARIABLES = frozenset({"VISIONLOOP_JOB", "VISIONLOOP_URL"})
 VISIONLOOP_JOB is set for a job's process; VISIONLOOP_URL is read by shell commands.
 """
 
+ROOT_PATH = r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]{1,100}){1,10}"
+"""Pattern of a prefix: no character in it is ever escaped in a URL."""
+
+OWN_PATHS = frozenset(
+    ("annotate", "api", "audit", "docs", "health", "healthz", "infer", "jobs", "label-studio", "livez",
+     "metrics", "models", "openapi.json", "predict", "readyz", "redoc", "schema.json", "static",
+     "tasks", "tokens", "train", "v1", "webhooks")
+)  # fmt: skip
+"""First parts of the service's own paths, which no prefix may begin with."""
+
 KUBERNETES = re.compile(r"VISIONLOOP_(SERVICE_(HOST|PORT)(_\w+)?|PORT(_\d+_[A-Z]+(_[A-Z]+)?)?)")
 """Variables that Kubernetes sets in containers, if their namespace has a service `visionloop`."""
 
@@ -109,7 +119,12 @@ class Settings(BaseSettings):
     trusted_proxies: Words = Field(
         (),
         description="IP addresses or networks of proxies, such as `127.0.0.1`, whose headers "
-        "`X-Forwarded-For` and `X-Forwarded-Proto` are trusted",
+        "`X-Forwarded-For`, `-Proto`, `-Host` and `-Prefix` are trusted",
+    )
+    root_path: str = Field(
+        "",
+        description="Path below which a proxy offers the service, such as `/vision`; whether the "
+        "proxy removes it or not",
     )
     rate_limit: float = Field(
         0, ge=0, description="Most requests per second and client; 0: no limit"
@@ -302,19 +317,41 @@ class Settings(BaseSettings):
                 )
         return tuple(host.lower().rstrip(".") for host in value)
 
+    @field_validator("root_path")
+    @classmethod
+    def _prefix(cls, value: str) -> str:
+        path = value.strip().rstrip("/")
+        if path and not re.fullmatch(ROOT_PATH, path):
+            raise PydanticCustomError(
+                "root_path",
+                "{path} is not a path; write /vision, with letters, digits and . _ ~ - only",
+                {"path": repr(value[:100])},
+            )
+        first = path.split("/")[1] if path else ""
+        if first in OWN_PATHS:
+            raise PydanticCustomError(
+                "root_path",
+                "/{first} is the service's own: a request to it could mean either; write another "
+                "path, such as /vision",
+                {"first": first},
+            )
+        return path
+
     @field_validator("trusted_proxies")
     @classmethod
     def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        networks = []
         for proxy in value:
             try:
-                ip_network(proxy, strict=False)
+                network = str(ip_network(proxy, strict=False))
+                networks.append(network if "/" in proxy else proxy)  # uvicorn takes no host bits
             except ValueError:
                 raise PydanticCustomError(
                     "trusted_proxies",
                     "{proxy} is not an IP address or network; write 127.0.0.1 or 10.0.0.0/8",
                     {"proxy": repr(proxy[:100])},
                 ) from None
-        return value
+        return tuple(networks)
 
     @field_validator("webhook_url")
     @classmethod

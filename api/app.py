@@ -212,6 +212,7 @@ def with_middleware(app: ASGIApp, settings: Settings) -> ASGIApp:
     from api.middleware.limits import BodyLimit, PathTable, RateLimit
     from api.middleware.metrics import Measured
     from api.middleware.origins import Origins
+    from api.middleware.proxies import Proxies
     from api.schemas import PICTURE_HEADERS
 
     hide_paths(server_folders(settings))
@@ -233,4 +234,4 @@ def with_middleware(app: ASGIApp, settings: Settings) -> ASGIApp:
             allow_headers=["*"],
             expose_headers=["Retry-After", *(name for name, _, _ in PICTURE_HEADERS)],
         )
-    return Measured(app)
+    return Proxies(Measured(app), settings)

@@ -69,7 +69,7 @@ MEANINGS: dict[str, str] = {
     "code": "the error code, the same in every version",
     "ErrorAnswer.message": "what was received, what is allowed and what to do",
     "notes": "sentences about assumptions, or about fields that had no effect",
-    "url": "the URL, relative to this server",
+    "url": "the path on this server, with the prefix of its proxy",
     # inference
     "image": "the image: its size in pixels after EXIF rotation, or its name",
     "InferAnswer.image": "the image's size, pixels after EXIF rotation",

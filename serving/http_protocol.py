@@ -42,6 +42,7 @@ BODY_SECONDS = 60.0
 DRAIN_SECONDS = 1.0
 LINGER = 2.0  # seconds for which the rest of a refused request is read and discarded
 LINGERING = 100  # refused connections of one address that may linger; others are closed at once
+PEER = "visionloop.peer"  # in the ASGI scope: address and port of the connection's other end
 UNIX_SOCKET = "visionloop.unix_socket"  # in the ASGI scope: the request came through a Unix socket
 
 
@@ -132,6 +133,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self._in_head = True
         self.scope[UNIX_SOCKET] = self._unix  # type: ignore[literal-required]
+        self.scope[PEER] = self.client  # type: ignore[literal-required]
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._in_body:  # trailers are not headers

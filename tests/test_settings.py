@@ -21,6 +21,8 @@ from settings import Settings, refusals, settings_without_effect, unknown_variab
         ),
         ("cors_origins", "HTTPS://A.example/,*", ("https://a.example", "*")),
         ("trusted_proxies", "127.0.0.1, 10.0.0.0/8", ("127.0.0.1", "10.0.0.0/8")),
+        ("trusted_proxies", "10.0.0.7/8", ("10.0.0.0/8",)),
+        ("root_path", "/vision/", "/vision"),
         ("hosts", "A.example., *.b.example", ("a.example", "*.b.example")),
         ("allow_download", "", "auto"),
         ("allow_download", "TRUE", "always"),

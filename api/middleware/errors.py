@@ -293,15 +293,16 @@ class _Reply:
 
 
 def shown_path(scope: Scope) -> str:
-    """The path of a request, shortened for messages."""
-    path: str = scope["path"]
+    """The path of a request as its caller wrote it, shortened for messages."""
+    path: str = exchange(scope).prefix + scope["path"]
     return path if len(path) <= LONGEST_PATH else f"{path[:LONGEST_PATH]}…"
 
 
 def _message(status: int, body: bytes, scope: Scope) -> str:
     """The message in an error response of FastAPI or BentoML (a list, text, pydantic errors)."""
     if status == NotFound.status:
-        return f"There is no '{shown_path(scope)}'. /docs lists the routes."
+        docs = f"{exchange(scope).prefix}/docs"
+        return f"There is no '{shown_path(scope)}'. {docs} lists the routes."
     if status == MethodNotAllowed.status:
         return f"'{shown_path(scope)}' does not take {scope['method']}."
     try:

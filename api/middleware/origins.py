@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.middleware.auth import PROBES
 from api.middleware.errors import answer
+from api.middleware.request_state import exchange
 from errors import Forbidden, VisionLoopError
 from settings import Settings
 
@@ -29,12 +30,16 @@ class Origins:
     requests must name a host that such a page cannot have: `localhost`, an IP address, a name of
     this machine, or one of VISIONLOOP_HOSTS. With a token the page has no token, and names are
     checked only if VISIONLOOP_HOSTS gives some.
+
+    A request through a proxy comes from elsewhere, whatever name the proxy calls this server by. So
+    without a token it is served only if VISIONLOOP_HOSTS gives that name.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self.app = app
         self.allowed = frozenset(settings.cors_origins)
         self.hosts = frozenset(settings.hosts)
+        self.open = not settings.token
         self.every_host = "*" in self.hosts or bool(settings.token and not self.hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -55,7 +60,16 @@ class Origins:
                     f"Pages of {origin[:100]} may not use this server. To allow them, add the "
                     "origin to VISIONLOOP_CORS_ORIGINS."
                 )
-        if host and scope["path"] not in PROBES and not await self._may_be_called(host):
+        if scope["path"] in PROBES or self.every_host:
+            return None
+        if self.open and exchange(scope).proxied:
+            if not self._is_given(PORT.sub("", host)):
+                return Forbidden(
+                    "This request came through a proxy, or from the address of one, and needs no "
+                    "token: everybody could send it. Set VISIONLOOP_TOKEN; or, to serve all, add "
+                    f"{PORT.sub('', host)[:100]!r} to VISIONLOOP_HOSTS."
+                )
+        elif host and not await self._may_be_called(host):
             return Forbidden(
                 f"This server may not be called by the name {PORT.sub('', host)[:100]!r}. Add the "
                 "name to VISIONLOOP_HOSTS, set VISIONLOOP_TOKEN, or call it by its IP address."
@@ -65,15 +79,19 @@ class Origins:
     async def _may_be_called(self, host: str) -> bool:
         """Whether a `Host` header is an allowed name, with or without a port."""
         name = PORT.sub("", host)
-        if self.every_host or _is_address(name.strip("[]")):
+        if _is_address(name.strip("[]")) or self._is_given(name):
             return True
         name = name.removesuffix(".")
-        if name == "localhost" or name.endswith(".localhost") or name in self.hosts:
-            return True
-        parents = name.split(".")[1:]
-        if any(f"*.{'.'.join(parents[at:])}" in self.hosts for at in range(len(parents))):
+        if name == "localhost" or name.endswith(".localhost"):
             return True
         return name in await run_in_threadpool(machine_names)
+
+    def _is_given(self, name: str) -> bool:
+        """Whether VISIONLOOP_HOSTS gives a name."""
+        name = name.removesuffix(".")
+        parents = name.split(".")[1:]
+        wider = (f"*.{'.'.join(parents[at:])}" for at in range(len(parents)))
+        return name in self.hosts or any(one in self.hosts for one in wider)
 
 
 @cache

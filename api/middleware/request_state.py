@@ -21,12 +21,16 @@ class Exchange:
         client: The name by which the rate limit counts the caller: `token DIGEST` or `address IP`.
         code: The error code of the response; None: no error so far.
         notes: Sentences on query parameters that had no effect.
+        proxied: Whether the request came through a proxy, so the caller is not on this machine.
+        prefix: The path below which the caller reaches the service, such as `/vision`.
     """
 
     scopes: frozenset[str] = field(default_factory=frozenset)
     client: str = ""
     code: str | None = None
     notes: list[str] = field(default_factory=list)
+    proxied: bool = False
+    prefix: str = ""
 
 
 def exchange(scope: Scope) -> Exchange:
@@ -35,6 +39,11 @@ def exchange(scope: Scope) -> Exchange:
     if found is None:
         found = scope[KEY] = Exchange()
     return found
+
+
+def address_of(request: Request, path: str) -> str:
+    """The path of a route as the caller has to request it, which may have a proxy's prefix."""
+    return exchange(request.scope).prefix + path
 
 
 def caller(request: Request) -> str:

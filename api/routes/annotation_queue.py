@@ -6,13 +6,14 @@ import asyncio
 from functools import partial
 from typing import Any, Literal
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import FileResponse
 
 from api.dependencies import GatewayDep
 from api.groups import ANNOTATE
 from api.middleware.auth import require_admin
+from api.middleware.request_state import address_of
 from api.schemas import errors
 from api.thread_pool import slow_reads
 from dataset.image_files import suffix_of
@@ -60,6 +61,7 @@ class AnnotationQueue(BaseModel):
 
 @router.get("/annotation/queue", response_model=AnnotationQueue, responses=errors(400, 404, 503))
 async def queue(
+    request: Request,
     gateway: GatewayDep,
     dataset: str = Query("", max_length=80, description="a dataset's id; empty: all"),
     limit: int = Query(20, ge=1, le=500),
@@ -75,11 +77,12 @@ async def queue(
     """
     found = await slow_reads.run(partial(gateway.review.first, dataset, limit, kept))
     for row in found["queue"]:
-        row["url"] = (
+        path = (
             f"/api/datasets/{row['dataset_id']}/pictures/{row['content']}"
             if row["source"] == "dataset"
             else f"/api/annotation/kept/{row['image']}"
         )
+        row["url"] = address_of(request, path)
     return found
 
 

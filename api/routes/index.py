@@ -7,6 +7,8 @@ from html import escape
 from fastapi import APIRouter, Request
 from starlette.responses import HTMLResponse
 
+from api.middleware.request_state import address_of
+
 router = APIRouter(include_in_schema=False)
 
 PAGE = """<!doctype html>
@@ -33,8 +35,7 @@ pre { background: #8882; padding: 1rem; overflow-x: auto }
 @router.get("/")
 async def index(request: Request) -> HTMLResponse:
     """The page, with this server's address in the example."""
-    prefix = request.headers.get("x-forwarded-prefix", "").strip("/")  # stripped by a proxy
-    base = f"{request.base_url}{prefix}/" if prefix else str(request.base_url)
+    base = str(request.base_url).rstrip("/") + address_of(request, "/")
     page = PAGE.replace("{base}", escape(base))
     policy = "default-src 'none'; style-src 'unsafe-inline'"
     return HTMLResponse(page, headers={"Content-Security-Policy": policy})

@@ -7,13 +7,14 @@ import contextlib
 from typing import Any
 
 import numpy as np
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from annotation.revision_records import live_corrections
 from api.dependencies import GatewayDep
 from api.groups import QUALITY
 from api.middleware.auth import require_admin
+from api.middleware.request_state import address_of
 from api.schemas import errors
 from errors import NotFound
 from models_store.versions import ModelVersion
@@ -113,13 +114,14 @@ class KeptPictures(BaseModel):
     responses=errors(403, 404),
     dependencies=[Depends(require_admin)],
 )
-async def list_kept(model_id: str, gateway: GatewayDep) -> Any:
+async def list_kept(model_id: str, request: Request, gateway: GatewayDep) -> Any:
     """The kept images of live traffic that a model version answered."""
     model = gateway.registry.get(model_id)
     found = await asyncio.to_thread(gateway.live.kept.list, model.id)
     fields = ("id", "model_id", "kept_at", "confidence", "size_bytes")
     rows = [{name: getattr(image, name) for name in fields} for image in found]
-    return {"kept": [row | {"url": f"/api/annotation/kept/{row['id']}"} for row in rows]}
+    folder = address_of(request, "/api/annotation/kept")
+    return {"kept": [row | {"url": f"{folder}/{row['id']}"} for row in rows]}
 
 
 @router.delete(

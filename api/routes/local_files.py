@@ -19,6 +19,8 @@ from pydantic import BaseModel, Field
 from api.dependencies import GatewayDep
 from api.groups import DATASETS
 from api.middleware.auth import require_admin
+from api.middleware.proxies import names_proxy
+from api.middleware.request_state import exchange
 from api.schemas import errors
 from dataset.allowed_roots import confine, data_roots, is_inside, real_path
 from dataset.image_files import is_folder, is_junk
@@ -136,9 +138,14 @@ def _entry(name: str, path: Path, directory: bool, size: int | None) -> dict[str
 
 
 def is_local(request: Request) -> bool:
-    """Whether the caller is on this machine, and not a proxy or a page of another site."""
-    headers = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
-    if request.client is None or any(name in request.headers for name in headers):
+    """Whether the caller is on this machine, and not a proxy or a page of another site.
+
+    A prefix tells of a proxy, and so does HTTP/1.0, which nginx speaks to a server unless told.
+    """
+    state = exchange(request.scope)
+    if request.client is None or state.proxied or state.prefix:
+        return False
+    if names_proxy(request.headers.keys()) or request.scope.get("http_version") == "1.0":
         return False
     if request.headers.get("sec-fetch-site") == "cross-site":
         return False

@@ -149,8 +149,12 @@ def _function(model: ModelVersion, request: Request, skeletons: bool, name: str)
     return Function(
         metadata=Metadata(name=name, annotations=annotations),
         spec=FunctionSpec(description=text),
-        status=Status(httpPort=request.url.port or 80),
+        status=Status(httpPort=_port(request)),
     )
+
+
+def _port(request: Request) -> int:
+    return request.url.port or (443 if request.url.scheme == "https" else 80)
 
 
 def _find(registry: Registry, name: str) -> tuple[ModelVersion, bool]:

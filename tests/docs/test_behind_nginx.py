@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import signal
 import socket
 import ssl
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -53,16 +55,19 @@ def server(new_home: Callable[[], Path], request: pytest.FixtureRequest) -> Iter
         with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
             print(f"\nSKIPPED: {reason}")
         pytest.skip(reason)
-    running = Server(new_home(), VISIONLOOP_TOKEN="use-me", VISIONLOOP_TRUSTED_PROXIES="127.0.0.1")
+    (start,) = [b.text for b in blocks(PAGE) if b.kind == "sh" and "make serve" in b.text]
+    settings = dict(re.findall(r"(VISIONLOOP_\w+)=(\S+)", start))
+    assert settings["VISIONLOOP_ROOT_PATH"] == "/visionloop"
+    running = Server(new_home(), **settings, VISIONLOOP_KEEP_BELOW="1")
     try:
         yield running.start()
     finally:
         running.stop()
 
 
-@pytest.fixture(scope="module")
-def proxy(server: Server) -> Iterator[httpx.Client]:
-    """A client below the prefix, over TLS, with the token."""
+@pytest.fixture(scope="module", params=["taken off", "left in"])
+def proxy(server: Server, request: pytest.FixtureRequest) -> Iterator[httpx.Client]:
+    """A client below the prefix, over TLS, with the token. nginx takes the prefix off, or not."""
     # Its workers are another user when root starts it: pytest's folders are closed to that.
     with tempfile.TemporaryDirectory(prefix="visionloop-nginx-") as name:
         folder = Path(name)
@@ -79,6 +84,11 @@ def proxy(server: Server) -> Iterator[httpx.Client]:
         ):
             assert old in page
             page = page.replace(old, new)
+        if request.param == "left in":
+            kept = re.sub(rf"(127.0.0.1:{server.port})/;", r"\1;", page)
+            kept = re.sub(r"location = /visionloop .*", "", kept)
+            assert len(kept) < len(page) - 20
+            page = kept.replace("location /visionloop/", "location /visionloop")
         (folder / "nginx.conf").write_text(WHOLE.format(folder=folder, page=page))
         command = [str(NGINX), "-p", name, "-c", f"{name}/nginx.conf", "-e", f"{name}/error.log"]
         process = subprocess.Popen(command)
@@ -90,6 +100,7 @@ def proxy(server: Server) -> Iterator[httpx.Client]:
             ) as client:
                 wait_until(lambda: process.poll() is not None or _listens(port))
                 assert process.poll() is None, (folder / "error.log").read_text()
+                client.headers["X-Folder"] = name  # where the certificate is
                 yield client
         finally:
             process.send_signal(signal.SIGTERM)
@@ -155,3 +166,71 @@ def test_the_address_that_a_trusted_proxy_tells_is_the_callers(server: Server) -
     told = {**TOKEN, "X-Forwarded-For": "203.0.113.9"}
     assert httpx.get(f"{server.url}/models", headers=told, timeout=PATIENCE).status_code == 200
     wait_until(lambda: "203.0.113.9" in server.log.read_text())
+
+
+def test_paths_in_answers_have_the_prefix_and_clients_may_put_it_before_them_again(
+    proxy: httpx.Client,
+) -> None:
+    assert proxy.post("infer", files={"image": IMAGE.read_bytes()}).status_code == 200
+    kept: list[dict[str, str]] = []
+
+    def listed() -> bool:
+        kept[:] = proxy.get("models/traffic_signs_yolov8n/live/kept").json()["kept"]
+        return bool(kept)
+
+    wait_until(listed)
+    url = kept[0]["url"]
+    assert url.startswith("/visionloop/api/annotation/kept/")
+    for whole in (urljoin(str(proxy.base_url), url), str(proxy.base_url).rstrip("/") + url):
+        answer = proxy.get(whole)
+        assert (answer.status_code, answer.headers["content-type"]) == (200, "image/jpeg")
+
+
+def test_the_tools_addresses_are_below_the_prefix(proxy: httpx.Client) -> None:
+    assert proxy.get("label-studio/health").json()["status"] == "UP"
+    assert proxy.get("v1/models").json()["success"] is True
+    functions = proxy.get("api/functions").json()
+    port = proxy.base_url.port
+    assert functions
+    assert all(one["status"]["httpPort"] == port for one in functions.values())
+
+
+def test_messages_name_paths_as_the_caller_wrote_them(proxy: httpx.Client) -> None:
+    message = proxy.get("nowhere").json()["message"]
+    assert message == "There is no '/visionloop/nowhere'. /visionloop/docs lists the routes."
+
+
+def test_the_drawn_image_and_several_images_go_through(proxy: httpx.Client) -> None:
+    photo = IMAGE.read_bytes()
+    drawn = proxy.post("infer", files={"image": photo}, headers={"Accept": "image/webp"})
+    assert (drawn.status_code, drawn.headers["content-type"]) == (200, "image/webp")
+    several = proxy.post("infer", files=[("image", photo), ("image", b"no image")])
+    assert [one.get("code") for one in several.json()] == [None, "INVALID_IMAGE_FORMAT"]
+
+
+def test_shell_commands_take_the_prefix_in_the_address(proxy: httpx.Client) -> None:
+    environment = os.environ | {
+        "VISIONLOOP_URL": str(proxy.base_url).rstrip("/"),
+        "VISIONLOOP_TOKEN": "use-me",
+        "SSL_CERT_FILE": f"{proxy.headers['X-Folder']}/cert.pem",
+    }
+    command = [sys.executable, "-m", "training", "list"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_nobody_behind_the_proxy_chooses_an_address(proxy: httpx.Client, server: Server) -> None:
+    spoofed = [
+        ("X-Forwarded-For", "198.51.100.7"),
+        ("X-Forwarded-For", "198.51.100.8, 127.0.0.1"),
+        ("X-Real-IP", "198.51.100.9"),
+    ]
+    mark = f"spoofed-{proxy.base_url.port}"
+    assert proxy.get(f"models/{mark}", headers=spoofed).status_code == 404
+    wait_until(lambda: mark in server.log.read_text())
+    assert "198.51.100" not in server.log.read_text()
+
+
+def test_no_file_dialog_opens_behind_the_proxy(proxy: httpx.Client) -> None:
+    answer = proxy.get("api/training/select-local-file")
+    assert answer.json()["path"] is None

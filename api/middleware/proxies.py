@@ -1,0 +1,110 @@
+"""Requests through proxies: their prefix, and whose headers are believed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from ipaddress import ip_address, ip_network
+from typing import Any
+from urllib.parse import quote
+
+from starlette.datastructures import Headers
+from starlette.responses import RedirectResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from api.middleware.request_state import exchange
+from serving.http_protocol import PEER
+from settings import ROOT_PATH, Settings
+
+HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[\w.-]+)(:\d{1,5})?", re.ASCII)
+NAMING = frozenset(
+    ("forwarded", "via", "x-real-ip", "x-client-ip", "x-cluster-client-ip", "true-client-ip",
+     "cf-connecting-ip", "fastly-client-ip", "x-original-forwarded-for",
+     "x-envoy-external-address")
+)  # fmt: skip
+"""Headers that only proxies add, besides those that begin with `X-Forwarded-`."""
+
+
+class Proxies:
+    """Outermost ASGI middleware for requests that came through a proxy.
+
+    `VISIONLOOP_ROOT_PATH` is removed from the path where the proxy has left it there, so all other
+    middleware sees the paths of the routes. A request to the prefix alone is redirected to the page
+    below it.
+
+    Headers are believed from the addresses in `VISIONLOOP_TRUSTED_PROXIES` only:
+    `X-Forwarded-Host` replaces `Host`, and `X-Forwarded-Prefix` is the prefix if the setting gives
+    none. uvicorn reads `X-Forwarded-For` and `X-Forwarded-Proto`, from the same addresses; a
+    caller's address that is no address is dropped here.
+
+    Of everybody's headers one thing is believed: that there was a proxy. So the request does not
+    count as one of this machine; see `Exchange.proxied`.
+    """
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self.app = app
+        self.root = settings.root_path
+        self.trusted = [ip_network(proxy, strict=False) for proxy in settings.trusted_proxies]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        state = exchange(scope)
+        headers = Headers(scope=scope)
+        peer = scope.get(PEER) or scope.get("client")
+        trusted = self._trusts(peer)
+        state.proxied = trusted or names_proxy(headers.keys())
+        state.prefix = self.root or (_prefix(headers) if trusted else "")
+        inner: dict[str, Any] = dict(scope)
+        if trusted:
+            inner["headers"] = _with_forwarded_host(scope["headers"], headers)
+            if scope.get("client") and not _is_address(scope["client"][0]):
+                inner["client"] = peer
+        path: str = scope["path"]
+        if self.root and path == self.root and scope["method"] in ("GET", "HEAD"):
+            query = scope.get("query_string", b"").decode("latin-1")
+            place = f"{self.root}/{'?' if query else ''}{query}"
+            await RedirectResponse(place, 308)(scope, receive, send)
+            return
+        while self.root and path.startswith(f"{self.root}/"):  # a client may put it before a URL
+            path = path[len(self.root) :]
+        if path != scope["path"]:
+            inner |= {"path": path, "raw_path": quote(path).encode()}
+        await self.app(inner, receive, send)
+
+    def _trusts(self, peer: Any) -> bool:
+        if not self.trusted or not peer or not _is_address(peer[0]):
+            return False
+        address = ip_address(peer[0])
+        return any(address in network for network in self.trusted)
+
+
+def names_proxy(names: Iterable[str]) -> bool:
+    """Whether the names of headers tell of a proxy."""
+    return any(name.startswith("x-forwarded-") or name in NAMING for name in map(str.lower, names))
+
+
+def _prefix(headers: Headers) -> str:
+    """The prefix that a trusted proxy tells; empty if it is none."""
+    told = headers.get("x-forwarded-prefix", "").strip().rstrip("/")
+    return told if re.fullmatch(ROOT_PATH, told) else ""
+
+
+def _with_forwarded_host(raw: list[tuple[bytes, bytes]], headers: Headers) -> Any:
+    """The headers with `X-Forwarded-Host` as `Host`.
+
+    Of several names it is the last: the trusted proxy wrote it, the others it may have been sent.
+    """
+    told = ",".join(headers.getlist("x-forwarded-host")).rpartition(",")[2].strip()
+    if not HOST.fullmatch(told):
+        return raw
+    return [*(pair for pair in raw if pair[0] != b"host"), (b"host", told.encode())]
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
