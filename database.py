@@ -36,7 +36,7 @@ from settings import Settings
 if TYPE_CHECKING:
     from alembic.config import Config
 
-HEAD = "0004"  # the newest revision in `migrations/versions`
+HEAD = "0005"  # the newest revision in `migrations/versions`
 BEFORE_ALEMBIC = 3  # versions without Alembic refuse a schema number from this one on
 BUSY_TIMEOUT = 30.0  # seconds that a job or command waits while the SQLite file is locked
 REQUEST_TIMEOUT = 3.0  # the same in the gateway, whose clients wait
@@ -68,7 +68,8 @@ class Base(DeclarativeBase):
 
 
 class State(Base):
-    """Key-value table; keys are `schema`, `generation`, `active` and `seeded:NAME`."""
+    """Key-value table; keys are `schema`, `generation`, `active`, `tokens`, `closed` and
+    `seeded:NAME`."""
 
     __tablename__ = "state"
 

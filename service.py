@@ -149,4 +149,6 @@ class VisionLoop:
 
 for runner in (Detector, Annotator, Trainer):  # each can be served on its own
     runner.add_asgi_middleware(guarded, settings=settings)  # type: ignore[union-attr]
-VisionLoop.add_asgi_middleware(with_middleware, settings=settings)  # type: ignore[attr-defined]
+VisionLoop.add_asgi_middleware(  # type: ignore[attr-defined]
+    with_middleware, settings=settings, access=door.access
+)

@@ -101,11 +101,19 @@ class Settings(BaseSettings):
     )
 
     token: SecretStr | None = Field(
-        None, description="Token that requests must send; unset: no token is needed"
+        None,
+        description="Token that requests must send; unset: no token is needed until a named token "
+        "is created",
     )
     admin_token: SecretStr | None = Field(
         None,
         description="Token for training, import, activation and deletion; unset: `token` is enough",
+    )
+    audit_days: int = Field(
+        365,
+        ge=0,
+        le=36_500,
+        description="Days for which entries of the audit trail are kept; 0: for ever",
     )
     cors_origins: Words = Field(
         (), description="Origins of web pages that may call this server (CORS); `*`: all"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Callable, Mapping
+from functools import cache, partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,7 @@ from source_tree import VERSION
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from access.control import AccessControl
     from serving.gateway import Gateway
 
 
@@ -50,7 +51,14 @@ def guarded(app: ASGIApp, settings: Settings) -> ASGIApp:
     need no token. A missing client address would be no proof: a TCP connection that was reset at
     once has none either.
     """
-    outside = with_middleware(_without_pickle(app), settings)
+
+    @cache
+    def access() -> AccessControl:
+        from access.control import AccessControl  # late: a runner behind a gateway needs none
+
+        return AccessControl.open(settings)
+
+    outside = with_middleware(_without_pickle(app), settings, access)
 
     async def choose(scope: Scope, receive: Receive, send: Send) -> None:
         inside = scope["type"] == "lifespan" or scope.get(UNIX_SOCKET) is True
@@ -89,11 +97,18 @@ class LateBoundApp:
     def __init__(self, native: Mapping[str, str] = MappingProxyType({})) -> None:
         """`native` are the paths of BentoML's own routes, each with the method it accepts."""
         self.app: ASGIApp | None = None
+        self.gateway: Gateway | None = None
         self.native = native
 
     def open(self, gateway: Gateway) -> None:
         """Build the application."""
+        self.gateway = gateway
         self.app = create_app(gateway)
+
+    def access(self) -> AccessControl:
+        """The gateway's named tokens and audit trail."""
+        assert self.gateway is not None, "BentoML runs the startup hooks first"
+        return self.gateway.access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert self.app is not None, "BentoML runs the startup hooks first"
@@ -117,6 +132,7 @@ def create_app(gateway: Gateway) -> FastAPI:
     from api.middleware.queries import known_query
     from api.openapi import document, operation_id
     from api.routes import (
+        access,
         annotate,
         annotation_queue,
         batch_annotation,
@@ -155,7 +171,7 @@ def create_app(gateway: Gateway) -> FastAPI:
     )
     app.state.gateway = gateway
     app.add_exception_handler(VisionLoopError, _answer)
-    changing = (imports, fetch, shadow, models, promotion, live)
+    changing = (access, imports, fetch, shadow, models, promotion, live)
     measuring = (comparison, evaluations, metrics)
     tools = (annotate, label_studio, xanylabeling, cvat)
     data = (annotation_queue, batch_annotation, corrections, revisions, datasets)
@@ -164,6 +180,7 @@ def create_app(gateway: Gateway) -> FastAPI:
     for router in routers:
         app.include_router(router)
     routes = [route for router in routers for route in router.routes if isinstance(route, Route)]
+    app.state.routes = routes  # those of `app` are the routers, since FastAPI 0.165
 
     async def not_allowed(request: Request, error: Exception) -> Response:
         """A 405 that lists all methods of the path; Starlette lists those of one route only.
@@ -205,9 +222,15 @@ class _CORS(CORSMiddleware):
         return JSONResponse(error.to_json(), error.status, kept)
 
 
-def with_middleware(app: ASGIApp, settings: Settings) -> ASGIApp:
-    """`app` in our middleware, which BentoML's own routes pass too; listed innermost first."""
+def with_middleware(
+    app: ASGIApp, settings: Settings, access: Callable[[], AccessControl] | None = None
+) -> ASGIApp:
+    """`app` in our middleware, which BentoML's own routes pass too; listed innermost first.
+
+    `access` returns the named tokens and the audit trail; without it there are none.
+    """
     # Imported late: the runners import this file as well, but have no middleware.
+    from api.middleware.audit import Audited
     from api.middleware.auth import Auth
     from api.middleware.limits import BodyLimit, PathTable, RateLimit
     from api.middleware.metrics import Measured
@@ -220,12 +243,14 @@ def with_middleware(app: ASGIApp, settings: Settings) -> ASGIApp:
     larger = PathTable({IMPORT: settings.max_model_bytes} | uploads)
     app = BodyLimit(app, settings.max_body_bytes, larger, no_room=partial(no_room, settings))
     limit = RateLimit(app, settings.rate_limit)
-    app = Auth(limit, settings, limit)
-    app = Origins(app, settings)
+    app = Auth(limit, settings, limit, access)
+    app = Origins(app, settings, lambda: access is not None and access().live.closed)
     slow = (IMPORT, UPLOAD, CHECK, COMPARE, BATCH, CORRECT, *READ, *TRAIN)
     longer = PathTable(dict.fromkeys(slow, settings.import_timeout))
     longer[TASKS] = max(settings.request_timeout, TASKS_TIMEOUT)
     app = Errors(app, settings.request_timeout, longer)
+    if access is not None:
+        app = Audited(app, settings, access)
     if settings.cors_origins:
         app = _CORS(
             app,

@@ -35,7 +35,11 @@ async def swagger() -> HTMLResponse:
         swagger_js_url="static/swagger-ui-bundle.js",
         swagger_css_url="static/swagger-ui.css",
         swagger_favicon_url="static/favicon.png",
-        swagger_ui_parameters={"validatorUrl": None, "persistAuthorization": True},
+        swagger_ui_parameters={
+            "validatorUrl": None,
+            "persistAuthorization": True,
+            "showExtensions": True,  # the scope of each call
+        },
     )
     return _with_policy(page)
 

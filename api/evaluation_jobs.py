@@ -8,6 +8,7 @@ from pydantic import Field
 
 from api.dependencies import evaluation_stores
 from api.job_control import notify_trainer
+from api.middleware.request_state import changed
 from api.schemas import RequestFields
 from evaluation.submission import submit_evaluation
 from jobs.store import Job
@@ -40,5 +41,6 @@ async def start_evaluation(gateway: Gateway, model_id: str, fields: Evaluate) ->
         fields.split,
         fields.model_dump(),
     )
+    changed(f"started an evaluation of {job.base_model}", job.id)
     notify_trainer(gateway, job)
     return job

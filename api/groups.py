@@ -15,6 +15,7 @@ TASKS = "Training with /api/training"
 JOBS = "Jobs"
 QUALITY = "Model quality"
 WEBHOOKS = "Webhooks"
+ACCESS = "Tokens and audit"
 HEALTH = "Health"
 
 GROUPS = {
@@ -28,6 +29,7 @@ GROUPS = {
     WEBHOOKS: "Be told when a job ends: what was sent, and a test of the receivers.",
     QUALITY: "How good a model is: metrics, reports, comparisons, and live traffic.",
     TOOLS: "What Label Studio, CVAT and X-AnyLabeling call by themselves.",
+    ACCESS: "Who may do what, and who did it.",
     HEALTH: "For load balancers and supervisors: whether it lives, whether it can serve.",
 }
 """Group → one line for its readers; `/infer` first."""

@@ -7,6 +7,9 @@ import time
 from functools import partial
 from typing import Any
 
+from access.scopes import ADMIN
+from api.middleware.auth import require_for, require_own
+from api.middleware.request_state import changed
 from api.thread_pool import slow_work
 from errors import JobNotFound
 from jobs import control
@@ -45,10 +48,15 @@ async def cancel(gateway: Gateway, job_id: str, patience: float = 0) -> Job:
 
     Raises:
         JobNotFound: There is no such job.
+        Unauthorized, Forbidden: Another caller started it, and this one may not administrate.
         Conflict: The job has already ended.
     """
+    require_own(await asyncio.to_thread(gateway.jobs.get, job_id))
     published = published_in(gateway.registry)
-    return await control.cancel(gateway.jobs, gateway.settings, published, job_id, patience)
+    jobs, settings = gateway.jobs, gateway.settings
+    job = await control.cancel(jobs, settings, published, job_id, patience)
+    changed("cancelled the job", job_id)
+    return job
 
 
 async def ended(gateway: Gateway, job_id: str) -> Job:
@@ -78,8 +86,19 @@ async def start_training(
     stores = gateway.registry, gateway.datasets, gateway.jobs
     submit = partial(submit_training, wanted, *stores, sent, base_model, deadline)
     job = await slow_work.run(submit)
+    changed(f"started a training ({job.mode}) of {job.model_name}", job.id)
     notify_trainer(gateway, job)
     return job
+
+
+def check_promotion(wanted: TrainingRequest) -> None:
+    """Refuse the caller of the request being handled if it may train, but not promote.
+
+    Raises:
+        Unauthorized, Forbidden: The training would promote its model.
+    """
+    if wanted.promote != "never":
+        require_for(ADMIN, f"'promote': '{wanted.promote}'")
 
 
 def notify_trainer(gateway: Gateway, job: Job) -> None:

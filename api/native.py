@@ -121,15 +121,17 @@ async def train(gateway: Gateway, parameters: dict[str, Any]) -> Any:
 
     `parameters` are the body of `/train`, or the fields of the second client family with a `mode`.
     """
-    from api.job_control import ended, start_training, view
+    from api.job_control import check_promotion, ended, start_training, view
     from api.training_fields import Train, request_of, request_with
 
     try:
         if {"model_id", "dataset_path"} & set(parameters):
             body = check(Train, parameters)
-            job = await start_training(gateway, request_of(body), parameters, body.model_id)
+            wanted, base = request_of(body), body.model_id
         else:
-            job = await start_training(gateway, request_with(parameters), parameters)
+            wanted, base = request_with(parameters), None
+        check_promotion(wanted)
+        job = await start_training(gateway, wanted, parameters, base)
         return view(gateway, await ended(gateway, job.id))
     except VisionLoopError as error:
         return JSONResponse(error.to_json(), error.status)

@@ -16,8 +16,10 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
+from access.scopes import USE
 from api.glossary import MEANINGS
 from api.groups import ANNOTATE, GROUPS, HEALTH, RECOGNISE
+from api.middleware.auth import OPEN, declared
 from api.predictions import NativeAnnotateForm
 from api.schemas import BODIES, ErrorAnswer, NativeForm, RequestFields, errors, form_body
 
@@ -89,6 +91,8 @@ NEEDED: dict[str, tuple[str, ...]] = {
 }
 """Required fields for which the handler has an error message of its own."""
 
+NATIVE = ("/predict", "/annotate")
+
 PROBES = {
     "/livez": "Whether the process lives",
     "/readyz": "Whether the runners answer and a model can serve",
@@ -114,6 +118,7 @@ def document(app: FastAPI) -> dict[str, Any]:
         schemas["ErrorAnswer"] = ErrorAnswer.model_json_schema()
         bodies = _read_bodies(paths)
         paths |= _bentoml_paths()
+        _add_scopes(app, paths)
         for path, operations in paths.items():
             for method, operation in operations.items():
                 _refer(operation, bodies)
@@ -142,6 +147,20 @@ def document(app: FastAPI) -> dict[str, Any]:
         schema["security"] = [{}, {"bearer": []}, {"basic": []}, {"token": []}]
         app.openapi_schema = schema
     return app.openapi_schema
+
+
+def _add_scopes(app: FastAPI, paths: dict[str, Any]) -> None:
+    """Add to each operation the scope that its route declares, as `x-scope`."""
+    for route in app.state.routes:
+        needs = declared(route.dependencies) if isinstance(route, APIRoute) else None
+        for method in route.methods or () if needs else ():
+            operation = paths.get(route.path, {}).get(method.lower())
+            if operation is not None and needs is not None:
+                operation["x-scope"] = needs.scope
+    for path in NATIVE:
+        paths[path]["post"]["x-scope"] = USE
+    for path in OPEN & paths.keys():
+        paths[path]["get"]["security"] = []
 
 
 def _bodies() -> APIRouter:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from access.__main__ import command_line as access_line
 from docs_reference.markdown import code, table
 from models_store.__main__ import command_line
 from training.__main__ import parser as training_parser
@@ -16,7 +17,7 @@ TARGET = re.compile(r"^([a-z-]+):.*##\s+(.*)$", re.MULTILINE)
 
 HEAD = """# Shell commands
 
-In the checkout, `make` has a target for every usual task. Two packages have their own commands,
+In the checkout, `make` has a target for every usual task. Three packages have their own commands,
 which need the virtual environment `.venv`. They read the same environment variables as the server.
 
 ## make
@@ -39,7 +40,7 @@ def commands() -> str:
     targets = TARGET.findall((ROOT / "Makefile").read_text(encoding="utf-8"))
     rows = [(code(f"make {name}"), text) for name, text in targets]
     page = HEAD + table(("target", "what it does"), rows) + BENTO
-    return page + "\n".join(map(program, (command_line(), training_parser())))
+    return page + "\n".join(map(program, (command_line(), training_parser(), access_line())))
 
 
 def program(parser: argparse.ArgumentParser) -> str:

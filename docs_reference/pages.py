@@ -10,6 +10,7 @@ from docs_reference import (
     format_page,
     metric_page,
     rest_pages,
+    scope_page,
     state_page,
 )
 from docs_reference.settings_page import settings_page
@@ -25,6 +26,7 @@ def pages() -> dict[str, str]:
         "settings.md": settings_page(),
         "rest.md": rest_pages.calls(described),
         "schemas.md": rest_pages.schemas(described),
+        "scopes.md": scope_page.scopes(described),
         "commands.md": command_pages.commands(),
         "metrics.md": metric_page.metrics(),
         "states.md": state_page.states(),

@@ -19,7 +19,8 @@ id is `name:version`; a request may send the name alone. Every error is [an obje
 code](errors.md); 400, 401, 403, 429, 500, 503 and 504 can come from every call and are not
 repeated below.
 
-A token is sent as `Authorization: Bearer …`, as `Token: …`, or as the password of HTTP Basic.
+A token is sent as `Authorization: Bearer …`, as `Token: …`, or as the password of HTTP Basic. Each
+call has the [scope](scopes.md) that the token needs, `x-scope` in the document.
 
 """
 
@@ -71,6 +72,8 @@ def fields(described: dict[str, Any], name: str) -> str:
 
 def _call(name: str, operation: Mapping[str, Any]) -> str:
     lines = [f"### {code(name)}\n"]
+    if scope := operation.get("x-scope"):
+        lines.append(f"Scope: [{code(scope)}](scopes.md).\n")
     if said := operation.get("description") or operation.get("summary"):
         lines.append(f"{said.strip()}\n")
     if parameters := operation.get("parameters"):

@@ -103,7 +103,8 @@ class Job(Base):
     def to_json(self) -> dict[str, Any]:
         """The job in the form of `GET /jobs/{job_id}`, which adds the path of the log."""
         shown = {name: getattr(self, name) for name in SHOWN}
-        return {"job_id": self.id} | shown | {"error": self.shown_error}
+        more = {"started_by": self.started_by, "error": self.shown_error}
+        return {"job_id": self.id} | shown | more
 
     @property
     def ending(self) -> str:
@@ -111,6 +112,14 @@ class Job(Base):
         return {"completed": "is completed", "failed": "has failed"}.get(
             self.status, "was ended on request"
         )
+
+    @property
+    def started_by(self) -> str | None:
+        """Who started it: a token's name, or `open` without one; addresses are not shown."""
+        kind, _, name = (self.caller or "").removeprefix("API, ").partition(" ")
+        if kind in ("token", "address"):
+            return name if kind == "token" else "open"
+        return f"{kind} {name}".strip() or None
 
     @property
     def shown_error(self) -> str | None:

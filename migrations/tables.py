@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from access.tables import AccessToken
 from annotation.prelabels import PrelabelRow
 from annotation.tables import AnnotatedDataset
 from database import Base, State
@@ -15,6 +16,7 @@ from monitoring.shadow_store import ShadowRow
 
 MODULES = (  # importing a module declares its tables; one table of each module
     State,
+    AccessToken,
     PublishedModel,
     Decision,
     ShadowRow,

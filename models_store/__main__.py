@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 # `python -m` puts the current folder first in sys.path; our imports need the program's folder.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from access.shell import record
 from database import Database
 from errors import BackendUnavailable, ValidationFailed, VisionLoopError
 from models_store.archive import export_archive, import_archive
@@ -239,6 +240,7 @@ def _import(registry: Registry, options: argparse.Namespace) -> None:
         description=options.description,
         promote=options.promote,
     )
+    _record(registry, "import", model.id, _imported(options))
     _print(model, options)
 
 
@@ -256,6 +258,8 @@ def _fetch(registry: Registry, options: argparse.Namespace) -> None:
         registry.promote(came.model.id, by_user())
     if options.activate:
         registry.activate(came.model.name)
+    if came.new or options.promote or options.activate:
+        _record(registry, "fetch", came.model.id, came.told)
     _print(registry.get(came.model.id), options)
 
 
@@ -283,6 +287,10 @@ def _progress() -> Iterator[Watch]:
         yield Watch(log, progress=progress)
 
 
+def _imported(options: argparse.Namespace) -> str:
+    return "imported and promoted it" if options.promote else "imported it"
+
+
 def _class_names(text: str | None) -> list[str] | None:
     if text is None:
         return None
@@ -293,15 +301,33 @@ def _class_names(text: str | None) -> list[str] | None:
 
 
 def _activate(registry: Registry, options: argparse.Namespace) -> None:
-    _print(registry.activate(options.model), options)
+    before = registry.active_pointer()
+    model = registry.activate(options.model)
+    _record(
+        registry, "activate", model.id, f"activated {options.model} (before: {before or 'none'})"
+    )
+    _print(model, options)
 
 
 def _promote(registry: Registry, options: argparse.Namespace) -> None:
-    _print(registry.promote(options.model, by_user()), options)
+    before = registry.promoted(registry.candidate(options.model).name)
+    model = registry.promote(options.model, by_user())
+    _record(
+        registry, "promote", model.id, f"promoted {before.id if before else 'none'} → {model.id}"
+    )
+    _print(model, options)
 
 
 def _rollback(registry: Registry, options: argparse.Namespace) -> None:
-    _print(registry.rollback(options.name, by_user()), options)
+    before = registry.promoted(options.name)
+    model = registry.rollback(options.name, by_user())
+    _record(
+        registry,
+        "rollback",
+        model.id,
+        f"rolled back {before.id if before else 'none'} → {model.id}",
+    )
+    _print(model, options)
 
 
 def _decisions(registry: Registry, options: argparse.Namespace) -> None:
@@ -315,8 +341,14 @@ def _decisions(registry: Registry, options: argparse.Namespace) -> None:
         print(f"  by {row.by}", *row.reasons, sep="\n  ")
 
 
+def _record(registry: Registry, command: str, target: str | None, what: str) -> None:
+    """Add an entry for a command to the audit trail."""
+    record(registry.database, f"models_store {command}", target, what)
+
+
 def _delete(registry: Registry, options: argparse.Namespace) -> None:
     model = registry.delete(options.model, by_user())
+    _record(registry, "delete", model.id, "deleted the model")
     _json({"deleted": model.id}) if options.json else print(f"Deleted {model.id}.")
 
 
@@ -327,15 +359,21 @@ def _export_archive(registry: Registry, options: argparse.Namespace) -> None:
 
 def _import_archive(registry: Registry, options: argparse.Namespace) -> None:
     model = import_archive(registry, options.file, name=options.name, promote=options.promote)
+    _record(registry, "import-archive", model.id, _imported(options))
     _print(model, options)
 
 
 def _reindex(registry: Registry, options: argparse.Namespace) -> None:
-    _sentences(registry.reindex(), "Nothing to do.", options)
+    done = registry.reindex()
+    _record(registry, "reindex", None, " ".join(done) or "found nothing to do")
+    _sentences(done, "Nothing to do.", options)
 
 
 def _seed(registry: Registry, options: argparse.Namespace) -> None:
-    _sentences(seed(registry, again=True), "The starter models are present.", options)
+    done = seed(registry, again=True)
+    if done:
+        _record(registry, "seed", None, " ".join(done))
+    _sentences(done, "The starter models are present.", options)
 
 
 def _print(model: ModelVersion, options: argparse.Namespace, full: bool = False) -> None:

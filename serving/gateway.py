@@ -8,6 +8,7 @@ import logging
 from functools import partial
 from typing import Any
 
+from access.control import AccessControl
 from annotation.datasets import AnnotatedDatasets
 from annotation.prelabels import PrelabelStore
 from annotation.review_queue import ReviewQueue
@@ -65,6 +66,7 @@ class Gateway:
         self.settings = settings
         self.registry = registry
         self.runners = runners
+        self.access = AccessControl(registry.database)
         self.datasets = DatasetStore(settings)
         self.jobs = JobStore(registry.database)
         self.prelabels = PrelabelStore(registry.database)
@@ -99,6 +101,7 @@ class Gateway:
 
     def _start(self) -> None:
         on_shutdown_signal(self._begin_shutdown)
+        self.access.start()
         for runner in self.runners.values():
             runner.start()
         self.live.start()
@@ -125,6 +128,7 @@ class Gateway:
         await self.live.stop()
         if self.trainer is not None:
             await self.trainer.close()
+        await asyncio.to_thread(self.access.stop)
 
     def answered(
         self, model: ModelVersion, item: InferenceItem, result: ItemResult, answer: dict[str, Any]

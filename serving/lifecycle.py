@@ -124,7 +124,7 @@ def refuse_unfinished_restore(home: Path) -> None:
 
 
 def announce(settings: Settings) -> None:
-    """Print the settings with secrets masked, warnings, and which requests need a token."""
+    """Print the settings with secrets masked, and warnings."""
     print("Settings:", ", ".join(f"{name}={value}" for name, value in settings.masked().items()))
     for line in settings_without_effect(settings, os.environ):
         print(f"Warning: {line}")
@@ -140,14 +140,34 @@ def announce(settings: Settings) -> None:
             "it). A server on a home with that name would destroy the database of both. Copy the "
             "file, and back up as docs/how-to/back-up.md says."
         )
+
+
+def announce_access(settings: Settings, closed: bool = False, valid: int = 0) -> None:
+    """Print which requests need a token.
+
+    Args:
+        settings: They may have tokens.
+        closed: Whether named tokens have every request need one.
+        valid: Number of named tokens that can be used.
+    """
+    named = f" {valid} named tokens are valid: python -m access list." if valid else ""
     if settings.token:
-        print("Every request needs a token.", flush=True)
+        print(f"Every request needs a token.{named}", flush=True)
+    elif closed and (named or settings.admin_token):
+        print(f"Every request needs a token, since named tokens were created.{named}", flush=True)
+    elif closed:
+        print(
+            "Every request needs a token, but none is valid. Create one: python -m access create "
+            "NAME --scope admin. Or let everyone in again: python -m access open.",
+            flush=True,
+        )
     elif settings.admin_token:
         print("Requests need no token; administration needs the admin token.", flush=True)
     else:
         print(
             "No token is required: everyone who can reach the port can use this server. Set "
-            "VISIONLOOP_TOKEN to require a token.",
+            "VISIONLOOP_TOKEN to require a token, or create one: python -m access create NAME "
+            "--scope admin.",
             flush=True,
         )
 
@@ -171,6 +191,7 @@ def fill(settings: Settings) -> None:
     # Imported late: SQLAlchemy takes 0.2 s, and the runners import this module without needing it.
     from sqlalchemy.exc import SQLAlchemyError
 
+    from access.tokens import Snapshot, TokenStore
     from database import Database
     from evaluation.store import EvaluationStore
     from models_store.maintenance import present
@@ -181,11 +202,14 @@ def fill(settings: Settings) -> None:
     try:
         database = Database(settings)
         database.check()
+        access = TokenStore(database).snapshot(Snapshot())
     except VisionLoopError as error:  # locked, damaged, of a newer version, or the disk is full
         sys.exit(f"{_place(settings)}: {error.message}")
     except SQLAlchemyError as error:
         reason = str(getattr(error, "orig", None) or error).splitlines()[0]
         sys.exit(f"{_place(settings)} cannot be used: {reason}")
+    valid = sum(token.state == "valid" for token in access.tokens)
+    announce_access(settings, access.closed, valid)
     registry = Registry(database)
     evaluations = EvaluationStore(database)
     try:

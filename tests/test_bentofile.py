@@ -12,7 +12,8 @@ from bentoml._internal.bento.build_config import BentoBuildConfig, BentoPathSpec
 
 from source_tree import ROOT
 
-STARTS = ("service.py", "worker.py", "models_store/__main__.py", "training/__main__.py")
+STARTS = ("service.py", "worker.py", "access/__main__.py", "models_store/__main__.py",
+          "training/__main__.py")  # fmt: skip
 """The service, the process of a job, and the shell commands that the README names."""
 TEXTS = {
     "LICENSE", "README.md", "requirements.txt", "requirements.lock", "requirements-cpu.txt",

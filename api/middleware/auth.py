@@ -1,52 +1,68 @@
-"""Authentication by tokens, with one scope for use and one for administration."""
+"""Authentication by tokens, and the scope that each call needs."""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import hmac
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
+from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from access.scopes import ADMIN, ANNOTATE, ORDER, TRAIN, USE, ScopeName, highest, including
 from api.middleware.errors import answer
 from api.middleware.limits import RateLimit
-from api.middleware.request_state import ADMIN, USE, caller, exchange
+from api.middleware.request_state import CURRENT, Exchange, caller, exchange
 from errors import Forbidden, Unauthorized, VisionLoopError
 from jobs.caller import CALLER
 from settings import Settings
+
+if TYPE_CHECKING:
+    from access.control import AccessControl
+    from access.tokens import Token
+    from jobs.store import Job
 
 # Paths that need no token, for probes and browsers; none reveals anything about models.
 PROBES = frozenset({"/livez", "/readyz", "/healthz", "/health"})  # the last is X-AnyLabeling's
 OPEN = PROBES | {"/", "/docs", "/redoc", "/openapi.json"}
 OPEN_FOLDER = "/static/"
-ADMIN_FOLDER = "/tasks/"  # BentoML's own routes; ours declare `require_admin`
+TASKS_FOLDER = "/tasks/"  # BentoML's own routes, which train and evaluate
 
-EVERYTHING = frozenset({USE, ADMIN})
+EVERYTHING = frozenset(ORDER)
+SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+
+TOKEN_NAME, ADMIN_TOKEN_NAME = "environment token", "environment admin token"
+
+Access = Callable[[], "AccessControl"]
 
 
 class Auth:
     """ASGI middleware that determines the caller's scopes; responds with 401 if there are none.
 
-    If the settings contain no token, no request needs one. If only `VISIONLOOP_TOKEN` is set, it
-    allows everything. If `VISIONLOOP_ADMIN_TOKEN` is set as well, only that one allows
-    administration. `limit` limits the rate of refused requests, so that tokens cannot be guessed.
+    If neither the settings contain a token nor a named one was ever created, no request needs one.
+    If only `VISIONLOOP_TOKEN` is set, it allows everything. If `VISIONLOOP_ADMIN_TOKEN` is set as
+    well, the former allows use only. `limit` limits the rate of refused requests, so that tokens
+    cannot be guessed. `access` has the named tokens; None: there are none.
     """
 
-    def __init__(self, app: ASGIApp, settings: Settings, limit: RateLimit) -> None:
+    def __init__(
+        self, app: ASGIApp, settings: Settings, limit: RateLimit, access: Access | None = None
+    ) -> None:
         self.app = app
         self.limit = limit
-        self.allowed = {}
+        self.access = access
+        self.allowed: dict[bytes, tuple[frozenset[str], str]] = {}
         if settings.token:
-            scopes = frozenset({USE}) if settings.admin_token else EVERYTHING
-            self.allowed[_digest(settings.token)] = scopes
+            scopes = including(USE) if settings.admin_token else EVERYTHING
+            self.allowed[_digest(settings.token)] = scopes, TOKEN_NAME
         if settings.admin_token:
-            self.allowed[_digest(settings.admin_token)] = EVERYTHING
-        self.anonymous = frozenset() if settings.token else frozenset({USE})
+            self.allowed[_digest(settings.admin_token)] = EVERYTHING, ADMIN_TOKEN_NAME
+        self.anonymous = frozenset() if settings.token else including(USE)
         if not self.allowed:
             self.anonymous = EVERYTHING
 
@@ -58,36 +74,63 @@ class Auth:
             await self.app(scope, receive, send)
             return
         state = exchange(scope)
-        state.scopes, state.client = self._identify(scope)
+        invalid = self._identify(scope, state)
         CALLER.set(caller(Request(scope)))
+        CURRENT.set(state)
         path = scope["path"]
         if USE not in state.scopes and path not in OPEN and not path.startswith(OPEN_FOLDER):
-            refusal = self.limit.count(state.client) or _unauthorized(scope)
+            state.changes = scope["method"] not in SAFE
+            error = _unauthorized(scope, invalid)
+            state.refused = error.message
+            refusal = self.limit.count(state.client) or error
             await answer(scope, refusal)(scope, receive, send)
             return
-        if path.startswith(ADMIN_FOLDER):
+        if path.startswith(TASKS_FOLDER):
             try:
-                require_admin(Request(scope))
+                require_train.check(state, scope)
             except VisionLoopError as error:
                 await answer(scope, error)(scope, receive, send)
                 return
         await self.app(scope, receive, send)
 
-    def _identify(self, scope: Scope) -> tuple[frozenset[str], str]:
-        """The caller's scopes, and the name under which the rate limit counts it."""
+    def _identify(self, scope: Scope, state: Exchange) -> Token | None:
+        """Store who the caller is. Returns a named token that is no longer valid, if it sent one.
+
+        Raises:
+            DatabaseBusy: The named tokens were never read, and cannot be read now.
+        """
+        invalid = None
         for token in presented(Headers(scope=scope)):
             digest = sha256(token.encode("utf-8", "surrogateescape")).digest()
-            for known, scopes in self.allowed.items():
+            for known, (scopes, name) in self.allowed.items():
                 if hmac.compare_digest(digest, known):
-                    return scopes, f"token {known.hex()}"
-        return self.anonymous, f"address {(scope.get('client') or ('',))[0]}"
+                    state.scopes, state.who, state.client = scopes, name, name
+                    return None
+            live = self.access().live if self.access else None
+            found = live.find(token) if live else None
+            if live and found and found.state == "valid":
+                live.used(found)
+                state.scopes, state.who, state.token = found.scopes, found.name, found
+                state.client = f"token {found.name}"
+                return None
+            invalid = found or invalid
+        closed = self.access is not None and self.access().live.closed
+        state.scopes = frozenset() if closed else self.anonymous
+        state.client = f"address {(scope.get('client') or ('',))[0]}"
+        if invalid is not None:
+            state.who = invalid.name
+        return invalid
 
 
 def _digest(token: SecretStr) -> bytes:
     return sha256(token.get_secret_value().encode()).digest()
 
 
-def _unauthorized(scope: Scope) -> VisionLoopError:
+def _unauthorized(scope: Scope, invalid: Token | None) -> VisionLoopError:
+    if invalid is not None:
+        when = invalid.revoked_at or invalid.expires_at or ""
+        verb = "was revoked" if invalid.revoked_at else "has expired"
+        return Unauthorized(f"The token '{invalid.name}' {verb} ({when[:19]} UTC). Use another.")
     if any(presented(Headers(scope=scope))):
         return Unauthorized("This token is unknown.")
     return Unauthorized("A token is needed: send 'Authorization: Bearer <token>'.")
@@ -111,20 +154,91 @@ def presented(headers: Headers) -> Iterator[str]:
         yield headers["token"]
 
 
-def is_admin(request: Request) -> bool:
-    """Whether the caller has the admin scope."""
-    return ADMIN in exchange(request.scope).scopes
+class Needs:
+    """FastAPI dependency that declares the scope a route needs, and refuses callers without it.
 
-
-def require_admin(request: Request) -> None:
-    """FastAPI dependency of routes that need the admin token.
+    A route that needs more than `use`, by a method that changes things, is recorded in the audit
+    trail when it succeeds, unless `changes` is false.
 
     Raises:
         Unauthorized: The request has no valid token.
-        Forbidden: The request's token does not allow administration.
+        Forbidden: The request's token lacks the scope.
     """
-    if is_admin(request):
-        return
-    if exchange(request.scope).client.startswith("token "):
-        raise Forbidden("This token allows use only; this call needs the admin token.")
-    raise Unauthorized("This call needs the admin token: send 'Authorization: Bearer <token>'.")
+
+    def __init__(self, scope: ScopeName, changes: bool = True) -> None:
+        self.scope = scope
+        self.changes = changes and scope != USE
+
+    async def __call__(self, request: Request) -> None:
+        self.check(exchange(request.scope), request.scope)
+
+    def check(self, state: Exchange, scope: Scope) -> None:
+        """Refuse the caller if it lacks the scope. Raises as the class says."""
+        state.changes = self.changes and scope["method"] not in SAFE
+        state.route = getattr(scope.get("route"), "path", None)
+        state.target = " ".join(map(str, scope.get("path_params", {}).values())) or None
+        if self.scope in state.scopes:
+            return
+        error = _lacking(state, self.scope)
+        state.refused = error.message
+        raise error
+
+
+def _lacking(state: Exchange, needed: ScopeName, why: str = "this call needs") -> VisionLoopError:
+    """The error for a caller without a scope: it names the scope and the caller's token."""
+    has = highest(state.scopes)
+    if state.token is not None:
+        return Forbidden(
+            f"The token '{state.token.name}' has the scope '{has}'; {why} '{needed}'. Use another "
+            "token, or have an administrator create one with that scope."
+        )
+    if state.who == TOKEN_NAME:
+        return Forbidden(
+            f"This token (VISIONLOOP_TOKEN) allows the scope '{has}' only; {why} '{needed}': send "
+            "the admin token, or a named token with that scope."
+        )
+    return Unauthorized(
+        f"Without a token the scope '{has}' is allowed only; {why} '{needed}': send "
+        "'Authorization: Bearer <token>'."
+    )
+
+
+require_use = Needs(USE)
+require_annotate = Needs(ANNOTATE)
+require_annotate_to_read = Needs(ANNOTATE, changes=False)
+require_train = Needs(TRAIN)
+require_admin = Needs(ADMIN)
+
+
+def declared(dependencies: Sequence[Any]) -> Needs | None:
+    """The highest scope that a route's dependencies declare; None if none does."""
+    found = [one.dependency for one in dependencies if isinstance(one.dependency, Needs)]
+    return max(found, key=lambda needs: ORDER.index(needs.scope), default=None)
+
+
+def allows(request: Request, scope: ScopeName) -> bool:
+    """Whether the caller has a scope."""
+    return scope in exchange(request.scope).scopes
+
+
+def require_for(scope: ScopeName, why: str) -> None:
+    """Refuse the caller of the request being handled if it lacks a scope; `why` says what needs it.
+
+    Raises:
+        Unauthorized, Forbidden: It lacks the scope.
+    """
+    state = CURRENT.get()
+    if state is not None and scope not in state.scopes:
+        error = _lacking(state, scope, f"{why} needs")
+        state.refused = error.message
+        raise error
+
+
+def require_own(job: Job) -> None:
+    """Refuse the caller of the request being handled if the job is another's, unless it may all.
+
+    Raises:
+        Unauthorized, Forbidden: The job was started by another token, or by a job of before.
+    """
+    if job.caller is None or job.caller != CALLER.get():
+        require_for(ADMIN, f"job {job.id} was started by another caller, and cancelling it")

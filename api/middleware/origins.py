@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+from collections.abc import Callable
 from functools import cache
 from ipaddress import ip_address
 
@@ -35,12 +36,16 @@ class Origins:
     without a token it is served only if VISIONLOOP_HOSTS gives that name.
     """
 
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+    def __init__(
+        self, app: ASGIApp, settings: Settings, closed: Callable[[], bool] = lambda: False
+    ) -> None:
+        """`closed` says whether named tokens have every request need one."""
         self.app = app
         self.allowed = frozenset(settings.cors_origins)
         self.hosts = frozenset(settings.hosts)
         self.open = not settings.token
         self.every_host = "*" in self.hosts or bool(settings.token and not self.hosts)
+        self.closed = closed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         error = await self._refusal(scope) if scope["type"] == "http" else None
@@ -62,7 +67,10 @@ class Origins:
                 )
         if scope["path"] in PROBES or self.every_host:
             return None
-        if self.open and exchange(scope).proxied:
+        closed = self.closed()
+        if closed and not self.hosts:
+            return None
+        if self.open and not closed and exchange(scope).proxied:
             if not self._is_given(PORT.sub("", host)):
                 return Forbidden(
                     "This request came through a proxy, or from the address of one, and needs no "

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 from starlette.types import Scope
 
-KEY = "visionloop"
+if TYPE_CHECKING:
+    from access.tokens import Token
 
-USE, ADMIN = "use", "admin"
+KEY = "visionloop"
 
 
 @dataclass(slots=True)
@@ -18,19 +21,39 @@ class Exchange:
 
     Attributes:
         scopes: The scopes that the caller's token grants.
-        client: The name by which the rate limit counts the caller: `token DIGEST` or `address IP`.
+        who: The caller in the audit trail: a named token's name, `environment token`,
+            `environment admin token`, or `open` without a valid token.
+        client: The name by which the rate limit counts the caller: `token NAME`, the name of an
+            environment token, or `address IP`.
+        token: The caller's named token, if it has one.
         code: The error code of the response; None: no error so far.
         notes: Sentences on query parameters that had no effect.
         proxied: Whether the request came through a proxy, so the caller is not on this machine.
         prefix: The path below which the caller reaches the service, such as `/vision`.
+        refused: Why the caller's scopes are not enough, if they are not.
+        changes: Whether the route changes something that the audit trail records.
+        route: The template of the route's path, once it is known.
+        target: What is changed: id of a model, job or dataset, or name of a token.
+        what: What was changed, in a few words.
     """
 
     scopes: frozenset[str] = field(default_factory=frozenset)
+    who: str = "open"
     client: str = ""
+    token: Token | None = None
     code: str | None = None
     notes: list[str] = field(default_factory=list)
     proxied: bool = False
     prefix: str = ""
+    refused: str | None = None
+    changes: bool = False
+    route: str | None = None
+    target: str | None = None
+    what: str = ""
+
+
+CURRENT: ContextVar[Exchange | None] = ContextVar("CURRENT", default=None)
+"""The state of the request being handled, for functions without its scope; None outside of one."""
 
 
 def exchange(scope: Scope) -> Exchange:
@@ -47,6 +70,20 @@ def address_of(request: Request, path: str) -> str:
 
 
 def caller(request: Request) -> str:
-    """The caller's name in stored records: the start of the token's digest, or the address."""
-    kind, _, name = exchange(request.scope).client.partition(" ")
-    return f"API, {kind} {name[:8] if kind == 'token' else name}".strip()
+    """The caller's name in stored records: its token, or its address if it has none."""
+    return f"API, {exchange(request.scope).client}".strip()
+
+
+def changed(what: str, target: str | None = None) -> None:
+    """Have the audit trail say what the request being handled has changed."""
+    state = CURRENT.get()
+    if state is not None:
+        state.what = what
+        state.target = target or state.target
+
+
+def unchanged() -> None:
+    """Keep the request being handled out of the audit trail: it has changed nothing."""
+    state = CURRENT.get()
+    if state is not None:
+        state.changes = False

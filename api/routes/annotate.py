@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.dependencies import GatewayDep
 from api.groups import ANNOTATE
+from api.middleware.auth import require_use
 from api.predictions import AnnotateOptions, annotate
 from api.requests import image_form
 from api.responses import JSON, noted, unless_gone
 from api.schemas import FromUrl, Size, errors, form_body
 from formats.annotation_tools import TOOLS
 
-router = APIRouter(prefix="/api", tags=[ANNOTATE])
+router = APIRouter(prefix="/api", tags=[ANNOTATE], dependencies=[Depends(require_use)])
 
 
 class AnnotateForm(AnnotateOptions, FromUrl):

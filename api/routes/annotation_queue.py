@@ -12,14 +12,14 @@ from starlette.responses import FileResponse
 
 from api.dependencies import GatewayDep
 from api.groups import ANNOTATE
-from api.middleware.auth import require_admin
+from api.middleware.auth import require_annotate, require_use
 from api.middleware.request_state import address_of
 from api.schemas import errors
 from api.thread_pool import slow_reads
 from dataset.image_files import suffix_of
 from errors import VisionLoopError, without_server_paths
 
-router = APIRouter(prefix="/api", tags=[ANNOTATE])
+router = APIRouter(prefix="/api", tags=[ANNOTATE], dependencies=[Depends(require_use)])
 
 CONTENT_TYPES = {
     ".jpg": "image/jpeg", ".png": "image/png", ".webp": "image/webp", ".bmp": "image/bmp",
@@ -144,12 +144,12 @@ async def held_back(dataset_id: str, gateway: GatewayDep) -> Any:
     "/annotation/kept/{image_id}",
     response_class=Response,
     responses=errors(403, 404) | IMAGE,
-    dependencies=[Depends(require_admin)],
+    dependencies=[Depends(require_annotate)],
 )
 async def kept_picture(image_id: str, gateway: GatewayDep) -> Response:
     """A kept image of live traffic.
 
-    It needs the admin token, because its sender may not want others to see it.
+    It needs the scope `annotate`, because its sender may not want others to see it.
     """
     data = await asyncio.to_thread(gateway.live.kept.open, image_id)
     try:

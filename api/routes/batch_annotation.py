@@ -20,8 +20,9 @@ from annotation.recipe import AnnotationRequest
 from api.dependencies import GatewayDep
 from api.groups import ANNOTATE
 from api.job_control import notify_trainer
-from api.middleware.auth import require_admin
+from api.middleware.auth import require_annotate, require_use
 from api.middleware.errors import check
+from api.middleware.request_state import changed
 from api.predictions import ToolOptions, tiles_of
 from api.requests import MULTIPART, UPLOAD_IN_MEMORY, content_type, fields, json_body, read_form
 from api.schemas import Unit, errors, form_schema
@@ -34,7 +35,7 @@ from jobs.store import Job
 from nesting import check_json_depth
 from serving.gateway import Gateway
 
-router = APIRouter(prefix="/api", tags=[ANNOTATE])
+router = APIRouter(prefix="/api", tags=[ANNOTATE], dependencies=[Depends(require_use)])
 
 
 Asked = TypeVar("Asked", bound="Batch")
@@ -105,7 +106,7 @@ class BatchStarted(BaseModel):
     status_code=202,
     response_model=BatchStarted,
     responses=errors(400, 403, 404, 413, 503),
-    dependencies=[Depends(require_admin)],
+    dependencies=[Depends(require_annotate)],
     openapi_extra={
         "requestBody": {
             "required": True,
@@ -159,6 +160,7 @@ def _with_format(asked: Asked, form: Format | None) -> Asked:
 
 def _started(gateway: Gateway, job: Job) -> dict[str, Any]:
     """Notify the Trainer of a queued job. Returns the response."""
+    changed(f"started an annotation into the dataset {job.recipe['dataset_id']}", job.id)
     notify_trainer(gateway, job)
     return {
         "status": "queued",

@@ -7,11 +7,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, Field
 
 from api.dependencies import GatewayDep, evaluation_stores
 from api.groups import QUALITY
+from api.middleware.auth import require_use
 from api.schemas import MODEL_EXAMPLE, errors
 from errors import BackendTimeout, BackendUnavailable, Conflict, NotFound
 from evaluation.lookup import common_evaluations
@@ -19,7 +20,7 @@ from evaluation.store import REPORT, EvaluationRow
 from models_store.subprocesses import ChildTimeout, run_module
 from serving.gateway import Gateway
 
-router = APIRouter(tags=[QUALITY])
+router = APIRouter(tags=[QUALITY], dependencies=[Depends(require_use)])
 
 TIMEOUT = 170.0  # maximum seconds for a comparison; 5,000 images, 80 classes, one core: 47 s
 MAX_WAITING = 4  # maximum number of waiting comparisons

@@ -14,8 +14,9 @@ from annotation.corrections.submission import CorrectionPolicy, CorrectionSubmis
 from api.accounting import Corrected
 from api.dependencies import GatewayDep
 from api.groups import DATASETS
-from api.middleware.auth import require_admin
+from api.middleware.auth import require_annotate, require_use
 from api.middleware.errors import check
+from api.middleware.request_state import changed, unchanged
 from api.requests import MULTIPART, UPLOAD_IN_MEMORY, content_type, fields, read_form
 from api.schemas import RequestFields, errors, form_schema
 from api.thread_pool import slow_work
@@ -24,7 +25,7 @@ from errors import NoFileUploaded, PayloadTooLarge, ValidationFailed
 from formats.annotations import FORMATS, Format
 from serving.gateway import Gateway
 
-router = APIRouter(prefix="/api/datasets", tags=[DATASETS])
+router = APIRouter(prefix="/api/datasets", tags=[DATASETS], dependencies=[Depends(require_use)])
 
 DOCUMENTS = (".json", ".xml", ".txt")  # suffixes of documents that can be sent without a zip
 MAX_DOCUMENT = 128 * 2**20  # maximum bytes of a document that is not zipped
@@ -83,7 +84,7 @@ class CorrectionForm(CorrectionOptions):
             ),
         }
     },
-    dependencies=[Depends(require_admin)],
+    dependencies=[Depends(require_annotate)],
     openapi_extra={
         "requestBody": {
             "required": True,
@@ -135,7 +136,12 @@ async def take_annotations(
         found = await slow_work.run(partial(sent.take_json, body))
     else:
         found = await _take_form(request, gateway, dataset_id, query)
-    response.status_code = 200 if found["dry_run"] or found["repeated"] else 201
+    if found["dry_run"] or found["repeated"]:
+        response.status_code = 200
+        unchanged()
+    else:
+        response.status_code = 201
+        changed("corrected annotations", dataset_id)
     return found
 
 

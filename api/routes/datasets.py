@@ -15,8 +15,14 @@ from annotation import cleanup
 from annotation.uploads.upload import add_upload
 from api.dependencies import GatewayDep
 from api.groups import DATASETS
-from api.middleware.auth import require_admin
+from api.middleware.auth import (
+    require_admin,
+    require_annotate,
+    require_annotate_to_read,
+    require_use,
+)
 from api.middleware.errors import check
+from api.middleware.request_state import changed
 from api.requests import UPLOAD_IN_MEMORY, fields, json_body, read_form
 from api.schemas import RequestFields, errors, form_body, json_request_body
 from api.thread_pool import slow_reads, slow_work
@@ -26,7 +32,7 @@ from errors import NoFileUploaded
 from models_store.description import Task
 from serving.gateway import Gateway
 
-router = APIRouter(prefix="/api/datasets", tags=[DATASETS])
+router = APIRouter(prefix="/api/datasets", tags=[DATASETS], dependencies=[Depends(require_use)])
 
 TASKS = "detect, segment, pose or classify; empty: the task that fits the labels"
 
@@ -158,7 +164,7 @@ class DatasetList(BaseModel):
     status_code=201,
     response_model=Dataset,
     responses=errors(400, 403, 413),
-    dependencies=[Depends(require_admin)],
+    dependencies=[Depends(require_annotate)],
     openapi_extra=form_body(UploadForm),
 )
 async def upload(request: Request, gateway: GatewayDep) -> Any:
@@ -178,7 +184,9 @@ async def upload(request: Request, gateway: GatewayDep) -> Any:
         name = options.name or PurePath(file.filename or "").stem
         async with _one_at_a_time:
             add = partial(add_upload, gateway.datasets, file.file, name, options.task)
-            return await slow_work.run(add)
+            card = await slow_work.run(add)
+            changed(f"uploaded the dataset {card['name']}", card["id"])
+            return card
     finally:
         await form.close()
 
@@ -193,7 +201,7 @@ async def list_datasets(gateway: GatewayDep) -> Any:
     "/check",
     response_model=Report,
     responses=errors(400, 403, 404),
-    dependencies=[Depends(require_admin)],
+    dependencies=[Depends(require_annotate_to_read)],
     openapi_extra=json_request_body(Choice),
 )
 async def check_dataset(request: Request, gateway: GatewayDep) -> Any:
@@ -238,6 +246,7 @@ async def delete_dataset(dataset_id: str, gateway: GatewayDep) -> Response:
     await asyncio.to_thread(
         cleanup.delete_dataset, dataset_id, gateway.datasets, gateway.annotated, gateway.jobs
     )
+    changed("deleted the dataset")
     return Response(status_code=204)
 
 

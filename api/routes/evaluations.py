@@ -12,7 +12,7 @@ from starlette.responses import FileResponse, HTMLResponse
 from api.dependencies import GatewayDep, evaluation_stores
 from api.evaluation_jobs import Evaluate, start_evaluation
 from api.groups import QUALITY
-from api.middleware.auth import require_admin
+from api.middleware.auth import require_train, require_use
 from api.middleware.errors import check
 from api.requests import json_body
 from api.responses import JSON
@@ -24,7 +24,7 @@ from evaluation.store import PLOTS, WORST, EvaluationRow
 from serving.gateway import Gateway
 from short_ids import RULE
 
-router = APIRouter(prefix="/metrics", tags=[QUALITY])
+router = APIRouter(prefix="/metrics", tags=[QUALITY], dependencies=[Depends(require_use)])
 
 # The page contains everything: a browser must not load anything else.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'"
@@ -64,7 +64,7 @@ class History(BaseModel):
     response_model=EvaluationStarted,
     responses=errors(400, 403, 404),
     openapi_extra=json_request_body(Evaluate, required=False),
-    dependencies=[Depends(require_admin)],
+    dependencies=[Depends(require_train)],
 )
 async def evaluate(request: Request, model_id: str, gateway: GatewayDep) -> Any:
     """Queue an evaluation on a split; without a body on the val split of its training data."""

@@ -11,12 +11,13 @@ from pydantic import BaseModel, Field
 from api.dependencies import GatewayDep
 from api.groups import MODELS
 from api.job_control import notify_trainer
-from api.middleware.auth import require_admin
+from api.middleware.auth import require_admin, require_use
+from api.middleware.request_state import changed
 from api.requests import as_sent, json_body
 from api.schemas import RequestFields, errors, json_request_body
 from jobs.model_fetch import submit_fetch
 
-router = APIRouter(tags=[MODELS])
+router = APIRouter(tags=[MODELS], dependencies=[Depends(require_use)])
 
 
 class Fetch(RequestFields):
@@ -58,6 +59,7 @@ async def fetch_model(request: Request, gateway: GatewayDep) -> Any:
     job = await asyncio.to_thread(
         submit_fetch, body.network, body.activate, gateway.registry, gateway.jobs, sent
     )
+    changed(f"started to fetch {job.model_name}", job.id)
     notify_trainer(gateway, job)
     message = f"Fetching {job.base_model} as {job.model_name} is queued."
     return {"status": "queued", "message": message, "job_id": job.id, "notes": job.notes}

@@ -16,9 +16,9 @@ from api import schemas
 from api.dependencies import GatewayDep, evaluation_stores
 from api.groups import MODELS
 from api.job_control import notify_trainer
-from api.middleware.auth import require_admin
+from api.middleware.auth import require_admin, require_use
 from api.middleware.errors import check
-from api.middleware.request_state import caller
+from api.middleware.request_state import caller, changed
 from api.requests import UPLOAD_IN_MEMORY, fields, read_form
 from api.schemas import ImportForm, ImportOptions, errors, form_body
 from errors import BackendTimeout, BackendUnavailable, ValidationFailed, VisionLoopError
@@ -32,7 +32,7 @@ from models_store.names import suggest_name
 from models_store.versions import ModelVersion
 from serving.gateway import Gateway
 
-router = APIRouter(tags=[MODELS])
+router = APIRouter(tags=[MODELS], dependencies=[Depends(require_use)])
 
 SUFFIXES = (".pt", ".pth", ".zip")
 MARGIN = 10.0  # seconds by which the conversion's timeout is shorter than the request's
@@ -63,6 +63,7 @@ async def import_weights(request: Request, gateway: GatewayDep) -> Any:
     await _one_at_a_time.acquire()  # does not wait, because the lock is free
     work = asyncio.create_task(_import_alone(gateway, form, deadline, caller(request)))
     model = await asyncio.shield(work)  # the thread continues if the request ends
+    changed("imported and promoted it" if model.promoted else "imported it", model.id)
     return model.to_json()
 
 

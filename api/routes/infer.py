@@ -6,11 +6,12 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 
 from api import schemas
 from api.dependencies import GatewayDep
 from api.groups import RECOGNISE
+from api.middleware.auth import require_use
 from api.negotiation import PICTURES, wanted_picture
 from api.predictions import draw_predictions, predict, predict_each
 from api.requests import images_form, json_body
@@ -28,7 +29,7 @@ from errors import NoFileUploaded, ValidationFailed
 from serving.base64_images import decoded
 from serving.gateway import Gateway
 
-router = APIRouter(tags=[RECOGNISE])
+router = APIRouter(tags=[RECOGNISE], dependencies=[Depends(require_use)])
 
 HINT = " For JSON use /infer/base64."
 LONGEST_NOTES = 2000  # characters of the header with the notes; proxies limit all headers

@@ -14,7 +14,8 @@ from api.dependencies import GatewayDep
 from api.groups import JOBS
 from api.job_control import PATIENCE, cancel, find, view
 from api.job_logs import JobLog
-from api.middleware.auth import require_admin
+from api.middleware.auth import require_admin, require_annotate, require_use
+from api.middleware.request_state import changed
 from api.schemas import errors
 from errors import ValidationFailed
 from jobs.control import status_of
@@ -22,7 +23,7 @@ from jobs.states import MEANINGS, Status
 from jobs.store import KINDS, LISTED
 from short_ids import RULE
 
-router = APIRouter(tags=[JOBS])
+router = APIRouter(tags=[JOBS], dependencies=[Depends(require_use)])
 
 
 class JobView(BaseModel):
@@ -47,6 +48,9 @@ class JobView(BaseModel):
     model_name: str | None
     model_id: str | None = Field(description="the model version that the job produced")
     error: str | None
+    started_by: str | None = Field(
+        description="the name of the token that it was started with; `open`: without one"
+    )
     attempts: int
     created_at: str
     started_at: str | None
@@ -97,7 +101,7 @@ async def get_job_logs(
     "/jobs/{job_id}/cancel",
     response_model=JobView,
     responses=errors(403, 404, 409),
-    dependencies=[Depends(require_admin)],
+    dependencies=[Depends(require_annotate)],
 )
 async def cancel_job(job_id: str, gateway: GatewayDep) -> Any:
     """Cancel a job; answers when its process has ended."""
@@ -113,4 +117,5 @@ async def cancel_job(job_id: str, gateway: GatewayDep) -> Any:
 async def delete_job(job_id: str, gateway: GatewayDep) -> Response:
     """Delete a job that has ended, with its log and folder; the model it made stays."""
     await asyncio.to_thread(gateway.jobs.delete, job_id)
+    changed("deleted the job")
     return Response(status_code=204)

@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from annotation.revision_records import live_corrections
 from api.dependencies import GatewayDep
 from api.groups import QUALITY
-from api.middleware.auth import require_admin
-from api.middleware.request_state import address_of
+from api.middleware.auth import require_admin, require_annotate, require_use
+from api.middleware.request_state import address_of, changed
 from api.schemas import errors
 from errors import NotFound
 from models_store.versions import ModelVersion
@@ -23,7 +23,7 @@ from monitoring.prediction_counts import BINS, LOW_BINS, PredictionCounts
 from serving.gateway import Gateway
 from serving.live_traffic import drift, training_counts
 
-router = APIRouter(tags=[QUALITY])
+router = APIRouter(tags=[QUALITY], dependencies=[Depends(require_use)])
 
 
 class Confidence(BaseModel):
@@ -112,7 +112,7 @@ class KeptPictures(BaseModel):
     "/models/{model_id}/live/kept",
     response_model=KeptPictures,
     responses=errors(403, 404),
-    dependencies=[Depends(require_admin)],
+    dependencies=[Depends(require_annotate)],
 )
 async def list_kept(model_id: str, request: Request, gateway: GatewayDep) -> Any:
     """The kept images of live traffic that a model version answered."""
@@ -148,6 +148,7 @@ async def delete_kept(
     for kept in ids:
         with contextlib.suppress(NotFound):  # deleted to make room for newer ones
             await asyncio.to_thread(gateway.live.kept.remove, kept)
+    changed(f"deleted {len(ids)} kept images", model.id)
 
 
 @router.get("/models/{model_id}/live", response_model=Live, responses=errors(400, 404))

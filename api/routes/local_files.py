@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field
 
 from api.dependencies import GatewayDep
 from api.groups import DATASETS
-from api.middleware.auth import require_admin
+from api.middleware.auth import require_train, require_use
 from api.middleware.proxies import names_proxy
 from api.middleware.request_state import exchange
 from api.schemas import errors
@@ -28,7 +28,7 @@ from errors import NotFound
 from source_tree import ROOT, module_command, module_environment
 from training.planning.base_models import WEIGHT_FILES
 
-router = APIRouter(prefix="/api/training", tags=[DATASETS])
+router = APIRouter(prefix="/api/training", tags=[DATASETS], dependencies=[Depends(require_use)])
 
 SELECT = "/api/training/select-local-file"
 MAX_ENTRIES = 2000
@@ -66,7 +66,7 @@ class Selection(BaseModel):
     response_model=Selection,
     response_model_exclude_none=False,
     responses=errors(400, 403, 404),
-    dependencies=[Depends(require_admin)],
+    dependencies=[Depends(require_train)],
 )
 async def select_local_file(
     request: Request,

@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from prometheus_client import Metric
 from prometheus_client.core import GaugeMetricFamily
 
 from api import schemas
 from api.dependencies import GatewayDep
 from api.groups import QUALITY
+from api.middleware.auth import require_use
 from api.negotiation import prefers_exposition
 from api.responses import JSON
 from api.schemas import errors
@@ -23,7 +24,7 @@ from models_store.versions import ModelVersion
 from serving import telemetry
 from serving.gateway import Gateway
 
-router = APIRouter(tags=[QUALITY])
+router = APIRouter(tags=[QUALITY], dependencies=[Depends(require_use)])
 
 
 @router.get("/metrics", response_model=schemas.AllMetrics)

@@ -9,15 +9,15 @@ from fastapi import APIRouter, Depends, Request, Response
 from api import schemas
 from api.dependencies import GatewayDep
 from api.groups import MODELS
-from api.middleware.auth import require_admin
-from api.middleware.request_state import caller
+from api.middleware.auth import require_admin, require_use
+from api.middleware.request_state import caller, changed
 from api.requests import json_body
 from api.schemas import errors
 from models_store.decision_log import DecisionReason
 from models_store.versions import ModelVersion
 from serving.gateway import Gateway
 
-router = APIRouter(tags=[MODELS])
+router = APIRouter(tags=[MODELS], dependencies=[Depends(require_use)])
 
 
 @router.get("/models", response_model=schemas.ModelList)
@@ -47,7 +47,9 @@ async def activate_model(request: Request, gateway: GatewayDep) -> Any:
     progress finish on the model that they started with.
     """
     choice = await json_body(request, schemas.ModelChoice)
+    before = gateway.registry.active_pointer()
     model = await gateway.activate(choice.model_id)
+    changed(f"activated {choice.model_id} (before: {before or 'none'})", model.id)
     [shown] = await _shown(gateway, model)
     return {"message": f"'{model.id}' is active.", "active_model": shown}
 
@@ -71,6 +73,7 @@ async def delete_model(request: Request, model_id: str, gateway: GatewayDep) -> 
     A rollback to it is no longer possible.
     """
     await gateway.delete(model_id, DecisionReason(caller(request)))
+    changed("deleted the model")
     return Response(status_code=204)
 
 

@@ -11,13 +11,14 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import JSONResponse
 
+from access.scopes import ADMIN
 from api import schemas
 from api.dependencies import GatewayDep, evaluation_stores
 from api.groups import MODELS
 from api.job_control import notify_trainer
-from api.middleware.auth import require_admin
+from api.middleware.auth import allows, require_admin, require_use
 from api.middleware.errors import check
-from api.middleware.request_state import ADMIN, caller, exchange
+from api.middleware.request_state import caller, changed
 from api.requests import json_body
 from api.schemas import RequestFields, errors, json_request_body
 from dataset.allowed_roots import shown_name
@@ -29,7 +30,7 @@ from models_store.decision_log import DecisionReason
 from serving.gateway import Gateway
 from settings import Settings
 
-router = APIRouter(tags=[MODELS])
+router = APIRouter(tags=[MODELS], dependencies=[Depends(require_use)])
 
 
 class Promote(RequestFields):
@@ -117,6 +118,7 @@ async def promote(request: Request, model_id: str, gateway: GatewayDep) -> Any:
     wanted = check(Promote, {}) if empty else await json_body(request, Promote)
     candidate = await asyncio.to_thread(gateway.registry.candidate, model_id)
     gate = _gate(wanted, gateway.settings)
+    before = gateway.registry.promoted(candidate.name)
     found = await decide_promotion(
         PromotionRequest(candidate, gate, caller(request), wanted.force),
         evaluation_stores(gateway),
@@ -129,7 +131,10 @@ async def promote(request: Request, model_id: str, gateway: GatewayDep) -> Any:
             f"/jobs/{found.id}."
         )
         started = {"status": "evaluating", "promoted": False, "message": message}
+        changed(f"asked to promote it; job {found.id} decides", candidate.id)
         return JSONResponse(started | {"job_id": found.id}, 202)
+    verb = "promoted" if found.promoted else "the gate did not promote"
+    changed(f"{verb} {before.id if before else 'none'} → {candidate.id}", candidate.id)
     return found.to_json() | {"active_model": _active_model(gateway)}
 
 
@@ -150,7 +155,9 @@ async def rollback(request: Request, name: str, gateway: GatewayDep) -> Any:
             f"A rollback needs a model's name without a version; got {name[:140]!r}. To choose a "
             f"version, promote it: POST /models/{name[:140]}/promote."
         )
+    before = gateway.registry.promoted(name)
     model = await gateway.rollback(name, DecisionReason(caller(request)))
+    changed(f"rolled back {before.id if before else 'none'} → {model.id}", model.id)
     message = f"'{model.name}' means {model.id} again."
     return {"message": message, "model": model.to_json(), "active_model": _active_model(gateway)}
 
@@ -163,7 +170,7 @@ async def list_decisions(request: Request, name: str, gateway: GatewayDep) -> An
     """
     rows = await asyncio.to_thread(gateway.registry.decisions, name)
     found = [row.to_json() for row in rows]
-    if ADMIN not in exchange(request.scope).scopes:
+    if not allows(request, ADMIN):
         for row in found:
             row["by"] = row["by"].partition(",")[0]
             if (row["gate"] or {}).get("dataset"):

@@ -6,7 +6,7 @@ import asyncio
 from functools import partial
 from typing import Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import StreamingResponse
 
@@ -16,11 +16,12 @@ from annotation.history import diff, revision_rows
 from api.accounting import Row
 from api.dependencies import GatewayDep
 from api.groups import DATASETS
+from api.middleware.auth import require_use
 from api.schemas import errors
 from api.thread_pool import slow_reads
 from formats.annotations import Format
 
-router = APIRouter(prefix="/api/datasets", tags=[DATASETS])
+router = APIRouter(prefix="/api/datasets", tags=[DATASETS], dependencies=[Depends(require_use)])
 
 KINDS = "label_studio, yolo, coco, labelme, voc or cvat_xml"
 ZIP: dict[int | str, dict[str, Any]] = {200: {"content": {"application/zip": {}}}}

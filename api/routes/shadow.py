@@ -11,12 +11,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from api.dependencies import GatewayDep
 from api.groups import MODELS
-from api.middleware.auth import require_admin
+from api.middleware.auth import require_admin, require_use
+from api.middleware.request_state import changed
 from api.requests import json_body
 from api.schemas import MODEL_EXAMPLE, RequestFields, errors, json_request_body
 from monitoring.shadow_store import ShadowRow
 
-router = APIRouter(tags=[MODELS])
+router = APIRouter(tags=[MODELS], dependencies=[Depends(require_use)])
 
 
 class ShadowChoice(RequestFields):
@@ -104,6 +105,7 @@ async def begin_shadow(request: Request, gateway: GatewayDep) -> Any:
     """
     choice = await json_body(request, ShadowChoice)
     row = await gateway.shadow.begin(choice.model_id, choice.fraction, choice.against)
+    changed("began the shadow", row.model_id)
     return {"message": f"'{row.model_id}' now runs in the shadow.", "shadow": _view(row)}
 
 
@@ -116,6 +118,7 @@ async def begin_shadow(request: Request, gateway: GatewayDep) -> Any:
 async def end_shadow(gateway: GatewayDep) -> Any:
     """End the shadow; its results can still be read."""
     row = await gateway.shadow.end()
+    changed("ended the shadow", row.model_id)
     return {"message": f"'{row.model_id}' no longer runs in the shadow.", "shadow": _view(row)}
 
 

@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from api.dependencies import GatewayDep
 from api.groups import TRAIN
-from api.job_control import cancel, find, start_training
-from api.middleware.auth import require_admin
+from api.job_control import cancel, check_promotion, find, start_training
+from api.middleware.auth import require_train, require_use
 from api.requests import as_sent, json_body
 from api.schemas import errors, json_request_body
 from api.training_fields import Train, request_of
@@ -19,7 +19,7 @@ from jobs.control import status_of
 from jobs.states import MEANINGS, Status
 from jobs.store import Job
 
-router = APIRouter(prefix="/train", tags=[TRAIN])
+router = APIRouter(prefix="/train", tags=[TRAIN], dependencies=[Depends(require_use)])
 
 
 class JobStarted(BaseModel):
@@ -66,13 +66,15 @@ class JobStopping(BaseModel):
     response_model=TrainingQueued,
     responses=errors(400, 403, 404),
     openapi_extra=json_request_body(Train),
-    dependencies=[Depends(require_admin)],
+    dependencies=[Depends(require_train)],
 )
 async def start(request: Request, gateway: GatewayDep) -> Any:
     """Train a new version under the name of `model_id`."""
     body = await json_body(request, Train)
     sent = await as_sent(request, body)
-    job = await start_training(gateway, request_of(body), sent, body.model_id)
+    wanted = request_of(body)
+    check_promotion(wanted)
+    job = await start_training(gateway, wanted, sent, body.model_id)
     head = {"status": "queued", "job_id": job.id, "model_id": body.model_id}
     return head | {"notes": job.notes}
 
@@ -99,7 +101,7 @@ async def show(job_id: str, gateway: GatewayDep) -> Any:
     "/{job_id}",
     response_model=JobStopping,
     responses=errors(403, 404, 409),
-    dependencies=[Depends(require_admin)],
+    dependencies=[Depends(require_train)],
 )
 async def stop(job_id: str, gateway: GatewayDep) -> Any:
     """Cancel a training job; it is `stopped` once its process has ended."""

@@ -11,9 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from api import job_logs
 from api.dependencies import GatewayDep
 from api.groups import TASKS
-from api.job_control import PATIENCE, cancel, find, start_training
+from api.job_control import PATIENCE, cancel, check_promotion, find, start_training
 from api.job_logs import JobLog
-from api.middleware.auth import require_admin
+from api.middleware.auth import require_train, require_use
 from api.requests import as_sent, json_body
 from api.schemas import errors, json_request_body
 from api.training_fields import TrainingFields
@@ -27,7 +27,7 @@ from jobs.store import Job
 from serving.gateway import Gateway
 from training.planning.recipe import Mode
 
-router = APIRouter(prefix="/api/training", tags=[TASKS])
+router = APIRouter(prefix="/api/training", tags=[TASKS], dependencies=[Depends(require_use)])
 
 LISTED_LINES, SHOWN_LINES = 5, 200  # log lines per task, in the list of tasks and for one task
 
@@ -86,14 +86,16 @@ def _route(path: str, mode: Mode, summary: str) -> None:
         response_model=TrainingAccepted,
         responses=errors(400, 403, 404),
         openapi_extra=json_request_body(TrainingFields),
-        dependencies=[Depends(require_admin)],
+        dependencies=[Depends(require_train)],
         summary=summary,
         name=mode,
     )
     async def start(request: Request, gateway: GatewayDep) -> Any:
         fields = await json_body(request, TrainingFields, mode)
         sent = await as_sent(request, fields)
-        job = await start_training(gateway, fields.request(mode), sent)
+        wanted = fields.request(mode)
+        check_promotion(wanted)
+        job = await start_training(gateway, wanted, sent)
         message = f"Training '{job.model_name}' is pending."
         head = {"task_id": job.id, "status": "pending", "message": message}
         return head | {"notes": job.notes}
@@ -132,7 +134,7 @@ async def logs(request: Request, task_id: str, gateway: GatewayDep, follow: bool
     "/tasks/{task_id}/cancel",
     response_model=TaskStarted,
     responses=errors(403, 404, 409),
-    dependencies=[Depends(require_admin)],
+    dependencies=[Depends(require_train)],
 )
 async def stop(task_id: str, gateway: GatewayDep) -> Any:
     """Cancel a training job; answers when its process has ended."""

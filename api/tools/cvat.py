@@ -10,11 +10,12 @@ import asyncio
 import json
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Request, Response
+from fastapi import APIRouter, Depends, Header, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.dependencies import GatewayDep
 from api.groups import TOOLS
+from api.middleware.auth import require_use
 from api.predictions import AnnotateOptions, point_names, prelabel
 from api.requests import json_body
 from api.responses import JSON, unless_gone
@@ -26,7 +27,7 @@ from models_store.registry import Registry
 from models_store.versions import ModelVersion
 from serving.base64_images import decoded
 
-router = APIRouter(prefix="/api", tags=[TOOLS])
+router = APIRouter(prefix="/api", tags=[TOOLS], dependencies=[Depends(require_use)])
 
 SKELETON = ".skeleton"
 

@@ -16,10 +16,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from access.scopes import ADMIN, ANNOTATE, TRAIN
 from annotation.preannotation import Preannotation, Share, near
 from api.dependencies import GatewayDep
 from api.groups import TOOLS
-from api.middleware.auth import is_admin, require_admin
+from api.middleware.auth import allows, require_annotate, require_for, require_use
+from api.middleware.request_state import changed
 from api.predictions import AnnotateOptions, prelabel
 from api.requests import json_body
 from api.responses import JSON, unless_gone
@@ -47,7 +49,7 @@ from serving.annotation_inbox import CONFIG
 from serving.fetch import held_briefly
 from serving.gateway import Gateway
 
-router = APIRouter(prefix="/label-studio", tags=[TOOLS])
+router = APIRouter(prefix="/label-studio", tags=[TOOLS], dependencies=[Depends(require_use)])
 
 log = logging.getLogger("visionloop")
 
@@ -55,8 +57,8 @@ CONCURRENCY = 8  # maximum number of images fetched and predicted at the same ti
 TIMEOUT = 85.0  # seconds for all tasks of a request; the results so far are returned then
 NOT_STORED = (
     "The labelling configuration and the extra params were not stored, because that needs the "
-    "admin token. Predictions do not need them; the project's webhook sends the configuration "
-    "with each annotation."
+    "admin token or one with the scope '{scope}'. Predictions do not need them; the project's "
+    "webhook sends the configuration with each annotation."
 )
 FAILED = "failed"  # version of failed predictions, so that Label Studio requests them again
 MOST_TASKS = 1000  # in a request
@@ -98,7 +100,7 @@ class Version(BaseModel):
         None,
         description=(
             "the dataset of the project's annotations; only given if this call stored the "
-            "configuration, which needs the admin token"
+            "configuration, which needs the scope annotate"
         ),
     )
 
@@ -162,8 +164,8 @@ async def health() -> Any:
 async def setup(request: Request, gateway: GatewayDep) -> Any:
     """The models that would predict for a project. No model is loaded.
 
-    The configuration and the extra params determine what is trained and promoted, so they are
-    stored with the admin token only.
+    The configuration and the extra params determine what is trained, so they are stored with the
+    admin token or one of the scope `annotate` only; `promote` in them needs the scope `admin`.
     """
     body = await json_body(request, Setup)
     extra = Extra.read(body.extra_params)
@@ -174,10 +176,13 @@ async def setup(request: Request, gateway: GatewayDep) -> Any:
     source = project_source(body.project)
     if not source:
         return Version(model_version=project.version, message=message)
-    if not is_admin(request):
-        return Version(model_version=project.version, message=f"{message} {NOT_STORED}".strip())
+    needed = ADMIN if extra.promote != "never" else ANNOTATE
+    if not allows(request, needed):
+        refusal = NOT_STORED.format(scope=needed)
+        return Version(model_version=project.version, message=f"{message} {refusal}".strip())
     options = {CONFIG: body.label_config, **extra.model_dump()}
     dataset = await asyncio.to_thread(remember, gateway, source, options)
+    changed("stored the configuration of a Label Studio project", dataset.id)
     return Version(model_version=project.version, message=message, dataset=dataset.id)
 
 
@@ -211,23 +216,27 @@ async def predict(request: Request, gateway: GatewayDep) -> Response:
     status_code=201,
     response_model=Taken,
     responses=errors(400, 401, 403),
-    dependencies=[Depends(require_admin)],
+    dependencies=[Depends(require_annotate)],
     openapi_extra=json_request_body(Incoming),
 )
 async def webhook(request: Request, gateway: GatewayDep) -> Any:
     """Store finished annotations in the project's dataset; START_TRAINING trains on it.
 
-    It changes training data, so it needs the admin token, if there is one.
+    It changes training data, so it needs the admin token or one of the scope `annotate`, if the
+    server needs tokens; START_TRAINING needs the scope `train`.
     """
     event = await json_body(request, Incoming, most=MOST_EVENT_VALUES)
     if event.action == "START_TRAINING":
-        return await train(gateway, event)
+        require_for(TRAIN, "START_TRAINING")
+        return await train(gateway, event)  # the audit trail has it as a training
     if isinstance(event.annotation, list) and len(event.annotation) > MOST_ANNOTATIONS:
         raise ValidationFailed(
             f"The event has more than {MOST_ANNOTATIONS:,} annotations. To import all of a "
             "project: POST /label-studio/pull/{project}."
         )
-    return await take(gateway, event)
+    taken = await take(gateway, event)
+    changed(event.action, taken.get("dataset"))
+    return taken
 
 
 @router.post(
@@ -235,7 +244,7 @@ async def webhook(request: Request, gateway: GatewayDep) -> Any:
     status_code=201,
     response_model=Taken,
     responses=errors(400, 401, 403, 504),
-    dependencies=[Depends(require_admin)],
+    dependencies=[Depends(require_annotate)],
 )
 async def pull_project(project: Annotated[int, Path(ge=1)], gateway: GatewayDep) -> Any:
     """Import annotations from before the project's webhook was connected.
@@ -243,7 +252,9 @@ async def pull_project(project: Annotated[int, Path(ge=1)], gateway: GatewayDep)
     Needs `VISIONLOOP_LABEL_STUDIO_URL` and its token. Annotations that are already stored are
     not changed.
     """
-    return await pull(gateway, project)
+    taken = await pull(gateway, project)
+    changed(f"pulled the annotations of project {project}", taken.get("dataset"))
+    return taken
 
 
 async def _chosen(gateway: Gateway, project: str | None) -> str | None:

@@ -7,11 +7,12 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.dependencies import GatewayDep
 from api.groups import TOOLS
+from api.middleware.auth import require_use
 from api.predictions import AnnotateOptions, prelabel
 from api.requests import json_body
 from api.responses import JSON, unless_gone
@@ -110,13 +111,18 @@ async def health(gateway: GatewayDep) -> Any:
     return Healthy(status="healthy", models_loaded=len(_offered(gateway)), timestamp=stamp)
 
 
-@router.get("/v1/models", response_model=ServedModels)
+@router.get("/v1/models", dependencies=[Depends(require_use)], response_model=ServedModels)
 async def models(gateway: GatewayDep) -> Any:
     """The active and the promoted models, the active one first."""
     return ServedModels(data={model.id: _listed(model) for model in _offered(gateway)})
 
 
-@router.get("/v1/models/{model_id}/info", response_model=Info, responses=errors(404))
+@router.get(
+    "/v1/models/{model_id}/info",
+    dependencies=[Depends(require_use)],
+    response_model=Info,
+    responses=errors(404),
+)
 async def info(model_id: str, gateway: GatewayDep) -> Any:
     """One model."""
     model = gateway.registry.get(model_id)
@@ -125,6 +131,7 @@ async def info(model_id: str, gateway: GatewayDep) -> Any:
 
 @router.post(
     "/v1/predict",
+    dependencies=[Depends(require_use)],
     response_model=Answer,
     responses=errors(400, 404, 413, 503, 504),
     openapi_extra=json_request_body(Asked),

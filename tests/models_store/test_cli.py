@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from access.audit import AuditLog
 from models_store import archive
 from models_store.__main__ import main
 from models_store.export import export_onnx
@@ -56,6 +57,13 @@ def test_a_story(
     assert [m["id"] for m in json.loads(run("list", "--json"))["models"]] == [second, first]
     run("promote", second)
     assert first in run("rollback", "signs")
+    changes = AuditLog(registry.database).list()
+    assert [entry.route for entry in changes] == [
+        "models_store rollback", "models_store promote", "models_store activate",
+        "models_store promote",
+    ]  # fmt: skip
+    assert (changes[0].target, changes[0].what) == (first, f"rolled back {second} → {first}")
+    assert changes[0].who.startswith("command line")
     told = run("decisions", "signs").splitlines()
     assert [line.split()[3] for line in told if not line.startswith(" ")] == [
         "rolled_back",

@@ -5,12 +5,21 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import text
 
 from database import Database
-from serving.lifecycle import announce, fill, hold, make_private, prepare, usable_settings
+from serving.lifecycle import (
+    announce,
+    announce_access,
+    fill,
+    hold,
+    make_private,
+    prepare,
+    usable_settings,
+)
 from settings import Settings, get_settings
 from tests.support.serving import ROOT
 
@@ -68,12 +77,18 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
             {"admin_token": "s3cret"},
             "Requests need no token; administration needs the admin token.",
         ),
+        ({"closed": True}, "but none is valid. Create one: python -m access create"),
+        ({"closed": True, "valid": 2}, "since named tokens were created. 2 named tokens are valid"),
+        ({"closed": True, "admin_token": "s3cret"}, "Every request needs a token, since named"),
     ],
 )
 def test_the_announcement_says_who_may_come_in_and_no_secret(
-    capsys: pytest.CaptureFixture[str], tokens: dict[str, str], sentence: str
+    capsys: pytest.CaptureFixture[str], tokens: dict[str, Any], sentence: str
 ) -> None:
-    announce(Settings.model_validate(tokens))
+    named = {name: tokens[name] for name in ("closed", "valid") if name in tokens}
+    settings = Settings.model_validate({name: tokens[name] for name in tokens.keys() - named})
+    announce(settings)
+    announce_access(settings, **named)
     printed = capsys.readouterr().out
     assert sentence in printed
     assert "s3cret" not in printed

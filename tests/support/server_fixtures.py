@@ -107,7 +107,10 @@ def service(tmp_path: Path, drawn_yaml: Path, call: Call) -> Iterator[Service]:
     nobody: Any = {"detector": None, "annotator": None}
     gateway = Gateway(settings, Registry(Database(settings)), nobody)
     app = create_app(gateway)
-    yield Service(app, with_middleware(app, settings), gateway, drawn_yaml, call)
+    yield Service(
+        app, with_middleware(app, settings, lambda: gateway.access), gateway, drawn_yaml, call
+    )
+    gateway.access.stop()
     gateway.registry.database.close()
 
 

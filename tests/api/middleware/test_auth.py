@@ -23,7 +23,7 @@ async def use(request: Request) -> PlainTextResponse:
 
 
 async def administer(request: Request) -> PlainTextResponse:
-    require_admin(request)
+    await require_admin(request)
     return PlainTextResponse("done")
 
 

@@ -1,0 +1,250 @@
+"""Command line of the named tokens: `python -m access …`; usable with and without a server."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from sqlalchemy.exc import SQLAlchemyError
+
+# `python -m` puts the current folder first in sys.path; our imports need the program's folder.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from access.audit import LISTED, MOST_LISTED, AuditLog, to_json
+from access.expiry import after, since
+from access.scopes import MEANINGS, ORDER
+from access.shell import record, shell_user
+from access.tokens import Token, TokenStore, lacks_admin
+from database import Database
+from errors import ValidationFailed, VisionLoopError
+from settings import Settings, get_settings, refusals
+
+TIMES = "as 90d, 12h, 4w, or a date or time in UTC such as 2027-06-30"
+EPILOG = f"""scopes, each with all of those before it:
+{chr(10).join(f"  {name:9} {meaning}" for name, meaning in MEANINGS.items())}
+
+examples:
+  python -m access create anna --scope annotate --expires 90d
+  python -m access revoke anna
+  python -m access audit --what promote --since 7d
+
+The first named token closes the server: from then on every request needs a token. A running server
+on the same VISIONLOOP_HOME sees every change within a second.
+
+exit codes: 0 done, 1 refused (the reason is on stderr), 2 wrong arguments"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    options = command_line().parse_args(arguments)
+    logging.basicConfig(level="WARNING", format="%(message)s", stream=sys.stderr)
+    if not options.verbose:
+        logging.disable(logging.ERROR)
+    try:
+        database = Database(_settings())
+        try:
+            options.run(database, options)
+            sys.stdout.flush()
+        finally:
+            database.close()
+    except VisionLoopError as error:
+        print(f"error: {error.message}", file=sys.stderr)
+        return 1
+    except SQLAlchemyError as error:
+        reason = str(getattr(error, "orig", None) or error).splitlines()[0]
+        print(f"error: the database cannot be used: {reason}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # the reader, such as `head`, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _settings() -> Settings:
+    try:
+        return get_settings()
+    except ValidationError as error:
+        raise ValidationFailed(" ".join(refusals(error))) from error
+
+
+def command_line() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--json", action="store_true", help="print JSON instead of text")
+    common.add_argument("--verbose", action="store_true", help="print log messages too")
+    parser = argparse.ArgumentParser(
+        prog="python -m access",
+        description="Create, list and revoke named tokens, and read the audit trail.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
+
+    def command(name: str, run: Any, text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text, parents=[common])
+        sub.set_defaults(run=run)
+        return sub
+
+    created = command(
+        "create", _create, "Create a token. Its text is printed once and cannot be shown again."
+    )
+    created.add_argument("name", metavar="NAME", help="name of whoever or whatever will use it")
+    created.add_argument("--scope", choices=ORDER, required=True, help="what it allows")
+    created.add_argument("--expires", metavar="TIME", help=f"{TIMES}; default: never")
+    listed = command("list", _list, "List the tokens: scope, state, last use, expiry.")
+    listed.add_argument("--all", action="store_true", help="list revoked and expired tokens too")
+    revoked = command("revoke", _revoke, "Revoke a token: requests with it get a 401.")
+    revoked.add_argument("token", metavar="NAME", help="name or id of the token")
+    command(
+        "open",
+        _open,
+        "Let requests without a token in again, as far as the settings do, after the last named "
+        "token was revoked or has expired.",
+    )
+    audit = command("audit", _audit, "List the audit trail: who changed what, the newest first.")
+    audit.add_argument("--who", default="", help="only entries of this token or caller")
+    audit.add_argument(
+        "--what", default="", help="only entries with this text in route, target or description"
+    )
+    audit.add_argument("--since", metavar="TIME", default="", help=f"only entries since: {TIMES}")
+    audit.add_argument(
+        "--limit", type=_count, default=LISTED, help=f"maximum number of entries; default: {LISTED}"
+    )
+    audit.add_argument("--before", type=int, help="only entries with a smaller number")
+    return parser
+
+
+def _count(text: str) -> int:
+    if text.isascii() and text.isdigit() and 1 <= int(text) <= MOST_LISTED:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {MOST_LISTED}")
+
+
+def _create(database: Database, options: argparse.Namespace) -> None:
+    store = TokenStore(database)
+    expires_at = after(options.expires, "--expires") if options.expires else None
+    token, text = store.create(options.name, options.scope, shell_user(), expires_at)
+    record(database, "access create", token.name, f"created a token with the scope {token.scope}")
+    if options.json:
+        _json(token.to_json() | {"token": text})
+    else:
+        print(text)
+        until = f", until {token.expires_at[:16]} UTC" if token.expires_at else ""
+        print(
+            f"This is the token {token.name!r} ({token.scope}{until}). It is not shown again. "
+            "Every request to this server needs a token now.",
+            file=sys.stderr,
+        )
+    settings = database.settings
+    if lacks_admin(store.list()) and not (settings.token or settings.admin_token):
+        print(
+            "No token has the scope admin: nobody can administrate over HTTP, only in this shell.",
+            file=sys.stderr,
+        )
+
+
+def _list(database: Database, options: argparse.Namespace) -> None:
+    tokens = TokenStore(database).list()
+    shown = [token for token in tokens if options.all or token.state == "valid"]
+    if options.json:
+        _json({"tokens": [token.to_json() for token in shown]})
+        return
+    if not shown:
+        more = " --all lists revoked and expired ones." if tokens else ""
+        print(f"No named token is valid.{more} Create one: python -m access create NAME --scope …")
+        return
+    heading = ("NAME", "SCOPE", "STATE", "CREATED", "BY", "LAST USED", "EXPIRES", "ID")
+    _table([heading, *map(_row, shown)])
+
+
+def _row(token: Token) -> tuple[str, ...]:
+    times = (_minute(token.last_used_at) or "never", _minute(token.expires_at) or "never")
+    made = (_minute(token.created_at), token.created_by)
+    return (token.name, token.scope, token.state, *made, *times, token.id)
+
+
+def _minute(moment: str | None) -> str:
+    return (moment or "")[:16].replace("T", " ")
+
+
+def _revoke(database: Database, options: argparse.Namespace) -> None:
+    store = TokenStore(database)
+    token = store.revoke(options.token, shell_user())
+    record(database, "access revoke", token.name, f"revoked the token with the id {token.id}")
+    if options.json:
+        _json(token.to_json())
+        return
+    print(f"The token {token.name!r} is revoked.")
+    if not any(other.state == "valid" for other in store.list()):
+        print(
+            "No named token is valid any more. Requests still need one. To let those without a "
+            "token in, as far as the settings do: python -m access open"
+        )
+
+
+def _open(database: Database, options: argparse.Namespace) -> None:
+    was_closed = TokenStore(database).reopen()
+    if was_closed:
+        record(database, "access open", None, "let requests without a named token in again")
+    if options.json:
+        _json({"was_closed": was_closed})
+    elif not was_closed:
+        print("Named tokens do not close this server. Nothing to do.")
+    elif database.settings.token or database.settings.admin_token:
+        print("Requests need the tokens of the settings only.")
+    else:
+        print("The server is open: whoever can reach it can use and change everything.")
+
+
+def _audit(database: Database, options: argparse.Namespace) -> None:
+    moment = since(options.since, "--since") if options.since else ""
+    found = AuditLog(database).list(
+        options.who, options.what, moment, options.limit, options.before
+    )
+    if options.json:
+        _json({"entries": [to_json(entry) for entry in found]})
+        return
+    if not found:
+        print("No entries.")
+        return
+    rows = [
+        (
+            str(entry.number),
+            entry.at[:19].replace("T", " "),
+            entry.who,
+            entry.address or "",
+            f"{entry.method} {entry.route}" if entry.method else entry.route,
+            str(entry.status or ""),
+            entry.target or "",
+            entry.what,
+        )
+        for entry in found
+    ]
+    _table([("NUMBER", "AT", "WHO", "ADDRESS", "WHERE", "STATUS", "TARGET", "WHAT"), *rows])
+
+
+def _json(value: Any) -> None:
+    print(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def _table(rows: Sequence[Sequence[str]]) -> None:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        print("  ".join(cells).rstrip())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

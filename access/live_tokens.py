@@ -1,0 +1,110 @@
+"""The named tokens in memory, as every request is checked against them.
+
+They follow changes of other processes within a second, and at once when a token is not known.
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from access.tokens import TOKEN, Snapshot, Token, TokenStore, digest_of
+from database import FAILURES
+
+log = logging.getLogger("visionloop")
+
+REFRESH_SECONDS = 1.0
+REFRESH_PATIENCE = 0.05  # seconds to wait for a locked database
+MISS_SECONDS = 0.05  # shortest time between two reads because of unknown tokens
+USED_STEP = 600.0  # seconds after which a token that is used again is noted again
+
+
+class LiveTokens:
+    """The tokens of a snapshot that is read again every second; safe to share between threads.
+
+    Args:
+        store: Where the tokens are.
+        note_used: Called with the id of a token that is used, at most once per USED_STEP.
+        refresh_seconds: Age from which the snapshot is read again.
+    """
+
+    def __init__(
+        self,
+        store: TokenStore,
+        note_used: Callable[[str], None],
+        refresh_seconds: float = REFRESH_SECONDS,
+    ) -> None:
+        self.store = store
+        self.note_used = note_used
+        self._refresh_seconds = refresh_seconds
+        self._lock = threading.Lock()
+        self._snapshot: Snapshot | None = None
+        self._by_id: dict[str, Token] = {}
+        self._checked = -refresh_seconds
+        self._missed = -MISS_SECONDS
+        self._used: dict[str, float] = {}  # id → when its use was noted
+
+    @property
+    def closed(self) -> bool:
+        """Whether every request needs a token, whatever the settings say.
+
+        Raises:
+            SQLAlchemyError, DatabaseBusy: They were never read, and cannot be read now.
+        """
+        return self._current().closed
+
+    def find(self, text: str) -> Token | None:
+        """The token of this text, also if it is revoked or has expired; None if it is unknown.
+
+        Raises:
+            SQLAlchemyError, DatabaseBusy: They were never read, and cannot be read now.
+        """
+        form = TOKEN.fullmatch(text)
+        if form is None:
+            return None
+        self._current()
+        found = self._by_id.get(form[1])
+        if found is None and time.monotonic() - self._missed >= MISS_SECONDS:
+            self._missed = time.monotonic()
+            self.refresh()
+            found = self._by_id.get(form[1])
+        if found is None or not hmac.compare_digest(digest_of(text), found.digest):
+            return None
+        return found
+
+    def used(self, token: Token) -> None:
+        """Note that a token has just been used."""
+        moment = time.monotonic()
+        if moment - self._used.get(token.id, -USED_STEP) >= USED_STEP:
+            self._used[token.id] = moment
+            self.note_used(token.id)
+
+    def refresh(self) -> None:
+        """Read the tokens now, if they have changed."""
+        self._checked = -self._refresh_seconds
+        self._current()
+
+    def _current(self) -> Snapshot:
+        snapshot = self._snapshot
+        if snapshot is not None and time.monotonic() - self._checked < self._refresh_seconds:
+            return snapshot
+        with self._lock:
+            started = time.monotonic()
+            last = self._snapshot
+            try:
+                # Requests read this in the event loop, so they use the last snapshot at once.
+                patience = None if last is None else REFRESH_PATIENCE
+                found = self.store.snapshot(last or Snapshot(), patience)
+            except FAILURES as error:
+                if last is None:
+                    raise
+                log.warning("The tokens cannot be read; using those of before: %s", error)
+                found = last
+            if found is not last:
+                self._by_id = {token.id: token for token in found.tokens}
+                self._snapshot = found
+            self._checked = started
+            return found

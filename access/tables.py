@@ -1,0 +1,51 @@
+"""Database tables of the named tokens and of the audit trail.
+
+The names of tables and columns are stored data; migrations refer to them.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Integer, String
+from sqlalchemy.orm import Mapped, mapped_column
+
+from database import Base, now
+
+LONGEST_NAME = 60  # characters of a token's name
+LONGEST_WHAT = 400
+
+
+class AccessToken(Base):
+    """A named token. Only the hash of its secret is stored. Revoked tokens keep their rows."""
+
+    __tablename__ = "access_tokens"
+
+    id: Mapped[str] = mapped_column(String(12), primary_key=True)  # a part of the token itself
+    name: Mapped[str] = mapped_column(String(LONGEST_NAME))
+    # The name in lower case while the token is not revoked: no two of these have the same.
+    living_name: Mapped[str | None] = mapped_column(String(LONGEST_NAME), unique=True)
+    scope: Mapped[str] = mapped_column(String(20))
+    hash: Mapped[str] = mapped_column(String(64))  # SHA-256 of the whole token
+    created_at: Mapped[str] = mapped_column(String(40), default=now)
+    created_by: Mapped[str] = mapped_column(String(80))
+    expires_at: Mapped[str | None] = mapped_column(String(40))
+    last_used_at: Mapped[str | None] = mapped_column(String(40))  # behind by up to USED_STEP
+    revoked_at: Mapped[str | None] = mapped_column(String(40))
+    revoked_by: Mapped[str | None] = mapped_column(String(80))
+
+
+class AuditEntry(Base):
+    """One change, or one refused request. Rows are added and, when old, deleted; never changed."""
+
+    __tablename__ = "audit"
+    __table_args__ = {"sqlite_autoincrement": True}  # noqa: RUF012
+
+    number: Mapped[int] = mapped_column(Integer, primary_key=True)
+    at: Mapped[str] = mapped_column(String(40), default=now, index=True)
+    who: Mapped[str] = mapped_column(String(80), index=True)
+    address: Mapped[str | None] = mapped_column(String(80))  # None: a shell command
+    request_id: Mapped[str | None] = mapped_column(String(200))
+    method: Mapped[str | None] = mapped_column(String(10))
+    route: Mapped[str] = mapped_column(String(200))
+    target: Mapped[str | None] = mapped_column(String(200))
+    status: Mapped[int | None] = mapped_column(Integer)
+    what: Mapped[str] = mapped_column(String(LONGEST_WHAT), default="")

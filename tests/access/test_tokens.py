@@ -1,0 +1,119 @@
+"""Named tokens: what is stored, and what closes and opens a server."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+
+import pytest
+from sqlalchemy import text
+
+from access.scopes import ORDER, highest, including
+from access.tokens import TOKEN, Snapshot, TokenStore, digest_of
+from database import Database, now
+from errors import Conflict, NotFound, ValidationFailed
+from tests.support.clock import next_instant
+
+PAST = "2020-01-01T00:00:00.000+00:00"
+
+
+def test_each_scope_includes_those_before_it() -> None:
+    assert [sorted(including(scope)) for scope in ORDER] == [
+        ["use"],
+        ["annotate", "use"],
+        ["annotate", "train", "use"],
+        ["admin", "annotate", "train", "use"],
+    ]
+    assert [highest(including(scope)) for scope in ORDER] == list(ORDER)
+    assert highest(frozenset()) is None
+
+
+def test_a_copy_of_the_database_reveals_no_token(database: Database, tokens: TokenStore) -> None:
+    secrets = [tokens.create(f"t{n}", "admin", "tests")[1] for n in range(3)]
+    with database.engine.connect() as connection:
+        connection.execute(text("PRAGMA wal_checkpoint(TRUNCATE)"))
+    copied = b"".join(
+        path.read_bytes() for path in database.settings.home.rglob("*") if path.is_file()
+    )
+    for secret in secrets:
+        assert TOKEN.fullmatch(secret)
+        assert secret.rpartition("_")[2].encode() not in copied
+        assert sha256(secret.encode()).hexdigest().encode() in copied
+    assert len({secret.rpartition("_")[2] for secret in secrets}) == 3
+
+
+@pytest.mark.parametrize(
+    "name", ["", "-a", "a b", "ä", "a" * 61, "a/b", "open", "Self", "0123456789ab", "vl_x"]
+)
+def test_names_that_cannot_be_told_from_something_else_are_refused(
+    tokens: TokenStore, name: str
+) -> None:
+    with pytest.raises(ValidationFailed, match="name"):
+        tokens.create(name, "use", "tests")
+
+
+def test_an_unknown_scope_is_refused(tokens: TokenStore) -> None:
+    with pytest.raises(ValidationFailed, match="use, annotate, train, admin"):
+        tokens.create("a", "root", "tests")
+
+
+def test_a_name_is_free_once_its_token_cannot_be_used(tokens: TokenStore) -> None:
+    tokens.create("Anna", "use", "tests")
+    with pytest.raises(Conflict, match="revoke anna"):
+        tokens.create("anna", "use", "tests")
+    tokens.revoke("anna", "tests")
+    second, _ = tokens.create("anna", "train", "tests", PAST)
+    third, _ = tokens.create("anna", "admin", "tests")  # the second has expired
+    states = {token.id: token.state for token in tokens.list()}
+    assert (states[second.id], states[third.id]) == ("expired", "valid")
+    assert tokens.list()[0].id == third.id, "valid ones come first"
+
+
+def test_a_token_is_revoked_by_name_or_by_id(tokens: TokenStore) -> None:
+    first, second = (tokens.create(name, "use", "tests")[0] for name in ("a", "b"))
+    assert tokens.revoke("A", "anna").revoked_by == "anna"
+    assert tokens.revoke(second.id, "anna").revoked_at is not None
+    for gone in ("a", first.id, "never"):
+        with pytest.raises(NotFound, match="There are none"):
+            tokens.revoke(gone, "tests")
+
+
+def test_a_secret_that_is_sent_as_a_name_is_not_repeated(tokens: TokenStore) -> None:
+    _, secret = tokens.create("a", "use", "tests")
+    with pytest.raises(NotFound) as refused:
+        tokens.revoke(secret, "tests")
+    assert secret[15:] not in refused.value.message
+
+
+def test_the_server_stays_closed_until_the_operator_opens_it(tokens: TokenStore) -> None:
+    def closed() -> bool:
+        return tokens.snapshot(Snapshot()).closed
+
+    assert not closed()
+    assert not tokens.reopen()
+    tokens.create("a", "use", "tests")
+    assert closed()
+    with pytest.raises(Conflict, match="a"):
+        tokens.reopen()
+    tokens.revoke("a", "tests")
+    assert closed(), "the last token's end opens nothing"
+    tokens.create("b", "use", "tests", PAST)
+    assert closed(), "nor does its expiry"
+    assert tokens.reopen()
+    assert not closed()
+
+
+def test_a_snapshot_is_read_again_only_after_a_change(tokens: TokenStore) -> None:
+    first = tokens.snapshot(Snapshot())
+    assert tokens.snapshot(first) is first
+    token, secret = tokens.create("a", "use", "tests")
+    second = tokens.snapshot(first)
+    assert [one.digest for one in second.tokens] == [digest_of(secret)]
+    tokens.note_used([token.id])
+    assert tokens.snapshot(second) is second
+    assert tokens.list()[0].last_used_at is not None
+
+
+def test_a_token_expires_at_its_time(tokens: TokenStore) -> None:
+    token, _ = tokens.create("a", "use", "tests", now())
+    next_instant()
+    assert token.state == "expired"
