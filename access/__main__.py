@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,15 +24,17 @@ from access.tokens import Token, TokenStore, lacks_admin
 from database import Database
 from errors import ValidationFailed, VisionLoopError
 from settings import Settings, get_settings, refusals
+from shell import columns, run
 
+PROG = "python -m access"
 TIMES = "as 90d, 12h, 4w, or a date or time in UTC such as 2027-06-30"
 EPILOG = f"""scopes, each with all of those before it:
 {chr(10).join(f"  {name:9} {meaning}" for name, meaning in MEANINGS.items())}
 
 examples:
-  python -m access create anna --scope annotate --expires 90d
-  python -m access revoke anna
-  python -m access audit --what promote --since 7d
+  %(prog)s create anna --scope annotate --expires 90d
+  %(prog)s revoke anna
+  %(prog)s audit --what promote --since 7d
 
 The first named token closes the server: from then on every request needs a token. A running server
 on the same VISIONLOOP_HOME sees every change within a second.
@@ -41,9 +42,9 @@ on the same VISIONLOOP_HOME sees every change within a second.
 exit codes: 0 done, 1 refused (the reason is on stderr), 2 wrong arguments"""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, prog: str = PROG) -> int:
     """Run one command; returns the exit code."""
-    options = command_line().parse_args(arguments)
+    options = command_line(prog).parse_args(arguments)
     logging.basicConfig(level="WARNING", format="%(message)s", stream=sys.stderr)
     if not options.verbose:
         logging.disable(logging.ERROR)
@@ -51,7 +52,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         database = Database(_settings())
         try:
             options.run(database, options)
-            sys.stdout.flush()
         finally:
             database.close()
     except VisionLoopError as error:
@@ -61,9 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         reason = str(getattr(error, "orig", None) or error).splitlines()[0]
         print(f"error: the database cannot be used: {reason}", file=sys.stderr)
         return 1
-    except BrokenPipeError:  # the reader, such as `head`, has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except BrokenPipeError:  # `shell.run` ends the command
+        raise
     except OSError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -80,21 +79,22 @@ def _settings() -> Settings:
         raise ValidationFailed(" ".join(refusals(error))) from error
 
 
-def command_line() -> argparse.ArgumentParser:
+def command_line(prog: str = PROG) -> argparse.ArgumentParser:
+    """The parser of all commands."""
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--json", action="store_true", help="print JSON instead of text")
     common.add_argument("--verbose", action="store_true", help="print log messages too")
     parser = argparse.ArgumentParser(
-        prog="python -m access",
+        prog=prog,
         description="Create, list and revoke named tokens, and read the audit trail.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
 
-    def command(name: str, run: Any, text: str) -> argparse.ArgumentParser:
+    def command(name: str, action: Any, text: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text, parents=[common])
-        sub.set_defaults(run=run)
+        sub.set_defaults(run=action)
         return sub
 
     created = command(
@@ -166,7 +166,7 @@ def _list(database: Database, options: argparse.Namespace) -> None:
         print(f"No named token is valid.{more} Create one: python -m access create NAME --scope …")
         return
     heading = ("NAME", "SCOPE", "STATE", "CREATED", "BY", "LAST USED", "EXPIRES", "ID")
-    _table([heading, *map(_row, shown)])
+    print(columns([heading, *map(_row, shown)]))
 
 
 def _row(token: Token) -> tuple[str, ...]:
@@ -232,19 +232,13 @@ def _audit(database: Database, options: argparse.Namespace) -> None:
         )
         for entry in found
     ]
-    _table([("NUMBER", "AT", "WHO", "ADDRESS", "WHERE", "STATUS", "TARGET", "WHAT"), *rows])
+    heading = ("NUMBER", "AT", "WHO", "ADDRESS", "WHERE", "STATUS", "TARGET", "WHAT")
+    print(columns([heading, *rows]))
 
 
 def _json(value: Any) -> None:
     print(json.dumps(value, indent=1, ensure_ascii=False))
 
 
-def _table(rows: Sequence[Sequence[str]]) -> None:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    for row in rows:
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        print("  ".join(cells).rstrip())
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -55,7 +55,7 @@ async def cancel(gateway: Gateway, job_id: str, patience: float = 0) -> Job:
     published = published_in(gateway.registry)
     jobs, settings = gateway.jobs, gateway.settings
     job = await control.cancel(jobs, settings, published, job_id, patience)
-    changed("cancelled the job", job_id)
+    changed("cancelled the job", job.id)
     return job
 
 

@@ -10,17 +10,17 @@ from docs_reference.markdown import code, table
 
 HEAD = """# Scopes
 
-A token has one scope, which includes those above it. [Secure it](../how-to/secure-it.md) says how to create
-tokens. `VISIONLOOP_TOKEN` has the scope `use` if `VISIONLOOP_ADMIN_TOKEN` is set as well, else `admin`; the latter
-has `admin`. Without any token the calls are open to all.
+A token has one scope, which includes those above it. [Secure it](../how-to/secure-it.md) says how
+to create tokens. `VISIONLOOP_TOKEN` has the scope `use` if `VISIONLOOP_ADMIN_TOKEN` is set as well,
+else `admin`; the latter has `admin`. Without any token the calls are open to all.
 
 """
 
 TAIL = """
-BentoML's own routes `/tasks/train/…` and `/tasks/evaluate/…` need `train`; every other path of the server, known or not,
-needs `use`. Inside a call more may be needed: `admin` to cancel the job of another token, for `"promote": "auto"` of a
-training and of a Label Studio project; `train` for Label Studio's event `START_TRAINING`; `annotate` to have
-`/label-studio/setup` store a project's configuration.
+BentoML's own routes `/tasks/train/…` and `/tasks/evaluate/…` need `train`; every other path of the
+server, known or not, needs `use`. Inside a call more may be needed: `admin` to cancel the job of
+another token, for `"promote": "auto"` of a training or of a Label Studio project; `train` for Label
+Studio's event `START_TRAINING`; `annotate` to have `/label-studio/setup` store a configuration.
 """
 
 

@@ -214,10 +214,15 @@ def _restore(options: argparse.Namespace) -> None:
     """Restore a backup into empty homes; its hashes are checked before anything is put in place."""
     import json
 
+    from access.shell import record
+    from database import Database
     from upkeep.restore import restore
 
     with _progress(options) as stage:
         done = restore(_settings(), options.path, options.force, stage)
+    database = Database(_settings())
+    record(database, "upkeep restore", None, f"restored the backup of {done.header.created_at}")
+    database.close()
     if options.json:
         shown = {"home": str(done.home), "models": str(done.models), **done.header.to_json()}
         print(json.dumps(shown | {"aside": [str(folder) for folder in done.aside]}, indent=1))

@@ -116,6 +116,7 @@ async def cancel_job(job_id: str, gateway: GatewayDep) -> Any:
 )
 async def delete_job(job_id: str, gateway: GatewayDep) -> Response:
     """Delete a job that has ended, with its log and folder; the model it made stays."""
-    await asyncio.to_thread(gateway.jobs.delete, job_id)
-    changed("deleted the job")
+    job = await find(gateway, job_id)
+    await asyncio.to_thread(gateway.jobs.delete, job.id)
+    changed("deleted the job", job.id)
     return Response(status_code=204)

@@ -72,8 +72,9 @@ async def delete_model(request: Request, model_id: str, gateway: GatewayDep) -> 
 
     A rollback to it is no longer possible.
     """
+    model = gateway.registry.get(model_id)
     await gateway.delete(model_id, DecisionReason(caller(request)))
-    changed("deleted the model")
+    changed("deleted the model", model.id)
     return Response(status_code=204)
 
 

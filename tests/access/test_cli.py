@@ -14,6 +14,7 @@ import pytest
 from access.__main__ import main
 from access.tokens import TOKEN
 from settings import get_settings
+from shell import CLOSED_PIPE
 from source_tree import ROOT
 from tests.support.serving import environment
 
@@ -85,4 +86,4 @@ def test_it_runs_from_any_folder_and_ends_with_its_reader(tmp_path: Path) -> Non
         assert process.stderr is not None
         process.stdout.close()
         assert process.stderr.read() == b""
-    assert process.returncode == 0
+    assert process.returncode == CLOSED_PIPE
