@@ -32,6 +32,7 @@ ABOVE_USE = {
     "GET /api/training/select-local-file": "train",
     "POST /metrics/{model_id}/evaluate": "train",
     "POST /models/import": "admin",
+    "POST /models/fetch": "admin",
     "POST /models/active": "admin",
     "DELETE /models/{model_id}": "admin",
     "POST /models/{model_id}/promote": "admin",
