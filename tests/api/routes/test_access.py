@@ -10,7 +10,7 @@ import httpx
 import pytest
 from starlette.types import ASGIApp
 
-from access.scopes import ORDER
+from access.scopes import ORDER, ScopeName
 from api.app import with_middleware
 from settings import Settings
 from tests.support.patience import wait_until
@@ -18,7 +18,9 @@ from tests.support.training_app import FORM, UNKNOWN, Service
 
 Call = Callable[..., httpx.Response]
 PAST = "2020-01-01T00:00:00.000+00:00"
-LOWEST = (  # a call of each scope, and what it answers to whoever may call it
+LOWEST: tuple[
+    tuple[ScopeName, str, str, Any, int], ...
+] = (  # a call of each scope, and what it answers to whoever may call it
     ("use", "GET", "/jobs", None, 200),
     ("use", "GET", "/tokens/self", None, 200),
     ("annotate", "POST", "/api/datasets/check", {}, 400),
@@ -55,12 +57,12 @@ def trail(service: Service, count: int) -> list[Any]:
 
 @pytest.mark.parametrize("scope", ORDER)
 def test_a_token_may_do_what_its_scope_and_the_lower_ones_allow(
-    service: Service, scope: str
+    service: Service, scope: ScopeName
 ) -> None:
     headers = bearer(token(service, scope))
     for needed, method, path, body, status in LOWEST:
         answer = service.call(service.app, method, path, json=body, headers=headers)
-        if ORDER.index(scope) >= ORDER.index(needed):  # type: ignore[arg-type]
+        if ORDER.index(scope) >= ORDER.index(needed):
             assert answer.status_code == status, (path, answer.text)
         else:
             assert answer.status_code == 403, path
