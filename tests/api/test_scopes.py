@@ -46,6 +46,8 @@ ABOVE_USE = {
     "GET /tokens": "admin",
     "DELETE /tokens/{token}": "admin",
     "GET /audit": "admin",
+    "GET /webhooks/deliveries": "admin",
+    "POST /webhooks/test": "admin",
 }
 """A new route that needs more than `use` is added here, so that somebody has thought about it."""
 
