@@ -212,8 +212,8 @@ class BodyLimit:
             return BackendUnavailable("Too many uploads at the same time. Try again.", 2)
         if self.held_by[client] > self.share:
             return RateLimited(
-                f"Your requests have more than {self.share / 2**20:g} MiB of bodies and fetched "
-                "images at the same time. Send fewer at once.",
+                f"Your requests have more than {self.share / 2**20:g} MiB of bodies, fetched "
+                "and drawn images at the same time. Send fewer at once.",
                 2,
             )
         return None

@@ -73,8 +73,8 @@ class Origins:
         if self.open and not closed and exchange(scope).proxied:
             if not self._is_given(PORT.sub("", host)):
                 return Forbidden(
-                    "This request came through a proxy, or from the address of one, and needs no "
-                    "token: everybody could send it. Set VISIONLOOP_TOKEN; or, to serve all, add "
+                    "This request may have come through a proxy, so everybody could send it, and "
+                    "no token is set. Set VISIONLOOP_TOKEN; or, to serve everybody, add "
                     f"{PORT.sub('', host)[:100]!r} to VISIONLOOP_HOSTS."
                 )
         elif host and not await self._may_be_called(host):

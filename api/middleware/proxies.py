@@ -24,6 +24,8 @@ NAMING = frozenset(
 )  # fmt: skip
 """Headers that only proxies add, besides those that begin with `X-Forwarded-`."""
 
+OLD_HTTP = "1.0"
+
 
 class Proxies:
     """Outermost ASGI middleware for requests that came through a proxy.
@@ -37,8 +39,10 @@ class Proxies:
     none. uvicorn reads `X-Forwarded-For` and `X-Forwarded-Proto`, from the same addresses; a
     caller's address that is no address is dropped here.
 
-    Of everybody's headers one thing is believed: that there was a proxy. So the request does not
-    count as one of this machine; see `Exchange.proxied`.
+    Of everybody one thing is believed: that there was a proxy. So the request does not count as one
+    of this machine; see `Exchange.proxied`. HTTP/1.0 tells of one, because nginx speaks it to a
+    server unless told, with the server's own address as `Host` and no header of its own. Where the
+    setting gives a prefix there is a proxy, and every request may have come through it.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
@@ -54,7 +58,12 @@ class Proxies:
         headers = Headers(scope=scope)
         peer = scope.get(PEER) or scope.get("client")
         trusted = self._trusts(peer)
-        state.proxied = trusted or names_proxy(headers.keys())
+        state.proxied = (
+            bool(self.root)
+            or trusted
+            or names_proxy(headers.keys())
+            or scope.get("http_version") == OLD_HTTP
+        )
         state.prefix = self.root or (_prefix(headers) if trusted else "")
         inner: dict[str, Any] = dict(scope)
         if trusted:

@@ -140,12 +140,11 @@ def _entry(name: str, path: Path, directory: bool, size: int | None) -> dict[str
 def is_local(request: Request) -> bool:
     """Whether the caller is on this machine, and not a proxy or a page of another site.
 
-    A prefix tells of a proxy, and so does HTTP/1.0, which nginx speaks to a server unless told.
+    See `api.middleware.proxies.Proxies` for what tells of a proxy.
     """
-    state = exchange(request.scope)
-    if request.client is None or state.proxied or state.prefix:
+    if request.client is None or exchange(request.scope).proxied:
         return False
-    if names_proxy(request.headers.keys()) or request.scope.get("http_version") == "1.0":
+    if names_proxy(request.headers.keys()):
         return False
     if request.headers.get("sec-fetch-site") == "cross-site":
         return False

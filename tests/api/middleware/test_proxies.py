@@ -44,6 +44,7 @@ def ask(
     headers: dict[str, str] | list[tuple[str, str]] | None = None,
     peer: str = PROXY,
     method: str = "GET",
+    http_version: str = "1.1",
     **settings: Any,
 ) -> httpx.Response:
     """A request as uvicorn hands it on, with the address of the connection's other end."""
@@ -52,7 +53,8 @@ def ask(
     app: Any = ProxyHeadersMiddleware(inner, list(chosen.trusted_proxies) or "")
 
     async def connected(scope: Scope, receive: Receive, send: Send) -> None:
-        await app({**scope, PEER: (peer, 4000)}, receive, send)
+        made = {**scope, PEER: (peer, 4000), "http_version": http_version}
+        await app(made, receive, send)
 
     async def run() -> httpx.Response:
         transport = httpx.ASGITransport(connected, client=(peer, 4000))
@@ -178,14 +180,14 @@ def test_a_forwarded_prefix_is_a_path(prefix: str, address: str) -> None:
     ],
 )
 def test_the_prefix_is_removed_where_it_is_left(path: str, seen: str) -> None:
-    answer = ask(path, root_path="/vision").json()
+    answer = ask(path, root_path="/vision", **OPEN).json()
     assert (answer["path"], answer["address"]) == (seen, "/vision/x")
 
 
 def test_the_prefix_alone_leads_to_the_page_below_it() -> None:
     answer = ask("/vision?a=1", root_path="/vision/")
     assert (answer.status_code, answer.headers["location"]) == (308, "/vision/?a=1")
-    assert ask("/vision", method="POST", root_path="/vision").json()["path"] == "/vision"
+    assert ask("/vision", method="POST", root_path="/vision", **OPEN).json()["path"] == "/vision"
 
 
 @pytest.mark.parametrize("path", ["/models", "/vision/models", "/vision/vision/models"])
@@ -248,11 +250,19 @@ def test_nobody_behind_a_proxy_is_local(headers: dict[str, str]) -> None:
 
 def test_who_is_local() -> None:
     assert ask(peer="127.0.0.1").json()["local"]
-    assert not ask(peer="127.0.0.1", root_path="/vision").json()["local"]
+    assert not ask(peer="127.0.0.1", root_path="/vision", **OPEN).json()["local"]
     trusted: dict[str, Any] = OPEN | {MANY: ("127.0.0.1",)}
     assert not ask(peer="127.0.0.1", **trusted).json()["local"]
-    old: Any = {"type": "http", "headers": [], "client": ("127.0.0.1", 1), "http_version": "1.0"}
-    assert not is_local(Request(old))
+    assert not ask(peer="127.0.0.1", http_version="1.0", **OPEN).json()["local"]
+
+
+def test_open_access_ends_where_nothing_tells_who_is_local() -> None:
+    for settings in ({"root_path": "/vision"}, {"http_version": "1.0"}):
+        answer = ask(peer="127.0.0.1", **settings)
+        assert (answer.status_code, answer.json()["code"]) == (403, "FORBIDDEN")
+        assert ask("/livez", peer="127.0.0.1", **settings).status_code == 200
+        assert ask(peer="127.0.0.1", token="t", **settings).status_code == 401
+        assert ask(peer="127.0.0.1", hosts=("localhost",), **settings).status_code == 200
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1:3000", "192.168.1.5", ""])
