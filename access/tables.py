@@ -5,7 +5,9 @@ The names of tables and columns are stored data; migrations refer to them.
 
 from __future__ import annotations
 
-from sqlalchemy import Integer, String
+from typing import Any
+
+from sqlalchemy import Integer, String, event
 from sqlalchemy.orm import Mapped, mapped_column
 
 from database import Base, now
@@ -49,3 +51,12 @@ class AuditEntry(Base):
     target: Mapped[str | None] = mapped_column(String(200))
     status: Mapped[int | None] = mapped_column(Integer)
     what: Mapped[str] = mapped_column(String(LONGEST_WHAT), default="")
+
+
+@event.listens_for(AuditEntry, "before_update")
+def _refuse_changes(*_: Any) -> None:
+    """Keep every part of this program from changing an entry.
+
+    A trigger of the database would do more, but `upkeep.restore` refuses databases with triggers.
+    """
+    raise AssertionError("the audit trail is never changed")
