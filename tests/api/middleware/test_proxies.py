@@ -256,13 +256,13 @@ def test_who_is_local() -> None:
     assert not ask(peer="127.0.0.1", http_version="1.0", **OPEN).json()["local"]
 
 
-def test_open_access_ends_where_nothing_tells_who_is_local() -> None:
-    for settings in ({"root_path": "/vision"}, {"http_version": "1.0"}):
-        answer = ask(peer="127.0.0.1", **settings)
-        assert (answer.status_code, answer.json()["code"]) == (403, "FORBIDDEN")
-        assert ask("/livez", peer="127.0.0.1", **settings).status_code == 200
-        assert ask(peer="127.0.0.1", token="t", **settings).status_code == 401
-        assert ask(peer="127.0.0.1", hosts=("localhost",), **settings).status_code == 200
+@pytest.mark.parametrize("how", [{"root_path": "/vision"}, {"http_version": "1.0"}])
+def test_open_access_ends_where_nothing_tells_who_is_local(how: dict[str, Any]) -> None:
+    answer = ask(peer="127.0.0.1", **how)
+    assert (answer.status_code, answer.json()["code"]) == (403, "FORBIDDEN")
+    assert ask("/livez", peer="127.0.0.1", **how).status_code == 200
+    assert ask(peer="127.0.0.1", token="t", **how).status_code == 401
+    assert ask(peer="127.0.0.1", hosts=("localhost",), **how).status_code == 200
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1:3000", "192.168.1.5", ""])
