@@ -45,7 +45,7 @@ FULL = ("SQLITE_FULL",)
 DAMAGED = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
 RESTORE = (
     "Stop the server and restore VISIONLOOP_HOME from a backup (docs/how-to/back-up.md). Without "
-    "one: move the file away, start the server, and run `python -m models_store reindex`, which "
+    "one: move the file away, start the server, and run `visionloop models reindex`, which "
     "finds the models again; jobs, evaluations and annotations that are not in datasets are lost."
 )
 BUSY_STATES = ("08", "40", "53", "55P03", "57P")  # PostgreSQL's codes: lost, locked, overloaded

@@ -36,7 +36,10 @@ if test -z "$has" || test "$python" != python3; then
     "name another one, such as make PYTHON=python3.13 ..."
   test "$version" = "${has:-$version}" || refuse "$venv has Python $has, $python is $version: $again"
 fi
-test ! "$venv/.installed" -nt requirements-dev.lock || exit 0
+if test "$venv/.installed" -nt requirements-dev.lock; then
+  test -e "$venv/bin/visionloop" || ln -sf "$(pwd)/bin/visionloop" "$venv/bin/visionloop"
+  exit 0
+fi
 
 { mkdir -p "$venv" && test -w "$venv"; } 2>/dev/null || refuse \
   "$venv cannot be written here: name another place, such as make VENV=/var/tmp/visionloop-venv ..."
@@ -56,4 +59,5 @@ echo "Installing requirements (about 6 GB the first time) ..."
 lacks=$("$venv/bin/python" -c 'import cv2' 2>&1 | tail -n 1)
 test -z "$lacks" || refuse "OpenCV cannot be loaded ($lacks): install the system's libraries for it," \
   "on Debian and Ubuntu: apt-get install libgl1 libglib2.0-0"
+ln -sf "$(pwd)/bin/visionloop" "$venv/bin/visionloop"
 touch "$venv/.installed"

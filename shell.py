@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import argparse
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from typing import NoReturn
+
+INVALID = re.compile(r".*invalid choice: '([^']*)' \(choose from (.*)\)")
 
 CLOSED_PIPE = 141  # the exit code that shells give a command ended by SIGPIPE
 UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that suggests the known word next to an unknown one (as Python 3.14 can)."""
+
+    def error(self, message: str) -> NoReturn:
+        if found := INVALID.fullmatch(message):
+            near = get_close_matches(found[1], re.findall(r"[\w-]+", found[2]), 1)
+            message += f". Did you mean {near[0]!r}?" if near else ""
+        super().error(message)
 
 
 def columns(rows: Sequence[Sequence[str]]) -> str:

@@ -24,7 +24,7 @@ from access.tokens import Token, TokenStore, lacks_admin
 from database import Database
 from errors import ValidationFailed, VisionLoopError
 from settings import Settings, get_settings, refusals
-from shell import columns, run
+from shell import Parser, columns, run
 
 PROG = "python -m access"
 TIMES = "as 90d, 12h, 4w, or a date or time in UTC such as 2027-06-30"
@@ -81,10 +81,10 @@ def _settings() -> Settings:
 
 def command_line(prog: str = PROG) -> argparse.ArgumentParser:
     """The parser of all commands."""
-    common = argparse.ArgumentParser(add_help=False)
+    common = Parser(add_help=False)
     common.add_argument("--json", action="store_true", help="print JSON instead of text")
     common.add_argument("--verbose", action="store_true", help="print log messages too")
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=prog,
         description="Create, list and revoke named tokens, and read the audit trail.",
         epilog=EPILOG,

@@ -25,8 +25,11 @@ PATIENCE = 5.0  # seconds that a cancel request waits for the job's process to e
 
 def view(gateway: Gateway, job: Job) -> dict[str, Any]:
     """A job in the form in which `/jobs` returns it."""
-    place = {"log_path": str(gateway.jobs.log(job.id))}
-    return job.to_json() | {"status": status_of(job)} | place
+    folder = {
+        "log_path": str(gateway.jobs.log(job.id)),
+        "size_bytes": gateway.jobs.size_bytes(job.id),
+    }
+    return job.to_json() | {"status": status_of(job)} | folder
 
 
 async def find(gateway: Gateway, job_id: str, kind: Kind | None = None) -> Job:

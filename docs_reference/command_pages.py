@@ -5,20 +5,21 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
-from access.__main__ import command_line as access_line
+from cli import COMMANDS, PROG
+from cli import command_line as top_line
 from docs_reference.markdown import code, table
-from models_store.__main__ import command_line
-from training.__main__ import parser as training_parser
 
 ROOT = Path(__file__).parents[1]
 TARGET = re.compile(r"^([a-z-]+):.*##\s+(.*)$", re.MULTILINE)
 
 HEAD = """# Shell commands
 
-In the checkout, `make` has a target for every usual task. Three packages have their own commands,
-which need the virtual environment `.venv`. They read the same environment variables as the server.
+In the checkout, `make` has a target for every usual task, and `bin/visionloop` has all other
+commands. It needs the virtual environment `.venv` and works from any folder; `make setup` puts it
+into `.venv/bin` as well. The commands read the same environment variables as the server.
 
 ## make
 
@@ -40,19 +41,50 @@ def commands() -> str:
     targets = TARGET.findall((ROOT / "Makefile").read_text(encoding="utf-8"))
     rows = [(code(f"make {name}"), text) for name, text in targets]
     page = HEAD + table(("target", "what it does"), rows) + BENTO
-    return page + "\n".join(map(program, (command_line(), training_parser(), access_line())))
+    return page + visionloop()
 
 
-def program(parser: argparse.ArgumentParser) -> str:
-    """A program with all its commands."""
-    lines = [f"## {code(parser.prog)}\n", f"{parser.description}\n"]
-    for name, sub in _commands(parser):
-        lines.append(f"### {code(f'{parser.prog} {name}')}\n\n{sub.description}\n")
-        rows = [row for action in sub._actions if (row := _row(action))]
-        lines.append(table(("argument", "values", "meaning"), rows))
+def visionloop() -> str:
+    """The shell command with all its commands."""
+    top = top_line()
+    rows = [(code(f"{PROG} {name}"), one.help) for name, one in COMMANDS.items()]
+    text = f"## {code(PROG)}\n\n{table(('command', 'what it does'), rows)}\n"
+    text += f"```text\n{(top.epilog or '').strip()}\n```\n\n"
+    seen: set[str] = set()
+    for name, one in COMMANDS.items():
+        if one.word and one.module in seen:
+            continue
+        seen.add(one.module)
+        made = import_module(one.module).command_line(PROG if one.word else f"{PROG} {name}")
+        text += program(made, shown=None if not one.word else "Upkeep") + "\n"
+    return text
+
+
+def program(parser: argparse.ArgumentParser, shown: str | None = None) -> str:
+    """A program with all its commands; `shown` is its heading, instead of its name."""
+    lines = [f"## {shown or code(parser.prog)}\n", f"{parser.description}\n"]
+    subs = list(_commands(parser))
+    if not subs:
+        lines.append(_arguments(parser))
+    for name, sub in subs:
+        called = f"{parser.prog} {name}"
+        if called == f"{PROG} verify":
+            called = f"{PROG} backup verify"
+        below = list(_commands(sub))
+        if not below:
+            lines.append(f"### {code(called)}\n\n{sub.description}\n\n{_arguments(sub)}")
+        for word, last in below:
+            lines.append(f"### {code(f'{called} {word}')}\n\n{last.description}\n")
+            lines.append(_arguments(last))
     if parser.epilog:
-        lines.append(f"```text\n{parser.epilog.strip()}\n```\n")
+        epilog = parser.epilog.replace("%(prog)s", parser.prog).replace("%%", "%").strip()
+        lines.append(f"```text\n{epilog}\n```\n")
     return "\n".join(lines)
+
+
+def _arguments(parser: argparse.ArgumentParser) -> str:
+    rows = [row for action in parser._actions if (row := _row(action))]
+    return table(("argument", "values", "meaning"), rows)
 
 
 def _commands(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser]]:

@@ -8,6 +8,7 @@ outcome in between.
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shutil
 import uuid
@@ -151,6 +152,18 @@ class JobStore:
     def log(self, job_id: str) -> Path:
         """The log file of a job."""
         return self.folder(job_id) / "log"
+
+    def size_bytes(self, job_id: str) -> int:
+        """The bytes of a job's files, without its view of the dataset, which consists of links."""
+        total = 0
+        folder = self.folder(job_id)
+        for top, folders, names in os.walk(folder):
+            if Path(top) == folder:
+                folders[:] = [name for name in folders if name != "data"]
+            for name in names:
+                with contextlib.suppress(OSError):  # deleted meanwhile
+                    total += os.lstat(os.path.join(top, name)).st_size
+        return total
 
     # --- reading
 

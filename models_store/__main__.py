@@ -30,15 +30,16 @@ from models_store.registry import Registry
 from models_store.seed import seed
 from models_store.versions import ModelVersion
 from settings import Settings, get_settings, refusals
-from shell import columns, run
+from shell import Parser, columns, run
 
+PROG = "python -m models_store"
 MODEL_HELP = "NAME:VERSION, or NAME for its promoted version, else its newest"
 EPILOG = """examples:
-  python -m models_store import best.pt --name street_signs --promote
-  python -m models_store import mobilenet.pth --family mobilenet --names stop,yield,other
-  python -m models_store fetch yolo11n --activate
-  python -m models_store activate street_signs
-  python -m models_store export-archive street_signs ./street_signs.zip
+  %(prog)s import best.pt --name street_signs --promote
+  %(prog)s import mobilenet.pth --family mobilenet --names stop,yield,other
+  %(prog)s fetch yolo11n --activate
+  %(prog)s activate street_signs
+  %(prog)s export-archive street_signs ./street_signs.zip
 
 A MODEL is NAME:VERSION, or NAME for its promoted version (else its newest). A VERSION may be
 shortened to its first characters, at least 4. A running server on the same VISIONLOOP_HOME and
@@ -47,9 +48,9 @@ BENTOML_HOME sees every change within a second.
 exit codes: 0 done, 1 refused (the reason is on stderr), 2 wrong arguments"""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, prog: str = PROG) -> int:
     """Run one command; returns the exit code."""
-    options = command_line().parse_args(arguments)
+    options = command_line(prog).parse_args(arguments)
     logging.basicConfig(level="WARNING", format="%(message)s", stream=sys.stderr)
     if not options.verbose:
         logging.disable(logging.ERROR)
@@ -84,12 +85,13 @@ def _settings() -> Settings:
         raise ValidationFailed(" ".join(refusals(error))) from error
 
 
-def command_line() -> argparse.ArgumentParser:
-    common = argparse.ArgumentParser(add_help=False)
+def command_line(prog: str = PROG) -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    common = Parser(add_help=False)
     common.add_argument("--json", action="store_true", help="print JSON instead of text")
     common.add_argument("--verbose", action="store_true", help="print log messages too")
-    parser = argparse.ArgumentParser(
-        prog="python -m models_store",
+    parser = Parser(
+        prog=prog,
         description="List, import, fetch, activate, promote and delete the models of this "
         "VisionLoop.",
         epilog=EPILOG,
@@ -206,7 +208,7 @@ def _list(registry: Registry, options: argparse.Namespace) -> None:
     if options.json:
         _json({"models": [model.to_json() for model in models]})
     elif not models:
-        print("There are no models. `python -m models_store seed` adds the starter models.")
+        print("There are no models. `visionloop models seed` adds the starter models.")
     else:
         heading = ("MODEL", "TYPE", "FAMILY", "CLASSES", "MB", "CREATED", "")
         print(columns([heading, *map(_row, models)]))

@@ -105,7 +105,7 @@ class Registry:
         if snapshot.active is None:
             raise ModelNotFound(
                 f"No model is active. {snapshot.known()} Activate one with "
-                "`python -m models_store activate NAME` or POST /models/active."
+                "`visionloop models activate NAME` or POST /models/active."
             )
         found = snapshot.find(*split_tag(snapshot.active))
         if found is None:

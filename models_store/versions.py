@@ -101,7 +101,7 @@ class Snapshot:
         """A sentence that lists the known names, for error messages."""
         names = sorted(self.versions)
         if not names:
-            return "The registry is empty. Import one with `python -m models_store import FILE`."
+            return "The registry is empty. Import one with `visionloop models import FILE`."
         more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
         return f"Known: {', '.join(names[:SHOWN_NAMES])}{more}."
 

@@ -30,7 +30,7 @@ DECOYS = (
 )  # fmt: skip
 IMAGE = ROOT / "docs" / "street_scene.jpg"
 SHELL = re.compile(
-    r"^PYTHONPATH=\$\(COLUMNS=9999 bentoml get \S+ -o path\)/src python -m .+$", re.MULTILINE
+    r"^sh \"\$\(COLUMNS=9999 bentoml get \S+ -o path\)/src/bin/visionloop\" .+$", re.MULTILINE
 )
 
 
@@ -141,12 +141,12 @@ def test_the_shell_commands_work_as_the_readme_has_them(
 ) -> None:
     folder = decoys(tmp_path)
     (documented,) = SHELL.findall((ROOT / "docs/how-to/run-in-a-container.md").read_text())
-    assert documented.endswith("python -m models_store list")
+    assert documented.endswith('/visionloop" models list')
     listed = shell(documented, server, folder)
     models = client.get("/models").json()["models"]
     assert len(models) > 1
     assert all(model["id"] in listed for model in models)
-    others = documented.replace("-m models_store list", f"-P -m training list --url {server.url}")
+    others = documented.replace("models list", f"jobs list --url {server.url}")
     assert re.search("completed|No jobs yet", shell(others, server, folder))  # in any order
 
 

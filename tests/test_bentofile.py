@@ -12,8 +12,11 @@ from bentoml._internal.bento.build_config import BentoBuildConfig, BentoPathSpec
 
 from source_tree import ROOT
 
-STARTS = ("service.py", "worker.py", "access/__main__.py", "models_store/__main__.py",
-          "training/__main__.py")  # fmt: skip
+STARTS = (
+    "service.py", "worker.py", "cli.py", "access/__main__.py",
+    "models_store/__main__.py", "training/__main__.py",
+    "upkeep/__main__.py",
+)  # fmt: skip
 """The service, the process of a job, and the shell commands that the README names."""
 TEXTS = {
     "LICENSE", "README.md", "requirements.txt", "requirements.lock", "requirements-cpu.txt",
@@ -94,6 +97,7 @@ def test_no_tests_or_stray_files_are_packed() -> None:
     extra = {name for name in names if spec.includes(name)}
     assert {name for name in extra if "/" not in name} == TEXTS
     assert not {name.split("/")[0] for name in extra} & OURS_ALONE
+    assert {name for name in extra if name.startswith("bin/")} == {"bin/visionloop"}
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from errors import ValidationFailed, VisionLoopError
 from settings import Settings, get_settings, refusals
-from shell import columns, run, size
+from shell import Parser, columns, run, size
 from upkeep.kinds import DAYS, KEEP, MEANING
 
 BACKUP_HELP = "folder or .zip that `backup` wrote"
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m upkeep")
 
 def command_line(prog: str = "python -m upkeep") -> argparse.ArgumentParser:
     """The parser of all commands."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=prog,
         description="Back up, restore and clean up this VisionLoop.",
         epilog=EPILOG,
@@ -181,7 +181,7 @@ def _prune(options: argparse.Namespace) -> None:
 
 def _backup(options: argparse.Namespace) -> None:
     """Back up the database, models, datasets, jobs and evaluations to a folder or a .zip, while the
-    server runs."""
+    server runs. `backup verify PATH` checks a backup."""
     from upkeep.backup import backup, summary, to_json
 
     with _progress(options) as stage:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -59,6 +58,7 @@ class JobView(BaseModel):
     log_path: str = Field(
         description="path of the log on the server; /jobs/{job_id}/logs returns its content"
     )
+    size_bytes: int = Field(description="bytes of its log, checkpoints and other files")
 
 
 class JobViews(BaseModel):
@@ -77,9 +77,13 @@ async def list_jobs(
     """The jobs, of every kind or of one, the newest first, in pages."""
     if kind and kind not in KINDS:
         raise ValidationFailed(f"'kind' must be one of {', '.join(KINDS)}; got {kind!r:.60}.")
-    look = partial(gateway.jobs.list, kind or None, limit=limit, before=before or None)
-    jobs = await asyncio.to_thread(look)
-    return {"jobs": [view(gateway, job) for job in jobs]}
+    jobs = gateway.jobs
+
+    def look() -> list[dict[str, Any]]:
+        found = jobs.list(kind or None, limit=limit, before=before or None)
+        return [view(gateway, job) for job in found]
+
+    return {"jobs": await asyncio.to_thread(look)}
 
 
 @router.get("/jobs/{job_id}", response_model=JobView, responses=errors(404))

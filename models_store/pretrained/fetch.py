@@ -51,7 +51,7 @@ def require_allowed(settings: Settings, file: PretrainedFile) -> None:
     if settings.allow_download == "never":
         raise Forbidden(
             f"Fetching is switched off (VISIONLOOP_ALLOW_DOWNLOAD=never). Get {file.file} "
-            f"elsewhere and import it: python -m models_store import {file.file} "
+            f"elsewhere and import it: visionloop models import {file.file} "
             f"--name {file.model_name}"
         )
 

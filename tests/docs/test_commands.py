@@ -159,10 +159,11 @@ def test_the_commands_of_a_page_work(
 
 
 def _environment(server: Server, asked: Path) -> dict[str, str]:
-    path = [str(Path(sys.executable).parent), os.environ["PATH"]]
+    path = [str(ROOT / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]]
     return server.environment | {
         "PATH": os.pathsep.join(path),
         "PYTHONPATH": str(ROOT),
+        "VISIONLOOP_PYTHON": sys.executable,
         "SERVE": str(asked),
         "VISIONLOOP_URL": f"http://127.0.0.1:{server.port}",
     }

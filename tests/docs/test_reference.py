@@ -65,8 +65,8 @@ def test_every_series_of_a_server_is_a_row(server: Server) -> None:
 def test_every_call_and_every_command_is_a_heading(made: dict[str, str]) -> None:
     assert "### `POST /infer`" in made["rest.md"]
     assert "## InferAnswer" in made["schemas.md"]
-    assert "### `python -m models_store rollback`" in made["commands.md"]
-    assert "### `python -m training start`" in made["commands.md"]
+    assert "### `visionloop models rollback`" in made["commands.md"]
+    assert "### `visionloop training start incremental`" in made["commands.md"]
     assert "| `make serve` |" in made["commands.md"]
 
 

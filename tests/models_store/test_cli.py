@@ -125,7 +125,7 @@ def test_a_database_that_is_none_is_one_sentence(
     assert main(["list"]) == 1
     (told,) = capsys.readouterr().err.splitlines()
     assert told.startswith("error: The database is damaged (file is not a database).")
-    assert "python -m models_store reindex" in told
+    assert "visionloop models reindex" in told
 
 
 def test_a_wrong_setting_is_named(

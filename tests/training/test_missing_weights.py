@@ -167,7 +167,7 @@ def test_fetched_weights_are_found_by_the_name_of_their_network(
 ) -> None:
     """As the model to extend, or the teacher."""
     wanted = {"mode": "incremental", "base_model": "yolov9t"}
-    with pytest.raises(ModelNotFound, match="python -m models_store fetch yolov9t"):
+    with pytest.raises(ModelNotFound, match="visionloop models fetch yolov9t"):
         planned(registry, data, **wanted)
     with_weights(planned(registry, data), job, registry, PATIENT)
     assert planned(registry, data, **wanted).base.value == registry.get("yolov9t-coco").id

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import threading
 from collections.abc import Iterator
@@ -11,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from api.training_fields import FIELDS_OF_MODE
-from training.__main__ import main, parser
+from api.training_fields import FIELDS_OF_MODE, TrainingFields
+from training.__main__ import FIELDS, MODES, command_line, main
 
 JOB: dict[str, Any] = {
     "job_id": "a1" * 16,
@@ -183,17 +184,33 @@ def test_start_of_a_learning_method_sends_its_fields(
     }
 
 
-def test_every_field_of_a_learning_method_has_a_flag() -> None:
-    """What the API takes for these modes, the shell can send."""
-    flags = {action.dest for action in _start_flags()}
-    own = FIELDS_OF_MODE["incremental"] | FIELDS_OF_MODE["distillation"]
-    assert own - flags == {"base_model_path", "teacher_model_path"}  # --base-model, --teacher
+@pytest.mark.parametrize("mode", MODES)
+def test_every_mode_has_the_flags_of_its_fields_and_no_others(mode: str) -> None:
+    """What the API takes for a mode, the shell can send."""
+    own = FIELDS_OF_MODE.get(mode.replace("-", "_"), frozenset())
+    others = frozenset().union(*FIELDS_OF_MODE.values()) - own
+    flags = {action.dest for action in _flags(mode)}
+    assert own - flags <= {"use_freeze_strategy"}  # what the mode itself says
+    assert not flags & others
 
 
-def _start_flags() -> list[Any]:
-    commands = next(action for action in parser()._actions if action.choices)
-    choices: Any = commands.choices
-    return list(choices["start"]._actions)
+def test_defaults_in_the_help_are_those_of_the_server() -> None:
+    stated = {field.name: field.default for field in FIELDS if field.default}
+    known = {name: field.default for name, field in TrainingFields.model_fields.items()}
+    stated.pop("imgsz")  # a sentence
+    assert {name: json.loads(f'"{text}"') for name, text in stated.items()} == {
+        name: f"{known[name]:g}" if isinstance(known[name], (int, float)) else known[name]
+        for name in stated
+    }
+
+
+def _flags(mode: str) -> list[Any]:
+    start = _choices(command_line())["start"]
+    return list(_choices(start)[mode]._actions)
+
+
+def _choices(found: argparse.ArgumentParser) -> Any:
+    return next(action for action in found._actions if action.choices).choices
 
 
 def test_watch_goes_on_after_a_broken_connection(
@@ -210,13 +227,14 @@ def test_watch_goes_on_after_a_broken_connection(
 def test_list_and_logs(handler: type[Handler], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list"]) == 0
     heading, first, second, _ = lines = capsys.readouterr().out.splitlines()
-    assert heading.split() == ["JOB", "MODEL", "MODE", "TASK", "STATE", "PROGRESS", "AGE", "RESULT"]
+    names = ["JOB", "MODEL", "MODE", "TASK", "STATE", "PROGRESS", "AGE", "SIZE", "RESULT"]
+    assert heading.split() == names
     shown = ["a1a1a1a1", "street", "regular", "detect", "completed", "100.0%"]
     assert first.split()[:6] == shown
     assert first.endswith("  m:1")
     shown = ["b2b2b2b2", "a_longer_name", "evaluation", "detect", "failed", "7.0%"]
     assert second.split()[:6] == shown
-    assert second.endswith(" d  It broke. Try again.")
+    assert second.endswith("  It broke. Try again.")
     for column in ("MODEL", "MODE", "STATE", "RESULT"):
         at = heading.index(column)
         assert all(line[at - 1] == " " != line[at] for line in lines), column

@@ -364,7 +364,7 @@ def _of_network(text: str, registry: Registry, error: ModelNotFound) -> ModelVer
         raise error
     if (found := present(registry, file)) is None:
         raise ModelNotFound(
-            f"{error.message} Its pretrained weights are fetched by `python -m models_store fetch "
+            f"{error.message} Its pretrained weights are fetched by `visionloop models fetch "
             f"{word}` or POST /models/fetch."
         ) from error
     return found

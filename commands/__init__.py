@@ -1,0 +1,1 @@
+"""Shell commands that ask a running server: jobs and datasets."""

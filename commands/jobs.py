@@ -1,0 +1,195 @@
+"""`visionloop jobs …`: the jobs of a running server, of every kind."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+# `python -m` puts the current folder first in sys.path; our imports need the program's folder.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from commands.client import FULL, STEP, WHERE, Command, Refused, Server, address, run_command
+from shell import Parser, age, columns, run, size
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+PROG = "python -m commands.jobs"
+JOB_HELP = "id of the job, or its first characters, at least 4"
+SHORT = 8  # characters of it in a listing, or more to tell jobs apart
+GOES_ON = "The job goes on; `list` shows it."
+EPILOG = f"""examples:
+  %(prog)s list --kind training
+  %(prog)s watch 3f6c9a1e
+
+{WHERE} A JOB may be shortened to its first characters, at least 4.
+
+exit codes: 0 done, 1 refused or the job did not complete, 2 wrong arguments, 130 interrupted
+(the job goes on)"""
+
+
+def watch(server: Server, options: argparse.Namespace) -> int:
+    """Show a job's log and progress until it ends."""
+    return watch_job(server, server.find(options.job))
+
+
+def watch_job(server: Server, job_id: str) -> int:
+    """Show a job's log and progress until it ends; returns the exit code, 0 if it completed."""
+    from rich.console import Console  # slow to import
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(highlight=False)
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:5.1f}%"))
+    with Progress(*columns, TimeElapsedColumn(), console=console) as bar:
+        task = bar.add_task("waiting", total=100.0)
+        done = threading.Event()
+        poll = threading.Thread(target=_poll, args=(server, job_id, bar, task, done), daemon=True)
+        poll.start()
+        for line in server.follow(job_id):
+            console.print(line, markup=False, soft_wrap=True)
+        done.set()
+        poll.join()
+    job = server.ask("GET", f"/jobs/{job_id}")
+    result = f" {job['model_id']}" if job["model_id"] else ""
+    reason = f" {job['error']}" if job["error"] else ""
+    print(f"Job {job_id} is {job['status']}.{result}{reason}")
+    return 0 if job["status"] == "completed" else 1
+
+
+def _poll(server: Server, job_id: str, bar: Progress, task: TaskID, done: threading.Event) -> None:
+    last = False
+    while not last:
+        last = done.wait(STEP)
+        try:
+            job = server.ask("GET", f"/jobs/{job_id}")
+        except Refused:  # the server may be restarting; `follow` reconnects, too
+            continue
+        epoch = f" epoch {job['current_epoch']}/{job['total_epochs']}" * bool(job["current_epoch"])
+        loss = job["metrics"].get("loss")
+        shown = f" loss {loss:.3g}" if isinstance(loss, (int, float)) else ""
+        bar.update(task, completed=job["progress"], description=job["status"] + epoch + shown)
+
+
+def list_jobs(server: Server, options: argparse.Namespace) -> int:
+    """List the jobs, the newest first."""
+    jobs = server.jobs(options.kind)
+    if options.json:
+        print(json.dumps(jobs, indent=2))
+        return 0
+    if not jobs:
+        print("No jobs yet. Start one: visionloop training start regular --data …")
+        return 0
+    ids = {job["job_id"] for job in jobs}
+    short = next(n for n in range(SHORT, FULL + 1) if len({i[:n] for i in ids}) == len(ids))
+    rows: list[tuple[str, ...]] = [
+        ("JOB", "MODEL", "MODE", "TASK", "STATE", "PROGRESS", "AGE", "SIZE", "RESULT")
+    ]
+    rows += [_row(job, short) for job in jobs]
+    print(columns(rows))
+    return 0
+
+
+def _row(job: dict[str, Any], short: int) -> tuple[str, ...]:
+    """A job's cells in the listing."""
+    result = job["model_id"] or job["error"] or ""
+    return (
+        job["job_id"][:short],
+        job["model_name"] or "-",
+        (job["mode"] or job["kind"]).replace("_", "-"),
+        job["task"] or "-",
+        job["status"],
+        f"{job['progress']:7.1f}%",
+        f"{age(job['created_at']):>6}",
+        f"{size(job.get('size_bytes', 0)):>9}",
+        " ".join(str(result).split()),
+    )
+
+
+def logs(server: Server, options: argparse.Namespace) -> int:
+    """Print a job's log."""
+    job_id = server.find(options.job)
+    lines = server.follow(job_id) if options.follow else server.ask("GET", f"/jobs/{job_id}/logs")
+    for line in lines["logs"] if isinstance(lines, dict) else lines:
+        print(line, flush=True)
+    return 0
+
+
+def cancel(server: Server, options: argparse.Namespace) -> int:
+    """End a job."""
+    job = server.ask("POST", f"/jobs/{server.find(options.job)}/cancel")
+    print(f"Job {job['job_id']} is {job['status']}.")
+    return 0
+
+
+def delete(server: Server, options: argparse.Namespace) -> int:
+    """Delete a job that has ended, with its log and its other files; its model stays."""
+    job_id = server.find(options.job)
+    server.ask("DELETE", f"/jobs/{job_id}")
+    print(f"Job {job_id} is deleted.")
+    return 0
+
+
+def show(server: Server, options: argparse.Namespace) -> int:
+    """Show a job: its state, request, metrics and result."""
+    job = server.ask("GET", f"/jobs/{server.find(options.job)}")
+    if options.json:
+        print(json.dumps(job, indent=2))
+        return 0
+    rows = [(key, _text(value)) for key, value in job.items() if value not in (None, {}, [])]
+    print(columns(rows))
+    return 0
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def command_line(prog: str = PROG) -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    parser = Parser(
+        prog=prog,
+        description="List, show, watch, cancel and delete the jobs of a running server.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
+    add_commands(commands, address())
+    return parser
+
+
+def add_commands(commands: Any, common: Parser) -> None:
+    """Add the commands on jobs to a parser's sub-parsers."""
+
+    def command(name: str, run: Command) -> argparse.ArgumentParser:
+        text = (run.__doc__ or "").strip()
+        made: argparse.ArgumentParser
+        made = commands.add_parser(name, parents=[common], help=text, description=text)
+        made.set_defaults(run=run)
+        return made
+
+    listed = command("list", list_jobs)
+    listed.add_argument("--kind", help="only jobs of this kind, such as training or evaluation")
+    listed.add_argument("--json", action="store_true", help="print JSON")
+    shown = command("show", show)
+    shown.add_argument("job", metavar="JOB", help=JOB_HELP)
+    shown.add_argument("--json", action="store_true", help="print JSON")
+    command("watch", watch).add_argument("job", metavar="JOB", help=JOB_HELP)
+    shown = command("logs", logs)
+    shown.add_argument("job", metavar="JOB", help=JOB_HELP)
+    shown.add_argument("--follow", action="store_true", help="show new lines until the job ends")
+    command("cancel", cancel).add_argument("job", metavar="JOB", help=JOB_HELP)
+    command("delete", delete).add_argument("job", metavar="JOB", help=JOB_HELP)
+
+
+def main(arguments: Sequence[str] | None = None, prog: str = PROG) -> int:
+    """Run one command; returns the exit code."""
+    return run_command(command_line(prog).parse_args(arguments), GOES_ON)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,137 @@
+"""`visionloop datasets` and `visionloop jobs`, asked of the application over HTTP."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import threading
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import uvicorn
+
+from commands import datasets, jobs
+from tests.support.patience import PATIENCE, wait_until
+from tests.support.shapes import write_shapes
+from tests.support.training_app import Service
+
+Command = Callable[[str], tuple[int, str, str]]
+
+
+@pytest.fixture
+def command(
+    service: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Command]:
+    """A command line; returns the exit code, stdout and stderr."""
+    server = uvicorn.Server(uvicorn.Config(service.app, port=0, log_level="error"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    wait_until(lambda: server.started)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    monkeypatch.setenv("VISIONLOOP_URL", f"http://127.0.0.1:{port}")
+
+    def run(line: str) -> tuple[int, str, str]:
+        word, *rest = line.split()
+        code = {"datasets": datasets.main, "jobs": jobs.main}[word](rest)
+        read = capsys.readouterr()
+        return code, read.out, read.err
+
+    yield run
+    server.should_exit = True
+    thread.join(PATIENCE)
+
+
+@pytest.fixture
+def packed(tmp_path: Path) -> Path:
+    write_shapes(tmp_path / "shapes", "detect", 4, 2, 48)
+    return Path(shutil.make_archive(str(tmp_path / "shapes"), "zip", tmp_path / "shapes"))
+
+
+def test_a_dataset_from_its_upload_to_its_end(
+    command: Command, packed: Path, tmp_path: Path
+) -> None:
+    assert command("datasets list")[1].startswith("No datasets yet.")
+    code, text, _ = command(f"datasets upload {packed} --name shapes --task detect")
+    assert code == 0
+    assert "4 of 4 images" in text
+    [card] = json.loads(command("datasets list --json")[1])
+    heading, row = command("datasets list")[1].splitlines()
+    assert heading.split() == [
+        "DATASET", "NAME", "TASK", "CLASSES", "IMAGES", "SIZE", "CREATED",
+    ]  # fmt: skip
+    assert row.split()[:5] == [card["id"], "shapes", "detect", str(len(card["classes"])), "6"]
+    code, text, _ = command(f"datasets show {card['id']} --json")
+    assert (code, json.loads(text)) == (0, card)
+    assert card["fingerprint"] in command(f"datasets check {card['id']}")[1]
+    code, text, _ = command(f"datasets export {card['id']} {tmp_path}/out.zip --format coco --json")
+    assert json.loads(text) == {
+        "path": f"{tmp_path}/out.zip",
+        "bytes": (tmp_path / "out.zip").stat().st_size,
+    }
+    with zipfile.ZipFile(tmp_path / "out.zip") as archive:
+        assert any(name.endswith(".json") for name in archive.namelist())
+    code, _, error = command(f"datasets export {card['id']} {tmp_path}/out.zip")
+    assert (code, error) == (
+        1,
+        f"error: {tmp_path}/out.zip exists already; --force overwrites it.\n",
+    )
+    assert command(f"datasets export {card['id']} {tmp_path}/out.zip --force --no-images")[0] == 0
+    (tmp_path / "folder").mkdir()
+    code, text, _ = command(f"datasets export {card['id']} {tmp_path}/folder")
+    assert len(list((tmp_path / "folder").glob("*.zip"))) == 1
+    assert command(f"datasets delete {card['id']}")[1] == f"Dataset {card['id']} is deleted.\n"
+    assert json.loads(command("datasets list --json")[1]) == []
+
+
+def test_what_cannot_be_trained_on_is_code_1(command: Command, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "bad.zip", "w") as archive:
+        archive.writestr("readme.txt", "nothing here")
+    code, _, error = command(f"datasets upload {tmp_path}/bad.zip")
+    assert code == 1
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("datasets show ../models", "'../models' is no dataset's id."),
+        ("datasets show nothing-here", "No dataset 'nothing-here'"),
+        ("datasets export nothing-here", "No dataset 'nothing-here'"),
+        ("datasets check /etc", "outside the folders this server may read"),
+        ("datasets upload /nowhere.zip", "No such file or directory"),
+        ("jobs show f9f9", "No job 'f9f9'"),
+        ("jobs list --kind cooking", "'kind' must be one of"),
+    ],
+)
+def test_refusals_are_one_line(command: Command, line: str, words: str) -> None:
+    code, _, error = command(line)
+    assert code == 1
+    assert words in error
+    assert error.count("\n") == 1
+
+
+def test_jobs_of_every_kind_with_their_sizes(command: Command, service: Service) -> None:
+    store = service.gateway.jobs
+    training = store.create("training", config={}, recipe={}, mode="regular", task="detect")
+    other = store.create("evaluation", config={"dataset": "x"}, recipe={})
+    (store.folder(other.id) / "report").write_bytes(bytes(123_456))
+    (store.folder(other.id) / "data").mkdir()
+    (store.folder(other.id) / "data" / "view").write_bytes(bytes(999_999))
+    heading, first, second = command("jobs list")[1].splitlines()
+    assert heading.split()[-3:] == ["AGE", "SIZE", "RESULT"]
+    assert first.split()[0] == other.id[: len(first.split()[0])]
+    assert "123.5 kB" in first
+    assert "regular" in second
+    assert [
+        job["job_id"] for job in json.loads(command("jobs list --kind training --json")[1])
+    ] == [training.id]
+    code, text, _ = command(f"jobs show {other.id[:8]} --json")
+    assert (code, json.loads(text)["size_bytes"]) == (0, 123_456)
+    assert re.search(r'^config +{"dataset": "x"}$', command(f"jobs show {other.id}")[1], re.M)
+    assert command(f"jobs cancel {other.id}")[1] == f"Job {other.id} is stopped.\n"
+    assert command(f"jobs delete {other.id}")[1] == f"Job {other.id} is deleted.\n"
+    assert not store.folder(other.id).exists()
