@@ -28,7 +28,11 @@ def relocate(connection: Connection, folders: Mapping[str, str]) -> int:
     changed = 0
     inspector = inspect(connection)
     quote = connection.dialect.identifier_preparer.quote
+    triggers = text("SELECT tbl_name FROM sqlite_master WHERE type = 'trigger'")
+    unchangeable = set(connection.scalars(triggers))  # records of the past, such as the audit trail
     for table in inspector.get_table_names():
+        if table in unchangeable:
+            continue
         for column in inspector.get_columns(table):
             name, place = quote(column["name"]), quote(table)
             # The names come from the database's own catalogue, and are quoted.

@@ -23,7 +23,7 @@ from database import Database, known_revisions
 from disk_space import MIB, free_bytes
 from errors import Conflict, DatabaseDamaged, Forbidden, InsufficientStorage, ValidationFailed
 from files import PARTIAL, atomic_path, delete_if_abandoned, link_or_copy, temporary_folder
-from home_paths import SERVER_LOCK, UNFINISHED_RESTORE
+from home_paths import SERVER_LOCK, UNFINISHED_RESTORE, HomePaths
 from jobs.finalizer import JobFinalizer, published_in
 from jobs.store import LIVE, JobStore
 from models_store.registry import Registry
@@ -273,22 +273,31 @@ def _prepared(settings: Settings, store: ModelStore, staged: Path, header: Heade
 
 
 def _refuse_code(file: Path) -> None:
-    """Refuse a database that is damaged, or that would run statements of its own."""
+    """Refuse a database that is damaged, or that would run other statements than ours."""
     try:
-        with closing(sqlite3.connect(file)) as connection:
-            connection.execute("PRAGMA trusted_schema=OFF")
-            query = "SELECT name FROM sqlite_master WHERE type IN ('trigger', 'view')"
-            code = connection.execute(query).fetchone()
-            found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        found, code = _checked(file)
     except sqlite3.DatabaseError as error:
         raise DatabaseDamaged(f"The database in the backup cannot be read: {error}.") from error
-    if code is not None:
+    if code:  # some, and perhaps only those of our migrations
+        with temporary_folder(file.parent) as folder:
+            Database(Settings(home=folder, database_url=None)).close()
+            code -= _checked(HomePaths(folder).database)[1]
+    if code:
         raise BackupDamaged(
-            f"The database in the backup has a trigger or view ({code[0]!r:.60}), which VisionLoop "
-            "never makes. Nothing was restored."
+            f"The database in the backup has a trigger or view ({min(code)[0]!r:.60}), which "
+            "VisionLoop never makes. Nothing was restored."
         )
     if found != "ok":
         raise DatabaseDamaged(f"The database in the backup is damaged ({found}).")
+
+
+def _checked(file: Path) -> tuple[str, set[tuple[str, str]]]:
+    """What SQLite's check finds, and the names and texts of triggers and views."""
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("PRAGMA trusted_schema=OFF")
+        query = "SELECT name, sql FROM sqlite_master WHERE type IN ('trigger', 'view')"
+        code = {(str(name), str(text)) for name, text in connection.execute(query)}
+        return str(connection.execute("PRAGMA quick_check(1)").fetchone()[0]), code
 
 
 # --- exchange
