@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from filelock import Timeout
 
@@ -40,7 +41,7 @@ from jobs.processes import (
     out_of_memory_kills,
     started_at,
 )
-from jobs.store import FINAL, Job, JobStore
+from jobs.store import FINAL, LIGHT, Job, JobStore
 from jobs.webhooks.deliveries import DeliveryStore
 from jobs.webhooks.sender import WebhookSender
 from models_store.registry import Registry
@@ -320,10 +321,16 @@ class Dispatcher:
                 self._end(running)
             self._end_if_stalled(running, job)
             self._observe(running, job)
-        free = self.slots - len(self._running)
+        light = sum(running.job.kind in LIGHT for running in self._running.values())
+        heavy = len(self._running) - light
+        await self._fill(1 - light, light=True)
+        await self._fill(self.slots - heavy, light=False)
+
+    async def _fill(self, free: int, *, light: bool) -> None:
+        """Start the next jobs, of a light kind or of another, in their free slots."""
         if free <= 0 or self._shutdown.is_set():
             return
-        for job in await asyncio.to_thread(self.store.queued, self.slots):
+        for job in await asyncio.to_thread(partial(self.store.queued, self.slots, light=light)):
             if job.id not in self._running and free > 0 and not self._shutdown.is_set():
                 free -= self._launch(job)
 

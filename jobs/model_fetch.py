@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
-from errors import BackendUnavailable
 from jobs.logs import LogWriter
 from jobs.store import Job, JobStore
 from models_store.pretrained.catalogue import requested
 from models_store.pretrained.download import FetchFailed, Watch, host_of
-from models_store.pretrained.fetch import fetch, present, require_allowed
+from models_store.pretrained.fetch import fetch, present, require_allowed, with_remedy
 from models_store.registry import Registry
 from models_store.versions import ModelVersion
 
@@ -88,7 +87,7 @@ def run_fetch(recipe: FetchRecipe, job: JobHandle, registry: Registry) -> ModelV
     try:
         came = fetch(registry, file, job.folder / "download", watch, job_id=job.id, retry=True)
     except FetchFailed as error:
-        raise BackendUnavailable(f"{error.message.rstrip('.')}.") from error
+        raise with_remedy(file, error) from error
     job.log(f"{came.told.rstrip('.')}.")
     if recipe.activate:
         registry.activate(file.model_name)

@@ -43,6 +43,7 @@ from short_ids import RULE, SHORTEST, only_match
 Kind = Literal["training", "evaluation", "export", "annotation", "fetch"]
 
 KINDS: tuple[Kind, ...] = ("training", "evaluation", "export", "annotation", "fetch")
+LIGHT: tuple[Kind, ...] = ("fetch",)  # kinds that run beside the jobs of the slots, one at a time
 LIVE: tuple[Status, ...] = ("running", "stopping")  # statuses of jobs that have or had a process
 
 JOB_ID = re.compile(r"[0-9a-f]{32}")
@@ -205,9 +206,10 @@ class JobStore:
                 query = query.where(Job.number < _row(session, before).number)
             return list(session.scalars(query))
 
-    def queued(self, limit: int) -> tuple[Job, ...]:
-        """The next jobs of the queue, in the order of submission."""
-        query = select(Job).where(Job.status == "queued").order_by(Job.number).limit(limit)
+    def queued(self, limit: int, *, light: bool = False) -> tuple[Job, ...]:
+        """The next jobs of the queue, in the order of submission: light ones, or the others."""
+        kind = Job.kind.in_(LIGHT) if light else Job.kind.not_in(LIGHT)
+        query = select(Job).where(Job.status == "queued", kind).order_by(Job.number).limit(limit)
         with self.database.read() as session:
             return tuple(session.scalars(query))
 

@@ -19,13 +19,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from access.shell import record
 from database import Database
-from errors import BackendUnavailable, ValidationFailed, VisionLoopError
+from errors import ValidationFailed, VisionLoopError
 from models_store.archive import export_archive, import_archive
 from models_store.decision_log import by_user
 from models_store.importer import import_model
 from models_store.pretrained.catalogue import requested
 from models_store.pretrained.download import FetchFailed, Watch
-from models_store.pretrained.fetch import fetch, require_allowed
+from models_store.pretrained.fetch import fetch, require_allowed, with_remedy
 from models_store.registry import Registry
 from models_store.seed import seed
 from models_store.versions import ModelVersion
@@ -253,7 +253,7 @@ def _fetch(registry: Registry, options: argparse.Namespace) -> None:
         try:
             came = fetch(registry, file, settings.paths.scratch, watch, retry=True)
         except FetchFailed as error:
-            raise BackendUnavailable(f"{error.message.rstrip('.')}.") from error
+            raise with_remedy(file, error) from error
     if not came.new:
         print(f"{came.told}; nothing was fetched.", file=sys.stderr)
     if options.promote and not came.model.promoted:

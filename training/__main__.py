@@ -121,9 +121,9 @@ def start(server: Server, options: argparse.Namespace) -> int:
     body["hyper"] = dict(options.hyper)
     sent = {name: value for name, value in body.items() if value not in (None, {})}
     answer = server.ask("POST", f"/api/training/{options.mode}", json=sent)
-    print(f"{answer['message']} Job {answer['task_id']}")
     for note in answer.get("notes", ()):
-        print(f"Note: {note}")
+        print(note)
+    print(f"{answer['message']} Job {answer['task_id']}")  # last, for scripts that take the id
     return jobs.watch_job(server, answer["task_id"]) if options.watch else 0
 
 

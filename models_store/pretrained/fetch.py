@@ -9,12 +9,14 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from errors import Forbidden, ModelNotFound
+from errors import BackendUnavailable, Forbidden, ModelNotFound
 from files import temporary_folder
 from models_store.importer import import_model
 from models_store.pretrained.catalogue import PretrainedFile
 from models_store.pretrained.download import (
     LIMITS,
+    FetchFailed,
+    HostFailed,
     Limits,
     Watch,
     download,
@@ -54,6 +56,16 @@ def require_allowed(settings: Settings, file: PretrainedFile) -> None:
             f"elsewhere and import it: visionloop models import {file.file} "
             f"--name {file.model_name}"
         )
+
+
+def with_remedy(file: PretrainedFile, error: FetchFailed) -> BackendUnavailable:
+    """The error for whoever asked for the weights themselves: the reason, and what to do."""
+    network = "check the network and HTTPS_PROXY, name a mirror by VISIONLOOP_DOWNLOAD_URL, or "
+    return BackendUnavailable(
+        f"{error.message.rstrip('.')}. What to do: "
+        f"{network if isinstance(error, HostFailed) else ''}get {file.file} elsewhere and import "
+        f"it: python -m models_store import {file.file} --name {file.model_name}"
+    )
 
 
 def present(registry: Registry, file: PretrainedFile) -> ModelVersion | None:

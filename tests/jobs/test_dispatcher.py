@@ -81,6 +81,26 @@ def test_slots_bound_how_many_run_at_once(store: JobStore) -> None:
     story(store, body)
 
 
+def test_a_fetch_does_not_wait_for_a_training_nor_take_its_slot(store: JobStore) -> None:
+    async def body() -> None:
+        async with dispatching(store, "exec sleep 9999"):
+            first = submit(store)
+            await running(store, first)
+            fetches = [submit(store, "fetch") for _ in range(2)]
+            await running(store, fetches[0])
+            second = submit(store)
+            store.request_cancel(first.id)
+            await running(store, second)
+            assert store.get(fetches[1].id).status == "queued"  # one at a time
+            store.request_cancel(fetches[0].id)
+            await running(store, fetches[1])
+            for job in (second, fetches[1]):
+                store.request_cancel(job.id)
+            await until(lambda: all(job.is_final for job in store.list()))
+
+    story(store, body)
+
+
 @pytest.mark.parametrize("script", ["touch ready; sleep 9999", STUBBORN, SCATTERED])
 def test_cancel_leaves_no_process(store: JobStore, script: str) -> None:
     async def body() -> None:

@@ -11,7 +11,7 @@ import psutil
 
 from jobs.dispatcher import Dispatcher
 from jobs.processes import is_alive, marked
-from jobs.store import Job, JobStore
+from jobs.store import Job, JobStore, Kind
 from settings import Settings
 from tests.support.patience import PATIENCE, until
 
@@ -19,8 +19,8 @@ WAIT = "while [ ! -e go ]; do sleep 0.05; done"
 SCATTERED = "setsid sleep 9999 & sleep 9999 & echo ready; touch ready; sleep 9999"
 
 
-def submit(store: JobStore) -> Job:
-    return store.create("training", config={}, recipe={})
+def submit(store: JobStore, kind: Kind = "training") -> Job:
+    return store.create(kind, config={}, recipe={})
 
 
 @asynccontextmanager

@@ -143,7 +143,7 @@ def test_start_sends_what_was_given(
         "hyper": {"lr0": 0.001, "optimizer": "AdamW"},
     }
     assert handler.asked == [("POST", "/api/training/freeze-strategy", body, "Bearer use")]
-    assert capsys.readouterr().out == (f"Queued. Job {JOB['job_id']}\nNote: No weights here.\n")
+    assert capsys.readouterr().out == f"No weights here.\nQueued. Job {JOB['job_id']}\n"
 
 
 def test_start_of_a_learning_method_sends_its_fields(

@@ -23,9 +23,11 @@ import pytest
 from jobs.processes import marked
 from synthetic.shapes import SHAPES
 from tests.support.drawn_truth import Found, share_found
+from tests.support.mirror import mirror
 from tests.support.patience import PATIENCE, wait_until
 from tests.support.serving import ROOT, Server
 from tests.support.shapes import write_shapes
+from tests.support.small_models import checkpoint, network
 from training.__main__ import main
 
 QUICK = {"workers": 0, "optimizer": "AdamW", "lr0": 2e-3, "warmup_epochs": 1}
@@ -40,11 +42,19 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(new_home: Callable[[], Path], data: Path) -> Iterator[Server]:
-    running = Server(new_home(), VISIONLOOP_DATA_ROOTS=str(data), VISIONLOOP_TRAIN_SLOTS="2")
-    try:
-        yield running.start()
-    finally:
-        running.stop()
+    weights = checkpoint(data / "weights.pt", network("detect")).read_bytes()
+    with mirror(yolov9t=weights, yolov9s=weights) as served:  # of other networks it has none
+        running = Server(
+            new_home(),
+            VISIONLOOP_DATA_ROOTS=str(data),
+            VISIONLOOP_TRAIN_SLOTS="2",
+            VISIONLOOP_ALLOW_DOWNLOAD="auto",
+            VISIONLOOP_DOWNLOAD_URL=served.url,
+        )
+        try:
+            yield running.start()
+        finally:
+            running.stop()
 
 
 @pytest.fixture(scope="module")
@@ -238,6 +248,36 @@ def test_a_cancelled_job_is_gone_and_another_starts_from_its_weights(
     assert job_id[:8] in capsys.readouterr().out
     assert main(["delete", job_id, "--url", server.url]) == 0
     assert client.get(f"/jobs/{job_id}").status_code == 404
+
+
+def test_weights_are_fetched_on_demand_and_by_a_training(
+    server: Server,
+    client: httpx.Client,
+    data: Path,
+    picture: Callable[..., bytes],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    answer = client.post("/models/fetch", json={"network": "yolov9t"})
+    assert answer.status_code == 202, answer.text
+    job = until(client, answer.json()["job_id"], lambda job: job["status"] == "completed")
+    model = client.get("/models/yolov9t-coco").json()
+    assert (model["id"], model["source"]["kind"]) == (job["model_id"], "fetch")
+    asking(client, "yolov9t-coco")(picture())
+
+    shapes = write_shapes(data / "fetched", "detect", 16, 4, 64)
+    command = ["start", "regular", "--data", str(shapes), "--model", "yolov9s", "--imgsz", "64"]
+    command += ["--epochs", "1", "--no-watch", "--url", server.url, "--hyper", "workers=0"]
+    assert main(command) == 0
+    told, *_, queued = capsys.readouterr().out.splitlines()
+    assert told.startswith("No yolov9s weights here: they will be fetched")
+    job = until(client, queued.split()[-1], lambda job: job["status"] == "completed")
+    base = client.get("/models/yolov9s-coco").json()
+    assert base["source"]["fetched_by"] == job["job_id"]
+    assert job["config"]["resolved"]["base"] == {"kind": "model", "from": base["id"]}
+    source = client.get(f"/models/{job['model_id']}").json()["source"]
+    assert source["parent"] == base["id"]
+    assert "yolov9s.pt was fetched from 127.0.0.1" in source["start"]
+    assert source["start"] in log_of(client, job["job_id"])
 
 
 def test_bentomls_tasks_are_a_way_to_the_same_jobs(

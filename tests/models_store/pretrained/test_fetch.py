@@ -190,7 +190,7 @@ def test_the_shell_command(
         ("VISIONLOOP_ALLOW_DOWNLOAD", "never", "yolov9t", "switched off"),
         ("VISIONLOOP_DOWNLOAD_URL", "", "yolov7n", "Known are yolov8, yolov9"),
         ("VISIONLOOP_DOWNLOAD_URL", "ftp://x", "yolov9t", "VISIONLOOP_DOWNLOAD_URL: This is not"),
-        ("VISIONLOOP_DOWNLOAD_URL", "nobody", "yolov9t", "refused"),
+        ("VISIONLOOP_DOWNLOAD_URL", "nobody", "yolov9t", "mirror by VISIONLOOP_DOWNLOAD_URL"),
     ],
 )
 def test_the_shell_command_fails_with_a_sentence(
