@@ -15,6 +15,8 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any, ClassVar
 
+from request_id import REQUEST_ID
+
 log = logging.getLogger("visionloop")
 
 _hidden: dict[str, str] = {}  # absolute path of a folder of the server → what clients read instead
@@ -43,10 +45,12 @@ class VisionLoopError(Exception):
 def our_fault(error: BaseException | None, what: str) -> VisionLoopError:
     """An internal error: the log gets the traceback, the client an id that finds it there.
 
+    The id is the request's, outside of requests a new one.
+
     Args:
         what: The operation that failed, for the log.
     """
-    number = secrets.token_hex(4)
+    number = REQUEST_ID.get() or secrets.token_hex(4)
     log.error("[%s] %s failed", number, what, exc_info=error)
     return VisionLoopError(
         f"Internal error. The server's log has the details under the id {number}."
@@ -77,14 +81,20 @@ def sendable(text: str) -> str:
 
 
 def error_body(status: int, code: str, message: str) -> dict[str, str]:
-    """The JSON body of an error; `detail` repeats `message` for clients that expect that name."""
+    """The JSON body of an error; `detail` repeats `message` for clients that expect that name.
+
+    Within a request it has the request's id.
+    """
     message = without_server_paths(sendable(message))
-    return {
+    body = {
         "error": HTTPStatus(status).phrase,
         "code": code,
         "message": message,
         "detail": message,
     }
+    if request_id := REQUEST_ID.get():
+        body["request_id"] = request_id
+    return body
 
 
 class ValidationFailed(VisionLoopError):

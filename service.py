@@ -24,11 +24,14 @@ lifecycle.install_patches(settings)
 PROBES = dict.fromkeys(("/livez", "/readyz", "/healthz"), "GET")
 door = LateBoundApp(native={"/predict": "POST", "/annotate": "POST", **PROBES})
 
-SERVICE: dict[str, Any] = {"workers": 1, "http": {"host": "127.0.0.1", "port": 3000}}
+SERVICE: dict[str, Any] = {
+    "workers": 1,
+    "http": {"host": "127.0.0.1", "port": 3000},
+    "logging": {"access": {"enabled": False}},  # ours is in the middleware
+}
 RUNNER = SERVICE | {
     "resources": bentoml_patches.HALF_A_GPU if device(settings) == "cuda" else {"cpu": 1},
     "traffic": {"timeout": settings.request_timeout + 30},
-    "logging": {"access": {"enabled": False}},  # the gateway logs every request
     "runner_connection": bentoml_patches.SESSION_STAYS_OPEN,
 }
 
@@ -43,11 +46,7 @@ class Annotator(ModelRunner):
     """Bulk annotation, apart from the Detector so that it never slows interactive requests."""
 
 
-@bentoml.service(
-    **SERVICE,
-    logging={"access": {"enabled": False}},
-    traffic={"timeout": settings.request_timeout + 30},
-)
+@bentoml.service(**SERVICE, traffic={"timeout": settings.request_timeout + 30})
 class Trainer:
     """Runs the jobs of the table in worker processes. Its tasks wake it, and wait for a job."""
 

@@ -277,7 +277,14 @@ class Settings(BaseSettings):
     )
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        "INFO", description="Lowest level of log messages that are written"
+        "INFO",
+        description=(
+            "Lowest level of the log lines that every process writes; INFO has a line for each "
+            "request, DEBUG also for probes"
+        ),
+    )
+    log_format: Literal["text", "json"] = Field(
+        "text", description="Form of the log lines: text, or one JSON object a line"
     )
 
     @field_validator("home", "pretrained")

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from api.middleware.errors import Errors, answer, server_folders, shown_path
 from disk_space import no_room
 from errors import MethodNotAllowed, ValidationFailed, VisionLoopError, hide_paths
+from request_id import HEADER
 from serving.http_protocol import UNIX_SOCKET
 from settings import Settings
 from source_tree import VERSION
@@ -236,6 +237,7 @@ def with_middleware(
     from api.middleware.metrics import Measured
     from api.middleware.origins import Origins
     from api.middleware.proxies import Proxies
+    from api.middleware.request_log import RequestLog
     from api.schemas import PICTURE_HEADERS
 
     hide_paths(server_folders(settings))
@@ -257,6 +259,6 @@ def with_middleware(
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
             allow_headers=["*"],
-            expose_headers=["Retry-After", *(name for name, _, _ in PICTURE_HEADERS)],
+            expose_headers=["Retry-After", HEADER, *(name for name, _, _ in PICTURE_HEADERS)],
         )
-    return Proxies(Measured(app), settings)
+    return Proxies(RequestLog(Measured(app)), settings)

@@ -39,6 +39,10 @@ class ErrorAnswer(BaseModel):
     code: str = Field(examples=["MODEL_NOT_FOUND"])
     message: str = Field(examples=["No model 'x'. Known: a, b."])
     detail: str = Field(description="the same text as `message`")
+    request_id: str = Field(
+        description="the request's id, as in `X-Request-ID` and in the server's log",
+        examples=["5f1c9a0e7d3b2846"],
+    )
 
 
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:

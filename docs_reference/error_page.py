@@ -14,14 +14,16 @@ An error is always a JSON object; it is never an HTML page or a traceback:
 
 ```json
 {"error": "Not Found", "code": "MODEL_NOT_FOUND",
- "message": "No model 'x'. Known: a, b.", "detail": "the same text as message"}
+ "message": "No model 'x'. Known: a, b.", "detail": "the same text as message",
+ "request_id": "5f1c9a0e7d3b2846"}
 ```
 
 `code` stays the same from version to version; clients decide by it. `message` is for people: it
 says what was received, what is allowed and what to do. `detail` repeats it, because one family of
 clients shows that field. `RATE_LIMITED`, `BACKEND_UNAVAILABLE` and `DATABASE_BUSY` come with a
-`Retry-After` header, in seconds. The message of a `PROCESSING_ERROR` holds an id; the log has the
-traceback under it.
+`Retry-After` header, in seconds. `request_id` is the request's `X-Request-ID`; the server's log has
+it in every line of the request, and the traceback of a `PROCESSING_ERROR`
+([Read logs and traces](../how-to/read-logs-and-traces.md)).
 
 """
 

@@ -12,12 +12,15 @@ import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import aiohttp
 
+import tracing
 from errors import BackendTimeout, BackendUnavailable, VisionLoopError, our_fault
 from inference.prediction import InferenceItem, ItemResult
+from request_id import REQUEST_ID, of_request
 
 log = logging.getLogger("visionloop.batcher")
 
@@ -175,25 +178,32 @@ class Batcher:
 
     async def _run(self, batch: list[_Waiting]) -> None:
         start = time.monotonic()
+        calls, items = _traced(batch)
+        # The task inherits the context of whichever request has started it.
+        REQUEST_ID.set(batch[0].item.request_id if len(batch) == 1 else None)
         self._stats.calls += 1
         self._stats.items += len(batch)
         try:
             # a call without a response must not occupy its slot for ever; its callers have timed
             # out by then
             async with asyncio.timeout(self._timeout):
-                results = await self._call([waiting.item for waiting in batch])
+                results = await self._call(items)
             if len(results) != len(batch):
                 raise RuntimeError(f"{len(results)} results for {len(batch)} items")
         except Exception as error:
             self._stats.failed_calls += 1
             for waiting in batch:
                 if not waiting.future.done():
-                    waiting.future.set_exception(_as_client_error(error, self._timeout))
+                    with of_request(waiting.item.request_id):
+                        waiting.future.set_exception(_as_client_error(error, self._timeout))
             return
         except asyncio.CancelledError:  # the loop is shutting down
             for waiting in batch:
                 waiting.future.cancel()
             raise
+        finally:
+            for call in calls:
+                call.end()
         seconds = time.monotonic() - start
         self._measure(sum(waiting.item.views for waiting in batch), seconds)
         if self._observe:
@@ -207,6 +217,22 @@ class Batcher:
         rate = views * len(self._tasks) / max(seconds, 1e-3)
         known = self._stats.views_per_second
         self._stats.views_per_second = known + _SMOOTHING * (rate - known) if known else rate
+
+
+def _traced(batch: list[_Waiting]) -> tuple[list[Any], list[InferenceItem]]:
+    """A span of the call for each image that has a trace, and the items that carry these on."""
+    items = [waiting.item for waiting in batch]
+    if not tracing.enabled():
+        return [], items
+    calls = []
+    for index, waiting in enumerate(batch):
+        parent = waiting.item.traceparent
+        if parent is not None:
+            tracing.stage("queue", time.monotonic() - waiting.since, parent)
+            size = {"visionloop.batch_size": len(batch)}
+            calls.append(tracing.start("runner call", parent, "CLIENT", size))
+            items[index] = replace(waiting.item, traceparent=tracing.traceparent(calls[-1]))
+    return calls, items
 
 
 def _as_client_error(error: Exception, timeout: float) -> VisionLoopError:

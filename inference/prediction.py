@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+import tracing
 from errors import VisionLoopError
 from formats.annotations import (
     ABSENT,
@@ -20,6 +21,7 @@ from formats.annotations import (
 )
 from formats.geometry import Outline, simplify
 from models_store.description import Task
+from request_id import REQUEST_ID
 
 Float = NDArray[np.float32]
 Int = NDArray[np.int64]
@@ -172,7 +174,8 @@ class InferenceItem:
     `classes` are the ids of the wanted classes (None: all); `max_det` counts only these.
     `boxes_only` leaves polygons and keypoints out, `editable` asks for polygons with few
     vertices. `heavy`: decoding takes so long that it must not hold up others (`images.Header`).
-    `views`: how often the network runs for this image, with its tiles.
+    `views`: how often the network runs for this image, with its tiles. `request_id` and
+    `traceparent`: of the request that the image came with, for the log and the trace.
     """
 
     image: bytes = field(repr=False)  # megabytes; not in error messages that contain the item
@@ -188,6 +191,8 @@ class InferenceItem:
     editable: bool = False
     heavy: bool = False
     views: int = 1
+    request_id: str | None = field(default_factory=REQUEST_ID.get, compare=False)
+    traceparent: str | None = field(default_factory=tracing.traceparent, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

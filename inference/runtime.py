@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import cv2
 import numpy as np
 
+import tracing
 from cores import cpu_count
 from errors import ModelDamaged, ModelNotFound, VisionLoopError, our_fault
 from inference import tiles
@@ -34,6 +35,7 @@ from inference.prediction import Float, InferenceItem, ItemResult, Prediction
 from inference.preprocess import prepare
 from inference.render import draw
 from models_store.description import DESCRIPTION_FILE, ModelDescription
+from request_id import of_request
 from settings import Settings
 
 log = logging.getLogger("visionloop.inference")
@@ -68,6 +70,10 @@ class Work:
     pixels: Pixels
     prepared: Pixels
     times: dict[str, float]
+
+    def timed(self, stage: str, start: float, batch: int = 1) -> None:
+        """Note the end of a stage that began at `start`, and record its span."""
+        _note(self.times, self.item, stage, start, batch)
 
 
 class ModelRuntime:
@@ -265,7 +271,7 @@ class ModelRuntime:
             answers = await asyncio.gather(*(self._predict_together(model, p) for p in parts))
             return [answer for part in answers for answer in part]
         except Exception as error:
-            return [ItemResult(error=_as_client_error(error)) for _ in items]
+            return [_failed(error, item) for item in items]
 
     def _predict_apart(
         self,
@@ -286,12 +292,12 @@ class ModelRuntime:
             start = time.perf_counter()
             wide = self._busy == 1 and not item.heavy if alone is None else alone
             outputs = model.engine.run(work.prepared[None], wide=wide, halt=halt)
-            work.times["inference"] = _since(start)
+            work.timed("inference", start)
             return self._finish(work, [output[0] for output in outputs])
         except Halted:
             raise
         except Exception as error:
-            return ItemResult(error=_as_client_error(error))
+            return _failed(error, item)
 
     async def _predict_together(self, model: Model, items: list[InferenceItem]) -> list[ItemResult]:
         """Predict a batch: decode and postprocess in parallel, run the network once."""
@@ -300,20 +306,20 @@ class ModelRuntime:
             try:
                 return self._prepare(model, item)
             except Exception as error:
-                return ItemResult(error=_as_client_error(error))
+                return _failed(error, item)
 
         def run(works: list[Work]) -> tuple[Float, ...]:
             start = time.perf_counter()
             outputs = model.engine.run(np.stack([work.prepared for work in works]))
             for work in works:
-                work.times["inference"] = _since(start)
+                work.timed("inference", start, len(works))
             return outputs
 
         def finish_one(work: Work, outputs: Outputs) -> ItemResult:
             try:
                 return self._finish(work, outputs)
             except Exception as error:
-                return ItemResult(error=_as_client_error(error))
+                return _failed(error, work.item)
 
         prepared = await asyncio.gather(
             *(self._in_thread_of(item, prepare_one, item) for item in items)
@@ -333,11 +339,11 @@ class ModelRuntime:
     async def _predict_tiled(self, model: Model, item: InferenceItem) -> ItemResult:
         """Predict an image as tiles in parallel and merge the predictions."""
         try:
-            times = {}
+            times: dict[str, float] = {}
             start = time.perf_counter()
             most = self._settings.max_pixels
             pixels = await self._in_thread_of(item, decode, item.image, most)
-            times["preprocess"] = _since(start)
+            _note(times, item, "preprocess", start)
             height, width = pixels.shape[:2]
             views = tiles.views(width, height, model.description.imgsz, item.tiles)
             size = limits(self._settings).max_batch if model.engine.batched else 1
@@ -346,15 +352,15 @@ class ModelRuntime:
             seen = await asyncio.gather(
                 *(self._in_thread(self._predict_views, model, item, pixels, part) for part in parts)
             )
-            times["inference"] = _since(start)
+            _note(times, item, "inference", start)
             most = MAX_DET if item.max_det is None else item.max_det
             found = list(zip(views, (p for part in seen for p in part), strict=True))
             start = time.perf_counter()
             prediction = await self._in_thread(tiles.merge, found, most)
-            times["postprocess"] = _since(start)
+            _note(times, item, "postprocess", start)
             return await self._in_thread(self._result, item, pixels, prediction, times)
         except Exception as error:
-            return ItemResult(error=_as_client_error(error))
+            return _failed(error, item)
 
     def _predict_views(
         self, model: Model, item: InferenceItem, pixels: Pixels, views: list[tiles.View]
@@ -393,12 +399,14 @@ class ModelRuntime:
         start = time.perf_counter()
         pixels = decode(item.image, self._settings.max_pixels)
         prepared = prepare(pixels, model.description)
-        return Work(item, model, pixels, prepared, {"preprocess": _since(start)})
+        work = Work(item, model, pixels, prepared, {})
+        work.timed("preprocess", start)
+        return work
 
     def _finish(self, work: Work, outputs: Outputs) -> ItemResult:
         start = time.perf_counter()
         prediction = self._predicted(work, outputs)
-        work.times["postprocess"] = _since(start)
+        work.timed("postprocess", start)
         return self._result(work.item, work.pixels, prediction, work.times)
 
     def _predicted(self, work: Work, outputs: Outputs) -> Prediction:
@@ -443,8 +451,19 @@ def run_at_lowest_priority() -> None:
         run_at_niceness(LOWEST)
 
 
-def _since(start: float) -> float:
-    return (time.perf_counter() - start) * 1000
+def _note(
+    times: dict[str, float], item: InferenceItem, stage: str, start: float, batch: int = 1
+) -> None:
+    seconds = time.perf_counter() - start
+    times[stage] = seconds * 1000
+    if item.traceparent is not None:
+        tracing.stage(stage, seconds, item.traceparent, {"visionloop.batch_size": batch})
+
+
+def _failed(error: Exception, item: InferenceItem) -> ItemResult:
+    """The result of an item that failed; the log has the id of its request."""
+    with of_request(item.request_id):
+        return ItemResult(error=_as_client_error(error))
 
 
 def _as_client_error(error: Exception) -> VisionLoopError:

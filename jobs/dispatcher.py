@@ -46,6 +46,7 @@ from jobs.webhooks.deliveries import DeliveryStore
 from jobs.webhooks.sender import WebhookSender
 from models_store.registry import Registry
 from models_store.ultralytics_env import environment
+from request_id import of_request
 from settings import Settings
 from source_tree import ROOT, module_command, module_environment
 
@@ -361,6 +362,8 @@ class Dispatcher:
         self._refused.discard(job.id)
         again = f", attempt {job.attempts + 1}" if job.attempts else ""
         writer.say(f"Process {process.pid} started{again}.")
+        with of_request(job.request_id):
+            log.info("Job %s, %s: process %d started%s", job.id, job.kind, process.pid, again)
         running = Running(job, process, writer, drain, gpu, kills)
         running.epoch = job.checkpoint
         self._running[job.id] = running
@@ -439,7 +442,9 @@ class Dispatcher:
                 lambda: self._finalizer.finalize(job_id, reason, code=code, shutdown=shutdown)
             )
             with contextlib.suppress(*FAILURES, JobNotFound):
-                self._observe(running, await asyncio.to_thread(self.store.get, job_id))
+                job = await asyncio.to_thread(self.store.get, job_id)
+                self._observe(running, job)
+                _log_end(job)
         finally:
             del self._running[job_id]
             self.wake()
@@ -458,3 +463,12 @@ class Dispatcher:
         """Kill a worker's child processes (data loaders, exports); read its remaining output."""
         kill(marked().get(running.job.id, []))
         running.drain.join(DRAIN)
+
+
+def _log_end(job: Job) -> None:
+    """Log how a job's process has ended, with the reason if the job has failed."""
+    with of_request(job.request_id):
+        if job.status == "failed":
+            log.warning("Job %s, %s: failed: %s", job.id, job.kind, job.error)
+        else:
+            log.info("Job %s, %s: %s", job.id, job.kind, job.status)

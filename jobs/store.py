@@ -31,12 +31,15 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
+import tracing
 from database import Base, Database, now
 from disk_space import check_room
 from errors import Conflict, JobNotFound, RateLimited, without_server_paths
 from jobs.caller import CALLER
+from jobs.logs import LogWriter
 from jobs.states import FINAL, Status
 from jobs.webhooks.deliveries import enqueue
+from request_id import REQUEST_ID
 from short_ids import RULE, SHORTEST, only_match
 
 # No route makes an export yet.
@@ -51,7 +54,7 @@ SHORT_ID = re.compile(rf"[0-9a-f]{{{SHORTEST},31}}")
 LISTED = 1000  # maximum number of jobs in a listing
 SHOWN = (
     "kind", "mode", "task", "status", "progress", "current_epoch", "total_epochs", "metrics",
-    "config", "base_model", "model_name", "model_id", "attempts",
+    "config", "base_model", "model_name", "model_id", "attempts", "request_id",
     "created_at", "started_at", "finished_at", "updated_at",
 )  # fmt: skip
 FULL_QUEUE = 60.0  # seconds of `Retry-After` when a caller has too many jobs
@@ -76,6 +79,8 @@ class Job(Base):
     base_model: Mapped[str | None] = mapped_column(String(400))
     model_name: Mapped[str | None] = mapped_column(String(80))
     caller: Mapped[str | None] = mapped_column(String(80), index=True)  # None: no request
+    request_id: Mapped[str | None] = mapped_column(String(128))  # of the request for it
+    traceparent: Mapped[str | None] = mapped_column(String(80))  # W3C; of that request's span
     model_id: Mapped[str | None] = mapped_column(String(140))  # the model version it produced
     outcome: Mapped[str | None] = mapped_column(String(20))  # a status, as the worker reported it
     error: Mapped[str | None] = mapped_column(Text)
@@ -254,6 +259,8 @@ class JobStore:
             model_name=model_name,
             total_epochs=total_epochs,
             caller=CALLER.get(),
+            request_id=REQUEST_ID.get(),
+            traceparent=tracing.traceparent(),
         )
         folder = self.folder(job.id)
         try:
@@ -265,6 +272,8 @@ class JobStore:
             with contextlib.suppress(OSError):
                 folder.rmdir()
             raise
+        if job.request_id is not None:
+            LogWriter(self.log(job.id)).say(f"Request {job.request_id}.")
         return job
 
     def _refuse_too_many(self, session: Session, caller: str | None) -> None:

@@ -27,6 +27,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
+import process_log
+import tracing
 from database import FAILURES, Database
 from disk_space import check_room, is_disk_full
 from errors import DatabaseBusy, VisionLoopError
@@ -37,6 +39,7 @@ from jobs.processes import SIGNAL_EXIT, SIGNAL_SAVE_AND_EXIT
 from jobs.store import Job, JobStore
 from models_store import ultralytics_env
 from models_store.registry import Registry
+from request_id import REQUEST_ID
 from settings import get_settings
 
 NICE = 10
@@ -106,6 +109,8 @@ class WorkerJob:
             now = time.monotonic()
             whole = self._whole and self._epoch_began is not None
             self._pending["epoch_seconds"] = now - (self._epoch_began or now) if whole else None
+            if self._epoch_began is not None:
+                tracing.stage("epoch", now - self._epoch_began, attributes={"epoch": epoch})
             self._whole, self._epoch_began = True, now
         self._write()
         if batch or epoch < self._epochs:  # a job that has ended may use the reserve
@@ -167,14 +172,29 @@ def main(work: Work) -> int:
     arguments = parser.parse_args()
     set_up_process(arguments.parent)
     settings = get_settings()
+    process_log.configure_job(settings)
+    tracing.configure("job")
     ultralytics_env.prepare(settings.home)
     store = JobStore(Database(settings))
     row = claimed(store, arguments.job_id)
     if row is None:
         print("Job is not assigned to this process; exiting.", flush=True)
         return 1
+    REQUEST_ID.set(row.request_id)
     delete_abandoned(store.folder(row.id))  # left by an earlier attempt that was killed
-    return run(WorkerJob(store, row), row, Registry(store.database), work)
+    tracing.waited("job queue", row.created_at, row.traceparent)
+    attributes = {
+        "visionloop.job_id": row.id,
+        "visionloop.job_mode": row.mode,
+        "visionloop.attempt": row.attempts,
+        "visionloop.request_id": row.request_id,
+    }
+    with tracing.span(f"job {row.kind}", row.traceparent, "CONSUMER", attributes) as span:
+        code = run(WorkerJob(store, row), row, Registry(store.database), work)
+        if span is not None and code:
+            tracing.failed(span, f"exit code {code}")
+    tracing.flush()
+    return code
 
 
 def run(job: WorkerJob, row: Job, registry: Registry, work: Work) -> int:

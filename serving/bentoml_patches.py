@@ -15,11 +15,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import logging
 import os
-import re
 import sys
-import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -141,36 +138,15 @@ async def _with_timeout(
         await JSONResponse({"error": text}, 504)(scope, receive, send)
 
 
-# --- the access log writes the decoded path of a request: `%0A` in it begins another line
-
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-_BUT_LINES = re.compile(_CONTROL.pattern.replace(r"\x00-\x1f", r"\x00-\x09\x0b-\x1f"))
+# --- every request passes OpenTelemetry's middleware, also if no spans are recorded; its spans of
+# each `receive` and `send` have no route. `api.middleware.request_log` records one span a request
 
 
-def _escaped(text: str, what: re.Pattern[str] = _CONTROL) -> str:
-    return what.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+def record_no_spans() -> None:
+    """Have BentoML build its applications without OpenTelemetry's middleware."""
+    from opentelemetry.instrumentation import asgi  # 0.2 s; only where BentoML imports it as well
 
-
-class SingleLineRecord(logging.LogRecord):
-    """A log record that is one line, whatever texts of clients it has.
-
-    Control characters, those that turn the direction of text, and halves of surrogate pairs are
-    escaped. The lines of a traceback are indented, as an exception's message may have several.
-    """
-
-    def __init__(self, *args: Any, **more: Any) -> None:
-        super().__init__(*args, **more)
-        if self.exc_info and self.exc_info[0] is not None:
-            text = logging.Formatter().formatException(self.exc_info)
-            self.exc_text = textwrap.indent(_escaped(text, _BUT_LINES), "  ", lambda _: True)
-
-    def getMessage(self) -> str:
-        return _escaped(super().getMessage())
-
-
-def write_single_lines() -> None:
-    """Have every logger of this process write `SingleLineRecord`s."""
-    logging.setLogRecordFactory(SingleLineRecord)
+    asgi.OpenTelemetryMiddleware = lambda app, **_: app  # type: ignore[misc, assignment]
 
 
 # --- native routes: a text field in place of a file is fetched as a URL

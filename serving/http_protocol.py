@@ -10,6 +10,8 @@
   503; uvicorn would reset the connection.
 
 Each refusal is a response in the form of all our errors, sent before authentication.
+
+Every response from the network has the id of its request (`request_id`), whichever code makes it.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.config import HTTP_PROTOCOLS
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from access_log import REQUEST_SCOPE, log_refusal
 from errors import (
     BackendUnavailable,
     HeadersTooLarge,
@@ -34,6 +37,7 @@ from errors import (
     ValidationFailed,
     VisionLoopError,
 )
+from request_id import HEADER, REQUEST_ID, chosen, of_request
 from settings import get_settings
 
 HEAD_LIMIT = 64 * 1024
@@ -70,6 +74,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._reason: VisionLoopError | None = None  # why a callback of the parser raised
         self._refused: VisionLoopError | None = None
         self._draining = False
+        self._began = 0.0  # when the head of the newest request began, in the loop's seconds
+        self._request_id: str | None = None  # of the newest request whose head is complete
 
     # -- connection
 
@@ -132,6 +138,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._in_head = True
+        self._request_id = None
+        self._began = self.loop.time()
         self.scope[UNIX_SOCKET] = self._unix  # type: ignore[literal-required]
         self.scope[PEER] = self.client  # type: ignore[literal-required]
 
@@ -147,7 +155,15 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._reason = ValidationFailed("The request has more than one 'Host' header.")
             raise ValueError("two hosts")
         self._in_body = True
+        if self._unix:  # the gateway sends the ids of a call's images along with them
+            super().on_headers_complete()
+            return
+        self._request_id = chosen(self.headers)
+        self.scope[REQUEST_SCOPE] = self._request_id  # type: ignore[literal-required]
         super().on_headers_complete()
+        # the cycle is new, and its task has not run yet
+        given = (HEADER.lower().encode(), self._request_id.encode())
+        self.cycle.default_headers = [*self.cycle.default_headers, given]
 
     def on_body(self, body: bytes) -> None:
         self._progress = True
@@ -253,9 +269,14 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         If it was closed with unread data, the client would see a reset instead of the response.
         """
         self._unset_keepalive_if_required()
-        body = json.dumps(error.to_json()).encode()
+        request_id = self._request_id or chosen(getattr(self, "headers", ()))
+        with of_request(request_id):
+            body = json.dumps(error.to_json()).encode()
+            seconds = self.loop.time() - self._began if self._began else 0.0
+            log_refusal(self.client, error, len(body), seconds)
         headers = [
             *self.server_state.default_headers,
+            (HEADER.lower().encode(), request_id.encode()),
             (b"content-type", b"application/json"),
             (b"content-length", b"%d" % len(body)),
             (b"connection", b"close"),
@@ -278,6 +299,7 @@ async def _unavailable(scope: Scope, receive: Receive, send: Send) -> None:
                 pass
     except TimeoutError:
         pass
+    REQUEST_ID.set(scope.get(REQUEST_SCOPE))
     error = BackendUnavailable("The service is shutting down. Try again.", 5)
     headers = {"Retry-After": "5", "Connection": "close"}
     await JSONResponse(error.to_json(), error.status, headers)(scope, receive, send)

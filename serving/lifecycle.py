@@ -23,12 +23,16 @@ from bentoml import server_context
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
+import process_log
+import tracing
 from errors import VisionLoopError
 from home_paths import SERVER_LOCK, UNFINISHED_RESTORE
 from inference.device import device
 from models_store.store import bento_home
 from serving import bentoml_patches, http_protocol, metrics_folder
 from settings import Settings, get_settings, refusals, settings_without_effect
+
+log = logging.getLogger("visionloop")
 
 OPEN_FILES = 65_536  # limit of open files of a process, if the system permits it
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -41,6 +45,8 @@ def usable_settings() -> Settings:
     try:
         settings = get_settings()
         device(settings)
+        if (refused := tracing.refusal(os.environ)) is not None:
+            sys.exit(refused)
     except ValidationError as error:
         sys.exit("\n".join(refusals(error)))
     except RuntimeError as error:
@@ -59,13 +65,19 @@ def install_patches(settings: Settings) -> None:
         # Imported late: the service processes do not need the supervisor's modules.
         from serving import supervisor
 
-        supervisor.install()
-    else:  # the supervisor, which reads nothing of clients, prints texts of several lines
-        bentoml_patches.write_single_lines()
+        supervisor.install(settings)
+    else:
+        process_log.configure(settings, _service)
+        bentoml_patches.record_no_spans()
+
+
+def _service() -> str:
+    """The name of this process in its log lines; BentoML sets it once `service.py` is loaded."""
+    return str(server_context.service_name or "service")
 
 
 def prepare(settings: Settings) -> None:
-    """Lock the folders, print the settings, import the starter models.
+    """Start the log, lock the folders, log the settings, import the starter models.
 
     Exits with a message if another server uses the same folders.
     """
@@ -74,7 +86,11 @@ def prepare(settings: Settings) -> None:
             "BENTOML_NO_UDS: the runners would listen on TCP ports, which every user of this "
             "machine can reach. Unset it."
         )
+    # Imported late: the service processes do not need the supervisor's modules.
+    from serving import supervisor
+
     bentoml_patches.enter_source_tree(settings)
+    supervisor.start_log(settings)
     hold(settings.home, "VISIONLOOP_HOME")
     refuse_unfinished_restore(settings.home)
     hold(bento_home(), "BENTOML_HOME")
@@ -124,26 +140,31 @@ def refuse_unfinished_restore(home: Path) -> None:
 
 
 def announce(settings: Settings) -> None:
-    """Print the settings with secrets masked, and warnings."""
-    print("Settings:", ", ".join(f"{name}={value}" for name, value in settings.masked().items()))
+    """Log the settings with secrets masked, and warnings."""
+    shown = ", ".join(f"{name}={value}" for name, value in settings.masked().items())
+    log.info("Settings: %s", shown)
     for line in settings_without_effect(settings, os.environ):
-        print(f"Warning: {line}")
+        log.warning("%s", line)
     for folder in (settings.home, bento_home()):
         if mode := _open_to_others(folder):
-            print(
-                f"Warning: other users of this machine can enter {folder} (mode {mode:o}). "
-                f"If they shall not: chmod 700 {folder}"
+            log.warning(
+                "Other users of this machine can enter %s (mode %o). If they shall not: "
+                "chmod 700 %s",
+                folder,
+                mode,
+                folder,
             )
     if _has_another_name(settings.paths.database):
-        print(
-            f"Warning: {settings.paths.database} has another name (a hard link, as `cp -l` makes "
-            "it). A server on a home with that name would destroy the database of both. Copy the "
-            "file, and back up as docs/how-to/back-up.md says."
+        log.warning(
+            "%s has another name (a hard link, as `cp -l` makes it). A server on a home with that "
+            "name would destroy the database of both. Copy the file, and back up as "
+            "docs/how-to/back-up.md says.",
+            settings.paths.database,
         )
 
 
 def announce_access(settings: Settings, closed: bool = False, valid: int = 0) -> None:
-    """Print which requests need a token.
+    """Log which requests need a token.
 
     Args:
         settings: They may have tokens.
@@ -152,23 +173,21 @@ def announce_access(settings: Settings, closed: bool = False, valid: int = 0) ->
     """
     named = f" {valid} named tokens are valid: python -m access list." if valid else ""
     if settings.token:
-        print(f"Every request needs a token.{named}", flush=True)
+        log.info("Every request needs a token.%s", named)
     elif closed and (named or settings.admin_token):
-        print(f"Every request needs a token, since named tokens were created.{named}", flush=True)
+        log.info("Every request needs a token, since named tokens were created.%s", named)
     elif closed:
-        print(
+        log.warning(
             "Every request needs a token, but none is valid. Create one: python -m access create "
-            "NAME --scope admin. Or let everyone in again: python -m access open.",
-            flush=True,
+            "NAME --scope admin. Or let everyone in again: python -m access open."
         )
     elif settings.admin_token:
-        print("Requests need no token; administration needs the admin token.", flush=True)
+        log.info("Requests need no token; administration needs the admin token.")
     else:
-        print(
+        log.warning(
             "No token is required: everyone who can reach the port can use this server. Set "
             "VISIONLOOP_TOKEN to require a token, or create one: python -m access create NAME "
-            "--scope admin.",
-            flush=True,
+            "--scope admin."
         )
 
 
@@ -198,7 +217,7 @@ def fill(settings: Settings) -> None:
     from models_store.registry import Registry
     from models_store.seed import seed
 
-    print("Checking the models; the first start imports the starter models ...", flush=True)
+    log.info("Checking the models; the first start imports the starter models ...")
     try:
         database = Database(settings)
         database.check()
@@ -218,9 +237,9 @@ def fill(settings: Settings) -> None:
         if there := present(registry.store, registry.database):
             evaluations.keep_only(there)
         for message in swept + seed(registry):
-            print(message, flush=True)
+            log.info("%s", message)
     except VisionLoopError as error:  # the existing models can still serve
-        print(f"The starter models are not complete: {error.message}", flush=True)
+        log.warning("The starter models are not complete: %s", error.message)
     finally:
         database.close()
 
@@ -232,14 +251,14 @@ def _place(settings: Settings) -> str:
 
 
 def finish_startup(settings: Settings) -> None:
-    """Set the log level, the limit of open files, the parent-death signal and `gc.freeze`.
+    """Set up tracing, the limit of open files, the parent-death signal and `gc.freeze`.
 
     On Linux the kernel sends this process SIGTERM when the supervisor dies, even by SIGKILL, so
     that no orphaned process keeps the port open. Every connection is an open file, and one address
     may open nearly as many as the usual limit of 1,024 (`http_protocol`). Objects created during
     the start are excluded from garbage collection, which reduces the highest latencies.
     """
-    logging.getLogger("visionloop").setLevel(settings.log_level)
+    tracing.configure(_service())
     if sys.platform == "linux":
         parent = os.getppid()
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import bentoml
 
+import tracing
 from errors import VisionLoopError
-from inference.prediction import InferenceItem
+from inference.prediction import InferenceItem, ItemResult
 from inference.runtime import ModelRuntime
 from models_store.store import locate
 from serving import lifecycle
@@ -69,7 +71,25 @@ class ModelRunner:
     async def predict_batch(self, items: Any) -> Any:
         """Predict an Envelope of InferenceItems. Returns an Envelope of ItemResults in order."""
         with self.drain:
-            return Envelope(await self.runtime.predict_batch(items.content))
+            return Envelope(await self._predict(items.content))
+
+    async def _predict(self, items: list[InferenceItem]) -> list[ItemResult]:
+        if not tracing.enabled():
+            return await self.runtime.predict_batch(items)
+        spans = [
+            tracing.start("predict", item.traceparent, "SERVER", {"visionloop.model": item.model})
+            for item in items
+        ]
+        traced = [
+            replace(item, traceparent=tracing.traceparent(span))
+            for item, span in zip(items, spans, strict=True)
+        ]
+        results = await self.runtime.predict_batch(traced)
+        for result, span in zip(results, spans, strict=True):
+            if result.error is not None:
+                tracing.failed(span, result.error.code)
+            span.end()
+        return results
 
     @bentoml.api
     async def compare(self, pair: Any) -> Any:

@@ -24,13 +24,16 @@ import tempfile
 import time
 import weakref
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from _bentoml_impl.server import serving
 from bentoml._internal.utils.circus import Arbiter
 
+import process_log
 from serving.metrics_folder import is_same, sweep
+from settings import Settings
 
 log = logging.getLogger("visionloop")
 
@@ -68,11 +71,24 @@ class Restarts:
         self.started, self.due = now, None
 
 
-def install() -> None:
+def install(settings: Settings) -> None:
     """Patch the supervisor; call this in its process only."""
     serving.IS_WSL = False
-    Arbiter.__init__ = _with_own_endpoints  # type: ignore[method-assign, assignment]
+
+    def with_own_endpoints(arbiter: Any, *args: Any, **options: Any) -> None:
+        start_log(settings)  # `lifecycle.prepare` has done so, unless one inner service is served
+        _with_own_endpoints(arbiter, *args, **options)
+
+    Arbiter.__init__ = with_own_endpoints  # type: ignore[method-assign, assignment]
     Arbiter.manage_watchers = _restart_ended
+
+
+@cache
+def start_log(settings: Settings) -> None:
+    """Log in the form of the settings from now on, and as JSON what others write to stderr."""
+    process_log.configure(settings, lambda: "supervisor")
+    if settings.log_format == "json":
+        process_log.capture_stderr()
 
 
 def _with_own_endpoints(arbiter: Any, *args: Any, **options: Any) -> None:

@@ -15,17 +15,21 @@ PACKAGES = frozenset(
     tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["root_packages"]
 )
 BELOW_ALL = {  # module → what else of ours it may import
+    "access_log": {"errors", "process_log"},
     "cores": set(),
     "disk_space": {"errors", "settings"},
-    "errors": set(),
+    "errors": {"request_id"},
     "field_names": {"errors"},
     "nesting": {"errors"},
     "files": set(),
     "home_paths": set(),
     "shell": set(),
     "short_ids": {"errors"},
+    "process_log": {"request_id", "settings", "tracing"},
+    "request_id": set(),
     "settings": {"field_names", "home_paths"},
     "source_tree": set(),
+    "tracing": set(),
     "zip_bounds": set(),
     "database": {"disk_space", "errors", "settings", "migrations"},
 }

@@ -6,16 +6,15 @@ from timeit import default_timer
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.middleware.request_state import exchange
+from api.middleware.request_state import exchange, route_of
 from serving.deferred import collect_afterwards
 from serving.telemetry import ERRORS, LATENCY, REQUESTS
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-UNMATCHED = "unmatched"  # route label of requests whose path matches no route
 
 
 class Measured:
-    """Outermost ASGI middleware: measures every request, labelled by its route's path template."""
+    """ASGI middleware: measures every request, labelled by its route's path template."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -38,7 +37,7 @@ class Measured:
         try:
             await self.app(scope, receive, watched)
         finally:
-            route = getattr(scope.get("route"), "path", "") or UNMATCHED
+            route = route_of(scope)
             method = scope["method"] if scope["method"] in METHODS else "other"
             REQUESTS.labels(route, method, status).inc()
             LATENCY.labels(route).observe(default_timer() - began)

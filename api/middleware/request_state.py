@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from starlette.requests import Request
 from starlette.types import Scope
 
+from access_log import UNMATCHED
+
 if TYPE_CHECKING:
     from access.tokens import Token
 
@@ -87,3 +89,8 @@ def unchanged() -> None:
     state = CURRENT.get()
     if state is not None:
         state.changes = False
+
+
+def route_of(scope: Scope) -> str:
+    """The path template of the route that has handled a request."""
+    return getattr(scope.get("route"), "path", "") or UNMATCHED

@@ -51,6 +51,9 @@ class JobView(BaseModel):
         description="the name of the token that it was started with; `open`: without one"
     )
     attempts: int
+    request_id: str | None = Field(
+        description="`X-Request-ID` of the request that started it; null: no request did"
+    )
     created_at: str
     started_at: str | None
     finished_at: str | None

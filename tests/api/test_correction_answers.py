@@ -49,7 +49,7 @@ def test_removing_much_is_to_be_confirmed(
         return
     body = answer.json()
     assert (answer.status_code, body["code"]) == (409, "CONFIRMATION_REQUIRED")
-    assert set(body) == {"error", "code", "message", "detail", "removes"}
+    assert set(body) == {"error", "code", "message", "detail", "request_id", "removes"}
     assert body["removes"] == planned.json()["removes"]
     assert (body["removes"]["objects"], body["removes"]["of"]) == (len(gone), 10)
     assert "confirm=true" in body["message"]

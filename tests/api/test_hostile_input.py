@@ -70,7 +70,7 @@ def attack(
                 )
                 if answer.status_code >= 400:
                     body = answer.json()
-                    assert set(body) == {"error", "code", "message", "detail"}
+                    assert set(body) == {"error", "code", "message", "detail", "request_id"}
                     assert body["detail"] == body["message"]
 
             with suppress(Unsatisfiable):  # GET /models takes nothing that could be wrong

@@ -76,7 +76,7 @@ def base(service: Service, name: str) -> Any:
 def sound(answer: httpx.Response, what: str) -> None:
     assert answer.status_code < 500, f"{what}: {answer.status_code} {answer.text[:300]}"
     if answer.status_code >= 400:
-        assert set(answer.json()) == {"error", "code", "message", "detail"}, what
+        assert set(answer.json()) == {"error", "code", "message", "detail", "request_id"}, what
         assert len(answer.json()["message"]) < 6000, what
 
 

@@ -332,7 +332,8 @@ def fault_of(answer: httpx.Response) -> str:
         body = answer.json()
     except ValueError:
         return f"no JSON: {answer.text[:100]!r}"
-    if not isinstance(body, dict) or not body.keys() >= {"error", "code", "message", "detail"}:
+    usual = {"error", "code", "message", "detail", "request_id"}
+    if not isinstance(body, dict) or not body.keys() >= usual:
         return f"not the usual body: {str(body)[:200]}"
     if len(body["message"]) > 6000:
         return f"a message of {len(body['message'])} characters: {body['message'][:200]}"

@@ -20,9 +20,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from access_log import UNMATCHED
 from api.app import LateBoundApp, create_app, with_middleware
 from api.middleware.limits import BodyLimit
-from api.middleware.metrics import UNMATCHED
 from errors import BackendUnavailable, InsufficientStorage, ModelNotFound, VisionLoopError
 from settings import Settings
 from tests.support.patience import PATIENCE

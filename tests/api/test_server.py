@@ -202,7 +202,7 @@ def test_errors(
     answer = client.request(method, path, **options)
     body = answer.json()
     assert (answer.status_code, body["code"]) == (status, code)
-    assert set(body) == {"error", "code", "message", "detail"}
+    assert set(body) == {"error", "code", "message", "detail", "request_id"}
     assert body["detail"] == body["message"]
 
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-import logging
 import os
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +12,18 @@ import bentoml
 import httpx
 import pytest
 from _bentoml_impl.serde import MultipartSerde
-from bentoml._internal.server.http.access import AccessLogMiddleware
 from bentoml._internal.server.http.traffic import TimeoutMiddleware
 from bentoml.exceptions import BadInput
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 import api.native  # noqa: F401 (installs the patches)
 from errors import ModelNotFound
 from serving import metrics_folder
 from serving.bentoml_patches import (
     RaisingResponse,
-    SingleLineRecord,
     cancel_timers,
     enter_source_tree,
     use_own_metrics_folder,
@@ -177,53 +173,3 @@ def test_only_a_response_that_has_not_begun_is_timed_out() -> None:
             await _reply(TimeoutMiddleware(failing, 1e6))
 
     asyncio.run(run())
-
-
-@pytest.fixture
-def lines() -> Iterator[Callable[[], list[str]]]:
-    """What loggers write, as a server's processes log; without the end of the last line."""
-    before, stream = logging.getLogRecordFactory(), io.StringIO()
-    handler = logging.StreamHandler(stream)
-    root, access = logging.getLogger("visionloop"), logging.getLogger("bentoml.access")
-    levels = [(logger, logger.level) for logger in (root, access)]
-    logging.setLogRecordFactory(SingleLineRecord)
-    for logger, _ in levels:
-        logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
-    yield lambda: stream.getvalue().removesuffix("\n").split("\n")
-    logging.setLogRecordFactory(before)
-    for logger, level in levels:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
-
-
-def test_the_path_of_a_request_forges_no_line_of_the_access_log(
-    lines: Callable[[], list[str]],
-) -> None:
-    path = "/models/a\nFAKE 200\r\x00\x1b[2J\x85\u2028\u202e\udcff"
-    scope = {"type": "http", "scheme": "http", "method": "GET", "path": path, "headers": []}
-
-    async def receive() -> Message:
-        return {"type": "http.request", "body": b"", "more_body": False}
-
-    async def send(message: Message) -> None:
-        pass
-
-    app: Any = AccessLogMiddleware(PlainTextResponse("ok"))
-    asyncio.run(app(scope, receive, send))
-    (line,) = lines()
-    assert "path=/models/a\\nFAKE 200\\r\\x00\\x1b[2J\\x85\\u2028\\u202e\\udcff" in line
-    assert line.isprintable()
-
-
-def test_nor_do_texts_in_our_own_lines_and_in_tracebacks(lines: Callable[[], list[str]]) -> None:
-    log = logging.getLogger("visionloop")
-    log.warning("Label Studio project %s", "7\nFAKE")
-    try:
-        raise ValueError("wrong\nFAKE\x1b[2J")
-    except ValueError:
-        log.exception("It failed")
-    written = lines()
-    assert written[:2] == ["Label Studio project 7\\nFAKE", "It failed"]
-    assert all(line.startswith("  ") for line in written[2:])
-    assert written[-2:] == ["  ValueError: wrong", "  FAKE\\x1b[2J"]

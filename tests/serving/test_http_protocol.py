@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import http.client
 import json
 import socket
 import struct
@@ -17,6 +18,7 @@ import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
+from access_log import REQUEST_SCOPE
 from serving import http_protocol
 from serving.http_protocol import HEAD_LIMIT, UNIX_SOCKET, BoundedHttpProtocol
 from settings import Settings
@@ -186,6 +188,24 @@ def test_trailers_are_bounded_and_are_no_headers(running: Running) -> None:
 def test_an_ambiguous_head_is_refused(running: Running, head: bytes) -> None:
     assert code(exchange(running, head)[0]) == (400, "VALIDATION_ERROR")
     assert not running.app.scopes
+
+
+@pytest.mark.parametrize("given", ["r-1", "not sane"])
+def test_every_answer_has_the_id_of_its_request(running: Running, given: str) -> None:
+    header = f"X-Request-ID: {given}\r\n".encode()
+    two_hosts = b"Host: b\r\n" + header + b"\r\n"
+    for request, status in ((GET + header + b"\r\n", 200), (GET + two_hosts, 400)):
+        with running.connect() as connection:
+            connection.sendall(request)
+            response = http.client.HTTPResponse(connection)
+            response.begin()
+            found, body = response.getheader("X-Request-ID"), response.read()
+        assert response.status == status
+        assert (found == given) == (given == "r-1")
+        assert found is not None
+        assert status == 200 or json.loads(body)["request_id"] == found
+    (scope,) = running.app.scopes
+    assert (scope[REQUEST_SCOPE] == given) == (given == "r-1")
 
 
 def test_half_a_head_is_closed_in_time(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,22 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         hold(file / "home", "BENTOML_HOME")
 
 
+Announced = Callable[[Settings], str]
+
+
+@pytest.fixture
+def announced(caplog: pytest.LogCaptureFixture) -> Announced:
+    """What a server with these settings logs at its start."""
+
+    def call(settings: Settings) -> str:
+        caplog.clear()
+        with caplog.at_level(logging.INFO, "visionloop"):
+            announce(settings)
+        return caplog.text
+
+    return call
+
+
 @pytest.mark.parametrize(
     ("tokens", "sentence"),
     [
@@ -83,24 +100,21 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_the_announcement_says_who_may_come_in_and_no_secret(
-    capsys: pytest.CaptureFixture[str], tokens: dict[str, Any], sentence: str
+    caplog: pytest.LogCaptureFixture, tokens: dict[str, Any], sentence: str
 ) -> None:
     named = {name: tokens[name] for name in ("closed", "valid") if name in tokens}
     settings = Settings.model_validate({name: tokens[name] for name in tokens.keys() - named})
-    announce(settings)
-    announce_access(settings, **named)
-    printed = capsys.readouterr().out
-    assert sentence in printed
-    assert "s3cret" not in printed
+    with caplog.at_level(logging.INFO, "visionloop"):
+        announce(settings)
+        announce_access(settings, **named)
+    assert sentence in caplog.text
+    assert "s3cret" not in caplog.text
 
 
-def test_a_home_that_others_can_enter_is_said(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_home_that_others_can_enter_is_said(tmp_path: Path, announced: Announced) -> None:
     for mode, warned in ((0o755, True), (0o700, False)):
         tmp_path.chmod(mode)
-        announce(Settings(home=tmp_path))
-        assert (f"chmod 700 {tmp_path}" in capsys.readouterr().out) == warned
+        assert (f"chmod 700 {tmp_path}" in announced(Settings(home=tmp_path))) == warned
 
 
 def test_a_damaged_database_ends_the_start_with_the_file_and_the_remedy(tmp_path: Path) -> None:
@@ -123,16 +137,12 @@ def test_a_database_of_a_newer_version_ends_the_start(tmp_path: Path) -> None:
         fill(settings)
 
 
-def test_a_database_with_a_hard_link_is_said(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_database_with_a_hard_link_is_said(tmp_path: Path, announced: Announced) -> None:
     settings = Settings(home=tmp_path)
     settings.paths.database.touch()
-    announce(settings)
-    assert "hard link" not in capsys.readouterr().out
+    assert "hard link" not in announced(settings)
     os.link(settings.paths.database, tmp_path / "copy.db")
-    announce(settings)
-    assert f"{settings.paths.database} has another name" in capsys.readouterr().out
+    assert f"{settings.paths.database} has another name" in announced(settings)
 
 
 def test_runners_on_tcp_ports_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -277,7 +277,7 @@ def test_what_is_not_there(service: Service, tmp_path: Path, path: str, status: 
     dataset = upload(service, tmp_path)
     answer = service.call(service.app, "GET", path.format(dataset))
     assert (answer.status_code, set(answer.json())) == (
-        status, {"error", "code", "message", "detail"},
+        status, {"error", "code", "message", "detail", "request_id"},
     )  # fmt: skip
 
 
