@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, ClassVar
@@ -221,6 +221,19 @@ class BackendUnavailable(VisionLoopError):
     """The service is overloaded or starting; `Retry-After` says when to retry."""
 
     code, status = "BACKEND_UNAVAILABLE", 503
+
+    def __init__(
+        self,
+        message: str,
+        retry_after: float | None = None,
+        missing: Sequence[Mapping[str, str]] = (),
+    ) -> None:
+        """`missing`: what the service lacks to be ready, for `/readyz`."""
+        super().__init__(message, retry_after)
+        self.missing = [dict(one) for one in missing]
+
+    def to_json(self) -> dict[str, Any]:
+        return super().to_json() | ({"missing": self.missing} if self.missing else {})
 
 
 class ModelDamaged(VisionLoopError):

@@ -21,7 +21,15 @@ from api.glossary import MEANINGS
 from api.groups import ANNOTATE, GROUPS, HEALTH, RECOGNISE
 from api.middleware.auth import OPEN, declared
 from api.predictions import NativeAnnotateForm
-from api.schemas import BODIES, ErrorAnswer, NativeForm, RequestFields, errors, form_body
+from api.schemas import (
+    BODIES,
+    ErrorAnswer,
+    NativeForm,
+    NotReadyAnswer,
+    RequestFields,
+    errors,
+    form_body,
+)
 
 SCHEMAS = "#/components/schemas/"
 BODY = "/body/"  # prefix of the temporary paths that `_bodies` adds
@@ -124,6 +132,7 @@ def document(app: FastAPI) -> dict[str, Any]:
                 _refer(operation, bodies)
                 _answer_errors(operation, path in PROBES, writes=method != "get")
         _exclude_each_other(paths["/infer"]["post"]["responses"]["200"]["content"])
+        _describe_readiness(paths["/readyz"]["get"], schemas)
         for name in ("HTTPValidationError", "ValidationError"):  # FastAPI's 422
             schemas.pop(name, None)
         forms = _forms(paths, bodies)
@@ -250,6 +259,14 @@ def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
     kinds = schema.get("anyOf") or [{k: v for k, v in schema.items() if k not in told}]
     null = {"type": "null"}
     return schema if {} in kinds else {"anyOf": [*(k for k in kinds if k != null), null], **told}
+
+
+def _describe_readiness(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
+    """Give the 503 of `/readyz` its own schema: it lists what is missing."""
+    schema = NotReadyAnswer.model_json_schema(ref_template=SCHEMAS + "{model}")
+    schemas |= schema.pop("$defs") | {NotReadyAnswer.__name__: schema}
+    reference = {"$ref": SCHEMAS + NotReadyAnswer.__name__}
+    operation["responses"]["503"]["content"] = {"application/json": {"schema": reference}}
 
 
 def _answer_errors(operation: dict[str, Any], probe: bool, writes: bool) -> None:

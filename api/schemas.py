@@ -45,6 +45,21 @@ class ErrorAnswer(BaseModel):
     )
 
 
+class Missing(BaseModel):
+    """One thing that the service lacks to be ready."""
+
+    what: Literal["model", "database", "disk", "runner"] = Field(description="its kind")
+    name: str = Field(description="of the model, the runner or the folder; may be empty")
+    reason: str
+    remedy: str = Field(description="what to do")
+
+
+class NotReadyAnswer(ErrorAnswer):
+    """The error of `/readyz`: what is missing."""
+
+    missing: list[Missing] = Field(description="what the service lacks, with the remedies")
+
+
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The OpenAPI object `responses` of error statuses, with the error codes of each status."""
     listed: dict[int | str, dict[str, Any]] = {}

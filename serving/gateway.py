@@ -14,10 +14,12 @@ from annotation.prelabels import PrelabelStore
 from annotation.review_queue import ReviewQueue
 from database import REQUEST_TIMEOUT, Database
 from dataset.store import DatasetStore
+from disk_space import no_room
 from errors import (
     BackendTimeout,
     BackendUnavailable,
     VisionLoopError,
+    without_server_paths,
 )
 from evaluation.store import EvaluationStore
 from inference.prediction import InferenceItem, ItemResult
@@ -43,7 +45,14 @@ WARMING = 0.8  # share of the request timeout within which `_warm` must have loa
 ACTIVE_POLL = 5.0  # seconds between two checks whether the active model is to be loaded
 FIRST_POLL = 0.3  # the same at the start, when the service is not ready without it
 TOOL_TASKS = 32  # maximum number of tasks of annotation tools predicted at the same time
+CLEAN_UP = "Delete jobs, datasets and models that nobody needs: docs/how-to/clean-up.md."
+RESTORE = "See that it can be reached and is not locked; a damaged one: docs/how-to/back-up.md."
+RESTARTED = "Wait: it is started again by itself. If it is not, see its lines in the log."
 PRELOAD_POLL = 1.0  # seconds between two queries for versions that jobs are about to promote
+
+
+def _missing(what: str, name: str, reason: str, remedy: str) -> dict[str, str]:
+    return {"what": what, "name": name, "reason": without_server_paths(reason), "remedy": remedy}
 
 
 class Gateway:
@@ -150,23 +159,50 @@ class Gateway:
         """Check that the service can predict.
 
         Raises:
-            BackendUnavailable: A runner has not started yet, all are down, or the active model
-                cannot be loaded.
+            BackendUnavailable: A runner has not started yet, all are down, the database cannot be
+                read, or the active model cannot be loaded; `missing` lists all of these. A disk
+                that is full is listed too, but alone it is no reason: inference goes on.
         """
         found = await asyncio.gather(
             *(runner.status() for runner in self.runners.values()), return_exceptions=True
         )
-        down = [error for error in found if isinstance(error, BaseException)]
-        if len(down) == len(found) or not all(runner.started for runner in self.runners.values()):
-            raise next(iter(down), BackendUnavailable("The runners are still starting.", 2))
+        down = [
+            _missing(
+                "runner", name, str(error), "It is started by itself: see the log's lines of it."
+            )
+            for name, error in zip(self.runners, found, strict=True)
+            if isinstance(error, BaseException)
+        ]
+        started = all(runner.started for runner in self.runners.values())
+        missing = down if len(down) == len(found) or not started else []
+        missing += await self._missing_model()
+        if not missing:
+            return
+        if (full := no_room(self.settings)) is not None:
+            missing.append(_missing("disk", "VISIONLOOP_HOME", full.message, CLEAN_UP))
+        message = " ".join(dict.fromkeys(one["reason"] for one in missing))
+        raise BackendUnavailable(f"The service is not ready. {message}", 2.0, missing)
+
+    async def _missing_model(self) -> list[dict[str, str]]:
+        """Why the active model cannot serve; empty if it can."""
         try:
-            active = self.registry.active()
+            active = await asyncio.to_thread(self.registry.active)
+        except NotFound as error:
+            reason = f"No model can serve: {error.message}"
+            return [
+                _missing("model", "", reason, "Import one, or choose one: POST /models/active.")
+            ]
         except VisionLoopError as error:
-            raise BackendUnavailable(f"No model can serve: {error.message}") from None
+            reason = f"No model can serve: {error.message}"
+            return [_missing("database", "", reason, RESTORE)]
         if not self._tried.is_set():
-            raise BackendUnavailable(f"The active model '{active.id}' is being loaded.", 2.0)
+            reason = f"The active model '{active.id}' is being loaded."
+            return [_missing("model", active.id, reason, "Wait: it takes seconds.")]
         if self._unusable is not None and self._unusable[0] == active.id:
-            raise BackendUnavailable(f"The active model cannot serve: {self._unusable[1]}")
+            reason = f"The active model cannot serve: {self._unusable[1]}"
+            remedy = "Choose another one: POST /models/active."
+            return [_missing("model", active.id, reason, remedy)]
+        return []
 
     async def activate(self, model_id: str) -> ModelVersion:
         """Make a model the one that serves requests without a model id."""

@@ -269,7 +269,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         If it was closed with unread data, the client would see a reset instead of the response.
         """
         self._unset_keepalive_if_required()
-        request_id = self._request_id or chosen(getattr(self, "headers", ()))
+        request_id = self._request_id or chosen(self.headers or ())  # None before any head
         with of_request(request_id):
             body = json.dumps(error.to_json()).encode()
             seconds = self.loop.time() - self._began if self._began else 0.0

@@ -21,14 +21,18 @@ from serving.prometheus_patches import BucketsFirstCollector, observe_counts
 
 log = logging.getLogger("visionloop")
 
-SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60)
 STAGES = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 
 REQUESTS = Counter(
     "visionloop_requests", "Requests by route template", ["route", "method", "status"]
 )
 LATENCY = Histogram(
-    "visionloop_request_seconds", "Time from request to end of response", ["route"], buckets=SECONDS
+    "visionloop_request_seconds",
+    "Time from request to end of response, by route; routes that do not predict are one by their "
+    "first part, as /models",
+    ["route"],
+    buckets=SECONDS,
 )
 ERRORS = Counter("visionloop_errors", "Error responses by code", ["code"])
 IMAGES = Counter("visionloop_images", "Images predicted", ["model"])
@@ -93,7 +97,31 @@ SHADOW_OBJECTS = Counter(
     ["model", "class", "side"],
 )
 
+PREDICTING = frozenset(
+    {
+        "/infer",
+        "/infer/base64",
+        "/predict",
+        "/annotate",
+        "/api/auto_annotate",
+        "/api/auto_annotate/batch",
+        "/api/function_invocations",
+        "/label-studio/predict",
+        "/v1/predict",
+    }
+)
 PER_CLASS = 50  # maximum number of classes of a model with one time series per class
+
+
+def timed_route(route: str) -> str:
+    """The label of a route in the histogram of request times: its own if it predicts.
+
+    The others share that of the first part of their paths, which has few values.
+    """
+    if route in PREDICTING or not route.startswith("/"):
+        return route
+    first, second = (*route.split("/")[1:], "")[:2]
+    return f"/api/{second}" if first == "api" else f"/{first}"
 
 
 def record(model: str, times: dict[str, float]) -> None:

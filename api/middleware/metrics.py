@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.middleware.request_state import exchange, route_of
 from serving.deferred import collect_afterwards
-from serving.telemetry import ERRORS, LATENCY, REQUESTS
+from serving.telemetry import ERRORS, LATENCY, REQUESTS, timed_route
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
@@ -40,7 +40,7 @@ class Measured:
             route = route_of(scope)
             method = scope["method"] if scope["method"] in METHODS else "other"
             REQUESTS.labels(route, method, status).inc()
-            LATENCY.labels(route).observe(default_timer() - began)
+            LATENCY.labels(timed_route(route)).observe(default_timer() - began)
             if state.code is not None:
                 ERRORS.labels(state.code).inc()
             for call in after:

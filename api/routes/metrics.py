@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -18,9 +19,11 @@ from api.negotiation import prefers_exposition
 from api.responses import JSON
 from api.schemas import errors
 from errors import BackendUnavailable
+from jobs.dispatcher import slots as slots_of
 from jobs.states import STATUSES
 from jobs.store import KINDS
 from models_store.versions import ModelVersion
+from monitoring.machine import machine_gauges
 from serving import telemetry
 from serving.gateway import Gateway
 
@@ -65,7 +68,20 @@ def gauges(gateway: Gateway) -> list[Metric]:
             jobs.add_metric([kind, status], counts.get((kind, status), 0))
     waiting = sum(count for (_, status), count in counts.items() if status == "queued")
     queue = GaugeMetricFamily("visionloop_job_queue_length", "Jobs waiting for a slot", waiting)
-    return [jobs, queue]
+    oldest = gateway.jobs.queued(1)
+    age = GaugeMetricFamily(
+        "visionloop_job_waiting_seconds",
+        "Time for which the next job of the queue has waited; 0: no job waits",
+        _age(oldest[0].created_at) if oldest else 0.0,
+    )
+    slots = GaugeMetricFamily(
+        "visionloop_job_slots", "Jobs that may run at the same time", slots_of(gateway.settings)
+    )
+    return [jobs, queue, age, slots]
+
+
+def _age(created_at: str) -> float:
+    return max(0.0, (datetime.now(UTC) - datetime.fromisoformat(created_at)).total_seconds())
 
 
 async def _gauges(gateway: Gateway) -> Iterable[Metric]:
@@ -93,4 +109,6 @@ async def _gauges(gateway: Gateway) -> Iterable[Metric]:
             loaded.add_metric([name, model, engine], 1)
     await gateway.live.flush()
     seen = await asyncio.to_thread(gateway.live.gauges)
-    return up, waiting, flying, loaded, *await asyncio.to_thread(gauges, gateway), *seen
+    machine = await asyncio.to_thread(machine_gauges, gateway.settings)
+    jobs = await asyncio.to_thread(gauges, gateway)
+    return up, waiting, flying, loaded, *jobs, *seen, *machine
