@@ -153,7 +153,7 @@ def configure(settings: Settings, process: Callable[[], str], stream: TextIO | N
     logging.captureWarnings(True)
     _log_uncaught()
     if as_json:
-        sys.stdout = _Printed()  # type: ignore[assignment]
+        sys.stdout = _Printed()
 
 
 def capture_stderr() -> None:

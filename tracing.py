@@ -69,7 +69,7 @@ def _of_variables(process: str) -> Any:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-    attributes = {"visionloop.process": process, "process.pid": os.getpid()}
+    attributes: dict[str, str | int] = {"visionloop.process": process, "process.pid": os.getpid()}
     named = os.environ.get("OTEL_SERVICE_NAME") or (
         "service.name=" in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
     )

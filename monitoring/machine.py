@@ -152,7 +152,7 @@ def _gpus(settings: Settings) -> list[Metric]:
 @cache
 def _nvml() -> Any:
     """NVIDIA's management library; None if the driver has none."""
-    import pynvml
+    import pynvml  # type: ignore[import-untyped]
 
     try:
         pynvml.nvmlInit()

@@ -18,6 +18,7 @@ from disk_space import no_room
 from errors import (
     BackendTimeout,
     BackendUnavailable,
+    ModelNotFound,
     VisionLoopError,
     without_server_paths,
 )
@@ -187,7 +188,7 @@ class Gateway:
         """Why the active model cannot serve; empty if it can."""
         try:
             active = await asyncio.to_thread(self.registry.active)
-        except NotFound as error:
+        except ModelNotFound as error:
             reason = f"No model can serve: {error.message}"
             return [
                 _missing("model", "", reason, "Import one, or choose one: POST /models/active.")

@@ -135,6 +135,10 @@ def test_an_id_that_the_protocol_has_chosen_is_used_and_not_sent_twice() -> None
         "headers": [(b"host", b"localhost")],
         "visionloop.request_id": "chosen",
     }
-    asyncio.run(behind(app)(scope, receive, send))
+
+    async def run() -> None:
+        await behind(app)(scope, receive, send)
+
+    asyncio.run(run())
     assert seen == ["chosen"]
     assert b"x-request-id" not in dict(sent[0]["headers"])
