@@ -72,4 +72,4 @@ def test_a_path_forges_no_line_of_the_log(server: Server) -> None:
     (line,) = wait_until(
         lambda: [line for line in server.log.read_text().split("\n") if "FORGED" in line]
     )
-    assert r"path=/models/a\nFORGED\x00\x1b[2J" in line
+    assert r"GET /models/a\nFORGED\x00\x1b[2J 4" in line
