@@ -18,7 +18,7 @@ NOBODY = "open"  # `Exchange.who` of a caller without a valid token
 
 
 class RequestLog:
-    """ASGI middleware outside of all but `Proxies`: sets the request's id, and writes its line when it has ended.
+    """ASGI middleware inside `Proxies` only: sets the request's id, writes its line at its end.
 
     The server's HTTP protocol has chosen the id and answers with it (`serving.http_protocol`);
     without that protocol, both are done here.
