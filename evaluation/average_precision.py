@@ -47,7 +47,7 @@ class ClassCurves:
 
     @property
     def confidence(self) -> float:
-        """The confidence with the highest smoothed mean F1."""
+        """The confidence with the highest smoothed mean F1, at which F1 is given."""
         return float(self.x[self.best])
 
     @property

@@ -29,7 +29,7 @@ from models_store.description import ModelDescription
 CONFIDENCE = 0.001  # lowest confidence of a detection on the curves
 IOU = 0.7  # NMS IoU threshold of the curves
 BACKGROUND = "background"
-CURVE_STEP = 10  # every tenth point of a curve is in the report
+CURVE_STEP = 10  # every tenth point of a curve is in the report, and the best one
 
 Ids = NDArray[np.int64]
 
@@ -205,6 +205,7 @@ class DetectionMetrics:
         found: dict[str, float] = {"accuracy": self._at_serving("box")["accuracy"]}
         for kind, of_kind in curves.items():
             means = of_kind.mean_at_best()
+            means |= {"f1_confidence": of_kind.confidence}
             means |= {"mAP50": of_kind.map50, "mAP50_95": of_kind.map50_95}
             found |= {_prefix(kind) + name: value for name, value in means.items()}
         return found
@@ -270,8 +271,11 @@ class DetectionMetrics:
         return shares(right, false, instances - right)
 
     def _sampled(self, curves: ClassCurves) -> dict[str, Any]:
-        """The curves at every tenth point: the mean over the classes, and one per class."""
-        points = slice(0, None, CURVE_STEP)
+        """The mean curves over the classes, and those of each class.
+
+        Sampled at every tenth point, and at the one that precision, recall and F1 are given for.
+        """
+        points = np.union1d(np.arange(0, len(curves.x), CURVE_STEP), curves.best)
         parts = {
             "precision": curves.precision,
             "recall": curves.recall,

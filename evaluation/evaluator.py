@@ -50,8 +50,9 @@ DETECTION = {
         "false negatives (FN)."
     ),
     "precision, recall, f1_score": (
-        "Averages over the classes at IoU 0.5 and at one confidence, the one with the highest "
-        "smoothed mean F1 score, as in Ultralytics."
+        "Averages over the classes at IoU 0.5 and at one confidence, f1_confidence: where the "
+        "mean F1 is best after smoothing over a tenth of the confidences, as in Ultralytics. "
+        "Unsmoothed, the curve may be a little higher elsewhere."
     ),
     "at_serving": "TP / (TP + FP), TP / (TP + FN) and their harmonic mean over all objects, at "
     "the serving confidence.",

@@ -34,6 +34,7 @@ TITLES = {
     "mAP50_95": "mAP50-95",
     "inference_time": "Inference",
 }
+AT_BEST = ("precision", "recall", "f1_score")  # given at `f1_confidence`
 COUNTS = {"images": "Images", "instances": "Objects"}
 TABLES = ("confusion", "classes")  # plots that the page shows as tables
 PLOT_TITLES = {
@@ -93,7 +94,9 @@ def _tiles(figures: Mapping[str, float]) -> str:
             if value is None:
                 continue
             shown = f"{value:.1f} ms" if name == "inference_time" else f"{value:.3f}"
-            tiles.append(f"<div><b>{shown}</b><span>{kind}{title}</span></div>")
+            at = figures.get(f"{prefix}f1_confidence") if name in AT_BEST else None
+            point = f" at confidence {at:.3f}" if at is not None else ""
+            tiles.append(f"<div><b>{shown}</b><span>{kind}{title}{point}</span></div>")
     return f'<section class="tiles">{"".join(tiles)}</section>'
 
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from jobs.handle import JobHandle
 
 DRAWING_SHARE = 0.6  # share of the progress for rendering synthetic images, where that is done
-SHOWN = ("accuracy", "precision", "recall", "f1_score", "mAP50", "mAP50_95", "mask_mAP50_95",
-         "pose_mAP50_95", "accuracy_top5", "inference_time")  # fmt: skip
+SHOWN = ("accuracy", "precision", "recall", "f1_score", "f1_confidence", "mAP50", "mAP50_95",
+         "mask_mAP50_95", "pose_mAP50_95", "accuracy_top5", "inference_time")  # fmt: skip
 INCREMENTAL = ("old_classes_before", "old_classes", "forgotten", "new_classes")
 """Metrics that an incremental training wrote; a later evaluation keeps them."""
 

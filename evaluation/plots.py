@@ -85,12 +85,15 @@ def precision_recall(report: Report, kind: str) -> Figure:
 
 
 def f1_confidence(report: Report, kind: str) -> Figure:
-    """F1 over confidence, with the serving threshold."""
+    """F1 over confidence, with the point of the reported F1 and the serving threshold."""
     curves = report["curves"][kind]
     figure, axes = _frame(f"F1 and confidence ({kind})", "confidence", "F1")
     _class_lines(axes, curves, "f1_score", {})
     if mean := curves["mean"]["f1_score"]:
-        axes.plot(curves["x"], mean, BLUE, lw=3, label=f"all classes, best {max(mean):.2f}")
+        axes.plot(curves["x"], mean, BLUE, lw=3, label="all classes")
+        best = report["at_best_f1" if kind == "box" else f"{kind}_at_best_f1"]
+        at, f1 = best["confidence"], best["f1_score"]
+        axes.plot(at, f1, "o", color=BLUE, label=f"F1 {f1:.3f} at confidence {at:.3f}")
     serving = report["thresholds"]["confidence"]
     axes.axvline(serving, color="black", ls="--", lw=1, label=f"serving threshold {serving:g}")
     return _with_legend(figure, axes)

@@ -11,6 +11,7 @@ import pytest
 from dataset.class_matching import JoinedClasses
 from evaluation.detection import DetectionMetrics
 from evaluation.ground_truth import GroundTruth
+from evaluation.plots import f1_confidence
 from inference.prediction import Prediction
 from inference.preprocess import Letterbox
 from models_store.description import Task
@@ -103,6 +104,43 @@ def test_a_served_pose_is_judged_by_its_points(off: float, right: bool) -> None:
     share = 1 if right else 0.5
     assert counted(report, "pose_") == [(share, share), (float(right), float(right))]
     assert set(report["pose_at_best_f1"]) == {"confidence", "precision", "recall", "f1_score"}
+
+
+def test_the_reported_f1_is_a_named_point_of_the_curve() -> None:
+    """The raw curve has a narrow peak elsewhere: what is reported is what is shown and stored."""
+    scores = {0.50: BOXES[0], 0.49: BOXES[1], 0.48: BOXES[0] + 45, 0.47: BOXES[1] - 40}
+    raw = np.zeros((4 + len(NAMES), len(scores)), np.float32)
+    inside = SIZE / 96  # the image is scaled to the network's input, and padded above and below
+    for i, (score, box) in enumerate(scores.items()):
+        x1, y1, x2, y2 = box * inside + np.array([0, 16, 0, 16])
+        raw[:4, i] = (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1
+        raw[4, i] = score
+    truth = GroundTruth(96, 48, np.zeros(2, np.int64), BOXES)
+    metrics = DetectionMetrics(small_description("detect"), JoinedClasses.of(NAMES, NAMES))
+    metrics.update("a.jpg", [raw], PLACE, truth, replace(perfect("detect", truth)))
+    found = metrics.compute()
+    report, curve = found.report, found.report["curves"]["box"]
+    at = found.summary["f1_confidence"]
+    assert report["at_best_f1"] == {
+        "confidence": at,
+        **{name: found.summary[name] for name in ("precision", "recall", "f1_score")},
+    }
+    (point,) = np.flatnonzero(np.isclose(curve["x"], at, atol=5e-5))
+    for name in ("precision", "recall", "f1_score"):
+        assert curve["mean"][name][point] == pytest.approx(found.summary[name], abs=1e-4)
+    (row,) = (row for row in report["classes"] if row["instances"])
+    line = curve["classes"][row["name"]]["f1_score"]
+    assert line[point] == pytest.approx(row["f1_score"], abs=1e-4)
+    assert curve["x"] == sorted(set(curve["x"]))
+    assert max(curve["mean"]["f1_score"]) > found.summary["f1_score"] + 0.1
+    legend = (
+        f1_confidence(
+            report | {"thresholds": {"confidence": 0.25}, "figures": found.summary}, "box"
+        )
+        .axes[0]
+        .get_legend_handles_labels()[1]
+    )
+    assert f"F1 {found.summary['f1_score']:.3f} at confidence {at:.3f}" in legend
 
 
 def test_a_class_that_the_dataset_has_no_name_for_is_not_counted() -> None:

@@ -90,6 +90,16 @@ def test_everything_is_on_the_page(folder: Path) -> None:
         assert part in text, part
 
 
+def test_a_tile_names_the_confidence_of_its_metric(folder: Path) -> None:
+    found = made({"stop": 0.5})
+    assert "F1 at confidence" not in Reader(page(found, folder)).text
+    found["figures"] |= {"f1_confidence": 0.3204}
+    text = Reader(page(found, folder)).text
+    for title in ("Precision", "Recall", "F1"):
+        assert f"{title} at confidence 0.320" in text
+    assert text.count("at confidence 0.320") == 3
+
+
 def test_pictures_are_inside_and_nothing_is_fetched_from_anywhere(folder: Path) -> None:
     found = page(made({"stop": 0.5}), folder)
     reader = Reader(found)
