@@ -107,8 +107,9 @@ audit: $(READY)  ## Look up known vulnerabilities of the locked packages
 	@$(RUN) uv pip install --quiet --python $(TOOLS)/audit/bin/python pip-audit==2.10.1
 	@$(RUN) benchmarks.audit --pip-audit $(TOOLS)/audit/bin/pip-audit
 
-starters: $(READY)  ## Draw the training images and train both starter models again
-	@$(RUN) synthetic.train_starters classifier && $(RUN) synthetic.train_starters detector
+starters: $(READY)  ## Draw the training images, train both starter models again and measure them
+	@$(RUN) synthetic.train_starters classifier && $(RUN) synthetic.train_starters detector \
+	  && $(RUN) evaluation.starters
 
 build: $(READY)  ## Build the Bento
 	@$(RUN) bentoml build

@@ -12,6 +12,7 @@ from api.middleware.auth import require_for, require_own
 from api.middleware.request_state import changed
 from api.thread_pool import slow_work
 from errors import JobNotFound
+from evaluation.results import led
 from jobs import control
 from jobs.control import status_of
 from jobs.finalizer import published_in
@@ -29,7 +30,7 @@ def view(gateway: Gateway, job: Job) -> dict[str, Any]:
         "log_path": str(gateway.jobs.log(job.id)),
         "size_bytes": gateway.jobs.size_bytes(job.id),
     }
-    return job.to_json() | {"status": status_of(job)} | folder
+    return job.to_json() | {"status": status_of(job), "metrics": led(job.metrics)} | folder
 
 
 async def find(gateway: Gateway, job_id: str, kind: Kind | None = None) -> Job:

@@ -58,7 +58,21 @@ def watch_job(server: Server, job_id: str) -> int:
     result = f" {job['model_id']}" if job["model_id"] else ""
     reason = f" {job['error']}" if job["error"] else ""
     print(f"Job {job_id} is {job['status']}.{result}{reason}")
+    if groups := _groups(job["metrics"]):
+        print(groups)
     return 0 if job["status"] == "completed" else 1
+
+
+def _groups(metrics: dict[str, Any]) -> str:
+    """What an incremental training kept and learned; empty for any other."""
+    names = ("old_classes_before", "old_classes", "forgotten", "new_classes")
+    before, after, forgotten, new = (metrics.get(name) for name in names)
+    parts = []
+    if before is not None and after is not None and forgotten is not None:
+        parts.append(f"Old classes: {before:.3f} before, {after:.3f} after, {forgotten:+.3f} lost.")
+    if new is not None:
+        parts.append(f"New classes: {new:.3f}.")
+    return " ".join(parts)
 
 
 def _poll(server: Server, job_id: str, bar: Progress, task: TaskID, done: threading.Event) -> None:

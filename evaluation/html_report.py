@@ -34,6 +34,12 @@ TITLES = {
     "mAP50_95": "mAP50-95",
     "inference_time": "Inference",
 }
+GROUPS = {
+    "old_classes_before": "Old classes before",
+    "old_classes": "Old classes after",
+    "forgotten": "Forgotten",
+    "new_classes": "New classes",
+}
 AT_BEST = ("precision", "recall", "f1_score")  # given at `f1_confidence`
 COUNTS = {"images": "Images", "instances": "Objects"}
 TABLES = ("confusion", "classes")  # plots that the page shows as tables
@@ -56,6 +62,7 @@ def page(report: Report, folder: Path, evaluation: str = "") -> str:
     model, dataset = report["model"], report["dataset"]
     parts = [
         _head(model, dataset, report),
+        _forgetting(report.get("forgetting")),
         _tiles(report["figures"]),
         _notes(report.get("notes", ())),
         _thresholds(report),
@@ -84,6 +91,35 @@ def _head(model: Report, dataset: Report, report: Report) -> str:
         f"{report['created_at'][:16].replace('T', ' ')} UTC"
     )
     return f"<header><h1>{escape(model['id'])}</h1><p>{escape(facts)}</p></header>"
+
+
+def _forgetting(found: Report | None) -> str:
+    """What an incremental training kept and learned; empty for any other model."""
+    if found is None:
+        return ""
+    tiles = "".join(
+        f"<div><b>{_number(found.get(name))}</b><span>{title}</span></div>"
+        for name, title in GROUPS.items()
+    )
+    rows = [
+        (
+            escape(row["name"]),
+            row["kind"],
+            _number(row["before"]),
+            _number(row["after"]),
+            str(row["objects"]),
+            f"{row['on']} data",
+        )
+        for row in found["classes"]
+    ]
+    heads = ("Class", "Kind", "Before", "After", "Objects", "Measured on")
+    metric = escape(TITLES.get(found["metric"], found["metric"]))
+    return (
+        f"<section><h2>Old and new classes ({metric})</h2>"
+        f'<div class="tiles">{tiles}</div><p>{escape(found.get("summary", ""))}</p>'
+        f"{_table(heads, rows)}</section>"
+        "<h2>All classes, on the val split of the new data</h2>"
+    )
 
 
 def _tiles(figures: Mapping[str, float]) -> str:

@@ -11,6 +11,7 @@ from dataset.inspection import check
 from errors import ModelNotFound
 from evaluation.evaluator import evaluate
 from evaluation.recipe import EvaluationRecipe
+from evaluation.results import INCREMENTAL
 from evaluation.store import EvaluationRow, EvaluationStore
 from evaluation.target import EvaluationTarget
 from models_store.registry import Registry
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
 DRAWING_SHARE = 0.6  # share of the progress for rendering synthetic images, where that is done
 SHOWN = ("accuracy", "precision", "recall", "f1_score", "f1_confidence", "mAP50", "mAP50_95",
          "mask_mAP50_95", "pose_mAP50_95", "accuracy_top5", "inference_time")  # fmt: skip
-INCREMENTAL = ("old_classes_before", "old_classes", "forgotten", "new_classes")
-"""Metrics that an incremental training wrote; a later evaluation keeps them."""
-
 Purpose = Literal["own_data", "requested", "auxiliary"]
 """Why an evaluation is made.
 

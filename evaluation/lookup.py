@@ -64,7 +64,8 @@ def find_evaluation(
             return row
     if not rows:
         raise NotFound(
-            f"{model.id} was never evaluated. Start it: POST /metrics/{model.id}/evaluate."
+            f"No evaluation of {model.id} is stored here. Start one: "
+            f"POST /metrics/{model.id}/evaluate."
         )
     raise NotFound(
         f"{model.id} has no such evaluation. GET /metrics/{model.id}/history lists its "

@@ -9,6 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+INCREMENTAL = ("old_classes_before", "old_classes", "forgotten", "new_classes")
+"""Metrics that an incremental training wrote; a later evaluation keeps them."""
+
+
+def led(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Metrics in the order to read them: old and new classes of an incremental training first."""
+    return {name: metrics[name] for name in INCREMENTAL if name in metrics} | dict(metrics)
+
 
 @dataclass(frozen=True, slots=True)
 class ImageErrors:

@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 STARTERS = Path(__file__).parent / "starter"
 FIRST_ACTIVE = "traffic_signs_yolov8n"
 SOURCE_FILE = "source.json"  # in the starter's folder; has `class_counts` of its training images
+METRICS_FILE = "metrics.json"  # measured by `evaluation.starters`, for weights of one content
 EXPORT_TIMEOUT = 600.0  # seconds, for all starters together
 
 
@@ -65,7 +66,9 @@ def seed(registry: Registry, folder: Path = STARTERS, again: bool = False) -> li
         VisionLoopError: The serving engines could not be exported.
     """
     shipped = starters(folder)
-    if not _wanted(registry, shipped, again) and registry.active_pointer() is not None:
+    unmeasured = _unmeasured(registry, shipped)
+    present = not _wanted(registry, shipped, again) and registry.active_pointer() is not None
+    if present and not unmeasured:
         return []
     done: list[str] = []
     with FileLock(registry.settings.paths.seed_lock):  # a second process waits, then finds them
@@ -74,6 +77,9 @@ def seed(registry: Registry, folder: Path = STARTERS, again: bool = False) -> li
             done += _publish(registry, wanted)
         if registry.active_pointer() is None:
             done += _activate(registry, shipped)
+        for model_id, metrics in _unmeasured(registry, shipped).items():
+            registry.set_metrics(model_id, metrics)
+            done.append(f"Added the recorded metrics of {model_id}.")
     return done
 
 
@@ -100,6 +106,7 @@ def _publish(registry: Registry, wanted: list[Starter]) -> list[str]:
                 copy,
                 starter.name,
                 {"kind": "starter", **_source(starter)},
+                metrics=_metrics(starter),
                 promote=_starter_is_promoted(registry, starter.name),
                 unless_present=True,
             )
@@ -112,6 +119,27 @@ def _publish(registry: Registry, wanted: list[Starter]) -> list[str]:
 def _source(starter: Starter) -> dict[str, Any]:
     path = starter.folder / SOURCE_FILE
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+
+
+def _metrics(starter: Starter) -> dict[str, Any] | None:
+    """The metrics that were recorded for these weights; None if there are none."""
+    path = starter.folder / METRICS_FILE
+    if not path.is_file():
+        return None
+    recorded = json.loads(path.read_text(encoding="utf-8"))
+    return dict(recorded["metrics"]) if recorded["content"] == starter.content else None
+
+
+def _unmeasured(registry: Registry, shipped: list[Starter]) -> dict[str, dict[str, Any]]:
+    """Starter models of a home without metrics → those that were recorded for their weights."""
+    recorded = {(s.name, s.content): metrics for s in shipped if (metrics := _metrics(s))}
+    return {
+        model.id: recorded[model.name, model.content]
+        for model in registry.list()
+        if model.metrics is None
+        and model.source.get("kind") == "starter"
+        and (model.name, model.content) in recorded
+    }
 
 
 def _export(folders: list[Path]) -> None:

@@ -15,6 +15,7 @@ from api.middleware.auth import require_train, require_use
 from api.requests import as_sent, json_body
 from api.schemas import errors, json_request_body
 from api.training_fields import Train, request_of
+from evaluation.results import led
 from jobs.control import status_of
 from jobs.states import MEANINGS, Status
 from jobs.store import Job
@@ -117,7 +118,7 @@ def _head(job: Job) -> dict[str, Any]:
 
 def metrics_of(job: Job) -> dict[str, Any]:
     """The job's metrics so far; always with `loss` and `accuracy`, which are null if unknown."""
-    return (
+    return led(
         {"loss": None, "accuracy": None}
         | job.metrics
         | {

@@ -18,6 +18,7 @@ from api.requests import as_sent, json_body
 from api.schemas import errors, json_request_body
 from api.training_fields import TrainingFields
 from errors import ModelNotFound
+from evaluation.results import led
 from inference.device import device
 from jobs.control import status_of
 from jobs.dispatcher import slots
@@ -180,7 +181,7 @@ def _task(gateway: Gateway, job: Job, lines: int) -> dict[str, Any]:
         "error_message": job.shown_error,
         "result_path": _result(gateway, job),
         "model_id": job.model_id,
-        "metrics": job.metrics,
+        "metrics": led(job.metrics),
         "config": job.config,
         "logs": read_last(gateway.jobs.log(job.id), lines),
     }

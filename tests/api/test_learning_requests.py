@@ -14,18 +14,22 @@ from tests.support.training_app import FORM, Service
 @pytest.fixture
 def signs(service: Service, tmp_path: Path) -> str:
     """The id of a detector that knows `square` and `lamp`; the data has circles and triangles."""
-    folder = tmp_path / "signs"
+    return detector(service, tmp_path / "signs", ("Square", "lamp"))
+
+
+def detector(service: Service, folder: Path, names: tuple[str, ...]) -> str:
+    """The id of a detector that is never served."""
     folder.mkdir()
     ModelDescription(
         task="detect",
         family="yolo",
-        names=("Square", "lamp"),
+        names=names,
         architecture={"backbone": [1], "head": [1]},
         preprocessing=Preprocessing(resize="letterbox", imgsz=64),
     ).save(folder)
     for file in ("model.safetensors", "model.onnx"):
         (folder / file).write_bytes(b"never served")
-    return service.gateway.registry.publish(folder, "signs", {"kind": "import"}).id
+    return service.gateway.registry.publish(folder, folder.name, {"kind": "import"}).id
 
 
 @pytest.mark.parametrize(
@@ -51,6 +55,21 @@ def test_incremental_of_the_second_family(service: Service, signs: str, names: A
     assert (options["replay_ratio"], options["max_replay_samples"]) == (0.2, 7)
     assert options["rehearsal"] == "k_centre"
     assert job.recipe["base"]["value"] == signs
+
+
+def test_new_data_without_a_new_class_is_told_at_the_start(
+    service: Service, signs: str, tmp_path: Path
+) -> None:
+    known = detector(service, tmp_path / "known", ("circle", "Square", "triangle"))
+    notes = {}
+    for base in (known, signs):
+        body = FORM | {"data_path": str(service.data), "base_model_path": base}
+        answer = service.post("/api/training/incremental", body)
+        assert answer.status_code == 200, answer.text
+        task = service.get(f"/api/training/tasks/{answer.json()['task_id']}")
+        notes[base] = " ".join(task["config"]["resolved"]["notes"])
+    assert f"The new data has no class that {known} lacks, so no class is added" in notes[known]
+    assert "no class that" not in notes[signs]
 
 
 def test_incremental_of_the_first_family_goes_on_from_model_id(

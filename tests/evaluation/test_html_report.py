@@ -100,6 +100,29 @@ def test_a_tile_names_the_confidence_of_its_metric(folder: Path) -> None:
     assert text.count("at confidence 0.320") == 3
 
 
+def test_old_and_new_classes_come_first(folder: Path) -> None:
+    """Without an incremental training there is nothing of it."""
+    text = Reader(page(made({"stop": 0.5}), folder)).text
+    assert "Forgotten" not in text
+    row = {"name": HOSTILE, "kind": "old", "objects": 7, "on": "old", "before": 0.9, "after": 0.8}
+    found = {"metric": "mAP50_95", "old_classes_before": 0.9, "old_classes": 0.8}
+    found |= {"forgotten": 0.1, "new_classes": None, "summary": "Old classes: …", "classes": [row]}
+    reader = Reader(page({"forgetting": found} | made({"stop": 0.5}), folder))
+    assert "script" not in {tag for tag, _ in reader.tags}
+    places = [
+        reader.text.index(part)
+        for part in (
+            "Old and new classes (mAP50-95)",
+            "0.900Old classes before0.800Old classes after0.100Forgotten–New classes",
+            "Old classes: …",
+            f"{HOSTILE}old0.9000.8007old data",
+            "All classes, on the val split of the new data",
+            "Precision",
+        )
+    ]
+    assert places == sorted(places)
+
+
 def test_pictures_are_inside_and_nothing_is_fetched_from_anywhere(folder: Path) -> None:
     found = page(made({"stop": 0.5}), folder)
     reader = Reader(found)

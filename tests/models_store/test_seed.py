@@ -16,7 +16,7 @@ from models_store import seed as seeding
 from models_store.description import ModelDescription
 from models_store.export import export_onnx
 from models_store.registry import Registry
-from models_store.seed import FIRST_ACTIVE, seed, starters
+from models_store.seed import FIRST_ACTIVE, METRICS_FILE, seed, starters
 from settings import Settings
 from synthetic.scenes import _FREQUENCY
 
@@ -146,3 +146,40 @@ def test_the_shipped_starters_tell_how_often_their_classes_are_drawn() -> None:
         assert tuple(counts) == description.names
         shares = np.array(list(counts.values())) / sum(counts.values())
         assert shares == pytest.approx(drawn[description.task])
+
+
+def test_the_shipped_starters_come_with_metrics_of_their_own_weights(
+    registry: Registry, in_process: list[str]
+) -> None:
+    """`make starters` measures what it has trained."""
+    seed(registry)
+    models = registry.list()
+    assert len(models) == 2
+    for model in models:
+        metrics = model.metrics or {}
+        assert {"accuracy", "precision", "recall", "f1_score", "inference_time"} <= set(metrics)
+        assert (metrics["dataset"], metrics["split"]) == ("drawn traffic signs", "val")
+        assert "when the starter was made" in metrics["measured_with"]
+        assert ("mAP50" in metrics) == (model.description.task == "detect")
+    assert seed(registry) == []
+
+
+def test_recorded_metrics_are_for_the_weights_that_they_were_measured_with(
+    registry: Registry, shipped: Path, in_process: list[str]
+) -> None:
+    def record(name: str, accuracy: float) -> None:
+        (content,) = (s.content for s in starters(shipped) if s.name == name)
+        text = json.dumps({"content": content, "metrics": {"accuracy": accuracy}})
+        (shipped / name / METRICS_FILE).write_text(text)
+
+    record(OTHER, 0.5)
+    change(shipped / OTHER, "other weights")
+    seed(registry, shipped)
+    assert registry.get(OTHER).metrics is None
+    record(OTHER, 0.7)  # a home that was seeded before there were metrics
+    record(FIRST_ACTIVE, 0.6)
+    registry.set_metrics(FIRST_ACTIVE, {"accuracy": 0.1})  # measured here
+    assert seed(registry, shipped) == [f"Added the recorded metrics of {registry.get(OTHER).id}."]
+    assert registry.get(OTHER).metrics == {"accuracy": 0.7}
+    assert registry.get(FIRST_ACTIVE).metrics == {"accuracy": 0.1}
+    assert seed(registry, shipped) == []

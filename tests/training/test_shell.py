@@ -47,6 +47,7 @@ FAILED = JOB | {
 class Handler(BaseHTTPRequestHandler):
     asked: list[tuple[str, str, Any, str | None]]  # method, path, body, token
     streams: int
+    job: dict[str, Any] = JOB
 
     def do_GET(self) -> None:
         self._note(None)
@@ -61,7 +62,7 @@ class Handler(BaseHTTPRequestHandler):
         elif self.path.endswith("/logs"):
             self._answer(200, {"logs": ["[2026-11-21 10:00:00] one"]})
         elif JOB["job_id"].startswith(self.path.removeprefix("/jobs/")):
-            self._answer(200, JOB)
+            self._answer(200, self.job)
         else:
             self._answer(404, {"message": f"No job {self.path[6:]!r}.", "code": "JOB_NOT_FOUND"})
 
@@ -222,6 +223,18 @@ def test_watch_goes_on_after_a_broken_connection(
     assert shown.count("[t] two: 2\n") == 1
     assert shown.endswith(f"Job {JOB['job_id']} is completed. m:1\n")
     assert handler.streams == 2
+
+
+def test_the_end_of_an_incremental_training_names_both_groups(
+    handler: type[Handler], capsys: pytest.CaptureFixture[str]
+) -> None:
+    handler.job = JOB | {
+        "metrics": {"old_classes_before": 0.6, "old_classes": 0.5, "forgotten": 0.1}
+        | {"new_classes": 0.4, "mAP50": 0.9}
+    }
+    assert main(["watch", "a1a1"]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "Old classes: 0.600 before, 0.500 after, +0.100 lost. New classes: 0.400."
 
 
 def test_list_and_logs(handler: type[Handler], capsys: pytest.CaptureFixture[str]) -> None:

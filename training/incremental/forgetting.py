@@ -10,14 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dataset.class_matching import matched
 from models_store.description import Task
 
-if TYPE_CHECKING:
-    pass
-
+NO_NEW = "none, because the new data has no class that the base model lacks"
 FILE = "forgetting.json"  # in the evaluation's folder, next to its report
 PLOT = "forgetting"
 METRICS: dict[Task, str] = {
@@ -39,6 +37,7 @@ class Forgetting:
         base, model: Model ids; the file name of a base model that is not in the registry.
         classes: One row per class: name, kind (`old` or `new`), objects, on (`old` or `new`
             data), before (None for new classes) and after.
+        added: Names of the new classes.
         unmeasured: Old classes without a labelled object in any of the val splits.
         imgsz: Input sizes of the base model and of the new one, in pixels; None: not in the
             reports.
@@ -48,6 +47,7 @@ class Forgetting:
     base: str
     model: str
     classes: tuple[Mapping[str, Any], ...]
+    added: tuple[str, ...]
     unmeasured: tuple[str, ...]
     imgsz: tuple[int, int] | None = None
 
@@ -88,15 +88,20 @@ class Forgetting:
     @property
     def sentence(self) -> str:
         """The summary for the log."""
-        figures, parts = self.figures, []
+        figures = self.figures
+        old, new = "not measured", "not measured"
         if "old_classes" in figures:
             before, after = figures["old_classes_before"], figures["old_classes"]
-            parts.append(f"old classes {before:.3f} before, {after:.3f} after")
+            change = "forgotten" if after < before else "gained"
+            old = f"{before:.3f} before, {after:.3f} after, {change} {abs(before - after):.3f}"
             if (worst := self.worst) is not None:
                 before, after = worst["before"], worst["after"]
-                parts.append(f"'{worst['name']}' regressed most, from {before:.3f} to {after:.3f}")
+                old += f" ('{worst['name']}' regressed most, from {before:.3f} to {after:.3f})"
         if "new_classes" in figures:
-            parts.append(f"new classes {figures['new_classes']:.3f}")
+            new = f"{figures['new_classes']:.3f}"
+        elif not self.added:
+            new = NO_NEW
+        parts = [f"Old classes: {old}", f"new classes: {new}", f"each a mean {self.metric}"]
         if self.imgsz and self.imgsz[0] != self.imgsz[1]:
             parts.append(
                 f"measured at {self.imgsz[0]} pixels before and {self.imgsz[1]} after, so the "
@@ -108,14 +113,20 @@ class Forgetting:
                 f"{len(self.unmeasured)} old classes could not be measured, because no val split "
                 f"has objects of them ({some}); give old_data_path to measure them"
             )
-        return f"Mean {self.metric}: {'; '.join(parts)}."
+        return f"{'; '.join(parts)}."
 
     def to_json(self) -> dict[str, Any]:
         return {
             "metric": self.metric,
             "base": self.base,
             "model": self.model,
+            "old_classes_before": None,
+            "old_classes": None,
+            "forgotten": None,
+            "new_classes": None,
             **self.figures,
+            "added": list(self.added),
+            "summary": self.sentence,
             "classes": [dict(row) for row in self.classes],
             "unmeasured": list(self.unmeasured),
             "imgsz": {"before": self.imgsz[0], "after": self.imgsz[1]} if self.imgsz else None,
@@ -129,6 +140,7 @@ def compare(
     after: Mapping[str, Report],
     base: str = "",
     model: str = "",
+    added: Sequence[str] | None = None,
 ) -> Forgetting:
     """Compare the evaluation reports of a base model and of the model trained from it.
 
@@ -138,9 +150,11 @@ def compare(
         before: `old` or `new` (the dataset) → the base model's report on its val split.
         after: `old` or `new` → the new model's report on its val split.
         base, model: Ids of both models.
+        added: Names of the new classes; None: those in the reports that the base model lacks.
     """
     metric = METRICS[task]
-    names = (*old_names, *_added(after, old_names))
+    added = _added(after, old_names) if added is None else added
+    names = (*old_names, *added)
     later = {data: _rows(report, names) for data, report in after.items()}
     sooner = {data: _rows(report, names) for data, report in before.items()}
     rows = []
@@ -159,7 +173,7 @@ def compare(
     unmeasured = tuple(name for name in old_names if name not in measured)
     sizes = [next((r.get("imgsz") for r in some.values()), None) for some in (before, after)]
     imgsz = (int(sizes[0]), int(sizes[1])) if sizes[0] and sizes[1] else None
-    return Forgetting(metric, base, model, tuple(rows), unmeasured, imgsz)
+    return Forgetting(metric, base, model, tuple(rows), tuple(added), unmeasured, imgsz)
 
 
 def _rows(report: Report, names: Sequence[str]) -> dict[str, Mapping[str, Any]]:

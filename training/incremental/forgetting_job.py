@@ -53,7 +53,8 @@ def report_forgetting(
         found = _measure(version, kept, recipe, job, registry)
         _keep(found, kept)
         present = registry.get(version.id).metrics or {}
-        registry.set_metrics(version.id, {**present, **found.figures})
+        lead = found.figures
+        registry.set_metrics(version.id, lead | {k: v for k, v in present.items() if k not in lead})
         job.advance(1.0, found.figures)
         job.log(found.sentence)
         return found
@@ -91,7 +92,8 @@ def _measure(
         if name not in after:
             after[name] = _evaluated(version, dataset, path, job, registry)
     names = ModelDescription.load(folder).names
-    return compare(recipe.task, names, before, after, origin.shown, version.id)
+    added = version.description.names[len(names) :]
+    return compare(recipe.task, names, before, after, origin.shown, version.id, added)
 
 
 def _evaluated(
@@ -139,8 +141,7 @@ def _keep(found: Forgetting, folder: Path) -> None:
     from training.incremental.forgetting_plot import write_plot
 
     write_plot(found, folder / PLOTS / f"{PLOT}.png")
-    report = json.loads((folder / REPORT).read_text())
-    report["forgetting"] = found.to_json()
+    report = {"forgetting": found.to_json()} | json.loads((folder / REPORT).read_text())
     report["plots"] = [*(name for name in report["plots"] if name != PLOT), PLOT]
     for name, content in ((REPORT, report), (FILE, found.to_json())):
         atomic_write(folder / name, json.dumps(content, allow_nan=False))

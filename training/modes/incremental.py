@@ -53,7 +53,7 @@ from training.incremental.losses import (
     PseudoFeatures,
     Strength,
 )
-from training.planning.class_union import ClassUnion, unite
+from training.planning.class_union import ClassUnion, nothing_new, unite
 from training.planning.compatibility import check_keypoints, check_old_classes
 from training.planning.options import IncrementalOptions
 from training.planning.recipe import Recipe
@@ -100,8 +100,10 @@ def set_up(recipe: Recipe, job: JobHandle, settings: Settings) -> IncrementalSet
             check_keypoints(given.keypoints, known_points, "the data", "the base model")
     union = unite(before.names, new.names, new.counts["train"], options.new_classes)
     start = expand(before, union)
-    added = f"{len(union.added)} new ones: {', '.join(union.added)}" if union.added else "no new"
+    added = f"{len(union.added)} new ones: {', '.join(union.added)}" if union.added else "none new"
     job.log(f"{union.old} classes of {recipe.origin.shown} are kept; {added}.")
+    if not union.added and (note := nothing_new(recipe.origin.shown)) not in recipe.notes:
+        job.log(note)  # only now the classes of a weights file are known
     job.check()
 
     assert before.model is not None

@@ -76,6 +76,14 @@ def unite(
     return ClassUnion((*old, *first), len(old))
 
 
+def nothing_new(model: str) -> str:
+    """A note on new data without a new class."""
+    return (
+        f"The new data has no class that {model} lacks, so no class is added: the training goes on "
+        "with the classes that it knows. If a class is missing, check the names in data_path."
+    )
+
+
 def _unmatched(known: Sequence[str], names: Sequence[str]) -> list[int]:
     return [i for i, found in enumerate(matched(known, names)) if found is None]
 

@@ -22,7 +22,7 @@ SHOWN = 8  # names in a message
 
 def check_incremental(
     new: Dataset, old: Dataset | None, base: ModelDescription | None, new_classes: Sequence[str]
-) -> None:
+) -> ClassUnion | None:
     """Check that a base model can be extended by new data, with replay of old data.
 
     Args:
@@ -31,13 +31,16 @@ def check_incremental(
         base: The description of the base model; None: not known yet.
         new_classes: The requested new classes; see `unite`.
 
+    Returns:
+        The classes of the base model and of the new data; None if those of the base are not known.
+
     Raises:
         ValidationFailed: Their classes or key points are not compatible.
     """
     if old is not None and new.keypoints and old.keypoints:
         check_keypoints(new.keypoints, old.keypoints, "data_path", "old_data_path")
     if base is None:
-        return
+        return None
     if base.keypoint_shape:
         known = Keypoints(base.keypoint_shape, None, base.keypoint_names)
         for name, dataset in (("data_path", new), ("old_data_path", old)):
@@ -46,6 +49,7 @@ def check_incremental(
     union = unite(base.names, new.names, new.counts["train"], new_classes)
     if old is not None:
         check_old_classes(union, old.names)
+    return union
 
 
 def check_teacher(

@@ -21,6 +21,7 @@ from models_store.names import check_name
 from models_store.registry import Registry
 from settings import Settings
 from training.planning.base_models import BaseNetwork, architecture_yaml, choose_base, job_named
+from training.planning.class_union import nothing_new
 from training.planning.compatibility import check_incremental, check_teacher
 from training.planning.hyperparameters import check_hyperparameters
 from training.planning.options import (
@@ -117,7 +118,9 @@ def plan_incremental(request: TrainingRequest, task: Task | None, stores: Stores
         original, note = _original_model(base, stores)
         notes += (note,)
     origin = original or base
-    check_incremental(new, old, stores.description(origin), options.new_classes)
+    union = check_incremental(new, old, stores.description(origin), options.new_classes)
+    if union is not None and not union.added:
+        notes += (nothing_new(origin.shown),)
     if old is None:
         notes += _old_data_hint(origin, common.path, stores)
     return common.recipe(request, notes, incremental=options, old_base=original)

@@ -49,10 +49,15 @@ def test_each_class_is_shown_before_and_after() -> None:
     assert found.figures == pytest.approx(
         {"old_classes_before": 0.85, "old_classes": 0.8, "forgotten": 0.05, "new_classes": 0.75}
     )
-    assert "old classes 0.850 before, 0.800 after" in found.sentence
-    assert "'Stop' regressed most, from 0.900 to 0.700" in found.sentence
+    assert found.sentence.startswith(
+        "Old classes: 0.850 before, 0.800 after, forgotten 0.050 ('Stop' regressed most, from "
+        "0.900 to 0.700); new classes: 0.750; each a mean accuracy; "
+    )
     assert "1 old classes could not be measured" in found.sentence
-    assert found.to_json()["base"] == "signs:1"
+    shown = found.to_json()
+    assert shown["base"] == "signs:1"
+    assert shown["added"] == ["bus"]
+    assert shown["summary"] == found.sentence
 
 
 def test_without_old_data_the_new_pictures_tell_what_they_can() -> None:
@@ -71,6 +76,16 @@ def test_nothing_fell_most_where_nothing_fell() -> None:
     found = compare("classify", ("stop",), before, after)
     assert found.figures["forgotten"] == pytest.approx(-0.1)
     assert "regressed most" not in found.sentence
+    assert "0.500 before, 0.600 after, gained 0.100; new classes: none, because" in found.sentence
+    assert found.to_json()["new_classes"] is None
+    assert found.to_json()["added"] == []
+
+
+def test_a_new_class_without_a_val_object_is_not_called_none() -> None:
+    before, after = ({"old": report(stop=(2, value))} for value in (0.5, 0.6))
+    found = compare("classify", ("stop",), before, after, added=("bus",))
+    assert "new classes: not measured; " in found.sentence
+    assert found.to_json()["added"] == ["bus"]
 
 
 def test_letters_are_not_mixed_up() -> None:

@@ -14,6 +14,7 @@ import yaml
 
 from dataset.label_files import LabelRow
 from errors import ValidationFailed
+from evaluation.results import INCREMENTAL
 from evaluation.store import EvaluationStore
 from jobs.store import Job
 from models_store.description import ONNX_FILE, Task
@@ -112,7 +113,12 @@ def test_a_job_learns_and_reports_forgetting(registry: Registry, job: RecordingJ
     assert metrics["evaluation"] == row_of_new.id
     assert {"old_classes_before", "old_classes", "new_classes", "mAP50"} <= set(metrics)
     assert {"old_classes", "new_classes"} <= set(job.metrics[-1])
-    assert "Mean mAP50_95: old classes" in job.text
+    assert "Old classes: " in job.text
+    assert "each a mean mAP50_95" in job.text
+    stored = json.loads((kept / "report.json").read_text())
+    assert next(iter(stored)) == "forgetting"
+    assert list(metrics)[:4] == list(found)[3:7] == [*INCREMENTAL]
+    assert found["added"] == ["circle", "square"]
 
 
 @pytest.mark.parametrize(
