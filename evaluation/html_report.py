@@ -113,7 +113,7 @@ def _forgetting(found: Report | None) -> str:
         for row in found["classes"]
     ]
     heads = ("Class", "Kind", "Before", "After", "Objects", "Measured on")
-    metric = escape(TITLES.get(found["metric"], found["metric"]))
+    metric = escape(TITLES.get(str(found["metric"]), str(found["metric"])))
     return (
         f"<section><h2>Old and new classes ({metric})</h2>"
         f'<div class="tiles">{tiles}</div><p>{escape(found.get("summary", ""))}</p>'
