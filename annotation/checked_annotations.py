@@ -54,7 +54,7 @@ def refuse_fractions(found: Annotations, name: str) -> None:
 
 def _object(thing: Annotation, name: str, size: tuple[int, int]) -> Annotation:
     if not thing.label.strip():
-        raise ValidationFailed(f"{name[:100]}: an object has no class.")
+        raise ValidationFailed(f"{name[:100]}: an object has no class. Give it one, or remove it.")
     numbers = [
         *(thing.box or ()),
         *(v for part in thing.parts for r in (part.outline, *part.holes) for p in r for v in p),
@@ -62,7 +62,8 @@ def _object(thing: Annotation, name: str, size: tuple[int, int]) -> Annotation:
     ]
     if not all(map(math.isfinite, numbers)):
         raise ValidationFailed(
-            f"{name[:100]}: an object '{thing.label[:60]}' has a NaN or infinite coordinate."
+            f"{name[:100]}: an object '{thing.label[:60]}' has a NaN or infinite coordinate. "
+            "Correct or remove it."
         )
     box = None
     if thing.box is not None:
@@ -80,7 +81,8 @@ def _object(thing: Annotation, name: str, size: tuple[int, int]) -> Annotation:
     if lost or (bounds and min(bounds[2] - bounds[0], bounds[3] - bounds[1]) < SMALLEST):
         raise ValidationFailed(
             f"{name[:100]}: an object '{thing.label[:60]}' has no area within the image of "
-            f"{size[0]} × {size[1]} pixels{_place(thing)}."
+            f"{size[0]} × {size[1]} pixels{_place(thing)}. Remove it, or check the size that the "
+            "document states."
         )
     return made
 

@@ -114,7 +114,9 @@ class AnnotatedDatasets:
         with self.database.read() as session:
             found = session.get(AnnotatedDataset, dataset_id)
         if found is None:
-            raise DatasetNotFound(f"No annotated dataset '{dataset_id[:80]}'.")
+            raise DatasetNotFound(
+                f"No annotated dataset '{dataset_id[:80]}'. GET /api/datasets lists them."
+            )
         return found
 
     def is_project(self, dataset_id: str) -> bool:

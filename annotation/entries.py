@@ -272,7 +272,10 @@ class AnnotationEntries:
         with self.database.read() as session:
             suffix = session.scalars(query.limit(1)).first()
         if suffix is None or not self.file(dataset_id, content, suffix).is_file():
-            raise NotFound(f"No image {content[:64]!r} in '{dataset_id[:80]}'.")
+            raise NotFound(
+                f"No image {content[:64]!r} in '{dataset_id[:80]}'. Its annotation queue and diffs "
+                "name images by the SHA-256 of the file."
+            )
         return self.file(dataset_id, content, suffix)
 
     def keep(self, dataset_id: str, image: bytes) -> tuple[str, str]:

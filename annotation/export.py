@@ -107,7 +107,7 @@ def _check_data(data: Exported, form: Format) -> None:
         if form == "voc" and listed is not None:
             raise ValidationFailed(
                 f"The image name {listed[:60]!r} has a line break, which Pascal VOC's lists "
-                "cannot contain."
+                "cannot contain. Use format=coco or label_studio."
             )
 
 

@@ -33,7 +33,10 @@ def newest(datasets: DatasetStore, dataset_id: str) -> int:
         return 0
     found = list_revisions(datasets.folder / dataset_id)
     if not found:
-        raise NotFound(f"'{dataset_id}' has no revision yet.")
+        raise NotFound(
+            f"'{dataset_id}' has no revision yet. Send annotations: POST "
+            f"/api/datasets/{dataset_id}/annotations."
+        )
     return found[0].number
 
 

@@ -211,7 +211,9 @@ def _finish(
     """Build the first revision and write the dataset's card, which makes it visible."""
     if not counts.images:
         first = next(iter(counts.problems.items()), ("", "there are none"))
-        raise DatasetInvalid(f"No image could be read: {': '.join(first)}")
+        raise DatasetInvalid(
+            f"No image could be read: {': '.join(first)}. Replace the files, or leave them out."
+        )
     known = version.description
     dataset = store.get(recipe.dataset_id)
     result = {"model_id": version.id, "job_id": job.id, **counts.to_json()}
@@ -248,5 +250,7 @@ def _queue_values(image: PrelabelledImage, uncertainty: Uncertainty) -> dict[str
 
 def _read(path: Path) -> bytes:
     if path.stat().st_size > MAX_IMAGE_BYTES:
-        raise DatasetInvalid(f"The file is larger than {MAX_IMAGE_BYTES // 2**20} MiB.")
+        raise DatasetInvalid(
+            f"The file is larger than {MAX_IMAGE_BYTES // 2**20} MiB. Scale the image down."
+        )
     return path.read_bytes()

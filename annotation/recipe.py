@@ -151,7 +151,9 @@ def list_images(
     """
     roots = (source.resolve(),) if temporary else data_roots(settings)
     if not source.exists():
-        raise DatasetNotFound("The folder of images no longer exists.")
+        raise DatasetNotFound(
+            "The folder of images no longer exists. Bring it back, or send the images again."
+        )
     annotated = _annotated_dataset(source, settings)
     if annotated is not None:
         newest = list_revisions(annotated)[0].number

@@ -84,7 +84,9 @@ def build(
             for record in store.entries.records(dataset.id)
         ]
         if not records:
-            raise DatasetInvalid(f"'{dataset.name}' has no annotated image yet.")
+            raise DatasetInvalid(
+                f"'{dataset.name}' has no annotated image yet. Submit annotations first."
+            )
         task = task or task_of(record.annotations for record in records)
         records = [record.with_comparison(task) for record in records]
         number = _next_number(folder)

@@ -202,7 +202,9 @@ def create_app(gateway: Gateway) -> FastAPI:
 
 def _not_allowed(scope: Scope, methods: list[str]) -> Response:
     allowed = ", ".join(methods)
-    error = MethodNotAllowed(f"'{shown_path(scope)}' allows {allowed}, not {scope['method']}.")
+    error = MethodNotAllowed(
+        f"'{shown_path(scope)}' allows {allowed}, not {scope['method']}. /docs shows each call."
+    )
     return answer(scope, error, {"Allow": allowed})
 
 
@@ -218,7 +220,10 @@ class _CORS(CORSMiddleware):
         response = super().preflight_response(request_headers)
         if response.status_code < 400:
             return response
-        error = ValidationFailed(f"{bytes(response.body).decode()}.")
+        error = ValidationFailed(
+            f"{bytes(response.body).decode()}. Allow the page's origin with "
+            "VISIONLOOP_CORS_ORIGINS."
+        )
         kept = {n: v for n, v in response.headers.items() if not n.startswith("content-")}
         return JSONResponse(error.to_json(), error.status, kept)
 

@@ -167,7 +167,10 @@ async def read_form(request: Request, in_memory: int, hint: str = "", images: in
             raise ValidationFailed(_too_many(images)) from None
         raise ValidationFailed(f"The form cannot be read: {error.message}") from None
     except (ParseError, UnicodeError, KeyError):
-        raise ValidationFailed("The form cannot be read: its parts are damaged.") from None
+        raise ValidationFailed(
+            "The form cannot be read: its parts are damaged. Let the client encode it; with curl: "
+            "-F name=value"
+        ) from None
 
 
 def fields(form: FormData, *files: str) -> dict[str, str]:

@@ -48,7 +48,10 @@ def real_path(path: Path | str) -> Path:
         real = os.path.realpath(path)
         data = os.fsencode(real)
     except (ValueError, OSError):
-        raise ValidationFailed(f"{str(path)[:200]!r} is not a path.") from None
+        raise ValidationFailed(
+            f"{str(path)[:200]!r} is not a path. Give a data.yaml, a folder, or the id of a "
+            "dataset."
+        ) from None
     longest = max(map(len, data.split(b"/")))
     if len(data) > LONGEST_PATH or longest > LONGEST_NAME:
         raise ValidationFailed(
@@ -73,7 +76,10 @@ def client_path(given: Path | str) -> Iterator[None]:
     except OSError as error:
         if error.errno not in _ABOUT_THE_PATH:
             raise
-        raise ValidationFailed(f"{str(given)[:200]!r} cannot be read: {error.strerror}.") from None
+        raise ValidationFailed(
+            f"{str(given)[:200]!r} cannot be read: {error.strerror}. Let the server's user read "
+            "it, or upload the data to /api/datasets."
+        ) from None
 
 
 def there(path: Path, given: str = "") -> bool:

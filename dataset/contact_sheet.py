@@ -39,7 +39,7 @@ def draw(dataset: Dataset, split: str = "train", count: int = 24) -> bytes:
     images = dataset.splits.get(split, ())
     if not images:
         known = ", ".join(dataset.splits)
-        raise DatasetNotFound(f"The dataset has no split '{split[:20]}'. It has: {known}.")
+        raise DatasetNotFound(f"The dataset has no split '{split[:20]}'. Use one of: {known}.")
     chosen = _choose(dataset, split, count)
     rows = -(-len(chosen) // COLUMNS)
     columns = min(COLUMNS, len(chosen))

@@ -100,7 +100,8 @@ def describe(file: Path, roots: Sequence[Path], findings: Findings) -> Described
         raise DatasetInvalid(f"{file.name}: the key 'train' is missing: a folder of images.{hint}")
     if (channels := content.get("channels")) not in (None, "", "3"):
         raise DatasetInvalid(
-            f"{file.name}: channels is {_shown(channels)}; only 3 (RGB) is supported."
+            f"{file.name}: channels is {_shown(channels)}; only 3 (RGB) is supported. Convert the "
+            "images, or remove the key."
         )
     names = _names(file, content, findings) if "train" in sources or content.get("names") else ()
     return Described(root, names, _keypoints(file, content), sources)
@@ -152,21 +153,30 @@ def load(file: Path) -> dict[str, Any]:
     """
     try:
         if file.stat().st_size > BIGGEST:
-            raise DatasetInvalid(f"{file.name} is over 4 MiB, the limit of a data.yaml.")
+            raise DatasetInvalid(
+                f"{file.name} is over 4 MiB, the limit of a data.yaml. List images in a .txt file "
+                "instead."
+            )
         data = file.read_bytes()
         codec = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
         content = _parsed(file, data.decode(codec))
     except OSError as error:
-        raise DatasetInvalid(f"{file.name} cannot be read: {error.strerror}.") from None
+        raise DatasetInvalid(
+            f"{file.name} cannot be read: {error.strerror}. Let the server's user read it."
+        ) from None
     except UnicodeDecodeError:
         raise DatasetInvalid(f"{file.name} is not UTF-8 text. Save it as UTF-8.") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}" if mark else ""
         reason = getattr(error, "problem", None) or "it cannot be parsed"
-        raise DatasetInvalid(f"{file.name}{where} is not valid YAML: {reason}.") from None
+        raise DatasetInvalid(
+            f"{file.name}{where} is not valid YAML: {reason}. Correct it there."
+        ) from None
     except (RecursionError, ValueError, TypeError):
-        raise DatasetInvalid(f"{file.name} is not valid YAML.") from None
+        raise DatasetInvalid(
+            f"{file.name} is not valid YAML. Check its indentation, brackets and quotes."
+        ) from None
     if not isinstance(content, dict):
         raise DatasetInvalid(f"{file.name} must have keys such as train, val and names.")
     return {key: value for key, value in content.items() if isinstance(key, str)}

@@ -100,7 +100,9 @@ def entries(folder: Path) -> list[os.DirEntry[str]]:
         with os.scandir(folder) as found:
             return sorted(found, key=lambda entry: entry.name)
     except OSError as error:
-        raise DatasetInvalid(f"'{folder.name}' cannot be read: {error.strerror}.") from None
+        raise DatasetInvalid(
+            f"'{folder.name}' cannot be read: {error.strerror}. Let the server's user read it."
+        ) from None
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:

@@ -79,10 +79,15 @@ def _names(file: Path, findings: Findings) -> Iterator[tuple[int, str]]:
     """1-based line number and path of each line that names an image."""
     try:
         if file.stat().st_size > BIGGEST:
-            raise DatasetInvalid(f"'{file.name}' is over 256 MiB, the limit of an image list.")
+            raise DatasetInvalid(
+                f"'{file.name}' is over 256 MiB, the limit of an image list. Name folders instead, "
+                "or split the dataset."
+            )
         data = file.read_bytes()
     except OSError as error:
-        raise DatasetInvalid(f"'{file.name}' cannot be read: {error.strerror}.") from None
+        raise DatasetInvalid(
+            f"'{file.name}' cannot be read: {error.strerror}. Let the server's user read it."
+        ) from None
     codec = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     first_other = ""
     named = False

@@ -55,7 +55,10 @@ def inspect(
     """
     real = confine(path, roots)
     if not there(real, str(path)):
-        raise DatasetNotFound(f"'{str(path)[:200]}' does not exist on this server.")
+        raise DatasetNotFound(
+            f"'{str(path)[:200]}' does not exist on this server. Upload the data to /api/datasets, "
+            "or correct the path."
+        )
     with client_path(path):
         return _inspect(real, task, roots, min_classes)
 
@@ -65,7 +68,9 @@ def _inspect(real: Path, task: Task | None, roots: Sequence[Path], min_classes: 
     if real.is_file() and real.suffix.lower() == ".zip":
         raise DatasetInvalid(f"'{real.name}' is a zip: upload it with POST /api/datasets.")
     if real.is_file() and real.suffix.lower() not in (".yaml", ".yml"):
-        raise DatasetInvalid(f"'{real.name}' is neither a data.yaml nor a folder.")
+        raise DatasetInvalid(
+            f"'{real.name}' is neither a data.yaml nor a folder. Give the path of one of them."
+        )
     file = real if real.is_file() else None
     if file is None and (task != "classify" or not class_folders.is_class_tree(real)):
         file = data_yaml.find_yaml(real)

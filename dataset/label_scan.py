@@ -64,7 +64,10 @@ def read_labels(
             try:
                 data = label.read_bytes()
             except OSError as error:
-                raise DatasetInvalid(f"'{label.name}' cannot be read: {error.strerror}.") from None
+                raise DatasetInvalid(
+                    f"'{label.name}' cannot be read: {error.strerror}. Let the server's user read "
+                    "it."
+                ) from None
             parsed = parse(data, label_format)
             classes = tuple(row.cls for row in parsed.rows)
             counts.update(classes)

@@ -78,7 +78,10 @@ def get_revision(dataset: Path, number: int) -> Revision:
     """
     found = read_note(revision_folder(dataset, number))
     if found is None:
-        raise NotFound(f"Revision {number} of '{dataset.name}' can no longer be read.")
+        raise NotFound(
+            f"Revision {number} of '{dataset.name}' can no longer be read. Use another revision, "
+            "or restore its folder from a backup."
+        )
     return found
 
 

@@ -114,7 +114,10 @@ class DatasetStore:
         try:
             (self.folder / dataset_id).rename(gone)  # atomic for concurrent readers
         except FileNotFoundError:
-            raise DatasetNotFound(f"No dataset '{dataset_id}'.") from None
+            raise DatasetNotFound(
+                f"No dataset '{dataset_id}': it was just deleted. GET /api/datasets lists the "
+                "others."
+            ) from None
         image_scan.forget((self.folder / dataset_id / card["description"]).parent)
         shutil.rmtree(gone, ignore_errors=True)
 

@@ -118,13 +118,20 @@ def safe_name(name: str) -> tuple[str, ...]:
     shown = name[:80].encode("utf-8", "backslashreplace").decode()
     parts = tuple(part for part in name.split("/") if part not in ("", "."))
     if name.startswith("/") or ".." in parts or (parts and ":" in parts[0]):
-        raise DatasetInvalid(f"The zip's entry {shown!r} has a path outside the zip's folder.")
+        raise DatasetInvalid(
+            f"The zip's entry {shown!r} has a path outside the zip's folder. Pack it again with "
+            "relative paths."
+        )
     if any(ord(letter) < 32 or 0xD800 <= ord(letter) < 0xE000 for letter in name):
         raise DatasetInvalid(
-            f"The zip's entry {shown!r} has a name with control characters or surrogates."
+            f"The zip's entry {shown!r} has a name with control characters or surrogates. Rename "
+            "the file."
         )
     if len(parts) > DEPTH or any(len(part.encode()) > LONGEST for part in parts):
-        raise DatasetInvalid(f"The zip's entry {shown!r} has a name that is too long.")
+        raise DatasetInvalid(
+            f"The zip's entry {shown!r} has a name that is too long. Rename the file, or use fewer "
+            "folders."
+        )
     return parts
 
 
@@ -142,7 +149,9 @@ def _wanted(
         parts = safe_name(name)
         kind = stat.S_IFMT(info.external_attr >> 16)
         if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-            raise DatasetInvalid(f"The zip's entry '{'/'.join(parts)}' is a link or device.")
+            raise DatasetInvalid(
+                f"The zip's entry '{'/'.join(parts)}' is a link or device. Pack the file itself."
+            )
         if not parts or info.is_dir() or kind == stat.S_IFDIR or info.orig_filename[-1:] == "\\":
             continue
         suffix = os.path.splitext(parts[-1])[1].lower()
@@ -154,7 +163,7 @@ def _wanted(
         if info.flag_bits & _ENCRYPTED:
             raise DatasetInvalid("The zip is encrypted. Pack it without a password.")
         if parts in wanted:
-            raise DatasetInvalid(f"The zip contains '{'/'.join(parts)}' twice.")
+            raise DatasetInvalid(f"The zip contains '{'/'.join(parts)}' twice. Keep one of them.")
         wanted[parts] = info
     return [(info, parts) for parts, info in wanted.items()], skipped
 
@@ -164,7 +173,7 @@ def _check_size(size: int, folder: Path, max_upload: int, reserve: int) -> None:
     if size > most:
         raise PayloadTooLarge(
             f"The zip unpacks to {size / 2**20:,.0f} MiB; at most {most / 2**20:,.0f} are allowed "
-            "(ten times VISIONLOOP_MAX_UPLOAD_MB)."
+            "(ten times VISIONLOOP_MAX_UPLOAD_MB). Split it, or raise that setting."
         )
     if (error := no_room_in(folder, reserve, size)) is not None:
         raise error
@@ -186,7 +195,9 @@ def _extract(
                 for chunk in _chunks(source):
                     total += len(chunk)
                     if total > most:  # the declared sizes may be wrong
-                        raise PayloadTooLarge("The zip unpacks to more than its declared size.")
+                        raise PayloadTooLarge(
+                            "The zip unpacks to more than its declared size. Pack it again."
+                        )
                     if total - checked > ROOM_STEP:  # others write to the disk too
                         checked = total
                         if (error := no_room_in(folder, reserve)) is not None:
@@ -194,7 +205,9 @@ def _extract(
                     sink.write(chunk)
         except (FileExistsError, NotADirectoryError, IsADirectoryError):
             name = "/".join(parts)
-            raise DatasetInvalid(f"The zip has both a file and a folder at '{name}'.") from None
+            raise DatasetInvalid(
+                f"The zip has both a file and a folder at '{name}'. Rename one of them."
+            ) from None
     return total
 
 

@@ -58,7 +58,7 @@ def compare_reports(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any
     if a["model"]["type"] != b["model"]["type"]:
         raise Conflict(
             f"{a['model']['id']} is a {a['model']['type']} model, {b['model']['id']} a "
-            f"{b['model']['type']} model: they cannot be compared."
+            f"{b['model']['type']} model: they cannot be compared. Choose two models of one type."
         )
     return {
         "a": _head(a),

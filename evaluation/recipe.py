@@ -120,7 +120,9 @@ def check_names(description: ModelDescription, names: Sequence[str]) -> None:
     if set(matched(description.names, names)) == {None}:
         raise ValidationFailed(
             "The model and the dataset have no class in common: the model knows "
-            f"{shown_names(description.names, SHOWN)}; the dataset has {shown_names(names, SHOWN)}."
+            f"{shown_names(description.names, SHOWN)}; the dataset has "
+            f"{shown_names(names, SHOWN)}. Classes are matched by name; choose data of the model's "
+            "classes."
         )
 
 

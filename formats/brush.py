@@ -33,7 +33,8 @@ def decode_brush(packed: Any, width: int, height: int) -> Mask:
     """
     if not 0 < width * height <= MOST_PIXELS:
         raise ValidationFailed(
-            f"A brush mask of {width} × {height} pixels is too large; at most {MOST_PIXELS} pixels."
+            f"A brush mask of {width} × {height} pixels is too large; at most {MOST_PIXELS} "
+            "pixels. Draw a polygon instead."
         )
     try:
         # `bytes` of a number would be as many zeros; a value takes at most LONGEST_VALUE bits

@@ -133,7 +133,7 @@ class _Reader:
         name = image.get("name", "")
         where = f"Image {image.get('id', '?')[:20]} ({name[:100]!r})"
         if not name:
-            raise ValidationFailed(f"{where} has no name.")
+            raise ValidationFailed(f"{where} has no name. Export it again.")
         size = _side(image, "width", where), _side(image, "height", where)
         read: list[_Shape] = []
         for index, element in enumerate(image, 1):
@@ -171,7 +171,7 @@ class _Shape:
     def label(self) -> str:
         label = self.element.get("label", "")
         if not label.strip():
-            raise ValidationFailed(f"{self.where} has no label.")
+            raise ValidationFailed(f"{self.where} has no label. Give it one, or remove it.")
         return label
 
     @property
@@ -235,7 +235,8 @@ def _box(shape: _Shape) -> Annotation:
     x1, y1, x2, y2 = (shape.value(name) for name in ("xtl", "ytl", "xbr", "ybr"))
     if x1 > x2 or y1 > y2:
         raise ValidationFailed(
-            f"{shape.where} has its corners in the wrong order: {x1:g}, {y1:g} to {x2:g}, {y2:g}."
+            f"{shape.where} has its corners in the wrong order: {x1:g}, {y1:g} to {x2:g}, {y2:g}. "
+            "Swap them."
         )
     if turn := math.radians(shape.value("rotation", "0")):
         corners = turned(rectangle(x1, y1, x2, y2), ((x1 + x2) / 2, (y1 + y2) / 2), turn)

@@ -240,7 +240,7 @@ def _size(rows: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
             return int(row["original_width"]), int(row["original_height"])
     raise ValidationFailed(
         "The regions do not state the size of the image: 'original_width' and 'original_height' "
-        "are missing."
+        "are missing. Export the project as JSON, or send the image, too."
     )
 
 

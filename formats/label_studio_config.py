@@ -158,7 +158,10 @@ def check_size(text: str) -> None:
 
 def _root(text: str) -> ElementTree.Element:
     if len(text) > LONGEST_STORED:
-        raise ValidationFailed("The labelling configuration is longer than a million characters.")
+        raise ValidationFailed(
+            "The labelling configuration is longer than a million characters. Remove labels that "
+            "the project does not need."
+        )
     return parse_xml(text, "labelling configuration", LONGEST_STORED)
 
 

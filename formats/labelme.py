@@ -213,7 +213,7 @@ def _annotation(shape: Mapping[str, Any], kind: str, number: int) -> Annotation:
     shown = kind if shape.get("shape_type") else "polygon, as it has no shape_type,"
     where = f"Shape {number} ({shown[:40]} {str(label)[:60]!r})"
     if label is None or not str(label).strip():
-        raise ValidationFailed(f"{where} has no label.")
+        raise ValidationFailed(f"{where} has no label. Give it one, or remove it.")
     if kind not in TYPES:
         raise ValidationFailed(
             f"{where} has an unsupported type. Supported: {', '.join(TYPES)}; skipped: "
@@ -237,7 +237,10 @@ def _annotation(shape: Mapping[str, Any], kind: str, number: int) -> Annotation:
         (x, y), edge = _counted(points, (2,), where)
         radius = math.dist((x, y), edge)
         if not radius:
-            raise ValidationFailed(f"{where} has no radius: both of its points are {x:g}, {y:g}.")
+            raise ValidationFailed(
+                f"{where} has no radius: both of its points are {x:g}, {y:g}. Draw it again, or "
+                "remove it."
+            )
         return replace(made, parts=(AnnotationPart(ellipse(x, y, radius, radius)),))
     if kind == "mask":
         return replace(made, parts=_mask(shape.get("mask"), points, where))

@@ -65,7 +65,9 @@ def parse_xml(
         parser.feed(text.encode("utf-8"))
         root = parser.close()
     except (ElementTree.ParseError, UnicodeError, ValueError) as error:
-        raise ValidationFailed(f"The {what} is not valid XML: {error!s:.120}.") from None
+        raise ValidationFailed(
+            f"The {what} is not valid XML: {error!s:.120}. Export it again."
+        ) from None
     assert isinstance(root, Element)
     return root
 

@@ -27,6 +27,7 @@ log = logging.getLogger("visionloop.batcher")
 Call = Callable[[list[InferenceItem]], Awaitable[list[ItemResult]]]
 
 _SMOOTHING = 0.2  # weight of the newest call in the estimate of throughput
+SHUTTING_DOWN = "The service is shutting down. Try again."
 _OVERLOADED = {429, 502, 503}
 
 
@@ -94,7 +95,7 @@ class Batcher:
             VisionLoopError: The call failed because of a bug.
         """
         if self._closed:
-            raise BackendUnavailable("The service is shutting down.", retry_after=5)
+            raise BackendUnavailable(SHUTTING_DOWN, retry_after=5)
         free = (self._slots - len(self._tasks)) * self._max_batch  # items for the free slots
         if self._views() >= self._queue_length + free:
             self._stats.rejected += 1
@@ -110,7 +111,10 @@ class Batcher:
                 return await waiting.future
         except TimeoutError:
             self._stats.timeouts += 1
-            raise BackendTimeout(f"No answer within {self._timeout:g} seconds.") from None
+            raise BackendTimeout(
+                f"No answer within {self._timeout:g} seconds. Try again later, or send a smaller "
+                "image."
+            ) from None
         finally:
             if waiting.future.cancelled() or not waiting.future.done():
                 waiting.future.cancel()
@@ -122,7 +126,7 @@ class Batcher:
         while self._queue:
             waiting = self._queue.popleft()
             if not waiting.future.done():
-                error = BackendUnavailable("The service is shutting down.", retry_after=5)
+                error = BackendUnavailable(SHUTTING_DOWN, retry_after=5)
                 waiting.future.set_exception(error)
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
@@ -239,7 +243,9 @@ def _as_client_error(error: Exception, timeout: float) -> VisionLoopError:
     if isinstance(error, VisionLoopError):
         return error
     if isinstance(error, TimeoutError):  # includes aiohttp's timeout errors
-        return BackendTimeout(f"No answer within {timeout:g} seconds.")
+        return BackendTimeout(
+            f"No answer within {timeout:g} seconds. Try again later, or send a smaller image."
+        )
     # BentoML raises its own exceptions, with the status code of the runner's response
     overloaded = getattr(error, "error_code", None) in _OVERLOADED
     if overloaded or isinstance(error, (aiohttp.ClientError, OSError)):

@@ -136,7 +136,10 @@ class _refusing:
         if error is None or isinstance(error, VisionLoopError) or not isinstance(error, Exception):
             return
         if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
-            raise PayloadTooLarge("The image has far more pixels than allowed.") from None
+            raise PayloadTooLarge(
+                "The image has far more pixels than allowed. Scale it down, or ask the operator "
+                "to raise VISIONLOOP_MAX_PIXELS."
+            ) from None
         if isinstance(error, (UnidentifiedImageError, ImportError)):
             raise InvalidImage(
                 f"The file is not an image that can be read. Send one of: {', '.join(FORMATS)}."
@@ -171,7 +174,9 @@ class _Pieces(io.BytesIO):
 def _open_checked(data: bytes, max_pixels: int) -> tuple[Image.Image, float]:
     """The opened image, not decoded, and the estimated seconds of decoding it."""
     if not data:
-        raise InvalidImage("The image file is empty.")
+        raise InvalidImage(
+            "The image file is empty. Send the file itself; with curl: -F image=@photo.jpg"
+        )
     # Pillow's own limit, which plugins check when they allocate more than the header states, must
     # not be lower than ours
     Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, max_pixels)
@@ -183,7 +188,7 @@ def _open_checked(data: bytes, max_pixels: int) -> tuple[Image.Image, float]:
             f"at most {max_pixels / 1e6:g} million are allowed. Scale it down first."
         )
     if pixels == 0:
-        raise InvalidImage("The image has no pixels.")
+        raise InvalidImage("The image has no pixels. Save it again with an image editor.")
     return image, check_cost(image, data, max_pixels)
 
 

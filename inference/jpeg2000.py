@@ -24,7 +24,10 @@ _BOXES = 1000
 _HEAD = 1024  # first bytes of a file, which contain the boxes of the JP2 header
 
 _STRANGE = "This JPEG 2000 file has too many {} for its size. Send the image as PNG or JPEG."
-_DAMAGED = "The image file is damaged and cannot be decoded."
+_DAMAGED = (
+    "The image file is damaged and cannot be decoded. Send the original, or save it again as PNG "
+    "or JPEG."
+)
 
 
 def check_codestream(data: bytes, width: int, height: int) -> None:
@@ -59,7 +62,9 @@ def _check(data: bytes, width: int, height: int) -> None:
         struct.unpack_from(">8IH", data, start + 8)
     )
     if (right - left, bottom - top) != (width, height):
-        raise InvalidImage("This JPEG 2000 file states two sizes: it is damaged.")
+        raise InvalidImage(
+            "This JPEG 2000 file states two sizes: it is damaged. Save it again as PNG or JPEG."
+        )
     if not tile_width or not tile_height or not 0 < components <= _MOST_COMPONENTS:
         raise InvalidImage(_DAMAGED)
     tiles = math.ceil((right - tile_left) / tile_width) * math.ceil(

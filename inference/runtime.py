@@ -221,7 +221,9 @@ class ModelRuntime:
         try:
             model = await asyncio.shield(task)
             if model.is_deleted():
-                raise ModelNotFound(f"No model '{tag}': it has been deleted.")
+                raise ModelNotFound(
+                    f"No model '{tag}': it has been deleted. GET /models lists the others."
+                )
         except Exception:
             if self._models.get(tag) is task:
                 del self._models[tag]

@@ -87,7 +87,10 @@ def checked(architecture: dict[str, Any]) -> dict[str, Any]:
         InvalidModelFile: A layer, argument or activation is not allowed.
     """
     if not isinstance(architecture, dict):
-        raise InvalidModelFile("The model contains no architecture: its model yaml is missing.")
+        raise InvalidModelFile(
+            "The model contains no architecture: its model yaml is missing. Save it with "
+            "Ultralytics' training or model.save()."
+        )
     result: dict[str, Any] = {
         "nc": _integer(architecture.get("nc"), "nc", 1),
         "channels": _integer(
@@ -97,11 +100,16 @@ def checked(architecture: dict[str, Any]) -> dict[str, Any]:
     scales, scale = architecture.get("scales"), architecture.get("scale")
     if scales:
         if not isinstance(scales, dict) or (scale and scale not in scales):
-            raise InvalidModelFile(f"The model yaml has no scale {_shown(scale)}.")
+            raise InvalidModelFile(
+                f"The model yaml has no scale {_shown(scale)}. Use one that it lists."
+            )
         scale = scale or next(iter(scales))
         triple = scales[scale]
         if not isinstance(triple, list | tuple) or len(triple) != 3:
-            raise InvalidModelFile("The model yaml's scale is not [depth, width, channels].")
+            raise InvalidModelFile(
+                "The model yaml's scale is not [depth, width, channels]. Correct it, and save the "
+                "checkpoint again."
+            )
         result["scales"] = {str(scale): [_number(value, "scales") for value in triple]}
     if scale:
         result["scale"] = str(scale)
@@ -117,12 +125,18 @@ def checked(architecture: dict[str, Any]) -> dict[str, Any]:
         result["end2end"] = bool(architecture["end2end"])
     if activation := architecture.get("activation"):
         if not isinstance(activation, str) or not ACTIVATION.fullmatch(activation):
-            raise InvalidModelFile(f"The activation {_shown(activation)} is not supported.")
+            raise InvalidModelFile(
+                f"The activation {_shown(activation)} is not supported. Train with SiLU, ReLU or "
+                "another of PyTorch's."
+            )
         result["activation"] = activation
     for part in ("backbone", "head"):
         rows = architecture.get(part)
         if not isinstance(rows, list | tuple) or not 0 < len(rows) <= MAX_LAYERS:
-            raise InvalidModelFile(f"The model yaml has no usable {part!r}.")
+            raise InvalidModelFile(
+                f"The model yaml has no usable {part!r}. Save the checkpoint again with "
+                "Ultralytics."
+            )
         result[part] = [_layer(row) for row in rows]
     task_of(result)
     return result
@@ -130,12 +144,16 @@ def checked(architecture: dict[str, Any]) -> dict[str, Any]:
 
 def _layer(row: object) -> list[Any]:
     if not isinstance(row, list | tuple) or len(row) != 4:
-        raise InvalidModelFile(f"The model yaml has a row {_shown(row)} that is not a layer.")
+        raise InvalidModelFile(
+            f"The model yaml has a row {_shown(row)} that is not a layer. Save the checkpoint "
+            "again with Ultralytics."
+        )
     source, repeats, name, arguments = row
     name = {"Silence": "nn.Identity"}.get(name, name)  # its name before 8.1.35
     if name not in LAYERS and name not in HEADS and name not in FOREIGN_HEADS:
         raise InvalidModelFile(
-            f"The model contains the layer {_shown(name)}, which is not supported."
+            f"The model contains the layer {_shown(name)}, which is not supported. Train the model "
+            "with plain Ultralytics layers."
         )
     sources = [_integer(i, name) for i in source] if isinstance(source, list | tuple) else source
     if not isinstance(sources, list):
@@ -153,7 +171,8 @@ def _argument(value: object, layer: str) -> Any:
     if isinstance(value, list | tuple) and len(value) <= 64:
         return [_argument(part, layer) for part in value]
     raise InvalidModelFile(
-        f"The layer {layer} has the argument {_shown(value)}, which is not supported."
+        f"The layer {layer} has the argument {_shown(value)}, which is not supported. Train the "
+        "model with plain Ultralytics layers."
     )
 
 
@@ -161,7 +180,8 @@ def _number(value: object, where: str) -> Any:
     if isinstance(value, int | float) and abs(value) <= MAX_NUMBER:
         return value
     raise InvalidModelFile(
-        f"The model yaml has {_shown(value)} at {where!r}, which is not a usable number."
+        f"The model yaml has {_shown(value)} at {where!r}, which is not a usable number. Save the "
+        "checkpoint again with Ultralytics."
     )
 
 
@@ -169,7 +189,8 @@ def _integer(value: object, where: str, least: int = -MAX_NUMBER) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and least <= value <= MAX_NUMBER:
         return value
     raise InvalidModelFile(
-        f"The model yaml has {_shown(value)} at {where!r}, which is not a usable number."
+        f"The model yaml has {_shown(value)} at {where!r}, which is not a usable number. Save the "
+        "checkpoint again with Ultralytics."
     )
 
 

@@ -48,6 +48,7 @@ MOST_ENTRIES = 100
 MOST_METRICS = 200
 TIMEOUT = 600.0
 CHUNK = 1024**2
+AGAIN = "Make it again: python -m models_store export-archive."
 COPIES = 5  # sizes of the weights that an import writes: with an ONNX file, and both in the store
 DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
 
@@ -87,7 +88,7 @@ def export_archive(model: ModelVersion, path: Path, overwrite: bool = False) -> 
     if path.is_dir():
         path = path / f"{model.name}-{model.version}.zip"
     if path.exists() and not overwrite:
-        raise Conflict(f"{path} exists already.")
+        raise Conflict(f"{path} exists already. Name another file, or overwrite it with --force.")
     files = {name: _entry(model.path / name) for name in PORTABLE}
     manifest = Manifest(
         name=model.name,
@@ -172,7 +173,8 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
         raise InvalidModelFile(f"Not a model archive: {error}") from None
     except (zipfile.BadZipFile, ValueError) as error:
         raise InvalidModelFile(
-            "The file is not a model archive: it cannot be read as a zip, and may be truncated."
+            "The file is not a model archive: it cannot be read as a zip, and may be truncated. "
+            f"{AGAIN}"
         ) from error
     with archive:
         yield archive
@@ -182,28 +184,32 @@ def _manifest(archive: zipfile.ZipFile) -> Manifest:
     try:
         info = archive.getinfo(MANIFEST)
         if info.file_size > MAX_MANIFEST:
-            raise InvalidModelFile("The archive's manifest is larger than allowed.")
+            raise InvalidModelFile(f"The archive's manifest is larger than allowed. {AGAIN}")
         manifest = Manifest.model_validate_json(_read(archive, info, MAX_MANIFEST))
     except KeyError:
-        raise InvalidModelFile(f"The file is not a model archive: it has no {MANIFEST}.") from None
+        raise InvalidModelFile(
+            f"The file is not a model archive: it has no {MANIFEST}. {AGAIN}"
+        ) from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or MANIFEST
-        message = f"The archive's manifest is wrong at {where}: {first['msg']}."
+        message = f"The archive's manifest is wrong at {where}: {first['msg']}. {AGAIN}"
         raise InvalidModelFile(message) from error
     if not all_finite(manifest.source):
-        raise InvalidModelFile("The archive's manifest is wrong at source: a number is infinite.")
+        raise InvalidModelFile(
+            f"The archive's manifest is wrong at source: a number is infinite. {AGAIN}"
+        )
     if set(manifest.files) != set(PORTABLE):
         raise InvalidModelFile(
             f"The archive's manifest lists {', '.join(sorted(manifest.files)) or 'nothing'}; "
-            f"expected {', '.join(PORTABLE)}."
+            f"expected {', '.join(PORTABLE)}. {AGAIN}"
         )
     if foreign := [name for name in archive.namelist() if name not in (MANIFEST, *PORTABLE)]:
-        raise InvalidModelFile(f"The archive has an unexpected file: {foreign[0][:100]!r}.")
+        raise InvalidModelFile(f"The archive has an unexpected file: {foreign[0][:100]!r}. {AGAIN}")
     if len(archive.namelist()) != len(PORTABLE) + 1:
-        raise InvalidModelFile("The archive contains a file twice, or a file is missing.")
+        raise InvalidModelFile(f"The archive contains a file twice, or a file is missing. {AGAIN}")
     if manifest.files[DESCRIPTION_FILE].bytes > MAX_DESCRIPTION:
-        raise InvalidModelFile(f"The archive's {DESCRIPTION_FILE} is unreasonably large.")
+        raise InvalidModelFile(f"The archive's {DESCRIPTION_FILE} is unreasonably large. {AGAIN}")
     try:
         check_growth(archive.infolist())
     except ZipRefused as error:
@@ -223,10 +229,10 @@ def _extract(archive: zipfile.ZipFile, name: str, entry: FileEntry, target: Path
                 digest.update(chunk)
                 file.write(chunk)
     except DAMAGE as error:
-        raise InvalidModelFile(f"The archive is damaged at {name}.") from error
+        raise InvalidModelFile(f"The archive is damaged at {name}. {AGAIN}") from error
     if total != entry.bytes or digest.hexdigest() != entry.sha256:
         raise InvalidModelFile(
-            f"{name} does not match the archive's manifest. It was altered or is damaged."
+            f"{name} does not match the archive's manifest. It was altered or is damaged. {AGAIN}"
         )
 
 
@@ -235,9 +241,9 @@ def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo, most: int) -> bytes:
         with archive.open(info) as source:
             data = source.read(most + 1)
     except DAMAGE as error:
-        raise InvalidModelFile(f"The archive is damaged at {info.filename}.") from error
+        raise InvalidModelFile(f"The archive is damaged at {info.filename}. {AGAIN}") from error
     if len(data) > most:
-        raise InvalidModelFile(f"{info.filename} in the archive is larger than allowed.")
+        raise InvalidModelFile(f"{info.filename} in the archive is larger than allowed. {AGAIN}")
     return data
 
 
@@ -245,7 +251,7 @@ def _check_description(folder: Path) -> None:
     try:
         description = ModelDescription.load(folder)
     except ValidationError as error:
-        raise InvalidModelFile(f"The archive's {DESCRIPTION_FILE} is not valid.") from error
+        raise InvalidModelFile(f"The archive's {DESCRIPTION_FILE} is not valid. {AGAIN}") from error
     check_plausible(description)
     if description.family == "yolo":
         checked(description.architecture)

@@ -206,7 +206,10 @@ class _Reader(pickle.Unpickler):
         _, kind, key, _, elements, *_ = pid
         name = kind.__name__ if isinstance(kind, type) else ""
         if name not in DTYPES or not isinstance(elements, int):
-            raise InvalidModelFile(f"The checkpoint holds tensors of an unsupported type {name!r}.")
+            raise InvalidModelFile(
+                f"The checkpoint holds tensors of an unsupported type {name!r}. Save the model in "
+                "float32 or float16."
+            )
         return StorageReference(str(key), DTYPES[name], elements)
 
 
@@ -220,11 +223,13 @@ def _refusal(module: str, name: str) -> InvalidModelFile:
         )
     if module.startswith("ultralytics.models.sam") or top in ("segment_anything", "sam2"):
         return InvalidModelFile(
-            "This is a SAM checkpoint. Segment Anything models cannot be imported."
+            "This is a SAM checkpoint. Segment Anything models cannot be imported; import a YOLO "
+            "-seg model."
         )
     return InvalidModelFile(
         f"The checkpoint was rejected: it names {f'{module}.{name}'[:120]!r}, which is not part "
-        "of a plain YOLO or MobileNet model and could run code. No code of it was run."
+        "of a plain YOLO or MobileNet model and could run code. No code of it was run. Save the "
+        "model with plain Ultralytics or torchvision."
     )
 
 
@@ -251,7 +256,9 @@ class Checkpoint:
             self._cache = {storage.key: self._storages(storage)}  # often shared by tensors
         data = self._cache[storage.key]
         if len(data) < storage.elements * width:
-            raise InvalidModelFile("The checkpoint is truncated: tensor data is missing.")
+            raise InvalidModelFile(
+                "The checkpoint is truncated: tensor data is missing. Copy or download it again."
+            )
         if not count:
             return np.zeros(reference.size, np.float32)
         dtype = "<u2" if storage.dtype == "bf16" else storage.dtype
@@ -273,11 +280,19 @@ class Checkpoint:
         steps = zip(reference.size, reference.stride, strict=True)
         last = reference.offset + sum((size - 1) * stride for size, stride in steps)
         if count and (last >= storage.elements or count > storage.elements):
-            raise InvalidModelFile("The checkpoint is damaged: a tensor exceeds its storage.")
+            raise InvalidModelFile(
+                "The checkpoint is damaged: a tensor exceeds its storage. Copy or download it "
+                "again."
+            )
         if storage.elements * _width(storage) > MAX_TENSOR:
-            raise InvalidModelFile("The checkpoint holds a tensor of more than 2 GiB.")
+            raise InvalidModelFile(
+                "The checkpoint holds a tensor of more than 2 GiB. Save only the model, in half "
+                "precision."
+            )
         if count and self._lengths(storage) < storage.elements * _width(storage):
-            raise InvalidModelFile("The checkpoint is truncated: tensor data is missing.")
+            raise InvalidModelFile(
+                "The checkpoint is truncated: tensor data is missing. Copy or download it again."
+            )
         return count
 
 
@@ -301,12 +316,15 @@ def read_checkpoint(path: Path) -> Checkpoint:
     except ZipRefused as error:
         raise InvalidModelFile(f"The checkpoint is refused: {error}") from None
     except MemoryError:
-        raise InvalidModelFile("The checkpoint needs too much memory to be read.") from None
+        raise InvalidModelFile(
+            "The checkpoint needs too much memory to be read. Save it without optimizer and EMA "
+            "(Ultralytics: strip_optimizer)."
+        ) from None
     except Exception as error:  # a damaged pickle can raise anything
         detail = f"{type(error).__name__}: {error}"[:160]
-        raise InvalidModelFile(f"The checkpoint is damaged and cannot be read ({detail}).") from (
-            error
-        )
+        raise InvalidModelFile(
+            f"The checkpoint is damaged and cannot be read ({detail}). Copy or download it again."
+        ) from (error)
 
 
 def _read_zip(path: Path) -> Checkpoint:
@@ -315,7 +333,10 @@ def _read_zip(path: Path) -> Checkpoint:
     names = archive.namelist()
     pickles = [name for name in names if name.endswith("/data.pkl") and name.count("/") == 1]
     if len(pickles) != 1:
-        raise InvalidModelFile("The file is a zip archive, but not a PyTorch checkpoint.")
+        raise InvalidModelFile(
+            "The file is a zip archive, but not a PyTorch checkpoint. Import the .pt that the "
+            "training saved."
+        )
     folder = pickles[0].removesuffix("data.pkl")
     if f"{folder}constants.pkl" in names:
         raise InvalidModelFile(
@@ -323,21 +344,32 @@ def _read_zip(path: Path) -> Checkpoint:
             "exported from."
         )
     if archive.getinfo(pickles[0]).file_size > MAX_PICKLE:
-        raise InvalidModelFile("The checkpoint's description is larger than allowed.")
+        raise InvalidModelFile(
+            "The checkpoint's description is larger than allowed. Save only the model, without "
+            "optimizer and history."
+        )
     if f"{folder}byteorder" in names and archive.read(f"{folder}byteorder") != b"little":
-        raise InvalidModelFile("The checkpoint was saved on a big-endian machine.")
+        raise InvalidModelFile(
+            "The checkpoint was saved on a big-endian machine. Load it there, and save it on a "
+            "little-endian one."
+        )
     root = _Reader(io.BytesIO(archive.read(pickles[0]))).load()
 
     def entry(reference: StorageReference) -> zipfile.ZipInfo:
         try:
             return archive.getinfo(f"{folder}data/{reference.key}")
         except KeyError:
-            raise InvalidModelFile("The checkpoint lacks the data of some tensors.") from None
+            raise InvalidModelFile(
+                "The checkpoint lacks the data of some tensors. Copy or download it again."
+            ) from None
 
     def storage(reference: StorageReference) -> bytes:
         info = entry(reference)
         if info.file_size > MAX_TENSOR:
-            raise InvalidModelFile("The checkpoint holds a tensor of more than 2 GiB.")
+            raise InvalidModelFile(
+                "The checkpoint holds a tensor of more than 2 GiB. Save only the model, in half "
+                "precision."
+            )
         return archive.read(info)
 
     size = path.stat().st_size
@@ -347,7 +379,10 @@ def _read_zip(path: Path) -> Checkpoint:
 def _read_legacy(path: Path) -> Checkpoint:
     with path.open("rb") as file:
         if _Reader(file).load() != LEGACY_MAGIC:
-            raise InvalidModelFile("The file is a pickle, but not a PyTorch checkpoint.")
+            raise InvalidModelFile(
+                "The file is a pickle, but not a PyTorch checkpoint. Import the .pt that the "
+                "training saved."
+            )
         for _ in ("protocol", "system"):
             _Reader(file).load()
         reader = _Reader(file)
@@ -360,14 +395,21 @@ def _read_legacy(path: Path) -> Checkpoint:
             reference = widths.get(str(key))
             if reference is None:
                 raise InvalidModelFile(
-                    "The checkpoint has an old format and contains unknown data."
+                    "The checkpoint has an old format and contains unknown data. Save it again "
+                    "with a current PyTorch."
                 )
             width = 2 if reference.dtype == "bf16" else np.dtype(reference.dtype).itemsize
             if not 0 <= elements * width <= MAX_TENSOR:
-                raise InvalidModelFile("The checkpoint is damaged: a tensor of impossible size.")
+                raise InvalidModelFile(
+                    "The checkpoint is damaged: a tensor of impossible size. Copy or download it "
+                    "again."
+                )
             storages[str(key)] = file.read(elements * width)
             if len(storages[str(key)]) < elements * width:
-                raise InvalidModelFile("The checkpoint is truncated: tensor data is missing.")
+                raise InvalidModelFile(
+                    "The checkpoint is truncated: tensor data is missing. Copy or download it "
+                    "again."
+                )
     size = path.stat().st_size
 
     def storage(reference: StorageReference) -> bytes:
@@ -410,7 +452,8 @@ def model_of(root: Any) -> tuple[Inert | None, dict[str, TensorReference]]:
             return None, state
         if any(name.startswith(("image_encoder.", "sam_", "memory_")) for name in state):
             raise InvalidModelFile(
-                "This is a SAM checkpoint. Segment Anything models cannot be imported."
+                "This is a SAM checkpoint. Segment Anything models cannot be imported; import a "
+                "YOLO -seg model."
             )
         if state:
             raise InvalidModelFile(
@@ -418,7 +461,10 @@ def model_of(root: Any) -> tuple[Inert | None, dict[str, TensorReference]]:
                 "whole checkpoint, as Ultralytics' training does. Only torchvision's "
                 "mobilenet_v2 can be imported from its state dict."
             )
-    raise InvalidModelFile("The PyTorch file contains no model.")
+    raise InvalidModelFile(
+        "The PyTorch file contains no model. Import the checkpoint that the training saved "
+        "(best.pt)."
+    )
 
 
 def _state_dict(module: Inert, prefix: str = "") -> Iterator[tuple[str, TensorReference]]:
@@ -472,11 +518,19 @@ def main() -> int:
     except VisionLoopError as error:
         return refused(error)
     except (MemoryError, RecursionError):
-        return refused(InvalidModelFile("The checkpoint needs too much memory to be read."))
+        return refused(
+            InvalidModelFile(
+                "The checkpoint needs too much memory to be read. Save it without optimizer and "
+                "EMA (Ultralytics: strip_optimizer)."
+            )
+        )
     except Exception as error:  # as in `read_checkpoint`: the pickle decides what is where
         detail = f"{type(error).__name__}: {error}"[:160]
         return refused(
-            InvalidModelFile(f"The checkpoint is damaged and cannot be read ({detail}).")
+            InvalidModelFile(
+                f"The checkpoint is damaged and cannot be read ({detail}). Copy or download it "
+                "again."
+            )
         )
     print(json.dumps({"tensors": len(state)}), flush=True)
     return 0

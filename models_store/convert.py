@@ -86,9 +86,15 @@ def convert(
     module, state = model_of(checkpoint.root)
     mobilenet = looks_like_mobilenet(state)
     if family == "mobilenet" and not mobilenet:
-        raise InvalidModelFile("The file does not contain torchvision's mobilenet_v2.")
+        raise InvalidModelFile(
+            "The file does not contain torchvision's mobilenet_v2. Omit 'family' if it is a YOLO "
+            "model."
+        )
     if family == "yolo" and (module is None or mobilenet):
-        raise InvalidModelFile("The file does not contain an Ultralytics YOLO model.")
+        raise InvalidModelFile(
+            "The file does not contain an Ultralytics YOLO model. Omit 'family' if it is a "
+            "MobileNet."
+        )
     weights = {name: _tensor(checkpoint, reference) for name, reference in state.items()}
     if mobilenet:
         count = len(weights["classifier.1.weight"])
@@ -172,14 +178,17 @@ def _describe(
     if described.channels != 3:
         raise InvalidModelFile(
             f"The model's input has {described.channels} channels; only RGB (3 channels) is "
-            "supported."
+            "supported. Train it on RGB images."
         )
     return described
 
 
 def _names(names: list[str] | None, count: object) -> list[str] | None:
     if names is not None and len(names) != count:
-        raise ValidationFailed(f"{len(names)} class names were given; the model has {count}.")
+        raise ValidationFailed(
+            f"{len(names)} class names were given; the model has {count}. Give one name per "
+            "output, in order."
+        )
     return names
 
 
@@ -193,7 +202,8 @@ def _own_names(module: Inert, head: Any, count: object) -> tuple[str, ...]:
     if not isinstance(count, int) or (isinstance(outputs, int) and outputs != count):
         raise InvalidModelFile(
             f"The model's yaml has {str(count)[:20]} classes, but its head has {outputs}: the "
-            "model was changed after it was built, so it cannot be rebuilt."
+            "model was changed after it was built, so it cannot be rebuilt. Save a model as "
+            "Ultralytics builds it from its yaml."
         )
     names = module.get("names")
     if isinstance(names, Inert):  # a defaultdict or the like
@@ -236,7 +246,9 @@ def _norm_eps(module: Inert) -> float | None:
     """The epsilon of the batch normalisation layers; None if there are no such layers."""
     values = {m.get("eps") for _, m in _modules(module) if m.kind == "BatchNorm2d"}
     if len(values) > 1:
-        raise InvalidModelFile("The model's BatchNorm layers have different epsilons.")
+        raise InvalidModelFile(
+            "The model's BatchNorm layers have different epsilons. Train or save it with one value."
+        )
     value = values.pop() if values else None
     return float(value) if isinstance(value, float) and 0 < value < 1 else None
 
@@ -252,7 +264,8 @@ def _compare(foreign: Inert, own: nn.Module) -> None:
         if kind != type(ours).__name__:
             raise InvalidModelFile(
                 f"The model's layer {path} is a {theirs.kind}, but a {type(ours).__name__} in "
-                "its yaml: the model was changed after it was built, so it cannot be rebuilt."
+                "its yaml: the model was changed after it was built, so it cannot be rebuilt. "
+                "Save a model as Ultralytics builds it from its yaml."
             )
         for name in COMPARED:
             mine, value = getattr(ours, name, None), theirs.get(name)
@@ -260,7 +273,8 @@ def _compare(foreign: Inert, own: nn.Module) -> None:
             if isinstance(value, plain) and isinstance(mine, plain) and not _equal(value, mine):
                 raise InvalidModelFile(
                     f"The model's layer {path} has {name} {value!r}, but {mine!r} in its yaml: "
-                    "the model was changed after it was built, so it cannot be rebuilt."
+                    "the model was changed after it was built, so it cannot be rebuilt. Save a "
+                    "model as Ultralytics builds it from its yaml."
                 )
 
 
@@ -291,7 +305,11 @@ def main() -> int:
     except VisionLoopError as error:
         return refused(error)
     except (MemoryError, RecursionError):
-        return refused(InvalidModelFile("The model needs more memory than a conversion may use."))
+        return refused(
+            InvalidModelFile(
+                "The model needs more memory than a conversion may use. Import a smaller model."
+            )
+        )
     print(json.dumps({"origin": origin}), flush=True)
     return 0
 

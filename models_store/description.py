@@ -141,7 +141,10 @@ def check_plausible(description: ModelDescription) -> None:
             finite or far from what networks have. The message names the field.
     """
     if (wrong := _implausible(description)) is not None:
-        raise InvalidModelFile(f"The model's description is not plausible: {wrong}.")
+        raise InvalidModelFile(
+            f"The model's description is not plausible: {wrong}. Correct it, and save the model "
+            "again."
+        )
 
 
 def _implausible(description: ModelDescription) -> str | None:

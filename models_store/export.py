@@ -107,7 +107,10 @@ def _outputs(serving: nn.Module, images: Tensor) -> list[np.ndarray]:
     parts = output if isinstance(output, tuple) else (output,)
     arrays = [part.numpy() for part in parts]
     if not all(np.isfinite(array).all() for array in arrays):
-        raise ExportError("The model's output is NaN or infinite. Its weights may be damaged.")
+        raise ExportError(
+            "The model's output is NaN or infinite. Its weights may be damaged: train or import "
+            "it again."
+        )
     return arrays
 
 

@@ -64,7 +64,10 @@ def _check_zip(path: Path, size: int) -> None:
             "The file is an exported model archive. Import it with import-archive."
         )
     if not any(name.endswith("data.pkl") for name in names):
-        raise InvalidModelFile("The file is not a PyTorch checkpoint, but an ordinary zip archive.")
+        raise InvalidModelFile(
+            "The file is not a PyTorch checkpoint, but an ordinary zip archive. Import the .pt "
+            "inside it."
+        )
 
 
 def _kind(head: bytes) -> str:

@@ -72,10 +72,15 @@ def import_model(
     if imgsz is not None and imgsz not in IMGSZ:
         raise ValidationFailed(f"imgsz is {imgsz}; allowed is {IMGSZ[0]} to {IMGSZ[-1]}.")
     if names is not None and (not names or not all(text.strip() for text in names)):
-        raise ValidationFailed("Class names must not be empty.")
+        raise ValidationFailed(
+            "Class names must not be empty: give one name per output of the model, in order."
+        )
     check_checkpoint(path)
     if path.stat().st_size > MAX_FILE:
-        raise InvalidModelFile(f"The file is larger than {MAX_FILE // 1024**3} GiB.")
+        raise InvalidModelFile(
+            f"The file is larger than {MAX_FILE // 1024**3} GiB. Save only the model, without "
+            "optimizer and EMA (Ultralytics: strip_optimizer)."
+        )
     check_room(registry.settings, COPIES * path.stat().st_size)
     request = {
         "family": family,
@@ -128,7 +133,8 @@ def _in_child(module: str, argument: str | Path, timeout: float, key: str) -> An
         child = run_module(module, [argument], timeout)
     except ChildTimeout:
         raise InvalidModelFile(
-            f"The model could not be converted within {timeout:.0f} seconds."
+            f"The model could not be converted within {timeout:.0f} seconds. Try again when the "
+            "machine is less busy, or raise VISIONLOOP_IMPORT_TIMEOUT."
         ) from None
     lines = child.stdout.strip().splitlines()
     try:

@@ -210,7 +210,9 @@ class Registry:
         pointer = found.id if split_tag(model_id)[1] else found.name
         with self.database.write() as session:
             if session.get(PublishedModel, (found.name, found.version)) is None:
-                raise ModelNotFound(f"No model {found.id!r}: it was deleted.")
+                raise ModelNotFound(
+                    f"No model {found.id!r}: it was deleted. GET /models lists the others."
+                )
             row = session.get(State, "active")
             if row is None:
                 session.add(State(key="active", text=pointer))
@@ -286,7 +288,9 @@ class Registry:
             with self.database.write() as session:
                 row = session.get(PublishedModel, (found.name, found.version))
                 if row is None:
-                    raise ModelNotFound(f"No model {found.id!r}: it was deleted.")
+                    raise ModelNotFound(
+                        f"No model {found.id!r}: it was deleted. GET /models lists the others."
+                    )
                 row.metrics = dict(metrics)
                 raise_generation(session)
             metadata = {
@@ -318,7 +322,9 @@ class Registry:
                 self._refuse_active(session, found)
                 row = session.get(PublishedModel, (found.name, found.version))
                 if row is None:
-                    raise ModelNotFound(f"No model {found.id!r}: it was deleted.")
+                    raise ModelNotFound(
+                        f"No model {found.id!r}: it was deleted. GET /models lists the others."
+                    )
                 # Marked before its row is deleted, so that `sweep` deletes it after a crash.
                 self.store.mark_unpublished(found.name, found.version)
                 session.delete(row)
@@ -357,7 +363,9 @@ class Registry:
         """Promote a version; the caller holds the store's lock."""
         with self.database.write() as session:
             if session.get(PublishedModel, (model.name, model.version)) is None:
-                raise ModelNotFound(f"No model {model.id!r}: it was deleted.")
+                raise ModelNotFound(
+                    f"No model {model.id!r}: it was deleted. GET /models lists the others."
+                )
             row = session.get(Promotion, model.name)
             if expected_promoted is not None and expected_promoted != (row.version if row else ""):
                 raise Conflict(

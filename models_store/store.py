@@ -66,7 +66,10 @@ def locate(tag: str) -> Path:
         raise ModelNotFound(f"{tag!r} has no version. Write name:version.")
     folder = bento_home() / "models" / name / version
     if not all((folder / file).is_file() for file in (DESCRIPTION_FILE, WEIGHTS_FILE)):
-        raise ModelNotFound(f"No model '{name}:{version}' in the model store.")
+        raise ModelNotFound(
+            f"No model '{name}:{version}' in the model store. `python -m models_store list` shows "
+            "all."
+        )
     return folder
 
 

@@ -76,7 +76,10 @@ def _assemble(
             }
         )
     except ValidationError as error:
-        raise InvalidModelFile("The classifier's preprocessing has unusable numbers.") from error
+        raise InvalidModelFile(
+            "The classifier's preprocessing has unusable numbers. Correct its transforms, and "
+            "save it again."
+        ) from error
 
 
 def _size(value: Any) -> int | tuple[int, int] | None:
@@ -97,7 +100,8 @@ def _interpolation(value: Any) -> str:
     name = name.lower().rpartition(".")[2]
     if name not in by_number.values():
         raise InvalidModelFile(
-            f"The classifier resizes with {name!r}, which serving does not support."
+            f"The classifier resizes with {name!r}, which serving does not support. Use bilinear "
+            "or bicubic."
         )
     return name
 
@@ -107,7 +111,10 @@ def _channels(value: Any, values: Callable[[TensorReference], list[float]]) -> t
     if isinstance(numbers, int | float):
         numbers = [numbers] * 3
     if not isinstance(numbers, list | tuple):
-        raise InvalidModelFile("The classifier's normalisation cannot be read.")
+        raise InvalidModelFile(
+            "The classifier's normalisation cannot be read. Use Normalize with one mean and std "
+            "per channel."
+        )
     if len(numbers) == 1:
         numbers = list(numbers) * 3
     return tuple(float(number) for number in numbers)

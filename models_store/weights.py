@@ -61,9 +61,10 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
-        raise InvalidModelFile("The weights file is damaged (not readable as safetensors).") from (
-            error
-        )
+        raise InvalidModelFile(
+            "The weights file is damaged (not readable as safetensors). Restore it from a backup, "
+            "or import the model again."
+        ) from (error)
     return {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
 
 
@@ -193,7 +194,7 @@ def check_size(description: ModelDescription, weights: Mapping[str, Tensor]) -> 
     if wanted > 2 * given + ALWAYS_ALLOWED:
         raise InvalidModelFile(
             f"The architecture has {wanted:,} weights, the file has {given:,}: they do not belong "
-            "together."
+            "together. Import the model again."
         )
 
 
@@ -205,7 +206,10 @@ def _architecture_errors() -> Iterator[None]:
     except (MemoryError, InvalidModelFile):
         raise
     except Exception as error:
-        raise InvalidModelFile(f"The model's architecture cannot be built: {error}") from error
+        raise InvalidModelFile(
+            f"The model's architecture cannot be built: {error!s:.300}. Save the checkpoint again "
+            "with Ultralytics."
+        ) from error
 
 
 def fill(model: nn.Module, state_dict: Mapping[str, Tensor]) -> None:

@@ -129,7 +129,10 @@ class KeptImages:
         """
         with self._lock:
             if self._index().pop(image_id, None) is None:
-                raise NotFound(f"No kept image {image_id[:80]!r}.")
+                raise NotFound(
+                    f"No kept image {image_id[:80]!r}. GET /models/{{model_id}}/live/kept lists "
+                    "those of a model."
+                )
             self._delete(image_id)
             self._seen = self._changed()
 

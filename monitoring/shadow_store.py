@@ -78,7 +78,9 @@ class ShadowStore:
         with self.database.write() as session:
             row = session.get(ShadowRow, number, with_for_update=True)
             if row is None:
-                raise NotFound(f"No shadow has the number {number}.")
+                raise NotFound(
+                    f"No shadow has the number {number}. GET /models/shadow shows the newest."
+                )
             _end(row, because)
             return row
 

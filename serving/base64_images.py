@@ -34,9 +34,15 @@ def from_base64(text: str, field: str = "image_base64") -> bytes:
     if text[:5].lower() == "data:":
         head, comma, text = text.partition(",")
         if not comma or not head.lower().endswith(";base64"):
-            raise InvalidImage(f"'{field}' is a data URI without ';base64,'.")
+            raise InvalidImage(
+                f"'{field}' is a data URI without ';base64,'. Send data:image/jpeg;base64,… or the "
+                "base64 text alone."
+            )
     try:
         packed = text.encode("ascii").translate(_STANDARD, _SPACE).rstrip(b"=")
         return base64.b64decode(packed + b"=" * (-len(packed) % 4), validate=True)
     except (binascii.Error, ValueError):
-        raise InvalidImage(f"'{field}' is not base64 text.") from None
+        raise InvalidImage(
+            f"'{field}' is not base64 text. Encode the file's bytes; with a shell: "
+            "base64 -w0 photo.jpg"
+        ) from None

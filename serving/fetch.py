@@ -100,13 +100,18 @@ async def fetch(
                     return await _body(response, settings.max_body_bytes)
                 finally:
                     await response.aclose()
-            raise ValidationFailed(f"'image_url' redirects more than {REDIRECTS} times.")
+            raise ValidationFailed(
+                f"'image_url' redirects more than {REDIRECTS} times. Send the final address."
+            )
     except TimeoutError:
         raise BackendTimeout(
-            f"'image_url' did not deliver within {settings.image_url_timeout:g} s."
+            f"'image_url' did not deliver within {settings.image_url_timeout:g} s. Upload the "
+            "image instead."
         ) from None
     except (httpx.HTTPError, httpx.InvalidURL, OSError, UnicodeError, ValueError):
-        raise ValidationFailed("'image_url' could not be fetched.") from None
+        raise ValidationFailed(
+            "'image_url' could not be fetched. Check the address, or upload the image."
+        ) from None
 
 
 async def _pinned(client: httpx.AsyncClient, url: str, resolve: Resolve) -> httpx.Request:
@@ -115,14 +120,17 @@ async def _pinned(client: httpx.AsyncClient, url: str, resolve: Resolve) -> http
     if len(url) > LONGEST or parsed.scheme not in ("http", "https") or not parsed.host:
         raise ValidationFailed("'image_url' must be an http:// or https:// address.")
     if parsed.userinfo:
-        raise ValidationFailed("'image_url' must not contain a user name or password.")
+        raise ValidationFailed(
+            "'image_url' must not contain a user name or password. Use a pre-signed address, or "
+            "upload the image."
+        )
     host = parsed.raw_host.decode("ascii").strip("[]")
     port = (443 if parsed.scheme == "https" else 80) if parsed.port is None else parsed.port
     if not 0 < port <= HIGHEST_PORT:  # httpx takes any number; the socket raises OverflowError
         raise ValidationFailed(f"'image_url' has a port that is not from 1 to {HIGHEST_PORT}.")
     addresses = await resolve(host, port)
     if not addresses or not all(is_public(ip_address(address)) for address in addresses):
-        raise Forbidden("'image_url' must be at a public address.")
+        raise Forbidden("'image_url' must be at a public address. Upload the image instead.")
     request = client.build_request(
         "GET",
         parsed.copy_with(host=addresses[0]),
@@ -139,12 +147,16 @@ async def _pinned(client: httpx.AsyncClient, url: str, resolve: Resolve) -> http
 
 async def _body(response: httpx.Response, limit: int) -> bytes:
     if response.status_code != 200:
-        raise ValidationFailed(f"'image_url' answered with status {response.status_code}.")
+        raise ValidationFailed(
+            f"'image_url' answered with status {response.status_code}. Check the address, or "
+            "upload the image."
+        )
     return await read_held(
         response.aiter_raw(),
         limit,
         lambda: PayloadTooLarge(
-            f"The image at 'image_url' is larger than the {limit / 2**20:g} MiB allowed."
+            f"The image at 'image_url' is larger than the {limit / 2**20:g} MiB allowed. Scale it "
+            "down."
         ),
     )
 

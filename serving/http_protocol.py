@@ -92,7 +92,13 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self.open_connections[self._address] += 1
             count, most = self.open_connections[self._address], get_settings().max_connections
             if most and count > most:
-                self._refuse(RateLimited(f"You have more than {most} open connections.", 5))
+                self._refuse(
+                    RateLimited(
+                        f"You have more than {most} open connections. Close some, or reuse them "
+                        "(keep-alive).",
+                        5,
+                    )
+                )
                 if count > most + LINGERING:
                     transport.abort()
                 return
@@ -118,7 +124,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             if self._framing >= HEAD_LIMIT and self._refused is None:
                 self._refuse(
                     HeadersTooLarge(
-                        f"The request line and the headers have more than {HEAD_LIMIT:,} bytes."
+                        f"The request line and the headers have more than {HEAD_LIMIT:,} bytes. "
+                        "Send less in cookies, headers or the query."
                     )
                 )
             rest = rest[len(piece) :]
@@ -152,7 +159,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._in_head = False
         self._stop_timer()
         if sum(name == b"host" for name, _ in self.headers) > 1:
-            self._reason = ValidationFailed("The request has more than one 'Host' header.")
+            self._reason = ValidationFailed(
+                "The request has more than one 'Host' header. Send one."
+            )
             raise ValueError("two hosts")
         self._in_body = True
         if self._unix:  # the gateway sends the ids of a call's images along with them
@@ -197,7 +206,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self.transport.close()  # no byte of a head has arrived: nobody waits for a response
             return
         self._refuse(
-            RequestTimeout(f"The headers were not complete within {HEAD_SECONDS:g} seconds.")
+            RequestTimeout(
+                f"The headers were not complete within {HEAD_SECONDS:g} seconds. Send the request "
+                "again."
+            )
         )
 
     def _body_is_late(self) -> None:
@@ -208,7 +220,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if left > 0:
             self._restart_timer(left, self._body_is_late)
         else:
-            self._refuse(RequestTimeout(f"The body paused for {BODY_SECONDS:g} seconds."))
+            self._refuse(
+                RequestTimeout(
+                    f"The body paused for {BODY_SECONDS:g} seconds. Send the request again."
+                )
+            )
 
     # -- responses
 

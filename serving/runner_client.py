@@ -307,12 +307,16 @@ class Runner:
         try:
             yield
         except TimeoutError:
-            raise BackendTimeout(f"The {self.name} did not answer in time.") from None
+            raise BackendTimeout(
+                f"The {self.name} did not answer in time. Try again later."
+            ) from None
         except BentoMLException as error:
             if error.error_code == 503:
                 raise self._absent() from None
             if error.error_code == 504:
-                raise BackendTimeout(f"The {self.name} did not answer in time.") from None
+                raise BackendTimeout(
+                    f"The {self.name} did not answer in time. Try again later."
+                ) from None
             raise RuntimeError(f"The {self.name} failed: {error}") from error
 
     async def _call_process(self, method: str, *args: Any) -> Any:
@@ -367,8 +371,8 @@ class Runner:
 
     def _absent(self) -> BackendUnavailable:
         if self._was_up:
-            return BackendUnavailable(f"The {self.name} is being restarted.", RESTART)
-        return BackendUnavailable(f"The {self.name} is still starting.", 2.0)
+            return BackendUnavailable(f"The {self.name} is being restarted. Try again.", RESTART)
+        return BackendUnavailable(f"The {self.name} is still starting. Try again.", 2.0)
 
     async def _send_heartbeats(self) -> None:
         while True:

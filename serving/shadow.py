@@ -326,11 +326,16 @@ class Shadowing:
 def _require_comparable(candidate: ModelVersion, live: ModelVersion) -> None:
     theirs, ours = candidate.description, live.description
     if candidate.active or candidate.id == live.id:
-        raise ValidationFailed(f"'{candidate.id}' already answers live traffic.")
+        raise ValidationFailed(
+            f"'{candidate.id}' already answers live traffic. Shadow another model or version."
+        )
     if theirs.task != ours.task:
         raise ValidationFailed(
             f"'{candidate.id}' is a {theirs.type} model, '{live.id}' a {ours.type} one: they "
             f"cannot be compared. Name a {theirs.type} model whose traffic to copy in 'against'."
         )
     if not set(theirs.names) & set(ours.names):
-        raise ValidationFailed(f"'{candidate.id}' and '{live.id}' have no class name in common.")
+        raise ValidationFailed(
+            f"'{candidate.id}' and '{live.id}' have no class name in common. Choose a model of the "
+            "same classes, or name its counterpart in 'against'."
+        )

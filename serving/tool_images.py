@@ -55,7 +55,7 @@ class ToolImages:
         if len(address) > LONGEST:
             raise ValidationFailed(
                 f"The address {address[:80]!r}… has {len(address)} characters; allowed are "
-                f"{LONGEST}."
+                f"{LONGEST}. Use a shorter one."
             )
         try:
             own: httpx.URL | None
@@ -98,14 +98,18 @@ class ToolImages:
                     body = await self._body(response, url, LARGEST)
             return await asyncio.to_thread(_json, body, url.path)
         except TimeoutError:
-            raise BackendTimeout(f"Label Studio took more than {API_TIMEOUT:g} s.") from None
+            raise BackendTimeout(
+                f"Label Studio took more than {API_TIMEOUT:g} s. Try again."
+            ) from None
         except (httpx.HTTPError, OSError) as error:
             raise ValidationFailed(
-                f"Label Studio at {self.base} cannot be reached ({type(error).__name__})."
+                f"Label Studio at {self.base} cannot be reached ({type(error).__name__}). Check "
+                "VISIONLOOP_LABEL_STUDIO_URL and whether it runs."
             ) from None
         except ValueError:
             raise ValidationFailed(
-                f"Label Studio's response to {url.path[:120]} is not JSON."
+                f"Label Studio's response to {url.path[:120]} is not JSON. Check "
+                "VISIONLOOP_LABEL_STUDIO_URL."
             ) from None
 
     def _joined(self, path: str) -> httpx.URL:
@@ -148,16 +152,19 @@ class ToolImages:
                     if _origin(url) != _origin(self.base):
                         return await fetch(str(url), self.settings, transport=self.transport)
                 raise ValidationFailed(
-                    f"Label Studio redirected the request more than {REDIRECTS} times."
+                    f"Label Studio redirected the request more than {REDIRECTS} times. Set "
+                    "VISIONLOOP_LABEL_STUDIO_URL to its final address."
                 )
         except TimeoutError:
             raise BackendTimeout(
                 f"Label Studio did not return an image within "
-                f"{self.settings.image_url_timeout:g} s."
+                f"{self.settings.image_url_timeout:g} s. Try again, or raise "
+                "VISIONLOOP_IMAGE_URL_TIMEOUT."
             ) from None
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             raise ValidationFailed(
-                f"Label Studio at {self.base} cannot be reached ({type(error).__name__})."
+                f"Label Studio at {self.base} cannot be reached ({type(error).__name__}). Check "
+                "VISIONLOOP_LABEL_STUDIO_URL and whether it runs."
             ) from None
 
     def _check(self, url: httpx.URL) -> None:
@@ -215,12 +222,15 @@ class ToolImages:
             )
         if response.status_code != 200:
             raise ValidationFailed(
-                f"Label Studio answered {url.path[:120]} with status {response.status_code}."
+                f"Label Studio answered {url.path[:120]} with status {response.status_code}. Check "
+                "that the image exists there."
             )
         return await read_held(
             response.aiter_bytes(),
             most,
-            lambda: PayloadTooLarge(f"{url.path[:120]} is larger than {most / 2**20:g} MiB."),
+            lambda: PayloadTooLarge(
+                f"{url.path[:120]} is larger than {most / 2**20:g} MiB. Scale it down."
+            ),
         )
 
 

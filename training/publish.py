@@ -114,7 +114,8 @@ def _export(folder: Path) -> None:
         child = run_module("models_store.export", [folder], EXPORT_TIMEOUT)
     except ChildTimeout as error:
         raise VisionLoopError(
-            f"The ONNX export did not finish within {EXPORT_TIMEOUT:.0f} seconds."
+            f"The ONNX export did not finish within {EXPORT_TIMEOUT:.0f} seconds. The job keeps "
+            "its best weights: start from them when the machine is less busy."
         ) from error
     if child.returncode != 0:
         lines = child.stderr.strip().splitlines()

@@ -79,7 +79,9 @@ def _converted(path: Path, folder: Path, base: BaseNetwork) -> Path:
     if (folder / DESCRIPTION_FILE).is_file():
         return folder
     if not path.is_file():
-        raise InvalidModelFile(f"The weights {path.name} no longer exist.")
+        raise InvalidModelFile(
+            f"The weights {path.name} no longer exist. Bring the file back, or start from others."
+        )
     with atomic_folder(folder) as temporary:
         convert_checkpoint(path, temporary, family=base.family, serving=False)
     return folder
@@ -91,7 +93,9 @@ def _rebuilt(job_folder: Path, folder: Path, base: BaseNetwork) -> Path:
         return folder
     best = best_weights(job_folder)
     if best is None:
-        raise InvalidModelFile(f"The weights of the {base.shown} no longer exist.")
+        raise InvalidModelFile(
+            f"The weights of the {base.shown} no longer exist. Start from a model or another job."
+        )
     if base.family == "mobilenet":
         model, description = _mobilenet(best.path)
     else:
@@ -122,10 +126,14 @@ def _mobilenet(checkpoint: Path) -> tuple[nn.Module, ModelDescription]:
 def _check(description: ModelDescription, task: Task, family: Family, shown: str) -> None:
     if description.family != family:
         raise InvalidModelFile(
-            f"{shown} is a {description.family} model, but the training needs a {family} model."
+            f"{shown} is a {description.family} model, but the training needs a {family} model. "
+            "Name one of that family."
         )
     if description.task != task:
-        raise InvalidModelFile(f"{shown} is a model for {description.task}, but task is {task}.")
+        raise InvalidModelFile(
+            f"{shown} is a model for {description.task}, but task is {task}. Choose weights for "
+            "that task."
+        )
 
 
 Layer = nn.Linear | nn.Conv2d

@@ -130,7 +130,10 @@ def _readable(sent: Submission, max_pixels: int, intake: Intake) -> Submission:
 
 def _no_images(sent: Submission) -> DatasetInvalid:
     if sent.images:
-        return DatasetInvalid("None of the zip's images can be read.")
+        return DatasetInvalid(
+            "None of the zip's images can be read. Replace damaged files, and pack JPEG, PNG, "
+            "WebP, BMP, TIFF or AVIF."
+        )
     names = ", ".join(described.name[:100] for described in sent.described[:3])
     return DatasetInvalid(
         f"The zip has annotations of {len(sent.described)} images ({names}), but contains none "

@@ -132,7 +132,9 @@ def _unauthorized(scope: Scope, invalid: Token | None) -> VisionLoopError:
         verb = "was revoked" if invalid.revoked_at else "has expired"
         return Unauthorized(f"The token '{invalid.name}' {verb} ({when[:19]} UTC). Use another.")
     if any(presented(Headers(scope=scope))):
-        return Unauthorized("This token is unknown.")
+        return Unauthorized(
+            "This token is unknown. Send one of the server's: 'Authorization: Bearer <token>'."
+        )
     return Unauthorized("A token is needed: send 'Authorization: Bearer <token>'.")
 
 

@@ -232,7 +232,10 @@ class Errors:
         except TimeoutError as raised:
             cause = raised
             if reply.timer is not None and reply.timer.expired():
-                error = BackendTimeout(f"The request took longer than {seconds:g} s.")
+                error = BackendTimeout(
+                    f"The request took longer than {seconds:g} s. Try again later, or send less at "
+                    "once."
+                )
         except ClientDisconnect as raised:
             cause = raised
             exchange(scope).code = "CLIENT_GONE"

@@ -112,8 +112,12 @@ class BodyLimit:
             await self.app(scope, receive, send)
             return
         limit = self.larger.get(scope["path"], self.limit)
+        setting = "VISIONLOOP_MAX_BODY_MB"
+        if scope["path"] in self.larger:
+            setting = "VISIONLOOP_MAX_UPLOAD_MB (of models VISIONLOOP_MAX_MODEL_MB)"
         refusal = PayloadTooLarge(
-            f"The request body is larger than the {limit / 2**20:g} MiB allowed."
+            f"The request body is larger than the {limit / 2**20:g} MiB allowed. Send less, or ask "
+            f"the operator to raise {setting}."
         )
         length = Headers(scope=scope).get("content-length", "0")
         if not (length.isascii() and length.isdigit() and len(length) < 20):

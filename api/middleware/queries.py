@@ -33,7 +33,10 @@ async def known_query(request: Request) -> None:
         ValidationFailed: A name is refused, there are too many, or a text is not valid Unicode.
     """
     if len(request.query_params.multi_items()) > MOST_PARAMETERS:
-        raise ValidationFailed(f"A query may have {MOST_PARAMETERS} parameters, not more.")
+        raise ValidationFailed(
+            f"A query may have {MOST_PARAMETERS} parameters, not more. Send the others in the "
+            "body, or leave them out."
+        )
     texts = [*request.path_params.values(), *request.query_params.keys()]
     if not all(map(plain_text, [*texts, *request.query_params.values()])):
         raise ValidationFailed(f"The URL is not plain Unicode: {PLAIN_TEXT}")

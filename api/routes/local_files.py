@@ -111,7 +111,10 @@ def listing(folder: str, file_type: FileType, roots: Sequence[Path]) -> dict[str
         with os.scandir(real) as found:
             every = sorted(found, key=lambda entry: (not is_folder(entry), entry.name.lower()))
     except OSError:
-        raise NotFound(f"There is no readable folder '{folder}'.") from None
+        raise NotFound(
+            f"There is no readable folder '{folder}'. Without 'dir' the answer lists the allowed "
+            "folders."
+        ) from None
     entries = []
     for entry in every:
         if is_junk(entry.name):

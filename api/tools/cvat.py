@@ -104,7 +104,10 @@ async def invoke(
 ) -> Response:
     """A model's annotations of an image."""
     if not x_nuclio_function_name:
-        raise ValidationFailed("The header 'x-nuclio-function-name' must name a function.")
+        raise ValidationFailed(
+            "The header 'x-nuclio-function-name' must name a function. GET /api/functions lists "
+            "them."
+        )
     model, skeletons = _find(gateway.registry, x_nuclio_function_name)
     asked = await json_body(request, Invocation)
     if not asked.image:
@@ -167,7 +170,10 @@ def _find(registry: Registry, name: str) -> tuple[ModelVersion, bool]:
     plain = name.removesuffix(SKELETON)
     model = _registered(registry, plain)
     if plain != name and model.description.task != "pose":
-        raise ModelNotFound(f"{model.id} has no key points, so there is no function {name!r:.80}.")
+        raise ModelNotFound(
+            f"{model.id} has no key points, so there is no function {name!r:.80}. GET "
+            "/api/functions lists those that exist."
+        )
     return model, plain != name
 
 

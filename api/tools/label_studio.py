@@ -275,7 +275,7 @@ def _planned(gateway: Gateway, text: str, wanted: str | None) -> Preannotation:
     if len(config.controls) > MOST_CONTROLS:
         raise ValidationFailed(
             f"The labelling configuration has {len(config.controls):,} controls that models can "
-            f"fill; {MOST_CONTROLS} are allowed."
+            f"fill; {MOST_CONTROLS} are allowed. Divide the project, or remove controls."
         )
     return gateway.inbox.preannotation(config, wanted)
 
@@ -294,7 +294,9 @@ def _drawn(body: Predict) -> Sequence[dict[str, Any]]:
     value = last.get("value")
     points = value.get("points") if isinstance(value, dict) else None
     if isinstance(points, list) and len(points) > MOST_POINTS:
-        raise ValidationFailed(f"The drawn region has more than {MOST_POINTS:,} points.")
+        raise ValidationFailed(
+            f"The drawn region has more than {MOST_POINTS:,} points. Draw it with fewer."
+        )
     return [last]
 
 

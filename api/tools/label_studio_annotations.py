@@ -78,11 +78,15 @@ def pairs_of(
         if found is None:
             raise ValidationFailed(
                 f"{action}: the task of annotation {text_id(row.get('id'))[:40]} is "
-                f"missing; there are {len(annotations)} annotations and {len(tasks)} tasks."
+                f"missing; there are {len(annotations)} annotations and {len(tasks)} tasks. Turn "
+                "on 'Send payload' in the webhook, or pull the project: POST "
+                f"/label-studio/pull/{{project}}."
             )
         pairs.append((row, found))
     if not pairs:
-        raise ValidationFailed(f"{action} needs 'annotation' and 'task'.")
+        raise ValidationFailed(
+            f"{action} needs 'annotation' and 'task': turn on 'Send payload' in the webhook."
+        )
     return pairs
 
 

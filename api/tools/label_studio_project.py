@@ -74,7 +74,10 @@ class Extra(RequestFields):
             ValidationFailed: The value is neither, or a parameter is invalid.
         """
         if isinstance(given, str) and len(given) > LARGEST_EXTRA:
-            raise ValidationFailed(f"'extra_params' has more than {LARGEST_EXTRA:,} characters.")
+            raise ValidationFailed(
+                f"'extra_params' has more than {LARGEST_EXTRA:,} characters. Leave out what is not "
+                "a training parameter."
+            )
         if isinstance(given, str) and given.strip():
             check_json_depth(given, "'extra_params'")
             try:

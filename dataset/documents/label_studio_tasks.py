@@ -148,7 +148,10 @@ def _is_drawn(task: Any) -> bool:
 def _regions(annotation: Mapping[str, Any], where: str) -> list[Mapping[str, Any]]:
     regions = annotation.get("result")
     if not isinstance(regions, list) or not all(isinstance(row, Mapping) for row in regions):
-        raise ValidationFailed(f"{where} lacks 'result', a list of regions.")
+        raise ValidationFailed(
+            f"{where} lacks 'result', a list of regions. Export the project as JSON, not as "
+            "JSON_MIN."
+        )
     return regions
 
 
@@ -176,7 +179,8 @@ def _size(regions: Sequence[Mapping[str, Any]], where: str) -> Size | None:
     if len(stated) > 1:
         shown = " and ".join(f"{width:g} × {height:g}" for width, height in sorted(stated))
         raise ValidationFailed(
-            f"{where}: its regions give different sizes of the image: {shown} pixels."
+            f"{where}: its regions give different sizes of the image: {shown} pixels. Correct "
+            "'original_width' and 'original_height'."
         )
     return next(((int(w), int(h)) for w, h in stated if w and h), None)
 

@@ -143,17 +143,21 @@ def parse(data: bytes, name: str) -> Any:
             lone surrogate, or is nested too deeply.
     """
     if len(data) > BIGGEST:
-        raise ValidationFailed(f"{name} is over {BIGGEST // 2**20} MiB.")
+        raise ValidationFailed(f"{name} is over {BIGGEST // 2**20} MiB. Split it.")
     check_json_depth(data, name)
     try:
         document = json.loads(data, object_pairs_hook=_unique)
         if b"\\ud" in data.lower():  # a lone surrogate cannot be encoded as UTF-8
             json.dumps(document, ensure_ascii=False).encode()
     except UnicodeEncodeError:
-        raise ValidationFailed(f"{name} has a text with a lone surrogate.") from None
+        raise ValidationFailed(
+            f"{name} has a text with a lone surrogate, half of a character. Correct that text."
+        ) from None
     except ValueError as error:
         reason = str(error)[:80]
-        raise ValidationFailed(f"{name} is not valid JSON: {reason}.") from None
+        raise ValidationFailed(
+            f"{name} is not valid JSON: {reason}. Correct it there, or export it again."
+        ) from None
     return document
 
 
@@ -296,7 +300,8 @@ class _SubmissionReader:
     def _text(self, name: str, path: Path) -> bool:
         if path.stat().st_size > MOST_TEXT:
             raise ValidationFailed(
-                f"{name} is over {MOST_TEXT // 2**20} MiB, the limit of a label file."
+                f"{name} is over {MOST_TEXT // 2**20} MiB, the limit of a label file. Write one "
+                "label file per image."
             )
         text = decoded(path.read_bytes())
         kind = text_kind(PurePosixPath(name), text, self.stems)

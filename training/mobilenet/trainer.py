@@ -108,7 +108,7 @@ class Session:
         train = Training(images["train"], classes, recipe, self.how, cache)
         val = Validation(images["val"], classes, self.how, cache)
         if len(train) < 2:
-            raise ValidationFailed("Training needs at least two images.")
+            raise ValidationFailed("Training needs at least two images. Add images to train.")
         self.generator = torch.Generator().manual_seed(recipe.seed)
         self.batches = Batches(
             RandomSampler(train, generator=self.generator),

@@ -143,7 +143,10 @@ def find_architecture(text: str, task: Task | None) -> Architecture | None:
     word = text.lower()
     if word in MOBILENET_NAMES:
         if task not in (None, "classify"):
-            raise ValidationFailed(f"MobileNet is a classifier and cannot be trained for {task}.")
+            raise ValidationFailed(
+                f"MobileNet is a classifier and cannot be trained for {task}. Choose a YOLO scale "
+                "(n, s, m, l, x)."
+            )
         return Architecture("mobilenet", "classify", MOBILENET)
     if word in SCALES:
         word = f"yolov8{word}"
@@ -153,7 +156,9 @@ def find_architecture(text: str, task: Task | None) -> Architecture | None:
     family, scale, suffix = match.groups()
     named = next((t for t, s in SUFFIXES.items() if suffix and s == suffix), None)
     if named and task and named != task:
-        raise ValidationFailed(f"{text!r} is for {named}, but task is {task}.")
+        raise ValidationFailed(
+            f"{text!r} is for {named}, but task is {task}. Send task={named}, or another network."
+        )
     task = named or task or "detect"
     name = f"{family}{scale}{SUFFIXES[task]}"
     if name not in _architectures():
@@ -299,7 +304,8 @@ def _of_job(job_id: str, task: Task | None, database: Database) -> BaseNetwork:
     job = store.get(job_id)
     if job.kind != "training":
         raise ValidationFailed(
-            f"Job {job_id} is not a training, so it has no weights to start from."
+            f"Job {job_id} is not a training, so it has no weights to start from. Name a training, "
+            "or a model."
         )
     if job.status == "completed":
         raise ValidationFailed(f"Job {job_id} is completed. Start from its model {job.model_id}.")
@@ -315,7 +321,9 @@ def _of_job(job_id: str, task: Task | None, database: Database) -> BaseNetwork:
             "Start a training without resume_weights."
         )
     if task and task != job.task:
-        raise ValidationFailed(f"Job {job_id} trained for {job.task}, but task is {task}.")
+        raise ValidationFailed(
+            f"Job {job_id} trained for {job.task}, but task is {task}. Send task={job.task}."
+        )
     return BaseNetwork(
         kind="job",
         value=job_id,
@@ -385,4 +393,7 @@ def _confined(text: str, settings: Settings) -> Path:
             )
         if path.is_file():
             return path
-    raise InvalidModelFile(f"There is no weights file {text[:200]!r}.")
+    raise InvalidModelFile(
+        f"There is no weights file {text[:200]!r}. Give a path under VISIONLOOP_DATA_ROOTS or "
+        "VISIONLOOP_PRETRAINED, or a model id."
+    )

@@ -103,7 +103,9 @@ def _collect(run: Run) -> Trained:
 
     best = run.checkpoints / BEST
     if not best.is_file():
-        raise VisionLoopError("The training ended without a checkpoint.")
+        raise VisionLoopError(
+            "The training ended without a checkpoint. Its log has the reason; start it again."
+        )
     model, _ = load_checkpoint(best)
     points = run.dataset.keypoints
     description = describe(
