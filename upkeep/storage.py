@@ -79,7 +79,8 @@ class ZipBackup:
             check_growth(self._zip.infolist())
         except (ZipRefused, zipfile.BadZipFile, OSError, ValueError) as error:
             raise BackupDamaged(
-                f"{file.name} is not a complete backup: {error} Use another backup."
+                f"{file.name} is not a complete backup: {str(error).rstrip('.')}. Use another "
+                "backup."
             ) from error
 
     def manifest(self) -> Manifest:

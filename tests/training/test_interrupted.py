@@ -61,6 +61,21 @@ def test_cancel_ends_an_epoch_at_once_and_leaves_a_checkpoint(
     assert "Training from epoch 2 to epoch 5" in job.text
 
 
+def test_a_job_resumes_in_the_folder_that_its_home_was_restored_to(
+    registry: Registry, job: RecordingJob, tmp_path: Path
+) -> None:
+    plan = recipe(registry, "classify", model=narrow_network(registry, "classify"), epochs=2)
+    job.stop_when = lambda job: Stopped() if len(job.fractions) >= 14 else None
+    with pytest.raises(Stopped):
+        run(plan, job)
+    before = job.folder
+    before.rename(tmp_path / "elsewhere")
+    job.folder, job.stop_when = tmp_path / "elsewhere", lambda _: None
+    run(plan, job)
+    assert job.checkpoints == [1, 2]
+    assert not before.exists()
+
+
 CHILD = """
 import sys
 sys.path.insert(0, {root!r})

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import os
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -99,6 +100,16 @@ class JobRun:
         for extension in self.run.extensions:
             validator = extension.validator(validator)
         return validator
+
+    def check_resume(self: Any, overrides: dict[str, Any]) -> None:
+        """Ultralytics' arguments of the checkpoint, but the job's folder as it is called now.
+
+        The checkpoint has the folder's path at its time; a restored home may lie elsewhere.
+        """
+        super().check_resume(overrides)  # type: ignore[misc]
+        if self.resume:
+            folder = Path(overrides["project"])
+            self.args.project, self.args.save_dir = str(folder), str(folder / overrides["name"])
 
     def resume_training(self: Any, ckpt: Any) -> None:
         """Resume from the last complete epoch, and from within the next one if that was saved."""
