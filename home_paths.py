@@ -68,6 +68,11 @@ class HomePaths:
         return self.root / "engines"
 
     @property
+    def exports(self) -> Path:
+        """Exported files of the models: NAME/VERSION, then one folder per export."""
+        return self.root / "exports"
+
+    @property
     def pretrained(self) -> Path:
         """Locks of downloads of pretrained weights, failed hosts, and files of older versions."""
         return self.root / "pretrained"

@@ -41,9 +41,15 @@ def work(job: WorkerJob, row: Job, registry: Registry) -> dict[str, Any]:
         from jobs.model_fetch import FetchRecipe, run_fetch
 
         return {"model_id": run_fetch(FetchRecipe.model_validate(row.recipe), job, registry).id}
+    if row.kind == "export":
+        from engines.job import run_export
+        from engines.submission import ExportRecipe
+
+        run_export(ExportRecipe.model_validate(row.recipe), job, registry)
+        return {}
     raise VisionLoopError(
-        f"Jobs of kind {row.kind!r} cannot be run. Known kinds: training, evaluation, annotation "
-        "and fetch."
+        f"Jobs of kind {row.kind!r} cannot be run. Known kinds: training, evaluation, annotation, "
+        "fetch and export."
     )
 
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 IMPORT, UPLOAD, CHECK = "/models/import", "/api/datasets", "/api/datasets/check"
 COMPARE = "/metrics/compare"
 BATCH, CORRECT = "/api/auto_annotate/batch", "/api/datasets/*/annotations"
+DOWNLOAD = "/models/*/download"  # makes some files itself
 READ = ("/api/datasets/*/export", "/api/datasets/*/diff", "/api/annotation/queue")
 TASKS = "/label-studio/predict"  # path of a request with many tasks; Label Studio waits 100 s
 TASKS_TIMEOUT = 95.0  # seconds for a request to TASKS
@@ -141,6 +142,7 @@ def create_app(gateway: Gateway) -> FastAPI:
         corrections,
         datasets,
         evaluations,
+        exports,
         fetch,
         imports,
         index,
@@ -172,7 +174,7 @@ def create_app(gateway: Gateway) -> FastAPI:
     )
     app.state.gateway = gateway
     app.add_exception_handler(VisionLoopError, _answer)
-    changing = (access, imports, fetch, shadow, models, promotion, live)
+    changing = (access, imports, fetch, shadow, models, exports, promotion, live)
     measuring = (comparison, evaluations, metrics)
     tools = (annotate, label_studio, xanylabeling, cvat)
     data = (annotation_queue, batch_annotation, corrections, revisions, datasets)
@@ -252,7 +254,7 @@ def with_middleware(
     limit = RateLimit(app, settings.rate_limit)
     app = Auth(limit, settings, limit, access)
     app = Origins(app, settings, lambda: access is not None and access().live.closed)
-    slow = (IMPORT, UPLOAD, CHECK, COMPARE, BATCH, CORRECT, *READ, *TRAIN)
+    slow = (IMPORT, UPLOAD, CHECK, COMPARE, BATCH, CORRECT, DOWNLOAD, *READ, *TRAIN)
     longer = PathTable(dict.fromkeys(slow, settings.import_timeout))
     longer[TASKS] = max(settings.request_timeout, TASKS_TIMEOUT)
     app = Errors(app, settings.request_timeout, longer)

@@ -40,6 +40,7 @@ MULTIPART = "multipart/form-data"
 OPERATIONS = {
     "POST /models/import": "import_model",
     "GET /models/{model_id}": "get_model",
+    "GET /models/{model_id}/download": "download_model",
     "POST /models/{model_id}/promote": "promote_model",
     "POST /models/{name}/rollback": "rollback_model",
     "GET /models/{model_id}/live": "get_live",

@@ -325,7 +325,7 @@ class ImportOptions(RequestFields):
 
 class ImportForm(ImportOptions):
     file: str = Field(
-        description="The weights: .pt, .pth, or a .zip of export-archive",
+        description="The weights: .pt, .pth, or the .zip of an archive",
         json_schema_extra={"format": "binary"},
     )
 

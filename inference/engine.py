@@ -110,12 +110,14 @@ def _cuda_engines(
     from inference.torch_engine import TorchEngine  # imports torch, not needed on a CPU
 
     if importlib.util.find_spec("tensorrt") is not None:
-        from inference.tensorrt_engine import TensorRTEngine
+        from inference.tensorrt_engine import TensorRTEngine, stored_plan
 
+        most = limits(settings).max_batch
+        cache = settings.paths.engines
         yield (
             "TensorRT",
             lambda: TensorRTEngine(
-                folder, description, settings.paths.engines, limits(settings).max_batch
+                description, most, stored_plan(folder, description, cache, most)
             ),
         )
     yield "PyTorch fp16", lambda: TorchEngine(folder, "cuda", half=True)

@@ -27,6 +27,7 @@ log = logging.getLogger("visionloop.inference")
 
 WORKSPACE = 4 << 30  # maximum bytes of workspace memory of the builder
 INPUT = "images"
+LOGGER = trt.Logger(trt.Logger.WARNING)
 
 
 class TensorRTEngine:
@@ -35,14 +36,11 @@ class TensorRTEngine:
     backend = "tensorrt-cuda-fp16"
     batched = True
 
-    def __init__(
-        self, folder: Path, description: ModelDescription, cache: Path, max_batch: int
-    ) -> None:
+    def __init__(self, description: ModelDescription, max_batch: int, plan: bytes) -> None:
+        """`plan` is the engine as `build_plan` serialised it, for at most `max_batch` images."""
         self._preprocessing = description.preprocessing
         self._max_batch = max_batch
-        self._logger = trt.Logger(trt.Logger.WARNING)
-        plan = self._plan(folder / ONNX_FILE, description, cache)
-        self._runtime = trt.Runtime(self._logger)
+        self._runtime = trt.Runtime(LOGGER)
         self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
             raise RuntimeError("TensorRT could not load the engine it built")
@@ -81,34 +79,46 @@ class TensorRTEngine:
             self._stream.synchronize()
             return [output.cpu().numpy() for output in outputs]
 
-    def _plan(self, onnx: Path, description: ModelDescription, cache: Path) -> bytes:
-        """The serialised engine, from the cache or newly built (which takes minutes)."""
-        digest = hashlib.sha256(onnx.read_bytes()).hexdigest()[:16]
-        gpu = re.sub(r"\W+", "-", torch.cuda.get_device_name())
-        path = cache / f"{digest}-{gpu}-trt{trt.__version__}-b{self._max_batch}.engine"
-        cache.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{path}.lock"):  # another runner may build the same file
-            if not path.exists():
-                log.info("Building the TensorRT engine of %s", onnx.parent.name)
-                atomic_write(path, self._build(onnx, description))
-            return path.read_bytes()
 
-    def _build(self, onnx: Path, description: ModelDescription) -> bytes:
-        builder = trt.Builder(self._logger)
-        network = builder.create_network(0)
-        parser = trt.OnnxParser(network, self._logger)
-        if not parser.parse_from_file(str(onnx)):
-            errors = [str(parser.get_error(i)) for i in range(parser.num_errors)]
-            raise RuntimeError(f"TensorRT cannot read {onnx.name}: {'; '.join(errors)}")
-        config = builder.create_builder_config()
-        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE)
+def stored_plan(folder: Path, description: ModelDescription, cache: Path, max_batch: int) -> bytes:
+    """The fp16 engine of a model folder, from the cache or newly built (which takes minutes)."""
+    onnx = folder / ONNX_FILE
+    digest = hashlib.sha256(onnx.read_bytes()).hexdigest()[:16]
+    gpu = re.sub(r"\W+", "-", torch.cuda.get_device_name())
+    path = cache / f"{digest}-{gpu}-trt{trt.__version__}-b{max_batch}.engine"
+    image = (description.channels, description.imgsz, description.imgsz)
+    cache.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock"):  # another runner may build the same file
+        if not path.exists():
+            log.info("Building the TensorRT engine of %s", onnx.parent.name)
+            atomic_write(path, build_plan(onnx, image, max_batch))
+        return path.read_bytes()
+
+
+def build_plan(onnx: Path, image: tuple[int, int, int], max_batch: int, half: bool = True) -> bytes:
+    """Build and serialise an engine for this GPU.
+
+    Args:
+        onnx: A graph with a free number of images.
+        image: Channels, height and width of an image.
+        max_batch: The largest number of images.
+        half: Allow layers in half precision.
+    """
+    builder = trt.Builder(LOGGER)
+    network = builder.create_network(0)
+    parser = trt.OnnxParser(network, LOGGER)
+    if not parser.parse_from_file(str(onnx)):
+        errors = [str(parser.get_error(i)) for i in range(parser.num_errors)]
+        raise RuntimeError(f"TensorRT cannot read {onnx.name}: {'; '.join(errors)}")
+    config = builder.create_builder_config()
+    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE)
+    if half:
         config.set_flag(trt.BuilderFlag.FP16)
-        profile = builder.create_optimization_profile()
-        picture = (description.channels, description.imgsz, description.imgsz)
-        usual = max(1, self._max_batch // 2)
-        profile.set_shape(INPUT, (1, *picture), (usual, *picture), (self._max_batch, *picture))
-        config.add_optimization_profile(profile)
-        plan = builder.build_serialized_network(network, config)
-        if plan is None:
-            raise RuntimeError(f"TensorRT could not build an engine from {onnx.name}")
-        return bytes(plan)
+    profile = builder.create_optimization_profile()
+    usual = max(1, max_batch // 2)
+    profile.set_shape(INPUT, (1, *image), (usual, *image), (max_batch, *image))
+    config.add_optimization_profile(profile)
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        raise RuntimeError(f"TensorRT could not build an engine from {onnx.name}")
+    return bytes(plan)

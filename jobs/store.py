@@ -42,7 +42,6 @@ from jobs.webhooks.deliveries import enqueue
 from request_id import REQUEST_ID
 from short_ids import RULE, SHORTEST, only_match
 
-# No route makes an export yet.
 Kind = Literal["training", "evaluation", "export", "annotation", "fetch"]
 
 KINDS: tuple[Kind, ...] = ("training", "evaluation", "export", "annotation", "fetch")

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import json
 import logging
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,7 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from access.shell import record
 from database import Database
-from errors import ValidationFailed, VisionLoopError
+from errors import BackendTimeout, Conflict, ValidationFailed, VisionLoopError
+from files import atomic_path
 from models_store.archive import export_archive, import_archive
 from models_store.decision_log import by_user
 from models_store.importer import import_model
@@ -28,10 +30,13 @@ from models_store.pretrained.download import FetchFailed, Watch
 from models_store.pretrained.fetch import fetch, require_allowed, with_remedy
 from models_store.registry import Registry
 from models_store.seed import seed
+from models_store.subprocesses import ChildTimeout, run_module
 from models_store.versions import ModelVersion
 from settings import Settings, get_settings, refusals
 from shell import Parser, columns, run
 
+EXPORT_FORMATS = ("onnx", "openvino", "torchscript", "pt", "archive", "engine")
+EXPORT_TIMEOUT = 3600.0  # seconds
 PROG = "python -m models_store"
 MODEL_HELP = "NAME:VERSION, or NAME for its promoted version, else its newest"
 EPILOG = """examples:
@@ -39,7 +44,8 @@ EPILOG = """examples:
   %(prog)s import mobilenet.pth --family mobilenet --names stop,yield,other
   %(prog)s fetch yolo11n --activate
   %(prog)s activate street_signs
-  %(prog)s export-archive street_signs ./street_signs.zip
+  %(prog)s export street_signs --format onnx --output street_signs.onnx
+  %(prog)s export street_signs --format archive
 
 A MODEL is NAME:VERSION, or NAME for its promoted version (else its newest). A VERSION may be
 shortened to its first characters, at least 4. A running server on the same VISIONLOOP_HOME and
@@ -172,18 +178,19 @@ def command_line(prog: str = PROG) -> argparse.ArgumentParser:
     delete.add_argument(
         "model", metavar="MODEL", help="NAME:VERSION, or NAME if it has a single version"
     )
-    exported = command("export-archive", _export_archive, "Write a version to one .zip file.")
-    exported.add_argument("model", metavar="MODEL", help=MODEL_HELP)
-    exported.add_argument(
-        "path",
-        type=Path,
-        nargs="?",
-        default=Path(),
-        help="file to write, or a folder for NAME-VERSION.zip; default: the current folder",
+    _add_export(
+        command(
+            "export",
+            _export,
+            "Write a version to one file: for other programs, or as an archive for another "
+            "VisionLoop. The file is offered only if it gives the same results as the model that "
+            "serves. docs/how-to/move-a-model.md says which options each format has.",
+        )
     )
-    exported.add_argument("--force", action="store_true", help="overwrite an existing file")
     arrived = command(
-        "import-archive", _import_archive, "Publish a version from a file of export-archive."
+        "import-archive",
+        _import_archive,
+        "Publish a version from a file of `export --format archive`.",
     )
     arrived.add_argument("file", type=Path, metavar="FILE", help="the archive")
     arrived.add_argument("--name", help="name of the new model; default: the name in the archive")
@@ -201,6 +208,37 @@ def command_line(prog: str = PROG) -> argparse.ArgumentParser:
         "Add the starter models that are missing, and activate one if no model is active.",
     )
     return parser
+
+
+def _add_export(command: argparse.ArgumentParser) -> None:
+    command.add_argument("model", metavar="MODEL", help=MODEL_HELP)
+    command.add_argument(
+        "--format", required=True, choices=EXPORT_FORMATS, help="what to write (required)"
+    )
+    command.add_argument("--precision", help="fp32 or fp16; default: fp32, of an engine fp16")
+    command.add_argument(
+        "--imgsz", type=int, help="side of the square input in pixels; default: the model's own"
+    )
+    command.add_argument(
+        "--dynamic",
+        action="store_true",
+        default=None,
+        help="let the input take other sizes and any number of images",
+    )
+    command.add_argument(
+        "--max-batch",
+        type=int,
+        help="images of the input at a time; of an engine the most that it takes; default: 1",
+    )
+    command.add_argument(
+        "--output",
+        type=Path,
+        metavar="PATH",
+        default=Path(),
+        help="file to write, or a folder for a file named after the version; default: the current "
+        "folder",
+    )
+    command.add_argument("--force", action="store_true", help="overwrite an existing file")
 
 
 def _list(registry: Registry, options: argparse.Namespace) -> None:
@@ -354,9 +392,63 @@ def _delete(registry: Registry, options: argparse.Namespace) -> None:
     _json({"deleted": model.id}) if options.json else print(f"Deleted {model.id}.")
 
 
-def _export_archive(registry: Registry, options: argparse.Namespace) -> None:
-    path = export_archive(registry.get(options.model), options.path, options.force)
-    _json({"path": str(path)}) if options.json else print(path)
+def _export(registry: Registry, options: argparse.Namespace) -> None:
+    model = registry.get(options.model)
+    names = ("precision", "imgsz", "dynamic", "max_batch")
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    if options.format == "archive":
+        if given:
+            flag = next(iter(given)).replace("_", "-")
+            raise ValidationFailed(f"--{flag} does not apply to archive: it is the model itself.")
+        path = export_archive(model, options.output, options.force)
+        _json({"path": str(path)}) if options.json else print(path)
+        return
+    if options.output.is_file() and not options.force:  # known before the work begins
+        raise Conflict(f"{options.output} exists already. --force overwrites it.")
+    target = registry.settings.paths.exports / model.name / model.version
+    task = {
+        "folder": str(model.path),
+        "model_id": model.id,
+        "content": model.content,
+        "target": str(target),
+        "request": {"format": options.format, **given},
+    }
+    found = _exported(task, options)
+    path = options.output / found["file"] if options.output.is_dir() else options.output
+    if path.exists() and not options.force:
+        raise Conflict(f"{path} exists already. --force overwrites it.")
+    with atomic_path(path) as partial:
+        shutil.copyfile(target / found["id"] / found["file"], partial)
+    if options.json:
+        _json({"path": str(path), "export": found})
+        return
+    for name, value in (found["parity"] or {}).items():
+        print(f"{name}: {value:.3g}" if isinstance(value, float) else f"{name}: {value}")
+    print(*found["notes"], path, sep="\n")
+
+
+def _exported(task: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
+    """The record of an export that a child process makes. A layer above writes the files."""
+    answers: list[dict[str, Any]] = []
+
+    def told(line: str) -> None:
+        with contextlib.suppress(ValueError):
+            answers.append(json.loads(line))
+            if "step" in answers[-1] and not options.json:
+                share = answers[-1]["progress"]
+                print(f"{share:4.0%}  {answers[-1]['step']}", file=sys.stderr, flush=True)
+
+    try:
+        child = run_module("engines.child", [json.dumps(task)], EXPORT_TIMEOUT, told)
+    except ChildTimeout as error:
+        raise BackendTimeout(f"The export did not finish: {error}.") from None
+    answer = answers[-1] if answers else {}
+    if "error" in answer:
+        raise VisionLoopError(answer["error"])
+    if "export" not in answer:
+        lines = child.stderr.strip().splitlines() or [f"it ended with {child.returncode}"]
+        raise VisionLoopError(f"The export failed: {lines[-1][:300]}")
+    return dict(answer["export"])
 
 
 def _import_archive(registry: Registry, options: argparse.Namespace) -> None:

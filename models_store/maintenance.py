@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -91,6 +92,20 @@ def present(store: ModelStore, database: Database) -> set[str]:
         found = {f"{name}:{version}" for name, version in rows}
     folders = (path for path in store.models.glob("*/*") if path.is_dir())
     return found | {f"{path.parent.name}:{path.name}" for path in folders}
+
+
+def delete_stray_exports(store: ModelStore, database: Database) -> list[str]:
+    """Delete the exports of versions that are gone; returns a sentence for each version.
+
+    One is left if its version was deleted while it was made.
+    """
+    known, done = present(store, database), []
+    for folder in database.settings.paths.exports.glob("*/*"):
+        model_id = f"{folder.parent.name}:{folder.name}"
+        if model_id not in known:
+            shutil.rmtree(folder, ignore_errors=True)
+            done.append(f"Removed the exports of {model_id}, which does not exist.")
+    return done
 
 
 def as_row(model: StoredModel, description: ModelDescription) -> PublishedModel:

@@ -8,6 +8,7 @@ second, or at once when a requested model is not in it.
 from __future__ import annotations
 
 import logging
+import shutil
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,7 +34,13 @@ from models_store.decision_log import (
     step_back,
 )
 from models_store.description import DESCRIPTION_FILE, ModelDescription
-from models_store.maintenance import as_row, reindex, set_promoted, sweep
+from models_store.maintenance import (
+    as_row,
+    delete_stray_exports,
+    reindex,
+    set_promoted,
+    sweep,
+)
 from models_store.names import check_name, split_tag
 from models_store.store import ModelStore, StoredModel, content_hash, new_version
 from models_store.tables import Promotion, PublishedModel, generation, raise_generation
@@ -338,6 +345,7 @@ class Registry:
                 with _repaired_later():
                     self.store.write_promoted(found.name, None)
             self.store.remove(found.name, found.version)
+        shutil.rmtree(self.settings.paths.exports / found.name / found.version, ignore_errors=True)
         self.refresh()
         return found
 
@@ -345,7 +353,8 @@ class Registry:
         """Finish or undo interrupted changes; call it at start. Returns a sentence for each."""
         delete_abandoned(self.settings.home)
         with self.store.lock():
-            return sweep(self.store, self.database)
+            done = sweep(self.store, self.database)
+            return done + delete_stray_exports(self.store, self.database)
 
     def reindex(self) -> Sentences:
         """Make the rows agree with the store's folders. Returns a sentence for each change."""

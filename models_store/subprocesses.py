@@ -10,7 +10,8 @@ import runpy
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from models_store.ultralytics_env import environment
@@ -26,9 +27,14 @@ class ChildTimeout(Exception):
 
 
 def run_module(
-    module: str, arguments: Sequence[str | Path], timeout: float
+    module: str,
+    arguments: Sequence[str | Path],
+    timeout: float,
+    told: Callable[[str], None] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run `python -m MODULE ARGUMENTS…` to its end, in a process group of its own.
+
+    `told` receives each line of its output at once; what it raises ends the process.
 
     Raises:
         ChildTimeout: It took longer than `timeout` seconds; the whole group was killed.
@@ -47,7 +53,10 @@ def run_module(
         start_new_session=True,
     )
     try:
-        output, errors = process.communicate(timeout=timeout)
+        if told is None:
+            output, errors = process.communicate(timeout=timeout)
+        else:
+            output, errors = _followed(process, told, timeout)
     except subprocess.TimeoutExpired:
         raise ChildTimeout(f"{module} was still running after {timeout:.0f} s") from None
     finally:
@@ -56,6 +65,43 @@ def run_module(
                 os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
     return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+
+
+def _followed(
+    process: subprocess.Popen[str], told: Callable[[str], None], timeout: float
+) -> tuple[str, str]:
+    """`communicate`, which passes every line of the output on."""
+    assert process.stdout is not None
+    assert process.stderr is not None
+    lines: list[str] = []
+    late = threading.Event()
+
+    def kill() -> None:
+        late.set()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+    errors: list[str] = []
+    reader = threading.Thread(target=_read_all, args=(process.stderr, errors), daemon=True)
+    timer = threading.Timer(timeout, kill)
+    reader.start()
+    timer.start()
+    try:
+        for line in process.stdout:
+            lines.append(line)
+            told(line)
+        process.wait()
+    finally:
+        timer.cancel()
+    reader.join()
+    if late.is_set():
+        raise subprocess.TimeoutExpired(process.args, timeout)
+    return "".join(lines), "".join(errors)
+
+
+def _read_all(stream: Iterable[str], into: list[str]) -> None:
+    with contextlib.suppress(ValueError, OSError):  # closed, because the process was ended
+        into.extend(stream)
 
 
 def limit_self(memory: int = MEMORY, cpu_seconds: int | None = None) -> None:

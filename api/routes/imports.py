@@ -49,7 +49,7 @@ _one_at_a_time = asyncio.Lock()  # held during a conversion, which may take giga
     openapi_extra=form_body(ImportForm),
 )
 async def import_weights(request: Request, gateway: GatewayDep) -> Any:
-    """Import a `.pt` checkpoint (YOLO, MobileNetV2), or an archive of `export-archive`.
+    """Import a `.pt` checkpoint (YOLO, MobileNetV2), or an archive of another server.
 
     Code in the file is never run: a file with anything but plain data is rejected. `promote`
     works as in `/promote`: if VISIONLOOP_GATE is on, a job may promote the model later, or

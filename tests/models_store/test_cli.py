@@ -72,7 +72,7 @@ def test_a_story(
     ]
     assert told[1].startswith("  by command line")
     assert json.loads(run("decisions", "--json", "signs"))["decisions"][0]["model_id"] == first
-    path = run("export-archive", second, str(tmp_path)).strip()
+    path = run("export", second, "--format", "archive", "--output", str(tmp_path)).strip()
     assert Path(path).is_file()
     assert json.loads(run("import-archive", path, "--json"))["id"] == second
     assert run("delete", second) == f"Deleted {second}.\n"
@@ -92,7 +92,7 @@ def test_a_story(
         (["import-archive", __file__], "cannot be read as a zip"),
         (["rollback", "cats"], "No model 'cats'"),
         (["decisions", "cats"], "No model 'cats'"),
-        (["export-archive", "cats"], "No model 'cats'"),
+        (["export", "cats", "--format", "onnx"], "No model 'cats'"),
     ],
 )
 def test_a_refusal_is_one_sentence_and_exit_code_1(

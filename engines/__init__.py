@@ -1,0 +1,1 @@
+"""Models for other programs: exports, checked against the engine that serves."""

@@ -1,0 +1,41 @@
+"""Predictions of exported files by Ultralytics alone: run in an empty folder, without our code.
+
+`python -P plain_predict.py IMAGE FILE …` prints a JSON list: task, names and objects of each file.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+
+def main() -> None:
+    from ultralytics import YOLO
+
+    image, *files = sys.argv[1:]
+    answers = []
+    for file in files:
+        model = YOLO(file)
+        found = model.predict(image, rect=False, conf=0.3, iou=0.7, verbose=False, device="cpu")[0]
+        answer: dict[str, object] = {"task": model.task, "names": list(found.names.values())}
+        if found.probs is not None:
+            answer["scores"] = found.probs.data.tolist()
+        else:
+            answer["boxes"] = found.boxes.xyxy.tolist()
+            answer["scores"] = found.boxes.conf.tolist()
+            answer["class_ids"] = found.boxes.cls.int().tolist()
+        if found.keypoints is not None:
+            answer["points"] = found.keypoints.xy.tolist()
+        if found.masks is not None:
+            answer["areas"] = found.masks.data.sum((1, 2)).tolist()
+        answers.append(answer)
+    ours = Path(__file__).resolve().parents[2]
+    loaded = (getattr(module, "__file__", None) for module in sys.modules.values())
+    own = [path for path in loaded if path and ours in Path(path).parents]
+    assert [path for path in own if ".venv" not in path and path != __file__] == [], own
+    print(json.dumps(answers))
+
+
+if __name__ == "__main__":
+    main()
