@@ -96,6 +96,7 @@ MEANINGS: dict[str, str] = {
     "database_info": "where the pre-labels are stored",
     "value": "the value",
     # jobs
+    "export_id": "an export's `id`, from GET /models/{model_id}/exports",
     "job_id": "the job's id; requests may shorten it to a unique beginning; null: no job",
     "task_id": "the job's id, the same as `job_id` elsewhere; requests may shorten it",
     "jobs": "the jobs, the newest first",

@@ -67,7 +67,7 @@ class Parity(BaseModel):
     max_box_error_px: float | None = Field(
         None, description="of boxes and keypoints, in pixels of the network's input"
     )
-    max_score_error: float
+    max_score_error: float = Field(description="of probabilities, 0 to 1")
     max_mask_error: float | None = Field(
         None, description="of prototypes and coefficients, relative to the largest"
     )
@@ -201,7 +201,6 @@ class Wanted(BaseModel):
     | {
         200: {"content": {"application/octet-stream": {}}},
         206: {"description": "A part", "content": {"application/octet-stream": {}}},
-        304: {"description": "The file with this ETag", "model": None},
     },
     dependencies=[Depends(require_admin)],
 )
