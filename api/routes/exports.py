@@ -12,8 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import FileResponse
 
 from api.dependencies import GatewayDep
+from api.groups import MODELS
 from api.job_control import notify_trainer
-from api.middleware.auth import require_admin
+from api.middleware.auth import require_train, require_use
 from api.requests import json_body
 from api.schemas import RequestFields, errors, json_request_body
 from engines.making import make_export
@@ -24,7 +25,7 @@ from errors import BackendTimeout, BackendUnavailable
 from jobs.control import status_of
 from serving.gateway import Gateway
 
-router = APIRouter(prefix="/models", tags=["Models"])
+router = APIRouter(prefix="/models", tags=[MODELS], dependencies=[Depends(require_use)])
 
 MARGIN = 10.0  # seconds by which a download's export must be faster than the request
 RANGE = re.compile(r"bytes=(\d*)-(\d*)")
@@ -129,7 +130,7 @@ class ExportList(BaseModel):
     response_model=ExportAnswer,
     responses=errors(400, 403, 404, 409) | {200: {"model": ExportAnswer}},
     openapi_extra=json_request_body(Export),
-    dependencies=[Depends(require_admin)],
+    dependencies=[Depends(require_train)],
 )
 async def export_model(
     request: Request, response: Response, model_id: str, gateway: GatewayDep
@@ -175,7 +176,7 @@ async def list_exports(model_id: str, gateway: GatewayDep) -> Any:
     "/{model_id}/exports/{export_id}",
     status_code=204,
     responses=errors(403, 404),
-    dependencies=[Depends(require_admin)],
+    dependencies=[Depends(require_train)],
 )
 async def delete_export(model_id: str, export_id: str, gateway: GatewayDep) -> Response:
     """Delete an exported file; the model stays."""
@@ -202,7 +203,7 @@ class Wanted(BaseModel):
         200: {"content": {"application/octet-stream": {}}},
         206: {"description": "A part", "content": {"application/octet-stream": {}}},
     },
-    dependencies=[Depends(require_admin)],
+    dependencies=[Depends(require_train)],
 )
 async def download_model(
     request: Request,

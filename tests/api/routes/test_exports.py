@@ -213,7 +213,7 @@ def test_an_unknown_query_or_model_is_refused(ask: Call, model: str) -> None:
         assert (answer.status_code, answer.json()["code"]) == (404, "MODEL_NOT_FOUND")
 
 
-def test_taking_a_model_away_needs_the_admin_token(ask: Call, model: str) -> None:
+def test_a_token_for_use_does_not_take_a_model_away(ask: Call, model: str) -> None:
     for method, path in (
         ("POST", "export"),
         ("GET", "download?format=archive"),
