@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from difflib import get_close_matches
-from typing import NoReturn
+from typing import Any, NoReturn
 
 INVALID = re.compile(r".*invalid choice: '([^']*)' \(choose from (.*)\)")
 
@@ -18,7 +18,27 @@ UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that suggests the known word next to an unknown one (as Python 3.14 can)."""
+    """A parser that suggests the known word next to an unknown one (as Python 3.14 can).
+
+    It takes no abbreviated options: one would change its meaning with the next version.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False} | options)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        found, rest = super().parse_known_args(args, namespace)
+        for unknown in rest:
+            if unknown.startswith("-"):
+                self.error(f"there is no option {unknown!r}{self._meant(unknown)}")
+        return found, rest
+
+    def _meant(self, unknown: str) -> str:
+        name = unknown.partition("=")[0]
+        known = [text for text in self._option_string_actions if text.startswith("--")]
+        close = [text for text in known if text.startswith(name)] if len(name) > 2 else []
+        close = close or get_close_matches(name, known, n=1)
+        return f": did you mean {close[0]}?" if close else f"; see {self.prog} --help"
 
     def error(self, message: str) -> NoReturn:
         if found := INVALID.fullmatch(message):

@@ -12,11 +12,9 @@ from annotation.diff import CorrectionCounts, compare_annotations
 from annotation.entries import IMAGES
 from annotation.image_records import PERSON, ImageRecord
 from database import now
-from dataset.revisions import NOTE, REVISIONS, Revision, read_note, revision_folder
+from dataset.revisions import NOTE, RECORDS, REVISIONS, Revision, read_note, revision_folder
 from formats.annotations import Annotations
 from models_store.description import Task
-
-RECORDS = "annotations.jsonl"
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,13 @@ from pathlib import Path
 from benchmarks.http_load import BOUNDARY, LoadResult, drive, form
 from benchmarks.server import PYTHON, free_port, serving
 from benchmarks.serving import pictures
+from shell import Parser
 
 WARM = 5.0  # seconds
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser = Parser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument(
         "--seconds", type=float, default=40, help="duration of each measurement in seconds (40)"
     )

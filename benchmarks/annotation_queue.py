@@ -10,7 +10,6 @@ have to relabel or remove, or an object to add; a box that only needs to be move
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from dataset.inspection import check
 from formats.annotations import Annotation, Annotations
 from models_store.registry import Registry
 from settings import get_settings
+from shell import Parser
 from synthetic.scenes import draw_scene
 from synthetic.signs import CLASS_NAMES
 
@@ -53,7 +53,7 @@ def of_data(path: Path, count: int) -> Iterator[tuple[bytes, Annotations]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument(
         "--model",
         default="traffic_signs_yolov8n",

@@ -6,13 +6,14 @@ gave no answer is listed as not checked.
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
+
+from shell import Parser
 
 LOCK = Path(__file__).parents[1] / "requirements.lock"
 
@@ -38,7 +39,7 @@ def report(packages: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=(__doc__ or "").split("\n\n")[0],
         epilog="Exit codes: 0: no known vulnerability; 1: known vulnerabilities; 2: packages were "
         "not checked.",

@@ -18,6 +18,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from shell import Parser
+
 TOLERANCE = 0.001
 DRAWN = 300  # drawn scenes; a fifth of them is the val split
 KEYS = {"B": "", "M": "mask_", "P": "pose_"}
@@ -30,7 +32,7 @@ NAMES = {
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m benchmarks.evaluation_equality",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -33,6 +33,7 @@ from benchmarks.label_studio_browser import screenshot
 from benchmarks.server import PYTHON, ROOT, free_port, serving
 from formats.geometry import Outline, as_outlines, fill_parts, overlap
 from formats.label_studio import from_label_studio
+from shell import Parser
 from synthetic.scenes import draw_scene
 from synthetic.shapes import write_shapes
 
@@ -52,7 +53,7 @@ WRONG = """<View><Image name="photo" value="$image"/><RectangleLabels name="box"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser = Parser(description=(__doc__ or "").split("\n\n")[0])
     add = parser.add_argument
     add("--pictures", type=int, default=12, help="number of images in each project (12)")
     add("--epochs", type=int, default=40, help="epochs of the model that finds polygons (40)")

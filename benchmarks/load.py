@@ -29,6 +29,7 @@ import cv2
 import numpy as np
 
 from benchmarks.server import PYTHON, free_port, serving
+from shell import Parser
 
 DETECTOR, CLASSIFIER = "traffic_signs_yolov8n", "traffic_signs_mobilenet_v2"
 SIZES = ((64, 64), (320, 240), (640, 480), (480, 640), (1280, 720))
@@ -171,7 +172,7 @@ async def run(url: str, options: argparse.Namespace) -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.load", description=__doc__)
+    parser = Parser(prog="python -m benchmarks.load", description=__doc__)
     add = parser.add_argument
     add("--url", help="address of a running server with the starter models and without a token")
     add("--requests", type=int, default=2000, help="requests of `mixed` (2000); half for switching")

@@ -33,6 +33,7 @@ from annotation.diff import CorrectionCounts, compare_annotations
 from benchmarks.server import PYTHON, free_port, serving
 from benchmarks.sign_kinds import Drawn, draw
 from formats.annotations import Annotation, Annotations
+from shell import Parser
 
 STARTER, NAME = "traffic_signs_yolov8n", "sign_kinds"
 METRIC = "mAP50_95"
@@ -292,7 +293,7 @@ def main() -> int:
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m benchmarks.loop",
         description=__doc__,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,

@@ -7,7 +7,6 @@ numbers rise.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import tempfile
 from pathlib import Path
@@ -18,6 +17,7 @@ import psutil
 from benchmarks.http_load import BOUNDARY, form
 from benchmarks.server import PYTHON, free_port, serving
 from benchmarks.serving import pictures
+from shell import Parser
 
 PARTS = 8  # measurements, after equal numbers of requests
 CONCURRENCY = 16
@@ -57,7 +57,7 @@ async def send(url: str, body: bytes, count: int, predict: int) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument(
         "--requests", type=int, default=20_000, help="number of requests in total (20000)"
     )

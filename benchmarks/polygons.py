@@ -11,7 +11,6 @@ simplified polygons that annotation answers contain, and for these without their
 
 from __future__ import annotations
 
-import argparse
 import os
 import tempfile
 import time
@@ -33,6 +32,7 @@ from inference.render import draw
 from models_store.description import ModelDescription
 from models_store.importer import convert_checkpoint
 from settings import Settings
+from shell import Parser
 
 MAX_PIXELS = 100_000_000
 
@@ -61,7 +61,7 @@ class Measured:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser = Parser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument(
         "--weights", type=Path, required=True, help="checkpoint (.pt) of a segmentation model"
     )

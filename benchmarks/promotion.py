@@ -28,6 +28,7 @@ import numpy as np
 from benchmarks.load import draw
 from benchmarks.server import PYTHON, free_port, serving
 from database import Database
+from shell import Parser
 
 STARTER, NAME = "traffic_signs_yolov8n", "scenes"
 PICTURE = (640, 480)
@@ -240,7 +241,7 @@ def made_up(images: int, classes: int, chance: np.random.Generator, found: float
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.promotion", description=__doc__)
+    parser = Parser(prog="python -m benchmarks.promotion", description=__doc__)
     add = parser.add_argument
     add("--requests", type=int, default=1000, help="requests during each change (1000)")
     add("--concurrency", type=int, default=16, help="maximum number of requests at once (16)")

@@ -8,7 +8,6 @@ generator, one server after the other on the same machine. The measurement is re
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import os
@@ -25,6 +24,7 @@ import numpy as np
 
 from benchmarks.http_load import drive, form
 from benchmarks.server import PYTHON, ROOT, free_port, serving
+from shell import Parser
 
 STARTER = "traffic_signs_yolov8n"
 CONCURRENCY = (1, 16)
@@ -147,7 +147,7 @@ def measure(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser = Parser(description=__doc__.split("\n\n")[0])
     add = parser.add_argument
     add("--weights", type=Path, help="a YOLO .pt; default: the starter detector")
     add("--images", type=Path, help="folder of JPEGs to send; default: drawn street scenes")

@@ -24,6 +24,7 @@ import httpx
 from benchmarks.http_load import LoadResult, arrive, drive, form
 from benchmarks.server import PYTHON, ROOT, free_port, serving
 from benchmarks.serving import STARTER, pictures
+from shell import Parser
 
 LOADS: dict[str, Callable[[str, list[bytes], float], Coroutine[Any, Any, LoadResult]]] = {
     "3/s at random times": lambda url, bodies, seconds: arrive(url, bodies, 3, seconds),
@@ -45,7 +46,7 @@ Rows = dict[tuple[str, bool], tuple[list[LoadResult], list[dict[str, Any]]]]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser = Parser(description=(__doc__ or "").split("\n\n")[0])
     add = parser.add_argument
     add("--seconds", type=float, default=20, help="duration of each round in seconds (20)")
     add("--rounds", type=int, default=3, help="rounds with a shadow, and as many without (3)")

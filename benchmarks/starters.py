@@ -26,6 +26,7 @@ from inference.preprocess import prepare
 from inference.render import draw
 from inference.torch_engine import TorchEngine
 from models_store.description import ModelDescription
+from shell import Parser
 from synthetic.scenes import draw_scene, draw_sign_crop
 from synthetic.signs import CLASS_NAMES
 from synthetic.train_starters import FOLDERS
@@ -189,7 +190,7 @@ def street_pictures(model: Model, seed: int, path: Path) -> None:
 
 def main() -> None:
     """Print the measurements that docs/explanation/starter-models.md quotes."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.starters", description=__doc__)
+    parser = Parser(prog="python -m benchmarks.starters", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
     add(

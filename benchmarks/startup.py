@@ -6,7 +6,6 @@ at first: only the first start imports the starter models. `python -m benchmarks
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import time
 from pathlib import Path
@@ -14,10 +13,11 @@ from pathlib import Path
 import httpx
 
 from benchmarks.server import PYTHON, ROOT, free_port, serving
+from shell import Parser
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser = Parser(description=__doc__.split("\n\n")[0])
     parser.add_argument(
         "--image",
         type=Path,

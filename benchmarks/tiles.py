@@ -10,7 +10,6 @@ scenes; other models and images are given as a detection checkpoint and a YOLO d
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import shutil
 import tempfile
@@ -30,6 +29,7 @@ from inference.tiles import AUTO, OFF
 from models_store.export import export_onnx
 from models_store.importer import convert_checkpoint
 from settings import Settings
+from shell import Parser
 from synthetic.scenes import draw_scene
 from synthetic.signs import CLASS_NAMES
 
@@ -41,7 +41,7 @@ Scene = tuple[Pixels, list[tuple[str, Float]]]  # labels with boxes xyxy
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser = Parser(description=(__doc__ or "").split("\n\n")[0])
     add = parser.add_argument
     add("--weights", type=Path, help="detection checkpoint (.pt); default: the starter detector")
     add(

@@ -19,12 +19,13 @@ import httpx
 from benchmarks.http_load import LoadResult, drive, form
 from benchmarks.server import PYTHON, free_port, serving
 from benchmarks.serving import pictures
+from shell import Parser
 
 WARM = 5.0  # seconds
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser = Parser(description=(__doc__ or "").split("\n\n")[0])
     add = parser.add_argument
     add("--seconds", type=float, default=40, help="duration of each measurement in seconds (40)")
     add("--imgsz", type=int, default=320, help="image size of the training in pixels (320)")

@@ -27,12 +27,13 @@ from typing import Any
 
 from benchmarks.server import PYTHON, ROOT
 from database import Database
+from shell import Parser
 
 TASKS = ("detect", "segment", "pose", "classify")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser = Parser(description=(__doc__ or "").split("\n\n")[0])
     add = parser.add_argument
     add("--task", choices=TASKS, default="detect", help="task of the model (detect)")
     add("--model", default="n", help="size of the YOLOv8 model: n, s, m, l or x (n)")

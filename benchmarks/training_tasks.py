@@ -12,7 +12,6 @@ comparison with PyTorch), evaluation.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 import threading
@@ -26,6 +25,7 @@ from typing import Any
 import httpx
 
 from benchmarks.stress.server import Failed, Service, until
+from shell import Parser
 from synthetic.shapes import Task, write_shapes
 from tests.support.drawn_truth import share_found
 
@@ -149,7 +149,7 @@ def play(service: Service, case: Case, data: Path, first: bool) -> str:
 
 def main() -> int:
     names = [case.name for case in CASES]
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[1])
+    parser = Parser(description=(__doc__ or "").split("\n\n")[1])
     parser.add_argument(
         "--only", nargs="*", choices=names, default=names, help="trainings to run (all)"
     )

@@ -17,6 +17,7 @@ from files import atomic_path
 from shell import Parser
 
 URL = "http://127.0.0.1:3000"
+LOCAL = ("127.0.0.1", "localhost", "::1")
 FULL = 32  # characters of a job's id
 SILENCE = 40.0  # seconds without a heartbeat, after which the log is requested again
 STEP = 0.5
@@ -28,7 +29,15 @@ Command = Callable[["Server", argparse.Namespace], int]
 
 
 class Refused(Exception):
-    """The server refused a request, or cannot be reached."""
+    """The server refused a request, or cannot be reached.
+
+    Attributes:
+        code: The error's code; empty if there was no answer.
+    """
+
+    def __init__(self, message: str, code: str = "") -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class Server:
@@ -52,8 +61,23 @@ class Server:
         if answer.status_code == 204:
             return None
         if answer.is_error:
-            raise Refused(_reason(answer, self.url))
+            content = _content(answer, self.url)
+            code = content.get("code", "") if isinstance(content, dict) else ""
+            raise Refused(_reason(answer, self.url), str(code))
         return _content(answer, self.url)
+
+    def may_read(self, path: Path) -> bool:
+        """Whether the server runs on this machine and may read a path of it."""
+        if (httpx.URL(self.url).host or "") not in LOCAL:
+            return False
+        folder = path if path.is_dir() else path.parent
+        try:
+            self.ask("GET", "/api/training/select-local-file", params={"dir": str(folder)})
+        except Refused as refusal:
+            if refusal.code in ("FORBIDDEN", "NOT_FOUND", "VALIDATION_ERROR"):
+                return False
+            raise
+        return True
 
     def jobs(self, kind: str | None = None) -> list[dict[str, Any]]:
         """All jobs, or those of a kind, the newest first."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 # `python -m` puts the current folder first in sys.path; our imports need the program's folder.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from commands.client import FULL, STEP, WHERE, Command, Refused, Server, address, run_command
+from commands.client import FULL, WHERE, Command, Refused, Server, address, run_command
 from shell import Parser, age, columns, run, size
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 PROG = "python -m commands.jobs"
 JOB_HELP = "id of the job, or its first characters, at least 4"
+POLL = 5.0  # seconds between two reads of the progress
+SOONER = 2.0  # the same after a new line of the log
 SHORT = 8  # characters of it in a listing, or more to tell jobs apart
 GOES_ON = "The job goes on; `list` shows it."
 EPILOG = f"""examples:
@@ -47,12 +49,15 @@ def watch_job(server: Server, job_id: str) -> int:
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:5.1f}%"))
     with Progress(*columns, TimeElapsedColumn(), console=console) as bar:
         task = bar.add_task("waiting", total=100.0)
-        done = threading.Event()
-        poll = threading.Thread(target=_poll, args=(server, job_id, bar, task, done), daemon=True)
+        done, news = threading.Event(), threading.Event()
+        reading = (server, job_id, bar, task, done, news)
+        poll = threading.Thread(target=_poll, args=reading, daemon=True)
         poll.start()
         for line in server.follow(job_id):
             console.print(line, markup=False, soft_wrap=True)
+            news.set()
         done.set()
+        news.set()
         poll.join()
     job = server.ask("GET", f"/jobs/{job_id}")
     result = f" {job['model_id']}" if job["model_id"] else ""
@@ -75,10 +80,20 @@ def _groups(metrics: dict[str, Any]) -> str:
     return " ".join(parts)
 
 
-def _poll(server: Server, job_id: str, bar: Progress, task: TaskID, done: threading.Event) -> None:
+def _poll(
+    server: Server,
+    job_id: str,
+    bar: Progress,
+    task: TaskID,
+    done: threading.Event,
+    news: threading.Event,
+) -> None:
+    """Show the progress: every POLL seconds, and sooner after a new line of the log."""
     last = False
     while not last:
-        last = done.wait(STEP)
+        last = done.wait(SOONER)
+        news.wait(POLL - SOONER)
+        news.clear()
         try:
             job = server.ask("GET", f"/jobs/{job_id}")
         except Refused:  # the server may be restarting; `follow` reconnects, too

@@ -13,7 +13,7 @@ from dataset.dataset import Dataset, Splits
 from dataset.image_files import match_labels
 from dataset.issues import Findings, require_usable
 from dataset.label_files import LabelFormat
-from dataset.label_scan import judge, read_labels
+from dataset.label_scan import judge, note_unmeasured, read_labels
 from dataset.plain_folder import hint, plain
 from dataset.splits import held_out_by_name
 from errors import DatasetInvalid, DatasetNotFound
@@ -133,6 +133,7 @@ def _classification_dataset(
     splits = {split: tuple(images) for split, images in found.items() if images}
     _require_val(splits)
     counts = {split: Counter(classes[image] for image in splits[split]) for split in splits}
+    note_unmeasured(counts, names, findings)
     return Dataset(
         root,
         "classify",

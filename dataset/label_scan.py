@@ -126,6 +126,34 @@ def judge(
     if counted.counts["train"] and unused:
         some = ", ".join(unused[:5]) + (", …" if len(unused) > 5 else "")
         findings.note("unused", f"Classes without an object in train: {len(unused)} ({some}).")
+    note_unmeasured(counted.counts, names, findings)
+
+
+def note_unmeasured(
+    counts: Mapping[str, Mapping[int, int]], names: Sequence[str], findings: Findings
+) -> None:
+    """Note the classes of train that val, or test, cannot measure: it has no object of them.
+
+    Args:
+        counts: Split → class id → number of objects, or of images for task classify.
+        names: The names of the classes.
+        findings: Where it is noted.
+    """
+    for split in ("val", "test"):
+        missing = [
+            name
+            for i, name in enumerate(names)
+            if counts["train"].get(i) and counts.get(split) and not counts[split].get(i)
+        ]
+        if missing:
+            some = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
+            findings.note(
+                "unmeasured",
+                f"{split} has nothing of {len(missing)} of the classes in train ({some}). Its "
+                "metrics say nothing about them, and the gate refuses a version of a model that "
+                f"knows them, unless it has allow_unmeasured. Move images of them to {split}, or "
+                "add some.",
+            )
 
 
 def _wrong_task(label_format: LabelFormat) -> str:

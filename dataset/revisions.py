@@ -16,6 +16,7 @@ from errors import NotFound
 from models_store.description import Task
 
 REVISIONS = "revisions"  # subfolder of a dataset's folder
+RECORDS = "annotations.jsonl"  # the complete annotations, an image a line
 NOTE = "revision.jsonl"  # one line; not .json, because .json files look like COCO annotations
 
 
@@ -83,6 +84,21 @@ def get_revision(dataset: Path, number: int) -> Revision:
             "or restore its folder from a backup."
         )
     return found
+
+
+def image_names(folder: Path) -> dict[str, str]:
+    """File name in a revision's folder → the image's path as users know it, where it is known.
+
+    Empty if the folder is no revision: then users know the files by their own names.
+    """
+    names: dict[str, str] = {}
+    if read_note(folder) is None:
+        return names
+    with (folder / RECORDS).open("rb") as lines:
+        for row in map(json.loads, lines):
+            if row.get("name"):
+                names[str(row["file"])] = str(row["name"])
+    return names
 
 
 def is_kept(folder: Path) -> bool:

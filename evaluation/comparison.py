@@ -7,7 +7,6 @@ seconds.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import sys
@@ -24,6 +23,7 @@ from errors import Conflict
 from evaluation.bootstrap import Interval, Matches, map_intervals, share_intervals
 from evaluation.store import PREDICTIONS, REPORT
 from files import atomic_write
+from shell import Parser
 
 LISTED = 200  # maximum number of images in each of the lists of fixed and of broken images
 NICE = 10  # added to the niceness of the child process
@@ -236,7 +236,7 @@ def _notes(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m evaluation.comparison", description=__doc__)
+    parser = Parser(prog="python -m evaluation.comparison", description=__doc__)
     parser.add_argument("a", type=Path)
     parser.add_argument("b", type=Path)
     parser.add_argument("file", type=Path)

@@ -22,6 +22,7 @@ import numpy as np
 from database import now
 from dataset.class_matching import JoinedClasses, shown_names
 from dataset.dataset import Dataset
+from dataset.revisions import image_names
 from errors import ValidationFailed
 from evaluation.classification import ClassificationMetrics
 from evaluation.detection import CONFIDENCE, IOU, DetectionMetrics
@@ -192,6 +193,7 @@ class _EvaluationPass:
         else:
             self.metrics = DetectionMetrics(description, self.classes)
         self.worst = WorstImages()
+        self._names = image_names(dataset.root)
         self._max_pixels = settings.max_pixels
         self._times: list[tuple[float, ...]] = []  # seconds of each step, per image
 
@@ -224,6 +226,8 @@ class _EvaluationPass:
             errors = self.metrics.update(name, outputs, place, objects, prediction)
         if errors.reason:
             row = {"image": name, "score": errors.severity[0], "reason": errors.reason}
+            if known := self._names.get(image.name):
+                row["name"] = known
             self.worst.offer(WorstImage(errors.severity, image, row, truth, prediction))
 
     def speed(self) -> dict[str, float]:

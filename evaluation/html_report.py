@@ -269,7 +269,7 @@ def _confusions(labels: Sequence[str], matrix: Any, background: bool) -> str:
 def _worst(rows: Sequence[Report], folder: Path) -> str:
     figures = [
         f'<figure><img src="{source}" alt="ground truth and prediction">'
-        f"<figcaption><b>{escape(row['image'])}</b><br>{escape(row['reason'])}</figcaption></figure>"
+        f"<figcaption>{_image_title(row)}<br>{escape(row['reason'])}</figcaption></figure>"
         for row in rows
         if (source := _data_uri(folder / row["file"]))
     ]
@@ -279,6 +279,13 @@ def _worst(rows: Sequence[Report], folder: Path) -> str:
         f"<section><h2>The {len(figures)} worst images</h2><p>The ground truth is on the left, "
         f'the prediction on the right.</p><div class="worst">{"".join(figures)}</div></section>'
     )
+
+
+def _image_title(row: Report) -> str:
+    """The image's name as users know it, and as the dataset has it."""
+    if row.get("name"):
+        return f"<b>{escape(row['name'])}</b> ({escape(row['image'])})"
+    return f"<b>{escape(row['image'])}</b>"
 
 
 def _definitions(found: Mapping[str, str]) -> str:

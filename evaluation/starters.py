@@ -8,7 +8,6 @@ The evaluation is the one of `POST /metrics/{model_id}/evaluate` without a body:
 
 from __future__ import annotations
 
-import argparse
 import json
 import platform
 import shutil
@@ -25,7 +24,7 @@ from models_store.description import DESCRIPTION_FILE, WEIGHTS_FILE, ModelDescri
 from models_store.export import export_onnx
 from models_store.seed import METRICS_FILE, STARTERS, Starter, starters
 from settings import Settings
-from shell import run
+from shell import Parser, run
 from synthetic.evaluation_sets import NAME, drawn_set
 
 
@@ -66,7 +65,7 @@ def _silent(done: int, total: int) -> None:
 
 def main() -> None:
     """Command line: measures every starter model."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m evaluation.starters",
         description="Measures the starter models on drawn images, and records their metrics.",
     )

@@ -11,7 +11,6 @@ writes a checkpoint within its epoch.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import ctypes
 import faulthandler
@@ -41,6 +40,7 @@ from models_store import ultralytics_env
 from models_store.registry import Registry
 from request_id import REQUEST_ID
 from settings import get_settings
+from shell import Parser
 
 NICE = 10
 INTERVAL = 0.25  # seconds between two writes of progress
@@ -162,7 +162,7 @@ class WorkerJob:
 
 def main(work: Work) -> int:
     """Entry point of the worker process. Returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m worker", description=__doc__)
+    parser = Parser(prog="python -m worker", description=__doc__)
     parser.add_argument("job_id")
     parser.add_argument(
         "--parent",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from pathlib import Path
 
@@ -11,10 +10,11 @@ from alembic import command
 from database import Database, alembic_config
 from migrations.tables import METADATA
 from settings import Settings
+from shell import Parser
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m migrations", description=__doc__)
+    parser = Parser(prog="python -m migrations", description=__doc__)
     parser.add_argument("text", help="short description of the change")
     text = parser.parse_args().text
     with tempfile.TemporaryDirectory() as home:

@@ -7,7 +7,6 @@ deleted.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import warnings
@@ -24,6 +23,7 @@ from models_store._onnxruntime import onnxruntime
 from models_store.description import ONNX_FILE, ModelDescription, record
 from models_store.subprocesses import limit_self
 from models_store.weights import load_model
+from shell import Parser
 
 OPSET = 17  # supported by ONNX Runtime 1.31, TensorRT 10 and the TorchScript exporter
 INPUT = "images"
@@ -178,7 +178,7 @@ def parity(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m models_store.export", description=__doc__)
+    parser = Parser(prog="python -m models_store.export", description=__doc__)
     parser.add_argument("folder", type=Path, nargs="+", help="folder with model.json")
     folders = parser.parse_args(arguments).folder
     limit_self()

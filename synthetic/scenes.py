@@ -7,7 +7,6 @@ Everything is a function of a `numpy.random.Generator`, so a seed gives the same
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from shell import Parser
 from synthetic.backgrounds import foliage, street, surface
 from synthetic.camera import STREET, VIDEO, Camera
 from synthetic.distractors import draw_distractor, draw_pole
@@ -331,7 +331,7 @@ def _write_picture(path: Path, image: Pixels) -> None:
 
 def main() -> None:
     """Command line: writes a drawn dataset."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m synthetic.scenes",
         description="Draws a dataset of traffic signs. The same seed gives the same images.",
     )

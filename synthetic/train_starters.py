@@ -9,7 +9,6 @@ same command resumes from it. The last step writes `model.safetensors` (fp16) an
 
 from __future__ import annotations
 
-import argparse
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -29,6 +28,7 @@ from models_store import ultralytics_env
 from models_store.description import Preprocessing
 from models_store.weight_ema import WeightEMA
 from models_store.weights import describe, save_model
+from shell import Parser
 from synthetic.camera import STREET, VIDEO
 from synthetic.scenes import draw_scene, draw_sign_crop
 from synthetic.signs import CLASS_NAMES
@@ -327,7 +327,7 @@ def publish(model: nn.Module, kind: str, out: Path) -> Path:
 
 def main() -> None:
     """Command line: trains one starter model and writes it as a model folder."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m synthetic.train_starters",
         description="Trains a starter model on synthetic images and writes its weights.",
         epilog="After an interruption, the same command resumes from the checkpoint in --work.",

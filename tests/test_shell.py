@@ -69,3 +69,9 @@ def test_the_exit_code_is_that_of_the_command() -> None:
         [sys.executable, "-c", SHORT], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout) == (3, "one\n")
+
+
+def test_every_command_uses_the_parser_without_abbreviations() -> None:
+    files = [path for path in ROOT.rglob("*.py") if ".venv" not in path.parts]
+    named = {p for p in files if "argparse.ArgumentParser(" in p.read_text(encoding="utf-8")}
+    assert named == {Path(__file__)}

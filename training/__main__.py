@@ -16,8 +16,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from commands import jobs
 from commands.client import WHERE, Server, address, run_command
 from shell import Parser, run
+from training.local_data import data_for, weights_for
 
 PROG = "python -m training"
+WEIGHTS = {  # fields that may be a file of weights, and their options
+    "resume_weights": "--weights",
+    "base_model_path": "--base-model",
+    "teacher_model_path": "--teacher",
+}
 MODES = {
     "regular": "all layers are trained",
     "freeze-strategy": "layers are unfrozen in stages",
@@ -101,9 +107,14 @@ FIELDS = (
 )  # fmt: skip
 
 EPILOG = f"""examples:
-  %(prog)s start regular --data shapes/data.yaml --model n --epochs 30
-  %(prog)s start freeze-strategy --data signs/ --task classify --model my_model --no-watch
+  %(prog)s start regular --data shapes/ --model n --epochs 30
+  %(prog)s start freeze-strategy --data signs.zip --model traffic_signs_yolov8n
+  %(prog)s start regular --data signs-k3xq7w2a --model signs --no-watch
   %(prog)s watch 3f6c9a1e
+
+--data takes a zip, a data.yaml or a folder of this machine, which is uploaded unless the server
+may read it where it is (VISIONLOOP_DATA_ROOTS), or the id of a dataset. --model signs starts from
+the model `signs` of the registry.
 
 {WHERE} A JOB may be shortened to its first characters, at least 4.
 
@@ -115,9 +126,12 @@ def start(server: Server, options: argparse.Namespace) -> int:
     """Start a training, and watch it unless told not to."""
     given = ("task", "name", *(field.name for field in FIELDS))
     body: dict[str, Any] = {name: getattr(options, name, None) for name in given}
-    body |= {"data_path": _absolute(options.data)}
-    body |= {"old_data_path": _absolute(body["old_data_path"])}
     body |= {"model_type": options.model, "resume_weights": options.weights}
+    for name, option in WEIGHTS.items():
+        if body[name]:
+            body[name] = weights_for(server, option, body[name])
+    for name, typed in (("data_path", options.data), ("old_data_path", body["old_data_path"])):
+        body[name] = data_for(server, typed, options.task)
     body["hyper"] = dict(options.hyper)
     sent = {name: value for name, value in body.items() if value not in (None, {})}
     answer = server.ask("POST", f"/api/training/{options.mode}", json=sent)
@@ -125,11 +139,6 @@ def start(server: Server, options: argparse.Namespace) -> int:
         print(note)
     print(f"{answer['message']} Job {answer['task_id']}")  # last, for scripts that take the id
     return jobs.watch_job(server, answer["task_id"]) if options.watch else 0
-
-
-def _absolute(data: str | None) -> str | None:
-    """Make an existing path absolute, as the server's folder may differ; else (an id) unchanged."""
-    return str(Path(data).resolve()) if data and Path(data).exists() else data
 
 
 def command_line(prog: str = PROG) -> argparse.ArgumentParser:
@@ -160,7 +169,7 @@ def _add_fields(started: argparse.ArgumentParser, mode: str) -> None:
     started.add_argument(
         "--data",
         required=True,
-        help="dataset to train on: a data.yaml, a folder with one folder per class, or its id",
+        help="dataset to train on: a zip, a data.yaml, a folder, or the id of an uploaded one",
     )
     started.add_argument(
         "--task",
@@ -169,11 +178,11 @@ def _add_fields(started: argparse.ArgumentParser, mode: str) -> None:
     )
     started.add_argument(
         "--model",
-        help="model to train: a size (n, s, m, l or x), a model id, or a network's name such as "
-        "yolo11n or mobilenet; default: s",
+        help="model to train: a size (n, s, m, l or x), the name or id of a model to start from, "
+        "or a network's name such as yolo11n or mobilenet; default: s",
     )
     started.add_argument(
-        "--weights", help="weights to start from: a path, a model id, or the id of a failed job"
+        "--weights", help="weights to start from: a file, a model id, or the id of a failed job"
     )
     started.add_argument("--name", help="name of the new model; default: from task and network")
     for field in FIELDS:

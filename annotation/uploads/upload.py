@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Sequence
@@ -42,6 +43,7 @@ def add_upload(
         DatasetInvalid, PayloadTooLarge: The zip is invalid or too large; nothing is stored.
     """
     name = name.strip()[:100] or "dataset"
+    digest = _sha256(file)
     with store.staged() as staged:
         (staged / DATA).mkdir()
         unpacked = zip_archive.unpack(file, staged / DATA, store.max_upload, store.reserve)
@@ -65,10 +67,22 @@ def add_upload(
             "files": unpacked.files,
             "skipped_files": unpacked.skipped,
             "description": os.path.relpath(top, staged),
+            "upload_sha256": digest,
         }
         card |= report(dataset) | intake.to_json()
         image_scan.forget(dataset.root)
         return store.keep(staged, name, card)
+
+
+def _sha256(file: Path | IO[bytes]) -> str:
+    if isinstance(file, Path):
+        with file.open("rb") as opened:
+            return _sha256(opened)
+    found = hashlib.sha256()
+    while part := file.read(2**20):
+        found.update(part)
+    file.seek(0)
+    return found.hexdigest()
 
 
 def _refuse_unread(names: Sequence[str]) -> None:

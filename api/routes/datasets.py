@@ -118,6 +118,9 @@ class Dataset(Report):
     skipped_files: int = Field(
         description="files of the zip that are neither images nor annotations"
     )
+    upload_sha256: str = Field(
+        "", description="SHA-256 of the uploaded zip; empty if it was made in another way"
+    )
     revision: int = Field(0, description="number of the newest revision; 0: as uploaded")
     source_format: str = Field(
         "",

@@ -24,7 +24,11 @@ from api.schemas import RequestFields, errors, json_request_body
 from dataset.allowed_roots import shown_name
 from errors import ModelNotFound, ValidationFailed
 from evaluation.gate import Gate, default_gate
-from evaluation.promotion_request import PromotionRequest, decide_promotion
+from evaluation.promotion_request import (
+    PromotionOutcome,
+    PromotionRequest,
+    decide_promotion,
+)
 from jobs.store import Job
 from models_store.decision_log import DecisionReason
 from serving.gateway import Gateway
@@ -50,12 +54,16 @@ class Promote(RequestFields):
 class PromotionAnswer(BaseModel):
     model_config = ConfigDict(protected_namespaces=())
 
+    message: str = Field(description="what the name means now, in a sentence")
     status: Literal["promoted", "refused"]
     promoted: bool
     forced: bool = Field(
         description="whether the version was promoted although the gate rejected it"
     )
     model_id: str
+    previous: str | None = Field(
+        description="id of the version that was promoted before this call; null: none was"
+    )
     reasons: list[str]
     gate: Gate | None
     comparison: dict[str, Any] | None = Field(
@@ -118,7 +126,7 @@ async def promote(request: Request, model_id: str, gateway: GatewayDep) -> Any:
     wanted = check(Promote, {}) if empty else await json_body(request, Promote)
     candidate = await asyncio.to_thread(gateway.registry.candidate, model_id)
     gate = _gate(wanted, gateway.settings)
-    before = gateway.registry.promoted(candidate.name)
+    previous = await asyncio.to_thread(gateway.registry.promoted, candidate.name)
     found = await decide_promotion(
         PromotionRequest(candidate, gate, caller(request), wanted.force),
         evaluation_stores(gateway),
@@ -133,9 +141,22 @@ async def promote(request: Request, model_id: str, gateway: GatewayDep) -> Any:
         started = {"status": "evaluating", "promoted": False, "message": message}
         changed(f"asked to promote it; job {found.id} decides", candidate.id)
         return JSONResponse(started | {"job_id": found.id}, 202)
+    before = None if previous is None else previous.id
     verb = "promoted" if found.promoted else "the gate did not promote"
-    changed(f"{verb} {before.id if before else 'none'} → {candidate.id}", candidate.id)
-    return found.to_json() | {"active_model": _active_model(gateway)}
+    changed(f"{verb} {before or 'none'} → {candidate.id}", candidate.id)
+    told = {"message": _outcome(found, before)} | found.to_json() | {"previous": before}
+    return told | {"active_model": _active_model(gateway)}
+
+
+def _outcome(found: PromotionOutcome, before: str | None) -> str:
+    model = found.model
+    if not found.promoted:
+        now = f"still means {before}" if before else "has no promoted version"
+        return f"{model.id} is not promoted: '{model.name}' {now}."
+    if before == model.id:
+        return f"'{model.name}' means {model.id}, as before."
+    was = f"before, it meant {before}" if before else "it is the first promoted version"
+    return f"'{model.name}' means {model.id} now; {was}."
 
 
 @router.post(

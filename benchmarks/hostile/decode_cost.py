@@ -7,7 +7,6 @@ should not be far below the measured time.
 
 from __future__ import annotations
 
-import argparse
 import time
 
 import numpy as np
@@ -16,12 +15,13 @@ from PIL import Image
 from benchmarks.cpu import cpu
 from benchmarks.hostile.corpus import VARIANTS, encoded, photograph
 from inference.images import decode, read_header
+from shell import Parser
 
 MOST = 10**9
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog=__name__, description=__doc__)
+    parser = Parser(prog=__name__, description=__doc__)
     parser.add_argument(
         "--side", type=int, default=1500, help="side of the square images in pixels (1500)"
     )

@@ -28,6 +28,7 @@ from benchmarks.cpu import cpu
 from benchmarks.hostile.corpus import VARIANTS, encoded, photograph
 from benchmarks.hostile.mutation import mutated
 from benchmarks.server import PYTHON, Server, free_port, serving
+from shell import Parser
 
 SIZES = ((320, 240), (64, 48), (1, 1), (640, 480))
 GOOD = frozenset({200, 201, 503})
@@ -190,7 +191,7 @@ async def run(server: Server, options: argparse.Namespace, report: Report) -> No
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.hostile.fuzz", description=__doc__)
+    parser = Parser(prog="python -m benchmarks.hostile.fuzz", description=__doc__)
     add = parser.add_argument
     add("--minutes", type=float, default=10, help="duration of the test in minutes (10)")
     add("--seed", type=int, default=0, help="seed of the random changes (0)")

@@ -7,7 +7,6 @@ the small and of the large images.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import tempfile
 import time
@@ -20,6 +19,7 @@ from benchmarks.cpu import cpu
 from benchmarks.hostile.corpus import empty_png, encoded, photograph
 from benchmarks.http_load import BOUNDARY, LoadResult, arrive, form
 from benchmarks.server import PYTHON, free_port, serving
+from shell import Parser
 
 HEAVY_CLIENTS = 32
 
@@ -78,7 +78,7 @@ async def measure(url: str, rate: float, seconds: float) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog=__name__, description=__doc__)
+    parser = Parser(prog=__name__, description=__doc__)
     parser.add_argument(
         "--seconds", type=float, default=60, help="duration of each measurement in seconds (60)"
     )

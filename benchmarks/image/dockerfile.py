@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import re
@@ -15,6 +14,8 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from shell import Parser
 
 VARIABLE = re.compile(r"\\\$|\$(?:\{(?P<braced>\w+)\}|(?P<bare>\w+))")
 REPLACED = {"ADD", "COPY", "ENV", "EXPOSE", "FROM", "LABEL", "STOPSIGNAL", "USER", "WORKDIR"}
@@ -133,9 +134,7 @@ class Image:
 def main() -> None:
     import bentoml
 
-    parser = argparse.ArgumentParser(
-        description="Write the Dockerfile that `bentoml containerize` would build."
-    )
+    parser = Parser(description="Write the Dockerfile that `bentoml containerize` would build.")
     parser.add_argument("file", type=Path, help="where the Dockerfile is written")
     target = parser.parse_args().file.absolute()
     # BentoML 1.4.39 accepts a template only inside the current folder, but unpacks the Bento into a

@@ -28,6 +28,7 @@ import psutil
 from benchmarks.image.dockerfile import Image, Instruction, instructions
 from benchmarks.image.root import ISOLATED, Layers, entered, megabytes
 from benchmarks.server import ROOT
+from shell import Parser
 
 # Packages of the base image that a minimal Debian does not have. The base image has its own Python
 # in /usr/local/bin, built from source; here Debian's Python of the same minor version (3.x)
@@ -37,7 +38,7 @@ PORT = 3000
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser = Parser(description=__doc__.split("\n\n")[0])
     add = parser.add_argument
     add(
         "--work",

@@ -14,12 +14,14 @@ import importlib.util
 import os
 from pathlib import Path
 
+from shell import Parser
+
 METHODS = ("incremental", "distillation", "freeze")
 OUT = Path("~/.visionloop-benchmarks/learning").expanduser()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m benchmarks.learning",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -39,6 +39,7 @@ from benchmarks.cpu import cpu
 from benchmarks.stress.jobs import ended, submit
 from benchmarks.stress.server import COMMAND, READY, SERVICES, Failed, Service, until
 from benchmarks.stress.traffic import DROPPED, OTHER, REFUSED, Span, Traffic, exported_box
+from shell import Parser
 
 SETTLE = 2.0  # seconds of undisturbed load between two faults
 LOCKED = 12.0  # seconds that the database stays locked
@@ -364,7 +365,7 @@ SCENARIOS = {
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=(__doc__ or "").split("\n\n")[0],
         epilog="Exit code 1: data was lost, a client got an error other than 503 with Retry-After "
         f"and 507, or an outage lasted {BUSIEST:g} s longer than its fault.",

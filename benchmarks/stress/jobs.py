@@ -26,6 +26,7 @@ import psutil
 from benchmarks.stress.server import Failed, Service, until
 from jobs.artifacts import BEST, CHECKPOINTS, NOTE, TEMPORARY
 from jobs.processes import marked
+from shell import Parser
 
 FINAL = ("stopped", "completed", "failed")
 KILLS = ("worker", "trainer", "everything")
@@ -150,7 +151,7 @@ def play(service: Service, data: Path, epochs: int, this: Round, image: bytes) -
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=(__doc__ or "").split("\n\n")[1],
         epilog="Exit code 1: a check failed; the end of the server's log is shown.",
     )

@@ -8,7 +8,6 @@ off as well. The exit code is that of schemathesis, or 1 if a process of the ser
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from pathlib import Path
 from benchmarks.cpu import cpu
 from benchmarks.server import PYTHON
 from benchmarks.stress.server import Service
+from shell import Parser
 
 TOKENS = {"VISIONLOOP_TOKEN": "for-use", "VISIONLOOP_ADMIN_TOKEN": "for-administration"}
 
@@ -40,7 +40,7 @@ checks.negative_data_rejection.enabled = false
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser = Parser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument(
         "--minutes", type=float, default=10, help="duration of the test in minutes (10)"
     )

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from filelock import Timeout
 
+from annotation.revision_records import read_records
+from dataset.revisions import image_names, revision_folder
 from synthetic.shapes import SHAPES
 from tests.api.routes.test_revisions import prelabelled, upload
 from tests.support.training_app import Service
@@ -35,6 +37,10 @@ def test_what_cannot_become_a_revision_is_withdrawn(
 
     before = pictures()
     kept = sorted(service.gateway.annotated.folder(dataset).rglob("pictures/*"))
+    revised = image_names(revision_folder(service.gateway.annotated.folder(dataset), 1))
+    known = {row.file.name: row.name for row in read_records(kept[0].parents[1], 1)}
+    assert revised == known
+    assert "images/train/0000.jpg" in revised.values()
 
     def busy(*_: Any, **__: Any) -> None:
         raise Timeout("a.lock")

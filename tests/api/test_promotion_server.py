@@ -179,8 +179,12 @@ def the_first_is_promoted_and_a_worse_one_refused_with_the_class_named(stage: St
         "promoted",
         [f"No version of '{NAME}' is promoted yet."],
     )
+    said = f"'{NAME}' means {stage.good} now; it is the first promoted version."
+    assert (first["message"], first["previous"]) == (said, None)
     answer = stage.ask("POST", f"/models/{stage.worse}/promote", json=gate)
     assert (answer["status"], answer["promoted"]) == ("refused", False)
+    assert answer["message"] == f"{stage.worse} is not promoted: '{NAME}' still means {stage.good}."
+    assert (next(iter(answer)), answer["previous"]) == ("message", stage.good)
     assert any(f"'{stage.hidden}' regressed from" in reason for reason in answer["reasons"])
     assert answer["comparison"]["figures"]["accuracy"]["delta"] < 0
     assert stage.ask("GET", f"/models/{stage.good}")["promoted"]

@@ -191,3 +191,25 @@ def test_classes_without_pictures_to_train_on_are_refused(shapes: Shapes) -> Non
     shutil.rmtree(folder / "val")
     with pytest.raises(DatasetInvalid, match="at least two classes"):
         checked(folder, "classify")
+
+
+def test_a_class_that_only_train_has_is_told_because_no_gate_can_measure_it(
+    shapes: Shapes,
+) -> None:
+    folder = shapes()
+    for file in (folder / "labels" / "val").glob("*.txt"):
+        lines = [line for line in file.read_text().splitlines() if not line.startswith("0 ")]
+        file.write_text("\n".join([*lines, "1 0.5 0.5 0.2 0.2"]))
+    (found,) = [f for f in checked(folder, "detect").findings if f.kind == "unmeasured"]
+    assert found.message.startswith("val has nothing of 1 of the classes in train (circle).")
+    assert "allow_unmeasured" in found.message
+    assert not found.fatal
+
+
+def test_a_folder_of_classes_that_val_lacks_is_told_too(tmp_path: Path) -> None:
+    write_shapes(tmp_path / "data", "classify", 6, 3, 48)
+    shutil.rmtree(tmp_path / "data" / "val" / "square")
+    (found,) = [
+        f for f in checked(tmp_path / "data", "classify").findings if f.kind == "unmeasured"
+    ]
+    assert "(square)" in found.message

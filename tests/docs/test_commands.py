@@ -30,7 +30,7 @@ AMOUNTS = (  # on the page → in the test: a run of a minute, whatever it learn
     (r"--epochs \d+", "--epochs 1"),
     (r'"imgsz": \d+', '"imgsz": 64'),
     (r"--imgsz \d+", "--imgsz 64"),
-    (r"--draw tour", "--draw tour --pictures 12 --held-out 9"),
+    (r"--draw \$dir", "--draw $dir --pictures 12 --held-out 9"),
     (r'"min_gain": [\d.]+', '"min_gain": -1'),
     (r'"max_class_drop": [\d.]+', '"max_class_drop": 1, "allow_unmeasured": true'),
 )

@@ -135,11 +135,11 @@ def test_pictures_are_inside_and_nothing_is_fetched_from_anywhere(folder: Path) 
 
 def test_names_cannot_become_markup(folder: Path) -> None:
     hostile = made({HOSTILE: 0.5, "stop": 0.1}, notes=[HOSTILE], definitions={HOSTILE: HOSTILE})
-    hostile["worst"][0] |= {"image": HOSTILE, "reason": HOSTILE}
+    hostile["worst"][0] |= {"image": HOSTILE, "name": HOSTILE, "reason": HOSTILE}
     hostile["dataset"]["name"] = HOSTILE
     reader = Reader(page(hostile, folder, HOSTILE))
     assert "script" not in {tag for tag, _ in reader.tags}
-    assert reader.text.count(HOSTILE) >= 9
+    assert reader.text.count(HOSTILE) >= 10
     used = {name for _, attrs in reader.tags for name in attrs}
     assert used == {"title", "class", "style", "src", "alt", "lang", "charset", "name", "content"}
 
@@ -176,3 +176,10 @@ def test_a_classifier_has_no_background_and_no_thresholds(folder: Path) -> None:
 def test_a_page_is_made_although_its_pictures_are_gone(tmp_path: Path) -> None:
     reader = Reader(page(made({"stop": 0.5}), tmp_path))
     assert "img" not in {tag for tag, _ in reader.tags}
+
+
+def test_an_image_has_the_name_that_users_know_beside_that_of_its_file(folder: Path) -> None:
+    report = made({"stop": 0.1})
+    report["worst"][0] |= {"image": "images/val/9f86d0.jpg", "name": "photos/me & you.jpg"}
+    text = Reader(page(report, folder, "x")).text
+    assert "photos/me & you.jpg (images/val/9f86d0.jpg)" in " ".join(text.split())

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
 
 from api.training_fields import FIELDS_OF_MODE, TrainingFields
+from tests.support.shapes import write_shapes
 from training.__main__ import FIELDS, MODES, command_line, main
 
 JOB: dict[str, Any] = {
@@ -48,10 +51,19 @@ class Handler(BaseHTTPRequestHandler):
     asked: list[tuple[str, str, Any, str | None]]  # method, path, body, token
     streams: int
     job: dict[str, Any] = JOB
+    readable: str  # folder that the server may read
+    datasets: list[dict[str, Any]]  # cards of what was uploaded before
+    uploads: list[bytes]
 
     def do_GET(self) -> None:
         self._note(None)
-        if self.path == f"/jobs/{JOB['job_id']}/logs?follow=true":
+        path, _, query = self.path.partition("?")
+        if path == "/api/training/select-local-file":
+            allowed = parse_qs(query)["dir"] == [self.readable]
+            self._answer(*((200, {}) if allowed else (403, {"code": "FORBIDDEN"})))
+        elif path == "/api/datasets":
+            self._answer(200, {"datasets": self.datasets})
+        elif self.path == f"/jobs/{JOB['job_id']}/logs?follow=true":
             self._stream()
         elif self.path == "/jobs":
             self._answer(200, {"jobs": [JOB, FAILED]})
@@ -73,6 +85,13 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if self.path == "/api/datasets":
+            self.uploads.append(body)
+            problem = {"message": "Look at the sheet.", "fatal": False}
+            splits = {"train": {"images": 2}}
+            card = {"id": "new-k3xq7w2a", "splits": splits, "problems": [problem]}
+            self._answer(201, card)
+            return
         self._note(json.loads(body) if body else None)
         if self.path.endswith("/cancel"):
             self._answer(409, {"message": "It has ended.", "code": "CONFLICT"})
@@ -113,7 +132,8 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def handler(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Handler]]:
-    made = type("Made", (Handler,), {"asked": [], "streams": 0})
+    own = {"asked": [], "streams": 0, "readable": "", "datasets": [], "uploads": []}
+    made = type("Made", (Handler,), own)
     server = ThreadingHTTPServer(("127.0.0.1", 0), made)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -133,6 +153,7 @@ def test_start_sends_what_was_given(
     monkeypatch.setenv("VISIONLOOP_TOKEN", "use")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data.yaml").touch()
+    handler.readable = str(tmp_path)
     command = "start freeze-strategy --data data.yaml --model n --epochs 3 --no-watch"
     command += " --hyper lr0=1e-3 --hyper optimizer=AdamW --min-epochs-per-stage 2"
     assert main(command.split()) == 0
@@ -143,7 +164,7 @@ def test_start_sends_what_was_given(
         "min_epochs_per_stage": 2,
         "hyper": {"lr0": 0.001, "optimizer": "AdamW"},
     }
-    assert handler.asked == [("POST", "/api/training/freeze-strategy", body, "Bearer use")]
+    assert handler.asked[1:] == [("POST", "/api/training/freeze-strategy", body, "Bearer use")]
     assert capsys.readouterr().out == f"No weights here.\nQueued. Job {JOB['job_id']}\n"
 
 
@@ -152,6 +173,7 @@ def test_start_of_a_learning_method_sends_its_fields(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "old").mkdir()
+    handler.readable = str(tmp_path / "old")
     command = "start distillation --data signs-k3xq7w2a --teacher large:2 --no-watch --old-data old"
     command += " --replay-ratio 0.3 --max-replay-samples 50 --replay-distill-boost 2"
     command += " --distill-temperature 4 --distill-cls-weight 0 --distill-reg-weight 1.5"
@@ -183,6 +205,77 @@ def test_start_of_a_learning_method_sends_its_fields(
         "new_classes": "tram,bus",
         "rehearsal": "hardness",
     }
+
+
+def test_data_that_the_server_may_not_read_is_uploaded_once(
+    handler: type[Handler],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write_shapes(tmp_path / "shapes", "detect", 2, 1, 48)
+    (tmp_path / "shapes" / "notes.docx").touch()
+    monkeypatch.chdir(tmp_path)
+    command = ["start", "regular", "--no-watch", "--data"]
+    assert main([*command, "shapes/data.yaml"]) == 0
+    shown = capsys.readouterr().out
+    assert "Uploading shapes/data.yaml (7 files, " in shown
+    assert "left out: 1 .docx" in shown
+    assert "Dataset new-k3xq7w2a: 2 images in train.\n  Look at the sheet.\n" in shown
+    assert handler.asked[-1][2]["data_path"] == "new-k3xq7w2a"
+    (body,) = handler.uploads
+    digest = hashlib.sha256(body[body.index(b"PK") : body.rindex(b"\r\n--")]).hexdigest()
+    handler.datasets = [
+        {"id": "revised-1", "task": "detect", "upload_sha256": digest, "revision": 1},
+        {"id": "old-k3xq7w2a", "task": "detect", "upload_sha256": digest, "revision": 0},
+    ]
+    assert main([*command, str(tmp_path / "shapes" / "data.yaml")]) == 0
+    assert "was uploaded before: dataset old-k3xq7w2a." in capsys.readouterr().out
+    assert handler.asked[-1][2]["data_path"] == "old-k3xq7w2a"
+    assert main([*command, "shapes/data.yaml", "--task", "segment"]) == 0  # read differently
+    assert len(handler.uploads) == 2
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("--data empty", "error: empty cannot be uploaded: There are no images in "),
+        ("--data best.pt", "best.pt is neither a zip, a data.yaml nor a folder."),
+        ("--data x --weights best.pt", "curl -F file=@best.pt -F name=best http://127.0.0.1:"),
+        ("--data x --teacher best.pt", "error: --teacher best.pt: the server may not read"),
+    ],
+)
+def test_files_that_cannot_be_sent_are_refused_by_what_was_typed(
+    handler: type[Handler],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    option: str,
+    words: str,
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "best.pt").touch()
+    monkeypatch.chdir(tmp_path)
+    assert main(["start", "distillation", *option.split()]) == 1
+    assert words in capsys.readouterr().err
+    assert all(method == "GET" for method, *_ in handler.asked)
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        ("--epoch 3", "there is no option '--epoch': did you mean --epochs?"),
+        ("--imgsize=3", "there is no option '--imgsize=3': did you mean --imgsz?"),
+        ("--xyz", "there is no option '--xyz'; see python -m training start regular --help"),
+    ],
+)
+def test_abbreviated_and_misspelt_options_are_refused(
+    capsys: pytest.CaptureFixture[str], typed: str, words: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["start", "regular", "--data", "x", *typed.split()])
+    assert ended.value.code == 2
+    assert words in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -224,7 +224,7 @@ def test_a_cancelled_job_is_gone_and_another_starts_from_its_weights(
     command = ["start", "freeze-strategy", "--data", str(shapes), "--model", "n", "--imgsz", "64"]
     command += ["--epochs", "500", "--no-watch", "--url", server.url, "--hyper", "workers=0"]
     assert main(command) == 0
-    job_id = capsys.readouterr().out.split()[-1]
+    job_id = re.findall(r" Job ([0-9a-f]{32})\n", capsys.readouterr().out)[0]
     until(client, job_id, lambda job: job["current_epoch"] > 1)
     family: list[psutil.Process] = marked()[job_id]
     assert main(["cancel", job_id[:12], "--url", server.url]) == 0
@@ -236,7 +236,7 @@ def test_a_cancelled_job_is_gone_and_another_starts_from_its_weights(
 
     capsys.readouterr()
     assert main([*command, "--weights", job_id]) == 0
-    again = capsys.readouterr().out.split()[-1]
+    again = re.findall(r" Job ([0-9a-f]{32})\n", capsys.readouterr().out)[0]
     until(client, again, lambda job: job["progress"] > 0)
     text = log_of(client, again)
     assert f"Starts from the best weights of job {job_id}, of its epoch" in text
