@@ -10,7 +10,8 @@ from typing import Any
 from pydantic_core import to_json
 
 MAX_BODY = 64 * 1024  # bytes of a request body
-OMITTED = ("config", "log_path")  # fields of a job that deliveries do not contain
+# Fields of a job that deliveries do not contain
+OMITTED = ("config", "log_path", "size_bytes", "started_by")
 SCHEME = "v1"
 
 EVENTS = {"completed": "job.completed", "failed": "job.failed", "stopped": "job.cancelled"}
