@@ -9,6 +9,7 @@ The evaluation is the one of `POST /metrics/{model_id}/evaluate` without a body:
 from __future__ import annotations
 
 import json
+import os
 import platform
 import shutil
 import tempfile
@@ -42,7 +43,8 @@ def measure(starter: Starter, settings: Settings) -> dict[str, Any]:
         export_onnx(model)
         target = EvaluationTarget(model, dataset, "val", dataset_name=NAME)
         found = evaluate(target, settings, output=output, progress=_silent)
-    machine = f"{platform.machine()}, {cpu_count()} cores"
+    load = f"a load of {os.getloadavg()[0]:.0f}"  # of the machine; it slows the times down
+    machine = f"{platform.machine()}, {cpu_count()} cores, {load}"
     return found.metrics | {
         "split": "val",
         "dataset": NAME,
