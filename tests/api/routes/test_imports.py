@@ -48,7 +48,7 @@ class Slow:
         self.timeouts.append(timeout)
         self.begun.set()
         assert self.release.wait(PATIENCE)
-        return SimpleNamespace(to_json=lambda: MODEL)
+        return SimpleNamespace(to_json=lambda: MODEL, id="m:1", promoted=False)
 
 
 @pytest.fixture
