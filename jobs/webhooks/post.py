@@ -93,7 +93,8 @@ def _answer(response: httpx.Response, text: str) -> Answer:
     status = response.status_code
     if response.is_success:
         return Answer(status, None, text)
-    error = f"The receiver answered {status} {response.reason_phrase}".rstrip() + "."
+    phrase = "".join(c for c in response.reason_phrase if c.isprintable())  # logs show it
+    error = f"The receiver answered {status} {phrase}".rstrip() + "."
     if response.is_redirect:
         error += " Redirects are not followed: set the address to which it leads."
     return Answer(status, error, text, _seconds(response.headers.get("retry-after")))
@@ -106,7 +107,7 @@ def _seconds(retry_after: str | None) -> float | None:
         return float(value[:9])
     try:
         date = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):  # the latter: a zone of many digits
         return None
     date = date if date.tzinfo else date.replace(tzinfo=UTC)
     return max(0.0, (date - datetime.now(UTC)).total_seconds())

@@ -154,16 +154,9 @@ class WebhookSender:
                 task.add_done_callback(self._in_flight.pop)
 
     async def _deliver(self, http: httpx.AsyncClient, address: str, delivery: Delivery) -> None:
-        answer = await post(
-            http,
-            address,
-            self._secret,
-            delivery.event,
-            delivery.id,
-            delivery.body,
-            self.timing.timeout,
-        )
+        message = delivery.event, delivery.id, delivery.body
         try:
+            answer = await post(http, address, self._secret, *message, self.timing.timeout)
             outcome = await asyncio.to_thread(self._record, delivery, answer)
         except Exception:  # it is sent again after the lease
             log.exception("The outcome of delivery %s could not be stored", delivery.id)

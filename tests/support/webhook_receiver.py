@@ -27,6 +27,7 @@ class Receiver:
     reply: Callable[[int], Reply] = lambda _: (200, {}, b"thank you")
     requests: list[Request] = field(default_factory=list)
     url: str = ""
+    phrase: str | None = None  # of the answers; None: the usual one
     at_once: int = 0
     most_at_once: int = 0
     released: threading.Event = field(default_factory=threading.Event)  # ends answers that hang
@@ -56,7 +57,7 @@ def receiving() -> Iterator[Receiver]:
                 receiver.most_at_once = max(receiver.most_at_once, receiver.at_once)
             try:
                 status, headers, text = receiver.reply(number)
-                self.send_response(status)
+                self.send_response(status, receiver.phrase)
                 for name, value in headers.items():
                     self.send_header(name, value)
                 self.send_header("content-length", str(len(text)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import socket
@@ -22,6 +23,7 @@ from database import Database
 from jobs.store import Job, JobStore
 from jobs.webhooks.deliveries import KEPT, NOT_SET, Delivery, DeliveryStore
 from jobs.webhooks.event import MAX_BODY, OMITTED, signature
+from jobs.webhooks.post import Answer, client, post
 from jobs.webhooks.sender import Timing, WebhookSender, wait_before
 from settings import Settings
 from tests.support.patience import wait_until
@@ -190,6 +192,29 @@ def test_retry_after_is_honoured(store: JobStore, receiver: Receiver) -> None:
     assert next_attempt is not None
     remaining = datetime.fromisoformat(next_attempt) - datetime.now(UTC)
     assert timedelta(seconds=60) < remaining <= timedelta(seconds=600)
+
+
+@pytest.mark.parametrize(
+    "when", ["x", "", "9" * 5000, "Mon, 01 Jan 2024 00:00:00 +" + "9" * 20, "Mon, 32 Jan 99999"]
+)
+def test_a_retry_after_that_is_none_is_ignored(
+    store: JobStore, receiver: Receiver, when: str
+) -> None:
+    receiver.reply = always(503, retry_after=when)
+    end(store)
+    with sending(store) as deliveries:
+        wait_until(lambda: only(deliveries).last_status == 503)
+    assert only(deliveries).last_error == "The receiver answered 503 Service Unavailable."
+
+
+def test_no_control_character_of_a_receiver_reaches_the_log(receiver: Receiver) -> None:
+    async def sent() -> Answer:
+        async with client() as http:
+            return await post(http, receiver.url, SECRET, "test", "1", "{}")
+
+    receiver.phrase = "\x1b[31mred"
+    receiver.reply = always(500)
+    assert asyncio.run(sent()).error == "The receiver answered 500 [31mred."
 
 
 def test_410_stops(store: JobStore, receiver: Receiver) -> None:
