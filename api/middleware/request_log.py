@@ -9,6 +9,7 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import tracing
+from access.entry import without_secrets
 from access_log import QUIET, REQUEST_SCOPE, log_request
 from api.middleware.request_state import exchange, route_of
 from request_id import HEADER, chosen, of_request
@@ -48,7 +49,7 @@ class RequestLog:
                 sent += len(message.get("body", b""))
             await send(message)
 
-        path = scope["path"]
+        path = without_secrets(scope["path"])
         traced = tracing.enabled() and path not in QUIET
         parent = tracing.caller(scope["headers"]) if traced else None
         with of_request(request_id), _span(scope, parent, request_id, traced) as span:
@@ -79,7 +80,7 @@ def _span(scope: Scope, parent: str | None, request_id: str, traced: bool) -> An
         return nullcontext()
     attributes = {
         "http.request.method": scope["method"],
-        "url.path": scope["path"],
+        "url.path": without_secrets(scope["path"]),
         "client.address": (scope.get("client") or (None,))[0],
         "visionloop.request_id": request_id,
     }

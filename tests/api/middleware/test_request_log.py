@@ -42,6 +42,16 @@ def test_the_callers_id_is_in_the_answer_and_in_the_line(
     assert re.fullmatch(r"GET /a 200 \d+\.\d ms 2 B 127\.0\.0\.1", line.getMessage())
 
 
+def test_a_token_that_is_sent_in_the_path_is_not_in_the_line(
+    call: Call, access: Callable[[], list[Any]]
+) -> None:
+    secret = f"vl_0123456789ab_{'s' * 43}"
+    call(behind(PlainTextResponse("ok")), "DELETE", f"/tokens/{secret}")
+    (line,) = access()
+    assert line.path == "/tokens/vl_…"
+    assert "sss" not in line.getMessage()
+
+
 @pytest.mark.parametrize(
     ("error", "status"), [(VisionLoopError("x"), 500), (ValueError("secret"), 500)]
 )
