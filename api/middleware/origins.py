@@ -20,6 +20,7 @@ from settings import Settings
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})  # a foreign page cannot read the responses
 PORT = re.compile(r":\d*$")
+TOKENS = "Create a token (visionloop tokens create NAME --scope admin), or set VISIONLOOP_TOKEN"
 
 
 class Origins:
@@ -74,13 +75,14 @@ class Origins:
             if not self._is_given(PORT.sub("", host)):
                 return Forbidden(
                     "This request may have come through a proxy, so everybody could send it, and "
-                    "no token is set. Set VISIONLOOP_TOKEN; or, to serve everybody, add "
+                    f"no token is needed. {TOKENS}; or, to serve everybody, add "
                     f"{PORT.sub('', host)[:100]!r} to VISIONLOOP_HOSTS."
                 )
         elif host and not await self._may_be_called(host):
+            by_token = "" if self.hosts else f" {TOKENS}: then every name may be used."
             return Forbidden(
                 f"This server may not be called by the name {PORT.sub('', host)[:100]!r}. Add the "
-                "name to VISIONLOOP_HOSTS, set VISIONLOOP_TOKEN, or call it by its IP address."
+                f"name to VISIONLOOP_HOSTS, or call it by its IP address.{by_token}"
             )
         return None
 
