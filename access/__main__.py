@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 # `python -m` puts the current folder first in sys.path; our imports need the program's folder.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from access.audit import LISTED, MOST_LISTED, AuditLog, to_json
+from access.audit import LARGEST, LISTED, MOST_LISTED, AuditLog, to_json
 from access.expiry import after, since
 from access.scopes import MEANINGS, ORDER
 from access.shell import record, shell_user
@@ -120,16 +121,27 @@ def command_line(prog: str = PROG) -> argparse.ArgumentParser:
     )
     audit.add_argument("--since", metavar="TIME", default="", help=f"only entries since: {TIMES}")
     audit.add_argument(
-        "--limit", type=_count, default=LISTED, help=f"maximum number of entries; default: {LISTED}"
+        "--limit",
+        type=_number(MOST_LISTED),
+        default=LISTED,
+        help=f"maximum number of entries; default: {LISTED}",
     )
-    audit.add_argument("--before", type=int, help="only entries with a smaller number")
+    audit.add_argument(
+        "--before",
+        type=_number(LARGEST),
+        metavar="NUMBER",
+        help="only entries with a smaller number",
+    )
     return parser
 
 
-def _count(text: str) -> int:
-    if text.isascii() and text.isdigit() and 1 <= int(text) <= MOST_LISTED:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {MOST_LISTED}")
+def _number(largest: int) -> Callable[[str], int]:
+    def parsed(text: str) -> int:
+        if re.fullmatch("[0-9]{1,19}", text) and 1 <= int(text) <= largest:
+            return int(text)
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a number from 1 to {largest}")
+
+    return parsed
 
 
 def _create(database: Database, options: argparse.Namespace) -> None:
@@ -163,7 +175,7 @@ def _list(database: Database, options: argparse.Namespace) -> None:
         return
     if not shown:
         more = " --all lists revoked and expired ones." if tokens else ""
-        print(f"No named token is valid.{more} Create one: python -m access create NAME --scope …")
+        print(f"No named token is valid.{more} Create one: visionloop tokens create NAME --scope …")
         return
     heading = ("NAME", "SCOPE", "STATE", "CREATED", "BY", "LAST USED", "EXPIRES", "ID")
     print(columns([heading, *map(_row, shown)]))
@@ -190,7 +202,7 @@ def _revoke(database: Database, options: argparse.Namespace) -> None:
     if not any(other.state == "valid" for other in store.list()):
         print(
             "No named token is valid any more. Requests still need one. To let those without a "
-            "token in, as far as the settings do: python -m access open"
+            "token in, as far as the settings do: visionloop tokens open"
         )
 
 

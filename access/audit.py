@@ -21,6 +21,7 @@ from database import Database
 DECIDING = re.compile(r".*/promote|.*/rollback|/models/import|/models/\{model_id\}")
 LISTED = 100  # entries of a page, unless another number is asked for
 MOST_LISTED = 1000
+LARGEST = 2**63 - 1  # number of an entry; databases take no larger one
 
 
 class AuditLog:

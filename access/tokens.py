@@ -156,7 +156,7 @@ class TokenStore:
         )
         taken = Conflict(
             f"There is a token {name!r} already. Choose another name, or revoke it first: "
-            f"DELETE /tokens/{name}, or python -m access revoke {name}."
+            f"DELETE /tokens/{name}, or visionloop tokens revoke {name}."
         )
         try:
             with self.database.write() as session:

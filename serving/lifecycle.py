@@ -171,22 +171,22 @@ def announce_access(settings: Settings, closed: bool = False, valid: int = 0) ->
         closed: Whether named tokens have every request need one.
         valid: Number of named tokens that can be used.
     """
-    named = f" {valid} named tokens are valid: python -m access list." if valid else ""
+    named = f" {valid} named tokens are valid: visionloop tokens list." if valid else ""
     if settings.token:
         log.info("Every request needs a token.%s", named)
     elif closed and (named or settings.admin_token):
         log.info("Every request needs a token, since named tokens were created.%s", named)
     elif closed:
         log.warning(
-            "Every request needs a token, but none is valid. Create one: python -m access create "
-            "NAME --scope admin. Or let everyone in again: python -m access open."
+            "Every request needs a token, but none is valid. Create one: visionloop tokens create "
+            "NAME --scope admin. Or let everyone in again: visionloop tokens open."
         )
     elif settings.admin_token:
         log.info("Requests need no token; administration needs the admin token.")
     else:
         log.warning(
             "No token is required: everyone who can reach the port can use this server. Set "
-            "VISIONLOOP_TOKEN to require a token, or create one: python -m access create NAME "
+            "VISIONLOOP_TOKEN to require a token, or create one: visionloop tokens create NAME "
             "--scope admin."
         )
 

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from access.entry import Entry, without_secrets
 from api.middleware.request_state import Exchange, exchange
+from request_id import REQUEST_ID
 from settings import Settings
 
 if TYPE_CHECKING:
@@ -67,7 +68,11 @@ class RefusalBound:
 
 
 class Audited:
-    """ASGI middleware outside of the one for errors: it sees how each request ended."""
+    """ASGI middleware outside of the one for errors: it sees how each request ended.
+
+    BentoML runs its tasks after their responses (`/tasks/…/submit`). What they change, or are
+    refused, is recorded when it happens: see `Exchange.record_late`.
+    """
 
     def __init__(
         self, app: ASGIApp, settings: Settings, access: Callable[[], AccessControl]
@@ -83,21 +88,32 @@ class Audited:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        state = exchange(scope)
         status = 500
+
+        def record(status: int) -> None:
+            try:
+                self._record(scope, state, status)
+            except Exception:  # never the request's fault
+                log.exception("A request is not in the audit trail")
+
+        def ended() -> None:
+            if state.record_late is None:
+                record(status)
+                state.record_late = record
 
         async def watched(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
             await send(message)
+            if message["type"] == "http.response.body" and not message.get("more_body", False):
+                ended()
 
         try:
             await self.app(scope, receive, watched)
         finally:
-            try:
-                self._record(scope, exchange(scope), status)
-            except Exception:  # never the request's fault
-                log.exception("A request is not in the audit trail")
+            ended()
 
     def _record(self, scope: Scope, state: Exchange, status: int) -> None:
         what = state.what
@@ -121,6 +137,6 @@ class Audited:
                 address=address,
                 method=scope["method"],
                 status=status,
-                request_id=getattr(state, "request_id", None),
+                request_id=REQUEST_ID.get(),
             )
         )

@@ -87,7 +87,7 @@ class Auth:
             return
         if path.startswith(TASKS_FOLDER):
             try:
-                require_train.check(state, scope)
+                require_tasks.check(state, scope)
             except VisionLoopError as error:
                 await answer(scope, error)(scope, receive, send)
                 return
@@ -114,12 +114,13 @@ class Auth:
                 state.client = f"token {found.name}"
                 return None
             invalid = found or invalid
+        state.client = f"address {(scope.get('client') or ('',))[0]}"
+        if invalid is not None:  # refused, even by a server that would serve it without a token
+            state.scopes, state.who = frozenset(), invalid.name
+            return invalid
         closed = self.access is not None and self.access().live.closed
         state.scopes = frozenset() if closed else self.anonymous
-        state.client = f"address {(scope.get('client') or ('',))[0]}"
-        if invalid is not None:
-            state.who = invalid.name
-        return invalid
+        return None
 
 
 def _digest(token: SecretStr) -> bytes:
@@ -209,6 +210,7 @@ require_use = Needs(USE)
 require_annotate = Needs(ANNOTATE)
 require_annotate_to_read = Needs(ANNOTATE, changes=False)
 require_train = Needs(TRAIN)
+require_tasks = Needs(TRAIN, changes=False)  # what a task changes, it records when it runs
 require_admin = Needs(ADMIN)
 
 
@@ -233,6 +235,8 @@ def require_for(scope: ScopeName, why: str) -> None:
     if state is not None and scope not in state.scopes:
         error = _lacking(state, scope, f"{why} needs")
         state.refused = error.message
+        if state.record_late is not None:
+            state.record_late(error.status)
         raise error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -37,6 +38,8 @@ class Exchange:
         route: The template of the route's path, once it is known.
         target: What is changed: id of a model, job or dataset, or name of a token.
         what: What was changed, in a few words.
+        record_late: Adds an entry to the audit trail, with a status, for what a handler changes or
+            is refused after its response; None until the end of the response.
     """
 
     scopes: frozenset[str] = field(default_factory=frozenset)
@@ -52,6 +55,7 @@ class Exchange:
     route: str | None = None
     target: str | None = None
     what: str = ""
+    record_late: Callable[[int], None] | None = None
 
 
 CURRENT: ContextVar[Exchange | None] = ContextVar("CURRENT", default=None)
@@ -82,6 +86,8 @@ def changed(what: str, target: str | None = None) -> None:
     if state is not None:
         state.what = what
         state.target = target or state.target
+        if state.record_late is not None:
+            state.record_late(200)
 
 
 def unchanged() -> None:

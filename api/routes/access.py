@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request
 from pydantic import BaseModel, Field
 
 from access import expiry
-from access.audit import LISTED, MOST_LISTED, to_json
+from access.audit import LARGEST, LISTED, MOST_LISTED, to_json
 from access.scopes import ORDER, ScopeName, highest
 from access.tables import LONGEST_NAME
 from access.tokens import Token
@@ -26,7 +26,7 @@ router = APIRouter(tags=[ACCESS], dependencies=[Depends(require_use)])
 
 FIRST_IN_SHELL = (
     "This server asks nobody for a token, so anyone could create one here and keep it. Create the "
-    "first on the server: python -m access create NAME --scope admin. Or set "
+    "first on the server: visionloop tokens create NAME --scope admin. Or set "
     "VISIONLOOP_ADMIN_TOKEN."
 )
 
@@ -125,7 +125,7 @@ class AuditPage(BaseModel):
 async def create_token(request: Request, gateway: GatewayDep) -> Any:
     """Create a named token. Its secret is in this response only.
 
-    An open server refuses it: create its first token with `python -m access create`.
+    An open server refuses it: create its first token with `visionloop tokens create`.
     """
     body = await json_body(request, NewToken)
     if exchange(request.scope).who == "open":
@@ -179,7 +179,7 @@ async def revoke_token(
     """Revoke a token by its name or id: from now on requests with it get a 401.
 
     Requests that have begun are finished. The server stays closed, also without any token: see
-    `python -m access open`.
+    `visionloop tokens open`.
     """
     found = await asyncio.to_thread(gateway.access.tokens.revoke, token, caller(request))
     changed(f"revoked the token with the id {found.id}", found.name)
@@ -203,7 +203,9 @@ async def audit(
         "", max_length=40, description="only entries since: 7d, 12h, or a date or time in UTC"
     ),
     limit: int = Query(LISTED, ge=1, le=MOST_LISTED, description="maximum number of entries"),
-    before: int | None = Query(None, ge=1, description="only entries with a smaller number"),
+    before: int | None = Query(
+        None, ge=1, le=LARGEST, description="only entries with a smaller number"
+    ),
 ) -> Any:
     """The audit trail: changes and refused requests, the newest first.
 

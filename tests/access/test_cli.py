@@ -49,7 +49,7 @@ def test_a_story(run: Run) -> None:
     assert heading.split()[:3] == ["NAME", "SCOPE", "STATE"]
     assert row.split()[:3] == ["anna", "annotate", "valid"]
     assert "anna" in run("open", code=1), "a valid token keeps the server closed"
-    assert "python -m access open" in run("revoke", "anna")
+    assert "visionloop tokens open" in run("revoke", "anna")
     assert "--all" in run("list")
     assert "revoked" in run("list", "--all")
     assert "The server is open" in run("open")
@@ -74,6 +74,14 @@ def test_what_is_not_understood_is_refused(run: Run) -> None:
     assert "90d" in run("create", "a", "--scope", "use", "--expires", "soon", code=1)
     assert "--since" in run("audit", "--since", "yesterday", code=1)
     assert "No token 'a'" in run("revoke", "a", code=1)
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "²", "9" * 19, "9" * 5000])
+def test_a_number_of_an_entry_is_one(run: Run, number: str) -> None:
+    for option in ("--before", "--limit"):
+        with pytest.raises(SystemExit) as ended:
+            run("audit", f"{option}={number}")
+        assert ended.value.code == 2
 
 
 def test_it_runs_from_any_folder_and_ends_with_its_reader(tmp_path: Path) -> None:

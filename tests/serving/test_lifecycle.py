@@ -94,7 +94,7 @@ def announced(caplog: pytest.LogCaptureFixture) -> Announced:
             {"admin_token": "s3cret"},
             "Requests need no token; administration needs the admin token.",
         ),
-        ({"closed": True}, "but none is valid. Create one: python -m access create"),
+        ({"closed": True}, "but none is valid. Create one: visionloop tokens create"),
         ({"closed": True, "valid": 2}, "since named tokens were created. 2 named tokens are valid"),
         ({"closed": True, "admin_token": "s3cret"}, "Every request needs a token, since named"),
     ],

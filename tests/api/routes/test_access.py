@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import httpx
 import pytest
+from starlette.applications import Starlette
+from starlette.background import BackgroundTask
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from access.scopes import ORDER, ScopeName
 from api.app import with_middleware
+from api.middleware.auth import require_for
+from api.middleware.request_state import changed
+from errors import Forbidden
 from settings import Settings
 from tests.support.patience import wait_until
 from tests.support.training_app import FORM, UNKNOWN, Service
@@ -113,6 +123,27 @@ def test_the_first_token_closes_the_server_and_nothing_but_the_shell_opens_it(
     assert service.call(service.app, "GET", "/jobs").status_code == 200
 
 
+@pytest.mark.parametrize("settings", [{}, {"admin_token": "env-admin"}])
+def test_a_revoked_token_is_refused_where_none_is_needed(
+    service: Service, settings: dict[str, str]
+) -> None:
+    secret = token(service, "admin", "gone")
+    service.gateway.access.tokens.revoke("gone", "tests")
+    service.gateway.access.tokens.reopen()
+    service.gateway.access.live.refresh()
+    given = Settings.model_validate({"home": service.gateway.settings.home} | settings)
+    app = with_middleware(service.fastapi, given, lambda: service.gateway.access)
+    assert service.call(app, "GET", "/tokens/self").status_code == 200
+    for method, path in (("GET", "/tokens/self"), ("POST", "/tokens"), ("POST", "/tasks/train")):
+        answer = service.call(
+            app, method, path, json={"name": "mine", "scope": "admin"}, headers=bearer(secret)
+        )
+        assert answer.status_code == 401, path
+        assert "'gone' was revoked" in answer.json()["message"]
+    assert service.call(app, "GET", "/health", headers=bearer(secret)).status_code == 200
+    assert [row.name for row in service.gateway.access.tokens.list()] == ["gone"]
+
+
 def test_an_expired_token_is_told_so(service: Service) -> None:
     answer = service.call(
         service.app, "GET", "/jobs", headers=bearer(token(service, "use", "old", PAST))
@@ -124,7 +155,7 @@ def test_an_expired_token_is_told_so(service: Service) -> None:
 def test_an_open_server_gives_out_no_tokens(service: Service) -> None:
     answer = service.post("/tokens", {"name": "mine", "scope": "admin"})
     assert answer.status_code == 403
-    assert "python -m access create" in answer.json()["message"]
+    assert "visionloop tokens create" in answer.json()["message"]
     assert service.get("/tokens")["tokens"] == []
 
 
@@ -238,6 +269,41 @@ def test_changes_are_in_the_trail_and_reading_is_not(service: Service) -> None:
     assert (cancelled.route, cancelled.target) == ("/jobs/{job_id}/cancel", job)
 
 
+def test_what_a_task_does_is_in_the_trail_when_it_does_it(service: Service) -> None:
+    """BentoML runs tasks in the background of their responses."""
+
+    async def nothing() -> None: ...
+
+    async def promote() -> None:
+        with suppress(Forbidden):
+            require_for("admin", "'promote': 'auto'")
+
+    async def start() -> None:
+        changed("started a training", "job1")
+        await asyncio.to_thread(trail, service, 2)  # while the request has not ended
+
+    async def submit(request: Request) -> JSONResponse:
+        work = {"refused": promote, "started": start, "failed": nothing}
+        return JSONResponse({}, background=BackgroundTask(work[request.path_params["how"]]))
+
+    native = Starlette(routes=[Route("/tasks/{how}/submit", submit, methods=["POST"])])
+    settings = Settings(home=service.gateway.settings.home)
+    app = with_middleware(native, settings, lambda: service.gateway.access)
+    headers = bearer(token(service, "train", "anna")) | {"X-Request-ID": "of-anna"}
+    for how in ("failed", "refused", "started"):
+        answer = service.call(app, "POST", f"/tasks/{how}/submit", headers=headers)
+        assert answer.status_code == 200
+    service.gateway.access.stop()
+    found = [
+        (row.who, row.route, row.status, row.target, row.what[:18], row.request_id)
+        for row in service.gateway.access.trail.list()
+    ]
+    assert found == [
+        ("anna", "/tasks/started/submit", 200, "job1", "started a training", "of-anna"),
+        ("anna", "/tasks/refused/submit", 403, None, "The token 'anna' h", "of-anna"),
+    ]
+
+
 def test_refusals_are_in_the_trail_once_an_hour(service: Service) -> None:
     secret = token(service, "use", "ann")
     for _ in range(3):
@@ -268,6 +334,10 @@ def test_the_trail_is_read_in_pages(service: Service) -> None:
     wrong = service.call(service.app, "GET", "/audit?since=monday", headers=admin)
     assert wrong.status_code == 400
     assert "'since'" in wrong.json()["message"]
+    for number in ("0", str(2**63), "9" * 5000):
+        wrong = service.call(service.app, "GET", f"/audit?before={number}", headers=admin)
+        assert wrong.status_code == 400
+        assert "'before'" in wrong.json()["message"]
 
 
 def test_jobs_are_limited_by_the_tokens_name(service: Service) -> None:
