@@ -10,8 +10,7 @@ from typing import Any
 from pydantic_core import to_json
 
 MAX_BODY = 64 * 1024  # bytes of a request body
-# Fields of a job that deliveries do not contain
-OMITTED = ("config", "log_path", "size_bytes", "started_by")
+OMITTED = ("config", "log_path", "size_bytes")  # fields of a job that deliveries do not contain
 SCHEME = "v1"
 
 EVENTS = {"completed": "job.completed", "failed": "job.failed", "stopped": "job.cancelled"}
