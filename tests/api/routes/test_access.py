@@ -257,7 +257,7 @@ def test_changes_are_in_the_trail_and_reading_is_not(service: Service) -> None:
     service.get("/jobs", headers=anna)
     service.post("/api/training/regular", {}, headers=anna)  # 400: nothing was changed
     service.post("/api/datasets/check", {"data_path": str(service.data)}, headers=anna)
-    service.post(f"/jobs/{job}/cancel", headers=anna)
+    service.post(f"/jobs/{job}/cancel", headers=anna | {"X-Request-ID": "cancel-1"})
     started, cancelled = trail(service, 2)
     service.gateway.access.stop()
     assert len(service.gateway.access.trail.list()) == 2
@@ -267,6 +267,8 @@ def test_changes_are_in_the_trail_and_reading_is_not(service: Service) -> None:
     assert started.address == "127.0.0.1"
     assert started.what.startswith("started a training (regular)")
     assert (cancelled.route, cancelled.target) == ("/jobs/{job_id}/cancel", job)
+    assert cancelled.request_id == "cancel-1"
+    assert started.request_id == service.jobs.get(job).request_id is not None
 
 
 def test_what_a_task_does_is_in_the_trail_when_it_does_it(service: Service) -> None:
