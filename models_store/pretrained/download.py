@@ -174,7 +174,7 @@ class _Broken(Exception):
 def _attempt(address: str, path: Path, settings: Settings, watch: Watch, limits: Limits) -> str:
     """Download the file once. Returns its SHA-256."""
     with _opened(address, watch, limits) as answer, path.open("wb") as target:
-        _check_status(answer, address)
+        check_status(answer, address)
         length = answer.headers.get("content-length", "")
         total = int(length) if length.isdecimal() else None
         if (total or 0) > LARGEST:
@@ -239,9 +239,15 @@ def _chunks(answer: httpx.Response, transfer: _Transfer) -> Iterator[bytes]:
         raise FetchFailed(f"{transfer.address} cannot be read: {_said(error)}") from error
 
 
-def _check_status(answer: httpx.Response, address: str) -> None:
-    if address.startswith("https:") and answer.url.scheme != "https":
-        raise FetchFailed(f"{address} redirects to {answer.url.host} without TLS")
+def check_status(answer: httpx.Response, address: str) -> None:
+    """Refuse an answer without the file, or that came by way of a redirect without TLS.
+
+    Raises:
+        FetchFailed: As described; HostFailed: the host may have it later.
+    """
+    plain = [one.url.host for one in (*answer.history, answer) if one.url.scheme != "https"]
+    if address.startswith("https:") and plain:
+        raise FetchFailed(f"{address} redirects to {plain[0]} without TLS")
     if answer.status_code == 200:
         return
     said = f"{answer.status_code} {answer.reason_phrase}".strip()

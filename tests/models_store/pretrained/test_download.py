@@ -9,11 +9,19 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
+import httpx
 import pytest
 
 from disk_space import free_bytes
 from errors import InsufficientStorage
-from models_store.pretrained.download import FetchFailed, HostFailed, Limits, download, host_of
+from models_store.pretrained.download import (
+    FetchFailed,
+    HostFailed,
+    Limits,
+    check_status,
+    download,
+    host_of,
+)
 from models_store.pretrained.hosts import REMEMBERED, FailedHosts
 from settings import Settings
 from tests.support.mirror import QUICK, Mirror, Told, mirror, silent_port, weights_file
@@ -249,3 +257,24 @@ def test_a_proxy_of_the_environment_is_used(
     monkeypatch.setenv("HTTP_PROXY", "nonsense://x")
     with pytest.raises(HostFailed, match="proxy"):
         download(weights_file(), folder, elsewhere, Told().watch, limits=PATIENT)
+
+
+@pytest.mark.parametrize(
+    ("asked", "hops", "plain"),
+    [
+        ("https://a.example/f", ["https://a.example/f", "https://b.example/f"], None),
+        ("https://a.example/f", ["https://a.example/f", "http://b.example/f"], "b.example"),
+        ("https://a.example/f", ["https://a.example/f", "http://b.example/f", "https://c.example/f"],
+         "b.example"),
+        ("http://a.example/f", ["http://a.example/f", "http://b.example/f"], None),
+    ],
+)  # fmt: skip
+def test_no_redirect_may_leave_tls(asked: str, hops: list[str], plain: str | None) -> None:
+    *before, last = [httpx.Request("GET", hop) for hop in hops]
+    history = [httpx.Response(302, request=one) for one in before]
+    answer = httpx.Response(200, request=last, history=history)
+    if plain is None:
+        check_status(answer, asked)
+        return
+    with pytest.raises(FetchFailed, match=f"redirects to {plain} without TLS"):
+        check_status(answer, asked)
