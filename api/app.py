@@ -243,7 +243,7 @@ def with_middleware(
     from api.middleware.limits import BodyLimit, PathTable, RateLimit
     from api.middleware.metrics import Measured
     from api.middleware.origins import Origins
-    from api.middleware.proxies import Proxies
+    from api.middleware.proxies import PrefixAlone, Proxies
     from api.middleware.request_log import RequestLog
     from api.schemas import PICTURE_HEADERS
 
@@ -268,4 +268,7 @@ def with_middleware(
             allow_headers=["*"],
             expose_headers=["Retry-After", HEADER, *(name for name, _, _ in PICTURE_HEADERS)],
         )
-    return Proxies(RequestLog(Measured(app)), settings)
+    app = Measured(app)
+    if settings.root_path:
+        app = PrefixAlone(app, settings.root_path)
+    return Proxies(RequestLog(app), settings)

@@ -31,8 +31,7 @@ class Proxies:
     """Outermost ASGI middleware for requests that came through a proxy.
 
     `VISIONLOOP_ROOT_PATH` is removed from the path where the proxy has left it there, so all other
-    middleware sees the paths of the routes. A request to the prefix alone is redirected to the page
-    below it.
+    middleware sees the paths of the routes; `PrefixAlone` answers what has none of them.
 
     Headers are believed from the addresses in `VISIONLOOP_TRUSTED_PROXIES` only:
     `X-Forwarded-Host` replaces `Host`, and `X-Forwarded-Prefix` is the prefix if the setting gives
@@ -71,11 +70,6 @@ class Proxies:
             if scope.get("client") and not _is_address(scope["client"][0]):
                 inner["client"] = peer
         path: str = scope["path"]
-        if self.root and path == self.root and scope["method"] in ("GET", "HEAD"):
-            query = scope.get("query_string", b"").decode("latin-1")
-            place = f"{self.root}/{'?' if query else ''}{query}"
-            await RedirectResponse(place, 308)(scope, receive, send)
-            return
         while self.root and path.startswith(f"{self.root}/"):  # a client may put it before a URL
             path = path[len(self.root) :]
         if path != scope["path"]:
@@ -87,6 +81,22 @@ class Proxies:
             return False
         address = ip_address(peer[0])
         return any(address in network for network in self.trusted)
+
+
+class PrefixAlone:
+    """ASGI middleware inside `Proxies`: redirects from the prefix alone to the page below it."""
+
+    def __init__(self, app: ASGIApp, root: str) -> None:
+        self.app = app
+        self.root = root
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        app = self.app
+        alone = scope["type"] == "http" and scope["path"] == self.root
+        if alone and scope["method"] in ("GET", "HEAD"):
+            query = scope.get("query_string", b"").decode("latin-1")
+            app = RedirectResponse(f"{self.root}/{'?' if query else ''}{query}", 308)
+        await app(scope, receive, send)
 
 
 def names_proxy(names: Iterable[str]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
 
 import httpx
@@ -17,6 +18,7 @@ from api.middleware.proxies import names_proxy
 from api.middleware.request_state import address_of, exchange
 from api.openapi import document
 from api.routes.local_files import is_local
+from process_log import ACCESS
 from serving.http_protocol import PEER
 from settings import OWN_PATHS, Settings
 
@@ -184,9 +186,11 @@ def test_the_prefix_is_removed_where_it_is_left(path: str, seen: str) -> None:
     assert (answer["path"], answer["address"]) == (seen, "/vision/x")
 
 
-def test_the_prefix_alone_leads_to_the_page_below_it() -> None:
+def test_the_prefix_alone_leads_to_the_page_below_it(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, ACCESS.name)
     answer = ask("/vision?a=1", root_path="/vision/")
     assert (answer.status_code, answer.headers["location"]) == (308, "/vision/?a=1")
+    assert caplog.messages[0].startswith("GET /vision 308 ")
     assert ask("/vision", method="POST", root_path="/vision", **OPEN).json()["path"] == "/vision"
 
 
