@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 
 from errors import VisionLoopError
 from process_log import ACCESS
 
-REQUEST_SCOPE = "visionloop.request_id"  # in the ASGI scope, if the HTTP protocol answers with it
+RECEIVED = "visionloop.received"  # the key of a `Received` in the ASGI scope
 QUIET = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})  # written with DEBUG only
 LONGEST_PATH = 200  # characters
 UNMATCHED = "unmatched"  # the route of requests whose path matches no route
+
+
+@dataclass(slots=True)
+class Received:
+    """A request as the HTTP protocol knows it, for the middleware.
+
+    Attributes:
+        request_id: The id that the protocol answers with.
+        refusal: What it has answered instead of the application, and bytes of that body.
+    """
+
+    request_id: str
+    refusal: tuple[VisionLoopError, int] | None = None
 
 
 def log_request(

@@ -23,7 +23,7 @@ REQUEST_ID: ContextVar[str | None] = ContextVar("REQUEST_ID", default=None)
 
 def chosen(headers: Iterable[tuple[bytes, bytes]]) -> str:
     """The caller's id if there is one, of sane length and characters; else a new one."""
-    given = [value for name, value in headers if name == _RAW]
+    given = [value.strip(b" \t") for name, value in headers if name == _RAW]
     if len(given) == 1 and _SANE.fullmatch(given[0]):
         return given[0].decode()
     return secrets.token_hex(8)

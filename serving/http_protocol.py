@@ -17,7 +17,9 @@ Every response from the network has the id of its request (`request_id`), whiche
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import json
+import logging
 import math
 import socket
 from collections import Counter
@@ -28,7 +30,7 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.config import HTTP_PROTOCOLS
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from access_log import REQUEST_SCOPE, log_refusal
+from access_log import RECEIVED, Received, log_refusal
 from errors import (
     BackendUnavailable,
     HeadersTooLarge,
@@ -53,6 +55,12 @@ UNIX_SOCKET = "visionloop.unix_socket"  # in the ASGI scope: the request came th
 def install() -> None:
     """Make uvicorn use `BoundedHttpProtocol` in this process; call it before the server starts."""
     HTTP_PROTOCOLS["auto"] = f"{__name__}:{BoundedHttpProtocol.__name__}"
+    logging.getLogger("uvicorn.error").addFilter(_not_told_twice)
+
+
+def _not_told_twice(record: logging.LogRecord) -> bool:
+    """Drops uvicorn's line on a request that it cannot parse: a refusal has a line of ours."""
+    return record.msg != "Invalid HTTP request received."
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
@@ -75,7 +83,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._refused: VisionLoopError | None = None
         self._draining = False
         self._began = 0.0  # when the head of the newest request began, in the loop's seconds
-        self._request_id: str | None = None  # of the newest request whose head is complete
+        self._received: Received | None = None  # the newest request whose head is complete
+        self._context = contextvars.copy_context()  # of no request
 
     # -- connection
 
@@ -145,7 +154,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._in_head = True
-        self._request_id = None
+        self._received = None
         self._began = self.loop.time()
         self.scope[UNIX_SOCKET] = self._unix  # type: ignore[literal-required]
         self.scope[PEER] = self.client  # type: ignore[literal-required]
@@ -167,12 +176,16 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self._unix:  # the gateway sends the ids of a call's images along with them
             super().on_headers_complete()
             return
-        self._request_id = chosen(self.headers)
-        self.scope[REQUEST_SCOPE] = self._request_id  # type: ignore[literal-required]
+        self._received = Received(chosen(self.headers))
+        self.scope[RECEIVED] = self._received  # type: ignore[literal-required]
         super().on_headers_complete()
         # the cycle is new, and its task has not run yet
-        given = (HEADER.lower().encode(), self._request_id.encode())
+        given = (HEADER.lower().encode(), self._received.request_id.encode())
         self.cycle.default_headers = [*self.cycle.default_headers, given]
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        """Start a request in a context of its own: the current one may be that of the last one."""
+        self._context.copy().run(super()._start_asgi_task, cycle, app)
 
     def on_body(self, body: bytes) -> None:
         self._progress = True
@@ -285,11 +298,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         If it was closed with unread data, the client would see a reset instead of the response.
         """
         self._unset_keepalive_if_required()
-        request_id = self._request_id or chosen(self.headers or ())  # None before any head
-        with of_request(request_id):
-            body = json.dumps(error.to_json()).encode()
-            seconds = self.loop.time() - self._began if self._began else 0.0
-            log_refusal(self.client, error, len(body), seconds)
+        received = self._received or Received(chosen(self.headers or ()))  # None before any head
+        request_id = received.request_id
+        body = self._context.copy().run(self._told, error, received)
         headers = [
             *self.server_state.default_headers,
             (HEADER.lower().encode(), request_id.encode()),
@@ -306,6 +317,17 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self.flow.resume_reading()
         self._restart_timer(LINGER, self.transport.abort)
 
+    def _told(self, error: VisionLoopError, received: Received) -> bytes:
+        """The body for an error. It is logged, or is left to the application's line."""
+        with of_request(received.request_id):
+            body = json.dumps(error.to_json()).encode()
+            if self._responding:
+                received.refusal = error, len(body)
+            else:
+                seconds = self.loop.time() - self._began if self._began else 0.0
+                log_refusal(self.client, error, len(body), seconds)
+        return body
+
 
 async def _unavailable(scope: Scope, receive: Receive, send: Send) -> None:
     """The application during a shutdown. It reads the body, so that the connection is not reset."""
@@ -315,7 +337,7 @@ async def _unavailable(scope: Scope, receive: Receive, send: Send) -> None:
                 pass
     except TimeoutError:
         pass
-    REQUEST_ID.set(scope.get(REQUEST_SCOPE))
+    REQUEST_ID.set(scope[RECEIVED].request_id)
     error = BackendUnavailable("The service is shutting down. Try again.", 5)
     headers = {"Retry-After": "5", "Connection": "close"}
     await JSONResponse(error.to_json(), error.status, headers)(scope, receive, send)

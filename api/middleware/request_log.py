@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import tracing
 from access.entry import without_secrets
-from access_log import QUIET, REQUEST_SCOPE, log_request
+from access_log import QUIET, RECEIVED, Received, log_request
 from api.middleware.request_state import exchange, route_of
 from request_id import HEADER, chosen, of_request
 
@@ -32,8 +32,8 @@ class RequestLog:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        given: str | None = scope.get(REQUEST_SCOPE)
-        request_id = given or chosen(scope["headers"])
+        received: Received | None = scope.get(RECEIVED)
+        request_id = received.request_id if received else chosen(scope["headers"])
         state = exchange(scope)
         status, sent = 500, 0
         began = default_timer()
@@ -42,7 +42,7 @@ class RequestLog:
             nonlocal status, sent
             if message["type"] == "http.response.start":
                 status = message["status"]
-                if given is None:
+                if received is None:
                     headers = [*message.get("headers", ()), (_HEADER, request_id.encode())]
                     message = {**message, "headers": headers}
             elif message["type"] == "http.response.body":
@@ -56,6 +56,9 @@ class RequestLog:
             try:
                 await self.app(scope, receive, watched)
             finally:
+                if received is not None and received.refusal is not None:
+                    refusal, sent = received.refusal
+                    status, state.code = refusal.status, refusal.code
                 if span is not None:
                     span.update_name(f"{scope['method']} {route_of(scope)}")
                     span.set_attribute("http.route", route_of(scope))

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import http.client
 import json
+import logging
 import socket
 import struct
 import threading
@@ -16,9 +17,12 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from access_log import REQUEST_SCOPE
+from access_log import RECEIVED
+from api.middleware.request_log import RequestLog
+from process_log import ACCESS
+from request_id import REQUEST_ID
 from serving import http_protocol
 from serving.http_protocol import HEAD_LIMIT, UNIX_SOCKET, BoundedHttpProtocol
 from settings import Settings
@@ -34,10 +38,14 @@ class Echo:
 
     def __init__(self) -> None:
         self.scopes: list[Any] = []
+        self.inner: ASGIApp | None = None  # responds instead
         self.hold: asyncio.Event | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.scopes.append(scope)
+        if self.inner is not None:
+            await self.inner(scope, receive, send)
+            return
         if scope["path"] == "/early":  # a response before the body has been read
             await self._send(send, b"early")
             return
@@ -205,7 +213,43 @@ def test_every_answer_has_the_id_of_its_request(running: Running, given: str) ->
         assert found is not None
         assert status == 200 or json.loads(body)["request_id"] == found
     (scope,) = running.app.scopes
-    assert (scope[REQUEST_SCOPE] == given) == (given == "r-1")
+    assert (scope[RECEIVED].request_id == given) == (given == "r-1")
+
+
+def test_a_request_that_cannot_be_parsed_has_one_line(
+    running: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    assert code(exchange(running, b"GARBAGE\r\n\r\n")[0]) == (400, "VALIDATION_ERROR")
+    assert [line.name for line in caplog.records] == [ACCESS.name]
+
+
+def test_a_request_that_is_refused_in_its_body_has_the_line_of_its_route(
+    running: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    running.app.inner = RequestLog(Echo())
+    caplog.set_level(logging.INFO)
+    head = b"X-Request-ID: r-1\r\nTransfer-Encoding: chunked\r\n\r\n"
+    answer = exchange(running, POST + head + b"ZZ\r\n")[0]
+    assert code(answer) == (400, "VALIDATION_ERROR")
+    wait_until(lambda: caplog.records)
+    (line,) = caplog.records
+    found: Any = line
+    assert (found.method, found.path, found.status) == ("POST", "/", 400)
+    assert (found.code, found.bytes) == ("VALIDATION_ERROR", len(answer[2]))
+
+
+def test_nothing_of_a_request_is_in_the_context_of_the_next_one(running: Running) -> None:
+    seen: list[str | None] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(REQUEST_ID.get())
+        REQUEST_ID.set(scope[RECEIVED].request_id)  # as middleware that does not end its context
+        await Echo()(scope, receive, send)
+
+    running.app.inner = app
+    assert len(exchange(running, 2 * (GET + b"\r\n") + GET + b"Connection: close\r\n\r\n")) == 3
+    assert seen == [None, None, None]
 
 
 def test_half_a_head_is_closed_in_time(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import pytest
 from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from access_log import RECEIVED, Received
 from api.app import with_middleware
 from errors import VisionLoopError
 from process_log import ACCESS
@@ -143,7 +144,7 @@ def test_an_id_that_the_protocol_has_chosen_is_used_and_not_sent_twice() -> None
         "path": "/a",
         "query_string": b"",
         "headers": [(b"host", b"localhost")],
-        "visionloop.request_id": "chosen",
+        RECEIVED: Received("chosen"),
     }
 
     async def run() -> None:
