@@ -9,6 +9,7 @@ A span of another process is named by a `traceparent`, as the W3C header of that
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -21,13 +22,41 @@ from typing import Any
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 LAST_SPANS = 3.0  # seconds at the end of a job's process to send its spans
+POLL = 0.05  # seconds
+TROUBLE_AGAIN = 600.0  # seconds between two lines on spans that cannot be sent
+EXPORTER = "opentelemetry.exporter.otlp.proto.http.trace_exporter"
 NANO = 1_000_000_000
 
 Attributes = Mapping[str, Any]
 NONE: Attributes = MappingProxyType({})
 
+log = logging.getLogger("visionloop")
+
 _tracer: Any = None  # None: nothing is recorded
 _provider: Any = None
+
+
+class _Trouble(logging.Filter):
+    """Replaces the lines of the exporter, several a second of trouble, by one of ours in a while.
+
+    Attributes:
+        found: Set once spans could not be sent at the first attempt.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found = threading.Event()
+        self._told = -TROUBLE_AGAIN
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        self.found.set()
+        if time.monotonic() - self._told >= TROUBLE_AGAIN:
+            self._told = time.monotonic()
+            log.warning("Spans cannot be sent, and are lost if it stays so: %s", record.getMessage())
+        return False
+
+
+_trouble = _Trouble()
 
 
 def refusal(environment: Mapping[str, str]) -> str | None:
@@ -76,6 +105,7 @@ def _of_variables(process: str) -> Any:
     if not named:
         attributes["service.name"] = "visionloop"
     provider = TracerProvider(resource=Resource.create(attributes))
+    logging.getLogger(EXPORTER).addFilter(_trouble)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     return provider
 
@@ -184,8 +214,13 @@ def caller(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
 
 
 def flush() -> None:
-    """Send what is recorded, within LAST_SPANS seconds; for a process that ends at once."""
+    """Send what is recorded, for a process that ends at once.
+
+    It takes LAST_SPANS seconds at most, and ends when the first attempt fails.
+    """
     if _provider is not None:
-        sending = threading.Thread(target=_provider.force_flush, daemon=True)
+        sending = threading.Thread(target=_provider.force_flush, name="spans", daemon=True)
         sending.start()
-        sending.join(LAST_SPANS)
+        end = time.monotonic() + LAST_SPANS
+        while sending.is_alive() and not _trouble.found.is_set() and time.monotonic() < end:
+            sending.join(POLL)

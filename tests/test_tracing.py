@@ -60,6 +60,31 @@ tracing._provider.shutdown()
     run(code, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9", OTEL_EXPORTER_OTLP_TIMEOUT="1")
 
 
+def test_an_endpoint_that_is_down_is_told_once_and_holds_up_nobody() -> None:
+    code = """
+import logging, os, sys, threading
+import tracing
+logging.basicConfig(stream=sys.stdout, format="%(name)s %(message)s")
+tracing.configure("test")
+for _ in range(3):
+    with tracing.span("a"):
+        pass
+    tracing.LAST_SPANS = 3600
+    tracing.flush()
+    waiting = [thread for thread in threading.enumerate() if thread.name == "spans"]
+    print("still trying" if waiting else "given up")
+sys.stdout.flush()
+os._exit(0)
+"""
+    told, *states = run(
+        code,
+        OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9",
+        OTEL_EXPORTER_OTLP_TIMEOUT="3600",
+    ).splitlines()
+    assert told.startswith("visionloop Spans cannot be sent, and are lost if it stays so: ")
+    assert states == ["still trying"] * 3
+
+
 @pytest.mark.parametrize(
     ("environment", "refused"),
     [
