@@ -52,7 +52,8 @@ class _Trouble(logging.Filter):
         self.found.set()
         if time.monotonic() - self._told >= TROUBLE_AGAIN:
             self._told = time.monotonic()
-            log.warning("Spans cannot be sent, and are lost if it stays so: %s", record.getMessage())
+            reason = record.getMessage()
+            log.warning("Spans cannot be sent, and are lost if it stays so: %s", reason)
         return False
 
 
