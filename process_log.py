@@ -198,6 +198,15 @@ def configure_job(settings: Settings) -> None:
     logging.captureWarnings(True)
 
 
+def last_words(text: str) -> str:
+    """What a process says that ends before its log is open, in the form that the log would have."""
+    if os.environ.get("VISIONLOOP_LOG_FORMAT") != "json":
+        return text
+    fields = {"name": "visionloop", "levelno": logging.CRITICAL, "msg": text}
+    record = logging.makeLogRecord({**fields, "levelname": "CRITICAL"})
+    return JsonFormatter(lambda: "supervisor").format(record)
+
+
 def _set_levels(level: str) -> None:
     """Ours from `level` on, libraries from WARNING on; with DEBUG, libraries from INFO on."""
     number: int = logging.getLevelNamesMapping()[level]

@@ -34,6 +34,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
+import process_log
 from errors import ValidationFailed, VisionLoopError
 from models_store.store import bento_home
 from nesting import check_json_depth
@@ -72,10 +73,11 @@ def enter_source_tree(settings: Settings) -> None:
     if any(not Path(place).is_absolute() for place in sys.path if place not in ("", ".")):
         moved.append("--working-dir")
     if moved:
-        sys.exit(
+        reason = (
             f"{' and '.join(moved)}: a relative path. The processes of the service run in the "
             "folder of its code; give the absolute path."
         )
+        sys.exit(process_log.last_words(reason))
 
 
 # --- `bentoml serve` empties its folder of metrics before any hook can refuse the start

@@ -46,11 +46,11 @@ def usable_settings() -> Settings:
         settings = get_settings()
         device(settings)
         if (refused := tracing.refusal(os.environ)) is not None:
-            sys.exit(refused)
+            sys.exit(process_log.last_words(refused))
     except ValidationError as error:
-        sys.exit("\n".join(refusals(error)))
+        sys.exit(process_log.last_words("\n".join(refusals(error))))
     except RuntimeError as error:
-        sys.exit(str(error))
+        sys.exit(process_log.last_words(str(error)))
     return settings
 
 
@@ -82,10 +82,11 @@ def prepare(settings: Settings) -> None:
     Exits with a message if another server uses the same folders.
     """
     if "BENTOML_NO_UDS" in os.environ:
-        sys.exit(
+        reason = (
             "BENTOML_NO_UDS: the runners would listen on TCP ports, which every user of this "
             "machine can reach. Unset it."
         )
+        sys.exit(process_log.last_words(reason))
     # Imported late: the service processes do not need the supervisor's modules.
     from serving import supervisor
 

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import json
 import logging
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -47,6 +49,12 @@ def test_an_unusable_setting_ends_the_start_with_its_name(
     monkeypatch.setenv(name, value)
     with pytest.raises(SystemExit, match=sentence):
         usable_settings()
+    monkeypatch.setenv("VISIONLOOP_LOG_FORMAT", "json")
+    with pytest.raises(SystemExit) as ended:
+        usable_settings()
+    line = json.loads(str(ended.value.code))
+    assert line["level"] == "CRITICAL"
+    assert re.match(sentence, line["message"])
 
 
 def test_a_folder_is_held_against_other_processes_only(tmp_path: Path) -> None:
