@@ -135,7 +135,9 @@ class Settings(BaseSettings):
         "proxy removes it or not",
     )
     rate_limit: float = Field(
-        0, ge=0, description="Most requests per second and client; 0: no limit"
+        0,
+        ge=0,
+        description="Most requests per second and client, each with up to 32 images; 0: no limit",
     )
     max_connections: int = Field(
         1000, ge=0, description="Most open connections per client address; 0: no limit"

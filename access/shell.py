@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import getpass
 import sys
+from contextlib import closing
 
 from access.audit import AuditLog
 from access.entry import Entry
 from database import FAILURES, Database
+from settings import Settings
 
 
 def shell_user() -> str:
@@ -32,4 +34,17 @@ def record(database: Database, command: str, target: str | None, what: str) -> N
     try:
         AuditLog(database).add([Entry(shell_user(), command, what, target)])
     except FAILURES as error:
-        print(f"warning: it is done, but not in the audit trail: {error}", file=sys.stderr)
+        _warn(error)
+
+
+def record_in(settings: Settings, command: str, what: str) -> None:
+    """As `record`, for a command that has no open database."""
+    try:
+        with closing(Database(settings)) as database:
+            record(database, command, None, what)
+    except FAILURES as error:
+        _warn(error)
+
+
+def _warn(error: Exception) -> None:
+    print(f"warning: it is done, but not in the audit trail: {error}", file=sys.stderr)

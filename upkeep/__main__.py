@@ -6,6 +6,7 @@ import argparse
 import logging
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -143,6 +144,7 @@ def _prune(options: argparse.Namespace) -> None:
     stays. A running server notices."""
     import json
 
+    from access.shell import record
     from database import Database
     from models_store.decision_log import by_user
     from upkeep.prune import KINDS, Limits, Stores, delete, plan
@@ -158,6 +160,10 @@ def _prune(options: argparse.Namespace) -> None:
         limits = Limits(options.keep, options.older_than)
         found = plan(Stores.of(database), kinds, limits, by_user())
         done = delete(found) if options.yes else None
+        if done:
+            kinds_of = Counter(item.kind for item in done)
+            told = ", ".join(f"{number:,} of {kind}" for kind, number in kinds_of.items())
+            record(database, "upkeep prune", None, f"deleted {told}")
     finally:
         database.close()
     if options.json:
@@ -182,10 +188,14 @@ def _prune(options: argparse.Namespace) -> None:
 def _backup(options: argparse.Namespace) -> None:
     """Back up the database, models, datasets, jobs and evaluations to a folder or a .zip, while the
     server runs. `backup verify PATH` checks a backup."""
+    from access.shell import record_in
+    from database import HEAD
     from upkeep.backup import backup, summary, to_json
 
     with _progress(options) as stage:
         result = backup(_settings(), options.path, options.onto, stage)
+    if result.header.schema == HEAD:  # an old home is left as it is, and has no audit trail
+        record_in(_settings(), "upkeep backup", f"wrote a backup to {result.path}")
     print(to_json(result) if options.json else summary(result))
     for note in result.header.notes:
         print(f"note: {note}", file=sys.stderr)
@@ -214,15 +224,12 @@ def _restore(options: argparse.Namespace) -> None:
     """Restore a backup into empty homes; its hashes are checked before anything is put in place."""
     import json
 
-    from access.shell import record
-    from database import Database
+    from access.shell import record_in
     from upkeep.restore import restore
 
     with _progress(options) as stage:
         done = restore(_settings(), options.path, options.force, stage)
-    database = Database(_settings())
-    record(database, "upkeep restore", None, f"restored the backup of {done.header.created_at}")
-    database.close()
+    record_in(_settings(), "upkeep restore", f"restored the backup of {done.header.created_at}")
     if options.json:
         shown = {"home": str(done.home), "models": str(done.models), **done.header.to_json()}
         print(json.dumps(shown | {"aside": [str(folder) for folder in done.aside]}, indent=1))

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 from sqlalchemy import update
 
+from access.audit import AuditLog
 from annotation.datasets import AnnotatedDatasets, batch_source
 from annotation.tables import AnnotatedDataset
 from files import PARTIAL, atomic_path
@@ -239,6 +240,11 @@ def command(
     return run
 
 
+def told(home: Furnished) -> list[tuple[str, str]]:
+    """The audit trail, the newest first."""
+    return [(row.route, row.what) for row in AuditLog(home.database).list()]
+
+
 def test_the_command_shows_first_and_deletes_with_yes(
     home: Furnished, command: Callable[[str], tuple[int, str]]
 ) -> None:
@@ -255,6 +261,7 @@ def test_the_command_shows_first_and_deletes_with_yes(
     _, text = command("prune jobs --yes")
     assert text.splitlines()[-1].startswith("Deleted 1: ")
     assert home.jobs.list() == []
+    assert told(home) == [("upkeep prune", "deleted 1 of jobs")]
     _, text = command("prune all --older-than 0d --yes --json")
     assert json.loads(text) == {"dry_run": False, "items": [], "kept": [], "bytes": 0}
     assert command("prune all")[1] == "Nothing to delete.\n"
@@ -295,6 +302,7 @@ def test_the_commands_of_backups(
     code, text = command(f"backup {tmp_path}/saved")
     assert (code, text.count("1 models")) == (0, 1)
     assert "read again and verified" in text
+    assert told(home) == [("upkeep backup", f"wrote a backup to {tmp_path}/saved")]
     code, text = command(f"verify {tmp_path}/saved --json")
     assert (code, json.loads(text)["counts"]["models"]) == (0, 1)
     assert command(f"restore {tmp_path}/saved") == (
