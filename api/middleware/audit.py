@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from access.entry import Entry, without_secrets
-from api.middleware.request_state import Exchange, exchange
+from api.middleware.request_state import NOBODY, Exchange, exchange
 from request_id import REQUEST_ID
 from settings import Settings
 
@@ -79,7 +79,8 @@ class Audited:
     ) -> None:
         self.app = app
         self.access = access
-        self.bound = RefusalBound()
+        # Apart, so that a stranger's flood does not hide what the bearer of a token tries.
+        self.of_strangers, self.of_tokens = RefusalBound(), RefusalBound()
         tokens = (settings.token, settings.admin_token)
         values = [token.get_secret_value() for token in tokens if token]
         self.secrets = [value for value in values if len(value) >= SHORTEST_SECRET]
@@ -121,7 +122,8 @@ class Audited:
         path = without_secrets(scope["path"], self.secrets)
         route = state.route or path[:LONGEST_PATH]
         if status in REFUSALS and state.refused is not None:
-            more = self.bound.admit(state.who, address, scope["method"], route, status)
+            bound = self.of_strangers if state.who == NOBODY else self.of_tokens
+            more = bound.admit(state.who, address, scope["method"], route, status)
             if more is None:
                 return
             what = state.refused + more

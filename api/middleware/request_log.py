@@ -11,11 +11,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 import tracing
 from access.entry import without_secrets
 from access_log import QUIET, RECEIVED, Received, log_request
-from api.middleware.request_state import exchange, route_of
+from api.middleware.request_state import NOBODY, exchange, route_of
 from request_id import HEADER, chosen, of_request
 
 _HEADER = HEADER.lower().encode()
-NOBODY = "open"  # `Exchange.who` of a caller without a valid token
 
 
 class RequestLog:

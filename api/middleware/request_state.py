@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from access.tokens import Token
 
 KEY = "visionloop"
+NOBODY = "open"  # `Exchange.who` of a caller without a valid token
 
 
 @dataclass(slots=True)
@@ -43,7 +44,7 @@ class Exchange:
     """
 
     scopes: frozenset[str] = field(default_factory=frozenset)
-    who: str = "open"
+    who: str = NOBODY
     client: str = ""
     token: Token | None = None
     code: str | None = None

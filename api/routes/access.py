@@ -17,7 +17,7 @@ from access.tokens import Token
 from api.dependencies import GatewayDep
 from api.groups import ACCESS
 from api.middleware.auth import require_admin, require_use
-from api.middleware.request_state import caller, changed, exchange
+from api.middleware.request_state import NOBODY, caller, changed, exchange
 from api.requests import json_body
 from api.schemas import RequestFields, errors, json_request_body
 from errors import Forbidden
@@ -128,7 +128,7 @@ async def create_token(request: Request, gateway: GatewayDep) -> Any:
     An open server refuses it: create its first token with `visionloop tokens create`.
     """
     body = await json_body(request, NewToken)
-    if exchange(request.scope).who == "open":
+    if exchange(request.scope).who == NOBODY:
         raise Forbidden(FIRST_IN_SHELL)
     expires_at = expiry.after(body.expires, "expires") if body.expires else None
     create = partial(

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp
 
 from access.scopes import ORDER, ScopeName
 from api.app import with_middleware
+from api.middleware.audit import MOST_REFUSALS
 from api.middleware.auth import require_for
 from api.middleware.request_state import changed
 from errors import Forbidden
@@ -61,7 +62,7 @@ def bearer(secret: str) -> dict[str, str]:
 def trail(service: Service, count: int) -> list[Any]:
     """The entries, the oldest first, once there are as many."""
     log = service.gateway.access.trail
-    wait_until(lambda: len(log.list()) >= count, pause=0.01)
+    wait_until(lambda: len(log.list(limit=1000)) >= count, pause=0.01)
     return log.list()[::-1]
 
 
@@ -317,6 +318,18 @@ def test_refusals_are_in_the_trail_once_an_hour(service: Service) -> None:
     assert (lacking.who, lacking.status, lacking.target) == ("ann", 403, "nothing")
     assert "needs 'admin'" in lacking.what
     assert (unknown.who, unknown.status, unknown.route) == ("open", 401, "/tokens/vl_…")
+
+
+def test_a_flood_of_strangers_is_bounded_and_hides_no_token(service: Service) -> None:
+    headers = bearer(token(service, "use", "ann"))
+    for number in range(MOST_REFUSALS + 20):
+        assert service.call(service.app, "GET", f"/nothing/{number}").status_code == 401
+    assert service.post("/models/nothing/promote", headers=headers).status_code == 403
+    trail(service, MOST_REFUSALS + 1)
+    service.gateway.access.stop()
+    found = service.gateway.access.trail.list(limit=1000)
+    assert [row.who for row in found if row.status == 403] == ["ann"]
+    assert MOST_REFUSALS <= len(found) - 1 < MOST_REFUSALS + 20
 
 
 def test_the_trail_is_read_in_pages(service: Service) -> None:
