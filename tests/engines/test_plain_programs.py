@@ -28,7 +28,7 @@ from tests.support.patience import PATIENCE
 from tests.support.scenes import scene
 from tests.support.serving import ROOT
 
-SCRIPT = ROOT / "benchmarks" / "plain_predict.py"
+SCRIPT = ROOT / "benchmarks" / "exports" / "plain_predict.py"
 FORMATS = ("pt", "onnx", "openvino", "torchscript")
 
 

@@ -31,7 +31,7 @@ def main() -> None:
         if found.masks is not None:
             answer["areas"] = found.masks.data.sum((1, 2)).tolist()
         answers.append(answer)
-    ours = Path(__file__).resolve().parents[1]
+    ours = Path(__file__).resolve().parents[2]
     loaded = (getattr(module, "__file__", None) for module in sys.modules.values())
     own = [path for path in loaded if path and ours in Path(path).parents]
     assert [path for path in own if ".venv" not in path and path != __file__] == [], own

@@ -1,0 +1,1 @@
+"""Models taken away, measured: `python -m benchmarks.exports MODEL …`."""
