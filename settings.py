@@ -383,6 +383,15 @@ class Settings(BaseSettings):
                 )
         return tuple(dict.fromkeys(value))
 
+    @field_validator("token", "admin_token", "webhook_secret")
+    @classmethod
+    def _without_line_end(cls, value: SecretStr | None) -> SecretStr | None:
+        """The secret without white space around it, such as the line end of a file it came from."""
+        given = value.get_secret_value() if value else ""
+        if given and not given.strip():
+            raise PydanticCustomError("blank_secret", "It is blank: write a secret, or unset it")
+        return SecretStr(given.strip()) if given else value
+
     @field_validator("webhook_secret")
     @classmethod
     def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:

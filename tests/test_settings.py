@@ -49,6 +49,7 @@ def test_read_from_environment(
     ("name", "value"),
     [
         ("queue_length", "0"),
+        ("admin_token", " \n"),
         ("allow_download", "sometimes"),
         ("download_url", "ftp://mirror.example"),
         ("download_url", "https://me:secret@mirror.example"),

@@ -6,6 +6,7 @@ import base64
 import binascii
 import hmac
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -101,9 +102,9 @@ class Auth:
         """
         invalid = None
         for token in presented(Headers(scope=scope)):
-            digest = sha256(token.encode("utf-8", "surrogateescape")).digest()
+            digests = _digests(token)
             for known, (scopes, name) in self.allowed.items():
-                if hmac.compare_digest(digest, known):
+                if any(hmac.compare_digest(digest, known) for digest in digests):
                     state.scopes, state.who, state.client = scopes, name, name
                     return None
             live = self.access().live if self.access else None
@@ -121,6 +122,15 @@ class Auth:
         closed = self.access is not None and self.access().live.closed
         state.scopes = frozenset() if closed else self.anonymous
         return None
+
+
+def _digests(token: str) -> list[bytes]:
+    """The digests of a sent token: as it was read, and as bytes, which clients write in UTF-8."""
+    forms = [token.encode("utf-8", "surrogateescape")]
+    if not token.isascii():
+        with suppress(UnicodeEncodeError):
+            forms.append(token.encode("latin-1"))  # headers are read so
+    return [sha256(form).digest() for form in forms]
 
 
 def _digest(token: SecretStr) -> bytes:

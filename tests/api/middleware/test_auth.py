@@ -59,6 +59,10 @@ def basic(token: str) -> str:
         ({"token": "t"}, {"Authorization": "Bearer tt"}, 401, 401),
         ({"token": "t"}, {"Authorization": "Bearer"}, 401, 401),
         ({"token": "ü"}, {"Authorization": basic("ü")}, 200, 200),
+        ({"token": "ü"}, {"Authorization": "Bearer ü".encode()}, 200, 200),
+        ({"token": "ü"}, {"Token": "ü".encode("latin-1")}, 200, 200),
+        ({"token": "ü"}, {"Token": "Ã".encode()}, 401, 401),
+        ({"token": " t\n"}, {"Authorization": "Bearer t"}, 200, 200),
         ({"token": "t", "admin_token": "a"}, {"Authorization": "Bearer t"}, 200, 403),
         ({"token": "t", "admin_token": "a"}, {"Authorization": "Bearer a"}, 200, 200),
         ({"token": "t", "admin_token": "a"}, {}, 401, 401),
@@ -67,7 +71,11 @@ def basic(token: str) -> str:
     ],
 )
 def test_tokens(
-    call: Call, tokens: dict[str, str], headers: dict[str, str], using: int, administering: int
+    call: Call,
+    tokens: dict[str, str],
+    headers: dict[str, str | bytes],
+    using: int,
+    administering: int,
 ) -> None:
     app = protected(**tokens)
     assert call(app, "GET", "/models", headers=headers).status_code == using
