@@ -257,7 +257,7 @@ def _notes(settings: Settings, found: Collected) -> Iterator[str]:
     if found.links:
         more = f" and {len(found.links) - LISTED} more" if len(found.links) > LISTED else ""
         yield (
-            f"{len(found.links)} symbolic links or special files were not copied: "
+            f"{len(found.links)} symbolic links, special files or overlong paths were not copied: "
             f"{', '.join(found.links[:LISTED])}{more}."
         )
     if settings.data_roots:

@@ -20,7 +20,7 @@ from files import PARTIAL
 from home_paths import HomePaths
 from jobs.artifacts import CHECKPOINTS
 from models_store.store import REQUIRED, ModelStore
-from upkeep.manifest import HOME, MODELS, Entry
+from upkeep.manifest import HOME, MODELS, Entry, is_harmless
 from upkeep.state import JobState, State
 from upkeep.storage import FolderWriter
 
@@ -41,7 +41,8 @@ class Collected:
     Attributes:
         entries: By path in the backup.
         missing: What the state refers to, and was not there.
-        links: Paths of symbolic links and other special files, which are not copied.
+        links: Paths of symbolic links and other special files, and of those that are too long: they
+            are not copied.
     """
 
     entries: dict[str, Entry] = field(default_factory=dict)
@@ -174,12 +175,12 @@ class Collector:
                 self._tree(folder / name, f"{path}/{name}", found)
             except FileNotFoundError:
                 raise Vanished from None
-        if not files and not folders:
+        if not files and not folders and is_harmless(path):  # those of HOME are made anew
             found.entries[path] = Entry(path, None, 0, status.st_mtime_ns)
 
     def _file(self, file: Path, path: str, found: Collected) -> None:
         try:
-            if not stat.S_ISREG(file.lstat().st_mode):
+            if not stat.S_ISREG(file.lstat().st_mode) or not is_harmless(path):
                 found.links.append(str(file))
                 return
             source = _open(file)

@@ -25,6 +25,7 @@ TREES = ("datasets", "evaluations", "jobs", "kept", "pretrained", "starter-sets"
 """Folders of VISIONLOOP_HOME that a backup may contain."""
 
 LONGEST_PATH = 3000  # bytes, so that it fits below any folder
+LARGEST_NUMBER = 2**62  # that a file system takes as a size or time
 _HASH = re.compile(r"[0-9a-f]{64}")
 
 
@@ -162,7 +163,7 @@ def _entries(lines: Iterable[str]) -> Iterator[Entry]:
         if (
             not isinstance(path, str)
             or not (sha256 is None or _HASH.fullmatch(sha256))
-            or not all(type(value) is int for value in numbers)
+            or not all(type(value) is int and abs(value) < LARGEST_NUMBER for value in numbers)
             or size < 0
         ):
             raise BackupDamaged(f"Line {number} of {MANIFEST} is not a file's.")
@@ -179,7 +180,7 @@ def is_harmless(path: str) -> bool:
     if path == DATABASE:
         return True
     parts = path.split("/")
-    if any(part in ("", ".", "..") or "\0" in part or "\\" in part for part in parts):
+    if any(part in ("", ".", "..") or "\0" in part for part in parts):
         return False
     if len(path.encode("utf-8", "surrogateescape")) > LONGEST_PATH:
         return False

@@ -276,13 +276,46 @@ def test_what_the_home_itself_lacks_is_noted(full: Furnished, tmp_path: Path) ->
     assert note == f"The home itself lacks files of the model {model}."
 
 
+@pytest.mark.parametrize("tree", TREES)
+def test_an_empty_folder_of_the_home_is_no_fault(home: Furnished, tmp_path: Path, tree: str) -> None:
+    (home.settings.home / tree).mkdir()  # as after `prune kept`
+    assert saved(home, tmp_path / "saved").header.notes == ()
+    restored(tmp_path / "saved", tmp_path / "there").database.close()
+
+
+def test_every_name_that_a_file_can_have_is_backed_up(full: Furnished, tmp_path: Path) -> None:
+    folder = full.settings.paths.datasets / full.datasets.list()[0]["id"] / "data"
+    names = [b"a\\b.txt", b"\xff\n.txt", "ü \u2028.txt".encode()]
+    for name in names:
+        Path(os.fsdecode(os.fsencode(folder) + b"/" + name)).write_text("x")
+    assert saved(full, tmp_path / "saved").header.notes == ()
+    there = restored(tmp_path / "saved", tmp_path / "there")
+    there.database.close()
+    found = os.listdir(os.fsencode(there.settings.paths.datasets / folder.parent.name / "data"))
+    assert set(names) <= set(found)
+
+
+def test_a_path_that_is_too_long_for_other_homes_is_noted(full: Furnished, tmp_path: Path) -> None:
+    folder = full.jobs.folder(full.jobs.list()[0].id)
+    depth = os.open(folder, os.O_RDONLY)
+    for _ in range(16):  # one by one: the whole path is too long for a call
+        os.mkdir("x" * 200, dir_fd=depth)
+        inner = os.open("x" * 200, os.O_RDONLY, dir_fd=depth)
+        os.close(depth)
+        depth = inner
+    os.close(os.open("file", os.O_CREAT | os.O_WRONLY, dir_fd=depth))
+    os.close(depth)
+    [note] = saved(full, tmp_path / "saved").header.notes
+    assert "or overlong paths were not copied: " in note
+
+
 def test_links_are_not_followed_and_noted(full: Furnished, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("secret")
     folder = full.settings.paths.datasets / full.datasets.list()[0]["id"]
     (folder / "link").symlink_to(tmp_path / "secret")
     os.mkfifo(folder / "pipe")
     [note] = saved(full, tmp_path / "saved").header.notes
-    assert note.startswith("2 symbolic links or special files were not copied: ")
+    assert note.startswith("2 symbolic links, special files or overlong paths were not copied: ")
     paths = {entry.path for entry in opened(tmp_path / "saved").manifest().entries}
     assert not any(path.endswith(("/link", "/pipe")) for path in paths)
 

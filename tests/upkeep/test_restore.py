@@ -189,7 +189,7 @@ def rewritten(folder: Path, change: Any) -> None:
         "../../etc/passwd", "/etc/passwd", "home/../../x", "home/datasets/../../x", "home//x/y",
         "home/visionloop.db", "home/.visionloop-server.lock", "home/run/x", "home/datasets",
         "models/x", "models/../x/y", "models/./x/y", "database/x", "other/x/y", "",
-        "home/datasets/a\0b", "home\\..\\x\\y", "home/datasets/" + "x" * 4000,
+        "home/datasets/a\0b", "home\\..\\x\\y", "home/datasets/" + "x" * 4000, "home/kept",
     ],
 )  # fmt: skip
 def test_a_hostile_path_is_refused(folder: Path, tmp_path: Path, path: str) -> None:
@@ -203,7 +203,7 @@ def test_a_hostile_path_is_refused(folder: Path, tmp_path: Path, path: str) -> N
 @pytest.mark.parametrize(
     "line", [["home/jobs/a", "xyz", 1, 0, 0], ["home/jobs/a", "../x", 1, 0, 0], [7, None, 0, 0, 0],
              ["home/jobs/a", None, -1, 0, 0], ["home/jobs/a"], {"a": 1}, [[[]]], "x",
-             ["home/jobs/a", None, True, 0, 0]],
+             ["home/jobs/a", None, True, 0, 0], ["home/jobs/a", None, 0, 2**70, 0]],
 )  # fmt: skip
 def test_a_line_that_is_no_file_is_refused(folder: Path, line: Any) -> None:
     rewritten(folder, lambda lines: [*lines, line])
