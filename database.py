@@ -30,7 +30,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from disk_space import NO_ROOM, is_disk_full
-from errors import DatabaseBusy, DatabaseDamaged, InsufficientStorage, VisionLoopError
+from errors import Conflict, DatabaseBusy, DatabaseDamaged, InsufficientStorage, VisionLoopError
+from home_paths import unfinished_restore
 from settings import Settings
 
 if TYPE_CHECKING:
@@ -88,11 +89,14 @@ class Database:
         patience: Seconds that a transaction waits while another process locks a SQLite file.
 
     Raises:
+        Conflict: A restore into the home was killed: what is there is neither the old nor the new.
         DatabaseBusy: It is locked or cannot be reached.
         InsufficientStorage: The tables are to be migrated, and the disk is full.
     """
 
     def __init__(self, settings: Settings, patience: float = BUSY_TIMEOUT) -> None:
+        if sentence := unfinished_restore(settings.home):
+            raise Conflict(sentence)
         self.settings = settings
         self.engine = _engine(settings, patience)
         with client_errors(), _schema_lock(settings, patience):

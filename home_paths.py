@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,13 @@ SERVER_LOCK = ".visionloop-server.lock"
 
 UNFINISHED_RESTORE = "restore.unfinished"
 """File in VISIONLOOP_HOME while `restore` exchanges its content; it says what to do."""
+
+
+def unfinished_restore(home: Path) -> str | None:
+    """What to do, if a restore into a home was killed while it put files in place; else None."""
+    with contextlib.suppress(FileNotFoundError):
+        return (home / UNFINISHED_RESTORE).read_text(encoding="utf-8").strip()
+    return None
 
 
 @dataclass(frozen=True)

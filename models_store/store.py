@@ -224,6 +224,15 @@ class ModelStore:
                 found.append(StoredModel(name, version, folder, metadata, marked))
         return found, problems
 
+    def names_of_others(self) -> set[str]:
+        """The names under which there are models of other programs only."""
+        found = set()
+        for folder in self.models.glob("*/"):
+            versions = list(folder.glob("*/"))
+            if versions and all(map(_is_of_another_program, versions)):
+                found.add(folder.name)
+        return found
+
     def staged(self) -> list[Path]:
         """Folders of models that are being written, or were when their process was killed."""
         return list(self._staging.glob("*"))
@@ -268,6 +277,15 @@ class ModelStore:
             "creation_time": metadata.get("created_at") or datetime.now(UTC).isoformat(),
         }
         _write(folder / MANIFEST, yaml.safe_dump(manifest, sort_keys=False, allow_unicode=True))
+
+
+def _is_of_another_program(folder: Path) -> bool:
+    """Whether a version's manifest can be read, and is not VisionLoop's."""
+    try:
+        manifest = yaml.safe_load((folder / MANIFEST).read_text(encoding="utf-8"))
+        return METADATA_KEY not in (manifest["metadata"] or {})
+    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
+        return False
 
 
 def _write(path: Path, text: str) -> None:

@@ -26,7 +26,7 @@ from pydantic import ValidationError
 import process_log
 import tracing
 from errors import VisionLoopError
-from home_paths import SERVER_LOCK, UNFINISHED_RESTORE
+from home_paths import SERVER_LOCK, unfinished_restore
 from inference.device import device
 from models_store.store import bento_home
 from serving import bentoml_patches, http_protocol, metrics_folder
@@ -136,8 +136,8 @@ def hold(folder: Path, variable: str) -> None:
 
 def refuse_unfinished_restore(home: Path) -> None:
     """Exit with a message if a restore into the home was killed while it put files in place."""
-    with contextlib.suppress(FileNotFoundError):
-        sys.exit((home / UNFINISHED_RESTORE).read_text(encoding="utf-8").strip())
+    if sentence := unfinished_restore(home):
+        sys.exit(sentence)
 
 
 def announce(settings: Settings) -> None:

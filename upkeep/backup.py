@@ -21,6 +21,7 @@ from sqlalchemy import URL, Connection, create_engine
 from database import client_errors, now
 from disk_space import MIB, free_bytes
 from errors import Conflict, DatabaseBusy, DatabaseDamaged, InsufficientStorage, ValidationFailed
+from home_paths import unfinished_restore
 from models_store.store import ModelStore
 from settings import Settings
 from shell import size
@@ -290,6 +291,8 @@ def _names(folder: Path) -> tuple[str, ...]:
 
 
 def _check_places(settings: Settings, store: ModelStore, target: Path) -> None:
+    if sentence := unfinished_restore(settings.home):
+        raise Conflict(sentence)
     file = sqlite_file(settings)
     if file is not None and not file.is_file():
         raise ValidationFailed(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,8 +22,15 @@ from filelock import FileLock, Timeout
 from database import Database, known_revisions
 from disk_space import MIB, free_bytes
 from errors import Conflict, DatabaseDamaged, Forbidden, InsufficientStorage, ValidationFailed
-from files import PARTIAL, atomic_path, delete_if_abandoned, link_or_copy, temporary_folder
-from home_paths import SERVER_LOCK, UNFINISHED_RESTORE, HomePaths
+from files import (
+    PARTIAL,
+    atomic_path,
+    atomic_write,
+    delete_if_abandoned,
+    link_or_copy,
+    temporary_folder,
+)
+from home_paths import SERVER_LOCK, UNFINISHED_RESTORE, HomePaths, unfinished_restore
 from jobs.finalizer import JobFinalizer, published_in
 from jobs.store import LIVE, JobStore
 from models_store.registry import Registry
@@ -40,6 +47,9 @@ ASIDE = ".before-restore-"
 HARMLESS = (SERVER_LOCK, UNFINISHED_RESTORE, "visionloop-models.lock")
 """Files of an empty home, besides its locks."""
 
+BENTOML = ("bentos", "tmp")
+"""Folders of BENTOML_HOME that are BentoML's own, beside its models."""
+
 
 @dataclass(frozen=True)
 class Restored:
@@ -48,7 +58,8 @@ class Restored:
     Attributes:
         header: The header of the backup's manifest.
         home, models: Where its files are now.
-        aside: Folders with the former content.
+        aside: Folders and files with the former content, also of restores before this one that were
+            killed.
         relocated: Number of values in the database whose folder was replaced.
     """
 
@@ -91,12 +102,13 @@ def restore(
     for folder in homes:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with ExitStack() as stack:
-        for folder, variable in zip(homes, ("VISIONLOOP_HOME", "BENTOML_HOME"), strict=True):
+        variables = {store.home: "BENTOML_HOME", settings.home: "VISIONLOOP_HOME"}  # may be one
+        for folder, variable in variables.items():
             stack.enter_context(_no_server(folder, variable))
             for partial in folder.glob(f"{PARTIAL}*"):  # left by a restore that was killed
                 delete_if_abandoned(partial)
         if not force:
-            _refuse_content(settings, store, database)
+            _refuse_content(settings, store, database, _names_in(manifest))
         _check_room(manifest, homes)
         staged = stack.enter_context(temporary_folder(settings.home))
         models = stack.enter_context(temporary_folder(store.home))
@@ -168,10 +180,12 @@ def _no_server(folder: Path, variable: str) -> Iterator[None]:
         lock.release()
 
 
-def _refuse_content(settings: Settings, store: ModelStore, database: Path | None) -> None:
+def _refuse_content(
+    settings: Settings, store: ModelStore, database: Path | None, names: set[str]
+) -> None:
     """Refuse homes that hold anything: a restore does not merge."""
-    used = [str(settings.home)] if _content(settings.home) else []
-    if store.models.is_dir() and any(store.models.iterdir()):
+    used = [str(settings.home)] if _content(settings.home, store) else []
+    if _models(store, names):
         used.append(str(store.models))
     if database is not None and database.exists() and not used:
         used.append(str(database))
@@ -182,15 +196,32 @@ def _refuse_content(settings: Settings, store: ModelStore, database: Path | None
         )
 
 
-def _content(home: Path) -> list[Path]:
-    """What a home holds, without locks and what earlier restores moved aside."""
+def _content(home: Path, store: ModelStore) -> list[Path]:
+    """What a home holds, without locks, what earlier restores moved aside, and the models, whose
+    folder may lie in it."""
+    left = HARMLESS + BENTOML if home == store.home else HARMLESS
     return [
         path
         for path in sorted(home.iterdir())
-        if path.name not in HARMLESS
+        if path.name not in left
         and path.suffix != ".lock"
         and not path.name.startswith((ASIDE, PARTIAL))
+        and not store.models.is_relative_to(path)
     ]
+
+
+def _models(store: ModelStore, names: set[str]) -> list[Path]:
+    """What the folder of the models holds; other programs' stay, unless their name is wanted."""
+    if not store.models.is_dir():
+        return []
+    others = store.names_of_others() - names
+    return [path for path in sorted(store.models.iterdir()) if path.name not in others]
+
+
+def _names_in(manifest: Manifest) -> set[str]:
+    """The names of the models in a backup."""
+    paths = (entry.path for entry in manifest.entries)
+    return {path.split("/")[1] for path in paths if path.startswith(f"{MODELS}/")}
 
 
 def _check_room(manifest: Manifest, homes: tuple[Path, ...]) -> None:
@@ -308,16 +339,17 @@ def _exchange(
 ) -> tuple[Path, ...]:
     """Move the former content aside, and the new one in. Undone if a rename fails.
 
-    Returns the folders with the former content.
+    Returns the folders and files with the former content.
     """
     home, file = settings.home, settings.paths.database
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
-    aside = (home / f"{ASIDE}{stamp}", store.home / f"{ASIDE}{stamp}")
+    aside = [home / f"{ASIDE}{stamp}", store.home / f"{ASIDE}{stamp}"]
     marker = home / UNFINISHED_RESTORE
+    before = [Path(line) for line in (unfinished_restore(home) or "").splitlines()[1:]]
     with ExitStack() as stack:
-        moves = [(path, aside[0] / path.name) for path in _content(home)]
-        if store.models.exists():
-            moves.append((store.models, aside[1] / "models"))
+        moves = [(path, aside[0] / path.name) for path in _content(home, store)]
+        names = {path.name for path in models.iterdir()}
+        moves += [(path, aside[1] / "models" / path.name) for path in _models(store, names)]
         if database is not None and database.resolve() != file.resolve():  # perhaps another disk
             partial = stack.enter_context(atomic_path(database))
             shutil.copyfile(staged / file.name, partial)
@@ -326,26 +358,37 @@ def _exchange(
             for suffix in ("", "-wal", "-shm"):
                 part = database.with_name(database.name + suffix)
                 if part.exists():
-                    moves.append((part, part.with_name(part.name + aside[0].name)))
+                    moves.append((part, part.with_name(f"{part.name}{ASIDE}{stamp}")))
+                    aside.append(moves[-1][1])
         moves += [(path, home / path.name) for path in sorted(staged.iterdir())]
-        moves.append((models, store.models))
-        os.sync()
-        marker.write_text(
-            f"A restore into {home} was killed while it put files in place. Run `visionloop "
-            f"restore BACKUP --force` again. What was there before is in {aside[0]} and "
-            f"{aside[1]}.\n",
-            encoding="utf-8",
-        )
-        done: list[tuple[Path, Path]] = []
+        moves += [(path, store.models / path.name) for path in sorted(models.iterdir())]
+        former = [*before, *aside]
+        begun: list[tuple[Path, Path]] = []
         try:
+            _mark(marker, former)
+            os.sync()
             for source, target in moves:
                 _private_folder(target.parent)
+                begun.append((source, target))  # before: Ctrl-C may come right after the rename
                 source.rename(target)
-                done.append((source, target))
         except BaseException:
-            for source, target in reversed(done):
-                target.rename(source)
-            marker.unlink()
+            for source, target in reversed(begun):
+                if os.path.lexists(target) and not os.path.lexists(source):
+                    target.rename(source)
+            if before:
+                _mark(marker, before)
+            else:
+                marker.unlink(missing_ok=True)
             raise
+    os.sync()
     marker.unlink()
-    return tuple(folder for folder in aside if folder.exists())
+    return tuple(path for path in dict.fromkeys(former) if path.exists())
+
+
+def _mark(marker: Path, former: Sequence[Path]) -> None:
+    """Write what a server and the shell commands say if the restore is killed."""
+    sentence = (
+        f"A restore into {marker.parent} was killed while it put files in place. Run `visionloop "
+        "restore BACKUP --force` again. What was there before is in"
+    )
+    atomic_write(marker, "\n".join([f"{sentence}:", *map(str, former)]) + "\n")

@@ -277,7 +277,9 @@ def test_what_the_home_itself_lacks_is_noted(full: Furnished, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("tree", TREES)
-def test_an_empty_folder_of_the_home_is_no_fault(home: Furnished, tmp_path: Path, tree: str) -> None:
+def test_an_empty_folder_of_the_home_is_no_fault(
+    home: Furnished, tmp_path: Path, tree: str
+) -> None:
     (home.settings.home / tree).mkdir()  # as after `prune kept`
     assert saved(home, tmp_path / "saved").header.notes == ()
     restored(tmp_path / "saved", tmp_path / "there").database.close()

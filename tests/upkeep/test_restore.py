@@ -5,8 +5,11 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import sqlite3
 import stat
+import subprocess
+import sys
 import zipfile
 from collections.abc import Iterator
 from contextlib import closing
@@ -25,7 +28,9 @@ from models_store.store import ModelStore
 from serving.lifecycle import refuse_unfinished_restore
 from settings import Settings
 from tests.support.furnished_home import Furnished, furnished, torn
+from tests.support.patience import PATIENCE
 from tests.support.seeds import rng
+from tests.support.serving import ROOT, environment
 from upkeep.backup import backup, dump_sentence
 from upkeep.manifest import CHECKSUM, MANIFEST, BackupDamaged, checksum, is_harmless
 from upkeep.restore import ASIDE, Restored, restore
@@ -353,11 +358,99 @@ def test_a_failed_exchange_is_undone(folder: Path, tmp_path: Path) -> None:
     assert UNFINISHED_RESTORE not in left
 
 
-def test_a_server_does_not_start_on_a_half_restored_home(tmp_path: Path) -> None:
-    refuse_unfinished_restore(tmp_path)
-    (tmp_path / UNFINISHED_RESTORE).write_text("A restore was killed.\n")
-    with pytest.raises(SystemExit, match=r"^A restore was killed\.$"):
-        refuse_unfinished_restore(tmp_path)
+KILLED = """
+import os, sys
+from pathlib import Path
+from models_store.store import ModelStore
+from settings import Settings
+from upkeep.restore import restore
+backup, root, last = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+rename, renamed = Path.rename, []
+def dying(self, target):
+    if len(renamed) == last:
+        os._exit(9)
+    renamed.append(target)
+    return rename(self, target)
+Path.rename = dying
+settings = Settings(home=root / "home", disk_reserve=0)
+restore(settings, backup, True, store=ModelStore(root / "bento"))
+"""
+
+
+@pytest.mark.parametrize("last", [0, 2, 6])
+def test_a_killed_exchange_is_told_by_all_and_repeated(
+    folder: Path, tmp_path: Path, last: int
+) -> None:
+    """Nothing that was there is lost, and the last restore names where all of it is."""
+    root = tmp_path / "there"
+    other = furnished(root)
+    other.publish("mine")
+    other.upload("precious")
+    other.database.close()
+    shutil.rmtree(other.drawer)
+    before = files_in(root)
+    command = [sys.executable, "-c", KILLED, str(folder), str(root), str(last)]
+    for _ in range(2):
+        done = subprocess.run(command, cwd=ROOT, env=environment(tmp_path), timeout=PATIENCE)
+        assert done.returncode == 9
+    for act in (
+        lambda: Database(other.settings),
+        lambda: backup(other.settings, tmp_path / "torn", store=other.models),
+    ):
+        with pytest.raises(Conflict, match="Run `visionloop restore BACKUP --force` again"):
+            act()
+    with pytest.raises(SystemExit, match="was killed while it put files in place"):
+        refuse_unfinished_restore(other.settings.home)
+    aside = restore_into(folder, root, force=True).aside
+    found = set().union(*(files_in(path) for path in aside))
+    assert before <= found
+    refuse_unfinished_restore(other.settings.home)
+    Database(other.settings).close()
+
+
+def files_in(folder: Path) -> set[str]:
+    """The names of files and their folders, without locks and SQLite's logs."""
+    return {
+        f"{path.parent.name}/{path.name}"
+        for path in folder.rglob("*")
+        if path.is_file()
+        and path.parent != folder
+        and path.parent.name != "home"
+        and path.suffix != ".lock"
+    }
+
+
+def test_models_of_other_programs_stay(folder: Path, tmp_path: Path) -> None:
+    models = tmp_path / "there/bento/models"
+    for name in ("iris", "signs"):  # the second one's name is in the backup, too
+        (models / name / "v1").mkdir(parents=True)
+        (models / name / "v1/model.yaml").write_text(f"name: {name}\nmetadata: {{}}\n")
+    with pytest.raises(Conflict, match="A restore does not merge"):
+        restore_into(folder, tmp_path / "there")
+    [aside] = restore_into(folder, tmp_path / "there", force=True).aside
+    assert (models / "iris/v1/model.yaml").is_file()
+    assert [path.name for path in (aside / "models").iterdir()] == ["signs"]
+    shutil.rmtree(tmp_path / "there/home")
+    shutil.rmtree(models / "signs")
+    assert restore_into(folder, tmp_path / "there").aside == ()  # without force
+    assert (models / "iris/v1/model.yaml").is_file()
+
+
+@pytest.mark.parametrize(("home", "bento"), [("a", "a/bento"), ("a", "a"), ("a/home", "a")])
+def test_one_home_may_lie_in_the_other(folder: Path, tmp_path: Path, home: str, bento: str) -> None:
+    settings = Settings(home=tmp_path / home, disk_reserve=0)
+    store = ModelStore(tmp_path / bento)
+    (store.home / "bentos/vision").mkdir(parents=True)
+    assert restore(settings, folder, store=store).aside == ()
+    before = files_in(store.models)
+    assert before
+    with pytest.raises(Conflict, match="A restore does not merge"):
+        restore(settings, folder, store=store)
+    done = restore(settings, folder, True, store=store)
+    assert files_in(store.models) == before
+    assert before <= set().union(*map(files_in, done.aside))
+    assert (store.home / "bentos/vision").is_dir()
+    Database(settings).close()
 
 
 def test_a_database_in_another_place_goes_there(folder: Path, tmp_path: Path) -> None:
