@@ -19,7 +19,7 @@ from pathlib import Path
 from sqlalchemy import URL, Connection, create_engine
 
 from database import client_errors, now
-from disk_space import MIB, free_bytes
+from disk_space import MIB, free_bytes, is_disk_full
 from errors import Conflict, DatabaseBusy, DatabaseDamaged, InsufficientStorage, ValidationFailed
 from home_paths import unfinished_restore
 from models_store.store import ModelStore
@@ -100,7 +100,7 @@ def backup(
         state = read_state(connection)
     expected = measured(settings.paths, store, state)
     _check_room(target, expected, onto)
-    with writer(target, onto, stage("copying", expected)) as made:
+    with _full_disk_named(target), writer(target, onto, stage("copying", expected)) as made:
         manifest, passes = _passes(settings, store, made)
         made.finish(manifest)
         verify(written_in(made, target), stage("verifying", manifest.header.bytes))
@@ -311,7 +311,8 @@ def _check_places(settings: Settings, store: ModelStore, target: Path) -> None:
 def _check_room(target: Path, size: int, onto: Path | None) -> None:
     """Refuse a backup that does not fit. Contents of an earlier one are not written again."""
     needed = size
-    if onto is not None:
+    parent = next(folder for folder in target.parents if folder.exists())
+    if onto is not None and onto.stat().st_dev == parent.stat().st_dev:  # else nothing is shared
         known = sum(opened(onto).manifest().objects().values())
         needed = max(0, size - known)
     if needed > (free := free_bytes(target.parent)):
@@ -320,6 +321,20 @@ def _check_room(target: Path, size: int, onto: Path | None) -> None:
             f"{free / MIB:,.0f} MiB free. Name a place on another disk; `visionloop prune` frees "
             "what nobody needs."
         )
+
+
+@contextmanager
+def _full_disk_named(target: Path) -> Iterator[None]:
+    """A context that names the disk of a backup if it is full."""
+    try:
+        yield
+    except (OSError, DatabaseBusy) as error:
+        if not is_disk_full(error):
+            raise
+        raise InsufficientStorage(
+            f"The disk of {target.parent} is full; nothing was left there. Name a place on another "
+            "disk for the backup."
+        ) from error
 
 
 def summary(result: Result) -> str:

@@ -152,10 +152,10 @@ def delete(planned: Plan) -> list[Item]:
     for item in planned.items:
         try:
             item.delete()
-        except NotFound:  # somebody else has deleted it
+        except (NotFound, FileNotFoundError):  # somebody else has deleted it
             continue
-        except VisionLoopError as error:
-            planned.kept.append(Kept(item.kind, item.id, error.message))
+        except (VisionLoopError, OSError) as error:
+            planned.kept.append(Kept(item.kind, item.id, getattr(error, "message", str(error))))
         else:
             done.append(item)
     return done
@@ -290,15 +290,11 @@ def _uploads(stores: Stores, limits: Limits) -> Iterator[Item]:
 
 def _temporary(registry: Registry) -> Iterator[Item]:
     home, store = registry.settings.home, registry.store
-    for folder in temporary_folders(home):
+    found = {*temporary_folders(home), *store.home.glob(f"{PARTIAL}*")}  # one may lie in the other
+    for folder in sorted(found):
         if is_abandoned(folder):
             reason = "its process has ended"
-            name = str(folder.relative_to(home))
-            yield Item("temporary", name, freed_by(folder), reason, _call(_gone, folder))
-    for folder in store.home.glob(f"{PARTIAL}*"):
-        if is_abandoned(folder):
-            reason = "its process has ended"
-            yield Item("temporary", folder.name, freed_by(folder), reason, _call(_gone, folder))
+            yield Item("temporary", str(folder), freed_by(folder), reason, _call(_gone, folder))
     with store.lock():  # nobody is writing a model now
         staged = store.staged()
 
@@ -318,10 +314,14 @@ def _gone(folder: Path) -> None:
 
 def _aside(registry: Registry, limits: Limits) -> Iterator[Item]:
     seconds = limits.older_than.total_seconds()
-    for home in (registry.settings.home, registry.store.home):
+    for home in dict.fromkeys((registry.settings.home, registry.store.home)):
         for folder in sorted(home.glob(f"{ASIDE}*")):
-            # The folder's own time is that of the restore: what is in it keeps its times.
-            if time.time() - folder.stat().st_mtime >= seconds:
+            try:
+                # The folder's own time is that of the restore: what is in it keeps its times.
+                age = time.time() - folder.stat().st_mtime
+            except FileNotFoundError:  # deleted meanwhile
+                continue
+            if age >= seconds:
                 reason = "a restore moved it aside"
                 delete = _call(shutil.rmtree, folder)
                 yield Item("aside", str(folder), freed_by(folder), reason, delete)

@@ -276,8 +276,7 @@ def check_target(target: Path, earlier: Path | None) -> None:
         Conflict: The path is taken, or the two do not fit each other.
         NotFound, BackupDamaged: `earlier` is no backup.
     """
-    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        raise Conflict(f"{target} exists already. Name a new folder or file for the backup.")
+    _check_free(target)
     if earlier is None:
         return
     if target.suffix.lower() == ".zip" or not isinstance(opened(earlier), FolderBackup):
@@ -302,6 +301,7 @@ def writer(
             yield ZipWriter(partial, partial.with_name(OBJECTS), progress)
         else:
             yield FolderWriter(partial, earlier, progress)
+        _check_free(target)  # another backup may have been written to it meanwhile
 
 
 def written_in(writer: FolderWriter, target: Path) -> Backup:
@@ -316,6 +316,11 @@ def written_in(writer: FolderWriter, target: Path) -> Backup:
 def object_in(folder: Path, sha256: str) -> Path:
     """The path of a content in a backup's folder."""
     return folder / OBJECTS / sha256[:2] / sha256
+
+
+def _check_free(target: Path) -> None:
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise Conflict(f"{target} exists already. Name a new folder or file for the backup.")
 
 
 def _delete_abandoned_beside(target: Path) -> None:

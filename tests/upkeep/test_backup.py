@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -365,6 +366,29 @@ def test_a_path_that_is_taken_is_refused(full: Furnished, tmp_path: Path) -> Non
     saved(full, tmp_path / "first")
     with pytest.raises(Conflict, match=r"a \.zip stands alone"):
         saved(full, tmp_path / "second.zip", onto=tmp_path / "first")
+
+
+@pytest.mark.parametrize("name", ["saved", "saved.zip"])
+def test_two_backups_to_one_place_at_once(full: Furnished, tmp_path: Path, name: str) -> None:
+    first: list[Result] = []
+
+    def other() -> None:
+        if not first:
+            first.append(saved(full, tmp_path / name))
+
+    with pytest.raises(Conflict, match="exists already"):
+        saved(full, tmp_path / name, stage=During(other))
+    assert verify(opened(tmp_path / name)).header == first[0].header
+    assert not [*tmp_path.glob(f"{PARTIAL}*")]
+
+
+def test_a_disk_that_fills_up_meanwhile_is_named(full: Furnished, tmp_path: Path) -> None:
+    def fill() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(InsufficientStorage, match=f"The disk of {tmp_path} is full"):
+        saved(full, tmp_path / "saved", stage=During(fill))
+    assert [path.name for path in tmp_path.iterdir()] == ["server"]
 
 
 def test_a_home_without_a_database_is_refused(tmp_path: Path) -> None:
