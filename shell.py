@@ -90,8 +90,14 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     """Run a command and exit with its code.
 
     A reader that closes the pipe early (`| head -1`) ends it without a traceback. SIGPIPE is not
-    restored for that: a server that closes a connection would end the command, too.
+    restored for that: a server that closes a connection would end the command, too. Output that was
+    closed before (`>&-`) goes nowhere.
     """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # its number is that of the next file that is opened
+            stream = open(os.devnull, mode)  # noqa: SIM115
+            os.set_inheritable(stream.fileno(), True)  # `serve` becomes the server
+            setattr(sys, name, stream)
     code: int | str | None
     try:
         try:

@@ -57,6 +57,35 @@ def test_it_runs_from_any_folder_and_through_links(tmp_path: Path) -> None:
     assert done.stdout.startswith("There are no models."), done.stderr
 
 
+def test_it_runs_with_names_and_variables_as_users_have_them(tmp_path: Path) -> None:
+    code = tmp_path / "Bild é (2)"
+    code.symlink_to(ROOT)
+    program = Path("bin/visionloop")  # relative, where CDPATH has such a folder, too
+    (tmp_path / "elsewhere" / "bin").mkdir(parents=True)
+    variables = {"CDPATH": str(tmp_path / "elsewhere"), "LC_ALL": "C"}
+    done = run("--version", folder=code, program=program, variables=variables)
+    assert (done.stdout, done.stderr) == (f"VisionLoop {VERSION}\n", "")
+    done = run("--version", folder=tmp_path, program=code / program, variables={"HOME": ""})
+    assert (done.stdout, done.stderr) == (f"VisionLoop {VERSION}\n", "")
+    done = run("--version", variables={"VISIONLOOP_PYTHON": "/nowhere/python"})
+    assert done.returncode == 1
+    assert done.stderr == "visionloop: there is no program /nowhere/python (VISIONLOOP_PYTHON).\n"
+
+
+@pytest.mark.parametrize("closed", [">&-", "<&- >&-", "<&- >&- 2>&-", "2>&-"])
+def test_streams_that_are_closed_change_nothing(tmp_path: Path, closed: str) -> None:
+    for words, code in (("--version", 0), ("models list --json", 0), ("models show none", 1)):
+        done = subprocess.run(
+            ["sh", "-c", f'"$0" {words} {closed}', str(COMMAND)],
+            env=environment(tmp_path) | {"VISIONLOOP_PYTHON": sys.executable},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+        assert done.returncode == code
+        assert "Traceback" not in done.stderr
+
+
 def test_it_finds_its_python(tmp_path: Path) -> None:
     """Its own environment, that of a link to it, the active one, or any."""
 
