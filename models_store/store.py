@@ -27,7 +27,7 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
-from errors import BackendUnavailable, InvalidModelFile, ModelNotFound
+from errors import BackendUnavailable, InvalidModelFile, ModelNotFound, ValidationFailed
 from models_store.description import DESCRIPTION_FILE, ONNX_FILE, WEIGHTS_FILE
 from models_store.names import split_tag
 
@@ -50,9 +50,18 @@ class StoredModel:
 
 
 def bento_home() -> Path:
-    """BentoML's home, resolved as BentoML does, without importing it."""
-    home = os.environ.get("BENTOML_HOME", "~/bentoml")
-    return Path(os.path.expandvars(home)).expanduser().resolve()
+    """BentoML's home, resolved as BentoML does, without importing it.
+
+    Raises:
+        ValidationFailed: It is below the home folder of a user who has none.
+    """
+    home = os.path.expandvars(os.environ.get("BENTOML_HOME", "~/bentoml"))
+    try:
+        return Path(home).expanduser().resolve()
+    except RuntimeError:  # no HOME and no account
+        raise ValidationFailed(
+            f"BENTOML_HOME: The home folder of {home} is unknown; give the full path of a folder."
+        ) from None
 
 
 def locate(tag: str) -> Path:

@@ -20,7 +20,14 @@ from sqlalchemy import URL, Connection, create_engine
 
 from database import client_errors, now
 from disk_space import MIB, free_bytes, is_disk_full
-from errors import Conflict, DatabaseBusy, DatabaseDamaged, InsufficientStorage, ValidationFailed
+from errors import (
+    Conflict,
+    DatabaseBusy,
+    DatabaseDamaged,
+    Forbidden,
+    InsufficientStorage,
+    ValidationFailed,
+)
 from home_paths import unfinished_restore
 from models_store.store import ModelStore
 from settings import Settings
@@ -298,6 +305,13 @@ def _check_places(settings: Settings, store: ModelStore, target: Path) -> None:
         raise ValidationFailed(
             f"There is no VisionLoop in {settings.home}: it has no {file.name}. Set "
             "VISIONLOOP_HOME to the server's."
+        )
+    if file is not None and not all(
+        os.access(path, os.R_OK | os.W_OK) for path in (file, file.parent)
+    ):
+        raise Forbidden(
+            f"{file} cannot be read and written by this user. Run the backup as the user who runs "
+            "the server, or as root."
         )
     real = target.parent.resolve() / target.name
     for folder, variable in ((settings.home, "VISIONLOOP_HOME"), (store.home, "BENTOML_HOME")):

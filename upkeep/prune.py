@@ -18,6 +18,7 @@ from typing import Any
 from annotation.cleanup import delete_leftover, leftovers
 from annotation.datasets import AnnotatedDatasets
 from database import Database
+from engines.store import ExportStore, read_record
 from errors import Conflict, NotFound, VisionLoopError
 from evaluation.store import EvaluationStore
 from files import PARTIAL, delete_if_abandoned, is_abandoned, temporary_folders
@@ -131,6 +132,7 @@ def plan(
     found = Plan()
     finders: dict[Kind, Callable[[], Iterator[Item | Kept]]] = {
         "models": lambda: _models(stores, limits, why),
+        "exports": lambda: _exports(stores.registry.settings.paths.exports, limits),
         "jobs": lambda: _jobs(stores.jobs, limits),
         "kept": lambda: _kept(stores.kept, limits),
         "uploads": lambda: _uploads(stores, limits),
@@ -236,10 +238,33 @@ def _model(stores: Stores, model: ModelVersion, limits: Limits, why: DecisionRea
     return Item(
         "models",
         model.id,
-        freed_by(model.path, *evaluations) + images,
+        freed_by(model.path, ExportStore(stores.registry.settings).folder(model), *evaluations)
+        + images,
         f"of {model.created_at[:10]}; {limits.keep} newer ones stay",
         remove,
     )
+
+
+def _exports(folder: Path, limits: Limits) -> Iterator[Item]:
+    before = datetime.now(UTC) - limits.older_than
+    for export in sorted(folder.glob("*/*/*/")):
+        if export.name.startswith(PARTIAL):  # being written, or `temporary`
+            continue
+        record = read_record(export)
+        try:
+            made = datetime.fromtimestamp(export.stat().st_mtime, UTC)
+        except FileNotFoundError:  # deleted meanwhile
+            continue
+        if made < before:
+            name, version = export.parts[-3:-1]
+            what = f"{record.format} {record.precision}" if record else "damaged"
+            yield Item(
+                "exports",
+                f"{name}:{version}/{export.name}",
+                freed_by(export),
+                f"{what}, of {made:%Y-%m-%d}",
+                _call(shutil.rmtree, export),
+            )
 
 
 def _jobs(jobs: JobStore, limits: Limits) -> Iterator[Item | Kept]:

@@ -21,7 +21,14 @@ from sqlalchemy import text
 from annotation.cleanup import delete_dataset
 from annotation.datasets import AnnotatedDatasets
 from database import Database
-from errors import Conflict, DatabaseDamaged, InsufficientStorage, NotFound, ValidationFailed
+from errors import (
+    Conflict,
+    DatabaseDamaged,
+    Forbidden,
+    InsufficientStorage,
+    NotFound,
+    ValidationFailed,
+)
 from files import PARTIAL
 from home_paths import HomePaths
 from jobs.artifacts import CHECKPOINTS, clear
@@ -37,8 +44,8 @@ from upkeep.restore import restore
 from upkeep.storage import opened, verify
 
 LEFT_OUT = {  # properties of HomePaths: what a server makes anew, and what is not a tree
-    "database", "scratch", "image_cache", "engines", "metrics", "schema_lock", "dispatcher_lock",
-    "seed_lock",
+    "database", "scratch", "image_cache", "engines", "exports", "metrics", "schema_lock",
+    "dispatcher_lock", "seed_lock",
 }  # fmt: skip
 
 
@@ -348,6 +355,13 @@ def test_a_killed_backup_leaves_nothing_that_looks_complete(
     big.unlink()
     saved(full, there / "saved")
     assert [path.name for path in there.iterdir()] == ["saved"]  # the former one was cleared away
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read and write everything")
+def test_a_home_of_another_user_is_refused(full: Furnished, tmp_path: Path) -> None:
+    full.settings.paths.database.chmod(0o400)
+    with pytest.raises(Forbidden, match="cannot be read and written by this user"):
+        saved(full, tmp_path / "saved")
 
 
 @pytest.mark.parametrize("place", ["home/saved", "bento/saved.zip", "home/jobs/saved"])

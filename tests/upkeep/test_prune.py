@@ -149,6 +149,26 @@ def test_what_is_freed_is_what_is_free_afterwards(home: Furnished, stores: Store
     assert planned(stores, "jobs").bytes == freed_by(folder)
 
 
+def test_old_exports(home: Furnished, stores: Stores) -> None:
+    model = home.publish()
+    name, version = model.split(":")
+    folder = home.settings.paths.exports / name / version
+    for number, export in enumerate(("old", "new", f"{PARTIAL}x")):
+        (folder / export).mkdir(parents=True)
+        (folder / export / "file").write_bytes(bytes(1000))
+        if number != 1:
+            os.utime(folder / export, (OLD, OLD))
+    found = plan(stores, ("exports",), Limits(1, timedelta(hours=1)))
+    assert [(item.id, item.bytes) for item in found.items] == [(f"{model}/old", 1000)]
+    delete(found)
+    assert sorted(path.name for path in folder.iterdir()) == [f"{PARTIAL}x", "new"]
+    home.publish()
+    [item] = planned(stores, "models").items
+    assert item.bytes > 2000  # with its exports
+    delete(plan(stores, ("models",), Limits(1, NOW)))
+    assert not folder.exists()
+
+
 def test_kept_images(home: Furnished, stores: Stores) -> None:
     live = KeptImages(home.settings)  # the server's
     for value in (0, 255):
