@@ -117,7 +117,9 @@ def command_line(prog: str = PROG) -> argparse.ArgumentParser:
     audit = command("audit", _audit, "List the audit trail: who changed what, the newest first.")
     audit.add_argument("--who", default="", help="only entries of this token or caller")
     audit.add_argument(
-        "--what", default="", help="only entries with this text in route, target or description"
+        "--what",
+        default="",
+        help="only entries with this text in route, target, description or request id",
     )
     audit.add_argument("--since", metavar="TIME", default="", help=f"only entries since: {TIMES}")
     audit.add_argument(

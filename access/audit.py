@@ -47,7 +47,8 @@ class AuditLog:
 
         Args:
             who: Only those of this name, whatever its case.
-            what: Only those whose route, target or description has this text, whatever its case.
+            what: Only those whose route, target, description or request id has this text, whatever
+                its case.
             since: Only those from this time on.
             limit: Maximum number of entries.
             before: Only those with a smaller number.
@@ -56,7 +57,7 @@ class AuditLog:
         if who:
             query = query.where(func.lower(AuditEntry.who) == who.lower())
         if what:
-            fields = (AuditEntry.route, AuditEntry.target, AuditEntry.what)
+            fields = (AuditEntry.route, AuditEntry.target, AuditEntry.what, AuditEntry.request_id)
             query = query.where(
                 or_(*(column.icontains(what, autoescape=True) for column in fields))
             )

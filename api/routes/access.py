@@ -197,7 +197,9 @@ async def audit(
     gateway: GatewayDep,
     who: str = Query("", max_length=80, description="only entries of this token or caller"),
     what: str = Query(
-        "", max_length=200, description="only entries with this text in route, target or `what`"
+        "",
+        max_length=200,
+        description="only entries with this text in route, target, `what` or `request_id`",
     ),
     since: str = Query(
         "", max_length=40, description="only entries since: 7d, 12h, or a date or time in UTC"

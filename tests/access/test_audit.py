@@ -23,7 +23,7 @@ def test_entries_are_found_by_who_what_and_when(trail: AuditLog) -> None:
         [
             Entry("anna", "/models/{model_id}/promote", "first", "signs:2", "::1", "POST", 200,
                   at="2026-01-01T00:00:00.000+00:00"),
-            Entry("Bert", "/train", "50% done", "job", "::1", "POST", 200),
+            Entry("Bert", "/train", "50% done", "job", "::1", "POST", 200, "order-7"),
             Entry("command line, root", "models_store promote", "third", "signs:3"),
         ]
     )  # fmt: skip
@@ -32,6 +32,7 @@ def test_entries_are_found_by_who_what_and_when(trail: AuditLog) -> None:
     assert entries(trail, what="PROMOTE") == ["third", "first"]
     assert entries(trail, what="signs:3") == ["third"]
     assert entries(trail, what="0%") == ["50% done"], "% is no wildcard"
+    assert entries(trail, what="order-7") == ["50% done"]
     assert entries(trail, since="2026-02-01") == ["third", "50% done"]
     assert entries(trail, limit=1) == ["third"]
     assert entries(trail, before=trail.list(limit=1)[0].number) == ["50% done", "first"]
