@@ -8,7 +8,7 @@ from jobs.states import SHARED, STATES
 HEAD = """# States of jobs
 
 A job has one state; the two families of clients have different words for some of them. `/train`,
-`/jobs`, BentoML's tasks, `python -m training` and the metric `visionloop_jobs` use those of the
+`/jobs`, BentoML's tasks, `visionloop training` and the metric `visionloop_jobs` use those of the
 first column, `/api/training` those of the second.
 
 """

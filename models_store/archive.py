@@ -48,7 +48,7 @@ MOST_ENTRIES = 100
 MOST_METRICS = 200
 TIMEOUT = 600.0
 CHUNK = 1024**2
-AGAIN = "Make it again: python -m models_store export-archive."
+AGAIN = "Make it again: visionloop models export MODEL --format archive."
 COPIES = 5  # sizes of the weights that an import writes: with an ONNX file, and both in the store
 DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
 

@@ -148,13 +148,13 @@ def _export(folders: list[Path]) -> None:
         child = run_module("models_store.export", folders, EXPORT_TIMEOUT)
     except ChildTimeout as error:
         raise VisionLoopError(
-            f"The starter models could not be prepared: {error}. `python -m models_store seed` "
+            f"The starter models could not be prepared: {error}. `visionloop models seed` "
             "tries again."
         ) from error
     if child.returncode != 0:
         reason = child.stderr.strip().splitlines()[-1:] or [f"exit code {child.returncode}"]
         raise VisionLoopError(
-            f"The starter models could not be prepared: {reason[0]}. `python -m models_store seed` "
+            f"The starter models could not be prepared: {reason[0]}. `visionloop models seed` "
             "tries again."
         )
 

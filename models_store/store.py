@@ -76,8 +76,7 @@ def locate(tag: str) -> Path:
     folder = bento_home() / "models" / name / version
     if not all((folder / file).is_file() for file in (DESCRIPTION_FILE, WEIGHTS_FILE)):
         raise ModelNotFound(
-            f"No model '{name}:{version}' in the model store. `python -m models_store list` shows "
-            "all."
+            f"No model '{name}:{version}' in the model store. `visionloop models list` shows all."
         )
     return folder
 

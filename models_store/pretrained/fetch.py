@@ -64,7 +64,7 @@ def with_remedy(file: PretrainedFile, error: FetchFailed) -> BackendUnavailable:
     return BackendUnavailable(
         f"{error.message.rstrip('.')}. What to do: "
         f"{network if isinstance(error, HostFailed) else ''}get {file.file} elsewhere and import "
-        f"it: python -m models_store import {file.file} --name {file.model_name}"
+        f"it: visionloop models import {file.file} --name {file.model_name}"
     )
 
 
