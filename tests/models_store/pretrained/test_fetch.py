@@ -155,7 +155,7 @@ def test_what_is_no_such_model_is_refused(
 def test_never_is_told_with_the_remedy(settings: Settings) -> None:
     require_allowed(settings, FILE)
     never = settings.model_copy(update={"allow_download": "never"})
-    with pytest.raises(Forbidden, match=r"models_store import yolov9t\.pt --name yolov9t-coco"):
+    with pytest.raises(Forbidden, match=r"models import yolov9t\.pt --name yolov9t-coco"):
         require_allowed(never, FILE)
 
 
