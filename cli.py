@@ -45,7 +45,7 @@ class Command:
 
 
 COMMANDS = {
-    "models": Command("list, import, fetch, activate, promote, delete", "models_store.__main__"),
+    "models": Command("list, import, fetch, promote, export, delete", "models_store.__main__"),
     "training": Command("start trainings and watch them", "training.__main__"),
     "datasets": Command("list, upload, check, export, delete", "commands.datasets"),
     "jobs": Command("list, show, watch, cancel and delete jobs of every kind", "commands.jobs"),

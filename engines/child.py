@@ -42,6 +42,7 @@ from models_store.description import (
     Preprocessing,
 )
 from models_store.subprocesses import MEMORY, limit_self
+from models_store.versions import unless_deleted
 from settings import Settings, get_settings
 
 COPIES = 8  # sizes of the fp16 weights that an export needs at most, graphs in between included
@@ -100,6 +101,11 @@ def make(task: ExportTask, settings: Settings, report: Report) -> ExportRecord:
     Raises:
         VisionLoopError: It cannot be made, or does not reproduce the model; nothing is left.
     """
+    with unless_deleted(task.model_id, task.folder):
+        return _make(task, settings, report)
+
+
+def _make(task: ExportTask, settings: Settings, report: Report) -> ExportRecord:
     description = ModelDescription.load(task.folder)
     options = resolve(task.request, description)
     check_available(options.format, settings)

@@ -20,7 +20,7 @@ from files import atomic_folder, sha256_of
 from models_store.archive import export_archive, facts_of
 from models_store.description import WEIGHTS_FILE
 from models_store.subprocesses import ChildTimeout, run_module
-from models_store.versions import ModelVersion
+from models_store.versions import ModelVersion, unless_deleted
 from settings import Settings
 
 log = logging.getLogger("visionloop")
@@ -103,7 +103,7 @@ def _archive(
 ) -> ExportRecord:
     folder = store.folder(model)
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / f".{options.key}.lock"):
+    with unless_deleted(model.id, model.path), FileLock(folder / f".{options.key}.lock"):
         found = read_record(folder / options.key)
         if found is not None and found.content == model.content and is_current(found, model):
             return found

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import json
 import logging
+import os
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -31,7 +32,7 @@ from models_store.pretrained.fetch import fetch, require_allowed, with_remedy
 from models_store.registry import Registry
 from models_store.seed import seed
 from models_store.subprocesses import ChildTimeout, run_module
-from models_store.versions import ModelVersion
+from models_store.versions import ModelVersion, unless_deleted
 from settings import Settings, get_settings, refusals
 from shell import Parser, columns, run
 
@@ -215,7 +216,11 @@ def _add_export(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--format", required=True, choices=EXPORT_FORMATS, help="what to write (required)"
     )
-    command.add_argument("--precision", help="fp32 or fp16; default: fp32, of an engine fp16")
+    command.add_argument(
+        "--precision",
+        choices=("fp32", "fp16"),
+        help="of the weights; default: fp32, of an engine fp16",
+    )
     command.add_argument(
         "--imgsz", type=int, help="side of the square input in pixels; default: the model's own"
     )
@@ -232,11 +237,10 @@ def _add_export(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--output",
-        type=Path,
         metavar="PATH",
-        default=Path(),
-        help="file to write, or a folder for a file named after the version; default: the current "
-        "folder",
+        default=".",
+        help="file to write, or a folder (it may end with /) for a file named after the version; "
+        "default: the current folder",
     )
     command.add_argument("--force", action="store_true", help="overwrite an existing file")
 
@@ -400,11 +404,11 @@ def _export(registry: Registry, options: argparse.Namespace) -> None:
         if given:
             flag = next(iter(given)).replace("_", "-")
             raise ValidationFailed(f"--{flag} does not apply to archive: it is the model itself.")
-        path = export_archive(model, options.output, options.force)
+        path = _output_file(options.output, f"{model.name}-{model.version}.zip", options.force)
+        export_archive(model, path.resolve(), options.force)
         _json({"path": str(path)}) if options.json else print(path)
         return
-    if options.output.is_file() and not options.force:  # known before the work begins
-        raise Conflict(f"{options.output} exists already. --force overwrites it.")
+    _output_file(options.output, "", options.force)  # refused before the work begins
     target = registry.settings.paths.exports / model.name / model.version
     task = {
         "folder": str(model.path),
@@ -414,10 +418,9 @@ def _export(registry: Registry, options: argparse.Namespace) -> None:
         "request": {"format": options.format, **given},
     }
     found = _exported(task, options)
-    path = options.output / found["file"] if options.output.is_dir() else options.output
-    if path.exists() and not options.force:
-        raise Conflict(f"{path} exists already. --force overwrites it.")
-    with atomic_path(path) as partial:
+    path = _output_file(options.output, found["file"], options.force)
+    # of a link, as of /dev/stdout, the file that it leads to is replaced
+    with unless_deleted(model.id, model.path), atomic_path(path.resolve()) as partial:
         shutil.copyfile(target / found["id"] / found["file"], partial)
     if options.json:
         _json({"path": str(path), "export": found})
@@ -425,6 +428,34 @@ def _export(registry: Registry, options: argparse.Namespace) -> None:
     for name, value in (found["parity"] or {}).items():
         print(f"{name}: {value:.3g}" if isinstance(value, float) else f"{name}: {value}")
     print(*found["notes"], path, sep="\n")
+
+
+def _output_file(output: str, name: str, force: bool) -> Path:
+    """The file to write: `output`, or in this folder the file `name` ("": not known yet).
+
+    Raises:
+        Conflict: It exists already.
+        ValidationFailed: It cannot be written. Both messages say what to do.
+    """
+    if output == "-":
+        raise ValidationFailed("'-' is no file: a model is not written to stdout. Name a file.")
+    path = Path(output)
+    if output.endswith("/") or path.is_dir():
+        folder, path = path, path / name
+    else:
+        folder = path.parent
+    if path.exists() and not path.is_dir():
+        if not path.is_file():
+            raise ValidationFailed(f"{path} is neither a file nor a folder. Name one.")
+        if not force:
+            raise Conflict(f"{path} exists already. Name another file, or overwrite it: --force.")
+    while not folder.exists():  # it is made
+        folder = folder.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise ValidationFailed(
+            f"{folder} is not a folder in which you can write. Name another with --output."
+        )
+    return path
 
 
 def _exported(task: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:

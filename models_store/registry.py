@@ -99,7 +99,7 @@ class Registry:
         if found is None and version:
             found = snapshot.begins(name, version)
         if found is None:
-            raise ModelNotFound(f"No model {model_id.strip()!r}. {snapshot.known()}")
+            raise ModelNotFound(f"No model {model_id.strip()!r}. {snapshot.known(name)}")
         return found
 
     def active(self) -> ModelVersion:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,15 +15,16 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from database import State
-from models_store.description import ModelDescription
+from errors import ModelNotFound
+from models_store.description import DESCRIPTION_FILE, ModelDescription
 from models_store.names import split_tag
 from models_store.tables import Promotion, PublishedModel, generation
-from short_ids import SHORTEST, only_match
+from short_ids import RULE, SHORTEST, only_match
 
 log = logging.getLogger(__name__)
 
 SOURCE_KEYS = ("kind", "job_id", "parent")
-SHOWN_NAMES = 8
+SHOWN_NAMES = 8  # names or versions in a message
 
 
 @dataclass(frozen=True)
@@ -97,13 +99,34 @@ class Snapshot:
         only = only_match(f"{name}:{start}", [v.id for v in found], "models")
         return found[0] if only else None
 
-    def known(self) -> str:
-        """A sentence that lists the known names, for error messages."""
-        names = sorted(self.versions)
-        if not names:
+    def known(self, name: str = "") -> str:
+        """The versions of a known name, else the names, as a sentence for error messages."""
+        if name in self.versions:
+            versions = [version.version for version in self.versions[name]]
+            return f"Give a version of {name}, {RULE}: {_some(versions)}."
+        if not self.versions:
             return "The registry is empty. Import one with `visionloop models import FILE`."
-        more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
-        return f"Known: {', '.join(names[:SHOWN_NAMES])}{more}."
+        return f"Known: {_some(sorted(self.versions))}."
+
+
+def _some(words: Sequence[str]) -> str:
+    more = f" and {len(words) - SHOWN_NAMES} more" if len(words) > SHOWN_NAMES else ""
+    return f"{', '.join(words[:SHOWN_NAMES])}{more}"
+
+
+@contextmanager
+def unless_deleted(model_id: str, folder: Path) -> Iterator[None]:
+    """A block that reads a version's folder, and whose failure may be that this is deleted.
+
+    Raises:
+        ModelNotFound: The block failed, and the version is gone.
+    """
+    try:
+        yield
+    except Exception as error:
+        if (folder / DESCRIPTION_FILE).exists():
+            raise
+        raise ModelNotFound(f"No model {model_id!r}: it has been deleted.") from error
 
 
 def load_snapshot(session: Session, models: Path) -> Snapshot:

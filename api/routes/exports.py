@@ -28,7 +28,7 @@ from serving.gateway import Gateway
 router = APIRouter(prefix="/models", tags=[MODELS], dependencies=[Depends(require_use)])
 
 MARGIN = 10.0  # seconds by which a download's export must be faster than the request
-RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 _one_at_a_time = asyncio.Lock()  # held while a download makes its file, which takes gigabytes
 
@@ -221,7 +221,8 @@ async def download_model(
     record = found.record or await _made(gateway, found, asked)
     path = ExportStore(gateway.settings).path(found.model, record)
     headers = {"ETag": f'"{record.sha256}"', "Cache-Control": "private, no-cache"}
-    if headers["ETag"] in request.headers.get("if-none-match", ""):
+    known = request.headers.get("if-none-match", "")
+    if headers["ETag"] in known or known.strip() == "*":
         return Response(status_code=304, headers=headers)
     _drop_unusable_range(request, record.size_bytes)
     kind = "application/octet-stream"

@@ -286,8 +286,9 @@ def test_a_full_disk_is_said_before_anything_is_written(
     assert not list(target.glob("*/*"))
 
 
+@pytest.mark.parametrize("with_exports", [False, True])
 def test_a_model_that_is_deleted_meanwhile_leaves_no_export(
-    model_folder: Folder, target: Path, settings: Settings, tmp_path: Path
+    with_exports: bool, model_folder: Folder, target: Path, settings: Settings, tmp_path: Path
 ) -> None:
     folder = tmp_path / "gone"
     shutil.copytree(model_folder("classify"), folder)
@@ -301,6 +302,8 @@ def test_a_model_that_is_deleted_meanwhile_leaves_no_export(
 
     def report(step: str, share: float) -> None:
         (folder / DESCRIPTION_FILE).unlink(missing_ok=True)
+        if with_exports:  # as the registry deletes it
+            shutil.rmtree(target)
 
     with pytest.raises(ModelNotFound, match="has been deleted"):
         make(task, settings, report)

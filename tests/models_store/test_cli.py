@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -106,8 +107,61 @@ def test_a_refusal_is_one_sentence_and_exit_code_1(
     assert sentence in output.err
 
 
+@pytest.mark.parametrize("format", ["archive", "onnx"])
+def test_a_file_that_cannot_be_written_is_refused_before_an_export(
+    format: str,
+    registry: Registry,
+    publish: Publish,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    publish()
+    (tmp_path / "taken").write_text("mine")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(tmp_path / "pipe")
+    for output, sentence in (
+        ("taken", "exists already"),
+        ("taken/", "exists already" if format == "onnx" else "not a folder"),
+        ("taken/signs.zip", "not a folder in which you can write"),
+        ("pipe", "neither a file nor a folder"),
+        ("link", "neither a file nor a folder"),
+    ):
+        path = f"{tmp_path}/{output}"
+        assert main(["export", "signs", "--format", format, "--output", path]) == 1
+        told = capsys.readouterr()
+        assert (told.out, sentence in told.err, told.err.count("\n")) == ("", True, 1), told.err
+    assert main(["export", "signs", "--format", format, "--output", "-"]) == 1
+    assert "not written to stdout" in capsys.readouterr().err
+    assert (tmp_path / "taken").read_text() == "mine"
+    assert (tmp_path / "pipe").is_fifo()
+    assert not (tmp_path / "home" / "exports").exists()
+
+
+def test_a_folder_that_is_named_is_made_and_a_link_is_followed(
+    registry: Registry, publish: Publish, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    name = publish().replace(":", "-")
+    export = ["export", "signs", "--format", "archive", "--output"]
+    assert main([*export, f"{tmp_path}/new/"]) == 0
+    assert (tmp_path / "new" / f"{name}.zip").is_file()
+    link = tmp_path / "latest.zip"
+    link.symlink_to(tmp_path / "new" / "first.zip")
+    assert main([*export, str(link)]) == 0
+    assert link.is_symlink()
+    assert main([*export, str(link)]) == 1
+    assert main([*export, str(link), "--force"]) == 0
+    assert link.read_bytes() == (tmp_path / "new" / "first.zip").read_bytes()
+    assert capsys.readouterr().out.splitlines()[-1] == str(link)
+
+
 def test_wrong_arguments_are_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments in ([], ["nonsense"], ["show"], ["import", "x", "--family", "resnet"]):
+    for arguments in (
+        [],
+        ["nonsense"],
+        ["show"],
+        ["import", "x", "--family", "resnet"],
+        ["export", "x", "--format", "onnx", "--precision", "FP16"],
+    ):
         with pytest.raises(SystemExit) as caught:
             main(arguments)
         assert caught.value.code == 2

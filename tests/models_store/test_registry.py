@@ -87,7 +87,9 @@ def test_the_active_version_cannot_be_deleted(registry: Registry, publish: Publi
         registry.delete(first)
     registry.promote(second)
     registry.delete(first)
-    with pytest.raises(ModelNotFound, match="Known: signs"):
+    with pytest.raises(
+        ModelNotFound, match=f"Give a version of signs, .*: {second.partition(':')[2]}"
+    ):
         registry.get(first)
     with pytest.raises(Conflict):
         registry.delete(second)
@@ -354,7 +356,8 @@ def test_a_version_may_be_shortened_to_a_unique_beginning(
         registry.get(start)
     assert first in str(refusal.value)
     assert second in str(refusal.value)
-    with pytest.raises(ModelNotFound):
+    with pytest.raises(ModelNotFound, match="of at least 4 characters: ") as missing:
         registry.get(start[:-1])  # three characters
+    assert first.partition(":")[2] in str(missing.value)
     assert registry.delete(second[: shared + 1]).id == second
     assert registry.get(start).id == first
