@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -87,7 +88,9 @@ class Network:
         with _tracing(self.module, options.dynamic), torch.inference_mode(False), torch.no_grad():
             network = FromUnit(self.module, self.description).eval()
             traced = torch.jit.trace(network, example, strict=False, check_trace=False)
-        traced.save(str(path), _extra_files={"config.txt": json.dumps(dict(metadata))})
+        content = io.BytesIO()  # torch 2.13's own file ends the process where the disk is full
+        torch.jit.save(traced, content, _extra_files={"config.txt": json.dumps(dict(metadata))})
+        path.write_bytes(content.getbuffer())
 
     def write_checkpoint(self, path: Path, precision: Precision) -> None:
         """Write a `.pt`: Ultralytics' checkpoint, or a state dict for torchvision's MobileNetV2."""

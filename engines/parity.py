@@ -147,11 +147,14 @@ class Differences:
         box, score, mask = self.figures(bounds.candidates)
         if box <= bounds.box and score <= bounds.score and mask <= bounds.mask:
             return
+        off = [f"scores by up to {score:.3g} (allowed {bounds.score:.3g})"]
+        if self.description.task != "classify":
+            off.append(f"boxes by {box:.3g} px (allowed {bounds.box:.3g})")
+        if self.description.task == "segment":
+            off.append(f"masks by {mask:.3g} (allowed {bounds.mask:.3g})")
         raise NotTheSame(
-            f"The exported file does not reproduce the model: boxes are off by up to {box:.3g} px "
-            f"(allowed {bounds.box:.3g}), scores by {score:.3g} (allowed {bounds.score:.3g}), "
-            f"masks by {mask:.3g} (allowed {bounds.mask:.3g}). It is not offered. Try another "
-            "precision or format."
+            f"The exported file does not reproduce the model. It is off in {', '.join(off)}, and "
+            "not offered. Try another precision or format."
         )
 
     def to_json(self, lowest: float) -> dict[str, float]:

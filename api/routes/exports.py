@@ -30,7 +30,8 @@ router = APIRouter(prefix="/models", tags=[MODELS], dependencies=[Depends(requir
 MARGIN = 10.0  # seconds by which a download's export must be faster than the request
 RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
-_one_at_a_time = asyncio.Lock()  # held while a download makes its file, which takes gigabytes
+# By model and options, the file that downloads wait for. At most one: each takes gigabytes.
+_in_progress: dict[tuple[str, str], asyncio.Task[ExportRecord]] = {}
 
 ABOUT = {
     "format": f"one of: {', '.join(FORMATS)}",
@@ -230,19 +231,25 @@ async def download_model(
 
 
 async def _made(gateway: Gateway, found: Found, asked: ExportRequest) -> ExportRecord:
-    """Make an export while its download waits; the work goes on if the client leaves.
+    """Make an export while its downloads wait; the work goes on if the clients leave.
 
     Raises:
-        BackendUnavailable: Another download's export is being made.
+        BackendUnavailable: Another export is being made for a download.
         BackendTimeout: It takes too long for a request.
     """
-    if _one_at_a_time.locked():
-        raise BackendUnavailable("Another model is being exported for a download. Try again.", 10)
-    await _one_at_a_time.acquire()  # does not wait, because the lock is free
-    return await asyncio.shield(asyncio.create_task(_make_alone(gateway, found, asked)))
+    key = (found.model.id, found.options.key)
+    if (task := _in_progress.get(key)) is None:
+        if _in_progress:
+            raise BackendUnavailable(
+                "Another model is being exported for a download. Try again.", 10
+            )
+        task = asyncio.create_task(_make_in_time(gateway, found, asked))
+        _in_progress[key] = task
+        task.add_done_callback(lambda _: _in_progress.pop(key))
+    return await asyncio.shield(task)
 
 
-async def _make_alone(gateway: Gateway, found: Found, asked: ExportRequest) -> ExportRecord:
+async def _make_in_time(gateway: Gateway, found: Found, asked: ExportRequest) -> ExportRecord:
     timeout = gateway.settings.import_timeout - MARGIN
     make = partial(make_export, found.model, asked, found.options, gateway.settings, timeout)
     try:
@@ -251,8 +258,6 @@ async def _make_alone(gateway: Gateway, found: Found, asked: ExportRequest) -> E
         raise BackendTimeout(
             f"{error.message} As a job it has more time: POST /models/{found.model.id}/export."
         ) from None
-    finally:
-        _one_at_a_time.release()
 
 
 def _drop_unusable_range(request: Request, size: int) -> None:

@@ -16,8 +16,10 @@ import pytest
 import torch
 import yaml
 
+from disk_space import is_disk_full
 from engines.child import ExportTask, make
-from engines.options import ExportRequest
+from engines.network import Network
+from engines.options import ExportRequest, Format, resolve
 from engines.parity import NotTheSame
 from engines.store import ExportRecord
 from errors import InsufficientStorage, ModelNotFound, ValidationFailed
@@ -27,6 +29,7 @@ from models_store.importer import import_model
 from models_store.registry import Registry
 from models_store.weights import load_weights, save_weights
 from settings import Settings
+from tests.support.full_disk import fill, small_disk
 from tests.support.small_models import small_description, write_model
 
 Folder = Callable[[str], Path]
@@ -284,6 +287,27 @@ def test_a_full_disk_is_said_before_anything_is_written(
     with pytest.raises(InsufficientStorage):
         make(task, full, lambda step, share: None)
     assert not list(target.glob("*/*"))
+
+
+@pytest.mark.parametrize("format", ["torchscript", "pt"])
+def test_a_disk_that_is_full_while_it_writes_is_told(
+    format: Format, model_folder: Folder, tmp_path: Path
+) -> None:
+    folder = model_folder("detect")
+    network = Network(folder)
+    options = resolve(ExportRequest(format=format), network.description)
+
+    def write(path: Path) -> None:
+        if format == "torchscript":
+            network.write_torchscript(path, options, {})
+        else:
+            network.write_checkpoint(path, options.precision)
+
+    with small_disk(tmp_path / "disk", 1) as disk:
+        fill(disk, leave=64 * 1024)
+        with pytest.raises((OSError, RuntimeError)) as caught:
+            write(disk / "model")
+    assert is_disk_full(caught.value)
 
 
 @pytest.mark.parametrize("with_exports", [False, True])

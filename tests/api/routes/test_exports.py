@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import shutil
@@ -155,6 +156,28 @@ def test_onnx_needs_no_job_and_the_child_process_makes_it(ask: Call, model: str)
     assert props["names"] == "{0: 'round', 1: 'square', 2: 'star'}"
     [exported] = ask("GET", f"/models/{model}/exports").json()["exports"]
     assert exported["id"] == "onnx-fp32-32"
+
+
+def test_downloads_of_one_file_wait_for_it_together_and_others_come_again(
+    app: ASGIApp, model: str
+) -> None:
+    async def run() -> list[httpx.Response]:
+        transport = httpx.ASGITransport(app)
+        headers = {"Authorization": "Bearer admin"}
+        base = f"http://localhost/models/{model}"
+        async with httpx.AsyncClient(
+            transport=transport, base_url=base, headers=headers, timeout=PATIENCE
+        ) as client:
+            paths = ("/download?format=onnx", "/download?format=pt") * 2
+            return await asyncio.gather(*map(client.get, paths))
+
+    onnx_file, pt_file, onnx_again, pt_again = asyncio.run(run())
+    pairs = [(onnx_file, onnx_again), (pt_file, pt_again)]
+    codes = sorted([first.status_code, second.status_code] for first, second in pairs)
+    assert codes == [[200, 200], [503, 503]]
+    refused = onnx_file if onnx_file.status_code == 503 else pt_file
+    assert refused.json()["code"] == "BACKEND_UNAVAILABLE"
+    assert refused.headers["retry-after"] == "10"
 
 
 def test_parts_and_unchanged_files(ask: Call, model: str) -> None:
