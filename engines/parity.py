@@ -153,8 +153,8 @@ class Differences:
         if self.description.task == "segment":
             off.append(f"masks by {mask:.3g} (allowed {bounds.mask:.3g})")
         raise NotTheSame(
-            f"The exported file does not reproduce the model. It is off in {', '.join(off)}, and "
-            "not offered. Try another precision or format."
+            f"The exported file does not reproduce the model: it is off in {', '.join(off)}. "
+            "It is not offered. Try another precision or format."
         )
 
     def to_json(self, lowest: float) -> dict[str, float]:
