@@ -53,7 +53,7 @@ else
   test -x "$uv" || awk '/^uv==/,/[^\\]$/' requirements-dev.lock |
     "$venv/bin/python" -m pip install --quiet --require-hashes -r /dev/stdin
 fi
-echo "Installing requirements (about 6 GB the first time) ..."
+echo "Installing requirements (about 6 GB the first time, which takes some minutes) ..."
 "$uv" pip install --quiet --require-hashes --compile-bytecode --python "$venv/bin/python" \
   -r requirements-dev.lock
 lacks=$("$venv/bin/python" -c 'import cv2' 2>&1 | tail -n 1)

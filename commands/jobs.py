@@ -65,7 +65,14 @@ def watch_job(server: Server, job_id: str) -> int:
     print(f"Job {job_id} is {job['status']}.{result}{reason}")
     if groups := _groups(job["metrics"]):
         print(groups)
+    if _from_scratch(job):
+        print("It was trained from scratch, without pretrained weights: the log says why.")
     return 0 if job["status"] == "completed" else 1
+
+
+def _from_scratch(job: dict[str, Any]) -> bool:
+    resolved = (job.get("config") or {}).get("resolved") or {}
+    return (resolved.get("base") or {}).get("kind") == "scratch"
 
 
 def _groups(metrics: dict[str, Any]) -> str:

@@ -177,7 +177,7 @@ def the_first_is_promoted_and_a_worse_one_refused_with_the_class_named(stage: St
     first = stage.ask("POST", f"/models/{stage.good}/promote", json=gate)
     assert (first["status"], first["reasons"]) == (
         "promoted",
-        [f"No version of '{NAME}' is promoted yet."],
+        [f"No version of '{NAME}' is promoted yet: nothing was compared."],
     )
     said = f"'{NAME}' means {stage.good} now; it is the first promoted version."
     assert (first["message"], first["previous"]) == (said, None)

@@ -57,7 +57,7 @@ def test_the_gate(
 def test_the_first_version_is_promoted_without_a_comparison() -> None:
     decision = decide(changed(), None, Gate())
     assert decision.promote
-    assert decision.reasons == ("No version of 'signs' is promoted yet.",)
+    assert decision.reasons == ("No version of 'signs' is promoted yet: nothing was compared.",)
     assert decision.comparison is None
 
 

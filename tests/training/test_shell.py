@@ -318,6 +318,14 @@ def test_watch_goes_on_after_a_broken_connection(
     assert handler.streams == 2
 
 
+def test_the_end_of_a_training_from_scratch_says_so(
+    handler: type[Handler], capsys: pytest.CaptureFixture[str]
+) -> None:
+    handler.job = JOB | {"config": {"resolved": {"base": {"kind": "scratch", "from": "yolov8n"}}}}
+    assert main(["watch", "a1a1"]) == 0
+    assert "It was trained from scratch, without pretrained weights" in capsys.readouterr().out
+
+
 def test_the_end_of_an_incremental_training_names_both_groups(
     handler: type[Handler], capsys: pytest.CaptureFixture[str]
 ) -> None:
