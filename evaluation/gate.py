@@ -125,7 +125,9 @@ def decide(
     """
     if promoted is None:
         name = candidate["model"]["name"]
-        return GateDecision(True, (f"No version of '{name}' is promoted yet: nothing was compared.",))
+        return GateDecision(
+            True, (f"No version of '{name}' is promoted yet: nothing was compared.",)
+        )
     metric = gate.metric or MAIN[candidate["model"]["type"]]
     for report in (promoted, candidate, *(old or ())):
         if metric not in METRICS or metric not in report["figures"]:
