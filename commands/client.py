@@ -56,7 +56,8 @@ class Server:
             raise Refused(f"{self.url} did not answer within {SILENCE:g} seconds.") from None
         except httpx.TransportError as error:
             raise Refused(
-                f"No server answers at {self.url} ({error}). Start one: make serve"
+                f"No server answers at {self.url} ({error}). Start one: make serve. If it is "
+                "elsewhere, as on another port, name it with --url or VISIONLOOP_URL."
             ) from None
         if answer.status_code == 204:
             return None
@@ -180,6 +181,11 @@ def address() -> Parser:
     return parent
 
 
+def _with_scheme(url: str) -> str:
+    """The address as httpx takes it: `127.0.0.1:3951` means http."""
+    return (url if "://" in url else f"http://{url}").rstrip("/")
+
+
 def run_command(options: argparse.Namespace, interrupted: str) -> int:
     """Run the command that was parsed; returns the exit code.
 
@@ -188,7 +194,11 @@ def run_command(options: argparse.Namespace, interrupted: str) -> int:
         interrupted: What is printed after Ctrl-C.
     """
     token = os.environ.get("VISIONLOOP_ADMIN_TOKEN") or os.environ.get("VISIONLOOP_TOKEN")
-    server = Server(options.url.rstrip("/"), token)
+    try:
+        server = Server(_with_scheme(options.url), token)
+    except httpx.InvalidURL as error:
+        print(f"error: {options.url!r} is no address of a server: {error}.", file=sys.stderr)
+        return 1
     try:
         code: int = options.run(server, options)
     except Refused as error:

@@ -29,7 +29,7 @@ from engines.options import ExportOptions, ExportRequest, file_name, resolve
 from engines.parity import BOUNDS, Case, Run, differences
 from engines.probe_images import probe_images
 from engines.store import ExportRecord, read_record
-from errors import InsufficientStorage, ModelNotFound, VisionLoopError
+from errors import Conflict, InsufficientStorage, ModelNotFound, VisionLoopError
 from files import atomic_folder, sha256_of
 from inference.engine import Engine, load_engine
 from inference.preprocess import normalise, prepare
@@ -67,6 +67,7 @@ class ExportTask(BaseModel):
         content: Its `content_hash` when it was published.
         target: The folder of its exports.
         request: The options as they were sent.
+        copied_to: A folder that gets a copy, and may not have a file of its name yet; None: any.
     """
 
     folder: Path
@@ -74,6 +75,7 @@ class ExportTask(BaseModel):
     content: str
     target: Path
     request: ExportRequest
+    copied_to: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,10 @@ def _make(task: ExportTask, settings: Settings, report: Report) -> ExportRecord:
     description = ModelDescription.load(task.folder)
     options = resolve(task.request, description)
     check_available(options.format, settings)
+    if task.copied_to is not None:  # before the work begins
+        copy = task.copied_to / file_name(task.model_id, options)
+        if copy.exists():
+            raise Conflict(f"{copy} exists already. --force overwrites it.")
     key, gpu = options.key, None
     if options.format == "engine":
         from engines.tensorrt_file import engine_key, gpu_name

@@ -14,9 +14,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from commands import jobs
-from commands.client import WHERE, Server, address, run_command
+from commands.client import WHERE, Refused, Server, address, run_command
 from shell import Parser, run
-from training.local_data import data_for, weights_for
+from training.local_data import data_for, refused_with_what_is_missing, weights_for
 
 PROG = "python -m training"
 WEIGHTS = {  # fields that may be a file of weights, and their options
@@ -134,7 +134,11 @@ def start(server: Server, options: argparse.Namespace) -> int:
         body[name] = data_for(server, typed, options.task)
     body["hyper"] = dict(options.hyper)
     sent = {name: value for name, value in body.items() if value not in (None, {})}
-    answer = server.ask("POST", f"/api/training/{options.mode}", json=sent)
+    try:
+        answer = server.ask("POST", f"/api/training/{options.mode}", json=sent)
+    except Refused as refusal:
+        paths = (sent.get(name) for name in ("data_path", "old_data_path", *WEIGHTS))
+        raise refused_with_what_is_missing(refusal, paths) from None
     for note in answer.get("notes", ()):
         print(note)
     print(f"{answer['message']} Job {answer['task_id']}")  # last, for scripts that take the id

@@ -8,7 +8,7 @@ import re
 import tempfile
 import zipfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from shell import size
 
 PACKED = KEPT | UNREADABLE | PERHAPS_LABELS  # the server says what it cannot read of these
 YAML = (".yaml", ".yml")
+NAMES_FILE = (".zip", *YAML, ".pt", ".pth")  # what ends so is a file's name, and no id
 CHECKED = 600.0  # seconds within which the server has checked an upload
 OLD = (1980, 1, 1, 0, 0, 0)  # of every entry, so that the same files always give the same zip
 
@@ -163,6 +164,21 @@ def data_for(server: Server, typed: str | None, task: str | None) -> str | None:
     for problem in card["problems"]:
         print(f"  {problem['message']}")
     return str(card["id"])
+
+
+def refused_with_what_is_missing(refusal: Refused, typed: Iterable[str | None]) -> Refused:
+    """A refusal of a path that is not on this machine says so first: it may be mistyped."""
+    for text in typed:
+        if not text or Path(text).exists() or text[:200] not in str(refusal):
+            continue
+        kind = "file" if text.lower().endswith(NAMES_FILE) else "folder"
+        if kind == "folder" and "/" not in text:  # an id
+            continue
+        where = "on this machine" if Path(text).is_absolute() else f"in {Path.cwd()}"
+        return Refused(
+            f"There is no {kind} {text} {where}; the server answers: {refusal}", refusal.code
+        )
+    return refusal
 
 
 def _counts(card: dict[str, Any]) -> str:

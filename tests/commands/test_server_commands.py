@@ -17,6 +17,7 @@ from commands import datasets, jobs
 from tests.support.patience import PATIENCE, wait_until
 from tests.support.shapes import write_shapes
 from tests.support.training_app import Service
+from training import __main__ as training
 
 Command = Callable[[str], tuple[int, str, str]]
 
@@ -35,7 +36,7 @@ def command(
 
     def run(line: str) -> tuple[int, str, str]:
         word, *rest = line.split()
-        code = {"datasets": datasets.main, "jobs": jobs.main}[word](rest)
+        code = {"datasets": datasets.main, "jobs": jobs.main, "training": training.main}[word](rest)
         read = capsys.readouterr()
         return code, read.out, read.err
 
@@ -103,6 +104,17 @@ def test_what_cannot_be_trained_on_is_code_1(command: Command, tmp_path: Path) -
         ("datasets export nothing-here", "No dataset 'nothing-here'"),
         ("datasets check /etc", "outside the folders this server may read"),
         ("datasets upload /nowhere.zip", "No such file or directory"),
+        (
+            "training start regular --data signs.zip",
+            f"There is no file signs.zip in {Path.cwd()}; ",
+        ),
+        ("training start regular --data signs.zip", "; the server answers: No dataset 'signs.zip'"),
+        (
+            "training start regular --data sub/signs",
+            f"There is no folder sub/signs in {Path.cwd()}",
+        ),
+        ("training start regular --data /etc/data.yaml", "no file /etc/data.yaml on this machine"),
+        ("training start regular --data nothing-here", "error: No dataset 'nothing-here'"),
         ("jobs show f9f9", "No job 'f9f9'"),
         ("jobs list --kind cooking", "'kind' must be one of"),
     ],

@@ -22,7 +22,7 @@ from engines.network import Network
 from engines.options import ExportRequest, Format, resolve
 from engines.parity import NotTheSame
 from engines.store import ExportRecord
-from errors import InsufficientStorage, ModelNotFound, ValidationFailed
+from errors import Conflict, InsufficientStorage, ModelNotFound, ValidationFailed
 from models_store.description import DESCRIPTION_FILE, WEIGHTS_FILE, ModelDescription
 from models_store.export import export_onnx
 from models_store.importer import import_model
@@ -308,6 +308,23 @@ def test_a_disk_that_is_full_while_it_writes_is_told(
         with pytest.raises((OSError, RuntimeError)) as caught:
             write(disk / "model")
     assert is_disk_full(caught.value)
+
+
+def test_a_copy_that_exists_is_said_before_the_work(
+    model_folder: Folder, target: Path, settings: Settings, tmp_path: Path
+) -> None:
+    (tmp_path / "small-1.onnx").touch()
+    task = ExportTask(
+        folder=model_folder("classify"),
+        model_id="small:1",
+        content=CONTENT,
+        target=target,
+        request=ExportRequest(format="onnx"),
+        copied_to=tmp_path,
+    )
+    with pytest.raises(Conflict, match=r"small-1\.onnx exists already\. --force overwrites it\."):
+        make(task, settings, lambda step, share: None)
+    assert not target.exists()
 
 
 @pytest.mark.parametrize("with_exports", [False, True])

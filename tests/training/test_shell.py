@@ -366,6 +366,9 @@ def test_list_and_logs(handler: type[Handler], capsys: pytest.CaptureFixture[str
         ("watch ''", "'' is no job's id"),
         ("logs ../metrics", "'../metrics' is no job's id"),
         ("list --url http://127.0.0.1:9", "No server answers at http://127.0.0.1:9"),
+        ("list --url 127.0.0.1:9/", "No server answers at http://127.0.0.1:9 ("),
+        ("list --url 127.0.0.1:9", "name it with --url or VISIONLOOP_URL"),
+        ("list --url http://127.0.0.1:port", "'http://127.0.0.1:port' is no address of a server"),
     ],
 )
 def test_refusals_are_one_line(
