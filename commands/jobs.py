@@ -133,10 +133,11 @@ def list_jobs(server: Server, options: argparse.Namespace) -> int:
 def _row(job: dict[str, Any], short: int) -> tuple[str, ...]:
     """A job's cells in the listing."""
     result = job["model_id"] or job["error"] or ""
+    kind = "" if job["kind"] == "training" and job["mode"] else job["kind"]
     return (
         job["job_id"][:short],
         job["model_name"] or "-",
-        (job["mode"] or job["kind"]).replace("_", "-"),
+        " ".join(filter(None, (kind, job["mode"]))).replace("_", "-"),
         job["task"] or "-",
         job["status"],
         f"{job['progress']:7.1f}%",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from engines.making import make_export
-from engines.options import resolve
+from engines.options import download_path, resolve
 from engines.submission import ExportRecipe
 from models_store.registry import Registry
 
@@ -36,3 +36,4 @@ def run_export(recipe: ExportRecipe, job: JobHandle, registry: Registry) -> None
         job.log(note)
     shown = ", ".join(f"{k} {v:.3g}" for k, v in figures.items() if k.startswith("max_"))
     job.log(f"Wrote {record.file}: {record.size_bytes} bytes{f', {shown}' if shown else ''}.")
+    job.log(f"Download it: GET {download_path(model.id, recipe.request)}")

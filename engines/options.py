@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any, Literal, get_args
+from urllib.parse import urlencode
 
 from pydantic import BaseModel, ConfigDict
 
@@ -133,6 +134,13 @@ def resolve(request: ExportRequest, description: ModelDescription) -> ExportOpti
             "'max_batch' does not apply with 'dynamic', which takes any number of images."
         )
     return chosen
+
+
+def download_path(model: str, request: ExportRequest) -> str:
+    """The path and query by which the file of a request is downloaded."""
+    asked = request.model_dump(mode="json", exclude_none=True)
+    query = urlencode({name: str(value).lower() for name, value in asked.items()})
+    return f"/models/{model}/download?{query}"
 
 
 def file_name(model: str, options: ExportOptions) -> str:

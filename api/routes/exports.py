@@ -18,7 +18,7 @@ from api.middleware.auth import require_train, require_use
 from api.requests import json_body
 from api.schemas import RequestFields, errors, json_request_body
 from engines.making import make_export
-from engines.options import FORMATS, MOST_IMAGES, SIZES, ExportRequest, Format
+from engines.options import FORMATS, MOST_IMAGES, SIZES, ExportRequest, Format, download_path
 from engines.store import ExportRecord, ExportStore
 from engines.submission import Found, find_export, submit_export
 from errors import BackendTimeout, BackendUnavailable
@@ -145,11 +145,13 @@ async def export_model(
     wanted = ExportRequest(**asked.model_dump())
     submit = partial(submit_export, gateway.registry, gateway.jobs)
     found = await asyncio.to_thread(submit, model_id, wanted, asked.model_dump())
+    model = found.model_id if isinstance(found, ExportRecord) else found.base_model
+    path = download_path(str(model), wanted)
     if isinstance(found, ExportRecord):
         response.status_code = 200
         return {
             "status": "completed",
-            "message": f"{found.id} of {found.model_id} exists.",
+            "message": f"{found.id} of {found.model_id} exists. Download it: GET {path}",
             "model_id": found.model_id,
             "job_id": None,
             "exported": found.to_json(),
@@ -158,7 +160,8 @@ async def export_model(
     status = "running" if status_of(found) == "running" else "queued"
     return {
         "status": status,
-        "message": f"The export of {found.base_model} is {status}.",
+        "message": f"The export of {found.base_model} is {status}. When it is completed, download "
+        f"it: GET {path}",
         "model_id": found.base_model,
         "job_id": found.id,
         "exported": None,

@@ -47,6 +47,9 @@ FAILED = JOB | {
 }
 
 
+EXPORT = FAILED | {"job_id": "c3" * 16, "kind": "export", "mode": "onnx"}
+
+
 class Handler(BaseHTTPRequestHandler):
     asked: list[tuple[str, str, Any, str | None]]  # method, path, body, token
     streams: int
@@ -68,7 +71,7 @@ class Handler(BaseHTTPRequestHandler):
         elif self.path == "/jobs":
             self._answer(200, {"jobs": [JOB, FAILED]})
         elif self.path == f"/jobs?before={'b2' * 16}":
-            self._answer(200, {"jobs": [JOB | {"job_id": "c3" * 16}]})
+            self._answer(200, {"jobs": [EXPORT]})
         elif self.path.startswith("/jobs?"):
             self._answer(200, {"jobs": []})
         elif self.path.endswith("/logs"):
@@ -340,7 +343,7 @@ def test_the_end_of_an_incremental_training_names_both_groups(
 
 def test_list_and_logs(handler: type[Handler], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list"]) == 0
-    heading, first, second, _ = lines = capsys.readouterr().out.splitlines()
+    heading, first, second, third = lines = capsys.readouterr().out.splitlines()
     names = ["JOB", "MODEL", "MODE", "TASK", "STATE", "PROGRESS", "AGE", "SIZE", "RESULT"]
     assert heading.split() == names
     shown = ["a1a1a1a1", "street", "regular", "detect", "completed", "100.0%"]
@@ -349,6 +352,7 @@ def test_list_and_logs(handler: type[Handler], capsys: pytest.CaptureFixture[str
     shown = ["b2b2b2b2", "a_longer_name", "evaluation", "detect", "failed", "7.0%"]
     assert second.split()[:6] == shown
     assert second.endswith("  It broke. Try again.")
+    assert third.split()[1:4] == ["a_longer_name", "export", "onnx"]
     for column in ("MODEL", "MODE", "STATE", "RESULT"):
         at = heading.index(column)
         assert all(line[at - 1] == " " != line[at] for line in lines), column

@@ -104,6 +104,8 @@ def test_an_export_is_a_job_and_then_a_file(
     assert started.status_code == 202
     answer = started.json()
     assert (answer["status"], answer["model_id"]) == ("queued", model)
+    told = answer["message"].partition("download it: GET ")[2]
+    assert told == f"/models/{model}/download?format=onnx&max_batch=2"
     job = ask("GET", f"/jobs/{answer['job_id']}").json()
     assert (job["kind"], job["mode"], job["base_model"]) == ("export", "onnx", model)
     assert job["config"]["resolved"]["max_batch"] == 2
@@ -125,7 +127,7 @@ def test_an_export_is_a_job_and_then_a_file(
         "model_id": model,
         "exports": [exported],
     }
-    file = ask("GET", f"/models/{model}/download?format=onnx&max_batch=2")
+    file = ask("GET", told)
     assert file.status_code == 200
     assert file.headers["content-length"] == str(len(file.content)) == str(exported["size_bytes"])
     assert hashlib.sha256(file.content).hexdigest() == exported["sha256"]
