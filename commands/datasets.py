@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import re
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +23,7 @@ DATASET_HELP = "id of the dataset"
 FORMATS = "coco, voc, cvat_xml, labelme, label_studio or yolo"
 EPILOG = f"""examples:
   %(prog)s upload shapes.zip --name shapes
+  %(prog)s upload shapes/
   %(prog)s check /data/signs/data.yaml
   %(prog)s export shapes-k3xq7w2a --format coco
 
@@ -64,11 +67,19 @@ def show(server: Server, options: argparse.Namespace) -> int:
 
 def upload(server: Server, options: argparse.Namespace) -> int:
     """Upload a zip: YOLO, COCO, LabelMe, Pascal VOC, CVAT or Label Studio with images, one folder
-    of images per class, or images alone."""
+    of images per class, or images alone. A folder or a data.yaml is packed first."""
+    from commands.local_data import YAML, name_of, packed, uploading  # slow to import
+
     fields = {"name": options.name, "task": options.task}
     sent = {name: value for name, value in fields.items() if value}
-    with options.file.open("rb") as file:
-        files = {"file": (options.file.name, file, "application/zip")}
+    given, name = options.file, options.file.name
+    with contextlib.ExitStack() as stack:
+        if given.is_dir() or (given.is_file() and given.suffix.lower() in YAML):
+            package = stack.enter_context(packed(given))
+            print(uploading(given, package), file=sys.stderr, flush=True)
+            given, name = package.path, f"{name_of(given.resolve())}.zip"
+        file = stack.enter_context(given.open("rb"))
+        files = {"file": (name, file, "application/zip")}
         card = server.ask("POST", "/api/datasets", data=sent, files=files, timeout=None)
     return _shown(card, options)
 
@@ -77,7 +88,17 @@ def check(server: Server, options: argparse.Namespace) -> int:
     """Check data that is on the server; nothing is changed."""
     path = str(Path(options.data).resolve()) if Path(options.data).exists() else options.data
     body = {"data_path": path} | ({"task": options.task} if options.task else {})
-    return _shown(server.ask("POST", "/api/datasets/check", json=body, timeout=None), options)
+    try:
+        return _shown(server.ask("POST", "/api/datasets/check", json=body, timeout=None), options)
+    except Refused as refusal:
+        if Path(options.data).exists() and path[:200] in str(refusal):
+            raise Refused(
+                f"{refusal} From here: visionloop datasets upload {shlex.quote(options.data)}",
+                refusal.code,
+            ) from None
+        from commands.local_data import refused_with_what_is_missing
+
+        raise refused_with_what_is_missing(refusal, [options.data]) from None
 
 
 def export(server: Server, options: argparse.Namespace) -> int:
@@ -160,7 +181,7 @@ def command_line(prog: str = PROG) -> argparse.ArgumentParser:
     command("list", list_datasets)
     command("show", show).add_argument("dataset", metavar="DATASET", help=DATASET_HELP)
     made = command("upload", upload)
-    made.add_argument("file", type=Path, metavar="FILE", help="the zip")
+    made.add_argument("file", type=Path, metavar="FILE", help="the zip, or a folder or a data.yaml")
     made.add_argument("--name", help="display name; default: that of the file")
     task(made)
     made = command("check", check)

@@ -15,8 +15,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from commands import jobs
 from commands.client import WHERE, Refused, Server, address, run_command
+from commands.local_data import data_for, refused_with_what_is_missing, weights_for
 from shell import Parser, run
-from training.local_data import data_for, refused_with_what_is_missing, weights_for
 
 PROG = "python -m training"
 WEIGHTS = {  # fields that may be a file of weights, and their options

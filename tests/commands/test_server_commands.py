@@ -87,6 +87,29 @@ def test_a_dataset_from_its_upload_to_its_end(
     assert json.loads(command("datasets list --json")[1]) == []
 
 
+def test_a_folder_is_packed_as_for_a_training(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_shapes(tmp_path / "shapes", "detect", 4, 2, 48)
+    (tmp_path / "shapes" / "notes.docx").touch()
+    monkeypatch.chdir(tmp_path)
+    code, text, said = command("datasets upload shapes --json")
+    assert code == 0
+    card = json.loads(text)
+    assert (card["name"], card["splits"]["train"]["images"]) == ("shapes", 4)
+    assert said.startswith("Uploading shapes (13 files, ")
+    assert said.endswith("left out: 1 .docx) ...\n")
+    code, text, _ = command("datasets upload shapes/data.yaml --json")
+    assert (code, json.loads(text)["name"]) == (0, "shapes")
+    code, text, _ = command("training start regular --no-watch --model n --data shapes")
+    assert code == 0
+    assert "shapes was uploaded before: dataset shapes-" in text
+    (tmp_path / "empty").mkdir()
+    code, _, error = command("datasets upload empty")
+    assert code == 1
+    assert error.startswith("error: empty cannot be uploaded: There are no images in ")
+
+
 def test_what_cannot_be_trained_on_is_code_1(command: Command, tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "bad.zip", "w") as archive:
         archive.writestr("readme.txt", "nothing here")
@@ -103,6 +126,8 @@ def test_what_cannot_be_trained_on_is_code_1(command: Command, tmp_path: Path) -
         ("datasets show nothing-here", "No dataset 'nothing-here'"),
         ("datasets export nothing-here", "No dataset 'nothing-here'"),
         ("datasets check /etc", "outside the folders this server may read"),
+        ("datasets check /etc", " From here: visionloop datasets upload /etc"),
+        ("datasets check signs.zip", f"There is no file signs.zip in {Path.cwd()}; the server"),
         ("datasets upload /nowhere.zip", "No such file or directory"),
         (
             "training start regular --data signs.zip",

@@ -9,6 +9,7 @@ import tempfile
 import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,30 @@ def _sha256(file: Path) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
+@contextmanager
+def packed(typed: str | Path) -> Iterator[Package]:
+    """The zip to upload for a path of this machine. Raises Refused if it is no dataset."""
+    with tempfile.TemporaryDirectory(prefix="visionloop-") as folder:
+        try:
+            package = pack(Path(typed).resolve(), Path(folder))
+        except (NotPacked, VisionLoopError, OSError) as error:
+            raise Refused(f"{typed} cannot be uploaded: {error}") from None
+        yield package
+
+
+def name_of(path: Path) -> str:
+    """A dataset's name, from the path of its zip, data.yaml or folder."""
+    return path.parent.name if path.suffix.lower() in YAML else path.stem
+
+
+def uploading(typed: str | Path, package: Package) -> str:
+    """The line that says what is sent, and what is not."""
+    left_out = ", ".join(f"{count} {suffix}" for suffix, count in package.left_out.items())
+    files = f"{package.files} files, " if package.files else ""
+    note = f"; left out: {left_out}" if left_out else ""
+    return f"Uploading {typed} ({files}{size(package.size)}{note}) ..."
+
+
 def data_for(server: Server, typed: str | None, task: str | None) -> str | None:
     """What the server is to train on: an id, or a path of this machine that it may read.
 
@@ -136,21 +161,14 @@ def data_for(server: Server, typed: str | None, task: str | None) -> str | None:
     path = Path(typed).resolve()
     if path.suffix.lower() != ".zip" and server.may_read(path):
         return str(path)
-    with tempfile.TemporaryDirectory(prefix="visionloop-") as folder:
-        try:
-            package = pack(path, Path(folder))
-        except (NotPacked, VisionLoopError, OSError) as error:
-            raise Refused(f"{typed} cannot be uploaded: {error}") from None
+    with packed(typed) as package:
         for card in server.ask("GET", "/api/datasets")["datasets"]:
             same = card.get("upload_sha256") == package.sha256 and not card.get("revision")
             if same and task in (None, card["task"]):
                 print(f"{typed} was uploaded before: dataset {card['id']}.")
                 return str(card["id"])
-        left_out = ", ".join(f"{count} {suffix}" for suffix, count in package.left_out.items())
-        files = f"{package.files} files, " if package.files else ""
-        note = f"; left out: {left_out}" if left_out else ""
-        print(f"Uploading {typed} ({files}{size(package.size)}{note}) ...", flush=True)
-        name = path.parent.name if path.suffix.lower() in (".yaml", ".yml") else path.stem
+        print(uploading(typed, package), flush=True)
+        name = name_of(path)
         fields = {"name": name[:100]} | ({"task": task} if task else {})
         with package.path.open("rb") as opened:
             card = server.ask(
