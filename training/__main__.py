@@ -6,9 +6,12 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 # `python -m` puts the current folder first in sys.path; our imports need the program's folder.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -130,6 +133,8 @@ def start(server: Server, options: argparse.Namespace) -> int:
     for name, option in WEIGHTS.items():
         if body[name]:
             body[name] = weights_for(server, option, body[name])
+    if named := options.weights or options.model:
+        _check_model(server, named.strip())
     for name, typed in (("data_path", options.data), ("old_data_path", body["old_data_path"])):
         body[name] = data_for(server, typed, options.task)
     body["hyper"] = dict(options.hyper)
@@ -143,6 +148,29 @@ def start(server: Server, options: argparse.Namespace) -> int:
         print(note)
     print(f"{answer['message']} Job {answer['task_id']}")  # last, for scripts that take the id
     return jobs.watch_job(server, answer["task_id"]) if options.watch else 0
+
+
+def _check_model(server: Server, text: str) -> None:
+    """Refuse a model that the server does not have, before data are uploaded for nothing.
+
+    Networks, jobs and files are left to the server.
+    """
+    # late: the other commands do not need it
+    from training.planning.base_models import names_no_model
+
+    if names_no_model(text):
+        return
+    try:
+        server.ask("GET", f"/models/{quote(text, safe='')}")
+    except Refused as refusal:
+        if refusal.code != "MODEL_NOT_FOUND":
+            return
+        known: list[str] = []
+        with suppress(Refused):  # the reason matters more than the hint
+            known = [model["name"] for model in server.ask("GET", "/models")["models"]]
+        near = get_close_matches(text.partition(":")[0], known, 1)
+        meant = f" Did you mean {near[0]!r}?" if near and near[0] not in text else ""
+        raise Refused(f"{refusal}{meant}", refusal.code) from None
 
 
 def command_line(prog: str = PROG) -> argparse.ArgumentParser:

@@ -110,6 +110,19 @@ def test_a_folder_is_packed_as_for_a_training(
     assert error.startswith("error: empty cannot be uploaded: There are no images in ")
 
 
+def test_a_model_that_is_not_there_is_said_before_the_upload(
+    command: Command, packed: Path
+) -> None:
+    line = f"training start regular --no-watch --data {packed}"
+    code, text, error = command(f"{line} --model signz")
+    assert (code, text) == (1, "")
+    assert error.startswith("error: No model 'signz'")
+    assert json.loads(command("datasets list --json")[1]) == []
+    for other in ("yolo99n", "abcd", "weights/none.pt"):  # the server knows about these
+        assert command(f"{line} --model {other}")[0] == 1
+    assert len(json.loads(command("datasets list --json")[1])) == 1
+
+
 def test_what_cannot_be_trained_on_is_code_1(command: Command, tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "bad.zip", "w") as archive:
         archive.writestr("readme.txt", "nothing here")

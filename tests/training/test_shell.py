@@ -61,7 +61,13 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._note(None)
         path, _, query = self.path.partition("?")
-        if path == "/api/training/select-local-file":
+        if path == "/models":
+            self._answer(200, {"models": [{"name": "cats"}, {"name": "signs"}]})
+        elif path.startswith("/models/"):
+            known = path.removeprefix("/models/") in ("cats", "signs")
+            unknown = {"message": "No model here.", "code": "MODEL_NOT_FOUND"}
+            self._answer(*((200, {}) if known else (404, unknown)))
+        elif path == "/api/training/select-local-file":
             allowed = parse_qs(query)["dir"] == [self.readable]
             self._answer(*((200, {}) if allowed else (403, {"code": "FORBIDDEN"})))
         elif path == "/api/datasets":
@@ -208,6 +214,20 @@ def test_start_of_a_learning_method_sends_its_fields(
         "new_classes": "tram,bus",
         "rehearsal": "hardness",
     }
+
+
+def test_a_misspelt_model_is_refused_before_the_upload(
+    handler: type[Handler], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_shapes(tmp_path / "shapes", "detect", 2, 1, 48)
+    command = ["start", "regular", "--no-watch", "--data", str(tmp_path / "shapes"), "--model"]
+    assert main([*command, "sings"]) == 1
+    assert capsys.readouterr().err == "error: No model here. Did you mean 'signs'?\n"
+    assert main([*command, "zebra"]) == 1
+    assert capsys.readouterr().err == "error: No model here.\n"
+    assert not handler.uploads
+    assert main([*command, "signs"]) == 0
+    assert len(handler.uploads) == 1
 
 
 def test_data_that_the_server_may_not_read_is_uploaded_once(

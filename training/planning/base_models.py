@@ -280,6 +280,24 @@ def _given(
     )
 
 
+def names_no_model(text: str) -> bool:
+    """Whether a text may name something else than a model of the registry: a network, job or file.
+
+    Without the registry, so that a client can tell.
+    """
+    word = text.lower()
+    return (
+        word in (*SCALES, *MOBILENET_NAMES)
+        or ARCHITECTURE.fullmatch(word) is not None
+        or JOB_ID.fullmatch(text) is not None
+        or SHORT_ID.fullmatch(word) is not None
+        or any(c in text for c in "/\\")
+        or word.endswith(WEIGHT_FILES)
+        or bool(foreign(word))
+        or pretrained_file(word) is not None
+    )
+
+
 def job_named(text: str, registry: Registry) -> str | None:
     """The id of the job that a text names; None if it names something else.
 
