@@ -114,7 +114,7 @@ def _make(task: ExportTask, settings: Settings, report: Report) -> ExportRecord:
     if task.copied_to is not None:  # before the work begins
         copy = task.copied_to / file_name(task.model_id, options)
         if copy.exists():
-            raise Conflict(f"{copy} exists already. --force overwrites it.")
+            raise Conflict(f"{copy} exists already. Name another file, or overwrite it: --force.")
     key, gpu = options.key, None
     if options.format == "engine":
         from engines.tensorrt_file import engine_key, gpu_name

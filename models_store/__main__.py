@@ -417,8 +417,9 @@ def _export(registry: Registry, options: argparse.Namespace) -> None:
         "target": str(target),
         "request": {"format": options.format, **given},
     }
-    if options.output.is_dir() and not options.force:
-        task["copied_to"] = str(options.output.resolve())
+    folder = Path(options.output)
+    if folder.is_dir() and not options.force:  # the child knows the file's name
+        task["copied_to"] = str(folder.resolve())
     found = _exported(task, options)
     path = _output_file(options.output, found["file"], options.force)
     # of a link, as of /dev/stdout, the file that it leads to is replaced

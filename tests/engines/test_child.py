@@ -322,7 +322,7 @@ def test_a_copy_that_exists_is_said_before_the_work(
         request=ExportRequest(format="onnx"),
         copied_to=tmp_path,
     )
-    with pytest.raises(Conflict, match=r"small-1\.onnx exists already\. --force overwrites it\."):
+    with pytest.raises(Conflict, match=r"small-1\.onnx exists already\. Name another file"):
         make(task, settings, lambda step, share: None)
     assert not target.exists()
 

@@ -80,6 +80,24 @@ def test_a_story(
     assert "Nothing to do" in run("reindex")
 
 
+@pytest.mark.parametrize("output", [[], ["--output", "."], ["--output", "./"]])
+def test_an_export_whose_file_exists_is_refused_before_the_work(
+    output: list[str],
+    publish: Publish,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = publish()
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / f"{model.replace(':', '-')}.onnx"
+    path.touch()
+    assert main(["export", "signs", "--format", "onnx", *output]) == 1
+    said = capsys.readouterr().err
+    assert said == f"error: {path} exists already. Name another file, or overwrite it: --force.\n"
+    assert path.stat().st_size == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
