@@ -30,7 +30,7 @@ HEAD = """# Formats
 
 ## Annotations
 
-The `format` of [exports](rest.md#annotation), of pre-labels and of corrections. The table was
+The `format` of [exports](rest.md#datasets), of pre-labels and of corrections. The table was
 made by writing each kind of object, reading it again and comparing.
 
 - **kept**: the same object comes back.
