@@ -177,6 +177,11 @@ def test_an_unknown_word_is_answered_with_the_near_one(
     assert sentence in capsys.readouterr().err
 
 
+def heed_ctrl_c() -> None:
+    """What a shell in the background had its processes ignore."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_shows_no_traceback() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         command = [
@@ -191,6 +196,7 @@ def test_ctrl_c_shows_no_traceback() -> None:
             env=os.environ | {"VISIONLOOP_PYTHON": sys.executable},
             stderr=subprocess.PIPE,
             text=True,
+            preexec_fn=heed_ctrl_c,
         )
         connection, _ = silent.accept()
         with connection:

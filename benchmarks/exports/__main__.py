@@ -9,7 +9,6 @@ path on drawn images, or on the images given with --image.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
@@ -37,6 +36,7 @@ from models_store.importer import import_model
 from models_store.registry import Registry
 from models_store.versions import ModelVersion
 from settings import get_settings
+from shell import Parser
 
 SCRIPT = Path(__file__).with_name("plain_predict.py")
 CONFIDENCE = 0.3
@@ -51,7 +51,7 @@ REQUESTS: tuple[dict[str, Any], ...] = (
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.exports", description=__doc__)
+    parser = Parser(prog="python -m benchmarks.exports", description=__doc__)
     parser.add_argument("models", nargs="+")
     parser.add_argument("--image", type=Path, action="append", default=[])
     options = parser.parse_args()

@@ -58,7 +58,7 @@ def test_followed_logs_come_whole_and_end_with_the_job(service: Service) -> None
 
     text = asyncio.run(story())
     lines = [line.partition("] ")[2] for line in text.splitlines() if line.startswith("data: [")]
-    assert lines[1:] == [f"line {number}" for number in range(20)] + ["the last word"]
+    assert lines[2:] == [f"line {number}" for number in range(20)] + ["the last word"]
     assert text.endswith('event: end\ndata: {"status": "failed"}\n\n')
     assert ": heartbeat\n\n" in text
     ids = [int(line[4:]) for line in text.splitlines() if line.startswith("id: ")]
@@ -100,4 +100,4 @@ def test_a_strange_place_to_go_on_from_is_the_beginning(service: Service, last: 
     path = f"/jobs/{job.id}/logs?follow=true"
     headers = {"Last-Event-ID": last.encode()}
     answer = service.call(service.app, "GET", path, headers=headers)
-    assert answer.text.count("data: [") == 1
+    assert answer.text.count("data: [") == 2

@@ -44,7 +44,9 @@ def test_the_form_is_taken_as_it_is(service: Service, path: str, training_type: 
     assert resolved["name"] == "detect_yolov8n"
     assert "from scratch" in " ".join(resolved["notes"])
     assert service.get("/api/training/tasks") == [task]
-    assert len(task["logs"]) == 1
+    request, waits = task["logs"]
+    assert "] Request " in request
+    assert "] Waits for a slot: " in waits
 
 
 def test_a_nearly_empty_form_has_the_defaults_of_the_contract(service: Service) -> None:
@@ -168,7 +170,7 @@ def test_logs_and_errors_use_no_word_that_one_family_does_not_know(
     answer = service.post(f"/api/training/tasks/{job.id}/cancel")
     assert answer.status_code == 409
     texts += [answer.json()["message"], *service.get(f"/jobs/{job.id}/logs")["logs"]]
-    assert len(texts) == 4 + running
+    assert len(texts) == 5 + running
     for text in texts:
         assert not set(re.findall(r"[a-z]+", text.lower())) & OWN_WORDS, text
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
 from dataset.store import DatasetStore
 from errors import NotFound, ValidationFailed
@@ -53,6 +54,7 @@ def test_an_evaluation_is_found_by_a_unique_beginning_of_its_id(
     with pytest.raises(NotFound, match="no such evaluation"):
         found("3f6e")
     with registry.database.write() as session:
-        session.get_one(EvaluationRow, 2).id = "3f6c" + "1" * 28
+        row = session.scalars(select(EvaluationRow).where(EvaluationRow.id == second)).one()
+        row.id = "3f6c" + "1" * 28
     with pytest.raises(ValidationFailed, match=f"2 evaluations begin with '3f6c': .*{first}"):
         found("3f6c")
