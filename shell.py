@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import re
 import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from difflib import get_close_matches
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from database import Database
 
 INVALID = re.compile(r".*invalid choice: '([^']*)' \(choose from (.*)\)")
 
@@ -84,6 +88,49 @@ def size(count: int) -> str:
             return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
         amount /= 1000
     return f"{amount:.1f} TB"
+
+
+def on_database(command: Callable[[Database], object], verbose: bool = False) -> int:
+    """Run a command on the database of the settings; returns the exit code.
+
+    Refusals and failures are sentences on stderr. Log messages are shown if `verbose`.
+    """
+    from pydantic import ValidationError  # what these import is slow to import
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from database import Database
+    from errors import ValidationFailed, VisionLoopError
+    from settings import get_settings, refusals
+
+    logging.basicConfig(level="WARNING", format="%(message)s", stream=sys.stderr)
+    if not verbose:
+        logging.disable(logging.ERROR)
+    try:
+        try:
+            settings = get_settings()
+        except ValidationError as error:
+            raise ValidationFailed(" ".join(refusals(error))) from error
+        database = Database(settings)
+        try:
+            command(database)
+        finally:
+            database.close()
+    except VisionLoopError as error:
+        print(f"error: {error.message}", file=sys.stderr)
+        return 1
+    except SQLAlchemyError as error:
+        reason = str(getattr(error, "orig", None) or error).splitlines()[0]
+        print(f"error: the database cannot be used: {reason}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # `run` ends the command
+        raise
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-
-from pydantic import ValidationError
-from sqlalchemy.exc import SQLAlchemyError
 
 # `python -m` puts the current folder first in sys.path; our imports need the program's folder.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -23,9 +19,7 @@ from access.scopes import MEANINGS, ORDER
 from access.shell import record, shell_user
 from access.tokens import Token, TokenStore, lacks_admin
 from database import Database
-from errors import ValidationFailed, VisionLoopError
-from settings import Settings, get_settings, refusals
-from shell import Parser, columns, run
+from shell import Parser, columns, on_database, run
 
 PROG = "python -m access"
 TIMES = "as 90d, 12h, 4w, or a date or time in UTC such as 2027-06-30"
@@ -46,38 +40,7 @@ exit codes: 0 done, 1 refused (the reason is on stderr), 2 wrong arguments"""
 def main(arguments: Sequence[str] | None = None, prog: str = PROG) -> int:
     """Run one command; returns the exit code."""
     options = command_line(prog).parse_args(arguments)
-    logging.basicConfig(level="WARNING", format="%(message)s", stream=sys.stderr)
-    if not options.verbose:
-        logging.disable(logging.ERROR)
-    try:
-        database = Database(_settings())
-        try:
-            options.run(database, options)
-        finally:
-            database.close()
-    except VisionLoopError as error:
-        print(f"error: {error.message}", file=sys.stderr)
-        return 1
-    except SQLAlchemyError as error:
-        reason = str(getattr(error, "orig", None) or error).splitlines()[0]
-        print(f"error: the database cannot be used: {reason}", file=sys.stderr)
-        return 1
-    except BrokenPipeError:  # `shell.run` ends the command
-        raise
-    except OSError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    return 0
-
-
-def _settings() -> Settings:
-    try:
-        return get_settings()
-    except ValidationError as error:
-        raise ValidationFailed(" ".join(refusals(error))) from error
+    return on_database(lambda database: options.run(database, options), options.verbose)
 
 
 def command_line(prog: str = PROG) -> argparse.ArgumentParser:

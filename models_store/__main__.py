@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import logging
 import os
 import shutil
 import sys
@@ -13,14 +12,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-from sqlalchemy.exc import SQLAlchemyError
-
 # `python -m` puts the current folder first in sys.path; our imports need the program's folder.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from access.shell import record
-from database import Database
 from errors import BackendTimeout, Conflict, ValidationFailed, VisionLoopError
 from files import atomic_path
 from models_store.archive import export_archive, import_archive
@@ -33,8 +28,7 @@ from models_store.registry import Registry
 from models_store.seed import seed
 from models_store.subprocesses import ChildTimeout, run_module
 from models_store.versions import ModelVersion, unless_deleted
-from settings import Settings, get_settings, refusals
-from shell import Parser, columns, run
+from shell import Parser, columns, on_database, run
 
 EXPORT_FORMATS = ("onnx", "openvino", "torchscript", "pt", "archive", "engine")
 EXPORT_TIMEOUT = 3600.0  # seconds
@@ -58,38 +52,7 @@ exit codes: 0 done, 1 refused (the reason is on stderr), 2 wrong arguments"""
 def main(arguments: Sequence[str] | None = None, prog: str = PROG) -> int:
     """Run one command; returns the exit code."""
     options = command_line(prog).parse_args(arguments)
-    logging.basicConfig(level="WARNING", format="%(message)s", stream=sys.stderr)
-    if not options.verbose:
-        logging.disable(logging.ERROR)
-    try:
-        database = Database(_settings())
-        try:
-            options.run(Registry(database), options)
-        finally:
-            database.close()
-    except VisionLoopError as error:
-        print(f"error: {error.message}", file=sys.stderr)
-        return 1
-    except SQLAlchemyError as error:
-        reason = str(getattr(error, "orig", None) or error).splitlines()[0]
-        print(f"error: the database cannot be used: {reason}", file=sys.stderr)
-        return 1
-    except BrokenPipeError:  # `shell.run` ends the command
-        raise
-    except OSError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    return 0
-
-
-def _settings() -> Settings:
-    try:
-        return get_settings()
-    except ValidationError as error:
-        raise ValidationFailed(" ".join(refusals(error))) from error
+    return on_database(lambda database: options.run(Registry(database), options), options.verbose)
 
 
 def command_line(prog: str = PROG) -> argparse.ArgumentParser:

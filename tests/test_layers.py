@@ -23,7 +23,7 @@ BELOW_ALL = {  # module → what else of ours it may import
     "nesting": {"errors"},
     "files": set(),
     "home_paths": set(),
-    "shell": set(),
+    "shell": {"database", "errors", "settings"},
     "short_ids": {"errors"},
     "process_log": {"request_id", "settings", "tracing"},
     "request_id": set(),
