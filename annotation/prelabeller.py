@@ -10,9 +10,9 @@ import numpy as np
 from inference import tiles
 from inference.engine import load_engine
 from inference.images import Pixels, decode
-from inference.postprocess import MAX_DET, postprocess
+from inference.postprocess import MAX_DET
+from inference.predict import predict
 from inference.prediction import Prediction
-from inference.preprocess import prepare
 from settings import Settings
 
 BATCH = 8  # maximum number of tiles of one image per batch, if the engine supports batches
@@ -79,16 +79,11 @@ class Prelabeller:
 
     def _predict(self, pixels: Pixels, views: list[tiles.View]) -> list[Prediction]:
         parts = [np.ascontiguousarray(view.cut(pixels)) for view in views]
-        prepared = np.stack([prepare(part, self.description) for part in parts])
-        outputs = self.engine.run(prepared, wide=True)
-        return [
-            postprocess(
-                [output[row] for output in outputs],
-                self.description,
-                part.shape[1],
-                part.shape[0],
-                confidence=self.confidence,
-                iou=self.iou,
-            )
-            for row, part in enumerate(parts)
-        ]
+        return predict(
+            self.engine,
+            self.description,
+            parts,
+            wide=True,
+            confidence=self.confidence,
+            iou=self.iou,
+        )

@@ -84,8 +84,9 @@ def measure(
 ) -> Iterator[Measured]:
     pixels = decode(file.read_bytes(), MAX_PIXELS)
     height, width = pixels.shape[:2]
-    place = Letterbox(width, height, description.imgsz)
-    output, protos = (part[0] for part in engine.run(prepare(pixels, description)[None])[:2])
+    place = Letterbox.of(description, engine.letterbox, width, height)
+    prepared = prepare(pixels, description, place)
+    output, protos = (part[0] for part in engine.run(prepared[None])[:2])
     boxes, _, _, extra = non_max_suppression(
         output, len(description.names), description.confidence, description.iou
     )
@@ -105,7 +106,7 @@ def measure(
         yield Measured(iou[0], iou[1], iou[2], sum(counts), max(counts), len(rings), milliseconds)
     if drawn is not None:
         drawn.mkdir(parents=True, exist_ok=True)
-        found = postprocess([output, protos], description, width, height).simplified()
+        found = postprocess([output, protos], description, place).simplified()
         (drawn / f"{file.stem}.jpg").write_bytes(draw(pixels, found))
 
 

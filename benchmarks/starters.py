@@ -20,9 +20,8 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from inference.postprocess import postprocess
+from inference.predict import predict
 from inference.prediction import Prediction
-from inference.preprocess import prepare
 from inference.render import draw
 from inference.torch_engine import TorchEngine
 from models_store.description import ModelDescription
@@ -50,10 +49,7 @@ class Model:
 
     def predict(self, image: Pixels, confidence: float | None = None) -> Prediction:
         """Predicts one RGB image (H, W, 3)."""
-        batch = prepare(image, self.description)[None]
-        outputs = [output[0] for output in self._engine.run(batch)]
-        height, width = image.shape[:2]
-        return postprocess(outputs, self.description, width, height, confidence=confidence)
+        return predict(self._engine, self.description, [image], confidence=confidence)[0]
 
 
 def read(path: Path) -> Pixels:

@@ -32,7 +32,7 @@ from engines.store import ExportRecord, read_record
 from errors import Conflict, InsufficientStorage, ModelNotFound, VisionLoopError
 from files import atomic_folder, sha256_of
 from inference.engine import Engine, load_engine
-from inference.preprocess import normalise, prepare
+from inference.preprocess import Letterbox, normalise, prepare
 from models_store.checkpoint import refused
 from models_store.description import (
     DESCRIPTION_FILE,
@@ -220,7 +220,8 @@ class Exporter:
 
         options = self.options
         source = self.task.folder / ONNX_FILE
-        if options.dynamic or options.imgsz != self.description.imgsz:
+        stored_dynamic = self.serving.letterbox == "rect"
+        if options.dynamic != stored_dynamic or options.imgsz != self.description.imgsz:
             source = scratch / "traced.onnx"
             self.network.write_graph(source, options.imgsz, options.dynamic)
         how = self.description.preprocessing
@@ -274,7 +275,10 @@ class Exporter:
         """Prepared images with the outputs to compare with, and the name of what gave them."""
         images, description = probe_images(), self.description
         if self.options.dynamic or self.options.imgsz == description.imgsz:
-            prepared = np.stack([prepare(image, description) for image in images])
+            places = [Letterbox.of(description, "square", *image.shape[1::-1]) for image in images]
+            prepared = np.stack(
+                [prepare(i, description, place) for i, place in zip(images, places, strict=True)]
+            )
             yield Case(_unit(prepared), _served(self.serving, prepared)), self.serving.backend
         for height, width in self._other_sizes():
             sized = [cv2.resize(image, (width, height)) for image in images]

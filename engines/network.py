@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import warnings
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +17,7 @@ from engines.options import ExportOptions, Precision
 from engines.parity import Run
 from inference.prediction import Float
 from models_store.description import ModelDescription, Preprocessing
-from models_store.export import INPUT, OPSET, ServingModule, output_names
+from models_store.export import ServingModule, tracing, write_onnx
 from models_store.weights import build_model, load_model
 
 
@@ -59,24 +58,7 @@ class Network:
         Its input is normalised, as that of the graph that serves.
         """
         serving = ServingModule(self.module, self.description).eval()
-        names = output_names(self.description)
-        axes = {name: {0: "batch"} for name in (INPUT, *names)}
-        if dynamic:
-            axes[INPUT] |= {2: "height", 3: "width"}
-            axes["output"] |= {2: "anchors"}
-            if "protos" in axes:
-                axes["protos"] |= {2: "mask_height", 3: "mask_width"}
-        with _tracing(self.module, dynamic):
-            torch.onnx.export(
-                serving,
-                (torch.zeros(2, 3, imgsz, imgsz),),
-                str(path),
-                dynamo=False,
-                opset_version=OPSET,
-                input_names=[INPUT],
-                output_names=names,
-                dynamic_axes=axes,
-            )
+        write_onnx(serving, self.description, imgsz, dynamic, path)
 
     def write_torchscript(
         self, path: Path, options: ExportOptions, metadata: Mapping[str, Any]
@@ -85,7 +67,7 @@ class Network:
         import json
 
         example = torch.zeros(2, 3, options.imgsz, options.imgsz)
-        with _tracing(self.module, options.dynamic), torch.inference_mode(False), torch.no_grad():
+        with tracing(self.module, options.dynamic), torch.inference_mode(False), torch.no_grad():
             network = FromUnit(self.module, self.description).eval()
             traced = torch.jit.trace(network, example, strict=False, check_trace=False)
         content = io.BytesIO()  # torch 2.13's own file ends the process where the disk is full
@@ -163,27 +145,3 @@ def run_module(module: nn.Module, images: Float) -> list[Float]:
         output = module(torch.from_numpy(images))
     parts = output if isinstance(output, tuple) else (output,)
     return [np.asarray(part.float().numpy()) for part in parts]
-
-
-class _tracing:
-    """A context in which a network's head can be traced, for one size or for any.
-
-    Heads keep the positions of their candidates for the last size that they saw (Ultralytics
-    8.4.190): a trace of them would hold this size.
-    """
-
-    def __init__(self, module: nn.Module, dynamic: bool) -> None:
-        self.heads: list[Any] = [m for m in module.modules() if hasattr(m, "dynamic")]
-        self.dynamic = dynamic
-        self._quiet = warnings.catch_warnings()
-
-    def __enter__(self) -> None:
-        self._quiet.__enter__()
-        warnings.simplefilter("ignore")  # tracing warns of tests on shapes, which are fixed here
-        for head in self.heads:
-            head.dynamic, head.shape = self.dynamic, None
-
-    def __exit__(self, *_: object) -> None:
-        for head in self.heads:
-            head.dynamic, head.shape = False, None
-        self._quiet.__exit__(None, None, None)

@@ -15,7 +15,7 @@ import torch
 from engines.options import ExportOptions
 from engines.parity import Run
 from inference.prediction import Float
-from inference.tensorrt_engine import TensorRTEngine, build_plan
+from inference.tensorrt_engine import Sizes, TensorRTEngine, build_plan
 from models_store.description import ModelDescription, Preprocessing
 
 HEADER = 4  # bytes of the length of the metadata before the engine, as Ultralytics writes it
@@ -37,7 +37,9 @@ def write_engine(
 ) -> None:
     """Build an engine; takes minutes."""
     image = (3, options.imgsz, options.imgsz)
-    plan = build_plan(graph, image, options.max_batch, half=options.precision == "fp16")
+    plan = build_plan(
+        graph, Sizes(image, image, image), options.max_batch, half=options.precision == "fp16"
+    )
     header = json.dumps(dict(metadata)).encode()
     path.write_bytes(len(header).to_bytes(HEADER, "little", signed=True) + header + plan)
 

@@ -99,7 +99,7 @@ class DetectionMetrics:
         overlaps = {}
         if "mask" in self._tp:
             truth, masks = truth.by_area(place, outputs[1].shape[1:])
-            found = mask_predictions(outputs[1], extra, boxes, place.imgsz)
+            found = mask_predictions(outputs[1], extra, boxes, place.frame)
             overlaps["mask"] = mask_iou(masks, found)
         objects = truth.boxes_in(place)
         overlaps["box"] = box_iou(objects, boxes)

@@ -202,12 +202,13 @@ class _EvaluationPass:
         data = image.read_bytes()
         moments = [time.perf_counter()]
         pixels = decode(data, self._max_pixels)
-        prepared = prepare(pixels, self.description)[None]
+        height, width = pixels.shape[:2]
+        served = Letterbox.of(self.description, self.engine.letterbox, width, height)
+        prepared = prepare(pixels, self.description, served)[None]
         moments.append(time.perf_counter())
         outputs = [output[0] for output in self.engine.run(prepared, wide=True)]
         moments.append(time.perf_counter())
-        height, width = pixels.shape[:2]
-        prediction = postprocess(outputs, self.description, width, height)
+        prediction = postprocess(outputs, self.description, served)
         moments.append(time.perf_counter())
         self._times.append(tuple(b - a for a, b in pairwise(moments)))
 

@@ -67,13 +67,13 @@ class GroundTruth:
         return cls(width, height, class_ids, boxes, keypoints=keypoints.astype(np.float32))
 
     def boxes_in(self, place: Letterbox) -> Float:
-        """The boxes (m, 4) xyxy in pixels of the network's input square."""
-        return place.points_to_square(self.boxes.reshape(-1, 2, 2)).reshape(-1, 4)
+        """The boxes (m, 4) xyxy in pixels of the network's input."""
+        return place.points_to_frame(self.boxes.reshape(-1, 2, 2)).reshape(-1, 4)
 
     def keypoints_in(self, place: Letterbox) -> Float:
-        """The keypoints (m, k, 3) in pixels of the network's input square."""
+        """The keypoints (m, k, 3) in pixels of the network's input."""
         assert self.keypoints is not None
-        points = place.points_to_square(self.keypoints[..., :2])
+        points = place.points_to_frame(self.keypoints[..., :2])
         return np.concatenate((points, self.keypoints[..., 2:]), axis=-1)
 
     def by_area(self, place: Letterbox, shape: tuple[int, int]) -> tuple[GroundTruth, Masks]:
@@ -84,12 +84,12 @@ class GroundTruth:
         belongs to the smaller one.
 
         Args:
-            place: Letterbox of the image in the input square.
+            place: Letterbox of the image in the network's input.
             shape: Height and width of the masks: those of the network's prototypes.
         """
         assert self.polygons is not None
-        outlines = _resampled([place.points_to_square(p) for p in self.polygons])
-        filled = [_fill(outline, place.imgsz, shape) for outline in outlines]
+        outlines = _resampled([place.points_to_frame(p) for p in self.polygons])
+        filled = [_fill(outline, place.frame, shape) for outline in outlines]
         order = np.argsort([-int(mask.sum()) for mask in filled])
         layers = np.zeros(shape, np.int32)
         for layer, i in enumerate(order, 1):
@@ -120,7 +120,9 @@ class GroundTruth:
         )
 
 
-def mask_predictions(protos: Float, coefficients: Float, boxes: Float, imgsz: int) -> Masks:
+def mask_predictions(
+    protos: Float, coefficients: Float, boxes: Float, frame: tuple[int, int]
+) -> Masks:
     """Masks (n, h, w) at the resolution of the prototypes, cropped to their boxes.
 
     Equal to `ultralytics.utils.ops.process_mask(upsample=False)`, which Ultralytics' validation
@@ -129,12 +131,12 @@ def mask_predictions(protos: Float, coefficients: Float, boxes: Float, imgsz: in
     Args:
         protos: (nm, h, w) mask prototypes.
         coefficients: (n, nm) mask coefficients.
-        boxes: (n, 4) xyxy in pixels of the input square.
-        imgsz: Side of the input square in pixels.
+        boxes: (n, 4) xyxy in pixels of the network's input.
+        frame: Width and height of the network's input in pixels.
     """
     count, rows, columns = protos.shape
     masks = (coefficients @ protos.reshape(count, -1)).reshape(-1, rows, columns) > 0
-    ratio = np.array((columns, rows, columns, rows), np.float32) / np.float32(imgsz)
+    ratio = np.array((columns, rows) * 2, np.float32) / np.array(frame * 2, np.float32)
     x1, y1, x2, y2 = (boxes * ratio).T[:, :, None]
     x, y = np.arange(columns, dtype=np.float32), np.arange(rows, dtype=np.float32)
     masks &= ((x >= x1) & (x < x2))[:, None, :]
@@ -146,7 +148,7 @@ def served_masks(prediction: Prediction, place: Letterbox, shape: tuple[int, int
     """Masks (n, *shape) of the served polygons, in the same frame as the masks of `by_area`."""
     masks = np.zeros((len(prediction), *shape), bool)
     for i, parts in enumerate(prediction.polygons or ()):
-        filled = np.zeros((place.imgsz, place.imgsz), np.uint8)
+        filled = np.zeros(place.frame[::-1], np.uint8)
         cv2.fillPoly(filled, [_corners_in(place, part) for part in parts], 1)
         if prediction.holes is not None:
             holes = [hole for of_part in prediction.holes[i] for hole in of_part]
@@ -156,7 +158,7 @@ def served_masks(prediction: Prediction, place: Letterbox, shape: tuple[int, int
 
 
 def _corners_in(place: Letterbox, outline: Float) -> NDArray[np.int32]:
-    return place.points_to_square(outline).astype(np.int32)
+    return place.points_to_frame(outline).astype(np.int32)
 
 
 def _corners(xywh: Float, size: Float) -> Float:
@@ -193,7 +195,7 @@ def _resample(outline: Float, count: int) -> Float:
     return np.stack(axes, axis=1).astype(np.float32)
 
 
-def _fill(outline: Float, imgsz: int, shape: tuple[int, int]) -> NDArray[np.uint8]:
-    mask = np.zeros((imgsz, imgsz), np.uint8)
+def _fill(outline: Float, frame: tuple[int, int], shape: tuple[int, int]) -> NDArray[np.uint8]:
+    mask = np.zeros(frame[::-1], np.uint8)
     cv2.fillPoly(mask, [outline.astype(np.int32)], 1)
     return cv2.resize(mask, shape[::-1]).astype(np.uint8, copy=False)

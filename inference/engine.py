@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from inference import engine_files
 from inference.cancellation import Halt
 from inference.device import device, limits
+from inference.images import Pixels
 from inference.onnx_engine import OnnxEngine
 from inference.prediction import Float
-from inference.preprocess import prepare
+from inference.preprocess import Letterbox, LetterboxKind, prepare
 from models_store.description import ModelDescription
 from settings import Settings
 
@@ -35,10 +36,13 @@ class Engine(Protocol):
     Attributes:
         backend: Name in `status`, such as `onnxruntime-cpu`.
         batched: Whether many images in one `run` are faster than one at a time.
+        letterbox: `rect` if the engine takes inputs of any height and width that are multiples
+            of the stride; `square` if it only takes imgsz × imgsz.
     """
 
     backend: str
     batched: bool
+    letterbox: LetterboxKind
 
     def run(
         self, pixels: NDArray[np.uint8], wide: bool = False, halt: Halt | None = None
@@ -46,7 +50,7 @@ class Engine(Protocol):
         """The network's raw outputs for prepared images, as `models_store.export` lists them.
 
         Args:
-            pixels: (n, s, s, channels) RGB uint8, see `preprocess.prepare`.
+            pixels: (n, h, w, channels) RGB uint8, see `preprocess.prepare`.
             wide: Use the whole device for this call, because no other call is running.
             halt: May stop the run early. A GPU run takes milliseconds and is not stopped.
 
@@ -57,6 +61,22 @@ class Engine(Protocol):
             Halted: `halt` was set, and the run stopped early.
         """
         ...
+
+
+def run_each(engine: Engine, prepared: Sequence[Pixels], wide: bool = False) -> list[list[Float]]:
+    """The raw outputs for each prepared image (h, w, c), without the batch dimension.
+
+    Images of the same shape run together.
+    """
+    by_shape: dict[tuple[int, ...], list[int]] = {}
+    for index, image in enumerate(prepared):
+        by_shape.setdefault(image.shape, []).append(index)
+    found: dict[int, list[Float]] = {}
+    for places in by_shape.values():
+        outputs = engine.run(np.stack([prepared[index] for index in places]), wide=wide)
+        for row, index in enumerate(places):
+            found[index] = [output[row] for output in outputs]
+    return [found[index] for index in range(len(prepared))]
 
 
 def load_engine(folder: Path, settings: Settings) -> tuple[Engine, ModelDescription]:
@@ -130,7 +150,11 @@ def disagreement(engine: Engine, reference: Engine, description: ModelDescriptio
     Both run one fixed image of smooth random blobs.
     """
     blobs = np.random.default_rng(0).integers(0, 256, (12, 12, 3), np.uint8)
-    picture = prepare(cv2.resize(blobs, (640, 480)).astype(np.uint8), description)[None]
+    kind: LetterboxKind = (
+        "square" if "square" in (engine.letterbox, reference.letterbox) else "rect"
+    )
+    place = Letterbox.of(description, kind, 640, 480)
+    picture = prepare(cv2.resize(blobs, (640, 480)).astype(np.uint8), description, place)[None]
     got, wanted = engine.run(picture)[0], reference.run(picture)[0]
     if got.shape != wanted.shape:
         return f"its output is {got.shape}, not {wanted.shape}"

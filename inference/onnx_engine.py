@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from inference.cancellation import Halt
 from inference.device import cpu_sessions
 from inference.prediction import Float
-from inference.preprocess import normalise
+from inference.preprocess import LetterboxKind, normalise
 from models_store._onnxruntime import onnxruntime
 from models_store.description import ONNX_FILE, ModelDescription
 from settings import Settings
@@ -31,10 +31,14 @@ class OnnxEngine:
 
     backend = "onnxruntime-cpu"
     batched = False
+    letterbox: LetterboxKind
 
     def __init__(self, folder: Path, description: ModelDescription, settings: Settings) -> None:
         self._preprocessing = description.preprocessing
         self._narrow = _session(folder / ONNX_FILE, 1)
+        # A file that was exported with a fixed size serves until it is made again.
+        rows = self._narrow.get_inputs()[0].shape[2]
+        self.letterbox = "square" if isinstance(rows, int) else "rect"
         cores = cpu_sessions(settings)
         self._wide = _session(folder / ONNX_FILE, cores) if cores > 1 else self._narrow
 

@@ -32,15 +32,14 @@ Contour = NDArray[np.int32]
 def postprocess(
     outputs: Outputs,
     description: ModelDescription,
-    width: int,
-    height: int,
+    place: Letterbox,
     *,
     confidence: float | None = None,
     iou: float | None = None,
     max_det: int | None = None,
     classes: Sequence[int] | None = None,
 ) -> Prediction:
-    """Convert raw outputs to a prediction for an image of `width` × `height` pixels.
+    """Convert raw outputs to a prediction for the image that was prepared with `place`.
 
     `outputs` have no batch dimension. A threshold of None means the model's default. A classifier
     returns its `max_det` best classes (default 5), filtered by `confidence` only if that is given.
@@ -48,9 +47,7 @@ def postprocess(
     as they are.
     """
     if description.task == "classify":
-        return _classify(
-            outputs[0], description, width, height, confidence or 0.0, max_det, classes
-        )
+        return _classify(outputs[0], description, place, confidence or 0.0, max_det, classes)
 
     nc = len(description.names)
     boxes, scores, class_ids, extra = non_max_suppression(
@@ -61,7 +58,6 @@ def postprocess(
         MAX_DET if max_det is None else max_det,
         classes=classes,
     )
-    place = Letterbox(width, height, description.imgsz)
     polygons, holes, keypoints = None, None, None
     if description.task == "segment":
         masks = mask_outlines(outputs[1], extra, boxes, place)
@@ -74,8 +70,8 @@ def postprocess(
     return Prediction(
         task=description.task,
         names=description.names,
-        width=width,
-        height=height,
+        width=place.width,
+        height=place.height,
         class_ids=class_ids,
         scores=scores,
         boxes=place.boxes_to_image(boxes),
@@ -89,8 +85,7 @@ def postprocess(
 def _classify(
     probabilities: Float,
     description: ModelDescription,
-    width: int,
-    height: int,
+    place: Letterbox,
     confidence: float,
     max_det: int | None,
     classes: Sequence[int] | None,
@@ -103,8 +98,8 @@ def _classify(
     return Prediction(
         task="classify",
         names=description.names,
-        width=width,
-        height=height,
+        width=place.width,
+        height=place.height,
         class_ids=best,
         scores=probabilities[best],
         boxes=np.zeros((0, 4), np.float32),
@@ -135,10 +130,10 @@ def mask_outlines(
     by MASK_SCALE_MAX and MASK_PIXELS.
 
     Args:
-        protos: (nm, s/4, s/4) mask prototypes, for an input square of side s.
+        protos: (nm, h/4, w/4) mask prototypes, for a network input of w × h pixels.
         coefficients: (n, nm) mask coefficients.
-        boxes: (n, 4) xyxy in pixels of the input square.
-        place: Letterbox of the image in the input square.
+        boxes: (n, 4) xyxy in pixels of the network's input.
+        place: Letterbox of the image in the network's input.
 
     Returns:
         The parts of each instance, the largest first; an empty tuple for an empty mask.
@@ -147,7 +142,7 @@ def mask_outlines(
         return ()
     rows, columns = protos.shape[1:]
     logits = (coefficients @ protos.reshape(len(protos), -1)).reshape(-1, rows, columns)
-    cells = place.imgsz / columns  # input pixels of a prototype cell
+    cells = place.frame[0] / columns  # input pixels of a prototype cell
     picture = (*place.offset, *np.add(place.offset, place.resized))  # without the padding
     spans = np.clip(boxes, np.tile(picture[:2], 2), np.tile(picture[2:], 2)) / np.float32(cells)
     areas = (spans[:, 2] - spans[:, 0]) * (spans[:, 3] - spans[:, 1])

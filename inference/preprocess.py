@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -14,6 +15,7 @@ from inference.prediction import Float
 from models_store.description import ModelDescription, Preprocessing
 
 PAD = 114  # grey value of the padding in Ultralytics' letterbox
+MIN_STRIDE = 32  # Ultralytics pads to multiples of at least this
 _LONG = 16  # images whose scaled longer side exceeds this many crop sides are cropped first
 
 _CV2 = {"nearest": cv2.INTER_NEAREST, "bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}
@@ -24,69 +26,103 @@ _PILLOW = {
 }
 
 
+LetterboxKind = Literal["rect", "square"]
+
+
 @dataclass(frozen=True, slots=True)
 class Letterbox:
-    """The placement of an image in the square network input.
+    """The placement of an image in the network's input.
 
-    Computed like Ultralytics' `LetterBox(auto=False, center=True)` and `scale_boxes`. Width and
-    height are rounded separately (to at least one pixel), so their scale factors can differ.
+    The image is scaled so that its longer side is `imgsz`, and padded around its centre. Computed
+    like Ultralytics' `LetterBox(center=True)` and `scale_boxes`. Width and height are rounded
+    separately (to at least one pixel), so their scale factors can differ.
+
+    Attributes:
+        width, height: Size of the image in pixels.
+        imgsz: Length of the scaled image's longer side in pixels.
+        stride: Pad to the smallest multiple of this number that holds the scaled image, as
+            `YOLO.predict` does (`rect=True`, its default); None: pad to a square.
     """
 
     width: int
     height: int
     imgsz: int
+    stride: int | None = None
+
+    @classmethod
+    def of(
+        cls, description: ModelDescription, kind: LetterboxKind, width: int, height: int
+    ) -> Letterbox:
+        """The letterbox of an image for a model; a classifier uses its width and height only."""
+        rect = kind == "rect" and description.any_size
+        stride = max(description.stride, MIN_STRIDE) if rect else None
+        return cls(width, height, description.imgsz, stride)
+
+    @property
+    def kind(self) -> LetterboxKind:
+        return "square" if self.stride is None else "rect"
 
     @property
     def resized(self) -> tuple[int, int]:
-        """Width and height of the image inside the square."""
+        """Width and height of the image inside the frame."""
         gain = min(self.imgsz / self.height, self.imgsz / self.width)
         return max(round(self.width * gain), 1), max(round(self.height * gain), 1)
 
     @property
+    def frame(self) -> tuple[int, int]:
+        """Width and height of the network's input."""
+        if self.stride is None:
+            return self.imgsz, self.imgsz
+        width, height = self.resized
+        return (
+            width + (self.imgsz - width) % self.stride,
+            height + (self.imgsz - height) % self.stride,
+        )
+
+    @property
     def offset(self) -> tuple[int, int]:
         """Columns of padding to the left of the image, and rows above it."""
-        width, height = self.resized
-        return round((self.imgsz - width) / 2 - 0.1), round((self.imgsz - height) / 2 - 0.1)
+        (width, height), (columns, rows) = self.resized, self.frame
+        return round((columns - width) / 2 - 0.1), round((rows - height) / 2 - 0.1)
 
     def apply(self, pixels: Pixels) -> Pixels:
-        """The image (h, w, 3), scaled bilinearly and padded to (imgsz, imgsz, 3)."""
-        width, height = self.resized
+        """The image (h, w, 3), scaled bilinearly and padded to the frame, (rows, columns, 3)."""
+        (width, height), (columns, rows) = self.resized, self.frame
         left, top = self.offset
-        canvas = np.full((self.imgsz, self.imgsz, 3), PAD, np.uint8)
+        canvas = np.full((rows, columns, 3), PAD, np.uint8)
         inner = canvas[top : top + height, left : left + width]
-        if (self.width, self.height) == (width, height):
+        if pixels.shape[:2] == (height, width):
             inner[:] = pixels
         else:
             inner[:] = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR)
         return canvas
 
     def points_to_image(self, points: Float) -> Float:
-        """Convert points (..., 2) xy from the square to the image, clipped to the image."""
+        """Convert points (..., 2) xy from the frame to the image, clipped to the image."""
         width, height = self.resized
         gain = np.array((width / self.width, height / self.height), np.float32)
         moved = (points - np.array(self.offset, np.float32)) / gain
         limit = np.array((self.width, self.height), np.float32)
         return np.clip(moved, 0, limit).astype(np.float32, copy=False)
 
-    def points_to_square(self, points: Float) -> Float:
-        """Convert points (..., 2) xy from the image to the square."""
+    def points_to_frame(self, points: Float) -> Float:
+        """Convert points (..., 2) xy from the image to the frame."""
         width, height = self.resized
         gain = np.array((width / self.width, height / self.height), np.float32)
         return (points * gain + np.array(self.offset, np.float32)).astype(np.float32, copy=False)
 
     def boxes_to_image(self, boxes: Float) -> Float:
-        """Convert boxes (n, 4) xyxy from the square to the image, clipped to the image."""
+        """Convert boxes (n, 4) xyxy from the frame to the image, clipped to the image."""
         return self.points_to_image(boxes.reshape(-1, 2, 2)).reshape(-1, 4)
 
 
-def prepare(
-    pixels: Pixels, description: ModelDescription, place: Letterbox | None = None
-) -> Pixels:
-    """Resize an RGB image (h, w, 3) to (imgsz, imgsz, channels) uint8, the input of `normalise`.
+def prepare(pixels: Pixels, description: ModelDescription, place: Letterbox) -> Pixels:
+    """Resize an RGB image (h, w, 3) to (rows, columns, channels) uint8, the input of `normalise`.
 
-    `place` overrides the letterbox; None: the resize method of the description.
+    `place` is used where the description says `letterbox`; else the size is imgsz × imgsz.
     """
-    prepared = place.apply(pixels) if place else _square(pixels, description.preprocessing)
+    how = description.preprocessing
+    prepared = place.apply(pixels) if how.resize == "letterbox" else _square(pixels, how)
     if description.channels == 1:
         return cv2.cvtColor(prepared, cv2.COLOR_RGB2GRAY).astype(np.uint8)[..., None]
     return prepared
@@ -95,8 +131,6 @@ def prepare(
 def _square(pixels: Pixels, how: Preprocessing) -> Pixels:
     height, width = pixels.shape[:2]
     size = how.imgsz
-    if how.resize == "letterbox":
-        return Letterbox(width, height, size).apply(pixels)
     if how.resize == "squash":
         return _resize(pixels, (size, size), how)
     short = how.resize_to or size
@@ -110,7 +144,7 @@ def _square(pixels: Pixels, how: Preprocessing) -> Pixels:
 
 
 def normalise(pixels: NDArray[np.uint8], how: Preprocessing) -> Float:
-    """Convert (n, s, s, c) uint8 to (n, c, s, s) float32: divide by 255, apply mean and std."""
+    """Convert (n, h, w, c) uint8 to (n, c, h, w) float32: divide by 255, apply mean and std."""
     out = np.empty((len(pixels), pixels.shape[3], *pixels.shape[1:3]), np.float32)
     np.divide(pixels.transpose(0, 3, 1, 2), np.float32(255), out=out)
     if any(how.mean) or any(value != 1 for value in how.std):

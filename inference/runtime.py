@@ -27,12 +27,12 @@ from inference import tiles
 from inference.agreement import Comparison, measure_agreement
 from inference.cancellation import Halt, Halted
 from inference.device import cpu_sessions, device, limits
-from inference.engine import Engine, load_engine
+from inference.engine import Engine, load_engine, run_each
 from inference.engine_files import signature
 from inference.images import Pixels, decode
 from inference.postprocess import MAX_DET, Outputs, postprocess
 from inference.prediction import Float, InferenceItem, ItemResult, Prediction
-from inference.preprocess import prepare
+from inference.preprocess import Letterbox, prepare
 from inference.render import draw
 from models_store.description import DESCRIPTION_FILE, ModelDescription
 from request_id import of_request
@@ -68,6 +68,7 @@ class Work:
     item: InferenceItem
     model: Model
     pixels: Pixels
+    place: Letterbox
     prepared: Pixels
     times: dict[str, float]
 
@@ -310,9 +311,9 @@ class ModelRuntime:
             except Exception as error:
                 return _failed(error, item)
 
-        def run(works: list[Work]) -> tuple[Float, ...]:
+        def run(works: list[Work]) -> list[list[Float]]:
             start = time.perf_counter()
-            outputs = model.engine.run(np.stack([work.prepared for work in works]))
+            outputs = run_each(model.engine, [work.prepared for work in works])
             for work in works:
                 work.timed("inference", start, len(works))
             return outputs
@@ -327,12 +328,12 @@ class ModelRuntime:
             *(self._in_thread_of(item, prepare_one, item) for item in items)
         )
         works = [work for work in prepared if isinstance(work, Work)]
-        outputs = await self._in_thread(run, works) if works else ()
+        outputs = await self._in_thread(run, works) if works else []
         finished = iter(
             await asyncio.gather(
                 *(
-                    self._in_thread(finish_one, work, [output[row] for output in outputs])
-                    for row, work in enumerate(works)
+                    self._in_thread(finish_one, work, found)
+                    for work, found in zip(works, outputs, strict=True)
                 )
             )
         )
@@ -368,16 +369,10 @@ class ModelRuntime:
         self, model: Model, item: InferenceItem, pixels: Pixels, views: list[tiles.View]
     ) -> list[Prediction]:
         """The prediction for each view, in pixels of the view."""
-        works = [
-            Work(item, model, part, prepare(part, model.description), {})
-            for part in (np.ascontiguousarray(view.cut(pixels)) for view in views)
-        ]
+        works = [self._work(model, item, np.ascontiguousarray(view.cut(pixels))) for view in views]
         wide = len(works) == 1 and self._busy == 1
-        outputs = model.engine.run(np.stack([work.prepared for work in works]), wide=wide)
-        return [
-            self._predicted(work, [output[row] for output in outputs])
-            for row, work in enumerate(works)
-        ]
+        outputs = run_each(model.engine, [work.prepared for work in works], wide)
+        return [self._predicted(work, found) for work, found in zip(works, outputs, strict=True)]
 
     async def _in_thread(self, function: Callable[..., T], *args: Any) -> T:
         """Run `function` in the pool; it counts as busy also while it waits for a thread."""
@@ -400,10 +395,15 @@ class ModelRuntime:
     def _prepare(self, model: Model, item: InferenceItem) -> Work:
         start = time.perf_counter()
         pixels = decode(item.image, self._settings.max_pixels)
-        prepared = prepare(pixels, model.description)
-        work = Work(item, model, pixels, prepared, {})
+        work = self._work(model, item, pixels)
         work.timed("preprocess", start)
         return work
+
+    def _work(self, model: Model, item: InferenceItem, pixels: Pixels) -> Work:
+        """Prepare a decoded image for the network."""
+        height, width = pixels.shape[:2]
+        place = Letterbox.of(model.description, model.engine.letterbox, width, height)
+        return Work(item, model, pixels, place, prepare(pixels, model.description, place), {})
 
     def _finish(self, work: Work, outputs: Outputs) -> ItemResult:
         start = time.perf_counter()
@@ -412,12 +412,10 @@ class ModelRuntime:
         return self._result(work.item, work.pixels, prediction, work.times)
 
     def _predicted(self, work: Work, outputs: Outputs) -> Prediction:
-        height, width = work.pixels.shape[:2]
         return postprocess(
             outputs,
             work.model.description,
-            width,
-            height,
+            work.place,
             confidence=work.item.confidence,
             iou=work.item.iou,
             max_det=work.item.max_det,

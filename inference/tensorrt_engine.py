@@ -10,6 +10,7 @@ import logging
 import re
 import threading
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import tensorrt as trt
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from files import atomic_write
 from inference.cancellation import Halt
 from inference.prediction import Float
+from inference.preprocess import MIN_STRIDE, LetterboxKind
 from inference.torch_engine import to_device
 from models_store.description import ONNX_FILE, ModelDescription
 
@@ -35,6 +37,7 @@ class TensorRTEngine:
 
     backend = "tensorrt-cuda-fp16"
     batched = True
+    letterbox: LetterboxKind = "rect"
 
     def __init__(self, description: ModelDescription, max_batch: int, plan: bytes) -> None:
         """`plan` is the engine as `build_plan` serialised it, for at most `max_batch` images."""
@@ -86,21 +89,39 @@ def stored_plan(folder: Path, description: ModelDescription, cache: Path, max_ba
     digest = hashlib.sha256(onnx.read_bytes()).hexdigest()[:16]
     gpu = re.sub(r"\W+", "-", torch.cuda.get_device_name())
     path = cache / f"{digest}-{gpu}-trt{trt.__version__}-b{max_batch}.engine"
-    image = (description.channels, description.imgsz, description.imgsz)
     cache.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock"):  # another runner may build the same file
         if not path.exists():
             log.info("Building the TensorRT engine of %s", onnx.parent.name)
-            atomic_write(path, build_plan(onnx, image, max_batch))
+            atomic_write(path, build_plan(onnx, Sizes.of(description), max_batch))
         return path.read_bytes()
 
 
-def build_plan(onnx: Path, image: tuple[int, int, int], max_batch: int, half: bool = True) -> bytes:
+class Sizes(NamedTuple):
+    """The smallest, usual and largest input that an engine takes: channels, height and width."""
+
+    least: tuple[int, int, int]
+    usual: tuple[int, int, int]
+    most: tuple[int, int, int]
+
+    @classmethod
+    def of(cls, description: ModelDescription) -> Sizes:
+        """The inputs of a stored model's graph."""
+        size, channels = description.imgsz, description.channels
+        most = channels, size, size
+        if not description.any_size:
+            return cls(most, most, most)
+        step = max(description.stride, MIN_STRIDE)
+        usual = channels, max(step, size * 3 // 4 // step * step), size
+        return cls((channels, min(step, size), min(step, size)), usual, most)
+
+
+def build_plan(onnx: Path, sizes: Sizes, max_batch: int, half: bool = True) -> bytes:
     """Build and serialise an engine for this GPU.
 
     Args:
         onnx: A graph with a free number of images.
-        image: Channels, height and width of an image.
+        sizes: The inputs that it takes.
         max_batch: The largest number of images.
         half: Allow layers in half precision.
     """
@@ -116,7 +137,7 @@ def build_plan(onnx: Path, image: tuple[int, int, int], max_batch: int, half: bo
         config.set_flag(trt.BuilderFlag.FP16)
     profile = builder.create_optimization_profile()
     usual = max(1, max_batch // 2)
-    profile.set_shape(INPUT, (1, *image), (usual, *image), (max_batch, *image))
+    profile.set_shape(INPUT, (1, *sizes.least), (usual, *sizes.usual), (max_batch, *sizes.most))
     config.add_optimization_profile(profile)
     plan = builder.build_serialized_network(network, config)
     if plan is None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from inference.cancellation import Halt
 from inference.prediction import Float
+from inference.preprocess import LetterboxKind
 from models_store.description import Preprocessing
 from models_store.export import ServingModule
 from models_store.weights import load_model
@@ -27,6 +28,7 @@ class TorchEngine:
     """
 
     batched = True
+    letterbox: LetterboxKind = "rect"
 
     def __init__(self, folder: Path, device: Literal["cpu", "cuda"], half: bool) -> None:
         module: Any
@@ -55,7 +57,7 @@ class TorchEngine:
 def to_device(
     pixels: NDArray[np.uint8], how: Preprocessing, device: torch.device, dtype: Any
 ) -> torch.Tensor:
-    """Copy (n, s, s, c) uint8 from the host to the device, normalised, as (n, c, s, s)."""
+    """Copy (n, h, w, c) uint8 from the host to the device, normalised, as (n, c, h, w)."""
     images = torch.from_numpy(np.ascontiguousarray(pixels)).to(device).permute(0, 3, 1, 2)
     images = images.to(torch.float32).div_(255)
     if any(how.mean) or any(value != 1 for value in how.std):

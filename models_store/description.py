@@ -33,10 +33,11 @@ ENGINES_FILE = "engines.json"  # engine → its differences from PyTorch and the
 
 
 class Preprocessing(BaseModel):
-    """Preprocessing of an RGB image to the network's input, (3, imgsz, imgsz) float32.
+    """Preprocessing of an RGB image to the network's input, (3, height, width) float32.
 
     `resize` is one of
-    - `letterbox`: scale the longer side to `imgsz` (bilinear), centre, pad with 114;
+    - `letterbox`: scale the longer side to `imgsz` (bilinear), centre, pad with 114 to multiples of
+      the stride;
     - `squash`: resize to (imgsz, imgsz) regardless of the aspect ratio;
     - `centre_crop`: scale the shorter side to `resize_to`, cut the central imgsz × imgsz.
 
@@ -95,6 +96,11 @@ class ModelDescription(BaseModel):
     @property
     def imgsz(self) -> int:
         return self.preprocessing.imgsz
+
+    @property
+    def any_size(self) -> bool:
+        """Whether inputs have any height and width that are multiples of the stride."""
+        return self.task != "classify" and self.preprocessing.resize == "letterbox"
 
     def save(self, folder: Path) -> None:
         text = self.model_dump_json(indent=1)

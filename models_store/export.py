@@ -1,8 +1,9 @@
 """Export of a model folder to ONNX: `python -m models_store.export FOLDER …`.
 
-Runs as a child process, because it imports torch. Writes `model.onnx` (fp32, dynamic batch, fixed
-size) and its differences from PyTorch to `engines.json`. A file that does not reproduce PyTorch is
-deleted.
+Runs as a child process, because it imports torch. Writes `model.onnx` (fp32) and its differences
+from PyTorch to `engines.json`. The number of images is free; so are height and width, unless all
+images of the model are scaled to one size, as a classifier's are. A file that does not reproduce
+PyTorch is deleted.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,9 +42,9 @@ class ExportError(VisionLoopError):
 class ServingModule(nn.Module):
     """Wraps a loaded model, so that its outputs are those of the serving engines.
 
-    Input (n, 3, s, s) float32, normalised. Outputs, na anchors, xywh in input pixels:
+    Input (n, 3, h, w) float32, normalised. Outputs, na anchors, xywh in input pixels:
         detect: (n, 4 + nc, na): xywh, class probabilities;
-        segment: (n, 4 + nc + nm, na), and prototypes (n, nm, s/4, s/4);
+        segment: (n, 4 + nc + nm, na), and prototypes (n, nm, h/4, w/4);
         pose: (n, 4 + nc + k·d, na): with keypoints in input pixels, visibility 0..1;
         classify: (n, nc) probabilities.
     """
@@ -75,31 +77,81 @@ def export_onnx(folder: Path) -> dict[str, float | int]:
     serving = ServingModule(module, description).eval()
     size = description.imgsz
     generator = torch.Generator().manual_seed(0)
-    example = torch.rand(2, 3, size, size, generator=generator)
-    names = output_names(description)
+    channels = description.channels
+    examples = [torch.rand(2, channels, size, size, generator=generator)]
+    if description.any_size:
+        rows = max(description.stride, size * 3 // 4 // description.stride * description.stride)
+        examples.append(torch.rand(1, channels, rows, size, generator=generator))
     with atomic_path(folder / ONNX_FILE) as partial:
         with torch.inference_mode():
-            expected = {n: _outputs(serving, example[:n]) for n in (1, 2)}
-            _to_onnx(serving, example, partial, names)
-        entry = _compare(partial, example, expected, description)
+            expected = [(image, _outputs(serving, image)) for image in (examples[0][:1], *examples)]
+        write_onnx(serving, description, size, description.any_size, partial)
+        entry = _compare(partial, expected, description)
         sha256 = sha256_of(partial)
-    record(folder, "onnx", entry | {"sha256": sha256})
+    record(
+        folder,
+        "onnx",
+        entry | {"sha256": sha256, "size": "any" if description.any_size else "fixed"},
+    )
     return entry
 
 
-def _to_onnx(serving: nn.Module, example: Tensor, path: Path, names: list[str]) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # tracing warns of tests on shapes, which are fixed here
+def write_onnx(
+    serving: nn.Module, description: ModelDescription, imgsz: int, any_size: bool, path: Path
+) -> None:
+    """Write the graph of a network in the form of `ServingModule`.
+
+    Args:
+        serving: The network; in evaluation mode.
+        description: Its task gives the names of the outputs.
+        imgsz: Height and width of the image that is traced.
+        any_size: Leave height and width free. The number of images is always free.
+        path: The file to write.
+    """
+    names = output_names(description)
+    axes = {name: {0: "batch"} for name in (INPUT, *names)}
+    if any_size:
+        axes[INPUT] |= {2: "height", 3: "width"}
+        if description.task != "classify":
+            axes["output"] |= {2: "anchors"}
+        if "protos" in axes:
+            axes["protos"] |= {2: "mask_height", 3: "mask_width"}
+    # Ultralytics' heads store their anchors on the way, which inference mode forbids to trace.
+    with tracing(serving, any_size), torch.inference_mode(False), torch.no_grad():
         torch.onnx.export(
             serving,
-            (example,),
+            (torch.zeros(2, description.channels, imgsz, imgsz),),
             str(path),
             dynamo=False,
             opset_version=OPSET,
             input_names=[INPUT],
             output_names=names,
-            dynamic_axes={name: {0: "batch"} for name in (INPUT, *names)},
+            dynamic_axes=axes,
         )
+
+
+class tracing:
+    """A context in which a network's head can be traced, for one size or for any.
+
+    Heads keep the positions of their candidates for the last size that they saw (Ultralytics
+    8.4.190): a trace of them would hold this size.
+    """
+
+    def __init__(self, module: nn.Module, any_size: bool) -> None:
+        self.heads: list[Any] = [m for m in module.modules() if hasattr(m, "dynamic")]
+        self.any_size = any_size
+        self._quiet = warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        self._quiet.__enter__()
+        warnings.simplefilter("ignore")  # tracing warns of tests on shapes, which are fixed here
+        for head in self.heads:
+            head.dynamic, head.shape = self.any_size, None
+
+    def __exit__(self, *_: object) -> None:
+        for head in self.heads:
+            head.dynamic, head.shape = False, None
+        self._quiet.__exit__(None, None, None)
 
 
 def _outputs(serving: nn.Module, images: Tensor) -> list[np.ndarray]:
@@ -116,16 +168,15 @@ def _outputs(serving: nn.Module, images: Tensor) -> list[np.ndarray]:
 
 def _compare(
     path: Path,
-    example: Tensor,
-    expected: dict[int, list[np.ndarray]],
+    expected: Sequence[tuple[Tensor, list[np.ndarray]]],
     description: ModelDescription,
 ) -> dict[str, float | int]:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     box = score = mask = 0.0
-    for n, reference in expected.items():
-        actual = session.run(None, {INPUT: example[:n].numpy()})
+    for images, reference in expected:
+        actual = session.run(None, {INPUT: images.numpy()})
         for a, b in zip(actual, reference, strict=True):
             if a.shape != b.shape:
                 raise ExportError(f"The ONNX output has shape {a.shape} instead of {b.shape}.")

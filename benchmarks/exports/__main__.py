@@ -29,9 +29,8 @@ from engines.probe_images import probe_images
 from engines.store import ExportStore
 from inference.images import Pixels, decode
 from inference.onnx_engine import OnnxEngine
-from inference.postprocess import postprocess
+from inference.predict import predict
 from inference.prediction import Prediction
-from inference.preprocess import prepare
 from models_store.importer import import_model
 from models_store.registry import Registry
 from models_store.versions import ModelVersion
@@ -94,17 +93,15 @@ def _measure(registry: Registry, model: ModelVersion, images: list[Pixels]) -> N
 def _served(model: ModelVersion, image: Pixels) -> Prediction:
     description = model.description
     engine = OnnxEngine(model.path, description, get_settings())
-    outputs = engine.run(prepare(image, description)[None], wide=True)
-    height, width = image.shape[:2]
     classify = description.task == "classify"
-    return postprocess(
-        [output[0] for output in outputs],
+    return predict(
+        engine,
         description,
-        width,
-        height,
+        [image],
+        wide=True,
         confidence=0.0 if classify else CONFIDENCE,
         max_det=len(description.names) if classify else None,
-    )
+    )[0]
 
 
 def _plain(file: Path, images: list[Pixels]) -> list[dict[str, Any]]:

@@ -16,8 +16,7 @@ import cv2
 from inference.device import cpu_sessions
 from inference.engine import load_engine
 from inference.images import decode
-from inference.postprocess import postprocess
-from inference.preprocess import prepare
+from inference.predict import predict
 from models_store.store import locate
 from settings import get_settings
 
@@ -34,10 +33,7 @@ def main(model_id: str, images: Path, seconds: float) -> None:
         while time.perf_counter() < until:
             picture = pictures[(done[number] * threads + number) % len(pictures)]
             pixels = decode(picture, settings.max_pixels)
-            outputs = engine.run(prepare(pixels, description)[None])
-            postprocess(
-                [output[0] for output in outputs], description, pixels.shape[1], pixels.shape[0]
-            )
+            predict(engine, description, [pixels])
             done[number] += 1
 
     def rate(duration: float) -> float:

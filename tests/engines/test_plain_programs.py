@@ -19,9 +19,8 @@ import pytest
 from engines.child import ExportTask, make
 from engines.options import ExportRequest
 from inference.onnx_engine import OnnxEngine
-from inference.postprocess import postprocess
+from inference.predict import predict
 from inference.prediction import Prediction
-from inference.preprocess import prepare
 from models_store.description import ModelDescription
 from settings import Settings
 from tests.support.patience import PATIENCE
@@ -71,17 +70,14 @@ def served(folder: Path, pixels: np.ndarray) -> Prediction:
     """What `/infer` answers."""
     description = ModelDescription.load(folder)
     engine = OnnxEngine(folder, description, Settings(device="cpu"))
-    outputs = engine.run(prepare(pixels, description)[None])
-    height, width = pixels.shape[:2]
     lowest = 0.0 if description.task == "classify" else 0.3
-    return postprocess(
-        [output[0] for output in outputs],
+    return predict(
+        engine,
         description,
-        width,
-        height,
+        [pixels],
         confidence=lowest,
         max_det=None if lowest else len(description.names),
-    )
+    )[0]
 
 
 @pytest.mark.parametrize("kind", ["detect", "segment", "pose", "classify"])

@@ -19,8 +19,8 @@ from evaluation.target import EvaluationTarget
 from inference.engine import Engine
 from inference.images import decode
 from inference.onnx_engine import OnnxEngine
-from inference.postprocess import postprocess
-from inference.preprocess import Letterbox, prepare
+from inference.predict import predict
+from inference.preprocess import Letterbox, LetterboxKind
 from inference.torch_engine import TorchEngine
 from models_store.description import ModelDescription, Preprocessing, Task
 from settings import Settings
@@ -39,6 +39,7 @@ class Oracle:
     """
 
     backend, batched = "oracle", False
+    letterbox: LetterboxKind = "square"
 
     def __init__(self, dataset: Dataset, change: Callable[[int, list[Any]], list[Any]]) -> None:
         self._answers: list[np.ndarray] = []
@@ -268,8 +269,7 @@ def label_as_found(dataset: Dataset, engine: Engine, described: ModelDescription
     for image in dataset.scan().splits["val"]:
         pixels = decode(image.read_bytes(), 10**6)
         size = np.array(pixels.shape[1::-1])
-        outputs = [part[0] for part in engine.run(prepare(pixels, described)[None])]
-        found = postprocess(outputs, described, *size.tolist(), confidence=0.01, max_det=9)
+        found = predict(engine, described, [pixels], confidence=0.01, max_det=9)[0]
         lines = []
         for i, cls in enumerate(found.class_ids):
             corners = found.boxes[i].reshape(2, 2) / size

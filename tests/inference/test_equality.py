@@ -14,9 +14,9 @@ from formats.geometry import fill_parts, overlap
 from inference.engine import disagreement
 from inference.images import decode
 from inference.onnx_engine import OnnxEngine
-from inference.postprocess import postprocess
+from inference.predict import predict
 from inference.prediction import Prediction
-from inference.preprocess import prepare
+from inference.preprocess import Letterbox, prepare
 from models_store.description import ModelDescription
 from settings import Settings
 from tests.support.closeness import assert_close
@@ -32,9 +32,7 @@ def ours(folder: Path, data: bytes, **thresholds: Any) -> Prediction:
     description = ModelDescription.load(folder)
     pixels = decode(data, 10_000_000)
     engine = OnnxEngine(folder, description, Settings(device="cpu"))
-    outputs = engine.run(prepare(pixels, description)[None])
-    height, width = pixels.shape[:2]
-    return postprocess([o[0] for o in outputs], description, width, height, **thresholds)
+    return predict(engine, description, [pixels], **thresholds)[0]
 
 
 def theirs(folder: Path, file: Path, **options: Any) -> Any:
@@ -46,9 +44,7 @@ def theirs(folder: Path, file: Path, **options: Any) -> Any:
     suffix = {"detect": "", "segment": "-seg", "pose": "-pose", "classify": "-cls"}
     model: Any = YOLO(f"yolov8n{suffix[description.task]}.yaml", task=description.task)
     model.model = module
-    return model.predict(
-        file, imgsz=description.imgsz, rect=False, verbose=False, device="cpu", **options
-    )[0]
+    return model.predict(file, imgsz=description.imgsz, verbose=False, device="cpu", **options)[0]
 
 
 @pytest.mark.parametrize(("kind", "size"), CASES)
@@ -109,7 +105,8 @@ def test_pytorch_engine_agrees_with_onnx(kind: str, model_folder: Callable[[str]
     onnx = OnnxEngine(folder, description, Settings(device="cpu"))
     torch = TorchEngine(folder, "cpu", half=False)
     assert disagreement(torch, onnx, description) is None
-    picture = prepare(scene(200, 100), description)[None]
+    place = Letterbox.of(description, "rect", 200, 100)
+    picture = prepare(scene(200, 100), description, place)[None]
     for one, other in zip(torch.run(picture), onnx.run(picture), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3)
 
@@ -138,11 +135,8 @@ def test_a_lone_image_and_one_among_many_are_answered_alike(
     folder = model_folder(kind)
     description = ModelDescription.load(folder)
     engine = OnnxEngine(folder, description, Settings(device="cpu", sessions=threads))
-    picture = prepare(scene(200, 100), description)[None]
-    answers = [
-        postprocess([o[0] for o in engine.run(picture, wide)], description, 200, 100)
-        for wide in (False, True)
-    ]
+    picture = scene(200, 100)
+    answers = [predict(engine, description, [picture], wide=wide)[0] for wide in (False, True)]
     assert len(answers[0]) > 0
     assert_close(*answers)
 

@@ -15,6 +15,9 @@ from inference.preprocess import Letterbox
 from models_store.description import ModelDescription, Preprocessing, Task
 from tests.support.seeds import rng
 
+SMALL = Letterbox(30, 20, 160)
+WHOLE = Letterbox(160, 160, 160)
+
 
 def described(task: Task, names: int = 3, imgsz: int = 160, **given: Any) -> ModelDescription:
     return ModelDescription(
@@ -113,7 +116,7 @@ def test_an_instance_without_mask_is_left_out() -> None:
     output[:4] = [[40, 120], [80, 80], [40, 40], [40, 40]]
     output[4] = 0.9, 0.8
     output[7] = 1, -1  # the second one's mask is negative everywhere
-    found = postprocess([output, np.ones((1, 40, 40), np.float32)], described("segment"), 160, 160)
+    found = postprocess([output, np.ones((1, 40, 40), np.float32)], described("segment"), WHOLE)
     assert found.scores.tolist() == pytest.approx([0.9])
     assert found.polygons is not None
     assert len(found.polygons) == 1
@@ -133,7 +136,7 @@ def test_nothing_found(task: Task) -> None:
     description = described(task, keypoint_shape=(5, 3) if task == "pose" else None)
     extra = {"detect": 0, "segment": 8, "pose": 15}[task]
     outputs = [np.zeros((7 + extra, 50), np.float32), np.zeros((8, 40, 40), np.float32)]
-    found = postprocess(outputs, description, 100, 50)
+    found = postprocess(outputs, description, Letterbox(100, 50, 160))
     assert len(found) == 0
     assert found.boxes.shape == (0, 4)
     assert found.to_json() == []
@@ -147,39 +150,41 @@ def test_thresholds_default_to_the_models() -> None:
     output[0] += np.arange(4) * 30
     output[4] = 0.9, 0.6, 0.4, 0.1
     description = described("detect", confidence=0.5)
-    assert len(postprocess([output], description, 160, 160)) == 2
-    assert len(postprocess([output], description, 160, 160, confidence=0.05)) == 4
-    assert len(postprocess([output], description, 160, 160, confidence=0.05, max_det=3)) == 3
-    assert len(postprocess([output], description, 160, 160, confidence=0.95)) == 0
+    assert len(postprocess([output], description, WHOLE)) == 2
+    assert len(postprocess([output], description, WHOLE, confidence=0.05)) == 4
+    assert len(postprocess([output], description, WHOLE, confidence=0.05, max_det=3)) == 3
+    assert len(postprocess([output], description, WHOLE, confidence=0.95)) == 0
 
 
 def test_classification_answers_the_best_classes() -> None:
     probabilities = np.array([0.1, 0.5, 0.05, 0.2, 0.1, 0.03, 0.02], np.float32)
     description = described("classify", names=7, confidence=0.25)
-    found = postprocess([probabilities], description, 30, 20)
+    found = postprocess([probabilities], description, SMALL)
     assert found.class_ids.tolist() == [1, 3, 0, 4, 2]
     assert found.boxes.shape == (0, 4)
-    assert len(postprocess([probabilities], description, 30, 20, max_det=2)) == 2
-    assert len(postprocess([probabilities], description, 30, 20, max_det=50)) == 7
-    assert len(postprocess([probabilities], description, 30, 20, confidence=0.15)) == 2
+    assert len(postprocess([probabilities], description, SMALL, max_det=2)) == 2
+    assert len(postprocess([probabilities], description, SMALL, max_det=50)) == 7
+    assert len(postprocess([probabilities], description, SMALL, confidence=0.15)) == 2
     assert "bounding_box" not in found.to_json()[0]
 
 
 def test_classification_answers_the_wanted_classes_with_their_own_probabilities() -> None:
     probabilities = np.array([0.1, 0.5, 0.05, 0.2, 0.1, 0.03, 0.02], np.float32)
     description = described("classify", names=7)
-    found = postprocess([probabilities], description, 30, 20, classes=(6, 5, 3))
+    found = postprocess([probabilities], description, SMALL, classes=(6, 5, 3))
     assert found.class_ids.tolist() == [3, 5, 6]
     assert found.scores.tolist() == probabilities[[3, 5, 6]].tolist()
-    one = postprocess([probabilities], description, 30, 20, classes=(5, 6), max_det=1)
+    one = postprocess([probabilities], description, SMALL, classes=(5, 6), max_det=1)
     assert one.class_ids.tolist() == [5]
-    sure = postprocess([probabilities], description, 30, 20, classes=(3, 6), confidence=0.15)
+    sure = postprocess([probabilities], description, SMALL, classes=(3, 6), confidence=0.15)
     assert sure.class_ids.tolist() == [3]
 
 
 def test_key_points_without_visibility_are_certain() -> None:
     output = np.zeros((4 + 1 + 4, 1), np.float32)
     output[:, 0] = 80, 80, 40, 40, 0.9, 70, 75, 500, -20
-    found = postprocess([output], described("pose", names=1, keypoint_shape=(2, 2)), 320, 320)
+    found = postprocess(
+        [output], described("pose", names=1, keypoint_shape=(2, 2)), Letterbox(320, 320, 160)
+    )
     assert found.keypoints is not None
     np.testing.assert_allclose(found.keypoints[0], [[140, 150, 1], [320, 0, 1]])

@@ -25,6 +25,10 @@ def described(**preprocessing: Any) -> ModelDescription:
     )
 
 
+def square(pixels: Any, how: ModelDescription) -> Letterbox:
+    return Letterbox.of(how, "square", pixels.shape[1], pixels.shape[0])
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_letterbox_is_that_of_ultralytics(size: tuple[int, int]) -> None:
     from ultralytics.data.augment import LetterBox
@@ -32,6 +36,27 @@ def test_letterbox_is_that_of_ultralytics(size: tuple[int, int]) -> None:
     pixels = scene(*size)
     wanted = np.asarray(LetterBox((64, 64), auto=False, scaleup=True)(image=pixels[..., ::-1]))
     np.testing.assert_array_equal(Letterbox(*size, 64).apply(pixels), wanted[..., ::-1])
+
+
+@pytest.mark.parametrize("stride", [32, 64])
+@pytest.mark.parametrize("size", [*SIZES, (417, 640), (640, 417), (33, 1), (1920, 1080)])
+def test_the_rectangle_is_that_of_ultralytics_predict(size: tuple[int, int], stride: int) -> None:
+    from ultralytics.data.augment import LetterBox
+
+    pixels = scene(*size)
+    place = Letterbox(*size, 640, stride)
+    wanted = np.asarray(LetterBox((640, 640), auto=True, stride=stride)(image=pixels[..., ::-1]))
+    np.testing.assert_array_equal(place.apply(pixels), wanted[..., ::-1])
+    assert place.frame == wanted.shape[1::-1]
+
+
+def test_an_image_that_was_decoded_smaller_keeps_its_place() -> None:
+    pixels = scene(640, 480)
+    place = Letterbox(4000, 3000, 640, 32)
+    np.testing.assert_array_equal(place.apply(pixels), pixels)
+    assert place.boxes_to_image(np.array([[0, 0, 640, 480]], np.float32)).tolist() == [
+        [0, 0, 4000, 3000]
+    ]
 
 
 @given(
@@ -77,7 +102,7 @@ def test_centre_crop_is_that_of_torchvision(
         Image.fromarray(pixels)
     )
     how = described(resize="centre_crop", imgsz=imgsz, resize_to=resize_to, antialias=True)
-    np.testing.assert_array_equal(prepare(pixels, how), np.asarray(wanted))
+    np.testing.assert_array_equal(prepare(pixels, how, square(pixels, how)), np.asarray(wanted))
 
 
 @pytest.mark.parametrize("size", [(3000, 20), (20, 3000), (2000, 1), (1, 2000)])
@@ -91,14 +116,14 @@ def test_centre_crop_of_long_pictures_is_as_good_without_the_long_way(
         Image.fromarray(pixels)
     )
     how = described(resize="centre_crop", imgsz=48, resize_to=48, antialias=True)
-    difference = np.abs(prepare(pixels, how).astype(int) - np.asarray(wanted))
+    difference = np.abs(prepare(pixels, how, square(pixels, how)).astype(int) - np.asarray(wanted))
     assert difference.max() <= 2
 
 
 def test_centre_crop_of_a_strip_of_a_million_pixels_stays_small() -> None:
     pixels = np.full((1, 1_000_000, 3), 200, np.uint8)
     how = described(resize="centre_crop", imgsz=224, resize_to=256, antialias=True)
-    assert (prepare(pixels, how) == 200).all()
+    assert (prepare(pixels, how, square(pixels, how)) == 200).all()
 
 
 def test_squash_is_that_of_torchvision() -> None:
@@ -106,7 +131,8 @@ def test_squash_is_that_of_torchvision() -> None:
 
     pixels = scene(97, 201)
     wanted = transforms.Resize((64, 64))(Image.fromarray(pixels))
-    got = prepare(pixels, described(resize="squash", imgsz=64, antialias=True))
+    how = described(resize="squash", imgsz=64, antialias=True)
+    got = prepare(pixels, how, square(pixels, how))
     np.testing.assert_array_equal(got, np.asarray(wanted))
 
 
@@ -126,6 +152,6 @@ def test_normalisation_is_that_of_torchvision() -> None:
 
 def test_one_channel_models_get_grey() -> None:
     how = described(resize="letterbox", imgsz=64).model_copy(update={"channels": 1})
-    prepared = prepare(scene(100, 50), how)
+    prepared = prepare(scene(100, 50), how, Letterbox(100, 50, 64))
     assert prepared.shape == (64, 64, 1)
     assert normalise(prepared[None], how.preprocessing).shape == (1, 1, 64, 64)

@@ -134,7 +134,7 @@ def failing(error: Exception, batched: bool) -> Load:
     """Loads models whose engine raises `error`."""
 
     class Broken:
-        backend = "broken"
+        backend, letterbox = "broken", "square"
 
         def run(self, pixels: Any, wide: bool = False, halt: Any = None) -> Any:
             raise error
@@ -274,6 +274,7 @@ def test_a_halted_comparison_has_no_answer_and_the_next_one_has(
         def __init__(self, engine: Engine) -> None:
             self.engine = engine
             self.backend, self.batched = engine.backend, engine.batched
+            self.letterbox = engine.letterbox
 
         def run(self, pixels: Any, wide: bool = False, halt: Any = None) -> Any:
             for runtime in halting:

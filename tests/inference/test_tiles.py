@@ -16,6 +16,7 @@ from formats.geometry import area
 from inference.images import Pixels
 from inference.postprocess import MAX_DET
 from inference.prediction import Float, InferenceItem, Prediction
+from inference.preprocess import LetterboxKind
 from inference.runtime import ModelRuntime
 from inference.tiles import AUTO, MOST, OFF, OVERLAP, View, merge, views
 from models_store.description import ModelDescription, Preprocessing, Task
@@ -31,6 +32,8 @@ class BrightShapes:
     """A network's stand-in: boxes and masks of red (class 0) and blue (class 1) shapes."""
 
     backend = "bright-shapes"
+
+    letterbox: LetterboxKind = "square"
 
     def __init__(self, task: Task, batched: bool) -> None:
         self.task = task

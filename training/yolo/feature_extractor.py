@@ -102,8 +102,9 @@ class FeatureExtractor:
                 for path in images[start : start + BATCH]:
                     image = decode(path.read_bytes(), limit)
                     height, width = image.shape[:2]
-                    loaded.append(_Image(path, Letterbox(width, height, self.how.imgsz)))
-                    pixels.append(prepare(image, self._description()))
+                    box = Letterbox(width, height, self.how.imgsz)
+                    loaded.append(_Image(path, box))
+                    pixels.append(prepare(image, self._description(), box))
                 batch = torch.from_numpy(normalise(np.stack(pixels), self.how)).to(self.device)
                 kept.clear()
                 output = self.model(batch)
@@ -167,7 +168,7 @@ def _score(output: Tensor, row: LabelRow, box: Letterbox, polygon: bool) -> floa
         x, y, w, h = row.values[:4]
         corners = np.array([[x - w / 2, y - h / 2], [x + w / 2, y + h / 2]])
     scale = np.array((box.width, box.height), np.float32)
-    target = torch.from_numpy(box.points_to_square((corners * scale).astype(np.float32)))
+    target = torch.from_numpy(box.points_to_frame((corners * scale).astype(np.float32)))
     found = box_convert(output[:4].T, "cxcywh", "xyxy")
     meets = box_iou(found, target.reshape(1, 4))[:, 0] >= 0.5
     scores = output[4 + row.cls][meets]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from inference.preprocess import normalise, prepare
+from inference.preprocess import Letterbox, normalise, prepare
 from models_store.description import ModelDescription, Preprocessing
 from tests.support.seeds import rng
 from training.mobilenet.data import evaluation, preprocessing_for
@@ -24,7 +24,8 @@ def test_validation_sees_what_serving_sees(
     description = ModelDescription(
         task="classify", family="mobilenet", names=("a",), architecture={}, preprocessing=how
     )
-    served = normalise(prepare(pixels, description)[None], how)[0]
+    place = Letterbox.of(description, "square", pixels.shape[1], pixels.shape[0])
+    served = normalise(prepare(pixels, description, place)[None], how)[0]
     validated = evaluation(how)(Image.fromarray(pixels)).numpy()
     assert np.abs(served - validated).max() < 1e-5
 

@@ -1,0 +1,39 @@
+"""The prediction of an engine for decoded images, without a server's batches and limits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from inference.engine import Engine, run_each
+from inference.images import Pixels
+from inference.postprocess import postprocess
+from inference.prediction import Prediction
+from inference.preprocess import Letterbox, prepare
+from models_store.description import ModelDescription
+
+
+def predict(
+    engine: Engine,
+    description: ModelDescription,
+    images: Sequence[Pixels],
+    *,
+    wide: bool = False,
+    confidence: float | None = None,
+    iou: float | None = None,
+    max_det: int | None = None,
+) -> list[Prediction]:
+    """One prediction per image, RGB (h, w, 3), with the letterbox that serves.
+
+    Images of one shape run together. A threshold of None means the model's default.
+    """
+    places = [
+        Letterbox.of(description, engine.letterbox, image.shape[1], image.shape[0])
+        for image in images
+    ]
+    prepared = [
+        prepare(image, description, place) for image, place in zip(images, places, strict=True)
+    ]
+    return [
+        postprocess(outputs, description, place, confidence=confidence, iou=iou, max_det=max_det)
+        for outputs, place in zip(run_each(engine, prepared, wide), places, strict=True)
+    ]
