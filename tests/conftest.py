@@ -55,6 +55,14 @@ def pytest_report_header() -> list[str]:
     return [f"{seeds.VARIABLE}={seeds.SEED}", f"CPU: {cpu()}"]
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Name a failure at once, in case the run is ended before its summary."""
+    if report.failed and "PYTEST_XDIST_WORKER" not in os.environ:
+        reason = (str(report.longrepr).strip().splitlines() or [""])[-1]
+        print(f"\nFAILED {report.nodeid} ({report.when}): {reason[:300]}", flush=True)
+
+
 @pytest.fixture(autouse=True)
 def _as_it_was(request: pytest.FixtureRequest) -> Iterator[None]:
     """What ran before a test is nothing to it.

@@ -117,7 +117,7 @@ def test_a_stop_of_the_service_is_noticed_while_there_is_something_to_save(
     job = WorkerJob(store, row)
     with job.graceful_stop():
         assert not job.stop_requested
-        os.kill(os.getpid(), number)
+        signal.raise_signal(number)  # in this thread, whose handler then has run
         assert job.stop_requested
     assert signal.getsignal(number) == signal.SIG_DFL
 
