@@ -177,7 +177,8 @@ class Settings(BaseSettings):
     queue_length: int = Field(
         128,
         gt=0,
-        description="Maximum number of images waiting for a batch, each tile counted; more get 503",
+        description="Maximum number of images waiting for a batch, each tile counted; more get "
+        "503. As many may wait for models that are being loaded",
     )
     max_batch: int = Field(0, ge=0, description="Most images per batch; 0: 2 on a CPU, 32 on a GPU")
     sessions: int = Field(

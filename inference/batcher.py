@@ -2,6 +2,9 @@
 
 While all slots are busy, items queue. As soon as a slot is free, the queued items go as one list
 call. An idle system therefore adds no delay, and a busy one forms batches by itself.
+
+A model that the runner has not loaded yet takes seconds. Its items come back from their call as
+`loading`, wait outside of the slots and the queue until it is loaded, and are then sent again.
 """
 
 from __future__ import annotations
@@ -25,10 +28,12 @@ from request_id import REQUEST_ID, of_request
 log = logging.getLogger("visionloop.batcher")
 
 Call = Callable[[list[InferenceItem]], Awaitable[list[ItemResult]]]
+Load = Callable[[str], Awaitable[VisionLoopError | None]]
 
 _SMOOTHING = 0.2  # weight of the newest call in the estimate of throughput
 SHUTTING_DOWN = "The service is shutting down. Try again."
 _OVERLOADED = {429, 502, 503}
+_LOADING_RETRY = 2.0  # seconds that a refused item should wait while models are being loaded
 
 
 @dataclass(slots=True)
@@ -42,6 +47,7 @@ class BatcherStats:
     timeouts: int = 0
     failed_calls: int = 0
     queued: int = 0
+    loading: int = 0
     running_calls: int = 0
     views_per_second: float = 0.0
 
@@ -50,6 +56,7 @@ class BatcherStats:
 class _Waiting:
     item: InferenceItem
     future: asyncio.Future[ItemResult]
+    defers: bool  # whether it comes back as `loading` instead of waiting in the call
     since: float = field(default_factory=time.monotonic)
 
 
@@ -61,8 +68,11 @@ class Batcher:
         slots: Maximum number of list calls in flight.
         max_batch: Maximum number of items per call.
         queue_length: Maximum number of waiting views; once they are as many, items are refused.
+            Those that wait for a model to be loaded are counted apart, with the same maximum.
         timeout: Maximum seconds per item, including the wait in the queue.
         observe: Called with each finished call's item count and seconds, for histograms.
+        load: Loads a model in the runner; returns why that is impossible. If it fails otherwise,
+            the items wait for their model in their next call. None: they always do.
     """
 
     def __init__(
@@ -73,6 +83,7 @@ class Batcher:
         queue_length: int,
         timeout: float = 60.0,
         observe: Callable[[int, float], None] | None = None,
+        load: Load | None = None,
     ) -> None:
         self._call = call
         self._slots = slots
@@ -80,7 +91,10 @@ class Batcher:
         self._queue_length = queue_length
         self._timeout = timeout
         self._observe = observe
+        self._load = load
         self._queue: deque[_Waiting] = deque()
+        self._loading: dict[str, list[_Waiting]] = {}  # by model
+        self._loads: set[asyncio.Task[None]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._dispatch_due = False
         self._closed = False
@@ -96,16 +110,12 @@ class Batcher:
         """
         if self._closed:
             raise BackendUnavailable(SHUTTING_DOWN, retry_after=5)
-        free = (self._slots - len(self._tasks)) * self._max_batch  # items for the free slots
-        if self._views() >= self._queue_length + free:
-            self._stats.rejected += 1
-            raise BackendUnavailable(
-                f"{max(len(self._queue) - free, 0)} requests are already waiting. Try again later.",
-                retry_after=self._seconds_to_drain(),
-            )
-        waiting = _Waiting(item, asyncio.get_running_loop().create_future())
-        self._queue.append(waiting)
-        self._dispatch_soon()
+        future: asyncio.Future[ItemResult] = asyncio.get_running_loop().create_future()
+        waiting = _Waiting(item, future, defers=self._load is not None)
+        if item.model in self._loading:
+            self._wait_for_load(waiting)
+        else:
+            self._enqueue(waiting)
         try:
             async with asyncio.timeout(self._timeout):
                 return await waiting.future
@@ -123,26 +133,27 @@ class Batcher:
     async def close(self) -> None:
         """Refuse new and waiting items; wait for the calls in flight."""
         self._closed = True
-        while self._queue:
-            waiting = self._queue.popleft()
-            if not waiting.future.done():
-                error = BackendUnavailable(SHUTTING_DOWN, retry_after=5)
-                waiting.future.set_exception(error)
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for load in self._loads:
+            load.cancel()
+        for waiting in (*self._queue, *(one for ones in self._loading.values() for one in ones)):
+            _refuse(waiting, BackendUnavailable(SHUTTING_DOWN, retry_after=5))
+        self._queue.clear()
+        self._loading.clear()
+        await asyncio.gather(*self._tasks, *self._loads, return_exceptions=True)
 
     @property
     def stats(self) -> BatcherStats:
         self._stats.queued = len(self._queue)
+        self._stats.loading = sum(map(len, self._loading.values()))
         self._stats.running_calls = len(self._tasks)
         return self._stats
 
     def _forget(self, waiting: _Waiting) -> None:
-        """Drop an item whose caller has disconnected, if it is still queued."""
-        try:
-            self._queue.remove(waiting)
-        except ValueError:
-            return
-        self._stats.dropped += 1
+        """Drop an item whose caller has disconnected, if it still waits."""
+        for place in (self._queue, self._loading.get(waiting.item.model, [])):
+            if waiting in place:
+                place.remove(waiting)
+                self._stats.dropped += 1
 
     def _seconds_to_drain(self) -> float:
         rate = self._stats.views_per_second
@@ -153,6 +164,55 @@ class Batcher:
     def _views(self) -> int:
         """How often the network will run for the waiting items."""
         return sum(waiting.item.views for waiting in self._queue)
+
+    def _enqueue(self, waiting: _Waiting) -> None:
+        free = (self._slots - len(self._tasks)) * self._max_batch  # items for the free slots
+        if self._views() >= self._queue_length + free:
+            self._stats.rejected += 1
+            raise BackendUnavailable(
+                f"{max(len(self._queue) - free, 0)} requests are already waiting. Try again later.",
+                retry_after=self._seconds_to_drain(),
+            )
+        self._queue.append(waiting)
+        self._dispatch_soon()
+
+    def _wait_for_load(self, waiting: _Waiting) -> None:
+        """Let an item wait until its model is loaded; the first one of a model has it loaded."""
+        model = waiting.item.model
+        views = sum(one.item.views for ones in self._loading.values() for one in ones)
+        if self._closed:
+            _refuse(waiting, BackendUnavailable(SHUTTING_DOWN, retry_after=5))
+        elif views >= self._queue_length:
+            self._stats.rejected += 1
+            message = "Many requests already wait for models to be loaded. Try again later."
+            _refuse(waiting, BackendUnavailable(message, retry_after=_LOADING_RETRY))
+        elif model in self._loading:
+            self._loading[model].append(waiting)
+        else:
+            self._loading[model] = [waiting]
+            load = asyncio.get_running_loop().create_task(self._load_model(model))
+            self._loads.add(load)
+            load.add_done_callback(self._loads.discard)
+
+    async def _load_model(self, model: str) -> None:
+        REQUEST_ID.set(None)  # inherited from the first of its requests
+        error, failed = None, False
+        try:
+            if self._load is not None:
+                error = await self._load(model)
+        except VisionLoopError as reason:
+            error = reason
+        except Exception as reason:
+            log.warning("Loading %s for its requests: %r", model, reason)
+            failed = True
+        ready = [one for one in self._loading.pop(model, []) if not one.future.done()]
+        for waiting in ready:
+            if error is not None:
+                waiting.future.set_result(ItemResult(error=error))
+            waiting.defers = waiting.defers and not failed
+        if error is None and ready:
+            self._queue.extendleft(reversed(ready))  # they arrived before those in the queue
+            self._dispatch_soon()
 
     def _dispatch_soon(self) -> None:
         """Dispatch after the callbacks that are due: items arriving together form a batch."""
@@ -208,12 +268,20 @@ class Batcher:
         finally:
             for call in calls:
                 call.end()
-        seconds = time.monotonic() - start
-        self._measure(sum(waiting.item.views for waiting in batch), seconds)
-        if self._observe:
-            self._observe(len(batch), seconds)
+        answered = [
+            waiting for waiting, result in zip(batch, results, strict=True) if not result.loading
+        ]
+        if answered:
+            seconds = time.monotonic() - start
+            self._measure(sum(waiting.item.views for waiting in answered), seconds)
+            if self._observe:
+                self._observe(len(answered), seconds)
         for waiting, result in zip(batch, results, strict=True):
-            if not waiting.future.done():
+            if waiting.future.done():
+                continue
+            if result.loading:
+                self._wait_for_load(waiting)
+            else:
                 waiting.future.set_result(result)
 
     def _measure(self, views: int, seconds: float) -> None:
@@ -223,9 +291,16 @@ class Batcher:
         self._stats.views_per_second = known + _SMOOTHING * (rate - known) if known else rate
 
 
+def _refuse(waiting: _Waiting, error: BackendUnavailable) -> None:
+    if not waiting.future.done():
+        waiting.future.set_exception(error)
+
+
 def _traced(batch: list[_Waiting]) -> tuple[list[Any], list[InferenceItem]]:
     """A span of the call for each image that has a trace, and the items that carry these on."""
-    items = [waiting.item for waiting in batch]
+    items = [
+        replace(waiting.item, defers=True) if waiting.defers else waiting.item for waiting in batch
+    ]
     if not tracing.enabled():
         return [], items
     calls = []
@@ -235,7 +310,7 @@ def _traced(batch: list[_Waiting]) -> tuple[list[Any], list[InferenceItem]]:
             tracing.stage("queue", time.monotonic() - waiting.since, parent)
             size = {"visionloop.batch_size": len(batch)}
             calls.append(tracing.start("runner call", parent, "CLIENT", size))
-            items[index] = replace(waiting.item, traceparent=tracing.traceparent(calls[-1]))
+            items[index] = replace(items[index], traceparent=tracing.traceparent(calls[-1]))
     return calls, items
 
 

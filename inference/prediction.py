@@ -174,8 +174,9 @@ class InferenceItem:
     `classes` are the ids of the wanted classes (None: all); `max_det` counts only these.
     `boxes_only` leaves polygons and keypoints out, `editable` asks for polygons with few
     vertices. `heavy`: decoding takes so long that it must not hold up others (`images.Header`).
-    `views`: how often the network runs for this image, with its tiles. `request_id` and
-    `traceparent`: of the request that the image came with, for the log and the trace.
+    `views`: how often the network runs for this image, with its tiles. `defers`: whether the result
+    is `loading`, at once, if the model is not loaded yet. `request_id` and `traceparent`: of the
+    request that the image came with, for the log and the trace.
     """
 
     image: bytes = field(repr=False)  # megabytes; not in error messages that contain the item
@@ -191,6 +192,7 @@ class InferenceItem:
     editable: bool = False
     heavy: bool = False
     views: int = 1
+    defers: bool = field(default=False, compare=False)
     request_id: str | None = field(default_factory=REQUEST_ID.get, compare=False)
     traceparent: str | None = field(default_factory=tracing.traceparent, compare=False)
 
@@ -199,10 +201,12 @@ class InferenceItem:
 class ItemResult:
     """The result of one item: a prediction or an error. Times are in milliseconds.
 
-    `drawn` is the image with its predictions as a file, if the item requested it.
+    `drawn` is the image with its predictions as a file, if the item requested it. `loading`: there
+    is neither, because the model is being loaded; see `InferenceItem.defers`.
     """
 
     prediction: Prediction | None = None
     error: VisionLoopError | None = None
     drawn: bytes | None = None
     times: dict[str, float] = field(default_factory=dict)  # preprocess, inference, postprocess
+    loading: bool = False

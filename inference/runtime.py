@@ -42,6 +42,7 @@ log = logging.getLogger("visionloop.inference")
 
 LOWEST = 19  # niceness
 LOW = 10
+UNUSED = 10.0  # seconds for which a model that was loaded and not used yet is not evicted
 
 Load = Callable[[Path, Settings], tuple[Engine, ModelDescription]]
 
@@ -110,21 +111,29 @@ class ModelRuntime:
         self._halts: set[Halt] = set()
         self._damaged: dict[str, tuple[object, str]] = {}  # by tag: the files' state, the message
         self._models: OrderedDict[str, asyncio.Task[Model]] = OrderedDict()
+        self._unused: dict[str, float] = {}  # by tag: monotonic time until which it is kept
         self._busy = 0  # number of tasks in the pool, waiting or running
         self._busy_lock = threading.Lock()
 
     async def predict_batch(self, items: Sequence[InferenceItem]) -> list[ItemResult]:
-        """One result per item, in order; a failed item has an error in its result."""
+        """One result per item, in order; a failed item has an error in its result.
+
+        An item that defers, and whose model is not loaded, starts the load and has the result
+        `loading`: the others of its batch do not wait for that.
+        """
         groups: dict[tuple[str, bool], list[int]] = {}
+        cold = {item.model for item in items if item.defers and not self._begin_load(item.model)}
+        deferred = {i for i, item in enumerate(items) if item.defers and item.model in cold}
         for index, item in enumerate(items):
-            groups.setdefault((item.model, item.tiles != tiles.OFF), []).append(index)
+            if index not in deferred:
+                groups.setdefault((item.model, item.tiles != tiles.OFF), []).append(index)
         answers = await asyncio.gather(
             *(
                 self._predict_group(tag, [items[i] for i in group], tiled)
                 for (tag, tiled), group in groups.items()
             )
         )
-        by_index: dict[int, ItemResult] = {}
+        by_index = dict.fromkeys(deferred, ItemResult(loading=True))
         for group, results in zip(groups.values(), answers, strict=True):
             by_index.update(zip(group, results, strict=True))
         return [by_index[index] for index in range(len(items))]
@@ -137,6 +146,7 @@ class ModelRuntime:
         """
         try:
             model = await self._model(item.model)
+            self._unused.pop(item.model, None)
         except Exception as error:
             return Comparison(error=_as_client_error(error))
 
@@ -162,6 +172,15 @@ class ModelRuntime:
         """Stop the running comparisons, because a request is waiting."""
         for halt in self._halts:
             halt.order()
+
+    async def load(self, tag: str) -> None:
+        """Load a model.
+
+        Raises:
+            ModelNotFound: There is no such model.
+            ModelDamaged: It cannot be loaded.
+        """
+        await self._model(tag)
 
     async def warm(self, tag: str) -> None:
         """Load a model and run it on an empty image.
@@ -212,12 +231,24 @@ class ModelRuntime:
             if task.done() and not task.cancelled() and task.exception() is None
         }
 
-    async def _model(self, tag: str) -> Model:
-        """The loaded model; concurrent callers share one load."""
+    def _begin_load(self, tag: str) -> bool:
+        """Start to load a model that is not loaded. Returns whether it is loaded already."""
         task = self._models.get(tag)
         if task is None:
-            task = asyncio.create_task(self._load(tag))
-            self._models[tag] = task
+            task = self._models[tag] = asyncio.create_task(self._load(tag))
+            task.add_done_callback(partial(self._forget_if_failed, tag))
+        return task.done()
+
+    def _forget_if_failed(self, tag: str, task: asyncio.Task[Model]) -> None:
+        """Let the next caller try again. Those that wait get the error."""
+        failed = task.cancelled() or task.exception() is not None
+        if failed and self._models.get(tag) is task:
+            del self._models[tag]
+
+    async def _model(self, tag: str) -> Model:
+        """The loaded model; concurrent callers share one load."""
+        self._begin_load(tag)
+        task = self._models[tag]
         self._models.move_to_end(tag)
         try:
             model = await asyncio.shield(task)
@@ -232,9 +263,17 @@ class ModelRuntime:
         for other, loaded in self._loaded().items():
             if loaded.is_deleted():
                 del self._models[other]
-        while len(self._models) > self._settings.model_cache:
-            self._models.popitem(last=False)
+        self._evict()
         return model
+
+    def _evict(self) -> None:
+        """Evict the least recently used models; not those that are about to be used first."""
+        now = time.monotonic()
+        self._unused = {tag: until for tag, until in self._unused.items() if until > now}
+        loaded = list(self._loaded())
+        excess = max(len(loaded) - self._settings.model_cache, 0)
+        for tag in [tag for tag in loaded if tag not in self._unused][:excess]:
+            del self._models[tag]
 
     async def _load(self, tag: str) -> Model:
         def load() -> Model:
@@ -254,7 +293,11 @@ class ModelRuntime:
             log.info("Loaded %s on %s in %.1f s", tag, engine.backend, seconds)
             return Model(folder, description, engine)
 
-        return await asyncio.get_running_loop().run_in_executor(self._loader, load)
+        loop = asyncio.get_running_loop()
+        model = await loop.run_in_executor(self._loader, load)
+        self._unused[tag] = time.monotonic() + UNUSED
+        loop.call_later(UNUSED, self._evict)
+        return model
 
     # -- images
 
@@ -263,6 +306,7 @@ class ModelRuntime:
     ) -> list[ItemResult]:
         try:
             model = await self._model(tag)
+            self._unused.pop(tag, None)
             if tiled and model.description.task != "classify":
                 return await asyncio.gather(*(self._predict_tiled(model, item) for item in items))
             if not model.engine.batched:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import bentoml
 
 import tracing
-from errors import VisionLoopError
+from errors import VisionLoopError, our_fault
 from inference.prediction import InferenceItem, ItemResult
 from inference.runtime import ModelRuntime
 from models_store.store import locate
@@ -120,6 +120,18 @@ class ModelRunner:
         except VisionLoopError as error:
             return Envelope(error)
         return Envelope(None)
+
+    @bentoml.api
+    async def load(self, tag: str) -> Any:
+        """Load a model for requests that wait for it. Returns an Envelope of the error or None."""
+        with self.drain:
+            try:
+                await self.runtime.load(tag)
+            except VisionLoopError as error:
+                return Envelope(error)
+            except Exception as error:
+                return Envelope(our_fault(error, f"Loading {tag}"))
+            return Envelope(None)
 
     @bentoml.api
     async def unload(self, tag: str) -> bool:

@@ -14,6 +14,7 @@ import signal
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import aiohttp
@@ -84,7 +85,7 @@ class Runner:
         self._warmed = False  # it is up, and has loaded the models that it had before
         self._stopping = False
         self._pid: int | None = None
-        self._running = 0  # list calls in flight in its process
+        self._running = 0  # calls in flight in its process that may end it
         self._recent: OrderedDict[str, None] = OrderedDict()  # the models of the last images
         self._kept_models = settings.model_cache
         self._watch: asyncio.Task[None] | None = None
@@ -96,11 +97,13 @@ class Runner:
             settings.queue_length,
             settings.request_timeout,
             observe=lambda items, _: telemetry.BATCH_SIZE.labels(name).observe(items),
+            load=self._load,
         )
         # Images that take long to decode go one at a time, so that others need not wait for them.
-        self.heavy = Batcher(self._predict, 1, 1, HEAVY_QUEUE, settings.request_timeout)
+        patience = settings.request_timeout
+        self.heavy = Batcher(self._predict, 1, 1, HEAVY_QUEUE, patience, load=self._load)
         # So do images of many tiles; those of one image keep all cores busy.
-        self.tiled = Batcher(self._predict, 1, 1, TILED_QUEUE, settings.request_timeout)
+        self.tiled = Batcher(self._predict, 1, 1, TILED_QUEUE, patience, load=self._load)
 
     def start(self) -> None:
         """Start the heartbeats. Needs a running event loop."""
@@ -224,12 +227,39 @@ class Runner:
         return [ItemResult(error=refused) if refused else next(results) for refused in refusals]
 
     async def _send_or_try(self, items: list[InferenceItem]) -> list[ItemResult]:
-        try:
-            return await self._send(items)
-        except ProcessEnded:
-            log.warning("%s: %d images are tried again, each alone", self.name, len(items))
-            with self.trials.pending():
-                return [await self._try_alone(item) for item in items]
+        # Loading the model of an item that does not defer has ended a process.
+        if all(item.defers for item in items):
+            with contextlib.suppress(ProcessEnded):
+                return await self._send(items)
+        log.warning("%s: %d images are tried again, each alone", self.name, len(items))
+        with self.trials.pending():
+            return [await self._try_alone(replace(item, defers=False)) for item in items]
+
+    async def _load(self, tag: str) -> VisionLoopError | None:
+        """Load a model in the process that predicts now. Returns why that is impossible.
+
+        Raises:
+            ProcessEnded: The process ended during the load.
+            BackendUnavailable: The service is shutting down.
+        """
+        await self.trials.wait_until_over()
+        while True:
+            runner = await self._reachable()
+            alone = runner._running == 0
+            runner._running += 1
+            try:
+                with runner._as_our_errors():
+                    answer = await runner._call_process("load", tag)
+                error: VisionLoopError | None = answer.content
+                return error
+            except aiohttp.ClientConnectorError:  # not sent
+                await asyncio.sleep(TURN)
+            except BackendTimeout:  # it is still being loaded
+                pass
+            except ProcessEnded:
+                raise ProcessEnded(alone) from None
+            finally:
+                runner._running -= 1
 
     async def _try_alone(self, item: InferenceItem) -> ItemResult:
         """The result of an image that was in flight when a process ended."""

@@ -90,6 +90,11 @@ async def _gauges(gateway: Gateway) -> Iterable[Metric]:
     waiting = GaugeMetricFamily(
         "visionloop_queue_length", "Images waiting for a batch", labels=["runner"]
     )
+    loading = GaugeMetricFamily(
+        "visionloop_images_waiting_for_load",
+        "Images waiting until their model is loaded",
+        labels=["runner"],
+    )
     flying = GaugeMetricFamily(
         "visionloop_calls_in_flight", "Batches in a runner", labels=["runner"]
     )
@@ -104,6 +109,7 @@ async def _gauges(gateway: Gateway) -> Iterable[Metric]:
         up.add_metric([name], float(runner.up))
         stats = [batcher.stats for batcher in runner.batchers]
         waiting.add_metric([name], sum(one.queued for one in stats))
+        loading.add_metric([name], sum(one.loading for one in stats))
         flying.add_metric([name], sum(one.running_calls for one in stats))
         for model, engine in engines.items():
             loaded.add_metric([name, model, engine], 1)
@@ -111,4 +117,4 @@ async def _gauges(gateway: Gateway) -> Iterable[Metric]:
     seen = await asyncio.to_thread(gateway.live.gauges)
     machine = await asyncio.to_thread(machine_gauges, gateway.settings)
     jobs = await asyncio.to_thread(gauges, gateway)
-    return up, waiting, flying, loaded, *jobs, *seen, *machine
+    return up, waiting, loading, flying, loaded, *jobs, *seen, *machine

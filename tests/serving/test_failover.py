@@ -35,6 +35,10 @@ class Machine:
         self.deaths = 0
         self.gate = asyncio.Event()
         self.gate.set()
+        self.loads = asyncio.Event()
+        self.loads.set()
+        self.loaded = {"a:1", "old:1", "huge:1"}
+        self.deadly: set[str] = set()  # models whose load ends the process
         self.log: list[Any] = []
         self.up = asyncio.Event()
         self._flying: set[asyncio.Future[None]] = set()
@@ -75,13 +79,23 @@ class Machine:
         if method == "warm":
             self.log.append(args[0])
             return Envelope(None)
+        if method == "load":
+            self.log.append(f"load {args[0]}")
+            await self.loads.wait()
+            if args[0] in self.deadly:
+                self.kill()
+                await asyncio.Event().wait()
+            self.loaded.add(args[0])
+            return Envelope(None)
         items: list[InferenceItem] = args[0].content
         self.log.append([item.image for item in items])
         await self.gate.wait()
-        if any(item.image == POISON for item in items):
+        cold = [item.defers and item.model not in self.loaded for item in items]
+        deadly = (item.model in self.deadly and not item.defers for item in items)
+        if any(deadly) or any(item.image == POISON for item in items):
             self.kill()
             await asyncio.Event().wait()
-        return Envelope([ItemResult(times={"n": len(items)}) for _ in items])
+        return Envelope([ItemResult(times={"n": len(items)}, loading=one) for one in cold])
 
 
 class Pair:
@@ -209,6 +223,34 @@ def test_a_model_that_ends_its_process_is_not_loaded_for_ever(run: Run) -> None:
         await until(lambda: first.deaths == 2)
         await until(lambda: pair.detector._warmed)
         assert first.deaths == 2
+
+    run(story, 0.1)
+
+
+def test_images_wait_for_their_model_in_the_process_that_predicts(run: Run) -> None:
+    async def story(pair: Pair) -> None:
+        first, second = pair.machines
+        first.loads.clear()
+        asked = [asyncio.create_task(pair.detector.predict(item(b"c", "cold:1"))) for _ in "12"]
+        await until(lambda: "load cold:1" in first.log)
+        results = [await pair.detector.predict(item(b"%d" % i)) for i in range(20)]
+        assert all(result.error is None for result in results)
+        assert not any(task.done() for task in asked)
+        first.kill()  # each is tried alone, as the load may have been the cause
+        assert all(r.error is None and not r.loading for r in await asyncio.gather(*asked))
+        assert second.log.count([b"c"]) == 2
+
+    run(story, 1000)
+
+
+def test_a_model_whose_load_ends_the_process_ends_two_and_refuses_its_images(run: Run) -> None:
+    async def story(pair: Pair) -> None:
+        for machine in pair.machines:
+            machine.deadly.add("huge:2")
+        result = await pair.detector.predict(item(b"x", "huge:2"))
+        assert "refused for 10 minutes" in str(result.error)
+        assert sum(machine.deaths for machine in pair.machines) == 2
+        assert (await pair.detector.predict(item(b"y"))).error is None
 
     run(story, 0.1)
 
