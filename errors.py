@@ -242,6 +242,12 @@ class ModelDamaged(VisionLoopError):
     code, status = "MODEL_DAMAGED", 503
 
 
+class EngineUnavailable(VisionLoopError):
+    """The engine that VISIONLOOP_ENGINE forces cannot serve the model; the message says why."""
+
+    code, status = "ENGINE_UNAVAILABLE", 503
+
+
 class DatabaseDamaged(VisionLoopError):
     """The database file is damaged and must be restored from a backup."""
 

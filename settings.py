@@ -37,6 +37,8 @@ Figure = Literal[
     "mask_mAP50", "mask_mAP50_95", "pose_mAP50", "pose_mAP50_95",
 ]  # fmt: skip
 
+Engine = Literal["auto", "onnxruntime", "openvino", "torch", "tensorrt"]
+
 PREFIX = "VISIONLOOP_"
 SHORTEST_SECRET = 16  # characters
 LONGEST_ADDRESS = 2000  # characters
@@ -173,6 +175,12 @@ class Settings(BaseSettings):
 
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="Device that runs the models"
+    )
+    engine: Engine = Field(
+        "auto",
+        description="Engine that runs the models: `auto`: ONNX Runtime on a CPU, the fastest that "
+        "works on a GPU. Any other value forces one, and a model that it cannot serve gets 503; "
+        "`onnxruntime` and `openvino` run on the CPU, `torch` and `tensorrt` on a GPU",
     )
     queue_length: int = Field(
         128,
@@ -412,6 +420,17 @@ class Settings(BaseSettings):
                 "webhook_secret",
                 "VISIONLOOP_WEBHOOK_URL needs VISIONLOOP_WEBHOOK_SECRET, with which receivers "
                 "verify the messages; write the output of `openssl rand -hex 32`",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _engine_of_the_device(self) -> Settings:
+        device = {"torch": "cuda", "tensorrt": "cuda", "auto": self.device}.get(self.engine, "cpu")
+        if self.device not in ("auto", device):
+            raise PydanticCustomError(
+                "engine",
+                "VISIONLOOP_ENGINE={engine} needs VISIONLOOP_DEVICE {device} or auto, not {given}",
+                {"engine": self.engine, "device": device, "given": self.device},
             )
         return self
 

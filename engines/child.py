@@ -151,7 +151,8 @@ class Exporter:
     ) -> None:
         self.task, self.options, self.report = task, options, report
         self.description, self.about, self.folder = description, about, folder
-        self.serving, _ = load_engine(task.folder, settings.model_copy(update={"device": "cpu"}))
+        exact = settings.model_copy(update={"device": "cpu", "engine": "onnxruntime"})
+        self.serving, _ = load_engine(task.folder, exact)
         self._network: Any = None
 
     def make(self, key: str, gpu: str | None) -> ExportRecord:

@@ -9,9 +9,9 @@ from typing import Any
 
 import yaml
 
-from engines._openvino import openvino
 from engines.options import SUFFIXES, ExportOptions
 from engines.parity import Run
+from inference._openvino import openvino
 from models_store.description import ModelDescription
 
 

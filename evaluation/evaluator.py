@@ -1,4 +1,4 @@
-"""Evaluation of a model on a split of a dataset, with the engine that serves it.
+"""Evaluation of a model on a split of a dataset, in fp32 on a CPU, whichever engine serves it.
 
 Each image is processed like a request: decoded, letterboxed, predicted as a batch of one, and
 postprocessed. A detector predicts an image a second time for the curves if Ultralytics' validation
@@ -32,7 +32,7 @@ from evaluation.plots import write_plots
 from evaluation.store import PLOTS, PREDICTIONS, REPORT, WORST
 from evaluation.target import EvaluationTarget
 from evaluation.worst_images import WorstImage, WorstImages, class_panel
-from inference.engine import Engine, load_engine
+from inference.engine import Engine, load_exact_engine
 from inference.images import decode
 from inference.postprocess import MAX_DET, postprocess
 from inference.preprocess import Letterbox, prepare
@@ -125,7 +125,7 @@ def evaluate(
     Raises:
         ValidationFailed: The dataset's task is not the model's.
     """
-    engine, description = loaded or load_engine(target.model_folder, settings)
+    engine, description = loaded or load_exact_engine(target.model_folder, settings)
     if description.task != target.dataset.task:
         raise ValidationFailed(
             f"The model's task is {description.task}, the dataset's is {target.dataset.task}. "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import os
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,6 +18,14 @@ GPU_BATCH = 32
 GPU_SLOTS = 3  # batches in flight: one being decoded, one on the device, one being drawn
 CPU_BATCH = 2
 
+CPU_ENGINES = ("onnxruntime", "openvino")
+CUDA_ENGINES = ("torch", "tensorrt")
+PACKAGES = {
+    "openvino": ("openvino", "Install it: pip install openvino. Or use 'auto'."),
+    "tensorrt": ("tensorrt", "Install it: requirements-tensorrt.txt. Or use 'auto'."),
+}
+"""Forced engine → its package, if the service runs without it, and what to do."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -27,23 +36,41 @@ class Limits:
 
 
 def device(settings: Settings, gpus: int | None = None) -> Device:
-    """The device that `settings.device` selects on this machine.
+    """The device that `settings.device` and `settings.engine` select on this machine.
 
     `gpus` is the number of CUDA devices; None: asked of the driver.
 
     Raises:
-        RuntimeError: `cuda` was requested and there is no CUDA device.
+        RuntimeError: `cuda` or an engine for it was requested and there is no CUDA device.
     """
-    if settings.device == "cpu":
+    if settings.device == "cpu" or settings.engine in CPU_ENGINES:
         return "cpu"
     if (cuda_devices() if gpus is None else gpus) > 0:
         return "cuda"
+    if settings.engine in CUDA_ENGINES:
+        raise RuntimeError(
+            f"VISIONLOOP_ENGINE is '{settings.engine}', but no CUDA device was found (driver "
+            "missing, or CUDA_VISIBLE_DEVICES hides it). Use 'auto', 'onnxruntime' or 'openvino'."
+        )
     if settings.device == "cuda":
         raise RuntimeError(
             "VISIONLOOP_DEVICE is 'cuda', but no CUDA device was found (driver missing, or "
             "CUDA_VISIBLE_DEVICES hides it). Use 'auto' or 'cpu'."
         )
     return "cpu"
+
+
+def check_engine(settings: Settings) -> None:
+    """Check that the package of a forced engine is installed.
+
+    Raises:
+        RuntimeError: It is not; the message says how to install it.
+    """
+    package, remedy = PACKAGES.get(settings.engine, ("", ""))
+    if package and importlib.util.find_spec(package) is None:
+        raise RuntimeError(
+            f"VISIONLOOP_ENGINE is '{settings.engine}', but {package} is not installed. {remedy}"
+        )
 
 
 def limits(settings: Settings, gpus: int | None = None) -> Limits:

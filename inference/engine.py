@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from errors import EngineUnavailable
 from inference import engine_files
 from inference.cancellation import Halt
 from inference.device import device, limits
@@ -19,7 +20,7 @@ from inference.images import Pixels
 from inference.onnx_engine import OnnxEngine
 from inference.prediction import Float
 from inference.preprocess import Letterbox, LetterboxKind, prepare
-from models_store.description import ModelDescription
+from models_store.description import ONNX_FILE, ModelDescription
 from settings import Settings
 
 log = logging.getLogger("visionloop.inference")
@@ -28,6 +29,12 @@ log = logging.getLogger("visionloop.inference")
 # in input pixels, and of every score. YOLOv8n in half precision differs by 0.3 pixels.
 PIXELS_TOLERANCE = 2.0
 SCORES_TOLERANCE = 0.02
+
+# Maximum differences between two engines in fp32, of all boxes and keypoints in input pixels, of
+# scores, and of masks relative to the largest value. YOLOv8n differs by 0.001 pixels.
+EXACT_PIXELS = 0.5
+EXACT_SCORES = 1e-3
+EXACT_MASKS = 1e-2
 
 
 class Engine(Protocol):
@@ -80,32 +87,71 @@ def run_each(engine: Engine, prepared: Sequence[Pixels], wide: bool = False) -> 
 
 
 def load_engine(folder: Path, settings: Settings) -> tuple[Engine, ModelDescription]:
-    """The fastest engine for the model in `folder` on this machine.
+    """The engine that serves the model in `folder` on this machine.
 
     On a CPU that is ONNX Runtime. On a GPU it is TensorRT if installed, else PyTorch, in half
     precision if that agrees with the fp32 ONNX on the CPU, else in single precision. A damaged ONNX
-    file is first rebuilt from the weights.
+    file is first rebuilt from the weights. `settings.engine` forces one of them.
 
     Raises:
         ModelDamaged: It is damaged and cannot be rebuilt.
         InsufficientStorage: It is to be rebuilt, and the disk is full.
+        EngineUnavailable: The forced engine cannot serve this model.
     """
     description = engine_files.load_description(folder)
     reference = _reference(folder, description, settings)
     if device(settings) == "cpu":
+        if settings.engine == "openvino":
+            return _openvino(folder, description, settings, reference), description
         return reference, description
+    refusals = []
     for name, make in _cuda_engines(folder, description, settings):
         try:
             engine = make()
-        except Exception:  # driver, engine build or missing library; the next backend may work
+        except Exception as error:  # driver, build or missing library; the next backend may work
             log.exception("%s: %s cannot be used", folder.name, name)
+            refusals.append(f"{name} cannot be used ({type(error).__name__}; see the log)")
             continue
         reason = disagreement(engine, reference, description)
         if reason is None:
             return engine, description
         log.warning("%s: %s is not used: %s", folder.name, name, reason)
+        refusals.append(f"{name}: {reason}")
+    if settings.engine != "auto":
+        raise unavailable(folder, settings, "; ".join(refusals))
     log.warning("%s: no GPU backend works; the model runs on the CPU", folder.name)
     return reference, description
+
+
+def load_exact_engine(folder: Path, settings: Settings) -> tuple[Engine, ModelDescription]:
+    """The engine with which models are measured, so that their metrics can be compared.
+
+    On a CPU it is ONNX Runtime in fp32, whatever serves; on a GPU it is the engine that serves.
+    Raises as `load_engine`.
+    """
+    if device(settings) == "cpu":
+        settings = settings.model_copy(update={"engine": "onnxruntime"})
+    return load_engine(folder, settings)
+
+
+def unavailable(folder: Path, settings: Settings, why: str) -> EngineUnavailable:
+    """The error for a model that the forced engine cannot serve."""
+    return EngineUnavailable(
+        f"VISIONLOOP_ENGINE is '{settings.engine}', which cannot serve the model "
+        f"'{folder.parent.name}:{folder.name}': {why}. Set VISIONLOOP_ENGINE to auto, or to "
+        "another engine."
+    )
+
+
+def _openvino(
+    folder: Path, description: ModelDescription, settings: Settings, reference: Engine
+) -> Engine:
+    from inference.openvino_engine import FP32, OpenVinoEngine  # imported only where it serves
+
+    engine = OpenVinoEngine(folder / ONNX_FILE, FP32, description, settings)
+    if (reason := fp32_disagreement(engine, reference, description)) is not None:
+        raise unavailable(folder, settings, reason)
+    return engine
 
 
 def _reference(folder: Path, description: ModelDescription, settings: Settings) -> OnnxEngine:
@@ -129,7 +175,8 @@ def _cuda_engines(
 ) -> Iterator[tuple[str, Callable[[], Engine]]]:
     from inference.torch_engine import TorchEngine  # imports torch, not needed on a CPU
 
-    if importlib.util.find_spec("tensorrt") is not None:
+    wanted = settings.engine
+    if wanted != "torch" and importlib.util.find_spec("tensorrt") is not None:
         from inference.tensorrt_engine import TensorRTEngine, stored_plan
 
         most = limits(settings).max_batch
@@ -140,21 +187,17 @@ def _cuda_engines(
                 description, most, stored_plan(folder, description, cache, most)
             ),
         )
-    yield "PyTorch fp16", lambda: TorchEngine(folder, "cuda", half=True)
-    yield "PyTorch fp32", lambda: TorchEngine(folder, "cuda", half=False)
+    if wanted != "tensorrt":
+        yield "PyTorch fp16", lambda: TorchEngine(folder, "cuda", half=True)
+        yield "PyTorch fp32", lambda: TorchEngine(folder, "cuda", half=False)
 
 
 def disagreement(engine: Engine, reference: Engine, description: ModelDescription) -> str | None:
-    """The reason why `engine` may not replace `reference`; None if it may.
+    """The reason why a half-precision engine may not replace `reference`; None if it may.
 
     Both run one fixed image of smooth random blobs.
     """
-    blobs = np.random.default_rng(0).integers(0, 256, (12, 12, 3), np.uint8)
-    kind: LetterboxKind = (
-        "square" if "square" in (engine.letterbox, reference.letterbox) else "rect"
-    )
-    place = Letterbox.of(description, kind, 640, 480)
-    picture = prepare(cv2.resize(blobs, (640, 480)).astype(np.uint8), description, place)[None]
+    picture = _blobs(640, 480, description, engine, reference)
     got, wanted = engine.run(picture)[0], reference.run(picture)[0]
     if got.shape != wanted.shape:
         return f"its output is {got.shape}, not {wanted.shape}"
@@ -169,3 +212,61 @@ def disagreement(engine: Engine, reference: Engine, description: ModelDescriptio
     if worst_score <= SCORES_TOLERANCE and worst_place <= PIXELS_TOLERANCE:  # false for NaN
         return None
     return f"scores differ by {worst_score:.3g}, boxes by {worst_place:.3g} pixels"
+
+
+def fp32_disagreement(
+    engine: Engine, reference: Engine, description: ModelDescription
+) -> str | None:
+    """The reason why an engine in fp32 may not replace `reference`; None if it may.
+
+    Both run an upright and a lying image of smooth random blobs, narrow and wide.
+    """
+    worst = np.zeros(3)
+    for size in ((640, 480), (480, 640)):
+        picture = _blobs(*size, description, engine, reference)
+        wanted = reference.run(picture)
+        for wide in (False, True):
+            got = engine.run(picture, wide=wide)
+            if (shapes := [a.shape for a in got]) != [a.shape for a in wanted]:
+                return f"its outputs are {shapes}, not {[a.shape for a in wanted]}"
+            places, scores, masks = _differences(got, wanted, description)
+            found = [off.max() if off.size else 0.0 for off in (places, scores, masks)]
+            worst = np.maximum(worst, found)  # NaN stays NaN
+    box, score, mask = worst
+    if box <= EXACT_PIXELS and score <= EXACT_SCORES and mask <= EXACT_MASKS:
+        return None
+    return f"scores differ by {score:.3g}, boxes by {box:.3g} pixels, masks by {mask:.3g}"
+
+
+def _differences(
+    got: Sequence[Float], wanted: Sequence[Float], description: ModelDescription
+) -> tuple[Float, Float, Float]:
+    """Absolute differences of places (pixels), probabilities, and masks, for one image.
+
+    Those of masks are relative to the largest value. What the task lacks is empty.
+    """
+    off, none = np.abs(got[0] - wanted[0])[0], np.zeros(0, np.float32)
+    if description.task == "classify":
+        return none, off, none
+    end = 4 + len(description.names)
+    places, scores, rest = off[:4], off[4:end], off[end:]
+    if description.task == "pose" and description.keypoint_shape is not None:
+        points = rest.reshape(*description.keypoint_shape, -1)
+        places = np.concatenate((places.ravel(), points[:, :2].ravel()))
+        return places, np.concatenate((scores.ravel(), points[:, 2:].ravel())), none
+    if description.task != "segment":
+        return places, scores, none
+    parts = [(rest, wanted[0][0, end:]), (np.abs(got[1] - wanted[1]), wanted[1])]
+    scaled = [part.ravel() / max(float(np.abs(values).max()), 1e-6) for part, values in parts]
+    return places, scores, np.concatenate(scaled)
+
+
+def _blobs(
+    width: int, height: int, description: ModelDescription, *engines: Engine
+) -> NDArray[np.uint8]:
+    """A prepared image of smooth random blobs that all engines take, as a batch of one."""
+    blobs = np.random.default_rng(0).integers(0, 256, (12, 12, 3), np.uint8)
+    kind: LetterboxKind = "square" if any(e.letterbox == "square" for e in engines) else "rect"
+    place = Letterbox.of(description, kind, width, height)
+    image = cv2.resize(blobs, (width, height)).astype(np.uint8)
+    return prepare(image, description, place)[None]

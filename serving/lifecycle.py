@@ -27,7 +27,7 @@ import process_log
 import tracing
 from errors import VisionLoopError
 from home_paths import SERVER_LOCK, unfinished_restore
-from inference.device import device
+from inference.device import check_engine, device
 from models_store.store import bento_home
 from serving import bentoml_patches, http_protocol, metrics_folder
 from settings import Settings, get_settings, refusals, settings_without_effect
@@ -45,6 +45,7 @@ def usable_settings() -> Settings:
     try:
         settings = get_settings()
         device(settings)
+        check_engine(settings)
         if (refused := tracing.refusal(os.environ)) is not None:
             sys.exit(process_log.last_words(refused))
     except ValidationError as error:
