@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -71,7 +73,8 @@ class Network:
             network = FromUnit(self.module, self.description).eval()
             traced = torch.jit.trace(network, example, strict=False, check_trace=False)
         content = io.BytesIO()  # torch 2.13's own file ends the process where the disk is full
-        torch.jit.save(traced, content, _extra_files={"config.txt": json.dumps(dict(metadata))})
+        with _still_torchscript():
+            torch.jit.save(traced, content, _extra_files={"config.txt": json.dumps(dict(metadata))})
         path.write_bytes(content.getbuffer())
 
     def write_checkpoint(self, path: Path, precision: Precision) -> None:
@@ -134,9 +137,18 @@ def read_checkpoint(path: Path, description: ModelDescription) -> Run:
     return lambda images: run_module(network, images)
 
 
+@contextlib.contextmanager
+def _still_torchscript() -> Iterator[None]:
+    """Without PyTorch's advice (2.13) to use another format: TorchScript is what was asked for."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"`torch\.jit", FutureWarning)
+        yield
+
+
 def read_torchscript(path: Path) -> Run:
     """A TorchScript file, as `torch.jit.load` reads it."""
-    module = torch.jit.load(str(path))
+    with _still_torchscript():
+        module = torch.jit.load(str(path))
     return lambda images: run_module(module, images)
 
 

@@ -255,7 +255,7 @@ def _exports(folder: Path, limits: Limits) -> Iterator[Item]:
             made = datetime.fromtimestamp(export.stat().st_mtime, UTC)
         except FileNotFoundError:  # deleted meanwhile
             continue
-        if made < before:
+        if made <= before:
             name, version = export.parts[-3:-1]
             what = f"{record.format} {record.precision}" if record else "damaged"
             yield Item(
@@ -276,7 +276,7 @@ def _jobs(jobs: JobStore, limits: Limits) -> Iterator[Item | Kept]:
     }
     for job in _ended(jobs):
         ended = job.finished_at or job.updated_at
-        if ended >= before:
+        if ended > before:
             continue
         if (other := bases.get(job.id)) is not None:
             yield Kept("jobs", job.id, f"the job {other.id} starts from its weights")
@@ -295,7 +295,7 @@ def _ended(jobs: JobStore) -> Iterator[Job]:
 def _kept(kept: KeptImages, limits: Limits) -> Iterator[Item]:
     before = _time(limits)
     for image in reversed(kept.list()):
-        if image.kept_at < before:
+        if image.kept_at <= before:
             reason = f"of {image.model_id}, kept on {image.kept_at[:10]}"
             yield Item("kept", image.id, image.size_bytes, reason, _call(kept.remove, image.id))
 
@@ -353,7 +353,7 @@ def _aside(registry: Registry, limits: Limits) -> Iterator[Item]:
 
 
 def _time(limits: Limits) -> str:
-    """The time before which something is old, as `database.now` writes it."""
+    """The time until which something is old, as `database.now` writes it."""
     return (datetime.now(UTC) - limits.older_than).isoformat(timespec="milliseconds")
 
 

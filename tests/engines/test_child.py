@@ -178,6 +178,7 @@ def test_openvino_is_a_zip_of_the_folder_that_ultralytics_looks_for(
     assert {name: found[name] for name in expected} == expected
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
 def test_torchscript_has_the_metadata_and_takes_any_number_of_images(
     model_folder: Folder, export: Make, target: Path
 ) -> None:
