@@ -158,6 +158,11 @@ class Settings(BaseSettings):
         "limited: to 80 ns × this number, which is 4 s by default. Images above either limit get "
         "413",
     )
+    decode: Literal["fast", "exact"] = Field(
+        "fast",
+        description="How JPEG files far larger than the network's input are decoded: `fast`: at "
+        "1/2, 1/4 or 1/8 of their size, as far as this is not below the input's; `exact`: in full",
+    )
     image_url: Literal["off", "public"] = Field(
         "off",
         description="Whether images are fetched by URL: `off`: never; `public`: from public "

@@ -205,7 +205,7 @@ async def _predict(
         classes=choice.classes,
         draw=form is not None,
         drawn_as=form or "JPEG",
-        heavy=header.heavy,
+        heavy=header.heavy(),
     )
     result = await gateway.detector.predict(item)
     answer = infer_answer(choice.model.id, replace(result, drawn=None))
@@ -280,7 +280,7 @@ async def prelabel(
         tiles=tiles,
         boxes_only=tool.task == "detect",
         editable=True,
-        heavy=header.heavy,
+        heavy=header.heavy(),
         views=len(views(header.width, header.height, model.description.imgsz, tiles)),
     )
     result = await gateway.runners["annotator"].predict(item)

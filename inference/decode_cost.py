@@ -46,6 +46,7 @@ RATES = {
     "JPEG2000": Rate(240, 60, 500),
 }
 SCAN = 1.3
+SAVED_BY_SCALING = 3.0  # nanoseconds per pixel of a JPEG that the DCT scales to 1/2 or less
 PLAIN = Rate(20, 110, 1000)  # a PPM of decimal numbers, which Pillow reads in Python
 THROUGH_PILLOW = 10  # factor of a JPEG 2000 that only Pillow reads: it blocks the whole process
 TIFF_RATES = {  # by Pillow's name of the compression; others are refused

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import cv2
@@ -25,7 +26,8 @@ from PIL import (  # each plugin registers itself; Pillow's own search would imp
 )
 
 from errors import InvalidImage, PayloadTooLarge, VisionLoopError
-from inference.decode_cost import HEAVY, check_cost, read_by_opencv
+from inference.decode_cost import HEAVY, SAVED_BY_SCALING, check_cost, read_by_opencv
+from inference.jpeg import AtLeast, dct_scale, is_complete, turned
 from models_store.ultralytics_env import pillow_open
 
 Pixels = NDArray[np.uint8]
@@ -35,6 +37,14 @@ FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM", "JPEG2000
 
 ORIENTATION = 0x0112
 _SIDEWAYS = {5, 6, 7, 8}
+_JPEGS = ("JPEG", "MPO")  # MPO: several JPEGs in one file; the first is used
+# The flags named COLOR stand for BGR and exclude RGB; those named GRAYSCALE are the scale alone.
+_REDUCED = {
+    1: 0,
+    2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
+    4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
+    8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
+}
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # refused below
 _MAX_READS = 20_000  # reads per file, plus one per KiB; a photograph's header takes a few dozen
@@ -54,7 +64,8 @@ class Header(NamedTuple):
         format: Pillow's name of the format.
         ordinary: Whether it is an 8-bit JPEG or PNG, which every decoder decodes to the same
             pixels.
-        seconds: Estimated CPU time of decoding it.
+        seconds: Estimated CPU time of decoding it at full size.
+        orientation: EXIF orientation, 1 to 8; another number means 1.
     """
 
     width: int
@@ -62,11 +73,36 @@ class Header(NamedTuple):
     format: str
     ordinary: bool
     seconds: float
+    orientation: int = 1
 
-    @property
-    def heavy(self) -> bool:
-        """Whether decoding takes so long that the image waits in a queue of its own."""
-        return self.seconds > HEAVY
+    def heavy(self, at_least: AtLeast | None = None) -> bool:
+        """Whether decoding takes so long that the image waits in a queue of its own.
+
+        `at_least`: as for `decode_at_least`.
+        """
+        saved = 0.0
+        if at_least is not None and self.format in _JPEGS:
+            size = at_least(self.width, self.height)
+            if dct_scale(self.width, self.height, self.orientation, size) > 1:
+                saved = SAVED_BY_SCALING * 1e-9 * self.width * self.height
+        return self.seconds - saved > HEAVY
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedImage:
+    """A decoded image, perhaps smaller than it is.
+
+    Attributes:
+        pixels: RGB uint8 (h, w, 3), C-contiguous and upright.
+        width, height: Size of the full image, upright.
+        scale: 1, 2, 4 or 8: the side, in pixels of the full image, of what a pixel covers. The
+            last row and column may reach beyond the edge of the full image.
+    """
+
+    pixels: Pixels
+    width: int
+    height: int
+    scale: int = 1
 
 
 def check_header(data: bytes, max_pixels: int) -> tuple[int, int]:
@@ -88,18 +124,18 @@ def read_header(data: bytes, max_pixels: int) -> Header:
         # PngImageFile.getexif would decode the image to find EXIF data stored after the pixels
         exif = Image.Image.getexif(image) if image.format == "PNG" else image.getexif()
         # for a TIFF, Pillow has already swapped width and height
-        turned = image.format != "TIFF" and exif.get(ORIENTATION) in _SIDEWAYS
+        orientation = 1 if image.format == "TIFF" else exif.get(ORIENTATION, 1)
         plain = image.format == "JPEG" or (
             image.format == "PNG" and b"eXIf" not in data and data[24:25] == b"\x08"  # bit depth
         )
         ordinary = plain and image.mode in ("RGB", "RGBA", "L")
-        if turned:
+        if orientation in _SIDEWAYS:
             width, height = height, width
-        return Header(width, height, str(image.format), ordinary, seconds)
+        return Header(width, height, str(image.format), ordinary, seconds, orientation)
 
 
 def decode(data: bytes, max_pixels: int) -> Pixels:
-    """The image as RGB uint8 (h, w, 3), C-contiguous and upright.
+    """The full image as RGB uint8 (h, w, 3), C-contiguous and upright.
 
     For an animation, its first frame. The alpha channel is dropped, not composited, as OpenCV does
     and therefore Ultralytics' training. Of 16-bit greyscale the high byte is kept; 32-bit greyscale
@@ -109,18 +145,61 @@ def decode(data: bytes, max_pixels: int) -> Pixels:
         InvalidImage: The file is not an image, not supported, truncated or corrupt.
         PayloadTooLarge: The image has more than `max_pixels` pixels, or takes too long to decode.
     """
+    return decode_at_least(data, max_pixels, None).pixels
+
+
+def decode_at_least(data: bytes, max_pixels: int, at_least: AtLeast | None) -> DecodedImage:
+    """The image, decoded as by `decode`; a JPEG at the largest DCT scale that suffices.
+
+    Args:
+        data: The image file.
+        max_pixels: Maximum number of pixels of the full image.
+        at_least: Called with the width and height of the full, upright image; returns those that
+            the decoded pixels must not be below. None: the full image.
+
+    Raises:
+        InvalidImage, PayloadTooLarge: As `decode`, whatever the scale.
+    """
     with _refusing():
         image, _ = _open_checked(data, max_pixels)
-        if image.format in ("JPEG", "MPO"):  # MPO: several JPEGs in one file; the first is used
+        if image.format in _JPEGS:
             if len(data) * 8 * 64 < image.width * image.height:  # at least a bit per block
                 raise InvalidImage("The image file is truncated. Send the complete file.")
-            if _is_plain_jpeg(image, data):
-                return _by_opencv(data)
+            return _decode_jpeg(image, data, at_least)
         if image.format == "JPEG2000" and read_by_opencv(image, data):
-            return _by_opencv(data)
+            pixels = _by_opencv(data)
+        else:
+            image.decodermaxblock = _BLOCK  # type: ignore[attr-defined]
+            ImageOps.exif_transpose(image, in_place=True)
+            pixels = _to_rgb(image)
+        return DecodedImage(pixels, pixels.shape[1], pixels.shape[0])
+
+
+def _decode_jpeg(image: Image.Image, data: bytes, at_least: AtLeast | None) -> DecodedImage:
+    """Decode an opened JPEG.
+
+    OpenCV decodes it to the same pixels as Pillow in half the time. But it fills the missing part
+    of a truncated file with grey and reports no error. So Pillow decodes, and usually refuses, a
+    file without an end-of-image marker; and it decodes CMYK.
+    """
+    orientation = image.getexif().get(ORIENTATION, 1)
+    width, height = image.size
+    if orientation in _SIDEWAYS:
+        width, height = height, width
+    scale = 1
+    if at_least is not None:
+        scale = dct_scale(width, height, orientation, at_least(width, height))
+    if image.mode in ("RGB", "L") and is_complete(data):
+        pixels = turned(_by_opencv(data, scale), orientation)
+    else:
         image.decodermaxblock = _BLOCK  # type: ignore[attr-defined]
+        if scale > 1:
+            image.draft(None, (image.width // scale, image.height // scale))
         ImageOps.exif_transpose(image, in_place=True)
-        return _to_rgb(image)
+        pixels = _to_rgb(image)
+    if pixels.shape[1] == width:  # a lossless JPEG has no DCT
+        scale = 1
+    return DecodedImage(pixels, width, height, scale)
 
 
 class _refusing:
@@ -192,22 +271,8 @@ def _open_checked(data: bytes, max_pixels: int) -> tuple[Image.Image, float]:
     return image, check_cost(image, data, max_pixels)
 
 
-def _is_plain_jpeg(image: Image.Image, data: bytes) -> bool:
-    """Whether OpenCV can decode the JPEG, to the same pixels as Pillow in half the time.
-
-    OpenCV fills the missing part of a truncated file with grey and reports no error. So only a file
-    that ends with the end-of-image marker qualifies; Pillow decodes the others.
-    """
-    return (
-        image.format == "JPEG"
-        and image.mode == "RGB"
-        and data.endswith(b"\xff\xd9")
-        and image.getexif().get(ORIENTATION, 1) == 1
-    )
-
-
-def _by_opencv(data: bytes) -> Pixels:
-    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+def _by_opencv(data: bytes, scale: int = 1) -> Pixels:
+    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION | _REDUCED[scale]
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     if pixels is None:
         raise InvalidImage("The image file is damaged and cannot be decoded.")

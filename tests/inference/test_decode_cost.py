@@ -186,11 +186,20 @@ def test_formats_that_are_not_promised_are_refused_by_name(kind: str) -> None:
 
 
 def test_heavy_images_are_told_apart_by_their_header() -> None:
-    assert read_header(png(7000, 7000), MOST).heavy
-    assert read_header(sized(2000, 2000), MOST).heavy
-    assert not read_header(encoded(SCENE, "JPEG"), MOST).heavy
-    assert not read_header(png(2000, 2000), MOST).heavy
-    assert not read_header(encoded(Image.new("RGB", (4000, 3000)), "JPEG"), MOST).heavy
+    assert read_header(png(7000, 7000), MOST).heavy()
+    assert read_header(sized(2000, 2000), MOST).heavy()
+    assert not read_header(encoded(SCENE, "JPEG"), MOST).heavy()
+    assert not read_header(png(2000, 2000), MOST).heavy()
+    assert not read_header(encoded(Image.new("RGB", (4000, 3000)), "JPEG"), MOST).heavy()
+
+
+def test_a_large_jpeg_is_heavy_only_at_full_size() -> None:
+    header = Header(8000, 6000, "JPEG", True, seconds=0.3)
+    assert header.heavy()
+    assert header.heavy(lambda width, height: (width, height))
+    assert not header.heavy(lambda *_: (640, 480))
+    assert header._replace(format="PNG").heavy(lambda *_: (640, 480))
+    assert header._replace(seconds=0.5).heavy(lambda *_: (640, 480))  # of many scans, or bytes
 
 
 def test_of_a_file_of_many_pages_two_are_decoded_and_training_gets_another() -> None:

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from errors import InvalidImage, PayloadTooLarge
 from inference import images
-from inference.images import ORIENTATION, check_header, decode
+from inference.images import ORIENTATION, check_header, decode, decode_at_least, read_header
+from inference.jpeg import dct_scale
 from tests.support.scenes import encoded, scene
 from tests.support.seeds import rng
 
@@ -61,29 +62,141 @@ def test_jpeg_pixels_are_those_of_opencv_on_either_path(options: dict[str, Any])
     np.testing.assert_array_equal(decode(data + b"trailing zip", MAX), wanted)  # Pillow's
 
 
+STORED = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+SHARP = {"quality": 95, "subsampling": 0}
+
+
+def photographed(
+    upright: np.ndarray, orientation: int, kind: str = "JPEG", **options: Any
+) -> bytes:
+    """A file whose EXIF orientation turns it to the image `upright`."""
+    image = Image.fromarray(upright)
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    stored = image.transpose(STORED[orientation]) if orientation in STORED else image
+    return encoded(stored, kind, exif=exif, **options)
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_orientation_is_applied(kind: str, orientation: int) -> None:
-    upright = Image.fromarray(SCENE)
-    stored = {
-        2: Image.Transpose.FLIP_LEFT_RIGHT,
-        3: Image.Transpose.ROTATE_180,
-        4: Image.Transpose.FLIP_TOP_BOTTOM,
-        5: Image.Transpose.TRANSPOSE,
-        6: Image.Transpose.ROTATE_90,
-        7: Image.Transpose.TRANSVERSE,
-        8: Image.Transpose.ROTATE_270,
-    }
-    image = upright.transpose(stored[orientation]) if orientation in stored else upright
-    exif = Image.Exif()
-    exif[ORIENTATION] = orientation
-    options: dict[str, dict[str, Any]] = {
-        "WEBP": {"lossless": True},
-        "JPEG": {"quality": 95, "subsampling": 0},
-    }
-    data = encoded(image, kind, exif=exif, **options.get(kind, {}))
+    options: dict[str, dict[str, Any]] = {"WEBP": {"lossless": True}, "JPEG": SHARP}
+    data = photographed(SCENE, orientation, kind, **options.get(kind, {}))
     assert close(decode(data, MAX), SCENE, 3 if kind == "JPEG" else 0)
     assert check_header(data, MAX) == (120, 80)
+    assert read_header(data, MAX).orientation == (1 if kind == "TIFF" else orientation)
+
+
+@pytest.mark.parametrize("orientation", [0, *range(1, 10)])
+def test_a_turned_jpeg_has_the_pixels_of_pillow(orientation: int) -> None:
+    data = photographed(SCENE, orientation)
+    wanted = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    np.testing.assert_array_equal(decode(data, MAX), np.asarray(wanted))
+
+
+LARGE = scene(803, 602)
+HALF, QUARTER, EIGHTH = (802 // 2, 600 // 2), (803 // 4, 602 // 4), (803 // 8, 602 // 8)
+
+
+@pytest.mark.parametrize(
+    ("needed", "scale"),
+    [((803, 602), 1), ((403, 301), 1), ((402, 301), 2), (HALF, 2), ((202, 151), 2), (QUARTER, 4),
+     ((1, 152), 2), (EIGHTH, 8), ((1, 1), 8)],
+)  # fmt: skip
+def test_a_jpeg_is_decoded_no_larger_than_needed(needed: tuple[int, int], scale: int) -> None:
+    asked: list[tuple[int, int]] = []
+
+    def at_least(width: int, height: int) -> tuple[int, int]:
+        asked.append((width, height))
+        return needed
+
+    found = decode_at_least(encoded(LARGE, **SHARP), MAX, at_least)
+    assert asked == [(803, 602)]
+    assert (found.width, found.height, found.scale) == (803, 602, scale)
+    assert found.pixels.shape == (-(-602 // scale), -(-803 // scale), 3)
+    assert close(found.pixels, averaged(LARGE, scale), 3)
+
+
+def averaged(pixels: np.ndarray, scale: int) -> np.ndarray:
+    """The means of squares; those at the right and lower edge reach beyond it."""
+    height, width = (-(-side // scale) * scale for side in pixels.shape[:2])
+    whole = np.pad(
+        pixels.astype(float),
+        ((0, height - pixels.shape[0]), (0, width - pixels.shape[1]), (0, 0)),
+        "edge",
+    )
+    return whole.reshape(height // scale, scale, width // scale, scale, 3).mean(axis=(1, 3))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("way", ["plain", "progressive", "grey", "cmyk", "film"])
+def test_every_jpeg_is_scaled_and_turned(way: str, orientation: int) -> None:
+    upright = scene(160, 96)
+    options: dict[str, Any] = {**SHARP, "progressive": way == "progressive"}
+    data = photographed(upright, orientation, **options)
+    if way in ("grey", "cmyk"):
+        stored = Image.open(io.BytesIO(data))
+        data = encoded(stored.convert("L" if way == "grey" else "CMYK"), exif=stored.getexif())
+    elif way == "film":
+        data += b"\0\0\0\x18ftypmp42" + bytes(1000)
+    full = decode(data, MAX)
+    found = decode_at_least(data, MAX, lambda width, height: (width // 4, height // 4))
+    assert (found.width, found.height, found.scale) == (160, 96, 4)
+    assert found.pixels.flags.c_contiguous
+    assert close(found.pixels, averaged(full, 4), 2)
+
+
+@pytest.mark.parametrize(
+    ("orientation", "size", "scale"),
+    [(1, (801, 601), 8), (5, (801, 601), 8), (6, (800, 601), 8), (6, (804, 601), 4),
+     (6, (801, 600), 1), (8, (801, 600), 8), (8, (801, 602), 2), (3, (804, 600), 4)],
+)  # fmt: skip
+def test_scaled_pixels_begin_at_the_edge_of_a_turned_image(
+    orientation: int, size: tuple[int, int], scale: int
+) -> None:
+    assert dct_scale(*size, orientation, (1, 1)) == scale
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
+def test_other_formats_are_decoded_in_full(kind: str) -> None:
+    found = decode_at_least(encoded(LARGE, kind), MAX, lambda *_: (10, 10))
+    assert (found.width, found.height, found.scale) == (803, 602, 1)
+    assert found.pixels.shape == LARGE.shape
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_truncated_jpeg_is_refused_at_every_scale(
+    share: float, orientation: int, progressive: bool
+) -> None:
+    data = photographed(LARGE, orientation, progressive=progressive)
+    for needed in ((803, 602), (100, 75)):
+        with pytest.raises(InvalidImage, match="truncated"):
+            decode_at_least(data[: int(len(data) * share)], MAX, lambda *_, n=needed: n)
+
+
+def test_the_end_of_a_thumbnail_is_not_the_end_of_the_image() -> None:
+    data = encoded(LARGE)
+    thumbnail = encoded(scene(16, 16))
+    segment = b"\xff\xe2" + struct.pack(">H", len(thumbnail) + 2) + thumbnail
+    whole = data[:2] + segment + data[2:]
+    np.testing.assert_array_equal(decode(whole, MAX), decode(data, MAX))
+    with pytest.raises(InvalidImage, match="truncated"):
+        decode(whole[: len(whole) // 2], MAX)
+
+
+def test_the_limit_of_pixels_is_that_of_the_full_image() -> None:
+    with pytest.raises(PayloadTooLarge):
+        decode_at_least(encoded(LARGE), 400_000, lambda *_: (10, 10))
 
 
 def grey() -> Image.Image:
