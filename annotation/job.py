@@ -244,7 +244,7 @@ def _queue_values(image: PrelabelledImage, uncertainty: Uncertainty) -> dict[str
         "review": uncertainty.review,
         "below": uncertainty.discarded,
         "reason": uncertainty.reason,
-        "look": pack(descriptor_of(image.pixels)),
+        "look": pack(descriptor_of(image.image.pixels)),
     }
 
 

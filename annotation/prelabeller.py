@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from inference import tiles
 from inference.engine import load_engine
-from inference.images import Pixels, decode
+from inference.images import DecodedImage, decode_at_least
 from inference.postprocess import MAX_DET
 from inference.predict import predict
 from inference.prediction import Prediction
+from inference.preprocess import needed_size
 from settings import Settings
 
 BATCH = 8  # maximum number of tiles of one image per batch, if the engine supports batches
@@ -20,9 +19,9 @@ BATCH = 8  # maximum number of tiles of one image per batch, if the engine suppo
 
 @dataclass(frozen=True)
 class PrelabelledImage:
-    """An image, RGB (h, w, 3), with the model's prediction."""
+    """An image, decoded as far as the model needed it, with the model's prediction."""
 
-    pixels: Pixels
+    image: DecodedImage
     prediction: Prediction
 
 
@@ -54,6 +53,7 @@ class Prelabeller:
         self.tiled = tiles.OFF if self.description.task == "classify" else tiled
         self.boxes_only = boxes_only
         self._max_pixels = settings.max_pixels
+        self._needed = needed_size(self.description, settings.decode, self.tiled)
 
     def prelabel(self, data: bytes) -> PrelabelledImage:
         """Predict the annotations of an encoded image, with polygons simplified for editing.
@@ -61,13 +61,12 @@ class Prelabeller:
         Raises:
             InvalidImage, PayloadTooLarge: The image cannot be read, or is too large.
         """
-        pixels = decode(data, self._max_pixels)
-        height, width = pixels.shape[:2]
-        views = tiles.views(width, height, self.description.imgsz, self.tiled)
+        image = decode_at_least(data, self._max_pixels, self._needed)
+        views = tiles.views(image.width, image.height, self.description.imgsz, self.tiled)
         size = BATCH if self.engine.batched else 1
         predictions: list[Prediction] = []
         for first in range(0, len(views), size):
-            predictions += self._predict(pixels, views[first : first + size])
+            predictions += self._predict(image, views[first : first + size])
         prediction = (
             tiles.merge(list(zip(views, predictions, strict=True)), MAX_DET)
             if len(views) > 1
@@ -75,14 +74,13 @@ class Prelabeller:
         )
         if self.boxes_only:
             prediction = prediction.boxes_only()
-        return PrelabelledImage(pixels, prediction.simplified())
+        return PrelabelledImage(image, prediction.simplified())
 
-    def _predict(self, pixels: Pixels, views: list[tiles.View]) -> list[Prediction]:
-        parts = [np.ascontiguousarray(view.cut(pixels)) for view in views]
+    def _predict(self, image: DecodedImage, views: list[tiles.View]) -> list[Prediction]:
         return predict(
             self.engine,
             self.description,
-            parts,
+            [view.cut(image) for view in views],
             wide=True,
             confidence=self.confidence,
             iou=self.iou,

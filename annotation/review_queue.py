@@ -11,6 +11,7 @@ from typing import Any
 from annotation.confidence_bands import Bands
 from annotation.datasets import AnnotatedDatasets
 from annotation.priority import (
+    THUMBNAIL,
     Candidate,
     Descriptor,
     descriptor_of,
@@ -20,7 +21,7 @@ from annotation.priority import (
 )
 from dataset.store import CARD, DatasetStore
 from errors import NotFound, VisionLoopError
-from inference.images import decode
+from inference.images import decode_at_least
 from models_store.registry import Registry
 from monitoring.kept_images import KeptImage, KeptImages
 
@@ -134,7 +135,8 @@ class ReviewQueue:
 
     def _features(self, image: KeptImage) -> KeptFeatures:
         data = self._kept.open(image.id)
-        pixels = decode(data, self._registry.settings.max_pixels)
+        limit = self._registry.settings.max_pixels
+        pixels = decode_at_least(data, limit, lambda *_: (THUMBNAIL, THUMBNAIL)).pixels
         features = KeptFeatures(sha256(data).hexdigest(), descriptor_of(pixels))
         self._cache[image.id] = features
         while len(self._cache) > MAX_CACHED:

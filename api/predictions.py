@@ -24,6 +24,7 @@ from formats.yolo import to_yolo
 from inference.class_filter import class_ids
 from inference.images import Header, read_header
 from inference.prediction import DrawnFormat, InferenceItem, ItemResult
+from inference.preprocess import needed_size
 from inference.render import check_drawable
 from inference.tiles import AUTO, MOST, OFF, most_tiles, views
 from models_store.versions import ModelVersion
@@ -196,6 +197,7 @@ async def _predict(
     header = await in_image_thread(read_header, image, gateway.settings.max_pixels)
     if form is not None:
         check_drawable(header.width, header.height, form)
+    needed = needed_size(choice.model.description, gateway.settings.decode)
     item = InferenceItem(
         image,
         choice.model.id,
@@ -205,7 +207,7 @@ async def _predict(
         classes=choice.classes,
         draw=form is not None,
         drawn_as=form or "JPEG",
-        heavy=header.heavy(),
+        heavy=header.heavy(None if form else needed),
     )
     result = await gateway.detector.predict(item)
     answer = infer_answer(choice.model.id, replace(result, drawn=None))
@@ -271,6 +273,7 @@ async def prelabel(
         check_drawable(header.width, header.height)
     tool = TOOLS[options.tool]
     tiles = tiles_for(model, header, options)
+    needed = needed_size(model.description, gateway.settings.decode, tiles)
     item = InferenceItem(
         image,
         model.id,
@@ -280,7 +283,7 @@ async def prelabel(
         tiles=tiles,
         boxes_only=tool.task == "detect",
         editable=True,
-        heavy=header.heavy(),
+        heavy=header.heavy(None if options.return_annotated_image else needed),
         views=len(views(header.width, header.height, model.description.imgsz, tiles)),
     )
     result = await gateway.runners["annotator"].predict(item)

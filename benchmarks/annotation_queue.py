@@ -86,7 +86,7 @@ def main() -> None:
         changes = compare_annotations(found, truth)
         errors.append(sum(change.kind in WRONG for change in changes))
         doubt = uncertainty_of(labelled.prediction, bands).value
-        candidates.append(Candidate(str(number), doubt, descriptor_of(labelled.pixels)))
+        candidates.append(Candidate(str(number), doubt, descriptor_of(labelled.image.pixels)))
     chosen = [int(one.key) for one in order(candidates, [], max(arguments.first))]
     total = np.array(errors)
     print(f"{version.id}: {len(errors)} images, {total.sum()} errors, {total.mean():.2f} per image")

@@ -20,6 +20,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from inference.images import DecodedImage
 from inference.predict import predict
 from inference.prediction import Prediction
 from inference.render import draw
@@ -49,7 +50,9 @@ class Model:
 
     def predict(self, image: Pixels, confidence: float | None = None) -> Prediction:
         """Predicts one RGB image (H, W, 3)."""
-        return predict(self._engine, self.description, [image], confidence=confidence)[0]
+        return predict(
+            self._engine, self.description, [DecodedImage.full(image)], confidence=confidence
+        )[0]
 
 
 def read(path: Path) -> Pixels:

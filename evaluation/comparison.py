@@ -224,6 +224,9 @@ def _notes(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
     notes = [SPEEDS]
     if a["engine"] != b["engine"]:
         notes.append(f"The engines differ: {a['engine']} and {b['engine']}.")
+    ways = [report.get("decode", "exact") for report in (a, b)]  # without: an older version's
+    if ways[0] != ways[1]:
+        notes.append(f"VISIONLOOP_DECODE differs: {ways[0]} and {ways[1]}.")
     if a["imgsz"] != b["imgsz"]:
         notes.append(f"The image sizes differ: {a['imgsz']} and {b['imgsz']}.")
     served = [[report["thresholds"].get(key) for key in SERVED] for report in (a, b)]

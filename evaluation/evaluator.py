@@ -33,9 +33,9 @@ from evaluation.store import PLOTS, PREDICTIONS, REPORT, WORST
 from evaluation.target import EvaluationTarget
 from evaluation.worst_images import WorstImage, WorstImages, class_panel
 from inference.engine import Engine, load_exact_engine
-from inference.images import decode
+from inference.images import decode_at_least
 from inference.postprocess import MAX_DET, postprocess
-from inference.preprocess import Letterbox, prepare
+from inference.preprocess import Letterbox, needed_size, prepare
 from models_store.description import ModelDescription
 from settings import Settings
 
@@ -143,7 +143,7 @@ def evaluate(
     metrics = found.summary | {f"{step}_time": speed[step] for step in STEPS}
     metrics["images"] = float(len(images))
     np.savez_compressed(output / PREDICTIONS, **found.predictions)  # type: ignore[arg-type]
-    report = _header(target, description, engine.backend) | {
+    report = _header(target, description, engine.backend, settings.decode) | {
         "figures": metrics,
         "notes": [*target.notes, *_class_notes(run.classes, description)],
         "unknown_classes": list(run.classes.unknown),
@@ -195,16 +195,17 @@ class _EvaluationPass:
         self.worst = WorstImages()
         self._names = image_names(dataset.root)
         self._max_pixels = settings.max_pixels
+        self._needed = needed_size(description, settings.decode)
         self._times: list[tuple[float, ...]] = []  # seconds of each step, per image
 
     def update(self, image: Path) -> None:
         """Predict one image, timed, and count it."""
         data = image.read_bytes()
         moments = [time.perf_counter()]
-        pixels = decode(data, self._max_pixels)
-        height, width = pixels.shape[:2]
+        decoded = decode_at_least(data, self._max_pixels, self._needed)
+        width, height = decoded.width, decoded.height
         served = Letterbox.of(self.description, self.engine.letterbox, width, height)
-        prepared = prepare(pixels, self.description, served)[None]
+        prepared = prepare(decoded.pixels, self.description, served, decoded.scale)[None]
         moments.append(time.perf_counter())
         outputs = [output[0] for output in self.engine.run(prepared, wide=True)]
         moments.append(time.perf_counter())
@@ -222,7 +223,7 @@ class _EvaluationPass:
             truth = objects.as_prediction(self.dataset, self.classes)
             place = ValidationLetterbox(width, height, self.description.imgsz)
             if place.resized != Letterbox(width, height, self.description.imgsz).resized:
-                again = prepare(pixels, self.description, place)[None]
+                again = prepare(decoded.pixels, self.description, place, decoded.scale)[None]
                 outputs = [output[0] for output in self.engine.run(again, wide=True)]
             errors = self.metrics.update(name, outputs, place, objects, prediction)
         if errors.reason:
@@ -241,9 +242,9 @@ class _EvaluationPass:
 
 
 def _header(
-    target: EvaluationTarget, description: ModelDescription, backend: str
+    target: EvaluationTarget, description: ModelDescription, backend: str, decoding: str
 ) -> dict[str, Any]:
-    """The sections of the report on the model, the dataset, the engine and the thresholds."""
+    """The sections of the report on model, dataset, engine, decoding and thresholds."""
     name, _, version = target.model_id.partition(":")
     return {
         "model": {
@@ -261,6 +262,7 @@ def _header(
             "images": len(target.images),
         },
         "engine": backend,
+        "decode": decoding,
         "imgsz": description.imgsz,
         "thresholds": _thresholds(description),
     }

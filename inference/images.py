@@ -104,6 +104,11 @@ class DecodedImage:
     height: int
     scale: int = 1
 
+    @classmethod
+    def full(cls, pixels: Pixels) -> DecodedImage:
+        """An image whose pixels are all there, RGB (h, w, 3)."""
+        return cls(pixels, pixels.shape[1], pixels.shape[0])
+
 
 def check_header(data: bytes, max_pixels: int) -> tuple[int, int]:
     """Width and height after EXIF rotation, read without decoding.
@@ -172,7 +177,7 @@ def decode_at_least(data: bytes, max_pixels: int, at_least: AtLeast | None) -> D
             image.decodermaxblock = _BLOCK  # type: ignore[attr-defined]
             ImageOps.exif_transpose(image, in_place=True)
             pixels = _to_rgb(image)
-        return DecodedImage(pixels, pixels.shape[1], pixels.shape[0])
+        return DecodedImage.full(pixels)
 
 
 def _decode_jpeg(image: Image.Image, data: bytes, at_least: AtLeast | None) -> DecodedImage:

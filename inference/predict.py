@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from inference.engine import Engine, run_each
-from inference.images import Pixels
+from inference.images import DecodedImage
 from inference.postprocess import postprocess
 from inference.prediction import Prediction
 from inference.preprocess import Letterbox, prepare
@@ -15,23 +15,23 @@ from models_store.description import ModelDescription
 def predict(
     engine: Engine,
     description: ModelDescription,
-    images: Sequence[Pixels],
+    images: Sequence[DecodedImage],
     *,
     wide: bool = False,
     confidence: float | None = None,
     iou: float | None = None,
     max_det: int | None = None,
 ) -> list[Prediction]:
-    """One prediction per image, RGB (h, w, 3), with the letterbox that serves.
+    """One prediction per image, with the letterbox that serves.
 
     Images of one shape run together. A threshold of None means the model's default.
     """
     places = [
-        Letterbox.of(description, engine.letterbox, image.shape[1], image.shape[0])
-        for image in images
+        Letterbox.of(description, engine.letterbox, image.width, image.height) for image in images
     ]
     prepared = [
-        prepare(image, description, place) for image, place in zip(images, places, strict=True)
+        prepare(image.pixels, description, place, image.scale)
+        for image, place in zip(images, places, strict=True)
     ]
     return [
         postprocess(outputs, description, place, confidence=confidence, iou=iou, max_det=max_det)

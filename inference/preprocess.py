@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from inference import tiles
 from inference.images import Pixels
+from inference.jpeg import AtLeast
 from inference.prediction import Float
 from models_store.description import ModelDescription, Preprocessing
 
@@ -85,16 +87,17 @@ class Letterbox:
         (width, height), (columns, rows) = self.resized, self.frame
         return round((columns - width) / 2 - 0.1), round((rows - height) / 2 - 0.1)
 
-    def apply(self, pixels: Pixels) -> Pixels:
-        """The image (h, w, 3), scaled bilinearly and padded to the frame, (rows, columns, 3)."""
+    def apply(self, pixels: Pixels, scale: int = 1) -> Pixels:
+        """The image (h, w, 3), scaled bilinearly and padded to the frame, (rows, columns, 3).
+
+        `scale`: of the pixels, see `DecodedImage`.
+        """
         (width, height), (columns, rows) = self.resized, self.frame
         left, top = self.offset
         canvas = np.full((rows, columns, 3), PAD, np.uint8)
         inner = canvas[top : top + height, left : left + width]
-        if pixels.shape[:2] == (height, width):
-            inner[:] = pixels
-        else:
-            inner[:] = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR)
+        extent = self.width / scale, self.height / scale
+        inner[:] = _resize(pixels, extent, (width, height))
         return canvas
 
     def points_to_image(self, points: Float) -> Float:
@@ -116,31 +119,64 @@ class Letterbox:
         return self.points_to_image(boxes.reshape(-1, 2, 2)).reshape(-1, 4)
 
 
-def prepare(pixels: Pixels, description: ModelDescription, place: Letterbox) -> Pixels:
+def prepare(
+    pixels: Pixels, description: ModelDescription, place: Letterbox, scale: int = 1
+) -> Pixels:
     """Resize an RGB image (h, w, 3) to (rows, columns, channels) uint8, the input of `normalise`.
 
-    `place` is used where the description says `letterbox`; else the size is imgsz × imgsz.
+    Args:
+        pixels: The image, decoded at `scale`.
+        description: The model.
+        place: The image's full size; and its placement if the description says `letterbox`.
+            Otherwise the result has imgsz × imgsz pixels.
+        scale: See `DecodedImage`.
     """
     how = description.preprocessing
-    prepared = place.apply(pixels) if how.resize == "letterbox" else _square(pixels, how)
+    if how.resize == "letterbox":
+        prepared = place.apply(pixels, scale)
+    else:
+        size = scaled_size(description, place.width, place.height)
+        prepared = _square(pixels, (place.width / scale, place.height / scale), size, how)
     if description.channels == 1:
         return cv2.cvtColor(prepared, cv2.COLOR_RGB2GRAY).astype(np.uint8)[..., None]
     return prepared
 
 
-def _square(pixels: Pixels, how: Preprocessing) -> Pixels:
-    height, width = pixels.shape[:2]
-    size = how.imgsz
+def scaled_size(description: ModelDescription, width: int, height: int) -> tuple[int, int]:
+    """Width and height to which `prepare` scales an image, before it pads or crops."""
+    how = description.preprocessing
+    if how.resize == "letterbox":
+        return Letterbox(width, height, how.imgsz).resized
     if how.resize == "squash":
-        return _resize(pixels, (size, size), how)
-    short = how.resize_to or size
+        return how.imgsz, how.imgsz
+    short = how.resize_to or how.imgsz
     # like torchvision's Resize, round the longer side down
-    scaled = (
-        (short, int(short * height / width))
-        if width <= height
-        else (int(short * width / height), short)
-    )
-    return _centre_crop(pixels, scaled, how)
+    if width <= height:
+        return short, int(short * height / width)
+    return int(short * width / height), short
+
+
+def needed_size(
+    description: ModelDescription, way: Literal["fast", "exact"], tiled: int = tiles.OFF
+) -> AtLeast | None:
+    """The size at which `decode_at_least` must decode an image for a model.
+
+    Args:
+        description: The model.
+        way: `VISIONLOOP_DECODE`; `exact`: all images in full.
+        tiled: Number of tiles, see `tiles.views`. An image with tiles is decoded in full.
+    """
+    if way == "exact":
+        return None
+    if description.task == "classify":
+        tiled = tiles.OFF
+
+    def needed(width: int, height: int) -> tuple[int, int]:
+        if len(tiles.views(width, height, description.imgsz, tiled)) > 1:
+            return width, height
+        return scaled_size(description, width, height)
+
+    return needed
 
 
 def normalise(pixels: NDArray[np.uint8], how: Preprocessing) -> Float:
@@ -154,17 +190,53 @@ def normalise(pixels: NDArray[np.uint8], how: Preprocessing) -> Float:
     return out
 
 
-def _resize(pixels: Pixels, size: tuple[int, int], how: Preprocessing) -> Pixels:
-    """Resize to `size` (width, height). Antialiasing uses Pillow, as torchvision for PIL images."""
-    if (pixels.shape[1], pixels.shape[0]) == size:
+def _square(
+    pixels: Pixels, extent: tuple[float, float], size: tuple[int, int], how: Preprocessing
+) -> Pixels:
+    """A classifier's input; `size` is that of `scaled_size`, `extent` as for `_resize`."""
+    if how.resize == "centre_crop":
+        return _centre_crop(pixels, extent, size, how)
+    return _resize(pixels, extent, size, how.interpolation, how.antialias)
+
+
+def _resize(
+    pixels: Pixels,
+    extent: tuple[float, float],
+    size: tuple[int, int],
+    interpolation: str = "bilinear",
+    antialias: bool = False,
+) -> Pixels:
+    """Resize to `size` (width, height).
+
+    Args:
+        pixels: RGB (h, w, 3).
+        extent: Width and height, in pixels, of the part that shows the image: all of it, but for a
+            fraction of the last column and row if the image was decoded at a DCT scale.
+        size: Width and height of the result.
+        interpolation: A key of _CV2.
+        antialias: Use Pillow, as torchvision does for PIL images.
+    """
+    whole = extent == (pixels.shape[1], pixels.shape[0])
+    if whole and extent == size:
         return pixels
-    if how.antialias:
-        return np.asarray(Image.fromarray(pixels).resize(size, _PILLOW[how.interpolation]))
-    return cv2.resize(pixels, size, interpolation=_CV2[how.interpolation]).astype(np.uint8)
+    if antialias:
+        box = None if whole else (0, 0, *extent)
+        return np.asarray(Image.fromarray(pixels).resize(size, _PILLOW[interpolation], box))
+    method = _CV2[interpolation]
+    if whole:
+        return cv2.resize(pixels, size, interpolation=method).astype(np.uint8, copy=False)
+    # given factors, cv2 keeps to them and rounds the size; given a size, it derives factors
+    x, y = size[0] / extent[0], size[1] / extent[1]
+    resized = cv2.resize(pixels, None, fx=x, fy=y, interpolation=method)
+    return resized[: size[1], : size[0]].astype(np.uint8, copy=False)
 
 
-def _centre_crop(pixels: Pixels, scaled: tuple[int, int], how: Preprocessing) -> Pixels:
+def _centre_crop(
+    pixels: Pixels, extent: tuple[float, float], scaled: tuple[int, int], how: Preprocessing
+) -> Pixels:
     """The central square of the image scaled to `scaled`, padded with black if smaller.
+
+    `extent`: as for `_resize`.
 
     Equal to torchvision's `Resize` and `CenterCrop`. If the sides differ very much, only the part
     to keep is resized: the whole of an 8000 × 8 image would be resized to 224000 × 224.
@@ -172,12 +244,12 @@ def _centre_crop(pixels: Pixels, scaled: tuple[int, int], how: Preprocessing) ->
     size = how.imgsz
     left, top = (round((side - size) / 2) for side in scaled)
     if max(scaled) <= _LONG * size:
-        whole = _resize(pixels, scaled, how)
+        whole = _resize(pixels, extent, scaled, how.interpolation, how.antialias)
         part = whole[max(top, 0) : max(top, 0) + size, max(left, 0) : max(left, 0) + size]
     else:
         x1, y1 = max(left, 0), max(top, 0)
         x2, y2 = min(x1 + size, scaled[0]), min(y1 + size, scaled[1])
-        x, y = pixels.shape[1] / scaled[0], pixels.shape[0] / scaled[1]
+        x, y = extent[0] / scaled[0], extent[1] / scaled[1]
         source = (x1 * x, y1 * y, x2 * x, y2 * y)
         image = Image.fromarray(pixels)
         part = np.asarray(image.resize((x2 - x1, y2 - y1), _PILLOW[how.interpolation], box=source))

@@ -29,10 +29,10 @@ from inference.cancellation import Halt, Halted
 from inference.device import cpu_sessions, device, limits
 from inference.engine import Engine, load_engine, run_each
 from inference.engine_files import signature
-from inference.images import Pixels, decode
+from inference.images import DecodedImage, Pixels, decode, decode_at_least
 from inference.postprocess import MAX_DET, Outputs, postprocess
 from inference.prediction import Float, InferenceItem, ItemResult, Prediction
-from inference.preprocess import Letterbox, prepare
+from inference.preprocess import Letterbox, needed_size, prepare
 from inference.render import draw
 from models_store.description import DESCRIPTION_FILE, ModelDescription
 from request_id import of_request
@@ -68,7 +68,7 @@ class Work:
 
     item: InferenceItem
     model: Model
-    pixels: Pixels
+    image: DecodedImage
     place: Letterbox
     prepared: Pixels
     times: dict[str, float]
@@ -388,16 +388,14 @@ class ModelRuntime:
         try:
             times: dict[str, float] = {}
             start = time.perf_counter()
-            most = self._settings.max_pixels
-            pixels = await self._in_thread_of(item, decode, item.image, most)
+            image = await self._in_thread_of(item, self._decode, model, item)
             _note(times, item, "preprocess", start)
-            height, width = pixels.shape[:2]
-            views = tiles.views(width, height, model.description.imgsz, item.tiles)
+            views = tiles.views(image.width, image.height, model.description.imgsz, item.tiles)
             size = limits(self._settings).max_batch if model.engine.batched else 1
             parts = [views[first : first + size] for first in range(0, len(views), size)]
             start = time.perf_counter()
             seen = await asyncio.gather(
-                *(self._in_thread(self._predict_views, model, item, pixels, part) for part in parts)
+                *(self._in_thread(self._predict_views, model, item, image, part) for part in parts)
             )
             _note(times, item, "inference", start)
             most = MAX_DET if item.max_det is None else item.max_det
@@ -405,15 +403,15 @@ class ModelRuntime:
             start = time.perf_counter()
             prediction = await self._in_thread(tiles.merge, found, most)
             _note(times, item, "postprocess", start)
-            return await self._in_thread(self._result, item, pixels, prediction, times)
+            return await self._in_thread(self._result, item, image, prediction, times)
         except Exception as error:
             return _failed(error, item)
 
     def _predict_views(
-        self, model: Model, item: InferenceItem, pixels: Pixels, views: list[tiles.View]
+        self, model: Model, item: InferenceItem, image: DecodedImage, views: list[tiles.View]
     ) -> list[Prediction]:
         """The prediction for each view, in pixels of the view."""
-        works = [self._work(model, item, np.ascontiguousarray(view.cut(pixels))) for view in views]
+        works = [self._work(model, item, view.cut(image)) for view in views]
         wide = len(works) == 1 and self._busy == 1
         outputs = run_each(model.engine, [work.prepared for work in works], wide)
         return [self._predicted(work, found) for work, found in zip(works, outputs, strict=True)]
@@ -438,22 +436,27 @@ class ModelRuntime:
 
     def _prepare(self, model: Model, item: InferenceItem) -> Work:
         start = time.perf_counter()
-        pixels = decode(item.image, self._settings.max_pixels)
-        work = self._work(model, item, pixels)
+        work = self._work(model, item, self._decode(model, item))
         work.timed("preprocess", start)
         return work
 
-    def _work(self, model: Model, item: InferenceItem, pixels: Pixels) -> Work:
+    def _decode(self, model: Model, item: InferenceItem) -> DecodedImage:
+        """Decode an image as far as the network needs it, whether or not it is drawn later."""
+        needed = needed_size(model.description, self._settings.decode, item.tiles)
+        return decode_at_least(item.image, self._settings.max_pixels, needed)
+
+    def _work(self, model: Model, item: InferenceItem, image: DecodedImage) -> Work:
         """Prepare a decoded image for the network."""
-        height, width = pixels.shape[:2]
-        place = Letterbox.of(model.description, model.engine.letterbox, width, height)
-        return Work(item, model, pixels, place, prepare(pixels, model.description, place), {})
+        description = model.description
+        place = Letterbox.of(description, model.engine.letterbox, image.width, image.height)
+        prepared = prepare(image.pixels, description, place, image.scale)
+        return Work(item, model, image, place, prepared, {})
 
     def _finish(self, work: Work, outputs: Outputs) -> ItemResult:
         start = time.perf_counter()
         prediction = self._predicted(work, outputs)
         work.timed("postprocess", start)
-        return self._result(work.item, work.pixels, prediction, work.times)
+        return self._result(work.item, work.image, prediction, work.times)
 
     def _predicted(self, work: Work, outputs: Outputs) -> Prediction:
         return postprocess(
@@ -467,13 +470,21 @@ class ModelRuntime:
         )
 
     def _result(
-        self, item: InferenceItem, pixels: Pixels, prediction: Prediction, times: dict[str, float]
+        self,
+        item: InferenceItem,
+        image: DecodedImage,
+        prediction: Prediction,
+        times: dict[str, float],
     ) -> ItemResult:
         if item.boxes_only:
             prediction = prediction.boxes_only()
         if item.editable:
             prediction = prediction.simplified()
-        drawn = draw(pixels, prediction, item.drawn_as) if item.draw else None
+        drawn = None
+        if item.draw:
+            full = image.scale == 1
+            pixels = image.pixels if full else decode(item.image, self._settings.max_pixels)
+            drawn = draw(pixels, prediction, item.drawn_as)
         return ItemResult(prediction=prediction, drawn=drawn, times=times)
 
 

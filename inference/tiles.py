@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from formats.geometry import Outline, fill_parts, overlap, union
-from inference.images import Pixels
+from inference.images import DecodedImage
 from inference.prediction import Float, Prediction
 
 OFF, AUTO = 1, 0  # special numbers of tiles: none, automatic
@@ -38,9 +38,12 @@ class View:
     width: int
     height: int
 
-    def cut(self, pixels: Pixels) -> Pixels:
-        """The part of an image (h, w, 3) inside this view, not copied."""
-        return pixels[self.y : self.y + self.height, self.x : self.x + self.width]
+    def cut(self, image: DecodedImage) -> DecodedImage:
+        """The part of an image inside this view; an image at a DCT scale has one view, itself."""
+        if image.scale > 1:
+            return image
+        part = image.pixels[self.y : self.y + self.height, self.x : self.x + self.width]
+        return DecodedImage.full(np.ascontiguousarray(part))
 
     @property
     def box(self) -> Float:

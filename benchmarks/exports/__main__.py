@@ -27,7 +27,7 @@ from engines.making import make_export
 from engines.options import ExportRequest, resolve
 from engines.probe_images import probe_images
 from engines.store import ExportStore
-from inference.images import Pixels, decode
+from inference.images import DecodedImage, Pixels, decode
 from inference.onnx_engine import OnnxEngine
 from inference.predict import predict
 from inference.prediction import Prediction
@@ -97,7 +97,7 @@ def _served(model: ModelVersion, image: Pixels) -> Prediction:
     return predict(
         engine,
         description,
-        [image],
+        [DecodedImage.full(image)],
         wide=True,
         confidence=0.0 if classify else CONFIDENCE,
         max_det=len(description.names) if classify else None,

@@ -15,8 +15,9 @@ import cv2
 
 from inference.device import cpu_sessions
 from inference.engine import load_engine
-from inference.images import decode
+from inference.images import decode_at_least
 from inference.predict import predict
+from inference.preprocess import needed_size
 from models_store.store import locate
 from settings import get_settings
 
@@ -26,14 +27,15 @@ def main(model_id: str, images: Path, seconds: float) -> None:
     settings = get_settings()
     engine, description = load_engine(locate(model_id), settings)
     pictures = [path.read_bytes() for path in sorted(images.glob("*.jpg"))]
+    needed = needed_size(description, settings.decode)
     threads = cpu_sessions(settings)
     done = [0] * threads
 
     def loop(number: int, until: float) -> None:
         while time.perf_counter() < until:
             picture = pictures[(done[number] * threads + number) % len(pictures)]
-            pixels = decode(picture, settings.max_pixels)
-            predict(engine, description, [pixels])
+            image = decode_at_least(picture, settings.max_pixels, needed)
+            predict(engine, description, [image])
             done[number] += 1
 
     def rate(duration: float) -> float:

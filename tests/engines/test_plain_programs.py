@@ -18,6 +18,7 @@ import pytest
 
 from engines.child import ExportTask, make
 from engines.options import ExportRequest
+from inference.images import DecodedImage
 from inference.onnx_engine import OnnxEngine
 from inference.predict import predict
 from inference.prediction import Prediction
@@ -74,7 +75,7 @@ def served(folder: Path, pixels: np.ndarray) -> Prediction:
     return predict(
         engine,
         description,
-        [pixels],
+        [DecodedImage.full(pixels)],
         confidence=lowest,
         max_det=None if lowest else len(description.names),
     )[0]

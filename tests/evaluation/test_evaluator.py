@@ -17,7 +17,7 @@ from evaluation.evaluator import Evaluation, evaluate
 from evaluation.store import PLOTS, PREDICTIONS, REPORT
 from evaluation.target import EvaluationTarget
 from inference.engine import Engine
-from inference.images import decode
+from inference.images import DecodedImage, decode
 from inference.onnx_engine import OnnxEngine
 from inference.predict import predict
 from inference.preprocess import Letterbox, LetterboxKind
@@ -160,6 +160,7 @@ def test_the_report_is_json_and_says_what_was_measured_how(
     assert report["model"]["id"] == "oracle:1"
     assert report["dataset"]["fingerprint"] == dataset.fingerprint
     assert report["engine"] == "oracle"
+    assert report["decode"] == "fast"
     assert report["thresholds"]["confidence"] == 0.25
     assert "TP / (TP + FP + FN)" in report["definitions"]["accuracy"]
     assert report["speed"]["inference"] >= 0
@@ -269,7 +270,9 @@ def label_as_found(dataset: Dataset, engine: Engine, described: ModelDescription
     for image in dataset.scan().splits["val"]:
         pixels = decode(image.read_bytes(), 10**6)
         size = np.array(pixels.shape[1::-1])
-        found = predict(engine, described, [pixels], confidence=0.01, max_det=9)[0]
+        found = predict(engine, described, [DecodedImage.full(pixels)], confidence=0.01, max_det=9)[
+            0
+        ]
         lines = []
         for i, cls in enumerate(found.class_ids):
             corners = found.boxes[i].reshape(2, 2) / size

@@ -12,7 +12,7 @@ import pytest
 
 from formats.geometry import fill_parts, overlap
 from inference.engine import disagreement
-from inference.images import decode
+from inference.images import DecodedImage, decode
 from inference.onnx_engine import OnnxEngine
 from inference.predict import predict
 from inference.prediction import Prediction
@@ -32,7 +32,7 @@ def ours(folder: Path, data: bytes, **thresholds: Any) -> Prediction:
     description = ModelDescription.load(folder)
     pixels = decode(data, 10_000_000)
     engine = OnnxEngine(folder, description, Settings(device="cpu"))
-    return predict(engine, description, [pixels], **thresholds)[0]
+    return predict(engine, description, [DecodedImage.full(pixels)], **thresholds)[0]
 
 
 def theirs(folder: Path, file: Path, **options: Any) -> Any:
@@ -136,7 +136,10 @@ def test_a_lone_image_and_one_among_many_are_answered_alike(
     description = ModelDescription.load(folder)
     engine = OnnxEngine(folder, description, Settings(device="cpu", sessions=threads))
     picture = scene(200, 100)
-    answers = [predict(engine, description, [picture], wide=wide)[0] for wide in (False, True)]
+    answers = [
+        predict(engine, description, [DecodedImage.full(picture)], wide=wide)[0]
+        for wide in (False, True)
+    ]
     assert len(answers[0]) > 0
     assert_close(*answers)
 

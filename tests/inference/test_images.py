@@ -71,7 +71,7 @@ STORED = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_270,
 }
-SHARP = {"quality": 95, "subsampling": 0}
+SHARP: dict[str, Any] = {"quality": 95, "subsampling": 0}
 
 
 def photographed(
@@ -144,7 +144,9 @@ def test_every_jpeg_is_scaled_and_turned(way: str, orientation: int) -> None:
     data = photographed(upright, orientation, **options)
     if way in ("grey", "cmyk"):
         stored = Image.open(io.BytesIO(data))
-        data = encoded(stored.convert("L" if way == "grey" else "CMYK"), exif=stored.getexif())
+        data = encoded(
+            stored.convert("L" if way == "grey" else "CMYK"), "JPEG", exif=stored.getexif()
+        )
     elif way == "film":
         data += b"\0\0\0\x18ftypmp42" + bytes(1000)
     full = decode(data, MAX)

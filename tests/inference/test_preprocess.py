@@ -8,9 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from inference.preprocess import Letterbox, normalise, prepare
+from inference.images import decode_at_least
+from inference.jpeg import dct_scale
+from inference.preprocess import Letterbox, needed_size, normalise, prepare
 from models_store.description import ModelDescription, Preprocessing
-from tests.support.scenes import scene
+from tests.support.scenes import encoded, scene
 
 SIZES = [(640, 480), (480, 640), (64, 64), (65, 64), (1, 300), (300, 1), (2000, 7), (33, 1000)]
 
@@ -52,10 +54,10 @@ def test_the_rectangle_is_that_of_ultralytics_predict(size: tuple[int, int], str
 
 def test_an_image_that_was_decoded_smaller_keeps_its_place() -> None:
     pixels = scene(640, 480)
-    place = Letterbox(4000, 3000, 640, 32)
-    np.testing.assert_array_equal(place.apply(pixels), pixels)
+    place = Letterbox(2560, 1920, 640, 32)
+    np.testing.assert_array_equal(place.apply(pixels, scale=4), pixels)
     assert place.boxes_to_image(np.array([[0, 0, 640, 480]], np.float32)).tolist() == [
-        [0, 0, 4000, 3000]
+        [0, 0, 2560, 1920]
     ]
 
 
@@ -155,3 +157,68 @@ def test_one_channel_models_get_grey() -> None:
     prepared = prepare(scene(100, 50), how, Letterbox(100, 50, 64))
     assert prepared.shape == (64, 64, 1)
     assert normalise(prepared[None], how.preprocessing).shape == (1, 1, 64, 64)
+
+
+def ramp(width: int, height: int) -> np.ndarray:
+    """An image whose red and green tell the place, so that a shift shows."""
+    x = np.broadcast_to(np.linspace(0, 255, width)[None], (height, width))
+    y = np.broadcast_to(np.linspace(0, 255, height)[:, None], (height, width))
+    return np.rint(np.stack((x, y, np.full_like(x, 128)), axis=-1)).astype(np.uint8)
+
+
+WAYS: list[dict[str, Any]] = [
+    {"resize": "letterbox"},
+    {"resize": "squash"},
+    {"resize": "squash", "antialias": True},
+    {"resize": "centre_crop", "resize_to": 72},
+    {"resize": "centre_crop", "resize_to": 72, "antialias": True},
+    {"resize": "centre_crop", "resize_to": 72, "interpolation": "bicubic"},
+]
+
+
+@pytest.mark.parametrize("how", WAYS)
+@pytest.mark.parametrize("size", [(521, 393), (393, 521), (600, 601), (2561, 1707)])
+def test_an_image_at_a_dct_scale_is_placed_as_the_full_one(
+    size: tuple[int, int], how: dict[str, Any]
+) -> None:
+    model = described(imgsz=64, **how)
+    needed = needed_size(model, "fast")
+    data = encoded(ramp(*size), "JPEG", quality=100, subsampling=0)
+    full = decode_at_least(data, 10**7, needed_size(model, "exact"))
+    fast = decode_at_least(data, 10**7, needed)
+    assert full.scale == 1
+    assert fast.scale > 1
+    place = Letterbox(*size, 64)
+    wanted = prepare(full.pixels, model, place).astype(float)
+    got = prepare(fast.pixels, model, place, fast.scale)
+    assert got.shape == wanted.shape
+    columns, rows = (got - wanted)[..., 0].mean(axis=0), (got - wanted)[..., 1].mean(axis=1)
+    assert np.abs(columns).max() < 1  # four levels are a pixel
+    assert np.abs(rows).max() < 1
+
+
+def test_a_strip_at_a_dct_scale_is_cropped_as_the_full_one() -> None:
+    how = described(resize="centre_crop", imgsz=8, resize_to=8)
+    place = Letterbox(2401, 17, 8)
+    data = encoded(ramp(2401, 17), "JPEG", quality=100, subsampling=0)
+    full, fast = (decode_at_least(data, 10**7, needed_size(how, way)) for way in ("exact", "fast"))
+    assert fast.scale == 2
+    wanted = prepare(full.pixels, how, place).astype(int)
+    assert np.abs(prepare(fast.pixels, how, place, fast.scale) - wanted).max() <= 12
+
+
+@given(
+    width=st.integers(1, 9000), height=st.integers(1, 9000), imgsz=st.sampled_from([64, 320, 640])
+)
+@settings(max_examples=200, deadline=None)
+@pytest.mark.parametrize("resize", ["letterbox", "squash", "centre_crop"])
+def test_what_is_decoded_is_never_enlarged(
+    resize: str, width: int, height: int, imgsz: int
+) -> None:
+    needed = needed_size(described(resize=resize, imgsz=imgsz), "fast")
+    assert needed is not None
+    size = needed(width, height)
+    scale = dct_scale(width, height, 1, size)
+    assert scale == 1 or (-(-width // scale) >= size[0] and -(-height // scale) >= size[1])
+    assert scale == 8 or any(-(-side // (2 * scale)) < least for side, least in
+        zip((width, height), size, strict=True)) or min(width, height) < 2 * scale  # fmt: skip
