@@ -234,3 +234,24 @@ def test_an_unknown_class_is_refused_before_anything_is_predicted(classes: Any) 
     with pytest.raises(ValidationFailed, match="'classes'"):
         ask()
     assert not gateway.runner.items
+
+
+def test_a_large_jpeg_is_heavy_where_it_is_decoded_in_full() -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (8000, 6000)).save(buffer, "JPEG")
+    image = buffer.getvalue()
+
+    def heavy(decode: str, draw: bool = False, **annotation: Any) -> bool:
+        gateway: Any = Gateway()
+        gateway.settings = Settings(decode=decode)
+        if annotation:
+            annotated(gateway, image, **annotation)
+        else:
+            asyncio.run(predict(gateway, image, InferOptions(draw_boxes=draw)))
+        return bool(gateway.runner.items[-1].heavy)
+
+    assert heavy("exact")
+    assert not heavy("fast")
+    assert not heavy("fast", tiles="off")
+    assert heavy("fast", tiles="4")
+    assert heavy("fast", tiles="off", return_annotated_image="1")

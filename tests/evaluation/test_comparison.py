@@ -124,6 +124,14 @@ def test_figures_and_speed_stand_side_by_side() -> None:
     assert found["notes"] == [comparison.SPEEDS, "The image sizes differ: 64 and 128."]
 
 
+def test_a_comparison_tells_that_images_were_decoded_differently() -> None:
+    of_the_version_before = report("m:a", {"stop": 0.5})
+    now = [report("m:b", {"stop": 0.5}, decode=way) for way in ("exact", "fast")]
+    notes = [comparison.compare_reports(of_the_version_before, b)["notes"] for b in now]
+    assert notes[0] == [comparison.SPEEDS]
+    assert notes[1] == [comparison.SPEEDS, "VISIONLOOP_DECODE differs: exact and fast."]
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
