@@ -31,6 +31,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from disk_space import NO_ROOM, is_disk_full
 from errors import Conflict, DatabaseBusy, DatabaseDamaged, InsufficientStorage, VisionLoopError
+from files import change_of, signal_change
 from home_paths import unfinished_restore
 from settings import Settings
 
@@ -51,6 +52,7 @@ RESTORE = (
 )
 BUSY_STATES = ("08", "40", "53", "55P03", "57P")  # PostgreSQL's codes: lost, locked, overloaded
 FULL_STATE = "53100"
+CHANGED = "changed"  # in `Session.info`: whether what other processes hold in memory has changed
 RETRY = 5.0  # seconds of `Retry-After`
 
 FAILURES = (SQLAlchemyError, DatabaseBusy, DatabaseDamaged, InsufficientStorage)
@@ -117,6 +119,15 @@ class Database:
         ):
             session.connection(execution_options={"visionloop_write": True})
             yield session
+        if session.info.get(CHANGED):
+            signal_change(self.settings.paths.changes)
+
+    def change(self) -> int:
+        """A number that is another one once a process has changed models or tokens.
+
+        It is read without the database, so that every request can follow such changes at once.
+        """
+        return change_of(self.settings.paths.changes)
 
     @contextmanager
     def read(self, patience: float | None = None) -> Iterator[Session]:

@@ -96,6 +96,21 @@ class HomePaths:
         return self.root / "run" / "metrics"
 
     @property
+    def locks(self) -> Path:
+        """Lock files of what one gateway process does at a time."""
+        return self.root / "run" / "locks"
+
+    @property
+    def changes(self) -> Path:
+        """Empty file; its time is that of the last change of models or tokens."""
+        return self.root / "run" / "changes"
+
+    @property
+    def inbox_signal(self) -> Path:
+        """Empty file; its time is when annotations arrived last."""
+        return self.root / "run" / "annotations"
+
+    @property
     def schema_lock(self) -> Path:
         """Lock file of a process that creates or migrates the tables of the SQLite file."""
         return self.root / "schema.lock"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,7 @@ class Trainer:
 
 @bentoml.asgi_app(door, path="/")
 @bentoml.service(
-    **SERVICE,
+    **SERVICE | {"workers": settings.gateway_workers},
     metrics={"enabled": False},
     runner_probe={"enabled": False},
     traffic={"timeout": longest(settings)},
@@ -102,18 +103,22 @@ class VisionLoop:
 
     @bentoml.on_startup
     async def open(self) -> None:
+        from serving.fair_accept import accept_fairly
         from serving.gateway import Gateway
         from serving.idle import IdleTracker
+        from serving.peers import Peers
         from serving.runner_client import Runner, stand_in_for_each_other
         from serving.trainer_client import TrainerLink
 
-        idle = IdleTracker()
+        peers = Peers.of(settings)
+        idle = IdleTracker(peers)
         runners = {
-            "detector": Runner("detector", self.detector, settings, idle),
-            "annotator": Runner("annotator", self.annotator, settings, idle),
+            "detector": Runner("detector", self.detector, settings, idle, peers),
+            "annotator": Runner("annotator", self.annotator, settings, idle, peers),
         }
         stand_in_for_each_other(*runners.values())
-        self.gateway = Gateway.open(settings, runners, TrainerLink(Trainer))
+        accept_fairly(asyncio.get_running_loop(), peers)
+        self.gateway = Gateway.open(settings, runners, TrainerLink(Trainer), peers)
         door.open(self.gateway)
         lifecycle.finish_startup(settings)
 

@@ -178,6 +178,13 @@ class Settings(BaseSettings):
         None, description="Access token of Label Studio, personal or legacy, to fetch its images"
     )
 
+    gateway_workers: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Number of gateway processes, for engines so fast that one is the limit. "
+        "Memory, places and connections that requests may take up are divided among them",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="Device that runs the models"
     )
@@ -502,6 +509,10 @@ class Settings(BaseSettings):
     @property
     def max_upload_bytes(self) -> int:
         return int(self.max_upload_mb * 1024 * 1024)
+
+    def per_gateway(self, number: int) -> int:
+        """The share of each gateway process of a number for all of them, rounded up."""
+        return -(-number // self.gateway_workers)
 
     def masked(self) -> dict[str, str]:
         """The settings as printable text, with secrets masked."""

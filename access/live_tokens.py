@@ -1,6 +1,7 @@
 """The named tokens in memory, as every request is checked against them.
 
-They follow changes of other processes within a second, and at once when a token is not known.
+They follow changes of other processes of this machine at once, and of other machines within a
+second, or when a token is not known.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ class LiveTokens:
         self._snapshot: Snapshot | None = None
         self._by_id: dict[str, Token] = {}
         self._checked = -refresh_seconds
+        self._change = 0  # of the database, when the snapshot was read
         self._missed = -MISS_SECONDS
         self._used: dict[str, float] = {}  # id → when its use was noted
 
@@ -88,8 +90,9 @@ class LiveTokens:
         self._current()
 
     def _current(self) -> Snapshot:
-        snapshot = self._snapshot
-        if snapshot is not None and time.monotonic() - self._checked < self._refresh_seconds:
+        snapshot, change = self._snapshot, self.store.database.change()
+        young = time.monotonic() - self._checked < self._refresh_seconds
+        if snapshot is not None and young and change == self._change:
             return snapshot
         with self._lock:
             started = time.monotonic()
@@ -106,5 +109,5 @@ class LiveTokens:
             if found is not last:
                 self._by_id = {token.id: token for token in found.tokens}
                 self._snapshot = found
-            self._checked = started
+            self._checked, self._change = started, change
             return found

@@ -23,7 +23,7 @@ from sqlalchemy.orm import Session
 
 from access.scopes import ADMIN, ORDER, ScopeName, including
 from access.tables import LONGEST_NAME, AccessToken
-from database import Database, State, now
+from database import CHANGED, Database, State, now
 from errors import Conflict, NotFound, ValidationFailed
 
 PREFIX = "vl_"
@@ -290,6 +290,7 @@ def _set(session: Session, key: str, number: int) -> None:
 
 def _raise_generation(session: Session) -> None:
     """Increment the counter, so that other processes reload their tokens."""
+    session.info[CHANGED] = True
     row = session.get(State, GENERATION, with_for_update=True)
     if row is None:
         session.add(State(key=GENERATION, number=1))

@@ -104,6 +104,10 @@ class LateBoundApp:
 
     def open(self, gateway: Gateway) -> None:
         """Build the application."""
+        # Imported late, as in `create_app`.
+        from api import thread_pool
+
+        thread_pool.divide(gateway.settings.gateway_workers)
         self.gateway = gateway
         self.app = create_app(gateway)
 
@@ -240,18 +244,25 @@ def with_middleware(
     # Imported late: the runners import this file as well, but have no middleware.
     from api.middleware.audit import Audited
     from api.middleware.auth import Auth
-    from api.middleware.limits import BodyLimit, PathTable, RateLimit
+    from api.middleware.limits import TOGETHER, BodyLimit, PathTable, RateLimit
     from api.middleware.metrics import Measured
     from api.middleware.origins import Origins
     from api.middleware.proxies import PrefixAlone, Proxies
     from api.middleware.request_log import RequestLog
     from api.schemas import PICTURE_HEADERS
+    from serving.peers import shared_folder
 
     hide_paths(server_folders(settings))
     uploads = dict.fromkeys((UPLOAD, BATCH, CORRECT), settings.max_upload_bytes)
     larger = PathTable({IMPORT: settings.max_model_bytes} | uploads)
-    app = BodyLimit(app, settings.max_body_bytes, larger, no_room=partial(no_room, settings))
-    limit = RateLimit(app, settings.rate_limit)
+    app = BodyLimit(
+        app,
+        settings.max_body_bytes,
+        larger,
+        together=settings.per_gateway(TOGETHER),
+        no_room=partial(no_room, settings),
+    )
+    limit = RateLimit(app, settings.rate_limit, shared_folder(settings))
     app = Auth(limit, settings, limit, access)
     app = Origins(app, settings, lambda: access is not None and access().live.closed)
     slow = (IMPORT, UPLOAD, CHECK, COMPARE, BATCH, CORRECT, DOWNLOAD, *READ, *TRAIN)

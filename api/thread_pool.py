@@ -31,6 +31,7 @@ class BoundedThreadPool:
         self, threads: int = THREADS, limit: int = LIMIT, for_one: int | None = None
     ) -> None:
         """`limit` is the maximum number of running and waiting tasks; `for_one`: of a caller."""
+        self.threads = threads
         self.limit = limit
         self.for_one = limit if for_one is None else for_one
         self._pool = ThreadPoolExecutor(threads, "datasets")
@@ -42,6 +43,13 @@ class BoundedThreadPool:
     def count(self) -> int:
         """The current number of running and waiting tasks."""
         return self._count
+
+    def divide(self, processes: int) -> None:
+        """Take this process's share of the threads and places; before the first task."""
+        self.threads, self.limit, self.for_one = (
+            -(-number // processes) for number in (self.threads, self.limit, self.for_one)
+        )
+        self._pool = ThreadPoolExecutor(self.threads, "datasets")
 
     async def run(self, work: Callable[[], Result]) -> Result:
         """Call `work` in one of the threads. Returns its result.
@@ -90,6 +98,13 @@ slow_work = BoundedThreadPool()
 
 slow_reads = BoundedThreadPool(for_one=FOR_ONE)
 """For requests that the use token allows: exports, comparisons, sheets, the annotation queue."""
+
+
+def divide(processes: int) -> None:
+    """Divide the pools for datasets among the gateway processes; before the first request."""
+    for pool in (slow_work, slow_reads):
+        pool.divide(processes)
+
 
 _images = ThreadPoolExecutor(4, "images")
 

@@ -111,6 +111,7 @@ class ModelRuntime:
         self._halts: set[Halt] = set()
         self._damaged: dict[str, tuple[object, str]] = {}  # by tag: the files' state, the message
         self._models: OrderedDict[str, asyncio.Task[Model]] = OrderedDict()
+        self._many_tiles = asyncio.Lock()  # their parts keep all threads busy
         self._unused: dict[str, float] = {}  # by tag: monotonic time until which it is kept
         self._busy = 0  # number of tasks in the pool, waiting or running
         self._busy_lock = threading.Lock()
@@ -308,7 +309,7 @@ class ModelRuntime:
             model = await self._model(tag)
             self._unused.pop(tag, None)
             if tiled and model.description.task != "classify":
-                return await asyncio.gather(*(self._predict_tiled(model, item) for item in items))
+                return await asyncio.gather(*(self._predict_in_turn(model, item) for item in items))
             if not model.engine.batched:
                 return await asyncio.gather(
                     *(self._in_thread_of(item, self._predict_apart, model, item) for item in items)
@@ -382,6 +383,13 @@ class ModelRuntime:
             )
         )
         return [next(finished) if isinstance(work, Work) else work for work in prepared]
+
+    async def _predict_in_turn(self, model: Model, item: InferenceItem) -> ItemResult:
+        """`_predict_tiled`; images of many tiles one after another, whichever process sent them."""
+        if item.views <= tiles.MANY_VIEWS:
+            return await self._predict_tiled(model, item)
+        async with self._many_tiles:
+            return await self._predict_tiled(model, item)
 
     async def _predict_tiled(self, model: Model, item: InferenceItem) -> ItemResult:
         """Predict an image as tiles in parallel and merge the predictions."""

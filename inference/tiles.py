@@ -17,6 +17,7 @@ from inference.prediction import Float, Prediction
 
 OFF, AUTO = 1, 0  # special numbers of tiles: none, automatic
 MOST = 8  # maximum number of tiles along the longer side
+MANY_VIEWS = 4  # images of more views go one after another: a large image has up to 65
 LARGE = 2.5  # AUTO tiles images whose longer side exceeds the network's input by this factor
 SMALLEST = 0.5  # minimum side of a tile, as a share of the side of the network's input
 OVERLAP = 0.2  # overlap of neighbouring tiles, as a share of a tile's side

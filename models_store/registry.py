@@ -1,8 +1,8 @@
 """The model registry: versions, the promoted version of each name, the active model.
 
 A version is visible once it has a row, which is written after its folder in the Bento model store
-is complete. Reads use a snapshot in memory, which follows changes of other processes within a
-second, or at once when a requested model is not in it.
+is complete. Reads use a snapshot in memory, which follows changes of other processes of this
+machine at once, and of other machines within a second, or when a requested model is not in it.
 """
 
 from __future__ import annotations
@@ -73,6 +73,7 @@ class Registry:
         self._refresh_seconds = refresh_seconds
         self._miss_seconds = miss_seconds
         self._checked = -refresh_seconds
+        self._change = 0  # of the database, when the snapshot was read
 
     # --- reading
 
@@ -430,8 +431,9 @@ class Registry:
             )
 
     def _current(self) -> Snapshot:
-        snapshot = self._snapshot
-        if snapshot is not None and time.monotonic() - self._checked < self._refresh_seconds:
+        snapshot, change = self._snapshot, self.database.change()
+        young = time.monotonic() - self._checked < self._refresh_seconds
+        if snapshot is not None and young and change == self._change:
             return snapshot
         with self._lock:
             started = time.monotonic()
@@ -445,7 +447,7 @@ class Registry:
                 if self._snapshot is None:
                     raise
                 log.warning("The models cannot be read; using the last snapshot: %s", error)
-            self._checked = started
+            self._checked, self._change = started, change
             return self._snapshot
 
 

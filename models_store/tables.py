@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import JSON, BigInteger, String, Text, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from database import Base, State, now
+from database import CHANGED, Base, State, now
 
 
 class PublishedModel(Base):
@@ -46,6 +46,7 @@ def generation(session: Session) -> int:
 
 def raise_generation(session: Session) -> None:
     """Increment the change counter, so that other processes reload their snapshot."""
+    session.info[CHANGED] = True
     row = session.get(State, "generation", with_for_update=True)
     if row is None:
         session.add(State(key="generation", number=1))

@@ -13,6 +13,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from filelock import FileLock
 
 from database import now
 from errors import NotFound
@@ -50,8 +51,8 @@ class KeptImage:
 class KeptImages:
     """A size-limited folder of images and their predictions; the oldest are deleted first.
 
-    Only one process at a time may keep images; it is thread-safe. Another process may remove some:
-    this one notices that at its next call. All methods read or write files: do
+    Safe to share between threads and processes: one of them keeps an image at a time, and each
+    reads at every call what the others have kept or removed. All methods read or write files: do
     not call them on the event loop.
     """
 
@@ -60,9 +61,9 @@ class KeptImages:
         self.limit = int(settings.keep_mb * 1024 * 1024)
         self._max_pixels = settings.max_pixels
         self._lock = threading.Lock()
+        self._file_lock = settings.paths.locks / "kept.lock"  # held while an image is kept
         self._kept: dict[str, KeptImage] | None = None  # by id, the oldest first
         self._space: dict[str, int] = {}  # by id, bytes of disk space
-        self._seen: int | None = None  # time of the folder's last change that is known of
 
     def keep(self, image: bytes, answer: dict[str, Any], confidence: float) -> KeptImage | None:
         """Store an image with its predictions.
@@ -76,7 +77,8 @@ class KeptImages:
             None if a near-duplicate is stored already, or the image exceeds the size limit.
         """
         look = average_hash(image, self._max_pixels)
-        with self._lock:
+        self._file_lock.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with self._lock, FileLock(self._file_lock):
             kept = self._index()
             if len(image) > self.limit or any(_differ(look, o.look) <= NEAR for o in kept.values()):
                 return None
@@ -98,7 +100,6 @@ class KeptImages:
             kept[found.id] = found
             self._space[found.id] = _blocks(len(image)) + _blocks(len(metadata))
             self._make_room(kept)
-            self._seen = self._changed()
             return found
 
     def list(self, model_id: str | None = None) -> list[KeptImage]:
@@ -134,7 +135,6 @@ class KeptImages:
                     "those of a model."
                 )
             self._delete(image_id)
-            self._seen = self._changed()
 
     @property
     def size_bytes(self) -> int:
@@ -145,30 +145,24 @@ class KeptImages:
     # --- private; the caller holds the lock
 
     def _index(self) -> dict[str, KeptImage]:
-        """The kept images by id, the oldest first; read from the folder once."""
-        if self._kept is None:
-            self._kept = {}
-            for path in sorted(self.folder.glob("*.json")):
-                with contextlib.suppress(OSError, ValueError, TypeError):
-                    metadata = path.read_bytes()
-                    image = KeptImage(**json.loads(metadata))
-                    if image.id == path.stem and self._image(image.id).is_file():
-                        self._kept[image.id] = image
-                        self._space[image.id] = _blocks(image.size_bytes) + _blocks(len(metadata))
+        """The kept images by id, the oldest first; each is read from the folder once."""
+        first, kept = self._kept is None, self._kept or {}
+        there = {path.stem: path for path in self.folder.glob("*.json")}
+        for image_id in kept.keys() - there.keys():
+            del kept[image_id]
+            self._space.pop(image_id, None)
+        new = sorted(there.keys() - kept.keys())
+        for image_id in new:
+            with contextlib.suppress(OSError, ValueError, TypeError):
+                metadata = there[image_id].read_bytes()
+                image = KeptImage(**json.loads(metadata))
+                if image.id == image_id and self._image(image_id).is_file():
+                    kept[image_id] = image
+                    self._space[image_id] = _blocks(image.size_bytes) + _blocks(len(metadata))
+        self._kept = dict(sorted(kept.items())) if new else kept
+        if first:
             self._clear_unfinished()
-            self._seen = self._changed()
-        elif (changed := self._changed()) != self._seen:
-            self._seen = changed
-            for image_id in [one for one in self._kept if not self._metadata(one).exists()]:
-                del self._kept[image_id]
-                self._space.pop(image_id, None)
         return self._kept
-
-    def _changed(self) -> int | None:
-        """The time of the folder's last change; None if there is no folder."""
-        with contextlib.suppress(OSError):
-            return self.folder.stat().st_mtime_ns
-        return None
 
     def _clear_unfinished(self) -> None:
         """Delete incomplete files that a killed server left."""

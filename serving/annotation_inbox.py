@@ -21,6 +21,7 @@ from dataset.task_forms import task_of
 from disk_space import NO_ROOM, is_disk_full
 from errors import InsufficientStorage, ValidationFailed, VisionLoopError, our_fault
 from evaluation.store import EvaluationRow, EvaluationStore
+from files import change_of, signal_change
 from formats.annotations import Annotations
 from formats.label_studio import from_label_studio
 from formats.label_studio_config import LabelConfig, parse_label_config
@@ -31,10 +32,12 @@ from jobs.store import Job, JobStore
 from models_store.description import Task
 from models_store.registry import Registry
 from models_store.versions import ModelVersion
+from serving.one_process import Leadership, OneAtATime
 from serving.tool_images import ToolImages
 
 log = logging.getLogger("visionloop")
 
+LOOK = 0.25  # seconds between two looks for annotations that another gateway process received
 AGAIN = 300.0  # seconds until a failed image is fetched again
 CONFIG = "label_config"  # key in a dataset's options
 LEFT_OUT = "left_out"  # key in a row's document: why the annotation cannot be stored
@@ -56,9 +59,10 @@ class Pace:
 
 
 class AnnotationInbox:
-    """Stores annotations, fetches their images, builds dataset folders; one per gateway.
+    """Stores annotations, fetches their images, builds dataset folders; one per gateway process.
 
-    Annotations without an image yet are in the database, so none are lost when the server stops.
+    The leading gateway process fetches and builds. Annotations without an image yet are in the
+    database, so none are lost when the server stops.
     """
 
     def __init__(
@@ -68,6 +72,7 @@ class AnnotationInbox:
         registry: Registry,
         jobs: JobStore,
         evaluations: EvaluationStore,
+        leadership: Leadership | None = None,
     ) -> None:
         self.store = store
         self.pace = Pace()
@@ -76,9 +81,12 @@ class AnnotationInbox:
         self.jobs = jobs
         self.evaluations = evaluations
         self._arrived = asyncio.Event()
+        self._change = change_of(registry.settings.paths.inbox_signal)
         self._tried: dict[tuple[str, str, int], float] = {}
         self._next: dict[str, float] = {}  # dataset → earliest time of its next build
-        self._one = asyncio.Lock()
+        self._leadership = leadership or Leadership(registry.settings.paths.locks)
+        self._signal = registry.settings.paths.inbox_signal
+        self._one = OneAtATime("annotation-images", registry.settings.paths.locks)
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -93,8 +101,10 @@ class AnnotationInbox:
                 await self._task
 
     def wake(self) -> None:
-        """Process new annotations now."""
+        """Process new annotations now, in whichever gateway process does that."""
         self._arrived.set()
+        signal_change(self._signal)
+        self._change = change_of(self._signal)
 
     async def bring(self, dataset_id: str | None = None, again: bool = False) -> None:
         """Fetch the missing images; with `again`, also those that failed a short time ago."""
@@ -160,14 +170,10 @@ class AnnotationInbox:
     # --- private
 
     async def _run(self) -> None:
+        await self._leadership.wait()
         pause, arrived = AGAIN, 0.0
         while True:
-            woken = False
-            with contextlib.suppress(TimeoutError):
-                # not wait_for, which in Python 3.11 loses a cancellation at the time of the event
-                async with asyncio.timeout(pause):
-                    woken = await self._arrived.wait()
-            self._arrived.clear()
+            woken = await self._wait(pause)
             try:
                 await self.bring()
                 arrived = arrived or time.monotonic()
@@ -178,6 +184,22 @@ class AnnotationInbox:
             except Exception:
                 log.exception("Processing the new annotations failed")
                 pause = self.pace.quiet
+
+    async def _wait(self, pause: float) -> bool:
+        """Wait for new annotations, at most `pause` seconds. Returns whether there are some."""
+        others = self.registry.settings.gateway_workers > 1
+        until = time.monotonic() + pause
+        while not self._arrived.is_set() and (left := until - time.monotonic()) > 0:
+            with contextlib.suppress(TimeoutError):
+                # not wait_for, which in Python 3.11 loses a cancellation at the time of the event
+                async with asyncio.timeout(min(left, LOOK) if others else left):
+                    await self._arrived.wait()
+            if (change := change_of(self._signal)) != self._change:
+                self._change = change
+                self._arrived.set()
+        woken = self._arrived.is_set()
+        self._arrived.clear()
+        return woken
 
     async def _build_changed(self) -> float:
         """Build the outdated folders. Returns seconds until the next build can be due."""

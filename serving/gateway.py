@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from access.control import AccessControl
 from annotation.datasets import AnnotatedDatasets
@@ -32,6 +32,8 @@ from models_store.versions import ModelVersion
 from serving.annotation_inbox import AnnotationInbox
 from serving.deferred import afterwards
 from serving.live_traffic import LiveTraffic
+from serving.one_process import Leadership
+from serving.peers import Peers
 from serving.runner_client import Runner
 from serving.shadow import Shadowing
 from serving.shutdown import on_shutdown_signal
@@ -49,7 +51,22 @@ TOOL_TASKS = 32  # maximum number of tasks of annotation tools predicted at the 
 CLEAN_UP = "Delete jobs, datasets and models that nobody needs: docs/how-to/clean-up.md."
 RESTORE = "See that it can be reached and is not locked; a damaged one: docs/how-to/back-up.md."
 RESTARTED = "Wait: it is started again by itself. If it is not, see its lines in the log."
+GAUGE_SECONDS = 0.5  # between two times that a gateway process tells the others its queues
 PRELOAD_POLL = 1.0  # seconds between two queries for versions that jobs are about to promote
+
+
+class QueueGauges(NamedTuple):
+    """Of one runner, in all gateway processes.
+
+    Attributes:
+        queued: Images waiting for a batch.
+        loading: Images waiting until their model is loaded.
+        calls: Batches in the runner.
+    """
+
+    queued: float
+    loading: float
+    calls: float
 
 
 def _missing(what: str, name: str, reason: str, remedy: str) -> dict[str, str]:
@@ -64,6 +81,7 @@ class Gateway:
         registry: The model registry.
         runners: The clients of `detector` and `annotator`, by name.
         trainer: The client of the Trainer; None in tests without one.
+        peers: The other gateway processes.
     """
 
     def __init__(
@@ -72,6 +90,7 @@ class Gateway:
         registry: Registry,
         runners: dict[str, Runner],
         trainer: TrainerLink | None = None,
+        peers: Peers | None = None,
     ) -> None:
         self.settings = settings
         self.registry = registry
@@ -82,14 +101,21 @@ class Gateway:
         self.prelabels = PrelabelStore(registry.database)
         self.evaluations = EvaluationStore(registry.database)
         self.annotated = AnnotatedDatasets(registry.database)
+        self.leadership = Leadership(settings.paths.locks)
         self.inbox = AnnotationInbox(
-            self.annotated, ToolImages(settings), registry, self.jobs, self.evaluations
+            self.annotated,
+            ToolImages(settings),
+            registry,
+            self.jobs,
+            self.evaluations,
+            self.leadership,
         )
         self.live = LiveTraffic(registry)
         self.review = ReviewQueue(self.datasets, self.annotated, self.live.kept, registry)
         self.shadow = Shadowing(registry, runners["annotator"])
         self.trainer = trainer
-        self.tool_tasks = asyncio.Semaphore(TOOL_TASKS)
+        self.peers = peers or Peers()
+        self.tool_tasks = asyncio.Semaphore(settings.per_gateway(TOOL_TASKS))
         self.shutdown = asyncio.Event()  # once set, endless responses are closed
         self._tasks: set[asyncio.Task[None]] = set()
         self._unusable: tuple[str, str] | None = None  # active model and why it cannot be loaded
@@ -101,11 +127,15 @@ class Gateway:
 
     @classmethod
     def open(
-        cls, settings: Settings, runners: dict[str, Runner], trainer: TrainerLink | None = None
+        cls,
+        settings: Settings,
+        runners: dict[str, Runner],
+        trainer: TrainerLink | None = None,
+        peers: Peers | None = None,
     ) -> Gateway:
         """Create and start a gateway; its tasks wait for the runners and load the active model."""
         database = Database(settings, REQUEST_TIMEOUT)
-        gateway = cls(settings, Registry(database), runners, trainer)
+        gateway = cls(settings, Registry(database), runners, trainer, peers)
         gateway._start()
         return gateway
 
@@ -117,8 +147,11 @@ class Gateway:
         self.live.start()
         self.inbox.start()
         self.shadow.start()
-        for work in (self._keep_active_loaded(), self._preload_promoted()):
-            task = asyncio.create_task(work)
+        work = [self._keep_active_loaded(), self._preload_promoted()]
+        if not self.peers.alone:
+            work.append(self._publish_gauges())
+        for one in work:
+            task = asyncio.create_task(one)
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
@@ -139,6 +172,8 @@ class Gateway:
         if self.trainer is not None:
             await self.trainer.close()
         await asyncio.to_thread(self.access.stop)
+        self.leadership.stop()
+        self.peers.close()
 
     def answered(
         self, model: ModelVersion, item: InferenceItem, result: ItemResult, answer: dict[str, Any]
@@ -261,6 +296,7 @@ class Gateway:
 
     async def _preload_promoted(self) -> None:
         """Load the versions that jobs are about to promote, so that requests need not wait."""
+        await self.leadership.wait()
         database = self.registry.database
         while True:
             try:
@@ -271,6 +307,33 @@ class Gateway:
             except Exception:
                 log.exception("Preloading the versions to be promoted failed")
             await asyncio.sleep(PRELOAD_POLL)
+
+    def queues(self) -> dict[str, QueueGauges]:
+        """Of each runner: what waits in this gateway process and the others, and is in flight."""
+        own = self._own_queues()
+        others = self.peers.gauges(len(own))
+        sums = [mine + theirs for mine, theirs in zip(own, others, strict=True)]
+        width = len(QueueGauges._fields)
+        return {
+            name: QueueGauges(*sums[start : start + width])
+            for name, start in zip(self.runners, range(0, len(sums), width), strict=True)
+        }
+
+    def _own_queues(self) -> list[float]:
+        values: list[float] = []
+        for runner in self.runners.values():
+            stats = [batcher.stats for batcher in runner.batchers]
+            values += QueueGauges(
+                sum(one.queued for one in stats),
+                sum(one.loading for one in stats),
+                sum(one.running_calls for one in stats),
+            )
+        return values
+
+    async def _publish_gauges(self) -> None:
+        while True:
+            self.peers.set_gauges(self._own_queues())
+            await asyncio.sleep(GAUGE_SECONDS)
 
     async def _keep_active_loaded(self) -> None:
         """Load the active model once per runner process; try again while that fails."""

@@ -99,7 +99,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
                 return
             self._address = self.client[0]
             self.open_connections[self._address] += 1
-            count, most = self.open_connections[self._address], get_settings().max_connections
+            settings = get_settings()
+            count, most = (
+                self.open_connections[self._address],
+                settings.per_gateway(settings.max_connections),
+            )
             if most and count > most:
                 self._refuse(
                     RateLimited(

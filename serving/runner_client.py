@@ -21,14 +21,16 @@ import aiohttp
 from bentoml.exceptions import BentoMLException
 
 from errors import BackendTimeout, BackendUnavailable, VisionLoopError
+from inference import tiles
 from inference.agreement import Comparison
 from inference.batcher import Batcher
-from inference.device import limits
+from inference.device import device, limits
 from inference.prediction import InferenceItem, ItemResult, Prediction
 from serving import telemetry
 from serving.envelope import Envelope
-from serving.failover import TRIALS, ProcessEnded, Trials, has_ended
+from serving.failover import TRIALS, ProcessEnded, Trials
 from serving.idle import IdleTracker
+from serving.peers import CALLS, Peers, has_ended
 from settings import Settings
 
 log = logging.getLogger("visionloop")
@@ -40,7 +42,6 @@ PROBE = 3.0  # seconds after which a heartbeat without response counts as failed
 LOST = (aiohttp.ClientError, OSError)
 HEAVY_QUEUE = 8  # maximum number of heavy images that wait for their turn
 HUNG = 60.0  # seconds without an answer after which a living process is killed
-MANY_VIEWS = 4  # an image of more views waits in a queue of its own: a large image has up to 65
 TILED_QUEUE = 1024  # maximum number of views of such images that wait for their turn
 RESTART = 3.0  # seconds in which a dead runner is usually back
 
@@ -56,8 +57,11 @@ class Runner:
         name: The name of the runner, for messages and metrics.
         proxy: The result of `bentoml.depends`. Its methods are called by name, because they only
             exist after the start-up hooks (BentoML 1.4.39).
-        settings: Provide queue length, batch size and request timeout.
+        settings: Provide queue length, batch size and request timeout. Queues and the batches of a
+            GPU are divided among the gateway processes. Those of a CPU are not: its images are
+            predicted one by one, and a process may have all of the clients.
         idle: Marked busy while a request waits for its prediction.
+        peers: The other gateway processes.
     """
 
     def __init__(
@@ -66,6 +70,7 @@ class Runner:
         proxy: Any,
         settings: Settings,
         idle: IdleTracker,
+        peers: Peers | None = None,
         *,
         poll: float = POLL,
         hung: float = HUNG,
@@ -76,7 +81,8 @@ class Runner:
         self._poll = poll
         self._hung = hung
         self._silent_since: float | None = None  # monotonic; the process lives and does not answer
-        self.trials = Trials()
+        self._peers = peers or Peers()
+        self.trials = Trials(self._peers)
         self.stand_in: Runner | None = None
         self._up = asyncio.Event()
         self._probed = asyncio.Event()  # the first heartbeat has succeeded or failed
@@ -90,20 +96,23 @@ class Runner:
         self._kept_models = settings.model_cache
         self._watch: asyncio.Task[None] | None = None
         bounds = limits(settings)
+        slots, share = bounds.slots, settings.per_gateway
+        if device(settings) == "cuda":
+            slots = max(min(slots, 2), share(slots))
+        patience = settings.request_timeout
         self.batcher = Batcher(
             self._predict,
-            bounds.slots,
+            slots,
             bounds.max_batch,
-            settings.queue_length,
-            settings.request_timeout,
+            share(settings.queue_length),
+            patience,
             observe=lambda items, _: telemetry.BATCH_SIZE.labels(name).observe(items),
             load=self._load,
         )
         # Images that take long to decode go one at a time, so that others need not wait for them.
-        patience = settings.request_timeout
-        self.heavy = Batcher(self._predict, 1, 1, HEAVY_QUEUE, patience, load=self._load)
+        self.heavy = Batcher(self._predict, 1, 1, share(HEAVY_QUEUE), patience, load=self._load)
         # So do images of many tiles; those of one image keep all cores busy.
-        self.tiled = Batcher(self._predict, 1, 1, TILED_QUEUE, patience, load=self._load)
+        self.tiled = Batcher(self._predict, 1, 1, share(TILED_QUEUE), patience, load=self._load)
 
     def start(self) -> None:
         """Start the heartbeats. Needs a running event loop."""
@@ -129,7 +138,7 @@ class Runner:
     def _batcher_for(self, item: InferenceItem) -> Batcher:
         if item.heavy:
             return self.heavy
-        return self.tiled if item.views > MANY_VIEWS else self.batcher
+        return self.tiled if item.views > tiles.MANY_VIEWS else self.batcher
 
     @property
     def up(self) -> bool:
@@ -245,21 +254,12 @@ class Runner:
         await self.trials.wait_until_over()
         while True:
             runner = await self._reachable()
-            alone = runner._running == 0
-            runner._running += 1
-            try:
-                with runner._as_our_errors():
-                    answer = await runner._call_process("load", tag)
-                error: VisionLoopError | None = answer.content
-                return error
-            except aiohttp.ClientConnectorError:  # not sent
-                await asyncio.sleep(TURN)
-            except BackendTimeout:  # it is still being loaded
-                pass
-            except ProcessEnded:
-                raise ProcessEnded(alone) from None
-            finally:
-                runner._running -= 1
+            with contextlib.suppress(BackendTimeout):  # it is still being loaded
+                try:
+                    error: VisionLoopError | None = await runner._risk("load", tag)
+                    return error
+                except aiohttp.ClientConnectorError:  # not sent
+                    await asyncio.sleep(TURN)
 
     async def _try_alone(self, item: InferenceItem) -> ItemResult:
         """The result of an image that was in flight when a process ended."""
@@ -285,19 +285,32 @@ class Runner:
         """
         while True:
             runner = await self._reachable()
-            alone = runner._running == 0
-            runner._running += 1
             try:
-                with runner._as_our_errors():
-                    answer = await runner._call_process("predict_batch", Envelope(items))
-                results: list[ItemResult] = answer.content
+                results: list[ItemResult] = await runner._risk("predict_batch", Envelope(items))
                 return results
             except aiohttp.ClientConnectorError:  # not sent
                 await asyncio.sleep(TURN)
-            except ProcessEnded:
-                raise ProcessEnded(alone) from None
-            finally:
-                runner._running -= 1
+
+    async def _risk(self, method: str, argument: Any) -> Any:
+        """The content of the answer to a call that may end this runner's process.
+
+        Raises:
+            ProcessEnded: It ended during the call, which is `alone` if no other was in flight.
+            BackendTimeout: It did not respond in time.
+            aiohttp.ClientConnectorError: There is no process to connect to.
+        """
+        alone = self._running == 0 and not self._peers.total(CALLS)
+        self._running += 1
+        self._peers.add(CALLS, 1)
+        try:
+            with self._as_our_errors():
+                answer: Envelope = await self._call_process(method, argument)
+            return answer.content
+        except ProcessEnded:
+            raise ProcessEnded(alone) from None
+        finally:
+            self._running -= 1
+            self._peers.add(CALLS, -1)
 
     async def _reachable(self) -> Runner:
         """This runner, or the other one while this one is down; waits until one of them is up.

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 from fractions import Fraction
+from pathlib import Path
 from time import monotonic
 from types import SimpleNamespace
 from typing import Any, TypeVar
@@ -20,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.middleware.errors import answer
 from api.middleware.request_state import exchange
+from api.middleware.shared_window import SharedWindow
 from errors import (
     BackendUnavailable,
     PayloadTooLarge,
@@ -258,14 +260,18 @@ async def _refuse(
 
 
 class RateLimit:
-    """ASGI middleware that allows each caller `rate` requests per second; 0: no limit."""
+    """ASGI middleware that allows each caller `rate` requests per second; 0: no limit.
 
-    def __init__(self, app: ASGIApp, rate: float) -> None:
+    `folder`: where several gateway processes count together; None: there is only this one.
+    """
+
+    def __init__(self, app: ASGIApp, rate: float, folder: Path | None = None) -> None:
         self.app = app
         self.rate = rate
         share = Fraction(rate).limit_denominator(60) if rate >= 1 else Fraction(1, _seconds(rate))
         self.item = RateLimitItemPerSecond(share.numerator, share.denominator)
         self.limiter = MovingWindowRateLimiter(MemoryStorage())
+        self.shared = SharedWindow(folder, share.numerator, share.denominator) if folder else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or not self.rate or scope["path"] in PROBES:
@@ -279,9 +285,17 @@ class RateLimit:
 
     def count(self, client: str) -> VisionLoopError | None:
         """Count a request of `client`. Returns an error if it exceeds the rate, else None."""
-        if not self.rate or self.limiter.hit(self.item, client):
+        if not self.rate:
             return None
-        wait = self.limiter.get_window_stats(self.item, client).reset_time - memory.time.time()
+        if self.shared is not None:
+            wait = self.shared.hit(client)
+        elif self.limiter.hit(self.item, client):
+            wait = 0.0
+        else:
+            wait = self.limiter.get_window_stats(self.item, client).reset_time - memory.time.time()
+            wait = max(wait, 0.001)
+        if not wait:
+            return None
         return RateLimited(
             f"You sent more than {self.rate:g} requests per second. Send fewer.", max(wait, 1)
         )

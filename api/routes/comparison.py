@@ -19,13 +19,14 @@ from evaluation.lookup import common_evaluations
 from evaluation.store import REPORT, EvaluationRow
 from models_store.subprocesses import ChildTimeout, run_module
 from serving.gateway import Gateway
+from serving.one_process import OneAtATime
 
 router = APIRouter(tags=[QUALITY], dependencies=[Depends(require_use)])
 
 TIMEOUT = 170.0  # maximum seconds for a comparison; 5,000 images, 80 classes, one core: 47 s
 MAX_WAITING = 4  # maximum number of waiting comparisons
 
-_one_at_a_time = asyncio.Lock()  # held by a comparison, which uses one CPU core
+_one_at_a_time = OneAtATime("comparison")  # held by a comparison, which uses one CPU core
 _under_way: dict[Path, asyncio.Task[None]] = {}  # running comparisons, by output file
 
 
@@ -138,7 +139,8 @@ async def _compared(gateway: Gateway, a: EvaluationRow, b: EvaluationRow) -> Any
 
 async def _make(a: Path, b: Path, file: Path) -> None:
     async with _one_at_a_time:
-        await asyncio.to_thread(_compare, a, b, file)
+        if not await asyncio.to_thread(file.is_file):  # perhaps another gateway process has made it
+            await asyncio.to_thread(_compare, a, b, file)
 
 
 def _compare(a: Path, b: Path, file: Path) -> None:

@@ -31,12 +31,13 @@ from dataset.report import report
 from errors import NoFileUploaded
 from models_store.description import Task
 from serving.gateway import Gateway
+from serving.one_process import OneAtATime
 
 router = APIRouter(prefix="/api/datasets", tags=[DATASETS], dependencies=[Depends(require_use)])
 
 TASKS = "detect, segment, pose or classify; empty: the task that fits the labels"
 
-_one_at_a_time = asyncio.Lock()  # held while an upload is unpacked and checked
+_one_at_a_time = OneAtATime("upload")  # held while an upload is unpacked and checked
 
 
 class Options(RequestFields):

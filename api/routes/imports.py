@@ -31,13 +31,16 @@ from models_store.importer import import_model
 from models_store.names import suggest_name
 from models_store.versions import ModelVersion
 from serving.gateway import Gateway
+from serving.one_process import OneAtATime
 
 router = APIRouter(tags=[MODELS], dependencies=[Depends(require_use)])
 
 SUFFIXES = (".pt", ".pth", ".zip")
 MARGIN = 10.0  # seconds by which the conversion's timeout is shorter than the request's
 
-_one_at_a_time = asyncio.Lock()  # held during a conversion, which may take gigabytes of memory
+_one_at_a_time = OneAtATime(
+    "import"
+)  # held during a conversion, which may take gigabytes of memory
 
 
 @router.post(
@@ -57,10 +60,9 @@ async def import_weights(request: Request, gateway: GatewayDep) -> Any:
     """
     deadline = time.monotonic() + gateway.settings.import_timeout - MARGIN
     form = await read_form(request, UPLOAD_IN_MEMORY)
-    if _one_at_a_time.locked():
+    if not await _one_at_a_time.try_acquire():
         await form.close()
         raise BackendUnavailable("Another model is being imported. Try again later.", 30)
-    await _one_at_a_time.acquire()  # does not wait, because the lock is free
     work = asyncio.create_task(_import_alone(gateway, form, deadline, caller(request)))
     model = await asyncio.shield(work)  # the thread continues if the request ends
     changed("imported and promoted it" if model.promoted else "imported it", model.id)

@@ -101,16 +101,16 @@ async def _gauges(gateway: Gateway) -> Iterable[Metric]:
     loaded = GaugeMetricFamily(
         "visionloop_model_loaded", "Engines loaded", labels=["runner", "model", "engine"]
     )
+    queues = gateway.queues()
     for name, runner in gateway.runners.items():
         try:
             engines = (await runner.status())["engines"]
         except BackendUnavailable:
             engines = {}
         up.add_metric([name], float(runner.up))
-        stats = [batcher.stats for batcher in runner.batchers]
-        waiting.add_metric([name], sum(one.queued for one in stats))
-        loading.add_metric([name], sum(one.loading for one in stats))
-        flying.add_metric([name], sum(one.running_calls for one in stats))
+        waiting.add_metric([name], queues[name].queued)
+        loading.add_metric([name], queues[name].loading)
+        flying.add_metric([name], queues[name].calls)
         for model, engine in engines.items():
             loaded.add_metric([name, model, engine], 1)
     await gateway.live.flush()

@@ -16,8 +16,9 @@ from errors import BackendUnavailable, VisionLoopError
 from inference.prediction import InferenceItem, ItemResult
 from serving import failover, runner_client
 from serving.envelope import Envelope
-from serving.failover import Trials, has_ended
+from serving.failover import Trials
 from serving.idle import IdleTracker
+from serving.peers import has_ended
 from serving.runner_client import Runner, stand_in_for_each_other
 from settings import Settings
 from tests.support.patience import PATIENCE, until

@@ -17,12 +17,13 @@ from starlette.responses import PlainTextResponse
 from api.app import guarded
 from errors import BackendTimeout, BackendUnavailable, ModelNotFound
 from inference.prediction import InferenceItem, ItemResult
+from inference.tiles import MANY_VIEWS
 from serving import model_runner
 from serving.envelope import Envelope
 from serving.http_protocol import UNIX_SOCKET
 from serving.idle import IdleTracker
 from serving.model_runner import ModelRunner, predict_alone
-from serving.runner_client import HEAVY_QUEUE, MANY_VIEWS, Runner
+from serving.runner_client import HEAVY_QUEUE, Runner
 from serving.telemetry import BATCH_SIZE
 from settings import Settings
 from tests.support.patience import PATIENCE

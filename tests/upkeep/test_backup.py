@@ -45,7 +45,7 @@ from upkeep.storage import opened, verify
 
 LEFT_OUT = {  # properties of HomePaths: what a server makes anew, and what is not a tree
     "database", "scratch", "image_cache", "engines", "exports", "metrics", "schema_lock",
-    "dispatcher_lock", "seed_lock",
+    "dispatcher_lock", "seed_lock", "locks", "changes", "inbox_signal",
 }  # fmt: skip
 
 
