@@ -103,10 +103,10 @@ class VisionLoop:
 
     @bentoml.on_startup
     async def open(self) -> None:
-        from serving.fair_accept import accept_fairly
         from serving.gateway import Gateway
+        from serving.gateways.fair_accept import accept_fairly
+        from serving.gateways.peers import Peers
         from serving.idle import IdleTracker
-        from serving.peers import Peers
         from serving.runner_client import Runner, stand_in_for_each_other
         from serving.trainer_client import TrainerLink
 

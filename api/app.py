@@ -250,7 +250,7 @@ def with_middleware(
     from api.middleware.proxies import PrefixAlone, Proxies
     from api.middleware.request_log import RequestLog
     from api.schemas import PICTURE_HEADERS
-    from serving.peers import shared_folder
+    from serving.gateways.peers import shared_folder
 
     hide_paths(server_folders(settings))
     uploads = dict.fromkeys((UPLOAD, BATCH, CORRECT), settings.max_upload_bytes)

@@ -32,7 +32,7 @@ from jobs.store import Job, JobStore
 from models_store.description import Task
 from models_store.registry import Registry
 from models_store.versions import ModelVersion
-from serving.one_process import Leadership, OneAtATime
+from serving.gateways.one_process import Leadership, OneAtATime
 from serving.tool_images import ToolImages
 
 log = logging.getLogger("visionloop")

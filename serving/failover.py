@@ -15,8 +15,8 @@ from contextlib import contextmanager, suppress
 
 from errors import VisionLoopError
 from inference.prediction import InferenceItem
-from serving.one_process import OneAtATime
-from serving.peers import PENDING, REFUSALS, Peers
+from serving.gateways.one_process import OneAtATime
+from serving.gateways.peers import PENDING, REFUSALS, Peers
 
 REFUSED_SECONDS = 600.0
 REFUSED = ".refused"  # suffix of files that tell other gateway processes of a refused image

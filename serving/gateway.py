@@ -31,9 +31,9 @@ from models_store.registry import Registry
 from models_store.versions import ModelVersion
 from serving.annotation_inbox import AnnotationInbox
 from serving.deferred import afterwards
+from serving.gateways.one_process import Leadership
+from serving.gateways.peers import Peers
 from serving.live_traffic import LiveTraffic
-from serving.one_process import Leadership
-from serving.peers import Peers
 from serving.runner_client import Runner
 from serving.shadow import Shadowing
 from serving.shutdown import on_shutdown_signal

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from serving.peers import ANSWERING, SINCE, Peers
+from serving.gateways.peers import ANSWERING, SINCE, Peers
 
 LOOK = 0.01  # seconds between two looks at other gateway processes, while background work waits
 

@@ -29,8 +29,8 @@ from inference.prediction import InferenceItem, ItemResult, Prediction
 from serving import telemetry
 from serving.envelope import Envelope
 from serving.failover import TRIALS, ProcessEnded, Trials
+from serving.gateways.peers import CALLS, Peers, has_ended
 from serving.idle import IdleTracker
-from serving.peers import CALLS, Peers, has_ended
 from settings import Settings
 
 log = logging.getLogger("visionloop")

@@ -19,7 +19,7 @@ from evaluation.lookup import common_evaluations
 from evaluation.store import REPORT, EvaluationRow
 from models_store.subprocesses import ChildTimeout, run_module
 from serving.gateway import Gateway
-from serving.one_process import OneAtATime
+from serving.gateways.one_process import OneAtATime
 
 router = APIRouter(tags=[QUALITY], dependencies=[Depends(require_use)])
 

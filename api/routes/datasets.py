@@ -31,7 +31,7 @@ from dataset.report import report
 from errors import NoFileUploaded
 from models_store.description import Task
 from serving.gateway import Gateway
-from serving.one_process import OneAtATime
+from serving.gateways.one_process import OneAtATime
 
 router = APIRouter(prefix="/api/datasets", tags=[DATASETS], dependencies=[Depends(require_use)])
 

@@ -31,7 +31,7 @@ from models_store.importer import import_model
 from models_store.names import suggest_name
 from models_store.versions import ModelVersion
 from serving.gateway import Gateway
-from serving.one_process import OneAtATime
+from serving.gateways.one_process import OneAtATime
 
 router = APIRouter(tags=[MODELS], dependencies=[Depends(require_use)])
 

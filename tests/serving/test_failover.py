@@ -17,8 +17,8 @@ from inference.prediction import InferenceItem, ItemResult
 from serving import failover, runner_client
 from serving.envelope import Envelope
 from serving.failover import Trials
+from serving.gateways.peers import has_ended
 from serving.idle import IdleTracker
-from serving.peers import has_ended
 from serving.runner_client import Runner, stand_in_for_each_other
 from settings import Settings
 from tests.support.patience import PATIENCE, until

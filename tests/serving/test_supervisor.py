@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from serving import supervisor
-from serving.peers import has_ended
+from serving.gateways.peers import has_ended
 from serving.supervisor import LONGEST, PREFIX, QUICK, Restarts, control_folder
 from tests.support.patience import PATIENCE, wait_until
 from tests.support.serving import Server

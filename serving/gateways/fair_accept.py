@@ -16,7 +16,7 @@ import ssl
 from collections.abc import Callable
 from typing import Any
 
-from serving.peers import CONNECTIONS, Peers
+from serving.gateways.peers import CONNECTIONS, Peers
 
 log = logging.getLogger("visionloop")
 

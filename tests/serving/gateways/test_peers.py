@@ -15,19 +15,19 @@ import pytest
 
 from errors import VisionLoopError
 from inference.prediction import InferenceItem
-from serving import peers as module
 from serving.failover import Trials
-from serving.fair_accept import FairListener
+from serving.gateways import peers as module
+from serving.gateways.fair_accept import FairListener
+from serving.gateways.one_process import Leadership, OneAtATime
+from serving.gateways.peers import CALLS, CONNECTIONS, Peers
 from serving.idle import IdleTracker
-from serving.one_process import Leadership, OneAtATime
-from serving.peers import CALLS, CONNECTIONS, Peers
 from tests.support.patience import PATIENCE, until, wait_until
 from tests.support.serving import ROOT
 
 WRITER = """
 import sys
 from pathlib import Path
-from serving.peers import Peers
+from serving.gateways.peers import Peers
 peers = Peers(Path(sys.argv[1]))
 peers.add(2, 3)
 peers.set_gauges([1.5, 2])
@@ -37,7 +37,7 @@ sys.stdin.read()
 LEADER = """
 import asyncio, sys
 from pathlib import Path
-from serving.one_process import Leadership
+from serving.gateways.one_process import Leadership
 leadership = Leadership(Path(sys.argv[1]))
 asyncio.run(leadership.wait())
 print("leads", flush=True)
