@@ -152,7 +152,7 @@ def milliseconds(call: Callable[[], Any]) -> float:
 
 
 def drawn(folder: Path, count: int, pixels: int) -> Path:
-    """Scenes drawn at that many pixels where they are wide or high, as dataset; its data.yaml."""
+    """A dataset of scenes of that many pixels, square ones a third more; returns its data.yaml."""
     from synthetic.scenes import write_detection_set
 
     longer = round((pixels * 4 / 3) ** 0.5 / 8) * 8
