@@ -29,7 +29,7 @@ export BENTOML_DO_NOT_TRACK ?= true
 
 .DEFAULT_GOAL := help
 .PHONY: help setup named serve test test-fast test-properties test-tools test-api test-docs lint format docs reference bench \
-  stress stress-jobs fuzz audit starters build image image-replay lock clean
+  stress soak stress-jobs fuzz audit starters build image image-replay lock clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -95,6 +95,9 @@ bench: $(READY)  ## Run the serving benchmark that docs/explanation/measured.md 
 
 stress: $(READY)  ## Disturb a server under load, and report what clients saw and what was lost (20 minutes)
 	@$(RUN) benchmarks.stress.faults
+
+soak: $(READY)  ## Use a server for 20 minutes (MINUTES=…) and tell whether its processes grow
+	@$(RUN) benchmarks.stress.soak --minutes $(or $(MINUTES),20) --gateways $(or $(GATEWAYS),1)
 
 stress-jobs: $(READY)  ## Kill and cancel training jobs at random moments (30 minutes)
 	@$(RUN) benchmarks.stress.jobs
