@@ -3,7 +3,8 @@
 Clients recognise images of several kinds with several models, with and without drawing, pre-label,
 list, upload datasets, correct labels and make mistakes; a shadow model runs along; trainings and
 evaluations follow each other. Every few seconds the memory (without what is shared), descriptors
-and threads of each lasting process are noted. The first quarter is left out: caches and pools fill.
+and threads of each lasting process are noted. The first five minutes are left out (of a shorter run
+the first half), because caches and pools fill: in less than ten minutes they may not be full yet.
 Exits with 1 if one clearly grows, if a process was started again, or if calls failed.
 `python -m benchmarks.stress.soak [--minutes 20] [--gateways 1]`
 """
@@ -38,7 +39,8 @@ from shell import Parser
 DETECTOR, CLASSIFIER = "traffic_signs_yolov8n", "traffic_signs_mobilenet_v2"
 NAME = "stressed"  # of the models that `submit` trains
 MOST_VERSIONS = 4  # of it; older ones are deleted
-LEFT_OUT = 0.25  # share of the time at the begin
+LEFT_OUT = 300.0  # seconds at the begin, in which models are loaded for the first time
+MODEL_CACHE = 3  # fewer than the models in use, so that some are evicted and loaded again
 MOST_SAMPLES = 400  # of a process; a slope compares each two
 MEMORY_SLOPE = 20.0  # MiB an hour that the slope must surely exceed to count as growth
 MEMORY_RISE = 8.0  # MiB that the memory must have risen by as well
@@ -282,6 +284,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="visionloop-soak-") as folder:
         settings = {"VISIONLOOP_GATEWAY_WORKERS": str(asked.gateways)}
         settings |= {"VISIONLOOP_LOG_LEVEL": "WARNING", "VISIONLOOP_KEEP_BELOW": "0.5"}
+        settings |= {"VISIONLOOP_MODEL_CACHE": str(MODEL_CACHE)}
         service = Service(Path(folder), settings)
         try:
             service.start()
@@ -290,10 +293,11 @@ def main() -> None:
             raise SystemExit(f"{error}\n{service.log.read_text()[-3000:]}") from None
         finally:
             service.stop()
-    print(table(processes, LEFT_OUT * seconds))
+    after = min(LEFT_OUT, seconds / 2)
+    print(table(processes, after))
     span = traffic.since(0.0)
     print(f"{len(span.calls)} calls; {told}; slowest {span.slowest():.1f} s")
-    grown = [one.name for one in processes if growth(_kept(one, LEFT_OUT * seconds))]
+    grown = [one.name for one in processes if growth(_kept(one, after))]
     wrong = span.count(OTHER) + span.count(DROPPED)
     for detail, number in span.details().most_common(10):
         print(f"{number} × {detail}")
