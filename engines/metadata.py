@@ -19,8 +19,9 @@ def metadata(
 ) -> dict[str, Any]:
     """The metadata of an export, as Ultralytics' exporter names and types it.
 
-    `dynamic` decides whether Ultralytics pads images to a square of `imgsz`; a fixed graph gets
-    batches of `batch` images from it. `visionloop` is our own: the model and its preprocessing.
+    `dynamic` decides whether Ultralytics pads images to a rectangle, as this server does, or to a
+    square of `imgsz`; a fixed graph gets batches of `batch` images from it. `visionloop` is our
+    own: the model and its preprocessing.
     """
     yolo = description.family == "yolo"
     found: dict[str, Any] = {
@@ -65,15 +66,11 @@ def notes(description: ModelDescription, options: ExportOptions) -> list[str]:
     """Sentences on how other programs must treat images, so that they get the same results."""
     how = description.preprocessing
     found = []
-    if options.format == "pt" and description.family == "yolo" and description.task != "classify":
+    if description.any_size and options.format != "pt" and not options.dynamic:
         found.append(
-            "Ultralytics pads images to a rectangle for a .pt: with rect=False it pads them to a "
-            "square, as this server does."
-        )
-    if options.dynamic:
-        found.append(
-            "Ultralytics pads images to a rectangle for a dynamic model: with rect=False it pads "
-            "them to a square, as this server does."
+            "The file takes images of one size: Ultralytics pads them to a square, this server to "
+            "a rectangle. Boxes and scores differ a little. A .pt, or 'dynamic' where the format "
+            "has it, gives the server's."
         )
     if description.family == "mobilenet" and options.format == "pt":
         found.append(

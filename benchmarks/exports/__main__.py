@@ -4,7 +4,8 @@
 
 For each model of the registry: exports it, runs the files in Ultralytics (in an empty folder,
 without our code), and imports the `.pt` back. The answers are compared with those of the serving
-path on drawn images, or on the images given with --image.
+path on drawn images, or on the images given with --image. Files of detectors, segmenters and pose
+models are `dynamic` where the format has it: Ultralytics then pads images as the server does.
 """
 
 from __future__ import annotations
@@ -71,7 +72,8 @@ def _measure(registry: Registry, model: ModelVersion, images: list[Pixels]) -> N
     description, settings = model.description, registry.settings
     served = [_served(model, image) for image in images]
     for asked in REQUESTS:
-        request = ExportRequest.model_validate(asked)
+        dynamic = True if description.any_size and asked["format"] != "pt" else None
+        request = ExportRequest.model_validate({**asked, "dynamic": dynamic})
         options = resolve(request, description)
         record = make_export(model, request, options, settings, TIMEOUT)
         file = ExportStore(settings).path(model, record)

@@ -18,7 +18,7 @@ def main() -> None:
     answers = []
     for file in files:
         model: Any = YOLO(file)
-        found = model.predict(image, rect=False, conf=0.3, iou=0.7, verbose=False, device="cpu")[0]
+        found = model.predict(image, conf=0.3, iou=0.7, verbose=False, device="cpu")[0]
         answer: dict[str, Any] = {"task": model.task, "names": list(found.names.values())}
         if found.probs is not None:
             answer["scores"] = found.probs.data.tolist()

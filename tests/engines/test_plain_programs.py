@@ -32,7 +32,7 @@ SCRIPT = ROOT / "benchmarks" / "exports" / "plain_predict.py"
 FORMATS = ("pt", "onnx", "openvino", "torchscript")
 
 
-def exported(folder: Path, format: str, home: Path, place: Path) -> Path:
+def exported(folder: Path, format: str, home: Path, place: Path, dynamic: bool = False) -> Path:
     """The file of an export, or the folder that its zip holds, in `place`."""
     settings = Settings(home=home, device="cpu")
     task = ExportTask(
@@ -40,10 +40,11 @@ def exported(folder: Path, format: str, home: Path, place: Path) -> Path:
         model_id="small:1",
         content="0" * 64,
         target=home / "exports",
-        request=ExportRequest.model_validate({"format": format}),
+        request=ExportRequest.model_validate({"format": format, "dynamic": dynamic or None}),
     )
     record = make(task, settings, lambda step, share: None)
-    file = shutil.copy(home / "exports" / record.id / record.file, place)
+    name = f"dynamic-{record.file}" if dynamic else record.file
+    file = shutil.copy(home / "exports" / record.id / record.file, place / name)
     if format != "openvino":
         return Path(file)
     with zipfile.ZipFile(file) as archive:
@@ -67,10 +68,12 @@ def plain(place: Path, image: Path, files: list[Path]) -> list[dict[str, Any]]:
     return list(json.loads(done.stdout.splitlines()[-1]))
 
 
-def served(folder: Path, pixels: np.ndarray) -> Prediction:
-    """What `/infer` answers."""
+def served(folder: Path, pixels: np.ndarray, square: bool = False) -> Prediction:
+    """What `/infer` answers; or would, if it padded images to a square."""
     description = ModelDescription.load(folder)
     engine = OnnxEngine(folder, description, Settings(device="cpu"))
+    if square:
+        engine.letterbox = "square"
     lowest = 0.0 if description.task == "classify" else 0.3
     return predict(
         engine,
@@ -87,18 +90,27 @@ def test_ultralytics_alone_gives_the_answers_of_the_server(
 ) -> None:
     folder, place = model_folder(kind), tmp_path / "empty"
     place.mkdir()
-    files = [exported(folder, format, tmp_path / "home", place) for format in FORMATS]
+    home = tmp_path / "home"
+    # a .pt takes any size, a dynamic file too; the others get squares from Ultralytics
+    files = [(exported(folder, format, home, place), format != "pt") for format in FORMATS]
+    if kind != "classify":
+        files += [
+            (exported(folder, format, home, place, dynamic=True), False)
+            for format in ("onnx", "torchscript")
+        ]
     description = ModelDescription.load(folder)
     size = (description.imgsz,) * 2 if kind == "classify" else (320, 240)
     pixels = scene(*size, seed=3)
     image = place / "scene.png"
     cv2.imwrite(str(image), pixels[..., ::-1])
-    ours = served(folder, pixels)
-    for format, answer in zip(FORMATS, plain(place, image, files), strict=True):
+    answers = plain(place, image, [file for file, _ in files])
+    for (file, square), answer in zip(files, answers, strict=True):
+        format = file.name
+        ours = served(folder, pixels, square)
         assert answer["task"] == kind, format
         assert answer["names"] == list(description.names), format
         # bfloat16 on a CPU that has it; how far it goes is in the export's record
-        if format == "openvino":
+        if file.is_dir():
             continue
         scores = np.array(answer["scores"])
         if kind == "classify":
