@@ -129,6 +129,12 @@ class Model(_Wire):
     engine: str | None = Field(
         None, description="the inference backend that runs the model; null: it is not loaded"
     )
+    letterbox: Literal["rect", "square"] | None = Field(
+        None,
+        description="how the loaded engine pads images: to the smallest rectangle of multiples of "
+        "the stride, or to a square, if a version before exported it and it is not made again yet; "
+        "null: it is not loaded, or a classifier",
+    )
 
 
 class ModelList(_Wire):

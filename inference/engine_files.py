@@ -1,4 +1,7 @@
-"""The stored files of a model: checked when it is loaded, the ONNX file rebuilt if it is damaged.
+"""The stored files of a model: checked when it is loaded.
+
+The ONNX file is rebuilt if it is damaged, and renewed if a version before exported it:
+`python -m inference.engine_files FOLDER`, a child process of the lowest priority.
 
 This module imports no torch; the export runs in a child process.
 """
@@ -7,14 +10,19 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from disk_space import NO_ROOM, is_disk_full
-from errors import BackendUnavailable, InsufficientStorage, ModelDamaged
+from errors import BackendUnavailable, InsufficientStorage, ModelDamaged, VisionLoopError
 from files import sha256_of
+from inference.device import device
+from inference.preprocess import LetterboxKind
 from models_store.description import (
     DESCRIPTION_FILE,
     ONNX_FILE,
@@ -25,11 +33,15 @@ from models_store.description import (
 )
 from models_store.store import bento_home, content_hash, published_content
 from models_store.subprocesses import ChildTimeout, run_module
+from settings import Settings
+from shell import Parser
 
 log = logging.getLogger("visionloop.inference")
 
 LOCK = "visionloop-engines.lock"  # in BENTOML_HOME; one rebuild at a time
 REBUILD_TIMEOUT = 600.0  # seconds
+RENEWAL_TIMEOUT = 3600.0  # seconds, at the lowest priority on a busy machine
+LOWEST = 19  # niceness
 REMEDY = (
     "Restore its folder in BENTOML_HOME from a backup, import or train it again, or activate "
     "another model."
@@ -77,14 +89,54 @@ def rebuild(folder: Path) -> None:
         InsufficientStorage: The disk is full.
         BackendUnavailable: Another process is rebuilding a model for too long.
     """
+    with _one_export():
+        if is_intact(folder):
+            return
+        log.warning("%s: %s is damaged; it is rebuilt", _name(folder), ONNX_FILE)
+        if (reason := _export(folder, REBUILD_TIMEOUT)) is not None:
+            raise damaged(folder, reason)
+
+
+def is_outdated(folder: Path, description: ModelDescription) -> bool:
+    """Whether the ONNX file takes squares only, because a version before exported it."""
+    return description.any_size and engines(folder).get("onnx", {}).get("size") != "any"
+
+
+def renew(folder: Path, description: ModelDescription) -> str | None:
+    """Export an outdated ONNX file again from the weights.
+
+    The old file is replaced at the end, when the new one has reproduced PyTorch. If another
+    process has done so in the meantime, nothing is done.
+
+    Args:
+        folder: The model's folder.
+        description: The model's description.
+
+    Returns:
+        Why the file could not be made, so that the old one stays; None if it is up to date.
+    """
+    if not is_outdated(folder, description):
+        return None
+    if not os.access(folder, os.W_OK):
+        return "the model store is read-only"
     try:
-        with FileLock(bento_home() / LOCK, timeout=REBUILD_TIMEOUT):
-            if is_intact(folder):
-                return
-            log.warning("%s: %s is damaged; it is rebuilt", _name(folder), ONNX_FILE)
-            _export(folder)
-    except Timeout:
-        raise BackendUnavailable("Another model is being rebuilt. Try again.", 30) from None
+        with _one_export():
+            if not is_outdated(folder, description):
+                return None
+            return _export(folder, RENEWAL_TIMEOUT)
+    except VisionLoopError as error:
+        return error.message
+    except OSError as error:
+        return error.strerror or str(error)
+
+
+def served_letterbox(
+    folder: Path, description: ModelDescription, settings: Settings
+) -> LetterboxKind | None:
+    """The letterbox of the engine that serves a model on this machine; None for a classifier."""
+    if not description.any_size:
+        return None
+    return "square" if device(settings) == "cpu" and is_outdated(folder, description) else "rect"
 
 
 def damaged(folder: Path, what: str) -> ModelDamaged:
@@ -104,25 +156,65 @@ def signature(folder: Path) -> object:
     return tuple(found)
 
 
-def _export(folder: Path) -> None:
+@contextlib.contextmanager
+def _one_export() -> Iterator[None]:
+    """Lets one process at a time export a file.
+
+    Raises:
+        BackendUnavailable: Another process is exporting for too long.
+    """
+    try:
+        with FileLock(bento_home() / LOCK, timeout=REBUILD_TIMEOUT):
+            yield
+    except Timeout:
+        raise BackendUnavailable("Another model is being rebuilt. Try again.", 30) from None
+
+
+def _export(folder: Path, timeout: float) -> str | None:
+    """Export the ONNX file. Returns why that is not possible; None if it was done.
+
+    Raises:
+        InsufficientStorage: The disk is full.
+    """
     content = published_content(folder)
     if content is not None and content_hash(folder) != content:
-        raise damaged(
-            folder,
-            f"{ONNX_FILE} and the weights it could be rebuilt from are not as they were published",
+        return (
+            f"{ONNX_FILE} and the weights it could be rebuilt from are not as they were published"
         )
     try:
-        child = run_module("models_store.export", [folder], REBUILD_TIMEOUT)
+        child = run_module("models_store.export", [folder], timeout)
     except ChildTimeout:
-        raise damaged(folder, f"{ONNX_FILE} could not be rebuilt in time") from None
-    if child.returncode != 0:
-        lines = child.stderr.strip().splitlines() or [f"exit code {child.returncode}"]
-        log.error("%s: the export failed: %s", _name(folder), child.stderr.strip())
-        if is_disk_full(OSError(child.stderr)):
-            raise InsufficientStorage(NO_ROOM)
-        reason = lines[-1].removeprefix(f"{folder.name}: ").rstrip(".")[:300]
-        raise damaged(folder, f"{ONNX_FILE} cannot be rebuilt: {reason}")
+        return f"{ONNX_FILE} could not be rebuilt in time"
+    if child.returncode == 0:
+        return None
+    lines = child.stderr.strip().splitlines() or [f"exit code {child.returncode}"]
+    log.error("%s: the export failed: %s", _name(folder), child.stderr.strip())
+    if is_disk_full(OSError(child.stderr)):
+        raise InsufficientStorage(NO_ROOM)
+    reason = lines[-1].removeprefix(f"{folder.name}: ").rstrip(".")[:300]
+    return f"{ONNX_FILE} cannot be rebuilt: {reason}"
 
 
 def _name(folder: Path) -> str:
     return f"{folder.parent.name}:{folder.name}"
+
+
+def main() -> int:
+    """Renew the ONNX file of a model; prints why the old one stays, if it does."""
+    parser = Parser(
+        prog="python -m inference.engine_files",
+        description="Makes the ONNX file of a model again if a version before exported it.",
+    )
+    parser.add_argument("folder", type=Path, help="folder with model.json")
+    folder = parser.parse_args().folder
+    os.nice(LOWEST)  # the export inherits it
+    try:
+        reason = renew(folder, load_description(folder))
+    except (VisionLoopError, OSError) as error:  # deleted or damaged in the meantime
+        reason = str(error)
+    print(reason or "")
+    return int(reason is not None)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

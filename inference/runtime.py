@@ -28,7 +28,7 @@ from inference.agreement import Comparison, measure_agreement
 from inference.cancellation import Halt, Halted
 from inference.device import cpu_sessions, device, limits
 from inference.engine import Engine, load_engine, run_each
-from inference.engine_files import signature
+from inference.engine_files import is_outdated, signature
 from inference.images import DecodedImage, Pixels, decode, decode_at_least
 from inference.postprocess import MAX_DET, Outputs, postprocess
 from inference.prediction import Float, InferenceItem, ItemResult, Prediction
@@ -60,6 +60,12 @@ class Model:
     def is_deleted(self) -> bool:
         """Whether the model was deleted: one stat of a file, so every runner sees it at once."""
         return not (self.folder / DESCRIPTION_FILE).exists()
+
+    def is_renewed(self) -> bool:
+        """Whether the engine takes squares only, and one of any size was made since."""
+        if self.engine.letterbox != "square" or not self.description.any_size:
+            return False
+        return not is_outdated(self.folder, self.description)
 
 
 @dataclass(slots=True)
@@ -113,6 +119,7 @@ class ModelRuntime:
         self._models: OrderedDict[str, asyncio.Task[Model]] = OrderedDict()
         self._many_tiles = asyncio.Lock()  # their parts keep all threads busy
         self._unused: dict[str, float] = {}  # by tag: monotonic time until which it is kept
+        self._replacing: dict[str, asyncio.Task[None]] = {}  # by tag, until they serve or for good
         self._busy = 0  # number of tasks in the pool, waiting or running
         self._busy_lock = threading.Lock()
 
@@ -190,27 +197,32 @@ class ModelRuntime:
             ModelNotFound: There is no such model.
         """
         model = await self._model(tag)
-        size, channels = model.description.imgsz, model.description.channels
-        empty = np.zeros((1, size, size, channels), np.uint8)
+        await asyncio.get_running_loop().run_in_executor(self._loader, _rehearse, model)
 
-        def run() -> None:
-            model.engine.run(empty)
-            model.engine.run(empty, wide=True)
+    def replace_renewed(self) -> None:
+        """Begin to load the engines that were made again since their models were loaded.
 
-        await asyncio.get_running_loop().run_in_executor(self._loader, run)
+        Until they are loaded, the old ones serve.
+        """
+        for tag, model in self._loaded().items():
+            self._replace_if_renewed(tag, model)
 
     async def unload(self, tag: str) -> bool:
         """Evict a model; running predictions finish. Returns whether it was loaded."""
         return self._models.pop(tag, None) is not None
 
     def status(self) -> dict[str, Any]:
-        """Device, process id, loaded engines by tag, and the limits of list calls."""
-        loaded = {tag: model.engine.backend for tag, model in self._loaded().items()}
+        """Device, process id, engines and letterboxes of loaded models, limits of list calls."""
+        models = self._loaded()
         bounds = limits(self._settings)
         return {
             "device": self._device,
             "process": os.getpid(),
-            "engines": loaded,
+            "engines": {tag: model.engine.backend for tag, model in models.items()},
+            "letterboxes": {
+                tag: model.engine.letterbox if model.description.any_size else None
+                for tag, model in models.items()
+            },
             "slots": bounds.slots,
             "max_batch": bounds.max_batch,
         }
@@ -265,6 +277,7 @@ class ModelRuntime:
             if loaded.is_deleted():
                 del self._models[other]
         self._evict()
+        self._replace_if_renewed(tag, model)
         return model
 
     def _evict(self) -> None:
@@ -275,6 +288,24 @@ class ModelRuntime:
         excess = max(len(loaded) - self._settings.model_cache, 0)
         for tag in [tag for tag in loaded if tag not in self._unused][:excess]:
             del self._models[tag]
+
+    def _replace_if_renewed(self, tag: str, model: Model) -> None:
+        if tag not in self._replacing and model.is_renewed():
+            self._replacing[tag] = asyncio.create_task(self._replace(tag))
+
+    async def _replace(self, tag: str) -> None:
+        """Load a model anew beside the loaded one, and put it in its place."""
+        old = self._models.get(tag)
+        new = asyncio.create_task(self._load(tag))
+        try:
+            model = await new
+            await asyncio.get_running_loop().run_in_executor(self._loader, _rehearse, model)
+        except Exception as error:  # it is not tried again in this process
+            log.warning("%s: its new engine cannot be loaded; the old one serves: %s", tag, error)
+            return
+        if old is not None and self._models.get(tag) is old:  # it has not been evicted
+            self._models[tag] = new
+        del self._replacing[tag]
 
     async def _load(self, tag: str) -> Model:
         def load() -> Model:
@@ -494,6 +525,14 @@ class ModelRuntime:
             pixels = image.pixels if full else decode(item.image, self._settings.max_pixels)
             drawn = draw(pixels, prediction, item.drawn_as)
         return ItemResult(prediction=prediction, drawn=drawn, times=times)
+
+
+def _rehearse(model: Model) -> None:
+    """Run a model on an empty image."""
+    size, channels = model.description.imgsz, model.description.channels
+    empty = np.zeros((1, size, size, channels), np.uint8)
+    model.engine.run(empty)
+    model.engine.run(empty, wide=True)
 
 
 def run_at_niceness(niceness: int) -> None:

@@ -33,6 +33,7 @@ from serving.annotation_inbox import AnnotationInbox
 from serving.deferred import afterwards
 from serving.gateways.one_process import Leadership
 from serving.gateways.peers import Peers
+from serving.gateways.renewal import renew_engines
 from serving.live_traffic import LiveTraffic
 from serving.runner_client import Runner
 from serving.shadow import Shadowing
@@ -147,7 +148,7 @@ class Gateway:
         self.live.start()
         self.inbox.start()
         self.shadow.start()
-        work = [self._keep_active_loaded(), self._preload_promoted()]
+        work = [self._keep_active_loaded(), self._preload_promoted(), self._renew_engines()]
         if not self.peers.alone:
             work.append(self._publish_gauges())
         for one in work:
@@ -286,13 +287,21 @@ class Gateway:
         stores = self.registry, self.jobs, self.evaluations, self.live.kept
         return delete_model(model_id, why, *stores)
 
-    async def engines(self) -> dict[str, str]:
-        """The inference backend of every loaded model, by model id."""
+    async def engines(self) -> dict[str, dict[str, str | None]]:
+        """`engine` (the backend) and `letterbox` of every loaded model, by model id."""
         if self.detector.up:
             with contextlib.suppress(VisionLoopError):
-                found: dict[str, str] = (await self.detector.status())["engines"]
-                return found
+                status = await self.detector.status()
+                return {
+                    model_id: {"engine": engine, "letterbox": status["letterboxes"][model_id]}
+                    for model_id, engine in status["engines"].items()
+                }
         return {}
+
+    async def _renew_engines(self) -> None:
+        """Make the engines of a version before again, in one gateway process."""
+        await self.leadership.wait()
+        await renew_engines(self.registry, self.detector.idle)
 
     async def _preload_promoted(self) -> None:
         """Load the versions that jobs are about to promote, so that requests need not wait."""

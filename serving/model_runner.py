@@ -140,5 +140,9 @@ class ModelRunner:
 
     @bentoml.api
     async def status(self) -> dict[str, Any]:
-        """The device, the loaded engines and the limits of list calls."""
+        """The device, the loaded engines and the limits of list calls.
+
+        The gateway asks for it again and again; so new engines are loaded also without requests.
+        """
+        self.runtime.replace_renewed()
         return self.runtime.status()

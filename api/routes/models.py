@@ -81,4 +81,5 @@ async def delete_model(request: Request, model_id: str, gateway: GatewayDep) -> 
 async def _shown(gateway: Gateway, *models: ModelVersion) -> list[dict[str, Any]]:
     """The models in the form of responses, with the engines of loaded models."""
     engines = await gateway.engines()
-    return [model.to_json() | {"engine": engines.get(model.id)} for model in models]
+    unloaded = {"engine": None, "letterbox": None}
+    return [model.to_json() | engines.get(model.id, unloaded) for model in models]

@@ -15,13 +15,19 @@ from inference import engine_files
 from inference.engine import Engine, load_engine
 from inference.prediction import Float
 from inference.runtime import ModelRuntime
-from models_store.description import ENGINES_FILE, ONNX_FILE, ModelDescription, engines
+from models_store.description import (
+    ENGINES_FILE,
+    ONNX_FILE,
+    WEIGHTS_FILE,
+    ModelDescription,
+    engines,
+)
 from models_store.registry import Registry
-from models_store.store import ModelStore
+from models_store.store import ModelStore, content_hash
 from settings import Settings
 from tests.support.damage import DAMAGES, Damage, scribbled, truncated, zeroed
 from tests.support.seeds import rng
-from tests.support.small_models import make_model
+from tests.support.small_models import make_engine_of_before, make_model
 
 
 @pytest.fixture(scope="module")
@@ -148,3 +154,54 @@ def test_a_model_that_cannot_be_rebuilt_is_not_tried_again_until_a_file_changes(
         runtime.close()
 
     asyncio.run(run())
+
+
+def test_an_engine_of_the_version_before_serves_squares_until_it_is_made_again(
+    folder: Path, settings: Settings, rebuilds: list[str]
+) -> None:
+    make_engine_of_before(folder)
+    described = ModelDescription.load(folder)
+    assert engine_files.is_outdated(folder, described)
+    assert engine_files.served_letterbox(folder, described, settings) == "square"
+    old, _ = load_engine(folder, settings)
+    assert old.letterbox == "square"
+    assert not rebuilds
+    content = content_hash(folder)
+    assert engine_files.renew(folder, described) is None
+    assert engine_files.renew(folder, described) is None  # nothing to do
+    assert len(rebuilds) == 1
+    assert not engine_files.is_outdated(folder, described)
+    assert engine_files.served_letterbox(folder, described, settings) == "rect"
+    new, _ = load_engine(folder, settings)
+    assert new.letterbox == "rect"
+    assert content_hash(folder) == content
+    size = described.imgsz
+    square = rng(2).integers(0, 256, (1, size, size, 3), np.uint8)
+    np.testing.assert_allclose(new.run(square)[0], old.run(square)[0], atol=1e-3)
+    assert new.run(square[:, : size // 2])[0].shape[-1] < new.run(square)[0].shape[-1]
+
+
+def test_an_engine_that_cannot_be_made_again_stays(
+    folder: Path, settings: Settings, rebuilds: list[str]
+) -> None:
+    make_engine_of_before(folder)
+    described = ModelDescription.load(folder)
+    before = (folder / ONNX_FILE).read_bytes()
+    truncated(folder / WEIGHTS_FILE)
+    reason = engine_files.renew(folder, described)
+    assert reason is not None
+    assert "are not as they were published" in reason
+    assert (folder / ONNX_FILE).read_bytes() == before
+    assert engine_files.is_intact(folder)
+    assert not rebuilds
+
+
+def test_an_export_that_is_killed_leaves_the_old_engine(
+    folder: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_engine_of_before(folder)
+    described = ModelDescription.load(folder)
+    monkeypatch.setattr(engine_files, "RENEWAL_TIMEOUT", 1.0)  # it is killed while it imports torch
+    assert engine_files.renew(folder, described) == "model.onnx could not be rebuilt in time"
+    assert engine_files.is_intact(folder)
+    assert load_engine(folder, settings)[0].letterbox == "square"

@@ -20,7 +20,8 @@ from PIL import Image
 from errors import InvalidImage, ModelNotFound, PayloadTooLarge, VisionLoopError
 from inference import runtime as module
 from inference.engine import Engine, load_engine
-from inference.images import DecodedImage
+from inference.images import DecodedImage, decode
+from inference.predict import predict
 from inference.prediction import InferenceItem, Prediction
 from inference.runtime import Load, ModelRuntime
 from inference.tiles import AUTO, OFF
@@ -29,6 +30,7 @@ from settings import Settings
 from tests.support.closeness import assert_close
 from tests.support.patience import PATIENCE, until
 from tests.support.scenes import encoded, scene
+from tests.support.small_models import make_engine_of_before
 
 KINDS = ("detect", "segment", "pose", "classify", "mobilenet")
 
@@ -164,6 +166,44 @@ def test_a_model_is_loaded_once_however_many_ask(locate: Callable[[str], Path]) 
             )
             assert loads.tags == ["detect"]
             assert runtime.status()["engines"] == {"detect": "onnxruntime-cpu"}
+
+    asyncio.run(story())
+
+
+def test_an_engine_that_was_made_again_replaces_the_old_one_while_that_serves(
+    model_folder: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(model_folder("detect"), tmp_path / "segment")  # for the gate
+    renewed = {name: (folder / name).read_bytes() for name in ("model.onnx", "engines.json")}
+    make_engine_of_before(folder)
+    gate = threading.Event()
+    gate.set()
+    loads = Loads(gate)
+    item = InferenceItem(photo(), "old", 0.0)
+
+    async def story() -> None:
+        with running(lambda _: folder, loads) as runtime:
+            [square] = await runtime.predict_batch([item])
+            assert runtime.status()["letterboxes"] == {"old": "square"}
+            gate.clear()
+            for name, content in renewed.items():
+                (folder / "new").write_bytes(content)
+                (folder / "new").replace(folder / name)
+            for _ in range(3):  # the new one is loading
+                [same] = await runtime.predict_batch([item])
+                assert_close(same.prediction, square.prediction)
+            runtime.replace_renewed()
+            assert runtime.status()["letterboxes"] == {"old": "square"}
+            gate.set()
+            await until(lambda: runtime.status()["letterboxes"] == {"old": "rect"})
+            [other] = await runtime.predict_batch([item])
+            assert other.error is None
+            assert loads.tags == ["segment", "segment"]
+            engine, described = load_engine(folder, Settings(device="cpu"))
+            pixels = decode(photo(), 10**6)
+            [expected] = predict(engine, described, [pixels], confidence=0.0)
+            assert other.prediction is not None
+            np.testing.assert_allclose(other.prediction.boxes, expected.boxes, atol=0.01)
 
     asyncio.run(story())
 

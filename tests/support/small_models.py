@@ -61,6 +61,20 @@ def make_model(
     return description
 
 
+def make_engine_of_before(folder: Path) -> None:
+    """Replace a model's ONNX file by one as a version before exported it: for squares only."""
+    from files import sha256_of
+    from models_store.description import ONNX_FILE, record
+    from models_store.export import ServingModule, write_onnx
+    from models_store.weights import load_model
+
+    module, description = load_model(folder)
+    serving = ServingModule(module, description).eval()
+    (folder / ONNX_FILE).unlink(missing_ok=True)
+    write_onnx(serving, description, description.imgsz, False, folder / ONNX_FILE)
+    record(folder, "onnx", {"opset": 17, "sha256": sha256_of(folder / ONNX_FILE)})
+
+
 def make_mobilenet(folder: Path, imgsz: int = 32, *, seed: int = 0) -> ModelDescription:
     """A MobileNetV2 of a quarter of the width, as a model folder with its ONNX."""
     from models_store.export import export_onnx

@@ -48,7 +48,7 @@ class Notes:
 
     async def status(self) -> dict[str, Any]:
         self.asked.append(("status", ""))
-        return {"engines": self.engines}
+        return {"engines": self.engines, "letterboxes": dict.fromkeys(self.engines, "rect")}
 
 
 @pytest.fixture(scope="module")
