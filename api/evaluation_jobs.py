@@ -25,6 +25,12 @@ class Evaluate(RequestFields):
         "the data that the model was trained with",
     )
     split: str | None = Field(None, max_length=20, description="train, val or test (default: val)")
+    letterbox: str | None = Field(
+        None,
+        max_length=20,
+        description="how images are padded: square or val_rect, to equal Ultralytics' "
+        "val(rect=False) or val(rect=True) at its default batch of 16; empty: as they are served",
+    )
 
 
 async def start_evaluation(gateway: Gateway, model_id: str, fields: Evaluate) -> Job:
@@ -39,6 +45,7 @@ async def start_evaluation(gateway: Gateway, model_id: str, fields: Evaluate) ->
         model_id,
         fields.dataset_path,
         fields.split,
+        fields.letterbox,
         fields.model_dump(),
     )
     changed(f"started an evaluation of {job.base_model}", job.id)

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from dataset.class_matching import paired
 from errors import Conflict
 from evaluation.bootstrap import Interval, Matches, map_intervals, share_intervals
-from evaluation.store import PREDICTIONS, REPORT
+from evaluation.letterbox import PADDED, letterbox_of
+from evaluation.store import PREDICTIONS, report_in
 from files import atomic_write
 from shell import Parser
 
@@ -47,7 +48,8 @@ def compare_reports(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any
         b: Report of the second model.
 
     Raises:
-        Conflict: The reports are of different data or splits, or of different types of models.
+        Conflict: The reports are of different data or splits, of different types of models, or
+            measured with different letterboxes.
     """
     for key in ("fingerprint", "split"):
         if a["dataset"][key] != b["dataset"][key]:
@@ -59,6 +61,13 @@ def compare_reports(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any
         raise Conflict(
             f"{a['model']['id']} is a {a['model']['type']} model, {b['model']['id']} a "
             f"{b['model']['type']} model: they cannot be compared. Choose two models of one type."
+        )
+    letterboxes = letterbox_of(a), letterbox_of(b)
+    if letterboxes[0] != letterboxes[1]:
+        raise Conflict(
+            f"The evaluations of {a['model']['id']} and {b['model']['id']} cannot be compared: the "
+            f"images were padded {PADDED[letterboxes[0]]} for the first one and "
+            f"{PADDED[letterboxes[1]]} for the second one. Evaluate both again."
         )
     return {
         "a": _head(a),
@@ -82,7 +91,7 @@ def compare_evaluations(folder_a: Path, folder_b: Path) -> dict[str, Any]:
         Conflict: As in `compare_reports`, or the evaluations list different images.
         OSError: A file cannot be read, for example because it was deleted.
     """
-    a, b = (json.loads((folder / REPORT).read_bytes()) for folder in (folder_a, folder_b))
+    a, b = report_in(folder_a), report_in(folder_b)
     compared = compare_reports(a, b)
     with (
         np.load(folder_a / PREDICTIONS, allow_pickle=False) as first,
@@ -170,6 +179,7 @@ def _matches(arrays: Arrays, kind: str, names: Mapping[str, int]) -> Matches:
 
 def _head(report: Mapping[str, Any]) -> dict[str, Any]:
     thresholds = {"thresholds": report["thresholds"], "imgsz": report["imgsz"]}
+    thresholds |= {"letterbox": letterbox_of(report)}
     times = {"engine": report["engine"], "created_at": report["created_at"]}
     return {"model_id": report["model"]["id"]} | thresholds | times
 

@@ -1,15 +1,14 @@
 """Evaluation of a model on a split of a dataset, in fp32 on a CPU, whichever engine serves it.
 
 Each image is processed like a request: decoded, letterboxed, predicted as a batch of one, and
-postprocessed. A detector predicts an image a second time for the curves if Ultralytics' validation
-would letterbox it differently.
+postprocessed. All metrics come from this one prediction. The letterbox is the one that serves, or
+one of Ultralytics' validation, see `evaluation.letterbox`.
 PyTorch is imported only if the engine needs it.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,21 +20,27 @@ import numpy as np
 
 from database import now
 from dataset.class_matching import JoinedClasses, shown_names
-from dataset.dataset import Dataset
 from dataset.revisions import image_names
 from errors import ValidationFailed
 from evaluation.classification import ClassificationMetrics
 from evaluation.detection import CONFIDENCE, IOU, DetectionMetrics
 from evaluation.ground_truth import GroundTruth
+from evaluation.letterbox import (
+    EXPLAINED,
+    MeasuredLetterbox,
+    measured_letterbox,
+    place,
+    val_rectangles,
+)
 from evaluation.matching import PAIRED
 from evaluation.plots import write_plots
 from evaluation.store import PLOTS, PREDICTIONS, REPORT, WORST
 from evaluation.target import EvaluationTarget
 from evaluation.worst_images import WorstImage, WorstImages, class_panel
 from inference.engine import Engine, load_exact_engine
-from inference.images import decode_at_least
+from inference.images import check_header, decode_at_least
 from inference.postprocess import MAX_DET, postprocess
-from inference.preprocess import Letterbox, needed_size, prepare
+from inference.preprocess import needed_size, prepare
 from models_store.description import ModelDescription
 from settings import Settings
 
@@ -123,7 +128,8 @@ def evaluate(
         loaded: Engine and description to use instead of those in the model's folder.
 
     Raises:
-        ValidationFailed: The dataset's task is not the model's.
+        ValidationFailed: The dataset's task is not the model's, or the model cannot be measured
+            with the target's letterbox.
     """
     engine, description = loaded or load_exact_engine(target.model_folder, settings)
     if description.task != target.dataset.task:
@@ -131,7 +137,8 @@ def evaluate(
             f"The model's task is {description.task}, the dataset's is {target.dataset.task}. "
             f"Evaluate the model on a dataset for {description.task}."
         )
-    run = _EvaluationPass(engine, description, target.dataset, settings)
+    kind = measured_letterbox(target.letterbox, engine.letterbox, description)
+    run = _EvaluationPass(engine, description, target, kind, settings)
     images = target.images
     engine.run(np.zeros((1, *(description.imgsz,) * 2, description.channels), np.uint8), wide=True)
     for done, image in enumerate(images):
@@ -143,7 +150,8 @@ def evaluate(
     metrics = found.summary | {f"{step}_time": speed[step] for step in STEPS}
     metrics["images"] = float(len(images))
     np.savez_compressed(output / PREDICTIONS, **found.predictions)  # type: ignore[arg-type]
-    report = _header(target, description, engine.backend, settings.decode) | {
+    explained: dict[str, str] = {} if kind is None else {"letterbox": EXPLAINED[kind]}
+    report = _header(target, description, engine.backend, kind, run.decoding) | {
         "figures": metrics,
         "notes": [*target.notes, *_class_notes(run.classes, description)],
         "unknown_classes": list(run.classes.unknown),
@@ -151,7 +159,9 @@ def evaluate(
         **found.report,
         "speed": speed,
         "worst": run.worst.write(output / WORST, settings.max_pixels),
-        "definitions": (CLASSIFICATION if description.task == "classify" else DETECTION) | TIMES,
+        "definitions": explained
+        | (CLASSIFICATION if description.task == "classify" else DETECTION)
+        | TIMES,
         "created_at": now(),
         "job_id": job_id,
     }
@@ -162,30 +172,19 @@ def evaluate(
     return Evaluation(metrics, report)
 
 
-@dataclass(frozen=True, slots=True)
-class ValidationLetterbox(Letterbox):
-    """A letterbox whose shorter side is rounded up, where `Letterbox` rounds to the nearest pixel.
-
-    Equal to `BaseDataset.load_image` of Ultralytics 8.4.190, including its floating-point steps.
-    The size differs for 3 of 64 COCO images, which changes mAP by 0.003.
-    """
-
-    @property
-    def resized(self) -> tuple[int, int]:
-        gain = self.imgsz / max(self.height, self.width)
-        return (
-            min(math.ceil(self.width * gain), self.imgsz),
-            min(math.ceil(self.height * gain), self.imgsz),
-        )
-
-
 class _EvaluationPass:
     """A pass of a model over images; collects metrics, worst images and times."""
 
     def __init__(
-        self, engine: Engine, description: ModelDescription, dataset: Dataset, settings: Settings
+        self,
+        engine: Engine,
+        description: ModelDescription,
+        target: EvaluationTarget,
+        kind: MeasuredLetterbox | None,
+        settings: Settings,
     ) -> None:
-        self.engine, self.description, self.dataset = engine, description, dataset
+        self.engine, self.description, self.kind = engine, description, kind
+        self.dataset = dataset = target.dataset
         self.classes = JoinedClasses.of(description.names, dataset.names)
         self.metrics: ClassificationMetrics | DetectionMetrics
         if description.task == "classify":
@@ -195,7 +194,14 @@ class _EvaluationPass:
         self.worst = WorstImages()
         self._names = image_names(dataset.root)
         self._max_pixels = settings.max_pixels
-        self._needed = needed_size(description, settings.decode)
+        # Ultralytics' validation decodes in full
+        self.decoding = settings.decode if target.letterbox is None else "exact"
+        self._needed = needed_size(description, self.decoding)
+        self._rectangles: dict[Path, tuple[int, int]] = {}
+        if kind == "val_rect":
+            images = target.images
+            sizes = [check_header(image.read_bytes(), settings.max_pixels) for image in images]
+            self._rectangles = dict(zip(images, val_rectangles(sizes, description), strict=True))
         self._times: list[tuple[float, ...]] = []  # seconds of each step, per image
 
     def update(self, image: Path) -> None:
@@ -204,12 +210,13 @@ class _EvaluationPass:
         moments = [time.perf_counter()]
         decoded = decode_at_least(data, self._max_pixels, self._needed)
         width, height = decoded.width, decoded.height
-        served = Letterbox.of(self.description, self.engine.letterbox, width, height)
-        prepared = prepare(decoded.pixels, self.description, served, decoded.scale)[None]
+        rectangle = self._rectangles.get(image)
+        placed = place(self.kind, self.description, width, height, rectangle)
+        prepared = prepare(decoded.pixels, self.description, placed, decoded.scale)[None]
         moments.append(time.perf_counter())
         outputs = [output[0] for output in self.engine.run(prepared, wide=True)]
         moments.append(time.perf_counter())
-        prediction = postprocess(outputs, self.description, served)
+        prediction = postprocess(outputs, self.description, placed)
         moments.append(time.perf_counter())
         self._times.append(tuple(b - a for a, b in pairwise(moments)))
 
@@ -221,11 +228,7 @@ class _EvaluationPass:
         else:
             objects = GroundTruth.read(self.dataset, image, self.classes, width, height)
             truth = objects.as_prediction(self.dataset, self.classes)
-            place = ValidationLetterbox(width, height, self.description.imgsz)
-            if place.resized != Letterbox(width, height, self.description.imgsz).resized:
-                again = prepare(decoded.pixels, self.description, place, decoded.scale)[None]
-                outputs = [output[0] for output in self.engine.run(again, wide=True)]
-            errors = self.metrics.update(name, outputs, place, objects, prediction)
+            errors = self.metrics.update(name, outputs, placed, objects, prediction)
         if errors.reason:
             row = {"image": name, "score": errors.severity[0], "reason": errors.reason}
             if known := self._names.get(image.name):
@@ -242,7 +245,11 @@ class _EvaluationPass:
 
 
 def _header(
-    target: EvaluationTarget, description: ModelDescription, backend: str, decoding: str
+    target: EvaluationTarget,
+    description: ModelDescription,
+    backend: str,
+    letterbox: MeasuredLetterbox | None,
+    decoding: str,
 ) -> dict[str, Any]:
     """The sections of the report on model, dataset, engine, decoding and thresholds."""
     name, _, version = target.model_id.partition(":")
@@ -264,6 +271,7 @@ def _header(
         "engine": backend,
         "decode": decoding,
         "imgsz": description.imgsz,
+        "letterbox": letterbox,
         "thresholds": _thresholds(description),
     }
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from evaluation.letterbox import letterbox_of
 from evaluation.store import PLOTS
 
 Report = Mapping[str, Any]
@@ -85,9 +86,11 @@ def page(report: Report, folder: Path, evaluation: str = "") -> str:
 
 def _head(model: Report, dataset: Report, report: Report) -> str:
     objects = "" if model["type"] == "classification" else f", {dataset['instances']:,} objects"
+    letterbox = letterbox_of(report)
     facts = (
         f"{model['type']}, {model['family']} · {dataset['name']}, split {dataset['split']}: "
-        f"{dataset['images']:,} images{objects} · {report['engine']}, {report['imgsz']} pixels · "
+        f"{dataset['images']:,} images{objects} · {report['engine']}, {report['imgsz']} pixels"
+        f"{f', letterbox {letterbox}' if letterbox else ''} · "
         f"{report['created_at'][:16].replace('T', ' ')} UTC"
     )
     return f"<header><h1>{escape(model['id'])}</h1><p>{escape(facts)}</p></header>"

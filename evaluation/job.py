@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,10 +11,13 @@ from dataset.allowed_roots import data_roots, shown_name
 from dataset.inspection import check
 from errors import ModelNotFound
 from evaluation.evaluator import evaluate
+from evaluation.letterbox import PADDED
 from evaluation.recipe import EvaluationRecipe
-from evaluation.results import INCREMENTAL
+from evaluation.results import INCREMENTAL, INCREMENTAL_LETTERBOX
 from evaluation.store import EvaluationRow, EvaluationStore
 from evaluation.target import EvaluationTarget
+from inference.engine_files import is_outdated, renew, served_letterbox
+from inference.preprocess import LetterboxKind
 from models_store.registry import Registry
 from synthetic.evaluation_sets import NAME, drawn_set
 
@@ -78,6 +82,7 @@ def run_evaluation(
         dataset_name=name,
         dataset_path=path,
         notes=notes,
+        letterbox=recipe.letterbox,
     )
     return evaluate_and_store(target, purpose, job, registry, (begin, end))
 
@@ -91,6 +96,9 @@ def evaluate_and_store(
 ) -> EvaluationRow:
     """Evaluate a published version, store the evaluation, and update the version's metrics.
 
+    An engine of a version before is made again first. An evaluation with another letterbox than
+    the one that serves leaves the version's metrics unchanged.
+
     Args:
         target: The version and the split; `model_id` is a full `name:version`.
         purpose: Decides whether the version's metrics are updated, see `update_metrics`.
@@ -102,6 +110,11 @@ def evaluate_and_store(
         ModelNotFound: The version was deleted in the meantime; its evaluation is deleted too.
         JobCancelled: A stop was requested.
     """
+    store = EvaluationStore(registry.database)
+    served = renewed_letterbox(target.model_id, job, registry)
+    kind = target.letterbox or served
+    if note := _other_letterbox(target, kind, store):
+        target = replace(target, notes=[*target.notes, note])
     job.log(f"Evaluating {target.model_id} on {target.split} of {target.dataset_name}.")
     output = job.folder / "evaluation"
     shutil.rmtree(output, ignore_errors=True)
@@ -113,10 +126,9 @@ def evaluate_and_store(
         progress=_Progress(job, *share),
         job_id=job.id,
     )
-    store = EvaluationStore(registry.database)
-    row = store.add(target, output, found.metrics, job.id)
+    row = store.add(target, output, found.metrics, found.report["letterbox"], job.id)
     try:
-        update_metrics(row, registry, purpose)
+        update_metrics(row, registry, purpose, served=row.letterbox == served)
     except ModelNotFound:  # deleted in the meantime
         store.delete_for(target.model_id)
         raise
@@ -128,17 +140,55 @@ def evaluate_and_store(
     return row
 
 
-def update_metrics(row: EvaluationRow, registry: Registry, purpose: Purpose) -> None:
+def renewed_letterbox(model_id: str, job: JobHandle, registry: Registry) -> LetterboxKind | None:
+    """The letterbox that serves a version, after its engine of a version before was made again.
+
+    Raises:
+        ModelNotFound: The version was deleted.
+    """
+    version = registry.get(model_id)
+    if is_outdated(version.path, version.description):
+        job.log(f"The engine of {version.id} takes squares only; it is made again first.")
+        if (reason := renew(version.path, version.description)) is not None:
+            job.log(f"The engine of {version.id} stays as it is: {reason}.")
+    return served_letterbox(version.path, version.description, registry.settings)
+
+
+def _other_letterbox(target: EvaluationTarget, kind: str | None, store: EvaluationStore) -> str:
+    """A note if the last evaluation on the same images had another letterbox; else empty."""
+    for row in store.history(target.model_id):
+        if (row.fingerprint, row.split) == (target.dataset.fingerprint, target.split):
+            if row.letterbox == kind:
+                return ""
+            return (
+                f"The evaluation of {row.created_at[:10]} on these images padded them "
+                f"{PADDED[row.letterbox]}, this one pads them {PADDED[kind]}: the metrics of the "
+                "two are not compared."
+            )
+    return ""
+
+
+def update_metrics(
+    row: EvaluationRow, registry: Registry, purpose: Purpose, served: bool = True
+) -> None:
     """Copy an evaluation's metrics to its model version, if comparable with the present ones.
 
     The metrics of a trained version always come from the val split of its training data. Those of
     an imported version come from the newest requested evaluation that is not on a train split.
+
+    Args:
+        row: The evaluation.
+        registry: Contains the version.
+        purpose: Why the evaluation was made.
+        served: Whether it was made with the letterbox that serves; else the metrics stay.
 
     Raises:
         ModelNotFound: The version was deleted.
     """
     registry.refresh()
     known = registry.get(row.model_id)
+    if not served:
+        return
     present = known.metrics or {}
     if purpose != "own_data":
         same = (row.dataset, row.split) == (present.get("dataset"), present.get("split"))
@@ -146,7 +196,13 @@ def update_metrics(row: EvaluationRow, registry: Registry, purpose: Purpose) -> 
         if not (same or (purpose == "requested" and (foreign or "split" not in present))):
             return
     metrics: dict[str, Any] = {name: present[name] for name in INCREMENTAL if name in present}
+    if metrics:
+        measured = present.get(INCREMENTAL_LETTERBOX, present.get("letterbox"))
+        if measured != row.letterbox:
+            metrics[INCREMENTAL_LETTERBOX] = measured
     metrics |= {**row.figures, "split": row.split, "dataset": row.dataset, "evaluation": row.id}
+    if row.letterbox is not None:
+        metrics["letterbox"] = row.letterbox
     registry.set_metrics(known.id, metrics | {"last_updated": row.created_at})
 
 

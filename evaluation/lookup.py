@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from errors import Conflict, NotFound, VisionLoopError
+from evaluation.letterbox import PADDED
 from evaluation.recipe import DRAWN
 from evaluation.store import EvaluationRow
 from evaluation.submission import EvaluationStores
+from inference.engine_files import served_letterbox
 from models_store.versions import ModelVersion
 from short_ids import SHORTEST, only_match
 
@@ -24,11 +26,13 @@ class EvaluationQuery:
         evaluation: Id of the evaluation, or a unique beginning of it.
         dataset: Name, path, id or fingerprint of the evaluation's dataset.
         split: Split of the dataset: train, val or test.
+        letterbox: Letterbox of the evaluation: rect, square or val_rect.
     """
 
     evaluation: str = ""
     dataset: str = ""
     split: str = ""
+    letterbox: str = ""
 
 
 def is_of(stores: EvaluationStores, row: EvaluationRow, dataset: str) -> bool:
@@ -60,6 +64,7 @@ def find_evaluation(
     wanted = _full_id(query.evaluation, rows)
     for row in rows:
         matches = wanted in ("", row.id) and query.split in ("", row.split)
+        matches &= query.letterbox in ("", row.letterbox)
         if matches and is_of(stores, row, query.dataset):
             return row
     if not rows:
@@ -99,23 +104,48 @@ def read_report(stores: EvaluationStores, row: EvaluationRow) -> dict[str, Any]:
 def common_evaluations(
     stores: EvaluationStores, a: ModelVersion, b: ModelVersion, dataset: str, split: str
 ) -> tuple[EvaluationRow, EvaluationRow]:
-    """The newest evaluations of two models on the same images.
+    """The newest evaluations of two models on the same images, with one letterbox.
 
     Raises:
         Conflict: One is missing; the message names the request that creates it.
     """
     of_a = stores.evaluations.history(a.id)
     of_b = stores.evaluations.history(b.id)
+    others: list[tuple[EvaluationRow, EvaluationRow]] = []  # of the same images
     for row in of_b:
         if is_of(stores, row, dataset) and split in ("", row.split):
             for other in of_a:
                 if (other.fingerprint, other.split) == (row.fingerprint, row.split):
-                    return other, row
+                    if other.letterbox == row.letterbox:
+                        return other, row
+                    others.append((other, row))
+    if others:
+        raise Conflict(_of_other_letterboxes(stores, a, *others[0]))
     wanted = f" on {dataset!r}" if dataset else ""
     raise Conflict(
         f"{a.id} and {b.id} were not evaluated on the same images{wanted}. "
         f"{_remedy(stores, a, of_a, b, of_b)}"
     )
+
+
+def _of_other_letterboxes(
+    stores: EvaluationStores, a: ModelVersion, one: EvaluationRow, other: EvaluationRow
+) -> str:
+    """Why two evaluations on the same images are not compared, and which to make again."""
+    served = served_letterbox(a.path, a.description, stores.registry.settings)
+    stale = [row for row in (one, other) if row.letterbox != served] or [one, other]
+    again = " and ".join(_request(stores, row.model_id, row) for row in stale)
+    return (
+        f"For the evaluation of {one.model_id} images were padded {PADDED[one.letterbox]}, for "
+        f"that of {other.model_id} {PADDED[other.letterbox]}: they are not compared. Run it "
+        f"again: {again}."
+    )
+
+
+def _request(stores: EvaluationStores, model_id: str, row: EvaluationRow) -> str:
+    """The request that evaluates a model on the images of an evaluation."""
+    body = {"dataset_path": dataset_reference(stores, row), "split": row.split}
+    return f"POST /metrics/{model_id}/evaluate {json.dumps(body, ensure_ascii=False)}"
 
 
 def _remedy(
@@ -129,10 +159,9 @@ def _remedy(
     for done, lacking in ((of_a, b), (of_b, a)):
         if done:
             row = done[0]
-            body = {"dataset_path": _reference(stores, row), "split": row.split}
             return (
                 f"{row.model_id} was evaluated on {row.dataset!r}: "
-                f"POST /metrics/{lacking.id}/evaluate {json.dumps(body, ensure_ascii=False)}."
+                f"{_request(stores, lacking.id, row)}."
             )
     return (
         f"Evaluate both with the same dataset_path: POST /metrics/{a.id}/evaluate and "
@@ -140,7 +169,7 @@ def _remedy(
     )
 
 
-def _reference(stores: EvaluationStores, row: EvaluationRow) -> str:
+def dataset_reference(stores: EvaluationStores, row: EvaluationRow) -> str:
     """The `dataset_path` for an evaluation's dataset: DRAWN, the id of an upload, or a path."""
     if row.dataset == DRAWN:
         return DRAWN

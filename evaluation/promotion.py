@@ -16,6 +16,7 @@ from errors import Conflict, ModelNotFound
 from evaluation.gate import Gate, GateDecision, decide
 from evaluation.recipe import EvaluationRecipe
 from evaluation.store import EvaluationRow, EvaluationStore
+from inference.engine_files import served_letterbox
 from models_store.decision_log import DecisionReason
 from models_store.preload import await_loading
 from models_store.registry import Registry
@@ -103,6 +104,8 @@ def stored_pairs(
 ) -> tuple[Pair, ...] | None:
     """The newest stored evaluations of both versions on one split; None if one is missing.
 
+    Both must have been measured with the letterbox that serves both versions.
+
     Args:
         candidate, promoted: The two versions.
         gate: The conditions; contains the split.
@@ -111,7 +114,17 @@ def stored_pairs(
         old: Path of the old data, on whose val split both must have been evaluated too.
     """
     fingerprint = dataset.fingerprint if dataset else None
-    rows = [row for row in evaluations.history(candidate.id) if evaluations.is_complete(row)]
+    settings = evaluations.database.settings
+    served, other = (
+        served_letterbox(model.path, model.description, settings) for model in (candidate, promoted)
+    )
+    if served != other:
+        return None
+    rows = [
+        row
+        for row in evaluations.history(candidate.id)
+        if row.letterbox == served and evaluations.is_complete(row)
+    ]
     fitting = [
         row
         for row in rows
@@ -127,11 +140,36 @@ def stored_pairs(
     return found if len(found) == len(wanted) else None
 
 
+def evaluated_on(
+    candidate: ModelVersion,
+    promoted: ModelVersion,
+    gate: Gate,
+    evaluations: EvaluationStore,
+    old: str | None,
+) -> EvaluationRow | None:
+    """The newest evaluation of a version on images that the promoted one was evaluated on too.
+
+    The letterboxes may differ, so that the two are not compared.
+
+    Args:
+        candidate, promoted: The two versions.
+        gate: The conditions; contains the split.
+        evaluations: The store to search.
+        old: Path of the old data, which is not meant.
+    """
+    images = {(row.fingerprint, row.split) for row in evaluations.history(promoted.id)}
+    for row in evaluations.history(candidate.id):
+        wanted = row.split == (gate.split or "val") and row.dataset_path != old
+        if wanted and (row.fingerprint, row.split) in images:
+            return row
+    return None
+
+
 def _paired(
     rows: Sequence[EvaluationRow], promoted: ModelVersion, evaluations: EvaluationStore
 ) -> Pair | None:
     for row in rows:
-        other = evaluations.latest(promoted.id, row.fingerprint, row.split)
+        other = evaluations.latest(promoted.id, row.fingerprint, row.split, row.letterbox)
         if other is not None:
             return Pair(row, other)
     return None
@@ -260,7 +298,10 @@ def _evaluated_pair(
     share: tuple[float, float],
     auxiliary: bool,
 ) -> Pair:
-    """Evaluations of both versions on one dataset.
+    """Evaluations of both versions on one dataset, with one letterbox.
+
+    That is the one that serves both. If one of them has an engine that takes squares only, and
+    that cannot be made again, both are measured with squares.
 
     Args:
         candidate: Evaluation of the new version.
@@ -273,16 +314,22 @@ def _evaluated_pair(
     Raises:
         Conflict: The dataset changed during every attempt.
     """
-    from evaluation.job import run_evaluation  # imports Matplotlib
+    from evaluation.job import renewed_letterbox, run_evaluation  # imports Matplotlib
 
     evaluations = EvaluationStore(registry.database)
+    served = {
+        renewed_letterbox(model_id, job, registry) for model_id in (candidate.model_id, promoted.id)
+    }
+    if len(served) > 1:
+        candidate = candidate.model_copy(update={"letterbox": "square"})
+    kind = "square" if len(served) > 1 else served.pop()
     other = candidate.model_copy(update={"model_id": promoted.id, "trained_on": None})
     begin, end = share
     middle = (begin + end) / 2
     for _ in range(TRIES):
         dataset = _dataset(candidate, job, registry.settings)
         rows = [
-            evaluations.latest(recipe.model_id, dataset.fingerprint, recipe.split)
+            evaluations.latest(recipe.model_id, dataset.fingerprint, recipe.split, kind)
             or run_evaluation(recipe, job, registry, part, auxiliary)
             for recipe, part in ((candidate, (begin, middle)), (other, (middle, end)))
         ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,15 +11,18 @@ from typing import Any
 
 from errors import JobNotFound, VisionLoopError
 from evaluation.gate import Gate, GateDecision
+from evaluation.lookup import dataset_reference
 from evaluation.promotion import (
     GATE,
     GateResult,
     Pair,
     PromotionRecipe,
+    evaluated_on,
     judge,
     old_data,
     stored_pairs,
 )
+from evaluation.recipe import EvaluationRecipe
 from evaluation.submission import EvaluationStores, enqueue
 from jobs.store import Job
 from models_store.decision_log import DecisionReason
@@ -153,6 +157,26 @@ def judge_now(stores: EvaluationStores, candidate: ModelVersion, gate: Gate) -> 
     return None if pairs is None else judge(candidate, promoted, pairs, gate, stores.evaluations)
 
 
+def _planned(
+    stores: EvaluationStores, candidate: ModelVersion, gate: Gate, old: str | None
+) -> EvaluationRecipe:
+    """The evaluation of the new version for a gate.
+
+    On the gate's dataset; else on the one that both versions were evaluated on with a letterbox
+    that no longer serves; else on the new version's training data.
+
+    Raises:
+        VisionLoopError: As `plan_evaluation`.
+    """
+    promoted = stores.registry.promoted(candidate.name)
+    if not gate.dataset and promoted is not None:
+        row = evaluated_on(candidate, promoted, gate, stores.evaluations, old)
+        if row is not None:
+            with contextlib.suppress(VisionLoopError):  # the dataset was deleted since
+                return stores.plan(candidate.id, dataset_reference(stores, row), row.split)
+    return stores.plan(candidate.id, gate.dataset, gate.split)
+
+
 def _old_dataset(stores: EvaluationStores, candidate: ModelVersion) -> str | None:
     """Path of the old data (learned before the candidate's training), if given and existing.
 
@@ -180,8 +204,8 @@ def _enqueue_once(
 ) -> tuple[Job, bool]:
     """The job that makes the missing evaluations and decides, and whether it is newly queued."""
     candidate = request.candidate
-    evaluation = stores.plan(candidate.id, gate.dataset, gate.split)
     known = None if gate.dataset else _old_dataset(stores, candidate)
+    evaluation = _planned(stores, candidate, gate, known)
     old = evaluation.model_copy(update={"dataset": known, "split": "val", "trained_on": None})
     recipe = PromotionRecipe(
         model_id=candidate.id,

@@ -13,6 +13,7 @@ from dataset.dataset import Dataset
 from dataset.inspection import check
 from dataset.store import Datasets
 from errors import DatasetNotFound, Forbidden, JobNotFound, ValidationFailed
+from evaluation.letterbox import ASKED, AskedLetterbox, check_asked
 from jobs.store import JobStore
 from models_store.description import ModelDescription, Task
 from models_store.registry import Registry
@@ -36,6 +37,7 @@ class EvaluationRecipe(BaseModel):
         split: Split of the dataset: train, val or test.
         trained_on: Fingerprint of the dataset at the model's training, if the evaluation uses
             that dataset; None: another dataset.
+        letterbox: The letterbox to measure with; None: the one that serves.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
@@ -45,6 +47,7 @@ class EvaluationRecipe(BaseModel):
     dataset: str | None
     split: str = "val"
     trained_on: str | None = None
+    letterbox: AskedLetterbox | None = None
 
 
 def plan_evaluation(
@@ -55,6 +58,7 @@ def plan_evaluation(
     datasets: Datasets,
     jobs: JobStore,
     settings: Settings,
+    letterbox: str | None = None,
 ) -> EvaluationRecipe:
     """Resolve and check a request. It reads the labels, so call it in a thread.
 
@@ -67,21 +71,24 @@ def plan_evaluation(
         datasets: Resolves the dataset's path or id.
         jobs: Contains the recipe of the training that made the model.
         settings: Contain the folders from which datasets may be read.
+        letterbox: square or val_rect; None or empty: the one that serves.
 
     Raises:
         ModelNotFound: There is no such model.
         ValidationFailed: The model's training data is not known, the dataset has no such split,
-            or the model and the dataset have no class in common.
+            the model and the dataset have no class in common, or there is no such letterbox.
         DatasetInvalid, DatasetNotFound, Forbidden: As `dataset.inspection.check`.
     """
     model = registry.get(model_id)
     task, wanted = model.description.task, (split or "").strip().lower() or "val"
+    asked = _asked_letterbox(letterbox)
+    check_asked(asked, model.description)
     reference = (dataset or "").strip()
     starter = not reference and model.source.get("kind") == "starter"
     if starter or reference == DRAWN:
         _check_split(wanted, ("val",))
         check_names(model.description, CLASS_NAMES)
-        return EvaluationRecipe(model_id=model.id, task=task, dataset=None)
+        return EvaluationRecipe(model_id=model.id, task=task, dataset=None, letterbox=asked)
     path = datasets.resolve(reference) if reference else _trained_with(model, datasets, jobs)
     found = check(path, task, data_roots(settings))
     _check_split(wanted, tuple(found.splits))
@@ -92,7 +99,18 @@ def plan_evaluation(
         dataset=str(path),
         split=wanted,
         trained_on=None if reference else model.source.get("dataset_fingerprint"),
+        letterbox=asked,
     )
+
+
+def _asked_letterbox(text: str | None) -> AskedLetterbox | None:
+    wanted = (text or "").strip().lower()
+    if wanted and wanted not in ASKED:
+        raise ValidationFailed(
+            f"'letterbox' is {wanted[:40]!r}; use {' or '.join(ASKED)}, or leave it out to measure "
+            "as images are served."
+        )
+    return next((known for known in ASKED if known == wanted), None)
 
 
 def check_fit(description: ModelDescription, dataset: Dataset) -> None:

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 INCREMENTAL = ("old_classes_before", "old_classes", "forgotten", "new_classes")
 """Metrics that an incremental training wrote; a later evaluation keeps them."""
 
+INCREMENTAL_LETTERBOX = "old_classes_letterbox"
+"""The letterbox of these, where the other metrics have another one."""
+
 
 def led(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """Metrics in the order to read them: old and new classes of an incremental training first."""

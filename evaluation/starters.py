@@ -45,12 +45,18 @@ def measure(starter: Starter, settings: Settings) -> dict[str, Any]:
         found = evaluate(target, settings, output=output, progress=_silent)
     load = f"a load of {os.getloadavg()[0]:.0f}"  # of the machine; it slows the times down
     machine = f"{platform.machine()}, {cpu_count()} cores, {load}"
-    return found.metrics | {
-        "split": "val",
-        "dataset": NAME,
-        "measured_with": f"{found.report['engine']} on {machine}, when the starter was made",
-        "last_updated": now(),
-    }
+    letterbox = found.report["letterbox"]
+    padded = {} if letterbox is None else {"letterbox": letterbox}
+    return (
+        found.metrics
+        | padded
+        | {
+            "split": "val",
+            "dataset": NAME,
+            "measured_with": f"{found.report['engine']} on {machine}, when the starter was made",
+            "last_updated": now(),
+        }
+    )
 
 
 def record(starter: Starter, settings: Settings) -> Path:

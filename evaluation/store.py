@@ -20,6 +20,7 @@ from sqlalchemy import Integer, String, Text, delete, select
 from sqlalchemy.orm import Mapped, mapped_column
 
 from database import Base, Database, now
+from evaluation.letterbox import letterbox_of
 from evaluation.target import EvaluationTarget
 from models_store.names import split_tag
 
@@ -44,6 +45,7 @@ class EvaluationRow(Base):
     dataset_path: Mapped[str] = mapped_column(Text)
     fingerprint: Mapped[str] = mapped_column(String(64), index=True)
     split: Mapped[str] = mapped_column(String(20))
+    letterbox: Mapped[str | None] = mapped_column(String(20))  # as in the report
     figures: Mapped[dict[str, Any]]
     job_id: Mapped[str | None] = mapped_column(String(32), index=True)
     created_at: Mapped[str] = mapped_column(String(40), default=now)
@@ -65,6 +67,7 @@ class EvaluationStore:
         target: EvaluationTarget,
         folder: Path,
         metrics: Mapping[str, float],
+        letterbox: str | None,
         job_id: str | None,
     ) -> EvaluationRow:
         """Move the output of `evaluate` into the store and add its row.
@@ -75,6 +78,7 @@ class EvaluationStore:
             target: The evaluated model and split; `model_id` is an exact `name:version`.
             folder: The output folder, on the file system of VISIONLOOP_HOME.
             metrics: `Evaluation.metrics`.
+            letterbox: The letterbox of the report.
             job_id: The job that made the evaluation.
         """
         self._clear_abandoned()
@@ -88,6 +92,7 @@ class EvaluationStore:
             dataset_path=str(target.dataset_path or target.dataset.root),
             fingerprint=target.dataset.fingerprint,
             split=target.split,
+            letterbox=letterbox,
             figures=dict(metrics),
             job_id=job_id,
         )
@@ -99,7 +104,7 @@ class EvaluationStore:
         return row
 
     def latest(
-        self, model_id: str, fingerprint: str | None = None, split: str | None = None
+        self, model_id: str, fingerprint: str, split: str, letterbox: str | None
     ) -> EvaluationRow | None:
         """The newest complete evaluation of an exact `name:version`.
 
@@ -107,12 +112,12 @@ class EvaluationStore:
             model_id: The version.
             fingerprint: Only evaluations on the dataset with this fingerprint.
             split: Only evaluations on this split.
+            letterbox: Only evaluations with this letterbox; None: of a classifier.
         """
         found = (
             row
             for row in self.history(model_id)
-            if fingerprint in (None, row.fingerprint)
-            and split in (None, row.split)
+            if (row.fingerprint, row.split, row.letterbox) == (fingerprint, split, letterbox)
             and self.is_complete(row)
         )
         return next(found, None)
@@ -147,8 +152,7 @@ class EvaluationStore:
         Raises:
             OSError: The file cannot be read.
         """
-        report: dict[str, Any] = json.loads((self.folder(row) / REPORT).read_bytes())
-        return report
+        return report_in(self.folder(row))
 
     def delete_for(self, model_id: str) -> int:
         """Delete the evaluations of a deleted `name:version`. Returns their number."""
@@ -180,3 +184,13 @@ class EvaluationStore:
                 known = set(session.scalars(select(EvaluationRow.id)))
             for name in folders.keys() - known:
                 shutil.rmtree(folders[name], ignore_errors=True)
+
+
+def report_in(folder: Path) -> dict[str, Any]:
+    """The content of report.json in an evaluation's folder, with its letterbox in any case.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    report: dict[str, Any] = json.loads((folder / REPORT).read_bytes())
+    return report | {"letterbox": letterbox_of(report)}

@@ -23,7 +23,13 @@ class EvaluationStores:
     evaluations: EvaluationStore
     jobs: JobStore
 
-    def plan(self, model_id: str, dataset: str | None, split: str | None) -> EvaluationRecipe:
+    def plan(
+        self,
+        model_id: str,
+        dataset: str | None,
+        split: str | None,
+        letterbox: str | None = None,
+    ) -> EvaluationRecipe:
         """`plan_evaluation` on these stores."""
         return plan_evaluation(
             model_id,
@@ -33,6 +39,7 @@ class EvaluationStores:
             self.datasets,
             self.jobs,
             self.registry.settings,
+            letterbox,
         )
 
 
@@ -41,19 +48,20 @@ def submit_evaluation(
     model_id: str,
     dataset: str | None,
     split: str | None,
+    letterbox: str | None,
     sent: Mapping[str, Any],
 ) -> Job:
     """Plan an evaluation and queue it. Reads the labels: call it off the event loop.
 
     Args:
         stores: The stores of models, datasets and jobs.
-        model_id, dataset, split: Passed to `plan_evaluation`.
+        model_id, dataset, split, letterbox: Passed to `plan_evaluation`.
         sent: The request as the client sent it, for the job's `config`.
 
     Raises:
         VisionLoopError: As `plan_evaluation`.
     """
-    recipe = stores.plan(model_id, dataset, split)
+    recipe = stores.plan(model_id, dataset, split, letterbox)
     return enqueue(stores.jobs, recipe, sent, recipe.model_dump(mode="json"))
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from evaluation.letterbox import AskedLetterbox
+
 if TYPE_CHECKING:
     from dataset.dataset import Dataset
 
@@ -23,6 +25,7 @@ class EvaluationTarget:
         dataset_name: The dataset's name in reports.
         dataset_path: Path of the dataset's data.yaml or class root; None: its root folder.
         notes: Remarks on the model or the data, copied into the report.
+        letterbox: The letterbox to measure with; None: the one that serves.
     """
 
     model_folder: Path
@@ -32,6 +35,7 @@ class EvaluationTarget:
     dataset_name: str = ""
     dataset_path: Path | None = None
     notes: Sequence[str] = field(default=())
+    letterbox: AskedLetterbox | None = None
 
     @property
     def images(self) -> Sequence[Path]:

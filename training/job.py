@@ -13,6 +13,7 @@ from evaluation.job import run_evaluation, update_metrics
 from evaluation.promotion import PromotionRecipe, old_data, run
 from evaluation.recipe import EvaluationRecipe
 from evaluation.store import EvaluationRow, EvaluationStore
+from inference.engine_files import served_letterbox
 from jobs.handle import JobHandle
 from jobs.store import Job
 from models_store.decision_log import DecisionReason
@@ -31,14 +32,16 @@ def evaluate_training(
     """Evaluate a trained model on the val split of its dataset.
 
     The model is already published and stays published if the evaluation fails; the job's log says
-    why. If an earlier attempt of the job has evaluated it, that evaluation is returned.
+    why. If an earlier attempt of the job has evaluated it with the letterbox that serves, that
+    evaluation is returned.
 
     Raises:
         JobCancelled: The job was cancelled, or the service stops.
     """
     try:
         row = EvaluationStore(registry.database).of_job(job.id, version.id)
-        if row is not None:
+        served = served_letterbox(version.path, version.description, registry.settings)
+        if row is not None and row.letterbox == served:
             update_metrics(row, registry, "own_data")
             return row
         evaluation = EvaluationRecipe(

@@ -46,6 +46,9 @@ class ListedEvaluation(BaseModel):
     dataset: str
     split: str
     fingerprint: str = Field(description="fingerprint of the dataset's content")
+    letterbox: str | None = Field(
+        description="how images were padded: rect, square or val_rect; null for a classifier"
+    )
     metrics: dict[str, Any]
     created_at: str
     job_id: str | None
@@ -93,6 +96,7 @@ class Wanted(BaseModel):
         "", max_length=4096, description="name, path, id or fingerprint of the dataset"
     )
     split: str = Field("", max_length=20)
+    letterbox: str = Field("", max_length=20, description="rect, square or val_rect")
 
 
 Choice = Annotated[Wanted, Query()]
@@ -145,7 +149,7 @@ def _read(gateway: Gateway, model_id: str, wanted: Wanted) -> tuple[EvaluationRo
 
 
 def _listed(row: EvaluationRow) -> dict[str, Any]:
-    fields = ("dataset", "split", "fingerprint", "created_at", "job_id")
+    fields = ("dataset", "split", "fingerprint", "letterbox", "created_at", "job_id")
     shown = {name: getattr(row, name) for name in fields}
     return {"evaluation": row.id, "metrics": row.figures} | shown
 

@@ -138,6 +138,7 @@ def test_a_comparison_tells_that_images_were_decoded_differently() -> None:
         ({"dataset": {"fingerprint": "g", "split": "val"}}, "different data"),
         ({"dataset": {"fingerprint": "f", "split": "test"}}, "different data"),
         ({"model": {"id": "m:b", "type": "pose"}}, "m:b a pose model"),
+        ({"letterbox": "square"}, "padded to a rectangle for the first one and to a square"),
     ],
 )
 def test_what_is_not_alike_is_not_compared(change: dict[str, Any], sentence: str) -> None:

@@ -13,14 +13,16 @@ from PIL import Image
 
 from dataset.dataset import Dataset
 from dataset.inspection import check
+from errors import ValidationFailed
 from evaluation.evaluator import Evaluation, evaluate
+from evaluation.letterbox import AskedLetterbox, place, val_rectangles
 from evaluation.store import PLOTS, PREDICTIONS, REPORT
 from evaluation.target import EvaluationTarget
 from inference.engine import Engine
 from inference.images import DecodedImage, decode
 from inference.onnx_engine import OnnxEngine
 from inference.predict import predict
-from inference.preprocess import Letterbox, LetterboxKind
+from inference.preprocess import LetterboxKind
 from inference.torch_engine import TorchEngine
 from models_store.description import ModelDescription, Preprocessing, Task
 from settings import Settings
@@ -241,7 +243,7 @@ def make_network(task: Task, folder: Path, dataset: Dataset) -> None:
         module.eval()
         for name, parameter in module.named_parameters():
             if ".cv3." in name and name.endswith(".2.weight"):
-                parameter.mul_(8)
+                parameter.mul_(2)  # no score is 1: the order of equal ones is another in val
             if ".cv3." in name and name.endswith(".2.bias"):
                 parameter.fill_(-2.0)
             if ".cv2." in name and name.endswith(".2.weight"):
@@ -254,12 +256,18 @@ def make_network(task: Task, folder: Path, dataset: Dataset) -> None:
         export_onnx(folder)
 
 
+SIZES = (
+    [(120, 75), (75, 121), (96, 96), (200, 133), (90, 64), (97, 96), (61, 180), (96, 50)]
+    + [(160, 90)] * 9  # batches of one aspect ratio, as cameras make them
+    + [(90, 160), (300, 40), (41, 300)]
+)
+
+
 def odd_sizes(folder: Path, task: Task) -> Path:
-    """Drawn data whose images have sides that do not fit the network's."""
-    data = write_shapes(folder, task, train=6, val=8, imgsz=IMGSZ)
-    sizes = [(120, 75), (75, 121), (96, 96), (200, 133), (90, 64), (97, 96), (61, 180), (96, 50)]
+    """Drawn data whose images have sides that do not fit the network's, in two batches of val."""
+    data = write_shapes(folder, task, train=6, val=len(SIZES), imgsz=IMGSZ)
     found = sorted(folder.rglob("val/**/*.jpg"))
-    for path, size in zip(found, sizes, strict=True):
+    for path, size in zip(found, SIZES, strict=True):
         Image.open(path).resize(size).save(path)
     return data
 
@@ -291,8 +299,8 @@ def label_as_found(dataset: Dataset, engine: Engine, described: ModelDescription
         dataset.labels[image].write_text("\n".join(lines))
 
 
-@pytest.mark.parametrize("task", ["detect", "pose", "classify"])  # segment: test_evaluating
-def test_figures_are_those_of_ultralytics_val(task: Task, tmp_path: Path) -> None:
+def beside_val(task: Task, tmp_path: Path, rect: bool) -> tuple[Evaluation, Any]:
+    """An evaluation with PyTorch and the letterbox of a validation, and this of Ultralytics."""
     from ultralytics import YOLO
 
     from models_store.weights import load_model
@@ -310,16 +318,19 @@ def test_figures_are_those_of_ultralytics_val(task: Task, tmp_path: Path) -> Non
         if task == "classify"
         else TorchEngine(folder, "cpu", half=False)
     )
+    asked: AskedLetterbox | None = None
     if task != "classify":
+        asked = "val_rect" if rect else "square"
         label_as_found(dataset, engine, described)
         dataset = check(data, task, [tmp_path])
     found = evaluate(
-        EvaluationTarget(folder, dataset),
+        EvaluationTarget(folder, dataset, letterbox=asked),
         CPU,
         output=output,
         progress=lambda *_: None,
         loaded=(engine, described),
     )
+    assert found.report["letterbox"] == asked
 
     suffix = {"detect": "", "segment": "-seg", "pose": "-pose", "classify": "-cls"}[task]
     model: Any = YOLO(f"yolov8n{suffix}.yaml", task=task)
@@ -327,19 +338,20 @@ def test_figures_are_those_of_ultralytics_val(task: Task, tmp_path: Path) -> Non
     wanted = model.val(
         data=str(dataset.materialise(tmp_path / "view")),
         imgsz=IMGSZ,
-        rect=False,
+        rect=rect,
         device="cpu",
         plots=False,
         verbose=False,
         workers=0,
         project=str(tmp_path / "runs"),
     )
-    if task == "classify":
-        assert found.metrics["accuracy"] == pytest.approx(wanted.top1)
-        assert found.metrics["accuracy_top5"] == pytest.approx(wanted.top5)
-        matrix = np.array(found.report["confusion"]["matrix"])
-        np.testing.assert_array_equal(matrix, wanted.confusion_matrix.matrix.T)
-        return
+    return found, wanted
+
+
+@pytest.mark.parametrize("rect", [False, True], ids=["square", "val_rect"])
+@pytest.mark.parametrize("task", ["detect", "segment", "pose"])
+def test_figures_are_those_of_ultralytics_val(task: Task, rect: bool, tmp_path: Path) -> None:
+    found, wanted = beside_val(task, tmp_path, rect)
     kinds = {"": wanted.box}
     kinds |= {"mask_": wanted.seg} if task == "segment" else {}
     kinds |= {"pose_": wanted.pose} if task == "pose" else {}
@@ -354,9 +366,63 @@ def test_figures_are_those_of_ultralytics_val(task: Task, tmp_path: Path) -> Non
     assert found.metrics["mAP50"] > 0
 
 
-def test_pictures_lie_where_ultralytics_validation_puts_them() -> None:
-    from evaluation.evaluator import ValidationLetterbox
+def test_figures_of_a_classifier_are_those_of_ultralytics_val(tmp_path: Path) -> None:
+    found, wanted = beside_val("classify", tmp_path, rect=False)
+    assert found.metrics["accuracy"] == pytest.approx(wanted.top1)
+    assert found.metrics["accuracy_top5"] == pytest.approx(wanted.top5)
+    matrix = np.array(found.report["confusion"]["matrix"])
+    np.testing.assert_array_equal(matrix, wanted.confusion_matrix.matrix.T)
 
-    assert ValidationLetterbox(600, 500, 640).resized == (640, 534)  # 533.33
-    assert Letterbox(600, 500, 640).resized == (640, 533)
-    assert ValidationLetterbox(640, 480, 640).resized == (640, 480)
+
+def test_images_lie_where_ultralytics_validation_puts_them() -> None:
+    about = description().model_copy(
+        update={"preprocessing": Preprocessing(resize="letterbox", imgsz=640)}
+    )
+    assert place("square", about, 600, 500).resized == (640, 534)  # 533.33
+    assert place("rect", about, 600, 500).resized == (640, 533)
+    assert place("square", about, 640, 480).resized == (640, 480)
+    assert place("square", about, 640, 480).frame == (640, 640)
+    assert place("rect", about, 640, 480).frame == (640, 480)
+    wide = [(640, 480)] * 16 + [(640, 320), (480, 640)]
+    rectangles = val_rectangles(wide, about)
+    assert rectangles[:15] == [(672, 512)] * 15  # half a stride more than the image, rounded up
+    assert rectangles[16] == (672, 512)
+    assert rectangles[17] == (672, 672)  # with one of the wide ones, in a batch of two
+
+
+def test_what_is_served_is_measured_unless_told_otherwise(tmp_path: Path) -> None:
+    data = write_shapes(tmp_path / "data", "detect", train=2, val=6, imgsz=IMGSZ)
+    dataset = check(data, "detect", [tmp_path])
+    shapes: list[tuple[int, ...]] = []
+
+    class Served(Oracle):
+        letterbox: LetterboxKind = "rect"
+
+        def run(self, pixels: Any, wide: bool = False, halt: Any = None) -> tuple[np.ndarray, ...]:
+            shapes.append(pixels.shape)
+            return super().run(pixels, wide, halt)
+
+    def evaluated(asked: AskedLetterbox | None, kind: type[Oracle] = Served) -> Evaluation:
+        shapes.clear()
+        engine = kind(dataset, lambda _, rows: rows)
+        return evaluate(
+            EvaluationTarget(tmp_path, dataset, letterbox=asked),
+            CPU,
+            output=tmp_path,
+            progress=lambda *_: None,
+            loaded=(engine, description()),
+        )
+
+    for image in dataset.scan().splits["val"]:
+        Image.open(image).resize((96, 60)).save(image)
+    found = evaluated(None)
+    assert found.report["letterbox"] == "rect"
+    assert "as they are when they are served" in found.report["definitions"]["letterbox"]
+    assert shapes == [(1, 96, 96, 3)] + [(1, 64, 96, 3)] * 6  # each image once
+    assert evaluated("square").report["letterbox"] == "square"
+    assert shapes == [(1, 96, 96, 3)] * 7
+    assert evaluated("val_rect").report["letterbox"] == "val_rect"
+    assert shapes[1:] == [(1, 96, 128, 3)] * 6
+    assert evaluated(None, Oracle).report["letterbox"] == "square"
+    with pytest.raises(ValidationFailed, match="takes squares only"):
+        evaluated("val_rect", Oracle)

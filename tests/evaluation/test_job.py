@@ -213,8 +213,9 @@ def test_an_evaluation_that_was_asked_for(
     assert "does not know the dataset's class triangle" in job.text
     again = evaluating.run_evaluation(plan, job, registry)
     assert [r.id for r in evaluations.history(model_id)] == [again.id, row.id]
-    assert evaluations.latest(model_id, row.fingerprint, "train") is not None
-    assert evaluations.latest(model_id, split="val") is None
+    assert evaluations.latest(model_id, row.fingerprint, "train", "rect") is not None
+    assert evaluations.latest(model_id, row.fingerprint, "val", "rect") is None
+    assert evaluations.latest(model_id, row.fingerprint, "train", "square") is None
 
     folders = [evaluations.folder(r) for r in (row, again)]
     assert all((folder / "predictions.npz").is_file() for folder in folders)

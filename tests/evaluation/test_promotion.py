@@ -22,7 +22,7 @@ from evaluation.recipe import EvaluationRecipe
 from evaluation.store import REPORT, EvaluationRow, EvaluationStore
 from evaluation.target import EvaluationTarget
 from models_store.decision_log import DecisionReason
-from models_store.description import ONNX_FILE, WEIGHTS_FILE
+from models_store.description import ONNX_FILE, WEIGHTS_FILE, record
 from models_store.maintenance import present
 from models_store.preload import loaded, preload
 from models_store.registry import Registry
@@ -59,6 +59,7 @@ class Scene:
         self.figures: dict[str, dict[str, float]] = {}
         self.before: dict[str, dict[str, float]] = {}  # figures on OLD
         self.measured: list[str] = []
+        self.letterbox = "rect"
         self.meanwhile: Callable[[str], object] = lambda _: None  # called before each evaluation
         self.contents = ["f"]  # fingerprints of the dataset as time goes by; the last one stays
 
@@ -72,6 +73,7 @@ class Scene:
         small_description("detect").save(made)
         for name in (WEIGHTS_FILE, ONNX_FILE):
             (made / name).write_bytes(b"never loaded")
+        record(made, "onnx", {"size": "any"})
         model = self.registry.publish(
             made, "signs", {"kind": "import"} | source, promote=promote
         ).id
@@ -88,6 +90,7 @@ class Scene:
         content = "o" if old else self.fingerprint
         made = report(recipe.model_id, (self.before if old else self.figures)[recipe.model_id])
         made["dataset"]["fingerprint"] = content
+        made["letterbox"] = recipe.letterbox or self.letterbox
         (output / REPORT).write_text(json.dumps(made))
         dataset: Any = SimpleNamespace(fingerprint=content)
         target = EvaluationTarget(
@@ -98,7 +101,8 @@ class Scene:
             dataset_name="d",
             dataset_path=Path(str(recipe.dataset)),
         )
-        return self.evaluations.add(target, output, made["figures"], None)
+        letterbox = str(made["letterbox"])
+        return self.evaluations.add(target, output, made["figures"], letterbox, None)
 
     def recipe(self, model: str, **gate: Any) -> PromotionRecipe:
         evaluation = EvaluationRecipe(model_id=model, task="detect", dataset="/d")
@@ -267,6 +271,33 @@ def test_a_training_that_goes_on_from_a_model_must_not_have_forgotten(
     pairs = promotion.stored_pairs(*models, Gate(), scene.evaluations, None, old)
     assert [pair.candidate.dataset_path for pair in pairs or ()] == ["/d", OLD]
     assert promotion.stored_pairs(*models, Gate(split="test"), scene.evaluations, None, old) is None
+
+
+def test_evaluations_of_before_are_made_again_with_the_letterbox_that_serves(scene: Scene) -> None:
+    old, new = scene.publish(BEFORE, promote=True), scene.publish(BETTER)
+    scene.letterbox = "square"  # what a version before measured with
+    evaluation = scene.recipe(new).evaluation
+    for model in (new, old):
+        scene.measure(evaluation.model_copy(update={"model_id": model}))
+    models = scene.registry.get(new), scene.registry.get(old)
+    assert promotion.stored_pairs(*models, Gate(), scene.evaluations) is None
+    scene.letterbox = "rect"
+    scene.measured.clear()
+    assert scene.run(new)
+    assert scene.measured == [new, old]
+    [pair] = promotion.stored_pairs(*models, Gate(), scene.evaluations) or ()
+    assert (pair.candidate.letterbox, pair.promoted.letterbox) == ("rect", "rect")
+
+
+def test_with_an_engine_that_stays_square_both_are_measured_with_squares(scene: Scene) -> None:
+    old, new = scene.publish(BEFORE, promote=True), scene.publish(BETTER)
+    record(scene.registry.get(old).path, "onnx", {"size": "fixed"})  # its weights are no weights
+    assert scene.run(new)
+    assert scene.measured == [new, old]
+    rows = [scene.evaluations.history(model)[0] for model in (new, old)]
+    assert [row.letterbox for row in rows] == ["square", "square"]
+    assert f"The engine of {old} takes squares only; it is made again first." in scene.job.text
+    assert f"The engine of {old} stays as it is: " in scene.job.text
 
 
 def test_a_lost_report_is_measured_again(scene: Scene) -> None:

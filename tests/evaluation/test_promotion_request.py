@@ -22,7 +22,7 @@ from evaluation.submission import EvaluationStores
 from evaluation.target import EvaluationTarget
 from jobs.store import Job, JobStore
 from models_store.decision_log import DecisionReason
-from models_store.description import ONNX_FILE, WEIGHTS_FILE
+from models_store.description import ONNX_FILE, WEIGHTS_FILE, record
 from models_store.registry import Registry
 from models_store.versions import ModelVersion
 from settings import Settings
@@ -55,12 +55,15 @@ class Stage:
         small_description("detect").save(made)
         for name in (WEIGHTS_FILE, ONNX_FILE):
             (made / name).write_bytes(b"never loaded")
+        record(made, "onnx", {"size": "any"})
         return self.registry.publish(made, "signs", {"kind": "import"}, promote=promote)
 
-    def evaluated(self, model: ModelVersion, figures: dict[str, float]) -> None:
+    def evaluated(
+        self, model: ModelVersion, figures: dict[str, float], letterbox: str = "rect"
+    ) -> None:
         output = self.folder / f"evaluation-{len(list(self.folder.iterdir()))}"
         output.mkdir()
-        made = report(model.id, figures)
+        made = report(model.id, figures, letterbox=letterbox)
         (output / REPORT).write_text(json.dumps(made))
         dataset: Any = SimpleNamespace(fingerprint="f")
         target = EvaluationTarget(
@@ -70,7 +73,7 @@ class Stage:
             dataset_name="d",
             dataset_path=self.data,
         )
-        self.stores.evaluations.add(target, output, made["figures"], None)
+        self.stores.evaluations.add(target, output, made["figures"], letterbox, None)
 
     async def _promote(
         self, model: ModelVersion, why: DecisionReason, expected: str | None
@@ -148,6 +151,21 @@ def test_missing_evaluations_are_left_to_one_job(stage: Stage) -> None:
     assert again.id == job.id
     assert [queued.id for queued in stage.queued] == [job.id]
     assert stage.promoted == old.id
+
+
+def test_evaluations_with_another_letterbox_than_the_served_one_are_left_to_a_job(
+    stage: Stage,
+) -> None:
+    old, new = stage.publish(promote=True), stage.publish()
+    stage.evaluated(old, BEFORE, "square")  # as a version before stored it
+    stage.evaluated(new, BETTER, "square")
+    job = stage.decide(new, Gate())  # on the data of the old ones, though no training data is known
+    assert isinstance(job, Job)
+    assert job.recipe["evaluation"]["dataset"] == str(stage.data)
+    stage.evaluated(new, BETTER)
+    assert isinstance(stage.decide(new, Gate()), Job)
+    stage.evaluated(old, BEFORE)
+    assert stage.outcome(new, Gate()).promoted
 
 
 def test_forcing_does_not_wait_for_missing_evaluations(stage: Stage) -> None:

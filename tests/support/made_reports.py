@@ -29,6 +29,7 @@ def report(
         },
         "engine": "onnxruntime",
         "imgsz": 64,
+        "letterbox": None if kind == "classification" else "rect",
         "thresholds": {"confidence": 0.25, "iou": 0.7, "max_det": 300},
         "figures": dict.fromkeys(names, mean) | {"inference_time": 5.0, "images": 10},
         "classes": [

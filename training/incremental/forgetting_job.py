@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from dataset.allowed_roots import data_roots, shown_name
 from dataset.dataset import Dataset
 from dataset.inspection import check
-from errors import VisionLoopError
+from errors import Conflict, VisionLoopError
 from evaluation.evaluator import evaluate
-from evaluation.store import PLOTS, REPORT, EvaluationRow, EvaluationStore
+from evaluation.letterbox import PADDED
+from evaluation.store import PLOTS, REPORT, EvaluationRow, EvaluationStore, report_in
 from evaluation.target import EvaluationTarget
 from files import atomic_write
 from inference.device import device
@@ -80,7 +81,7 @@ def _measure(
     origin = recipe.origin
     base = registry.get(origin.value) if origin.kind == "model" else None
     folder = base.path if base else job.folder / "base"
-    after = {"new": json.loads((kept / REPORT).read_text())}
+    after: dict[str, Report] = {"new": report_in(kept)}
     before: dict[str, Report] = {}
     for name, dataset in data.items():
         path = Path(paths[name])
@@ -91,6 +92,12 @@ def _measure(
             before[name] = _evaluate(folder, dataset, job, registry)
         if name not in after:
             after[name] = _evaluated(version, dataset, path, job, registry)
+        letterboxes = [report["letterbox"] for report in (before[name], after[name])]
+        if letterboxes[0] != letterboxes[1]:
+            raise Conflict(
+                f"Images were padded {PADDED[letterboxes[0]]} for the old model, and "
+                f"{PADDED[letterboxes[1]]} for the new one."
+            )
     names = ModelDescription.load(folder).names
     added = version.description.names[len(names) :]
     return compare(recipe.task, names, before, after, origin.shown, version.id, added)
@@ -100,7 +107,7 @@ def _evaluated(
     version: ModelVersion, dataset: Dataset, path: Path, job: JobHandle, registry: Registry
 ) -> Report:
     """A version's report on the val split, stored as an evaluation that the gate can use too."""
-    from evaluation.job import evaluate_and_store
+    from evaluation.job import evaluate_and_store, renewed_letterbox
 
     target = EvaluationTarget(
         model_folder=version.path,
@@ -110,9 +117,9 @@ def _evaluated(
         dataset_path=path,
     )
     store = EvaluationStore(registry.database)
-    row = store.latest(version.id, dataset.fingerprint, target.split) or evaluate_and_store(
-        target, "auxiliary", job, registry, (1.0, 1.0)
-    )
+    kind = renewed_letterbox(version.id, job, registry)
+    row = store.latest(version.id, dataset.fingerprint, target.split, kind)
+    row = row or evaluate_and_store(target, "auxiliary", job, registry, (1.0, 1.0))
     return store.report(row)
 
 
@@ -141,7 +148,7 @@ def _keep(found: Forgetting, folder: Path) -> None:
     from training.incremental.forgetting_plot import write_plot
 
     write_plot(found, folder / PLOTS / f"{PLOT}.png")
-    report = {"forgetting": found.to_json()} | json.loads((folder / REPORT).read_text())
+    report = {"forgetting": found.to_json()} | report_in(folder)
     report["plots"] = [*(name for name in report["plots"] if name != PLOT), PLOT]
     for name, content in ((REPORT, report), (FILE, found.to_json())):
         atomic_write(folder / name, json.dumps(content, allow_nan=False))
