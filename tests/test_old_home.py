@@ -141,7 +141,8 @@ def test_recipes_of_every_kind_and_mode_are_read(read: OldHome) -> None:
     assert modes == {"regular", "freeze_strategy", "incremental", "distillation"}
     assert {row.kind for row in rows} == set(KINDS)
     for row in rows:
-        assert KINDS[row.kind].model_validate(row.recipe).model_dump(mode="json") == row.recipe
+        read_back = KINDS[row.kind].model_validate(row.recipe).model_dump(mode="json")
+        assert read_back | row.recipe == read_back  # later versions have more fields
 
 
 def test_an_interrupted_training_is_queued_to_be_resumed(read: OldHome) -> None:

@@ -200,8 +200,8 @@ def test_an_engine_that_was_made_again_replaces_the_old_one_while_that_serves(
             assert other.error is None
             assert loads.tags == ["segment", "segment"]
             engine, described = load_engine(folder, Settings(device="cpu"))
-            pixels = decode(photo(), 10**6)
-            [expected] = predict(engine, described, [pixels], confidence=0.0)
+            whole = DecodedImage.full(decode(photo(), 10**6))
+            [expected] = predict(engine, described, [whole], confidence=0.0)
             assert other.prediction is not None
             np.testing.assert_allclose(other.prediction.boxes, expected.boxes, atol=0.01)
 
