@@ -18,8 +18,8 @@ from models_store.registry import Registry
 from models_store.store import ModelStore
 from models_store.versions import ModelVersion
 from serving.gateways import renewal
-from serving.idle import IdleTracker
 from serving.gateways.renewal import renew_engines
+from serving.idle import IdleTracker
 from settings import Settings
 from tests.support.damage import truncated
 from tests.support.patience import PATIENCE, wait_until

@@ -1,6 +1,6 @@
 """Compares the answers of a server with those of `YOLO(weights).predict(photo)`, as it comes.
 
-    python -m benchmarks.predict_equality --weights yolov8n.pt --images coco/images/val
+    python -m benchmarks.peers.predict_equality --weights yolov8n.pt --images coco/images/val
 
 Starts a server, imports the weights, and sends each photo to `/infer`. The exit code is 1 unless
 all photos have the same classes, boxes and key points within 0.5 px, and scores within 0.001.
@@ -73,7 +73,7 @@ class Differences:
 
 def main() -> int:
     parser = Parser(
-        prog="python -m benchmarks.predict_equality",
+        prog="python -m benchmarks.peers.predict_equality",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
