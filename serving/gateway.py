@@ -301,7 +301,7 @@ class Gateway:
     async def _renew_engines(self) -> None:
         """Make the engines of a version before again, in one gateway process."""
         await self.leadership.wait()
-        await renew_engines(self.registry, self.detector.idle)
+        await renew_engines(self.registry, self.detector.idle.wait_idle)
 
     async def _preload_promoted(self) -> None:
         """Load the versions that jobs are about to promote, so that requests need not wait."""

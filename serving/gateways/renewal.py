@@ -11,12 +11,11 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from inference.engine_files import is_outdated
 from models_store.registry import Registry
 from models_store.versions import ModelVersion
-from serving.idle import IdleTracker
 from source_tree import ROOT, module_command, module_environment
 
 log = logging.getLogger("visionloop")
@@ -24,9 +23,16 @@ log = logging.getLogger("visionloop")
 PAUSE = 2.0  # seconds without a request before the next engine is begun
 LONGEST_WAIT = 300.0  # seconds; then it is begun all the same, at the lowest priority
 
+WaitIdle = Callable[[float], Awaitable[None]]
 
-async def renew_engines(registry: Registry, idle: IdleTracker) -> None:
-    """Make the outdated engines of all models again, one after another."""
+
+async def renew_engines(registry: Registry, wait_idle: WaitIdle) -> None:
+    """Make the outdated engines of all models again, one after another.
+
+    Args:
+        registry: Contains the models.
+        wait_idle: Returns once no request has been in progress for this number of seconds.
+    """
     try:
         models = await asyncio.to_thread(_outdated, registry)
         if not models:
@@ -41,12 +47,12 @@ async def renew_engines(registry: Registry, idle: IdleTracker) -> None:
             )
         writable = [model for model in models if model not in read_only]
         if writable:
-            await _renew_all(writable, idle)
+            await _renew_all(writable, wait_idle)
     except Exception:
         log.exception("The engines of the version before could not be made again")
 
 
-async def _renew_all(models: Sequence[ModelVersion], idle: IdleTracker) -> None:
+async def _renew_all(models: Sequence[ModelVersion], wait_idle: WaitIdle) -> None:
     log.info(
         "%d engine(s) were exported by a version before and take squares only. They serve "
         "until they are made again, in the background, one at a time.",
@@ -55,7 +61,7 @@ async def _renew_all(models: Sequence[ModelVersion], idle: IdleTracker) -> None:
     for left, model in zip(reversed(range(len(models))), models, strict=True):
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LONGEST_WAIT):
-                await idle.wait_idle(PAUSE)
+                await wait_idle(PAUSE)
         reason = await _renew(model)
         if reason:
             log.warning(

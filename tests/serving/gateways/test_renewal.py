@@ -58,7 +58,7 @@ def test_a_model_whose_export_fails_keeps_its_engine_and_does_not_stop_the_other
     truncated(bad.path / WEIGHTS_FILE)
     registry.activate(bad.id)  # so that it is the first one
     with caplog.at_level(logging.INFO, "visionloop"):
-        asyncio.run(renew_engines(registry, IdleTracker()))
+        asyncio.run(renew_engines(registry, IdleTracker().wait_idle))
         assert (size_of(good), size_of(bad)) == ("any", None)
         said = caplog.messages
         assert said[0].startswith("2 engine(s) were exported by a version before")
@@ -67,9 +67,9 @@ def test_a_model_whose_export_fails_keeps_its_engine_and_does_not_stop_the_other
         assert said[2] == f"Made the engine of {good.id} again; 0 left."
         caplog.clear()
         (bad.path / WEIGHTS_FILE).write_bytes((good.path / WEIGHTS_FILE).read_bytes())
-        asyncio.run(renew_engines(registry, IdleTracker()))
+        asyncio.run(renew_engines(registry, IdleTracker().wait_idle))
         assert size_of(bad) == "any"
-        asyncio.run(renew_engines(registry, IdleTracker()))
+        asyncio.run(renew_engines(registry, IdleTracker().wait_idle))
         assert len(caplog.messages) == 2
 
 
@@ -81,7 +81,7 @@ def test_a_read_only_store_is_told_once(
 ) -> None:
     models = [old(registry, tmp_path / name, name) for name in ("one", "other")]
     monkeypatch.setattr(os, "access", lambda path, mode: False)
-    asyncio.run(renew_engines(registry, IdleTracker()))
+    asyncio.run(renew_engines(registry, IdleTracker().wait_idle))
     [message] = caplog.messages
     assert "The model store is read-only, so they stay: " in message
     assert all(model.id in message for model in models)
@@ -103,7 +103,7 @@ def test_it_waits_for_a_quiet_moment(
     async def story() -> None:
         idle = IdleTracker()
         with idle.busy():
-            work = asyncio.create_task(renew_engines(registry, idle))
+            work = asyncio.create_task(renew_engines(registry, idle.wait_idle))
             await asyncio.to_thread(lambda: None)
             for _ in range(20):
                 await asyncio.sleep(0)
