@@ -82,7 +82,7 @@ def _measure(registry: Registry, model: ModelVersion, images: list[Pixels]) -> N
         cell = f"{box}{raw['max_score_error']:.2g}"
         shown = "a state dict or another preparation of images"
         if description.family == "yolo":
-            shown = _compared(served, _plain(file, images))
+            shown = _compared(served, _plain(file, images, description.imgsz if dynamic else None))
         print(f"| {model.name} | {record.id} | {cell} | {shown} |", flush=True)
         if record.id == "pt-fp32" and description.family == "yolo":
             back = import_model(registry, file, name=f"{model.name}-back")
@@ -106,8 +106,11 @@ def _served(model: ModelVersion, image: Pixels) -> Prediction:
     )[0]
 
 
-def _plain(file: Path, images: list[Pixels]) -> list[dict[str, Any]]:
-    """What Ultralytics answers in an empty folder that holds the file and the images."""
+def _plain(file: Path, images: list[Pixels], imgsz: int | None) -> list[dict[str, Any]]:
+    """What Ultralytics answers in an empty folder that holds the file and the images.
+
+    `imgsz` must be given for a dynamic file.
+    """
     ours = ("PYTHONPATH", "VISIONLOOP", "BENTOML")
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
@@ -121,7 +124,7 @@ def _plain(file: Path, images: list[Pixels]) -> list[dict[str, Any]]:
         for i, image in enumerate(images):
             cv2.imwrite(str(place / f"{i}.png"), image[..., ::-1])
             done = subprocess.run(
-                [sys.executable, "-P", str(SCRIPT), f"{i}.png", target.name],
+                [sys.executable, "-P", str(SCRIPT), f"{i}.png", f"{target.name}@{imgsz or ''}"],
                 cwd=place,
                 env={k: v for k, v in os.environ.items() if not k.startswith(ours)},
                 capture_output=True,

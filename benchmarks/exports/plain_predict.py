@@ -1,6 +1,7 @@
 """Predictions of exported files by Ultralytics alone: run in an empty folder, without our code.
 
 `python -P plain_predict.py IMAGE FILE …` prints a JSON list: task, names and objects of each file.
+A FILE may end in `@IMGSZ`: Ultralytics takes 640 for a dynamic file, whatever its metadata says.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ def main() -> None:
     image, *files = sys.argv[1:]
     answers = []
     for file in files:
+        file, _, imgsz = file.partition("@")
+        sized = {"imgsz": int(imgsz)} if imgsz else {}
         model: Any = YOLO(file)
-        found = model.predict(image, conf=0.3, iou=0.7, verbose=False, device="cpu")[0]
+        found = model.predict(image, conf=0.3, iou=0.7, verbose=False, device="cpu", **sized)[0]
         answer: dict[str, Any] = {"task": model.task, "names": list(found.names.values())}
         if found.probs is not None:
             answer["scores"] = found.probs.data.tolist()

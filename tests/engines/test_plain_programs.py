@@ -52,12 +52,12 @@ def exported(folder: Path, format: str, home: Path, place: Path, dynamic: bool =
     return Path(file).with_suffix("")
 
 
-def plain(place: Path, image: Path, files: list[Path]) -> list[dict[str, Any]]:
+def plain(place: Path, image: Path, files: list[str]) -> list[dict[str, Any]]:
     """What Ultralytics answers in a process that cannot import our code."""
     ours = ("PYTHONPATH", "VISIONLOOP", "BENTOML", "ULTRALYTICS_SAFE_LOAD")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     done = subprocess.run(
-        [sys.executable, "-P", str(SCRIPT), str(image), *(path.name for path in files)],
+        [sys.executable, "-P", str(SCRIPT), str(image), *files],
         cwd=place,
         env=kept,
         capture_output=True,
@@ -103,7 +103,11 @@ def test_ultralytics_alone_gives_the_answers_of_the_server(
     pixels = scene(*size, seed=3)
     image = place / "scene.png"
     cv2.imwrite(str(image), pixels[..., ::-1])
-    answers = plain(place, image, [file for file, _ in files])
+    dynamic = [
+        f"@{description.imgsz}" if file.name.startswith("dynamic") else "" for file, _ in files
+    ]
+    names = [file.name + size for (file, _), size in zip(files, dynamic, strict=True)]
+    answers = plain(place, image, names)
     for (file, square), answer in zip(files, answers, strict=True):
         format = file.name
         ours = served(folder, pixels, square)
